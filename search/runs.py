@@ -1,0 +1,61 @@
+"""A study as it lies on disk, finished or not: what the front, the report and the export read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .trial import Trial
+
+
+@dataclass(frozen=True)
+class Bill:
+    """Where the joules of a search went; the parts add up to the ledger's total.
+
+    Attributes:
+        total_joules: Everything the ledger saw while the study ran, or None when nothing could be measured or estimated.
+        by_state: Joules by ``complete``, ``failed``, ``overhead`` (deciding, loading, storing) and ``idle``.
+        by_component: Joules by component name, e.g. ``gpu:GPU-1a2b``, ``cpu:pkg0``, ``cpu``.
+        quality_by_component: ``measured``, ``estimated`` or ``mixed`` by component name.
+        source_by_component: Name of the meter by component name.
+        absent: What could not be measured: component -> reason.
+        u_joules: Standard uncertainty of the total (random and systematic), or None.
+        seconds: Wall time that the ledger covered.
+    """
+
+    total_joules: float | None = None
+    by_state: Mapping[str, float] = field(default_factory=dict)
+    by_component: Mapping[str, float] = field(default_factory=dict)
+    quality_by_component: Mapping[str, str] = field(default_factory=dict)
+    source_by_component: Mapping[str, str] = field(default_factory=dict)
+    absent: Mapping[str, str] = field(default_factory=dict)
+    u_joules: float | None = None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything known of one run of a study.
+
+    Attributes:
+        name: Name of the study.
+        path: The run folder.
+        objectives: Objective names, quality first.
+        directions: ``maximize`` or ``minimize`` of each objective.
+        rungs: Numbers of epochs at which models were measured.
+        trials: All trials in the order of their numbers.
+        bill: Where the energy of the search went.
+        facts: ``study.json``: study description, options, versions, hardware, command, budget, sampler, seed, intensity
+            (``{"grams_per_kwh", "zone", "source", "year", "kind"}`` or None).
+    """
+
+    name: str
+    path: Path
+    objectives: tuple[str, ...]
+    directions: tuple[str, ...]
+    rungs: tuple[int, ...]
+    trials: tuple[Trial, ...]
+    bill: Bill
+    facts: Mapping[str, Any] = field(default_factory=dict)

@@ -1,0 +1,168 @@
+"""What to search: a frozen description that says nothing of machines."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from .space import Space
+from .training.task import Task
+
+Direction = Literal["maximize", "minimize"]
+
+#: Objective name -> (direction, unit, axis title). Quality metrics are fractions or unitless scores.
+OBJECTIVES: dict[str, tuple[Direction, str, str]] = {
+    "accuracy": ("maximize", "", "validation accuracy"),
+    "balanced_accuracy": ("maximize", "", "validation balanced accuracy"),
+    "macro_f1": ("maximize", "", "validation macro F1"),
+    "auc": ("maximize", "", "validation AUC"),
+    "r2": ("maximize", "", "validation R²"),
+    "error": ("minimize", "", "validation error"),
+    "train_energy": ("minimize", "J", "training energy"),
+    "train_co2": ("minimize", "gCO2e", "training carbon"),
+    "inference_energy": ("minimize", "J per 1,000", "inference energy"),
+    "parameters": ("minimize", "", "parameters"),
+}
+ENERGY_OBJECTIVES = ("train_energy", "train_co2")
+SAMPLERS = ("freeze-thaw", "tpe", "nsga2", "gp", "random")
+
+_JOULES = {"J": 1.0, "kJ": 1e3, "MJ": 1e6, "Wh": 3600.0, "kWh": 3.6e6}
+_GRAMS = {"gCO2e": 1.0, "kgCO2e": 1e3}
+_MONEY = re.compile(r"^[A-Z]{3}$")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a study may spend, exactly one of three currencies.
+
+    Attributes:
+        joules: Energy, or None.
+        grams_co2e: Carbon, or None (needs an intensity).
+        money: ``(amount, ISO currency)``, or None (needs a price per kWh in that currency).
+    """
+
+    joules: float | None = None
+    grams_co2e: float | None = None
+    money: tuple[float, str] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse anything but one positive amount.
+
+        Raises:
+            ValueError: If none or several currencies are given, or the amount is not positive.
+        """
+        given = [x for x in (self.joules, self.grams_co2e, self.money[0] if self.money else None) if x is not None]
+        if len(given) != 1 or not given[0] > 0:
+            raise ValueError(
+                f"a budget needs exactly one amount > 0, got joules={self.joules}, grams_co2e={self.grams_co2e}, money={self.money}"
+            )
+
+    @classmethod
+    def parse(cls, text: str) -> Budget:
+        """Read ``5Wh``, ``0.02 kWh``, ``900J``, ``100gCO2e`` or ``2EUR``.
+
+        >>> Budget.parse("5Wh").joules
+        18000.0
+
+        Raises:
+            ValueError: If the number or its unit cannot be read; the message lists the units.
+        """
+        match = re.fullmatch(r"\s*([0-9.]+(?:[eE][-+]?[0-9]+)?)\s*([A-Za-z0-9]*)\s*", text)
+        units = ", ".join([*_JOULES, *_GRAMS, "EUR"])
+        try:
+            amount = float(match.group(1)) if match else float("nan")
+        except ValueError:
+            amount = float("nan")
+        unit = match.group(2) if match else ""
+        if not amount > 0:
+            raise ValueError(f"--budget must be a positive number with a unit ({units}), got {text!r}; for example --budget 5Wh")
+        if unit in _JOULES:
+            return cls(joules=amount * _JOULES[unit])
+        if unit in _GRAMS:
+            return cls(grams_co2e=amount * _GRAMS[unit])
+        if _MONEY.match(unit):
+            return cls(money=(amount, unit))
+        said = "has no unit" if not unit else f"has the unknown unit {unit!r}"
+        raise ValueError(f"--budget {text!r} {said}; write one of {units}, for example --budget {amount:g}Wh")
+
+    def to_text(self) -> str:
+        """Return text that ``parse`` reads back."""
+        if self.joules is not None:
+            return f"{self.joules / 3600:g}Wh"
+        if self.grams_co2e is not None:
+            return f"{self.grams_co2e:g}gCO2e"
+        amount, currency = self.money or (0.0, "EUR")
+        return f"{amount:g}{currency}"
+
+
+@dataclass(frozen=True)
+class Study:
+    """What to search.
+
+    Attributes:
+        name: Name of the study; the run folder defaults to ``runs/<name>``.
+        task: The data, or a function without arguments that loads it (called once, when it is needed).
+        space: The candidates.
+        objectives: The quality first, then what it costs; names from ``OBJECTIVES``.
+        rungs: Ascending numbers of epochs at which a model may be measured.
+        budget: What the search may spend, or None for ``trials`` alone.
+        trials: Number of trials, or None.
+        sampler: One of ``SAMPLERS``.
+        seed: Seeds the sampler, the weights and the batches.
+        min_accuracy: Quality under which a model is of no use, or None to let the sampler learn a floor.
+        complete_only: Whether only models trained to the last rung count for the front.
+        max_parameters: Candidates with more parameters are refused before training, at no cost; None for no limit.
+        max_flops: The same for forward FLOPs of one example.
+        max_trial_joules: A single training is stopped (and measured) when it has paid this much; None for no limit.
+        description: One or two sentences: which question the study asks.
+    """
+
+    name: str
+    task: Task | Callable[[], Task]
+    space: Space
+    objectives: tuple[str, ...] = ("accuracy", "train_energy")
+    rungs: tuple[int, ...] = (1, 3, 9, 27)
+    budget: Budget | None = None
+    trials: int | None = None
+    sampler: str = "freeze-thaw"
+    seed: int = 0
+    min_accuracy: float | None = None
+    complete_only: bool = False
+    max_parameters: int | None = None
+    max_flops: int | None = None
+    max_trial_joules: float | None = None
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse a study that cannot be run.
+
+        Raises:
+            ValueError: If a field breaks its rule; the message names field, rule, value and remedy.
+        """
+        unknown = [name for name in self.objectives if name not in OBJECTIVES]
+        if unknown:
+            raise ValueError(f"study.objectives: unknown {unknown}; choose from {', '.join(OBJECTIVES)}")
+        if len(self.objectives) < 2 or len(set(self.objectives)) != len(self.objectives):
+            raise ValueError(f"study.objectives needs at least two different names, got {self.objectives}")
+        if not any(name in ENERGY_OBJECTIVES for name in self.objectives):
+            raise ValueError(f"study.objectives needs one of {', '.join(ENERGY_OBJECTIVES)}, got {self.objectives}")
+        if self.objectives[0] in (*ENERGY_OBJECTIVES, "inference_energy", "parameters"):
+            raise ValueError(f"study.objectives must name the quality first, got {self.objectives}")
+        rungs = self.rungs
+        if not rungs or list(rungs) != sorted(set(rungs)) or rungs[0] < 1:
+            raise ValueError(f"study.rungs must be ascending whole numbers >= 1, got {rungs}")
+        if self.sampler not in SAMPLERS:
+            raise ValueError(f"study.sampler must be one of {', '.join(SAMPLERS)}, got {self.sampler!r}")
+        if self.trials is not None and self.trials < 1:
+            raise ValueError(f"study.trials must be >= 1, got {self.trials}")
+
+    @property
+    def directions(self) -> tuple[Direction, ...]:
+        """Optuna's direction of each objective."""
+        return tuple(OBJECTIVES[name][0] for name in self.objectives)
+
+    def load_task(self) -> Task:
+        """Return the task, loading it if the study holds a function."""
+        return self.task() if callable(self.task) else self.task

@@ -1,0 +1,101 @@
+"""How a model is trained, as a frozen fact that JSON can hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+SCHEDULES = ("anytime", "constant", "cosine", "one_cycle")
+OPTIMIZERS = ("adamw", "sgd")
+PRECISIONS = ("float32", "bfloat16", "float16")
+AUGMENTATIONS = ("none", "shift", "flip_shift")
+FIXED_HORIZON = frozenset({"cosine", "one_cycle"})
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything about a training that is not the architecture.
+
+    Attributes:
+        optimizer: One of ``OPTIMIZERS``.
+        learning_rate: Peak learning rate.
+        weight_decay: Decoupled weight decay (AdamW) or L2 (SGD).
+        momentum: Momentum of SGD; ignored by AdamW.
+        batch_size: Examples per step.
+        schedule: One of ``SCHEDULES``. ``anytime`` and ``constant`` do not depend on the number of epochs, so that a
+            training can go on from its checkpoint; ``cosine`` and ``one_cycle`` have a fixed horizon.
+        averaging: Evaluate with an exponential moving average of the weights (always on for ``anytime``).
+        resolution: Side of the images in pixels, or None for the task's own size.
+        augment: One of ``AUGMENTATIONS``, applied per batch on the device.
+        label_smoothing: Share of the target mass spread over all classes.
+        precision: One of ``PRECISIONS``; half precisions run under autocast.
+        accumulation: Number of micro-batches per optimiser step.
+        channels_last: Keep images in the NHWC memory layout.
+        compile: Run the model through ``torch.compile``.
+        threads: ``torch.set_num_threads``, or None for what the run gives to each worker.
+        head_learning_rate: Learning rate of the classifier head, or None for ``learning_rate``.
+        patience: Stop after this many epochs without a better validation quality, or None.
+        tactics: Searchable training tactics by name with their settings, e.g. ``{"sparse_backprop": {"keep": 0.2}}``.
+    """
+
+    optimizer: str = "adamw"
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    momentum: float = 0.9
+    batch_size: int = 128
+    schedule: str = "anytime"
+    averaging: bool = True
+    resolution: int | None = None
+    augment: str = "none"
+    label_smoothing: float = 0.0
+    precision: str = "float32"
+    accumulation: int = 1
+    channels_last: bool = False
+    compile: bool = False
+    threads: int | None = None
+    head_learning_rate: float | None = None
+    patience: int | None = None
+    tactics: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse values that no training can use.
+
+        Raises:
+            ValueError: If a field is outside its rule; the message names field, rule and value.
+        """
+        for name, allowed in (
+            ("optimizer", OPTIMIZERS),
+            ("schedule", SCHEDULES),
+            ("precision", PRECISIONS),
+            ("augment", AUGMENTATIONS),
+        ):
+            value = getattr(self, name)
+            if value not in allowed:
+                raise ValueError(f"recipe.{name} must be one of {', '.join(allowed)}, got {value!r}")
+        for name in ("learning_rate", "batch_size", "accumulation"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"recipe.{name} must be > 0, got {getattr(self, name)!r}")
+        if self.weight_decay < 0:
+            raise ValueError(f"recipe.weight_decay must be >= 0, got {self.weight_decay!r}")
+
+    @property
+    def resumable(self) -> bool:
+        """Whether a checkpoint can be continued to more epochs without changing what was trained before."""
+        return self.schedule not in FIXED_HORIZON
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a plain dictionary that ``from_json`` reads back."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Recipe:
+        """Read what ``to_json`` wrote; unknown keys are an error.
+
+        Raises:
+            ValueError: If a key is not a field of this version.
+        """
+        unknown = set(data) - set(cls.__dataclass_fields__)
+        if unknown:
+            raise ValueError(f"recipe has unknown keys {sorted(unknown)}; was it written by a newer version of joulefront?")
+        return replace(cls(), **dict(data))
