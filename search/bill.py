@@ -1,0 +1,104 @@
+"""The bill of a study: what each session of the ledger saw, and to which trials it went."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .energy import Record
+from .runs import Bill
+
+
+@dataclass
+class Session:
+    """One session of a run: from the start of its ledger to now. The only mutable account in the house.
+
+    Attributes:
+        started: UTC time of the start, ISO 8601; names the session.
+        by_state: Joules billed so far by ``complete``, ``failed``, ``overhead``, ``idle``.
+        open_trials: Joules so far of trials that are still training, by number: what a killed session leaves behind.
+        total: The ledger's own total, a record.
+    """
+
+    started: str
+    by_state: dict[str, float] = field(default_factory=dict)
+    open_trials: dict[int, float | None] = field(default_factory=dict)
+    total: Record | None = None
+
+    def add(self, state: str, joules: float | None) -> None:
+        """Book joules; unknown energy is not booked (the bill's total says that it is unknown)."""
+        if joules is not None:
+            self.by_state[state] = self.by_state.get(state, 0.0) + joules
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a plain dictionary."""
+        total = self.total
+        return {
+            "started": self.started,
+            "by_state_joules": dict(self.by_state),
+            "open_trials_joules": {str(number): joules for number, joules in self.open_trials.items()},
+            "total": None if total is None else total.to_json(),
+        }
+
+
+def read_sessions(path: Path) -> list[dict[str, Any]]:
+    """Return the sessions of a bill file, oldest first; none when there is no file."""
+    if not path.is_file():
+        return []
+    try:
+        return list(json.loads(path.read_text(encoding="utf-8"))["sessions"])
+    except (json.JSONDecodeError, KeyError):
+        return []
+
+
+def settle_killed(sessions: list[dict[str, Any]]) -> dict[int, float | None]:
+    """Book what killed sessions left open as failed, in place, and return it by trial number."""
+    found: dict[int, float | None] = {}
+    for session in sessions:
+        for number, joules in session.get("open_trials_joules", {}).items():
+            found[int(number)] = joules
+            if joules is not None:
+                states = session["by_state_joules"]
+                states["failed"] = states.get("failed", 0.0) + joules
+        session["open_trials_joules"] = {}
+    return found
+
+
+def read_bill(path: Path) -> Bill:
+    """Add up the sessions of a run."""
+    return add_up(read_sessions(path))
+
+
+def add_up(sessions: Iterable[Mapping[str, Any]]) -> Bill:
+    """Add sessions; a component that any session could not measure has the quality ``mixed``."""
+    by_state: dict[str, float] = {}
+    joules: dict[str, float] = {}
+    quality: dict[str, str] = {}
+    source: dict[str, str] = {}
+    absent: dict[str, str] = {}
+    total: float | None = None
+    random_squares = systematic = seconds = 0.0
+    for session in sessions:
+        for state, value in session["by_state_joules"].items():
+            by_state[state] = by_state.get(state, 0.0) + value
+        if session.get("total") is None:
+            continue
+        record = Record.from_json(session["total"])
+        seconds += record.seconds
+        if record.joules is not None:
+            total = (total or 0.0) + record.joules
+            random_squares += (record.u_random_joules or 0.0) ** 2
+            systematic += record.u_systematic_joules or 0.0  # the same gain error in every session: adds linearly
+        for part in record.components:
+            if part.joules is None:
+                absent[part.name] = part.reason or "unknown"
+            elif part.counts:
+                joules[part.name] = joules.get(part.name, 0.0) + part.joules
+                quality[part.name] = part.quality if quality.get(part.name, part.quality) == part.quality else "mixed"
+                source[part.name] = part.source
+    absent = {name: reason for name, reason in absent.items() if name not in joules}
+    u_joules = None if total is None else (random_squares + systematic**2) ** 0.5
+    return Bill(total, by_state, joules, quality, source, absent, u_joules, seconds)

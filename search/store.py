@@ -1,0 +1,216 @@
+"""The run folder: storage, artifacts, ledger file. The only place that knows a path or a URL."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .bill import read_bill
+from .runs import Run
+from .trial import ATTRIBUTE, from_optuna
+
+if TYPE_CHECKING:
+    import optuna
+
+#: Version of the layout of a run folder; raised when an older version cannot be read any more.
+FORMAT = 1
+STUDY_FILE = "study.json"
+BILL_FILE = "bill.json"
+LEDGER_FILE = "ledger.jsonl"
+DATABASE_FILE = "study.db"
+
+
+class StoreError(ValueError):
+    """A run folder cannot be used; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Store:
+    """One run folder and its Optuna storage.
+
+    Attributes:
+        path: The run folder.
+        facts: Content of ``study.json``.
+    """
+
+    path: Path
+    facts: Mapping[str, Any]
+
+    @classmethod
+    def exists(cls, path: Path) -> bool:
+        """Whether there is a run in this folder."""
+        return (path / STUDY_FILE).is_file()
+
+    @classmethod
+    def create(cls, path: Path, facts: Mapping[str, Any], *, storage: str | None = None) -> Store:
+        """Make a run folder; its tables are created here, once, before any worker starts.
+
+        Raises:
+            StoreError: If the folder holds something else, or the storage cannot be reached.
+        """
+        if path.exists() and any(path.iterdir()):
+            raise StoreError(f"--out {str(path)!r} holds files but no {STUDY_FILE}: it is no run folder or half written. Choose another --out or delete it")
+        (path / "artifacts").mkdir(parents=True, exist_ok=True)
+        store = cls(path, {"format": FORMAT, "storage": storage, **facts})
+        store._optuna().create_study(
+            study_name=str(facts["study"]["name"]) if storage is None else str(facts["run_id"]),
+            storage=store._storage(),
+            directions=list(facts["study"]["directions"]),
+        ).set_metric_names(list(facts["study"]["objectives"]))
+        store.save_facts(store.facts)  # last: a folder without it is half written
+        return store
+
+    @classmethod
+    def open(cls, path: str | Path) -> Store:
+        """Open an existing run folder.
+
+        Raises:
+            StoreError: If there is no run, it was written by another version, or it is damaged.
+        """
+        path = Path(path)
+        file = path / STUDY_FILE
+        if not path.exists():
+            near = sorted(p.parent.name for p in path.parent.glob(f"*/{STUDY_FILE}")) if path.parent.is_dir() else []
+            raise StoreError(f"run folder {str(path)!r} does not exist" + (f"; there are: {', '.join(near)}" if near else "; start one with joulefront run"))
+        if not file.is_file():
+            raise StoreError(f"{str(path)!r} is not a run folder: it has no {STUDY_FILE} (never started, or half written). Delete it and run again")
+        try:
+            facts = json.loads(file.read_text(encoding="utf-8"))
+            version = facts["format"]
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise StoreError(f"{str(file)!r} is damaged ({error}); restore it from a copy, or delete the folder and run again") from error
+        if version != FORMAT:
+            raise StoreError(f"{str(path)!r} was written in format {version}, this joulefront reads format {FORMAT}; use the version that wrote it")
+        if facts.get("storage") is None and not (path / DATABASE_FILE).is_file():
+            raise StoreError(f"{str(path)!r} has lost its {DATABASE_FILE}; restore it from a copy, or delete the folder and run again")
+        return cls(path, facts)
+
+    def save_facts(self, facts: Mapping[str, Any]) -> Store:
+        """Write ``study.json`` (atomically) and return the store that holds it."""
+        write_json(self.path / STUDY_FILE, facts)
+        return Store(self.path, facts)
+
+    @property
+    def ledger_file(self) -> Path:
+        """Where the ledger appends its beats."""
+        return self.path / LEDGER_FILE
+
+    @property
+    def bill_file(self) -> Path:
+        """Where the joules per session are kept."""
+        return self.path / BILL_FILE
+
+    def artifact(self, number: int) -> Path:
+        """File of the weights of a trial, whether it exists or not."""
+        return self.path / "artifacts" / f"trial-{number:05d}.weights"
+
+    def has_artifact(self, number: int) -> bool:
+        """Whether the weights of a trial are still there."""
+        return self.artifact(number).exists()
+
+    def keep_artifacts(self, keep: Iterable[int]) -> None:
+        """Drop the weights of every trial that is not in ``keep``."""
+        names = {self.artifact(number).name for number in keep}
+        for file in (self.path / "artifacts").glob("trial-*.weights"):
+            if file.name not in names:
+                with contextlib.suppress(FileNotFoundError):  # another worker was faster
+                    file.unlink()
+
+    def study(self, sampler: optuna.samplers.BaseSampler | None = None) -> optuna.Study:
+        """Load the Optuna study.
+
+        Raises:
+            StoreError: If the storage is damaged or out of reach.
+        """
+        name = str(self.facts["study"]["name"] if self.facts.get("storage") is None else self.facts["run_id"])
+        try:
+            return self._optuna().load_study(study_name=name, storage=self._storage(), sampler=sampler)
+        except KeyError as error:
+            raise StoreError(f"{str(self.path)!r}: the storage has no study {name!r}; the run folder is half written. Delete it and run again") from error
+        except Exception as error:
+            line = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise StoreError(f"{str(self.path)!r}: the storage cannot be read ({line}); restore it from a copy or delete the folder") from error
+
+    def run(self) -> Run:
+        """Read everything that is known of this run."""
+        study = self.facts["study"]
+        trials = tuple(from_optuna(trial) for trial in self.study().get_trials(deepcopy=False))
+        return Run(
+            name=study["name"],
+            path=self.path,
+            objectives=tuple(study["objectives"]),
+            directions=tuple(study["directions"]),
+            rungs=tuple(study["rungs"]),
+            trials=trials,
+            bill=read_bill(self.bill_file),
+            facts=self.facts,
+        )
+
+    @property
+    def url(self) -> str:
+        """Optuna's storage URL of this run."""
+        return str(self.facts.get("storage") or f"sqlite:///{(self.path / DATABASE_FILE).absolute()}")
+
+    def fail_dead_trials(self, joules_by_number: Mapping[int, float | None]) -> list[int]:
+        """Close the trials that a killed session left running; called while no other session holds the folder.
+
+        Args:
+            joules_by_number: What the ledger had billed to each of them when the session died.
+        """
+        study, dead = self.study(), []
+        for trial in study.get_trials(deepcopy=False):
+            if not trial.state.is_finished():
+                joules = joules_by_number.get(trial.number)
+                facts = {**trial.user_attrs.get(ATTRIBUTE, {}), "reason": "killed: the session that trained it died", "increment_joules": joules}
+                study._storage.set_trial_user_attr(trial._trial_id, ATTRIBUTE, facts)
+                study.tell(trial.number, state=self._optuna().trial.TrialState.FAIL)
+                dead.append(trial.number)
+        return dead
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder for one session; the lock goes with the process, however it ends.
+
+        Raises:
+            StoreError: If another process holds it.
+        """
+        try:
+            import fcntl
+        except ImportError:  # Windows has no flock: two sessions in one folder are then the user's care
+            yield
+            return
+        with (self.path / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise StoreError(f"another process is running the study in {str(self.path)!r}; wait for it, or give another --out") from error
+            yield
+
+    def _storage(self) -> optuna.storages.RDBStorage:
+        optuna = self._optuna()
+        remote = self.facts.get("storage") is not None
+        arguments = {} if remote else {"connect_args": {"timeout": 60}}
+        try:
+            return optuna.storages.RDBStorage(self.url, engine_kwargs=arguments)
+        except Exception as error:
+            line = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise StoreError(f"--storage {self.url!r} cannot be used: {line}") from error
+
+    @staticmethod
+    def _optuna() -> Any:
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        return optuna
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Write JSON so that a reader sees the old file or the new one, never half of one."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(data, indent=1, allow_nan=False, default=str) + "\n", encoding="utf-8")
+    temporary.replace(path)
