@@ -1,0 +1,82 @@
+"""The folder of an export: everything is made aside and moved in only when it is good."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+#: Says what an export is; its ``joulefront`` key is how a later export knows that it may replace the files.
+CONFIG = "config.json"
+
+
+@contextlib.contextmanager
+def staging(out: Path) -> Iterator[Path]:
+    """Yield an empty folder on the file system of ``out``; it is gone afterwards, whatever happened.
+
+    Raises:
+        ValueError: If ``out`` is a file, holds something that is no export, or cannot be written.
+    """
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"-o {str(out)!r} is a file; give a folder that is empty or does not exist yet")
+    try:
+        strange = sorted(file.name for file in out.iterdir()) if out.is_dir() and not earlier_files(out) else []
+        if strange:
+            raise ValueError(
+                f"-o {str(out)!r} is not empty ({strange[0]}{', ...' if len(strange) > 1 else ''}) and holds no earlier export; "
+                "give a folder that is empty or does not exist yet"
+            )
+        near = out.absolute()
+        while not near.is_dir():
+            near = near.parent
+        stage = Path(tempfile.mkdtemp(prefix=".joulefront-export-", dir=near))
+    except OSError as error:
+        raise ValueError(f"-o {str(out)!r} cannot be written ({error.strerror or error}); give another folder") from error
+    try:
+        yield stage
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+def move_in(stage: Path, out: Path) -> tuple[str, ...]:
+    """Move the files of ``stage`` into ``out``, each atomically and the config last; drop what only the earlier export had.
+
+    Files that somebody else put beside an earlier export stay.
+
+    Returns:
+        The names of the files, sorted.
+
+    Raises:
+        ValueError: If the folder cannot be written.
+    """
+    names = sorted(file.name for file in stage.iterdir())
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        old = earlier_files(out)
+        for name in sorted(names, key=lambda name: name == CONFIG):
+            os.replace(stage / name, out / name)
+        for name in set(old) - set(names):
+            (out / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise ValueError(f"-o {str(out)!r} cannot be written ({error.strerror or error}); give another folder") from error
+    return tuple(names)
+
+
+def earlier_files(out: Path) -> tuple[str, ...]:
+    """Names of the files of an earlier export in ``out``; empty when there is none."""
+    try:
+        config = json.loads((out / CONFIG).read_text(encoding="utf-8"))
+        names = config["joulefront"]["files"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return ()
+    return tuple(name for name in names if isinstance(name, str) and Path(name).name == name)
+
+
+def write_json(file: Path, data: Any) -> None:
+    """Write JSON that people read, too."""
+    file.write_text(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")

@@ -1,0 +1,181 @@
+"""What is exported, and the seam to the formats."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..space import Candidate, Space, Stored
+from ..study import Study
+from ..training.task import Task
+from ..trial import Trial
+
+if TYPE_CHECKING:
+    import numpy as np
+
+#: Normalised float32 inputs ``(b, *shape)`` -> raw outputs: logits or probabilities ``(b, k)``, values or scores ``(b,)`` or ``(b, 1)``.
+Predictor = Callable[["np.ndarray"], "np.ndarray"]
+
+
+class ExportFailed(Exception):
+    """A model could not be exported, or its file does not answer as the model does; nothing was written.
+
+    Attributes:
+        details: What the libraries printed meanwhile, for ``--debug``.
+    """
+
+    def __init__(self, message: str, details: str = "") -> None:
+        """Keep one line for the user and the rest for whoever wants to know."""
+        super().__init__(message)
+        self.details = details
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A trained model with what is known about it.
+
+    Attributes:
+        model: A ``torch.nn.Module`` on the CPU in eval mode, or a fitted estimator.
+        candidate: Its architecture and recipe.
+        space: The family that built it, and can build it again.
+        task: The data that it was trained on.
+        trial: The trial whose weights it has.
+        study: Name of the study.
+    """
+
+    model: Any
+    candidate: Candidate
+    space: Space
+    task: Task
+    trial: Trial
+    study: str
+
+    @property
+    def is_torch(self) -> bool:
+        """Whether the model is a PyTorch module."""
+        return is_torch(self.model)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one input as the model takes it: images at the recipe's resolution, one flat row for an estimator."""
+        shape = self.task.input_shape
+        if not self.is_torch:
+            size = 1
+            for side in shape:
+                size *= side
+            return (size,)
+        side = self.candidate.recipe.resolution
+        return (shape[0], side, side) if side is not None and len(shape) == 3 else shape
+
+    @property
+    def output_name(self) -> str:
+        """What the outputs are: ``logits``, ``probabilities``, ``scores`` or ``values``."""
+        if self.task.kind == "regression":
+            return "values"
+        if self.is_torch:
+            return "logits"
+        return "scores" if self.task.kind == "anomaly" else "probabilities"
+
+    @property
+    def type_name(self) -> str:
+        """Class of the model, for messages and the card."""
+        return type(self.model if self.is_torch else plain_estimator(self.model)).__name__
+
+    def predictor(self) -> Predictor:
+        """The model itself as a function of arrays."""
+        return torch_predictor(self.model) if self.is_torch else estimator_predictor(self.model, self.task)
+
+
+class Exporter(Protocol):
+    """One format: how a model is written, read back, and used by whoever receives it."""
+
+    @property
+    def name(self) -> str:
+        """The format as ``--to`` names it."""
+        ...
+
+    def write(self, subject: Subject, folder: Path) -> str:
+        """Write the model into ``folder`` and return the name of its file.
+
+        Raises:
+            ExportFailed: If this model cannot be written in this format; the message names the cause and another format.
+        """
+        ...
+
+    def load(self, subject: Subject, folder: Path) -> Predictor:
+        """Read the written file back, from the disk alone, as a function of arrays."""
+        ...
+
+    def snippet(self, subject: Subject, folder: Path) -> str:
+        """Python that loads the file in the current folder and predicts ``inputs``; it goes into the model card."""
+        ...
+
+
+def rebuild(trial: Trial, *, study: Study, task: Task, weights: Path) -> Subject:
+    """Build the model of a trial from its stored parameters alone and load its weights.
+
+    Raises:
+        ValueError: If the trial is not complete or the space has changed since.
+        ExportFailed: If the weights are missing or belong to another model.
+    """
+    from ..training.checkpoint import load_weights
+
+    if trial.state != "complete":
+        raise ValueError(f"trial {trial.number} is {trial.state}, not complete; it has no weights to export. Pick a trial of the front")
+    if not weights.exists():
+        raise ExportFailed(f"the weights of trial {trial.number} are gone ({weights}): only trials on the front are kept. Pick one of those")
+    candidate = study.space.sample(Stored(trial.params))
+    model = study.space.build(candidate, task)
+    try:
+        model = load_weights(weights, model)
+    except Exception as error:
+        raise ExportFailed(
+            f"the weights {weights.name} do not fit the model that space {study.space.name!r} builds for trial {trial.number} "
+            f"({first_line(error)}); were the space or the data changed since the run?"
+        ) from error
+    if is_torch(model):
+        model = model.to("cpu").float().eval()
+    return Subject(model, candidate, study.space, task, trial, study.name)
+
+
+def is_torch(model: Any) -> bool:
+    """Whether a model is a PyTorch module, without importing PyTorch for one that is not."""
+    return callable(getattr(model, "state_dict", None)) and callable(getattr(model, "forward", None))
+
+
+def plain_estimator(model: Any) -> Any:
+    """The scikit-learn object inside a wrapper of ours, or the object itself."""
+    return getattr(model, "sklearn", model)
+
+
+def torch_predictor(model: Any) -> Predictor:
+    """A PyTorch module as a function of arrays."""
+
+    def predict(inputs: np.ndarray) -> np.ndarray:
+        import torch
+
+        with torch.no_grad():
+            outputs: np.ndarray = model(torch.from_numpy(inputs)).float().numpy()
+        return outputs
+
+    return predict
+
+
+def estimator_predictor(model: Any, task: Task) -> Predictor:
+    """An estimator as a function of arrays, in the form of ``Estimator.predict_scores`` with a column for each class of the task."""
+    from ..training.estimator import as_estimator, full_probabilities
+
+    estimator = as_estimator(model)
+
+    def predict(inputs: np.ndarray) -> np.ndarray:
+        return full_probabilities(estimator.predict_scores(inputs.reshape(len(inputs), -1)), estimator.sklearn, task)
+
+    return predict
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error that says something, at most 200 characters."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__)[:200]

@@ -1,0 +1,147 @@
+"""ONNX: one graph with a free batch axis, for ONNX Runtime and everything that reads it."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from .quiet import quiet
+from .subject import ExportFailed, Predictor, Subject, first_line, plain_estimator
+
+if TYPE_CHECKING:
+    from .subject import Exporter
+
+FILE = "model.onnx"
+#: A protobuf message ends at 2 GiB; weights beyond this go into a file of their own.
+MAX_INLINE_BYTES = 1_800_000_000
+
+
+class Onnx:
+    """PyTorch through ``torch.onnx.export``, scikit-learn through skl2onnx."""
+
+    name = "onnx"
+
+    def write(self, subject: Subject, folder: Path) -> str:
+        """Write ``model.onnx``: input ``inputs``, first dimension free; class names and provenance in its metadata."""
+        with quiet() as heard:
+            try:
+                (self._write_torch if subject.is_torch else self._write_sklearn)(subject, folder / FILE)
+            except Exception as error:
+                remedy = "--to pt2 or --to safetensors" if subject.is_torch else "--to skops"
+                raise ExportFailed(
+                    f"trial {subject.trial.number} ({subject.type_name}) cannot be written as ONNX: {cause(error)}; use {remedy}",
+                    f"{heard.getvalue()}\n{error}",
+                ) from error
+        return FILE
+
+    def load(self, subject: Subject, folder: Path) -> Predictor:
+        """Open the file in ONNX Runtime on the CPU."""
+        ask = session(folder / FILE)
+        if subject.is_torch:
+            return lambda inputs: ask(inputs)[0]
+        from ..training.estimator import full_probabilities, plain_scores
+
+        estimator = plain_estimator(subject.model)
+
+        def predict(inputs: np.ndarray) -> np.ndarray:
+            answers = stand_in(estimator, ask(inputs))
+            return full_probabilities(plain_scores(answers, inputs), estimator, subject.task)
+
+        return predict
+
+    def snippet(self, subject: Subject, folder: Path) -> str:
+        """Predict with ONNX Runtime."""
+        index = "0" if subject.is_torch or subject.task.kind == "regression" else "-1"
+        return (
+            "import onnxruntime\n\n"
+            f'session = onnxruntime.InferenceSession("{FILE}")\n'
+            f'{subject.output_name} = session.run(None, {{"inputs": inputs}})[{index}]\n'
+        )
+
+    def _write_torch(self, subject: Subject, file: Path) -> None:
+        import torch
+
+        program = torch.onnx.export(
+            subject.model,
+            (torch.zeros(2, *subject.input_shape),),  # two: a batch of one would be taken for a constant
+            dynamo=True,
+            dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+            input_names=["inputs"],
+            output_names=[subject.output_name],
+            verbose=False,
+        )
+        if program is None:
+            raise RuntimeError("torch.onnx.export returned no program")
+        program.model.metadata_props.update(_metadata(subject))
+        size = sum(tensor.numel() * tensor.element_size() for tensor in subject.model.state_dict().values())
+        program.save(str(file), external_data=size > MAX_INLINE_BYTES)
+
+    def _write_sklearn(self, subject: Subject, file: Path) -> None:
+        import onnx
+
+        from .sklearn_onnx import convert
+
+        graph = convert(plain_estimator(subject.model), subject.input_shape[0])
+        onnx.helper.set_model_props(graph, _metadata(subject))
+        file.write_bytes(graph.SerializeToString())
+
+
+def session(file: Path) -> Any:
+    """Open an ONNX file and return a function from ``(b, ...)`` inputs to the list of its outputs."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors only: the session's warnings go past Python to the terminal
+    opened = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    return lambda inputs: opened.run(None, {"inputs": inputs.astype("float32", copy=False)})
+
+
+def stand_in(estimator: Any, answers: list[np.ndarray]) -> Any:
+    """Put the outputs of a converted estimator (label, then probabilities or decisions) behind scikit-learn's method names."""
+    from sklearn.base import is_outlier_detector
+
+    if is_outlier_detector(estimator):
+        return SimpleNamespace(_estimator_type="outlier_detector", decision_function=lambda _: answers[-1].reshape(-1))
+    if callable(getattr(estimator, "predict_proba", None)):
+        return SimpleNamespace(predict_proba=lambda _: answers[-1])
+    if hasattr(estimator, "classes_"):
+        kinds: dict[str, Any] = {"classes_": estimator.classes_, "predict": lambda _: answers[0]}
+        if callable(getattr(estimator, "decision_function", None)):
+            kinds["decision_function"] = lambda _: answers[-1]
+        return SimpleNamespace(**kinds)
+    return SimpleNamespace(predict=lambda _: answers[0].reshape(-1))
+
+
+def cause(error: BaseException) -> str:
+    """Find the one line that says why a graph could not be made: the operator, or the first reason in the chain of causes."""
+    chain: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and link not in chain:
+        chain.append(link)
+        link = link.__cause__ or link.__context__
+    for one in chain:
+        operator = re.search(r"No ONNX function found for <OpOverload\(op='([\w.:]+)'", str(one))
+        if operator:
+            return f"operator {operator.group(1)} has no translation to ONNX"
+        converter = re.search(r"Unable to find a (?:shape calculator|converter) for (?:type|alias) '(?:<class ')?([\w.]+)", str(one))
+        if converter:
+            return f"skl2onnx has no converter for {converter.group(1).rpartition('.')[2]}"
+    return f"{type(chain[-1]).__name__}: {first_line(chain[-1])}"
+
+
+def _metadata(subject: Subject) -> dict[str, str]:
+    return {
+        "classes": json.dumps(list(subject.task.classes)),
+        "output": subject.output_name,
+        "study": subject.study,
+        "trial": str(subject.trial.number),
+    }
+
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    _: Exporter = Onnx()

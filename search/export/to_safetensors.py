@@ -1,0 +1,108 @@
+"""safetensors: the weights alone; ``config.json`` says how the model is built around them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..space import Candidate, Space
+from ..study import Study
+from ..training.task import Task
+from .folder import CONFIG
+from .subject import ExportFailed, Predictor, Subject, first_line, torch_predictor
+
+if TYPE_CHECKING:
+    from .subject import Exporter
+
+FILE = "model.safetensors"
+
+
+class Safetensors:
+    """The state of a PyTorch model, with tensors that are shared stored once."""
+
+    name = "safetensors"
+
+    def write(self, subject: Subject, folder: Path) -> str:
+        """Write ``model.safetensors``."""
+        if not subject.is_torch:
+            raise ExportFailed(
+                f"trial {subject.trial.number} is a scikit-learn model ({subject.type_name}) and --to safetensors takes PyTorch models; "
+                "use --to skops or --to onnx"
+            )
+        from safetensors.torch import save_model
+
+        try:
+            save_model(subject.model, str(folder / FILE), metadata={"format": "pt"})
+        except Exception as error:
+            raise ExportFailed(
+                f"trial {subject.trial.number} ({subject.type_name}) cannot be written as safetensors: {first_line(error)}; use --to pt2"
+            ) from error
+        return FILE
+
+    def load(self, subject: Subject, folder: Path) -> Predictor:
+        """Build the model again from ``config.json`` and load the file into it."""
+        return torch_predictor(_load(folder, subject.space, subject.task))
+
+    def snippet(self, subject: Subject, folder: Path) -> str:
+        """Build the model with the study's space; plain PyTorch from there."""
+        origin = read_config(folder).get("origin") or {}
+        if origin.get("source"):
+            options = {name: value for name, value in (origin.get("options") or {}).items() if value is not None}
+            study = f"from joulefront.search.catalog import find_study\n\nstudy = find_study({origin['source']!r}, {options!r})\n"
+        else:
+            study = f"from my_study import study as make_study  # the function that made the study {subject.study!r}\n\nstudy = make_study()\n"
+        return (
+            "import torch\nfrom joulefront.search.export import load_model\n"
+            f"{study}"
+            'model = load_model(".", study)\n'
+            "with torch.no_grad():\n"
+            f"    {subject.output_name} = model(torch.from_numpy(inputs)).numpy()\n"
+        )
+
+
+def load_model(folder: str | Path, study: Study) -> Any:
+    """Build an exported model again and load its weights.
+
+    Args:
+        folder: What ``export(..., to="safetensors")`` wrote.
+        study: The study that it came from; its space builds the model.
+
+    Returns:
+        The PyTorch model on the CPU, in eval mode.
+
+    Raises:
+        ValueError: If the folder holds no such export, or the study has another space.
+    """
+    config = read_config(Path(folder))
+    if not (Path(folder) / FILE).is_file():
+        raise ValueError(f"{str(folder)!r} holds no {FILE}; give a folder written by joulefront export --to safetensors")
+    if config["space"] != study.space.name:
+        raise ValueError(f"the model was built by space {config['space']!r}, study {study.name!r} has {study.space.name!r}; give its own study")
+    return _load(Path(folder), study.space, study.load_task())
+
+
+def read_config(folder: Path) -> Mapping[str, Any]:
+    """Read the ``config.json`` of an export.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    file = folder / CONFIG
+    if not file.is_file():
+        raise ValueError(f"{str(folder)!r} holds no {CONFIG}; give a folder written by joulefront export")
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return found
+
+
+def _load(folder: Path, space: Space, task: Task) -> Any:
+    from safetensors.torch import load_model as load_into
+
+    model = space.build(Candidate.from_json(read_config(folder)), task)
+    load_into(model, str(folder / FILE), strict=True)
+    return model.float().eval()
+
+
+if TYPE_CHECKING:
+    _: Exporter = Safetensors()

@@ -1,0 +1,61 @@
+"""skops: scikit-learn models without pickle; whoever loads one sees which types it holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .subject import ExportFailed, Predictor, Subject, estimator_predictor, first_line, plain_estimator
+
+if TYPE_CHECKING:
+    from .subject import Exporter
+
+FILE = "model.skops"
+
+
+class Skops:
+    """Estimators of scikit-learn and what follows its rules."""
+
+    name = "skops"
+
+    def write(self, subject: Subject, folder: Path) -> str:
+        """Write ``model.skops``."""
+        if subject.is_torch:
+            raise ExportFailed(
+                f"trial {subject.trial.number} is a PyTorch model ({subject.type_name}) and --to skops takes scikit-learn models; "
+                "use --to onnx, --to pt2 or --to safetensors"
+            )
+        import skops.io
+
+        try:
+            skops.io.dump(plain_estimator(subject.model), folder / FILE)
+        except Exception as error:
+            raise ExportFailed(
+                f"trial {subject.trial.number} ({subject.type_name}) cannot be written by skops: {first_line(error)}; use --to onnx"
+            ) from error
+        return FILE
+
+    def load(self, subject: Subject, folder: Path) -> Predictor:
+        """Load the file; its types are trusted because this process wrote it a moment ago."""
+        import skops.io
+
+        file = folder / FILE
+        return estimator_predictor(skops.io.load(file, trusted=skops.io.get_untrusted_types(file=file)), subject.task)
+
+    def snippet(self, subject: Subject, folder: Path) -> str:
+        """Predict with scikit-learn, naming the types that skops does not trust by itself."""
+        import skops.io
+
+        kind, trusted = subject.task.kind, sorted(skops.io.get_untrusted_types(file=folder / FILE))
+        method = {"regression": "predict", "anomaly": "decision_function"}.get(kind, "predict_proba")
+        if not hasattr(plain_estimator(subject.model), method):
+            method = "predict"
+        return (
+            "import skops.io\n\n"
+            f'model = skops.io.load("{FILE}", trusted={trusted!r})\n'
+            f"{subject.output_name} = model.{method}(inputs)\n"
+        )
+
+
+if TYPE_CHECKING:
+    _: Exporter = Skops()
