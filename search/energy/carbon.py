@@ -1,0 +1,204 @@
+"""Carbon intensity of electricity, with where the number comes from, and joules turned into grams of CO2 equivalent."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from .electricity_maps import URL, live_intensity
+from .zones import Factor, factor_for, zone_names
+
+JOULES_PER_KWH = 3.6e6
+
+
+@dataclass(frozen=True)
+class Intensity:
+    """How many grams of CO2 equivalent one kWh of electricity costs at a place, and who says so.
+
+    Attributes:
+        grams_per_kwh: The factor, in gCO2e per kWh.
+        zone: Code of the place, e.g. ``FR``, ``US-OR``, ``SE-SE3``, ``gcp:europe-west1``; None for a number given by the user alone.
+        source: Who publishes the number, in words, with the version of the table.
+        year: Year that the number describes, or None when the source does not say.
+        kind: ``average`` (all generation shares the emissions) or ``marginal`` (the plant that follows the load).
+        scope: ``lifecycle`` (with construction and fuel supply), ``direct`` (the chimney only) or ``unknown``.
+        region: Name of the place in words.
+        fallback: Why a coarser number than the asked one is used, or None when the number is for the asked place.
+    """
+
+    grams_per_kwh: float
+    zone: str | None = None
+    source: str = "given by the user"
+    year: int | None = None
+    kind: str = "average"
+    scope: str = "unknown"
+    region: str | None = None
+    fallback: str | None = None
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.grams_per_kwh) or self.grams_per_kwh < 0:
+            raise ValueError(
+                f"grams_per_kwh must be a finite number >= 0, got {self.grams_per_kwh!r}; a French kWh is about 56, a coal kWh about 1000"
+            )
+        if self.kind not in ("average", "marginal"):
+            raise ValueError(f"kind must be 'average' or 'marginal', got {self.kind!r}")
+        if self.scope not in ("lifecycle", "direct", "unknown"):
+            raise ValueError(f"scope must be 'lifecycle', 'direct' or 'unknown', got {self.scope!r}")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the facts as plain JSON values."""
+        return {name: getattr(self, name) for name in _FIELDS}
+
+    @staticmethod
+    def from_json(data: dict[str, Any]) -> Intensity:
+        """Rebuild an intensity from `to_json`; unknown keys are ignored, so later versions can add some."""
+        return Intensity(**{name: data[name] for name in _FIELDS if name in data})
+
+    def describe(self) -> str:
+        """Say the factor in one line, e.g. for a report."""
+        place = " ".join(part for part in (self.zone, f"({self.region})" if self.region else None) if part)
+        facts = ", ".join(
+            str(part) for part in (self.kind, self.scope if self.scope != "unknown" else "scope not stated", self.year) if part is not None
+        )
+        line = f"{self.grams_per_kwh:.4g} gCO2e/kWh{' in ' + place if place else ''}: {facts}; {self.source}"
+        return f"{line}; {self.fallback}" if self.fallback else line
+
+
+_FIELDS = tuple(Intensity.__dataclass_fields__)
+
+
+def intensity_for(zone: str | None) -> Intensity | None:
+    """Look a place up in CodeCarbon's offline tables; no network, and never a place that was not asked for.
+
+    Args:
+        zone: ISO 3166 code of a country with two or three letters (``FR``, ``FRA``), of a region (``US-OR``, ``CA-QC``, ``CN-BJ``,
+            ``SE-SE3``, ``US-Oregon``), a Google Cloud region (``gcp:europe-west1``), or ``WORLD`` for the flagged world average.
+            None: the place is unknown.
+
+    Returns:
+        The factor, or None for None: an unknown place has no CO2, not somebody else's.
+
+    Raises:
+        ValueError: The place is not in the tables; the message names near ones.
+    """
+    return None if zone is None else _from_factor(factor_for(zone))
+
+
+def intensity_table(zones: Iterable[str]) -> tuple[Intensity, ...]:
+    """Look several places up, in the order given; a study can then be priced for each of them."""
+    return tuple(_from_factor(factor_for(zone)) for zone in zones)
+
+
+def known_zones() -> tuple[str, ...]:
+    """Return every zone code that the offline tables hold, sorted."""
+    return tuple(sorted(set(zone_names().values())))
+
+
+def given_intensity(value: float | str, zone: str | None = None) -> Intensity:
+    """Make an intensity from the user's own number, e.g. ``--intensity 56``.
+
+    Raises:
+        ValueError: `value` is not a number >= 0.
+    """
+    try:
+        grams = float(value)
+    except ValueError:
+        raise ValueError(f"intensity must be a number of gCO2e per kWh, got {value!r}, e.g. 56; a place is given with --zone") from None
+    return Intensity(grams, zone=zone)
+
+
+def choose_intensity(
+    given: float | str | None = None,
+    zone: str | None = None,
+    *,
+    network: bool = False,
+    token: str | None = None,
+    url: str = URL,
+) -> Intensity | None:
+    """Decide which factor a study uses: the user's number, else the live one if asked for, else the table, else none.
+
+    Args:
+        given: The user's own gCO2e/kWh (``--intensity``).
+        zone: The place (``--zone``).
+        network: The user allowed network access (``--network``).
+        token: Electricity Maps token. Without both a token and `network`, no socket is opened.
+        url: Address of Electricity Maps' service.
+
+    Returns:
+        The factor, or None when neither a number nor a place is known.
+
+    Raises:
+        ValueError: A bad number or an unknown place.
+    """
+    if given is not None:
+        return given_intensity(given, zone)
+    if zone is None:
+        return None
+    if not (network and token):
+        return intensity_for(zone)
+    try:
+        return _from_factor(live_intensity(zone_names().get(zone.casefold(), zone), token=token, network=network, url=url))
+    except (OSError, ValueError) as error:
+        reason = f"Electricity Maps gave no number ({error}): the offline table is used"
+        try:
+            table = _from_factor(factor_for(zone))
+        except ValueError as unknown:
+            raise ValueError(f"{error}; and the offline table cannot stand in: {unknown}") from None
+    return replace(table, fallback=f"{reason}; {table.fallback}" if table.fallback else reason)
+
+
+def scope_note(intensities: Iterable[Intensity]) -> str | None:
+    """Say so when factors of different scope stand side by side: a chimney-only factor is lower than a life-cycle one of the same grid."""
+    scopes = sorted({intensity.scope for intensity in intensities})
+    return f"these factors differ in scope ({', '.join(scopes)}): compare places within one scope only" if len(scopes) > 1 else None
+
+
+def grams_co2e(joules: float | None, intensity: Intensity | None, pue: float = 1.0) -> float | None:
+    """Turn joules into grams of CO2 equivalent: ``joules / 3.6e6 x pue x grams_per_kwh``.
+
+    Args:
+        joules: Energy at the machine, without the overhead of the building; None when unknown.
+        intensity: The factor; None when the place is unknown.
+        pue: Power usage effectiveness of the building, >= 1: all energy of the site per energy of its computers.
+
+    Returns:
+        Grams, or None when the energy or the place is unknown.
+
+    Raises:
+        ValueError: `joules` is negative or not finite, or `pue` is below 1.
+    """
+    check_pue(pue)
+    if joules is None or intensity is None:
+        return None
+    return kwh(joules) * pue * intensity.grams_per_kwh
+
+
+def kwh(joules: float) -> float:
+    """Turn joules into kWh.
+
+    Raises:
+        ValueError: `joules` is negative or not finite: such a reading is broken and has no price.
+    """
+    if not math.isfinite(joules) or joules < 0:
+        raise ValueError(f"joules must be a finite number >= 0, got {joules!r}; pass None when the energy is unknown")
+    return joules / JOULES_PER_KWH
+
+
+def check_pue(pue: float) -> None:
+    """Refuse a PUE below 1.
+
+    Raises:
+        ValueError: `pue` is below 1 or not finite.
+    """
+    if not math.isfinite(pue) or pue < 1:
+        raise ValueError(
+            f"pue must be a finite number >= 1 (all energy of the site per energy of its computers), got {pue!r}; use 1 for your own desk"
+        )
+
+
+def _from_factor(factor: Factor) -> Intensity:
+    return Intensity(
+        factor.grams_per_kwh, factor.zone, factor.source, factor.year, scope=factor.scope, region=factor.region, fallback=factor.fallback
+    )
