@@ -61,7 +61,9 @@ def call_study(function: Callable[..., Any], source: str, options: Mapping[str, 
     if strange:
         known = [f"--{name}" for name in takes if name not in quiet] or ["none"]
         raise StudyError(f"study {source!r} takes no --{strange[0]}; its options are: {', '.join(known)}")
-    missing = [n for n, p in takes.items() if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and n not in given]
+    missing = [
+        n for n, p in takes.items() if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and n not in given
+    ]
     if missing:
         raise StudyError(f"study {source!r} needs --{missing[0]}; for example: joulefront run {source} --{missing[0]} ...")
     try:

@@ -57,8 +57,8 @@ class Suggest(Protocol):
 class Space(Protocol):
     """One family of candidates.
 
-    A model is a ``torch.nn.Module`` whose ``forward`` takes ``(b, *task.input_shape)`` (at the recipe's resolution) and gives ``(b, task.outputs)``,
-    or a scikit-learn estimator.
+    A model is a ``torch.nn.Module`` whose ``forward`` takes ``(b, *task.input_shape)`` (at the recipe's resolution) and gives
+    ``(b, task.outputs)``, or an ``Estimator`` around a scikit-learn model (``search/training/estimator.py``).
     """
 
     @property

@@ -54,7 +54,9 @@ class Store:
             StoreError: If the folder holds something else, or the storage cannot be reached.
         """
         if path.exists() and any(path.iterdir()):
-            raise StoreError(f"--out {str(path)!r} holds files but no {STUDY_FILE}: it is no run folder or half written. Choose another --out or delete it")
+            raise StoreError(
+                f"--out {str(path)!r} holds files but no {STUDY_FILE}: no run folder, or half written. Delete it or choose another --out"
+            )
         (path / "artifacts").mkdir(parents=True, exist_ok=True)
         store = cls(path, {"format": FORMAT, "storage": storage, **facts})
         store._optuna().create_study(
@@ -76,16 +78,23 @@ class Store:
         file = path / STUDY_FILE
         if not path.exists():
             near = sorted(p.parent.name for p in path.parent.glob(f"*/{STUDY_FILE}")) if path.parent.is_dir() else []
-            raise StoreError(f"run folder {str(path)!r} does not exist" + (f"; there are: {', '.join(near)}" if near else "; start one with joulefront run"))
+            raise StoreError(
+                f"run folder {str(path)!r} does not exist"
+                + (f"; there are: {', '.join(near)}" if near else "; start one with joulefront run")
+            )
         if not file.is_file():
-            raise StoreError(f"{str(path)!r} is not a run folder: it has no {STUDY_FILE} (never started, or half written). Delete it and run again")
+            raise StoreError(
+                f"{str(path)!r} is not a run folder: it has no {STUDY_FILE} (never started, or half written). Delete it and run again"
+            )
         try:
             facts = json.loads(file.read_text(encoding="utf-8"))
             version = facts["format"]
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise StoreError(f"{str(file)!r} is damaged ({error}); restore it from a copy, or delete the folder and run again") from error
         if version != FORMAT:
-            raise StoreError(f"{str(path)!r} was written in format {version}, this joulefront reads format {FORMAT}; use the version that wrote it")
+            raise StoreError(
+                f"{str(path)!r} was written in format {version}, this joulefront reads format {FORMAT}; use the version that wrote it"
+            )
         if facts.get("storage") is None and not (path / DATABASE_FILE).is_file():
             raise StoreError(f"{str(path)!r} has lost its {DATABASE_FILE}; restore it from a copy, or delete the folder and run again")
         return cls(path, facts)
@@ -131,10 +140,14 @@ class Store:
         try:
             return self._optuna().load_study(study_name=name, storage=self._storage(), sampler=sampler)
         except KeyError as error:
-            raise StoreError(f"{str(self.path)!r}: the storage has no study {name!r}; the run folder is half written. Delete it and run again") from error
+            raise StoreError(
+                f"{str(self.path)!r}: the storage has no study {name!r}; the run folder is half written. Delete it and run again"
+            ) from error
         except Exception as error:
             line = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise StoreError(f"{str(self.path)!r}: the storage cannot be read ({line}); restore it from a copy or delete the folder") from error
+            raise StoreError(
+                f"{str(self.path)!r}: the storage cannot be read ({line}); restore it from a copy or delete the folder"
+            ) from error
 
     def run(self) -> Run:
         """Read everything that is known of this run."""
@@ -166,7 +179,11 @@ class Store:
         for trial in study.get_trials(deepcopy=False):
             if not trial.state.is_finished():
                 joules = joules_by_number.get(trial.number)
-                facts = {**trial.user_attrs.get(ATTRIBUTE, {}), "reason": "killed: the session that trained it died", "increment_joules": joules}
+                facts = {
+                    **trial.user_attrs.get(ATTRIBUTE, {}),
+                    "reason": "killed: the session that trained it died",
+                    "increment_joules": joules,
+                }
                 study._storage.set_trial_user_attr(trial._trial_id, ATTRIBUTE, facts)
                 study.tell(trial.number, state=self._optuna().trial.TrialState.FAIL)
                 dead.append(trial.number)
@@ -188,7 +205,9 @@ class Store:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
-                raise StoreError(f"another process is running the study in {str(self.path)!r}; wait for it, or give another --out") from error
+                raise StoreError(
+                    f"another process is running the study in {str(self.path)!r}; wait for it, or give another --out"
+                ) from error
             yield
 
     def _storage(self) -> optuna.storages.RDBStorage:

@@ -1,1 +1,1 @@
-"""Placeholder while the house is built."""
+"""Bundled studies: one file, one recipe, one function ``study() -> Study``."""

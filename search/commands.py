@@ -1,0 +1,203 @@
+"""What each verb of the command line does: read, call the library, print."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .front import Front
+from .store import Store
+
+if TYPE_CHECKING:
+    from .energy import Intensity
+    from .study import Study
+
+
+def run_study(
+    source: str,
+    options: Mapping[str, Any],
+    *,
+    overrides: Mapping[str, Any],
+    smoke: bool,
+    out: Path | None,
+    trials: int | None,
+    budget: str | None,
+    timeout: str | None,
+    zone: str | None,
+    grams_per_kwh: float | None,
+    price: str | None,
+    **machine: Any,
+) -> None:
+    """Run a study and print its front, the paths of its pictures and the next command."""
+    from .catalog import find_study
+    from .energy.money import Price
+    from .limits import seconds_of
+    from .progress import Console
+    from .runner import run
+    from .study import Budget
+
+    Budget.parse(budget) if budget is not None else None  # before anything is loaded: a typing mistake must cost nothing
+    timeout_seconds = None if timeout is None else seconds_of(timeout)
+    intensity = _intensity(zone, grams_per_kwh)
+    per_kwh = None if price is None else Price.parse(price)
+    study = _adapt(find_study(source, options), overrides, smoke)
+    path = out if out is not None else Path("runs") / (f"{study.name}-smoke" if smoke else study.name)
+    front = run(
+        study,
+        out=path,
+        trials=2 if smoke and trials is None else trials,
+        budget=budget,
+        timeout_seconds=timeout_seconds,
+        intensity=intensity,
+        price_per_kwh=None if per_kwh is None else (per_kwh.amount, per_kwh.currency),
+        listener=Console(),
+        origin=_origin(source, options, overrides),
+        **machine,
+    )
+    run_ = Store.open(path).run()
+    print(front.to_text())
+    if len(front) == 0:
+        reasons = sorted({trial.reason for trial in run_.trials if trial.reason})
+        raise RuntimeError("no trial was measured" + (f": {reasons[0]}" if reasons else ""))
+    from .report.plots import front_html, front_png
+
+    front_html(run_, path / "front.html")
+    front_png(run_, path / "front.png")
+    print(f"\n{path / 'front.html'}\n{path / 'front.png'}")
+    form = "skops" if front.knee().parameters is None else "onnx"
+    print(f"\nnext: joulefront export {path} --pick knee --to {form} -o model")
+    if run_.facts["sessions"][-1].get("reason") == "interrupted":
+        print(f"continue: joulefront run {source}" + (f" --out {out}" if out else ""))
+
+
+def show_front(path: Path, *, as_json: bool, as_csv: bool, complete_only: bool) -> None:
+    """Print the front as a table, JSON or CSV."""
+    front = Front.of(Store.open(path).run(), complete_only=complete_only)
+    if as_json:
+        print(json.dumps(front.to_rows(), indent=1, allow_nan=False))
+    elif as_csv:
+        print(front.to_csv(), end="")
+    else:
+        print(front.to_text())
+
+
+def draw_plot(path: Path, out: Path, *, complete_only: bool) -> None:
+    """Draw the front in the format of the file's ending."""
+    from .report.plots import front_html, front_png, front_svg
+
+    draw = {".html": front_html, ".png": front_png, ".svg": front_svg}.get(out.suffix.lower())
+    if draw is None:
+        raise ValueError(f"-o must end in .html, .png or .svg, got {str(out)!r}")
+    draw(Store.open(path).run(), out, complete_only=complete_only)
+    print(out)
+
+
+def write_report(path: Path, out: Path) -> None:
+    """Write the report page."""
+    from .report.page import report_html
+
+    report_html(Store.open(path).run(), out)
+    print(out)
+
+
+def serve_dashboard(path: Path, host: str, port: int) -> None:
+    """Serve optuna-dashboard until Ctrl-C."""
+    store = Store.open(path)
+    from optuna_dashboard import run_server
+
+    print(f"http://{host}:{port}/", file=sys.stderr)
+    run_server(store.url, host=host, port=port)
+
+
+def export_model(path: Path, pick: str, to: str, out: Path, *, data: str | None, source: str | None) -> None:
+    """Export the picked model and say where it is."""
+    from .export import export
+
+    store = Store.open(path)
+    run_ = store.run()
+    trial = Front.of(run_).pick(pick)
+    study = _study_of(store, data, source)
+    exported = export(trial, study=study, task=study.load_task(), weights=store.artifact(trial.number), to=to, out=out, run=run_)
+    print(exported.summary())
+
+
+def price_run(path: Path, zones: str, *, pue: float, price: str | None, as_json: bool) -> None:
+    """Print grams and money of the study in other places."""
+    from .energy.money import Price
+    from .report.pricing import price_table
+
+    per_kwh = None if price is None else Price.parse(price)
+    table = price_table(Store.open(path).run(), [zone.strip() for zone in zones.split(",") if zone.strip()], pue=pue, price=per_kwh)
+    print(json.dumps(table.to_rows(), indent=1) if as_json else table.to_text())
+
+
+def compare_runs(paths: Sequence[Path], *, as_json: bool) -> None:
+    """Print a leaderboard."""
+    from .report.compare import leaderboard
+
+    table = leaderboard([Store.open(path).run() for path in paths])
+    print(json.dumps(table.to_rows(), indent=1) if as_json else table.to_text())
+
+
+def examine_machine(*, as_json: bool, meter: str, zone: str | None, calibrate: bool, compare: bool) -> None:
+    """Print the diagnosis of this machine's meters."""
+    from .energy import doctor
+
+    if calibrate:
+        print(doctor.calibrate_text())
+    elif compare:
+        from .energy.compare_meters import compare_meters
+
+        table = compare_meters(meter)
+        print(json.dumps(table.to_json(), indent=1) if as_json else table.to_text())
+    else:
+        diagnosis = doctor.examine(meter=meter, zone=zone)
+        print(json.dumps(diagnosis.to_json(), indent=1) if as_json else diagnosis.to_text())
+
+
+def _study_of(store: Store, data: str | None, source: str | None) -> Study:
+    """Make the study of a run again, from where it came."""
+    from .catalog import find_study
+
+    origin = store.facts.get("origin") or {}
+    where = source or origin.get("source")
+    if where is None:
+        raise ValueError(f"{str(store.path)!r} came from Python: give --study my_study.py, or call joulefront.search.export.export there")
+    options = {**origin.get("options", {}), **({"data": data} if data else {})}
+    return _adapt(find_study(where, options), origin.get("overrides", {}), bool(options.get("smoke")))
+
+
+def _adapt(study: Study, overrides: Mapping[str, Any], smoke: bool) -> Study:
+    given = {name: value for name, value in overrides.items() if value is not None}
+    if isinstance(given.get("objectives"), str):
+        given["objectives"] = tuple(name.strip() for name in given["objectives"].split(","))
+    if smoke:
+        given |= {"rungs": study.rungs[:1], "sampler": "random", "trials": 2, "budget": None}
+    return replace(study, **given) if given else study
+
+
+def _intensity(zone: str | None, grams_per_kwh: float | None) -> Intensity | None:
+    from .energy.carbon import intensity_for, user_intensity
+
+    if grams_per_kwh is not None:
+        return user_intensity(grams_per_kwh, zone=zone)
+    return None if zone is None else intensity_for(zone)
+
+
+def _origin(source: str, options: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """What export needs to make the same study again."""
+    given = {name: _absolute(value) for name, value in options.items() if value is not None}
+    return {"source": _absolute(source), "options": given, "overrides": dict(overrides)}
+
+
+def _absolute(value: Any) -> Any:
+    """Paths are remembered absolute, so that the run can be exported from another folder."""
+    if isinstance(value, str) and not value.startswith("/"):
+        path, colon, rest = value.partition(":")
+        if Path(path).exists() and (path.endswith(".py") or "/" in path or Path(path).suffix):
+            return str(Path(path).resolve()) + colon + rest
+    return value

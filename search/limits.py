@@ -1,0 +1,80 @@
+"""When a study ends: what it may spend, how many trials it may have, how long it may take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .study import Budget
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Totals of a study; None is no limit.
+
+    Attributes:
+        joules: Energy that the whole search may spend.
+        trials: Finished trials.
+        seconds: Wall time of this session.
+        label: The budget as the user wrote it, e.g. ``5Wh``.
+    """
+
+    joules: float | None = None
+    trials: int | None = None
+    seconds: float | None = None
+    label: str = ""
+
+    def reached(self, *, joules: float | None, trials: int, seconds: float) -> str | None:
+        """Say which limit is reached, or None.
+
+        Args:
+            joules: Spent so far by all sessions; None when the meter knows nothing.
+            trials: Finished trials.
+            seconds: Wall time of this session.
+        """
+        if self.joules is not None and joules is not None and joules >= self.joules:
+            return f"the budget of {self.label} is spent"
+        if self.trials is not None and trials >= self.trials:
+            return f"all {self.trials} trials are done"
+        if self.seconds is not None and seconds >= self.seconds:
+            return f"the timeout of {self.seconds:g} s has passed"
+        return None
+
+
+def joules_of(budget: Budget, *, grams_per_kwh: float | None, pue: float = 1.0, price_per_kwh: tuple[float, str] | None = None) -> float:
+    """Turn a budget in energy, carbon or money into joules.
+
+    Raises:
+        ValueError: If the factor that is needed is unknown; the message says which option gives it.
+    """
+    if budget.joules is not None:
+        return budget.joules
+    if budget.grams_co2e is not None:
+        if not grams_per_kwh:
+            raise ValueError(
+                f"--budget {budget.to_text()} needs the carbon intensity of the place: add --zone FR or --intensity 56 (g/kWh)"
+            )
+        return budget.grams_co2e / (grams_per_kwh * pue) * 3.6e6
+    assert budget.money is not None
+    amount, currency = budget.money
+    if price_per_kwh is None or price_per_kwh[1] != currency:
+        raise ValueError(f"--budget {budget.to_text()} needs a price per kWh in {currency}: add --price 0.25{currency}")
+    return amount / (price_per_kwh[0] * pue) * 3.6e6
+
+
+def seconds_of(text: str) -> float:
+    """Read a duration: ``90s``, ``30m``, ``2h``.
+
+    >>> seconds_of("30m")
+    1800.0
+
+    Raises:
+        ValueError: If it is not a positive number with a unit.
+    """
+    factor = {"s": 1.0, "m": 60.0, "h": 3600.0}.get(text[-1:])
+    try:
+        amount = float(text[:-1])
+    except ValueError:
+        amount = float("nan")
+    if factor is None or not amount > 0:
+        raise ValueError(f"--timeout must be a positive number with s, m or h, got {text!r}; for example --timeout 30m")
+    return amount * factor

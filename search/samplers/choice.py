@@ -1,0 +1,39 @@
+"""From a sampler's name to the sampler."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import optuna
+
+if TYPE_CHECKING:
+    from ..study import Study
+
+
+def make_sampler(name: str, *, rungs: Sequence[int], seed: int, study: Study) -> optuna.samplers.BaseSampler:
+    """Return the sampler of this name, seeded.
+
+    NSGA-II gets a population of 20: with Optuna's 50 a study of a usual size never finishes its first generation.
+
+    Raises:
+        ValueError: If the name is unknown.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        if name == "freeze-thaw":
+            from .freeze_thaw import FreezeThawSampler
+
+            return FreezeThawSampler(
+                rungs=list(rungs), resume=True, seed=seed, min_accuracy=study.min_accuracy, complete_only=study.complete_only
+            )
+        if name == "tpe":
+            return optuna.samplers.TPESampler(seed=seed)
+        if name == "nsga2":
+            return optuna.samplers.NSGAIISampler(seed=seed, population_size=20)
+        if name == "gp":
+            return optuna.samplers.GPSampler(seed=seed)
+        if name == "random":
+            return optuna.samplers.RandomSampler(seed=seed)
+    raise ValueError(f"unknown sampler {name!r}; choose freeze-thaw, tpe, nsga2, gp or random")

@@ -1,0 +1,182 @@
+"""One training, told as a plain function: it knows neither Optuna nor the ledger, so it runs here or in another process."""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from .space import Candidate, Space, Stored
+from .training.task import Task
+
+#: An inference window runs at least this long, so that it is far above the resolution of every meter.
+INFERENCE_SECONDS = 1.0
+
+
+class Phases(Protocol):
+    """Opens a ledger window around one phase of a training."""
+
+    def __call__(self, kind: str, index: int) -> AbstractContextManager[None]:
+        """Enter a phase: ``setup``, ``epoch``, ``eval`` or ``inference``."""
+        ...
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be trained.
+
+    Attributes:
+        number: Number of the trial.
+        params: Parameters of the candidate.
+        epochs: Epochs to reach, counted from scratch.
+        seed: Seeds weights, order of the examples and augmentation.
+        device: PyTorch device.
+        threads: ``torch.set_num_threads``; a recipe's own number wins.
+        start: Weights file of the parent trial to go on from, or None.
+        weights: File to write the weights (and the checkpoint) to.
+        measure_inference: Whether to spend a window on predictions alone.
+    """
+
+    number: int
+    params: Mapping[str, Any]
+    epochs: int
+    seed: int
+    device: str
+    threads: int
+    start: Path | None
+    weights: Path
+    measure_inference: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a job.
+
+    Attributes:
+        epochs: Epochs reached in total, or 0 if it failed before the first.
+        quality: Validation metrics; empty when it failed.
+        curve: ``(epoch, loss, quality)`` entries as JSON.
+        stopped: Why it ended before ``job.epochs``, or None.
+        failed: Why it has no quality, in one line, or None.
+        predictions: Number of predictions made in the inference window.
+        parameters: Parameters of the model, or None where it has none.
+        flops: Forward FLOPs of one example, or None.
+        extra: Columns of the tactics.
+        threads: Threads that were used.
+    """
+
+    epochs: int
+    quality: Mapping[str, float] = field(default_factory=dict)
+    curve: tuple[Mapping[str, Any], ...] = ()
+    stopped: str | None = None
+    failed: str | None = None
+    predictions: int = 0
+    parameters: int | None = None
+    flops: int | None = None
+    extra: Mapping[str, float] = field(default_factory=dict)
+    threads: int = 1
+
+
+def seed_of(study_seed: int, key: str) -> int:
+    """Seed of a candidate: the same for each of its rungs, different between candidates."""
+    return zlib.crc32(f"{study_seed}:{key}".encode())
+
+
+def train(job: Job, space: Space, task: Task, *, phases: Phases, go_on: Callable[[Mapping[str, Any]], bool]) -> Outcome:
+    """Train a candidate to ``job.epochs`` and write its weights.
+
+    Args:
+        job: What to train.
+        space: Builds the model.
+        task: The data.
+        phases: Entered around each phase.
+        go_on: Asked after each epoch with ``{"epoch", "loss", ...}``; False ends the training there, as a measured point.
+
+    Returns:
+        The outcome; a training that fails (NaN, out of memory, an exception in the model) is an outcome with ``failed``.
+    """
+    import torch
+
+    from .training.checkpoint import load_checkpoint, save_weights
+    from .training.fit import fit
+    from .training.flops import count
+
+    candidate = space.sample(Stored(job.params))
+    threads = candidate.recipe.threads or job.threads
+    torch.set_num_threads(threads)
+    reached: list[dict[str, Any]] = []
+
+    def after_epoch(point: Any) -> bool:
+        entry = {"epoch": point.epoch, "loss": _finite(point.loss), **{k: _finite(v) for k, v in (point.quality or {}).items()}}
+        reached.append(entry)
+        return go_on(entry)
+
+    parameters = flops = None
+    try:
+        with phases("setup", 0):
+            torch.manual_seed(job.seed)
+            model = space.build(candidate, task)
+            start = None if job.start is None else load_checkpoint(job.start)
+        with phases("overhead", 0):
+            cost = count(model, task, candidate.recipe)
+            parameters, flops = cost.parameters, cost.flops
+        fitted = fit(
+            model,
+            task,
+            candidate.recipe,
+            epochs=job.epochs,
+            start=start,
+            seed=job.seed,
+            device=job.device,
+            phases=phases,
+            go_on=after_epoch,
+        )
+        save_weights(job.weights, fitted, with_checkpoint=candidate.recipe.resumable)
+        predictions = _predict_for_a_while(fitted.model, task, candidate, job, phases) if job.measure_inference else 0
+    except KeyboardInterrupt:
+        return Outcome(
+            _last(reached), curve=tuple(reached), failed="interrupted by the user", parameters=parameters, flops=flops, threads=threads
+        )
+    except Exception as error:
+        return Outcome(_last(reached), curve=tuple(reached), failed=reason_of(error), parameters=parameters, flops=flops, threads=threads)
+    finally:
+        if job.device.startswith("cuda"):
+            torch.cuda.empty_cache()
+    quality = {name: value for name, value in fitted.quality.items() if _finite(value) is not None}
+    return Outcome(
+        fitted.epochs, quality, tuple(reached), fitted.stopped, None, predictions, parameters, flops, dict(fitted.extra), threads
+    )
+
+
+def reason_of(error: BaseException) -> str:
+    """One line that says why a training failed."""
+    text = " ".join(str(error).split())
+    name = type(error).__name__
+    if name == "OutOfMemoryError" or isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
+        return f"out of memory: {text[:200]}" if text else "out of memory"
+    if name == "TrainingFailed":
+        return text
+    return f"{name}: {text}"[:300]
+
+
+def _predict_for_a_while(model: Any, task: Task, candidate: Candidate, job: Job, phases: Phases) -> int:
+    from .training.fit import predict
+
+    made = 0
+    with phases("inference", 0):
+        end = time.monotonic() + INFERENCE_SECONDS
+        while made == 0 or time.monotonic() < end:
+            made += len(predict(model, task, task.validation, recipe=candidate.recipe, device=job.device))
+    return made
+
+
+def _last(reached: list[dict[str, Any]]) -> int:
+    return int(reached[-1]["epoch"]) if reached else 0
+
+
+def _finite(value: float | None) -> float | None:
+    return None if value is None or value != value or value in (float("inf"), float("-inf")) else float(value)
