@@ -1,0 +1,206 @@
+"""What can be measured on this machine, what cannot, why, and the one line that would change it."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from .carbon import Intensity
+from .source import Capability, Quality
+
+FAMILIES = ("gpu", "cpu", "dram", "wall")
+TITLES = {"gpu": "GPU", "cpu": "CPU", "dram": "memory", "wall": "wall meter", "carbon": "CO2"}
+
+# Source: Linux documentation, power/powercap; the counters are readable by root alone since CVE-2020-8694.
+RAPL_REMEDY = (
+    "sudo chmod a+r /sys/class/powercap/*/energy_uj (until the next boot; to keep it, a udev rule: "
+    'SUBSYSTEM=="powercap", RUN+="/bin/chmod a+r /sys%p/energy_uj")'
+)
+REMEDIES = {
+    "gpu": "install the NVIDIA driver of this GPU; nvidia-smi must list it (in a container: start it with --gpus all)",
+    "cpu": "give the power of one busy core with --cpu-watts, or name a wall meter and run joulefront doctor --calibrate",
+    "dram": "none on this machine: memory counters exist on Intel servers; a wall meter covers the memory",
+    "wall": "plug the machine into a metering plug and name it: --meter auto,wall=http://ADDRESS/rpc/Switch.GetStatus?id=0",
+    "carbon": "name the place of the machine with --zone, e.g. --zone FR, or the factor with --intensity 56 (gCO2e/kWh)",
+}
+REASONS = {
+    "gpu": "no NVIDIA GPU was found",
+    "cpu": "neither a counter nor an estimate of the CPU is in use",
+    "dram": "this machine has no memory counter that can be read",
+    "wall": "no wall meter was named",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is known of one part of the bill.
+
+    Attributes:
+        subject: Family: ``gpu``, ``cpu``, ``dram``, ``wall`` or ``carbon``.
+        component: Name of the component, e.g. ``gpu:GPU-1a2b``; the family when there is none.
+        quality: ``measured``, ``estimated``, ``mixed`` or ``absent``.
+        source: Name of the meter, or None.
+        boundary: What the number covers, in words.
+        relative_uncertainty: Relative standard uncertainty of the scale, or None when absent.
+        counts: Whether it enters the total.
+        reason: Why it is absent or restricted, or None.
+        remedy: The one line that would improve it, or None when nothing would.
+    """
+
+    subject: str
+    component: str
+    quality: Quality
+    source: str | None = None
+    boundary: str = ""
+    relative_uncertainty: float | None = None
+    counts: bool = True
+    reason: str | None = None
+    remedy: str | None = None
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What the meters of one machine can say.
+
+    Attributes:
+        findings: One per component, the GPU first, CO2 last.
+        verdict: What that means for a ranking of models, in one sentence.
+        machine: Facts about the machine, e.g. the CPU's model.
+    """
+
+    findings: tuple[Finding, ...]
+    verdict: str
+    machine: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def counted(self) -> tuple[Finding, ...]:
+        """Return the findings that enter the total."""
+        return tuple(finding for finding in self.findings if finding.counts and finding.quality != "absent" and finding.subject != "carbon")
+
+    def to_json(self) -> str:
+        """Return the diagnosis as JSON text, stable in its keys."""
+        return json.dumps(
+            {"machine": dict(self.machine), "verdict": self.verdict, "findings": [asdict(item) for item in self.findings]}, indent=2
+        )
+
+    def to_text(self) -> str:
+        """Return the diagnosis as lines of at most 110 characters for a terminal."""
+        lines = [f"{key}: {value}" for key, value in self.machine.items() if value not in (None, "")]
+        for item in self.findings:
+            head = f"{TITLES.get(item.subject, item.subject):<11}{item.quality:<10}"
+            name = "" if item.component == item.subject else f"{item.component} "
+            facts = ", ".join(part for part in (f"by {item.source}" if item.source else "", item.boundary, _percent(item)) if part)
+            lines += _wrap(f"{head} {name}{facts or item.reason or ''}", 22)
+            if facts and item.reason:
+                lines += _wrap(f"{'':22}{item.reason}", 22)
+            if item.remedy:
+                lines += _wrap(f"{'':22}-> {item.remedy}", 25)
+        return "\n".join([*lines, "", *textwrap.wrap(self.verdict, 110)])
+
+
+def examine(
+    available: Iterable[Capability],
+    absent: Iterable[Capability] = (),
+    *,
+    intensity: Intensity | None = None,
+    cpu_watts_known: bool = False,
+    virtual: bool | None = None,
+    machine: Mapping[str, Any] | None = None,
+) -> Diagnosis:
+    """Turn what the sources found into findings with remedies; reads nothing itself.
+
+    Args:
+        available: What the chosen sources can read, one capability per component.
+        absent: What could not be had, with reasons.
+        intensity: Carbon intensity in use, or None when the place is unknown.
+        cpu_watts_known: The power of a core was given or calibrated on this machine, so that an estimate is not a guess.
+        virtual: The machine is a virtual one; None when unknown. Its host keeps the CPU's counters to itself.
+        machine: Facts to be shown on top.
+
+    Returns:
+        The diagnosis; every family has at least one finding.
+    """
+    present = [item for item in available if item.available]
+    missing = [item for item in (*absent, *(item for item in available if not item.available))]
+    findings: list[Finding] = []
+    for family in FAMILIES:
+        found = [_finding(family, item, cpu_watts_known, virtual) for item in present if _family(item) == family]
+        counted = any(item.counts and item.quality == "measured" for item in found)
+        # Once something better stands in, a source that is merely not here is no news; a second GPU without a reading is.
+        lost = (
+            []
+            if counted and family != "gpu"
+            else [_finding(family, item, cpu_watts_known, virtual) for item in missing if _family(item) == family]
+        )
+        findings += found + lost or [Finding(family, family, "absent", reason=REASONS[family], remedy=REMEDIES[family])]
+    known = {_family(item) for item in (*present, *missing)}
+    for family in sorted(known - set(FAMILIES)):
+        findings += [_finding(family, item, cpu_watts_known, virtual) for item in (*present, *missing) if _family(item) == family]
+    findings.append(_carbon(intensity))
+    return Diagnosis(tuple(findings), _verdict(findings), dict(machine or {}))
+
+
+def _family(item: Capability) -> str:
+    return item.component.split(":", 1)[0]
+
+
+def _finding(family: str, item: Capability, cpu_watts_known: bool, virtual: bool | None) -> Finding:
+    reason, remedy = item.reason, item.remedy
+    if not item.available:
+        if remedy is None and item.needs_root:
+            remedy = RAPL_REMEDY
+        if item.source == "rapl" and virtual and not item.needs_root:
+            reason = f"{reason or 'no counter'}; this is a virtual machine, its host keeps the counters"
+            remedy = "none inside a virtual machine: run on the host, name a wall meter, or give --cpu-watts"
+        return Finding(
+            family,
+            item.component,
+            "absent",
+            item.source,
+            counts=item.counts,
+            reason=reason or REASONS.get(family),
+            remedy=remedy or REMEDIES.get(family),
+        )
+    if family == "cpu" and item.quality == "estimated" and remedy is None and not cpu_watts_known:
+        remedy = REMEDIES["cpu"]
+    return Finding(family, item.component, item.quality, item.source, item.boundary, item.gain_u, item.counts, reason, remedy)
+
+
+def _carbon(intensity: Intensity | None) -> Finding:
+    if intensity is None:
+        reason = "the place of this machine is unknown, so CO2 is not computed (no country is guessed)"
+        return Finding("carbon", "carbon", "absent", counts=False, reason=reason, remedy=REMEDIES["carbon"])
+    return Finding("carbon", "carbon", "estimated", None, intensity.describe(), counts=False)
+
+
+def _verdict(findings: Iterable[Finding]) -> str:
+    counted = [item for item in findings if item.counts and item.quality != "absent" and item.subject != "carbon"]
+    measured = sorted({TITLES.get(item.subject, item.subject) for item in counted if item.quality == "measured"})
+    guessed = sorted({TITLES.get(item.subject, item.subject) for item in counted if item.quality != "measured"})
+    if not counted:
+        return "No energy is known on this machine: a study can run, but energy cannot be an objective."
+    if not measured:
+        return (
+            f"Only an estimate ({', '.join(guessed)}): it ranks models by processor time, not by power. "
+            "Differences between models of one kind are meaningful, absolute kWh are not."
+        )
+    if guessed:
+        return f"Measured: {', '.join(measured)}; estimated: {', '.join(guessed)}. Totals are mixed, and say so."
+    return f"Measured: {', '.join(measured)}. Energies can be ranked within their stated uncertainty."
+
+
+def _percent(item: Finding) -> str:
+    return (
+        ""
+        if item.relative_uncertainty is None
+        else f"scale ±{100 * item.relative_uncertainty:.3g} %" + ("" if item.counts else ", not added")
+    )
+
+
+def _wrap(line: str, indent: int) -> list[str]:
+    return textwrap.wrap(
+        line, 110, subsequent_indent=" " * indent, drop_whitespace=True, break_long_words=False, break_on_hyphens=False
+    ) or [line]
