@@ -1,0 +1,74 @@
+from pathlib import Path
+
+import pytest
+
+from joulefront.search.catalog import StudyError, bundled_studies, find_study
+
+GOOD = """
+from joulefront.search import Study
+def study(data=None):
+    return Study(name=f"own-{data}", task=lambda: None, space=None, trials=3)
+def needs(target): ...
+def raises(): return {}["missing"]
+def wrong(): return 7
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> str:
+    path = tmp_path / "my_study.py"
+    path.write_text(GOOD)
+    return str(path)
+
+
+def test_the_bundled_studies_have_a_line_each() -> None:
+    studies = bundled_studies()
+    assert "digits" in studies
+    assert all(len(line) > 20 for line in studies.values())
+
+
+def test_a_file_gives_its_study_and_takes_options(file: str) -> None:
+    assert find_study(file, {"data": None}).name == "own-None"
+    assert find_study(file + ":study", {"data": "here"}).name == "own-here"
+
+
+def test_an_unknown_name_says_what_is_meant() -> None:
+    with pytest.raises(StudyError, match="did you mean 'digits'"):
+        find_study("digit", {})
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (":raises", "raised KeyError: 'missing'.*line 6"),
+        (":wrong", "must return a joulefront.search.Study, got int"),
+        (":absent", "no function absent"),
+        (":needs", "needs --target"),
+    ],
+)
+def test_a_bad_function_gets_one_clear_line(file: str, source: str, message: str) -> None:
+    with pytest.raises(StudyError, match=message) as caught:
+        find_study(file + source, {})
+    assert "\n" not in str(caught.value)
+
+
+def test_an_option_that_the_study_lacks_is_named(file: str) -> None:
+    with pytest.raises(StudyError, match="takes no --target"):
+        find_study(file, {"target": "price"})
+
+
+def test_a_file_that_raises_while_it_is_read_names_the_line(tmp_path: Path) -> None:
+    path = tmp_path / "broken.py"
+    path.write_text("x = 1\ny = 1 / 0\n")
+    with pytest.raises(StudyError, match=r"ZeroDivisionError.*broken\.py, line 2"):
+        find_study(str(path), {})
+    path.write_text("def study(:\n")
+    with pytest.raises(StudyError, match="SyntaxError"):
+        find_study(str(path), {})
+
+
+def test_a_missing_file_or_module_is_said() -> None:
+    with pytest.raises(StudyError, match="does not exist"):
+        find_study("nowhere/my_study.py", {})
+    with pytest.raises(StudyError, match="cannot import 'no_such_module'"):
+        find_study("no_such_module:study", {})
