@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from .accounting import energy_facts
 from .bill import Session
 from .energy import Intensity, Ledger, Record
+from .executors.executor import Executor
 from .front import Front
 from .limits import Limits
 from .objectives import objective_values
@@ -19,7 +21,7 @@ from .progress import Listener, Progress
 from .space import Candidate
 from .store import Store, write_json
 from .study import Study
-from .trainer import Job, Outcome, seed_of, train
+from .trainer import Job, Outcome, seed_of
 from .training.task import Task
 from .trial import ATTRIBUTE, Trial, from_optuna
 
@@ -48,6 +50,7 @@ class Loop:
         pue: Power usage effectiveness.
         device: PyTorch device.
         threads: Threads per training.
+        executors: Where trainings run, one at a time on each.
         listener: Receives progress.
     """
 
@@ -64,19 +67,33 @@ class Loop:
     pue: float
     device: str
     threads: int
+    executors: Sequence[Executor]
     listener: Listener
     interrupted: threading.Event = field(default_factory=threading.Event)
     stop_reason: str | None = None
     _started: float = field(default_factory=time.monotonic)
     _failures: int = 0
+    _lock: threading.RLock = field(default_factory=threading.RLock)
     _saved: float = 0.0
 
     def go(self) -> str:
         """Run trials until a limit is reached; return why the study ended."""
-        while (reason := self._why_stop()) is None:
-            self._one_trial()
-        self.stop_reason = reason
-        return reason
+        if len(self.executors) == 1:
+            self._work(self.executors[0])
+        else:
+            with ThreadPoolExecutor(len(self.executors)) as threads:
+                for done in [threads.submit(self._work, executor) for executor in self.executors]:
+                    done.result()
+        assert self.stop_reason is not None
+        return self.stop_reason
+
+    def _work(self, executor: Executor) -> None:
+        """Feed one executor until the study ends."""
+        while self.stop_reason is None:
+            with self._lock:
+                self.stop_reason = self.stop_reason or self._why_stop()
+            if self.stop_reason is None:
+                self._one_trial(executor)
 
     def spent_joules(self) -> float | None:
         """Joules of all sessions so far; None when the ledger knows nothing."""
@@ -123,8 +140,8 @@ class Loop:
         done = sum(trial.state.is_finished() for trial in self.optuna_study.get_trials(deepcopy=False))
         return self.limits.reached(joules=self.spent_joules(), trials=done, seconds=time.monotonic() - self._started)
 
-    def _one_trial(self) -> None:
-        with self._overhead("ask"):
+    def _one_trial(self, executor: Executor) -> None:
+        with self._lock, self._overhead("ask"):
             asked = self.optuna_study.ask()
             candidate = self.study.space.sample(asked)
             epochs = self._epochs(asked)
@@ -138,12 +155,12 @@ class Loop:
         if refusal is not None:
             return self.tell_listener("trial", f"trial {asked.number} refused: {refusal}")
         if twin is None:
-            self._train(asked, candidate, epochs, parent)
+            self._train(executor, asked, candidate, epochs, parent)
         else:
             self.tell_listener("trial", f"trial {asked.number} repeats trial {twin.number}: nothing was trained")
         return None
 
-    def _train(self, asked: optuna.Trial, candidate: Candidate, epochs: int, parent: Trial | None) -> None:
+    def _train(self, executor: Executor, asked: optuna.Trial, candidate: Candidate, epochs: int, parent: Trial | None) -> None:
         start = None if parent is None else self.store.artifact(parent.number)
         job = Job(
             number=asked.number,
@@ -169,22 +186,23 @@ class Loop:
 
         def go_on(entry: Mapping[str, Any]) -> bool:
             joules = window.joules()
-            self.session.open_trials[asked.number] = joules
-            if time.monotonic() - self._saved > 5.0:
-                self.save_bill()
+            with self._lock:
+                self.session.open_trials[asked.number] = joules
+                if time.monotonic() - self._saved > 5.0:
+                    self.save_bill()
             reason = self._why_stop_training(joules)
             if reason is not None:
                 stopped.append(reason)
             return reason is None
 
         try:
-            outcome = train(job, self.study.space, self.task, phases=phase, go_on=go_on)
+            outcome = executor.train(job, phases=phase, go_on=go_on)
         except BaseException:
             self.session.open_trials[asked.number] = window.close(state="killed").joules
             self.save_bill()
             raise
         whole = window.close(state="failed" if outcome.failed else "stopped" if stopped else "ok")
-        with self._overhead("tell"):
+        with self._lock, self._overhead("tell"):
             facts = energy_facts(whole, phases, parent=parent, predictions=outcome.predictions, intensity=self.intensity, pue=self.pue)
             message = self._tell(asked, outcome, facts, parent, stopped[0] if stopped else None)
             self.session.open_trials.pop(asked.number, None)

@@ -17,12 +17,14 @@ from typing import Any
 
 from .bill import Session, add_up, read_sessions, settle_killed
 from .energy import Intensity, Ledger, discover
+from .executors.executor import Executor
 from .front import Front
 from .limits import Limits, joules_of
 from .loop import Loop
 from .progress import Listener, Progress
 from .store import Store, StoreError
 from .study import Budget, Study
+from .training.task import Task
 
 PACKAGES = ("joulefront", "torch", "torchvision", "timm", "scikit-learn", "optuna", "numpy", "codecarbon", "nvidia-ml-py")
 
@@ -97,6 +99,7 @@ def run(
             store = _note_session(store, ledger, where, threads, finished, meter)
             task = study.load_task()
             session = Session(started=_now())
+            executors = _executors(study, task, where, workers)
             loop = Loop(
                 study=study,
                 store=store,
@@ -111,6 +114,7 @@ def run(
                 pue=pue,
                 device=where,
                 threads=threads,
+                executors=executors,
                 listener=listener,
             )
             loop.tell_listener(
@@ -123,6 +127,8 @@ def run(
                 try:
                     reason = loop.go()
                 finally:
+                    for executor in executors:
+                        executor.close()
                     loop.save_bill()
             loop.tell_listener("end", f"ended: {reason}")
         _note_end(store, reason)
@@ -262,6 +268,17 @@ def _sampler(study: Study, finished: int) -> Any:
 
     # A continued study must not draw the same random numbers again.
     return make_sampler(study.sampler, rungs=study.rungs, seed=study.seed + 7919 * finished, study=study)
+
+
+def _executors(study: Study, task: Task, device: str, workers: int) -> list[Executor]:
+    """One executor a worker: this process itself, or processes of their own."""
+    from .executors.executor import InProcess
+
+    if workers == 1:
+        return [InProcess(study.space, task)]
+    from .executors.process import WorkerProcess
+
+    return [WorkerProcess(study, device) for _ in range(workers)]
 
 
 def _refuse_unmeasurable(ledger: Ledger, meter: str) -> None:

@@ -1,1 +1,1 @@
-"""Placeholder while the house is built."""
+"""Where trainings run."""

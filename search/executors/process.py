@@ -1,0 +1,121 @@
+"""A worker process: it trains jobs and tells the parent, which holds the ledger, when a phase begins and ends."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from multiprocessing.connection import Connection
+from typing import Any
+
+import cloudpickle
+
+from ..study import Study
+from ..trainer import Job, Outcome, Phases, train
+from .executor import Executor
+
+
+class WorkerProcess:
+    """One worker process with its own copy of the task.
+
+    The child is spawned, not forked: a forked child inherits locks and CUDA contexts in unknown states.
+
+    Args:
+        study: What to search; its task is loaded in the child.
+        device: PyTorch device whose queued work is waited for at each edge of a phase.
+    """
+
+    def __init__(self, study: Study, device: str) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        module = sys.modules.get(getattr(study.task, "__module__", "") or "")
+        if module is not None and module.__name__.startswith("joulefront_user_study"):
+            cloudpickle.register_pickle_by_value(module)  # the child cannot import a file by that name
+        self._process = context.Process(target=_serve, args=(theirs, cloudpickle.dumps(study), device), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    @property
+    def pid(self) -> int:
+        """Process id of the worker."""
+        return int(self._process.pid or 0)
+
+    def train(self, job: Job, *, phases: Phases, go_on: Callable[[Mapping[str, Any]], bool]) -> Outcome:
+        """Train a job in the worker; a worker that dies is a failed outcome."""
+        self._pipe.send(("train", job))
+        epochs = 0
+        with ExitStack() as open_phases:
+            while True:
+                try:
+                    kind, payload = self._pipe.recv()
+                except (EOFError, OSError):
+                    self._process.join(5.0)
+                    return Outcome(epochs, failed=f"the worker process died (exit code {self._process.exitcode})")
+                if kind == "enter":
+                    open_phases.enter_context(phases(*payload))
+                elif kind == "exit":
+                    open_phases.close()  # phases of a training do not nest
+                elif kind == "epoch":
+                    epochs = int(payload["epoch"])
+                    self._pipe.send(go_on(payload))
+                else:
+                    return payload  # type: ignore[no-any-return]  # "done": the child sends an Outcome
+
+    @property
+    def alive(self) -> bool:
+        """Whether the worker can take another job."""
+        return self._process.is_alive()
+
+    def close(self) -> None:
+        """End the worker."""
+        with contextlib.suppress(OSError, BrokenPipeError):
+            self._pipe.send(("end", None))
+        self._process.join(5.0)
+        if self._process.is_alive():
+            self._process.kill()
+        self._pipe.close()
+
+
+def _serve(pipe: Connection, pickled: bytes, device: str) -> None:
+    """The child: load the task once, then train what comes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when a training ends
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    study: Study = cloudpickle.loads(pickled)
+    task = study.load_task()
+
+    @contextmanager
+    def phases(kind: str, index: int) -> Iterator[None]:
+        _synchronize(device)
+        pipe.send(("enter", (kind, index)))
+        try:
+            yield
+        finally:
+            _synchronize(device)
+            pipe.send(("exit", None))
+
+    def go_on(entry: Mapping[str, Any]) -> bool:
+        pipe.send(("epoch", dict(entry)))
+        return bool(pipe.recv())
+
+    while True:
+        try:
+            kind, job = pipe.recv()
+        except EOFError:
+            return
+        if kind == "end":
+            return
+        pipe.send(("done", train(job, study.space, task, phases=phases, go_on=go_on)))
+
+
+def _synchronize(device: str) -> None:
+    if device.startswith("cuda"):
+        import torch
+
+        torch.cuda.synchronize(device)
+
+
+_: type[Executor] = WorkerProcess
