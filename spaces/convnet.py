@@ -1,0 +1,157 @@
+"""Small convolutional networks, from 8 x 8 digits to CIFAR-sized photographs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from ..search.space import Candidate, Suggest
+from ..search.training.task import Task
+from .layers import activation, image_shape, norm
+from .ranges import Ints, Options, one_of, whole
+from .recipes import RecipeRanges
+
+if TYPE_CHECKING:
+    from ..search.space import Space
+
+POOLINGS = ("max", "average", "stride")
+
+
+@dataclass(frozen=True)
+class Convnet:
+    """Blocks of convolution, norm and activation; channels double where the image is halved.
+
+    Attributes:
+        depths: Number of blocks.
+        widths: Channels of the first block.
+        kernels: Side of the kernels in pixels, odd.
+        depthwise: Whether convolutions after the first are split into a depthwise and a pointwise one.
+        poolings: How a block halves the image, one of ``POOLINGS``.
+        norms: ``batch``, ``group``, ``layer`` or ``none``.
+        activations: ``relu``, ``gelu`` or ``silu``.
+        recipe: How candidates are trained.
+        name: Name of the family.
+    """
+
+    depths: Ints = (1, 4)
+    widths: Ints = (8, 64)
+    kernels: Options[int] = (3, 5)
+    depthwise: Options[bool] = (False, True)
+    poolings: Options[str] = ("max", "average", "stride")
+    norms: Options[str] = ("batch", "group")
+    activations: Options[str] = ("relu", "silu")
+    recipe: RecipeRanges = field(default_factory=RecipeRanges)
+    name: str = "convnet"
+
+    def sample(self, trial: Suggest) -> Candidate:
+        """Draw a network and its training."""
+        architecture = {
+            "family": self.name,
+            "depth": whole(trial, "depth", self.depths),
+            "width": whole(trial, "width", self.widths, log=True),
+            "kernel": one_of(trial, "kernel", self.kernels),
+            "depthwise": one_of(trial, "depthwise", self.depthwise),
+            "pooling": one_of(trial, "pooling", self.poolings),
+            "norm": one_of(trial, "norm", self.norms),
+            "activation": one_of(trial, "activation", self.activations),
+        }
+        return Candidate(architecture, self.recipe.sample(trial))
+
+    def build(self, candidate: Candidate, task: Task) -> ConvolutionalNetwork:
+        """Build the untrained network.
+
+        Raises:
+            ValueError: If the task has no images, or a part has an unknown name.
+        """
+        parts = {key: value for key, value in candidate.architecture.items() if key != "family"}
+        return ConvolutionalNetwork(image_shape(candidate, task), task.outputs, **parts)
+
+    def key(self, candidate: Candidate) -> str:
+        """Return canonical text; one block has nothing to split, so ``depthwise`` does not count there."""
+        architecture: dict[str, Any] = dict(candidate.architecture)
+        if architecture["depth"] == 1:
+            architecture["depthwise"] = False
+        return Candidate(architecture, candidate.recipe).key
+
+
+class ConvolutionalNetwork(nn.Module):
+    """Blocks of convolutions, a global average and one linear layer.
+
+    Args:
+        shape: ``(channels, height, width)`` of the input.
+        outputs: Number of outputs.
+        depth: Number of blocks.
+        width: Channels of the first block.
+        kernel: Side of the kernels, odd.
+        depthwise: Split the convolutions after the first.
+        pooling: One of ``POOLINGS``.
+        norm: Kind of the normalisation.
+        activation: Kind of the activation.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        outputs: int,
+        *,
+        depth: int,
+        width: int,
+        kernel: int = 3,
+        depthwise: bool = False,
+        pooling: str = "max",
+        norm: str = "batch",
+        activation: str = "relu",
+    ) -> None:
+        super().__init__()
+        if pooling not in POOLINGS:
+            raise ValueError(f"pooling must be one of {', '.join(POOLINGS)}, got {pooling!r}")
+        if depth < 1 or width < 1 or kernel < 1 or kernel % 2 == 0:
+            raise ValueError(f"a convnet needs depth >= 1, width >= 1 and an odd kernel, got {depth}, {width}, {kernel}")
+        channels, side, after = shape[0], min(shape[1:]), width
+        blocks: list[nn.Module] = []
+        for index in range(depth):
+            halve = side >= 4  # a smaller image has nothing left to summarise
+            blocks.append(
+                block(
+                    channels, after, kernel, depthwise and index > 0, pooling if halve else None, norm_kind=norm, activation_kind=activation
+                )
+            )
+            side = side // 2 if halve else side
+            channels, after = after, after * 2 if halve else after
+        self.blocks = nn.Sequential(*blocks)
+        self.head = nn.Linear(channels, outputs)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map ``(b, channels, height, width)`` to ``(b, outputs)``."""
+        logits: torch.Tensor = self.head(self.blocks(x).mean(dim=(2, 3)))
+        return logits
+
+    def get_classifier(self) -> nn.Module:
+        """Return the head, which may have a learning rate of its own."""
+        return self.head
+
+
+def block(
+    channels: int, width: int, kernel: int, depthwise: bool, pooling: str | None, *, norm_kind: str, activation_kind: str
+) -> nn.Sequential:
+    """Return convolution, norm, activation and, unless ``pooling`` is None, a step that halves the image."""
+    stride = 2 if pooling == "stride" else 1
+    bias = norm_kind == "none"  # a norm has a shift of its own
+    if depthwise:
+        convolutions = [
+            nn.Conv2d(channels, channels, kernel, stride=stride, padding=kernel // 2, groups=channels, bias=False),
+            nn.Conv2d(channels, width, 1, bias=bias),
+        ]
+    else:
+        convolutions = [nn.Conv2d(channels, width, kernel, stride=stride, padding=kernel // 2, bias=bias)]
+    layers: list[nn.Module] = [*convolutions, norm(norm_kind, width), activation(activation_kind)]
+    if pooling in ("max", "average"):
+        layers.append(nn.MaxPool2d(2) if pooling == "max" else nn.AvgPool2d(2))
+    return nn.Sequential(*layers)
+
+
+if TYPE_CHECKING:
+    _: Space = Convnet()

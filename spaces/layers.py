@@ -1,0 +1,81 @@
+"""Parts that several families share: shapes, norms and activations."""
+
+from __future__ import annotations
+
+from math import gcd
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from ..search.space import Candidate
+from ..search.training.task import Task
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
+NORMS = ("batch", "group", "layer", "none")
+
+
+def input_shape(candidate: Candidate, task: Task) -> tuple[int, ...]:
+    """Return the shape of one example as the model sees it: the task's, at the recipe's resolution for images."""
+    side = candidate.recipe.resolution
+    return (task.input_shape[0], side, side) if side is not None and len(task.input_shape) == 3 else task.input_shape
+
+
+def image_shape(candidate: Candidate, task: Task) -> tuple[int, int, int]:
+    """Return ``(channels, height, width)`` of the images that the model sees.
+
+    Raises:
+        ValueError: If the task has no images.
+    """
+    shape = input_shape(candidate, task)
+    if len(shape) != 3:
+        raise ValueError(
+            f"the family {candidate.architecture['family']!r} needs images (channels, height, width), but the task {task.name!r} has "
+            f"inputs of shape {shape}; use joulefront.spaces.mlp or joulefront.spaces.classical"
+        )
+    return shape[0], shape[1], shape[2]
+
+
+def norm(kind: str, channels: int) -> nn.Module:
+    """Return a normalisation of ``(b, channels, ...)``.
+
+    Raises:
+        ValueError: If the kind is not one of ``NORMS``.
+    """
+    if kind == "batch":
+        return BatchNorm(channels)
+    if kind == "group":
+        return nn.GroupNorm(gcd(8, channels), channels)
+    if kind == "layer":
+        return nn.GroupNorm(1, channels)
+    if kind == "none":
+        return nn.Identity()
+    raise ValueError(f"norm must be one of {', '.join(NORMS)}, got {kind!r}")
+
+
+def activation(kind: str) -> nn.Module:
+    """Return an activation.
+
+    Raises:
+        ValueError: If the kind is not one of ``ACTIVATIONS``.
+    """
+    if kind not in ACTIVATIONS:
+        raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {kind!r}")
+    return ACTIVATIONS[kind]()
+
+
+class BatchNorm(nn.modules.batchnorm._BatchNorm):
+    """Batch normalisation of ``(b, channels, ...)`` that survives a last batch of one example.
+
+    One value per channel has no variance, and PyTorch refuses to normalise it in training; the running statistics are used instead.
+    """
+
+    def _check_input_dim(self, input: torch.Tensor) -> None:
+        if input.dim() < 2:
+            raise ValueError(f"batch normalisation needs inputs (b, channels, ...), got {tuple(input.shape)}")
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """Normalise ``(b, channels, ...)``."""
+        if self.training and input.shape[0] == 1 and input[0, 0].numel() == 1:
+            return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
+        return super().forward(input)

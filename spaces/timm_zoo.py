@@ -1,0 +1,163 @@
+"""Any model of timm, by name or pattern: from scratch, from a local file or from timm's hub."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from ..search.space import Candidate, Suggest
+from ..search.training.task import Task
+from .freezing import check_forward, freeze_parameters, frozen_names, too_small
+from .layers import image_shape
+from .ranges import Floats, Options, number, one_of
+from .recipes import RecipeRanges
+
+if TYPE_CHECKING:
+    from ..search.space import Space
+
+#: Small models of different families that train on two CPU cores.
+MODELS = (
+    "test_resnet",
+    "test_efficientnet",
+    "test_convnext",
+    "test_vit",
+    "mobilenetv3_small_050",
+    "mobilenetv3_small_100",
+    "resnet10t",
+    "resnet18",
+    "convnext_atto",
+)
+_SMALL_SIDE = 64
+
+
+@dataclass(frozen=True)
+class TimmZoo:
+    """Models of timm.
+
+    Attributes:
+        models: Names or patterns such as ``convnext_*``; patterns are expanded in timm's order.
+        weights: ``none`` (from scratch), ``hub`` (timm's own weights from the Hugging Face hub) or the path of a local file.
+        freeze: ``none``, ``backbone`` (only the head is trained) or the number of stages to freeze, the stem being the first.
+        drop_paths: Rate of stochastic depth; 0 leaves the model as timm has it.
+        recipe: How candidates are trained; ``head_learning_rate`` is the one of timm's classifier.
+        name: Name of the family.
+    """
+
+    models: tuple[str, ...] = MODELS
+    weights: Options[str] = "none"
+    freeze: Options[str | int] = "none"
+    drop_paths: Floats = 0.0
+    recipe: RecipeRanges = field(default_factory=RecipeRanges)
+    name: str = "timm"
+
+    def sample(self, trial: Suggest) -> Candidate:
+        """Draw a model and its training.
+
+        Raises:
+            ValueError: If a name or pattern is unknown to timm.
+        """
+        architecture = {
+            "family": self.name,
+            "model": one_of(trial, "model", expand(self.models)),
+            "weights": one_of(trial, "weights", self.weights),
+            "freeze": one_of(trial, "freeze", self.freeze),
+            "drop_path": number(trial, "drop_path", self.drop_paths),
+        }
+        return Candidate(architecture, self.recipe.sample(trial))
+
+    def build(self, candidate: Candidate, task: Task) -> nn.Module:
+        """Build the model with the task's channels, classes and image size.
+
+        Raises:
+            ValueError: If the model cannot take the images, or does not know ``drop_path``.
+            FileNotFoundError: If the file of the weights does not exist.
+            ConnectionError: If the hub's weights cannot be fetched.
+        """
+        parts = candidate.architecture
+        shape = image_shape(candidate, task)
+        model = create(parts["model"], shape, task.outputs, weights=parts["weights"], drop_path=parts["drop_path"])
+        if min(shape[1:]) < _SMALL_SIDE:
+            check_forward(model, parts["model"], shape)
+        freeze_parameters(model, frozen_names(stages(model), _head_names(model), parts["freeze"]))
+        return model
+
+    def key(self, candidate: Candidate) -> str:
+        """Return canonical text."""
+        return candidate.key
+
+
+def expand(patterns: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the names of the models that the patterns mean, each once.
+
+    Raises:
+        ValueError: If a pattern matches nothing; the message names similar models.
+    """
+    import timm
+
+    names: dict[str, None] = {}
+    for pattern in patterns:
+        # A name may carry the tag of its weights: resnet18.a1_in1k
+        found = [pattern] if timm.is_model(pattern) else timm.list_models(pattern)
+        if not found:
+            similar = difflib.get_close_matches(pattern.split(".")[0], timm.list_models(), n=3)
+            raise ValueError(
+                f"timm has no model {pattern!r}; similar: {', '.join(similar) or 'none'}. Run timm.list_models() for all names"
+            )
+        names.update(dict.fromkeys(found))
+    return tuple(names)
+
+
+def create(name: str, shape: tuple[int, int, int], outputs: int, *, weights: str = "none", drop_path: float = 0.0) -> nn.Module:
+    """Create a model of timm; see ``TimmZoo`` for the arguments and ``TimmZoo.build`` for the errors."""
+    import timm
+
+    options: dict[str, Any] = {"in_chans": shape[0], "num_classes": outputs}
+    config = timm.get_pretrained_cfg(name)
+    if config is not None and config.fixed_input_size:  # position embeddings depend on the size
+        options["img_size"] = shape[1:]
+    if drop_path > 0:
+        options["drop_path_rate"] = drop_path
+    if weights == "hub":
+        options["pretrained"] = True
+    elif weights != "none":
+        path = Path(weights).expanduser()
+        if not path.is_file():
+            raise FileNotFoundError(f"weights={weights!r}: there is no such file; give a .safetensors or .pth file, 'hub' or 'none'")
+        options |= {"pretrained": True, "pretrained_cfg_overlay": {"file": str(path)}}
+    try:
+        model: nn.Module = timm.create_model(name, **options)
+    except TypeError as error:
+        if drop_path > 0 and "drop_path_rate" in str(error):
+            raise ValueError(f"{name} has no stochastic depth, got drop_path={drop_path}; set drop_paths=0") from error
+        raise
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if weights == "hub":
+            raise ConnectionError(
+                f"weights='hub': cannot fetch {name} from the Hugging Face hub ({reason}); use weights='none' or a local file"
+            ) from error
+        if weights != "none":
+            raise ValueError(f"weights={weights!r} do not fit {name} ({reason}); give weights of this model, or 'none'") from error
+        raise too_small(name, shape, error) from error
+    return model
+
+
+def stages(model: Any) -> list[list[str]]:
+    """Return the parameter names of a timm model by stage, from the stem to the head."""
+    from timm.models import group_parameters
+
+    groups = group_parameters(model, model.group_matcher(coarse=True))
+    return [groups[index] for index in sorted(groups)]
+
+
+def _head_names(model: Any) -> set[str]:
+    own = {id(parameter) for parameter in model.get_classifier().parameters()}
+    return {name for name, parameter in model.named_parameters() if id(parameter) in own}
+
+
+if TYPE_CHECKING:
+    _: Space = TimmZoo()

@@ -1,0 +1,105 @@
+"""Several families in one study: they compete for the same front."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from ..search.space import Candidate, Space, Suggest
+from ..search.training.task import Task
+from .recipes import RecipeRanges
+
+
+@dataclass(frozen=True, init=False)
+class Union:
+    """The candidates of all given spaces; the categorical parameter ``family`` picks one.
+
+    Parameters of a member are named ``family.parameter``. Fields of the recipe that are equal in all members that have a recipe
+    keep their plain names, so that what is learnt of the learning rate in one family serves the others.
+
+    Args:
+        spaces: The members; a union among them is dissolved into its members.
+        name: Name of the union.
+
+    Raises:
+        ValueError: If there are fewer than two members, or two have the same name.
+    """
+
+    spaces: tuple[Space, ...]
+    name: str
+
+    def __init__(self, *spaces: Space, name: str = "union") -> None:
+        members = tuple(member for space in spaces for member in (space.spaces if isinstance(space, Union) else (space,)))
+        names = [member.name for member in members]
+        if len(members) < 2:
+            raise ValueError(f"a union needs at least two spaces, got {names}; use the space itself")
+        if len(set(names)) != len(names):
+            raise ValueError(f"the spaces of a union need different names, got {names}; give one of them a name=")
+        object.__setattr__(self, "spaces", members)
+        object.__setattr__(self, "name", name)
+
+    def sample(self, trial: Suggest) -> Candidate:
+        """Draw a family, then a candidate of it."""
+        family = trial.suggest_categorical("family", tuple(member.name for member in self.spaces))
+        return self._member(family).sample(Prefixed(trial, f"{family}.", self.shared()))
+
+    def build(self, candidate: Candidate, task: Task) -> Any:
+        """Build the untrained model of the candidate's family."""
+        return self._member(candidate.architecture["family"]).build(candidate, task)
+
+    def key(self, candidate: Candidate) -> str:
+        """Return the canonical text that the candidate's family gives it."""
+        return self._member(candidate.architecture["family"]).key(candidate)
+
+    def shared(self) -> frozenset[str]:
+        """Return the names of the recipe parameters that mean the same in all members."""
+        recipes = [recipe for member in self.spaces if isinstance(recipe := getattr(member, "recipe", None), RecipeRanges)]
+        names = [item.name for item in fields(RecipeRanges)] if recipes else []
+        equal = {name for name in names if all(getattr(recipe, name) == getattr(recipes[0], name) for recipe in recipes)}
+        if "tactics" in equal:
+            equal |= {
+                name for tactic, settings in recipes[0].tactics.items() for name in (tactic, *(f"{tactic}.{key}" for key in settings))
+            }
+        return frozenset(equal)
+
+    def _member(self, family: str) -> Space:
+        for member in self.spaces:
+            if member.name == family:
+                return member
+        known = ", ".join(member.name for member in self.spaces)
+        raise ValueError(f"the union has no family {family!r}; it has {known}. Has the study changed since the trial was made?")
+
+
+@dataclass(frozen=True)
+class Prefixed:
+    """A trial whose parameters get a prefix, but for those that all families share.
+
+    Attributes:
+        trial: The trial that answers.
+        prefix: Put before the name of a parameter.
+        shared: Names that stay as they are.
+    """
+
+    trial: Suggest
+    prefix: str
+    shared: frozenset[str]
+
+    def _name(self, name: str) -> str:
+        return name if name in self.shared else self.prefix + name
+
+    def suggest_float(self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False) -> float:
+        """Ask the trial under the full name."""
+        return self.trial.suggest_float(self._name(name), low, high, step=step, log=log)
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        """Ask the trial under the full name."""
+        return self.trial.suggest_int(self._name(name), low, high, step=step, log=log)
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """Ask the trial under the full name."""
+        return self.trial.suggest_categorical(self._name(name), choices)
+
+
+if TYPE_CHECKING:
+    _: Space = Union(Union())
