@@ -92,7 +92,8 @@ class Diagnosis:
         for item in self.findings:
             head = f"{TITLES.get(item.subject, item.subject):<11}{item.quality:<10}"
             name = "" if item.component == item.subject else f"{item.component} "
-            facts = ", ".join(part for part in (f"by {item.source}" if item.source else "", item.boundary, _percent(item)) if part)
+            parts = (f"by {item.source}" if item.source else "", item.boundary, _percent(item))
+            facts = "" if item.quality == "absent" else ", ".join(part for part in parts if part)
             lines += _wrap(f"{head} {name}{facts or item.reason or ''}", 22)
             if facts and item.reason:
                 lines += _wrap(f"{'':22}{item.reason}", 22)

@@ -1,0 +1,229 @@
+"""Carbon intensity that changes with the hour, its mean over a window and the cleanest time to start."""
+
+from __future__ import annotations
+
+import csv
+import math
+from bisect import bisect_right
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Literal
+
+from .carbon import Intensity
+
+SECONDS_PER_HOUR = 3600.0
+_HOUR_NAMES = ("hour", "time", "timestamp", "datetime", "datetime (utc)")
+
+
+@dataclass(frozen=True)
+class IntensityCurve:
+    """Grams of CO2 equivalent per kWh as a function of time.
+
+    Attributes:
+        hours: Times of the values in hours, strictly increasing, shape ``(n,)``: hours of the day in UTC when `period_hours` is
+            set, else hours since 1970-01-01 UTC.
+        grams_per_kwh: Values in gCO2e/kWh, shape ``(n,)``.
+        period_hours: The curve repeats after this many hours (24 for a typical day); None when it covers one stretch of time.
+        shape: ``linear`` between the values, or ``step``: each value holds until the next one, as hourly means are published.
+        zone: Code of the place, or None.
+        source: Who publishes the values.
+        year: Year that the values describe, or None.
+        kind: ``average`` or ``marginal``.
+        scope: ``lifecycle``, ``direct`` or ``unknown``.
+    """
+
+    hours: tuple[float, ...]
+    grams_per_kwh: tuple[float, ...]
+    period_hours: float | None = 24.0
+    shape: Literal["linear", "step"] = "linear"
+    zone: str | None = None
+    source: str = "given by the user"
+    year: int | None = None
+    kind: str = "average"
+    scope: str = "unknown"
+
+    def __post_init__(self) -> None:
+        if len(self.hours) != len(self.grams_per_kwh) or not self.hours:
+            raise ValueError(f"hours and grams_per_kwh must have one length >= 1, got {len(self.hours)} and {len(self.grams_per_kwh)}")
+        if not all(math.isfinite(value) for value in self.hours) or any(b <= a for a, b in pairwise(self.hours)):
+            raise ValueError(f"hours must be finite and strictly increasing, got {self.hours[:6]}; sort the rows and drop double ones")
+        if self.shape not in ("linear", "step"):
+            raise ValueError(f"shape must be 'linear' or 'step', got {self.shape!r}")
+        if self.period_hours is not None and (self.hours[0] < 0 or self.hours[-1] >= self.period_hours):
+            raise ValueError(f"hours must lie in [0, {self.period_hours}), got {self.hours[0]} to {self.hours[-1]}")
+        for value in self.grams_per_kwh:
+            Intensity(value, kind=self.kind, scope=self.scope)  # refuses what a constant would refuse
+
+    def at(self, hour: float) -> float:
+        """Return the value at an hour.
+
+        Raises:
+            ValueError: `hour` lies outside a curve that does not repeat.
+        """
+        left, right, start, stop = self._piece(self._inside(hour))
+        if self.shape == "step" or stop == start:
+            return left
+        share = (self._inside(hour) - start) / (stop - start)
+        return left + (right - left) * share
+
+    def mean(self, start_hour: float, stop_hour: float) -> float:
+        """Return the mean over a window of constant power, exactly (the integral of the pieces).
+
+        Raises:
+            ValueError: The window is reversed, or lies outside a curve that does not repeat.
+        """
+        if stop_hour < start_hour:
+            raise ValueError(f"stop_hour must be >= start_hour, got {start_hour} to {stop_hour}")
+        self._inside(start_hour), self._inside(stop_hour)
+        length = stop_hour - start_hour
+        if length == 0:
+            return self.at(start_hour)
+        return (self._integral(stop_hour) - self._integral(start_hour)) / length
+
+    def over(self, start_hour: float, stop_hour: float) -> Intensity:
+        """Return the mean over a window as an intensity, so that it can price joules."""
+        source = f"{self.source}, mean of hours {start_hour:.6g} to {stop_hour:.6g}"
+        return Intensity(self.mean(start_hour, stop_hour), self.zone, source, self.year, self.kind, self.scope)
+
+    def cleanest_start(self, duration_hours: float, earliest_hour: float, latest_hour: float) -> float:
+        """Return when a job of constant power should start so that it emits least; the earliest of equals.
+
+        The mean over ``[s, s + duration]`` changes with slope ``c(s + duration) - c(s)``. So its minimum lies where that slope
+        changes sign, or at an end: candidates are the starts that put an end of the window on a value, and the zeros between them.
+
+        Args:
+            duration_hours: Length of the job, >= 0.
+            earliest_hour: First start that is allowed.
+            latest_hour: Last start that is allowed.
+
+        Raises:
+            ValueError: The bounds are reversed, or the window leaves a curve that does not repeat.
+        """
+        if duration_hours < 0 or latest_hour < earliest_hour:
+            raise ValueError(
+                f"need duration_hours >= 0 and earliest_hour <= latest_hour, got {duration_hours}, {earliest_hour}, {latest_hour}"
+            )
+        nodes = self._nodes(earliest_hour, latest_hour + duration_hours)
+        starts = {earliest_hour, latest_hour, *nodes, *(node - duration_hours for node in nodes)}
+        grid = sorted(start for start in starts if earliest_hour <= start <= latest_hour)
+        candidates = list(grid)
+        for low, high in pairwise(grid):
+            third = (high - low) / 3  # two inner points of one linear piece fix the slope's line; its ends may be jumps
+            first, second = (self._slope(low + k * third, duration_hours) for k in (1, 2))
+            if first != second and low < (zero := low + third - first * third / (second - first)) < high:
+                candidates.append(zero)
+        return min(sorted(candidates), key=lambda start: round(self.mean(start, start + duration_hours), 9))
+
+    def _slope(self, start: float, duration: float) -> float:
+        return self.at(start + duration) - self.at(start)
+
+    def _inside(self, hour: float) -> float:
+        if self.period_hours is not None:
+            return hour % self.period_hours
+        last = self.hours[-1] + (self._last_step() if self.shape == "step" else 0.0)
+        if not self.hours[0] <= hour <= last:
+            raise ValueError(f"the curve covers hours {self.hours[0]} to {last}, got {hour}; give a longer curve or one that repeats")
+        return hour
+
+    def _last_step(self) -> float:
+        return self.hours[-1] - self.hours[-2] if len(self.hours) > 1 else 0.0
+
+    def _piece(self, hour: float) -> tuple[float, float, float, float]:
+        """Return the left and right value and the start and stop of the piece that holds an hour of the first period."""
+        index = bisect_right(self.hours, hour) - 1
+        if 0 <= index < len(self.hours) - 1:
+            return self.grams_per_kwh[index], self.grams_per_kwh[index + 1], self.hours[index], self.hours[index + 1]
+        if self.period_hours is None:
+            return self.grams_per_kwh[-1], self.grams_per_kwh[-1], self.hours[-1], self.hours[-1] + self._last_step()
+        # The piece that runs over the end of the period joins the last value with the first.
+        shift = self.period_hours if index < 0 else 0.0
+        return self.grams_per_kwh[-1], self.grams_per_kwh[0], self.hours[-1] - shift, self.hours[0] + self.period_hours - shift
+
+    def _integral(self, hour: float) -> float:
+        """Return the integral from the first value's hour of the first period to an hour."""
+        if self.period_hours is None:
+            return self._within(hour)
+        whole, rest = divmod(hour - self.hours[0], self.period_hours)
+        return whole * self._within(self.hours[0] + self.period_hours) + self._within(self.hours[0] + rest)
+
+    def _within(self, hour: float) -> float:
+        total = 0.0
+        ends = [*self.hours[1:], self.hours[0] + self.period_hours if self.period_hours is not None else self.hours[-1] + self._last_step()]
+        following = [*self.grams_per_kwh[1:], self.grams_per_kwh[0] if self.period_hours is not None else self.grams_per_kwh[-1]]
+        for start, stop, left, right in zip(self.hours, ends, self.grams_per_kwh, following, strict=True):
+            if hour <= start:
+                break
+            length = min(hour, stop) - start
+            slope = (right - left) / (stop - start) if self.shape == "linear" and stop > start else 0.0
+            total += length * (left + slope * length / 2)
+        return total
+
+    def _nodes(self, start: float, stop: float) -> list[float]:
+        if self.period_hours is None:
+            return [hour for hour in self.hours if start <= hour <= stop]
+        first, last = math.floor(start / self.period_hours), math.floor(stop / self.period_hours)
+        nodes = (hour + turn * self.period_hours for turn in range(first, last + 1) for hour in self.hours)
+        return [hour for hour in nodes if start <= hour <= stop]
+
+
+def hours_of(moment: datetime) -> float:
+    """Return hours since 1970-01-01 UTC; a curve that repeats daily takes them too.
+
+    Raises:
+        ValueError: `moment` has no time zone, so it names no instant.
+    """
+    if moment.tzinfo is None:
+        raise ValueError(f"moment must have a time zone, got {moment!r}; use datetime.now(timezone.utc)")
+    return moment.astimezone(UTC).timestamp() / SECONDS_PER_HOUR
+
+
+def read_curve(path: Path, *, shape: Literal["linear", "step"] = "linear", zone: str | None = None) -> IntensityCurve:
+    """Read a curve from a CSV file: a column of times and one of gCO2e/kWh.
+
+    Times are hours of the day in UTC (``0`` to ``23.75``; the curve then repeats daily) or ISO 8601 instants (UTC when no zone is
+    written). The value column is the one whose name has ``g`` per ``kWh`` or ``intensity`` in it; Electricity Maps' downloads fit.
+
+    Raises:
+        ValueError: A column is missing or a row is no number; the message names the file and the line.
+    """
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file)
+        names = reader.fieldnames or []
+        time_name = next((name for name in names if name.strip().casefold() in _HOUR_NAMES), None)
+        value_name = next((name for name in names if _is_intensity(name)), None)
+        if time_name is None or value_name is None:
+            raise ValueError(f"{path}: the header must name a time ('hour' or 'datetime') and 'g_per_kwh', got {names}")
+        rows = [(_number(path, reader.line_num, row[time_name]), _number(path, reader.line_num, row[value_name])) for row in reader]
+    if not rows:
+        raise ValueError(f"{path}: a curve needs at least one row, the file has only a header")
+    daily = not any(instant for (_, instant), _ in rows)
+    return _curve(((time, value) for (time, _), (value, _) in rows), 24.0 if daily else None, shape, zone, path.name)
+
+
+def _curve(
+    rows: Iterable[tuple[float, float]], period: float | None, shape: Literal["linear", "step"], zone: str | None, name: str
+) -> IntensityCurve:
+    hours, grams = zip(*rows, strict=True)
+    year = None if period is not None else datetime.fromtimestamp(hours[0] * SECONDS_PER_HOUR, UTC).year
+    return IntensityCurve(tuple(hours), tuple(grams), period, shape, zone, f"file {name}", year)
+
+
+def _is_intensity(name: str) -> bool:
+    text = name.casefold().replace(" ", "").replace("_", "")
+    return "intensity" in text or ("kwh" in text and "g" in text)
+
+
+def _number(path: Path, line: int, text: str | None) -> tuple[float, bool]:
+    """Return a number and whether it was written as an instant."""
+    try:
+        return float(text or ""), False
+    except ValueError:
+        pass
+    try:
+        moment = datetime.fromisoformat((text or "").strip())
+    except ValueError:
+        raise ValueError(f"{path}, line {line}: expected a number or an ISO 8601 instant, got {text!r}") from None
+    return hours_of(moment if moment.tzinfo else moment.replace(tzinfo=UTC)), True

@@ -1,0 +1,116 @@
+"""Carbon intensity over the day, against brute force."""
+
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from joulefront.search.energy.intensity_curve import IntensityCurve, hours_of, read_curve
+
+DAY = IntensityCurve((0.0, 6.0, 13.0, 19.0), (300.0, 350.0, 120.0, 420.0), zone="DE")
+
+
+@st.composite
+def curves(draw):
+    hours = draw(st.lists(st.integers(0, 95), min_size=1, max_size=8, unique=True).map(sorted))
+    values = draw(st.lists(st.floats(0, 900), min_size=len(hours), max_size=len(hours)))
+    return IntensityCurve(tuple(hour / 4 for hour in hours), tuple(values), shape=draw(st.sampled_from(["linear", "step"])))
+
+
+def slow_mean(curve, start, stop, steps=4000):
+    width = (stop - start) / steps
+    return sum(curve.at(start + (k + 0.5) * width) for k in range(steps)) / steps
+
+
+def test_values_are_interpolated_and_the_day_repeats():
+    assert DAY.at(3.0) == pytest.approx(325)
+    assert DAY.at(3.0 + 48) == pytest.approx(325)
+    assert DAY.at(21.5) == pytest.approx(360)  # between 19 h and midnight of the next day
+    assert DAY.at(-2.5) == DAY.at(21.5)
+
+
+def test_steps_hold_until_the_next_value():
+    steps = IntensityCurve((0.0, 6.0), (100.0, 200.0), shape="step")
+    assert [steps.at(hour) for hour in (0, 5.99, 6, 23.9, 24)] == [100, 100, 200, 200, 100]
+    assert steps.mean(5, 7) == pytest.approx(150)
+    assert steps.mean(0, 24) == pytest.approx((6 * 100 + 18 * 200) / 24)
+
+
+@given(curves(), st.floats(-30, 60), st.floats(0.01, 50))
+@settings(max_examples=40, deadline=None)
+def test_mean_agrees_with_a_fine_sum(curve, start, length):
+    span = max(curve.grams_per_kwh) - min(curve.grams_per_kwh)
+    assert curve.mean(start, start + length) == pytest.approx(slow_mean(curve, start, start + length), abs=1e-9 + span * 0.003)
+
+
+@given(curves(), st.floats(-30, 60), st.floats(0.1, 20), st.floats(0.1, 20))
+def test_means_of_parts_add_up(curve, start, first, second):
+    middle, stop = start + first, start + first + second
+    whole = curve.mean(start, stop) * (first + second)
+    assert curve.mean(start, middle) * first + curve.mean(middle, stop) * second == pytest.approx(whole, abs=1e-6)
+
+
+@given(curves(), st.floats(0, 12), st.floats(0, 24), st.floats(0, 30))
+@settings(max_examples=60, deadline=None)
+def test_cleanest_start_is_not_beaten_by_any_start_on_a_grid(curve, duration, earliest, room):
+    best = curve.cleanest_start(duration, earliest, earliest + room)
+    assert earliest <= best <= earliest + room
+    grid = [earliest + room * k / 300 for k in range(301)]
+    # A step curve may be discontinuous at the start itself when the duration is zero; a mean is then a single value.
+    assert curve.mean(best, best + duration) <= min(curve.mean(start, start + duration) for start in grid) + 1e-6
+
+
+def test_a_two_hour_job_waits_for_the_midday_valley():
+    start = DAY.cleanest_start(2.0, 8.0, 20.0)
+    assert 11 < start < 13
+    assert DAY.at(start) == pytest.approx(DAY.at(start + 2.0))  # the slope of the mean is zero there
+    assert DAY.over(start, start + 2).zone == "DE"
+
+
+def test_a_curve_of_one_stretch_refuses_hours_outside():
+    stretch = IntensityCurve((100.0, 101.0, 102.0), (1.0, 2.0, 3.0), None)
+    assert stretch.mean(100, 102) == pytest.approx(2)
+    assert stretch.at(102) == 3
+    for hour in (99.9, 102.1):
+        with pytest.raises(ValueError, match="covers hours"):
+            stretch.at(hour)
+
+
+@pytest.mark.parametrize(
+    ("hours", "grams", "match"),
+    [((), (), "length"), ((1.0, 1.0), (1.0, 2.0), "increasing"), ((0.0, 24.0), (1.0, 2.0), "lie in"), ((0.0,), (-1.0,), ">= 0")],
+)
+def test_broken_curves_are_refused(hours, grams, match):
+    with pytest.raises(ValueError, match=match):
+        IntensityCurve(hours, grams)
+
+
+def test_a_daily_file_repeats_and_a_dated_file_does_not(tmp_path):
+    daily = tmp_path / "day.csv"
+    daily.write_text("hour,g_per_kwh\n0,300\n12,100\n")
+    curve = read_curve(daily, zone="FR")
+    assert (curve.period_hours, curve.hours, curve.zone, curve.year) == (24.0, (0.0, 12.0), "FR", None)
+    dated = tmp_path / "dated.csv"
+    dated.write_text("Datetime (UTC),Carbon intensity gCO2eq/kWh (Life cycle)\n2024-03-01 00:00:00,30\n2024-03-01 01:00:00,40\n")
+    curve = read_curve(dated, shape="step")
+    start = hours_of(datetime(2024, 3, 1, tzinfo=UTC))
+    assert (curve.period_hours, curve.year, curve.source) == (None, 2024, "file dated.csv")
+    assert curve.mean(start, start + 2) == pytest.approx(35)
+
+
+def test_bad_files_name_the_line(tmp_path):
+    path = tmp_path / "bad.csv"
+    path.write_text("hour,g_per_kwh\n0,300\n1,much\n")
+    with pytest.raises(ValueError, match=r"bad\.csv, line 3"):
+        read_curve(path)
+    path.write_text("when,what\n")
+    with pytest.raises(ValueError, match="header"):
+        read_curve(path)
+
+
+def test_an_instant_needs_a_time_zone():
+    with pytest.raises(ValueError, match="time zone"):
+        hours_of(datetime(2024, 3, 1))
+    there = datetime(2024, 3, 1, 2, tzinfo=timezone(timedelta(hours=2)))
+    assert hours_of(there) == hours_of(datetime(2024, 3, 1, tzinfo=UTC))
