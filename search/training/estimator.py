@@ -1,0 +1,106 @@
+"""The seam to scikit-learn: estimators whose work can be dealt out in epochs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from .task import Task
+
+
+@runtime_checkable
+class Estimator(Protocol):
+    """A classical model with a fidelity: trees, boosting rounds, solver iterations or a share of the data.
+
+    Attributes:
+        sklearn: The plain scikit-learn object: what is stored, exported, and put back when a training goes on.
+    """
+
+    sklearn: Any
+
+    def fit_epochs(self, X: np.ndarray, y: np.ndarray, epochs_from: int, epochs_to: int, seed: int) -> None:
+        """Bring the estimator from ``epochs_from`` epochs of work (0: untrained) to ``epochs_to``."""
+        ...
+
+    def predict_scores(self, X: np.ndarray) -> np.ndarray:
+        """Return probabilities ``(n, classes)``, values ``(n,)`` in the units of the targets, or anomaly scores ``(n,)``.
+
+        Anomaly scores lie in [0, 1], greater is more anomalous, and 0.5 is where the estimator calls an example an anomaly.
+        """
+        ...
+
+
+class Whole:
+    """Any scikit-learn estimator: all of its work is done in the first epoch, later ones add nothing and cost nothing."""
+
+    def __init__(self, sklearn: Any) -> None:
+        """Wrap a fresh estimator."""
+        self.sklearn = sklearn
+
+    def fit_epochs(self, X: np.ndarray, y: np.ndarray, epochs_from: int, epochs_to: int, seed: int) -> None:
+        """Fit everything when nothing has been fitted yet."""
+        if epochs_from > 0:
+            return
+        if "random_state" in getattr(self.sklearn, "get_params", dict)():
+            self.sklearn.set_params(random_state=seed % 2**32)
+        self.sklearn.fit(X, y)
+
+    def predict_scores(self, X: np.ndarray) -> np.ndarray:
+        """Read probabilities, decision values or predictions, whichever the estimator has."""
+        return plain_scores(self.sklearn, X)
+
+
+def as_estimator(model: Any) -> Estimator:
+    """Return the model as an ``Estimator``, wrapping plain scikit-learn objects.
+
+    Raises:
+        ValueError: If the model is neither.
+    """
+    if isinstance(model, Estimator):
+        return model
+    if callable(getattr(model, "fit", None)) and callable(getattr(model, "predict", None)):
+        return Whole(model)
+    raise ValueError(
+        f"a model must be a torch.nn.Module or have fit and predict like a scikit-learn estimator, got {type(model).__name__}; "
+        "does Space.build return the model?"
+    )
+
+
+def plain_scores(sklearn: Any, X: np.ndarray) -> np.ndarray:
+    """Return the scores of a fitted scikit-learn object in the form of ``Estimator.predict_scores``."""
+    if getattr(sklearn, "_estimator_type", None) == "outlier_detector" or _is_outlier_detector(sklearn):
+        # decision_function is negative for outliers; the logistic function puts the border at 0.5 and keeps the order.
+        return np.asarray(1.0 / (1.0 + np.exp(np.clip(sklearn.decision_function(X), -50.0, 50.0))), dtype=np.float64)
+    if callable(getattr(sklearn, "predict_proba", None)):
+        return np.asarray(sklearn.predict_proba(X))
+    if hasattr(sklearn, "classes_") and callable(getattr(sklearn, "decision_function", None)):
+        decision = np.asarray(sklearn.decision_function(X), dtype=np.float64)
+        if decision.ndim == 1:
+            positive = 1.0 / (1.0 + np.exp(-np.clip(decision, -50.0, 50.0)))
+            return np.stack([1.0 - positive, positive], axis=1)
+        powers = np.exp(decision - decision.max(axis=1, keepdims=True))
+        return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+    if hasattr(sklearn, "classes_"):
+        return (np.asarray(sklearn.predict(X))[:, None] == np.asarray(sklearn.classes_)[None, :]).astype(np.float64)
+    return np.asarray(sklearn.predict(X), dtype=np.float64)
+
+
+def _is_outlier_detector(sklearn: Any) -> bool:
+    from sklearn.base import is_outlier_detector
+
+    try:
+        return bool(is_outlier_detector(sklearn))
+    except AttributeError:  # a user's object without scikit-learn's tags
+        return False
+
+
+def full_probabilities(scores: np.ndarray, sklearn: Any, task: Task) -> np.ndarray:
+    """Spread probabilities over all classes of the task when the estimator has only seen some of them."""
+    seen = getattr(sklearn, "classes_", None)
+    if task.kind not in ("classification", "anomaly") or scores.ndim != 2 or seen is None or scores.shape[1] == task.outputs:
+        return scores
+    full = np.zeros((len(scores), task.outputs), dtype=scores.dtype)
+    full[:, np.asarray(seen, dtype=int)] = scores
+    return full

@@ -1,0 +1,248 @@
+"""The training loop: plain PyTorch, from top to bottom.
+
+A training that goes on from a checkpoint gives bit for bit what one uninterrupted training gives (on a CPU with the same number of
+threads): whatever is random in an epoch is drawn from ``(seed, epoch)``, nothing is carried over but what the checkpoint holds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from .averaging import Average
+from .batch import autocast, laid_out
+from .checkpoint import load_checkpoint, load_weights, save_weights
+from .evaluate import evaluate, predict
+from .fit_estimator import fit_estimator
+from .fitted import EpochPoint, Fitted, GoOn, Phases, TrainingFailed, always, no_phases
+from .loss import training_loss
+from .optimizer import make_optimizer, trainable
+from .patience import Patience
+from .recipe import Recipe
+from .schedule import learning_rate_factor
+from .task import Task
+
+__all__ = [
+    "EpochPoint",
+    "Fitted",
+    "GoOn",
+    "Phases",
+    "TrainingFailed",
+    "always",
+    "evaluate",
+    "fit",
+    "load_checkpoint",
+    "load_weights",
+    "no_phases",
+    "predict",
+    "save_weights",
+]
+
+#: The loss is read this often (steps): each read waits for the device, and a training that broke should not pay for a whole epoch.
+CHECK_EVERY = 16
+
+
+def fit(
+    model: Any,
+    task: Task,
+    recipe: Recipe,
+    *,
+    epochs: int,
+    start: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+    phases: Phases = no_phases,
+    go_on: GoOn = always,
+) -> Fitted:
+    """Train a model to ``epochs`` epochs and validate it.
+
+    Args:
+        model: A ``torch.nn.Module``, or an estimator (see ``estimator.py``).
+        task: The data.
+        recipe: How to train.
+        epochs: Epochs to reach, those of ``start`` included.
+        start: Checkpoint of an earlier ``Fitted`` to go on from; the model's own weights are then replaced.
+        seed: Seeds order, augmentation and everything that the model draws while it trains. Weights are the caller's.
+        device: Where to train.
+        phases: Entered around the set-up, each epoch, and each evaluation.
+        go_on: Asked after every epoch; False ends the training there and the model is measured as it is.
+
+    Returns:
+        The model with the weights that were measured, its validation quality and what is needed to go on. With ``recipe.patience`` it is the model
+        of the last epoch, not of the best: a point of the search says what that many epochs give.
+
+    Raises:
+        TrainingFailed: If the loss or an output is not finite.
+        ValueError: If ``epochs`` or ``start`` do not fit the recipe.
+    """
+    done = 0 if start is None else int(start["epochs"])
+    if epochs <= done:
+        raise ValueError(f"epochs must be > {done}, the epochs that are already trained, got {epochs}")
+    if start is not None and not recipe.resumable:
+        raise ValueError(f"recipe.schedule={recipe.schedule!r} has a fixed horizon and cannot go on from a checkpoint; train from scratch")
+    if not isinstance(model, torch.nn.Module):
+        return fit_estimator(model, task, recipe, epochs=epochs, start=start, seed=seed, phases=phases, go_on=go_on)
+    device = torch.device(device)
+    threads = torch.get_num_threads()
+    if recipe.threads is not None:
+        torch.set_num_threads(recipe.threads)
+    try:
+        # What the model draws (dropout ...) is seeded for each epoch below; the caller's generators are left as they were.
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            return _fit(model, task, recipe, epochs, start, seed, device, phases, go_on)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _fit(
+    model: torch.nn.Module,
+    task: Task,
+    recipe: Recipe,
+    epochs: int,
+    start: Mapping[str, Any] | None,
+    seed: int,
+    device: torch.device,
+    phases: Phases,
+    go_on: GoOn,
+) -> Fitted:
+    tactics = _tactics(recipe)
+    extra: dict[str, float] = {}
+    curve: list[EpochPoint] = []
+    stopped = None
+    try:
+        with phases("setup", 0):
+            torch.manual_seed(epoch_seed(seed, 0))
+            model.to(device, memory_format=torch.channels_last if recipe.channels_last else torch.preserve_format).train()
+            if start is not None:
+                model.load_state_dict(start["weights"])
+            parameters = trainable(model)
+            for tactic in tactics:
+                tactic.attach(model)
+            optimizer = make_optimizer(model, parameters, recipe)
+            scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "float16")
+            average = Average(model, parameters) if recipe.averaging or recipe.schedule == "anytime" else None
+            patience = Patience(recipe.patience)
+            epoch, step = 0, 0
+            if start is not None:
+                epoch, step = int(start["epochs"]), int(start["steps"])
+                optimizer.load_state_dict(start["optimizer"])
+                scaler.load_state_dict(start["scaler"])
+                patience.load(start["patience"])
+                if average is not None:
+                    average.load(start["averaged"])
+            forward = torch.compile(model) if recipe.compile else model
+            steps_per_epoch = math.ceil(len(task.train) / recipe.batch_size)
+            full_resolution = recipe.resolution or task.input_shape[-1]
+
+        while epoch < epochs and stopped is None:
+            epoch += 1
+            with phases("epoch", epoch):
+                torch.manual_seed(epoch_seed(seed, epoch))
+                model.train()
+                resolution = recipe.resolution
+                for tactic in tactics:
+                    tactic.start_epoch(epoch, epochs)
+                    resolution = tactic.resolution(epoch, epochs, full_resolution) or resolution
+                total, examples = torch.zeros((), device=device), 0
+                for inputs, targets in task.train.batches(
+                    recipe.batch_size, device=device, seed=epoch_seed(seed, epoch), resolution=resolution, augment=recipe.augment
+                ):
+                    if len(inputs) == 1 and len(task.train) > 1:
+                        continue  # one left over example has no batch statistics; the next epoch's order is another
+                    factor = learning_rate_factor(recipe, step, steps_per_epoch=steps_per_epoch, total_steps=epochs * steps_per_epoch)
+                    for group in optimizer.param_groups:
+                        group["lr"] = group["peak"] * factor
+                    for part, wanted in zip(inputs.chunk(recipe.accumulation), targets.chunk(recipe.accumulation), strict=True):
+                        with autocast(recipe.precision, device):
+                            outputs = forward(laid_out(part, recipe))
+                        loss = training_loss(task.kind, outputs, wanted, label_smoothing=recipe.label_smoothing)
+                        for tactic in tactics:
+                            penalty = tactic.penalty()
+                            loss = loss if penalty is None else loss + penalty
+                        scaler.scale(loss * (len(part) / len(inputs))).backward()
+                        total += loss.detach() * len(part)
+                    scaler.step(optimizer)
+                    scaler.update()
+                    optimizer.zero_grad(set_to_none=True)
+                    step += 1
+                    examples += len(inputs)
+                    if average is not None:
+                        average.update(step)
+                    if step % CHECK_EVERY == 0:
+                        _refuse_broken(total, epoch)
+                _refuse_broken(total, epoch)
+                mean_loss = float(total) / max(1, examples)
+            quality = None
+            if patience.asked:
+                quality = _validate(model, average, task, recipe, device, phases, epoch)
+                if patience.exhausted(quality[task.metric]):
+                    stopped = f"patience: no better validation {task.metric} in {recipe.patience} epochs"
+            curve.append(EpochPoint(epoch, mean_loss, quality))
+            if not go_on(curve[-1]) and epoch < epochs:
+                stopped = stopped or f"stopped after epoch {epoch} of {epochs}"
+
+        if curve[-1].quality is None:
+            curve[-1] = EpochPoint(epoch, curve[-1].loss, _validate(model, average, task, recipe, device, phases, epoch))
+    finally:
+        for tactic in tactics:
+            extra |= tactic.detach()
+    checkpoint = None
+    if recipe.resumable:
+        checkpoint = {
+            "epochs": epoch,
+            "steps": step,
+            "weights": {name: tensor.detach().clone() for name, tensor in model.state_dict().items()},
+            "averaged": None if average is None else dict(average.values),
+            "optimizer": optimizer.state_dict(),
+            "scaler": scaler.state_dict(),
+            "patience": patience.state(),
+        }
+    if average is not None:
+        if checkpoint is not None:
+            checkpoint["averaged"] = {name: tensor.clone() for name, tensor in average.values.items()}
+        average.swap()
+    model.eval()
+    return Fitted(model, epoch, dict(curve[-1].quality or {}), tuple(curve), checkpoint, stopped, extra)
+
+
+def _validate(
+    model: torch.nn.Module,
+    average: Average | None,
+    task: Task,
+    recipe: Recipe,
+    device: torch.device,
+    phases: Phases,
+    epoch: int,
+) -> dict[str, float]:
+    """Measure the averaged weights and put the trained ones back."""
+    with phases("eval", epoch):
+        if average is None:
+            return evaluate(model, task, task.validation, recipe=recipe, device=device)
+        average.swap()
+        try:
+            return evaluate(model, task, task.validation, recipe=recipe, device=device)
+        finally:
+            average.swap()
+
+
+def epoch_seed(seed: int, epoch: int) -> int:
+    """Return the seed of one epoch (0: the set-up), so that an epoch is the same whether or not the ones before ran in this process."""
+    return (seed * 1_000_003 + epoch) % 2**63
+
+
+def _refuse_broken(total: torch.Tensor, epoch: int) -> None:
+    """Raise once the sum of the losses is not finite."""
+    value = float(total)
+    if not math.isfinite(value):
+        raise TrainingFailed(f"the training loss became {value} in epoch {epoch}; a lower learning rate may help")
+
+
+def _tactics(recipe: Recipe) -> tuple[Any, ...]:
+    if not recipe.tactics:
+        return ()
+    from .tactics.tactic import make_tactics
+
+    return make_tactics(recipe.tactics)

@@ -1,0 +1,76 @@
+"""What a training hands back, and the two callbacks through which a run watches and stops it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+
+class TrainingFailed(Exception):  # noqa: N818 - the run reads it as a fact about the trial
+    """The training cannot give a usable model; the text is the reason in one line."""
+
+
+@dataclass(frozen=True)
+class EpochPoint:
+    """One epoch of a training.
+
+    Attributes:
+        epoch: Number of the epoch, counted over the whole lineage from 1.
+        loss: Mean training loss of the epoch (penalties of tactics included).
+        quality: Validation quality after the epoch, or None when it was not evaluated.
+    """
+
+    epoch: int
+    loss: float
+    quality: Mapping[str, float] | None = None
+
+
+class Phases(Protocol):
+    """Opens something, e.g. a ledger window, around each phase of a training."""
+
+    def __call__(self, kind: str, index: int) -> AbstractContextManager[Any]:
+        """Return the context of one phase: ``setup`` (index 0), ``epoch`` or ``eval`` (index: the epoch)."""
+        ...
+
+
+class GoOn(Protocol):
+    """Decides after every epoch whether the training goes on."""
+
+    def __call__(self, point: EpochPoint, /) -> bool:
+        """Return False to stop here and measure the model as it is."""
+        ...
+
+
+def no_phases(kind: str, index: int) -> AbstractContextManager[Any]:
+    """Watch nothing."""
+    return nullcontext()
+
+
+def always(point: EpochPoint, /) -> bool:
+    """Never stop early."""
+    return True
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained and validated model.
+
+    Attributes:
+        model: The model in evaluation mode with the weights that were measured (averaged where the recipe says so).
+        epochs: Epochs of training that the model has seen, those before ``start`` included.
+        quality: Validation quality by metric name, see ``metrics.py``.
+        curve: One point for each epoch of this call.
+        checkpoint: Everything that ``fit(start=...)`` needs to go on, or None when the recipe has a fixed horizon.
+        stopped: Why the training ended before the epochs that were asked for, or None.
+        extra: Columns that tactics report, neither quality nor energy.
+    """
+
+    model: Any
+    epochs: int
+    quality: Mapping[str, float]
+    curve: tuple[EpochPoint, ...]
+    checkpoint: Mapping[str, Any] | None
+    stopped: str | None = None
+    extra: Mapping[str, float] = field(default_factory=dict)
