@@ -1,0 +1,105 @@
+"""Every rule of --pick, and what a rule that nothing meets is told."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from joulefront.search.front import Front
+from joulefront.search.trial import Trial
+
+
+@pytest.fixture
+def front() -> Front:
+    points = [(0.80, 36.0), (0.90, 360.0), (0.85, 720.0), (0.92, 3600.0), (0.93, 36000.0)]
+    trials = [
+        Trial(n, "complete", {}, 1, values=(a, j), quality={"accuracy": a, "macro_f1": a - 0.1}, train_joules=j)
+        for n, (a, j) in enumerate(points)
+    ]
+    trials.append(Trial(5, "failed", {}, 1, reason="loss is NaN"))
+    return Front(tuple(trials), ("accuracy", "train_energy"), ("maximize", "minimize"))
+
+
+@pytest.mark.parametrize(
+    ("rule", "number"),
+    [
+        ("knee", 1),
+        ("best", 4),
+        ("cheapest", 0),
+        ("trial=3", 3),
+        ("trial=2", 2),  # complete but not on the front: the user's own choice
+        ("accuracy>=0.85", 1),
+        ("accuracy >= 0.92", 3),
+        ("macro_f1>=0.81", 3),
+        ("energy<=1Wh", 3),
+        ("energy<=3600J", 3),
+        ("energy<=3.6kJ", 3),
+        ("energy<=0.001kWh", 3),
+        ("energy<=0.99Wh", 1),
+        (" knee ", 1),
+    ],
+)
+def test_a_rule_picks(front: Front, rule: str, number: int) -> None:
+    assert front.pick(rule).number == number
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        ("accuracy>=0.99", "no trial of the front reaches it; the nearest is trial=4 with accuracy 0.9300"),
+        ("accuracy>=95", "accuracy is a fraction: 0.95, not 95"),
+        ("accuracy>=95%", "write accuracy>=0.95"),
+        ("accuracy<=0.9", "bounded from below"),
+        ("energy<=1J", "no trial of the front needs so little; the nearest is trial=0"),
+        ("energy<=1J", "Try energy<=36J"),
+        ("energy<=5", "no unit; write one of J, kJ, Wh, kWh"),
+        ("energy<=5kw", "unknown unit 'kw'"),
+        ("energy>=5Wh", "write energy<=5Wh"),
+        ("trial=5", "trial 5 is failed (loss is NaN); on the front the nearest is trial=4"),
+        ("trial=77", "trial 77 does not exist; on the front the nearest is trial=4"),
+        ("trial>=3", "named by its number"),
+        ("trial=1.5", "named by its number"),
+        ("elbow", "is no rule; write one of knee, best"),
+        ("accuracy>=1.2.3", "'1.2.3' is no number"),
+        ("recall>=0.5", "'recall' was not measured in this run (known: accuracy, macro_f1)"),
+        ("", "is no rule"),
+    ],
+)
+def test_a_rule_that_nothing_meets_names_the_remedy(front: Front, rule: str, said: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(said)):
+        front.pick(rule)
+
+
+def test_the_bound_that_an_error_proposes_is_met(front: Front) -> None:
+    trial = Trial(0, "complete", {}, 1, values=(0.5, 12.345678), train_joules=12.345678)
+    odd = Front((trial,), front.objectives, front.directions)
+    with pytest.raises(ValueError, match="Try energy<=") as error:
+        odd.pick("energy<=1J")
+    proposed = re.search(r"Try (energy<=\S+),", str(error.value))
+    assert proposed
+    assert odd.pick(proposed.group(1)).number == 0
+
+
+def test_an_error_objective_is_bounded_from_above(front: Front) -> None:
+    trials = tuple(
+        Trial(n, "complete", {}, 1, values=(e, j), train_joules=j) for n, (e, j) in enumerate([(0.3, 1.0), (0.1, 10.0), (0.05, 99.0)])
+    )
+    errors = Front(trials, ("error", "train_energy"), ("minimize", "minimize"))
+    assert errors.pick("error<=0.1").number == 1
+    assert errors.best().number == 2
+    with pytest.raises(ValueError, match="nearest is trial=2 with error"):
+        errors.pick("error<=0.01")
+    with pytest.raises(ValueError, match="bounded from above"):
+        errors.pick("error>=0.1")
+
+
+@pytest.mark.parametrize("rule", ["knee", "best", "cheapest", "accuracy>=0.5", "energy<=1Wh"])
+def test_an_empty_front_says_why(rule: str) -> None:
+    empty = Front(
+        (Trial(0, "failed", {}, 1), Trial(1, "complete", {}, 1, values=(0.9, 1.0))), ("accuracy", "train_energy"), ("maximize", "minimize")
+    )
+    with pytest.raises(ValueError, match=r"empty: none of its 2 trials .* \(energy unknown; failed\); run more trials"):
+        empty.pick(rule)
+    with pytest.raises(ValueError, match="trial 0 is failed"):
+        empty.pick("trial=0")
