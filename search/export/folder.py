@@ -13,6 +13,7 @@ from typing import Any
 
 #: Says what an export is; its ``joulefront`` key is how a later export knows that it may replace the files.
 CONFIG = "config.json"
+PREFIX = ".joulefront-export-"
 
 
 @contextlib.contextmanager
@@ -25,7 +26,8 @@ def staging(out: Path) -> Iterator[Path]:
     if out.exists() and not out.is_dir():
         raise ValueError(f"-o {str(out)!r} is a file; give a folder that is empty or does not exist yet")
     try:
-        strange = sorted(file.name for file in out.iterdir()) if out.is_dir() and not earlier_files(out) else []
+        inside = [file.name for file in out.iterdir() if not file.name.startswith(PREFIX)] if out.is_dir() else []  # a killed export's
+        strange = [] if earlier_files(out) else sorted(inside)
         if strange:
             raise ValueError(
                 f"-o {str(out)!r} is not empty ({strange[0]}{', ...' if len(strange) > 1 else ''}) and holds no earlier export; "
@@ -34,7 +36,7 @@ def staging(out: Path) -> Iterator[Path]:
         near = out.absolute()
         while not near.is_dir():
             near = near.parent
-        stage = Path(tempfile.mkdtemp(prefix=".joulefront-export-", dir=near))
+        stage = Path(tempfile.mkdtemp(prefix=PREFIX, dir=near))
     except OSError as error:
         raise ValueError(f"-o {str(out)!r} cannot be written ({error.strerror or error}); give another folder") from error
     try:

@@ -53,7 +53,8 @@ class Check:
         """Why the export must not be used, in one line, or None."""
         if not self.max_abs_difference <= self.tolerance:
             return f"its outputs differ by up to {self.max_abs_difference:.3g} from the model's (at most {self.tolerance:.3g} is allowed)"
-        if abs(self.quality_model - self.quality_exported) > (0.0 if self.metric == "accuracy" else self.tolerance):
+        slack = 0.0 if self.metric == "accuracy" else self.tolerance
+        if not (abs(self.quality_model - self.quality_exported) <= slack or self.quality_model != self.quality_model):
             return f"its validation {self.metric} is {self.quality_exported:.6g}, the model's {self.quality_model:.6g}"
         return None
 
@@ -84,12 +85,13 @@ def compare(subject: Subject, exported: Predictor) -> Check:
         raise ExportFailed(f"trial {subject.trial.number} gives NaN or infinite outputs on the validation data; pick another trial")
     difference = np.abs(ours - theirs).max()
     recorded = subject.trial.quality.get(metric)
-    now = quality(task.kind, ours, wanted)
+    now = quality(subject, ours, wanted).get(metric, float("nan"))
     if recorded is not None and abs(now - recorded) > DRIFT:
         raise ExportFailed(
             f"the rebuilt model has validation {metric} {now:.4f}, but trial {subject.trial.number} was measured at {recorded:.4f}: "
             "the data or the space are not those of the run; give the run's own --data"
         )
+    changed = decisions(task.kind, ours, scores(subject, ours)) != decisions(task.kind, theirs, scores(subject, theirs))
     test, test_examples = _score(subject, exported, task.test) if task.test is not None else (None, 0)
     return Check(
         examples=len(ours),
@@ -97,9 +99,9 @@ def compare(subject: Subject, exported: Predictor) -> Check:
         tolerance=TOLERANCE * _scale(subject, ours),
         metric=metric,
         quality_model=now,
-        quality_exported=quality(task.kind, theirs, wanted),
+        quality_exported=quality(subject, theirs, wanted).get(metric, float("nan")),
         quality_recorded=recorded,
-        decisions_changed=int((decisions(task.kind, ours) != decisions(task.kind, theirs)).any(axis=1).sum()),
+        decisions_changed=int(changed.any(axis=1).sum()),
         quality_test=test,
         test_examples=test_examples,
     )
@@ -116,38 +118,40 @@ def batches(subject: Subject, data: Data) -> Iterator[tuple[np.ndarray, np.ndarr
         yield rows[start : start + BATCH], wanted[start : start + BATCH]
 
 
-def decisions(kind: str, outputs: np.ndarray) -> np.ndarray:
-    """What the outputs decide: class, labels, or nothing for a score and a value; ``(n, d)``."""
+def scores(subject: Subject, outputs: np.ndarray) -> np.ndarray:
+    """Turn raw outputs into what the metrics take: probabilities, values or anomaly scores."""
+    if not subject.is_torch:
+        return outputs
+    import torch
+
+    from ..training.loss import predictions
+
+    found: np.ndarray = predictions(subject.task.kind, torch.from_numpy(outputs)).numpy()
+    return found
+
+
+def decisions(kind: str, outputs: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """What the outputs and their scores decide, ``(n, d)``: class, labels, anomaly or not; ``d`` is 0 for values."""
     import numpy as np
-
-    if kind == "multilabel":
-        found: np.ndarray = outputs > (0.0 if _are_logits(outputs) else 0.5)
-        return found
-    if kind == "classification" or (kind == "anomaly" and outputs.ndim == 2 and outputs.shape[1] == 2):
-        return outputs.argmax(axis=1)[:, None]
-    return np.zeros((len(outputs), 0))
-
-
-def quality(kind: str, outputs: np.ndarray, targets: np.ndarray) -> float:
-    """The task's headline metric from raw outputs: accuracy, R², macro F1 or AUC."""
-    import numpy as np
-
-    if not np.isfinite(outputs).all():
-        return float("nan")
-    if kind == "classification":
-        return float((decisions(kind, outputs)[:, 0] == targets).mean())
-    from sklearn import metrics
 
     if kind == "regression":
-        return float(metrics.r2_score(targets, outputs.reshape(len(outputs))))
-    if kind == "multilabel":
-        return float(metrics.f1_score(targets, decisions(kind, outputs), average="macro", zero_division=0.0))
-    scores = outputs[:, 1] - outputs[:, 0] if outputs.ndim == 2 and outputs.shape[1] == 2 else outputs.reshape(len(outputs))
-    return float(metrics.roc_auc_score(targets, scores))
+        return np.zeros((len(outputs), 0))
+    if kind == "classification":  # from the raw outputs: the softmax in float32 can make ties
+        best: np.ndarray = outputs.argmax(axis=1)
+        return best[:, None]
+    sides: np.ndarray = found.reshape(len(found), -1) > 0.5
+    return sides
 
 
-def _are_logits(outputs: np.ndarray) -> bool:
-    return bool(outputs.min() < 0.0 or outputs.max() > 1.0)
+def quality(subject: Subject, outputs: np.ndarray, targets: np.ndarray) -> dict[str, float]:
+    """All metrics of the task, computed from raw outputs as the training computes them; none when an output is not finite."""
+    import numpy as np
+
+    from ..training.metrics import quality as measured
+
+    if not np.isfinite(outputs).all():
+        return {}
+    return measured(subject.task.kind, scores(subject, outputs), targets, scale=subject.task.target_scale)
 
 
 def _scale(subject: Subject, outputs: np.ndarray) -> float:
@@ -174,9 +178,10 @@ def _size(shape: tuple[int, ...]) -> int:
     return size
 
 
-def _score(subject: Subject, exported: Predictor, data: Data) -> tuple[float, int]:
+def _score(subject: Subject, exported: Predictor, data: Data) -> tuple[float | None, int]:
     import numpy as np
 
     pairs = [(exported(inputs), targets) for inputs, targets in batches(subject, data)]
     outputs = np.concatenate([answer for answer, _ in pairs])
-    return quality(subject.task.kind, outputs, np.concatenate([targets for _, targets in pairs])), len(outputs)
+    found = quality(subject, outputs, np.concatenate([targets for _, targets in pairs]))
+    return found.get(subject.task.metric), len(outputs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Predictor = Callable[["np.ndarray"], "np.ndarray"]
 
 
-class ExportFailed(Exception):
+class ExportFailed(Exception):  # noqa: N818 - it says what happened, as TrainingFailed does
     """A model could not be exported, or its file does not answer as the model does; nothing was written.
 
     Attributes:
@@ -66,8 +66,8 @@ class Subject:
             for side in shape:
                 size *= side
             return (size,)
-        side = self.candidate.recipe.resolution
-        return (shape[0], side, side) if side is not None and len(shape) == 3 else shape
+        resolution = self.candidate.recipe.resolution
+        return (shape[0], resolution, resolution) if resolution is not None and len(shape) == 3 else shape
 
     @property
     def output_name(self) -> str:
@@ -125,9 +125,11 @@ def rebuild(trial: Trial, *, study: Study, task: Task, weights: Path) -> Subject
     if trial.state != "complete":
         raise ValueError(f"trial {trial.number} is {trial.state}, not complete; it has no weights to export. Pick a trial of the front")
     if not weights.exists():
-        raise ExportFailed(f"the weights of trial {trial.number} are gone ({weights}): only trials on the front are kept. Pick one of those")
+        raise ExportFailed(
+            f"the weights of trial {trial.number} are gone ({weights}): only trials on the front are kept. Pick one of those"
+        )
     candidate = study.space.sample(Stored(trial.params))
-    model = study.space.build(candidate, task)
+    model = build(study.space, candidate, task)
     try:
         model = load_weights(weights, model)
     except Exception as error:
@@ -138,6 +140,16 @@ def rebuild(trial: Trial, *, study: Study, task: Task, weights: Path) -> Subject
     if is_torch(model):
         model = model.to("cpu").float().eval()
     return Subject(model, candidate, study.space, task, trial, study.name)
+
+
+def build(space: Space, candidate: Candidate, task: Task) -> Any:
+    """Build the model; weights to start from are left out if they are out of reach, for the trained ones replace them anyway."""
+    try:
+        return space.build(candidate, task)
+    except OSError:  # the hub is not reachable, or the local file has moved
+        if "weights" not in candidate.architecture:
+            raise
+        return space.build(replace(candidate, architecture={**candidate.architecture, "weights": "none"}), task)
 
 
 def is_torch(model: Any) -> bool:

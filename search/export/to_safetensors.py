@@ -11,7 +11,7 @@ from ..space import Candidate, Space
 from ..study import Study
 from ..training.task import Task
 from .folder import CONFIG
-from .subject import ExportFailed, Predictor, Subject, first_line, torch_predictor
+from .subject import ExportFailed, Predictor, Subject, build, first_line, torch_predictor
 
 if TYPE_CHECKING:
     from .subject import Exporter
@@ -52,7 +52,9 @@ class Safetensors:
             options = {name: value for name, value in (origin.get("options") or {}).items() if value is not None}
             study = f"from joulefront.search.catalog import find_study\n\nstudy = find_study({origin['source']!r}, {options!r})\n"
         else:
-            study = f"from my_study import study as make_study  # the function that made the study {subject.study!r}\n\nstudy = make_study()\n"
+            study = (
+                f"from my_study import study as make_study  # the function that made the study {subject.study!r}\n\nstudy = make_study()\n"
+            )
         return (
             "import torch\nfrom joulefront.search.export import load_model\n"
             f"{study}"
@@ -79,7 +81,9 @@ def load_model(folder: str | Path, study: Study) -> Any:
     if not (Path(folder) / FILE).is_file():
         raise ValueError(f"{str(folder)!r} holds no {FILE}; give a folder written by joulefront export --to safetensors")
     if config["space"] != study.space.name:
-        raise ValueError(f"the model was built by space {config['space']!r}, study {study.name!r} has {study.space.name!r}; give its own study")
+        raise ValueError(
+            f"the model was built by space {config['space']!r}, study {study.name!r} has {study.space.name!r}; give its own study"
+        )
     return _load(Path(folder), study.space, study.load_task())
 
 
@@ -99,7 +103,7 @@ def read_config(folder: Path) -> Mapping[str, Any]:
 def _load(folder: Path, space: Space, task: Task) -> Any:
     from safetensors.torch import load_model as load_into
 
-    model = space.build(Candidate.from_json(read_config(folder)), task)
+    model = build(space, Candidate.from_json(read_config(folder)), task)
     load_into(model, str(folder / FILE), strict=True)
     return model.float().eval()
 

@@ -50,11 +50,7 @@ class Skops:
         method = {"regression": "predict", "anomaly": "decision_function"}.get(kind, "predict_proba")
         if not hasattr(plain_estimator(subject.model), method):
             method = "predict"
-        return (
-            "import skops.io\n\n"
-            f'model = skops.io.load("{FILE}", trusted={trusted!r})\n'
-            f"{subject.output_name} = model.{method}(inputs)\n"
-        )
+        return f'import skops.io\n\nmodel = skops.io.load("{FILE}", trusted={trusted!r})\n{subject.output_name} = model.{method}(inputs)\n'
 
 
 if TYPE_CHECKING:

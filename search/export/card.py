@@ -1,0 +1,235 @@
+"""The model card: what the model is, how good, what it cost in energy and how well that is known."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from ..runs import Run
+from .parity import Check
+from .subject import Subject
+
+LIBRARIES = {"onnx": "onnx", "pt2": "pytorch", "safetensors": "joulefront", "skops": "sklearn"}
+#: How a quality that the trial stored is named in a card, and that ``model-index`` knows.
+METRICS = {
+    "accuracy": "Accuracy",
+    "balanced_accuracy": "Balanced accuracy",
+    "macro_f1": "Macro F1",
+    "auc": "ROC AUC",
+    "r2": "R²",
+    "rmse": "RMSE",
+}
+_KNOWN = {
+    "measured": "measured",
+    "estimated": "an estimate, not a measurement",
+    "mixed": "partly measured, partly estimated",
+    "absent": "of unknown quality",
+}
+
+
+def model_card(subject: Subject, check: Check, *, to: str, file: str, snippet: str, run: Run | None, seed: int) -> str:
+    """Return the text of ``README.md``: YAML front matter by ``huggingface_hub`` and the body.
+
+    ``co2_eq_emissions`` appears only when the grams are known: an unknown emission is absent, never 0.
+
+    Source: Hugging Face Hub, model card metadata specification (``co2_eq_emissions``, ``model-index``).
+    """
+    from huggingface_hub import ModelCard, ModelCardData
+
+    trial, task = subject.trial, subject.task
+    results = _results(subject, check)
+    data = ModelCardData(
+        library_name=LIBRARIES.get(to, to),
+        pipeline_tag=_task_type(subject),
+        tags=["joulefront", "energy", subject.space.name, to],
+        metrics=[check.metric],
+        model_name=f"{subject.study}-trial-{trial.number}",
+        eval_results=results,
+        **_emissions(subject, run),
+    )
+    sections = [
+        f"# {subject.study}, trial {trial.number}",
+        f"{subject.type_name} of the family `{subject.space.name}`, trained on {task.name} for {trial.epochs} epochs"
+        + (f", {trial.parameters:,} parameters" if trial.parameters is not None else "")
+        + (f", {trial.flops:,} FLOPs per prediction" if trial.flops is not None else "")
+        + ". Found by a search for models that are worth their energy.",
+        "## Quality\n\n" + _quality(subject, check),
+        "## Energy and carbon\n\n" + _energy(subject, run),
+        "## Use\n\n" + _use(subject, snippet),
+        "## The exported file\n\n"
+        + f"`{file}` was compared with the model on all {check.examples:,} validation examples: outputs differ by at most "
+        + f"{check.max_abs_difference:.2g} (allowed: {check.tolerance:.2g}), {check.decisions_changed} decisions changed, "
+        + f"{check.metric} {check.quality_exported:.6g} against {check.quality_model:.6g}.",
+        "## Where it comes from\n\n" + _origin(subject, run, seed),
+    ]
+    body = "\n\n".join(sections)
+    return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}\n"))
+
+
+def _results(subject: Subject, check: Check) -> list[Any]:
+    from huggingface_hub import EvalResult
+
+    splits = [("validation", check.quality_exported)]
+    if check.quality_test is not None:
+        splits.append(("test", check.quality_test))
+    return [
+        EvalResult(
+            task_type=_task_type(subject),
+            dataset_type=subject.task.name.lower().replace(" ", "-"),
+            dataset_name=subject.task.name,
+            dataset_split=split,
+            metric_type=check.metric,
+            metric_name=METRICS.get(check.metric, check.metric),
+            metric_value=round(value, 6),
+        )
+        for split, value in splits
+        if math.isfinite(value)
+    ]
+
+
+def _task_type(subject: Subject) -> str:
+    images = len(subject.task.input_shape) == 3
+    if subject.task.kind == "regression":
+        return "other" if images else "tabular-regression"
+    return "image-classification" if images else "tabular-classification"
+
+
+def _emissions(subject: Subject, run: Run | None) -> dict[str, Any]:
+    trial = subject.trial
+    if trial.grams_co2e is None:
+        return {}
+    intensity = _facts(run).get("intensity") or {}
+    meters = sorted({part.source for part in trial.components.values() if part.joules is not None})
+    source = f"joulefront: energy {trial.energy_quality} ({', '.join(meters) or 'unknown meter'})"
+    if intensity.get("grams_per_kwh") is not None:
+        source += f" times {intensity['grams_per_kwh']:g} gCO2e/kWh ({_joined(intensity, 'source', 'year')})"
+    told: dict[str, Any] = {
+        "emissions": float(f"{trial.grams_co2e:.6g}"),
+        "source": source,
+        "training_type": "fine-tuning" if _fine_tuned(subject) else "pre-training",
+    }
+    if intensity.get("zone"):
+        told["geographical_location"] = str(intensity["zone"])
+    if _hardware(run):
+        told["hardware_used"] = _hardware(run)
+    return {"co2_eq_emissions": told}
+
+
+def _quality(subject: Subject, check: Check) -> str:
+    name = METRICS.get(check.metric, check.metric)
+    rows = ["| split | examples | metric | value |", "|---|---:|---|---:|"]
+    rows.append(f"| validation (what the search optimised) | {check.examples:,} | {name} | {check.quality_exported:.4f} |")
+    for key, value in subject.trial.quality.items():
+        if key != check.metric and math.isfinite(value):
+            rows.append(f"| validation, as the trial stored it | {check.examples:,} | {METRICS.get(key, key)} | {value:.4f} |")
+    if check.quality_test is not None:
+        rows.append(f"| test (never seen by the search) | {check.test_examples:,} | {name} | {check.quality_test:.4f} |")
+    notes = (
+        [] if check.quality_test is not None else ["There was no test split: the validation figure is optimistic, the search chose by it."]
+    )
+    if check.quality_recorded is not None and abs(check.quality_recorded - check.quality_model) > 1e-6:
+        notes.append(
+            f"The trial stored {check.quality_recorded:.6f}; in float32 on the CPU the same weights give {check.quality_model:.6f} "
+            f"({check.quality_model - check.quality_recorded:+.6f})."
+        )
+    return "\n".join(rows) + ("\n\n" + " ".join(notes) if notes else "")
+
+
+def _energy(subject: Subject, run: Run | None) -> str:
+    trial = subject.trial
+    lines = []
+    if trial.train_joules is None:
+        lines.append("The energy of the training is not known: no meter could read it.")
+    else:
+        spread = "" if trial.train_u_joules is None else f" ± {trial.train_u_joules:.2g} J (random standard uncertainty)"
+        spent = f"**{trial.train_joules:.4g} J** ({trial.train_wh:.4g} Wh)"
+        lines.append(f"Training this model from scratch took {spent}{spread}; {_KNOWN[trial.energy_quality]}.")
+    if trial.components:
+        lines.append("\n| component | energy | quality | meter |\n|---|---:|---|---|")
+        for name, part in trial.components.items():
+            lines.append(f"| {name} | {'not known' if part.joules is None else f'{part.joules:.4g} J'} | {part.quality} | {part.source} |")
+        lines.append("")
+    if trial.grams_co2e is not None:
+        lines.append(f"Carbon: {trial.grams_co2e:.4g} gCO2e, the energy times the intensity of the grid.")
+    else:
+        lines.append("Carbon: not known, because the place was not given (`--zone`).")
+    if trial.inference_joules_per_1000 is not None:
+        spread = "" if trial.inference_u_joules_per_1000 is None else f" ± {trial.inference_u_joules_per_1000:.2g} J"
+        lines.append(f"1,000 predictions of the trained model took {trial.inference_joules_per_1000:.4g} J{spread}.")
+    if run is not None and run.bill.total_joules is not None:
+        lines.append(
+            f"The whole search spent {run.bill.total_joules / 3600:.4g} Wh on {len(run.trials)} trials, failed ones and overhead included."
+        )
+    if _hardware(run):
+        lines.append(f"Hardware: {_hardware(run)}.")
+    return "\n".join(lines)
+
+
+def _use(subject: Subject, snippet: str) -> str:
+    task, shape = subject.task, ", ".join(str(side) for side in subject.input_shape)
+    output = subject.output_name
+    after = ""
+    if task.kind == "classification":
+        after = f'\nclasses = json.load(open("classes.json"))\nprint([classes[i] for i in {output}.argmax(axis=1)])\n'
+    elif task.kind == "multilabel":
+        border = 0 if subject.is_torch else 0.5
+        rows = f"[[classes[i] for i in row.nonzero()[0]] for row in {output} > {border}]"
+        after = f'\nclasses = json.load(open("classes.json"))\nprint({rows})\n'
+    elif task.target_scale is not None:
+        mean, deviation = task.target_scale
+        after = f"\nprint({output}.reshape(-1) * {deviation!r} + {mean!r})  # in the unit of the data\n"
+    start = "import json\n\n" if "json." in after else ""
+    return (
+        f"The input is float32 `(n, {shape})`, prepared as `preprocessing.json` says. In this folder:\n\n"
+        f"```python\n{start}import numpy as np\n"
+        f'\ninputs = np.zeros((1, {shape}), dtype="float32")  # put your prepared examples here\n\n{snippet}{after}```'
+    )
+
+
+def _origin(subject: Subject, run: Run | None, seed: int) -> str:
+    lines = [f"- study `{subject.study}`, trial {subject.trial.number}, seed {seed}"]
+    session = _session(run)
+    if session.get("command"):
+        lines.append(f"- command: `{session['command']}`")
+    versions = session.get("versions") or {}
+    if versions:
+        lines.append("- versions: " + ", ".join(f"{name} {version}" for name, version in versions.items()))
+    lines.append("- parameters: " + ", ".join(f"{name} = {value}" for name, value in sorted(subject.trial.params.items())))
+    lines.append("- architecture and recipe in full: `config.json`")
+    return "\n".join(lines)
+
+
+def _facts(run: Run | None) -> Mapping[str, Any]:
+    return run.facts if run is not None else {}
+
+
+def _session(run: Run | None) -> Mapping[str, Any]:
+    sessions = _facts(run).get("sessions") or [{}]
+    found: Mapping[str, Any] = sessions[0]
+    return found
+
+
+def _hardware(run: Run | None) -> str:
+    """Names of the processors, as far as the run knows them."""
+    known = _session(run).get("hardware") or {}
+    if isinstance(known, str):
+        return known
+    return ", ".join(dict.fromkeys(_names(known)))
+
+
+def _names(value: Any, key: str = "") -> list[str]:
+    if isinstance(value, Mapping):
+        return [name for inner, part in value.items() for name in _names(part, str(inner))]
+    if isinstance(value, list | tuple):
+        return [name for part in value for name in _names(part, key)]
+    wanted = ("cpu", "gpu", "name", "model", "model_name", "cpu_model", "gpu_name")
+    return [value] if isinstance(value, str) and value and key in wanted else []
+
+
+def _fine_tuned(subject: Subject) -> bool:
+    return str(subject.candidate.architecture.get("weights", "none")) != "none" or bool(subject.candidate.architecture.get("pretrained"))
+
+
+def _joined(data: Mapping[str, Any], *keys: str) -> str:
+    return ", ".join(str(data[key]) for key in keys if data.get(key) is not None)

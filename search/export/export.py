@@ -1,0 +1,156 @@
+"""From a trial to files that somebody else can use: rebuild, write, check, and only then keep."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from ..runs import Run
+from ..study import Study
+from ..training.task import Task
+from ..trial import Trial
+from .card import model_card
+from .folder import CONFIG, move_in, staging, write_json
+from .parity import Check, compare
+from .subject import Exporter, ExportFailed, Subject, rebuild
+from .to_onnx import Onnx
+from .to_pt2 import Pt2
+from .to_safetensors import Safetensors
+from .to_skops import Skops
+
+FORMATS: Mapping[str, Exporter] = {exporter.name: exporter for exporter in (Onnx(), Pt2(), Safetensors(), Skops())}
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export wrote.
+
+    Attributes:
+        path: The folder.
+        files: Names of the files in it, sorted.
+        file: Name of the model's file among them.
+        check: The comparison with the model, which it passed.
+    """
+
+    path: Path
+    files: tuple[str, ...]
+    file: str
+    check: Check
+
+    def summary(self) -> str:
+        """Say in a few lines what lies where and how it was checked."""
+        check = self.check
+        test = "" if check.quality_test is None else f"; test {check.metric} {check.quality_test:.4f} on {check.test_examples:,} examples"
+        return (
+            f"{self.path / self.file}\n"
+            f"checked on {check.examples:,} validation examples: outputs within {check.max_abs_difference:.1e}, "
+            f"{check.metric} {check.quality_exported:.4f} as the model{test}\n"
+            f"beside it: {', '.join(name for name in self.files if name != self.file)}"
+        )
+
+
+def export(
+    trial: Trial,
+    *,
+    study: Study,
+    task: Task,
+    weights: Path,
+    to: str | Exporter,
+    out: str | Path,
+    run: Run | None = None,
+) -> Exported:
+    """Write the model of a trial in a format, after checking the file against the model on all validation data.
+
+    Everything is written into a folder aside and moved to ``out`` when the check has passed; a failure leaves ``out`` as it was.
+
+    Args:
+        trial: A complete trial whose weights were kept.
+        study: Its study; the space builds the model again from the stored parameters alone.
+        task: The data of the study.
+        weights: File of the trained weights.
+        to: ``onnx``, ``pt2``, ``safetensors``, ``skops``, or an exporter of your own.
+        out: Folder to write to: new, empty, or an earlier export, which is replaced.
+        run: The run that the trial is from; tells the card of hardware, place, command and the bill.
+
+    Returns:
+        Where the files are, and the check that they passed.
+
+    Raises:
+        ValueError: If the format is unknown, ``out`` cannot be used, or the trial is not complete.
+        ExportFailed: If the model cannot be written in this format, or the file does not answer as the model does.
+    """
+    exporter = pick_format(to) if isinstance(to, str) else to
+    out = Path(out)
+    with staging(out) as stage:
+        subject = rebuild(trial, study=study, task=task, weights=weights)
+        write_json(stage / CONFIG, describe(subject, exporter, run))
+        file = exporter.write(subject, stage)
+        check = compare(subject, exporter.load(subject, stage))
+        if check.fault is not None:
+            raise ExportFailed(
+                f"the exported {exporter.name} file is not the model: {check.fault}. Nothing was written; use another format"
+            )
+        write_json(stage / "preprocessing.json", _preprocessing(subject))
+        write_json(stage / "classes.json", list(task.classes))
+        snippet = exporter.snippet(subject, stage)
+        card = model_card(subject, check, to=exporter.name, file=file, snippet=snippet, run=run, seed=study.seed)
+        (stage / "README.md").write_text(card, encoding="utf-8")
+        names = sorted({*(found.name for found in stage.iterdir()), CONFIG})
+        config = describe(subject, exporter, run)
+        config["joulefront"] |= {"file": file, "files": names}
+        write_json(stage / CONFIG, {**config, "check": _finite(asdict(check))})
+        return Exported(out, move_in(stage, out), file, check)
+
+
+def pick_format(name: str) -> Exporter:
+    """Return the exporter of a format.
+
+    Raises:
+        ValueError: If there is none; the message lists those that there are.
+    """
+    if name not in FORMATS:
+        raise ValueError(f"--to must be one of {', '.join(FORMATS)}, got {name!r}")
+    return FORMATS[name]
+
+
+def describe(subject: Subject, exporter: Exporter, run: Run | None) -> dict[str, Any]:
+    """Everything that is needed to build the model again, as JSON."""
+    try:
+        ours = version("joulefront")
+    except PackageNotFoundError:
+        ours = None
+    task, trial = subject.task, subject.trial
+    return {
+        "joulefront": {"version": ours, "format": exporter.name, "files": []},
+        "study": subject.study,
+        "origin": None if run is None else run.facts.get("origin"),
+        "trial": trial.number,
+        "epochs": trial.epochs,
+        "params": dict(trial.params),
+        "space": subject.space.name,
+        **subject.candidate.to_json(),
+        "task": {"name": task.name, "kind": task.kind, "outputs": task.outputs, "metric": task.metric},
+        "input": {"name": "inputs", "shape": ["batch", *subject.input_shape], "dtype": "float32"},
+        "output": {"name": subject.output_name, "classes": len(task.classes) or None},
+    }
+
+
+def _preprocessing(subject: Subject) -> dict[str, Any]:
+    task = subject.task
+    return {
+        **task.preprocessing,
+        "input_shape": list(subject.input_shape),
+        "dtype": "float32",
+        **({"target_mean": task.target_scale[0], "target_std": task.target_scale[1]} if task.target_scale is not None else {}),
+    }
+
+
+def _finite(data: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in data.items()}
+
+
+__all__ = ["FORMATS", "Exported", "describe", "export", "pick_format"]
