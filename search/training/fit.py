@@ -71,8 +71,8 @@ def fit(
         go_on: Asked after every epoch; False ends the training there and the model is measured as it is.
 
     Returns:
-        The model with the weights that were measured, its validation quality and what is needed to go on. With ``recipe.patience`` it is the model
-        of the last epoch, not of the best: a point of the search says what that many epochs give.
+        The model with the weights that were measured, its validation quality and what is needed to go on. With ``recipe.patience`` it is
+        the model of the last epoch, not of the best: a point of the search says what that many epochs give.
 
     Raises:
         TrainingFailed: If the loss or an output is not finite.

@@ -96,7 +96,7 @@ def area_under_curve(scores: np.ndarray, positive: np.ndarray) -> float | None:
     negatives = len(positive) - positives
     if positives == 0 or negatives == 0:
         return None
-    values, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
     ranks = np.cumsum(counts) - (counts - 1) / 2.0
     return float((ranks[inverse.reshape(-1)][positive].sum() - positives * (positives + 1) / 2.0) / (positives * negatives))
 

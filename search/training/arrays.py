@@ -1,0 +1,215 @@
+"""Tasks from NumPy arrays, scikit-learn's sets, and a user's own PyTorch dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from .memory_data import MemoryData
+from .split import split_indices
+from .stream_data import StreamData
+from .targets import Targets, encode, target_scale
+from .task import Kind, Task
+
+Pair = tuple[Any, Any]
+
+
+def arrays(
+    inputs: Any,
+    targets: Any,
+    *,
+    name: str = "arrays",
+    kind: Kind | None = None,
+    classes: Sequence[str] | None = None,
+    validation: Pair | None = None,
+    test: Pair | None = None,
+    validation_share: float = 0.15,
+    test_share: float = 0.15,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+) -> Task:
+    """Make a task of arrays; splits that are not given are dealt out of the examples, stratified and seeded.
+
+    Args:
+        inputs: ``(n, features)`` numbers, or images ``(n, h, w)``, ``(n, c, h, w)`` or ``(n, h, w, c)``; uint8 images stay uint8.
+        targets: ``(n,)`` numbers or text, or ``(n, k)`` labels.
+        name: Name of the task.
+        kind: Kind of the task; None to infer it from the targets.
+        classes: Names of the classes or labels.
+        validation: Own validation split ``(inputs, targets)``.
+        test: Own test split ``(inputs, targets)``.
+        validation_share: Share of the examples for a validation split that is not given.
+        test_share: Share for a test split that is not given; 0 for none.
+        seed: Draws the splits.
+        device: Where the tensors live at first.
+
+    Raises:
+        ValueError: If shapes, lengths or values do not fit.
+    """
+    pairs = [(inputs, targets), *(pair for pair in (validation, test) if pair is not None)]
+    examples = [_inputs(pair[0]) for pair in pairs]
+    lengths = [len(part) for part in examples]
+    wanted = [np.asarray(pair[1]) for pair in pairs]
+    for given, label in zip(examples, wanted, strict=True):
+        if len(given) != len(label):
+            raise ValueError(f"inputs and targets must have the same length, got {len(given)} and {len(label)}")
+        if given.shape[1:] != examples[0].shape[1:]:
+            raise ValueError(f"all splits must have examples of one shape, got {examples[0].shape[1:]} and {given.shape[1:]}")
+    # All splits are encoded together, so that a class has one number everywhere.
+    encoded = encode(np.concatenate(wanted), kind=kind, classes=classes, name="targets")
+    everything = np.concatenate(examples)
+    own = np.split(np.arange(len(everything)), np.cumsum(lengths)[:-1])
+    rows = iter(own[1:])
+    train, made_validation, made_test = split_indices(
+        encoded.values[: lengths[0]] if encoded.values.ndim == 1 else np.zeros(lengths[0]),
+        validation_share=0 if validation is not None else validation_share,
+        test_share=0 if test is not None else test_share,
+        seed=seed,
+        stratified=encoded.kind in ("classification", "anomaly"),
+    )
+    parts = (train, made_validation if validation is None else next(rows), made_test if test is None else next(rows))
+    return task_of_arrays(name, everything, encoded, parts, device=device)
+
+
+def task_of_arrays(
+    name: str,
+    inputs: np.ndarray,
+    targets: Targets,
+    parts: tuple[np.ndarray, np.ndarray, np.ndarray],
+    *,
+    device: str | torch.device = "cpu",
+) -> Task:
+    """Put arrays into a task, normalised by the training split.
+
+    Args:
+        name: Name of the task.
+        inputs: ``(n, features)`` or ``(n, c, h, w)``.
+        targets: Their targets.
+        parts: Indices of the training, validation and test split; an empty test split becomes None.
+        device: Where the tensors live at first.
+    """
+    mean, deviation = channel_statistics(inputs[parts[0]])
+    scale = target_scale(targets.values[parts[0]]) if targets.kind == "regression" else None
+    values = targets.values if scale is None else ((targets.values - scale[0]) / scale[1]).astype(np.float32)
+    made = [
+        MemoryData(
+            torch.from_numpy(np.ascontiguousarray(inputs[part])).to(device),
+            torch.from_numpy(values[part]).to(device),
+            mean=mean,
+            deviation=deviation,
+        )
+        for part in parts
+    ]
+    image = inputs.ndim == 4
+    preprocessing: dict[str, Any] = {
+        "kind": "image" if image else "features",
+        "scale": 1 / 255 if inputs.dtype == np.uint8 else 1.0,
+        "mean": mean,
+        "std": deviation,
+    }
+    if image:
+        preprocessing |= dict(zip(("channels", "height", "width"), inputs.shape[1:], strict=True))
+    shape = tuple(int(side) for side in inputs.shape[1:])
+    test = made[2] if len(made[2]) else None
+    return Task(name, targets.kind, made[0], made[1], test, shape, targets.classes, preprocessing, scale)
+
+
+def sklearn_set(bunch: Any, *, name: str = "sklearn", images: bool | None = None, **options: Any) -> Task:
+    """Make a task of what ``sklearn.datasets.load_*`` or ``fetch_*`` return.
+
+    Args:
+        bunch: The loaded set.
+        name: Name of the task.
+        images: Whether to take ``bunch.images`` (digits, faces) in place of the flat ``bunch.data``; None: where there are any.
+        options: Passed on to ``arrays``.
+    """
+    images = "images" in bunch if images is None else images
+    inputs = np.asarray(bunch["images"] if images else bunch["data"])
+    if images and inputs.dtype.kind == "f":
+        # Grey levels are stored as a byte each: digits has 0..16, the faces have 0..1.
+        inputs = np.round(inputs * (255 / max(float(inputs.max()), 1e-12))).astype(np.uint8)
+    names = bunch.get("target_names")
+    if names is not None and np.asarray(bunch["target"]).dtype.kind in "iu" and "classes" not in options:
+        options["classes"] = [str(entry) for entry in names] if not isinstance(names, str) else None
+    return arrays(inputs, bunch["target"], name=name, **options)
+
+
+def dataset(
+    train: torch.utils.data.Dataset[Any],
+    validation: torch.utils.data.Dataset[Any],
+    test: torch.utils.data.Dataset[Any] | None = None,
+    *,
+    name: str = "dataset",
+    kind: Kind = "classification",
+    classes: Sequence[str] | None = None,
+    workers: int = 0,
+) -> Task:
+    """Make a task of own PyTorch datasets, read anew in every epoch so that their random transforms keep working.
+
+    Args:
+        train: Training split; items are ``(input tensor, target)``, uint8 inputs are divided by 255, floats taken as they are.
+        validation: Validation split.
+        test: Test split, or None.
+        name: Name of the task.
+        kind: Kind of the task; targets as in ``Task``.
+        classes: Class names; None to read ``train.classes`` or to number the targets that occur in ``train``.
+        workers: Processes that read ahead.
+
+    Raises:
+        ValueError: If an item is not a tensor with a target.
+    """
+    length = len(train)  # type: ignore[arg-type]
+    item = train[0] if length else None
+    if not isinstance(item, (tuple, list)) or len(item) != 2 or not isinstance(item[0], torch.Tensor):
+        shown = type(item).__name__ if not isinstance(item, (tuple, list)) else [type(part).__name__ for part in item]
+        raise ValueError(f"items of train must be (tensor, target), got {shown}; add torchvision's ToTensor or pil_to_tensor as transform")
+    if classes is None and kind != "regression":
+        classes = getattr(train, "classes", None) or _numbered(train, kind)
+    preprocessing = {"kind": "own", "scale": 1 / 255 if item[0].dtype == torch.uint8 else 1.0, "mean": None, "std": None}
+    read_train, read_validation = (StreamData(part, kind=kind, workers=workers) for part in (train, validation))
+    read_test = None if test is None else StreamData(test, kind=kind, workers=workers)
+    shape = tuple(item[0].shape)
+    return Task(name, kind, read_train, read_validation, read_test, shape, tuple(map(str, classes or ())), preprocessing)
+
+
+def channel_statistics(inputs: np.ndarray) -> tuple[list[float], list[float]]:
+    """Return mean and standard deviation of each channel or feature (1 where it does not vary), uint8 scaled to [0, 1]."""
+    axes = (0, *range(2, inputs.ndim))
+    scale = 255.0 if inputs.dtype == np.uint8 else 1.0
+    count = inputs.size / inputs.shape[1]
+    mean = inputs.sum(axis=axes, dtype=np.float64) / count / scale
+    # In slices: the float64 copy of a whole image set would be eight times the set.
+    square = np.zeros(inputs.shape[1])
+    for first in range(0, len(inputs), 1024):
+        part = inputs[first : first + 1024].astype(np.float64) / scale
+        square += ((part - mean.reshape(1, -1, *[1] * (inputs.ndim - 2))) ** 2).sum(axis=axes)
+    deviation = np.sqrt(square / count)
+    return mean.tolist(), np.where(deviation > 1e-8, deviation, 1.0).tolist()
+
+
+def _numbered(train: Any, kind: Kind) -> list[str]:
+    targets = getattr(train, "targets", None)
+    values = np.asarray([item[1] for item in train] if targets is None else targets)
+    return [str(k) for k in range(values.shape[1] if kind == "multilabel" else int(values.max()) + 1)]
+
+
+def _inputs(inputs: Any) -> np.ndarray:
+    array = np.asarray(inputs)
+    if array.ndim == 3:
+        array = array[:, None]
+    elif array.ndim == 4 and array.shape[-1] in (1, 3, 4) and array.shape[1] not in (1, 3, 4):
+        array = np.moveaxis(array, -1, 1)
+    if array.ndim not in (2, 4) or array.dtype.kind not in "biuf":
+        raise ValueError(
+            f"inputs must be numbers of shape (n, features), (n, h, w), (n, c, h, w) or (n, h, w, c), got {array.dtype} {array.shape}; "
+            "columns of text belong into table()"
+        )
+    if array.dtype == np.uint8 and array.ndim == 4:
+        return array
+    array = array.astype(np.float32)
+    if not np.isfinite(array).all():
+        raise ValueError("inputs have values that are missing or infinite; fill them, or use table(), which does")
+    return array
