@@ -83,7 +83,7 @@ def plain_scores(sklearn: Any, X: np.ndarray) -> np.ndarray:
         powers = np.exp(decision - decision.max(axis=1, keepdims=True))
         return np.asarray(powers / powers.sum(axis=1, keepdims=True))
     if hasattr(sklearn, "classes_"):
-        return (np.asarray(sklearn.predict(X))[:, None] == np.asarray(sklearn.classes_)[None, :]).astype(np.float64)
+        return np.asarray(np.asarray(sklearn.predict(X))[:, None] == np.asarray(sklearn.classes_)[None, :], dtype=np.float64)
     return np.asarray(sklearn.predict(X), dtype=np.float64)
 
 

@@ -115,7 +115,9 @@ def _fit(
     try:
         with phases("setup", 0):
             torch.manual_seed(epoch_seed(seed, 0))
-            model.to(device, memory_format=torch.channels_last if recipe.channels_last else torch.preserve_format).train()
+            model.to(device).train()
+            if recipe.channels_last:
+                model.to(memory_format=torch.channels_last)
             if start is not None:
                 model.load_state_dict(start["weights"])
             parameters = trainable(model)
@@ -162,7 +164,7 @@ def _fit(
                         for tactic in tactics:
                             penalty = tactic.penalty()
                             loss = loss if penalty is None else loss + penalty
-                        scaler.scale(loss * (len(part) / len(inputs))).backward()
+                        torch.autograd.backward(scaler.scale(loss * (len(part) / len(inputs))))
                         total += loss.detach() * len(part)
                     scaler.step(optimizer)
                     scaler.update()

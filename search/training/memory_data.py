@@ -66,8 +66,8 @@ class MemoryData:
             return
         generator = torch.Generator().manual_seed(seed)
         order = torch.randperm(len(self), generator=generator)
-        for indices in order.split(batch_size):
-            chosen = indices.to(self.inputs.device, non_blocking=True)
+        for first in range(0, len(self), batch_size):
+            chosen = order[first : first + batch_size].to(self.inputs.device, non_blocking=True)
             images = augmented(self.inputs.index_select(0, chosen), augment, generator)
             yield resized(normalised(images, self._mean, self._deviation), resolution), self.targets.index_select(0, chosen)
 
