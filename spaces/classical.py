@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..search.space import Candidate, Suggest
 from ..search.training.recipe import Recipe
-from ..search.training.task import Task
+from ..search.training.task import Kind, Task
 from .ranges import Floats, Ints, Options, number, one_of, whole
 
 if TYPE_CHECKING:
@@ -16,6 +16,15 @@ if TYPE_CHECKING:
 
 SUPERVISED = ("linear", "decision_tree", "random_forest", "extra_trees", "gradient_boosting", "k_neighbours")
 DETECTORS = ("isolation_forest", "local_outlier_factor", "one_class_svm")
+#: Estimators that learn one target at a time.
+SINGLE = ("linear", "gradient_boosting")
+
+
+def serving(kind: Kind) -> tuple[str, ...]:
+    """Return the estimators for a kind of task; anomalies with labels can be learnt by the supervised ones, too."""
+    if kind == "multilabel":
+        return tuple(name for name in SUPERVISED if name not in SINGLE)
+    return (*SUPERVISED, *DETECTORS) if kind == "anomaly" else SUPERVISED
 
 
 @dataclass(frozen=True)
@@ -31,7 +40,8 @@ class Classical:
       it, a ninth from a ninth ...; each step is fitted anew, and all steps together cost at most 1.5 fits on all data.
 
     Attributes:
-        estimators: Names out of ``SUPERVISED`` and ``DETECTORS``.
+        kind: Kind of the task: which estimators can compete when ``estimators`` is None, see ``serving``.
+        estimators: Names out of ``SUPERVISED`` and ``DETECTORS``, or None for all that serve the kind.
         regularisation: C of logistic regression; the elastic net's alpha is 0.001 / C.
         depths: Largest depth of a tree.
         leaves: Fewest examples in a leaf.
@@ -47,7 +57,8 @@ class Classical:
         name: Name of the family.
     """
 
-    estimators: Options[str] = SUPERVISED
+    kind: Kind = "classification"
+    estimators: Options[str] | None = None
     regularisation: Floats = (1e-3, 1e3)
     depths: Ints = (2, 24)
     leaves: Ints = (1, 32)
@@ -68,7 +79,7 @@ class Classical:
         Raises:
             ValueError: If the name of an estimator is unknown.
         """
-        estimator = one_of(trial, "estimator", self.estimators)
+        estimator = one_of(trial, "estimator", serving(self.kind) if self.estimators is None else self.estimators)
         architecture = {"family": self.name, "estimator": estimator, **self._settings(trial, estimator)}
         return Candidate(architecture, Recipe(threads=one_of(trial, "threads", self.threads)))
 

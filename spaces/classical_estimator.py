@@ -111,10 +111,10 @@ class FidelityEstimator:
 
         It grows in threes and not with every epoch, because every step is a new fit: 1 + 1/3 + 1/9 + ... is 1.5.
         """
-        share = 1.0
-        while epochs < self.full_epochs * share:
-            share /= 3.0
-        return share
+        parts = 1
+        while epochs * parts < self.full_epochs:
+            parts *= 3
+        return 1.0 / parts
 
     def _share(self, X: np.ndarray, y: np.ndarray, epochs: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the first rows of a shuffled order, so that a larger share holds the smaller one."""

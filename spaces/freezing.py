@@ -71,5 +71,5 @@ def check_forward(model: nn.Module, name: str, shape: tuple[int, int, int]) -> N
 
 def too_small(name: str, shape: tuple[int, int, int], error: Exception) -> ValueError:
     """Return the error for a network that cannot take images of this shape."""
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     return ValueError(f"{name} cannot take images of {shape[1]} x {shape[2]} pixels ({reason}); set a larger recipe.resolution")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from ..search.space import Candidate, Suggest
@@ -79,7 +80,7 @@ class TimmZoo:
         """
         parts = candidate.architecture
         shape = image_shape(candidate, task)
-        model = create(parts["model"], shape, task.outputs, weights=parts["weights"], drop_path=parts["drop_path"])
+        model: nn.Module = create(parts["model"], shape, task.outputs, weights=parts["weights"], drop_path=parts["drop_path"])
         if min(shape[1:]) < _SMALL_SIDE:
             check_forward(model, parts["model"], shape)
         freeze_parameters(model, frozen_names(stages(model), _head_names(model), parts["freeze"]))
@@ -111,7 +112,7 @@ def expand(patterns: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def create(name: str, shape: tuple[int, int, int], outputs: int, *, weights: str = "none", drop_path: float = 0.0) -> nn.Module:
+def create(name: str, shape: tuple[int, int, int], outputs: int, *, weights: str = "none", drop_path: float = 0.0) -> Any:
     """Create a model of timm; see ``TimmZoo`` for the arguments and ``TimmZoo.build`` for the errors."""
     import timm
 
@@ -121,29 +122,60 @@ def create(name: str, shape: tuple[int, int, int], outputs: int, *, weights: str
         options["img_size"] = shape[1:]
     if drop_path > 0:
         options["drop_path_rate"] = drop_path
+    if weights == "none":
+        return _create(name, shape, options)
     if weights == "hub":
-        options["pretrained"] = True
-    elif weights != "none":
-        path = Path(weights).expanduser()
-        if not path.is_file():
-            raise FileNotFoundError(f"weights={weights!r}: there is no such file; give a .safetensors or .pth file, 'hub' or 'none'")
-        options |= {"pretrained": True, "pretrained_cfg_overlay": {"file": str(path)}}
-    try:
-        model: nn.Module = timm.create_model(name, **options)
-    except TypeError as error:
-        if drop_path > 0 and "drop_path_rate" in str(error):
-            raise ValueError(f"{name} has no stochastic depth, got drop_path={drop_path}; set drop_paths=0") from error
-        raise
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        if weights == "hub":
+        try:
+            return _create(name, shape, {**options, "pretrained": True})
+        except Exception as error:  # the hub's client raises a dozen kinds
             raise ConnectionError(
-                f"weights='hub': cannot fetch {name} from the Hugging Face hub ({reason}); use weights='none' or a local file"
+                f"weights='hub': cannot fetch {name} from the Hugging Face hub ({_line(error)}); use weights='none' or a local file"
             ) from error
-        if weights != "none":
-            raise ValueError(f"weights={weights!r} do not fit {name} ({reason}); give weights of this model, or 'none'") from error
-        raise too_small(name, shape, error) from error
+    path = Path(weights).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"weights={weights!r}: there is no such file; give a .safetensors or .pth file, 'hub' or 'none'")
+    random = torch.get_rng_state()
+    plain = _create(name, shape, options)
+    torch.set_rng_state(random)
+    try:
+        model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"file": str(path)}, **options)
+        _check_loaded(model, plain)
+    except Exception as error:  # unreadable files, other keys, other shapes
+        raise ValueError(f"weights={weights!r} do not fit {name} ({_line(error)}); give weights of this model, or 'none'") from error
     return model
+
+
+def _create(name: str, shape: tuple[int, int, int], options: dict[str, Any]) -> Any:
+    """Create a model and turn timm's errors for sizes and stochastic depth into ours."""
+    import timm
+
+    try:
+        return timm.create_model(name, **options)
+    except (TypeError, RuntimeError, AssertionError, ZeroDivisionError, ValueError) as error:
+        if "drop_path_rate" in str(error):
+            raise ValueError(f"{name} has no stochastic depth, got drop_path={options['drop_path_rate']}; set drop_paths=0") from error
+        if options.get("pretrained"):
+            raise
+        raise too_small(name, shape, error) from error
+
+
+def _check_loaded(model: Any, plain: Any) -> None:
+    """Refuse a file that left a matrix of the backbone as random as it was: timm only logs keys that do not fit."""
+    head = _head_names(model)
+    untouched = [
+        name
+        for (name, value), before in zip(model.named_parameters(), plain.parameters(), strict=True)
+        if value.ndim > 1 and name not in head and torch.equal(value, before)
+    ]
+    if untouched:
+        raise ValueError(
+            f"it has no weights for {', '.join(untouched[:3])}" + (f" and {len(untouched) - 3} more" if len(untouched) > 3 else "")
+        )
+
+
+def _line(error: Exception) -> str:
+    """Return the first line of an error's text."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def stages(model: Any) -> list[list[str]]:

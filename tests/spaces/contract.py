@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -147,6 +151,19 @@ def check_estimator(space: Space, candidate: Candidate, params: dict[str, Any], 
     if task.kind in ("classification", "multilabel", "anomaly"):
         assert scores[0].min() >= 0
         assert scores[0].max() <= 1
+
+
+def load(folder: Path, name: str, source: str) -> ModuleType:
+    """Write a file and import it, as a user's own would be."""
+    path = folder / f"{name}.py"
+    path.write_text(source)
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
 
 
 def check(space: Space, task: Task, count: int = 3, *, cost: bool = True) -> None:

@@ -1,0 +1,127 @@
+import pytest
+import torch
+
+from joulefront.search.space import Stored
+from joulefront.spaces.recipes import FIXED
+from joulefront.spaces.timm_zoo import TimmZoo, create, expand, stages
+
+
+def built(contract, model="test_resnet", shape=(3, 32, 32), **fields):
+    space = TimmZoo((model,), recipe=FIXED, **fields)
+    return contract.build(space, space.sample(Stored({})), contract.make_task(shape))
+
+
+def test_patterns_are_expanded_and_each_model_comes_once():
+    names = expand(("mobilenetv3_small_*", "mobilenetv3_small_050", "resnet18.a1_in1k"))
+    assert names[:2] == ("mobilenetv3_small_050", "mobilenetv3_small_075")
+    assert names[-1] == "resnet18.a1_in1k"
+    assert len(set(names)) == len(names)
+
+
+def test_an_unknown_model_is_answered_with_similar_names():
+    with pytest.raises(ValueError, match=r"no model 'resnet19'.*resnet1"):
+        expand(("resnet19",))
+
+
+def test_grey_images_and_the_number_of_classes_are_taken_over(contract):
+    assert built(contract, shape=(1, 32, 32))(torch.randn(2, 1, 32, 32)).shape == (2, 3)
+
+
+def test_a_transformer_gets_the_size_of_the_images(contract):
+    assert built(contract, "test_vit", shape=(3, 48, 48)).eval()(torch.randn(2, 3, 48, 48)).shape == (2, 3)
+
+
+def test_images_that_the_strides_shrink_to_nothing_are_refused_with_the_remedy(contract):
+    with pytest.raises(ValueError, match=r"test_convnext cannot take images of 8 x 8 pixels.*larger recipe\.resolution"):
+        built(contract, "test_convnext", shape=(3, 8, 8))
+    with pytest.raises(ValueError, match="test_vit cannot take images of 8 x 8"):
+        built(contract, "test_vit", shape=(3, 8, 8))
+
+
+def test_stochastic_depth_is_set_where_the_model_knows_it(contract):
+    rates = [module.drop_prob for module in built(contract, drop_paths=0.3).modules() if type(module).__name__ == "DropPath"]
+    assert max(rates) == pytest.approx(0.3)
+    with pytest.raises(ValueError, match="vgg11 has no stochastic depth"):
+        create("vgg11", (3, 32, 32), 3, drop_path=0.1)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_weights_come_from_a_local_file_and_the_head_is_new(contract, tmp_path, suffix):
+    import timm
+    from safetensors.torch import save_file
+
+    torch.manual_seed(7)
+    source = timm.create_model("test_resnet", num_classes=1000)
+    path = tmp_path / f"weights{suffix}"
+    save_file(source.state_dict(), path) if suffix == ".safetensors" else torch.save(source.state_dict(), path)
+    model = built(contract, weights=str(path))
+    assert torch.equal(model.layer1[0].conv1.weight, source.layer1[0].conv1.weight)
+    assert model.fc.out_features == 3
+    grey = built(contract, weights=str(path), shape=(1, 32, 32))
+    assert torch.allclose(grey.conv1[0].weight, source.conv1[0].weight.sum(dim=1, keepdim=True))
+
+
+def test_a_file_that_is_missing_or_of_another_model_is_named(contract, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no such file; give a \.safetensors"):
+        built(contract, weights=str(tmp_path / "none.pth"))
+    torch.save({"a": torch.zeros(1)}, tmp_path / "other.pth")
+    with pytest.raises(ValueError, match=r"do not fit test_resnet .*conv1"):
+        built(contract, weights=str(tmp_path / "other.pth"))
+    torch.save({"conv1.0.weight": torch.zeros(7)}, tmp_path / "shape.pth")
+    with pytest.raises(ValueError, match="do not fit test_resnet"):
+        built(contract, weights=str(tmp_path / "shape.pth"))
+
+
+def test_the_hub_off_line_is_one_clear_line(contract, monkeypatch, tmp_path):
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(
+        ConnectionError, match=r"cannot fetch test_resnet from the Hugging Face hub.*weights='none' or a local file"
+    ) as error:
+        built(contract, weights="hub")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("freeze", "trained"),
+    [("none", 6), (0, 6), (1, 5), (3, 3), ("backbone", 1), (99, 1)],
+)
+def test_freezing_goes_from_the_stem_up_to_a_stage(contract, freeze, trained):
+    model = built(contract, freeze=freeze)
+    plain = stages(built(contract))
+    left = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert [bool(left & set(group)) for group in plain] == [False] * (6 - trained) + [True] * trained
+
+
+def test_a_frozen_backbone_does_not_move_and_costs_no_backward_pass(contract):
+    torch.manual_seed(0)
+    model = built(contract, freeze="backbone").train()
+    x = torch.randn(8, 3, 32, 32)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    features = model.forward_features(x)
+    assert not features.requires_grad
+    optimizer = torch.optim.SGD([parameter for parameter in model.parameters() if parameter.requires_grad], lr=0.1)
+    model(x).square().sum().backward()
+    optimizer.step()
+    moved = {name for name, value in model.state_dict().items() if not torch.equal(before[name], value)}
+    assert moved == {"fc.weight", "fc.bias"}
+    assert torch.equal(model.forward_features(x), features), "no running statistics move either"
+
+
+def test_a_frozen_model_loads_the_weights_of_its_like(contract):
+    model = built(contract, freeze=3)
+    again = built(contract, freeze=3)
+    again.load_state_dict(model.state_dict())
+
+
+@pytest.mark.parametrize("freeze", ["half", -1, True])
+def test_a_wrong_freezing_depth_is_named(contract, freeze):
+    with pytest.raises(ValueError, match="freeze must be"):
+        built(contract, freeze=freeze)
+
+
+def test_depth_of_freezing_and_weights_can_be_searched(contract):
+    space = TimmZoo(("test_resnet", "test_vit"), freeze=("none", "backbone", 2), drop_paths=(0.0, 0.2))
+    contract.check(space, contract.make_task((3, 32, 32)), 4)
