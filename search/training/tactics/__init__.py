@@ -1,1 +1,1 @@
-"""Placeholder while the house is built."""
+"""Searchable training tactics, all off unless a recipe names them."""

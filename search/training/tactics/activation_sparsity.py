@@ -1,0 +1,134 @@
+"""A smooth penalty on the number of non-zero activations, for hardware that skips zeros at inference."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from .asic import evaluating, modelled_energy
+from .tactic import NoOp
+
+#: Modules whose outputs hold exact zeros.
+RECTIFIERS = (nn.ReLU, nn.ReLU6, nn.Threshold)
+
+
+class ActivationSparsity(NoOp):
+    """Adds ``weight`` times the smooth share of non-zero outputs of the rectifiers to the loss.
+
+    An ordinary CPU or GPU computes with zeros as with other numbers: nothing is saved there, and the penalty itself costs energy, which
+    the trial's own bill shows. What a zero-skipping accelerator would gain is modelled in columns named ``modelled_*``. A model without
+    rectifier modules (or with ``relu`` called as a function) is trained as usual and says so by ``activation_sparsity_layers`` = 0.
+
+    Source: Lazzaro et al., EAT, arXiv 2307.00368.
+    """
+
+    def __init__(self, *, weight: float = 0.1, sigma: float = 1e-4) -> None:
+        """Choose the strength and the sharpness.
+
+        Args:
+            weight: Factor of the penalty (the paper's lambda); 0 adds nothing and still fills the columns.
+            sigma: Squared activations far above it count as non-zero.
+
+        Raises:
+            ValueError: If a setting is outside its rule.
+        """
+        if not weight >= 0:
+            raise ValueError(
+                f"activation_sparsity.weight must be >= 0, got {weight!r}; it is a penalty, a reward would fill the activations"
+            )
+        if not sigma > 0:
+            raise ValueError(f"activation_sparsity.sigma must be > 0, got {sigma!r}; 1e-4 is the usual value")
+        self.weight, self.sigma = weight, sigma
+        self._model: nn.Module | None = None
+        self._handles: list[Any] = []
+        self._terms: list[torch.Tensor] = []
+        self._sample: list[torch.Tensor] = []
+
+    def attach(self, model: nn.Module) -> None:
+        """Hook the rectifiers, and the model itself to keep one batch for the columns."""
+        self._model = model
+        terms, sample, sigma = self._terms, self._sample, self.sigma
+
+        # plain functions, not methods: a deep copy of the model (for averaging) then copies the hook and not this tactic with its tensors
+        def collect(module: nn.Module, arguments: Any, output: torch.Tensor) -> None:
+            if module.training and torch.is_grad_enabled():
+                terms.append(smooth_l0(output, sigma))
+
+        def remember(module: nn.Module, arguments: tuple[Any, ...]) -> None:
+            if module.training and not sample and isinstance(arguments[0], torch.Tensor):
+                sample.append(arguments[0].detach())
+
+        rectifiers = _rectifiers(model)
+        if self.weight > 0:
+            self._handles += [module.register_forward_hook(collect) for module in rectifiers]
+        self._handles.append(model.register_forward_pre_hook(remember))
+
+    def start_epoch(self, epoch: int, epochs: int) -> None:
+        """Forget what an earlier epoch left behind."""
+        self._terms.clear()
+
+    def penalty(self) -> torch.Tensor | None:
+        """Return ``weight`` times the mean over the rectifiers that the last batch went through."""
+        if not self._terms:
+            return None
+        mean = torch.stack(self._terms).mean()
+        self._terms.clear()
+        return self.weight * mean
+
+    def detach(self) -> dict[str, float]:
+        """Remove the hooks and return the shares of the model as it is now, on the first training batch."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self._terms.clear()
+        model, sample = self._model, list(self._sample)
+        self._sample.clear()
+        self._model = None
+        if model is None:
+            return {}
+        columns: dict[str, float] = {"activation_sparsity_layers": len(_rectifiers(model))}
+        if not sample:
+            return columns
+        share = nonzero_share(model, sample[0])
+        energy = modelled_energy(model, sample[0])
+        if share is not None:
+            columns["activation_nonzero_share"] = share
+        if energy is not None:
+            columns["modelled_asic_dense_joules_per_inference"] = energy.dense_joules
+            columns["modelled_asic_sparse_joules_per_inference"] = energy.sparse_joules
+            columns["modelled_asic_energy_ratio"] = energy.ratio
+        return columns
+
+
+def smooth_l0(activations: torch.Tensor, sigma: float) -> torch.Tensor:
+    """Differentiable share of non-zero numbers, ``mean(a^2 / (a^2 + sigma))``: the exact share as ``sigma`` goes to 0.
+
+    Computed in float32, since squares of small half-precision numbers vanish.
+
+    Source: EAT, arXiv 2307.00368 (approximation of the l0 norm).
+    """
+    squares = activations.float().square()
+    return (squares / (squares + sigma)).mean()
+
+
+def nonzero_share(model: nn.Module, inputs: torch.Tensor) -> float | None:
+    """Mean over the rectifier calls of the exact share of non-zero outputs in evaluation mode; None without rectifiers."""
+    shares: list[float] = []
+
+    def count(module: nn.Module, arguments: Any, output: torch.Tensor) -> None:
+        shares.append(float(torch.count_nonzero(output)) / output.numel())
+
+    handles = [module.register_forward_hook(count) for module in _rectifiers(model)]
+    try:
+        with evaluating(model), torch.no_grad():
+            model(inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return sum(shares) / len(shares) if shares else None
+
+
+def _rectifiers(model: nn.Module) -> list[nn.Module]:
+    return [module for module in model.modules() if isinstance(module, RECTIFIERS)]

@@ -1,0 +1,94 @@
+"""Small images in the first epochs, full size later."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from .asic import evaluating
+from .tactic import NoOp
+
+
+class ProgressiveResizing(NoOp):
+    """Trains on images whose side grows linearly from ``start`` to 1 of the full side.
+
+    Evaluation is always at full size. The ramp is a number of epochs, not a share of the run, so a training can go on from its
+    checkpoint. Only models that take any image size can be trained like this; others are refused before their first step.
+
+    Source: Howard, training ImageNet in 3 hours with fast.ai (DAWNBench 2018); Tan and Le, EfficientNetV2, arXiv 2104.00298 section 4.
+    """
+
+    def __init__(self, *, start: float = 0.5, ramp_epochs: int = 4, multiple: int = 4) -> None:
+        """Choose the ramp.
+
+        Args:
+            start: Share of the full side in the first epoch, in (0, 1].
+            ramp_epochs: Number of epochs below full size; epoch ``ramp_epochs + 1`` is the first at full size.
+            multiple: Sides below the full one are rounded to a multiple of this many pixels, and are at least that.
+
+        Raises:
+            ValueError: If a setting is outside its rule.
+        """
+        if not 0 < start <= 1:
+            raise ValueError(f"progressive_resizing.start must be in (0, 1], got {start!r}; 1 is full size")
+        for name, value in (("ramp_epochs", ramp_epochs), ("multiple", multiple)):
+            if value < 1:
+                raise ValueError(f"progressive_resizing.{name} must be >= 1, got {value!r}")
+        self.start, self.ramp_epochs, self.multiple = start, ramp_epochs, multiple
+        self._model: nn.Module | None = None
+        self._checked = False
+        self._sides: list[float] = []
+
+    def attach(self, model: nn.Module) -> None:
+        """Remember the model, to check that it takes small images."""
+        self._model = model
+
+    def resolution(self, epoch: int, epochs: int, full: int) -> int | None:
+        """Side of the images in this epoch in pixels; None at full size.
+
+        Raises:
+            ValueError: If the model takes only images of ``full`` pixels.
+        """
+        side = side_at(epoch, full, start=self.start, ramp_epochs=self.ramp_epochs, multiple=self.multiple)
+        self._sides.append(side / full)
+        if side == full:
+            return None
+        if not self._checked and self._model is not None:
+            _check_takes(self._model, side)
+            self._checked = True
+        return side
+
+    def detach(self) -> dict[str, float]:
+        """Return the mean share of the full side over the epochs."""
+        sides, self._sides, self._model = self._sides, [], None
+        return {"progressive_resizing_mean_side": sum(sides) / len(sides)} if sides else {}
+
+
+def side_at(epoch: int, full: int, *, start: float, ramp_epochs: int, multiple: int) -> int:
+    """Side of the training images in epoch number ``epoch`` (from 1), in pixels.
+
+    >>> [side_at(epoch, 32, start=0.5, ramp_epochs=4, multiple=4) for epoch in range(1, 7)]
+    [16, 20, 24, 28, 32, 32]
+    """
+    share = start + (1.0 - start) * (epoch - 1) / ramp_epochs
+    if share >= 1.0:
+        return full
+    side = round(share * full / multiple) * multiple
+    return min(max(side, multiple), full)
+
+
+def _check_takes(model: nn.Module, side: int) -> None:
+    """Pass one black image of ``side`` pixels through the model."""
+    first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
+    if first is None:
+        raise ValueError(f"progressive_resizing needs a convolutional model for images, got {type(model).__name__}; drop the tactic")
+    weight = first.weight
+    image = torch.zeros(1, first.in_channels, side, side, device=weight.device, dtype=weight.dtype)
+    try:
+        with evaluating(model), torch.no_grad():
+            model(image)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise ValueError(
+            f"progressive_resizing needs a model that takes images of any size, but {type(model).__name__} fails at {side} pixels "
+            f"({error}); drop the tactic, raise progressive_resizing.start, or let the model pool globally before its head"
+        ) from error

@@ -1,0 +1,180 @@
+"""Scheduled sparse back-propagation: some epochs compute gradients from the strongest output channels only."""
+
+from __future__ import annotations
+
+import math
+from types import MethodType
+from typing import Any
+
+import torch
+from torch import nn
+
+from .sparse_gradient import SparseConvolution, SparseLinear, kept_channels
+from .tactic import NoOp
+
+SCHEDULES = ("interleave", "constant", "linear", "cosine", "bar")
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+class SparseBackprop(NoOp):
+    """Computes the backward pass of wide layers from the share ``keep`` of their output channels.
+
+    Forward passes, narrow layers, grouped and depthwise convolutions, normalisation and the optimiser stay dense. With ``interleave``
+    the backward FLOPs of the layers concerned fall to ``(1 + keep) / 2``; forward FLOPs do not fall, and FLOPs saved are not joules
+    saved: small layers gain nothing. The channels are chosen anew in every backward pass, that is in every micro-batch under gradient
+        accumulation. A dropped channel has a gradient of zero, not
+    none: Adam still moves it by its momentum and weight decay still shrinks it, as in the paper's own training.
+
+    Source: Zhong, Huang and Shi, ssProp, arXiv 2408.12561; written anew from the algorithm. Unlike there, dilation is respected and
+    grouped convolutions are left alone instead of failing.
+    """
+
+    def __init__(
+        self,
+        *,
+        keep: float = 0.2,
+        schedule: str = "interleave",
+        period: int = 10,
+        warmup: int = 1,
+        min_channels: int = 64,
+        linear: bool = False,
+        dense_input_gradient: bool = False,
+    ) -> None:
+        """Choose what is dropped and when.
+
+        Args:
+            keep: Share of the output channels that is kept in a sparse epoch, in (0, 1].
+            schedule: ``interleave`` (dense, sparse, dense ...), ``constant``, ``linear`` or ``cosine`` (from 1 down to ``keep`` over
+                ``period`` epochs, then again), or ``bar`` (first half of each period dense, second half sparse).
+            period: Length of a cycle of ``linear``, ``cosine`` and ``bar`` in epochs.
+            warmup: Number of first epochs that are dense under every schedule.
+            min_channels: Layers with fewer output channels stay dense.
+            linear: Treat ``nn.Linear`` layers as well.
+            dense_input_gradient: Drop channels only in the gradient of the weights, not in what is passed on to earlier layers.
+
+        Raises:
+            ValueError: If a setting is outside its rule.
+        """
+        if not 0 < keep <= 1:
+            raise ValueError(f"sparse_backprop.keep must be in (0, 1], got {keep!r}; 1 is dense, 0.2 is the paper's setting")
+        if schedule not in SCHEDULES:
+            raise ValueError(f"sparse_backprop.schedule must be one of {', '.join(SCHEDULES)}, got {schedule!r}")
+        for name, value, low in (("period", period, 2), ("warmup", warmup, 0), ("min_channels", min_channels, 1)):
+            if value < low:
+                raise ValueError(f"sparse_backprop.{name} must be >= {low}, got {value!r}")
+        self.keep, self.schedule, self.period, self.warmup = keep, schedule, period, warmup
+        self.min_channels, self.linear, self.dense_input_gradient = min_channels, linear, dense_input_gradient
+        self._patched: list[tuple[nn.Module, str]] = []
+        self._left: dict[str, int] = {}
+        self._used: list[float] = []
+
+    def attach(self, model: nn.Module) -> None:
+        """Replace the forward of eligible layers on the instance; parameters and ``state_dict`` keys stay."""
+        self._left = {"grouped": 0, "narrow": 0, "other": 0}
+        for module in model.modules():
+            if isinstance(module, (nn.modules.conv._ConvNd, nn.Linear)) and (self.linear or not isinstance(module, nn.Linear)):
+                reason = self._why_dense(module)
+                if reason is None:
+                    self._patch(module)
+                else:
+                    self._left[reason] += 1
+
+    def start_epoch(self, epoch: int, epochs: int) -> None:
+        """Set the share that is kept in this epoch."""
+        keep = keep_at(epoch, keep=self.keep, schedule=self.schedule, period=self.period, warmup=self.warmup)
+        self._used.append(keep)
+        for module, _ in self._patched:
+            module.__dict__["_keep"] = keep
+
+    def detach(self) -> dict[str, float]:
+        """Give the layers their own forward back; return how many were treated, how many were left dense and why."""
+        columns: dict[str, float] = {"sparse_backprop_layers": len(self._patched)}
+        columns |= {f"sparse_backprop_{reason}_left_dense": count for reason, count in self._left.items()}
+        if self._used:
+            columns["sparse_backprop_mean_keep"] = sum(self._used) / len(self._used)
+        for module, name in self._patched:
+            for key in (name, "_keep", "_dense_input_gradient"):
+                module.__dict__.pop(key, None)
+        self._patched, self._used = [], []
+        return columns
+
+    def _patch(self, module: nn.Module) -> None:
+        # a bound method of a module-level function: a deep copy of the model (for averaging) is bound to the copy, not to the original
+        name, function = ("forward", _linear_forward) if isinstance(module, nn.Linear) else ("_conv_forward", _conv_forward)
+        module.__dict__.update({name: MethodType(function, module), "_keep": 1.0, "_dense_input_gradient": self.dense_input_gradient})
+        self._patched.append((module, name))
+
+    def _why_dense(self, module: nn.Module) -> str | None:
+        """Reason to leave a layer dense, or None to treat it."""
+        if isinstance(module, nn.Linear):
+            own_forward = type(module).forward is not nn.Linear.forward or type(module) is nn.modules.linear.NonDynamicallyQuantizableLinear
+            return "other" if own_forward else "narrow" if module.out_features < self.min_channels else None
+        kind = next((kind for kind in _CONVOLUTIONS if isinstance(module, kind)), None)
+        if not isinstance(module, nn.modules.conv._ConvNd):
+            return "other"
+        if module.groups != 1:
+            return "grouped"
+        # a subclass with a forward of its own (weight standardisation, TensorFlow padding) means something else by it
+        if kind is None or type(module).forward is not kind.forward or type(module)._conv_forward is not kind._conv_forward:
+            return "other"
+        return "narrow" if module.out_channels < self.min_channels else None
+
+
+def keep_at(epoch: int, *, keep: float, schedule: str, period: int = 10, warmup: int = 1) -> float:
+    """Share of the output channels that is kept in epoch number ``epoch`` (from 1).
+
+    >>> [keep_at(epoch, keep=0.2, schedule="interleave") for epoch in range(1, 5)]
+    [1.0, 0.2, 1.0, 0.2]
+    """
+    step = epoch - 1
+    if step < warmup:
+        return 1.0
+    phase = step % period / (period - 1)
+    if schedule == "interleave":
+        return keep if step % 2 else 1.0
+    if schedule == "bar":
+        return keep if step % period >= period / 2 else 1.0
+    if schedule == "linear":
+        return 1.0 - (1.0 - keep) * phase
+    if schedule == "cosine":
+        return keep + (1.0 - keep) * (1.0 + math.cos(math.pi * phase)) / 2.0
+    return keep
+
+
+def _conv_forward(self: Any, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    sizes = len(self.stride)
+    if not torch.is_grad_enabled() or self._keep >= 1.0 or input.dim() != sizes + 2:
+        dense: torch.Tensor = type(self)._conv_forward(self, input, weight, bias)
+        return dense
+    padding = self.padding
+    if self.padding_mode != "zeros" or padding == "same":
+        mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
+        input, padding = torch.nn.functional.pad(input, self._reversed_padding_repeated_twice, mode=mode), (0,) * sizes
+    elif padding == "valid":
+        padding = (0,) * sizes
+    input, weight, bias = _as_autocast(input, weight, bias)
+    kept = kept_channels(self._keep, self.out_channels)
+    with torch.autocast(input.device.type, enabled=False):
+        return SparseConvolution.apply(  # type: ignore[no-any-return]
+            input, weight, bias, self.stride, padding, self.dilation, kept, self._dense_input_gradient
+        )
+
+
+def _linear_forward(self: Any, input: torch.Tensor) -> torch.Tensor:
+    if not torch.is_grad_enabled() or self._keep >= 1.0:
+        return nn.Linear.forward(self, input)
+    input, weight, bias = _as_autocast(input, self.weight, self.bias)
+    kept = kept_channels(self._keep, self.out_features)
+    with torch.autocast(input.device.type, enabled=False):
+        return SparseLinear.apply(input, weight, bias, kept, self._dense_input_gradient)  # type: ignore[no-any-return]
+
+
+def _as_autocast(
+    input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """Cast as autocast would, with casts that autograd sees, since it does not look into an autograd function."""
+    device = input.device.type
+    if not torch.is_autocast_enabled(device):
+        return input, weight, bias
+    dtype = torch.get_autocast_dtype(device)
+    return input.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)

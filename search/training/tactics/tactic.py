@@ -1,0 +1,147 @@
+"""The seam to training tactics: what a tactic may do, and how settings become tactics."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import torch
+
+#: Where each tactic of this package lives; imported only when a recipe asks for it.
+TACTICS: Mapping[str, str] = {
+    "sparse_backprop": ".sparse_backprop:SparseBackprop",
+    "activation_sparsity": ".activation_sparsity:ActivationSparsity",
+    "freeze": ".freeze:Freeze",
+    "progressive_resizing": ".progressive_resizing:ProgressiveResizing",
+    "power_limit": ".power_limit:PowerLimit",
+}
+
+
+class Tactic(Protocol):
+    """Changes how a model is trained, never what its ``state_dict`` holds.
+
+    What the tactics of this package do in an epoch depends on the number of that epoch alone, not on the horizon: a training that goes
+    on from its checkpoint is the same as one long training.
+    """
+
+    def attach(self, model: torch.nn.Module) -> None:
+        """Change ``model`` in place, once, before its optimiser is built and after weights are loaded."""
+        ...
+
+    def start_epoch(self, epoch: int, epochs: int) -> None:
+        """Prepare epoch number ``epoch`` (from 1) of ``epochs``."""
+        ...
+
+    def penalty(self) -> torch.Tensor | None:
+        """Return a scalar to add to the loss of the batch that was just passed forward, or None."""
+        ...
+
+    def resolution(self, epoch: int, epochs: int, full: int) -> int | None:
+        """Return the side of the training images in this epoch in pixels, or None for ``full``."""
+        ...
+
+    def detach(self) -> dict[str, float]:
+        """Undo every change of the model and return columns for the trial."""
+        ...
+
+
+class NoOp:
+    """Does nothing in each step of a ``Tactic``; a tactic overrides what it needs."""
+
+    def attach(self, model: torch.nn.Module) -> None:
+        """Leave the model alone."""
+
+    def start_epoch(self, epoch: int, epochs: int) -> None:
+        """Prepare nothing."""
+
+    def penalty(self) -> torch.Tensor | None:
+        """Add nothing to the loss."""
+        return None
+
+    def resolution(self, epoch: int, epochs: int, full: int) -> int | None:
+        """Leave the images at full size."""
+        return None
+
+    def detach(self) -> dict[str, float]:
+        """Return no columns."""
+        return {}
+
+
+def make_tactics(settings: Mapping[str, Mapping[str, Any]]) -> tuple[Tactic, ...]:
+    """Make the tactics of a recipe, in the order of ``settings``.
+
+    Args:
+        settings: Settings by tactic name, e.g. ``{"sparse_backprop": {"keep": 0.2}}``. A name with a colon, ``package.module:Class``, is
+            imported: so a tactic of your own needs no change here.
+
+    Raises:
+        ValueError: If a tactic or one of its settings is not known, is missing, or is outside its rule.
+    """
+    return tuple(_make(name, dict(values)) for name, values in settings.items())
+
+
+def _make(name: str, values: dict[str, Any]) -> Tactic:
+    target = name if ":" in name else TACTICS.get(name)
+    if target is None:
+        raise ValueError(f"recipe.tactics must name one of {', '.join(TACTICS)} or package.module:Class, got {name!r}")
+    module, _, attribute = target.partition(":")
+    try:
+        factory = getattr(importlib.import_module(module, __package__), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"recipe.tactics names {name!r}, which cannot be imported: {error}") from error
+    try:
+        inspect.signature(factory).bind(**values)
+    except TypeError as error:
+        takes = ", ".join(inspect.signature(factory).parameters) or "no settings"
+        raise ValueError(f"tactic {name!r} takes {takes}, got {values}: {error}") from None
+    tactic: Tactic = factory(**values)
+    return tactic
+
+
+@contextmanager
+def attached(tactics: Sequence[Tactic], model: torch.nn.Module) -> Iterator[dict[str, float]]:
+    """Attach tactics to a model, and detach them whatever happens.
+
+    Yields:
+        A dictionary that holds the columns of all tactics after the block.
+    """
+    columns: dict[str, float] = {}
+    entered: list[Tactic] = []
+    try:
+        for tactic in tactics:
+            entered.append(tactic)  # before attach: one that fails half-way must be undone as well
+            tactic.attach(model)
+        yield columns
+    finally:
+        _detach_all(entered, columns)
+
+
+def _detach_all(tactics: list[Tactic], columns: dict[str, float]) -> None:
+    """Detach the last first; a detach that fails does not keep the others from being undone."""
+    if not tactics:
+        return
+    try:
+        columns.update(tactics[-1].detach())
+    finally:
+        _detach_all(tactics[:-1], columns)
+
+
+def total_penalty(tactics: Sequence[Tactic]) -> torch.Tensor | None:
+    """Sum of the penalties of the batch that was just passed forward, or None when there is none."""
+    terms = [term for term in (tactic.penalty() for tactic in tactics) if term is not None]
+    if not terms:
+        return None
+    total = terms[0]
+    for term in terms[1:]:
+        total = total + term
+    return total
+
+
+def training_resolution(tactics: Sequence[Tactic], epoch: int, epochs: int, full: int) -> int:
+    """Side of the training images in this epoch in pixels: the smallest that a tactic asks for, or ``full``."""
+    asked = [tactic.resolution(epoch, epochs, full) for tactic in tactics]
+    return min([full, *(side for side in asked if side is not None)])
