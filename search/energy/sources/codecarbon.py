@@ -1,0 +1,137 @@
+"""CodeCarbon's offline tracker as a cross-check and as a fallback: one tracker, no files, no network."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ..source import Capability, Reading
+
+if TYPE_CHECKING:
+    from ..source import Source
+
+JOULES_PER_KWH = 3.6e6
+#: CodeCarbon's own parts -> our component, whether it may enter a sum, and the share of error that its method may have.
+#: Its memory is a constant per guessed module and its GPU is NVML again: neither belongs into a sum of ours.
+PARTS = {
+    "cpu_energy": ("cpu:codecarbon", True, 0.5),
+    "ram_energy": ("ram:codecarbon", False, 1.0),
+    "gpu_energy": ("gpu:codecarbon", False, 0.1),
+}
+
+
+class CodeCarbon:
+    """Runs one ``OfflineEmissionsTracker`` from `probe` to `close` and takes its totals after each of its measurements.
+
+    Only ``start`` and ``stop`` are used: a tracker that also runs tasks loses energy. Its totals arrive through the output handler
+    that CodeCarbon offers to its users, so no private name of it is touched.
+
+    Args:
+        country: Three-letter ISO code; only CodeCarbon's CO2 needs it, which is not used here. None switches its CO2 off.
+        poll_seconds: CodeCarbon's own measuring period; below 1 s it loses accuracy.
+        clock: Monotonic nanoseconds.
+    """
+
+    name = "codecarbon"
+
+    def __init__(self, country: str | None = None, *, poll_seconds: float = 1.0, clock: Callable[[], int] = time.monotonic_ns) -> None:
+        if poll_seconds < 1:
+            raise ValueError(f"poll_seconds must be >= 1, got {poll_seconds}: CodeCarbon loses up to a fifth of the energy at 50 ms")
+        self.country, self.poll_seconds, self.clock = country, poll_seconds, clock
+        self.pending: deque[Reading] = deque(maxlen=100_000)
+        self.pid = os.getpid()
+        self.tracker: Any = None
+
+    def probe(self) -> tuple[Capability, ...]:
+        """Start the tracker (about one second) and say what it knows."""
+        remedy = "pip install 'codecarbon>=3,<4'"
+        try:
+            from codecarbon import OfflineEmissionsTracker
+        except ImportError as error:
+            return (
+                Capability(
+                    "cpu:codecarbon", self.name, False, "estimated", reason=f"codecarbon cannot be imported: {error}", remedy=remedy
+                ),
+            )
+        # Every option that a stray configuration file or environment variable could turn into a file or a connection is set here.
+        place: dict[str, Any] = {"country_iso_code": self.country} if self.country else {"force_carbon_intensity_g_co2e_kwh": 0.0}
+        self.tracker = OfflineEmissionsTracker(
+            **place,
+            measure_power_secs=self.poll_seconds,
+            api_call_interval=1,
+            output_methods=[],
+            output_handlers=[_Totals(self._take)],
+            emissions_endpoint=None,
+            electricitymaps_api_token=None,
+            cloud_provider=None,
+            cloud_region=None,
+            region=None,
+            tracking_mode="machine",
+            allow_multiple_runs=True,
+            pue=1.0,
+            log_level="critical",
+        )
+        self.tracker.start()
+        # CodeCarbon swallows its own exceptions: that it runs shows only in what arrives.
+        if not self.pending:
+            self.close()
+            reason = "CodeCarbon's tracker gave no totals after its start; it logs the cause with CODECARBON_LOG_LEVEL=debug"
+            return (Capability("cpu:codecarbon", self.name, False, "estimated", reason=reason, remedy=remedy),)
+        seen = {reading.component for reading in self.pending}
+        boundary = "whole machine as CodeCarbon models it"
+        return tuple(
+            Capability(component, self.name, True, "estimated", boundary, tick_seconds=self.poll_seconds, gain_u=gain_u, counts=counts)
+            for component, counts, gain_u in PARTS.values()
+            if component in seen
+        )
+
+    def read(self) -> tuple[Reading, ...]:
+        """Return the totals that CodeCarbon took since the last time."""
+        found = []
+        while self.pending and os.getpid() == self.pid:
+            found.append(self.pending.popleft())
+        return tuple(found)
+
+    def close(self) -> None:
+        """Stop the tracker; its last totals can still be read."""
+        tracker, self.tracker = self.tracker, None
+        if tracker is not None and os.getpid() == self.pid:  # in a forked child its threads are gone and its locks may be held
+            tracker.stop()
+
+    def _take(self, totals: Any) -> None:
+        now = self.clock()
+        has_gpu = bool(getattr(totals, "gpu_count", None))
+        for field, (component, _, _) in PARTS.items():
+            if component.startswith("gpu") and not has_gpu:
+                continue  # its 0.0 means "no GPU seen"
+            value = getattr(totals, field, None)
+            if value is None:
+                self.pending.append(Reading(component, now, error=f"CodeCarbon's totals have no {field}: an untested version?"))
+            else:
+                self.pending.append(Reading(component, now, counter_joules=float(value) * JOULES_PER_KWH))
+
+
+class _Totals:
+    """The output handler that CodeCarbon calls after each measurement."""
+
+    def __init__(self, take: Callable[[Any], None]) -> None:
+        self.take = take
+
+    def live_out(self, total: Any, delta: Any) -> None:
+        self.take(total)
+
+    def out(self, total: Any, delta: Any) -> None:
+        self.take(total)
+
+    def task_out(self, data: Any, experiment_name: str) -> None:
+        """Tasks are never started here."""
+
+    def exit(self) -> None:
+        """Nothing is held open."""
+
+
+if TYPE_CHECKING:
+    _: Source = CodeCarbon()

@@ -1,0 +1,210 @@
+"""Recorded traces played again as a meter: the same readings, to the last bit, on any clock."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import time
+from bisect import bisect_right
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..source import Capability, Quality, Reading
+
+if TYPE_CHECKING:
+    from ..source import Source
+
+NANO = 1_000_000_000
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What a meter said of one component, in its own time.
+
+    Attributes:
+        component: Name, e.g. ``gpu:GPU-1a2b``.
+        t_ns: Times of the readings in nanoseconds from any origin, strictly increasing, shape ``(n,)``.
+        joules: Cumulative energy, shape ``(n,)``, or None when only power was recorded.
+        watts: Power, shape ``(n,)``, or None when only energy was recorded.
+        quality: ``measured`` or ``estimated``, as it was recorded.
+        boundary: What the number covers, in words.
+        gain_u: Relative standard uncertainty of the scale.
+        tick_seconds: Refresh period of the counter; 0 when every reading is exact.
+        range_joules: Where the counter starts again, or None.
+        counts: Whether it may enter a sum.
+    """
+
+    component: str
+    t_ns: tuple[int, ...]
+    joules: tuple[float, ...] | None = None
+    watts: tuple[float, ...] | None = None
+    quality: Quality = "measured"
+    boundary: str = "as recorded"
+    gain_u: float = 0.05
+    tick_seconds: float = 0.0
+    range_joules: float | None = None
+    counts: bool = True
+
+    def __post_init__(self) -> None:
+        if self.joules is None and self.watts is None:
+            raise ValueError(f"trace of {self.component} needs joules or watts, got neither")
+        for name, values in (("joules", self.joules), ("watts", self.watts)):
+            if values is not None and len(values) != len(self.t_ns):
+                raise ValueError(f"trace of {self.component}: {name} must have the length of t_ns ({len(self.t_ns)}), got {len(values)}")
+        late = next((i for i in range(1, len(self.t_ns)) if self.t_ns[i] <= self.t_ns[i - 1]), None)
+        if late is not None:
+            raise ValueError(f"trace of {self.component}: t_ns must increase, but reading {late} is not later than the one before")
+
+    @property
+    def seconds(self) -> float:
+        """Return the length of the trace."""
+        return (self.t_ns[-1] - self.t_ns[0]) / NANO if self.t_ns else 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values; Python's floats survive JSON exactly."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @staticmethod
+    def from_json(data: dict[str, Any]) -> Trace:
+        """Rebuild a trace from `to_json`; unknown keys are ignored.
+
+        Raises:
+            ValueError: Something is missing or of the wrong length.
+        """
+        known = {field.name for field in fields(Trace)}
+        values = {name: tuple(value) if isinstance(value, list) else value for name, value in data.items() if name in known}
+        if not {"component", "t_ns"} <= set(values):
+            raise ValueError(f"a trace needs 'component' and 't_ns', got {sorted(data)}")
+        return Trace(**values)
+
+
+class Replay:
+    """Plays traces from the first call of `read` on: reading i comes out once its time has passed on the clock.
+
+    Args:
+        traces: What to play; their own times are kept relative to each other.
+        clock: Monotonic nanoseconds; a test gives one that it moves itself.
+        start_ns: When the earliest reading is to appear on `clock`; None for the first read.
+    """
+
+    name = "replay"
+
+    def __init__(self, traces: Iterable[Trace], *, clock: Callable[[], int] = time.monotonic_ns, start_ns: int | None = None) -> None:
+        self.traces = tuple(traces)
+        if not any(trace.t_ns for trace in self.traces):
+            raise ValueError("replay needs a trace with at least one reading, got none")
+        self.clock, self.start_ns = clock, start_ns
+        self.origin_ns = min(trace.t_ns[0] for trace in self.traces if trace.t_ns)
+        self.played = [0] * len(self.traces)
+
+    def probe(self) -> tuple[Capability, ...]:
+        """Say which components were recorded; their quality is that of the recording."""
+        return tuple(
+            Capability(
+                trace.component,
+                self.name,
+                True,
+                trace.quality,
+                f"{trace.boundary} (replayed)",
+                tick_seconds=trace.tick_seconds,
+                range_joules=trace.range_joules,
+                gain_u=trace.gain_u,
+                counts=trace.counts,
+            )
+            for trace in self.traces
+        )
+
+    def read(self) -> tuple[Reading, ...]:
+        """Return the readings whose time has come since the last call, oldest first."""
+        now = self.clock()
+        if self.start_ns is None:
+            self.start_ns = now
+        shift = self.start_ns - self.origin_ns
+        found: list[Reading] = []
+        for k, trace in enumerate(self.traces):
+            stop = bisect_right(trace.t_ns, now - shift)
+            for i in range(self.played[k], stop):
+                joules = None if trace.joules is None else trace.joules[i]
+                watts = None if trace.watts is None else trace.watts[i]
+                found.append(Reading(trace.component, trace.t_ns[i] + shift, 0, joules, watts))
+            self.played[k] = max(self.played[k], stop)
+        return tuple(sorted(found, key=lambda reading: reading.t_ns))
+
+    @property
+    def finished(self) -> bool:
+        """Return whether every reading has come out."""
+        return all(done == len(trace.t_ns) for done, trace in zip(self.played, self.traces, strict=True))
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
+def save_traces(path: Path, traces: Iterable[Trace]) -> None:
+    """Write traces as JSON; `read_traces` gives equal ones back."""
+    path.write_text(json.dumps({"schema": SCHEMA, "traces": [trace.to_json() for trace in traces]}), encoding="utf-8")
+
+
+def read_traces(path: Path, *, component: str = "gpu:replay") -> tuple[Trace, ...]:
+    """Read traces from JSON (`save_traces`), or one power trace from CSV (``.csv``, ``.csv.gz``).
+
+    A CSV has a time column (``timestamp`` as nvidia-smi or ISO 8601 write it, or ``seconds``) and a power column (``watts``,
+    ``power_w`` or nvidia-smi's ``power.draw [W]``).
+
+    Args:
+        path: The file.
+        component: Name of the component of a CSV, which has none.
+
+    Raises:
+        ValueError: The file cannot be understood; the message names the line.
+    """
+    if path.name.endswith((".csv", ".csv.gz")):
+        return (_read_csv(path, component),)
+    data = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+        raise ValueError(f"{path}: expected a trace file of schema {SCHEMA}, written by save_traces")
+    return tuple(Trace.from_json(trace) for trace in data["traces"])
+
+
+def _read_csv(path: Path, component: str) -> Trace:
+    opener = gzip.open if path.suffix == ".gz" else open
+    times: list[int] = []
+    watts: list[float] = []
+    with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file)
+        header = [name.strip().casefold() for name in next(reader, [])]
+        when = next((header.index(name) for name in ("seconds", "timestamp") if name in header), None)
+        what = next((header.index(name) for name in ("watts", "power_w", "power.draw [w]") if name in header), None)
+        if when is None or what is None:
+            raise ValueError(f"{path}: the header must name 'timestamp' or 'seconds', and 'watts' or 'power.draw [W]', got {header}")
+        for row in reader:
+            if not row:
+                continue
+            try:
+                t_ns = _nanoseconds(row[when].strip())
+                value = float(row[what].strip().removesuffix("W"))
+            except (ValueError, IndexError):
+                raise ValueError(f"{path}, line {reader.line_num}: cannot read {row!r}") from None
+            # nvidia-smi now and then writes one moment twice; the first is kept.
+            if not times or t_ns > times[-1]:
+                times.append(t_ns)
+                watts.append(value)
+    return Trace(component, tuple(times), watts=tuple(watts), boundary=f"power trace {path.name}")
+
+
+def _nanoseconds(text: str) -> int:
+    try:
+        return round(float(text) * NANO)
+    except ValueError:
+        moment = datetime.fromisoformat(text.replace("/", "-"))
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        whole = moment.replace(microsecond=0)
+        return int(whole.timestamp()) * NANO + moment.microsecond * 1000  # integers: a float of seconds would lose 100 ns
+
+
+if TYPE_CHECKING:
+    _: Source = Replay(())
