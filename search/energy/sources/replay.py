@@ -77,7 +77,7 @@ class Trace:
             ValueError: Something is missing or of the wrong length.
         """
         known = {field.name for field in fields(Trace)}
-        values = {name: tuple(value) if isinstance(value, list) else value for name, value in data.items() if name in known}
+        values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in data.items() if name in known}
         if not {"component", "t_ns"} <= set(values):
             raise ValueError(f"a trace needs 'component' and 't_ns', got {sorted(data)}")
         return Trace(**values)
@@ -178,19 +178,19 @@ def _read_csv(path: Path, component: str) -> Trace:
         reader = csv.reader(file)
         header = [name.strip().casefold() for name in next(reader, [])]
         when = next((header.index(name) for name in ("seconds", "timestamp") if name in header), None)
-        what = next((header.index(name) for name in ("watts", "power_w", "power.draw [w]") if name in header), None)
+        what = next((i for i, name in enumerate(header) if name in ("watts", "power_w") or ("power" in name and "draw" in name)), None)
         if when is None or what is None:
             raise ValueError(f"{path}: the header must name 'timestamp' or 'seconds', and 'watts' or 'power.draw [W]', got {header}")
         for row in reader:
-            if not row:
-                continue
+            if not row or "N/A" in row[min(what, len(row) - 1)]:
+                continue  # nvidia-smi had no number then: a gap
             try:
                 t_ns = _nanoseconds(row[when].strip())
                 value = float(row[what].strip().removesuffix("W"))
             except (ValueError, IndexError):
                 raise ValueError(f"{path}, line {reader.line_num}: cannot read {row!r}") from None
             # nvidia-smi now and then writes one moment twice; the first is kept.
-            if not times or t_ns > times[-1]:
+            if not times or t_ns != times[-1]:
                 times.append(t_ns)
                 watts.append(value)
     return Trace(component, tuple(times), watts=tuple(watts), boundary=f"power trace {path.name}")

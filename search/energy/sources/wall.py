@@ -80,6 +80,8 @@ class Wall:
                 "measured",
                 f"whole machine at the plug (AC), {self.target}",
                 reason="no row yet: waiting for the logger" if not good else None,
+                # A power is as fresh as the question; when a plug refreshes its counter must be learnt.
+                tick_seconds=None if self.use_counter else self.poll_seconds,
                 resolution_joules=self.step_joules if self.use_counter else 0.0,
                 gain_u=self.gain_u,
                 counts=False,
