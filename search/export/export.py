@@ -16,7 +16,7 @@ from ..trial import Trial
 from .card import model_card
 from .folder import CONFIG, move_in, staging, write_json
 from .parity import Check, compare
-from .subject import Exporter, ExportFailed, Subject, rebuild
+from .subject import Exporter, ExportFailed, Predictor, Subject, first_line, rebuild
 from .to_onnx import Onnx
 from .to_pt2 import Pt2
 from .to_safetensors import Safetensors
@@ -89,7 +89,7 @@ def export(
         subject = rebuild(trial, study=study, task=task, weights=weights)
         write_json(stage / CONFIG, describe(subject, exporter, run))
         file = exporter.write(subject, stage)
-        check = compare(subject, exporter.load(subject, stage))
+        check = compare(subject, _read_back(exporter, subject, stage))
         if check.fault is not None:
             raise ExportFailed(
                 f"the exported {exporter.name} file is not the model: {check.fault}. Nothing was written; use another format"
@@ -137,6 +137,13 @@ def describe(subject: Subject, exporter: Exporter, run: Run | None) -> dict[str,
         "input": {"name": "inputs", "shape": ["batch", *subject.input_shape], "dtype": "float32"},
         "output": {"name": subject.output_name, "classes": len(task.classes) or None},
     }
+
+
+def _read_back(exporter: Exporter, subject: Subject, folder: Path) -> Predictor:
+    try:
+        return exporter.load(subject, folder)
+    except Exception as error:
+        raise ExportFailed(f"the exported {exporter.name} file cannot be read back ({first_line(error)}); nothing was written") from error
 
 
 def _preprocessing(subject: Subject) -> dict[str, Any]:

@@ -34,7 +34,7 @@ def staging(out: Path) -> Iterator[Path]:
                 "give a folder that is empty or does not exist yet"
             )
         near = out.absolute()
-        while not near.is_dir():
+        while not near.exists():
             near = near.parent
         stage = Path(tempfile.mkdtemp(prefix=PREFIX, dir=near))
     except OSError as error:

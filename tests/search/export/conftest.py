@@ -171,7 +171,7 @@ def train(folder: Path, family: str, task: Task, *, width: int = 8, space: Any =
 @pytest.fixture(scope="session")
 def make(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Ready]:
     """Train a model, once for each set of arguments."""
-    folder, done = tmp_path_factory.mktemp("trained"), {}
+    done: dict[Any, Ready] = {}
     tasks: dict[str, Callable[[], Task]] = {
         "digits": digits,
         "no test": lambda: digits(test=False),
@@ -184,9 +184,7 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Ready]:
     def make(family: str, task: str = "digits", **options: Any) -> Ready:
         key = (family, task, str(sorted(options.items(), key=str)))
         if key not in done:
-            inside = folder / str(len(done))
-            inside.mkdir()
-            done[key] = train(inside, family, tasks[task](), **options)
+            done[key] = train(tmp_path_factory.mktemp(family), family, tasks[task](), **options)
         return done[key]
 
     return make

@@ -1,0 +1,259 @@
+"""An export that is not good leaves no trace, and says in one line why and what to do."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import nn
+
+from joulefront.search.export import FORMATS, ExportFailed, export
+
+ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
+
+
+class Damaging:
+    """Writes with another exporter and then spoils the file."""
+
+    def __init__(self, inner: Any, spoil: Any) -> None:
+        self.inner, self.spoil, self.name = inner, spoil, inner.name
+
+    def write(self, subject: Any, folder: Path) -> str:
+        file = self.inner.write(subject, folder)
+        self.spoil(folder / file)
+        return file
+
+    def load(self, subject: Any, folder: Path) -> Any:
+        return self.inner.load(subject, folder)
+
+    def snippet(self, subject: Any, folder: Path) -> str:
+        return self.inner.snippet(subject, folder)
+
+
+def perturb_onnx(amount: float) -> Any:
+    """Move the last bias of a graph: every output changes by ``amount``."""
+
+    def spoil(file: Path) -> None:
+        graph = onnx.load(file)
+        bias = next(tensor for tensor in graph.graph.initializer if list(tensor.dims) == [10])
+        bias.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(bias) + np.float32(amount), bias.name))
+        onnx.save(graph, file)
+
+    return spoil
+
+
+def perturb_safetensors(file: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(file)
+    save_file({name: tensor + 0.01 if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}, file)
+
+
+def nothing_left(folder: Path) -> bool:
+    return list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(("format_name", "spoil"), [("onnx", perturb_onnx(1e-2)), ("safetensors", perturb_safetensors)])
+def test_a_file_with_other_weights_fails_the_check_and_is_not_kept(make, tmp_path, format_name, spoil):
+    with pytest.raises(ExportFailed, match=r"outputs differ by up to .* Nothing was written"):
+        export(**make("convnet").arguments, to=Damaging(FORMATS[format_name], spoil), out=tmp_path / "model")
+    assert nothing_left(tmp_path)
+
+
+def test_the_tolerance_is_where_it_is_said_to_be(make, tmp_path):
+    exported = export(**make("convnet").arguments, to=Damaging(FORMATS["onnx"], perturb_onnx(5e-5)), out=tmp_path / "below")
+    assert 4e-5 < exported.check.max_abs_difference < 1e-4
+    with pytest.raises(ExportFailed, match="differ"):
+        export(**make("convnet").arguments, to=Damaging(FORMATS["onnx"], perturb_onnx(2e-4)), out=tmp_path / "above")
+
+
+def test_a_failed_export_leaves_the_earlier_one_as_it_was(make, tmp_path):
+    out = tmp_path / "model"
+    export(**make("convnet").arguments, to="onnx", out=out)
+    before = {file.name: file.read_bytes() for file in out.iterdir()}
+    with pytest.raises(ExportFailed):
+        export(**make("convnet").arguments, to=Damaging(FORMATS["onnx"], perturb_onnx(1.0)), out=out)
+    assert {file.name: file.read_bytes() for file in out.iterdir()} == before
+
+
+def test_a_file_that_cannot_be_read_back_is_not_kept(make, tmp_path):
+    cut = Damaging(FORMATS["onnx"], lambda file: file.write_bytes(file.read_bytes()[:100]))
+    with pytest.raises(ExportFailed, match="cannot be read back"):
+        export(**make("convnet").arguments, to=cut, out=tmp_path / "model")
+    assert nothing_left(tmp_path)
+
+
+def test_an_interrupt_leaves_nothing(make, tmp_path):
+    def interrupt(file: Path) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        export(**make("convnet").arguments, to=Damaging(FORMATS["onnx"], interrupt), out=tmp_path / "new" / "model")
+    assert nothing_left(tmp_path)
+
+
+def test_weights_of_another_trial_are_noticed_by_their_quality(make, tmp_path):
+    ready = make("convnet").but(quality={"accuracy": 0.999})
+    with pytest.raises(ExportFailed, match=r"rebuilt model has validation accuracy 0\.\d+, but trial 7 was measured at 0\.9990"):
+        export(**ready.arguments, to="onnx", out=tmp_path / "model")
+    assert nothing_left(tmp_path)
+
+
+def test_weights_of_another_architecture_are_refused(make, tmp_path):
+    ready = make("convnet").but(params={"family": "convnet", "width": 9, "learning_rate": 0.01})
+    with pytest.raises(ExportFailed, match="do not fit the model that space 'tiny' builds for trial 7"):
+        export(**ready.arguments, to="onnx", out=tmp_path / "model")
+
+
+def test_dropped_weights_say_that_only_the_front_is_kept(make, tmp_path):
+    arguments = make("convnet").arguments | {"weights": tmp_path / "gone.weights"}
+    with pytest.raises(ExportFailed, match=r"weights of trial 7 are gone .* only trials on the front are kept"):
+        export(**arguments, to="onnx", out=tmp_path / "model")
+
+
+def test_a_failed_trial_has_nothing_to_export(make, tmp_path):
+    with pytest.raises(ValueError, match="trial 7 is failed, not complete"):
+        export(**make("convnet").but(state="failed").arguments, to="onnx", out=tmp_path / "model")
+
+
+def test_an_unknown_format_lists_the_known(make, tmp_path):
+    with pytest.raises(ValueError, match="--to must be one of onnx, pt2, safetensors, skops, got 'tflite'"):
+        export(**make("convnet").arguments, to="tflite", out=tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    ("family", "task", "to", "remedy"),
+    [
+        ("convnet", "digits", "skops", "--to onnx, --to pt2 or --to safetensors"),
+        ("forest", "rows", "pt2", "--to skops or --to onnx"),
+        ("forest", "rows", "safetensors", "--to skops or --to onnx"),
+    ],
+)
+def test_a_format_for_the_other_kind_of_model_names_the_right_ones(make, tmp_path, family, task, to, remedy):
+    with pytest.raises(ExportFailed, match=f"--to {to} takes .*; use {remedy}"):
+        export(**make(family, task).arguments, to=to, out=tmp_path / "model")
+    assert nothing_left(tmp_path)
+
+
+class Eigenvalues(nn.Module):
+    """Uses an operator that ONNX does not have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(64, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.head(x)
+        return y + torch.linalg.eigvals(y.detach()[:, :, None] * torch.ones(10)).real * 1e-3
+
+
+class Branching(nn.Module):
+    """Takes a way that depends on the data."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(64, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.head(x)
+        return y if y.sum() > 0 else -y
+
+
+@pytest.mark.parametrize(
+    ("module", "to", "message"),
+    [
+        (Eigenvalues, "onnx", r"operator aten.linalg_eig has no translation to ONNX; use --to pt2 or --to safetensors"),
+        (Branching, "onnx", r"cannot be written as ONNX: .*data-dependent.*; use --to pt2 or --to safetensors"),
+        (Branching, "pt2", r"cannot be traced by torch.export: .*data-dependent.*; use --to safetensors"),
+    ],
+)
+def test_a_model_that_cannot_be_exported_gets_one_line_with_cause_and_remedy(make, tiny_space, tmp_path, capfd, module, to, message):
+    class Odd(tiny_space):
+        def build(self, candidate: Any, task: Any) -> Any:
+            return module()
+
+    ready = make("odd", "rows", space=Odd(("odd",), name=module.__name__), width=2)
+    capfd.readouterr()
+    with pytest.raises(ExportFailed, match=message) as raised:
+        export(**ready.arguments, to=to, out=tmp_path / "model")
+    assert "\n" not in str(raised.value)
+    assert len(str(raised.value)) < 400
+    assert raised.value.details  # the whole story is there for --debug
+    assert capfd.readouterr() == ("", "")
+    assert nothing_left(tmp_path)
+
+
+def test_an_estimator_without_converter_is_named(make, tiny_space, tmp_path):
+    from sklearn.semi_supervised import LabelSpreading
+
+    class Odd(tiny_space):
+        def build(self, candidate: Any, task: Any) -> Any:
+            return LabelSpreading(kernel="knn")
+
+    ready = make("odd", "rows", space=Odd(("odd",), name="odd"), width=2)
+    with pytest.raises(ExportFailed, match=r"skl2onnx has no converter for LabelSpreading; use --to skops"):
+        export(**ready.arguments, to="onnx", out=tmp_path / "model")
+
+
+def test_a_folder_with_other_things_is_refused_before_any_work(make, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"is not empty \(notes.txt\) and holds no earlier export"):
+        export(**make("convnet").arguments, to="onnx", out=tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_foreign_config_is_no_earlier_export(make, tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(ValueError, match="holds no earlier export"):
+        export(**make("convnet").arguments, to="onnx", out=tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text()) == {"model_type": "bert"}
+
+
+def test_an_earlier_export_is_replaced_and_what_others_put_there_stays(make, tmp_path):
+    export(**make("convnet").arguments, to="onnx", out=tmp_path)
+    (tmp_path / "notes.txt").write_text("mine")
+    exported = export(**make("convnet").arguments, to="pt2", out=tmp_path)
+    assert {file.name for file in tmp_path.iterdir()} == {*exported.files, "notes.txt"}
+    assert "model.onnx" not in exported.files
+
+
+def test_what_a_killed_export_left_does_not_block_the_next(make, tmp_path):
+    (tmp_path / ".joulefront-export-abc").mkdir()
+    assert export(**make("convnet").arguments, to="pt2", out=tmp_path).file == "model.pt2"
+
+
+def test_a_file_as_folder_is_refused(make, tmp_path):
+    (tmp_path / "model").write_text("")
+    with pytest.raises(ValueError, match="is a file; give a folder"):
+        export(**make("convnet").arguments, to="onnx", out=tmp_path / "model")
+
+
+def test_a_folder_below_a_file_is_refused_before_any_work(make, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="cannot be written"):
+        export(**make("convnet").arguments, to="onnx", out=tmp_path / "file" / "model")
+
+
+@pytest.mark.skipif(ROOT, reason="root may write everywhere")
+def test_a_folder_that_cannot_be_written_is_refused(make, tmp_path):
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(ValueError, match="cannot be written"):
+            export(**make("convnet").arguments, to="onnx", out=tmp_path / "model")
+    finally:
+        tmp_path.chmod(0o700)
+
+
+def test_a_refused_write_is_told_as_such(make, tmp_path, monkeypatch):
+    def refuse(**_: Any) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("tempfile.mkdtemp", refuse)
+    with pytest.raises(ValueError, match=r"cannot be written \(Permission denied\); give another folder"):
+        export(**make("convnet").arguments, to="onnx", out=tmp_path / "model")
