@@ -44,9 +44,12 @@ class CodeCarbon:
         self.pending: deque[Reading] = deque(maxlen=100_000)
         self.pid = os.getpid()
         self.tracker: Any = None
+        self.found: tuple[Capability, ...] = ()
 
     def probe(self) -> tuple[Capability, ...]:
-        """Start the tracker (about one second) and say what it knows."""
+        """Start the tracker (about one second) and say what it knows; asked again, it goes on."""
+        if self.found:
+            return self.found
         remedy = "pip install 'codecarbon>=3,<4'"
         try:
             from codecarbon import OfflineEmissionsTracker
@@ -82,11 +85,12 @@ class CodeCarbon:
             return (Capability("cpu:codecarbon", self.name, False, "estimated", reason=reason, remedy=remedy),)
         seen = {reading.component for reading in self.pending}
         boundary = "whole machine as CodeCarbon models it"
-        return tuple(
+        self.found = tuple(
             Capability(component, self.name, True, "estimated", boundary, tick_seconds=self.poll_seconds, gain_u=gain_u, counts=counts)
             for component, counts, gain_u in PARTS.values()
             if component in seen
         )
+        return self.found
 
     def read(self) -> tuple[Reading, ...]:
         """Return the totals that CodeCarbon took since the last time."""
@@ -131,6 +135,11 @@ class _Totals:
 
     def exit(self) -> None:
         """Nothing is held open."""
+
+
+def from_spec(argument: str | None) -> CodeCarbon:
+    """Return the meter of ``codecarbon`` or ``codecarbon=FRA`` in ``--meter``."""
+    return CodeCarbon(argument)
 
 
 if TYPE_CHECKING:

@@ -206,5 +206,16 @@ def _nanoseconds(text: str) -> int:
         return int(whole.timestamp()) * NANO + moment.microsecond * 1000  # integers: a float of seconds would lose 100 ns
 
 
+def from_spec(argument: str | None) -> Replay:
+    """Return the meter of ``replay=FILE`` in ``--meter``.
+
+    Raises:
+        ValueError: There is no file, or it cannot be understood.
+    """
+    if not argument:
+        raise ValueError("replay needs a file: --meter replay=FILE.json, written by save_traces, or replay=FILE.csv")
+    return Replay(read_traces(Path(argument)))
+
+
 if TYPE_CHECKING:
     _: Source = Replay(())

@@ -59,12 +59,15 @@ class Wall:
         self.use_counter: bool | None = None
         self.step_joules = 0.0
         self.pid = os.getpid()
+        self._found: tuple[Capability, ...] = ()
         self._asking = threading.Lock()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
     def probe(self) -> tuple[Capability, ...]:
-        """Ask once, and say what came."""
+        """Ask once, and say what came; asked again, the first good answer stands."""
+        if self._found:
+            return self._found
         readings = self._ask()
         error = next((reading.error for reading in readings if reading.error), None)
         good = [reading for reading in readings if not reading.error]
@@ -72,21 +75,21 @@ class Wall:
             remedy = f"check that {self.target} answers from this machine and shows power; see joulefront doctor"
             return (Capability("wall", self.name, False, "measured", "whole machine at the plug (AC)", error, remedy, counts=False),)
         self.pending.extend(readings)
-        return (
-            Capability(
-                "wall",
-                self.name,
-                True,
-                "measured",
-                f"whole machine at the plug (AC), {self.target}",
-                reason="no row yet: waiting for the logger" if not good else None,
-                # A power is as fresh as the question; when a plug refreshes its counter must be learnt.
-                tick_seconds=None if self.use_counter else self.poll_seconds,
-                resolution_joules=self.step_joules if self.use_counter else 0.0,
-                gain_u=self.gain_u,
-                counts=False,
-            ),
+        found = Capability(
+            "wall",
+            self.name,
+            True,
+            "measured",
+            f"whole machine at the plug (AC), {self.target}",
+            reason="no row yet: waiting for the logger" if not good else None,
+            # A power is as fresh as the question; when a plug refreshes its counter must be learnt.
+            tick_seconds=None if self.use_counter else self.poll_seconds,
+            resolution_joules=self.step_joules if self.use_counter else 0.0,
+            gain_u=self.gain_u,
+            counts=False,
         )
+        self._found = (found,)
+        return self._found
 
     def read(self) -> tuple[Reading, ...]:
         """Return what came since the last time; may be nothing, and never waits for a plug."""
@@ -167,6 +170,17 @@ def open_wall(target: str | Path | Callable[[], float | Sample], *, poll_seconds
     if "://" in text or not text:
         raise ValueError(f"wall must be http://ADDRESS, a CSV file or a function, got {text!r}")
     return Wall(CsvTail(Path(text)), text, poll_seconds=None)
+
+
+def from_spec(argument: str | None) -> Wall:
+    """Return the meter of ``wall=TARGET`` in ``--meter``.
+
+    Raises:
+        ValueError: There is no target.
+    """
+    if not argument:
+        raise ValueError("wall needs a target: --meter auto,wall=http://ADDRESS/rpc/Switch.GetStatus?id=0 or wall=FILE.csv")
+    return open_wall(argument)
 
 
 if TYPE_CHECKING:
