@@ -1,0 +1,221 @@
+"""The books of one component: readings come in, its cumulative curve and the events that explain it come out."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from dataclasses import dataclass
+
+from .clock import NANO
+from .curve import Curve
+from .source import Capability, Reading
+from .tick import Tick
+
+#: Refresh period that is assumed of a counter until it is learnt (NVML: about 100 ms).
+ASSUMED_TICK_NS = 100_000_000
+#: Readings further apart than this leave a gap in the record.
+GAP_SECONDS = 2.0
+#: A counter that stands still for this long while the power sensor shows power is taken for frozen.
+FROZEN_SECONDS = 1.0
+#: A counter whose ratio to the integrated power is outside of this range is dropped.
+DROPPED = (0.4, 2.5)
+#: The two are compared over stretches of this length.
+CHECK_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened to a component's readings.
+
+    Attributes:
+        t_ns: When it was noticed.
+        kind: ``wrap``, ``reset``, ``gap``, ``error`` or ``switch``.
+        seconds: How long the readings were missing, where that applies.
+        text: What to tell.
+    """
+
+    t_ns: int
+    kind: str
+    seconds: float = 0.0
+    text: str = ""
+
+
+class Account:
+    """Turns readings into a curve.
+
+    Args:
+        capability: What the source promised at its probe.
+        counts: Whether the component enters sums.
+    """
+
+    def __init__(self, capability: Capability, *, counts: bool) -> None:
+        self.capability = capability
+        self.counts = counts
+        self.gain_u = capability.gain_u
+        self.fixed_tick_ns = None if capability.tick_seconds is None else int(capability.tick_seconds * NANO)
+        self.tick = Tick(ASSUMED_TICK_NS) if self.fixed_tick_ns is None else None
+        self.curve = Curve(self.tick, capability.resolution_joules)
+        self.power = Curve(resolution=capability.resolution_joules)
+        self.reads = array("q")
+        self.events: list[Event] = []
+        self.counter: float | None = None
+        self.total = 0.0
+        self.seen_ns = 0
+        self.moved_ns = 0
+        self.widest_ns = 0
+        self.watts: tuple[int, float] | None = None
+        self.integrating = False
+        self.checked_ns = 0
+        self.idle_watts: float | None = None
+
+    @property
+    def looks_closely(self) -> bool:
+        """Whether the refreshes of this component are worth a close look around the edges of windows."""
+        return self.tick is not None and self.counter is not None and not self.integrating
+
+    def awaited(self, since_ns: int, now_ns: int) -> bool:
+        """Whether a refresh after ``since_ns`` is still to come: a close look goes on until it is seen, or does not come.
+
+        Until the period is learnt, several refreshes are awaited.
+        """
+        if not self.looks_closely or self.tick is None:
+            return False
+        if not self.tick.learnt:
+            return now_ns - since_ns < 5 * ASSUMED_TICK_NS
+        return self.moved_ns <= since_ns and now_ns - since_ns < 1.5 * self.tick.period_ns
+
+    def reaches(self, t_ns: int) -> bool:
+        """Whether there is a node at or after an instant."""
+        return len(self.curve) > 0 and self.curve.t[-1] >= t_ns
+
+    def add(self, reading: Reading) -> None:
+        """Enter one reading; what cannot be energy is an error, never a number."""
+        bad = reading.error
+        for value in (reading.counter_joules, reading.watts):
+            if bad is None and value is not None and not (math.isfinite(value) and value >= 0):
+                bad = f"{self.capability.source} gave {value!r}, which is no energy; refused"
+        if bad is None and reading.counter_joules is None and reading.watts is None:
+            bad = f"{self.capability.source} gave no number"
+        if bad is not None:
+            if not (self.events and self.events[-1].kind == "error" and self.events[-1].text == bad):
+                self.events.append(Event(reading.t_ns, "error", text=bad))
+            return
+        if self.reads and reading.t_ns <= self.reads[-1]:
+            return
+        if self.reads and (away := (reading.t_ns - self.reads[-1]) / NANO) > GAP_SECONDS:
+            self.events.append(Event(reading.t_ns, "gap", seconds=away))
+        self.reads.append(reading.t_ns)
+        if reading.watts is not None:
+            self._integrate(reading.t_ns, reading.watts)
+        if not self.integrating:
+            if reading.counter_joules is not None:
+                self._count(reading)
+            if reading.watts is not None:
+                self._check(reading.t_ns)
+
+    def _integrate(self, t_ns: int, watts: float) -> None:
+        """Extend the integrated power by a trapezoid; every reading counts, also one equal to the last."""
+        onto = self.curve if self.integrating else self.power
+        if self.watts is None:
+            onto.append(t_ns, t_ns, onto.joules[-1] if len(onto) else 0.0)
+        else:
+            before_ns, before = self.watts
+            seconds = (t_ns - before_ns) / NANO
+            mean = (watts + before) / 2
+            # The power may have changed anywhere between the two: uniform over ± half of the rectangle between them.
+            variance = ((watts - before) * seconds) ** 2 / 12
+            if seconds > GAP_SECONDS:
+                variance += (0.5 * mean * seconds) ** 2
+            onto.append(t_ns, t_ns, onto.joules[-1] + mean * seconds, variance=variance)
+        self.watts = (t_ns, watts)
+
+    def _count(self, reading: Reading) -> None:
+        counter, now, slack = reading.counter_joules, reading.t_ns, reading.half_width_ns
+        assert counter is not None
+        if self.counter is None:
+            longest = ASSUMED_TICK_NS if self.fixed_tick_ns is None else self.fixed_tick_ns
+            self.curve.append(now - longest - slack, now + slack, 0.0)
+            self.counter, self.seen_ns, self.moved_ns, self.checked_ns = counter, now, now, now
+            return
+        delta, variance = counter - self.counter, 0.0
+        if delta < 0:
+            delta, variance = self._fell(counter, now)
+        self.widest_ns = max(self.widest_ns, now - self.seen_ns)
+        low = self.seen_ns
+        if self.fixed_tick_ns is not None:
+            if delta > 0 or now - self.seen_ns > self.fixed_tick_ns:
+                low = max(low, now - self.fixed_tick_ns) if delta > 0 else now - self.fixed_tick_ns
+                self.total += delta
+                self.curve.append(low - slack, now + slack, self.total, variance=variance)
+        elif delta > 0 and self.tick is not None:
+            period = self.tick.period_ns
+            self.tick.observe(low, now, unbroken=self.widest_ns <= period / 4)
+            if self.tick.learnt:
+                low = max(low, now - self.tick.longest_ns)
+            self.total += delta
+            self.curve.append(low - slack, now + slack, self.total, variance=variance)
+            if now - low <= period / 4:
+                self.curve.refine()
+            self.widest_ns = 0
+        if delta > 0:
+            self.moved_ns = now
+        self.counter, self.seen_ns = counter, now
+
+    def _fell(self, counter: float, now: int) -> tuple[float, float]:
+        """Return the increment behind a counter that went down, and its variance."""
+        assert self.counter is not None
+        seconds = (now - self.seen_ns) / NANO
+        watts = self.curve.watts(len(self.curve) - 2) if len(self.curve) > 1 else 0.0
+        reach = self.capability.range_joules
+        if reach is None:
+            self.events.append(Event(now, "reset", seconds=seconds, text=f"{self.capability.source} counter started again at zero"))
+            return counter, (watts * seconds) ** 2
+        delta = counter - self.counter + reach
+        missed = max(round((watts * seconds - delta) / reach), 0)
+        self.events.append(Event(now, "wrap"))
+        if missed or watts * seconds > reach / 2:
+            text = f"{seconds:.0f} s without a reading: the counter wrapped more than once, {missed + 1} times by its last power"
+            self.events.extend(Event(now, "wrap") for _ in range(missed))
+            self.events.append(Event(now, "gap", seconds=seconds, text=text))
+            return delta + missed * reach, reach**2 / 12
+        return delta, 0.0
+
+    def _check(self, now: int) -> None:
+        """Compare the counter with the integrated power, and drop a counter that cannot be right."""
+        if self.counter is None:
+            self._switch(now, None)
+            return
+        begin = self.power.at(self.moved_ns)
+        if begin is None or not len(self.power):
+            return
+        still = self.power.joules[-1] - begin.joules
+        patience = max(FROZEN_SECONDS, 8 * (self.tick.period_ns if self.tick else 0) / NANO)
+        if (now - self.moved_ns) / NANO > patience and still > max(1.0, 10 * self.capability.resolution_joules):
+            self._switch(self.moved_ns, f"the counter stood still for {(now - self.moved_ns) / NANO:.1f} s while power was drawn")
+        elif (now - self.checked_ns) / NANO >= CHECK_SECONDS:
+            ratio = self.ratio(self.checked_ns, self.moved_ns)
+            if ratio is not None and not DROPPED[0] <= ratio <= DROPPED[1]:
+                self._switch(self.checked_ns, f"the counter gave {ratio:.2f} of the integrated power")
+            else:
+                self.checked_ns = self.moved_ns
+
+    def _switch(self, since_ns: int, why: str | None) -> None:
+        """Let the integrated power take the counter's place from ``since_ns`` on."""
+        if why is not None:
+            self.events.append(Event(since_ns, "switch", text=f"{why}; instant power is integrated instead"))
+            self.curve.graft(self.power, since_ns)
+        else:
+            self.curve = self.power
+        self.tick = None
+        self.gain_u = max(self.gain_u, 0.1 if why else 0.07)
+        self.integrating = True
+
+    def ratio(self, t0_ns: int, t1_ns: int) -> float | None:
+        """Return counter over integrated power, where both know the window well enough to tell."""
+        ends = [curve.at(t) for curve in (self.curve, self.power) for t in (t0_ns, t1_ns)]
+        if self.integrating or any(end is None for end in ends) or (t1_ns - t0_ns) / NANO < FROZEN_SECONDS:
+            return None
+        a, b, c, d = (end for end in ends if end is not None)
+        power = d.joules - c.joules
+        doubt = 2 * math.sqrt(a.variance + b.variance + c.variance + d.variance + max(d.grown - c.grown, 0.0))
+        return (b.joules - a.joules) / power if power > 0 and doubt < 0.1 * power else None

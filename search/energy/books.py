@@ -1,0 +1,123 @@
+"""The accounts of all components of a machine, and the one place where meters are read."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+from . import query
+from .account import Account
+from .clock import Clock
+from .record import Component
+from .source import Capability, Reading, Source
+
+
+class Books:
+    """Reads the sources into accounts.
+
+    Two locks: ``_reading`` keeps readings in order, since a counter that is entered late would look like one that fell; ``_lock``
+    guards the accounts and is never held while a meter is read, so a slow meter holds up no question.
+
+    Args:
+        sources: Meters in the order of trust; of two that cover the same part the first counts, the other is a cross-check.
+        absent: What could not be measured, with reasons.
+        clock: Monotonic nanoseconds.
+    """
+
+    def __init__(self, sources: Iterable[Source], absent: Iterable[Capability], clock: Clock) -> None:
+        self.sources = tuple(sources)
+        self.absent = list(absent)
+        self.accounts: dict[str, Account] = {}
+        self.spent_ns = 0
+        self._names: list[tuple[Source, tuple[str, ...]]] = []
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._reading = threading.Lock()
+        self._looking_since = 0
+
+    def open(self) -> None:
+        """Probe the sources and open an account for each component that can be read."""
+        taken: dict[str, str] = {}
+        for source in self.sources:
+            names = []
+            for found in source.probe():
+                if not found.available:
+                    self.absent.append(found)
+                    continue
+                if found.component in self.accounts:
+                    reason = f"{self.accounts[found.component].capability.source} already reads {found.component}"
+                    self.absent.append(Capability(found.component, source.name, False, boundary=found.boundary, reason=reason))
+                    continue
+                first = [taken[family] for family in found.families if taken.get(family, source.name) != source.name]
+                counts = found.counts and not first
+                if counts:
+                    taken.update(dict.fromkeys(found.families, source.name))
+                self.accounts[found.component] = Account(found, counts=counts)
+                names.append(found.component)
+            self._names.append((source, tuple(names)))
+        self._looking_since = self._clock()
+
+    def capabilities(self) -> list[Capability]:
+        """Return what was found, available or not."""
+        return [account.capability for account in self.accounts.values()] + self.absent
+
+    def close(self) -> None:
+        """Release the sources."""
+        for source in self.sources:
+            source.close()
+
+    def read(self, wanted: Callable[[Account], bool] | None = None) -> None:
+        """Read every source once, or those with an account that is wanted."""
+        begin = time.thread_time_ns()
+        with self._reading:
+            for source, names in self._names:
+                if names and (wanted is None or any(wanted(self.accounts[name]) for name in names)):
+                    readings = self._ask(source, names)
+                    with self._lock:
+                        for reading in readings:
+                            if reading.component in names:
+                                self.accounts[reading.component].add(reading)
+        self.spent_ns += time.thread_time_ns() - begin
+
+    def edge(self) -> None:
+        """Note that a window begins or ends: what is refreshed next is worth a close look."""
+        self._looking_since = self._clock()
+
+    def look(self) -> bool:
+        """Read once what refreshes slowly; return whether its next refresh is still awaited."""
+        self.read(lambda account: account.looks_closely)
+        now = self._clock()
+        with self._lock:
+            return any(account.awaited(self._looking_since, now) for account in self.accounts.values())
+
+    def components(self, t0_ns: int, t1_ns: int) -> tuple[Component, ...]:
+        """Return what every component took between two instants, the absent ones included."""
+        with self._lock:
+            known = [query.component(account, t0_ns, t1_ns) for account in self.accounts.values()]
+        return (*known, *(query.absent(capability) for capability in self.absent))
+
+    def joules(self, t0_ns: int, t1_ns: int) -> float | None:
+        """Return the sum of the counting components, or None when one of them is not known."""
+        total = 0.0
+        with self._lock:
+            counting = [account for account in self.accounts.values() if account.counts]
+            for account in counting:
+                begin, end = account.curve.at(t0_ns), account.curve.at(t1_ns)
+                if begin is None or end is None:
+                    return None
+                total += max(end.joules - begin.joules, 0.0)
+        return total if counting else None
+
+    def settled(self, t_ns: int) -> bool:
+        """Return whether every component has a node after an instant, so that no later reading changes what was before."""
+        with self._lock:
+            return all(not account.counts or account.reaches(t_ns) for account in self.accounts.values())
+
+    def _ask(self, source: Source, names: Sequence[str]) -> Sequence[Reading]:
+        try:
+            readings = source.read()
+        except Exception as error:  # a meter of somebody else must not end the measuring; its failure is on record
+            return [Reading(name, self._clock(), error=f"{source.name} failed: {error!r}") for name in names]
+        missing = set(names) - {reading.component for reading in readings}
+        return [*readings, *(Reading(name, self._clock(), error=f"{source.name} did not report {name}") for name in missing)]

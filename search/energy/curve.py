@@ -1,0 +1,156 @@
+"""The cumulative energy of one component over time: where every joule of a window comes from.
+
+A curve is a list of nodes ``(time, joules)`` that only grows; between nodes energy runs straight. A window is the difference
+of two values of it, so windows nest, overlap and add up by themselves. A node that arrives after a window was closed refines it.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_right
+from dataclasses import dataclass
+
+from .clock import NANO
+from .tick import Tick
+
+#: A window's end may lie this far beyond the last node (seconds); further out the energy is unknown.
+REACH_SECONDS = 1.0
+#: Share of the power that may change unseen between two nodes, whatever the neighbouring nodes say.
+UNSEEN = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """The value of a curve at one instant.
+
+    Attributes:
+        joules: Energy since the curve began.
+        variance: Squared standard uncertainty of the instant's place on the curve, in J^2.
+        grown: Accumulated variance of the curve's own integration up to here, in J^2.
+        segment: Index of the node before.
+    """
+
+    joules: float
+    variance: float
+    grown: float
+    segment: int
+
+
+class Curve:
+    """Nodes of one component.
+
+    A day at 10 Hz is 28 MB: nodes are kept in flat arrays and never thinned out, since a worker may ask for any past window.
+
+    Args:
+        tick: What is known of the refreshes of the counter, or None for a quantity that is exact when read.
+        resolution: Step of the counter.
+    """
+
+    def __init__(self, tick: Tick | None = None, resolution: float = 0.0) -> None:
+        self.tick = tick
+        self.resolution = resolution
+        self.t = array("q")
+        self.half = array("q")
+        self.joules = array("d")
+        self.grown = array("d")
+
+    def __len__(self) -> int:
+        return len(self.t)
+
+    def append(self, low_ns: int, high_ns: int, joules: float, *, variance: float = 0.0) -> None:
+        """Add the node that lies somewhere in ``(low_ns, high_ns]``.
+
+        Args:
+            low_ns: Earliest time of the node.
+            high_ns: Latest time of the node.
+            joules: Energy since the curve began; not less than the node's before.
+            variance: What the way from the node before adds to the uncertainty, in J^2.
+        """
+        if self.tick is not None:
+            low_ns, high_ns = self.tick.locate(low_ns, high_ns)
+        t = (low_ns + high_ns) // 2
+        if self.t and t <= self.t[-1]:
+            if joules <= self.joules[-1]:
+                return
+            t = self.t[-1] + 1
+        self.half.append(max((high_ns - low_ns) // 2, 0))
+        self.grown.append((self.grown[-1] if self.t else 0.0) + variance)
+        self.joules.append(max(joules, self.joules[-1]) if self.t else joules)
+        self.t.append(t)
+
+    def refine(self, back: int = 32) -> None:
+        """Place the last nodes again, now that the refreshes around them are known better."""
+        if self.tick is None:
+            return
+        for i in range(max(0, len(self.t) - back), len(self.t)):
+            low, high = self.tick.locate(self.t[i] - self.half[i], self.t[i] + self.half[i])
+            t = (low + high) // 2
+            if high - low < 2 * self.half[i] and (i == 0 or t > self.t[i - 1]) and (i + 1 == len(self.t) or t < self.t[i + 1]):
+                self.t[i], self.half[i] = t, (high - low) // 2
+
+    def graft(self, other: Curve, since_ns: int) -> None:
+        """Replace everything after ``since_ns`` by what another curve saw.
+
+        A counter that froze is found out only later: its place is then taken by the integrated power from the moment on
+        at which it was last seen to move.
+        """
+        keep = bisect_right(self.t, since_ns)
+        for column in (self.t, self.half, self.joules, self.grown):
+            del column[keep:]
+        start = self.t[-1] if self.t else since_ns
+        at_start = other.at(start)
+        offset = (self.joules[-1] if self.t else 0.0) - (at_start.joules if at_start else 0.0)
+        grown = (self.grown[-1] if self.t else 0.0) - (at_start.grown if at_start else 0.0)
+        self.tick = None
+        for i in range(bisect_right(other.t, start), len(other.t)):
+            before = self.grown[-1] if self.t else 0.0
+            t, half = other.t[i], other.half[i]
+            self.append(t - half, t + half, other.joules[i] + offset, variance=max(other.grown[i] + grown - before, 0.0))
+
+    def watts(self, segment: int) -> float:
+        """Return the mean power between a node and the next."""
+        span = self.t[segment + 1] - self.t[segment]
+        return (self.joules[segment + 1] - self.joules[segment]) / span * NANO
+
+    def spread(self, segment: int) -> float:
+        """Return how far the power may swing inside a segment, in watts, judged by the segments around it."""
+        first, last = max(segment - 1, 0), min(segment + 1, len(self.t) - 2)
+        around = [self.watts(i) for i in range(first, last + 1)]
+        return max(max(around) - min(around), UNSEEN * max(around))
+
+    def at(self, t_ns: int, reach_seconds: float = REACH_SECONDS) -> Point | None:
+        """Return the value at an instant, or None where it is out of reach of the nodes.
+
+        The uncertainty has two parts. A node's own time is known to ± half, which is worth power × half / √3. Between two nodes
+        a share f of the way, the power is unknown within its spread D: one change of power somewhere in a segment of length T
+        moves the energy by at most D·T·√(f(1-f)), taken as two standard deviations.
+
+        Args:
+            t_ns: Instant on the monotonic clock.
+            reach_seconds: How far beyond the first and the last node the power there is taken to go on.
+        """
+        count = len(self.t)
+        if count == 0:
+            return None
+        if count == 1:
+            known = abs(t_ns - self.t[0]) <= max(self.half[0], 1)
+            return Point(self.joules[0], self.resolution**2 / 12, 0.0, 0) if known else None
+        i = min(max(bisect_right(self.t, t_ns) - 1, 0), count - 2)
+        span = self.t[i + 1] - self.t[i]
+        share = (t_ns - self.t[i]) / span
+        watts, spread = self.watts(i), self.spread(i)
+        joules = self.joules[i] + share * (self.joules[i + 1] - self.joules[i])
+        grown = self.grown[i] + min(max(share, 0.0), 1.0) * (self.grown[i + 1] - self.grown[i])
+        if 0.0 <= share <= 1.0:
+            inside = (spread * span / NANO) ** 2 * share * (1 - share) / 4
+            near, far = self.half[i] / NANO, self.half[i + 1] / NANO
+            placed = (watts * near * (1 - share)) ** 2 / 3 + (watts * far * share) ** 2 / 3
+        else:
+            away = (self.t[i] - t_ns if share < 0 else t_ns - self.t[i + 1]) / NANO
+            edge = self.half[i if share < 0 else i + 1] / NANO
+            if away > reach_seconds + edge:
+                return None
+            # Beyond the nodes nothing bounds the power: it may have gone to zero or doubled.
+            inside = (max(spread, 0.5 * watts) * away) ** 2
+            placed = (watts * edge) ** 2 / 3
+        return Point(joules, inside + placed + self.resolution**2 / 12, grown, i)

@@ -1,0 +1,120 @@
+"""Which meters work on this machine, in the order of trust, and why the others do not."""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from .clock import Clock
+from .source import Capability, Source
+from .sources import cpu_time
+from .sources.nvml import Nvml
+from .sources.rapl import POWERCAP, Rapl
+
+#: What ``auto`` tries, best first: counters of the hardware before estimates.
+AUTO = ("nvml", "rapl", "cpu_time")
+#: What helps where no counter can be read.
+WALL = "give a wall meter: --meter auto,wall=http://..."
+#: Sources in files of their own, imported when they are named.
+NAMED = ("codecarbon", "wall", "replay")
+
+
+@dataclass(frozen=True)
+class Discovery:
+    """What was found.
+
+    Attributes:
+        sources: Sources that can read something, best first.
+        absent: What cannot be read, with the reason and the remedy.
+    """
+
+    sources: tuple[Source, ...]
+    absent: tuple[Capability, ...]
+
+    @property
+    def present(self) -> tuple[Capability, ...]:
+        """Return what can be read; asks the sources again."""
+        return tuple(found for source in self.sources for found in source.probe() if found.available)
+
+
+def discover(
+    spec: str = "auto",
+    *,
+    cpu_watts: float | None = None,
+    coefficients: cpu_time.CpuCoefficients | None = None,
+    powercap: Path = POWERCAP,
+    clock: Clock = time.monotonic_ns,
+) -> Discovery:
+    """Find the meters of this machine.
+
+    Args:
+        spec: ``auto``, or names separated by commas: ``nvml``, ``rapl``, ``cpu_time``, ``codecarbon``, ``wall=http://...``,
+            ``replay=FILE``; ``auto`` may be one of them. Of two that cover the same part of the machine the first counts
+            and the other is a cross-check.
+        cpu_watts: Watts of the whole CPU with all cores busy, for ``cpu_time``.
+        coefficients: Calibrated coefficients for ``cpu_time``; they go before ``cpu_watts``.
+        powercap: Root of the powercap tree, for ``rapl``.
+        clock: Monotonic nanoseconds.
+
+    Raises:
+        ValueError: If a name is unknown, or one that needs a value has none.
+    """
+    known = coefficients or (cpu_time.DEFAULT if cpu_watts is None else cpu_time.from_cpu_watts(cpu_watts))
+    makers: dict[str, Callable[[], Source]] = {
+        "nvml": lambda: Nvml(clock=clock),
+        "rapl": lambda: Rapl(powercap, clock=clock),
+        "cpu_time": lambda: cpu_time.CpuTime(known, clock=clock),
+    }
+    sources: list[Source] = []
+    absent: list[Capability] = list(_not_built())
+    covered: set[str] = set()
+    for name, argument, automatic in _names(spec):
+        source = makers[name]() if name in makers else _load(name, argument)
+        found = source.probe()
+        present = [capability for capability in found if capability.available]
+        # Asked for by name, a second meter of the same part stays as a cross-check; found by itself, an estimate beside a
+        # measurement would only confuse.
+        if automatic and present and all(covered.intersection(capability.families) for capability in present):
+            source.close()
+            continue
+        absent += [capability for capability in found if not capability.available]
+        covered.update(family for capability in present if capability.counts for family in capability.families)
+        if present:
+            sources.append(source)
+        else:
+            source.close()
+    return Discovery(tuple(sources), tuple(absent))
+
+
+def _names(spec: str) -> list[tuple[str, str | None, bool]]:
+    chosen: list[tuple[str, str | None, bool]] = []
+    for item in (part.strip() for part in spec.split(",")):
+        name, _, argument = item.partition("=")
+        if name == "auto":
+            chosen += [(source, None, True) for source in AUTO]
+        elif name in AUTO or name in NAMED:
+            chosen.append((name, argument or None, False))
+        else:
+            raise ValueError(f"meter must be auto or among {', '.join((*AUTO, *NAMED))}, got {name!r}")
+    return list({name if argument is None else f"{name}={argument}": (name, argument, auto) for name, argument, auto in chosen}.values())
+
+
+def _load(name: str, argument: str | None) -> Source:
+    module = importlib.import_module(f".sources.{name}", __package__)
+    source: Source = module.from_spec(argument)
+    return source
+
+
+def _not_built() -> tuple[Capability, ...]:
+    """Name the meters that other machines have and that this version does not read."""
+    found = []
+    if Path("/sys/class/kfd/kfd/topology").exists():
+        reason = "AMD GPUs are not read by this version"
+        found.append(Capability("gpu:amd", "amdsmi", False, boundary="board", reason=reason, remedy=WALL))
+    if Path("/System/Library/Frameworks/IOKit.framework").exists():
+        reason = "Apple's power counters are not read by this version"
+        found.append(Capability("soc:apple", "ioreport", False, boundary="package", reason=reason, remedy=WALL))
+    return tuple(found)

@@ -1,0 +1,109 @@
+"""A window as a question to the books: what did each component take between two instants?"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, bisect_right
+from dataclasses import replace
+
+from .account import ASSUMED_TICK_NS, Account, Event
+from .clock import NANO
+from .curve import REACH_SECONDS, Point
+from .record import Component
+from .source import Capability
+
+#: Counter over integrated power: outside of this range the record says that the two differ.
+SAID = (0.85, 1.15)
+
+
+def component(account: Account, t0_ns: int, t1_ns: int) -> Component:
+    """Return what one component took between two instants; what is not known is None with the reason."""
+    capability, seconds = account.capability, (t1_ns - t0_ns) / NANO
+    tick = tick_seconds(account)
+    reach = max(REACH_SECONDS, 3 * (tick or ASSUMED_TICK_NS / NANO))
+    begin, end = account.curve.at(t0_ns, reach), account.curve.at(t1_ns, reach)
+    known = begin is not None and end is not None and t1_ns >= t0_ns
+    found = Component(
+        name=capability.component,
+        joules=None,
+        source=capability.source,
+        quality=capability.quality if known else "absent",
+        boundary=capability.boundary,
+        counts=account.counts,
+        reads=bisect_right(account.reads, t1_ns) - bisect_left(account.reads, t0_ns),
+        tick_seconds=tick,
+        wraps=len(happened(account, "wrap", t0_ns, t1_ns)),
+        resets=len(happened(account, "reset", t0_ns, t1_ns)),
+        gap_seconds=math.fsum(min(event.seconds, seconds) for event in happened(account, "gap", t0_ns, t1_ns)),
+        idle_watts=account.idle_watts,
+    )
+    if begin is None or end is None or t1_ns < t0_ns:
+        return replace(found, reason=_why_unknown(account, t0_ns, t1_ns))
+    joules = max(end.joules - begin.joules, 0.0)
+    u_random = math.sqrt(_variance(account, begin, end, seconds))
+    ratio = account.ratio(t0_ns, t1_ns)
+    return replace(
+        found,
+        joules=joules,
+        u_random_joules=u_random,
+        u_systematic_joules=account.gain_u * joules,
+        net_joules=None if account.idle_watts is None else joules - account.idle_watts * seconds,
+        below_resolution=seconds < 2 * (tick or 0.0) or 2 * u_random >= joules,
+        reason=_remarks(account, t0_ns, t1_ns, ratio),
+        cross_check=ratio,
+    )
+
+
+def absent(capability: Capability) -> Component:
+    """Return the component of something that could not be read: no number, and the reason."""
+    return Component(
+        name=capability.component,
+        joules=None,
+        source=capability.source,
+        quality="absent",
+        boundary=capability.boundary,
+        counts=False,
+        reason=capability.reason or f"{capability.source} is not available",
+    )
+
+
+def tick_seconds(account: Account) -> float | None:
+    """Return the refresh period of a component, or None while it is not known."""
+    if account.tick is not None:
+        return account.tick.period_ns / NANO if account.tick.learnt else None
+    return account.capability.tick_seconds
+
+
+def happened(account: Account, kind: str, t0_ns: int, t1_ns: int) -> list[Event]:
+    """Return the events of one kind inside ``(t0_ns, t1_ns]``."""
+    return [event for event in account.events if event.kind == kind and t0_ns < event.t_ns <= t1_ns]
+
+
+def _variance(account: Account, begin: Point, end: Point, seconds: float) -> float:
+    variance = begin.variance + end.variance + max(end.grown - begin.grown, 0.0)
+    if begin.segment == end.segment and len(account.curve) > 1:
+        # Both ends lie between the same two nodes: all that is known of the power is the segment's mean and its surroundings.
+        variance += (account.curve.spread(begin.segment) * seconds / 2) ** 2
+    return variance
+
+
+def _why_unknown(account: Account, t0_ns: int, t1_ns: int) -> str:
+    if t1_ns < t0_ns:
+        return f"the window ends {(t0_ns - t1_ns) / NANO:.3f} s before it begins"
+    errors = [event.text for event in account.events if event.kind == "error" and event.t_ns <= t1_ns]
+    if errors:
+        return errors[-1]
+    if len(account.reads) < 2:
+        return f"{account.capability.source} was read {len(account.reads)} times; an energy needs two readings"
+    return f"{account.capability.source} was not read within reach of the window's edges"
+
+
+def _remarks(account: Account, t0_ns: int, t1_ns: int, ratio: float | None) -> str | None:
+    texts = [account.capability.reason] if account.capability.reason else []
+    switches = [event.text for event in account.events if event.kind == "switch" and event.t_ns <= t1_ns]
+    texts += switches[-1:]
+    for kind in ("error", "reset", "gap"):
+        texts += [event.text for event in happened(account, kind, t0_ns, t1_ns) if event.text][-1:]
+    if ratio is not None and not SAID[0] <= ratio <= SAID[1]:
+        texts.append(f"the driver's counter is {ratio:.2f} of its integrated power")
+    return "; ".join(texts) or None

@@ -1,0 +1,285 @@
+"""What a window cost, as an immutable fact that JSON can hold."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from .source import Quality
+
+SCHEMA = 1
+KINDS = ("trial", "setup", "epoch", "eval", "inference", "overhead", "idle", "total", "sum")
+STATES = ("ok", "failed", "stopped", "killed", "partial", "open")
+
+
+@dataclass(frozen=True)
+class Component:
+    """The energy of one part of the machine in one window.
+
+    Attributes:
+        name: E.g. ``gpu:GPU-1a2b``, ``cpu:pkg0``, ``cpu``, ``wall``.
+        joules: Energy, or None when it is not known; 0.0 only when a meter really did not move.
+        source: Name of the meter.
+        quality: ``measured``, ``estimated``, ``mixed`` or ``absent``.
+        boundary: Which parts of the machine the number covers, in words.
+        counts: Whether it enters the sum; never for wall meters and cross-checks.
+        reads: Readings inside the window.
+        tick_seconds: Period at which the meter is refreshed; None when unknown.
+        wraps: Times that the counter ran over its range and was corrected.
+        resets: Times that the counter started again for another reason.
+        gap_seconds: Time inside the window without readings.
+        u_random_joules: Standard uncertainty that differs from window to window: what matters for ranking.
+        u_systematic_joules: Standard uncertainty of the scale, common to all windows: what matters for kWh and CO2.
+        idle_watts: Power of this component while nothing is done, or None when no idle window was measured.
+        net_joules: ``joules`` without ``idle_watts`` over the window, or None.
+        attribution: ``exclusive``, or how a shared component was split.
+        below_resolution: The window is too short for this meter: only the interval says anything.
+        reason: Why it is absent, or what restricts it; None when there is nothing to say.
+        cross_check: This account over the meter's second quantity (NVML: counter over integrated power); None without one.
+    """
+
+    name: str
+    joules: float | None
+    source: str
+    quality: Quality = "measured"
+    boundary: str = ""
+    counts: bool = True
+    reads: int = 0
+    tick_seconds: float | None = None
+    wraps: int = 0
+    resets: int = 0
+    gap_seconds: float = 0.0
+    u_random_joules: float | None = None
+    u_systematic_joules: float | None = None
+    idle_watts: float | None = None
+    net_joules: float | None = None
+    attribution: str = "exclusive"
+    below_resolution: bool = False
+    reason: str | None = None
+    cross_check: float | None = None
+
+    def scaled(self, share: float, attribution: str, *, extra_u_joules: float = 0.0) -> Component:
+        """Return a share of this energy.
+
+        Args:
+            share: Part of the whole, 0 to 1.
+            attribution: How the share was found, for the record.
+            extra_u_joules: Standard uncertainty of the split itself.
+        """
+        if self.joules is None or self.u_random_joules is None or self.u_systematic_joules is None:
+            return replace(self, attribution=attribution)
+        return replace(
+            self,
+            joules=self.joules * share,
+            u_random_joules=math.hypot(self.u_random_joules * share, extra_u_joules),
+            u_systematic_joules=self.u_systematic_joules * share,
+            net_joules=None if self.net_joules is None else self.net_joules * share,
+            attribution=attribution,
+        )
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is known of one window.
+
+    Attributes:
+        id: Name of the window that no other of this ledger has.
+        name: What the caller called it.
+        parent: Id of the window around it, or None.
+        kind: One of ``KINDS``.
+        state: One of ``STATES``.
+        t0_utc: Begin in UTC, ISO 8601.
+        t0_ns: Begin on the machine's monotonic clock.
+        t1_ns: End on the same clock.
+        seconds: Duration.
+        components: One per component that was looked for, the absent ones included.
+        hardware_id: Short hash of the hardware; records of different hardware do not compare.
+        hardware: What the machine is.
+        contended: Who else used the machine (``foreign_cpu_seconds``, ``foreign_gpu_pids``), or None.
+        edges: Temperature, clocks and throttling of devices at ``begin`` and ``end``.
+        meter: Version of the schema and what measuring cost.
+    """
+
+    id: str
+    name: str
+    parent: str | None
+    kind: str
+    state: str
+    t0_utc: str
+    t0_ns: int
+    t1_ns: int
+    seconds: float
+    components: tuple[Component, ...] = ()
+    hardware_id: str = ""
+    hardware: Mapping[str, Any] = field(default_factory=dict)
+    contended: Mapping[str, Any] | None = None
+    edges: Mapping[str, Any] = field(default_factory=dict)
+    meter: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def counting(self) -> tuple[Component, ...]:
+        """Return the components that make up the sum."""
+        return tuple(part for part in self.components if part.counts)
+
+    @property
+    def joules(self) -> float | None:
+        """Return the energy of all counting components, or None.
+
+        None when there is none, and also when one of them was lost in this window: the rest would pass for the whole.
+        ``known_joules`` has the rest.
+        """
+        return _total(part.joules for part in self.counting)
+
+    @property
+    def known_joules(self) -> float:
+        """Return what is known, 0.0 when nothing is; a lower bound, not for ranking."""
+        return math.fsum(part.joules for part in self.counting if part.joules is not None)
+
+    @property
+    def net_joules(self) -> float | None:
+        """Return the energy above idle, or None when a counting component has no idle power."""
+        return _total(part.net_joules for part in self.counting)
+
+    @property
+    def u_random_joules(self) -> float | None:
+        """Return the random standard uncertainty of ``joules``; components are independent."""
+        parts = [part.u_random_joules for part in self.counting]
+        return math.hypot(*(u for u in parts if u is not None)) if parts and None not in parts else None
+
+    @property
+    def u_systematic_joules(self) -> float | None:
+        """Return the systematic standard uncertainty of ``joules``; one meter's parts share one scale."""
+        by_source: dict[str, float] = {}
+        for part in self.counting:
+            if part.u_systematic_joules is None:
+                return None
+            by_source[part.source] = by_source.get(part.source, 0.0) + part.u_systematic_joules
+        return math.hypot(*by_source.values()) if by_source else None
+
+    @property
+    def quality(self) -> Quality:
+        """Return the worst quality of the sum; ``mixed`` when measured and estimated parts are added."""
+        found = {part.quality for part in self.counting}
+        if self.joules is None or "absent" in found:
+            return "absent"
+        return found.pop() if len(found) == 1 else "mixed"
+
+    @property
+    def coverage(self) -> tuple[str, ...]:
+        """Return the kinds of parts in the sum, e.g. ``("cpu", "dram", "gpu")``."""
+        return tuple(sorted({part.name.split(":", 1)[0] for part in self.counting if part.joules is not None}))
+
+    @property
+    def below_resolution(self) -> bool:
+        """Whether the window is too short for a meter that makes up most of the sum."""
+        short = math.fsum(part.joules or 0.0 for part in self.counting if part.below_resolution)
+        return any(part.below_resolution for part in self.counting) and 2 * short >= self.known_joules
+
+    def component(self, name: str) -> Component | None:
+        """Return the component of that name, or None."""
+        return next((part for part in self.components if part.name == name), None)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a plain dictionary, with the totals besides; ``from_json`` reads it back."""
+        data = asdict(self) | {"schema": SCHEMA}
+        data["joules"], data["net_joules"] = self.joules, self.net_joules
+        data["u_random_joules"], data["u_systematic_joules"] = self.u_random_joules, self.u_systematic_joules
+        data["quality"], data["coverage"] = self.quality, list(self.coverage)
+        data["components"] = [asdict(part) for part in self.components]
+        return data
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Record:
+        """Read what ``to_json`` wrote.
+
+        Raises:
+            ValueError: If it was written by a later schema.
+        """
+        if data.get("schema", SCHEMA) > SCHEMA:
+            raise ValueError(f"record has schema {data['schema']}, this version reads up to {SCHEMA}: update joulefront")
+        own = {key: value for key, value in data.items() if key in cls.__dataclass_fields__ and key != "components"}
+        known = Component.__dataclass_fields__
+        parts = (Component(**{key: value for key, value in part.items() if key in known}) for part in data.get("components", ()))
+        return cls(components=tuple(parts), **own)
+
+
+def _total(parts: Iterable[float | None]) -> float | None:
+    known = list(parts)
+    return None if not known or None in known else math.fsum(part for part in known if part is not None)
+
+
+def _common(values: Iterable[Any], otherwise: Any) -> Any:
+    found = list(dict.fromkeys(values))
+    return found[0] if len(found) == 1 else otherwise
+
+
+def _add_component(name: str, parts: list[Component], expected: int) -> Component:
+    lost = [part for part in parts if part.joules is None]
+    known = [part for part in parts if part.joules is not None]
+    complete = not lost and len(parts) == expected
+    quality: Quality = _common((part.quality for part in parts), "mixed")
+    reason = next((part.reason for part in lost if part.reason), None) or _common((part.reason for part in parts), None)
+    if len(parts) < expected:
+        reason = f"only {len(parts)} of {expected} records have {name}"
+    idle = _common((part.idle_watts for part in parts), None)
+    return Component(
+        name=name,
+        joules=_total(part.joules for part in known) if complete else None,
+        source=_common((part.source for part in parts), "several"),
+        quality=quality if complete else "absent",
+        boundary=_common((part.boundary for part in parts), "differs"),
+        counts=any(part.counts for part in parts),
+        reads=sum(part.reads for part in parts),
+        tick_seconds=_common((part.tick_seconds for part in parts), None),
+        wraps=sum(part.wraps for part in parts),
+        resets=sum(part.resets for part in parts),
+        gap_seconds=math.fsum(part.gap_seconds for part in parts),
+        u_random_joules=math.hypot(*(part.u_random_joules or 0.0 for part in parts)) if complete else None,
+        u_systematic_joules=math.fsum(part.u_systematic_joules or 0.0 for part in parts) if complete else None,
+        idle_watts=idle,
+        net_joules=_total(part.net_joules for part in parts) if complete else None,
+        attribution=_common((part.attribution for part in parts), "differs"),
+        below_resolution=complete and all(part.below_resolution for part in parts),
+        reason=reason,
+    )
+
+
+def add(records: Iterable[Record]) -> Record:
+    """Return the sum of records of one machine, e.g. a lineage of trials or everything a study paid.
+
+    A component that one of them lacks or lost is unknown in the sum: quality never improves by adding.
+
+    Raises:
+        ValueError: If there are no records, or they come from different hardware.
+    """
+    chosen = tuple(records)
+    if not chosen:
+        raise ValueError("add needs at least one record, got none")
+    hardware = sorted({record.hardware_id for record in chosen})
+    if len(hardware) > 1:
+        raise ValueError(
+            f"records must come from one hardware_id, got {', '.join(hardware)}: energy of different machines does not compare"
+        )
+    if len(chosen) == 1:
+        return chosen[0]
+    by_name: dict[tuple[str, str], list[Component]] = {}
+    for record in chosen:
+        for part in record.components:
+            by_name.setdefault((part.name, part.source), []).append(part)
+    first = min(chosen, key=lambda record: record.t0_ns)
+    foreign = [record.contended for record in chosen if record.contended]
+    return replace(
+        first,
+        id="+".join(record.id for record in chosen),
+        name=_common((record.name for record in chosen), f"sum of {len(chosen)}"),
+        parent=_common((record.parent for record in chosen), None),
+        kind=_common((record.kind for record in chosen), "sum"),
+        state=_common((record.state for record in chosen), "partial"),
+        t1_ns=max(record.t1_ns for record in chosen),
+        seconds=math.fsum(record.seconds for record in chosen),
+        components=tuple(_add_component(name, parts, len(chosen)) for (name, _), parts in by_name.items()),
+        contended={"records": len(foreign)} if foreign else None,
+        edges={},
+    )

@@ -1,0 +1,77 @@
+"""The one thread of a ledger: reads at fixed times, and looks closely around the edges of windows."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+#: Pause between two reads of a close look, in seconds.
+CLOSE = 0.002
+
+
+class Sampler:
+    """Calls ``sample`` on absolute deadlines from a daemon thread.
+
+    Deadlines are multiples of the interval: a late wake-up does not push the later ones, and missed ones are left out.
+
+    Args:
+        sample: Reads everything.
+        look: Reads once what is worth a close look; returns whether it needs another one.
+        beat: Writes down where the books stand.
+        interval_seconds: Time between two reads.
+        beat_seconds: Time between two beats.
+    """
+
+    def __init__(
+        self,
+        sample: Callable[[], object],
+        look: Callable[[], bool],
+        beat: Callable[[], object],
+        *,
+        interval_seconds: float,
+        beat_seconds: float,
+    ) -> None:
+        self._sample, self._look, self._beat = sample, look, beat
+        self._interval, self._beat_every = interval_seconds, beat_seconds
+        self._wake = threading.Event()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="joulefront-energy", daemon=True)
+
+    def start(self) -> None:
+        """Begin to read."""
+        self._thread.start()
+
+    def nudge(self) -> None:
+        """Ask for a close look now: an edge of a window has just passed."""
+        self._wake.set()
+
+    def stop(self) -> None:
+        """End the thread and wait for it."""
+        self._stopping = True
+        self._wake.set()
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def _run(self) -> None:
+        begin = time.monotonic()
+        beaten = begin
+        number = 0
+        looking = True  # the refresh period is learnt from a close look at the very start
+        while not self._stopping:
+            number = max(number + 1, int((time.monotonic() - begin) / self._interval))
+            due = begin + number * self._interval
+            while not self._stopping and (left := due - time.monotonic()) > 0:
+                if self._wake.wait(min(left, CLOSE) if looking else left):
+                    self._wake.clear()
+                    looking = True
+                if looking and not self._stopping:
+                    looking = self._look()
+            if self._stopping:
+                return
+            self._sample()
+            if time.monotonic() - beaten >= self._beat_every - self._interval / 2:
+                beaten = time.monotonic()
+                with suppress(OSError):  # a full disk must not end the measuring
+                    self._beat()

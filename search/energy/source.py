@@ -1,0 +1,106 @@
+"""What a meter is: a source that says what it can read, and reads it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+Quality = Literal["measured", "estimated", "mixed", "absent"]
+
+
+@dataclass(frozen=True)
+class Capability:
+    """What a source can say about one component of the machine, found out by trying.
+
+    Attributes:
+        component: Name, e.g. ``gpu:GPU-1a2b``, ``cpu:pkg0``, ``dram:0``, ``cpu``, ``wall``.
+        source: Name of the source, e.g. ``nvml``.
+        available: Whether a reading was obtained.
+        quality: ``measured`` or ``estimated``.
+        boundary: Which parts of the machine the number covers, in words.
+        reason: Why it is absent, or what restricts it; None when there is nothing to say.
+        remedy: One line that would make it available, or None.
+        tick_seconds: Period at which the counter is refreshed; None when it must be learnt.
+        range_joules: The counter starts again at zero after this much; None when it does not.
+        resolution_joules: Step of the counter.
+        gain_u: Relative standard uncertainty of the scale, common to all windows.
+        needs_root: Whether reading needs rights that a normal user lacks.
+        counts: Whether it may enter a sum; False for cross-checks and for other boundaries (wall).
+        covers: Families that it accounts for; empty means the component's own.
+    """
+
+    component: str
+    source: str
+    available: bool
+    quality: Quality = "measured"
+    boundary: str = ""
+    reason: str | None = None
+    remedy: str | None = None
+    tick_seconds: float | None = None
+    range_joules: float | None = None
+    resolution_joules: float = 0.0
+    gain_u: float = 0.05
+    needs_root: bool = False
+    counts: bool = True
+    covers: tuple[str, ...] = ()
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        """Return what this component accounts for: two sources of one family would bill the same joules twice."""
+        if self.covers:
+            return self.covers
+        family = self.component.split(":", 1)[0]
+        return (self.component,) if family == "gpu" else (family,)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One look at one component.
+
+    A counter and a power may come together: the counter is the account, the power its cross-check and its stand-in.
+
+    Attributes:
+        component: Name as in the capability.
+        t_ns: Midpoint of the read on ``time.monotonic_ns``.
+        half_width_ns: Half of the time that the read took.
+        counter_joules: Cumulative energy; may wrap at the capability's range.
+        watts: Power now.
+        error: Why there is no number, or None.
+    """
+
+    component: str
+    t_ns: int
+    half_width_ns: int = 0
+    counter_joules: float | None = None
+    watts: float | None = None
+    error: str | None = None
+
+
+class Source(Protocol):
+    """A meter. Reads may come from two threads at once (the sampler's and the one that opens a window)."""
+
+    name: str
+
+    def probe(self) -> tuple[Capability, ...]:
+        """Try what can be read; absent components come back with the reason, never as an exception."""
+        ...
+
+    def read(self) -> tuple[Reading, ...]:
+        """Read every available component; a failure is a reading with an error, never an exception."""
+        ...
+
+    def close(self) -> None:
+        """Release what was opened; may be called twice."""
+        ...
+
+
+class Observer(Protocol):
+    """What a source may offer besides: facts about the device that explain a reading."""
+
+    def edges(self) -> dict[str, dict[str, float | int | str | None]]:
+        """Return temperature, clocks and throttling by component."""
+        ...
+
+    def foreign(self) -> dict[str, tuple[int, ...]]:
+        """Return the process ids of others that use each component."""
+        ...

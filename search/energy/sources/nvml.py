@@ -1,0 +1,292 @@
+"""NVIDIA GPUs through NVML: the driver's energy counter, and the instant power beside it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..clock import Clock
+from ..source import Capability, Reading
+from .visible import instances, visible
+
+BOUNDARY = "GPU board"
+#: Readings of power closer together than this add nothing: the sensor itself is refreshed more slowly.
+POWER_EVERY_NS = 20_000_000
+#: Standard uncertainty of the board's sensor: NVIDIA states ± 5 %, taken as a uniform distribution's half-width and rounded up for
+#: sensors that see only a part of the time. Source: nvidia-smi manual, "Power Readings"; Yang et al. 2024, arXiv:2312.02741.
+GAIN_U = 0.05
+
+
+@dataclass(frozen=True)
+class Device:
+    """One GPU.
+
+    Attributes:
+        component: ``gpu:`` and its UUID.
+        handle: NVML's handle.
+        counter: Whether the energy counter works.
+        power: Reads the power in watts, or None when there is no power reading.
+    """
+
+    component: str
+    handle: Any
+    counter: bool
+    power: Callable[[], float] | None
+
+
+class Nvml:
+    """The GPUs of this process.
+
+    Args:
+        clock: Monotonic nanoseconds.
+        environment: Variables for ``CUDA_VISIBLE_DEVICES``; the process's own by default.
+    """
+
+    name = "nvml"
+
+    def __init__(self, clock: Clock = time.monotonic_ns, environment: Mapping[str, str] | None = None) -> None:
+        self._clock = clock
+        self._environment = environment
+        self._nvml: Any = None
+        self._devices: tuple[Device, ...] = ()
+        self._powered_ns: dict[str, int] = {}
+        self._facts: dict[str, dict[str, Any]] = {}
+
+    def probe(self) -> tuple[Capability, ...]:
+        """Return the GPUs that CUDA shows to this process."""
+        absent = self._start()
+        if absent is not None:
+            return (absent,)
+        nvml = self._nvml
+        handles: dict[str, Any] = {}
+        try:
+            for index in range(nvml.nvmlDeviceGetCount()):
+                handle = nvml.nvmlDeviceGetHandleByIndex(index)
+                handles[nvml.nvmlDeviceGetUUID(handle)] = handle
+        except nvml.NVMLError as error:
+            return (_absent("gpu", f"the driver does not list its GPUs: {error}"),)
+        chosen = self._chosen(tuple(handles))
+        if not chosen:
+            reason = "CUDA_VISIBLE_DEVICES shows no GPU to this process" if handles else "the driver knows no GPU"
+            return (_absent("gpu", reason),)
+        devices, found = [], []
+        for uuid in chosen:
+            device, capability = self._probe_device(f"gpu:{uuid}", handles[uuid])
+            found.append(capability)
+            if capability.available:
+                devices.append(device)
+        self._devices = tuple(devices)
+        return tuple(found)
+
+    def _start(self) -> Capability | None:
+        """Load the driver's library, or say why not."""
+        if self._nvml is not None:
+            return None
+        try:
+            import pynvml
+        except ImportError:
+            return _absent("gpu", "the package nvidia-ml-py is not installed", "pip install nvidia-ml-py")
+        if not hasattr(pynvml, "nvmlDeviceGetFieldValues") or not hasattr(pynvml, "NVML_FI_DEV_POWER_INSTANT"):
+            return _absent(
+                "gpu", f"{pynvml.__file__} is not NVIDIA's binding, or too old", "pip uninstall pynvml; pip install -U nvidia-ml-py"
+            )
+        try:
+            pynvml.nvmlInit()
+        except pynvml.NVMLError as error:
+            if error.value in (pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, pynvml.NVML_ERROR_DRIVER_NOT_LOADED):
+                return _absent("gpu", f"no NVIDIA driver: {error}")
+            return _absent("gpu", f"the NVIDIA driver does not start: {error}", "run nvidia-smi: it names the fault")
+        self._nvml = pynvml
+        return None
+
+    def _chosen(self, uuids: tuple[str, ...]) -> tuple[str, ...]:
+        chosen = visible(uuids, self._environment)
+        named = instances(self._environment)
+        if chosen or not named:
+            return chosen
+        # Newer drivers give instances UUIDs of their own: find the GPU that each belongs to.
+        parents = []
+        for entry in named:
+            try:
+                handle = self._nvml.nvmlDeviceGetHandleByUUID(entry.encode())
+                parent = self._nvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(handle)
+                parents.append(self._nvml.nvmlDeviceGetUUID(parent))
+            except self._nvml.NVMLError:
+                break
+        return tuple(dict.fromkeys(uuid for uuid in parents if uuid in uuids))
+
+    def _probe_device(self, component: str, handle: Any) -> tuple[Device, Capability]:
+        nvml = self._nvml
+        facts = self._facts[component] = self._describe(handle)
+        counter = self._try(nvml.nvmlDeviceGetTotalEnergyConsumption, handle)
+        power, kind = self._find_power(handle)
+        device = Device(component, handle, isinstance(counter, int), power)
+        if not device.counter and power is None:
+            reason = f"{facts['name']} gives neither energy nor power ({counter})"
+            if facts["virtualisation"] == "vgpu":
+                reason = f"{facts['name']} is a virtual GPU: its energy is known only to the host"
+            return device, _absent(component, reason)
+        notes = []
+        if not device.counter:
+            notes.append(f"no energy counter ({counter}): {kind} is integrated")
+        counts = True
+        if facts["mig"]:
+            count = facts["mig_instances"]
+            counts = count == 1
+            notes.append(
+                "MIG is on: NVML knows the whole GPU only; it is this process's as long as its one instance is alone"
+                if counts
+                else f"MIG is on with {count} instances: NVML knows the whole GPU only, so it is shown and not counted"
+            )
+        if facts["virtualisation"] == "vgpu":
+            counts = False
+            notes.append("a virtual GPU: what the driver shows is not this machine's share, so it is not counted")
+        gain = GAIN_U if device.counter else 0.07 if kind == "instant power" else 0.15
+        return device, Capability(
+            component,
+            self.name,
+            True,
+            boundary=BOUNDARY,
+            reason="; ".join(notes) or None,
+            remedy="switch MIG off for exact energy: sudo nvidia-smi -mig 0" if facts["mig"] else None,
+            tick_seconds=None if device.counter else 0.0,
+            resolution_joules=0.001,
+            gain_u=gain,
+            counts=counts,
+        )
+
+    def _find_power(self, handle: Any) -> tuple[Callable[[], float] | None, str]:
+        """Return how to read the power. The plain call is an average over a second on Ampere and later, so the field comes first.
+
+        Source: NVML API reference, nvmlDeviceGetPowerUsage; field NVML_FI_DEV_POWER_INSTANT.
+        """
+        nvml = self._nvml
+
+        def instant() -> float:
+            field = nvml.nvmlDeviceGetFieldValues(handle, [nvml.NVML_FI_DEV_POWER_INSTANT])[0]
+            if field.nvmlReturn != nvml.NVML_SUCCESS:
+                raise nvml.NVMLError(field.nvmlReturn)
+            return float(field.value.uiVal) / 1000
+
+        def averaged() -> float:
+            return float(nvml.nvmlDeviceGetPowerUsage(handle)) / 1000
+
+        for read, kind in ((instant, "instant power"), (averaged, "power, averaged by the driver over up to 1 s,")):
+            if isinstance(self._try(read), float):
+                return read, kind
+        return None, "no power"
+
+    def _describe(self, handle: Any) -> dict[str, Any]:
+        nvml = self._nvml
+        mig = self._try(nvml.nvmlDeviceGetMigMode, handle)
+        enabled = isinstance(mig, list) and mig[0] == 1
+        mode = self._try(nvml.nvmlDeviceGetVirtualizationMode, handle)
+        limit = self._try(nvml.nvmlDeviceGetEnforcedPowerLimit, handle)
+        return {
+            "name": _known(self._try(nvml.nvmlDeviceGetName, handle), str) or "GPU",
+            "driver": _known(self._try(nvml.nvmlSystemGetDriverVersion), str),
+            "power_limit_watts": limit / 1000 if isinstance(limit, int) else None,
+            "mig": enabled,
+            "mig_instances": self._count_instances(handle) if enabled else 0,
+            "virtualisation": {0: "none", 1: "passthrough", 2: "vgpu", 3: "vgpu host", 4: "vsga host"}.get(
+                mode if isinstance(mode, int) else -1
+            ),
+        }
+
+    def _count_instances(self, handle: Any) -> int:
+        most = self._try(self._nvml.nvmlDeviceGetMaxMigDeviceCount, handle)
+        found = (
+            self._try(self._nvml.nvmlDeviceGetMigDeviceHandleByIndex, handle, index)
+            for index in range(most if isinstance(most, int) else 0)
+        )
+        return sum(not isinstance(instance, self._nvml.NVMLError) for instance in found)
+
+    def _try(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        """Return what a call gives, or the error that it raised."""
+        try:
+            return call(*arguments)
+        except self._nvml.NVMLError as error:
+            return error
+
+    def read(self) -> tuple[Reading, ...]:
+        """Read the counter of every GPU, and its power now and then."""
+        return tuple(self._read_device(device) for device in self._devices)
+
+    def _read_device(self, device: Device) -> Reading:
+        nvml, counter, watts, error = self._nvml, None, None, None
+        before = self._clock()
+        if device.counter:
+            found = self._try(nvml.nvmlDeviceGetTotalEnergyConsumption, device.handle)
+            if isinstance(found, int):
+                counter = found / 1000
+            else:
+                error = found
+        after = self._clock()
+        t_ns = (before + after) // 2
+        if device.power is not None and (not device.counter or t_ns - self._powered_ns.get(device.component, 0) >= POWER_EVERY_NS):
+            found = self._try(device.power)
+            if isinstance(found, float):
+                watts = found
+                self._powered_ns[device.component] = t_ns
+            else:
+                error = error or found
+        if not device.counter:
+            after = self._clock()
+            t_ns = (before + after) // 2
+        text = None if counter is not None or watts is not None else f"{device.component} cannot be read: {error}"
+        return Reading(device.component, t_ns, (after - before) // 2, counter, watts, text)
+
+    def devices(self) -> dict[str, dict[str, Any]]:
+        """Return name, driver and power limit of each GPU, for the description of the hardware."""
+        return self._facts
+
+    def edges(self) -> dict[str, dict[str, float | int | str | None]]:
+        """Return temperature, clock and the reasons of throttling of each GPU."""
+        nvml, found = self._nvml, {}
+        for device in self._devices:
+            throttle = _known(self._try(nvml.nvmlDeviceGetCurrentClocksEventReasons, device.handle), int)
+            found[device.component] = {
+                "temperature_celsius": self._temperature(device.handle),
+                "clock_mhz": _known(self._try(nvml.nvmlDeviceGetClockInfo, device.handle, nvml.NVML_CLOCK_SM), int),
+                "throttle": None if throttle is None else ", ".join(_reasons(nvml, throttle)),
+            }
+        return found
+
+    def _temperature(self, handle: Any) -> int | None:
+        # Drivers before 560 know only the older call.
+        for call in (getattr(self._nvml, "nvmlDeviceGetTemperatureV", None), getattr(self._nvml, "nvmlDeviceGetTemperature", None)):
+            found = None if call is None else self._try(call, handle, self._nvml.NVML_TEMPERATURE_GPU)
+            if isinstance(found, int):
+                return found
+        return None
+
+    def foreign(self) -> dict[str, tuple[int, ...]]:
+        """Return the processes that compute on each GPU; which of them are ours is for the caller to say."""
+        found = {}
+        for device in self._devices:
+            running = self._try(self._nvml.nvmlDeviceGetComputeRunningProcesses, device.handle)
+            if isinstance(running, list):
+                found[device.component] = tuple(process.pid for process in running)
+        return found
+
+    def close(self) -> None:
+        """Shut NVML down; it counts its users, so others keep theirs."""
+        if self._nvml is not None:
+            self._try(self._nvml.nvmlShutdown)
+            self._nvml, self._devices = None, ()
+
+
+def _absent(component: str, reason: str, remedy: str | None = None) -> Capability:
+    return Capability(component, Nvml.name, False, boundary=BOUNDARY, reason=reason, remedy=remedy)
+
+
+def _known(value: Any, kind: type) -> Any:
+    return value if isinstance(value, kind) else None
+
+
+def _reasons(nvml: Any, mask: int) -> list[str]:
+    """Name the bits that slow the GPU down. Source: nvml.h, nvmlClocksEventReasons."""
+    bits = {0x4: "power cap", 0x8: "hardware slowdown", 0x20: "thermal (software)", 0x40: "thermal (hardware)", 0x80: "power brake"}
+    return [name for bit, name in bits.items() if mask & bit]

@@ -1,0 +1,204 @@
+"""Intel's and AMD's RAPL counters through Linux' powercap tree."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..clock import Clock
+from ..source import Capability, Reading
+
+POWERCAP = Path("/sys/class/powercap")
+#: The counters are refreshed every millisecond. Source: Intel SDM vol. 3B, 16.10.3 (RAPL interfaces).
+TICK_SECONDS = 0.001
+REMEDY = "sudo chmod a+r /sys/class/powercap/*/energy_uj (until the next boot; a udev rule makes it stay)"
+
+
+@dataclass(frozen=True)
+class Zone:
+    """One counter of the tree.
+
+    Attributes:
+        path: Its folder.
+        key: Name of the folder, e.g. ``intel-rapl:0:1``.
+        label: What the kernel calls it, e.g. ``package-0`` or ``dram``.
+        component: Our name, or None when it is left out.
+        reason: Why it is left out, or why it cannot be read.
+        range_joules: Largest value before it starts at zero again.
+    """
+
+    path: Path
+    key: str
+    label: str
+    component: str | None = None
+    reason: str | None = None
+    range_joules: float | None = None
+
+
+class Rapl:
+    """Package and memory energy of each socket.
+
+    A package contains its cores and its uncore, and psys contains the packages: only packages and memory are read, so nothing
+    counts twice. The tree may also show one counter under two names (MSR and MMIO, the dies of one socket): mirrors are
+    found at the probe and left out.
+
+    Args:
+        root: The powercap tree.
+        clock: Monotonic nanoseconds.
+    """
+
+    name = "rapl"
+
+    def __init__(self, root: Path = POWERCAP, clock: Clock = time.monotonic_ns) -> None:
+        self._root = root
+        self._clock = clock
+        self._zones: tuple[Zone, ...] = ()
+        self.left_out: tuple[Zone, ...] = ()
+
+    def probe(self) -> tuple[Capability, ...]:
+        """Return packages and memory, those without permission as absent."""
+        zones = _zones(self._root)
+        if not zones:
+            reason = f"no RAPL counters under {self._root}: no Intel or AMD CPU, a virtual machine, or no module intel_rapl_msr"
+            return (
+                Capability("cpu:package", self.name, False, boundary="CPU package", reason=reason, remedy="sudo modprobe intel_rapl_msr"),
+            )
+        chosen = _without_mirrors(_choose(zones))
+        self.left_out = tuple(zone for zone in chosen if zone.component is None)
+        wanted = [zone for zone in chosen if zone.component is not None]
+        readable = {zone.key for zone in wanted if isinstance(_read(zone), float)}
+        self._zones = tuple(zone for zone in wanted if zone.key in readable)
+        packages = [zone for zone in wanted if (zone.component or "").startswith("cpu:")]
+        dark = [zone for zone in packages if zone.key not in readable]
+        return tuple(self._capability(zone, zone.key in readable, packages, dark) for zone in wanted)
+
+    def _capability(self, zone: Zone, readable: bool, packages: list[Zone], dark: list[Zone]) -> Capability:
+        component = zone.component or ""
+        family = component.split(":", 1)[0]
+        covers = {"cpu": ("cpu",), "dram": ("dram",), "platform": ("cpu", "dram", "platform")}[family]
+        boundary = {"cpu": "CPU package", "dram": "memory of the socket", "platform": "whole platform as seen by psys"}[family]
+        if not readable:
+            found = _read(zone)
+            root = isinstance(found, PermissionError)
+            reason = f"{zone.path / 'energy_uj'} cannot be read: {found}"
+            return Capability(
+                component, self.name, False, boundary=boundary, reason=reason, remedy=REMEDY if root else None, needs_root=root
+            )
+        part = None
+        if family == "cpu" and dark:
+            names = ", ".join(zone.component or "" for zone in dark)
+            count = f"{len(packages) - len(dark)} of {len(packages)}"
+            part = f"only {count} packages can be read ({names} cannot): not the whole CPU, so not counted"
+        return Capability(
+            component,
+            self.name,
+            True,
+            boundary=boundary,
+            reason=part,
+            remedy=REMEDY if part else None,
+            tick_seconds=TICK_SECONDS,
+            # The largest value is one step before zero, so a full turn is one step longer.
+            range_joules=None if zone.range_joules is None else zone.range_joules + 1e-6,
+            resolution_joules=61e-6,
+            gain_u=0.05,
+            counts=part is None,
+            covers=covers,
+        )
+
+    def read(self) -> tuple[Reading, ...]:
+        """Read every counter."""
+        readings = []
+        for zone in self._zones:
+            before = self._clock()
+            value = _read(zone)
+            after = self._clock()
+            t_ns, half = (before + after) // 2, (after - before) // 2
+            component = zone.component or ""
+            if isinstance(value, float):
+                readings.append(Reading(component, t_ns, half, counter_joules=value))
+            else:
+                readings.append(Reading(component, t_ns, half, error=f"{zone.path / 'energy_uj'} cannot be read: {value}"))
+        return tuple(readings)
+
+    def close(self) -> None:
+        """Nothing to release: the kernel's files are opened for each reading, since a reload of the module makes old handles stale."""
+
+
+def _read(zone: Zone) -> float | Exception:
+    """Return the counter in joules, or what went wrong."""
+    try:
+        with open(zone.path / "energy_uj", "rb", buffering=0) as file:
+            return int(file.read(64)) * 1e-6
+    except (OSError, ValueError) as error:
+        return error
+
+
+def _zones(root: Path) -> list[Zone]:
+    zones: list[Zone] = []
+    try:
+        folders = sorted(root.iterdir())
+    except OSError:
+        return []
+    for path in folders:
+        # Sub-zones lie inside of their zone; the tree's top also links to them under Linux.
+        inner = [child for child in sorted(path.iterdir()) if ":" in child.name and child.is_dir()] if path.is_dir() else []
+        for folder in (path, *inner):
+            try:
+                label = (folder / "name").read_text().strip()
+            except OSError:
+                continue
+            if "rapl" not in folder.name or ":" not in folder.name or any(zone.key == folder.name for zone in zones):
+                continue
+            try:
+                reach = int((folder / "max_energy_range_uj").read_text()) * 1e-6
+            except (OSError, ValueError):
+                reach = None
+            zones.append(Zone(folder, folder.name, label, range_joules=reach))
+    return zones
+
+
+def _choose(zones: list[Zone]) -> list[Zone]:
+    """Name the zones that make up the machine's energy; the others get the reason for which they are left out."""
+    packages = {zone.label for zone in zones if zone.label.startswith("package") and not zone.key.startswith("intel-rapl-mmio")}
+    labels = {zone.key: zone.label for zone in zones}
+    chosen = []
+    for zone in zones:
+        label, parent = zone.label, labels.get(zone.key.rsplit(":", 1)[0], "")
+        component = reason = None
+        if zone.key.startswith("intel-rapl-mmio") and (label in packages or parent in packages):
+            reason = "a second way (MMIO) to the counter of the same name"
+        elif label.startswith("package"):
+            component = "cpu:pkg" + label.removeprefix("package-").replace("-die-", "die")
+        elif label == "dram":
+            component = "dram:" + (parent.removeprefix("package-").replace("-die-", "die") or "0")
+        elif label == "psys" and not packages:
+            component = "platform"
+        elif label == "psys":
+            reason = "psys contains the packages"
+        else:
+            reason = f"{label} is part of its package"
+        chosen.append(Zone(zone.path, zone.key, label, component, reason, zone.range_joules))
+    return chosen
+
+
+def _without_mirrors(zones: list[Zone]) -> list[Zone]:
+    """Leave out dies that show the counter of their socket again: two counters do not agree to the microjoule by chance."""
+    kept: list[Zone] = []
+    for zone in zones:
+        twin = None
+        if zone.component is not None and "die" in zone.component:
+            socket = zone.component.split("die")[0]
+            others = [other for other in kept if other.component is not None and other.component.startswith(socket + "die")]
+            twin = next((other for other in others if _same(zone, other)), None)
+        kept.append(zone if twin is None else Zone(zone.path, zone.key, zone.label, None, f"mirrors {twin.key}", zone.range_joules))
+    return kept
+
+
+def _same(one: Zone, other: Zone, looks: int = 3) -> bool:
+    """Return whether two zones show one counter: equal values, read between two equal or enclosing values of the other."""
+    for _ in range(looks):
+        before, value, after = _read(one), _read(other), _read(one)
+        if not (isinstance(before, float) and isinstance(value, float) and isinstance(after, float) and before <= value <= after):
+            return False
+    return True

@@ -1,0 +1,84 @@
+"""Who else used the machine, and in what state its devices were."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, cast
+
+from .clock import NANO
+from .curve import Curve
+from .processes import PROC, Machine, Tree
+from .source import Observer, Source
+
+#: Foreign work above this share of the machine's CPU time is worth a word: it takes turns, heat and memory bandwidth.
+FOREIGN_SHARE = 0.05
+
+
+class Surroundings:
+    """Follows the machine's CPU-seconds beside our own, and the other processes on each device.
+
+    Args:
+        sources: Sources; those that can tell of temperatures and of other processes are asked.
+        proc: The process file system.
+    """
+
+    def __init__(self, sources: Iterable[Source], proc: Path = PROC) -> None:
+        self._observers = [cast(Observer, source) for source in sources if hasattr(source, "edges") and hasattr(source, "foreign")]
+        self._machine, self.tree = Machine(proc), Tree(proc)
+        self._lock = threading.Lock()
+        self.busy, self.own = Curve(), Curve()
+        self._foreign: list[tuple[int, str, tuple[int, ...]]] = []
+
+    def sample(self, t_ns: int) -> None:
+        """Note the CPU-seconds by now."""
+        busy, own = self._machine.seconds(), self.tree.seconds()
+        with self._lock:
+            self.own.append(t_ns, t_ns, own)
+            if busy is not None:
+                self.busy.append(t_ns, t_ns, busy)
+
+    def look_around(self, t_ns: int) -> None:
+        """Note which foreign processes use the devices; asks the driver, so it is not for the edges of windows."""
+        for observer in self._observers:
+            for component, pids in observer.foreign().items():
+                others = tuple(pid for pid in pids if pid not in self.tree)
+                with self._lock:
+                    self._foreign.append((t_ns, component, others))
+
+    def edges(self) -> dict[str, dict[str, Any]]:
+        """Return temperature, clocks and throttling of every device."""
+        found: dict[str, dict[str, Any]] = {}
+        for observer in self._observers:
+            found.update(observer.edges())
+        return found
+
+    def cpu_seconds(self, t0_ns: int, t1_ns: int) -> tuple[float | None, float | None]:
+        """Return CPU-seconds of the machine and of this process tree between two instants."""
+        with self._lock:
+            return _between(self.busy, t0_ns, t1_ns), _between(self.own, t0_ns, t1_ns)
+
+    def contended(self, t0_ns: int, t1_ns: int) -> dict[str, Any] | None:
+        """Return who else used the machine between two instants, or None when nobody was seen."""
+        busy, own = self.cpu_seconds(t0_ns, t1_ns)
+        found: dict[str, Any] = {}
+        if busy is not None and own is not None:
+            foreign = max(busy - own, 0.0)
+            # /proc/stat counts in steps of 10 ms per CPU, so short windows say nothing.
+            if foreign > max(FOREIGN_SHARE * (t1_ns - t0_ns) / NANO * (os.cpu_count() or 1), 0.1):
+                found["foreign_cpu_seconds"] = round(foreign, 3)
+        pids: dict[str, set[int]] = {}
+        with self._lock:
+            for t_ns, component, others in self._foreign:
+                if others and t0_ns <= t_ns <= t1_ns:
+                    pids.setdefault(component, set()).update(others)
+        if pids:
+            found["foreign_gpu_pids"] = {component: sorted(seen) for component, seen in pids.items()}
+        return found or None
+
+
+def _between(curve: Curve, t0_ns: int, t1_ns: int) -> float | None:
+    begin, end = curve.at(t0_ns), curve.at(t1_ns)
+    return None if begin is None or end is None else max(end.joules - begin.joules, 0.0)
