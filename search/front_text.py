@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
+from math import floor, log10
+from shutil import get_terminal_size
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,13 +22,11 @@ class Column:
         title: Name and unit.
         show: Text of a trial.
         right: Whether it is aligned to the right.
-        ratio: Share of the width that is left over, or None for a column of fixed width.
     """
 
     title: str
     show: Callable[[Trial], str]
     right: bool = True
-    ratio: int | None = None
 
 
 def columns_of(front: Front) -> list[Column]:
@@ -41,16 +40,17 @@ def columns_of(front: Front) -> list[Column]:
     ]
     if any(trial.grams_co2e is not None for trial in members):
         columns.append(Column("gCO2e", lambda trial: _digits(trial.grams_co2e)))
-    if any(trial.inference_joules_per_1000 is not None for trial in members):
+    if "inference_energy" in front.objectives:
         columns.append(Column("J per 1,000", lambda trial: _digits(trial.inference_joules_per_1000)))
     if any(trial.parameters is not None for trial in members):
-        columns.append(Column("parameters", lambda trial: "-" if trial.parameters is None else f"{trial.parameters:,}"))
+        columns.append(Column("parameters", lambda trial: _count(trial.parameters)))
     marks = marks_of(front)
+    if len({trial.energy_quality for trial in members}) > 1:  # one kind throughout is said once, in the last line
+        columns.append(Column("energy", lambda trial: trial.energy_quality, right=False))
     return [
         *columns,
-        Column("energy", lambda trial: trial.energy_quality, right=False),
         Column("", lambda trial: marks.get(trial.number, ""), right=False),
-        Column("model", lambda trial: model_text(trial), right=False, ratio=1),
+        Column("model", model_text, right=False),
     ]
 
 
@@ -81,30 +81,26 @@ def model_text(trial: Trial) -> str:
 
 
 def to_text(front: Front, *, width: int | None = None) -> str:
-    """Render the front for a terminal; a last line says what the marks mean and how sure the energies are."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
+    """Render the front for a terminal; a last line says what the marks mean and how the energies are known.
 
+    Args:
+        front: The front.
+        width: Characters in a line; numbers are never cut, the last column is. The terminal's width by default, at least 100.
+    """
     if not front.members:
         return repr(front)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=False)
     columns = columns_of(front)
-    for column in columns:
-        table.add_column(
-            column.title,
-            justify="right" if column.right else "left",
-            no_wrap=True,
-            overflow="ellipsis" if column.ratio else "fold",
-            ratio=column.ratio,
-        )
-    for trial in front:
-        table.add_row(*(column.show(trial) for column in columns))
-    out = io.StringIO()
-    console = Console(file=out, width=width or max(100, Console().width), color_system=None, highlight=False, emoji=False, markup=False)
-    console.print(table)
-    lines = [line.rstrip() for line in out.getvalue().splitlines()]
-    return "\n".join([*[line for line in lines if line], footnote(front)])
+    cells = [[column.title for column in columns], *([column.show(trial) for column in columns] for trial in front)]
+    widths = [max(len(row[place]) for row in cells) for place in range(len(columns))]
+    room = (width or max(100, get_terminal_size().columns)) - sum(widths[:-1]) - 2 * len(widths[:-1])
+    widths[-1] = min(widths[-1], max(room, len(columns[-1].title)))
+    lines = []
+    for row in cells:
+        shown = [text if len(text) <= wide else text[: wide - 1] + "…" for text, wide in zip(row, widths, strict=True)]
+        parts = [t.rjust(wide) if column.right else t.ljust(wide) for t, wide, column in zip(shown, widths, columns, strict=True)]
+        lines.append("  ".join(parts).rstrip())
+    lines.insert(1, "─" * (sum(widths) + 2 * (len(widths) - 1)))
+    return "\n".join([*lines, "", footnote(front)])
 
 
 def footnote(front: Front) -> str:
@@ -138,7 +134,18 @@ def _energy(trial: Trial) -> str:
         return "-"
     if not trial.train_u_joules:
         return _digits(trial.train_wh)
-    return f"{_digits(trial.train_wh)} ±{100 * trial.train_u_joules / (trial.train_joules or 1.0):.2g} %"
+    percent = 100 * trial.train_u_joules / (trial.train_joules or 1.0)
+    return f"{_digits(trial.train_wh)} ±{percent:.{0 if percent >= 1 else 1}f} %"
+
+
+def _count(number: int | None) -> str:
+    """A count in thousands or millions; ``-`` when unknown."""
+    if number is None:
+        return "-"
+    for size, letter in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if number >= size:
+            return _digits(number / size) + letter
+    return str(number)
 
 
 def _digits(value: float | None) -> str:
@@ -147,6 +154,4 @@ def _digits(value: float | None) -> str:
         return "-"
     if value == 0 or abs(value) >= 1000:
         return f"{value:,.0f}"
-    from math import floor, log10
-
     return f"{value:.{max(0, 2 - floor(log10(abs(value))))}f}"

@@ -247,7 +247,7 @@ def test_the_front_shows_itself_in_a_terminal_and_in_a_notebook() -> None:
     assert "2 of 2 trials" in repr(front)
     text = front.to_text(width=120)
     assert "cheapest" in text
-    assert "1,234" in text
+    assert "1.23 k" in text
     assert "gCO2e" in text
     assert "estimated" in text
     assert max(map(len, text.splitlines()[:-1])) <= 120

@@ -1,0 +1,177 @@
+"""The front as a still picture, by matplotlib's object interface: no pyplot, no global state."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..front import Front
+from ..runs import Run
+from ..trial import Trial
+from .view import INK, KNEE, MUTED, PALE, STRONG, View
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def front_figure(source: Run | Front) -> Figure:
+    """Draw all measured trials pale and the front strong, over energy in Wh on a logarithmic axis.
+
+    Bars are two standard uncertainties of the energy on each side. The dominated area is shaded. Where the carbon intensity is known,
+    a second axis gives gCO2e.
+
+    Args:
+        source: A run, or a front.
+
+    Returns:
+        A figure of 9 x 5.4 inches; save it with ``figure.savefig``, or with `joulefront.search.report.plots.save_front`.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    view = View.of(source)
+    figure = Figure(figsize=(9.0, 5.4), dpi=160, facecolor="white", layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    _frame(axes, view)
+    _points(axes, view)
+    if view.grams_per_wh:
+        _carbon_axis(axes, view.grams_per_wh)
+    figure.suptitle(
+        f"$\\bf{{{_tex(view.front.name)}}}$  {view.quality_title} against training energy", x=0.01, ha="left", fontsize=13, color=INK
+    )
+    figure.supxlabel(_caption(view), x=0.01, ha="left", fontsize=8.5, color=MUTED)
+    return figure
+
+
+def _frame(axes: Axes, view: View) -> None:
+    axes.set_xscale("log")
+    axes.set_xlim(*view.x_limits)
+    axes.set_ylim(*view.y_limits)
+    _plain_ticks(axes.xaxis, view.x_limits)
+    axes.set_xlabel("training energy of the model (Wh)", color=INK, fontsize=10.5)
+    axes.set_ylabel(view.quality_title, color=INK, fontsize=10.5)
+    axes.grid(True, which="major", color="#e7edf0", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=MUTED, labelsize=9.5, which="both", length=3)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color("#c5d0d6")
+
+
+def _points(axes: Axes, view: View) -> None:
+    front, (_, right) = view.front, view.x_limits
+    floor, ceiling = view.y_limits
+    bottom = floor if front.directions[0] == "maximize" else ceiling
+    inside = [trial for trial in view.others if floor <= trial.values[0] <= ceiling]
+    axes.scatter([_wh(t) for t in inside], [t.values[0] for t in inside], s=26, color=PALE, alpha=0.75, linewidths=0, label="trial")
+    outside = [_wh(trial) for trial in view.others if not floor <= trial.values[0] <= ceiling]
+    if outside:
+        axes.scatter(
+            outside, [bottom] * len(outside), s=30, marker="v", color=PALE, clip_on=False, linewidths=0, label="trial below the axis"
+        )
+    if not view.line:
+        return
+    steps_x = [*(_wh(trial) for trial in view.line), right]
+    steps_y = [*(trial.values[0] for trial in view.line), view.line[-1].values[0]]
+    axes.fill_between(steps_x, steps_y, bottom, step="post", color=STRONG, alpha=0.06, linewidth=0)
+    axes.step(steps_x[:-1], steps_y[:-1], where="post", color=STRONG, linewidth=2.0, solid_joinstyle="round")
+    known = [trial for trial in front if trial.train_u_joules]
+    if known:
+        spans = [2.0 * (trial.train_u_joules or 0.0) / 3600.0 for trial in known]
+        lower = [min(span, 0.95 * _wh(trial)) for span, trial in zip(spans, known, strict=True)]
+        x, y = [_wh(trial) for trial in known], [trial.values[0] for trial in known]
+        bars: dict[str, Any] = {"ecolor": STRONG, "elinewidth": 1.1, "capsize": 2.5, "alpha": 0.55, "label": "±2 standard uncertainties"}
+        axes.errorbar(x, y, xerr=[lower, spans], fmt="none", **bars)
+    axes.scatter(
+        [_wh(t) for t in front],
+        [t.values[0] for t in front],
+        s=46,
+        color=STRONG,
+        edgecolors="white",
+        linewidths=0.9,
+        zorder=4,
+        label="front",
+    )
+    _labels(axes, view)
+    legend = axes.legend(loc="lower right", frameon=True, framealpha=0.9, edgecolor="none", fontsize=9, labelcolor=INK)
+    legend.set_zorder(3)
+
+
+def _labels(axes: Axes, view: View) -> None:
+    """Name the knee and the best; above and to the left of the front no other point can be."""
+    knee, best = view.knee, view.front.best()
+    named = [("best", best, INK)] if knee is best else [("knee", knee, KNEE), ("best", best, INK)]
+    for word, trial, color in named:
+        if trial is None:
+            continue
+        if word == "knee":
+            axes.scatter([_wh(trial)], [trial.values[0]], s=170, facecolors="none", edgecolors=KNEE, linewidths=2.0, zorder=5, label="knee")
+        text = f"{word}: {trial.values[0]:.4g} at {_wh(trial):.3g} Wh"
+        beside = _share(view, trial) < 0.0095 * len(text)  # no room on the left: below the line, on white
+        axes.annotate(
+            text,
+            (_wh(trial), trial.values[0]),
+            xytext=(13, -15) if beside else (-9, 10),
+            textcoords="offset points",
+            ha="left" if beside else "right",
+            va="center" if beside else "bottom",
+            fontsize=9.5,
+            fontweight="bold" if word == "knee" else "normal",
+            color=color,
+            zorder=6,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8 if beside else 0.0, "pad": 1.5},
+        )
+
+
+def _carbon_axis(axes: Axes, grams_per_wh: float) -> None:
+    def grams(wh: Any) -> Any:
+        return wh * grams_per_wh
+
+    def wh(grams: Any) -> Any:
+        return grams / grams_per_wh
+
+    second = axes.secondary_xaxis("top", functions=(grams, wh))
+    low, high = axes.get_xlim()
+    _plain_ticks(second.xaxis, (low * grams_per_wh, high * grams_per_wh))
+    second.set_xlabel("gCO2e", color=MUTED, fontsize=9.5)
+    second.tick_params(colors=MUTED, labelsize=9, which="both", length=3)
+    second.spines["top"].set_color("#c5d0d6")
+
+
+def _plain_ticks(axis: Any, limits: tuple[float, float]) -> None:
+    """Write 0.1, 1, 10 instead of powers, and 2 and 5 between them where there is room."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    decades = limits[1] / limits[0]
+    axis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0) if decades < 300 else (1.0,), numticks=20))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.6g}" if value >= 1e-4 else f"{value:.0e}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _caption(view: View) -> str:
+    text = view.subtitle
+    facts = view.front.run.facts if view.front.run else {}
+    if view.grams_per_wh and facts.get("intensity"):
+        place = facts["intensity"]
+        text += (
+            f"\ngCO2e at {place['grams_per_kwh']:g} g/kWh ({', '.join(str(place[k]) for k in ('zone', 'source', 'year') if place.get(k))})"
+        )
+    return text
+
+
+def _wh(trial: Trial) -> float:
+    return (trial.train_joules or 0.0) / 3600.0
+
+
+def _share(view: View, trial: Trial) -> float:
+    """Where a trial stands on the energy axis, 0 left to 1 right."""
+    from math import log
+
+    low, high = view.x_limits
+    return log(_wh(trial) / low) / log(high / low)
+
+
+def _tex(text: str) -> str:
+    """Escape what mathtext would read as a command."""
+    return "".join(f"\\{sign}" if sign in "_#$%&{}^" else r"\ " if sign == " " else sign for sign in text if sign != "\\")

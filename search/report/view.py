@@ -1,0 +1,134 @@
+"""What the pictures of a front have in common: the points, the limits of the axes, the words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import log10
+from typing import Any
+
+from ..front import Front
+from ..runs import Run
+from ..study import OBJECTIVES
+from ..trial import Trial
+
+INK, MUTED, PALE, STRONG, KNEE = "#1b2a33", "#5f6f79", "#a9bac4", "#0b6e69", "#d9480f"
+
+
+@dataclass(frozen=True)
+class View:
+    """A front ready to be drawn.
+
+    Attributes:
+        front: The front.
+        others: Measured trials that are not on the front.
+        line: Members that no other member beats in quality and training energy alone; with two objectives that is every member.
+        knee: The marked trial, or None when the front is empty.
+        x_limits: Limits of the energy axis in Wh.
+        y_limits: Limits of the quality axis.
+        below: Measured trials that are worse than the quality axis shows.
+        grams_per_wh: Carbon of a watt-hour at the place of the run, PUE included; None without an intensity.
+    """
+
+    front: Front
+    others: tuple[Trial, ...]
+    line: tuple[Trial, ...]
+    knee: Trial | None
+    x_limits: tuple[float, float]
+    y_limits: tuple[float, float]
+    below: int
+    grams_per_wh: float | None
+
+    @classmethod
+    def of(cls, source: Run | Front) -> View:
+        """Prepare a run or a front."""
+        front = source if isinstance(source, Front) else Front.of(source)
+        members = front.members
+        on_front = {trial.number for trial in members}
+        measured = [t for t in front.trials if front.why_not(t) in (None, "not trained to the last rung")]
+        others = tuple(trial for trial in measured if trial.number not in on_front)
+        energies = [front.joules(trial) / 3600.0 for trial in measured] or [0.1, 10.0]
+        low, high = log10(min(energies)), log10(max(energies))
+        margin = max(0.06 * (high - low), 0.08)
+        y_limits = _quality_limits(front, [trial.values[0] for trial in measured])
+        up = front.directions[0] == "maximize"
+        below = sum((t.values[0] < y_limits[0]) if up else (t.values[0] > y_limits[1]) for t in others)
+        facts = front.run.facts if front.run else {}
+        line = Front(members, ("quality", "joules"), (front.directions[0], "minimize"))
+        return cls(
+            front=front,
+            others=others,
+            line=tuple(t for t in members if not any(_beats(front, other, t) for other in line.trials)),
+            knee=front.knee() if members else None,
+            x_limits=(10 ** (low - margin), 10 ** (high + margin)),
+            y_limits=y_limits,
+            below=below,
+            grams_per_wh=grams_per_wh(facts),
+        )
+
+    @property
+    def quality_title(self) -> str:
+        """Title of the quality axis."""
+        name = self.front.objectives[0]
+        return OBJECTIVES[name][2] if name in OBJECTIVES else name
+
+    @property
+    def title(self) -> str:
+        """What the picture shows."""
+        return f"{self.front.name}: {self.quality_title} against training energy"
+
+    @property
+    def subtitle(self) -> str:
+        """How many trials, and how their energy is known."""
+        trials = self.front.trials
+        failed = sum(trial.state == "failed" for trial in trials)
+        text = f"{len(self.front)} of {len(trials)} trials on the front" + (f", {failed} failed" if failed else "")
+        how = how_energy_is_known(self.front)
+        return f"{text} · energy {how}" if how else text
+
+
+def grams_per_wh(facts: Mapping[str, Any]) -> float | None:
+    """Carbon of one watt-hour at the place of a run, PUE included; None without an intensity."""
+    place = facts.get("intensity")
+    return None if not place else float(place["grams_per_kwh"]) * float(facts.get("pue") or 1.0) / 1000.0
+
+
+def how_energy_is_known(front: Front) -> str:
+    """Say per kind of component how the energy of the trials is known, e.g. ``measured (gpu by nvml), estimated (cpu by cpu_time)``."""
+    found: dict[str, set[str]] = {}
+    for trial in front.trials:
+        if front.why_not(trial) is None:
+            for name, part in trial.components.items():
+                if part.quality != "absent":
+                    found.setdefault(part.quality, set()).add(f"{name.split(':')[0]} by {part.source}")
+    if not found:
+        return " and ".join(sorted({trial.energy_quality for trial in front}))
+    order = [kind for kind in ("measured", "mixed", "estimated") if kind in found]
+    return ", ".join(f"{kind} ({', '.join(sorted(found[kind]))})" for kind in order)
+
+
+def short_component(name: str) -> str:
+    """Name of a component for people: a GPU's UUID is cut.
+
+    >>> short_component("gpu:GPU-1a2b3c4d-5e6f-0000")
+    'gpu 1a2b3c4d'
+    """
+    kind, _, rest = name.partition(":")
+    return f"{kind} {rest.removeprefix('GPU-')[:8]}".strip()
+
+
+def _beats(front: Front, one: Trial, two: Trial) -> bool:
+    better = (front.gain(one), -front.joules(one)), (front.gain(two), -front.joules(two))
+    return better[0][0] >= better[1][0] and better[0][1] >= better[1][1] and better[0] != better[1]
+
+
+def _quality_limits(front: Front, values: list[float]) -> tuple[float, float]:
+    """Show the front and its surroundings: models at chance level must not press the front flat."""
+    if not values:
+        return 0.0, 1.0
+    members = [trial.values[0] for trial in front] or values
+    low, high = min(members), max(members)
+    height = max(high - low, 0.02 * max(abs(high), abs(low)), 1e-6)
+    if front.directions[0] == "maximize":
+        return max(min(values), low - 0.45 * height) - 0.07 * height, high + 0.12 * height
+    return low - 0.12 * height, min(max(values), high + 0.45 * height) + 0.07 * height
