@@ -1,0 +1,247 @@
+"""What a CPU-second costs on this machine, and how a wall meter relates to the components: measured, fitted, kept."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from .intervals import Interval, Line, fit_line
+from .ledger import Ledger
+from .loads import busy_cores, machine_busy_seconds
+from .record import Record
+from .source import Capability
+from .sources.cpu_time import CpuCoefficients
+
+#: Families of measured components that a calibration may trust, best first.
+REFERENCES = ("cpu", "wall")
+#: No calibration is better than this: cores, clocks and instructions differ from the load that was measured.
+LEAST_GAIN_U = 0.1
+
+
+@dataclass(frozen=True)
+class CpuPoint:
+    """One calibration window.
+
+    Attributes:
+        busy_cores: Mean number of busy logical CPUs of the whole machine.
+        watts: Mean power of the reference.
+        seconds: Length of the window.
+    """
+
+    busy_cores: float
+    watts: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class CpuCalibration:
+    """Watts per busy logical CPU of one machine.
+
+    Attributes:
+        hardware_id: The machine; a calibration is used on no other.
+        core_watts: Watts above idle per busy logical CPU, with its interval.
+        idle_watts: Watts of the idle reference, with its interval.
+        gain_u: Relative standard uncertainty of `core_watts`.
+        reference: Source that was trusted: ``rapl`` or ``wall``.
+        t_utc: When, ISO 8601.
+        points: The windows.
+    """
+
+    hardware_id: str
+    core_watts: Interval
+    idle_watts: Interval
+    gain_u: float
+    reference: str
+    t_utc: str
+    points: tuple[CpuPoint, ...]
+
+    def coefficients(self) -> CpuCoefficients:
+        """Return what ``cpu_time`` needs; a wall meter's idle power is the whole machine's, not the CPU's, and is left out."""
+        idle = None if self.reference == "wall" else max(self.idle_watts.value, 0.0)
+        origin = f"calibrated against {self.reference} on {self.t_utc[:10]}"
+        return CpuCoefficients(self.core_watts.value, idle, self.gain_u, origin)
+
+
+def fit_cpu(points: Sequence[CpuPoint], *, hardware_id: str, reference: str, reference_gain_u: float = 0.05) -> CpuCalibration:
+    """Fit ``watts = idle + core_watts * busy_cores``.
+
+    The uncertainty takes three parts: the fit's, the reference's scale, and how much a core costs less when all are busy (shared
+    clocks and power limits bend the line).
+
+    Raises:
+        ValueError: The points do not vary, or power does not grow with load.
+    """
+    line = fit_line([point.busy_cores for point in points], [point.watts for point in points])
+    if not line.slope.value > 0:
+        raise ValueError(
+            f"power must grow with load, got {line.slope.value:.3g} W per busy core; calibrate again while nothing else runs on the machine"
+        )
+    ordered = sorted(points, key=lambda point: point.busy_cores)
+    least = ordered[0].busy_cores
+    idle = statistics.fmean(point.watts for point in ordered if point.busy_cores < least + 0.5)
+    single = [(point.watts - idle) / (point.busy_cores - least) for point in ordered if point.busy_cores >= least + 0.5]
+    bend = (max(single) - min(single)) / (2 * math.sqrt(3) * line.slope.value) if len(single) > 1 else 0.0
+    fit = (line.slope.half / 2 / line.slope.value) if math.isfinite(line.slope.half) else 0.3
+    gain_u = max(math.hypot(fit, bend, reference_gain_u), LEAST_GAIN_U)
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return CpuCalibration(hardware_id, line.slope, line.intercept, gain_u, reference, now, tuple(points))
+
+
+def reference_for(capabilities: Iterable[Capability]) -> Capability:
+    """Return the measured component that a CPU calibration may trust.
+
+    Raises:
+        LookupError: Nothing here is measured; the default with its wide uncertainty stays.
+    """
+    measured = [item for item in capabilities if item.available and item.quality == "measured"]
+    for family in REFERENCES:
+        for item in measured:
+            if item.component.split(":", 1)[0] == family:
+                return item
+    raise LookupError(
+        "calibration needs a measured reference (RAPL counters or a wall meter) and this machine has none that can be read: "
+        "the default per busy CPU stays, with its wide uncertainty; name a wall meter (--meter auto,wall=...) or give --cpu-watts"
+    )
+
+
+def calibrate_cpu(
+    ledger: Ledger,
+    reference: Capability,
+    *,
+    seconds: float = 10.0,
+    rounds: int = 2,
+    cores: int | None = None,
+    load: Callable[[int], AbstractContextManager[object]] = busy_cores,
+    busy_seconds: Callable[[], float] = machine_busy_seconds,
+    sleep: Callable[[float], None] = time.sleep,
+) -> CpuCalibration:
+    """Measure idle, one core and all cores, several rounds in mirrored order so that a drift cancels, and fit the line.
+
+    Args:
+        ledger: A running ledger whose sources hold the reference.
+        reference: From `reference_for`.
+        seconds: Length of each window.
+        rounds: Rounds of the three loads.
+        cores: Logical CPUs to load at most; None for those that this process may use.
+        load: Keeps n logical CPUs busy inside a ``with``.
+        busy_seconds: CPU-seconds that the whole machine has spent so far.
+        sleep: Waits.
+
+    Raises:
+        ValueError: The reference gave no energy, or the result is not physical.
+    """
+    count = cores or len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1))
+    steps = sorted({0, 1, count})
+    points = []
+    for turn in range(rounds):
+        for busy in steps if turn % 2 == 0 else reversed(steps):
+            with load(busy):
+                begin = busy_seconds()
+                with ledger.window(f"calibration, {busy} busy", kind="idle" if busy == 0 else "setup") as window:
+                    sleep(seconds)
+                spent = busy_seconds() - begin
+            record = window.close(settle=True)
+            points.append(CpuPoint(spent / record.seconds, _joules(record, reference) / record.seconds, record.seconds))
+    return fit_cpu(points, hardware_id=ledger.hardware_id, reference=reference.source, reference_gain_u=reference.gain_u)
+
+
+def _joules(record: Record, reference: Capability) -> float:
+    """Return what the reference saw: all packages of the CPU, or the wall."""
+    family = reference.component.split(":", 1)[0]
+    parts = [part for part in record.components if part.source == reference.source and part.name.split(":", 1)[0] == family]
+    lost = next((part for part in parts if part.joules is None), None)
+    if not parts or lost is not None:
+        reason = lost.reason if lost is not None else "it is not among the ledger's sources"
+        raise ValueError(f"the reference {reference.component} gave no energy in a calibration window: {reason}")
+    return math.fsum(part.joules for part in parts if part.joules is not None)
+
+
+# The wall meter against the components.
+
+
+def fit_wall(components: Sequence[float], wall: Sequence[float]) -> Line:
+    """Fit ``wall = a * components + b`` over windows, both in one unit (J, kWh or W).
+
+    `a` holds the losses that grow with load (power supply, fans), `b` what no component meter sees. With ``a > 0`` the order
+    of models is that of the components; absolute numbers are not.
+
+    Raises:
+        ValueError: Fewer than two windows, or components that do not vary.
+    """
+    return fit_line(components, wall)
+
+
+def fit_wall_watts(records: Iterable[Record]) -> Line:
+    """Fit mean powers of the records that have both a wall meter and known components; windows may differ in length.
+
+    Raises:
+        ValueError: Fewer than two such records.
+    """
+    pairs = []
+    for record in records:
+        wall = record.component("wall")
+        if record.joules is not None and wall is not None and wall.joules is not None and record.seconds > 0:
+            pairs.append((record.joules / record.seconds, wall.joules / record.seconds))
+    if len(pairs) < 2:
+        raise ValueError(f"a wall calibration needs at least two windows with both meters, got {len(pairs)}")
+    return fit_line([pair[0] for pair in pairs], [pair[1] for pair in pairs])
+
+
+# Where a calibration is kept.
+
+
+def cache_folder() -> Path:
+    """Return this user's cache folder for joulefront, where the platform keeps such files; it may not exist yet."""
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "joulefront"
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "joulefront" / "Cache"
+    # Source: XDG Base Directory Specification: a relative value is to be ignored.
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "joulefront"
+
+
+def save_calibration(calibration: CpuCalibration, folder: Path | None = None) -> Path:
+    """Write a calibration under its hardware id and return the file."""
+    folder = folder or cache_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"cpu-{calibration.hardware_id}.json"
+    draft = path.with_suffix(f".{os.getpid()}.tmp")
+    draft.write_text(json.dumps(asdict(calibration), indent=1), encoding="utf-8")
+    draft.replace(path)  # a reader sees the old file or the new one, never half of it
+    return path
+
+
+def load_calibration(hardware_id: str, folder: Path | None = None) -> CpuCalibration | None:
+    """Return this machine's calibration, or None when there is none.
+
+    Raises:
+        ValueError: The file is damaged or belongs to other hardware; deleting it is the remedy.
+    """
+    path = (folder or cache_folder()) / f"cpu-{hardware_id}.json"
+    if not path.exists():
+        return None
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        found = CpuCalibration(
+            **{
+                **data,
+                "core_watts": Interval(**data["core_watts"]),
+                "idle_watts": Interval(**data["idle_watts"]),
+                "points": tuple(CpuPoint(**point) for point in data["points"]),
+            }
+        )
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"calibration {path} cannot be read ({error}); delete it and run joulefront doctor --calibrate") from None
+    if found.hardware_id != hardware_id:
+        raise ValueError(f"calibration {path} is of hardware {found.hardware_id}, not {hardware_id}; delete it and calibrate again")
+    return found

@@ -1,0 +1,185 @@
+"""Means, straight lines and their confidence intervals, with the standard library alone."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A number with its confidence interval.
+
+    Attributes:
+        value: The estimate.
+        low: Lower bound; minus infinity when the data say nothing.
+        high: Upper bound.
+    """
+
+    value: float
+    low: float
+    high: float
+
+    def __contains__(self, number: float) -> bool:
+        return self.low <= number <= self.high
+
+    @property
+    def half(self) -> float:
+        """Return half of the width."""
+        return (self.high - self.low) / 2
+
+
+@dataclass(frozen=True)
+class Line:
+    """A straight line ``y = slope * x + intercept`` fitted by least squares.
+
+    Attributes:
+        slope: Slope with its interval.
+        intercept: Value at zero with its interval.
+        r: Pearson's correlation; None when x or y do not vary.
+        residual_sd: Standard deviation of y about the line; None with two points.
+        n: Number of points.
+        x_mean: Mean of x.
+        x_squares: Sum of squared deviations of x from its mean.
+        confidence: Confidence of the intervals.
+    """
+
+    slope: Interval
+    intercept: Interval
+    r: float | None
+    residual_sd: float | None
+    n: int
+    x_mean: float
+    x_squares: float
+    confidence: float = 0.95
+
+    def predict(self, x: float) -> Interval:
+        """Return y at `x` with the interval for one new observation there.
+
+        Source: Draper and Smith, Applied Regression Analysis, 3rd edition, equation 3.1.4 (prediction of one observation).
+        """
+        value = self.slope.value * x + self.intercept.value
+        if self.residual_sd is None:
+            return Interval(value, -math.inf, math.inf)
+        spread = math.sqrt(1 + 1 / self.n + (x - self.x_mean) ** 2 / self.x_squares)
+        half = student_t(0.5 + self.confidence / 2, self.n - 2) * self.residual_sd * spread
+        return Interval(value, value - half, value + half)
+
+
+def fit_line(x: Sequence[float], y: Sequence[float], confidence: float = 0.95) -> Line:
+    """Fit a straight line by least squares.
+
+    Args:
+        x: Shape ``(n,)``.
+        y: Shape ``(n,)``.
+        confidence: Confidence of the intervals, in (0, 1).
+
+    Raises:
+        ValueError: Fewer than two points, different lengths, numbers that are not finite, or x without any variation.
+    """
+    n = len(x)
+    if n != len(y) or n < 2:
+        raise ValueError(f"x and y must have one length >= 2, got {n} and {len(y)}")
+    if not all(math.isfinite(value) for value in (*x, *y)):
+        raise ValueError("x and y must be finite; leave out what is unknown")
+    x_mean, y_mean = statistics.fmean(x), statistics.fmean(y)
+    x_squares = math.fsum((value - x_mean) ** 2 for value in x)
+    y_squares = math.fsum((value - y_mean) ** 2 for value in y)
+    if x_squares <= (1e-12 * max(abs(value) for value in x)) ** 2:
+        raise ValueError(f"x must vary, got {n} times {x_mean!r}; a line needs loads of different size")
+    products = math.fsum((a - x_mean) * (b - y_mean) for a, b in zip(x, y, strict=True))
+    slope = products / x_squares
+    intercept = y_mean - slope * x_mean
+    r = products / math.sqrt(x_squares * y_squares) if y_squares > 0 else None
+    if n == 2:
+        unknown = math.inf
+        return Line(Interval(slope, -unknown, unknown), Interval(intercept, -unknown, unknown), r, None, n, x_mean, x_squares, confidence)
+    squares = math.fsum((b - slope * a - intercept) ** 2 for a, b in zip(x, y, strict=True))
+    sd = math.sqrt(squares / (n - 2))
+    t = student_t(0.5 + confidence / 2, n - 2)
+    slope_half = t * sd / math.sqrt(x_squares)
+    intercept_half = t * sd * math.sqrt(1 / n + x_mean**2 / x_squares)
+    return Line(
+        Interval(slope, slope - slope_half, slope + slope_half),
+        Interval(intercept, intercept - intercept_half, intercept + intercept_half),
+        r,
+        sd,
+        n,
+        x_mean,
+        x_squares,
+        confidence,
+    )
+
+
+def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
+    """Return the mean with Student's interval; unbounded for a single value.
+
+    Raises:
+        ValueError: No values.
+    """
+    if not values:
+        raise ValueError("values must not be empty; a mean needs at least one measurement")
+    mean = statistics.fmean(values)
+    if len(values) == 1:
+        return Interval(mean, -math.inf, math.inf)
+    half = student_t(0.5 + confidence / 2, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
+    return Interval(mean, mean - half, mean + half)
+
+
+def student_t(probability: float, dof: int) -> float:
+    """Return the quantile of Student's t distribution.
+
+    Found by bisection on the distribution function, ``1 - I(dof / (dof + t^2); dof / 2, 1 / 2) / 2`` for t > 0.
+
+    Args:
+        probability: In (0, 1).
+        dof: Degrees of freedom, >= 1.
+
+    Raises:
+        ValueError: An argument is out of range.
+
+    Source: Abramowitz and Stegun, Handbook of Mathematical Functions, 26.7.1 and 26.5.8.
+    """
+    if not 0 < probability < 1 or dof < 1:
+        raise ValueError(f"probability must lie in (0, 1) and dof be >= 1, got {probability} and {dof}")
+    if probability < 0.5:
+        return -student_t(1 - probability, dof)
+    low, high = 0.0, 1.0
+    while _t_cdf(high, dof) < probability:
+        high *= 2
+    for _ in range(200):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _t_cdf(middle, dof) < probability else (low, middle)
+        if high - low <= 1e-13 * high:
+            break
+    return (low + high) / 2
+
+
+def _t_cdf(t: float, dof: int) -> float:
+    return 1 - _incomplete_beta(dof / (dof + t * t), dof / 2, 0.5) / 2
+
+
+def _incomplete_beta(x: float, a: float, b: float) -> float:
+    """Return the regularised incomplete beta function by its continued fraction (modified Lentz)."""
+    if x <= 0 or x >= 1:
+        return 0.0 if x <= 0 else 1.0
+    if x > (a + 1) / (a + b + 2):
+        return 1 - _incomplete_beta(1 - x, b, a)
+    front = math.exp(a * math.log(x) + b * math.log1p(-x) - math.lgamma(a) - math.lgamma(b) + math.lgamma(a + b)) / a
+    tiny = 1e-300
+    c, d = 1.0, 1 / max(1 - (a + b) * x / (a + 1), tiny)
+    result = d
+    for m in range(1, 500):
+        for number in (
+            m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m)),
+            -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1)),
+        ):
+            d = 1 / (1 + number * d or tiny)
+            c = 1 + number / c or tiny
+            step = c * d
+            result *= step
+        if abs(step - 1) < 1e-15:
+            break
+    return front * result
