@@ -9,6 +9,7 @@ from typing import Any
 from ..runs import Run
 from .parity import Check
 from .subject import Subject
+from .usage import usage
 
 LIBRARIES = {"onnx": "onnx", "pt2": "pytorch", "safetensors": "joulefront", "skops": "sklearn"}
 #: How a quality that the trial stored is named in a card, and that ``model-index`` knows.
@@ -42,7 +43,7 @@ def model_card(subject: Subject, check: Check, *, to: str, file: str, snippet: s
     data = ModelCardData(
         library_name=LIBRARIES.get(to, to),
         pipeline_tag=_task_type(subject),
-        tags=["joulefront", "energy", subject.space.name, to],
+        tags=["joulefront", "energy", _family(subject), to],
         metrics=[check.metric],
         model_name=f"{subject.study}-trial-{trial.number}",
         eval_results=results,
@@ -50,13 +51,13 @@ def model_card(subject: Subject, check: Check, *, to: str, file: str, snippet: s
     )
     sections = [
         f"# {subject.study}, trial {trial.number}",
-        f"{subject.type_name} of the family `{subject.space.name}`, trained on {task.name} for {trial.epochs} epochs"
+        f"{subject.type_name} of the family `{_family(subject)}`, trained on {task.name} for {trial.epochs} epochs"
         + (f", {trial.parameters:,} parameters" if trial.parameters is not None else "")
         + (f", {trial.flops:,} FLOPs per prediction" if trial.flops is not None else "")
         + ". Found by a search for models that are worth their energy.",
         "## Quality\n\n" + _quality(subject, check),
         "## Energy and carbon\n\n" + _energy(subject, run),
-        "## Use\n\n" + _use(subject, snippet),
+        "## Use\n\n" + usage(subject, snippet),
         "## The exported file\n\n"
         + f"`{file}` was compared with the model on all {check.examples:,} validation examples: outputs differ by at most "
         + f"{check.max_abs_difference:.2g} (allowed: {check.tolerance:.2g}), {check.decisions_changed} decisions changed, "
@@ -166,27 +167,6 @@ def _energy(subject: Subject, run: Run | None) -> str:
     return "\n".join(lines)
 
 
-def _use(subject: Subject, snippet: str) -> str:
-    task, shape = subject.task, ", ".join(str(side) for side in subject.input_shape)
-    output = subject.output_name
-    after = ""
-    if task.kind == "classification":
-        after = f'\nclasses = json.load(open("classes.json"))\nprint([classes[i] for i in {output}.argmax(axis=1)])\n'
-    elif task.kind == "multilabel":
-        border = 0 if subject.is_torch else 0.5
-        rows = f"[[classes[i] for i in row.nonzero()[0]] for row in {output} > {border}]"
-        after = f'\nclasses = json.load(open("classes.json"))\nprint({rows})\n'
-    elif task.target_scale is not None:
-        mean, deviation = task.target_scale
-        after = f"\nprint({output}.reshape(-1) * {deviation!r} + {mean!r})  # in the unit of the data\n"
-    start = "import json\n\n" if "json." in after else ""
-    return (
-        f"The input is float32 `(n, {shape})`, prepared as `preprocessing.json` says. In this folder:\n\n"
-        f"```python\n{start}import numpy as np\n"
-        f'\ninputs = np.zeros((1, {shape}), dtype="float32")  # put your prepared examples here\n\n{snippet}{after}```'
-    )
-
-
 def _origin(subject: Subject, run: Run | None, seed: int) -> str:
     lines = [f"- study `{subject.study}`, trial {subject.trial.number}, seed {seed}"]
     session = _session(run)
@@ -225,6 +205,10 @@ def _names(value: Any, key: str = "") -> list[str]:
         return [name for part in value for name in _names(part, key)]
     wanted = ("cpu", "gpu", "name", "model", "model_name", "cpu_model", "gpu_name")
     return [value] if isinstance(value, str) and value and key in wanted else []
+
+
+def _family(subject: Subject) -> str:
+    return str(subject.candidate.architecture.get("family", subject.space.name))
 
 
 def _fine_tuned(subject: Subject) -> bool:

@@ -148,8 +148,10 @@ def _read_back(exporter: Exporter, subject: Subject, folder: Path) -> Predictor:
 
 def _preprocessing(subject: Subject) -> dict[str, Any]:
     task = subject.task
+    resized = subject.is_torch and subject.input_shape != tuple(task.input_shape)
     return {
         **task.preprocessing,
+        **({"then": f"resize the normalised image to {subject.input_shape[1:]} with antialiased bilinear interpolation"} if resized else {}),
         "input_shape": list(subject.input_shape),
         "dtype": "float32",
         **({"target_mean": task.target_scale[0], "target_std": task.target_scale[1]} if task.target_scale is not None else {}),

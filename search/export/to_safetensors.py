@@ -50,14 +50,12 @@ class Safetensors:
         origin = read_config(folder).get("origin") or {}
         if origin.get("source"):
             options = {name: value for name, value in (origin.get("options") or {}).items() if value is not None}
-            study = f"from joulefront.search.catalog import find_study\n\nstudy = find_study({origin['source']!r}, {options!r})\n"
+            imported, made = "from joulefront.search.catalog import find_study", f"find_study({origin['source']!r}, {options!r})"
         else:
-            study = (
-                f"from my_study import study as make_study  # the function that made the study {subject.study!r}\n\nstudy = make_study()\n"
-            )
+            imported, made = "from my_study import study as make_study", f"make_study()  # the function that made {subject.study!r}"
         return (
-            "import torch\nfrom joulefront.search.export import load_model\n"
-            f"{study}"
+            f"import torch\nfrom joulefront.search.export import load_model\n{imported}\n\n"
+            f"study = {made}\n"
             'model = load_model(".", study)\n'
             "with torch.no_grad():\n"
             f"    {subject.output_name} = model(torch.from_numpy(inputs)).numpy()\n"

@@ -48,7 +48,7 @@ class Ready:
 
 def convnet(width: int, task: Task) -> nn.Module:
     return nn.Sequential(
-        nn.Conv2d(1, width, 3, padding=1),
+        nn.Conv2d(task.input_shape[0], width, 3, padding=1),
         nn.BatchNorm2d(width),
         nn.ReLU(),
         nn.AdaptiveAvgPool2d(2),
@@ -143,8 +143,18 @@ def labels() -> Task:
     return Task("labels", "multilabel", train, validation, None, (5,), ("red", "green", "blue"))
 
 
-def train(folder: Path, family: str, task: Task, *, width: int = 8, space: Any = None, epochs: int = 2, **params: Any) -> Ready:
-    space = space or TinySpace((family,))
+def train(
+    folder: Path,
+    family: str,
+    task: Task,
+    *,
+    width: int = 8,
+    space: Any = None,
+    epochs: int = 2,
+    resolution: int | None = None,
+    **params: Any,
+) -> Ready:
+    space = space or TinySpace((family,), resolution)
     params = params or {"family": family, "width": width, "learning_rate": 0.01}
     study = Study("small", task, space, objectives=(task.metric, "train_energy"), seed=3)
     candidate = space.sample(Stored(params))
@@ -181,7 +191,9 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Ready]:
         "labels": labels,
     }
 
-    def make(family: str, task: str = "digits", **options: Any) -> Ready:
+    def make(family: str, task: str | Task = "digits", **options: Any) -> Ready:
+        if isinstance(task, Task):
+            return train(tmp_path_factory.mktemp(family), family, task, **options)
         key = (family, task, str(sorted(options.items(), key=str)))
         if key not in done:
             done[key] = train(tmp_path_factory.mktemp(family), family, tasks[task](), **options)

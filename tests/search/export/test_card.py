@@ -1,0 +1,162 @@
+"""The model card: what is known is told with its quality, what is not known is absent, and its code prepares data as the training did."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from huggingface_hub import ModelCard
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from joulefront.search.export import export
+from joulefront.search.runs import Bill, Run
+from joulefront.search.training import images, table
+from joulefront.search.training.arrays import arrays
+from joulefront.search.trial import ComponentEnergy
+
+FACTS = {
+    "study": {"name": "small", "seed": 3},
+    "intensity": {"grams_per_kwh": 56.0, "zone": "FR", "source": "codecarbon", "year": 2023, "kind": "average"},
+    "sessions": [
+        {
+            "command": "joulefront run digits --zone FR",
+            "versions": {"torch": "2.9.0"},
+            "hardware": {"cpu_model": "AMD EPYC 7B13", "system": "Linux", "devices": {"gpu:0": {"name": "NVIDIA L4", "driver": "550"}}},
+        }
+    ],
+}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    bill = Bill(total_joules=7200.0, by_state={"complete": 7000.0, "failed": 200.0})
+    return Run("small", tmp_path, ("accuracy", "train_energy"), ("maximize", "minimize"), (1, 2), (), bill, FACTS)
+
+
+def card_of(ready: Any, out: Path, run: Run | None = None, to: str = "pt2") -> tuple[dict[str, Any], str]:
+    export(**ready.arguments, to=to, out=out, run=run)
+    card = ModelCard.load(out / "README.md")
+    return card.data.to_dict(), card.text
+
+
+def test_emissions_follow_the_hub_and_name_their_source(make, run, tmp_path):
+    data, _ = card_of(make("mlp", "rows"), tmp_path / "model", run)
+    emissions = data["co2_eq_emissions"]
+    assert emissions["emissions"] == 0.0019  # grams, as the hub wants them
+    assert emissions["training_type"] == "pre-training"
+    assert emissions["geographical_location"] == "FR"
+    assert emissions["hardware_used"] == "AMD EPYC 7B13, NVIDIA L4"
+    assert emissions["source"] == "joulefront: energy estimated (cpu_time) times 56 gCO2e/kWh (codecarbon, 2023)"
+
+
+def test_unknown_emissions_are_absent_and_never_zero(make, run, tmp_path):
+    data, text = card_of(make("mlp", "rows").but(grams_co2e=None), tmp_path / "model", run)
+    assert "co2_eq_emissions" not in data
+    assert "Carbon: not known" in text
+
+
+def test_unknown_energy_is_said_to_be_unknown(make, tmp_path):
+    ready = make("mlp", "rows").but(train_joules=None, train_u_joules=None, grams_co2e=None, components={}, energy_quality="absent")
+    _, text = card_of(ready, tmp_path / "model")
+    assert "The energy of the training is not known" in text
+    assert " J**" not in text
+
+
+def test_a_measured_zero_is_told_as_zero(make, tmp_path):
+    data, text = card_of(make("mlp", "rows").but(grams_co2e=0.0), tmp_path / "model")
+    assert data["co2_eq_emissions"]["emissions"] == 0.0
+    assert "Carbon: 0 gCO2e" in text
+
+
+def test_energy_comes_with_its_uncertainty_and_the_quality_of_each_component(make, run, tmp_path):
+    _, text = card_of(make("mlp", "rows"), tmp_path / "model", run)
+    assert "**123.4 J** (0.03428 Wh) ± 1.5 J (random standard uncertainty); an estimate, not a measurement." in text
+    assert "| cpu | 123.4 J | estimated | cpu_time |" in text
+    assert "| dram | not known | absent | rapl |" in text
+    assert "The whole search spent 2 Wh" in text
+    measured = make("mlp", "rows").but(energy_quality="measured", components={"gpu": ComponentEnergy(123.4, "measured", "nvml")})
+    assert "uncertainty); measured." in card_of(measured, tmp_path / "measured")[1]
+
+
+def test_the_way_back_is_in_the_card(make, run, tmp_path):
+    _, text = card_of(make("mlp", "rows"), tmp_path / "model", run)
+    assert "study `small`, trial 7, seed 3" in text
+    assert "command: `joulefront run digits --zone FR`" in text
+    assert "learning_rate = 0.01" in text
+
+
+def test_without_a_test_split_the_card_warns_of_the_validation_figure(make, tmp_path):
+    data, text = card_of(make("convnet", "no test"), tmp_path / "model")
+    assert "the validation figure is optimistic" in text
+    assert [result["dataset"]["split"] for result in data["model-index"][0]["results"]] == ["validation"]
+
+
+def test_a_delta_to_the_recorded_quality_is_stated(make, tmp_path):
+    ready = make("mlp", "rows")
+    shifted = ready.but(quality={**ready.trial.quality, "accuracy": ready.trial.quality["accuracy"] - 0.003})
+    assert "(+0.003000)" in card_of(shifted, tmp_path / "model")[1]
+
+
+def test_the_cards_code_reads_image_files_as_the_training_does(make, tmp_path):
+    generator = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        for k in range(12):
+            pixels = generator.integers(0, 255, (40, 52, 3), dtype=np.uint8) // (2 if name == "cat" else 1)
+            Image.fromarray(pixels).save(tmp_path / "set" / name / f"{k}.png")
+    task = images.images(tmp_path / "set", resolution=24)
+    for resolution in (None, 16):
+        ready = make("convnet", task, resolution=resolution)
+        namespace = run_card(ready, tmp_path / f"model {resolution}")
+        file = tmp_path / "set" / "cat" / "3.png"
+        wanted = images.prepare(task.preprocessing, file)
+        if resolution:
+            import torch
+
+            from joulefront.search.training.batch import resized
+
+            wanted = resized(torch.from_numpy(wanted), resolution).numpy()
+        found = namespace["prepare"](file)
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_the_cards_code_prepares_arrays_as_the_training_does(make, tmp_path, flat):
+    bunch = load_digits()
+    raw = bunch.data.astype("float32") if flat else bunch.images[:, None].astype("float32")
+    task = arrays(raw, bunch.target, name="digits", validation=(raw[:50], bunch.target[:50]))
+    namespace = run_card(make("mlp" if flat else "convnet", task), tmp_path / "model")
+    wanted, _ = next(task.validation.batches(50))
+    np.testing.assert_allclose(namespace["prepare"](raw[:50]), wanted.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_the_cards_code_prepares_rows_of_a_table_as_the_training_does(make, tmp_path):
+    generator = np.random.default_rng(1)
+    frame = pd.DataFrame({"size": generator.normal(50, 9, 80), "town": generator.choice(["Bern", "Rome"], 80)})
+    frame["price"] = frame["size"] * 3 + (frame["town"] == "Bern") * 40
+    frame.to_csv(tmp_path / "flats.csv", index=False)
+    task = table.table(tmp_path / "flats.csv", "price")
+    namespace = run_card(make("mlp", task), tmp_path / "model")
+    how = json.loads((tmp_path / "model" / "preprocessing.json").read_text())
+    rows = frame.drop(columns="price")[:7]
+    np.testing.assert_array_equal(namespace["prepare"](how, rows), table.prepare(task.preprocessing, rows))
+    assert namespace["values"].shape[0] == 1
+
+
+def run_card(ready: Any, out: Path) -> dict[str, Any]:
+    export(**ready.arguments, to="onnx", out=out)
+    found = re.search(r"```python\n(.*?)```", (out / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert found
+    namespace: dict[str, Any] = {}
+    with contextlib.chdir(out), contextlib.redirect_stdout(io.StringIO()):
+        exec(found.group(1), namespace)
+    return namespace
