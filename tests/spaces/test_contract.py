@@ -2,12 +2,14 @@
 
 import pytest
 
+from joulefront.spaces.cell import Cell
 from joulefront.spaces.classical import DETECTORS, SUPERVISED, Classical
 from joulefront.spaces.convnet import Convnet
 from joulefront.spaces.mlp import Mlp
 from joulefront.spaces.recipes import RecipeRanges
 from joulefront.spaces.timm_zoo import MODELS, TimmZoo
 from joulefront.spaces.union import Union
+from joulefront.spaces.vit import Vit
 
 RECIPE = RecipeRanges(resolution=(None, 32), optimizer=("adamw", "sgd"))
 
@@ -16,6 +18,9 @@ NETWORKS = {
     "convnet on photographs": (Convnet(recipe=RECIPE), (3, 32, 32), 3),
     "mlp on images": (Mlp(recipe=RECIPE), (1, 8, 8), 3),
     "mlp on a table": (Mlp(depths=(0, 3)), (5,), 5),
+    "cell": (Cell(widths=(8, 16), cells=(1, 2), stacks=(1, 3)), (3, 16, 16), 6),
+    "cell on digits": (Cell(vertices=4, recipe=RECIPE), (1, 8, 8), 4),
+    "vit": (Vit(drop_paths=(0.0, 0.3), recipe=RECIPE), (3, 16, 16), 4),
     "union": (Union(Convnet(), Mlp(), TimmZoo(("test_resnet",))), (3, 32, 32), 4),
     **{f"timm {model}": (TimmZoo((model,)), (3, 32, 32), 1) for model in MODELS},
 }

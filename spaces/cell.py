@@ -1,0 +1,222 @@
+"""Networks of repeated cells: operations and edges of a small graph are the parameters, as in NAS-Bench-101 and EC-NAS.
+
+Source: Ying et al., NAS-Bench-101, arXiv 1902.09635, section 2 (skeleton, projections, channels); Bakhtiarifard et al., EC-NAS,
+arXiv 2210.06015, for the spaces of 4 and 5 vertices.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import reduce
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from ..search.space import Candidate, Suggest
+from ..search.training.task import Task
+from .graph import Graph, canonical, connect
+from .layers import BatchNorm, image_shape
+from .ranges import Ints, whole
+from .recipes import RecipeRanges
+
+if TYPE_CHECKING:
+    from ..search.space import Space
+
+OPERATIONS = ("conv3x3", "conv1x1", "maxpool3x3")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A convolution, then stacks of equal cells; between the stacks the image is halved and the channels double.
+
+    The candidate holds the canonical form of the graph, so that isomorphic choices are one candidate and no graph is trained twice.
+
+    Attributes:
+        vertices: Most vertices of the cell, input and output included, 2 to 7; a vertex may also be absent.
+        operations: Operations to choose from, out of ``OPERATIONS``.
+        widths: Channels of the first stack.
+        cells: Cells in a stack.
+        stacks: Number of stacks.
+        recipe: How candidates are trained.
+        name: Name of the family.
+    """
+
+    vertices: int = 5
+    operations: tuple[str, ...] = OPERATIONS
+    widths: Ints = 16
+    cells: Ints = 1
+    stacks: Ints = 3
+    recipe: RecipeRanges = field(default_factory=RecipeRanges)
+    name: str = "cell"
+
+    def __post_init__(self) -> None:
+        """Refuse graphs that are too large, and unknown operations.
+
+        Raises:
+            ValueError: If a field breaks its rule.
+        """
+        if not 2 <= self.vertices <= 7:
+            raise ValueError(f"cell.vertices must be 2 to 7, got {self.vertices}")
+        unknown = [operation for operation in self.operations if operation not in OPERATIONS]
+        if unknown or not self.operations:
+            raise ValueError(f"cell.operations must be out of {', '.join(OPERATIONS)}, got {self.operations}")
+
+    def sample(self, trial: Suggest) -> Candidate:
+        """Draw a graph, vertex by vertex, and its training."""
+        graph = canonical(self.sample_graph(trial))
+        architecture = {
+            "family": self.name,
+            **to_json(graph),
+            "width": whole(trial, "width", self.widths, log=True),
+            "cells": whole(trial, "cells", self.cells),
+            "stacks": whole(trial, "stacks", self.stacks),
+        }
+        return Candidate(architecture, self.recipe.sample(trial))
+
+    def sample_graph(self, trial: Suggest) -> Graph:
+        """Draw ``operation_j`` of every inner vertex and ``edge_i_j`` of every pair; all parameters exist in every trial."""
+        inner = range(1, self.vertices - 1)
+        drawn = [trial.suggest_categorical(f"operation_{vertex}", (*self.operations, "absent")) for vertex in inner]
+        edges = [
+            [source for source in range(vertex) if trial.suggest_categorical(f"edge_{source}_{vertex}", (False, True))]
+            for vertex in range(1, self.vertices)
+        ]
+        return connect([None if operation == "absent" else operation for operation in drawn], edges)
+
+    def build(self, candidate: Candidate, task: Task) -> CellNetwork:
+        """Build the untrained network.
+
+        Raises:
+            ValueError: If the task has no images, or the graph is none.
+        """
+        parts = candidate.architecture
+        return CellNetwork(
+            image_shape(candidate, task),
+            task.outputs,
+            canonical(from_json(parts)),
+            width=parts["width"],
+            cells=parts["cells"],
+            stacks=parts["stacks"],
+        )
+
+    def key(self, candidate: Candidate) -> str:
+        """Return canonical text, also for a graph that somebody numbered differently."""
+        graph = canonical(from_json(candidate.architecture))
+        return Candidate({**candidate.architecture, **to_json(graph)}, candidate.recipe).key
+
+
+def to_json(graph: Graph) -> dict[str, Any]:
+    """Return the graph as two JSON lists."""
+    return {"operations": list(graph.operations), "inputs": [list(sources) for sources in graph.inputs]}
+
+
+def from_json(data: Any) -> Graph:
+    """Read what ``to_json`` wrote."""
+    return Graph(tuple(data["operations"]), tuple(tuple(sources) for sources in data["inputs"]))
+
+
+def channels_of(graph: Graph, inputs: int, outputs: int) -> list[int]:
+    """Return the channels of every vertex: those that feed the output share its channels, others have the most of their successors.
+
+    Source: ``compute_vertex_channels`` of NAS-Bench-101, section 2.3 of the paper.
+    """
+    n = len(graph.operations)
+    channels = [inputs, *[0] * n, outputs]
+    feeding = [source for source in graph.inputs[n] if source > 0]
+    for rank, vertex in enumerate(feeding):
+        # The first vertices get one channel more where the division leaves a rest.
+        channels[vertex] = outputs // len(feeding) + (rank < outputs % len(feeding))
+    for vertex in range(n, 0, -1):
+        if vertex not in feeding:
+            channels[vertex] = max(channels[after] for after in range(vertex + 1, n + 1) if vertex in graph.inputs[after - 1])
+    if min(channels) < 1:
+        raise ValueError(f"a cell whose output has {outputs} channels cannot join {len(feeding)} vertices; use a greater width")
+    return channels
+
+
+class CellModule(nn.Module):
+    """One cell: vertices add up their inputs, the output joins its inputs and adds the projected input of the cell.
+
+    Args:
+        graph: The cell.
+        inputs: Channels that come in.
+        outputs: Channels that go out.
+    """
+
+    def __init__(self, graph: Graph, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.sources = graph.inputs
+        self.channels = channels_of(graph, inputs, outputs)
+        self.projections = nn.ModuleDict(
+            {str(v): _convolution(inputs, self.channels[v], 1) for v, sources in enumerate(graph.inputs, start=1) if 0 in sources}
+        )
+        self.operations = nn.ModuleList(_operation(kind, self.channels[vertex]) for vertex, kind in enumerate(graph.operations, start=1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map ``(b, inputs, h, w)`` to ``(b, outputs, h, w)``."""
+        values = [x]
+        for vertex, operation in enumerate(self.operations, start=1):
+            # A later vertex may have fewer channels than one that feeds it; the surplus is cut off.
+            parts = [values[source][:, : self.channels[vertex]] for source in self.sources[vertex - 1] if source > 0]
+            values.append(operation(self._with_input(vertex, x, parts)))
+        joined = [values[source] for source in self.sources[-1] if source > 0]
+        return self._with_input(len(self.sources), x, [torch.cat(joined, dim=1)] if joined else [])
+
+    def _with_input(self, vertex: int, x: torch.Tensor, parts: list[torch.Tensor]) -> torch.Tensor:
+        """Add up the inputs of a vertex, the projected input of the cell among them where there is an edge from it."""
+        if str(vertex) in self.projections:
+            parts = [*parts, self.projections[str(vertex)](x)]
+        return reduce(torch.add, parts)
+
+
+class CellNetwork(nn.Module):
+    """A convolution, stacks of cells, a global average and one linear layer.
+
+    Args:
+        shape: ``(channels, height, width)`` of the input.
+        outputs: Number of outputs.
+        graph: The cell.
+        width: Channels of the first stack.
+        cells: Cells in a stack.
+        stacks: Number of stacks.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], outputs: int, graph: Graph, *, width: int, cells: int, stacks: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [_convolution(shape[0], width, 3)]
+        side, channels = min(shape[1:]), width
+        for stack in range(stacks):
+            if stack > 0:
+                width *= 2
+                if side >= 2:
+                    layers.append(nn.MaxPool2d(2))
+                    side //= 2
+            for _ in range(cells):
+                layers.append(CellModule(graph, channels, width))
+                channels = width
+        self.layers = nn.Sequential(*layers)
+        self.head = nn.Linear(channels, outputs)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map ``(b, channels, height, width)`` to ``(b, outputs)``."""
+        logits: torch.Tensor = self.head(self.layers(x).mean(dim=(2, 3)))
+        return logits
+
+    def get_classifier(self) -> nn.Module:
+        """Return the head, which may have a learning rate of its own."""
+        return self.head
+
+
+def _convolution(channels: int, width: int, kernel: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(channels, width, kernel, padding=kernel // 2, bias=False), BatchNorm(width), nn.ReLU())
+
+
+def _operation(kind: str, channels: int) -> nn.Module:
+    if kind == "maxpool3x3":
+        return nn.MaxPool2d(3, stride=1, padding=1)
+    return _convolution(channels, channels, 3 if kind == "conv3x3" else 1)
+
+
+if TYPE_CHECKING:
+    _: Space = Cell()

@@ -1,0 +1,169 @@
+"""Small vision transformers, for images of any size.
+
+Source: Dosovitskiy et al., arXiv 2010.11929; the mean of the tokens in place of a class token as in Beyer et al., arXiv 2205.01580.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from ..search.space import Candidate, Suggest
+from ..search.training.task import Task
+from .layers import image_shape
+from .ranges import Floats, Ints, Options, number, one_of, whole
+from .recipes import RecipeRanges
+
+if TYPE_CHECKING:
+    from ..search.space import Space
+
+
+@dataclass(frozen=True)
+class Vit:
+    """Patches, positions, pre-norm transformer blocks, the mean of the tokens, one linear layer.
+
+    Attributes:
+        patches: Side of a patch in pixels; a larger one than the image is cut to its side.
+        depths: Number of blocks.
+        heads: Attention heads.
+        head_widths: Channels of a head; the tokens have heads x head_width channels.
+        ratios: Hidden units of a block's perceptron, in channels of the tokens.
+        drop_paths: Rate of stochastic depth of the last block; earlier ones have proportionally less.
+        recipe: How candidates are trained.
+        name: Name of the family.
+    """
+
+    patches: Options[int] = (2, 4)
+    depths: Ints = (1, 6)
+    heads: Ints = (1, 4)
+    head_widths: Options[int] = (8, 16, 32)
+    ratios: Options[int] = (1, 2, 4)
+    drop_paths: Floats = 0.0
+    recipe: RecipeRanges = field(default_factory=RecipeRanges)
+    name: str = "vit"
+
+    def sample(self, trial: Suggest) -> Candidate:
+        """Draw a network and its training."""
+        architecture = {
+            "family": self.name,
+            "patch": one_of(trial, "patch", self.patches),
+            "depth": whole(trial, "depth", self.depths),
+            "heads": whole(trial, "heads", self.heads),
+            "head_width": one_of(trial, "head_width", self.head_widths),
+            "ratio": one_of(trial, "ratio", self.ratios),
+            "drop_path": number(trial, "drop_path", self.drop_paths),
+        }
+        return Candidate(architecture, self.recipe.sample(trial))
+
+    def build(self, candidate: Candidate, task: Task) -> Transformer:
+        """Build the untrained network.
+
+        Raises:
+            ValueError: If the task has no images.
+        """
+        parts = {key: value for key, value in candidate.architecture.items() if key != "family"}
+        return Transformer(image_shape(candidate, task), task.outputs, **parts)
+
+    def key(self, candidate: Candidate) -> str:
+        """Return canonical text."""
+        return candidate.key
+
+
+class Patches(nn.Module):
+    """Tokens of an image with learnt positions.
+
+    Args:
+        shape: ``(channels, height, width)`` of the images.
+        patch: Side of a patch in pixels.
+        width: Channels of a token.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], patch: int, width: int) -> None:
+        super().__init__()
+        patch = min(patch, *shape[1:])
+        self.padding = (0, -shape[2] % patch, 0, -shape[1] % patch)  # so that no border pixel is lost
+        self.count = -(-shape[1] // patch) * -(-shape[2] // patch)
+        self.project = nn.Conv2d(shape[0], width, patch, stride=patch)
+        self.position = nn.Parameter(0.02 * torch.randn(1, self.count, width))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map ``(b, channels, height, width)`` to ``(b, count, width)``."""
+        tokens: torch.Tensor = self.project(F.pad(x, self.padding)).flatten(2).transpose(1, 2)
+        return tokens + self.position
+
+
+class Block(nn.Module):
+    """Attention and a perceptron, each with a norm before and a way around.
+
+    Args:
+        width: Channels of a token.
+        heads: Attention heads.
+        ratio: Hidden units of the perceptron in channels.
+        drop_path: Share of the examples for which a branch is left out in training.
+    """
+
+    def __init__(self, width: int, heads: int, ratio: int, drop_path: float = 0.0) -> None:
+        super().__init__()
+        self.heads, self.drop_path = heads, drop_path
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.perceptron = nn.Sequential(nn.Linear(width, ratio * width), nn.GELU(), nn.Linear(ratio * width, width))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map ``(b, n, width)`` to ``(b, n, width)``."""
+        q, k, v = self.qkv(self.norm1(x)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        x = x + self._kept(self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)))
+        return x + self._kept(self.perceptron(self.norm2(x)))
+
+    def _kept(self, branch: torch.Tensor) -> torch.Tensor:
+        """Leave the branch out for a random share of the examples, and scale the others so that the mean stays."""
+        if not self.training or self.drop_path == 0:
+            return branch
+        keep = 1.0 - self.drop_path
+        return branch * torch.empty(len(branch), 1, 1, device=branch.device).bernoulli_(keep).div_(keep)
+
+
+class Transformer(nn.Module):
+    """A vision transformer; see ``Vit`` for the arguments.
+
+    Raises:
+        ValueError: If ``drop_path`` would leave out everything.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        outputs: int,
+        *,
+        patch: int,
+        depth: int,
+        heads: int,
+        head_width: int,
+        ratio: int,
+        drop_path: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if not 0 <= drop_path < 1:
+            raise ValueError(f"drop_path must be in [0, 1), got {drop_path}")
+        width = heads * head_width
+        self.patches = Patches(shape, patch, width)
+        self.blocks = nn.Sequential(*(Block(width, heads, ratio, drop_path * (index + 1) / depth) for index in range(depth)))
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, outputs)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map ``(b, channels, height, width)`` to ``(b, outputs)``."""
+        logits: torch.Tensor = self.head(self.norm(self.blocks(self.patches(x))).mean(dim=1))
+        return logits
+
+    def get_classifier(self) -> nn.Module:
+        """Return the head, which may have a learning rate of its own."""
+        return self.head
+
+
+if TYPE_CHECKING:
+    _: Space = Vit()
