@@ -181,14 +181,19 @@ def _read_csv(path: Path, component: str) -> Trace:
         what = next((i for i, name in enumerate(header) if name in ("watts", "power_w") or ("power" in name and "draw" in name)), None)
         if when is None or what is None:
             raise ValueError(f"{path}: the header must name 'timestamp' or 'seconds', and 'watts' or 'power.draw [W]', got {header}")
+        broken: str | None = None
         for row in reader:
+            if broken is not None:
+                raise ValueError(broken)
             if not row or "N/A" in row[min(what, len(row) - 1)]:
                 continue  # nvidia-smi had no number then: a gap
             try:
                 t_ns = _nanoseconds(row[when].strip())
                 value = float(row[what].strip().removesuffix("W"))
             except (ValueError, IndexError):
-                raise ValueError(f"{path}, line {reader.line_num}: cannot read {row!r}") from None
+                # A recorder that was stopped leaves half a last row; anywhere else it is damage.
+                broken = f"{path}, line {reader.line_num}: cannot read {row!r}"
+                continue
             # nvidia-smi now and then writes one moment twice; the first is kept.
             if not times or t_ns != times[-1]:
                 times.append(t_ns)

@@ -86,11 +86,11 @@ def test_carbon_shows_factor_year_and_source():
 
 
 def test_text_fits_a_terminal_and_json_holds_the_same():
-    diagnosis = examine([GPU, GUESS], machine={"cpu": "AMD EPYC", "cores": 2, "unknown": None})
+    diagnosis = examine([GPU, GUESS], machine={"cpu": "AMD EPYC", "cores": 2, "board": None})
     text = diagnosis.to_text()
     assert all(len(line) <= 110 for line in text.splitlines())
     assert text.startswith("cpu: AMD EPYC")
-    assert "unknown" not in text
+    assert "board: " not in text
     data = json.loads(diagnosis.to_json())
     assert data["verdict"] == diagnosis.verdict
     assert [item["subject"] for item in data["findings"]] == [item.subject for item in diagnosis.findings]
