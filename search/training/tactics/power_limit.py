@@ -8,11 +8,12 @@ import signal
 import threading
 from collections.abc import Callable
 from types import FrameType
-from typing import Any
-
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from .tactic import NoOp
+
+if TYPE_CHECKING:
+    from torch import nn
 
 #: Signals that end a process without its ``finally`` blocks unless something listens. SIGINT raises KeyboardInterrupt and needs nothing.
 _SIGNALS = ("SIGTERM", "SIGHUP")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -84,22 +84,35 @@ def make_tactics(settings: Mapping[str, Mapping[str, Any]]) -> tuple[Tactic, ...
     return tuple(_make(name, dict(values)) for name, values in settings.items())
 
 
-def _make(name: str, values: dict[str, Any]) -> Tactic:
+def settings_of(name: str) -> tuple[str, ...]:
+    """Names of the settings of a tactic.
+
+    Raises:
+        ValueError: If the tactic is not known or cannot be imported.
+    """
+    return tuple(inspect.signature(_factory(name)).parameters)
+
+
+def _factory(name: str) -> Callable[..., Tactic]:
     target = name if ":" in name else TACTICS.get(name)
     if target is None:
         raise ValueError(f"recipe.tactics must name one of {', '.join(TACTICS)} or package.module:Class, got {name!r}")
     module, _, attribute = target.partition(":")
     try:
-        factory = getattr(importlib.import_module(module, __package__), attribute)
+        factory: Callable[..., Tactic] = getattr(importlib.import_module(module, __package__), attribute)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"recipe.tactics names {name!r}, which cannot be imported: {error}") from error
+    return factory
+
+
+def _make(name: str, values: dict[str, Any]) -> Tactic:
+    factory = _factory(name)
     try:
         inspect.signature(factory).bind(**values)
     except TypeError as error:
         takes = ", ".join(inspect.signature(factory).parameters) or "no settings"
         raise ValueError(f"tactic {name!r} takes {takes}, got {values}: {error}") from None
-    tactic: Tactic = factory(**values)
-    return tactic
+    return factory(**values)
 
 
 @contextmanager

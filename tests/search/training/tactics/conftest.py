@@ -15,8 +15,9 @@ def _one_thread():
 @pytest.fixture(scope="session")
 def digits_task():
     """60 / 20 / 20 split of scikit-learn's 1,797 real digits of 8 x 8 pixels."""
-    from joulefront.search.training.arrays import arrays
     from sklearn.datasets import load_digits
+
+    from joulefront.search.training.arrays import arrays
 
     digits = load_digits()
     images = (digits.images[:, None] / 16.0).astype("float32")

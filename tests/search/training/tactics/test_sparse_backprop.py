@@ -4,10 +4,11 @@ import copy
 
 import pytest
 import torch
+from torch import nn
+
 from joulefront.search.training.tactics.backward_flops import backward_flops
 from joulefront.search.training.tactics.sparse_backprop import SCHEDULES, SparseBackprop, keep_at
 from joulefront.search.training.tactics.tactic import attached
-from torch import nn
 
 
 def gradients(model, x, precision=None):
@@ -235,8 +236,14 @@ def test_adam_still_moves_dropped_channels_by_their_momentum_and_plain_sgd_does_
 
 @pytest.mark.parametrize(
     ("setting", "value", "says"),
-    [("keep", 0, "keep must be in"), ("keep", 1.2, "got 1.2"), ("schedule", "zigzag", "interleave"), ("period", 1, "period must be >= 2")]
-    + [("warmup", -1, "warmup must be >= 0"), ("min_channels", 0, "min_channels must be >= 1")],
+    [
+        ("keep", 0, "keep must be in"),
+        ("keep", 1.2, "got 1.2"),
+        ("schedule", "zigzag", "interleave"),
+        ("period", 1, "period must be >= 2"),
+        ("warmup", -1, "warmup must be >= 0"),
+        ("min_channels", 0, "min_channels must be >= 1"),
+    ],
 )
 def test_a_setting_outside_its_rule_is_refused_with_rule_and_value(setting, value, says):
     with pytest.raises(ValueError, match=says):

@@ -4,8 +4,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from joulefront.search.training.tactics.sparse_gradient import SparseConvolution, SparseLinear, kept_channels, strongest
 from torch.nn import functional as F
+
+from joulefront.search.training.tactics.sparse_gradient import SparseConvolution, SparseLinear, kept_channels, strongest
 
 
 def dense_gradients(forward, inputs, output_gradient):

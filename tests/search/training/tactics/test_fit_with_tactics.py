@@ -1,0 +1,100 @@
+"""Tactics inside of the real training loop, on scikit-learn's digits."""
+
+import pytest
+import torch
+
+from joulefront.search.training.fit import fit
+from joulefront.search.training.recipe import Recipe
+
+EPOCHS = 6
+RECIPE = {"learning_rate": 3e-3, "batch_size": 32, "weight_decay": 0.01}
+SETTINGS = {
+    "sparse_backprop": {"keep": 0.2},
+    "activation_sparsity": {"weight": 0.05},
+    "freeze": {"share": 0.5, "from_epoch": 3},
+    "progressive_resizing": {"start": 0.75, "ramp_epochs": 2, "multiple": 2},
+}
+
+
+def train(build, task, tactics, epochs=EPOCHS, start=None, **recipe):
+    return fit(build(), task, Recipe(**{**RECIPE, **recipe}, tactics=tactics), epochs=epochs, start=start, seed=1)
+
+
+@pytest.fixture(scope="module")
+def dense_accuracy(digits_task):
+    """Accuracy of plain training by seed of the weights; made once for all tests."""
+    made = {}
+
+    def of(build, seed=0):
+        if seed not in made:
+            made[seed] = train(lambda: build(seed), digits_task, {}).quality["accuracy"]
+        return made[seed]
+
+    return of
+
+
+def test_sparse_backprop_is_within_one_point_of_dense_accuracy(wide_net, digits_task, dense_accuracy):
+    seeds = (0, 1)
+    dense = [dense_accuracy(wide_net, seed) for seed in seeds]
+    fitted = [train(lambda seed=seed: wide_net(seed), digits_task, {"sparse_backprop": {"keep": 0.2}}) for seed in seeds]
+    sparse = [one.quality["accuracy"] for one in fitted]
+    assert min(dense) > 0.95
+    assert sum(sparse) / 2 >= sum(dense) / 2 - 0.01
+    assert fitted[0].extra["sparse_backprop_layers"] == 2
+    assert fitted[0].extra["sparse_backprop_mean_keep"] == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize("name", sorted(SETTINGS))
+def test_every_tactic_trains_a_good_model_and_leaves_an_ordinary_one(name, wide_net, digits_task, dense_accuracy):
+    fitted = train(wide_net, digits_task, {name: SETTINGS[name]})
+    assert fitted.quality["accuracy"] >= dense_accuracy(wide_net) - 0.05
+    assert fitted.extra
+    assert list(fitted.model.state_dict()) == list(wide_net().state_dict())
+    plain, model = wide_net(), fitted.model
+    assert [set(vars(module)) for module in model.modules()] == [set(vars(module)) for module in plain.modules()]
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("name", sorted(SETTINGS))
+def test_a_training_that_goes_on_is_the_same_as_one_long_training(name, wide_net, digits_task):
+    tactics = {name: SETTINGS[name]}
+    long = train(wide_net, digits_task, tactics, epochs=4)
+    first = train(wide_net, digits_task, tactics, epochs=2)
+    second = train(lambda: wide_net(seed=99), digits_task, tactics, epochs=4, start=first.checkpoint)
+    assert second.epochs == 4
+    for key, value in long.model.state_dict().items():
+        torch.testing.assert_close(second.model.state_dict()[key], value, rtol=1e-6, atol=1e-7, msg=key)
+    assert second.quality["accuracy"] == long.quality["accuracy"]
+
+
+def test_all_tactics_work_together_under_bfloat16_accumulation_and_channels_last(wide_net, digits_task):
+    fitted = train(wide_net, digits_task, SETTINGS, precision="bfloat16", accumulation=2, channels_last=True)
+    assert fitted.quality["accuracy"] > 0.9
+    assert {name.split("_")[0] for name in fitted.extra} == {"sparse", "activation", "modelled", "freeze", "progressive"}
+
+
+def test_fewer_activations_of_a_trained_digits_net_are_non_zero_the_larger_the_weight(wide_net, digits_task):
+    shares = [
+        train(lambda: wide_net(width=16), digits_task, {"activation_sparsity": {"weight": weight}}).extra["activation_nonzero_share"]
+        for weight in (0.0, 0.1, 1.0)
+    ]
+    assert shares[0] > shares[1] > shares[2]
+
+
+def test_a_training_that_fails_is_detached(wide_net, digits_task):
+    model = wide_net()
+
+    def fail(point):
+        raise RuntimeError("the caller failed")
+
+    with pytest.raises(RuntimeError, match="the caller failed"):
+        fit(model, digits_task, Recipe(**RECIPE, tactics=SETTINGS), epochs=2, seed=1, go_on=fail)
+    assert [set(vars(module)) for module in model.modules()] == [set(vars(module)) for module in wide_net().modules()]
+    assert all(not module._forward_hooks for module in model.modules())
+
+
+def test_a_model_that_takes_one_image_size_only_is_a_clear_error(digits_task):
+    model = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.Flatten(), torch.nn.Linear(144, 10))
+    recipe = Recipe(**RECIPE, tactics={"progressive_resizing": {}})
+    with pytest.raises(ValueError, match="progressive_resizing needs a model that takes images of any size"):
+        fit(model, digits_task, recipe, epochs=1)
