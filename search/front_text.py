@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 from math import floor, log10
@@ -39,9 +39,9 @@ def columns_of(front: Front) -> list[Column]:
         Column("train Wh", _energy),
     ]
     if any(trial.grams_co2e is not None for trial in members):
-        columns.append(Column("gCO2e", lambda trial: _digits(trial.grams_co2e)))
+        columns.append(Column("gCO2e", lambda trial: digits(trial.grams_co2e)))
     if "inference_energy" in front.objectives:
-        columns.append(Column("J per 1,000", lambda trial: _digits(trial.inference_joules_per_1000)))
+        columns.append(Column("J per 1,000", lambda trial: digits(trial.inference_joules_per_1000)))
     if any(trial.parameters is not None for trial in members):
         columns.append(Column("parameters", lambda trial: _count(trial.parameters)))
     marks = marks_of(front)
@@ -91,16 +91,29 @@ def to_text(front: Front, *, width: int | None = None) -> str:
         return repr(front)
     columns = columns_of(front)
     cells = [[column.title for column in columns], *([column.show(trial) for column in columns] for trial in front)]
-    widths = [max(len(row[place]) for row in cells) for place in range(len(columns))]
-    room = (width or max(100, get_terminal_size().columns)) - sum(widths[:-1]) - 2 * len(widths[:-1])
-    widths[-1] = min(widths[-1], max(room, len(columns[-1].title)))
+    table = grid(cells, [column.right for column in columns], width=width or max(100, get_terminal_size().columns))
+    return f"{table}\n\n{footnote(front)}"
+
+
+def grid(cells: Sequence[Sequence[str]], right: Sequence[bool], *, width: int | None = None) -> str:
+    """Set rows of text in columns, the first row as the head.
+
+    Args:
+        cells: Rows of equal length, shape ``(rows, columns)``.
+        right: Whether each column is aligned to the right.
+        width: Characters in a line; only the last column is cut to keep to it. None for no limit.
+    """
+    widths = [max(len(row[place]) for row in cells) for place in range(len(right))]
+    if width is not None:
+        room = width - sum(widths[:-1]) - 2 * len(widths[:-1])
+        widths[-1] = min(widths[-1], max(room, len(cells[0][-1]), 1))
     lines = []
     for row in cells:
         shown = [text if len(text) <= wide else text[: wide - 1] + "…" for text, wide in zip(row, widths, strict=True)]
-        parts = [t.rjust(wide) if column.right else t.ljust(wide) for t, wide, column in zip(shown, widths, columns, strict=True)]
+        parts = [text.rjust(wide) if aligned else text.ljust(wide) for text, wide, aligned in zip(shown, widths, right, strict=True)]
         lines.append("  ".join(parts).rstrip())
     lines.insert(1, "─" * (sum(widths) + 2 * (len(widths) - 1)))
-    return "\n".join([*lines, "", footnote(front)])
+    return "\n".join(lines)
 
 
 def footnote(front: Front) -> str:
@@ -133,9 +146,9 @@ def _energy(trial: Trial) -> str:
     if trial.train_wh is None:
         return "-"
     if not trial.train_u_joules:
-        return _digits(trial.train_wh)
+        return digits(trial.train_wh)
     percent = 100 * trial.train_u_joules / (trial.train_joules or 1.0)
-    return f"{_digits(trial.train_wh)} ±{percent:.{0 if percent >= 1 else 1}f} %"
+    return f"{digits(trial.train_wh)} ±{percent:.{0 if percent >= 1 else 1}f} %"
 
 
 def _count(number: int | None) -> str:
@@ -144,11 +157,11 @@ def _count(number: int | None) -> str:
         return "-"
     for size, letter in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
         if number >= size:
-            return _digits(number / size) + letter
+            return digits(number / size) + letter
     return str(number)
 
 
-def _digits(value: float | None) -> str:
+def digits(value: float | None) -> str:
     """Three significant digits without an exponent; ``-`` when unknown."""
     if value is None:
         return "-"

@@ -1,0 +1,153 @@
+"""The same study elsewhere: joules stay, grams and money follow the place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..energy.carbon import Intensity, grams_co2e, intensity_table, scope_note
+from ..energy.money import Price, priced
+from ..front import Front
+from ..front_text import digits, grid
+from ..runs import Run
+
+
+@dataclass(frozen=True)
+class PriceRow:
+    """A study priced for one place.
+
+    Attributes:
+        intensity: Carbon per kWh of the place, with its source.
+        search_kwh: Energy of the whole search at the machine, without PUE; None when unknown.
+        search_grams_co2e: Its carbon, PUE included.
+        search_cost: Its price, PUE included; None without a price per kWh.
+        currency: Currency of the price.
+        knee_grams_co2e: Carbon of training the model at the knee once.
+        front: Numbers of the trials on the front of quality against grams at this place.
+    """
+
+    intensity: Intensity
+    search_kwh: float | None
+    search_grams_co2e: float | None
+    search_cost: float | None
+    currency: str | None
+    knee_grams_co2e: float | None
+    front: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class PriceTable:
+    """A study priced for several places.
+
+    Attributes:
+        rows: One per place, in the order asked.
+        front: Numbers of the trials on the front of quality against joules.
+        pue: Power usage effectiveness that entered grams and money.
+        note: What must be known to compare the rows, or None.
+    """
+
+    rows: tuple[PriceRow, ...]
+    front: tuple[int, ...]
+    pue: float
+    note: str | None
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """One JSON object a place, units in the keys, None where unknown."""
+        return [
+            {
+                "zone": row.intensity.zone,
+                "region": row.intensity.region,
+                "grams_co2e_per_kwh": row.intensity.grams_per_kwh,
+                "kind": row.intensity.kind,
+                "scope": row.intensity.scope,
+                "year": row.intensity.year,
+                "source": row.intensity.source,
+                "fallback": row.intensity.fallback,
+                "pue": self.pue,
+                "search_kwh": row.search_kwh,
+                "search_grams_co2e": row.search_grams_co2e,
+                "search_cost": row.search_cost,
+                "currency": row.currency,
+                "knee_grams_co2e": row.knee_grams_co2e,
+                "front": list(row.front),
+                "same_front_as_energy": row.front == self.front,
+            }
+            for row in self.rows
+        ]
+
+    def to_text(self) -> str:
+        """A table for people, with what it rests on."""
+        money = any(row.search_cost is not None for row in self.rows)
+        head = ["zone", "g/kWh", "search kWh", "search gCO2e", "knee gCO2e", *(["cost"] if money else []), "year", "source"]
+        cells = [head]
+        for row in self.rows:
+            cost = "-" if row.search_cost is None else f"{digits(row.search_cost)} {row.currency}"
+            place = row.intensity
+            cells.append(
+                [
+                    place.zone or "-",
+                    digits(place.grams_per_kwh),
+                    digits(row.search_kwh),
+                    digits(row.search_grams_co2e),
+                    digits(row.knee_grams_co2e),
+                    *([cost] if money else []),
+                    str(place.year or "-"),
+                    place.source + (f" ({place.fallback})" if place.fallback else ""),
+                ]
+            )
+        right = [False, *[True] * (len(head) - 2), False]
+        lines = [grid(cells, right), "", f"PUE {self.pue:g} is in grams and money, not in kWh."]
+        if all(row.front == self.front for row in self.rows):
+            lines.append(f"The front is the same {len(self.front)} trials in every zone: in one place carbon is energy times a constant.")
+        else:
+            lines.append(
+                "The front is another one in: " + ", ".join(str(r.intensity.zone) for r in self.rows if r.front != self.front) + "."
+            )
+        return "\n".join([*lines, *([f"Note: {self.note}."] if self.note else [])])
+
+
+def price_table(run: Run, zones: Sequence[str | Intensity], *, pue: float = 1.0, price: Price | None = None) -> PriceTable:
+    """Price a study for several places without training again.
+
+    Args:
+        run: The run.
+        zones: Zone codes such as ``FR``, ``US-OR`` or ``TW``, or intensities of your own.
+        pue: Power usage effectiveness of the site.
+        price: Price per kWh, the same in every place; None for no money.
+
+    Raises:
+        ValueError: If there is no zone or a zone is unknown; the message names near ones.
+    """
+    if not zones:
+        raise ValueError("--zones needs at least one zone, for example --zones FR,US,TW")
+    places = [zone if isinstance(zone, Intensity) else intensity_table([zone])[0] for zone in zones]
+    front = Front.of(run)
+    knee = front.knee().train_joules if len(front) else None
+    bills = priced(run.bill.total_joules, places, pue=pue, price=price)
+    rows = tuple(
+        PriceRow(
+            intensity=place,
+            search_kwh=None if run.bill.total_joules is None else run.bill.total_joules / 3.6e6,
+            search_grams_co2e=bill.grams_co2e,
+            search_cost=bill.cost,
+            currency=bill.currency,
+            knee_grams_co2e=grams_co2e(knee, place, pue),
+            front=tuple(trial.number for trial in front_at(front, place, pue)),
+        )
+        for place, bill in zip(places, bills, strict=True)
+    )
+    return PriceTable(rows, tuple(trial.number for trial in front), pue, scope_note(places))
+
+
+def front_at(front: Front, place: Intensity, pue: float = 1.0) -> Front:
+    """Return the front of quality against grams at a place; the objectives that are energy become carbon there."""
+    where = {i for i, name in enumerate(front.objectives) if name in ("train_energy", "train_co2")}
+    trials = []
+    for trial in front.trials:
+        if front.why_not(trial) is None:
+            grams = grams_co2e(trial.train_joules, place, pue) or 0.0
+            trial = replace(trial, values=tuple(grams if i in where else value for i, value in enumerate(trial.values)), grams_co2e=grams)
+            trials.append(trial)
+    names = tuple("train_co2" if i in where else name for i, name in enumerate(front.objectives))
+    return Front(tuple(trials), names, front.directions, front.complete_only, front.name, front.quality_floor)

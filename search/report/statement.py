@@ -1,0 +1,88 @@
+"""The impact statement of a study, to be put into a paper or a model card.
+
+Source:
+    The items are those that Henderson et al. 2020, "Towards the systematic reporting of the energy and carbon footprints of machine
+    learning" (JMLR 21) ask for: energy with PUE, carbon with its intensity and region, hardware, software, and everything that was run, not
+    the winner only.
+"""
+
+from __future__ import annotations
+
+from ..energy.carbon import JOULES_PER_KWH, Intensity
+from ..front import Front
+from ..front_text import digits
+from ..runs import Run
+from ..trial import Trial
+from .facts import hardware_lines, pue_of, sessions_of
+from .view import short_component
+
+
+def statement(run: Run) -> str:
+    """Return a Markdown section on the energy and carbon of the whole search and of its models.
+
+    What is unknown is said to be unknown; no factor is guessed.
+    """
+    return "\n".join(["## Energy and carbon", "", *_sentences(run), "", *_table(run)]) + "\n"
+
+
+def _sentences(run: Run) -> list[str]:
+    bill, pue = run.bill, pue_of(run)
+    count = {state: sum(trial.state == state for trial in run.trials) for state in ("complete", "failed", "running")}
+    trials = f"{len(run.trials)} trials ({count['complete']} complete, {count['failed']} failed" + (
+        f", {count['running']} unfinished)" if count["running"] else ")"
+    )
+    if bill.total_joules is None:
+        lines = [f"The energy of this search is unknown: nothing could be measured or estimated. It made {trials}."]
+    else:
+        spread = "" if bill.u_joules is None else f" ± {digits(2 * bill.u_joules / JOULES_PER_KWH)} (two standard uncertainties)"
+        lines = [
+            f"The whole search used **{digits(bill.total_joules / JOULES_PER_KWH)} kWh**{spread} at the machine in "
+            f"{bill.seconds / 3600:.2f} h. It made {trials}; failed ones, deciding and idling are included."
+        ]
+        lines.append(_carbon(run, bill.total_joules, pue))
+    front = Front.of(run)
+    if len(front):
+        best, knee = front.best(), front.knee()
+        lines.append(
+            f"Training the best model once from scratch takes {_model(front, best)}; "
+            f"the one at the knee of the front {_model(front, knee)}."
+        )
+    machines = hardware_lines(run)
+    lines.append(f"Hardware: {'; '.join(machines) if machines else 'not recorded'}.")
+    for session in sessions_of(run)[-1:]:
+        versions = ", ".join(f"{name} {version}" for name, version in session.get("versions", {}).items())
+        lines.append(f"Software: {versions or 'not recorded'}.")
+    return [f"{line}\n" for line in lines[:-1]] + lines[-1:]
+
+
+def _carbon(run: Run, joules: float, pue: float) -> str:
+    place = run.facts.get("intensity")
+    site = f"power usage effectiveness {pue:g}" + (" (the machine alone)" if pue == 1 else "")
+    if not place:
+        return f"Its carbon is not stated: the place of the computation was not given ({site})."
+    intensity = Intensity.from_json(dict(place))
+    grams = joules / JOULES_PER_KWH * pue * intensity.grams_per_kwh
+    return f"That is **{digits(grams)} gCO2e** with {site} and {intensity.describe()}."
+
+
+def _model(front: Front, trial: Trial) -> str:
+    carbon = "" if trial.grams_co2e is None else f" ({digits(trial.grams_co2e)} gCO2e)"
+    return f"{digits(front.joules(trial) / 3600)} Wh{carbon} for {front.objectives[0]} {trial.values[0]:.4f} (trial {trial.number})"
+
+
+def _table(run: Run) -> list[str]:
+    bill = run.bill
+    if not bill.by_component and not bill.absent:
+        return ["No component was metered."]
+    lines = ["| component | kWh | how | meter |", "|---|---:|---|---|"]
+    for name, joules in bill.by_component.items():
+        how, meter = bill.quality_by_component.get(name, "unknown"), bill.source_by_component.get(name, "unknown")
+        lines.append(f"| {short_component(name)} | {digits(joules / JOULES_PER_KWH)} | {how} | {meter} |")
+    lines += [f"| {short_component(name)} | unknown | absent | {_cell(reason)} |" for name, reason in bill.absent.items()]
+    if bill.total_joules is not None:
+        lines.append(f"| **all** | **{digits(bill.total_joules / JOULES_PER_KWH)}** | | |")
+    return lines
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
