@@ -4,6 +4,7 @@ import json
 import os
 import threading
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -62,10 +63,8 @@ def plug():
             self.send_response(Plug.status)
             self.end_headers()
             body = Plug.reply if isinstance(Plug.reply, str) else json.dumps(Plug.reply)
-            try:
+            with suppress(OSError):  # the reader gave up, as it should
                 self.wfile.write(body.encode())
-            except OSError:
-                pass  # the reader gave up, as it should
 
         def log_message(self, *args):
             pass
