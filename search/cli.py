@@ -36,13 +36,14 @@ def run(
     out: Annotated[Path | None, typer.Option(help="Run folder; runs/STUDY by default.")] = None,
     storage: Annotated[str | None, typer.Option(help="Optuna storage URL; SQLite in the run folder by default.")] = None,
     meter: Annotated[str, typer.Option(help="auto, or sources such as nvml,rapl,cpu_time.")] = "auto",
-    cpu_watts: Annotated[float | None, typer.Option(help="Watts per busy core for the CPU-time estimate.")] = None,
+    cpu_watts: Annotated[float | None, typer.Option(help="Watts of the whole CPU with all cores busy, for the CPU-time estimate.")] = None,
     zone: Annotated[str | None, typer.Option(help="Where the energy comes from, e.g. FR; without it grams of CO2e are unknown.")] = None,
     intensity: Annotated[float | None, typer.Option(help="Carbon intensity in g/kWh, in place of --zone's table.")] = None,
     pue: Annotated[float, typer.Option(help="Power usage effectiveness of the site; enters grams and money only.")] = 1.0,
     price: Annotated[str | None, typer.Option(help="Price per kWh, e.g. 0.25EUR.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     workers: Annotated[int, typer.Option(min=1, help="Trainings at the same time.")] = 1,
+    network: Annotated[bool, typer.Option("--network", help="Allow the live carbon intensity (needs ELECTRICITYMAPS_TOKEN).")] = False,
     smoke: Annotated[bool, typer.Option("--smoke", help="Two tiny trials, to see that everything works.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Ask nothing (nothing is asked yet).", hidden=True)] = False,
 ) -> None:
@@ -65,6 +66,7 @@ def run(
         grams_per_kwh=intensity,
         pue=pue,
         price=price,
+        network=network,
         device=device,
         workers=workers,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,7 +14,6 @@ from .front import Front
 from .store import Store
 
 if TYPE_CHECKING:
-    from .energy import Intensity
     from .study import Study
 
 
@@ -30,11 +30,13 @@ def run_study(
     zone: str | None,
     grams_per_kwh: float | None,
     price: str | None,
+    network: bool,
     **machine: Any,
 ) -> None:
     """Run a study and print its front, the paths of its pictures and the next command."""
     from .catalog import find_study
-    from .energy.money import Price
+    from .energy.carbon import choose_intensity
+    from .energy.money import parse_price
     from .limits import seconds_of
     from .progress import Console
     from .runner import run
@@ -42,8 +44,8 @@ def run_study(
 
     Budget.parse(budget) if budget is not None else None  # before anything is loaded: a typing mistake must cost nothing
     timeout_seconds = None if timeout is None else seconds_of(timeout)
-    intensity = _intensity(zone, grams_per_kwh)
-    per_kwh = None if price is None else Price.parse(price)
+    intensity = choose_intensity(grams_per_kwh, zone, network=network, token=os.environ.get("ELECTRICITYMAPS_TOKEN"))
+    per_kwh = None if price is None else parse_price(price)
     study = _adapt(find_study(source, options), overrides, smoke)
     path = out if out is not None else Path("runs") / (f"{study.name}-smoke" if smoke else study.name)
     front = run(
@@ -53,7 +55,7 @@ def run_study(
         budget=budget,
         timeout_seconds=timeout_seconds,
         intensity=intensity,
-        price_per_kwh=None if per_kwh is None else (per_kwh.amount, per_kwh.currency),
+        price_per_kwh=None if per_kwh is None else (per_kwh.per_kwh, per_kwh.currency),
         listener=Console(),
         origin=_origin(source, options, overrides),
         **machine,
@@ -63,10 +65,10 @@ def run_study(
     if len(front) == 0:
         reasons = sorted({trial.reason for trial in run_.trials if trial.reason})
         raise RuntimeError("no trial was measured" + (f": {reasons[0]}" if reasons else ""))
-    from .report.plots import front_html, front_png
+    from .report.plots import save_front
 
-    front_html(run_, path / "front.html")
-    front_png(run_, path / "front.png")
+    for name in ("front.html", "front.png"):
+        save_front(front, path / name)
     print(f"\n{path / 'front.html'}\n{path / 'front.png'}")
     form = "skops" if front.knee().parameters is None else "onnx"
     print(f"\nnext: joulefront export {path} --pick knee --to {form} -o model")
@@ -76,7 +78,7 @@ def run_study(
 
 def show_front(path: Path, *, as_json: bool, as_csv: bool, complete_only: bool) -> None:
     """Print the front as a table, JSON or CSV."""
-    front = Front.of(Store.open(path).run(), complete_only=complete_only)
+    front = Front.of(Store.open(path).run(), complete_only=complete_only or None)
     if as_json:
         print(json.dumps(front.to_rows(), indent=1, allow_nan=False))
     elif as_csv:
@@ -87,13 +89,9 @@ def show_front(path: Path, *, as_json: bool, as_csv: bool, complete_only: bool) 
 
 def draw_plot(path: Path, out: Path, *, complete_only: bool) -> None:
     """Draw the front in the format of the file's ending."""
-    from .report.plots import front_html, front_png, front_svg
+    from .report.plots import save_front
 
-    draw = {".html": front_html, ".png": front_png, ".svg": front_svg}.get(out.suffix.lower())
-    if draw is None:
-        raise ValueError(f"-o must end in .html, .png or .svg, got {str(out)!r}")
-    draw(Store.open(path).run(), out, complete_only=complete_only)
-    print(out)
+    print(save_front(Front.of(Store.open(path).run(), complete_only=complete_only or None), out))
 
 
 def write_report(path: Path, out: Path) -> None:
@@ -127,10 +125,10 @@ def export_model(path: Path, pick: str, to: str, out: Path, *, data: str | None,
 
 def price_run(path: Path, zones: str, *, pue: float, price: str | None, as_json: bool) -> None:
     """Print grams and money of the study in other places."""
-    from .energy.money import Price
+    from .energy.money import parse_price
     from .report.pricing import price_table
 
-    per_kwh = None if price is None else Price.parse(price)
+    per_kwh = None if price is None else parse_price(price)
     table = price_table(Store.open(path).run(), [zone.strip() for zone in zones.split(",") if zone.strip()], pue=pue, price=per_kwh)
     print(json.dumps(table.to_rows(), indent=1) if as_json else table.to_text())
 
@@ -145,18 +143,20 @@ def compare_runs(paths: Sequence[Path], *, as_json: bool) -> None:
 
 def examine_machine(*, as_json: bool, meter: str, zone: str | None, calibrate: bool, compare: bool) -> None:
     """Print the diagnosis of this machine's meters."""
-    from .energy import doctor
+    from .energy import discover, intensity_for
+    from .energy.doctor import examine
 
     if calibrate:
-        print(doctor.calibrate_text())
+        raise NotImplementedError
     elif compare:
         from .energy.compare_meters import compare_meters
 
         table = compare_meters(meter)
-        print(json.dumps(table.to_json(), indent=1) if as_json else table.to_text())
+        print(table.to_json() if as_json else table.to_text())
     else:
-        diagnosis = doctor.examine(meter=meter, zone=zone)
-        print(json.dumps(diagnosis.to_json(), indent=1) if as_json else diagnosis.to_text())
+        found = discover(meter)
+        diagnosis = examine(found.present, found.absent, intensity=intensity_for(zone))
+        print(diagnosis.to_json() if as_json else diagnosis.to_text())
 
 
 def _study_of(store: Store, data: str | None, source: str | None) -> Study:
@@ -178,14 +178,6 @@ def _adapt(study: Study, overrides: Mapping[str, Any], smoke: bool) -> Study:
     if smoke:
         given |= {"rungs": study.rungs[:1], "sampler": "random", "trials": 2, "budget": None}
     return replace(study, **given) if given else study
-
-
-def _intensity(zone: str | None, grams_per_kwh: float | None) -> Intensity | None:
-    from .energy.carbon import intensity_for, user_intensity
-
-    if grams_per_kwh is not None:
-        return user_intensity(grams_per_kwh, zone=zone)
-    return None if zone is None else intensity_for(zone)
 
 
 def _origin(source: str, options: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

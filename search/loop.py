@@ -75,6 +75,8 @@ class Loop:
     _failures: int = 0
     _lock: threading.RLock = field(default_factory=threading.RLock)
     _saved: float = 0.0
+    _edge_ns: int = 0
+    _overheads: list[tuple[int, int]] = field(default_factory=list)
 
     def go(self) -> str:
         """Run trials until a limit is reached; return why the study ended."""
@@ -102,13 +104,20 @@ class Loop:
 
     def save_bill(self) -> None:
         """Write the account, so that a killed session loses at most what came after."""
-        self.session.total = self.ledger.total()
+        self.ledger.sample()  # what is read now need not be guessed from the power of a moment ago
+        now = time.monotonic_ns()
+        if not self.session.open_trials:
+            self._book_overhead(now)
+        overhead = [self.ledger.joules(begin, end) for begin, end in self._overheads]
+        if overhead and all(joules is not None for joules in overhead):
+            self.session.by_state["overhead"] = sum(joules for joules in overhead if joules is not None)
+        self.session.total = self.ledger.query(self.ledger.t0_ns, now, name="total", kind="total")
         write_json(self.store.bill_file, {"sessions": [*self.earlier, self.session.to_json()]})
         self._saved = time.monotonic()
 
     def tell_listener(self, event: str, message: str = "") -> None:
         """Send the state of the study to the listener."""
-        run = self.store.run()
+        run = self.store.run(self.optuna_study)
         front = Front.of(run, complete_only=self.study.complete_only)
         done = [trial for trial in run.trials if trial.state != "running"]
         qualities = [trial.values[0] for trial in done if trial.state == "complete"]
@@ -141,7 +150,7 @@ class Loop:
         return self.limits.reached(joules=self.spent_joules(), trials=done, seconds=time.monotonic() - self._started)
 
     def _one_trial(self, executor: Executor) -> None:
-        with self._lock, self._overhead("ask"):
+        with self._lock:
             asked = self.optuna_study.ask()
             candidate = self.study.space.sample(asked)
             epochs = self._epochs(asked)
@@ -176,6 +185,9 @@ class Loop:
         phases: list[Record] = []
         stopped: list[str] = []
         window = self.ledger.open(f"trial {asked.number}", kind="trial", synchronize=self._synchronize())
+        with self._lock:
+            self._book_overhead(window.t0_ns)
+            self.session.open_trials[asked.number] = None
 
         @contextmanager
         def phase(kind: str, index: int) -> Iterator[None]:
@@ -202,10 +214,11 @@ class Loop:
             self.save_bill()
             raise
         whole = window.close(state="failed" if outcome.failed else "stopped" if stopped else "ok")
-        with self._lock, self._overhead("tell"):
+        with self._lock:
+            self._edge_ns = window.t1_ns or time.monotonic_ns()
             facts = energy_facts(whole, phases, parent=parent, predictions=outcome.predictions, intensity=self.intensity, pue=self.pue)
-            message = self._tell(asked, outcome, facts, parent, stopped[0] if stopped else None)
             self.session.open_trials.pop(asked.number, None)
+            message = self._tell(asked, outcome, facts, parent, stopped[0] if stopped else None)
             self._drop_weights()
             self.save_bill()
             self.tell_listener("trial", message)
@@ -268,6 +281,8 @@ class Loop:
         return asked.suggest_int("epochs", low, high, log=True)
 
     def _parent(self, asked: optuna.Trial) -> Trial | None:
+        if self.study.sampler != "freeze-thaw":
+            return None
         from .samplers import resume_from
 
         number = resume_from(asked)
@@ -309,7 +324,7 @@ class Loop:
 
     def _drop_weights(self) -> None:
         """Keep the weights that can still matter: those on the front, and the ends of lineages that can go on."""
-        run = self.store.run()
+        run = self.store.run(self.optuna_study)
         keep = {trial.number for trial in Front.of(run, complete_only=self.study.complete_only)}
         if self.study.sampler == "freeze-thaw":
             parents = {trial.parent for trial in run.trials if trial.parent is not None}
@@ -334,12 +349,13 @@ class Loop:
     def _earlier_trials(self) -> int:
         return int(self.store.facts.get("sessions", [{}])[-1].get("trials_before", 0))
 
-    @contextmanager
-    def _overhead(self, name: str) -> Iterator[None]:
-        with self.ledger.window(name, kind="overhead") as window:
-            yield
-        if window.record is not None:
-            self.session.add("overhead", window.record.joules)
+    def _book_overhead(self, until_ns: int) -> None:
+        """Note the stretch since the last trial ended: loading, deciding, storing. Its energy is asked for when the bill is written."""
+        begin_ns = self._edge_ns or self.ledger.t0_ns
+        if until_ns > begin_ns:
+            joined = self._overheads and self._overheads[-1][1] == begin_ns
+            self._overheads.append((self._overheads.pop()[0] if joined else begin_ns, until_ns))
+            self._edge_ns = until_ns
 
     def _synchronize(self) -> Any:
         if not self.device.startswith("cuda"):

@@ -64,7 +64,7 @@ def run(
         timeout_seconds: Wall time of this session.
         storage: Optuna storage URL; SQLite in the run folder by default.
         meter: ``auto`` or a list of sources, e.g. ``nvml,rapl``.
-        cpu_watts: Watts per busy core for the CPU-time estimate, when you know better than its default.
+        cpu_watts: Watts of the whole CPU with all cores busy, when you know better than the CPU-time estimate's default.
         intensity: Carbon per kWh of the place, see ``joulefront.search.energy.intensity_for``.
         pue: Power usage effectiveness of the site; enters grams and money, never joules.
         price_per_kwh: Amount and currency, for a budget in money.
@@ -121,16 +121,14 @@ def run(
                 "start", f"{study.name}: {'continuing ' if finished else ''}in {path} on {where}, {threads} thread(s), {_meters(ledger)}"
             )
             start.close()
-            if start.record is not None:
-                session.add("overhead", start.record.joules)
             with _stop_on_interrupt(loop):
                 try:
                     reason = loop.go()
                 finally:
                     for executor in executors:
                         executor.close()
+                    loop.tell_listener("end", f"ended: {loop.stop_reason or 'broken off'}")
                     loop.save_bill()
-            loop.tell_listener("end", f"ended: {reason}")
         _note_end(store, reason)
     return Front.of(store.run(), complete_only=study.complete_only)
 

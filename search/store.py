@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,11 +60,14 @@ class Store:
             )
         (path / "artifacts").mkdir(parents=True, exist_ok=True)
         store = cls(path, {"format": FORMAT, "storage": storage, **facts})
-        store._optuna().create_study(
+        study = store._optuna().create_study(
             study_name=str(facts["study"]["name"]) if storage is None else str(facts["run_id"]),
             storage=store._storage(),
             directions=list(facts["study"]["directions"]),
-        ).set_metric_names(list(facts["study"]["objectives"]))
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # metric names are marked experimental; without them a dashboard shows "Objective 0"
+            study.set_metric_names(list(facts["study"]["objectives"]))
         store.save_facts(store.facts)  # last: a folder without it is half written
         return store
 
@@ -149,10 +153,14 @@ class Store:
                 f"{str(self.path)!r}: the storage cannot be read ({line}); restore it from a copy or delete the folder"
             ) from error
 
-    def run(self) -> Run:
-        """Read everything that is known of this run."""
+    def run(self, study_now: optuna.Study | None = None) -> Run:
+        """Read everything that is known of this run.
+
+        Args:
+            study_now: The loaded Optuna study, when the caller holds it already; opening the storage again takes longer than reading it.
+        """
         study = self.facts["study"]
-        trials = tuple(from_optuna(trial) for trial in self.study().get_trials(deepcopy=False))
+        trials = tuple(from_optuna(trial) for trial in (study_now or self.study()).get_trials(deepcopy=False))
         return Run(
             name=study["name"],
             path=self.path,

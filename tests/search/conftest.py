@@ -1,0 +1,99 @@
+"""A study that is real in every part and small in every number."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from joulefront.search import Study
+
+RINGS = '''
+"""Points inside and outside of a circle: the example of the README."""
+import numpy as np
+import torch
+
+from joulefront.search import Study
+from joulefront.search.training.arrays import arrays
+from joulefront.spaces.own import Own
+from joulefront.spaces.recipes import RecipeRanges
+
+MODE = "fine"
+
+
+def draw(trial):
+    return {"width": trial.suggest_int("width", 4, 32, log=True)}
+
+
+class Nan(torch.nn.Linear):
+    def forward(self, x):
+        return super().forward(x) * float("nan")
+
+
+class Raises(torch.nn.Linear):
+    def forward(self, x):
+        raise RuntimeError("my layer is broken")
+
+
+class Hungry(torch.nn.Linear):
+    def forward(self, x):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
+
+
+class Slow(torch.nn.Linear):
+    def forward(self, x):
+        import time
+
+        time.sleep(0.05)
+        return super().forward(x)
+
+
+def make(architecture, task):
+    width = architecture["width"]
+    last = {"fine": torch.nn.Linear, "nan": Nan, "raises": Raises, "hungry": Hungry, "slow": Slow}
+    kind = MODE if MODE != "some" else "raises" if width % 2 else "fine"
+    return torch.nn.Sequential(torch.nn.Linear(2, width), torch.nn.ReLU(), last[kind](width, task.outputs))
+
+
+def task():
+    x = np.random.default_rng(0).normal(size=(600, 2)).astype("float32")
+    y = ((x**2).sum(1) > 1.4).astype("int64")
+    return arrays(x, y, name="rings", classes=["inside", "outside"])
+
+
+def study(seed=0):
+    return Study(
+        name="rings",
+        task=task,
+        space=Own(draw, make, recipe=RecipeRanges(learning_rate=(1e-3, 1e-1), weight_decay=0.0, batch_size=64)),
+        rungs=(1, 2, 4),
+        trials=6,
+        sampler="random",
+        seed=seed,
+    )
+'''
+
+
+@pytest.fixture
+def rings_file(tmp_path: Path) -> Callable[[str], Path]:
+    """Return a writer of the study file in a mode: fine, nan, raises, hungry, slow or some."""
+
+    def write(mode: str = "fine") -> Path:
+        path = tmp_path / f"rings_{mode}.py"
+        path.write_text(RINGS.replace('MODE = "fine"', f'MODE = "{mode}"'))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def rings(rings_file: Callable[[str], Path]) -> Callable[..., Study]:
+    """Return the study in a mode."""
+    from dataclasses import replace
+
+    from joulefront.search.catalog import find_study
+
+    def make(mode: str = "fine", **changes: Any) -> Study:
+        return replace(find_study(str(rings_file(mode)), {}), **changes)
+
+    return make

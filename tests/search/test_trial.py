@@ -1,0 +1,75 @@
+import json
+from typing import Any
+
+import optuna
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from joulefront.search.objectives import objective_values
+from joulefront.search.trial import ATTRIBUTE, ComponentEnergy, Trial, from_optuna
+
+NUMBER = st.none() | st.floats(0, 1e9, allow_nan=False)
+
+
+def roundtrip(trial: Trial) -> Trial:
+    study = optuna.create_study(directions=["maximize", "minimize"])
+    distribution = optuna.distributions.IntDistribution(0, 100)
+    study.add_trial(
+        optuna.trial.create_trial(
+            params={"width": 8, "epochs": trial.epochs},
+            distributions={"width": distribution, "epochs": distribution},
+            values=[0.5, 1.0],
+            user_attrs={ATTRIBUTE: json.loads(json.dumps(trial.facts()))},
+        )
+    )
+    return from_optuna(study.trials[0])
+
+
+@given(train=NUMBER, increment=NUMBER, grams=NUMBER, epochs=st.integers(0, 100), parent=st.none() | st.integers(0, 9))
+def test_a_trial_survives_optuna_and_json(train: Any, increment: Any, grams: Any, epochs: int, parent: Any) -> None:
+    trial = Trial(
+        number=0,
+        state="complete",
+        params={"width": 8},
+        epochs=epochs,
+        values=(0.5, 1.0),
+        quality={"accuracy": 0.5},
+        train_joules=train,
+        increment_joules=increment,
+        grams_co2e=grams,
+        parent=parent,
+        components={"cpu": ComponentEnergy(train, "estimated", "cpu_time")},
+        curve=({"epoch": 1, "loss": 2.0},),
+    )
+    assert roundtrip(trial) == trial
+
+
+def test_unknown_energy_stays_unknown_and_zero_stays_zero() -> None:
+    trial = Trial(number=0, state="complete", params={"width": 8}, epochs=1, values=(0.5, 1.0), train_joules=None, increment_joules=0.0)
+    again = roundtrip(trial)
+    assert again.train_joules is None
+    assert again.train_wh is None
+    assert again.increment_joules == 0.0
+
+
+def test_a_dead_trial_without_facts_says_that_its_process_died() -> None:
+    study = optuna.create_study(directions=["maximize", "minimize"])
+    study.tell(study.ask(), state=optuna.trial.TrialState.FAIL)
+    trial = from_optuna(study.trials[0])
+    assert trial.state == "failed"
+    assert trial.reason == "the process that trained it died"
+
+
+def test_objectives_are_told_in_their_order_and_an_unknown_one_is_named() -> None:
+    trial = Trial(0, "complete", {}, 1, quality={"accuracy": 0.9, "error": 0.1}, train_joules=5.0, parameters=10)
+    assert objective_values(trial, ("error", "train_energy", "parameters")) == ((0.1, 5.0, 10.0), None)
+    values, missing = objective_values(trial, ("accuracy", "train_co2"))
+    assert values is None
+    assert "train_co2" in str(missing)
+    assert objective_values(Trial(0, "complete", {}, 1, quality={"accuracy": float("nan")}), ("accuracy",))[0] is None
+
+
+@pytest.mark.parametrize("name", ["accuracy", "train_energy", "inference_energy", "parameters", "r2"])
+def test_no_objective_is_ever_a_silent_zero(name: str) -> None:
+    assert objective_values(Trial(0, "complete", {}, 1), (name,))[0] is None
