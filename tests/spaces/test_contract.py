@@ -5,6 +5,7 @@ import pytest
 from joulefront.spaces.cell import Cell
 from joulefront.spaces.classical import DETECTORS, SUPERVISED, Classical
 from joulefront.spaces.convnet import Convnet
+from joulefront.spaces.energy_transformer import EnergyTransformer
 from joulefront.spaces.mlp import Mlp
 from joulefront.spaces.recipes import RecipeRanges
 from joulefront.spaces.timm_zoo import MODELS, TimmZoo
@@ -21,6 +22,7 @@ NETWORKS = {
     "cell": (Cell(widths=(8, 16), cells=(1, 2), stacks=(1, 3)), (3, 16, 16), 6),
     "cell on digits": (Cell(vertices=4, recipe=RECIPE), (1, 8, 8), 4),
     "vit": (Vit(drop_paths=(0.0, 0.3), recipe=RECIPE), (3, 16, 16), 4),
+    "energy transformer": (EnergyTransformer(recipe=RECIPE), (3, 16, 16), 4),
     "union": (Union(Convnet(), Mlp(), TimmZoo(("test_resnet",))), (3, 32, 32), 4),
     **{f"timm {model}": (TimmZoo((model,)), (3, 32, 32), 1) for model in MODELS},
 }

@@ -1,0 +1,220 @@
+"""Energy transformers: tokens that descend one scalar energy of attention and of a Hopfield memory.
+
+Here "energy" is the function that the network goes down, not electricity.
+Source: Hoover, Liang, Pham, Panda, Strobelt, Chau, Zaki, Krotov, Energy Transformer, arXiv 2302.07253, equations 1 to 7.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from ..search.space import Candidate, Suggest
+from ..search.training.task import Task
+from .layers import image_shape
+from .ranges import Floats, Ints, Options, number, one_of, whole
+from .recipes import RecipeRanges
+from .vit import Patches
+
+if TYPE_CHECKING:
+    from ..search.space import Space
+
+
+@dataclass(frozen=True)
+class EnergyTransformer:
+    """One block whose energy the tokens descend for a number of steps.
+
+    Attributes:
+        patches: Side of a patch in pixels.
+        heads: Attention heads.
+        head_widths: Channels of a head.
+        widths: Channels of a token.
+        memories: Patterns that the Hopfield network stores, in channels of a token.
+        steps: Steps down the energy.
+        sizes: Size of the first step, alpha in the paper.
+        recipe: How candidates are trained.
+        name: Name of the family.
+    """
+
+    patches: Options[int] = (2, 4)
+    heads: Ints = (1, 4)
+    head_widths: Options[int] = (8, 16)
+    widths: Ints = (16, 96)
+    memories: Options[int] = (1, 2, 4)
+    steps: Ints = (2, 12)
+    sizes: Floats = (0.03, 1.0)
+    recipe: RecipeRanges = field(default_factory=RecipeRanges)
+    name: str = "energy_transformer"
+
+    def sample(self, trial: Suggest) -> Candidate:
+        """Draw a network and its training."""
+        architecture = {
+            "family": self.name,
+            "patch": one_of(trial, "patch", self.patches),
+            "heads": whole(trial, "heads", self.heads),
+            "head_width": one_of(trial, "head_width", self.head_widths),
+            "width": whole(trial, "width", self.widths, log=True),
+            "memories": one_of(trial, "memories", self.memories),
+            "steps": whole(trial, "steps", self.steps),
+            "size": number(trial, "size", self.sizes, log=True),
+        }
+        return Candidate(architecture, self.recipe.sample(trial))
+
+    def build(self, candidate: Candidate, task: Task) -> EnergyNetwork:
+        """Build the untrained network.
+
+        Raises:
+            ValueError: If the task has no images.
+        """
+        parts = {key: value for key, value in candidate.architecture.items() if key != "family"}
+        return EnergyNetwork(image_shape(candidate, task), task.outputs, **parts)
+
+    def key(self, candidate: Candidate) -> str:
+        """Return canonical text."""
+        return candidate.key
+
+
+class LagrangianNorm(nn.Module):
+    """Layer normalisation as the gradient of a Lagrangian, with one scale for all channels.
+
+    ``L(x) = D gamma sqrt(mean((x - mean x)^2) + eps) + sum(delta x)`` and ``g = dL/dx``. With ``gamma > 0`` L is convex, so its Hessian
+    is positive semi-definite, and going along ``-dE/dg`` never raises E in the limit of small steps.
+
+    Args:
+        width: Channels D of a token.
+        eps: Keeps the root away from 0.
+    """
+
+    def __init__(self, width: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.eps = eps
+        self.log_gamma = nn.Parameter(torch.zeros(()))  # gamma = exp(log_gamma) > 0
+        self.delta = nn.Parameter(torch.zeros(width))
+
+    def lagrangian(self, x: torch.Tensor) -> torch.Tensor:
+        """Return L of each token: ``(..., D)`` to ``(...)``. Source: equation 2."""
+        variance = (x - x.mean(dim=-1, keepdim=True)).square().mean(dim=-1)
+        return x.shape[-1] * self.log_gamma.exp() * (variance + self.eps).sqrt() + (self.delta * x).sum(dim=-1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return g, the normalised tokens, of the shape of x. Source: equation 1."""
+        return F.layer_norm(x, x.shape[-1:], eps=self.eps) * self.log_gamma.exp() + self.delta
+
+
+class EnergyBlock(nn.Module):
+    """The energy of normalised tokens and its gradient.
+
+    Args:
+        width: Channels D of a token.
+        heads: Attention heads H.
+        head_width: Channels Y of a head.
+        memories: Number of stored patterns.
+    """
+
+    def __init__(self, width: int, heads: int, head_width: int, memories: int) -> None:
+        super().__init__()
+        self.beta = head_width**-0.5
+        self.keys = nn.Parameter(torch.randn(heads, head_width, width) * width**-0.5)
+        self.queries = nn.Parameter(torch.randn(heads, head_width, width) * width**-0.5)
+        self.patterns = nn.Parameter(torch.randn(memories, width) * width**-0.5)
+
+    def forward(self, g: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Map normalised tokens ``(b, n, D)`` to their energy ``(b,)`` and ``dE/dg`` ``(b, n, D)``.
+
+        E_attention = -1/beta sum_h sum_C log sum_{B != C} exp(beta K_B Q_C) (equation 3), E_hopfield = -1/2 sum relu(xi g)^2 (equation 5).
+        The gradient is written out, so that no step needs a graph of its own.
+        """
+        k = torch.einsum("hyd,bnd->bhny", self.keys, g)
+        q = torch.einsum("hyd,bnd->bhny", self.queries, g)
+        itself = torch.eye(g.shape[1], dtype=torch.bool, device=g.device)
+        scores = (self.beta * q @ k.transpose(2, 3)).masked_fill(itself, float("-inf"))  # (b, h, C, B)
+        attention = scores.softmax(dim=-1)
+        pull = torch.einsum("hyd,bhny->bnd", self.queries, attention @ k) + torch.einsum(
+            "hyd,bhny->bnd", self.keys, attention.transpose(2, 3) @ q
+        )
+        recalled = F.relu(g @ self.patterns.T)
+        energy = -scores.logsumexp(dim=-1).sum(dim=(1, 2)) / self.beta - 0.5 * recalled.square().sum(dim=(1, 2))
+        return energy, -pull - recalled @ self.patterns
+
+
+class EnergyNetwork(nn.Module):
+    """Tokens of an image and one class token descend the energy of one block; the mean of the tokens is classified.
+
+    A step that would raise the energy of an image is not taken, and the next one of that image is half as long. So the energy never
+    increases, whatever the weights; the check costs nothing, for the energy of the new tokens is part of the next step.
+
+    Args:
+        shape: ``(channels, height, width)`` of the images.
+        outputs: Number of outputs.
+        patch: Side of a patch.
+        heads: Attention heads.
+        head_width: Channels of a head.
+        width: Channels of a token.
+        memories: Stored patterns, in channels of a token.
+        steps: Steps down the energy.
+        size: Size of the first step.
+
+    Raises:
+        ValueError: If there is no step to take.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        outputs: int,
+        *,
+        patch: int,
+        heads: int,
+        head_width: int,
+        width: int,
+        memories: int,
+        steps: int,
+        size: float,
+    ) -> None:
+        super().__init__()
+        if steps < 1 or not size > 0:
+            raise ValueError(f"an energy transformer needs steps >= 1 and size > 0, got {steps} and {size}")
+        self.steps, self.size = steps, size
+        self.patches = Patches(shape, patch, width)
+        self.token = nn.Parameter(0.02 * torch.randn(1, 1, width))  # with it there are always two tokens that can attend to each other
+        self.norm = LagrangianNorm(width)
+        self.block = EnergyBlock(width, heads, head_width, memories * width)
+        self.head = nn.Linear(width, outputs)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map ``(b, channels, height, width)`` to ``(b, outputs)``."""
+        tokens, _ = self.descend(self.tokens(x))
+        logits: torch.Tensor = self.head(self.norm(tokens).mean(dim=1))
+        return logits
+
+    def tokens(self, x: torch.Tensor) -> torch.Tensor:
+        """Map images to tokens ``(b, n, width)``, the class token first."""
+        patches: torch.Tensor = self.patches(x)
+        return torch.cat([self.token.expand(len(x), -1, -1), patches], dim=1)
+
+    def descend(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the tokens after all steps, ``(b, n, width)``, and the energies before, between and after them, ``(b, steps + 1)``."""
+        energy, slope = self.block(self.norm(x))
+        size = torch.full((len(x), 1, 1), self.size, device=x.device, dtype=x.dtype)
+        energies = [energy]
+        for _ in range(self.steps):
+            moved = x - size * slope
+            new_energy, new_slope = self.block(self.norm(moved))
+            lower = (new_energy <= energy)[:, None, None]
+            x, slope = torch.where(lower, moved, x), torch.where(lower, new_slope, slope)
+            energy = torch.where(lower[:, 0, 0], new_energy, energy)
+            size = torch.where(lower, size, 0.5 * size)
+            energies.append(energy)
+        return x, torch.stack(energies, dim=1)
+
+    def get_classifier(self) -> nn.Module:
+        """Return the head, which may have a learning rate of its own."""
+        return self.head
+
+
+if TYPE_CHECKING:
+    _: Space = EnergyTransformer()
