@@ -57,8 +57,10 @@ class ActivationSparsity(NoOp):
                 terms.append(smooth_l0(output, sigma))
 
         def remember(module: nn.Module, arguments: tuple[Any, ...]) -> None:
-            if module.training and not sample and isinstance(arguments[0], torch.Tensor):
-                sample.append(arguments[0].detach())
+            x = arguments[0]
+            # a larger image replaces a smaller one: early epochs may train on reduced images, inference never does
+            if module.training and isinstance(x, torch.Tensor) and (not sample or x[0].numel() > sample[0][0].numel()):
+                sample[:] = [x.detach()]
 
         rectifiers = _rectifiers(model)
         if self.weight > 0:
@@ -78,7 +80,7 @@ class ActivationSparsity(NoOp):
         return self.weight * mean
 
     def detach(self) -> dict[str, float]:
-        """Remove the hooks and return the shares of the model as it is now, on the first training batch."""
+        """Remove the hooks and return the shares of the model as it is now, on the first training batch of full size."""
         for handle in self._handles:
             handle.remove()
         self._handles.clear()

@@ -24,6 +24,8 @@ class SparseBackprop(NoOp):
     saved: small layers gain nothing. The channels are chosen anew in every backward pass, that is in every micro-batch under gradient
         accumulation. A dropped channel has a gradient of zero, not
     none: Adam still moves it by its momentum and weight decay still shrinks it, as in the paper's own training.
+    Under ``torch.compile`` every new share compiles the model once more: ``interleave``, ``constant`` and ``bar`` have two shares,
+    ``linear`` and ``cosine`` one an epoch.
 
     Source: Zhong, Huang and Shi, ssProp, arXiv 2408.12561; written anew from the algorithm. Unlike there, dilation is respected and
     grouped convolutions are left alone instead of failing.

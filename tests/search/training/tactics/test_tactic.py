@@ -66,7 +66,7 @@ def test_no_settings_make_no_tactics():
 
 
 def test_an_unknown_tactic_is_refused_with_the_names_of_the_known():
-    with pytest.raises(ValueError, match="sparse_backprop, activation_sparsity, freeze.*got 'sparse'"):
+    with pytest.raises(ValueError, match=r"sparse_backprop, activation_sparsity, freeze.*got 'sparse'"):
         make_tactics({"sparse": {}})
 
 
@@ -77,7 +77,7 @@ def test_an_unknown_setting_is_refused_with_the_settings_of_the_tactic(settings)
 
 
 def test_a_missing_setting_is_refused():
-    with pytest.raises(ValueError, match="missing a required.*watts"):
+    with pytest.raises(ValueError, match=r"missing a required.*watts"):
         make_tactics({"power_limit": {}})
 
 
