@@ -83,6 +83,16 @@ def test_a_rectifier_that_is_used_twice_counts_twice():
     assert columns["activation_sparsity_layers"] == 1
 
 
+def test_the_columns_are_of_full_size_images_also_when_early_epochs_were_smaller():
+    model = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    small, full, later = torch.randn(2, 1, 4, 4), torch.randn(2, 1, 8, 8), torch.randn(2, 1, 8, 8)
+    with attached([ActivationSparsity()], model) as columns:
+        for batch in (small, full, later):
+            model(batch)
+    assert columns["modelled_asic_dense_joules_per_inference"] == pytest.approx(modelled_energy(model, full).dense_joules)
+    assert columns["activation_nonzero_share"] == pytest.approx(nonzero_share(model, full))
+
+
 def test_weight_zero_adds_nothing_and_still_fills_the_columns():
     model, x = small_net(), torch.randn(5, 1, 4, 4)
     tactic = ActivationSparsity(weight=0.0)
