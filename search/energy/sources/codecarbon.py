@@ -59,6 +59,8 @@ class CodeCarbon:
                     "cpu:codecarbon", self.name, False, "estimated", reason=f"codecarbon cannot be imported: {error}", remedy=remedy
                 ),
             )
+        # It logs its first lines before it looks at its own log_level.
+        logging.getLogger("codecarbon").setLevel(logging.CRITICAL)
         # Every option that a stray configuration file or environment variable could turn into a file or a connection is set here.
         place: dict[str, Any] = {"country_iso_code": self.country} if self.country else {"force_carbon_intensity_g_co2e_kwh": 0.0}
         self.tracker = OfflineEmissionsTracker(
