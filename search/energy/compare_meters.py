@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 
@@ -68,30 +68,27 @@ class Comparison:
 
     def to_json(self) -> str:
         """Return JSON text, stable in its keys."""
-        absent = [
-            {"source": item.source, "component": item.component, "reason": item.reason, "remedy": item.remedy} for item in self.absent
-        ]
+        names = ("source", "component", "reason", "remedy")
+        absent = [{name: getattr(item, name) for name in names} for item in self.absent]
         return json.dumps({"loads": [asdict(load) for load in self.loads], "absent": absent}, indent=2)
 
     def to_text(self) -> str:
         """Return a table for a terminal."""
         lines = []
+        head = f"  {'meter':<12}{'part':<18}{'quality':<11}{'joules ± 2u':>20}{'watts':>9}   ratio"
         for load in self.loads:
-            lines += [
-                f"{load.name}, {load.seconds:.1f} s",
-                f"  {'meter':<12}{'part':<18}{'quality':<11}{'joules ± 2u':>20}{'watts':>9}   ratio",
-            ]
+            lines += [f"{load.name}, {load.seconds:.1f} s", head]
             for row in load.meters:
+                start = f"  {row.source:<12}{row.part:<18}{row.quality:<11}"
                 if row.joules is None:
-                    lines.append(f"  {row.source:<12}{row.part:<18}{row.quality:<11}{'-':>20}{'-':>9}   {row.reason or ''}")
+                    lines.append(f"{start}{'-':>20}{'-':>9}   {row.reason or ''}")
                     continue
                 energy = f"{row.joules:.4g} ± {2 * (row.u_joules or 0.0):.2g}"
-                ratio = (
-                    f"{row.ratio.value:.3g} ({row.ratio.low:.2g} to {row.ratio.high:.2g}) of {row.reference}" if row.ratio else "reference"
-                )
-                ratio = ratio if row.ratio or row.part != "wall" else "nothing to compare with"
-                lines.append(f"  {row.source:<12}{row.part:<18}{row.quality:<11}{energy:>20}{row.watts or 0.0:>9.4g}   {ratio}")
-            lines += [f"  {row.source}: {row.boundary}" for row in load.meters if row.joules is not None and row.boundary]
+                ratio = "nothing to compare with" if row.part == "wall" else "reference"
+                if row.ratio:
+                    ratio = f"{row.ratio.value:.3g} ({row.ratio.low:.2g} to {row.ratio.high:.2g}) of {row.reference}"
+                lines.append(f"{start}{energy:>20}{row.watts or 0.0:>9.4g}   {ratio}")
+            lines += dict.fromkeys(f"  {row.source}: {row.boundary}" for row in load.meters if row.joules is not None and row.boundary)
             lines.append("")
         lines += [f"not here: {item.source} ({item.component}): {item.reason}" for item in self.absent]
         return "\n".join(lines)
@@ -133,6 +130,7 @@ def compare_meters(
     capabilities = [item for source in sources for item in source.probe() if item.available]
     refresh = min(max((item.tick_seconds or 0.1 for item in capabilities), default=0.1), LONGEST_REFRESH_SECONDS)
     windows = []
+    absent = tuple(absent)
     with ledger or Ledger(sources, absent=absent) as running:
         for name, run in loads or _usual(seconds):
             sleep(1.5 * refresh)  # every meter has a reading before the load
@@ -141,13 +139,19 @@ def compare_meters(
             windows.append(window)
             sleep(1.5 * refresh)
             running.sample()
-    return Comparison(tuple(compared(window.record) for window in windows), tuple(absent))
+    gone = {(item.source, item.component) for item in absent}
+    return Comparison(tuple(compared(window.record, gone) for window in windows), absent)
 
 
-def compared(record: Record) -> Load:
-    """Put the meters of one record side by side: one row per meter and part, the most trusted of each part as its reference."""
+def compared(record: Record, gone: Collection[tuple[str, str]] = ()) -> Load:
+    """Put the meters of one record side by side: one row per meter and part, the most trusted of each part as its reference.
+
+    Args:
+        record: Of a window under all meters.
+        gone: Sources and components that were never there, to be left out.
+    """
     groups: dict[tuple[str, str], list[Component]] = {}
-    for part in record.components:
+    for part in (part for part in record.components if (part.source, part.name) not in gone):
         family = part.name.split(":", 1)[0]
         groups.setdefault((part.source, part.name if family == "gpu" and part.source != "codecarbon" else family), []).append(part)
     rows = [_row(source, name, parts, record.seconds) for (source, name), parts in groups.items()]
@@ -176,18 +180,16 @@ def _usual(seconds: float) -> list[tuple[str, Callable[[], object]]]:
 
 
 def _row(source: str, name: str, parts: Sequence[Component], seconds: float) -> Meter:
-    reason = next((part.reason for part in parts if part.joules is None), None) or next(
-        (part.reason for part in parts if part.reason), None
-    )
+    lost = [part.reason for part in parts if part.joules is None]
     boundary = parts[0].boundary
-    if any(part.joules is None for part in parts):
-        return Meter(source, name, "absent", boundary, None, None, None, reason=reason)
+    if lost:
+        return Meter(source, name, "absent", boundary, None, None, None, reason=lost[0])
     joules = math.fsum(part.joules or 0.0 for part in parts)
     random = math.hypot(*(part.u_random_joules or 0.0 for part in parts))
     scale = math.fsum(part.u_systematic_joules or 0.0 for part in parts)  # one meter, one scale: its errors go together
-    return Meter(
-        source, name, parts[0].quality, boundary, joules, _u(random, scale), joules / seconds if seconds > 0 else None, reason=reason
-    )
+    watts = joules / seconds if seconds > 0 else None
+    reason = next((part.reason for part in parts if part.reason), None)
+    return Meter(source, name, parts[0].quality, boundary, joules, _u(random, scale), watts, reason=reason)
 
 
 def _u(random: float | None, scale: float | None) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections import deque
@@ -54,11 +55,8 @@ class CodeCarbon:
         try:
             from codecarbon import OfflineEmissionsTracker
         except ImportError as error:
-            return (
-                Capability(
-                    "cpu:codecarbon", self.name, False, "estimated", reason=f"codecarbon cannot be imported: {error}", remedy=remedy
-                ),
-            )
+            reason = f"codecarbon cannot be imported: {error}"
+            return (Capability("cpu:codecarbon", self.name, False, "estimated", reason=reason, remedy=remedy),)
         # It logs its first lines before it looks at its own log_level.
         logging.getLogger("codecarbon").setLevel(logging.CRITICAL)
         # Every option that a stray configuration file or environment variable could turn into a file or a connection is set here.
