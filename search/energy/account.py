@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import statistics
 from array import array
+from collections import deque
 from dataclasses import dataclass
 
 from .clock import NANO
@@ -19,6 +21,8 @@ GAP_SECONDS = 2.0
 FROZEN_SECONDS = 1.0
 #: A counter whose ratio to the integrated power is outside of this range is dropped.
 DROPPED = (0.4, 2.5)
+#: Share of the power that may come and go between two readings of it without being seen.
+UNSAMPLED = 0.02
 #: The two are compared over stretches of this length.
 CHECK_SECONDS = 5.0
 
@@ -54,8 +58,8 @@ class Account:
         self.gain_u = capability.gain_u
         self.fixed_tick_ns = None if capability.tick_seconds is None else int(capability.tick_seconds * NANO)
         self.tick = Tick(ASSUMED_TICK_NS) if self.fixed_tick_ns is None else None
-        self.curve = Curve(self.tick, capability.resolution_joules)
         self.power = Curve(resolution=capability.resolution_joules)
+        self.curve = Curve(self.tick, capability.resolution_joules, shape=self.power)
         self.reads = array("q")
         self.events: list[Event] = []
         self.counter: float | None = None
@@ -64,6 +68,7 @@ class Account:
         self.moved_ns = 0
         self.widest_ns = 0
         self.watts: tuple[int, float] | None = None
+        self.steps: deque[float] = deque(maxlen=33)
         self.integrating = False
         self.checked_ns = 0
         self.idle_watts: float | None = None
@@ -123,7 +128,9 @@ class Account:
             seconds = (t_ns - before_ns) / NANO
             mean = (watts + before) / 2
             # The power may have changed anywhere between the two: uniform over ± half of the rectangle between them.
-            variance = ((watts - before) * seconds) ** 2 / 12
+            self.steps.append(abs(watts - before))
+            noise = statistics.median(self.steps) / 0.954  # of |difference| of two normal readings: 0.6745 * sqrt(2) sigma
+            variance = ((watts - before) ** 2 / 12 + noise**2 + (UNSAMPLED * mean) ** 2) * seconds**2
             if seconds > GAP_SECONDS:
                 variance += (0.5 * mean * seconds) ** 2
             onto.append(t_ns, t_ns, onto.joules[-1] + mean * seconds, variance=variance)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from . import query
 from .account import Account
 from .clock import Clock
 from .record import Component
 from .source import Capability, Reading, Source
+
+#: Longest wait for a meter's refresh when a window is to be final at once.
+SETTLE_SECONDS = 0.5
 
 
 class Books:
@@ -62,6 +66,19 @@ class Books:
         """Return what was found, available or not."""
         return [account.capability for account in self.accounts.values()] + self.absent
 
+    def devices(self) -> dict[str, Mapping[str, Any]]:
+        """Return what the sources know of their devices, for the description of the hardware."""
+        found: dict[str, Mapping[str, Any]] = {}
+        for source in self.sources:
+            if hasattr(source, "devices"):
+                found.update(source.devices())
+        return found
+
+    def set_idle(self, watts: Mapping[str, float]) -> None:
+        """Take over the idle power of components."""
+        for name in watts.keys() & self.accounts.keys():
+            self.accounts[name].idle_watts = watts[name]
+
     def close(self) -> None:
         """Release the sources."""
         for source in self.sources:
@@ -97,22 +114,32 @@ class Books:
             known = [query.component(account, t0_ns, t1_ns) for account in self.accounts.values()]
         return (*known, *(query.absent(capability) for capability in self.absent))
 
+    def lines(self, t0_ns: int, t1_ns: int) -> list[dict[str, Any]]:
+        """Return the components as plain dictionaries, for the file."""
+        return [vars(part) for part in self.components(t0_ns, t1_ns)]
+
+    def energy(self, name: str, t0_ns: int, t1_ns: int) -> float | None:
+        """Return what one component took between two instants, or None when it is not known."""
+        with self._lock:
+            return _between(self.accounts[name], t0_ns, t1_ns)
+
     def joules(self, t0_ns: int, t1_ns: int) -> float | None:
         """Return the sum of the counting components, or None when one of them is not known."""
-        total = 0.0
         with self._lock:
-            counting = [account for account in self.accounts.values() if account.counts]
-            for account in counting:
-                begin, end = account.curve.at(t0_ns), account.curve.at(t1_ns)
-                if begin is None or end is None:
-                    return None
-                total += max(end.joules - begin.joules, 0.0)
-        return total if counting else None
+            parts = [_between(account, t0_ns, t1_ns) for account in self.accounts.values() if account.counts]
+        known = [part for part in parts if part is not None]
+        return sum(known) if known and len(known) == len(parts) else None
 
     def settled(self, t_ns: int) -> bool:
         """Return whether every component has a node after an instant, so that no later reading changes what was before."""
         with self._lock:
             return all(not account.counts or account.reaches(t_ns) for account in self.accounts.values())
+
+    def wait(self, t_ns: int) -> None:
+        """Wait until every component has been refreshed after an instant, or will not be; somebody else must read meanwhile."""
+        until = time.monotonic() + SETTLE_SECONDS
+        while not self.settled(t_ns) and time.monotonic() < until:
+            time.sleep(0.002)
 
     def _ask(self, source: Source, names: Sequence[str]) -> Sequence[Reading]:
         try:
@@ -121,3 +148,8 @@ class Books:
             return [Reading(name, self._clock(), error=f"{source.name} failed: {error!r}") for name in names]
         missing = set(names) - {reading.component for reading in readings}
         return [*readings, *(Reading(name, self._clock(), error=f"{source.name} did not report {name}") for name in missing)]
+
+
+def _between(account: Account, t0_ns: int, t1_ns: int) -> float | None:
+    begin, end = account.curve.at(t0_ns), account.curve.at(t1_ns)
+    return None if begin is None or end is None else max(end.joules - begin.joules, 0.0)

@@ -6,6 +6,7 @@ of two values of it, so windows nest, overlap and add up by themselves. A node t
 
 from __future__ import annotations
 
+import math
 from array import array
 from bisect import bisect_right
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from .tick import Tick
 #: A window's end may lie this far beyond the last node (seconds); further out the energy is unknown.
 REACH_SECONDS = 1.0
 #: Share of the power that may change unseen between two nodes, whatever the neighbouring nodes say.
-UNSEEN = 0.02
+UNSEEN = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +45,13 @@ class Curve:
     Args:
         tick: What is known of the refreshes of the counter, or None for a quantity that is exact when read.
         resolution: Step of the counter.
+        shape: A finer but less exact curve of the same energy. Between two nodes energy is spread as it says: the counter knows how
+            much, the power sensor knows when. The uncertainty does not rely on it, since a sensor may lag, and it moves no value by
+            more than two standard deviations, since a load that pulses faster than the sensor is read has no shape.
     """
 
-    def __init__(self, tick: Tick | None = None, resolution: float = 0.0) -> None:
+    def __init__(self, tick: Tick | None = None, resolution: float = 0.0, shape: Curve | None = None) -> None:
+        self.shape = shape
         self.tick = tick
         self.resolution = resolution
         self.t = array("q")
@@ -101,7 +106,7 @@ class Curve:
         at_start = other.at(start)
         offset = (self.joules[-1] if self.t else 0.0) - (at_start.joules if at_start else 0.0)
         grown = (self.grown[-1] if self.t else 0.0) - (at_start.grown if at_start else 0.0)
-        self.tick = None
+        self.tick = self.shape = None
         for i in range(bisect_right(other.t, start), len(other.t)):
             before = self.grown[-1] if self.t else 0.0
             t, half = other.t[i], other.half[i]
@@ -117,6 +122,22 @@ class Curve:
         first, last = max(segment - 1, 0), min(segment + 1, len(self.t) - 2)
         around = [self.watts(i) for i in range(first, last + 1)]
         return max(max(around) - min(around), UNSEEN * max(around))
+
+    def straight(self, t_ns: int) -> float | None:
+        """Return the value on the straight line between the nodes around an instant, or None outside of the nodes."""
+        i = bisect_right(self.t, t_ns) - 1
+        if i < 0 or i + 1 >= len(self.t):
+            return None
+        return self.joules[i] + (t_ns - self.t[i]) / (self.t[i + 1] - self.t[i]) * (self.joules[i + 1] - self.joules[i])
+
+    def _bend(self, segment: int, t_ns: int, share: float) -> float:
+        """Return by how much the shape lies above the straight line at an instant, in joules; 0.0 where there is no shape."""
+        if self.shape is None or not 0.0 < share < 1.0:
+            return 0.0
+        a, b, c = (self.shape.straight(t) for t in (self.t[segment], t_ns, self.t[segment + 1]))
+        if a is None or b is None or c is None or c <= a:
+            return 0.0
+        return ((b - a) / (c - a) - share) * (self.joules[segment + 1] - self.joules[segment])
 
     def at(self, t_ns: int, reach_seconds: float = REACH_SECONDS) -> Point | None:
         """Return the value at an instant, or None where it is out of reach of the nodes.
@@ -142,7 +163,9 @@ class Curve:
         joules = self.joules[i] + share * (self.joules[i + 1] - self.joules[i])
         grown = self.grown[i] + min(max(share, 0.0), 1.0) * (self.grown[i + 1] - self.grown[i])
         if 0.0 <= share <= 1.0:
-            inside = (spread * span / NANO) ** 2 * share * (1 - share) / 4
+            room = spread * span / NANO * math.sqrt(share * (1 - share))
+            inside = room**2 / 4
+            joules += min(max(self._bend(i, t_ns, share), -room), room)
             near, far = self.half[i] / NANO, self.half[i + 1] / NANO
             placed = (watts * near * (1 - share)) ** 2 / 3 + (watts * far * share) ** 2 / 3
         else:

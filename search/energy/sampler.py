@@ -9,12 +9,25 @@ from contextlib import suppress
 
 #: Pause between two reads of a close look, in seconds.
 CLOSE = 0.002
+#: Fractions of the interval by which deadlines are moved, see ``due``.
+SWAY = 0.4
+GOLDEN = 0.618_033_988_749_895
+
+
+def due(number: int, interval_seconds: float) -> float:
+    """Return when the reading of a number is due, in seconds after the first.
+
+    Deadlines sway by a fifth of the interval around its multiples. In step with a driver that refreshes at the same rate, every
+    reading would fall onto a refresh and say nothing of its time; in step with a load that pulses, power would be seen at one
+    phase only. Multiples of the golden ratio spread most evenly.
+    """
+    return (number + (number * GOLDEN % 1 - 0.5) * SWAY) * interval_seconds
 
 
 class Sampler:
     """Calls ``sample`` on absolute deadlines from a daemon thread.
 
-    Deadlines are multiples of the interval: a late wake-up does not push the later ones, and missed ones are left out.
+    Deadlines are absolute: a late wake-up does not push the later ones, and missed ones are left out.
 
     Args:
         sample: Reads everything.
@@ -61,8 +74,8 @@ class Sampler:
         looking = True  # the refresh period is learnt from a close look at the very start
         while not self._stopping:
             number = max(number + 1, int((time.monotonic() - begin) / self._interval))
-            due = begin + number * self._interval
-            while not self._stopping and (left := due - time.monotonic()) > 0:
+            deadline = begin + due(number, self._interval)
+            while not self._stopping and (left := deadline - time.monotonic()) > 0:
                 if self._wake.wait(min(left, CLOSE) if looking else left):
                     self._wake.clear()
                     looking = True

@@ -26,6 +26,7 @@ class Tick:
         self.high_ns = 0.0
         self.sharp: deque[tuple[int, int]] = deque(maxlen=64)
         self.contradictions = 0
+        self._chained = False  # whether the last refresh seen is also the last one in `sharp`
 
     @property
     def learnt(self) -> bool:
@@ -51,14 +52,16 @@ class Tick:
             unbroken: Whether reads since the refresh before were so close that none can have been missed.
         """
         if high_ns - low_ns > self.period_ns / 4:
+            self._chained = False
             return
         if self.sharp:
             before = self.sharp[-1]
             shortest, longest = low_ns - before[1] - JITTER_NS, high_ns - before[0] + JITTER_NS
-            count = 1 if unbroken else self._count(shortest, longest)
+            count = 1 if unbroken and self._chained else self._count(shortest, longest)
             if count and shortest > 0:
                 self._narrow(shortest / count, longest / count)
         self.sharp.append((low_ns, high_ns))
+        self._chained = True
 
     def _count(self, shortest_ns: float, longest_ns: float) -> int:
         """Return how many periods fit between two refreshes, or 0 when several numbers would do."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from .attribution import Claim
 from .record import STATES, Record
 
 if TYPE_CHECKING:
@@ -29,15 +30,16 @@ class Window:
         parent: str | None,
         t0_ns: int,
         synchronize: Callable[[], object] | None,
-        begin: Mapping[str, Any],
     ) -> None:
         self._ledger = ledger
         self.id, self.name, self.kind, self.parent = id, name, kind, parent
         self.t0_ns = t0_ns
         self.t1_ns: int | None = None
         self.state = "open"
-        self.begin = begin
+        self.begin: Mapping[str, Any] = {}
         self.end: Mapping[str, Any] = {}
+        self.cpu_seconds: float | None = None
+        self.devices: tuple[str, ...] | None = None
         self.spent_ns = 0
         self._synchronize = synchronize
         self._final: Record | None = None
@@ -62,12 +64,22 @@ class Window:
             self._final = record
         return record
 
-    def close(self, state: str = "ok", *, settle: bool = False) -> Record:
+    @property
+    def claims(self) -> bool:
+        """Whether it is one of several in parallel, and gets its own part of what they share."""
+        return self.cpu_seconds is not None or self.devices is not None
+
+    def claim(self, t1_ns: int) -> Claim:
+        """Return what the window says about itself, up to ``t1_ns`` while it is open."""
+        return Claim(self.id, self.kind, self.t0_ns, t1_ns if self.t1_ns is None else self.t1_ns, self.cpu_seconds, self.devices)
+
+    def close(self, state: str = "ok", *, settle: bool = False, cpu_seconds: float | None = None) -> Record:
         """End the window; the second call changes nothing and returns the record.
 
         Args:
             state: ``ok``, ``failed``, ``stopped``, ``killed`` or ``partial``.
             settle: Wait for the meters' next refresh (about 0.1 s) so that the record is final. The end is taken before.
+            cpu_seconds: CPU-seconds of the window's own processes, when others run beside it; see ``Ledger.query``.
 
         Raises:
             ValueError: If ``state`` is none of these.
@@ -75,6 +87,7 @@ class Window:
         if state not in STATES or state == "open":
             raise ValueError(f"state must be one of {', '.join(name for name in STATES if name != 'open')}, got {state!r}")
         if self.t1_ns is None:
+            self.cpu_seconds = cpu_seconds
             self._ledger.close(self, state, self._synchronize, settle=settle)
         return self.record
 

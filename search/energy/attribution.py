@@ -1,0 +1,240 @@
+"""Who took the energy of a machine that several trials share: every joule goes to exactly one of them, or to a named rest.
+
+Time is cut wherever a trial begins or ends. Within a slice a GPU belongs to the trial that holds it. What the CPU and the memory
+take is split in two: the idle part by wall time between the trials that run, the rest by CPU-seconds. CPU-seconds of this process
+that no trial claims are overhead, those of foreign processes are unattributed, and power while nothing runs is idle.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+
+from .clock import NANO
+from .record import Component
+
+#: Relative standard uncertainty of a split by CPU-seconds: vector code draws more per second than waiting for memory does.
+SPLIT_U = 0.15
+#: The same for two trials on one GPU, where nothing tells them apart.
+GPU_SPLIT_U = 0.30
+
+#: Energy of one component between two instants, or None when unknown.
+Energy = Callable[[int, int], float | None]
+#: CPU-seconds of the machine and of this process tree between two instants; None where the system does not say.
+CpuSeconds = Callable[[int, int], tuple[float | None, float | None]]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One trial's say about itself.
+
+    Attributes:
+        id: Id of its window.
+        kind: Kind of its window.
+        t0_ns: Begin on the machine's monotonic clock.
+        t1_ns: End.
+        cpu_seconds: CPU-seconds of its own processes, or None when it does not say.
+        devices: Components that it holds alone, e.g. ``("gpu:GPU-1a2b",)``; None for all of them.
+    """
+
+    id: str
+    kind: str
+    t0_ns: int
+    t1_ns: int
+    cpu_seconds: float | None = None
+    devices: tuple[str, ...] | None = None
+
+    def cpu_between(self, t0_ns: int, t1_ns: int) -> float | None:
+        """Return the CPU-seconds of a part of it, taken as evenly spread."""
+        if self.cpu_seconds is None:
+            return None
+        return self.cpu_seconds * (t1_ns - t0_ns) / max(self.t1_ns - self.t0_ns, 1)
+
+    def holds(self, component: str) -> bool:
+        """Return whether a device is its own."""
+        return self.devices is None or component in self.devices
+
+
+@dataclass(frozen=True)
+class Meter:
+    """A component as the split sees it.
+
+    Attributes:
+        name: Name of the component.
+        energy: Its energy between two instants.
+        idle_watts: Its power while nothing runs, or None.
+        tree: Whether it knows this process tree only (the estimate from CPU-seconds), not the whole machine.
+    """
+
+    name: str
+    energy: Energy
+    idle_watts: float | None = None
+    tree: bool = False
+
+    @property
+    def device(self) -> bool:
+        """Whether trials hold it instead of sharing it."""
+        return self.name.startswith("gpu:")
+
+
+@dataclass
+class Share:
+    """What one claim got of one component.
+
+    Attributes:
+        joules: Energy.
+        dynamic: The part above idle.
+        contested: The part that was split with others.
+    """
+
+    joules: float = 0.0
+    dynamic: float = 0.0
+    contested: float = 0.0
+
+
+@dataclass
+class Split:
+    """The energy of a stretch of time, every joule in one place.
+
+    Attributes:
+        shares: By claim and component.
+        overhead: This process tree's own work outside of all claims, by component.
+        idle: Nothing ran, by component.
+        unattributed: Foreign work beside trials that state their CPU-seconds, by component.
+        total: All of it, by component.
+        unknown: Components whose energy is not known for the whole stretch.
+    """
+
+    shares: dict[str, dict[str, Share]] = field(default_factory=dict)
+    overhead: dict[str, float] = field(default_factory=dict)
+    idle: dict[str, float] = field(default_factory=dict)
+    unattributed: dict[str, float] = field(default_factory=dict)
+    total: dict[str, float] = field(default_factory=dict)
+    unknown: frozenset[str] = frozenset()
+
+    def balance(self) -> float:
+        """Return what is missing between the total and the sum of its parts, in joules: rounding only."""
+        parts = [share.joules for shares in self.shares.values() for share in shares.values()]
+        rest = [joules for bucket in (self.overhead, self.idle, self.unattributed) for joules in bucket.values()]
+        return math.fsum(self.total.values()) - math.fsum(parts + rest)
+
+
+def split(claims: Iterable[Claim], t0_ns: int, t1_ns: int, meters: Sequence[Meter], cpu: CpuSeconds) -> Split:
+    """Share out everything between two instants.
+
+    Args:
+        claims: Trials and other windows; they may overlap each other and the ends.
+        t0_ns: Begin.
+        t1_ns: End.
+        meters: Components that count.
+        cpu: CPU-seconds of the machine and of this process tree.
+    """
+    chosen = [claim for claim in claims if claim.t0_ns < t1_ns and claim.t1_ns > t0_ns]
+    cuts = sorted({t0_ns, t1_ns, *(t for claim in chosen for t in (claim.t0_ns, claim.t1_ns) if t0_ns < t < t1_ns)})
+    found = Split(shares={claim.id: {} for claim in chosen}, unknown=frozenset(m.name for m in meters if m.energy(t0_ns, t1_ns) is None))
+    known = [meter for meter in meters if meter.name not in found.unknown]
+    for begin, end in pairwise(cuts):
+        active = [claim for claim in chosen if claim.t0_ns <= begin and claim.t1_ns >= end]
+        busy, own = cpu(begin, end)
+        for meter in known:
+            joules = meter.energy(begin, end) or 0.0
+            _add(found.total, meter.name, joules)
+            if meter.device:
+                _device(found, meter, joules, [claim for claim in active if claim.holds(meter.name)])
+            else:
+                _shared(found, meter, joules, active, begin, end, own if meter.tree else busy, own)
+    return found
+
+
+def _device(found: Split, meter: Meter, joules: float, holders: list[Claim]) -> None:
+    if not holders:
+        _add(found.idle, meter.name, joules)
+    for claim in holders:
+        part = joules / len(holders)
+        _give(found, claim, meter.name, part, part, part if len(holders) > 1 else 0.0)
+
+
+def _shared(
+    found: Split, meter: Meter, joules: float, active: list[Claim], begin: int, end: int, total_cpu: float | None, own_cpu: float | None
+) -> None:
+    resting = min((meter.idle_watts or 0.0) * (end - begin) / NANO, joules)
+    work = joules - resting
+    said = {claim.id: claim.cpu_between(begin, end) for claim in active}
+    claimed = math.fsum(seconds for seconds in said.values() if seconds is not None)
+    silent = [claim for claim in active if said[claim.id] is None]
+    base = max(total_cpu or 0.0, claimed)
+    own = min(max((own_cpu or 0.0) - claimed, 0.0), base - claimed)  # this tree's CPU-seconds that no claim states
+    if not active:
+        used = 0.0 if base <= 0 else work * own / base
+        _add(found.overhead, meter.name, used)
+        # Without a known idle power nothing tells rest from work, so what this process did not do is called idle.
+        bucket = found.unattributed if meter.idle_watts is not None else found.idle
+        _add(bucket, meter.name, work - used)
+        _add(found.idle, meter.name, resting)
+        return
+    alone = len(silent) == len(active) or base <= 0
+    given = 0.0
+    for claim in active:
+        seconds = said[claim.id]
+        if alone:
+            part = work / len(active)
+        elif seconds is not None:
+            part = work * seconds / base
+        else:
+            part = work * own / base / len(silent)
+        given += part
+        rest = resting / len(active)
+        _give(found, claim, meter.name, part + rest, part, part if len(active) > 1 or not alone else 0.0)
+    if alone:
+        return
+    left = work - given
+    overhead = 0.0 if silent else min(work * own / base, left)
+    _add(found.overhead, meter.name, overhead)
+    _add(found.unattributed, meter.name, left - overhead)
+
+
+def _give(found: Split, claim: Claim, name: str, joules: float, dynamic: float, contested: float) -> None:
+    share = found.shares[claim.id].setdefault(name, Share())
+    share.joules += joules
+    share.dynamic += dynamic
+    share.contested += contested
+
+
+def _add(bucket: dict[str, float], name: str, joules: float) -> None:
+    if joules != 0.0:
+        bucket[name] = bucket.get(name, 0.0) + joules
+
+
+def attributed(part: Component, share: Share | None) -> Component:
+    """Return a component of the whole machine's window as one claim's share of it."""
+    if part.joules is None or part.u_random_joules is None or part.u_systematic_joules is None:
+        return part
+    share = share or Share()
+    ratio = share.joules / part.joules if part.joules > 0 else 0.0
+    if share.contested == 0.0 and ratio > 1 - 1e-9:
+        return part
+    device = part.name.startswith("gpu:")
+    if device and share.joules == 0.0:
+        # A device that another trial holds is no part of this one: out of the sum, so that it adds neither energy nor doubt.
+        reason = "held by another trial, or by none"
+        return replace(
+            part,
+            joules=None,
+            quality="absent",
+            counts=False,
+            net_joules=None,
+            u_random_joules=None,
+            u_systematic_joules=None,
+            reason=reason,
+        )
+    method = "shared(equal parts)" if device else "shared(idle by wall time, the rest by CPU-seconds)"
+    return replace(
+        part,
+        joules=share.joules,
+        u_random_joules=math.hypot(part.u_random_joules * ratio, (GPU_SPLIT_U if device else SPLIT_U) * share.contested),
+        u_systematic_joules=part.u_systematic_joules * ratio,
+        net_joules=None if part.idle_watts is None else share.dynamic,
+        attribution=f"{method}, {ratio:.1%} of the window's" if share.contested else "exclusive",
+    )

@@ -1,0 +1,278 @@
+/* A driver for a GPU that is not there: NVML's calls over a power curve whose integral is known exactly.
+ *
+ * Built by the tests into libnvidia-ml.so.1 and loaded by NVIDIA's own Python binding, so that what is tested is the whole way
+ * from the C interface to the record. Types and error codes follow nvml.h.
+ */
+#define _GNU_SOURCE
+#include <math.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum { OK = 0, UNINITIALIZED = 1, INVALID = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, SMALL = 7, LOST = 15 };
+enum { CONSTANT, STEP, SINE, SQUARE, TRACE };
+enum { DEVICES = 8, FIELD_POWER_INSTANT = 186 };
+
+typedef struct {
+    int kind;
+    double low, high, period, duty, at; /* of the power curve, in watts and seconds */
+    int points;
+    double *t, *w, *e; /* a recorded trace: seconds, watts, joules up to there */
+    double tick, phase, gain, noise;
+    double frozen_at, reset_at, lost_at, counter_until;
+    int counter, instant, usage;
+    int mig, instances, virtualisation;
+    int temperature, clock, throttle;
+    int pids[8], pid_count;
+    uint64_t reads;
+} Device;
+
+static Device devices[DEVICES];
+static int count, started;
+static double now_manual, origin, speed;
+static uint64_t seed = 88172645463325252ull;
+
+static double monotonic(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec + t.tv_nsec * 1e-9;
+}
+
+static double now(void) { return speed > 0 ? (monotonic() - origin) * speed : now_manual; }
+
+static double uniform(void) {
+    seed ^= seed << 13;
+    seed ^= seed >> 7;
+    seed ^= seed << 17;
+    return (seed >> 11) * (1.0 / 9007199254740992.0);
+}
+
+static int segment(const Device *d, double t) {
+    int a = 0, b = d->points - 1;
+    while (b - a > 1) {
+        int m = (a + b) / 2;
+        if (d->t[m] <= t) a = m; else b = m;
+    }
+    return a;
+}
+
+static double power(const Device *d, double t) {
+    switch (d->kind) {
+    case STEP: return t < d->at ? d->low : d->high;
+    case SINE: return (d->low + d->high) / 2 + (d->high - d->low) / 2 * sin(2 * M_PI * t / d->period);
+    case SQUARE: return fmod(t, d->period) < d->duty * d->period ? d->high : d->low;
+    case TRACE: {
+        if (t <= d->t[0]) return d->w[0];
+        if (t >= d->t[d->points - 1]) return d->w[d->points - 1];
+        int i = segment(d, t);
+        return d->w[i] + (d->w[i + 1] - d->w[i]) * (t - d->t[i]) / (d->t[i + 1] - d->t[i]);
+    }
+    default: return d->high;
+    }
+}
+
+static double energy(const Device *d, double t) {
+    switch (d->kind) {
+    case STEP: return t < d->at ? d->low * t : d->low * d->at + d->high * (t - d->at);
+    case SINE:
+        return (d->low + d->high) / 2 * t + (d->high - d->low) / 2 * d->period / (2 * M_PI) * (1 - cos(2 * M_PI * t / d->period));
+    case SQUARE: {
+        double whole = floor(t / d->period), part = t - whole * d->period, on = d->duty * d->period;
+        double turn = on * d->high + (d->period - on) * d->low;
+        return whole * turn + (part < on ? part * d->high : on * d->high + (part - on) * d->low);
+    }
+    case TRACE: {
+        int last = d->points - 1;
+        if (t <= d->t[0]) return d->w[0] * (t - d->t[0]);
+        if (t >= d->t[last]) return d->e[last] + d->w[last] * (t - d->t[last]);
+        int i = segment(d, t);
+        return d->e[i] + (d->w[i] + power(d, t)) / 2 * (t - d->t[i]);
+    }
+    default: return d->high * t;
+    }
+}
+
+/* What the tests turn. */
+void fake_reset(int devices_wanted) {
+    for (int i = 0; i < DEVICES; i++) {
+        free(devices[i].t);
+        free(devices[i].w);
+        free(devices[i].e);
+    }
+    memset(devices, 0, sizeof devices);
+    count = devices_wanted;
+    now_manual = speed = 0;
+    for (int i = 0; i < DEVICES; i++) {
+        Device *d = &devices[i];
+        d->high = 200;
+        d->tick = 0.1;
+        d->gain = 1;
+        d->frozen_at = d->reset_at = d->lost_at = d->counter_until = INFINITY;
+        d->counter = d->instant = d->usage = 1;
+        d->temperature = 40;
+        d->clock = 1500;
+    }
+}
+
+void fake_now(double seconds) { now_manual = seconds; }
+
+void fake_run(double times_real) {
+    origin = monotonic();
+    speed = times_real;
+}
+
+double fake_clock(void) { return now(); }
+double fake_energy(int device, double t) { return energy(&devices[device], t); }
+double fake_power(int device, double t) { return power(&devices[device], t); }
+double fake_reads(int device) { return (double)devices[device].reads; }
+
+int fake_set(int device, const char *name, double value) {
+    Device *d = &devices[device];
+#define DOUBLE(field) if (!strcmp(name, #field)) { d->field = value; return 0; }
+#define INTEGER(field) if (!strcmp(name, #field)) { d->field = (int)value; return 0; }
+    INTEGER(kind) DOUBLE(low) DOUBLE(high) DOUBLE(period) DOUBLE(duty) DOUBLE(at) DOUBLE(tick) DOUBLE(phase) DOUBLE(gain) DOUBLE(noise)
+    DOUBLE(frozen_at) DOUBLE(reset_at) DOUBLE(lost_at) DOUBLE(counter_until) INTEGER(counter) INTEGER(instant) INTEGER(usage)
+    INTEGER(mig) INTEGER(instances) INTEGER(virtualisation) INTEGER(temperature) INTEGER(clock) INTEGER(throttle)
+    if (!strcmp(name, "pid")) {
+        d->pids[d->pid_count++] = (int)value;
+        return 0;
+    }
+    return 1;
+}
+
+void fake_trace(int device, int points, const double *t, const double *w) {
+    Device *d = &devices[device];
+    d->kind = TRACE;
+    d->points = points;
+    d->t = malloc(points * sizeof(double));
+    d->w = malloc(points * sizeof(double));
+    d->e = malloc(points * sizeof(double));
+    memcpy(d->t, t, points * sizeof(double));
+    memcpy(d->w, w, points * sizeof(double));
+    d->e[0] = 0;
+    for (int i = 1; i < points; i++) d->e[i] = d->e[i - 1] + (w[i] + w[i - 1]) / 2 * (t[i] - t[i - 1]);
+}
+
+/* NVML. A handle is the address of a device. */
+static int bad(const Device *d) { return !started ? UNINITIALIZED : now() >= d->lost_at ? LOST : OK; }
+#define CHECK(d) do { int e = bad(d); if (e) return e; } while (0)
+
+int nvmlInitWithFlags(unsigned flags) { (void)flags; started++; return count < 0 ? 9 : OK; }
+int nvmlShutdown(void) { started--; return OK; }
+
+const char *nvmlErrorString(int code) {
+    switch (code) {
+    case NOT_SUPPORTED: return "Not Supported";
+    case LOST: return "GPU is lost";
+    case 9: return "Driver Not Loaded";
+    default: return "error of the fake driver";
+    }
+}
+
+int nvmlSystemGetDriverVersion(char *text, unsigned length) { snprintf(text, length, "999.1"); return OK; }
+int nvmlDeviceGetCount_v2(unsigned *found) { *found = (unsigned)count; return started ? OK : UNINITIALIZED; }
+
+int nvmlDeviceGetHandleByIndex_v2(unsigned index, Device **d) {
+    if ((int)index >= count) return NOT_FOUND;
+    *d = &devices[index];
+    return OK;
+}
+
+int nvmlDeviceGetUUID(Device *d, char *text, unsigned length) {
+    snprintf(text, length, "GPU-%08d-fake", (int)(d - devices));
+    return OK;
+}
+
+int nvmlDeviceGetHandleByUUID(const char *uuid, Device **d) {
+    int index;
+    if (sscanf(uuid, "MIG-%d", &index) != 1 && sscanf(uuid, "GPU-%d", &index) != 1) return NOT_FOUND;
+    if (index >= count) return NOT_FOUND;
+    *d = &devices[index];
+    return OK;
+}
+
+int nvmlDeviceGetDeviceHandleFromMigDeviceHandle(Device *instance, Device **d) { *d = instance; return OK; }
+int nvmlDeviceGetName(Device *d, char *text, unsigned length) { (void)d; snprintf(text, length, "Fake GPU"); return OK; }
+
+int nvmlDeviceGetMigMode(Device *d, unsigned *current, unsigned *pending) {
+    *current = *pending = (unsigned)d->mig;
+    return OK;
+}
+
+int nvmlDeviceGetMaxMigDeviceCount(Device *d, unsigned *most) { *most = d->mig ? 7 : 0; return OK; }
+
+int nvmlDeviceGetMigDeviceHandleByIndex(Device *d, unsigned index, Device **instance) {
+    if ((int)index >= d->instances) return NOT_FOUND;
+    *instance = d;
+    return OK;
+}
+
+int nvmlDeviceGetVirtualizationMode(Device *d, uint32_t *mode) { *mode = (uint32_t)d->virtualisation; return OK; }
+int nvmlDeviceGetEnforcedPowerLimit(Device *d, unsigned *milliwatts) { (void)d; *milliwatts = 350000; return OK; }
+
+int nvmlDeviceGetTotalEnergyConsumption(Device *d, unsigned long long *millijoules) {
+    CHECK(d);
+    double t = now();
+    d->reads++;
+    if (!d->counter || t >= d->counter_until) return NOT_SUPPORTED;
+    t = fmin(t, d->frozen_at);
+    if (d->tick > 0) t = floor((t - d->phase) / d->tick) * d->tick + d->phase;
+    double joules = d->gain * energy(d, t) + 1e6; /* a driver that has run for a while */
+    if (t >= d->reset_at) joules -= d->gain * energy(d, d->reset_at) + 1e6;
+    *millijoules = (unsigned long long)fmax(joules * 1000, 0);
+    return OK;
+}
+
+static double sensor(Device *d) {
+    double gauss = sqrt(-2 * log(uniform() + 1e-300)) * cos(2 * M_PI * uniform());
+    return fmax(power(d, now()) * (1 + d->noise * gauss), 0);
+}
+
+int nvmlDeviceGetPowerUsage(Device *d, unsigned *milliwatts) {
+    CHECK(d);
+    if (!d->usage) return NOT_SUPPORTED;
+    *milliwatts = (unsigned)(sensor(d) * 1000);
+    return OK;
+}
+
+typedef struct {
+    unsigned field, scope;
+    int64_t timestamp, latency;
+    int type, result;
+    union { double d; unsigned u; unsigned long ul; unsigned long long ull; } value;
+} Field;
+
+int nvmlDeviceGetFieldValues(Device *d, int fields, Field *values) {
+    CHECK(d);
+    for (int i = 0; i < fields; i++) {
+        int known = values[i].field == FIELD_POWER_INSTANT && d->instant;
+        values[i].result = known ? OK : NOT_SUPPORTED;
+        values[i].type = 1;
+        if (known) values[i].value.u = (unsigned)(sensor(d) * 1000);
+    }
+    return OK;
+}
+
+typedef struct { unsigned version; int sensor, temperature; } Temperature;
+int nvmlDeviceGetTemperatureV(Device *d, Temperature *t) { CHECK(d); t->temperature = d->temperature; return OK; }
+int nvmlDeviceGetClockInfo(Device *d, int type, unsigned *mhz) { CHECK(d); (void)type; *mhz = (unsigned)d->clock; return OK; }
+
+int nvmlDeviceGetCurrentClocksEventReasons(Device *d, unsigned long long *mask) {
+    CHECK(d);
+    *mask = (unsigned long long)d->throttle;
+    return OK;
+}
+
+typedef struct { unsigned pid; unsigned long long memory; unsigned gpu_instance, compute_instance; } Process;
+
+int nvmlDeviceGetComputeRunningProcesses_v3(Device *d, unsigned *found, Process *list) {
+    CHECK(d);
+    unsigned room = *found;
+    *found = (unsigned)d->pid_count;
+    if (d->pid_count == 0) return OK;
+    if (list == NULL || room < *found) return SMALL;
+    for (int i = 0; i < d->pid_count; i++) list[i] = (Process){(unsigned)d->pids[i], 1 << 20, ~0u, ~0u};
+    return OK;
+}
