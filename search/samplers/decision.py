@@ -1,0 +1,281 @@
+"""What to train next: the training with the largest expected hypervolume gain per unit of energy still to pay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .acquisition import Boxes, boxes_above, front_of, hypervolume
+from .encoding import Array
+from .history import History
+from .models import Models
+from .proposals import mutate, propose
+from .table import Encoder, Table, tabulate
+
+#: At most so many paused configurations are scored: those closest to the front.
+_MOST_PAUSED = 300
+_REFINED = 8
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How a study is searched.
+
+    Attributes:
+        rungs: Ascending epochs at which models are measured.
+        resume: Whether a checkpoint can go on: climb to the next rung; else train straight to the chosen one.
+        complete_only: Whether only trainings to the last rung count.
+        floor: Quality (user's direction) from which a model is of use; None estimates it.
+        minimized: Whether each objective is minimised.
+        per_joule: Exponent of the energy by which a gain is divided; 0 ignores energy.
+        least_cost: What a training costs at least, as a share of a median complete one: it keeps tiny gains for nearly nothing from winning for ever.
+        startup: Configurations drawn at random at the lowest rung before models are trusted.
+        ladders: Trainings to the last rung that follow them.
+        fresh: Fresh configurations scored per decision.
+        refined: Variations of the best of them scored after that, twice.
+    """
+
+    rungs: tuple[int, ...]
+    resume: bool
+    minimized: tuple[bool, ...]
+    complete_only: bool = False
+    floor: float | None = None
+    per_joule: float = 1.0
+    least_cost: float = 0.02
+    startup: int = 8
+    ladders: int = 2
+    fresh: int = 400
+    refined: int = 96
+    estimate_floor: bool = True
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One training.
+
+    Attributes:
+        params: Parameters of the configuration, without the epochs.
+        key: Its canonical text.
+        epochs: Epochs from scratch that it will have had.
+        parent: Number of the trial whose checkpoint is continued, or None.
+        gain: Expected hypervolume gain of the plan it starts, as axes' units; None while there is no model.
+        cost: Energy that the plan will still pay, in the user's unit; None while there is no model.
+        pays: Energy that this training itself will pay; None while there is no model.
+    """
+
+    params: Mapping[str, Any]
+    key: str
+    epochs: int
+    parent: int | None
+    gain: float | None = None
+    cost: float | None = None
+    pays: float | None = None
+
+
+@dataclass(frozen=True)
+class Situation:
+    """Where a study stands.
+
+    Attributes:
+        table: Its measurements.
+        points: Measured and running points that count, as axes, ``(n, k)``.
+        reference: Reference point of the hypervolume, ``(k,)``.
+        boxes: What no point dominates.
+        typical: Median energy of a complete training, in the user's unit.
+    """
+
+    table: Table
+    points: Array
+    reference: Array
+    boxes: Boxes
+    typical: float
+
+    @property
+    def hypervolume(self) -> float:
+        """Volume that the points dominate, energy by its logarithm."""
+        return hypervolume(self.points, self.reference)
+
+
+@dataclass(frozen=True)
+class Options:
+    """Trainings to choose from, a row per configuration and a column per rung.
+
+    Attributes:
+        genes: ``(n, size)``.
+        config: Index of the paused configuration, -1 for a fresh one, ``(n,)``.
+        gain: Expected hypervolume gain, ``(n, r)``; -inf where the rung is not above what was trained.
+        cost: Energy still to pay, ``(n, r)``.
+        pays: Energy of the first step of the plan, ``(n, r)``.
+        rate: Gain per energy, ``(n, r)``.
+    """
+
+    genes: Array
+    config: NDArray[np.int64]
+    gain: Array
+    cost: Array
+    pays: Array
+    rate: Array
+
+    @property
+    def best(self) -> Array:
+        """Best rate of each row."""
+        return np.asarray(self.rate.max(1))
+
+    def and_(self, other: Options) -> Options:
+        """Return both."""
+        return Options(*(np.concatenate([getattr(self, name), getattr(other, name)]) for name in self.__dataclass_fields__))
+
+
+@dataclass
+class Planner:
+    """Scores what could be trained.
+
+    Args:
+        rules: How the study is searched.
+        models: What is believed about it.
+        seeds: Genes of good configurations of earlier studies.
+    """
+
+    rules: Rules
+    models: Models
+    seeds: Callable[[Encoder], Array] | None = None
+    _failed: dict[str, Array] = field(default_factory=dict)
+
+    def situation(self, history: History, encoder: Encoder, rng: np.random.Generator) -> Situation:
+        """Fit the models and set up the hypervolume."""
+        rules = self.rules
+        table = tabulate(history, encoder, rules.minimized)
+        failed = np.array([encoder.genes(key, history.params[key]) for key in sorted(history.failed - history.points.keys())])
+        self.models.fit(table, encoder, failed, rng)
+        last = rules.rungs[-1]
+        counts = table.feasible & ((table.epochs >= last) if rules.complete_only else True)
+        points = table.values[counts]
+        running = history.running
+        if running:
+            genes = encoder.encoding.settle(np.array([encoder.encoding.genes(claim.params) for claim in running]))
+            epochs = np.array([claim.epochs for claim in running], dtype=float)
+            imagined = self.models.imagine(encoder.columns(genes), epochs)
+            points = np.vstack([points, imagined[(epochs >= last) | (not rules.complete_only)]])
+        random = encoder.encoding.random(rng, 200)
+        view = self.models.view(encoder.columns(random))
+        typical = float(np.median(view.energy[:, -1]))
+        reference = self._reference(table, view.objectives[0].mean[:, -1], view.objectives[0].sd[:, -1], view.energy[:, -1], rng)
+        return Situation(table, points, reference, boxes_above(points, reference), typical)
+
+    def _reference(self, table: Table, mean: Array, sd: Array, energy: Array, rng: np.random.Generator) -> Array:
+        """Choose the reference point: a quality of use, and the most that a random complete training costs.
+
+        The floor of the quality is the 10th percentile of what random configurations are believed to reach when trained completely.
+        """
+        best = float(table.values[:, 0].max())
+        reference = table.values.min(0) - 1e-9
+        if table.axes.logarithmic[1]:
+            reference[1] = min(reference[1], -float(np.log10(energy.max())))
+        if self.rules.floor is not None:
+            reference[0] = table.axes.signs[0] * self.rules.floor
+        elif self.rules.estimate_floor:
+            reference[0] = float(np.quantile(self.models.quality.values(mean + sd * rng.normal(size=len(mean))), 0.1))
+        reference[0] = min(reference[0], best - 1e-6 * max(1.0, abs(best)))
+        return np.asarray(reference)
+
+    def options(
+        self, situation: Situation, history: History, encoder: Encoder, rng: np.random.Generator, remaining: float | None = None
+    ) -> Options:
+        """Score paused configurations and fresh ones, the best of which are refined."""
+        table, rules = situation.table, self.rules
+        busy = {claim.key for claim in history.running} | history.failed
+        paused = np.array([i for i, key in enumerate(table.keys) if table.longest[i] < rules.rungs[-1] and key not in busy], dtype=np.int64)
+        paused = _closest_to_front(table, paused)
+        fresh = propose(
+            encoder.encoding, self._parents(situation, encoder), rng, rules.fresh if encoder.features is None else rules.fresh // 4
+        )
+        found = self._score(situation, encoder, fresh, np.full(len(fresh), -1), remaining)
+        for _ in range(2 if rules.refined and encoder.encoding.size else 0):
+            top = found.genes[np.argsort(-found.best, kind="stable")[:_REFINED]]
+            copies = (rules.refined if encoder.features is None else rules.refined // 4) // _REFINED
+            near = mutate(encoder.encoding, np.repeat(top, copies, 0), rng, widths=(0.02, 0.1), changes=2.0)
+            found = found.and_(self._score(situation, encoder, near, np.full(len(near), -1), remaining))
+        return self._score(situation, encoder, table.genes[paused], paused, remaining).and_(found) if len(paused) else found
+
+    def ranked(self, situation: Situation, options: Options, history: History, encoder: Encoder) -> list[Decision]:
+        """Turn scored options into decisions, the best first; those already trained or running are left out. At most 16."""
+        decisions: list[Decision] = []
+        seen: set[str] = {claim.key for claim in history.running}
+        rungs = np.array(self.rules.rungs)
+        for i in np.argsort(-options.best, kind="stable"):
+            if not np.isfinite(options.best[i]) or len(decisions) == 16:
+                break
+            config, target = int(options.config[i]), int(np.argmax(options.rate[i]))
+            if config >= 0:
+                key = situation.table.keys[config]
+                params, longest = history.params[key], history.longest(key)
+                step = int(np.flatnonzero(rungs > situation.table.longest[config])[0])
+            else:
+                params, longest, step = encoder.encoding.params(options.genes[i]), None, 0
+                key = history.text(params)
+                if key in seen or key in history.points or key in history.failed:
+                    continue
+            seen.add(key)
+            decisions.append(
+                Decision(
+                    params,
+                    key,
+                    int(rungs[step if self.rules.resume else target]),
+                    longest.number if longest is not None and self.rules.resume else None,
+                    float(options.gain[i, target]),
+                    float(options.cost[i, target]),
+                    float(options.pays[i, target]),
+                )
+            )
+        return decisions
+
+    def _parents(self, situation: Situation, encoder: Encoder) -> Array:
+        """Configurations worth varying: those of the front, those believed best when trained completely, and good ones of earlier studies."""
+        table = situation.table
+        on_front = np.zeros(len(table.keys), dtype=bool)
+        front = front_of(table.values[table.feasible]) if table.feasible.any() else table.values[:0]
+        rows = np.flatnonzero(table.feasible)
+        on_front[table.config[rows[(table.values[rows][:, None, :] == front[None]).all(2).any(1)]]] = True
+        rank = {int(i): None for i in np.flatnonzero(on_front)}
+        near = _closest_to_front(table, np.arange(len(table.keys)))
+        expected = self.models.quality.predict(table.columns[near], np.ones(1)).mean[:, 0]
+        rank |= {int(near[i]): None for i in np.argsort(-expected, kind="stable")[: max(6, len(near) // 8)]}
+        parents = table.genes[list(rank)]
+        return parents if self.seeds is None else np.vstack([parents, self.seeds(encoder)])
+
+    def _score(self, situation: Situation, encoder: Encoder, genes: Array, config: NDArray[np.int64], remaining: float | None) -> Options:
+        """Expected gain and cost of training each configuration to each rung."""
+        rules, table = self.rules, situation.table
+        view = self.models.view(encoder.columns(genes))
+        rungs = np.array(rules.rungs, dtype=float)
+        current = np.where(config >= 0, table.longest[config], 0.0)
+        gain = np.stack([situation.boxes.expected_gain(self.models.beliefs(view, r)) for r in range(len(rungs))], 1) * view.chance[:, None]
+        if rules.complete_only:
+            gain[:, :-1] = 0.0
+        if table.axes.logarithmic[1]:
+            paid = np.where(config >= 0, 10 ** -table.values[table.longest_row[config], 1], 0.0)
+        else:
+            paid = current
+        cost = np.maximum(view.energy - paid[:, None], 0.01 * view.energy) if rules.resume else view.energy
+        rate = gain / (cost + rules.least_cost * situation.typical) ** rules.per_joule
+        done = rungs[None, :] <= current[:, None]
+        if remaining is not None:
+            done |= cost > remaining
+        first = np.argmax(rungs[None, :] > current[:, None], 1)
+        pays = np.repeat(cost[np.arange(len(cost)), first][:, None], len(rungs), 1) if rules.resume else cost
+        return Options(genes, config, np.where(done, -np.inf, gain), cost, pays, np.where(done, -np.inf, rate))
+
+
+def _closest_to_front(table: Table, configs: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Keep the configurations whose longest training lacks least quality against the best that was not dearer."""
+    if len(configs) <= _MOST_PAUSED:
+        return configs
+    by_cost = np.argsort(-table.values[:, 1], kind="stable")
+    best_so_far = np.empty(len(by_cost))
+    best_so_far[by_cost] = np.maximum.accumulate(table.values[by_cost, 0])
+    lack = (best_so_far - table.values[:, 0])[table.longest_row[configs]]
+    return configs[np.sort(np.argsort(lack, kind="stable")[:_MOST_PAUSED])]

@@ -1,0 +1,231 @@
+"""Parameters as numbers: a define-by-run space read from the trials that were seen, sampled and encoded a whole matrix at a time.
+
+A configuration is a row of *genes*, one per parameter: a number in ``[0, 1]`` for a float or an integer, the index of the choice for a
+categorical, NaN for a parameter that the configuration does not have (conditional spaces).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+Array = NDArray[np.float64]
+
+#: A parameter with at most so many different values can switch others on and off.
+_MAX_GATE_VALUES = 64
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Whether a conditional parameter exists, decided by the value of another one.
+
+    Attributes:
+        by: Index of the parameter that decides.
+        off: Genes of that parameter (rounded to 9 digits) at which the conditional one is absent.
+    """
+
+    by: int
+    off: frozenset[float]
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """The parameters of a study and how they become numbers.
+
+    Attributes:
+        distributions: Distribution by parameter name, in a fixed order, those with a single value left out.
+        fixed: Parameters with a single value.
+        gates: Gate by parameter index, for the conditional ones.
+    """
+
+    distributions: Mapping[str, BaseDistribution]
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    gates: Mapping[int, Gate] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """Number of genes."""
+        return len(self.distributions)
+
+    @property
+    def groups(self) -> NDArray[np.int64]:
+        """Index of the parameter behind each encoded column, ``(columns,)``."""
+        return np.repeat(np.arange(self.size), [_width(d) for d in self.distributions.values()]).astype(np.int64)
+
+    @property
+    def numeric_columns(self) -> NDArray[np.bool_]:
+        """Which encoded columns hold a number of an ordered parameter, ``(columns,)``."""
+        flags = [not isinstance(d, CategoricalDistribution) for d in self.distributions.values()]
+        return np.repeat(np.array(flags, dtype=bool), [_width(d) for d in self.distributions.values()])
+
+    def genes(self, params: Mapping[str, Any]) -> Array:
+        """Return the genes of one configuration, ``(size,)``; NaN where it lacks a parameter."""
+        row = np.full(self.size, np.nan)
+        for index, (name, distribution) in enumerate(self.distributions.items()):
+            if name in params:
+                row[index] = _gene(distribution, params[name])
+        return row
+
+    def params(self, genes: Array) -> dict[str, Any]:
+        """Return the parameters that a row of genes means, absent ones left out."""
+        row = {name: _value(d, float(g)) for (name, d), g in zip(self.distributions.items(), genes, strict=True) if not np.isnan(g)}
+        return {**self.fixed, **row}
+
+    def columns(self, genes: Array) -> Array:
+        """Encode ``(n, size)`` genes as ``(n, columns)``: numbers as they are, choices one-hot, absent parameters in the middle or all zero."""
+        blocks = []
+        for index, distribution in enumerate(self.distributions.values()):
+            gene = genes[:, index]
+            if isinstance(distribution, CategoricalDistribution):
+                count = len(distribution.choices)
+                hot = (gene[:, None] == np.arange(count)[None, :]).astype(float)
+                blocks.append(hot[:, 1:] if count == 2 else hot)
+            else:
+                blocks.append(np.where(np.isnan(gene), 0.5, gene)[:, None])
+        return np.hstack(blocks) if blocks else np.zeros((len(genes), 0))
+
+    def random(self, rng: np.random.Generator, count: int) -> Array:
+        """Draw ``(count, size)`` genes uniformly (in the log where the parameter is logarithmic)."""
+        genes = rng.random((count, self.size))
+        for index, distribution in enumerate(self.distributions.values()):
+            if isinstance(distribution, CategoricalDistribution):
+                genes[:, index] = np.floor(genes[:, index] * len(distribution.choices))
+        return self.settle(genes)
+
+    def settle(self, genes: Array) -> Array:
+        """Snap numbers to values that exist and drop parameters that their gate switches off."""
+        genes = genes.copy()
+        for index, distribution in enumerate(self.distributions.values()):
+            genes[:, index] = _snap(distribution, genes[:, index])
+        for _ in range(len(self.gates)):  # a gate can itself be conditional: repeat until the deepest is settled
+            before = np.isnan(genes)
+            for index, gate in self.gates.items():
+                by = genes[:, gate.by]
+                absent = np.isnan(by) | np.isin(np.round(by, 9), list(gate.off))
+                genes[absent, index] = np.nan
+            if np.array_equal(before, np.isnan(genes)):
+                break
+        return genes
+
+    def fill(self, genes: Array, rng: np.random.Generator) -> Array:
+        """Draw the missing genes, so that a parameter that a change switches on has a value."""
+        drawn = rng.random(genes.shape)
+        for index, distribution in enumerate(self.distributions.values()):
+            if isinstance(distribution, CategoricalDistribution):
+                drawn[:, index] = np.floor(drawn[:, index] * len(distribution.choices))
+        return np.where(np.isnan(genes), drawn, genes)
+
+    def choices(self) -> NDArray[np.int64]:
+        """Number of choices of each categorical parameter, 0 for an ordered one, ``(size,)``."""
+        return np.array(
+            [len(d.choices) if isinstance(d, CategoricalDistribution) else 0 for d in self.distributions.values()], dtype=np.int64
+        )
+
+
+def learn_encoding(seen: Sequence[Mapping[str, Any]], distributions: Mapping[str, BaseDistribution]) -> Encoding:
+    """Read the space from configurations that were seen: which parameters exist, and what switches the conditional ones on.
+
+    Args:
+        seen: Parameters of past configurations.
+        distributions: The latest distribution of every parameter that appears in them.
+    """
+    fixed = {name: _value(d, 0.0) for name, d in sorted(distributions.items()) if d.single()}
+    encoding = Encoding({name: d for name, d in sorted(distributions.items()) if not d.single()}, fixed)
+    names = list(encoding.distributions)
+    if not seen or all(len(params.keys() & encoding.distributions.keys()) == len(names) for params in seen):
+        return encoding
+    genes = np.array([encoding.genes(params) for params in seen])
+    gates = {
+        index: gate for index in range(len(names)) if np.isnan(genes[:, index]).any() and (gate := _learn_gate(genes, index)) is not None
+    }
+    return Encoding(encoding.distributions, fixed, gates)
+
+
+def _learn_gate(genes: Array, index: int) -> Gate | None:
+    """Find the parameter whose value explains best where parameter ``index`` is absent; None when none helps."""
+    absent = np.isnan(genes[:, index])
+    best: tuple[int, int, Gate] | None = None
+    for by in range(genes.shape[1]):
+        values = np.round(np.where(np.isnan(genes[:, by]), -1.0, genes[:, by]), 9)
+        different = np.unique(values)
+        if by == index or len(different) > _MAX_GATE_VALUES or len(different) > max(2, len(genes) // 2):
+            continue
+        off = {float(v) for v in different if absent[values == v].mean() > 0.5}
+        wrong = int((np.isin(values, list(off)) != absent).sum())
+        # Fewest contradictions first; then the gate with the fewest values, which is the simplest rule.
+        rank = (wrong, len(different))
+        if wrong < min(absent.sum(), (~absent).sum()) and (best is None or rank < best[:2]):
+            best = (*rank, Gate(by, frozenset(off - {-1.0})))
+    return None if best is None else best[2]
+
+
+def merge_distributions(all_distributions: Iterable[Mapping[str, BaseDistribution]]) -> dict[str, BaseDistribution]:
+    """Return the latest distribution of every parameter."""
+    merged: dict[str, BaseDistribution] = {}
+    for distributions in all_distributions:
+        merged.update(distributions)
+    return merged
+
+
+def _width(distribution: BaseDistribution) -> int:
+    """Number of encoded columns."""
+    if not isinstance(distribution, CategoricalDistribution):
+        return 1
+    return 1 if len(distribution.choices) == 2 else len(distribution.choices)
+
+
+def _bounds(distribution: BaseDistribution) -> tuple[float, float]:
+    """Ends of the unit interval in the (possibly logarithmic) scale of the parameter; half a step wider where values are discrete."""
+    assert isinstance(distribution, FloatDistribution | IntDistribution)
+    low, high = float(distribution.low), float(distribution.high)
+    if distribution.step is not None:
+        half = distribution.step / 2
+        low, high = low - half, high + half
+    return (float(np.log(low)), float(np.log(high))) if distribution.log else (low, high)
+
+
+def _gene(distribution: BaseDistribution, value: Any) -> float:
+    if isinstance(distribution, CategoricalDistribution):
+        return float(distribution.to_internal_repr(value))
+    assert isinstance(distribution, FloatDistribution | IntDistribution)
+    low, high = _bounds(distribution)
+    number = float(np.log(value)) if distribution.log else float(value)
+    return (number - low) / (high - low)
+
+
+def _numbers(distribution: FloatDistribution | IntDistribution, genes: Array) -> Array:
+    """Values of an ordered parameter, in range and on its grid."""
+    low, high = _bounds(distribution)
+    numbers = low + np.clip(genes, 0.0, 1.0) * (high - low)
+    if distribution.log:
+        numbers = np.exp(numbers)
+    if distribution.step is not None:
+        numbers = distribution.low + np.round((numbers - distribution.low) / distribution.step) * distribution.step
+    return np.clip(numbers, distribution.low, distribution.high)
+
+
+def _snap(distribution: BaseDistribution, genes: Array) -> Array:
+    if isinstance(distribution, CategoricalDistribution):
+        return genes
+    assert isinstance(distribution, FloatDistribution | IntDistribution)
+    if distribution.step is None:
+        return np.clip(genes, 0.0, 1.0)
+    low, high = _bounds(distribution)
+    numbers = _numbers(distribution, genes)
+    return ((np.log(numbers) if distribution.log else numbers) - low) / (high - low)
+
+
+def _value(distribution: BaseDistribution, gene: float) -> Any:
+    if isinstance(distribution, CategoricalDistribution):
+        return distribution.choices[int(gene)]
+    assert isinstance(distribution, FloatDistribution | IntDistribution)
+    number = float(_numbers(distribution, np.array([gene]))[0])
+    if isinstance(distribution, IntDistribution):
+        return round(number)
+    # The grid of a float with a step must survive the way through decimal text.
+    return round(number, 12) if distribution.step is not None else number

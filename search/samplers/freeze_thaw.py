@@ -1,0 +1,222 @@
+"""The sampler: an ordinary Optuna sampler that thaws what is worth continuing and freezes the rest."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import BaseSampler
+from optuna.trial import FrozenTrial
+
+from .decision import Decision, Planner, Rules
+from .encoding import Encoding, learn_encoding
+from .history import CLAIM, RESUME_FROM, History, Key
+from .models import Models
+from .startup import start
+from .table import Encoder, Features
+
+if TYPE_CHECKING:
+    from optuna.study import Study
+
+_GATE_SAMPLE = 1000
+
+
+class FreezeThawSampler(BaseSampler):
+    """Multi-objective search over configurations and epochs, paid in energy.
+
+    Every trial is one measured point: a configuration trained to ``epochs``, one of ``rungs``. The sampler starts configurations at the lowest rung,
+    and continues those whose expected hypervolume gain per unit of energy is largest. A continuation is a new trial with the same parameters and more
+    epochs; ``resume_from(trial)`` gives the number of the trial whose checkpoint it continues.
+
+    The objective suggests its parameters and, with ``trial.suggest_int("epochs", rungs[0], rungs[-1])``, the epochs. It returns the quality
+    first, then the energy of training *that model from scratch* (for a continuation: of its whole lineage) in any unit, then further objectives.
+
+    Args:
+        rungs: Ascending epochs at which models are measured, e.g. ``[4, 12, 36, 108]``.
+        resume: Whether a checkpoint can go on. True climbs rung by rung and pays increments; False trains every budget from scratch and jumps.
+        seed: Equal seeds and equal results give equal proposals; None for other ones every time.
+        min_accuracy: Quality from which a model is of use (in the user's unit and direction): the reference of the hypervolume. None estimates the
+            10th percentile of completely trained random configurations.
+        features: Function of the parameters that returns numbers known without training (parameter count, FLOPs, ...); called hundreds of times per
+            decision, so it should take well under a millisecond.
+        key: Function of the parameters that returns the same JSON for configurations that are the same model; None compares parameters.
+        complete_only: Whether only trainings to the last rung are points of the front.
+        epochs_name: Name of the parameter that holds the epochs.
+        search_space: Distributions of the parameters, if they are known before the first trial. Without it the space is learned from the
+            trials, and only the very first ones are drawn without knowing what other workers draw.
+        startup: Random configurations at the lowest rung before the models are trusted.
+        ladders: Complete trainings that follow them.
+        per_joule: Exponent of the energy by which expected gains are divided; 0 ignores energy.
+        warp: Whether quality is modelled as approaching a limit, and the scales of parameters are learned.
+        estimate_floor: Whether a missing ``min_accuracy`` is estimated; False takes the worst quality seen.
+
+    Attributes:
+        remaining: Energy left to spend, in the unit of the second objective, or None. Trainings that do not fit are not proposed.
+        last_decision: The latest proposal.
+
+    Raises:
+        ValueError: If an argument breaks its rule.
+    """
+
+    def __init__(
+        self,
+        rungs: Sequence[int],
+        *,
+        resume: bool = True,
+        seed: int | None = 0,
+        min_accuracy: float | None = None,
+        features: Features | None = None,
+        key: Key | None = None,
+        complete_only: bool = False,
+        epochs_name: str = "epochs",
+        search_space: Mapping[str, BaseDistribution] | None = None,
+        startup: int = 8,
+        ladders: int = 2,
+        per_joule: float = 1.0,
+        warp: bool = True,
+        estimate_floor: bool = True,
+    ) -> None:
+        if not rungs or list(rungs) != sorted(set(rungs)) or rungs[0] < 1:
+            raise ValueError(f"rungs must be ascending whole numbers >= 1, got {list(rungs)}; for example [4, 12, 36, 108]")
+        if startup < 2:
+            raise ValueError(f"startup must be >= 2, got {startup}: a model needs two configurations to compare")
+        if per_joule < 0:
+            raise ValueError(f"per_joule must be >= 0, got {per_joule}; 1 divides gains by energy, 0 ignores energy")
+        self.rungs, self.resume, self.epochs_name = tuple(int(r) for r in rungs), resume, epochs_name
+        self.remaining: float | None = None
+        self.last_decision: Decision | None = None
+        self._seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
+        self._settings = dict(
+            complete_only=complete_only,
+            floor=min_accuracy,
+            per_joule=per_joule,
+            startup=startup,
+            ladders=ladders,
+            estimate_floor=estimate_floor,
+        )
+        self._features, self._key, self._warp = features, key, warp
+        self._given_space = {n: d for n, d in (search_space or {}).items() if n != epochs_name}
+        self._history = History(key, epochs_name)
+        self._study: int | None = None
+        self._encoder: Encoder | None = None
+        self._planner: Planner | None = None
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """Return every parameter that was seen, conditional ones included, and the epochs."""
+        if trial.system_attrs.get("fixed_params"):
+            return {}  # enqueued by the user: what it does not fix is drawn at random
+        self._read(study, but=trial.number)
+        space = dict(self._history.distributions)
+        if not space:
+            return {}
+        return {**space, self.epochs_name: self._history.epochs_distribution or IntDistribution(self.rungs[0], self.rungs[-1])}
+
+    def sample_relative(self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> dict[str, Any]:
+        """Decide what to train, claim it, and return its parameters."""
+        if not search_space:
+            return {}
+        decision = self._claimed(study, trial)
+        self.last_decision = decision
+        if decision.parent is not None:
+            study._storage.set_trial_user_attr(trial._trial_id, RESUME_FROM, decision.parent)
+            trial.user_attrs[RESUME_FROM] = decision.parent  # the objective's own copy was made before this decision
+        return {**decision.params, self.epochs_name: decision.epochs}
+
+    def sample_independent(self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution) -> Any:
+        """Draw a parameter that no trial has had yet; epochs start at the lowest rung."""
+        if param_name == self.epochs_name and isinstance(param_distribution, IntDistribution | FloatDistribution):
+            return type(param_distribution.low)(min(max(self.rungs[0], param_distribution.low), param_distribution.high))
+        if isinstance(param_distribution, CategoricalDistribution) and param_name == self.epochs_name:
+            return min(c for c in param_distribution.choices if isinstance(c, int | float))
+        rng = self._rng(trial, zlib.crc32(param_name.encode()))
+        encoding = Encoding({param_name: param_distribution})
+        return encoding.params(encoding.random(rng, 1)[0])[param_name]
+
+    def reseed_rng(self) -> None:
+        """Do nothing: randomness depends on the seed and the number of the trial, so copies of the sampler never draw the same."""
+
+    def decide(self, study: Study, number: int, *, refused: frozenset[str] = frozenset()) -> Decision | None:
+        """Return what a trial with this number would train; None when everything has been trained.
+
+        Args:
+            study: The study.
+            number: Number of the trial, which seeds the decision.
+            refused: Keys of configurations that must not be chosen.
+        """
+        self._read(study, but=number)
+        history, rng = self._history, np.random.default_rng([self._seed, number, len(refused)])
+        planner, encoder = self._prepared(study)
+        decision = start(planner.rules, history, encoder, rng, refused, planner.seeds)
+        if decision is not None:
+            return decision
+        situation = planner.situation(history, encoder, rng)
+        options = planner.options(situation, history, encoder, rng, self.remaining)
+        ranked = [d for d in planner.ranked(situation, options, history, encoder) if d.key not in refused]
+        return ranked[0] if ranked else None
+
+    def _claimed(self, study: Study, trial: FrozenTrial) -> Decision:
+        """Decide and claim.
+
+        Every worker writes its claim before it looks for others': of two that want the same configuration at least one sees the other and
+        chooses again. If both see each other both choose again, which costs nothing.
+        """
+        refused: set[str] = set()
+        while True:
+            decision = self.decide(study, trial.number, refused=frozenset(refused))
+            if decision is None:
+                return self._anything(trial)
+            claim = {"key": decision.key, "params": dict(decision.params), "epochs": decision.epochs}
+            study._storage.set_trial_system_attr(trial._trial_id, CLAIM, claim)
+            self._read(study, but=trial.number)
+            running = any(other.key == decision.key for other in self._history.running)
+            trained = decision.epochs in self._history.points.get(decision.key, {}) or decision.key in self._history.failed
+            if not running and not trained:
+                return decision
+            refused.add(decision.key)
+
+    def _anything(self, trial: FrozenTrial) -> Decision:
+        """Everything that could be found has been trained, or nothing fits the remaining energy: the cheapest that there is, drawn at random."""
+        assert self._encoder is not None
+        params = self._encoder.encoding.params(self._encoder.encoding.random(self._rng(trial, 1), 1)[0])
+        return Decision(params, self._history.text(params), self.rungs[0], None)
+
+    def _read(self, study: Study, *, but: int | None) -> None:
+        if self._study != study._study_id:
+            self._study, self._history, self._planner = study._study_id, History(self._key, self.epochs_name), None
+            self._history.distributions.update(self._given_space)
+        # All trials, neither copied nor from a cache that other workers' claims have not reached.
+        self._history.update(study._storage.get_all_trials(study._study_id, deepcopy=False), but=but)
+
+    def _prepared(self, study: Study) -> tuple[Planner, Encoder]:
+        """Bring the encoding up to date; the planner is made once per study."""
+        history = self._history
+        encoding = learn_encoding(list(history.params.values())[-_GATE_SAMPLE:], history.distributions)
+        if self._encoder is None or self._encoder.encoding != encoding:
+            self._encoder = Encoder(encoding, self._features)
+        if self._planner is None:
+            minimized = tuple(direction.name == "MINIMIZE" for direction in study.directions)
+            if len(minimized) < 2:
+                raise ValueError(
+                    f"FreezeThawSampler needs two or more objectives, quality first and energy second; this study has {len(minimized)}"
+                )
+            rules = Rules(self.rungs, self.resume, minimized, **self._settings)  # type: ignore[arg-type]
+            self._planner = Planner(rules, Models(self.rungs, self._warp, self._warp))
+        return self._planner, self._encoder
+
+    def _rng(self, trial: FrozenTrial, salt: int) -> np.random.Generator:
+        return np.random.default_rng([self._seed, trial.number, salt])
+
+
+def resume_from(trial: Any) -> int | None:
+    """Return the number of the trial whose checkpoint this trial continues, or None when it starts from scratch.
+
+    Works in the objective and on finished trials. Call it after the parameters were suggested.
+
+    Args:
+        trial: An Optuna trial, running or frozen.
+    """
+    number = trial.user_attrs.get(RESUME_FROM)
+    return None if number is None else int(number)

@@ -1,0 +1,208 @@
+"""A Gaussian process over (configuration, epochs): all rungs in one model, so that a short training speaks about a long one.
+
+``f(x, u) = g(x) + h(x, u) + m(u) + noise(u)`` with ``u`` in ``[0, 1]`` the scaled logarithm of the epochs: what a configuration is worth at any
+length, how its learning curve differs from the others', and the curve that all share. Kernel
+``K = M(x, x') (a0 + a1 E(u, u')) + a2 E2(u, u')`` with a Matérn-5/2 ``M`` (one length-scale per parameter, inputs warped by the Kumaraswamy
+distribution function) and squared exponentials ``E``; hyper-parameters at the maximum of the posterior, by L-BFGS with exact gradients.
+
+Sources: Swersky et al. 2014, "Freeze-thaw Bayesian optimization" (arXiv 1406.3896); Rasmussen and Williams 2006, "Gaussian processes for machine
+learning", eq. 5.9; Cowen-Rivers et al. 2022, "HEBO" (arXiv 2012.03826), for the input warp and its prior.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import cho_solve, cholesky, solve_triangular
+from scipy.optimize import minimize
+
+Array = NDArray[np.float64]
+
+_JITTER = 1e-6
+_EDGE = 1e-4
+_SHARED_CURVE_LENGTH = 0.7
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """Gaussian belief about ``n`` configurations at ``r`` rungs.
+
+    Attributes:
+        mean: ``(n, r)``.
+        sd: Standard deviation without observation noise, ``(n, r)``.
+        whitened: Prior covariance with the ``m`` measurements, whitened, ``(m, r, n)``; see ``GaussianProcess.covariance``.
+    """
+
+    mean: Array
+    sd: Array
+    whitened: Array
+
+
+class GaussianProcess:
+    """Exact regression on up to about a thousand points.
+
+    Args:
+        groups: Index of the parameter behind each input column, ``(d,)``; columns of one parameter share a length-scale.
+        warped: Input columns whose scale is learned (numbers in ``[0, 1]``), ``(d,)``.
+    """
+
+    def __init__(self, groups: NDArray[np.int64], warped: NDArray[np.bool_]) -> None:
+        self.groups = groups
+        self.count = int(groups.max()) + 1 if len(groups) else 0
+        self.warped = np.flatnonzero(warped)
+        g, w = self.count, len(self.warped)
+        # theta: log length-scales | log a0, a1, a2, length of E, noise at u=0, noise at u=1 | log a, log b of the input warps
+        self.prior_mean = np.r_[
+            np.full(g, np.log(0.5) + 0.5 * np.log(max(g, 1)) / 2), np.log([0.5, 0.3, 0.5, 0.5, 1e-3, 1e-3]), np.zeros(2 * w)
+        ]
+        self.prior_sd = np.r_[np.full(g, 1.0), [1.0, 1.0, 1.0, 0.7, 2.0, 2.0], np.full(2 * w, 0.5)]
+        self.low = np.r_[np.full(g, np.log(0.05)), np.log([1e-4, 1e-4, 1e-4, 0.1, 1e-6, 1e-6]), np.full(2 * w, -1.5)]
+        self.high = np.r_[np.full(g, np.log(30.0)), np.log([30.0, 30.0, 30.0, 5.0, 1.0, 1.0]), np.full(2 * w, 1.5)]
+        self.theta = self.prior_mean.copy()
+
+    def tune(self, X: Array, u: Array, y: Array, *, steps: int) -> float:
+        """Improve the hyper-parameters by at most ``steps`` L-BFGS steps; return the negative log posterior reached.
+
+        Args:
+            X: Encoded configurations, ``(n, d)``.
+            u: Scaled log epochs, ``(n,)``.
+            y: Targets, about zero mean and unit variance, ``(n,)``.
+            steps: Largest number of steps.
+        """
+        result = minimize(
+            self.loss,
+            self.theta,
+            (X, u, y),
+            "L-BFGS-B",
+            jac=True,
+            bounds=list(zip(self.low, self.high, strict=True)),
+            options={"maxiter": steps},
+        )
+        if np.isfinite(result.fun):
+            self.theta = np.asarray(result.x)
+        return float(result.fun)
+
+    def fit(self, X: Array, u: Array, y: Array) -> None:
+        """Condition on measurements with the present hyper-parameters.
+
+        Args:
+            X: Encoded configurations, ``(n, d)``.
+            u: Scaled log epochs, ``(n,)``.
+            y: Targets, ``(n,)``.
+        """
+        self.W, self.u = self._scaled(X), u
+        times, plus = self._curves(u, u)
+        K = _matern(_squared_distances(self.W, self.W), slope=False)[0] * times + plus
+        K[np.diag_indices_from(K)] += self._noise(u)
+        self.L = cholesky(K, lower=True, check_finite=False)
+        self.alpha = cho_solve((self.L, True), y, check_finite=False)
+
+    def predict(self, X: Array, rungs: Array) -> Posterior:
+        """Return the belief about ``(n, d)`` configurations, each at all of ``(r,)`` scaled log epochs."""
+        M, _ = _matern(_squared_distances(self.W, self._scaled(X)), slope=False)
+        m, n, r = len(self.u), len(X), len(rungs)
+        K = np.empty((m, r, n))
+        for j, rung in enumerate(rungs):
+            times, plus = self._curves(self.u, np.array([rung]))
+            np.multiply(M, times, out=K[:, j])
+            K[:, j] += plus
+        mean = np.tensordot(self.alpha, K, 1)
+        whitened = solve_triangular(self.L, K.reshape(m, r * n), lower=True, check_finite=False).reshape(m, r, n)
+        variance = self.amplitude - np.einsum("ijk,ijk->jk", whitened, whitened)
+        return Posterior(mean.T, np.sqrt(np.maximum(variance, 1e-9)).T, whitened)
+
+    def covariance(self, posterior: Posterior, rungs: Array, first: int, second: int) -> Array:
+        """Return the posterior covariance of each configuration with itself between two of the rungs that ``predict`` was asked for, ``(n,)``."""
+        times, plus = self._curves(rungs[[first]], rungs[[second]])
+        prior = times[0, 0] + plus[0, 0]
+        return np.asarray(prior - np.einsum("ik,ik->k", posterior.whitened[:, first], posterior.whitened[:, second]))
+
+    @property
+    def amplitude(self) -> float:
+        """Prior variance."""
+        return float(np.exp(self.theta[self.count : self.count + 3]).sum())
+
+    def loss(self, theta: Array, X: Array, u: Array, y: Array) -> tuple[float, Array]:
+        """Return the negative log posterior of the hyper-parameters and its gradient."""
+        g, w = self.count, len(self.warped)
+        scale, (a0, a1, a2, length) = np.exp(theta[:g])[self.groups], np.exp(theta[g : g + 4])
+        Z, da, db = self._warp(X, theta)
+        W = Z / scale
+        gap = (u[:, None] - u[None, :]) ** 2
+        E, E2 = np.exp(-0.5 * gap / length**2), np.exp(-0.5 * gap / _SHARED_CURVE_LENGTH**2)
+        M, slope = _matern(_squared_distances(W, W))
+        noise = self._noise(u, theta)
+        K = M * (a0 + a1 * E) + a2 * E2
+        K[np.diag_indices_from(K)] += noise
+        try:
+            L = cholesky(K, lower=True, check_finite=False)
+        except np.linalg.LinAlgError:
+            return 1e10, np.zeros_like(theta)
+        inverse = cho_solve((L, True), np.eye(len(y)), check_finite=False)
+        alpha = inverse @ y
+        off = (theta - self.prior_mean) / self.prior_sd
+        value = 0.5 * y @ alpha + np.log(np.diag(L)).sum() + 0.5 * off @ off
+        S = 0.5 * (inverse - np.outer(alpha, alpha))  # d loss / d K
+        grad = off / self.prior_sd
+        SM = S * M
+        grad[g] += a0 * SM.sum()
+        grad[g + 1] += a1 * (SM * E).sum()
+        grad[g + 2] += a2 * (S * E2).sum()
+        grad[g + 3] += a1 * (SM * E * gap).sum() / length**2
+        part = np.diag(S) * (noise - _JITTER)
+        grad[g + 4] += (part * (1 - u)).sum()
+        grad[g + 5] += (part * u).sum()
+        G = S * (a0 + a1 * E) * slope  # d loss / d squared distance
+        ones, GW = G.sum(1), G @ W
+        moved = ones[:, None] * W - GW
+        per_column = -4.0 * (W * moved).sum(0)  # d loss / d log length-scale
+        grad[:g] += np.bincount(self.groups, per_column, minlength=g) if g else 0.0
+        if w:
+            inner = 4.0 * moved[:, self.warped] / scale[self.warped]
+            grad[g + 6 : g + 6 + w] += (inner * da).sum(0)
+            grad[g + 6 + w :] += (inner * db).sum(0)
+        return float(value), grad
+
+    def _warp(self, X: Array, theta: Array) -> tuple[Array, Array, Array]:
+        """Warp the ordered columns; also the derivatives by log a and log b, ``(n, warped)``."""
+        w = len(self.warped)
+        if not w:
+            return X, np.zeros((len(X), 0)), np.zeros((len(X), 0))
+        a, b = np.exp(theta[self.count + 6 : self.count + 6 + w]), np.exp(theta[self.count + 6 + w :])
+        x = np.clip(X[:, self.warped], _EDGE, 1 - _EDGE)
+        log_x = np.log(x)
+        power = np.exp(a * log_x)
+        log_rest = np.log1p(-power)
+        rest = np.exp(b * log_rest)
+        Z = X.copy()
+        Z[:, self.warped] = 1 - rest
+        return Z, b * rest / (1 - power) * power * log_x * a, -rest * log_rest * b
+
+    def _scaled(self, X: Array) -> Array:
+        return np.asarray(self._warp(X, self.theta)[0] / np.exp(self.theta[: self.count])[self.groups])
+
+    def _noise(self, u: Array, theta: Array | None = None) -> Array:
+        low, high = (self.theta if theta is None else theta)[self.count + 4 : self.count + 6]
+        return np.asarray(np.exp(low + (high - low) * u) + _JITTER)
+
+    def _curves(self, u: Array, v: Array) -> tuple[Array, Array]:
+        """What multiplies the kernel of the configurations, and what is added to it, ``(len(u), len(v))`` each."""
+        a0, a1, a2, length = np.exp(self.theta[self.count : self.count + 4])
+        gap = (u[:, None] - v[None, :]) ** 2
+        return a0 + a1 * np.exp(-0.5 * gap / length**2), a2 * np.exp(-0.5 * gap / _SHARED_CURVE_LENGTH**2)
+
+
+def _squared_distances(A: Array, B: Array) -> Array:
+    """Squared Euclidean distances, ``(len(A), len(B))``."""
+    D = (A * A).sum(1)[:, None] + (B * B).sum(1)[None, :] - 2.0 * A @ B.T
+    return np.asarray(np.maximum(D, 0.0, out=D))
+
+
+def _matern(D: Array, *, slope: bool = True) -> tuple[Array, Array]:
+    """Matérn-5/2 of squared distances, and its derivative by them."""
+    r = np.sqrt(5.0 * D)
+    decay = np.exp(-r)
+    value = (1 + r + r * r / 3) * decay
+    return value, (-5.0 / 6.0) * (1 + r) * decay if slope else value

@@ -1,0 +1,157 @@
+"""What a study has measured so far, read once per trial and kept."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from optuna.distributions import BaseDistribution
+from optuna.trial import FrozenTrial, TrialState
+
+#: Number of the trial whose checkpoint a trial continues: a user attribute, which the objective may read with ``resume_from``.
+RESUME_FROM = "resume_from"
+#: What a worker is about to train: a system attribute, written before the parameters reach the storage.
+CLAIM = "joulefront:claim"
+
+Key = Callable[[Mapping[str, Any]], Any]
+
+
+@dataclass(frozen=True)
+class Point:
+    """One trial that has values.
+
+    Attributes:
+        number: Number of the trial.
+        key: Canonical text of its configuration.
+        epochs: Epochs from scratch.
+        values: Objective values as the user returned them.
+        constraints: Constraint values by name; feasible when none is positive.
+    """
+
+    number: int
+    key: str
+    epochs: int
+    values: tuple[float, ...]
+    constraints: Mapping[str, float]
+
+    @property
+    def feasible(self) -> bool:
+        """Whether no constraint is violated."""
+        return all(value <= 0 for value in self.constraints.values())
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a running trial trains.
+
+    Attributes:
+        number: Number of the trial.
+        key: Canonical text of the configuration.
+        params: Its parameters, without the epochs.
+        epochs: Epochs that it will have had.
+    """
+
+    number: int
+    key: str
+    params: Mapping[str, Any]
+    epochs: int
+
+
+@dataclass
+class History:
+    """Trials of a study by configuration.
+
+    Args:
+        key: Canonical form of parameters; None compares the parameters themselves.
+        epochs_name: Name of the parameter that holds the epochs.
+
+    Attributes:
+        params: Parameters by configuration; of isomorphic ones those that came first.
+        points: Measured points by configuration and epochs.
+        failed: Configurations that must not be proposed again.
+        running: What other workers train now.
+        distributions: The latest distribution of each parameter, epochs left out.
+        epochs_distribution: That of the epochs.
+    """
+
+    key: Key | None
+    epochs_name: str
+    params: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    points: dict[str, dict[int, Point]] = field(default_factory=dict)
+    failed: set[str] = field(default_factory=set)
+    running: tuple[Claim, ...] = ()
+    distributions: dict[str, BaseDistribution] = field(default_factory=dict)
+    epochs_distribution: BaseDistribution | None = None
+    _read: set[int] = field(default_factory=set)
+
+    def update(self, trials: Sequence[FrozenTrial], *, but: int | None = None) -> None:
+        """Read trials that have finished since, and which run now.
+
+        Args:
+            trials: All trials of the study; they are not changed.
+            but: Number of a trial to leave out: the one that is being decided.
+        """
+        running = []
+        for trial in trials:
+            if trial.number == but or trial.number in self._read:
+                continue
+            if trial.state.is_finished():
+                self._read.add(trial.number)
+                self._finished(trial)
+            elif trial.state == TrialState.RUNNING and (claim := self.claim(trial)) is not None:
+                running.append(claim)
+        self.running = tuple(running)
+
+    def claim(self, trial: FrozenTrial) -> Claim | None:
+        """Read what an unfinished trial trains; None while that is not known."""
+        said = trial.system_attrs.get(CLAIM)
+        if said:
+            return Claim(trial.number, said["key"], said["params"], int(said["epochs"]))
+        if self.epochs_name not in trial.params:
+            return None
+        params = self.without_epochs(trial.params)
+        return Claim(trial.number, self.text(params), params, int(trial.params[self.epochs_name]))
+
+    def text(self, params: Mapping[str, Any]) -> str:
+        """Return the canonical text of a configuration."""
+        return json.dumps(params if self.key is None else self.key(params), sort_keys=True, default=repr)
+
+    def without_epochs(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the parameters of the configuration alone."""
+        return {name: value for name, value in params.items() if name != self.epochs_name}
+
+    def longest(self, key: str) -> Point | None:
+        """Return the longest measured training of a configuration."""
+        points = self.points.get(key)
+        return points[max(points)] if points else None
+
+    def _finished(self, trial: FrozenTrial) -> None:
+        params = self.without_epochs(trial.params)
+        for name, distribution in trial.distributions.items():
+            if name == self.epochs_name:
+                self.epochs_distribution = distribution
+            else:
+                self.distributions[name] = distribution
+        if self.epochs_name not in trial.params:
+            return  # it died before it said what it was
+        key = self.text(params)
+        self.params.setdefault(key, params)
+        good = trial.state == TrialState.COMPLETE and trial.values is not None and all(math.isfinite(v) for v in trial.values)
+        if not good:
+            self.failed.add(key)
+            return
+        assert trial.values is not None
+        point = Point(trial.number, key, int(trial.params[self.epochs_name]), tuple(trial.values), constraints_of(trial))
+        self.points.setdefault(key, {})[point.epochs] = point
+
+
+def constraints_of(trial: FrozenTrial) -> dict[str, float]:
+    """Read a trial's constraint values, those of ``trial.set_constraint`` (Optuna 5) and of ``constraints_func``."""
+    found = {str(index): float(value) for index, value in enumerate(trial.system_attrs.get("constraints") or ())}
+    for name, value in trial.system_attrs.items():
+        if name.startswith("constraints:"):
+            found[name.removeprefix("constraints:")] = float(value)
+    return found

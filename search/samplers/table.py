@@ -1,0 +1,143 @@
+"""A study's measurements as arrays: what the models learn from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .encoding import Array, Encoding
+from .history import History
+from .objectives import Axes
+
+Features = Callable[[Mapping[str, Any]], Any]
+
+_FEATURE_SAMPLE = 64
+_LOG_RATIO = 20.0
+
+
+@dataclass(frozen=True)
+class Table:
+    """Measured points of a study.
+
+    Attributes:
+        keys: Configurations, ``c`` of them.
+        genes: ``(c, size)``.
+        columns: Encoded configurations, features included, ``(c, d)``.
+        longest: Epochs of the longest training of each configuration, ``(c,)``.
+        longest_row: Row of that training, ``(c,)``.
+        config: Configuration of each row, ``(n,)``.
+        epochs: ``(n,)``.
+        values: Objectives as axes to be maximised, ``(n, k)``.
+        feasible: ``(n,)``.
+        constraints: Constraint values by name, NaN where a trial did not set it, ``(n,)`` each.
+        axes: How user values became ``values``.
+    """
+
+    keys: list[str]
+    genes: Array
+    columns: Array
+    longest: Array
+    longest_row: NDArray[np.int64]
+    config: NDArray[np.int64]
+    epochs: Array
+    values: Array
+    feasible: NDArray[np.bool_]
+    constraints: Mapping[str, Array]
+    axes: Axes
+
+
+@dataclass
+class Encoder:
+    """Genes to model inputs, with the user's features; both remembered per configuration.
+
+    Args:
+        encoding: The space.
+        features: Extra knowledge of a configuration that costs no training; None for none.
+    """
+
+    encoding: Encoding
+    features: Features | None = None
+    _genes: dict[str, Array] = field(default_factory=dict)
+    _extra: dict[bytes, Array] = field(default_factory=dict)
+    _ranges: tuple[NDArray[np.bool_], Array, Array] | None = None
+
+    @property
+    def groups(self) -> NDArray[np.int64]:
+        """Index of the parameter or feature behind each column."""
+        return np.r_[self.encoding.groups, self.encoding.size + np.arange(self._feature_count())].astype(np.int64)
+
+    @property
+    def numeric(self) -> NDArray[np.bool_]:
+        """Which columns are numbers whose scale can be learned."""
+        return np.r_[self.encoding.numeric_columns, np.ones(self._feature_count(), dtype=bool)]
+
+    def genes(self, key: str, params: Mapping[str, Any]) -> Array:
+        """Genes of a known configuration."""
+        row = self._genes.get(key)
+        if row is None:
+            row = self._genes[key] = self.encoding.genes(params)
+        return row
+
+    def columns(self, genes: Array) -> Array:
+        """Encode ``(n, size)`` genes as model inputs ``(n, d)``."""
+        plain = self.encoding.columns(genes)
+        if self.features is None:
+            return plain
+        logarithmic, low, high = self._feature_ranges()
+        raw = np.array([self._feature(row) for row in genes]).reshape(len(genes), len(low))
+        raw = np.where(logarithmic, np.log(np.maximum(raw, 1e-300)), raw)
+        scaled = (raw - low) / np.where(high > low, high - low, 1.0)
+        return np.hstack([plain, np.where(np.isfinite(scaled), np.clip(scaled, -0.5, 1.5), 0.5)])
+
+    def _feature(self, row: Array) -> Array:
+        name = row.tobytes()
+        found = self._extra.get(name)
+        if found is None:
+            assert self.features is not None
+            found = self._extra[name] = np.atleast_1d(np.asarray(self.features(self.encoding.params(row)), dtype=float))
+        return found
+
+    def _feature_ranges(self) -> tuple[NDArray[np.bool_], Array, Array]:
+        """Scale features to [0, 1] by what random configurations have; those that span decades by their logarithm."""
+        if self._ranges is None:
+            raw = np.array([self._feature(row) for row in self.encoding.random(np.random.default_rng(0), _FEATURE_SAMPLE)])
+            usable = np.where(np.isfinite(raw), raw, np.nan)
+            usable = np.where(np.isnan(usable).all(0), 0.0, usable)
+            low, high = np.nanmin(usable, 0), np.nanmax(usable, 0)
+            logarithmic = (low > 0) & (high > _LOG_RATIO * low)
+            safe_low, safe_high = np.where(logarithmic, low, 1.0), np.where(logarithmic, high, 1.0)
+            self._ranges = logarithmic, np.where(logarithmic, np.log(safe_low), low), np.where(logarithmic, np.log(safe_high), high)
+        return self._ranges
+
+    def _feature_count(self) -> int:
+        return 0 if self.features is None else len(self._feature_ranges()[1])
+
+
+def tabulate(history: History, encoder: Encoder, minimized: tuple[bool, ...]) -> Table:
+    """Read a history with at least one point into arrays."""
+    keys = list(history.points)
+    points = [(index, point) for index, key in enumerate(keys) for point in history.points[key].values()]
+    raw = np.array([point.values for _, point in points])
+    axes = Axes.read(minimized, raw)
+    config, epochs = np.array([index for index, _ in points]), np.array([point.epochs for _, point in points], dtype=float)
+    order = np.lexsort((epochs, config))  # the last row of each configuration is its longest
+    last = np.r_[config[order][1:] != config[order][:-1], True]
+    names = sorted({name for _, point in points for name in point.constraints})
+    genes = np.array([encoder.genes(key, history.params[key]) for key in keys]).reshape(len(keys), encoder.encoding.size)
+    return Table(
+        keys=keys,
+        genes=genes,
+        columns=encoder.columns(genes),
+        longest=epochs[order][last],
+        longest_row=order[last],
+        config=config,
+        epochs=epochs,
+        values=axes.scale(raw),
+        feasible=np.array([point.feasible for _, point in points]),
+        constraints={name: np.array([point.constraints.get(name, np.nan) for _, point in points]) for name in names},
+        axes=axes,
+    )
