@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from .optimizer import make_optimizer, trainable
 from .patience import Patience
 from .recipe import Recipe
 from .schedule import learning_rate_factor
+from .tactics.tactic import attached, make_tactics, total_penalty, training_resolution
 from .task import Task
 
 __all__ = [
@@ -108,11 +110,10 @@ def _fit(
     phases: Phases,
     go_on: GoOn,
 ) -> Fitted:
-    tactics = _tactics(recipe)
-    extra: dict[str, float] = {}
+    tactics = make_tactics(recipe.tactics)
     curve: list[EpochPoint] = []
     stopped = None
-    try:
+    with ExitStack() as undo:
         with phases("setup", 0):
             torch.manual_seed(epoch_seed(seed, 0))
             model.to(device).train()
@@ -120,9 +121,8 @@ def _fit(
                 model.to(memory_format=torch.channels_last)
             if start is not None:
                 model.load_state_dict(start["weights"])
-            parameters = trainable(model)
-            for tactic in tactics:
-                tactic.attach(model)
+            parameters = trainable(model)  # before the tactics: what they freeze for some epochs is trained in the others
+            extra = undo.enter_context(attached(tactics, model))
             optimizer = make_optimizer(model, parameters, recipe)
             scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "float16")
             average = Average(model, parameters) if recipe.averaging or recipe.schedule == "anytime" else None
@@ -144,14 +144,19 @@ def _fit(
             with phases("epoch", epoch):
                 torch.manual_seed(epoch_seed(seed, epoch))
                 model.train()
-                resolution = recipe.resolution
                 for tactic in tactics:
                     tactic.start_epoch(epoch, epochs)
-                    resolution = tactic.resolution(epoch, epochs, full_resolution) or resolution
+                resolution = training_resolution(tactics, epoch, epochs, full_resolution)
+                batches = task.train.batches(
+                    recipe.batch_size,
+                    device=device,
+                    seed=epoch_seed(seed, epoch),
+                    # None where nobody asks for another size: images need not be square then.
+                    resolution=recipe.resolution if resolution == full_resolution else resolution,
+                    augment=recipe.augment,
+                )
                 total, examples = torch.zeros((), device=device), 0
-                for inputs, targets in task.train.batches(
-                    recipe.batch_size, device=device, seed=epoch_seed(seed, epoch), resolution=resolution, augment=recipe.augment
-                ):
+                for inputs, targets in batches:
                     if len(inputs) == 1 and len(task.train) > 1:
                         continue  # one left over example has no batch statistics; the next epoch's order is another
                     factor = learning_rate_factor(recipe, step, steps_per_epoch=steps_per_epoch, total_steps=epochs * steps_per_epoch)
@@ -161,9 +166,8 @@ def _fit(
                         with autocast(recipe.precision, device):
                             outputs = forward(laid_out(part, recipe))
                         loss = training_loss(task.kind, outputs, wanted, label_smoothing=recipe.label_smoothing)
-                        for tactic in tactics:
-                            penalty = tactic.penalty()
-                            loss = loss if penalty is None else loss + penalty
+                        penalty = total_penalty(tactics)
+                        loss = loss if penalty is None else loss + penalty
                         torch.autograd.backward(scaler.scale(loss * (len(part) / len(inputs))))
                         total += loss.detach() * len(part)
                     scaler.step(optimizer)
@@ -176,35 +180,29 @@ def _fit(
                     if step % CHECK_EVERY == 0:
                         _refuse_broken(total, epoch)
                 _refuse_broken(total, epoch)
-                mean_loss = float(total) / max(1, examples)
             quality = None
             if patience.asked:
                 quality = _validate(model, average, task, recipe, device, phases, epoch)
-                if patience.exhausted(quality[task.metric]):
+                if patience.exhausted(quality.get(task.metric, -quality["loss"])):
                     stopped = f"patience: no better validation {task.metric} in {recipe.patience} epochs"
-            curve.append(EpochPoint(epoch, mean_loss, quality))
+            curve.append(EpochPoint(epoch, float(total) / max(1, examples), quality))
             if not go_on(curve[-1]) and epoch < epochs:
                 stopped = stopped or f"stopped after epoch {epoch} of {epochs}"
 
         if curve[-1].quality is None:
             curve[-1] = EpochPoint(epoch, curve[-1].loss, _validate(model, average, task, recipe, device, phases, epoch))
-    finally:
-        for tactic in tactics:
-            extra |= tactic.detach()
     checkpoint = None
     if recipe.resumable:
         checkpoint = {
             "epochs": epoch,
             "steps": step,
             "weights": {name: tensor.detach().clone() for name, tensor in model.state_dict().items()},
-            "averaged": None if average is None else dict(average.values),
+            "averaged": None if average is None else {name: tensor.clone() for name, tensor in average.values.items()},
             "optimizer": optimizer.state_dict(),
             "scaler": scaler.state_dict(),
             "patience": patience.state(),
         }
     if average is not None:
-        if checkpoint is not None:
-            checkpoint["averaged"] = {name: tensor.clone() for name, tensor in average.values.items()}
         average.swap()
     model.eval()
     return Fitted(model, epoch, dict(curve[-1].quality or {}), tuple(curve), checkpoint, stopped, extra)
@@ -240,11 +238,3 @@ def _refuse_broken(total: torch.Tensor, epoch: int) -> None:
     value = float(total)
     if not math.isfinite(value):
         raise TrainingFailed(f"the training loss became {value} in epoch {epoch}; a lower learning rate may help")
-
-
-def _tactics(recipe: Recipe) -> tuple[Any, ...]:
-    if not recipe.tactics:
-        return ()
-    from .tactics.tactic import make_tactics
-
-    return make_tactics(recipe.tactics)

@@ -45,7 +45,7 @@ def fit_estimator(
         quality = None
         if patience.asked:
             quality = _validate(estimator, task, recipe, phases, epoch)
-            if patience.exhausted(quality[task.metric]):
+            if patience.exhausted(quality.get(task.metric, -quality["loss"])):
                 stopped = f"patience: no better validation {task.metric} in {recipe.patience} epochs"
         curve.append(EpochPoint(epoch, float("nan"), quality))
         if not go_on(curve[-1]) and epoch < epochs:
