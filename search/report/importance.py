@@ -14,7 +14,7 @@ from ..trial import Trial
 if TYPE_CHECKING:
     import numpy as np
 
-FOLDS, TREES, REPEATS = 5, 120, 20
+FOLDS, TREES, REPEATS = 5, 100, 10
 #: Fewer different configurations than this say nothing about a parameter.
 MIN_CONFIGURATIONS = 8
 #: Below this share of explained variance the forest has not understood the trials, and its importances mean nothing.

@@ -113,8 +113,13 @@ def to_text(found: Iterable[Relation]) -> str:
     cells = [["against energy of an epoch", "family", "n", "Spearman", "p"]]
     for one in found:
         rho = "-" if one.rho is None else f"{one.rho:+.2f}"
-        cells.append([one.predictor, one.family, str(one.n), rho, "-" if one.p_value is None else f"{one.p_value:.2g}"])
+        cells.append([one.predictor, one.family, str(one.n), rho, p_text(one.p_value)])
     return grid(cells, [False, False, True, True, True])
+
+
+def p_text(p_value: float | None) -> str:
+    """A p-value for people; very small ones are only said to be small."""
+    return "-" if p_value is None else f"{p_value:.2g}" if p_value >= 1e-4 else "< 0.0001"
 
 
 def _longest(trials: Iterable[Trial]) -> list[Trial]:

@@ -138,3 +138,10 @@ def fake_run() -> Run:
 @pytest.fixture
 def fake_run_maker() -> Any:
     return make_run
+
+
+@pytest.fixture(scope="session")
+def fake_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from joulefront.search.report.page import report_html
+
+    return report_html(make_run(), tmp_path_factory.mktemp("page") / "sub" / "report.html")

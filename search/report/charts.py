@@ -1,0 +1,139 @@
+"""The smaller charts of the report page: hypervolume over energy, the bill, importances."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..runs import Bill
+from .importance import Importance
+from .interactive import FONT
+from .trace import Step
+from .view import INK, KNEE, MUTED, STRONG, short_component
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+STATE_COLORS = {"complete": STRONG, "failed": KNEE, "overhead": "#7a8f9b", "idle": "#c9d4da", "not attributed": "#8a5a83"}
+PART_COLORS = ("#0b6e69", "#3f7cac", "#c08a2d", "#7a8f9b", "#8a5a83", "#6a994e")
+_AXIS: dict[str, Any] = {"gridcolor": "#e7edf0", "zeroline": False, "linecolor": "#c5d0d6", "ticks": "outside", "tickcolor": "#c5d0d6"}
+
+
+def trace_chart(steps: Sequence[Step]) -> Figure:
+    """Draw the hypervolume against the energy that the trials had cost."""
+    import plotly.graph_objects as go
+
+    rises = [
+        step
+        for before, step in zip([None, *steps[:-1]], steps, strict=True)
+        if before is None or step.hypervolume > before.hypervolume + 1e-12
+    ]
+    figure = go.Figure()
+    figure.add_trace(
+        go.Scatter(
+            x=[0.0, *(step.wh for step in steps)],
+            y=[0.0, *(step.hypervolume for step in steps)],
+            mode="lines",
+            line={"shape": "hv", "color": STRONG, "width": 2.5},
+            fill="tozeroy",
+            fillcolor="rgba(11,110,105,0.06)",
+            hoverinfo="skip",
+        )
+    )
+    figure.add_trace(
+        go.Scatter(
+            x=[step.wh for step in rises],
+            y=[step.hypervolume for step in rises],
+            mode="markers",
+            marker={"color": STRONG, "size": 8, "line": {"color": "white", "width": 1}},
+            text=[f"trial {step.trial} raised it to {step.hypervolume:.4f} at {step.wh:.3g} Wh" for step in rises],
+            hovertemplate="%{text}<extra></extra>",
+        )
+    )
+    figure.update_layout(
+        **_plain(height=320), xaxis={**_AXIS, "title": "Wh spent on trials", "rangemode": "tozero"}, yaxis={**_AXIS, "title": "hypervolume"}
+    )
+    return figure
+
+
+def bill_chart(bill: Bill) -> Figure:
+    """Draw where the joules went, once by state of the trials and once by component; both bars are as long as the total."""
+    import plotly.graph_objects as go
+
+    figure = go.Figure()
+    parts = {short_component(name): joules for name, joules in bill.by_component.items()}
+    for row, values, colors in (
+        ("by component", parts, dict(zip(parts, PART_COLORS * len(parts), strict=False))),
+        ("by state", bill.by_state, STATE_COLORS),
+    ):
+        for name, joules in completed(values, bill.total_joules).items():
+            share = f" ({100 * joules / bill.total_joules:.1f} %)" if bill.total_joules else ""
+            figure.add_trace(
+                go.Bar(
+                    x=[joules / 3600.0],
+                    y=[row],
+                    orientation="h",
+                    name=name,
+                    marker={"color": colors.get(name, "#8a5a83"), "line": {"color": "white", "width": 1.5}},
+                    text=[name],
+                    textposition="inside",
+                    insidetextanchor="middle",
+                    constraintext="inside",
+                    textfont={"color": INK if name == "idle" else "white"},
+                    hovertext=[f"{name}: {joules / 3600.0:.4g} Wh{share}"],
+                    hovertemplate="%{hovertext}<extra></extra>",
+                )
+            )
+    figure.update_layout(
+        **_plain(height=230, left=105),
+        barmode="stack",
+        bargap=0.35,
+        xaxis={**_AXIS, "title": "Wh"},
+        yaxis={"linecolor": "white", "ticks": ""},
+    )
+    return figure
+
+
+def completed(values: Mapping[str, float], total_joules: float | None) -> dict[str, float]:
+    """Return the parts, with what is missing to the total as a part of its own when it is more than 0.1 %."""
+    found = {name: joules for name, joules in values.items() if joules > 0}
+    missing = (total_joules or 0.0) - sum(found.values())
+    if total_joules and found and missing > 1e-3 * total_joules:
+        found["not attributed"] = missing
+    return found
+
+
+def importance_chart(found: Importance) -> Figure:
+    """Draw the importances as bars with the standard deviation over the shuffles, the most important on top."""
+    import plotly.graph_objects as go
+
+    shown = list(reversed(found.parameters[:12]))
+    figure = go.Figure(
+        go.Bar(
+            x=[max(0.0, drop) for _, drop, _ in shown],
+            y=[name for name, _, _ in shown],
+            orientation="h",
+            marker={"color": STRONG},
+            error_x={"type": "data", "array": [sd for _, _, sd in shown], "color": MUTED, "thickness": 1.2, "width": 3},
+            hovertext=[f"{name}: R² falls by {drop:.3f} ± {sd:.3f}" for name, drop, sd in shown],
+            hovertemplate="%{hovertext}<extra></extra>",
+        )
+    )
+    figure.update_layout(
+        **_plain(height=max(190, 90 + 30 * len(shown)), left=150),
+        xaxis={**_AXIS, "title": "R² lost when shuffled", "rangemode": "tozero"},
+        yaxis={"linecolor": "#c5d0d6", "automargin": True},
+    )
+    return figure
+
+
+def _plain(*, height: int, left: int = 70) -> dict[str, Any]:
+    return {
+        "height": height,
+        "font": {"family": FONT, "color": INK, "size": 13},
+        "paper_bgcolor": "white",
+        "plot_bgcolor": "white",
+        "showlegend": False,
+        "margin": {"l": left, "r": 20, "t": 15, "b": 55},
+        "hoverlabel": {"bgcolor": "white", "bordercolor": STRONG, "font": {"family": FONT, "size": 12, "color": INK}, "align": "left"},
+    }

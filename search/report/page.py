@@ -1,0 +1,153 @@
+"""The report: one self-contained HTML page about a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..front import Front
+from ..front_text import digits
+from ..runs import Run
+from .charts import bill_chart, importance_chart, trace_chart
+from .facts import pue_of, sessions_of
+from .importance import Importance, importance
+from .interactive import CONFIG, FOLLOW, front_plotly
+from .markup import page, paragraph, section, tile
+from .sections import (
+    anchor_section,
+    estimate_section,
+    failures_section,
+    front_table,
+    measured_section,
+    relations_section,
+    reproduce_section,
+    statement_section,
+    trials_section,
+)
+from .trace import hypervolume_trace
+from .view import grams_per_wh
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+
+def report_html(run: Run, path: str | Path) -> Path:
+    """Write the report of a run; the page holds its charts and their library, and fetches nothing.
+
+    Args:
+        run: The run; a study that is still running can be reported, too.
+        path: The file; its folder is made when needed.
+
+    Raises:
+        ValueError: If the file does not end in ``.html``.
+    """
+    target = Path(path)
+    if target.suffix.lower() not in (".html", ".htm"):
+        raise ValueError(f"-o {str(path)!r}: a report is an HTML page, write for example {target.stem or 'report'}.html")
+    front = Front.of(run)
+    body = "".join(
+        [
+            _head(run, front),
+            _tiles(run, front),
+            section("Front", _chart(front_plotly(front), "front", first=True, script=FOLLOW), front_table(front)),
+            _growth(front),
+            _bill(run),
+            _importances(front),
+            measured_section(run),
+            estimate_section(run),
+            anchor_section(run),
+            relations_section(run),
+            failures_section(run),
+            trials_section(run),
+            statement_section(run),
+            reproduce_section(run),
+        ]
+    )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(page(f"{run.name} - report", body), encoding="utf-8")
+    return target
+
+
+def _head(run: Run, front: Front) -> str:
+    study = run.facts.get("study") or {}
+    sessions = sessions_of(run)
+    said = [str(study.get("description") or "")]
+    when = [str(session["started"])[:16].replace("T", " ") for session in sessions if session.get("started")]
+    if when:
+        said.append(
+            f"Started {when[0]} UTC, {len(sessions)} session{'' if len(sessions) == 1 else 's'}; sampler {study.get('sampler', '-')}."
+        )
+    running = sum(trial.state == "running" for trial in run.trials)
+    said.append(f"{running} trials are still running." if running else "")
+    if front.complete_only:
+        said.append("Only models trained to the last rung count for the front.")
+    return "<h1>" + paragraph(run.name)[3:-4] + "</h1>" + "".join(paragraph(text, "muted") for text in said if text)
+
+
+def _tiles(run: Run, front: Front) -> str:
+    joules = run.bill.total_joules
+    tiles = []
+    if len(front):
+        for trial, word in ((front.best(), "best"), (front.knee(), "knee")):
+            tiles.append(tile(f"{trial.values[0]:.4f}", f"{word} {front.objectives[0]}, {digits(trial.train_wh)} Wh to train"))
+    tiles.append(tile("unknown" if joules is None else f"{digits(joules / 3600)} Wh", "energy of the whole search"))
+    grams = grams_per_wh(run.facts)
+    if grams is not None and joules is not None:
+        pue = pue_of(run)
+        tiles.append(tile(f"{digits(joules / 3600 * grams)} gCO2e", "of the whole search" + ("" if pue == 1 else f", PUE {pue:g}")))
+    failed = sum(trial.state == "failed" for trial in run.trials)
+    tiles.append(tile(str(len(run.trials)), f"trials, {failed} failed, {len(front)} on the front"))
+    return f'<div class="tiles">{"".join(tiles)}</div>'
+
+
+def _growth(front: Front) -> str:
+    steps = hypervolume_trace(front)
+    if not steps:
+        return ""
+    unknown = sum(trial.increment_joules is None for trial in front.trials if trial.state != "running")
+    said = "Share of a box that the front dominates. The box is fixed by the study and its first measured trial: "
+    said += "; ".join(axis.to_text() for axis in front.box) + "." if front.box else "there is none yet."
+    said += " The axis counts what trials cost, failed ones included; deciding and idling are in the bill below."
+    if unknown:
+        said += f" The cost of {unknown} trial{'' if unknown == 1 else 's'} is unknown and not on the axis."
+    return section("Hypervolume against Wh spent", _chart(trace_chart(steps), "growth"), paragraph(said, "muted small"))
+
+
+def _bill(run: Run) -> str:
+    bill = run.bill
+    if bill.total_joules is None:
+        return section("Energy of the search", paragraph("Unknown: nothing could be measured or estimated."))
+    parts = sum(bill.by_state.values())
+    said = f"The ledger saw {digits(bill.total_joules / 3600)} Wh in {bill.seconds / 60:.1f} min"
+    said += (
+        ""
+        if bill.u_joules is None
+        else f", ± {digits(2 * bill.u_joules / 3600)} Wh (two standard uncertainties, the meter's gain included)"
+    )
+    states = ", ".join(f"{name} {digits(joules / 3600)} Wh" for name, joules in bill.by_state.items())
+    said += f": {states}; together {100 * parts / bill.total_joules:.2f} % of what the ledger saw." if states else "."
+    return section("Energy of the search", _chart(bill_chart(bill), "bill"), paragraph(said, "muted small"))
+
+
+def _importances(front: Front) -> str:
+    found = [importance(front, "quality"), importance(front, "energy")]
+    blocks = "".join(f"<div>{_importance(one, f'importance-{place}')}</div>" for place, one in enumerate(found))
+    method = next((one.method() for one in found if one.parameters), "")
+    return section("What matters", f'<div class="two">{blocks}</div>', paragraph(method, "muted small") if method else "")
+
+
+def _importance(found: Importance, name: str) -> str:
+    title = f"<h3>for {found.target}</h3>"
+    if not found.parameters:
+        return title + paragraph(f"No ranking: {found.reason} (n = {found.trials} trials).", "muted")
+    said = f"The forest explains {100 * (found.r2 or 0.0):.0f} % of the variance on configurations that it has not seen."
+    return title + _chart(importance_chart(found), name) + paragraph(said, "muted small")
+
+
+def _chart(figure: Figure, name: str, *, first: bool = False, script: str | None = None) -> str:
+    """Embed a chart; the library comes with the first one."""
+    config = CONFIG if first else {**CONFIG, "displayModeBar": False}
+    text: str = figure.to_html(
+        full_html=False, include_plotlyjs=first, div_id=name, config=config, post_script=script, default_height=560 if first else "100%"
+    )
+    return text

@@ -1,0 +1,175 @@
+"""The sections of the report that need no chart: tables and sentences about one run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from html import escape
+from statistics import fmean, median, stdev
+from typing import Any
+
+from ..front import Front
+from ..front_text import columns_of, digits, footnote, model_text
+from ..runs import Run
+from ..trial import Trial
+from .facts import flatten, hardware_lines, sessions_of
+from .markup import badge, paragraph, section, table
+from .relations import Relation, p_text, relations
+from .statement import statement
+from .view import short_component
+
+
+def front_table(front: Front) -> str:
+    """The members of the front."""
+    if not front.members:
+        return paragraph("No trial is on the front yet.", "muted")
+    columns = columns_of(front)
+    rows = [[column.show(trial) for column in columns] for trial in front]
+    right = [place for place, column in enumerate(columns) if column.right]
+    return table([column.title for column in columns], rows, right=right) + paragraph(footnote(front), "muted small")
+
+
+def measured_section(run: Run) -> str:
+    """What was measured how, and what was not measured and why."""
+    bill, rows = run.bill, []
+    for name, joules in sorted(bill.by_component.items(), key=lambda item: -item[1]):
+        share = "-" if not bill.total_joules else f"{100 * joules / bill.total_joules:.1f} %"
+        kind = badge(bill.quality_by_component.get(name, "unknown"))
+        rows.append([short_component(name), digits(joules / 3600), share, kind, bill.source_by_component.get(name, "unknown"), ""])
+    rows += [[short_component(name), "unknown", "-", badge("absent"), "-", reason] for name, reason in bill.absent.items()]
+    kinds = Counter(trial.energy_quality for trial in run.trials if trial.state == "complete")
+    said = ", ".join(f"{number} {kind}" for kind, number in kinds.most_common())
+    return section(
+        "What was measured how",
+        paragraph(
+            "Measured: read from a meter. Estimated: computed from processor time and a power model. Absent: unknown, and not counted."
+        ),
+        table(["component", "Wh", "share", "how", "meter", "why absent"], rows, right=(1, 2), markup=(3,)) if rows else "",
+        paragraph(f"Training energy of the complete trials: {said}.", "muted small") if said else "",
+    )
+
+
+def failures_section(run: Run) -> str:
+    """What failed, why, and what it cost."""
+    failed = [trial for trial in run.trials if trial.state == "failed"]
+    if not failed:
+        return ""
+    groups: dict[str, list[Trial]] = {}
+    for trial in failed:
+        groups.setdefault((trial.reason or "unknown").splitlines()[0], []).append(trial)
+    rows = []
+    for reason, trials in sorted(groups.items(), key=lambda item: -len(item[1])):
+        known = [trial.increment_joules for trial in trials if trial.increment_joules is not None]
+        cost = digits(sum(known) / 3600) if known else "unknown"
+        numbers = ", ".join(str(trial.number) for trial in trials[:12]) + (" …" if len(trials) > 12 else "")
+        rows.append([str(len(trials)), cost + (" at least" if known and len(known) < len(trials) else ""), reason, numbers])
+    return section("Failed trials", table(["number", "Wh", "reason", "trials"], rows, right=(0, 1)))
+
+
+def relations_section(run: Run) -> str:
+    """Whether size and operations predict the energy."""
+    try:
+        found = relations(run)
+    except ValueError as error:
+        return section("Size, operations and energy", paragraph(str(error), "muted"))
+    predictors = list(dict.fromkeys(one.predictor for one in found))
+    rows = []
+    for family in dict.fromkeys(one.family for one in found):
+        cells = {one.predictor: one for one in found if one.family == family}
+        shown = [_relation(cells[name]) for name in predictors]
+        if any(text != "-" for text in shown):
+            rows.append([family, *shown])
+    if not rows:
+        return ""
+    said = "Spearman's rank correlation with the training energy of an epoch; one point is one configuration. Few points prove little."
+    return section("Size, operations and energy", paragraph(said), table(["family", *predictors], rows))
+
+
+def _relation(one: Relation) -> str:
+    if one.rho is None:
+        return "-"
+    p_value = "" if one.p_value is None else f", p {p_text(one.p_value)}"
+    return f"{one.rho:+.2f} (n = {one.n}{p_value})"
+
+
+def estimate_section(run: Run) -> str:
+    """What the study was estimated to cost, against what it cost; only when the run holds an estimate."""
+    guess = run.facts.get("estimate")
+    if not isinstance(guess, Mapping) or guess.get("joules") is None:
+        return ""
+    rows = []
+    for name, key, actual, scale in (
+        ("energy (Wh)", "joules", run.bill.total_joules, 3600.0),
+        ("trials", "trials", float(sum(trial.state != "running" for trial in run.trials)), 1.0),
+        ("time (s)", "seconds", run.bill.seconds or None, 1.0),
+    ):
+        if guess.get(key) is None:
+            continue
+        low, high = guess.get(f"low_{key}"), guess.get(f"high_{key}")
+        span = "-" if low is None or high is None else f"{digits(low / scale)} to {digits(high / scale)}"
+        inside = "-" if actual is None or low is None or high is None else "yes" if low <= actual <= high else "no"
+        ratio = "-" if actual is None or not guess[key] else f"{actual / guess[key]:.2f}"
+        rows.append([name, digits(guess[key] / scale), span, "unknown" if actual is None else digits(actual / scale), ratio, inside])
+    head = ["", "estimate", "90 % interval", "actual", "actual / estimate", "inside"]
+    return section("Estimate against actual", table(head, rows, right=(1, 2, 3, 4)))
+
+
+def anchor_section(run: Run) -> str:
+    """Drift of a configuration that was measured again through the study; only when the run holds one.
+
+    ``run.facts["anchor"]`` is ``{"joules": [...]}``, one energy per repeat in the order of time, and may name its ``params``.
+    """
+    anchor = run.facts.get("anchor")
+    joules = [float(x) for x in anchor.get("joules", []) if x is not None] if isinstance(anchor, Mapping) else []
+    if not joules:
+        return ""
+    middle = median(joules)
+    parts = [f"n = {len(joules)}", f"median {digits(middle / 3600)} Wh"]
+    if len(joules) > 1:
+        parts.append(f"standard deviation {100 * stdev(joules) / fmean(joules):.1f} %")
+        parts.append(f"last against first {100 * (joules[-1] / joules[0] - 1):+.1f} %")
+    described = ", ".join(f"{name} {value}" for name, value in flatten(anchor.get("params") or {}).items()) if anchor else ""
+    rows = [[str(place + 1), digits(value / 3600), f"{100 * (value / middle - 1):+.1f} %"] for place, value in enumerate(joules)]
+    return section(
+        "Drift of the anchor",
+        paragraph("The same configuration, trained again through the study: what changes is the machine. " + "; ".join(parts) + "."),
+        paragraph(described, "muted small") if described else "",
+        table(["repeat", "Wh", "against the median"], rows, right=(0, 1, 2)),
+    )
+
+
+def trials_section(run: Run) -> str:
+    """Every trial, folded away."""
+    rows = []
+    for trial in run.trials:
+        quality = f"{trial.values[0]:.4f}" if trial.values else "-"
+        spent = None if trial.increment_joules is None else trial.increment_joules / 3600
+        parent = "-" if trial.parent is None else str(trial.parent)
+        numbers = [str(trial.number), trial.state, str(trial.epochs), quality, digits(trial.train_wh), digits(spent)]
+        rows.append([*numbers, badge(trial.energy_quality), parent, model_text(trial), trial.reason or ""])
+    head = ["trial", "state", "epochs", run.objectives[0], "train Wh", "search Wh", "energy", "continues", "model", "reason"]
+    inner = table(head, rows, right=(0, 2, 3, 4, 5, 7), markup=(6,))
+    said = "Train Wh is the model from scratch; search Wh is what this trial added to the bill."
+    return section(
+        "All trials", f"<details><summary>{len(rows)} trials</summary>{paragraph(said, 'muted small')}{inner}</details>" if rows else ""
+    )
+
+
+def statement_section(run: Run) -> str:
+    """The impact statement, ready to be copied."""
+    said = "Markdown for a paper or a model card; it counts the whole search, not the winner alone."
+    return section("Impact statement", paragraph(said, "muted small"), f"<pre>{escape(statement(run))}</pre>")
+
+
+def reproduce_section(run: Run) -> str:
+    """What somebody needs to do it again."""
+    study: dict[str, Any] = {key: value for key, value in dict(run.facts.get("study") or {}).items() if key != "directions"}
+    rows = [[name, value] for name, value in flatten(study).items()]
+    rows += [["budget", str(run.facts["budget"])]] if run.facts.get("budget") else []
+    rows += [["hardware", line] for line in hardware_lines(run)]
+    for number, session in enumerate(sessions_of(run), 1):
+        facts = {key: value for key, value in session.items() if key not in ("hardware", "hardware_id", "versions")}
+        rows.append([f"session {number}", "; ".join(f"{name} {value}" for name, value in flatten(facts).items())])
+    for session in sessions_of(run)[-1:]:
+        rows.append(["versions", ", ".join(f"{name} {version}" for name, version in flatten(session.get("versions") or {}).items())])
+    return section("To do it again", table(["", ""], rows) if rows else "")

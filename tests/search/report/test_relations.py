@@ -1,0 +1,78 @@
+"""Rank correlations against obvious oracles, one point a model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import permutations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from joulefront.search.report.relations import POOLED, family_of, p_text, relations, spearman, to_text
+from joulefront.search.runs import Run
+from joulefront.search.trial import Trial
+
+
+def ranks(values: list[float]) -> list[float]:
+    return [sum(other < value for other in values) + (sum(other == value for other in values) + 1) / 2 for value in values]
+
+
+def pearson(x: list[float], y: list[float]) -> float:
+    mx, my = sum(x) / len(x), sum(y) / len(y)
+    top = sum((a - mx) * (b - my) for a, b in zip(x, y, strict=True))
+    return float(top / (sum((a - mx) ** 2 for a in x) * sum((b - my) ** 2 for b in y)) ** 0.5)
+
+
+small = st.integers(0, 5).map(float)
+
+
+@given(st.lists(st.tuples(small, small), min_size=3, max_size=6))
+@settings(max_examples=100, deadline=None)
+def test_spearman_and_its_exact_p_value_equal_the_definition(pairs: list[tuple[float, float]]) -> None:
+    x, y = [a for a, _ in pairs], [b for _, b in pairs]
+    rho, p_value = spearman(pairs)
+    if len(set(x)) < 2 or len(set(y)) < 2:
+        assert rho is None
+        return
+    expected = pearson(ranks(x), ranks(y))
+    assert rho == pytest.approx(expected)
+    orders = [abs(pearson(ranks(x), list(order))) for order in permutations(ranks(y))]
+    assert p_value == pytest.approx(sum(one >= abs(expected) - 1e-9 for one in orders) / len(orders))
+
+
+def test_three_points_in_a_row_prove_little_and_two_nothing() -> None:
+    assert spearman([(1, 1), (2, 2), (3, 3)]) == (pytest.approx(1.0), pytest.approx(1 / 3))
+    assert spearman([(1, 1), (2, 2)]) == (None, None)
+    rho, p_value = spearman([(float(n), float(n)) for n in range(20)])
+    assert rho == pytest.approx(1.0)
+    assert p_text(p_value) == "< 0.0001"
+
+
+def test_a_lineage_is_one_point_and_epochs_do_not_stand_for_everything(fake_run: Run) -> None:
+    found = {(one.predictor, one.family): one for one in relations(fake_run)}
+    measured = [trial for trial in fake_run.trials if trial.state == "complete"]
+    configurations = {str(trial.params) for trial in measured}
+    assert found["FLOPs of a forward pass", POOLED].n == len(configurations) < len(measured)
+    families = {one.family for one in found.values()} - {POOLED}
+    assert families == {family_of(trial) for trial in measured}
+    assert sum(found["FLOPs of a forward pass", family].n for family in families) == len(configurations)
+    assert found["parameters", "mlp"].n < found["FLOPs of a forward pass", "mlp"].n  # unknown is left out, not zero
+    assert "Spearman" in to_text(found.values())
+
+
+def test_the_family_is_read_from_any_of_its_names() -> None:
+    def of(**params: str) -> str:
+        return family_of(Trial(0, "complete", params, 1))
+
+    assert of(family="vit", model="x") == "vit"
+    assert of(**{"timm.model": "resnet18"}) == "resnet18"
+    assert of(estimator="forest") == "forest"
+    assert of(lr="1") == "one family"
+
+
+def test_energies_of_two_machines_are_not_correlated_as_one(fake_run: Run) -> None:
+    other = replace(fake_run, trials=tuple(replace(trial, hardware_id="zzz") for trial in fake_run.trials))
+    with pytest.raises(ValueError, match="one machine, got trials of a1b2c3, zzz"):
+        relations([fake_run, other])
+    assert relations([fake_run, fake_run]) == relations(fake_run)

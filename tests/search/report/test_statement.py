@@ -1,0 +1,76 @@
+"""The impact statement counts everything and guesses nothing; the trace ends at the front's hypervolume."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from joulefront.search.front import Front
+from joulefront.search.report.facts import hardware_lines, pue_of, sessions_of
+from joulefront.search.report.statement import statement
+from joulefront.search.report.trace import hypervolume_trace
+from joulefront.search.runs import Bill, Run
+
+
+def grams_in(text: str) -> float:
+    found = re.search(r"\*\*([\d.,]+) gCO2e\*\*", text)
+    assert found
+    return float(found.group(1).replace(",", ""))
+
+
+def test_the_statement_has_energy_carbon_place_hardware_software_and_all_trials(fake_run: Run) -> None:
+    text = statement(fake_run)
+    failed = sum(trial.state == "failed" for trial in fake_run.trials)
+    assert f"{len(fake_run.trials)} trials ({len(fake_run.trials) - failed} complete, {failed} failed)" in text
+    assert f"**{(fake_run.bill.total_joules or 0) / 3.6e6:.4f} kWh**" in text
+    assert "56 gCO2e/kWh in FR" in text
+    assert "2023" in text
+    assert "NVIDIA <Example> 24 GB" in text
+    assert "torch 2.6.0" in text
+    assert "| gpu 1a2b3c4d |" in text
+    assert "| dram | unknown | absent | RAPL has no dram zone" in text
+
+
+def test_pue_scales_the_carbon_linearly_and_leaves_the_kwh(fake_run: Run) -> None:
+    one, two = statement(fake_run), statement(replace(fake_run, facts={**fake_run.facts, "pue": 2.0}))
+    assert grams_in(two) == pytest.approx(2 * grams_in(one), rel=0.01)
+    assert re.findall(r"\*\*[\d.]+ kWh\*\*", one) == re.findall(r"\*\*[\d.]+ kWh\*\*", two)
+    assert "effectiveness 2" in two
+
+
+def test_two_halves_of_a_study_add_up(fake_run: Run) -> None:
+    total = fake_run.bill.total_joules or 0.0
+    halves = [replace(fake_run, bill=replace(fake_run.bill, total_joules=share * total)) for share in (0.25, 0.75)]
+    assert sum(grams_in(statement(half)) for half in halves) == pytest.approx(grams_in(statement(fake_run)), rel=0.01)
+
+
+def test_without_a_place_or_a_meter_the_statement_says_unknown(fake_run: Run) -> None:
+    text = statement(replace(fake_run, facts={}, bill=Bill()))
+    assert "energy of this search is unknown" in text
+    assert "Hardware: not recorded" in text
+    assert "No component was metered" in text
+    assert "carbon is not stated" in statement(replace(fake_run, facts={**fake_run.facts, "intensity": None}))
+
+
+def test_facts_are_found_in_sessions_or_at_the_top(fake_run: Run) -> None:
+    flat = replace(fake_run, facts={"hardware": {"cpu": "X"}, "hardware_id": "77", "versions": {"python": "3"}})
+    assert hardware_lines(flat) == ["cpu X [77]"]
+    assert sessions_of(flat)[0]["versions"] == {"python": "3"}
+    assert pue_of(flat) == 1.0
+    twice = replace(fake_run, facts={"sessions": [*fake_run.facts["sessions"]] * 2})
+    assert len(hardware_lines(twice)) == 1
+
+
+def test_the_trace_never_falls_counts_failed_trials_and_ends_at_the_front(fake_run: Run) -> None:
+    front = Front.of(fake_run)
+    steps = hypervolume_trace(front)
+    volumes = [step.hypervolume for step in steps]
+    assert volumes == sorted(volumes)
+    assert volumes[-1] == pytest.approx(front.hypervolume())
+    paid = sum(trial.increment_joules or 0.0 for trial in fake_run.trials)
+    assert steps[-1].wh == pytest.approx(paid / 3600)
+    middle = len(fake_run.trials) // 2
+    partial = replace(fake_run, trials=fake_run.trials[: middle + 1])
+    assert volumes[middle] == pytest.approx(Front.of(partial).hypervolume())
