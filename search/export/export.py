@@ -91,8 +91,11 @@ def export(
         file = exporter.write(subject, stage)
         check = compare(subject, _read_back(exporter, subject, stage))
         if check.fault is not None:
+            safest = "safetensors" if subject.is_torch else "skops"
+            remedy = "pick another trial" if exporter.name == safest else f"use --to {safest}"
             raise ExportFailed(
-                f"the exported {exporter.name} file is not the model: {check.fault}. Nothing was written; use another format"
+                f"the {exporter.name} file of trial {trial.number} ({subject.type_name}) is not the model: {check.fault}. "
+                f"Nothing was written; {remedy}"
             )
         write_json(stage / "preprocessing.json", _preprocessing(subject))
         write_json(stage / "classes.json", list(task.classes))
@@ -151,7 +154,9 @@ def _preprocessing(subject: Subject) -> dict[str, Any]:
     resized = subject.is_torch and subject.input_shape != tuple(task.input_shape)
     return {
         **task.preprocessing,
-        **({"then": f"resize the normalised image to {subject.input_shape[1:]} with antialiased bilinear interpolation"} if resized else {}),
+        **(
+            {"then": f"resize the normalised image to {subject.input_shape[1:]} with antialiased bilinear interpolation"} if resized else {}
+        ),
         "input_shape": list(subject.input_shape),
         "dtype": "float32",
         **({"target_mean": task.target_scale[0], "target_std": task.target_scale[1]} if task.target_scale is not None else {}),

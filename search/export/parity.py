@@ -52,7 +52,10 @@ class Check:
     def fault(self) -> str | None:
         """Why the export must not be used, in one line, or None."""
         if not self.max_abs_difference <= self.tolerance:
-            return f"its outputs differ by up to {self.max_abs_difference:.3g} from the model's (at most {self.tolerance:.3g} is allowed)"
+            return (
+                f"its outputs differ by up to {self.max_abs_difference:.3g} (at most {self.tolerance:.3g} is allowed), "
+                f"{self.decisions_changed} of {self.examples} decisions differ"
+            )
         slack = 0.0 if self.metric == "accuracy" else self.tolerance
         if not (abs(self.quality_model - self.quality_exported) <= slack or self.quality_model != self.quality_model):
             return f"its validation {self.metric} is {self.quality_exported:.6g}, the model's {self.quality_model:.6g}"

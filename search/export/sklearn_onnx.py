@@ -1,4 +1,4 @@
-"""scikit-learn to ONNX by skl2onnx, with two of its gaps closed."""
+"""scikit-learn to ONNX by skl2onnx, with three of its gaps closed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ def convert(estimator: Any, features: int) -> Any:
     """Return the ONNX graph of an estimator with one input ``inputs`` ``(batch, features)``, free in the batch.
 
     Classifiers give plain probability columns in place of a list of dictionaries. Histogram gradient boosting keeps its tree nodes as
-    numpy scalars, which newer versions of onnx refuse as attributes, so they are handed over as Python numbers.
+    numpy scalars, which newer versions of onnx refuse as attributes, so they are handed over as Python numbers. Neighbours have a converter
+    of our own, see ``neighbours_onnx``.
 
     Raises:
         RuntimeError: If skl2onnx has no converter for a part of the estimator; its first line names the part.
@@ -23,13 +24,19 @@ def convert(estimator: Any, features: int) -> Any:
     from skl2onnx.common.shape_calculator import calculate_linear_classifier_output_shapes, calculate_linear_regressor_output_shapes
     from sklearn.base import is_classifier
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+    from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
+
+    from .neighbours_onnx import convert_neighbours
 
     def plain(converter: Any) -> Any:
         return lambda scope, operator, container: converter(scope, operator, PlainNumbers(container))
 
     trees = {HistGradientBoostingClassifier: "Classifier", HistGradientBoostingRegressor: "Regressor"}
-    converters = {family: plain(get_converter(f"SklearnHistGradientBoosting{kind}")) for family, kind in trees.items()}
+    converters: dict[Any, Any] = {family: plain(get_converter(f"SklearnHistGradientBoosting{kind}")) for family, kind in trees.items()}
+    converters |= {KNeighborsClassifier: convert_neighbours, KNeighborsRegressor: convert_neighbours}
     shapes = {
+        KNeighborsClassifier: calculate_linear_classifier_output_shapes,
+        KNeighborsRegressor: calculate_linear_regressor_output_shapes,
         HistGradientBoostingClassifier: calculate_linear_classifier_output_shapes,
         HistGradientBoostingRegressor: calculate_linear_regressor_output_shapes,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -175,14 +176,23 @@ def torch_predictor(model: Any) -> Predictor:
     return predict
 
 
-def estimator_predictor(model: Any, task: Task) -> Predictor:
-    """An estimator as a function of arrays, in the form of ``Estimator.predict_scores`` with a column for each class of the task."""
+def estimator_predictor(model: Any, task: Task, sklearn: Any = None) -> Predictor:
+    """An estimator as a function of arrays, in the form of ``Estimator.predict_scores`` with a column for each class of the task.
+
+    Args:
+        model: The estimator; a wrapper of ours knows how scores are read from what is inside it.
+        task: Its task.
+        sklearn: Takes the place of the scikit-learn object inside, e.g. one that was read back from a file; the model is not changed.
+    """
     from ..training.estimator import as_estimator, full_probabilities
 
-    estimator = as_estimator(model)
+    estimator = copy.copy(as_estimator(model))
+    known = estimator.sklearn
+    if sklearn is not None:
+        estimator.sklearn = sklearn
 
     def predict(inputs: np.ndarray) -> np.ndarray:
-        return full_probabilities(estimator.predict_scores(inputs.reshape(len(inputs), -1)), estimator.sklearn, task)
+        return full_probabilities(estimator.predict_scores(inputs.reshape(len(inputs), -1)), known, task)
 
     return predict
 

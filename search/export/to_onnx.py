@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from .quiet import quiet
-from .subject import ExportFailed, Predictor, Subject, first_line, plain_estimator
+from .subject import ExportFailed, Predictor, Subject, estimator_predictor, first_line, plain_estimator
 
 if TYPE_CHECKING:
     from .subject import Exporter
@@ -42,15 +41,7 @@ class Onnx:
         ask = session(folder / FILE)
         if subject.is_torch:
             return lambda inputs: ask(inputs)[0]
-        from ..training.estimator import full_probabilities, plain_scores
-
-        estimator = plain_estimator(subject.model)
-
-        def predict(inputs: np.ndarray) -> np.ndarray:
-            answers = stand_in(estimator, ask(inputs))
-            return full_probabilities(plain_scores(answers, inputs), estimator, subject.task)
-
-        return predict
+        return estimator_predictor(subject.model, subject.task, StandIn(plain_estimator(subject.model), ask))
 
     def snippet(self, subject: Subject, folder: Path) -> str:
         """Predict with ONNX Runtime."""
@@ -99,20 +90,39 @@ def session(file: Path) -> Any:
     return lambda inputs: opened.run(None, {"inputs": inputs.astype("float32", copy=False)})
 
 
-def stand_in(estimator: Any, answers: list[np.ndarray]) -> Any:
-    """Put the outputs of a converted estimator (label, then probabilities or decisions) behind scikit-learn's method names."""
+class StandIn:
+    """An ONNX session behind the method names of the scikit-learn object that it was made of."""
+
+    def __init__(self, estimator: Any, ask: Any) -> None:
+        self._ask = ask
+        self._several = isinstance(getattr(estimator, "classes_", None), list)
+        if is_detector(estimator):
+            self._estimator_type = "outlier_detector"
+        if hasattr(estimator, "classes_"):
+            self.classes_ = estimator.classes_
+        # Only what the estimator has: which of them is there decides how its scores are read.
+        for name, method in (("predict_proba", self._last), ("decision_function", self._decision), ("predict", self._first)):
+            if callable(getattr(estimator, name, None)) and not (name == "decision_function" and hasattr(estimator, "predict_proba")):
+                setattr(self, name, method)
+
+    def _first(self, rows: np.ndarray) -> np.ndarray:
+        answer: np.ndarray = self._ask(rows)[0]
+        return answer.reshape(-1) if answer.ndim == 2 and answer.shape[1] == 1 else answer
+
+    def _last(self, rows: np.ndarray) -> Any:
+        answer = self._ask(rows)[-1]
+        return list(answer) if self._several else answer
+
+    def _decision(self, rows: np.ndarray) -> np.ndarray:
+        answer: np.ndarray = self._ask(rows)[-1]
+        return answer.reshape(-1) if answer.ndim == 2 and answer.shape[1] == 1 else answer
+
+
+def is_detector(estimator: Any) -> bool:
+    """Whether scikit-learn counts an estimator as an outlier detector."""
     from sklearn.base import is_outlier_detector
 
-    if is_outlier_detector(estimator):
-        return SimpleNamespace(_estimator_type="outlier_detector", decision_function=lambda _: answers[-1].reshape(-1))
-    if callable(getattr(estimator, "predict_proba", None)):
-        return SimpleNamespace(predict_proba=lambda _: answers[-1])
-    if hasattr(estimator, "classes_"):
-        kinds: dict[str, Any] = {"classes_": estimator.classes_, "predict": lambda _: answers[0]}
-        if callable(getattr(estimator, "decision_function", None)):
-            kinds["decision_function"] = lambda _: answers[-1]
-        return SimpleNamespace(**kinds)
-    return SimpleNamespace(predict=lambda _: answers[0].reshape(-1))
+    return bool(is_outlier_detector(estimator))
 
 
 def cause(error: BaseException) -> str:

@@ -40,7 +40,8 @@ class Skops:
         import skops.io
 
         file = folder / FILE
-        return estimator_predictor(skops.io.load(file, trusted=skops.io.get_untrusted_types(file=file)), subject.task)
+        restored = skops.io.load(file, trusted=skops.io.get_untrusted_types(file=file))
+        return estimator_predictor(subject.model, subject.task, restored)
 
     def snippet(self, subject: Subject, folder: Path) -> str:
         """Predict with scikit-learn, naming the types that skops does not trust by itself."""

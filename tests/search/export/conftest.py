@@ -152,7 +152,7 @@ def train(
     space: Any = None,
     epochs: int = 2,
     resolution: int | None = None,
-    **params: Any,
+    params: dict[str, Any] | None = None,
 ) -> Ready:
     space = space or TinySpace((family,), resolution)
     params = params or {"family": family, "width": width, "learning_rate": 0.01}

@@ -1,0 +1,49 @@
+"""Neighbours as a graph against scikit-learn itself: ties, weights, examples that were trained on."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnxruntime
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.datasets import load_digits
+from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
+
+from joulefront.search.export.sklearn_onnx import convert
+
+
+def answer(estimator, rows: np.ndarray) -> np.ndarray:
+    session = onnxruntime.InferenceSession(convert(estimator, rows.shape[1]).SerializeToString())
+    return session.run(None, {"inputs": rows})[-1]
+
+
+@pytest.mark.parametrize("weights", ["uniform", "distance"])
+@pytest.mark.parametrize("k", [1, 4])
+def test_digits_seen_and_unseen(k, weights):
+    X, y = load_digits(return_X_y=True)
+    X = (X / 16).astype(np.float32)
+    rows = np.concatenate([X[500:800], X[:40]])  # the last 40 lie at distance 0 from themselves
+    classifier = KNeighborsClassifier(k, weights=weights).fit(X[:500], y[:500])
+    np.testing.assert_allclose(answer(classifier, rows), classifier.predict_proba(rows), atol=1e-6)
+    regressor = KNeighborsRegressor(k, weights=weights).fit(X[:500], y[:500].astype(np.float32))
+    np.testing.assert_allclose(answer(regressor, rows).reshape(-1), regressor.predict(rows), atol=1e-5)
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 10_000), k=st.integers(1, 6), features=st.integers(1, 5), weights=st.sampled_from(["uniform", "distance"]))
+def test_any_numbers(seed, k, features, weights):
+    generator = np.random.default_rng(seed)
+    X, y = generator.normal(size=(30, features)).astype(np.float32), generator.integers(0, 3, 30)
+    rows = generator.normal(size=(11, features)).astype(np.float32)
+    model = KNeighborsClassifier(k, weights=weights, algorithm="brute").fit(X, y)
+    np.testing.assert_allclose(answer(model, rows), model.predict_proba(rows), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"), [({"metric": "cosine"}, "only the Euclidean"), ({"weights": lambda d: d * 0 + 1}, "that are a function")]
+)
+def test_what_the_graph_cannot_express_is_refused(options, said):
+    X = np.eye(6, dtype=np.float32)
+    with pytest.raises(RuntimeError, match=said):
+        convert(KNeighborsClassifier(2, **options).fit(X, np.arange(6) % 2), 6)
