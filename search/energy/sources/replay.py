@@ -120,7 +120,7 @@ class Replay:
         )
 
     def read(self) -> tuple[Reading, ...]:
-        """Return the readings whose time has come since the last call, oldest first."""
+        """Return the readings whose time has come since the last call, oldest first; a trace without a new one repeats its last."""
         now = self.clock()
         if self.start_ns is None:
             self.start_ns = now
@@ -128,7 +128,8 @@ class Replay:
         found: list[Reading] = []
         for k, trace in enumerate(self.traces):
             stop = bisect_right(trace.t_ns, now - shift)
-            for i in range(self.played[k], stop):
+            # Between two readings the last one is said again, which changes nothing; silence would be a failure.
+            for i in range(min(self.played[k], max(stop - 1, 0)), stop):
                 joules = None if trace.joules is None else trace.joules[i]
                 watts = None if trace.watts is None else trace.watts[i]
                 found.append(Reading(trace.component, trace.t_ns[i] + shift, 0, joules, watts))

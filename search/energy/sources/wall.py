@@ -60,6 +60,7 @@ class Wall:
         self.step_joules = 0.0
         self.pid = os.getpid()
         self._found: tuple[Capability, ...] = ()
+        self._last: list[Reading] = []
         self._asking = threading.Lock()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -92,7 +93,7 @@ class Wall:
         return self._found
 
     def read(self) -> tuple[Reading, ...]:
-        """Return what came since the last time; may be nothing, and never waits for a plug."""
+        """Return what came since the last time, or the last answer again; never waits for a plug."""
         if os.getpid() != self.pid:
             return ()  # the asking thread did not survive the fork; the parent's ledger has the readings
         if self.poll_seconds is None:
@@ -103,7 +104,9 @@ class Wall:
         found = []
         while self.pending:
             found.append(self.pending.popleft())
-        return tuple(found)
+        # A reading that is known already changes nothing in a ledger; none at all would pass for a meter that went silent.
+        self._last = found[-1:] or self._last
+        return tuple(found or self._last)
 
     def close(self) -> None:
         """Stop asking; waits for the answer that is under way."""

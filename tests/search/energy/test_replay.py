@@ -57,11 +57,11 @@ def test_a_saved_trace_comes_back_and_plays_bit_exactly(tmp_path_factory, steps,
     source = Replay(read_traces(path), clock=clock)
     readings = list(source.read())
     clock.ns += times[-1] - times[0]
-    readings += source.read()
+    readings = list(dict.fromkeys([*readings, *source.read()]))
     assert [reading.counter_joules if energy else reading.watts for reading in readings] == list(values)
     assert [reading.t_ns - 5 for reading in readings] == [t - times[0] for t in times]
     assert source.finished
-    assert source.read() == ()
+    assert source.read() == (readings[-1],)  # said again, so that a ledger does not take the end for a failure
 
 
 def test_a_window_of_a_replayed_counter_is_the_difference_of_its_nodes():
