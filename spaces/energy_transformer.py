@@ -1,7 +1,7 @@
 """Energy transformers: tokens that descend one scalar energy of attention and of a Hopfield memory.
 
 Here "energy" is the function that the network goes down, not electricity.
-Source: Hoover, Liang, Pham, Panda, Strobelt, Chau, Zaki, Krotov, Energy Transformer, arXiv 2302.07253, equations 1 to 7.
+Source: Hoover, Liang, Pham, Panda, Strobelt, Chau, Zaki, Krotov, Energy Transformer, arXiv 2302.07253, section 2.
 """
 
 from __future__ import annotations
@@ -96,12 +96,12 @@ class LagrangianNorm(nn.Module):
         self.delta = nn.Parameter(torch.zeros(width))
 
     def lagrangian(self, x: torch.Tensor) -> torch.Tensor:
-        """Return L of each token: ``(..., D)`` to ``(...)``. Source: equation 2."""
+        """Return L of each token: ``(..., D)`` to ``(...)``."""
         variance = (x - x.mean(dim=-1, keepdim=True)).square().mean(dim=-1)
         return x.shape[-1] * self.log_gamma.exp() * (variance + self.eps).sqrt() + (self.delta * x).sum(dim=-1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return g, the normalised tokens, of the shape of x. Source: equation 1."""
+        """Return g, the normalised tokens, of the shape of x."""
         return F.layer_norm(x, x.shape[-1:], eps=self.eps) * self.log_gamma.exp() + self.delta
 
 
@@ -125,7 +125,7 @@ class EnergyBlock(nn.Module):
     def forward(self, g: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Map normalised tokens ``(b, n, D)`` to their energy ``(b,)`` and ``dE/dg`` ``(b, n, D)``.
 
-        E_attention = -1/beta sum_h sum_C log sum_{B != C} exp(beta K_B Q_C) (equation 3), E_hopfield = -1/2 sum relu(xi g)^2 (equation 5).
+        E_attention = -1/beta sum_h sum_C log sum_{B != C} exp(beta K_B Q_C); E_hopfield = -1/2 sum_B sum_mu relu(xi_mu g_B)^2.
         The gradient is written out, so that no step needs a graph of its own.
         """
         k = torch.einsum("hyd,bnd->bhny", self.keys, g)

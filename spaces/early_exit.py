@@ -1,0 +1,199 @@
+"""Convolutional networks with exits: an example that an early exit is sure of goes no further.
+
+Source: Teerapittayanon, McDanel, Kung, BranchyNet, arXiv 1709.01686.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from ..search.space import Candidate, Suggest
+from ..search.training.task import Kind, Task
+from .convnet import block
+from .layers import image_shape
+from .ranges import Floats, Ints, Options, number, one_of, whole
+from .recipes import RecipeRanges
+
+if TYPE_CHECKING:
+    from ..search.space import Space
+
+#: With this threshold no example leaves early: no confidence exceeds 1.
+NEVER = 1.0
+
+
+@dataclass(frozen=True)
+class EarlyExit:
+    """A convnet with an exit after every block.
+
+    Attributes:
+        depths: Number of blocks, each with an exit.
+        widths: Channels of the first block; they double where the image is halved.
+        kernels: Side of the kernels in pixels, odd.
+        depthwise: Whether convolutions after the first are split.
+        poolings: How a block halves the image: ``max``, ``average`` or ``stride``.
+        norms: ``batch``, ``group``, ``layer`` or ``none``.
+        activations: ``relu``, ``gelu`` or ``silu``.
+        thresholds: Confidence above which an example leaves; 1 for never. It costs nothing to train, so open it in studies that have
+            ``inference_energy`` among their objectives, or look at all thresholds of a trained model with ``exit_curve.exit_points``.
+        recipe: How candidates are trained.
+        name: Name of the family.
+    """
+
+    depths: Ints = (2, 4)
+    widths: Ints = (8, 64)
+    kernels: Options[int] = 3
+    depthwise: Options[bool] = (False, True)
+    poolings: Options[str] = "max"
+    norms: Options[str] = "batch"
+    activations: Options[str] = "relu"
+    thresholds: Floats = NEVER
+    recipe: RecipeRanges = field(default_factory=RecipeRanges)
+    name: str = "early_exit"
+
+    def sample(self, trial: Suggest) -> Candidate:
+        """Draw a network and its training."""
+        architecture = {
+            "family": self.name,
+            "depth": whole(trial, "depth", self.depths),
+            "width": whole(trial, "width", self.widths, log=True),
+            "kernel": one_of(trial, "kernel", self.kernels),
+            "depthwise": one_of(trial, "depthwise", self.depthwise),
+            "pooling": one_of(trial, "pooling", self.poolings),
+            "norm": one_of(trial, "norm", self.norms),
+            "activation": one_of(trial, "activation", self.activations),
+            "threshold": number(trial, "threshold", self.thresholds),
+        }
+        return Candidate(architecture, self.recipe.sample(trial))
+
+    def build(self, candidate: Candidate, task: Task) -> ExitNetwork:
+        """Build the untrained network.
+
+        Raises:
+            ValueError: If the task has no images, or its outputs have no confidence.
+        """
+        parts = {key: value for key, value in candidate.architecture.items() if key != "family"}
+        return ExitNetwork(image_shape(candidate, task), task.outputs, task.kind, **parts)
+
+    def key(self, candidate: Candidate) -> str:
+        """Return canonical text."""
+        return candidate.key
+
+
+class ExitNetwork(nn.Module):
+    """Blocks with an exit (global average and linear layer) after each.
+
+    In training every example is answered by one exit, drawn so that each exit has an equal share of the batch: the expected loss is the
+    mean of the losses of all exits, and the output keeps the shape of any other network. In evaluation an example is answered by the
+    first exit whose confidence is above ``threshold``, and later blocks see only the others. While the network is traced for export
+    or compilation all blocks see all examples, with the same answers.
+
+    Args:
+        shape: ``(channels, height, width)`` of the input.
+        outputs: Number of outputs.
+        kind: Kind of the task: what confidence is.
+        depth: Number of blocks.
+        width: Channels of the first block.
+        kernel: Side of the kernels.
+        depthwise: Split the convolutions after the first.
+        pooling: How a block halves the image.
+        norm: Kind of the normalisation.
+        activation: Kind of the activation.
+        threshold: Confidence above which an example leaves; may be changed at any time.
+
+    Raises:
+        ValueError: If the task is a regression, which has no confidence.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        outputs: int,
+        kind: Kind = "classification",
+        *,
+        depth: int,
+        width: int,
+        kernel: int = 3,
+        depthwise: bool = False,
+        pooling: str = "max",
+        norm: str = "batch",
+        activation: str = "relu",
+        threshold: float = NEVER,
+    ) -> None:
+        super().__init__()
+        if kind == "regression":
+            raise ValueError("early exits need a confidence, which a regression does not have; use joulefront.spaces.convnet")
+        self.labels = kind == "multilabel"
+        self.outputs, self.threshold = outputs, threshold
+        channels, side, after = shape[0], min(shape[1:]), width
+        self.blocks, self.exits = nn.ModuleList(), nn.ModuleList()
+        for index in range(depth):
+            halve = side >= 4
+            split = depthwise and index > 0
+            self.blocks.append(
+                block(channels, after, kernel, split, pooling if halve else None, norm_kind=norm, activation_kind=activation)
+            )
+            self.exits.append(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(after, outputs)))
+            side = side // 2 if halve else side
+            channels, after = after, after * 2 if halve else after
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map ``(b, channels, height, width)`` to ``(b, outputs)``."""
+        if self.training:
+            answers = self.all_exits(x)
+            chosen = torch.randperm(len(x), device=x.device) % len(self.exits)
+            return answers[chosen, torch.arange(len(x), device=x.device)]
+        if torch.compiler.is_compiling() or x.device.type == "meta":
+            return self._selected(x)
+        return self.leave_early(x)[0]
+
+    def all_exits(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the outputs of every exit, ``(exits, b, outputs)``."""
+        answers = []
+        for part, leave in zip(self.blocks, self.exits, strict=True):
+            x = part(x)
+            answers.append(leave(x))
+        return torch.stack(answers)
+
+    def leave_early(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return outputs ``(b, outputs)`` and the number of the exit that gave each, ``(b,)`` from 0."""
+        rows = torch.arange(len(x), device=x.device)
+        answers, taken = [], []
+        order = []
+        for index, (part, leave) in enumerate(zip(self.blocks, self.exits, strict=True)):
+            x = part(x)
+            answer = leave(x)
+            out = torch.ones_like(rows, dtype=torch.bool) if index == len(self.exits) - 1 else self.confidence(answer) > self.threshold
+            answers.append(answer[out])
+            order.append(rows[out])
+            taken.append(torch.full_like(order[-1], index))
+            if out.all():
+                break
+            x, rows = x[~out], rows[~out]
+        back = torch.cat(order).argsort()
+        return torch.cat(answers)[back], torch.cat(taken)[back]
+
+    def confidence(self, answer: torch.Tensor) -> torch.Tensor:
+        """Return the probability of the likeliest class, or of the least certain label: ``(..., outputs)`` to ``(...)``."""
+        if self.labels:
+            return (answer.sigmoid() - 0.5).abs().amin(dim=-1) + 0.5
+        return answer.softmax(dim=-1).amax(dim=-1)
+
+    def _selected(self, x: torch.Tensor) -> torch.Tensor:
+        """Answer as ``leave_early`` does, with shapes that do not depend on the data."""
+        answers = self.all_exits(x)
+        chosen = answers[-1]
+        for answer in answers[:-1].flip(0):
+            chosen = torch.where((self.confidence(answer) > self.threshold)[:, None], answer, chosen)
+        return chosen
+
+    def head_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters of all exits, which may have a learning rate of their own."""
+        return list(self.exits.parameters())
+
+
+if TYPE_CHECKING:
+    _: Space = EarlyExit()
