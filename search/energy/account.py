@@ -15,6 +15,8 @@ from .tick import Tick
 
 #: Refresh period that is assumed of a counter until it is learnt (NVML: about 100 ms).
 ASSUMED_TICK_NS = 100_000_000
+#: A close look that is to learn the period goes on for at most so long.
+LEARNING_NS = 2_500_000_000
 #: Readings further apart than this leave a gap in the record.
 GAP_SECONDS = 2.0
 #: A counter that stands still for this long while the power sensor shows power is taken for frozen.
@@ -64,6 +66,7 @@ class Account:
         self.events: list[Event] = []
         self.counter: float | None = None
         self.total = 0.0
+        self.doubt = 0.0  # variance of increments that no node shows yet
         self.seen_ns = 0
         self.moved_ns = 0
         self.widest_ns = 0
@@ -86,7 +89,8 @@ class Account:
         if not self.looks_closely or self.tick is None:
             return False
         if not self.tick.learnt:
-            return now_ns - since_ns < 5 * ASSUMED_TICK_NS
+            first = self.reads[0] if self.reads else now_ns
+            return now_ns - max(since_ns - 5 * ASSUMED_TICK_NS, first) < LEARNING_NS
         return self.moved_ns <= since_ns and now_ns - since_ns < 1.5 * self.tick.period_ns
 
     def reaches(self, t_ns: int) -> bool:
@@ -127,10 +131,11 @@ class Account:
             before_ns, before = self.watts
             seconds = (t_ns - before_ns) / NANO
             mean = (watts + before) / 2
-            # The power may have changed anywhere between the two: uniform over ± half of the rectangle between them.
+            # The power may have changed anywhere between the two: uniform over ± half of the rectangle between them would be 1/12. A
+            # long window may hold few changes, and power may also come and go, so a third more.
             self.steps.append(abs(watts - before))
             noise = statistics.median(self.steps) / 0.954  # of |difference| of two normal readings: 0.6745 * sqrt(2) sigma
-            variance = ((watts - before) ** 2 / 12 + noise**2 + (UNSAMPLED * mean) ** 2) * seconds**2
+            variance = ((watts - before) ** 2 / 9 + noise**2 + (UNSAMPLED * mean) ** 2) * seconds**2
             if seconds > GAP_SECONDS:
                 variance += (0.5 * mean * seconds) ** 2
             onto.append(t_ns, t_ns, onto.joules[-1] + mean * seconds, variance=variance)
@@ -144,29 +149,35 @@ class Account:
             self.curve.append(now - longest - slack, now + slack, 0.0)
             self.counter, self.seen_ns, self.moved_ns, self.checked_ns = counter, now, now, now
             return
-        delta, variance = counter - self.counter, 0.0
+        delta = counter - self.counter
         if delta < 0:
             delta, variance = self._fell(counter, now)
+            self.doubt += variance
         self.widest_ns = max(self.widest_ns, now - self.seen_ns)
         low = self.seen_ns
-        if self.fixed_tick_ns is not None:
-            if delta > 0 or now - self.seen_ns > self.fixed_tick_ns:
-                low = max(low, now - self.fixed_tick_ns) if delta > 0 else now - self.fixed_tick_ns
-                self.total += delta
-                self.curve.append(low - slack, now + slack, self.total, variance=variance)
-        elif delta > 0 and self.tick is not None:
-            period = self.tick.period_ns
-            self.tick.observe(low, now, unbroken=self.widest_ns <= period / 4)
+        if self.tick is None:
+            period = self.fixed_tick_ns or 0
+            if delta > 0:
+                self._move(max(low, now - period) - slack, now + slack, delta)
+            elif now - self.seen_ns > period:
+                self._move(now - period - slack, now + slack, 0.0)
+        elif delta > 0:
+            sharp = self.tick.period_ns / 4
+            self.tick.observe(low, now, unbroken=self.widest_ns <= sharp)
             if self.tick.learnt:
                 low = max(low, now - self.tick.longest_ns)
-            self.total += delta
-            self.curve.append(low - slack, now + slack, self.total, variance=variance)
-            if now - low <= period / 4:
+            self._move(low - slack, now + slack, delta)
+            if now - low <= sharp:
                 self.curve.refine()
             self.widest_ns = 0
         if delta > 0:
             self.moved_ns = now
         self.counter, self.seen_ns = counter, now
+
+    def _move(self, low_ns: int, high_ns: int, delta: float) -> None:
+        self.total += delta
+        self.curve.append(low_ns, high_ns, self.total, variance=self.doubt)
+        self.doubt = 0.0
 
     def _fell(self, counter: float, now: int) -> tuple[float, float]:
         """Return the increment behind a counter that went down, and its variance."""
@@ -176,7 +187,8 @@ class Account:
         reach = self.capability.range_joules
         if reach is None:
             self.events.append(Event(now, "reset", seconds=seconds, text=f"{self.capability.source} counter started again at zero"))
-            return counter, (watts * seconds) ** 2
+            # Lost is what was drawn since the last refresh before, and what the restarted counter has not shown yet.
+            return counter, (watts * (seconds + (self.tick.period_ns if self.tick else 0) / NANO)) ** 2
         delta = counter - self.counter + reach
         missed = max(round((watts * seconds - delta) / reach), 0)
         self.events.append(Event(now, "wrap"))

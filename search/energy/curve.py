@@ -18,6 +18,8 @@ from .tick import Tick
 REACH_SECONDS = 1.0
 #: Share of the power that may change unseen between two nodes, whatever the neighbouring nodes say.
 UNSEEN = 0.05
+#: Number of segments that count as lately.
+LATELY = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +119,9 @@ class Curve:
         span = self.t[segment + 1] - self.t[segment]
         return (self.joules[segment + 1] - self.joules[segment]) / span * NANO
 
-    def spread(self, segment: int) -> float:
-        """Return how far the power may swing inside a segment, in watts, judged by the segments around it."""
-        first, last = max(segment - 1, 0), min(segment + 1, len(self.t) - 2)
+    def spread(self, segment: int, reach: int = 1) -> float:
+        """Return how far the power may swing inside a segment, in watts, judged by ``reach`` segments before and after it."""
+        first, last = max(segment - reach, 0), min(segment + reach, len(self.t) - 2)
         around = [self.watts(i) for i in range(first, last + 1)]
         return max(max(around) - min(around), UNSEEN * max(around))
 
@@ -173,7 +175,7 @@ class Curve:
             edge = self.half[i if share < 0 else i + 1] / NANO
             if away > reach_seconds + edge:
                 return None
-            # Beyond the nodes nothing bounds the power: it may have gone to zero or doubled.
-            inside = (max(spread, 0.5 * watts) * away) ** 2
+            # Beyond the nodes nothing bounds the power: it may have gone to any level seen lately, or to half or double.
+            inside = (max(self.spread(i, LATELY), 0.5 * watts) * away) ** 2
             placed = (watts * edge) ** 2 / 3
         return Point(joules, inside + placed + self.resolution**2 / 12, grown, i)

@@ -188,12 +188,12 @@ class Scripted:
         self.closed += 1
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def scripted() -> type[Scripted]:
     return Scripted
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def hand_clock() -> type[HandClock]:
     return HandClock
 

@@ -1,0 +1,74 @@
+"""Closed-form integrals: the truth lies within two standard uncertainties in at least 95 % of a thousand random windows."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+CURVES = {
+    "constant": {"kind": "constant", "high": 200},
+    "step": {"kind": "step", "low": 50, "high": 300, "at": 1060.0},
+    "sine": {"kind": "sine", "low": 50, "high": 300, "period": 3.3},
+    "square": {"kind": "square", "low": 60, "high": 350, "period": 0.73, "duty": 0.6},
+    "slow square": {"kind": "square", "low": 60, "high": 350, "period": 7.1, "duty": 0.3},
+}
+METERS = {
+    "counter of 100 ms": {"tick": 0.1, "phase": 0.037, "noise": 0.02},
+    "counter of 20 ms": {"tick": 0.02},
+    "counter without power": {"tick": 0.1, "instant": 0, "usage": 0},
+    "power": {"counter": 0},
+    "noisy power": {"counter": 0, "noise": 0.02},
+}
+
+
+def cover(windows, driver):
+    inside = [abs(record.joules - driver.joules(record.t0_ns, record.t1_ns)) <= 2 * record.u_random_joules for record in windows]
+    return sum(inside) / len(inside)
+
+
+@pytest.mark.parametrize("meter", METERS)
+@pytest.mark.parametrize("curve", CURVES)
+def test_the_truth_is_inside_of_the_interval(bench, curve, meter):
+    machine = bench(**CURVES[curve], **METERS[meter])
+    rng = random.Random(f"{curve} {meter}")
+    machine.run(1.0)
+    edged = []
+    while len(edged) < 100:
+        machine.run(rng.uniform(0, 0.3))
+        window = machine.ledger.open("epoch", kind="epoch")
+        machine.run(rng.choice([0.05, 0.3, 1.0, 3.0]))
+        window.close()
+        edged.append(window)
+    machine.run(2.0)
+    assert cover([window.record for window in edged], machine.driver) >= 0.95
+    first, last = machine.ledger.t0_ns + 10**9, machine.clock.now_ns - 2 * 10**9
+    spans = [rng.choice([0.05, 0.3, 1, 3, 10, 30]) for _ in range(1000)]
+    starts = [rng.uniform(first, last - span * 1e9) for span in spans]
+    queried = [machine.ledger.query(int(t), int(t + span * 1e9)) for t, span in zip(starts, spans, strict=True)]
+    assert cover(queried, machine.driver) >= 0.95
+
+
+@pytest.mark.parametrize("meter", METERS)
+def test_the_interval_is_not_bought_by_being_wide(bench, meter):
+    machine = bench(**CURVES["square"], **METERS[meter])
+    machine.run(1.0)
+    with machine.ledger.window("trial") as window:
+        machine.run(30.0)
+    machine.run(1.0)
+    record = window.record
+    assert record.u_random_joules <= (0.02 if "power" in meter.split() and "without" not in meter else 0.004) * record.joules
+
+
+def test_reading_more_often_does_not_change_the_answer_beyond_its_doubt(bench):
+    found = []
+    for interval in (0.02, 0.1, 0.3):
+        machine = bench(interval=interval, start=1000.0, **CURVES["square"], tick=0.1)
+        machine.run(2.0)
+        with machine.ledger.window("trial") as window:
+            machine.run(10.0)
+        machine.run(1.0)
+        found.append((window.record, machine.driver.joules(window.t0_ns, window.t1_ns)))
+    for record, truth in found:
+        assert record.joules == pytest.approx(truth, abs=2 * record.u_random_joules)
+        assert record.u_random_joules < 0.01 * truth
