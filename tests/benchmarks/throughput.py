@@ -24,13 +24,14 @@ from pathlib import Path
 
 import torch
 import torchvision
+from torch import nn
+from torchvision import transforms
+
 from joulefront.search.training.fit import fit
 from joulefront.search.training.images import images
 from joulefront.search.training.memory_data import MemoryData
 from joulefront.search.training.recipe import Recipe
 from joulefront.search.training.task import Task
-from torch import nn
-from torchvision import transforms
 
 BAR = 2.5
 BATCH = 128

@@ -1,0 +1,104 @@
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_diabetes, load_digits, load_iris
+
+from joulefront.search.training.arrays import arrays, channel_statistics, dataset, sklearn_set
+from joulefront.search.training.fit import fit
+from joulefront.search.training.recipe import Recipe
+
+RANDOM = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"), [((40, 5), (5,)), ((40, 6, 7), (1, 6, 7)), ((40, 6, 7, 3), (3, 6, 7)), ((40, 3, 6, 7), (3, 6, 7))]
+)
+def test_inputs_of_every_layout_become_examples(shape, expected):
+    task = arrays(RANDOM.normal(size=shape), RANDOM.integers(0, 2, 40))
+    assert task.input_shape == expected
+    inputs, _ = next(task.train.batches(64, seed=0))
+    assert inputs.shape[1:] == expected
+    torch.testing.assert_close(inputs.mean(), torch.tensor(0.0), atol=1e-4, rtol=0)
+
+
+def test_channels_are_where_they_were():
+    pixels = RANDOM.integers(0, 256, (10, 6, 7, 3)).astype(np.uint8)
+    task = arrays(pixels, np.arange(10) % 2, test_share=0, validation=(pixels, np.arange(10) % 2))
+    assert np.array_equal(task.train.inputs.numpy(), np.moveaxis(pixels, -1, 1))
+
+
+def test_normalisation_is_learnt_from_the_training_split_alone():
+    inputs, labels = RANDOM.normal(size=(20, 2)), np.arange(20) % 2
+    far = (inputs + 1000, labels)
+    task = arrays(inputs, labels, validation=far, test=far)
+    assert task.preprocessing["mean"] == pytest.approx(inputs.astype(np.float32).mean(axis=0).tolist(), abs=1e-5)
+    assert float(next(task.validation.batches(4))[0].min()) > 500
+
+
+def test_statistics_equal_numpys():
+    for array in (RANDOM.normal(size=(3000, 4)), RANDOM.integers(0, 256, (1500, 3, 4, 5)).astype(np.uint8)):
+        scaled = array / 255 if array.dtype == np.uint8 else array
+        axes = (0, *range(2, array.ndim))
+        mean, deviation = channel_statistics(array)
+        np.testing.assert_allclose(mean, scaled.mean(axis=axes))
+        np.testing.assert_allclose(deviation, scaled.std(axis=axes))
+
+
+def test_classes_have_one_number_in_all_splits():
+    task = arrays(np.eye(6), ["a", "b", "b", "a", "c", "c"], validation=(np.eye(6)[:1], ["c"]), test_share=0)
+    assert task.classes == ("a", "b", "c")
+    assert task.validation.targets.tolist() == [2]
+    assert task.test is None
+
+
+def test_scikit_learns_sets_become_tasks():
+    digits = sklearn_set(load_digits(), name="digits")
+    assert digits.input_shape == (1, 8, 8)
+    assert digits.train.inputs.dtype == torch.uint8
+    assert int(digits.train.inputs.max()) == 255
+    assert digits.classes == tuple("0123456789")
+    iris = sklearn_set(load_iris())
+    assert iris.classes == ("setosa", "versicolor", "virginica")
+    diabetes = sklearn_set(load_diabetes())
+    assert diabetes.kind == "regression"
+    assert diabetes.target_scale[0] == pytest.approx(152, abs=10)
+
+
+class Own(torch.utils.data.Dataset):
+    classes = ("low", "high")
+
+    def __init__(self, item=None):
+        self.item = item
+
+    def __len__(self):
+        return 24
+
+    def __getitem__(self, index):
+        return self.item or (torch.full((4,), float(index % 2)), index % 2)
+
+
+def test_an_own_dataset_is_trained_on():
+    task = dataset(Own(), Own())
+    assert task.classes == ("low", "high")
+    torch.manual_seed(0)
+    assert fit(torch.nn.Linear(4, 2), task, Recipe(batch_size=8, learning_rate=0.1), epochs=5).quality["accuracy"] == 1.0
+
+
+@pytest.mark.parametrize("item", [(np.zeros(3), 1), "text", (torch.zeros(3), 1, 2)])
+def test_items_that_are_no_pairs_are_refused(item):
+    with pytest.raises(ValueError, match=r"must be \(tensor, target\)"):
+        dataset(Own(item), Own(item))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "labels", "words"),
+    [
+        (np.zeros((4, 2)), [0, 1, 0], "same length, got 4 and 3"),
+        (np.array([["a"], ["b"]]), [0, 1], "table"),
+        (np.array([[np.nan], [1.0]]), [0, 1], "missing or infinite"),
+        (np.zeros((2, 2, 2, 2, 2)), [0, 1], "shape"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused(inputs, labels, words):
+    with pytest.raises(ValueError, match=words):
+        arrays(inputs, labels)

@@ -1,0 +1,79 @@
+import os
+
+import pytest
+import torch
+from sklearn.ensemble import RandomForestClassifier
+
+from joulefront.search.training.checkpoint import load_checkpoint, load_weights, save_weights
+from joulefront.search.training.fit import evaluate, fit, predict
+from joulefront.search.training.recipe import Recipe
+
+RECIPE = Recipe(batch_size=32)
+
+
+def test_a_network_comes_back_with_equal_predictions(tmp_path, spots, net):
+    fitted = fit(net(spots), spots, RECIPE, epochs=1)
+    save_weights(tmp_path / "w", fitted, with_checkpoint=True)
+    model = load_weights(tmp_path / "w", net(spots, seed=5))
+    assert evaluate(model, spots, spots.validation, recipe=RECIPE) == fitted.quality
+    resumed = fit(net(spots, seed=6), spots, RECIPE, epochs=2, start=load_checkpoint(tmp_path / "w"))
+    assert resumed.quality == fit(net(spots), spots, RECIPE, epochs=2).quality
+
+
+def test_scikit_learn_comes_back_without_running_code(tmp_path, spots):
+    fitted = fit(RandomForestClassifier(10), spots, RECIPE, epochs=2)
+    save_weights(tmp_path / "w", fitted, with_checkpoint=True)
+    model = load_weights(tmp_path / "w", RandomForestClassifier())
+    first = predict(model, spots, spots.validation, recipe=RECIPE)
+    assert (first == predict(fitted.model, spots, spots.validation, recipe=RECIPE)).all()
+    start = load_checkpoint(tmp_path / "w")
+    assert start["epochs"] == 2
+    assert fit(RandomForestClassifier(), spots, RECIPE, epochs=3, start=start).quality == fitted.quality
+
+
+def test_without_a_checkpoint_the_file_is_small_and_says_none(tmp_path, spots, net):
+    fitted = fit(net(spots), spots, RECIPE, epochs=1)
+    save_weights(tmp_path / "small", fitted, with_checkpoint=False)
+    save_weights(tmp_path / "large", fitted, with_checkpoint=True)
+    assert load_checkpoint(tmp_path / "small") is None
+    assert (tmp_path / "small").stat().st_size < (tmp_path / "large").stat().st_size / 2
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path, spots, net, monkeypatch):
+    fitted = fit(net(spots), spots, RECIPE, epochs=1)
+    save_weights(tmp_path / "w", fitted, with_checkpoint=False)
+    before = (tmp_path / "w").read_bytes()
+
+    def full(source, target):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match="no space"):
+        save_weights(tmp_path / "w", fitted, with_checkpoint=True)
+    assert (tmp_path / "w").read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["w"]
+
+
+def test_files_that_do_not_fit_are_refused_in_one_line(tmp_path, spots, net):
+    save_weights(tmp_path / "net", fit(net(spots), spots, RECIPE, epochs=1), with_checkpoint=False)
+    save_weights(tmp_path / "forest", fit(RandomForestClassifier(2), spots, RECIPE, epochs=1), with_checkpoint=False)
+    (tmp_path / "cut").write_bytes((tmp_path / "net").read_bytes()[:500])
+    for name, model, words in (
+        ("net", torch.nn.Linear(3, 3), "does not fit the model Linear"),
+        ("forest", torch.nn.Linear(3, 3), "holds a scikit-learn model"),
+        ("net", RandomForestClassifier(), "holds the weights of a network"),
+        ("cut", torch.nn.Linear(3, 3), "cut off"),
+    ):
+        with pytest.raises(ValueError, match=words) as caught:
+            load_weights(tmp_path / name, model)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(FileNotFoundError, match="no weights"):
+        load_weights(tmp_path / "none", torch.nn.Linear(3, 3))
+
+
+def test_a_file_with_foreign_types_is_not_read(tmp_path):
+    import skops.io
+
+    skops.io.dump({"sklearn": torch.nn.Linear, "checkpoint": None}, tmp_path / "w")
+    with pytest.raises(ValueError, match="not scikit-learn's"):
+        load_checkpoint(tmp_path / "w")
