@@ -20,6 +20,9 @@ METRICS = {
     "auc": "ROC AUC",
     "r2": "R²",
     "rmse": "RMSE",
+    "mae": "MAE",
+    "f1": "F1",
+    "loss": "Loss",
 }
 _KNOWN = {
     "measured": "measured",
@@ -51,7 +54,7 @@ def model_card(subject: Subject, check: Check, *, to: str, file: str, snippet: s
     )
     sections = [
         f"# {subject.study}, trial {trial.number}",
-        f"{subject.type_name} of the family `{_family(subject)}`, trained on {task.name} for {trial.epochs} epochs"
+        f"{subject.type_name} of the family `{_family(subject)}`, trained on {task.name} for {_epochs(trial.epochs)}"
         + (f", {trial.parameters:,} parameters" if trial.parameters is not None else "")
         + (f", {trial.flops:,} FLOPs per prediction" if trial.flops is not None else "")
         + ". Found by a search for models that are worth their energy.",
@@ -122,7 +125,7 @@ def _quality(subject: Subject, check: Check) -> str:
     rows = ["| split | examples | metric | value |", "|---|---:|---|---:|"]
     rows.append(f"| validation (what the search optimised) | {check.examples:,} | {name} | {check.quality_exported:.4f} |")
     for key, value in subject.trial.quality.items():
-        if key != check.metric and math.isfinite(value):
+        if key not in (check.metric, "error") and math.isfinite(value):
             rows.append(f"| validation, as the trial stored it | {check.examples:,} | {METRICS.get(key, key)} | {value:.4f} |")
     if check.quality_test is not None:
         rows.append(f"| test (never seen by the search) | {check.test_examples:,} | {name} | {check.quality_test:.4f} |")
@@ -205,6 +208,10 @@ def _names(value: Any, key: str = "") -> list[str]:
         return [name for part in value for name in _names(part, key)]
     wanted = ("cpu", "gpu", "name", "model", "model_name", "cpu_model", "gpu_name")
     return [value] if isinstance(value, str) and value and key in wanted else []
+
+
+def _epochs(count: int) -> str:
+    return f"{count} epoch{'' if count == 1 else 's'}"
 
 
 def _family(subject: Subject) -> str:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Predictor = Callable[["np.ndarray"], "np.ndarray"]
 
 
-class ExportFailed(Exception):  # noqa: N818 - it says what happened, as TrainingFailed does
+class ExportFailed(RuntimeError):  # noqa: N818 - it says what happened, as TrainingFailed does
     """A model could not be exported, or its file does not answer as the model does; nothing was written.
 
     Attributes:

@@ -15,6 +15,7 @@ def prepare(path):
     x = (pixels * how["scale"] - mean) / std
 {resize}    return x[None]{flat}
 
+
 '''
 _RESIZE = """    size = tuple(how["input_shape"][1:])
     x = np.stack([np.asarray(Image.fromarray(channel).resize(size, Image.Resampling.BILINEAR)) for channel in x])
@@ -22,10 +23,11 @@ _RESIZE = """    size = tuple(how["input_shape"][1:])
 _ARRAY = '''
 
 def prepare(raw):
-    """Turn raw examples ``(n, {raw})`` into model input."""
+    """Turn examples ``(n, {raw})``, as the study loads them, into model input."""
     mean, std = (np.array(how[key], dtype="float32"){expand} for key in ("mean", "std"))
     x = (np.asarray(raw, dtype="float32") * how["scale"] - mean) / std
     return x{flat}
+
 
 '''
 

@@ -50,11 +50,11 @@ def test_the_networks_of_the_digits_study(make, tmp_path, seed, to):
     assert export(**ready.arguments, to=to, out=tmp_path / "model").check.max_abs_difference <= 1e-4
 
 
-@pytest.mark.parametrize("name", ["test_vit", "test_resnet", "test_efficientnet", "test_convnext"])
+@pytest.mark.parametrize("name", ["test_vit", "test_efficientnet"])
 def test_timm_networks_at_a_resolution_of_their_own(make, tmp_path, name):
     space = TimmZoo(models=(name,), recipe=RecipeRanges(learning_rate=(1e-3, 1e-2), resolution=(32,)))
     ready = make(name, space=space, epochs=1, params=stored(space, 0))
-    for to in ("onnx", "pt2") if name == "test_resnet" else ("onnx",):
+    for to in ("onnx", "pt2") if name == "test_vit" else ("onnx",):
         exported = export(**ready.arguments, to=to, out=tmp_path / to)
         assert exported.check.max_abs_difference <= 1e-4
         assert exported.check.quality_exported == exported.check.quality_model
