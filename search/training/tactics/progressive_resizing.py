@@ -70,9 +70,9 @@ def side_at(epoch: int, full: int, *, start: float, ramp_epochs: int, multiple: 
     >>> [side_at(epoch, 32, start=0.5, ramp_epochs=4, multiple=4) for epoch in range(1, 7)]
     [16, 20, 24, 28, 32, 32]
     """
-    share = start + (1.0 - start) * (epoch - 1) / ramp_epochs
-    if share >= 1.0:
+    if epoch > ramp_epochs:
         return full
+    share = start + (1.0 - start) * (epoch - 1) / ramp_epochs
     side = round(share * full / multiple) * multiple
     return min(max(side, multiple), full)
 
