@@ -194,12 +194,12 @@ class EnergyNetwork(nn.Module):
     def tokens(self, x: torch.Tensor) -> torch.Tensor:
         """Map images to tokens ``(b, n, width)``, the class token first."""
         patches: torch.Tensor = self.patches(x)
-        return torch.cat([self.token.expand(len(x), -1, -1), patches], dim=1)
+        return torch.cat([self.token.expand(patches.shape[0], -1, -1), patches], dim=1)
 
     def descend(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the tokens after all steps, ``(b, n, width)``, and the energies before, between and after them, ``(b, steps + 1)``."""
         energy, slope = self.block(self.norm(x))
-        size = torch.full((len(x), 1, 1), self.size, device=x.device, dtype=x.dtype)
+        size = torch.full_like(energy, self.size)[:, None, None]
         energies = [energy]
         for _ in range(self.steps):
             moved = x - size * slope

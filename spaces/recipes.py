@@ -19,8 +19,8 @@ _LOG = frozenset({"learning_rate", "weight_decay", "batch_size", "head_learning_
 class RecipeRanges:
     """The open fields of a ``Recipe``; the parameters of the search have the names of the fields.
 
-    Number fields (learning rate, weight decay, momentum, batch size, label smoothing) read ``(low, high)`` as a range, logarithmic
-    except for momentum and label smoothing; in all other fields a tuple lists choices.
+    Number fields (learning rates, weight decay, momentum, batch size, label smoothing) read ``(low, high)`` as a range, logarithmic
+    except for momentum and label smoothing; in all other fields, and in the settings of tactics, a tuple lists choices.
 
     Attributes:
         optimizer: One of ``recipe.OPTIMIZERS``.
@@ -95,6 +95,10 @@ def _tactic(trial: Suggest, name: str, settings: Mapping[str, Any]) -> dict[str,
         return None
     drawn: dict[str, Any] = {}
     for key, what in settings.items():
-        if key != "on":
-            drawn[key] = number(trial, f"{name}.{key}", what) if isinstance(what, Range) else one_of(trial, f"{name}.{key}", what)
+        if key == "on":
+            continue
+        draw = one_of
+        if isinstance(what, Range):
+            draw = whole if isinstance(what.low, int) and isinstance(what.high, int) else number
+        drawn[key] = draw(trial, f"{name}.{key}", what)
     return drawn

@@ -133,6 +133,17 @@ def check_cost(space: Space, candidate: Candidate, task: Task) -> None:
     assert cost.flops > 0
 
 
+def check_traced(space: Space, candidate: Candidate, task: Task) -> None:
+    """One graph serves batches of any size and answers like the model, so that it can be exported."""
+    model = build(space, candidate, task).eval()
+    shape = seen_shape(candidate, task)
+    with torch.no_grad():
+        traced = torch.export.export(model, (torch.zeros(2, *shape),), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},)).module()
+        for batch in (1, 5):
+            x = torch.randn(batch, *shape)
+            assert torch.allclose(traced(x), model(x), atol=1e-4)
+
+
 def check_estimator(space: Space, candidate: Candidate, params: dict[str, Any], task: Task) -> None:
     """Same scores from the stored parameters, of the right shape, and more epochs are more work, not other results."""
     X, y = task.train.arrays()

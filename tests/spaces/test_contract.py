@@ -5,6 +5,7 @@ import pytest
 from joulefront.spaces.cell import Cell
 from joulefront.spaces.classical import DETECTORS, SUPERVISED, Classical
 from joulefront.spaces.convnet import Convnet
+from joulefront.spaces.early_exit import EarlyExit
 from joulefront.spaces.energy_transformer import EnergyTransformer
 from joulefront.spaces.mlp import Mlp
 from joulefront.spaces.recipes import RecipeRanges
@@ -23,6 +24,7 @@ NETWORKS = {
     "cell on digits": (Cell(vertices=4, recipe=RECIPE), (1, 8, 8), 4),
     "vit": (Vit(drop_paths=(0.0, 0.3), recipe=RECIPE), (3, 16, 16), 4),
     "energy transformer": (EnergyTransformer(recipe=RECIPE), (3, 16, 16), 4),
+    "early exit": (EarlyExit(thresholds=(0.3, 1.0)), (3, 16, 16), 3),
     "union": (Union(Convnet(), Mlp(), TimmZoo(("test_resnet",))), (3, 32, 32), 4),
     **{f"timm {model}": (TimmZoo((model,)), (3, 32, 32), 1) for model in MODELS},
 }
@@ -32,6 +34,12 @@ NETWORKS = {
 def test_a_network_keeps_the_contract(contract, name):
     space, shape, count = NETWORKS[name]
     contract.check(space, contract.make_task(shape), count)
+
+
+@pytest.mark.parametrize("name", [name for name in NETWORKS if not name.startswith(("timm", "union"))])
+def test_a_network_can_be_traced_with_a_free_batch(contract, name):
+    space, shape, _ = NETWORKS[name]
+    contract.check_traced(space, contract.trials(space, 1)[0][0], contract.make_task(shape))
 
 
 @pytest.mark.parametrize("kind", ["classification", "regression", "multilabel"])

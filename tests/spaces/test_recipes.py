@@ -2,6 +2,7 @@ import pytest
 
 from joulefront.search.space import Stored
 from joulefront.search.training.recipe import Recipe
+from joulefront.spaces.mlp import Mlp
 from joulefront.spaces.ranges import Range
 from joulefront.spaces.recipes import FIXED, RecipeRanges
 
@@ -46,6 +47,13 @@ def test_a_tactic_is_switched_by_its_own_name_and_its_settings_are_conditional()
     assert off.tactics == {"freeze": {"layers": 2}}
     on = ranges.sample(Stored({"sparse_backprop": True, "sparse_backprop.keep": 0.2, "sparse_backprop.schedule": "interleave"}))
     assert on.tactics == {"sparse_backprop": {"keep": 0.2, "schedule": "interleave"}, "freeze": {"layers": 2}}
+
+
+def test_a_range_of_whole_numbers_in_a_tactic_gives_whole_numbers(contract):
+    ranges = RecipeRanges(tactics={"freeze": {"on": True, "from_epoch": Range(1, 4), "share": Range(0.25, 1.0)}})
+    drawn = [candidate.recipe.tactics["freeze"] for candidate, _ in contract.trials(Mlp(recipe=ranges), 8)]
+    assert {type(settings["from_epoch"]) for settings in drawn} == {int}
+    assert {type(settings["share"]) for settings in drawn} == {float}
 
 
 def test_a_value_outside_the_rules_of_the_recipe_is_named():
