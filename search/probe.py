@@ -84,7 +84,9 @@ class First:
         return inputs[: self._size], targets[: self._size]
 
 
-def probe(params: Mapping[str, Any], space: Space, task: Task, ledger: Ledger, *, device: str, seed: int) -> Probe:
+def probe(
+    params: Mapping[str, Any], space: Space, task: Task, ledger: Ledger, *, device: str, seed: int, seconds: float = PROBE_SECONDS
+) -> Probe:
     """Train a candidate for a few metered steps and scale them to an epoch.
 
     Args:
@@ -94,6 +96,7 @@ def probe(params: Mapping[str, Any], space: Space, task: Task, ledger: Ledger, *
         ledger: A running ledger.
         device: PyTorch device.
         seed: Seeds weights and batches.
+        seconds: Counted epochs go on for so long.
     """
     import torch
 
@@ -124,7 +127,7 @@ def probe(params: Mapping[str, Any], space: Space, task: Task, ledger: Ledger, *
             record = windows[-1].record
             if record is not None:
                 epochs.append(record)
-            return len(epochs) < 2 or time.monotonic() - began < PROBE_SECONDS
+            return len(epochs) < 2 or time.monotonic() - began < seconds
 
         fit(model, small, recipe, epochs=200, seed=seed, device=device, phases=phases, go_on=go_on)
     except Exception as error:  # a candidate that cannot be trained is a finding, too

@@ -123,6 +123,7 @@ def run(
             start.close()
             with _stop_on_interrupt(loop):
                 try:
+                    _warm_up(study, task, ledger, where, threads)
                     reason = loop.go()
                 finally:
                     for executor in executors:
@@ -277,6 +278,19 @@ def _executors(study: Study, task: Task, device: str, workers: int) -> list[Exec
     from .executors.process import WorkerProcess
 
     return [WorkerProcess(study, device) for _ in range(workers)]
+
+
+def _warm_up(study: Study, task: Task, ledger: Ledger, device: str, threads: int) -> None:
+    """Pay what only the first training of a process pays (lazy imports, device start, thread pools) before the first trial."""
+    import torch
+
+    from .draw import Draw
+    from .probe import probe
+
+    torch.set_num_threads(threads)
+    draw = Draw(study.seed)
+    study.space.sample(draw)
+    probe(draw.params, study.space, task, ledger, device=device, seed=study.seed, seconds=0.0)
 
 
 def _refuse_unmeasurable(ledger: Ledger, meter: str) -> None:
