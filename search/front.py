@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import front_table, front_text
 from .hypervolume import METERED, Axis, hypervolume, make_box
-from .picking import knee_index, pick
+from .picking import FRACTIONS, knee_index, pick, stretch
 from .runs import Bill, Run
 from .trial import Trial
 
@@ -123,6 +123,11 @@ class Front:
         """The first objective of a trial, signed so that more is better."""
         return trial.values[0] if self.directions[0] == "maximize" else -trial.values[0]
 
+    def stretched(self, trial: Trial) -> float:
+        """The first objective by the ratio of errors where it has any, see `picking.stretch`; more is better."""
+        name = self.objectives[0]
+        return stretch(name, trial.values[0]) if name in (*FRACTIONS, "error") else self.gain(trial)
+
     def quality_of(self, trial: Trial, name: str) -> float | None:
         """A quality metric of a trial, whether it is the objective or was measured beside it; None when unknown."""
         return trial.values[0] if name == self.objectives[0] and trial.values else trial.quality.get(name)
@@ -130,9 +135,16 @@ class Front:
     # -- choosing --------------------------------------------------------------------------------------------------------------------
 
     def knee(self) -> Trial:
-        """The member after which more quality costs disproportionately more energy; the method is `picking.knee_index`."""
+        """The member after which more quality costs disproportionately more energy.
+
+        It is the member farthest above the chord from the cheapest to the best one, energy in logarithms and quality by the ratio
+        of errors; see `picking.knee_index` and `picking.stretch`. Members under the study's ``min_accuracy`` do not count while others
+        are left.
+        """
         members = self._some()
-        return members[knee_index([self.joules(trial) for trial in members], [self.gain(trial) for trial in members])]
+        if self.quality_floor is not None and self.directions[0] == "maximize":
+            members = tuple(trial for trial in members if trial.values[0] >= self.quality_floor) or members
+        return members[knee_index([self.joules(trial) for trial in members], [self.stretched(trial) for trial in members])]
 
     def best(self) -> Trial:
         """The member with the best quality."""
@@ -202,7 +214,7 @@ class Front:
         'accuracy 0.9000, 1 Wh, 9 epochs'
         """
         quality = f"{self.objectives[0]} {trial.values[0]:.4f}, " if trial.values else ""
-        energy = "energy unknown" if trial.train_wh is None else f"{trial.train_wh:.3g} Wh"
+        energy = front_text.energy_text(trial.train_wh)
         return f"{quality}{energy}, {trial.epochs} epoch{'' if trial.epochs == 1 else 's'}"
 
     def to_rows(self) -> list[dict[str, Any]]:
@@ -234,10 +246,10 @@ class Front:
     def __repr__(self) -> str:
         if not self.members:
             return f"<Front of {self.name!r}: empty, {len(self.trials)} trials>"
-        low, high = self.cheapest(), self.best()
+        ends = [f"{trial.values[0]:.4f} at {front_text.energy_text(trial.train_wh)}" for trial in (self.cheapest(), self.best())]
         return (
-            f"<Front of {self.name!r}: {len(self)} of {len(self.trials)} trials, {self.objectives[0]} {low.values[0]:.4f} at "
-            f"{low.train_wh:.3g} Wh to {high.values[0]:.4f} at {high.train_wh:.3g} Wh, hypervolume {self.hypervolume():.3f}>"
+            f"<Front of {self.name!r}: {len(self)} of {len(self.trials)} trials, {self.objectives[0]} {' to '.join(ends)}, "
+            f"hypervolume {self.hypervolume():.3f}>"
         )
 
     def _repr_html_(self) -> str:

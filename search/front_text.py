@@ -29,17 +29,57 @@ class Column:
     right: bool = True
 
 
+@dataclass(frozen=True)
+class Unit:
+    """A unit that keeps numbers readable.
+
+    Attributes:
+        size: How many of the base unit (Wh, gCO2e) it is.
+        name: What is written.
+    """
+
+    size: float
+    name: str
+
+
+def unit_for(largest: float, base: str = "Wh") -> Unit:
+    """Return the unit in which numbers up to ``largest`` (in the base unit) read best.
+
+    >>> unit_for(0.0012).name, unit_for(0.0012, "gCO2e").name, unit_for(20.0).name, unit_for(25000.0).name
+    ('mWh', 'mgCO2e', 'Wh', 'kWh')
+    """
+    for least, size, letter in ((1e4, 1e3, "k"), (0.1, 1.0, ""), (1e-4, 1e-3, "m")):
+        if largest >= least:
+            return Unit(size, letter + base)
+    return Unit(1e-6, "µ" + base)
+
+
+def energy_text(wh: float | None, base: str = "Wh") -> str:
+    """An energy (or a carbon mass, with ``base="gCO2e"``) for people: three digits and a unit.
+
+    >>> energy_text(0.00154), energy_text(1.0), energy_text(None)
+    ('1.54 mWh', '1 Wh', 'unknown')
+    """
+    if wh is None:
+        return "unknown"
+    unit = unit_for(wh, base) if wh > 0 else Unit(1.0, base)
+    return f"{wh / unit.size:.3g} {unit.name}"
+
+
 def columns_of(front: Front) -> list[Column]:
     """Return the columns that have something to say about this front."""
     members = front.members
+    unit = unit_for(max((trial.train_wh or 0.0 for trial in members), default=1.0))
     columns = [
         Column("trial", lambda trial: str(trial.number)),
         Column("epochs", lambda trial: str(trial.epochs)),
         Column(front.objectives[0], lambda trial: f"{trial.values[0]:.4f}"),
-        Column("train Wh", _energy),
+        Column(f"train {unit.name}", lambda trial: _energy(trial, unit)),
     ]
-    if any(trial.grams_co2e is not None for trial in members):
-        columns.append(Column("gCO2e", lambda trial: digits(trial.grams_co2e)))
+    carbon = [trial.grams_co2e for trial in members if trial.grams_co2e is not None]
+    if carbon:
+        mass = unit_for(max(carbon), "gCO2e")
+        columns.append(Column(mass.name, lambda trial: digits(None if trial.grams_co2e is None else trial.grams_co2e / mass.size)))
     if "inference_energy" in front.objectives:
         columns.append(Column("J per 1,000", lambda trial: digits(trial.inference_joules_per_1000)))
     if any(trial.parameters is not None for trial in members):
@@ -142,13 +182,14 @@ def _side(column: Column) -> str:
     return "right" if column.right else "left"
 
 
-def _energy(trial: Trial) -> str:
+def _energy(trial: Trial, unit: Unit) -> str:
     if trial.train_wh is None:
         return "-"
+    shown = digits(trial.train_wh / unit.size)
     if not trial.train_u_joules:
-        return digits(trial.train_wh)
+        return shown
     percent = 100 * trial.train_u_joules / (trial.train_joules or 1.0)
-    return f"{digits(trial.train_wh)} ±{percent:.{0 if percent >= 1 else 1}f} %"
+    return f"{shown} ±{percent:.0f} %" if percent >= 1 else f"{shown} ±{percent:.1g} %"
 
 
 def _count(number: int | None) -> str:

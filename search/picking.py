@@ -17,6 +17,27 @@ RULES = "knee, best, cheapest, trial=N, accuracy>=0.95 (cheapest that reaches it
 _RULE = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_]*)\s*(=|>=|<=)\s*([-+0-9.eE]+?)\s*([A-Za-z%]*)\s*")
 
 
+#: Qualities whose best value is 1; what is left to 1 is an error, and errors are compared by their ratio.
+FRACTIONS = ("accuracy", "balanced_accuracy", "macro_f1", "auc", "r2")
+
+#: Keeps a model without any error at a finite place.
+SMALLEST_ERROR = 0.005
+
+
+def stretch(name: str, value: float) -> float:
+    """Place a quality so that equal steps are equal ratios of the error, more is better: ``-log10(1 - value + 0.005)``.
+
+    On a plain axis the step from 10 % to 60 % accuracy would hide the one from 95 % to 99 %. A quality that has no known best value
+    stays as it is.
+
+    >>> round(stretch("accuracy", 0.995), 6), round(stretch("error", 0.005), 6), stretch("likelihood", 3.0)
+    (2.0, 2.0, 3.0)
+    """
+    if name in FRACTIONS:
+        return -log10(max(1.0 - value, 0.0) + SMALLEST_ERROR)
+    return -log10(max(value, 0.0) + SMALLEST_ERROR) if name == "error" else value
+
+
 def knee_index(joules: Sequence[float], gains: Sequence[float]) -> int:
     """Return the point farthest above the chord from the cheapest point to the best one.
 
@@ -26,7 +47,7 @@ def knee_index(joules: Sequence[float], gains: Sequence[float]) -> int:
 
     Args:
         joules: Energy of each point, > 0.
-        gains: Quality of each point, more is better.
+        gains: Quality of each point, more is better; `Front.knee` passes ``stretch``-ed ones.
 
     Source:
         Distance to the line through the extremes: Das 1999, "On characterizing the knee of the Pareto curve based on

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..front_text import energy_text, unit_for
 from ..runs import Bill
 from .importance import Importance
 from .interactive import FONT
@@ -28,10 +29,11 @@ def trace_chart(steps: Sequence[Step]) -> Figure:
         for before, step in zip([None, *steps[:-1]], steps, strict=True)
         if before is None or step.hypervolume > before.hypervolume + 1e-12
     ]
+    unit = unit_for(steps[-1].wh) if steps else unit_for(1.0)
     figure = go.Figure()
     figure.add_trace(
         go.Scatter(
-            x=[0.0, *(step.wh for step in steps)],
+            x=[0.0, *(step.wh / unit.size for step in steps)],
             y=[0.0, *(step.hypervolume for step in steps)],
             mode="lines",
             line={"shape": "hv", "color": STRONG, "width": 2.5},
@@ -42,16 +44,18 @@ def trace_chart(steps: Sequence[Step]) -> Figure:
     )
     figure.add_trace(
         go.Scatter(
-            x=[step.wh for step in rises],
+            x=[step.wh / unit.size for step in rises],
             y=[step.hypervolume for step in rises],
             mode="markers",
             marker={"color": STRONG, "size": 8, "line": {"color": "white", "width": 1}},
-            text=[f"trial {step.trial} raised it to {step.hypervolume:.4f} at {step.wh:.3g} Wh" for step in rises],
+            text=[f"trial {step.trial} raised it to {step.hypervolume:.4f} at {energy_text(step.wh)}" for step in rises],
             hovertemplate="%{text}<extra></extra>",
         )
     )
     figure.update_layout(
-        **_plain(height=320), xaxis={**_AXIS, "title": "Wh spent on trials", "rangemode": "tozero"}, yaxis={**_AXIS, "title": "hypervolume"}
+        **_plain(height=320),
+        xaxis={**_AXIS, "title": f"{unit.name} spent on trials", "rangemode": "tozero"},
+        yaxis={**_AXIS, "title": "hypervolume"},
     )
     return figure
 
@@ -60,6 +64,7 @@ def bill_chart(bill: Bill) -> Figure:
     """Draw where the joules went, once by state of the trials and once by component; both bars are as long as the total."""
     import plotly.graph_objects as go
 
+    unit = unit_for((bill.total_joules or 0.0) / 3600.0)
     figure = go.Figure()
     parts = {short_component(name): joules for name, joules in bill.by_component.items()}
     for row, values, colors in (
@@ -70,7 +75,7 @@ def bill_chart(bill: Bill) -> Figure:
             share = f" ({100 * joules / bill.total_joules:.1f} %)" if bill.total_joules else ""
             figure.add_trace(
                 go.Bar(
-                    x=[joules / 3600.0],
+                    x=[joules / 3600.0 / unit.size],
                     y=[row],
                     orientation="h",
                     name=name,
@@ -80,7 +85,7 @@ def bill_chart(bill: Bill) -> Figure:
                     insidetextanchor="middle",
                     constraintext="inside",
                     textfont={"color": INK if name == "idle" else "white"},
-                    hovertext=[f"{name}: {joules / 3600.0:.4g} Wh{share}"],
+                    hovertext=[f"{name}: {energy_text(joules / 3600.0)}{share}"],
                     hovertemplate="%{hovertext}<extra></extra>",
                 )
             )
@@ -88,7 +93,7 @@ def bill_chart(bill: Bill) -> Figure:
         **_plain(height=230, left=105),
         barmode="stack",
         bargap=0.35,
-        xaxis={**_AXIS, "title": "Wh"},
+        xaxis={**_AXIS, "title": unit.name},
         yaxis={"linecolor": "white", "ticks": ""},
     )
     return figure

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from html import escape
-from math import log10
+from math import floor, log10
 from typing import TYPE_CHECKING, Any
 
 from ..front import Front
+from ..front_text import energy_text, unit_for
 from ..runs import Run
 from ..trial import Trial
+from .quality_axis import ENOUGH, GAP, candidates, choose
 from .view import INK, KNEE, MUTED, PALE, STRONG, View, short_component
 
 if TYPE_CHECKING:
@@ -24,14 +26,25 @@ CONFIG = {
     "toImageButtonOptions": {"format": "png", "scale": 2},
 }
 
-#: Keeps the carbon axis on the energy axis while the reader zooms; plotly links axes of equal ranges only.
+#: Keeps the carbon axis on the energy axis and the quality ticks readable while the reader zooms; plotly does neither.
 FOLLOW = """
 var plot = document.getElementById('{plot_id}'), busy = false;
 plot.on('plotly_relayout', function () {
-  if (busy || !plot.layout.xaxis2) return;
-  var shift = Math.log10(plot.layout.meta.grams_per_wh), range = plot.layout.xaxis.range;
+  if (busy) return;
+  var meta = plot.layout.meta, change = {}, x = plot.layout.xaxis.range, y = plot.layout.yaxis.range;
+  if (plot.layout.xaxis2) change['xaxis2.range'] = [x[0] + meta.carbon_shift, x[1] + meta.carbon_shift];
+  if (meta.ticks.length) {
+    var kept = [], gap = meta.gap * (y[1] - y[0]);
+    meta.ticks.forEach(function (row) {
+      if (kept.length < meta.enough) row.forEach(function (tick) {
+        if (tick[0] >= y[0] && tick[0] <= y[1] && kept.every(function (k) { return Math.abs(k[0] - tick[0]) >= gap; })) kept.push(tick);
+      });
+    });
+    change['yaxis.tickvals'] = kept.map(function (k) { return k[0]; });
+    change['yaxis.ticktext'] = kept.map(function (k) { return k[1]; });
+  }
   busy = true;
-  Plotly.relayout(plot, {'xaxis2.range': [range[0] + shift, range[1] + shift]}).then(function () { busy = false; });
+  Plotly.relayout(plot, change).then(function () { busy = false; });
 });
 """
 
@@ -49,33 +62,19 @@ def front_plotly(source: Run | Front) -> Figure:
     figure = go.Figure()
     figure.add_trace(_markers(view, view.others, "trial", {"color": PALE, "size": 8, "opacity": 0.8}))
     if view.line:
-        figure.add_trace(
-            go.Scatter(
-                x=[*(_wh(trial) for trial in view.line), view.x_limits[1] * 10],
-                y=[*(trial.values[0] for trial in view.line), view.line[-1].values[0]],
-                mode="none",
-                line={"shape": "hv"},
-                fill="tozeroy" if front.directions[0] == "maximize" else None,
-                fillcolor="rgba(11,110,105,0.06)",
-                hoverinfo="skip",
-                showlegend=False,
-            )
-        )
-        figure.add_trace(
-            go.Scatter(
-                x=[_wh(trial) for trial in view.line],
-                y=[trial.values[0] for trial in view.line],
-                mode="lines",
-                line={"shape": "hv", "color": STRONG, "width": 2.5},
-                hoverinfo="skip",
-                showlegend=False,
-            )
-        )
+        x, y = view.steps
+        corners_x = [value for pair in zip(x, x[1:] + x[-1:], strict=True) for value in pair]
+        corners_y = [value for value in y for _ in range(2)]
+        area = {"fill": "toself", "fillcolor": "rgba(11,110,105,0.06)", "mode": "none", "hoverinfo": "skip", "showlegend": False}
+        figure.add_trace(go.Scatter(x=[*corners_x, x[-1], x[0]], y=[*corners_y, view.bottom, view.bottom], **area))
+        line = {"shape": "hv", "color": STRONG, "width": 2.5}
+        figure.add_trace(go.Scatter(x=x[:-1], y=y[:-1], mode="lines", line=line, hoverinfo="skip", showlegend=False))
         member = _markers(view, front.members, "front", {"color": STRONG, "size": 11, "line": {"color": "white", "width": 1.2}})
+        spans = [view.spread(trial) for trial in front]
         member.error_x = {
             "type": "data",
-            "array": [2.0 * (trial.train_u_joules or 0.0) / 3600.0 for trial in front],
-            "arrayminus": [min(2.0 * (trial.train_u_joules or 0.0) / 3600.0, 0.95 * _wh(trial)) for trial in front],
+            "array": [right for _, right in spans],
+            "arrayminus": [left for left, _ in spans],
             "color": STRONG,
             "thickness": 1.2,
             "width": 3,
@@ -85,9 +84,9 @@ def front_plotly(source: Run | Front) -> Figure:
         ring = {"color": "rgba(0,0,0,0)", "size": 20, "line": {"color": KNEE, "width": 3}}
         figure.add_trace(_markers(view, (view.knee,), "knee", ring))
         figure.add_annotation(
-            x=log10(_wh(view.knee)),
-            y=view.knee.values[0],
-            text=f"<b>knee</b> {view.knee.values[0]:.4g} at {_wh(view.knee):.3g} Wh",
+            x=log10(view.x(view.knee)),
+            y=view.y(view.knee),
+            text=f"<b>knee</b> {view.label(view.knee)}",
             showarrow=False,
             xanchor="right",
             yanchor="bottom",
@@ -103,8 +102,8 @@ def _markers(view: View, trials: tuple[Trial, ...], name: str, marker: dict[str,
     import plotly.graph_objects as go
 
     return go.Scatter(
-        x=[_wh(trial) for trial in trials],
-        y=[trial.values[0] for trial in trials],
+        x=[view.x(trial) for trial in trials],
+        y=[view.y(trial) for trial in trials],
         mode="markers",
         name=name,
         marker=marker,
@@ -115,17 +114,15 @@ def _markers(view: View, trials: tuple[Trial, ...], name: str, marker: dict[str,
 
 def hover(front: Front, trial: Trial) -> str:
     """Everything about one model, as plotly's small HTML."""
-    energy = f"{trial.train_wh or 0.0:.4g} Wh" + (f" ± {2 * trial.train_u_joules / 3600:.2g}" if trial.train_u_joules else "")
-    lines = [
-        f"<b>trial {trial.number}</b>, {trial.epochs} epoch{'' if trial.epochs == 1 else 's'}",
-        f"{front.objectives[0]} <b>{trial.values[0]:.4f}</b>",
-    ]
+    energy = energy_text(trial.train_wh) + (f" ± {energy_text(2 * trial.train_u_joules / 3600)}" if trial.train_u_joules else "")
+    epochs = f"{trial.epochs} epoch{'' if trial.epochs == 1 else 's'}"
+    lines = [f"<b>trial {trial.number}</b>, {epochs}", f"{front.objectives[0]} <b>{trial.values[0]:.4f}</b>"]
     lines.append(f"training <b>{energy}</b>, {trial.energy_quality}")
     for name, part in trial.components.items():
-        known = "unknown" if part.joules is None else f"{part.joules / 3600:.4g} Wh"
+        known = energy_text(None if part.joules is None else part.joules / 3600)
         lines.append(f"   {escape(short_component(name))}: {known}, {part.quality} by {escape(part.source)}")
     if trial.grams_co2e is not None:
-        lines.append(f"{trial.grams_co2e:.3g} gCO2e")
+        lines.append(energy_text(trial.grams_co2e, "gCO2e"))
     if trial.inference_joules_per_1000 is not None:
         lines.append(f"inference {trial.inference_joules_per_1000:.3g} J per 1,000")
     if trial.parameters is not None:
@@ -141,6 +138,9 @@ def _layout(figure: Any, view: View) -> None:
     import plotly.graph_objects as go
 
     low, high = (log10(limit) for limit in view.x_limits)
+    every = candidates(view.front)
+    mass = unit_for(view.x_limits[1] * view.unit.size * view.grams_per_wh, "gCO2e") if view.grams_per_wh else None
+    shift = log10(view.unit.size * view.grams_per_wh / mass.size) if view.grams_per_wh and mass else 0.0
     axis = {"gridcolor": "#e7edf0", "zeroline": False, "linecolor": "#c5d0d6", "tickcolor": "#c5d0d6", "ticks": "outside", "ticklen": 4}
     figure.update_layout(
         title={
@@ -162,25 +162,27 @@ def _layout(figure: Any, view: View) -> None:
             **axis,
             "type": "log",
             "range": [low, high],
-            "title": "training energy of the model (Wh)",
-            "dtick": "D2" if high - low < 2.5 else 1,
+            "title": f"training energy of the model ({view.unit.name})",
+            **_log_ticks(low, high),
         },
-        yaxis={**axis, "range": list(view.y_limits), "title": view.quality_title},
+        yaxis={**axis, "range": list(view.y_limits), "title": view.axis_title},
+        meta={"ticks": every, "gap": GAP, "enough": ENOUGH, "carbon_shift": shift},
     )
-    if view.grams_per_wh:
-        shift = log10(view.grams_per_wh)
+    ticks = choose(every, *view.y_limits)
+    if ticks:
+        figure.update_yaxes(tickmode="array", tickvals=[place for place, _ in ticks], ticktext=[label for _, label in ticks])
+    if mass is not None:
         figure.add_trace(go.Scatter(x=[None], y=[None], xaxis="x2", showlegend=False, hoverinfo="skip"))
         figure.update_layout(
-            meta={"grams_per_wh": view.grams_per_wh},
             xaxis2={
                 "type": "log",
                 "range": [low + shift, high + shift],
                 "overlaying": "x",
                 "side": "top",
-                "title": {"text": "gCO2e", "font": {"color": MUTED, "size": 12}},
+                "title": {"text": mass.name, "font": {"color": MUTED, "size": 12}},
                 "tickfont": {"color": MUTED, "size": 11},
                 "showgrid": False,
-                "dtick": "D2" if high - low < 2.5 else 1,
+                **_log_ticks(low + shift, high + shift),
                 "ticks": "outside",
                 "tickcolor": "#c5d0d6",
                 "linecolor": "#c5d0d6",
@@ -188,5 +190,9 @@ def _layout(figure: Any, view: View) -> None:
         )
 
 
-def _wh(trial: Trial) -> float:
-    return (trial.train_joules or 0.0) / 3600.0
+def _log_ticks(low: float, high: float) -> dict[str, Any]:
+    """Ticks at 1, 2 and 5 with their numbers in full; plotly itself writes the 2 of 0.002 as a small 2. Over many decades only the tens."""
+    if high - low >= 2.5:
+        return {"dtick": 1}
+    places = [digit * 10.0**decade for decade in range(floor(low) - 1, floor(high) + 2) for digit in (1, 2, 5)]
+    return {"tickmode": "array", "tickvals": places, "ticktext": [f"{place:.6g}" for place in places]}

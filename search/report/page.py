@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..front import Front
-from ..front_text import digits
+from ..front_text import energy_text
 from ..runs import Run
 from .charts import bill_chart, importance_chart, trace_chart
 from .facts import pue_of, sessions_of
@@ -89,12 +89,12 @@ def _tiles(run: Run, front: Front) -> str:
     tiles = []
     if len(front):
         for trial, word in ((front.best(), "best"), (front.knee(), "knee")):
-            tiles.append(tile(f"{trial.values[0]:.4f}", f"{word} {front.objectives[0]}, {digits(trial.train_wh)} Wh to train"))
-    tiles.append(tile("unknown" if joules is None else f"{digits(joules / 3600)} Wh", "energy of the whole search"))
+            tiles.append(tile(f"{trial.values[0]:.4f}", f"{word} {front.objectives[0]}, {energy_text(trial.train_wh)} to train"))
+    tiles.append(tile(energy_text(None if joules is None else joules / 3600), "energy of the whole search"))
     grams = grams_per_wh(run.facts)
     if grams is not None and joules is not None:
         pue = pue_of(run)
-        tiles.append(tile(f"{digits(joules / 3600 * grams)} gCO2e", "of the whole search" + ("" if pue == 1 else f", PUE {pue:g}")))
+        tiles.append(tile(energy_text(joules / 3600 * grams, "gCO2e"), "of the whole search" + ("" if pue == 1 else f", PUE {pue:g}")))
     failed = sum(trial.state == "failed" for trial in run.trials)
     tiles.append(tile(str(len(run.trials)), f"trials, {failed} failed, {len(front)} on the front"))
     return f'<div class="tiles">{"".join(tiles)}</div>'
@@ -118,13 +118,13 @@ def _bill(run: Run) -> str:
     if bill.total_joules is None:
         return section("Energy of the search", paragraph("Unknown: nothing could be measured or estimated."))
     parts = sum(bill.by_state.values())
-    said = f"The ledger saw {digits(bill.total_joules / 3600)} Wh in {bill.seconds / 60:.1f} min"
+    said = f"The ledger saw {energy_text(bill.total_joules / 3600)} in {bill.seconds / 60:.1f} min"
     said += (
         ""
         if bill.u_joules is None
-        else f", ± {digits(2 * bill.u_joules / 3600)} Wh (two standard uncertainties, the meter's gain included)"
+        else f", ± {energy_text(2 * bill.u_joules / 3600)} (two standard uncertainties, the meter's gain included)"
     )
-    states = ", ".join(f"{name} {digits(joules / 3600)} Wh" for name, joules in bill.by_state.items())
+    states = ", ".join(f"{name} {energy_text(joules / 3600)}" for name, joules in bill.by_state.items())
     said += f": {states}; together {100 * parts / bill.total_joules:.2f} % of what the ledger saw." if states else "."
     return section("Energy of the search", _chart(bill_chart(bill), "bill"), paragraph(said, "muted small"))
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from ..energy.carbon import JOULES_PER_KWH, Intensity
 from ..front import Front
-from ..front_text import digits
+from ..front_text import digits, energy_text
 from ..runs import Run
 from ..trial import Trial
 from .facts import hardware_lines, pue_of, sessions_of
@@ -34,9 +34,9 @@ def _sentences(run: Run) -> list[str]:
     if bill.total_joules is None:
         lines = [f"The energy of this search is unknown: nothing could be measured or estimated. It made {trials}."]
     else:
-        spread = "" if bill.u_joules is None else f" ± {digits(2 * bill.u_joules / JOULES_PER_KWH)} (two standard uncertainties)"
+        spread = "" if bill.u_joules is None else f" ± {energy_text(2 * bill.u_joules / 3600)} (two standard uncertainties)"
         lines = [
-            f"The whole search used **{digits(bill.total_joules / JOULES_PER_KWH)} kWh**{spread} at the machine in "
+            f"The whole search used **{energy_text(bill.total_joules / 3600)}**{spread} at the machine in "
             f"{bill.seconds / 3600:.2f} h. It made {trials}; failed ones, deciding and idling are included."
         ]
         lines.append(_carbon(run, bill.total_joules, pue))
@@ -62,12 +62,12 @@ def _carbon(run: Run, joules: float, pue: float) -> str:
         return f"Its carbon is not stated: the place of the computation was not given ({site})."
     intensity = Intensity.from_json(dict(place))
     grams = joules / JOULES_PER_KWH * pue * intensity.grams_per_kwh
-    return f"That is **{digits(grams)} gCO2e** with {site} and {intensity.describe()}."
+    return f"That is **{energy_text(grams, 'gCO2e')}** with {site} and {intensity.describe()}."
 
 
 def _model(front: Front, trial: Trial) -> str:
-    carbon = "" if trial.grams_co2e is None else f" ({digits(trial.grams_co2e)} gCO2e)"
-    return f"{digits(front.joules(trial) / 3600)} Wh{carbon} for {front.objectives[0]} {trial.values[0]:.4f} (trial {trial.number})"
+    carbon = "" if trial.grams_co2e is None else f" ({energy_text(trial.grams_co2e, 'gCO2e')})"
+    return f"{energy_text(trial.train_wh)}{carbon} for {front.objectives[0]} {trial.values[0]:.4f} (trial {trial.number})"
 
 
 def _table(run: Run) -> list[str]:

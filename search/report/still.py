@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from math import log
 from typing import TYPE_CHECKING, Any
 
 from ..front import Front
+from ..front_text import unit_for
 from ..runs import Run
 from ..trial import Trial
+from .quality_axis import candidates, choose
 from .view import INK, KNEE, MUTED, PALE, STRONG, View
 
 if TYPE_CHECKING:
@@ -36,7 +39,7 @@ def front_figure(source: Run | Front) -> Figure:
     _frame(axes, view)
     _points(axes, view)
     if view.grams_per_wh:
-        _carbon_axis(axes, view.grams_per_wh)
+        _carbon_axis(axes, view, view.grams_per_wh)
     figure.suptitle(
         f"$\\bf{{{_tex(view.front.name)}}}$  {view.quality_title} against training energy", x=0.01, ha="left", fontsize=13, color=INK
     )
@@ -49,8 +52,11 @@ def _frame(axes: Axes, view: View) -> None:
     axes.set_xlim(*view.x_limits)
     axes.set_ylim(*view.y_limits)
     _plain_ticks(axes.xaxis, view.x_limits)
-    axes.set_xlabel("training energy of the model (Wh)", color=INK, fontsize=10.5)
-    axes.set_ylabel(view.quality_title, color=INK, fontsize=10.5)
+    axes.set_xlabel(f"training energy of the model ({view.unit.name})", color=INK, fontsize=10.5)
+    ticks = choose(candidates(view.front), *view.y_limits)
+    if ticks:
+        axes.set_yticks([place for place, _ in ticks], [label for _, label in ticks])
+    axes.set_ylabel(view.axis_title, color=INK, fontsize=10.5)
     axes.grid(True, which="major", color="#e7edf0", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(colors=MUTED, labelsize=9.5, which="both", length=3)
@@ -60,39 +66,26 @@ def _frame(axes: Axes, view: View) -> None:
 
 
 def _points(axes: Axes, view: View) -> None:
-    front, (_, right) = view.front, view.x_limits
-    floor, ceiling = view.y_limits
-    bottom = floor if front.directions[0] == "maximize" else ceiling
-    inside = [trial for trial in view.others if floor <= trial.values[0] <= ceiling]
-    axes.scatter([_wh(t) for t in inside], [t.values[0] for t in inside], s=26, color=PALE, alpha=0.75, linewidths=0, label="trial")
-    outside = [_wh(trial) for trial in view.others if not floor <= trial.values[0] <= ceiling]
+    low, high = view.y_limits
+    inside = [trial for trial in view.others if low <= view.y(trial) <= high]
+    outside = [view.x(trial) for trial in view.others if not low <= view.y(trial) <= high]
+    axes.scatter([view.x(t) for t in inside], [view.y(t) for t in inside], s=26, color=PALE, alpha=0.75, linewidths=0, label="trial")
     if outside:
-        axes.scatter(
-            outside, [bottom] * len(outside), s=30, marker="v", color=PALE, clip_on=False, linewidths=0, label="trial below the axis"
-        )
+        level = [view.bottom] * len(outside)
+        axes.scatter(outside, level, s=30, marker="v", color=PALE, clip_on=False, linewidths=0, label="trial below the axis")
     if not view.line:
         return
-    steps_x = [*(_wh(trial) for trial in view.line), right]
-    steps_y = [*(trial.values[0] for trial in view.line), view.line[-1].values[0]]
-    axes.fill_between(steps_x, steps_y, bottom, step="post", color=STRONG, alpha=0.06, linewidth=0)
-    axes.step(steps_x[:-1], steps_y[:-1], where="post", color=STRONG, linewidth=2.0, solid_joinstyle="round")
-    known = [trial for trial in front if trial.train_u_joules]
+    x, y = view.steps
+    axes.fill_between(x, y, view.bottom, step="post", color=STRONG, alpha=0.06, linewidth=0)
+    axes.step(x[:-1], y[:-1], where="post", color=STRONG, linewidth=2.0, solid_joinstyle="round")
+    known = [trial for trial in view.front if trial.train_u_joules]
     if known:
-        spans = [2.0 * (trial.train_u_joules or 0.0) / 3600.0 for trial in known]
-        lower = [min(span, 0.95 * _wh(trial)) for span, trial in zip(spans, known, strict=True)]
-        x, y = [_wh(trial) for trial in known], [trial.values[0] for trial in known]
         bars: dict[str, Any] = {"ecolor": STRONG, "elinewidth": 1.1, "capsize": 2.5, "alpha": 0.55, "label": "±2 standard uncertainties"}
-        axes.errorbar(x, y, xerr=[lower, spans], fmt="none", **bars)
-    axes.scatter(
-        [_wh(t) for t in front],
-        [t.values[0] for t in front],
-        s=46,
-        color=STRONG,
-        edgecolors="white",
-        linewidths=0.9,
-        zorder=4,
-        label="front",
-    )
+        spans = [view.spread(trial) for trial in known]
+        both = [[left for left, _ in spans], [right for _, right in spans]]
+        axes.errorbar([view.x(t) for t in known], [view.y(t) for t in known], xerr=both, fmt="none", **bars)
+    dots: dict[str, Any] = {"s": 46, "color": STRONG, "edgecolors": "white", "linewidths": 0.9, "zorder": 4, "label": "front"}
+    axes.scatter([view.x(t) for t in view.front], [view.y(t) for t in view.front], **dots)
     _labels(axes, view)
     legend = axes.legend(loc="lower right", frameon=True, framealpha=0.9, edgecolor="none", fontsize=9, labelcolor=INK)
     legend.set_zorder(3)
@@ -106,12 +99,14 @@ def _labels(axes: Axes, view: View) -> None:
         if trial is None:
             continue
         if word == "knee":
-            axes.scatter([_wh(trial)], [trial.values[0]], s=170, facecolors="none", edgecolors=KNEE, linewidths=2.0, zorder=5, label="knee")
-        text = f"{word}: {trial.values[0]:.4g} at {_wh(trial):.3g} Wh"
+            axes.scatter(
+                [view.x(trial)], [view.y(trial)], s=170, facecolors="none", edgecolors=KNEE, linewidths=2.0, zorder=5, label="knee"
+            )
+        text = f"{word}: {view.label(trial)}"
         beside = _share(view, trial) < 0.0095 * len(text)  # no room on the left: below the line, on white
         axes.annotate(
             text,
-            (_wh(trial), trial.values[0]),
+            (view.x(trial), view.y(trial)),
             xytext=(13, -15) if beside else (-9, 10),
             textcoords="offset points",
             ha="left" if beside else "right",
@@ -124,17 +119,19 @@ def _labels(axes: Axes, view: View) -> None:
         )
 
 
-def _carbon_axis(axes: Axes, grams_per_wh: float) -> None:
-    def grams(wh: Any) -> Any:
-        return wh * grams_per_wh
+def _carbon_axis(axes: Axes, view: View, grams_per_wh: float) -> None:
+    mass = unit_for(view.x_limits[1] * view.unit.size * grams_per_wh, "gCO2e")
+    factor = view.unit.size * grams_per_wh / mass.size
 
-    def wh(grams: Any) -> Any:
-        return grams / grams_per_wh
+    def carbon(energy: Any) -> Any:
+        return energy * factor
 
-    second = axes.secondary_xaxis("top", functions=(grams, wh))
-    low, high = axes.get_xlim()
-    _plain_ticks(second.xaxis, (low * grams_per_wh, high * grams_per_wh))
-    second.set_xlabel("gCO2e", color=MUTED, fontsize=9.5)
+    def energy(carbon: Any) -> Any:
+        return carbon / factor
+
+    second = axes.secondary_xaxis("top", functions=(carbon, energy))
+    _plain_ticks(second.xaxis, (view.x_limits[0] * factor, view.x_limits[1] * factor))
+    second.set_xlabel(mass.name, color=MUTED, fontsize=9.5)
     second.tick_params(colors=MUTED, labelsize=9, which="both", length=3)
     second.spines["top"].set_color("#c5d0d6")
 
@@ -154,22 +151,15 @@ def _caption(view: View) -> str:
     facts = view.front.run.facts if view.front.run else {}
     if view.grams_per_wh and facts.get("intensity"):
         place = facts["intensity"]
-        text += (
-            f"\ngCO2e at {place['grams_per_kwh']:g} g/kWh ({', '.join(str(place[k]) for k in ('zone', 'source', 'year') if place.get(k))})"
-        )
+        where = ", ".join(str(place[key]) for key in ("zone", "source", "year") if place.get(key))
+        text += f"\ngCO2e at {place['grams_per_kwh']:.3g} g/kWh ({where})"
     return text
-
-
-def _wh(trial: Trial) -> float:
-    return (trial.train_joules or 0.0) / 3600.0
 
 
 def _share(view: View, trial: Trial) -> float:
     """Where a trial stands on the energy axis, 0 left to 1 right."""
-    from math import log
-
     low, high = view.x_limits
-    return log(_wh(trial) / low) / log(high / low)
+    return log(view.x(trial) / low) / log(high / low)
 
 
 def _tex(text: str) -> str:

@@ -8,9 +8,11 @@ from math import log10
 from typing import Any
 
 from ..front import Front
+from ..front_text import Unit, unit_for
 from ..runs import Run
 from ..study import OBJECTIVES
 from ..trial import Trial
+from .quality_axis import is_stretched
 
 INK, MUTED, PALE, STRONG, KNEE = "#1b2a33", "#5f6f79", "#a9bac4", "#0b6e69", "#d9480f"
 
@@ -24,8 +26,9 @@ class View:
         others: Measured trials that are not on the front.
         line: Members that no other member beats in quality and training energy alone; with two objectives that is every member.
         knee: The marked trial, or None when the front is empty.
-        x_limits: Limits of the energy axis in Wh.
-        y_limits: Limits of the quality axis.
+        unit: Unit of the energy axis: Wh, or a part or multiple of it.
+        x_limits: Limits of the energy axis in ``unit``.
+        y_limits: Limits of the quality axis, where ``y`` places the trials.
         below: Measured trials that are worse than the quality axis shows.
         grams_per_wh: Carbon of a watt-hour at the place of the run, PUE included; None without an intensity.
     """
@@ -34,6 +37,7 @@ class View:
     others: tuple[Trial, ...]
     line: tuple[Trial, ...]
     knee: Trial | None
+    unit: Unit
     x_limits: tuple[float, float]
     y_limits: tuple[float, float]
     below: int
@@ -47,12 +51,13 @@ class View:
         on_front = {trial.number for trial in members}
         measured = [t for t in front.trials if front.why_not(t) in (None, "not trained to the last rung")]
         others = tuple(trial for trial in measured if trial.number not in on_front)
-        energies = [front.joules(trial) / 3600.0 for trial in measured] or [0.1, 10.0]
+        wh = [front.joules(trial) / 3600.0 for trial in measured] or [0.1, 10.0]
+        unit = unit_for(max(wh))
+        energies = [value / unit.size for value in wh]
         low, high = log10(min(energies)), log10(max(energies))
         margin = max(0.06 * (high - low), 0.08)
-        y_limits = _quality_limits(front, [trial.values[0] for trial in measured])
-        up = front.directions[0] == "maximize"
-        below = sum((t.values[0] < y_limits[0]) if up else (t.values[0] > y_limits[1]) for t in others)
+        y_limits = _quality_limits(front, [_place(front, trial) for trial in measured])
+        below = sum(not y_limits[0] <= _place(front, trial) <= y_limits[1] for trial in others)
         facts = front.run.facts if front.run else {}
         line = Front(members, ("quality", "joules"), (front.directions[0], "minimize"))
         return cls(
@@ -60,15 +65,51 @@ class View:
             others=others,
             line=tuple(t for t in members if not any(_beats(front, other, t) for other in line.trials)),
             knee=front.knee() if members else None,
+            unit=unit,
             x_limits=(10 ** (low - margin), 10 ** (high + margin)),
             y_limits=y_limits,
             below=below,
             grams_per_wh=grams_per_wh(facts),
         )
 
+    def x(self, trial: Trial) -> float:
+        """Place of a trial on the energy axis, in ``unit``."""
+        return self.front.joules(trial) / 3600.0 / self.unit.size
+
+    def y(self, trial: Trial) -> float:
+        """Place of a trial on the quality axis: by the ratio of errors where the quality has any, else the quality itself."""
+        return _place(self.front, trial)
+
+    def spread(self, trial: Trial) -> tuple[float, float]:
+        """Two standard uncertainties of the energy to the left and to the right, in ``unit``; never down to zero."""
+        span = 2.0 * (trial.train_u_joules or 0.0) / 3600.0 / self.unit.size
+        return min(span, 0.95 * self.x(trial)), span
+
+    @property
+    def bottom(self) -> float:
+        """The worse end of the quality axis."""
+        return self.y_limits[0] if _upwards(self.front) else self.y_limits[1]
+
+    @property
+    def steps(self) -> tuple[list[float], list[float]]:
+        """Corners of the dominated area from the cheapest member to the right edge, to be joined by steps."""
+        if not self.line:
+            return [], []
+        places = [(self.x(trial), self.y(trial)) for trial in self.line]
+        return [*(x for x, _ in places), self.x_limits[1]], [*(y for _, y in places), places[-1][1]]
+
+    @property
+    def axis_title(self) -> str:
+        """Title of the quality axis with its scale."""
+        return f"{self.quality_title} (log-error scale)" if is_stretched(self.front) else self.quality_title
+
+    def label(self, trial: Trial) -> str:
+        """Quality and energy of a trial, as the picture names them."""
+        return f"{trial.values[0]:.4g} at {self.x(trial):.3g} {self.unit.name}"
+
     @property
     def quality_title(self) -> str:
-        """Title of the quality axis."""
+        """Name of the quality."""
         name = self.front.objectives[0]
         return OBJECTIVES[name][2] if name in OBJECTIVES else name
 
@@ -122,13 +163,21 @@ def _beats(front: Front, one: Trial, two: Trial) -> bool:
     return better[0][0] >= better[1][0] and better[0][1] >= better[1][1] and better[0] != better[1]
 
 
+def _upwards(front: Front) -> bool:
+    return is_stretched(front) or front.directions[0] == "maximize"
+
+
+def _place(front: Front, trial: Trial) -> float:
+    return front.stretched(trial) if is_stretched(front) else trial.values[0]
+
+
 def _quality_limits(front: Front, values: list[float]) -> tuple[float, float]:
     """Show the front and its surroundings: models at chance level must not press the front flat."""
     if not values:
         return 0.0, 1.0
-    members = [trial.values[0] for trial in front] or values
+    members = [_place(front, trial) for trial in front] or values
     low, high = min(members), max(members)
     height = max(high - low, 0.02 * max(abs(high), abs(low)), 1e-6)
-    if front.directions[0] == "maximize":
+    if _upwards(front):
         return max(min(values), low - 0.45 * height) - 0.07 * height, high + 0.12 * height
     return low - 0.12 * height, min(max(values), high + 0.45 * height) + 0.07 * height

@@ -142,11 +142,12 @@ def test_hypervolume_of_an_empty_front_is_zero_and_an_error_axis_points_down() -
 
 
 def brute_knee(points: list[tuple[float, float]]) -> float:
-    """Greatest perpendicular distance above the chord, with numpy-free geometry in the scaled plane."""
+    """Greatest perpendicular distance above the chord in the plane of log energy and log error, both scaled to the ends."""
     (e0, a0), (e1, a1) = points[0], points[-1]
     best = 0.0
+    y0, y1 = (math.log(1.005 - a) for a in (a0, a1))
     for e, a in points:
-        x, y = math.log(e / e0) / math.log(e1 / e0), (a - a0) / (a1 - a0)
+        x, y = math.log(e / e0) / math.log(e1 / e0), (math.log(1.005 - a) - y0) / (y1 - y0)
         best = max(best, (y - x) / math.sqrt(2))
     return best
 
@@ -183,12 +184,25 @@ def test_the_knee_is_farthest_from_the_chord_and_does_not_depend_on_the_unit_of_
         ([(0.8, 5.0)], 0),
         ([(0.8, 5.0), (0.9, 50.0)], 1),  # nothing lies above the chord: the best
         ([(0.8, 1.0), (0.81, 10.0), (0.9, 100.0)], 2),  # hollow
-        ([(0.8, 1.0), (0.85, 10.0), (0.9, 100.0)], 2),  # straight
+        ([(0.205, 1.0), (0.605, 10.0), (0.805, 100.0)], 2),  # straight: the error halves with every factor of ten
         ([(0.8, 1.0), (0.89, 10.0), (0.9, 100.0)], 1),
     ],
 )
 def test_the_knee_of_degenerate_fronts_is_defined(points: list[tuple[float, float]], knee: int) -> None:
     assert front_of(*points).knee().number == knee
+
+
+def test_the_knee_weighs_accuracy_by_the_ratio_of_errors_so_a_useless_cheap_model_does_not_decide() -> None:
+    accuracies = [0.1031, 0.2033, 0.5655, 0.7772, 0.8691, 0.9276, 0.9777, 0.9833, 0.9861]
+    joules = [0.0986, 0.110, 0.130, 0.206, 0.371, 0.580, 1.06, 1.79, 5.53]  # a study of digits
+    front = front_of(*zip(accuracies, joules, strict=True))
+    assert front.knee().values[0] == 0.9777
+
+
+def test_models_under_the_floor_of_the_study_do_not_count_for_the_knee() -> None:
+    points = [(0.1, 1.0), (0.6, 2.0), (0.9, 10.0), (0.95, 15.0), (0.96, 1000.0)]
+    assert front_of(*points, quality_floor=0.9).knee().number == 3
+    assert front_of(*points, quality_floor=0.99).knee().number == front_of(*points).knee().number
 
 
 def test_neighbours_within_two_standard_uncertainties_are_indistinguishable() -> None:
@@ -248,7 +262,7 @@ def test_the_front_shows_itself_in_a_terminal_and_in_a_notebook() -> None:
     text = front.to_text(width=120)
     assert "cheapest" in text
     assert "1.23 k" in text
-    assert "gCO2e" in text
+    assert "mgCO2e" in text
     assert "estimated" in text
     assert max(map(len, text.splitlines()[:-1])) <= 120
     html = front._repr_html_()

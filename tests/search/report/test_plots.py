@@ -9,14 +9,17 @@ import subprocess
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from joulefront.search.front import Front
+from joulefront.search.picking import stretch
 from joulefront.search.report.interactive import front_plotly, hover
 from joulefront.search.report.plots import front_figure, front_html, save_front
+from joulefront.search.report.quality_axis import candidates, choose
 from joulefront.search.report.view import View, grams_per_wh, how_energy_is_known
 from joulefront.search.runs import Bill, Run
 from joulefront.search.trial import Trial
@@ -38,6 +41,9 @@ def test_the_still_picture_shows_every_measured_trial_once_and_the_front_strong(
     assert sizes["knee"] == 1
     (line,) = [line for line in axes.lines if line.get_drawstyle() == "steps-post"]
     assert list(line.get_xdata()) == pytest.approx([trial.train_wh for trial in front])
+    assert list(line.get_ydata()) == pytest.approx([-math.log10(1.005 - trial.values[0]) for trial in front])
+    for tick in axes.yaxis.get_major_ticks():
+        assert tick.get_loc() == pytest.approx(-math.log10(1.005 - float(tick.label1.get_text())))
     assert axes.get_xscale() == "log"
 
 
@@ -57,6 +63,7 @@ def test_the_carbon_axis_is_the_energy_axis_times_the_intensity_and_the_pue(fake
     figure = front_plotly(fake_run)
     low, high = figure.layout.xaxis.range
     assert tuple(10 ** (b - a) for a, b in zip((low, high), figure.layout.xaxis2.range, strict=True)) == pytest.approx((0.056, 0.056))
+    assert figure.layout.xaxis2.title.text == "gCO2e"
 
 
 def test_equal_runs_give_equal_svg_files(fake_run: Run, tmp_path: Path) -> None:
@@ -81,14 +88,24 @@ def test_the_carbon_axis_follows_when_the_reader_zooms(fake_run: Run, tmp_path: 
         pytest.skip("needs Chromium")
     page = front_html(fake_run, tmp_path / "front.html")
     zoom = """<script>window.addEventListener('load', function () {
-      Plotly.relayout('front', {'xaxis.range': [-1, 0]}).then(function () { return new Promise(function (r) { setTimeout(r, 200); }); })
-        .then(function () { document.body.setAttribute('data-range', document.getElementById('front').layout.xaxis2.range.join(' ')); });
+      var y = [-Math.log10(1.005 - 0.88), -Math.log10(1.005 - 0.92)];
+      Plotly.relayout('front', {'xaxis.range': [-1, 0], 'yaxis.range': y})
+        .then(function () { return new Promise(function (r) { setTimeout(r, 200); }); })
+        .then(function () {
+          var layout = document.getElementById('front').layout;
+          document.body.setAttribute('data-range', layout.xaxis2.range.join(' '));
+          document.body.setAttribute('data-ticks', layout.yaxis.ticktext.join(' '));
+        });
     });</script></body>"""
     page.write_text(page.read_text(encoding="utf-8").replace("</body>", zoom), encoding="utf-8")
     command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=5000", "--dump-dom", page.as_uri()]
     dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
     found = re.search(r'data-range="([^"]+)"', dom)
     assert found
+    ticks = re.search(r'data-ticks="([^"]+)"', dom)
+    assert ticks
+    assert len(ticks.group(1).split()) >= 4  # zoomed into four points of accuracy, there are still ticks
+    assert all(0.88 <= float(tick) <= 0.92 for tick in ticks.group(1).split())
     assert [float(x) for x in found.group(1).split()] == pytest.approx([-1 + math.log10(0.056), math.log10(0.056)])
 
 
@@ -112,8 +129,28 @@ def test_hover_tells_parameters_energy_by_component_and_its_quality(fake_run: Ru
 def test_a_model_at_chance_level_does_not_press_the_front_flat() -> None:
     trials = [Trial(n, "complete", {}, 1, values=(a, e), train_joules=e) for n, (a, e) in enumerate([(0.95, 1.0), (0.97, 9.0), (0.1, 5.0)])]
     view = View.of(Front(tuple(trials), ("accuracy", "train_energy"), ("maximize", "minimize")))
-    assert 0.9 < view.y_limits[0] < 0.95
+    assert stretch("accuracy", 0.9) < view.y_limits[0] < stretch("accuracy", 0.95)
     assert view.below == 1
+
+
+def test_a_study_of_milliwatt_hours_is_drawn_in_them() -> None:
+    trials = tuple(Trial(n, "complete", {}, 1, values=(a, e), train_joules=e) for n, (a, e) in enumerate([(0.5, 0.1), (0.9, 3.6)]))
+    front = Front(trials, ("accuracy", "train_energy"), ("maximize", "minimize"))
+    view = View.of(front)
+    assert (view.unit.name, view.x(trials[1])) == ("mWh", pytest.approx(1.0))
+    assert "training energy of the model (mWh)" in texts(front_figure(front))
+    assert "(mWh)" in front_plotly(front).layout.xaxis.title.text
+
+
+def test_ticks_keep_their_distance_and_say_where_they_are() -> None:
+    front = Front((), ("accuracy", "train_energy"), ("maximize", "minimize"))
+    for low, high in ((0.1, 0.99), (0.95, 0.97), (0.0, 0.3), (0.990, 0.999)):
+        ends = stretch("accuracy", low), stretch("accuracy", high)
+        ticks = choose(candidates(front), *ends)
+        assert 4 <= len(ticks) <= 13
+        assert all(later - earlier >= 0.085 * (ends[1] - ends[0]) for (earlier, _), (later, _) in pairwise(ticks))
+        assert all(place == pytest.approx(stretch("accuracy", float(label))) for place, label in ticks)
+    assert candidates(Front((), ("likelihood", "train_energy"), ("maximize", "minimize"))) == []
 
 
 @pytest.mark.parametrize("trials", [(), (Trial(0, "failed", {}, 1),), (Trial(0, "complete", {}, 1, values=(0.5, 3.0), train_joules=3.0),)])
@@ -133,8 +170,9 @@ def test_an_error_and_a_third_objective_are_drawn(fake_run: Run, tmp_path: Path)
     joined = [(trial.train_joules, trial.values[0]) for trial in view.line]
     assert joined == sorted(joined)
     assert [q for _, q in joined] == sorted((q for _, q in joined), reverse=True)
+    assert view.bottom == view.y_limits[0]  # less error is higher
     assert save_front(run, tmp_path / "front.png").exists()
-    assert front_plotly(run).layout.yaxis.title.text == "validation error"
+    assert front_plotly(run).layout.yaxis.title.text == "validation error (log-error scale)"
 
 
 def test_front_plot_gives_a_figure_or_a_file(fake_run: Run, tmp_path: Path) -> None:

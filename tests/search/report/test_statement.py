@@ -15,16 +15,16 @@ from joulefront.search.runs import Bill, Run
 
 
 def grams_in(text: str) -> float:
-    found = re.search(r"\*\*([\d.,]+) gCO2e\*\*", text)
+    found = re.search(r"\*\*([\d.]+) (m?)gCO2e\*\*", text)
     assert found
-    return float(found.group(1).replace(",", ""))
+    return float(found.group(1)) / (1000 if found.group(2) else 1)
 
 
 def test_the_statement_has_energy_carbon_place_hardware_software_and_all_trials(fake_run: Run) -> None:
     text = statement(fake_run)
     failed = sum(trial.state == "failed" for trial in fake_run.trials)
     assert f"{len(fake_run.trials)} trials ({len(fake_run.trials) - failed} complete, {failed} failed)" in text
-    assert f"**{(fake_run.bill.total_joules or 0) / 3.6e6:.4f} kWh**" in text
+    assert f"**{(fake_run.bill.total_joules or 0) / 3600:.1f} Wh**" in text
     assert "56 gCO2e/kWh in FR" in text
     assert "2023" in text
     assert "NVIDIA <Example> 24 GB" in text
@@ -36,7 +36,7 @@ def test_the_statement_has_energy_carbon_place_hardware_software_and_all_trials(
 def test_pue_scales_the_carbon_linearly_and_leaves_the_kwh(fake_run: Run) -> None:
     one, two = statement(fake_run), statement(replace(fake_run, facts={**fake_run.facts, "pue": 2.0}))
     assert grams_in(two) == pytest.approx(2 * grams_in(one), rel=0.01)
-    assert re.findall(r"\*\*[\d.]+ kWh\*\*", one) == re.findall(r"\*\*[\d.]+ kWh\*\*", two)
+    assert re.findall(r"\*\*[\d.]+ Wh\*\*", one) == re.findall(r"\*\*[\d.]+ Wh\*\*", two)
     assert "effectiveness 2" in two
 
 
