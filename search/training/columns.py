@@ -31,7 +31,7 @@ def learn(frame: pd.DataFrame, *, max_levels: int = MAX_LEVELS, categorical: Col
     Returns:
         One JSON dictionary for each column: ``name``, ``type`` (``numeric``, ``categorical``, ``dropped``), and what ``apply`` needs.
     """
-    numeric = [str(name) for name in frame.columns if _is_numeric(frame[name]) and name not in categorical]
+    numeric = [str(name) for name, dtype in frame.dtypes.items() if _is_numeric(dtype) and name not in categorical]
     values = _numbers(frame, numeric)
     missing = np.isnan(values)
     known = ~missing.all(axis=0)
@@ -145,10 +145,10 @@ def _suffixes(column: Mapping[str, Any]) -> list[str]:
     return [*(f"={level}" for level in column["levels"]), *(["=*"] if column["other"] else []), *missing]
 
 
-def _is_numeric(values: pd.Series[Any]) -> bool:
+def _is_numeric(dtype: Any) -> bool:
     from pandas.api import types
 
-    return bool(types.is_numeric_dtype(values) or types.is_datetime64_any_dtype(values)) and not types.is_complex_dtype(values)
+    return bool(types.is_numeric_dtype(dtype) or types.is_datetime64_any_dtype(dtype)) and not types.is_complex_dtype(dtype)
 
 
 def _numbers(frame: pd.DataFrame, names: list[str]) -> np.ndarray:
@@ -156,6 +156,9 @@ def _numbers(frame: pd.DataFrame, names: list[str]) -> np.ndarray:
     import pandas as pd
 
     values = np.empty((len(frame), len(names)))
+    if all(isinstance(dtype, np.dtype) and dtype.kind in "biuf" for dtype in frame.dtypes.loc[names]):
+        values[:] = frame.loc[:, names].to_numpy(dtype=np.float64)  # at once: one by one, ten thousand columns take seconds
+        names = []
     for k, name in enumerate(names):
         column = frame[name]
         if isinstance(column.dtype, np.dtype) and column.dtype.kind in "biuf":

@@ -130,7 +130,7 @@ def find_classes(files: Files, suffixes: frozenset[str] = SUFFIXES, *, noun: str
         raise ValueError(f"no {noun} in {where}; they must end in one of {', '.join(sorted(suffixes))}")
     folders = {path.parts[:depth] for name, path in paths for depth in range(1, len(path.parts) + name.endswith("/"))}
     # A zip often holds one folder with everything in it; a folder that holds images itself is a class and stays.
-    wrapped = len({parts[0] for _, parts in images}) == 1 and all(len(parts) >= 3 for _, parts in images)
+    wrapped = len({parts[0] for _, parts in images}) == 1 and any(len(parts) >= 3 for _, parts in images)
     wrapper = images[0][1][0]
     if wrapped and wrapper.lower() not in SPLITS:
         images = [(name, parts[1:]) for name, parts in images]

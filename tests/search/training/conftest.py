@@ -1,6 +1,7 @@
 """Small tasks and networks for the tests of the training."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -59,3 +60,16 @@ def line() -> Task:
     random = np.random.default_rng(1)
     inputs = random.normal(size=(300, 2))
     return arrays(inputs, 5000 + 700 * inputs[:, 0] - 300 * inputs[:, 1], name="line", kind="regression")
+
+
+@pytest.fixture
+def shared_data() -> Callable[[str], Path]:
+    """Path of a file that lies beside the repository, or a skip."""
+
+    def find(name: str) -> Path:
+        path = Path(__file__).parents[4] / "shared" / "data" / name
+        if not path.exists():
+            pytest.skip(f"needs {name} in ../shared/data, which a clone does not have")
+        return path
+
+    return find

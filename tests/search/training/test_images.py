@@ -1,0 +1,255 @@
+import io
+import json
+import threading
+import time
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from joulefront.search.training import images as module
+from joulefront.search.training.fit import fit
+from joulefront.search.training.images import decode, images, prepare
+from joulefront.search.training.memory_data import MemoryData
+from joulefront.search.training.recipe import Recipe
+from joulefront.search.training.stream_data import StreamData
+
+RANDOM = np.random.default_rng(0)
+
+
+def picture(size=(6, 6), mode="RGB", value=None, suffix=".png"):
+    """One image as the bytes of a file; ``size`` is (height, width)."""
+    bands = {"L": (), "RGB": (3,), "RGBA": (4,), "LA": (2,)}[mode]
+    pixels = RANDOM.integers(0, 256, (*size, *bands)) if value is None else np.full((*size, *bands), value)
+    file = io.BytesIO()
+    Image.fromarray(pixels.astype(np.uint8), mode).save(file, {".png": "PNG", ".jpg": "JPEG"}[suffix])
+    return file.getvalue()
+
+
+def write(root, files):
+    for name, data in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if data is not None:
+            path.write_bytes(data)
+        else:
+            path.mkdir(exist_ok=True)
+    return root
+
+
+def classes(count=8, names=("cat", "dog"), under="", **options):
+    return {f"{under}{name}/{k}.png": picture(**options) for name in names for k in range(count)}
+
+
+@pytest.fixture(params=["folder", "zip", "wrapped zip"])
+def make(request, tmp_path):
+    """Write files and give the path of the folder or zip that holds them."""
+
+    def build(files):
+        if request.param == "folder":
+            return write(tmp_path / "set", files)
+        path = tmp_path / "set.zip"
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, data in files.items():
+                name = f"wrapper/{name}" if request.param == "wrapped zip" else name
+                archive.writestr(name if data is not None else f"{name}/", data or b"")
+            archive.writestr("__MACOSX/._x.png", b"junk")
+        return path
+
+    return build
+
+
+def test_sub_folders_are_classes_and_splits_are_made(make):
+    task = images(make(classes(count=20) | {"notes.txt": b"no image", ".hidden/x.png": b"junk"}))
+    assert task.classes == ("cat", "dog")
+    assert task.input_shape == (3, 6, 6)
+    assert [len(part) for part in (task.train, task.validation, task.test)] == [28, 6, 6]
+    assert sorted(task.validation.targets.tolist()) == [0, 0, 0, 1, 1, 1]
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation", "Val"])
+def test_split_folders_are_used(make, name):
+    files = classes(6, under="train/", value=10) | classes(2, under=f"{name}/", value=20) | classes(3, under="test/", value=30)
+    task = images(make(files))
+    for part, count, value in ((task.train, 12, 10), (task.validation, 4, 20), (task.test, 6, 30)):
+        assert len(part) == count
+        assert set(part.inputs.unique().tolist()) == {value}
+
+
+def test_a_missing_validation_split_comes_out_of_the_training_images(make):
+    task = images(make(classes(10, under="train/", value=10) | classes(3, under="test/", value=30)), validation_share=0.3)
+    assert (len(task.train), len(task.validation), len(task.test)) == (14, 6, 6)
+    assert set(task.validation.inputs.unique().tolist()) == {10}
+
+
+def test_the_seed_draws_the_splits(tmp_path):
+    root = write(tmp_path, classes(10))
+
+    def order(seed):
+        return images(root, seed=seed, test_share=0).validation.inputs
+
+    assert torch.equal(order(1), order(1))
+    assert not torch.equal(order(1), order(2))
+
+
+def test_memory_and_stream_give_the_same_batches(make):
+    path = make(classes(12))
+    memory, stream = images(path), images(path, memory_limit_bytes=100, workers=2)
+    assert isinstance(memory.train, MemoryData)
+    assert isinstance(stream.train, StreamData)
+    assert memory.preprocessing == stream.preprocessing
+    options = {"seed": 3, "augment": "flip_shift"}
+    for ours, theirs in zip(memory.train.batches(5, **options), stream.train.batches(5, **options), strict=True):
+        assert torch.equal(ours[0], theirs[0])
+        assert torch.equal(ours[1], theirs[1])
+
+
+def test_pixels_and_labels_are_those_of_the_files(tmp_path):
+    files = classes(5)
+    task = images(write(tmp_path, files), validation_share=0.2, test_share=0)
+    seen = {(tuple(x.flatten().tolist()), int(y)) for part in (task.train, task.validation) for x, y in _pairs(part)}
+    expected = {
+        (tuple(np.asarray(Image.open(io.BytesIO(data))).transpose(2, 0, 1).ravel().tolist()), int(name.startswith("dog")))
+        for name, data in files.items()
+    }
+    assert seen == expected
+
+
+def _pairs(part):
+    return zip(part.inputs, part.targets, strict=True)
+
+
+def test_preparing_a_file_gives_what_the_model_was_trained_on(tmp_path):
+    root = write(tmp_path, classes(5, size=(9, 7)))
+    task = images(root, test_share=0, resolution=4)
+    made = prepare(json.loads(json.dumps(task.preprocessing)), root / "cat" / "0.png")
+    assert made.shape == (1, 3, 4, 4)
+    batches = [inputs for part in (task.train, task.validation) for inputs, _ in part.batches(8)]
+    distances = (torch.cat(batches) - torch.from_numpy(made)).abs().amax(dim=(1, 2, 3))
+    assert float(distances.min()) < 1e-5
+
+
+def test_one_pixel_images_train(tmp_path):
+    root = write(tmp_path, classes(8, names=("dark",), size=(1, 1), value=20) | classes(8, names=("light",), size=(1, 1), value=220))
+    task = images(root)
+    assert task.input_shape == (3, 1, 1)
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3, 2))
+    fitted = fit(model, task, Recipe(batch_size=4, learning_rate=0.1, augment="flip_shift"), epochs=4)
+    assert fitted.quality["accuracy"] == 1.0
+
+
+def test_grey_sets_have_one_channel_and_mixed_ones_three(tmp_path):
+    grey = write(tmp_path / "grey", classes(5, mode="L"))
+    assert images(grey).input_shape == (1, 6, 6)
+    mixed = write(
+        tmp_path / "mixed", classes(5, mode="L") | classes(5, names=("fox",), mode="RGBA") | classes(5, names=("owl",), mode="LA")
+    )
+    task = images(mixed)
+    assert task.input_shape == (3, 6, 6)
+    assert task.classes == ("cat", "dog", "fox", "owl")
+
+
+def test_images_of_more_than_eight_bits_are_scaled():
+    def saved(array):
+        file = io.BytesIO()
+        Image.fromarray(array).save(file, "PNG" if array.dtype == np.uint16 else "TIFF")
+        return file.getvalue()
+
+    assert decode(saved(np.full((2, 2), 65535, dtype=np.uint16)), (1, 2, 2)).max() == 255
+    assert decode(saved(np.full((2, 2), 0.5, dtype=np.float32)), (1, 2, 2)).max() == 128
+
+
+def test_different_sizes_become_the_median_short_side(tmp_path):
+    files = {f"{name}/{k}.png": picture((8 + k, 20)) for name in ("a", "b") for k in range(5)}
+    assert images(write(tmp_path, files)).input_shape == (3, 10, 10)
+
+
+def test_an_image_is_cropped_at_its_centre():
+    pixels = np.zeros((2, 6, 3), dtype=np.uint8)
+    pixels[:, 2:4] = 255
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    assert decode(file.getvalue(), (3, 2, 2)).min() == 255
+
+
+def test_a_photograph_is_turned_upright():
+    image = Image.fromarray(np.repeat(np.array([[0, 255]], dtype=np.uint8), 8, axis=0).repeat(4, axis=1))  # dark left, light right
+    exif = Image.Exif()
+    exif[274] = 6  # to be turned by 90 degrees clockwise for display
+    file = io.BytesIO()
+    image.save(file, "JPEG", exif=exif, quality=95)
+    shown = decode(file.getvalue(), (1, 8, 8))[0]
+    assert shown[0].mean() < 20
+    assert shown[-1].mean() > 235
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        (classes(3, names=("cat",)), "only one class folder, cat/"),
+        (classes(3) | {"owl": None}, "class folder owl/ has no images"),
+        (classes(3, under="train/") | classes(2, names=("owl",), under="test/"), "class folder owl/ of the training split has no images"),
+        (classes(3, under="val/") | classes(3, under="test/"), "no train/"),
+        (classes(3) | {"lost.png": picture()}, "outside of a class folder, for example"),
+        ({"readme.txt": b"hello"}, "no images in"),
+    ],
+    ids=["one class", "empty class", "class without training images", "no train", "loose image", "no images"],
+)
+def test_a_folder_that_is_not_as_it_should_be_gets_one_clear_line(make, files, words):
+    with pytest.raises(ValueError, match=words) as caught:
+        images(make(files))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_path_and_a_file_that_is_no_zip_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no data at"):
+        images(tmp_path / "nowhere")
+    (tmp_path / "set.rar").write_bytes(b"x")
+    with pytest.raises(ValueError, match="neither a folder nor a zip"):
+        images(tmp_path / "set.rar")
+
+
+@pytest.mark.parametrize("broken", [b"", b"no image at all", picture(suffix=".jpg", size=(64, 64))[:400]], ids=["empty", "text", "cut off"])
+def test_an_unreadable_image_is_named_or_left_out_with_a_count(make, broken):
+    path = make(classes(12) | {"cat/zz.png": broken})
+    with pytest.raises(ValueError, match=r"cannot read the image .*cat/zz\.png"):
+        images(path)
+    with pytest.warns(UserWarning, match="left out 1 unreadable images, the first is .*zz.png"):
+        task = images(path, skip_unreadable=True)
+    assert sum(len(part) for part in (task.train, task.validation, task.test)) == 24
+
+
+def test_progress_counts_every_image(tmp_path):
+    seen = []
+    images(write(tmp_path, classes(150, size=(2, 2))), progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(256, 300), (300, 300)]
+
+
+def test_ctrl_c_while_decoding_stops_at_once(tmp_path, monkeypatch):
+    decoded = []
+
+    def slow(files, name, shape):
+        decoded.append(name)
+        time.sleep(0.001)
+        return np.zeros(shape, dtype=np.uint8)
+
+    def interrupt(done, total):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "_decode_named", slow)
+    before = threading.active_count()
+    with pytest.raises(KeyboardInterrupt):
+        images(write(tmp_path, classes(2000, size=(1, 1))), progress=interrupt, workers=1)
+    assert len(decoded) < 2000
+    assert threading.active_count() == before
+
+
+def test_half_of_cifar_is_read_from_its_zip(shared_data):
+    task = images(shared_data("cifar10-images.zip"), memory_limit_bytes=0, workers=0)
+    assert (len(task.train), len(task.validation), len(task.test)) == (21250, 3750, 5000)
+    assert task.input_shape == (3, 32, 32)
+    assert len(task.classes) == 10
+    assert task.preprocessing["mean"] == pytest.approx([0.491, 0.482, 0.447], abs=0.01)  # published means of CIFAR-10

@@ -1,0 +1,187 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+
+from joulefront.search.training.columns import apply, feature_names, learn
+from joulefront.search.training.fit import fit
+from joulefront.search.training.recipe import Recipe
+from joulefront.search.training.table import prepare, table
+
+
+@pytest.fixture
+def frame():
+    random = np.random.default_rng(0)
+    count = 300
+    made = pd.DataFrame(
+        {
+            "size": random.normal(50, 10, count),
+            "rooms": random.integers(1, 9, count).astype(float),
+            "town": random.choice(["Paris", "Taipei", "Ulm"], count, p=[0.6, 0.3, 0.1]),
+            "new": random.choice([True, False], count),
+            "row": [f"id-{k}" for k in range(count)],
+            "always": 1,
+        }
+    )
+    made["label"] = np.where(made["size"] + 8 * (made["town"] == "Paris") > 54, "yes", "no")
+    made["price"] = 1000 * made["size"] + 5000 * made["rooms"]
+    made.loc[:9, "rooms"] = np.nan
+    made.loc[10:14, "town"] = None
+    return made
+
+
+@pytest.fixture(params=["csv", "csv.gz", "semicolon csv", "tsv", "parquet"])
+def path(request, tmp_path, frame):
+    if request.param == "parquet":
+        frame.to_parquet(tmp_path / "t.parquet")
+        return tmp_path / "t.parquet"
+    suffix = request.param.split()[-1]
+    separator = {"tsv": "\t", "semicolon csv": ";"}.get(request.param, ",")
+    frame.to_csv(tmp_path / f"t.{suffix}", index=False, sep=separator)
+    return tmp_path / f"t.{suffix}"
+
+
+def test_every_format_gives_the_same_task(path, frame):
+    task = table(path, "label", drop=["price"])
+    assert task.kind == "classification"
+    assert task.classes == ("no", "yes")
+    names = ["size", "rooms", "rooms?", "town=Paris", "town=Taipei", "town=Ulm", "town?", "new"]
+    assert task.preprocessing["features"] == names
+    assert task.input_shape == (8,)
+    inputs, _ = task.train.arrays()
+    assert np.isfinite(inputs).all()
+    np.testing.assert_allclose(inputs[:, 0].mean(), 0, atol=1e-5)
+    np.testing.assert_allclose(inputs[:, 0].std(), 1, atol=1e-5)
+    assert fit(LogisticRegression(), task, Recipe(), epochs=1).quality["accuracy"] > 0.9
+
+
+def test_new_rows_are_prepared_from_json_alone_as_in_training(tmp_path, frame):
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    task = table(tmp_path / "t.csv", "label")
+    rows = pd.read_csv(tmp_path / "t.csv").drop(columns="label")
+    prepared = prepare(json.loads(json.dumps(task.preprocessing)), rows[rows.columns[::-1]])
+    known = np.concatenate([part.arrays()[0] for part in (task.train, task.validation, task.test)])
+    np.testing.assert_array_equal(np.sort(prepared, axis=0), np.sort(known, axis=0))
+    with pytest.raises(ValueError, match=r"lacks the column 'town'.*it has"):
+        prepare(task.preprocessing, rows.drop(columns="town"))
+
+
+def test_nothing_is_learnt_from_validation_or_test_rows(tmp_path, frame):
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    task = table(tmp_path / "t.csv", "price", drop=["label"], test_share=0)
+    size = next(column for column in task.preprocessing["columns"] if column["name"] == "size")
+    trained = task.train.arrays()[0][:, 0] * size["std"] + size["mean"]
+    assert size["mean"] == pytest.approx(trained.mean(), rel=1e-5)
+    assert size["mean"] != pytest.approx(frame["size"].mean(), rel=1e-9)
+
+
+def test_a_regression_is_inferred_and_can_be_overruled(tmp_path, frame):
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    task = table(tmp_path / "t.csv", "price")
+    assert task.kind == "regression"
+    assert task.train.targets.dtype == torch.float32
+    assert float(task.train.targets.mean()) == pytest.approx(0, abs=1e-5)
+    assert task.target_scale[0] == pytest.approx(frame["price"].mean(), rel=0.05)
+    assert table(tmp_path / "t.csv", "always", kind="regression").target_scale == (1.0, 1.0)
+    frame["rooms"] = frame["rooms"].fillna(3)
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    assert table(tmp_path / "t.csv", "rooms").classes == tuple("12345678")
+    assert table(tmp_path / "t.csv", "rooms", kind="regression").kind == "regression"
+
+
+def test_rows_without_a_target_are_left_out_and_counted(tmp_path, frame):
+    frame.loc[5:11, "label"] = None
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    with pytest.warns(UserWarning, match="left out 7 of 300 rows without label"):
+        task = table(tmp_path / "t.csv", "label")
+    assert sum(len(part) for part in (task.train, task.validation, task.test)) == 293
+    assert task.classes == ("no", "yes")
+
+
+def test_several_targets_make_a_multilabel_task(tmp_path, frame):
+    frame["big"] = (frame["size"] > 50).astype(int)
+    frame["many"] = (frame["rooms"] > 4).astype(int)
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    task = table(tmp_path / "t.csv", ["big", "many"])
+    assert (task.kind, task.classes, task.outputs) == ("multilabel", ("big", "many"), 2)
+
+
+def test_ten_thousand_columns_are_fine(tmp_path):
+    random = np.random.default_rng(0)
+    wide = pd.DataFrame(random.normal(size=(60, 10_000)).astype(np.float32)).add_prefix("f")
+    wide.iloc[::7, 3] = np.nan
+    wide["y"] = np.where(wide["f0"] > 0, "a", "b")
+    wide.to_parquet(tmp_path / "wide.parquet")
+    task = table(tmp_path / "wide.parquet", "y")
+    assert task.input_shape == (10_001,)
+    assert next(task.train.batches(8))[0].shape == (8, 10_001)
+
+
+@pytest.mark.parametrize(
+    ("text", "target", "error", "words"),
+    [
+        (None, "y", FileNotFoundError, "no table at"),
+        ("", "y", ValueError, "cannot read the table"),
+        ("a,b\n1,2\n", "y", ValueError, "no column 'y'; it has: a, b"),
+        ("price,b\n1,2\n", "prise", ValueError, "did you mean 'price'"),
+        ("a,y\n1,x\n2,x\n3,x\n4,x\n", "y", ValueError, "only one class, 'x'"),
+        ("a,y\n1,x\n2,z\n", "y", ValueError, "2 rows with a target"),
+        ("a,y\n" + "1,x\n2,\n" * 2, "y", ValueError, "2 rows with a target"),
+        ("a,y\n" + "1,x\n1,z\n" * 4, "y", ValueError, r"no column to predict 'y' from: a \(constant\)"),
+        ("y\n" + "x\nz\n" * 4, "y", ValueError, "no column to predict"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*left out")
+def test_a_table_that_is_not_as_it_should_be_gets_one_clear_line(tmp_path, text, target, error, words):
+    if text is not None:
+        (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(error, match=words) as caught:
+        table(tmp_path / "t.csv", target)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_of_another_kind_is_refused(tmp_path):
+    (tmp_path / "t.xlsx").write_bytes(b"x")
+    with pytest.raises(ValueError, match="must end in"):
+        table(tmp_path / "t.xlsx", "y")
+    (tmp_path / "t.parquet").write_bytes(b"x")
+    with pytest.raises(ValueError, match="cannot read the table"):
+        table(tmp_path / "t.parquet", "y")
+
+
+def test_rare_values_share_a_feature_and_new_ones_join_them():
+    columns = learn(pd.DataFrame({"c": ["a"] * 5 + ["b"] * 4 + ["c"] * 3 + ["d"]}), max_levels=2)
+    assert feature_names(columns) == ["c=a", "c=b", "c=*"]
+    made = apply(columns, pd.DataFrame({"c": ["a", "c", "never seen", None]}))
+    assert made.tolist() == [[1, 0, 0], [0, 0, 1], [0, 0, 1], [0, 0, 1]]
+
+
+def test_missing_and_infinite_numbers_take_the_median_and_are_marked():
+    columns = learn(pd.DataFrame({"x": [1.0, 2.0, 9.0, np.nan, np.inf]}))
+    made = apply(columns, pd.DataFrame({"x": [2.0, None, -np.inf]}))
+    assert made[:, 1].tolist() == [0, 1, 1]
+    assert made[0, 0] == made[1, 0] == made[2, 0]
+
+
+def test_numbers_that_are_codes_and_times():
+    codes = pd.DataFrame({"zip": [1.0, 1.0, 2.0, 2.0, np.nan], "when": pd.to_datetime(["2020-01-01", "2020-01-02"] * 2 + [None])})
+    columns = learn(codes, categorical=["zip"])
+    assert feature_names(columns) == ["zip=1", "zip=2", "zip?", "when", "when?"]
+    later = pd.DataFrame({"zip": [2, 1], "when": pd.to_datetime(["2020-01-02", "2020-01-03"])})
+    made = apply(columns, later)
+    assert made[:, :3].tolist() == [[0, 1, 0], [1, 0, 0]]
+    assert made[1, 3] > made[0, 3]
+
+
+def test_text_where_numbers_were_learnt_is_refused():
+    columns = learn(pd.DataFrame({"x": [1.0, 2.0]}))
+    with pytest.raises(ValueError, match="'x' must hold numbers"):
+        apply(columns, pd.DataFrame({"x": ["one", "two"]}))
+
+
+def test_constant_columns_of_large_numbers_are_dropped():
+    columns = learn(pd.DataFrame({"x": [1e9 + 0.1] * 7, "empty": [np.nan] * 7, "ids": list("abcdefg"), "none": [None] * 7}))
+    assert [column["reason"] for column in columns] == ["constant", "empty", "never repeats", "empty"]
