@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -16,6 +18,9 @@ from ..search.training.metrics import quality
 from ..search.training.recipe import Recipe
 from ..search.training.task import Data, Task
 from .early_exit import NEVER, ExitNetwork
+
+if TYPE_CHECKING:
+    from ..search.energy import Ledger
 
 #: Runs a function and returns the joules that it cost, or None when they are not known.
 Meter = Callable[[Callable[[], None]], float | None]
@@ -43,6 +48,38 @@ class ExitPoint:
     joules_per_1000: float | None
 
 
+def ledger_meter(ledger: Ledger, *, seconds: float = 0.5, device: str | torch.device = "cpu") -> Meter:
+    """Return a meter that repeats a function in a window of a running ledger and gives the joules of one run.
+
+    Args:
+        ledger: A running ledger.
+        seconds: The window is at least this long, so that it is far above the resolution of the meters.
+        device: What to wait for at both edges of the window.
+
+    Raises:
+        ValueError: If ``seconds`` is not positive.
+    """
+    if not seconds > 0:
+        raise ValueError(f"seconds must be > 0, got {seconds!r}")
+    wait = torch.cuda.synchronize if torch.device(device).type == "cuda" else None
+
+    def measure(run: Callable[[], None]) -> float | None:
+        run()  # the first run warms up
+        runs, window = 0, ledger.open("exits", kind="inference", synchronize=wait)
+        try:
+            began = time.monotonic()
+            while time.monotonic() - began < seconds:
+                run()
+                runs += 1
+        except BaseException:
+            window.close("failed")
+            raise
+        joules = window.close(settle=True).joules
+        return None if joules is None else joules / runs
+
+    return measure
+
+
 def exit_points(
     model: ExitNetwork,
     task: Task,
@@ -62,7 +99,7 @@ def exit_points(
         recipe: The recipe it was trained with: resolution and size of the batches.
         thresholds: Confidences to try.
         device: Where to predict.
-        meter: Opens a window of the ledger around a function, e.g. one that predicts the split; None to measure nothing.
+        meter: Measures one prediction of the whole split, see ``ledger_meter``; None to measure nothing.
     """
     model.to(device)
     costs = exit_flops(model, task, recipe)

@@ -5,7 +5,7 @@ from joulefront.search.training.fit import evaluate, fit
 from joulefront.search.training.recipe import Recipe
 from joulefront.search.training.task import Task
 from joulefront.spaces.early_exit import NEVER, EarlyExit, ExitNetwork
-from joulefront.spaces.exit_curve import exit_flops, exit_points
+from joulefront.spaces.exit_curve import exit_flops, exit_points, ledger_meter
 from joulefront.spaces.recipes import FIXED
 
 RECIPE = Recipe(learning_rate=1e-2, batch_size=16)
@@ -131,6 +131,26 @@ def test_with_a_lower_threshold_depth_operations_and_work_fall_together(trained)
 def test_without_a_meter_energy_is_unknown_and_not_zero(trained):
     model, task = trained
     assert exit_points(model, task, task.validation, recipe=RECIPE, thresholds=(0.9,))[0].joules_per_1000 is None
+
+
+def test_a_ledger_measures_one_prediction_of_the_split_at_each_threshold(trained):
+    from joulefront.search.energy import Ledger, discover
+
+    model, task = trained
+    found = discover("cpu_time")
+    if not found.sources:
+        pytest.skip("no CPU times on this machine")
+    with Ledger(found.sources, absent=found.absent) as ledger:
+        meter = ledger_meter(ledger, seconds=0.2)
+        points = exit_points(model, task, task.validation, recipe=RECIPE, thresholds=(0.4, NEVER), meter=meter)
+        whole = ledger.total().joules
+    per_split = [point.joules_per_1000 * len(task.validation) / 1000 for point in points]
+    assert all(0 < joules < whole for joules in per_split)
+
+
+def test_a_window_of_no_time_is_refused():
+    with pytest.raises(ValueError, match="seconds must be > 0"):
+        ledger_meter(None, seconds=0)
 
 
 def test_operations_are_those_of_the_blocks_and_exits_passed():
