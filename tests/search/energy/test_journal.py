@@ -1,0 +1,77 @@
+"""The ledger's file: whole lines, beats, and what can be told after a kill."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from joulefront.search.energy import Capability, Ledger
+from joulefront.search.energy.journal import Journal, lines, recover
+
+
+@pytest.fixture
+def source(scripted, clock):
+    return scripted((Capability("cpu:pkg0", "scripted", True, tick_seconds=0.0),), clock, joules=lambda name, t: 100 * t)
+
+
+def test_every_edge_is_in_the_file_when_it_happens(source, clock, tmp_path):
+    file = tmp_path / "run" / "ledger.jsonl"
+    with Ledger([source], interval_seconds=None, clock=clock, file=file) as ledger:
+        assert [line["event"] for line in lines(file)] == ["start"]
+        window = ledger.open("trial 0")
+        assert [line["event"] for line in lines(file)][-1] == "open"
+        clock.advance(2)
+        window.close("failed")
+    assert [line["event"] for line in lines(file)] == ["start", "open", "close", "stop"]
+    found = recover(file)
+    (record,) = found.closed
+    assert record.joules == pytest.approx(200, rel=1e-3)
+    assert record.state == "failed"
+    assert record.hardware == ledger.hardware
+    assert not found.killed
+
+
+def test_a_window_without_an_end_is_known_up_to_the_last_beat(source, clock, tmp_path):
+    file = tmp_path / "ledger.jsonl"
+    ledger = Ledger([source], interval_seconds=None, clock=clock, file=file).start()
+    ledger.open("trial 0")
+    for _ in range(3):
+        clock.advance(5)
+        ledger.sample()
+        ledger._beat()
+    clock.advance(4)
+    ledger._journal.close()  # the process dies here
+    (record,) = recover(file).killed
+    assert record.state == "killed"
+    assert record.joules == pytest.approx(1500, rel=1e-3)
+    assert record.seconds == pytest.approx(15, rel=1e-3)
+
+
+def test_a_torn_line_is_left_out_and_the_next_session_starts_on_its_own_line(source, clock, tmp_path):
+    file = tmp_path / "ledger.jsonl"
+    with Ledger([source], interval_seconds=None, clock=clock, file=file) as ledger, ledger.window("trial 0"):
+        clock.advance(1)
+    with file.open("ab") as torn:
+        torn.write(b'{"event":"beat","t_ns":12')
+    with Ledger([source], interval_seconds=None, clock=clock, file=file) as ledger, ledger.window("trial 1"):
+        clock.advance(1)
+    found = recover(file)
+    assert found.sessions == 2
+    assert [record.name for record in found.closed] == ["trial 0", "trial 1"]
+    assert len({record.id for record in found.closed}) == 2
+
+
+def test_lines_of_several_writers_do_not_mix(tmp_path):
+    file = tmp_path / "ledger.jsonl"
+    writers = [Journal(file) for _ in range(4)]
+    for number in range(50):
+        for writer, journal in enumerate(writers):
+            journal.write("beat", {"writer": writer, "number": number, "padding": "x" * 3000})
+    for journal in writers:
+        journal.close()
+        journal.close()
+        journal.write("beat", {"dropped": True})
+    text = file.read_text().splitlines()
+    assert len(text) == 200
+    assert sum(json.loads(line)["number"] for line in text) == 4 * sum(range(50))

@@ -1,0 +1,71 @@
+"""One trial per device: the lock ends with its process, however that ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from joulefront.search.energy.lease import Lease, first_free
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from joulefront.search.energy.lease import Lease
+lease = Lease(sys.argv[1], Path(sys.argv[2]))
+assert lease.acquire()
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_device_is_held_once_and_given_back(tmp_path):
+    first, second = Lease("gpu:GPU-1", tmp_path), Lease("gpu:GPU-1", tmp_path)
+    assert first.acquire()
+    assert first.acquire()
+    assert not second.acquire()
+    assert second.holder() == os.getpid()
+    assert Lease("gpu:GPU-2", tmp_path).acquire()
+    first.release()
+    first.release()
+    assert second.acquire(wait_seconds=1)
+
+
+def test_a_held_device_is_an_error_that_names_the_holder(tmp_path):
+    with Lease("cpu", tmp_path), pytest.raises(RuntimeError, match=f"held by process {os.getpid()}"), Lease("cpu", tmp_path):
+        pass
+
+
+def test_the_first_free_device_is_taken(tmp_path):
+    leases = [first_free(["gpu:0", "gpu:1"], tmp_path) for _ in range(3)]
+    assert [lease and lease.domain for lease in leases] == ["gpu:0", "gpu:1", None]
+
+
+def test_a_killed_process_gives_its_device_back(tmp_path):
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, "gpu:0", str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout.readline() == "held\n"
+    mine = Lease("gpu:0", tmp_path)
+    assert not mine.acquire()
+    assert mine.holder() == holder.pid
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    assert mine.acquire(wait_seconds=2)
+
+
+def test_a_forked_child_does_not_keep_the_lock_of_a_dead_parent(tmp_path):
+    lease = Lease("gpu:0", tmp_path)
+    assert lease.acquire()
+    child = os.fork()
+    if child == 0:
+        time.sleep(30)
+        os._exit(0)
+    try:
+        lease.release()
+        assert Lease("gpu:0", tmp_path).acquire(wait_seconds=2)  # the child closes its copy as its first act
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
