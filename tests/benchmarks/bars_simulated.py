@@ -1,4 +1,4 @@
-"""Bars 1 to 8 and 10 of the meter table: on machines whose truth is known, in time that is turned by hand."""
+"""Bars 1 to 3, 7, 8 and 10 of the meter table: on a GPU whose truth is known, in time that is turned by hand."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import random
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -179,112 +178,6 @@ def bar3(lab: Lab, windows: int = 60) -> Row:
     passed = all(ours[length] <= bar for length, bar in ((1.0, 0.025), (3.0, 0.010), (10.0, 0.003)))
     show = [" / ".join(f"{100 * found[length]:.2f}" for length in found) + " %" for found in (ours, naive)]
     return Row(3, "counter of 100 ms, p95 at 1 / 3 / 10 s", "2.5 / 1.0 / 0.3 %", show[0], passed, show[1], "the same difference")
-
-
-def rapl_window(lab: Lab, tree: Any, during: Callable[[Any, Any], None]) -> Any:
-    """Measure one window on a powercap tree; `during` moves clock and counters."""
-    clock = lab.fakes.HandClock()
-    with Ledger([Rapl(tree.root, clock=clock)], interval_seconds=None, clock=clock) as ledger:
-        clock.advance(0.5)
-        window = ledger.open("w")
-        during(clock, ledger)
-        return window.close()
-
-
-def codecarbon_rapl(tree: Any, during: Callable[[], None], *, dram: bool = False) -> float:
-    """Return the joules that CodeCarbon reads from the tree between its start and its next measurement."""
-    from codecarbon.core.cpu import IntelRAPL
-    from codecarbon.core.units import Time
-
-    meter = IntelRAPL(rapl_dir=str(tree.root), rapl_include_dram=dram)
-    meter.start()
-    during()
-    details = meter.get_cpu_details(Time.from_seconds(10))
-    return 3.6e6 * sum(value for name, value in details.items() if "Energy" in name)
-
-
-def bar4(lab: Lab) -> Row:
-    """Read right after a wrap."""
-    tree = lab.tree("wrap")
-    zone = tree.zone("intel-rapl:0", "package-0", uj=tree.range_uj - 400_000_000)
-
-    def wrap(clock: Any, ledger: Any) -> None:
-        clock.advance(10)
-        tree.write(zone, tree.range_uj + 600_000_000)
-
-    record = rapl_window(lab, tree, wrap)
-    tree.write(zone, tree.range_uj - 400_000_000)
-    theirs = codecarbon_rapl(tree, lambda: tree.write(zone, tree.range_uj + 600_000_000))
-    tree.write(zone, tree.range_uj - 400_000_000)
-    zeus = "not installed"
-    try:
-        from zeus.device.cpu.rapl import RAPLFile
-
-        file = RAPLFile(str(zone))
-        file._wraparound_tracker = SimpleNamespace(get_num_wraparounds=lambda: 0)  # its poller looks once a second: not yet
-        before = file.read()
-        tree.write(zone, tree.range_uj + 600_000_000)
-        zeus = f"{(file.read() - before) / 1000:.0f} J"
-    except ImportError:
-        pass
-    return Row(
-        4,
-        "read right after a RAPL wrap (1000 J)",
-        "exact, never negative",
-        f"{record.joules:.3f} J",
-        abs(record.joules - 1000) < 1e-3,
-        f"{theirs:.3f} J",
-        zeus,
-    )
-
-
-def bar5(lab: Lab, wraps: int = 3) -> Row:
-    """Several wraps in one window."""
-    tree = lab.tree("wraps")
-    zone = tree.zone("intel-rapl:0", "package-0", uj=1_000_000)
-    truth = wraps * (tree.range_uj + 1) * 1e-6 + 5000.0
-    steps = 400
-
-    def run(clock: Any, ledger: Any) -> None:
-        for k in range(1, steps + 1):
-            clock.advance(truth / 100 / steps)
-            tree.write(zone, 1_000_000 + round(truth * 1e6 * k / steps))
-            ledger.sample()  # every 20 s of a sampler that reads ten times a second
-
-    record = rapl_window(lab, tree, run)
-    tree.write(zone, 1_000_000)
-    theirs = codecarbon_rapl(tree, lambda: tree.write(zone, 1_000_000 + round(truth * 1e6)))
-    # A refresh of 1 ms at 100 W is 0.1 J: closer than that the edges of a window are not defined.
-    passed = abs(record.joules - truth) <= 0.1
-    ours = f"{record.joules:.1f} of {truth:.1f} J"
-    return Row(5, f"{wraps} wraps in one window", "exact", ours, passed, f"{theirs:.0f} J (its reader paused by a task)")
-
-
-def bar6(lab: Lab) -> Row:
-    """Two sockets with memory, psys and an MMIO mirror."""
-    tree = lab.tree("sockets")
-    zones = {
-        tree.zone("intel-rapl:0", "package-0", uj=7_000_000): 80,
-        tree.zone("intel-rapl:1", "package-1", uj=9_000_000): 80,
-        tree.zone("intel-rapl:0:0", "dram", uj=3_000_000): 15,
-        tree.zone("intel-rapl:1:0", "dram", uj=4_000_000): 15,
-        tree.zone("intel-rapl:0:1", "core", uj=2_000_000): 60,
-        tree.zone("intel-rapl:2", "psys", uj=30_000_000): 230,
-        tree.zone("intel-rapl-mmio:0", "package-0", uj=7_000_000): 80,
-    }
-
-    def spend() -> None:
-        for zone, joules in zones.items():
-            tree.write(zone, int((zone / "energy_uj").read_text()) + joules * 1_000_000)
-
-    def run(clock: Any, ledger: Any) -> None:
-        clock.advance(10)
-        spend()
-
-    record = rapl_window(lab, tree, run)
-    theirs = codecarbon_rapl(tree, spend, dram=True)
-    passed = abs(record.joules - 190) < 1e-3
-    return Row(6, "2 sockets, package + memory (190 J)", "190 J, no mirror added", f"{record.joules:.1f} J", passed, f"{theirs:.1f} J")
 
 
 def ours_nested(lab: Lab) -> float:

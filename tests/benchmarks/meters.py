@@ -20,14 +20,18 @@ import warnings
 from dataclasses import asdict
 from pathlib import Path
 
-from bars_live import LIVE, bars15_16
-from bars_simulated import Lab, Row, bar1, bar2, bar3, bar4, bar5, bar6
+from bars_live import bar7, bar8, bar9, bar10_row, bar11
+from bars_process import bar12, bar13, bar14, bars15_16
+from bars_rapl import bar4, bar5, bar6
+from bars_simulated import Lab, Row, bar1, bar2, bar3
+
+BARS = (bar1, bar2, bar3, bar4, bar5, bar6, bar7, bar8, bar9, bar10_row, bar11, bar12, bar13, bar14)
 
 
 def rows(lab: Lab) -> list[Row]:
     """Measure all bars, in their order."""
     found = []
-    for bar in (bar1, bar2, bar3, bar4, bar5, bar6, *LIVE):
+    for bar in BARS:
         found.append(bar(lab))
         print(f"bar {found[-1].number}: {'met' if found[-1].passed else 'MISSED'}", file=sys.stderr)
     return [*found, *bars15_16(lab)]
