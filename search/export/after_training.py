@@ -1,0 +1,196 @@
+"""Tactics after training: what quantising, compiling or pruning a finished model saves per prediction, and when that has paid for itself.
+
+Source: Gonzalez et al. 2024, arXiv:2409.12878 (tactics and the idea of the optimisation's own cost); here every figure is measured, so
+that a tactic that only could save, as unstructured pruning on dense kernels, is not reported as a saving.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+from ..training.recipe import Recipe
+from ..training.task import Data, Task
+from .quiet import quiet
+from .subject import first_line
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What a measured piece of work cost.
+
+    Attributes:
+        joules: Energy, or None when unknown.
+        u_joules: Its standard uncertainty, or None when unknown.
+        predictions: Number of predictions made meanwhile; 0 for an optimisation.
+    """
+
+    joules: float | None
+    u_joules: float | None
+    predictions: int
+
+
+class Measure(Protocol):
+    """Runs work in an energy window of its own."""
+
+    def __call__(self, work: Callable[[], int], *, repeat: bool) -> Spent:
+        """Run ``work``, which returns how many predictions it made: once, or with ``repeat`` as often as the meter's resolution needs."""
+        ...
+
+
+@dataclass(frozen=True)
+class AfterTraining:
+    """One tactic on one model.
+
+    Attributes:
+        tactic: Its name, e.g. ``none`` or ``global prune 0.5``.
+        quality: The task's metric on the data; None when the tactic does not fit the model.
+        joules_per_prediction: Measured energy of one prediction; None when unknown.
+        u_joules_per_prediction: Its standard uncertainty; None when unknown.
+        optimisation_joules: Energy of applying the tactic, first prediction included; None when unknown, 0 for ``none``.
+        saving_joules: Energy saved per prediction against ``none``; None when unknown or within twice its uncertainty.
+        reason: Why the tactic does not fit the model, or None.
+    """
+
+    tactic: str
+    quality: float | None = None
+    joules_per_prediction: float | None = None
+    u_joules_per_prediction: float | None = None
+    optimisation_joules: float | None = None
+    saving_joules: float | None = None
+    reason: str | None = None
+
+    @property
+    def break_even_predictions(self) -> int | None:
+        """Predictions after which the optimisation has paid for itself; None when it saves nothing or an energy is unknown."""
+        if self.saving_joules is None or self.saving_joules <= 0.0 or self.optimisation_joules is None:
+            return None
+        return math.ceil(self.optimisation_joules / self.saving_joules)
+
+
+def compare_after_training(
+    model: Any,
+    task: Task,
+    data: Data,
+    *,
+    recipe: Recipe,
+    measure: Measure,
+    prune: Sequence[float] = (0.5,),
+    compile_model: bool = True,
+    device: str = "cpu",
+) -> tuple[AfterTraining, ...]:
+    """Apply each tactic to a copy of the model and measure it; the first row is the model as it is.
+
+    Args:
+        model: A trained PyTorch model; it is not changed.
+        task: Its task.
+        data: What is predicted and scored, e.g. ``task.validation``.
+        recipe: How data is fed: batch size, resolution, precision.
+        measure: Runs work in an energy window.
+        prune: Shares of the weights that global magnitude pruning sets to zero, each in (0, 1).
+        compile_model: Whether to try ``torch.compile``; it takes seconds to minutes.
+        device: Where to predict.
+
+    Raises:
+        ValueError: If a share is outside (0, 1).
+    """
+    for share in prune:
+        if not 0.0 < share < 1.0:
+            raise ValueError(f"prune must be shares of the weights in (0, 1), got {share}")
+    tactics: list[tuple[str, Callable[[Any], Any]]] = [("none", lambda found: found), ("dynamic quantisation", quantised)]
+    if compile_model:
+        tactics.append(("compile", compiled))
+    tactics += [(f"global prune {share:g}", partial(pruned, share=share)) for share in prune]
+    rows: list[AfterTraining] = []
+    for name, apply in tactics:
+        found = _try(name, apply, model, task, data, recipe, measure, device)
+        rows.append(_saving(found, rows[0]) if rows else found)
+    return tuple(rows)
+
+
+def quantised(model: Any) -> Any:
+    """Weights of linear and recurrent layers as 8-bit integers, activations quantised on the fly; CPU only, convolutions stay.
+
+    Raises:
+        ValueError: If the model has no such layer.
+    """
+    import torch
+
+    kinds = {torch.nn.Linear, torch.nn.LSTM, torch.nn.GRU}
+    if not any(type(part) in kinds for part in model.modules()):
+        raise ValueError("the model has no linear or recurrent layer, and dynamic quantisation leaves all others as they are")
+    quantise: Any = torch.ao.quantization.quantize_dynamic
+    return quantise(model.to("cpu"), kinds, dtype=torch.qint8)
+
+
+def compiled(model: Any) -> Any:
+    """The model through ``torch.compile``."""
+    import torch
+
+    return torch.compile(model, dynamic=True)
+
+
+def pruned(model: Any, share: float) -> Any:
+    """The model with the smallest weights of all its matrices and kernels set to zero; the tensors stay dense."""
+    import torch
+
+    weights = [tensor for tensor in model.parameters() if tensor.ndim > 1]
+    sizes = torch.cat([tensor.detach().abs().flatten() for tensor in weights])
+    threshold = sizes.kthvalue(max(1, round(share * len(sizes)))).values
+    with torch.no_grad():
+        for tensor in weights:
+            tensor.mul_(tensor.abs() > threshold)
+    return model
+
+
+def _try(
+    name: str, apply: Callable[[Any], Any], model: Any, task: Task, data: Data, recipe: Recipe, measure: Measure, device: str
+) -> AfterTraining:
+    from ..training.evaluate import evaluate, predict
+
+    ready: list[Any] = []
+    size = 2 * min(recipe.batch_size, len(data))
+    first, _ = next(iter(data.batches(size, device=device, resolution=recipe.resolution)))
+
+    def optimise() -> int:
+        import torch
+
+        changed = apply(copy.deepcopy(model).eval())
+        with torch.no_grad():
+            changed(first)  # compiling happens at the first prediction
+        ready.append(changed)
+        return 0
+
+    try:
+        with quiet():
+            paid = Spent(0.0, 0.0, 0) if name == "none" else measure(optimise, repeat=False)
+            changed = ready[0] if ready else copy.deepcopy(model).eval()
+            spent = measure(lambda: len(predict(changed, task, data, recipe=recipe, device=device)), repeat=True)
+            quality = evaluate(changed, task, data, recipe=recipe, device=device)[task.metric]
+    except Exception as error:
+        if name == "none":
+            raise
+        return AfterTraining(name, reason=first_line(error))
+    count = spent.predictions
+    return AfterTraining(
+        name,
+        quality,
+        None if spent.joules is None or not count else spent.joules / count,
+        None if spent.u_joules is None or not count else spent.u_joules / count,
+        paid.joules,
+    )
+
+
+def _saving(row: AfterTraining, plain: AfterTraining) -> AfterTraining:
+    energies = (plain.joules_per_prediction, row.joules_per_prediction, plain.u_joules_per_prediction, row.u_joules_per_prediction)
+    if any(value is None for value in energies):
+        return row
+    before, after, u_before, u_after = (float(value or 0.0) for value in energies)
+    saving = before - after
+    if abs(saving) <= 2.0 * math.hypot(u_before, u_after):
+        return row
+    return AfterTraining(**{**row.__dict__, "saving_joules": saving})
