@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import skops.io
 
 from joulefront.search.space import Stored
 from joulefront.search.training.estimator import Estimator
@@ -17,26 +18,52 @@ def estimator(name, kind, contract, shape=(5,), n=90, space=None, **settings):
     return space.build(space.sample(Stored(params)), task), task
 
 
+BOOSTING = {"learning_rate": 0.1, "max_depth": 3, "min_leaf": 2}
+
+
+def through_skops(sklearn):
+    """What a checkpoint on disk brings back."""
+    data = skops.io.dumps(sklearn)
+    return skops.io.loads(data, trusted=skops.io.get_untrusted_types(data=data))
+
+
 @pytest.mark.parametrize(
     ("name", "kind", "settings"),
     [
         ("random_forest", "classification", TREES),
         ("extra_trees", "regression", TREES),
-        ("gradient_boosting", "classification", {"learning_rate": 0.1, "max_depth": 3, "min_leaf": 2}),
+        ("gradient_boosting", "classification", BOOSTING),
+        ("gradient_boosting", "regression", BOOSTING),
+        ("linear", "regression", {"regularisation": 1.0}),
+        ("linear", "classification", {"regularisation": 1.0}),
+        ("k_neighbours", "classification", {"neighbours": 3, "weighting": "distance"}),
         ("isolation_forest", "anomaly", {"contamination": 0.1, "features": 1.0}),
+        ("local_outlier_factor", "anomaly", {"contamination": 0.1, "neighbours": 4}),
+        ("one_class_svm", "anomaly", {"contamination": 0.1, "gamma": 0.1}),
     ],
 )
-def test_going_on_is_the_same_as_training_in_one_go(contract, name, kind, settings):
-    """Trees and rounds are added, so a lineage pays the increment only and loses nothing."""
-    straight, task = estimator(name, kind, contract, **settings)
-    stepwise, _ = estimator(name, kind, contract, **settings)
+def test_going_on_from_a_stored_estimator_is_the_same_as_never_having_stopped(contract, name, kind, settings):
+    """So a lineage pays the increment only and loses nothing."""
+    straight, stopped, carried = (estimator(name, kind, contract, **settings)[0] for _ in range(3))
+    X, y = contract.make_task((5,), kind).train.arrays()
+    for epoch in (1, 2, 3):
+        straight.fit_epochs(X, y, epoch - 1, epoch, seed=1)
+    stopped.fit_epochs(X, y, 0, 1, seed=1)
+    carried.sklearn = through_skops(stopped.sklearn)
+    for epoch in (2, 3):
+        carried.fit_epochs(X, y, epoch - 1, epoch, seed=1)
+    assert np.array_equal(straight.predict_scores(X), carried.predict_scores(X))
+
+
+@pytest.mark.parametrize(("name", "settings"), [("random_forest", TREES), ("extra_trees", TREES), ("gradient_boosting", BOOSTING)])
+def test_added_trees_and_rounds_are_those_of_one_large_fit(contract, name, settings):
+    whole, task = estimator(name, "classification", contract, **settings)
+    stepwise, _ = estimator(name, "classification", contract, **settings)
     X, y = task.train.arrays()
-    straight.fit_epochs(X, y, 0, 3, seed=1)
-    stepwise.fit_epochs(X, y, 0, 1, seed=1)
-    carried, _ = estimator(name, kind, contract, **settings)
-    carried.sklearn = stepwise.sklearn  # what a checkpoint brings back
-    carried.fit_epochs(X, y, 1, 3, seed=1)
-    assert np.allclose(straight.predict_scores(X), carried.predict_scores(X), atol=1e-12)
+    whole.fit_epochs(X, y, 0, 3, seed=1)
+    for epoch in (1, 2, 3):
+        stepwise.fit_epochs(X, y, epoch - 1, epoch, seed=1)
+    assert np.allclose(whole.predict_scores(X), stepwise.predict_scores(X), atol=1e-12)
 
 
 def test_epochs_are_trees_and_rounds(contract):
