@@ -1,5 +1,6 @@
 """Optuna samplers of our own; Optuna's serve unchanged."""
 
 from .freeze_thaw import FreezeThawSampler, resume_from
+from .outlook import Outlook, outlook
 
-__all__ = ["FreezeThawSampler", "resume_from"]
+__all__ = ["FreezeThawSampler", "Outlook", "outlook", "resume_from"]

@@ -1,7 +1,7 @@
 """Expected hypervolume improvement, exactly, for independent beliefs about any number of objectives (all of them to be maximised).
 
-The region that no measured point dominates is cut into disjoint boxes; the volume that a point ``Y`` adds is the sum over boxes of the product
-over objectives of ``min(Y, upper) - lower`` (where positive), and its expectation is a product of one-dimensional integrals.
+The region that no measured point dominates is cut into disjoint boxes; the volume that a point ``Y`` adds is the sum over boxes of the
+product over objectives of ``min(Y, upper) - lower`` (where positive), and its expectation is a product of one-dimensional integrals.
 
 Sources: Emmerich, Deutz and Klinkenberg 2011, "Hypervolume-based expected improvement: monotonicity properties and exact computation";
 Yang et al. 2019, "Efficient computation of expected hypervolume improvement using box decomposition algorithms" (arXiv 1904.12672).
@@ -10,6 +10,7 @@ Yang et al. 2019, "Efficient computation of expected hypervolume improvement usi
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
@@ -110,7 +111,7 @@ def front_of(points: Array) -> Array:
     if points.shape[1] == 2:
         order = points[::-1]  # first axis falling
         best_before = np.r_[-np.inf, np.maximum.accumulate(order[:, 1])[:-1]]
-        return order[order[:, 1] > best_before][::-1]
+        return np.asarray(order[order[:, 1] > best_before][::-1])
     keep = np.ones(len(points), dtype=bool)
     for i, point in enumerate(points):
         if keep[i]:
@@ -159,5 +160,5 @@ def hypervolume(points: Array, reference: Array) -> float:
     if len(reference) == 1:
         return float(points.max() - reference[0])
     edges = np.unique(np.r_[reference[-1], points[:, -1]])
-    slabs = zip(edges[:-1], edges[1:], strict=True)
+    slabs = pairwise(edges)
     return float(sum((high - low) * hypervolume(points[points[:, -1] >= high][:, :-1], reference[:-1]) for low, high in slabs))

@@ -2,132 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .acquisition import Boxes, boxes_above, front_of, hypervolume
+from .acquisition import boxes_above, front_of
 from .encoding import Array
 from .history import History
-from .models import Models
+from .lookahead import rates_with_option
+from .models import Models, View
+from .plan import Decision, Options, Rules, Situation
 from .proposals import mutate, propose
 from .table import Encoder, Table, tabulate
 
 #: At most so many paused configurations are scored: those closest to the front.
 _MOST_PAUSED = 300
 _REFINED = 8
-
-
-@dataclass(frozen=True)
-class Rules:
-    """How a study is searched.
-
-    Attributes:
-        rungs: Ascending epochs at which models are measured.
-        resume: Whether a checkpoint can go on: climb to the next rung; else train straight to the chosen one.
-        complete_only: Whether only trainings to the last rung count.
-        floor: Quality (user's direction) from which a model is of use; None estimates it.
-        minimized: Whether each objective is minimised.
-        per_joule: Exponent of the energy by which a gain is divided; 0 ignores energy.
-        least_cost: What a training costs at least, as a share of a median complete one: it keeps tiny gains for nearly nothing from winning for ever.
-        startup: Configurations drawn at random at the lowest rung before models are trusted.
-        ladders: Trainings to the last rung that follow them.
-        fresh: Fresh configurations scored per decision.
-        refined: Variations of the best of them scored after that, twice.
-    """
-
-    rungs: tuple[int, ...]
-    resume: bool
-    minimized: tuple[bool, ...]
-    complete_only: bool = False
-    floor: float | None = None
-    per_joule: float = 1.0
-    least_cost: float = 0.02
-    startup: int = 8
-    ladders: int = 2
-    fresh: int = 400
-    refined: int = 96
-    estimate_floor: bool = True
-
-
-@dataclass(frozen=True)
-class Decision:
-    """One training.
-
-    Attributes:
-        params: Parameters of the configuration, without the epochs.
-        key: Its canonical text.
-        epochs: Epochs from scratch that it will have had.
-        parent: Number of the trial whose checkpoint is continued, or None.
-        gain: Expected hypervolume gain of the plan it starts, as axes' units; None while there is no model.
-        cost: Energy that the plan will still pay, in the user's unit; None while there is no model.
-        pays: Energy that this training itself will pay; None while there is no model.
-    """
-
-    params: Mapping[str, Any]
-    key: str
-    epochs: int
-    parent: int | None
-    gain: float | None = None
-    cost: float | None = None
-    pays: float | None = None
-
-
-@dataclass(frozen=True)
-class Situation:
-    """Where a study stands.
-
-    Attributes:
-        table: Its measurements.
-        points: Measured and running points that count, as axes, ``(n, k)``.
-        reference: Reference point of the hypervolume, ``(k,)``.
-        boxes: What no point dominates.
-        typical: Median energy of a complete training, in the user's unit.
-    """
-
-    table: Table
-    points: Array
-    reference: Array
-    boxes: Boxes
-    typical: float
-
-    @property
-    def hypervolume(self) -> float:
-        """Volume that the points dominate, energy by its logarithm."""
-        return hypervolume(self.points, self.reference)
-
-
-@dataclass(frozen=True)
-class Options:
-    """Trainings to choose from, a row per configuration and a column per rung.
-
-    Attributes:
-        genes: ``(n, size)``.
-        config: Index of the paused configuration, -1 for a fresh one, ``(n,)``.
-        gain: Expected hypervolume gain, ``(n, r)``; -inf where the rung is not above what was trained.
-        cost: Energy still to pay, ``(n, r)``.
-        pays: Energy of the first step of the plan, ``(n, r)``.
-        rate: Gain per energy, ``(n, r)``.
-    """
-
-    genes: Array
-    config: NDArray[np.int64]
-    gain: Array
-    cost: Array
-    pays: Array
-    rate: Array
-
-    @property
-    def best(self) -> Array:
-        """Best rate of each row."""
-        return np.asarray(self.rate.max(1))
-
-    def and_(self, other: Options) -> Options:
-        """Return both."""
-        return Options(*(np.concatenate([getattr(self, name), getattr(other, name)]) for name in self.__dataclass_fields__))
+#: Plans that may stop early are valued for so many of the best configurations.
+_LOOKED_AHEAD = 48
 
 
 @dataclass
@@ -143,7 +37,6 @@ class Planner:
     rules: Rules
     models: Models
     seeds: Callable[[Encoder], Array] | None = None
-    _failed: dict[str, Array] = field(default_factory=dict)
 
     def situation(self, history: History, encoder: Encoder, rng: np.random.Generator) -> Situation:
         """Fit the models and set up the hypervolume."""
@@ -202,7 +95,7 @@ class Planner:
         return self._score(situation, encoder, table.genes[paused], paused, remaining).and_(found) if len(paused) else found
 
     def ranked(self, situation: Situation, options: Options, history: History, encoder: Encoder) -> list[Decision]:
-        """Turn scored options into decisions, the best first; those already trained or running are left out. At most 16."""
+        """Turn scored options into at most 16 decisions, the best first; what is trained or running is left out."""
         decisions: list[Decision] = []
         seen: set[str] = {claim.key for claim in history.running}
         rungs = np.array(self.rules.rungs)
@@ -216,7 +109,7 @@ class Planner:
                 step = int(np.flatnonzero(rungs > situation.table.longest[config])[0])
             else:
                 params, longest, step = encoder.encoding.params(options.genes[i]), None, 0
-                key = history.text(params)
+                key = history.proposed(params)
                 if key in seen or key in history.points or key in history.failed:
                     continue
             seen.add(key)
@@ -234,7 +127,7 @@ class Planner:
         return decisions
 
     def _parents(self, situation: Situation, encoder: Encoder) -> Array:
-        """Configurations worth varying: those of the front, those believed best when trained completely, and good ones of earlier studies."""
+        """Configurations worth varying: those of the front, those believed best when complete, and good ones of earlier studies."""
         table = situation.table
         on_front = np.zeros(len(table.keys), dtype=bool)
         front = front_of(table.values[table.feasible]) if table.feasible.any() else table.values[:0]
@@ -256,18 +149,44 @@ class Planner:
         gain = np.stack([situation.boxes.expected_gain(self.models.beliefs(view, r)) for r in range(len(rungs))], 1) * view.chance[:, None]
         if rules.complete_only:
             gain[:, :-1] = 0.0
-        if table.axes.logarithmic[1]:
-            paid = np.where(config >= 0, 10 ** -table.values[table.longest_row[config], 1], 0.0)
-        else:
-            paid = current
+        energy = 10 ** -table.values[table.longest_row[config], 1] if table.axes.logarithmic[1] else current
+        paid = np.where(config >= 0, energy, 0.0)
         cost = np.maximum(view.energy - paid[:, None], 0.01 * view.energy) if rules.resume else view.energy
         rate = gain / (cost + rules.least_cost * situation.typical) ** rules.per_joule
         done = rungs[None, :] <= current[:, None]
         if remaining is not None:
             done |= cost > remaining
         first = np.argmax(rungs[None, :] > current[:, None], 1)
+        rate = np.where(done, -np.inf, rate)
+        if rules.look_ahead and rules.per_joule == 1.0:
+            self._look_ahead(situation, view, rate, cost, first)
         pays = np.repeat(cost[np.arange(len(cost)), first][:, None], len(rungs), 1) if rules.resume else cost
-        return Options(genes, config, np.where(done, -np.inf, gain), cost, pays, np.where(done, -np.inf, rate))
+        return Options(genes, config, np.where(done, -np.inf, gain), cost, pays, rate)
+
+    def _look_ahead(self, situation: Situation, view: View, rate: Array, cost: Array, first: NDArray[np.int64]) -> None:
+        """Raise the rates of the most promising rows to what they are worth when the training may stop at a rung."""
+        rules, last = self.rules, len(self.rules.rungs) - 1
+        top = np.argsort(-rate.max(1), kind="stable")[:_LOOKED_AHEAD]
+        for rung in range(last):
+            rows = top[(first[top] == rung) if rules.resume else (first[top] <= rung)]
+            rows = rows[np.isfinite(rate[rows].max(1))]
+            if not len(rows):
+                continue
+            found = rates_with_option(
+                self.models,
+                situation.boxes,
+                view,
+                rate,
+                cost,
+                rows=rows,
+                first=rung,
+                least=rules.least_cost * situation.typical,
+                resume=rules.resume,
+                last_only=rules.complete_only,
+            )
+            # A continuation is decided again at its next rung: its row keeps the target of the plan and only gains in rate.
+            column = rate[rows].argmax(1) if rules.resume else np.full(len(rows), rung)
+            rate[rows, column] = np.maximum(rate[rows, column], found)
 
 
 def _closest_to_front(table: Table, configs: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -77,7 +77,7 @@ class Encoding:
         return {**self.fixed, **row}
 
     def columns(self, genes: Array) -> Array:
-        """Encode ``(n, size)`` genes as ``(n, columns)``: numbers as they are, choices one-hot, absent parameters in the middle or all zero."""
+        """Encode ``(n, size)`` genes as ``(n, columns)``: numbers as they are, choices one-hot, absent ones in the middle or all zero."""
         blocks = []
         for index, distribution in enumerate(self.distributions.values()):
             gene = genes[:, index]

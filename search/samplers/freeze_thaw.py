@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,10 +12,12 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 
-from .decision import Decision, Planner, Rules
+from .decision import Planner
 from .encoding import Encoding, learn_encoding
 from .history import CLAIM, RESUME_FROM, History, Key
 from .models import Models
+from .plan import Decision, Options, Rules, Situation
+from .prior import Prior
 from .startup import start
 from .table import Encoder, Features
 
@@ -24,29 +27,50 @@ if TYPE_CHECKING:
 _GATE_SAMPLE = 1000
 
 
+@dataclass(frozen=True)
+class Survey:
+    """What a decision is made from.
+
+    Attributes:
+        planner: Rules and models.
+        encoder: Inputs of the models.
+        situation: Where the study stands.
+        options: What could be trained.
+    """
+
+    planner: Planner
+    encoder: Encoder
+    situation: Situation
+    options: Options
+
+
 class FreezeThawSampler(BaseSampler):
     """Multi-objective search over configurations and epochs, paid in energy.
 
-    Every trial is one measured point: a configuration trained to ``epochs``, one of ``rungs``. The sampler starts configurations at the lowest rung,
-    and continues those whose expected hypervolume gain per unit of energy is largest. A continuation is a new trial with the same parameters and more
-    epochs; ``resume_from(trial)`` gives the number of the trial whose checkpoint it continues.
+    Every trial is one measured point: a configuration trained to ``epochs``, one of ``rungs``. The sampler starts configurations at the
+    lowest rung, and continues those whose expected hypervolume gain per unit of energy is largest. A continuation is a new trial with
+    the same parameters and more epochs; ``resume_from(trial)`` gives the number of the trial whose checkpoint it continues.
 
     The objective suggests its parameters and, with ``trial.suggest_int("epochs", rungs[0], rungs[-1])``, the epochs. It returns the quality
-    first, then the energy of training *that model from scratch* (for a continuation: of its whole lineage) in any unit, then further objectives.
+    first, then the energy of training *that model from scratch* (for a continuation: of its whole lineage) in any unit, then further
+    objectives.
 
     Args:
         rungs: Ascending epochs at which models are measured, e.g. ``[4, 12, 36, 108]``.
-        resume: Whether a checkpoint can go on. True climbs rung by rung and pays increments; False trains every budget from scratch and jumps.
+        resume: Whether a checkpoint can go on. True climbs rung by rung and pays increments; False trains every budget from scratch and
+            jumps.
         seed: Equal seeds and equal results give equal proposals; None for other ones every time.
-        min_accuracy: Quality from which a model is of use (in the user's unit and direction): the reference of the hypervolume. None estimates the
-            10th percentile of completely trained random configurations.
-        features: Function of the parameters that returns numbers known without training (parameter count, FLOPs, ...); called hundreds of times per
-            decision, so it should take well under a millisecond.
+        min_accuracy: Quality from which a model is of use (in the user's unit and direction): the reference of the hypervolume. None
+            estimates the 10th percentile of completely trained random configurations.
+        features: Function of the parameters that returns numbers known without training (parameter count, FLOPs, ...); called hundreds
+            of times per decision, so it should take well under a millisecond.
         key: Function of the parameters that returns the same JSON for configurations that are the same model; None compares parameters.
         complete_only: Whether only trainings to the last rung are points of the front.
         epochs_name: Name of the parameter that holds the epochs.
         search_space: Distributions of the parameters, if they are known before the first trial. Without it the space is learned from the
             trials, and only the very first ones are drawn without knowing what other workers draw.
+        prior_trials: Trials of earlier studies with the same parameters, one sequence per study (or the trials of a single one):
+            knowledge, never points of the front.
         startup: Random configurations at the lowest rung before the models are trusted.
         ladders: Complete trainings that follow them.
         per_joule: Exponent of the energy by which expected gains are divided; 0 ignores energy.
@@ -73,6 +97,7 @@ class FreezeThawSampler(BaseSampler):
         complete_only: bool = False,
         epochs_name: str = "epochs",
         search_space: Mapping[str, BaseDistribution] | None = None,
+        prior_trials: Sequence[Sequence[FrozenTrial]] | Sequence[FrozenTrial] = (),
         startup: int = 8,
         ladders: int = 2,
         per_joule: float = 1.0,
@@ -99,10 +124,13 @@ class FreezeThawSampler(BaseSampler):
         )
         self._features, self._key, self._warp = features, key, warp
         self._given_space = {n: d for n, d in (search_space or {}).items() if n != epochs_name}
+        self._prior_trials = _studies(prior_trials)
         self._history = History(key, epochs_name)
         self._study: int | None = None
         self._encoder: Encoder | None = None
         self._planner: Planner | None = None
+        self._prior: Prior | None = None
+        self._minimized: tuple[bool, ...] = ()
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Return every parameter that was seen, conditional ones included, and the epochs."""
@@ -152,10 +180,22 @@ class FreezeThawSampler(BaseSampler):
         decision = start(planner.rules, history, encoder, rng, refused, planner.seeds)
         if decision is not None:
             return decision
-        situation = planner.situation(history, encoder, rng)
-        options = planner.options(situation, history, encoder, rng, self.remaining)
-        ranked = [d for d in planner.ranked(situation, options, history, encoder) if d.key not in refused]
-        return ranked[0] if ranked else None
+        survey = self._survey(planner, encoder, rng)
+        ranked = planner.ranked(survey.situation, survey.options, history, encoder)
+        return next((found for found in ranked if found.key not in refused), None)
+
+    def survey(self, study: Study) -> Survey | None:
+        """Return what the next decision would be made from; None while the initial design is not finished."""
+        self._read(study, but=None)
+        planner, encoder = self._prepared(study)
+        rng = np.random.default_rng([self._seed, sum(len(points) for points in self._history.points.values())])
+        if start(planner.rules, self._history, encoder, rng, frozenset(), planner.seeds) is not None:
+            return None
+        return self._survey(planner, encoder, rng)
+
+    def _survey(self, planner: Planner, encoder: Encoder, rng: np.random.Generator) -> Survey:
+        situation = planner.situation(self._history, encoder, rng)
+        return Survey(planner, encoder, situation, planner.options(situation, self._history, encoder, rng, self.remaining))
 
     def _claimed(self, study: Study, trial: FrozenTrial) -> Decision:
         """Decide and claim.
@@ -168,7 +208,7 @@ class FreezeThawSampler(BaseSampler):
             decision = self.decide(study, trial.number, refused=frozenset(refused))
             if decision is None:
                 return self._anything(trial)
-            claim = {"key": decision.key, "params": dict(decision.params), "epochs": decision.epochs}
+            claim: Any = {"key": decision.key, "params": dict(decision.params), "epochs": decision.epochs}
             study._storage.set_trial_system_attr(trial._trial_id, CLAIM, claim)
             self._read(study, but=trial.number)
             running = any(other.key == decision.key for other in self._history.running)
@@ -178,15 +218,23 @@ class FreezeThawSampler(BaseSampler):
             refused.add(decision.key)
 
     def _anything(self, trial: FrozenTrial) -> Decision:
-        """Everything that could be found has been trained, or nothing fits the remaining energy: the cheapest that there is, drawn at random."""
+        """Everything that could be found has been trained, or nothing fits the remaining energy: draw from the cheapest that there is."""
         assert self._encoder is not None
         params = self._encoder.encoding.params(self._encoder.encoding.random(self._rng(trial, 1), 1)[0])
-        return Decision(params, self._history.text(params), self.rungs[0], None)
+        return Decision(params, self._history.proposed(params), self.rungs[0], None)
 
     def _read(self, study: Study, *, but: int | None) -> None:
         if self._study != study._study_id:
             self._study, self._history, self._planner = study._study_id, History(self._key, self.epochs_name), None
-            self._history.distributions.update(self._given_space)
+            self._minimized = tuple(direction.name == "MINIMIZE" for direction in study.directions)
+            if len(self._minimized) < 2:
+                raise ValueError(
+                    f"FreezeThawSampler needs two or more objectives, quality first, then energy; the study has {len(self._minimized)}"
+                )
+            self._prior = (
+                Prior(self._prior_trials, self.rungs, self._minimized, self._key, self.epochs_name) if self._prior_trials else None
+            )
+            self._history.distributions.update({**(self._prior.distributions() if self._prior else {}), **self._given_space})
         # All trials, neither copied nor from a cache that other workers' claims have not reached.
         self._history.update(study._storage.get_all_trials(study._study_id, deepcopy=False), but=but)
 
@@ -197,17 +245,21 @@ class FreezeThawSampler(BaseSampler):
         if self._encoder is None or self._encoder.encoding != encoding:
             self._encoder = Encoder(encoding, self._features)
         if self._planner is None:
-            minimized = tuple(direction.name == "MINIMIZE" for direction in study.directions)
-            if len(minimized) < 2:
-                raise ValueError(
-                    f"FreezeThawSampler needs two or more objectives, quality first and energy second; this study has {len(minimized)}"
-                )
-            rules = Rules(self.rungs, self.resume, minimized, **self._settings)  # type: ignore[arg-type]
+            rules = Rules(self.rungs, self.resume, self._minimized, **self._settings)  # type: ignore[arg-type]
             self._planner = Planner(rules, Models(self.rungs, self._warp, self._warp))
+        if self._prior is not None:
+            self._planner.models.trends = self._prior.trends(self._encoder)
+            self._planner.seeds = self._prior.seeds if self._planner.models.trends else None
         return self._planner, self._encoder
 
     def _rng(self, trial: FrozenTrial, salt: int) -> np.random.Generator:
         return np.random.default_rng([self._seed, trial.number, salt])
+
+
+def _studies(trials: Sequence[Sequence[FrozenTrial]] | Sequence[FrozenTrial]) -> list[list[FrozenTrial]]:
+    """Accept the trials of several studies, or of one."""
+    one = [trial for trial in trials if isinstance(trial, FrozenTrial)]
+    return [one] if one else [list(study) for study in trials if not isinstance(study, FrozenTrial)]
 
 
 def resume_from(trial: Any) -> int | None:

@@ -1,11 +1,12 @@
 """A Gaussian process over (configuration, epochs): all rungs in one model, so that a short training speaks about a long one.
 
-``f(x, u) = g(x) + h(x, u) + m(u) + noise(u)`` with ``u`` in ``[0, 1]`` the scaled logarithm of the epochs: what a configuration is worth at any
-length, how its learning curve differs from the others', and the curve that all share. Kernel
+``f(x, u) = g(x) + h(x, u) + m(u) + noise(u)`` with ``u`` in ``[0, 1]`` the scaled logarithm of the epochs: what a configuration is
+worth at any length, how its learning curve differs from the others', and the curve that all share. Kernel
 ``K = M(x, x') (a0 + a1 E(u, u')) + a2 E2(u, u')`` with a Matérn-5/2 ``M`` (one length-scale per parameter, inputs warped by the Kumaraswamy
 distribution function) and squared exponentials ``E``; hyper-parameters at the maximum of the posterior, by L-BFGS with exact gradients.
 
-Sources: Swersky et al. 2014, "Freeze-thaw Bayesian optimization" (arXiv 1406.3896); Rasmussen and Williams 2006, "Gaussian processes for machine
+Sources: Swersky et al. 2014, "Freeze-thaw Bayesian optimization" (arXiv 1406.3896); Rasmussen and Williams 2006, "Gaussian processes
+    for machine
 learning", eq. 5.9; Cowen-Rivers et al. 2022, "HEBO" (arXiv 2012.03826), for the input warp and its prior.
 """
 
@@ -114,10 +115,14 @@ class GaussianProcess:
         return Posterior(mean.T, np.sqrt(np.maximum(variance, 1e-9)).T, whitened)
 
     def covariance(self, posterior: Posterior, rungs: Array, first: int, second: int) -> Array:
-        """Return the posterior covariance of each configuration with itself between two of the rungs that ``predict`` was asked for, ``(n,)``."""
+        """Return the posterior covariance of each configuration between two of the rungs that ``predict`` was asked for, ``(n,)``."""
         times, plus = self._curves(rungs[[first]], rungs[[second]])
         prior = times[0, 0] + plus[0, 0]
         return np.asarray(prior - np.einsum("ik,ik->k", posterior.whitened[:, first], posterior.whitened[:, second]))
+
+    def noise(self, u: Array) -> float:
+        """Return the variance of a measurement at the first of some scaled log epochs."""
+        return float(self._noise(u)[0])
 
     @property
     def amplitude(self) -> float:

@@ -15,6 +15,8 @@ from optuna.trial import FrozenTrial, TrialState
 RESUME_FROM = "resume_from"
 #: What a worker is about to train: a system attribute, written before the parameters reach the storage.
 CLAIM = "joulefront:claim"
+#: Epochs that a trial really had, where a budget or the user ended it early: a user attribute, which the objective may set.
+EPOCHS_REACHED = "epochs_reached"
 
 Key = Callable[[Mapping[str, Any]], Any]
 
@@ -119,6 +121,17 @@ class History:
         """Return the canonical text of a configuration."""
         return json.dumps(params if self.key is None else self.key(params), sort_keys=True, default=repr)
 
+    def proposed(self, params: Mapping[str, Any]) -> str:
+        """Return the canonical text of a configuration that has not been trained.
+
+        Which parameters it has is only guessed in a conditional space; where the guess is wrong the user's key may fail, and the parameters
+        themselves take its place until the trial has said what it is.
+        """
+        try:
+            return self.text(params)
+        except (KeyError, ValueError, TypeError, AttributeError):
+            return json.dumps(params, sort_keys=True, default=repr)
+
     def without_epochs(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Return the parameters of the configuration alone."""
         return {name: value for name, value in params.items() if name != self.epochs_name}
@@ -144,7 +157,13 @@ class History:
             self.failed.add(key)
             return
         assert trial.values is not None
-        point = Point(trial.number, key, int(trial.params[self.epochs_name]), tuple(trial.values), constraints_of(trial))
+        point = Point(
+            trial.number,
+            key,
+            int(trial.user_attrs.get(EPOCHS_REACHED, trial.params[self.epochs_name])),
+            tuple(trial.values),
+            constraints_of(trial),
+        )
         self.points.setdefault(key, {})[point.epochs] = point
 
 

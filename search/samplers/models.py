@@ -68,7 +68,7 @@ class Models:
         count = table.values.shape[1]
         shape = (encoder.encoding.distributions, count)
         if shape != self._shape:
-            trends = list(self.trends) or [None] * count
+            trends: list[Trend | None] = [*self.trends] or [None] * count
             self._shape, self._limits, self._failure = shape, {}, None
             self._objectives = [Surrogate(self._process(encoder), warp=j == 0 and self.warp, trend=trends[j]) for j in range(count)]
         rows = _select(table, rng)
@@ -125,6 +125,26 @@ class Models:
             for j, (model, (mean, sd)) in enumerate(zip(self._objectives, columns, strict=True))
         ]
 
+    def expected(self, X: Array, u: Array, objective: int) -> Array:
+        """Return the standardised expectation of one objective at ``(r,)`` scaled log epochs, ``(n, r)``."""
+        return self._objectives[objective].predict(X, u).mean
+
+    def expected_values(self, view: View, rung: int) -> Array:
+        """Return the medians of the objectives at one rung, as axes, ``(n, k)``."""
+        values = np.stack([model.values(found.mean[:, rung]) for model, found in zip(self._objectives, view.objectives, strict=True)], 1)
+        if self._per_epoch:
+            values[:, 1] += self._shift[rung]
+        return values
+
+    def covariance(self, view: View, first: int, second: int) -> Array:
+        """Return the covariance of each configuration's quality between two rungs, standardised, ``(n,)``."""
+        u = self.scaled(np.array(self.rungs, dtype=float))
+        return self.quality.process.covariance(view.objectives[0], u, first, second)
+
+    def noise(self, rung: int) -> float:
+        """Return the variance of a repeated measurement of the quality at a rung, standardised."""
+        return self.quality.process.noise(self.scaled(np.array([self.rungs[rung]], dtype=float)))
+
     @property
     def quality(self) -> Surrogate:
         """The model of the first objective."""
@@ -137,7 +157,7 @@ class Models:
 
     @property
     def _shift(self) -> Array:
-        return -np.log10(np.array(self.rungs, dtype=float))
+        return np.asarray(-np.log10(np.array(self.rungs, dtype=float)))
 
     def _process(self, encoder: Encoder) -> GaussianProcess:
         return GaussianProcess(encoder.groups, encoder.numeric & self.input_warp)

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .decision import Decision, Rules
 from .encoding import Array
 from .history import History
+from .plan import Decision, Rules
 from .table import Encoder
 
 #: A configuration is drawn so many times at most before the space counts as exhausted.
@@ -25,8 +25,8 @@ def start(
 ) -> Decision | None:
     """Return the next training of the initial design; None when the models can take over.
 
-    Random configurations at the lowest rung, those of earlier studies first; then complete trainings of the best of them and of the cheapest of the
-    better half, rung by rung. Trainings that run count as done, those that failed are replaced.
+    Random configurations at the lowest rung, those of earlier studies first; then complete trainings of the best of them and of the
+    cheapest of the better half, rung by rung. Trainings that run count as done, those that failed are replaced.
     """
     busy = {claim.key for claim in history.running}
     alive = history.points.keys() - history.failed
@@ -37,7 +37,7 @@ def start(
         drawn = encoder.encoding.random(rng, _DRAWS)
         for genes in drawn if seeds is None else np.vstack([seeds(encoder), drawn]):
             params = encoder.encoding.params(genes)
-            key = history.text(params)
+            key = history.proposed(params)
             if key not in taken:
                 return Decision(params, key, rules.rungs[0], None)
         if len(alive) < 2:
@@ -48,7 +48,7 @@ def start(
 def _lowest(rules: Rules, history: History, encoder: Encoder, rng: np.random.Generator) -> Decision:
     """Nothing has succeeded and nothing else can be drawn: try something again."""
     params = encoder.encoding.params(encoder.encoding.random(rng, 1)[0])
-    return Decision(params, history.text(params), rules.rungs[0], None)
+    return Decision(params, history.proposed(params), rules.rungs[0], None)
 
 
 def _ladder(rules: Rules, history: History, busy: set[str] | frozenset[str]) -> Decision | None:

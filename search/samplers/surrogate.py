@@ -28,8 +28,8 @@ class Surrogate:
 
     Args:
         process: The Gaussian process.
-        warp: Whether the objective approaches a limit that matters (a quality): it is modelled as ``limit - scale * exp(-y)``, so that the last
-            percent counts as much as the first ten. How much room there is above the best measurement is part of the fit.
+        warp: Whether the objective approaches a limit that matters (a quality): it is modelled as ``limit - scale * exp(-y)``, so that
+            the last percent counts as much as the first ten. How much room there is above the best measurement is part of the fit.
         trend: What an earlier study expects; the Gaussian process then models the difference from the part of it that agrees with this one.
 
     Attributes:
@@ -113,11 +113,8 @@ class Surrogate:
             self._room = room
             y = self._standardise(values)
             jacobian = float((y * self.sd + self.mean).sum()) - len(y) * float(np.log(self.sd))
-            return (
-                self.process.loss(self.process.theta, X, u, y)[0]
-                - jacobian
-                + 0.5 * ((np.log(_ROOMS[room]) - _ROOM_PRIOR) / _ROOM_PRIOR_SD) ** 2
-            )
+            prior = 0.5 * ((np.log(_ROOMS[room]) - _ROOM_PRIOR) / _ROOM_PRIOR_SD) ** 2
+            return float(self.process.loss(self.process.theta, X, u, y)[0] - jacobian + prior)
 
         best, now = self._room, loss(self._room)
         for step in (1, -1):
@@ -126,7 +123,7 @@ class Surrogate:
         self._room = best
 
     def _expected_trend(self, X: Array, u: Array, y: Array) -> Array:
-        """Fit ``y`` as a line of the earlier study's expectation, with one pseudo-observation for slope 1; return the line's values, ``(n,)``."""
+        """Fit ``y`` as a line of what the earlier study expects, with one pseudo-observation for slope 1; return its values, ``(n,)``."""
         if self.trend is None:
             return np.zeros(len(y))
         rungs, at = np.unique(u, return_inverse=True)

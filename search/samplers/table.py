@@ -68,12 +68,12 @@ class Encoder:
     @property
     def groups(self) -> NDArray[np.int64]:
         """Index of the parameter or feature behind each column."""
-        return np.r_[self.encoding.groups, self.encoding.size + np.arange(self._feature_count())].astype(np.int64)
+        return np.asarray(np.r_[self.encoding.groups, self.encoding.size + np.arange(self._feature_count())], dtype=np.int64)
 
     @property
     def numeric(self) -> NDArray[np.bool_]:
         """Which columns are numbers whose scale can be learned."""
-        return np.r_[self.encoding.numeric_columns, np.ones(self._feature_count(), dtype=bool)]
+        return np.asarray(np.r_[self.encoding.numeric_columns, np.ones(self._feature_count(), dtype=bool)])
 
     def genes(self, key: str, params: Mapping[str, Any]) -> Array:
         """Genes of a known configuration."""

@@ -1,0 +1,110 @@
+"""The marginal joule: what the rest of the budget is expected to bring, and what the next training costs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .acquisition import boxes_above
+from .freeze_thaw import FreezeThawSampler, Survey
+
+if TYPE_CHECKING:
+    from optuna.study import Study
+
+_MOST_STEPS = 60
+_PLANS = 64
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What going on would cost and bring.
+
+    Hypervolume is counted above the sampler's reference point, with energy by its logarithm.
+
+    Attributes:
+        hypervolume: What the study has reached.
+        gain: Hypervolume that the energy in ``energy`` is expected to add.
+        energy: Energy that the expectation is about, in the unit of the second objective.
+        next_gain: Expected gain of the most promising plan.
+        next_cost: Energy that this plan will pay, or None when there is nothing left to train.
+        next_step: Energy of its first training.
+    """
+
+    hypervolume: float
+    gain: float
+    energy: float
+    next_gain: float
+    next_cost: float | None
+    next_step: float | None
+
+    @property
+    def share(self) -> float:
+        """Expected gain relative to the present hypervolume; infinite while there is none."""
+        return self.gain / self.hypervolume if self.hypervolume > 0 else (np.inf if self.gain > 0 else 0.0)
+
+    def worth(self, threshold: float) -> bool:
+        """Whether going on is expected to add at least this share of the present hypervolume, e.g. 0.005."""
+        return self.share >= threshold
+
+
+def outlook(sampler: FreezeThawSampler, study: Study, remaining: float | None = None) -> Outlook | None:
+    """Estimate what ``remaining`` energy would add to the front.
+
+    Plans are taken greedily by gain per energy; each taken plan counts as measured at its expected values before the next is valued, so
+    overlapping plans are not counted twice. Energy beyond the plans that were valued brings what the last of them brought per energy.
+
+    Args:
+        sampler: The study's sampler.
+        study: The study.
+        remaining: Energy left, in the unit of the second objective; by default ``sampler.remaining``, else that of one median complete
+            training.
+
+    Returns:
+        The outlook, or None while the initial design is not finished.
+    """
+    survey = sampler.survey(study)
+    if survey is None:
+        return None
+    budget = remaining if remaining is not None else sampler.remaining if sampler.remaining is not None else survey.situation.typical
+    options, situation = survey.options, survey.situation
+    volume = situation.hypervolume
+    order = np.argsort(-options.best, kind="stable")
+    order = order[np.isfinite(options.best[order]) & (options.best[order] > 0)][:_PLANS]
+    if not len(order):
+        return Outlook(volume, 0.0, budget, 0.0, None, None)
+    first, target = order[0], int(np.argmax(options.rate[order[0]]))
+    gain = _greedy(survey, order, budget)
+    return Outlook(
+        volume, gain, budget, float(options.gain[first, target]), float(options.cost[first, target]), float(options.pays[first, target])
+    )
+
+
+def _greedy(survey: Survey, rows: NDArray[np.int64], budget: float) -> float:
+    """Expected gain of a budget spent greedily on some of the options."""
+    planner, options, situation = survey.planner, survey.options, survey.situation
+    models, rules = planner.models, planner.rules
+    view = models.view(survey.encoder.columns(options.genes[rows]))
+    rungs = range(len(rules.rungs))
+    beliefs = [models.beliefs(view, r) for r in rungs]
+    expected = np.stack([models.expected_values(view, r) for r in rungs], 1)  # (rows, rungs, objectives)
+    cost = np.maximum(options.cost[rows], 1e-300)
+    open_ = np.isfinite(options.rate[rows])
+    points, boxes = situation.points, situation.boxes
+    spent = gain = last_rate = 0.0
+    for _ in range(_MOST_STEPS):
+        gains = np.stack([boxes.expected_gain(b) for b in beliefs], 1) * view.chance[:, None]
+        if rules.complete_only:
+            gains[:, :-1] = 0.0
+        rate = np.where(open_ & (cost <= budget - spent), gains / (cost + rules.least_cost * situation.typical), -np.inf)
+        row, rung = np.unravel_index(int(np.argmax(rate)), rate.shape)
+        if not rate[row, rung] > 0:
+            return gain
+        gain, spent = gain + float(gains[row, rung]), spent + float(cost[row, rung])
+        last_rate = float(gains[row, rung] / cost[row, rung])
+        open_[row, : rung + 1] = False
+        points = np.vstack([points, expected[row, rung]])
+        boxes = boxes_above(points, situation.reference)
+    return gain + last_rate * max(0.0, budget - spent)

@@ -1,0 +1,118 @@
+"""Earlier studies as knowledge: what they expect of each configuration, and which of theirs are worth trying first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from optuna.distributions import BaseDistribution
+from optuna.trial import FrozenTrial
+
+from .acquisition import front_of
+from .encoding import Array, Encoding
+from .history import History, Key
+from .models import Models
+from .surrogate import Trend
+from .table import Encoder, Table, tabulate
+
+_LEAST_POINTS = 4
+
+
+@dataclass
+class Prior:
+    """Earlier studies; none of their points is ever a point of the front.
+
+    Each study has its own models, whose expectations are standardised and averaged. The search then models the difference from the part of
+    them that agrees with its own measurements: a study on other data or another machine may be off by a factor and a constant, or be of
+    no use.
+
+    Args:
+        studies: Trials of each study.
+        rungs: Rungs of the present study, which scale the epochs.
+        minimized: Whether each objective is minimised; trials with another number of objectives are ignored.
+        key: Canonical form of parameters.
+        epochs_name: Name of the parameter that holds the epochs.
+    """
+
+    studies: Sequence[Sequence[FrozenTrial]]
+    rungs: tuple[int, ...]
+    minimized: tuple[bool, ...]
+    key: Key | None
+    epochs_name: str
+    _encoding: Encoding | None = None
+    _fitted: list[tuple[Table, Models]] = field(default_factory=list)
+
+    def distributions(self) -> dict[str, BaseDistribution]:
+        """Return the parameters of the earlier studies."""
+        found: dict[str, BaseDistribution] = {}
+        for trials in self.studies:
+            for trial in trials:
+                found.update({name: d for name, d in trial.distributions.items() if name != self.epochs_name})
+        return found
+
+    def trends(self, encoder: Encoder) -> list[Trend]:
+        """Return what the studies expect of each objective; empty when none of them can be used."""
+        self._prepare(encoder)
+        return [self._trend(j) for j in range(len(self.minimized))] if self._fitted else []
+
+    def seeds(self, encoder: Encoder) -> Array:
+        """Return genes of the configurations on the fronts of the studies, the best quality first, then the cheapest, then between."""
+        self._prepare(encoder)
+        found = []
+        for table, _ in self._fitted:
+            front = front_of(table.values[table.feasible])[::-1]  # cheapest last
+            rows = [int(np.flatnonzero((table.values == point).all(1))[0]) for point in front]
+            configs = list(dict.fromkeys(int(table.config[row]) for row in rows))
+            order = list(dict.fromkeys([0, len(configs) - 1, *_halving(len(configs))])) if configs else []
+            found.append(table.genes[[configs[i] for i in order]])
+        return np.vstack(found) if found else np.zeros((0, encoder.encoding.size))
+
+    def _trend(self, objective: int) -> Trend:
+        def expected(X: Array, rungs: Array) -> Array:
+            return np.asarray(np.mean([models.expected(X, rungs, objective) for _, models in self._fitted], axis=0))
+
+        return expected
+
+    def _prepare(self, encoder: Encoder) -> None:
+        if self._encoding == encoder.encoding:
+            return
+        self._encoding, self._fitted = encoder.encoding, []
+        for trials in self.studies:
+            history = History(self.key, self.epochs_name)
+            history.update(
+                [t for t in trials if len(t.values or ()) == len(self.minimized) and _fits(t.params, encoder.encoding, self.epochs_name)]
+            )
+            if sum(len(points) for points in history.points.values()) < _LEAST_POINTS:
+                continue
+            own = Encoder(encoder.encoding, encoder.features)
+            table, models = tabulate(history, own, self.minimized), Models(self.rungs)
+            models.fit(table, own, np.zeros((0, encoder.encoding.size)), np.random.default_rng(0))
+            self._fitted.append((table, models))
+
+
+def _fits(params: Mapping[str, Any], encoding: Encoding, epochs_name: str) -> bool:
+    """Whether every value exists in the present space."""
+    for name, value in params.items():
+        distribution = encoding.distributions.get(name)
+        if name == epochs_name or (distribution is None and name in encoding.fixed):
+            continue
+        if distribution is None:
+            return False
+        try:
+            if not distribution._contains(distribution.to_internal_repr(value)):
+                return False
+        except ValueError:
+            return False
+    return True
+
+
+def _halving(count: int) -> list[int]:
+    """Indices that fill an interval evenly: the middle, the quarters, and so on."""
+    order: list[int] = []
+    parts = 2
+    while len(set(order)) < count - 2 and parts < 4 * count:
+        order += [round(count * k / parts) for k in range(1, parts, 2) if round(count * k / parts) < count]
+        parts *= 2
+    return [*dict.fromkeys([*order, *range(count)])]
