@@ -64,6 +64,23 @@ class CpuCalibration:
     t_utc: str
     points: tuple[CpuPoint, ...]
 
+    def to_text(self) -> str:
+        """Say the result in three lines."""
+        core, idle = self.core_watts, self.idle_watts
+        lines = [
+            f"one busy logical CPU: {core.value:.3g} W (95 %: {core.low:.3g} to {core.high:.3g}), scale ±{100 * self.gain_u:.2g} %",
+            f"idle: {idle.value:.3g} W (95 %: {idle.low:.3g} to {idle.high:.3g}), of what {self.reference} covers",
+            f"calibrated against {self.reference}, {len(self.points)} windows, {self.t_utc}, hardware {self.hardware_id}",
+        ]
+        return "\n".join(lines)
+
+    def to_json(self) -> str:
+        """Return JSON text; a bound that is not known is null."""
+        data = asdict(self)
+        for name in ("core_watts", "idle_watts"):
+            data[name] = {key: value if math.isfinite(value) else None for key, value in data[name].items()}
+        return json.dumps(data, indent=1)
+
     def coefficients(self) -> CpuCoefficients:
         """Return what ``cpu_time`` needs; a wall meter's idle power is the whole machine's, not the CPU's, and is left out."""
         idle = None if self.reference == "wall" else max(self.idle_watts.value, 0.0)
@@ -120,6 +137,7 @@ def calibrate_cpu(
     seconds: float = 10.0,
     rounds: int = 2,
     cores: int | None = None,
+    hardware_id: str | None = None,
     load: Callable[[int], AbstractContextManager[object]] = busy_cores,
     busy_seconds: Callable[[], float] = machine_busy_seconds,
     sleep: Callable[[float], None] = time.sleep,
@@ -132,6 +150,7 @@ def calibrate_cpu(
         seconds: Length of each window.
         rounds: Rounds of the three loads.
         cores: Logical CPUs to load at most; None for those that this process may use.
+        hardware_id: What the result is kept under; None for the ledger's.
         load: Keeps n logical CPUs busy inside a ``with``.
         busy_seconds: CPU-seconds that the whole machine has spent so far.
         sleep: Waits.
@@ -151,7 +170,7 @@ def calibrate_cpu(
                 spent = busy_seconds() - begin
             record = window.close(settle=True)
             points.append(CpuPoint(spent / record.seconds, _joules(record, reference) / record.seconds, record.seconds))
-    return fit_cpu(points, hardware_id=ledger.hardware_id, reference=reference.source, reference_gain_u=reference.gain_u)
+    return fit_cpu(points, hardware_id=hardware_id or ledger.hardware_id, reference=reference.source, reference_gain_u=reference.gain_u)
 
 
 def _joules(record: Record, reference: Capability) -> float:

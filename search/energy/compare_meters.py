@@ -95,11 +95,11 @@ class Comparison:
 
 
 def compare_meters(
+    meter: str = "auto",
+    *,
     sources: Sequence[Source] | None = None,
     absent: Iterable[Capability] = (),
-    *,
     seconds: float = 5.0,
-    wall: str | None = None,
     loads: Sequence[tuple[str, Callable[[], object]]] | None = None,
     sleep: Callable[[float], None] = time.sleep,
     ledger: Ledger | None = None,
@@ -107,10 +107,10 @@ def compare_meters(
     """Run each load once under all meters at the same time.
 
     Args:
-        sources: The meters; None takes every one that works here.
+        meter: As for ``discover``; here ``auto`` means every meter of the components, e.g. ``auto,wall=http://...``.
+        sources: The meters themselves, instead of `meter`.
         absent: With `sources`: what could not be had.
         seconds: Length of each load, >= 1; CodeCarbon looks once a second, so a few seconds are needed to compare.
-        wall: Target of a wall meter for ``discover``, e.g. ``http://...``.
         loads: Names and functions; None takes a busy loop of this thread, and a matrix multiplication where there is a CUDA device.
         sleep: Waits for the slowest meter's last refresh.
         ledger: A ledger over `sources` that is not yet started, for a clock of one's own.
@@ -123,7 +123,7 @@ def compare_meters(
     if sources is None:
         from .discover import discover
 
-        found = discover(EVERY if wall is None else f"{EVERY},wall={wall}")
+        found = discover(",".join(EVERY if part.strip() == "auto" else part for part in meter.split(",")))
         sources, absent = found.sources, found.absent
     if not sources:
         raise ValueError("no meter works on this machine, so there is nothing to compare; joulefront doctor says why")

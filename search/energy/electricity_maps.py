@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-from urllib.error import HTTPError
-from urllib.parse import urlencode
-from urllib.request import Request, urlopen
 
 from .zones import Factor
 
@@ -37,6 +34,11 @@ def live_intensity(zone: str, *, token: str | None, network: bool, url: str = UR
         raise PermissionError(
             "the live carbon intensity needs an Electricity Maps token; pass one, or use --zone alone for the offline table"
         )
+    # Imported here: the HTTP client costs 40 ms, and almost nobody asks live.
+    from urllib.error import HTTPError
+    from urllib.parse import urlencode
+    from urllib.request import Request, urlopen
+
     request = Request(f"{url}?{urlencode({'zone': zone})}", headers={"auth-token": token})
     try:
         with urlopen(request, timeout=timeout_seconds) as answer:

@@ -6,9 +6,7 @@ import csv
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -54,6 +52,8 @@ def factor_for(zone: str) -> Factor:
     if national == "CN" and region.casefold() in ("xz", "tibet", "xizang"):
         # The official table leaves Tibet out; the nation's number may stand in only because it says so.
         return replace(table["CN"], fallback=f"no factor is published for {text}: that of China is used")
+    from difflib import get_close_matches
+
     # Two- and three-letter codes are all alike: propose names only, and only to something as long as a name.
     near = get_close_matches(text.casefold(), [name for name in names if len(name) > 3], n=4, cutoff=0.7) if len(text) > 3 else []
     hint = (
@@ -186,6 +186,8 @@ def _package_folder(package: str) -> Path:
 
 
 def _version(package: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version(package)
     except PackageNotFoundError:

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from joulefront.search.energy import Ledger, discover
+from joulefront.search.energy import Ledger
 from joulefront.search.energy.compare_meters import compare_meters
+from joulefront.search.energy.loads import spin
 from joulefront.search.energy.source import Capability, Reading
 
 NANO = 1_000_000_000
@@ -51,7 +52,7 @@ def comparison():
             ledger.sample()
 
     gone = Capability("dram:0", "rapl", False, reason="no memory counter")
-    return compare_meters(sources, [gone], seconds=5, loads=[("load", lambda: sleep(5))], sleep=sleep, ledger=ledger)
+    return compare_meters(sources=sources, absent=[gone], seconds=5, loads=[("load", lambda: sleep(5))], sleep=sleep, ledger=ledger)
 
 
 def test_each_meter_has_its_row_its_energy_and_its_ratio(comparison):
@@ -103,7 +104,7 @@ def test_a_meter_that_fails_under_the_load_keeps_its_row_and_its_reason():
         clock.ns += round(seconds * NANO)
         ledger.sample()
 
-    (load,) = compare_meters([good, bad], seconds=1, loads=[("load", lambda: sleep(1))], sleep=sleep, ledger=ledger).loads
+    (load,) = compare_meters(sources=[good, bad], seconds=1, loads=[("load", lambda: sleep(1))], sleep=sleep, ledger=ledger).loads
     row = next(row for row in load.meters if row.source == "cpu_time")
     assert (row.joules, row.quality, row.ratio) == (None, "absent", None)
     assert "gone" in row.reason
@@ -111,14 +112,13 @@ def test_a_meter_that_fails_under_the_load_keeps_its_row_and_its_reason():
 
 def test_no_meter_and_no_time_are_user_errors():
     with pytest.raises(ValueError, match="no meter"):
-        compare_meters([])
+        compare_meters(sources=[])
     with pytest.raises(ValueError, match="seconds"):
         compare_meters(seconds=0.1)
 
 
 def test_on_this_machine_every_source_that_works_is_in_the_table():
-    found = discover("cpu_time")
-    comparison = compare_meters(found.sources, found.absent, seconds=1)
+    comparison = compare_meters("cpu_time", seconds=1, loads=[("spin", lambda: spin(1))])
     row = comparison.loads[0].meters[0]
     assert (row.source, row.quality) == ("cpu_time", "estimated")
     assert row.joules > 0
