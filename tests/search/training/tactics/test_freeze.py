@@ -59,6 +59,19 @@ def test_freezing_during_the_run_stops_adam_momentum_and_weight_decay_too(wide_n
     assert changes == [everything, HEAD, HEAD, everything]
 
 
+def test_a_gradient_that_was_left_over_is_not_applied_to_a_frozen_layer(wide_net):
+    model = wide_net(width=8)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    tactic = Freeze(share=1.0, from_epoch=2)
+    with attached([tactic], model):
+        tactic.start_epoch(1, 2)
+        model(torch.randn(4, 1, 8, 8)).square().sum().backward()
+        before = model[0].weight.detach().clone()
+        tactic.start_epoch(2, 2)
+        optimizer.step()
+        assert torch.equal(model[0].weight, before)
+
+
 def test_statistics_of_frozen_normalisation_move_when_asked_for(wide_net):
     model = wide_net(width=8)
     before = {name: value.clone() for name, value in model.state_dict().items()}

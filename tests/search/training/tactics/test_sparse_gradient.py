@@ -132,10 +132,11 @@ def test_a_channel_with_a_nan_is_kept_so_that_a_loss_scaler_sees_it():
     assert 4 in strongest(gradient, 1, 1)
 
 
-def test_many_small_half_precision_gradients_keep_their_order():
-    gradient = torch.full((1, 2, 256, 256), 1e-3, dtype=torch.float16)
-    gradient[0, 1] *= 1.05
-    assert strongest(gradient, 1, 1).tolist() == [1]
+@pytest.mark.parametrize("best", range(4))
+def test_half_precision_gradients_keep_their_order_where_their_sum_is_beyond_the_range_of_float16(best):
+    gradient = torch.full((1, 4, 256, 256), 4.0, dtype=torch.float16)
+    gradient[0, best] = 4.5
+    assert strongest(gradient, 1, 1).tolist() == [best]
 
 
 def test_a_second_derivative_is_refused_instead_of_being_wrong():
