@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -81,6 +82,7 @@ def compare_after_training(
     measure: Measure,
     prune: Sequence[float] = (0.5,),
     compile_model: bool = True,
+    rounds: int = 3,
     device: str = "cpu",
 ) -> tuple[AfterTraining, ...]:
     """Apply each tactic to a copy of the model and measure it; the first row is the model as it is.
@@ -93,11 +95,16 @@ def compare_after_training(
         measure: Runs work in an energy window.
         prune: Shares of the weights that global magnitude pruning sets to zero, each in (0, 1).
         compile_model: Whether to try ``torch.compile``; it takes seconds to minutes.
+        rounds: Windows of each tactic, taken in turns; at least 2, for their scatter is part of the uncertainty.
         device: Where to predict.
 
     Raises:
-        ValueError: If a share is outside (0, 1).
+        ValueError: If a share is outside (0, 1), or there are too few rounds.
     """
+    from ..training.evaluate import evaluate
+
+    if rounds < 2:
+        raise ValueError(f"rounds must be >= 2, got {rounds}: one window says nothing of the scatter")
     for share in prune:
         if not 0.0 < share < 1.0:
             raise ValueError(f"prune must be shares of the weights in (0, 1), got {share}")
@@ -105,10 +112,21 @@ def compare_after_training(
     if compile_model:
         tactics.append(("compile", compiled))
     tactics += [(f"global prune {share:g}", partial(pruned, share=share)) for share in prune]
+    applied = [_apply(name, apply, model, data, recipe, measure, device) for name, apply in tactics]
+    spent: list[list[Spent]] = [[] for _ in applied]
+    # In turns, so that a drift of the machine meets all of them; what is left of it shows in the scatter of the rounds.
+    for _ in range(rounds):
+        for one, windows in zip(applied, spent, strict=True):
+            if one.model is not None:
+                windows.append(_measured(one.model, task, data, recipe, measure, device))
     rows: list[AfterTraining] = []
-    for name, apply in tactics:
-        found = _try(name, apply, model, task, data, recipe, measure, device)
-        rows.append(_saving(found, rows[0]) if rows else found)
+    for one, windows in zip(applied, spent, strict=True):
+        if one.model is None:
+            rows.append(AfterTraining(one.name, reason=one.reason))
+            continue
+        quality = evaluate(one.model, task, data, recipe=recipe, device=device)[task.metric]
+        row = AfterTraining(one.name, quality, *_per_prediction(windows), one.optimisation_joules)
+        rows.append(_saving(row, rows[0]) if rows else row)
     return tuple(rows)
 
 
@@ -147,19 +165,25 @@ def pruned(model: Any, share: float) -> Any:
     return model
 
 
-def _try(
-    name: str, apply: Callable[[Any], Any], model: Any, task: Task, data: Data, recipe: Recipe, measure: Measure, device: str
-) -> AfterTraining:
-    from ..training.evaluate import evaluate, predict
+@dataclass(frozen=True)
+class _Applied:
+    name: str
+    model: Any
+    optimisation_joules: float | None
+    reason: str | None = None
 
+
+def _apply(name: str, apply: Callable[[Any], Any], model: Any, data: Data, recipe: Recipe, measure: Measure, device: str) -> _Applied:
+    original = copy.deepcopy(model).eval()
+    if name == "none":
+        return _Applied(name, original, 0.0)
+    first, _ = next(iter(data.batches(2 * recipe.batch_size, device=device, resolution=recipe.resolution)))
     ready: list[Any] = []
-    size = 2 * min(recipe.batch_size, len(data))
-    first, _ = next(iter(data.batches(size, device=device, resolution=recipe.resolution)))
 
     def optimise() -> int:
         import torch
 
-        changed = apply(copy.deepcopy(model).eval())
+        changed = apply(original)
         with torch.no_grad():
             changed(first)  # compiling happens at the first prediction
         ready.append(changed)
@@ -167,22 +191,29 @@ def _try(
 
     try:
         with quiet():
-            paid = Spent(0.0, 0.0, 0) if name == "none" else measure(optimise, repeat=False)
-            changed = ready[0] if ready else copy.deepcopy(model).eval()
-            spent = measure(lambda: len(predict(changed, task, data, recipe=recipe, device=device)), repeat=True)
-            quality = evaluate(changed, task, data, recipe=recipe, device=device)[task.metric]
+            paid = measure(optimise, repeat=False)
     except Exception as error:
-        if name == "none":
-            raise
-        return AfterTraining(name, reason=first_line(error))
-    count = spent.predictions
-    return AfterTraining(
-        name,
-        quality,
-        None if spent.joules is None or not count else spent.joules / count,
-        None if spent.u_joules is None or not count else spent.u_joules / count,
-        paid.joules,
-    )
+        return _Applied(name, None, None, first_line(error))
+    return _Applied(name, ready[0], paid.joules)
+
+
+def _measured(model: Any, task: Task, data: Data, recipe: Recipe, measure: Measure, device: str) -> Spent:
+    from ..training.evaluate import predict
+
+    return measure(lambda: len(predict(model, task, data, recipe=recipe, device=device)), repeat=True)
+
+
+def _per_prediction(windows: Sequence[Spent]) -> tuple[float | None, float | None]:
+    """Mean joules of a prediction and their standard uncertainty: the meter's and the scatter of the rounds, whichever way they add."""
+    joules = [window.joules / window.predictions for window in windows if window.joules is not None and window.predictions]
+    known = [window.u_joules / window.predictions for window in windows if window.u_joules is not None and window.predictions]
+    if len(joules) < len(windows):
+        return None, None
+    if len(known) < len(windows):
+        return statistics.fmean(joules), None
+    # The scatter itself, not that of the mean: with a few rounds that would claim too much.
+    scatter = statistics.stdev(joules) if len(joules) > 1 else 0.0
+    return statistics.fmean(joules), math.hypot(statistics.fmean(known), scatter)
 
 
 def _saving(row: AfterTraining, plain: AfterTraining) -> AfterTraining:

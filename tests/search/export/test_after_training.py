@@ -14,17 +14,19 @@ from joulefront.search.training.checkpoint import load_weights
 
 
 class Meter:
-    """Answers with given joules per prediction, one after the other."""
+    """Answers with given joules per prediction in turns, the second round ``drift`` higher than the first."""
 
-    def __init__(self, *per_prediction: float | None, u: float | None = 0.0, optimisation: float = 6.0) -> None:
-        self.left, self.u, self.optimisation = list(per_prediction), u, optimisation
+    def __init__(self, *per_prediction: float | None, u: float | None = 0.0, optimisation: float = 6.0, drift: float = 0.0) -> None:
+        self.joules, self.u, self.optimisation, self.drift, self.asked = per_prediction, u, optimisation, drift, 0
 
     def __call__(self, work: Callable[[], int], *, repeat: bool) -> Spent:
         count = work()
         if not repeat:
             return Spent(self.optimisation, 0.0, count)
-        joules = self.left.pop(0)
-        return Spent(None if joules is None else joules * count, None if self.u is None else self.u * count, count)
+        turn, which = divmod(self.asked, len(self.joules))
+        self.asked += 1
+        joules = self.joules[which]
+        return Spent(None if joules is None else (joules + self.drift * turn) * count, None if self.u is None else self.u * count, count)
 
 
 @pytest.fixture
@@ -37,7 +39,7 @@ def trained(make) -> dict[str, Any]:
 
 def test_the_model_itself_keeps_its_quality_and_is_not_changed(make, trained):
     before = {name: tensor.clone() for name, tensor in trained["model"].state_dict().items()}
-    rows = compare_after_training(**trained, measure=Meter(1.0, 1.0, 1.0), compile_model=False)
+    rows = compare_after_training(**trained, measure=Meter(1.0, 1.0, 1.0), compile_model=False, rounds=2)
     assert [row.tactic for row in rows] == ["none", "dynamic quantisation", "global prune 0.5"]
     assert rows[0].quality == pytest.approx(make("mlp", "rows", width=32).trial.quality["accuracy"], abs=1e-6)
     assert abs(rows[1].quality - rows[0].quality) < 0.05
@@ -45,13 +47,19 @@ def test_the_model_itself_keeps_its_quality_and_is_not_changed(make, trained):
 
 
 def test_pruning_that_measures_no_saving_is_not_reported_as_one(trained):
-    rows = compare_after_training(**trained, measure=Meter(0.010, 0.010, 0.0099, u=0.0001), compile_model=False)
+    rows = compare_after_training(**trained, measure=Meter(0.010, 0.010, 0.0099, u=0.0001), compile_model=False, rounds=2)
     assert rows[2].saving_joules is None
     assert rows[2].break_even_predictions is None
 
 
+def test_a_saving_smaller_than_the_scatter_of_the_rounds_is_not_reported(trained):
+    rows = compare_after_training(**trained, measure=Meter(0.010, 0.009, 0.002, drift=0.001), compile_model=False, rounds=2)
+    assert rows[1].saving_joules is None
+    assert rows[2].saving_joules == pytest.approx(0.008)
+
+
 def test_a_saving_pays_back_after_as_many_predictions_as_the_optimisation_cost(trained):
-    rows = compare_after_training(**trained, measure=Meter(0.010, 0.007, 0.012, optimisation=6.0), compile_model=False)
+    rows = compare_after_training(**trained, measure=Meter(0.010, 0.007, 0.012, optimisation=6.0), compile_model=False, rounds=2)
     assert rows[1].saving_joules == pytest.approx(0.003)
     assert rows[1].break_even_predictions in (2000, 2001)  # 6 J / 0.003 J, rounded up
     assert rows[2].saving_joules == pytest.approx(-0.002)
@@ -60,7 +68,7 @@ def test_a_saving_pays_back_after_as_many_predictions_as_the_optimisation_cost(t
 
 @pytest.mark.parametrize("meter", [Meter(None, None, None), Meter(1.0, 0.5, 0.5, u=None)])
 def test_unknown_energy_or_uncertainty_claims_nothing(trained, meter):
-    rows = compare_after_training(**trained, measure=meter, compile_model=False)
+    rows = compare_after_training(**trained, measure=meter, compile_model=False, rounds=2)
     assert all(row.saving_joules is None and row.break_even_predictions is None for row in rows)
 
 
@@ -74,7 +82,7 @@ def test_a_tactic_that_fails_is_a_row_with_its_reason(trained, monkeypatch):
         raise RuntimeError("no kernel for this processor\nlong story")
 
     monkeypatch.setattr("joulefront.search.export.after_training.quantised", refuse)
-    rows = compare_after_training(**trained, measure=Meter(1.0, 1.0), compile_model=False)
+    rows = compare_after_training(**trained, measure=Meter(1.0, 1.0), compile_model=False, rounds=2)
     assert rows[1] == AfterTraining("dynamic quantisation", reason="no kernel for this processor")
 
 
@@ -95,3 +103,8 @@ def test_pruning_takes_the_smallest_weights_over_all_layers(share):
 def test_a_share_outside_0_to_1_is_refused(trained, share):
     with pytest.raises(ValueError, match=r"shares of the weights in \(0, 1\), got"):
         compare_after_training(**trained, measure=Meter(1.0), prune=(share,))
+
+
+def test_one_round_is_refused(trained):
+    with pytest.raises(ValueError, match="rounds must be >= 2, got 1"):
+        compare_after_training(**trained, measure=Meter(1.0), rounds=1)
