@@ -95,9 +95,10 @@ def _factors() -> Mapping[str, Factor]:
         zone = alpha2.get(code, code)
         source = f"{name} (countries; Our World in Data, Ember)"
         rows[zone] = Factor(float(row["carbon_intensity"]), zone, source, int(row["year"]), "lifecycle", row["country_name"])
-    rows |= _usa(_json(data / "private_infra/2023/usa_emissions.json"), name)
-    rows |= _canada(_json(data / "private_infra/2023/canada_energy_mix.json"), name)
-    rows |= _china(_json(data / "private_infra/2023/china_provincial_emissions.json"), name)
+    rows |= _usa(_json(_newest(data, "usa_emissions.json")), name)
+    mix = _newest(data, "canada_energy_mix.json")
+    rows |= _canada(_json(mix), name, int(mix.parent.name))
+    rows |= _china(_json(_newest(data, "china_provincial_emissions.json")), name)
     rows |= _nordic(_json(data / "private_infra/nordic_emissions.json"), name)
     rows |= _google(data / "cloud/impact.csv", name)
     per_source = _json(data / "private_infra/carbon_intensity_per_source.json")
@@ -127,13 +128,13 @@ def _usa(table: Mapping[str, Any], name: str) -> dict[str, Factor]:
     return rows
 
 
-def _canada(table: Mapping[str, Any], name: str) -> dict[str, Factor]:
+def _canada(table: Mapping[str, Any], name: str, year: int) -> dict[str, Factor]:
     rows = {}
     for province, mix in table.items():
         grams = sum(float(mix[fuel]) / float(mix["total"]) * factor for fuel, factor in CANADA_GRAMS.items())
         zone = f"CA-{CANADA_CODES[province]}"
         rows[zone] = Factor(
-            grams, zone, f"{name} (Canadian provinces; generation mix x fossil factors)", 2023, "direct", f"{province.title()}, Canada"
+            grams, zone, f"{name} (Canadian provinces; generation mix x fossil factors)", year, "direct", f"{province.title()}, Canada"
         )
     return rows
 
@@ -183,6 +184,14 @@ def _package_folder(package: str) -> Path:
             f"the carbon intensity tables need the package {package!r}, which is not installed; install it, or give --intensity"
         )
     return Path(next(iter(spec.submodule_search_locations)))
+
+
+def _newest(data: Path, name: str) -> Path:
+    """Return a regional table, which lies in a folder named after its year."""
+    found = sorted((data / "private_infra").glob(f"[0-9]*/{name}"))
+    if not found:
+        raise FileNotFoundError(f"CodeCarbon {_version('codecarbon')} has no table {name}; install codecarbon>=3.3,<4, or give --intensity")
+    return found[-1]
 
 
 def _version(package: str) -> str:
