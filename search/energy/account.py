@@ -231,8 +231,10 @@ class Account:
 
     def ratio(self, t0_ns: int, t1_ns: int) -> float | None:
         """Return counter over integrated power, where both know the window well enough to tell."""
+        if self.integrating or (t1_ns - t0_ns) / NANO < FROZEN_SECONDS:
+            return None
         ends = [curve.at(t) for curve in (self.curve, self.power) for t in (t0_ns, t1_ns)]
-        if self.integrating or any(end is None for end in ends) or (t1_ns - t0_ns) / NANO < FROZEN_SECONDS:
+        if any(end is None for end in ends):
             return None
         a, b, c, d = (end for end in ends if end is not None)
         power = d.joules - c.joules

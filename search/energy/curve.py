@@ -19,7 +19,7 @@ REACH_SECONDS = 1.0
 #: Share of the power that may change unseen between two nodes, whatever the neighbouring nodes say.
 UNSEEN = 0.05
 #: Number of segments that count as lately.
-LATELY = 20
+LATELY = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,11 +161,11 @@ class Curve:
         i = min(max(bisect_right(self.t, t_ns) - 1, 0), count - 2)
         span = self.t[i + 1] - self.t[i]
         share = (t_ns - self.t[i]) / span
-        watts, spread = self.watts(i), self.spread(i)
+        watts = self.watts(i)
         joules = self.joules[i] + share * (self.joules[i + 1] - self.joules[i])
         grown = self.grown[i] + min(max(share, 0.0), 1.0) * (self.grown[i + 1] - self.grown[i])
         if 0.0 <= share <= 1.0:
-            room = spread * span / NANO * math.sqrt(share * (1 - share))
+            room = self.spread(i) * span / NANO * math.sqrt(share * (1 - share))
             inside = room**2 / 4
             joules += min(max(self._bend(i, t_ns, share), -room), room)
             near, far = self.half[i] / NANO, self.half[i + 1] / NANO

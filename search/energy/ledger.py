@@ -13,7 +13,7 @@ from . import hardware
 from .answers import Answers
 from .attribution import Split
 from .books import Books
-from .clock import Anchor, Clock
+from .clock import NANO, Anchor, Clock
 from .forks import after_fork
 from .journal import Journal
 from .record import Record
@@ -101,7 +101,7 @@ class Ledger:
         after_fork(self._make_inert)
         if self._interval is not None:
             beat = self._beat_seconds
-            self._sampler = Sampler(self.sample, self.look, self._beat, interval_seconds=self._interval, beat_seconds=beat)
+            self._sampler = Sampler(lambda: self._read(NANO), self.look, self._beat, interval_seconds=self._interval, beat_seconds=beat)
             self._sampler.start()
         return self
 
@@ -144,8 +144,6 @@ class Ledger:
         self._books, self._surroundings = Books((), lost, self._clock), Surroundings(())
         self._answers = Answers(self._books, self._surroundings, self._answers.anchor, self.hardware)
 
-    # Windows.
-
     def open(
         self,
         name: str,
@@ -182,13 +180,13 @@ class Ledger:
             window.begin = self._surroundings.edges()
         self._registry.enter(window)
         self._nudge()
-        self._write("open", record=self._answers.bare(window, t0_ns).to_json())
+        self._write("open", record=replace(self._answers.bare(window, t0_ns), hardware={}).to_json())
         return window
 
     #: The same as ``open``, to be read in a ``with`` statement.
     window = open
 
-    def close(self, window: Window, state: str, synchronize: Callable[[], object] | None = None, *, settle: bool = False) -> None:
+    def close(self, window: Window, state: str, synchronize: Callable[[], object] | None = None, *, settle: bool = False) -> Record:
         """End a window; callers use ``Window.close``."""
         try:
             if synchronize is not None:
@@ -210,6 +208,7 @@ class Ledger:
             if window.kind == "idle":
                 self._books.set_idle(self._registry.learn_idle(record))
             self._write("close", record=replace(record, hardware={}).to_json())
+        return record
 
     def settle(self, window: Window) -> tuple[Record, bool]:
         """Return what is known of a window, and whether later readings can still change it; callers use ``Window.record``."""
@@ -219,8 +218,6 @@ class Ledger:
         # What parallel windows get depends on what the others say when they end, so theirs stays open until the ledger stops.
         settled = self._state != "running" or (not window.claims and self._books.settled(t1_ns))
         return record, window.t1_ns is not None and settled
-
-    # Questions.
 
     def query(
         self,
@@ -274,13 +271,14 @@ class Ledger:
         """Return the energy between two instants, up to now by default, without a new reading; None when it is not known."""
         return self._books.joules(t0_ns, self._clock() if t1_ns is None else t1_ns)
 
-    # Readings; the thread does these by itself.
-
     def sample(self) -> None:
-        """Read every source once."""
+        """Read every source once; the thread does it by itself."""
+        self._read(0)
+
+    def _read(self, every_ns: int) -> None:
         if self._state == "running":
             self._books.read()
-            self._surroundings.sample(self._clock())
+            self._surroundings.sample(self._clock(), every_ns=every_ns)
 
     def look(self) -> bool:
         """Read once what is refreshed slowly; return whether the next refresh is still awaited."""

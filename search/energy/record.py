@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .source import Quality
@@ -183,11 +183,13 @@ class Record:
 
     def to_json(self) -> dict[str, Any]:
         """Return a plain dictionary, with the totals besides; ``from_json`` reads it back."""
-        data = asdict(self) | {"schema": SCHEMA}
+        data = dict(vars(self)) | {"schema": SCHEMA}  # dataclasses.asdict copies deeply, which costs more than the window
         data["joules"], data["net_joules"] = self.joules, self.net_joules
         data["u_random_joules"], data["u_systematic_joules"] = self.u_random_joules, self.u_systematic_joules
         data["quality"], data["coverage"] = self.quality, list(self.coverage)
-        data["components"] = [asdict(part) for part in self.components]
+        data["components"] = [dict(vars(part)) for part in self.components]
+        for name in ("hardware", "edges", "meter"):
+            data[name] = dict(data[name])
         return data
 
     @classmethod

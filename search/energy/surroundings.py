@@ -32,8 +32,10 @@ class Surroundings:
         self.busy, self.own = Curve(), Curve()
         self._foreign: list[tuple[int, str, tuple[int, ...]]] = []
 
-    def sample(self, t_ns: int) -> None:
-        """Note the CPU-seconds by now."""
+    def sample(self, t_ns: int, *, every_ns: int = 0) -> None:
+        """Note the CPU-seconds by now, unless that was done less than ``every_ns`` ago."""
+        if len(self.own) and t_ns - self.own.t[-1] < every_ns:
+            return
         busy, own = self._machine.seconds(), self.tree.seconds()
         with self._lock:
             self.own.append(t_ns, t_ns, own)

@@ -86,10 +86,10 @@ class Window:
         """
         if state not in STATES or state == "open":
             raise ValueError(f"state must be one of {', '.join(name for name in STATES if name != 'open')}, got {state!r}")
-        if self.t1_ns is None:
-            self.cpu_seconds = cpu_seconds
-            self._ledger.close(self, state, self._synchronize, settle=settle)
-        return self.record
+        if self.t1_ns is not None:
+            return self.record
+        self.cpu_seconds = cpu_seconds
+        return self._ledger.close(self, state, self._synchronize, settle=settle)
 
     def __enter__(self) -> Window:
         """Return the window itself."""

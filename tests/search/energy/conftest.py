@@ -181,7 +181,9 @@ class Scripted:
                 continue
             joules = None if self.joules is None else self.joules(capability.component, t_ns / 1e9)
             watts = None if self.watts is None else self.watts(capability.component, t_ns / 1e9)
-            readings.append(Reading(capability.component, t_ns, 0, None if self.fails else joules, None if self.fails else watts, self.fails))
+            if self.fails:
+                joules = watts = None
+            readings.append(Reading(capability.component, t_ns, 0, joules, watts, self.fails or None))
         return tuple(readings)
 
     def close(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -58,7 +59,7 @@ def test_a_parent_is_the_sum_of_its_children_and_its_own_part(scripted, clock):
             children.append(child)
         parent.close()
         gaps = [(parent.t0_ns, children[0].t0_ns)]
-        gaps += [(one.t1_ns, other.t0_ns) for one, other in zip(children, children[1:], strict=False)]
+        gaps += [(one.t1_ns, other.t0_ns) for one, other in pairwise(children)]
         gaps += [(children[-1].t1_ns, parent.t1_ns)]
         own = sum(ledger.query(a, b).joules for a, b in gaps)
         assert begin > parent.t0_ns
@@ -79,16 +80,18 @@ def test_overlapping_windows_are_free_and_total_is_their_union(linear, clock):
 
 
 def test_an_exception_ends_the_window_and_keeps_the_energy(linear, clock):
-    with pytest.raises(ZeroDivisionError), linear.window("trial") as window:
-        clock.advance(4)
+    window = linear.open("trial")
+    clock.advance(4)
+    with pytest.raises(ZeroDivisionError), window:
         raise ZeroDivisionError
     assert window.record.state == "failed"
     assert window.record.joules == pytest.approx(400, rel=1e-4)
 
 
 def test_an_interrupt_ends_the_window_as_stopped(linear, clock):
-    with pytest.raises(KeyboardInterrupt), linear.window("trial") as window:
-        clock.advance(1)
+    window = linear.open("trial")
+    clock.advance(1)
+    with pytest.raises(KeyboardInterrupt), window:
         raise KeyboardInterrupt
     assert window.record.state == "stopped"
 
@@ -263,7 +266,7 @@ def test_trials_and_what_lies_between_add_up_to_the_total(schedule, watts, scrip
     total = ledger.total()
     serial = [window for window in windows if window.state != "partial"]
     edges = sorted({ledger.t0_ns, ledger.t1_ns, *(t for w in serial for t in (w.t0_ns, w.t1_ns))})
-    pieces = [ledger.query(a, b).joules for a, b in zip(edges, edges[1:], strict=False)]
+    pieces = [ledger.query(a, b).joules for a, b in pairwise(edges)]
     assert sum(pieces) == pytest.approx(total.joules, rel=1e-9, abs=1e-6)
     split = ledger.partition()
     assert abs(split.balance()) <= 1e-3 * total.joules + 1e-9

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -47,7 +48,7 @@ def trapezoid(times, watts, a, b):
 
     inner = [(t, w) for t, w in zip(times, watts, strict=True) if a < t < b]
     points = [(a, at(a)), *inner, (b, at(b))]
-    return sum((t1 - t0) * (w0 + w1) / 2 for (t0, w0), (t1, w1) in zip(points, points[1:], strict=False))
+    return sum((t1 - t0) * (w0 + w1) / 2 for (t0, w0), (t1, w1) in pairwise(points))
 
 
 @pytest.mark.skipif(not FILES, reason="the recorded traces are not here (../shared/data/delrey2023/traces)")
