@@ -60,22 +60,53 @@ def table(
         FileNotFoundError: If there is no file.
         ValueError: If it cannot be read, lacks a column, or has nothing to learn from.
     """
+    path = Path(path).expanduser()
+    return table_of(
+        read(path),
+        target,
+        kind=kind,
+        validation_share=validation_share,
+        test_share=test_share,
+        seed=seed,
+        drop=drop,
+        categorical=categorical,
+        max_levels=max_levels,
+        device=device,
+        name=name or path.name.split(".")[0],
+        source=str(path),
+    )
+
+
+def table_of(
+    frame: pd.DataFrame,
+    target: str | Sequence[str],
+    *,
+    kind: Kind | None = None,
+    validation_share: float = 0.15,
+    test_share: float = 0.15,
+    seed: int = 0,
+    drop: Collection[str] = (),
+    categorical: Collection[str] = (),
+    max_levels: int = MAX_LEVELS,
+    device: str | torch.device = "cpu",
+    name: str = "table",
+    source: str = "the table",
+) -> Task:
+    """Make a task of a data frame; arguments and errors are those of ``table``, and ``source`` names the frame in messages."""
     import torch
 
-    path = Path(path).expanduser()
-    frame = read(path)
-    frame.columns = frame.columns.astype(str)
+    frame = frame.set_axis(frame.columns.astype(str), axis=1)
     wanted = [target] if isinstance(target, str) else list(target)
     for column in (*wanted, *drop, *categorical):
         if column not in frame.columns:
-            raise ValueError(_no_column(path, column, [str(entry) for entry in frame.columns]))
+            raise ValueError(_no_column(source, column, [str(entry) for entry in frame.columns]))
     answered = frame[wanted].notna().all(axis=1)
     if not answered.all():
         left_out = int((~answered).sum())
-        warnings.warn(f"{path.name}: left out {left_out} of {len(frame)} rows without {', '.join(wanted)}", stacklevel=2)
+        warnings.warn(f"{source}: left out {left_out} of {len(frame)} rows without {', '.join(wanted)}", stacklevel=3)
         frame = frame[answered]
     if len(frame) < 4:
-        raise ValueError(f"{path} has {len(frame)} rows with a target; give at least 4")
+        raise ValueError(f"{source} has {len(frame)} rows with a target; give at least 4")
     targets = encode(_values(frame, target), kind=kind, classes=None if isinstance(target, str) else wanted, name=f"column {target!r}")
     stratified = targets.kind in ("classification", "anomaly")
     parts = split_indices(
@@ -90,14 +121,14 @@ def table(
     features = apply(columns, inputs)
     if features.shape[1] == 0:
         reasons = ", ".join(f"{column['name']} ({column['reason']})" for column in columns[:5])
-        raise ValueError(f"{path} has no column to predict {target!r} from: {reasons or 'there is no other column'}")
+        raise ValueError(f"{source} has no column to predict {target!r} from: {reasons or 'there is no other column'}")
     scale = target_scale(targets.values[parts[0]]) if targets.kind == "regression" else None
     values = targets.values if scale is None else ((targets.values - scale[0]) / scale[1]).astype(np.float32)
     splits = [MemoryData(torch.from_numpy(features[part]).to(device), torch.from_numpy(values[part]).to(device)) for part in parts]
     preprocessing = {"kind": "table", "target": target if isinstance(target, str) else wanted, "columns": columns}
     preprocessing["features"] = feature_names(columns)
     test = splits[2] if len(splits[2]) else None
-    return Task(name or path.stem, targets.kind, splits[0], splits[1], test, (features.shape[1],), targets.classes, preprocessing, scale)
+    return Task(name, targets.kind, splits[0], splits[1], test, (features.shape[1],), targets.classes, preprocessing, scale)
 
 
 def prepare(preprocessing: Mapping[str, Any], rows: pd.DataFrame) -> np.ndarray:
@@ -145,8 +176,8 @@ def _values(frame: pd.DataFrame, target: str | Sequence[str]) -> np.ndarray:
     return np.asarray([str(value) for value in values])
 
 
-def _no_column(path: Path, column: str, names: list[str]) -> str:
+def _no_column(source: str, column: str, names: list[str]) -> str:
     near = difflib.get_close_matches(column, names, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     shown = ", ".join(names[:20]) + (f", ... ({len(names)} in all)" if len(names) > 20 else "")
-    return f"{path} has no column {column!r}{hint} It has: {shown}" if near else f"{path} has no column {column!r}; it has: {shown}"
+    return f"{source} has no column {column!r}{hint} It has: {shown}" if near else f"{source} has no column {column!r}; it has: {shown}"

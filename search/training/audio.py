@@ -1,0 +1,211 @@
+"""Tasks from a folder or zip of sound recordings (WAV): classification of log-mel spectrograms."""
+
+from __future__ import annotations
+
+import io
+import wave
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import lru_cache, partial
+from math import gcd
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from .file_task import MEMORY_LIMIT_BYTES, Progress, spaced, task_of_files
+from .image_files import Files, find_classes, open_files
+from .task import Task
+
+SUFFIXES = frozenset({".wav"})
+#: Recordings whose headers are read to learn the usual length of a set.
+PROBED = 512
+#: Added to the power before the logarithm, so that silence is finite: -100 dB of a full-scale tone.
+FLOOR = 1e-10
+
+
+@dataclass(frozen=True)
+class Spectrogram:
+    """How a recording becomes an image of frequency against time.
+
+    Attributes:
+        seconds: Length; longer recordings are cropped at their centre, shorter ones are padded with silence.
+        sample_rate: Samples a second, to which every recording is resampled.
+        mels: Frequency bands, the height of the image.
+        window: Samples of one Fourier window.
+        hop: Samples from one window to the next; one column of the image for each.
+    """
+
+    seconds: float
+    sample_rate: int = 16_000
+    mels: int = 64
+    window: int = 512
+    hop: int = 256
+
+    def __post_init__(self) -> None:
+        """Refuse what gives no image.
+
+        Raises:
+            ValueError: If a setting is not positive or the recording is shorter than a window.
+        """
+        for name in ("seconds", "sample_rate", "mels", "window", "hop"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
+        if self.samples < self.window:
+            raise ValueError(f"seconds must be at least one window, {self.window / self.sample_rate:.3f} s, got {self.seconds}")
+
+    @property
+    def samples(self) -> int:
+        """Samples of a recording of this length."""
+        return round(self.seconds * self.sample_rate)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape of the image: ``(1, mels, columns)``."""
+        return 1, self.mels, 1 + (self.samples - self.window) // self.hop
+
+
+def audio(
+    path: str | Path,
+    *,
+    seconds: float | None = None,
+    sample_rate: int = 16_000,
+    mels: int = 64,
+    window: int = 512,
+    hop: int = 256,
+    validation_share: float = 0.15,
+    test_share: float = 0.15,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+    memory_limit_bytes: int = MEMORY_LIMIT_BYTES,
+    workers: int | None = None,
+    skip_unreadable: bool = False,
+    progress: Progress | None = None,
+    name: str | None = None,
+) -> Task:
+    """Make a classification task of WAV files whose sub-folders are the classes; splits as in ``images``.
+
+    Args:
+        path: Folder or zip.
+        seconds: Length of a recording; None for the median of the set.
+        sample_rate: Samples a second.
+        mels: Frequency bands.
+        window: Samples of one Fourier window.
+        hop: Samples from one window to the next.
+        validation_share: Share for a validation split that is not there.
+        test_share: Share for a test split that is not there; 0 for none.
+        seed: Draws the splits.
+        device: Where the spectrograms live at first.
+        memory_limit_bytes: A larger set is read anew in every epoch.
+        workers: Threads or processes that decode; None for the number of cores.
+        skip_unreadable: Leave out recordings that cannot be read and warn with their number (sets in memory only).
+        progress: Called with the number of recordings decoded and their total.
+        name: Name of the task; None for that of the folder or zip.
+
+    Raises:
+        FileNotFoundError: If there is nothing at ``path``.
+        ValueError: If classes or recordings are not as they should be; the message names the folder or file.
+    """
+    files = open_files(path)
+    found = find_classes(files, SUFFIXES, noun="recordings")
+    if seconds is None:
+        seconds = _median_seconds(files, [entry for entry, _ in found.splits["train"]])
+    how = Spectrogram(seconds, sample_rate, mels, window, hop)
+    return task_of_files(
+        files,
+        found,
+        partial(decode, how=how),
+        shape=how.shape,
+        dtype=torch.float32,
+        preprocessing={"kind": "audio", **asdict(how), "scale": 1.0},
+        validation_share=validation_share,
+        test_share=test_share,
+        seed=seed,
+        device=device,
+        memory_limit_bytes=memory_limit_bytes,
+        workers=workers,
+        skip_unreadable=skip_unreadable,
+        progress=progress,
+        name=name,
+    )
+
+
+def decode(data: bytes, how: Spectrogram) -> np.ndarray:
+    """Decode a WAV file to its log-mel spectrogram ``(1, mels, columns)`` in decibels, float32."""
+    samples, rate = read_wav(data)
+    if rate != how.sample_rate:
+        from scipy.signal import resample_poly
+
+        shared = gcd(rate, how.sample_rate)
+        samples = resample_poly(samples, how.sample_rate // shared, rate // shared).astype(np.float32)
+    spare = len(samples) - how.samples
+    if spare > 0:
+        samples = samples[spare // 2 : spare // 2 + how.samples]
+    elif spare < 0:
+        samples = np.pad(samples, (-spare // 2, -spare - (-spare // 2)))
+    signal = torch.from_numpy(np.ascontiguousarray(samples))
+    spectrum = torch.stft(signal, how.window, how.hop, window=torch.hann_window(how.window), center=False, return_complex=True)
+    power = torch.from_numpy(mel_bands(how.sample_rate, how.window, how.mels)) @ spectrum.abs().square()
+    # A full-scale tone has the power (window / 4) ** 2 in its bin under a Hann window: that is 0 dB.
+    return (10.0 * torch.log10(power / (how.window / 4) ** 2 + FLOOR))[None].numpy()
+
+
+def prepare(preprocessing: Mapping[str, Any], recording: bytes | str | Path) -> np.ndarray:
+    """Turn a WAV file into model input as a task's ``preprocessing`` says; returns ``(1, 1, mels, columns)`` float32."""
+    data = recording if isinstance(recording, bytes) else Path(recording).read_bytes()
+    how = Spectrogram(**{name: preprocessing[name] for name in Spectrogram.__dataclass_fields__})
+    mean, deviation = (np.asarray(preprocessing[key], dtype=np.float32)[:, None, None] for key in ("mean", "std"))
+    return np.asarray((decode(data, how) - mean) / deviation)[None]
+
+
+def read_wav(data: bytes) -> tuple[np.ndarray, int]:
+    """Read PCM samples of 8, 16, 24 or 32 bits.
+
+    Returns:
+        ``(n,)`` float32 in [-1, 1], the mean of all channels, and the samples a second.
+
+    Raises:
+        ValueError: If it is no such file.
+    """
+    try:
+        with wave.open(io.BytesIO(data)) as file:
+            width, channels, rate, count = file.getsampwidth(), file.getnchannels(), file.getframerate(), file.getnframes()
+            raw = np.frombuffer(file.readframes(count), dtype=np.uint8)
+    except (wave.Error, EOFError) as error:
+        raise ValueError(f"no PCM WAV file ({error})") from error
+    raw = raw[: len(raw) // (width * channels) * width * channels].reshape(-1, width)
+    if len(raw) == 0:
+        raise ValueError("the recording is empty")
+    if width == 1:  # 8 bits are unsigned, all others are signed
+        values = (raw[:, 0].astype(np.float32) - 128.0) / 128.0
+    else:
+        wide = np.zeros((len(raw), 4), dtype=np.uint8)
+        wide[:, 4 - width :] = raw  # into the upper bytes, which keeps the sign
+        values = wide.view("<i4")[:, 0].astype(np.float32) / 2.0**31
+    return values.reshape(-1, channels).mean(axis=1, dtype=np.float32), rate
+
+
+@lru_cache(maxsize=8)
+def mel_bands(sample_rate: int, window: int, mels: int) -> np.ndarray:
+    """Return ``(mels, window // 2 + 1)`` triangles, evenly spaced on the mel scale up to half the sample rate.
+
+    Source: mel = 2595 log10(1 + f / 700), O'Shaughnessy 1987; triangles as in Davis & Mermelstein 1980.
+    """
+    top = 2595.0 * np.log10(1.0 + sample_rate / 2 / 700.0)
+    corners = 700.0 * (10.0 ** (np.linspace(0.0, top, mels + 2) / 2595.0) - 1.0)
+    frequencies = np.linspace(0.0, sample_rate / 2, window // 2 + 1)
+    rising = (frequencies - corners[:-2, None]) / (corners[1:-1] - corners[:-2])[:, None]
+    falling = (corners[2:, None] - frequencies) / (corners[2:] - corners[1:-1])[:, None]
+    return np.maximum(0.0, np.minimum(rising, falling)).astype(np.float32)
+
+
+def _median_seconds(files: Files, names: list[str]) -> float:
+    lengths = []
+    for k in spaced(len(names), PROBED):
+        try:
+            with wave.open(io.BytesIO(files.read(names[k]))) as file:
+                lengths.append(file.getnframes() / file.getframerate())
+        except (wave.Error, EOFError, ZeroDivisionError):
+            continue  # decoding will name it
+    return float(np.median(lengths)) if lengths else 1.0

@@ -1,0 +1,126 @@
+"""Tasks from a Hugging Face dataset in a local folder; needs the extra ``joulefront[datasets]``."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from .arrays import task_of_arrays
+from .images import decode
+from .split import split_indices
+from .table import table_of
+from .targets import encode
+from .task import Task
+
+NAMES = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation", "test": "test"}
+
+
+def hugging_face(
+    path: str | Path,
+    *,
+    target: str = "label",
+    image: str | None = None,
+    resolution: int | None = None,
+    validation_share: float = 0.15,
+    test_share: float = 0.15,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+) -> Task:
+    """Make a task of a local dataset: what ``save_to_disk`` wrote, or a folder of Parquet, CSV or image files. Nothing is downloaded.
+
+    Args:
+        path: The folder.
+        target: Column to predict.
+        image: Column of the images; None for the first one of that type. Without one, the columns are read as a table
+            (whose own splits are put together and dealt out anew).
+        resolution: Side of the images in pixels; None for that of the first image.
+        validation_share: Share for a validation split that is not there.
+        test_share: Share for a test split that is not there; 0 for none.
+        seed: Draws the splits.
+        device: Where the tensors live at first.
+
+    Raises:
+        ImportError: If the package ``datasets`` is not installed.
+        FileNotFoundError: If there is no such folder.
+        ValueError: If a column is missing.
+    """
+    path = Path(path).expanduser()
+    splits = _load(path)
+    first = next(iter(splits.values()))
+    for column in (target, *([] if image is None else [image])):
+        if column not in first.column_names:
+            raise ValueError(f"{path} has no column {column!r}; it has: {', '.join(first.column_names)}")
+    if image is None:
+        image = next((name for name, feature in first.features.items() if type(feature).__name__ == "Image"), None)
+    names = getattr(first.features[target], "names", None)
+    if image is None:
+        import pandas as pd
+
+        frame = pd.concat([split.to_pandas() for split in splits.values()], ignore_index=True)
+        if names is not None:
+            frame[target] = [names[int(k)] if k is not None and k >= 0 else None for k in frame[target]]
+        return table_of(
+            frame,
+            target,
+            validation_share=validation_share,
+            test_share=test_share,
+            seed=seed,
+            device=device,
+            name=path.name,
+            source=str(path),
+        )
+    import datasets
+
+    raw = {key: split.cast_column(image, datasets.Image(decode=False)) for key, split in splits.items()}
+    shape = _shape(next(iter(raw.values()))[0][image], resolution)
+    pixels = np.stack([decode(_bytes(entry), shape) for split in raw.values() for entry in split[image]])
+    labels = np.concatenate([np.asarray(split[target]) for split in raw.values()])
+    bounds = np.cumsum([0, *(len(split) for split in raw.values())])
+    own = {key: np.arange(a, b) for key, a, b in zip(raw, bounds, bounds[1:], strict=False)}
+    targets = encode(labels, kind="classification", classes=names, name=f"column {target!r}")
+    train = own["train"]
+    dealt = split_indices(
+        targets.values[train],
+        validation_share=0 if "validation" in own else validation_share,
+        test_share=0 if "test" in own else test_share,
+        seed=seed,
+    )
+    parts = (train[dealt[0]], own.get("validation", train[dealt[1]]), own.get("test", train[dealt[2]]))
+    return task_of_arrays(path.name, pixels, targets, parts, device=device)
+
+
+def _load(path: Path) -> dict[str, Any]:
+    """Return the splits by our names; a set without splits is all training."""
+    try:
+        import datasets
+    except ImportError as error:
+        raise ImportError("Hugging Face datasets need the package datasets: pip install 'joulefront[datasets]'") from error
+    if not path.is_dir():
+        raise FileNotFoundError(f"no dataset at {path}; give a local folder, for example one that save_to_disk wrote")
+    saved = (path / "dataset_dict.json").exists() or (path / "state.json").exists()
+    loaded = datasets.load_from_disk(str(path)) if saved else datasets.load_dataset(str(path))
+    if not isinstance(loaded, Mapping):
+        return {"train": loaded}
+    splits = {NAMES[key]: split for key, split in loaded.items() if key in NAMES}
+    if "train" not in splits:
+        raise ValueError(f"{path} has no train split; it has: {', '.join(map(str, loaded))}")
+    return splits
+
+
+def _bytes(entry: Mapping[str, Any]) -> bytes:
+    data = entry["bytes"]
+    return data if data is not None else Path(entry["path"]).read_bytes()
+
+
+def _shape(entry: Mapping[str, Any], resolution: int | None) -> tuple[int, int, int]:
+    from PIL import Image
+
+    with Image.open(io.BytesIO(_bytes(entry))) as first:
+        channels = 1 if first.mode in ("1", "L", "I;16", "I", "F") else 3
+        width, height = first.size
+    return (channels, height, width) if resolution is None else (channels, resolution, resolution)
