@@ -76,6 +76,8 @@ class FreezeThawSampler(BaseSampler):
         per_joule: Exponent of the energy by which expected gains are divided; 0 ignores energy.
         warp: Whether quality is modelled as approaching a limit, and the scales of parameters are learned.
         estimate_floor: Whether a missing ``min_accuracy`` is estimated; False takes the worst quality seen.
+        look_ahead: Whether a plan is valued with the option to stop at its next rung; False values it as if it were carried out
+            whatever is seen.
 
     Attributes:
         remaining: Energy left to spend, in the unit of the second objective, or None. Trainings that do not fit are not proposed.
@@ -103,6 +105,7 @@ class FreezeThawSampler(BaseSampler):
         per_joule: float = 1.0,
         warp: bool = True,
         estimate_floor: bool = True,
+        look_ahead: bool = True,
     ) -> None:
         if not rungs or list(rungs) != sorted(set(rungs)) or rungs[0] < 1:
             raise ValueError(f"rungs must be ascending whole numbers >= 1, got {list(rungs)}; for example [4, 12, 36, 108]")
@@ -121,6 +124,7 @@ class FreezeThawSampler(BaseSampler):
             startup=startup,
             ladders=ladders,
             estimate_floor=estimate_floor,
+            look_ahead=look_ahead,
         )
         self._features, self._key, self._warp = features, key, warp
         self._given_space = {n: d for n, d in (search_space or {}).items() if n != epochs_name}

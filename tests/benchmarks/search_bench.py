@@ -1,0 +1,171 @@
+"""Search strategies on tables of real trainings: the problems, the meter that charges them, and the strategies, all through Optuna's ask and tell."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from joulefront.search.samplers import FreezeThawSampler
+
+SHARED = Path(__file__).resolve().parents[2] / ".." / "shared"
+PROBLEMS = ("ecnas4v", "lc7593", "lc189908", "lc168330")
+#: Spent energy, in full-training equivalents, at which the hypervolume is read.
+GRID = (0.5, 1, 2, 3, 5, 7, 10, 15, 20, 30, 40, 60, 80, 100)
+#: Option of the sampler that is switched off, by the name of the ablation.
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "no per-joule division": {"per_joule": 0.0},
+    "no floor": {"estimate_floor": False},
+    "no warp": {"warp": False},
+    "no look-ahead": {"look_ahead": False},
+}
+STOCK = ("tpe", "tpe-epochs", "nsga2", "gp", "random")
+STRATEGIES = ("freeze-thaw", "freeze-thaw complete", *STOCK, *(f"freeze-thaw, {name}" for name in ABLATIONS))
+#: Names of the stock samplers in the folder of results that was measured before.
+EARLIER = {"tpe": "tpe", "tpe-epochs": "tpe_ep", "nsga2": "nsga2", "gp": "gp", "random": "random"}
+
+
+class ExhaustedError(Exception):
+    """The budget is spent."""
+
+
+class Meter:
+    """Charges the recorded energy of every training; a point that was trained before costs nothing."""
+
+    def __init__(self, problem: Any, budget: float, seed: int, most_points: int) -> None:
+        self.problem, self.budget, self.most_points = problem, budget, most_points
+        self.rng = np.random.default_rng(10_000 + seed)
+        self.curves: dict[Any, Any] = {}
+        self.trained: dict[Any, set[int]] = {}
+        self.spent, self.idle = 0.0, 0
+        self.points: list[tuple[float, float, float, int]] = []
+
+    def train(self, params: Mapping[str, Any], rung: int) -> tuple[float, float]:
+        """Return observed accuracy in percent and kWh from scratch; rungs on the way of a resumable training are measured too."""
+        name = self.problem.ident(params)
+        if name not in self.curves:
+            self.curves[name] = self.problem.curve(params, self.rng)[1:]
+        observed, true, kwh = self.curves[name]
+        done = self.trained.setdefault(name, set())
+        have = max(done, default=-1)
+        new = [r for r in (range(have + 1, rung + 1) if self.problem.resume else [rung]) if r not in done]
+        cost = 0.0 if not new else float(kwh[rung] - (kwh[have] if self.problem.resume and have >= 0 else 0.0))
+        self.idle = 0 if new else self.idle + 1
+        if self.spent + cost > self.budget or self.idle > 100 or len(self.points) > self.most_points:
+            raise ExhaustedError
+        self.spent += cost
+        done.update(new)
+        self.points += [(self.spent, float(true[r]), float(kwh[r]), r) for r in new]
+        return float(observed[rung]), float(kwh[rung])
+
+
+def missing() -> str | None:
+    """Say why the problems cannot be had, or None."""
+    for path in (SHARED / "bench" / "problems.py", SHARED / "data" / "ecnas", SHARED / "data" / "lcbench"):
+        if not path.exists():
+            return f"{os.path.relpath(path)} is absent"
+    if importlib.util.find_spec("onnxruntime") is None:
+        return "onnxruntime is not installed"
+    return None
+
+
+@functools.cache
+def load(cache: str) -> ModuleType:
+    """Import the definitions of the problems; what they compute once is kept in ``cache``."""
+    os.environ["BENCH_DATA"], os.environ["BENCH_OUT"] = str(SHARED / "data"), cache
+    sys.path.append(str(SHARED / "bench"))  # it imports its neighbours
+    spec = importlib.util.spec_from_file_location("bench_problems", SHARED / "bench" / "problems.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@functools.cache
+def problem_and_metric(cache: str, name: str) -> tuple[Any, Any]:
+    """Load one problem and the metric of it."""
+    module = load(cache)
+    problem = module.get(name)
+    return problem, module.Metric(problem)
+
+
+def distributions(space: Mapping[str, Any]) -> dict[str, BaseDistribution]:
+    """Turn a problem's space into Optuna's distributions."""
+    found: dict[str, BaseDistribution] = {}
+    for name, (kind, *rest) in space.items():
+        if kind == "cat":
+            found[name] = CategoricalDistribution(rest[0])
+        else:
+            found[name] = (IntDistribution if kind == "int" else FloatDistribution)(rest[0], rest[1], log=rest[2])
+    return found
+
+
+def sampler_of(strategy: str, problem: Any, seed: int) -> optuna.samplers.BaseSampler:
+    """Make the sampler of a strategy."""
+    if strategy.startswith("freeze-thaw"):
+        options: dict[str, Any] = (
+            {"complete_only": True} if strategy.endswith("complete") else ABLATIONS.get(strategy.partition(", ")[2], {})
+        )
+        return FreezeThawSampler(problem.rungs, resume=problem.resume, seed=seed, key=problem.ident, **options)
+    stock: dict[str, Callable[[], optuna.samplers.BaseSampler]] = {
+        "tpe": lambda: optuna.samplers.TPESampler(seed=seed),
+        "tpe-epochs": lambda: optuna.samplers.TPESampler(seed=seed),
+        "nsga2": lambda: optuna.samplers.NSGAIISampler(seed=seed),
+        "gp": lambda: optuna.samplers.GPSampler(seed=seed),
+        "random": lambda: optuna.samplers.RandomSampler(seed=seed),
+    }
+    return stock[strategy]()
+
+
+def run(job: tuple[str, str, int, float, int, str]) -> list[dict[str, Any]]:
+    """Search one problem once; a row per spent energy of ``GRID``.
+
+    Args:
+        job: Problem, strategy, seed, budget in full-training equivalents, largest number of measured points, cache folder.
+    """
+    name, strategy, seed, budget, most_points, cache = job
+    warnings.filterwarnings("ignore")
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    problem, metric = problem_and_metric(cache, name)
+    meter = Meter(problem, budget * metric.fte, seed, most_points)
+    ours = strategy.startswith("freeze-thaw")
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler_of(strategy, problem, seed))
+    space = distributions(problem.space)
+    last, decisions, seconds = len(problem.rungs) - 1, 0, 0.0
+    try:
+        while True:
+            begin = time.process_time()
+            trial = study.ask()
+            params = {key: trial._suggest(key, distribution) for key, distribution in space.items()}
+            if ours:
+                rung = problem.rungs.index(trial.suggest_int("epochs", problem.rungs[0], problem.rungs[-1]))
+            else:
+                rung = trial.suggest_int("rung", 0, last) if strategy == "tpe-epochs" else last
+            seconds, decisions = seconds + time.process_time() - begin, decisions + 1
+            accuracy, kwh = meter.train(params, rung)
+            # The stock samplers get the logarithm, which is what they are measured by; ours takes it itself.
+            study.tell(trial, [accuracy / 100, kwh] if ours else [accuracy, np.log10(kwh)])
+    except ExhaustedError:
+        pass
+    points = np.array(meter.points).reshape(-1, 4)
+    rows = []
+    for spent in (x for x in GRID if x <= budget):
+        seen = points[points[:, 0] <= spent * metric.fte]
+        complete = seen[seen[:, 3] == last]
+        row: dict[str, Any] = {"problem": name, "strategy": strategy, "seed": seed, "spent_fte": spent}
+        for mode, part in (("full", complete), ("any", seen)):
+            row[f"hv_{mode}"] = metric.hv(mode, part[:, 1], part[:, 2]) / metric.best[mode] if len(part) else 0.0
+        rows.append({**row, "n_evals": len(seen), "n_full": len(complete), "seconds_per_decision": seconds / max(decisions, 1)})
+    return rows
