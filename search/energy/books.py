@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from . import query
@@ -45,7 +46,7 @@ class Books:
         taken: dict[str, str] = {}
         for source in self.sources:
             names = []
-            for found in source.probe():
+            for found in self._probe(source):
                 if not found.available:
                     self.absent.append(found)
                     continue
@@ -80,9 +81,10 @@ class Books:
             self.accounts[name].idle_watts = watts[name]
 
     def close(self) -> None:
-        """Release the sources."""
+        """Release the sources; one that fails at it must neither keep the others open nor hide what ended the run."""
         for source in self.sources:
-            source.close()
+            with suppress(Exception):
+                source.close()
 
     def read(self, wanted: Callable[[Account], bool] | None = None) -> None:
         """Read every source once, or those with an account that is wanted."""
@@ -140,6 +142,12 @@ class Books:
         until = time.monotonic() + SETTLE_SECONDS
         while not self.settled(t_ns) and time.monotonic() < until:
             time.sleep(0.002)
+
+    def _probe(self, source: Source) -> Sequence[Capability]:
+        try:
+            return source.probe()
+        except Exception as error:  # as in _ask
+            return [Capability(source.name, source.name, False, reason=f"{source.name} failed: {error!r}")]
 
     def _ask(self, source: Source, names: Sequence[str]) -> Sequence[Reading]:
         try:

@@ -60,10 +60,8 @@ class Ledger:
         self._books = Books(sources, absent, clock)
         self._surroundings = Surroundings(self._books.sources)
         self._registry = Registry()
-        self._file = None if file is None else Path(file)
-        self._interval, self._beat_seconds = interval_seconds, beat_seconds
-        self._clock = clock
-        self._state = "new"
+        self._file, self._interval, self._beat_seconds = file, interval_seconds, beat_seconds
+        self._clock, self._state = clock, "new"
         self._journal: Journal | None = None
         self._sampler: Sampler | None = None
         self._answers = Answers(self._books, self._surroundings, Anchor.now(clock), {})
@@ -95,7 +93,7 @@ class Ledger:
         self.sample()
         self.t0_ns = self._clock()
         if self._file is not None:
-            self._journal = Journal(self._file)
+            self._journal = Journal(Path(self._file))
             begin = self._answers.anchor.iso(self.t0_ns)
             self._write("start", t_ns=self.t0_ns, utc=begin, hardware_id=self.hardware_id, hardware=self.hardware)
         after_fork(self._make_inert)
@@ -160,7 +158,7 @@ class Ledger:
             parent: The window around it.
             synchronize: Waits for the device of this window, e.g. ``torch.cuda.synchronize``; called at both edges, since
                 work that is still queued at the end would be billed to whoever comes next.
-            devices: Components that it holds alone while others run beside it; None when nothing runs beside it.
+            devices: Components that it holds alone while others run beside it; None for the parent's, or when it runs alone.
 
         Raises:
             ValueError: If ``kind`` is none of ``KINDS``.
@@ -174,6 +172,8 @@ class Ledger:
         spent = self._books.spent_ns
         t0_ns = self._clock()
         self.sample()
+        if devices is None and isinstance(parent, Window):
+            devices = parent.devices
         window = self._registry.make(self, name, kind, parent, t0_ns, synchronize, None if devices is None else tuple(devices))
         window.spent_ns = spent
         if kind in WITH_EDGES:

@@ -28,6 +28,7 @@ class Surroundings:
     def __init__(self, sources: Iterable[Source], proc: Path = PROC) -> None:
         self._observers = [cast(Observer, source) for source in sources if hasattr(source, "edges") and hasattr(source, "foreign")]
         self._machine, self.tree = Machine(proc), Tree(proc)
+        self._cpus = os.cpu_count() or 1
         self._lock = threading.Lock()
         self.busy, self.own = Curve(), Curve()
         self._foreign: list[tuple[int, str, tuple[int, ...]]] = []
@@ -69,12 +70,14 @@ class Surroundings:
         if busy is not None and own is not None:
             foreign = max(busy - own, 0.0)
             # /proc/stat counts in steps of 10 ms per CPU, so short windows say nothing.
-            if foreign > max(FOREIGN_SHARE * (t1_ns - t0_ns) / NANO * (os.cpu_count() or 1), 0.1):
+            if foreign > max(FOREIGN_SHARE * (t1_ns - t0_ns) / NANO * self._cpus, 0.1):
                 found["foreign_cpu_seconds"] = round(foreign, 3)
         pids: dict[str, set[int]] = {}
         with self._lock:
+            # The last look before the window still tells of its begin.
+            first = max((t_ns for t_ns, _, _ in self._foreign if t_ns <= t0_ns), default=t0_ns)
             for t_ns, component, others in self._foreign:
-                if others and t0_ns <= t_ns <= t1_ns:
+                if others and first <= t_ns <= t1_ns:
                     pids.setdefault(component, set()).update(others)
         if pids:
             found["foreign_gpu_pids"] = {component: sorted(seen) for component, seen in pids.items()}

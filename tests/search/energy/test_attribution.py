@@ -171,3 +171,19 @@ def test_two_trials_on_one_gpu_are_split_with_a_wide_doubt(scripted, clock):
         assert part.joules == pytest.approx(500, rel=1e-3)
         assert part.u_random_joules >= 0.3 * 499
         assert "shared" in part.attribution
+
+
+def test_the_epochs_of_a_parallel_trial_hold_its_devices_and_add_up_to_it(scripted, clock):
+    capabilities = tuple(Capability(name, "scripted", True, tick_seconds=0.0) for name in ("gpu:0", "gpu:1"))
+    source = scripted(capabilities, clock, joules=lambda name, t: {"gpu:0": 100, "gpu:1": 50}[name] * t)
+    with Ledger([source], interval_seconds=None, clock=clock) as ledger:
+        first, second = ledger.open("a", devices=("gpu:0",)), ledger.open("b", devices=("gpu:1",))
+        epochs = []
+        for number in range(3):
+            with ledger.window(f"epoch {number}", kind="epoch", parent=first) as epoch:
+                clock.advance(2)
+            epochs.append(epoch)
+        first.close()
+        second.close()
+        assert sum(epoch.record.joules for epoch in epochs) == pytest.approx(first.record.joules, rel=1e-3)
+        assert first.record.joules == pytest.approx(600, rel=1e-3)

@@ -133,6 +133,29 @@ def test_a_source_that_raises_does_not_end_the_thread(scripted, tmp_path):
     assert record.component("cpu").reads >= 4
 
 
+def test_a_source_that_fails_at_its_probe_or_its_end_is_on_record_and_hides_nothing(scripted, clock):
+    class Rude:
+        name = "rude"
+
+        def probe(self):
+            raise OSError("no such bus")
+
+        def read(self):
+            return ()
+
+        def close(self):
+            raise OSError("busy")
+
+    def work():
+        with ledger, ledger.window("trial"):
+            raise ZeroDivisionError
+
+    ledger = Ledger([Rude()], interval_seconds=None, clock=clock)
+    with pytest.raises(ZeroDivisionError):
+        work()
+    assert "no such bus" in ledger.total().component("rude").reason
+
+
 def test_a_full_disk_does_not_end_the_measuring(monkeypatch, tmp_path):
     ledger = Ledger([CpuTime()], interval_seconds=0.01, beat_seconds=0.02, file=tmp_path / "ledger.jsonl").start()
     original = os.write

@@ -1,0 +1,81 @@
+"""What the machine is, who else uses it, and when two machines are the same."""
+
+from __future__ import annotations
+
+import pytest
+
+from joulefront.search.energy.clock import Anchor
+from joulefront.search.energy.hardware import describe, fingerprint
+from joulefront.search.energy.surroundings import Surroundings
+
+CPUINFO = """processor : 0
+model name : Imaginary 9000
+physical id : 0
+flags : fpu {flag}
+
+processor : 1
+model name : Imaginary 9000
+physical id : 1
+flags : fpu {flag}
+"""
+
+
+@pytest.fixture
+def proc(tmp_path):
+    folder = tmp_path / "proc"
+    folder.mkdir()
+    (folder / "cpuinfo").write_text(CPUINFO.format(flag="sse"))
+    (folder / "meminfo").write_text("MemTotal:       1024 kB\n")
+    return folder
+
+
+def test_the_machine_is_described_from_what_the_kernel_says(proc, tmp_path):
+    (tmp_path / "cpu.max").write_text("150000 100000\n")
+    found = describe({"gpu:0": {"name": "Fake"}}, proc=proc, cgroup=tmp_path)
+    assert found["cpu_model"] == "Imaginary 9000"
+    assert found["sockets"] == 2
+    assert found["memory_bytes"] == 1024 * 1024
+    assert found["cpu_limit"] == 1.5
+    assert not found["virtualised"]
+    (proc / "cpuinfo").write_text(CPUINFO.format(flag="hypervisor"))
+    assert describe(proc=proc)["virtualised"]
+
+
+def test_equal_machines_share_an_id_and_others_do_not(proc):
+    one = describe({"gpu:GPU-aaaa": {"name": "X", "power_limit_watts": 300.0, "driver": "1"}}, proc=proc)
+    same = describe({"gpu:GPU-bbbb": {"name": "X", "power_limit_watts": 300.0, "driver": "2"}}, proc=proc)
+    capped = describe({"gpu:GPU-aaaa": {"name": "X", "power_limit_watts": 200.0, "driver": "1"}}, proc=proc)
+    assert fingerprint(one) == fingerprint(same)
+    assert len({fingerprint(hardware) for hardware in (one, capped, describe(proc=proc))}) == 3
+
+
+def test_a_machine_that_says_nothing_is_described_all_the_same(tmp_path):
+    found = describe(proc=tmp_path, cgroup=tmp_path)
+    assert found["memory_bytes"] is None
+    assert found["logical_cpus"] >= 1
+
+
+def test_foreign_work_is_what_the_machine_did_beyond_us(tmp_path):
+    stat = tmp_path / "stat"
+    surroundings = Surroundings([], proc=tmp_path)
+    for second in range(3):
+        # user nice system idle iowait irq softirq steal, in hundredths; ten foreign cores' worth
+        stat.write_text(f"cpu  {1000 * second} 0 0 5000 100 0 0 700 0 0\n")
+        surroundings.sample(10**12 + second * 10**9)
+    found = surroundings.contended(10**12, 10**12 + 2 * 10**9)
+    assert found["foreign_cpu_seconds"] == pytest.approx(20, abs=0.5)
+    assert surroundings.contended(10**12, 10**12 + 10**6) is None
+    stat.unlink()
+    blind = Surroundings([], proc=tmp_path)
+    blind.sample(10**12)
+    blind.sample(2 * 10**12)
+    assert blind.contended(10**12, 2 * 10**12) is None
+
+
+def test_one_anchor_tells_every_instant_in_utc():
+    anchor = Anchor.now(lambda: 10**12)
+    later = anchor.iso(10**12 + 90 * 10**9)
+    assert later.endswith("+00:00")
+    from datetime import datetime, timedelta
+
+    assert abs(datetime.fromisoformat(later) - anchor.utc - timedelta(seconds=90)) <= timedelta(milliseconds=1)
