@@ -123,11 +123,13 @@ def check_network(space: Space, candidate: Candidate, params: dict[str, Any], ta
 
 
 def check_cost(space: Space, candidate: Candidate, task: Task) -> None:
-    """Parameters and FLOPs are known before training."""
+    """Parameters and FLOPs are known before training, and without the memory of the weights."""
     from joulefront.search.training.flops import count
 
     model = build(space, candidate, task)
     cost = count(model, task, candidate.recipe)
+    with torch.device("meta"):
+        assert count(build(space, candidate, task), task, candidate.recipe) == cost
     assert cost.parameters == sum(parameter.numel() for parameter in model.parameters())
     assert cost.flops is not None
     assert cost.flops > 0

@@ -1,6 +1,11 @@
 """The contract suite: every space of the package keeps it."""
 
+import importlib
+from itertools import pairwise
+from pathlib import Path
+
 import pytest
+from torch import nn
 
 from joulefront.spaces.cell import Cell
 from joulefront.spaces.classical import DETECTORS, SUPERVISED, Classical
@@ -8,10 +13,22 @@ from joulefront.spaces.convnet import Convnet
 from joulefront.spaces.early_exit import EarlyExit
 from joulefront.spaces.energy_transformer import EnergyTransformer
 from joulefront.spaces.mlp import Mlp
+from joulefront.spaces.own import Own
 from joulefront.spaces.recipes import RecipeRanges
 from joulefront.spaces.timm_zoo import MODELS, TimmZoo
 from joulefront.spaces.union import Union
 from joulefront.spaces.vit import Vit
+
+
+def draw_own(trial):
+    depth = trial.suggest_int("depth", 0, 2)
+    return {"widths": [trial.suggest_int(f"width_{index}", 4, 16) for index in range(depth)]}
+
+
+def make_own(architecture, task):
+    sizes = [192, *architecture["widths"], task.outputs]
+    return nn.Sequential(nn.Flatten(), *(nn.Linear(a, b) for a, b in pairwise(sizes)))
+
 
 RECIPE = RecipeRanges(resolution=(None, 32), optimizer=("adamw", "sgd"))
 
@@ -25,6 +42,7 @@ NETWORKS = {
     "vit": (Vit(drop_paths=(0.0, 0.3), recipe=RECIPE), (3, 16, 16), 4),
     "energy transformer": (EnergyTransformer(recipe=RECIPE), (3, 16, 16), 4),
     "early exit": (EarlyExit(thresholds=(0.3, 1.0)), (3, 16, 16), 3),
+    "own": (Own(draw_own, make_own), (3, 8, 8), 3),
     "union": (Union(Convnet(), Mlp(), TimmZoo(("test_resnet",))), (3, 32, 32), 4),
     **{f"timm {model}": (TimmZoo((model,)), (3, 32, 32), 1) for model in MODELS},
 }
@@ -66,3 +84,16 @@ def test_a_detector_keeps_the_contract(contract, estimator):
 
 def test_families_compete_on_a_table(contract):
     contract.check(Union(Classical(), Mlp()), contract.make_task((5,)), 8)
+
+
+def test_every_family_of_the_package_is_in_a_contract_test():
+    """A family that nobody checks would be a family that nobody can rely on."""
+    folder = Path(__file__).parent
+    checked = "".join(path.read_text() for path in folder.glob("test_*.py") if "contract.check(" in path.read_text())
+    families = []
+    for path in sorted((folder.parents[1] / "spaces").glob("[!_]*.py")):
+        module = importlib.import_module(f"joulefront.spaces.{path.stem}")
+        own = [thing for thing in vars(module).values() if isinstance(thing, type) and thing.__module__ == module.__name__]
+        families += [thing.__name__ for thing in own if all(hasattr(thing, method) for method in ("sample", "build", "key"))]
+    assert len(families) >= 10
+    assert [name for name in families if f"{name}(" not in checked] == []
