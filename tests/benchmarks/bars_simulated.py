@@ -177,7 +177,7 @@ def bar3(lab: Lab, windows: int = 60) -> Row:
     bench.ledger.stop()
     passed = all(ours[length] <= bar for length, bar in ((1.0, 0.025), (3.0, 0.010), (10.0, 0.003)))
     show = [" / ".join(f"{100 * found[length]:.2f}" for length in found) + " %" for found in (ours, naive)]
-    return Row(3, "counter of 100 ms, p95 at 1 / 3 / 10 s", "2.5 / 1.0 / 0.3 %", show[0], passed, show[1], "the same difference")
+    return Row(3, "counter of 100 ms, p95 at 1 / 3 / 10 s", "2.5 / 1.0 / 0.3 %", show[0], passed, show[1], "not run (the same method)")
 
 
 def ours_nested(lab: Lab) -> float:
