@@ -28,11 +28,6 @@ class Session:
     open_trials: dict[int, float | None] = field(default_factory=dict)
     total: Record | None = None
 
-    def add(self, state: str, joules: float | None) -> None:
-        """Book joules; unknown energy is not booked (the bill's total says that it is unknown)."""
-        if joules is not None:
-            self.by_state[state] = self.by_state.get(state, 0.0) + joules
-
     def to_json(self) -> dict[str, Any]:
         """Return a plain dictionary."""
         total = self.total

@@ -107,16 +107,18 @@ def marks_of(front: Front) -> dict[int, str]:
 
 
 def model_text(trial: Trial) -> str:
-    """The parameters of a trial in one line; names in full, numbers short.
+    """The parameters of a trial in one line: the family by its value alone, its own parameters without its name before them.
 
     >>> from .trial import Trial
-    >>> model_text(Trial(0, "complete", {"family": "mlp", "lr": 0.00123456, "width": 64}, 1))
+    >>> model_text(Trial(0, "complete", {"family": "mlp", "lr": 0.00123456, "mlp.width": 64}, 1))
     'mlp, lr=0.00123, width=64'
     """
+    family = f"{trial.params.get('family', '')}."
     parts = []
     for name, value in trial.params.items():
         text = f"{value:.3g}" if isinstance(value, float) else str(value)
-        parts.append(text if name in ("family", "model", "architecture") else f"{name}={text}")
+        short = name.removeprefix(family) if family != "." else name
+        parts.append(text if short in ("family", "model", "architecture") else f"{short}={text}")
     return ", ".join(parts)
 
 

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from .account import Account, TrialMeter
 from .accounting import energy_facts
-from .bill import Session
-from .energy import Intensity, Ledger, Record
+from .energy import Intensity, grams_co2e
 from .executors.executor import Executor
 from .front import Front
 from .limits import Limits
 from .objectives import objective_values
 from .progress import Listener, Progress
+from .samplers.history import EPOCHS_REACHED
 from .space import Candidate
-from .store import Store, write_json
+from .store import Store
 from .study import Study
 from .trainer import Job, Outcome, seed_of
 from .training.task import Task
@@ -41,11 +41,8 @@ class Loop:
         store: The run folder.
         optuna_study: The Optuna study with its sampler.
         task: The loaded data.
-        ledger: A running ledger.
         limits: When to end.
-        session: This session's account; ``earlier`` holds those before it.
-        earlier: Sessions before this one, as JSON.
-        earlier_joules: What they spent, or None when unknown.
+        account: Who pays for what.
         intensity: Carbon per kWh, or None.
         pue: Power usage effectiveness.
         device: PyTorch device.
@@ -58,11 +55,8 @@ class Loop:
     store: Store
     optuna_study: optuna.Study
     task: Task
-    ledger: Ledger
     limits: Limits
-    session: Session
-    earlier: list[dict[str, Any]]
-    earlier_joules: float | None
+    account: Account
     intensity: Intensity | None
     pue: float
     device: str
@@ -74,9 +68,6 @@ class Loop:
     _started: float = field(default_factory=time.monotonic)
     _failures: int = 0
     _lock: threading.RLock = field(default_factory=threading.RLock)
-    _saved: float = 0.0
-    _edge_ns: int = 0
-    _overheads: list[tuple[int, int]] = field(default_factory=list)
 
     def go(self) -> str:
         """Run trials until a limit is reached; return why the study ended."""
@@ -97,24 +88,6 @@ class Loop:
             if self.stop_reason is None:
                 self._one_trial(executor)
 
-    def spent_joules(self) -> float | None:
-        """Joules of all sessions so far; None when the ledger knows nothing."""
-        now = self.ledger.total().joules
-        return None if now is None else now + (self.earlier_joules or 0.0)
-
-    def save_bill(self) -> None:
-        """Write the account, so that a killed session loses at most what came after."""
-        self.ledger.sample()  # what is read now need not be guessed from the power of a moment ago
-        now = time.monotonic_ns()
-        if not self.session.open_trials:
-            self._book_overhead(now)
-        overhead = [self.ledger.joules(begin, end) for begin, end in self._overheads]
-        if overhead and all(joules is not None for joules in overhead):
-            self.session.by_state["overhead"] = sum(joules for joules in overhead if joules is not None)
-        self.session.total = self.ledger.query(self.ledger.t0_ns, now, name="total", kind="total")
-        write_json(self.store.bill_file, {"sessions": [*self.earlier, self.session.to_json()]})
-        self._saved = time.monotonic()
-
     def tell_listener(self, event: str, message: str = "") -> None:
         """Send the state of the study to the listener."""
         run = self.store.run(self.optuna_study)
@@ -122,7 +95,7 @@ class Loop:
         done = [trial for trial in run.trials if trial.state != "running"]
         qualities = [trial.values[0] for trial in done if trial.state == "complete"]
         best = None if not qualities else max(qualities) if run.directions[0] == "maximize" else min(qualities)
-        spent, seconds = self.spent_joules(), time.monotonic() - self._started
+        spent, seconds = self.account.spent_joules(), time.monotonic() - self._started
         self.listener(
             Progress(
                 event=event,
@@ -147,10 +120,11 @@ class Loop:
         if self._failures >= MAX_FAILURES_IN_A_ROW:
             return f"{self._failures} candidates in a row failed or were refused; see the reasons with joulefront report"
         done = sum(trial.state.is_finished() for trial in self.optuna_study.get_trials(deepcopy=False))
-        return self.limits.reached(joules=self.spent_joules(), trials=done, seconds=time.monotonic() - self._started)
+        return self.limits.reached(joules=self.account.spent_joules(), trials=done, seconds=time.monotonic() - self._started)
 
     def _one_trial(self, executor: Executor) -> None:
         with self._lock:
+            self._say_what_remains()
             asked = self.optuna_study.ask()
             candidate = self.study.space.sample(asked)
             epochs = self._epochs(asked)
@@ -182,48 +156,37 @@ class Loop:
             weights=self.store.artifact(asked.number),
             measure_inference="inference_energy" in self.study.objectives,
         )
-        phases: list[Record] = []
         stopped: list[str] = []
-        window = self.ledger.open(f"trial {asked.number}", kind="trial", synchronize=self._synchronize())
-        with self._lock:
-            self._book_overhead(window.t0_ns)
-            self.session.open_trials[asked.number] = None
-
-        @contextmanager
-        def phase(kind: str, index: int) -> Iterator[None]:
-            with self.ledger.window(f"{kind} {index}", kind=kind, parent=window, synchronize=self._synchronize()) as inner:
-                yield
-            if inner.record is not None and kind != "overhead":
-                phases.append(inner.record)
+        meter = self.account.open(asked.number, executor.devices)
 
         def go_on(entry: Mapping[str, Any]) -> bool:
-            joules = window.joules()
             with self._lock:
-                self.session.open_trials[asked.number] = joules
-                if time.monotonic() - self._saved > 5.0:
-                    self.save_bill()
-            reason = self._why_stop_training(joules)
+                self.account.save_sometimes()
+            reason = self._why_stop_training(meter.window.joules())
             if reason is not None:
                 stopped.append(reason)
             return reason is None
 
         try:
-            outcome = executor.train(job, phases=phase, go_on=go_on)
+            outcome = executor.train(job, phases=meter.phase, go_on=go_on)
         except BaseException:
-            self.session.open_trials[asked.number] = window.close(state="killed").joules
-            self.save_bill()
+            self.account.close(asked.number, meter, state="killed", cpu_seconds=None)
+            self.account.save()
             raise
-        whole = window.close(state="failed" if outcome.failed else "stopped" if stopped else "ok")
+        state = "failed" if outcome.failed else "stopped" if stopped else "ok"
+        whole = self.account.close(asked.number, meter, state=state, cpu_seconds=outcome.cpu_seconds)
         with self._lock:
-            self._edge_ns = window.t1_ns or time.monotonic_ns()
-            facts = energy_facts(whole, phases, parent=parent, predictions=outcome.predictions, intensity=self.intensity, pue=self.pue)
-            self.session.open_trials.pop(asked.number, None)
-            message = self._tell(asked, outcome, facts, parent, stopped[0] if stopped else None)
+            energy = energy_facts(
+                whole, meter.phases, parent=parent, predictions=outcome.predictions, intensity=self.intensity, pue=self.pue
+            )
+            message = self._tell(asked, outcome, energy, parent, stopped[0] if stopped else None, meter)
             self._drop_weights()
-            self.save_bill()
+            self.account.save()
             self.tell_listener("trial", message)
 
-    def _tell(self, asked: optuna.Trial, outcome: Outcome, facts: dict[str, Any], parent: Trial | None, stopped: str | None) -> str:
+    def _tell(
+        self, asked: optuna.Trial, outcome: Outcome, facts: dict[str, Any], parent: Trial | None, stopped: str | None, meter: TrialMeter
+    ) -> str:
         epochs = max(outcome.epochs, parent.epochs if parent else 0)
         trial = Trial(
             number=asked.number,
@@ -245,11 +208,11 @@ class Loop:
             return self._fail(asked, trial, {})
         values, missing = objective_values(trial, self.study.objectives)
         if values is None:
+            self.account.rebook(meter)
             return self._fail(asked, replace(trial, state="failed", artifact=None), {"reason": missing})
-        asked.set_user_attr("epochs_reached", epochs)
+        asked.set_user_attr(EPOCHS_REACHED, epochs)
         asked.set_user_attr(ATTRIBUTE, trial.facts())
         self.optuna_study.tell(asked, list(values))
-        self.session.add("complete", trial.increment_joules)
         self._failures = 0
         cost = "energy unknown" if trial.train_wh is None else f"{trial.train_wh:.4g} Wh"
         return f"trial {asked.number}: {self.study.objectives[0]} {values[0]:.4f} after {epochs} epochs, {cost}"
@@ -260,7 +223,6 @@ class Loop:
         trial = replace(trial, **changes)
         asked.set_user_attr(ATTRIBUTE, trial.facts())
         self.optuna_study.tell(asked, state=optuna.trial.TrialState.FAIL)
-        self.session.add("failed", trial.increment_joules)
         self._failures += 1
         return f"trial {asked.number} failed: {trial.reason}"
 
@@ -270,9 +232,17 @@ class Loop:
             twin, number=asked.number, increment_joules=0.0, evaluation_joules=0.0, artifact=None, record={}, extra={"copy_of": twin.number}
         )
         asked.set_user_attr(ATTRIBUTE, copy.facts())
-        asked.set_user_attr("epochs_reached", twin.epochs)
+        asked.set_user_attr(EPOCHS_REACHED, twin.epochs)
         self.optuna_study.tell(asked, list(twin.values))
         self._failures += 1
+
+    def _say_what_remains(self) -> None:
+        """Tell a frugal sampler what is left, so that the last trainings fit the budget."""
+        spent = self.account.spent_joules()
+        if hasattr(self.optuna_study.sampler, "remaining") and self.limits.joules is not None and spent is not None:
+            left = max(0.0, self.limits.joules - spent)
+            unit = self.study.objectives[1]
+            self.optuna_study.sampler.remaining = left if unit == "train_energy" else grams_co2e(left, self.intensity, pue=self.pue)
 
     def _epochs(self, asked: optuna.Trial) -> int:
         low, high = self.study.rungs[0], self.study.rungs[-1]
@@ -294,7 +264,7 @@ class Loop:
     def _twin(self, asked: optuna.Trial, candidate: Candidate, epochs: int) -> Trial | None:
         key = self.study.space.key(candidate)
         for trial in self.optuna_study.get_trials(deepcopy=False):
-            if trial.state.name == "COMPLETE" and trial.user_attrs.get("key") == key and trial.user_attrs.get("epochs_reached") == epochs:
+            if trial.state.name == "COMPLETE" and trial.user_attrs.get("key") == key and trial.user_attrs.get(EPOCHS_REACHED) == epochs:
                 return from_optuna(trial)
         return None
 
@@ -320,7 +290,7 @@ class Loop:
         if cap is not None and joules is not None and joules >= cap:
             return f"the trial has paid its cap of {cap:g} J"
         limits = replace(self.limits, trials=None)
-        return limits.reached(joules=self.spent_joules(), trials=0, seconds=time.monotonic() - self._started)
+        return limits.reached(joules=self.account.spent_joules(), trials=0, seconds=time.monotonic() - self._started)
 
     def _drop_weights(self) -> None:
         """Keep the weights that can still matter: those on the front, and the ends of lineages that can go on."""
@@ -337,29 +307,13 @@ class Loop:
         guesses = []
         if self.limits.seconds is not None:
             guesses.append(self.limits.seconds - seconds)
-        here = None if spent is None else spent - (self.earlier_joules or 0.0)
+        here = None if spent is None else spent - (self.account.earlier_joules or 0.0)
         if self.limits.joules is not None and spent is not None and here:
             guesses.append((self.limits.joules - spent) * seconds / here)
-        before = sum(1 for _ in self.session.by_state)
-        if self.limits.trials is not None and trials and before:
-            guesses.append((self.limits.trials - trials) * seconds / max(1, trials - self._earlier_trials))
+        if self.limits.trials is not None and trials > self._earlier_trials:
+            guesses.append((self.limits.trials - trials) * seconds / (trials - self._earlier_trials))
         return min(guesses) if guesses else None
 
     @property
     def _earlier_trials(self) -> int:
         return int(self.store.facts.get("sessions", [{}])[-1].get("trials_before", 0))
-
-    def _book_overhead(self, until_ns: int) -> None:
-        """Note the stretch since the last trial ended: loading, deciding, storing. Its energy is asked for when the bill is written."""
-        begin_ns = self._edge_ns or self.ledger.t0_ns
-        if until_ns > begin_ns:
-            joined = self._overheads and self._overheads[-1][1] == begin_ns
-            self._overheads.append((self._overheads.pop()[0] if joined else begin_ns, until_ns))
-            self._edge_ns = until_ns
-
-    def _synchronize(self) -> Any:
-        if not self.device.startswith("cuda"):
-            return None
-        import torch
-
-        return lambda: torch.cuda.synchronize(self.device)

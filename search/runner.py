@@ -9,12 +9,13 @@ import signal
 import sys
 import threading
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from .account import Account
 from .bill import Session, add_up, read_sessions, settle_killed
 from .energy import Intensity, Ledger, discover
 from .executors.executor import Executor
@@ -98,18 +99,15 @@ def run(
             _refuse_unmeasurable(ledger, meter)
             store = _note_session(store, ledger, where, threads, finished, meter)
             task = study.load_task()
-            session = Session(started=_now())
+            account = Account(ledger, Session(started=_now()), earlier, bill.total_joules, store.bill_file, _synchronize(where))
             executors = _executors(study, task, where, workers)
             loop = Loop(
                 study=study,
                 store=store,
                 optuna_study=store.study(_sampler(study, finished)),
                 task=task,
-                ledger=ledger,
                 limits=limits,
-                session=session,
-                earlier=earlier,
-                earlier_joules=bill.total_joules,
+                account=account,
                 intensity=intensity,
                 pue=pue,
                 device=where,
@@ -129,7 +127,7 @@ def run(
                     for executor in executors:
                         executor.close()
                     loop.tell_listener("end", f"ended: {loop.stop_reason or 'broken off'}")
-                    loop.save_bill()
+                    account.save()
         _note_end(store, reason)
     return Front.of(store.run(), complete_only=study.complete_only)
 
@@ -277,7 +275,25 @@ def _executors(study: Study, task: Task, device: str, workers: int) -> list[Exec
         return [InProcess(study.space, task)]
     from .executors.process import WorkerProcess
 
-    return [WorkerProcess(study, device) for _ in range(workers)]
+    if not device.startswith("cuda"):
+        return [WorkerProcess(study, device) for _ in range(workers)]
+    import torch
+
+    count = torch.cuda.device_count()
+    if workers > count:
+        raise ValueError(
+            f"--workers {workers}: there are {count} CUDA devices, and the energy of one cannot be told apart for two trainings"
+        )
+    return [WorkerProcess(study, f"cuda:{index}") for index in range(workers)]
+
+
+def _synchronize(device: str) -> Callable[[], object] | None:
+    """Wait for queued work at the edges of windows; worker processes wait for their own."""
+    if not device.startswith("cuda"):
+        return None
+    import torch
+
+    return lambda: torch.cuda.synchronize(device)
 
 
 def _warm_up(study: Study, task: Task, ledger: Ledger, device: str, threads: int) -> None:

@@ -20,7 +20,7 @@ INFERENCE_SECONDS = 1.0
 class Phases(Protocol):
     """Opens a ledger window around one phase of a training."""
 
-    def __call__(self, kind: str, index: int) -> AbstractContextManager[None]:
+    def __call__(self, kind: str, index: int) -> AbstractContextManager[Any]:
         """Enter a phase: ``setup``, ``epoch``, ``eval`` or ``inference``."""
         ...
 
@@ -67,6 +67,7 @@ class Outcome:
         flops: Forward FLOPs of one example, or None.
         extra: Columns of the tactics.
         threads: Threads that were used.
+        cpu_seconds: CPU-seconds of the worker and its children during the job; None where the job ran in the parent.
     """
 
     epochs: int
@@ -79,6 +80,7 @@ class Outcome:
     flops: int | None = None
     extra: Mapping[str, float] = field(default_factory=dict)
     threads: int = 1
+    cpu_seconds: float | None = None
 
 
 def seed_of(study_seed: int, key: str) -> int:

@@ -18,6 +18,7 @@ FLOORS = [
     {"search.runs", "search.study", "search.objectives", "search.progress", "search.limits"},
     {"search.bill", "search.accounting", "search.trainer", "search.catalog"},
     {"search.store"},
+    {"search.account"},
     {"search.front", "search.picking", "search.hypervolume", "search.front_table", "search.front_text"},
     {"search.samplers", "search.executors", "search.probe"},
     {"search.estimate"},

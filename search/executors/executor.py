@@ -13,6 +13,11 @@ from ..training.task import Task
 class Executor(Protocol):
     """Trains one job at a time and says when its phases begin and end."""
 
+    @property
+    def devices(self) -> tuple[str, ...] | None:
+        """Ledger components that its trainings hold alone; None when nothing else runs on this machine."""
+        ...
+
     def train(self, job: Job, *, phases: Phases, go_on: Callable[[Mapping[str, Any]], bool]) -> Outcome:
         """Train a job; a training that fails is an outcome, too."""
         ...
@@ -27,6 +32,10 @@ class InProcess:
 
     def __init__(self, space: Space, task: Task) -> None:
         self.space, self.task = space, task
+
+    @property
+    def devices(self) -> None:
+        """Return None: nothing runs beside it."""
 
     def train(self, job: Job, *, phases: Phases, go_on: Callable[[Mapping[str, Any]], bool]) -> Outcome:
         """Train a job here."""

@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -32,6 +33,8 @@ class WorkerProcess:
     def __init__(self, study: Study, device: str) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
+        self._devices = gpu_components(device)
+        self._device = device
         module = sys.modules.get(getattr(study.task, "__module__", "") or "")
         if module is not None and module.__name__.startswith("joulefront_user_study"):
             cloudpickle.register_pickle_by_value(module)  # the child cannot import a file by that name
@@ -40,14 +43,20 @@ class WorkerProcess:
         theirs.close()
 
     @property
+    def devices(self) -> tuple[str, ...]:
+        """Return the GPU that its trainings hold; the CPU is shared between the workers by CPU-seconds."""
+        return self._devices
+
+    @property
     def pid(self) -> int:
         """Process id of the worker."""
         return int(self._process.pid or 0)
 
     def train(self, job: Job, *, phases: Phases, go_on: Callable[[Mapping[str, Any]], bool]) -> Outcome:
         """Train a job in the worker; a worker that dies is a failed outcome."""
-        self._pipe.send(("train", job))
         epochs = 0
+        window: Any = None
+        self._pipe.send(("train", replace(job, device=self._device)))
         with ExitStack() as open_phases:
             while True:
                 try:
@@ -56,8 +65,9 @@ class WorkerProcess:
                     self._process.join(5.0)
                     return Outcome(epochs, failed=f"the worker process died (exit code {self._process.exitcode})")
                 if kind == "enter":
-                    open_phases.enter_context(phases(*payload))
+                    window = open_phases.enter_context(phases(*payload))
                 elif kind == "exit":
+                    window.cpu_seconds = payload
                     open_phases.close()  # phases of a training do not nest
                 elif kind == "epoch":
                     epochs = int(payload["epoch"])
@@ -91,11 +101,12 @@ def _serve(pipe: Connection, pickled: bytes, device: str) -> None:
     def phases(kind: str, index: int) -> Iterator[None]:
         _synchronize(device)
         pipe.send(("enter", (kind, index)))
+        before = _cpu_seconds()
         try:
             yield
         finally:
             _synchronize(device)
-            pipe.send(("exit", None))
+            pipe.send(("exit", _cpu_seconds() - before))
 
     def go_on(entry: Mapping[str, Any]) -> bool:
         pipe.send(("epoch", dict(entry)))
@@ -108,7 +119,25 @@ def _serve(pipe: Connection, pickled: bytes, device: str) -> None:
             return
         if kind == "end":
             return
-        pipe.send(("done", train(job, study.space, task, phases=phases, go_on=go_on)))
+        before = _cpu_seconds()
+        outcome = train(job, study.space, task, phases=phases, go_on=go_on)
+        pipe.send(("done", replace(outcome, cpu_seconds=_cpu_seconds() - before)))
+
+
+def _cpu_seconds() -> float:
+    """CPU-seconds of this process and of its children that have ended."""
+    used = os.times()
+    return used.user + used.system + used.children_user + used.children_system
+
+
+def gpu_components(device: str) -> tuple[str, ...]:
+    """Name of a CUDA device in the ledger: ``gpu:`` and its UUID; nothing for a CPU."""
+    if not device.startswith("cuda"):
+        return ()
+    import torch
+
+    uuid = str(torch.cuda.get_device_properties(device).uuid)
+    return (f"gpu:{uuid if uuid.startswith('GPU-') else f'GPU-{uuid}'}",)
 
 
 def _synchronize(device: str) -> None:

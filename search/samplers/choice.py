@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import warnings
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import optuna
 
+from ..space import Space, Stored
+
 if TYPE_CHECKING:
     from ..study import Study
+
+
+def canonical(space: Space, params: Mapping[str, Any]) -> str:
+    """Return the canonical text of a candidate; one whose conditional parameters are not all drawn yet stands for itself."""
+    try:
+        return space.key(space.sample(Stored(params)))
+    except ValueError:
+        return json.dumps(dict(params), sort_keys=True, default=str)
 
 
 def make_sampler(name: str, *, rungs: Sequence[int], seed: int, study: Study) -> optuna.samplers.BaseSampler:
@@ -26,7 +37,12 @@ def make_sampler(name: str, *, rungs: Sequence[int], seed: int, study: Study) ->
             from .freeze_thaw import FreezeThawSampler
 
             return FreezeThawSampler(
-                rungs=list(rungs), resume=True, seed=seed, min_accuracy=study.min_accuracy, complete_only=study.complete_only
+                rungs=list(rungs),
+                resume=True,
+                seed=seed,
+                min_accuracy=study.min_accuracy,
+                key=lambda params: canonical(study.space, params),
+                complete_only=study.complete_only,
             )
         if name == "tpe":
             return optuna.samplers.TPESampler(seed=seed)

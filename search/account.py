@@ -1,0 +1,123 @@
+"""Which trial which joule belongs to: windows on the ledger, and the bill that adds up to its total."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .bill import Session
+from .energy import Ledger, Record, Window
+from .store import write_json
+
+#: A killed session loses at most what came after its last bill.
+SAVE_SECONDS = 5.0
+
+
+@dataclass
+class TrialMeter:
+    """The windows of one trial.
+
+    Attributes:
+        ledger: A running ledger.
+        window: The trial's own window.
+        synchronize: Waits for the device at each edge, or None.
+        devices: Components that the trial holds alone while others run beside it; None when nothing runs beside it.
+        phases: Records of the inner windows that have ended.
+    """
+
+    ledger: Ledger
+    window: Window
+    synchronize: Callable[[], object] | None
+    devices: tuple[str, ...] | None
+    phases: list[Record] = field(default_factory=list)
+
+    @contextmanager
+    def phase(self, kind: str, index: int) -> Iterator[Window]:
+        """Open an inner window; a worker process sets ``cpu_seconds`` of what it yields before it ends."""
+        inner = self.ledger.open(f"{kind} {index}", kind, self.window, self.synchronize, self.devices)
+        try:
+            yield inner
+        except BaseException:
+            inner.close("failed", cpu_seconds=inner.cpu_seconds)
+            raise
+        record = inner.close(cpu_seconds=inner.cpu_seconds)
+        if kind != "overhead":
+            self.phases.append(record)
+
+
+@dataclass
+class Account:
+    """The account of one session; every joule of the ledger is in one trial or in a named rest.
+
+    Attributes:
+        ledger: A running ledger.
+        session: What is written to the bill.
+        earlier: Sessions before this one, as JSON.
+        earlier_joules: What they spent, or None when unknown.
+        file: The bill file.
+        synchronize: Waits for the device, or None.
+    """
+
+    ledger: Ledger
+    session: Session
+    earlier: list[dict[str, Any]]
+    earlier_joules: float | None
+    file: Path
+    synchronize: Callable[[], object] | None = None
+    _states: dict[str, str] = field(default_factory=dict)
+    _open: dict[int, Window] = field(default_factory=dict)
+    _saved: float = 0.0
+
+    def open(self, number: int, devices: tuple[str, ...] | None) -> TrialMeter:
+        """Open the window of a trial."""
+        window = self.ledger.open(f"trial {number}", "trial", None, self.synchronize, devices)
+        self._states[window.id] = "failed"  # until it is told otherwise
+        self._open[number] = window
+        return TrialMeter(self.ledger, window, self.synchronize, devices)
+
+    def close(self, number: int, meter: TrialMeter, *, state: str, cpu_seconds: float | None) -> Record:
+        """End a trial's window and book it: ``ok`` and ``stopped`` as complete, the rest as failed."""
+        self._open.pop(number, None)
+        self._states[meter.window.id] = "complete" if state in ("ok", "stopped") else "failed"
+        return meter.window.close(state, cpu_seconds=cpu_seconds)
+
+    def rebook(self, meter: TrialMeter) -> None:
+        """Book a trial as failed after all: its objectives are unknown."""
+        self._states[meter.window.id] = "failed"
+
+    def spent_joules(self) -> float | None:
+        """Joules of all sessions so far; None when the ledger knows nothing."""
+        now = self.ledger.joules(self.ledger.t0_ns)
+        return None if now is None else now + (self.earlier_joules or 0.0)
+
+    def save_sometimes(self) -> None:
+        """Write the bill if the last one is old."""
+        if time.monotonic() - self._saved > SAVE_SECONDS:
+            self.save()
+
+    def save(self) -> None:
+        """Share out everything so far and write the bill."""
+        self.ledger.sample()  # what is read now need not be guessed from the power of a moment ago
+        now = time.monotonic_ns()
+        found = self.ledger.partition(self.ledger.t0_ns, now)
+        running = {window.id: number for number, window in self._open.items()}
+        states: dict[str, float] = {}
+        open_trials: dict[int, float | None] = {number: None for number in self._open}
+        for id, shares in found.shares.items():
+            joules = sum(share.joules for share in shares.values())
+            if id in running:
+                open_trials[running[id]] = joules
+            else:
+                state = self._states.get(id, "overhead")  # windows of the session itself: start, warm-up, idle baselines
+                states[state] = states.get(state, 0.0) + joules
+        for name, bucket in (("overhead", found.overhead), ("idle", found.idle), ("unattributed", found.unattributed)):
+            if bucket:
+                states[name] = states.get(name, 0.0) + sum(bucket.values())
+        self.session.by_state, self.session.open_trials = states, open_trials
+        self.session.total = self.ledger.query(self.ledger.t0_ns, now, name="total", kind="total")
+        write_json(self.file, {"sessions": [*self.earlier, self.session.to_json()]})
+        self._saved = time.monotonic()
