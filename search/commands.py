@@ -34,6 +34,8 @@ def run_study(
     **machine: Any,
 ) -> None:
     """Run a study and print its front, the paths of its pictures and the next command."""
+    # Threads that spin while they wait burn the energy that we count; it must be said before torch loads its thread library.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from .catalog import find_study
     from .energy.carbon import choose_intensity
     from .energy.money import parse_price

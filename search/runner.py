@@ -281,9 +281,7 @@ def _executors(study: Study, task: Task, device: str, workers: int) -> list[Exec
 
     count = torch.cuda.device_count()
     if workers > count:
-        raise ValueError(
-            f"--workers {workers}: there are {count} CUDA devices, and the energy of one cannot be told apart for two trainings"
-        )
+        raise ValueError(f"--workers {workers}: there are {count} CUDA devices, and two trainings on one cannot be told apart")
     return [WorkerProcess(study, f"cuda:{index}") for index in range(workers)]
 
 
