@@ -25,6 +25,8 @@ from .sources.cpu_time import CpuCoefficients
 REFERENCES = ("cpu", "wall")
 #: No calibration is better than this: cores, clocks and instructions differ from the load that was measured.
 LEAST_GAIN_U = 0.1
+#: Loads closer together than this many busy cores say nothing about a core.
+LEAST_SPREAD = 0.5
 
 
 @dataclass(frozen=True)
@@ -95,15 +97,20 @@ def fit_cpu(points: Sequence[CpuPoint], *, hardware_id: str, reference: str, ref
     clocks and power limits bend the line).
 
     Raises:
-        ValueError: The points do not vary, or power does not grow with load.
+        ValueError: The loads do not differ enough, or power does not grow with load.
     """
+    least, most = (pick(point.busy_cores for point in points) for pick in (min, max))
+    if most - least < LEAST_SPREAD:
+        raise ValueError(
+            f"loads must differ by at least half a core, got {least:.2f} to {most:.2f} busy cores: something else keeps the machine busy; "
+            "calibrate again when it is at rest"
+        )
     line = fit_line([point.busy_cores for point in points], [point.watts for point in points])
     if not line.slope.value > 0:
         raise ValueError(
             f"power must grow with load, got {line.slope.value:.3g} W per busy core; calibrate again while nothing else runs on the machine"
         )
     ordered = sorted(points, key=lambda point: point.busy_cores)
-    least = ordered[0].busy_cores
     idle = statistics.fmean(point.watts for point in ordered if point.busy_cores < least + 0.5)
     single = [(point.watts - idle) / (point.busy_cores - least) for point in ordered if point.busy_cores >= least + 0.5]
     bend = (max(single) - min(single)) / (2 * math.sqrt(3) * line.slope.value) if len(single) > 1 else 0.0

@@ -105,6 +105,12 @@ def test_power_that_does_not_grow_with_load_is_refused():
         fit_cpu([CpuPoint(0, 20, 10), CpuPoint(4, 10, 10)], hardware_id="h", reference="rapl")
 
 
+def test_a_machine_that_others_keep_busy_is_not_calibrated():
+    # Both cores are taken all the time: idle and all-core windows look alike, and a line through them would be noise.
+    with pytest.raises(ValueError, match="half a core"):
+        fit_cpu([CpuPoint(1.9, 20, 10), CpuPoint(2.0, 25, 10), CpuPoint(2.0, 19, 10)], hardware_id="h", reference="rapl")
+
+
 def test_a_reference_that_died_is_named_and_no_zero_is_fitted():
     with pytest.raises(ValueError, match="the counter vanished"):
         calibrate(Machine(dead=True))

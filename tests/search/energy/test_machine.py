@@ -58,15 +58,16 @@ def test_this_machine_is_calibrated_against_a_wall_meter_and_the_result_is_kept(
     try:
         while not log.exists() or log.read_text().count("\n") < 3:
             assert logger.poll() is None
-        found = calibrate_machine(f"cpu_time,wall={log}", seconds=1.0, rounds=1, folder=tmp_path / "cache")
+        found = calibrate_machine(f"cpu_time,wall={log}", seconds=1.5, rounds=1, folder=tmp_path / "cache")
     except ValueError as error:
-        assert "must vary" in str(error) or "grow with load" in str(error)  # noqa: PT017
+        assert "half a core" in str(error)  # noqa: PT017
         pytest.skip(f"this machine is too busy to tell loads apart: {error}")
     finally:
         logger.kill()
         logger.wait()
     assert found.reference == "wall"
-    assert found.core_watts.value == pytest.approx(6, rel=0.2)
+    # Seconds of other people's work come and go inside three short windows: the law is met within a third.
+    assert found.core_watts.value == pytest.approx(6, rel=0.35)
     assert calibrated_coefficients(tmp_path / "cache").core_watts == found.core_watts.value
     assert "kept in" in capsys.readouterr().err
     assert "one busy logical CPU" in found.to_text()
