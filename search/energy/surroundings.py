@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from .clock import NANO
 from .curve import Curve
-from .processes import PROC, Machine, Tree
+from .processes import PROC, Machine, Tree, stat_fields
 from .source import Observer, Source
 
 #: Foreign work above this share of the machine's CPU time is worth a word: it takes turns, heat and memory bandwidth.
@@ -28,6 +28,7 @@ class Surroundings:
     def __init__(self, sources: Iterable[Source], proc: Path = PROC) -> None:
         self._observers = [cast(Observer, source) for source in sources if hasattr(source, "edges") and hasattr(source, "foreign")]
         self._machine, self.tree = Machine(proc), Tree(proc)
+        self._proc = str(proc)
         self._cpus = os.cpu_count() or 1
         self._lock = threading.Lock()
         self.busy, self.own = Curve(), Curve()
@@ -44,10 +45,14 @@ class Surroundings:
                 self.busy.append(t_ns, t_ns, busy)
 
     def look_around(self, t_ns: int) -> None:
-        """Note which foreign processes use the devices; asks the driver, so it is not for the edges of windows."""
+        """Note which foreign processes use the devices; asks the driver, so it is not for the edges of windows.
+
+        In a container the driver may name processes by numbers of the host, our own among them: what ``/proc`` does not show here
+        cannot be told from ourselves and is left out.
+        """
         for observer in self._observers:
             for component, pids in observer.foreign().items():
-                others = tuple(pid for pid in pids if pid not in self.tree)
+                others = tuple(pid for pid in pids if stat_fields(pid, self._proc) is not None and pid not in self.tree)
                 with self._lock:
                     self._foreign.append((t_ns, component, others))
 
