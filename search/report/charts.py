@@ -112,7 +112,7 @@ def importance_chart(found: Importance) -> Figure:
     """Draw the importances as bars with the standard deviation over the shuffles, the most important on top."""
     import plotly.graph_objects as go
 
-    shown = list(reversed(found.parameters[:12]))
+    shown = list(reversed(found.parameters[:8]))
     figure = go.Figure(
         go.Bar(
             x=[max(0.0, drop) for _, drop, _ in shown],

@@ -20,11 +20,12 @@ section { background: white; border: 1px solid var(--line); border-radius: 10px;
 p { margin: 6px 0; } .muted { color: var(--muted); } .small { font-size: 13px; }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(170px, 1fr)); gap: 12px; margin-top: 20px; }
 .tile { background: white; border: 1px solid var(--line); border-radius: 10px; padding: 12px 16px; }
-.tile b { display: block; font-size: 22px; line-height: 1.25; } .tile span { color: var(--muted); font-size: 13px; }
+.tile b { display: block; font-size: 20px; white-space: nowrap; line-height: 1.25; } .tile span { color: var(--muted); font-size: 13px; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; min-width: 55%; font-size: 13.5px; font-variant-numeric: tabular-nums; margin-top: 8px; }
 th, td { text-align: left; border-bottom: 1px solid var(--line); padding: 5px 14px 5px 0; vertical-align: top; }
-th { color: var(--muted); font-weight: 600; border-bottom-color: #c5d0d6; white-space: nowrap; } .right { text-align: right; }
+th { color: var(--muted); font-weight: 600; border-bottom-color: #c5d0d6; white-space: nowrap; }
+.right { text-align: right; white-space: nowrap; }
 .badge { border-radius: 9px; padding: 1px 8px; font-size: 12px; color: white; background: var(--muted); white-space: nowrap; }
 .measured { background: var(--strong); } .estimated { background: #b7791f; }
 .mixed { background: #3f7cac; } .absent { background: #9aa7ae; }

@@ -80,6 +80,7 @@ def test_front_does_not_depend_on_the_order_of_the_trials() -> None:
         (complete(1, math.nan, 1.0), "a value is unknown"),
         (complete(1, 0.99, math.inf), "a value is unknown"),
         (complete(1, 0.99, 0.0), "energy below the resolution of the meter"),
+        (complete(1, 0.99, 0.0, values=(0.99, 1.0)), "energy below the resolution of the meter"),
         (complete(1, 0.99, -5.0), "energy below the resolution of the meter"),
         (complete(1, 0.99, 1.0, values=(0.99,)), "a value is unknown"),
         (Trial(1, "failed", {}, 1, values=(0.99, 1.0), train_joules=1.0), "failed"),

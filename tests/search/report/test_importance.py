@@ -50,6 +50,17 @@ def test_noise_gets_no_ranking() -> None:
     assert "explain too little" in found.reason
 
 
+def test_a_configuration_is_not_recognised_by_its_other_epochs() -> None:
+    draw = random.Random(1)
+    trials = []
+    for _ in range(12):
+        params, accuracy = {"lr": draw.random(), "width": draw.random()}, draw.random()
+        for epochs in (1, 3, 9, 27):
+            trials.append(Trial(len(trials), "complete", params, epochs, values=(accuracy, float(epochs)), train_joules=float(epochs)))
+    found = importance(Front(tuple(trials), ("accuracy", "train_energy"), ("maximize", "minimize")), "quality")
+    assert (found.parameters, found.configurations) == ((), 12)  # pure luck per configuration: nothing to learn
+
+
 def test_few_configurations_get_no_ranking_however_many_epochs_they_were_measured_at() -> None:
     trials = tuple(Trial(n, "complete", {"lr": n % 4}, n, values=(0.1 * (n % 7), 1.0 + n), train_joules=1.0 + n) for n in range(30))
     found = importance(Front(trials, ("accuracy", "train_energy"), ("maximize", "minimize")), "quality")

@@ -116,7 +116,7 @@ def test_an_unknown_ending_is_refused_with_the_endings_there_are(fake_run: Run, 
 
 def test_hover_tells_parameters_energy_by_component_and_its_quality(fake_run: Run) -> None:
     front = Front.of(fake_run)
-    trial = replace(front.knee(), params={"family": "<script>", "lr": 0.00123456})
+    trial = replace(front.knee(), params={"family": "<script>", "lr": 0.00123456, "<b>": 1})
     text = hover(front, trial)
     assert "gpu 1a2b3c4d" in text
     assert "measured by nvml" in text
@@ -124,6 +124,7 @@ def test_hover_tells_parameters_energy_by_component_and_its_quality(fake_run: Ru
     assert "lr = 0.001235" in text
     assert "&lt;script&gt;" in text
     assert "<script>" not in text
+    assert "&lt;b&gt; = 1" in text
 
 
 def test_a_model_at_chance_level_does_not_press_the_front_flat() -> None:
@@ -137,6 +138,7 @@ def test_a_study_of_milliwatt_hours_is_drawn_in_them() -> None:
     trials = tuple(Trial(n, "complete", {}, 1, values=(a, e), train_joules=e) for n, (a, e) in enumerate([(0.5, 0.1), (0.9, 3.6)]))
     front = Front(trials, ("accuracy", "train_energy"), ("maximize", "minimize"))
     view = View.of(front)
+    assert view.spread(replace(trials[1], train_u_joules=0.36)) == pytest.approx((0.2, 0.2))
     assert (view.unit.name, view.x(trials[1])) == ("mWh", pytest.approx(1.0))
     assert "training energy of the model (mWh)" in texts(front_figure(front))
     assert "(mWh)" in front_plotly(front).layout.xaxis.title.text

@@ -61,6 +61,16 @@ def test_a_lineage_is_one_point_and_epochs_do_not_stand_for_everything(fake_run:
     assert "Spearman" in to_text(found.values())
 
 
+def test_energy_is_taken_by_epoch_and_from_the_longest_training_of_a_model(fake_run: Run) -> None:
+    trials = []
+    for width in (1, 2, 3, 4, 5):
+        for epochs, per_epoch in ((1, 100.0 - width), (30 - 5 * width, 10.0 * width)):  # start-up dominates the first epoch
+            facts = {"values": (0.5, 1.0), "train_joules": per_epoch * epochs, "flops": width, "hardware_id": "a"}
+            trials.append(Trial(len(trials), "complete", {"width": width}, epochs, **facts))
+    (flops,) = [one for one in relations(replace(fake_run, trials=tuple(trials))) if one.predictor.startswith("FLOPs")]
+    assert (flops.n, flops.rho) == (5, pytest.approx(1.0))
+
+
 def test_the_family_is_read_from_any_of_its_names() -> None:
     def of(**params: str) -> str:
         return family_of(Trial(0, "complete", params, 1))
