@@ -40,8 +40,9 @@ class RecipeRanges:
         threads: CPU threads, None for what the run gives.
         head_learning_rate: Learning rate of the head, None for ``learning_rate``.
         patience: Epochs without improvement before a stop, None for never.
-        tactics: Settings by name of the tactic, each a range, choice or fixed value. A tactic is switched by a parameter of its own
-            name unless its setting ``on`` says ``True``; its settings are named ``tactic.setting``.
+        tactics: Settings by name of the tactic, each a range, choice or fixed value. A tactic is switched by the parameter
+            ``tactic.<name>`` unless its setting ``on`` says ``True``; its settings are named ``tactic.<name>.<setting>``. The prefix
+            keeps them apart from parameters of the architecture: the zoos have a ``freeze`` of their own.
     """
 
     optimizer: Options[str] = "adamw"
@@ -85,13 +86,15 @@ class RecipeRanges:
         return Recipe(**values)
 
 
+#: In front of every parameter of a tactic.
+TACTIC = "tactic."
 #: A training without any parameter of the search.
 FIXED = RecipeRanges(learning_rate=1e-3, weight_decay=0.0, batch_size=128)
 
 
 def _tactic(trial: Suggest, name: str, settings: Mapping[str, Any]) -> dict[str, Any] | None:
     """Draw the settings of one tactic, or None when it is off in this trial."""
-    if not one_of(trial, name, settings.get("on", (False, True))):
+    if not one_of(trial, TACTIC + name, settings.get("on", (False, True))):
         return None
     drawn: dict[str, Any] = {}
     for key, what in settings.items():
@@ -100,5 +103,5 @@ def _tactic(trial: Suggest, name: str, settings: Mapping[str, Any]) -> dict[str,
         draw = one_of
         if isinstance(what, Range):
             draw = whole if isinstance(what.low, int) and isinstance(what.high, int) else number
-        drawn[key] = draw(trial, f"{name}.{key}", what)
+        drawn[key] = draw(trial, f"{TACTIC}{name}.{key}", what)
     return drawn

@@ -27,8 +27,8 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
 class TacticRanges:
     """The tactics that a study searches; all are off unless named.
 
-    Each tactic that is on here becomes a switch of the search with the tactic's name, and its settings become parameters
-    ``tactic.setting`` of those trials in which the switch is on::
+    Each tactic that is on here becomes a switch of the search, ``tactic.<name>``, and its settings become parameters
+    ``tactic.<name>.<setting>`` of those trials in which the switch is on::
 
         Convnet(recipe=RecipeRanges(tactics=TacticRanges(sparse_backprop=True, freeze={"share": (0.5, 1.0)}).settings()))
 

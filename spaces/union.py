@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..search.space import Candidate, Space, Suggest
 from ..search.training.task import Task
-from .recipes import RecipeRanges
+from .recipes import TACTIC, RecipeRanges
 
 
 @dataclass(frozen=True, init=False)
@@ -58,9 +58,8 @@ class Union:
         names = [item.name for item in fields(RecipeRanges)] if recipes else []
         equal = {name for name in names if all(getattr(recipe, name) == getattr(recipes[0], name) for recipe in recipes)}
         if "tactics" in equal:
-            equal |= {
-                name for tactic, settings in recipes[0].tactics.items() for name in (tactic, *(f"{tactic}.{key}" for key in settings))
-            }
+            for tactic, settings in recipes[0].tactics.items():
+                equal |= {TACTIC + tactic, *(f"{TACTIC}{tactic}.{key}" for key in settings)}
         return frozenset(equal)
 
     def _member(self, family: str) -> Space:

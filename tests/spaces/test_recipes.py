@@ -36,16 +36,17 @@ def test_momentum_is_a_parameter_of_trials_with_sgd_only():
         ranges.sample(Stored({"optimizer": "sgd"}))
 
 
-def test_a_tactic_is_switched_by_its_own_name_and_its_settings_are_conditional():
+def test_a_tactic_is_switched_by_its_own_parameter_and_its_settings_are_conditional():
     ranges = RecipeRanges(
         learning_rate=0.1,
         weight_decay=0.0,
         batch_size=32,
         tactics={"sparse_backprop": {"keep": Range(0.1, 1.0), "schedule": ("constant", "interleave")}, "freeze": {"on": True, "layers": 2}},
     )
-    off = ranges.sample(Stored({"sparse_backprop": False}))
+    off = ranges.sample(Stored({"tactic.sparse_backprop": False}))
     assert off.tactics == {"freeze": {"layers": 2}}
-    on = ranges.sample(Stored({"sparse_backprop": True, "sparse_backprop.keep": 0.2, "sparse_backprop.schedule": "interleave"}))
+    name = "tactic.sparse_backprop"
+    on = ranges.sample(Stored({name: True, f"{name}.keep": 0.2, f"{name}.schedule": "interleave"}))
     assert on.tactics == {"sparse_backprop": {"keep": 0.2, "schedule": "interleave"}, "freeze": {"layers": 2}}
 
 

@@ -10,6 +10,8 @@ from joulefront.spaces.mlp import Mlp
 from joulefront.spaces.ranges import Range
 from joulefront.spaces.recipes import FIXED, RecipeRanges
 from joulefront.spaces.tactics import DEFAULTS, TacticRanges
+from joulefront.spaces.timm_zoo import TimmZoo
+from joulefront.spaces.torchvision_zoo import TorchvisionZoo
 from joulefront.spaces.union import Union
 
 EVERYTHING = TacticRanges(
@@ -37,10 +39,12 @@ def test_every_known_tactic_can_be_searched():
 def test_parameters_of_a_tactic_exist_only_where_it_is_on_and_bear_its_name():
     trials, _ = sampled(EVERYTHING)
     for recipe, params in trials:
-        on = {name for name in TACTICS if params[name]}
+        on = {name for name in TACTICS if params[f"tactic.{name}"]}
         assert set(recipe.tactics) == on
-        assert {name.split(".")[0] for name in params} == set(TACTICS)
-        assert {name.split(".")[0] for name in params if "." in name} == on
+        parts = [name.split(".") for name in params]
+        assert {part[0] for part in parts} == {"tactic"}
+        assert {part[1] for part in parts if len(part) == 2} == set(TACTICS)
+        assert {part[1] for part in parts if len(part) == 3} == on
     assert {name for recipe, _ in trials for name in recipe.tactics} == set(TACTICS)
 
 
@@ -64,12 +68,27 @@ def test_own_settings_replace_default_ranges_and_a_fixed_value_is_no_parameter()
     for recipe, params in sampled(tactics)[0]:
         assert recipe.tactics["sparse_backprop"]["keep"] == 0.2
         assert recipe.tactics["sparse_backprop"]["linear"] is True
-        assert set(params) == {"sparse_backprop.schedule"}
+        assert set(params) == {"tactic.sparse_backprop.schedule"}
 
 
 def test_an_unknown_setting_is_refused_before_anything_is_trained():
     with pytest.raises(ValueError, match=r"'freeze' has no setting layers; it has share, from_epoch"):
         TacticRanges(freeze={"layers": 2}).settings()
+
+
+@pytest.mark.parametrize("zoo", [TorchvisionZoo, TimmZoo])
+def test_freezing_as_a_tactic_and_freezing_as_a_part_of_the_architecture_are_two_parameters(zoo, contract):
+    recipe = RecipeRanges(tactics=TacticRanges(freeze={"share": 1.0, "from_epoch": 2}).settings())
+    seen = set()
+    for space in (
+        zoo(freeze=("none", "backbone"), recipe=recipe),
+        Union(zoo(freeze=("none", "backbone"), recipe=recipe), Mlp(recipe=recipe)),
+    ):
+        for candidate, params in contract.trials(space, 30):
+            assert ("freeze" in candidate.recipe.tactics) is params["tactic.freeze"]
+            if candidate.architecture["family"] != "mlp":
+                seen.add((candidate.architecture["freeze"], params["tactic.freeze"]))
+    assert seen == {(part, on) for part in ("none", "backbone") for on in (False, True)}
 
 
 def test_families_of_a_union_share_the_parameters_of_the_tactics():
@@ -81,5 +100,5 @@ def test_families_of_a_union_share_the_parameters_of_the_tactics():
         trial = study.ask()
         candidate = space.sample(trial)
         families.add(candidate.architecture["family"])
-        assert trial.params["sparse_backprop.keep"] == candidate.recipe.tactics["sparse_backprop"]["keep"]
+        assert trial.params["tactic.sparse_backprop.keep"] == candidate.recipe.tactics["sparse_backprop"]["keep"]
     assert families == {"convnet", "mlp"}

@@ -37,7 +37,7 @@ def test_a_shared_name_has_one_distribution_in_all_trials():
         for name, distribution in trial.distributions.items():
             assert seen.setdefault(name, distribution) == distribution
         study.tell(trial, 0.0)
-    assert {"freeze", "freeze.layers", "classical.estimator", "classical.linear.regularisation"} <= set(seen)
+    assert {"tactic.freeze", "tactic.freeze.layers", "classical.estimator", "classical.linear.regularisation"} <= set(seen)
 
 
 def test_every_sampler_of_optuna_can_work_on_a_union():
