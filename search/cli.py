@@ -11,7 +11,7 @@ import typer
 app = typer.Typer(
     name="joulefront",
     help="Search models that are worth their energy: the Pareto front of accuracy against measured kWh and CO2.",
-    no_args_is_help=True,
+    epilog="Every verb takes --debug: an error then comes with its traceback.",
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -21,9 +21,13 @@ app = typer.Typer(
 STUDY = typer.Argument(metavar="STUDY", help="Bundled name (see joulefront studies), my_study.py[:function] or package.module:function.")
 RUN = typer.Argument(metavar="RUN", help="A run folder, e.g. runs/digits.")
 
+#: What a shell expects of a program that Ctrl-C ended: 128 + SIGINT.
+INTERRUPTED = 130
+
 
 @app.command()
 def run(
+    context: typer.Context,
     study: Annotated[str, STUDY],
     trials: Annotated[int | None, typer.Option(min=1, help="Trials in total.")] = None,
     budget: Annotated[str | None, typer.Option(help="What the search may spend: 5Wh, 900J, 0.1kWh, 20gCO2e or 1EUR.")] = None,
@@ -44,6 +48,11 @@ def run(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     workers: Annotated[int, typer.Option(min=1, help="Trainings at the same time.")] = 1,
     network: Annotated[bool, typer.Option("--network", help="Allow the live carbon intensity (needs ELECTRICITYMAPS_TOKEN).")] = False,
+    stop_gain: Annotated[str | None, typer.Option(help="End when the rest is expected to add less, e.g. 0.5%.")] = None,
+    warm_start: Annotated[list[Path] | None, typer.Option(help="Earlier run folders as prior knowledge; may be repeated.")] = None,
+    idle: Annotated[float, typer.Option(help="Seconds of idle baseline before, between and after the trials.")] = 0.0,
+    cool_down: Annotated[float, typer.Option(help="Longest wait before a trial for the device to cool down, in seconds.")] = 0.0,
+    anchor: Annotated[int, typer.Option(help="Measure one fixed configuration again after so many trials.")] = 0,
     smoke: Annotated[bool, typer.Option("--smoke", help="Two tiny trials, to see that everything works.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Ask nothing (nothing is asked yet).", hidden=True)] = False,
 ) -> None:
@@ -52,6 +61,7 @@ def run(
 
     run_study(
         study,
+        context.obj or (),
         {"data": data, "target": target, "seed": seed, "smoke": smoke or None},
         overrides={"sampler": sampler, "objectives": objectives, "seed": seed},
         smoke=smoke,
@@ -67,6 +77,11 @@ def run(
         pue=pue,
         price=price,
         network=network,
+        stop_gain=stop_gain,
+        warm_start=warm_start or [],
+        idle_seconds=idle,
+        cool_down_seconds=cool_down,
+        anchor_every=anchor,
         device=device,
         workers=workers,
     )
@@ -167,6 +182,39 @@ def compare(
 
 
 @app.command()
+def estimate(
+    study: Annotated[str, STUDY],
+    trials: Annotated[int | None, typer.Option(min=1, help="Trials in total.")] = None,
+    budget: Annotated[str | None, typer.Option(help="What the search may spend: 5Wh, 900J, 0.1kWh, 20gCO2e or 1EUR.")] = None,
+    data: Annotated[str | None, typer.Option(help="Data of the study.")] = None,
+    target: Annotated[str | None, typer.Option(help="Column to predict, for tables.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the probed candidates.")] = None,
+    probes: Annotated[int, typer.Option(min=2, help="Random candidates to probe.")] = 8,
+    earlier: Annotated[list[Path] | None, typer.Option(help="Earlier run folders on this machine; may be repeated.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder the estimate is kept for; runs/STUDY by default.")] = None,
+    meter: Annotated[str, typer.Option(help="auto, or sources such as nvml,rapl,cpu_time.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, units in the keys.")] = False,
+) -> None:
+    """What a study will cost, with an interval, before anything is trained: a few metered steps of random candidates."""
+    from .commands import estimate_study
+
+    options = {"data": data, "target": target, "seed": seed}
+    estimate_study(
+        study,
+        options,
+        trials=trials,
+        budget=budget,
+        probes=probes,
+        earlier=earlier or [],
+        out=out,
+        meter=meter,
+        device=device,
+        as_json=as_json,
+    )
+
+
+@app.command()
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
     meter: Annotated[str, typer.Option(help="auto, or sources such as nvml,rapl,wall=http://...")] = "auto",
@@ -182,23 +230,40 @@ def doctor(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; a user's mistake is one line on stderr and exit code 2, failed work exit code 1."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    debug = "--debug" in words
+    typed = list(sys.argv[1:] if arguments is None else arguments)
+    words = [word for word in typed if word != "--debug"]
     try:
-        app([word for word in words if word != "--debug"], standalone_mode=True)
-    except (ValueError, FileNotFoundError, ImportError, RuntimeError, OSError) as error:
-        if debug:
+        code = app(words or ["--help"], prog_name="joulefront", standalone_mode=False, obj=words)
+    except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
+    except Exception as error:
+        if len(words) < len(typed):
             raise
         print(f"error: {_one_line(error)}", file=sys.stderr)
-        sys.exit(2 if isinstance(error, ValueError | FileNotFoundError) else 1)
-    except KeyboardInterrupt:
+        sys.exit(_exit_code(error))
+    if code == INTERRUPTED:
         print("interrupted; what was measured is kept. The same command goes on from there", file=sys.stderr)
-        sys.exit(1)
+    if code:
+        sys.exit(code)
 
 
-def _one_line(error: BaseException) -> str:
-    text: Any = " ".join(str(error).split())
-    return text or type(error).__name__
+def _exit_code(error: Exception) -> int:
+    usage = getattr(error, "exit_code", None)  # the parser's own errors bring it
+    return int(usage) if usage is not None else 2 if isinstance(error, ValueError | FileNotFoundError) else 1
+
+
+def _one_line(error: Exception) -> str:
+    if hasattr(error, "format_message"):  # the parser's
+        context: Any = getattr(error, "ctx", None)
+        return f"{_flat(error.format_message())} See {context.command_path if context else 'joulefront'} --help"
+    if not isinstance(error, ValueError | RuntimeError | OSError | ImportError | LookupError) or isinstance(error, KeyError | IndexError):
+        # Nobody wrote this one for the user: say what it is and how to find out more.
+        return f"{type(error).__name__}: {_flat(str(error))} (the same command with --debug shows where)"
+    return _flat(str(error)) or f"{type(error).__name__} (the same command with --debug shows where)"
+
+
+def _flat(text: str) -> str:
+    return " ".join(text.split())
 
 
 if __name__ == "__main__":

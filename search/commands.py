@@ -31,6 +31,10 @@ def run_study(
     grams_per_kwh: float | None,
     price: str | None,
     network: bool,
+    stop_gain: str | None,
+    idle_seconds: float,
+    cool_down_seconds: float,
+    anchor_every: int,
     **machine: Any,
 ) -> None:
     """Run a study and print its front, the paths of its pictures and the next command."""
@@ -39,7 +43,8 @@ def run_study(
     from .catalog import find_study
     from .energy.carbon import choose_intensity
     from .energy.money import parse_price
-    from .limits import seconds_of
+    from .fairness import Fairness
+    from .limits import seconds_of, share_of
     from .progress import Console
     from .runner import run
     from .study import Budget
@@ -56,6 +61,8 @@ def run_study(
         trials=2 if smoke and trials is None else trials,
         budget=budget,
         timeout_seconds=timeout_seconds,
+        stop_gain=None if stop_gain is None else share_of(stop_gain),
+        fairness=Fairness(idle_seconds, cool_down_seconds, anchor_every),
         intensity=intensity,
         price_per_kwh=None if per_kwh is None else (per_kwh.per_kwh, per_kwh.currency),
         listener=Console(),
@@ -143,22 +150,55 @@ def compare_runs(paths: Sequence[Path], *, as_json: bool) -> None:
     print(json.dumps(table.to_rows(), indent=1) if as_json else table.to_text())
 
 
+def estimate_study(
+    source: str,
+    options: Mapping[str, Any],
+    *,
+    trials: int | None,
+    budget: str | None,
+    probes: int,
+    earlier: Sequence[Path],
+    out: Path | None,
+    meter: str,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Print what a study will cost; a run that follows in the same folder compares it with what it did cost."""
+    from .catalog import find_study
+    from .estimate import estimate, probe_study
+    from .limits import limits_of
+    from .store import write_json
+    from .study import Budget
+
+    wanted = None if budget is None else Budget.parse(budget)
+    study = find_study(source, options)
+    limits, _ = limits_of(study, wanted, trials, None, None, 0, None, 1.0, None)
+    found, joules = probe_study(study, count=probes, meter=meter, device=device)
+    known = [trial for folder in earlier for trial in Store.open(folder).run().trials]
+    guess = estimate(study, found, known, joules_limit=limits.joules, trial_limit=limits.trials, probe_joules=joules, seed=study.seed)
+    path = out if out is not None else Path("runs") / study.name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path.with_name(f"{path.name}.estimate.json"), guess.to_json())
+    print(json.dumps(guess.to_json(), indent=1) if as_json else guess.to_text())
+
+
 def examine_machine(*, as_json: bool, meter: str, zone: str | None, calibrate: bool, compare: bool) -> None:
     """Print the diagnosis of this machine's meters."""
-    from .energy import discover, intensity_for
-    from .energy.doctor import examine
+    from .energy import intensity_for
+    from .energy.compare_meters import compare_meters
+    from .energy.machine import calibrate_machine, diagnose_machine
 
-    if calibrate:
-        raise NotImplementedError
-    elif compare:
-        from .energy.compare_meters import compare_meters
-
-        table = compare_meters(meter)
-        print(table.to_json() if as_json else table.to_text())
-    else:
-        found = discover(meter)
-        diagnosis = examine(found.present, found.absent, intensity=intensity_for(zone))
-        print(diagnosis.to_json() if as_json else diagnosis.to_text())
+    try:
+        found: Any = (
+            calibrate_machine(meter)
+            if calibrate
+            else compare_meters(meter)
+            if compare
+            else diagnose_machine(meter, intensity=intensity_for(zone))
+        )
+    except LookupError as error:  # nothing here is measured, so there is nothing to calibrate against
+        raise RuntimeError(str(error.args[0] if error.args else error)) from error
+    print(found.to_json() if as_json else found.to_text())
 
 
 def _study_of(store: Store, data: str | None, source: str | None) -> Study:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from .probe import Probe
+from .draw import Draw
+from .energy import Ledger, discover
+from .energy.machine import calibrated_coefficients
+from .probe import Probe, probe
 from .study import Study
 from .trial import Trial
 
@@ -145,3 +149,33 @@ def _epochs(study: Study, count: int, random: np.random.Generator) -> np.ndarray
     # Halving from rung to rung: of two candidates at a rung about one is worth the next (see the bundled results).
     shares = 0.5 ** np.arange(len(rungs))
     return random.choice(increments, size=count, p=shares / shares.sum())
+
+
+def probe_study(study: Study, *, count: int, meter: str = "auto", device: str = "auto") -> tuple[list[Probe], float | None]:
+    """Probe random candidates of a study.
+
+    Args:
+        study: The study; its task is loaded.
+        count: Number of candidates.
+        meter: As for ``run``.
+        device: As for ``run``.
+
+    Returns:
+        The probes, and what probing them has cost in joules.
+    """
+    from .machine import cores, pick_device, torch_threads
+
+    where = pick_device(device)
+    torch_threads(cores())
+    found = discover(meter, coefficients=calibrated_coefficients())
+    with Ledger(found.sources, absent=found.absent) as ledger:
+        task = study.load_task()
+        begin_ns = time.monotonic_ns()
+        probes = []
+        for index in range(count + 1):
+            draw = Draw(1000 * study.seed + index)
+            study.space.sample(draw)
+            one = probe(draw.params, study.space, task, ledger, device=where, seed=study.seed)
+            if index > 0:  # the first pays for lazy imports and the start of the device
+                probes.append(one)
+        return probes, ledger.joules(begin_ns)

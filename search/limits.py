@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from .study import Budget
+from .study import Budget, Study
 
 
 @dataclass(frozen=True)
@@ -78,3 +78,63 @@ def seconds_of(text: str) -> float:
     if factor is None or not amount > 0:
         raise ValueError(f"--timeout must be a positive number with s, m or h, got {text!r}; for example --timeout 30m")
     return amount * factor
+
+
+def limits_of(
+    study: Study,
+    budget: Budget | None,
+    trials: int | None,
+    timeout_seconds: float | None,
+    spent_joules: float | None,
+    finished: int,
+    grams_per_kwh: float | None,
+    pue: float,
+    price_per_kwh: tuple[float, str] | None,
+) -> tuple[Limits, str | None]:
+    """Work out the limits of a session; they are totals of the study.
+
+    A study that has reached its own limits goes on for as much again, unless a limit was given for this session.
+
+    Returns:
+        The limits, and a sentence to say when they were raised.
+
+    Raises:
+        ValueError: If there is no limit at all, or a limit that was given is reached already.
+    """
+    given = budget is not None or trials is not None
+    chosen = budget if budget is not None else None if trials is not None else study.budget
+    count = trials if trials is not None else None if budget is not None else study.trials
+    joules = None if chosen is None else joules_of(chosen, grams_per_kwh=grams_per_kwh, pue=pue, price_per_kwh=price_per_kwh)
+    if joules is None and count is None and timeout_seconds is None:
+        raise ValueError("a study needs an end: give --budget 5Wh, --trials 40 or --timeout 30m, or set it in the study")
+    limits = Limits(joules, count, timeout_seconds, "" if chosen is None else chosen.to_text())
+    reached = limits.reached(joules=spent_joules, trials=finished, seconds=0.0)
+    if reached is None:
+        return limits, None
+    if given:
+        raise ValueError(f"{reached} already (limits count the whole study); give a larger one to go on")
+    further = replace(
+        limits,
+        joules=None if joules is None else joules + (spent_joules or 0.0),
+        trials=None if count is None else count + finished,
+        label="" if joules is None else f"{(joules + (spent_joules or 0.0)) / 3600:.3g}Wh",
+    )
+    return further, f"{reached}; going on for as much again"
+
+
+def share_of(text: str) -> float:
+    """Read a share: ``0.5%`` or ``0.005``.
+
+    >>> share_of("0.5%")
+    0.005
+
+    Raises:
+        ValueError: If it is no number between 0 and 1.
+    """
+    try:
+        value = float(text[:-1]) / 100 if text.endswith("%") else float(text)
+    except ValueError:
+        value = float("nan")
+    if not 0 <= value < 1:
+        raise ValueError(f"--stop-gain must be a share between 0 and 1 or a percentage, got {text!r}; for example 0.5%")
+    return value

@@ -13,12 +13,16 @@ from .account import Account, TrialMeter
 from .accounting import energy_facts
 from .energy import Intensity, grams_co2e
 from .executors.executor import Executor
+from .fairness import Keeper
 from .front import Front
 from .limits import Limits
 from .objectives import objective_values
-from .progress import Listener, Progress
+from .progress import Listener
+from .samplers import FreezeThawSampler
 from .samplers.history import EPOCHS_REACHED
+from .samplers.outlook import Outlook, outlook
 from .space import Candidate
+from .status import progress_of
 from .store import Store
 from .study import Study
 from .trainer import Job, Outcome, seed_of
@@ -48,6 +52,8 @@ class Loop:
         device: PyTorch device.
         threads: Threads per training.
         executors: Where trainings run, one at a time on each.
+        keeper: Keeps the trials fair.
+        stop_gain: End when the rest of the budget is expected to add less than this share of the hypervolume; None for never.
         listener: Receives progress.
     """
 
@@ -62,6 +68,8 @@ class Loop:
     device: str
     threads: int
     executors: Sequence[Executor]
+    keeper: Keeper
+    stop_gain: float | None
     listener: Listener
     interrupted: threading.Event = field(default_factory=threading.Event)
     stop_reason: str | None = None
@@ -91,26 +99,19 @@ class Loop:
     def tell_listener(self, event: str, message: str = "") -> None:
         """Send the state of the study to the listener."""
         run = self.store.run(self.optuna_study)
-        front = Front.of(run, complete_only=self.study.complete_only)
-        done = [trial for trial in run.trials if trial.state != "running"]
-        qualities = [trial.values[0] for trial in done if trial.state == "complete"]
-        best = None if not qualities else max(qualities) if run.directions[0] == "maximize" else min(qualities)
-        spent, seconds = self.account.spent_joules(), time.monotonic() - self._started
+        spent = self.account.spent_joules()
+        finished = sum(trial.state != "running" for trial in run.trials)
         self.listener(
-            Progress(
+            progress_of(
+                run,
                 event=event,
-                trials=len(done),
-                failed=sum(trial.state == "failed" for trial in done),
-                joules=spent,
-                budget_joules=self.limits.joules,
-                trial_limit=self.limits.trials,
-                best=best,
-                quality_name=run.objectives[0],
-                front=len(front),
-                hypervolume=front.hypervolume() if len(front) else None,
-                seconds=seconds,
-                seconds_left=self._seconds_left(spent, len(done), seconds),
                 message=message,
+                complete_only=self.study.complete_only,
+                limits=self.limits,
+                spent_joules=spent,
+                session_joules=None if spent is None else spent - (self.account.earlier_joules or 0.0),
+                session_trials=finished - self._earlier_trials,
+                seconds=time.monotonic() - self._started,
             )
         )
 
@@ -120,10 +121,33 @@ class Loop:
         if self._failures >= MAX_FAILURES_IN_A_ROW:
             return f"{self._failures} candidates in a row failed or were refused; see the reasons with joulefront report"
         done = sum(trial.state.is_finished() for trial in self.optuna_study.get_trials(deepcopy=False))
-        return self.limits.reached(joules=self.account.spent_joules(), trials=done, seconds=time.monotonic() - self._started)
+        reason = self.limits.reached(joules=self.account.spent_joules(), trials=done, seconds=time.monotonic() - self._started)
+        return reason or self._not_worth_it()
+
+    def _not_worth_it(self) -> str | None:
+        """Say that the rest of the budget is expected to add too little, when the study asked to end then."""
+        if self.stop_gain is None:
+            return None
+        self._say_what_remains()
+        view = self.look_ahead()
+        if view is None or view.worth(self.stop_gain):
+            return None
+        return f"going on is not worth it: {self.describe(view)}, less than --stop-gain {self.stop_gain:.2%}"
+
+    def look_ahead(self) -> Outlook | None:
+        """What the rest of the budget is expected to add; None for samplers that do not know, and at the beginning."""
+        sampler = self.optuna_study.sampler
+        return outlook(sampler, self.optuna_study) if isinstance(sampler, FreezeThawSampler) else None
+
+    def describe(self, view: Outlook) -> str:
+        """Say in a few words what going on would cost and bring."""
+        unit, scale = ("Wh", 3600.0) if self.study.objectives[1] == "train_energy" else ("gCO2e", 1.0)
+        step = "" if view.next_step is None else f" (the next training alone {view.next_step / scale:.3g} {unit})"
+        return f"{view.energy / scale:.3g} {unit} more{step} would add about {view.share:.2%} to the hypervolume"
 
     def _one_trial(self, executor: Executor) -> None:
         with self._lock:
+            self.keeper.before_trial()
             self._say_what_remains()
             asked = self.optuna_study.ask()
             candidate = self.study.space.sample(asked)
@@ -301,18 +325,6 @@ class Loop:
             keep |= {t.number for t in run.trials if t.state == "complete" and not t.complete_training and t.number not in parents}
         keep |= {trial.number for trial in run.trials if trial.state == "running"}
         self.store.keep_artifacts(keep)
-
-    def _seconds_left(self, spent: float | None, trials: int, seconds: float) -> float | None:
-        """Time to the first limit, if the session goes on as it went so far."""
-        guesses = []
-        if self.limits.seconds is not None:
-            guesses.append(self.limits.seconds - seconds)
-        here = None if spent is None else spent - (self.account.earlier_joules or 0.0)
-        if self.limits.joules is not None and spent is not None and here:
-            guesses.append((self.limits.joules - spent) * seconds / here)
-        if self.limits.trials is not None and trials > self._earlier_trials:
-            guesses.append((self.limits.trials - trials) * seconds / (trials - self._earlier_trials))
-        return min(guesses) if guesses else None
 
     @property
     def _earlier_trials(self) -> int:

@@ -142,7 +142,8 @@ class Store:
         """
         name = str(self.facts["study"]["name"] if self.facts.get("storage") is None else self.facts["run_id"])
         try:
-            return self._optuna().load_study(study_name=name, storage=self._storage(), sampler=sampler)
+            study: optuna.Study = self._optuna().load_study(study_name=name, storage=self._storage(), sampler=sampler)
+            return study
         except KeyError as error:
             raise StoreError(
                 f"{str(self.path)!r}: the storage has no study {name!r}; the run folder is half written. Delete it and run again"
@@ -223,7 +224,8 @@ class Store:
         remote = self.facts.get("storage") is not None
         arguments = {} if remote else {"connect_args": {"timeout": 60}}
         try:
-            return optuna.storages.RDBStorage(self.url, engine_kwargs=arguments)
+            storage: optuna.storages.RDBStorage = optuna.storages.RDBStorage(self.url, engine_kwargs=arguments)
+            return storage
         except Exception as error:
             line = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise StoreError(f"--storage {self.url!r} cannot be used: {line}") from error

@@ -21,6 +21,7 @@ FLOORS = [
     {"search.account"},
     {"search.front", "search.picking", "search.hypervolume", "search.front_table", "search.front_text"},
     {"search.samplers", "search.executors", "search.probe"},
+    {"search.fairness", "search.status", "search.machine", "search.opening"},
     {"search.estimate"},
     {"search.loop"},
     {"search.runner"},
@@ -98,7 +99,9 @@ def test_only_the_rooms_that_need_it_import_optuna() -> None:
 def test_the_packages_in_pyproject_are_the_folders_on_disk() -> None:
     listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"])
     on_disk = {
-        "joulefront." + ".".join(file.parent.relative_to(ROOT).parts) for top in ("search", "spaces", "studies") for file in (ROOT / top).rglob("__init__.py")
+        "joulefront." + ".".join(file.parent.relative_to(ROOT).parts)
+        for top in ("search", "spaces", "studies")
+        for file in (ROOT / top).rglob("__init__.py")
     }
     assert listed == on_disk
 

@@ -23,14 +23,18 @@ def canonical(space: Space, params: Mapping[str, Any]) -> str:
         return json.dumps(dict(params), sort_keys=True, default=str)
 
 
-def make_sampler(name: str, *, rungs: Sequence[int], seed: int, study: Study) -> optuna.samplers.BaseSampler:
+def make_sampler(
+    name: str, *, rungs: Sequence[int], seed: int, study: Study, prior: Sequence[Sequence[optuna.trial.FrozenTrial]] = ()
+) -> optuna.samplers.BaseSampler:
     """Return the sampler of this name, seeded.
 
     NSGA-II gets a population of 20: with Optuna's 50 a study of a usual size never finishes its first generation.
 
     Raises:
-        ValueError: If the name is unknown.
+        ValueError: If the name is unknown, or there is prior knowledge for a sampler that cannot use it.
     """
+    if prior and name != "freeze-thaw":
+        raise ValueError(f"--warm-start needs --sampler freeze-thaw, got {name!r}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         if name == "freeze-thaw":
@@ -43,6 +47,7 @@ def make_sampler(name: str, *, rungs: Sequence[int], seed: int, study: Study) ->
                 min_accuracy=study.min_accuracy,
                 key=lambda params: canonical(study.space, params),
                 complete_only=study.complete_only,
+                prior_trials=prior,
             )
         if name == "tpe":
             return optuna.samplers.TPESampler(seed=seed)

@@ -1,0 +1,129 @@
+"""Fair trials: idle baselines, cool-down and an anchor that is measured again through the study."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .draw import Draw
+from .energy import Ledger
+from .energy.baseline import cool_down, hottest, idle_watts, measure_idle
+from .probe import probe
+from .study import Study
+from .training.task import Task
+
+
+@dataclass(frozen=True)
+class Fairness:
+    """What is done so that the order of trials does not change their energy; all off by default.
+
+    Attributes:
+        idle_seconds: Length of an idle baseline before the first, between (every tenth) and after the last trial; 0 for none.
+        cool_down_seconds: Longest wait before a trial for the device to come within 3 C of its temperature at the start; 0 for none.
+        anchor_every: After so many trials one fixed configuration is measured again; 0 for never.
+        anchor_seconds: How long an anchor measurement lasts.
+    """
+
+    idle_seconds: float = 0.0
+    cool_down_seconds: float = 0.0
+    anchor_every: int = 0
+    anchor_seconds: float = 2.0
+
+    def __post_init__(self) -> None:
+        """Refuse negative lengths.
+
+        Raises:
+            ValueError: If one is negative.
+        """
+        for name in ("idle_seconds", "cool_down_seconds", "anchor_every", "anchor_seconds"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
+
+
+@dataclass
+class Keeper:
+    """Keeps the trials of a session fair.
+
+    Attributes:
+        rules: What to do.
+        study: The study; its first random candidate is the anchor.
+        task: The data.
+        ledger: A running ledger.
+        device: PyTorch device.
+        anchors: ``(seconds since the start, joules per epoch)`` of each anchor measurement.
+    """
+
+    rules: Fairness
+    study: Study
+    task: Task
+    ledger: Ledger
+    device: str
+    anchors: list[tuple[float, float]] = field(default_factory=list)
+    _idle: list[Any] = field(default_factory=list)
+    _start_celsius: float | None = None
+    _began: float = field(default_factory=time.monotonic)
+    _trials: int = 0
+
+    def warm_up(self) -> None:
+        """Pay what only the first training of a process pays (lazy imports, device start, thread pools), before the first trial."""
+        probe(self._anchor(), self.study.space, self.task, self.ledger, device=self.device, seed=self.study.seed, seconds=0.0)
+
+    def begin(self) -> None:
+        """Measure before the first trial."""
+        self._start_celsius = self._celsius()
+        self._measure_idle()
+        self._measure_anchor()
+
+    def before_trial(self) -> None:
+        """Cool down, and measure again when it is time."""
+        self._trials += 1
+        if self.rules.anchor_every and self._trials % self.rules.anchor_every == 0:
+            self._measure_anchor()
+        if self._trials % 10 == 0:
+            self._measure_idle()
+        if self.rules.cool_down_seconds and self._start_celsius is not None:
+            cool_down(self._celsius, self._start_celsius, limit_seconds=self.rules.cool_down_seconds)
+
+    def end(self) -> dict[str, Any]:
+        """Measure after the last trial; return the facts for the run folder."""
+        self._measure_idle()
+        if self._trials:
+            self._measure_anchor()
+        facts: dict[str, Any] = {}
+        if self.anchors:
+            at, joules = zip(*self.anchors, strict=True)
+            facts["anchor"] = {"params": self._anchor(), "seconds": list(at), "joules": list(joules), "unit": "joules per epoch"}
+        if self._idle:
+            facts["idle_watts"] = {name: idle.watts for name, idle in idle_watts(self._idle).items()}
+        return facts
+
+    def _measure_idle(self) -> None:
+        if self.rules.idle_seconds:
+            self._idle.append(measure_idle(self.ledger, self.rules.idle_seconds))
+
+    def _measure_anchor(self) -> None:
+        if not self.rules.anchor_every:
+            return
+        found = probe(
+            self._anchor(),
+            self.study.space,
+            self.task,
+            self.ledger,
+            device=self.device,
+            seed=self.study.seed,
+            seconds=self.rules.anchor_seconds,
+        )
+        if found.epoch_joules is not None:
+            self.anchors.append((time.monotonic() - self._began, found.epoch_joules))
+
+    def _anchor(self) -> Mapping[str, Any]:
+        draw = Draw(self.study.seed)
+        self.study.space.sample(draw)
+        return draw.params
+
+    def _celsius(self) -> float | None:
+        window = self.ledger.open("temperature", kind="idle")
+        record = window.close()
+        return hottest(record.edges.get("end", {}) if record.edges else {})

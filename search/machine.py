@@ -1,0 +1,70 @@
+"""What this machine offers to a run: cores, devices, executors."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from .executors.executor import Executor
+from .study import Study
+from .training.task import Task
+
+
+def cores() -> int:
+    """Number of processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def pick_device(device: str) -> str:
+    """Resolve ``auto`` and refuse a device that is not there.
+
+    Raises:
+        ValueError: If the device is unknown or absent.
+    """
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        raise ValueError(f"--device must be auto, cpu, cuda or cuda:N, got {device!r}") from error
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            f"--device {device}: PyTorch sees no CUDA device here; use --device cpu, or install a driver and a CUDA build of torch"
+        )
+    return device
+
+
+def make_executors(study: Study, task: Task, device: str, workers: int) -> list[Executor]:
+    """One executor a worker: this process itself, or processes of their own."""
+    from .executors.executor import InProcess
+
+    if workers == 1:
+        return [InProcess(study.space, task)]
+    from .executors.process import WorkerProcess
+
+    if not device.startswith("cuda"):
+        return [WorkerProcess(study, device) for _ in range(workers)]
+    import torch
+
+    count = torch.cuda.device_count()
+    if workers > count:
+        raise ValueError(f"--workers {workers}: there are {count} CUDA devices, and two trainings on one cannot be told apart")
+    return [WorkerProcess(study, f"cuda:{index}") for index in range(workers)]
+
+
+def synchronizer(device: str) -> Callable[[], object] | None:
+    """Wait for queued work at the edges of windows; worker processes wait for their own."""
+    if not device.startswith("cuda"):
+        return None
+    import torch
+
+    return lambda: torch.cuda.synchronize(device)
+
+
+def torch_threads(threads: int) -> None:
+    """Pin the number of threads: it changes results at an equal seed, and more threads than cores wait for each other."""
+    import torch
+
+    torch.set_num_threads(threads)

@@ -1,0 +1,147 @@
+"""Opens a run folder for a session, and notes in it what the session was."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import platform
+import sys
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from .energy import Intensity, Ledger
+from .store import Store, StoreError
+from .study import Study
+
+PACKAGES = ("joulefront", "torch", "torchvision", "timm", "scikit-learn", "optuna", "numpy", "codecarbon", "nvidia-ml-py")
+
+
+def open_or_create(
+    path: Path,
+    study: Study,
+    storage: str | None,
+    intensity: Intensity | None,
+    pue: float,
+    price_per_kwh: tuple[float, str] | None,
+    origin: Mapping[str, Any] | None,
+) -> Store:
+    """Open the folder of a run that goes on, or make a new one.
+
+    Raises:
+        StoreError: If the folder holds another study, or cannot be used.
+    """
+    described = {
+        "name": study.name,
+        "objectives": list(study.objectives),
+        "directions": list(study.directions),
+        "rungs": list(study.rungs),
+        "sampler": study.sampler,
+        "seed": study.seed,
+        "space": study.space.name,
+        "description": study.description,
+        "min_accuracy": study.min_accuracy,
+        "complete_only": study.complete_only,
+    }
+    if not Store.exists(path):
+        guess = path.with_name(f"{path.name}.estimate.json")
+        facts = {
+            "estimate": json.loads(guess.read_text(encoding="utf-8")) if guess.is_file() else None,
+            "run_id": f"{study.name}-{uuid.uuid4().hex[:8]}",
+            "study": described,
+            "origin": dict(origin) if origin else None,
+            "intensity": None if intensity is None else asdict(intensity),
+            "pue": pue,
+            "price_per_kwh": None if price_per_kwh is None else list(price_per_kwh),
+            "sessions": [],
+        }
+        return Store.create(path, facts, storage=storage)
+    store = Store.open(path)
+    before = store.facts["study"]
+    for name in ("objectives", "rungs", "space"):
+        if before[name] != described[name]:
+            raise StoreError(
+                f"{str(path)!r} holds a study with other {name} ({before[name]}, now {described[name]}); give a new --out to start afresh"
+            )
+    known = store.facts.get("intensity")
+    if "train_co2" in study.objectives and intensity is not None and known and known["grams_per_kwh"] != intensity.grams_per_kwh:
+        raise StoreError(
+            f"{str(path)!r} was searched at {known['grams_per_kwh']:g} g/kWh, now {intensity.grams_per_kwh:g}; give a new --out"
+        )
+    return store
+
+
+def note_session(store: Store, ledger: Ledger, device: str, threads: int, finished: int, meter: str) -> Store:
+    """Write down when, where and with what this session measures.
+
+    Raises:
+        StoreError: If earlier sessions were measured on other hardware.
+    """
+    total = ledger.total()
+    sessions = list(store.facts.get("sessions", []))
+    for before in sessions:
+        if before["hardware_id"] != total.hardware_id:
+            raise StoreError(
+                f"{str(store.path)!r} was measured on other hardware ({before['hardware_id']}, here {total.hardware_id}); "
+                "energies of different machines do not belong on one front: give a new --out"
+            )
+    sessions.append(
+        {
+            "started": utc_now(),
+            "command": " ".join(["joulefront", *sys.argv[1:]]) if Path(sys.argv[0]).name.startswith("joulefront") else None,
+            "versions": versions(),
+            "hardware": total.hardware,
+            "hardware_id": total.hardware_id,
+            "device": device,
+            "threads": threads,
+            "meter": meter,
+            "trials_before": finished,
+        }
+    )
+    return store.save_facts({**store.facts, "sessions": sessions})
+
+
+def note_end(store: Store, reason: str, **facts: Any) -> None:
+    """Write down why the session ended, and what else it found out."""
+    sessions = [dict(session) for session in store.facts["sessions"]]
+    sessions[-1].update(ended=utc_now(), reason=reason)
+    store.save_facts({**store.facts, **facts, "sessions": sessions})
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that results depend on."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+def refuse_unmeasurable(ledger: Ledger, meter: str) -> None:
+    """Refuse to search without any meter.
+
+    Raises:
+        ValueError: If no component is measured or estimated; the message says why.
+    """
+    total = ledger.total()
+    if not any(part.counts and part.joules is not None for part in total.components):
+        reasons = "; ".join(f"{part.name}: {part.reason}" for part in total.components if part.reason)
+        raise ValueError(f"--meter {meter}: nothing can be measured or estimated here ({reasons}); see joulefront doctor")
+
+
+def meters_text(ledger: Ledger) -> str:
+    """Say in a few words what is measured how."""
+    parts = [
+        f"{part.name} {part.quality} by {part.source}" for part in ledger.total().components if part.counts and part.joules is not None
+    ]
+    return ", ".join(parts)
+
+
+def utc_now() -> str:
+    """Return the time as ISO 8601, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
