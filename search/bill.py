@@ -40,13 +40,19 @@ class Session:
 
 
 def read_sessions(path: Path) -> list[dict[str, Any]]:
-    """Return the sessions of a bill file, oldest first; none when there is no file."""
+    """Return the sessions of a bill file, oldest first; none when there is no file.
+
+    Raises:
+        ValueError: If the file is damaged: taken for empty, it would be overwritten and its joules would be spent again.
+    """
     if not path.is_file():
         return []
     try:
         return list(json.loads(path.read_text(encoding="utf-8"))["sessions"])
-    except (json.JSONDecodeError, KeyError):
-        return []
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{str(path)!r} is damaged ({error}); restore it from a copy, or delete it: the energy of the earlier sessions is then unknown"
+        ) from error
 
 
 def settle_killed(sessions: list[dict[str, Any]]) -> dict[int, float | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -11,14 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .front import Front
-from .store import Store
+from .store import Store, without_password
 
 if TYPE_CHECKING:
     from .study import Study
+    from .trial import Trial
 
 
 def run_study(
     source: str,
+    words: Sequence[str],
     options: Mapping[str, Any],
     *,
     overrides: Mapping[str, Any],
@@ -30,6 +33,7 @@ def run_study(
     zone: str | None,
     grams_per_kwh: float | None,
     price: str | None,
+    pue: float,
     network: bool,
     stop_gain: str | None,
     idle_seconds: float,
@@ -41,7 +45,7 @@ def run_study(
     # Threads that spin while they wait burn the energy that we count; it must be said before torch loads its thread library.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from .catalog import find_study
-    from .energy.carbon import choose_intensity
+    from .energy.carbon import check_pue, choose_intensity
     from .energy.money import parse_price
     from .fairness import Fairness
     from .limits import seconds_of, share_of
@@ -49,26 +53,34 @@ def run_study(
     from .runner import run
     from .study import Budget
 
-    Budget.parse(budget) if budget is not None else None  # before anything is loaded: a typing mistake must cost nothing
+    # All that can be wrong is looked at before anything is loaded: a typing mistake must cost nothing.
+    Budget.parse(budget) if budget is not None else None
+    check_pue(pue)
     timeout_seconds = None if timeout is None else seconds_of(timeout)
     intensity = choose_intensity(grams_per_kwh, zone, network=network, token=os.environ.get("ELECTRICITYMAPS_TOKEN"))
     per_kwh = None if price is None else parse_price(price)
     study = _adapt(find_study(source, options), overrides, smoke)
     path = out if out is not None else Path("runs") / (f"{study.name}-smoke" if smoke else study.name)
-    front = run(
-        study,
-        out=path,
-        trials=2 if smoke and trials is None else trials,
-        budget=budget,
-        timeout_seconds=timeout_seconds,
-        stop_gain=None if stop_gain is None else share_of(stop_gain),
-        fairness=Fairness(idle_seconds, cool_down_seconds, anchor_every),
-        intensity=intensity,
-        price_per_kwh=None if per_kwh is None else (per_kwh.per_kwh, per_kwh.currency),
-        listener=Console(),
-        origin=_origin(source, options, overrides),
-        **machine,
-    )
+    origin, command = _origin(source, options, overrides), command_line(words)
+    earlier = len(Store.open(path).facts["sessions"]) if Store.exists(path) else 0
+    try:
+        front = run(
+            study,
+            out=path,
+            trials=2 if smoke and trials is None else trials,
+            budget=budget,
+            timeout_seconds=timeout_seconds,
+            stop_gain=None if stop_gain is None else share_of(stop_gain),
+            fairness=Fairness(idle_seconds, cool_down_seconds, anchor_every),
+            intensity=intensity,
+            pue=pue,
+            price_per_kwh=None if per_kwh is None else (per_kwh.per_kwh, per_kwh.currency),
+            listener=Console(),
+            origin=origin,
+            **machine,
+        )
+    finally:
+        _remember(path, earlier, origin, command)
     run_ = Store.open(path).run()
     print(front.to_text())
     if len(front) == 0:
@@ -80,9 +92,18 @@ def run_study(
         save_front(front, path / name)
     print(f"\n{path / 'front.html'}\n{path / 'front.png'}")
     form = "skops" if front.knee().parameters is None else "onnx"
-    print(f"\nnext: joulefront export {path} --pick knee --to {form} -o model")
+    print(f"\nnext: joulefront export {shlex.quote(str(path))} --pick knee --to {form} -o model")
     if run_.facts["sessions"][-1].get("reason") == "interrupted":
-        print(f"continue: joulefront run {source}" + (f" --out {out}" if out else ""))
+        print(f"continue: {command}")
+
+
+def command_line(words: Sequence[str]) -> str:
+    """Return what was typed, ready to be typed again; the password of a storage URL is not for model cards and reports.
+
+    >>> command_line(["run", "my study.py", "--storage", "postgresql://me:secret@host/db"])
+    "joulefront run 'my study.py' --storage postgresql://me:...@host/db"
+    """
+    return shlex.join(["joulefront", *map(without_password, words)])
 
 
 def show_front(path: Path, *, as_json: bool, as_csv: bool, complete_only: bool) -> None:
@@ -123,13 +144,22 @@ def serve_dashboard(path: Path, host: str, port: int) -> None:
 def export_model(path: Path, pick: str, to: str, out: Path, *, data: str | None, source: str | None) -> None:
     """Export the picked model and say where it is."""
     from .export import export
+    from .export.export import pick_format
 
+    pick_format(to)
     store = Store.open(path)
     run_ = store.run()
     trial = Front.of(run_).pick(pick)
     study = _study_of(store, data, source)
-    exported = export(trial, study=study, task=study.load_task(), weights=store.artifact(trial.number), to=to, out=out, run=run_)
-    print(exported.summary())
+    weights = store.artifact(trained(trial, run_.trials).number)
+    print(export(trial, study=study, task=study.load_task(), weights=weights, to=to, out=out, run=run_).summary())
+
+
+def trained(trial: Trial, trials: Sequence[Trial]) -> Trial:
+    """Return the trial that was trained: a repeated candidate was answered from its twin, which has the weights."""
+    while (number := trial.extra.get("copy_of")) is not None:
+        trial = trials[number]
+    return trial
 
 
 def price_run(path: Path, zones: str, *, pue: float, price: str | None, as_json: bool) -> None:
@@ -223,15 +253,22 @@ def _adapt(study: Study, overrides: Mapping[str, Any], smoke: bool) -> Study:
 
 
 def _origin(source: str, options: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """What export needs to make the same study again."""
-    given = {name: _absolute(value) for name, value in options.items() if value is not None}
-    return {"source": _absolute(source), "options": given, "overrides": dict(overrides)}
+    """What export needs to make the same study again; paths are absolute, so that it can be called from another folder."""
+    given = {name: value for name, value in options.items() if value is not None}
+    if "data" in given and Path(given["data"]).expanduser().exists():
+        given["data"] = str(Path(given["data"]).expanduser().resolve())
+    file, colon, function = source.rpartition(":") if ":" in source else (source, "", "")
+    if file.endswith(".py") and Path(file).exists():
+        source = str(Path(file).resolve()) + colon + function
+    return {"source": source, "options": given, "overrides": dict(overrides)}
 
 
-def _absolute(value: Any) -> Any:
-    """Paths are remembered absolute, so that the run can be exported from another folder."""
-    if isinstance(value, str) and not value.startswith("/"):
-        path, colon, rest = value.partition(":")
-        if Path(path).exists() and (path.endswith(".py") or "/" in path or Path(path).suffix):
-            return str(Path(path).resolve()) + colon + rest
-    return value
+def _remember(path: Path, earlier: int, origin: Mapping[str, Any], command: str) -> None:
+    """Note what was typed in the session that has begun, if one has; the data may lie elsewhere than it did for the sessions before."""
+    if not Store.exists(path):
+        return
+    store = Store.open(path)
+    sessions = list(store.facts["sessions"])
+    if len(sessions) > earlier:
+        sessions[-1] = {**sessions[-1], "command": command}
+        store.save_facts({**store.facts, "origin": origin, "sessions": sessions})

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
+import shutil
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ from .trial import ATTRIBUTE, from_optuna
 
 if TYPE_CHECKING:
     import optuna
+    from optuna.storages import RDBStorage
 
 #: Version of the layout of a run folder; raised when an older version cannot be read any more.
 FORMAT = 1
@@ -54,15 +57,24 @@ class Store:
         Raises:
             StoreError: If the folder holds something else, or the storage cannot be reached.
         """
-        if path.exists() and any(path.iterdir()):
+        if path.exists() and not path.is_dir():
+            raise StoreError(f"--out {str(path)!r} is a file; a run needs a folder of its own")
+        fresh = not path.exists()
+        if not fresh and any(path.iterdir()):
             raise StoreError(
                 f"--out {str(path)!r} holds files but no {STUDY_FILE}: no run folder, or half written. Delete it or choose another --out"
             )
         (path / "artifacts").mkdir(parents=True, exist_ok=True)
         store = cls(path, {"format": FORMAT, "storage": storage, **facts})
+        try:
+            storage_now = store._storage()
+        except StoreError:
+            # Nothing has been stored: a folder that is left behind would be called half written the next time.
+            shutil.rmtree(path if fresh else path / "artifacts")
+            raise
         study = store._optuna().create_study(
             study_name=str(facts["study"]["name"]) if storage is None else str(facts["run_id"]),
-            storage=store._storage(),
+            storage=storage_now,
             directions=list(facts["study"]["directions"]),
         )
         with warnings.catch_warnings():
@@ -93,12 +105,15 @@ class Store:
         try:
             facts = json.loads(file.read_text(encoding="utf-8"))
             version = facts["format"]
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise StoreError(f"{str(file)!r} is damaged ({error}); restore it from a copy, or delete the folder and run again") from error
+        except (ValueError, KeyError, TypeError) as error:
+            said = f"no entry {error}" if isinstance(error, KeyError) else error
+            raise StoreError(f"{str(file)!r} is damaged ({said}); restore it from a copy, or delete the folder and run again") from error
         if version != FORMAT:
             raise StoreError(
                 f"{str(path)!r} was written in format {version}, this joulefront reads format {FORMAT}; use the version that wrote it"
             )
+        if not isinstance(facts.get("study"), dict) or not isinstance(facts.get("sessions"), list):
+            raise StoreError(f"{str(file)!r} is damaged (no study in it); restore it from a copy, or delete the folder and run again")
         if facts.get("storage") is None and not (path / DATABASE_FILE).is_file():
             raise StoreError(f"{str(path)!r} has lost its {DATABASE_FILE}; restore it from a copy, or delete the folder and run again")
         return cls(path, facts)
@@ -144,6 +159,8 @@ class Store:
         try:
             study: optuna.Study = self._optuna().load_study(study_name=name, storage=self._storage(), sampler=sampler)
             return study
+        except StoreError:
+            raise
         except KeyError as error:
             raise StoreError(
                 f"{str(self.path)!r}: the storage has no study {name!r}; the run folder is half written. Delete it and run again"
@@ -219,16 +236,22 @@ class Store:
                 ) from error
             yield
 
-    def _storage(self) -> optuna.storages.RDBStorage:
+    def _storage(self) -> RDBStorage:
         optuna = self._optuna()
         remote = self.facts.get("storage") is not None
         arguments = {} if remote else {"connect_args": {"timeout": 60}}
         try:
-            storage: optuna.storages.RDBStorage = optuna.storages.RDBStorage(self.url, engine_kwargs=arguments)
+            storage: RDBStorage = optuna.storages.RDBStorage(self.url, engine_kwargs=arguments)
             return storage
         except Exception as error:
-            line = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise StoreError(f"--storage {self.url!r} cannot be used: {line}") from error
+            line = " ".join(str(error).split()) or type(error).__name__
+            if not remote:
+                file = str(self.path / DATABASE_FILE)
+                raise StoreError(f"{file!r} cannot be read ({line}); restore it from a copy, or delete the folder and run again") from error
+            remedy = "install the driver that it names" if isinstance(error, ImportError) else "see that it can be reached"
+            if "psycopg2" in line:
+                remedy = "write postgresql+psycopg://... and pip install 'joulefront[postgresql]'"
+            raise StoreError(f"--storage {without_password(self.url)!r} cannot be used: {line[:300]}; {remedy}") from error
 
     @staticmethod
     def _optuna() -> Any:
@@ -236,6 +259,15 @@ class Store:
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         return optuna
+
+
+def without_password(text: str) -> str:
+    """Hide the password of a URL: it belongs on no screen and in no model card.
+
+    >>> without_password("postgresql+psycopg://me:secret@host:5432/db")
+    'postgresql+psycopg://me:...@host:5432/db'
+    """
+    return re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:...@", text)
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
