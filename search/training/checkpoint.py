@@ -14,7 +14,7 @@ from .estimator import Estimator, as_estimator
 from .fitted import Fitted
 
 #: Packages whose types a scikit-learn file may hold.
-TRUSTED = ("sklearn.", "numpy.", "scipy.", "builtins.", "collections.", "functools.")
+TRUSTED = ("sklearn.", "numpy.", "scipy.")
 
 
 def save_weights(path: str | Path, fitted: Fitted, *, with_checkpoint: bool) -> None:
