@@ -115,6 +115,7 @@ class Study:
         complete_only: Whether only models trained to the last rung count for the front.
         max_parameters: Candidates with more parameters are refused before training, at no cost; None for no limit.
         max_flops: The same for forward FLOPs of one example.
+        max_memory_bytes: The same for the memory of the training, estimated by ``training.memory.training_bytes``.
         max_trial_joules: A single training is stopped (and measured) when it has paid this much; None for no limit.
         description: One or two sentences: which question the study asks.
     """
@@ -132,6 +133,7 @@ class Study:
     complete_only: bool = False
     max_parameters: int | None = None
     max_flops: int | None = None
+    max_memory_bytes: int | None = None
     max_trial_joules: float | None = None
     description: str = ""
 
@@ -157,6 +159,9 @@ class Study:
             raise ValueError(f"study.sampler must be one of {', '.join(SAMPLERS)}, got {self.sampler!r}")
         if self.trials is not None and self.trials < 1:
             raise ValueError(f"study.trials must be >= 1, got {self.trials}")
+        for name in ("max_parameters", "max_flops", "max_memory_bytes"):
+            if (most := getattr(self, name)) is not None and most < 1:
+                raise ValueError(f"study.{name} must be >= 1, got {most}; None is no limit")
 
     @property
     def directions(self) -> tuple[Direction, ...]:

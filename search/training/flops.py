@@ -1,4 +1,4 @@
-"""Size of a model before any training: parameters and floating-point operations."""
+"""Size of a model before any training: parameters, floating-point operations and memory."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from .memory import input_shape, training_bytes
 from .recipe import Recipe
 from .task import Task
 
@@ -19,23 +20,29 @@ class Cost:
     Attributes:
         parameters: Number of parameters, shared ones once; None for scikit-learn.
         flops: Forward floating-point operations for one example (a multiplication and an addition are two); None when unknown.
+        memory_bytes: Estimate of what a training holds on its device, see ``memory.training_bytes``; None when unknown or not asked for.
     """
 
     parameters: int | None
     flops: int | None
+    memory_bytes: int | None = None
 
 
-def count(model: Any, task: Task, recipe: Recipe) -> Cost:
+def count(model: Any, task: Task, recipe: Recipe, *, memory: bool = False) -> Cost:
     """Count without computing: the forward pass runs on tensors that have shapes and no contents.
 
     A model that looks at contents cannot be run like that; then one example of zeros goes through the real model.
+
+    Args:
+        model: The untrained model.
+        task: The data.
+        recipe: How it is to be trained.
+        memory: Whether to estimate the memory as well, which takes a second pass.
     """
     if not isinstance(model, torch.nn.Module):
         return Cost(None, None)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    shape = tuple(task.input_shape)
-    if recipe.resolution is not None and len(shape) == 3:
-        shape = (shape[0], recipe.resolution, recipe.resolution)
+    shape = input_shape(task, recipe)
     was_training = model.training
     model.eval()
     try:
@@ -45,7 +52,7 @@ def count(model: Any, task: Task, recipe: Recipe) -> Cost:
             flops = _flops(model, device, shape)
     finally:
         model.train(was_training)
-    return Cost(parameters, flops)
+    return Cost(parameters, flops, training_bytes(model, task, recipe) if memory else None)
 
 
 def _flops(model: torch.nn.Module, device: torch.device, shape: tuple[int, ...]) -> int | None:

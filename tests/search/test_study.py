@@ -21,6 +21,8 @@ GOOD = Study(name="s", task=lambda: None, space=None, trials=1)  # type: ignore[
         ({"rungs": (0, 3)}, "ascending"),
         ({"sampler": "magic"}, "one of freeze-thaw"),
         ({"trials": 0}, "trials"),
+        ({"max_memory_bytes": 0}, "max_memory_bytes must be >= 1, got 0"),
+        ({"max_parameters": -5}, "max_parameters must be >= 1"),
     ],
 )
 def test_a_study_that_cannot_be_run_is_refused(change: dict[str, Any], message: str) -> None:
