@@ -24,7 +24,9 @@ def task(seed: int = 0) -> Task:
 
 def study(seed: int = 0) -> Study:
     """Which small network reads digits for the fewest joules?"""
-    recipe = RecipeRanges(learning_rate=(1e-3, 3e-2), weight_decay=(1e-4, 1e-1), batch_size=(32, 64, 128), augment=("none", "shift"), threads=1)
+    recipe = RecipeRanges(
+        learning_rate=(1e-3, 3e-2), weight_decay=(1e-4, 1e-1), batch_size=(32, 64, 128), augment=("none", "shift"), threads=1
+    )
     return Study(
         name="digits",
         task=lambda: task(seed),

@@ -15,9 +15,7 @@ MODELS = ("test_vit", "test_resnet", "test_efficientnet", "test_convnext", "mobi
 
 def study(data: str, seed: int = 0, smoke: bool = False) -> Study:
     """Which network sorts your images for the fewest joules?"""
-    recipe = RecipeRanges(
-        learning_rate=(1e-3, 2e-2), weight_decay=(1e-4, 1e-1), batch_size=(64, 128, 256), augment=("none", "flip_shift")
-    )
+    recipe = RecipeRanges(learning_rate=(1e-3, 2e-2), weight_decay=(1e-4, 1e-1), batch_size=(64, 128, 256), augment=("none", "flip_shift"))
     convnet = Convnet(depths=(2, 4), widths=(8, 64), kernels=(3,), poolings=("max", "stride"), recipe=recipe)
     zoo = TimmZoo(models=MODELS[:2] if smoke else MODELS, recipe=recipe)
     return Study(

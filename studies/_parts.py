@@ -1,0 +1,51 @@
+"""What several bundled studies share: the digits as small photographs, and the first examples of a task."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ..search.probe import First
+from ..search.training.task import Task
+
+if TYPE_CHECKING:
+    import numpy as np
+
+#: Examples of a smoke run: enough to train and validate on, few enough to finish within seconds.
+FEW = 48
+
+
+def photographs(data: str | None, *, seed: int = 0, smoke: bool = False) -> Task:
+    """Return a user's images, or scikit-learn's digits as colour images of 32 x 32 pixels.
+
+    Each pixel of the 8 x 8 digits becomes a square of four by four, and the grey level all three colours: networks made for photographs
+    need this size, and arXiv 2302.00967 stacked and enlarged MNIST in the same way.
+
+    Args:
+        data: Folder or zip with a sub-folder for each class, or None for the digits.
+        seed: Draws the splits.
+        smoke: Keep only the first examples.
+    """
+    if data is not None:
+        from ..search.training.images import images
+
+        return few(images(data, seed=seed)) if smoke else images(data, seed=seed)
+    from ..search.training.arrays import arrays
+
+    pixels, labels = digit_images()
+    large = pixels.repeat(4, axis=-2).repeat(4, axis=-1).repeat(3, axis=1)
+    task = arrays(large, labels, name="digits 32x32", validation_share=0.2, test_share=0.2, seed=seed)
+    return few(task) if smoke else task
+
+
+def digit_images() -> tuple[np.ndarray, np.ndarray]:
+    """Return scikit-learn's digits as ``(1797, 1, 8, 8)`` bytes and their ``(1797,)`` labels."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    return (digits.images[:, None] * (255 / 16)).round().astype("uint8"), digits.target
+
+
+def few(task: Task, examples: int = FEW) -> Task:
+    """Return the task with so many training examples and half as many for validation."""
+    return replace(task, train=First(task.train, examples), validation=First(task.validation, examples // 2))
