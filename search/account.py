@@ -75,6 +75,7 @@ class Account:
     def open(self, number: int, devices: tuple[str, ...] | None) -> TrialMeter:
         """Open the window of a trial."""
         window = self.ledger.open(f"trial {number}", "trial", None, self.synchronize, devices)
+        self.session.ledger_session = window.id.partition(".")[0]
         self._states[window.id] = "failed"  # until it is told otherwise
         self._open[number] = window
         return TrialMeter(self.ledger, window, self.synchronize, devices)
@@ -99,8 +100,13 @@ class Account:
         if time.monotonic() - self._saved > SAVE_SECONDS:
             self.save()
 
-    def save(self) -> None:
-        """Share out everything so far and write the bill."""
+    def save(self, *, closed: bool = False) -> None:
+        """Share out everything so far and write the bill.
+
+        Args:
+            closed: Whether the session ends here.
+        """
+        self.session.closed = closed
         self.ledger.sample()  # what is read now need not be guessed from the power of a moment ago
         now = time.monotonic_ns()
         found = self.ledger.partition(self.ledger.t0_ns, now)

@@ -21,12 +21,16 @@ class Session:
         by_state: Joules billed so far by ``complete``, ``failed``, ``overhead``, ``idle``.
         open_trials: Joules so far of trials that are still training, by number: what a killed session leaves behind.
         total: The ledger's own total, a record.
+        ledger_session: Name of the session in the ledger's journal.
+        closed: Whether the session ended by itself; a killed one is settled from the journal.
     """
 
     started: str
     by_state: dict[str, float] = field(default_factory=dict)
     open_trials: dict[int, float | None] = field(default_factory=dict)
     total: Record | None = None
+    ledger_session: str = ""
+    closed: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return a plain dictionary."""
@@ -35,6 +39,8 @@ class Session:
             "started": self.started,
             "by_state_joules": dict(self.by_state),
             "open_trials_joules": {str(number): joules for number, joules in self.open_trials.items()},
+            "ledger_session": self.ledger_session,
+            "closed": self.closed,
             "total": None if total is None else total.to_json(),
         }
 
@@ -53,19 +59,6 @@ def read_sessions(path: Path) -> list[dict[str, Any]]:
         raise ValueError(
             f"{str(path)!r} is damaged ({error}); restore it from a copy, or delete it: the energy of the earlier sessions is then unknown"
         ) from error
-
-
-def settle_killed(sessions: list[dict[str, Any]]) -> dict[int, float | None]:
-    """Book what killed sessions left open as failed, in place, and return it by trial number."""
-    found: dict[int, float | None] = {}
-    for session in sessions:
-        for number, joules in session.get("open_trials_joules", {}).items():
-            found[int(number)] = joules
-            if joules is not None:
-                states = session["by_state_joules"]
-                states["failed"] = states.get("failed", 0.0) + joules
-        session["open_trials_joules"] = {}
-    return found
 
 
 def read_bill(path: Path) -> Bill:

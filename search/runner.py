@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .account import Account
-from .bill import Session, add_up, read_sessions, settle_killed
+from .bill import Session, add_up, read_sessions
 from .energy import Intensity, Ledger, discover
 from .energy.machine import calibrated_coefficients
 from .fairness import Fairness, Keeper
@@ -21,6 +21,7 @@ from .loop import Loop
 from .machine import cores, make_executors, pick_device, synchronizer, torch_threads
 from .opening import meters_text, note_end, note_session, open_or_create, refuse_unmeasurable, utc_now
 from .progress import Listener, Progress
+from .recovery import settle_killed
 from .samplers.choice import make_sampler
 from .store import Store
 from .study import Budget, Study
@@ -96,7 +97,7 @@ def run(
     store = open_or_create(path, study, storage, intensity, pue, price_per_kwh, origin)
     with store.lock(), contextlib.ExitStack() as open_things:
         earlier = read_sessions(store.bill_file)
-        store.fail_dead_trials(settle_killed(earlier))
+        store.fail_dead_trials(settle_killed(earlier, store.ledger_file))
         spent = add_up(earlier).total_joules
         finished = sum(trial.state != "running" for trial in store.run().trials)
         grams = None if intensity is None else intensity.grams_per_kwh
@@ -144,7 +145,7 @@ def run(
                 view = None if loop.interrupted.is_set() else loop.look_ahead()
                 reason = loop.stop_reason or "broken off by an error"
                 loop.tell_listener("end", f"ended: {reason}" + ("" if view is None else f". Going on: {loop.describe(view)}"))
-                loop.account.save()
+                loop.account.save(closed=True)
                 note_end(store, reason, **facts)
     return Front.of(store.run())
 

@@ -16,7 +16,7 @@ FLOORS = [
     {"search.space", "search.draw"},
     {"search.trial"},
     {"search.runs", "search.study", "search.objectives", "search.progress", "search.limits"},
-    {"search.bill", "search.accounting", "search.trainer", "search.catalog"},
+    {"search.bill", "search.recovery", "search.accounting", "search.trainer", "search.catalog"},
     {"search.store"},
     {"search.account"},
     {"search.front", "search.picking", "search.hypervolume", "search.front_table", "search.front_text"},

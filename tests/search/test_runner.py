@@ -197,7 +197,7 @@ def test_a_killed_session_loses_nothing_that_was_measured(rings_file: Callable[[
     out = tmp_path / "r"
     process = start(rings_file("slow"), out, "--trials", "500")
     wait_for_trial(out)
-    time.sleep(1.0)
+    time.sleep(6.0)  # a beat of the ledger and more: what a trial had cost by then is known after the kill
     process.kill()
     process.communicate(timeout=60)
     before = [trial for trial in Store.open(out).run().trials if trial.state == "complete"]
@@ -207,4 +207,7 @@ def test_a_killed_session_loses_nothing_that_was_measured(rings_file: Callable[[
     assert [trial for trial in result.trials if trial.number in {t.number for t in before}] == before
     dead = [trial for trial in result.trials if trial.state == "failed"]
     assert all("killed" in str(trial.reason) for trial in dead)
+    assert all(trial.increment_joules is not None for trial in dead)
+    assert result.bill.total_joules is not None
+    assert sum(result.bill.by_state.values()) == pytest.approx(result.bill.total_joules, rel=1e-3)
     assert not any(trial.state == "running" for trial in result.trials)

@@ -1,0 +1,83 @@
+"""What a killed session still owes: the ledger's last beat knows more than its last bill."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from .energy import Component, Record
+from .energy.journal import lines
+
+
+def settle_killed(sessions: list[dict[str, Any]], ledger_file: Path) -> dict[int, float | None]:
+    """Bring the bills of killed sessions up to the ledger's last beat, and book what they left open as failed.
+
+    Args:
+        sessions: Sessions of a bill file; changed in place.
+        ledger_file: The ledger's journal, with beats of at most five seconds.
+
+    Returns:
+        Joules by number of the trials that died with their session; None where the ledger does not know.
+    """
+    found: dict[int, float | None] = {}
+    for session in sessions:
+        if session.get("closed", True):
+            continue
+        beats, names = _last_beat(ledger_file, str(session.get("ledger_session")))
+        open_trials: dict[str, float | None] = dict(session.get("open_trials_joules", {}))
+        if beats is not None:
+            _extend_total(session, beats)
+            for window in beats["open"]:
+                name = names.get(window["id"], "")
+                if name.startswith("trial "):
+                    open_trials[name.removeprefix("trial ")] = _joules(window["components"])
+        states = session["by_state_joules"]
+        for number, joules in open_trials.items():
+            found[int(number)] = joules
+            if joules is not None:
+                states["failed"] = states.get("failed", 0.0) + joules
+        _balance(session)
+        session.update(open_trials_joules={}, closed=True)
+    return found
+
+
+def _last_beat(ledger_file: Path, ledger_session: str) -> tuple[Mapping[str, Any] | None, dict[str, str]]:
+    """Return the last beat of a ledger's session, and the names of its windows by id."""
+    last, names = None, {}
+    if ledger_file.is_file():
+        for event in lines(ledger_file):
+            if str(event.get("session", "")) != ledger_session:
+                continue
+            if event["event"] == "open":
+                names[event["record"]["id"]] = str(event["record"]["name"])
+            elif event["event"] == "beat":
+                last = event
+    return last, names
+
+
+def _extend_total(session: dict[str, Any], beat: Mapping[str, Any]) -> None:
+    """Take the beat's total when it is later than the bill's."""
+    if session.get("total") is None:
+        return
+    known = Record.from_json(session["total"])
+    if beat["t_ns"] > known.t1_ns:
+        parts = tuple(Component(**part) for part in beat["total"])
+        later = replace(known, components=parts, t1_ns=int(beat["t_ns"]), seconds=(int(beat["t_ns"]) - known.t0_ns) / 1e9)
+        session["total"] = later.to_json()
+
+
+def _balance(session: dict[str, Any]) -> None:
+    """Book what no trial and no rest accounts for (the stretch between bill and beat) as overhead."""
+    if session.get("total") is None:
+        return
+    total = Record.from_json(session["total"]).joules
+    states = session["by_state_joules"]
+    if total is not None:
+        states["overhead"] = states.get("overhead", 0.0) + max(0.0, total - sum(states.values()))
+
+
+def _joules(components: list[Mapping[str, Any]]) -> float | None:
+    counting = [part["joules"] for part in components if part["counts"]]
+    return None if not counting or any(joules is None for joules in counting) else float(sum(counting))
