@@ -44,7 +44,7 @@ def settle_killed(sessions: list[dict[str, Any]], ledger_file: Path) -> dict[int
 
 
 def _last_beat(ledger_file: Path, ledger_session: str) -> tuple[Mapping[str, Any] | None, dict[str, str]]:
-    """Return the last beat of a ledger's session, and the names of its windows by id."""
+    """Return the last beat of a ledger's session, and the names by id of the windows that never ended."""
     last, names = None, {}
     if ledger_file.is_file():
         for event in lines(ledger_file):
@@ -52,6 +52,8 @@ def _last_beat(ledger_file: Path, ledger_session: str) -> tuple[Mapping[str, Any
                 continue
             if event["event"] == "open":
                 names[event["record"]["id"]] = str(event["record"]["name"])
+            elif event["event"] == "close":
+                names.pop(event["record"]["id"], None)  # ended after the beat: its own record counts
             elif event["event"] == "beat":
                 last = event
     return last, names
