@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from .account import Account, TrialMeter
 from .accounting import energy_facts
+from .admission import KEY, refusal_of, twin_of
 from .energy import Intensity, grams_co2e
 from .executors.executor import Executor
 from .fairness import Keeper
@@ -152,9 +153,9 @@ class Loop:
             asked = self.optuna_study.ask()
             candidate = self.study.space.sample(asked)
             epochs = self._epochs(asked)
-            asked.set_user_attr("key", self.study.space.key(candidate))
-            parent, twin = self._parent(asked), self._twin(asked, candidate, epochs)
-            refusal = self._refusal(candidate)
+            asked.set_user_attr(KEY, self.study.space.key(candidate))
+            parent, twin = self._parent(asked), twin_of(self.optuna_study.get_trials(deepcopy=False), asked.user_attrs[KEY], epochs)
+            refusal = refusal_of(self.study, candidate, self.task)
             if refusal is not None:
                 self._fail(asked, Trial(asked.number, "failed", asked.params, epochs), {"reason": refusal, "increment_joules": 0.0})
             elif twin is not None:
@@ -284,28 +285,6 @@ class Loop:
             return None
         parent = from_optuna(self.optuna_study.get_trials(deepcopy=False)[number])
         return parent if parent.state == "complete" else None
-
-    def _twin(self, asked: optuna.Trial, candidate: Candidate, epochs: int) -> Trial | None:
-        key = self.study.space.key(candidate)
-        for trial in self.optuna_study.get_trials(deepcopy=False):
-            if trial.state.name == "COMPLETE" and trial.user_attrs.get("key") == key and trial.user_attrs.get(EPOCHS_REACHED) == epochs:
-                return from_optuna(trial)
-        return None
-
-    def _refusal(self, candidate: Candidate) -> str | None:
-        """Say which limit on size a candidate breaks; costs no training."""
-        if self.study.max_parameters is None and self.study.max_flops is None:
-            return None
-        from .training.flops import count
-
-        cost = count(self.study.space.build(candidate, self.task), self.task, candidate.recipe)
-        for name, have, most in (
-            ("parameters", cost.parameters, self.study.max_parameters),
-            ("flops", cost.flops, self.study.max_flops),
-        ):
-            if most is not None and have is not None and have > most:
-                return f"refused before training: {have:,} {name}, more than max_{name} = {most:,}"
-        return None
 
     def _why_stop_training(self, joules: float | None) -> str | None:
         if self.interrupted.is_set():

@@ -21,7 +21,7 @@ FLOORS = [
     {"search.account"},
     {"search.front", "search.picking", "search.hypervolume", "search.front_table", "search.front_text"},
     {"search.samplers", "search.executors", "search.probe"},
-    {"search.fairness", "search.status", "search.machine", "search.opening"},
+    {"search.admission", "search.fairness", "search.status", "search.machine", "search.opening"},
     {"search.estimate"},
     {"search.loop"},
     {"search.runner"},
@@ -84,7 +84,7 @@ def test_energy_imports_nothing_of_the_rest() -> None:
 
 
 def test_only_the_rooms_that_need_it_import_optuna() -> None:
-    allowed = {"search.store", "search.runner", "search.loop", "search.trial", "search.commands"}
+    allowed = {"search.store", "search.runner", "search.loop", "search.admission", "search.trial", "search.commands"}
     for module, file in modules().items():
         names = {
             (node.module or "") if isinstance(node, ast.ImportFrom) else alias.name

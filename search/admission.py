@@ -1,0 +1,52 @@
+"""Before a joule is spent: candidates that break a limit on size, and those that were trained already."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from .samplers.history import EPOCHS_REACHED
+from .space import Candidate
+from .study import Study
+from .training.task import Task
+from .trial import Trial, from_optuna
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+#: User attribute of an Optuna trial that holds the canonical text of its candidate.
+KEY = "key"
+
+
+def refusal_of(study: Study, candidate: Candidate, task: Task) -> str | None:
+    """Say which limit on size a candidate breaks, or None; costs no training."""
+    limits = {"parameters": study.max_parameters, "flops": study.max_flops, "memory_bytes": study.max_memory_bytes}
+    if all(most is None for most in limits.values()):
+        return None
+    from .training.flops import count
+
+    cost = count(_weightless(study, candidate, task), task, candidate.recipe, memory=study.max_memory_bytes is not None)
+    for name, most in limits.items():
+        have = getattr(cost, name)
+        if most is not None and have is not None and have > most:
+            return f"refused before training: {have:,} {name}, more than max_{name} = {most:,}"
+    return None
+
+
+def _weightless(study: Study, candidate: Candidate, task: Task) -> Any:
+    """Build the model without memory for its weights where it can be: a refused giant must not fill the machine."""
+    import torch
+
+    try:
+        with torch.device("meta"):
+            return study.space.build(candidate, task)
+    except Exception:  # a user's model may compute with its weights while it is built
+        return study.space.build(candidate, task)
+
+
+def twin_of(trials: Sequence[FrozenTrial], key: str, epochs: int) -> Trial | None:
+    """Return the trial that measured the same candidate at the same epochs, or None."""
+    for trial in trials:
+        if trial.state.name == "COMPLETE" and trial.user_attrs.get(KEY) == key and trial.user_attrs.get(EPOCHS_REACHED) == epochs:
+            return from_optuna(trial)
+    return None
