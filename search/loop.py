@@ -273,7 +273,8 @@ class Loop:
         low, high = self.study.rungs[0], self.study.rungs[-1]
         if self.study.complete_only and self.study.sampler != "freeze-thaw":
             low = high
-        return asked.suggest_int("epochs", low, high, log=True)
+        # Our sampler names rungs; for the others equal ratios of epochs are equally likely.
+        return asked.suggest_int("epochs", low, high, log=self.study.sampler != "freeze-thaw")
 
     def _parent(self, asked: optuna.Trial) -> Trial | None:
         if self.study.sampler != "freeze-thaw":

@@ -1,0 +1,55 @@
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from joulefront.search import Study, run
+from joulefront.search.fairness import Fairness
+from joulefront.search.store import Store
+
+Maker = Callable[..., Study]
+
+
+@pytest.mark.parametrize("wrong", [{"idle_seconds": -1}, {"anchor_every": -1}, {"cool_down_seconds": -0.1}])
+def test_negative_lengths_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        Fairness(**wrong)
+
+
+def test_anchors_and_idle_baselines_are_measured_kept_and_billed_to_nobody(rings: Maker, tmp_path: Path) -> None:
+    rules = Fairness(idle_seconds=1.0, anchor_every=2, anchor_seconds=0.1)
+    run(rings(trials=4), out=tmp_path / "r", fairness=rules)
+    result = Store.open(tmp_path / "r").run()
+    anchor = result.facts["anchor"]
+    assert len(anchor["joules"]) == len(anchor["seconds"]) == 4  # before the first, before the second and fourth, after the last
+    assert all(joules > 0 for joules in anchor["joules"])
+    assert anchor["seconds"] == sorted(anchor["seconds"])
+    paid = sum(trial.increment_joules or 0.0 for trial in result.trials)
+    assert result.bill.by_state["complete"] == pytest.approx(paid, rel=1e-3)
+    assert sum(result.bill.by_state.values()) == pytest.approx(result.bill.total_joules, rel=1e-3)
+
+
+def test_nothing_is_measured_again_unless_it_is_asked_for(rings: Maker, tmp_path: Path) -> None:
+    run(rings(trials=1), out=tmp_path / "r")
+    assert "anchor" not in Store.open(tmp_path / "r").run().facts
+
+
+def test_a_study_ends_when_going_on_is_not_worth_it(rings: Maker, tmp_path: Path) -> None:
+    heard: list[str] = []
+    study = replace(rings(sampler="freeze-thaw", trials=200), rungs=(1, 2))
+    run(study, out=tmp_path / "r", stop_gain=0.999, listener=lambda progress: heard.append(progress.message))
+    trials = Store.open(tmp_path / "r").run().trials
+    assert 8 <= len(trials) < 200
+    assert "not worth it" in heard[-1]
+    assert "would add about" in heard[-1]
+
+
+def test_an_earlier_study_is_knowledge_but_never_on_the_front(rings: Maker, tmp_path: Path) -> None:
+    study = rings(sampler="freeze-thaw", trials=10)
+    run(study, out=tmp_path / "first")
+    front = run(replace(study, seed=1), out=tmp_path / "second", trials=3, warm_start=[tmp_path / "first"])
+    assert {trial.number for trial in front} <= {0, 1, 2}
+    with pytest.raises(ValueError, match="--warm-start needs --sampler freeze-thaw"):
+        run(replace(study, sampler="tpe"), out=tmp_path / "third", warm_start=[tmp_path / "first"])
