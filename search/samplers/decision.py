@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,9 +55,9 @@ class Planner:
             imagined = self.models.imagine(encoder.columns(genes), epochs)
             points = np.vstack([points, imagined[(epochs >= last) | (not rules.complete_only)]])
         random = encoder.encoding.random(rng, 200)
-        view = self.models.view(encoder.columns(random))
-        typical = float(np.median(view.energy[:, -1]))
-        reference = self._reference(table, view.objectives[0].mean[:, -1], view.objectives[0].sd[:, -1], view.energy[:, -1], rng)
+        quality, energy = self.models.complete(encoder.columns(random))
+        typical = float(np.median(energy))
+        reference = self._reference(table, quality.mean[:, 0], quality.sd[:, 0], energy, rng)
         return Situation(table, points, reference, boxes_above(points, reference), typical)
 
     def _reference(self, table: Table, mean: Array, sd: Array, energy: Array, rng: np.random.Generator) -> Array:
@@ -94,37 +95,42 @@ class Planner:
             found = found.and_(self._score(situation, encoder, near, np.full(len(near), -1), remaining))
         return self._score(situation, encoder, table.genes[paused], paused, remaining).and_(found) if len(paused) else found
 
-    def ranked(self, situation: Situation, options: Options, history: History, encoder: Encoder) -> list[Decision]:
-        """Turn scored options into at most 16 decisions, the best first; what is trained or running is left out."""
-        decisions: list[Decision] = []
-        seen: set[str] = {claim.key for claim in history.running}
-        rungs = np.array(self.rules.rungs)
+    def open_rows(
+        self, situation: Situation, options: Options, history: History, encoder: Encoder
+    ) -> Iterator[tuple[int, str, Mapping[str, Any]]]:
+        """Go through options by falling rate: index, key and parameters; what is trained, running or listed before is left out."""
+        seen = {claim.key for claim in history.running} | history.failed
         for i in np.argsort(-options.best, kind="stable"):
-            if not np.isfinite(options.best[i]) or len(decisions) == 16:
-                break
-            config, target = int(options.config[i]), int(np.argmax(options.rate[i]))
-            if config >= 0:
-                key = situation.table.keys[config]
-                params, longest = history.params[key], history.longest(key)
-                step = int(np.flatnonzero(rungs > situation.table.longest[config])[0])
+            if not np.isfinite(options.best[i]):
+                return
+            if options.config[i] >= 0:
+                key = situation.table.keys[options.config[i]]
+                params = history.params[key]
             else:
-                params, longest, step = encoder.encoding.params(options.genes[i]), None, 0
+                params = encoder.encoding.params(options.genes[i])
                 key = history.proposed(params)
-                if key in seen or key in history.points or key in history.failed:
+                if key in history.points:
                     continue
-            seen.add(key)
-            decisions.append(
-                Decision(
-                    params,
-                    key,
-                    int(rungs[step if self.rules.resume else target]),
-                    longest.number if longest is not None and self.rules.resume else None,
-                    float(options.gain[i, target]),
-                    float(options.cost[i, target]),
-                    float(options.pays[i, target]),
-                )
+            if key not in seen:
+                seen.add(key)
+                yield int(i), key, params
+
+    def ranked(self, situation: Situation, options: Options, history: History, encoder: Encoder) -> Iterator[Decision]:
+        """Turn scored options into decisions, the best first."""
+        rungs = np.array(self.rules.rungs)
+        for i, key, params in self.open_rows(situation, options, history, encoder):
+            config, target = int(options.config[i]), int(np.argmax(options.rate[i]))
+            longest = history.longest(key) if config >= 0 else None
+            step = int(np.flatnonzero(rungs > situation.table.longest[config])[0]) if config >= 0 else 0
+            yield Decision(
+                params,
+                key,
+                int(rungs[step if self.rules.resume else target]),
+                longest.number if longest is not None and self.rules.resume else None,
+                float(options.gain[i, target]),
+                float(options.cost[i, target]),
+                float(options.pays[i, target]),
             )
-        return decisions
 
     def _parents(self, situation: Situation, encoder: Encoder) -> Array:
         """Configurations worth varying: those of the front, those believed best when complete, and good ones of earlier studies."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -33,12 +34,14 @@ class Survey:
 
     Attributes:
         planner: Rules and models.
+        history: What was measured, and what runs.
         encoder: Inputs of the models.
         situation: Where the study stands.
         options: What could be trained.
     """
 
     planner: Planner
+    history: History
     encoder: Encoder
     situation: Situation
     options: Options
@@ -72,7 +75,7 @@ class FreezeThawSampler(BaseSampler):
         prior_trials: Trials of earlier studies with the same parameters, one sequence per study (or the trials of a single one):
             knowledge, never points of the front.
         startup: Random configurations at the lowest rung before the models are trusted.
-        ladders: Complete trainings that follow them.
+        ladders: Complete trainings that follow them, the first of the cheapest of the better half.
         per_joule: Exponent of the energy by which expected gains are divided; 0 ignores energy.
         warp: Whether quality is modelled as approaching a limit, and the scales of parameters are learned.
         estimate_floor: Whether a missing ``min_accuracy`` is estimated; False takes the worst quality seen.
@@ -101,7 +104,7 @@ class FreezeThawSampler(BaseSampler):
         search_space: Mapping[str, BaseDistribution] | None = None,
         prior_trials: Sequence[Sequence[FrozenTrial]] | Sequence[FrozenTrial] = (),
         startup: int = 8,
-        ladders: int = 2,
+        ladders: int = 1,
         per_joule: float = 1.0,
         warp: bool = True,
         estimate_floor: bool = True,
@@ -130,18 +133,27 @@ class FreezeThawSampler(BaseSampler):
         self._given_space = {n: d for n, d in (search_space or {}).items() if n != epochs_name}
         self._prior_trials = _studies(prior_trials)
         self._history = History(key, epochs_name)
+        self._lock = threading.RLock()
         self._study: int | None = None
         self._encoder: Encoder | None = None
         self._planner: Planner | None = None
         self._prior: Prior | None = None
         self._minimized: tuple[bool, ...] = ()
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = threading.RLock()
+
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Return every parameter that was seen, conditional ones included, and the epochs."""
         if trial.system_attrs.get("fixed_params"):
             return {}  # enqueued by the user: what it does not fix is drawn at random
-        self._read(study, but=trial.number)
-        space = dict(self._history.distributions)
+        with self._lock:
+            self._read(study, but=trial.number)
+            space = dict(self._history.distributions)
         if not space:
             return {}
         return {**space, self.epochs_name: self._history.epochs_distribution or IntDistribution(self.rungs[0], self.rungs[-1])}
@@ -150,8 +162,9 @@ class FreezeThawSampler(BaseSampler):
         """Decide what to train, claim it, and return its parameters."""
         if not search_space:
             return {}
-        decision = self._claimed(study, trial)
-        self.last_decision = decision
+        with self._lock:  # threads of one study share the sampler
+            decision = self._claimed(study, trial)
+            self.last_decision = decision
         if decision.parent is not None:
             study._storage.set_trial_user_attr(trial._trial_id, RESUME_FROM, decision.parent)
             trial.user_attrs[RESUME_FROM] = decision.parent  # the objective's own copy was made before this decision
@@ -190,16 +203,17 @@ class FreezeThawSampler(BaseSampler):
 
     def survey(self, study: Study) -> Survey | None:
         """Return what the next decision would be made from; None while the initial design is not finished."""
-        self._read(study, but=None)
-        planner, encoder = self._prepared(study)
-        rng = np.random.default_rng([self._seed, sum(len(points) for points in self._history.points.values())])
-        if start(planner.rules, self._history, encoder, rng, frozenset(), planner.seeds) is not None:
-            return None
-        return self._survey(planner, encoder, rng)
+        with self._lock:
+            self._read(study, but=None)
+            planner, encoder = self._prepared(study)
+            rng = np.random.default_rng([self._seed, sum(len(points) for points in self._history.points.values())])
+            if start(planner.rules, self._history, encoder, rng, frozenset(), planner.seeds) is not None:
+                return None
+            return self._survey(planner, encoder, rng)
 
     def _survey(self, planner: Planner, encoder: Encoder, rng: np.random.Generator) -> Survey:
         situation = planner.situation(self._history, encoder, rng)
-        return Survey(planner, encoder, situation, planner.options(situation, self._history, encoder, rng, self.remaining))
+        return Survey(planner, self._history, encoder, situation, planner.options(situation, self._history, encoder, rng, self.remaining))
 
     def _claimed(self, study: Study, trial: FrozenTrial) -> Decision:
         """Decide and claim.

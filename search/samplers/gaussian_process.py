@@ -100,8 +100,14 @@ class GaussianProcess:
         self.L = cholesky(K, lower=True, check_finite=False)
         self.alpha = cho_solve((self.L, True), y, check_finite=False)
 
-    def predict(self, X: Array, rungs: Array) -> Posterior:
-        """Return the belief about ``(n, d)`` configurations, each at all of ``(r,)`` scaled log epochs."""
+    def predict(self, X: Array, rungs: Array, *, one_sd: bool = False) -> Posterior:
+        """Return the belief about ``(n, d)`` configurations, each at all of ``(r,)`` scaled log epochs.
+
+        Args:
+            X: Configurations.
+            rungs: Scaled log epochs.
+            one_sd: Whether the standard deviation at the last of them is good enough for all: most of the time goes into it.
+        """
         M, _ = _matern(_squared_distances(self.W, self._scaled(X)), slope=False)
         m, n, r = len(self.u), len(X), len(rungs)
         K = np.empty((m, r, n))
@@ -110,9 +116,11 @@ class GaussianProcess:
             np.multiply(M, times, out=K[:, j])
             K[:, j] += plus
         mean = np.tensordot(self.alpha, K, 1)
-        whitened = solve_triangular(self.L, K.reshape(m, r * n), lower=True, check_finite=False).reshape(m, r, n)
+        asked = np.ascontiguousarray(K[:, -1:]) if one_sd else K
+        whitened = solve_triangular(self.L, asked.reshape(m, -1), lower=True, check_finite=False).reshape(asked.shape)
         variance = self.amplitude - np.einsum("ijk,ijk->jk", whitened, whitened)
-        return Posterior(mean.T, np.sqrt(np.maximum(variance, 1e-9)).T, whitened)
+        sd = np.sqrt(np.maximum(variance, 1e-9)).T
+        return Posterior(mean.T, np.repeat(sd, r, 1) if one_sd else sd, whitened)
 
     def covariance(self, posterior: Posterior, rungs: Array, first: int, second: int) -> Array:
         """Return the posterior covariance of each configuration between two of the rungs that ``predict`` was asked for, ``(n,)``."""

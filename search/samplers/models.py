@@ -100,18 +100,27 @@ class Models:
     def view(self, X: Array) -> View:
         """Believe something about ``(n, d)`` configurations at all rungs."""
         u = self.scaled(np.array(self.rungs, dtype=float))
-        found = tuple(model.predict(X, u) for model in self._objectives)
+        # Costs are known well and their uncertainty hardly depends on the rung; the quality's does.
+        found = tuple(model.predict(X, u, one_sd=j > 0) for j, model in enumerate(self._objectives))
         chance = np.ones(len(X))
         for limit in self._limits.values():
             there = limit.predict(X, u[-1:])
             chance *= ndtr(-(limit.mean + limit.sd * there.mean[:, 0]) / (limit.sd * there.sd[:, 0]))
         if self._failure is not None:
             chance *= 1 - np.clip(self._failure.values(self._failure.predict(X, u[:1]).mean[:, 0]), 0.0, 1.0)
+        return View(found, self._energy(found[1].mean), np.maximum(chance, _LEAST_CHANCE))
+
+    def complete(self, X: Array) -> tuple[Posterior, Array]:
+        """Believe something about complete trainings of ``(n, d)`` configurations: their quality, and their energy ``(n,)``."""
+        u = self.scaled(np.array(self.rungs, dtype=float))[-1:]
+        energy = np.repeat(self._objectives[1].predict(X, u).mean, len(self.rungs), 1)
+        return self.quality.predict(X, u), self._energy(energy)[:, -1]
+
+    def _energy(self, standardised: Array) -> Array:
+        """Energy of the trainings to each rung, ``(n, r)``, in the user's unit; epochs where the second objective is no energy."""
         if self._per_epoch:
-            energy = 10 ** -(self._objectives[1].values(found[1].mean) + self._shift)
-        else:
-            energy = np.tile(np.array(self.rungs, dtype=float), (len(X), 1))
-        return View(found, energy, np.maximum(chance, _LEAST_CHANCE))
+            return np.asarray(10 ** -(self._objectives[1].values(standardised) + self._shift))
+        return np.tile(np.array(self.rungs, dtype=float), (len(standardised), 1))
 
     def beliefs(self, view: View, rung: int) -> list[Belief]:
         """Return the belief about each objective at one rung."""

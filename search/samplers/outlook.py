@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -71,8 +72,8 @@ def outlook(sampler: FreezeThawSampler, study: Study, remaining: float | None = 
     budget = remaining if remaining is not None else sampler.remaining if sampler.remaining is not None else survey.situation.typical
     options, situation = survey.options, survey.situation
     volume = situation.hypervolume
-    order = np.argsort(-options.best, kind="stable")
-    order = order[np.isfinite(options.best[order]) & (options.best[order] > 0)][:_PLANS]
+    rows = survey.planner.open_rows(situation, options, survey.history, survey.encoder)
+    order = np.array([row for row, _, _ in islice(rows, _PLANS) if options.best[row] > 0], dtype=np.int64)
     if not len(order):
         return Outlook(volume, 0.0, budget, 0.0, None, None)
     first, target = order[0], int(np.argmax(options.rate[order[0]]))

@@ -41,7 +41,7 @@ class Rules:
     per_joule: float = 1.0
     least_cost: float = 0.02
     startup: int = 8
-    ladders: int = 2
+    ladders: int = 1
     fresh: int = 400
     refined: int = 96
     estimate_floor: bool = True

@@ -66,7 +66,7 @@ def _ladder(rules: Rules, history: History, busy: set[str] | frozenset[str]) -> 
         cheap = 1.0 if rules.minimized[1] else -1.0
         fresh = [key for key in alive if key not in climbed and key not in busy and first in history.points[key]]
         fresh.sort(key=lambda key: -sign * history.points[key][first].values[0])
-        if fresh and climbed:
+        if fresh and (climbed or rules.ladders == 1):
             fresh = sorted(fresh[: max(1, len(fresh) // 2)], key=lambda key: cheap * history.points[key][first].values[1])
         on_the_way += fresh[:1]
     if not on_the_way:

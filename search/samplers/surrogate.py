@@ -77,9 +77,9 @@ class Surrogate:
         trend = np.array([self._trend_at(x[None], np.array([at]))[0, 0] for x, at in zip(X, u, strict=True)])
         return self.values(guess + trend)
 
-    def predict(self, X: Array, rungs: Array) -> Posterior:
-        """Believe something about ``(n, d)`` configurations at ``(r,)`` rungs, in standardised units."""
-        found = self.process.predict(X, rungs)
+    def predict(self, X: Array, rungs: Array, *, one_sd: bool = False) -> Posterior:
+        """Believe something about ``(n, d)`` configurations at ``(r,)`` rungs, in standardised units; see ``GaussianProcess.predict``."""
+        found = self.process.predict(X, rungs, one_sd=one_sd)
         return found if self.trend is None else Posterior(found.mean + self._trend_at(X, rungs), found.sd, found.whitened)
 
     def belief(self, mean: Array, sd: Array, shift: float = 0.0) -> Belief:

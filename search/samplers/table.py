@@ -121,6 +121,7 @@ def tabulate(history: History, encoder: Encoder, minimized: tuple[bool, ...]) ->
     """Read a history with at least one point into arrays."""
     keys = list(history.points)
     points = [(index, point) for index, key in enumerate(keys) for point in history.points[key].values()]
+    points.sort(key=lambda row: row[1].number)  # the latest last: the models look at those first
     raw = np.array([point.values for _, point in points])
     axes = Axes.read(minimized, raw)
     config, epochs = np.array([index for index, _ in points]), np.array([point.epochs for _, point in points], dtype=float)

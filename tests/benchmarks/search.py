@@ -2,12 +2,13 @@
 
     python tests/benchmarks/search.py --seeds 10 --budget 20 --jobs 2
 
-Every strategy runs through Optuna's ask and tell and is charged the recorded energy of what it trains. Unit: one full-training equivalent (FTE), the
-mean energy of a complete training of a random configuration. Results are ratios to the hypervolume of the best-known front (accuracy against log10
-energy), medians over seeds with quartiles. ``any`` counts every measured (configuration, epochs) pair, ``full`` only complete trainings.
+Every strategy runs through Optuna's ask and tell and is charged the recorded energy of what it trains. Unit: one full-training equivalent
+(FTE), the mean energy of a complete training of a random configuration. Results are ratios to the hypervolume of the best-known front
+(accuracy against log10 energy), medians over seeds with quartiles. ``any`` counts every measured (configuration, epochs), ``full`` only
+complete trainings.
 
-Runs are kept in a cache (``--cache``) and not repeated. ``--reported`` takes the stock samplers from results that were measured before with the same
-harness instead of running them. ``--ablate`` adds our sampler with one part switched off at a time.
+Runs are kept in a cache (``--cache``) and not repeated. ``--reported`` takes the stock samplers from results that were measured before with
+the same harness instead of running them. ``--ablate`` adds our sampler with one part switched off at a time.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from pathlib import Path
 for _threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_threads, "1")
 
-import numpy as np
-import pandas as pd
-import search_bench as bench
+import numpy as np  # noqa: E402
+import pandas as pd  # noqa: E402
+import search_bench as bench  # noqa: E402
 
 COLUMNS = ["problem", "strategy", "seed", "spent_fte", "hv_full", "hv_any", "n_evals", "n_full", "seconds_per_decision"]
 

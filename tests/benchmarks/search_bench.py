@@ -1,4 +1,4 @@
-"""Search strategies on tables of real trainings: the problems, the meter that charges them, and the strategies, all through Optuna's ask and tell."""
+"""Search strategies on tables of real trainings: the problems, the meter that charges them, and the strategies."""
 
 from __future__ import annotations
 

@@ -1,0 +1,95 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+from joulefront.search.samplers.encoding import Encoding, learn_encoding
+from joulefront.search.samplers.proposals import mutate, propose
+
+SPACE = {
+    "act": CategoricalDistribution(["relu", "gelu", None]),
+    "flag": CategoricalDistribution([False, True]),
+    "lr": FloatDistribution(1e-5, 1e-1, log=True),
+    "drop": FloatDistribution(0.0, 0.5, step=0.05),
+    "width": IntDistribution(8, 512, log=True),
+    "depth": IntDistribution(2, 10, step=2),
+}
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_random_configurations_are_values_that_exist_and_come_back(seed: int) -> None:
+    encoding = Encoding(SPACE)
+    genes = encoding.random(np.random.default_rng(seed), 3)
+    for row in genes:
+        params = encoding.params(row)
+        assert params.keys() == SPACE.keys()
+        for name, distribution in SPACE.items():
+            assert distribution._contains(distribution.to_internal_repr(params[name])), (name, params[name])
+        assert encoding.params(encoding.genes(params)) == params
+
+
+def test_every_value_of_a_discrete_parameter_is_drawn_equally_often() -> None:
+    encoding = Encoding({"depth": SPACE["depth"], "act": SPACE["act"]})
+    rows = [encoding.params(row) for row in encoding.random(np.random.default_rng(0), 5000)]
+    for value in (2, 4, 6, 8, 10):
+        assert sum(row["depth"] == value for row in rows) == pytest.approx(1000, abs=150)
+    for choice in ("relu", "gelu", None):
+        assert sum(row["act"] == choice for row in rows) == pytest.approx(5000 / 3, abs=200)
+
+
+def test_columns_are_one_hot_for_choices_and_share_a_group() -> None:
+    encoding = Encoding(SPACE)
+    columns = encoding.columns(encoding.random(np.random.default_rng(0), 10))
+    assert columns.shape == (10, 8)
+    assert (columns[:, :3].sum(1) == 1).all()
+    assert encoding.groups.tolist() == [0, 0, 0, 1, 2, 3, 4, 5]
+    assert encoding.numeric_columns.tolist() == [False] * 4 + [True] * 4
+
+
+def test_conditional_parameters_are_learned_from_what_was_seen() -> None:
+    space = {
+        **SPACE,
+        "momentum": FloatDistribution(0, 1),
+        "opt": CategoricalDistribution(["sgd", "adam"]),
+        "nesterov": CategoricalDistribution([0, 1]),
+    }
+    rng = np.random.default_rng(0)
+    full = Encoding(space)
+    seen = []
+    for row in full.random(rng, 40):
+        params = full.params(row)
+        if params["opt"] == "adam":
+            del params["momentum"]
+            del params["nesterov"]
+        elif params["nesterov"] == 0:
+            del params["momentum"]
+        seen.append(params)
+    encoding = learn_encoding(seen, space)
+    for row in encoding.random(rng, 100):
+        params = encoding.params(row)
+        assert ("nesterov" in params) == (params["opt"] == "sgd")
+        assert ("momentum" in params) == (params["opt"] == "sgd" and params["nesterov"] == 1)
+    assert np.isfinite(encoding.columns(encoding.random(rng, 50))).all()
+    parents = encoding.random(rng, 20)
+    for row in propose(encoding, parents, rng, 100):
+        assert ("nesterov" in encoding.params(row)) == (encoding.params(row)["opt"] == "sgd")
+
+
+def test_single_values_are_kept_out_of_the_search_but_in_the_parameters() -> None:
+    encoding = learn_encoding([], {"a": IntDistribution(3, 3), "b": FloatDistribution(0, 1)})
+    assert list(encoding.distributions) == ["b"]
+    assert encoding.params(np.array([0.5])) == {"a": 3, "b": 0.5}
+
+
+def test_mutants_differ_from_their_parent_and_stay_in_the_space() -> None:
+    encoding = Encoding(SPACE)
+    rng = np.random.default_rng(0)
+    parents = encoding.random(rng, 200)
+    children = mutate(encoding, parents, rng, widths=(0.2,))
+    changed = (children != parents).sum(1)
+    assert (changed >= 1).mean() > 0.9  # a small step may snap back to the same whole number
+    assert 1 <= changed.mean() < 3
+    for row in children:
+        for name, value in encoding.params(row).items():
+            assert SPACE[name]._contains(SPACE[name].to_internal_repr(value))

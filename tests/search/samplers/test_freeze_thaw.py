@@ -1,0 +1,269 @@
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from joulefront.search.samplers import FreezeThawSampler, resume_from
+from joulefront.search.samplers.acquisition import hypervolume
+
+Search = Callable[..., optuna.Study]
+Objective = Callable[[optuna.Trial], tuple[float, float]]
+RUNGS = [1, 3, 9, 27]
+
+
+def points_of(study: optuna.Study) -> list[str]:
+    return [str(sorted(trial.params.items())) for trial in study.trials]
+
+
+def test_a_continuation_has_the_parameters_of_its_parent_and_the_next_rung(search: Search) -> None:
+    study = search(40)
+    continued = [trial for trial in study.trials if resume_from(trial) is not None]
+    assert len(continued) >= 6
+    for trial in continued:
+        parent = study.trials[resume_from(trial)]  # type: ignore[index]
+        assert {**parent.params, "epochs": 0} == {**trial.params, "epochs": 0}
+        assert RUNGS.index(trial.params["epochs"]) == RUNGS.index(parent.params["epochs"]) + 1
+    assert all(trial.params["epochs"] == 1 for trial in study.trials if resume_from(trial) is None)
+
+
+def test_the_objective_itself_reads_what_it_continues(search: Search, objective: Objective) -> None:
+    told: dict[int, int | None] = {}
+
+    def asks(trial: optuna.Trial) -> tuple[float, float]:
+        values = objective(trial)
+        told[trial.number] = resume_from(trial)
+        return values
+
+    study = search(25, objective=asks)
+    assert told == {trial.number: resume_from(trial) for trial in study.trials}
+    assert any(number is not None for number in told.values())
+
+
+def test_without_checkpoints_it_jumps_and_continues_nothing(search: Search) -> None:
+    study = search(40, resume=False)
+    assert all(resume_from(trial) is None for trial in study.trials)
+    fresh = {}
+    for trial in study.trials:
+        fresh.setdefault(str(sorted({**trial.params, "epochs": 0}.items())), trial.params["epochs"])
+    assert any(epochs > 1 for epochs in fresh.values()), "no configuration went straight to a higher rung"
+
+
+def test_nothing_is_trained_twice(search: Search) -> None:
+    points = points_of(search(60))
+    assert len(set(points)) == len(points)
+
+
+def test_equal_seeds_repeat_and_other_seeds_do_not(search: Search) -> None:
+    assert points_of(search(20, seed=3)) == points_of(search(20, seed=3))
+    assert points_of(search(9, seed=3)) != points_of(search(9, seed=4))
+    assert points_of(search(9, seed=None)) != points_of(search(9, seed=None))
+
+
+@pytest.mark.parametrize(
+    ("directions", "change"),
+    [(("minimize", "minimize"), lambda q, e: (1 - q, e)), (("maximize", "minimize"), lambda q, e: (100 * q, e / 3.6e6))],
+)
+def test_neither_direction_nor_unit_changes_what_is_trained(search: Search, objective: Objective, directions: Any, change: Any) -> None:
+    other = search(22, objective=lambda trial: change(*objective(trial)), directions=directions)
+    assert points_of(other) == points_of(search(22))
+
+
+def test_it_finds_a_better_front_than_random_search_for_the_same_energy(search: Search, objective: Objective) -> None:
+    def volume(study: optuna.Study, budget: float) -> float:
+        spent, seen = 0.0, []
+        for trial in study.trials:
+            parent = resume_from(trial)
+            spent += trial.values[1] - (study.trials[parent].values[1] if parent is not None else 0.0)
+            if spent > budget:
+                break
+            seen.append((trial.values[0], -np.log10(trial.values[1])))
+        return hypervolume(np.array(seen), np.array([0.3, -np.log10(2160.0)]))
+
+    ours = [search(70, seed=seed) for seed in range(2)]
+    budget = 8000.0
+    random = []
+    for seed in range(6):
+        study = optuna.create_study(directions=["maximize", "minimize"], sampler=optuna.samplers.RandomSampler(seed=seed))
+        study.optimize(objective, 60)
+        random.append(volume(study, budget))
+    assert min(volume(study, budget) for study in ours) > max(random)
+
+
+def test_a_failed_configuration_is_not_tried_again_and_is_no_point(search: Search, objective: Objective) -> None:
+    def breaks(trial: optuna.Trial) -> tuple[float, float]:
+        values = objective(trial)
+        if trial.params["kind"] == "mlp" and trial.params["lr"] > 0.01:
+            raise RuntimeError("out of memory")
+        return values
+
+    study = search(50, objective=breaks, catch=RuntimeError)
+    failed = [trial for trial in study.trials if trial.state == TrialState.FAIL]
+    assert failed
+    keys = [str(sorted({**trial.params, "epochs": 0}.items())) for trial in study.trials]
+    for trial in failed:
+        assert keys[trial.number] not in keys[trial.number + 1 :]
+    later = [trial.state == TrialState.FAIL for trial in study.trials[25:]]
+    assert np.mean(later) < 0.25, "it has not learned where trainings fail"
+
+
+def test_an_infinite_reading_counts_as_failed(search: Search, objective: Objective) -> None:
+    def broken_meter(trial: optuna.Trial) -> tuple[float, float]:
+        quality, energy = objective(trial)
+        return quality, float("-inf") if trial.number == 3 else energy
+
+    study = search(20, objective=broken_meter)
+    keys = [str(sorted({**trial.params, "epochs": 0}.items())) for trial in study.trials]
+    assert keys.count(keys[3]) == 1
+
+
+def test_when_everything_fails_it_keeps_trying_without_repeating(search: Search) -> None:
+    def fails(trial: optuna.Trial) -> tuple[float, float]:
+        trial.suggest_float("x", 0, 1)
+        trial.suggest_int("epochs", 1, 27)
+        raise RuntimeError("always")
+
+    points = points_of(search(30, objective=fails, catch=RuntimeError))
+    assert len(set(points)) == 30
+
+
+def test_infeasible_models_are_avoided_and_not_continued(search: Search, objective: Objective) -> None:
+    def limited(trial: optuna.Trial) -> tuple[float, float]:
+        values = objective(trial)
+        width = trial.params.get("width", 1 + 7 * trial.params.get("share", 0.0))
+        trial.storage.set_trial_system_attr(trial._trial_id, "constraints:width", width - 4.0)
+        return values
+
+    study = search(50, objective=limited)
+    wide = [trial.params.get("width", 1 + 7 * trial.params.get("share", 0.0)) > 4 for trial in study.trials]
+    assert np.mean(wide[:8]) > 0.2, "the problem is too easy to tell"
+    assert np.mean(wide[25:]) < 0.2
+
+
+def test_three_objectives_are_searched_together(search: Search, objective: Objective) -> None:
+    def three(trial: optuna.Trial) -> tuple[float, float, float]:
+        quality, energy = objective(trial)
+        return quality, energy, 1.0 + trial.params["lr"] * 10
+
+    study = search(30, objective=three, directions=("maximize", "minimize", "minimize"))
+    assert len(study.best_trials) >= 5
+    assert len(set(points_of(study))) == 30
+
+
+def test_complete_only_pays_for_complete_trainings(search: Search) -> None:
+    def complete(study: optuna.Study) -> int:
+        return sum(trial.params["epochs"] == 27 for trial in study.trials[14:])
+
+    assert complete(search(50, complete_only=True)) > complete(search(50))
+
+
+def test_configurations_with_one_key_are_one_configuration(search: Search) -> None:
+    def objective(trial: optuna.Trial) -> tuple[float, float]:
+        a, b = trial.suggest_int("a", 0, 5), trial.suggest_int("b", 0, 5)
+        epochs = trial.suggest_int("epochs", 1, 27)
+        return (a + b) / 10 - 0.3 / epochs, epochs * (1.0 + a + b)
+
+    study = search(40, objective=objective, key=lambda params: sorted((params["a"], params["b"])))
+    seen = [(*sorted((t.params["a"], t.params["b"])), t.params["epochs"]) for t in study.trials]
+    assert len(set(seen)) == len(seen)
+
+
+def test_an_exhausted_space_is_no_error(search: Search) -> None:
+    def objective(trial: optuna.Trial) -> tuple[float, float]:
+        a, epochs = trial.suggest_int("a", 0, 2), trial.suggest_int("epochs", 1, 3)
+        return a / 3 - 0.3 / epochs, epochs * (1.0 + a)
+
+    study = search(12, objective=objective, rungs=[1, 3])
+    assert {(t.params["a"], t.params["epochs"]) for t in study.trials} == {(a, e) for a in range(3) for e in (1, 3)}
+
+
+def test_enqueued_parameters_are_respected(objective: Objective) -> None:
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=FreezeThawSampler(RUNGS))
+    study.optimize(objective, 12)
+    study.enqueue_trial({"kind": "conv", "epochs": 9})
+    study.optimize(objective, 3)
+    assert study.trials[12].params["kind"] == "conv"
+    assert study.trials[12].params["epochs"] == 9
+    assert resume_from(study.trials[12]) is None
+
+
+def test_what_does_not_fit_the_remaining_energy_is_not_proposed(objective: Objective) -> None:
+    sampler = FreezeThawSampler(RUNGS)
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
+    study.optimize(objective, 16)
+    sampler.remaining = 60.0
+    for _ in range(6):
+        trial = study.ask()
+        quality, energy = objective(trial)
+        parent = resume_from(trial)
+        assert energy - (study.trials[parent].values[1] if parent is not None else 0.0) <= 60.0 * 1.3
+        study.tell(trial, (quality, energy))
+
+
+def test_features_tell_what_parameters_hide(search: Search) -> None:
+    codes = np.random.default_rng(0).permutation(64)
+
+    def objective(trial: optuna.Trial) -> tuple[float, float]:
+        x, epochs = trial.suggest_categorical("x", list(range(64))), trial.suggest_int("epochs", 1, 3)
+        return 0.9 - 0.01 * abs(codes[x] - 40) - 0.2 / epochs, 10.0 * epochs
+
+    def tried(**options: Any) -> list[int]:
+        return [abs(int(codes[t.params["x"]]) - 40) for t in search(20, objective=objective, rungs=[1, 3], startup=4, **options).trials]
+
+    informed, blind = tried(features=lambda params: [float(codes[params["x"]])]), tried()
+    assert 0 in informed
+    assert sum(distance <= 3 for distance in informed) >= sum(distance <= 3 for distance in blind) + 4
+
+
+def test_earlier_studies_help_and_never_enter_the_front(search: Search, objective: Objective) -> None:
+    earlier = search(40, seed=5)
+
+    def elsewhere(trial: optuna.Trial) -> tuple[float, float]:
+        quality, energy = objective(trial)
+        return quality - 0.1, 7.0 * energy
+
+    cold = [search(6, objective=elsewhere, seed=s) for s in range(2)]
+    warm = [search(6, objective=elsewhere, seed=s, prior_trials=earlier.trials) for s in range(2)]
+    assert all(len(study.trials) == 6 for study in warm)
+    assert np.mean([max(t.values[0] for t in s.trials) for s in warm]) > np.mean([max(t.values[0] for t in s.trials) for s in cold])
+
+
+def test_unusable_earlier_studies_are_ignored(search: Search) -> None:
+    other = optuna.create_study(directions=["maximize", "minimize"])
+    other.optimize(lambda trial: (trial.suggest_float("other", 0, 1), float(trial.suggest_int("epochs", 1, 27))), 10)
+    assert len(set(points_of(search(16, prior_trials=[other.trials])))) == 16
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"rungs": [3, 1]}, "ascending"),
+        ({"rungs": []}, "ascending"),
+        ({"rungs": [1, 3], "startup": 1}, "startup"),
+        ({"rungs": [1], "per_joule": -1}, "per_joule"),
+    ],
+)
+def test_wrong_arguments_are_named(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        FreezeThawSampler(**options)
+
+
+def test_one_objective_is_refused(objective: Objective) -> None:
+    study = optuna.create_study(sampler=FreezeThawSampler(RUNGS))
+    with pytest.raises(ValueError, match="two or more objectives"):
+        study.optimize(lambda trial: objective(trial)[0], 1)
+
+
+def test_a_sampler_can_be_pickled_and_goes_on_the_same(search: Search, objective: Objective) -> None:
+    def continued(copy: bool) -> list[str]:
+        study = search(15)
+        study.sampler = pickle.loads(pickle.dumps(study.sampler)) if copy else study.sampler
+        study.optimize(objective, 5)
+        return points_of(study)
+
+    assert continued(True) == continued(False)

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import optuna
+import pytest
+
+from joulefront.search.samplers import FreezeThawSampler, outlook, resume_from
+
+Objective = Callable[[optuna.Trial], tuple[float, float]]
+
+
+def study_of(objective: Objective, trials: int) -> tuple[FreezeThawSampler, optuna.Study]:
+    sampler = FreezeThawSampler([1, 3, 9, 27])
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
+    study.optimize(objective, trials)
+    return sampler, study
+
+
+def test_there_is_no_outlook_before_the_models(objective: Objective) -> None:
+    assert outlook(*study_of(objective, 5)) is None
+
+
+def test_more_energy_is_expected_to_bring_more_and_ever_less_per_joule(objective: Objective) -> None:
+    sampler, study = study_of(objective, 20)
+    views = [outlook(sampler, study, budget) for budget in (500.0, 5000.0, 50_000.0)]
+    gains = [view.gain for view in views if view is not None]
+    assert 0 < gains[0] < gains[1] < gains[2]
+    assert gains[0] / 500 > gains[1] / 5000
+
+
+def test_the_outlook_falls_as_the_front_fills(objective: Objective) -> None:
+    early, late = (outlook(*study_of(objective, trials), 2000.0) for trials in (16, 90))
+    assert early is not None
+    assert late is not None
+    assert late.share < 0.5 * early.share
+    assert early.worth(0.5 * early.share)
+    assert not late.worth(early.share)
+
+
+def test_the_next_step_is_the_cost_of_what_is_proposed(objective: Objective) -> None:
+    sampler, study = study_of(objective, 25)
+    view = outlook(sampler, study, 5000.0)
+    trial = study.ask()
+    _, energy = objective(trial)
+    parent = resume_from(trial)
+    paid = energy - (study.trials[parent].values[1] if parent is not None else 0.0)
+    assert sampler.last_decision is not None
+    assert sampler.last_decision.pays == pytest.approx(paid, rel=0.35)
+    assert view is not None
+    assert view.next_step is not None
+    assert view.next_cost is not None
+    assert view.next_step <= view.next_cost * (1 + 1e-9)
+
+
+def test_an_exhausted_space_promises_nothing() -> None:
+    sampler = FreezeThawSampler([1, 3], search_space={"a": optuna.distributions.IntDistribution(0, 2)})
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
+
+    def objective(trial: optuna.Trial) -> tuple[float, float]:
+        a, epochs = trial.suggest_int("a", 0, 2), trial.suggest_int("epochs", 1, 3)
+        return a / 3 - 0.3 / epochs, epochs * (1.0 + a)
+
+    study.optimize(objective, 8)
+    view = outlook(sampler, study, 100.0)
+    assert view is not None
+    assert view.gain == 0
+    assert view.next_cost is None
+    assert view.share == 0
