@@ -249,8 +249,6 @@ class Store:
                 file = str(self.path / DATABASE_FILE)
                 raise StoreError(f"{file!r} cannot be read ({line}); restore it from a copy, or delete the folder and run again") from error
             remedy = "install the driver that it names" if isinstance(error, ImportError) else "see that it can be reached"
-            if "psycopg2" in line:
-                remedy = "write postgresql+psycopg://... and pip install 'joulefront[postgresql]'"
             raise StoreError(f"--storage {without_password(self.url)!r} cannot be used: {line[:300]}; {remedy}") from error
 
     @staticmethod

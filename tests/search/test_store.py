@@ -1,0 +1,203 @@
+import json
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from joulefront.search import Study, run
+from joulefront.search.store import Store, StoreError, without_password, write_json
+from joulefront.search.trial import ATTRIBUTE, Trial
+
+STUDY = {
+    "name": "tiny",
+    "objectives": ["accuracy", "train_energy"],
+    "directions": ["maximize", "minimize"],
+    "rungs": [1, 3],
+}
+
+
+def make(path: Path, run_id: str = "tiny-1", storage: str | None = None) -> Store:
+    return Store.create(path, {"run_id": run_id, "study": STUDY, "sessions": []}, storage=storage)
+
+
+def add(store: Store, accuracy: float, joules: float) -> None:
+    trial = Trial(0, "complete", {"width": 3}, 2, (accuracy, joules), {"accuracy": accuracy}, joules, extra={"threads": 1})
+    store.study().add_trial(
+        optuna.trial.create_trial(
+            params={"width": 3, "epochs": 2},
+            distributions={name: optuna.distributions.IntDistribution(1, 9) for name in ("width", "epochs")},
+            values=list(trial.values),
+            user_attrs={ATTRIBUTE: trial.facts()},
+        )
+    )
+
+
+def test_what_was_stored_is_read_back_by_another_session(tmp_path: Path) -> None:
+    add(make(tmp_path / "r"), 0.9, 12.0)
+    found = Store.open(tmp_path / "r").run()
+    assert (found.name, found.objectives, found.directions, found.rungs) == (
+        "tiny",
+        ("accuracy", "train_energy"),
+        ("maximize", "minimize"),
+        (1, 3),
+    )
+    [trial] = found.trials
+    assert (trial.params, trial.epochs, trial.values, trial.train_joules) == ({"width": 3}, 2, (0.9, 12.0), 12.0)
+    assert found.bill.total_joules is None
+
+
+def test_a_dashboard_sees_the_names_of_the_objectives(tmp_path: Path) -> None:
+    assert make(tmp_path / "r").study().metric_names == ["accuracy", "train_energy"]
+
+
+def test_a_folder_is_made_once(tmp_path: Path) -> None:
+    make(tmp_path / "r")
+    (tmp_path / "r" / "study.json").unlink()
+    with pytest.raises(StoreError, match="half written"):
+        make(tmp_path / "r")
+
+
+def test_an_empty_folder_may_become_a_run(tmp_path: Path) -> None:
+    (tmp_path / "r").mkdir()
+    assert make(tmp_path / "r").run().trials == ()
+
+
+def test_two_sessions_cannot_hold_one_folder_and_the_lock_ends_with_the_first(tmp_path: Path) -> None:
+    store = make(tmp_path / "r")
+    with store.lock(), pytest.raises(StoreError, match="another process"), Store.open(tmp_path / "r").lock():
+        pass
+    with Store.open(tmp_path / "r").lock():
+        pass
+
+
+def test_weights_are_dropped_except_for_those_to_keep(tmp_path: Path) -> None:
+    store = make(tmp_path / "r")
+    for number in range(4):
+        store.artifact(number).write_bytes(b"weights")
+    (tmp_path / "r" / "artifacts" / "notes.txt").write_text("mine")
+    store.keep_artifacts([1, 3, 7])
+    assert [store.has_artifact(number) for number in range(4)] == [False, True, False, True]
+    assert (tmp_path / "r" / "artifacts" / "notes.txt").exists()
+
+
+def test_trials_of_a_dead_session_are_closed_with_their_energy(tmp_path: Path) -> None:
+    store = make(tmp_path / "r")
+    add(store, 0.9, 12.0)
+    asked = store.study().ask()
+    asked.suggest_int("width", 1, 9)
+    assert store.run().trials[1].state == "running"
+    assert store.fail_dead_trials({asked.number: 33.0}) == [1]
+    dead = Store.open(tmp_path / "r").run().trials[1]
+    assert (dead.state, dead.increment_joules) == ("failed", 33.0)
+    assert "killed" in str(dead.reason)
+    assert store.run().trials[0].state == "complete"
+    assert store.fail_dead_trials({}) == []
+
+
+def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"x": 1})
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "a.json", {"x": float("nan")})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"x": 1}
+    assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql+psycopg://me:secret@host:5432/db", "postgresql+psycopg://me:...@host:5432/db"),
+        ("postgresql://me@host/db", "postgresql://me@host/db"),
+        ("sqlite:////tmp/a@b.db", "sqlite:////tmp/a@b.db"),
+        ("wall=http://host:80/x@y", "wall=http://host:80/x@y"),
+    ],
+)
+def test_a_password_is_hidden_and_nothing_else(url: str, shown: str) -> None:
+    assert without_password(url) == shown
+
+
+def test_a_storage_without_its_driver_names_it(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"pg8000.*install the driver") as caught:
+        make(tmp_path / "r", storage="postgresql+pg8000://me:secret@localhost/db")
+    assert "secret" not in str(caught.value)
+    assert not (tmp_path / "r").exists()
+
+
+# -- PostgreSQL -----------------------------------------------------------------------------------------------------------------------
+
+
+def program(name: str) -> str | None:
+    """Find a program of PostgreSQL; Debian keeps them off the path."""
+    places = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), reverse=True)
+    return str(places[0]) if places else shutil.which(name)
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[str]:
+    """URL of a server of our own, on a socket in a folder that goes with it."""
+    pytest.importorskip("psycopg", reason="PostgreSQL needs psycopg")
+    initdb, control = program("initdb"), program("pg_ctl")
+    if initdb is None or control is None:
+        pytest.skip("PostgreSQL is not installed (initdb, pg_ctl)")
+    whose: dict[str, Any] = {}
+    if os.geteuid() == 0:  # PostgreSQL refuses to run as root
+        try:
+            account = pwd.getpwnam("postgres")
+        except KeyError:
+            pytest.skip("PostgreSQL does not run as root, and there is no user postgres")
+        whose = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
+    folder = Path(tempfile.mkdtemp(prefix="jf-pg-", dir="/tmp"))
+    try:
+        if whose:
+            os.chown(folder, whose["user"], whose["group"])
+        command = [initdb, "-D", str(folder / "data"), "-U", "me", "-A", "trust", "--no-sync"]
+        made = subprocess.run(command, capture_output=True, text=True, cwd=folder, **whose)
+        if made.returncode != 0:
+            pytest.skip(f"initdb failed: {made.stderr.strip()[-200:]}")
+        options = f"-k {folder} -c listen_addresses='' -c fsync=off"
+        command = [control, "-D", str(folder / "data"), "-w", "-t", "60", "-o", options, "-l", str(folder / "log"), "start"]
+        started = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder, **whose)
+        if started.returncode != 0:
+            pytest.skip("the PostgreSQL server does not start here")
+        try:
+            yield f"postgresql+psycopg://me@/postgres?host={folder}"
+        finally:
+            stop = [control, "-D", str(folder / "data"), "-m", "immediate", "stop"]
+            subprocess.run(stop, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder, **whose)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.mark.postgresql
+def test_two_runs_of_one_name_share_a_server_and_stay_apart(postgresql: str, tmp_path: Path) -> None:
+    first, second = make(tmp_path / "a", "tiny-a", postgresql), make(tmp_path / "b", "tiny-b", postgresql)
+    add(first, 0.9, 12.0)
+    add(second, 0.8, 5.0)
+    add(second, 0.7, 4.0)
+    assert [trial.values for trial in Store.open(tmp_path / "a").run().trials] == [(0.9, 12.0)]
+    assert [trial.values for trial in Store.open(tmp_path / "b").run().trials] == [(0.8, 5.0), (0.7, 4.0)]
+    assert not (tmp_path / "a" / "study.db").exists()
+
+
+@pytest.mark.postgresql
+def test_a_study_runs_and_goes_on_in_postgresql(postgresql: str, rings: Callable[..., Study], tmp_path: Path) -> None:
+    run(rings(), out=tmp_path / "r", trials=2, storage=postgresql, meter="cpu_time")
+    run(rings(), out=tmp_path / "r", trials=3, meter="cpu_time")
+    found = Store.open(tmp_path / "r").run()
+    assert [trial.state for trial in found.trials] == ["complete"] * 3
+    assert all((trial.train_joules or 0.0) > 0 and trial.record for trial in found.trials)
+
+
+@pytest.mark.postgresql
+def test_a_server_that_went_away_is_said(postgresql: str, tmp_path: Path) -> None:
+    store = make(tmp_path / "r", "tiny-gone", postgresql)
+    store.save_facts({**store.facts, "storage": "postgresql+psycopg://me:secret@/postgres?host=/nowhere"})
+    with pytest.raises(StoreError, match="see that it can be reached") as caught:
+        Store.open(tmp_path / "r").run()
+    assert "secret" not in str(caught.value)

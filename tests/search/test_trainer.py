@@ -1,0 +1,137 @@
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from joulefront.search import Study, trainer
+from joulefront.search.trainer import Job, Outcome, reason_of, seed_of, train
+from joulefront.search.training.checkpoint import load_weights
+
+PARAMS = {"width": 8, "learning_rate": 0.03}
+
+
+class Notes:
+    """Phases that remember their order."""
+
+    def __init__(self) -> None:
+        self.kinds: list[str] = []
+        self.open = 0
+
+    @contextmanager
+    def __call__(self, kind: str, index: int) -> Iterator[None]:
+        self.kinds.append(kind)
+        self.open += 1
+        assert self.open == 1, "phases of a training do not nest"
+        try:
+            yield
+        finally:
+            self.open -= 1
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    return Job(0, PARAMS, 2, seed=7, device="cpu", threads=1, start=None, weights=tmp_path / "w")
+
+
+def go(study: Study, job: Job, *, notes: Notes | None = None, go_on: Callable[[Mapping[str, Any]], bool] = lambda _: True) -> Outcome:
+    notes = notes or Notes()
+    outcome = train(job, study.space, study.load_task(), phases=notes, go_on=go_on)
+    assert notes.open == 0
+    return outcome
+
+
+def test_a_training_reaches_its_epochs_and_leaves_its_weights(rings: Callable[..., Study], job: Job) -> None:
+    notes, study = Notes(), rings()
+    outcome = go(study, job, notes=notes)
+    assert (outcome.epochs, outcome.failed, outcome.stopped) == (2, None, None)
+    assert notes.kinds[:2] == ["setup", "overhead"]
+    assert notes.kinds.count("epoch") == 2
+    assert notes.kinds[-1] in ("eval", "overhead")
+    assert [entry["epoch"] for entry in outcome.curve] == [1, 2]
+    assert outcome.parameters == 2 * 8 + 8 + 8 * 2 + 2
+    assert outcome.flops is not None
+    assert outcome.threads == 1
+    assert 0.0 <= outcome.quality["accuracy"] <= 1.0
+    assert job.weights.exists()
+
+
+def test_equal_seeds_give_equal_models_and_others_do_not(rings: Callable[..., Study], job: Job, tmp_path: Path) -> None:
+    study = rings()
+    one, two = go(study, job), go(study, replace(job, weights=tmp_path / "again"))
+    other = go(study, replace(job, seed=8, weights=tmp_path / "other"))
+    assert one.curve == two.curve
+    assert one.curve != other.curve
+
+
+def test_a_continued_training_is_the_one_that_was_not_interrupted(rings: Callable[..., Study], job: Job, tmp_path: Path) -> None:
+    study = rings()
+    go(study, job)
+    on = go(study, replace(job, epochs=4, start=job.weights, weights=tmp_path / "on"))
+    straight = go(study, replace(job, epochs=4, weights=tmp_path / "straight"))
+    assert on.epochs == straight.epochs == 4
+    assert on.quality == straight.quality
+    assert [entry["epoch"] for entry in on.curve] == [3, 4]
+    task = study.load_task()
+    from joulefront.search.space import Stored
+
+    models = [
+        load_weights(tmp_path / name, study.space.build(study.space.sample(Stored(PARAMS)), task)).state_dict()
+        for name in ("on", "straight")
+    ]
+    assert all(torch.equal(models[0][name], models[1][name]) for name in models[0])
+
+
+def test_asked_to_stop_it_is_a_measured_point(rings: Callable[..., Study], job: Job) -> None:
+    outcome = go(rings(), replace(job, epochs=9), go_on=lambda entry: entry["epoch"] < 3)
+    assert outcome.epochs == 3
+    assert outcome.failed is None
+    assert outcome.stopped
+    assert "accuracy" in outcome.quality
+    assert job.weights.exists()
+
+
+@pytest.mark.parametrize(("mode", "reason"), [("nan", "nan"), ("raises", "RuntimeError: my layer is broken"), ("hungry", "out of memory")])
+def test_what_fails_is_an_outcome_and_leaves_no_weights(rings: Callable[..., Study], job: Job, mode: str, reason: str) -> None:
+    outcome = go(rings(mode), job)
+    assert reason in str(outcome.failed)
+    assert "\n" not in str(outcome.failed)
+    assert outcome.quality == {}
+    assert not job.weights.exists()
+
+
+def test_inference_has_a_phase_of_its_own_after_the_training(
+    rings: Callable[..., Study], job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer, "INFERENCE_SECONDS", 0.02)
+    notes, study = Notes(), rings()
+    outcome = go(study, replace(job, measure_inference=True), notes=notes)
+    examples = len(study.load_task().validation)
+    assert notes.kinds[-1] == "inference"
+    assert outcome.predictions >= examples
+    assert outcome.predictions % examples == 0
+    assert go(study, job).predictions == 0
+
+
+def test_a_candidate_has_one_seed_on_all_its_rungs() -> None:
+    assert seed_of(0, "a") == seed_of(0, "a")
+    assert len({seed_of(study, key) for study in range(20) for key in "abcdefgh"}) == 160
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (MemoryError(), "out of memory"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), "out of memory"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB"), "out of memory: CUDA"),
+        (ValueError("bad\nshape"), "ValueError: bad shape"),
+        (KeyError("width"), "KeyError: 'width'"),
+    ],
+)
+def test_reasons_are_one_line(error: Exception, reason: str) -> None:
+    assert reason_of(error).startswith(reason)
+    assert "\n" not in reason_of(error)
+    assert len(reason_of(type(error)("x" * 5000))) <= 320
