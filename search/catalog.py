@@ -7,7 +7,7 @@ import importlib.util
 import inspect
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,21 @@ def find_study(source: str, options: Mapping[str, Any]) -> Study:
         StudyError: If nothing has this name, the file raises, or an option is given that the study does not take.
     """
     return call_study(_function(source), source, options)
+
+
+def named_values(texts: Sequence[str]) -> dict[str, str]:
+    """Read ``NAME=VALUE`` options of a study.
+
+    Raises:
+        StudyError: If a text has no name or no value.
+    """
+    found: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not (name.isidentifier() and equals and value):
+            raise StudyError(f"--set needs NAME=VALUE, got {text!r}; for example --set models=resnet18")
+        found[name] = value
+    return found
 
 
 def call_study(function: Callable[..., Any], source: str, options: Mapping[str, Any]) -> Study:

@@ -34,6 +34,7 @@ def run(
     timeout: Annotated[str | None, typer.Option(help="Wall time of this session: 90s, 30m, 2h.")] = None,
     data: Annotated[str | None, typer.Option(help="Data of the study: a folder, zip, CSV or Parquet file.")] = None,
     target: Annotated[str | None, typer.Option(help="Column to predict, for tables.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="Another option of the study, NAME=VALUE; may be repeated.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of sampler, splits and weights.")] = None,
     sampler: Annotated[str | None, typer.Option(help="freeze-thaw, tpe, nsga2, gp or random.")] = None,
     objectives: Annotated[str | None, typer.Option(help="Quality first: accuracy,train_energy[,inference_energy,...].")] = None,
@@ -57,12 +58,13 @@ def run(
     yes: Annotated[bool, typer.Option("--yes", help="Ask nothing (nothing is asked yet).", hidden=True)] = False,
 ) -> None:
     """Run or continue a study; print its front."""
+    from .catalog import named_values
     from .commands import run_study
 
     run_study(
         study,
         context.obj or (),
-        {"data": data, "target": target, "seed": seed, "smoke": smoke or None},
+        {"data": data, "target": target, "seed": seed, "smoke": smoke or None, **named_values(settings or [])},
         overrides={"sampler": sampler, "objectives": objectives, "seed": seed},
         smoke=smoke,
         out=out,

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from joulefront.search.catalog import StudyError, bundled_studies, find_study
+from joulefront.search.catalog import StudyError, bundled_studies, find_study, named_values
 
 GOOD = """
 from joulefront.search import Study
@@ -72,3 +72,10 @@ def test_a_missing_file_or_module_is_said() -> None:
         find_study("nowhere/my_study.py", {})
     with pytest.raises(StudyError, match="cannot import 'no_such_module'"):
         find_study("no_such_module:study", {})
+
+
+def test_other_options_of_a_study_are_named_values() -> None:
+    assert named_values(["models=resnet18,convnext_*", "weights=a=b.pt"]) == {"models": "resnet18,convnext_*", "weights": "a=b.pt"}
+    for wrong in ("models", "=x", "a b=c", "models="):
+        with pytest.raises(StudyError, match="NAME=VALUE"):
+            named_values([wrong])
