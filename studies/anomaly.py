@@ -1,7 +1,7 @@
 """Trees, forests, detectors and perceptrons look for anomalies: what does each phase cost, training and inference?
 
-Repeats the question of Huertas-Garcia, Martin, Huertas-Tato and Camacho, "Exploring the Energy Consumption of Highly Performing Anomaly
-Detection" (arXiv 2307.00361): is a perceptron that finds more anomalies worth its energy beside a decision tree, when training and
+Repeats the question of Huertas-Garcia et al., "A Comparative Study of Machine Learning Algorithms for Anomaly Detection in Industrial
+Environments: Performance and Environmental Impact" (arXiv 2307.00361): is a perceptron that finds more anomalies worth its energy beside a decision tree, when training and
 inference are counted apart? Inference is an objective of its own here, measured in a window of its own; validation is in the bill.
 
 What differs: their data is not here. Without ``--data TABLE.csv --target COLUMN`` (two values; the greater number or the rarer text is the

@@ -1,7 +1,7 @@
 """The same networks under different threads, precisions and batch sizes: how much energy is a matter of settings?
 
-Repeats the question of del Rey, Martinez-Fernandez, Cruz and Franch, "Do DL models and training environments have an impact on energy
-consumption?" (SEAA 2023, arXiv 2307.05520): does the environment change what a network costs, and does the best environment depend on the
+Repeats the question of del Rey et al., "Do DL models and training environments have an impact on energy consumption?" (SEAA 2023, arXiv
+2307.05520): does the environment change what a network costs, and does the best environment depend on the
 network? There small networks cost more on the larger GPU and large ones less, so settings and architecture are searched together here.
 
 What differs:

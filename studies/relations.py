@@ -1,8 +1,7 @@
 """Perceptrons, convnets and transformers from small to large: do FLOPs, parameters and time tell the energy?
 
-Repeats the question of Douwes and Serizel, "From Computation to Consumption: Exploring the Compute-Energy Link for Training and Testing
-Neural Networks for SED Systems" (arXiv 2409.05080): is energy a function of operations, and is it the same function for every family? The
-report holds rank correlations within each family and over all, with their n.
+Repeats the question of Douwes and Serizel (arXiv 2409.05080): is energy a function of operations, and is it the same function for every
+family? The report holds rank correlations within each family and over all, with their n.
 
 What differs: their task is sound event detection with MLP, CNN, RNN and CRNN on a GPU. Here scikit-learn's digits are read by perceptrons,
 convnets, depthwise convnets and vision transformers; there is no recurrent family.
