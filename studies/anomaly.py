@@ -1,8 +1,9 @@
 """Trees, forests, detectors and perceptrons look for anomalies: what does each phase cost, training and inference?
 
 Repeats the question of Huertas-Garcia et al., "A Comparative Study of Machine Learning Algorithms for Anomaly Detection in Industrial
-Environments: Performance and Environmental Impact" (arXiv 2307.00361): is a perceptron that finds more anomalies worth its energy beside a decision tree, when training and
-inference are counted apart? Inference is an objective of its own here, measured in a window of its own; validation is in the bill.
+Environments: Performance and Environmental Impact" (arXiv 2307.00361): is a perceptron that finds more anomalies worth its energy beside a
+decision tree, when training and inference are counted apart? Inference is an objective of its own here, measured in a window of its own;
+validation is in the bill.
 
 What differs: their data is not here. Without ``--data TABLE.csv --target COLUMN`` (two values; the greater number or the rarer text is the
 anomaly) the task is scikit-learn's breast cancer set, malignant against benign. Supervised families learn from labels, that is, they
