@@ -255,8 +255,11 @@ def _adapt(study: Study, overrides: Mapping[str, Any], smoke: bool) -> Study:
 def _origin(source: str, options: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     """What export needs to make the same study again; paths are absolute, so that it can be called from another folder."""
     given = {name: value for name, value in options.items() if value is not None}
-    if "data" in given and Path(given["data"]).expanduser().exists():
-        given["data"] = str(Path(given["data"]).expanduser().resolve())
+    for name, value in given.items():
+        # A column or a model may have the name of a file that lies here by chance; what looks like a path is one.
+        path_like = name == "data" or (name != "target" and isinstance(value, str) and ("/" in value or Path(value).suffix))
+        if path_like and Path(value).expanduser().exists():
+            given[name] = str(Path(value).expanduser().resolve())
     file, colon, function = source.rpartition(":") if ":" in source else (source, "", "")
     if file.endswith(".py") and Path(file).exists():
         source = str(Path(file).resolve()) + colon + function

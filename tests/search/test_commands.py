@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from joulefront.search.cli import main
-from joulefront.search.commands import command_line, trained
+from joulefront.search.commands import _origin, command_line, trained
 from joulefront.search.store import Store
 from joulefront.search.trial import Trial
 
@@ -185,6 +185,25 @@ def test_a_copy_of_a_copy_leads_to_the_one_that_was_trained() -> None:
     ]
     assert trained(trials[2], trials) is trials[0]
     assert trained(trials[0], trials) is trials[0]
+
+
+def test_paths_are_remembered_absolute_and_names_are_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("photos", "price", "w.safetensors", "mine.py"):
+        (tmp_path / name).touch()
+    options = {"data": "photos", "target": "price", "weights": "w.safetensors", "models": "price", "smoke": True, "seed": None}
+    assert _origin("mine.py:other", options, {}) == {
+        "source": f"{tmp_path}/mine.py:other",
+        "options": {
+            "data": f"{tmp_path}/photos",
+            "target": "price",
+            "weights": f"{tmp_path}/w.safetensors",
+            "models": "price",
+            "smoke": True,
+        },
+        "overrides": {},
+    }
+    assert _origin("digits", {"data": "http://nowhere/x.csv"}, {})["options"] == {"data": "http://nowhere/x.csv"}
 
 
 def failed(capsys: pytest.CaptureFixture[str], *words: object) -> str:
