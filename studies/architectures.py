@@ -1,8 +1,8 @@
 """VGG16, VGG19 and ResNet50 on frozen backbones with one and the same head: which is worth its energy?
 
 Repeats the question of Xu, Martinez-Fernandez, Martinez and Franch (HICSS 2023, arXiv 2302.00967): how do architecture, data and place
-change the energy and the carbon of a training, and do FLOPs predict them? Head (4096-4096), batch size and longest training are the paper's,
-the optimiser is AdamW without decay, that is, its Adam.
+change the energy and the carbon of a training, and do FLOPs predict them? Head (4096-4096), batch size and longest training are the
+paper's, the optimiser is AdamW without decay, that is, its Adam.
 
 What differs:
 

@@ -1,7 +1,7 @@
 """CIFAR-10 from scratch: convnets beside networks of timm, and how much accuracy each joule buys.
 
-The data of Xu et al. (arXiv 2302.00967), who compared three networks for 50 epochs each. In their published runs VGG16 had 94 to 96 % of its
-best accuracy after 5 of the 50 epochs; so the number of epochs is searched here together with the network. No pretrained weights: every
+The data of Xu et al. (arXiv 2302.00967), who compared three networks for 50 epochs each. In their published runs VGG16 had 94 to 96 % of
+its best accuracy after 5 of the 50 epochs; so the number of epochs is searched here together with the network. No pretrained weights: every
 network is trained from scratch.
 
 ``--data FOLDER`` holds torchvision's own layout (``FOLDER/cifar-10-batches-py``); without it that of ``./data`` is used, and downloaded

@@ -1,8 +1,8 @@
 """The same networks under different threads, precisions and batch sizes: how much energy is a matter of settings?
 
 Repeats the question of del Rey et al., "Do DL models and training environments have an impact on energy consumption?" (SEAA 2023, arXiv
-2307.05520): does the environment change what a network costs, and does the best environment depend on the
-network? There small networks cost more on the larger GPU and large ones less, so settings and architecture are searched together here.
+2307.05520): does the environment change what a network costs, and does the best environment depend on the network? In their data small
+networks cost more on the larger GPU and large ones less, so settings and architecture are searched together here.
 
 What differs:
 

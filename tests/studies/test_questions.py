@@ -52,6 +52,17 @@ def test_environments_searches_settings_of_the_machine_and_power_limits_only_whe
     assert {"tactic.power_limit", "tactic.power_limit.watts"} <= limited - names
 
 
+def test_the_networks_of_the_environments_take_the_enlarged_digits() -> None:
+    study = environments.study()
+    task = study.load_task()
+    networks = {candidate.architecture["model"]: candidate for candidate, _ in drawn(study.space)}
+    assert set(networks) == set(environments.NETWORKS)
+    flops = {name: count(study.space.build(candidate, task), task, candidate.recipe).flops for name, candidate in networks.items()}
+    assert None not in flops.values()
+    assert min(flops, key=flops.__getitem__) == "mobilenetv2_100"
+    assert max(flops, key=flops.__getitem__) == "vgg16"
+
+
 def test_each_tactic_competes_on_the_same_network_as_plain_training() -> None:
     study = tactics.study()
     networks, used = set(), {}
