@@ -98,6 +98,12 @@ def test_the_count_changes_neither_the_model_nor_the_random_numbers(spots, net):
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
+def test_a_model_without_memory_for_its_weights_is_counted_the_same(spots, net):
+    with torch.device("meta"):
+        weightless = net(spots)
+    assert count(weightless, spots, PLAIN, memory=True) == count(net(spots), spots, PLAIN, memory=True)
+
+
 def test_memory_is_only_counted_where_asked_for_and_unknown_where_it_cannot_be(spots):
     class Looks(nn.Linear):
         def forward(self, x):
