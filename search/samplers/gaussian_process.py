@@ -106,7 +106,7 @@ class GaussianProcess:
         Args:
             X: Configurations.
             rungs: Scaled log epochs.
-            one_sd: Whether the standard deviation at the last of them is good enough for all: most of the time goes into it.
+            one_sd: Whether the standard deviation at the first of them is good enough for all: most of the time goes into it.
         """
         M, _ = _matern(_squared_distances(self.W, self._scaled(X)), slope=False)
         m, n, r = len(self.u), len(X), len(rungs)
@@ -116,7 +116,7 @@ class GaussianProcess:
             np.multiply(M, times, out=K[:, j])
             K[:, j] += plus
         mean = np.tensordot(self.alpha, K, 1)
-        asked = np.ascontiguousarray(K[:, -1:]) if one_sd else K
+        asked = np.ascontiguousarray(K[:, :1]) if one_sd else K
         whitened = solve_triangular(self.L, asked.reshape(m, -1), lower=True, check_finite=False).reshape(asked.shape)
         variance = self.amplitude - np.einsum("ijk,ijk->jk", whitened, whitened)
         sd = np.sqrt(np.maximum(variance, 1e-9)).T

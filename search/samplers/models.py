@@ -100,7 +100,8 @@ class Models:
     def view(self, X: Array) -> View:
         """Believe something about ``(n, d)`` configurations at all rungs."""
         u = self.scaled(np.array(self.rungs, dtype=float))
-        # Costs are known well and their uncertainty hardly depends on the rung; the quality's does.
+        # What is uncertain in costs beyond the first rung is the growth with the epochs, which all configurations share: it is no reason to
+        # hope that one of them is cheap. (With it, cheap trainings are repeated for ever in the hope of cheaper ones.)
         found = tuple(model.predict(X, u, one_sd=j > 0) for j, model in enumerate(self._objectives))
         chance = np.ones(len(X))
         for limit in self._limits.values():
