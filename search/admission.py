@@ -25,7 +25,11 @@ def refusal_of(study: Study, candidate: Candidate, task: Task) -> str | None:
         return None
     from .training.flops import count
 
-    cost = count(_weightless(study, candidate, task), task, candidate.recipe, memory=study.max_memory_bytes is not None)
+    try:
+        model = _weightless(study, candidate, task)
+    except ValueError as error:  # e.g. a network that the images are too small for: one refused candidate, not the end of the study
+        return f"refused before training: {' '.join(str(error).split())}"
+    cost = count(model, task, candidate.recipe, memory=study.max_memory_bytes is not None)
     for name, most in limits.items():
         have = getattr(cost, name)
         if most is not None and have is not None and have > most:

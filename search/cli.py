@@ -55,7 +55,6 @@ def run(
     cool_down: Annotated[float, typer.Option(help="Longest wait before a trial for the device to cool down, in seconds.")] = 0.0,
     anchor: Annotated[int, typer.Option(help="Measure one fixed configuration again after so many trials.")] = 0,
     smoke: Annotated[bool, typer.Option("--smoke", help="Two tiny trials, to see that everything works.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Ask nothing (nothing is asked yet).", hidden=True)] = False,
 ) -> None:
     """Run or continue a study; print its front."""
     from .catalog import named_values

@@ -19,6 +19,8 @@ from .trial import Trial
 #: Draws of the bootstrap; the interval is the middle 90 % of them.
 DRAWS = 2000
 LOW, HIGH = 0.05, 0.95
+#: Trials of one draw; beyond them a budget holds as many as their mean says.
+MOST_DRAWN = 4096
 
 
 @dataclass(frozen=True)
@@ -111,15 +113,18 @@ def estimate(
     totals, counts = [], []
     for _ in range(DRAWS):
         chosen = random.integers(len(energies), size=len(energies))  # which candidates were probed is luck, too
-        most = trial_limit if trial_limit is not None else 4096
-        pick = chosen[random.integers(len(chosen), size=most)]
-        spent = np.cumsum(energies[pick] * _epochs(study, most, random) + extras[pick])
-        if joules_limit is not None:
-            within = int(np.searchsorted(spent, joules_limit)) + 1
-            count = min(within, most)
-        else:
-            count = most
-        totals.append(float(spent[count - 1]) if joules_limit is None else min(float(spent[count - 1]), joules_limit))
+        size = trial_limit if trial_limit is not None else MOST_DRAWN
+        pick = chosen[random.integers(len(chosen), size=size)]
+        spent = np.cumsum(energies[pick] * _epochs(study, size, random) + extras[pick])
+        if joules_limit is None:
+            count, total = float(size), float(spent[-1])
+        elif spent[-1] >= joules_limit:
+            count, total = float(np.searchsorted(spent, joules_limit)) + 1, joules_limit
+        elif trial_limit is not None:
+            count, total = float(size), float(spent[-1])
+        else:  # so many trials fit that their mean says it
+            count, total = joules_limit / (float(spent[-1]) / size), joules_limit
+        totals.append(total)
         counts.append(count)
     joules = float(np.median(totals))
     return Estimate(

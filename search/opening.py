@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import platform
-import sys
 import uuid
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -91,7 +90,7 @@ def note_session(store: Store, ledger: Ledger, device: str, threads: int, finish
     sessions.append(
         {
             "started": utc_now(),
-            "command": " ".join(["joulefront", *sys.argv[1:]]) if Path(sys.argv[0]).name.startswith("joulefront") else None,
+            "command": None,  # the command line notes what was typed
             "versions": versions(),
             "hardware": total.hardware,
             "hardware_id": total.hardware_id,

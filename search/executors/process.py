@@ -31,14 +31,18 @@ class WorkerProcess:
     """
 
     def __init__(self, study: Study, device: str) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        self._devices = gpu_components(device)
-        self._device = device
         module = sys.modules.get(getattr(study.task, "__module__", "") or "")
         if module is not None and module.__name__.startswith("joulefront_user_study"):
             cloudpickle.register_pickle_by_value(module)  # the child cannot import a file by that name
-        self._process = context.Process(target=_serve, args=(theirs, cloudpickle.dumps(study), device), daemon=True)
+        self._pickled = cloudpickle.dumps(study)
+        self._devices = gpu_components(device)
+        self._device = device
+        self._start()
+
+    def _start(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, self._pickled, self._device), daemon=True)
         self._process.start()
         theirs.close()
 
@@ -56,7 +60,13 @@ class WorkerProcess:
         """Train a job in the worker; a worker that dies is a failed outcome."""
         epochs = 0
         window: Any = None
-        self._pipe.send(("train", replace(job, device=self._device)))
+        if not self._process.is_alive():  # it died with the job before: an out-of-memory kill ends one trial, not the study
+            self._pipe.close()
+            self._start()
+        try:
+            self._pipe.send(("train", replace(job, device=self._device)))
+        except OSError:
+            return Outcome(0, failed="the worker process died before it began")
         with ExitStack() as open_phases:
             while True:
                 try:
@@ -87,6 +97,7 @@ class WorkerProcess:
         self._process.join(5.0)
         if self._process.is_alive():
             self._process.kill()
+            self._process.join()
         self._pipe.close()
 
 

@@ -34,3 +34,16 @@ def test_only_a_complete_trial_of_the_same_candidate_and_epochs_is_a_twin() -> N
     assert twin is not None
     assert twin.number == 3
     assert twin_of(trials, "a", 9) is None
+
+
+def test_a_candidate_that_cannot_be_built_is_refused_with_the_reason(rings: Callable[..., Study]) -> None:
+    from dataclasses import replace
+
+    from joulefront.spaces.own import Own
+
+    def make(architecture: Any, task: Any) -> Any:
+        raise ValueError("the images are too small for this network")
+
+    study = rings(max_parameters=10)
+    broken = replace(study, space=Own(lambda trial: {}, make))
+    assert "too small for this network" in str(refusal_of(broken, CANDIDATE, study.load_task()))

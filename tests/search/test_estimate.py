@@ -78,3 +78,10 @@ def test_what_cannot_be_estimated_says_why() -> None:
         estimate(STUDY, [probe(None, failed="too deep")] * 2, trial_limit=2)
     with pytest.raises(ValueError, match="--budget and --trials"):
         estimate(STUDY, [probe(3.0)])
+
+
+def test_a_budget_for_very_many_trials_is_all_counted() -> None:
+    found = estimate(STUDY, [probe(0.001, 0.0)] * 4, joules_limit=18000.0)
+    assert found.joules == pytest.approx(18000.0)
+    assert found.trials * 0.001 * min(STUDY.rungs) >= 18000.0 * 0.001
+    assert found.trials > 100_000

@@ -18,7 +18,9 @@ def test_an_unknown_energy_never_ends_a_study() -> None:
     assert Limits(joules=1.0).reached(joules=None, trials=10**6, seconds=1e9) is None
 
 
-@pytest.mark.parametrize(("text", "joules"), [("5Wh", 18000.0), ("0.02 kWh", 72000.0), ("900J", 900.0), ("2kJ", 2000.0), ("1e-3MJ", 1000.0)])
+@pytest.mark.parametrize(
+    ("text", "joules"), [("5Wh", 18000.0), ("0.02 kWh", 72000.0), ("900J", 900.0), ("2kJ", 2000.0), ("1e-3MJ", 1000.0)]
+)
 def test_energies_are_read_with_their_unit(text: str, joules: float) -> None:
     assert Budget.parse(text).joules == pytest.approx(joules)
 

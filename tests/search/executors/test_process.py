@@ -156,6 +156,8 @@ def test_a_worker_that_dies_is_a_failed_outcome(workers: list[WorkerProcess], tm
     assert outcome.quality == {}
     assert not workers[1].alive
     assert workers[0].alive
+    again = workers[1].train(job(tmp_path, 5), phases=Notes().phase, go_on=lambda _: True)
+    assert again.failed is None  # one death ends one trial, not the study
 
 
 def test_a_cpu_worker_holds_no_device(workers: list[WorkerProcess]) -> None:
