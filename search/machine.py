@@ -32,9 +32,7 @@ def pick_device(device: str) -> str:
     if named.type not in ("cpu", "cuda"):
         raise ValueError(f"--device must be auto, cpu, cuda or cuda:N, got {device!r}: nothing here measures a {named.type} device")
     if named.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(
-            f"--device {device}: no CUDA device here; use --device cpu, or install a driver and a CUDA build of torch"
-        )
+        raise ValueError(f"--device {device}: no CUDA device here; use --device cpu, or install a driver and a CUDA build of torch")
     if named.type == "cuda" and (named.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"--device {device}: there are {torch.cuda.device_count()} CUDA devices, numbered from 0")
     return device

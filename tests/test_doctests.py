@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-FILES = [file for top in ("search", "spaces", "studies") for file in (ROOT / top).rglob("*.py") if ">>>" in file.read_text(encoding="utf-8")]
+FOLDERS = ("search", "spaces", "studies")
+FILES = [file for top in FOLDERS for file in (ROOT / top).rglob("*.py") if ">>>" in file.read_text(encoding="utf-8")]
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))

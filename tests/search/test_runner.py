@@ -60,7 +60,7 @@ def test_a_run_continues_where_it_ended(rings: Maker, tmp_path: Path) -> None:
 
 def test_a_finished_study_goes_on_for_as_much_again_unless_a_limit_is_given(rings: Maker, tmp_path: Path) -> None:
     run(rings(trials=2), out=tmp_path / "r")
-    with pytest.raises(StoreError, match="all 2 trials are done already.*larger"):
+    with pytest.raises(StoreError, match=r"all 2 trials are done already.*larger"):
         run(rings(trials=2), out=tmp_path / "r", trials=2)
     run(rings(trials=2), out=tmp_path / "r")
     assert len(Store.open(tmp_path / "r").run().trials) == 4
