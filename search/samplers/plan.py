@@ -39,7 +39,7 @@ class Rules:
     complete_only: bool = False
     floor: float | None = None
     per_joule: float = 1.0
-    least_cost: float = 0.02
+    least_cost: float = 0.05
     startup: int = 8
     ladders: int = 1
     fresh: int = 400
