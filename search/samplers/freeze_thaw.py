@@ -120,7 +120,7 @@ class FreezeThawSampler(BaseSampler):
         self.remaining: float | None = None
         self.last_decision: Decision | None = None
         self._seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
-        self._settings = dict(
+        self._settings: dict[str, Any] = dict(
             complete_only=complete_only,
             floor=min_accuracy,
             per_joule=per_joule,
@@ -153,7 +153,7 @@ class FreezeThawSampler(BaseSampler):
             return {}  # enqueued by the user: what it does not fix is drawn at random
         with self._lock:
             self._read(study, but=trial.number)
-            space = dict(self._history.distributions)
+            space = self._space()
         if not space:
             return {}
         return {**space, self.epochs_name: self._history.epochs_distribution or IntDistribution(self.rungs[0], self.rungs[-1])}
@@ -252,14 +252,21 @@ class FreezeThawSampler(BaseSampler):
             self._prior = (
                 Prior(self._prior_trials, self.rungs, self._minimized, self._key, self.epochs_name) if self._prior_trials else None
             )
-            self._history.distributions.update({**(self._prior.distributions() if self._prior else {}), **self._given_space})
+            self._history.distributions.update(self._given_space)
         # All trials, neither copied nor from a cache that other workers' claims have not reached.
         self._history.update(study._storage.get_all_trials(study._study_id, deepcopy=False), but=but)
+
+    def _space(self) -> dict[str, BaseDistribution]:
+        """Parameters that were seen here, at first also those of earlier studies if it can be the same space."""
+        seen = self._history.distributions
+        earlier = self._prior.distributions() if self._prior is not None else {}
+        young = len(self._history.points) < self._settings["startup"]
+        return {**earlier, **seen} if young and seen.keys() <= earlier.keys() else dict(seen)
 
     def _prepared(self, study: Study) -> tuple[Planner, Encoder]:
         """Bring the encoding up to date; the planner is made once per study."""
         history = self._history
-        encoding = learn_encoding(list(history.params.values())[-_GATE_SAMPLE:], history.distributions)
+        encoding = learn_encoding(list(history.params.values())[-_GATE_SAMPLE:], self._space())
         if self._encoder is None or self._encoder.encoding != encoding:
             self._encoder = Encoder(encoding, self._features)
         if self._planner is None:
