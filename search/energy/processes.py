@@ -75,8 +75,11 @@ class Machine:
     def seconds(self) -> float | None:
         """Return the time that all CPUs were busy since boot, or None where the system does not say."""
         try:
-            with open(self._path, "rb", buffering=0) as file:
-                fields = file.read(512).split(b"\n", 1)[0].split()
+            handle = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                fields = os.read(handle, 512).split(b"\n", 1)[0].split()
+            finally:
+                os.close(handle)
         except OSError:
             return None
         if len(fields) < 8 or fields[0] != b"cpu":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,8 +129,12 @@ class Rapl:
 def _read(zone: Zone) -> float | Exception:
     """Return the counter in joules, or what went wrong."""
     try:
-        with open(zone.path / "energy_uj", "rb", buffering=0) as file:
-            return int(file.read(64)) * 1e-6
+        # Plain system calls: a file object for each of ten readings a second costs twice as much as the reading.
+        handle = os.open(f"{zone.path}/energy_uj", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return int(os.read(handle, 64)) * 1e-6
+        finally:
+            os.close(handle)
     except (OSError, ValueError) as error:
         return error
 

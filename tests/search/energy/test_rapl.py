@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -132,14 +134,14 @@ def test_psys_stands_in_where_there_is_no_package(powercap, clock):
 def closed(monkeypatch):
     """Close files as if this process were not root: opening them is refused."""
     paths = set()
-    original = open
+    original = os.open
 
     def guarded(path, *args, **kwargs):
         if str(path) in paths:
             raise PermissionError(13, "Permission denied", str(path))
         return original(path, *args, **kwargs)
 
-    monkeypatch.setattr("builtins.open", guarded)
+    monkeypatch.setattr("os.open", guarded)
     return paths
 
 
