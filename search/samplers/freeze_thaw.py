@@ -270,7 +270,7 @@ class FreezeThawSampler(BaseSampler):
         if self._encoder is None or self._encoder.encoding != encoding:
             self._encoder = Encoder(encoding, self._features)
         if self._planner is None:
-            rules = Rules(self.rungs, self.resume, self._minimized, **self._settings)  # type: ignore[arg-type]
+            rules = Rules(self.rungs, self.resume, self._minimized, **self._settings)
             self._planner = Planner(rules, Models(self.rungs, self._warp, self._warp))
         if self._prior is not None:
             self._planner.models.trends = self._prior.trends(self._encoder)
