@@ -147,6 +147,7 @@ def run(
                 loop.tell_listener("end", f"ended: {reason}" + ("" if view is None else f". Going on: {loop.describe(view)}"))
                 loop.account.save(closed=True)
                 note_end(store, reason, **facts)
+                store.save_snapshot(store.run(loop.optuna_study).trials)
     return Front.of(store.run())
 
 

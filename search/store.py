@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from .bill import read_bill
 from .runs import Run
-from .trial import ATTRIBUTE, from_optuna
+from .trial import ATTRIBUTE, Trial, from_json, from_optuna, to_json
 
 if TYPE_CHECKING:
     import optuna
@@ -27,6 +27,7 @@ STUDY_FILE = "study.json"
 BILL_FILE = "bill.json"
 LEDGER_FILE = "ledger.jsonl"
 DATABASE_FILE = "study.db"
+SNAPSHOT_FILE = "trials.json"
 
 
 class StoreError(ValueError):
@@ -178,7 +179,9 @@ class Store:
             study_now: The loaded Optuna study, when the caller holds it already; opening the storage again takes longer than reading it.
         """
         study = self.facts["study"]
-        trials = tuple(from_optuna(trial) for trial in (study_now or self.study()).get_trials(deepcopy=False))
+        trials = self._snapshot() if study_now is None else None
+        if trials is None:
+            trials = tuple(from_optuna(trial) for trial in (study_now or self.study()).get_trials(deepcopy=False))
         return Run(
             name=study["name"],
             path=self.path,
@@ -189,6 +192,20 @@ class Store:
             bill=read_bill(self.bill_file),
             facts=self.facts,
         )
+
+    def save_snapshot(self, trials: Iterable[Trial]) -> None:
+        """Keep the trials beside the database: to look at a finished run, nobody should wait for a database library to load."""
+        write_json(self.path / SNAPSHOT_FILE, {"format": FORMAT, "trials": [to_json(trial) for trial in trials]})
+
+    def _snapshot(self) -> tuple[Trial, ...] | None:
+        """Return the kept trials, or None when there are none or the database has changed since."""
+        file, database = self.path / SNAPSHOT_FILE, self.path / DATABASE_FILE
+        try:
+            if self.facts.get("storage") is not None or database.stat().st_mtime_ns > file.stat().st_mtime_ns:
+                return None
+            return tuple(from_json(trial) for trial in json.loads(file.read_text(encoding="utf-8"))["trials"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None  # never written, or damaged: the database is the truth
 
     @property
     def url(self) -> str:

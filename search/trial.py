@@ -111,6 +111,18 @@ class Trial:
         return data
 
 
+def to_json(trial: Trial) -> dict[str, Any]:
+    """Return everything of a trial as JSON."""
+    return {"number": trial.number, "state": trial.state, "params": dict(trial.params), "values": list(trial.values), **trial.facts()}
+
+
+def from_json(data: Mapping[str, Any]) -> Trial:
+    """Read what ``to_json`` wrote."""
+    facts = dict(data)
+    facts["components"] = {name: ComponentEnergy(**part) for name, part in facts["components"].items()}
+    return Trial(**{**facts, "curve": tuple(facts["curve"]), "values": tuple(facts["values"])})
+
+
 def from_optuna(trial: FrozenTrial) -> Trial:
     """Read our trial back from Optuna's."""
     facts = dict(trial.user_attrs.get(ATTRIBUTE, {}))

@@ -216,3 +216,18 @@ def test_a_killed_session_loses_nothing_that_was_measured(rings_file: Callable[[
     assert result.bill.total_joules is not None
     assert sum(result.bill.by_state.values()) == pytest.approx(result.bill.total_joules, rel=1e-3)
     assert not any(trial.state == "running" for trial in result.trials)
+
+
+def test_a_finished_run_is_read_without_its_database_until_that_changes(rings: Maker, tmp_path: Path) -> None:
+    run(rings(trials=3), out=tmp_path / "r")
+    store = Store.open(tmp_path / "r")
+    assert store._snapshot() == store.run(store.study()).trials
+    read = f"Front.of(Store.open({str(tmp_path / 'r')!r}).run())"
+    modules = "from joulefront.search.front import Front; from joulefront.search.store import Store"
+    code = f"import sys; {modules}; assert len({read}) >= 1; sys.exit('optuna' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    store.study().ask()
+    assert store._snapshot() is None
+    assert len(store.run().trials) == 4
+    (tmp_path / "r" / "trials.json").write_text("{")
+    assert len(store.run().trials) == 4
