@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,11 @@ from .history import History
 from .lookahead import rates_with_option
 from .models import Models, View
 from .plan import Decision, Options, Rules, Situation
-from .proposals import mutate, propose
+from .proposals import UNIFORM, Ground, Proposal
 from .table import Encoder, Table, tabulate
 
 #: At most so many paused configurations are scored: those closest to the front.
 _MOST_PAUSED = 300
-_REFINED = 8
 #: Plans that may stop early are valued for so many of the best configurations.
 _LOOKED_AHEAD = 48
 
@@ -33,11 +33,13 @@ class Planner:
         rules: How the study is searched.
         models: What is believed about it.
         seeds: Genes of good configurations of earlier studies.
+        proposal: How fresh configurations are looked for.
     """
 
     rules: Rules
     models: Models
     seeds: Callable[[Encoder], Array] | None = None
+    proposal: Proposal = UNIFORM
 
     def situation(self, history: History, encoder: Encoder, rng: np.random.Generator) -> Situation:
         """Fit the models and set up the hypervolume."""
@@ -79,20 +81,30 @@ class Planner:
     def options(
         self, situation: Situation, history: History, encoder: Encoder, rng: np.random.Generator, remaining: float | None = None
     ) -> Options:
-        """Score paused configurations and fresh ones, the best of which are refined."""
+        """Score paused configurations and fresh ones."""
         table, rules = situation.table, self.rules
         busy = {claim.key for claim in history.running} | history.failed
         paused = np.array([i for i, key in enumerate(table.keys) if table.longest[i] < rules.rungs[-1] and key not in busy], dtype=np.int64)
         paused = _closest_to_front(table, paused)
-        fresh = propose(
-            encoder.encoding, self._parents(situation, encoder), rng, rules.fresh if encoder.features is None else rules.fresh // 4
+        scale = 1 if encoder.features is None else 4  # features take longer than everything else
+        seen = history.points.keys() | busy
+        ground = Ground(
+            encoder.encoding,
+            self._parents(situation, encoder),
+            rules.fresh // scale,
+            rules.refined // scale,
+            table.genes,
+            _lack(table),
+            lambda genes: history.proposed(encoder.encoding.params(genes)) in seen,
         )
-        found = self._score(situation, encoder, fresh, np.full(len(fresh), -1), remaining)
-        for _ in range(2 if rules.refined and encoder.encoding.size else 0):
-            top = found.genes[np.argsort(-found.best, kind="stable")[:_REFINED]]
-            copies = (rules.refined if encoder.features is None else rules.refined // 4) // _REFINED
-            near = mutate(encoder.encoding, np.repeat(top, copies, 0), rng, widths=(0.02, 0.1), changes=2.0)
-            found = found.and_(self._score(situation, encoder, near, np.full(len(near), -1), remaining))
+        parts: list[Options] = []
+
+        def score(genes: Array) -> Array:
+            parts.append(self._score(situation, encoder, genes, np.full(len(genes), -1), remaining))
+            return parts[-1].best
+
+        self.proposal.explore(ground, score, rng)
+        found = reduce(Options.and_, parts)
         return self._score(situation, encoder, table.genes[paused], paused, remaining).and_(found) if len(paused) else found
 
     def open_rows(
@@ -199,8 +211,12 @@ def _closest_to_front(table: Table, configs: NDArray[np.int64]) -> NDArray[np.in
     """Keep the configurations whose longest training lacks least quality against the best that was not dearer."""
     if len(configs) <= _MOST_PAUSED:
         return configs
+    return configs[np.sort(np.argsort(_lack(table)[configs], kind="stable")[:_MOST_PAUSED])]
+
+
+def _lack(table: Table) -> Array:
+    """Quality that the longest training of each configuration lacks against the best that was not dearer, ``(c,)``."""
     by_cost = np.argsort(-table.values[:, 1], kind="stable")
     best_so_far = np.empty(len(by_cost))
     best_so_far[by_cost] = np.maximum.accumulate(table.values[by_cost, 0])
-    lack = (best_so_far - table.values[:, 0])[table.longest_row[configs]]
-    return configs[np.sort(np.argsort(lack, kind="stable")[:_MOST_PAUSED])]
+    return np.asarray((best_so_far - table.values[:, 0])[table.longest_row])

@@ -18,7 +18,8 @@ from .encoding import Encoding, learn_encoding
 from .history import CLAIM, RESUME_FROM, History, Key
 from .models import Models
 from .plan import Decision, Options, Rules, Situation
-from .prior import Prior
+from .prior import Prior, studies_of
+from .proposals import UNIFORM, Proposal
 from .startup import start
 from .table import Encoder, Features
 
@@ -81,6 +82,7 @@ class FreezeThawSampler(BaseSampler):
         estimate_floor: Whether a missing ``min_accuracy`` is estimated; False takes the worst quality seen.
         look_ahead: Whether a plan is valued with the option to stop at its next rung; False values it as if it were carried out
             whatever is seen.
+        proposal: How fresh configurations are looked for; ``LocalEdits()`` learns which changes of good ones help.
 
     Attributes:
         remaining: Energy left to spend, in the unit of the second objective, or None. Trainings that do not fit are not proposed.
@@ -109,6 +111,7 @@ class FreezeThawSampler(BaseSampler):
         warp: bool = True,
         estimate_floor: bool = True,
         look_ahead: bool = True,
+        proposal: Proposal = UNIFORM,
     ) -> None:
         if not rungs or list(rungs) != sorted(set(rungs)) or rungs[0] < 1:
             raise ValueError(f"rungs must be ascending whole numbers >= 1, got {list(rungs)}; for example [4, 12, 36, 108]")
@@ -129,9 +132,9 @@ class FreezeThawSampler(BaseSampler):
             estimate_floor=estimate_floor,
             look_ahead=look_ahead,
         )
-        self._features, self._key, self._warp = features, key, warp
+        self._features, self._key, self._warp, self._proposal = features, key, warp, proposal
         self._given_space = {n: d for n, d in (search_space or {}).items() if n != epochs_name}
-        self._prior_trials = _studies(prior_trials)
+        self._prior_trials = studies_of(prior_trials)
         self._history = History(key, epochs_name)
         self._lock = threading.RLock()
         self._study: int | None = None
@@ -271,7 +274,7 @@ class FreezeThawSampler(BaseSampler):
             self._encoder = Encoder(encoding, self._features)
         if self._planner is None:
             rules = Rules(self.rungs, self.resume, self._minimized, **self._settings)
-            self._planner = Planner(rules, Models(self.rungs, self._warp, self._warp))
+            self._planner = Planner(rules, Models(self.rungs, self._warp, self._warp), proposal=self._proposal)
         if self._prior is not None:
             self._planner.models.trends = self._prior.trends(self._encoder)
             self._planner.seeds = self._prior.seeds if self._planner.models.trends else None
@@ -279,12 +282,6 @@ class FreezeThawSampler(BaseSampler):
 
     def _rng(self, trial: FrozenTrial, salt: int) -> np.random.Generator:
         return np.random.default_rng([self._seed, trial.number, salt])
-
-
-def _studies(trials: Sequence[Sequence[FrozenTrial]] | Sequence[FrozenTrial]) -> list[list[FrozenTrial]]:
-    """Accept the trials of several studies, or of one."""
-    one = [trial for trial in trials if isinstance(trial, FrozenTrial)]
-    return [one] if one else [list(study) for study in trials if not isinstance(study, FrozenTrial)]
 
 
 def resume_from(trial: Any) -> int | None:

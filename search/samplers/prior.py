@@ -92,6 +92,12 @@ class Prior:
             self._fitted.append((table, models))
 
 
+def studies_of(trials: Sequence[Sequence[FrozenTrial]] | Sequence[FrozenTrial]) -> list[list[FrozenTrial]]:
+    """Accept the trials of several studies, or of one."""
+    one = [trial for trial in trials if isinstance(trial, FrozenTrial)]
+    return [one] if one else [list(study) for study in trials if not isinstance(study, FrozenTrial)]
+
+
 def _fits(params: Mapping[str, Any], encoding: Encoding, epochs_name: str) -> bool:
     """Whether every value exists in the present space."""
     for name, value in params.items():

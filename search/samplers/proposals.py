@@ -2,9 +2,74 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
 import numpy as np
 
 from .encoding import Array, Encoding
+
+#: Scores ``(n, size)`` genes and counts them among what can be trained; returns the best rate of each, ``(n,)``.
+Score = Callable[[Array], Array]
+
+_REFINED = 8
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What a proposal may start from.
+
+    Attributes:
+        encoding: The space.
+        parents: Genes of good configurations, ``(m, size)``.
+        fresh: Configurations to score at first.
+        refined: Variations of the best of them to score after that, twice.
+        measured: Genes of all measured configurations, ``(c, size)``.
+        lack: Quality that each of them lacks against the best that was not dearer, ``(c,)``; 0 on the front.
+        known: Whether a row of genes is a configuration that was measured, runs or failed, be it under another name.
+    """
+
+    encoding: Encoding
+    parents: Array
+    fresh: int
+    refined: int
+    measured: Array = field(default_factory=lambda: np.zeros((0, 0)))
+    lack: Array = field(default_factory=lambda: np.zeros(0))
+    known: Callable[[Array], bool] = lambda genes: False
+
+
+class Proposal(Protocol):
+    """How fresh configurations are looked for."""
+
+    def explore(self, ground: Ground, score: Score, rng: np.random.Generator) -> None:
+        """Score configurations, about ``ground.fresh + 2 * ground.refined`` of them.
+
+        Everything that is learned must come from the arguments: then equal seeds give equal proposals whichever worker decides.
+
+        Args:
+            ground: What is known.
+            score: Rates rows of genes; whatever it is called with can be trained next.
+            rng: Source of randomness.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class UniformEdits:
+    """Any change of a good configuration is as likely as any other; the best are changed again, twice."""
+
+    def explore(self, ground: Ground, score: Score, rng: np.random.Generator) -> None:
+        """Score random configurations and mutants, then mutants of the best."""
+        genes = propose(ground.encoding, ground.parents, rng, ground.fresh)
+        rates = score(genes)
+        for _ in range(2 if ground.refined and ground.encoding.size else 0):
+            top = genes[np.argsort(-rates, kind="stable")[:_REFINED]]
+            near = mutate(ground.encoding, np.repeat(top, ground.refined // _REFINED, 0), rng, widths=(0.02, 0.1), changes=2.0)
+            genes, rates = np.vstack([genes, near]), np.r_[rates, score(near)]
+
+
+UNIFORM = UniformEdits()
 
 
 def propose(encoding: Encoding, parents: Array, rng: np.random.Generator, count: int) -> Array:
@@ -20,9 +85,14 @@ def propose(encoding: Encoding, parents: Array, rng: np.random.Generator, count:
         return encoding.random(rng, count)
     uniform, children = round(0.4 * count), round(0.15 * count)
     mutants = mutate(encoding, parents[rng.integers(len(parents), size=count - uniform - children)], rng)
-    mothers, fathers = (parents[rng.integers(len(parents), size=children)] for _ in range(2))
-    crossed = np.where(rng.random(mothers.shape) < 0.5, encoding.fill(mothers, rng), encoding.fill(fathers, rng))
+    crossed = cross(encoding, parents, rng, children)
     return np.vstack([encoding.random(rng, uniform), mutants, mutate(encoding, crossed, rng)])
+
+
+def cross(encoding: Encoding, parents: Array, rng: np.random.Generator, count: int) -> Array:
+    """Draw ``count`` children, every gene from one of two parents; not settled."""
+    mothers, fathers = (parents[rng.integers(len(parents), size=count)] for _ in range(2))
+    return np.where(rng.random(mothers.shape) < 0.5, encoding.fill(mothers, rng), encoding.fill(fathers, rng))
 
 
 def mutate(
