@@ -57,9 +57,25 @@ def energy_facts(
         "components": components,
         "energy_quality": _worst([record.quality for record in training], None if parent is None else parent.energy_quality),
         "train_seconds": seconds,
+        "cpu_seconds": _sum(
+            [record.cpu_seconds for record in training], start=None if parent is None else parent.cpu_seconds, open_=parent is not None
+        ),
+        "gpu_utilisation": _gpu_utilisation(training, parent),
         "hardware_id": whole.hardware_id,
         "record": whole.to_json(),
     }
+
+
+def _gpu_utilisation(training: Sequence[Record], parent: Trial | None) -> float | None:
+    """Mean over the lineage of the GPU that worked most; unknown when any part of it is."""
+    seconds = [record.seconds for record in training]
+    shares = [max(record.utilisation.values(), default=None) for record in training]
+    if parent is not None:
+        seconds.append(parent.train_seconds or 0.0)
+        shares.append(parent.gpu_utilisation)
+    if sum(seconds) <= 0 or any(share is None for share in shares):
+        return None
+    return sum(share * part for share, part in zip(shares, seconds, strict=True) if share is not None) / sum(seconds)
 
 
 def _plus(before: ComponentEnergy | None, joules: float | None, quality: str, source: str) -> ComponentEnergy:

@@ -58,6 +58,8 @@ class Trial:
         components: Training energy by component name.
         energy_quality: Worst quality among the components that count.
         train_seconds: Duration of the training over the lineage.
+        cpu_seconds: CPU-seconds of the training over the lineage; None when unknown.
+        gpu_utilisation: Mean share of the training time in which the busiest GPU worked, over the lineage; None when unknown.
         parent: Number of the trial whose checkpoint was continued, or None.
         reason: Why it failed or stopped early, or None.
         artifact: File name of its weights inside the run folder, or None when they were dropped.
@@ -86,6 +88,8 @@ class Trial:
     components: Mapping[str, ComponentEnergy] = field(default_factory=dict)
     energy_quality: EnergyQuality = "absent"
     train_seconds: float | None = None
+    cpu_seconds: float | None = None
+    gpu_utilisation: float | None = None
     parent: int | None = None
     reason: str | None = None
     artifact: str | None = None

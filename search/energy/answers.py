@@ -63,7 +63,14 @@ class Answers:
             shares: Mapping[str, Share] = self.partition(window.t0_ns, t1_ns, claims).shares.get(window.id, {})
             components = tuple(attributed(part, shares.get(part.name)) if part.counts else part for part in components)
         contended = self.surroundings.contended(window.t0_ns, t1_ns) if claims is None else None
-        return replace(self.bare(window, t1_ns), components=components, contended=contended)
+        own = window.cpu_seconds if window.claims else self.surroundings.cpu_seconds(window.t0_ns, t1_ns)[1]
+        return replace(
+            self.bare(window, t1_ns),
+            components=components,
+            contended=contended,
+            cpu_seconds=own,
+            utilisation=self.surroundings.utilisation.mean(window.t0_ns, t1_ns),
+        )
 
     def partition(self, t0_ns: int, t1_ns: int, claims: Sequence[Claim]) -> Split:
         """Share out everything between two instants."""

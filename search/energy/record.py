@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -97,6 +97,8 @@ class Record:
         components: One per component that was looked for, the absent ones included.
         hardware_id: Short hash of the hardware; records of different hardware do not compare.
         hardware: What the machine is.
+        cpu_seconds: CPU-seconds of the window's own processes, or None when unknown.
+        utilisation: Mean share of the time in which each device worked, 0 to 1, by component; a device that does not tell is left out.
         contended: Who else used the machine (``foreign_cpu_seconds``, ``foreign_gpu_pids``), or None.
         edges: Temperature, clocks and throttling of devices at ``begin`` and ``end``.
         meter: Version of the schema and what measuring cost.
@@ -114,6 +116,8 @@ class Record:
     components: tuple[Component, ...] = ()
     hardware_id: str = ""
     hardware: Mapping[str, Any] = field(default_factory=dict)
+    cpu_seconds: float | None = None
+    utilisation: Mapping[str, float] = field(default_factory=dict)
     contended: Mapping[str, Any] | None = None
     edges: Mapping[str, Any] = field(default_factory=dict)
     meter: Mapping[str, Any] = field(default_factory=dict)
@@ -188,7 +192,7 @@ class Record:
         data["u_random_joules"], data["u_systematic_joules"] = self.u_random_joules, self.u_systematic_joules
         data["quality"], data["coverage"] = self.quality, list(self.coverage)
         data["components"] = [dict(vars(part)) for part in self.components]
-        for name in ("hardware", "edges", "meter"):
+        for name in ("hardware", "edges", "meter", "utilisation"):
             data[name] = dict(data[name])
         return data
 
@@ -248,6 +252,13 @@ def _add_component(name: str, parts: list[Component], expected: int) -> Componen
     )
 
 
+def _utilisation(records: Sequence[Record]) -> dict[str, float]:
+    """Mean over all records, by their duration; a device that one of them does not know is left out."""
+    seconds = math.fsum(record.seconds for record in records)
+    names = set(records[0].utilisation).intersection(*(record.utilisation for record in records))
+    return {name: math.fsum(one.utilisation[name] * one.seconds for one in records) / seconds for name in sorted(names) if seconds > 0}
+
+
 def add(records: Iterable[Record]) -> Record:
     """Return the sum of records of one machine, e.g. a lineage of trials or everything a study paid.
 
@@ -282,6 +293,8 @@ def add(records: Iterable[Record]) -> Record:
         t1_ns=max(record.t1_ns for record in chosen),
         seconds=math.fsum(record.seconds for record in chosen),
         components=tuple(_add_component(name, parts, len(chosen)) for (name, _), parts in by_name.items()),
+        cpu_seconds=_total(record.cpu_seconds for record in chosen),
+        utilisation=_utilisation(chosen),
         contended={"records": len(foreign)} if foreign else None,
         edges={},
     )

@@ -94,6 +94,14 @@ class Source(Protocol):
         ...
 
 
+class Busy(Protocol):
+    """What a source may offer besides: how busy its devices are."""
+
+    def utilisation(self) -> dict[str, float]:
+        """Return the share of the last moments in which each device worked, 0 to 1; one that does not tell is left out."""
+        ...
+
+
 class Observer(Protocol):
     """What a source may offer besides: facts about the device that explain a reading."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,6 +12,7 @@ from .clock import NANO
 from .curve import Curve
 from .processes import PROC, Machine, Tree, stat_fields
 from .source import Observer, Source
+from .utilisation import Utilisation
 
 #: Foreign work above this share of the machine's CPU time is worth a word: it takes turns, heat and memory bandwidth.
 FOREIGN_SHARE = 0.05
@@ -25,8 +26,9 @@ class Surroundings:
         proc: The process file system.
     """
 
-    def __init__(self, sources: Iterable[Source], proc: Path = PROC) -> None:
+    def __init__(self, sources: Sequence[Source], proc: Path = PROC) -> None:
         self._observers = [cast(Observer, source) for source in sources if hasattr(source, "edges") and hasattr(source, "foreign")]
+        self.utilisation = Utilisation(sources)
         self._machine, self.tree = Machine(proc), Tree(proc)
         self._proc = str(proc)
         self._cpus = os.cpu_count() or 1
@@ -35,7 +37,8 @@ class Surroundings:
         self._foreign: list[tuple[int, str, tuple[int, ...]]] = []
 
     def sample(self, t_ns: int, *, every_ns: int = 0) -> None:
-        """Note the CPU-seconds by now, unless that was done less than ``every_ns`` ago."""
+        """Note how busy the devices are, and the CPU-seconds by now unless that was done less than ``every_ns`` ago."""
+        self.utilisation.sample(t_ns)
         if len(self.own) and t_ns - self.own.t[-1] < every_ns:
             return
         busy, own = self._machine.seconds(), self.tree.seconds()

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -120,3 +121,22 @@ def test_grams_follow_the_place_and_joules_do_not() -> None:
     found = facts(record("trial", 35.0), *PHASES, intensity=place, pue=2.0)
     assert found["train_joules"] == 23.0
     assert found["grams_co2e"] == pytest.approx(23.0 / 3.6e6 * 360.0 * 2.0)
+
+
+def test_cpu_seconds_and_the_work_of_the_gpu_are_those_of_the_training_alone() -> None:
+    def busy(kind: str, seconds: float, cpu_seconds: float | None, **shares: float) -> Record:
+        return replace(record(kind, 1.0, seconds=seconds), cpu_seconds=cpu_seconds, utilisation=shares)
+
+    phases = (busy("setup", 1.0, 0.5, gpu=0.0), busy("epoch", 3.0, 6.0, gpu=0.8, other=0.1), busy("eval", 5.0, 9.0, gpu=1.0))
+    first = facts(record("trial", 5.0), *phases)
+    assert first["cpu_seconds"] == 6.5
+    assert first["gpu_utilisation"] == pytest.approx(0.6)
+    on = facts(
+        record("trial", 5.0),
+        busy("epoch", 4.0, 1.0, gpu=1.0),
+        parent=replace(PARENT, train_seconds=4.0, cpu_seconds=6.5, gpu_utilisation=0.6),
+    )
+    assert on["cpu_seconds"] == 7.5
+    assert on["gpu_utilisation"] == pytest.approx(0.8)
+    assert facts(record("trial", 5.0), busy("epoch", 4.0, None), parent=PARENT)["gpu_utilisation"] is None
+    assert facts(record("trial", 5.0), busy("epoch", 4.0, 1.0), parent=PARENT)["cpu_seconds"] is None, "the parent's are unknown"

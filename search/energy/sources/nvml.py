@@ -256,6 +256,11 @@ class Nvml:
             }
         return found
 
+    def utilisation(self) -> dict[str, float]:
+        """Return the share of the last moments in which any kernel ran, however small; drivers do not tell it under MIG."""
+        rates = {device.component: self._try(self._nvml.nvmlDeviceGetUtilizationRates, device.handle) for device in self._devices}
+        return {name: rate.gpu / 100 for name, rate in rates.items() if not isinstance(rate, self._nvml.NVMLError)}
+
     def _temperature(self, handle: Any) -> int | None:
         # Drivers before 560 know only the older call.
         for call in (getattr(self._nvml, "nvmlDeviceGetTemperatureV", None), getattr(self._nvml, "nvmlDeviceGetTemperature", None)):

@@ -25,6 +25,7 @@ typedef struct {
     int counter, instant, usage;
     int mig, instances, virtualisation;
     int temperature, clock, throttle;
+    int busy; /* per cent of the time while the power is high, 0 while it is low; below 0: not told */
     int pids[8], pid_count;
     uint64_t reads;
 } Device;
@@ -113,6 +114,7 @@ void fake_reset(int devices_wanted) {
         d->counter = d->instant = d->usage = 1;
         d->temperature = 40;
         d->clock = 1500;
+        d->busy = 100;
     }
 }
 
@@ -134,7 +136,7 @@ int fake_set(int device, const char *name, double value) {
 #define INTEGER(field) if (!strcmp(name, #field)) { d->field = (int)value; return 0; }
     INTEGER(kind) DOUBLE(low) DOUBLE(high) DOUBLE(period) DOUBLE(duty) DOUBLE(at) DOUBLE(tick) DOUBLE(phase) DOUBLE(gain) DOUBLE(noise)
     DOUBLE(frozen_at) DOUBLE(reset_at) DOUBLE(lost_at) DOUBLE(counter_until) INTEGER(counter) INTEGER(instant) INTEGER(usage)
-    INTEGER(mig) INTEGER(instances) INTEGER(virtualisation) INTEGER(temperature) INTEGER(clock) INTEGER(throttle)
+    INTEGER(mig) INTEGER(instances) INTEGER(virtualisation) INTEGER(temperature) INTEGER(clock) INTEGER(throttle) INTEGER(busy)
     if (!strcmp(name, "pid")) {
         d->pids[d->pid_count++] = (int)value;
         return 0;
@@ -262,6 +264,16 @@ int nvmlDeviceGetClockInfo(Device *d, int type, unsigned *mhz) { CHECK(d); (void
 int nvmlDeviceGetCurrentClocksEventReasons(Device *d, unsigned long long *mask) {
     CHECK(d);
     *mask = (unsigned long long)d->throttle;
+    return OK;
+}
+
+typedef struct { unsigned gpu, memory; } Utilisation;
+
+int nvmlDeviceGetUtilizationRates(Device *d, Utilisation *rates) {
+    CHECK(d);
+    if (d->busy < 0) return NOT_SUPPORTED;
+    rates->gpu = power(d, now()) > (d->low + d->high) / 2 ? (unsigned)d->busy : 0;
+    rates->memory = 0;
     return OK;
 }
 
