@@ -8,7 +8,8 @@ from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import pairwise
+from functools import cached_property
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -56,6 +57,13 @@ class IntensityCurve:
             raise ValueError(f"hours must lie in [0, {self.period_hours}), got {self.hours[0]} to {self.hours[-1]}")
         for value in self.grams_per_kwh:
             Intensity(value, kind=self.kind, scope=self.scope)  # refuses what a constant would refuse
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """First and last hour that the curve covers; infinite when it repeats."""
+        if self.period_hours is not None:
+            return -math.inf, math.inf
+        return self.hours[0], self.hours[-1] + (self._last_step() if self.shape == "step" else 0.0)
 
     def at(self, hour: float) -> float:
         """Return the value at an hour.
@@ -123,9 +131,9 @@ class IntensityCurve:
     def _inside(self, hour: float) -> float:
         if self.period_hours is not None:
             return hour % self.period_hours
-        last = self.hours[-1] + (self._last_step() if self.shape == "step" else 0.0)
-        if not self.hours[0] <= hour <= last:
-            raise ValueError(f"the curve covers hours {self.hours[0]} to {last}, got {hour}; give a longer curve or one that repeats")
+        first, last = self.span
+        if not first <= hour <= last:
+            raise ValueError(f"the curve covers hours {first} to {last}, got {hour}; give a longer curve or one that repeats")
         return hour
 
     def _last_step(self) -> float:
@@ -149,17 +157,26 @@ class IntensityCurve:
         whole, rest = divmod(hour - self.hours[0], self.period_hours)
         return whole * self._within(self.hours[0] + self.period_hours) + self._within(self.hours[0] + rest)
 
-    def _within(self, hour: float) -> float:
-        total = 0.0
+    @cached_property
+    def _pieces(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Slope of each piece, and the integral from the first value's hour to the start of each, with the whole at the end."""
         ends = [*self.hours[1:], self.hours[0] + self.period_hours if self.period_hours is not None else self.hours[-1] + self._last_step()]
         following = [*self.grams_per_kwh[1:], self.grams_per_kwh[0] if self.period_hours is not None else self.grams_per_kwh[-1]]
-        for start, stop, left, right in zip(self.hours, ends, self.grams_per_kwh, following, strict=True):
-            if hour <= start:
-                break
-            length = min(hour, stop) - start
-            slope = (right - left) / (stop - start) if self.shape == "linear" and stop > start else 0.0
-            total += length * (left + slope * length / 2)
-        return total
+        lengths = [stop - start for start, stop in zip(self.hours, ends, strict=True)]
+        linear = self.shape == "linear"
+        slopes = [
+            (right - left) / length if linear and length > 0 else 0.0
+            for left, right, length in zip(self.grams_per_kwh, following, lengths, strict=True)
+        ]
+        areas = (length * (left + slope * length / 2) for left, slope, length in zip(self.grams_per_kwh, slopes, lengths, strict=True))
+        return tuple(slopes), tuple(accumulate(areas, initial=0.0))
+
+    def _within(self, hour: float) -> float:
+        """Return the integral from the first value's hour to an hour of the same period, by bisection: a forecast may have many rows."""
+        slopes, before = self._pieces
+        index = max(bisect_right(self.hours, hour) - 1, 0)
+        length = max(hour - self.hours[index], 0.0)
+        return before[index] + length * (self.grams_per_kwh[index] + slopes[index] * length / 2)
 
     def _nodes(self, start: float, stop: float) -> list[float]:
         if self.period_hours is None:

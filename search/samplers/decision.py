@@ -79,7 +79,13 @@ class Planner:
         return np.asarray(reference)
 
     def options(
-        self, situation: Situation, history: History, encoder: Encoder, rng: np.random.Generator, remaining: float | None = None
+        self,
+        situation: Situation,
+        history: History,
+        encoder: Encoder,
+        rng: np.random.Generator,
+        remaining: float | None = None,
+        largest_step: float | None = None,
     ) -> Options:
         """Score paused configurations and fresh ones."""
         table, rules = situation.table, self.rules
@@ -100,12 +106,14 @@ class Planner:
         parts: list[Options] = []
 
         def score(genes: Array) -> Array:
-            parts.append(self._score(situation, encoder, genes, np.full(len(genes), -1), remaining))
+            parts.append(self._score(situation, encoder, genes, np.full(len(genes), -1), remaining, largest_step))
             return parts[-1].best
 
         self.proposal.explore(ground, score, rng)
         found = reduce(Options.and_, parts)
-        return self._score(situation, encoder, table.genes[paused], paused, remaining).and_(found) if len(paused) else found
+        if not len(paused):
+            return found
+        return self._score(situation, encoder, table.genes[paused], paused, remaining, largest_step).and_(found)
 
     def open_rows(
         self, situation: Situation, options: Options, history: History, encoder: Encoder
@@ -158,7 +166,15 @@ class Planner:
         parents = table.genes[list(rank)]
         return parents if self.seeds is None else np.vstack([parents, self.seeds(encoder)])
 
-    def _score(self, situation: Situation, encoder: Encoder, genes: Array, config: NDArray[np.int64], remaining: float | None) -> Options:
+    def _score(
+        self,
+        situation: Situation,
+        encoder: Encoder,
+        genes: Array,
+        config: NDArray[np.int64],
+        remaining: float | None,
+        largest_step: float | None,
+    ) -> Options:
         """Expected gain and cost of training each configuration to each rung."""
         rules, table = self.rules, situation.table
         view = self.models.view(encoder.columns(genes))
@@ -175,10 +191,12 @@ class Planner:
         if remaining is not None:
             done |= cost > remaining
         first = np.argmax(rungs[None, :] > current[:, None], 1)
+        pays = np.repeat(cost[np.arange(len(cost)), first][:, None], len(rungs), 1) if rules.resume else cost
+        if largest_step is not None:
+            done |= pays > largest_step * situation.typical
         rate = np.where(done, -np.inf, rate)
         if rules.look_ahead and rules.per_joule == 1.0:
             self._look_ahead(situation, view, rate, cost, first)
-        pays = np.repeat(cost[np.arange(len(cost)), first][:, None], len(rungs), 1) if rules.resume else cost
         return Options(genes, config, np.where(done, -np.inf, gain), cost, pays, rate)
 
     def _look_ahead(self, situation: Situation, view: View, rate: Array, cost: Array, first: NDArray[np.int64]) -> None:

@@ -86,6 +86,7 @@ class FreezeThawSampler(BaseSampler):
 
     Attributes:
         remaining: Energy left to spend, in the unit of the second objective, or None. Trainings that do not fit are not proposed.
+        largest_step: Largest training that is proposed once there are models, as a share of the energy of a median complete one, or None.
         last_decision: The latest proposal.
 
     Raises:
@@ -121,6 +122,7 @@ class FreezeThawSampler(BaseSampler):
             raise ValueError(f"per_joule must be >= 0, got {per_joule}; 1 divides gains by energy, 0 ignores energy")
         self.rungs, self.resume, self.epochs_name = tuple(int(r) for r in rungs), resume, epochs_name
         self.remaining: float | None = None
+        self.largest_step: float | None = None
         self.last_decision: Decision | None = None
         self._seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
         self._settings: dict[str, Any] = dict(
@@ -200,7 +202,7 @@ class FreezeThawSampler(BaseSampler):
         decision = start(planner.rules, history, encoder, rng, refused, planner.seeds)
         if decision is not None:
             return decision
-        survey = self._survey(planner, encoder, rng)
+        survey = self._survey(planner, encoder, rng, self.largest_step)
         ranked = planner.ranked(survey.situation, survey.options, history, encoder)
         return next((found for found in ranked if found.key not in refused), None)
 
@@ -214,9 +216,10 @@ class FreezeThawSampler(BaseSampler):
                 return None
             return self._survey(planner, encoder, rng)
 
-    def _survey(self, planner: Planner, encoder: Encoder, rng: np.random.Generator) -> Survey:
+    def _survey(self, planner: Planner, encoder: Encoder, rng: np.random.Generator, largest_step: float | None = None) -> Survey:
         situation = planner.situation(self._history, encoder, rng)
-        return Survey(planner, self._history, encoder, situation, planner.options(situation, self._history, encoder, rng, self.remaining))
+        options = planner.options(situation, self._history, encoder, rng, self.remaining, largest_step)
+        return Survey(planner, self._history, encoder, situation, options)
 
     def _claimed(self, study: Study, trial: FrozenTrial) -> Decision:
         """Decide and claim.
