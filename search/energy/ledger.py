@@ -291,8 +291,9 @@ class Ledger:
 
     def _beat(self) -> None:
         now = self._clock()
-        windows = [{"id": window.id, "components": self._books.lines(window.t0_ns, now)} for window in self._registry.open()]
-        self._write("beat", t_ns=now, total=self._books.lines(self.t0_ns, now), open=windows)
+        if self._journal is not None:
+            windows = [{"id": window.id, "components": self._books.lines(window.t0_ns, now)} for window in self._registry.open()]
+            self._write("beat", t_ns=now, total=self._books.lines(self.t0_ns, now), open=windows)
         self._surroundings.look_around(now)
 
     def _write(self, event: str, **facts: Any) -> None:

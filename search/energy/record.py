@@ -10,7 +10,7 @@ from typing import Any
 from .source import Quality
 
 SCHEMA = 1
-KINDS = ("trial", "setup", "epoch", "eval", "inference", "overhead", "idle", "total", "sum")
+KINDS = ("trial", "setup", "epoch", "eval", "analysis", "inference", "overhead", "idle", "total", "sum")
 STATES = ("ok", "failed", "stopped", "killed", "partial", "open")
 
 

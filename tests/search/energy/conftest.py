@@ -219,11 +219,19 @@ class Powercap:
         return folder
 
     def write(self, folder: Path, uj: int) -> None:
-        """Set a counter; what is beyond the range wraps, and a reader never sees half a number."""
+        """Set a counter; what is beyond the range wraps, and a reader never sees half a number.
+
+        The file stays the same file, as in the kernel: who holds it open sees the new value. One write of equal length is atomic.
+        """
         largest = int((folder / "max_energy_range_uj").read_text())
-        fresh = folder / "fresh"
-        fresh.write_text(f"{uj % (largest + 1)}\n")
-        os.replace(fresh, folder / "energy_uj")
+        (folder / "energy_uj").touch()
+        with (folder / "energy_uj").open("r+b", buffering=0) as file:
+            file.write(f"{uj % (largest + 1):>24d}\n".encode())
+
+    def remove(self, folder: Path) -> None:
+        """Take a counter away as an unloaded module does: it is gone, and a file that is still open gives nothing."""
+        os.truncate(folder / "energy_uj", 0)
+        (folder / "energy_uj").unlink()
 
 
 @pytest.fixture

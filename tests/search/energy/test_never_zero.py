@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 
@@ -133,7 +134,7 @@ def test_every_fault_of_a_powercap_tree_is_null_with_a_reason(powercap, clock, f
         if fault == "letters":
             energy.write_text("many")
         if fault == "vanishes":
-            spoil = energy.unlink
+            spoil = partial(powercap.remove, folder)
         if fault == "turns to letters":
 
             def spoil():
