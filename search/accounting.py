@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import hypot
 from typing import Any
 
@@ -16,20 +16,20 @@ def energy_facts(
     *,
     parent: Trial | None,
     predictions: int,
-    intensity: Intensity | None,
+    intensity: Intensity | Callable[[Record], Intensity | None] | None,
     pue: float = 1.0,
 ) -> dict[str, Any]:
     """Return the energy fields of a trial.
 
     What the model costs to train from scratch is the start-up of the lineage's first trial plus every epoch of the lineage.
-    Validation, storing and the start-up of continuations were paid by the search and are not part of it.
+    Validation, analysis, storing and the start-up of continuations were paid by the search and are not part of it.
 
     Args:
         whole: The trial's own window, from the executor taking the job to the weights being stored.
-        phases: Records of its inner windows: ``setup``, ``epoch``, ``eval``, ``inference``.
+        phases: Records of its inner windows: ``setup``, ``epoch``, ``eval``, ``analysis``, ``inference``.
         parent: The trial that was continued, or None.
         predictions: Number of predictions in the ``inference`` window.
-        intensity: Carbon per kWh, or None.
+        intensity: Carbon per kWh: one number, or its mean over the time of a record; None when unknown.
         pue: Power usage effectiveness of the site; enters the grams only.
     """
     epochs = [record for record in phases if record.kind == "epoch"]
@@ -51,9 +51,10 @@ def energy_facts(
         "train_u_joules": u_joules,
         "increment_joules": whole.joules,
         "evaluation_joules": _sum([record.joules for record in phases if record.kind == "eval"], start=None, open_=False),
+        "analysis_joules": _sum([record.joules for record in phases if record.kind == "analysis"], start=None, open_=False),
         "inference_joules_per_1000": None if inference is None else inference * per_1000,
         "inference_u_joules_per_1000": None if u_inference is None else u_inference * per_1000,
-        "grams_co2e": grams_co2e(joules, intensity, pue=pue),
+        "grams_co2e": _grams(joules, training, parent, intensity, pue),
         "components": components,
         "energy_quality": _worst([record.quality for record in training], None if parent is None else parent.energy_quality),
         "train_seconds": seconds,
@@ -76,6 +77,20 @@ def _gpu_utilisation(training: Sequence[Record], parent: Trial | None) -> float 
     if sum(seconds) <= 0 or any(share is None for share in shares):
         return None
     return sum(share * part for share, part in zip(shares, seconds, strict=True) if share is not None) / sum(seconds)
+
+
+def _grams(
+    joules: float | None,
+    training: Sequence[Record],
+    parent: Trial | None,
+    intensity: Intensity | Callable[[Record], Intensity | None] | None,
+    pue: float,
+) -> float | None:
+    """Carbon of a training: of all its joules at one intensity, or of each of its windows at the intensity of its time."""
+    if intensity is None or isinstance(intensity, Intensity):
+        return grams_co2e(joules, intensity, pue=pue)
+    parts = [grams_co2e(record.joules, intensity(record), pue=pue) for record in training]
+    return _sum(parts, start=None if parent is None else parent.grams_co2e, open_=parent is not None)
 
 
 def _plus(before: ComponentEnergy | None, joules: float | None, quality: str, source: str) -> ComponentEnergy:

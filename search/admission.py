@@ -1,4 +1,4 @@
-"""Before a joule is spent: candidates that break a limit on size, and those that were trained already."""
+"""Before a joule is spent: candidates that are too large, ask for a precision the device lacks, or were trained already."""
 
 from __future__ import annotations
 
@@ -18,8 +18,15 @@ if TYPE_CHECKING:
 KEY = "key"
 
 
-def refusal_of(study: Study, candidate: Candidate, task: Task) -> str | None:
-    """Say which limit on size a candidate breaks, or None; costs no training."""
+def refusal_of(study: Study, candidate: Candidate, task: Task, device: str = "cpu") -> str | None:
+    """Say which limit on size a candidate breaks, or which precision the device lacks, or None; costs no training."""
+    if candidate.recipe.precision != "float32":
+        from .training.tactics.hardware import require_precision
+
+        try:
+            require_precision(candidate.recipe.precision, device)
+        except ValueError as error:
+            return f"refused before training: {error}"
     limits = {"parameters": study.max_parameters, "flops": study.max_flops, "memory_bytes": study.max_memory_bytes}
     if all(most is None for most in limits.values()):
         return None

@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Any
 from .account import Account, TrialMeter
 from .accounting import energy_facts
 from .admission import KEY, refusal_of, twin_of
+from .carbon_session import CarbonSession
+from .carbon_time import text_of
 from .energy import Intensity, grams_co2e
 from .executors.executor import Executor
 from .fairness import Keeper
 from .front import Front
 from .limits import Limits
 from .objectives import objective_values
+from .postponing import Left
 from .progress import Listener
 from .samplers import FreezeThawSampler
 from .samplers.history import EPOCHS_REACHED
@@ -35,6 +38,8 @@ if TYPE_CHECKING:
 
 #: So many refused or failed candidates in a row end a study: the space holds nothing that can be trained.
 MAX_FAILURES_IN_A_ROW = 25
+#: What a repeated candidate costs the search.
+UNPAID: dict[str, Any] = {"increment_joules": 0.0, "evaluation_joules": 0.0, "analysis_joules": None}
 
 
 @dataclass
@@ -56,6 +61,7 @@ class Loop:
         keeper: Keeps the trials fair.
         stop_gain: End when the rest of the budget is expected to add less than this share of the hypervolume; None for never.
         listener: Receives progress.
+        carbon: Prices joules by the hour and lets large trainings wait for clean hours; None without a forecast.
     """
 
     study: Study
@@ -72,6 +78,7 @@ class Loop:
     keeper: Keeper
     stop_gain: float | None
     listener: Listener
+    carbon: CarbonSession | None = None
     interrupted: threading.Event = field(default_factory=threading.Event)
     stop_reason: str | None = None
     _started: float = field(default_factory=time.monotonic)
@@ -110,7 +117,7 @@ class Loop:
                 complete_only=self.study.complete_only,
                 limits=self.limits,
                 spent_joules=spent,
-                session_joules=None if spent is None else spent - (self.account.earlier_joules or 0.0),
+                session_joules=self._session_joules(spent),
                 session_trials=finished - self._earlier_trials,
                 seconds=time.monotonic() - self._started,
             )
@@ -122,8 +129,35 @@ class Loop:
         if self._failures >= MAX_FAILURES_IN_A_ROW:
             return f"{self._failures} candidates in a row failed or were refused; see the reasons with joulefront report"
         done = sum(trial.state.is_finished() for trial in self.optuna_study.get_trials(deepcopy=False))
-        reason = self.limits.reached(joules=self.account.spent_joules(), trials=done, seconds=time.monotonic() - self._started)
-        return reason or self._not_worth_it()
+        reason = self._limits().reached(joules=self.account.spent_joules(), trials=done, seconds=time.monotonic() - self._started)
+        return reason or (self.carbon and self.carbon.ended()) or self._not_worth_it()
+
+    def _limits(self) -> Limits:
+        """Return the limits; a budget in grams under a forecast is worth fewer joules in dirty hours."""
+        spent = self.account.spent_joules()
+        return self.limits if self.carbon is None else self.carbon.limits(self.limits, spent, self._session_joules(spent))
+
+    def _session_joules(self, spent: float | None) -> float | None:
+        return None if spent is None else spent - (self.account.earlier_joules or 0.0)
+
+    def _postponed(self, epochs: int | None = None) -> bool:
+        """Wait if a training had better run in a cleaner hour; the limits may be reached after it."""
+        if self.carbon is None:
+            return False
+        with self._lock:
+            self._say_what_remains()
+            limits, spent = self._limits(), self.account.spent_joules() or 0.0
+            done = sum(trial.state.is_finished() for trial in self.optuna_study.get_trials(deepcopy=False))
+            joules = None if limits.joules is None else limits.joules - spent
+            left = Left(joules, None if limits.trials is None else limits.trials - done)
+            until = self.carbon.until(self.optuna_study, left, epochs)
+        if until is None:
+            return False
+        self.tell_listener("wait", f"large trainings wait for cleaner electricity until {text_of(until)}")
+        self.carbon.wait(
+            until, self.interrupted, lambda: self._why_stop_training(None), lambda: self._session_joules(self.account.spent_joules())
+        )
+        return True
 
     def _not_worth_it(self) -> str | None:
         """Say that the rest of the budget is expected to add too little, when the study asked to end then."""
@@ -147,6 +181,8 @@ class Loop:
         return f"{view.energy / scale:.3g} {unit} more{step} would add about {view.share:.2%} to the hypervolume"
 
     def _one_trial(self, executor: Executor) -> None:
+        if self._postponed():
+            return None
         with self._lock:
             self.keeper.before_trial()
             self._say_what_remains()
@@ -155,13 +191,19 @@ class Loop:
             epochs = self._epochs(asked)
             asked.set_user_attr(KEY, self.study.space.key(candidate))
             parent, twin = self._parent(asked), twin_of(self.optuna_study.get_trials(deepcopy=False), asked.user_attrs[KEY], epochs)
-            refusal = refusal_of(self.study, candidate, self.task)
+            refusal = refusal_of(self.study, candidate, self.task, self.device)
             if refusal is not None:
                 self._fail(asked, Trial(asked.number, "failed", asked.params, epochs), {"reason": refusal, "increment_joules": 0.0})
             elif twin is not None:
                 self._copy(asked, twin)
         if refusal is not None:
             return self.tell_listener("trial", f"trial {asked.number} refused: {refusal}")
+        while twin is None and self._postponed(epochs):
+            if reason := self._why_stop_training(None):
+                trial = Trial(asked.number, "failed", asked.params, epochs)
+                return self.tell_listener(
+                    "trial", self._fail(asked, trial, {"reason": f"{reason}, before it began", "increment_joules": 0.0})
+                )
         if twin is None:
             self._train(executor, asked, candidate, epochs, parent)
         else:
@@ -201,9 +243,10 @@ class Loop:
         state = "failed" if outcome.failed else "stopped" if stopped else "ok"
         whole = self.account.close(asked.number, meter, state=state, cpu_seconds=outcome.cpu_seconds)
         with self._lock:
-            energy = energy_facts(
-                whole, meter.phases, parent=parent, predictions=outcome.predictions, intensity=self.intensity, pue=self.pue
-            )
+            price = self.intensity if self.carbon is None else self.carbon.over
+            energy = energy_facts(whole, meter.phases, parent=parent, predictions=outcome.predictions, intensity=price, pue=self.pue)
+            if self.carbon is not None:
+                self.carbon.trained(whole, outcome.epochs - (parent.epochs if parent else 0))
             message = self._tell(asked, outcome, energy, parent, stopped[0] if stopped else None, meter)
             self._drop_weights()
             self.account.save()
@@ -226,7 +269,7 @@ class Loop:
             artifact=None if outcome.failed else self.store.artifact(asked.number).name,
             complete_training=epochs >= self.study.rungs[-1],
             curve=outcome.curve,
-            extra={**outcome.extra, "threads": outcome.threads},
+            extra={**outcome.extra, "threads": outcome.threads, "train_examples": len(self.task.train)},
         )
         trial = replace(trial, **facts)
         if trial.state == "failed":
@@ -253,9 +296,7 @@ class Loop:
 
     def _copy(self, asked: optuna.Trial, twin: Trial) -> None:
         """Answer a repeated candidate from the trial that measured it: a joule is paid once."""
-        copy = replace(
-            twin, number=asked.number, increment_joules=0.0, evaluation_joules=0.0, artifact=None, record={}, extra={"copy_of": twin.number}
-        )
+        copy = replace(twin, number=asked.number, artifact=None, record={}, extra={"copy_of": twin.number}, **UNPAID)
         asked.set_user_attr(ATTRIBUTE, copy.facts())
         asked.set_user_attr(EPOCHS_REACHED, twin.epochs)
         self.optuna_study.tell(asked, list(twin.values))
@@ -263,11 +304,11 @@ class Loop:
 
     def _say_what_remains(self) -> None:
         """Tell a frugal sampler what is left, so that the last trainings fit the budget."""
-        spent = self.account.spent_joules()
-        if hasattr(self.optuna_study.sampler, "remaining") and self.limits.joules is not None and spent is not None:
-            left = max(0.0, self.limits.joules - spent)
-            unit = self.study.objectives[1]
-            self.optuna_study.sampler.remaining = left if unit == "train_energy" else grams_co2e(left, self.intensity, pue=self.pue)
+        spent, limits = self.account.spent_joules(), self._limits()
+        if hasattr(self.optuna_study.sampler, "remaining") and limits.joules is not None and spent is not None:
+            left = max(0.0, limits.joules - spent)
+            unit, place = self.study.objectives[1], self.intensity if self.carbon is None else self.carbon.now()
+            self.optuna_study.sampler.remaining = left if unit == "train_energy" else grams_co2e(left, place, pue=self.pue)
 
     def _epochs(self, asked: optuna.Trial) -> int:
         low, high = self.study.rungs[0], self.study.rungs[-1]
@@ -293,7 +334,7 @@ class Loop:
         cap = self.study.max_trial_joules
         if cap is not None and joules is not None and joules >= cap:
             return f"the trial has paid its cap of {cap:g} J"
-        limits = replace(self.limits, trials=None)
+        limits = replace(self._limits(), trials=None)
         return limits.reached(joules=self.account.spent_joules(), trials=0, seconds=time.monotonic() - self._started)
 
     def _drop_weights(self) -> None:

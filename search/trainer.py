@@ -21,7 +21,7 @@ class Phases(Protocol):
     """Opens a ledger window around one phase of a training."""
 
     def __call__(self, kind: str, index: int) -> AbstractContextManager[Any]:
-        """Enter a phase: ``setup``, ``epoch``, ``eval`` or ``inference``."""
+        """Enter a phase: ``setup``, ``overhead``, ``epoch``, ``eval``, ``analysis`` or ``inference``."""
         ...
 
 

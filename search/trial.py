@@ -50,6 +50,7 @@ class Trial:
         train_u_joules: Random standard uncertainty of ``train_joules``; None when unknown.
         increment_joules: What the search paid for this trial, evaluation and start-up included.
         evaluation_joules: Part of the increment that went into validation.
+        analysis_joules: Part of the increment that went into what tactics find out about the finished model; None without such work.
         inference_joules_per_1000: Energy of 1,000 predictions in a window of its own; None when not measured.
         inference_u_joules_per_1000: Its random standard uncertainty.
         grams_co2e: Carbon of ``train_joules``; None without an intensity.
@@ -80,6 +81,7 @@ class Trial:
     train_u_joules: float | None = None
     increment_joules: float | None = None
     evaluation_joules: float | None = None
+    analysis_joules: float | None = None
     inference_joules_per_1000: float | None = None
     inference_u_joules_per_1000: float | None = None
     grams_co2e: float | None = None

@@ -24,6 +24,7 @@ from .optimizer import make_optimizer, trainable
 from .patience import Patience
 from .recipe import Recipe
 from .schedule import learning_rate_factor
+from .tactics.hardware import require_precision
 from .tactics.tactic import attached, make_tactics, total_penalty, training_resolution
 from .task import Task
 
@@ -69,7 +70,7 @@ def fit(
         start: Checkpoint of an earlier ``Fitted`` to go on from; the model's own weights are then replaced.
         seed: Seeds order, augmentation and everything that the model draws while it trains. Weights are the caller's.
         device: Where to train.
-        phases: Entered around the set-up, each epoch, and each evaluation.
+        phases: Entered around the set-up, each epoch, each evaluation, and what tactics find out about the finished model.
         go_on: Asked after every epoch; False ends the training there and the model is measured as it is.
 
     Returns:
@@ -78,7 +79,7 @@ def fit(
 
     Raises:
         TrainingFailed: If the loss or an output is not finite.
-        ValueError: If ``epochs`` or ``start`` do not fit the recipe.
+        ValueError: If ``epochs`` or ``start`` do not fit the recipe, or the device does not have its precision.
     """
     done = 0 if start is None else int(start["epochs"])
     if epochs <= done:
@@ -88,6 +89,7 @@ def fit(
     if not isinstance(model, torch.nn.Module):
         return fit_estimator(model, task, recipe, epochs=epochs, start=start, seed=seed, phases=phases, go_on=go_on)
     device = torch.device(device)
+    require_precision(recipe.precision, device)
     threads = torch.get_num_threads()
     if recipe.threads is not None:
         torch.set_num_threads(recipe.threads)
@@ -191,20 +193,24 @@ def _fit(
 
         if curve[-1].quality is None:
             curve[-1] = EpochPoint(epoch, curve[-1].loss, _validate(model, average, task, recipe, device, phases, epoch))
-    checkpoint = None
-    if recipe.resumable:
-        checkpoint = {
-            "epochs": epoch,
-            "steps": step,
-            "weights": {name: tensor.detach().clone() for name, tensor in model.state_dict().items()},
-            "averaged": None if average is None else {name: tensor.clone() for name, tensor in average.values.items()},
-            "optimizer": optimizer.state_dict(),
-            "scaler": scaler.state_dict(),
-            "patience": patience.state(),
-        }
-    if average is not None:
-        average.swap()
-    model.eval()
+        checkpoint = None
+        if recipe.resumable:
+            checkpoint = {
+                "epochs": epoch,
+                "steps": step,
+                "weights": {name: tensor.detach().clone() for name, tensor in model.state_dict().items()},
+                "averaged": None if average is None else {name: tensor.clone() for name, tensor in average.values.items()},
+                "optimizer": optimizer.state_dict(),
+                "scaler": scaler.state_dict(),
+                "patience": patience.state(),
+            }
+        if average is not None:
+            average.swap()
+        model.eval()
+        if tactics:
+            # What they report of the finished model is computed now: work of the search, not of the model's training.
+            with phases("analysis", epoch):
+                undo.close()
     return Fitted(model, epoch, dict(curve[-1].quality or {}), tuple(curve), checkpoint, stopped, extra)
 
 

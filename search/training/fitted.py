@@ -31,7 +31,7 @@ class Phases(Protocol):
     """Opens something, e.g. a ledger window, around each phase of a training."""
 
     def __call__(self, kind: str, index: int) -> AbstractContextManager[Any]:
-        """Return the context of one phase: ``setup`` (index 0), ``epoch`` or ``eval`` (index: the epoch)."""
+        """Return the context of one phase: ``setup`` (index 0), ``epoch``, ``eval`` or ``analysis`` (index: the epoch)."""
         ...
 
 

@@ -123,6 +123,12 @@ def test_grams_follow_the_place_and_joules_do_not() -> None:
     assert found["grams_co2e"] == pytest.approx(23.0 / 3.6e6 * 360.0 * 2.0)
 
 
+def test_analysis_is_paid_by_the_search_and_not_by_the_model() -> None:
+    found = facts(record("trial", 40.0), *PHASES, record("analysis", 5.0))
+    assert (found["train_joules"], found["evaluation_joules"], found["analysis_joules"]) == (23.0, 7.0, 5.0)
+    assert facts(record("trial", 35.0), *PHASES)["analysis_joules"] is None
+
+
 def test_cpu_seconds_and_the_work_of_the_gpu_are_those_of_the_training_alone() -> None:
     def busy(kind: str, seconds: float, cpu_seconds: float | None, **shares: float) -> Record:
         return replace(record(kind, 1.0, seconds=seconds), cpu_seconds=cpu_seconds, utilisation=shares)

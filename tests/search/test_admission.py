@@ -23,6 +23,16 @@ def test_a_candidate_within_the_limits_is_let_in(rings: Callable[..., Study]) ->
     assert refusal_of(rings(), CANDIDATE, study.load_task()) is None
 
 
+def test_a_precision_that_the_device_lacks_is_refused_before_training(rings: Callable[..., Study]) -> None:
+    study = rings()
+    half = Candidate(CANDIDATE.architecture, Recipe(precision="float16"))
+    refusal = str(refusal_of(study, half, study.load_task(), "cpu"))
+    assert refusal.startswith("refused before training: recipe.precision must be one that cpu computes in by itself")
+    assert refusal.endswith("got 'float16'")
+    brain = Candidate(CANDIDATE.architecture, Recipe(precision="bfloat16"))
+    assert refusal_of(study, brain, study.load_task(), "cpu") is None
+
+
 def test_only_a_complete_trial_of_the_same_candidate_and_epochs_is_a_twin() -> None:
     def frozen(number: int, key: str, epochs: int, state: str = "COMPLETE") -> Any:
         attributes = {"key": key, "epochs_reached": epochs}

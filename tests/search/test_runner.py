@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,24 @@ def test_trials_overhead_and_failures_add_up_to_the_ledger(rings: Maker, tmp_pat
     assert result.bill.total_joules is not None
     assert paid + result.bill.by_state["overhead"] == pytest.approx(result.bill.total_joules, rel=1e-3)
     assert sum(result.bill.by_component.values()) == pytest.approx(result.bill.total_joules, rel=1e-9)
+
+
+def test_what_tactics_find_out_is_a_named_part_of_what_the_search_paid(rings: Maker, tmp_path: Path) -> None:
+    from joulefront.spaces.recipes import RecipeRanges
+
+    study = rings(trials=3)
+    own = study.space
+    recipe = RecipeRanges(batch_size=64, tactics={"activation_sparsity": {"on": True, "weight": 0.1}})
+    run(replace(study, space=replace(own, recipe=recipe)), out=tmp_path / "r")  # type: ignore[type-var]
+    result = Store.open(tmp_path / "r").run()
+    for trial in result.trials:
+        assert trial.extra["modelled_asic_energy_ratio"] <= 1.0
+        assert trial.analysis_joules is not None
+        parts = (trial.train_joules or 0.0) + (trial.evaluation_joules or 0.0) + trial.analysis_joules
+        assert 0.0 < trial.analysis_joules < parts <= (trial.increment_joules or 0.0) * (1 + 1e-9)
+    paid = sum(trial.increment_joules or 0.0 for trial in result.trials)
+    assert result.bill.total_joules is not None
+    assert paid + result.bill.by_state["overhead"] == pytest.approx(result.bill.total_joules, rel=1e-3)
 
 
 def test_a_run_continues_where_it_ended(rings: Maker, tmp_path: Path) -> None:

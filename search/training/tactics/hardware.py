@@ -70,4 +70,4 @@ def require_precision(precision: str, device: torch.device | str) -> None:
     """
     have = available_precisions(device)
     if precision not in have:
-        raise ValueError(f"recipe.precision {precision!r} is not available on {device}; it has {', '.join(have)}")
+        raise ValueError(f"recipe.precision must be one that {device} computes in by itself ({', '.join(have)}), got {precision!r}")

@@ -1,10 +1,13 @@
 """Tactics inside of the real training loop, on scikit-learn's digits."""
 
+from contextlib import contextmanager
+
 import pytest
 import torch
 
-from joulefront.search.training.fit import fit
+from joulefront.search.training.fit import epoch_seed, fit
 from joulefront.search.training.recipe import Recipe
+from joulefront.search.training.tactics.activation_sparsity import nonzero_share
 
 EPOCHS = 6
 RECIPE = {"learning_rate": 3e-3, "batch_size": 32, "weight_decay": 0.01}
@@ -79,6 +82,30 @@ def test_fewer_activations_of_a_trained_digits_net_are_non_zero_the_larger_the_w
         for weight in (0.0, 0.1, 1.0)
     ]
     assert shares[0] > shares[1] > shares[2]
+
+
+def test_what_a_tactic_finds_out_about_the_finished_model_is_a_phase_of_its_own(wide_net, digits_task):
+    kinds, runs = [], []
+
+    @contextmanager
+    def phases(kind, index):
+        kinds.append((kind, index))
+        handle = torch.nn.modules.module.register_module_forward_pre_hook(lambda module, _: runs.append((kind, type(module).__name__)))
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    recipe = Recipe(**RECIPE, tactics={"activation_sparsity": {"weight": 0.1}})
+    model = wide_net()
+    fitted = fit(model, digits_task, recipe, epochs=2, seed=1, phases=phases)
+    assert kinds == [("setup", 0), ("epoch", 1), ("epoch", 2), ("eval", 2), ("analysis", 2)]
+    assert ("analysis", "Conv2d") in runs
+    # the model that was measured is the one that is described, with its averaged weights
+    x = next(digits_task.train.batches(RECIPE["batch_size"], seed=epoch_seed(1, 1)))[0]
+    assert fitted.extra["activation_nonzero_share"] == pytest.approx(nonzero_share(fitted.model, x), abs=1e-6)
+    fit(wide_net(), digits_task, Recipe(**RECIPE), epochs=1, seed=1, phases=phases)
+    assert kinds[-1] == ("eval", 1), "without tactics there is nothing to find out"
 
 
 def test_a_training_that_fails_is_detached(wide_net, digits_task):
