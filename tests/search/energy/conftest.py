@@ -224,8 +224,8 @@ class Powercap:
         The file stays the same file, as in the kernel: who holds it open sees the new value. One write of equal length is atomic.
         """
         largest = int((folder / "max_energy_range_uj").read_text())
-        (folder / "energy_uj").touch()
-        with (folder / "energy_uj").open("r+b", buffering=0) as file:
+        path = folder / "energy_uj"
+        with path.open("r+b" if path.exists() else "wb", buffering=0) as file:
             file.write(f"{uj % (largest + 1):>24d}\n".encode())
 
     def remove(self, folder: Path) -> None:
