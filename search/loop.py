@@ -20,7 +20,6 @@ from .fairness import Keeper
 from .front import Front
 from .limits import Limits
 from .objectives import objective_values
-from .postponing import Left
 from .progress import Listener
 from .samplers import FreezeThawSampler
 from .samplers.history import EPOCHS_REACHED
@@ -117,7 +116,7 @@ class Loop:
                 complete_only=self.study.complete_only,
                 limits=self.limits,
                 spent_joules=spent,
-                session_joules=self._session_joules(spent),
+                session_joules=None if spent is None else spent - (self.account.earlier_joules or 0.0),
                 session_trials=finished - self._earlier_trials,
                 seconds=time.monotonic() - self._started,
             )
@@ -128,36 +127,28 @@ class Loop:
             return "interrupted"
         if self._failures >= MAX_FAILURES_IN_A_ROW:
             return f"{self._failures} candidates in a row failed or were refused; see the reasons with joulefront report"
+        if getattr(self.optuna_study.sampler, "exhausted", False):
+            return "every combination has been tried"
         done = sum(trial.state.is_finished() for trial in self.optuna_study.get_trials(deepcopy=False))
-        reason = self._limits().reached(joules=self.account.spent_joules(), trials=done, seconds=time.monotonic() - self._started)
-        return reason or (self.carbon and self.carbon.ended()) or self._not_worth_it()
+        reason = self._reached(done) or (self.carbon and self.carbon.ended())
+        return reason or self._not_worth_it()
 
-    def _limits(self) -> Limits:
-        """Return the limits; a budget in grams under a forecast is worth fewer joules in dirty hours."""
-        spent = self.account.spent_joules()
-        return self.limits if self.carbon is None else self.carbon.limits(self.limits, spent, self._session_joules(spent))
-
-    def _session_joules(self, spent: float | None) -> float | None:
-        return None if spent is None else spent - (self.account.earlier_joules or 0.0)
+    def _reached(self, trials: int) -> str | None:
+        if self.carbon is not None:  # a budget in grams is worth fewer joules in dirty hours
+            self.limits = self.carbon.limits(self.limits)
+        return self.limits.reached(joules=self.account.spent_joules(), trials=trials, seconds=time.monotonic() - self._started)
 
     def _postponed(self, epochs: int | None = None) -> bool:
-        """Wait if a training had better run in a cleaner hour; the limits may be reached after it."""
+        """Wait if a training had better run in a cleaner hour; a limit may be reached after it."""
         if self.carbon is None:
             return False
         with self._lock:
             self._say_what_remains()
-            limits, spent = self._limits(), self.account.spent_joules() or 0.0
-            done = sum(trial.state.is_finished() for trial in self.optuna_study.get_trials(deepcopy=False))
-            joules = None if limits.joules is None else limits.joules - spent
-            left = Left(joules, None if limits.trials is None else limits.trials - done)
-            until = self.carbon.until(self.optuna_study, left, epochs)
-        if until is None:
-            return False
-        self.tell_listener("wait", f"large trainings wait for cleaner electricity until {text_of(until)}")
-        self.carbon.wait(
-            until, self.interrupted, lambda: self._why_stop_training(None), lambda: self._session_joules(self.account.spent_joules())
-        )
-        return True
+            until = self.carbon.until(self.optuna_study, self.limits, epochs)
+        if until is not None:
+            self.tell_listener("wait", f"large trainings wait for cleaner electricity until {text_of(until)}")
+            self.carbon.wait(until, self.interrupted, lambda: self._why_stop_training(None))
+        return until is not None
 
     def _not_worth_it(self) -> str | None:
         """Say that the rest of the budget is expected to add too little, when the study asked to end then."""
@@ -192,18 +183,15 @@ class Loop:
             asked.set_user_attr(KEY, self.study.space.key(candidate))
             parent, twin = self._parent(asked), twin_of(self.optuna_study.get_trials(deepcopy=False), asked.user_attrs[KEY], epochs)
             refusal = refusal_of(self.study, candidate, self.task, self.device)
-            if refusal is not None:
-                self._fail(asked, Trial(asked.number, "failed", asked.params, epochs), {"reason": refusal, "increment_joules": 0.0})
-            elif twin is not None:
+            if refusal is None and twin is not None:
                 self._copy(asked, twin)
-        if refusal is not None:
-            return self.tell_listener("trial", f"trial {asked.number} refused: {refusal}")
-        while twin is None and self._postponed(epochs):
+        while refusal is None and twin is None and self._postponed(epochs):
             if reason := self._why_stop_training(None):
-                trial = Trial(asked.number, "failed", asked.params, epochs)
-                return self.tell_listener(
-                    "trial", self._fail(asked, trial, {"reason": f"{reason}, before it began", "increment_joules": 0.0})
-                )
+                refusal = f"{reason} before it began"
+        if refusal is not None:
+            with self._lock:
+                self._fail(asked, Trial(asked.number, "failed", asked.params, epochs), {"reason": refusal, "increment_joules": 0.0})
+            return self.tell_listener("trial", f"trial {asked.number} refused: {refusal}")
         if twin is None:
             self._train(executor, asked, candidate, epochs, parent)
         else:
@@ -304,9 +292,9 @@ class Loop:
 
     def _say_what_remains(self) -> None:
         """Tell a frugal sampler what is left, so that the last trainings fit the budget."""
-        spent, limits = self.account.spent_joules(), self._limits()
-        if hasattr(self.optuna_study.sampler, "remaining") and limits.joules is not None and spent is not None:
-            left = max(0.0, limits.joules - spent)
+        spent = self.account.spent_joules()
+        if hasattr(self.optuna_study.sampler, "remaining") and self.limits.joules is not None and spent is not None:
+            left = max(0.0, self.limits.joules - spent)
             unit, place = self.study.objectives[1], self.intensity if self.carbon is None else self.carbon.now()
             self.optuna_study.sampler.remaining = left if unit == "train_energy" else grams_co2e(left, place, pue=self.pue)
 
@@ -314,6 +302,8 @@ class Loop:
         low, high = self.study.rungs[0], self.study.rungs[-1]
         if self.study.complete_only and self.study.sampler != "freeze-thaw":
             low = high
+        if self.study.sampler == "grid":
+            return int(asked.suggest_categorical("epochs", [rung for rung in self.study.rungs if rung >= low]))
         # Our sampler names rungs; for the others equal ratios of epochs are equally likely.
         return asked.suggest_int("epochs", low, high, log=self.study.sampler != "freeze-thaw")
 
@@ -334,8 +324,7 @@ class Loop:
         cap = self.study.max_trial_joules
         if cap is not None and joules is not None and joules >= cap:
             return f"the trial has paid its cap of {cap:g} J"
-        limits = replace(self._limits(), trials=None)
-        return limits.reached(joules=self.account.spent_joules(), trials=0, seconds=time.monotonic() - self._started)
+        return self._reached(trials=0)
 
     def _drop_weights(self) -> None:
         """Keep the weights that can still matter: those on the front, and the ends of lineages that can go on."""
