@@ -7,14 +7,15 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .account import Account
 from .carbon_book import CarbonBook
-from .carbon_time import check_cover, text_of
+from .carbon_time import check_cover, deadline_of, text_of
 from .energy import Intensity, Record
-from .energy.forecast import Forecast, forecast_of, moment_of
+from .energy.forecast import Forecast, forecast_of, moment_of, read_forecast
 from .energy.intensity_curve import SECONDS_PER_HOUR, hours_of
 from .limits import Limits
 from .postponing import Left, Postponer
@@ -82,6 +83,58 @@ class CarbonTime:
         """Return the mean intensity until the deadline, or now: what a budget in grams is worth before anything is spent."""
         forecast, now = forecast_of(self.forecast), self.clock.hour()
         return forecast.over(now, now if self.deadline is None else max(now, hours_of(self.deadline)))
+
+
+def carbon_time_of(
+    forecast: Path | None, deadline: str | None, *, carbon_aware: bool, zone: str | None, grams_per_kwh: float | None, network: bool
+) -> CarbonTime | None:
+    """Read what the command line says of carbon in time.
+
+    Args:
+        forecast: ``--forecast``, a CSV file.
+        deadline: ``--deadline``.
+        carbon_aware: ``--carbon-aware``.
+        zone: ``--zone``; it names the place of the forecast.
+        grams_per_kwh: ``--intensity``; it contradicts a forecast.
+        network: ``--network``; so does the live intensity.
+
+    Raises:
+        ValueError: If options are missing, contradict each other or cannot be read.
+    """
+    if carbon_aware and forecast is None:
+        raise ValueError(
+            "--carbon-aware needs a forecast of the intensity: add --forecast FILE.csv (columns hour or datetime, and g_per_kwh)"
+        )
+    if carbon_aware and deadline is None:
+        raise ValueError("--carbon-aware needs to know how long trainings may wait: add --deadline 24h")
+    if deadline is not None and not carbon_aware:
+        raise ValueError(f"--deadline {deadline} says how long trainings may wait for clean hours: add --carbon-aware")
+    if forecast is None:
+        return None
+    if grams_per_kwh is not None or network:
+        other = "--network" if grams_per_kwh is None else f"--intensity {grams_per_kwh:g}"
+        raise ValueError(f"--forecast {str(forecast)!r} and {other} exclude each other: grams follow one of them")
+    found = CarbonTime(read_forecast(forecast, zone), None if deadline is None else deadline_of(deadline, datetime.now(UTC)))
+    found.check()
+    return found
+
+
+def grams_as_joules(
+    sessions: Sequence[Mapping[str, Any]], budget: Budget | None, grams_per_kwh: float | None, pue: float, *, otherwise: float | None
+) -> float | None:
+    """Return what earlier sessions spent of a budget: for one in grams, their grams in joules at a nominal intensity.
+
+    Args:
+        sessions: What earlier sessions noted.
+        budget: The budget, or None.
+        grams_per_kwh: Nominal intensity.
+        pue: Power usage effectiveness.
+        otherwise: What they spent in joules, for every other budget.
+    """
+    if budget is None or budget.grams_co2e is None or not grams_per_kwh or not sessions:
+        return otherwise
+    grams = [session["grams"] for session in sessions]
+    return otherwise if None in grams else sum(grams) / (grams_per_kwh * pue) * JOULES_PER_KWH
 
 
 @dataclass
@@ -210,6 +263,7 @@ class CarbonSession:
 
     def facts(self) -> dict[str, Any]:
         """Return what the run folder keeps: the sessions, and the mean intensity over the energy of the whole search."""
+        self.book.see(self.clock.hour(), self._session_joules())
         mean = self.book.mean_intensity()
         deadline = None if self.postponer is None else moment_of(self.postponer.deadline_hour).isoformat(timespec="minutes")
         session = {**self.book.to_json(), "deadline": deadline}

@@ -39,11 +39,15 @@ def run_study(
     idle_seconds: float,
     cool_down_seconds: float,
     anchor_every: int,
+    forecast: Path | None,
+    deadline: str | None,
+    carbon_aware: bool,
     **machine: Any,
 ) -> None:
     """Run a study and print its front, the paths of its pictures and the next command."""
     # Threads that spin while they wait burn the energy that we count; it must be said before torch loads its thread library.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from .carbon_session import carbon_time_of
     from .catalog import find_study
     from .energy.carbon import check_pue, choose_intensity
     from .energy.money import parse_price
@@ -57,7 +61,9 @@ def run_study(
     Budget.parse(budget) if budget is not None else None
     check_pue(pue)
     timeout_seconds = None if timeout is None else seconds_of(timeout)
-    intensity = choose_intensity(grams_per_kwh, zone, network=network, token=os.environ.get("ELECTRICITYMAPS_TOKEN"))
+    carbon = carbon_time_of(forecast, deadline, carbon_aware=carbon_aware, zone=zone, grams_per_kwh=grams_per_kwh, network=network)
+    token = os.environ.get("ELECTRICITYMAPS_TOKEN")
+    intensity = None if carbon is not None else choose_intensity(grams_per_kwh, zone, network=network, token=token)
     per_kwh = None if price is None else parse_price(price)
     study = _adapt(find_study(source, options), overrides, smoke)
     path = out if out is not None else Path("runs") / (f"{study.name}-smoke" if smoke else study.name)
@@ -73,6 +79,7 @@ def run_study(
             stop_gain=None if stop_gain is None else share_of(stop_gain),
             fairness=Fairness(idle_seconds, cool_down_seconds, anchor_every),
             intensity=intensity,
+            carbon=carbon,
             pue=pue,
             price_per_kwh=None if per_kwh is None else (per_kwh.per_kwh, per_kwh.currency),
             listener=Console(),

@@ -235,6 +235,7 @@ class Loop:
             energy = energy_facts(whole, meter.phases, parent=parent, predictions=outcome.predictions, intensity=price, pue=self.pue)
             if self.carbon is not None:
                 self.carbon.trained(whole, outcome.epochs - (parent.epochs if parent else 0))
+                self.store.save_facts({**self.store.facts, **self.carbon.facts()})
             message = self._tell(asked, outcome, energy, parent, stopped[0] if stopped else None, meter)
             self._drop_weights()
             self.account.save()
@@ -257,7 +258,7 @@ class Loop:
             artifact=None if outcome.failed else self.store.artifact(asked.number).name,
             complete_training=epochs >= self.study.rungs[-1],
             curve=outcome.curve,
-            extra={**outcome.extra, "threads": outcome.threads, "train_examples": len(self.task.train)},
+            extra={**outcome.extra, **self._circumstances(asked, outcome)},
         )
         trial = replace(trial, **facts)
         if trial.state == "failed":
@@ -272,6 +273,10 @@ class Loop:
         self._failures = 0
         cost = "energy unknown" if trial.train_wh is None else f"{trial.train_wh:.4g} Wh"
         return f"trial {asked.number}: {self.study.objectives[0]} {values[0]:.4f} after {epochs} epochs, {cost}"
+
+    def _circumstances(self, asked: optuna.Trial, outcome: Outcome) -> dict[str, Any]:
+        """What a comparison of trials wants to know of each besides."""
+        return {"threads": outcome.threads, "train_examples": len(self.task.train), "asked_epochs": asked.params.get("epochs")}
 
     def _fail(self, asked: optuna.Trial, trial: Trial, changes: Mapping[str, Any]) -> str:
         import optuna

@@ -27,8 +27,20 @@ def open_or_create(
     pue: float,
     price_per_kwh: tuple[float, str] | None,
     origin: Mapping[str, Any] | None,
+    *,
+    forecast: bool = False,
 ) -> Store:
     """Open the folder of a run that goes on, or make a new one.
+
+    Args:
+        path: The run folder.
+        study: What to search.
+        storage: Optuna storage URL, or None.
+        intensity: Carbon per kWh, or None; with a forecast its mean over what is ahead.
+        pue: Power usage effectiveness.
+        price_per_kwh: Amount and currency, or None.
+        origin: Where the study came from.
+        forecast: Whether grams follow a forecast by the hour.
 
     Raises:
         StoreError: If the folder holds another study, or cannot be used.
@@ -55,6 +67,7 @@ def open_or_create(
             "intensity": None if intensity is None else asdict(intensity),
             "pue": pue,
             "price_per_kwh": None if price_per_kwh is None else list(price_per_kwh),
+            "carbon": [] if forecast else None,
             "sessions": [],
         }
         return Store.create(path, facts, storage=storage)
@@ -66,7 +79,20 @@ def open_or_create(
                 f"{str(path)!r} holds a study with other {name} ({before[name]}, now {described[name]}); give a new --out to start afresh"
             )
     known = store.facts.get("intensity")
-    if "train_co2" in study.objectives and intensity is not None and known and known["grams_per_kwh"] != intensity.grams_per_kwh:
+    if (store.facts.get("carbon") is not None) != forecast and (known or intensity):
+        was, now = ("one number", "a forecast") if forecast else ("a forecast", "one number or none")
+        raise StoreError(
+            f"the grams of {str(path)!r} follow {was if known or not forecast else 'nothing'}, now {now} is given; "
+            + ("leave out --forecast" if forecast else "add --forecast")
+            + ", or give a new --out"
+        )
+    if (
+        "train_co2" in study.objectives
+        and not forecast
+        and intensity is not None
+        and known
+        and known["grams_per_kwh"] != intensity.grams_per_kwh
+    ):
         raise StoreError(
             f"{str(path)!r} was searched at {known['grams_per_kwh']:g} g/kWh, now {intensity.grams_per_kwh:g}; give a new --out"
         )

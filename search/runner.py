@@ -12,6 +12,7 @@ from typing import Any
 
 from .account import Account
 from .bill import Session, add_up, read_sessions
+from .carbon_session import CarbonSession, CarbonTime, grams_as_joules
 from .energy import Intensity, Ledger, discover
 from .energy.machine import calibrated_coefficients
 from .fairness import Fairness, Keeper
@@ -44,6 +45,7 @@ def run(
     meter: str = "auto",
     cpu_watts: float | None = None,
     intensity: Intensity | None = None,
+    carbon: CarbonTime | None = None,
     pue: float = 1.0,
     price_per_kwh: tuple[float, str] | None = None,
     device: str = "auto",
@@ -69,6 +71,8 @@ def run(
         meter: ``auto`` or a list of sources, e.g. ``nvml,rapl``.
         cpu_watts: Watts of the whole CPU with all cores busy, when you know better than the CPU-time estimate's default.
         intensity: Carbon per kWh of the place, see ``joulefront.search.energy.intensity_for``.
+        carbon: A forecast in place of ``intensity``: grams follow the hour in which joules are spent, and with a deadline large
+            trainings wait for clean hours.
         pue: Power usage effectiveness of the site; enters grams and money, never joules.
         price_per_kwh: Amount and currency, for a budget in money.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
@@ -88,20 +92,27 @@ def run(
     """
     if workers < 1:
         raise ValueError(f"workers must be >= 1, got {workers}")
+    if carbon is not None:
+        if intensity is not None:
+            raise ValueError("give --forecast or --intensity (Python: carbon or intensity), not both: grams follow one of them")
+        carbon.check()
+        intensity = carbon.nominal()
     path = Path(out) if out is not None else Path("runs") / study.name
     wanted = Budget.parse(budget) if isinstance(budget, str) else budget
     where = pick_device(device)
     threads = max(1, cores() // workers)
     torch_threads(threads)
     prior = [Store.open(folder).study().get_trials(deepcopy=False) for folder in warm_start]
-    store = open_or_create(path, study, storage, intensity, pue, price_per_kwh, origin)
+    store = open_or_create(path, study, storage, intensity, pue, price_per_kwh, origin, forecast=carbon is not None)
     with store.lock(), contextlib.ExitStack() as open_things:
         earlier = read_sessions(store.bill_file)
         store.fail_dead_trials(settle_killed(earlier, store.ledger_file))
         spent = add_up(earlier).total_joules
         finished = sum(trial.state != "running" for trial in store.run().trials)
         grams = None if intensity is None else intensity.grams_per_kwh
-        limits, raised = limits_of(study, wanted, trials, timeout_seconds, spent, finished, grams, pue, price_per_kwh)
+        chosen = wanted or (study.budget if trials is None else None)
+        priced = spent if carbon is None else grams_as_joules(store.facts["carbon"], chosen, grams, pue, otherwise=spent)
+        limits, raised = limits_of(study, wanted, trials, timeout_seconds, priced, finished, grams, pue, price_per_kwh)
         found = discover(meter, cpu_watts=cpu_watts, coefficients=None if cpu_watts else calibrated_coefficients())
         ledger = open_things.enter_context(Ledger(found.sources, absent=found.absent, file=store.ledger_file))
         with ledger.window("start", kind="overhead"):
@@ -111,13 +122,19 @@ def run(
             keeper = Keeper(fairness, study, task, ledger, where)
             # A continued study must not draw the same random numbers again.
             sampler = make_sampler(study.sampler, rungs=study.rungs, seed=study.seed + 7919 * finished, study=study, prior=prior)
+            account = Account(ledger, Session(started=utc_now()), earlier, spent, store.bill_file, synchronizer(where))
+            hourly = None
+            if carbon is not None and intensity is not None:
+                hourly = CarbonSession.begin(
+                    carbon, study, limits, chosen, account, nominal=intensity, earlier=store.facts["carbon"], pue=pue, workers=workers
+                )
             loop = Loop(
                 study=study,
                 store=store,
                 optuna_study=store.study(sampler),
                 task=task,
                 limits=limits,
-                account=Account(ledger, Session(started=utc_now()), earlier, spent, store.bill_file, synchronizer(where)),
+                account=account,
                 intensity=intensity,
                 pue=pue,
                 device=where,
@@ -126,6 +143,7 @@ def run(
                 keeper=keeper,
                 stop_gain=stop_gain,
                 listener=listener,
+                carbon=hourly,
             )
             for executor in loop.executors:
                 open_things.callback(executor.close)
@@ -146,7 +164,7 @@ def run(
                 reason = loop.stop_reason or "broken off by an error"
                 loop.tell_listener("end", f"ended: {reason}" + ("" if view is None else f". Going on: {loop.describe(view)}"))
                 loop.account.save(closed=True)
-                note_end(store, reason, **facts)
+                note_end(store, reason, **facts, **({} if hourly is None else hourly.facts()))
                 store.save_snapshot(store.run(loop.optuna_study).trials)
     return Front.of(store.run())
 

@@ -16,11 +16,12 @@ FLOORS = [
     {"search.space", "search.draw"},
     {"search.trial"},
     {"search.runs", "search.study", "search.objectives", "search.progress", "search.limits"},
-    {"search.bill", "search.recovery", "search.accounting", "search.trainer", "search.catalog"},
+    {"search.bill", "search.carbon_time", "search.carbon_book", "search.recovery", "search.accounting", "search.trainer", "search.catalog"},
     {"search.store"},
     {"search.account"},
     {"search.front", "search.picking", "search.hypervolume", "search.front_table", "search.front_text"},
     {"search.samplers", "search.executors", "search.probe"},
+    {"search.postponing", "search.carbon_session"},
     {"search.admission", "search.fairness", "search.status", "search.machine", "search.opening"},
     {"search.estimate"},
     {"search.loop"},
@@ -85,6 +86,7 @@ def test_energy_imports_nothing_of_the_rest() -> None:
 
 def test_only_the_rooms_that_need_it_import_optuna() -> None:
     allowed = {"search.store", "search.runner", "search.loop", "search.admission", "search.trial", "search.commands"}
+    allowed |= {"search.postponing", "search.carbon_session"}  # the type of a study
     for module, file in modules().items():
         names = {
             (node.module or "") if isinstance(node, ast.ImportFrom) else alias.name
