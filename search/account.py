@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .bill import Session
+from .bill import REPEAT, REPEATS, TRIAL, Session
 from .energy import Ledger, Record, Window
 from .store import write_json
 
@@ -69,21 +69,28 @@ class Account:
     file: Path
     synchronize: Callable[[], object] | None = None
     _states: dict[str, str] = field(default_factory=dict)
-    _open: dict[int, Window] = field(default_factory=dict)
+    _open: dict[str, Window] = field(default_factory=dict)
     _saved: float = 0.0
 
-    def open(self, number: int, devices: tuple[str, ...] | None) -> TrialMeter:
-        """Open the window of a trial."""
-        window = self.ledger.open(f"trial {number}", "trial", None, self.synchronize, devices)
+    def open(self, number: int, devices: tuple[str, ...] | None, *, kind: str = TRIAL) -> TrialMeter:
+        """Open the window of a trial, or of a training of another kind.
+
+        Args:
+            number: Its number.
+            devices: Components that it holds alone, or None.
+            kind: ``trial``, or ``repeat`` for one that is billed by itself whatever comes of it.
+        """
+        window = self.ledger.open(f"{kind} {number}", "trial", None, self.synchronize, devices)
         self.session.ledger_session = window.id.partition(".")[0]
-        self._states[window.id] = "failed"  # until it is told otherwise
-        self._open[number] = window
+        self._states[window.id] = "failed" if kind == TRIAL else REPEATS  # a trial has failed until it is told otherwise
+        self._open[window.name] = window
         return TrialMeter(self.ledger, window, self.synchronize, devices)
 
     def close(self, number: int, meter: TrialMeter, *, state: str, cpu_seconds: float | None) -> Record:
         """End a trial's window and book it: ``ok`` and ``stopped`` as complete, the rest as failed."""
-        self._open.pop(number, None)
-        self._states[meter.window.id] = "complete" if state in ("ok", "stopped") else "failed"
+        self._open.pop(meter.window.name, None)
+        if self._states[meter.window.id] != REPEATS:
+            self._states[meter.window.id] = "complete" if state in ("ok", "stopped") else "failed"
         return meter.window.close(state, cpu_seconds=cpu_seconds)
 
     def rebook(self, meter: TrialMeter) -> None:
@@ -110,20 +117,26 @@ class Account:
         self.ledger.sample()  # what is read now need not be guessed from the power of a moment ago
         now = time.monotonic_ns()
         found = self.ledger.partition(self.ledger.t0_ns, now)
-        running = {window.id: number for number, window in self._open.items()}
+        running = {window.id: name for name, window in self._open.items()}
         states: dict[str, float] = {}
-        open_trials: dict[int, float | None] = {number: None for number in self._open}
+        unfinished: dict[str, float | None] = {name: None for name in self._open}
         for id, shares in found.shares.items():
             joules = sum(share.joules for share in shares.values())
             if id in running:
-                open_trials[running[id]] = joules
+                unfinished[running[id]] = joules
             else:
                 state = self._states.get(id, "overhead")  # windows of the session itself: start, warm-up, idle baselines
                 states[state] = states.get(state, 0.0) + joules
         for name, bucket in (("overhead", found.overhead), ("idle", found.idle), ("unattributed", found.unattributed)):
             if bucket:
                 states[name] = states.get(name, 0.0) + sum(bucket.values())
-        self.session.by_state, self.session.open_trials = states, open_trials
+        self.session.by_state = states
+        self.session.open_trials, self.session.open_repeats = _numbered(unfinished, TRIAL), _numbered(unfinished, REPEAT)
         self.session.total = self.ledger.query(self.ledger.t0_ns, now, name="total", kind="total")
         write_json(self.file, {"sessions": [*self.earlier, self.session.to_json()]})
         self._saved = time.monotonic()
+
+
+def _numbered(named: Mapping[str, float | None], kind: str) -> dict[int, float | None]:
+    """Keep what belongs to one kind of training, by number."""
+    return {int(name.removeprefix(f"{kind} ")): joules for name, joules in named.items() if name.startswith(f"{kind} ")}

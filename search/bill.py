@@ -11,6 +11,11 @@ from typing import Any
 from .energy import Record
 from .runs import Bill
 
+#: What trainings are called in the ledger, before their number: those of the search, and those of finalists that are trained again.
+TRIAL, REPEAT = "trial", "repeat"
+#: What trainings of finalists again are billed as, whatever comes of them.
+REPEATS = "repeats"
+
 
 @dataclass
 class Session:
@@ -18,11 +23,12 @@ class Session:
 
     Attributes:
         started: UTC time of the start, ISO 8601; names the session.
-        by_state: Joules billed so far by ``complete``, ``failed``, ``overhead``, ``idle``.
+        by_state: Joules billed so far by ``complete``, ``failed``, ``repeats``, ``overhead``, ``idle``.
         open_trials: Joules so far of trials that are still training, by number: what a killed session leaves behind.
         total: The ledger's own total, a record.
         ledger_session: Name of the session in the ledger's journal.
         closed: Whether the session ended by itself; a killed one is settled from the journal.
+        open_repeats: Like ``open_trials``, of finalists that are being trained again.
     """
 
     started: str
@@ -31,6 +37,7 @@ class Session:
     total: Record | None = None
     ledger_session: str = ""
     closed: bool = False
+    open_repeats: dict[int, float | None] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return a plain dictionary."""
@@ -39,6 +46,7 @@ class Session:
             "started": self.started,
             "by_state_joules": dict(self.by_state),
             "open_trials_joules": {str(number): joules for number, joules in self.open_trials.items()},
+            "open_repeats_joules": {str(number): joules for number, joules in self.open_repeats.items()},
             "ledger_session": self.ledger_session,
             "closed": self.closed,
             "total": None if total is None else total.to_json(),

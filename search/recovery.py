@@ -7,12 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from .bill import REPEAT, REPEATS, TRIAL
 from .energy import Component, Record
 from .energy.journal import lines
 
 
 def settle_killed(sessions: list[dict[str, Any]], ledger_file: Path) -> dict[int, float | None]:
-    """Bring the bills of killed sessions up to the ledger's last beat, and book what they left open as failed.
+    """Bring the bills of killed sessions up to the ledger's last beat, and book what they left open: trials as failed, repeats as such.
 
     Args:
         sessions: Sessions of a bill file; changed in place.
@@ -27,19 +28,22 @@ def settle_killed(sessions: list[dict[str, Any]], ledger_file: Path) -> dict[int
             continue
         beats, names = _last_beat(ledger_file, str(session.get("ledger_session")))
         open_trials: dict[str, float | None] = dict(session.get("open_trials_joules", {}))
+        open_repeats: dict[str, float | None] = dict(session.get("open_repeats_joules", {}))
         if beats is not None:
             _extend_total(session, beats)
             for window in beats["open"]:
-                name = names.get(window["id"], "")
-                if name.startswith("trial "):
-                    open_trials[name.removeprefix("trial ")] = _joules(window["components"])
+                kind, _, number = names.get(window["id"], "").partition(" ")
+                if kind in (TRIAL, REPEAT):
+                    (open_trials if kind == TRIAL else open_repeats)[number] = _joules(window["components"])
         states = session["by_state_joules"]
         for number, joules in open_trials.items():
             found[int(number)] = joules
             if joules is not None:
                 states["failed"] = states.get("failed", 0.0) + joules
+        if open_repeats:
+            states[REPEATS] = states.get(REPEATS, 0.0) + sum(joules or 0.0 for joules in open_repeats.values())
         _balance(session)
-        session.update(open_trials_joules={}, closed=True)
+        session.update(open_trials_joules={}, open_repeats_joules={}, closed=True)
     return found
 
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import signal
-import sys
-import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +14,7 @@ from .energy import Intensity, Ledger, discover
 from .energy.machine import calibrated_coefficients
 from .fairness import Fairness, Keeper
 from .front import Front
+from .interrupts import stop_on_interrupt
 from .limits import limits_of
 from .loop import Loop
 from .machine import cores, make_executors, pick_device, synchronizer, torch_threads
@@ -154,7 +152,7 @@ def run(
                 + (f"; {raised}" if raised else ""),
             )
             keeper.warm_up()
-        with _stop_on_interrupt(loop):
+        with stop_on_interrupt(loop.interrupted):
             try:
                 keeper.begin()
                 loop.go()
@@ -176,24 +174,3 @@ def load(path: str | Path, *, complete_only: bool | None = None) -> Front:
         StoreError: If there is no readable run.
     """
     return Front.of(Store.open(path).run(), complete_only=complete_only)
-
-
-@contextlib.contextmanager
-def _stop_on_interrupt(loop: Loop) -> Iterator[None]:
-    """First Ctrl-C: end after the current epoch. Second: stop at once (what was measured is kept)."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(signum: int, frame: Any) -> None:
-        if loop.interrupted.is_set():
-            raise KeyboardInterrupt
-        loop.interrupted.set()
-        print("\nstopping after this epoch; press Ctrl-C again to stop at once", file=sys.stderr, flush=True)
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .repeats import Repeats
 from .trial import Trial
 
 
@@ -16,7 +17,8 @@ class Bill:
 
     Attributes:
         total_joules: Everything the ledger saw while the study ran, or None when nothing could be measured or estimated.
-        by_state: Joules by ``complete``, ``failed``, ``overhead`` (deciding, loading, storing) and ``idle``.
+        by_state: Joules by ``complete``, ``failed``, ``repeats`` (finalists trained again), ``overhead`` (deciding, loading, storing)
+            and ``idle``.
         by_component: Joules by component name, e.g. ``gpu:GPU-1a2b``, ``cpu:pkg0``, ``cpu``.
         quality_by_component: ``measured``, ``estimated`` or ``mixed`` by component name.
         source_by_component: Name of the meter by component name.
@@ -49,6 +51,7 @@ class Run:
         bill: Where the energy of the search went.
         facts: ``study.json``: study description, options, versions, hardware, command, budget, sampler, seed, intensity
             (``{"grams_per_kwh", "zone", "source", "year", "kind"}`` or None).
+        repeats: Trainings of finalists again; never trials, never points of the front.
     """
 
     name: str
@@ -59,3 +62,4 @@ class Run:
     trials: tuple[Trial, ...]
     bill: Bill
     facts: Mapping[str, Any] = field(default_factory=dict)
+    repeats: Repeats = field(default_factory=Repeats)

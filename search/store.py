@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .bill import read_bill
+from .repeats import read_repeats
 from .runs import Run
 from .trial import ATTRIBUTE, Trial, from_json, from_optuna, to_json
 
@@ -191,6 +192,7 @@ class Store:
             trials=trials,
             bill=read_bill(self.bill_file),
             facts=self.facts,
+            repeats=read_repeats(self.path),
         )
 
     def save_snapshot(self, trials: Iterable[Trial]) -> None:

@@ -13,8 +13,10 @@ ROOT = Path(__file__).parent.parent
 FLOORS = [
     {"search.energy"},
     {"search.training"},
-    {"search.space", "search.draw"},
+    {"search.space", "search.draw", "search.interrupts"},
     {"search.trial"},
+    {"search.rank_correlation", "search.mean_interval", "search.repeat_order"},
+    {"search.repeats", "search.repeat_statistics"},
     {"search.runs", "search.study", "search.objectives", "search.progress", "search.limits"},
     {"search.bill", "search.carbon_time", "search.carbon_book", "search.recovery", "search.accounting", "search.trainer", "search.catalog"},
     {"search.store"},
@@ -24,8 +26,8 @@ FLOORS = [
     {"search.postponing", "search.carbon_session"},
     {"search.admission", "search.fairness", "search.status", "search.machine", "search.opening"},
     {"search.estimate"},
-    {"search.loop"},
-    {"search.runner"},
+    {"search.finalists", "search.loop", "search.repeat_loop"},
+    {"search.runner", "search.repeat"},
     {"search.report", "search.export"},
     {"search"},  # search/__init__.py: the names that a notebook imports
     {"search.commands"},

@@ -15,7 +15,14 @@ from .view import INK, KNEE, MUTED, STRONG, short_component
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-STATE_COLORS = {"complete": STRONG, "failed": KNEE, "overhead": "#7a8f9b", "idle": "#c9d4da", "not attributed": "#8a5a83"}
+STATE_COLORS = {
+    "complete": STRONG,
+    "failed": KNEE,
+    "repeats": "#3f7cac",
+    "overhead": "#7a8f9b",
+    "idle": "#c9d4da",
+    "not attributed": "#8a5a83",
+}
 PART_COLORS = ("#0b6e69", "#3f7cac", "#c08a2d", "#7a8f9b", "#8a5a83", "#6a994e")
 _AXIS: dict[str, Any] = {"gridcolor": "#e7edf0", "zeroline": False, "linecolor": "#c5d0d6", "ticks": "outside", "tickcolor": "#c5d0d6"}
 

@@ -1,0 +1,171 @@
+"""What repeats say of a front: means with intervals, which neighbours differ, what was luck, whether the machine drifted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import sqrt
+from statistics import fmean
+
+from .mean_interval import Difference, Spread
+from .rank_correlation import spearman
+from .repeats import Repeat, Repeats
+from .trial import Trial
+
+
+@dataclass(frozen=True)
+class Again:
+    """A trial and its repeats.
+
+    Attributes:
+        trial: The trial as the search measured it.
+        searched: Its quality in the search.
+        quality: Quality of the repeats; None when all of them failed.
+        energy: Training energy of the repeats in joules; None when unknown.
+        u_joules: Root mean square of the meter's random standard uncertainty of one repeat; None when unknown.
+        failed: Repeats without a result.
+    """
+
+    trial: Trial
+    searched: float
+    quality: Spread | None
+    energy: Spread | None
+    u_joules: float | None
+    failed: int
+
+    @property
+    def spread_over_meter(self) -> float | None:
+        """How many times the meter's random uncertainty the energy spreads; None when either is unknown."""
+        return None if self.energy is None or self.energy.sd is None or not self.u_joules else self.energy.sd / self.u_joules
+
+    @property
+    def quality_outside(self) -> bool:
+        """Whether the quality in the search lies outside of the repeats' range; two repeats are needed for a range."""
+        return self.quality is not None and self.quality.n > 1 and self.quality.outside(self.searched)
+
+    @property
+    def energy_outside(self) -> bool:
+        """Whether the energy in the search does."""
+        joules = self.trial.train_joules
+        return self.energy is not None and self.energy.n > 1 and joules is not None and self.energy.outside(joules)
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Two trials that follow each other on the front, the cheaper one (in the search) first.
+
+    Attributes:
+        cheaper: Number of the first.
+        dearer: Number of the second.
+        energy: By how many joules the second is dearer; None when unknown.
+        quality: By how much its quality is larger.
+        order_kept: Whether energy and quality of the means differ in the same direction as they did in the search; None when unknown.
+    """
+
+    cheaper: int
+    dearer: int
+    energy: Difference | None
+    quality: Difference | None
+    order_kept: bool | None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What all repeats of a run say together.
+
+    Attributes:
+        objective: Name of the quality.
+        members: The trials that were trained again, cheapest in the search first.
+        pairs: Neighbours among them.
+        fall: By how much the quality of the repeats' mean is worse than in the search, over the members: the winner's curse.
+    """
+
+    objective: str
+    members: tuple[Again, ...]
+    pairs: tuple[Neighbours, ...]
+    fall: Spread | None
+
+    @property
+    def order_survives(self) -> bool | None:
+        """Whether every pair of neighbours keeps its order; None when that of any is unknown, or there is none."""
+        kept = [pair.order_kept for pair in self.pairs]
+        return None if not kept or None in kept else all(kept)
+
+    def after(self, number: int) -> Neighbours | None:
+        """Return the pair in which a trial is the cheaper one."""
+        return next((pair for pair in self.pairs if pair.cheaper == number), None)
+
+    def again(self, number: int) -> Again | None:
+        """Return what is known of a trial."""
+        return next((one for one in self.members if one.trial.number == number), None)
+
+
+def findings(repeats: Repeats, trials: Sequence[Trial], objective: str, direction: str) -> Finding:
+    """Compare the repeats with the search, and the members with each other.
+
+    Each interval holds for itself with a probability of 95 %: of twenty pairs that do not differ one looks as if it did.
+
+    Args:
+        repeats: What was trained again.
+        trials: The trials of the run; those without repeats are left out.
+        objective: Name of the quality objective.
+        direction: ``maximize`` or ``minimize``.
+    """
+    known = {trial.number: trial for trial in trials if trial.values}
+    mine: dict[int, list[Repeat]] = {}
+    for one in repeats.trainings:
+        if one.trial in known:
+            mine.setdefault(one.trial, []).append(one)
+    members = [_again(known[number], found, objective) for number, found in mine.items()]
+    members.sort(key=lambda one: (one.trial.train_joules or 0.0, one.trial.number))
+    sign = 1.0 if direction == "maximize" else -1.0
+    fall = Spread.of(sign * (one.searched - one.quality.mean) for one in members if one.quality is not None)
+    return Finding(objective, tuple(members), tuple(_neighbours(one, two) for one, two in pairwise(members)), fall)
+
+
+def drift(repeats: Repeats) -> tuple[int, float | None, float | None]:
+    """Correlate the energy of a repeat, relative to the mean of its trial in the same plan, with its position in the plan.
+
+    Returns:
+        Number of repeats, Spearman's rank correlation and its two-sided p-value; None for too few.
+    """
+    groups: dict[tuple[int, int], list[Repeat]] = {}
+    for one in repeats.good:
+        if one.train_joules:
+            groups.setdefault((one.plan, one.trial), []).append(one)
+    points = []
+    for found in groups.values():
+        if len(found) > 1:  # a trial with one repeat says nothing: its energy is its mean
+            mean = fmean(one.train_joules or 0.0 for one in found)
+            points += [(float(one.position), (one.train_joules or 0.0) / mean) for one in found]
+    return len(points), *spearman(points)
+
+
+def _again(trial: Trial, found: Sequence[Repeat], objective: str) -> Again:
+    good = [one for one in found if one.failed is None]
+    known = [one.train_u_joules for one in good if one.train_u_joules is not None]
+    return Again(
+        trial,
+        trial.values[0],
+        Spread.of(one.quality[objective] for one in good if objective in one.quality),
+        Spread.of(one.train_joules for one in good if one.train_joules is not None),
+        sqrt(fmean(u**2 for u in known)) if known else None,
+        len(found) - len(good),
+    )
+
+
+def _neighbours(one: Again, two: Again) -> Neighbours:
+    kept = None
+    if None not in (one.quality, one.energy, two.quality, two.energy):
+        assert one.quality is not None and two.quality is not None and one.energy is not None and two.energy is not None  # noqa: PT018
+        joules = (two.trial.train_joules or 0.0) - (one.trial.train_joules or 0.0)
+        kept = _same_way(two.searched - one.searched, two.quality.mean - one.quality.mean)
+        kept = kept and _same_way(joules, two.energy.mean - one.energy.mean)
+    return Neighbours(
+        one.trial.number, two.trial.number, Difference.of(one.energy, two.energy), Difference.of(one.quality, two.quality), kept
+    )
+
+
+def _same_way(before: float, now: float) -> bool:
+    return before * now > 0 or before == now == 0

@@ -1,0 +1,156 @@
+"""Models of a run that were trained again: what was planned, and what each training gave."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from .repeat_order import Slot, slots
+
+REPEATS_FILE = "repeats.json"
+#: Why a training of a plan has no result although nothing is wrong with it: it is done again.
+INTERRUPTED = "interrupted by the user"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one call set out to train.
+
+    Attributes:
+        started: UTC time, ISO 8601.
+        trials: Numbers of the trials, cheapest first.
+        times: Trainings of each.
+        order: One of ``repeat_order.ORDERS``.
+        seed: Seeds order and trainings.
+        first_round: Number of its first round; rounds are counted over all plans of a run.
+        idle_watts: Idle power by component, when it was measured.
+        anchor: Measurements of the anchor configuration, when there were any, see `joulefront.search.fairness.Keeper`.
+    """
+
+    started: str
+    trials: tuple[int, ...]
+    times: int
+    order: str
+    seed: int
+    first_round: int = 0
+    idle_watts: Mapping[str, Any] | None = None
+    anchor: Mapping[str, Any] | None = None
+
+    def slots(self) -> tuple[Slot, ...]:
+        """Return its trainings in order."""
+        return slots(self.trials, self.times, self.order, self.seed, first_round=self.first_round)
+
+    def asks_the_same(self, other: Plan) -> bool:
+        """Whether another plan has the same trials, times, order and seed."""
+        return (self.trials, self.times, self.order, self.seed) == (other.trials, other.times, other.order, other.seed)
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """One training of a trial's candidate from scratch, with a seed of its own.
+
+    Attributes:
+        plan: Number of the plan.
+        trial: Number of the trial.
+        round: Number of the round.
+        position: Place in the plan, from 0.
+        seed: Seeded weights, order of the examples and augmentation.
+        epochs: Epochs reached.
+        quality: Validation quality by metric name; empty when it failed.
+        train_joules: Energy to train from scratch (set-up and epochs, validation excluded), as for trials; None when unknown.
+        train_u_joules: Its random standard uncertainty.
+        spent_joules: Everything between taking and storing the job: what the bill says.
+        seconds: Duration of the training.
+        cpu_seconds: CPU-seconds of the training; None when unknown.
+        hardware_id: Short hash of the hardware.
+        energy_quality: ``measured``, ``estimated``, ``mixed`` or ``absent``.
+        utc: When it ended, ISO 8601.
+        failed: Why it has no result, or None.
+    """
+
+    plan: int
+    trial: int
+    round: int
+    position: int
+    seed: int
+    epochs: int
+    quality: Mapping[str, float] = field(default_factory=dict)
+    train_joules: float | None = None
+    train_u_joules: float | None = None
+    spent_joules: float | None = None
+    seconds: float | None = None
+    cpu_seconds: float | None = None
+    hardware_id: str | None = None
+    energy_quality: str = "absent"
+    utc: str = ""
+    failed: str | None = None
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """Everything that was trained again in a run; it only ever grows.
+
+    Attributes:
+        plans: What each call set out to do, oldest first.
+        trainings: What was trained, oldest first.
+    """
+
+    plans: tuple[Plan, ...] = ()
+    trainings: tuple[Repeat, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.trainings)
+
+    @property
+    def good(self) -> tuple[Repeat, ...]:
+        """The trainings that have a result."""
+        return tuple(one for one in self.trainings if one.failed is None)
+
+    @property
+    def rounds(self) -> int:
+        """Rounds that were planned so far; the next plan begins with this number."""
+        return max((plan.first_round + plan.times for plan in self.plans), default=0)
+
+    def open_slots(self, plan: int) -> tuple[Slot, ...]:
+        """Return what is left of a plan, in its order: a training that was interrupted is done again, one that failed is not."""
+        done = {(one.round, one.trial) for one in self.trainings if one.plan == plan and one.failed != INTERRUPTED}
+        return tuple(slot for slot in self.plans[plan].slots() if (slot.round, slot.trial) not in done)
+
+    def with_plan(self, plan: Plan) -> Repeats:
+        """Return these and another plan."""
+        return replace(self, plans=(*self.plans, plan))
+
+    def with_training(self, training: Repeat) -> Repeats:
+        """Return these and another training."""
+        return replace(self, trainings=(*self.trainings, training))
+
+    def with_facts(self, plan: int, facts: Mapping[str, Any]) -> Repeats:
+        """Return these with what the keeper of fairness found out during a plan."""
+        known = {name: facts[name] for name in ("idle_watts", "anchor") if facts.get(name)}
+        return replace(self, plans=tuple(replace(one, **known) if number == plan else one for number, one in enumerate(self.plans)))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a plain dictionary."""
+        return {"plans": [asdict(plan) for plan in self.plans], "repeats": [asdict(one) for one in self.trainings]}
+
+
+def read_repeats(folder: Path) -> Repeats:
+    """Read the repeats of a run folder; none when there is no file.
+
+    Raises:
+        ValueError: If the file is damaged: taken for empty, it would be overwritten.
+    """
+    file = folder / REPEATS_FILE
+    if not file.is_file():
+        return Repeats()
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+        plans = tuple(Plan(**{**plan, "trials": tuple(plan["trials"])}) for plan in data["plans"])
+        return Repeats(plans, tuple(Repeat(**one) for one in data["repeats"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{str(file)!r} is damaged ({error}); restore it from a copy, or delete it: what was trained again is then lost"
+        ) from error
