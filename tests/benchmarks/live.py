@@ -85,6 +85,8 @@ def one_run(job: tuple[str, str, int, int, str, str]) -> str:
 def points_of(run: Run, budget_joules: float) -> list[Point]:
     """Return the measured models of a run in the order in which they were paid; what no trial paid is spread over all of them."""
     paid = [trial.increment_joules or 0.0 for trial in run.trials]
+    if not sum(paid):
+        raise SystemExit(f"{run.path} measured nothing: the budget was spent before the first trial; give a larger --budget")
     scale = (run.bill.total_joules or sum(paid)) / sum(paid) / budget_joules
     spent = np.cumsum(paid) * scale
     return [
