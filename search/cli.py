@@ -117,6 +117,48 @@ def front(
 
 
 @app.command()
+def repeat(
+    context: typer.Context,
+    run: Annotated[Path, RUN],
+    times: Annotated[int, typer.Option(help="Trainings of each model.")] = 5,
+    order: Annotated[str, typer.Option(help="random, abba (there and back) or given.")] = "random",
+    pick: Annotated[str, typer.Option(help="front, or rules as for export with commas between them.")] = "front",
+    most: Annotated[int, typer.Option(help="Of a longer front so many members, evenly spread.")] = 10,
+    seed: Annotated[int | None, typer.Option(help="Seed of order, weights and batches; the study's by default.")] = None,
+    meter: Annotated[str | None, typer.Option(help="Sources of energy; those of the run by default.")] = None,
+    cpu_watts: Annotated[float | None, typer.Option(help="As in the run: watts of the whole CPU with all cores busy.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N; that of the run by default.")] = None,
+    idle: Annotated[float, typer.Option(help="Seconds of idle baseline before, between and after the trainings.")] = 0.0,
+    cool_down: Annotated[float, typer.Option(help="Longest wait before a training for the device to cool down, in seconds.")] = 0.0,
+    anchor: Annotated[int, typer.Option(help="Measure one fixed configuration again after so many trainings.")] = 0,
+    study: Annotated[str | None, typer.Option(help="Where the study lies now, if it has moved or came from Python.")] = None,
+    data: Annotated[str | None, typer.Option(help="Where the study's data lies now, if it has moved.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, units in the keys.")] = False,
+) -> None:
+    """Train the finalists again with fresh seeds: means with intervals, and which of them can be told apart."""
+    from .repeat_command import repeat_run
+
+    repeat_run(
+        run,
+        context.obj or (),
+        source=study,
+        data=data,
+        times=times,
+        order=order,
+        pick=pick,
+        most=most,
+        seed=seed,
+        meter=meter,
+        cpu_watts=cpu_watts,
+        device=device,
+        idle_seconds=idle,
+        cool_down_seconds=cool_down,
+        anchor_every=anchor,
+        as_json=as_json,
+    )
+
+
+@app.command()
 def plot(
     run: Annotated[Path, RUN],
     out: Annotated[Path, typer.Option("-o", "--out", help="front.html, front.png or front.svg.")] = Path("front.html"),

@@ -87,7 +87,7 @@ def run_study(
             **machine,
         )
     finally:
-        _remember(path, earlier, origin, command)
+        remember(path, earlier, origin, command)
     run_ = Store.open(path).run()
     print(front.to_text())
     if len(front) == 0:
@@ -157,7 +157,7 @@ def export_model(path: Path, pick: str, to: str, out: Path, *, data: str | None,
     store = Store.open(path)
     run_ = store.run()
     trial = Front.of(run_).pick(pick)
-    study = _study_of(store, data, source)
+    study = study_of(store, data, source)
     weights = store.artifact(trained(trial, run_.trials).number)
     print(export(trial, study=study, task=study.load_task(), weights=weights, to=to, out=out, run=run_).summary())
 
@@ -238,7 +238,7 @@ def examine_machine(*, as_json: bool, meter: str, zone: str | None, calibrate: b
     print(found.to_json() if as_json else found.to_text())
 
 
-def _study_of(store: Store, data: str | None, source: str | None) -> Study:
+def study_of(store: Store, data: str | None, source: str | None) -> Study:
     """Make the study of a run again, from where it came."""
     from .catalog import find_study
 
@@ -273,12 +273,19 @@ def _origin(source: str, options: Mapping[str, Any], overrides: Mapping[str, Any
     return {"source": source, "options": given, "overrides": dict(overrides)}
 
 
-def _remember(path: Path, earlier: int, origin: Mapping[str, Any], command: str) -> None:
-    """Note what was typed in the session that has begun, if one has; the data may lie elsewhere than it did for the sessions before."""
+def remember(path: Path, earlier: int, origin: Mapping[str, Any] | None, command: str) -> None:
+    """Note what was typed in the session that has begun, if one has; the data may lie elsewhere than it did for the sessions before.
+
+    Args:
+        path: The run folder.
+        earlier: Number of sessions before.
+        origin: Where the study came from; None keeps what is known.
+        command: What was typed.
+    """
     if not Store.exists(path):
         return
     store = Store.open(path)
     sessions = list(store.facts["sessions"])
     if len(sessions) > earlier:
         sessions[-1] = {**sessions[-1], "command": command}
-        store.save_facts({**store.facts, "origin": origin, "sessions": sessions})
+        store.save_facts({**store.facts, **({} if origin is None else {"origin": origin}), "sessions": sessions})

@@ -26,11 +26,11 @@ FLOORS = [
     {"search.postponing", "search.carbon_session"},
     {"search.admission", "search.fairness", "search.status", "search.machine", "search.opening"},
     {"search.estimate"},
-    {"search.finalists", "search.loop", "search.repeat_loop"},
+    {"search.repeat_text", "search.finalists", "search.loop", "search.repeat_loop"},
     {"search.runner", "search.repeat"},
     {"search.report", "search.export"},
     {"search"},  # search/__init__.py: the names that a notebook imports
-    {"search.commands"},
+    {"search.commands", "search.repeat_command"},
     {"search.cli"},
     {"spaces"},
     {"studies"},

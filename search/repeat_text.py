@@ -1,0 +1,172 @@
+"""What repeats say, for the terminal, the report and for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from .front_text import digits, grid, unit_for
+from .mean_interval import Difference, Spread
+from .repeat_statistics import Again, Finding, drift
+from .repeats import Repeats
+
+#: A drift is called one when less than this share of machines without any would show as much.
+SIGNIFICANT = 0.05
+
+
+def table_of(finding: Finding) -> tuple[list[str], list[list[str]]]:
+    """Return the head and the rows of the table of members; all columns are numbers or short words, aligned to the right."""
+    joules = [member.energy.mean for member in finding.members if member.energy is not None]
+    unit = unit_for(max([*joules, *(member.trial.train_joules or 0.0 for member in finding.members)], default=3600.0) / 3600.0)
+    name = finding.objective
+    head = ["trial", name, "again", unit.name, "again", "n", "× meter", f"next: {unit.name}", f"next: {name}"]
+    rows = []
+    for member in finding.members:
+        pair = finding.after(member.trial.number)
+        wh = None if member.trial.train_wh is None else member.trial.train_wh / unit.size
+        rows.append(
+            [
+                str(member.trial.number),
+                f"{member.searched:.4f}",
+                quality_text(member.quality),
+                digits(wh),
+                energy_spread_text(member.energy, 3600.0 * unit.size),
+                str(member.quality.n if member.quality else 0) + (f" ({member.failed} failed)" if member.failed else ""),
+                "-" if member.spread_over_meter is None else f"{member.spread_over_meter:.2g}",
+                "" if pair is None else _differs(pair.energy),
+                "" if pair is None else _differs(pair.quality),
+            ]
+        )
+    return head, rows
+
+
+def quality_text(spread: Spread | None) -> str:
+    """Mean and standard deviation of a quality; ``-`` when unknown."""
+    return "-" if spread is None else f"{spread.mean:.4f}" + ("" if spread.sd is None else f" ±{spread.sd:.4f}")
+
+
+def energy_spread_text(spread: Spread | None, unit_joules: float) -> str:
+    """Mean of an energy and its standard deviation in percent; ``-`` when unknown."""
+    if spread is None:
+        return "-"
+    percent = None if spread.sd is None or spread.mean <= 0 else 100 * spread.sd / spread.mean
+    shown = digits(spread.mean / unit_joules)
+    return shown if percent is None else f"{shown} ±{percent:.0f} %" if percent >= 1 else f"{shown} ±{percent:.1g} %"
+
+
+def legend(finding: Finding) -> str:
+    """Say what the columns mean."""
+    return (
+        "again: mean ± standard deviation of n repeats with fresh seeds; × meter: the spread of the energy in random uncertainties of the meter; "
+        f"next: whether energy and {finding.objective} of the next row can be told apart (95 % interval of the difference, Welch)."
+    )
+
+
+def sentences(finding: Finding, repeats: Repeats) -> list[str]:
+    """Say in a line each: was the search lucky, does the order survive, did the machine drift, what failed."""
+    return [line for line in (_luck(finding), _order(finding), _drifted(repeats), _failed(finding, repeats)) if line]
+
+
+def to_text(finding: Finding, repeats: Repeats) -> str:
+    """Set everything for a terminal."""
+    head, rows = table_of(finding)
+    return "\n".join([grid([head, *rows], [True] * len(head)), "", legend(finding), *sentences(finding, repeats)])
+
+
+def to_json(finding: Finding, repeats: Repeats) -> dict[str, Any]:
+    """Return everything with stable keys and units in them; None where unknown."""
+    n, rho, p_value = drift(repeats)
+    return {
+        "members": [row_of(finding, member) for member in finding.members],
+        "order_survives": finding.order_survives,
+        f"mean_fall_of_{finding.objective}": None if finding.fall is None else finding.fall.mean,
+        "drift": {"n": n, "rank_correlation": rho, "p_value": p_value},
+    }
+
+
+def row_of(finding: Finding, member: Again) -> dict[str, Any]:
+    """Return what is known of a member as one flat object."""
+    pair, name = finding.after(member.trial.number), finding.objective
+    return {
+        "trial": member.trial.number,
+        "epochs": member.trial.epochs,
+        "repeats_failed": member.failed,
+        name: member.searched,
+        "train_joules": member.trial.train_joules,
+        **spread_keys(name, member.quality),
+        **spread_keys("train_joules", member.energy),
+        "spread_over_meter": member.spread_over_meter,
+        "next_trial": None if pair is None else pair.dearer,
+        "next_differs_in_energy": _clear(None if pair is None else pair.energy),
+        "next_differs_in_quality": _clear(None if pair is None else pair.quality),
+    }
+
+
+def spread_keys(name: str, spread: Spread | None) -> dict[str, Any]:
+    """Return a spread as ``repeats_NAME_n``, ``..._mean``, ``..._sd``, ``..._low`` and ``..._high``."""
+    fields = ("mean", "sd", "low", "high")
+    return {
+        f"repeats_{name}_n": 0 if spread is None else spread.n,
+        **{f"repeats_{name}_{field}": None if spread is None else getattr(spread, field) for field in fields},
+    }
+
+
+def _clear(difference: Difference | None) -> bool | None:
+    return None if difference is None else difference.clear
+
+
+def _differs(difference: Difference | None) -> str:
+    return "unknown" if difference is None else "differs" if difference.clear else "same"
+
+
+def _luck(finding: Finding) -> str:
+    """The winner's curse in one line."""
+    if finding.fall is None:
+        return ""
+    quality = [member for member in finding.members if member.quality_outside]
+    energy = [member for member in finding.members if member.energy_outside]
+    said = []
+    if quality:
+        said.append(f"the {finding.objective} of {_numbers(quality)}")
+    if energy:
+        said.append(f"the energy of {_numbers(energy)}")
+    sizes = {member.quality.n for member in finding.members if member.quality is not None}
+    chance = f" (by chance alone 1 in {(min(sizes) + 1) / 2:.2g} would)" if len(sizes) == 1 and min(sizes) > 1 else ""
+    text = f"What the search measured lies outside of the repeats' range for {' and '.join(said)}{chance}. " if said else ""
+    fall = finding.fall
+    way = "fell" if fall.mean >= 0 else "rose"
+    span = "" if fall.low is None or fall.high is None else f" (95 % interval of the fall {fall.low:+.4f} to {fall.high:+.4f})"
+    plural = "member's" if fall.n == 1 else "members'"
+    return f"{text}On average the {plural} {finding.objective} {way} by {abs(fall.mean):.4f}{span}."
+
+
+def _order(finding: Finding) -> str:
+    if not finding.pairs:
+        return ""
+    swapped = [f"{pair.cheaper} and {pair.dearer}" for pair in finding.pairs if pair.order_kept is False]
+    if swapped:
+        return f"The order of the front does not survive between trials {', '.join(swapped)}."
+    return "The order of the front survives." if finding.order_survives else "Whether the order of the front survives is unknown."
+
+
+def _drifted(repeats: Repeats) -> str:
+    n, rho, p_value = drift(repeats)
+    if rho is None or p_value is None:
+        return ""
+    verdict = "the machine drifted" if p_value < SIGNIFICANT else "no drift is seen"
+    return f"Energy against the position in the plan: rank correlation {rho:+.2f} (n = {n}, p {p_value:.2g}): {verdict}."
+
+
+def _failed(finding: Finding, repeats: Repeats) -> str:
+    failed = [one for one in repeats.trainings if one.failed is not None and finding.again(one.trial) is not None]
+    if not failed:
+        return ""
+    reasons = sorted({f"trial {one.trial}: {one.failed}" for one in failed})
+    return (
+        f"{len(failed)} of {len(repeats.trainings)} repeats have no result ({'; '.join(reasons[:4])}{'; …' if len(reasons) > 4 else ''})."
+    )
+
+
+def _numbers(members: Sequence[Again]) -> str:
+    numbers = [str(member.trial.number) for member in members]
+    return f"trial{'s' if len(numbers) > 1 else ''} {', '.join(numbers)}"
