@@ -10,7 +10,7 @@ from functools import cached_property
 from .energy.forecast import STEP_HOURS, Forecast, moment_of
 
 #: Waiting that would save less than this share of the grams is not worth it. It also keeps equal valleys from being waited for in turn.
-LEAST_SAVING = 0.02
+LEAST_SAVING = 0.05
 #: A timetable looks at so many starts at most.
 _MOST_STARTS = 2000
 
