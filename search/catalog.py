@@ -10,7 +10,8 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from .study import Study
 
@@ -81,6 +82,7 @@ def call_study(function: Callable[..., Any], source: str, options: Mapping[str, 
     ]
     if missing:
         raise StudyError(f"study {source!r} needs --{missing[0]}; for example: joulefront run {source} --{missing[0]} ...")
+    given = {name: _typed(function, name, value) if isinstance(value, str) else value for name, value in given.items()}
     try:
         study = function(**{name: value for name, value in given.items() if everything or name in takes})
     except (ValueError, FileNotFoundError, OSError) as error:
@@ -90,6 +92,39 @@ def call_study(function: Callable[..., Any], source: str, options: Mapping[str, 
     if not isinstance(study, Study):
         raise StudyError(f"study {source!r} must return a joulefront.search.Study, got {type(study).__name__}")
     return study
+
+
+def _typed(function: Callable[..., Any], name: str, text: str) -> Any:
+    """Read the text of an option as the type that the study's function declares: int, float, bool or a tuple of them.
+
+    Raises:
+        StudyError: If the text is no such value.
+    """
+    try:
+        hint = get_type_hints(function).get(name, str)
+    except NameError:  # a type that is imported for type checkers only
+        return text
+    kinds = {one for one in (get_args(hint) if isinstance(hint, UnionType) else (hint,)) if one is not type(None)}
+    if len(kinds) != 1:
+        return text
+    kind = kinds.pop()
+    item = get_args(kind)[0] if get_origin(kind) is tuple and get_args(kind)[1:] == (...,) else kind
+    if item not in _READ:
+        return text
+    read, said = _READ[item]
+    try:
+        return read(text) if item is kind else tuple(read(one) for one in text.split(","))
+    except (ValueError, KeyError):
+        several = "" if item is kind else ", or several with commas between"
+        raise StudyError(f"--set {name}={text} needs {said}{several}") from None
+
+
+#: How the text of an option is read, and what it should have been, by type.
+_READ: Mapping[Any, tuple[Callable[[str], Any], str]] = {
+    int: (int, "a whole number"),
+    float: (float, "a number"),
+    bool: (lambda text: {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[text.lower()], "true or false"),
+}
 
 
 def _function(source: str) -> Callable[..., Any]:

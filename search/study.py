@@ -26,7 +26,7 @@ OBJECTIVES: dict[str, tuple[Direction, str, str]] = {
     "parameters": ("minimize", "", "parameters"),
 }
 ENERGY_OBJECTIVES = ("train_energy", "train_co2")
-SAMPLERS = ("freeze-thaw", "tpe", "nsga2", "gp", "random")
+SAMPLERS = ("freeze-thaw", "tpe", "nsga2", "gp", "random", "grid")
 
 _JOULES = {"J": 1.0, "kJ": 1e3, "MJ": 1e6, "Wh": 3600.0, "kWh": 3.6e6}
 _GRAMS = {"gCO2e": 1.0, "kgCO2e": 1e3}
@@ -109,7 +109,7 @@ class Study:
         rungs: Ascending numbers of epochs at which a model may be measured.
         budget: What the search may spend, or None for ``trials`` alone.
         trials: Number of trials, or None.
-        sampler: One of ``SAMPLERS``.
+        sampler: One of ``SAMPLERS``. ``grid`` trains every combination of a finite space on every rung.
         seed: Seeds the sampler, the weights and the batches.
         min_accuracy: Quality under which a model is of no use, or None to let the sampler learn a floor.
         complete_only: Whether only models trained to the last rung count for the front.

@@ -6,10 +6,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..search.probe import First
-from ..search.training.task import Task
+from ..search.training.task import Data, Task
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from ..search.training.memory_data import MemoryData
 
 #: Examples of a smoke run: enough to train and validate on, few enough to finish within seconds.
 FEW = 48
@@ -44,6 +46,31 @@ def digit_images() -> tuple[np.ndarray, np.ndarray]:
 
     digits = load_digits()
     return (digits.images[:, None] * (255 / 16)).round().astype("uint8"), digits.target
+
+
+def part(task: Task, examples: int, *, seed: int = 0) -> Task:
+    """Return the task with so many training examples, drawn once, and as many for validation.
+
+    Unlike ``few``, every epoch sees the same examples.
+
+    Raises:
+        ValueError: If there are not so many, or the data does not lie in memory.
+    """
+
+    def drawn(data: Data, name: str) -> MemoryData:
+        if not isinstance(data, MemoryData):
+            raise ValueError("--set examples=N needs data that fits into memory; take a smaller folder in its place")
+        if not 0 < examples <= len(data):
+            raise ValueError(
+                f"--set examples={examples} needs so many {name} examples, there are {len(data)}; give a number from 1 to that"
+            )
+        return data.only(np.random.default_rng(seed).permutation(len(data))[:examples])
+
+    import numpy as np
+
+    from ..search.training.memory_data import MemoryData
+
+    return replace(task, train=drawn(task.train, "training"), validation=drawn(task.validation, "validation"))
 
 
 def few(task: Task, examples: int = FEW) -> Task:

@@ -4,9 +4,12 @@ Asks of four papers at once whether their tactic saves measured energy at equal 
 40 % fewer backward FLOPs), energy-aware training (Lazzaro et al., arXiv 2307.00368, fewer active neurons), freezing and early stopping
 (Domingo Reguero et al., Computer Standards & Interfaces 2024).
 
-Every tactic is a family of its own, with one architecture and one learning rate for all, so that the front says which tactic is worth it:
-``plain`` has none, ``combined`` may use any of them. The work that a tactic adds is inside its measured energy. What activation sparsity
-could save on hardware that skips zeros is modelled, is a column of its own, and never an objective.
+Every tactic is a family of its own, with one architecture and one recipe for all. The study is a comparison first: each setting is trained
+to each rung from several seeds (``sampler="grid"``), since a sampler that drops what looks dear after a few trials proves nothing about it.
+``--sampler freeze-thaw --set repeats=1`` searches the same space instead.
+
+The work that a tactic adds is inside its measured energy. What activation sparsity could save on hardware that skips zeros is modelled,
+is a column of its own, and never an objective.
 
 What differs from the papers: minutes instead of hundreds of epochs. Without ``--data FOLDER`` of images the task is scikit-learn's digits.
 """
@@ -20,23 +23,46 @@ from ..search.training.arrays import arrays
 from ..search.training.task import Task
 from ..spaces.convnet import Convnet
 from ..spaces.recipes import RecipeRanges
+from ..spaces.repeated import Repeated
 from ..spaces.tactics import TacticRanges
 from ..spaces.union import Union
-from ._parts import digit_images, few
+from ._parts import digit_images, few, part
+
+#: Settings of all families together; ``test_the_grid_of_the_tactics_is_complete`` counts them.
+SETTINGS = 11
 
 
-def task(data: str | None, seed: int = 0) -> Task:
-    """Load the images, or the digits at their own 8 x 8 pixels."""
+def task(data: str | None, seed: int = 0, *, examples: int | None = None, side: int | None = None) -> Task:
+    """Load the images, or the digits at their own 8 x 8 pixels.
+
+    Args:
+        data: Folder or zip of images, or None for the digits.
+        seed: Draws the splits.
+        examples: Train on so many of them; None for all.
+        side: Side to which images are resized, in pixels; None for their own.
+    """
     if data is not None:
         from ..search.training.images import images
 
-        return images(data, seed=seed)
-    return arrays(*digit_images(), name="digits", validation_share=0.2, test_share=0.2, seed=seed)
+        whole = images(data, resolution=side, seed=seed)
+    else:
+        whole = arrays(*digit_images(), name="digits", validation_share=0.2, test_share=0.2, seed=seed)
+    return whole if examples is None else part(whole, examples, seed=seed)
 
 
-def study(data: str | None = None, seed: int = 0, smoke: bool = False) -> Study:
+def study(
+    data: str | None = None,
+    seed: int = 0,
+    smoke: bool = False,
+    examples: int | None = None,
+    side: int | None = None,
+    repeats: int = 3,
+) -> Study:
     """Which training tactic saves energy at equal quality?"""
-    plain = RecipeRanges(learning_rate=3e-3, weight_decay=(1e-3, 1e-1), batch_size=(32, 64, 128))
+    # One thread, so that the number of cores does not come between work and energy.
+    plain = RecipeRanges(learning_rate=3e-3, weight_decay=1e-2, batch_size=64, threads=1)
+    sparse = {"keep": 0.2, "schedule": ("interleave", "constant")}
+    freeze = {"share": (0.34, 0.67), "from_epoch": 2}  # the first and the first two of three blocks
 
     def family(name: str, recipe: RecipeRanges) -> Convnet:
         # 64 channels and more: narrower layers are left dense by sparse back-propagation.
@@ -47,20 +73,28 @@ def study(data: str | None = None, seed: int = 0, smoke: bool = False) -> Study:
     def using(tactics: TacticRanges) -> RecipeRanges:
         return replace(plain, tactics=tactics.settings())
 
-    anything = replace(using(TacticRanges(sparse_backprop=True, activation_sparsity=True, freeze=True)), patience=(None, 2))
+    together = TacticRanges(sparse_backprop={**sparse, "schedule": "interleave"}, freeze={**freeze, "share": 0.34}, always=True)
+    space = Union(
+        family("plain", plain),
+        family("sparse_backprop", using(TacticRanges(sparse_backprop=sparse, always=True))),
+        family("activation_sparsity", using(TacticRanges(activation_sparsity={"weight": (0.1, 1.0)}, always=True))),
+        family("freeze", using(TacticRanges(freeze=freeze, always=True))),
+        family("early_stopping", replace(plain, patience=(1, 2))),
+        family("combined", replace(using(together), patience=(None, 2))),
+    )
+    rungs = (9, 18, 36) if data is None else (2, 4, 8)
+
+    def load() -> Task:
+        whole = task(data, seed, examples=examples, side=side)
+        return few(whole) if smoke else whole
+
     return Study(
         name="tactics",
-        task=lambda: few(task(data, seed)) if smoke else task(data, seed),
-        space=Union(
-            family("plain", plain),
-            family("sparse_backprop", using(TacticRanges(sparse_backprop=True, always=True))),
-            family("activation_sparsity", using(TacticRanges(activation_sparsity=True, always=True))),
-            family("freeze", using(TacticRanges(freeze=True, always=True))),
-            family("early_stopping", replace(plain, patience=(1, 2, 4))),
-            family("combined", anything),
-        ),
-        rungs=(1, 3, 9, 27),
-        trials=60,
+        task=load,
+        space=Repeated(space, times=repeats),
+        rungs=rungs,
+        trials=SETTINGS * len(rungs) * repeats,
+        sampler="grid",
         seed=seed,
         description="Which training tactic saves measured energy at equal quality, against plain training of the same network "
         "(arXiv 2408.12561, 2307.00368)?",

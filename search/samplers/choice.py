@@ -55,6 +55,10 @@ def make_sampler(
             return optuna.samplers.NSGAIISampler(seed=seed, population_size=20)
         if name == "gp":
             return optuna.samplers.GPSampler(seed=seed)
+        if name == "grid":
+            from .grid import GridSampler
+
+            return GridSampler(seed=seed)
         if name == "random":
             return optuna.samplers.RandomSampler(seed=seed)
-    raise ValueError(f"unknown sampler {name!r}; choose freeze-thaw, tpe, nsga2, gp or random")
+    raise ValueError(f"unknown sampler {name!r}; choose freeze-thaw, tpe, nsga2, gp, random or grid")

@@ -76,6 +76,13 @@ class MemoryData:
         inputs = normalised(self.inputs, self._mean, self._deviation)
         return inputs.reshape(len(self), -1).cpu().numpy(), self.targets.cpu().numpy()
 
+    def only(self, indices: np.ndarray) -> MemoryData:
+        """Return a split of the examples at ``indices (m,)``, normalised as this one."""
+        chosen = torch.as_tensor(indices, device=self.inputs.device)
+        found = MemoryData(self.inputs[chosen], self.targets[chosen])
+        found._mean, found._deviation = self._mean, self._deviation
+        return found
+
     def _move(self, device: torch.device) -> None:
         """Bring everything to the device once; it stays there for the trainings to come."""
         if self.inputs.device != device:

@@ -79,3 +79,34 @@ def test_other_options_of_a_study_are_named_values() -> None:
     for wrong in ("models", "=x", "a b=c", "models="):
         with pytest.raises(StudyError, match="NAME=VALUE"):
             named_values([wrong])
+
+
+def test_the_text_of_an_option_is_read_as_its_declared_type(tmp_path: Path) -> None:
+    path = tmp_path / "typed.py"
+    path.write_text(
+        "from __future__ import annotations\n"
+        "seen = {}\n"
+        "def study(count: int | None = None, watts: tuple[float, ...] = (), on: bool = False, share=0.5, other=None, text: str = ''):\n"
+        "    raise ValueError(repr((count, watts, on, share, other, text)))\n"
+    )
+
+    def said(**options: str) -> str:
+        with pytest.raises(StudyError) as caught:
+            find_study(str(path), options)
+        return str(caught.value)
+
+    assert said(count="3", watts="200,300.5", on="yes", share="1e-3", other="7", text="7") == "(3, (200.0, 300.5), True, '1e-3', '7', '7')"
+    assert said(watts="200") == "(None, (200.0,), False, 0.5, None, '')"
+    assert said(count="many") == "--set count=many needs a whole number"
+    assert said(on="perhaps") == "--set on=perhaps needs true or false"
+    assert said(watts="200,full") == "--set watts=200,full needs a number, or several with commas between"
+
+
+def test_the_bundled_studies_take_numbers_from_the_command_line() -> None:
+    from joulefront.spaces.repeated import Repeated
+
+    study = find_study("tactics", {"repeats": "2", "examples": "100"})
+    assert isinstance(study.space, Repeated)
+    assert study.space.times == 2
+    with pytest.raises(StudyError, match="--set repeats=two needs a whole number"):
+        find_study("tactics", {"repeats": "two"})

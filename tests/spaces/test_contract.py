@@ -15,6 +15,7 @@ from joulefront.spaces.energy_transformer import EnergyTransformer
 from joulefront.spaces.mlp import Mlp
 from joulefront.spaces.own import Own
 from joulefront.spaces.recipes import RecipeRanges
+from joulefront.spaces.repeated import Repeated
 from joulefront.spaces.timm_zoo import MODELS, TimmZoo
 from joulefront.spaces.union import Union
 from joulefront.spaces.vit import Vit
@@ -43,6 +44,7 @@ NETWORKS = {
     "energy transformer": (EnergyTransformer(recipe=RECIPE), (3, 16, 16), 4),
     "early exit": (EarlyExit(thresholds=(0.3, 1.0)), (3, 16, 16), 3),
     "own": (Own(draw_own, make_own), (3, 8, 8), 3),
+    "repeated": (Repeated(Convnet()), (1, 8, 8), 3),
     "union": (Union(Convnet(), Mlp(), TimmZoo(("test_resnet",))), (3, 32, 32), 4),
     **{f"timm {model}": (TimmZoo((model,)), (3, 32, 32), 1) for model in MODELS},
 }

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import optuna
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
@@ -14,6 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from joulefront.search.draw import Draw
 from joulefront.search.report.relations import family_of
 from joulefront.search.runs import Run
+from joulefront.search.samplers.choice import make_sampler
 from joulefront.search.space import Stored
 from joulefront.search.training.fit import fit
 from joulefront.search.training.flops import count
@@ -67,7 +69,7 @@ def test_each_tactic_competes_on_the_same_network_as_plain_training() -> None:
     study = tactics.study()
     networks, used = set(), {}
     for candidate, _ in drawn(study.space, 120):
-        architecture = {key: value for key, value in candidate.architecture.items() if key != "family"}
+        architecture = {key: value for key, value in candidate.architecture.items() if key not in ("family", "repeat")}
         networks.add((json.dumps(architecture, sort_keys=True), candidate.recipe.learning_rate))
         used.setdefault(candidate.architecture["family"], set()).add((*candidate.recipe.tactics, candidate.recipe.patience is not None))
     assert len(networks) == 1
@@ -76,7 +78,38 @@ def test_each_tactic_competes_on_the_same_network_as_plain_training() -> None:
     assert used["activation_sparsity"] == {("activation_sparsity", False)}
     assert used["freeze"] == {("freeze", False)}
     assert used["early_stopping"] == {(True,)}
-    assert len(used["combined"]) > 3
+    assert used["combined"] == {("sparse_backprop", "freeze", stops) for stops in (False, True)}
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_the_grid_of_the_tactics_is_complete() -> None:
+    study = tactics.study(repeats=2)
+    sampler = make_sampler("grid", rungs=study.rungs, seed=0, study=study)
+    asked = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
+    families: dict[str, set[str]] = {}
+    while not sampler.exhausted:
+        trial = asked.ask()
+        candidate = study.space.sample(trial)
+        families.setdefault(candidate.architecture["family"], set()).add(study.space.key(candidate))
+        asked.tell(trial, [1.0, 1.0])
+    assert sum(map(len, families.values())) * len(study.rungs) == study.trials == tactics.SETTINGS * 3 * 2
+    assert {name: len(keys) // 2 for name, keys in families.items()} == {
+        "plain": 1, "sparse_backprop": 2, "activation_sparsity": 2, "freeze": 2, "early_stopping": 2, "combined": 2
+    }  # fmt: skip
+
+
+def test_a_part_of_a_task_is_drawn_once_and_normalised_as_the_whole() -> None:
+    whole = tactics.task(None)
+    small = tactics.task(None, examples=100)
+    assert (len(small.train), len(small.validation)) == (100, 100)
+    pixels = {image.numpy().tobytes() for image in whole.train.inputs}
+    assert all(image.numpy().tobytes() in pixels for image in small.train.inputs)
+    epochs = [torch.cat([x for x, _ in small.train.batches(32, seed=seed)]) for seed in (1, 2)]
+    assert not torch.equal(*epochs)
+    assert torch.equal(epochs[0].flatten(1).sum(1).sort().values, epochs[1].flatten(1).sum(1).sort().values)
+    assert 0.5 < float(epochs[0].std()) < 2.0
+    with pytest.raises(ValueError, match="needs so many training examples, there are 1079"):
+        tactics.task(None, examples=5000)
 
 
 def test_the_network_of_the_tactics_has_layers_that_sparse_back_propagation_can_thin_out() -> None:

@@ -1,0 +1,65 @@
+"""The same candidates several times with other weights and another order of the examples: how much of a difference is chance."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from ..search.space import Candidate, Space, Suggest
+from ..search.training.task import Task
+
+#: The parameter that numbers the repeats.
+REPEAT = "repeat"
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """Adds the parameter ``repeat``, which changes nothing but the seed of a training.
+
+    With ``sampler="grid"`` each candidate is trained so many times. A sampler that learns sees a parameter without effect.
+
+    Attributes:
+        space: The candidates.
+        times: How often each may be trained.
+    """
+
+    space: Space
+    times: int = 3
+
+    def __post_init__(self) -> None:
+        """Refuse what is no repeat.
+
+        Raises:
+            ValueError: If ``times`` is less than 1.
+        """
+        if self.times < 1:
+            raise ValueError(f"repeated.times must be >= 1, got {self.times}; 1 trains every candidate once")
+
+    @property
+    def name(self) -> str:
+        """Name of the space that is repeated."""
+        return self.space.name
+
+    def sample(self, trial: Suggest) -> Candidate:
+        """Draw a candidate and the number of its repeat."""
+        candidate = self.space.sample(trial)
+        return replace(candidate, architecture={**candidate.architecture, REPEAT: trial.suggest_int(REPEAT, 1, self.times)})
+
+    def build(self, candidate: Candidate, task: Task) -> Any:
+        """Build the untrained model."""
+        return self.space.build(_plain(candidate), task)
+
+    def key(self, candidate: Candidate) -> str:
+        """Return canonical text; repeats differ in it, and so in the seed that is made of it."""
+        return json.dumps({"candidate": self.space.key(_plain(candidate)), REPEAT: candidate.architecture[REPEAT]}, sort_keys=True)
+
+
+def _plain(candidate: Candidate) -> Candidate:
+    return replace(candidate, architecture={name: value for name, value in candidate.architecture.items() if name != REPEAT})
+
+
+if TYPE_CHECKING:
+    from .mlp import Mlp
+
+    _: Space = Repeated(Mlp())

@@ -1,0 +1,46 @@
+"""Repeats are the same model from another seed."""
+
+import pytest
+import torch
+
+from joulefront.search.draw import Draw
+from joulefront.search.space import Stored
+from joulefront.search.trainer import seed_of
+from joulefront.spaces.convnet import Convnet
+from joulefront.spaces.mlp import Mlp
+from joulefront.spaces.repeated import REPEAT, Repeated
+from joulefront.spaces.union import Union
+
+
+def test_repeats_differ_in_their_seed_and_in_nothing_else(contract):
+    space = Repeated(Union(Convnet(), Mlp()), times=3)
+    task = contract.make_task((1, 8, 8))
+    draw = Draw(0)
+    candidate = space.sample(draw)
+    keys, shapes = set(), set()
+    for repeat in (1, 2, 3):
+        again = space.sample(Stored({**draw.params, REPEAT: repeat}))
+        keys.add(space.key(again))
+        torch.manual_seed(seed_of(0, space.key(again)))
+        shapes.add(tuple((name, tuple(value.shape)) for name, value in space.build(again, task).state_dict().items()))
+        assert again.recipe == candidate.recipe
+    assert len(keys) == len({seed_of(0, key) for key in keys}) == 3
+    assert len(shapes) == 1
+
+
+def test_what_is_the_same_model_in_the_space_is_the_same_repeat_of_it():
+    space = Repeated(Convnet(depths=1, depthwise=(False, True)), times=2)
+    split = space.sample(Stored({**_params(space), "depthwise": True, REPEAT: 1}))
+    dense = space.sample(Stored({**_params(space), "depthwise": False, REPEAT: 1}))
+    assert space.key(split) == space.key(dense)
+
+
+def test_no_repeat_is_refused():
+    with pytest.raises(ValueError, match="times must be >= 1, got 0"):
+        Repeated(Mlp(), times=0)
+
+
+def _params(space):
+    draw = Draw(0)
+    space.sample(draw)
+    return draw.params
