@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from . import front_table, front_text
 from .hypervolume import METERED, Axis, hypervolume, make_box
 from .picking import FRACTIONS, knee_index, pick, stretch
+from .repeat_statistics import Finding, findings
 from .runs import Bill, Run
 from .trial import Trial
 
@@ -203,6 +204,13 @@ class Front:
             if known and self.joules(two) - self.joules(one) < 2.0 * hypot(*known):
                 pairs.append((one, two))
         return tuple(pairs)
+
+    @cached_property
+    def repeated(self) -> Finding | None:
+        """What the repeats of the finalists say (``joulefront repeat``); None when nothing was trained again."""
+        if self.run is None or not self.run.repeats:
+            return None
+        return findings(self.run.repeats, self.trials, self.objectives[0], self.directions[0])
 
     # -- showing ---------------------------------------------------------------------------------------------------------------------
 

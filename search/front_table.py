@@ -7,10 +7,13 @@ import io
 import json
 from typing import TYPE_CHECKING, Any
 
+from .repeat_rows import row_of
+
 if TYPE_CHECKING:
     import pandas as pd
 
     from .front import Front
+    from .trial import Trial
 
 #: Keys of a row, in order. ``quality`` is that of the energy: measured, estimated, mixed or absent.
 KEYS = (
@@ -28,9 +31,9 @@ KEYS = (
 
 
 def keys_of(front: Front) -> list[str]:
-    """Return the keys of a front's rows: ``KEYS``, and a quality objective other than accuracy after it."""
+    """Return the keys of a front's rows: ``KEYS``, a quality objective other than accuracy after it, and those of repeats at the end."""
     own = front.objectives[0]
-    return [key for name in KEYS for key in ([name, own] if name == "accuracy" and own != name else [name])]
+    return [key for name in KEYS for key in ([name, own] if name == "accuracy" and own != name else [name])] + _repeat_keys(front)
 
 
 def to_rows(front: Front) -> list[dict[str, Any]]:
@@ -48,9 +51,28 @@ def to_rows(front: Front) -> list[dict[str, Any]]:
             "parameters": trial.parameters,
             "quality": trial.energy_quality,
             "params": dict(trial.params),
+            **_repeated(front, trial),
         }
         for trial in front
     ]
+
+
+def _repeat_keys(front: Front) -> list[str]:
+    """The keys of what was trained again; none when nothing was."""
+    if front.repeated is None:
+        return []
+    spreads = [f"repeats_{name}_{part}" for name in (front.objectives[0], "train_joules") for part in ("n", "mean", "sd", "low", "high")]
+    return [*spreads, "next_differs_in_energy", "next_differs_in_quality"]
+
+
+def _repeated(front: Front, trial: Trial) -> dict[str, Any]:
+    """What the repeats of a member say; None for a member without any."""
+    finding = front.repeated
+    if finding is None:
+        return {}
+    member = finding.again(trial.number)
+    known = {} if member is None else row_of(finding, member)
+    return {key: known.get(key) for key in _repeat_keys(front)}
 
 
 def to_csv(front: Front) -> str:
@@ -67,4 +89,4 @@ def to_frame(front: Front) -> pd.DataFrame:
     import pandas as pd
 
     rows = [{**row, **{f"params_{name}": value for name, value in row.pop("params").items()}} for row in to_rows(front)]
-    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=keys_of(front)[:-1])
+    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=[key for key in keys_of(front) if key != "params"])

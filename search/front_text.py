@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import pairwise
 from math import floor, log10
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .front import Front
+    from .mean_interval import Spread
     from .trial import Trial
 
 
@@ -76,6 +78,7 @@ def columns_of(front: Front) -> list[Column]:
         Column(front.objectives[0], lambda trial: f"{trial.values[0]:.4f}"),
         Column(f"train {unit.name}", lambda trial: _energy(trial, unit)),
     ]
+    columns += _again_columns(front, unit)
     carbon = [trial.grams_co2e for trial in members if trial.grams_co2e is not None]
     if carbon:
         mass = unit_for(max(carbon), "gCO2e")
@@ -94,16 +97,59 @@ def columns_of(front: Front) -> list[Column]:
     ]
 
 
+def _again_columns(front: Front, unit: Unit) -> list[Column]:
+    """Means of the repeats, where finalists were trained again."""
+    finding = front.repeated
+    if finding is None:
+        return []
+
+    def quality(trial: Trial) -> str:
+        member = finding.again(trial.number)
+        return quality_text(None if member is None else member.quality)
+
+    def energy(trial: Trial) -> str:
+        member = finding.again(trial.number)
+        return energy_spread_text(None if member is None else member.energy, 3600.0 * unit.size)
+
+    return [Column("again", quality), Column(f"again {unit.name}", energy)]
+
+
+def quality_text(spread: Spread | None) -> str:
+    """Mean and standard deviation of a quality; ``-`` when unknown."""
+    return "-" if spread is None else f"{spread.mean:.4f}" + ("" if spread.sd is None else f" ±{spread.sd:.4f}")
+
+
+def energy_spread_text(spread: Spread | None, unit_joules: float) -> str:
+    """Mean of an energy and its standard deviation in percent; ``-`` when unknown."""
+    if spread is None:
+        return "-"
+    shown = digits(spread.mean / unit_joules)
+    return shown if spread.sd is None or spread.mean <= 0 else f"{shown} {_percent(spread.sd / spread.mean)}"
+
+
 def marks_of(front: Front) -> dict[int, str]:
-    """Return ``cheapest``, ``knee``, ``best`` and ``≈`` (as cheap as the row above, within the uncertainty) by trial number."""
+    """Return ``cheapest``, ``knee``, ``best``, ``≈`` (as cheap as the row above) and ``≡`` (nothing tells it from it) by trial number.
+
+    Where both rows were trained again their repeats decide, else the uncertainty of the meter.
+    """
     if not front.members:
         return {}
     marks: dict[int, list[str]] = {}
     for name, trial in (("cheapest", front.cheapest()), ("knee", front.knee()), ("best", front.best())):
         marks.setdefault(trial.number, []).append(name)
-    for _, second in front.indistinguishable():
-        marks.setdefault(second.number, []).append("≈")
+    for first, second in pairwise(front.members):
+        if sign := _tie(front, first, second):
+            marks.setdefault(second.number, []).append(sign)
     return {number: " ".join(words) for number, words in marks.items()}
+
+
+def _tie(front: Front, first: Trial, second: Trial) -> str:
+    pair = None if front.repeated is None else front.repeated.after(first.number)
+    if pair is None or pair.dearer != second.number or pair.energy is None:
+        return "≈" if (first, second) in front.indistinguishable() else ""
+    if pair.energy.clear:
+        return ""
+    return "≈" if pair.quality is None or pair.quality.clear else "≡"
 
 
 def model_text(trial: Trial) -> str:
@@ -162,8 +208,13 @@ def footnote(front: Front) -> str:
     """Say what the table rests on: how many trials, how the energy is known, which neighbours are ties."""
     kinds = sorted({trial.energy_quality for trial in front})
     text = f"{len(front)} of {len(front.trials)} trials are on the front; their energy is {' and '.join(kinds)}."
-    if front.indistinguishable():
-        text += " ≈ costs the same as the row above within the uncertainty of the meter."
+    signs = " ".join(marks_of(front).values())
+    if "≈" in signs:
+        text += " ≈ costs the same as the row above within the uncertainty" + (" of the meter." if front.repeated is None else ".")
+    if "≡" in signs:
+        text += f" ≡ cannot be told from the row above, neither in energy nor in {front.objectives[0]}."
+    if front.repeated is not None:
+        text += " again: mean ± standard deviation of the repeats; the front itself is what the search measured, once."
     return text
 
 
@@ -190,8 +241,11 @@ def _energy(trial: Trial, unit: Unit) -> str:
     shown = digits(trial.train_wh / unit.size)
     if not trial.train_u_joules:
         return shown
-    percent = 100 * trial.train_u_joules / (trial.train_joules or 1.0)
-    return f"{shown} ±{percent:.0f} %" if percent >= 1 else f"{shown} ±{percent:.1g} %"
+    return f"{shown} {_percent(trial.train_u_joules / (trial.train_joules or 1.0))}"
+
+
+def _percent(share: float) -> str:
+    return f"±{100 * share:.0f} %" if share >= 0.01 else f"±{100 * share:.1g} %"
 
 
 def _count(number: int | None) -> str:

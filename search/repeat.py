@@ -115,11 +115,11 @@ def repeat(
             trials = {trial.number: trial for trial in members}
             again = RepeatLoop(study, store, trials, account, executor, keeper, where, repeats, listener)
             left = again.repeats.open_slots(again.plan)
-            some = f" of {len(front)} members, evenly spread," if pick.strip() == "front" and len(members) < len(front) else ""
+            some = f" of {len(front)}, evenly spread over the front," if pick.strip() == "front" and len(members) < len(front) else ""
             joules = sum(trials[slot.trial].train_joules or 0.0 for slot in left)
             listener(
-                f"{run.name}: {'going on with' if continued else 'training'} {len(members)}{some} {times} times again in {order} order: "
-                f"{len(left)} trainings, about {energy_text(joules / 3600)} and their validation; {meters_text(ledger)}"
+                f"{run.name}: {'going on with' if continued else 'training'} {len(members)} model(s){some} {times} time(s) again, "
+                f"order {order}: {len(left)} trainings, about {energy_text(joules / 3600)} and their validation; {meters_text(ledger)}"
             )
             keeper.warm_up()
         with stop_on_interrupt(again.interrupted):

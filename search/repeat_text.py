@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from .front_text import digits, grid, unit_for
-from .mean_interval import Difference, Spread
+from .front_text import digits, energy_spread_text, grid, quality_text, unit_for
+from .mean_interval import Difference
+from .repeat_rows import row_of
 from .repeat_statistics import Again, Finding, drift
 from .repeats import Repeats
 
@@ -32,7 +33,7 @@ def table_of(finding: Finding) -> tuple[list[str], list[list[str]]]:
                 digits(wh),
                 energy_spread_text(member.energy, 3600.0 * unit.size),
                 str(member.quality.n if member.quality else 0) + (f" ({member.failed} failed)" if member.failed else ""),
-                "-" if member.spread_over_meter is None else f"{member.spread_over_meter:.2g}",
+                digits(member.spread_over_meter),
                 "" if pair is None else _differs(pair.energy),
                 "" if pair is None else _differs(pair.quality),
             ]
@@ -40,25 +41,11 @@ def table_of(finding: Finding) -> tuple[list[str], list[list[str]]]:
     return head, rows
 
 
-def quality_text(spread: Spread | None) -> str:
-    """Mean and standard deviation of a quality; ``-`` when unknown."""
-    return "-" if spread is None else f"{spread.mean:.4f}" + ("" if spread.sd is None else f" ±{spread.sd:.4f}")
-
-
-def energy_spread_text(spread: Spread | None, unit_joules: float) -> str:
-    """Mean of an energy and its standard deviation in percent; ``-`` when unknown."""
-    if spread is None:
-        return "-"
-    percent = None if spread.sd is None or spread.mean <= 0 else 100 * spread.sd / spread.mean
-    shown = digits(spread.mean / unit_joules)
-    return shown if percent is None else f"{shown} ±{percent:.0f} %" if percent >= 1 else f"{shown} ±{percent:.1g} %"
-
-
 def legend(finding: Finding) -> str:
     """Say what the columns mean."""
     return (
-        "again: mean ± standard deviation of n repeats with fresh seeds; × meter: the spread of the energy in random uncertainties of the meter; "
-        f"next: whether energy and {finding.objective} of the next row can be told apart (95 % interval of the difference, Welch)."
+        "again: mean ± standard deviation of n repeats with fresh seeds; × meter: how often the energy's spread holds the meter's random "
+        f"uncertainty; next: whether the next row's energy and {finding.objective} are others (95 % interval of the difference, Welch)."
     )
 
 
@@ -82,37 +69,6 @@ def to_json(finding: Finding, repeats: Repeats) -> dict[str, Any]:
         f"mean_fall_of_{finding.objective}": None if finding.fall is None else finding.fall.mean,
         "drift": {"n": n, "rank_correlation": rho, "p_value": p_value},
     }
-
-
-def row_of(finding: Finding, member: Again) -> dict[str, Any]:
-    """Return what is known of a member as one flat object."""
-    pair, name = finding.after(member.trial.number), finding.objective
-    return {
-        "trial": member.trial.number,
-        "epochs": member.trial.epochs,
-        "repeats_failed": member.failed,
-        name: member.searched,
-        "train_joules": member.trial.train_joules,
-        **spread_keys(name, member.quality),
-        **spread_keys("train_joules", member.energy),
-        "spread_over_meter": member.spread_over_meter,
-        "next_trial": None if pair is None else pair.dearer,
-        "next_differs_in_energy": _clear(None if pair is None else pair.energy),
-        "next_differs_in_quality": _clear(None if pair is None else pair.quality),
-    }
-
-
-def spread_keys(name: str, spread: Spread | None) -> dict[str, Any]:
-    """Return a spread as ``repeats_NAME_n``, ``..._mean``, ``..._sd``, ``..._low`` and ``..._high``."""
-    fields = ("mean", "sd", "low", "high")
-    return {
-        f"repeats_{name}_n": 0 if spread is None else spread.n,
-        **{f"repeats_{name}_{field}": None if spread is None else getattr(spread, field) for field in fields},
-    }
-
-
-def _clear(difference: Difference | None) -> bool | None:
-    return None if difference is None else difference.clear
 
 
 def _differs(difference: Difference | None) -> str:

@@ -13,8 +13,10 @@ from .facts import pue_of, sessions_of
 from .importance import Importance, importance
 from .interactive import CONFIG, FOLLOW, front_plotly
 from .markup import page, paragraph, section, tile
+from .repeats_section import repeats_section
 from .sections import (
     anchor_section,
+    carbon_section,
     estimate_section,
     failures_section,
     front_table,
@@ -50,11 +52,13 @@ def report_html(run: Run, path: str | Path) -> Path:
             _head(run, front),
             _tiles(run, front),
             section("Front", _chart(front_plotly(front), "front", first=True, script=FOLLOW), front_table(front)),
+            repeats_section(run),
             _growth(front),
             _bill(run),
             _importances(front),
             measured_section(run),
             estimate_section(run),
+            carbon_section(run),
             anchor_section(run),
             relations_section(run),
             failures_section(run),
