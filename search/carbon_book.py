@@ -71,7 +71,8 @@ class CarbonBook:
             length = max(stop_hour - start_hour, 1e-12)
             for hour in range(math.floor(start_hour), math.floor(stop_hour) + 1):
                 part = max(0.0, min(hour + 1, stop_hour) - max(hour, start_hour)) / length
-                self._by_hour[hour] = self._by_hour.get(hour, 0.0) + joules * part
+                if part > 0:
+                    self._by_hour[hour] = self._by_hour.get(hour, 0.0) + joules * part
 
     def waited(self, start_hour: float, stop_hour: float, joules: float | None) -> None:
         """Book a wait of the present thread, with what the machine took meanwhile."""

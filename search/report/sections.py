@@ -9,7 +9,7 @@ from statistics import fmean, median, stdev
 from typing import Any
 
 from ..front import Front
-from ..front_text import columns_of, digits, footnote, model_text
+from ..front_text import columns_of, digits, energy_text, footnote, model_text
 from ..runs import Run
 from ..trial import Trial
 from .facts import flatten, hardware_lines, sessions_of
@@ -136,6 +136,40 @@ def anchor_section(run: Run) -> str:
         paragraph(described, "muted small") if described else "",
         table(["repeat", "Wh", "against the median"], rows, right=(0, 1, 2)),
     )
+
+
+def carbon_section(run: Run) -> str:
+    """Which hours the trainings took, and the grams saved by waiting for them; only when grams follow a forecast.
+
+    ``run.facts["carbon"]`` holds one entry per session, see `joulefront.search.carbon_book.CarbonBook.to_json`.
+    """
+    sessions = run.facts.get("carbon") or []
+    if not sessions:
+        return ""
+    rows = [
+        [hour["hour"][:16].replace("T", " "), digits(hour["grams_per_kwh"]), digits(hour["joules"] / 3600)]
+        for session in sessions
+        for hour in session["hours"]
+    ]
+    lines = [paragraph(_carbon_sentence(session)) for session in sessions]
+    return section("Carbon by the hour", *lines, table(["hour (UTC)", "gCO2e/kWh", "trained, Wh"], rows, right=(1, 2)) if rows else "")
+
+
+def _carbon_sentence(session: Mapping[str, Any]) -> str:
+    trained, where = session["trainings"], f"Grams follow a forecast ({session['forecast']})"
+    if trained["grams"] is None or trained["grams_at_once"] is None:
+        return f"{where}, which did not cover every hour, or an energy was unknown: the grams of this session are unknown."
+    said = f"{where}; the trainings of this session emitted {energy_text(trained['grams'], 'gCO2e')}."
+    if not session["deadline"]:
+        return said
+    said += f" Large ones could wait for clean hours until {session['deadline'][:16].replace('T', ' ')} UTC."
+    if not session["hours_waited"]:
+        return said + " None waited."
+    share = "" if not trained["grams_at_once"] else f", {100 * (trained['grams'] / trained['grams_at_once'] - 1):+.0f} %"
+    said += f" Against the same trainings without waiting ({energy_text(trained['grams_at_once'], 'gCO2e')}){share}"
+    cost = energy_text(session["wait_joules"] / 3600)
+    grams = "" if session["wait_grams"] is None else f" ({energy_text(session['wait_grams'], 'gCO2e')})"
+    return said + f"; while it waited {session['hours_waited']:.1f} h the machine took {cost}{grams} as far as it is metered."
 
 
 def trials_section(run: Run) -> str:
