@@ -18,6 +18,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from joulefront.search.samplers import FreezeThawSampler
+from joulefront.search.samplers.local_edits import LocalEdits
 
 SHARED = Path(__file__).resolve().parents[2] / ".." / "shared"
 PROBLEMS = ("ecnas4v", "lc7593", "lc189908", "lc168330")
@@ -31,7 +32,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "no look-ahead": {"look_ahead": False},
 }
 STOCK = ("tpe", "tpe-epochs", "nsga2", "gp", "random")
-STRATEGIES = ("freeze-thaw", "freeze-thaw complete", *STOCK, *(f"freeze-thaw, {name}" for name in ABLATIONS))
+STRATEGIES = ("freeze-thaw", "freeze-thaw complete", "freeze-thaw local-edits", *STOCK, *(f"freeze-thaw, {name}" for name in ABLATIONS))
 #: Names of the stock samplers in the folder of results that was measured before.
 EARLIER = {"tpe": "tpe", "tpe-epochs": "tpe_ep", "nsga2": "nsga2", "gp": "gp", "random": "random"}
 
@@ -118,6 +119,8 @@ def sampler_of(strategy: str, problem: Any, seed: int) -> optuna.samplers.BaseSa
         options: dict[str, Any] = (
             {"complete_only": True} if strategy.endswith("complete") else ABLATIONS.get(strategy.partition(", ")[2], {})
         )
+        if strategy.endswith("local-edits"):
+            options["proposal"] = LocalEdits()
         return FreezeThawSampler(problem.rungs, resume=problem.resume, seed=seed, key=problem.ident, **options)
     stock: dict[str, Callable[[], optuna.samplers.BaseSampler]] = {
         "tpe": lambda: optuna.samplers.TPESampler(seed=seed),

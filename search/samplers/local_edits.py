@@ -1,0 +1,196 @@
+"""A proposal that learns which local edits of good configurations lead to better ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .edit_policy import Chains, Policy, Steps, fitted, joined, joined_steps, tilted
+from .edits import MOST_EDITS, Edits
+from .encoding import Array
+from .proposals import Ground, Score, cross
+
+#: Standard deviations of the steps of ordered parameters, as shares of their range: at first, and around the best.
+_WIDE, _NARROW = (0.05, 0.2), (0.02, 0.1)
+#: The best so many are changed again; so many of the best are looked up until enough of them are new.
+_TOP, _LOOKED_UP = 8, 48
+#: Rows that were scored before are drawn again so often.
+_REDRAWN = 3
+#: Pairs are looked for among so many measured configurations, those that lack least; so many of the nearest are learned from.
+_MOST_MEASURED, _MOST_PAIRS = 120, 200
+#: Genes that differ by less are the same.
+_SAME = 1e-9
+
+
+@dataclass(frozen=True)
+class LocalEdits:
+    """Chains of one to four edits, drawn by a policy that is fitted at every decision.
+
+    It learns from pairs of measured configurations that differ in a few parameters (towards the one that lacks less quality), and from the
+    surrogate's scores of the chains that were just drawn, which cost no training. Nothing is kept from one decision to the next.
+
+    Attributes:
+        share: Share of the chains that the policy is fitted to; smaller is greedier.
+        shrink: Pull towards the unlearned policy.
+    """
+
+    share: float = 0.15
+    shrink: float = 1.0
+
+    def explore(self, ground: Ground, score: Score, rng: np.random.Generator) -> None:
+        """Score random configurations and chains from the parents and their children, then twice chains from the best."""
+        encoding = ground.encoding
+        if not encoding.size:
+            score(encoding.random(rng, ground.fresh))
+            return
+        search = _Search(ground, score, rng, self)
+        half = (ground.fresh - round(0.4 * ground.fresh)) // 2 if len(ground.parents) else 0
+        search.rate(encoding.random(rng, ground.fresh - 2 * half))
+        for _ in range(2 if half else 0):
+            children = cross(encoding, ground.parents, rng, half // 4)
+            chosen = ground.parents[rng.integers(len(ground.parents), size=half - half // 4)]
+            search.edit(np.vstack([chosen, children]), _WIDE)
+        for _ in range(2 if ground.refined else 0):
+            best = search.best()
+            if len(best):
+                search.edit(np.repeat(best, max(1, ground.refined // len(best)), 0), _NARROW)
+
+
+class _Search:
+    """One decision's proposals.
+
+    Args:
+        ground: What is known.
+        score: Rates rows of genes.
+        rng: Source of randomness.
+        rules: How policies are fitted.
+    """
+
+    def __init__(self, ground: Ground, score: Score, rng: np.random.Generator, rules: LocalEdits) -> None:
+        self.ground, self.score, self.rng, self.rules = ground, score, rng, rules
+        self.edits = Edits(ground.encoding)
+        self.rates: dict[bytes, float] = {row.tobytes(): -np.inf for row in ground.measured}
+        self.rows: dict[bytes, Array] = {}
+        self.checked: set[bytes] = set()
+        pairs, lack = measured_pairs(self.edits, ground.measured, ground.lack, rng)
+        self.pairs, self.pair_weights = pairs, _counts(tilted(-lack, pairs.ratio, rules.share))
+        self.chains: list[Chains] = []
+        self.numbers: dict[bytes, int] = {}
+        self.origins: list[NDArray[np.int64]] = []
+
+    def rate(self, genes: Array) -> None:
+        """Score the rows that are new, each once."""
+        new = {name: row for row in genes if (name := row.tobytes()) not in self.rates}
+        if new:
+            self.rows |= new
+            self.rates |= zip(new, self.score(np.array(list(new.values()))).tolist(), strict=True)
+
+    def edit(self, starts: Array, widths: tuple[float, ...]) -> None:
+        """Draw a chain from every start and score where it ends; chains to where the search has been are drawn again."""
+        policy, found, ends = self.policy(), [], []
+        there = set(self.rates)
+        for _ in range(1 + _REDRAWN):
+            chains = policy.draw(starts, self.rng, widths)
+            found.append(chains)
+            self.origins.append(np.array([self.numbers.setdefault(row.tobytes(), len(self.numbers)) for row in starts]))
+            new = np.zeros(len(starts), dtype=bool)
+            for i, row in enumerate(chains.ends):
+                new[i] = (name := row.tobytes()) not in there
+                there.add(name)
+            ends.append(chains.ends[new])
+            starts = starts[~new]
+            if not len(starts):
+                break
+        self.rate(np.vstack(ends))
+        self.chains += found
+
+    def policy(self) -> Policy:
+        """Fit a policy to all that is known by now; the unlearned one while that is nothing."""
+        self.best()
+        parts, weights = ([self.pairs], [self.pair_weights]) if len(self.pairs.ends) else ([], [])
+        if self.chains:
+            drawn = joined(self.chains)
+            rates = np.array([self.rates[row.tobytes()] for row in drawn.ends])
+            scores = np.where(rates > 0, np.log(np.maximum(rates, 1e-300)), -np.inf)
+            scores = against_siblings(scores, np.concatenate(self.origins))
+            parts, weights = [*parts, drawn], [*weights, _counts(tilted(scores, drawn.ratio, self.rules.share))]
+        return fitted(self.edits, joined(parts), np.concatenate(weights), shrink=self.rules.shrink) if parts else Policy(self.edits)
+
+    def best(self) -> Array:
+        """Return the best rows, ``(_TOP, size)`` or fewer; those that were measured under another name are struck out on the way."""
+        found: list[Array] = []
+        for name in sorted(self.rows, key=lambda name: -self.rates[name])[:_LOOKED_UP]:
+            if len(found) == _TOP or not np.isfinite(self.rates[name]):
+                break
+            if name not in self.checked and self.ground.known(self.rows[name]):
+                self.rates[name] = -np.inf
+                continue
+            self.checked.add(name)
+            found.append(self.rows[name])
+        return np.array(found)
+
+
+def _counts(weights: Array) -> Array:
+    """Scale weights of sum 1 so that they sum to their effective sample size."""
+    return weights / max(float((weights**2).sum()), 1e-300)
+
+
+def against_siblings(scores: Array, origin: NDArray[np.int64]) -> Array:
+    """Subtract from each score the mean of those with the same origin: what counts is the edit, not how good its start was.
+
+    The mean of all counts as one more sibling, so that an only child is compared with the others.
+
+    Args:
+        scores: ``(n,)``; what is not finite stays and is not averaged.
+        origin: Number of the start of each chain, ``(n,)``.
+    """
+    finite = np.isfinite(scores)
+    if not finite.any():
+        return scores
+    count = np.bincount(origin[finite], minlength=origin.max() + 1)
+    total = np.bincount(origin[finite], scores[finite], minlength=origin.max() + 1)
+    return np.asarray(scores - ((total + scores[finite].mean()) / (count + 1))[origin])
+
+
+def measured_pairs(edits: Edits, measured: Array, lack: Array, rng: np.random.Generator) -> tuple[Chains, Array]:
+    """Read chains from measured configurations: from each to those that lack less and differ in at most ``MOST_EDITS`` parameters.
+
+    Args:
+        edits: The edits.
+        measured: ``(c, size)``.
+        lack: ``(c,)``.
+        rng: Draws the order of the edits, which nobody has seen.
+
+    Returns:
+        The chains, and what their ends lack, ``(n,)``.
+    """
+    measured = measured.reshape(-1, edits.encoding.size)
+    least = np.argsort(lack, kind="stable")[:_MOST_MEASURED]
+    genes, lack = measured[least], lack[least]
+    both = ~np.isnan(genes)[:, None] & ~np.isnan(genes)[None]
+    changed = both & (np.abs(genes[:, None] - genes[None]) > _SAME)
+    distance = changed.sum(2)
+    first, second = np.nonzero((lack[:, None] > lack[None]) & (distance > 0) & (distance <= MOST_EDITS))
+    nearest = np.argsort(distance[first, second], kind="stable")[:_MOST_PAIRS]
+    first, second = first[nearest], second[nearest]
+    starts, ends, changed = genes[first], genes[second], changed[first, second]
+    # What only the end has is there from the beginning, hidden until an edit switches it on.
+    starts = np.where(np.isnan(starts), ends, starts)
+    rank = np.where(changed, rng.random(changed.shape), np.inf)
+    steps, going, stop = [], np.arange(len(first)), len(edits.gene)
+    for step in range(MOST_EDITS):
+        settled = edits.encoding.settle(starts[going])
+        edited = changed[going] & ~np.isfinite(rank[going])
+        allowed = edits.allowed(settled, edited, step)
+        goes = np.isfinite(rank[going]).any(1)
+        action = np.full(len(going), stop)
+        action[goes] = edits.towards(rank[going[goes]], starts[going[goes]], ends[going[goes]])
+        seen = allowed[np.arange(len(going)), action]  # an edit of what is not there has no effect, and teaches nothing
+        steps.append(Steps(going[seen], edits.context(settled, step)[seen], allowed[seen], action[seen]))
+        going, gene = going[goes], edits.gene[action[goes]]
+        starts[going, gene], rank[going, gene] = ends[going, gene], np.inf
+        if not len(going):
+            break
+    return Chains(ends, joined_steps(steps), np.zeros(len(ends))), lack[second]
