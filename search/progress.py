@@ -13,7 +13,7 @@ class Progress:
     """The state of a running study.
 
     Attributes:
-        event: ``start``, ``epoch``, ``trial`` or ``end``.
+        event: ``start``, ``epoch``, ``wait`` (for clean hours), ``trial`` or ``end``.
         trials: Finished trials.
         failed: Failed ones among them.
         joules: Spent by the whole search, None when unknown.

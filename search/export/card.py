@@ -106,7 +106,9 @@ def _emissions(subject: Subject, run: Run | None) -> dict[str, Any]:
     intensity = _facts(run).get("intensity") or {}
     meters = sorted({part.source for part in trial.components.values() if part.joules is not None})
     source = f"joulefront: energy {trial.energy_quality} ({', '.join(meters) or 'unknown meter'})"
-    if intensity.get("grams_per_kwh") is not None:
+    if _facts(run).get("carbon"):
+        source += f" times the intensity of the hours in which it was trained ({_facts(run)['carbon'][-1]['forecast']}, a forecast)"
+    elif intensity.get("grams_per_kwh") is not None:
         source += f" times {intensity['grams_per_kwh']:g} gCO2e/kWh ({_joined(intensity, 'source', 'year')})"
     told: dict[str, Any] = {
         "emissions": float(f"{trial.grams_co2e:.6g}"),
