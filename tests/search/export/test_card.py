@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,13 @@ def test_emissions_follow_the_hub_and_name_their_source(make, run, tmp_path):
     assert emissions["geographical_location"] == "FR"
     assert emissions["hardware_used"] == "AMD EPYC 7B13, NVIDIA L4"
     assert emissions["source"] == "joulefront: energy estimated (cpu_time) times 56 gCO2e/kWh (codecarbon, 2023)"
+
+
+def test_emissions_of_a_forecast_are_those_of_the_hours_of_the_training(make, run, tmp_path):
+    hourly = replace(run, facts={**run.facts, "carbon": [{"forecast": "file day.csv"}]})
+    data, _ = card_of(make("mlp", "rows"), tmp_path / "model", hourly)
+    assert "the intensity of the hours in which it was trained (file day.csv, a forecast)" in data["co2_eq_emissions"]["source"]
+    assert "56 gCO2e/kWh" not in data["co2_eq_emissions"]["source"]
 
 
 def test_unknown_emissions_are_absent_and_never_zero(make, run, tmp_path):
