@@ -163,11 +163,14 @@ def plot(
     run: Annotated[Path, RUN],
     out: Annotated[Path, typer.Option("-o", "--out", help="front.html, front.png or front.svg.")] = Path("front.html"),
     complete: Annotated[bool, typer.Option("--complete", help="Only models trained to the last rung.")] = False,
+    of: Annotated[
+        str, typer.Option(help="front; relations (energy against operations) or tactics (families against plain), with a table.")
+    ] = "front",
 ) -> None:
     """Draw the front: HTML, PNG or SVG by the file's ending."""
     from .commands import draw_plot
 
-    draw_plot(run, out, complete_only=complete)
+    draw_plot(run, out, complete_only=complete, of=of)
 
 
 @app.command()

@@ -124,8 +124,14 @@ def show_front(path: Path, *, as_json: bool, as_csv: bool, complete_only: bool) 
         print(front.to_text())
 
 
-def draw_plot(path: Path, out: Path, *, complete_only: bool) -> None:
-    """Draw the front in the format of the file's ending."""
+def draw_plot(path: Path, out: Path, *, complete_only: bool, of: str) -> None:
+    """Draw the front, or a comparison after its table, in the format of the file's ending."""
+    if of != "front":
+        from .report.study_figures import save_comparison
+
+        said, target = save_comparison(Store.open(path).run(), of, out)
+        print(f"{said}\n\n{target}")
+        return
     from .report.plots import save_front
 
     print(save_front(Front.of(Store.open(path).run(), complete_only=complete_only or None), out))

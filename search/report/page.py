@@ -15,6 +15,7 @@ from .interactive import CONFIG, FOLLOW, front_plotly
 from .markup import page, paragraph, section, tile
 from .repeats_section import repeats_section
 from .sections import (
+    against_section,
     anchor_section,
     carbon_section,
     estimate_section,
@@ -60,6 +61,7 @@ def report_html(run: Run, path: str | Path) -> Path:
             estimate_section(run),
             carbon_section(run),
             anchor_section(run),
+            against_section(run),
             relations_section(run),
             failures_section(run),
             trials_section(run),

@@ -12,9 +12,10 @@ from ..front import Front
 from ..front_text import columns_of, digits, energy_text, footnote, model_text
 from ..runs import Run
 from ..trial import Trial
+from .against import BASELINE, against, cells_of, spread_text
 from .facts import flatten, hardware_lines, sessions_of
 from .markup import badge, paragraph, section, table
-from .relations import Relation, p_text, relations
+from .relations import Relation, by_construction, family_of, p_text, prices, relations
 from .statement import statement
 from .view import short_component
 
@@ -82,7 +83,40 @@ def relations_section(run: Run) -> str:
     if not rows:
         return ""
     said = "Spearman's rank correlation with the training energy of an epoch; one point is one configuration. Few points prove little."
-    return section("Size, operations and energy", paragraph(said), table(["family", *predictors], rows))
+    warning = by_construction(run)
+    return section(
+        "Size, operations and energy",
+        paragraph(said + (f" {warning}" if warning else "")),
+        table(["family", *predictors], rows),
+        _prices_table(run),
+    )
+
+
+def _prices_table(run: Run) -> str:
+    found = prices(run)
+    if not found:
+        return ""
+    rows = [
+        [
+            one.family,
+            str(one.n),
+            digits(one.joules_per_gflop),
+            f"{digits(one.low)} to {digits(one.high)}",
+            "-" if one.exponent is None else f"{one.exponent:.2f}",
+        ]
+        for one in found
+    ]
+    head = ["family", "n", "J per GFLOP of training, median", "range", "b of energy ~ FLOPs^b"]
+    return table(head, rows, right=(1, 2, 3, 4))
+
+
+def against_section(run: Run) -> str:
+    """Each family against the family of plain training; only when the run has one."""
+    if BASELINE not in {family_of(trial) for trial in run.trials if trial.state == "complete"}:
+        return ""
+    head, *rows = cells_of(against(run), run.objectives[0])
+    right = tuple(range(2, 7)) + tuple(range(9, len(head)))
+    return section("Against plain training", paragraph(spread_text(against(run))), table(head, rows, right=right))
 
 
 def _relation(one: Relation) -> str:
@@ -147,12 +181,12 @@ def carbon_section(run: Run) -> str:
     if not sessions:
         return ""
     rows = [
-        [hour["hour"][:16].replace("T", " "), digits(hour["grams_per_kwh"]), digits(hour["joules"] / 3600)]
+        [hour["hour"][:16].replace("T", " "), digits(hour["joules"] / 3600), energy_text(hour["grams"], "gCO2e")]
         for session in sessions
         for hour in session["hours"]
     ]
     lines = [paragraph(_carbon_sentence(session)) for session in sessions]
-    return section("Carbon by the hour", *lines, table(["hour (UTC)", "gCO2e/kWh", "trained, Wh"], rows, right=(1, 2)) if rows else "")
+    return section("Carbon by the hour", *lines, table(["hour (UTC)", "trained, Wh", "emitted"], rows, right=(1, 2)) if rows else "")
 
 
 def _carbon_sentence(session: Mapping[str, Any]) -> str:

@@ -4,14 +4,28 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import permutations
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from joulefront.search.report.relations import POOLED, family_of, p_text, relations, spearman, to_text
+from joulefront.search.report.page import report_html
+from joulefront.search.report.relations import (
+    POOLED,
+    by_construction,
+    cpu_utilisation,
+    family_of,
+    p_text,
+    prices,
+    prices_to_text,
+    relations,
+    spearman,
+    to_text,
+)
+from joulefront.search.report.study_figures import relations_figure, save_comparison
 from joulefront.search.runs import Run
-from joulefront.search.trial import Trial
+from joulefront.search.trial import ComponentEnergy, Trial
 
 
 def ranks(values: list[float]) -> list[float]:
@@ -86,3 +100,70 @@ def test_energies_of_two_machines_are_not_correlated_as_one(fake_run: Run) -> No
     with pytest.raises(ValueError, match="one machine, got trials of a1b2c3, zzz"):
         relations([fake_run, other])
     assert relations([fake_run, fake_run]) == relations(fake_run)
+
+
+def test_what_an_operation_costs_is_told_by_family_and_its_growth_is_the_exponent_that_made_it(fake_run: Run) -> None:
+    trials = []
+    for family, exponent in (("linear", 1.0), ("flat", 0.5)):
+        for flops in (1_000, 10_000, 100_000):
+            epochs, examples = 2, 50
+            joules = epochs * (3.0 * flops * examples) ** exponent
+            facts = {"train_joules": joules, "flops": flops, "hardware_id": "a", "extra": {"train_examples": examples}}
+            trials.append(Trial(len(trials), "complete", {"family": family, "width": flops}, epochs, (0.5, joules), **facts))
+    unknown = replace(trials[0], number=99, params={"family": "linear", "width": 0}, flops=None)
+    found = {one.family: one for one in prices(replace(fake_run, trials=(*trials, unknown)))}
+    assert {name: one.n for name, one in found.items()} == {"linear": 3, "flat": 3, POOLED: 6}
+    assert found["linear"].exponent == pytest.approx(1.0)
+    assert found["linear"].joules_per_gflop == found["linear"].high == pytest.approx(1e9)
+    assert found["flat"].exponent == pytest.approx(0.5)
+    assert found["flat"].low == pytest.approx(1e9 * 15_000_000**-0.5)
+    assert "b = 0.50" in prices_to_text(found.values())
+    assert prices(replace(fake_run, trials=(unknown,))) == ()
+
+
+def test_utilisation_is_a_predictor_where_it_is_known(fake_run: Run) -> None:
+    trials = tuple(
+        Trial(
+            k,
+            "complete",
+            {"width": k},
+            1,
+            (0.5, 1.0 + k),
+            train_joules=1.0 + k,
+            train_seconds=2.0,
+            cpu_seconds=0.5 * k,
+            hardware_id="a",
+            extra={"threads": 2},
+        )
+        for k in range(1, 6)
+    )
+    run = replace(fake_run, trials=trials)
+    found = {one.predictor: one for one in relations(run)}
+    assert found["CPU utilisation"].rho == pytest.approx(1.0)
+    assert "GPU utilisation" not in found, "a predictor that nobody knows is no row"
+    assert cpu_utilisation(trials[3]) == pytest.approx(0.5)
+    busy = tuple(replace(trial, gpu_utilisation=1.0 - trial.number / 10) for trial in trials)
+    found = {one.predictor: one for one in relations(replace(run, trials=busy))}
+    assert found["GPU utilisation"].rho == pytest.approx(-1.0)
+
+
+def test_energy_that_is_made_of_seconds_says_so(fake_run: Run, tmp_path: Path) -> None:
+    assert by_construction(fake_run) is None
+    parts = {"cpu": ComponentEnergy(1.0, "estimated", "cpu_time")}
+    estimated = replace(fake_run, trials=tuple(replace(trial, components=parts) for trial in fake_run.trials))
+    assert "by construction" in str(by_construction(estimated))
+    assert "by construction" in report_html(estimated, tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("ending", ["png", "svg"])
+def test_the_picture_of_the_relations_has_a_panel_for_what_is_known_and_is_the_same_file_again(
+    fake_run: Run, tmp_path: Path, ending: str
+) -> None:
+    facts = {"threads": 1, "train_examples": 100}
+    run = replace(fake_run, trials=tuple(replace(trial, extra=facts, cpu_seconds=1.0 + trial.number) for trial in fake_run.trials))
+    assert len(relations_figure(run).axes) == 3
+    assert len(relations_figure(fake_run).axes) == 1, "operations of an epoch and utilisation are unknown"
+    said, first = save_comparison(run, "relations", tmp_path / f"a.{ending}")
+    _, second = save_comparison(run, "relations", tmp_path / f"b.{ending}")
+    assert first.read_bytes() == second.read_bytes()
+    assert "J per GFLOP" in said
