@@ -21,6 +21,8 @@ from .front import Front
 from .limits import Limits
 from .objectives import objective_values
 from .progress import Listener
+from .projection import with_energies
+from .safety_net import SafetyNet, rungs_on_the_way
 from .samplers import FreezeThawSampler
 from .samplers.history import EPOCHS_REACHED
 from .samplers.outlook import Outlook, outlook
@@ -210,14 +212,16 @@ class Loop:
             start=start,
             weights=self.store.artifact(asked.number),
             measure_inference="inference_energy" in self.study.objectives,
+            check_at=rungs_on_the_way(self.study, epochs, parent),
         )
         stopped: list[str] = []
         meter = self.account.open(asked.number, executor.devices)
+        net = SafetyNet(self.study, lambda: self.store.run(self.optuna_study).trials, epochs, parent, meter.phases)
 
         def go_on(entry: Mapping[str, Any]) -> bool:
             with self._lock:
                 self.account.save_sometimes()
-            reason = self._why_stop_training(meter.window.joules())
+                reason = self._why_stop_training(meter.window.joules()) or (net.reason(entry) if job.check_at else None)
             if reason is not None:
                 stopped.append(reason)
             return reason is None
@@ -257,7 +261,7 @@ class Loop:
             reason=outcome.failed or (outcome.stopped and (stopped or outcome.stopped)),
             artifact=None if outcome.failed else self.store.artifact(asked.number).name,
             complete_training=epochs >= self.study.rungs[-1],
-            curve=outcome.curve,
+            curve=with_energies(outcome.curve, meter.phases),
             extra={**outcome.extra, **self._circumstances(asked, outcome)},
         )
         trial = replace(trial, **facts)

@@ -117,6 +117,8 @@ class Study:
         max_flops: The same for forward FLOPs of one example.
         max_memory_bytes: The same for the memory of the training, estimated by ``training.memory.training_bytes``.
         max_trial_joules: A single training is stopped (and measured) when it has paid this much; None for no limit.
+        stop_dominated: Whether a training is ended at a rung on its way when it cannot reach the front any more (see ``dominated``); None
+            leaves that to the sampler: yes for ``freeze-thaw``, no for the others, which learn from what they asked for.
         description: One or two sentences: which question the study asks.
     """
 
@@ -135,6 +137,7 @@ class Study:
     max_flops: int | None = None
     max_memory_bytes: int | None = None
     max_trial_joules: float | None = None
+    stop_dominated: bool | None = None
     description: str = ""
 
     def __post_init__(self) -> None:
@@ -167,6 +170,11 @@ class Study:
     def directions(self) -> tuple[Direction, ...]:
         """Optuna's direction of each objective."""
         return tuple(OBJECTIVES[name][0] for name in self.objectives)
+
+    @property
+    def stops_dominated(self) -> bool:
+        """Whether trainings are ended that cannot reach the front any more."""
+        return self.sampler == "freeze-thaw" if self.stop_dominated is None else self.stop_dominated
 
     def load_task(self) -> Task:
         """Return the task, loading it if the study holds a function."""

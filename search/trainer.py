@@ -39,6 +39,7 @@ class Job:
         start: Weights file of the parent trial to go on from, or None.
         weights: File to write the weights (and the checkpoint) to.
         measure_inference: Whether to spend a window on predictions alone.
+        check_at: Epochs after which the model is validated on the way.
     """
 
     number: int
@@ -50,6 +51,7 @@ class Job:
     start: Path | None
     weights: Path
     measure_inference: bool = False
+    check_at: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,7 @@ def train(job: Job, space: Space, task: Task, *, phases: Phases, go_on: Callable
             device=job.device,
             phases=phases,
             go_on=after_epoch,
+            check_at=job.check_at,
         )
         save_weights(job.weights, fitted, with_checkpoint=candidate.recipe.resumable)
         predictions = _predict_for_a_while(fitted.model, task, candidate, job, phases) if job.measure_inference else 0

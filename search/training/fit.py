@@ -7,7 +7,7 @@ threads): whatever is random in an epoch is drawn from ``(seed, epoch)``, nothin
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from typing import Any
 
@@ -59,6 +59,7 @@ def fit(
     device: str | torch.device = "cpu",
     phases: Phases = no_phases,
     go_on: GoOn = always,
+    check_at: Collection[int] = (),
 ) -> Fitted:
     """Train a model to ``epochs`` epochs and validate it.
 
@@ -72,6 +73,8 @@ def fit(
         device: Where to train.
         phases: Entered around the set-up, each epoch, each evaluation, and what tactics find out about the finished model.
         go_on: Asked after every epoch; False ends the training there and the model is measured as it is.
+        check_at: Epochs after which the model is validated on the way, so that ``go_on`` knows its quality. Networks only: an estimator
+            has no epochs.
 
     Returns:
         The model with the weights that were measured, its validation quality and what is needed to go on. With ``recipe.patience`` it is
@@ -96,7 +99,7 @@ def fit(
     try:
         # What the model draws (dropout ...) is seeded for each epoch below; the caller's generators are left as they were.
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            return _fit(model, task, recipe, epochs, start, seed, device, phases, go_on)
+            return _fit(model, task, recipe, epochs, start, seed, device, phases, go_on, check_at)
     finally:
         torch.set_num_threads(threads)
 
@@ -111,6 +114,7 @@ def _fit(
     device: torch.device,
     phases: Phases,
     go_on: GoOn,
+    check_at: Collection[int],
 ) -> Fitted:
     tactics = make_tactics(recipe.tactics)
     curve: list[EpochPoint] = []
@@ -183,9 +187,9 @@ def _fit(
                         _refuse_broken(total, epoch)
                 _refuse_broken(total, epoch)
             quality = None
-            if patience.asked:
+            if patience.asked or (epoch in check_at and epoch < epochs):
                 quality = _validate(model, average, task, recipe, device, phases, epoch)
-                if patience.exhausted(quality.get(task.metric, -quality["loss"])):
+                if patience.asked and patience.exhausted(quality.get(task.metric, -quality["loss"])):
                     stopped = f"patience: no better validation {task.metric} in {recipe.patience} epochs"
             curve.append(EpochPoint(epoch, float(total) / max(1, examples), quality))
             if not go_on(curve[-1]) and epoch < epochs:
