@@ -18,6 +18,7 @@ FLOORS = [
     {"search.rank_correlation", "search.mean_interval", "search.repeat_order"},
     {"search.repeats", "search.repeat_statistics", "search.repeat_rows"},
     {"search.runs", "search.study", "search.objectives", "search.progress", "search.limits"},
+    {"search.projection", "search.dominated"},
     {"search.safety_net"},
     {"search.bill", "search.carbon_time", "search.carbon_book", "search.recovery", "search.accounting", "search.trainer", "search.catalog"},
     {"search.store"},

@@ -17,7 +17,7 @@ import multiprocessing
 import os
 import statistics
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +33,12 @@ from joulefront.search.runs import Run  # noqa: E402
 from joulefront.search.store import Store  # noqa: E402
 from joulefront.search.study import Budget, Study  # noqa: E402
 from joulefront.search.training.images import images  # noqa: E402
+from joulefront.search.training.memory_data import MemoryData  # noqa: E402
 from joulefront.search.training.task import Task  # noqa: E402
 from joulefront.spaces.convnet import Convnet  # noqa: E402
 from joulefront.spaces.recipes import RecipeRanges  # noqa: E402
 from joulefront.spaces.timm_zoo import TimmZoo  # noqa: E402
 from joulefront.spaces.union import Union  # noqa: E402
-from joulefront.studies._parts import part  # noqa: E402
 from joulefront.studies.images import MODELS  # noqa: E402
 
 SHARES = (0.25, 0.5, 1.0)
@@ -71,12 +71,23 @@ def make_study(task: Task, sampler: str, seed: int) -> Study:
     return Study(name="live", task=task, space=space, rungs=(1, 3, 9, 27), sampler=sampler, seed=seed)
 
 
+def part(task: Task, examples: int, seed: int) -> Task:
+    """Keep so many training images and half as many for validation, drawn at random."""
+    assert isinstance(task.train, MemoryData)
+    assert isinstance(task.validation, MemoryData)
+    rng = np.random.default_rng(seed)
+    train, validation = (
+        data.only(rng.permutation(len(data))[:count]) for data, count in ((task.train, examples), (task.validation, examples // 2))
+    )
+    return replace(task, train=train, validation=validation)
+
+
 def one_run(job: tuple[str, str, int, int, str, str]) -> str:
     """Run one study to the end of its budget, unless that was done before."""
     data, sampler, seed, examples, budget, cache = job
     folder = Path(cache) / f"{sampler}-{examples}-{budget}-{seed}"
     if not (folder / "trials.json").exists():
-        task = part(images(data, seed=seed), examples, seed=seed)
+        task = part(images(data, seed=seed), examples, seed)
         run_study(make_study(task, sampler, seed), out=folder, budget=budget, device="cpu")
         print(f"done: {folder.name}", file=sys.stderr, flush=True)
     return str(folder)
@@ -146,7 +157,7 @@ def main() -> int:
     """Run what is not in the cache; print Markdown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="folder or zip of images")
-    parser.add_argument("--examples", type=int, default=4000, help="training images; half as many for validation")
+    parser.add_argument("--examples", type=int, default=5000, help="training images; half as many for validation")
     parser.add_argument("--budget", default="0.3Wh")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--samplers", default="freeze-thaw,tpe,nsga2")
