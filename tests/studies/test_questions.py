@@ -12,6 +12,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
+from joulefront.search.catalog import find_study
 from joulefront.search.draw import Draw
 from joulefront.search.report.relations import family_of
 from joulefront.search.runs import Run
@@ -50,8 +51,10 @@ def test_environments_searches_settings_of_the_machine_and_power_limits_only_whe
     names = {name for _, params in drawn(environments.study().space) for name in params}
     assert {"model", "batch_size", "precision"} <= names
     assert not any("power" in name for name in names)
-    limited = {name for _, params in drawn(environments.study(power_limits_watts=(200.0, 300.0)).space) for name in params}
-    assert {"tactic.power_limit", "tactic.power_limit.watts"} <= limited - names
+    limited = find_study("environments", {"power_limits_watts": "200,300"})  # as --set gives them
+    drawn_params = [params for _, params in drawn(limited.space)]
+    assert {"tactic.power_limit", "tactic.power_limit.watts"} <= {name for params in drawn_params for name in params} - names
+    assert {params.get("tactic.power_limit.watts") for params in drawn_params} == {None, 200.0, 300.0}
 
 
 def test_the_networks_of_the_environments_take_the_enlarged_digits() -> None:
