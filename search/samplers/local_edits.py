@@ -31,6 +31,11 @@ class LocalEdits:
     It learns from pairs of measured configurations that differ in a few parameters (towards the one that lacks less quality), and from the
     surrogate's scores of the chains that were just drawn, which cost no training. Nothing is kept from one decision to the next.
 
+    It is an option, not the default. On structures that are planted in the scores it finds far better configurations than uniform edits
+    with as many proposals; but on the real cells of EC-NAS with 4 vertices, few enough that uniform edits reach almost all of them, the
+    fronts per kWh are no better (paired over 10 seeds at 20 full trainings: hypervolume -0.009, p = 0.4), and a decision takes 0.06 s of
+    CPU time instead of 0.03 s. The numbers, and the commands that made them, are in ``studies/results/local_edits.md``.
+
     Attributes:
         share: Share of the chains that the policy is fitted to; smaller is greedier.
         shrink: Pull towards the unlearned policy.
