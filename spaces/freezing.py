@@ -7,6 +7,9 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import nn
 
+#: Images with a shorter side (pixels) are tried on a network before it is trained: its strides may shrink them to nothing.
+SMALL_SIDE = 64
+
 
 def freeze_parameters(model: nn.Module, names: Iterable[str]) -> None:
     """Freeze parameters by name, and the batch norms that have no trainable parameter left.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,8 +11,9 @@ from torch import nn
 
 from ..search.space import Candidate, Suggest
 from ..search.training.task import Task
-from .freezing import check_forward, freeze_parameters, frozen_names, too_small
+from .freezing import SMALL_SIDE, check_forward, freeze_parameters, frozen_names, too_small
 from .layers import image_shape
+from .names import expand
 from .ranges import Floats, Options, number, one_of
 from .recipes import RecipeRanges
 
@@ -32,7 +32,6 @@ MODELS = (
     "resnet18",
     "convnext_atto",
 )
-_SMALL_SIDE = 64
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ class TimmZoo:
         """
         architecture = {
             "family": self.name,
-            "model": one_of(trial, "model", expand(self.models)),
+            "model": one_of(trial, "model", names_of(self.models)),
             "weights": one_of(trial, "weights", self.weights),
             "freeze": one_of(trial, "freeze", self.freeze),
             "drop_path": number(trial, "drop_path", self.drop_paths),
@@ -81,7 +80,7 @@ class TimmZoo:
         parts = candidate.architecture
         shape = image_shape(candidate, task)
         model: nn.Module = create(parts["model"], shape, task.outputs, weights=parts["weights"], drop_path=parts["drop_path"])
-        if min(shape[1:]) < _SMALL_SIDE:
+        if min(shape[1:]) < SMALL_SIDE:
             check_forward(model, parts["model"], shape)
         freeze_parameters(model, frozen_names(stages(model), _head_names(model), parts["freeze"]))
         return model
@@ -91,7 +90,7 @@ class TimmZoo:
         return candidate.key
 
 
-def expand(patterns: tuple[str, ...]) -> tuple[str, ...]:
+def names_of(patterns: tuple[str, ...]) -> tuple[str, ...]:
     """Return the names of the models that the patterns mean, each once.
 
     Raises:
@@ -99,17 +98,8 @@ def expand(patterns: tuple[str, ...]) -> tuple[str, ...]:
     """
     import timm
 
-    names: dict[str, None] = {}
-    for pattern in patterns:
-        # A name may carry the tag of its weights: resnet18.a1_in1k
-        found = [pattern] if timm.is_model(pattern) else timm.list_models(pattern)
-        if not found:
-            similar = difflib.get_close_matches(pattern.split(".")[0], timm.list_models(), n=3)
-            raise ValueError(
-                f"timm has no model {pattern!r}; similar: {', '.join(similar) or 'none'}. Run timm.list_models() for all names"
-            )
-        names.update(dict.fromkeys(found))
-    return tuple(names)
+    # A name may carry the tag of its weights: resnet18.a1_in1k
+    return expand(patterns, lambda name: [name] if timm.is_model(name) else timm.list_models(name), timm.list_models, "timm")
 
 
 def create(name: str, shape: tuple[int, int, int], outputs: int, *, weights: str = "none", drop_path: float = 0.0) -> Any:

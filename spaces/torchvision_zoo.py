@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +9,9 @@ from torch import nn
 
 from ..search.space import Candidate, Suggest
 from ..search.training.task import Task
-from .freezing import check_forward, freeze_parameters, frozen_names, too_small
+from .freezing import SMALL_SIDE, check_forward, freeze_parameters, frozen_names, too_small
 from .layers import image_shape
+from .names import expand
 from .ranges import Options, one_of
 from .recipes import RecipeRanges
 from .torchvision_parts import HeadOn, backbone_stages, feature_maps, head_of, load_weights, replace_first_convolution
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 PAPER = ("vgg16", "vgg19", "resnet50")
 PAPER_HEAD = "4096-4096"
 _OWN = "own"
-_SMALL_SIDE = 64
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class TorchvisionZoo:
         """
         architecture = {
             "family": self.name,
-            "model": one_of(trial, "model", expand(self.models)),
+            "model": one_of(trial, "model", names_of(self.models)),
             "head": one_of(trial, "head", self.heads),
             "weights": one_of(trial, "weights", self.weights),
             "freeze": one_of(trial, "freeze", self.freeze),
@@ -78,7 +77,7 @@ class TorchvisionZoo:
         load_weights(model, name, parts["weights"])
         if parts["head"] != _OWN:
             model = HeadOn(feature_maps(model, name), hidden_units(parts["head"]), shape, task.outputs, name)
-        elif min(shape[1:]) < _SMALL_SIDE:
+        elif min(shape[1:]) < SMALL_SIDE:
             check_forward(model, name, shape)
         head = {id(parameter) for parameter in head_of(model).parameters()}
         names = {key for key, parameter in model.named_parameters() if id(parameter) in head}
@@ -90,7 +89,7 @@ class TorchvisionZoo:
         return candidate.key
 
 
-def expand(patterns: tuple[str, ...]) -> tuple[str, ...]:
+def names_of(patterns: tuple[str, ...]) -> tuple[str, ...]:
     """Return the names of the classification networks that the patterns mean, each once.
 
     Raises:
@@ -98,14 +97,10 @@ def expand(patterns: tuple[str, ...]) -> tuple[str, ...]:
     """
     from torchvision import models
 
-    names: dict[str, None] = {}
-    for pattern in patterns:
-        found = models.list_models(module=models, include=pattern)
-        if not found:
-            similar = difflib.get_close_matches(pattern, models.list_models(module=models), n=3)
-            raise ValueError(f"torchvision has no network {pattern!r}; similar: {', '.join(similar) or 'none'}")
-        names.update(dict.fromkeys(found))
-    return tuple(names)
+    def find(pattern: str | None = None) -> list[str]:
+        return list(models.list_models(module=models, include=pattern))
+
+    return expand(patterns, find, find, "torchvision.models")
 
 
 def hidden_units(head: str) -> list[int]:

@@ -3,7 +3,7 @@ import torch
 
 from joulefront.search.space import Stored
 from joulefront.spaces.recipes import FIXED
-from joulefront.spaces.timm_zoo import TimmZoo, create, expand, stages
+from joulefront.spaces.timm_zoo import TimmZoo, create, names_of, stages
 
 
 def built(contract, model="test_resnet", shape=(3, 32, 32), **fields):
@@ -12,7 +12,7 @@ def built(contract, model="test_resnet", shape=(3, 32, 32), **fields):
 
 
 def test_patterns_are_expanded_and_each_model_comes_once():
-    names = expand(("mobilenetv3_small_*", "mobilenetv3_small_050", "resnet18.a1_in1k"))
+    names = names_of(("mobilenetv3_small_*", "mobilenetv3_small_050", "resnet18.a1_in1k"))
     assert names[:2] == ("mobilenetv3_small_050", "mobilenetv3_small_075")
     assert names[-1] == "resnet18.a1_in1k"
     assert len(set(names)) == len(names)
@@ -20,7 +20,7 @@ def test_patterns_are_expanded_and_each_model_comes_once():
 
 def test_an_unknown_model_is_answered_with_similar_names():
     with pytest.raises(ValueError, match=r"no model 'resnet19'.*resnet1"):
-        expand(("resnet19",))
+        names_of(("resnet19",))
 
 
 def test_grey_images_and_the_number_of_classes_are_taken_over(contract):

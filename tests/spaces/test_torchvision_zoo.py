@@ -6,7 +6,7 @@ import torch
 from joulefront.search.space import Stored
 from joulefront.spaces.recipes import FIXED
 from joulefront.spaces.torchvision_parts import backbone_stages
-from joulefront.spaces.torchvision_zoo import PAPER, PAPER_HEAD, TorchvisionZoo, expand
+from joulefront.spaces.torchvision_zoo import PAPER, PAPER_HEAD, TorchvisionZoo, names_of
 
 
 def built(contract, model="resnet18", shape=(3, 32, 32), classes=3, **fields):
@@ -114,9 +114,9 @@ def test_the_hub_off_line_is_one_clear_line(contract, monkeypatch, tmp_path):
 
 
 def test_patterns_are_expanded_and_unknown_names_answered():
-    assert set(PAPER) <= set(expand(("vgg1?", "resnet50")))
-    with pytest.raises(ValueError, match=r"no network 'resnet19'.*resnet1"):
-        expand(("resnet19",))
+    assert set(PAPER) <= set(names_of(("vgg1?", "resnet50")))
+    with pytest.raises(ValueError, match=r"no model 'resnet19'.*resnet1"):
+        names_of(("resnet19",))
 
 
 @pytest.mark.parametrize("head", ["big", "16-", "0", "-3"])
