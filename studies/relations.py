@@ -1,7 +1,9 @@
-"""Perceptrons, convnets and transformers from small to large: do FLOPs, parameters and time tell the energy?
+"""Perceptrons, convnets and transformers from small to large: do FLOPs, parameters and utilisation tell the energy?
 
 Repeats the question of Douwes and Serizel (arXiv 2409.05080): is energy a function of operations, and is it the same function for every
-family? The report holds rank correlations within each family and over all, with their n.
+family? The report holds rank correlations within each family and over all with their n, and what 10^9 operations cost in each family;
+``joulefront plot runs/relations --of relations -o relations.png`` prints and draws them. Utilisation is the share of the time in which
+a kernel ran (NVIDIA's driver), or on a CPU the CPU-seconds per second and thread.
 
 What differs: their task is sound event detection with MLP, CNN, RNN and CRNN on a GPU. Here scikit-learn's digits are read by perceptrons,
 convnets, depthwise convnets and vision transformers; there is no recurrent family.
@@ -31,7 +33,7 @@ def task(seed: int = 0) -> Task:
 
 
 def study(seed: int = 0, smoke: bool = False) -> Study:
-    """Do FLOPs, parameters and time tell the energy of a training?"""
+    """Do FLOPs, parameters and utilisation tell the energy of a training?"""
     most = 16 if smoke else 256
 
     def convnet(name: str, *, depthwise: bool) -> Convnet:
@@ -60,5 +62,5 @@ def study(seed: int = 0, smoke: bool = False) -> Study:
         trials=60,
         sampler="random",
         seed=seed,
-        description="Do FLOPs, parameters and time tell the energy of a training, within a family and across families (arXiv 2409.05080)?",
+        description="Do FLOPs, parameters and utilisation tell the energy of a training, within a family and across families (arXiv 2409.05080)?",
     )

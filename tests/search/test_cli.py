@@ -379,6 +379,17 @@ def test_a_plot_of_an_unknown_kind_lists_those_that_there_are(call: Callable[...
     assert not Path("front.gif").exists()
 
 
+def test_a_comparison_is_printed_and_drawn_and_an_unknown_one_is_refused(call: Callable[..., Said], folder: Path) -> None:
+    said = call("plot", folder, "--of", "relations", "-o", "new/relations.png")
+    assert said.code == 0
+    assert "Spearman" in said.out
+    assert said.out.rstrip().endswith("new/relations.png")
+    assert Path("new/relations.png").stat().st_size > 5_000
+    refused(call("plot", folder, "--of", "tactics", "-o", "t.png"), "'plain'")
+    refused(call("plot", folder, "--of", "sizes", "-o", "t.png"), "--of must be front, relations or tactics", "'sizes'")
+    refused(call("plot", folder, "--of", "relations", "-o", "t.html"), "'t.html'", ".png or .svg")
+
+
 def test_a_run_that_came_from_python_asks_for_its_study(call: Callable[..., Said], folder: Path) -> None:
     refused(call("export", folder, "--to", "safetensors", "-o", "model"), "came from Python", "--study my_study.py")
 

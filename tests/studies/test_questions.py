@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 
 from joulefront.search.catalog import find_study
 from joulefront.search.draw import Draw
-from joulefront.search.report.relations import family_of
+from joulefront.search.report.relations import cpu_utilisation, family_of, training_flops
 from joulefront.search.runs import Run
 from joulefront.search.samplers.choice import make_sampler
 from joulefront.search.space import Stored
@@ -141,7 +141,12 @@ def test_relations_spread_the_sizes_of_every_family_and_nothing_else() -> None:
 def test_a_relation_is_told_apart_by_family(smoked: Smoked) -> None:
     run = smoked("relations")
     assert {family_of(trial) for trial in run.trials} <= {"mlp", "convnet", "depthwise", "vit"}
-    assert all(trial.flops and trial.parameters for trial in run.trials)
+    for trial in run.trials:
+        assert trial.flops
+        assert trial.parameters
+        assert training_flops(trial) == 3 * trial.flops * _parts.FEW
+        assert 0.0 < (cpu_utilisation(trial) or 0.0)
+        assert trial.gpu_utilisation is None or 0.0 <= trial.gpu_utilisation <= 1.0
 
 
 def test_anomalies_are_the_malignant_ones_and_each_phase_has_its_energy(smoked: Smoked) -> None:
