@@ -62,5 +62,6 @@ def study(seed: int = 0, smoke: bool = False) -> Study:
         trials=60,
         sampler="random",
         seed=seed,
-        description="Do FLOPs, parameters and utilisation tell the energy of a training, within a family and across families (arXiv 2409.05080)?",
+        description="Do FLOPs, parameters and utilisation tell the energy of a training, within a family and across families "
+        "(arXiv 2409.05080)?",
     )

@@ -145,7 +145,7 @@ def test_a_relation_is_told_apart_by_family(smoked: Smoked) -> None:
         assert trial.flops
         assert trial.parameters
         assert training_flops(trial) == 3 * trial.flops * _parts.FEW
-        assert 0.0 < (cpu_utilisation(trial) or 0.0)
+        assert (cpu_utilisation(trial) or 0.0) > 0.0
         assert trial.gpu_utilisation is None or 0.0 <= trial.gpu_utilisation <= 1.0
 
 
