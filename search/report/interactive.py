@@ -10,6 +10,7 @@ from ..front import Front
 from ..front_text import energy_text, unit_for
 from ..runs import Run
 from ..trial import Trial
+from .again import crosses_trace
 from .quality_axis import ENOUGH, GAP, candidates, choose
 from .view import INK, KNEE, MUTED, PALE, STRONG, View, short_component
 
@@ -80,6 +81,8 @@ def front_plotly(source: Run | Front) -> Figure:
             "width": 3,
         }
         figure.add_trace(member)
+        if (again := crosses_trace(view)) is not None:
+            figure.add_trace(again)
     if view.knee is not None:
         ring = {"color": "rgba(0,0,0,0)", "size": 20, "line": {"color": KNEE, "width": 3}}
         figure.add_trace(_markers(view, (view.knee,), "knee", ring))

@@ -9,6 +9,7 @@ from ..front import Front
 from ..front_text import unit_for
 from ..runs import Run
 from ..trial import Trial
+from .again import draw_crosses
 from .quality_axis import candidates, choose
 from .view import INK, KNEE, MUTED, PALE, STRONG, View
 
@@ -86,6 +87,7 @@ def _points(axes: Axes, view: View) -> None:
         axes.errorbar([view.x(t) for t in known], [view.y(t) for t in known], xerr=both, fmt="none", **bars)
     dots: dict[str, Any] = {"s": 46, "color": STRONG, "edgecolors": "white", "linewidths": 0.9, "zorder": 4, "label": "front"}
     axes.scatter([view.x(t) for t in view.front], [view.y(t) for t in view.front], **dots)
+    draw_crosses(axes, view)
     _labels(axes, view)
     legend = axes.legend(loc="lower right", frameon=True, framealpha=0.9, edgecolor="none", fontsize=9, labelcolor=INK)
     legend.set_zorder(3)
