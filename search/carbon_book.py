@@ -33,7 +33,7 @@ class CarbonBook:
     joules: float = 0.0
     grams: float | None = 0.0
     _trained: dict[str, float | None] = field(default_factory=lambda: {"joules": 0.0, "grams": 0.0, "grams_at_once": 0.0})
-    _by_hour: dict[int, float] = field(default_factory=dict)
+    _by_hour: dict[int, tuple[float, float | None]] = field(default_factory=dict)
     _waits: list[tuple[float, float]] = field(default_factory=list)
     _wait_joules: float = 0.0
     _wait_grams: float | None = 0.0
@@ -72,7 +72,9 @@ class CarbonBook:
             for hour in range(math.floor(start_hour), math.floor(stop_hour) + 1):
                 part = max(0.0, min(hour + 1, stop_hour) - max(hour, start_hour)) / length
                 if part > 0:
-                    self._by_hour[hour] = self._by_hour.get(hour, 0.0) + joules * part
+                    before, grams = self._by_hour.get(hour, (0.0, 0.0))
+                    paid = self._price(joules * part, max(hour, start_hour), min(hour + 1, stop_hour))
+                    self._by_hour[hour] = before + joules * part, _plus(grams, paid)
 
     def waited(self, start_hour: float, stop_hour: float, joules: float | None) -> None:
         """Book a wait of the present thread, with what the machine took meanwhile."""
@@ -103,12 +105,8 @@ class CarbonBook:
     def to_json(self) -> dict[str, Any]:
         """Return the session as JSON: joules, grams, the trainings with and without waiting, the waits, and the hours of the trainings."""
         hours = [
-            {
-                "hour": moment_of(hour).isoformat(timespec="minutes"),
-                "grams_per_kwh": None if (mean := self.over(hour, hour + 1)) is None else mean.grams_per_kwh,
-                "joules": joules,
-            }
-            for hour, joules in sorted(self._by_hour.items())
+            {"hour": moment_of(hour).isoformat(timespec="minutes"), "joules": joules, "grams": grams}
+            for hour, (joules, grams) in sorted(self._by_hour.items())
         ]
         return {
             "forecast": self.forecast.source,

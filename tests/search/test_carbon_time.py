@@ -35,7 +35,7 @@ def carry_out(curve: IntensityCurve, deadline: float, work: float, training: flo
 
 
 @given(hourly(), st.integers(1, 20))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_work_that_can_be_cut_takes_the_cleanest_hours(curve: IntensityCurve, hours: int) -> None:
     # The slow answer: the n cleanest hours of the day. Pieces of a step of the grid fill them.
     piece = STEP_HOURS
@@ -47,7 +47,7 @@ def test_work_that_can_be_cut_takes_the_cleanest_hours(curve: IntensityCurve, ho
 
 
 @given(hourly(), st.floats(0.1, 8.0))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_one_training_alone_waits_for_its_cleanest_start(curve: IntensityCurve, hours: float) -> None:
     table = Timetable(curve, 0.0, 24.0, hours, hours)
     start = table.next_clean_hour
@@ -58,7 +58,7 @@ def test_one_training_alone_waits_for_its_cleanest_start(curve: IntensityCurve, 
 
 
 @given(hourly(), st.floats(0.5, 20.0), st.floats(0.05, 4.0))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_work_whose_length_is_known_is_done_by_the_deadline(curve: IntensityCurve, work: float, training: float) -> None:
     _, end = carry_out(curve, 24.0, work, min(training, work))
     # The last piece of a training that does not divide the work evenly may hang over.
