@@ -48,6 +48,26 @@ def digit_images() -> tuple[np.ndarray, np.ndarray]:
     return (digits.images[:, None] * (255 / 16)).round().astype("uint8"), digits.target
 
 
+def pictures(data: str | None, *, seed: int = 0, examples: int | None = None, side: int | None = None) -> Task:
+    """Return a user's images, or scikit-learn's digits at their own 8 x 8 pixels.
+
+    Args:
+        data: Folder or zip with a sub-folder for each class, or None for the digits.
+        seed: Draws the splits.
+        examples: Train on so many of them, see ``part``; None for all.
+        side: Side to which a user's images are resized, in pixels; None for their own.
+    """
+    if data is not None:
+        from ..search.training.images import images
+
+        whole = images(data, resolution=side, seed=seed)
+    else:
+        from ..search.training.arrays import arrays
+
+        whole = arrays(*digit_images(), name="digits", validation_share=0.2, test_share=0.2, seed=seed)
+    return whole if examples is None else part(whole, examples, seed=seed)
+
+
 def part(task: Task, examples: int, *, seed: int = 0) -> Task:
     """Return the task with so many training examples, drawn once, and as many for validation.
 

@@ -5,8 +5,8 @@ family? The report holds rank correlations within each family and over all with 
 ``joulefront plot runs/relations --of relations -o relations.png`` prints and draws them. Utilisation is the share of the time in which
 a kernel ran (NVIDIA's driver), or on a CPU the CPU-seconds per second and thread.
 
-What differs: their task is sound event detection with MLP, CNN, RNN and CRNN on a GPU. Here scikit-learn's digits are read by perceptrons,
-convnets, depthwise convnets and vision transformers; there is no recurrent family.
+What differs: their task is sound event detection with MLP, CNN, RNN and CRNN on a GPU. Here scikit-learn's digits, or with
+``--data FOLDER`` images, are read by perceptrons, convnets, depthwise convnets and vision transformers; there is no recurrent family.
 
 Sizes are drawn at random, not searched, and all other settings are fixed: a sampler that prefers cheap models would bend the relation.
 """
@@ -14,26 +14,20 @@ Sizes are drawn at random, not searched, and all other settings are fixed: a sam
 from __future__ import annotations
 
 from ..search.study import Study
-from ..search.training.arrays import arrays
 from ..search.training.task import Task
 from ..spaces.convnet import Convnet
 from ..spaces.mlp import Mlp
 from ..spaces.recipes import RecipeRanges
 from ..spaces.union import Union
 from ..spaces.vit import Vit
-from ._parts import digit_images, few
+from ._parts import few, pictures
 
 #: All networks train alike; one thread, so that the number of cores does not come between work and energy.
 RECIPE = RecipeRanges(learning_rate=3e-3, weight_decay=1e-2, batch_size=64, threads=1)
 
 
-def task(seed: int = 0) -> Task:
-    """Load the digits."""
-    return arrays(*digit_images(), name="digits", validation_share=0.2, test_share=0.2, seed=seed)
-
-
-def study(seed: int = 0, smoke: bool = False) -> Study:
-    """Do FLOPs, parameters and utilisation tell the energy of a training?"""
+def study(data: str | None = None, seed: int = 0, smoke: bool = False, examples: int | None = None, side: int | None = None) -> Study:
+    """Do FLOPs, parameters and utilisation tell the energy of a training? For ``data``, ``examples`` and ``side`` see ``pictures``."""
     most = 16 if smoke else 256
 
     def convnet(name: str, *, depthwise: bool) -> Convnet:
@@ -49,9 +43,13 @@ def study(seed: int = 0, smoke: bool = False) -> Study:
             name=name,
         )
 
+    def load() -> Task:
+        task = pictures(data, seed=seed, examples=examples, side=side)
+        return few(task) if smoke else task
+
     return Study(
         name="relations",
-        task=lambda: few(task(seed)) if smoke else task(seed),
+        task=load,
         space=Union(
             Mlp(depths=(1, 6), widths=(8, 8 * most), norms="none", activations="relu", dropouts=0.0, recipe=RECIPE),
             convnet("convnet", depthwise=False),

@@ -20,35 +20,16 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..search.study import Study
-from ..search.training.arrays import arrays
 from ..search.training.task import Task
 from ..spaces.convnet import Convnet
 from ..spaces.recipes import RecipeRanges
 from ..spaces.repeated import Repeated
 from ..spaces.tactics import TacticRanges
 from ..spaces.union import Union
-from ._parts import digit_images, few, part
+from ._parts import few, pictures
 
 #: Settings of all families together; ``test_the_grid_of_the_tactics_is_complete`` counts them.
 SETTINGS = 11
-
-
-def task(data: str | None, seed: int = 0, *, examples: int | None = None, side: int | None = None) -> Task:
-    """Load the images, or the digits at their own 8 x 8 pixels.
-
-    Args:
-        data: Folder or zip of images, or None for the digits.
-        seed: Draws the splits.
-        examples: Train on so many of them; None for all.
-        side: Side to which images are resized, in pixels; None for their own.
-    """
-    if data is not None:
-        from ..search.training.images import images
-
-        whole = images(data, resolution=side, seed=seed)
-    else:
-        whole = arrays(*digit_images(), name="digits", validation_share=0.2, test_share=0.2, seed=seed)
-    return whole if examples is None else part(whole, examples, seed=seed)
 
 
 def study(
@@ -59,7 +40,7 @@ def study(
     side: int | None = None,
     repeats: int = 3,
 ) -> Study:
-    """Which training tactic saves energy at equal quality?"""
+    """Which training tactic saves energy at equal quality? For ``data``, ``examples`` and ``side`` see ``pictures``."""
     # One thread, so that the number of cores does not come between work and energy.
     plain = RecipeRanges(learning_rate=3e-3, weight_decay=1e-2, batch_size=64, threads=1)
     sparse = {"keep": 0.2, "schedule": ("interleave", "constant")}
@@ -86,8 +67,8 @@ def study(
     rungs = (9, 18, 36) if data is None else (2, 4, 8)
 
     def load() -> Task:
-        whole = task(data, seed, examples=examples, side=side)
-        return few(whole) if smoke else whole
+        task = pictures(data, seed=seed, examples=examples, side=side)
+        return few(task) if smoke else task
 
     return Study(
         name="tactics",

@@ -102,8 +102,8 @@ def test_the_grid_of_the_tactics_is_complete() -> None:
 
 
 def test_a_part_of_a_task_is_drawn_once_and_normalised_as_the_whole() -> None:
-    whole = tactics.task(None)
-    small = tactics.task(None, examples=100)
+    whole = _parts.pictures(None)
+    small = _parts.pictures(None, examples=100)
     assert (len(small.train), len(small.validation)) == (100, 100)
     pixels = {image.numpy().tobytes() for image in whole.train.inputs}
     assert all(image.numpy().tobytes() in pixels for image in small.train.inputs)
@@ -112,7 +112,7 @@ def test_a_part_of_a_task_is_drawn_once_and_normalised_as_the_whole() -> None:
     assert torch.equal(epochs[0].flatten(1).sum(1).sort().values, epochs[1].flatten(1).sum(1).sort().values)
     assert 0.5 < float(epochs[0].std()) < 2.0
     with pytest.raises(ValueError, match="needs so many training examples, there are 1079"):
-        tactics.task(None, examples=5000)
+        _parts.pictures(None, examples=5000)
 
 
 def test_the_network_of_the_tactics_has_layers_that_sparse_back_propagation_can_thin_out() -> None:
@@ -175,7 +175,7 @@ def test_the_sounds_are_written_as_said_and_are_no_riddle_and_no_gift(tmp_path: 
 
 
 def test_a_first_part_of_a_task_has_its_examples_in_the_same_order() -> None:
-    whole = relations.task()
+    whole = _parts.pictures(None)
     part = _parts.few(whole, 10)
     assert (len(part.train), len(part.validation)) == (10, 5)
     X, y = next(part.train.batches(10))
@@ -200,9 +200,10 @@ def test_enlarged_digits_hold_the_same_picture() -> None:
 
 def test_the_seed_draws_the_splits() -> None:
     makers: tuple[Callable[[int], Task], ...] = (
-        relations.task,
+        lambda seed: _parts.pictures(None, seed=seed),
         lambda seed: anomaly.task(seed=seed),
-        lambda seed: tactics.task(None, seed),
+        lambda seed: tactics.study(seed=seed).load_task(),
+        lambda seed: relations.study(seed=seed).load_task(),
     )
     for make in makers:
         first, second = (make(seed).validation.arrays()[0] for seed in (0, 1))
