@@ -149,6 +149,8 @@ def _epochs(study: Study, count: int, random: np.random.Generator) -> np.ndarray
     if study.sampler != "freeze-thaw":
         if study.complete_only:
             return np.full(count, rungs[-1])
+        if study.sampler == "grid":
+            return random.choice(rungs, size=count)
         return np.round(np.exp(random.uniform(np.log(rungs[0]), np.log(rungs[-1] + 1e-9), size=count)))
     increments = np.diff(rungs, prepend=0.0)
     # Halving from rung to rung: of two candidates at a rung about one is worth the next (see the bundled results).

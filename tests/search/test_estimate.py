@@ -30,6 +30,11 @@ def test_a_budget_is_spent_and_the_number_of_trials_follows() -> None:
     assert found.trials == 5  # four of 25 J, and one that the budget ends
 
 
+def test_a_grid_pays_for_each_of_its_rungs_equally_often() -> None:
+    study = replace(STUDY, sampler="grid", complete_only=False, rungs=(2, 4, 9))
+    assert estimate(study, [probe(2.0)] * 3, trial_limit=600).joules == pytest.approx(600 * 2.0 * 5.0, rel=0.05)
+
+
 def test_one_increment_of_freeze_thaw_is_paid_at_a_time() -> None:
     study = replace(STUDY, sampler="freeze-thaw", complete_only=False, rungs=(1, 3, 9))
     found = estimate(study, [probe(2.0)] * 3, trial_limit=400)
