@@ -107,7 +107,8 @@ def relations_figure(run: Run) -> Figure:
             axis.set_xscale("log")
         axis.set_xlabel(title, color=INK, fontsize=10)
         axis.set_title(f"all: {_rho(found, predictor, POOLED)}", fontsize=10, color=INK, loc="left")
-        axis.legend(fontsize=8, frameon=False, labelcolor=INK)
+        # below the panel: clouds of points leave no corner free for certain
+        axis.legend(fontsize=8, frameon=False, labelcolor=INK, loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2)
     if panels:
         axes[0].set_ylabel(f"training energy of an epoch ({unit.name})", color=INK, fontsize=10)
     how = ", ".join(sorted({trial.energy_quality for trial in points}))
