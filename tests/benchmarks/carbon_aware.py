@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ def simulate(job: tuple[str, str, int, float, float, float, str, str | None]) ->
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     day = IntensityCurve(tuple(float(h) for h in range(24)), MADE_DAY) if curve is None else read_forecast(Path(curve))
     problem, metric = bench.problem_and_metric(cache, name)
-    meter = bench.Meter(problem, budget * metric.fte, seed, 400)
+    meter = bench.Meter(problem, budget * metric.fte, seed, 10_000)
     kwh_per_hour = meter.budget / budget_hours
     begin = hour = (MIDNIGHT if day.period_hours else day.span[0]) + 6.0 * (seed % 4)
     postponer = Postponer(day, begin + deadline, problem.rungs[-1]) if deadline else None
@@ -170,7 +171,12 @@ def main() -> int:
     for problem in {job[0] for job in jobs}:
         bench.problem_and_metric(arguments.cache, problem)
     with multiprocessing.get_context("spawn").Pool(arguments.jobs) as pool:
-        rows = pd.DataFrame(pool.map(simulate, jobs, chunksize=1))
+        done = []
+        for row in pool.imap(simulate, jobs):
+            done.append(row)
+            at = f"{row['deadline']:g} h" if row["deadline"] else "at once"
+            print(f"{len(done)}/{len(jobs)} {row['problem']} {row['strategy']} {row['seed']} {at}", file=sys.stderr, flush=True)
+    rows = pd.DataFrame(done)
     day = "a made-up day" if arguments.curve is None else arguments.curve
     print(f"{arguments.seeds} seeds, {arguments.budget:g} FTE in {arguments.hours:g} h of training, intensity of {day}\n")
     print(table(rows))
