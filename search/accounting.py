@@ -9,6 +9,9 @@ from typing import Any
 from .energy import Intensity, Record, grams_co2e
 from .trial import ComponentEnergy, EnergyQuality, Trial
 
+#: What a repeated candidate costs the search.
+UNPAID: dict[str, Any] = {"increment_joules": 0.0, "evaluation_joules": 0.0, "analysis_joules": None}
+
 
 def energy_facts(
     whole: Record,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .samplers.history import EPOCHS_REACHED
+from .sizes import weightless
 from .space import Candidate
 from .study import Study
 from .training.task import Task
@@ -33,7 +34,7 @@ def refusal_of(study: Study, candidate: Candidate, task: Task, device: str = "cp
     from .training.flops import count
 
     try:
-        model = _weightless(study, candidate, task)
+        model = weightless(study.space, candidate, task)
     except ValueError as error:  # e.g. a network that the images are too small for: one refused candidate, not the end of the study
         return f"refused before training: {' '.join(str(error).split())}"
     cost = count(model, task, candidate.recipe, memory=study.max_memory_bytes is not None)
@@ -42,17 +43,6 @@ def refusal_of(study: Study, candidate: Candidate, task: Task, device: str = "cp
         if most is not None and have is not None and have > most:
             return f"refused before training: {have:,} {name}, more than max_{name} = {most:,}"
     return None
-
-
-def _weightless(study: Study, candidate: Candidate, task: Task) -> Any:
-    """Build the model without memory for its weights where it can be: a refused giant must not fill the machine."""
-    import torch
-
-    try:
-        with torch.device("meta"):
-            return study.space.build(candidate, task)
-    except Exception:  # a user's model may compute with its weights while it is built
-        return study.space.build(candidate, task)
 
 
 def twin_of(trials: Sequence[FrozenTrial], key: str, epochs: int) -> Trial | None:

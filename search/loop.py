@@ -6,41 +6,38 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from .account import Account, TrialMeter
+from .account import Account
 from .accounting import energy_facts
 from .admission import KEY, refusal_of, twin_of
 from .carbon_session import CarbonSession
 from .carbon_time import text_of
-from .energy import Intensity, grams_co2e
+from .energy import Intensity
 from .executors.executor import Executor
+from .expected import Expected
 from .fairness import Keeper
-from .front import Front
+from .foresight import Foresight
 from .limits import Limits
-from .objectives import objective_values
 from .progress import Listener
-from .projection import with_energies
+from .recorder import Recorder
 from .safety_net import SafetyNet, rungs_on_the_way
-from .samplers import FreezeThawSampler
-from .samplers.history import EPOCHS_REACHED
-from .samplers.outlook import Outlook, outlook
 from .space import Candidate
 from .status import progress_of
 from .store import Store
 from .study import Study
-from .trainer import Job, Outcome, seed_of
+from .trainer import Job, seed_of
 from .training.task import Task
-from .trial import ATTRIBUTE, Trial, from_optuna
+from .trial import Trial, from_optuna
 
 if TYPE_CHECKING:
     import optuna
 
 #: So many refused or failed candidates in a row end a study: the space holds nothing that can be trained.
 MAX_FAILURES_IN_A_ROW = 25
-#: What a repeated candidate costs the search.
-UNPAID: dict[str, Any] = {"increment_joules": 0.0, "evaluation_joules": 0.0, "analysis_joules": None}
+#: Shares of the study's limit at which the refined estimate of its cost is kept for the report.
+NOTED = (0.25, 0.5, 0.75)
 
 
 @dataclass
@@ -60,7 +57,8 @@ class Loop:
         threads: Threads per training.
         executors: Where trainings run, one at a time on each.
         keeper: Keeps the trials fair.
-        stop_gain: End when the rest of the budget is expected to add less than this share of the hypervolume; None for never.
+        recorder: Writes down what came of each trial.
+        foresight: Looks ahead to what the rest of the budget will bring.
         listener: Receives progress.
         carbon: Prices joules by the hour and lets large trainings wait for clean hours; None without a forecast.
     """
@@ -77,13 +75,14 @@ class Loop:
     threads: int
     executors: Sequence[Executor]
     keeper: Keeper
-    stop_gain: float | None
+    recorder: Recorder
+    foresight: Foresight
     listener: Listener
     carbon: CarbonSession | None = None
     interrupted: threading.Event = field(default_factory=threading.Event)
     stop_reason: str | None = None
+    expectations: dict[float, Expected] = field(default_factory=dict)
     _started: float = field(default_factory=time.monotonic)
-    _failures: int = 0
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
     def go(self) -> str:
@@ -110,30 +109,35 @@ class Loop:
         run = self.store.run(self.optuna_study)
         spent = self.account.spent_joules()
         finished = sum(trial.state != "running" for trial in run.trials)
-        self.listener(
-            progress_of(
-                run,
-                event=event,
-                message=message,
-                complete_only=self.study.complete_only,
-                limits=self.limits,
-                spent_joules=spent,
-                session_joules=None if spent is None else spent - (self.account.earlier_joules or 0.0),
-                session_trials=finished - self._earlier_trials,
-                seconds=time.monotonic() - self._started,
-            )
+        progress = progress_of(
+            run,
+            event=event,
+            message=message,
+            complete_only=self.study.complete_only,
+            limits=self.limits,
+            spent_joules=spent,
+            session_joules=None if spent is None else spent - (self.account.earlier_joules or 0.0),
+            session_trials=finished - self._earlier_trials,
+            seconds=time.monotonic() - self._started,
         )
+        if progress.expected is not None:
+            share = max(progress.trials / progress.expected.trials, (spent or 0.0) / progress.expected.joules)
+            for mark in NOTED:
+                if share >= mark:
+                    self.expectations.setdefault(mark, progress.expected)
+        self.listener(progress)
 
     def _why_stop(self) -> str | None:
         if self.interrupted.is_set():
             return "interrupted"
-        if self._failures >= MAX_FAILURES_IN_A_ROW:
-            return f"{self._failures} candidates in a row failed or were refused; see the reasons with joulefront report"
+        if self.recorder.failures >= MAX_FAILURES_IN_A_ROW:
+            return f"{self.recorder.failures} candidates in a row failed or were refused; see the reasons with joulefront report"
         if getattr(self.optuna_study.sampler, "exhausted", False):
             return "every combination has been tried"
         done = sum(trial.state.is_finished() for trial in self.optuna_study.get_trials(deepcopy=False))
         reason = self._reached(done) or (self.carbon and self.carbon.ended())
-        return reason or self._not_worth_it()
+        self._say_what_remains()
+        return reason or self.foresight.not_worth_it()
 
     def _reached(self, trials: int) -> str | None:
         if self.carbon is not None:  # a budget in grams is worth fewer joules in dirty hours
@@ -152,27 +156,6 @@ class Loop:
             self.carbon.wait(until, self.interrupted, lambda: self._why_stop_training(None))
         return until is not None
 
-    def _not_worth_it(self) -> str | None:
-        """Say that the rest of the budget is expected to add too little, when the study asked to end then."""
-        if self.stop_gain is None:
-            return None
-        self._say_what_remains()
-        view = self.look_ahead()
-        if view is None or view.worth(self.stop_gain):
-            return None
-        return f"going on is not worth it: {self.describe(view)}, less than --stop-gain {self.stop_gain:.2%}"
-
-    def look_ahead(self) -> Outlook | None:
-        """What the rest of the budget is expected to add; None for samplers that do not know, and at the beginning."""
-        sampler = self.optuna_study.sampler
-        return outlook(sampler, self.optuna_study) if isinstance(sampler, FreezeThawSampler) else None
-
-    def describe(self, view: Outlook) -> str:
-        """Say in a few words what going on would cost and bring."""
-        unit, scale = ("Wh", 3600.0) if self.study.objectives[1] == "train_energy" else ("gCO2e", 1.0)
-        step = "" if view.next_step is None else f" (the next training alone {view.next_step / scale:.3g} {unit})"
-        return f"{view.energy / scale:.3g} {unit} more{step} would add about {view.share:.2%} to the hypervolume"
-
     def _one_trial(self, executor: Executor) -> None:
         if self._postponed():
             return None
@@ -186,13 +169,13 @@ class Loop:
             parent, twin = self._parent(asked), twin_of(self.optuna_study.get_trials(deepcopy=False), asked.user_attrs[KEY], epochs)
             refusal = refusal_of(self.study, candidate, self.task, self.device)
             if refusal is None and twin is not None:
-                self._copy(asked, twin)
+                self.recorder.repeated(asked, twin)
         while refusal is None and twin is None and self._postponed(epochs):
             if reason := self._why_stop_training(None):
                 refusal = f"{reason} before it began"
         if refusal is not None:
             with self._lock:
-                self._fail(asked, Trial(asked.number, "failed", asked.params, epochs), {"reason": refusal, "increment_joules": 0.0})
+                self.recorder.refused(asked, epochs, refusal)
             return self.tell_listener("trial", f"trial {asked.number} refused: {refusal}")
         if twin is None:
             self._train(executor, asked, candidate, epochs, parent)
@@ -240,72 +223,14 @@ class Loop:
             if self.carbon is not None:
                 self.carbon.trained(whole, outcome.epochs - (parent.epochs if parent else 0))
                 self.store.save_facts({**self.store.facts, **self.carbon.facts()})
-            message = self._tell(asked, outcome, energy, parent, stopped[0] if stopped else None, meter)
-            self._drop_weights()
+            message = self.recorder.trained(asked, outcome, energy, parent, stopped[0] if stopped else None, meter)
             self.account.save()
             self.tell_listener("trial", message)
 
-    def _tell(
-        self, asked: optuna.Trial, outcome: Outcome, facts: dict[str, Any], parent: Trial | None, stopped: str | None, meter: TrialMeter
-    ) -> str:
-        epochs = max(outcome.epochs, parent.epochs if parent else 0)
-        trial = Trial(
-            number=asked.number,
-            state="failed" if outcome.failed else "complete",
-            params=dict(asked.params),
-            epochs=epochs,
-            quality=outcome.quality,
-            parameters=outcome.parameters,
-            flops=outcome.flops,
-            parent=None if parent is None else parent.number,
-            reason=outcome.failed or (outcome.stopped and (stopped or outcome.stopped)),
-            artifact=None if outcome.failed else self.store.artifact(asked.number).name,
-            complete_training=epochs >= self.study.rungs[-1],
-            curve=with_energies(outcome.curve, meter.phases),
-            extra={**outcome.extra, **self._circumstances(asked, outcome)},
-        )
-        trial = replace(trial, **facts)
-        if trial.state == "failed":
-            return self._fail(asked, trial, {})
-        values, missing = objective_values(trial, self.study.objectives)
-        if values is None:
-            self.account.rebook(meter)
-            return self._fail(asked, replace(trial, state="failed", artifact=None), {"reason": missing})
-        asked.set_user_attr(EPOCHS_REACHED, epochs)
-        asked.set_user_attr(ATTRIBUTE, trial.facts())
-        self.optuna_study.tell(asked, list(values))
-        self._failures = 0
-        cost = "energy unknown" if trial.train_wh is None else f"{trial.train_wh:.4g} Wh"
-        return f"trial {asked.number}: {self.study.objectives[0]} {values[0]:.4f} after {epochs} epochs, {cost}"
-
-    def _circumstances(self, asked: optuna.Trial, outcome: Outcome) -> dict[str, Any]:
-        """What a comparison of trials wants to know of each besides."""
-        return {"threads": outcome.threads, "train_examples": len(self.task.train), "asked_epochs": asked.params.get("epochs")}
-
-    def _fail(self, asked: optuna.Trial, trial: Trial, changes: Mapping[str, Any]) -> str:
-        import optuna
-
-        trial = replace(trial, **changes)
-        asked.set_user_attr(ATTRIBUTE, trial.facts())
-        self.optuna_study.tell(asked, state=optuna.trial.TrialState.FAIL)
-        self._failures += 1
-        return f"trial {asked.number} failed: {trial.reason}"
-
-    def _copy(self, asked: optuna.Trial, twin: Trial) -> None:
-        """Answer a repeated candidate from the trial that measured it: a joule is paid once."""
-        copy = replace(twin, number=asked.number, artifact=None, record={}, extra={"copy_of": twin.number}, **UNPAID)
-        asked.set_user_attr(ATTRIBUTE, copy.facts())
-        asked.set_user_attr(EPOCHS_REACHED, twin.epochs)
-        self.optuna_study.tell(asked, list(twin.values))
-        self._failures += 1
-
     def _say_what_remains(self) -> None:
-        """Tell a frugal sampler what is left, so that the last trainings fit the budget."""
         spent = self.account.spent_joules()
-        if hasattr(self.optuna_study.sampler, "remaining") and self.limits.joules is not None and spent is not None:
-            left = max(0.0, self.limits.joules - spent)
-            unit, place = self.study.objectives[1], self.intensity if self.carbon is None else self.carbon.now()
-            self.optuna_study.sampler.remaining = left if unit == "train_energy" else grams_co2e(left, place, pue=self.pue)
+        left = None if self.limits.joules is None or spent is None else self.limits.joules - spent
+        self.foresight.say_what_remains(left, self.intensity if self.carbon is None else self.carbon.now(), self.pue)
 
     def _epochs(self, asked: optuna.Trial) -> int:
         low, high = self.study.rungs[0], self.study.rungs[-1]
@@ -334,16 +259,6 @@ class Loop:
         if cap is not None and joules is not None and joules >= cap:
             return f"the trial has paid its cap of {cap:g} J"
         return self._reached(trials=0)
-
-    def _drop_weights(self) -> None:
-        """Keep the weights that can still matter: those on the front, and the ends of lineages that can go on."""
-        run = self.store.run(self.optuna_study)
-        keep = {trial.number for trial in Front.of(run, complete_only=self.study.complete_only)}
-        if self.study.sampler == "freeze-thaw":
-            parents = {trial.parent for trial in run.trials if trial.parent is not None}
-            keep |= {t.number for t in run.trials if t.state == "complete" and not t.complete_training and t.number not in parents}
-        keep |= {trial.number for trial in run.trials if trial.state == "running"}
-        self.store.keep_artifacts(keep)
 
     @property
     def _earlier_trials(self) -> int:

@@ -7,6 +7,8 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from .expected import Expected
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -26,6 +28,7 @@ class Progress:
         seconds: Wall time of this session.
         seconds_left: Estimated wall time to the first limit, None when nothing is known.
         message: A sentence about the event, e.g. what a trial reached or why it failed.
+        expected: What the study is expected to have cost at its end, None while that cannot be said.
     """
 
     event: str
@@ -41,6 +44,7 @@ class Progress:
     seconds: float = 0.0
     seconds_left: float | None = None
     message: str = ""
+    expected: Expected | None = None
 
     def line(self) -> str:
         """One line for people: trials, Wh, best quality, front, hypervolume, time left."""
@@ -52,6 +56,8 @@ class Progress:
             parts.append(f"{wh(self.joules)}" + (f" of {wh(self.budget_joules)}" if self.budget_joules is not None else ""))
         parts.append(f"best {self.quality_name} " + ("-" if self.best is None else f"{self.best:.4f}"))
         parts.append(f"front {self.front}" + ("" if self.hypervolume is None else f", hypervolume {self.hypervolume:.3f}"))
+        if self.expected is not None and self.event != "end":
+            parts.append(self.expected.to_text())
         if self.seconds_left is not None:
             parts.append(f"{_clock(self.seconds_left)} left")
         return " · ".join(parts)

@@ -13,6 +13,7 @@ from .carbon_session import CarbonSession, CarbonTime, grams_as_joules
 from .energy import Intensity, Ledger, discover
 from .energy.machine import calibrated_coefficients
 from .fairness import Fairness, Keeper
+from .foresight import Foresight
 from .front import Front
 from .interrupts import stop_on_interrupt
 from .limits import limits_of
@@ -20,6 +21,7 @@ from .loop import Loop
 from .machine import cores, make_executors, pick_device, synchronizer, torch_threads
 from .opening import meters_text, note_end, note_session, open_or_create, refuse_unmeasurable, utc_now
 from .progress import Listener, Progress
+from .recorder import Recorder
 from .recovery import settle_killed
 from .samplers.choice import make_sampler
 from .store import Store
@@ -119,17 +121,19 @@ def run(
             task = study.load_task()
             keeper = Keeper(fairness, study, task, ledger, where)
             # A continued study must not draw the same random numbers again.
-            sampler = make_sampler(study.sampler, rungs=study.rungs, seed=study.seed + 7919 * finished, study=study, prior=prior)
+            sampler = make_sampler(study.sampler, rungs=study.rungs, seed=study.seed + 7919 * finished, study=study, task=task, prior=prior)
             account = Account(ledger, Session(started=utc_now()), earlier, spent, store.bill_file, synchronizer(where))
             hourly = None
             if carbon is not None and intensity is not None:
                 hourly = CarbonSession.begin(
                     carbon, study, limits, chosen, account, nominal=intensity, earlier=store.facts["carbon"], pue=pue, workers=workers
                 )
+            optuna_study = store.study(sampler)
+            foresight = Foresight(study, optuna_study, stop_gain)
             loop = Loop(
                 study=study,
                 store=store,
-                optuna_study=store.study(sampler),
+                optuna_study=optuna_study,
                 task=task,
                 limits=limits,
                 account=account,
@@ -139,7 +143,8 @@ def run(
                 threads=threads,
                 executors=make_executors(study, task, where, workers),
                 keeper=keeper,
-                stop_gain=stop_gain,
+                recorder=Recorder(study, store, optuna_study, account, len(task.train)),
+                foresight=foresight,
                 listener=listener,
                 carbon=hourly,
             )
@@ -158,10 +163,12 @@ def run(
                 loop.go()
             finally:
                 facts = keeper.end()
-                view = None if loop.interrupted.is_set() else loop.look_ahead()
+                view = None if loop.interrupted.is_set() else foresight.look_ahead()
                 reason = loop.stop_reason or "broken off by an error"
-                loop.tell_listener("end", f"ended: {reason}" + ("" if view is None else f". Going on: {loop.describe(view)}"))
+                loop.tell_listener("end", f"ended: {reason}" + ("" if view is None else f". Going on: {foresight.describe(view)}"))
                 loop.account.save(closed=True)
+                if loop.expectations:
+                    facts["expected"] = [{"share": share, **found.to_json()} for share, found in sorted(loop.expectations.items())]
                 note_end(store, reason, **facts, **({} if hourly is None else hourly.facts()))
                 store.save_snapshot(store.run(loop.optuna_study).trials)
     return Front.of(store.run())

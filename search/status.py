@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .expected import expected
 from .front import Front
 from .limits import Limits
 from .progress import Progress
@@ -58,4 +59,5 @@ def progress_of(
         seconds=seconds,
         seconds_left=min(left) if left else None,
         message=message,
+        expected=expected([trial.increment_joules or 0.0 for trial in done], spent_joules, limits),
     )

@@ -14,10 +14,13 @@ FLOORS = [
     {"search.energy"},
     {"search.training"},
     {"search.space", "search.draw", "search.interrupts"},
+    {"search.sizes"},
     {"search.trial"},
     {"search.rank_correlation", "search.mean_interval", "search.repeat_order"},
     {"search.repeats", "search.repeat_statistics", "search.repeat_rows"},
-    {"search.runs", "search.study", "search.objectives", "search.progress", "search.limits"},
+    {"search.runs", "search.study", "search.objectives", "search.limits"},
+    {"search.expected"},
+    {"search.progress"},
     {"search.projection", "search.dominated"},
     {"search.safety_net"},
     {"search.bill", "search.carbon_time", "search.carbon_book", "search.recovery", "search.accounting", "search.trainer", "search.catalog"},
@@ -27,7 +30,7 @@ FLOORS = [
     {"search.samplers", "search.executors", "search.probe"},
     {"search.postponing", "search.carbon_session"},
     {"search.admission", "search.fairness", "search.status", "search.machine", "search.opening"},
-    {"search.estimate"},
+    {"search.estimate", "search.foresight", "search.recorder"},
     {"search.repeat_text", "search.finalists", "search.loop", "search.repeat_loop"},
     {"search.runner", "search.repeat"},
     {"search.report", "search.export"},
@@ -90,7 +93,7 @@ def test_energy_imports_nothing_of_the_rest() -> None:
 
 def test_only_the_rooms_that_need_it_import_optuna() -> None:
     allowed = {"search.store", "search.runner", "search.loop", "search.admission", "search.trial", "search.commands"}
-    allowed |= {"search.postponing", "search.carbon_session"}  # the type of a study
+    allowed |= {"search.postponing", "search.carbon_session", "search.recorder", "search.foresight"}  # the type of a study
     for module, file in modules().items():
         names = {
             (node.module or "") if isinstance(node, ast.ImportFrom) else alias.name

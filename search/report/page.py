@@ -9,6 +9,7 @@ from ..front import Front
 from ..front_text import energy_text
 from ..runs import Run
 from .charts import bill_chart, importance_chart, trace_chart
+from .estimates import estimate_section, projection_section
 from .facts import pue_of, sessions_of
 from .importance import Importance, importance
 from .interactive import CONFIG, FOLLOW, front_plotly
@@ -18,7 +19,6 @@ from .sections import (
     against_section,
     anchor_section,
     carbon_section,
-    estimate_section,
     failures_section,
     front_table,
     measured_section,
@@ -59,6 +59,7 @@ def report_html(run: Run, path: str | Path) -> Path:
             _importances(front),
             measured_section(run),
             estimate_section(run),
+            projection_section(run),
             carbon_section(run),
             anchor_section(run),
             against_section(run),

@@ -126,28 +126,6 @@ def _relation(one: Relation) -> str:
     return f"{one.rho:+.2f} (n = {one.n}{p_value})"
 
 
-def estimate_section(run: Run) -> str:
-    """What the study was estimated to cost, against what it cost; only when the run holds an estimate."""
-    guess = run.facts.get("estimate")
-    if not isinstance(guess, Mapping) or guess.get("joules") is None:
-        return ""
-    rows = []
-    for name, key, actual, scale in (
-        ("energy (Wh)", "joules", run.bill.total_joules, 3600.0),
-        ("trials", "trials", float(sum(trial.state != "running" for trial in run.trials)), 1.0),
-        ("time (s)", "seconds", run.bill.seconds or None, 1.0),
-    ):
-        if guess.get(key) is None:
-            continue
-        low, high = guess.get(f"low_{key}"), guess.get(f"high_{key}")
-        span = "-" if low is None or high is None else f"{digits(low / scale)} to {digits(high / scale)}"
-        inside = "-" if actual is None or low is None or high is None else "yes" if low <= actual <= high else "no"
-        ratio = "-" if actual is None or not guess[key] else f"{actual / guess[key]:.2f}"
-        rows.append([name, digits(guess[key] / scale), span, "unknown" if actual is None else digits(actual / scale), ratio, inside])
-    head = ["", "estimate", "90 % interval", "actual", "actual / estimate", "inside"]
-    return section("Estimate against actual", table(head, rows, right=(1, 2, 3, 4)))
-
-
 def anchor_section(run: Run) -> str:
     """Drift of a configuration that was measured again through the study; only when the run holds one.
 

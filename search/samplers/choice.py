@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 
+from ..sizes import Sizes
 from ..space import Space, Stored
 
 if TYPE_CHECKING:
     from ..study import Study
+    from ..training.task import Task
 
 
 def canonical(space: Space, params: Mapping[str, Any]) -> str:
@@ -24,9 +26,15 @@ def canonical(space: Space, params: Mapping[str, Any]) -> str:
 
 
 def make_sampler(
-    name: str, *, rungs: Sequence[int], seed: int, study: Study, prior: Sequence[Sequence[optuna.trial.FrozenTrial]] = ()
+    name: str,
+    *,
+    rungs: Sequence[int],
+    seed: int,
+    study: Study,
+    task: Task | None = None,
+    prior: Sequence[Sequence[optuna.trial.FrozenTrial]] = (),
 ) -> optuna.samplers.BaseSampler:
-    """Return the sampler of this name, seeded.
+    """Return the sampler of this name, seeded; ``task`` is the study's, for samplers that are told the sizes of candidates.
 
     NSGA-II gets a population of 20: with Optuna's 50 a study of a usual size never finishes its first generation.
 
@@ -48,6 +56,7 @@ def make_sampler(
                 key=lambda params: canonical(study.space, params),
                 complete_only=study.complete_only,
                 prior_trials=prior,
+                features=Sizes(study.space, task) if study.sizes and task is not None else None,
             )
         if name == "tpe":
             return optuna.samplers.TPESampler(seed=seed)

@@ -57,6 +57,7 @@ def test_the_page_has_its_sections_in_order_and_no_others(fake_page: Path) -> No
         "Energy of the search",
         "What matters",
         "What was measured how",
+        "Projected energy of trainings",
         "Size, operations and energy",
         "Failed trials",
         "All trials",
