@@ -90,10 +90,13 @@ def _luck(finding: Finding) -> str:
     chance = f" (by chance alone 1 in {(min(sizes) + 1) / 2:.2g} would)" if len(sizes) == 1 and min(sizes) > 1 else ""
     text = f"What the search measured lies outside of the repeats' range for {' and '.join(said)}{chance}. " if said else ""
     fall = finding.fall
-    way = "fell" if fall.mean >= 0 else "rose"
-    span = "" if fall.low is None or fall.high is None else f" (95 % interval of the fall {fall.low:+.4f} to {fall.high:+.4f})"
+    span = "" if fall.low is None or fall.high is None else f" (95 % interval {_worse(fall.low)} to {_worse(fall.high)})"
     plural = "member's" if fall.n == 1 else "members'"
-    return f"{text}On average the {plural} {finding.objective} {way} by {abs(fall.mean):.4f}{span}."
+    return f"{text}On average the {plural} {finding.objective} is {_worse(fall.mean)} than in the search{span}."
+
+
+def _worse(fall: float) -> str:
+    return f"{abs(fall):.4f} {'worse' if fall >= 0 else 'better'}"
 
 
 def _order(finding: Finding) -> str:

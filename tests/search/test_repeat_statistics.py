@@ -65,7 +65,7 @@ def test_the_winners_curse_is_the_mean_fall_of_the_quality() -> None:
     assert [member.trial.number for member in finding.members if member.energy_outside] == []
     said = "\n".join(sentences(finding, repeats_of(VALUES)))
     assert "accuracy of trials 4, 2 (by chance alone 1 in 2 would)" in said
-    assert "fell by 0.0456" in said
+    assert "accuracy is 0.0456 worse than in the search" in said
     assert "The order of the front survives" in said
 
 
@@ -76,6 +76,9 @@ def test_of_an_error_more_is_worse() -> None:
     assert finding.fall is not None
     assert finding.fall.mean == pytest.approx(0.04)
     assert finding.order_survives is True
+    assert "error is 0.0400 worse than in the search" in to_text(finding, found)
+    lucky = repeats_of({0: [(0.15, 1.0)], 1: [(0.07, 2.0)]}, name="error")
+    assert "error is 0.0400 better than in the search" in to_text(findings(lucky, trials, *DOWN), lucky)
 
 
 def test_one_repeat_each_tells_nothing_apart_but_keeps_or_breaks_the_order() -> None:

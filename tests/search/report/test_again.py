@@ -71,7 +71,7 @@ def test_the_report_has_a_section_with_a_row_a_member(fake_run: Run) -> None:
     html = repeats_section(run)
     assert html.count("<tr>") == 1 + len(Front.of(run))
     assert "no points of the front" in html
-    assert "fell by 0.0100" in html
+    assert "accuracy is 0.0100 worse than in the search" in html
     assert repeats_section(fake_run) == ""
 
 
