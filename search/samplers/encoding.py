@@ -147,20 +147,25 @@ def learn_encoding(seen: Sequence[Mapping[str, Any]], distributions: Mapping[str
 
 
 def _learn_gate(genes: Array, index: int) -> Gate | None:
-    """Find the parameter whose value explains best where parameter ``index`` is absent; None when none helps."""
+    """Find the parameter whose value explains best where parameter ``index`` is absent; None when none helps.
+
+    What decides exists more often than what it decides about: parameters that come and go together explain one another perfectly, and
+    with such gates in a circle none of them would ever be switched off.
+    """
     absent = np.isnan(genes[:, index])
+    missing = np.isnan(genes).sum(0)
     best: tuple[int, int, Gate] | None = None
-    for by in range(genes.shape[1]):
+    for by in np.flatnonzero(missing < absent.sum()):
         values = np.round(np.where(np.isnan(genes[:, by]), -1.0, genes[:, by]), 9)
         different = np.unique(values)
-        if by == index or len(different) > _MAX_GATE_VALUES or len(different) > max(2, len(genes) // 2):
+        if len(different) > _MAX_GATE_VALUES or len(different) > max(2, len(genes) // 2):
             continue
         off = {float(v) for v in different if absent[values == v].mean() > 0.5}
         wrong = int((np.isin(values, list(off)) != absent).sum())
         # Fewest contradictions first; then the gate with the fewest values, which is the simplest rule.
         rank = (wrong, len(different))
         if wrong < min(absent.sum(), (~absent).sum()) and (best is None or rank < best[:2]):
-            best = (*rank, Gate(by, frozenset(off - {-1.0})))
+            best = (*rank, Gate(int(by), frozenset(off - {-1.0})))
     return None if best is None else best[2]
 
 

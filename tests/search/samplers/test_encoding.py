@@ -93,3 +93,58 @@ def test_mutants_differ_from_their_parent_and_stay_in_the_space() -> None:
     for row in children:
         for name, value in encoding.params(row).items():
             assert SPACE[name]._contains(SPACE[name].to_internal_repr(value))
+
+
+def test_parameters_that_come_and_go_together_are_switched_by_what_decides_not_by_one_another() -> None:
+    """All convnets seen so far share an activation: it explains the absence of the others as well as the family does, and exists less."""
+    space = {
+        "convnet.activation": CategoricalDistribution(["relu", "silu"]),
+        "convnet.depth": IntDistribution(2, 4),
+        "convnet.width": IntDistribution(8, 64, log=True),
+        "family": CategoricalDistribution(["convnet", "timm"]),
+        "lr": FloatDistribution(1e-3, 1e-1, log=True),
+        "timm.model": CategoricalDistribution(["a", "b", "c"]),
+    }
+    seen = [
+        {"family": "timm", "timm.model": "a", "lr": 0.01},
+        {"family": "timm", "timm.model": "b", "lr": 0.02},
+        {"family": "timm", "timm.model": "a", "lr": 0.05},
+        {"family": "convnet", "convnet.activation": "silu", "convnet.depth": 4, "convnet.width": 13, "lr": 0.01},
+        {"family": "convnet", "convnet.activation": "silu", "convnet.depth": 3, "convnet.width": 22, "lr": 0.03},
+    ]
+    encoding = learn_encoding(seen, space)
+    for row in encoding.random(np.random.default_rng(0), 200):
+        params = encoding.params(row)
+        prefix = params["family"]
+        wanted = {"family", "lr", *(name for name in space if name.startswith(f"{prefix}."))}
+        assert params.keys() == wanted
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(4, 12))
+def test_configurations_drawn_from_a_learned_space_have_the_parameters_that_the_user_s_code_would_ask_for(seed: int, count: int) -> None:
+    space = {
+        "a.x": FloatDistribution(0.0, 1.0),
+        "a.y": CategoricalDistribution([1, 2]),
+        "b.kind": CategoricalDistribution(["p", "q"]),
+        "b.p": FloatDistribution(0.0, 1.0),
+        "family": CategoricalDistribution(["a", "b"]),
+    }
+    truth = Encoding(space)
+    rng = np.random.default_rng(seed)
+
+    def asked(params: dict) -> set[str]:
+        if params["family"] == "a":
+            return {"family", "a.x", "a.y"}
+        return {"family", "b.kind"} | ({"b.p"} if params["b.kind"] == "p" else set())
+
+    drawn = [truth.params(row) for row in truth.random(rng, count)]
+    must = (
+        [{"family": "a", "a.x": 0.5, "a.y": 1}] * 2
+        + [{"family": "b", "b.kind": "p", "b.p": 0.1}] * 2
+        + [{"family": "b", "b.kind": "q"}] * 2
+    )
+    seen = [*must, *({name: params[name] for name in asked(params)} for params in drawn)]
+    learned = learn_encoding(seen, space)
+    for row in learned.random(rng, 30):
+        params = learned.params(row)
+        assert params.keys() == asked(params)
