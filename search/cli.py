@@ -136,7 +136,7 @@ def repeat(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON, units in the keys.")] = False,
 ) -> None:
     """Train the finalists again with fresh seeds: means with intervals, and which of them can be told apart."""
-    from .repeat_command import repeat_run
+    from .repeats.command import repeat_run
 
     repeat_run(
         run,

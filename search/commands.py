@@ -47,7 +47,7 @@ def run_study(
     """Run a study and print its front, the paths of its pictures and the next command."""
     # Threads that spin while they wait burn the energy that we count; it must be said before torch loads its thread library.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from .carbon_session import carbon_time_of
+    from .carbon.session import carbon_time_of
     from .catalog import find_study
     from .energy.carbon import check_pue, choose_intensity
     from .energy.money import parse_price

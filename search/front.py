@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from . import front_table, front_text
 from .hypervolume import METERED, Axis, hypervolume, make_box
 from .picking import FRACTIONS, knee_index, pick, stretch
-from .repeat_statistics import Finding, findings
+from .repeats.statistics import Finding, findings
 from .runs import Bill, Run
 from .trial import Trial
 

@@ -7,7 +7,7 @@ import io
 import json
 from typing import TYPE_CHECKING, Any
 
-from .repeat_rows import row_of
+from .repeats.rows import row_of
 
 if TYPE_CHECKING:
     import pandas as pd

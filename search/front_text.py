@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .front import Front
-    from .mean_interval import Spread
+    from .repeats.mean_interval import Spread
     from .trial import Trial
 
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from .account import Account
 from .accounting import energy_facts
 from .admission import KEY, refusal_of, twin_of
-from .carbon_session import CarbonSession
-from .carbon_time import text_of
+from .carbon.session import CarbonSession
+from .carbon.timetable import text_of
 from .energy import Intensity
 from .executors.executor import Executor
 from .expected import Expected

@@ -9,7 +9,7 @@ from typing import Any
 
 from .account import Account
 from .bill import Session, add_up, read_sessions
-from .carbon_session import CarbonSession, CarbonTime, grams_as_joules
+from .carbon.session import CarbonSession, CarbonTime, grams_as_joules
 from .energy import Intensity, Ledger, discover
 from .energy.machine import calibrated_coefficients
 from .fairness import Fairness, Keeper

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .repeats import Repeats
+from .repeats.plan import Repeats
 from .trial import Trial
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .bill import read_bill
-from .repeats import read_repeats
+from .repeats.plan import read_repeats
 from .runs import Run
 from .trial import ATTRIBUTE, Trial, from_json, from_optuna, to_json
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..repeat_statistics import findings
-from ..repeat_text import legend, sentences, table_of
+from ..repeats.statistics import findings
+from ..repeats.text import legend, sentences, table_of
 from ..runs import Run
 from .markup import paragraph, section, table
 

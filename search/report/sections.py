@@ -153,7 +153,7 @@ def anchor_section(run: Run) -> str:
 def carbon_section(run: Run) -> str:
     """Which hours the trainings took, and the grams saved by waiting for them; only when grams follow a forecast.
 
-    ``run.facts["carbon"]`` holds one entry per session, see `joulefront.search.carbon_book.CarbonBook.to_json`.
+    ``run.facts["carbon"]`` holds one entry per session, see `joulefront.search.carbon.book.CarbonBook.to_json`.
     """
     sessions = run.facts.get("carbon") or []
     if not sessions:

@@ -10,7 +10,7 @@ import pytest
 from joulefront.search.front import Front
 from joulefront.search.front_text import marks_of, to_text
 from joulefront.search.picking import stretch
-from joulefront.search.repeats import Plan, Repeat, Repeats
+from joulefront.search.repeats.plan import Plan, Repeat, Repeats
 from joulefront.search.report.again import LABEL, crosses
 from joulefront.search.report.interactive import front_plotly
 from joulefront.search.report.repeats_section import repeats_section

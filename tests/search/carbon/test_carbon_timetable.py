@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from joulefront.search.carbon_time import LEAST_SAVING, Timetable, check_cover, deadline_of, text_of
+from joulefront.search.carbon.timetable import LEAST_SAVING, Timetable, check_cover, deadline_of, text_of
 from joulefront.search.energy.forecast import STEP_HOURS, CalledForecast
 from joulefront.search.energy.intensity_curve import IntensityCurve
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .commands import command_line, remember, study_of
-from .store import Store
+from ..commands import command_line, remember, study_of
+from ..store import Store
 
 
 def repeat_run(
@@ -28,10 +28,10 @@ def repeat_run(
     """Measure finalists of a run again and print what that says of the front."""
     # As in run_study: threads that spin while they wait burn the energy that we count.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from .fairness import Fairness
+    from ..fairness import Fairness
+    from .plan import read_repeats
     from .repeat import repeat
-    from .repeat_text import to_json, to_text
-    from .repeats import read_repeats
+    from .text import to_json, to_text
 
     fairness = Fairness(idle_seconds, cool_down_seconds, anchor_every)
     store = Store.open(path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .mean_interval import Difference, Spread
-from .repeat_statistics import Again, Finding
+from .statistics import Again, Finding
 
 
 def row_of(finding: Finding, member: Again) -> dict[str, Any]:

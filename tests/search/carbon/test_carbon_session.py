@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from joulefront.search import Budget, Study, run
-from joulefront.search.carbon_session import CarbonTime, carbon_time_of
+from joulefront.search.carbon.session import CarbonTime, carbon_time_of
 from joulefront.search.energy import Intensity
 from joulefront.search.energy.intensity_curve import IntensityCurve, hours_of
 from joulefront.search.limits import Limits

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from .front_text import digits, energy_spread_text, grid, quality_text, unit_for
+from ..front_text import digits, energy_spread_text, grid, quality_text, unit_for
 from .mean_interval import Difference
-from .repeat_rows import row_of
-from .repeat_statistics import Again, Finding, drift
-from .repeats import Repeats
+from .plan import Repeats
+from .rows import row_of
+from .statistics import Again, Finding, drift
 
 #: A drift is called one when less than this share of machines without any would show as much.
 SIGNIFICANT = 0.05

@@ -13,7 +13,7 @@ import pytest
 
 from joulefront.search import Front, Study, run
 from joulefront.search.cli import main
-from joulefront.search.repeats import read_repeats
+from joulefront.search.repeats.plan import read_repeats
 from joulefront.search.store import Store
 
 
@@ -180,7 +180,7 @@ def test_when_every_repeat_fails_the_exit_code_says_so(call: Callable[..., Said]
 
 
 def test_after_ctrl_c_the_command_to_go_on_is_printed(call: Callable[..., Said], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from joulefront.search.repeat_loop import RepeatLoop
+    from joulefront.search.repeats.loop import RepeatLoop
 
     keep = RepeatLoop.keep
 

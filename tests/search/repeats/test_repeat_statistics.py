@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 import scipy.stats
 
-from joulefront.search.repeat_rows import row_of
-from joulefront.search.repeat_statistics import drift, findings
-from joulefront.search.repeat_text import sentences, to_json, to_text
-from joulefront.search.repeats import Plan, Repeat, Repeats
+from joulefront.search.repeats.plan import Plan, Repeat, Repeats
+from joulefront.search.repeats.rows import row_of
+from joulefront.search.repeats.statistics import drift, findings
+from joulefront.search.repeats.text import sentences, to_json, to_text
 from joulefront.search.trial import Trial
 
 DOWN = ("error", "minimize")

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joulefront.search.carbon_book import CarbonBook
+from joulefront.search.carbon.book import CarbonBook
 from joulefront.search.energy.intensity_curve import IntensityCurve
 
 DAY = IntensityCurve((0.0, 6.0, 13.0, 19.0), (300.0, 350.0, 120.0, 420.0))

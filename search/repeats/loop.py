@@ -8,21 +8,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .account import Account
-from .accounting import energy_facts
-from .bill import REPEAT
-from .executors.executor import Executor
-from .fairness import Keeper
+from ..account import Account
+from ..accounting import energy_facts
+from ..bill import REPEAT
+from ..executors.executor import Executor
+from ..fairness import Keeper
+from ..front_text import energy_text
+from ..machine import cores
+from ..opening import utc_now
+from ..store import Store, write_json
+from ..study import Study
+from ..trainer import Job
+from ..trial import Trial
 from .finalists import key_of
-from .front_text import energy_text
-from .machine import cores
-from .opening import utc_now
-from .repeat_order import Slot
-from .repeats import INTERRUPTED, REPEATS_FILE, Repeat, Repeats
-from .store import Store, write_json
-from .study import Study
-from .trainer import Job
-from .trial import Trial
+from .order import Slot
+from .plan import INTERRUPTED, REPEATS_FILE, Repeat, Repeats
 
 
 def seed_of_repeat(seed: int, round_number: int, key: str) -> int:

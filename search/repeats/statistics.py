@@ -8,10 +8,10 @@ from itertools import pairwise
 from math import sqrt
 from statistics import fmean
 
+from ..rank_correlation import spearman
+from ..trial import Trial
 from .mean_interval import Difference, Spread
-from .rank_correlation import spearman
-from .repeats import Repeat, Repeats
-from .trial import Trial
+from .plan import Repeat, Repeats
 
 
 @dataclass(frozen=True)

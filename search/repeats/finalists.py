@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .energy import Ledger, Record
-from .front import Front
-from .space import Space, Stored
-from .store import Store, StoreError
-from .study import Study
-from .trial import Trial
+from ..energy import Ledger, Record
+from ..front import Front
+from ..space import Space, Stored
+from ..store import Store, StoreError
+from ..study import Study
+from ..trial import Trial
 
 MOST = 10
 

@@ -11,15 +11,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .account import Account
-from .carbon_book import CarbonBook
-from .carbon_time import check_cover, deadline_of, text_of
-from .energy import Intensity, Record
-from .energy.forecast import Forecast, forecast_of, moment_of, read_forecast
-from .energy.intensity_curve import SECONDS_PER_HOUR, hours_of
-from .limits import Limits
+from ..account import Account
+from ..energy import Intensity, Record
+from ..energy.forecast import Forecast, forecast_of, moment_of, read_forecast
+from ..energy.intensity_curve import SECONDS_PER_HOUR, hours_of
+from ..limits import Limits
+from ..study import Budget, Study
+from .book import CarbonBook
 from .postponing import Left, Postponer
-from .study import Budget, Study
+from .timetable import check_cover, deadline_of, text_of
 
 if TYPE_CHECKING:
     import optuna
@@ -230,7 +230,7 @@ class CarbonSession:
         return f"the forecast ends at {text_of(last)}, and the study needs grams; go on with a new one"
 
     def until(self, study: optuna.Study, limits: Limits, epochs: int | None) -> float | None:
-        """Return the hour that the next training should wait for, see `joulefront.search.postponing.Postponer`; None to go on."""
+        """Return the hour that the next training should wait for, see `joulefront.search.carbon.postponing.Postponer`; None to go on."""
         if self.postponer is None:
             return None
         done = sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False))

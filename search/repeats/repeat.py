@@ -12,24 +12,24 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from .account import Account
-from .bill import Session, add_up, read_sessions
-from .energy import Ledger, discover
-from .energy.machine import calibrated_coefficients
-from .fairness import Fairness, Keeper
+from ..account import Account
+from ..bill import Session, add_up, read_sessions
+from ..energy import Ledger, discover
+from ..energy.machine import calibrated_coefficients
+from ..fairness import Fairness, Keeper
+from ..front import Front
+from ..front_text import energy_text
+from ..interrupts import stop_on_interrupt
+from ..machine import cores, make_executors, pick_device, synchronizer, torch_threads
+from ..opening import meters_text, note_end, note_session, refuse_unmeasurable, utc_now
+from ..recovery import settle_killed
+from ..store import Store
+from ..study import Study
 from .finalists import MOST, finalists, refuse_other_device, refuse_other_machine, refuse_other_study
-from .front import Front
-from .front_text import energy_text
-from .interrupts import stop_on_interrupt
-from .machine import cores, make_executors, pick_device, synchronizer, torch_threads
-from .opening import meters_text, note_end, note_session, refuse_unmeasurable, utc_now
-from .recovery import settle_killed
-from .repeat_loop import RepeatLoop
-from .repeat_order import slots
-from .repeat_statistics import Finding, findings
-from .repeats import Plan, Repeats
-from .store import Store
-from .study import Study
+from .loop import RepeatLoop
+from .order import slots
+from .plan import Plan, Repeats
+from .statistics import Finding, findings
 
 PLAIN = Fairness()
 
@@ -63,7 +63,7 @@ def repeat(
         study: The study of the run.
         path: The run folder.
         times: Trainings of each model.
-        order: One of `joulefront.search.repeat_order.ORDERS`.
+        order: One of `joulefront.search.repeats.order.ORDERS`.
         pick: ``front``, or rules such as ``knee`` or ``trial=12`` with commas between them.
         most: Of a longer front so many members are taken, evenly spread.
         seed: Seeds order and trainings; the study's by default. Every round has seeds of its own.

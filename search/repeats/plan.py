@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from .repeat_order import Slot, slots
+from .order import Slot, slots
 
 REPEATS_FILE = "repeats.json"
 #: Why a training of a plan has no result although nothing is wrong with it: it is done again.
@@ -23,7 +23,7 @@ class Plan:
         started: UTC time, ISO 8601.
         trials: Numbers of the trials, cheapest first.
         times: Trainings of each.
-        order: One of ``repeat_order.ORDERS``.
+        order: One of ``order.ORDERS``.
         seed: Seeds order and trainings.
         first_round: Number of its first round; rounds are counted over all plans of a run.
         idle_watts: Idle power by component, when it was measured.

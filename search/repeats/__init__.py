@@ -1,0 +1,1 @@
+"""Finalists measured again, in an order that lets no drift favour one of them."""
