@@ -32,14 +32,16 @@ class Fairness:
     anchor_seconds: float = 2.0
 
     def __post_init__(self) -> None:
-        """Refuse negative lengths.
+        """Refuse negative lengths, and baselines that are too short to say anything.
 
         Raises:
-            ValueError: If one is negative.
+            ValueError: If one is.
         """
         for name in ("idle_seconds", "cool_down_seconds", "anchor_every", "anchor_seconds"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
+        if 0 < self.idle_seconds < 1:
+            raise ValueError(f"idle_seconds (--idle) must be 0 or >= 1, got {self.idle_seconds}: no meter is faster; 10 is usual")
 
 
 @dataclass

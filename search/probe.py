@@ -121,7 +121,7 @@ def probe(
             if kind != "epoch":
                 return nullcontext()
             windows.append(ledger.window(f"epoch {index}", kind="epoch", parent=window, synchronize=_synchronize(device)))
-            return windows[-1]  # type: ignore[no-any-return]
+            return windows[-1]  # type: ignore[no-any-return]  # the ledger's records
 
         def go_on(point: Any) -> bool:
             record = windows[-1].record

@@ -117,9 +117,9 @@ def replace_first_convolution(model: nn.Module, channels: int) -> None:
         new = nn.Conv2d(
             channels,
             first.out_channels,
-            first.kernel_size,  # type: ignore[arg-type]
-            stride=first.stride,  # type: ignore[arg-type]
-            padding=first.padding,  # type: ignore[arg-type]
+            first.kernel_size,  # type: ignore[arg-type]  # torchvision's first layer is square
+            stride=first.stride,  # type: ignore[arg-type]  # torchvision's first layer is square
+            padding=first.padding,  # type: ignore[arg-type]  # torchvision's first layer is square
             bias=first.bias is not None,
         )
         nn.init.kaiming_normal_(new.weight, mode="fan_out", nonlinearity="relu")

@@ -92,6 +92,6 @@ class Postponer:
             if epochs is not None:
                 return None  # it was held to what may be trained now
             sampler.largest_step = None if free else LARGE
-            return None if free or small_is_worth_it(sampler, study, LARGE) else table.next_clean_hour  # type: ignore[union-attr]
+            return None if free or small_is_worth_it(sampler, study, LARGE) else table.next_clean_hour  # type: ignore[union-attr]  # not free: there is a table
         waits = not free and epochs is not None and epochs > LARGE * self.last_rung
         return table.next_clean_hour if waits and table is not None else None

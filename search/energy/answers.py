@@ -81,7 +81,7 @@ class Answers:
         return tuple(
             Meter(
                 name,
-                lambda begin, end, name=name: self.books.energy(name, begin, end),  # type: ignore[misc]
+                lambda begin, end, name=name: self.books.energy(name, begin, end),  # type: ignore[misc]  # mypy infers no type for a default of a lambda
                 account.idle_watts,
                 tree=account.capability.quality == "estimated",
             )

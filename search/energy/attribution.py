@@ -171,7 +171,7 @@ def _shared(
         _add(found.overhead, meter.name, used)
         # Without a known idle power nothing tells rest from work, so what this process did not do is called idle.
         bucket = found.unattributed if meter.idle_watts is not None else found.idle
-        _add(bucket, meter.name, work - used)
+        _add(bucket, meter.name, max(work - used, 0.0))
         _add(found.idle, meter.name, resting)
         return
     alone = len(silent) == len(active) or base <= 0
@@ -189,7 +189,7 @@ def _shared(
         _give(found, claim, meter.name, part + rest, part, part if len(active) > 1 or not alone else 0.0)
     if alone:
         return
-    left = work - given
+    left = max(work - given, 0.0)
     overhead = 0.0 if silent else min(work * own / base, left)
     _add(found.overhead, meter.name, overhead)
     _add(found.unattributed, meter.name, left - overhead)

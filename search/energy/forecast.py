@@ -111,7 +111,7 @@ def read_forecast(path: Path, zone: str | None = None) -> IntensityCurve:
 
 def forecast_of(given: Forecast | Callable[[datetime], float]) -> Forecast:
     """Accept a curve or a function."""
-    return given if hasattr(given, "mean") else CalledForecast(given)  # type: ignore[return-value]
+    return given if hasattr(given, "mean") else CalledForecast(given)  # type: ignore[return-value]  # told apart by hasattr
 
 
 def moment_of(hour: float) -> datetime:

@@ -14,7 +14,7 @@ from .forks import after_fork
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+    fcntl = None  # type: ignore[assignment]  # not on Windows
 
 #: Pause between two attempts to get a device.
 RETRY_SECONDS = 0.05

@@ -43,7 +43,7 @@ def busy_cores(count: int) -> Iterator[None]:
             spinner.stdin.close()
         for spinner in spinners:
             spinner.wait()
-            spinner.stdout.close()  # type: ignore[union-attr]
+            spinner.stdout.close()  # type: ignore[union-attr]  # opened with a pipe
 
 
 def machine_busy_seconds(stat: Path = Path("/proc/stat")) -> float:

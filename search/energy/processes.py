@@ -10,7 +10,7 @@ from pathlib import Path
 try:
     import resource
 except ImportError:  # Windows
-    resource = None  # type: ignore[assignment]
+    resource = None  # type: ignore[assignment]  # not on Windows
 
 PROC = Path("/proc")
 #: /proc counts CPU time in steps of this many seconds.

@@ -44,7 +44,7 @@ def projection_section(run: Run) -> str:
 def _rows(guess: Mapping[str, Any], run: Run, when: str) -> list[list[str]]:
     rows = []
     for name, key, actual, scale in (
-        ("energy (Wh)", "joules", run.bill.total_joules, 3600.0),
+        ("energy (Wh)", "joules", _searched(run), 3600.0),
         ("trials", "trials", float(sum(trial.state != "running" for trial in run.trials)), 1.0),
         ("time (s)", "seconds", run.bill.seconds or None, 1.0),
     ):
@@ -59,3 +59,9 @@ def _rows(guess: Mapping[str, Any], run: Run, when: str) -> list[list[str]]:
             [f"{name}, {when}", digits(guess[key] / scale), span, "unknown" if actual is None else digits(actual / scale), ratio, inside]
         )
     return rows
+
+
+def _searched(run: Run) -> float | None:
+    """What the search itself has cost: finalists that were measured again afterwards were no part of the estimate."""
+    total = run.bill.total_joules
+    return None if total is None else total - run.bill.by_state.get("repeats", 0.0)

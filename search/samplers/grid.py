@@ -34,7 +34,7 @@ class GridSampler(optuna.samplers.BruteForceSampler):
     def after_trial(self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
         """Note whether anything is left; Optuna's own would stop ``Study.optimize``, which is not what runs here."""
         ending = _Ending(study)
-        super().after_trial(ending, trial, state, values)  # type: ignore[arg-type]
+        super().after_trial(ending, trial, state, values)  # type: ignore[arg-type]  # stands in for the study
         self.exhausted = ending.asked
 
 

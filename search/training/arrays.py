@@ -161,7 +161,7 @@ def dataset(
     Raises:
         ValueError: If an item is not a tensor with a target.
     """
-    length = len(train)  # type: ignore[arg-type]
+    length = len(train)  # type: ignore[arg-type]  # a Dataset need not say its length; this one must
     item = train[0] if length else None
     if not isinstance(item, (tuple, list)) or len(item) != 2 or not isinstance(item[0], torch.Tensor):
         shown = type(item).__name__ if not isinstance(item, (tuple, list)) else [type(part).__name__ for part in item]

@@ -41,7 +41,7 @@ class StreamData:
 
     def __len__(self) -> int:
         """Number of examples."""
-        return len(self._dataset)  # type: ignore[arg-type]
+        return len(self._dataset)  # type: ignore[arg-type]  # a Dataset need not say its length; this one does
 
     def batches(
         self,

@@ -53,3 +53,9 @@ def test_an_earlier_study_is_knowledge_but_never_on_the_front(rings: Maker, tmp_
     assert {trial.number for trial in front} <= {0, 1, 2}
     with pytest.raises(ValueError, match="--warm-start needs --sampler freeze-thaw"):
         run(replace(study, sampler="tpe"), out=tmp_path / "third", warm_start=[tmp_path / "first"])
+
+
+def test_an_idle_baseline_of_less_than_a_second_is_refused_before_anything_starts() -> None:
+    with pytest.raises(ValueError, match=r"--idle.*0\.3"):
+        Fairness(idle_seconds=0.3)
+    assert Fairness(idle_seconds=1.0).idle_seconds == 1.0

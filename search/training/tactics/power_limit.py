@@ -132,7 +132,7 @@ def set_power_limit(uuid: str, watts: float, nvml: Any = None) -> Restore:
         RuntimeError: If NVML cannot be used or does not take the limit.
     """
     if nvml is None:
-        import pynvml as nvml  # type: ignore[no-redef,unused-ignore]
+        import pynvml as nvml  # type: ignore[no-redef,unused-ignore]  # a parameter of that name may be a fake
     api: Any = nvml
     try:
         api.nvmlInit()

@@ -157,7 +157,7 @@ def _conv_forward(self: Any, input: torch.Tensor, weight: torch.Tensor, bias: to
     input, weight, bias = _as_autocast(input, weight, bias)
     kept = kept_channels(self._keep, self.out_channels)
     with torch.autocast(input.device.type, enabled=False):
-        return SparseConvolution.apply(  # type: ignore[no-any-return]
+        return SparseConvolution.apply(  # type: ignore[no-any-return]  # torch does not type apply
             input, weight, bias, self.stride, padding, self.dilation, kept, self._dense_input_gradient
         )
 
@@ -168,7 +168,7 @@ def _linear_forward(self: Any, input: torch.Tensor) -> torch.Tensor:
     input, weight, bias = _as_autocast(input, self.weight, self.bias)
     kept = kept_channels(self._keep, self.out_features)
     with torch.autocast(input.device.type, enabled=False):
-        return SparseLinear.apply(input, weight, bias, kept, self._dense_input_gradient)  # type: ignore[no-any-return]
+        return SparseLinear.apply(input, weight, bias, kept, self._dense_input_gradient)  # type: ignore[no-any-return]  # torch does not type apply
 
 
 def _as_autocast(
