@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
+
+from .errors import INTERRUPTED, exit_code, one_line
 
 app = typer.Typer(
     name="joulefront",
@@ -20,9 +22,6 @@ app = typer.Typer(
 
 STUDY = typer.Argument(metavar="STUDY", help="Bundled name (see joulefront studies), my_study.py[:function] or package.module:function.")
 RUN = typer.Argument(metavar="RUN", help="A run folder, e.g. runs/digits.")
-
-#: What a shell expects of a program that Ctrl-C ended: 128 + SIGINT.
-INTERRUPTED = 130
 
 
 @app.command()
@@ -291,31 +290,12 @@ def main(arguments: list[str] | None = None) -> None:
     except Exception as error:
         if len(words) < len(typed):
             raise
-        print(f"error: {_one_line(error)}", file=sys.stderr)
-        sys.exit(_exit_code(error))
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        sys.exit(exit_code(error))
     if code == INTERRUPTED:
         print("interrupted; what was measured is kept. The same command goes on from there", file=sys.stderr)
     if code:
         sys.exit(code)
-
-
-def _exit_code(error: Exception) -> int:
-    usage = getattr(error, "exit_code", None)  # the parser's own errors bring it
-    return int(usage) if usage is not None else 2 if isinstance(error, ValueError | FileNotFoundError) else 1
-
-
-def _one_line(error: Exception) -> str:
-    if hasattr(error, "format_message"):  # the parser's
-        context: Any = getattr(error, "ctx", None)
-        return f"{_flat(error.format_message())} See {context.command_path if context else 'joulefront'} --help"
-    if not isinstance(error, ValueError | RuntimeError | OSError | ImportError | LookupError) or isinstance(error, KeyError | IndexError):
-        # Nobody wrote this one for the user: say what it is and how to find out more.
-        return f"{type(error).__name__}: {_flat(str(error))} (the same command with --debug shows where)"
-    return _flat(str(error)) or f"{type(error).__name__} (the same command with --debug shows where)"
-
-
-def _flat(text: str) -> str:
-    return " ".join(text.split())
 
 
 if __name__ == "__main__":

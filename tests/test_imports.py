@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS = [
     {"search.energy", "search.carbon", "search.repeats"},  # of the last two the empty __init__.py
     {"search.training"},
-    {"search.space", "search.draw", "search.interrupts"},
+    {"search.space", "search.draw", "search.interrupts", "search.errors"},
     {"search.sizes"},
     {"search.trial"},
     {"search.rank_correlation", "search.repeats.mean_interval", "search.repeats.order"},
