@@ -49,7 +49,9 @@ class SafetyNet:
         """
         metric, epoch = self.study.objectives[0], int(entry["epoch"])
         value = entry.get(metric)
-        rungs = [rung for rung in self.study.rungs if epoch < rung <= self.epochs]
+        # A training that ends between two rungs is granted what the upper one would give, for the energy of its own end.
+        end = next((rung for rung in self.study.rungs if rung >= self.epochs), self.epochs)
+        rungs = [rung for rung in self.study.rungs if epoch < rung <= end]
         if value is None or epoch not in self.study.rungs or not rungs:
             return None
         trials = self.trials()
@@ -60,7 +62,7 @@ class SafetyNet:
         return stop_reason(
             error_of(float(value), maximize=maximize),
             epoch,
-            {rung: project(epochs, rung, setup_joules=setup) for rung in rungs},
+            {rung: project(epochs, min(rung, self.epochs), setup_joules=setup) for rung in rungs},
             trials,
             metric,
             maximize=maximize,

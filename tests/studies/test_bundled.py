@@ -23,8 +23,9 @@ Smoked = Callable[[str], Run]
 def test_every_bundled_study_measures_two_tiny_trials(name: str, smoked: Smoked) -> None:
     run = smoked(name)
     assert run.name == name
-    assert [(trial.state, trial.reason) for trial in run.trials] == [("complete", None)] * 2
+    assert [trial.state for trial in run.trials] == ["complete"] * 2
     for trial in run.trials:
+        assert trial.reason is None or trial.reason.startswith("patience")  # early stopping is one of the tactics
         assert trial.train_joules is not None
         assert trial.train_joules > 0
         assert len(trial.values) == len(run.objectives)

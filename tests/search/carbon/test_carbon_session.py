@@ -68,7 +68,7 @@ def test_our_sampler_trains_small_ones_in_the_morning_and_complete_ones_at_noon(
     rate = {trial.number: (trial.grams_co2e or 0.0) / (trial.train_joules or 1.0) * 3.6e6 for trial in trials}
     first = [trial for trial in trials if trial.parent is None]
     assert min(rate[trial.number] for trial in trials if trial.complete_training) < 399.0
-    assert max(rate[trial.number] for trial in first) == pytest.approx(400.0)
+    assert max(rate[trial.number] for trial in first) == pytest.approx(400.0, rel=1e-3)
     assert facts(tmp_path / "r")["carbon"][0]["hours_waited"] == pytest.approx(4.0, abs=0.3)
 
 
