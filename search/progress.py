@@ -56,7 +56,7 @@ class Progress:
             parts.append(f"{wh(self.joules)}" + (f" of {wh(self.budget_joules)}" if self.budget_joules is not None else ""))
         parts.append(f"best {self.quality_name} " + ("-" if self.best is None else f"{self.best:.4f}"))
         parts.append(f"front {self.front}" + ("" if self.hypervolume is None else f", hypervolume {self.hypervolume:.3f}"))
-        if self.expected is not None and self.event != "end":
+        if self.expected is not None and self.expected.trials > self.trials:
             parts.append(self.expected.to_text())
         if self.seconds_left is not None:
             parts.append(f"{_clock(self.seconds_left)} left")

@@ -11,9 +11,9 @@ from typing import cast
 from .clock import NANO
 from .source import Busy, Source
 
-#: Readings closer together say nothing new: NVIDIA's driver refreshes the rate every sixth of a second to every second.
-#: Source: NVML API reference, nvmlUtilization_t.
-EVERY_NS = NANO // 6
+#: NVIDIA's driver refreshes the rate every sixth of a second to every second, by model. Asking as often as it may refresh costs more than
+#: the mean over a training gains. Source: NVML API reference, nvmlUtilization_t.
+EVERY_NS = NANO // 2
 #: A reading speaks for the time since the one before, but not for longer than this.
 REACH_NS = 2 * NANO
 #: A mean is given where readings speak for at least this share of a window.
