@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 from array import array
 from collections import deque
 from dataclasses import dataclass
@@ -134,7 +133,7 @@ class Account:
             # The power may have changed anywhere between the two: uniform over ± half of the rectangle between them would be 1/12. A
             # long window may hold few changes, and power may also come and go, so a third more.
             self.steps.append(abs(watts - before))
-            noise = statistics.median(self.steps) / 0.954  # of |difference| of two normal readings: 0.6745 * sqrt(2) sigma
+            noise = sorted(self.steps)[len(self.steps) // 2] / 0.954  # of |difference| of two normal readings: 0.6745 * sqrt(2) sigma
             variance = ((watts - before) ** 2 / 9 + noise**2 + (UNSAMPLED * mean) ** 2) * seconds**2
             if seconds > GAP_SECONDS:
                 variance += (0.5 * mean * seconds) ** 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 Quality = Literal["measured", "estimated", "mixed", "absent"]
 
@@ -53,9 +53,8 @@ class Capability:
         return (self.component,) if family == "gpu" else (family,)
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """One look at one component.
+class Reading(NamedTuple):
+    """One look at one component; a tuple, since many are made every second and a frozen dataclass takes longer.
 
     A counter and a power may come together: the counter is the account, the power its cross-check and its stand-in.
 
