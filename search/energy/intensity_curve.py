@@ -89,6 +89,9 @@ class IntensityCurve:
         length = stop_hour - start_hour
         if length == 0:
             return self.at(start_hour)
+        if stop_hour <= self._piece_end(start_hour):
+            # Within one piece the middle is the mean. The difference of two long integrals would lose the digits of a short window.
+            return self.at((start_hour + stop_hour) / 2)
         return (self._integral(stop_hour) - self._integral(start_hour)) / length
 
     def over(self, start_hour: float, stop_hour: float) -> Intensity:
@@ -149,6 +152,14 @@ class IntensityCurve:
         # The piece that runs over the end of the period joins the last value with the first.
         shift = self.period_hours if index < 0 else 0.0
         return self.grams_per_kwh[-1], self.grams_per_kwh[0], self.hours[-1] - shift, self.hours[0] + self.period_hours - shift
+
+    def _piece_end(self, hour: float) -> float:
+        """Return where the piece ends in which an hour lies."""
+        period = self.period_hours
+        turn = 0.0 if period is None else math.floor((hour - self.hours[0]) / period) * period
+        index = bisect_right(self.hours, hour - turn)
+        last = self.hours[-1] + self._last_step() if period is None else self.hours[0] + period
+        return turn + (self.hours[index] if index < len(self.hours) else last)
 
     def _integral(self, hour: float) -> float:
         """Return the integral from the first value's hour of the first period to an hour."""

@@ -114,3 +114,12 @@ def test_an_instant_needs_a_time_zone():
         hours_of(datetime(2024, 3, 1))
     there = datetime(2024, 3, 1, 2, tzinfo=timezone(timedelta(hours=2)))
     assert hours_of(there) == hours_of(datetime(2024, 3, 1, tzinfo=UTC))
+
+
+@pytest.mark.parametrize("period", [None, 24.0])
+@given(seconds=st.floats(1e-4, 1.0), share=st.floats(0.0, 0.999))
+def test_the_mean_of_milliseconds_keeps_its_digits(period: float | None, seconds: float, share: float) -> None:
+    first = 490_000.0 if period is None else 0.0
+    curve = IntensityCurve(tuple(first + k for k in range(24)), tuple(400.0 for _ in range(24)), source="test", period_hours=period)
+    start = 490_005.0 + share
+    assert curve.mean(start, start + seconds / 3600) == pytest.approx(400.0, rel=1e-12)
