@@ -56,6 +56,7 @@ def run(
     idle: Annotated[float, typer.Option(help="Seconds of idle baseline before, between and after the trials.")] = 0.0,
     cool_down: Annotated[float, typer.Option(help="Longest wait before a trial for the device to cool down, in seconds.")] = 0.0,
     anchor: Annotated[int, typer.Option(help="Measure one fixed configuration again after so many trials.")] = 0,
+    sizes: Annotated[bool, typer.Option("--sizes", help="Tell freeze-thaw the parameters and FLOPs of all that it weighs.")] = False,
     smoke: Annotated[bool, typer.Option("--smoke", help="Two tiny trials, to see that everything works.")] = False,
 ) -> None:
     """Run or continue a study; print its front."""
@@ -66,7 +67,7 @@ def run(
         study,
         context.obj or (),
         {"data": data, "target": target, "seed": seed, "smoke": smoke or None, **named_values(settings or [])},
-        overrides={"sampler": sampler, "objectives": objectives, "seed": seed},
+        overrides={"sampler": sampler, "objectives": objectives, "seed": seed, "sizes": sizes or None},
         smoke=smoke,
         out=out,
         trials=trials,
