@@ -24,6 +24,8 @@ GPU_SPLIT_U = 0.30
 Energy = Callable[[int, int], float | None]
 #: CPU-seconds of the machine and of this process tree between two instants; None where the system does not say.
 CpuSeconds = Callable[[int, int], tuple[float | None, float | None]]
+#: Differences below this share are rounding.
+ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -171,7 +173,7 @@ def _shared(
         _add(found.overhead, meter.name, used)
         # Without a known idle power nothing tells rest from work, so what this process did not do is called idle.
         bucket = found.unattributed if meter.idle_watts is not None else found.idle
-        _add(bucket, meter.name, max(work - used, 0.0))
+        _add(bucket, meter.name, 0.0 if abs(work - used) < ROUNDING * work else work - used)
         _add(found.idle, meter.name, resting)
         return
     alone = len(silent) == len(active) or base <= 0
@@ -189,7 +191,8 @@ def _shared(
         _give(found, claim, meter.name, part + rest, part, part if len(active) > 1 or not alone else 0.0)
     if alone:
         return
-    left = max(work - given, 0.0)
+    left = work - given
+    left = 0.0 if abs(left) < ROUNDING * work else left  # rounding is nobody's energy
     overhead = 0.0 if silent else min(work * own / base, left)
     _add(found.overhead, meter.name, overhead)
     _add(found.unattributed, meter.name, left - overhead)

@@ -160,7 +160,8 @@ def _learn_gate(genes: Array, index: int) -> Gate | None:
         different = np.unique(values)
         if len(different) > _MAX_GATE_VALUES or len(different) > max(2, len(genes) // 2):
             continue
-        off = {float(v) for v in different if absent[values == v].mean() > 0.5}
+        # Where what decides is itself absent so is what it decides about; the other family's parameters decide nothing here.
+        off = {-1.0, *(float(v) for v in different if absent[values == v].mean() > 0.5)}
         wrong = int((np.isin(values, list(off)) != absent).sum())
         # Fewest contradictions first; then the gate with the fewest values, which is the simplest rule.
         rank = (wrong, len(different))
