@@ -13,8 +13,7 @@ from .training.task import Task
 class Sizes:
     """Parameters and forward FLOPs of a candidate, as ``features`` of ``FreezeThawSampler``.
 
-    Counting builds the network without weights and takes milliseconds, for networks of timm up to a quarter of a second; every
-    architecture is counted once.
+    Counting builds the network without weights, which for large networks takes longer than deciding; every architecture is counted once.
 
     Args:
         space: The candidates.

@@ -119,8 +119,8 @@ class Study:
         max_trial_joules: A single training is stopped (and measured) when it has paid this much; None for no limit.
         stop_dominated: Whether a training is ended at a rung on its way when it cannot reach the front any more (see ``dominated``); None
             leaves that to the sampler: yes for ``freeze-thaw``, no for the others, which learn from what they asked for.
-        sizes: Whether ``freeze-thaw`` is told the parameters and FLOPs of every candidate that it weighs. Off: counting takes longer than
-            deciding, and on the benchmark such knowledge brought nothing.
+        sizes: Whether ``freeze-thaw`` is told the parameters and FLOPs of every candidate that it weighs. Off: counting builds every
+            network that is weighed, which takes longer than deciding.
         description: One or two sentences: which question the study asks.
     """
 

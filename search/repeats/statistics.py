@@ -157,8 +157,7 @@ def _again(trial: Trial, found: Sequence[Repeat], objective: str) -> Again:
 
 def _neighbours(one: Again, two: Again) -> Neighbours:
     kept = None
-    if None not in (one.quality, one.energy, two.quality, two.energy):
-        assert one.quality is not None and two.quality is not None and one.energy is not None and two.energy is not None  # noqa: PT018
+    if one.quality is not None and two.quality is not None and one.energy is not None and two.energy is not None:
         joules = (two.trial.train_joules or 0.0) - (one.trial.train_joules or 0.0)
         kept = _same_way(two.searched - one.searched, two.quality.mean - one.quality.mean)
         kept = kept and _same_way(joules, two.energy.mean - one.energy.mean)

@@ -109,7 +109,7 @@ def bar13(lab: Lab, seconds: float = 4.0) -> Row:
     def theirs() -> Callable[[], object]:
         meter = tracker()
         meter.start()
-        return meter.stop  # type: ignore[no-any-return]
+        return meter.stop  # type: ignore[no-any-return]  # codecarbon is untyped
 
     share, other = cpu_share(ours, seconds), cpu_share(theirs, seconds)
     show = f"{100 * share:.2f} %"

@@ -79,7 +79,7 @@ class Lab:
 
         gpu_nvidia.pynvml = self.pynvml
 
-        class Device(gpu_nvidia.NvidiaGPUDevice):  # type: ignore[misc, name-defined]
+        class Device(gpu_nvidia.NvidiaGPUDevice):  # type: ignore[misc, name-defined]  # codecarbon is untyped
             def _get_memory_info(self) -> Any:
                 return SimpleNamespace(total=1, free=1, used=0)
 

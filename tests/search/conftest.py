@@ -1,12 +1,14 @@
 """A study that is real in every part and small in every number."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from joulefront.search import Study
+from joulefront.search.cli import main
 
 RINGS = '''
 """Points inside and outside of a circle: the example of the README."""
@@ -97,3 +99,30 @@ def rings(rings_file: Callable[[str], Path]) -> Callable[..., Study]:
         return replace(find_study(str(rings_file(mode)), {}), **changes)
 
     return make
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a call printed and how it ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Said]:
+    """Call the command line in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words: object) -> Said:
+        code = 0
+        try:
+            main([str(word) for word in words])
+        except SystemExit as end:
+            code = int(end.code or 0)
+        said = capsys.readouterr()
+        assert "Traceback" not in said.out + said.err
+        return Said(code, said.out, said.err)
+
+    return call

@@ -4,7 +4,6 @@ import json
 import shutil
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,34 +18,7 @@ from joulefront.search.store import Store
 from joulefront.search.trial import ATTRIBUTE, Trial
 
 
-@dataclass(frozen=True)
-class Said:
-    """What a call printed and how it ended."""
-
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Said]:
-    """Call the command line in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*words: object) -> Said:
-        code = 0
-        try:
-            main([str(word) for word in words])
-        except SystemExit as end:
-            code = int(end.code or 0)
-        said = capsys.readouterr()
-        assert "Traceback" not in said.out + said.err
-        return Said(code, said.out, said.err)
-
-    return call
-
-
-def refused(said: Said, *parts: str, code: int = 2) -> str:
+def refused(said: Any, *parts: str, code: int = 2) -> str:
     """Check that a call ended with one line that says what is needed, and return it."""
     lines = [line for line in said.err.splitlines() if line.startswith("error: ")]
     assert said.code == code, said
@@ -95,12 +67,12 @@ def refused(said: Said, *parts: str, code: int = 2) -> str:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) and "-" not in value[0] else None,
 )
-def test_a_wrong_word_costs_nothing_and_gets_its_remedy(call: Callable[..., Said], words: list[str], parts: list[str]) -> None:
+def test_a_wrong_word_costs_nothing_and_gets_its_remedy(call: Callable[..., Any], words: list[str], parts: list[str]) -> None:
     refused(call(*words), *parts)
     assert not list(Path("runs").glob("*/artifacts/*"))
 
 
-def test_a_device_that_is_not_here_names_the_one_that_is(call: Callable[..., Said]) -> None:
+def test_a_device_that_is_not_here_names_the_one_that_is(call: Callable[..., Any]) -> None:
     import torch
 
     if torch.cuda.is_available():
@@ -117,7 +89,7 @@ def test_debug_lets_the_error_through(monkeypatch: pytest.MonkeyPatch, tmp_path:
         main(["run", "digits", "--budget", "20", "--debug"])
 
 
-def test_an_error_that_nobody_foresaw_is_one_line_too(call: Callable[..., Said], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_that_nobody_foresaw_is_one_line_too(call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise KeyError("gamma")
 
@@ -125,7 +97,7 @@ def test_an_error_that_nobody_foresaw_is_one_line_too(call: Callable[..., Said],
     refused(call("front", "x"), "KeyError: 'gamma'", "--debug", code=1)
 
 
-def test_a_second_interrupt_says_how_to_go_on(call: Callable[..., Said], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_interrupt_says_how_to_go_on(call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
@@ -135,7 +107,7 @@ def test_a_second_interrupt_says_how_to_go_on(call: Callable[..., Said], monkeyp
     assert "what was measured is kept" in said.err
 
 
-def test_without_a_word_the_help_is_shown(call: Callable[..., Said]) -> None:
+def test_without_a_word_the_help_is_shown(call: Callable[..., Any]) -> None:
     said = call()
     assert said.code == 0
     for verb in ("run", "front", "plot", "report", "export", "price", "compare", "doctor", "studies", "dashboard", "estimate"):
@@ -143,7 +115,7 @@ def test_without_a_word_the_help_is_shown(call: Callable[..., Said]) -> None:
     assert "--debug" in said.out
 
 
-def test_the_bundled_studies_are_listed_with_a_line_each(call: Callable[..., Said]) -> None:
+def test_the_bundled_studies_are_listed_with_a_line_each(call: Callable[..., Any]) -> None:
     lines = {line.split()[0]: line for line in call("studies").out.splitlines()}
     assert {"digits", "images", "table"} <= set(lines)
     assert all(len(line.split()) > 5 for line in lines.values())
@@ -163,28 +135,28 @@ def write_images(folder: Path, classes: int, *, each: int = 6) -> Path:
     return folder
 
 
-def test_a_missing_data_folder_is_named(call: Callable[..., Said]) -> None:
+def test_a_missing_data_folder_is_named(call: Callable[..., Any]) -> None:
     refused(call("run", "images", "--data", "nowhere"), "nowhere", "sub-folder for each class")
 
 
-def test_a_folder_with_one_class_says_that_two_are_needed(call: Callable[..., Said], tmp_path: Path) -> None:
+def test_a_folder_with_one_class_says_that_two_are_needed(call: Callable[..., Any], tmp_path: Path) -> None:
     write_images(tmp_path / "one", 1)
     refused(call("run", "images", "--data", "one"), "only one class folder, class0/", "at least two")
 
 
-def test_an_unreadable_image_is_named_and_nothing_is_trained(call: Callable[..., Said], tmp_path: Path) -> None:
+def test_an_unreadable_image_is_named_and_nothing_is_trained(call: Callable[..., Any], tmp_path: Path) -> None:
     folder = write_images(tmp_path / "photos", 2)
     (folder / "class1" / "3.png").write_bytes(b"this is no image")
     refused(call("run", "images", "--data", "photos"), "class1/3.png")
     assert Store.open("runs/images").run().trials == ()
 
 
-def test_a_file_that_is_no_zip_is_refused(call: Callable[..., Said], tmp_path: Path) -> None:
+def test_a_file_that_is_no_zip_is_refused(call: Callable[..., Any], tmp_path: Path) -> None:
     (tmp_path / "photos.zip").write_bytes(b"PK but not really")
     refused(call("run", "images", "--data", "photos.zip"), "photos.zip", "zip")
 
 
-def test_a_zip_with_one_class_is_refused_as_the_folder_is(call: Callable[..., Said], tmp_path: Path) -> None:
+def test_a_zip_with_one_class_is_refused_as_the_folder_is(call: Callable[..., Any], tmp_path: Path) -> None:
     folder = write_images(tmp_path / "one", 1)
     with zipfile.ZipFile(tmp_path / "one.zip", "w") as archive:
         for file in folder.rglob("*.png"):
@@ -202,7 +174,7 @@ def test_a_zip_with_one_class_is_refused_as_the_folder_is(call: Callable[..., Sa
     ids=["a column that is not there", "an empty file", "no file"],
 )
 def test_a_table_that_cannot_be_used_is_said(
-    call: Callable[..., Said], tmp_path: Path, text: str | None, target: str, parts: list[str]
+    call: Callable[..., Any], tmp_path: Path, text: str | None, target: str, parts: list[str]
 ) -> None:
     if text is not None:
         (tmp_path / "table.csv").write_text(text)
@@ -224,14 +196,14 @@ def test_a_table_that_cannot_be_used_is_said(
         ("import surely_not_installed\n", 2, ["ModuleNotFoundError", "surely_not_installed"]),
     ],
 )
-def test_a_study_file_that_raises_names_its_line(call: Callable[..., Said], tmp_path: Path, text: str, code: int, parts: list[str]) -> None:
+def test_a_study_file_that_raises_names_its_line(call: Callable[..., Any], tmp_path: Path, text: str, code: int, parts: list[str]) -> None:
     (tmp_path / "mine.py").write_text(text)
     refused(call("run", "mine.py"), "mine.py", *parts, code=code)
     assert not Path("runs").exists()
 
 
 def test_a_task_that_raises_is_one_line_and_the_folder_can_be_used_again(
-    call: Callable[..., Said], rings_file: Callable[[str], Path]
+    call: Callable[..., Any], rings_file: Callable[[str], Path]
 ) -> None:
     file = rings_file("fine")
     good = file.read_text()
@@ -316,7 +288,7 @@ SPOILT: dict[str, tuple[Callable[[Path], Any], list[str]]] = {
 
 
 @pytest.mark.parametrize("how", SPOILT)
-def test_a_run_folder_that_cannot_be_read_says_why_and_stays_as_it_is(call: Callable[..., Said], folder: Path, how: str) -> None:
+def test_a_run_folder_that_cannot_be_read_says_why_and_stays_as_it_is(call: Callable[..., Any], folder: Path, how: str) -> None:
     spoil, parts = SPOILT[how]
     spoil(folder)
     before = {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file() and file.name != "study.db"}
@@ -326,11 +298,11 @@ def test_a_run_folder_that_cannot_be_read_says_why_and_stays_as_it_is(call: Call
     assert not Path("model").exists()
 
 
-def test_a_missing_run_folder_names_its_neighbours(call: Callable[..., Said], folder: Path) -> None:
+def test_a_missing_run_folder_names_its_neighbours(call: Callable[..., Any], folder: Path) -> None:
     refused(call("front", folder.with_name("rnu")), "does not exist", "there are: run")
 
 
-def test_an_out_that_holds_other_files_is_left_alone(call: Callable[..., Said], tmp_path: Path) -> None:
+def test_an_out_that_holds_other_files_is_left_alone(call: Callable[..., Any], tmp_path: Path) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.tex").write_text("years of work")
     refused(call("run", "digits", "--out", "thesis"), "'thesis'", "another --out")
@@ -338,13 +310,13 @@ def test_an_out_that_holds_other_files_is_left_alone(call: Callable[..., Said], 
     refused(call("run", "digits", "--out", "thesis/chapter.tex"), "is a file")
 
 
-def test_a_storage_that_cannot_be_used_leaves_no_folder_and_shows_no_password(call: Callable[..., Said]) -> None:
+def test_a_storage_that_cannot_be_used_leaves_no_folder_and_shows_no_password(call: Callable[..., Any]) -> None:
     line = refused(call("run", "digits", "--storage", "nosuchdb://me:secret@nowhere/db", "--out", "r"), "--storage")
     assert "secret" not in line
     assert not Path("r").exists()
 
 
-def test_a_run_goes_on_only_with_the_same_study(call: Callable[..., Said], folder: Path) -> None:
+def test_a_run_goes_on_only_with_the_same_study(call: Callable[..., Any], folder: Path) -> None:
     refused(call("run", "digits", "--out", folder), "holds a study with other rungs", "new --out")
 
 
@@ -364,22 +336,22 @@ def test_a_run_goes_on_only_with_the_same_study(call: Callable[..., Said], folde
         ("speed>=3", ["'speed' was not measured", "accuracy"]),
     ],
 )
-def test_a_pick_that_no_trial_meets_names_the_nearest(call: Callable[..., Said], folder: Path, pick: str, parts: list[str]) -> None:
+def test_a_pick_that_no_trial_meets_names_the_nearest(call: Callable[..., Any], folder: Path, pick: str, parts: list[str]) -> None:
     refused(call("export", folder, "--pick", pick, "--to", "onnx", "-o", "model"), *parts)
     assert not Path("model").exists()
 
 
-def test_an_unknown_format_lists_those_that_there_are(call: Callable[..., Said], folder: Path) -> None:
+def test_an_unknown_format_lists_those_that_there_are(call: Callable[..., Any], folder: Path) -> None:
     refused(call("export", folder, "--to", "docx", "-o", "model"), "'docx'", "onnx, pt2, safetensors, skops")
     assert not Path("model").exists()
 
 
-def test_a_plot_of_an_unknown_kind_lists_those_that_there_are(call: Callable[..., Said], folder: Path) -> None:
+def test_a_plot_of_an_unknown_kind_lists_those_that_there_are(call: Callable[..., Any], folder: Path) -> None:
     refused(call("plot", folder, "-o", "front.gif"), "'front.gif'", ".html, .png, .svg")
     assert not Path("front.gif").exists()
 
 
-def test_a_comparison_is_printed_and_drawn_and_an_unknown_one_is_refused(call: Callable[..., Said], folder: Path) -> None:
+def test_a_comparison_is_printed_and_drawn_and_an_unknown_one_is_refused(call: Callable[..., Any], folder: Path) -> None:
     said = call("plot", folder, "--of", "relations", "-o", "new/relations.png")
     assert said.code == 0
     assert "Spearman" in said.out
@@ -390,11 +362,11 @@ def test_a_comparison_is_printed_and_drawn_and_an_unknown_one_is_refused(call: C
     refused(call("plot", folder, "--of", "relations", "-o", "t.html"), "'t.html'", ".png or .svg")
 
 
-def test_a_run_that_came_from_python_asks_for_its_study(call: Callable[..., Said], folder: Path) -> None:
+def test_a_run_that_came_from_python_asks_for_its_study(call: Callable[..., Any], folder: Path) -> None:
     refused(call("export", folder, "--to", "safetensors", "-o", "model"), "came from Python", "--study my_study.py")
 
 
-def test_zones_and_prices_that_are_none_are_refused(call: Callable[..., Said], folder: Path) -> None:
+def test_zones_and_prices_that_are_none_are_refused(call: Callable[..., Any], folder: Path) -> None:
     refused(call("price", folder, "--zones", "ATLANTIS"), "ATLANTIS")
     refused(call("price", folder, "--zones", "FR", "--price", "0,25EUR"), "0.25EUR", "decimals with a point")
 
@@ -415,7 +387,7 @@ KEYS = [
 ]
 
 
-def test_the_front_as_json_has_the_promised_keys_and_null_where_unknown(call: Callable[..., Said], folder: Path) -> None:
+def test_the_front_as_json_has_the_promised_keys_and_null_where_unknown(call: Callable[..., Any], folder: Path) -> None:
     said = call("front", folder, "--json")
     rows = json.loads(said.out)
     assert said.err == ""
@@ -434,7 +406,7 @@ def test_the_front_as_json_has_the_promised_keys_and_null_where_unknown(call: Ca
     }
 
 
-def test_the_front_as_csv_is_the_same(call: Callable[..., Said], folder: Path) -> None:
+def test_the_front_as_csv_is_the_same(call: Callable[..., Any], folder: Path) -> None:
     import csv
     import io
 
@@ -445,19 +417,19 @@ def test_the_front_as_csv_is_the_same(call: Callable[..., Said], folder: Path) -
     assert json.loads(rows[1]["params"]) == {"width": 5}
 
 
-def test_complete_leaves_out_what_was_stopped_early(call: Callable[..., Said], folder: Path) -> None:
+def test_complete_leaves_out_what_was_stopped_early(call: Callable[..., Any], folder: Path) -> None:
     rows = json.loads(call("front", folder, "--json", "--complete").out)
     assert [row["trial"] for row in rows] == [1]
 
 
-def test_the_front_as_a_table_says_which_energy_it_is(call: Callable[..., Said], folder: Path) -> None:
+def test_the_front_as_a_table_says_which_energy_it_is(call: Callable[..., Any], folder: Path) -> None:
     said = call("front", folder)
     assert "knee" in said.out
     assert "2 of 3 trials are on the front" in said.out
     assert "estimated" in said.out
 
 
-def test_two_runs_are_compared_and_priced(call: Callable[..., Said], folder: Path, tmp_path: Path) -> None:
+def test_two_runs_are_compared_and_priced(call: Callable[..., Any], folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder, tmp_path / "other")
     rows = json.loads(call("compare", folder, "other", "--json").out)
     assert len(rows) == 2
@@ -468,7 +440,7 @@ def test_two_runs_are_compared_and_priced(call: Callable[..., Said], folder: Pat
     assert "PUE 1 " in call("price", folder, "--zones", "FR").out
 
 
-def test_the_doctor_speaks_json(call: Callable[..., Said]) -> None:
+def test_the_doctor_speaks_json(call: Callable[..., Any]) -> None:
     said = call("doctor", "--json", "--meter", "cpu_time", "--zone", "FR")
     found = json.loads(said.out)
     assert said.code == 0

@@ -5,7 +5,6 @@ import io
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,33 +14,6 @@ from joulefront.search import Front, Study, run
 from joulefront.search.cli import main
 from joulefront.search.repeats.plan import read_repeats
 from joulefront.search.store import Store
-
-
-@dataclass(frozen=True)
-class Said:
-    """What a call printed and how it ended."""
-
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Said]:
-    """Call the command line in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*words: object) -> Said:
-        code = 0
-        try:
-            main([str(word) for word in words])
-        except SystemExit as end:
-            code = int(end.code or 0)
-        said = capsys.readouterr()
-        assert "Traceback" not in said.out + said.err
-        return Said(code, said.out, said.err)
-
-    return call
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +35,7 @@ def folder(kept: dict[str, Path], rings_file: Callable[[str], Path], tmp_path: P
     return path
 
 
-def test_the_verb_prints_a_table_and_what_it_means_and_every_view_shows_it(call: Callable[..., Said], folder: Path) -> None:
+def test_the_verb_prints_a_table_and_what_it_means_and_every_view_shows_it(call: Callable[..., Any], folder: Path) -> None:
     plain = json.loads(call("front", folder, "--json").out)
     assert "repeats" not in json.dumps(plain)
     said = call("repeat", folder, "--times", 2)
@@ -99,7 +71,7 @@ def test_the_verb_prints_a_table_and_what_it_means_and_every_view_shows_it(call:
     assert "repeats" in page[page.index("Energy of the search") :]
 
 
-def test_as_json_every_number_has_its_unit_in_its_key(call: Callable[..., Said], folder: Path) -> None:
+def test_as_json_every_number_has_its_unit_in_its_key(call: Callable[..., Any], folder: Path) -> None:
     found = json.loads(call("repeat", folder, "--times", 1, "--pick", "knee", "--json").out)
     assert set(found) == {"members", "order_survives", "mean_fall_of_accuracy", "drift"}
     (member,) = found["members"]
@@ -126,9 +98,7 @@ def test_as_json_every_number_has_its_unit_in_its_key(call: Callable[..., Said],
         (["--tmies", 3], ["--tmies", "joulefront repeat --help"]),
     ],
 )
-def test_a_wrong_word_costs_nothing_and_gets_its_remedy(
-    call: Callable[..., Said], folder: Path, words: list[Any], parts: list[str]
-) -> None:
+def test_a_wrong_word_costs_nothing_and_gets_its_remedy(call: Callable[..., Any], folder: Path, words: list[Any], parts: list[str]) -> None:
     said = call("repeat", folder, *words)
     lines = [line for line in said.err.splitlines() if line.startswith("error: ")]
     assert said.code == 2, said
@@ -140,7 +110,7 @@ def test_a_wrong_word_costs_nothing_and_gets_its_remedy(
 
 
 def test_a_folder_without_a_run_and_a_run_without_a_front_are_said(
-    call: Callable[..., Said], rings_file: Callable[[str], Path], tmp_path: Path
+    call: Callable[..., Any], rings_file: Callable[[str], Path], tmp_path: Path
 ) -> None:
     said = call("repeat", "runs/nothing")
     assert said.code == 2
@@ -152,7 +122,7 @@ def test_a_folder_without_a_run_and_a_run_without_a_front_are_said(
 
 
 def test_a_run_that_came_from_python_asks_for_its_study(
-    call: Callable[..., Said], rings: Callable[..., Study], rings_file: Callable[[str], Path], tmp_path: Path
+    call: Callable[..., Any], rings: Callable[..., Study], rings_file: Callable[[str], Path], tmp_path: Path
 ) -> None:
     run(rings(trials=2), out=tmp_path / "p", meter="cpu_time")
     said = call("repeat", "p")
@@ -162,7 +132,7 @@ def test_a_run_that_came_from_python_asks_for_its_study(
     assert said.code == 0, said.err
 
 
-def test_a_damaged_file_of_repeats_is_never_overwritten(call: Callable[..., Said], folder: Path) -> None:
+def test_a_damaged_file_of_repeats_is_never_overwritten(call: Callable[..., Any], folder: Path) -> None:
     (folder / "repeats.json").write_text('{"plans": [')
     for verb in ("repeat", "front"):
         said = call(verb, folder)
@@ -171,7 +141,7 @@ def test_a_damaged_file_of_repeats_is_never_overwritten(call: Callable[..., Said
     assert (folder / "repeats.json").read_text() == '{"plans": ['
 
 
-def test_when_every_repeat_fails_the_exit_code_says_so(call: Callable[..., Said], folder: Path, rings_file: Callable[[str], Path]) -> None:
+def test_when_every_repeat_fails_the_exit_code_says_so(call: Callable[..., Any], folder: Path, rings_file: Callable[[str], Path]) -> None:
     said = call("repeat", folder, "--study", rings_file("nan"), "--times", 1, "--pick", "best")
     assert said.code == 1
     assert "no repeat has a result: the training loss became nan" in said.err
@@ -179,7 +149,7 @@ def test_when_every_repeat_fails_the_exit_code_says_so(call: Callable[..., Said]
     assert Store.open(folder).run().bill.by_state["repeats"] > 0
 
 
-def test_after_ctrl_c_the_command_to_go_on_is_printed(call: Callable[..., Said], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_after_ctrl_c_the_command_to_go_on_is_printed(call: Callable[..., Any], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from joulefront.search.repeats.loop import RepeatLoop
 
     keep = RepeatLoop.keep
