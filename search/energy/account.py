@@ -203,14 +203,14 @@ class Account:
         if self.counter is None:
             self._switch(now, None)
             return
-        begin = self.power.at(self.moved_ns)
-        if begin is None or not len(self.power):
-            return
-        still = self.power.joules[-1] - begin.joules
-        patience = max(FROZEN_SECONDS, 8 * (self.tick.period_ns if self.tick else 0) / NANO)
-        if (now - self.moved_ns) / NANO > patience and still > max(1.0, 10 * self.capability.resolution_joules):
-            self._switch(self.moved_ns, f"the counter stood still for {(now - self.moved_ns) / NANO:.1f} s while power was drawn")
-        elif (now - self.checked_ns) / NANO >= CHECK_SECONDS:
+        still = (now - self.moved_ns) / NANO
+        if still > max(FROZEN_SECONDS, 8 * (self.tick.period_ns if self.tick else 0) / NANO):
+            begin = self.power.at(self.moved_ns)
+            drawn = 0.0 if begin is None else self.power.joules[-1] - begin.joules
+            if drawn > max(1.0, 10 * self.capability.resolution_joules):
+                self._switch(self.moved_ns, f"the counter stood still for {still:.1f} s while power was drawn")
+                return
+        if (now - self.checked_ns) / NANO >= CHECK_SECONDS:
             ratio = self.ratio(self.checked_ns, self.moved_ns)
             if ratio is not None and not DROPPED[0] <= ratio <= DROPPED[1]:
                 self._switch(self.checked_ns, f"the counter gave {ratio:.2f} of the integrated power")

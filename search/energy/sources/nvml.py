@@ -9,6 +9,7 @@ from typing import Any
 
 from ..clock import Clock
 from ..source import Capability, Reading
+from .nvml_calls import Calls, find
 from .visible import instances, visible
 
 BOUNDARY = "GPU board"
@@ -28,14 +29,12 @@ class Device:
     Attributes:
         component: ``gpu:`` and its UUID.
         handle: NVML's handle.
-        counter: Whether the energy counter works.
-        power: Reads the power in watts, or None when there is no power reading.
+        calls: What it can be asked.
     """
 
     component: str
     handle: Any
-    counter: bool
-    power: Callable[[], float] | None
+    calls: Calls
 
 
 class Nvml:
@@ -122,17 +121,17 @@ class Nvml:
     def _probe_device(self, component: str, handle: Any) -> tuple[Device, Capability]:
         nvml = self._nvml
         facts = self._facts[component] = self._describe(handle)
-        counter = self._try(nvml.nvmlDeviceGetTotalEnergyConsumption, handle)
-        power, kind = self._find_power(handle)
-        device = Device(component, handle, isinstance(counter, int), power)
-        if not device.counter and power is None:
-            reason = f"{facts['name']} gives neither energy nor power ({counter})"
+        calls = find(nvml, handle)
+        device = Device(component, handle, calls)
+        if calls.counter is None and calls.power is None:
+            reason = f"{facts['name']} gives neither energy nor power ({calls.fault})"
             if facts["virtualisation"] == "vgpu":
                 reason = f"{facts['name']} is a virtual GPU: its energy is known only to the host"
             return device, _absent(component, reason)
         notes = []
-        if not device.counter:
-            notes.append(f"no energy counter ({counter}): {kind} is integrated")
+        if calls.counter is None:
+            kind = "power, averaged by the driver over up to 1 s," if calls.averaged else "instant power"
+            notes.append(f"no energy counter ({calls.fault}): {kind} is integrated")
         counts = True
         if facts["mig"]:
             count = facts["mig_instances"]
@@ -145,7 +144,7 @@ class Nvml:
         if facts["virtualisation"] == "vgpu":
             counts = False
             notes.append("a virtual GPU: what the driver shows is not this machine's share, so it is not counted")
-        gain = GAIN_U if device.counter else 0.07 if kind == "instant power" else 0.15
+        gain = GAIN_U if calls.counter else 0.15 if calls.averaged else 0.07
         return device, Capability(
             component,
             self.name,
@@ -153,32 +152,11 @@ class Nvml:
             boundary=BOUNDARY,
             reason="; ".join(notes) or None,
             remedy="switch MIG off for exact energy: sudo nvidia-smi -mig 0" if facts["mig"] else None,
-            tick_seconds=None if device.counter else POWER_TICK_SECONDS,
+            tick_seconds=None if calls.counter else POWER_TICK_SECONDS,
             resolution_joules=0.001,
             gain_u=gain,
             counts=counts,
         )
-
-    def _find_power(self, handle: Any) -> tuple[Callable[[], float] | None, str]:
-        """Return how to read the power. The plain call is an average over a second on Ampere and later, so the field comes first.
-
-        Source: NVML API reference, nvmlDeviceGetPowerUsage; field NVML_FI_DEV_POWER_INSTANT.
-        """
-        nvml = self._nvml
-
-        def instant() -> float:
-            field = nvml.nvmlDeviceGetFieldValues(handle, [nvml.NVML_FI_DEV_POWER_INSTANT])[0]
-            if field.nvmlReturn != nvml.NVML_SUCCESS:
-                raise nvml.NVMLError(field.nvmlReturn)
-            return float(field.value.uiVal) / 1000
-
-        def averaged() -> float:
-            return float(nvml.nvmlDeviceGetPowerUsage(handle)) / 1000
-
-        for read, kind in ((instant, "instant power"), (averaged, "power, averaged by the driver over up to 1 s,")):
-            if isinstance(self._try(read), float):
-                return read, kind
-        return None, "no power"
 
     def _describe(self, handle: Any) -> dict[str, Any]:
         nvml = self._nvml
@@ -217,28 +195,29 @@ class Nvml:
         return tuple(self._read_device(device) for device in self._devices)
 
     def _read_device(self, device: Device) -> Reading:
-        nvml, counter, watts, error = self._nvml, None, None, None
+        calls, counter, watts, error = device.calls, None, None, None
         before = self._clock()
-        if device.counter:
-            found = self._try(nvml.nvmlDeviceGetTotalEnergyConsumption, device.handle)
-            if isinstance(found, int):
-                counter = found / 1000
-            else:
-                error = found
+        powered = before - self._powered_ns.get(device.component, 0) >= POWER_EVERY_NS or calls.counter is None
+        together = calls.both if powered else None
+        try:
+            if together is not None:
+                counter, watts = together()
+            elif calls.counter is not None:
+                counter = calls.counter()
+        except self._nvml.NVMLError as failed:
+            error = failed
         after = self._clock()
-        t_ns = (before + after) // 2
-        if device.power is not None and (not device.counter or t_ns - self._powered_ns.get(device.component, 0) >= POWER_EVERY_NS):
-            found = self._try(device.power)
-            if isinstance(found, float):
-                watts = found
-                self._powered_ns[device.component] = t_ns
-            else:
-                error = error or found
-        if not device.counter:
+        if powered and together is None and calls.power is not None:
+            try:
+                watts = calls.power()
+            except self._nvml.NVMLError as failed:
+                error = error or failed
+        if watts is not None:
+            self._powered_ns[device.component] = before
+        if calls.counter is None:
             after = self._clock()
-            t_ns = (before + after) // 2
         text = None if counter is not None or watts is not None else f"{device.component} cannot be read: {error}"
-        return Reading(device.component, t_ns, (after - before) // 2, counter, watts, text)
+        return Reading(device.component, (before + after) // 2, (after - before) // 2, counter, watts, text)
 
     def devices(self) -> dict[str, dict[str, Any]]:
         """Return name, driver and power limit of each GPU, for the description of the hardware."""

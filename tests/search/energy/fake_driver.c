@@ -12,8 +12,9 @@
 #include <time.h>
 
 enum { OK = 0, UNINITIALIZED = 1, INVALID = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, SMALL = 7, LOST = 15 };
+enum { UNSIGNED_INT = 1, UNSIGNED_LONG_LONG = 3 };
 enum { CONSTANT, STEP, SINE, SQUARE, TRACE };
-enum { DEVICES = 8, FIELD_POWER_INSTANT = 186 };
+enum { DEVICES = 8, FIELD_ENERGY = 83, FIELD_POWER_INSTANT = 186 };
 
 typedef struct {
     int kind;
@@ -23,6 +24,7 @@ typedef struct {
     double tick, phase, gain, noise;
     double frozen_at, reset_at, lost_at, counter_until;
     int counter, instant, usage;
+    int energy_field; /* whether fields give the energy too: 0 no, 1 yes, 2 another number than the call's */
     int mig, instances, virtualisation;
     int temperature, clock, throttle;
     int busy; /* per cent of the time while the power is high, 0 while it is low; below 0: not told */
@@ -111,7 +113,7 @@ void fake_reset(int devices_wanted) {
         d->tick = 0.1;
         d->gain = 1;
         d->frozen_at = d->reset_at = d->lost_at = d->counter_until = INFINITY;
-        d->counter = d->instant = d->usage = 1;
+        d->counter = d->instant = d->usage = d->energy_field = 1;
         d->temperature = 40;
         d->clock = 1500;
         d->busy = 100;
@@ -136,6 +138,7 @@ int fake_set(int device, const char *name, double value) {
 #define INTEGER(field) if (!strcmp(name, #field)) { d->field = (int)value; return 0; }
     INTEGER(kind) DOUBLE(low) DOUBLE(high) DOUBLE(period) DOUBLE(duty) DOUBLE(at) DOUBLE(tick) DOUBLE(phase) DOUBLE(gain) DOUBLE(noise)
     DOUBLE(frozen_at) DOUBLE(reset_at) DOUBLE(lost_at) DOUBLE(counter_until) INTEGER(counter) INTEGER(instant) INTEGER(usage)
+    INTEGER(energy_field)
     INTEGER(mig) INTEGER(instances) INTEGER(virtualisation) INTEGER(temperature) INTEGER(clock) INTEGER(throttle) INTEGER(busy)
     if (!strcmp(name, "pid")) {
         d->pids[d->pid_count++] = (int)value;
@@ -249,10 +252,15 @@ typedef struct {
 int nvmlDeviceGetFieldValues(Device *d, int fields, Field *values) {
     CHECK(d);
     for (int i = 0; i < fields; i++) {
-        int known = values[i].field == FIELD_POWER_INSTANT && d->instant;
-        values[i].result = known ? OK : NOT_SUPPORTED;
-        values[i].type = 1;
-        if (known) values[i].value.u = (unsigned)(sensor(d) * 1000);
+        Field *v = &values[i];
+        v->result = NOT_SUPPORTED;
+        if (v->field == FIELD_POWER_INSTANT && d->instant) {
+            *v = (Field){.field = v->field, .type = UNSIGNED_INT, .value.u = (unsigned)(sensor(d) * 1000)};
+        } else if (v->field == FIELD_ENERGY && d->energy_field) {
+            v->type = UNSIGNED_LONG_LONG;
+            v->result = nvmlDeviceGetTotalEnergyConsumption(d, &v->value.ull);
+            if (d->energy_field == 2) v->value.ull *= 2;
+        }
     }
     return OK;
 }
