@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
+import bars_zeus
 from bars_simulated import Lab, Row
 
 from joulefront.search.energy import Ledger
@@ -47,17 +47,7 @@ def bar4(lab: Lab) -> Row:
     tree.write(zone, tree.range_uj - 400_000_000)
     theirs = codecarbon_rapl(tree, lambda: tree.write(zone, tree.range_uj + 600_000_000))
     tree.write(zone, tree.range_uj - 400_000_000)
-    zeus = "not installed"
-    try:
-        from zeus.device.cpu.rapl import RAPLFile
-
-        file = RAPLFile(str(zone))
-        file._wraparound_tracker = SimpleNamespace(get_num_wraparounds=lambda: 0)  # its poller looks once a second: not yet
-        before = file.read()
-        tree.write(zone, tree.range_uj + 600_000_000)
-        zeus = f"{(file.read() - before) / 1000:.0f} J"
-    except ImportError:
-        pass
+    zeus = bars_zeus.after_a_wrap(zone, lambda: tree.write(zone, tree.range_uj + 600_000_000))
     return Row(
         4,
         "read right after a RAPL wrap (1000 J)",
@@ -114,5 +104,8 @@ def bar6(lab: Lab) -> Row:
 
     record = rapl_window(lab, tree, run)
     theirs = codecarbon_rapl(tree, spend, dram=True)
+    zeus = bars_zeus.sockets(tree.root, spend)
     passed = abs(record.joules - 190) < 1e-3
-    return Row(6, "2 sockets, package + memory (190 J)", "190 J, no mirror added", f"{record.joules:.1f} J", passed, f"{theirs:.1f} J")
+    return Row(
+        6, "2 sockets, package + memory (190 J)", "190 J, no mirror added", f"{record.joules:.1f} J", passed, f"{theirs:.1f} J", zeus
+    )
