@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections import deque
 from dataclasses import dataclass
 
 from .clock import NANO
 from .curve import Curve
+from .ripple import Ripple
 from .source import Capability, Reading
 from .tick import Tick
 
@@ -70,7 +70,7 @@ class Account:
         self.moved_ns = 0
         self.widest_ns = 0
         self.watts: tuple[int, float] | None = None
-        self.steps: deque[float] = deque(maxlen=33)
+        self.ripple = Ripple()
         self.integrating = False
         self.checked_ns = 0
         self.idle_watts: float | None = None
@@ -124,6 +124,7 @@ class Account:
     def _integrate(self, t_ns: int, watts: float) -> None:
         """Extend the integrated power by a trapezoid; every reading counts, also one equal to the last."""
         onto = self.curve if self.integrating else self.power
+        self.ripple.add(t_ns, watts)
         if self.watts is None:
             onto.append(t_ns, t_ns, onto.joules[-1] if len(onto) else 0.0)
         else:
@@ -132,12 +133,10 @@ class Account:
             mean = (watts + before) / 2
             # The power may have changed anywhere between the two: uniform over ± half of the rectangle between them would be 1/12. A
             # long window may hold few changes, and power may also come and go, so a third more.
-            self.steps.append(abs(watts - before))
-            noise = sorted(self.steps)[len(self.steps) // 2] / 0.954  # of |difference| of two normal readings: 0.6745 * sqrt(2) sigma
-            variance = ((watts - before) ** 2 / 9 + noise**2 + (UNSAMPLED * mean) ** 2) * seconds**2
+            variance = ((watts - before) ** 2 / 9 + (self.ripple.watts or 0.0) ** 2 + (UNSAMPLED * mean) ** 2) * seconds**2
             if seconds > GAP_SECONDS:
                 variance += (0.5 * mean * seconds) ** 2
-            onto.append(t_ns, t_ns, onto.joules[-1] + mean * seconds, variance=variance)
+            onto.append(t_ns, t_ns, onto.joules[-1] + mean * seconds, variance=variance, ripple=self.ripple.watts)
         self.watts = (t_ns, watts)
 
     def _count(self, reading: Reading) -> None:
@@ -175,7 +174,7 @@ class Account:
 
     def _move(self, low_ns: int, high_ns: int, delta: float) -> None:
         self.total += delta
-        self.curve.append(low_ns, high_ns, self.total, variance=self.doubt)
+        self.curve.append(low_ns, high_ns, self.total, variance=self.doubt, ripple=self.ripple.watts)
         self.doubt = 0.0
 
     def _fell(self, counter: float, now: int) -> tuple[float, float]:

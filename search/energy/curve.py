@@ -18,6 +18,8 @@ from .tick import Tick
 REACH_SECONDS = 1.0
 #: Share of the power that may change unseen between two nodes, whatever the neighbouring nodes say.
 UNSEEN = 0.05
+#: Marks a node of which nobody knows how the power swings between it and the next.
+UNKNOWN = -1.0
 #: Number of segments that count as lately.
 LATELY = 10
 
@@ -49,7 +51,7 @@ class Curve:
         resolution: Step of the counter.
         shape: A finer but less exact curve of the same energy. Between two nodes energy is spread as it says: the counter knows how
             much, the power sensor knows when. The uncertainty does not rely on it, since a sensor may lag, and it moves no value by
-            more than two standard deviations, since a load that pulses faster than the sensor is read has no shape.
+            more than the power's swing allows, since a load that pulses faster than the sensor is read has no shape.
     """
 
     def __init__(self, tick: Tick | None = None, resolution: float = 0.0, shape: Curve | None = None) -> None:
@@ -60,11 +62,12 @@ class Curve:
         self.half = array("q")
         self.joules = array("d")
         self.grown = array("d")
+        self.ripple = array("f")
 
     def __len__(self) -> int:
         return len(self.t)
 
-    def append(self, low_ns: int, high_ns: int, joules: float, *, variance: float = 0.0) -> None:
+    def append(self, low_ns: int, high_ns: int, joules: float, *, variance: float = 0.0, ripple: float | None = None) -> None:
         """Add the node that lies somewhere in ``(low_ns, high_ns]``.
 
         Args:
@@ -72,6 +75,7 @@ class Curve:
             high_ns: Latest time of the node.
             joules: Energy since the curve began; not less than the node's before.
             variance: What the way from the node before adds to the uncertainty, in J^2.
+            ripple: Standard deviation of the power that comes and goes between nodes, in watts; None when nobody looks.
         """
         if self.tick is not None:
             low_ns, high_ns = self.tick.locate(low_ns, high_ns)
@@ -84,6 +88,7 @@ class Curve:
         self.grown.append((self.grown[-1] if self.t else 0.0) + variance)
         self.joules.append(max(joules, self.joules[-1]) if self.t else joules)
         self.t.append(t)
+        self.ripple.append(UNKNOWN if ripple is None else ripple)
 
     def refine(self, back: int = 32) -> None:
         """Place the last nodes again, now that the refreshes around them are known better."""
@@ -102,7 +107,7 @@ class Curve:
         at which it was last seen to move.
         """
         keep = bisect_right(self.t, since_ns)
-        for column in (self.t, self.half, self.joules, self.grown):
+        for column in (self.t, self.half, self.joules, self.grown, self.ripple):
             del column[keep:]
         start = self.t[-1] if self.t else since_ns
         at_start = other.at(start)
@@ -112,7 +117,8 @@ class Curve:
         for i in range(bisect_right(other.t, start), len(other.t)):
             before = self.grown[-1] if self.t else 0.0
             t, half = other.t[i], other.half[i]
-            self.append(t - half, t + half, other.joules[i] + offset, variance=max(other.grown[i] + grown - before, 0.0))
+            variance, ripple = max(other.grown[i] + grown - before, 0.0), other.ripple[i]
+            self.append(t - half, t + half, other.joules[i] + offset, variance=variance, ripple=None if ripple < 0 else ripple)
 
     def watts(self, segment: int) -> float:
         """Return the mean power between a node and the next."""
@@ -120,10 +126,15 @@ class Curve:
         return (self.joules[segment + 1] - self.joules[segment]) / span * NANO
 
     def spread(self, segment: int, reach: int = 1) -> float:
-        """Return how far the power may swing inside a segment, in watts, judged by ``reach`` segments before and after it."""
+        """Return how far the power may swing inside a segment, in watts: by its neighbours, ``reach`` of them, and by its ripple.
+
+        Where nobody reads the power, its mean is taken for its standard deviation too: a load that is off for half of the time.
+        """
         first, last = max(segment - reach, 0), min(segment + reach, len(self.t) - 2)
         around = [self.watts(i) for i in range(first, last + 1)]
-        return max(max(around) - min(around), UNSEEN * max(around))
+        ripple = max(self.ripple[segment], self.ripple[segment + 1])
+        inside = 2 * (self.watts(segment) if ripple < 0 else ripple)
+        return max(max(around) - min(around), UNSEEN * max(around), inside)
 
     def straight(self, t_ns: int) -> float | None:
         """Return the value on the straight line between the nodes around an instant, or None outside of the nodes."""
@@ -144,9 +155,10 @@ class Curve:
     def at(self, t_ns: int, reach_seconds: float = REACH_SECONDS) -> Point | None:
         """Return the value at an instant, or None where it is out of reach of the nodes.
 
-        The uncertainty has two parts. A node's own time is known to ± half, which is worth power × half / √3. Between two nodes
-        a share f of the way, the power is unknown within its spread D: one change of power somewhere in a segment of length T
-        moves the energy by at most D·T·√(f(1-f)), taken as two standard deviations.
+        The uncertainty has two parts. A node's own time is known to ± half, which is worth power × half / √3. Between two nodes a share f
+        of the way, the power is unknown within its spread D. Whatever it does in a segment of length T, with a standard deviation of at
+        most D/2 (Popoviciu), the energy is off the straight line by at most D/2·T·√(f(1-f)) (Cauchy and Schwarz): the half-width of a
+        uniform distribution (GUM 4.3.7).
 
         Args:
             t_ns: Instant on the monotonic clock.
@@ -166,7 +178,7 @@ class Curve:
         grown = self.grown[i] + min(max(share, 0.0), 1.0) * (self.grown[i + 1] - self.grown[i])
         if 0.0 <= share <= 1.0:
             room = self.spread(i) * span / NANO * math.sqrt(share * (1 - share))
-            inside = room**2 / 4
+            inside = room**2 / 12
             joules += min(max(self._bend(i, t_ns, share), -room), room)
             near, far = self.half[i] / NANO, self.half[i + 1] / NANO
             placed = (watts * near * (1 - share)) ** 2 / 3 + (watts * far * share) ** 2 / 3

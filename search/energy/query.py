@@ -42,7 +42,7 @@ def component(account: Account, t0_ns: int, t1_ns: int) -> Component:
     if begin is None or end is None or t1_ns < t0_ns:
         return replace(found, reason=_why_unknown(account, t0_ns, t1_ns))
     joules = max(end.joules - begin.joules, 0.0)
-    u_random = math.sqrt(_variance(account, begin, end, t0_ns, seconds))
+    u_random = math.sqrt(_variance(account, begin, end, seconds))
     ratio = account.ratio(t0_ns, t1_ns)
     return replace(
         found,
@@ -83,23 +83,12 @@ def happened(account: Account, kind: str, t0_ns: int, t1_ns: int) -> list[Event]
     return [event for event in account.events if event.kind == kind and t0_ns < event.t_ns <= t1_ns]
 
 
-def _variance(account: Account, begin: Point, end: Point, t0_ns: int, seconds: float) -> float:
+def _variance(account: Account, begin: Point, end: Point, seconds: float) -> float:
     variance = begin.variance + end.variance + max(end.grown - begin.grown, 0.0)
     if begin.segment == end.segment and len(account.curve) > 1:
-        # Both ends lie between the same two nodes: all that is known of the power is the segment's mean and its surroundings.
+        # Both ends lie between the same two nodes: all that is known of the power is the segment's mean, its surroundings and its ripple.
         variance += (account.curve.spread(begin.segment) * seconds / 2) ** 2
-    if seconds < 2 * (tick_seconds(account) or 0.0):
-        # Inside of a refresh the power may swing as far as its readings around the window did.
-        variance += (_swing(account, t0_ns) * seconds / 2) ** 2
     return variance
-
-
-def _swing(account: Account, t_ns: int) -> float:
-    """Return the range of the mean power between readings within a second of an instant, in watts."""
-    curve = account.curve if account.integrating else account.power
-    first, last = bisect_left(curve.t, t_ns - NANO), bisect_right(curve.t, t_ns + NANO)
-    around = [curve.watts(i) for i in range(first, last - 1)]
-    return max(around) - min(around) if around else 0.0
 
 
 def _why_unknown(account: Account, t0_ns: int, t1_ns: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 from collections.abc import Callable
@@ -9,19 +10,19 @@ from contextlib import suppress
 
 #: Pause between two reads of a close look, in seconds.
 CLOSE = 0.002
-#: Fractions of the interval by which deadlines are moved, see ``due``.
-SWAY = 0.4
-GOLDEN = 0.618_033_988_749_895
 
 
 def due(number: int, interval_seconds: float) -> float:
-    """Return when the reading of a number is due, in seconds after the first.
+    """Return when the reading of a number is due, in seconds after the first: anywhere in its interval, by chance.
 
-    Deadlines sway by a fifth of the interval around its multiples. In step with a driver that refreshes at the same rate, every
-    reading would fall onto a refresh and say nothing of its time; in step with a load that pulses, power would be seen at one
-    phase only. Multiples of the golden ratio spread most evenly.
+    Regular readings alias. In step with a driver that refreshes at the same rate, every one would fall onto a refresh and say nothing of
+    its time; a load that pulses, as training steps do, would be seen at one phase only or look like a slow wave, whatever the rule by which
+    regular deadlines are moved. Readings at random times see every load as it is, and its pulses as noise of a known size. The same number
+    is due at the same time in every ledger.
+
+    Source: Bilinskis and Mikelsons, Randomized Signal Processing (1992), on sampling with jitter.
     """
-    return (number + (number * GOLDEN % 1 - 0.5) * SWAY) * interval_seconds
+    return (number + random.Random(number).random() - 0.5) * interval_seconds
 
 
 class Sampler:

@@ -13,6 +13,16 @@ CURVES = {
     "square": {"kind": "square", "low": 60, "high": 350, "period": 0.73, "duty": 0.6},
     "slow square": {"kind": "square", "low": 60, "high": 350, "period": 7.1, "duty": 0.3},
 }
+#: Loads that come and go within a refresh and between two readings, as training steps do; some in step with both.
+PULSES = {
+    "steps of 20 ms": {"kind": "square", "low": 60, "high": 350, "period": 0.02, "duty": 0.5},
+    "steps of 50 ms": {"kind": "square", "low": 60, "high": 350, "period": 0.05, "duty": 0.5},
+    "in step with the refresh": {"kind": "square", "low": 60, "high": 350, "period": 0.1, "duty": 0.2},
+    "bursts of 5 ms in step": {"kind": "square", "low": 60, "high": 350, "period": 0.1, "duty": 0.05},
+    "every other refresh": {"kind": "square", "low": 60, "high": 350, "period": 0.2, "duty": 0.5},
+    "rare bursts of 10 ms": {"kind": "square", "low": 60, "high": 350, "period": 0.5, "duty": 0.02},
+    "sine of 70 ms": {"kind": "sine", "low": 60, "high": 350, "period": 0.07},
+}
 METERS = {
     "counter of 100 ms": {"tick": 0.1, "phase": 0.037, "noise": 0.02},
     "counter of 20 ms": {"tick": 0.02},
@@ -28,9 +38,9 @@ def cover(windows, driver):
 
 
 @pytest.mark.parametrize("meter", METERS)
-@pytest.mark.parametrize("curve", CURVES)
+@pytest.mark.parametrize("curve", CURVES | PULSES)
 def test_the_truth_is_inside_of_the_interval(bench, curve, meter):
-    machine = bench(**CURVES[curve], **METERS[meter])
+    machine = bench(**(CURVES | PULSES)[curve], **METERS[meter])
     rng = random.Random(f"{curve} {meter}")
     machine.run(1.0)
     edged = []
@@ -72,3 +82,17 @@ def test_reading_more_often_does_not_change_the_answer_beyond_its_doubt(bench):
     for record, truth in found:
         assert record.joules == pytest.approx(truth, abs=2 * record.u_random_joules)
         assert record.u_random_joules < 0.01 * truth
+
+
+def test_pulses_that_only_the_power_shows_widen_the_interval_around_an_edge_inside_of_a_refresh(bench):
+    widths = {}
+    for name, low in (("pulsing", 60), ("constant", 205)):
+        machine = bench(kind="square", low=low, high=350 if low == 60 else 205, period=0.02, duty=0.5, tick=0.1, phase=0.037)
+        machine.run(2.0)
+        with machine.ledger.window("trial") as window:
+            machine.run(1.0)
+        machine.run(1.0)
+        # The refreshes around the edges of a window are known to milliseconds; 50 ms later an edge lies between two of them.
+        widths[name] = machine.ledger.query(window.t0_ns + 50_000_000, window.t1_ns + 50_000_000).u_random_joules
+    assert widths["constant"] < 1.0
+    assert widths["pulsing"] > 3 * widths["constant"]

@@ -1,0 +1,90 @@
+"""Noise is told from a course: what readings jump up and down by is ripple, what they follow is not."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from joulefront.search.energy.ripple import Ripple
+from joulefront.search.energy.sampler import due
+
+TENTH = 100_000_000
+
+
+def read(power, count=400, begin_ns=10**12):
+    """Read a power over time as the sampler does, at random times."""
+    ripple = Ripple()
+    for number in range(1, count + 1):
+        t = due(number, 0.1)
+        ripple.add(begin_ns + round(t * 1e9), power(t))
+    return ripple.watts
+
+
+@pytest.mark.parametrize("period", [0.005, 0.02, 0.05, 0.07, 0.1])
+@pytest.mark.parametrize("duty", [0.1, 0.5])
+def test_pulses_faster_than_the_readings_are_known_by_their_standard_deviation(period, duty):
+    found = read(lambda t: 350.0 if t % period < duty * period else 60.0)
+    truth = 290 * math.sqrt(duty * (1 - duty))
+    assert truth * 0.8 < found < truth * 2
+
+
+def test_independent_readings_have_their_own_standard_deviation():
+    rng = random.Random(1)
+    found = read(lambda _: rng.gauss(200, 10))
+    assert 8 < found < 18
+
+
+@pytest.mark.parametrize(
+    "power",
+    [lambda t: 200.0, lambda t: 60 + 10 * t, lambda t: 60.0 if t < 17.3 else 350.0, lambda t: 205 + 145 * math.sin(t)],
+    ids=["constant", "ramp", "step", "slow sine"],
+)
+def test_what_readings_can_follow_is_no_ripple(power):
+    assert read(power) < 3.0
+
+
+def test_a_load_that_turned_quiet_is_forgiven_within_a_minute():
+    noisy = read(lambda t: 350.0 if t % 0.05 < 0.025 else 60.0, count=200)
+    later = read(lambda t: 205.0 if t > 20 else 350.0 if t % 0.05 < 0.025 else 60.0, count=2000)
+    assert later < 0.05 * noisy
+
+
+def test_fewer_than_three_readings_say_nothing():
+    ripple = Ripple()
+    assert ripple.watts is None
+    for number in range(2):
+        ripple.add(number * TENTH, 100.0 * number)
+        assert ripple.watts is None
+    ripple.add(2 * TENTH, 0.0)
+    assert ripple.watts is not None
+
+
+def test_readings_of_a_close_look_are_left_out():
+    ripple = Ripple()
+    for number in range(1000):
+        ripple.add(number * 3_000_000, 350.0 if number % 2 else 60.0)
+    few = Ripple()
+    for number in range(0, 1000, 14):
+        few.add(number * 3_000_000, 350.0 if number % 2 else 60.0)
+    assert ripple.watts == few.watts
+
+
+def test_readings_with_a_gap_between_them_are_no_neighbours():
+    ripple = Ripple()
+    for number, watts in enumerate([0.0, 100.0]):
+        ripple.add(number * TENTH, watts)
+    ripple.add(50 * TENTH, 0.0)
+    assert ripple.watts is None
+
+
+@given(st.lists(st.floats(0, 1000), min_size=3, max_size=60), st.floats(0, 500))
+def test_a_constant_on_top_changes_nothing(readings, more):
+    one, other = Ripple(), Ripple()
+    for number, watts in enumerate(readings):
+        one.add(number * TENTH, watts)
+        other.add(number * TENTH, watts + more)
+    assert other.watts == pytest.approx(one.watts, abs=1e-3)
