@@ -15,6 +15,7 @@ from typing import Any
 
 import cloudpickle
 
+from ..energy.processes import Tree
 from ..study import Study
 from ..trainer import Job, Outcome, Phases, train
 from .executor import Executor
@@ -107,17 +108,18 @@ def _serve(pipe: Connection, pickled: bytes, device: str) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     study: Study = cloudpickle.loads(pickled)
     task = study.load_task()
+    tree = Tree()  # counts as the parent's meter does, so a data loader's living workers are the trial's
 
     @contextmanager
     def phases(kind: str, index: int) -> Iterator[None]:
         _synchronize(device)
         pipe.send(("enter", (kind, index)))
-        before = _cpu_seconds()
+        before = tree.seconds()
         try:
             yield
         finally:
             _synchronize(device)
-            pipe.send(("exit", _cpu_seconds() - before))
+            pipe.send(("exit", tree.seconds() - before))
 
     def go_on(entry: Mapping[str, Any]) -> bool:
         pipe.send(("epoch", dict(entry)))
@@ -130,15 +132,9 @@ def _serve(pipe: Connection, pickled: bytes, device: str) -> None:
             return
         if kind == "end":
             return
-        before = _cpu_seconds()
+        before = tree.seconds()
         outcome = train(job, study.space, task, phases=phases, go_on=go_on)
-        pipe.send(("done", replace(outcome, cpu_seconds=_cpu_seconds() - before)))
-
-
-def _cpu_seconds() -> float:
-    """CPU-seconds of this process and of its children that have ended."""
-    used = os.times()
-    return used.user + used.system + used.children_user + used.children_system
+        pipe.send(("done", replace(outcome, cpu_seconds=tree.seconds() - before)))
 
 
 def gpu_components(device: str) -> tuple[str, ...]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import random
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 
 from joulefront.search.energy import Ledger, discover
-from joulefront.search.energy.processes import Machine, Tree
+from joulefront.search.energy.processes import TICK, Look, Machine, Tree
 from joulefront.search.energy.sources.cpu_time import DEFAULT, CpuCoefficients, CpuTime, from_cpu_watts
 
 BURN = """
@@ -30,8 +34,8 @@ class FixedTree(Tree):
         super().__init__()
         self._rate, self._clock = rate, clock
 
-    def seconds(self):
-        return self._rate * self._clock.now_ns / 1e9
+    def look(self):
+        return Look(self._rate * self._clock.now_ns / 1e9, 0.0)
 
 
 def test_joules_are_cpu_seconds_times_watts(clock):
@@ -82,14 +86,151 @@ def test_children_of_children_are_counted_while_they_live():
     assert tree.seconds() - before >= 0.3
 
 
+GONE = f"""
+import os, signal, subprocess, sys, time
+from joulefront.search.energy.processes import Tree
+
+def burn(seconds):
+    begin = time.thread_time()
+    while time.thread_time() - begin < seconds: pass
+
+def seen(tree, until):
+    before = tree.seconds()
+    while not until():
+        tree.seconds()
+        time.sleep(0.02)
+    return tree.seconds() - before
+
+BURN = {BURN!r}
+"""
+
+
+def printed(code):
+    found = subprocess.run([sys.executable, "-c", GONE + code], capture_output=True, text=True, timeout=60, check=True)
+    return [float(number) for number in found.stdout.split()]
+
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="living children are seen on Linux alone")
+
+
+@linux
+def test_work_after_a_child_that_nobody_waited_for_costs_what_it_costs():
+    code = """
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+tree = Tree()
+child = os.fork()
+if child == 0:
+    burn(0.6)
+    os._exit(0)
+print(seen(tree, lambda: not os.path.exists(f"/proc/{child}")))
+before = tree.seconds()
+burn(0.3)
+print(tree.seconds() - before)
+"""
+    child, own = printed(code)
+    assert 0.5 <= child <= 0.7
+    assert own == pytest.approx(0.3, abs=0.02)
+
+
+@linux
+def test_a_worker_that_outlives_its_parent_is_followed_and_makes_nothing_free():
+    code = """
+tree = Tree()
+before = tree.seconds()
+shell = subprocess.Popen(["sh", "-c", f"'{sys.executable}' -S -c '{BURN}' 0.8 & echo $!; sleep 0.3"], stdout=subprocess.PIPE)
+worker = int(shell.stdout.readline())
+print(seen(tree, lambda: shell.poll() is not None))
+print(seen(tree, lambda: not os.path.exists(f"/proc/{worker}") or open(f"/proc/{worker}/stat").read().rpartition(")")[2].split()[0] == "Z"))
+own = tree.seconds()
+burn(0.3)
+print(tree.seconds() - own)
+"""
+    with_shell, alone, own = printed(code)
+    assert 0.7 <= with_shell + alone <= 1.0
+    assert alone > 0.05
+    assert own == pytest.approx(0.3, abs=0.02)
+
+
+@linux
+def test_grandchildren_that_end_fast_are_counted_once():
+    nested = (
+        "import os\nfor _ in range(60):\n    if (pid := os.fork()) == 0:\n        sum(range(100_000)); os._exit(0)\n    os.waitpid(pid, 0)"
+    )
+    tree = Tree()
+    before, ended = tree.seconds() - time.process_time(), os.times()
+    child = subprocess.Popen([sys.executable, "-S", "-c", nested])
+    while child.poll() is None:
+        tree.seconds()
+        time.sleep(0.001)
+    found = tree.seconds() - time.process_time() - before
+    after = os.times()
+    truth = after.children_user + after.children_system - ended.children_user - ended.children_system
+    assert found == pytest.approx(truth, abs=0.03)
+
+
+@linux
+def test_own_threads_are_counted_up_to_now():
+    stop = threading.Event()
+
+    def spin():
+        while not stop.is_set():
+            hashlib.sha256(b"x" * 1_000_000).digest()  # lets other threads run meanwhile
+
+    tree, late = Tree(), []
+    thread = threading.Thread(target=spin)
+    thread.start()
+    try:
+        for _ in range(100):
+            before = time.clock_gettime(~thread.native_id << 3 | 6)  # the thread's own clock, which is never late
+            own, seen = time.thread_time(), tree.seconds()
+            late.append(before + own - seen)
+            time.sleep(0.003)
+    finally:
+        stop.set()
+        thread.join()
+    # All else that was ever counted is the same at each look, so `late` may fall (other threads) and never rise by a tick.
+    assert max(late) - late[0] < 1e-3
+
+
+def test_a_reading_says_how_late_a_living_child_may_appear():
+    source = CpuTime()
+    assert source.read()[0].half_width_ns < 1e6
+    child = subprocess.Popen([sys.executable, "-S", "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        if sys.platform == "linux":
+            assert source.read()[0].half_width_ns >= TICK * 1e9
+    finally:
+        child.stdin.close()
+        child.wait()
+    assert source.read()[0].half_width_ns < 1e6
+
+
+def test_short_windows_beside_a_child_that_shows_late_are_flagged_or_hold_the_truth(clock):
+    class LateTree(Tree):
+        def look(self):  # one busy child, added up every 4 ms
+            return Look(clock.now_ns // 4_000_000 * 0.004, 0.004)
+
+    draw, missed = random.Random(1), 0
+    with Ledger([CpuTime(CpuCoefficients(2.8), clock=clock, tree=LateTree())], interval_seconds=None, clock=clock) as ledger:
+        for _ in range(400):
+            clock.advance(draw.uniform(0.001, 0.1))
+            ledger.sample()
+            seconds = draw.uniform(0.005, 0.03)
+            with ledger.window("trial") as window:
+                clock.advance(seconds)
+            part = window.record.component("cpu")
+            missed += not part.below_resolution and abs(part.joules - 2.8 * seconds) > 2 * part.u_random_joules
+    assert missed <= 0.05 * 400
+
+
 def test_a_hog_beside_us_is_not_our_energy():
     hog = subprocess.Popen([sys.executable, "-S", "-c", BURN, "30"], start_new_session=True)
     try:
         found = []
 
         class Own(Tree):  # the hog is a stranger: only this process's own seconds are its energy
-            def _alive(self, pid, depth):
-                return 0.0
+            def _walk(self):
+                return {}
 
         with Ledger([CpuTime(CpuCoefficients(10.0), tree=Own())], interval_seconds=None) as ledger:
             for _ in range(5):

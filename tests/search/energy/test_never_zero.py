@@ -8,6 +8,7 @@ from functools import partial
 import pytest
 
 from joulefront.search.energy import Capability, Ledger, Reading
+from joulefront.search.energy.processes import Look
 from joulefront.search.energy.sources.cpu_time import CpuTime
 from joulefront.search.energy.sources.nvml import Nvml
 from joulefront.search.energy.sources.rapl import Rapl
@@ -147,8 +148,8 @@ def test_every_fault_of_a_powercap_tree_is_null_with_a_reason(powercap, clock, f
 
 def test_cpu_time_of_nothing_is_zero_with_doubt(clock):
     class Idle:
-        def seconds(self):
-            return 1.0
+        def look(self):
+            return Look(1.0, 0.0)
 
     record = run([CpuTime(clock=clock, tree=Idle())], clock)
     holds(record)

@@ -1,6 +1,7 @@
 """Worker processes: what they tell the parent, and what their death is."""
 
 import os
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -15,9 +16,11 @@ from joulefront.search.executors.executor import InProcess
 from joulefront.search.executors.process import WorkerProcess, gpu_components
 from joulefront.search.trainer import Job, Outcome
 
-#: Width 13 kills its process; every other one is a small perceptron.
+#: Width 13 kills its process, width 17 keeps a helper that has worked; every other one is a small perceptron.
 STUDY = """
 import os
+import subprocess
+import sys
 import numpy as np
 import torch
 from joulefront.search import Study
@@ -31,11 +34,17 @@ class Deadly(torch.nn.Linear):
             os._exit(7)
         return super().forward(x)
 
+HELPER = "import sys, time\\nwhile time.process_time() < 0.8: pass\\nprint('.', flush=True)\\nsys.stdin.read()"
+HELPERS = []
+
 def draw(trial):
     return {"width": trial.suggest_int("width", 4, 32)}
 
 def make(architecture, task):
     width = architecture["width"]
+    if width == 17:  # as a data loader does: it lives on when the training has ended
+        HELPERS.append(subprocess.Popen([sys.executable, "-S", "-c", HELPER], stdin=subprocess.PIPE, stdout=subprocess.PIPE))
+        HELPERS[-1].stdout.read(1)
     first = Deadly if width == 13 else torch.nn.Linear
     return torch.nn.Sequential(first(2, width), torch.nn.ReLU(), torch.nn.Linear(width, task.outputs))
 
@@ -133,6 +142,16 @@ def test_the_phases_of_a_worker_arrive_with_their_cpu_time(workers: list[WorkerP
     spent = sum(window.cpu_seconds or 0.0 for _, _, window in notes.phases)
     assert spent <= (outcome.cpu_seconds or 0.0) + 0.05
     assert notes.epochs == [1, 2]
+
+
+def test_a_helper_that_lives_on_is_in_the_cpu_time_of_its_trial(workers: list[WorkerProcess], tmp_path: Path) -> None:
+    plain = workers[0].train(job(tmp_path, 16), phases=Notes().phase, go_on=lambda _: True)
+    helped = workers[0].train(job(tmp_path, 17), phases=Notes().phase, go_on=lambda _: True)
+    after = workers[0].train(job(tmp_path, 16), phases=Notes().phase, go_on=lambda _: True)
+    assert helped.failed is None
+    if sys.platform == "linux":  # where living children can be seen
+        assert (helped.cpu_seconds or 0.0) >= 0.8
+    assert (after.cpu_seconds or 0.0) < (plain.cpu_seconds or 0.0) + 0.6  # and in no other's
 
 
 def test_the_parent_ends_a_training_between_epochs(workers: list[WorkerProcess], tmp_path: Path) -> None:
