@@ -174,8 +174,9 @@ def test_own_threads_are_counted_up_to_now():
     stop = threading.Event()
 
     def spin():
+        block = bytes(8_000_000)
         while not stop.is_set():
-            hashlib.sha256(b"x" * 1_000_000).digest()  # lets other threads run meanwhile
+            hashlib.sha256(block).digest()  # lets other threads run meanwhile
 
     tree, late = Tree(), []
     thread = threading.Thread(target=spin)
