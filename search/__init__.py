@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from . import openmp as openmp  # first of all: it must speak before torch loads
+
 if TYPE_CHECKING:
     from .front import Front as Front
     from .runner import load as load

@@ -45,8 +45,6 @@ def run_study(
     **machine: Any,
 ) -> None:
     """Run a study and print its front, the paths of its pictures and the next command."""
-    # Threads that spin while they wait burn the energy that we count; it must be said before torch loads its thread library.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from .carbon.session import carbon_time_of
     from .catalog import find_study
     from .energy.carbon import check_pue, choose_intensity

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from .executors.executor import Executor
+from .openmp import warn_of_spinning
 from .study import Study
 from .training.task import Task
 
 
 def cores() -> int:
-    """Number of processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Number of processor cores that trainings may use: those of this process, or fewer when ``OMP_NUM_THREADS`` says so."""
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    said = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # a list is for nested teams: the outermost counts
+    return min(here, int(said)) if said.isdecimal() and int(said) > 0 else here
 
 
 def pick_device(device: str) -> str:
@@ -38,22 +41,15 @@ def pick_device(device: str) -> str:
     return device
 
 
-def make_executors(study: Study, task: Task, device: str, workers: int) -> list[Executor]:
-    """One executor a worker: this process itself, or processes of their own."""
+def make_executors(study: Study, task: Task, devices: Sequence[str]) -> list[Executor]:
+    """One executor a device: this process itself for a single one, or processes of their own."""
     from .executors.executor import InProcess
 
-    if workers == 1:
+    if len(devices) == 1:
         return [InProcess(study.space, task)]
     from .executors.process import WorkerProcess
 
-    if not device.startswith("cuda"):
-        return [WorkerProcess(study, device) for _ in range(workers)]
-    import torch
-
-    count = torch.cuda.device_count()
-    if workers > count:
-        raise ValueError(f"--workers {workers}: there are {count} CUDA devices, and two trainings on one cannot be told apart")
-    return [WorkerProcess(study, f"cuda:{index}") for index in range(workers)]
+    return [WorkerProcess(study, device) for device in devices]
 
 
 def synchronizer(device: str) -> Callable[[], object] | None:
@@ -69,4 +65,5 @@ def torch_threads(threads: int) -> None:
     """Pin the number of threads: it changes results at an equal seed, and more threads than cores wait for each other."""
     import torch
 
+    warn_of_spinning(threads)
     torch.set_num_threads(threads)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .energy import Intensity, Ledger
+from .openmp import WAIT_POLICY
 from .store import Store, StoreError
 from .study import Study
 
@@ -122,6 +123,7 @@ def note_session(store: Store, ledger: Ledger, device: str, threads: int, finish
             "hardware_id": total.hardware_id,
             "device": device,
             "threads": threads,
+            "openmp_wait_policy": WAIT_POLICY,  # None: torch was loaded before it could be said, and idle threads spin
             "meter": meter,
             "trials_before": finished,
         }

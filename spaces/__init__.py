@@ -8,3 +8,5 @@
 
 Each is a frozen dataclass whose fields are the ranges of the search (``ranges``), with the training in ``recipe`` (``recipes``).
 """
+
+from ..search import openmp as openmp  # before a space imports torch

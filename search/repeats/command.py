@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,8 +25,6 @@ def repeat_run(
     **options: Any,
 ) -> None:
     """Measure finalists of a run again and print what that says of the front."""
-    # As in run_study: threads that spin while they wait burn the energy that we count.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from ..fairness import Fairness
     from .plan import read_repeats
     from .repeat import repeat
