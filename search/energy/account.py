@@ -73,6 +73,7 @@ class Account:
         self.ripple = Ripple()
         self.integrating = False
         self.checked_ns = 0
+        self.revision = 0  # how often the past was written anew
         self.idle_watts: float | None = None
 
     @property
@@ -223,6 +224,7 @@ class Account:
             self.curve.graft(self.power, since_ns)
         else:
             self.curve = self.power
+        self.revision += 1
         self.tick = None
         self.gain_u = max(self.gain_u, 0.1 if why else 0.07)
         self.integrating = True

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from . import hardware
 from .attribution import Claim, Meter, Share, Split, attributed, split
 from .books import Books
-from .clock import NANO, Anchor, seconds_between
+from .clock import NANO, Anchors, seconds_between
 from .record import SCHEMA, Record
 from .surroundings import Surroundings
+from .troubles import Troubles
 
 if TYPE_CHECKING:
     from .window import Window
@@ -23,12 +24,13 @@ class Answers:
     Args:
         books: Accounts of the components.
         surroundings: Who else used the machine.
-        anchor: One instant in UTC.
+        anchors: Tells UTC.
         facts: What the machine is.
+        troubles: What went wrong beside the readings.
     """
 
-    def __init__(self, books: Books, surroundings: Surroundings, anchor: Anchor, facts: Mapping[str, Any]) -> None:
-        self.books, self.surroundings, self.anchor = books, surroundings, anchor
+    def __init__(self, books: Books, surroundings: Surroundings, anchors: Anchors, facts: Mapping[str, Any], troubles: Troubles) -> None:
+        self.books, self.surroundings, self.anchors, self.troubles = books, surroundings, anchors, troubles
         self.hardware = facts
         self.hardware_id = hardware.fingerprint(facts)
 
@@ -40,14 +42,18 @@ class Answers:
             parent=window.parent,
             kind=window.kind,
             state=window.state,
-            t0_utc=self.anchor.iso(window.t0_ns),
+            t0_utc=self.anchors.iso(window.t0_ns),
             t0_ns=window.t0_ns,
             t1_ns=t1_ns,
             seconds=seconds_between(window.t0_ns, t1_ns),
             hardware_id=self.hardware_id,
             hardware=self.hardware,
             edges={"begin": window.begin, "end": window.end} if window.begin or window.end else {},
-            meter={"version": SCHEMA, "overhead_seconds": None if window.t1_ns is None else window.spent_ns / NANO},
+            meter={
+                "version": SCHEMA,
+                "overhead_seconds": None if window.t1_ns is None else window.spent_ns / NANO,
+                "troubles": self.troubles.during(window.t0_ns, t1_ns),
+            },
         )
 
     def record(self, window: Window, t1_ns: int, claims: Sequence[Claim] | None) -> Record:

@@ -10,12 +10,19 @@ from typing import Any
 
 from . import query
 from .account import Account
-from .clock import Clock
+from .clock import NANO, Clock
 from .record import Component
+from .sampler import CLOSE
 from .source import Capability, Reading, Source
+from .troubles import Troubles
 
-#: Longest wait for a meter's refresh when a window is to be final at once.
-SETTLE_SECONDS = 0.5
+#: A reading is awaited for so many of its meter's own intervals, and for a second at least; a meter that is silent for longer is dead.
+PATIENCE = 3
+LEAST_PATIENCE_NS = NANO
+#: The same for a meter whose interval nobody knows yet.
+UNKNOWN_PATIENCE_NS = 5 * NANO
+#: Where the next refresh is known, the close look begins so long before.
+EARLY_NS = 2_000_000
 
 
 class Books:
@@ -28,10 +35,12 @@ class Books:
         sources: Meters in the order of trust; of two that cover the same part the first counts, the other is a cross-check.
         absent: What could not be measured, with reasons.
         clock: Monotonic nanoseconds.
+        troubles: Takes note of a source that fails at something else than a reading.
     """
 
-    def __init__(self, sources: Iterable[Source], absent: Iterable[Capability], clock: Clock) -> None:
+    def __init__(self, sources: Iterable[Source], absent: Iterable[Capability], clock: Clock, troubles: Troubles | None = None) -> None:
         self.sources = tuple(sources)
+        self._troubles = troubles or Troubles(clock)
         self.absent = list(absent)
         self.accounts: dict[str, Account] = {}
         self.spent_ns = 0
@@ -39,7 +48,7 @@ class Books:
         self._clock = clock
         self._lock = threading.Lock()
         self._reading = threading.Lock()
-        self._looking_since = 0
+        self._looking_since = self._opened_ns = 0
 
     def open(self) -> None:
         """Probe the sources and open an account for each component that can be read."""
@@ -61,7 +70,13 @@ class Books:
                 self.accounts[found.component] = Account(found, counts=counts)
                 names.append(found.component)
             self._names.append((source, tuple(names)))
-        self._looking_since = self._clock()
+        self._looking_since = self._opened_ns = self._clock()
+
+    @property
+    def revision(self) -> int:
+        """Return how often the past of an account was written anew: what was final before may differ now."""
+        with self._lock:
+            return sum(account.revision for account in self.accounts.values())
 
     def capabilities(self) -> list[Capability]:
         """Return what was found, available or not."""
@@ -72,7 +87,7 @@ class Books:
         found: dict[str, Mapping[str, Any]] = {}
         for source in self.sources:
             if hasattr(source, "devices"):
-                found.update(source.devices())
+                found.update(self._troubles.ask(source, "devices"))
         return found
 
     def set_idle(self, watts: Mapping[str, float]) -> None:
@@ -103,12 +118,21 @@ class Books:
         """Note that a window begins or ends: what is refreshed next is worth a close look."""
         self._looking_since = self._clock()
 
-    def look(self) -> bool:
-        """Read once what refreshes slowly; return whether its next refresh is still awaited."""
+    def look(self) -> float | None:
+        """Read what refreshes slowly if that is worth it now; return in how many seconds it will be, or None when no refresh is awaited."""
+        rest = self._rest()
+        if rest is None or rest > 0:
+            return rest
         self.read(lambda account: account.looks_closely)
+        rest = self._rest()
+        return None if rest is None else max(rest, CLOSE)
+
+    def _rest(self) -> float | None:
+        """Return in how many seconds a close look is worth it, 0.0 for now, or None when no refresh is awaited."""
         now = self._clock()
         with self._lock:
-            return any(account.awaited(self._looking_since, now) for account in self.accounts.values())
+            rests = [_rest_ns(account, now) for account in self.accounts.values() if account.awaited(self._looking_since, now)]
+        return min(rests) / NANO if rests else None
 
     def components(self, t0_ns: int, t1_ns: int) -> tuple[Component, ...]:
         """Return what every component took between two instants, the absent ones included."""
@@ -133,15 +157,21 @@ class Books:
         return sum(known) if known and len(known) == len(parts) else None
 
     def settled(self, t_ns: int) -> bool:
-        """Return whether every component has a node after an instant, so that no later reading changes what was before."""
-        with self._lock:
-            return all(not account.counts or account.reaches(t_ns) for account in self.accounts.values())
+        """Return whether no later reading can change what was before an instant: each component was read after it, or will not be.
 
-    def wait(self, t_ns: int) -> None:
-        """Wait until every component has been refreshed after an instant, or will not be; somebody else must read meanwhile."""
-        until = time.monotonic() + SETTLE_SECONDS
-        while not self.settled(t_ns) and time.monotonic() < until:
-            time.sleep(0.002)
+        Components that do not count are awaited, too: a wall meter says little until its next reading.
+        """
+        now = self._clock()
+        with self._lock:
+            return not any(self._awaits(account, t_ns, now) for account in self.accounts.values())
+
+    def _awaits(self, account: Account, t_ns: int, now_ns: int) -> bool:
+        if account.reaches(t_ns):
+            return False
+        interval = query.interval_seconds(account)
+        patience = UNKNOWN_PATIENCE_NS if interval is None else max(int(PATIENCE * interval * NANO), LEAST_PATIENCE_NS)
+        heard = account.reads[-1] if account.reads else self._opened_ns
+        return now_ns - t_ns <= patience and now_ns - heard <= patience
 
     def _probe(self, source: Source) -> Sequence[Capability]:
         try:
@@ -156,6 +186,16 @@ class Books:
             return [Reading(name, self._clock(), error=f"{source.name} failed: {error!r}") for name in names]
         missing = set(names) - {reading.component for reading in readings}
         return [*readings, *(Reading(name, self._clock(), error=f"{source.name} did not report {name}") for name in missing)]
+
+
+def _rest_ns(account: Account, now_ns: int) -> int:
+    """Return how long nothing will be refreshed, as far as is known."""
+    tick = account.tick
+    if tick is None or not tick.learnt:
+        return 0
+    first, last = tick.locate(now_ns, now_ns + int(tick.low_ns))
+    # Bounds as wide as what was asked for: the refreshes are not known well enough.
+    return max(first - EARLY_NS - now_ns, 0) if last - first < tick.low_ns / 2 else 0
 
 
 def _between(account: Account, t0_ns: int, t1_ns: int) -> float | None:

@@ -1,8 +1,9 @@
-"""Monotonic time for durations, with one anchor in UTC for people."""
+"""Monotonic time for durations, with anchors in UTC for people."""
 
 from __future__ import annotations
 
 import time
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -12,13 +13,18 @@ Clock = Callable[[], int]
 
 NANO = 1_000_000_000
 
+#: A change of the distance between the clocks that is not their drift.
+STEP = timedelta(milliseconds=20)
+
+
+def utc_now() -> datetime:
+    """Return the wall clock."""
+    return datetime.now(UTC)
+
 
 @dataclass(frozen=True)
 class Anchor:
     """One instant known on both clocks.
-
-    The wall clock jumps (time servers, daylight saving), so it is read once and every other instant is told from the
-    monotonic clock.
 
     Attributes:
         t_ns: The instant on the monotonic clock.
@@ -29,13 +35,51 @@ class Anchor:
     utc: datetime
 
     @classmethod
-    def now(cls, clock: Clock = time.monotonic_ns) -> Anchor:
+    def now(cls, clock: Clock = time.monotonic_ns, utc: Callable[[], datetime] = utc_now) -> Anchor:
         """Read both clocks."""
-        return cls(t_ns=clock(), utc=datetime.now(UTC))
+        return cls(t_ns=clock(), utc=utc())
+
+    def at(self, t_ns: int) -> datetime:
+        """Return an instant of the monotonic clock in UTC."""
+        return self.utc + timedelta(microseconds=(t_ns - self.t_ns) / 1000)
 
     def iso(self, t_ns: int) -> str:
         """Return an instant of the monotonic clock as ISO 8601 in UTC."""
-        return (self.utc + timedelta(microseconds=(t_ns - self.t_ns) / 1000)).isoformat(timespec="milliseconds")
+        return self.at(t_ns).isoformat(timespec="milliseconds")
+
+
+class Anchors:
+    """Tells UTC over a long run: the wall clock is set now and then, and the monotonic clock stands still while a machine sleeps.
+
+    Between two such jumps the distance of the clocks is one; it is kept with the stretch of time in which it was seen to hold.
+
+    Args:
+        clock: Monotonic nanoseconds.
+        utc: The wall clock.
+    """
+
+    def __init__(self, clock: Clock = time.monotonic_ns, utc: Callable[[], datetime] = utc_now) -> None:
+        self._clock, self._utc = clock, utc
+        first = Anchor.now(clock, utc)
+        #: Anchor of each stretch, and until when it held.
+        self._stretches: list[tuple[Anchor, int]] = [(first, first.t_ns)]
+
+    def look(self) -> None:
+        """Compare the clocks; to be called every few seconds."""
+        now = Anchor.now(self._clock, self._utc)
+        anchor = self._stretches[-1][0]
+        if abs(anchor.at(now.t_ns) - now.utc) < STEP:
+            self._stretches[-1] = (anchor, now.t_ns)
+        else:
+            self._stretches.append((now, now.t_ns))
+
+    def iso(self, t_ns: int) -> str:
+        """Return an instant as ISO 8601 in UTC, told from the stretch that is nearest in time."""
+        stretches = tuple(self._stretches)
+        after = bisect_right(stretches, t_ns, key=lambda stretch: stretch[0].t_ns)
+        near = stretches[max(after - 1, 0) : after + 1]
+        anchor, _ = min(near, key=lambda stretch: max(stretch[0].t_ns - t_ns, t_ns - stretch[1], 0))
+        return anchor.iso(t_ns)
 
 
 def seconds_between(t0_ns: int, t1_ns: int) -> float:

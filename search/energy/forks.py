@@ -5,16 +5,33 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Callable
+from typing import Any
 
 
-def after_fork(method: Callable[[], None]) -> None:
+class _Children:
+    """The methods to call in a forked child.
+
+    ``os.register_at_fork`` knows no way back, so one of its calls serves all objects of the process, and none is kept alive by it.
+    """
+
+    def __init__(self) -> None:
+        self.methods: set[weakref.WeakMethod[Callable[[], Any]]] = set()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self.call)
+
+    def add(self, method: Callable[[], Any]) -> None:
+        self.methods.add(weakref.WeakMethod(method, self.methods.discard))
+
+    def call(self) -> None:
+        for reference in tuple(self.methods):
+            method = reference()
+            if method is not None:
+                method()
+
+
+_children = _Children()
+
+
+def after_fork(method: Callable[[], Any]) -> None:
     """Call a method in every forked child for as long as its object lives; the object is not kept alive for it."""
-    reference = weakref.WeakMethod(method)
-
-    def call() -> None:
-        alive = reference()
-        if alive is not None:
-            alive()
-
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=call)
+    _children.add(method)

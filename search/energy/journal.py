@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,13 @@ from .record import Component, Record
 class Journal:
     """Appends lines to ``ledger.jsonl``; each line is one write, so that a line is whole or missing.
 
+    A disk that is full ends neither the measuring nor what is measured: the line is lost, and ``write`` says so.
+
     Args:
         path: The file; its folder is created.
+
+    Raises:
+        OSError: If the file cannot be opened for writing.
     """
 
     def __init__(self, path: Path) -> None:
@@ -24,19 +30,27 @@ class Journal:
         self.path = path
         # O_APPEND: several processes may share the file, and each write goes to its end.
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-        if torn(path):
-            os.write(self._fd, b"\n")
+        self._torn = torn(path)
 
-    def write(self, event: str, facts: Mapping[str, Any]) -> None:
-        """Append one line; what is written survives a kill of this process."""
-        if self._fd >= 0:
-            os.write(self._fd, (json.dumps({"event": event, **facts}, separators=(",", ":")) + "\n").encode())
+    def write(self, event: str, facts: Mapping[str, Any]) -> str | None:
+        """Append one line, which survives a kill of this process; return why it could not be written, or None."""
+        if self._fd < 0:
+            return None
+        text = json.dumps({"event": event, **facts}, separators=(",", ":"), default=str) + "\n"
+        line = ("\n" + text if self._torn else text).encode()
+        try:
+            written = os.write(self._fd, line)
+        except OSError as error:
+            return error.strerror or repr(error)
+        self._torn = written < len(line)
+        return f"only {written} of {len(line)} bytes fitted" if self._torn else None
 
     def close(self) -> None:
         """Close the file; later writes are dropped."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            with suppress(OSError):  # some file systems tell only now that the disk was full
+                os.close(fd)
 
 
 def torn(path: Path) -> bool:
@@ -95,7 +109,8 @@ def recover(path: Path) -> Recovered:
             for window in event["open"]:
                 key = session, window["id"]
                 if key in opened:
-                    parts = tuple(Component(**part) for part in window["components"])
+                    known = Component.__dataclass_fields__  # a later version may write more
+                    parts = tuple(Component(**{name: part[name] for name in part.keys() & known}) for part in window["components"])
                     t1_ns = int(event["t_ns"])
                     seconds = (t1_ns - opened[key].t0_ns) / 1e9
                     opened[key] = replace(opened[key], t1_ns=t1_ns, seconds=seconds, components=parts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -13,16 +14,20 @@ from . import hardware
 from .answers import Answers
 from .attribution import Split
 from .books import Books
-from .clock import NANO, Anchor, Clock
+from .clock import NANO, Anchors, Clock
 from .forks import after_fork
 from .journal import Journal
 from .record import Record
 from .registry import Registry, check_kind
-from .sampler import Sampler
+from .sampler import CLOSE, Sampler
+from .section import Section, whole
 from .source import Capability, Source
 from .surroundings import Surroundings
+from .troubles import Troubles
 from .window import Window
 
+#: Longest wait for a window's record to be final.
+SETTLE_SECONDS = 15.0
 #: Kinds of windows at whose edges temperature, clocks and throttling are noted.
 WITH_EDGES = frozenset({"trial", "inference", "idle"})
 INERT = "this process was forked from the one that measures: its ledger reads nothing, the parent's covers both"
@@ -57,15 +62,17 @@ class Ledger:
             raise ValueError(f"interval_seconds must be > 0, or None to sample by hand, got {interval_seconds!r}")
         if not beat_seconds > 0:
             raise ValueError(f"beat_seconds must be > 0, got {beat_seconds!r}")
-        self._books = Books(sources, absent, clock)
-        self._surroundings = Surroundings(self._books.sources)
+        self._troubles, self._section = Troubles(clock), Section()
+        self._books = Books(sources, absent, clock, self._troubles)
+        self._surroundings = Surroundings(self._books.sources, troubles=self._troubles)
         self._registry = Registry()
         self._file, self._interval, self._beat_seconds = file, interval_seconds, beat_seconds
         self._clock, self._state = clock, "new"
         self._journal: Journal | None = None
         self._sampler: Sampler | None = None
-        self._answers = Answers(self._books, self._surroundings, Anchor.now(clock), {})
-        self.t0_ns = self._answers.anchor.t_ns
+        self._anchors = Anchors(clock)
+        self._answers = Answers(self._books, self._surroundings, self._anchors, {}, self._troubles)
+        self.t0_ns = clock()
         self.t1_ns: int | None = None
 
     @property
@@ -78,47 +85,78 @@ class Ledger:
         """Return its short hash."""
         return self._answers.hardware_id
 
+    @property
+    def revision(self) -> int:
+        """Return how often the past was written anew; callers use ``Window.record``."""
+        return self._books.revision
+
+    @whole
     def start(self) -> Ledger:
         """Probe the sources, take the first readings and start the thread.
 
         Raises:
             RuntimeError: If it was started before.
+            OSError: If the file cannot be opened; no source has been opened then.
         """
         if self._state != "new":
             raise RuntimeError("a ledger lives once: make a new Ledger for another session")
-        self._books.open()
-        facts = hardware.describe(self._books.devices())
-        self._answers = Answers(self._books, self._surroundings, Anchor.now(self._clock), facts)
-        self._state = "running"
-        self.sample()
-        self.t0_ns = self._clock()
         if self._file is not None:
             self._journal = Journal(Path(self._file))
-            begin = self._answers.anchor.iso(self.t0_ns)
-            self._write("start", t_ns=self.t0_ns, utc=begin, hardware_id=self.hardware_id, hardware=self.hardware)
-        after_fork(self._make_inert)
-        if self._interval is not None:
-            beat = self._beat_seconds
-            self._sampler = Sampler(lambda: self._read(NANO), self.look, self._beat, interval_seconds=self._interval, beat_seconds=beat)
-            self._sampler.start()
+        try:
+            self._begin()
+        except BaseException:
+            self._release()
+            raise
         return self
 
-    def stop(self, state: str = "partial") -> None:
-        """End the thread, close what is still open with ``state`` and release the sources; answers stay available."""
-        if self._state != "running":
-            return
-        if self._sampler is not None:
-            self._sampler.stop()
-            self._sampler = None
-        for window in self._registry.open():
-            self.close(window, state)
+    def _begin(self) -> None:
+        self._books.open()
+        facts = hardware.describe(self._books.devices())
+        self._answers = Answers(self._books, self._surroundings, self._anchors, facts, self._troubles)
+        self._state = "running"
+        self._anchors.look()
         self.sample()
-        self.t1_ns = self._clock()
-        self._write("stop", t_ns=self.t1_ns, record=self.total().to_json())
+        self.t0_ns = self._clock()
+        begin = self._anchors.iso(self.t0_ns)
+        self._write("start", t_ns=self.t0_ns, utc=begin, hardware_id=self.hardware_id, hardware=self.hardware)
+        after_fork(self._make_inert)
+        if self._interval is not None:
+            times = {"interval_seconds": self._interval, "beat_seconds": self._beat_seconds}
+            self._sampler = Sampler(lambda: self._read(NANO), self.look, self._beat, self._troubles.note, **times)
+            self._sampler.start()
+
+    def stop(self, state: str = "partial") -> None:
+        """End the thread, close what is still open with ``state`` and release the sources; answers stay available.
+
+        A signal's handler may call it, too; when it interrupts a call to this ledger, the ledger stops as soon as that call is through.
+        """
+        if self._section.inside:
+            self._section.later(partial(self.stop, state))
+        elif self._state == "running":
+            self._stop(state)
+
+    @whole
+    def _stop(self, state: str) -> None:
+        try:
+            if self._sampler is not None:
+                self._sampler.stop()
+                self._sampler = None
+            for window in self._registry.open():
+                self.close(window, state)
+            self.sample()
+            self.t1_ns = self._clock()
+            self._write("stop", t_ns=self.t1_ns, record=self.total().to_json())
+        finally:
+            self._release()
+
+    def _release(self) -> None:
         self._state = "stopped"
-        if self._journal is not None:
-            self._journal.close()
-            self._journal = None
+        sampler, self._sampler = self._sampler, None
+        if sampler is not None:
+            sampler.stop()
+        journal, self._journal = self._journal, None
+        if journal is not None:
+            journal.close()
         self._books.close()
 
     def __enter__(self) -> Ledger:
@@ -137,11 +175,13 @@ class Ledger:
         if self._journal is not None:
             self._journal.close()
         self._journal = self._sampler = None
+        self._section, self._troubles = Section(), Troubles(self._clock)  # their locks, too, may be held
         self._registry.forget()
         lost = [replace(capability, available=False, reason=INERT) for capability in self._books.capabilities()]
         self._books, self._surroundings = Books((), lost, self._clock), Surroundings(())
-        self._answers = Answers(self._books, self._surroundings, self._answers.anchor, self.hardware)
+        self._answers = Answers(self._books, self._surroundings, self._anchors, self.hardware, self._troubles)
 
+    @whole
     def open(
         self,
         name: str,
@@ -186,6 +226,7 @@ class Ledger:
     #: The same as ``open``, to be read in a ``with`` statement.
     window = open
 
+    @whole
     def close(self, window: Window, state: str, synchronize: Callable[[], object] | None = None, *, settle: bool = False) -> Record:
         """End a window; callers use ``Window.close``."""
         try:
@@ -202,16 +243,34 @@ class Ledger:
             window.spent_ns = self._books.spent_ns - window.spent_ns
             self._registry.leave(window)
             self._nudge()
-            if settle and self._sampler is not None:
-                self._books.wait(window.t1_ns)
+            if settle:
+                self.wait(window.t1_ns)
             record = window.record
             if window.kind == "idle":
                 self._books.set_idle(self._registry.learn_idle(record))
             self._write("close", record=replace(record, hardware={}).to_json())
         return record
 
+    def wait(self, t_ns: int) -> None:
+        """Wait until no later reading can change what was before an instant; callers use ``Window.close``."""
+        until = time.monotonic() + SETTLE_SECONDS
+        while self._reads() and time.monotonic() < until and not self._section.leaving and not self._settled(t_ns):
+            time.sleep(CLOSE)
+
+    def _reads(self) -> bool:
+        """Whether the thread reads; it may have been ended by what a source raised."""
+        if self._sampler is not None and not self._sampler.alive:
+            self._troubles.note("the thread that reads the meters has ended: nothing was read between the edges of windows")
+        return self._sampler is not None and self._sampler.alive
+
+    @whole
+    def _settled(self, t_ns: int) -> bool:
+        return self._state != "running" or self._books.settled(t_ns)
+
+    @whole
     def settle(self, window: Window) -> tuple[Record, bool]:
         """Return what is known of a window, and whether later readings can still change it; callers use ``Window.record``."""
+        self._reads()
         now = self._clock()
         t1_ns = now if window.t1_ns is None else window.t1_ns
         record = self._answers.record(window, t1_ns, self._registry.claims(now, window) if window.claims else None)
@@ -219,6 +278,7 @@ class Ledger:
         settled = self._state != "running" or (not window.claims and self._books.settled(t1_ns))
         return record, window.t1_ns is not None and settled
 
+    @whole
     def query(
         self,
         t0_ns: int,
@@ -257,6 +317,7 @@ class Ledger:
         """Return everything since the start."""
         return self.query(self.t0_ns, self.t1_ns or self._clock(), name="total", kind="total", state="ok" if self.t1_ns else "open")
 
+    @whole
     def partition(self, t0_ns: int | None = None, t1_ns: int | None = None) -> Split:
         """Share out everything between two instants, the ledger's whole life by default.
 
@@ -267,10 +328,12 @@ class Ledger:
         end = t1_ns or self.t1_ns or self._clock()
         return self._answers.partition(begin, end, self._registry.claims(end))
 
+    @whole
     def joules(self, t0_ns: int, t1_ns: int | None = None) -> float | None:
         """Return the energy between two instants, up to now by default, without a new reading; None when it is not known."""
         return self._books.joules(t0_ns, self._clock() if t1_ns is None else t1_ns)
 
+    @whole
     def sample(self) -> None:
         """Read every source once; the thread does it by itself."""
         self._read(0)
@@ -280,9 +343,9 @@ class Ledger:
             self._books.read()
             self._surroundings.sample(self._clock(), every_ns=every_ns)
 
-    def look(self) -> bool:
-        """Read once what is refreshed slowly; return whether the next refresh is still awaited."""
-        return self._state == "running" and self._books.look()
+    def look(self) -> float | None:
+        """Read what is refreshed slowly if that is worth it now; return in how many seconds it will be, or None for no more."""
+        return self._books.look() if self._state == "running" else None
 
     def _nudge(self) -> None:
         self._books.edge()
@@ -291,6 +354,7 @@ class Ledger:
 
     def _beat(self) -> None:
         now = self._clock()
+        self._anchors.look()
         if self._journal is not None:
             windows = [{"id": window.id, "components": self._books.lines(window.t0_ns, now)} for window in self._registry.open()]
             self._write("beat", t_ns=now, total=self._books.lines(self.t0_ns, now), open=windows)
@@ -298,4 +362,6 @@ class Ledger:
 
     def _write(self, event: str, **facts: Any) -> None:
         if self._journal is not None:
-            self._journal.write(event, {"session": self._registry.session, **facts})
+            lost = self._journal.write(event, {"session": self._registry.session, **facts})
+            if lost is not None:
+                self._troubles.note(f"a line of {self._journal.path.name} was lost: {lost}")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import statistics
 from bisect import bisect_left, bisect_right
 from dataclasses import replace
+from itertools import pairwise
 
 from .account import ASSUMED_TICK_NS, Account, Event
 from .clock import NANO
@@ -16,6 +18,8 @@ from .source import Capability
 SAID = (0.85, 1.15)
 #: Refresh period of a power sensor, as long as nothing better is known. Source: Yang et al. 2024, arXiv:2312.02741 (20 to 100 ms).
 POWER_TICK_SECONDS = 0.1
+#: Nodes that tell how often a meter is read.
+RECENT = 12
 
 
 def component(account: Account, t0_ns: int, t1_ns: int) -> Component:
@@ -72,10 +76,19 @@ def absent(capability: Capability) -> Component:
 def tick_seconds(account: Account) -> float | None:
     """Return the refresh period of a component, or None while it is not known."""
     if account.integrating:
-        return POWER_TICK_SECONDS
+        # Asked more often than the sensor is refreshed, the refresh counts; a plug or a logger that tells less often is that slow.
+        interval = interval_seconds(account) or 0.0
+        return round(interval, 1) if interval > 3 * POWER_TICK_SECONDS else POWER_TICK_SECONDS
     if account.tick is not None:
         return account.tick.period_ns / NANO if account.tick.learnt else None
     return account.capability.tick_seconds
+
+
+def interval_seconds(account: Account) -> float | None:
+    """Return the time between two nodes of a component as it was lately, the median; None with fewer than two."""
+    times = account.curve.t if len(account.curve) > 1 else account.reads
+    spans = [later - earlier for earlier, later in pairwise(times[-RECENT:])]
+    return statistics.median(spans) / NANO if spans else None
 
 
 def happened(account: Account, kind: str, t0_ns: int, t1_ns: int) -> list[Event]:

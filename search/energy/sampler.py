@@ -7,7 +7,9 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from typing import TypeVar
 
+T = TypeVar("T")
 #: Pause between two reads of a close look, in seconds.
 CLOSE = 0.002
 
@@ -28,66 +30,94 @@ def due(number: int, interval_seconds: float) -> float:
 class Sampler:
     """Calls ``sample`` on absolute deadlines from a daemon thread.
 
-    Deadlines are absolute: a late wake-up does not push the later ones, and missed ones are left out.
+    Deadlines are absolute: a late wake-up does not push the later ones, and missed ones are left out. What the calls raise is told, and
+    the thread goes on: without it, counters wrap unseen and a killed process leaves nothing behind.
 
     Args:
         sample: Reads everything.
-        look: Reads once what is worth a close look; returns whether it needs another one.
+        look: Takes a close look if it is time for one; returns in how many seconds the next one is, or None for no more.
         beat: Writes down where the books stand.
+        tell: Takes what went wrong.
         interval_seconds: Time between two reads.
-        beat_seconds: Time between two beats.
+        beat_seconds: Time between two beats, at most.
     """
 
     def __init__(
         self,
         sample: Callable[[], object],
-        look: Callable[[], bool],
+        look: Callable[[], float | None],
         beat: Callable[[], object],
+        tell: Callable[[str], object],
         *,
         interval_seconds: float,
         beat_seconds: float,
     ) -> None:
-        self._sample, self._look, self._beat = sample, look, beat
+        self._sample, self._look, self._beat, self._tell = sample, look, beat, tell
         self._interval, self._beat_every = interval_seconds, beat_seconds
         # A bare lock that is released to wake the thread: an Event does the same through ten Python calls, ten times a second.
         self._wake = threading.Lock()
         self._wake.acquire()
         self._stopping = False
+        self._looking = True
+        self._next: float | None = time.monotonic() + CLOSE  # the refresh period is learnt from a close look at the very start
         self._thread = threading.Thread(target=self._run, name="joulefront-energy", daemon=True)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread reads."""
+        return self._thread.is_alive()
 
     def start(self) -> None:
         """Begin to read."""
         self._thread.start()
 
     def nudge(self) -> None:
-        """Ask for a close look now: an edge of a window has just passed."""
-        with suppress(RuntimeError):  # it has been woken already
-            self._wake.release()
+        """Ask for a close look: an edge of a window has just passed. One that is under way will see what comes next anyway."""
+        if not self._looking:
+            self._rouse()
 
     def stop(self) -> None:
         """End the thread and wait for it."""
         self._stopping = True
-        self.nudge()
+        self._rouse()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join()
+
+    def _rouse(self) -> None:
+        with suppress(RuntimeError):  # it has been woken already
+            self._wake.release()
 
     def _run(self) -> None:
         begin = time.monotonic()
         beaten = begin
         number = 0
-        looking = True  # the refresh period is learnt from a close look at the very start
         while not self._stopping:
             number = max(number + 1, int((time.monotonic() - begin) / self._interval))
-            deadline = begin + due(number, self._interval)
-            while not self._stopping and (left := deadline - time.monotonic()) > 0:
-                if self._wake.acquire(timeout=min(left, CLOSE) if looking else left):
-                    looking = True
-                if looking and not self._stopping:
-                    looking = self._look()
+            self._wait(begin + due(number, self._interval))
             if self._stopping:
                 return
-            self._sample()
-            if time.monotonic() - beaten >= self._beat_every - self._interval / 2:
+            self._try(self._sample)
+            # The next reading may be two intervals away.
+            if time.monotonic() - beaten > self._beat_every - 2 * self._interval:
                 beaten = time.monotonic()
-                with suppress(OSError):  # a full disk must not end the measuring
-                    self._beat()
+                self._try(self._beat)
+
+    def _wait(self, deadline: float) -> None:
+        """Wait for a deadline, and look closely where that is worth it."""
+        while not self._stopping and (left := deadline - time.monotonic()) > 0:
+            rest = left if self._next is None else min(self._next - time.monotonic(), left)
+            roused = self._wake.acquire(timeout=max(rest, 0.0))
+            if self._stopping or (not roused and (self._next is None or time.monotonic() < self._next)):
+                continue
+            # An edge that passes from here on asks for a look of its own, so that none is missed between the answer and the next line.
+            self._looking = False
+            pause = self._try(self._look)
+            self._next = None if pause is None else time.monotonic() + pause
+            self._looking = pause is not None
+
+    def _try(self, call: Callable[[], T]) -> T | None:
+        try:
+            return call()
+        except Exception as error:
+            self._tell(f"the thread that reads the meters: {error!r}")
+            return None

@@ -12,6 +12,7 @@ from .clock import NANO
 from .curve import Curve
 from .processes import PROC, Machine, Tree, stat_fields
 from .source import Observer, Source
+from .troubles import Troubles
 from .utilisation import Utilisation
 
 #: Foreign work above this share of the machine's CPU time is worth a word: it takes turns, heat and memory bandwidth.
@@ -24,11 +25,13 @@ class Surroundings:
     Args:
         sources: Sources; those that can tell of temperatures and of other processes are asked.
         proc: The process file system.
+        troubles: Takes note of a source that fails.
     """
 
-    def __init__(self, sources: Sequence[Source], proc: Path = PROC) -> None:
+    def __init__(self, sources: Sequence[Source], proc: Path = PROC, troubles: Troubles | None = None) -> None:
+        self._troubles = troubles or Troubles()
         self._observers = [cast(Observer, source) for source in sources if hasattr(source, "edges") and hasattr(source, "foreign")]
-        self.utilisation = Utilisation(sources)
+        self.utilisation = Utilisation(sources, self._troubles)
         self._machine, self.tree = Machine(proc), Tree(proc)
         self._proc = str(proc)
         self._cpus = os.cpu_count() or 1
@@ -54,7 +57,8 @@ class Surroundings:
         cannot be told from ourselves and is left out.
         """
         for observer in self._observers:
-            for component, pids in observer.foreign().items():
+            running: dict[str, tuple[int, ...]] = self._troubles.ask(observer, "foreign")
+            for component, pids in running.items():
                 others = tuple(pid for pid in pids if stat_fields(pid, self._proc) is not None and pid not in self.tree)
                 with self._lock:
                     self._foreign.append((t_ns, component, others))
@@ -63,7 +67,7 @@ class Surroundings:
         """Return temperature, clocks and throttling of every device."""
         found: dict[str, dict[str, Any]] = {}
         for observer in self._observers:
-            found.update(observer.edges())
+            found.update(self._troubles.ask(observer, "edges"))
         return found
 
     def cpu_seconds(self, t0_ns: int, t1_ns: int) -> tuple[float | None, float | None]:

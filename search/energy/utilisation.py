@@ -10,6 +10,7 @@ from typing import cast
 
 from .clock import NANO
 from .source import Busy, Source
+from .troubles import Troubles
 
 #: NVIDIA's driver refreshes the rate every sixth of a second to every second, by model. Asking as often as it may refresh costs more than
 #: the mean over a training gains. Source: NVML API reference, nvmlUtilization_t.
@@ -25,9 +26,11 @@ class Utilisation:
 
     Args:
         sources: Sources; those that can tell how busy their devices are will be asked.
+        troubles: Takes note of a source that fails.
     """
 
-    def __init__(self, sources: Iterable[Source]) -> None:
+    def __init__(self, sources: Iterable[Source], troubles: Troubles | None = None) -> None:
+        self._troubles = troubles or Troubles()
         self._sources = [cast(Busy, source) for source in sources if hasattr(source, "utilisation")]
         self._lock = threading.Lock()
         self._last_ns: int | None = None
@@ -37,7 +40,9 @@ class Utilisation:
         """Ask the drivers, unless that was done a moment ago."""
         if not self._sources or (self._last_ns is not None and t_ns - self._last_ns < EVERY_NS):
             return
-        found = {name: share for source in self._sources for name, share in source.utilisation().items()}
+        found: dict[str, float] = {}
+        for source in self._sources:
+            found.update(self._troubles.ask(source, "utilisation"))
         with self._lock:
             self._last_ns = t_ns
             for name in found.keys() | self._lines.keys():

@@ -43,10 +43,11 @@ class Window:
         self.spent_ns = 0
         self._synchronize = synchronize
         self._final: Record | None = None
+        self._revision = 0
 
     def joules(self) -> float | None:
         """Return the energy so far without a new reading, or None when it is not known."""
-        if self._final is not None:
+        if self._final is not None and self._ledger.revision <= self._revision:
             return self._final.joules
         return self._ledger.joules(self.t0_ns, self.t1_ns)
 
@@ -55,13 +56,14 @@ class Window:
         """Return what the window cost; so far, while it is open.
 
         Asked again a refresh of the meters later, the answer is better: the last refresh before the end is then followed by one
-        after it. From then on it stays.
+        after it. From then on it stays, unless a meter turns out to have been wrong all along and what it said is replaced.
         """
-        if self._final is not None:
+        revision = self._ledger.revision
+        if self._final is not None and revision <= self._revision:
             return self._final
         record, settled = self._ledger.settle(self)
         if settled:
-            self._final = record
+            self._final, self._revision = record, revision
         return record
 
     @property
@@ -74,11 +76,12 @@ class Window:
         return Claim(self.id, self.kind, self.t0_ns, t1_ns if self.t1_ns is None else self.t1_ns, self.cpu_seconds, self.devices)
 
     def close(self, state: str = "ok", *, settle: bool = False, cpu_seconds: float | None = None) -> Record:
-        """End the window; the second call changes nothing and returns the record.
+        """End the window; a second call changes nothing and returns the record.
 
         Args:
             state: ``ok``, ``failed``, ``stopped``, ``killed`` or ``partial``.
-            settle: Wait for the meters' next refresh (about 0.1 s) so that the record is final. The end is taken before.
+            settle: Wait until the record is final: for the meters' next refresh (a GPU's comes in about 0.1 s, a wall meter's in a few of
+                its own intervals at most). The end is taken before. A second call waits, too.
             cpu_seconds: CPU-seconds of the window's own processes, when others run beside it; see ``Ledger.query``.
 
         Raises:
@@ -87,6 +90,8 @@ class Window:
         if state not in STATES or state == "open":
             raise ValueError(f"state must be one of {', '.join(name for name in STATES if name != 'open')}, got {state!r}")
         if self.t1_ns is not None:
+            if settle:
+                self._ledger.wait(self.t1_ns)
             return self.record
         self.cpu_seconds = cpu_seconds
         return self._ledger.close(self, state, self._synchronize, settle=settle)

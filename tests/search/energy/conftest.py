@@ -131,7 +131,7 @@ class Bench:
             due_ns = min(end_ns, self.begin_ns + round(due(self.number, self.interval) * 1e9))
             while looking and self.clock.now_ns + 2_000_000 < due_ns:
                 self.clock.advance(0.002)
-                looking = self.ledger.look()
+                looking = self.ledger.look() is not None
             self.clock.advance_ns(max(due_ns - self.clock.now_ns, 0))
             if due_ns < end_ns:
                 self.number += 1
