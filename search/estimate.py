@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -170,19 +171,22 @@ def probe_study(study: Study, *, count: int, meter: str = "auto", device: str = 
     Returns:
         The probes, and what probing them has cost in joules.
     """
+    from .executors.devices import take_devices
     from .machine import cores, pick_device, torch_threads
 
     where = pick_device(device)
     torch_threads(cores())
-    found = discover(meter, coefficients=calibrated_coefficients())
-    with Ledger(found.sources, absent=found.absent) as ledger:
+    with contextlib.ExitStack() as open_things:
+        devices = open_things.enter_context(take_devices(where, 1))
+        found = discover(meter, coefficients=calibrated_coefficients(), environment=devices.environment)
+        ledger = open_things.enter_context(Ledger(found.sources, absent=found.absent))
         task = study.load_task()
         begin_ns = time.monotonic_ns()
         probes = []
         for index in range(count + 1):
             draw = Draw(1000 * study.seed + index)
             study.space.sample(draw)
-            one = probe(draw.params, study.space, task, ledger, device=where, seed=study.seed)
+            one = probe(draw.params, study.space, task, ledger, device=devices.names[0], seed=study.seed)
             if index > 0:  # the first pays for lazy imports and the start of the device
                 probes.append(one)
         return probes, ledger.joules(begin_ns)

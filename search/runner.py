@@ -12,6 +12,7 @@ from .bill import Session, add_up, read_sessions
 from .carbon.session import CarbonSession, CarbonTime, grams_as_joules
 from .energy import Intensity, Ledger, discover
 from .energy.machine import calibrated_coefficients
+from .executors.devices import take_devices
 from .fairness import Fairness, Keeper
 from .foresight import Foresight
 from .front import Front
@@ -89,6 +90,7 @@ def run(
     Raises:
         ValueError: If an argument breaks its rule.
         StoreError: If the folder cannot be used.
+        DeviceError: If another run holds the GPU.
     """
     if workers < 1:
         raise ValueError(f"workers must be >= 1, got {workers}")
@@ -103,8 +105,10 @@ def run(
     threads = max(1, cores() // workers)
     torch_threads(threads)
     prior = [Store.open(folder).study().get_trials(deepcopy=False) for folder in warm_start]
-    store = open_or_create(path, study, storage, intensity, pue, price_per_kwh, origin, forecast=carbon is not None)
-    with store.lock(), contextlib.ExitStack() as open_things:
+    with take_devices(where, workers) as devices, contextlib.ExitStack() as open_things:
+        where = devices.names[0]
+        store = open_or_create(path, study, storage, intensity, pue, price_per_kwh, origin, forecast=carbon is not None)
+        open_things.enter_context(store.lock())
         earlier = read_sessions(store.bill_file)
         store.fail_dead_trials(settle_killed(earlier, store.ledger_file))
         spent = add_up(earlier).total_joules
@@ -113,7 +117,8 @@ def run(
         chosen = wanted or (study.budget if trials is None else None)
         priced = spent if carbon is None else grams_as_joules(store.facts["carbon"], chosen, grams, pue, otherwise=spent)
         limits, raised = limits_of(study, wanted, trials, timeout_seconds, priced, finished, grams, pue, price_per_kwh)
-        found = discover(meter, cpu_watts=cpu_watts, coefficients=None if cpu_watts else calibrated_coefficients())
+        known = None if cpu_watts else calibrated_coefficients()
+        found = discover(meter, cpu_watts=cpu_watts, coefficients=known, environment=devices.environment)
         ledger = open_things.enter_context(Ledger(found.sources, absent=found.absent, file=store.ledger_file))
         with ledger.window("start", kind="overhead"):
             refuse_unmeasurable(ledger, meter)
@@ -141,7 +146,7 @@ def run(
                 pue=pue,
                 device=where,
                 threads=threads,
-                executors=make_executors(study, task, where, workers),
+                executors=make_executors(study, task, devices.names),
                 keeper=keeper,
                 recorder=Recorder(study, store, optuna_study, account, len(task.train)),
                 foresight=foresight,

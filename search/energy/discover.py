@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,14 +39,21 @@ class Discovery:
         """Return what can be read; asks the sources again."""
         return tuple(found for source in self.sources for found in source.probe() if found.available)
 
+    def close(self) -> None:
+        """Release the sources; a ledger over them does it by itself when it stops."""
+        for source in self.sources:
+            source.close()
+
 
 def discover(
     spec: str = "auto",
     *,
     cpu_watts: float | None = None,
     coefficients: cpu_time.CpuCoefficients | None = None,
+    calibrations: Path | None = None,
     powercap: Path = POWERCAP,
     clock: Clock = time.monotonic_ns,
+    environment: Mapping[str, str] | None = None,
 ) -> Discovery:
     """Find the meters of this machine.
 
@@ -54,19 +61,20 @@ def discover(
         spec: ``auto``, or names separated by commas: ``nvml``, ``rapl``, ``cpu_time``, ``codecarbon``, ``wall=http://...``,
             ``replay=FILE``; ``auto`` may be one of them. Of two that cover the same part of the machine the first counts
             and the other is a cross-check.
-        cpu_watts: Watts of the whole CPU with all cores busy, for ``cpu_time``.
-        coefficients: Calibrated coefficients for ``cpu_time``; they go before ``cpu_watts``.
+        cpu_watts: Watts of the whole CPU with all cores busy, for ``cpu_time``; goes before what was calibrated on this machine.
+        coefficients: Coefficients for ``cpu_time``; they go before both.
+        calibrations: Where ``joulefront doctor --calibrate`` has kept them; None for the user's cache folder.
         powercap: Root of the powercap tree, for ``rapl``.
         clock: Monotonic nanoseconds.
+        environment: Variables that tell which GPUs are ours (``CUDA_VISIBLE_DEVICES``); the process's own by default.
 
     Raises:
-        ValueError: If a name is unknown, or one that needs a value has none.
+        ValueError: If a name is unknown, one that needs a value has none, or this machine's calibration is damaged.
     """
-    known = coefficients or (cpu_time.DEFAULT if cpu_watts is None else cpu_time.from_cpu_watts(cpu_watts))
     makers: dict[str, Callable[[], Source]] = {
-        "nvml": lambda: Nvml(clock=clock),
+        "nvml": lambda: Nvml(clock=clock, environment=environment),
         "rapl": lambda: Rapl(powercap, clock=clock),
-        "cpu_time": lambda: cpu_time.CpuTime(known, clock=clock),
+        "cpu_time": lambda: cpu_time.CpuTime(coefficients or _coefficients(cpu_watts, calibrations), clock=clock),
     }
     sources: list[Source] = []
     absent: list[Capability] = list(_not_built())
@@ -87,6 +95,14 @@ def discover(
         else:
             source.close()
     return Discovery(tuple(sources), tuple(absent))
+
+
+def _coefficients(cpu_watts: float | None, calibrations: Path | None) -> cpu_time.CpuCoefficients:
+    if cpu_watts is not None:
+        return cpu_time.from_cpu_watts(cpu_watts)
+    from .calibrations import calibrated_coefficients  # fits and loads, which only a machine without counters needs
+
+    return calibrated_coefficients(calibrations) or cpu_time.DEFAULT
 
 
 def _names(spec: str) -> list[tuple[str, str | None, bool]]:

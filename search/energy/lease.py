@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import time
-from collections.abc import Iterable
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 
@@ -18,6 +19,13 @@ except ImportError:  # Windows
 
 #: Pause between two attempts to get a device.
 RETRY_SECONDS = 0.05
+#: Where the locks of a machine's devices are, for all users: folder and files are open to everybody.
+FOLDER = "joulefront-leases"
+
+
+def leases_folder() -> Path:
+    """Return the folder of this machine's leases; it is made by the first one."""
+    return Path(tempfile.gettempdir()) / FOLDER
 
 
 class Lease:
@@ -54,8 +62,7 @@ class Lease:
             raise RuntimeError("device leases need fcntl file locks, which this system lacks: run one worker (--workers 1)")
         if self.held:
             return True
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        fd = self._opened()
         until = time.monotonic() + wait_seconds
         while True:
             try:
@@ -67,17 +74,35 @@ class Lease:
                 time.sleep(RETRY_SECONDS)
                 continue
             os.ftruncate(fd, 0)
-            os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+            os.pwrite(fd, f"{os.getpid()}\n{datetime.now(UTC).isoformat(timespec='seconds')}\n".encode(), 0)
             self._fd = fd
             # A forked child would keep the lock of a parent that died: it closes its copy, which leaves the parent's lock alone.
             after_fork(self.release)
             return True
 
+    def _opened(self) -> int:
+        with suppress(FileExistsError):
+            self.path.parent.mkdir(parents=True)
+            self.path.parent.chmod(0o1777)  # mkdir's own mode is cut by the umask
+        while True:
+            # First without O_CREAT: in a folder like /tmp Linux refuses it for a file of another user (fs.protected_regular).
+            with suppress(FileNotFoundError):
+                return os.open(self.path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+            with suppress(FileExistsError):
+                fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC | os.O_CREAT | os.O_EXCL, 0o666)
+                os.fchmod(fd, 0o666)
+                return fd
+
     def holder(self) -> int | None:
         """Return the process that wrote itself into the lock last, for messages."""
-        with suppress(OSError, ValueError):
-            return int(self.path.read_text())
+        with suppress(OSError, ValueError, IndexError):
+            return int(self.path.read_text().split()[0])
         return None
+
+    def describe(self) -> str:
+        """Say who holds the lock, and since when."""
+        words = self.path.read_text().split() if self.path.exists() else []
+        return f"{self.domain} is held by process {words[0]} since {words[1]}" if len(words) > 1 else f"{self.domain} is held"
 
     def release(self) -> None:
         """Give the device back; may be called twice."""
@@ -92,18 +117,9 @@ class Lease:
             RuntimeError: If another process holds it.
         """
         if not self.acquire():
-            raise RuntimeError(f"{self.domain} is held by process {self.holder()}: wait for it, or give this trial another device")
+            raise RuntimeError(f"{self.describe()}: wait for it, or give this trial another device")
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Give the device back."""
         self.release()
-
-
-def first_free(domains: Iterable[str], folder: Path) -> Lease | None:
-    """Return a held lease on the first device that is free, or None."""
-    for domain in domains:
-        lease = Lease(domain, folder)
-        if lease.acquire():
-            return lease
-    return None

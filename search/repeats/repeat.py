@@ -16,6 +16,7 @@ from ..account import Account
 from ..bill import Session, add_up, read_sessions
 from ..energy import Ledger, discover
 from ..energy.machine import calibrated_coefficients
+from ..executors.devices import take_devices
 from ..fairness import Fairness, Keeper
 from ..front import Front
 from ..front_text import energy_text
@@ -79,6 +80,7 @@ def repeat(
     Raises:
         ValueError: If an argument breaks its rule, or the front is empty.
         StoreError: If the folder cannot be used, or study, hardware, device or meters are not those of the search.
+        DeviceError: If another run holds the GPU.
     """
     slots([0], times, order, 0)  # a typing mistake must cost nothing
     store = Store.open(path)
@@ -86,7 +88,8 @@ def repeat(
     where = pick_device(device or str(last.get("device", "auto")))
     refuse_other_device(store, where)
     torch_threads(cores())
-    with store.lock(), contextlib.ExitStack() as open_things:
+    with take_devices(where, 1) as devices, store.lock(), contextlib.ExitStack() as open_things:
+        where = devices.names[0]
         store = Store.open(path)  # what the session before left, now that no other can write
         earlier = read_sessions(store.bill_file)
         store.fail_dead_trials(settle_killed(earlier, store.ledger_file))
@@ -98,7 +101,8 @@ def repeat(
         asked = Plan(utc_now(), numbers, times, order, study.seed if seed is None else seed, run.repeats.rounds)
         repeats, continued = _with(run.repeats, asked)
         meters = meter or str(last.get("meter", "auto"))
-        found = discover(meters, cpu_watts=cpu_watts, coefficients=None if cpu_watts else calibrated_coefficients())
+        known = None if cpu_watts else calibrated_coefficients()
+        found = discover(meters, cpu_watts=cpu_watts, coefficients=known, environment=devices.environment)
         ledger = open_things.enter_context(Ledger(found.sources, absent=found.absent, file=store.ledger_file))
         with ledger.window("start", kind="overhead"):
             refuse_unmeasurable(ledger, meters)
@@ -107,7 +111,7 @@ def repeat(
             store = note_session(store, ledger, where, cores(), finished, meters)
             task = study.load_task()
             keeper = Keeper(fairness, study, task, ledger, where)
-            (executor,) = make_executors(study, task, where, 1)
+            (executor,) = make_executors(study, task, devices.names)
             open_things.callback(executor.close)
             account = Account(
                 ledger, Session(started=utc_now()), earlier, add_up(earlier).total_joules, store.bill_file, synchronizer(where)

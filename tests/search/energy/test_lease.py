@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from joulefront.search.energy.lease import Lease, first_free
+from joulefront.search.energy.lease import Lease
 
 HOLD = """
 import sys, time
@@ -40,9 +40,22 @@ def test_a_held_device_is_an_error_that_names_the_holder(tmp_path):
         pass
 
 
-def test_the_first_free_device_is_taken(tmp_path):
-    leases = [first_free(["gpu:0", "gpu:1"], tmp_path) for _ in range(3)]
-    assert [lease and lease.domain for lease in leases] == ["gpu:0", "gpu:1", None]
+def test_a_lock_says_who_holds_it_and_since_when(tmp_path):
+    lease = Lease("gpu:GPU-1", tmp_path)
+    assert lease.acquire()
+    said = Lease("gpu:GPU-1", tmp_path).describe()
+    assert said.startswith(f"gpu:GPU-1 is held by process {os.getpid()} since 20")
+
+
+def test_the_folder_and_the_files_are_open_to_every_user_of_the_machine(tmp_path):
+    lease = Lease("gpu:GPU-1", tmp_path / "leases")
+    before = os.umask(0o077)
+    try:
+        assert lease.acquire()
+    finally:
+        os.umask(before)
+    assert (tmp_path / "leases").stat().st_mode & 0o7777 == 0o1777
+    assert lease.path.stat().st_mode & 0o777 == 0o666
 
 
 def test_a_killed_process_gives_its_device_back(tmp_path):

@@ -1,0 +1,136 @@
+"""GPUs are held by one run at a time: real lease files, several processes, a fake driver for the meters."""
+
+import ctypes
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from joulefront.search.energy import Ledger, discover
+from joulefront.search.executors.devices import DeviceError, take_devices
+
+#: What the fake driver calls its GPUs.
+UUID = "GPU-{:08d}-fake"
+
+OTHER_RUN = """
+import sys, time
+from pathlib import Path
+from joulefront.search.executors.devices import take_devices
+uuid = sys.argv[2]
+taken = take_devices(
+    sys.argv[3], int(sys.argv[4]), folder=Path(sys.argv[1]), count=lambda: 2, components=lambda name: ("gpu:" + uuid.format(int(name[5:])),)
+)
+print(*taken.names, flush=True)
+time.sleep(120)
+"""
+
+
+def component(name: str) -> tuple[str, ...]:
+    return (f"gpu:{UUID.format(int(name.removeprefix('cuda:')))}",)
+
+
+def take(folder: Path, device: str = "cuda", workers: int = 1, gpus: int = 2) -> Any:
+    return take_devices(device, workers, folder=folder, count=lambda: gpus, components=component)
+
+
+@pytest.fixture
+def other_run(tmp_path: Path) -> Iterator[Any]:
+    """Start another process that takes GPUs and holds them until it is killed."""
+    running = []
+
+    def start(device: str = "cuda", workers: int = 1) -> subprocess.Popen[str]:
+        arguments = [str(tmp_path), UUID, device, str(workers)]
+        process = subprocess.Popen([sys.executable, "-c", OTHER_RUN, *arguments], stdout=subprocess.PIPE, text=True)
+        running.append(process)
+        assert process.stdout is not None
+        process.names = process.stdout.readline().split()  # type: ignore[attr-defined]
+        return process
+
+    yield start
+    for process in running:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def test_a_cpu_is_shared_and_leaves_no_trace(tmp_path: Path) -> None:
+    folder = tmp_path / "leases"
+    with take_devices("cpu", 3, folder=folder) as devices:
+        assert devices.names == ("cpu", "cpu", "cpu")
+        assert devices.leases == ()
+        assert devices.environment is None
+    assert not folder.exists()
+
+
+def test_each_worker_takes_a_gpu_of_its_own(tmp_path: Path) -> None:
+    with take(tmp_path, workers=2) as devices:
+        assert devices.names == ("cuda:0", "cuda:1")
+        assert [lease.domain for lease in devices.leases] == [component("cuda:0")[0], component("cuda:1")[0]]
+    with pytest.raises(ValueError, match=r"--workers 3: there are 2 CUDA devices"):
+        take(tmp_path, workers=3)
+
+
+def test_a_second_run_takes_the_gpu_that_is_free(tmp_path: Path, other_run: Any) -> None:
+    assert other_run().names == ["cuda"]
+    with take(tmp_path) as devices:
+        assert devices.names == ("cuda:1",)
+
+
+def test_a_gpu_that_is_taken_names_its_holder_since_when_and_what_to_do(tmp_path: Path, other_run: Any) -> None:
+    holder = other_run("cuda:1")
+    with pytest.raises(DeviceError, match=rf"--device cuda:1: cuda:1: gpu:\S+ is held by process {holder.pid} since 20") as told:
+        take(tmp_path, "cuda:1")
+    assert "wait for its end, take --device cuda for a GPU that is free or take --device cpu" in str(told.value)
+    with pytest.raises(DeviceError, match=r"--workers 2: .*take --workers 1"):
+        take(tmp_path, workers=2)
+    with take(tmp_path) as devices:  # the failed attempt holds nothing
+        assert devices.names == ("cuda",)
+
+
+def test_a_killed_run_holds_nothing(tmp_path: Path, other_run: Any) -> None:
+    holder = other_run(workers=2)
+    with pytest.raises(DeviceError, match="is held by process"):
+        take(tmp_path)
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    with take(tmp_path, workers=2) as devices:
+        assert devices.names == ("cuda:0", "cuda:1")
+
+
+def test_the_devices_are_free_again_after_the_run(tmp_path: Path) -> None:
+    for _ in range(2):
+        with take(tmp_path, workers=2):
+            pass
+
+
+def test_two_runs_on_two_gpus_bill_each_its_own(tmp_path: Path, other_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiler = shutil.which("gcc") or shutil.which("cc")
+    if compiler is None:
+        pytest.skip("the fake driver needs a C compiler (gcc)")
+    import pynvml
+
+    library = tmp_path / "libnvidia-ml.so.1"
+    source = Path(__file__).parents[1] / "energy" / "fake_driver.c"
+    subprocess.run([compiler, "-O1", "-shared", "-fPIC", "-o", str(library), str(source), "-lm"], check=True)
+    driver = ctypes.CDLL(str(library))
+    driver.fake_reset(2)
+    monkeypatch.setattr(pynvml, "nvmlLib", driver)
+    monkeypatch.setattr(pynvml, "_nvmlGetFunctionPointer_cache", {})
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    both = {part.name for part in record_of(None).components if part.counts}
+    assert {component("cuda:0")[0], component("cuda:1")[0]} <= both
+    other_run()
+    with take(tmp_path) as devices:
+        mine = {part.name for part in record_of(devices.environment).components if part.counts and part.name.startswith("gpu:")}
+    assert mine == {component("cuda:1")[0]}
+
+
+def record_of(environment: Any) -> Any:
+    found = discover("nvml", environment=environment)
+    with Ledger(found.sources, absent=found.absent, interval_seconds=None) as ledger:
+        return ledger.total()
