@@ -15,6 +15,8 @@ from .store import write_json
 
 #: A killed session loses at most what came after its last bill.
 SAVE_SECONDS = 5.0
+#: What a trial is booked as, by the state in which its window ended; a training that ended early is a measured point, too.
+BOOKED = {"ok": "complete", "stopped": "stopped", "pruned": "pruned"}
 
 
 @dataclass
@@ -87,10 +89,10 @@ class Account:
         return TrialMeter(self.ledger, window, self.synchronize, devices)
 
     def close(self, number: int, meter: TrialMeter, *, state: str, cpu_seconds: float | None) -> Record:
-        """End a trial's window and book it: ``ok`` and ``stopped`` as complete, the rest as failed."""
+        """End a trial's window and book it: ``ok`` as complete, ``stopped`` and ``pruned`` as such, the rest as failed."""
         self._open.pop(meter.window.name, None)
         if self._states[meter.window.id] != REPEATS:
-            self._states[meter.window.id] = "complete" if state in ("ok", "stopped") else "failed"
+            self._states[meter.window.id] = BOOKED.get(state, "failed")
         return meter.window.close(state, cpu_seconds=cpu_seconds)
 
     def rebook(self, meter: TrialMeter) -> None:
@@ -98,8 +100,13 @@ class Account:
         self._states[meter.window.id] = "failed"
 
     def spent_joules(self) -> float | None:
-        """Joules of all sessions so far; None when the ledger knows nothing."""
+        """Joules of all sessions so far; None when the ledger knows nothing.
+
+        What was known of a component that was lost still counts: a budget must not become endless with it.
+        """
         now = self.ledger.joules(self.ledger.t0_ns)
+        if now is None:
+            now = sum(self.ledger.partition().total.values()) or None
         return None if now is None else now + (self.earlier_joules or 0.0)
 
     def save_sometimes(self) -> None:
@@ -115,8 +122,8 @@ class Account:
         """
         self.session.closed = closed
         self.ledger.sample()  # what is read now need not be guessed from the power of a moment ago
-        now = time.monotonic_ns()
-        found = self.ledger.partition(self.ledger.t0_ns, now)
+        whole = self.ledger.total()
+        found = self.ledger.partition(t1_ns=whole.t1_ns)
         running = {window.id: name for name, window in self._open.items()}
         states: dict[str, float] = {}
         unfinished: dict[str, float | None] = {name: None for name in self._open}
@@ -125,14 +132,15 @@ class Account:
             if id in running:
                 unfinished[running[id]] = joules
             else:
-                state = self._states.get(id, "overhead")  # windows of the session itself: start, warm-up, idle baselines
+                state = self._states.get(id, "overhead")  # windows of somebody else on this ledger
                 states[state] = states.get(state, 0.0) + joules
         for name, bucket in (("overhead", found.overhead), ("idle", found.idle), ("unattributed", found.unattributed)):
             if bucket:
                 states[name] = states.get(name, 0.0) + sum(bucket.values())
         self.session.by_state = states
+        self.session.by_component, self.session.unknown_seconds = dict(found.total), dict(found.unknown)
         self.session.open_trials, self.session.open_repeats = _numbered(unfinished, TRIAL), _numbered(unfinished, REPEAT)
-        self.session.total = self.ledger.query(self.ledger.t0_ns, now, name="total", kind="total")
+        self.session.total = whole
         write_json(self.file, {"sessions": [*self.earlier, self.session.to_json()]})
         self._saved = time.monotonic()
 

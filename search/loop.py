@@ -197,17 +197,19 @@ class Loop:
             measure_inference="inference_energy" in self.study.objectives,
             check_at=rungs_on_the_way(self.study, epochs, parent),
         )
-        stopped: list[str] = []
+        stopped: list[tuple[str, str]] = []
         meter = self.account.open(asked.number, executor.devices)
         net = SafetyNet(self.study, lambda: self.store.run(self.optuna_study).trials, epochs, parent, meter.phases)
 
         def go_on(entry: Mapping[str, Any]) -> bool:
             with self._lock:
                 self.account.save_sometimes()
-                reason = self._why_stop_training(meter.window.joules()) or (net.reason(entry) if job.check_at else None)
-            if reason is not None:
-                stopped.append(reason)
-            return reason is None
+                ended = "stopped", self._why_stop_training(meter.window.joules())
+                if ended[1] is None and job.check_at:
+                    ended = "pruned", net.reason(entry)
+            if ended[1] is not None:
+                stopped.append((ended[0], ended[1]))
+            return ended[1] is None
 
         try:
             outcome = executor.train(job, phases=meter.phase, go_on=go_on)
@@ -215,7 +217,7 @@ class Loop:
             self.account.close(asked.number, meter, state="killed", cpu_seconds=None)
             self.account.save()
             raise
-        state = "failed" if outcome.failed else "stopped" if stopped else "ok"
+        state = "failed" if outcome.failed else stopped[0][0] if stopped else "ok"
         whole = self.account.close(asked.number, meter, state=state, cpu_seconds=outcome.cpu_seconds)
         with self._lock:
             price = self.intensity if self.carbon is None else self.carbon.over
@@ -223,7 +225,7 @@ class Loop:
             if self.carbon is not None:
                 self.carbon.trained(whole, outcome.epochs - (parent.epochs if parent else 0))
                 self.store.save_facts({**self.store.facts, **self.carbon.facts()})
-            message = self.recorder.trained(asked, outcome, energy, parent, stopped[0] if stopped else None, meter)
+            message = self.recorder.trained(asked, outcome, energy, parent, stopped[0][1] if stopped else None, meter)
             self.account.save()
             self.tell_listener("trial", message)
 

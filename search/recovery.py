@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .bill import REPEAT, REPEATS, TRIAL
+from .bill import REPEAT, REPEATS, TRIAL, known_joules
 from .energy import Component, Record
 from .energy.journal import lines
 
@@ -29,19 +29,20 @@ def settle_killed(sessions: list[dict[str, Any]], ledger_file: Path) -> dict[int
         beats, names = _last_beat(ledger_file, str(session.get("ledger_session")))
         open_trials: dict[str, float | None] = dict(session.get("open_trials_joules", {}))
         open_repeats: dict[str, float | None] = dict(session.get("open_repeats_joules", {}))
+        failed = {number: joules or 0.0 for number, joules in open_trials.items()}
         if beats is not None:
             _extend_total(session, beats)
             for window in beats["open"]:
                 kind, _, number = names.get(window["id"], "").partition(" ")
-                if kind in (TRIAL, REPEAT):
-                    (open_trials if kind == TRIAL else open_repeats)[number] = _joules(window["components"])
+                if kind == TRIAL:
+                    open_trials[number], failed[number] = _joules(window["components"])
+                elif kind == REPEAT:
+                    open_repeats[number] = _joules(window["components"])[1]
+        found.update((int(number), joules) for number, joules in open_trials.items())
         states = session["by_state_joules"]
-        for number, joules in open_trials.items():
-            found[int(number)] = joules
-            if joules is not None:
-                states["failed"] = states.get("failed", 0.0) + joules
-        if open_repeats:
-            states[REPEATS] = states.get(REPEATS, 0.0) + sum(joules or 0.0 for joules in open_repeats.values())
+        for state, joules in (("failed", sum(failed.values())), (REPEATS, sum(joules or 0.0 for joules in open_repeats.values()))):
+            if joules:
+                states[state] = states.get(state, 0.0) + joules
         _balance(session)
         session.update(open_trials_joules={}, open_repeats_joules={}, closed=True)
     return found
@@ -72,18 +73,22 @@ def _extend_total(session: dict[str, Any], beat: Mapping[str, Any]) -> None:
         parts = tuple(Component(**part) for part in beat["total"])
         later = replace(known, components=parts, t1_ns=int(beat["t_ns"]), seconds=(int(beat["t_ns"]) - known.t0_ns) / 1e9)
         session["total"] = later.to_json()
+        if "split" in beat:
+            session["by_component_joules"] = dict(beat["split"]["joules"])
+            session["unknown_seconds"] = dict(beat["split"]["unknown_seconds"])
 
 
 def _balance(session: dict[str, Any]) -> None:
     """Book what no trial and no rest accounts for (the stretch between bill and beat) as overhead."""
     if session.get("total") is None:
         return
-    total = Record.from_json(session["total"]).joules
-    states = session["by_state_joules"]
-    if total is not None:
-        states["overhead"] = states.get("overhead", 0.0) + max(0.0, total - sum(states.values()))
+    known, states = known_joules(session), session["by_state_joules"]
+    if known:
+        states["overhead"] = states.get("overhead", 0.0) + max(0.0, sum(known.values()) - sum(states.values()))
 
 
-def _joules(components: list[Mapping[str, Any]]) -> float | None:
+def _joules(components: list[Mapping[str, Any]]) -> tuple[float | None, float]:
+    """Return the energy of a window, None when it is not known throughout, and what is known of it."""
     counting = [part["joules"] for part in components if part["counts"]]
-    return None if not counting or any(joules is None for joules in counting) else float(sum(counting))
+    known = float(sum(joules for joules in counting if joules is not None))
+    return (None if not counting or None in counting else known), known

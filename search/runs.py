@@ -17,14 +17,16 @@ class Bill:
 
     Attributes:
         total_joules: Everything the ledger saw while the study ran, or None when nothing could be measured or estimated.
-        by_state: Joules by ``complete``, ``failed``, ``repeats`` (finalists trained again), ``overhead`` (deciding, loading, storing)
-            and ``idle``.
+        by_state: Joules by state of the trials (``complete``; ``stopped`` at a limit, a cap or by the user; ``pruned`` by the safety
+            net; ``failed``), ``repeats`` (finalists trained again), ``overhead`` (deciding, loading, storing), ``idle`` and
+            ``unattributed`` (foreign work).
         by_component: Joules by component name, e.g. ``gpu:GPU-1a2b``, ``cpu:pkg0``, ``cpu``.
         quality_by_component: ``measured``, ``estimated`` or ``mixed`` by component name.
         source_by_component: Name of the meter by component name.
         absent: What could not be measured: component -> reason.
         u_joules: Standard uncertainty of the total (random and systematic), or None.
         seconds: Wall time that the ledger covered.
+        unknown_seconds: Time of which a component's energy is not known (its meter was lost), by component: it is in no sum.
     """
 
     total_joules: float | None = None
@@ -35,6 +37,14 @@ class Bill:
     absent: Mapping[str, str] = field(default_factory=dict)
     u_joules: float | None = None
     seconds: float = 0.0
+    unknown_seconds: Mapping[str, float] = field(default_factory=dict)
+
+    def gaps(self) -> str | None:
+        """Say in one sentence what is not in the sums, or None when everything is."""
+        if not self.unknown_seconds:
+            return None
+        parts = ", ".join(f"{name} for {seconds:.1f} s" for name, seconds in sorted(self.unknown_seconds.items()))
+        return f"Not in these sums, because its meter gave nothing then: {parts}; the energy of the search is at least this."
 
 
 @dataclass(frozen=True)

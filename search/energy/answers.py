@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from . import hardware
-from .attribution import Claim, Meter, Share, Split, attributed, split
+from .account import Account
+from .attribution import Claim, Meter, Share, Split, split
 from .books import Books
 from .clock import NANO, Anchors, seconds_between
-from .record import SCHEMA, Record
+from .curve import REACH_SECONDS
+from .kept import Kept, View
+from .record import SCHEMA, Component, Record
 from .surroundings import Surroundings
 from .troubles import Troubles
 
 if TYPE_CHECKING:
     from .window import Window
+
+#: Relative standard uncertainty of a split by CPU-seconds: vector code draws more per second than waiting for memory does.
+SPLIT_U = 0.15
+#: The same for two trials on one GPU, where nothing tells them apart.
+GPU_SPLIT_U = 0.30
 
 
 class Answers:
@@ -33,6 +42,7 @@ class Answers:
         self.books, self.surroundings, self.anchors, self.troubles = books, surroundings, anchors, troubles
         self.hardware = facts
         self.hardware_id = hardware.fingerprint(facts)
+        self._kept = Kept()
 
     def bare(self, window: Window, t1_ns: int) -> Record:
         """Return a window's record without energy."""
@@ -64,23 +74,43 @@ class Answers:
             t1_ns: Its end, or now.
             claims: All windows in parallel with it, itself included, when it is to get its own part only.
         """
-        components = self.books.components(window.t0_ns, t1_ns)
-        if claims is not None:
-            shares: Mapping[str, Share] = self.partition(window.t0_ns, t1_ns, claims).shares.get(window.id, {})
-            components = tuple(attributed(part, shares.get(part.name)) if part.counts else part for part in components)
-        contended = self.surroundings.contended(window.t0_ns, t1_ns) if claims is None else None
         own = window.cpu_seconds if window.claims else self.surroundings.cpu_seconds(window.t0_ns, t1_ns)[1]
         return replace(
             self.bare(window, t1_ns),
-            components=components,
-            contended=contended,
+            components=self.components(window, t1_ns, claims),
+            contended=self.surroundings.contended(window.t0_ns, t1_ns),
             cpu_seconds=own,
             utilisation=self.surroundings.utilisation.mean(window.t0_ns, t1_ns),
         )
 
+    def components(self, window: Window, t1_ns: int, claims: Sequence[Claim] | None) -> tuple[Component, ...]:
+        """Return what the components took in a window, or its own part of that; arguments as for ``record``."""
+        found = self.books.components(window.t0_ns, t1_ns)
+        own = next((claim for claim in claims or () if claim.id == window.id), None)
+        if claims is None or own is None:
+            return found
+        shares: Mapping[str, Share] = self.partition(window.t0_ns, t1_ns, claims).shares.get(window.id, {})
+        return tuple(attributed(part, shares.get(part.name), held=own.holds(part.name)) if part.counts else part for part in found)
+
+    def line(self, window: Window, t1_ns: int, claims: Sequence[Claim] | None) -> dict[str, Any]:
+        """Return what a window took as a plain dictionary, for the file: its own part where others run beside it, as it would say."""
+        said = {"id": window.id, "cpu_seconds": window.cpu_seconds, "devices": window.devices}
+        return {**said, "components": [vars(part) for part in self.components(window, t1_ns, claims)]}
+
     def partition(self, t0_ns: int, t1_ns: int, claims: Sequence[Claim]) -> Split:
         """Share out everything between two instants."""
         return split(claims, t0_ns, t1_ns, self.meters(), self.surroundings.cpu_seconds)
+
+    def whole(self, t0_ns: int, t1_ns: int, view: Callable[[int, int], View]) -> Split:
+        """Share out everything since the ledger's start; what cannot change any more is kept from the last time.
+
+        Args:
+            t0_ns: The start.
+            t1_ns: Until when.
+            view: The windows between two instants.
+        """
+        revision = tuple((account.idle_watts, account.revision) for account in self.books.accounts.values())
+        return self._kept.split(t0_ns, t1_ns, view, self.meters(), self.surroundings.cpu_seconds, revision)
 
     def meters(self) -> tuple[Meter, ...]:
         """Return the counting components as the split sees them."""
@@ -90,7 +120,53 @@ class Answers:
                 lambda begin, end, name=name: self.books.energy(name, begin, end),  # type: ignore[misc]  # mypy infers no type for a default of a lambda
                 account.idle_watts,
                 tree=account.capability.quality == "estimated",
+                extent=_extent(account),
             )
             for name, account in self.books.accounts.items()
             if account.counts
         )
+
+
+def _extent(account: Account) -> tuple[int, int] | None:
+    """Return the instants between which a curve has values: its nodes, and what its power is taken to go on for beyond them."""
+    ends, reach = account.curve.t[:1] + account.curve.t[-1:], int(REACH_SECONDS * NANO)
+    return (ends[0] - reach, ends[-1] + reach) if ends else None
+
+
+def attributed(part: Component, share: Share | None, *, held: bool = True) -> Component:
+    """Return a component of the whole machine's window as one claim's share of it.
+
+    Args:
+        part: The component over the claim's window.
+        share: What the claim got of it; None for nothing.
+        held: Whether it is a device of the claim's own, or one that is shared.
+    """
+    device = part.name.startswith("gpu:")
+    if device and not held:
+        # A device that another trial holds is no part of this one: out of the sum, so that it adds neither energy nor doubt, nor
+        # makes this trial's energy unknown when it is lost.
+        return replace(
+            part,
+            joules=None,
+            quality="absent",
+            counts=False,
+            net_joules=None,
+            u_random_joules=None,
+            u_systematic_joules=None,
+            reason="held by another trial, or by none",
+        )
+    if part.joules is None or part.u_random_joules is None or part.u_systematic_joules is None:
+        return part
+    share = share or Share()
+    ratio = share.joules / part.joules if part.joules > 0 else 0.0
+    if share.contested == 0.0 and ratio > 1 - 1e-9:
+        return part
+    method = "shared(equal parts)" if device else "shared(idle by wall time, the rest by CPU-seconds)"
+    return replace(
+        part,
+        joules=share.joules,
+        u_random_joules=math.hypot(part.u_random_joules * ratio, (GPU_SPLIT_U if device else SPLIT_U) * share.contested),
+        u_systematic_joules=part.u_systematic_joules * ratio,
+        net_joules=None if part.idle_watts is None else share.dynamic,
+        attribution=f"{method}, {ratio:.1%} of the window's" if share.contested else "exclusive",
+    )

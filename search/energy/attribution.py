@@ -2,23 +2,18 @@
 
 Time is cut wherever a trial begins or ends. Within a slice a GPU belongs to the trial that holds it. What the CPU and the memory
 take is split in two: the idle part by wall time between the trials that run, the rest by CPU-seconds. CPU-seconds of this process
-that no trial claims are overhead, those of foreign processes are unattributed, and power while nothing runs is idle.
+that no trial claims are overhead, those of foreign processes are unattributed, and power while nothing runs is idle. Where a meter
+knew nothing, the stretch is named beside the sums.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 from .clock import NANO
-from .record import Component
-
-#: Relative standard uncertainty of a split by CPU-seconds: vector code draws more per second than waiting for memory does.
-SPLIT_U = 0.15
-#: The same for two trials on one GPU, where nothing tells them apart.
-GPU_SPLIT_U = 0.30
 
 #: Energy of one component between two instants, or None when unknown.
 Energy = Callable[[int, int], float | None]
@@ -26,6 +21,8 @@ Energy = Callable[[int, int], float | None]
 CpuSeconds = Callable[[int, int], tuple[float | None, float | None]]
 #: Differences below this share are rounding.
 ROUNDING = 1e-12
+#: Kinds of windows that take nothing from a trial: they say what the time without trials was.
+RESTS = frozenset({"idle", "overhead"})
 
 
 @dataclass(frozen=True)
@@ -48,6 +45,11 @@ class Claim:
     cpu_seconds: float | None = None
     devices: tuple[str, ...] | None = None
 
+    @property
+    def competes(self) -> bool:
+        """Whether it takes its part like a trial; idle and overhead windows have what the trials leave."""
+        return self.kind not in RESTS
+
     def cpu_between(self, t0_ns: int, t1_ns: int) -> float | None:
         """Return the CPU-seconds of a part of it, taken as evenly spread."""
         if self.cpu_seconds is None:
@@ -68,12 +70,15 @@ class Meter:
         energy: Its energy between two instants.
         idle_watts: Its power while nothing runs, or None.
         tree: Whether it knows this process tree only (the estimate from CPU-seconds), not the whole machine.
+        extent: Instants around its readings, where slices are cut so that a meter that is lost loses nothing of what it knew; None when
+            there are none.
     """
 
     name: str
     energy: Energy
     idle_watts: float | None = None
     tree: bool = False
+    extent: tuple[int, int] | None = None
 
     @property
     def device(self) -> bool:
@@ -98,15 +103,15 @@ class Share:
 
 @dataclass
 class Split:
-    """The energy of a stretch of time, every joule in one place.
+    """The energy of a stretch of time, every known joule in one place, and the time of which nothing is known.
 
     Attributes:
         shares: By claim and component.
-        overhead: This process tree's own work outside of all claims, by component.
+        overhead: This process tree's own work outside of all trials, by component.
         idle: Nothing ran, by component.
         unattributed: Foreign work beside trials that state their CPU-seconds, by component.
-        total: All of it, by component.
-        unknown: Components whose energy is not known for the whole stretch.
+        total: All of it that is known, by component.
+        unknown: Seconds without a known energy, by component; a component that is known throughout is left out.
     """
 
     shares: dict[str, dict[str, Share]] = field(default_factory=dict)
@@ -114,13 +119,22 @@ class Split:
     idle: dict[str, float] = field(default_factory=dict)
     unattributed: dict[str, float] = field(default_factory=dict)
     total: dict[str, float] = field(default_factory=dict)
-    unknown: frozenset[str] = frozenset()
+    unknown: dict[str, float] = field(default_factory=dict)
 
     def balance(self) -> float:
         """Return what is missing between the total and the sum of its parts, in joules: rounding only."""
         parts = [share.joules for shares in self.shares.values() for share in shares.values()]
         rest = [joules for bucket in (self.overhead, self.idle, self.unattributed) for joules in bucket.values()]
         return math.fsum(self.total.values()) - math.fsum(parts + rest)
+
+    def plus(self, later: Split) -> Split:
+        """Return the split of two stretches together; neither is changed."""
+        shares = dict(self.shares)
+        for id, parts in later.shares.items():
+            mine = shares.get(id, {})
+            shares[id] = parts if not mine else {name: _sum(mine.get(name), parts.get(name)) for name in {**mine, **parts}}
+        buckets = ("overhead", "idle", "unattributed", "total", "unknown")
+        return Split(shares, *(_merged(getattr(self, name), getattr(later, name)) for name in buckets))
 
 
 def split(claims: Iterable[Claim], t0_ns: int, t1_ns: int, meters: Sequence[Meter], cpu: CpuSeconds) -> Split:
@@ -133,26 +147,37 @@ def split(claims: Iterable[Claim], t0_ns: int, t1_ns: int, meters: Sequence[Mete
         meters: Components that count.
         cpu: CPU-seconds of the machine and of this process tree.
     """
-    chosen = [claim for claim in claims if claim.t0_ns < t1_ns and claim.t1_ns > t0_ns]
-    cuts = sorted({t0_ns, t1_ns, *(t for claim in chosen for t in (claim.t0_ns, claim.t1_ns) if t0_ns < t < t1_ns)})
-    found = Split(shares={claim.id: {} for claim in chosen}, unknown=frozenset(m.name for m in meters if m.energy(t0_ns, t1_ns) is None))
-    known = [meter for meter in meters if meter.name not in found.unknown]
-    for begin, end in pairwise(cuts):
-        active = [claim for claim in chosen if claim.t0_ns <= begin and claim.t1_ns >= end]
+    chosen = sorted((claim for claim in claims if claim.t0_ns < t1_ns and claim.t1_ns > t0_ns), key=lambda claim: claim.t0_ns)
+    found = Split(shares={claim.id: {} for claim in chosen if claim.competes})
+    edges = [t for claim in chosen for t in (claim.t0_ns, claim.t1_ns)] + [t for meter in meters for t in meter.extent or ()]
+    active: list[Claim] = []
+    begun = 0
+    for begin, end in pairwise(sorted({t0_ns, t1_ns, *(t for t in edges if t0_ns < t < t1_ns)})):
+        while begun < len(chosen) and chosen[begun].t0_ns <= begin:
+            active.append(chosen[begun])
+            begun += 1
+        active = [claim for claim in active if claim.t1_ns > begin]
+        trials = [claim for claim in active if claim.competes]
+        # Of idle and overhead windows around each other the inner one says what the time was: it began last.
+        rest = next((claim.kind for claim in reversed(active) if not claim.competes), None)
         busy, own = cpu(begin, end)
-        for meter in known:
-            joules = meter.energy(begin, end) or 0.0
+        for meter in meters:
+            joules = meter.energy(begin, end)
+            if joules is None:
+                _add(found.unknown, meter.name, (end - begin) / NANO)
+                continue
             _add(found.total, meter.name, joules)
-            if meter.device:
-                _device(found, meter, joules, [claim for claim in active if claim.holds(meter.name)])
+            holders = [claim for claim in trials if claim.holds(meter.name)] if meter.device else trials
+            if not holders and (meter.device or rest is not None):
+                _add(found.overhead if rest == "overhead" else found.idle, meter.name, joules)
+            elif meter.device:
+                _device(found, meter, joules, holders)
             else:
-                _shared(found, meter, joules, active, begin, end, own if meter.tree else busy, own)
+                _shared(found, meter, joules, trials, begin, end, own if meter.tree else busy, own)
     return found
 
 
 def _device(found: Split, meter: Meter, joules: float, holders: list[Claim]) -> None:
-    if not holders:
-        _add(found.idle, meter.name, joules)
     for claim in holders:
         part = joules / len(holders)
         _give(found, claim, meter.name, part, part, part if len(holders) > 1 else 0.0)
@@ -205,39 +230,15 @@ def _give(found: Split, claim: Claim, name: str, joules: float, dynamic: float, 
     share.contested += contested
 
 
+def _sum(one: Share | None, other: Share | None) -> Share:
+    one, other = one or Share(), other or Share()
+    return Share(one.joules + other.joules, one.dynamic + other.dynamic, one.contested + other.contested)
+
+
+def _merged(one: Mapping[str, float], other: Mapping[str, float]) -> dict[str, float]:
+    return {name: one.get(name, 0.0) + other.get(name, 0.0) for name in {**one, **other}}
+
+
 def _add(bucket: dict[str, float], name: str, joules: float) -> None:
     if joules != 0.0:
         bucket[name] = bucket.get(name, 0.0) + joules
-
-
-def attributed(part: Component, share: Share | None) -> Component:
-    """Return a component of the whole machine's window as one claim's share of it."""
-    if part.joules is None or part.u_random_joules is None or part.u_systematic_joules is None:
-        return part
-    share = share or Share()
-    ratio = share.joules / part.joules if part.joules > 0 else 0.0
-    if share.contested == 0.0 and ratio > 1 - 1e-9:
-        return part
-    device = part.name.startswith("gpu:")
-    if device and share.joules == 0.0:
-        # A device that another trial holds is no part of this one: out of the sum, so that it adds neither energy nor doubt.
-        reason = "held by another trial, or by none"
-        return replace(
-            part,
-            joules=None,
-            quality="absent",
-            counts=False,
-            net_joules=None,
-            u_random_joules=None,
-            u_systematic_joules=None,
-            reason=reason,
-        )
-    method = "shared(equal parts)" if device else "shared(idle by wall time, the rest by CPU-seconds)"
-    return replace(
-        part,
-        joules=share.joules,
-        u_random_joules=math.hypot(part.u_random_joules * ratio, (GPU_SPLIT_U if device else SPLIT_U) * share.contested),
-        u_systematic_joules=part.u_systematic_joules * ratio,
-        net_joules=None if part.idle_watts is None else share.dynamic,
-        attribution=f"{method}, {ratio:.1%} of the window's" if share.contested else "exclusive",
-    )

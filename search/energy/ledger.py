@@ -273,7 +273,7 @@ class Ledger:
         self._reads()
         now = self._clock()
         t1_ns = now if window.t1_ns is None else window.t1_ns
-        record = self._answers.record(window, t1_ns, self._registry.claims(now, window) if window.claims else None)
+        record = self._answers.record(window, t1_ns, self._registry.claims(window.t0_ns, t1_ns, window) if window.claims else None)
         # What parallel windows get depends on what the others say when they end, so theirs stays open until the ledger stops.
         settled = self._state != "running" or (not window.claims and self._books.settled(t1_ns))
         return record, window.t1_ns is not None and settled
@@ -293,6 +293,7 @@ class Ledger:
         """Return what the machine took between two instants of the monotonic clock, e.g. of a worker process's trial.
 
         With ``cpu_seconds`` or ``devices`` the window is one of several in parallel: it gets its own part, and ``partition`` knows it.
+        Its name and its instants say which window it is: asked twice it is the same one, and what is said last holds.
 
         Args:
             t0_ns: Begin, ``time.monotonic_ns`` of any process of this machine.
@@ -310,7 +311,7 @@ class Ledger:
         window = self._registry.make(self, name, kind, parent, t0_ns, None, None if devices is None else tuple(devices))
         window.t1_ns, window.state, window.cpu_seconds = t1_ns, state, cpu_seconds
         if window.claims:
-            self._registry.leave(window)
+            self._registry.say(window)
         return self.settle(window)[0]
 
     def total(self) -> Record:
@@ -322,11 +323,13 @@ class Ledger:
         """Share out everything between two instants, the ledger's whole life by default.
 
         Each joule of the counting components is in the share of one top-level window, in the overhead of this process, in the idle
-        time or in what foreign processes took: the parts add up to the total.
+        time or in what foreign processes took: the parts add up to the total. What no meter knew is named in ``Split.unknown``.
         """
         begin = self.t0_ns if t0_ns is None else t0_ns
         end = t1_ns or self.t1_ns or self._clock()
-        return self._answers.partition(begin, end, self._registry.claims(end))
+        if begin == self.t0_ns:
+            return self._answers.whole(begin, end, self._registry.view)
+        return self._answers.partition(begin, end, self._registry.claims(begin, end))
 
     @whole
     def joules(self, t0_ns: int, t1_ns: int | None = None) -> float | None:
@@ -356,8 +359,10 @@ class Ledger:
         now = self._clock()
         self._anchors.look()
         if self._journal is not None:
-            windows = [{"id": window.id, "components": self._books.lines(window.t0_ns, now)} for window in self._registry.open()]
-            self._write("beat", t_ns=now, total=self._books.lines(self.t0_ns, now), open=windows)
+            windows = [self._answers.line(window, now, self._registry.asked(window, now)) for window in self._registry.open()]
+            whole = self.partition(t1_ns=now)
+            split = {"joules": whole.total, "unknown_seconds": whole.unknown}
+            self._write("beat", t_ns=now, total=self._books.lines(self.t0_ns, now), split=split, open=windows)
         self._surroundings.look_around(now)
 
     def _write(self, event: str, **facts: Any) -> None:

@@ -11,7 +11,7 @@ from .source import Quality
 
 SCHEMA = 1
 KINDS = ("trial", "setup", "epoch", "eval", "analysis", "inference", "overhead", "idle", "total", "sum")
-STATES = ("ok", "failed", "stopped", "killed", "partial", "open")
+STATES = ("ok", "failed", "stopped", "pruned", "killed", "partial", "open")
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ class Window:
     ) -> None:
         self._ledger = ledger
         self.id, self.name, self.kind, self.parent = id, name, kind, parent
+        self.top = id  # the outermost window around it
         self.t0_ns = t0_ns
         self.t1_ns: int | None = None
         self.state = "open"
@@ -79,7 +80,7 @@ class Window:
         """End the window; a second call changes nothing and returns the record.
 
         Args:
-            state: ``ok``, ``failed``, ``stopped``, ``killed`` or ``partial``.
+            state: ``ok``, ``failed``, ``stopped``, ``pruned`` (judged not worth going on), ``killed`` or ``partial``.
             settle: Wait until the record is final: for the meters' next refresh (a GPU's comes in about 0.1 s, a wall meter's in a few of
                 its own intervals at most). The end is taken before. A second call waits, too.
             cpu_seconds: CPU-seconds of the window's own processes, when others run beside it; see ``Ledger.query``.

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 STATE_COLORS = {
     "complete": STRONG,
+    "stopped": "#6a994e",
+    "pruned": "#a7c957",
     "failed": KNEE,
     "repeats": "#3f7cac",
     "overhead": "#7a8f9b",

@@ -133,6 +133,7 @@ def _bill(run: Run) -> str:
     )
     states = ", ".join(f"{name} {energy_text(joules / 3600)}" for name, joules in bill.by_state.items())
     said += f": {states}; together {100 * parts / bill.total_joules:.2f} % of what the ledger saw." if states else "."
+    said += f" {gaps}" if (gaps := bill.gaps()) else ""
     return section("Energy of the search", _chart(bill_chart(bill), "bill"), paragraph(said, "muted small"))
 
 

@@ -39,6 +39,8 @@ def _sentences(run: Run) -> list[str]:
             f"The whole search used **{energy_text(bill.total_joules / 3600)}**{spread} at the machine in "
             f"{bill.seconds / 3600:.2f} h. It made {trials}; failed ones, deciding and idling are included."
         ]
+        if gaps := bill.gaps():
+            lines.append(gaps)
         lines.append(_carbon(run, bill.total_joules, pue))
     front = Front.of(run)
     if len(front):
