@@ -1,0 +1,236 @@
+"""What windows say about themselves: asked twice, around each other, of different kinds, and after a kill."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from joulefront.search.energy import Capability, Ledger
+from joulefront.search.energy.attribution import Claim, Meter, split
+from joulefront.search.energy.journal import recover
+from joulefront.search.energy.kept import Kept, View
+
+SECOND = 10**9
+WATTS = {"gpu:a": 300.0, "gpu:b": 150.0, "cpu:pkg0": 50.0}
+
+
+@pytest.fixture
+def ledger(scripted, clock, tmp_path):
+    """A ledger over two GPUs and a CPU of constant power, read by ``wait``."""
+    capabilities = tuple(Capability(name, "scripted", True, tick_seconds=0.0) for name in WATTS)
+    source = scripted(capabilities, clock, joules=lambda name, t: WATTS[name] * t)
+    with Ledger([source], interval_seconds=None, clock=clock, file=tmp_path / "ledger.jsonl") as running:
+        yield running
+
+
+@pytest.fixture
+def wait(ledger, clock):
+    def through(seconds):
+        for _ in range(round(seconds * 10)):
+            clock.advance(0.1)
+            ledger.sample()
+
+    return through
+
+
+def joules(shares):
+    return {name: pytest.approx(share.joules, rel=1e-3) for name, share in shares.items()}
+
+
+def test_a_question_asked_again_is_the_same_window_and_takes_nothing_from_others(ledger, wait, clock):
+    begin = clock.now_ns
+    wait(10)
+    end = clock.now_ns
+    other = ledger.query(begin, end, "other", cpu_seconds=1.0, devices=("gpu:b",))
+    records = [ledger.query(begin, end, "mine", cpu_seconds=3.0, devices=("gpu:a",)) for _ in range(4)]
+    assert [record.joules for record in records] == [pytest.approx(3000 + 375, rel=1e-3)] * 4
+    assert len({record.id for record in records}) == 1
+    again = ledger.query(begin, end, "other", cpu_seconds=1.0, devices=("gpu:b",))
+    assert again.joules == pytest.approx(1500 + 125, rel=1e-3)
+    assert again.id == other.id
+    assert set(ledger.partition().shares) == {other.id, records[0].id}
+
+
+def test_what_is_said_last_about_a_window_holds(ledger, wait, clock):
+    begin = clock.now_ns
+    wait(10)
+    end = clock.now_ns
+    for seconds in (9.0, 1.0):
+        found = ledger.query(begin, end, "mine", cpu_seconds=seconds, devices=())
+    ledger.query(begin, end, "other", cpu_seconds=1.0, devices=())
+    assert ledger.partition().shares[found.id]["cpu:pkg0"].joules == pytest.approx(250, rel=2e-3)
+
+
+@pytest.mark.parametrize("kind", ["overhead", "idle"])
+def test_a_window_of_overhead_or_rest_around_a_trial_is_no_rival(ledger, wait, clock, kind):
+    with ledger.window("study", kind=kind):
+        wait(2)
+        begin = clock.now_ns
+        wait(10)
+        record = ledger.query(begin, clock.now_ns, "trial", cpu_seconds=5.0, devices=("gpu:a",))
+        wait(3)
+    assert record.component("gpu:a").joules == pytest.approx(3000, rel=1e-3)
+    assert record.component("gpu:a").attribution == "exclusive"
+    found = ledger.partition()
+    assert list(found.shares) == [record.id]
+    rest = getattr(found, kind)
+    assert rest["gpu:a"] == pytest.approx(5 * 300, rel=1e-2)
+    assert rest["gpu:b"] == pytest.approx(15 * 150, rel=1e-2)
+    assert abs(found.balance()) < 1e-6
+
+
+def test_idle_windows_are_idle_and_overhead_windows_are_overhead_and_the_inner_one_decides(ledger, wait):
+    with ledger.window("baseline", kind="idle"):
+        wait(4)
+    with ledger.window("start", kind="overhead"):
+        wait(2)
+        with ledger.window("baseline", kind="idle"):
+            wait(3)
+        wait(1)
+    found = ledger.partition()
+    assert found.shares == {}
+    assert found.idle["cpu:pkg0"] == pytest.approx(7 * 50, rel=1e-2)
+    assert found.overhead["cpu:pkg0"] == pytest.approx(3 * 50, rel=1e-2)
+    assert found.unattributed == {}
+
+
+def test_a_window_inside_of_another_does_not_halve_it(ledger, wait):
+    with ledger.window("outer") as outer:
+        wait(2)
+        with ledger.window("inner") as inner:
+            with ledger.window("innermost"):
+                wait(5)
+            assert set(ledger.partition().shares) == {outer.id}
+        wait(1)
+    found = ledger.partition()
+    assert set(found.shares) == {outer.id}
+    assert found.shares[outer.id]["gpu:a"].joules == pytest.approx(outer.record.component("gpu:a").joules, rel=1e-6)
+    assert inner.record.component("gpu:a").joules == pytest.approx(5 * 300, rel=1e-2)
+
+
+def test_a_window_that_outlives_the_one_around_it_is_a_window_of_its_own(ledger, wait):
+    first = ledger.open("first")
+    wait(2)
+    second = ledger.open("second")
+    wait(2)
+    first.close()
+    wait(2)
+    second.close()
+    shares = ledger.partition().shares
+    assert shares[first.id]["gpu:a"].joules == pytest.approx(3 * 300, rel=1e-2)
+    assert shares[second.id]["gpu:a"].joules == pytest.approx(3 * 300, rel=1e-2)
+
+
+def test_windows_of_two_threads_lie_beside_each_other(ledger, wait):
+    first, second = ledger.open("first"), []
+    thread = threading.Thread(target=lambda: second.append(ledger.open("second")))
+    thread.start()
+    thread.join()
+    wait(4)
+    second[0].close()
+    first.close()
+    shares = ledger.partition().shares
+    assert joules(shares[first.id]) == joules(shares[second[0].id])
+    assert shares[first.id]["gpu:a"].joules == pytest.approx(600, rel=1e-2)
+
+
+def test_a_meter_that_is_lost_keeps_what_it_knew_and_the_rest_is_named(scripted, clock):
+    capabilities = tuple(Capability(name, "scripted", True, tick_seconds=0.0) for name in WATTS)
+    source = scripted(capabilities, clock, joules=lambda name, t: WATTS[name] * t)
+    with Ledger([source], interval_seconds=None, clock=clock) as ledger:
+        first = ledger.open("first", devices=("gpu:a",))
+        for second in range(1, 41):
+            clock.advance(1)
+            source.silent = frozenset({"gpu:a"} if second > 30 else ())
+            ledger.sample()
+            if second == 20:
+                first.close()
+                second_window = ledger.open("second", devices=("gpu:b",))
+        second_window.close()
+        found = ledger.partition()
+        assert first.record.joules == pytest.approx(20 * 350, rel=1e-3)
+        assert second_window.record.joules == pytest.approx(20 * 200, rel=1e-3)
+        assert ledger.total().joules is None
+    assert found.shares[first.id]["gpu:a"].joules == pytest.approx(6000, rel=1e-3)
+    assert found.unknown == {"gpu:a": pytest.approx(9, rel=1e-2)}  # a second of reach after the last reading is known
+    assert found.total["gpu:a"] == pytest.approx(31 * 300, rel=1e-2)
+    assert found.total["gpu:b"] == pytest.approx(40 * 150, rel=1e-2)
+    assert found.idle["gpu:a"] == pytest.approx(11 * 300, rel=1e-2)
+    assert abs(found.balance()) < 1e-6
+
+
+def test_after_a_kill_parallel_trials_and_the_rest_are_the_machine(ledger, wait, tmp_path):
+    wait(3)
+    windows = [ledger.open("trial 0", devices=("gpu:a",)), ledger.open("trial 1", devices=("gpu:b",))]
+    wait(2)
+    with ledger.window("epoch 0", kind="epoch", parent=windows[0]):
+        wait(8)
+        live = {window.name: window.record.joules for window in windows}
+        ledger._beat()
+        killed = {record.name: record for record in recover(tmp_path / "ledger.jsonl").killed}
+    assert {name: killed[name].joules for name in live} == {name: pytest.approx(value, rel=1e-3) for name, value in live.items()}
+    # the machine took 500 W for 10 s: 300 and half of 50 belong to one, 150 and the other half to the other
+    assert killed["trial 0"].joules == pytest.approx(3250, rel=1e-2)
+    assert killed["trial 1"].joules == pytest.approx(1750, rel=1e-2)
+    assert killed["epoch 0"].joules == pytest.approx(0.8 * 3250, rel=1e-2)
+    assert "shared" in killed["trial 0"].component("cpu:pkg0").attribution
+
+
+def test_after_a_kill_two_trials_that_claim_nothing_share_the_machine(ledger, wait, tmp_path):
+    ledger.open("trial 0")
+    thread = threading.Thread(target=lambda: ledger.open("trial 1"))
+    thread.start()
+    thread.join()
+    wait(10)
+    ledger._beat()
+    killed = recover(tmp_path / "ledger.jsonl").killed
+    assert sum(record.joules for record in killed) == pytest.approx(5000, rel=1e-2)
+
+
+stretches = st.lists(
+    st.tuples(
+        st.integers(0, 400),
+        st.integers(1, 60),
+        st.sampled_from(["trial", "overhead", "idle"]),
+        st.one_of(st.none(), st.floats(0, 50)),
+        st.sampled_from([(), ("gpu:a",), None]),
+    ),
+    max_size=12,
+)
+
+
+@given(raw=stretches, looks=st.lists(st.integers(1, 500), min_size=1, max_size=6), lost=st.one_of(st.none(), st.integers(1, 500)))
+@settings(max_examples=60, deadline=None)
+def test_what_is_kept_from_look_to_look_equals_a_split_of_everything(raw, looks, lost):
+    """Windows come to be known as time goes on; at each look the kept sums must be those of a split from scratch."""
+    every = [Claim(str(k), kind, a * SECOND, (a + b) * SECOND, cpu, devices) for k, (a, b, kind, cpu, devices) in enumerate(raw)]
+
+    def energy(begin, end):
+        return 70 * (end - begin) / SECOND if lost is None or end <= lost * SECOND else None
+
+    meters = [
+        Meter("gpu:a", energy, extent=None if lost is None else (0, lost * SECOND)),
+        Meter("cpu:pkg0", lambda begin, end: 50 * (end - begin) / SECOND, idle_watts=10),
+    ]
+    kept = Kept()
+    for now in sorted(look * SECOND for look in looks):
+
+        def view(begin, end):
+            known = [claim for claim in every if claim.t0_ns < end and claim.t1_ns > begin]
+            current = [Claim(c.id, c.kind, c.t0_ns, min(c.t1_ns, end), None if c.t1_ns > end else c.cpu_seconds, c.devices) for c in known]
+            begins = [c.t0_ns for c in every if c.t0_ns < end <= c.t1_ns and c.competes]
+            return View(current, min(begins, default=None), None)
+
+        def cpu(begin, end):
+            return 4.0 * (end - begin) / SECOND, 2.0 * (end - begin) / SECOND
+
+        found = kept.split(0, now, view, meters, cpu, None)
+        slow = split(view(0, now).claims, 0, now, meters, cpu)
+        for name in ("overhead", "idle", "unattributed", "total", "unknown"):
+            assert getattr(found, name) == pytest.approx(getattr(slow, name), rel=1e-9, abs=1e-6)
+        for id, shares in slow.shares.items():
+            assert {n: share.joules for n, share in found.shares[id].items()} == pytest.approx({n: s.joules for n, s in shares.items()})
+        assert abs(found.balance()) < 1e-6
