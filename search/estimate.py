@@ -186,7 +186,7 @@ def probe_study(study: Study, *, count: int, meter: str = "auto", device: str = 
         for index in range(count + 1):
             draw = Draw(1000 * study.seed + index)
             study.space.sample(draw)
-            one = probe(draw.params, study.space, task, ledger, device=devices.names[0], seed=study.seed)
+            one = probe(draw.params, study.space, task, ledger, device=devices.names[0], threads=cores(), seed=study.seed)
             if index > 0:  # the first pays for lazy imports and the start of the device
                 probes.append(one)
         return probes, ledger.joules(begin_ns)

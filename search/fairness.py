@@ -10,7 +10,7 @@ from typing import Any
 from .draw import Draw
 from .energy import Ledger
 from .energy.baseline import cool_down, hottest, idle_watts, measure_idle
-from .probe import probe
+from .probe import Probe, probe
 from .study import Study
 from .training.task import Task
 
@@ -54,6 +54,7 @@ class Keeper:
         task: The data.
         ledger: A running ledger.
         device: PyTorch device.
+        threads: Threads of a training.
         anchors: ``(seconds since the start, joules per epoch)`` of each anchor measurement.
     """
 
@@ -62,6 +63,7 @@ class Keeper:
     task: Task
     ledger: Ledger
     device: str
+    threads: int
     anchors: list[tuple[float, float]] = field(default_factory=list)
     _idle: list[Any] = field(default_factory=list)
     _start_celsius: float | None = None
@@ -70,7 +72,7 @@ class Keeper:
 
     def warm_up(self) -> None:
         """Pay what only the first training of a process pays (lazy imports, device start, thread pools), before the first trial."""
-        probe(self._anchor(), self.study.space, self.task, self.ledger, device=self.device, seed=self.study.seed, seconds=0.0)
+        self._probe(0.0)
 
     def begin(self) -> None:
         """Measure before the first trial."""
@@ -108,17 +110,22 @@ class Keeper:
     def _measure_anchor(self) -> None:
         if not self.rules.anchor_every:
             return
-        found = probe(
+        found = self._probe(self.rules.anchor_seconds)
+        if found.epoch_joules is not None:
+            self.anchors.append((time.monotonic() - self._began, found.epoch_joules))
+
+    def _probe(self, seconds: float) -> Probe:
+        study = self.study
+        return probe(
             self._anchor(),
-            self.study.space,
+            study.space,
             self.task,
             self.ledger,
             device=self.device,
-            seed=self.study.seed,
-            seconds=self.rules.anchor_seconds,
+            threads=self.threads,
+            seed=study.seed,
+            seconds=seconds,
         )
-        if found.epoch_joules is not None:
-            self.anchors.append((time.monotonic() - self._began, found.epoch_joules))
 
     def _anchor(self) -> Mapping[str, Any]:
         draw = Draw(self.study.seed)

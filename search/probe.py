@@ -85,7 +85,15 @@ class First:
 
 
 def probe(
-    params: Mapping[str, Any], space: Space, task: Task, ledger: Ledger, *, device: str, seed: int, seconds: float = PROBE_SECONDS
+    params: Mapping[str, Any],
+    space: Space,
+    task: Task,
+    ledger: Ledger,
+    *,
+    device: str,
+    threads: int,
+    seed: int,
+    seconds: float = PROBE_SECONDS,
 ) -> Probe:
     """Train a candidate for a few metered steps and scale them to an epoch.
 
@@ -95,6 +103,7 @@ def probe(
         task: The data.
         ledger: A running ledger.
         device: PyTorch device.
+        threads: Threads of a training, as in ``trainer.Job``; a recipe's own number wins.
         seed: Seeds weights and batches.
         seconds: Counted epochs go on for so long.
     """
@@ -109,6 +118,7 @@ def probe(
     try:
         candidate = space.sample(Stored(params))
         recipe = candidate.recipe if candidate.recipe.resumable else replace(candidate.recipe, schedule="constant")
+        torch.set_num_threads(recipe.threads or threads)
         small = replace(
             task, train=First(task.train, PROBE_STEPS * recipe.batch_size), validation=First(task.validation, recipe.batch_size)
         )

@@ -124,7 +124,7 @@ def run(
             refuse_unmeasurable(ledger, meter)
             store = note_session(store, ledger, where, threads, finished, meter)
             task = study.load_task()
-            keeper = Keeper(fairness, study, task, ledger, where)
+            keeper = Keeper(fairness, study, task, ledger, where, threads)
             # A continued study must not draw the same random numbers again.
             sampler = make_sampler(study.sampler, rungs=study.rungs, seed=study.seed + 7919 * finished, study=study, task=task, prior=prior)
             account = Account(ledger, Session(started=utc_now()), earlier, spent, store.bill_file, synchronizer(where))

@@ -110,7 +110,7 @@ def repeat(
             finished = sum(trial.state != "running" for trial in run.trials)
             store = note_session(store, ledger, where, cores(), finished, meters)
             task = study.load_task()
-            keeper = Keeper(fairness, study, task, ledger, where)
+            keeper = Keeper(fairness, study, task, ledger, where, cores())
             (executor,) = make_executors(study, task, devices.names)
             open_things.callback(executor.close)
             account = Account(
