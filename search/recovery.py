@@ -35,9 +35,9 @@ def settle_killed(sessions: list[dict[str, Any]], ledger_file: Path) -> dict[int
             for window in beats["open"]:
                 kind, _, number = names.get(window["id"], "").partition(" ")
                 if kind == TRIAL:
-                    open_trials[number], failed[number] = _joules(window["components"])
+                    open_trials[number], failed[number] = _joules(window)
                 elif kind == REPEAT:
-                    open_repeats[number] = _joules(window["components"])[1]
+                    open_repeats[number] = _joules(window)[1]
         found.update((int(number), joules) for number, joules in open_trials.items())
         states = session["by_state_joules"]
         for state, joules in (("failed", sum(failed.values())), (REPEATS, sum(joules or 0.0 for joules in open_repeats.values()))):
@@ -87,8 +87,8 @@ def _balance(session: dict[str, Any]) -> None:
         states["overhead"] = states.get("overhead", 0.0) + max(0.0, sum(known.values()) - sum(states.values()))
 
 
-def _joules(components: list[Mapping[str, Any]]) -> tuple[float | None, float]:
-    """Return the energy of a window, None when it is not known throughout, and what is known of it."""
-    counting = [part["joules"] for part in components if part["counts"]]
-    known = float(sum(joules for joules in counting if joules is not None))
-    return (None if not counting or None in counting else known), known
+def _joules(window: Mapping[str, Any]) -> tuple[float | None, float]:
+    """Return the energy of an open window at a beat, None when it is not known throughout, and what is known of it."""
+    counting = [part["joules"] for part in window["components"] if part["counts"]]
+    whole = None if not counting or None in counting else float(sum(counting))
+    return whole, float(window.get("known_joules", whole or 0.0))

@@ -85,17 +85,25 @@ class Answers:
 
     def components(self, window: Window, t1_ns: int, claims: Sequence[Claim] | None) -> tuple[Component, ...]:
         """Return what the components took in a window, or its own part of that; arguments as for ``record``."""
+        return self._own(window, t1_ns, claims)[0]
+
+    def line(self, window: Window, t1_ns: int, claims: Sequence[Claim] | None) -> dict[str, Any]:
+        """Return what a window took as a plain dictionary, for the file: its own part where others run beside it, as it would say.
+
+        ``known_joules`` holds the part of a meter that was lost, too, until then.
+        """
+        parts, known = self._own(window, t1_ns, claims)
+        said = {"id": window.id, "cpu_seconds": window.cpu_seconds, "devices": window.devices, "known_joules": known}
+        return {**said, "components": [vars(part) for part in parts]}
+
+    def _own(self, window: Window, t1_ns: int, claims: Sequence[Claim] | None) -> tuple[tuple[Component, ...], float]:
         found = self.books.components(window.t0_ns, t1_ns)
         own = next((claim for claim in claims or () if claim.id == window.id), None)
         if claims is None or own is None:
-            return found
+            return found, math.fsum(part.joules or 0.0 for part in found if part.counts)
         shares: Mapping[str, Share] = self.partition(window.t0_ns, t1_ns, claims).shares.get(window.id, {})
-        return tuple(attributed(part, shares.get(part.name), held=own.holds(part.name)) if part.counts else part for part in found)
-
-    def line(self, window: Window, t1_ns: int, claims: Sequence[Claim] | None) -> dict[str, Any]:
-        """Return what a window took as a plain dictionary, for the file: its own part where others run beside it, as it would say."""
-        said = {"id": window.id, "cpu_seconds": window.cpu_seconds, "devices": window.devices}
-        return {**said, "components": [vars(part) for part in self.components(window, t1_ns, claims)]}
+        parts = (attributed(part, shares.get(part.name), held=own.holds(part.name)) if part.counts else part for part in found)
+        return tuple(parts), math.fsum(share.joules for share in shares.values())
 
     def partition(self, t0_ns: int, t1_ns: int, claims: Sequence[Claim]) -> Split:
         """Share out everything between two instants."""

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from joulefront.search.bill import add_up
+from joulefront.search.account import Account
+from joulefront.search.bill import Session, add_up, read_sessions
 from joulefront.search.energy import Capability, Ledger, Reading, Record
 from joulefront.search.recovery import settle_killed
 
@@ -90,3 +91,49 @@ def test_a_lost_journal_leaves_the_bill_as_it_was(killed: tuple[Path, list[dict[
     sessions[0]["open_trials_joules"] = {"1": None, "2": 5.0}
     assert settle_killed(sessions, file) == {1: None, 2: 5.0}
     assert add_up(sessions).by_state["failed"] == 5.0
+
+
+class TwoGpus(Steady):
+    """Two GPUs of 30 and 10 W and a CPU of 20 W; the second GPU can be lost."""
+
+    watts = {"gpu:a": 30.0, "gpu:b": 10.0, "cpu:pkg0": 20.0}
+    lost = False
+
+    def probe(self) -> tuple[Capability, ...]:
+        return tuple(Capability(name, "steady", True, tick_seconds=0.0, gain_u=0.0) for name in self.watts)
+
+    def read(self) -> tuple[Reading, ...]:
+        now = self.clock[0]
+        return tuple(
+            Reading(name, now, error="fell off the bus")
+            if self.lost and name == "gpu:b"
+            else Reading(name, now, counter_joules=watts * now / SECOND)
+            for name, watts in self.watts.items()
+        )
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_parallel_trials_that_died_together_are_billed_their_own_part_each(tmp_path: Path, lost: bool) -> None:
+    now = [0]
+    source = TwoGpus(now)
+    ledger = Ledger([source], file=tmp_path / "ledger.jsonl", interval_seconds=None, clock=lambda: now[0]).start()
+    account = Account(ledger, Session("then"), [], None, tmp_path / "bill.json")
+    now[0] = 5 * SECOND
+    account.open(0, ("gpu:a",))
+    account.open(1, ("gpu:b",))
+    account.save()
+    for second in range(6, 26):
+        now[0] = second * SECOND
+        source.lost = lost and second > 20
+        ledger.sample()
+    ledger._beat()
+    sessions = read_sessions(tmp_path / "bill.json")
+    found = settle_killed(sessions, tmp_path / "ledger.jsonl")
+    bill = add_up(sessions)
+    assert found[0] == pytest.approx(20 * (30 + 10))
+    known = 20 * (10 + 10) - (4 * 10 if lost else 0)  # a second after the last reading the power is taken to go on
+    assert found[1] == (None if lost else pytest.approx(known))
+    assert bill.by_state["failed"] == pytest.approx(20 * 40 + known)
+    assert bill.total_joules == pytest.approx(25 * 60 - (40 if lost else 0))
+    assert sum(bill.by_state.values()) == pytest.approx(bill.total_joules)
+    assert bill.unknown_seconds == ({"gpu:b": pytest.approx(4.0)} if lost else {})
