@@ -1,4 +1,4 @@
-"""What a CPU-second costs on this machine, and how a wall meter relates to the components: measured, fitted, kept."""
+"""What a CPU-second costs on this machine: measured and fitted."""
 
 from __future__ import annotations
 
@@ -6,15 +6,13 @@ import json
 import math
 import os
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
-from .intervals import Interval, Line, fit_line
+from .intervals import Interval, fit_line
 from .ledger import Ledger
 from .loads import busy_cores, machine_busy_seconds
 from .record import Record
@@ -189,85 +187,3 @@ def _joules(record: Record, reference: Capability) -> float:
         reason = lost.reason if lost is not None else "it is not among the ledger's sources"
         raise ValueError(f"the reference {reference.component} gave no energy in a calibration window: {reason}")
     return math.fsum(part.joules for part in parts if part.joules is not None)
-
-
-# The wall meter against the components.
-
-
-def fit_wall(components: Sequence[float], wall: Sequence[float]) -> Line:
-    """Fit ``wall = a * components + b`` over windows, both in one unit (J, kWh or W).
-
-    `a` holds the losses that grow with load (power supply, fans), `b` what no component meter sees. With ``a > 0`` the order
-    of models is that of the components; absolute numbers are not.
-
-    Raises:
-        ValueError: Fewer than two windows, or components that do not vary.
-    """
-    return fit_line(components, wall)
-
-
-def fit_wall_watts(records: Iterable[Record]) -> Line:
-    """Fit mean powers of the records that have both a wall meter and known components; windows may differ in length.
-
-    Raises:
-        ValueError: Fewer than two such records.
-    """
-    pairs = []
-    for record in records:
-        wall = record.component("wall")
-        if record.joules is not None and wall is not None and wall.joules is not None and record.seconds > 0:
-            pairs.append((record.joules / record.seconds, wall.joules / record.seconds))
-    if len(pairs) < 2:
-        raise ValueError(f"a wall calibration needs at least two windows with both meters, got {len(pairs)}")
-    return fit_line([pair[0] for pair in pairs], [pair[1] for pair in pairs])
-
-
-# Where a calibration is kept.
-
-
-def cache_folder() -> Path:
-    """Return this user's cache folder for joulefront, where the platform keeps such files; it may not exist yet."""
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "joulefront"
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "joulefront" / "Cache"
-    # Source: XDG Base Directory Specification: a relative value is to be ignored.
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "joulefront"
-
-
-def save_calibration(calibration: CpuCalibration, folder: Path | None = None) -> Path:
-    """Write a calibration under its hardware id and return the file."""
-    folder = folder or cache_folder()
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"cpu-{calibration.hardware_id}.json"
-    draft = path.with_suffix(f".{os.getpid()}.tmp")
-    draft.write_text(json.dumps(asdict(calibration), indent=1), encoding="utf-8")
-    draft.replace(path)  # a reader sees the old file or the new one, never half of it
-    return path
-
-
-def load_calibration(hardware_id: str, folder: Path | None = None) -> CpuCalibration | None:
-    """Return this machine's calibration, or None when there is none.
-
-    Raises:
-        ValueError: The file is damaged or belongs to other hardware; deleting it is the remedy.
-    """
-    path = (folder or cache_folder()) / f"cpu-{hardware_id}.json"
-    if not path.exists():
-        return None
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        found = CpuCalibration(
-            **{
-                **data,
-                "core_watts": Interval(**data["core_watts"]),
-                "idle_watts": Interval(**data["idle_watts"]),
-                "points": tuple(CpuPoint(**point) for point in data["points"]),
-            }
-        )
-    except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"calibration {path} cannot be read ({error}); delete it and run joulefront doctor --calibrate") from None
-    if found.hardware_id != hardware_id:
-        raise ValueError(f"calibration {path} is of hardware {found.hardware_id}, not {hardware_id}; delete it and calibrate again")
-    return found

@@ -55,6 +55,19 @@ class Line:
     x_squares: float
     confidence: float = 0.95
 
+    @property
+    def slope_error(self) -> float | None:
+        """Return the standard error of the slope; None with two points.
+
+        Source: Draper and Smith, Applied Regression Analysis, 3rd edition, section 1.4, as for the intercept's.
+        """
+        return None if self.residual_sd is None else self.residual_sd / math.sqrt(self.x_squares)
+
+    @property
+    def intercept_error(self) -> float | None:
+        """Return the standard error of the intercept; None with two points."""
+        return None if self.residual_sd is None else self.residual_sd * math.sqrt(1 / self.n + self.x_mean**2 / self.x_squares)
+
     def predict(self, x: float) -> Interval:
         """Return y at `x` with the interval for one new observation there.
 

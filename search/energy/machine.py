@@ -8,30 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from . import hardware
-from .calibration import CpuCalibration, calibrate_cpu, load_calibration, reference_for, save_calibration
+from .calibration import CpuCalibration, calibrate_cpu, reference_for
+from .calibrations import calibrated_coefficients, cpu_id, load_wall_calibration, save_calibration
 from .carbon import Intensity
+from .compare_meters import compare_meters
+from .comparison import Comparison
 from .discover import Discovery, discover
 from .doctor import Diagnosis, examine
 from .ledger import Ledger
-from .sources.cpu_time import CpuCoefficients
+from .sources.cpu_time import DEFAULT
 
-
-def cpu_id() -> str:
-    """Return the hardware id of this machine without its devices: a CPU's calibration holds whatever GPU is beside it."""
-    return hardware.fingerprint(hardware.describe())
-
-
-def calibrated_coefficients(folder: Path | None = None) -> CpuCoefficients | None:
-    """Return this machine's calibrated watts per CPU, or None when it was never calibrated; for ``discover(coefficients=...)``.
-
-    Args:
-        folder: Where calibrations are kept; None for the user's cache folder.
-
-    Raises:
-        ValueError: The calibration is damaged; the message names the file.
-    """
-    found = load_calibration(cpu_id(), folder)
-    return None if found is None else found.coefficients()
+__all__ = ["calibrate_machine", "calibrated_coefficients", "compare_machine", "cpu_id", "diagnose_machine"]
 
 
 def diagnose_machine(
@@ -56,11 +43,15 @@ def diagnose_machine(
             "hardware id": hardware.fingerprint(facts),
         }
         known = cpu_watts is not None or coefficients is not None
+        present = found.present
+        wall = load_wall_calibration(hardware.fingerprint(facts), folder)
+        if wall is not None and not any(item.component == "wall" for item in present):
+            present += (wall.capability(),)
         return examine(
-            found.present, found.absent, intensity=intensity, cpu_watts_known=known, virtual=bool(facts["virtualised"]), machine=machine
+            present, found.absent, intensity=intensity, cpu_watts_known=known, virtual=bool(facts["virtualised"]), machine=machine
         )
     finally:
-        _close(found)
+        found.close()
 
 
 def calibrate_machine(
@@ -79,7 +70,7 @@ def calibrate_machine(
         LookupError: Nothing here is measured, so there is nothing to calibrate against; the default stays.
         ValueError: The reference failed, or something else ran on the machine.
     """
-    found = discover(meter)
+    found = discover(meter, coefficients=DEFAULT)  # an older calibration has no say in a new one
     try:
         reference = reference_for(found.present)
         if progress:
@@ -89,11 +80,34 @@ def calibrate_machine(
         with Ledger(found.sources, absent=found.absent) as ledger:
             result = calibrate_cpu(ledger, reference, seconds=seconds, rounds=rounds, hardware_id=cpu_id())
     finally:
-        _close(found)
+        found.close()
     path = save_calibration(result, folder)
     if progress:
         print(f"kept in {path}", file=sys.stderr)
     return result
+
+
+def compare_machine(
+    meter: str = "auto", *, seconds: float = 5.0, repeats: int = 3, folder: Path | None = None, progress: bool = True
+) -> Comparison:
+    """Run short loads under every meter of this machine; how a wall meter relates to the components is kept for later records.
+
+    Args:
+        meter: As for `compare_meters`; with a wall meter (``auto,wall=http://...``) the loads are idle, one core and all cores.
+        seconds: Length of each load.
+        repeats: How often each load is run.
+        folder: Where calibrations are kept; None for the user's cache folder.
+        progress: Say on stderr what is going on.
+
+    Raises:
+        ValueError: As for `compare_meters`.
+    """
+    found = compare_meters(meter, seconds=seconds, repeats=repeats, progress=progress)
+    if found.wall is not None:
+        path = save_calibration(found.wall, folder)
+        if progress:
+            print(f"kept in {path}", file=sys.stderr)
+    return found
 
 
 def _devices(found: Discovery) -> Mapping[str, Mapping[str, Any]]:
@@ -102,8 +116,3 @@ def _devices(found: Discovery) -> Mapping[str, Mapping[str, Any]]:
         devices = getattr(source, "devices", None)
         facts |= devices() if devices is not None else {}
     return facts
-
-
-def _close(found: Discovery) -> None:
-    for source in found.sources:
-        source.close()

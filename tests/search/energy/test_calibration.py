@@ -8,17 +8,8 @@ from pathlib import Path
 import pytest
 
 from joulefront.search.energy import Ledger, discover
-from joulefront.search.energy.calibration import (
-    CpuPoint,
-    cache_folder,
-    calibrate_cpu,
-    fit_cpu,
-    fit_wall,
-    fit_wall_watts,
-    load_calibration,
-    reference_for,
-    save_calibration,
-)
+from joulefront.search.energy.calibration import CpuPoint, calibrate_cpu, fit_cpu, reference_for
+from joulefront.search.energy.calibrations import cache_folder, load_calibration, save_calibration
 from joulefront.search.energy.loads import busy_cores, machine_busy_seconds, spin
 from joulefront.search.energy.source import Capability, Reading
 
@@ -180,30 +171,6 @@ def test_the_cache_lies_where_the_platform_keeps_it(monkeypatch, platform, envir
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert cache_folder() == expected
-
-
-def test_the_wall_line_is_found_from_the_ledgers_own_windows():
-    machine = Machine()
-    records = []
-    with Ledger([machine], interval_seconds=None, clock=machine.clock) as ledger:
-        for busy, seconds in [(0, 10), (1, 5), (2, 20), (4, 10), (3, 7)]:
-            with machine.load(busy):
-                window = ledger.open("w")
-                machine.sleep(seconds)
-                records.append(window.close())
-    line = fit_wall_watts(records)
-    assert line.slope.value == pytest.approx(1 / 0.8)
-    assert line.intercept.value == pytest.approx(30)
-    with pytest.raises(ValueError, match="at least two windows"):
-        fit_wall_watts(records[:1])
-
-
-def test_order_of_models_survives_any_positive_slope():
-    components = [1.0, 2.0, 5.0, 9.0]
-    line = fit_wall(components, [2.1, 3.9, 10.2, 17.8])
-    assert line.slope.low > 0
-    predicted = [line.predict(value).value for value in components]
-    assert predicted == sorted(predicted)
 
 
 @pytest.mark.skipif(not Path("/proc/stat").exists(), reason="needs /proc/stat")

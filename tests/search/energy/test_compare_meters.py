@@ -52,7 +52,8 @@ def comparison():
             ledger.sample()
 
     gone = Capability("dram:0", "rapl", False, reason="no memory counter")
-    return compare_meters(sources=sources, absent=[gone], seconds=5, loads=[("load", lambda: sleep(5))], sleep=sleep, ledger=ledger)
+    loads = [("load", lambda: sleep(5))]
+    return compare_meters(sources=sources, absent=[gone], seconds=5, repeats=1, loads=loads, sleep=sleep, ledger=ledger)
 
 
 def test_each_meter_has_its_row_its_energy_and_its_ratio(comparison):
@@ -110,15 +111,90 @@ def test_a_meter_that_fails_under_the_load_keeps_its_row_and_its_reason():
     assert "gone" in row.reason
 
 
+class Bench:
+    """Meters on a clock of our own: `watts` of the components, and a plug that sees 1.2 times that, 40 W and what is added to it."""
+
+    def __init__(self):
+        self.clock, self.watts, self.extra, self.joules, self.wall = Clock(), 0.0, 0.0, 0.0, 0.0
+        self.sources = [self.meter("rapl", "cpu:pkg0", lambda: self.joules), self.meter("wall", "wall", lambda: self.wall, counts=False)]
+        self.ledger = Ledger(self.sources, interval_seconds=None, clock=self.clock)
+
+    def meter(self, name, part, joules, **facts):
+        fake = Fake(self.clock, name, {part: 0.0}, gain_u=0.01, **facts)
+        fake.read = lambda: (Reading(part, self.clock(), 0, joules()),)
+        return fake
+
+    def sleep(self, seconds, watts=10.0):
+        for _ in range(20):
+            self.clock.ns += round(seconds / 20 * NANO)
+            self.joules += watts * seconds / 20
+            self.wall += (1.2 * watts + 40.0 + self.extra) * seconds / 20
+            self.ledger.sample()
+
+    def load(self, watts, extras):
+        extras = iter(extras)
+
+        def run():
+            self.extra = next(extras)
+            self.sleep(10, watts)
+            self.extra = 0.0
+
+        return run
+
+
+def test_repeats_that_differ_widen_the_interval_of_the_ratio():
+    widths = []
+    for extras in ((0.0, 0.0, 0.0), (-6.0, 0.0, 6.0)):
+        bench = Bench()
+        (load,) = compare_meters(
+            sources=bench.sources, seconds=10, loads=[("load", bench.load(50, extras))], sleep=bench.sleep, ledger=bench.ledger
+        ).loads
+        wall = next(row for row in load.meters if row.part == "wall")
+        assert load.repeats == 3
+        assert wall.ratio.value == pytest.approx(2.0, rel=1e-3)
+        widths.append(wall.ratio.half)
+    assert widths[0] == pytest.approx(2 * 2.0 * (0.01**2 + 0.01**2) ** 0.5, rel=0.1)  # the two scales of 1 %
+    # Ratios of 1.88, 2 and 2.12: Student's t of two degrees of freedom, 4.30, times 0.12 over the root of 3.
+    assert widths[1] == pytest.approx((widths[0] ** 2 + (4.303 * 0.12 / 3**0.5) ** 2) ** 0.5, rel=0.02)
+
+
+def test_loads_of_different_size_give_the_line_of_the_wall_over_the_components_with_standard_errors():
+    bench = Bench()
+    # Mirrored disturbances of every load: they widen the standard errors and leave the line in its place.
+    loads = [(name, bench.load(watts, (-1.0, 0.0, 1.0))) for name, watts in (("idle", 10), ("one", 30), ("all", 80))]
+    found = compare_meters(sources=bench.sources, seconds=10, loads=loads, sleep=bench.sleep, ledger=bench.ledger)
+    line = found.wall.line
+    assert line.slope.value == pytest.approx(1.2, rel=1e-3)
+    assert line.intercept.value == pytest.approx(40, rel=1e-3)
+    x = [10, 30, 80] * 3
+    sd = (6 * 1.0 / 7) ** 0.5
+    squares = sum((value - 40) ** 2 for value in x)
+    assert line.slope_error == pytest.approx(sd / squares**0.5, rel=0.02)
+    assert line.intercept_error == pytest.approx(sd * (1 / 9 + 40**2 / squares) ** 0.5, rel=0.02)
+    assert "a = 1.2, standard error" in found.to_text()
+    assert json.loads(found.to_json())["wall"]["b_watts"] == pytest.approx(40, rel=1e-3)
+
+
+def test_one_load_gives_the_table_and_says_why_there_is_no_line():
+    bench = Bench()
+    loads = [("load", bench.load(50, (0.0, 0.0, 0.0)))]
+    found = compare_meters(sources=bench.sources, seconds=10, loads=loads, sleep=bench.sleep, ledger=bench.ledger)
+    assert found.wall is None
+    assert "no line of the wall meter" in found.to_text()
+
+
 def test_no_meter_and_no_time_are_user_errors():
     with pytest.raises(ValueError, match="no meter"):
         compare_meters(sources=[])
     with pytest.raises(ValueError, match="seconds"):
         compare_meters(seconds=0.1)
+    with pytest.raises(ValueError, match="repeats"):
+        compare_meters(repeats=0)
 
 
 def test_on_this_machine_every_source_that_works_is_in_the_table():
-    comparison = compare_meters("cpu_time", seconds=1, loads=[("spin", lambda: spin(1))])
+    comparison = compare_meters("cpu_time", seconds=1, repeats=2, loads=[("spin", lambda: spin(1))])
+    assert comparison.loads[0].repeats == 2
     row = comparison.loads[0].meters[0]
     assert (row.source, row.quality) == ("cpu_time", "estimated")
     assert row.joules > 0

@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 
 from joulefront.search.energy import Ledger, discover
-from joulefront.search.energy.calibration import CpuPoint, fit_cpu, save_calibration
+from joulefront.search.energy.calibration import CpuPoint, fit_cpu
+from joulefront.search.energy.calibrations import save_calibration, with_wall
 from joulefront.search.energy.carbon import intensity_for
-from joulefront.search.energy.machine import calibrate_machine, calibrated_coefficients, cpu_id, diagnose_machine
+from joulefront.search.energy.loads import spin
+from joulefront.search.energy.machine import calibrate_machine, calibrated_coefficients, compare_machine, cpu_id, diagnose_machine
+from joulefront.search.energy.sources.cpu_time import DEFAULT
 
 
 def calibration():
@@ -34,9 +37,19 @@ def test_a_kept_calibration_is_used_and_ends_the_advice(tmp_path):
     cpu = next(item for item in diagnosis.findings if item.subject == "cpu" and item.quality == "estimated")
     assert cpu.remedy is None
     assert "calibrated against rapl" in cpu.reason
-    with Ledger(discover("cpu_time", coefficients=known).sources) as ledger, ledger.window("w") as window:
+    with Ledger(discover("cpu_time", calibrations=tmp_path).sources) as ledger, ledger.window("w") as window:
         sum(range(10**6))
-    assert "calibrated" in window.record.component("cpu").reason
+    reason = window.record.component("cpu").reason
+    assert "4 W per CPU-second above idle (calibrated against rapl" in reason
+    assert "--calibrate" not in reason
+    asked = discover("cpu_time", cpu_watts=100, calibrations=tmp_path).sources[0].coefficients
+    assert "--cpu-watts" in asked.origin  # what the user says goes first
+
+
+def test_without_a_calibration_the_library_takes_the_default_and_says_what_helps(tmp_path):
+    (source,) = discover("cpu_time", calibrations=tmp_path).sources
+    assert source.coefficients is DEFAULT
+    assert "doctor --calibrate" in source.probe()[0].reason
 
 
 def test_calibration_without_a_reference_says_so_and_keeps_nothing(tmp_path):
@@ -45,9 +58,9 @@ def test_calibration_without_a_reference_says_so_and_keeps_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.skipif(not Path("/proc/stat").exists(), reason="needs /proc/stat")
-def test_this_machine_is_calibrated_against_a_wall_meter_and_the_result_is_kept(tmp_path, capsys):
-    # The meter: a plug's log written by a process that knows the machine's true law, 50 W and 6 W per busy CPU.
+@pytest.fixture
+def plug(tmp_path):
+    """A plug's log written by a process that knows the machine's true law: 50 W and 6 W per busy CPU."""
     log = tmp_path / "plug.csv"
     code = (
         "import time, sys; from joulefront.search.energy.loads import machine_busy_seconds as busy\n"
@@ -58,13 +71,41 @@ def test_this_machine_is_calibrated_against_a_wall_meter_and_the_result_is_kept(
     try:
         while not log.exists() or log.read_text().count("\n") < 3:
             assert logger.poll() is None
-        found = calibrate_machine(f"cpu_time,wall={log}", seconds=1.5, rounds=1, folder=tmp_path / "cache")
-    except ValueError as error:
-        assert "half a core" in str(error)  # noqa: PT017
-        pytest.skip(f"this machine is too busy to tell loads apart: {error}")
+        yield log
     finally:
         logger.kill()
         logger.wait()
+
+
+needs_stat = pytest.mark.skipif(not Path("/proc/stat").exists(), reason="needs /proc/stat")
+
+
+@needs_stat
+def test_the_wall_meter_of_this_machine_is_compared_and_its_line_is_kept_for_later_records(plug, tmp_path, capsys):
+    found = compare_machine(f"cpu_time,wall={plug}", seconds=1.0, repeats=2, folder=tmp_path / "cache")
+    assert [load.name.split(" busy")[0] for load in found.loads][:2] == ["idle", "one"]
+    assert all({row.part for row in load.meters} >= {"cpu", "wall"} for load in found.loads)
+    printed = capsys.readouterr().err
+    assert "leave the machine alone" in printed
+    if found.wall is None:
+        pytest.skip(f"this machine is too busy to tell loads apart: {found.why_no_line}")
+    assert "kept in" in printed
+    # Truth: a CPU-second costs 6 J at the socket and 2.8 J by the estimate; others' work is on the socket alone.
+    assert found.wall.line.slope.value == pytest.approx(6 / 2.8, rel=0.5)
+    with Ledger(discover("cpu_time", calibrations=tmp_path).sources) as ledger, ledger.window("w") as window:
+        spin(0.3)
+    wall = with_wall(window.record, tmp_path / "cache").component("wall")
+    assert wall.quality == "estimated"
+    assert wall.joules == pytest.approx(0.3 * 50, rel=0.5)
+
+
+@needs_stat
+def test_this_machine_is_calibrated_against_a_wall_meter_and_the_result_is_kept(plug, tmp_path, capsys):
+    try:
+        found = calibrate_machine(f"cpu_time,wall={plug}", seconds=1.5, rounds=1, folder=tmp_path / "cache")
+    except ValueError as error:
+        assert "half a core" in str(error)  # noqa: PT017
+        pytest.skip(f"this machine is too busy to tell loads apart: {error}")
     assert found.reference == "wall"
     # Seconds of other people's work come and go inside three short windows: the law is met within a third.
     assert found.core_watts.value == pytest.approx(6, rel=0.35)

@@ -1,0 +1,225 @@
+"""What several meters said of the same loads, side by side, with ratios and their intervals."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass
+
+from .intervals import Interval, mean_interval
+from .record import Component, Record
+from .source import Capability
+from .wall_line import WallCalibration
+
+
+@dataclass(frozen=True)
+class Meter:
+    """What one meter said of one part of the machine under one load.
+
+    Attributes:
+        source: Name of the meter.
+        part: ``gpu:...``, ``cpu``, ``dram``, ``wall`` ...
+        quality: ``measured``, ``estimated`` or ``absent``.
+        boundary: What its number covers.
+        joules: Mean energy of the repeats, or None.
+        u_joules: Its standard uncertainty, random and systematic together, or None.
+        watts: Mean power, or None.
+        ratio: This over the reference of the same part (for the wall: over the sum of the components), or None. Its 95 % interval
+            holds the spread of the repeats and both meters' uncertainties.
+        reference: The meter it is compared with, or None for the reference itself.
+        reason: Why there is no number, or what restricts it.
+    """
+
+    source: str
+    part: str
+    quality: str
+    boundary: str
+    joules: float | None
+    u_joules: float | None
+    watts: float | None
+    ratio: Interval | None = None
+    reference: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Load:
+    """One load and what the meters said of it.
+
+    Attributes:
+        name: What was done.
+        seconds: Mean length.
+        meters: One row per meter and part.
+        repeats: How often it was run.
+    """
+
+    name: str
+    seconds: float
+    meters: tuple[Meter, ...]
+    repeats: int = 1
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All loads, and the meters that could not be had.
+
+    Attributes:
+        loads: What was run.
+        absent: What could not be had.
+        wall: The line of the wall meter over the components; None without a wall meter, or when no line could be fitted.
+        why_no_line: Why there is a wall meter and no line.
+    """
+
+    loads: tuple[Load, ...]
+    absent: tuple[Capability, ...]
+    wall: WallCalibration | None = None
+    why_no_line: str | None = None
+
+    def to_json(self) -> str:
+        """Return JSON text, stable in its keys."""
+        names = ("source", "component", "reason", "remedy")
+        absent = [{name: getattr(item, name) for name in names} for item in self.absent]
+        line = None if self.wall is None else self.wall.to_json()
+        loads = [asdict(load) for load in self.loads]
+        return json.dumps({"loads": loads, "absent": absent, "wall": line, "why_no_line": self.why_no_line}, indent=2)
+
+    def to_text(self) -> str:
+        """Return a table for a terminal."""
+        lines = []
+        head = f"  {'meter':<12}{'part':<18}{'quality':<11}{'joules ± 2u':>20}{'watts':>9}   ratio"
+        for load in self.loads:
+            lines += [f"{load.name}, {load.seconds:.1f} s, {load.repeats} times", head]
+            for row in load.meters:
+                start = f"  {row.source:<12}{row.part:<18}{row.quality:<11}"
+                if row.joules is None:
+                    lines.append(f"{start}{'-':>20}{'-':>9}   {row.reason or ''}")
+                    continue
+                energy = f"{row.joules:.4g} ± {2 * (row.u_joules or 0.0):.2g}"
+                ratio = "nothing to compare with" if row.part == "wall" else "reference"
+                if row.ratio:
+                    ratio = f"{row.ratio.value:.3g} ({row.ratio.low:.2g} to {row.ratio.high:.2g}) of {row.reference}"
+                lines.append(f"{start}{energy:>20}{row.watts or 0.0:>9.4g}   {ratio}")
+            lines += dict.fromkeys(f"  {row.source}: {row.boundary}" for row in load.meters if row.joules is not None and row.boundary)
+            lines.append("")
+        if self.wall is not None:
+            lines += [self.wall.to_text(), ""]
+        elif self.why_no_line:
+            lines += [f"no line of the wall meter over the components: {self.why_no_line}", ""]
+        lines += [f"not here: {item.source} ({item.component}): {item.reason}" for item in self.absent]
+        return "\n".join(lines)
+
+
+def compared(records: Sequence[Record], gone: Collection[tuple[str, str]] = ()) -> Load:
+    """Put the meters side by side: one row per meter and part, the most trusted of each part as its reference.
+
+    Args:
+        records: Of the same load, once or several times, under all meters.
+        gone: Sources and components that were never there, to be left out.
+    """
+    rows = [_rows(record, gone) for record in records]
+    found = [_Means.of([each[key] for each in rows if key in each]) for key in rows[0]]
+    found.sort(key=lambda row: (row.family, row.joules is None, row.quality != "measured"))
+    whole = _Means.of([_whole(record) for record in records])
+    references: dict[str, _Means] = {"wall": whole}
+    for row in found:
+        if row.joules is not None:
+            references.setdefault(row.family, row)
+    seconds = math.fsum(record.seconds for record in records) / len(records)
+    return Load(records[0].name, seconds, tuple(row.meter(references.get(row.family), seconds) for row in found), len(records))
+
+
+@dataclass(frozen=True)
+class _Row:
+    """What one meter said of one part in one window."""
+
+    source: str
+    part: str
+    quality: str
+    boundary: str
+    joules: float | None
+    random: float
+    scale: float
+    reason: str | None
+
+
+@dataclass(frozen=True)
+class _Means:
+    """What one meter said of one part in all windows of one load."""
+
+    rows: tuple[_Row, ...]
+    joules: float | None
+    random: float
+    scale: float
+    reason: str | None
+
+    @classmethod
+    def of(cls, rows: Sequence[_Row]) -> _Means:
+        reason = next((row.reason for row in rows if row.joules is None), None) or next((row.reason for row in rows if row.reason), None)
+        known = [row.joules for row in rows if row.joules is not None]
+        n = len(rows)
+        if len(known) < n:
+            return cls(tuple(rows), None, 0.0, 0.0, reason)
+        # What the meter admits, or what the repeats differ by if that is more: the load itself is never twice the same.
+        random = max(math.hypot(*(row.random for row in rows)) / n, statistics.stdev(known) / math.sqrt(n) if n > 1 else 0.0)
+        return cls(tuple(rows), math.fsum(known) / n, random, math.fsum(row.scale for row in rows) / n, reason)
+
+    @property
+    def family(self) -> str:
+        return self.rows[0].part.split(":")[0]
+
+    @property
+    def quality(self) -> str:
+        return "absent" if self.joules is None else self.rows[0].quality
+
+    def meter(self, reference: _Means | None, seconds: float) -> Meter:
+        first, joules = self.rows[0], self.joules
+        if joules is None:
+            return Meter(first.source, first.part, "absent", first.boundary, None, None, None, reason=self.reason)
+        own = reference is None or reference is self or (first.part.startswith("gpu:") and reference.rows[0].source == first.source)
+        ratio = None if own or reference is None else self.ratio(reference)
+        name = None if ratio is None or reference is None else reference.rows[0].source
+        watts = joules / seconds if seconds > 0 else None
+        u = math.hypot(self.random, self.scale)
+        return Meter(first.source, first.part, first.quality, first.boundary, joules, u, watts, ratio, name, self.reason)
+
+    def ratio(self, reference: _Means) -> Interval | None:
+        """Return this over another: the mean of the windows' ratios, 95 %, from their spread and from both meters' uncertainties."""
+        pairs = [(one.joules, other.joules) for one, other in zip(self.rows, reference.rows, strict=True)]
+        ratios = [one / other for one, other in pairs if one is not None and other]
+        if len(ratios) < len(pairs) or not self.joules or not reference.joules:
+            return None
+        value = math.fsum(ratios) / len(ratios)
+        within = [
+            math.hypot(a.random / (a.joules or 1.0), b.random / (b.joules or 1.0)) for a, b in zip(self.rows, reference.rows, strict=True)
+        ]
+        spread = mean_interval(ratios).half if len(ratios) > 1 else 0.0
+        random = max(spread, 2 * value * math.hypot(*within) / len(within))
+        half = math.hypot(random, 2 * value * math.hypot(self.scale / self.joules, reference.scale / reference.joules))
+        return Interval(value, max(value - half, 0.0), value + half)
+
+
+def _rows(record: Record, gone: Collection[tuple[str, str]]) -> dict[tuple[str, str], _Row]:
+    groups: dict[tuple[str, str], list[Component]] = {}
+    for part in (part for part in record.components if (part.source, part.name) not in gone):
+        family = part.name.split(":", 1)[0]
+        name = part.name if family == "gpu" and part.source != "codecarbon" else family
+        groups.setdefault((part.source, name), []).append(part)
+    return {key: _row(*key, parts) for key, parts in groups.items()}
+
+
+def _row(source: str, name: str, parts: Sequence[Component]) -> _Row:
+    lost = [part.reason for part in parts if part.joules is None]
+    boundary = parts[0].boundary
+    if lost:
+        return _Row(source, name, "absent", boundary, None, 0.0, 0.0, lost[0])
+    joules = math.fsum(part.joules or 0.0 for part in parts)
+    random = math.hypot(*(part.u_random_joules or 0.0 for part in parts))
+    scale = math.fsum(part.u_systematic_joules or 0.0 for part in parts)  # one meter, one scale: its errors go together
+    return _Row(source, name, parts[0].quality, boundary, joules, random, scale, next((part.reason for part in parts if part.reason), None))
+
+
+def _whole(record: Record) -> _Row:
+    random, scale = record.u_random_joules or 0.0, record.u_systematic_joules or 0.0
+    return _Row("the components", "", "", "", record.joules, random, scale, None)
