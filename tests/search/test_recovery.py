@@ -93,14 +93,16 @@ def test_a_lost_journal_leaves_the_bill_as_it_was(killed: tuple[Path, list[dict[
     assert add_up(sessions).by_state["failed"] == 5.0
 
 
+WATTS = {"gpu:a": 30.0, "gpu:b": 10.0, "cpu:pkg0": 20.0}
+
+
 class TwoGpus(Steady):
     """Two GPUs of 30 and 10 W and a CPU of 20 W; the second GPU can be lost."""
 
-    watts = {"gpu:a": 30.0, "gpu:b": 10.0, "cpu:pkg0": 20.0}
     lost = False
 
     def probe(self) -> tuple[Capability, ...]:
-        return tuple(Capability(name, "steady", True, tick_seconds=0.0, gain_u=0.0) for name in self.watts)
+        return tuple(Capability(name, "steady", True, tick_seconds=0.0, gain_u=0.0) for name in WATTS)
 
     def read(self) -> tuple[Reading, ...]:
         now = self.clock[0]
@@ -108,7 +110,7 @@ class TwoGpus(Steady):
             Reading(name, now, error="fell off the bus")
             if self.lost and name == "gpu:b"
             else Reading(name, now, counter_joules=watts * now / SECOND)
-            for name, watts in self.watts.items()
+            for name, watts in WATTS.items()
         )
 
 
