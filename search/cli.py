@@ -272,7 +272,9 @@ def doctor(
     meter: Annotated[str, typer.Option(help="auto, or sources such as nvml,rapl,wall=http://...")] = "auto",
     zone: Annotated[str | None, typer.Option(help="Where the energy comes from, e.g. FR.")] = None,
     calibrate: Annotated[bool, typer.Option("--calibrate", help="Calibrate the CPU-time estimate (half a minute).")] = False,
-    compare_meters: Annotated[bool, typer.Option("--compare-meters", help="One short load under every source that works here.")] = False,
+    compare_meters: Annotated[
+        bool, typer.Option("--compare-meters", help="Short loads under every source that works here; with wall=... its line is kept.")
+    ] = False,
 ) -> None:
     """Say what can be measured on this machine, what cannot, and the one-line remedy."""
     from .commands import examine_machine

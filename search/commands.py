@@ -226,14 +226,13 @@ def estimate_study(
 def examine_machine(*, as_json: bool, meter: str, zone: str | None, calibrate: bool, compare: bool) -> None:
     """Print the diagnosis of this machine's meters."""
     from .energy import intensity_for
-    from .energy.compare_meters import compare_meters
-    from .energy.machine import calibrate_machine, diagnose_machine
+    from .energy.machine import calibrate_machine, compare_machine, diagnose_machine
 
     try:
         found: Any = (
             calibrate_machine(meter)
             if calibrate
-            else compare_meters(meter)
+            else compare_machine(meter)
             if compare
             else diagnose_machine(meter, intensity=intensity_for(zone))
         )
