@@ -14,6 +14,9 @@ EnergyQuality = Literal["measured", "estimated", "mixed", "absent"]
 
 #: The user attribute of an Optuna trial that holds the facts of ours.
 ATTRIBUTE = "joulefront"
+#: The user attribute of a failed Optuna trial that says why it ended, where that tells nothing of its candidate: it was ``killed``, or
+#: ``ended`` with its session.
+EXCUSED = "excused"
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Optuna samplers of our own; Optuna's serve unchanged."""
 
-from .freeze_thaw import FreezeThawSampler, resume_from
+from .freeze_thaw import FreezeThawSampler
+from .history import resume_from
 from .local_edits import LocalEdits
 from .outlook import Outlook, outlook
 

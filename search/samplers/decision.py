@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import reduce
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,7 @@ class Planner:
     def situation(self, history: History, encoder: Encoder, rng: np.random.Generator) -> Situation:
         """Fit the models and set up the hypervolume."""
         rules = self.rules
-        table = tabulate(history, encoder, rules.minimized)
+        table = tabulate(history, encoder, rules.minimized, resume=rules.resume)
         failed = np.array([encoder.genes(key, history.params[key]) for key in sorted(history.failed - history.points.keys())])
         self.models.fit(table, encoder, failed, rng)
         last = rules.rungs[-1]
@@ -90,7 +91,10 @@ class Planner:
         """Score paused configurations and fresh ones."""
         table, rules = situation.table, self.rules
         busy = {claim.key for claim in history.running} | history.failed
-        paused = np.array([i for i, key in enumerate(table.keys) if table.longest[i] < rules.rungs[-1] and key not in busy], dtype=np.int64)
+        over = busy | history.finished
+        paused = np.array(
+            [i for i, key in enumerate(table.keys) if table.trained_to[i] < rules.rungs[-1] and key not in over], dtype=np.int64
+        )
         paused = _closest_to_front(table, paused)
         scale = 1 if encoder.features is None else 4  # features take longer than everything else
         seen = history.points.keys() | busy
@@ -140,13 +144,14 @@ class Planner:
         rungs = np.array(self.rules.rungs)
         for i, key, params in self.open_rows(situation, options, history, encoder):
             config, target = int(options.config[i]), int(np.argmax(options.rate[i]))
-            longest = history.longest(key) if config >= 0 else None
-            step = int(np.flatnonzero(rungs > situation.table.longest[config])[0]) if config >= 0 else 0
+            goes_on = bool(situation.table.goes_on[config]) if config >= 0 else self.rules.resume
+            longest = history.longest(key) if config >= 0 and goes_on else None
+            step = int(np.flatnonzero(rungs > situation.table.trained_to[config])[0]) if config >= 0 else 0
             yield Decision(
                 params,
                 key,
-                int(rungs[step if self.rules.resume else target]),
-                longest.number if longest is not None and self.rules.resume else None,
+                int(rungs[step if goes_on else target]),
+                None if longest is None else longest.number,
                 float(options.gain[i, target]),
                 float(options.cost[i, target]),
                 float(options.pays[i, target]),
@@ -179,33 +184,46 @@ class Planner:
         rules, table = self.rules, situation.table
         view = self.models.view(encoder.columns(genes))
         rungs = np.array(rules.rungs, dtype=float)
-        current = np.where(config >= 0, table.longest[config], 0.0)
+        goes_on = np.where(config >= 0, table.goes_on[config], rules.resume)
+        current = np.where(config >= 0, table.trained_to[config], 0.0)
         gain = np.stack([situation.boxes.expected_gain(self.models.beliefs(view, r)) for r in range(len(rungs))], 1) * view.chance[:, None]
         if rules.complete_only:
             gain[:, :-1] = 0.0
         energy = 10 ** -table.values[table.longest_row[config], 1] if table.axes.logarithmic[1] else current
-        paid = np.where(config >= 0, energy, 0.0)
-        cost = np.maximum(view.energy - paid[:, None], 0.01 * view.energy) if rules.resume else view.energy
+        paid = np.where((config >= 0) & goes_on, energy, 0.0)
+        cost = np.maximum(view.energy - paid[:, None], 0.01 * view.energy)
         rate = gain / (cost + rules.least_cost * situation.typical) ** rules.per_joule
         done = rungs[None, :] <= current[:, None]
         if remaining is not None:
             done |= cost > remaining
         first = np.argmax(rungs[None, :] > current[:, None], 1)
-        pays = np.repeat(cost[np.arange(len(cost)), first][:, None], len(rungs), 1) if rules.resume else cost
+        pays = np.where(goes_on[:, None], cost[np.arange(len(cost)), first][:, None], cost)
         if largest_step is not None:
             done |= pays > largest_step * situation.typical
         rate = np.where(done, -np.inf, rate)
         if rules.look_ahead and rules.per_joule == 1.0:
-            self._look_ahead(situation, view, rate, cost, first)
+            self._look_ahead(situation, view, rate, cost, first, goes_on, np.inf if remaining is None else remaining)
         return Options(genes, config, np.where(done, -np.inf, gain), cost, pays, rate)
 
-    def _look_ahead(self, situation: Situation, view: View, rate: Array, cost: Array, first: NDArray[np.int64]) -> None:
+    def _look_ahead(
+        self,
+        situation: Situation,
+        view: View,
+        rate: Array,
+        cost: Array,
+        first: NDArray[np.int64],
+        goes_on: NDArray[np.bool_],
+        remaining: float,
+    ) -> None:
         """Raise the rates of the most promising rows to what they are worth when the training may stop at a rung."""
         rules, last = self.rules, len(self.rules.rungs) - 1
         top = np.argsort(-rate.max(1), kind="stable")[:_LOOKED_AHEAD]
-        for rung in range(last):
-            rows = top[(first[top] == rung) if rules.resume else (first[top] <= rung)]
-            rows = rows[np.isfinite(rate[rows].max(1))]
+        for rung, resume in product(range(last), (True, False)):
+            rows = top[(goes_on[top] == resume) & ((first[top] == rung) if resume else (first[top] <= rung))]
+            # A continuation is decided again at its next rung: its row keeps the target of the plan and only gains in rate.
+            column = rate[rows].argmax(1) if resume else np.full(len(rows), rung)
+            possible = np.isfinite(rate[rows, column])
+            rows, column = rows[possible], column[possible]
             if not len(rows):
                 continue
             found = rates_with_option(
@@ -217,11 +235,10 @@ class Planner:
                 rows=rows,
                 first=rung,
                 least=rules.least_cost * situation.typical,
-                resume=rules.resume,
+                remaining=remaining,
+                resume=resume,
                 last_only=rules.complete_only,
             )
-            # A continuation is decided again at its next rung: its row keeps the target of the plan and only gains in rate.
-            column = rate[rows].argmax(1) if rules.resume else np.full(len(rows), rung)
             rate[rows, column] = np.maximum(rate[rows, column], found)
 
 

@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial
 
 from .decision import Planner
 from .encoding import Encoding, learn_encoding
-from .history import CLAIM, RESUME_FROM, History, Key
+from .history import CLAIM, RESUME_FROM, History, Key, energy_second
 from .models import Models
 from .plan import Decision, Options, Rules, Situation
 from .prior import Prior, studies_of
@@ -56,8 +56,8 @@ class FreezeThawSampler(BaseSampler):
     the same parameters and more epochs; ``resume_from(trial)`` gives the number of the trial whose checkpoint it continues.
 
     The objective suggests its parameters and, with ``trial.suggest_int("epochs", rungs[0], rungs[-1])``, the epochs. It returns the quality
-    first, then the energy of training *that model from scratch* (for a continuation: of its whole lineage) in any unit, then further
-    objectives.
+    first, then the energy of training *that model from scratch* (for a continuation: of its whole lineage) in any unit, and further
+    objectives (``energy`` says which is the energy).
 
     Args:
         rungs: Ascending epochs at which models are measured, e.g. ``[4, 12, 36, 108]``.
@@ -71,12 +71,13 @@ class FreezeThawSampler(BaseSampler):
         key: Function of the parameters that returns the same JSON for configurations that are the same model; None compares parameters.
         complete_only: Whether only trainings to the last rung are points of the front.
         epochs_name: Name of the parameter that holds the epochs.
+        energy: Index of the objective that is the energy.
         search_space: Distributions of the parameters, if they are known before the first trial. Without it the space is learned from the
             trials, and only the very first ones are drawn without knowing what other workers draw.
         prior_trials: Trials of earlier studies with the same parameters, one sequence per study (or the trials of a single one):
             knowledge, never points of the front.
         startup: Random configurations at the lowest rung before the models are trusted.
-        ladders: Complete trainings that follow them, the first of the cheapest of the better half.
+        ladders: Complete trainings that follow them: one of the cheapest of the better half, or of the best of them and of that one.
         per_joule: Exponent of the energy by which expected gains are divided; 0 ignores energy.
         warp: Whether quality is modelled as approaching a limit, and the scales of parameters are learned.
         estimate_floor: Whether a missing ``min_accuracy`` is estimated; False takes the worst quality seen.
@@ -85,7 +86,7 @@ class FreezeThawSampler(BaseSampler):
         proposal: How fresh configurations are looked for; ``LocalEdits()`` learns which changes of good ones help.
 
     Attributes:
-        remaining: Energy left to spend, in the unit of the second objective, or None. Trainings that do not fit are not proposed.
+        remaining: Energy left to spend, in the unit of the energy objective, or None. Trainings that do not fit are not proposed.
         largest_step: Largest training that is proposed once there are models, as a share of the energy of a median complete one, or None.
         last_decision: The latest proposal.
 
@@ -104,6 +105,7 @@ class FreezeThawSampler(BaseSampler):
         key: Key | None = None,
         complete_only: bool = False,
         epochs_name: str = "epochs",
+        energy: int = 1,
         search_space: Mapping[str, BaseDistribution] | None = None,
         prior_trials: Sequence[Sequence[FrozenTrial]] | Sequence[FrozenTrial] = (),
         startup: int = 8,
@@ -120,7 +122,7 @@ class FreezeThawSampler(BaseSampler):
             raise ValueError(f"startup must be >= 2, got {startup}: a model needs two configurations to compare")
         if per_joule < 0:
             raise ValueError(f"per_joule must be >= 0, got {per_joule}; 1 divides gains by energy, 0 ignores energy")
-        self.rungs, self.resume, self.epochs_name = tuple(int(r) for r in rungs), resume, epochs_name
+        self.rungs, self.resume, self.epochs_name, self._energy = tuple(int(r) for r in rungs), resume, epochs_name, energy
         self.remaining: float | None = None
         self.largest_step: float | None = None
         self.last_decision: Decision | None = None
@@ -137,7 +139,7 @@ class FreezeThawSampler(BaseSampler):
         self._features, self._key, self._warp, self._proposal = features, key, warp, proposal
         self._given_space = {n: d for n, d in (search_space or {}).items() if n != epochs_name}
         self._prior_trials = studies_of(prior_trials)
-        self._history = History(key, epochs_name)
+        self._history = History(key, epochs_name, energy)
         self._lock = threading.RLock()
         self._study: int | None = None
         self._encoder: Encoder | None = None
@@ -249,15 +251,16 @@ class FreezeThawSampler(BaseSampler):
 
     def _read(self, study: Study, *, but: int | None) -> None:
         if self._study != study._study_id:
-            self._study, self._history, self._planner = study._study_id, History(self._key, self.epochs_name), None
-            self._minimized = tuple(direction.name == "MINIMIZE" for direction in study.directions)
-            if len(self._minimized) < 2:
+            minimized = [direction.name == "MINIMIZE" for direction in study.directions]
+            if not 1 <= self._energy < len(minimized):
                 raise ValueError(
-                    f"FreezeThawSampler needs two or more objectives, quality first, then energy; the study has {len(self._minimized)}"
+                    "FreezeThawSampler needs two or more objectives, quality first, then energy; the study has "
+                    f"{len(minimized)}, and the energy is said to be the one with index {self._energy}"
                 )
-            self._prior = (
-                Prior(self._prior_trials, self.rungs, self._minimized, self._key, self.epochs_name) if self._prior_trials else None
-            )
+            self._study, self._history, self._planner = study._study_id, History(self._key, self.epochs_name, self._energy), None
+            self._minimized = energy_second(minimized, self._energy)
+            told = (self.rungs, self._minimized, self._key, self.epochs_name, self._energy)
+            self._prior = Prior(self._prior_trials, *told) if self._prior_trials else None
             self._history.distributions.update(self._given_space)
         # All trials, neither copied nor from a cache that other workers' claims have not reached.
         self._history.update(study._storage.get_all_trials(study._study_id, deepcopy=False), but=but)
@@ -285,15 +288,3 @@ class FreezeThawSampler(BaseSampler):
 
     def _rng(self, trial: FrozenTrial, salt: int) -> np.random.Generator:
         return np.random.default_rng([self._seed, trial.number, salt])
-
-
-def resume_from(trial: Any) -> int | None:
-    """Return the number of the trial whose checkpoint this trial continues, or None when it starts from scratch.
-
-    Works in the objective and on finished trials. Call it after the parameters were suggested.
-
-    Args:
-        trial: An Optuna trial, running or frozen.
-    """
-    number = trial.user_attrs.get(RESUME_FROM)
-    return None if number is None else int(number)

@@ -6,10 +6,12 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
+
+from ..trial import EXCUSED
 
 #: Number of the trial whose checkpoint a trial continues: a user attribute, which the objective may read with ``resume_from``.
 RESUME_FROM = "resume_from"
@@ -17,8 +19,15 @@ RESUME_FROM = "resume_from"
 CLAIM = "joulefront:claim"
 #: Epochs that a trial really had, where a budget or the user ended it early: a user attribute, which the objective may set.
 EPOCHS_REACHED = "epochs_reached"
+#: The training ended by itself (patience): asked for more epochs it would bring none. A user attribute, which the objective may set.
+FINISHED = "finished"
+#: Every length of this configuration is a training of its own (its schedule has a fixed horizon). A user attribute, likewise.
+FROM_SCRATCH = "from_scratch"
+#: A configuration whose training to the same epochs was killed so often is to blame for it: it may take the memory of the machine.
+MOST_KILLS = 3
 
 Key = Callable[[Mapping[str, Any]], Any]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -29,13 +38,15 @@ class Point:
         number: Number of the trial.
         key: Canonical text of its configuration.
         epochs: Epochs from scratch.
-        values: Objective values as the user returned them.
+        asked: Epochs that were asked for, where the training ended before them; else ``epochs``.
+        values: Objective values as the user returned them, the quality first, the energy second.
         constraints: Constraint values by name; feasible when none is positive.
     """
 
     number: int
     key: str
     epochs: int
+    asked: int
     values: tuple[float, ...]
     constraints: Mapping[str, float]
 
@@ -69,11 +80,15 @@ class History:
     Args:
         key: Canonical form of parameters; None compares the parameters themselves.
         epochs_name: Name of the parameter that holds the epochs.
+        energy: Index of the objective that is the energy.
 
     Attributes:
         params: Parameters by configuration; of isomorphic ones those that came first.
-        points: Measured points by configuration and epochs.
+        points: Measured points by configuration and epochs; of equal ones that which came first: later ones are copies without weights.
         failed: Configurations that must not be proposed again.
+        finished: Configurations whose training has ended by itself.
+        scratch: Configurations of which every length is a training of its own.
+        kills: How often a training was killed, by configuration and epochs.
         running: What other workers train now.
         distributions: The latest distribution of each parameter, epochs left out.
         epochs_distribution: That of the epochs.
@@ -81,9 +96,13 @@ class History:
 
     key: Key | None
     epochs_name: str
+    energy: int = 1
     params: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     points: dict[str, dict[int, Point]] = field(default_factory=dict)
     failed: set[str] = field(default_factory=set)
+    finished: set[str] = field(default_factory=set)
+    scratch: set[str] = field(default_factory=set)
+    kills: dict[tuple[str, int], int] = field(default_factory=dict)
     running: tuple[Claim, ...] = ()
     distributions: dict[str, BaseDistribution] = field(default_factory=dict)
     epochs_distribution: BaseDistribution | None = None
@@ -102,7 +121,7 @@ class History:
                 continue
             if trial.state.is_finished():
                 self._read.add(trial.number)
-                self._finished(trial)
+                self._take(trial)
             elif trial.state == TrialState.RUNNING and (claim := self.claim(trial)) is not None:
                 running.append(claim)
         self.running = tuple(running)
@@ -141,7 +160,20 @@ class History:
         points = self.points.get(key)
         return points[max(points)] if points else None
 
-    def _finished(self, trial: FrozenTrial) -> None:
+    def goes_on(self, key: str, *, resume: bool) -> bool:
+        """Whether a longer training of a measured configuration continues its checkpoint; ``resume`` says it of the study."""
+        return resume and key not in self.scratch
+
+    def trained_to(self, key: str, *, resume: bool) -> int:
+        """Return the epochs above which a training of a measured configuration brings something new.
+
+        A checkpoint goes on from where it ended. A training from scratch that ended before the epochs that were asked for would end there
+        again.
+        """
+        goes_on = self.goes_on(key, resume=resume)
+        return max(point.epochs if goes_on else point.asked for point in self.points[key].values())
+
+    def _take(self, trial: FrozenTrial) -> None:
         params = self.without_epochs(trial.params)
         for name, distribution in trial.distributions.items():
             if name == self.epochs_name:
@@ -153,18 +185,46 @@ class History:
         key = self.text(params)
         self.params.setdefault(key, params)
         good = trial.state == TrialState.COMPLETE and trial.values is not None and all(math.isfinite(v) for v in trial.values)
+        asked = int(trial.params[self.epochs_name])
+        if trial.user_attrs.get(FROM_SCRATCH):
+            self.scratch.add(key)
         if not good:
-            self.failed.add(key)
+            self._failed(key, asked, trial.user_attrs.get(EXCUSED))
             return
         assert trial.values is not None
-        point = Point(
-            trial.number,
-            key,
-            int(trial.user_attrs.get(EPOCHS_REACHED, trial.params[self.epochs_name])),
-            tuple(trial.values),
-            constraints_of(trial),
-        )
-        self.points.setdefault(key, {})[point.epochs] = point
+        epochs = int(trial.user_attrs.get(EPOCHS_REACHED, asked))
+        point = Point(trial.number, key, epochs, max(asked, epochs), energy_second(trial.values, self.energy), constraints_of(trial))
+        self.points.setdefault(key, {}).setdefault(point.epochs, point)
+        if trial.user_attrs.get(FINISHED):
+            self.finished.add(key)
+
+    def _failed(self, key: str, epochs: int, excuse: str | None) -> None:
+        """Blame the configuration unless something else ended the trial."""
+        if excuse == "killed":
+            self.kills[key, epochs] = self.kills.get((key, epochs), 0) + 1
+        if excuse is None or self.kills.get((key, epochs), 0) >= MOST_KILLS:
+            self.failed.add(key)
+
+
+def energy_second(items: Sequence[T], energy: int) -> tuple[T, ...]:
+    """Order what belongs to the objectives: the quality, the energy, then the others.
+
+    >>> energy_second(["accuracy", "parameters", "energy"], 2)
+    ('accuracy', 'energy', 'parameters')
+    """
+    return (items[0], items[energy], *(item for index, item in enumerate(items) if index not in (0, energy)))
+
+
+def resume_from(trial: Any) -> int | None:
+    """Return the number of the trial whose checkpoint this trial continues, or None when it starts from scratch.
+
+    Works in the objective and on finished trials. Call it after the parameters were suggested.
+
+    Args:
+        trial: An Optuna trial, running or frozen.
+    """
+    number = trial.user_attrs.get(RESUME_FROM)
+    return None if number is None else int(number)
 
 
 def constraints_of(trial: FrozenTrial) -> dict[str, float]:

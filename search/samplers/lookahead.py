@@ -29,6 +29,7 @@ def rates_with_option(
     rows: NDArray[np.int64],
     first: int,
     least: float,
+    remaining: float = np.inf,
     resume: bool,
     last_only: bool,
 ) -> Array:
@@ -43,6 +44,7 @@ def rates_with_option(
         rows: Configurations to look at.
         first: Rung at which the training may be stopped, not the last.
         least: What any training costs besides.
+        remaining: Energy left: going on to where it does not reach is no option.
         resume: Whether going on pays only the difference.
         last_only: Whether a stopped training is worth nothing.
     """
@@ -51,9 +53,12 @@ def rates_with_option(
     targets = [rate.shape[1] - 1] if last_only else range(first + 1, rate.shape[1])
     more = np.stack([_known(models, view, boxes, rows, first, target) for target in targets]) - here  # (targets, nodes, rows)
     further = np.stack([cost[rows, t] - cost[rows, first] if resume else cost[rows, t] + least for t in targets])
+    # What is paid in the end: a continuation's cost counts from where it is now, a training from scratch comes on top of the first.
+    together = np.stack([cost[rows, t] + (0.0 if resume else cost[rows, first]) for t in targets])
+    fits = (together <= remaining)[:, None]
     best = np.maximum(rate[rows].max(1), 0.0)
     for _ in range(_STEPS):
-        surplus = more - best * further[:, None]
+        surplus = np.where(fits, more - best * further[:, None], -np.inf)
         choice = surplus.argmax(0)  # (nodes, rows)
         go = np.take_along_axis(surplus, choice[None], 0)[0] > 0
         gained = here + np.where(go, np.take_along_axis(more, choice[None], 0)[0], 0.0)

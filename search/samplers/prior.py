@@ -34,6 +34,7 @@ class Prior:
         minimized: Whether each objective is minimised; trials with another number of objectives are ignored.
         key: Canonical form of parameters.
         epochs_name: Name of the parameter that holds the epochs.
+        energy: Index of the objective that is the energy.
     """
 
     studies: Sequence[Sequence[FrozenTrial]]
@@ -41,6 +42,7 @@ class Prior:
     minimized: tuple[bool, ...]
     key: Key | None
     epochs_name: str
+    energy: int = 1
     _encoding: Encoding | None = None
     _fitted: list[tuple[Table, Models]] = field(default_factory=list)
 
@@ -80,7 +82,7 @@ class Prior:
             return
         self._encoding, self._fitted = encoder.encoding, []
         for trials in self.studies:
-            history = History(self.key, self.epochs_name)
+            history = History(self.key, self.epochs_name, self.energy)
             history.update(
                 [t for t in trials if len(t.values or ()) == len(self.minimized) and _fits(t.params, encoder.encoding, self.epochs_name)]
             )

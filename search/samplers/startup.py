@@ -25,8 +25,9 @@ def start(
 ) -> Decision | None:
     """Return the next training of the initial design; None when the models can take over.
 
-    Random configurations at the lowest rung, those of earlier studies first; then complete trainings of the best of them and of the
-    cheapest of the better half, rung by rung. Trainings that run count as done, those that failed are replaced.
+    Random configurations at the lowest rung, those of earlier studies first; then a complete training of the cheapest of the better half,
+    rung by rung. With more ladders than one the most accurate is trained first, then the cheapest of the better half of the others.
+    Trainings that run count as done, those that failed are replaced.
     """
     busy = {claim.key for claim in history.running}
     alive = history.points.keys() - history.failed
@@ -57,14 +58,15 @@ def _ladder(rules: Rules, history: History, busy: set[str] | frozenset[str]) -> 
     alive = [key for key in history.points if key not in history.failed and any(p.feasible for p in history.points[key].values())]
     running_up = {claim.key for claim in history.running if claim.epochs > first}
     climbed = {key for key in alive if max(history.points[key]) > first} | running_up
-    complete = {key for key in alive if max(history.points[key]) >= last}
+    reached = {key: history.trained_to(key, resume=rules.resume) for key in alive}
+    complete = {key for key in alive if reached[key] >= last or key in history.finished}
     if len(complete) >= rules.ladders:
         return None
     on_the_way = [key for key in alive if key in climbed and key not in complete and key not in busy]
     if len(climbed) < rules.ladders:
         sign = -1.0 if rules.minimized[0] else 1.0
         cheap = 1.0 if rules.minimized[1] else -1.0
-        fresh = [key for key in alive if key not in climbed and key not in busy and first in history.points[key]]
+        fresh = [key for key in alive if key not in climbed | complete | busy and first in history.points[key]]
         fresh.sort(key=lambda key: -sign * history.points[key][first].values[0])
         if fresh and (climbed or rules.ladders == 1):
             fresh = sorted(fresh[: max(1, len(fresh) // 2)], key=lambda key: cheap * history.points[key][first].values[1])
@@ -74,5 +76,5 @@ def _ladder(rules: Rules, history: History, busy: set[str] | frozenset[str]) -> 
     key = on_the_way[0]
     point = history.longest(key)
     assert point is not None
-    epochs = next(rung for rung in rules.rungs if rung > point.epochs)
-    return Decision(history.params[key], key, epochs, point.number if rules.resume else None)
+    epochs = next(rung for rung in rules.rungs if rung > reached[key])
+    return Decision(history.params[key], key, epochs, point.number if history.goes_on(key, resume=rules.resume) else None)

@@ -29,6 +29,8 @@ class Table:
         columns: Encoded configurations, features included, ``(c, d)``.
         longest: Epochs of the longest training of each configuration, ``(c,)``.
         longest_row: Row of that training, ``(c,)``.
+        goes_on: Whether a longer training of each configuration continues its checkpoint, ``(c,)``.
+        trained_to: Epochs above which a training of each configuration brings something new, ``(c,)``.
         config: Configuration of each row, ``(n,)``.
         epochs: ``(n,)``.
         values: Objectives as axes to be maximised, ``(n, k)``.
@@ -42,6 +44,8 @@ class Table:
     columns: Array
     longest: Array
     longest_row: NDArray[np.int64]
+    goes_on: NDArray[np.bool_]
+    trained_to: Array
     config: NDArray[np.int64]
     epochs: Array
     values: Array
@@ -117,8 +121,8 @@ class Encoder:
         return 0 if self.features is None else len(self._feature_ranges()[1])
 
 
-def tabulate(history: History, encoder: Encoder, minimized: tuple[bool, ...]) -> Table:
-    """Read a history with at least one point into arrays."""
+def tabulate(history: History, encoder: Encoder, minimized: tuple[bool, ...], *, resume: bool = True) -> Table:
+    """Read a history with at least one point into arrays; ``resume`` says whether checkpoints of the study can go on."""
     keys = list(history.points)
     points = [(index, point) for index, key in enumerate(keys) for point in history.points[key].values()]
     points.sort(key=lambda row: row[1].number)  # the latest last: the models look at those first
@@ -135,6 +139,8 @@ def tabulate(history: History, encoder: Encoder, minimized: tuple[bool, ...]) ->
         columns=encoder.columns(genes),
         longest=epochs[order][last],
         longest_row=order[last],
+        goes_on=np.array([history.goes_on(key, resume=resume) for key in keys]),
+        trained_to=np.array([history.trained_to(key, resume=resume) for key in keys], dtype=float),
         config=config,
         epochs=epochs,
         values=axes.scale(raw),

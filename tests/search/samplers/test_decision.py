@@ -76,3 +76,49 @@ def test_thousands_of_measurements_are_thinned_and_keep_the_best_and_the_latest(
     assert len(rows) == len(set(rows.tolist())) == 800
     assert int(np.argmax(table.values[:, 0])) in rows
     assert set(range(2900, 3000)) <= set(rows.tolist())
+
+
+def test_only_failures_of_the_configuration_ban_it() -> None:
+    attributes = [None, {"excused": "killed"}, {"excused": "ended"}]
+    failed = [trial(i, i / 4, 3, None, state=TrialState.FAIL, user_attrs=said or {}) for i, said in enumerate(attributes)]
+    history = History(None, "epochs")
+    history.update(failed)
+    assert history.failed == {json.dumps({"x": 0.0})}
+    assert len(history.params) == 3
+
+
+def test_a_configuration_that_is_killed_again_and_again_at_the_same_epochs_is_to_blame() -> None:
+    def killed(number: int, epochs: int) -> optuna.trial.FrozenTrial:
+        return trial(number, 0.5, epochs, None, state=TrialState.FAIL, user_attrs={"excused": "killed"})
+
+    history = History(None, "epochs")
+    history.update([killed(0, 3), killed(1, 3), killed(2, 9), killed(3, 9)])
+    assert not history.failed
+    history.update([killed(4, 9)])
+    assert history.failed == {json.dumps({"x": 0.5})}
+
+
+def test_a_copy_never_takes_the_place_of_the_trial_that_was_trained() -> None:
+    history = History(None, "epochs")
+    history.update([trial(0, 0.5, 1, [0.5, 1.0]), trial(1, 0.5, 1, [0.5, 1.0])])
+    longest = history.longest(json.dumps({"x": 0.5}))
+    assert longest is not None
+    assert longest.number == 0
+
+
+def test_the_energy_may_stand_anywhere_among_the_objectives() -> None:
+    history = History(None, "epochs", energy=2)
+    history.update([trial(0, 0.5, 1, [0.5, 1000.0, 7.0])])
+    assert history.points[json.dumps({"x": 0.5})][1].values == (0.5, 7.0, 1000.0)
+
+
+def test_what_ended_before_the_epochs_that_were_asked_for_goes_on_only_from_a_checkpoint() -> None:
+    history = History(None, "epochs")
+    early = {"epochs_reached": 4}
+    history.update(
+        [trial(0, 0.5, 9, [0.5, 1.0], user_attrs=early), trial(1, 0.2, 9, [0.5, 1.0], user_attrs={**early, "from_scratch": True})]
+    )
+    climbs, scratch = (json.dumps({"x": x}) for x in (0.5, 0.2))
+    assert [history.trained_to(key, resume=True) for key in (climbs, scratch)] == [4, 9]
+    assert [history.trained_to(key, resume=False) for key in (climbs, scratch)] == [9, 9]
+    assert [history.goes_on(key, resume=True) for key in (climbs, scratch)] == [True, False]

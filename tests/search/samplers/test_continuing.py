@@ -1,0 +1,151 @@
+"""What may be continued: trainings that can go on, within what remains; others not, or from scratch and for their whole price."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+
+from joulefront.search.samplers import FreezeThawSampler, resume_from
+
+Objective = Callable[[optuna.Trial], tuple[float, float]]
+RUNGS = [1, 3, 9, 27]
+
+
+def key_of(trial: Any) -> str:
+    return json.dumps({name: value for name, value in trial.params.items() if name != "epochs"}, sort_keys=True)
+
+
+def searched(objective: Any, trials: int, directions: tuple[str, ...] = ("maximize", "minimize"), **options: Any) -> optuna.Study:
+    study = optuna.create_study(directions=list(directions), sampler=FreezeThawSampler(RUNGS, **options))
+    study.optimize(objective, trials)
+    return study
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_a_training_that_ended_by_itself_is_not_proposed_again(objective: Objective, resume: bool) -> None:
+    """Patience ends many trainings after two epochs."""
+
+    def patient(trial: optuna.Trial) -> tuple[float, float]:
+        quality, energy = objective(trial)
+        epochs = trial.params["epochs"]
+        if epochs > 1 and trial.params["lr"] > 0.005:
+            trial.set_user_attr("finished", True)
+            trial.set_user_attr("epochs_reached", 2)
+            energy *= 2 / epochs
+        return quality, energy
+
+    study = searched(patient, 60, resume=resume)
+    ended = {key_of(trial): trial.number for trial in reversed(study.trials) if trial.user_attrs.get("finished")}
+    assert ended
+    assert not [trial.number for trial in study.trials if trial.number > ended.get(key_of(trial), 99)]
+    assert max(trial.params["epochs"] for trial in study.trials) > 1
+
+
+def test_a_training_that_patience_ends_at_the_lowest_rung_is_no_ladder(objective: Objective) -> None:
+    def patient(trial: optuna.Trial) -> tuple[float, float]:
+        trial.set_user_attr("finished", True)
+        return objective(trial)
+
+    study = searched(patient, 20)
+    assert {trial.params["epochs"] for trial in study.trials} == {1}
+    assert len({key_of(trial) for trial in study.trials}) == 20
+
+
+def scratch_objective(objective: Objective, short: int = 0) -> Callable[[optuna.Trial], tuple[float, float]]:
+    """Many configurations can only be trained from scratch; ``short`` ends those trainings so many epochs early."""
+
+    def mixed(trial: optuna.Trial) -> tuple[float, float]:
+        quality, energy = objective(trial)
+        if trial.params["lr"] > 0.005:
+            trial.set_user_attr("from_scratch", True)
+            if short and trial.params["epochs"] > short:
+                trial.set_user_attr("epochs_reached", trial.params["epochs"] - short)
+                return quality, energy * (1 - short / trial.params["epochs"])
+        return quality, energy
+
+    return mixed
+
+
+def test_in_a_mixed_space_only_checkpoints_are_continued_and_the_others_pay_their_whole_price(objective: Objective) -> None:
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=FreezeThawSampler(RUNGS))
+    believed: list[tuple[float, float]] = []
+    for _ in range(50):
+        trial = study.ask()
+        values = scratch_objective(objective)(trial)
+        study.tell(trial, values)
+        decision = study.sampler.last_decision  # type: ignore[attr-defined]
+        longer = trial.params["epochs"] > 1
+        if trial.params["lr"] > 0.005:
+            assert resume_from(trial) is None
+            if longer and decision is not None and decision.pays is not None:
+                believed.append((decision.pays, values[1]))
+        else:
+            assert (resume_from(trial) is not None) == longer
+    assert len(believed) >= 5
+    for pays, energy in believed:
+        assert pays == pytest.approx(energy, rel=0.15)  # of an increment of 3 to 9 epochs a third would be missing
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_a_training_from_scratch_that_ended_early_is_not_asked_for_the_same_epochs_again(objective: Objective, resume: bool) -> None:
+    study = searched(scratch_objective(objective, short=1), 60, resume=resume)
+    scratch = [(key_of(trial), trial.params["epochs"]) for trial in study.trials if trial.params["lr"] > 0.005]
+    assert len(set(scratch)) == len(scratch)
+    assert any(epochs > 1 for _, epochs in scratch)
+
+
+@pytest.mark.parametrize("remaining", [300.0, 120.0, 60.0])
+def test_trainings_from_scratch_that_the_remaining_energy_forbids_are_not_brought_back_by_looking_ahead(
+    objective: Objective, remaining: float
+) -> None:
+    for seed in range(4):
+        sampler = FreezeThawSampler(RUNGS, resume=False, seed=seed)
+        study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
+        study.optimize(objective, 16)
+        sampler.remaining = remaining
+        survey = sampler.survey(study)
+        assert survey is not None
+        assert (survey.options.cost > remaining).any()
+        assert np.all(survey.options.rate[survey.options.cost > remaining] == -np.inf)
+        decision = sampler.decide(study, 100)
+        assert decision is not None
+        assert decision.pays is None or decision.pays <= remaining
+
+
+def test_a_plan_is_not_valued_by_rungs_that_the_remaining_energy_does_not_reach(objective: Objective) -> None:
+    """Of rungs 1 and 27 only the first fits: then the look ahead has nothing to add to the first rung alone."""
+    sampler = FreezeThawSampler([1, 27])
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
+    study.optimize(objective, 16)
+    sampler.remaining = 100.0
+    survey = sampler.survey(study)
+    assert survey is not None
+    options, least = survey.options, 0.05 * survey.situation.typical
+    assert (options.cost[:, 1] > 100.0).all()
+    open_ = np.isfinite(options.rate[:, 0])
+    assert options.rate[open_, 0] == pytest.approx(options.gain[open_, 0] / (options.cost[open_, 0] + least))
+
+
+def test_the_order_of_the_objectives_after_the_first_changes_nothing(objective: Objective) -> None:
+    def three(trial: optuna.Trial) -> tuple[float, float, float]:
+        quality, energy = objective(trial)
+        return quality, energy, 1.0 + trial.params["lr"] * 10
+
+    def turned(trial: optuna.Trial) -> tuple[float, float, float]:
+        quality, energy, size = three(trial)
+        return quality, size, energy
+
+    directions = ("maximize", "minimize", "minimize")
+    one, two = searched(three, 22, directions), searched(turned, 22, directions, energy=2)
+    assert [trial.params for trial in one.trials] == [trial.params for trial in two.trials]
+
+
+@pytest.mark.parametrize("energy", [0, 2])
+def test_an_energy_that_is_no_objective_is_refused(objective: Objective, energy: int) -> None:
+    with pytest.raises(ValueError, match=f"has 2, and the energy is said to be the one with index {energy}"):
+        searched(objective, 1, energy=energy)
