@@ -13,6 +13,7 @@ from .energy.baseline import cool_down, hottest, idle_watts, measure_idle
 from .probe import Probe, probe
 from .study import Study
 from .training.task import Task
+from .warm_up import warm_up
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,8 @@ class Keeper:
     _trials: int = 0
 
     def warm_up(self) -> None:
-        """Pay what only the first training of a process pays (lazy imports, device start, thread pools), before the first trial."""
-        self._probe(0.0)
+        """Pay what only the first training of its kind pays in a process, before the first trial, see ``warm_up``."""
+        warm_up(self.study.space, self.task, device=self.device, threads=self.threads, seed=self.study.seed)
 
     def begin(self) -> None:
         """Measure before the first trial."""

@@ -15,6 +15,8 @@ from .training.task import Task
 
 #: An inference window runs at least this long, so that it is far above the resolution of every meter.
 INFERENCE_SECONDS = 1.0
+#: Why a training failed that Ctrl-C broke off.
+INTERRUPTED = "interrupted by the user"
 
 
 class Phases(Protocol):
@@ -143,9 +145,7 @@ def train(job: Job, space: Space, task: Task, *, phases: Phases, go_on: Callable
         save_weights(job.weights, fitted, with_checkpoint=candidate.recipe.resumable)
         predictions = _predict_for_a_while(fitted.model, task, candidate, job, phases) if job.measure_inference else 0
     except KeyboardInterrupt:
-        return Outcome(
-            _last(reached), curve=tuple(reached), failed="interrupted by the user", parameters=parameters, flops=flops, threads=threads
-        )
+        return Outcome(_last(reached), curve=tuple(reached), failed=INTERRUPTED, parameters=parameters, flops=flops, threads=threads)
     except Exception as error:
         return Outcome(_last(reached), curve=tuple(reached), failed=reason_of(error), parameters=parameters, flops=flops, threads=threads)
     finally:

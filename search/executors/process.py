@@ -18,6 +18,7 @@ import cloudpickle
 from ..energy.processes import Tree
 from ..study import Study
 from ..trainer import Job, Outcome, Phases, train
+from ..warm_up import warm_up
 from .executor import Executor
 
 
@@ -125,6 +126,7 @@ def _serve(pipe: Connection, pickled: bytes, device: str) -> None:
         pipe.send(("epoch", dict(entry)))
         return bool(pipe.recv())
 
+    warm = False
     while True:
         try:
             kind, job = pipe.recv()
@@ -132,6 +134,9 @@ def _serve(pipe: Connection, pickled: bytes, device: str) -> None:
             return
         if kind == "end":
             return
+        if not warm:  # not at the start: the job knows the number of threads, and a worker without a job need not pay
+            warm_up(study.space, task, device=device, threads=job.threads, seed=study.seed)
+            warm = True
         before = tree.seconds()
         outcome = train(job, study.space, task, phases=phases, go_on=go_on)
         pipe.send(("done", replace(outcome, cpu_seconds=tree.seconds() - before)))
