@@ -1,14 +1,25 @@
 """The energy of computations: one ledger per machine, windows as questions to it, uncertainty and quality with every number.
 
->>> from joulefront.search.energy import Ledger, discover
->>> found = discover("auto")
->>> with Ledger(found.sources, absent=found.absent) as ledger:
-...     with ledger.window("sum", kind="trial") as window:
-...         _ = sum(range(100_000))
->>> window.record.quality in ("measured", "estimated", "mixed", "absent")
+>>> from joulefront.search.energy import Ledger, discover, measure
+>>> total, record = measure(lambda: sum(range(3_000_000)))
+>>> total
+4499998500000
+>>> print(f"energy: {record.joules:.3g} J ± {2 * record.u_random_joules:.2g} J, {record.quality}")  # doctest: +ELLIPSIS
+energy: ... J ± ... J, ...
+
+Several windows, nested ones too, on one ledger; what cannot be measured here is in each record, with the reason:
+
+>>> with Ledger(discover("auto")) as ledger:
+...     with ledger.window("training") as training:
+...         with ledger.window("first half", kind="epoch", parent=training) as first:
+...             _ = sum(range(2_000_000))
+...         with ledger.window("second half", kind="epoch", parent=training) as second:
+...             _ = sum(range(2_000_000))
+>>> 0 < first.record.joules + second.record.joules <= training.record.joules
 True
 
-This package stands alone: it imports nothing of the rest of joulefront.
+``record.joules`` is None where it is not known, never zero; ``record.u_random_joules`` and ``record.u_systematic_joules`` are standard
+uncertainties, the second one common to all windows of a meter. This package stands alone: it imports nothing of the rest of joulefront.
 """
 
 from __future__ import annotations
@@ -17,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from .discover import Discovery, discover
 from .ledger import Ledger
+from .measure import measure
 from .record import Component, Record, add
 from .source import Capability, Quality, Reading, Source
 from .window import Window
@@ -39,6 +51,7 @@ __all__ = [
     "discover",
     "grams_co2e",
     "intensity_for",
+    "measure",
 ]
 
 _CARBON = frozenset({"Intensity", "intensity_for", "grams_co2e"})

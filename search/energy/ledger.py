@@ -15,6 +15,7 @@ from .answers import Answers
 from .attribution import Split
 from .books import Books
 from .clock import NANO, Anchors, Clock
+from .discover import Discovery
 from .forks import after_fork
 from .journal import Journal
 from .record import Record
@@ -37,8 +38,9 @@ class Ledger:
     """Reads the sources from one daemon thread and answers what any window cost.
 
     Args:
-        sources: Meters in the order of trust; of two that cover the same part the first counts, the other is a cross-check.
-        absent: What could not be measured, with reasons; it appears in every record.
+        sources: What ``discover`` found, or meters in the order of trust; of two that cover the same part the first counts, the other
+            is a cross-check. They are released when the ledger stops.
+        absent: With meters: what could not be measured, with reasons; it appears in every record.
         file: Where events and beats are written, or None for no file.
         interval_seconds: Time between two readings; None for no thread, then ``sample`` is the caller's.
         beat_seconds: Time between two beats in the file: what a killed process loses at most.
@@ -50,7 +52,7 @@ class Ledger:
 
     def __init__(
         self,
-        sources: Iterable[Source],
+        sources: Discovery | Iterable[Source],
         *,
         absent: Iterable[Capability] = (),
         file: Path | None = None,
@@ -62,8 +64,9 @@ class Ledger:
             raise ValueError(f"interval_seconds must be > 0, or None to sample by hand, got {interval_seconds!r}")
         if not beat_seconds > 0:
             raise ValueError(f"beat_seconds must be > 0, got {beat_seconds!r}")
+        found = sources if isinstance(sources, Discovery) else Discovery(tuple(sources), ())
         self._troubles, self._section = Troubles(clock), Section()
-        self._books = Books(sources, absent, clock, self._troubles)
+        self._books = Books(found.sources, (*found.absent, *absent), clock, self._troubles)
         self._surroundings = Surroundings(self._books.sources, troubles=self._troubles)
         self._registry = Registry()
         self._file, self._interval, self._beat_seconds = file, interval_seconds, beat_seconds
@@ -228,7 +231,7 @@ class Ledger:
 
     @whole
     def close(self, window: Window, state: str, synchronize: Callable[[], object] | None = None, *, settle: bool = False) -> Record:
-        """End a window; callers use ``Window.close``."""
+        """End a window of this ledger and return its record; the same as the window's own ``close``, or the end of its ``with``."""
         try:
             if synchronize is not None:
                 synchronize()
