@@ -57,7 +57,7 @@ def median_step(step: Callable[[], object], times: int, rest: float = 0.0) -> tu
 
 
 def bar12(lab: Lab) -> Row:
-    """Start-up, and opening and closing a window; judged by CPU time, since wall time here also shows what else runs."""
+    """Start-up, and opening and closing a window; judged by wall time, with the CPU time beside it: the rest is what else runs."""
     ours, theirs, zeus = cold(COLD), cold(COLD_CODECARBON), cold("import zeus.monitor")
     lab.driver.reset().run()
     with tempfile.TemporaryDirectory() as folder, Ledger(meters(lab), file=Path(folder) / "ledger.jsonl") as ledger:
@@ -75,9 +75,9 @@ def bar12(lab: Lab) -> Row:
         f"{start[0]:.2f} s ({start[1]:.2f} s CPU) / {1000 * step[0]:.2f} ms ({1000 * step[1]:.2f} ms CPU)"
         for start, step in ((ours, warm), (theirs, other))
     ]
-    passed = ours[1] <= 0.15 and warm[1] <= 1e-3
+    passed = ours[0] <= 0.15 and warm[0] <= 1e-3
     imported = "not installed" if zeus is None else f"import alone {zeus[0]:.1f} s ({zeus[1]:.1f} s CPU)"
-    return Row(12, "cold start / warm open + close", "0.15 s / 1 ms (CPU time)", show[0], passed, show[1], imported)
+    return Row(12, "cold start / warm open + close", "0.15 s / 1 ms", show[0], passed, show[1], imported)
 
 
 def meters(lab: Lab) -> list[Source]:
@@ -85,35 +85,57 @@ def meters(lab: Lab) -> list[Source]:
     return [Nvml(environment={}), Rapl(lab.folder / "sockets" / "intel-rapl"), CpuTime()]
 
 
-def cpu_share(start: Callable[[], Callable[[], object]], seconds: float) -> float:
-    """Return the share of one core that a meter takes while this process sleeps."""
-    stop = start()
+def cpu_share(begin: Callable[[], object], end: Callable[[], object], seconds: float, looks: int = 5) -> tuple[float, float, float]:
+    """Return the median, least and largest share of one core that a meter takes while this process sleeps.
+
+    Args:
+        begin: Begins a task of the meter ...
+        end: ... and ends it; one a second, as epochs do.
+        seconds: Length of a look.
+        looks: Number of looks.
+    """
     time.sleep(1.0)  # the close look after the start is no steady state
     shares = []
-    for _ in range(3):  # the least of three: what else runs makes every call dearer
-        begin = time.process_time()
-        time.sleep(seconds)
-        shares.append((time.process_time() - begin) / seconds)
-    stop()
-    return min(shares)
+    for _ in range(looks):
+        used, until = time.process_time(), time.monotonic() + seconds
+        since = time.monotonic()
+        while time.monotonic() < until:
+            begin()
+            time.sleep(1.0)
+            end()
+        shares.append((time.process_time() - used) / (time.monotonic() - since))
+    return statistics.median(shares), min(shares), max(shares)
 
 
 def bar13(lab: Lab, seconds: float = 4.0) -> Row:
-    """What reading costs."""
+    """What reading costs while a trial is open and an epoch a second ends, the file and its beats included."""
     lab.driver.reset().run()
+    walls: list[float] = []
+    open_: list[Any] = []
+    with tempfile.TemporaryDirectory() as folder, Ledger(meters(lab), file=Path(folder) / "ledger.jsonl") as ledger:
+        trial = ledger.open("trial")
 
-    def ours() -> Callable[[], object]:
-        ledger = Ledger(meters(lab)).start()
-        return ledger.stop
+        def begin() -> None:
+            at = time.perf_counter()
+            open_.append(ledger.open("epoch", "epoch", trial))
+            walls.append(time.perf_counter() - at)
 
-    def theirs() -> Callable[[], object]:
-        meter = tracker()
-        meter.start()
-        return meter.stop  # type: ignore[no-any-return]  # codecarbon is untyped
+        def end() -> None:
+            at = time.perf_counter()
+            open_.pop().close()
+            walls[-1] += time.perf_counter() - at
 
-    share, other = cpu_share(ours, seconds), cpu_share(theirs, seconds)
-    show = f"{100 * share:.2f} %"
-    return Row(13, "reading at 10 Hz, of one core", "<= 0.5 %", show, share <= 0.005, f"{100 * other:.2f} % (15 s and 1 s timers)")
+        share, low, high = cpu_share(begin, end, seconds)
+    meter = tracker()
+    meter.start()
+    tasks = iter(range(10**6))
+    other, *_ = cpu_share(lambda: meter.start_task(f"epoch {next(tasks)}"), meter.stop_task, seconds)
+    meter.stop()
+    show = f"{100 * share:.2f} % CPU (median of 5 looks, {100 * low:.2f} to {100 * high:.2f})"
+    show += f"; a window {1000 * statistics.median(walls):.1f} ms wall"
+    return Row(
+        13, "10 Hz and a window a second, of one core", "<= 0.5 %", show, share <= 0.005, f"{100 * other:.2f} %, with a task a second"
+    )
 
 
 KILLED = """

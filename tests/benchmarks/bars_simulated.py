@@ -1,4 +1,4 @@
-"""Bars 1 to 3, 7, 8 and 10 of the meter table: on a GPU whose truth is known, in time that is turned by hand."""
+"""Bars 1 to 3 and 10 of the meter table: on a GPU whose truth is known, in time that is turned by hand."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ import bars_zeus
 
 from joulefront.search.energy import Ledger
 from joulefront.search.energy.sources.nvml import Nvml
-from joulefront.search.energy.sources.rapl import Rapl
 
 FAKES = Path(__file__).parents[1] / "search" / "energy"
 
@@ -170,46 +169,6 @@ def bar3(lab: Lab, windows: int = 60) -> Row:
     show = [" / ".join(f"{100 * found[length]:.2f}" for length in found) + " %" for found in (ours, naive, theirs_too)]
     last = show[2] if zeus else bars_zeus.MISSING
     return Row(3, "counter of 100 ms, p95 at 1 / 3 / 10 s", "2.5 / 1.0 / 0.3 %", show[0], passed, show[1], last)
-
-
-def ours_nested(lab: Lab) -> float:
-    """Return how far a parent is from its children and its own rest, relative."""
-    bench = lab.bench(kind="square", low=60.0, high=350.0, period=1.3, duty=0.4)
-    bench.run(2)
-    cuts, children = [], []
-    with bench.ledger.window("trial") as parent:
-        for _ in range(5):
-            bench.run(0.7)
-            with bench.ledger.window("epoch", kind="epoch", parent=parent) as child:
-                bench.run(1.9)
-            children.append(child)
-        bench.run(0.4)
-    bench.run(0.5)
-    ends = [parent.t0_ns, *(t for child in children for t in (child.t0_ns, child.t1_ns)), parent.t1_ns]
-    cuts = [bench.ledger.query(ends[k], ends[k + 1], kind="overhead").joules for k in range(0, len(ends), 2)]
-    parts = sum(child.record.joules for child in children) + sum(cuts)
-    whole = parent.record.joules
-    bench.ledger.stop()
-    return abs(parts / whole - 1)
-
-
-def ours_parallel(lab: Lab) -> float:
-    """Return the sum of two concurrent trials and the named rests over the machine's energy."""
-    tree = lab.tree("parallel")
-    zone = tree.zone("intel-rapl:0", "package-0")
-    clock = lab.fakes.HandClock()
-    with Ledger([Rapl(tree.root, clock=clock)], interval_seconds=None, clock=clock) as ledger:
-        edges = []
-        for k in range(1, 201):
-            clock.advance(0.1)
-            tree.write(zone, k * 6_000_000)
-            ledger.sample()
-            edges.append(clock.now_ns)
-        ledger.query(edges[20], edges[120], cpu_seconds=8.0, devices=())
-        ledger.query(edges[60], edges[180], cpu_seconds=5.0, devices=())
-        found = ledger.partition(edges[0], edges[-1])
-        total = sum(found.total.values())
-        return (total - found.balance()) / total
 
 
 def bar10(lab: Lab) -> tuple[bool, str]:
