@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from .energy import Intensity, grams_co2e
 from .samplers import FreezeThawSampler
+from .samplers.choice import energy_axis
 from .samplers.outlook import Outlook, outlook
 from .study import Study
 
@@ -29,11 +30,11 @@ class Foresight:
     stop_gain: float | None
 
     def say_what_remains(self, joules_left: float | None, intensity: Intensity | None, pue: float) -> None:
-        """Tell a frugal sampler what is left, in the unit of its second objective, so that the last trainings fit the budget."""
+        """Tell a frugal sampler what is left, in the unit of its energy objective, so that the last trainings fit the budget."""
         sampler = self.optuna_study.sampler
         if hasattr(sampler, "remaining") and joules_left is not None:
             left = max(0.0, joules_left)
-            sampler.remaining = left if self.study.objectives[1] == "train_energy" else grams_co2e(left, intensity, pue=pue)
+            sampler.remaining = left if self._in_joules else grams_co2e(left, intensity, pue=pue)
 
     def not_worth_it(self) -> str | None:
         """Say that the rest of the budget is expected to add too little, when the study asked to end then."""
@@ -49,6 +50,10 @@ class Foresight:
 
     def describe(self, view: Outlook) -> str:
         """Say in a few words what going on would cost and bring."""
-        unit, scale = ("Wh", 3600.0) if self.study.objectives[1] == "train_energy" else ("gCO2e", 1.0)
+        unit, scale = ("Wh", 3600.0) if self._in_joules else ("gCO2e", 1.0)
         step = "" if view.next_step is None else f" (the next training alone {view.next_step / scale:.3g} {unit})"
         return f"{view.energy / scale:.3g} {unit} more{step} would add about {view.share:.2%} to the hypervolume"
+
+    @property
+    def _in_joules(self) -> bool:
+        return self.study.objectives[energy_axis(self.study)] == "train_energy"

@@ -23,6 +23,7 @@ from .limits import Limits
 from .progress import Listener
 from .recorder import Recorder
 from .safety_net import SafetyNet, rungs_on_the_way
+from .samplers.history import FROM_SCRATCH
 from .space import Candidate
 from .status import progress_of
 from .store import Store
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 MAX_FAILURES_IN_A_ROW = 25
 #: Shares of the study's limit at which the refined estimate of its cost is kept for the report.
 NOTED = (0.25, 0.5, 0.75)
+BROKEN_OFF = "broken off by an error"
 
 
 @dataclass
@@ -83,6 +85,7 @@ class Loop:
     stop_reason: str | None = None
     expectations: dict[float, Expected] = field(default_factory=dict)
     _started: float = field(default_factory=time.monotonic)
+    _under_way: int = 0
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
     def go(self) -> str:
@@ -97,12 +100,28 @@ class Loop:
         return self.stop_reason
 
     def _work(self, executor: Executor) -> None:
-        """Feed one executor until the study ends."""
-        while self.stop_reason is None:
-            with self._lock:
-                self.stop_reason = self.stop_reason or self._why_stop()
-            if self.stop_reason is None:
-                self._one_trial(executor)
+        """Feed one executor until the study ends; an error here ends it for the others, too, after the epoch that they are in."""
+        try:
+            while self._begin():
+                try:
+                    self._one_trial(executor)
+                finally:
+                    with self._lock:
+                        self._under_way -= 1
+        except BaseException:
+            self.stop_reason = BROKEN_OFF
+            self.interrupted.set()
+            raise
+
+    def _begin(self) -> bool:
+        """Take a trial on; False when the study ends, or the trials under way elsewhere are the last ones."""
+        with self._lock:
+            self.stop_reason = self.stop_reason or self._why_stop()
+            most = self.limits.trials
+            if self.stop_reason is not None or (most is not None and self._finished() + self._under_way >= most):
+                return False
+            self._under_way += 1
+            return True
 
     def tell_listener(self, event: str, message: str = "") -> None:
         """Send the state of the study to the listener."""
@@ -134,10 +153,12 @@ class Loop:
             return f"{self.recorder.failures} candidates in a row failed or were refused; see the reasons with joulefront report"
         if getattr(self.optuna_study.sampler, "exhausted", False):
             return "every combination has been tried"
-        done = sum(trial.state.is_finished() for trial in self.optuna_study.get_trials(deepcopy=False))
-        reason = self._reached(done) or (self.carbon and self.carbon.ended())
+        reason = self._reached(self._finished()) or (self.carbon and self.carbon.ended())
         self._say_what_remains()
         return reason or self.foresight.not_worth_it()
+
+    def _finished(self) -> int:
+        return sum(trial.state.is_finished() for trial in self.optuna_study.get_trials(deepcopy=False))
 
     def _reached(self, trials: int) -> str | None:
         if self.carbon is not None:  # a budget in grams is worth fewer joules in dirty hours
@@ -166,16 +187,21 @@ class Loop:
             candidate = self.study.space.sample(asked)
             epochs = self._epochs(asked)
             asked.set_user_attr(KEY, self.study.space.key(candidate))
-            parent, twin = self._parent(asked), twin_of(self.optuna_study.get_trials(deepcopy=False), asked.user_attrs[KEY], epochs)
+            if not candidate.recipe.resumable:
+                asked.set_user_attr(FROM_SCRATCH, True)
+            parent = self._parent(asked, candidate)
+            twin = twin_of(self.optuna_study.get_trials(deepcopy=False), asked.user_attrs[KEY], epochs)
             refusal = refusal_of(self.study, candidate, self.task, self.device)
             if refusal is None and twin is not None:
                 self.recorder.repeated(asked, twin)
-        while refusal is None and twin is None and self._postponed(epochs):
-            if reason := self._why_stop_training(None):
-                refusal = f"{reason} before it began"
+        ended = None
+        while refusal is None and twin is None and ended is None and self._postponed(epochs):
+            ended = self._why_stop_training(None)
+        if ended is not None:
+            refusal = f"{ended} before it began"
         if refusal is not None:
             with self._lock:
-                self.recorder.refused(asked, epochs, refusal)
+                self.recorder.refused(asked, epochs, refusal, excused=ended is not None)
             return self.tell_listener("trial", f"trial {asked.number} refused: {refusal}")
         if twin is None:
             self._train(executor, asked, candidate, epochs, parent)
@@ -196,6 +222,7 @@ class Loop:
             weights=self.store.artifact(asked.number),
             measure_inference="inference_energy" in self.study.objectives,
             check_at=rungs_on_the_way(self.study, epochs, parent),
+            checkpoint_below=self.study.rungs[-1] if self.study.sampler == "freeze-thaw" else 0,
         )
         stopped: list[tuple[str, str]] = []
         meter = self.account.open(asked.number, executor.devices)
@@ -219,6 +246,8 @@ class Loop:
             raise
         state = "failed" if outcome.failed else stopped[0][0] if stopped else "ok"
         whole = self.account.close(asked.number, meter, state=state, cpu_seconds=outcome.cpu_seconds)
+        if not outcome.resumed and not outcome.failed:
+            parent = None  # there was no checkpoint: everything was trained, and paid, again
         with self._lock:
             price = self.intensity if self.carbon is None else self.carbon.over
             energy = energy_facts(whole, meter.phases, parent=parent, predictions=outcome.predictions, intensity=price, pue=self.pue)
@@ -243,8 +272,9 @@ class Loop:
         # Our sampler names rungs; for the others equal ratios of epochs are equally likely.
         return asked.suggest_int("epochs", low, high, log=self.study.sampler != "freeze-thaw")
 
-    def _parent(self, asked: optuna.Trial) -> Trial | None:
-        if self.study.sampler != "freeze-thaw":
+    def _parent(self, asked: optuna.Trial, candidate: Candidate) -> Trial | None:
+        """Return the trial whose checkpoint is continued; a recipe with a fixed horizon trains every length from scratch."""
+        if self.study.sampler != "freeze-thaw" or not candidate.recipe.resumable:
             return None
         from .samplers import resume_from
 
@@ -256,7 +286,7 @@ class Loop:
 
     def _why_stop_training(self, joules: float | None) -> str | None:
         if self.interrupted.is_set():
-            return "interrupted by the user"
+            return BROKEN_OFF if self.stop_reason == BROKEN_OFF else "interrupted by the user"
         cap = self.study.max_trial_joules
         if cap is not None and joules is not None and joules >= cap:
             return f"the trial has paid its cap of {cap:g} J"

@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from .account import Account, TrialMeter
 from .accounting import UNPAID
+from .admission import KEY
 from .front import Front
 from .objectives import objective_values
 from .projection import with_energies
-from .samplers.history import EPOCHS_REACHED
+from .runs import Run
+from .samplers.history import EPOCHS_REACHED, FINISHED, FROM_SCRATCH
 from .store import Store
 from .study import Study
 from .trainer import Outcome
-from .trial import ATTRIBUTE, Trial
+from .trial import ATTRIBUTE, EXCUSED, Trial
 
 if TYPE_CHECKING:
     import optuna
@@ -51,7 +53,7 @@ class Recorder:
             outcome: What the executor handed back.
             energy: The energy fields of the trial.
             parent: The trial that was continued, or None.
-            stopped: Why we ended it before its epochs, or None.
+            stopped: Why we ended it before its epochs, or None: without a reason of ours it has ended by itself.
             meter: Its windows on the ledger.
         """
         epochs = max(outcome.epochs, parent.epochs if parent else 0)
@@ -70,13 +72,15 @@ class Recorder:
             curve=with_energies(outcome.curve, meter.phases),
             extra={**outcome.extra, **self._circumstances(asked, outcome)},
         )
-        said = self._tell(asked, replace(trial, **energy), meter)
+        if outcome.stopped and stopped is None:
+            asked.set_user_attr(FINISHED, True)
+        said = self._tell(asked, replace(trial, **energy), meter, excused=outcome.excused)
         self._drop_weights()
         return said
 
-    def refused(self, asked: optuna.Trial, epochs: int, reason: str) -> None:
-        """Record a candidate that was refused before training, at no cost."""
-        self._fail(asked, Trial(asked.number, "failed", asked.params, epochs, reason=reason, increment_joules=0.0))
+    def refused(self, asked: optuna.Trial, epochs: int, reason: str, *, excused: bool = False) -> None:
+        """Record a candidate that was refused before training, at no cost; it is excused when only the session has ended."""
+        self._fail(asked, Trial(asked.number, "failed", asked.params, epochs, reason=reason, increment_joules=0.0), excused=excused)
 
     def repeated(self, asked: optuna.Trial, twin: Trial) -> None:
         """Answer a repeated candidate from the trial that measured it: a joule is paid once."""
@@ -86,9 +90,9 @@ class Recorder:
         self.optuna_study.tell(asked, list(twin.values))
         self.failures += 1
 
-    def _tell(self, asked: optuna.Trial, trial: Trial, meter: TrialMeter) -> str:
+    def _tell(self, asked: optuna.Trial, trial: Trial, meter: TrialMeter, *, excused: bool) -> str:
         if trial.state == "failed":
-            return self._fail(asked, trial)
+            return self._fail(asked, trial, excused=excused)
         values, missing = objective_values(trial, self.study.objectives)
         if values is None:
             self.account.rebook(meter)
@@ -100,10 +104,12 @@ class Recorder:
         cost = "energy unknown" if trial.train_wh is None else f"{trial.train_wh:.4g} Wh"
         return f"trial {asked.number}: {self.study.objectives[0]} {values[0]:.4f} after {trial.epochs} epochs, {cost}"
 
-    def _fail(self, asked: optuna.Trial, trial: Trial) -> str:
+    def _fail(self, asked: optuna.Trial, trial: Trial, *, excused: bool = False) -> str:
         import optuna
 
         asked.set_user_attr(ATTRIBUTE, trial.facts())
+        if excused:
+            asked.set_user_attr(EXCUSED, "ended")
         self.optuna_study.tell(asked, state=optuna.trial.TrialState.FAIL)
         self.failures += 1
         return f"trial {asked.number} failed: {trial.reason}"
@@ -117,7 +123,26 @@ class Recorder:
         run = self.store.run(self.optuna_study)
         keep = {trial.number for trial in Front.of(run, complete_only=self.study.complete_only)}
         if self.study.sampler == "freeze-thaw":
-            parents = {trial.parent for trial in run.trials if trial.parent is not None}
-            keep |= {t.number for t in run.trials if t.state == "complete" and not t.complete_training and t.number not in parents}
+            keep |= self._may_go_on(run)
         keep |= {trial.number for trial in run.trials if trial.state == "running"}
         self.store.keep_artifacts(keep)
+
+    def _may_go_on(self, run: Run) -> set[int]:
+        """Trials that the sampler may continue: not complete, not continued yet, and nothing speaks against their candidate."""
+        told = self.optuna_study.get_trials(deepcopy=False)
+        over = {trial.user_attrs.get(KEY) for trial in told if _ends_its_candidate(trial)}
+        parents = {trial.parent for trial in run.trials if trial.state == "complete"}
+        return {
+            trial.number
+            for trial in run.trials
+            if trial.state == "complete"
+            and not trial.complete_training
+            and trial.number not in parents
+            and told[trial.number].user_attrs.get(KEY) not in over
+        }
+
+
+def _ends_its_candidate(trial: optuna.trial.FrozenTrial) -> bool:
+    """Whether no trial of the same candidate will ever go on from a checkpoint."""
+    failed = trial.state.name == "FAIL" and EXCUSED not in trial.user_attrs
+    return failed or FINISHED in trial.user_attrs or FROM_SCRATCH in trial.user_attrs

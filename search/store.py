@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from .bill import read_bill
 from .repeats.plan import read_repeats
 from .runs import Run
-from .trial import ATTRIBUTE, Trial, from_json, from_optuna, to_json
+from .trial import ATTRIBUTE, EXCUSED, Trial, from_json, from_optuna, to_json
 
 if TYPE_CHECKING:
     import optuna
@@ -230,6 +230,7 @@ class Store:
                     "increment_joules": joules,
                 }
                 study._storage.set_trial_user_attr(trial._trial_id, ATTRIBUTE, facts)
+                study._storage.set_trial_user_attr(trial._trial_id, EXCUSED, "killed")
                 study.tell(trial.number, state=self._optuna().trial.TrialState.FAIL)
                 dead.append(trial.number)
         return dead

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
 import zlib
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -42,6 +43,7 @@ class Job:
         weights: File to write the weights (and the checkpoint) to.
         measure_inference: Whether to spend a window on predictions alone.
         check_at: Epochs after which the model is validated on the way.
+        checkpoint_below: A checkpoint to go on from is stored beside the weights when fewer epochs than this were reached.
     """
 
     number: int
@@ -54,6 +56,7 @@ class Job:
     weights: Path
     measure_inference: bool = False
     check_at: tuple[int, ...] = ()
+    checkpoint_below: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,8 @@ class Outcome:
         curve: ``(epoch, loss, quality)`` entries as JSON.
         stopped: Why it ended before ``job.epochs``, or None.
         failed: Why it has no quality, in one line, or None.
+        excused: Whether it failed for a reason that says nothing of the candidate.
+        resumed: Whether it went on from the checkpoint of ``job.start``; without one there it began from scratch.
         predictions: Number of predictions made in the inference window.
         parameters: Parameters of the model, or None where it has none.
         flops: Forward FLOPs of one example, or None.
@@ -85,6 +90,8 @@ class Outcome:
     extra: Mapping[str, float] = field(default_factory=dict)
     threads: int = 1
     cpu_seconds: float | None = None
+    excused: bool = False
+    resumed: bool = False
 
 
 def seed_of(study_seed: int, key: str) -> int:
@@ -121,7 +128,10 @@ def train(job: Job, space: Space, task: Task, *, phases: Phases, go_on: Callable
         reached.append(entry)
         return go_on(entry)
 
-    parameters = flops = None
+    def measured_nothing() -> Outcome:
+        return Outcome(_last(reached), curve=tuple(reached), parameters=parameters, flops=flops, threads=threads, resumed=start is not None)
+
+    parameters = flops = start = None
     try:
         with phases("setup", 0):
             torch.manual_seed(job.seed)
@@ -142,18 +152,28 @@ def train(job: Job, space: Space, task: Task, *, phases: Phases, go_on: Callable
             go_on=after_epoch,
             check_at=job.check_at,
         )
-        save_weights(job.weights, fitted, with_checkpoint=candidate.recipe.resumable)
+        save_weights(job.weights, fitted, with_checkpoint=candidate.recipe.resumable and fitted.epochs < job.checkpoint_below)
         predictions = _predict_for_a_while(fitted.model, task, candidate, job, phases) if job.measure_inference else 0
     except KeyboardInterrupt:
-        return Outcome(_last(reached), curve=tuple(reached), failed=INTERRUPTED, parameters=parameters, flops=flops, threads=threads)
+        return replace(measured_nothing(), failed=INTERRUPTED, excused=True)
     except Exception as error:
-        return Outcome(_last(reached), curve=tuple(reached), failed=reason_of(error), parameters=parameters, flops=flops, threads=threads)
+        return replace(measured_nothing(), failed=reason_of(error))
     finally:
         if job.device.startswith("cuda"):
             torch.cuda.empty_cache()
     quality = {name: value for name, value in fitted.quality.items() if _finite(value) is not None}
     return Outcome(
-        fitted.epochs, quality, tuple(reached), fitted.stopped, None, predictions, parameters, flops, dict(fitted.extra), threads
+        fitted.epochs,
+        quality,
+        tuple(reached),
+        fitted.stopped,
+        None,
+        predictions,
+        parameters,
+        flops,
+        dict(fitted.extra),
+        threads,
+        resumed=start is not None,
     )
 
 

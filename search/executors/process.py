@@ -68,7 +68,7 @@ class WorkerProcess:
         try:
             self._pipe.send(("train", replace(job, device=self._device)))
         except OSError:
-            return Outcome(0, failed="the worker process died before it began")
+            return Outcome(0, failed="the worker process died before it began", excused=True)
         with ExitStack() as open_phases:
             while True:
                 try:

@@ -9,12 +9,27 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 
+from ..draw import Draw
 from ..sizes import Sizes
 from ..space import Space, Stored
+from ..study import ENERGY_OBJECTIVES
 
 if TYPE_CHECKING:
     from ..study import Study
     from ..training.task import Task
+
+#: Random candidates that are asked whether any training of a space can go on.
+_ASKED = 32
+
+
+def energy_axis(study: Study) -> int:
+    """Return the index of the objective in whose unit a budget can be told: training energy or training carbon."""
+    return next(index for index, name in enumerate(study.objectives) if name in ENERGY_OBJECTIVES)
+
+
+def any_goes_on(space: Space) -> bool:
+    """Whether any candidate can be continued from a checkpoint; under a schedule with a fixed horizon none can."""
+    return any(space.sample(Draw(seed)).recipe.resumable for seed in range(_ASKED))
 
 
 def canonical(space: Space, params: Mapping[str, Any]) -> str:
@@ -50,9 +65,10 @@ def make_sampler(
 
             return FreezeThawSampler(
                 rungs=list(rungs),
-                resume=True,
+                resume=any_goes_on(study.space),
                 seed=seed,
                 min_accuracy=study.min_accuracy,
+                energy=energy_axis(study),
                 key=lambda params: canonical(study.space, params),
                 complete_only=study.complete_only,
                 prior_trials=prior,
