@@ -9,7 +9,8 @@ from typing import Any
 
 from .draw import Draw
 from .energy import Ledger
-from .energy.baseline import cool_down, hottest, idle_watts, measure_idle
+from .energy.baseline import cool_down, hottest, measure_idle
+from .energy.idle import idle_watts
 from .probe import Probe, probe
 from .study import Study
 from .training.task import Task

@@ -26,10 +26,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .adding import add
 from .discover import Discovery, discover
 from .ledger import Ledger
 from .measure import measure
-from .record import Component, Record, add
+from .record import Component, Record
 from .source import Capability, Quality, Reading, Source
 from .window import Window
 

@@ -75,6 +75,7 @@ class Account:
         self.checked_ns = 0
         self.revision = 0  # how often the past was written anew
         self.idle_watts: float | None = None
+        self.idle_u_watts: float | None = None
 
     @property
     def looks_closely(self) -> bool:

@@ -159,6 +159,7 @@ def attributed(part: Component, share: Share | None, *, held: bool = True) -> Co
             quality="absent",
             counts=False,
             net_joules=None,
+            u_net_joules=None,
             u_random_joules=None,
             u_systematic_joules=None,
             reason="held by another trial, or by none",
@@ -170,11 +171,13 @@ def attributed(part: Component, share: Share | None, *, held: bool = True) -> Co
     if share.contested == 0.0 and ratio > 1 - 1e-9:
         return part
     method = "shared(equal parts)" if device else "shared(idle by wall time, the rest by CPU-seconds)"
+    split_u = (GPU_SPLIT_U if device else SPLIT_U) * share.contested
     return replace(
         part,
         joules=share.joules,
-        u_random_joules=math.hypot(part.u_random_joules * ratio, (GPU_SPLIT_U if device else SPLIT_U) * share.contested),
+        u_random_joules=math.hypot(part.u_random_joules * ratio, split_u),
         u_systematic_joules=part.u_systematic_joules * ratio,
         net_joules=None if part.idle_watts is None else share.dynamic,
+        u_net_joules=None if part.u_net_joules is None else math.hypot(part.u_net_joules * ratio, split_u),
         attribution=f"{method}, {ratio:.1%} of the window's" if share.contested else "exclusive",
     )

@@ -11,6 +11,7 @@ from typing import Any
 from . import query
 from .account import Account
 from .clock import NANO, Clock
+from .idle import Idle
 from .record import Component
 from .sampler import CLOSE
 from .source import Capability, Reading, Source
@@ -90,10 +91,11 @@ class Books:
                 found.update(self._troubles.ask(source, "devices"))
         return found
 
-    def set_idle(self, watts: Mapping[str, float]) -> None:
-        """Take over the idle power of components."""
-        for name in watts.keys() & self.accounts.keys():
-            self.accounts[name].idle_watts = watts[name]
+    def set_idle(self, found: Mapping[str, Idle]) -> None:
+        """Take over the idle power of components; what it is uncertain by shows when there is a second window to compare with."""
+        for name in found.keys() & self.accounts.keys():
+            idle, account = found[name], self.accounts[name]
+            account.idle_watts, account.idle_u_watts = idle.watts, idle.u_watts if idle.windows > 1 else None
 
     def close(self) -> None:
         """Release the sources; one that fails at it must neither keep the others open nor hide what ended the run."""

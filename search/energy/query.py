@@ -47,13 +47,15 @@ def component(account: Account, t0_ns: int, t1_ns: int) -> Component:
         return replace(found, reason=_why_unknown(account, t0_ns, t1_ns))
     joules = max(end.joules - begin.joules, 0.0)
     u_random = math.sqrt(_variance(account, begin, end, seconds))
+    net, idle_u = None if account.idle_watts is None else joules - account.idle_watts * seconds, account.idle_u_watts
     ratio = account.ratio(t0_ns, t1_ns)
     return replace(
         found,
         joules=joules,
         u_random_joules=u_random,
         u_systematic_joules=account.gain_u * joules,
-        net_joules=None if account.idle_watts is None else joules - account.idle_watts * seconds,
+        net_joules=net,
+        u_net_joules=None if net is None or idle_u is None else math.hypot(u_random, idle_u * seconds, account.gain_u * net),
         below_resolution=seconds < 2 * (tick or 0.0) or 2 * u_random >= joules,
         reason=_remarks(account, t0_ns, t1_ns, ratio),
         cross_check=ratio,

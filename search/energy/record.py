@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -34,6 +34,8 @@ class Component:
         u_systematic_joules: Standard uncertainty of the scale, common to all windows: what matters for kWh and CO2.
         idle_watts: Power of this component while nothing is done, or None when no idle window was measured.
         net_joules: ``joules`` without ``idle_watts`` over the window, or None.
+        u_net_joules: Standard uncertainty of ``net_joules``: of the window, of the idle power as far as idle windows differ, and of the
+            scale; None until there are two idle windows.
         attribution: ``exclusive``, or how a shared component was split.
         below_resolution: The window is too short for this meter: only the interval says anything.
         reason: Why it is absent, or what restricts it; None when there is nothing to say.
@@ -55,6 +57,7 @@ class Component:
     u_systematic_joules: float | None = None
     idle_watts: float | None = None
     net_joules: float | None = None
+    u_net_joules: float | None = None
     attribution: str = "exclusive"
     below_resolution: bool = False
     reason: str | None = None
@@ -76,6 +79,7 @@ class Component:
             u_random_joules=math.hypot(self.u_random_joules * share, extra_u_joules),
             u_systematic_joules=self.u_systematic_joules * share,
             net_joules=None if self.net_joules is None else self.net_joules * share,
+            u_net_joules=None if self.u_net_joules is None else math.hypot(self.u_net_joules * share, extra_u_joules),
             attribution=attribution,
         )
 
@@ -134,7 +138,7 @@ class Record:
         None when there is none, and also when one of them was lost in this window: the rest would pass for the whole.
         ``known_joules`` has the rest.
         """
-        return _total(part.joules for part in self.counting)
+        return total(part.joules for part in self.counting)
 
     @property
     def known_joules(self) -> float:
@@ -144,7 +148,7 @@ class Record:
     @property
     def net_joules(self) -> float | None:
         """Return the energy above idle, or None when a counting component has no idle power."""
-        return _total(part.net_joules for part in self.counting)
+        return total(part.net_joules for part in self.counting)
 
     @property
     def u_random_joules(self) -> float | None:
@@ -155,12 +159,12 @@ class Record:
     @property
     def u_systematic_joules(self) -> float | None:
         """Return the systematic standard uncertainty of ``joules``; one meter's parts share one scale."""
-        by_source: dict[str, float] = {}
-        for part in self.counting:
-            if part.u_systematic_joules is None:
-                return None
-            by_source[part.source] = by_source.get(part.source, 0.0) + part.u_systematic_joules
-        return math.hypot(*by_source.values()) if by_source else None
+        return _by_source((part.source, part.u_systematic_joules) for part in self.counting)
+
+    @property
+    def u_net_joules(self) -> float | None:
+        """Return the standard uncertainty of ``net_joules``, or None when it is not known."""
+        return _by_source((part.source, part.u_net_joules) for part in self.counting)
 
     @property
     def quality(self) -> Quality:
@@ -189,6 +193,7 @@ class Record:
         """Return a plain dictionary, with the totals besides; ``from_json`` reads it back."""
         data = dict(vars(self)) | {"schema": SCHEMA}  # dataclasses.asdict copies deeply, which costs more than the window
         data["joules"], data["net_joules"] = self.joules, self.net_joules
+        data["u_net_joules"] = self.u_net_joules
         data["u_random_joules"], data["u_systematic_joules"] = self.u_random_joules, self.u_systematic_joules
         data["quality"], data["coverage"] = self.quality, list(self.coverage)
         data["components"] = [dict(vars(part)) for part in self.components]
@@ -211,90 +216,17 @@ class Record:
         return cls(components=tuple(parts), **own)
 
 
-def _total(parts: Iterable[float | None]) -> float | None:
+def total(parts: Iterable[float | None]) -> float | None:
+    """Return the sum, or None when there is none or one of them is not known."""
     known = list(parts)
     return None if not known or None in known else math.fsum(part for part in known if part is not None)
 
 
-def _common(values: Iterable[Any], otherwise: Any) -> Any:
-    found = list(dict.fromkeys(values))
-    return found[0] if len(found) == 1 else otherwise
-
-
-def _add_component(name: str, parts: list[Component], expected: int) -> Component:
-    lost = [part for part in parts if part.joules is None]
-    known = [part for part in parts if part.joules is not None]
-    complete = not lost and len(parts) == expected
-    quality: Quality = _common((part.quality for part in parts), "mixed")
-    reason = next((part.reason for part in lost if part.reason), None) or _common((part.reason for part in parts), None)
-    if len(parts) < expected:
-        reason = f"only {len(parts)} of {expected} records have {name}"
-    idle = _common((part.idle_watts for part in parts), None)
-    return Component(
-        name=name,
-        joules=_total(part.joules for part in known) if complete else None,
-        source=_common((part.source for part in parts), "several"),
-        quality=quality if complete else "absent",
-        boundary=_common((part.boundary for part in parts), "differs"),
-        counts=any(part.counts for part in parts),
-        reads=sum(part.reads for part in parts),
-        tick_seconds=_common((part.tick_seconds for part in parts), None),
-        wraps=sum(part.wraps for part in parts),
-        resets=sum(part.resets for part in parts),
-        gap_seconds=math.fsum(part.gap_seconds for part in parts),
-        u_random_joules=math.hypot(*(part.u_random_joules or 0.0 for part in parts)) if complete else None,
-        u_systematic_joules=math.fsum(part.u_systematic_joules or 0.0 for part in parts) if complete else None,
-        idle_watts=idle,
-        net_joules=_total(part.net_joules for part in parts) if complete else None,
-        attribution=_common((part.attribution for part in parts), "differs"),
-        below_resolution=complete and all(part.below_resolution for part in parts),
-        reason=reason,
-    )
-
-
-def _utilisation(records: Sequence[Record]) -> dict[str, float]:
-    """Mean over all records, by their duration; a device that one of them does not know is left out."""
-    seconds = math.fsum(record.seconds for record in records)
-    names = set(records[0].utilisation).intersection(*(record.utilisation for record in records))
-    return {name: math.fsum(one.utilisation[name] * one.seconds for one in records) / seconds for name in sorted(names) if seconds > 0}
-
-
-def add(records: Iterable[Record]) -> Record:
-    """Return the sum of records of one machine, e.g. a lineage of trials or everything a study paid.
-
-    A component that one of them lacks or lost is unknown in the sum: quality never improves by adding.
-
-    Raises:
-        ValueError: If there are no records, or they come from different hardware.
-    """
-    chosen = tuple(records)
-    if not chosen:
-        raise ValueError("add needs at least one record, got none")
-    hardware = sorted({record.hardware_id for record in chosen})
-    if len(hardware) > 1:
-        raise ValueError(
-            f"records must come from one hardware_id, got {', '.join(hardware)}: energy of different machines does not compare"
-        )
-    if len(chosen) == 1:
-        return chosen[0]
-    by_name: dict[tuple[str, str], list[Component]] = {}
-    for record in chosen:
-        for part in record.components:
-            by_name.setdefault((part.name, part.source), []).append(part)
-    first = min(chosen, key=lambda record: record.t0_ns)
-    foreign = [record.contended for record in chosen if record.contended]
-    return replace(
-        first,
-        id="+".join(record.id for record in chosen),
-        name=_common((record.name for record in chosen), f"sum of {len(chosen)}"),
-        parent=_common((record.parent for record in chosen), None),
-        kind=_common((record.kind for record in chosen), "sum"),
-        state=_common((record.state for record in chosen), "partial"),
-        t1_ns=max(record.t1_ns for record in chosen),
-        seconds=math.fsum(record.seconds for record in chosen),
-        components=tuple(_add_component(name, parts, len(chosen)) for (name, _), parts in by_name.items()),
-        cpu_seconds=_total(record.cpu_seconds for record in chosen),
-        utilisation=_utilisation(chosen),
-        contended={"records": len(foreign)} if foreign else None,
-        edges={},
-    )
+def _by_source(parts: Iterable[tuple[str, float | None]]) -> float | None:
+    """Add uncertainties: those of one meter go together, those of different meters are independent."""
+    sums: dict[str, float] = {}
+    for source, u in parts:
+        if u is None:
+            return None
+        sums[source] = sums.get(source, 0.0) + u
+    return math.hypot(*sums.values()) if sums else None

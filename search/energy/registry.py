@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import statistics
 import threading
 from bisect import bisect_right, insort
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from .attribution import RESTS, Claim
+from .idle import Idle, idle_watts
 from .kept import View
 from .record import KINDS, Record
 from .window import Window
@@ -39,7 +39,7 @@ class Registry:
         self._ended: list[Claim] = []  # by their ends
         self._said: dict[tuple[int, int, str], Claim] = {}
         self._changed_ns: int | None = None
-        self._idle: dict[str, list[float]] = {}
+        self._idle: list[Record] = []
 
     def make(
         self,
@@ -151,12 +151,11 @@ class Registry:
         inside = window.parent is not None or window.kind == "total"
         return not inside and not any(id in self._open for id in self._around.get(window.id, ()))
 
-    def learn_idle(self, record: Record) -> dict[str, float]:
-        """Return the median power of each component over the idle windows so far, this one included."""
-        for part in record.components:
-            if part.joules is not None and not part.below_resolution and record.seconds >= IDLE_SECONDS:
-                self._idle.setdefault(part.name, []).append(part.joules / record.seconds)
-        return {name: statistics.median(watts) for name, watts in self._idle.items()}
+    def learn_idle(self, record: Record) -> dict[str, Idle]:
+        """Return the idle power of each component over the idle windows so far, this one included."""
+        if record.seconds >= IDLE_SECONDS:
+            self._idle.append(record)
+        return idle_watts(self._idle)
 
     def forget(self) -> None:
         """Drop every open window: they belong to the process that this one was forked from."""

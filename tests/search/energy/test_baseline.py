@@ -5,7 +5,8 @@ import random
 import pytest
 
 from joulefront.search.energy import Ledger
-from joulefront.search.energy.baseline import anchor_drift, anchor_drift_of, cool_down, hottest, idle_watts, measure_idle, warm_up
+from joulefront.search.energy.baseline import anchor_drift, anchor_drift_of, cool_down, hottest, measure_idle, warm_up
+from joulefront.search.energy.idle import idle_watts
 from joulefront.search.energy.source import Capability, Reading
 
 NANO = 1_000_000_000
