@@ -25,7 +25,8 @@ def measure_idle(ledger: Ledger, seconds: float = 10.0, name: str = "idle", *, s
         raise ValueError(f"seconds must be >= 1, got {seconds}; 10 to 30 are usual")
     with ledger.window(name, kind="idle") as window:
         sleep(seconds)
-    return window.close(settle=True)
+        # Closed in here, and once: the ledger learns the idle power from a record that is final.
+        return window.close(settle=True)
 
 
 @dataclass(frozen=True)

@@ -168,12 +168,12 @@ def calibrate_cpu(
     points = []
     for turn in range(rounds):
         for busy in steps if turn % 2 == 0 else reversed(steps):
-            with load(busy):
+            with load(busy), ledger.window(f"calibration, {busy} busy", kind="idle" if busy == 0 else "setup") as window:
                 begin = busy_seconds()
-                with ledger.window(f"calibration, {busy} busy", kind="idle" if busy == 0 else "setup") as window:
-                    sleep(seconds)
+                sleep(seconds)
                 spent = busy_seconds() - begin
-            record = window.close(settle=True)
+                # Closed while the load goes on: a plug that answers once a second places the edge by the answer that follows it.
+                record = window.close(settle=True)
             points.append(CpuPoint(spent / record.seconds, _joules(record, reference) / record.seconds, record.seconds))
     return fit_cpu(points, hardware_id=hardware_id or ledger.hardware_id, reference=reference.source, reference_gain_u=reference.gain_u)
 

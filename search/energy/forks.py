@@ -15,23 +15,21 @@ class _Children:
     """
 
     def __init__(self) -> None:
-        self.methods: set[weakref.WeakMethod[Callable[[], Any]]] = set()
+        self.methods: weakref.WeakKeyDictionary[Any, Callable[[Any], Any]] = weakref.WeakKeyDictionary()
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self.call)
 
     def add(self, method: Callable[[], Any]) -> None:
-        self.methods.add(weakref.WeakMethod(method, self.methods.discard))
+        self.methods[method.__self__] = method.__func__  # type: ignore[attr-defined]  # a bound method has both
 
     def call(self) -> None:
-        for reference in tuple(self.methods):
-            method = reference()
-            if method is not None:
-                method()
+        for alive, method in tuple(self.methods.items()):
+            method(alive)
 
 
 _children = _Children()
 
 
 def after_fork(method: Callable[[], Any]) -> None:
-    """Call a method in every forked child for as long as its object lives; the object is not kept alive for it."""
+    """Call a method in every forked child for as long as its object lives, one method for each; the object is not kept alive for it."""
     _children.add(method)

@@ -20,7 +20,7 @@ from .forks import after_fork
 from .journal import Journal
 from .record import Record
 from .registry import Registry, check_kind
-from .sampler import CLOSE, Sampler
+from .sampler import CLOSE, ENDED, Sampler
 from .section import Section, whole
 from .source import Capability, Source
 from .surroundings import Surroundings
@@ -263,7 +263,7 @@ class Ledger:
     def _reads(self) -> bool:
         """Whether the thread reads; it may have been ended by what a source raised."""
         if self._sampler is not None and not self._sampler.alive:
-            self._troubles.note("the thread that reads the meters has ended: nothing was read between the edges of windows")
+            self._troubles.note(ENDED)
         return self._sampler is not None and self._sampler.alive
 
     @whole

@@ -12,6 +12,8 @@ from typing import TypeVar
 T = TypeVar("T")
 #: Pause between two reads of a close look, in seconds.
 CLOSE = 0.002
+#: What is told when the thread ends before its time: by a ``SystemExit`` that a source raises, say.
+ENDED = "the thread that reads the meters has ended: nothing is read between the edges of windows"
 
 
 def due(number: int, interval_seconds: float) -> float:
@@ -88,6 +90,13 @@ class Sampler:
             self._wake.release()
 
     def _run(self) -> None:
+        try:
+            self._repeat()
+        finally:
+            if not self._stopping:
+                self._tell(ENDED)
+
+    def _repeat(self) -> None:
         begin = time.monotonic()
         beaten = begin
         number = 0

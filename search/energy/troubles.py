@@ -7,10 +7,12 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from .clock import Clock
+from .clock import NANO, Clock
 
 #: Different texts that are kept; a text that is never twice the same must not fill the memory.
 MOST = 100
+#: What went wrong is taken to last for so long: sources are asked for their extras now and then, the rarest at each beat.
+LASTS_NS = 5 * NANO
 
 
 @dataclass
@@ -58,9 +60,7 @@ class Troubles:
             return {}
 
     def during(self, t0_ns: int, t1_ns: int) -> list[str]:
-        """Return what was noted between two instants, or both before and after them."""
+        """Return what was noted between two instants, shortly before them, or both before and after them."""
         with self._lock:
-            found = [
-                (text, trouble.times) for text, trouble in self._seen.items() if trouble.first_ns <= t1_ns and t0_ns <= trouble.last_ns
-            ]
+            found = [(text, one.times) for text, one in self._seen.items() if one.first_ns <= t1_ns and t0_ns <= one.last_ns + LASTS_NS]
         return [text if times == 1 else f"{text} ({times} times by now)" for text, times in found]

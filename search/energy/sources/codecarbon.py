@@ -49,9 +49,11 @@ class CodeCarbon:
         self.last: dict[str, Reading] = {}
 
     def probe(self) -> tuple[Capability, ...]:
-        """Start the tracker (about one second) and say what it knows; asked again, it goes on."""
+        """Start the tracker (about one second) and say what it knows; asked again, it goes on. After ``close`` it begins anew."""
         if self.found:
             return self.found
+        self.pending.clear()
+        self.last.clear()
         remedy = "pip install 'codecarbon>=3,<4'"
         try:
             from codecarbon import OfflineEmissionsTracker
@@ -105,7 +107,7 @@ class CodeCarbon:
 
     def close(self) -> None:
         """Stop the tracker; its last totals can still be read."""
-        tracker, self.tracker = self.tracker, None
+        tracker, self.tracker, self.found = self.tracker, None, ()
         if tracker is not None and os.getpid() == self.pid:  # in a forked child its threads are gone and its locks may be held
             tracker.stop()
 

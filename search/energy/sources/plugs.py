@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 JOULES_PER_WH = 3600.0
+#: No plug's answer has more bytes than this.
+LONGEST = 1 << 20
 #: Columns of cumulative energy in a CSV file -> joules per unit.
 UNITS = {"joules": Decimal(1), "wh": Decimal(3600), "kwh": Decimal(3_600_000)}
 
@@ -43,7 +46,7 @@ def http_plug(url: str, *, timeout_seconds: float = 2.0) -> Meter:
     Args:
         url: ``http://192.0.2.7/rpc/Switch.GetStatus?id=0`` (Shelly, second generation and later) or
             ``http://192.0.2.7/cm?cmnd=Status%2010`` (Tasmota).
-        timeout_seconds: How long to wait for an answer.
+        timeout_seconds: How long to wait for the plug to take the call, and for the whole of its answer.
 
     Raises:
         ValueError: `url` is not http or https.
@@ -55,7 +58,13 @@ def http_plug(url: str, *, timeout_seconds: float = 2.0) -> Meter:
         from urllib.request import urlopen  # costs 40 ms, and only a user with a plug needs it
 
         with urlopen(url, timeout=timeout_seconds) as answer:
-            return (parse_plug(answer.read(1 << 20).decode("utf-8")),)
+            # The time limit of a socket is one of each piece: a plug that sends a byte now and then would take for ever.
+            until, text = time.monotonic() + timeout_seconds, b""
+            while (piece := answer.read1(1 << 16)) and len(text) < LONGEST:
+                text += piece
+                if time.monotonic() > until:
+                    raise TimeoutError(f"timed out: no whole answer within {timeout_seconds:g} s")
+        return (parse_plug(text.decode("utf-8")),)
 
     return ask
 

@@ -23,6 +23,10 @@ COARSE_JOULES = 36.0
 AHEAD_SECONDS = 2.0
 #: Scale error of household metering plugs.
 PLUG_GAIN_U = 0.02
+#: Longest wait for a meter's first answer.
+FIRST_SECONDS = 10.0
+#: Longest wait for the answer that is under way when the meter is closed.
+LAST_SECONDS = 2.0
 NANO = 1_000_000_000
 
 
@@ -64,18 +68,22 @@ class Wall:
         self._asking = threading.Lock()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
+        self._used = False
 
     def probe(self) -> tuple[Capability, ...]:
-        """Ask once, and say what came; asked again, the first good answer stands."""
+        """Ask once, and say what came; asked again, the first good answer stands. After ``close`` it begins anew."""
         if self._found:
             return self._found
-        readings = self._ask()
+        self.pending.clear()
+        readings = self._first()
         error = next((reading.error for reading in readings if reading.error), None)
         good = [reading for reading in readings if not reading.error]
         if error is not None and not good:
             remedy = f"check that {self.target} answers from this machine and shows power; see joulefront doctor"
             return (Capability("wall", self.name, False, "measured", "whole machine at the plug (AC)", error, remedy, counts=False),)
-        self.pending.extend(readings)
+        # In a second life, what a logger wrote since the first belongs to nobody.
+        self.pending.extend(readings[-1:] if self._used else readings)
+        self._stop, self._used = threading.Event(), True
         found = Capability(
             "wall",
             self.name,
@@ -99,7 +107,7 @@ class Wall:
         if self.poll_seconds is None:
             self.pending.extend(self._ask())
         elif self._thread is None and not self._stop.is_set():
-            self._thread = threading.Thread(target=self._poll, name="joulefront-wall", daemon=True)
+            self._thread = threading.Thread(target=self._poll, args=(self._stop,), name="joulefront-wall", daemon=True)
             self._thread.start()
         found = []
         while self.pending:
@@ -109,20 +117,34 @@ class Wall:
         return tuple(found or self._last)
 
     def close(self) -> None:
-        """Stop asking; waits for the answer that is under way."""
+        """Stop asking; waits a little for the answer that is under way. Another ledger may use the meter afterwards."""
         self._stop.set()
         if self._thread is not None and os.getpid() == self.pid:
-            self._thread.join()
+            self._thread.join(LAST_SECONDS)  # a meter that hangs keeps its thread, which ends with the answer
         self._thread = None
+        self._found = ()
 
-    def _poll(self) -> None:
+    def _first(self) -> tuple[Reading, ...]:
+        """Return the first answer; a plug that hangs is one that does not answer."""
+        if self.poll_seconds is None:
+            return self._ask()
+        answers: list[tuple[Reading, ...]] = []
+        thread = threading.Thread(target=lambda: answers.append(self._ask()), name="joulefront-wall", daemon=True)
+        thread.start()
+        thread.join(FIRST_SECONDS)
+        return answers[0] if answers else (Reading("wall", self.clock(), error=f"{self.target}: no answer within {FIRST_SECONDS:.0f} s"),)
+
+    def _poll(self, stop: threading.Event) -> None:
         assert self.poll_seconds is not None
         due = time.monotonic()
-        while not self._stop.is_set():
-            self.pending.extend(self._ask())
+        while not stop.is_set():
+            readings = self._ask()
+            if stop.is_set():
+                return  # the answer came too late: by now another ledger may use the meter
+            self.pending.extend(readings)
             # Absolute deadlines keep the period; a plug that took longer loses its turn instead of being asked twice.
             due = max(due + self.poll_seconds, time.monotonic())
-            self._stop.wait(due - time.monotonic())
+            stop.wait(due - time.monotonic())
 
     def _ask(self) -> tuple[Reading, ...]:
         with self._asking:

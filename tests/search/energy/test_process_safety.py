@@ -156,6 +156,19 @@ def test_a_source_that_fails_at_its_probe_or_its_end_is_on_record_and_hides_noth
     assert "no such bus" in ledger.total().component("rude").reason
 
 
+def test_every_source_serves_a_second_ledger_after_the_first(driver, powercap):
+    from joulefront.search.energy.sources.rapl import Rapl
+
+    powercap.zone("intel-rapl:0", "package-0", uj=10**9)
+    driver.run(1.0)
+    for source in (Nvml(environment={}), Rapl(powercap.root), CpuTime()):
+        for life in range(2):
+            with Ledger([source], interval_seconds=0.01) as ledger:
+                with ledger.window("trial") as window:
+                    time.sleep(0.2)
+                assert [part.reads >= 5 for part in window.record.components] == [True], (source.name, life)
+
+
 def test_a_full_disk_does_not_end_the_measuring(monkeypatch, tmp_path):
     ledger = Ledger([CpuTime()], interval_seconds=0.01, beat_seconds=0.02, file=tmp_path / "ledger.jsonl").start()
     original = os.write

@@ -341,3 +341,82 @@ def test_a_slow_meter_under_a_fast_ledger_is_no_failure(plug):
     assert part.reason is None
     assert part.gap_seconds == 0.0
     assert part.joules == pytest.approx(84.3 * window.record.seconds, rel=1e-6)
+
+
+class Hung:
+    """A meter that answers so often, and then hangs until it is let go."""
+
+    def __init__(self, answers=1):
+        self.answers, self.let_go = answers, threading.Event()
+
+    def __call__(self):
+        if self.answers == 0:
+            self.let_go.wait(30)
+        self.answers -= 1
+        return 50.0
+
+
+def test_closing_a_meter_that_hangs_returns_within_seconds():
+    hung = Hung()
+    ledger = Ledger([open_wall(hung, poll_seconds=0.01)], interval_seconds=0.02).start()
+    time.sleep(0.1)  # it hangs by now
+    begin = time.monotonic()
+    ledger.stop()
+    assert time.monotonic() - begin < 10
+    hung.let_go.set()
+
+
+def test_a_meter_that_hangs_at_its_first_answer_is_absent_with_a_reason(monkeypatch):
+    monkeypatch.setattr("joulefront.search.energy.sources.wall.FIRST_SECONDS", 0.1)
+    hung = Hung(answers=0)
+    (found,) = open_wall(hung).probe()
+    hung.let_go.set()
+    assert not found.available
+    assert "no answer within" in found.reason
+
+
+def test_a_plug_that_sends_a_byte_now_and_then_is_given_up(plug):
+    import socket
+
+    server = socket.create_server(("127.0.0.1", 0))
+    done = threading.Event()
+
+    def drip():
+        one, _ = server.accept()
+        with one, suppress(OSError):
+            one.recv(4096)
+            one.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+            while not done.is_set():
+                one.sendall(b" ")
+                time.sleep(0.02)
+
+    thread = threading.Thread(target=drip)
+    thread.start()
+    ask = http_plug(f"http://127.0.0.1:{server.getsockname()[1]}/", timeout_seconds=0.2)
+    begin = time.monotonic()
+    with pytest.raises(TimeoutError, match="no whole answer within"):
+        ask()
+    assert time.monotonic() - begin < 5
+    done.set()
+    thread.join()
+    server.close()
+
+
+def test_a_second_ledger_may_use_the_meter_of_the_first(plug, tmp_path):
+    plug.reply = {"apower": 84.3}
+    path = tmp_path / "wall.csv"
+    path.write_text("watts\n70\n")
+    csv = Wall(CsvTail(path), str(path), poll_seconds=None)
+    for wall, watts in ((open_wall(lambda: 42.0, poll_seconds=0.02), 42.0), (open_wall(plug.url, poll_seconds=0.02), 84.3), (csv, 70.0)):
+        for life in range(2):
+            with Ledger([wall], interval_seconds=0.02) as ledger, ledger.window("w") as window:
+                for _ in range(10):
+                    time.sleep(0.02)
+                    with path.open("a") as file:
+                        file.write("70\n")
+            part = window.record.component("wall")
+            assert part.reads >= 3, (wall.target, life)
+            assert part.joules == pytest.approx(watts * window.record.seconds, rel=1e-3)
+            with path.open("a") as file:
+                file.write("9000\n9000\n70\n")  # between two lives: nobody's
+    assert not [thread for thread in threading.enumerate() if thread.name == "joulefront-wall"]
