@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from .continuing import described, refuse_other_study
 from .energy import Intensity, Ledger
 from .openmp import WAIT_POLICY
 from .store import Store, StoreError
@@ -46,24 +47,12 @@ def open_or_create(
     Raises:
         StoreError: If the folder holds another study, or cannot be used.
     """
-    described = {
-        "name": study.name,
-        "objectives": list(study.objectives),
-        "directions": list(study.directions),
-        "rungs": list(study.rungs),
-        "sampler": study.sampler,
-        "seed": study.seed,
-        "space": study.space.name,
-        "description": study.description,
-        "min_accuracy": study.min_accuracy,
-        "complete_only": study.complete_only,
-    }
     if not Store.exists(path):
         guess = path.with_name(f"{path.name}.estimate.json")
         facts = {
             "estimate": json.loads(guess.read_text(encoding="utf-8")) if guess.is_file() else None,
             "run_id": f"{study.name}-{uuid.uuid4().hex[:8]}",
-            "study": described,
+            "study": described(study),
             "origin": dict(origin) if origin else None,
             "intensity": None if intensity is None else asdict(intensity),
             "pue": pue,
@@ -73,12 +62,7 @@ def open_or_create(
         }
         return Store.create(path, facts, storage=storage)
     store = Store.open(path)
-    before = store.facts["study"]
-    for name in ("objectives", "rungs", "space"):
-        if before[name] != described[name]:
-            raise StoreError(
-                f"{str(path)!r} holds a study with other {name} ({before[name]}, now {described[name]}); give a new --out to start afresh"
-            )
+    refuse_other_study(store, study)
     known = store.facts.get("intensity")
     if (store.facts.get("carbon") is not None) != forecast and (known or intensity):
         was, now = ("one number", "a forecast") if forecast else ("a forecast", "one number or none")

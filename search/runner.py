@@ -10,6 +10,7 @@ from typing import Any
 from .account import Account
 from .bill import Session, add_up, read_sessions
 from .carbon.session import CarbonSession, CarbonTime, grams_as_joules
+from .continuing import note_study
 from .energy import Intensity, Ledger, discover
 from .energy.machine import calibrated_coefficients
 from .executors.devices import take_devices
@@ -122,8 +123,9 @@ def run(
         ledger = open_things.enter_context(Ledger(found.sources, absent=found.absent, file=store.ledger_file))
         with ledger.window("start", kind="overhead"):
             refuse_unmeasurable(ledger, meter)
-            store = note_session(store, ledger, where, threads, finished, meter)
             task = study.load_task()
+            store = note_study(store, study, task)
+            store = note_session(store, ledger, where, threads, finished, meter)
             keeper = Keeper(fairness, study, task, ledger, where, threads)
             # A continued study must not draw the same random numbers again.
             sampler = make_sampler(study.sampler, rungs=study.rungs, seed=study.seed + 7919 * finished, study=study, task=task, prior=prior)

@@ -14,7 +14,7 @@ FLOORS = [
     {"search.energy", "search.carbon", "search.repeats", "search.openmp"},  # of carbon and repeats the empty __init__.py
     {"search.training"},
     {"search.space", "search.draw", "search.interrupts", "search.errors"},
-    {"search.sizes"},
+    {"search.sizes", "search.fingerprint"},
     {"search.trial"},
     {"search.rank_correlation", "search.repeats.mean_interval", "search.repeats.order"},
     {"search.repeats.plan", "search.repeats.statistics", "search.repeats.rows"},
@@ -33,7 +33,7 @@ FLOORS = [
         "search.catalog",
     },
     {"search.store"},
-    {"search.account"},
+    {"search.account", "search.continuing"},
     {"search.front", "search.picking", "search.hypervolume", "search.front_table", "search.front_text"},
     {"search.samplers", "search.executors", "search.probe"},
     {"search.carbon.postponing", "search.carbon.session"},

@@ -1,0 +1,108 @@
+"""A run folder goes on with what it was begun with, and with nothing else."""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from joulefront.search import Study, run
+from joulefront.search.store import Store, StoreError
+from joulefront.search.training.arrays import arrays
+
+Maker = Callable[..., Study]
+
+
+def data(rows: int = 600, seed: int = 0, wrong: int = 0) -> Any:
+    """The rings, of another draw or with some labels turned round."""
+    x = np.random.default_rng(seed).normal(size=(rows, 2)).astype("float32")
+    y = ((x**2).sum(1) > 1.4).astype("int64")
+    y[rows - wrong :] = 1 - y[rows - wrong :]
+    return arrays(x, y, name="rings", classes=["inside", "outside"])
+
+
+@pytest.fixture
+def begun(rings: Maker, tmp_path: Path) -> tuple[Study, Path]:
+    """A study of which two trials are done."""
+    study = replace(rings(), task=data)
+    run(study, out=tmp_path / "r", trials=2)
+    return study, tmp_path / "r"
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        (lambda: data(500), r"examples train: 420, now 350"),
+        (lambda: data(seed=1), r"contents train"),
+        (lambda: data(wrong=1), r"contents"),
+    ],
+)
+def test_models_of_other_data_do_not_meet_on_one_front(begun: tuple[Study, Path], other: Callable[[], Any], said: str) -> None:
+    study, folder = begun
+    before = (folder / "study.json").read_text()
+    with pytest.raises(StoreError, match=rf"other data \(.*{said}.*--out"):
+        run(replace(study, task=other), out=folder, trials=3)
+    assert (folder / "study.json").read_text() == before  # no session was noted, and export still knows where the data lay
+    assert len(Store.open(folder).run().trials) == 2
+
+
+def test_the_same_data_from_another_place_is_the_same_data(begun: tuple[Study, Path]) -> None:
+    study, folder = begun
+    run(replace(study, task=lambda: replace(data(), name="moved")), out=folder, trials=3)
+    assert len(Store.open(folder).run().trials) == 3
+
+
+def test_other_ranges_and_other_fixed_settings_are_another_space(begun: tuple[Study, Path]) -> None:
+    study, folder = begun
+    recipe: Any = study.space.recipe  # type: ignore[attr-defined]
+    wide: Any = replace(study.space, recipe=replace(recipe, learning_rate=(1e-4, 1e-1)))  # type: ignore[type-var]
+    with pytest.raises(StoreError, match=re.escape("learning_rate: 0.001 to 0.1, logarithmic, now 0.0001 to 0.1, logarithmic")):
+        run(replace(study, space=wide), out=folder, trials=3)
+    large: Any = replace(study.space, recipe=replace(recipe, batch_size=128))  # type: ignore[type-var]
+    with pytest.raises(StoreError, match=r"another space .*fixed"):
+        run(replace(study, space=large), out=folder, trials=3)
+
+
+def test_another_seed_is_refused_with_the_one_that_it_was(begun: tuple[Study, Path]) -> None:
+    study, folder = begun
+    with pytest.raises(StoreError, match=r"seed 0, now it is 99.*--seed 0 \(Python: seed=0\)"):
+        run(replace(study, seed=99), out=folder, trials=3)
+
+
+@pytest.mark.parametrize("other", ["freeze-thaw", "grid"])
+def test_a_sampler_that_cannot_read_the_trials_is_refused(begun: tuple[Study, Path], other: str) -> None:
+    study, folder = begun
+    with pytest.raises(StoreError, match=f"searched by random.*{other} draws them from.*--sampler random"):
+        run(replace(study, sampler=other), out=folder, trials=3)
+
+
+def test_a_sampler_that_can_go_on_is_written_down(begun: tuple[Study, Path]) -> None:
+    study, folder = begun
+    run(replace(study, sampler="tpe", min_accuracy=0.5), out=folder, trials=3)
+    facts = Store.open(folder).facts
+    assert (facts["study"]["sampler"], facts["study"]["min_accuracy"]) == ("tpe", 0.5)
+
+
+def test_an_old_folder_without_a_fingerprint_goes_on_with_a_warning_and_has_one_then(begun: tuple[Study, Path]) -> None:
+    study, folder = begun
+    facts = json.loads((folder / "study.json").read_text())
+    del facts["fingerprint"]
+    (folder / "study.json").write_text(json.dumps(facts))
+    with pytest.warns(UserWarning, match="does not say which data"):
+        run(study, out=folder, trials=3)
+    with pytest.raises(StoreError, match="other data"):
+        run(replace(study, task=lambda: data(500)), out=folder, trials=4)
+
+
+def test_a_start_that_failed_binds_nobody(rings: Maker, tmp_path: Path) -> None:
+    def broken() -> Any:
+        raise ValueError("no data here")
+
+    with pytest.raises(ValueError, match="no data here"):
+        run(replace(rings(), task=broken), out=tmp_path / "r")
+    run(replace(rings(), seed=1, task=data), out=tmp_path / "r", trials=1)
+    assert Store.open(tmp_path / "r").facts["study"]["seed"] == 1
