@@ -24,6 +24,7 @@ uncertainties, the second one common to all windows of a meter. This package sta
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from .adding import add
@@ -35,6 +36,7 @@ from .source import Capability, Quality, Reading, Source
 from .window import Window
 
 if TYPE_CHECKING:
+    from .calibrations import with_wall
     from .carbon import Intensity, grams_co2e, intensity_for
 
 __all__ = [
@@ -53,15 +55,15 @@ __all__ = [
     "grams_co2e",
     "intensity_for",
     "measure",
+    "with_wall",
 ]
 
-_CARBON = frozenset({"Intensity", "intensity_for", "grams_co2e"})
+#: Where the names lie that most programs do not need.
+_LATER = {"Intensity": "carbon", "intensity_for": "carbon", "grams_co2e": "carbon", "with_wall": "calibrations"}
 
 
 def __getattr__(name: str) -> Any:
-    """Import the carbon tables only when they are asked for."""
-    if name in _CARBON:
-        from . import carbon
-
-        return getattr(carbon, name)
+    """Import the carbon tables and the calibrations only when they are asked for."""
+    if name in _LATER:
+        return getattr(importlib.import_module(f".{_LATER[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -87,13 +87,15 @@ class WallCalibration:
     def component(self, record: Record) -> Component | None:
         """Return the energy at the socket that follows from a record's components: estimated, and outside of the sum.
 
-        None when it does not apply: the record has a wall meter's energy, it is of other hardware, its sum is made of other meters,
-        or it is not known.
+        None when it does not apply: the record has a wall meter's energy, it is of other hardware, its sum is made of other meters or
+        not known, or it shares the machine with others: `b` is then nobody's alone.
         """
         wall = record.component("wall")
         if record.joules is None or record.u_random_joules is None or record.seconds <= 0 or (wall is not None and wall.joules is not None):
             return None
         if record.hardware_id != self.hardware_id or parts_of(record) != self.parts:
+            return None
+        if any(part.attribution != "exclusive" for part in record.counting):
             return None
         watts = record.joules / record.seconds
         found = self.line.predict(watts)
@@ -150,7 +152,7 @@ def calibrate_wall(records: Iterable[Record]) -> WallCalibration:
     line = fit_wall([x for x, _ in points], [y for _, y in points])
     if not line.slope.value > 0:
         raise ValueError(
-            f"power at the socket must grow with that of the components, got a = {line.slope.value:.3g}; is it this machine's meter?"
+            f"power at the socket must grow with that of the components, got a = {line.slope.value:.3g}; is it this machine's meter, and was the machine left alone?"
         )
     wall = chosen[0].component("wall")
     assert wall is not None

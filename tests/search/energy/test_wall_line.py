@@ -70,6 +70,8 @@ def test_no_socket_is_made_up_where_the_line_does_not_hold(calibration, tmp_path
     save_calibration(calibration, tmp_path)
     for other in (record(20, hardware_id="elsewhere"), record(20, source="cpu_time"), record(20, 55)):
         assert with_wall(other, tmp_path) is other
+    shared = replace(record(20), components=(record(20).components[0].scaled(0.5, "shared(CPU-seconds)"),))
+    assert with_wall(shared, tmp_path) is shared
     lost = record(20)
     lost = replace(lost, components=(replace(lost.components[0], joules=None),))
     assert with_wall(lost, tmp_path) is lost
