@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from array import array
-from dataclasses import dataclass
 
 from .clock import NANO
 from .curve import Curve
+from .events import GAP_SECONDS, Event, fall
 from .ripple import Ripple
 from .source import Capability, Reading
 from .tick import Tick
@@ -16,8 +16,6 @@ from .tick import Tick
 ASSUMED_TICK_NS = 100_000_000
 #: A close look that is to learn the period goes on for at most so long.
 LEARNING_NS = 2_500_000_000
-#: Readings further apart than this leave a gap in the record.
-GAP_SECONDS = 2.0
 #: A counter that stands still for this long while the power sensor shows power is taken for frozen.
 FROZEN_SECONDS = 1.0
 #: A counter whose ratio to the integrated power is outside of this range is dropped.
@@ -26,23 +24,6 @@ DROPPED = (0.4, 2.5)
 UNSAMPLED = 0.02
 #: The two are compared over stretches of this length.
 CHECK_SECONDS = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """Something that happened to a component's readings.
-
-    Attributes:
-        t_ns: When it was noticed.
-        kind: ``wrap``, ``reset``, ``gap``, ``error`` or ``switch``.
-        seconds: How long the readings were missing, where that applies.
-        text: What to tell.
-    """
-
-    t_ns: int
-    kind: str
-    seconds: float = 0.0
-    text: str = ""
 
 
 class Account:
@@ -59,7 +40,10 @@ class Account:
         self.gain_u = capability.gain_u
         self.fixed_tick_ns = None if capability.tick_seconds is None else int(capability.tick_seconds * NANO)
         self.tick = Tick(ASSUMED_TICK_NS) if self.fixed_tick_ns is None else None
-        self.power = Curve(resolution=capability.resolution_joules)
+        # A mean tells of its middle. Inside of it the power is smeared: an eighth of its length for one change of power, twice that here.
+        self.middle_ns = int(capability.mean_seconds / 2 * NANO)
+        lag_ns = int((capability.lag_seconds + capability.mean_seconds / 4) * NANO)
+        self.power = Curve(resolution=capability.resolution_joules, lag_ns=lag_ns)
         self.curve = Curve(self.tick, capability.resolution_joules, shape=self.power)
         self.reads = array("q")
         self.events: list[Event] = []
@@ -70,7 +54,7 @@ class Account:
         self.moved_ns = 0
         self.widest_ns = 0
         self.watts: tuple[int, float] | None = None
-        self.ripple = Ripple()
+        self.ripple = None if capability.mean_seconds else Ripple()  # a mean shows none
         self.integrating = False
         self.checked_ns = 0
         self.revision = 0  # how often the past was written anew
@@ -81,6 +65,11 @@ class Account:
     def looks_closely(self) -> bool:
         """Whether the refreshes of this component are worth a close look around the edges of windows."""
         return self.tick is not None and self.counter is not None and not self.integrating
+
+    @property
+    def swing_watts(self) -> float | None:
+        """Standard deviation of the power that comes and goes between readings, or None when nobody sees it."""
+        return None if self.ripple is None else self.ripple.watts
 
     def awaited(self, since_ns: int, now_ns: int) -> bool:
         """Whether a refresh after ``since_ns`` is still to come: a close look goes on until it is seen, or does not come.
@@ -116,7 +105,7 @@ class Account:
             self.events.append(Event(reading.t_ns, "gap", seconds=away))
         self.reads.append(reading.t_ns)
         if reading.watts is not None:
-            self._integrate(reading.t_ns, reading.watts)
+            self._integrate(reading.t_ns - self.middle_ns, reading.watts)
         if not self.integrating:
             if reading.counter_joules is not None:
                 self._count(reading)
@@ -126,7 +115,9 @@ class Account:
     def _integrate(self, t_ns: int, watts: float) -> None:
         """Extend the integrated power by a trapezoid; every reading counts, also one equal to the last."""
         onto = self.curve if self.integrating else self.power
-        self.ripple.add(t_ns, watts)
+        if self.ripple is not None:
+            self.ripple.add(t_ns, watts)
+        swing = self.swing_watts
         if self.watts is None:
             onto.append(t_ns, t_ns, onto.joules[-1] if len(onto) else 0.0)
         else:
@@ -135,10 +126,10 @@ class Account:
             mean = (watts + before) / 2
             # The power may have changed anywhere between the two: uniform over ± half of the rectangle between them would be 1/12. A
             # long window may hold few changes, and power may also come and go, so a third more.
-            variance = ((watts - before) ** 2 / 9 + (self.ripple.watts or 0.0) ** 2 + (UNSAMPLED * mean) ** 2) * seconds**2
+            variance = ((watts - before) ** 2 / 9 + (swing or 0.0) ** 2 + (UNSAMPLED * mean) ** 2) * seconds**2
             if seconds > GAP_SECONDS:
                 variance += (0.5 * mean * seconds) ** 2
-            onto.append(t_ns, t_ns, onto.joules[-1] + mean * seconds, variance=variance, ripple=self.ripple.watts)
+            onto.append(t_ns, t_ns, onto.joules[-1] + mean * seconds, variance=variance, ripple=swing)
         self.watts = (t_ns, watts)
 
     def _count(self, reading: Reading) -> None:
@@ -151,19 +142,23 @@ class Account:
             return
         delta = counter - self.counter
         if delta < 0:
-            delta, variance = self._fell(counter, now)
-            self.doubt += variance
+            delta = self._fell(counter, now)
         self.widest_ns = max(self.widest_ns, now - self.seen_ns)
         low = self.seen_ns
         if self.tick is None:
             period = self.fixed_tick_ns or 0
             if delta > 0:
                 self._move(max(low, now - period) - slack, now + slack, delta)
-            elif now - self.seen_ns > period:
+            elif now - self.seen_ns > period and not self.capability.never_still:
                 self._move(now - period - slack, now + slack, 0.0)
+            elif (now - self.moved_ns) / NANO > FROZEN_SECONDS:
+                self._stands_still(now)
         elif delta > 0:
             sharp = self.tick.period_ns / 4
+            granted = self.tick.jitter_ns
             self.tick.observe(low, now, unbroken=self.widest_ns <= sharp)
+            if self.tick.jitter_ns > granted:
+                self.curve.loosen(int(self.tick.jitter_ns - granted))
             if self.tick.learnt:
                 low = max(low, now - self.tick.longest_ns)
             self._move(low - slack, now + slack, delta)
@@ -174,30 +169,31 @@ class Account:
             self.moved_ns = now
         self.counter, self.seen_ns = counter, now
 
+    def _stands_still(self, now: int) -> None:
+        """Note a counter that does not move though what it counts always draws power, as some virtual machines show; not a zero."""
+        text = f"the counter has stood still for more than {FROZEN_SECONDS:.0f} s: broken, since a part that is on always draws power"
+        if not (self.events and self.events[-1].kind == "error" and self.events[-1].text == text):
+            self.events.append(Event(now, "error", text=text))
+
     def _move(self, low_ns: int, high_ns: int, delta: float) -> None:
         self.total += delta
-        self.curve.append(low_ns, high_ns, self.total, variance=self.doubt, ripple=self.ripple.watts)
+        if self.capability.sees < 1 and self.tick is not None and len(self.curve) > 2:
+            # A change of power between two turns of a part-time sensor is seen up to a period late.
+            change = self.curve.watts(len(self.curve) - 2) - self.curve.watts(len(self.curve) - 3)
+            self.doubt += (1 - self.capability.sees) * (change * self.tick.period_ns / NANO) ** 2 / 12
+        self.curve.append(low_ns, high_ns, self.total, variance=self.doubt, ripple=self.swing_watts)
         self.doubt = 0.0
 
-    def _fell(self, counter: float, now: int) -> tuple[float, float]:
-        """Return the increment behind a counter that went down, and its variance."""
+    def _fell(self, counter: float, now: int) -> float:
+        """Return the increment behind a counter that went down."""
         assert self.counter is not None
-        seconds = (now - self.seen_ns) / NANO
-        watts = self.curve.watts(len(self.curve) - 2) if len(self.curve) > 1 else 0.0
-        reach = self.capability.range_joules
-        if reach is None:
-            self.events.append(Event(now, "reset", seconds=seconds, text=f"{self.capability.source} counter started again at zero"))
-            # Lost is what was drawn since the last refresh before, and what the restarted counter has not shown yet.
-            return counter, (watts * (seconds + (self.tick.period_ns if self.tick else 0) / NANO)) ** 2
-        delta = counter - self.counter + reach
-        missed = max(round((watts * seconds - delta) / reach), 0)
-        self.events.append(Event(now, "wrap"))
-        if missed or watts * seconds > reach / 2:
-            text = f"{seconds:.0f} s without a reading: the counter wrapped more than once, {missed + 1} times by its last power"
-            self.events.extend(Event(now, "wrap") for _ in range(missed))
-            self.events.append(Event(now, "gap", seconds=seconds, text=text))
-            return delta + missed * reach, reach**2 / 12
-        return delta, 0.0
+        watts = self.curve.watts(len(self.curve) - 2) if len(self.curve) > 1 else None
+        tick = self.tick.period_ns / NANO if self.tick else 0.0
+        source, reach = self.capability.source, self.capability.range_joules
+        found = fall(source, self.counter, counter, now, (now - self.seen_ns) / NANO, watts, reach, tick)
+        self.events.extend(found.events)
+        self.doubt += found.variance
+        return found.joules
 
     def _check(self, now: int) -> None:
         """Compare the counter with the integrated power, and drop a counter that cannot be right."""

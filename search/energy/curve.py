@@ -52,10 +52,12 @@ class Curve:
         shape: A finer but less exact curve of the same energy. Between two nodes energy is spread as it says: the counter knows how
             much, the power sensor knows when. The uncertainty does not rely on it, since a sensor may lag, and it moves no value by
             more than the power's swing allows, since a load that pulses faster than the sensor is read has no shape.
+        lag_ns: The power that was integrated may have been drawn so much earlier.
     """
 
-    def __init__(self, tick: Tick | None = None, resolution: float = 0.0, shape: Curve | None = None) -> None:
+    def __init__(self, tick: Tick | None = None, resolution: float = 0.0, shape: Curve | None = None, lag_ns: int = 0) -> None:
         self.shape = shape
+        self.lag_ns = lag_ns
         self.tick = tick
         self.resolution = resolution
         self.t = array("q")
@@ -100,6 +102,11 @@ class Curve:
             if high - low < 2 * self.half[i] and (i == 0 or t > self.t[i - 1]) and (i + 1 == len(self.t) or t < self.t[i + 1]):
                 self.t[i], self.half[i] = t, (high - low) // 2
 
+    def loosen(self, more_ns: int) -> None:
+        """Widen the bounds of every node: refreshes turned out to be less regular than they were taken for."""
+        for i in range(len(self.half)):
+            self.half[i] += more_ns
+
     def graft(self, other: Curve, since_ns: int) -> None:
         """Replace everything after ``since_ns`` by what another curve saw.
 
@@ -114,6 +121,7 @@ class Curve:
         offset = (self.joules[-1] if self.t else 0.0) - (at_start.joules if at_start else 0.0)
         grown = (self.grown[-1] if self.t else 0.0) - (at_start.grown if at_start else 0.0)
         self.tick = self.shape = None
+        self.lag_ns = other.lag_ns
         for i in range(bisect_right(other.t, start), len(other.t)):
             before = self.grown[-1] if self.t else 0.0
             t, half = other.t[i], other.half[i]
@@ -130,11 +138,32 @@ class Curve:
 
         Where nobody reads the power, its mean is taken for its standard deviation too: a load that is off for half of the time.
         """
+        around = [self.watts(segment), *self._around(segment, reach)]
+        return max(max(around) - min(around), UNSEEN * max(around), 2 * self.ripple_watts(segment))
+
+    def ripple_watts(self, segment: int) -> float:
+        """Return the standard deviation of the power that comes and goes inside of a segment."""
+        ripple = max(self.ripple[segment : segment + 2])
+        return self._level(segment) if ripple < 0 else ripple
+
+    def _around(self, segment: int, reach: int) -> list[float]:
+        """Return the mean powers of the segments around one, without slivers: two misplaced refreshes that nearly meet give any power."""
+        least = (self.t[segment + 1] - self.t[segment]) / 4
         first, last = max(segment - reach, 0), min(segment + reach, len(self.t) - 2)
-        around = [self.watts(i) for i in range(first, last + 1)]
-        ripple = max(self.ripple[segment], self.ripple[segment + 1])
-        inside = 2 * (self.watts(segment) if ripple < 0 else ripple)
-        return max(max(around) - min(around), UNSEEN * max(around), inside)
+        return [self.watts(i) for i in range(first, last + 1) if self.t[i + 1] - self.t[i] >= least]
+
+    def _level(self, segment: int) -> float:
+        """Return the mean power of a segment with its neighbours, in watts: what a misplaced node is worth."""
+        first, last = max(segment - 1, 0), min(segment + 2, len(self.t) - 1)
+        return (self.joules[last] - self.joules[first]) / (self.t[last] - self.t[first]) * NANO
+
+    def _lagging(self, t_ns: int) -> float:
+        """Return the variance of a value at an instant that comes from a power sensor behind its load, in J^2."""
+        if not self.lag_ns:
+            return 0.0
+        first, last = bisect_right(self.t, t_ns - 2 * self.lag_ns) - 1, bisect_right(self.t, t_ns + 2 * self.lag_ns)
+        around = [self.watts(i) for i in range(max(first, 0), min(last, len(self.t) - 1))]
+        return ((max(around) - min(around)) * self.lag_ns / NANO) ** 2 / 3 if around else 0.0
 
     def straight(self, t_ns: int) -> float | None:
         """Return the value on the straight line between the nodes around an instant, or None outside of the nodes."""
@@ -155,7 +184,8 @@ class Curve:
     def at(self, t_ns: int, reach_seconds: float = REACH_SECONDS) -> Point | None:
         """Return the value at an instant, or None where it is out of reach of the nodes.
 
-        The uncertainty has two parts. A node's own time is known to ± half, which is worth power × half / √3. Between two nodes a share f
+        The uncertainty has three parts. A power sensor trails its load by up to a lag L: where the power changes by D, the energy is off by
+        up to D·L. A node's own time is known to ± half, which is worth power × half / √3. Between two nodes a share f
         of the way, the power is unknown within its spread D. Whatever it does in a segment of length T, with a standard deviation of at
         most D/2 (Popoviciu), the energy is off the straight line by at most D/2·T·√(f(1-f)) (Cauchy and Schwarz): the half-width of a
         uniform distribution (GUM 4.3.7).
@@ -180,8 +210,8 @@ class Curve:
             room = self.spread(i) * span / NANO * math.sqrt(share * (1 - share))
             inside = room**2 / 12
             joules += min(max(self._bend(i, t_ns, share), -room), room)
-            near, far = self.half[i] / NANO, self.half[i + 1] / NANO
-            placed = (watts * near * (1 - share)) ** 2 / 3 + (watts * far * share) ** 2 / 3
+            near, far, level = self.half[i] / NANO, self.half[i + 1] / NANO, self._level(i)
+            placed = (level * near * (1 - share)) ** 2 / 3 + (level * far * share) ** 2 / 3
         else:
             away = (self.t[i] - t_ns if share < 0 else t_ns - self.t[i + 1]) / NANO
             edge = self.half[i if share < 0 else i + 1] / NANO
@@ -190,4 +220,4 @@ class Curve:
             # Beyond the nodes nothing bounds the power: it may have gone to any level seen lately, or to half or double.
             inside = (max(self.spread(i, LATELY), 0.5 * watts) * away) ** 2
             placed = (watts * edge) ** 2 / 3
-        return Point(joules, inside + placed + self.resolution**2 / 12, grown, i)
+        return Point(joules, inside + placed + self._lagging(t_ns) + self.resolution**2 / 12, grown, i)

@@ -20,6 +20,8 @@ AUTO = ("nvml", "rapl", "cpu_time")
 WALL = "give a wall meter: --meter auto,wall=http://..."
 #: Sources in files of their own, imported when they are named.
 NAMED = ("codecarbon", "wall", "replay")
+#: A counter that has not moved after so long is none: RAPL's are refreshed every millisecond.
+WATCH_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def discover(
     """
     makers: dict[str, Callable[[], Source]] = {
         "nvml": lambda: Nvml(clock=clock, environment=environment),
-        "rapl": lambda: Rapl(powercap, clock=clock),
+        "rapl": lambda: Rapl(powercap, clock=clock, watch_seconds=WATCH_SECONDS),
         "cpu_time": lambda: cpu_time.CpuTime(coefficients or _coefficients(cpu_watts, calibrations), clock=clock),
     }
     sources: list[Source] = []

@@ -23,6 +23,10 @@ class Capability:
         tick_seconds: Period at which the counter is refreshed; None when it must be learnt.
         range_joules: The counter starts again at zero after this much; None when it does not.
         resolution_joules: Step of the counter.
+        lag_seconds: A reading of the power may be as old as this.
+        mean_seconds: A reading of the power is the mean of so long before it; zero for the power of an instant.
+        sees: Share of the time in which the sensor behind it looks.
+        never_still: Whether a counter that stands still must be broken, since what it counts always draws power.
         gain_u: Relative standard uncertainty of the scale, common to all windows.
         needs_root: Whether reading needs rights that a normal user lacks.
         counts: Whether it may enter a sum; False for cross-checks and for other boundaries (wall).
@@ -39,6 +43,10 @@ class Capability:
     tick_seconds: float | None = None
     range_joules: float | None = None
     resolution_joules: float = 0.0
+    lag_seconds: float = 0.0
+    mean_seconds: float = 0.0
+    sees: float = 1.0
+    never_still: bool = False
     gain_u: float = 0.05
     needs_root: bool = False
     counts: bool = True

@@ -2,15 +2,21 @@
 
 A driver updates its energy counter now and then (NVML: about every 100 ms); in between a read returns the old number. A read
 that finds a new number says only that the refresh fell between it and the read before. Refreshes are periodic, so the narrow
-bounds of a few of them place all the others: bounds are intersected, nothing is fitted, and a contradiction is noticed.
+bounds of a few of them place all the others: bounds are intersected, nothing is fitted. Where they contradict one another, the driver is
+less regular than was thought: the tolerance grows until they agree, or the rhythm is taken for a new one.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from itertools import pairwise
 
-#: Tolerance for a driver's own irregularity before the learnt period is thrown away.
+#: Irregularity of a driver that is granted from the start, between two refreshes.
 JITTER_NS = 500_000
+#: A driver whose irregularity is more than this share of its period has no rhythm to be learnt.
+REGULAR = 1 / 6
+#: A rhythm that is learnt anew within this share of the old one was none.
+SAME = 0.45
 
 
 class Tick:
@@ -24,9 +30,11 @@ class Tick:
         self.assumed_ns = period_ns
         self.low_ns = 0.0
         self.high_ns = 0.0
-        self.sharp: deque[tuple[int, int]] = deque(maxlen=64)
+        self.jitter_ns = float(JITTER_NS)
+        self.sharp: deque[tuple[int, int, int]] = deque(maxlen=64)  # bounds, and the periods since the one before (0: not known)
         self.contradictions = 0
         self._chained = False  # whether the last refresh seen is also the last one in `sharp`
+        self._forgotten_ns = 0.0
 
     @property
     def learnt(self) -> bool:
@@ -41,7 +49,7 @@ class Tick:
     @property
     def longest_ns(self) -> int:
         """Period that is not exceeded, as far as is known."""
-        return int(self.high_ns) + JITTER_NS if self.learnt else self.assumed_ns
+        return int(self.high_ns + self.jitter_ns) if self.learnt else self.assumed_ns
 
     def observe(self, low_ns: int, high_ns: int, *, unbroken: bool) -> None:
         """Learn from a refresh that fell into ``(low_ns, high_ns]``; only narrow bounds teach anything.
@@ -54,14 +62,15 @@ class Tick:
         if high_ns - low_ns > self.period_ns / 4:
             self._chained = False
             return
+        count = 0
         if self.sharp:
             before = self.sharp[-1]
-            shortest, longest = low_ns - before[1] - JITTER_NS, high_ns - before[0] + JITTER_NS
+            shortest, longest = low_ns - before[1] - self.jitter_ns, high_ns - before[0] + self.jitter_ns
             count = 1 if unbroken and self._chained else self._count(shortest, longest)
-            if count and shortest > 0:
-                self._narrow(shortest / count, longest / count)
-        self.sharp.append((low_ns, high_ns))
+        self.sharp.append((low_ns, high_ns, count))
         self._chained = True
+        if count:
+            self._learn()
 
     def _count(self, shortest_ns: float, longest_ns: float) -> int:
         """Return how many periods fit between two refreshes, or 0 when several numbers would do."""
@@ -70,18 +79,31 @@ class Tick:
         fewest, most = -(-shortest_ns // self.high_ns), longest_ns // self.low_ns
         return int(fewest) if fewest == most else 0
 
-    def _narrow(self, low_ns: float, high_ns: float) -> None:
-        if not self.learnt:
-            self.low_ns, self.high_ns = max(low_ns, 1.0), high_ns
-            return
-        low, high = max(low_ns, self.low_ns), min(high_ns, self.high_ns)
-        if low > high:
-            # The driver changed its rhythm: start again from the latest look.
+    def _learn(self) -> None:
+        was, granted = self.period_ns, self.jitter_ns
+        while (bounds := self._bounds()) is None and self.jitter_ns <= REGULAR * was:
+            self.jitter_ns *= 1.5
+        if bounds is not None and self.jitter_ns > granted:
+            self.jitter_ns *= 1.5  # what agrees just now will be exceeded again
+            bounds = self._bounds()
+        if bounds is None:
+            # Another rhythm: start again from the latest look.
             self.contradictions += 1
             self.sharp.clear()
-            self.low_ns = self.high_ns = 0.0
+            self.low_ns, self.high_ns, self.jitter_ns, self._forgotten_ns = 0.0, 0.0, granted, was
             return
-        self.low_ns, self.high_ns = low, high
+        self.low_ns, self.high_ns = bounds
+        if self._forgotten_ns and abs(self.period_ns - self._forgotten_ns) < SAME * self._forgotten_ns:
+            self.jitter_ns = max(self.jitter_ns, self._forgotten_ns / 2)
+
+    def _bounds(self) -> tuple[float, float] | None:
+        """Return the periods that agree with every pair of sharp refreshes, or None when none does."""
+        low, high = 1.0, float("inf")
+        for before, after in pairwise(self.sharp):
+            if after[2]:
+                low = max(low, (after[0] - before[1] - self.jitter_ns) / after[2])
+                high = min(high, (after[1] - before[0] + self.jitter_ns) / after[2])
+        return (low, high) if low <= high else None
 
     def locate(self, low_ns: int, high_ns: int) -> tuple[int, int]:
         """Return the bounds of a refresh, narrowed by the refreshes that are known better.
@@ -90,12 +112,12 @@ class Tick:
         """
         if not self.learnt or not self.sharp:
             return low_ns, high_ns
-        a, b = min(self.sharp, key=lambda bounds: abs(bounds[0] - low_ns))
+        a, b, _ = min(self.sharp, key=lambda bounds: abs(bounds[0] - low_ns))
         latest = int((high_ns - a) // self.low_ns) + 1
         found: tuple[int, int] | None = None
         for n in range(latest, latest - 4, -1):
             step = (self.low_ns * n, self.high_ns * n) if n >= 0 else (self.high_ns * n, self.low_ns * n)
-            slack = JITTER_NS if n else 0
+            slack = int(self.jitter_ns) if n else 0
             low, high = int(a + step[0]) - slack, int(b + step[1]) + slack
             if high <= low_ns:
                 break

@@ -17,6 +17,12 @@ BOUNDARY = "GPU board"
 POWER_EVERY_NS = 3_000_000
 #: Refresh period of the power sensor. Source: Yang et al. 2024, arXiv:2312.02741 (20 to 100 ms by model).
 POWER_TICK_SECONDS = 0.1
+#: A reading of the power is as old as the last refresh at most, and a mean of 25 ms itself. Source: the same.
+LAG_SECONDS = 0.125
+#: The plain call's power is a mean over this long on Ampere and later. Source: NVML API reference, nvmlDeviceGetPowerUsage.
+AVERAGED_SECONDS = 1.0
+#: GPUs whose sensor looks for a part of the time only. Source: Yang et al. 2024, arXiv:2312.02741 (25 of every 100 ms on A100 and H100).
+PART_TIME = {"A100": 0.25, "H100": 0.25}
 #: Standard uncertainty of the board's sensor: NVIDIA states ± 5 %, taken as a uniform distribution's half-width and rounded up for
 #: sensors that see only a part of the time. Source: nvidia-smi manual, "Power Readings"; Yang et al. 2024, arXiv:2312.02741.
 GAIN_U = 0.05
@@ -132,6 +138,10 @@ class Nvml:
         if calls.counter is None:
             kind = "power, averaged by the driver over up to 1 s," if calls.averaged else "instant power"
             notes.append(f"no energy counter ({calls.fault}): {kind} is integrated")
+        if _sees(facts["name"]) < 1:
+            notes.append(
+                f"the sensor of this GPU looks for {_sees(facts['name']):.0%} of the time: what a load does between is in the uncertainty"
+            )
         counts = True
         if facts["mig"]:
             count = facts["mig_instances"]
@@ -152,8 +162,11 @@ class Nvml:
             boundary=BOUNDARY,
             reason="; ".join(notes) or None,
             remedy="switch MIG off for exact energy: sudo nvidia-smi -mig 0" if facts["mig"] else None,
-            tick_seconds=None if calls.counter else POWER_TICK_SECONDS,
+            tick_seconds=None if calls.counter else AVERAGED_SECONDS if calls.averaged else POWER_TICK_SECONDS,
             resolution_joules=0.001,
+            lag_seconds=LAG_SECONDS if calls.power else 0.0,
+            mean_seconds=AVERAGED_SECONDS if calls.averaged else 0.0,
+            sees=_sees(facts["name"]),
             gain_u=gain,
             counts=counts,
         )
@@ -266,6 +279,10 @@ class Nvml:
 
 def _absent(component: str, reason: str, remedy: str | None = None) -> Capability:
     return Capability(component, Nvml.name, False, boundary=BOUNDARY, reason=reason, remedy=remedy)
+
+
+def _sees(name: str) -> float:
+    return next((share for model, share in PART_TIME.items() if model in name), 1.0)
 
 
 def _known(value: Any, kind: type) -> Any:

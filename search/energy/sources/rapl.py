@@ -47,12 +47,15 @@ class Rapl:
     Args:
         root: The powercap tree.
         clock: Monotonic nanoseconds.
+        watch_seconds: How long the probe waits for every counter to move at least; zero takes them as they are. Some virtual machines
+            show counters that never move, and an estimate is worth more than those.
     """
 
     name = "rapl"
 
-    def __init__(self, root: Path = POWERCAP, clock: Clock = time.monotonic_ns) -> None:
+    def __init__(self, root: Path = POWERCAP, clock: Clock = time.monotonic_ns, *, watch_seconds: float = 0.0) -> None:
         self._root = root
+        self._watch_seconds = watch_seconds
         self._clock = clock
         self._zones: tuple[Zone, ...] = ()
         self._handles: dict[str, int] = {}
@@ -70,12 +73,24 @@ class Rapl:
         self.left_out = tuple(zone for zone in chosen if zone.component is None)
         wanted = [zone for zone in chosen if zone.component is not None]
         readable = {zone.key for zone in wanted if isinstance(_read(zone), float)}
+        still = self._standing([zone for zone in wanted if zone.key in readable]) if self._watch_seconds else frozenset()
+        readable -= still
         self._zones = tuple(zone for zone in wanted if zone.key in readable)
         packages = [zone for zone in wanted if (zone.component or "").startswith("cpu:")]
         dark = [zone for zone in packages if zone.key not in readable]
-        return tuple(self._capability(zone, zone.key in readable, packages, dark) for zone in wanted)
+        return tuple(self._capability(zone, zone.key in readable, packages, dark, zone.key in still) for zone in wanted)
 
-    def _capability(self, zone: Zone, readable: bool, packages: list[Zone], dark: list[Zone]) -> Capability:
+    def _standing(self, zones: list[Zone]) -> frozenset[str]:
+        """Return the counters that do not move while this waits."""
+        first = {zone.key: _read(zone) for zone in zones}
+        until = time.monotonic() + self._watch_seconds
+        left = list(zones)
+        while left and time.monotonic() < until:
+            time.sleep(TICK_SECONDS)
+            left = [zone for zone in left if _read(zone) == first[zone.key]]
+        return frozenset(zone.key for zone in left)
+
+    def _capability(self, zone: Zone, readable: bool, packages: list[Zone], dark: list[Zone], still: bool) -> Capability:
         component = zone.component or ""
         family = component.split(":", 1)[0]
         covers = {"cpu": ("cpu",), "dram": ("dram",), "platform": ("cpu", "dram", "platform")}[family]
@@ -84,6 +99,8 @@ class Rapl:
             found = _read(zone)
             root = isinstance(found, PermissionError)
             reason = f"{zone.path / 'energy_uj'} cannot be read: {found}"
+            if still:
+                reason = f"{zone.path / 'energy_uj'} stands still, so that it counts nothing: a virtual machine?"
             return Capability(
                 component, self.name, False, boundary=boundary, reason=reason, remedy=REMEDY if root else None, needs_root=root
             )
@@ -103,6 +120,7 @@ class Rapl:
             # The largest value is one step before zero, so a full turn is one step longer.
             range_joules=None if zone.range_joules is None else zone.range_joules + 1e-6,
             resolution_joules=61e-6,
+            never_still=True,
             gain_u=0.05,
             counts=part is None,
             covers=covers,

@@ -22,8 +22,13 @@ typedef struct {
     int points;
     double *t, *w, *e; /* a recorded trace: seconds, watts, joules up to there */
     double tick, phase, gain, noise;
+    double jitter;           /* refreshes of the counter come up to so many seconds early or late */
+    double seen;             /* the counter adds up what its sensor sees: so many seconds at the end of each tick; 0: all */
+    double refresh, average; /* of the power: held for so long, and the mean over so long; 0: the instant */
+    double seen_ticks, seen_joules;
     double frozen_at, reset_at, lost_at, counter_until;
     int counter, instant, usage;
+    int model;        /* 1: one whose sensor is known to look now and then */
     int energy_field; /* whether fields give the energy too: 0 no, 1 yes, 2 another number than the call's */
     int mig, instances, virtualisation;
     int temperature, clock, throttle;
@@ -137,8 +142,9 @@ int fake_set(int device, const char *name, double value) {
 #define DOUBLE(field) if (!strcmp(name, #field)) { d->field = value; return 0; }
 #define INTEGER(field) if (!strcmp(name, #field)) { d->field = (int)value; return 0; }
     INTEGER(kind) DOUBLE(low) DOUBLE(high) DOUBLE(period) DOUBLE(duty) DOUBLE(at) DOUBLE(tick) DOUBLE(phase) DOUBLE(gain) DOUBLE(noise)
+    DOUBLE(jitter) DOUBLE(seen) DOUBLE(refresh) DOUBLE(average)
     DOUBLE(frozen_at) DOUBLE(reset_at) DOUBLE(lost_at) DOUBLE(counter_until) INTEGER(counter) INTEGER(instant) INTEGER(usage)
-    INTEGER(energy_field)
+    INTEGER(energy_field) INTEGER(model)
     INTEGER(mig) INTEGER(instances) INTEGER(virtualisation) INTEGER(temperature) INTEGER(clock) INTEGER(throttle) INTEGER(busy)
     if (!strcmp(name, "pid")) {
         d->pids[d->pid_count++] = (int)value;
@@ -199,7 +205,11 @@ int nvmlDeviceGetHandleByUUID(const char *uuid, Device **d) {
 }
 
 int nvmlDeviceGetDeviceHandleFromMigDeviceHandle(Device *instance, Device **d) { *d = instance; return OK; }
-int nvmlDeviceGetName(Device *d, char *text, unsigned length) { (void)d; snprintf(text, length, "Fake GPU"); return OK; }
+
+int nvmlDeviceGetName(Device *d, char *text, unsigned length) {
+    snprintf(text, length, d->model ? "Fake A100" : "Fake GPU");
+    return OK;
+}
 
 int nvmlDeviceGetMigMode(Device *d, unsigned *current, unsigned *pending) {
     *current = *pending = (unsigned)d->mig;
@@ -217,14 +227,43 @@ int nvmlDeviceGetMigDeviceHandleByIndex(Device *d, unsigned index, Device **inst
 int nvmlDeviceGetVirtualizationMode(Device *d, uint32_t *mode) { *mode = (uint32_t)d->virtualisation; return OK; }
 int nvmlDeviceGetEnforcedPowerLimit(Device *d, unsigned *milliwatts) { (void)d; *milliwatts = 350000; return OK; }
 
+static double chance(double number) {
+    double x = sin(number * 12.9898) * 43758.5453;
+    return x - floor(x);
+}
+
+static double refreshed(const Device *d, double number) {
+    return d->phase + d->tick * number + d->jitter * (2 * chance(number) - 1);
+}
+
+/* What a counter shows whose sensor looks for a part of each tick only; time must not run backwards. */
+static double counted(Device *d, double number) {
+    if (d->seen <= 0) return energy(d, refreshed(d, number));
+    if (d->seen_ticks == 0) {
+        d->seen_ticks = number;
+        d->seen_joules = energy(d, refreshed(d, number));
+    }
+    while (d->seen_ticks < number) {
+        double end = refreshed(d, ++d->seen_ticks);
+        d->seen_joules += (energy(d, end) - energy(d, end - d->seen)) / d->seen * d->tick;
+    }
+    return d->seen_joules;
+}
+
 int nvmlDeviceGetTotalEnergyConsumption(Device *d, unsigned long long *millijoules) {
     CHECK(d);
     double t = now();
     d->reads++;
     if (!d->counter || t >= d->counter_until) return NOT_SUPPORTED;
     t = fmin(t, d->frozen_at);
-    if (d->tick > 0) t = floor((t - d->phase) / d->tick) * d->tick + d->phase;
-    double joules = d->gain * energy(d, t) + 1e6; /* a driver that has run for a while */
+    double joules = energy(d, t);
+    if (d->tick > 0) {
+        double number = floor((t - d->phase) / d->tick) + 1;
+        while (refreshed(d, number) > t) number--;
+        joules = counted(d, number);
+        t = refreshed(d, number);
+    }
+    joules = d->gain * joules + 1e6; /* a driver that has run for a while */
     if (t >= d->reset_at) joules -= d->gain * energy(d, d->reset_at) + 1e6;
     *millijoules = (unsigned long long)fmax(joules * 1000, 0);
     return OK;
@@ -232,7 +271,10 @@ int nvmlDeviceGetTotalEnergyConsumption(Device *d, unsigned long long *millijoul
 
 static double sensor(Device *d) {
     double gauss = sqrt(-2 * log(uniform() + 1e-300)) * cos(2 * M_PI * uniform());
-    return fmax(power(d, now()) * (1 + d->noise * gauss), 0);
+    double t = now();
+    if (d->refresh > 0) t = floor(t / d->refresh) * d->refresh;
+    double watts = d->average > 0 ? (energy(d, t) - energy(d, t - d->average)) / d->average : power(d, t);
+    return fmax(watts * (1 + d->noise * gauss), 0);
 }
 
 int nvmlDeviceGetPowerUsage(Device *d, unsigned *milliwatts) {

@@ -127,7 +127,16 @@ def test_psys_stands_in_where_there_is_no_package(powercap, clock):
     (found,) = Rapl(powercap.root, clock=clock).probe()
     assert found.component == "platform"
     assert set(found.families) == {"cpu", "dram", "platform"}
-    assert [source.name for source in discover("auto", powercap=powercap.root).sources] == ["rapl"]
+    with powercap.running():
+        assert [source.name for source in discover("auto", powercap=powercap.root).sources] == ["rapl"]
+
+
+def test_counters_that_never_move_are_left_for_an_estimate(powercap):
+    powercap.zone("intel-rapl:0", "package-0", uj=5_000_000)
+    powercap.zone("intel-rapl:0:0", "dram")
+    found = discover("auto", powercap=powercap.root)
+    assert [source.name for source in found.sources] == ["cpu_time"]
+    assert ["stands still" in (absent.reason or "") for absent in found.absent if absent.source == "rapl"] == [True, True]
 
 
 @pytest.fixture
@@ -166,7 +175,8 @@ def test_half_of_the_packages_is_shown_and_not_counted(machine, powercap, closed
     assert "only 1 of 2 packages can be read (cpu:pkg1 cannot)" in part.reason
     assert record.component("cpu:pkg1").joules is None
     # so the CPU is estimated, and memory is still measured
-    found = discover("auto", powercap=powercap.root)
+    with powercap.running():
+        found = discover("auto", powercap=powercap.root)
     assert [source.name for source in found.sources] == ["rapl", "cpu_time"]
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from itertools import pairwise
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from joulefront.search.energy.sampler import due
-from joulefront.search.energy.tick import Tick
+from joulefront.search.energy.tick import JITTER_NS, Tick
 
 MS = 1_000_000
 
@@ -78,3 +79,36 @@ def test_deadlines_rise_keep_the_rate_and_never_fall_into_step():
     phases = [time % 0.1 / 0.1 for time in times]
     spread = [sum(low <= phase < low + 0.1 for phase in phases) for low in (0.0, 0.1, 0.8, 0.9)]
     assert min(spread) > 100
+
+
+def test_an_irregular_driver_is_given_its_tolerance_and_not_a_new_rhythm():
+    rng = random.Random(2)
+    tick = Tick(100 * MS)
+    times = [10**9 + k * 100 * MS + rng.randint(-4 * MS, 4 * MS) for k in range(200)]
+    for time in times[:120]:
+        tick.observe(time - MS, time + MS, unbroken=True)
+    assert tick.contradictions == 0
+    assert 4 * MS < tick.jitter_ns < 20 * MS
+    assert tick.low_ns <= 100 * MS <= tick.high_ns
+    inside = 0
+    for time in times[120:]:
+        low, high = tick.locate(time - 60 * MS, time + 40 * MS)
+        inside += low <= time <= high
+    assert inside >= 0.95 * 80
+
+
+def test_a_regular_driver_keeps_the_smallest_tolerance():
+    tick = Tick(100 * MS)
+    for k in range(200):
+        time = 10**9 + k * 100 * MS
+        tick.observe(time - MS, time + MS, unbroken=True)
+    assert tick.jitter_ns == JITTER_NS
+
+
+def test_a_driver_without_any_rhythm_is_not_trusted_with_one():
+    rng = random.Random(3)
+    tick = Tick(100 * MS)
+    times = [10**9 + k * 100 * MS + rng.randint(-45 * MS, 45 * MS) for k in range(300)]
+    for time in times:
+        tick.observe(time - MS, time + MS, unbroken=True)
+    assert not tick.learnt or tick.jitter_ns > 15 * MS

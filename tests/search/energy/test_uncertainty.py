@@ -67,7 +67,9 @@ def test_the_interval_is_not_bought_by_being_wide(bench, meter):
         machine.run(30.0)
     machine.run(1.0)
     record = window.record
-    assert record.u_random_joules <= (0.02 if "power" in meter.split() and "without" not in meter else 0.004) * record.joules
+    # Without any look at the power, two tenths of a second of it at the edges may be anything between nothing and twice its mean.
+    bars = {"counter without power": 0.006, "power": 0.02, "noisy power": 0.02}
+    assert record.u_random_joules <= bars.get(meter, 0.004) * record.joules
 
 
 def test_reading_more_often_does_not_change_the_answer_beyond_its_doubt(bench):
@@ -96,3 +98,67 @@ def test_pulses_that_only_the_power_shows_widen_the_interval_around_an_edge_insi
         widths[name] = machine.ledger.query(window.t0_ns + 50_000_000, window.t1_ns + 50_000_000).u_random_joules
     assert widths["constant"] < 1.0
     assert widths["pulsing"] > 3 * widths["constant"]
+
+
+SENSORS = {
+    "the power of the instant": {"counter": 0},
+    "held for 100 ms": {"counter": 0, "refresh": 0.1},
+    "25 ms of every 100 ms": {"counter": 0, "refresh": 0.1, "average": 0.025},
+    "the mean of 100 ms": {"counter": 0, "average": 0.1},
+    "the mean of a second": {"counter": 0, "instant": 0, "average": 1.0},
+    "a counter beside a power held for 100 ms": {"refresh": 0.1, "tick": 0.1, "phase": 0.037},
+}
+
+
+@pytest.mark.parametrize("seconds", [1.0, 3.0])
+@pytest.mark.parametrize("sensor", SENSORS)
+def test_a_window_that_begins_and_ends_with_its_load_holds_the_truth_though_the_sensor_lags(bench, sensor, seconds):
+    period = seconds + 1.37
+    machine = bench(kind="square", low=60, high=350, period=period, duty=seconds / period, **SENSORS[sensor])
+    machine.run(1.0)
+    windows = []
+    for _ in range(60):
+        now = machine.clock.now_ns / 1e9
+        machine.run((now // period + 1) * period - now)
+        with machine.ledger.window("epoch", kind="epoch") as window:
+            machine.run(seconds)
+        windows.append(window)
+    machine.run(3.0)
+    assert cover([window.record for window in windows], machine.driver) >= 0.95
+
+
+@pytest.mark.parametrize("load", ["constant", "square"])
+@pytest.mark.parametrize("jitter", [0.002, 0.008, 0.02])
+def test_a_driver_that_refreshes_irregularly_is_given_its_tolerance(bench, load, jitter):
+    machine = bench(**CURVES[load], tick=0.1, phase=0.037, jitter=jitter)
+    rng = random.Random(f"{load} {jitter}")
+    machine.run(1.5)
+    windows = []
+    while len(windows) < 100:
+        machine.run(rng.uniform(0, 0.6))
+        with machine.ledger.window("epoch", kind="epoch") as window:
+            machine.run(rng.choice([0.3, 1.0, 3.0]))
+        windows.append(window)
+    machine.run(2.0)
+    assert cover([window.record for window in windows], machine.driver) >= 0.95
+    first, last = machine.ledger.t0_ns + 2 * 10**9, machine.clock.now_ns - 5 * 10**9
+    starts = [rng.uniform(first, last) for _ in range(600)]
+    queried = [machine.ledger.query(int(t), int(t + rng.choice([0.3, 1, 3]) * 1e9)) for t in starts]
+    assert cover(queried, machine.driver) >= 0.95
+    assert max(record.u_random_joules / record.joules for record in queried if record.seconds > 0.9) < 0.15
+
+
+@pytest.mark.parametrize("period", [0.1, 0.05, 0.033])
+def test_a_counter_whose_sensor_looks_for_a_quarter_of_the_time_says_so_and_widens(bench, period):
+    machine = bench(kind="square", low=60, high=350, period=period, duty=0.5, tick=0.1, seen=0.025, phase=0.013, model=1)
+    rng = random.Random(1)
+    machine.run(1.5)
+    windows = []
+    while len(windows) < 100:
+        machine.run(rng.uniform(0, 0.6))
+        with machine.ledger.window("epoch", kind="epoch") as window:
+            machine.run(rng.choice([0.3, 1.0, 3.0]))
+        windows.append(window)
+    machine.run(2.0)
+    assert cover([window.record for window in windows], machine.driver) >= 0.95
+    assert "looks for 25% of the time" in windows[0].record.components[0].reason
