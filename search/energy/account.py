@@ -74,12 +74,14 @@ class Account:
     def awaited(self, since_ns: int, now_ns: int) -> bool:
         """Whether a refresh after ``since_ns`` is still to come: a close look goes on until it is seen, or does not come.
 
-        Until the period is learnt, several refreshes are awaited.
+        Until the period is learnt, several refreshes are awaited; at the start, until the rhythm is confirmed.
         """
         if not self.looks_closely or self.tick is None:
             return False
+        first = self.reads[0] if self.reads else now_ns
+        if not self.tick.settled and now_ns - first < LEARNING_NS:
+            return True
         if not self.tick.learnt:
-            first = self.reads[0] if self.reads else now_ns
             return now_ns - max(since_ns - 5 * ASSUMED_TICK_NS, first) < LEARNING_NS
         return self.moved_ns <= since_ns and now_ns - since_ns < 1.5 * self.tick.period_ns
 

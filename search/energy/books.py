@@ -193,7 +193,7 @@ class Books:
 def _rest_ns(account: Account, now_ns: int) -> int:
     """Return how long nothing will be refreshed, as far as is known."""
     tick = account.tick
-    if tick is None or not tick.learnt:
+    if tick is None or not tick.settled:
         return 0
     first, last = tick.locate(now_ns, now_ns + int(tick.low_ns))
     # Bounds as wide as what was asked for: the refreshes are not known well enough.

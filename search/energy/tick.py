@@ -13,6 +13,8 @@ from itertools import pairwise
 
 #: Irregularity of a driver that is granted from the start, between two refreshes.
 JITTER_NS = 500_000
+#: After so many refreshes seen sharply the rhythm is trusted to say when the next one comes.
+ENOUGH = 12
 #: A driver whose irregularity is more than this share of its period has no rhythm to be learnt.
 REGULAR = 1 / 6
 #: A rhythm that is learnt anew within this share of the old one was none.
@@ -42,6 +44,11 @@ class Tick:
         return self.high_ns > 0
 
     @property
+    def settled(self) -> bool:
+        """Whether the rhythm was confirmed often enough to be looked for at its own times only."""
+        return self.learnt and len(self.sharp) >= ENOUGH
+
+    @property
     def period_ns(self) -> float:
         """Best guess of the period in nanoseconds."""
         return (self.low_ns + self.high_ns) / 2 if self.learnt else float(self.assumed_ns)
@@ -52,7 +59,7 @@ class Tick:
         return int(self.high_ns + self.jitter_ns) if self.learnt else self.assumed_ns
 
     def observe(self, low_ns: int, high_ns: int, *, unbroken: bool) -> None:
-        """Learn from a refresh that fell into ``(low_ns, high_ns]``; only narrow bounds teach anything.
+        """Learn from a refresh that fell into ``(low_ns, high_ns]``; wide bounds teach only what they contradict.
 
         Args:
             low_ns: Time of the last read that still saw the old number.
@@ -61,6 +68,8 @@ class Tick:
         """
         if high_ns - low_ns > self.period_ns / 4:
             self._chained = False
+            if self.learnt and not self._possible(low_ns, high_ns):
+                self.jitter_ns = min(1.5 * self.jitter_ns, self.period_ns / 2)  # it came when none was due
             return
         count = 0
         if self.sharp:
@@ -96,13 +105,30 @@ class Tick:
         if self._forgotten_ns and abs(self.period_ns - self._forgotten_ns) < SAME * self._forgotten_ns:
             self.jitter_ns = max(self.jitter_ns, self._forgotten_ns / 2)
 
+    def _possible(self, low_ns: int, high_ns: int) -> bool:
+        """Return whether any refresh of the rhythm may lie within ``(low_ns, high_ns]``."""
+        if high_ns - low_ns > self.high_ns or not self.sharp:
+            return True
+        a, b, _ = min(self.sharp, key=lambda bounds: abs(bounds[0] - low_ns))
+        middle = round(((low_ns + high_ns) - (a + b)) / (2 * self.period_ns))
+        for n in (middle - 1, middle, middle + 1):
+            step = (self.low_ns * n, self.high_ns * n) if n >= 0 else (self.high_ns * n, self.low_ns * n)
+            if a + step[0] - self.jitter_ns < high_ns and b + step[1] + self.jitter_ns > low_ns:
+                return True
+        return False
+
     def _bounds(self) -> tuple[float, float] | None:
-        """Return the periods that agree with every pair of sharp refreshes, or None when none does."""
+        """Return the periods that agree with every refresh against the one before and against the first of its chain, or None."""
         low, high = 1.0, float("inf")
+        first, away = self.sharp[0], 0
         for before, after in pairwise(self.sharp):
-            if after[2]:
-                low = max(low, (after[0] - before[1] - self.jitter_ns) / after[2])
-                high = min(high, (after[1] - before[0] + self.jitter_ns) / after[2])
+            if not after[2]:
+                first, away = after, 0
+                continue
+            away += after[2]
+            for other, count in ((before, after[2]), (first, away)):
+                low = max(low, (after[0] - other[1] - self.jitter_ns) / count)
+                high = min(high, (after[1] - other[0] + self.jitter_ns) / count)
         return (low, high) if low <= high else None
 
     def locate(self, low_ns: int, high_ns: int) -> tuple[int, int]:
