@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
-from math import hypot, isfinite
+from math import hypot, isfinite, sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -195,15 +195,29 @@ class Front:
     def indistinguishable(self) -> tuple[tuple[Trial, Trial], ...]:
         """Pairs of neighbours whose energies differ by less than twice the standard uncertainty of the difference.
 
-        Only the random part counts, in squares over both trials: a gain error of the meter moves all trials alike. Where both are unknown
-        nothing is claimed.
+        Only the random part counts, in squares over what the two trials do not share: a gain error of the meter moves all trials alike,
+        and the energy of a common ancestor is in both. Where it is unknown nothing is claimed.
         """
         pairs = []
         for one, two in pairwise(self.members):
-            known = [u for u in (one.train_u_joules, two.train_u_joules) if u is not None]
+            lineage = {trial.number for trial in self._lineage(two)}
+            shared = next((trial for trial in self._lineage(one) if trial.number in lineage), None)
+            parts = [_beyond(trial, shared) for trial in (one, two) if trial is not shared]
+            known = [u for u in parts if u is not None]
             if known and self.joules(two) - self.joules(one) < 2.0 * hypot(*known):
                 pairs.append((one, two))
         return tuple(pairs)
+
+    def _lineage(self, trial: Trial) -> list[Trial]:
+        """The trial, its parent, the parent of that and so on."""
+        chain = [trial]
+        while (parent := self._by_number.get(chain[-1].parent)) is not None:
+            chain.append(parent)
+        return chain
+
+    @cached_property
+    def _by_number(self) -> dict[int | None, Trial]:
+        return {trial.number: trial for trial in self.trials}
 
     @cached_property
     def repeated(self) -> Finding | None:
@@ -262,3 +276,10 @@ class Front:
 
     def _repr_html_(self) -> str:
         return front_text.to_html(self)
+
+
+def _beyond(trial: Trial, ancestor: Trial | None) -> float | None:
+    """Random standard uncertainty of what a trial cost beyond its ancestor: their squares add up along a lineage."""
+    if trial.train_u_joules is None or ancestor is None:
+        return trial.train_u_joules
+    return sqrt(max(0.0, trial.train_u_joules**2 - (ancestor.train_u_joules or 0.0) ** 2))

@@ -38,7 +38,6 @@ class Point:
         number: Number of the trial.
         key: Canonical text of its configuration.
         epochs: Epochs from scratch.
-        asked: Epochs that were asked for, where the training ended before them; else ``epochs``.
         values: Objective values as the user returned them, the quality first, the energy second.
         constraints: Constraint values by name; feasible when none is positive.
     """
@@ -46,7 +45,6 @@ class Point:
     number: int
     key: str
     epochs: int
-    asked: int
     values: tuple[float, ...]
     constraints: Mapping[str, float]
 
@@ -85,6 +83,7 @@ class History:
     Attributes:
         params: Parameters by configuration; of isomorphic ones those that came first.
         points: Measured points by configuration and epochs; of equal ones that which came first: later ones are copies without weights.
+        asked: The most epochs that were asked for, by measured configuration.
         failed: Configurations that must not be proposed again.
         finished: Configurations whose training has ended by itself.
         scratch: Configurations of which every length is a training of its own.
@@ -99,6 +98,7 @@ class History:
     energy: int = 1
     params: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     points: dict[str, dict[int, Point]] = field(default_factory=dict)
+    asked: dict[str, int] = field(default_factory=dict)
     failed: set[str] = field(default_factory=set)
     finished: set[str] = field(default_factory=set)
     scratch: set[str] = field(default_factory=set)
@@ -170,8 +170,7 @@ class History:
         A checkpoint goes on from where it ended. A training from scratch that ended before the epochs that were asked for would end there
         again.
         """
-        goes_on = self.goes_on(key, resume=resume)
-        return max(point.epochs if goes_on else point.asked for point in self.points[key].values())
+        return max(self.points[key]) if self.goes_on(key, resume=resume) else self.asked[key]
 
     def _take(self, trial: FrozenTrial) -> None:
         params = self.without_epochs(trial.params)
@@ -193,8 +192,9 @@ class History:
             return
         assert trial.values is not None
         epochs = int(trial.user_attrs.get(EPOCHS_REACHED, asked))
-        point = Point(trial.number, key, epochs, max(asked, epochs), energy_second(trial.values, self.energy), constraints_of(trial))
-        self.points.setdefault(key, {}).setdefault(point.epochs, point)
+        point = Point(trial.number, key, epochs, energy_second(trial.values, self.energy), constraints_of(trial))
+        self.points.setdefault(key, {}).setdefault(epochs, point)
+        self.asked[key] = max(self.asked.get(key, 0), asked, epochs)
         if trial.user_attrs.get(FINISHED):
             self.finished.add(key)
 

@@ -218,6 +218,25 @@ def test_neighbours_within_two_standard_uncertainties_are_indistinguishable() ->
     assert "within the uncertainty" in front.to_text()
 
 
+def test_a_continuation_differs_from_its_ancestor_by_an_increment_that_was_measured_alone() -> None:
+    def at(number: int, accuracy: float, joules: float, u: float | None, parent: int | None = None) -> Trial:
+        return complete(number, accuracy, joules, train_u_joules=u, parent=parent)
+
+    def pairs(*trials: Trial) -> list[tuple[int, int]]:
+        return [(a.number, b.number) for a, b in Front(trials, *TWO).indistinguishable()]
+
+    root = at(0, 0.7, 100.0, 10.0)
+    assert pairs(root, at(1, 0.8, 115.0, math.hypot(10.0, 2.0), 0)) == []  # 15 +- 2 J more
+    assert pairs(root, at(1, 0.8, 115.0, math.hypot(10.0, 2.0))) == [(0, 1)]  # the same figures of a stranger
+    assert pairs(root, at(1, 0.8, 103.9, math.hypot(10.0, 2.0), 0)) == [(0, 1)]
+    between = at(1, 0.6, 110.0, math.hypot(10.0, 2.0), 0)  # dominated, and yet on the way
+    assert pairs(root, between, at(2, 0.8, 115.0, math.hypot(10.0, 2.0, 2.0), 1)) == []
+    # Two continuations of one trial share what it cost.
+    siblings = [at(1, 0.8, 110.0, math.hypot(10.0, 3.0), 0), at(2, 0.9, 121.0, math.hypot(10.0, 4.0), 0)]
+    assert pairs(at(0, 0.5, 100.0, 10.0), *siblings) == []  # 11 J are more than 2 * 5
+    assert pairs(root, at(1, 0.8, 115.0, None, 0)) == []  # unknown uncertainty of the increment claims nothing
+
+
 def test_rows_have_exactly_the_stable_keys_and_null_where_unknown() -> None:
     trial = complete(4, 0.9, 7200.0, params={"lr": 0.1}, epochs=3, parameters=10, quality={"accuracy": 0.9})
     (row,) = Front((trial,), *TWO).to_rows()

@@ -121,4 +121,6 @@ def test_what_ended_before_the_epochs_that_were_asked_for_goes_on_only_from_a_ch
     climbs, scratch = (json.dumps({"x": x}) for x in (0.5, 0.2))
     assert [history.trained_to(key, resume=True) for key in (climbs, scratch)] == [4, 9]
     assert [history.trained_to(key, resume=False) for key in (climbs, scratch)] == [9, 9]
+    history.update([trial(2, 0.2, 27, [0.5, 1.0], user_attrs={**early, "from_scratch": True})])  # at 4 epochs once more
+    assert history.trained_to(scratch, resume=True) == 27
     assert [history.goes_on(key, resume=True) for key in (climbs, scratch)] == [True, False]
