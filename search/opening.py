@@ -71,16 +71,6 @@ def open_or_create(
             + ("leave out --forecast" if forecast else "add --forecast")
             + ", or give a new --out"
         )
-    if (
-        "train_co2" in study.objectives
-        and not forecast
-        and intensity is not None
-        and known
-        and known["grams_per_kwh"] != intensity.grams_per_kwh
-    ):
-        raise StoreError(
-            f"{str(path)!r} was searched at {known['grams_per_kwh']:g} g/kWh, now {intensity.grams_per_kwh:g}; give a new --out"
-        )
     return store
 
 

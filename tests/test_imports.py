@@ -33,7 +33,7 @@ FLOORS = [
         "search.catalog",
     },
     {"search.store"},
-    {"search.account", "search.continuing"},
+    {"search.account", "search.continuing", "search.warm_up", "search.carbon.place"},
     {"search.front", "search.picking", "search.hypervolume", "search.front_table", "search.front_text"},
     {"search.samplers", "search.executors", "search.probe"},
     {"search.carbon.postponing", "search.carbon.session"},
