@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +34,18 @@ class Fairness:
     cool_down_seconds: float = 0.0
     anchor_every: int = 0
     anchor_seconds: float = 2.0
+
+    def check(self, workers: int) -> None:
+        """Refuse a cool-down beside other trainings, which heat the same machine: every trial would wait for all others.
+
+        Raises:
+            ValueError: If it is asked for with several workers.
+        """
+        if self.cool_down_seconds and workers > 1:
+            raise ValueError(
+                f"cool_down_seconds (--cool-down) must be 0 with several workers, got {self.cool_down_seconds:g} with {workers}: the "
+                "others heat the machine; use one worker, or no cool-down"
+            )
 
     def __post_init__(self) -> None:
         """Refuse negative lengths, and baselines that are too short to say anything.
@@ -71,6 +85,9 @@ class Keeper:
     _start_celsius: float | None = None
     _began: float = field(default_factory=time.monotonic)
     _trials: int = 0
+    _training: int = 0
+    _measuring: bool = False
+    _turn: threading.Condition = field(default_factory=threading.Condition)
 
     def warm_up(self) -> None:
         """Pay what only the first training of its kind pays in a process, before the first trial, see ``warm_up``."""
@@ -82,12 +99,38 @@ class Keeper:
         self._measure_idle()
         self._measure_anchor()
 
-    def before_trial(self) -> None:
-        """Cool down, and measure again when it is time."""
-        self._trials += 1
-        if self.rules.anchor_every and self._trials % self.rules.anchor_every == 0:
+    @contextmanager
+    def trial(self) -> Iterator[None]:
+        """Enter a training: before it cool down, and measure again when it is time.
+
+        What is measured between trainings is measured while none runs: with several workers the next ones wait until those that run
+        have ended, outside of every trial's window.
+        """
+        with self._turn:
+            self._turn.wait_for(lambda: not self._measuring)
+            self._trials += 1
+            anchor = self.rules.anchor_every > 0 and self._trials % self.rules.anchor_every == 0
+            idle = self.rules.idle_seconds > 0 and self._trials % 10 == 0
+            if anchor or idle or self.rules.cool_down_seconds:
+                self._measuring = True
+                try:
+                    self._turn.wait_for(lambda: self._training == 0)
+                    self._between(anchor=anchor, idle=idle)
+                finally:
+                    self._measuring = False
+                    self._turn.notify_all()
+            self._training += 1
+        try:
+            yield
+        finally:
+            with self._turn:
+                self._training -= 1
+                self._turn.notify_all()
+
+    def _between(self, *, anchor: bool, idle: bool) -> None:
+        if anchor:
             self._measure_anchor()
-        if self._trials % 10 == 0:
+        if idle:
             self._measure_idle()
         if self.rules.cool_down_seconds and self._start_celsius is not None:
             cool_down(self._celsius, self._start_celsius, limit_seconds=self.rules.cool_down_seconds)

@@ -181,7 +181,6 @@ class Loop:
         if self._postponed():
             return None
         with self._lock:
-            self.keeper.before_trial()
             self._say_what_remains()
             asked = self.optuna_study.ask()
             candidate = self.study.space.sample(asked)
@@ -204,7 +203,8 @@ class Loop:
                 self.recorder.refused(asked, epochs, refusal, excused=ended is not None)
             return self.tell_listener("trial", f"trial {asked.number} refused: {refusal}")
         if twin is None:
-            self._train(executor, asked, candidate, epochs, parent)
+            with self.keeper.trial():
+                self._train(executor, asked, candidate, epochs, parent)
         else:
             self.tell_listener("trial", f"trial {asked.number} repeats trial {twin.number}: nothing was trained")
         return None

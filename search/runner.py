@@ -95,6 +95,7 @@ def run(
     """
     if workers < 1:
         raise ValueError(f"workers must be >= 1, got {workers}")
+    fairness.check(workers)
     if carbon is not None:
         if intensity is not None:
             raise ValueError("give --forecast or --intensity (Python: carbon or intensity), not both: grams follow one of them")

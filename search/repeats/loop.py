@@ -73,8 +73,8 @@ class RepeatLoop:
         for done, slot in enumerate(left):
             if self.interrupted.is_set():
                 return
-            self.keeper.before_trial()
-            training = self._train(slot)
+            with self.keeper.trial():
+                training = self._train(slot)
             self.keep(self.repeats.with_training(training))
             self.account.save()
             self.listener(f"{done + 1}/{len(left)}: {self._said(training)}")

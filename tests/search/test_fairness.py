@@ -1,4 +1,7 @@
+import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -6,7 +9,8 @@ from typing import Any
 import pytest
 
 from joulefront.search import Study, run
-from joulefront.search.fairness import Fairness
+from joulefront.search import fairness as module
+from joulefront.search.fairness import Fairness, Keeper
 from joulefront.search.store import Store
 
 Maker = Callable[..., Study]
@@ -59,3 +63,46 @@ def test_an_idle_baseline_of_less_than_a_second_is_refused_before_anything_start
     with pytest.raises(ValueError, match=r"--idle.*0\.3"):
         Fairness(idle_seconds=0.3)
     assert Fairness(idle_seconds=1.0).idle_seconds == 1.0
+
+
+def test_idle_power_is_measured_while_no_worker_trains(monkeypatch: pytest.MonkeyPatch) -> None:
+    trainings: list[tuple[float, float]] = []
+    idle: list[tuple[float, float]] = []
+
+    def measure_idle(ledger: Any, seconds: float) -> None:
+        began = time.monotonic()
+        time.sleep(0.02)
+        idle.append((began, time.monotonic()))
+
+    monkeypatch.setattr(module, "measure_idle", measure_idle)
+    keeper = Keeper(Fairness(idle_seconds=1.0), None, None, None, "cpu", 1)  # type: ignore[arg-type]
+    both = threading.Barrier(3)
+
+    def work(seconds: float) -> None:
+        both.wait(10.0)
+        for _ in range(12):
+            with keeper.trial():
+                began = time.monotonic()
+                time.sleep(seconds)
+                trainings.append((began, time.monotonic()))
+
+    with ThreadPoolExecutor(3) as workers:
+        for done in [workers.submit(work, seconds) for seconds in (0.005, 0.01, 0.015)]:
+            done.result(30.0)
+    assert len(trainings) == 36
+    assert len(idle) == 3  # before the 10th, the 20th and the 30th
+    assert not [1 for a, b in idle for begin, end in trainings if begin < b and a < end]
+    assert [1 for k, (a, b) in enumerate(trainings) for begin, end in trainings[k + 1 :] if begin < b and a < end]  # they do overlap
+
+
+def test_a_cool_down_beside_other_trainings_is_refused_before_anything_starts(rings: Maker, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"--cool-down.*30 with 2"):
+        run(rings(), out=tmp_path / "r", workers=2, fairness=Fairness(cool_down_seconds=30.0))
+    assert not (tmp_path / "r").exists()
+
+
+def test_two_workers_and_their_anchors_take_turns(rings: Maker, tmp_path: Path) -> None:
+    run(rings(trials=4), out=tmp_path / "r", workers=2, fairness=Fairness(anchor_every=2, anchor_seconds=0.1))
+    result = Store.open(tmp_path / "r").run()
+    assert len(result.facts["anchor"]["joules"]) == 4
+    assert {trial.state for trial in result.trials} == {"complete"}
