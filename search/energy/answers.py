@@ -12,8 +12,8 @@ from .account import Account
 from .attribution import Claim, Meter, Share, Split, split
 from .books import Books
 from .clock import NANO, Anchors, seconds_between
-from .curve import REACH_SECONDS
-from .kept import Kept, View
+from .kept import FINAL_NS, Kept, View
+from .query import reach_seconds
 from .record import SCHEMA, Component, Record
 from .surroundings import Surroundings
 from .troubles import Troubles
@@ -118,7 +118,9 @@ class Answers:
             view: The windows between two instants.
         """
         revision = tuple((account.idle_watts, account.revision) for account in self.books.accounts.values())
-        return self._kept.split(t0_ns, t1_ns, view, self.meters(), self.surroundings.cpu_seconds, revision)
+        slow_ns = max((int(2 * reach_seconds(account) * NANO) for account in self.books.accounts.values()), default=0)
+        cpu, final_ns = self.surroundings.cpu_seconds, max(FINAL_NS, slow_ns)
+        return self._kept.split(t0_ns, t1_ns, view, self.meters(), cpu, revision=revision, final_ns=final_ns)
 
     def meters(self) -> tuple[Meter, ...]:
         """Return the counting components as the split sees them."""
@@ -137,7 +139,7 @@ class Answers:
 
 def _extent(account: Account) -> tuple[int, int] | None:
     """Return the instants between which a curve has values: its nodes, and what its power is taken to go on for beyond them."""
-    ends, reach = account.curve.t[:1] + account.curve.t[-1:], int(REACH_SECONDS * NANO)
+    ends, reach = account.curve.t[:1] + account.curve.t[-1:], int(reach_seconds(account) * NANO)
     return (ends[0] - reach, ends[-1] + reach) if ends else None
 
 

@@ -201,5 +201,6 @@ def _rest_ns(account: Account, now_ns: int) -> int:
 
 
 def _between(account: Account, t0_ns: int, t1_ns: int) -> float | None:
-    begin, end = account.curve.at(t0_ns), account.curve.at(t1_ns)
+    reach = query.reach_seconds(account)
+    begin, end = account.curve.at(t0_ns, reach), account.curve.at(t1_ns, reach)
     return None if begin is None or end is None else max(end.joules - begin.joules, 0.0)

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from .attribution import Claim, CpuSeconds, Meter, Split, split
 from .clock import NANO
 
-#: What is older than this is final: a late reading, and a counter that is dropped afterwards, reach back less far.
+#: What is older than this is final: a late reading of a meter that is refreshed in time reaches back less far. A meter that was lost, or
+#: whose past is written anew, is asked again from the begin.
 FINAL_NS = 30 * NANO
 
 
@@ -45,7 +46,15 @@ class Kept:
         self._lost: dict[str, int] = {}
 
     def split(
-        self, t0_ns: int, t1_ns: int, view: Callable[[int, int], View], meters: Sequence[Meter], cpu: CpuSeconds, revision: object
+        self,
+        t0_ns: int,
+        t1_ns: int,
+        view: Callable[[int, int], View],
+        meters: Sequence[Meter],
+        cpu: CpuSeconds,
+        *,
+        revision: object = None,
+        final_ns: int = FINAL_NS,
     ) -> Split:
         """Return the split between two instants.
 
@@ -56,6 +65,7 @@ class Kept:
             meters: Components that count.
             cpu: CPU-seconds of the machine and of this process tree.
             revision: Changes when the meters' past does.
+            final_ns: How old is final.
         """
         with self._lock:
             if t0_ns != self._t0_ns or t1_ns < self._until_ns or revision != self._revision or self._found(meters):
@@ -64,7 +74,7 @@ class Kept:
             if seen.changed_ns is not None and seen.changed_ns < self._until_ns:
                 self._forget(t0_ns, revision)
                 seen = view(self._until_ns, t1_ns)
-            last = t1_ns - FINAL_NS if seen.open_ns is None else min(t1_ns - FINAL_NS, seen.open_ns)
+            last = t1_ns - final_ns if seen.open_ns is None else min(t1_ns - final_ns, seen.open_ns)
             cuts = [t for claim in seen.claims for t in (claim.t0_ns, claim.t1_ns) if self._until_ns < t <= last]
             if cuts:
                 until = max(cuts)

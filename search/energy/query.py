@@ -30,7 +30,7 @@ def component(account: Account, t0_ns: int, t1_ns: int) -> Component:
     """Return what one component took between two instants; what is not known is None with the reason."""
     capability, seconds = account.capability, (t1_ns - t0_ns) / NANO
     tick = tick_seconds(account)
-    reach = max(REACH_SECONDS, 3 * (tick or ASSUMED_TICK_NS / NANO))
+    reach = reach_seconds(account)
     begin, end = account.curve.at(t0_ns, reach), account.curve.at(t1_ns, reach)
     known = begin is not None and end is not None and t1_ns >= t0_ns
     found = Component(
@@ -95,6 +95,11 @@ def interval_seconds(account: Account) -> float | None:
     times = account.curve.t if len(account.curve) > 1 else account.reads
     spans = [later - earlier for earlier, later in pairwise(times[-RECENT:])]
     return statistics.median(spans) / NANO if spans else None
+
+
+def reach_seconds(account: Account) -> float:
+    """Return how far beyond its nodes a component's power is taken to go on: a meter that is refreshed slowly has its next one later."""
+    return max(REACH_SECONDS, 3 * (tick_seconds(account) or ASSUMED_TICK_NS / NANO))
 
 
 def happened(account: Account, kind: str, t0_ns: int, t1_ns: int) -> list[Event]:

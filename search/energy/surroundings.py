@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -87,13 +88,19 @@ class Surroundings:
         pids: dict[str, set[int]] = {}
         with self._lock:
             # The last look before the window still tells of its begin.
-            first = max((t_ns for t_ns, _, _ in self._foreign if t_ns <= t0_ns), default=t0_ns)
-            for t_ns, component, others in self._foreign:
-                if others and first <= t_ns <= t1_ns:
+            before = bisect_right(self._foreign, t0_ns, key=_instant)
+            first = self._foreign[before - 1][0] if before else t0_ns
+            begin, end = bisect_left(self._foreign, first, key=_instant), bisect_right(self._foreign, t1_ns, key=_instant)
+            for _, component, others in self._foreign[begin:end]:
+                if others:
                     pids.setdefault(component, set()).update(others)
         if pids:
             found["foreign_gpu_pids"] = {component: sorted(seen) for component, seen in pids.items()}
         return found or None
+
+
+def _instant(look: tuple[int, str, tuple[int, ...]]) -> int:
+    return look[0]
 
 
 def _between(curve: Curve, t0_ns: int, t1_ns: int) -> float | None:

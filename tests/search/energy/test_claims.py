@@ -162,6 +162,19 @@ def test_a_meter_that_is_lost_keeps_what_it_knew_and_the_rest_is_named(scripted,
     assert abs(found.balance()) < 1e-6
 
 
+def test_a_meter_that_is_refreshed_slowly_is_known_to_the_split_as_far_as_to_a_record(scripted, clock):
+    source = scripted((Capability("cpu", "scripted", True, tick_seconds=15.0),), clock, joules=lambda name, t: 40.0 * (t // 15 * 15))
+    with Ledger([source], interval_seconds=None, clock=clock) as ledger:
+        for _ in range(1000):
+            clock.advance(0.1)
+            ledger.sample()
+            if clock.now_ns % (7 * SECOND) < SECOND // 10:
+                ledger.partition()  # what is kept of a look must not be a guess
+        found, total = ledger.partition(), ledger.total()
+    assert found.unknown == {}
+    assert sum(found.total.values()) == pytest.approx(total.joules, rel=1e-6)
+
+
 def test_after_a_kill_parallel_trials_and_the_rest_are_the_machine(ledger, wait, tmp_path):
     wait(3)
     windows = [ledger.open("trial 0", devices=("gpu:a",)), ledger.open("trial 1", devices=("gpu:b",))]
@@ -227,7 +240,7 @@ def test_what_is_kept_from_look_to_look_equals_a_split_of_everything(raw, looks,
         def cpu(begin, end):
             return 4.0 * (end - begin) / SECOND, 2.0 * (end - begin) / SECOND
 
-        found = kept.split(0, now, view, meters, cpu, None)
+        found = kept.split(0, now, view, meters, cpu)
         slow = split(view(0, now).claims, 0, now, meters, cpu)
         for name in ("overhead", "idle", "unattributed", "total", "unknown"):
             assert getattr(found, name) == pytest.approx(getattr(slow, name), rel=1e-9, abs=1e-6)
