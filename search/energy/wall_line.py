@@ -152,7 +152,8 @@ def calibrate_wall(records: Iterable[Record]) -> WallCalibration:
     line = fit_wall([x for x, _ in points], [y for _, y in points])
     if not line.slope.value > 0:
         raise ValueError(
-            f"power at the socket must grow with that of the components, got a = {line.slope.value:.3g}; is it this machine's meter, and was the machine left alone?"
+            f"power at the socket must grow with that of the components, got a = {line.slope.value:.3g}; "
+            "is it this machine's meter, and was the machine left alone?"
         )
     wall = chosen[0].component("wall")
     assert wall is not None
