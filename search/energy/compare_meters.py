@@ -77,9 +77,10 @@ def compare_meters(
                 sleep(1.5 * refresh)  # every meter has a reading before the load
                 with running.window(name, kind="setup") as window:
                     run()
-                windows[name].append(window)
                 sleep(1.5 * refresh)
                 running.sample()
+                window.close(settle=True)  # a plug may tell of the end seconds later
+                windows[name].append(window)
     gone = {(item.source, item.component) for item in absent}
     records = {name: [window.record for window in several] for name, several in windows.items()}
     line, why_not = _line([record for several in records.values() for record in several]) if wall else (None, None)
