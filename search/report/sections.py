@@ -36,7 +36,8 @@ def measured_section(run: Run) -> str:
     for name, joules in sorted(bill.by_component.items(), key=lambda item: -item[1]):
         share = "-" if not bill.total_joules else f"{100 * joules / bill.total_joules:.1f} %"
         kind = badge(bill.quality_by_component.get(name, "unknown"))
-        rows.append([short_component(name), digits(joules / 3600), share, kind, bill.source_by_component.get(name, "unknown"), ""])
+        lost = f"for {bill.unknown_seconds[name]:.1f} s its meter gave nothing" if name in bill.unknown_seconds else ""
+        rows.append([short_component(name), digits(joules / 3600), share, kind, bill.source_by_component.get(name, "unknown"), lost])
     rows += [[short_component(name), "unknown", "-", badge("absent"), "-", reason] for name, reason in bill.absent.items()]
     kinds = Counter(trial.energy_quality for trial in run.trials if trial.state == "complete")
     said = ", ".join(f"{number} {kind}" for kind, number in kinds.most_common())

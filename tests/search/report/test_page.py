@@ -14,6 +14,7 @@ import pytest
 
 from joulefront.search.report.charts import completed
 from joulefront.search.report.page import report_html
+from joulefront.search.report.statement import statement
 from joulefront.search.runs import Bill, Run
 from joulefront.search.trial import Trial
 
@@ -87,6 +88,16 @@ def test_the_page_says_what_was_measured_how_and_what_it_cost(fake_page: Path, f
     assert f"trials, {failed} failed" in text
     assert "together 100.00 % of what the ledger saw" in text
     assert "n = 38 trials of 13 configurations" in text
+
+
+def test_a_meter_that_was_lost_on_the_way_is_named_beside_the_sums(fake_run: Run, tmp_path: Path) -> None:
+    name = next(iter(fake_run.bill.by_component))
+    run = replace(fake_run, bill=replace(fake_run.bill, unknown_seconds={name: 99.0}))
+    page = report_html(run, tmp_path / "report.html").read_text()
+    assert f"Not in these sums, because its meter gave nothing then: {name} for 99.0 s" in page
+    assert "for 99.0 s its meter gave nothing" in page
+    assert f"{name} for 99.0 s" in statement(run)
+    assert "Not in these sums" not in statement(fake_run)
 
 
 def test_nothing_in_a_run_can_act_as_markup(fake_run: Run, tmp_path: Path) -> None:
