@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from .study import Budget, Study
 
@@ -78,6 +80,24 @@ def seconds_of(text: str) -> float:
     if factor is None or not amount > 0:
         raise ValueError(f"--timeout must be a positive number with s, m or h, got {text!r}; for example --timeout 30m")
     return amount * factor
+
+
+def refuse_wrong_limits(
+    trials: int | None, timeout_seconds: float | None, stop_gain: float | None, warm_start: Sequence[str | Path] = ()
+) -> None:
+    """Refuse what no session can run with, before a folder is made.
+
+    Raises:
+        ValueError: If an argument breaks its rule; the message names it, its value and the rule.
+    """
+    if trials is not None and not trials >= 1:
+        raise ValueError(f"trials (--trials) must be >= 1, got {trials!r}; None is no limit")
+    if timeout_seconds is not None and not timeout_seconds > 0:
+        raise ValueError(f"timeout_seconds (--timeout) must be > 0, got {timeout_seconds!r}; None is no limit")
+    if stop_gain is not None and not 0 <= stop_gain < 1:
+        raise ValueError(f"stop_gain (--stop-gain) must be a share >= 0 and < 1, got {stop_gain!r}; 0.005 is half a percent")
+    if isinstance(warm_start, str | Path):
+        raise ValueError(f"warm_start (--warm-start) must be a list of run folders, got {str(warm_start)!r}; write [{str(warm_start)!r}]")
 
 
 def limits_of(

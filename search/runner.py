@@ -18,7 +18,7 @@ from .fairness import Fairness, Keeper
 from .foresight import Foresight
 from .front import Front
 from .interrupts import stop_on_interrupt
-from .limits import limits_of
+from .limits import limits_of, refuse_wrong_limits
 from .loop import Loop
 from .machine import cores, make_executors, pick_device, synchronizer, torch_threads
 from .opening import meters_text, note_end, note_session, open_or_create, refuse_unmeasurable, utc_now
@@ -96,6 +96,7 @@ def run(
     if workers < 1:
         raise ValueError(f"workers must be >= 1, got {workers}")
     fairness.check(workers)
+    refuse_wrong_limits(trials, timeout_seconds, stop_gain, warm_start)
     if carbon is not None:
         if intensity is not None:
             raise ValueError("give --forecast or --intensity (Python: carbon or intensity), not both: grams follow one of them")

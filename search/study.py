@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Literal
 
 from .space import Space
@@ -149,6 +151,10 @@ class Study:
         Raises:
             ValueError: If a field breaks its rule; the message names field, rule, value and remedy.
         """
+        if not self.name.strip(". ") or set(self.name) & set("/\\\0"):
+            raise ValueError(f"study.name must be usable as the name of a folder, without / or \\, got {self.name!r}")
+        if isinstance(self.objectives, str):
+            raise ValueError(f"study.objectives must be a tuple of names, got the text {self.objectives!r}")
         unknown = [name for name in self.objectives if name not in OBJECTIVES]
         if unknown:
             raise ValueError(f"study.objectives: unknown {unknown}; choose from {', '.join(OBJECTIVES)}")
@@ -159,15 +165,22 @@ class Study:
         if self.objectives[0] in (*ENERGY_OBJECTIVES, "inference_energy", "parameters"):
             raise ValueError(f"study.objectives must name the quality first, got {self.objectives}")
         rungs = self.rungs
-        if not rungs or list(rungs) != sorted(set(rungs)) or rungs[0] < 1:
+        if not rungs or not all(isinstance(rung, Integral) for rung in rungs) or list(rungs) != sorted(set(rungs)) or rungs[0] < 1:
             raise ValueError(f"study.rungs must be ascending whole numbers >= 1, got {rungs}")
         if self.sampler not in SAMPLERS:
             raise ValueError(f"study.sampler must be one of {', '.join(SAMPLERS)}, got {self.sampler!r}")
-        if self.trials is not None and self.trials < 1:
-            raise ValueError(f"study.trials must be >= 1, got {self.trials}")
-        for name in ("max_parameters", "max_flops", "max_memory_bytes"):
-            if (most := getattr(self, name)) is not None and most < 1:
-                raise ValueError(f"study.{name} must be >= 1, got {most}; None is no limit")
+        if self.budget is not None and not isinstance(self.budget, Budget):
+            raise ValueError(f"study.budget must be a Budget, got {self.budget!r}; write Budget.parse({str(self.budget)!r})")
+        for name in ("trials", "max_parameters", "max_flops", "max_memory_bytes"):
+            if (most := getattr(self, name)) is not None and not (isinstance(most, Real) and float(most) >= 1):
+                raise ValueError(f"study.{name} must be >= 1, got {most!r}; None is no limit")
+        if self.max_trial_joules is not None and not self.max_trial_joules > 0:
+            raise ValueError(f"study.max_trial_joules must be > 0, got {self.max_trial_joules!r}; None is no limit")
+        if not isinstance(self.seed, Integral) or self.seed < 0:
+            raise ValueError(f"study.seed must be a whole number >= 0, got {self.seed!r}")
+        floor, least = self.min_accuracy, -math.inf if self.objectives[0] == "r2" else 0.0
+        if floor is not None and not least <= floor <= 1:
+            raise ValueError(f"study.min_accuracy must be a share of at most 1, as {self.objectives[0]} is, got {floor!r}; 95 % is 0.95")
 
     @property
     def directions(self) -> tuple[Direction, ...]:
@@ -180,5 +193,20 @@ class Study:
         return self.sampler == "freeze-thaw" if self.stop_dominated is None else self.stop_dominated
 
     def load_task(self) -> Task:
-        """Return the task, loading it if the study holds a function."""
-        return self.task() if callable(self.task) else self.task
+        """Return the task, loading it if the study holds a function.
+
+        Raises:
+            ValueError: If the study's quality is none of this kind of task, before anything is trained.
+        """
+        from .training.metrics import qualities
+
+        task = self.task() if callable(self.task) else self.task
+        known = [name for name in qualities(task.kind, len(task.classes)) if name in OBJECTIVES]
+        strange = [name for name in self.objectives if OBJECTIVES[name][1:2] == ("",) and name not in (*known, "parameters")]
+        if strange:
+            raise ValueError(
+                f"study.objectives: {strange[0]} is not known of a {task.kind} task"
+                + (f" with {len(task.classes)} classes" if task.classes else "")
+                + f"; choose {' or '.join(known)} (--objectives {known[0]},train_energy)"
+            )
+        return task

@@ -13,6 +13,16 @@ from .task import Kind
 MAX_AUC_CLASSES = 100
 
 
+def qualities(kind: Kind, classes: int) -> tuple[str, ...]:
+    """Return the names of the metrics that a kind of task has; with very many classes there is no AUC."""
+    if kind == "regression":
+        return ("r2", "rmse", "mae", "loss")
+    found = ("accuracy", "error", "balanced_accuracy", "macro_f1", "loss")
+    if kind == "anomaly":
+        return (*found, "auc", "f1")
+    return (*found, "auc") if classes <= MAX_AUC_CLASSES else found
+
+
 def quality(kind: Kind, scores: np.ndarray, targets: np.ndarray, *, scale: tuple[float, float] | None = None) -> dict[str, float]:
     """Return all metrics of a kind of task.
 

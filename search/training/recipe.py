@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from numbers import Integral
 from typing import Any
 
 SCHEDULES = ("anytime", "constant", "cosine", "one_cycle")
@@ -73,11 +75,18 @@ class Recipe:
             value = getattr(self, name)
             if value not in allowed:
                 raise ValueError(f"recipe.{name} must be one of {', '.join(allowed)}, got {value!r}")
-        for name in ("learning_rate", "batch_size", "accumulation"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"recipe.{name} must be > 0, got {getattr(self, name)!r}")
-        if self.weight_decay < 0:
-            raise ValueError(f"recipe.weight_decay must be >= 0, got {self.weight_decay!r}")
+        for name, optional in (("batch_size", False), ("accumulation", False), ("resolution", True), ("threads", True), ("patience", True)):
+            value = getattr(self, name)
+            if not (optional and value is None) and not (isinstance(value, Integral) and int(value) >= 1):
+                raise ValueError(f"recipe.{name} must be a whole number >= 1{' or None' if optional else ''}, got {value!r}")
+        for name, optional in (("learning_rate", False), ("head_learning_rate", True)):
+            value = getattr(self, name)
+            if not (optional and value is None) and not 0 < value < math.inf:
+                raise ValueError(f"recipe.{name} must be > 0{' or None' if optional else ''}, got {value!r}")
+        for name, below in (("weight_decay", math.inf), ("momentum", 1.0), ("label_smoothing", 1.0)):
+            value = getattr(self, name)
+            if not 0 <= value < below:
+                raise ValueError(f"recipe.{name} must be >= 0{'' if below == math.inf else ' and < 1'}, got {value!r}")
 
     @property
     def resumable(self) -> bool:

@@ -1,7 +1,12 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from joulefront.search import Study, run
 from joulefront.search.limits import Limits, joules_of, seconds_of
 from joulefront.search.study import Budget
 
@@ -59,3 +64,18 @@ def test_durations_need_a_unit() -> None:
     for text in ("30", "m", "-3m", ""):
         with pytest.raises(ValueError, match="--timeout"):
             seconds_of(text)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"trials": 0}, r"trials \(--trials\) must be >= 1, got 0"),
+        ({"timeout_seconds": -1.0}, r"timeout_seconds \(--timeout\) must be > 0, got -1.0"),
+        ({"stop_gain": 5.0}, r"stop_gain \(--stop-gain\).*got 5.0"),
+        ({"warm_start": "runs/earlier"}, r"warm_start .*list of run folders, got 'runs/earlier'"),
+    ],
+)
+def test_a_wrong_limit_makes_no_folder(rings: Callable[..., Study], tmp_path: Path, wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        run(rings(), out=tmp_path / "r", **wrong)
+    assert not (tmp_path / "r").exists()
