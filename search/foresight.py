@@ -49,10 +49,10 @@ class Foresight:
         return outlook(sampler, self.optuna_study) if isinstance(sampler, FreezeThawSampler) else None
 
     def describe(self, view: Outlook) -> str:
-        """Say in a few words what going on would cost and bring."""
+        """Say in a few words what going on would cost and bring; the sampler's expectation is too high as a rule, see ``lately``."""
         unit, scale = ("Wh", 3600.0) if self._in_joules else ("gCO2e", 1.0)
         step = "" if view.next_step is None else f" (the next training alone {view.next_step / scale:.3g} {unit})"
-        return f"{view.energy / scale:.3g} {unit} more{step} would add about {view.share:.2%} to the hypervolume"
+        return f"{view.energy / scale:.3g} {unit} more{step} would add {view.share:.2%} to the hypervolume at the most"
 
     @property
     def _in_joules(self) -> bool:

@@ -205,9 +205,13 @@ def grid(cells: Sequence[Sequence[str]], right: Sequence[bool], *, width: int | 
 
 
 def footnote(front: Front) -> str:
-    """Say what the table rests on: how many trials, how the energy is known, which neighbours are ties."""
+    """Say what the table rests on: how many trials, how the energy is known and how well, which neighbours are ties."""
     kinds = sorted({trial.energy_quality for trial in front})
     text = f"{len(front)} of {len(front.trials)} trials are on the front; their energy is {' and '.join(kinds)}."
+    if any(trial.train_u_joules for trial in front):
+        text += " ± is the random standard uncertainty of the meter; a training that is repeated differs by more (joulefront repeat)"
+        scale = scale_share(front)
+        text += "." if scale is None else f"; the scale, common to all rows, is known to {_percent(scale)}."
     signs = " ".join(marks_of(front).values())
     if "≈" in signs:
         text += " ≈ costs the same as the row above within the uncertainty" + (" of the meter." if front.repeated is None else ".")
@@ -216,6 +220,20 @@ def footnote(front: Front) -> str:
     if front.repeated is not None:
         text += " again: mean ± standard deviation of the repeats; the front itself is what the search measured, once."
     return text
+
+
+def scale_share(front: Front) -> float | None:
+    """Largest systematic standard uncertainty among the members, as a share of their energy: a gain that moves all rows alike.
+
+    Returns:
+        The share, e.g. 0.5; None when it is unknown or nothing.
+    """
+    shares = []
+    for trial in front:
+        joules, systematic = trial.record.get("joules"), trial.record.get("u_systematic_joules")
+        if joules and systematic:
+            shares.append(systematic / joules)
+    return max(shares, default=None)
 
 
 def to_html(front: Front) -> str:
@@ -245,7 +263,8 @@ def _energy(trial: Trial, unit: Unit) -> str:
 
 
 def _percent(share: float) -> str:
-    return f"±{100 * share:.0f} %" if share >= 0.01 else f"±{100 * share:.1g} %"
+    """A relative uncertainty; below a tenth of a percent more digits say nothing."""
+    return f"±{100 * share:.0f} %" if share >= 0.01 else f"±{100 * share:.1g} %" if share >= 0.001 else "±<0.1 %"
 
 
 def _count(number: int | None) -> str:

@@ -85,11 +85,15 @@ class Loop:
     stop_reason: str | None = None
     expectations: dict[float, Expected] = field(default_factory=dict)
     _started: float = field(default_factory=time.monotonic)
+    _first_trial: float = field(default_factory=time.monotonic)
+    _begun_joules: float = 0.0
     _under_way: int = 0
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
     def go(self) -> str:
         """Run trials until a limit is reached; return why the study ended."""
+        self._first_trial = time.monotonic()
+        self._begun_joules = self.account.spent_joules() or 0.0
         if len(self.executors) == 1:
             self._work(self.executors[0])
         else:
@@ -127,7 +131,6 @@ class Loop:
         """Send the state of the study to the listener."""
         run = self.store.run(self.optuna_study)
         spent = self.account.spent_joules()
-        finished = sum(trial.state != "running" for trial in run.trials)
         progress = progress_of(
             run,
             event=event,
@@ -135,12 +138,13 @@ class Loop:
             complete_only=self.study.complete_only,
             limits=self.limits,
             spent_joules=spent,
-            session_joules=None if spent is None else spent - (self.account.earlier_joules or 0.0),
-            session_trials=finished - self._earlier_trials,
+            begun_joules=self._begun_joules,
+            before=self._earlier_trials,
             seconds=time.monotonic() - self._started,
+            trial_seconds=time.monotonic() - self._first_trial,
         )
         if progress.expected is not None:
-            share = max(progress.trials / progress.expected.trials, (spent or 0.0) / progress.expected.joules)
+            share = progress.trials / progress.expected.trials
             for mark in NOTED:
                 if share >= mark:
                     self.expectations.setdefault(mark, progress.expected)

@@ -9,6 +9,7 @@ from typing import Any
 
 from .account import Account
 from .bill import Session, add_up, read_sessions
+from .carbon.place import keep_place
 from .carbon.session import CarbonSession, CarbonTime, grams_as_joules
 from .continuing import note_study
 from .energy import Intensity, Ledger, discover
@@ -18,6 +19,7 @@ from .fairness import Fairness, Keeper
 from .foresight import Foresight
 from .front import Front
 from .interrupts import stop_on_interrupt
+from .lately import lately
 from .limits import limits_of, refuse_wrong_limits
 from .loop import Loop
 from .machine import cores, make_executors, pick_device, synchronizer, torch_threads
@@ -72,10 +74,10 @@ def run(
         storage: Optuna storage URL; SQLite in the run folder by default.
         meter: ``auto`` or a list of sources, e.g. ``nvml,rapl``.
         cpu_watts: Watts of the whole CPU with all cores busy, when you know better than the CPU-time estimate's default.
-        intensity: Carbon per kWh of the place, see ``joulefront.search.energy.intensity_for``.
+        intensity: Carbon per kWh of the place, see ``joulefront.search.energy.intensity_for``; a run that goes on keeps its own.
         carbon: A forecast in place of ``intensity``: grams follow the hour in which joules are spent, and with a deadline large
             trainings wait for clean hours.
-        pue: Power usage effectiveness of the site; enters grams and money, never joules.
+        pue: Power usage effectiveness of the site; enters grams and money, never joules. A run that goes on keeps its own.
         price_per_kwh: Amount and currency, for a budget in money.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
         workers: Trainings at the same time; each gets its share of the cores.
@@ -112,6 +114,7 @@ def run(
         where = devices.names[0]
         store = open_or_create(path, study, storage, intensity, pue, price_per_kwh, origin, forecast=carbon is not None)
         open_things.enter_context(store.lock())
+        store, intensity, pue = keep_place(store, intensity, pue, forecast=carbon is not None)
         earlier = read_sessions(store.bill_file)
         store.fail_dead_trials(settle_killed(earlier, store.ledger_file))
         spent = add_up(earlier).total_joules
@@ -172,9 +175,9 @@ def run(
                 loop.go()
             finally:
                 facts = keeper.end()
-                view = None if loop.interrupted.is_set() else foresight.look_ahead()
                 reason = loop.stop_reason or "broken off by an error"
-                loop.tell_listener("end", f"ended: {reason}" + ("" if view is None else f". Going on: {foresight.describe(view)}"))
+                course = lately(Front.of(store.run(loop.optuna_study), complete_only=study.complete_only))
+                loop.tell_listener("end", f"ended: {reason}" + ("" if course is None else f"; {course}"))
                 loop.account.save(closed=True)
                 if loop.expectations:
                     facts["expected"] = [{"share": share, **found.to_json()} for share, found in sorted(loop.expectations.items())]

@@ -17,9 +17,10 @@ def progress_of(
     complete_only: bool,
     limits: Limits,
     spent_joules: float | None,
-    session_joules: float | None,
-    session_trials: int,
+    begun_joules: float,
+    before: int,
     seconds: float,
+    trial_seconds: float,
 ) -> Progress:
     """Sum up a study.
 
@@ -30,9 +31,10 @@ def progress_of(
         complete_only: Whether only complete trainings count for the front.
         limits: When it ends.
         spent_joules: Energy of all sessions.
-        session_joules: Energy of this session.
-        session_trials: Trials finished in this session.
+        begun_joules: Energy of all sessions when the first trial of this one began: its start is paid once.
+        before: Trials that were finished by then.
         seconds: Wall time of this session.
+        trial_seconds: Wall time since then.
     """
     front = Front.of(run, complete_only=complete_only)
     done = [trial for trial in run.trials if trial.state != "running"]
@@ -41,10 +43,10 @@ def progress_of(
     left = []  # to each limit, if the session goes on as it went so far
     if limits.seconds is not None:
         left.append(limits.seconds - seconds)
-    if limits.joules is not None and spent_joules is not None and session_joules:
-        left.append((limits.joules - spent_joules) * seconds / session_joules)
-    if limits.trials is not None and session_trials > 0:
-        left.append((limits.trials - len(done)) * seconds / session_trials)
+    if limits.joules is not None and spent_joules is not None and spent_joules > begun_joules and len(done) > before:
+        left.append((limits.joules - spent_joules) * trial_seconds / (spent_joules - begun_joules))
+    if limits.trials is not None and len(done) > before:
+        left.append((limits.trials - len(done)) * trial_seconds / (len(done) - before))
     return Progress(
         event=event,
         trials=len(done),
@@ -59,5 +61,7 @@ def progress_of(
         seconds=seconds,
         seconds_left=min(left) if left else None,
         message=message,
-        expected=expected([trial.increment_joules or 0.0 for trial in done], spent_joules, limits),
+        expected=expected(
+            [trial.increment_joules or 0.0 for trial in done], spent_joules, limits, begun_joules=begun_joules, before=before
+        ),
     )

@@ -34,7 +34,7 @@ FLOORS = [
     },
     {"search.store"},
     {"search.account", "search.continuing", "search.warm_up", "search.carbon.place"},
-    {"search.front", "search.picking", "search.hypervolume", "search.front_table", "search.front_text"},
+    {"search.front", "search.picking", "search.hypervolume", "search.front_table", "search.front_text", "search.lately"},
     {"search.samplers", "search.executors", "search.probe"},
     {"search.carbon.postponing", "search.carbon.session"},
     {"search.admission", "search.fairness", "search.status", "search.machine", "search.opening"},

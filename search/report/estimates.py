@@ -51,6 +51,8 @@ def _rows(guess: Mapping[str, Any], run: Run, when: str) -> list[list[str]]:
         if guess.get(key) is None:
             continue
         low, high = guess.get(f"low_{key}"), guess.get(f"high_{key}")
+        if low is not None and low == high:
+            continue  # a limit that was given, not an estimate
         span = "-" if low is None or high is None else f"{digits(low / scale)} to {digits(high / scale)}"
         # A study may run over its limit by the last epoch, so that a limit is met when it is met to the three digits shown.
         inside = "-" if actual is None or low is None or high is None else "yes" if 0.995 * low <= actual <= 1.005 * high else "no"

@@ -8,7 +8,7 @@ from math import log10
 from typing import Any
 
 from ..front import Front
-from ..front_text import Unit, unit_for
+from ..front_text import Unit, scale_share, unit_for
 from ..runs import Run
 from ..study import OBJECTIVES
 from ..trial import Trial
@@ -125,7 +125,9 @@ class View:
         failed = sum(trial.state == "failed" for trial in trials)
         text = f"{len(self.front)} of {len(trials)} trials on the front" + (f", {failed} failed" if failed else "")
         how = how_energy_is_known(self.front)
-        return f"{text} · energy {how}" if how else text
+        scale = scale_share(self.front)
+        known = "" if scale is None else f", scale ±{100 * scale:.2g} % for all alike"
+        return f"{text} · energy {how}{known}" if how else text
 
 
 def grams_per_wh(facts: Mapping[str, Any]) -> float | None:

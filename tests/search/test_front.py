@@ -297,3 +297,14 @@ def test_importing_the_front_loads_nothing_heavy() -> None:
     heavy = "('torch', 'optuna', 'pandas', 'plotly', 'matplotlib', 'sklearn', 'rich')"
     code = f"import sys, joulefront.search.front; print([name for name in {heavy} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_the_last_line_says_what_the_uncertainty_covers_and_what_it_leaves_out() -> None:
+    record = {"joules": 10.0, "u_systematic_joules": 5.0}
+    front = Front((complete(0, 0.9, 10.0, train_u_joules=1e-5, record=record),), *TWO)
+    said = front.to_text(width=200)
+    assert "±<0.1 %" in said
+    assert "± is the random standard uncertainty of the meter" in said
+    assert "the scale, common to all rows, is known to ±50 %" in said
+    plain = Front((complete(0, 0.9, 10.0),), *TWO).to_text()
+    assert "±" not in plain
