@@ -92,6 +92,7 @@ class RepeatLoop:
             threads=int(trial.extra.get("threads") or cores()),
             start=None,
             weights=weights,
+            checkpoint_below=0,
         )
         number = len(self.repeats.trainings)
         meter = self.account.open(number, self.executor.devices, kind=REPEAT)
@@ -113,6 +114,8 @@ class RepeatLoop:
             failed = INTERRUPTED
         elif failed is None and self.study.objectives[0] not in outcome.quality:
             failed = f"{self.study.objectives[0]} is unknown"
+        elif failed is None and outcome.epochs < trial.epochs:
+            failed = f"another model than that of the search: {outcome.epochs} epochs of {trial.epochs} ({outcome.stopped})"
         whole = self.account.close(number, meter, state="failed" if failed else "ok", cpu_seconds=outcome.cpu_seconds)
         facts = energy_facts(whole, meter.phases, parent=None, predictions=0, intensity=None)
         return Repeat(

@@ -13,7 +13,7 @@ import pytest
 
 from joulefront.search import Study, run
 from joulefront.search.store import Store, StoreError, without_password, write_json
-from joulefront.search.trial import ATTRIBUTE, Trial
+from joulefront.search.trial import ATTRIBUTE, EXCUSED, Trial
 
 STUDY = {
     "name": "tiny",
@@ -99,6 +99,7 @@ def test_trials_of_a_dead_session_are_closed_with_their_energy(tmp_path: Path) -
     assert "killed" in str(dead.reason)
     assert store.run().trials[0].state == "complete"
     assert store.fail_dead_trials({}) == []
+    assert [trial.user_attrs.get(EXCUSED) for trial in store.study().get_trials()] == [None, "killed"]
 
 
 def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:

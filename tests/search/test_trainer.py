@@ -9,7 +9,7 @@ import torch
 
 from joulefront.search import Study, trainer
 from joulefront.search.trainer import Job, Outcome, reason_of, seed_of, train
-from joulefront.search.training.checkpoint import load_weights
+from joulefront.search.training.checkpoint import load_checkpoint, load_weights
 
 PARAMS = {"width": 8, "learning_rate": 0.03}
 
@@ -83,6 +83,26 @@ def test_a_continued_training_is_the_one_that_was_not_interrupted(rings: Callabl
         for name in ("on", "straight")
     ]
     assert all(torch.equal(models[0][name], models[1][name]) for name in models[0])
+
+
+def test_a_training_says_whether_it_went_on_from_a_checkpoint(rings: Callable[..., Study], job: Job, tmp_path: Path) -> None:
+    study = rings()
+    assert not go(study, job).resumed
+    assert go(study, replace(job, epochs=3, start=job.weights, weights=tmp_path / "on", checkpoint_below=3)).resumed
+    assert load_checkpoint(tmp_path / "on") is None
+    again = go(study, replace(job, epochs=4, start=tmp_path / "on", weights=tmp_path / "again", checkpoint_below=5))
+    assert not again.resumed
+    assert [entry["epoch"] for entry in again.curve] == [1, 2, 3, 4]
+    assert load_checkpoint(tmp_path / "again") is not None
+
+
+def test_ctrl_c_is_not_the_fault_of_the_candidate(rings: Callable[..., Study], job: Job) -> None:
+    def ctrl_c(entry: Mapping[str, Any]) -> bool:
+        raise KeyboardInterrupt
+
+    outcome = go(rings(), job, go_on=ctrl_c)
+    assert (outcome.epochs, outcome.failed, outcome.excused) == (1, "interrupted by the user", True)
+    assert not go(rings("raises"), job).excused
 
 
 def test_asked_to_stop_it_is_a_measured_point(rings: Callable[..., Study], job: Job) -> None:

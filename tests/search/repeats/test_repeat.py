@@ -23,6 +23,7 @@ from joulefront.search.repeats.plan import INTERRUPTED, read_repeats
 from joulefront.search.repeats.repeat import repeat
 from joulefront.search.store import Store, StoreError
 from joulefront.search.trial import Trial
+from joulefront.spaces.recipes import RecipeRanges
 
 Maker = Callable[..., Study]
 
@@ -129,17 +130,16 @@ def test_a_repeat_that_fails_keeps_its_reason_and_its_energy_and_the_rest_goes_o
     folder: Path, rings: Maker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = rings()
-    made: list[int] = []
+    said: list[str] = []
     build = type(study.space).build
 
     def sometimes(self: Any, candidate: Any, task: Any) -> Any:
-        made.append(1)
-        if len(made) == 3:  # the first is the warm-up's
+        if len(said) == 2:  # the start and the first training
             raise RuntimeError("CUDA out of memory. Tried to allocate 9 GiB")
         return build(self, candidate, task)
 
     monkeypatch.setattr(type(study.space), "build", sometimes)
-    finding = repeat(study, folder, times=3, pick="best", listener=silent)
+    finding = repeat(study, folder, times=3, pick="best", listener=said.append)
     trainings = read_repeats(folder).trainings
     assert [one.failed is None for one in trainings] == [True, False, True]
     assert "out of memory" in str(trainings[1].failed)
@@ -204,6 +204,22 @@ def test_a_training_that_is_interrupted_in_the_middle_is_billed_and_done_again(
     repeat(rings(), folder, times=1, pick=f"trial={long.number}", listener=silent)
     assert [one.failed for one in read_repeats(folder).trainings] == [INTERRUPTED, None]
     sums_up(folder)
+
+
+def test_a_repeat_that_patience_ends_earlier_than_the_search_is_no_repeat_of_that_model(rings: Maker, tmp_path: Path) -> None:
+    """In the search nothing was impatient; with patience and next to no learning every training ends after its second epoch."""
+    recipe = RecipeRanges(learning_rate=1e-12, weight_decay=0.0, batch_size=64)
+    study = rings(trials=4)
+    study = replace(study, space=replace(study.space, recipe=recipe))  # type: ignore[type-var]
+    run(study, out=tmp_path / "r", meter="cpu_time", device="cpu")
+    long = next(trial for trial in Store.open(tmp_path / "r").run().trials if trial.epochs > 2)
+    impatient = replace(study, space=replace(study.space, recipe=replace(recipe, patience=1)))  # type: ignore[type-var]
+    finding = repeat(impatient, tmp_path / "r", times=1, pick=f"trial={long.number}", listener=silent)
+    (one,) = read_repeats(tmp_path / "r").trainings
+    assert one.epochs == 2
+    assert f"2 epochs of {long.epochs} (patience" in str(one.failed)
+    assert finding.members[0].quality is None
+    assert finding.members[0].failed == 1
 
 
 def test_the_anchor_and_the_idle_power_go_to_the_plan_and_not_to_the_search(folder: Path, rings: Maker) -> None:
