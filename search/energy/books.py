@@ -126,8 +126,9 @@ class Books:
         if rest is None or rest > 0:
             return rest
         self.read(lambda account: account.looks_closely)
-        rest = self._rest()
-        return None if rest is None else max(rest, CLOSE)
+        now = self._clock()
+        with self._lock:
+            return CLOSE if any(account.awaited(self._looking_since, now) for account in self.accounts.values()) else None
 
     def _rest(self) -> float | None:
         """Return in how many seconds a close look is worth it, 0.0 for now, or None when no refresh is awaited."""

@@ -105,7 +105,7 @@ class Record:
         utilisation: Mean share of the time in which each device worked, 0 to 1, by component; a device that does not tell is left out.
         contended: Who else used the machine (``foreign_cpu_seconds``, ``foreign_gpu_pids``), or None.
         edges: Temperature, clocks and throttling of devices at ``begin`` and ``end``.
-        meter: Version of the schema and what measuring cost.
+        meter: Version of the schema, what measuring cost (``overhead_seconds``) and what went wrong beside the readings (``troubles``).
     """
 
     id: str
