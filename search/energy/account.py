@@ -151,10 +151,10 @@ class Account:
             period = self.fixed_tick_ns or 0
             if delta > 0:
                 self._move(max(low, now - period) - slack, now + slack, delta)
-            elif now - self.seen_ns > period and not self.capability.never_still:
-                self._move(now - period - slack, now + slack, 0.0)
-            elif (now - self.moved_ns) / NANO > FROZEN_SECONDS:
+            elif self.capability.never_still and (now - self.moved_ns) / NANO > FROZEN_SECONDS:
                 self._stands_still(now)
+            elif now - self.seen_ns > period:
+                self._move(now - period - slack, now + slack, 0.0)
         elif delta > 0:
             sharp = self.tick.period_ns / 4
             granted = self.tick.jitter_ns
@@ -176,6 +176,8 @@ class Account:
         text = f"the counter has stood still for more than {FROZEN_SECONDS:.0f} s: broken, since a part that is on always draws power"
         if not (self.events and self.events[-1].kind == "error" and self.events[-1].text == text):
             self.events.append(Event(now, "error", text=text))
+            self.curve.cut(self.moved_ns)
+            self.revision += 1
 
     def _move(self, low_ns: int, high_ns: int, delta: float) -> None:
         self.total += delta

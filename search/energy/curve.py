@@ -107,15 +107,19 @@ class Curve:
         for i in range(len(self.half)):
             self.half[i] += more_ns
 
+    def cut(self, since_ns: int) -> None:
+        """Forget every node after an instant."""
+        keep = bisect_right(self.t, since_ns)
+        for column in (self.t, self.half, self.joules, self.grown, self.ripple):
+            del column[keep:]
+
     def graft(self, other: Curve, since_ns: int) -> None:
         """Replace everything after ``since_ns`` by what another curve saw.
 
         A counter that froze is found out only later: its place is then taken by the integrated power from the moment on
         at which it was last seen to move.
         """
-        keep = bisect_right(self.t, since_ns)
-        for column in (self.t, self.half, self.joules, self.grown, self.ripple):
-            del column[keep:]
+        self.cut(since_ns)
         start = self.t[-1] if self.t else since_ns
         at_start = other.at(start)
         offset = (self.joules[-1] if self.t else 0.0) - (at_start.joules if at_start else 0.0)
