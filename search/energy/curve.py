@@ -86,11 +86,14 @@ class Curve:
             if joules <= self.joules[-1]:
                 return
             t = self.t[-1] + 1
+        if len(self.half) > len(self.t):  # a Ctrl-C came between two of the lines below
+            for column in (self.half, self.grown, self.joules, self.ripple):
+                del column[len(self.t) :]
         self.half.append(max((high_ns - low_ns) // 2, 0))
         self.grown.append((self.grown[-1] if self.t else 0.0) + variance)
         self.joules.append(max(joules, self.joules[-1]) if self.t else joules)
-        self.t.append(t)
         self.ripple.append(UNKNOWN if ripple is None else ripple)
+        self.t.append(t)  # last: it counts the nodes
 
     def refine(self, back: int = 32) -> None:
         """Place the last nodes again, now that the refreshes around them are known better."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 from bars_simulated import Lab, Row, bar10
@@ -43,24 +44,43 @@ def work_rounds(rounds: int) -> None:
         sum(range(2000))
 
 
-@contextmanager
-def foreign_hogs(count: int) -> Iterator[None]:
-    """Keep CPUs busy with processes that are nobody's child: a neighbour's work, not ours."""
-    orphan = f"import os\nif os.fork(): os._exit(0)\n{SPIN}"
-    hogs = [subprocess.Popen([sys.executable, "-c", orphan], stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(count)]
-    try:
-        for hog in hogs:
-            assert hog.stdout is not None
-            hog.stdout.read(1)
-            hog.wait()  # the one in between; the hog itself now belongs to init
-        yield
-    finally:
-        for hog in hogs:
-            assert hog.stdin is not None
-            assert hog.stdout is not None
-            hog.stdin.close()  # ends it
-            hog.stdout.read()
-            hog.stdout.close()
+class Neighbours:
+    """Processes that keep CPUs busy and are nobody's child: somebody else's work.
+
+    They must be there before a ledger is: what is started while it looks on, and left to itself later, stays on the bill of who started it.
+    """
+
+    def __init__(self, count: int) -> None:
+        orphan = f"import os\nif os.fork(): os._exit(0)\nprint(os.getpid(), flush=True)\n{SPIN}"
+        self._pipes = [
+            subprocess.Popen([sys.executable, "-c", orphan], stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(count)
+        ]
+        self._pids = [int(pipe.stdout.readline()) for pipe in self._pipes if pipe.stdout is not None]
+        for pipe in self._pipes:
+            pipe.wait()  # the one in between; the neighbour itself now belongs to init
+        self._all(signal.SIGSTOP)
+
+    @contextmanager
+    def busy(self, wanted: bool = True) -> Iterator[None]:
+        """Let them work for a while."""
+        self._all(signal.SIGCONT if wanted else signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._all(signal.SIGSTOP)
+
+    def close(self) -> None:
+        """Send them away."""
+        self._all(signal.SIGKILL)
+        for pipe in self._pipes:
+            assert pipe.stdin is not None
+            assert pipe.stdout is not None
+            pipe.stdin.close()
+            pipe.stdout.close()
+
+    def _all(self, number: int) -> None:
+        for pid in self._pids:
+            os.kill(pid, number)
 
 
 def python(code: str, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -145,11 +165,12 @@ def bar11(lab: Lab, repeats: int = 5) -> Row:
     """Equal CPU-seconds five times, and equal operations five times, a core hog beside every second one."""
     loads = (("CPU-seconds", lambda: work_seconds(0.6)), ("operations", lambda: work_rounds(20_000)))
     cvs: dict[str, list[float]] = {}
-    with Ledger([CpuTime()]) as ledger:
+    neighbours = Neighbours(os.cpu_count() or 1)
+    with closing(neighbours), Ledger([CpuTime()]) as ledger:
         for name, load in loads:
             joules, theirs = [], []
             for k in range(repeats):
-                with foreign_hogs((os.cpu_count() or 1) if k % 2 else 0):
+                with neighbours.busy(bool(k % 2)):
                     meter = tracker(force_mode_cpu_load=True)
                     meter.start()
                     with ledger.window("work") as window:

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from joulefront.search.energy import Ledger
+from joulefront.search.energy.curve import Curve
 from joulefront.search.energy.events import Event, fall
 from joulefront.search.energy.sources.rapl import Rapl
 
@@ -106,3 +107,15 @@ def test_a_window_inside_of_an_outage_says_so(powercap, clock):
     assert "3.0 s of it without a reading" in inside.reason
     assert outside.gap_seconds == 0
     assert outside.reason is None
+
+
+def test_an_interrupt_between_two_columns_of_a_curve_shifts_nothing():
+    curve = Curve()
+    curve.append(0, 0, 0.0)
+    curve.append(SECOND, SECOND, 10.0)
+    curve.half.append(7)  # what an interrupt in the middle of an entry leaves behind
+    curve.grown.append(99.0)
+    curve.append(2 * SECOND, 2 * SECOND, 20.0)
+    assert [len(column) for column in (curve.t, curve.half, curve.grown, curve.joules, curve.ripple)] == [3] * 5
+    assert curve.half[2] == 0
+    assert curve.at(2 * SECOND).joules == pytest.approx(20.0)
