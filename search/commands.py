@@ -214,9 +214,18 @@ def estimate_study(
     wanted = None if budget is None else Budget.parse(budget)
     study = find_study(source, options)
     limits, _ = limits_of(study, wanted, trials, None, None, 0, None, 1.0, None)
-    found, joules = probe_study(study, count=probes, meter=meter, device=device)
+    found, overhead, joules = probe_study(study, count=probes, meter=meter, device=device)
     known = [trial for folder in earlier for trial in Store.open(folder).run().trials]
-    guess = estimate(study, found, known, joules_limit=limits.joules, trial_limit=limits.trials, probe_joules=joules, seed=study.seed)
+    guess = estimate(
+        study,
+        found,
+        known,
+        joules_limit=limits.joules,
+        trial_limit=limits.trials,
+        overhead=overhead,
+        probe_joules=joules,
+        seed=study.seed,
+    )
     path = out if out is not None else Path("runs") / study.name
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path.with_name(f"{path.name}.estimate.json"), guess.to_json())

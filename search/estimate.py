@@ -22,6 +22,26 @@ DRAWS = 2000
 LOW, HIGH = 0.05, 0.95
 #: Trials of one draw; beyond them a budget holds as many as their mean says.
 MOST_DRAWN = 4096
+#: Share of the trials at a rung that ``freeze-thaw`` takes to the next: the bundled studies have had from a tenth to a half and a little.
+GOES_ON = (0.1, 0.6)
+#: It takes candidates as often as the inverse of their energy to this power says: from "whatever comes" to "what costs half, twice".
+THRIFT = (0.0, 1.0)
+#: A run pays so many times its rehearsed start and decisions: it also writes files and shows progress, and decisions grow with trials.
+#: Three runs of the bundled digits (40 trials) have paid 1.1, 1.4 and 1.4 times.
+BESIDE = (1.0, 1.6)
+
+
+@dataclass(frozen=True)
+class Overhead:
+    """What a search pays beside its trainings.
+
+    Attributes:
+        start_joules: Loading the data and warming up, once.
+        decision_joules: Asking for one trial and storing it.
+    """
+
+    start_joules: float
+    decision_joules: float
 
 
 @dataclass(frozen=True)
@@ -36,6 +56,7 @@ class Estimate:
         low_trials: Lower end of the 90 % interval.
         high_trials: Upper end.
         seconds: Expected wall time with one worker.
+        overhead_joules: What start and decisions are expected to cost of ``joules``; None when that is unknown, and then it is left out.
         full_training_joules: Median energy of one complete training of a random candidate.
         probes: Number of probed candidates that could be trained.
         failed_probes: Number that could not.
@@ -50,6 +71,7 @@ class Estimate:
     low_trials: float
     high_trials: float
     seconds: float
+    overhead_joules: float | None
     full_training_joules: float
     probes: int
     failed_probes: int
@@ -66,9 +88,11 @@ class Estimate:
         if self.earlier:
             basis += f" and {self.earlier} earlier trials on this hardware"
         probing = "" if self.probe_joules is None else f"; probing took {self.probe_joules / 3600:.3g} Wh"
+        overhead = "unknown, left out" if self.overhead_joules is None else f"{self.overhead_joules / 3600:.3g} Wh"
         return "\n".join(
             [
                 f"energy   {self.joules / 3600:.3g} Wh (90 %: {self.low_joules / 3600:.3g} to {self.high_joules / 3600:.3g} Wh)",
+                f"         of which start and decisions: {overhead}",
                 f"trials   {self.trials:.0f} (90 %: {self.low_trials:.0f} to {self.high_trials:.0f})",
                 f"time     about {self.seconds / 60:.1f} min with one worker",
                 f"one complete training of a random candidate: {self.full_training_joules / 3600:.3g} Wh (median)",
@@ -84,6 +108,7 @@ def estimate(
     *,
     joules_limit: float | None = None,
     trial_limit: int | None = None,
+    overhead: Overhead | None = None,
     probe_joules: float | None = None,
     seed: int = 0,
 ) -> Estimate:
@@ -92,7 +117,8 @@ def estimate(
     A trial is a candidate and a number of epochs. Candidates are drawn from the probes (and from the per-epoch energies of earlier
     trials), epochs as the study's sampler draws them: spread evenly over the logarithm of the epochs for Optuna's samplers, one rung's
     increment at a time for ``freeze-thaw``. A study with an energy budget costs its budget and the number of trials is what is
-    uncertain; one with a number of trials costs what those trials cost.
+    uncertain; one with a number of trials costs what those trials cost. How often ``freeze-thaw`` goes on and how much it prefers what
+    is cheap depends on qualities that nobody knows yet: that is drawn, too, and widens the interval.
 
     Raises:
         ValueError: If no probe could be trained, or the study has no limit.
@@ -111,12 +137,17 @@ def estimate(
         raise ValueError("a study without --budget and --trials has no end to estimate; give one of them")
     random = np.random.default_rng(seed)
     energies, extras = np.array(per_epoch), np.array(startup)
+    start, decision = (0.0, 0.0) if overhead is None else (overhead.start_joules, overhead.decision_joules)
+    frugal = study.sampler == "freeze-thaw"
     totals, counts = [], []
+    beside = []
     for _ in range(DRAWS):
+        factor = random.uniform(*BESIDE)
         chosen = random.integers(len(energies), size=len(energies))  # which candidates were probed is luck, too
         size = trial_limit if trial_limit is not None else MOST_DRAWN
-        pick = chosen[random.integers(len(chosen), size=size)]
-        spent = np.cumsum(energies[pick] * _epochs(study, size, random) + extras[pick])
+        weights = energies[chosen] ** -(random.uniform(*THRIFT) if frugal else 0.0)
+        pick = chosen[random.choice(len(chosen), size=size, p=weights / weights.sum())]
+        spent = factor * start + np.cumsum(energies[pick] * _epochs(study, size, random) + extras[pick] + factor * decision)
         if joules_limit is None:
             count, total = float(size), float(spent[-1])
         elif spent[-1] >= joules_limit:
@@ -124,9 +155,10 @@ def estimate(
         elif trial_limit is not None:
             count, total = float(size), float(spent[-1])
         else:  # so many trials fit that their mean says it
-            count, total = joules_limit / (float(spent[-1]) / size), joules_limit
+            count, total = (joules_limit - factor * start) / (float(spent[-1] - factor * start) / size), joules_limit
         totals.append(total)
         counts.append(count)
+        beside.append(min(total, factor * (start + decision * count)))
     joules = float(np.median(totals))
     return Estimate(
         joules=joules,
@@ -136,6 +168,7 @@ def estimate(
         low_trials=float(np.quantile(counts, LOW)),
         high_trials=float(np.quantile(counts, HIGH)),
         seconds=joules * float(np.median(seconds_per_joule)) if seconds_per_joule else 0.0,
+        overhead_joules=None if overhead is None else float(np.median(beside)),
         full_training_joules=float(np.median(energies)) * study.rungs[-1],
         probes=len(good),
         failed_probes=sum(p.failed is not None for p in probes),
@@ -154,13 +187,14 @@ def _epochs(study: Study, count: int, random: np.random.Generator) -> np.ndarray
             return random.choice(rungs, size=count)
         return np.round(np.exp(random.uniform(np.log(rungs[0]), np.log(rungs[-1] + 1e-9), size=count)))
     increments = np.diff(rungs, prepend=0.0)
-    # Halving from rung to rung: of two candidates at a rung about one is worth the next (see the bundled results).
-    shares = 0.5 ** np.arange(len(rungs))
+    shares = random.uniform(*GOES_ON) ** np.arange(len(rungs))
     return random.choice(increments, size=count, p=shares / shares.sum())
 
 
-def probe_study(study: Study, *, count: int, meter: str = "auto", device: str = "auto") -> tuple[list[Probe], float | None]:
-    """Probe random candidates of a study.
+def probe_study(
+    study: Study, *, count: int, meter: str = "auto", device: str = "auto"
+) -> tuple[list[Probe], Overhead | None, float | None]:
+    """Probe random candidates of a study, and what it costs to begin and to decide.
 
     Args:
         study: The study; its task is loaded.
@@ -169,10 +203,12 @@ def probe_study(study: Study, *, count: int, meter: str = "auto", device: str = 
         device: As for ``run``.
 
     Returns:
-        The probes, and what probing them has cost in joules.
+        The probes, the overhead (None when energy is unknown), and what all of this has cost in joules.
     """
     from .executors.devices import take_devices
     from .machine import cores, pick_device, torch_threads
+    from .rehearsal import decision_joules
+    from .warm_up import warm_up
 
     where = pick_device(device)
     torch_threads(cores())
@@ -180,13 +216,15 @@ def probe_study(study: Study, *, count: int, meter: str = "auto", device: str = 
         devices = open_things.enter_context(take_devices(where, 1))
         found = discover(meter, coefficients=calibrated_coefficients(), environment=devices.environment)
         ledger = open_things.enter_context(Ledger(found.sources, absent=found.absent))
-        task = study.load_task()
         begin_ns = time.monotonic_ns()
+        task = study.load_task()
+        warm_up(study.space, task, device=devices.names[0], threads=cores(), seed=study.seed)
+        start = ledger.joules(begin_ns)
+        decision = decision_joules(study, task, ledger)
         probes = []
-        for index in range(count + 1):
+        for index in range(count):
             draw = Draw(1000 * study.seed + index)
             study.space.sample(draw)
-            one = probe(draw.params, study.space, task, ledger, device=devices.names[0], threads=cores(), seed=study.seed)
-            if index > 0:  # the first pays for lazy imports and the start of the device
-                probes.append(one)
-        return probes, ledger.joules(begin_ns)
+            probes.append(probe(draw.params, study.space, task, ledger, device=devices.names[0], threads=cores(), seed=study.seed))
+        overhead = None if start is None or decision is None else Overhead(start, decision)
+        return probes, overhead, ledger.joules(begin_ns)

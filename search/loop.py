@@ -188,7 +188,7 @@ class Loop:
             self._say_what_remains()
             asked = self.optuna_study.ask()
             candidate = self.study.space.sample(asked)
-            epochs = self._epochs(asked)
+            epochs = self.study.draw_epochs(asked)
             asked.set_user_attr(KEY, self.study.space.key(candidate))
             if not candidate.recipe.resumable:
                 asked.set_user_attr(FROM_SCRATCH, True)
@@ -266,15 +266,6 @@ class Loop:
         spent = self.account.spent_joules()
         left = None if self.limits.joules is None or spent is None else self.limits.joules - spent
         self.foresight.say_what_remains(left, self.intensity if self.carbon is None else self.carbon.now(), self.pue)
-
-    def _epochs(self, asked: optuna.Trial) -> int:
-        low, high = self.study.rungs[0], self.study.rungs[-1]
-        if self.study.complete_only and self.study.sampler != "freeze-thaw":
-            low = high
-        if self.study.sampler == "grid":
-            return int(asked.suggest_categorical("epochs", [rung for rung in self.study.rungs if rung >= low]))
-        # Our sampler names rungs; for the others equal ratios of epochs are equally likely.
-        return asked.suggest_int("epochs", low, high, log=self.study.sampler != "freeze-thaw")
 
     def _parent(self, asked: optuna.Trial, candidate: Candidate) -> Trial | None:
         """Return the trial whose checkpoint is continued; a recipe with a fixed horizon trains every length from scratch."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Literal
 
-from .space import Space
+from .space import Space, Suggest
 from .training.task import Task
 
 Direction = Literal["maximize", "minimize"]
@@ -191,6 +191,16 @@ class Study:
     def stops_dominated(self) -> bool:
         """Whether trainings are ended that cannot reach the front any more."""
         return self.sampler == "freeze-thaw" if self.stop_dominated is None else self.stop_dominated
+
+    def draw_epochs(self, trial: Suggest) -> int:
+        """Draw the epochs of a trial, as its last parameter."""
+        low, high = self.rungs[0], self.rungs[-1]
+        if self.complete_only and self.sampler != "freeze-thaw":
+            low = high
+        if self.sampler == "grid":
+            return int(trial.suggest_categorical("epochs", [rung for rung in self.rungs if rung >= low]))
+        # Our sampler names rungs; for the others equal ratios of epochs are equally likely.
+        return trial.suggest_int("epochs", low, high, log=self.sampler != "freeze-thaw")
 
     def load_task(self) -> Task:
         """Return the task, loading it if the study holds a function.

@@ -38,7 +38,7 @@ FLOORS = [
     {"search.samplers", "search.executors", "search.probe"},
     {"search.carbon.postponing", "search.carbon.session"},
     {"search.admission", "search.fairness", "search.status", "search.machine", "search.opening"},
-    {"search.estimate", "search.foresight", "search.recorder"},
+    {"search.rehearsal", "search.estimate", "search.foresight", "search.recorder"},
     {"search.repeats.text", "search.repeats.finalists", "search.loop", "search.repeats.loop"},
     {"search.runner", "search.repeats.repeat"},
     {"search.report", "search.export"},

@@ -1,11 +1,16 @@
+import subprocess
+import sys
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from joulefront.search import estimate as module
-from joulefront.search.estimate import estimate
+from joulefront.search.estimate import Overhead, estimate
 from joulefront.search.probe import Probe
+from joulefront.search.store import Store
 from joulefront.search.study import Study
 from joulefront.search.trial import Trial
 
@@ -35,12 +40,42 @@ def test_a_grid_pays_for_each_of_its_rungs_equally_often() -> None:
     assert estimate(study, [probe(2.0)] * 3, trial_limit=600).joules == pytest.approx(600 * 2.0 * 5.0, rel=0.05)
 
 
-def test_one_increment_of_freeze_thaw_is_paid_at_a_time() -> None:
+def test_one_increment_of_freeze_thaw_is_paid_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "GOES_ON", (0.5, 0.5))
     study = replace(STUDY, sampler="freeze-thaw", complete_only=False, rungs=(1, 3, 9))
     found = estimate(study, [probe(2.0)] * 3, trial_limit=400)
     shares = np.array([4, 2, 1]) / 7
     assert found.joules == pytest.approx(400 * 2.0 * float(shares @ [1, 2, 6]), rel=0.02)
     assert found.low_joules < found.joules < found.high_joules
+
+
+def test_freeze_thaw_may_prefer_what_is_cheap_() -> None:
+    probes = [probe(x) for x in (0.1, 0.1, 10.0, 10.0)]
+    found = estimate(replace(STUDY, sampler="freeze-thaw"), probes, trial_limit=200)
+    plain = estimate(STUDY, probes, trial_limit=200)
+    assert found.joules < 0.5 * plain.joules
+    assert found.high_joules == plain.high_joules  # and it may not
+
+
+def test_start_and_decisions_are_part_of_what_a_search_costs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BESIDE", (1.0, 1.0))
+    found = estimate(STUDY, [probe(3.0, 2.0)] * 4, trial_limit=10, overhead=Overhead(50.0, 4.0))
+    assert found.joules == pytest.approx(50.0 + 10 * (8 * 3.0 + 2.0 + 4.0))
+    assert found.overhead_joules == pytest.approx(50.0 + 10 * 4.0)
+    assert estimate(STUDY, [probe(3.0)] * 4, trial_limit=10).overhead_joules is None
+    budget = estimate(STUDY, [probe(3.0, 2.0)] * 4, joules_limit=50.0 + 5 * 30.0, overhead=Overhead(50.0, 4.0))
+    assert budget.trials == pytest.approx(5, abs=1)
+
+
+def test_an_estimate_and_the_run_after_it_agree(rings_file: Callable[[str], Path], tmp_path: Path) -> None:
+    for verb in ("estimate", "run"):  # each in an interpreter of its own: imports are part of the price
+        words = [verb, str(rings_file("fine")), "--trials", "14", "--out", str(tmp_path / "r"), "--meter", "cpu_time"]
+        subprocess.run([sys.executable, "-m", "joulefront.search.cli", *words], check=True, capture_output=True)
+    result = Store.open(tmp_path / "r").run()
+    guess, total = result.facts["estimate"], result.bill.total_joules
+    assert total is not None
+    # With half as much on either side: other work on the machine makes the same arithmetic dearer.
+    assert guess["low_joules"] / 1.5 <= total <= guess["high_joules"] * 1.5
 
 
 def test_the_interval_covers_what_such_studies_cost(monkeypatch: pytest.MonkeyPatch) -> None:
