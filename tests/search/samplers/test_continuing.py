@@ -56,6 +56,18 @@ def test_a_training_that_patience_ends_at_the_lowest_rung_is_no_ladder(objective
     assert len({key_of(trial) for trial in study.trials}) == 20
 
 
+def test_of_several_ladders_none_begins_with_what_has_ended_by_itself(objective: Objective) -> None:
+    def patient(trial: optuna.Trial) -> tuple[float, float]:
+        if trial.suggest_float("lr", 1e-4, 1.0, log=True) > 0.005:
+            trial.set_user_attr("finished", True)
+        return objective(trial)
+
+    study = searched(patient, 30, ladders=6)
+    longer = [trial for trial in study.trials if trial.params["epochs"] > 1]
+    assert longer
+    assert all(trial.params["lr"] <= 0.005 for trial in longer)
+
+
 def scratch_objective(objective: Objective, short: int = 0) -> Callable[[optuna.Trial], tuple[float, float]]:
     """Many configurations can only be trained from scratch; ``short`` ends those trainings so many epochs early."""
 

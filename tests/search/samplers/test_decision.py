@@ -98,6 +98,12 @@ def test_a_configuration_that_is_killed_again_and_again_at_the_same_epochs_is_to
     assert history.failed == {json.dumps({"x": 0.5})}
 
 
+def test_sessions_that_end_in_the_middle_of_a_training_are_never_to_its_blame() -> None:
+    history = History(None, "epochs")
+    history.update([trial(i, 0.5, 9, None, state=TrialState.FAIL, user_attrs={"excused": "ended"}) for i in range(5)])
+    assert not history.failed
+
+
 def test_a_copy_never_takes_the_place_of_the_trial_that_was_trained() -> None:
     history = History(None, "epochs")
     history.update([trial(0, 0.5, 1, [0.5, 1.0]), trial(1, 0.5, 1, [0.5, 1.0])])
