@@ -1,0 +1,103 @@
+"""What the models believe of a study on an analytic problem."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import numpy as np
+import optuna
+import pytest
+
+from joulefront.search.samplers import FreezeThawSampler
+from joulefront.search.samplers.freeze_thaw import Survey
+
+Objective = Callable[[optuna.Trial], tuple[float, float]]
+RUNGS = [1, 3, 9, 27]
+
+
+def surveyed(study: optuna.Study) -> Survey:
+    assert isinstance(study.sampler, FreezeThawSampler)
+    survey = study.sampler.survey(study)
+    assert survey is not None
+    return survey
+
+
+@pytest.fixture
+def study(objective: Objective) -> optuna.Study:
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=FreezeThawSampler(RUNGS))
+    study.optimize(objective, 24)
+    return study
+
+
+def test_what_runs_is_imagined_at_its_quality_and_its_energy(study: optuna.Study, objective: Objective) -> None:
+    """At 27 epochs, of which none has been measured: the energy is 27 times that of one, not the same."""
+    best = max((trial for trial in study.trials if trial.params["epochs"] == 1), key=lambda trial: trial.values[0])
+    study.enqueue_trial({**best.params, "epochs": 27})
+    quality, energy = objective(study.ask())
+    imagined = surveyed(study).situation.points[-1]
+    assert imagined[0] == pytest.approx(quality, abs=0.05)
+    assert imagined[1] == pytest.approx(-np.log10(energy), abs=0.05)
+
+
+def test_the_spread_of_a_cost_is_the_same_at_every_rung_and_that_of_a_quality_is_not(study: optuna.Study) -> None:
+    survey = surveyed(study)
+    quality, cost = survey.planner.models.view(survey.encoder.columns(survey.options.genes)).objectives
+    assert np.ptp(cost.sd, axis=1) == pytest.approx(0.0, abs=1e-12)
+    assert (np.ptp(quality.sd, axis=1) > 1e-3).any()
+
+
+def test_what_can_hardly_succeed_keeps_a_small_chance(objective: Objective) -> None:
+    """Everything wide is infeasible by far: it is avoided, and yet never ruled out."""
+
+    def limited(trial: optuna.Trial) -> tuple[float, float]:
+        values = objective(trial)
+        width = trial.params.get("width", 1 + 7 * trial.params.get("share", 0.0))
+        trial.storage.set_trial_system_attr(trial._trial_id, "constraints:width", 100.0 * (width - 4.0))
+        return values
+
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=FreezeThawSampler(RUNGS))
+    study.optimize(limited, 24)
+    survey = surveyed(study)
+    chance = survey.planner.models.view(survey.encoder.columns(survey.options.genes)).chance
+    assert chance.min() == 0.02
+    assert chance.max() > 0.5
+
+
+def test_a_failed_configuration_with_a_shorter_measurement_is_not_trained_again(study: optuna.Study, objective: Objective) -> None:
+    """A continuation that failed: its parent's measurement stays a point, and the sampler does not come back to it."""
+    trial = study.ask()
+    objective(trial)
+    while "resume_from" not in trial.user_attrs:
+        study.tell(trial, objective(trial))
+        trial = study.ask()
+        objective(trial)
+    study.tell(trial, state=optuna.trial.TrialState.FAIL)
+
+    def key(params: dict[str, object]) -> str:
+        return json.dumps({**params, "epochs": 0}, sort_keys=True)
+
+    study.optimize(objective, 12)
+    assert key(trial.params) not in [key(later.params) for later in study.trials[trial.number + 1 :]]
+    assert len(surveyed(study).history.failed) == 1
+
+
+def test_the_reference_point_allows_for_complete_trainings_before_any_was_paid(objective: Objective) -> None:
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=FreezeThawSampler(RUNGS, ladders=0))
+    study.optimize(objective, 8)
+    situation = surveyed(study).situation
+    assert {trial.params["epochs"] for trial in study.trials} == {1}
+    dearest = max(trial.values[1] for trial in study.trials)
+    assert 10 ** -situation.reference[1] > 10 * dearest
+
+
+def test_what_is_believed_best_when_complete_is_varied_though_it_is_not_on_the_front(study: optuna.Study) -> None:
+    survey = surveyed(study)
+    table, planner = survey.situation.table, survey.planner
+    expected = planner.models.quality.predict(table.columns, np.ones(1)).mean[:, 0]
+    parents = {row.tobytes() for row in planner._parents(survey.situation, survey.encoder)}
+    best = np.argsort(-expected, kind="stable")[:6]
+    points = table.values[table.longest_row[best]]
+    dominated = [(table.values >= point).all(1).sum() > 1 for point in points]
+    assert any(dominated)
+    assert all(table.genes[i].tobytes() in parents for i in best)
