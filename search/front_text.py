@@ -176,7 +176,7 @@ def to_text(front: Front, *, width: int | None = None) -> str:
         width: Characters in a line; numbers are never cut, the last column is. The terminal's width by default, at least 100.
     """
     if not front.members:
-        return repr(front)
+        return empty_text(front)
     columns = columns_of(front)
     cells = [[column.title for column in columns], *([column.show(trial) for column in columns] for trial in front)]
     table = grid(cells, [column.right for column in columns], width=width or max(100, get_terminal_size().columns))
@@ -202,6 +202,20 @@ def grid(cells: Sequence[Sequence[str]], right: Sequence[bool], *, width: int | 
         lines.append("  ".join(parts).rstrip())
     lines.insert(1, "─" * (sum(widths) + 2 * (len(widths) - 1)))
     return "\n".join(lines)
+
+
+def empty_text(front: Front) -> str:
+    """Say in a sentence why there is no member, and what to do."""
+    if not front.trials:
+        return f"The front of {front.name!r} is empty: no trial has begun. Start or continue the search with joulefront run."
+    reasons = [reason for trial in front.trials if (reason := front.why_not(trial))]
+    counted = ", ".join(f"{reasons.count(reason)} {reason}" for reason in sorted(set(reasons)))
+    remedy = (
+        "Models that were stopped early count without complete_only."
+        if front.complete_only and "not trained to the last rung" in reasons
+        else "Continue the search with joulefront run; joulefront report says why trials failed."
+    )
+    return f"The front of {front.name!r} is empty: of {len(front.trials)} trials {counted}. {remedy}"
 
 
 def footnote(front: Front) -> str:
@@ -239,7 +253,7 @@ def scale_share(front: Front) -> float | None:
 def to_html(front: Front) -> str:
     """Render the front for a notebook."""
     if not front.members:
-        return f"<p>{escape(repr(front))}</p>"
+        return f"<p>{escape(empty_text(front))}</p>"
     columns = columns_of(front)
     head = "".join(f'<th style="text-align:{_side(c)}">{escape(c.title)}</th>' for c in columns)
     body = "".join(

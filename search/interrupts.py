@@ -28,7 +28,8 @@ def stop_on_interrupt(interrupted: threading.Event) -> Iterator[None]:
         if interrupted.is_set():
             raise KeyboardInterrupt
         interrupted.set()
-        print("\nstopping after this epoch; press Ctrl-C again to stop at once", file=sys.stderr, flush=True)
+        again = "press Ctrl-C again" if signum == signal.SIGINT else "send the signal again"
+        print(f"\nstopping after this epoch; {again} to stop at once", file=sys.stderr, flush=True)
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

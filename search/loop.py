@@ -112,8 +112,8 @@ class Loop:
                 finally:
                     with self._lock:
                         self._under_way -= 1
-        except BaseException:
-            self.stop_reason = BROKEN_OFF
+        except BaseException as error:
+            self.stop_reason = "interrupted" if isinstance(error, KeyboardInterrupt) else BROKEN_OFF
             self.interrupted.set()
             raise
 

@@ -63,9 +63,7 @@ class Store:
             raise StoreError(f"--out {str(path)!r} is a file; a run needs a folder of its own")
         fresh = not path.exists()
         if not fresh and any(path.iterdir()):
-            raise StoreError(
-                f"--out {str(path)!r} holds files but no {STUDY_FILE}: no run folder, or half written. Delete it or choose another --out"
-            )
+            raise StoreError(f"--out {str(path)!r} holds files but no {STUDY_FILE}: it is not a run folder; choose another --out")
         (path / "artifacts").mkdir(parents=True, exist_ok=True)
         store = cls(path, {"format": FORMAT, "storage": storage, **facts})
         try:
@@ -101,8 +99,13 @@ class Store:
                 + (f"; there are: {', '.join(near)}" if near else "; start one with joulefront run")
             )
         if not file.is_file():
+            if path.is_dir() and (path / DATABASE_FILE).is_file():
+                raise StoreError(
+                    f"{str(path)!r} has no {STUDY_FILE} (half written, or lost): restore it from a copy, or run in a new --out"
+                )
             raise StoreError(
-                f"{str(path)!r} is not a run folder: it has no {STUDY_FILE} (never started, or half written). Delete it and run again"
+                f"{str(path)!r} is not a run folder: it has no {STUDY_FILE}; give a folder that joulefront run has written, "
+                "for example runs/digits"
             )
         try:
             facts = json.loads(file.read_text(encoding="utf-8"))

@@ -13,7 +13,14 @@ from ..spaces.union import Union
 MODELS = ("test_vit", "test_resnet", "test_efficientnet", "test_convnext", "mobilenetv3_small_050", "resnet10t", "convnext_atto")
 
 
-def study(data: str, seed: int = 0, smoke: bool = False, models: str | None = None, weights: str | None = None) -> Study:
+def study(
+    data: str,
+    seed: int = 0,
+    smoke: bool = False,
+    models: str | None = None,
+    weights: str | None = None,
+    skip_unreadable: bool = False,
+) -> Study:
     """Which network sorts your images for the fewest joules?
 
     Args:
@@ -22,6 +29,7 @@ def study(data: str, seed: int = 0, smoke: bool = False, models: str | None = No
         smoke: Fewer models, to see that everything works.
         models: Names or patterns of timm, separated by commas, in place of ``MODELS``: ``--set models=resnet18,convnext_*``.
         weights: Weights file for these models, which then compete with training from scratch: ``--set weights=resnet18.safetensors``.
+        skip_unreadable: Leave out images that cannot be read, with a warning: ``--set skip_unreadable=true``.
 
     Raises:
         ValueError: If there are weights and not one model that they belong to.
@@ -34,7 +42,7 @@ def study(data: str, seed: int = 0, smoke: bool = False, models: str | None = No
     zoo = TimmZoo(models=chosen, weights="none" if weights is None else ("none", weights), recipe=recipe)
     return Study(
         name="images",
-        task=lambda: images(data, seed=seed),
+        task=lambda: images(data, seed=seed, skip_unreadable=skip_unreadable),
         space=Union(convnet, zoo),
         rungs=(1, 3, 9, 27),
         budget=Budget.parse("5Wh"),

@@ -27,23 +27,23 @@ RATE = 16_000
 SECONDS = 0.5
 
 
-def task(data: str | None = None, seed: int = 0, smoke: bool = False) -> Task:
+def task(data: str | None = None, seed: int = 0, smoke: bool = False, skip_unreadable: bool = False) -> Task:
     """Load the recordings, or make some."""
     if data is not None:
-        return audio(data, seed=seed)
+        return audio(data, seed=seed, skip_unreadable=skip_unreadable)
     print("sound: no --data, so tones, chirps, noises and pulses are made here; they stand for no real recordings", file=sys.stderr)
     with tempfile.TemporaryDirectory() as folder:
         write_sounds(Path(folder), count=8 if smoke else 120, seed=seed)
         return audio(folder, seed=seed, name="synthetic sounds")
 
 
-def study(data: str | None = None, seed: int = 0, smoke: bool = False) -> Study:
+def study(data: str | None = None, seed: int = 0, smoke: bool = False, skip_unreadable: bool = False) -> Study:
     """Which small network tells sounds apart for the fewest joules?"""
     recipe = RecipeRanges(learning_rate=(1e-3, 2e-2), weight_decay=(1e-4, 1e-1), batch_size=(32, 64, 128), augment=("none", "shift"))
     made = "" if data is not None else " The sounds are synthetic: no --data was given."
     return Study(
         name="sound",
-        task=lambda: task(data, seed, smoke),
+        task=lambda: task(data, seed, smoke, skip_unreadable),
         space=Union(
             Convnet(depths=(2, 4), widths=(4, 16 if smoke else 48), kernels=3, recipe=recipe),
             Mlp(depths=(0, 3), widths=(16, 32 if smoke else 256), recipe=recipe),

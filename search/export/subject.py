@@ -127,7 +127,8 @@ def rebuild(trial: Trial, *, study: Study, task: Task, weights: Path) -> Subject
         raise ValueError(f"trial {trial.number} is {trial.state}, not complete; it has no weights to export. Pick a trial of the front")
     if not weights.exists():
         raise ExportFailed(
-            f"the weights of trial {trial.number} are gone ({weights}): only trials on the front are kept. Pick one of those"
+            f"the weights of trial {trial.number} are gone ({weights}): only trials on the front are kept. Pick one of those; "
+            "if this is one, restore its file from a copy, or search again in a new --out"
         )
     candidate = study.space.sample(Stored(trial.params))
     model = build(study.space, candidate, task)

@@ -6,6 +6,7 @@ from html import escape
 from pathlib import Path
 
 from ..front import Front
+from ..front_text import empty_text
 from ..runs import Run
 from .interactive import CONFIG, FOLLOW, front_plotly
 from .still import front_figure
@@ -35,11 +36,14 @@ def save_front(source: Run | Front, path: str | Path) -> Path:
     """Write the front to a file whose ending says how: .html, .png or .svg.
 
     Raises:
-        ValueError: If the ending is another one.
+        ValueError: If the ending is another one, or there is no front to draw.
     """
     target = Path(path)
     if target.suffix.lower() not in SUFFIXES:
         raise ValueError(f"-o {str(path)!r}: a plot ends in one of {', '.join(SUFFIXES)}, for example {target.stem or 'front'}.html")
+    front = source if isinstance(source, Front) else Front.of(source)
+    if not front.members:
+        raise ValueError(f"nothing to draw in {str(path)!r}. {empty_text(front)}")
     if target.suffix.lower() == ".html":
         return front_html(source, target)
     # Equal runs must give equal files: no creation date, and SVG ids that do not change from run to run.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,8 @@ from .task import Data, Task
 MEMORY_LIMIT_BYTES = 4 * 2**30
 #: Mean and deviation are taken from this many training examples at most, so that they are the same in memory and streamed.
 STATISTICS_FROM = 4096
+#: How a decoder names the bytes that it was given: an address says nothing to a user.
+_ADDRESS = re.compile(r"<[^<>]* at 0x[0-9a-f]+>")
 
 Progress = Callable[[int, int], None]
 Entries = Sequence[tuple[str, int]]
@@ -178,7 +181,11 @@ def decode_named(files: Files, name: str, decode: Decode) -> np.ndarray:
         return np.ascontiguousarray(decode(files.read(name)))
     except (OSError, ValueError, SyntaxError, EOFError) as error:  # what Pillow and zipfile raise for broken files
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"cannot read {files.path / name}: {reason[:120]}; remove it, or pass skip_unreadable=True") from error
+        reason = _ADDRESS.sub("", reason).strip()
+        raise ValueError(
+            f"cannot read {files.path / name}: {reason[:120]}; remove it, or leave out what cannot be read with "
+            "--set skip_unreadable=true (Python: skip_unreadable=True)"
+        ) from error
 
 
 def spaced(count: int, most: int) -> list[int]:

@@ -308,3 +308,15 @@ def test_the_last_line_says_what_the_uncertainty_covers_and_what_it_leaves_out()
     assert "the scale, common to all rows, is known to ±50 %" in said
     plain = Front((complete(0, 0.9, 10.0),), *TWO).to_text()
     assert "±" not in plain
+
+
+def test_an_empty_front_says_why_and_what_to_do() -> None:
+    assert "no trial has begun" in Front((), *TWO).to_text()
+    failed = Front((Trial(0, "failed", {}, 1), complete(1, 0.9, None)), *TWO)
+    assert failed.to_text() == (
+        "The front of 'front' is empty: of 2 trials 1 a value is unknown, 1 failed. "
+        "Continue the search with joulefront run; joulefront report says why trials failed."
+    )
+    assert "<Front" not in failed._repr_html_()
+    early = Front((complete(0, 0.9, 5.0),), *TWO, complete_only=True)
+    assert "without complete_only" in early.to_text()

@@ -60,7 +60,7 @@ def test_a_dashboard_sees_the_names_of_the_objectives(tmp_path: Path) -> None:
 def test_a_folder_is_made_once(tmp_path: Path) -> None:
     make(tmp_path / "r")
     (tmp_path / "r" / "study.json").unlink()
-    with pytest.raises(StoreError, match="half written"):
+    with pytest.raises(StoreError, match="not a run folder; choose another --out"):
         make(tmp_path / "r")
 
 
@@ -202,3 +202,16 @@ def test_a_server_that_went_away_is_said(postgresql: str, tmp_path: Path) -> Non
     with pytest.raises(StoreError, match="see that it can be reached") as caught:
         Store.open(tmp_path / "r").run()
     assert "secret" not in str(caught.value)
+
+
+def test_what_is_no_run_folder_is_never_advised_away(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.png").touch()
+    for name in ("file", "photos"):
+        with pytest.raises(StoreError, match="not a run folder") as caught:
+            Store.open(tmp_path / name)
+        assert "Delete" not in str(caught.value)
+    with pytest.raises(StoreError, match="choose another --out") as caught:
+        make(tmp_path / "photos")
+    assert "Delete" not in str(caught.value)
