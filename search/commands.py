@@ -63,7 +63,7 @@ def run_study(
     token = os.environ.get("ELECTRICITYMAPS_TOKEN")
     intensity = None if carbon is not None else choose_intensity(grams_per_kwh, zone, network=network, token=token)
     per_kwh = None if price is None else parse_price(price)
-    study = _adapt(find_study(source, options), overrides, smoke)
+    study = adapt(find_study(source, options), overrides, smoke)
     path = out if out is not None else Path("runs") / (f"{study.name}-smoke" if smoke else study.name)
     origin, command = _origin(source, options, overrides), command_line(words)
     earlier = len(Store.open(path).facts["sessions"]) if Store.exists(path) else 0
@@ -191,47 +191,6 @@ def compare_runs(paths: Sequence[Path], *, as_json: bool) -> None:
     print(json.dumps(table.to_rows(), indent=1) if as_json else table.to_text())
 
 
-def estimate_study(
-    source: str,
-    options: Mapping[str, Any],
-    *,
-    trials: int | None,
-    budget: str | None,
-    probes: int,
-    earlier: Sequence[Path],
-    out: Path | None,
-    meter: str,
-    device: str,
-    as_json: bool,
-) -> None:
-    """Print what a study will cost; a run that follows in the same folder compares it with what it did cost."""
-    from .catalog import find_study
-    from .estimate import estimate, probe_study
-    from .limits import limits_of
-    from .store import write_json
-    from .study import Budget
-
-    wanted = None if budget is None else Budget.parse(budget)
-    study = find_study(source, options)
-    limits, _ = limits_of(study, wanted, trials, None, None, 0, None, 1.0, None)
-    found, overhead, joules = probe_study(study, count=probes, meter=meter, device=device)
-    known = [trial for folder in earlier for trial in Store.open(folder).run().trials]
-    guess = estimate(
-        study,
-        found,
-        known,
-        joules_limit=limits.joules,
-        trial_limit=limits.trials,
-        overhead=overhead,
-        probe_joules=joules,
-        seed=study.seed,
-    )
-    path = out if out is not None else Path("runs") / study.name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path.with_name(f"{path.name}.estimate.json"), guess.to_json())
-    print(json.dumps(guess.to_json(), indent=1) if as_json else guess.to_text())
-
-
 def examine_machine(*, as_json: bool, meter: str, zone: str | None, calibrate: bool, compare: bool) -> None:
     """Print the diagnosis of this machine's meters."""
     from .energy import intensity_for
@@ -259,10 +218,11 @@ def study_of(store: Store, data: str | None, source: str | None) -> Study:
     if where is None:
         raise ValueError(f"{str(store.path)!r} came from Python: give --study my_study.py, or call joulefront.search.export.export there")
     options = {**origin.get("options", {}), **({"data": data} if data else {})}
-    return _adapt(find_study(where, options), origin.get("overrides", {}), bool(options.get("smoke")))
+    return adapt(find_study(where, options), origin.get("overrides", {}), bool(options.get("smoke")))
 
 
-def _adapt(study: Study, overrides: Mapping[str, Any], smoke: bool) -> Study:
+def adapt(study: Study, overrides: Mapping[str, Any], smoke: bool) -> Study:
+    """Return the study with what the command line says otherwise; for a smoke test made tiny."""
     given = {name: value for name, value in overrides.items() if value is not None}
     if isinstance(given.get("objectives"), str):
         given["objectives"] = tuple(name.strip() for name in given["objectives"].split(","))

@@ -43,8 +43,8 @@ FLOORS = [
     {"search.runner", "search.repeats.repeat"},
     {"search.report", "search.export"},
     {"search"},  # search/__init__.py: the names that a notebook imports
-    {"search.commands", "search.repeats.command"},
-    {"search.cli"},
+    {"search.commands", "search.repeats.command", "search.estimate_command"},
+    {"search.cli", "search.cli_training", "search.cli_options"},
     {"spaces"},
     {"studies"},
 ]
