@@ -19,6 +19,7 @@ from joulefront.search.limits import Limits
 from joulefront.search.loop import BROKEN_OFF, Loop
 from joulefront.search.recorder import Recorder
 from joulefront.search.samplers import FreezeThawSampler
+from joulefront.search.samplers.history import FROM_SCRATCH
 from joulefront.search.store import Store
 from joulefront.search.trainer import seed_of
 from joulefront.search.training.checkpoint import load_checkpoint
@@ -75,6 +76,8 @@ def test_a_schedule_with_a_horizon_has_no_parent_and_pays_for_itself_alone(climb
 def test_where_schedules_are_mixed_only_those_without_a_horizon_are_continued(climbing: Maker, tmp_path: Path) -> None:
     run(climbing({"schedule": ("anytime", "cosine")}, trials=20), out=tmp_path / "r", meter="cpu_time")
     trials = trials_of(tmp_path / "r")
+    said = {trial.number for trial in Store.open(tmp_path / "r").study().get_trials() if trial.user_attrs.get(FROM_SCRATCH)}
+    assert said == {trial.number for trial in trials if trial.params["schedule"] == "cosine"}
     longer: Counter[tuple[str, bool]] = Counter()
     for trial in trials:
         if trial.params["schedule"] == "cosine":
