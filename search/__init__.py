@@ -1,4 +1,8 @@
-"""Search models that are worth their energy: run a study, look at its front, export the model that you pick."""
+"""Search models that are worth their energy: run a study, look at its front, export the model that you pick.
+
+Beside the names below: ``estimate.estimate`` and ``estimate.probe_study`` say what a study will cost, ``export.export`` takes a model out,
+``joulefront.spaces`` has the families of candidates and ``joulefront.spaces.own.Own`` yours.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +12,23 @@ from typing import TYPE_CHECKING, Any
 from . import openmp as openmp  # first of all: it must speak before torch loads
 
 if TYPE_CHECKING:
+    from .fairness import Fairness as Fairness
     from .front import Front as Front
+    from .repeats.repeat import repeat as repeat
     from .runner import load as load
     from .runner import run as run
+    from .samplers import FreezeThawSampler as FreezeThawSampler
     from .space import Candidate as Candidate
     from .space import Space as Space
+    from .store import StoreError as StoreError
     from .study import Budget as Budget
     from .study import Study as Study
+    from .training.arrays import arrays as arrays
+    from .training.arrays import dataset as dataset
+    from .training.audio import audio as audio
+    from .training.images import images as images
     from .training.recipe import Recipe as Recipe
+    from .training.table import table as table
     from .training.task import Task as Task
 
 __version__ = "0.1.0"
@@ -24,13 +37,22 @@ __version__ = "0.1.0"
 _HOMES = {
     "Budget": ".study",
     "Candidate": ".space",
+    "Fairness": ".fairness",
+    "FreezeThawSampler": ".samplers",
     "Front": ".front",
     "Recipe": ".training.recipe",
     "Space": ".space",
+    "StoreError": ".store",
     "Study": ".study",
     "Task": ".training.task",
+    "arrays": ".training.arrays",
+    "audio": ".training.audio",
+    "dataset": ".training.arrays",
+    "images": ".training.images",
     "load": ".runner",
+    "repeat": ".repeats.repeat",
     "run": ".runner",
+    "table": ".training.table",
 }
 __all__ = [*sorted(_HOMES), "__version__"]
 
