@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -15,7 +14,7 @@ class Progress:
     """The state of a running study.
 
     Attributes:
-        event: ``start``, ``epoch``, ``wait`` (for clean hours), ``trial`` or ``end``.
+        event: ``start``, ``wait`` (for clean hours), ``trial`` or ``end``.
         trials: Finished trials.
         failed: Failed ones among them.
         joules: Spent by the whole search, None when unknown.
@@ -90,20 +89,18 @@ class Console:
     """Writes progress to standard error: one line kept up to date on a terminal, a line per trial elsewhere."""
 
     stream: Any = field(default_factory=lambda: sys.stderr)
-    _last: float = 0.0
     _width: int = 0
 
     def __call__(self, progress: Progress) -> None:
         """Show an event."""
         live = bool(getattr(self.stream, "isatty", lambda: False)())
-        if progress.message and progress.event != "epoch" and (not live or progress.event != "trial" or "failed" in progress.message):
+        if progress.message and (not live or progress.event != "trial" or "failed" in progress.message):
             self._clear(live)
             print(progress.message, file=self.stream, flush=True)
         if live:
             if progress.event == "end":
                 self._clear(live)
-            elif progress.event != "epoch" or time.monotonic() - self._last > 0.2:
-                self._last = time.monotonic()
+            else:
                 text = progress.line()
                 print("\r" + text.ljust(self._width), end="", file=self.stream, flush=True)
                 self._width = len(text)

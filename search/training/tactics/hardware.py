@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 
@@ -22,24 +20,6 @@ def thread_choices(cores: int | None = None) -> tuple[int, ...]:
     """
     most = available_cores() if cores is None else cores
     return tuple(sorted({2**power for power in range(most.bit_length()) if 2**power <= most} | {most}))
-
-
-@contextmanager
-def cpu_threads(threads: int | None) -> Iterator[None]:
-    """Use this many PyTorch threads inside the block, and as many as before after it; None changes nothing.
-
-    Raises:
-        ValueError: If ``threads`` is less than 1.
-    """
-    if threads is not None and threads < 1:
-        raise ValueError(f"threads must be >= 1, got {threads!r}")
-    before = torch.get_num_threads()
-    if threads is not None:
-        torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def available_precisions(device: torch.device | str) -> tuple[str, ...]:

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from joulefront.search.training.tactics.hardware import (
     available_cores,
     available_precisions,
-    cpu_threads,
     require_precision,
     thread_choices,
 )
@@ -23,26 +22,6 @@ def test_thread_choices_are_powers_of_two_and_all_cores(cores):
 def test_this_machine_has_at_least_the_one_core_that_runs_this():
     assert thread_choices()[0] == 1
     assert thread_choices()[-1] == available_cores() >= 1
-
-
-def test_threads_are_as_before_after_the_block_even_if_it_fails():
-    before = torch.get_num_threads()
-
-    def fail():
-        with cpu_threads(before + 1):
-            assert torch.get_num_threads() == before + 1
-            raise RuntimeError("work failed")
-
-    with pytest.raises(RuntimeError, match="work failed"):
-        fail()
-    assert torch.get_num_threads() == before
-    with cpu_threads(None):
-        assert torch.get_num_threads() == before
-
-
-def test_zero_threads_are_refused():
-    with pytest.raises(ValueError, match="threads must be >= 1, got 0"), cpu_threads(0):
-        pass
 
 
 @pytest.mark.parametrize(
