@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import platform
+import shutil
 import uuid
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -72,6 +73,12 @@ def open_or_create(
             + ", or give a new --out"
         )
     return store
+
+
+def drop_unused(path: Path) -> None:
+    """Remove the folder of a run in which no session has begun: its start was refused, and it would count as a run."""
+    if Store.exists(path) and not Store.open(path).facts["sessions"]:
+        shutil.rmtree(path)
 
 
 def note_session(store: Store, ledger: Ledger, device: str, threads: int, finished: int, meter: str) -> Store:

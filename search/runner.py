@@ -23,7 +23,7 @@ from .lately import lately
 from .limits import limits_of, refuse_wrong_limits
 from .loop import Loop
 from .machine import cores, make_executors, pick_device, synchronizer, torch_threads
-from .opening import meters_text, note_end, note_session, open_or_create, refuse_unmeasurable, utc_now
+from .opening import drop_unused, meters_text, note_end, note_session, open_or_create, refuse_unmeasurable, utc_now
 from .progress import Listener, Progress
 from .recorder import Recorder
 from .recovery import settle_killed
@@ -112,7 +112,10 @@ def run(
     prior = [Store.open(folder).study().get_trials(deepcopy=False) for folder in warm_start]
     with take_devices(where, workers) as devices, contextlib.ExitStack() as open_things:
         where = devices.names[0]
+        fresh = not Store.exists(path)
         store = open_or_create(path, study, storage, intensity, pue, price_per_kwh, origin, forecast=carbon is not None)
+        if fresh:
+            open_things.callback(drop_unused, path)
         open_things.enter_context(store.lock())
         store, intensity, pue = keep_place(store, intensity, pue, forecast=carbon is not None)
         earlier = read_sessions(store.bill_file)

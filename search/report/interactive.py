@@ -61,7 +61,14 @@ def front_plotly(source: Run | Front) -> Figure:
     view = View.of(source)
     front = view.front
     figure = go.Figure()
-    figure.add_trace(_markers(view, view.others, "trial", {"color": PALE, "size": 8, "opacity": 0.8}))
+    low, high = view.y_limits
+    inside = tuple(trial for trial in view.others if low <= view.y(trial) <= high)
+    outside = tuple(trial for trial in view.others if not low <= view.y(trial) <= high)
+    figure.add_trace(_markers(view, inside, "trial", {"color": PALE, "size": 8, "opacity": 0.8}))
+    if outside:
+        edge = _markers(view, outside, f"{len(outside)} below the axis", {"color": PALE, "size": 9, "symbol": "triangle-down"})
+        edge.y, edge.cliponaxis = [view.bottom] * len(outside), False
+        figure.add_trace(edge)
     if view.line:
         x, y = view.steps
         corners_x = [value for pair in zip(x, x[1:] + x[-1:], strict=True) for value in pair]
@@ -86,16 +93,20 @@ def front_plotly(source: Run | Front) -> Figure:
     if view.knee is not None:
         ring = {"color": "rgba(0,0,0,0)", "size": 20, "line": {"color": KNEE, "width": 3}}
         figure.add_trace(_markers(view, (view.knee,), "knee", ring))
+    for word, trial in view.named:
+        text = f"{word} {view.label(trial)}"
+        left = view.fits_on_the_left(trial, text)
         figure.add_annotation(
-            x=log10(view.x(view.knee)),
-            y=view.y(view.knee),
-            text=f"<b>knee</b> {view.label(view.knee)}",
+            x=log10(view.x(trial) if left else view.x_limits[0]),
+            y=view.y(trial),
+            text=f"<b>{word}</b> {view.label(trial)}",
             showarrow=False,
-            xanchor="right",
+            xanchor="right" if left else "left",
             yanchor="bottom",
-            xshift=-10,
-            yshift=8,
-            font={"color": KNEE, "size": 13},
+            xshift=-10 if left else 4,
+            yshift=11,
+            bgcolor="rgba(255,255,255,0.7)",
+            font={"color": KNEE if word.startswith("knee") else INK, "size": 13},
         )
     _layout(figure, view)
     return figure
@@ -160,7 +171,7 @@ def _layout(figure: Any, view: View) -> None:
         plot_bgcolor="white",
         hoverlabel={"bgcolor": "white", "bordercolor": STRONG, "font": {"family": FONT, "size": 12, "color": INK}, "align": "left"},
         legend={"x": 0.99, "y": 0.03, "xanchor": "right", "yanchor": "bottom", "bgcolor": "rgba(255,255,255,0.85)"},
-        margin={"l": 70, "r": 30, "t": 118, "b": 60},
+        margin={"l": 70, "r": 30, "t": 118 if mass else 80, "b": 60},
         xaxis={
             **axis,
             "type": "log",

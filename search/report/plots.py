@@ -13,6 +13,8 @@ from .still import front_figure
 
 __all__ = ["front_figure", "front_html", "front_plotly", "save_front"]
 
+#: The picture fills the window and no more.
+WHOLE_WINDOW = "<style>html, body { margin: 0; overflow: hidden; }</style>"
 SUFFIXES = (".html", ".png", ".svg")
 
 
@@ -26,9 +28,9 @@ def front_html(source: Run | Front, path: str | Path) -> Path:
     target = _prepare(path)
     figure = front_plotly(source)
     text: str = figure.to_html(
-        include_plotlyjs=True, full_html=True, default_height="92vh", div_id="front", post_script=FOLLOW, config=CONFIG
+        include_plotlyjs=True, full_html=True, default_height="100vh", div_id="front", post_script=FOLLOW, config=CONFIG
     )
-    target.write_text(text.replace("<head>", f"<head><title>{escape(source.name)} - front</title>", 1), encoding="utf-8")
+    target.write_text(text.replace("<head>", f"<head><title>{escape(source.name)} - front</title>{WHOLE_WINDOW}", 1), encoding="utf-8")
     return target
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from math import log
 from typing import TYPE_CHECKING, Any
 
 from ..front import Front
 from ..front_text import unit_for
 from ..runs import Run
-from ..trial import Trial
 from .again import draw_crosses
 from .quality_axis import candidates, choose
 from .view import INK, KNEE, MUTED, PALE, STRONG, View
@@ -101,29 +99,26 @@ def _points(axes: Axes, view: View) -> None:
 
 def _labels(axes: Axes, view: View) -> None:
     """Name the knee and the best; above and to the left of the front no other point can be."""
-    knee, best = view.knee, view.front.best()
-    named = [("best", best, INK)] if knee is best else [("knee", knee, KNEE), ("best", best, INK)]
-    for word, trial, color in named:
-        if trial is None:
-            continue
-        if word == "knee":
+    for word, trial in view.named:
+        knee = word.startswith("knee")
+        if knee:
             axes.scatter(
                 [view.x(trial)], [view.y(trial)], s=170, facecolors="none", edgecolors=KNEE, linewidths=2.0, zorder=5, label="knee"
             )
         text = f"{word}: {view.label(trial)}"
-        beside = _share(view, trial) < 0.0095 * len(text)  # no room on the left: below the line, on white
+        left = view.fits_on_the_left(trial, text)
         axes.annotate(
             text,
-            (view.x(trial), view.y(trial)),
-            xytext=(13, -15) if beside else (-9, 10),
+            (view.x(trial) if left else view.x_limits[0], view.y(trial)),
+            xytext=(-9, 10) if left else (4, 10),
             textcoords="offset points",
-            ha="left" if beside else "right",
-            va="center" if beside else "bottom",
+            ha="right" if left else "left",
+            va="bottom",
             fontsize=9.5,
-            fontweight="bold" if word == "knee" else "normal",
-            color=color,
+            fontweight="bold" if knee else "normal",
+            color=KNEE if knee else INK,
             zorder=6,
-            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8 if beside else 0.0, "pad": 1.5},
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 1.5},
         )
 
 
@@ -162,12 +157,6 @@ def _caption(view: View) -> str:
         where = ", ".join(str(place[key]) for key in ("zone", "source", "year") if place.get(key))
         text += f"\ngCO2e at {place['grams_per_kwh']:.3g} g/kWh ({where})"
     return text
-
-
-def _share(view: View, trial: Trial) -> float:
-    """Where a trial stands on the energy axis, 0 left to 1 right."""
-    low, high = view.x_limits
-    return log(view.x(trial) / low) / log(high / low)
 
 
 def _tex(text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import log10
+from statistics import median_high, median_low
 from typing import Any
 
 from ..front import Front
@@ -79,6 +80,23 @@ class View:
     def y(self, trial: Trial) -> float:
         """Place of a trial on the quality axis: by the ratio of errors where the quality has any, else the quality itself."""
         return _place(self.front, trial)
+
+    def share(self, trial: Trial) -> float:
+        """Where a trial stands on the energy axis, 0 left to 1 right."""
+        low, high = self.x_limits
+        return log10(self.x(trial) / low) / log10(high / low)
+
+    @property
+    def named(self) -> list[tuple[str, Trial]]:
+        """The knee and the best with the words that name them; one label where both are one trial."""
+        if self.knee is None:
+            return []
+        best = self.front.best()
+        return [("knee, best", best)] if self.knee is best else [("knee", self.knee), ("best", best)]
+
+    def fits_on_the_left(self, trial: Trial, text: str) -> bool:
+        """Whether a label has room between the quality axis and its trial, at the usual size of the picture."""
+        return self.share(trial) >= 0.0095 * len(text)
 
     def spread(self, trial: Trial) -> tuple[float, float]:
         """Two standard uncertainties of the energy to the left and to the right, in ``unit``; never down to zero."""
@@ -179,6 +197,8 @@ def _quality_limits(front: Front, values: list[float]) -> tuple[float, float]:
         return 0.0, 1.0
     members = [_place(front, trial) for trial in front] or values
     low, high = min(members), max(members)
+    if high == low:  # a single level is no scale: show how the better half of the others did
+        low, high = (median_low(values), high) if _upwards(front) else (low, median_high(values))
     height = max(high - low, 0.02 * max(abs(high), abs(low)), 1e-6)
     if _upwards(front):
         return max(min(values), low - 0.45 * height) - 0.07 * height, high + 0.12 * height

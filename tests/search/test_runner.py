@@ -250,3 +250,13 @@ def test_a_finished_run_is_read_without_its_database_until_that_changes(rings: M
     assert len(store.run().trials) == 4
     (tmp_path / "r" / "trials.json").write_text("{")
     assert len(store.run().trials) == 4
+
+
+def test_a_start_that_is_refused_leaves_no_folder_that_counts_as_a_run(rings: Maker, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="--meter rapl"):
+        run(rings(), out=tmp_path / "r", trials=1, meter="rapl")
+    assert not (tmp_path / "r").exists()
+    run(rings(), out=tmp_path / "r", trials=1)
+    with pytest.raises(ValueError, match="--meter rapl"):
+        run(rings(), out=tmp_path / "r", trials=2, meter="rapl")
+    assert len(load(tmp_path / "r").trials) == 1

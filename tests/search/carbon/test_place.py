@@ -5,6 +5,7 @@ import pytest
 
 from joulefront.search import Study, load, run
 from joulefront.search.energy.carbon import Intensity, given_intensity, grams_co2e, intensity_for
+from joulefront.search.opening import open_or_create
 from joulefront.search.store import Store, StoreError
 
 Maker = Callable[..., Study]
@@ -58,7 +59,6 @@ def test_a_table_or_a_live_reading_that_moved_on_leaves_a_run_its_own_number(rin
 
 def test_a_start_that_failed_binds_nobody_to_its_place(rings: Maker, tmp_path: Path) -> None:
     study = rings(sampler="random")
-    with pytest.raises(ValueError, match="--meter"):
-        run(study, out=tmp_path / "r", trials=1, meter="rapl", intensity=intensity_for("FR"))
+    open_or_create(tmp_path / "r", study, None, intensity_for("FR"), 1.0, None, None)  # and then its process was killed
     run(study, out=tmp_path / "r", trials=1, intensity=intensity_for("PL"))
     assert Store.open(tmp_path / "r").facts["intensity"]["zone"] == "PL"

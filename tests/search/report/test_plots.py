@@ -187,3 +187,23 @@ def test_front_plot_gives_a_figure_or_a_file(fake_run: Run, tmp_path: Path) -> N
     assert type(front.plot()).__name__ == "Figure"
     assert front.plot(tmp_path / "f.svg") == tmp_path / "f.svg"
     assert how_energy_is_known(Front((), front.objectives, front.directions)) == ""
+
+
+def test_trials_below_the_axis_the_best_and_the_knee_are_named_in_the_browser_too(fake_run: Run) -> None:
+    view, figure = View.of(fake_run), front_plotly(fake_run)
+    names = [str(trace.name) for trace in figure.data]
+    assert (f"{view.below} below the axis" in names) == (view.below > 0)
+    said = [annotation.text for annotation in figure.layout.annotations]
+    assert any(text.startswith("<b>knee") for text in said)
+    assert any("best</b>" in text for text in said)
+    low = math.log10(view.x_limits[0])
+    assert all(annotation.xanchor == "right" or annotation.x == low for annotation in figure.layout.annotations)
+
+
+def test_a_front_of_one_trial_is_seen_beside_the_better_half_of_the_others() -> None:
+    trials = tuple(
+        Trial(n, "complete", {}, 1, values=(accuracy, 10.0 + n), train_joules=10.0 + n) for n, accuracy in enumerate((0.93, 0.85, 0.8, 0.3))
+    )
+    view = View.of(Front(trials, ("accuracy", "train_energy"), ("maximize", "minimize")))
+    assert [word for word, _ in view.named] == ["knee, best"]
+    assert all(view.y_limits[0] <= view.y(trial) <= view.y_limits[1] for trial in trials[:3])
