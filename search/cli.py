@@ -108,6 +108,27 @@ def export(
 
 
 @app.command()
+def optimise(
+    run: RunFolder,
+    pick: Annotated[str, typer.Option(help="knee, best, cheapest, trial=N, accuracy>=X or energy<=5Wh.")] = "knee",
+    prune: Annotated[list[float] | None, typer.Option(help="Share of the weights to set to zero; may be repeated. [default: 0.5]")] = None,
+    compile_model: Annotated[bool, typer.Option("--compile/--no-compile", help="Try torch.compile; seconds to minutes.")] = True,
+    rounds: Annotated[int, typer.Option(help="Windows of each tactic, taken in turns.")] = 3,
+    meter: Annotated[str, typer.Option(help="auto, or sources such as nvml,rapl,wall=http://...")] = "auto",
+    data: MovedData = None,
+    study: MovedStudy = None,
+    as_json: AsJson = False,
+) -> None:
+    """Quantise, compile and prune a trained model: what each costs, saves per prediction, and when it has paid for itself."""
+    from .commands import optimise_model
+
+    shares = prune or [0.5]
+    optimise_model(
+        run, pick, data=data, source=study, meter=meter, prune=shares, compile_model=compile_model, rounds=rounds, as_json=as_json
+    )
+
+
+@app.command()
 def price(
     run: RunFolder,
     zones: Annotated[str, typer.Option(help="Comma-separated zones, e.g. FR,US,TW.")],

@@ -166,6 +166,35 @@ def export_model(path: Path, pick: str, to: str, out: Path, *, data: str | None,
     print(export(trial, study=study, task=study.load_task(), weights=weights, to=to, out=out, run=run_).summary())
 
 
+def optimise_model(
+    path: Path,
+    pick: str,
+    *,
+    data: str | None,
+    source: str | None,
+    meter: str,
+    prune: Sequence[float],
+    compile_model: bool,
+    rounds: int,
+    as_json: bool,
+) -> None:
+    """Print what quantising, compiling and pruning the picked model saves."""
+    from .export.optimise import optimise, to_json, to_text
+    from .machine import cores, torch_threads
+
+    store = Store.open(path)
+    run_ = store.run()
+    trial = Front.of(run_).pick(pick)
+    study = study_of(store, data, source)
+    task = study.load_task()
+    weights = store.artifact(trained(trial, run_.trials).number)
+    torch_threads(cores())
+    rows, quality = optimise(
+        trial, study=study, task=task, weights=weights, meter=meter, prune=prune, compile_model=compile_model, rounds=rounds
+    )
+    print(to_json(rows, quality) if as_json else to_text(rows, task.metric, quality))
+
+
 def trained(trial: Trial, trials: Sequence[Trial]) -> Trial:
     """Return the trial that was trained: a repeated candidate was answered from its twin, which has the weights."""
     while (number := trial.extra.get("copy_of")) is not None:

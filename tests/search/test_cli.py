@@ -110,7 +110,7 @@ def test_a_second_interrupt_says_how_to_go_on(call: Callable[..., Any], monkeypa
 def test_without_a_word_the_help_is_shown(call: Callable[..., Any]) -> None:
     said = call()
     assert said.code == 0
-    for verb in ("run", "front", "plot", "report", "export", "price", "compare", "doctor", "studies", "dashboard", "estimate"):
+    for verb in ("run", "front", "plot", "report", "export", "price", "compare", "doctor", "studies", "dashboard", "estimate", "optimise"):
         assert f"  {verb}" in said.out
     assert "--debug" in said.out
 
