@@ -270,7 +270,10 @@ class FreezeThawSampler(BaseSampler):
         seen = self._history.distributions
         earlier = self._prior.distributions() if self._prior is not None else {}
         young = len(self._history.points) < self._settings["startup"]
-        return {**earlier, **seen} if young and seen.keys() <= earlier.keys() else dict(seen)
+        if self._prior is None or not young or not seen.keys() <= earlier.keys():
+            return dict(seen)
+        strange = self._prior.strangers(self._history.params.values())
+        return {**{name: found for name, found in earlier.items() if name not in strange}, **seen}
 
     def _prepared(self, study: Study) -> tuple[Planner, Encoder]:
         """Bring the encoding up to date; the planner is made once per study."""

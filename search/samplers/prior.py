@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,6 +53,24 @@ class Prior:
             for trial in trials:
                 found.update({name: d for name, d in trial.distributions.items() if name != self.epochs_name})
         return found
+
+    def strangers(self, here: Iterable[Mapping[str, Any]]) -> set[str]:
+        """Return the parameters of the earlier studies that the present one does not have.
+
+        A conditional parameter may just not have been wanted yet. One is strange when a configuration here goes without it, and every
+        earlier one with the same choices had it.
+
+        Args:
+            here: Parameters of the present study's configurations.
+        """
+        known = [trial.params for trials in self.studies for trial in trials]
+        found: set[str] = set()
+        for params in here:
+            chosen = {name: value for name, value in params.items() if isinstance(value, str | bool)}
+            alike = [earlier for earlier in known if all(earlier.get(name) == value for name, value in chosen.items())]
+            if alike:
+                found |= set.intersection(*(set(earlier) for earlier in alike)) - params.keys()
+        return found - {self.epochs_name}
 
     def trends(self, encoder: Encoder) -> list[Trend]:
         """Return what the studies expect of each objective; empty when none of them can be used."""

@@ -267,3 +267,22 @@ def test_a_sampler_can_be_pickled_and_goes_on_the_same(search: Search, objective
         return points_of(study)
 
     assert continued(True) == continued(False)
+
+
+def test_a_parameter_that_only_the_earlier_study_had_does_not_blind_the_search(search, objective):
+    def more(trial):
+        trial.suggest_float("extra", 0, 1)
+        return objective(trial)
+
+    earlier = search(16, objective=more)
+    here = search(20, prior_trials=[earlier.trials])
+    assert len({(str(trial.params)) for trial in here.trials}) == 20
+    assert len({str({name: value for name, value in trial.params.items() if name != "epochs"}) for trial in here.trials}) > 8
+    assert "extra" not in here.sampler.last_decision.params
+
+
+def test_a_conditional_parameter_of_an_earlier_study_is_kept_until_it_is_wanted(search):
+    earlier = search(16)
+    here = search(3, prior_trials=[earlier.trials], startup=6)
+    space = here.sampler.infer_relative_search_space(here, optuna.trial.create_trial(state=TrialState.RUNNING))
+    assert {"kind", "lr", "width", "share"} <= space.keys()
