@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 from . import query
 from .account import Account
@@ -14,7 +14,7 @@ from .clock import NANO, Clock
 from .idle import Idle
 from .record import Component
 from .sampler import CLOSE
-from .source import Capability, Reading, Source
+from .source import Capability, Glancing, Reading, Source
 from .troubles import Troubles
 
 #: A reading is awaited for so many of its meter's own intervals, and for a second at least; a meter that is silent for longer is dead.
@@ -103,13 +103,13 @@ class Books:
             with suppress(Exception):
                 source.close()
 
-    def read(self, wanted: Callable[[Account], bool] | None = None) -> None:
-        """Read every source once, or those with an account that is wanted."""
+    def read(self, wanted: Callable[[Account], bool] | None = None, *, glance: bool = False) -> None:
+        """Read every source once, or those with an account that is wanted; at a glance where a source offers that."""
         begin = time.thread_time_ns()
         with self._reading:
             for source, names in self._names:
                 if names and (wanted is None or any(wanted(self.accounts[name]) for name in names)):
-                    readings = self._ask(source, names)
+                    readings = self._ask(source, names, glance)
                     with self._lock:
                         for reading in readings:
                             if reading.component in names:
@@ -182,9 +182,9 @@ class Books:
         except Exception as error:  # as in _ask
             return [Capability(source.name, source.name, False, reason=f"{source.name} failed: {error!r}")]
 
-    def _ask(self, source: Source, names: Sequence[str]) -> Sequence[Reading]:
+    def _ask(self, source: Source, names: Sequence[str], glance: bool) -> Sequence[Reading]:
         try:
-            readings = source.read()
+            readings = cast(Glancing, source).glance() if glance and hasattr(source, "glance") else source.read()
         except Exception as error:  # a meter of somebody else must not end the measuring; its failure is on record
             return [Reading(name, self._clock(), error=f"{source.name} failed: {error!r}") for name in names]
         missing = set(names) - {reading.component for reading in readings}

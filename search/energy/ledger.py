@@ -235,7 +235,7 @@ class Ledger(Questions):
 
     def _read(self, every_ns: int) -> None:
         if self._state == "running":
-            self._books.read()
+            self._books.read(glance=every_ns > 0)
             self._surroundings.sample(self._clock(), every_ns=every_ns)
 
     def look(self) -> float | None:

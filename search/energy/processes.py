@@ -68,23 +68,27 @@ class Tree:
         """Return user and system time so far; it never falls."""
         return self.look().seconds
 
-    def look(self) -> Look:
-        """Return user and system time so far, and how late it may be."""
+    def look(self, *, exact: bool = True) -> Look:
+        """Return user and system time so far, and how late it may be.
+
+        Args:
+            exact: Whether to bring the time of this process's own threads up to now; it takes half of the whole look.
+        """
         with self._lock:
             if not self._looking:  # otherwise a signal handler asks in the middle of a look
                 self._looking = True
                 try:
-                    self._last = self._count()
+                    self._last = self._count(exact)
                 finally:
                     self._looking = False
             return self._last
 
-    def _count(self) -> Look:
+    def _count(self, exact: bool) -> Look:
         # What was collected is read before the children that may hand it over: one that ends in between is then missing for a
         # moment, and never there twice.
         ended = _ended_seconds()
         living = self._walk() if self._living or _has_children() else {}
-        own = max(_own_seconds(self._proc), self._own)
+        own = max(_own_seconds(self._proc) if exact else time.process_time(), self._own)
         gained, collected = own - self._own, max(ended - self._ended, 0.0)
         gone = dict(self._living)
         for pid, process in living.items():
@@ -102,7 +106,7 @@ class Tree:
         # A debt is paid at the next look or never, but for what the steps of /proc hide: user and system time of each process.
         self._owed = min(max(-balance, 0.0), lost + 2 * STEP * coarse)
         self._own, self._ended, self._living = own, max(ended, self._ended), living
-        late = (TICK if living else 0.0) + (2 * STEP if coarse else 0.0)
+        late = (TICK if living or not exact else 0.0) + (2 * STEP if coarse else 0.0)
         return Look(self._last.seconds + gained + max(balance, 0.0), late)
 
     def _walk(self) -> dict[int, _Process]:

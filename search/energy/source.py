@@ -101,6 +101,14 @@ class Source(Protocol):
         ...
 
 
+class Glancing(Protocol):
+    """What a source may offer besides: a cheaper reading for between the edges of windows."""
+
+    def glance(self) -> tuple[Reading, ...]:
+        """Read as ``read`` does, less exactly, which the half-width of the readings says."""
+        ...
+
+
 class Busy(Protocol):
     """What a source may offer besides: how busy its devices are."""
 

@@ -111,7 +111,7 @@ def window_cost(sources: list[Any], file: Path | None, count: int = 300) -> tupl
 def thread_cost(sources: list[Any], interval: float, seconds: float = 8.0) -> float:
     """Return the share of one core that the sampler takes, from the CPU time of a process that only sleeps."""
     with Ledger(sources, interval_seconds=interval) as ledger:
-        time.sleep(1.0)
+        time.sleep(4.0)  # the first seconds go into learning a counter's rhythm
         begin, cpu = time.monotonic(), time.process_time()
         time.sleep(seconds)
         share = (time.process_time() - cpu) / (time.monotonic() - begin)

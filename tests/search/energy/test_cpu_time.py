@@ -35,7 +35,7 @@ class FixedTree(Tree):
         super().__init__()
         self._rate, self._clock = rate, clock
 
-    def look(self):
+    def look(self, *, exact=True):
         return Look(self._rate * self._clock.now_ns / 1e9, 0.0)
 
 
@@ -208,7 +208,7 @@ def test_a_reading_says_how_late_a_living_child_may_appear():
 
 def test_short_windows_beside_a_child_that_shows_late_are_flagged_or_hold_the_truth(clock):
     class LateTree(Tree):
-        def look(self):  # one busy child, added up every 4 ms
+        def look(self, *, exact=True):  # one busy child, added up every 4 ms
             return Look(clock.now_ns // 4_000_000 * 0.004, 0.004)
 
     draw, missed = random.Random(1), 0

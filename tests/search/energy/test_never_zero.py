@@ -148,7 +148,7 @@ def test_every_fault_of_a_powercap_tree_is_null_with_a_reason(powercap, clock, f
 
 def test_cpu_time_of_nothing_is_zero_with_doubt(clock):
     class Idle:
-        def look(self):
+        def look(self, *, exact=True):
             return Look(1.0, 0.0)
 
     record = run([CpuTime(clock=clock, tree=Idle())], clock)
