@@ -85,7 +85,14 @@ claims_of = st.lists(
 )
 
 
-@given(raw=claims_of, package=st.floats(0, 300), idle=st.floats(0, 100), gpu=st.floats(0, 400), busy=st.floats(0, 8), part=st.floats(0, 1))
+@given(
+    raw=claims_of,
+    package=st.floats(0, 300),
+    idle=st.floats(0, 100),
+    gpu=st.floats(0, 400),
+    busy=st.just(0.0) | st.floats(1e-3, 8),
+    part=st.floats(0, 1),
+)
 @settings(max_examples=80, deadline=None)
 def test_the_split_equals_a_walk_through_every_millisecond_and_loses_nothing(raw, package, idle, gpu, busy, part):
     step = SECOND // 1000
