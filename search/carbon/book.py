@@ -94,10 +94,10 @@ class CarbonBook:
 
     def mean_intensity(self) -> Intensity | None:
         """Mean intensity over the energy of the whole search: total joules at it are the grams of all sessions. None when unknown."""
-        joules = self.joules + sum(float(session["joules"]) for session in self.earlier)
-        if self.all_grams is None or joules <= 0:
+        kwh = (self.joules + sum(float(session["joules"]) for session in self.earlier)) / 3.6e6
+        if self.all_grams is None or kwh <= 0:
             return None
-        factor = self.all_grams / (joules / 3.6e6) / self.pue
+        factor = self.all_grams / kwh / self.pue
         here = self.over(self.hour, self.hour)
         source = f"forecast: {self.forecast.source}, mean over the energy of this search, hour by hour"
         return Intensity(factor, None if here is None else here.zone, source)

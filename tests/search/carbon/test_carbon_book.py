@@ -12,7 +12,11 @@ STRETCH = IntensityCurve((10.0, 11.0), (100.0, 200.0), None, "step", source="two
 KWH = 3.6e6
 
 
-@given(st.lists(st.tuples(st.floats(0.001, 5.0), st.floats(0.0, 1e6)), min_size=1, max_size=20))
+#: Nothing, or at least a nanojoule: below that floats lose their digits.
+SPENT = st.just(0.0) | st.floats(1e-9, 1e6)
+
+
+@given(st.lists(st.tuples(st.floats(0.001, 5.0), SPENT), min_size=1, max_size=20))
 def test_grams_are_the_sum_over_what_was_spent_between_looks(steps: list[tuple[float, float]]) -> None:
     book, hour, joules, grams = CarbonBook(DAY, 1.2, 8.0), 8.0, 0.0, 0.0
     for length, spent in steps:
@@ -24,6 +28,12 @@ def test_grams_are_the_sum_over_what_was_spent_between_looks(steps: list[tuple[f
     if joules > 0:
         assert place is not None
         assert joules / KWH * 1.2 * place.grams_per_kwh == pytest.approx(grams, rel=1e-6)
+
+
+def test_energy_too_small_for_a_float_in_kwh_has_no_intensity() -> None:
+    book = CarbonBook(DAY, 1.0, 8.0)
+    book.see(9.0, 5e-324)
+    assert book.mean_intensity() is None
 
 
 def test_waits_move_later_trainings_back_and_add_up() -> None:
