@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .energy import Ledger, Record
 from .space import Space, Stored
 from .trainer import reason_of
-from .training.task import Data, Task
-
-if TYPE_CHECKING:
-    import numpy as np
-    import torch
+from .training.excerpt import Excerpt
+from .training.task import Task
 
 #: Steps of one probe epoch; the first probe epoch warms up (allocation, autotuning) and is not counted.
 PROBE_STEPS = 6
@@ -45,43 +41,6 @@ class Probe:
     parameters: int | None = None
     flops: int | None = None
     failed: str | None = None
-
-
-class First:
-    """The first ``size`` examples of each epoch of a split, in batches of the real size.
-
-    Args:
-        data: The split.
-        size: Number of examples.
-    """
-
-    def __init__(self, data: Data, size: int) -> None:
-        self._data, self._size = data, min(size, len(data))
-
-    def __len__(self) -> int:
-        """Number of examples."""
-        return self._size
-
-    def batches(
-        self,
-        batch_size: int,
-        *,
-        device: torch.device | str = "cpu",
-        seed: int | None = None,
-        resolution: int | None = None,
-        augment: str = "none",
-    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield the first batches, see ``Data.batches``."""
-        batches = self._data.batches(batch_size, device=device, seed=seed, resolution=resolution, augment=augment)
-        left = self._size
-        for inputs, targets in islice(batches, -(-self._size // batch_size)):
-            yield inputs[:left], targets[:left]
-            left -= len(inputs)
-
-    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the first examples as arrays."""
-        inputs, targets = self._data.arrays()
-        return inputs[: self._size], targets[: self._size]
 
 
 def probe(
@@ -120,7 +79,7 @@ def probe(
         recipe = candidate.recipe if candidate.recipe.resumable else replace(candidate.recipe, schedule="constant")
         torch.set_num_threads(recipe.threads or threads)
         small = replace(
-            task, train=First(task.train, PROBE_STEPS * recipe.batch_size), validation=First(task.validation, recipe.batch_size)
+            task, train=Excerpt(task.train, PROBE_STEPS * recipe.batch_size), validation=Excerpt(task.validation, recipe.batch_size)
         )
         torch.manual_seed(seed)
         model = space.build(candidate, task)

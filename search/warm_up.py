@@ -2,63 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .draw import Draw
 from .space import Space
 from .trainer import INTERRUPTED, Job, train
-from .training.task import Data, Task
-
-if TYPE_CHECKING:
-    import numpy as np
-    import torch
+from .training.excerpt import Excerpt
+from .training.task import Task
 
 #: Examples that a warm-up learns from: enough for the neighbours that an estimator may ask for.
 EXAMPLES = 128
 #: A kind that so many random candidates in a row do not show is too rare to look for.
 ENOUGH_DRAWS = 200
-
-
-class Few:
-    """One shuffled batch of a split, so that most classes are in it; of a large file no more is read.
-
-    Args:
-        data: The split.
-        device: Where the split stays; moving it is paid by the warm-up, too.
-    """
-
-    def __init__(self, data: Data, device: str) -> None:
-        self._data, self._device, self._size = data, device, min(EXAMPLES, len(data))
-
-    def __len__(self) -> int:
-        """Number of examples."""
-        return self._size
-
-    def batches(
-        self,
-        batch_size: int,
-        *,
-        device: torch.device | str = "cpu",
-        seed: int | None = None,
-        resolution: int | None = None,
-        augment: str = "none",
-    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield one batch, see ``Data.batches``."""
-        size = min(batch_size, self._size)
-        inputs, targets = next(
-            iter(self._data.batches(size, device=device, seed=0 if seed is None else seed, resolution=resolution, augment=augment))
-        )
-        yield inputs[:size], targets[:size]
-
-    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return one batch as arrays, see ``Data.arrays``."""
-        inputs, targets = next(self.batches(self._size, device=self._device))
-        return inputs.reshape(len(inputs), -1).cpu().numpy(), targets.cpu().numpy()
 
 
 def warm_up(space: Space, task: Task, *, device: str, threads: int, seed: int) -> None:
@@ -77,7 +37,8 @@ def warm_up(space: Space, task: Task, *, device: str, threads: int, seed: int) -
     Raises:
         KeyboardInterrupt: If the user breaks it off.
     """
-    small = replace(task, train=Few(task.train, device), validation=Few(task.validation, device))
+    few = [Excerpt(split, EXAMPLES, most=1, seed=0, device=device) for split in (task.train, task.validation)]
+    small = replace(task, train=few[0], validation=few[1])
     with TemporaryDirectory(prefix="joulefront-") as folder:
         weights = Path(folder) / "weights"
         for params in one_of_each_kind(space, seed):

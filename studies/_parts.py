@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ..search.probe import First
+from ..search.training.excerpt import Excerpt
 from ..search.training.task import Data, Task
 
 if TYPE_CHECKING:
@@ -95,4 +95,4 @@ def part(task: Task, examples: int, *, seed: int = 0) -> Task:
 
 def few(task: Task, examples: int = FEW) -> Task:
     """Return the task with so many training examples and half as many for validation."""
-    return replace(task, train=First(task.train, examples), validation=First(task.validation, examples // 2))
+    return replace(task, train=Excerpt(task.train, examples), validation=Excerpt(task.validation, examples // 2))

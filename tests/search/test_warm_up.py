@@ -9,7 +9,8 @@ import torch
 
 from joulefront.search.draw import Draw
 from joulefront.search.training.arrays import arrays
-from joulefront.search.warm_up import Few, one_of_each_kind, warm_up
+from joulefront.search.training.excerpt import Excerpt
+from joulefront.search.warm_up import EXAMPLES, one_of_each_kind, warm_up
 from joulefront.spaces.classical import DETECTORS, SUPERVISED, Classical
 from joulefront.spaces.convnet import Convnet
 from joulefront.spaces.mlp import Mlp
@@ -107,7 +108,7 @@ def test_a_few_examples_are_shuffled_and_read_no_more_than_one_batch(points):
                 yield batch
 
     watched = Watched()
-    few = Few(watched, "cpu")
+    few = Excerpt(watched, EXAMPLES, most=1, seed=0)
     inputs, targets = few.arrays()
     assert inputs.shape == (len(few), 5)
     assert set(targets) == {0, 1}
