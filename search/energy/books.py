@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, cast
+from typing import Any
 
 from . import query
 from .account import Account
 from .clock import NANO, Clock
 from .idle import Idle
+from .opened import Opened
 from .record import Component
 from .sampler import CLOSE
-from .source import Capability, Glancing, Reading, Source
+from .source import Capability, Reading, Source
 from .troubles import Troubles
 
 #: A reading is awaited for so many of its meter's own intervals, and for a second at least; a meter that is silent for longer is dead.
@@ -24,12 +26,18 @@ LEAST_PATIENCE_NS = NANO
 UNKNOWN_PATIENCE_NS = 5 * NANO
 #: A source that offers a glance and counts nowhere is glanced at once in so many readings.
 CROSS_CHECK_EVERY = 5
+#: So many looks wait at most until they are entered. After a sleep the first entry costs as much as the ten that follow it, since nothing
+#: of it is in the processor's caches any more; and what nobody asks need not be known at once.
+MOST_WAITING = 32
 #: Where the next refresh is known, the close look begins so long before.
 EARLY_NS = 2_000_000
 
 
 class Books:
     """Reads the sources into accounts.
+
+    Reading and entering are two steps: what was read waits until somebody asks for the accounts, or until much waits. A reading knows its
+    time, so when it is entered changes nothing.
 
     Two locks: ``_reading`` keeps readings in order, since a counter that is entered late would look like one that fell; ``_lock``
     guards the accounts and is never held while a meter is read, so a slow meter holds up no question.
@@ -45,13 +53,14 @@ class Books:
         self.sources = tuple(sources)
         self._troubles = troubles or Troubles(clock)
         self.absent = list(absent)
-        self.accounts: dict[str, Account] = {}
         self.spent_ns = 0
-        self._names: list[tuple[Source, tuple[str, ...]]] = []
+        self._accounts: dict[str, Account] = {}
+        self._opened: list[Opened] = []
+        self._waiting: deque[tuple[Opened, Sequence[Reading]]] = deque()
         self._clock = clock
         self._lock = threading.Lock()
         self._reading = threading.Lock()
-        self._looking_since = self._opened_ns = self._glances = 0
+        self._looking_since = self._began_ns = self._glances = 0
 
     def open(self) -> None:
         """Probe the sources and open an account for each component that can be read."""
@@ -62,28 +71,35 @@ class Books:
                 if not found.available:
                     self.absent.append(found)
                     continue
-                if found.component in self.accounts:
-                    reason = f"{self.accounts[found.component].capability.source} already reads {found.component}"
+                if found.component in self._accounts:
+                    reason = f"{self._accounts[found.component].capability.source} already reads {found.component}"
                     self.absent.append(Capability(found.component, source.name, False, boundary=found.boundary, reason=reason))
                     continue
                 first = [taken[family] for family in found.families if taken.get(family, source.name) != source.name]
                 counts = found.counts and not first
                 if counts:
                     taken.update(dict.fromkeys(found.families, source.name))
-                self.accounts[found.component] = Account(found, counts=counts)
+                self._accounts[found.component] = Account(found, counts=counts)
                 names.append(found.component)
-            self._names.append((source, tuple(names)))
-        self._looking_since = self._opened_ns = self._clock()
+            if names:
+                self._opened.append(Opened.of(source, names, counts=any(self._accounts[name].counts for name in names)))
+        self._looking_since = self._began_ns = self._clock()
+
+    @property
+    def accounts(self) -> Mapping[str, Account]:
+        """Return the accounts by component, with all that was read."""
+        with self._lock:
+            return self._entered()
 
     @property
     def revision(self) -> int:
         """Return how often the past of an account was written anew: what was final before may differ now."""
         with self._lock:
-            return sum(account.revision for account in self.accounts.values())
+            return sum(account.revision for account in self._entered().values())
 
     def capabilities(self) -> list[Capability]:
         """Return what was found, available or not."""
-        return [account.capability for account in self.accounts.values()] + self.absent
+        return [account.capability for account in self._accounts.values()] + self.absent
 
     def devices(self) -> dict[str, Mapping[str, Any]]:
         """Return what the sources know of their devices, for the description of the hardware."""
@@ -95,8 +111,8 @@ class Books:
 
     def set_idle(self, found: Mapping[str, Idle]) -> None:
         """Take over the idle power of components; what it is uncertain by shows when there is a second window to compare with."""
-        for name in found.keys() & self.accounts.keys():
-            idle, account = found[name], self.accounts[name]
+        for name in found.keys() & self._accounts.keys():
+            idle, account = found[name], self._accounts[name]
             account.idle_watts, account.idle_u_watts = idle.watts, idle.u_watts if idle.windows > 1 else None
 
     def close(self) -> None:
@@ -110,20 +126,26 @@ class Books:
         begin = time.thread_time_ns()
         with self._reading:
             self._glances += glance
-            for source, names in self._names:
-                # Exact at every edge anyway, a cross-check need not be followed as closely between them.
-                if glance and self._glances % CROSS_CHECK_EVERY and hasattr(source, "glance") and not self._counts(names):
+            for opened in self._opened:
+                if glance and not opened.follows and self._glances % CROSS_CHECK_EVERY:
                     continue
-                if names and (wanted is None or any(wanted(self.accounts[name]) for name in names)):
-                    readings = self._ask(source, names, glance)
-                    with self._lock:
-                        for reading in readings:
-                            if reading.component in names:
-                                self.accounts[reading.component].add(reading)
+                if wanted is None or any(wanted(self._accounts[name]) for name in opened.names):
+                    self._waiting.append((opened, opened.read(self._clock, glance=glance)))
         self.spent_ns += time.thread_time_ns() - begin
+        if len(self._waiting) >= MOST_WAITING:
+            with self._lock:
+                self._entered()
 
-    def _counts(self, names: Sequence[str]) -> bool:
-        return any(self.accounts[name].counts for name in names)
+    def _entered(self) -> dict[str, Account]:
+        """Enter what waits, and return the accounts; the lock is held."""
+        if self._waiting:
+            begin = time.thread_time_ns()
+            while self._waiting:
+                opened, answer = self._waiting.popleft()
+                for reading in opened.complete(answer, self._clock):
+                    self._accounts[reading.component].add(reading)
+            self.spent_ns += time.thread_time_ns() - begin
+        return self._accounts
 
     def edge(self) -> None:
         """Note that a window begins or ends: what is refreshed next is worth a close look."""
@@ -137,19 +159,19 @@ class Books:
         self.read(lambda account: account.looks_closely)
         now = self._clock()
         with self._lock:
-            return CLOSE if any(account.awaited(self._looking_since, now) for account in self.accounts.values()) else None
+            return CLOSE if any(account.awaited(self._looking_since, now) for account in self._entered().values()) else None
 
     def _rest(self) -> float | None:
         """Return in how many seconds a close look is worth it, 0.0 for now, or None when no refresh is awaited."""
         now = self._clock()
         with self._lock:
-            rests = [_rest_ns(account, now) for account in self.accounts.values() if account.awaited(self._looking_since, now)]
+            rests = [_rest_ns(account, now) for account in self._entered().values() if account.awaited(self._looking_since, now)]
         return min(rests) / NANO if rests else None
 
     def components(self, t0_ns: int, t1_ns: int) -> tuple[Component, ...]:
         """Return what every component took between two instants, the absent ones included."""
         with self._lock:
-            known = [query.component(account, t0_ns, t1_ns) for account in self.accounts.values()]
+            known = [query.component(account, t0_ns, t1_ns) for account in self._entered().values()]
         return (*known, *(query.absent(capability) for capability in self.absent))
 
     def lines(self, t0_ns: int, t1_ns: int) -> list[dict[str, Any]]:
@@ -159,12 +181,12 @@ class Books:
     def energy(self, name: str, t0_ns: int, t1_ns: int) -> float | None:
         """Return what one component took between two instants, or None when it is not known."""
         with self._lock:
-            return _between(self.accounts[name], t0_ns, t1_ns)
+            return _between(self._entered()[name], t0_ns, t1_ns)
 
     def joules(self, t0_ns: int, t1_ns: int) -> float | None:
         """Return the sum of the counting components, or None when one of them is not known."""
         with self._lock:
-            parts = [_between(account, t0_ns, t1_ns) for account in self.accounts.values() if account.counts]
+            parts = [_between(account, t0_ns, t1_ns) for account in self._entered().values() if account.counts]
         known = [part for part in parts if part is not None]
         return sum(known) if known and len(known) == len(parts) else None
 
@@ -175,29 +197,21 @@ class Books:
         """
         now = self._clock()
         with self._lock:
-            return not any(self._awaits(account, t_ns, now) for account in self.accounts.values())
+            return not any(self._awaits(account, t_ns, now) for account in self._entered().values())
 
     def _awaits(self, account: Account, t_ns: int, now_ns: int) -> bool:
         if account.reaches(t_ns):
             return False
         interval = query.interval_seconds(account)
         patience = UNKNOWN_PATIENCE_NS if interval is None else max(int(PATIENCE * interval * NANO), LEAST_PATIENCE_NS)
-        heard = account.reads[-1] if account.reads else self._opened_ns
+        heard = account.reads[-1] if account.reads else self._began_ns
         return now_ns - t_ns <= patience and now_ns - heard <= patience
 
     def _probe(self, source: Source) -> Sequence[Capability]:
         try:
             return source.probe()
-        except Exception as error:  # as in _ask
+        except Exception as error:  # somebody else's meter must not end the measuring
             return [Capability(source.name, source.name, False, reason=f"{source.name} failed: {error!r}")]
-
-    def _ask(self, source: Source, names: Sequence[str], glance: bool) -> Sequence[Reading]:
-        try:
-            readings = cast(Glancing, source).glance() if glance and hasattr(source, "glance") else source.read()
-        except Exception as error:  # a meter of somebody else must not end the measuring; its failure is on record
-            return [Reading(name, self._clock(), error=f"{source.name} failed: {error!r}") for name in names]
-        missing = set(names) - {reading.component for reading in readings}
-        return [*readings, *(Reading(name, self._clock(), error=f"{source.name} did not report {name}") for name in missing)]
 
 
 def _rest_ns(account: Account, now_ns: int) -> int:
