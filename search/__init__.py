@@ -1,7 +1,7 @@
 """Search models that are worth their energy: run a study, look at its front, export the model that you pick.
 
-Beside the names below: ``estimate.estimate`` and ``estimate.probe_study`` say what a study will cost, ``export.export`` takes a model out,
-``joulefront.spaces`` has the families of candidates and ``joulefront.spaces.own.Own`` yours.
+Beside the names below: ``estimates.estimate`` says what a study will cost, ``export.export`` takes a model out, ``joulefront.spaces`` has
+the families of candidates and ``joulefront.spaces.own.Own`` yours.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 from . import openmp as openmp  # first of all: it must speak before torch loads
 
 if TYPE_CHECKING:
-    from .fairness import Fairness as Fairness
     from .front import Front as Front
     from .repeats.repeat import repeat as repeat
-    from .runner import load as load
-    from .runner import run as run
+    from .running.fairness import Fairness as Fairness
+    from .running.runner import load as load
+    from .running.runner import run as run
     from .samplers import FreezeThawSampler as FreezeThawSampler
     from .space import Candidate as Candidate
     from .space import Space as Space
@@ -37,7 +37,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Budget": ".study",
     "Candidate": ".space",
-    "Fairness": ".fairness",
+    "Fairness": ".running.fairness",
     "FreezeThawSampler": ".samplers",
     "Front": ".front",
     "Recipe": ".training.recipe",
@@ -49,9 +49,9 @@ _HOMES = {
     "audio": ".training.audio",
     "dataset": ".training.arrays",
     "images": ".training.images",
-    "load": ".runner",
+    "load": ".running.runner",
     "repeat": ".repeats.repeat",
-    "run": ".runner",
+    "run": ".running.runner",
     "table": ".training.table",
 }
 __all__ = [*sorted(_HOMES), "__version__"]

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from .cli_options import (
+from .verbs.errors import INTERRUPTED, exit_code, one_line
+from .verbs.options import (
     AsJson,
     Complete,
     MovedData,
@@ -17,8 +18,7 @@ from .cli_options import (
     Pue,
     RunFolder,
 )
-from .cli_training import estimate, repeat, run
-from .errors import INTERRUPTED, exit_code, one_line
+from .verbs.training import estimate, repeat, run
 
 app = typer.Typer(
     name="joulefront",
@@ -38,7 +38,7 @@ for _verb in (run, repeat, estimate):
 @app.command()
 def studies() -> None:
     """List the bundled studies."""
-    from .catalog import bundled_studies
+    from .verbs.catalog import bundled_studies
 
     for name, line in bundled_studies().items():
         print(f"{name:15} {line}")
@@ -52,7 +52,7 @@ def front(
     complete: Complete = False,
 ) -> None:
     """Print the Pareto front of a run."""
-    from .commands import show_front
+    from .verbs.commands import show_front
 
     show_front(run, as_json=as_json, as_csv=as_csv, complete_only=complete)
 
@@ -67,7 +67,7 @@ def plot(
     ] = "front",
 ) -> None:
     """Draw the front: HTML, PNG or SVG by the file's ending."""
-    from .commands import draw_plot
+    from .verbs.commands import draw_plot
 
     draw_plot(run, out, complete_only=complete, of=of)
 
@@ -75,7 +75,7 @@ def plot(
 @app.command()
 def report(run: RunFolder, out: Annotated[Path, typer.Option("-o", "--out", help="The page.")] = Path("report.html")) -> None:
     """Write one self-contained page about the run."""
-    from .commands import write_report
+    from .verbs.commands import write_report
 
     write_report(run, out)
 
@@ -87,7 +87,7 @@ def dashboard(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
 ) -> None:
     """Serve optuna-dashboard on the run's storage."""
-    from .commands import serve_dashboard
+    from .verbs.commands import serve_dashboard
 
     serve_dashboard(run, host, port)
 
@@ -102,7 +102,7 @@ def export(
     study: MovedStudy = None,
 ) -> None:
     """Export a model of the front, checked against the trained one on validation data."""
-    from .commands import export_model
+    from .verbs.commands import export_model
 
     export_model(run, pick, to, out, data=data, source=study)
 
@@ -120,7 +120,7 @@ def optimise(
     as_json: AsJson = False,
 ) -> None:
     """Quantise, compile and prune a trained model: what each costs, saves per prediction, and when it has paid for itself."""
-    from .commands import optimise_model
+    from .verbs.commands import optimise_model
 
     shares = prune or [0.5]
     optimise_model(
@@ -137,7 +137,7 @@ def price(
     as_json: AsJson = False,
 ) -> None:
     """The same study elsewhere: grams of CO2e and money per zone, without training again."""
-    from .commands import price_run
+    from .verbs.commands import price_run
 
     price_run(run, zones, pue=pue, price=price, as_json=as_json)
 
@@ -148,7 +148,7 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """A leaderboard of several runs."""
-    from .commands import compare_runs
+    from .verbs.commands import compare_runs
 
     compare_runs(runs, as_json=as_json)
 
@@ -164,7 +164,7 @@ def doctor(
     ] = False,
 ) -> None:
     """Say what can be measured on this machine, what cannot, and the one-line remedy."""
-    from .commands import examine_machine
+    from .verbs.commands import examine_machine
 
     examine_machine(as_json=as_json, meter=meter, zone=zone, calibrate=calibrate, compare=compare_meters)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .bill import read_bill
+from .billing.bill import read_bill
 from .repeats.plan import read_repeats
 from .runs import Run
 from .trial import ATTRIBUTE, EXCUSED, Trial, from_json, from_optuna, to_json

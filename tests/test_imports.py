@@ -13,38 +13,38 @@ ROOT = Path(__file__).parent.parent
 FLOORS = [
     {"search.energy", "search.carbon", "search.repeats", "search.openmp"},  # of carbon and repeats the empty __init__.py
     {"search.training"},
-    {"search.space", "search.draw", "search.interrupts", "search.errors"},
-    {"search.sizes", "search.fingerprint"},
+    {"search.space", "search.draw", "search.running.interrupts", "search.verbs.errors"},
+    {"search.sizes", "search.running.fingerprint"},
     {"search.trial"},
     {"search.rank_correlation", "search.repeats.mean_interval", "search.repeats.order"},
     {"search.repeats.plan", "search.repeats.statistics", "search.repeats.rows"},
-    {"search.runs", "search.study", "search.objectives", "search.limits"},
-    {"search.expected"},
-    {"search.progress"},
-    {"search.projection", "search.dominated"},
-    {"search.safety_net"},
+    {"search.runs", "search.study", "search.objectives", "search.stopping.limits"},
+    {"search.stopping.expected"},
+    {"search.running.progress"},
+    {"search.stopping.projection", "search.stopping.dominated"},
+    {"search.stopping.safety_net"},
     {
-        "search.bill",
+        "search.billing.bill",
         "search.carbon.timetable",
         "search.carbon.book",
-        "search.recovery",
-        "search.accounting",
+        "search.billing.recovery",
+        "search.billing.accounting",
         "search.trainer",
-        "search.catalog",
+        "search.verbs.catalog",
     },
     {"search.store"},
-    {"search.account", "search.continuing", "search.warm_up", "search.carbon.place"},
-    {"search.front", "search.picking", "search.hypervolume", "search.front_table", "search.front_text", "search.lately"},
-    {"search.samplers", "search.executors", "search.probe"},
+    {"search.billing.account", "search.running.continuing", "search.running.warm_up", "search.carbon.place"},
+    {"search.front", "search.picking", "search.hypervolume", "search.front_table", "search.front_text", "search.running.lately"},
+    {"search.samplers", "search.executors", "search.estimates.probe"},
     {"search.carbon.postponing", "search.carbon.session"},
-    {"search.admission", "search.fairness", "search.status", "search.machine", "search.opening"},
-    {"search.rehearsal", "search.estimate", "search.foresight", "search.recorder"},
-    {"search.repeats.text", "search.repeats.finalists", "search.loop", "search.repeats.loop"},
-    {"search.runner", "search.repeats.repeat"},
+    {"search.running.admission", "search.running.fairness", "search.running.status", "search.running.machine", "search.running.opening"},
+    {"search.estimates.rehearsal", "search.estimates.estimate", "search.stopping.foresight", "search.running.recorder"},
+    {"search.repeats.text", "search.repeats.finalists", "search.running.loop", "search.repeats.loop"},
+    {"search.running.runner", "search.repeats.repeat"},
     {"search.report", "search.export"},
     {"search"},  # search/__init__.py: the names that a notebook imports
-    {"search.commands", "search.repeats.command", "search.estimate_command"},
-    {"search.cli", "search.cli_training", "search.cli_options"},
+    {"search.verbs.commands", "search.repeats.command", "search.estimates.command"},
+    {"search.cli", "search.verbs.training", "search.verbs.options"},
     {"spaces"},
     {"studies"},
 ]
@@ -100,8 +100,9 @@ def test_energy_imports_nothing_of_the_rest() -> None:
 
 
 def test_only_the_rooms_that_need_it_import_optuna() -> None:
-    allowed = {"search.store", "search.runner", "search.loop", "search.admission", "search.trial", "search.commands"}
-    allowed |= {"search.carbon.postponing", "search.carbon.session", "search.recorder", "search.foresight"}  # the type of a study
+    allowed = {"search.store", "search.trial", "search.verbs.commands"}
+    allowed |= {f"search.running.{name}" for name in ("runner", "loop", "admission", "recorder")}
+    allowed |= {"search.carbon.postponing", "search.carbon.session", "search.stopping.foresight"}  # the type of a study
     for module, file in modules().items():
         names = {
             (node.module or "") if isinstance(node, ast.ImportFrom) else alias.name

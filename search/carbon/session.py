@@ -11,11 +11,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..account import Account
+from ..billing.account import Account
 from ..energy import Intensity, Record
 from ..energy.forecast import Forecast, forecast_of, moment_of, read_forecast
 from ..energy.intensity_curve import SECONDS_PER_HOUR, hours_of
-from ..limits import Limits
+from ..stopping.limits import Limits
 from ..study import Budget, Study
 from .book import CarbonBook
 from .postponing import Left, Postponer

@@ -16,9 +16,9 @@ from typing import Any
 import cloudpickle
 
 from ..energy.processes import Tree
+from ..running.warm_up import warm_up
 from ..study import Study
 from ..trainer import Job, Outcome, Phases, train
-from ..warm_up import warm_up
 from .executor import Executor
 
 

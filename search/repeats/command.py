@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..commands import command_line, remember, study_of
 from ..store import Store
+from ..verbs.commands import command_line, remember, study_of
 
 
 def repeat_run(
@@ -25,7 +25,7 @@ def repeat_run(
     **options: Any,
 ) -> None:
     """Measure finalists of a run again and print what that says of the front."""
-    from ..fairness import Fairness
+    from ..running.fairness import Fairness
     from .plan import read_repeats
     from .repeat import repeat
     from .text import to_json, to_text

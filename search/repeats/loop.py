@@ -8,14 +8,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..account import Account
-from ..accounting import energy_facts
-from ..bill import REPEAT
+from ..billing.account import Account
+from ..billing.accounting import energy_facts
+from ..billing.bill import REPEAT
 from ..executors.executor import Executor
-from ..fairness import Keeper
 from ..front_text import energy_text
-from ..machine import cores
-from ..opening import utc_now
+from ..running.fairness import Keeper
+from ..running.machine import cores
+from ..running.opening import utc_now
 from ..store import Store, write_json
 from ..study import Study
 from ..trainer import Job

@@ -12,18 +12,18 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from ..account import Account
-from ..bill import Session, add_up, read_sessions
+from ..billing.account import Account
+from ..billing.bill import Session, add_up, read_sessions
+from ..billing.recovery import settle_killed
 from ..energy import Ledger, discover
 from ..energy.machine import calibrated_coefficients
 from ..executors.devices import take_devices
-from ..fairness import Fairness, Keeper
 from ..front import Front
 from ..front_text import energy_text
-from ..interrupts import stop_on_interrupt
-from ..machine import cores, make_executors, pick_device, synchronizer, torch_threads
-from ..opening import meters_text, note_end, note_session, refuse_unmeasurable, utc_now
-from ..recovery import settle_killed
+from ..running.fairness import Fairness, Keeper
+from ..running.interrupts import stop_on_interrupt
+from ..running.machine import cores, make_executors, pick_device, synchronizer, torch_threads
+from ..running.opening import meters_text, note_end, note_session, refuse_unmeasurable, utc_now
 from ..store import Store
 from ..study import Study
 from .finalists import MOST, finalists, refuse_other_device, refuse_other_machine, refuse_other_study

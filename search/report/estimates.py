@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..front_text import digits
-from ..projection import projection_errors
 from ..runs import Run
+from ..stopping.projection import projection_errors
 from .markup import paragraph, section, table
 
 HEAD = ["", "said", "90 % interval", "actual", "actual / said", "inside"]

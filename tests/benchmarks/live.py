@@ -31,7 +31,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import moocore  # noqa: E402
 import numpy as np  # noqa: E402
 
-from joulefront.search.runner import run as run_study  # noqa: E402
+from joulefront.search.running.runner import run as run_study  # noqa: E402
 from joulefront.search.runs import Run  # noqa: E402
 from joulefront.search.store import Store  # noqa: E402
 from joulefront.search.study import Budget, Study  # noqa: E402

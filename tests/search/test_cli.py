@@ -12,10 +12,10 @@ import optuna
 import pytest
 from PIL import Image
 
-from joulefront.search.catalog import StudyError
 from joulefront.search.cli import main
 from joulefront.search.store import Store
 from joulefront.search.trial import ATTRIBUTE, Trial
+from joulefront.search.verbs.catalog import StudyError
 
 
 def refused(said: Any, *parts: str, code: int = 2) -> str:
@@ -93,7 +93,7 @@ def test_an_error_that_nobody_foresaw_is_one_line_too(call: Callable[..., Any], 
     def fail(*_: Any, **__: Any) -> None:
         raise KeyError("gamma")
 
-    monkeypatch.setattr("joulefront.search.commands.show_front", fail)
+    monkeypatch.setattr("joulefront.search.verbs.commands.show_front", fail)
     refused(call("front", "x"), "KeyError: 'gamma'", "--debug", code=1)
 
 
@@ -101,7 +101,7 @@ def test_a_second_interrupt_says_how_to_go_on(call: Callable[..., Any], monkeypa
     def stop(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("joulefront.search.commands.run_study", stop)
+    monkeypatch.setattr("joulefront.search.verbs.commands.run_study", stop)
     said = call("run", "digits")
     assert said.code == 130
     assert "what was measured is kept" in said.err

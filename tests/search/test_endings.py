@@ -22,7 +22,7 @@ def states_of(path: Path) -> dict[int, str]:
 def test_what_the_safety_net_ends_is_called_pruned_in_the_record_and_in_the_bill(
     rings: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("joulefront.search.safety_net.stop_reason", lambda *arguments, **options: "it cannot reach the front")
+    monkeypatch.setattr("joulefront.search.stopping.safety_net.stop_reason", lambda *arguments, **options: "it cannot reach the front")
     study = replace(rings(trials=5), stop_dominated=True)
     run(study, out=tmp_path / "r")
     found = Store.open(tmp_path / "r").run()
@@ -54,7 +54,7 @@ def test_a_run_holds_its_device_until_its_end_and_meters_see_that_one_only(
         assert lease.acquire()
         return Devices(("cpu",) * workers, {"CUDA_VISIBLE_DEVICES": "GPU-1"}, (lease,))
 
-    from joulefront.search import runner
+    from joulefront.search.running import runner
 
     monkeypatch.setattr(runner, "take_devices", take)
     real = runner.discover
@@ -81,7 +81,7 @@ def test_a_run_that_gets_no_device_leaves_no_folder(rings: Maker, tmp_path: Path
     def take(device: str, workers: int) -> Sequence[str]:
         raise DeviceError("--device cuda: cuda:0: gpu:GPU-1 is held by process 1")
 
-    monkeypatch.setattr("joulefront.search.runner.take_devices", take)
+    monkeypatch.setattr("joulefront.search.running.runner.take_devices", take)
     with pytest.raises(DeviceError, match="held by process 1"):
         run(rings(), out=tmp_path / "r")
     assert not (tmp_path / "r").exists()

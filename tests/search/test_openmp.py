@@ -6,8 +6,8 @@ import warnings
 
 import pytest
 
-from joulefront.search.machine import cores
 from joulefront.search.openmp import ask_to_sleep, warn_of_spinning
+from joulefront.search.running.machine import cores
 
 SHOW = "import os; print(repr(os.environ.get('OMP_WAIT_POLICY')), openmp.WAIT_POLICY)"
 

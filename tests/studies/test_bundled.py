@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torchvision
 
-from joulefront.search.catalog import bundled_studies, find_study
 from joulefront.search.cli import main
 from joulefront.search.runs import Run
+from joulefront.search.verbs.catalog import bundled_studies, find_study
 from joulefront.studies import _parts
 
 FOLDER = Path(_parts.__file__).parent

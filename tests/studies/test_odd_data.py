@@ -13,13 +13,13 @@ import pytest
 import torch
 from PIL import Image
 
-from joulefront.search.catalog import StudyError, find_study
 from joulefront.search.draw import Draw
 from joulefront.search.space import Candidate, Space
 from joulefront.search.study import Study
 from joulefront.search.training.arrays import arrays
 from joulefront.search.training.fit import fit, predict
 from joulefront.search.training.task import Task
+from joulefront.search.verbs.catalog import StudyError, find_study
 from joulefront.spaces.classical import SUPERVISED, Classical
 from joulefront.spaces.convnet import Convnet
 from joulefront.spaces.mlp import Mlp

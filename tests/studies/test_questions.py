@@ -12,7 +12,6 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from joulefront.search.catalog import find_study
 from joulefront.search.draw import Draw
 from joulefront.search.report.relations import cpu_utilisation, family_of, training_flops
 from joulefront.search.runs import Run
@@ -21,6 +20,7 @@ from joulefront.search.space import Stored
 from joulefront.search.training.fit import fit
 from joulefront.search.training.flops import count
 from joulefront.search.training.task import Task
+from joulefront.search.verbs.catalog import find_study
 from joulefront.studies import _parts, anomaly, architectures, environments, relations, sound, tactics
 
 Smoked = Callable[[str], Run]

@@ -14,7 +14,7 @@ from joulefront.search import Budget, Study, run
 from joulefront.search.carbon.session import CarbonTime, carbon_time_of
 from joulefront.search.energy import Intensity
 from joulefront.search.energy.intensity_curve import IntensityCurve, hours_of
-from joulefront.search.limits import Limits
+from joulefront.search.stopping.limits import Limits
 from joulefront.search.store import Store, StoreError
 
 Maker = Callable[..., Study]

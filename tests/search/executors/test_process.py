@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from joulefront.search.catalog import find_study
 from joulefront.search.executors.executor import InProcess
 from joulefront.search.executors.process import WorkerProcess, gpu_components
 from joulefront.search.trainer import Job, Outcome
+from joulefront.search.verbs.catalog import find_study
 
 #: Width 13 kills its process, width 17 keeps a helper that has worked; every other one is a small perceptron.
 STUDY = """

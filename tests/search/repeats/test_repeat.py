@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 
 from joulefront.search import Front, Study, run
-from joulefront.search.account import Account
-from joulefront.search.bill import REPEAT, Session, read_sessions
+from joulefront.search.billing.account import Account
+from joulefront.search.billing.bill import REPEAT, Session, read_sessions
+from joulefront.search.billing.recovery import settle_killed
 from joulefront.search.energy import Capability, Ledger, Reading
-from joulefront.search.fairness import Fairness
-from joulefront.search.interrupts import stop_on_interrupt
-from joulefront.search.recovery import settle_killed
 from joulefront.search.repeats.finalists import finalists
 from joulefront.search.repeats.plan import INTERRUPTED, read_repeats
 from joulefront.search.repeats.repeat import repeat
+from joulefront.search.running.fairness import Fairness
+from joulefront.search.running.interrupts import stop_on_interrupt
 from joulefront.search.store import Store, StoreError
 from joulefront.search.trial import Trial
 from joulefront.spaces.recipes import RecipeRanges

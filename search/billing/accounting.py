@@ -1,0 +1,130 @@
+"""From the ledger's records of one trial to the energy facts that the trial keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import hypot
+from typing import Any
+
+from ..energy import Intensity, Record, grams_co2e
+from ..trial import ComponentEnergy, EnergyQuality, Trial
+
+#: What a repeated candidate costs the search.
+UNPAID: dict[str, Any] = {"increment_joules": 0.0, "evaluation_joules": 0.0, "analysis_joules": None}
+
+
+def energy_facts(
+    whole: Record,
+    phases: Sequence[Record],
+    *,
+    parent: Trial | None,
+    predictions: int,
+    intensity: Intensity | Callable[[Record], Intensity | None] | None,
+    pue: float = 1.0,
+) -> dict[str, Any]:
+    """Return the energy fields of a trial.
+
+    What the model costs to train from scratch is the start-up of the lineage's first trial plus every epoch of the lineage.
+    Validation, analysis, storing and the start-up of continuations were paid by the search and are not part of it.
+
+    Args:
+        whole: The trial's own window, from the executor taking the job to the weights being stored.
+        phases: Records of its inner windows: ``setup``, ``epoch``, ``eval``, ``analysis``, ``inference``.
+        parent: The trial that was continued, or None.
+        predictions: Number of predictions in the ``inference`` window.
+        intensity: Carbon per kWh: one number, or its mean over the time of a record; None when unknown.
+        pue: Power usage effectiveness of the site; enters the grams only.
+    """
+    epochs = [record for record in phases if record.kind == "epoch"]
+    training = epochs if parent is not None else [record for record in phases if record.kind == "setup"] + epochs
+    components = {} if parent is None else dict(parent.components)
+    for record in training:
+        for part in record.components:
+            if part.counts:
+                components[part.name] = _plus(components.get(part.name), part.joules, part.quality, part.source)
+    joules = _sum([record.joules for record in training], start=None if parent is None else parent.train_joules, open_=parent is not None)
+    u_joules = _quadrature([record.u_random_joules for record in training], None if parent is None else parent.train_u_joules)
+    seconds = sum(record.seconds for record in training) + (0.0 if parent is None else parent.train_seconds or 0.0)
+    tests = [record for record in phases if record.kind == "inference"]
+    per_1000 = 1000.0 / predictions if predictions else 0.0
+    inference = tests[0].joules if tests and predictions else None
+    u_inference = tests[0].u_random_joules if tests and predictions else None
+    return {
+        "train_joules": joules,
+        "train_u_joules": u_joules,
+        "increment_joules": whole.joules,
+        "evaluation_joules": _sum([record.joules for record in phases if record.kind == "eval"], start=None, open_=False),
+        "analysis_joules": _sum([record.joules for record in phases if record.kind == "analysis"], start=None, open_=False),
+        "inference_joules_per_1000": None if inference is None else inference * per_1000,
+        "inference_u_joules_per_1000": None if u_inference is None else u_inference * per_1000,
+        "grams_co2e": _grams(joules, training, parent, intensity, pue),
+        "components": components,
+        "energy_quality": _worst([record.quality for record in training], None if parent is None else parent.energy_quality),
+        "train_seconds": seconds,
+        "cpu_seconds": _sum(
+            [record.cpu_seconds for record in training], start=None if parent is None else parent.cpu_seconds, open_=parent is not None
+        ),
+        "gpu_utilisation": _gpu_utilisation(training, parent),
+        "hardware_id": whole.hardware_id,
+        "record": whole.to_json(),
+    }
+
+
+def _gpu_utilisation(training: Sequence[Record], parent: Trial | None) -> float | None:
+    """Mean over the lineage of the GPU that worked most; unknown when any part of it is."""
+    seconds = [record.seconds for record in training]
+    shares = [max(record.utilisation.values(), default=None) for record in training]
+    if parent is not None:
+        seconds.append(parent.train_seconds or 0.0)
+        shares.append(parent.gpu_utilisation)
+    if sum(seconds) <= 0 or any(share is None for share in shares):
+        return None
+    return sum(share * part for share, part in zip(shares, seconds, strict=True) if share is not None) / sum(seconds)
+
+
+def _grams(
+    joules: float | None,
+    training: Sequence[Record],
+    parent: Trial | None,
+    intensity: Intensity | Callable[[Record], Intensity | None] | None,
+    pue: float,
+) -> float | None:
+    """Carbon of a training: of all its joules at one intensity, or of each of its windows at the intensity of its time."""
+    if intensity is None or isinstance(intensity, Intensity):
+        return grams_co2e(joules, intensity, pue=pue)
+    parts = [grams_co2e(record.joules, intensity(record), pue=pue) for record in training]
+    return _sum(parts, start=None if parent is None else parent.grams_co2e, open_=parent is not None)
+
+
+def _plus(before: ComponentEnergy | None, joules: float | None, quality: str, source: str) -> ComponentEnergy:
+    """Add energy to a component; what was unknown once is unknown in the sum."""
+    if before is None:
+        return ComponentEnergy(joules, quality, source)
+    together = None if before.joules is None or joules is None else before.joules + joules
+    same = before.quality == quality
+    return ComponentEnergy(together, quality if same else "absent" if together is None else "mixed", source)
+
+
+def _sum(values: Sequence[float | None], *, start: float | None, open_: bool) -> float | None:
+    """Sum that is unknown when any part is; no part at all is unknown, too."""
+    parts = [start, *values] if open_ else list(values)
+    if not parts or any(value is None for value in parts):
+        return None
+    return sum(value for value in parts if value is not None)
+
+
+def _quadrature(values: Sequence[float | None], parent: float | None) -> float | None:
+    """Independent random uncertainties add in squares."""
+    known = [value for value in (*values, parent) if value is not None]
+    return hypot(*known) if known else None
+
+
+def _worst(qualities: Sequence[str], parent: EnergyQuality | None) -> EnergyQuality:
+    """Quality of a sum: one kind throughout, or ``mixed``; absent when any part is."""
+    kinds = {*qualities, *([parent] if parent else [])}
+    if not kinds or "absent" in kinds:
+        return "absent"
+    if len(kinds) > 1:
+        return "mixed"
+    only = kinds.pop()
+    return "measured" if only == "measured" else "estimated" if only == "estimated" else "mixed"

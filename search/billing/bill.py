@@ -1,0 +1,135 @@
+"""The bill of a study: what each session of the ledger saw, and to which trials it went."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..energy import Record
+from ..runs import Bill
+
+#: What trainings are called in the ledger, before their number: those of the search, and those of finalists that are trained again.
+TRIAL, REPEAT = "trial", "repeat"
+#: What trainings of finalists again are billed as, whatever comes of them.
+REPEATS = "repeats"
+
+
+@dataclass
+class Session:
+    """One session of a run: from the start of its ledger to now. The only mutable account in the house.
+
+    Attributes:
+        started: UTC time of the start, ISO 8601; names the session.
+        by_state: Joules billed so far by ``complete``, ``stopped``, ``pruned``, ``failed``, ``repeats``, ``overhead``, ``idle``,
+            ``unattributed``.
+        open_trials: Joules so far of trials that are still training, by number: what a killed session leaves behind.
+        total: The ledger's own total, a record.
+        ledger_session: Name of the session in the ledger's journal.
+        closed: Whether the session ended by itself; a killed one is settled from the journal.
+        open_repeats: Like ``open_trials``, of finalists that are being trained again.
+        by_component: Joules so far that are known, by component; what ``by_state`` and the open trainings add up to.
+        unknown_seconds: Time of which a component's energy is not known, by component: it is in no sum.
+    """
+
+    started: str
+    by_state: dict[str, float] = field(default_factory=dict)
+    open_trials: dict[int, float | None] = field(default_factory=dict)
+    total: Record | None = None
+    ledger_session: str = ""
+    closed: bool = False
+    open_repeats: dict[int, float | None] = field(default_factory=dict)
+    by_component: dict[str, float] = field(default_factory=dict)
+    unknown_seconds: dict[str, float] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a plain dictionary."""
+        total = self.total
+        return {
+            "started": self.started,
+            "by_state_joules": dict(self.by_state),
+            "by_component_joules": dict(self.by_component),
+            "unknown_seconds": dict(self.unknown_seconds),
+            "open_trials_joules": {str(number): joules for number, joules in self.open_trials.items()},
+            "open_repeats_joules": {str(number): joules for number, joules in self.open_repeats.items()},
+            "ledger_session": self.ledger_session,
+            "closed": self.closed,
+            "total": None if total is None else total.to_json(),
+        }
+
+
+def read_sessions(path: Path) -> list[dict[str, Any]]:
+    """Return the sessions of a bill file, oldest first; none when there is no file.
+
+    Raises:
+        ValueError: If the file is damaged: taken for empty, it would be overwritten and its joules would be spent again.
+    """
+    if not path.is_file():
+        return []
+    try:
+        return list(json.loads(path.read_text(encoding="utf-8"))["sessions"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{str(path)!r} is damaged ({error}); restore it from a copy, or delete it: the energy of the earlier sessions is then unknown"
+        ) from error
+
+
+def read_bill(path: Path) -> Bill:
+    """Add up the sessions of a run."""
+    return add_up(read_sessions(path))
+
+
+def add_up(sessions: Iterable[Mapping[str, Any]]) -> Bill:
+    """Add sessions; a component that any session could not measure has the quality ``mixed``.
+
+    A component that was lost on the way is in the sums with what is known of it, and its unknown time is named beside them.
+    """
+    by_state: dict[str, float] = {}
+    joules: dict[str, float] = {}
+    unknown: dict[str, float] = {}
+    quality: dict[str, str] = {}
+    source: dict[str, str] = {}
+    absent: dict[str, str] = {}
+    random_squares = systematic = seconds = 0.0
+    doubted = True
+    for session in sessions:
+        _add(by_state, session["by_state_joules"])
+        if session.get("total") is None:
+            continue
+        record = Record.from_json(session["total"])
+        seconds += record.seconds
+        known = known_joules(session)
+        lost = {name: value for name, value in session.get("unknown_seconds", {}).items() if value > 0}
+        _add(joules, known)
+        _add(unknown, lost)
+        if record.joules is not None:
+            random_squares += (record.u_random_joules or 0.0) ** 2
+            systematic += record.u_systematic_joules or 0.0  # the same gain error in every session: adds linearly
+        elif known:
+            doubted = False  # the uncertainty of a component that was lost is lost with it
+        for part in record.components:
+            if part.name in known:
+                kind = part.quality if part.joules is not None else "mixed"
+                quality[part.name] = kind if quality.get(part.name, kind) == kind else "mixed"
+                source[part.name] = part.source
+            elif part.joules is None:
+                absent[part.name] = part.reason or "unknown"
+    absent = {name: reason for name, reason in absent.items() if name not in joules}
+    total = sum(joules.values()) if joules else None
+    u_joules = (random_squares + systematic**2) ** 0.5 if joules and doubted else None
+    return Bill(total, by_state, joules, quality, source, absent, u_joules, seconds, unknown)
+
+
+def known_joules(session: Mapping[str, Any]) -> dict[str, float]:
+    """Return what one session knows of each component that counts, in joules."""
+    if said := session.get("by_component_joules"):
+        return dict(said)
+    # Written before components were kept in the bill: only what was known from end to end.
+    return {part.name: part.joules for part in Record.from_json(session["total"]).counting if part.joules is not None}
+
+
+def _add(sums: dict[str, float], more: Mapping[str, float]) -> None:
+    for name, value in more.items():
+        sums[name] = sums.get(name, 0.0) + value

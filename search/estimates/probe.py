@@ -1,0 +1,121 @@
+"""Metered probe steps: what an epoch of a random candidate costs, in seconds of measuring instead of epochs of training."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..energy import Ledger, Record
+from ..space import Space, Stored
+from ..trainer import reason_of
+from ..training.excerpt import Excerpt
+from ..training.task import Task
+
+#: Steps of one probe epoch; the first probe epoch warms up (allocation, autotuning) and is not counted.
+PROBE_STEPS = 6
+#: Counted probe epochs go on until they are far above the resolution of a meter.
+PROBE_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What one candidate's epoch costs on this machine.
+
+    Attributes:
+        params: Parameters of the candidate.
+        epoch_joules: Energy of a full epoch over the whole training split, or None when unknown.
+        epoch_seconds: Its duration.
+        startup_joules: Energy to build the model and to warm up.
+        parameters: Number of parameters, or None.
+        flops: Forward FLOPs of one example, or None.
+        failed: Why it cannot be trained, or None.
+    """
+
+    params: Mapping[str, Any]
+    epoch_joules: float | None
+    epoch_seconds: float
+    startup_joules: float | None
+    parameters: int | None = None
+    flops: int | None = None
+    failed: str | None = None
+
+
+def probe(
+    params: Mapping[str, Any],
+    space: Space,
+    task: Task,
+    ledger: Ledger,
+    *,
+    device: str,
+    threads: int,
+    seed: int,
+    seconds: float = PROBE_SECONDS,
+) -> Probe:
+    """Train a candidate for a few metered steps and scale them to an epoch.
+
+    Args:
+        params: Parameters of the candidate.
+        space: Builds it.
+        task: The data.
+        ledger: A running ledger.
+        device: PyTorch device.
+        threads: Threads of a training, as in ``trainer.Job``; a recipe's own number wins.
+        seed: Seeds weights and batches.
+        seconds: Counted epochs go on for so long.
+    """
+    import torch
+
+    from ..training.fit import fit
+    from ..training.flops import count
+
+    epochs: list[Record] = []
+    began = time.monotonic()
+    window = ledger.open("probe", kind="overhead")
+    try:
+        candidate = space.sample(Stored(params))
+        recipe = candidate.recipe if candidate.recipe.resumable else replace(candidate.recipe, schedule="constant")
+        torch.set_num_threads(recipe.threads or threads)
+        small = replace(
+            task, train=Excerpt(task.train, PROBE_STEPS * recipe.batch_size), validation=Excerpt(task.validation, recipe.batch_size)
+        )
+        torch.manual_seed(seed)
+        model = space.build(candidate, task)
+        cost = count(model, task, recipe)
+        windows: list[Any] = []
+
+        def phases(kind: str, index: int) -> AbstractContextManager[Any]:
+            if kind != "epoch":
+                return nullcontext()
+            windows.append(ledger.window(f"epoch {index}", kind="epoch", parent=window, synchronize=_synchronize(device)))
+            return windows[-1]  # type: ignore[no-any-return]  # the ledger's records
+
+        def go_on(point: Any) -> bool:
+            record = windows[-1].record
+            if record is not None:
+                epochs.append(record)
+            return len(epochs) < 2 or time.monotonic() - began < seconds
+
+        fit(model, small, recipe, epochs=200, seed=seed, device=device, phases=phases, go_on=go_on)
+    except Exception as error:  # a candidate that cannot be trained is a finding, too
+        record = window.close(state="failed")
+        return Probe(params, None, record.seconds, record.joules, failed=reason_of(error))
+    finally:
+        whole = window.close()
+    counted = epochs[1:] or epochs
+    scale = len(task.train) / len(small.train) / len(counted)
+    joules = [record.joules for record in counted]
+    known = None if any(value is None for value in joules) else sum(value for value in joules if value is not None)
+    spent = None if whole.joules is None or known is None else max(0.0, whole.joules - known)
+    seconds = sum(record.seconds for record in counted)
+    return Probe(params, None if known is None else known * scale, seconds * scale, spent, cost.parameters, cost.flops)
+
+
+def _synchronize(device: str) -> Any:
+    if not device.startswith("cuda"):
+        return None
+    import torch
+
+    return lambda: torch.cuda.synchronize(device)

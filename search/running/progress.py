@@ -1,0 +1,113 @@
+"""What a running study tells: one frozen fact per event, and the line that a terminal shows."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from ..stopping.expected import Expected
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The state of a running study.
+
+    Attributes:
+        event: ``start``, ``wait`` (for clean hours), ``trial`` or ``end``.
+        trials: Finished trials.
+        failed: Failed ones among them.
+        joules: Spent by the whole search, None when unknown.
+        budget_joules: What it may spend, None without an energy budget.
+        trial_limit: Number of trials it may have, None without.
+        best: Best quality so far, None before the first.
+        quality_name: Name of the quality objective.
+        front: Number of trials on the front.
+        hypervolume: Normalised hypervolume of the front, None before the first trial.
+        seconds: Wall time of this session.
+        seconds_left: Estimated wall time to the first limit, None when nothing is known.
+        message: A sentence about the event, e.g. what a trial reached or why it failed.
+        expected: What the study is expected to have cost at its end, None while that cannot be said.
+    """
+
+    event: str
+    trials: int = 0
+    failed: int = 0
+    joules: float | None = None
+    budget_joules: float | None = None
+    trial_limit: int | None = None
+    best: float | None = None
+    quality_name: str = "accuracy"
+    front: int = 0
+    hypervolume: float | None = None
+    seconds: float = 0.0
+    seconds_left: float | None = None
+    message: str = ""
+    expected: Expected | None = None
+
+    def line(self) -> str:
+        """One line for people: trials, Wh, best quality, front, hypervolume, time left."""
+        of = f"/{self.trial_limit}" if self.trial_limit is not None else ""
+        parts = [f"trials {self.trials}{of}" + (f" ({self.failed} failed)" if self.failed else "")]
+        if self.joules is None:
+            parts.append("Wh unknown")
+        else:
+            parts.append(f"{wh(self.joules)}" + (f" of {wh(self.budget_joules)}" if self.budget_joules is not None else ""))
+        parts.append(f"best {self.quality_name} " + ("-" if self.best is None else f"{self.best:.4f}"))
+        parts.append(f"front {self.front}" + ("" if self.hypervolume is None else f", hypervolume {self.hypervolume:.3f}"))
+        if self.expected is not None and self.expected.trials > self.trials:
+            parts.append(self.expected.to_text())
+        if self.seconds_left is not None:
+            parts.append(f"{_clock(self.seconds_left)} left")
+        return " · ".join(parts)
+
+
+class Listener(Protocol):
+    """Receives the events of a run."""
+
+    def __call__(self, progress: Progress) -> None:
+        """Take note of an event."""
+        ...
+
+
+def wh(joules: float) -> str:
+    """Energy in watt-hours for people: three significant digits.
+
+    >>> wh(1800.0)
+    '0.5 Wh'
+    """
+    return f"{joules / 3600:.3g} Wh"
+
+
+def _clock(seconds: float) -> str:
+    seconds = max(0, round(seconds))
+    return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}" if seconds >= 3600 else f"{seconds // 60}:{seconds % 60:02d}"
+
+
+@dataclass
+class Console:
+    """Writes progress to standard error: one line kept up to date on a terminal, a line per trial elsewhere."""
+
+    stream: Any = field(default_factory=lambda: sys.stderr)
+    _width: int = 0
+
+    def __call__(self, progress: Progress) -> None:
+        """Show an event."""
+        live = bool(getattr(self.stream, "isatty", lambda: False)())
+        if progress.message and (not live or progress.event != "trial" or "failed" in progress.message):
+            self._clear(live)
+            print(progress.message, file=self.stream, flush=True)
+        if live:
+            if progress.event == "end":
+                self._clear(live)
+            else:
+                text = progress.line()
+                print("\r" + text.ljust(self._width), end="", file=self.stream, flush=True)
+                self._width = len(text)
+        elif progress.event == "trial":
+            print("  " + progress.line(), file=self.stream, flush=True)
+
+    def _clear(self, live: bool) -> None:
+        if live and self._width:
+            print("\r" + " " * self._width + "\r", end="", file=self.stream, flush=True)
+            self._width = 0

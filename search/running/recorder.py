@@ -1,0 +1,148 @@
+"""What came of a trial: told to Optuna, kept in the run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from ..billing.account import Account, TrialMeter
+from ..billing.accounting import UNPAID
+from ..front import Front
+from ..objectives import objective_values
+from ..runs import Run
+from ..samplers.history import EPOCHS_REACHED, FINISHED, FROM_SCRATCH
+from ..stopping.projection import with_energies
+from ..store import Store
+from ..study import Study
+from ..trainer import Outcome
+from ..trial import ATTRIBUTE, EXCUSED, Trial
+from .admission import KEY
+
+if TYPE_CHECKING:
+    import optuna
+
+
+@dataclass
+class Recorder:
+    """Writes down every trial exactly once.
+
+    Attributes:
+        study: The study.
+        store: The run folder.
+        optuna_study: The Optuna study.
+        account: Who pays for what.
+        train_examples: Length of the training split.
+        failures: Trials in a row that measured nothing new: failed, refused or repeated ones.
+    """
+
+    study: Study
+    store: Store
+    optuna_study: optuna.Study
+    account: Account
+    train_examples: int
+    failures: int = 0
+
+    def trained(
+        self, asked: optuna.Trial, outcome: Outcome, energy: dict[str, Any], parent: Trial | None, stopped: str | None, meter: TrialMeter
+    ) -> str:
+        """Record a training, complete or failed, and drop the weights that no longer matter; return a sentence about it.
+
+        Args:
+            asked: Optuna's trial.
+            outcome: What the executor handed back.
+            energy: The energy fields of the trial.
+            parent: The trial that was continued, or None.
+            stopped: Why we ended it before its epochs, or None: without a reason of ours it has ended by itself.
+            meter: Its windows on the ledger.
+        """
+        epochs = max(outcome.epochs, parent.epochs if parent else 0)
+        trial = Trial(
+            number=asked.number,
+            state="failed" if outcome.failed else "complete",
+            params=dict(asked.params),
+            epochs=epochs,
+            quality=outcome.quality,
+            parameters=outcome.parameters,
+            flops=outcome.flops,
+            parent=None if parent is None else parent.number,
+            reason=outcome.failed or (outcome.stopped and (stopped or outcome.stopped)),
+            artifact=None if outcome.failed else self.store.artifact(asked.number).name,
+            complete_training=epochs >= self.study.rungs[-1],
+            curve=with_energies(outcome.curve, meter.phases),
+            extra={**outcome.extra, **self._circumstances(asked, outcome)},
+        )
+        if outcome.stopped and stopped is None:
+            asked.set_user_attr(FINISHED, True)
+        said = self._tell(asked, replace(trial, **energy), meter, excused=outcome.excused)
+        self._drop_weights()
+        return said
+
+    def refused(self, asked: optuna.Trial, epochs: int, reason: str, *, excused: bool = False) -> None:
+        """Record a candidate that was refused before training, at no cost; it is excused when only the session has ended."""
+        self._fail(asked, Trial(asked.number, "failed", asked.params, epochs, reason=reason, increment_joules=0.0), excused=excused)
+
+    def repeated(self, asked: optuna.Trial, twin: Trial) -> None:
+        """Answer a repeated candidate from the trial that measured it: a joule is paid once."""
+        copy = replace(twin, number=asked.number, artifact=None, record={}, extra={"copy_of": twin.number}, **UNPAID)
+        asked.set_user_attr(ATTRIBUTE, copy.facts())
+        asked.set_user_attr(EPOCHS_REACHED, twin.epochs)
+        self.optuna_study.tell(asked, list(twin.values))
+        self.failures += 1
+
+    def _tell(self, asked: optuna.Trial, trial: Trial, meter: TrialMeter, *, excused: bool) -> str:
+        if trial.state == "failed":
+            return self._fail(asked, trial, excused=excused)
+        values, missing = objective_values(trial, self.study.objectives)
+        if values is None:
+            self.account.rebook(meter)
+            return self._fail(asked, replace(trial, state="failed", artifact=None, reason=missing))
+        asked.set_user_attr(EPOCHS_REACHED, trial.epochs)
+        asked.set_user_attr(ATTRIBUTE, trial.facts())
+        self.optuna_study.tell(asked, list(values))
+        self.failures = 0
+        cost = "energy unknown" if trial.train_wh is None else f"{trial.train_wh:.4g} Wh"
+        return f"trial {asked.number}: {self.study.objectives[0]} {values[0]:.4f} after {trial.epochs} epochs, {cost}"
+
+    def _fail(self, asked: optuna.Trial, trial: Trial, *, excused: bool = False) -> str:
+        import optuna
+
+        asked.set_user_attr(ATTRIBUTE, trial.facts())
+        if excused:
+            asked.set_user_attr(EXCUSED, "ended")
+        self.optuna_study.tell(asked, state=optuna.trial.TrialState.FAIL)
+        self.failures += 1
+        return f"trial {asked.number} failed: {trial.reason}"
+
+    def _circumstances(self, asked: optuna.Trial, outcome: Outcome) -> Mapping[str, Any]:
+        """What a comparison of trials wants to know of each besides."""
+        return {"threads": outcome.threads, "train_examples": self.train_examples, "asked_epochs": asked.params.get("epochs")}
+
+    def _drop_weights(self) -> None:
+        """Keep the weights that can still matter: those on the front, and the ends of lineages that can go on."""
+        run = self.store.run(self.optuna_study)
+        keep = {trial.number for trial in Front.of(run, complete_only=self.study.complete_only)}
+        if self.study.sampler == "freeze-thaw":
+            keep |= self._may_go_on(run)
+        keep |= {trial.number for trial in run.trials if trial.state == "running"}
+        self.store.keep_artifacts(keep)
+
+    def _may_go_on(self, run: Run) -> set[int]:
+        """Trials that the sampler may continue: not complete, not continued yet, and nothing speaks against their candidate."""
+        told = self.optuna_study.get_trials(deepcopy=False)
+        over = {trial.user_attrs.get(KEY) for trial in told if _ends_its_candidate(trial)}
+        parents = {trial.parent for trial in run.trials if trial.state == "complete"}
+        return {
+            trial.number
+            for trial in run.trials
+            if trial.state == "complete"
+            and not trial.complete_training
+            and trial.number not in parents
+            and told[trial.number].user_attrs.get(KEY) not in over
+        }
+
+
+def _ends_its_candidate(trial: optuna.trial.FrozenTrial) -> bool:
+    """Whether no trial of the same candidate will ever go on from a checkpoint."""
+    failed = trial.state.name == "FAIL" and EXCUSED not in trial.user_attrs
+    return failed or FINISHED in trial.user_attrs or FROM_SCRATCH in trial.user_attrs

@@ -1,0 +1,59 @@
+"""What the rest of a budget will bring: told to the sampler that plans with it, and to the user who may want to stop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..energy import Intensity, grams_co2e
+from ..samplers import FreezeThawSampler
+from ..samplers.choice import energy_axis
+from ..samplers.outlook import Outlook, outlook
+from ..study import Study
+
+if TYPE_CHECKING:
+    import optuna
+
+
+@dataclass(frozen=True)
+class Foresight:
+    """The view ahead of one session.
+
+    Attributes:
+        study: The study.
+        optuna_study: The Optuna study with its sampler.
+        stop_gain: End when the rest is expected to add less than this share of the hypervolume; None for never.
+    """
+
+    study: Study
+    optuna_study: optuna.Study
+    stop_gain: float | None
+
+    def say_what_remains(self, joules_left: float | None, intensity: Intensity | None, pue: float) -> None:
+        """Tell a frugal sampler what is left, in the unit of its energy objective, so that the last trainings fit the budget."""
+        sampler = self.optuna_study.sampler
+        if hasattr(sampler, "remaining") and joules_left is not None:
+            left = max(0.0, joules_left)
+            sampler.remaining = left if self._in_joules else grams_co2e(left, intensity, pue=pue)
+
+    def not_worth_it(self) -> str | None:
+        """Say that the rest of the budget is expected to add too little, when the study asked to end then."""
+        view = None if self.stop_gain is None else self.look_ahead()
+        if self.stop_gain is None or view is None or view.worth(self.stop_gain):
+            return None
+        return f"going on is not worth it: {self.describe(view)}, less than --stop-gain {self.stop_gain:.2%}"
+
+    def look_ahead(self) -> Outlook | None:
+        """What the rest of the budget is expected to add; None for samplers that do not know, and at the beginning."""
+        sampler = self.optuna_study.sampler
+        return outlook(sampler, self.optuna_study) if isinstance(sampler, FreezeThawSampler) else None
+
+    def describe(self, view: Outlook) -> str:
+        """Say in a few words what going on would cost and bring; the sampler's expectation is too high as a rule, see ``lately``."""
+        unit, scale = ("Wh", 3600.0) if self._in_joules else ("gCO2e", 1.0)
+        step = "" if view.next_step is None else f" (the next training alone {view.next_step / scale:.3g} {unit})"
+        return f"{view.energy / scale:.3g} {unit} more{step} would add {view.share:.2%} to the hypervolume at the most"
+
+    @property
+    def _in_joules(self) -> bool:
+        return self.study.objectives[energy_axis(self.study)] == "train_energy"

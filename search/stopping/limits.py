@@ -1,0 +1,160 @@
+"""When a study ends: what it may spend, how many trials it may have, how long it may take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ..study import Budget, Study
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Totals of a study; None is no limit.
+
+    Attributes:
+        joules: Energy that the whole search may spend.
+        trials: Finished trials.
+        seconds: Wall time of this session.
+        label: The budget as the user wrote it, e.g. ``5Wh``.
+    """
+
+    joules: float | None = None
+    trials: int | None = None
+    seconds: float | None = None
+    label: str = ""
+
+    def reached(self, *, joules: float | None, trials: int, seconds: float) -> str | None:
+        """Say which limit is reached, or None.
+
+        Args:
+            joules: Spent so far by all sessions; None when the meter knows nothing.
+            trials: Finished trials.
+            seconds: Wall time of this session.
+        """
+        if self.joules is not None and joules is not None and joules >= self.joules:
+            return f"the budget of {self.label} is spent"
+        if self.trials is not None and trials >= self.trials:
+            return f"all {self.trials} trials are done"
+        if self.seconds is not None and seconds >= self.seconds:
+            return f"the timeout of {self.seconds:g} s has passed"
+        return None
+
+
+def joules_of(budget: Budget, *, grams_per_kwh: float | None, pue: float = 1.0, price_per_kwh: tuple[float, str] | None = None) -> float:
+    """Turn a budget in energy, carbon or money into joules.
+
+    Raises:
+        ValueError: If the factor that is needed is unknown; the message says which option gives it.
+    """
+    if budget.joules is not None:
+        return budget.joules
+    if budget.grams_co2e is not None:
+        if not grams_per_kwh:
+            raise ValueError(
+                f"--budget {budget.to_text()} needs the carbon intensity of the place: add --zone FR or --intensity 56 (g/kWh)"
+            )
+        return budget.grams_co2e / (grams_per_kwh * pue) * 3.6e6
+    assert budget.money is not None
+    amount, currency = budget.money
+    if price_per_kwh is None or price_per_kwh[1] != currency:
+        raise ValueError(f"--budget {budget.to_text()} needs a price per kWh in {currency}: add --price 0.25{currency}")
+    return amount / (price_per_kwh[0] * pue) * 3.6e6
+
+
+def seconds_of(text: str) -> float:
+    """Read a duration: ``90s``, ``30m``, ``2h``.
+
+    >>> seconds_of("30m")
+    1800.0
+
+    Raises:
+        ValueError: If it is not a positive number with a unit.
+    """
+    factor = {"s": 1.0, "m": 60.0, "h": 3600.0}.get(text[-1:])
+    try:
+        amount = float(text[:-1])
+    except ValueError:
+        amount = float("nan")
+    if factor is None or not amount > 0:
+        raise ValueError(f"--timeout must be a positive number with s, m or h, got {text!r}; for example --timeout 30m")
+    return amount * factor
+
+
+def refuse_wrong_limits(
+    trials: int | None, timeout_seconds: float | None, stop_gain: float | None, warm_start: Sequence[str | Path] = ()
+) -> None:
+    """Refuse what no session can run with, before a folder is made.
+
+    Raises:
+        ValueError: If an argument breaks its rule; the message names it, its value and the rule.
+    """
+    if trials is not None and not trials >= 1:
+        raise ValueError(f"trials (--trials) must be >= 1, got {trials!r}; None is no limit")
+    if timeout_seconds is not None and not timeout_seconds > 0:
+        raise ValueError(f"timeout_seconds (--timeout) must be > 0, got {timeout_seconds!r}; None is no limit")
+    if stop_gain is not None and not 0 <= stop_gain < 1:
+        raise ValueError(f"stop_gain (--stop-gain) must be a share >= 0 and < 1, got {stop_gain!r}; 0.005 is half a percent")
+    if isinstance(warm_start, str | Path):
+        raise ValueError(f"warm_start (--warm-start) must be a list of run folders, got {str(warm_start)!r}; write [{str(warm_start)!r}]")
+
+
+def limits_of(
+    study: Study,
+    budget: Budget | None,
+    trials: int | None,
+    timeout_seconds: float | None,
+    spent_joules: float | None,
+    finished: int,
+    grams_per_kwh: float | None,
+    pue: float,
+    price_per_kwh: tuple[float, str] | None,
+) -> tuple[Limits, str | None]:
+    """Work out the limits of a session; they are totals of the study.
+
+    A study that has reached its own limits goes on for as much again, unless a limit was given for this session.
+
+    Returns:
+        The limits, and a sentence to say when they were raised.
+
+    Raises:
+        ValueError: If there is no limit at all, or a limit that was given is reached already.
+    """
+    given = budget is not None or trials is not None
+    chosen = budget if budget is not None else None if trials is not None else study.budget
+    count = trials if trials is not None else None if budget is not None else study.trials
+    joules = None if chosen is None else joules_of(chosen, grams_per_kwh=grams_per_kwh, pue=pue, price_per_kwh=price_per_kwh)
+    if joules is None and count is None and timeout_seconds is None:
+        raise ValueError("a study needs an end: give --budget 5Wh, --trials 40 or --timeout 30m, or set it in the study")
+    limits = Limits(joules, count, timeout_seconds, "" if chosen is None else chosen.to_text())
+    reached = limits.reached(joules=spent_joules, trials=finished, seconds=0.0)
+    if reached is None:
+        return limits, None
+    if given:
+        raise ValueError(f"{reached} already (limits count the whole study); give a larger one to go on")
+    further = replace(
+        limits,
+        joules=None if joules is None else joules + (spent_joules or 0.0),
+        trials=None if count is None else count + finished,
+        label="" if joules is None else f"{(joules + (spent_joules or 0.0)) / 3600:.3g}Wh",
+    )
+    return further, f"{reached}; going on for as much again"
+
+
+def share_of(text: str) -> float:
+    """Read a share: ``0.5%`` or ``0.005``.
+
+    >>> share_of("0.5%")
+    0.005
+
+    Raises:
+        ValueError: If it is no number between 0 and 1.
+    """
+    try:
+        value = float(text[:-1]) / 100 if text.endswith("%") else float(text)
+    except ValueError:
+        value = float("nan")
+    if not 0 <= value < 1:
+        raise ValueError(f"--stop-gain must be a share between 0 and 1 or a percentage, got {text!r}; for example 0.5%")
+    return value

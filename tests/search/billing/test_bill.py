@@ -1,0 +1,82 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from joulefront.search.billing.bill import Session, add_up, read_bill, read_sessions
+from joulefront.search.energy import Component, Record
+
+
+def total(*parts: Component, seconds: float = 10.0) -> Record:
+    return Record("w1", "total", None, "total", "ok", "2025-01-01T00:00:00+00:00", 0, int(seconds * 1e9), seconds, parts, "abc")
+
+
+def part(name: str, joules: float | None, quality: str = "measured", source: str = "rapl", **more: Any) -> Component:
+    u: dict[str, Any] = {} if joules is None else {"u_random_joules": 3.0, "u_systematic_joules": 4.0}
+    return Component(name, joules, source, quality, **{**u, **more})  # type: ignore[arg-type]
+
+
+def session(record: Record | None, **states: float) -> dict[str, Any]:
+    return Session("2025-01-01T00:00:00+00:00", states, {}, record).to_json()
+
+
+def test_a_session_survives_the_file(tmp_path: Path) -> None:
+    record = total(part("cpu:pkg0", 70.0), part("gpu", None, "absent", "nvml", reason="no driver", counts=False))
+    file = tmp_path / "bill.json"
+    file.write_text(json.dumps({"sessions": [session(record, complete=50.0, overhead=20.0)]}))
+    bill = read_bill(file)
+    assert bill.total_joules == 70.0
+    assert bill.by_state == {"complete": 50.0, "overhead": 20.0}
+    assert bill.by_component == {"cpu:pkg0": 70.0}
+    assert bill.source_by_component == {"cpu:pkg0": "rapl"}
+    assert bill.absent == {"gpu": "no driver"}
+    assert bill.seconds == 10.0
+
+
+def test_without_a_file_nothing_is_known() -> None:
+    bill = read_bill(Path("nowhere/bill.json"))
+    assert bill.total_joules is None
+    assert bill.by_state == {}
+
+
+@pytest.mark.parametrize("text", ['{"sessions": [', "[]", "{}", "\x00"])
+def test_a_damaged_bill_is_said_and_never_taken_for_an_empty_one(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "bill.json"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=r"bill\.json' is damaged.*restore"):
+        read_sessions(file)
+
+
+def test_random_uncertainties_add_in_squares_and_gain_errors_linearly() -> None:
+    one = total(part("cpu", 100.0))
+    bill = add_up([session(one), session(one), session(one), session(one)])
+    assert bill.u_joules == pytest.approx((4 * 3.0**2 + (4 * 4.0) ** 2) ** 0.5)
+    assert bill.total_joules == 400.0
+
+
+def test_a_component_that_was_measured_once_and_estimated_once_is_mixed() -> None:
+    bill = add_up([session(total(part("cpu", 1.0))), session(total(part("cpu", 2.0, "estimated", "cpu_time")))])
+    assert bill.quality_by_component == {"cpu": "mixed"}
+    assert bill.by_component == {"cpu": 3.0}
+
+
+def test_what_was_absent_in_one_session_only_is_not_called_absent() -> None:
+    bill = add_up([session(total(part("cpu", None, "absent", reason="no rights"))), session(total(part("cpu", 2.0)))])
+    assert bill.absent == {}
+    assert bill.total_joules == 2.0
+
+
+def test_a_wall_meter_beside_the_account_is_not_added() -> None:
+    bill = add_up([session(total(part("cpu", 2.0), part("wall", 90.0, source="wall", counts=False)))])
+    assert bill.total_joules == 2.0
+    assert bill.by_component == {"cpu": 2.0}
+
+
+@given(st.lists(st.dictionaries(st.sampled_from(["complete", "failed", "overhead", "idle"]), st.floats(0, 1e6)), max_size=5))
+def test_the_bill_of_all_sessions_is_the_sum_of_their_bills(states: list[dict[str, float]]) -> None:
+    bill = add_up([session(total(part("cpu", sum(one.values()))), **one) for one in states])
+    assert sum(bill.by_state.values()) == pytest.approx(sum(sum(one.values()) for one in states))
+    assert (bill.total_joules or 0.0) == pytest.approx(sum(bill.by_state.values()))

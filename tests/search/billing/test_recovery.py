@@ -1,0 +1,141 @@
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from joulefront.search.billing.account import Account
+from joulefront.search.billing.bill import Session, add_up, read_sessions
+from joulefront.search.billing.recovery import settle_killed
+from joulefront.search.energy import Capability, Ledger, Reading, Record
+
+SECOND = 10**9
+
+
+class Steady:
+    """A counter of 10 W that follows the test's clock."""
+
+    name = "steady"
+
+    def __init__(self, clock: list[int]) -> None:
+        self.clock = clock
+
+    def probe(self) -> tuple[Capability, ...]:
+        return (Capability("cpu:pkg0", "steady", True, tick_seconds=0.0, gain_u=0.0),)
+
+    def read(self) -> tuple[Reading, ...]:
+        return (Reading("cpu:pkg0", self.clock[0], counter_joules=10.0 * self.clock[0] / SECOND),)
+
+    def close(self) -> None: ...
+
+
+@pytest.fixture
+def killed(tmp_path: Path) -> tuple[Path, list[dict[str, Any]]]:
+    """A session that was killed at 30 s: trial 0 took 10 s, trial 1 was open at the beat at 27 s, the bill is of second 12."""
+    now = [0]
+    file = tmp_path / "ledger.jsonl"
+    ledger = Ledger([Steady(now)], file=file, interval_seconds=None, clock=lambda: now[0])
+    ledger.start()
+    zero = ledger.open("trial 0")
+    now[0] = 10 * SECOND
+    zero.close()
+    now[0] = 12 * SECOND
+    ledger.sample()
+    bill = {
+        "started": "2026-01-01T00:00:00+00:00",
+        "by_state_joules": {"complete": 100.0, "overhead": 20.0},
+        "open_trials_joules": {},
+        "ledger_session": zero.id.partition(".")[0],
+        "closed": False,
+        "total": ledger.total().to_json(),
+    }
+    ledger.open("trial 1")
+    now[0] = 27 * SECOND
+    ledger.sample()
+    ledger._beat()
+    now[0] = 30 * SECOND
+    return file, [json.loads(json.dumps(bill))]
+
+
+def test_a_killed_trial_is_billed_up_to_the_last_beat(killed: tuple[Path, list[dict[str, Any]]]) -> None:
+    file, sessions = killed
+    assert settle_killed(sessions, file) == {1: pytest.approx(150.0)}
+    bill = add_up(sessions)
+    assert bill.total_joules == pytest.approx(270.0)
+    assert bill.by_state == {"complete": 100.0, "overhead": pytest.approx(20.0), "failed": pytest.approx(150.0)}
+    assert bill.seconds == pytest.approx(27.0)
+
+
+def test_settling_twice_changes_nothing(killed: tuple[Path, list[dict[str, Any]]]) -> None:
+    file, sessions = killed
+    settle_killed(sessions, file)
+    once = copy.deepcopy(sessions)
+    assert settle_killed(sessions, file) == {}
+    assert sessions == once
+
+
+def test_a_trial_that_ended_after_the_beat_is_not_billed_twice(killed: tuple[Path, list[dict[str, Any]]]) -> None:
+    file, sessions = killed
+    closes = [json.loads(line) for line in file.read_text().splitlines() if '"open"' in line and "trial 1" in line]
+    record = Record.from_json(closes[0]["record"])
+    with file.open("a") as out:
+        out.write(json.dumps({"event": "close", "session": sessions[0]["ledger_session"], "record": record.to_json()}) + "\n")
+    assert settle_killed(sessions, file) == {}
+    assert sum(add_up(sessions).by_state.values()) == pytest.approx(270.0)
+
+
+def test_a_lost_journal_leaves_the_bill_as_it_was(killed: tuple[Path, list[dict[str, Any]]]) -> None:
+    file, sessions = killed
+    file.unlink()
+    sessions[0]["open_trials_joules"] = {"1": None, "2": 5.0}
+    assert settle_killed(sessions, file) == {1: None, 2: 5.0}
+    assert add_up(sessions).by_state["failed"] == 5.0
+
+
+WATTS = {"gpu:a": 30.0, "gpu:b": 10.0, "cpu:pkg0": 20.0}
+
+
+class TwoGpus(Steady):
+    """Two GPUs of 30 and 10 W and a CPU of 20 W; the second GPU can be lost."""
+
+    lost = False
+
+    def probe(self) -> tuple[Capability, ...]:
+        return tuple(Capability(name, "steady", True, tick_seconds=0.0, gain_u=0.0) for name in WATTS)
+
+    def read(self) -> tuple[Reading, ...]:
+        now = self.clock[0]
+        return tuple(
+            Reading(name, now, error="fell off the bus")
+            if self.lost and name == "gpu:b"
+            else Reading(name, now, counter_joules=watts * now / SECOND)
+            for name, watts in WATTS.items()
+        )
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_parallel_trials_that_died_together_are_billed_their_own_part_each(tmp_path: Path, lost: bool) -> None:
+    now = [0]
+    source = TwoGpus(now)
+    ledger = Ledger([source], file=tmp_path / "ledger.jsonl", interval_seconds=None, clock=lambda: now[0]).start()
+    account = Account(ledger, Session("then"), [], None, tmp_path / "bill.json")
+    now[0] = 5 * SECOND
+    account.open(0, ("gpu:a",))
+    account.open(1, ("gpu:b",))
+    account.save()
+    for second in range(6, 26):
+        now[0] = second * SECOND
+        source.lost = lost and second > 20
+        ledger.sample()
+    ledger._beat()
+    sessions = read_sessions(tmp_path / "bill.json")
+    found = settle_killed(sessions, tmp_path / "ledger.jsonl")
+    bill = add_up(sessions)
+    assert found[0] == pytest.approx(20 * (30 + 10))
+    known = 20 * (10 + 10) - (4 * 10 if lost else 0)  # a second after the last reading the power is taken to go on
+    assert found[1] == (None if lost else pytest.approx(known))
+    assert bill.by_state["failed"] == pytest.approx(20 * 40 + known)
+    assert bill.total_joules == pytest.approx(25 * 60 - (40 if lost else 0))
+    assert sum(bill.by_state.values()) == pytest.approx(bill.total_joules)
+    assert bill.unknown_seconds == ({"gpu:b": pytest.approx(4.0)} if lost else {})

@@ -1,0 +1,266 @@
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from joulefront.search import Budget, Study, load, run
+from joulefront.search.billing.account import Account
+from joulefront.search.store import Store, StoreError
+
+Maker = Callable[..., Study]
+
+
+def test_a_study_runs_to_its_trials_and_every_trial_says_what_it_cost(rings: Maker, tmp_path: Path) -> None:
+    front = run(rings(), out=tmp_path / "r")
+    trials = Store.open(tmp_path / "r").run().trials
+    assert len(trials) == 6
+    assert len(front) >= 1
+    for trial in trials:
+        assert trial.state == "complete"
+        assert trial.train_joules is not None
+        assert trial.train_joules > 0
+        assert trial.increment_joules is not None
+        assert trial.increment_joules > trial.train_joules
+        assert trial.energy_quality in ("measured", "estimated")
+        assert trial.grams_co2e is None
+        assert trial.quality["accuracy"] == trial.values[0]
+        assert trial.parameters is not None
+        assert len(trial.curve) == trial.epochs
+
+
+def test_trials_overhead_and_failures_add_up_to_the_ledger(rings: Maker, tmp_path: Path) -> None:
+    run(rings("some", trials=10), out=tmp_path / "r")
+    result = Store.open(tmp_path / "r").run()
+    assert {trial.state for trial in result.trials} == {"complete", "failed"}
+    for state in ("complete", "failed"):
+        paid = [trial.increment_joules for trial in result.trials if trial.state == state]
+        assert all(joules is not None and joules > 0 for joules in paid)
+        assert result.bill.by_state[state] == pytest.approx(sum(joules or 0.0 for joules in paid))
+    assert result.bill.total_joules is not None
+    assert sum(result.bill.by_state.values()) == pytest.approx(result.bill.total_joules, rel=1e-3)
+    assert sum(result.bill.by_component.values()) == pytest.approx(result.bill.total_joules, rel=1e-9)
+
+
+def test_what_tactics_find_out_is_a_named_part_of_what_the_search_paid(rings: Maker, tmp_path: Path) -> None:
+    from joulefront.spaces.recipes import RecipeRanges
+
+    study = rings(trials=3)
+    own = study.space
+    recipe = RecipeRanges(batch_size=64, tactics={"activation_sparsity": {"on": True, "weight": 0.1}})
+    run(replace(study, space=replace(own, recipe=recipe)), out=tmp_path / "r")  # type: ignore[type-var]
+    result = Store.open(tmp_path / "r").run()
+    for trial in result.trials:
+        assert trial.extra["modelled_asic_energy_ratio"] <= 1.0
+        assert trial.analysis_joules is not None
+        parts = (trial.train_joules or 0.0) + (trial.evaluation_joules or 0.0) + trial.analysis_joules
+        assert 0.0 < trial.analysis_joules < parts <= (trial.increment_joules or 0.0) * (1 + 1e-9)
+    paid = sum(trial.increment_joules or 0.0 for trial in result.trials)
+    assert result.bill.by_state["complete"] == pytest.approx(paid)
+    assert result.bill.total_joules is not None
+    assert sum(result.bill.by_state.values()) == pytest.approx(result.bill.total_joules, rel=1e-3)
+
+
+def test_a_run_continues_where_it_ended(rings: Maker, tmp_path: Path) -> None:
+    run(rings(), out=tmp_path / "r", trials=3)
+    before = Store.open(tmp_path / "r").run()
+    run(rings(), out=tmp_path / "r", trials=5)
+    after = Store.open(tmp_path / "r").run()
+    assert len(after.trials) == 5
+    assert after.trials[:3] == before.trials
+    assert len({json.dumps(trial.params, sort_keys=True) for trial in after.trials}) == 5
+    assert after.bill.total_joules is not None
+    assert before.bill.total_joules is not None
+    assert after.bill.total_joules > before.bill.total_joules
+
+
+def test_a_finished_study_goes_on_for_as_much_again_unless_a_limit_is_given(rings: Maker, tmp_path: Path) -> None:
+    run(rings(trials=2), out=tmp_path / "r")
+    with pytest.raises(ValueError, match=r"all 2 trials are done already.*larger"):
+        run(rings(trials=2), out=tmp_path / "r", trials=2)
+    run(rings(trials=2), out=tmp_path / "r")
+    assert len(Store.open(tmp_path / "r").run().trials) == 4
+
+
+def test_a_budget_ends_the_study_with_less_than_one_epoch_of_overshoot(
+    rings: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A ledger on which each epoch takes exactly 1 J and nothing else takes anything: 5 J are five epochs, not eight.
+    paid: list[float] = []
+    monkeypatch.setattr(Account, "save_sometimes", lambda self: paid.append(1.0))
+    monkeypatch.setattr(Account, "spent_joules", lambda self: sum(paid))
+    run(rings(rungs=(3,), trials=None, budget=Budget(joules=5.0)), out=tmp_path / "r")
+    trials = Store.open(tmp_path / "r").run().trials
+    assert [trial.epochs for trial in trials] == [3, 2]
+    assert trials[1].state == "complete"
+    assert "budget" in str(trials[1].reason)
+
+
+def test_a_budget_of_real_joules_is_kept(rings: Maker, tmp_path: Path) -> None:
+    run(rings("slow", rungs=(8,), trials=None, budget=Budget(joules=15.0)), out=tmp_path / "r", meter="cpu_time")
+    result = Store.open(tmp_path / "r").run()
+    assert result.bill.total_joules is not None
+    assert 15.0 <= result.bill.total_joules < 30.0
+    assert "budget" in result.facts["sessions"][-1]["reason"]
+
+
+@pytest.mark.parametrize(("mode", "reason"), [("nan", "loss became nan"), ("raises", "my layer is broken"), ("hungry", "out of memory")])
+def test_a_training_that_fails_keeps_its_energy_and_its_reason(rings: Maker, tmp_path: Path, mode: str, reason: str) -> None:
+    front = run(rings(mode, trials=3), out=tmp_path / "r")
+    trials = Store.open(tmp_path / "r").run().trials
+    assert len(front) == 0
+    assert len(trials) == 3
+    for trial in trials:
+        assert trial.state == "failed"
+        assert trial.increment_joules is not None
+        assert trial.increment_joules >= 0
+
+        assert re.search(reason, str(trial.reason)), trial.reason
+        assert not Store.open(tmp_path / "r").has_artifact(trial.number)
+
+
+def test_a_space_in_which_nothing_can_be_trained_ends_by_itself(rings: Maker, tmp_path: Path) -> None:
+    run(rings("raises", trials=1000), out=tmp_path / "r")
+    assert len(Store.open(tmp_path / "r").run().trials) == 25
+
+
+def test_only_weights_on_the_front_are_kept(rings: Maker, tmp_path: Path) -> None:
+    front = run(rings(trials=8), out=tmp_path / "r")
+    store = Store.open(tmp_path / "r")
+    kept = {trial.number for trial in store.run().trials if store.has_artifact(trial.number)}
+    assert kept == {trial.number for trial in front}
+
+
+def test_candidates_that_are_too_large_are_refused_at_no_cost(rings: Maker, tmp_path: Path) -> None:
+    run(rings(max_parameters=60, trials=8), out=tmp_path / "r")
+    trials = Store.open(tmp_path / "r").run().trials
+    refused = [trial for trial in trials if trial.state == "failed"]
+    assert refused
+    assert all("max_parameters = 60" in str(trial.reason) and trial.increment_joules == 0.0 for trial in refused)
+    assert all((trial.parameters or 0) <= 60 for trial in trials if trial.state == "complete")
+
+
+def test_inference_energy_has_a_window_of_its_own(rings: Maker, tmp_path: Path) -> None:
+    run(rings(objectives=("accuracy", "train_energy", "inference_energy"), trials=2), out=tmp_path / "r", meter="cpu_time")
+    for trial in Store.open(tmp_path / "r").run().trials:
+        assert trial.inference_joules_per_1000 is not None
+        assert trial.inference_joules_per_1000 == trial.values[2] > 0
+
+
+def test_freeze_thaw_continues_checkpoints_and_bills_each_increment_once(rings: Maker, tmp_path: Path) -> None:
+    run(rings(sampler="freeze-thaw", trials=16), out=tmp_path / "r")
+    trials = Store.open(tmp_path / "r").run().trials
+    children = [trial for trial in trials if trial.parent is not None]
+    assert children
+    for child in children:
+        parent = trials[child.parent or 0]
+        assert parent.params == child.params
+        assert parent.epochs < child.epochs
+        assert len(child.curve) == child.epochs - parent.epochs
+        assert child.train_joules is not None
+        assert parent.train_joules is not None
+        assert child.train_joules > parent.train_joules
+        assert child.increment_joules is not None
+
+
+def test_two_workers_share_one_budget_and_add_up(rings: Maker, tmp_path: Path) -> None:
+    run(rings(trials=6), out=tmp_path / "r", workers=2)
+    result = Store.open(tmp_path / "r").run()
+    done = [trial for trial in result.trials if trial.state == "complete"]
+    assert len(done) == len(result.trials) == 6
+    assert result.bill.total_joules is not None
+    assert sum(result.bill.by_state.values()) == pytest.approx(result.bill.total_joules, rel=1e-3)
+
+
+def test_one_folder_has_one_session_at_a_time(rings: Maker, tmp_path: Path) -> None:
+    run(rings(trials=1), out=tmp_path / "r")
+    with Store.open(tmp_path / "r").lock(), pytest.raises(StoreError, match="another process"):
+        run(rings(trials=9), out=tmp_path / "r")
+
+
+def test_energies_of_two_machines_are_not_mixed(rings: Maker, tmp_path: Path) -> None:
+    run(rings(trials=1), out=tmp_path / "r")
+    store = Store.open(tmp_path / "r")
+    store.save_facts({**store.facts, "sessions": [{**store.facts["sessions"][0], "hardware_id": "other"}]})
+    with pytest.raises(StoreError, match="other hardware"):
+        run(rings(trials=9), out=tmp_path / "r")
+
+
+def start(file: Path, out: Path, *more: str) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "joulefront.search.cli", "run", str(file), "--out", str(out), *more]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+def wait_for_trial(out: Path, seconds: float = 60.0) -> None:
+    """Wait until a first trial is finished and billed."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if (out / "bill.json").is_file() and '"complete"' in (out / "bill.json").read_text():
+            return
+        time.sleep(0.1)
+    raise AssertionError("no trial was finished in time")
+
+
+def test_ctrl_c_ends_the_epoch_stores_what_was_measured_and_says_how_to_continue(rings_file: Callable[[str], Path], tmp_path: Path) -> None:
+    out = tmp_path / "r"
+    process = start(rings_file("slow"), out, "--trials", "500")
+    wait_for_trial(out)
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 0, stderr
+    assert "Traceback" not in stderr
+    assert "continue: joulefront run" in stdout
+    trials = Store.open(out).run().trials
+    assert all(trial.state == "complete" for trial in trials)
+    assert len(load(out)) >= 1
+
+
+def test_a_killed_session_loses_nothing_that_was_measured(rings_file: Callable[[str], Path], rings: Maker, tmp_path: Path) -> None:
+    out = tmp_path / "r"
+    process = start(rings_file("slow"), out, "--trials", "500")
+    wait_for_trial(out)
+    time.sleep(6.0)  # a beat of the ledger and more: what a trial had cost by then is known after the kill
+    process.kill()
+    process.communicate(timeout=60)
+    before = [trial for trial in Store.open(out).run().trials if trial.state == "complete"]
+    assert before
+    run(rings("slow"), out=out, trials=len(Store.open(out).run().trials) + 1)
+    result = Store.open(out).run()
+    assert [trial for trial in result.trials if trial.number in {t.number for t in before}] == before
+    dead = [trial for trial in result.trials if trial.state == "failed"]
+    assert all("killed" in str(trial.reason) for trial in dead)
+    assert result.bill.total_joules is not None
+    assert sum(result.bill.by_state.values()) == pytest.approx(result.bill.total_joules, rel=1e-3)
+    assert not any(trial.state == "running" for trial in result.trials)
+
+
+def test_a_finished_run_is_read_without_its_database_until_that_changes(rings: Maker, tmp_path: Path) -> None:
+    run(rings(trials=3), out=tmp_path / "r")
+    store = Store.open(tmp_path / "r")
+    assert store._snapshot() == store.run(store.study()).trials
+    read = f"Front.of(Store.open({str(tmp_path / 'r')!r}).run())"
+    modules = "from joulefront.search.front import Front; from joulefront.search.store import Store"
+    code = f"import sys; {modules}; assert len({read}) >= 1; sys.exit('optuna' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    store.study().ask()
+    assert store._snapshot() is None
+    assert len(store.run().trials) == 4
+    (tmp_path / "r" / "trials.json").write_text("{")
+    assert len(store.run().trials) == 4
+
+
+def test_a_start_that_is_refused_leaves_no_folder_that_counts_as_a_run(rings: Maker, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="--meter rapl"):
+        run(rings(), out=tmp_path / "r", trials=1, meter="rapl")
+    assert not (tmp_path / "r").exists()
+    run(rings(), out=tmp_path / "r", trials=1)
+    with pytest.raises(ValueError, match="--meter rapl"):
+        run(rings(), out=tmp_path / "r", trials=2, meter="rapl")
+    assert len(load(tmp_path / "r").trials) == 1

@@ -1,0 +1,156 @@
+import json
+import subprocess
+import sys
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+
+from joulefront.search.draw import Draw
+from joulefront.search.running.warm_up import EXAMPLES, one_of_each_kind, warm_up
+from joulefront.search.training.arrays import arrays
+from joulefront.search.training.excerpt import Excerpt
+from joulefront.spaces.classical import DETECTORS, SUPERVISED, Classical
+from joulefront.spaces.convnet import Convnet
+from joulefront.spaces.mlp import Mlp
+from joulefront.spaces.union import Union
+
+#: Runs in a process of its own, because a library is imported once: what was loaded inside each trial's window, and what each cost.
+SESSION = """
+import json, sys
+from joulefront.search.billing.account import Account
+from joulefront.search.training.arrays import arrays
+from joulefront.search import Study, run
+from joulefront.spaces.classical import Classical
+from joulefront.spaces.mlp import Mlp
+from joulefront.spaces.recipes import RecipeRanges
+from joulefront.spaces.union import Union
+import numpy as np
+
+at_start, loaded = {}, []
+opened, closed = Account.open, Account.close
+
+def open_(self, number, *args, **kwargs):
+    at_start[number] = set(sys.modules)
+    return opened(self, number, *args, **kwargs)
+
+def close(self, number, *args, **kwargs):
+    loaded.extend(sorted(set(sys.modules) - at_start[number]))
+    return closed(self, number, *args, **kwargs)
+
+Account.open, Account.close = open_, close
+
+def task():
+    random = np.random.default_rng(0)
+    inputs = random.standard_normal((200, 5)).astype("float32")
+    return arrays(inputs, (inputs[:, 0] > 0).astype(int), name="sign")
+
+study = Study(
+    name="sign", task=task, space=SPACE, sampler="random", rungs=(1, 3), trials=TRIALS,
+)
+run(study, out=sys.argv[1], workers=WORKERS)
+print(json.dumps(loaded))
+"""
+
+
+def session(tmp_path, space, trials, workers=1):
+    code = SESSION.replace("SPACE", space).replace("TRIALS", str(trials)).replace("WORKERS", str(workers))
+    script = tmp_path / "session.py"
+    script.write_text("if __name__ == '__main__':\n" + "".join(f"    {line}\n" for line in code.splitlines()))
+    done = subprocess.run([sys.executable, str(script), str(tmp_path / "run")], capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    trials = json.loads((tmp_path / "run" / "trials.json").read_text())
+    return json.loads(done.stdout.splitlines()[-1]), trials["trials"] if isinstance(trials, dict) else trials
+
+
+def test_no_library_is_loaded_inside_the_window_of_a_trial(tmp_path):
+    loaded, trials = session(tmp_path, "Union(Classical(), Mlp(recipe=RecipeRanges(threads=1)))", 12)
+    assert loaded == []
+    assert len({trial["params"].get("classical.estimator") for trial in trials}) > 3
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_first_training_of_a_process_costs_what_the_next_ones_cost(tmp_path, workers):
+    _, trials = session(tmp_path, "Classical(estimators='random_forest', depths=4, leaves=1, features=0.5)", 6, workers)
+    # With an import inside, the first one was hundreds of times as dear.
+    costs = [trial["train_joules"] / trial["epochs"] for trial in trials if trial["train_joules"]]
+    assert max(costs[:workers]) < 10 * np.median(costs)
+
+
+@pytest.fixture
+def points():
+    random = np.random.default_rng(0)
+    inputs = random.standard_normal((300, 5)).astype("float32")
+    return arrays(inputs, (inputs[:, 0] > 0).astype(int), name="sign")
+
+
+def test_every_family_and_every_estimator_is_a_kind_and_the_first_is_that_of_the_seed():
+    space = Union(Classical("anomaly"), Mlp(), Convnet())
+    found = one_of_each_kind(space, 3)
+    kinds = Counter((params["family"], params.get("classical.estimator")) for params in found)
+    assert kinds == Counter([*(("classical", name) for name in (*SUPERVISED, *DETECTORS)), ("mlp", None), ("convnet", None)])
+    draw = Draw(3)
+    space.sample(draw)
+    assert found[0] == draw.params
+
+
+def test_a_few_examples_are_shuffled_and_read_no_more_than_one_batch(points):
+    class Watched:
+        asked = 0
+
+        def __len__(self):
+            return len(points.train)
+
+        def batches(self, batch_size, **options):
+            for batch in points.train.batches(batch_size, **options):
+                self.asked += 1
+                yield batch
+
+    watched = Watched()
+    few = Excerpt(watched, EXAMPLES, most=1, seed=0)
+    inputs, targets = few.arrays()
+    assert inputs.shape == (len(few), 5)
+    assert set(targets) == {0, 1}
+    assert watched.asked == 1
+    (batch,) = few.batches(32)
+    assert len(batch[0]) == 32
+    with pytest.raises(AssertionError):
+        np.testing.assert_array_equal(inputs, points.train.arrays()[0][: len(few)])
+
+
+def test_what_cannot_be_trained_does_not_end_the_warm_up(points):
+    class Broken:
+        name = "broken"
+
+        def sample(self, trial):
+            return Mlp().sample(trial)
+
+        def build(self, candidate, task):
+            raise RuntimeError("no such layer")
+
+        def key(self, candidate):
+            return candidate.key
+
+    warm_up(Broken(), points, device="cpu", threads=1, seed=0)
+
+
+def test_the_user_can_break_it_off(points):
+    class Slow(torch.nn.Module):
+        def forward(self, inputs):
+            raise KeyboardInterrupt
+
+    class Space:
+        name = "slow"
+
+        def sample(self, trial):
+            return Mlp().sample(trial)
+
+        def build(self, candidate, task):
+            return Slow()
+
+        def key(self, candidate):
+            return candidate.key
+
+    with pytest.raises(KeyboardInterrupt):
+        warm_up(Space(), points, device="cpu", threads=1, seed=0)

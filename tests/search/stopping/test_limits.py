@@ -1,0 +1,81 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from joulefront.search import Study, run
+from joulefront.search.stopping.limits import Limits, joules_of, seconds_of
+from joulefront.search.study import Budget
+
+
+def test_the_first_limit_that_is_reached_is_named() -> None:
+    limits = Limits(joules=3600.0, trials=4, seconds=60.0, label="1Wh")
+    assert limits.reached(joules=3599.0, trials=3, seconds=59.0) is None
+    assert "1Wh" in (limits.reached(joules=3600.0, trials=0, seconds=0) or "")
+    assert "4 trials" in (limits.reached(joules=None, trials=4, seconds=0) or "")
+    assert "60 s" in (limits.reached(joules=None, trials=0, seconds=60) or "")
+
+
+def test_an_unknown_energy_never_ends_a_study() -> None:
+    assert Limits(joules=1.0).reached(joules=None, trials=10**6, seconds=1e9) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "joules"), [("5Wh", 18000.0), ("0.02 kWh", 72000.0), ("900J", 900.0), ("2kJ", 2000.0), ("1e-3MJ", 1000.0)]
+)
+def test_energies_are_read_with_their_unit(text: str, joules: float) -> None:
+    assert Budget.parse(text).joules == pytest.approx(joules)
+
+
+@pytest.mark.parametrize("text", ["20", "", "Wh", "-1Wh", "0J", "5 apples", "1.2.3Wh", "5wh"])
+def test_a_budget_without_a_known_unit_says_what_to_write(text: str) -> None:
+    with pytest.raises(ValueError, match=r"--budget.*Wh"):
+        Budget.parse(text)
+
+
+@given(st.floats(1e-3, 1e9), st.sampled_from(["joules", "grams_co2e", "money"]))
+def test_a_budget_survives_being_written_and_read(amount: float, currency: str) -> None:
+    budget = Budget(money=(amount, "EUR")) if currency == "money" else Budget(**{currency: amount})
+    again = Budget.parse(budget.to_text())
+    if currency == "money":
+        assert again.money == (pytest.approx(amount, rel=1e-5), "EUR")
+    else:
+        assert getattr(again, currency) == pytest.approx(amount, rel=1e-5)
+
+
+def test_carbon_and_money_become_joules_by_their_factor() -> None:
+    assert joules_of(Budget(grams_co2e=56.0), grams_per_kwh=56.0) == pytest.approx(3.6e6)
+    assert joules_of(Budget(grams_co2e=56.0), grams_per_kwh=56.0, pue=2.0) == pytest.approx(1.8e6)
+    assert joules_of(Budget(money=(0.5, "EUR")), grams_per_kwh=None, price_per_kwh=(0.25, "EUR")) == pytest.approx(7.2e6)
+
+
+def test_a_budget_without_its_factor_names_the_option() -> None:
+    with pytest.raises(ValueError, match="--zone"):
+        joules_of(Budget(grams_co2e=1.0), grams_per_kwh=None)
+    with pytest.raises(ValueError, match="--price"):
+        joules_of(Budget(money=(1.0, "EUR")), grams_per_kwh=None, price_per_kwh=(0.3, "USD"))
+
+
+def test_durations_need_a_unit() -> None:
+    assert seconds_of("2h") == 7200.0
+    for text in ("30", "m", "-3m", ""):
+        with pytest.raises(ValueError, match="--timeout"):
+            seconds_of(text)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"trials": 0}, r"trials \(--trials\) must be >= 1, got 0"),
+        ({"timeout_seconds": -1.0}, r"timeout_seconds \(--timeout\) must be > 0, got -1.0"),
+        ({"stop_gain": 5.0}, r"stop_gain \(--stop-gain\).*got 5.0"),
+        ({"warm_start": "runs/earlier"}, r"warm_start .*list of run folders, got 'runs/earlier'"),
+    ],
+)
+def test_a_wrong_limit_makes_no_folder(rings: Callable[..., Study], tmp_path: Path, wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        run(rings(), out=tmp_path / "r", **wrong)
+    assert not (tmp_path / "r").exists()

@@ -1,0 +1,98 @@
+"""The net under one training, and in a whole study."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+from joulefront.search import Study
+from joulefront.search.running.runner import run
+from joulefront.search.stopping.dominated import ENOUGH
+from joulefront.search.stopping.safety_net import SafetyNet, rungs_on_the_way
+from joulefront.search.store import Store
+from joulefront.search.training.arrays import arrays
+from joulefront.search.trial import Trial
+from joulefront.spaces.mlp import Mlp
+from joulefront.spaces.recipes import RecipeRanges
+
+
+@pytest.fixture(scope="module")
+def study():
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    inputs = rng.normal(size=(256, 4)).astype("float32")
+    labels = (inputs[:, 0] * inputs[:, 1] > 0).astype("int64")
+    recipe = RecipeRanges(learning_rate=(1e-6, 3e-2), weight_decay=1e-3, batch_size=64, threads=1)
+    space = Mlp(depths=(1, 1), widths=(4, 32), norms="none", activations="relu", dropouts=0.0, recipe=recipe)
+    task = arrays(inputs, labels, name="product", validation_share=0.25, test_share=0.0, seed=0)
+    return Study(name="net", task=task, space=space, rungs=(1, 3, 9), sampler="random", seed=0, stop_dominated=True)
+
+
+def phase(kind, joules):
+    return SimpleNamespace(kind=kind, joules=joules)
+
+
+def test_the_frugal_sampler_has_a_net_and_the_others_have_one_when_asked(study):
+    assert replace(study, sampler="freeze-thaw", stop_dominated=None).stops_dominated
+    assert not replace(study, sampler="tpe", stop_dominated=None).stops_dominated
+    assert rungs_on_the_way(replace(study, stop_dominated=False), 9, None) == ()
+
+
+def test_only_the_rungs_between_begin_and_end_are_looked_at(study):
+    assert rungs_on_the_way(study, 9, None) == (1, 3)
+    assert rungs_on_the_way(study, 9, Trial(0, "complete", {}, 1)) == (3,)
+    assert rungs_on_the_way(study, 9, Trial(0, "complete", {}, 3)) == ()
+
+
+def test_more_objectives_than_quality_and_energy_are_not_judged(study):
+    assert rungs_on_the_way(replace(study, objectives=("accuracy", "train_energy", "parameters")), 9, None) == ()
+
+
+def test_an_epoch_with_unknown_energy_or_without_quality_is_not_judged(study):
+    seen = [
+        Trial(k, "complete", {}, 9, quality={"accuracy": 0.9}, train_joules=1.0, curve=({"epoch": 1, "accuracy": 0.5},))
+        for k in range(ENOUGH)
+    ]
+    known = SafetyNet(study, lambda: seen, 9, None, [phase("setup", 1.0), phase("epoch", 5.0)])
+    assert known.reason({"epoch": 1, "accuracy": 0.1}) is None  # nobody was seen at rung 3: it may shine there
+    seen = [replace(trial, curve=(*trial.curve, {"epoch": 3, "accuracy": 0.6})) for trial in seen]
+    assert known.reason({"epoch": 1, "accuracy": 0.1}) is not None
+    assert known.reason({"epoch": 1}) is None
+    assert known.reason({"epoch": 2, "accuracy": 0.1}) is None
+    unknown = replace(known, phases=[phase("setup", 1.0), phase("epoch", None)])
+    assert unknown.reason({"epoch": 1, "accuracy": 0.1}) is None
+
+
+def test_a_training_that_ends_between_two_rungs_is_granted_the_upper_one_for_the_energy_of_its_end(study, monkeypatch):
+    asked = []
+    monkeypatch.setattr("joulefront.search.stopping.safety_net.stop_reason", lambda error, epoch, ahead, *a, **k: asked.append(ahead))
+    net = SafetyNet(study, list, 6, None, [phase("setup", 1.0), phase("epoch", 5.0), phase("epoch", 2.0), phase("epoch", 2.0)])
+    net.reason({"epoch": 3, "accuracy": 0.1})
+    assert asked == [{9: 1.0 + 5.0 + 2.0 + 2.0 + 3 * 2.0}]
+
+
+def test_in_a_real_study_a_stopped_training_is_a_measured_point_at_the_rung_where_it_ended(study, tmp_path, monkeypatch):
+    """Which trainings are stopped is a matter of energies, which are chance in trainings this small: here all are, at the second rung."""
+    asked = []
+
+    def verdict(error, epoch, rungs_ahead, trials, metric, *, maximize, complete_epochs):
+        asked.append((epoch, rungs_ahead))
+        return "dominated after epoch 3" if epoch == 3 else None
+
+    monkeypatch.setattr("joulefront.search.stopping.safety_net.stop_reason", verdict)
+    run(study, out=tmp_path / "net", trials=12, meter="cpu_time", device="cpu")
+    trials = Store.open(tmp_path / "net").run().trials
+    stopped = [trial for trial in trials if trial.reason]
+    assert stopped
+    for trial in stopped:
+        assert (trial.state, trial.epochs, trial.reason) == ("complete", 3, "dominated after epoch 3")
+        assert trial.train_joules is not None
+        assert trial.quality["accuracy"] is not None
+        assert [point["epoch"] for point in trial.curve] == [1, 2, 3]
+        assert all(point["joules"] >= 0 for point in trial.curve)
+    assert max(trial.epochs for trial in trials) == 3
+    # what lies ahead is projected, and costs more the further it is
+    for epoch, ahead in asked:
+        assert all(epoch < rung <= 9 for rung in ahead)
+        assert list(ahead.values()) == sorted(ahead.values())
