@@ -12,6 +12,25 @@ from .trial import Trial
 
 
 @dataclass(frozen=True)
+class AtSocket:
+    """What the whole machine took at the plug while the study ran: beside the components, never added to them.
+
+    Attributes:
+        joules: Energy.
+        u_joules: Its standard uncertainty, random and systematic, or None.
+        quality: ``measured``, ``estimated`` or ``mixed``.
+        source: The meter, or ``wall line`` for what followed from the components.
+        reason: How it was estimated, or None.
+    """
+
+    joules: float
+    u_joules: float | None
+    quality: str
+    source: str
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
 class Bill:
     """Where the joules of a search went; the parts add up to the ledger's total.
 
@@ -27,6 +46,7 @@ class Bill:
         u_joules: Standard uncertainty of the total (random and systematic), or None.
         seconds: Wall time that the ledger covered.
         unknown_seconds: Time of which a component's energy is not known (its meter was lost), by component: it is in no sum.
+        at_socket: The whole machine at the plug; None unless every session knows it.
     """
 
     total_joules: float | None = None
@@ -38,6 +58,7 @@ class Bill:
     u_joules: float | None = None
     seconds: float = 0.0
     unknown_seconds: Mapping[str, float] = field(default_factory=dict)
+    at_socket: AtSocket | None = None
 
     def gaps(self) -> str | None:
         """Say in one sentence what is not in the sums, or None when everything is."""

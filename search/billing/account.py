@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..energy import Ledger, Record, Window
+from ..energy.wall_line import WallCalibration
 from ..store import write_json
 from .bill import REPEAT, REPEATS, TRIAL, Session
 
@@ -62,6 +63,7 @@ class Account:
         earlier_joules: What they spent, or None when unknown.
         file: The bill file.
         synchronize: Waits for the device, or None.
+        wall: What a wall meter said beside this machine's components, or None; it adds an estimate of the energy at the socket.
     """
 
     ledger: Ledger
@@ -70,6 +72,7 @@ class Account:
     earlier_joules: float | None
     file: Path
     synchronize: Callable[[], object] | None = None
+    wall: WallCalibration | None = None
     _states: dict[str, str] = field(default_factory=dict)
     _open: dict[str, Window] = field(default_factory=dict)
     _saved: float = 0.0
@@ -93,7 +96,10 @@ class Account:
         self._open.pop(meter.window.name, None)
         if self._states[meter.window.id] != REPEATS:
             self._states[meter.window.id] = BOOKED.get(state, "failed")
-        return meter.window.close(state, cpu_seconds=cpu_seconds)
+        return self._at_socket(meter.window.close(state, cpu_seconds=cpu_seconds))
+
+    def _at_socket(self, record: Record) -> Record:
+        return record if self.wall is None else self.wall.beside(record)
 
     def rebook(self, meter: TrialMeter) -> None:
         """Book a trial as failed after all: its objectives are unknown."""
@@ -140,7 +146,7 @@ class Account:
         self.session.by_state = states
         self.session.by_component, self.session.unknown_seconds = dict(found.total), dict(found.unknown)
         self.session.open_trials, self.session.open_repeats = _numbered(unfinished, TRIAL), _numbered(unfinished, REPEAT)
-        self.session.total = whole
+        self.session.total = self._at_socket(whole)
         write_json(self.file, {"sessions": [*self.earlier, self.session.to_json()]})
         self._saved = time.monotonic()
 

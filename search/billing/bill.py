@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..energy import Record
-from ..runs import Bill
+from ..energy import Component, Record
+from ..runs import AtSocket, Bill
 
 #: What trainings are called in the ledger, before their number: those of the search, and those of finalists that are trained again.
 TRIAL, REPEAT = "trial", "repeat"
@@ -94,12 +95,14 @@ def add_up(sessions: Iterable[Mapping[str, Any]]) -> Bill:
     absent: dict[str, str] = {}
     random_squares = systematic = seconds = 0.0
     doubted = True
+    walls: list[Component | None] = []
     for session in sessions:
         _add(by_state, session["by_state_joules"])
         if session.get("total") is None:
             continue
         record = Record.from_json(session["total"])
         seconds += record.seconds
+        walls.append(record.component("wall"))
         known = known_joules(session)
         lost = {name: value for name, value in session.get("unknown_seconds", {}).items() if value > 0}
         _add(joules, known)
@@ -119,7 +122,24 @@ def add_up(sessions: Iterable[Mapping[str, Any]]) -> Bill:
     absent = {name: reason for name, reason in absent.items() if name not in joules}
     total = sum(joules.values()) if joules else None
     u_joules = (random_squares + systematic**2) ** 0.5 if joules and doubted else None
-    return Bill(total, by_state, joules, quality, source, absent, u_joules, seconds, unknown)
+    return Bill(total, by_state, joules, quality, source, absent, u_joules, seconds, unknown, _at_socket(walls))
+
+
+def _at_socket(walls: Sequence[Component | None]) -> AtSocket | None:
+    """Add up what each session knows of the whole machine; a part of the sessions is no sum."""
+    known = [part for part in walls if part is not None and part.joules is not None]
+    if not known or len(known) < len(walls):
+        return None
+    random = math.hypot(*(part.u_random_joules or 0.0 for part in known))
+    systematic = math.fsum(part.u_systematic_joules or 0.0 for part in known)
+    kinds, sources = {part.quality for part in known}, dict.fromkeys(part.source for part in known)
+    return AtSocket(
+        joules=math.fsum(part.joules or 0.0 for part in known),
+        u_joules=None if any(part.u_random_joules is None for part in known) else math.hypot(random, systematic),
+        quality=kinds.pop() if len(kinds) == 1 else "mixed",
+        source=", ".join(sources),
+        reason=next((part.reason for part in known if part.quality != "measured"), None),
+    )
 
 
 def known_joules(session: Mapping[str, Any]) -> dict[str, float]:

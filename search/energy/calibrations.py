@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -104,9 +104,7 @@ def with_wall(record: Record, folder: Path | None = None) -> Record:
         ValueError: The calibration is damaged; the message names the file.
     """
     known = load_wall_calibration(record.hardware_id, folder)
-    wall = None if known is None else known.component(record)
-    others = (part for part in record.components if part.name != "wall")
-    return record if wall is None else replace(record, components=(*others, wall))
+    return record if known is None else known.beside(record)
 
 
 def _load(kind: str, remedy: str, hardware_id: str, folder: Path | None, read: Callable[[Mapping[str, Any]], Kept]) -> Kept | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -115,6 +115,12 @@ class WallCalibration:
             u_systematic_joules=self.gain_u * abs(joules),
             reason=reason,
         )
+
+    def beside(self, record: Record) -> Record:
+        """Return the record with that estimate beside its components, or as it is where it does not apply."""
+        found = self.component(record)
+        others = (part for part in record.components if part.name != "wall")
+        return record if found is None else replace(record, components=(*others, found))
 
 
 def parts_of(record: Record) -> tuple[str, ...]:

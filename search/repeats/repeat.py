@@ -16,10 +16,12 @@ from ..billing.account import Account
 from ..billing.bill import Session, add_up, read_sessions
 from ..billing.recovery import settle_killed
 from ..energy import Ledger, discover
+from ..energy.calibrations import load_wall_calibration
 from ..energy.machine import calibrated_coefficients
 from ..executors.devices import take_devices
 from ..front import Front
 from ..front_text import energy_text
+from ..running.continuing import refuse_other_data
 from ..running.fairness import Fairness, Keeper
 from ..running.interrupts import stop_on_interrupt
 from ..running.machine import cores, make_executors, pick_device, synchronizer, torch_threads
@@ -107,15 +109,15 @@ def repeat(
         with ledger.window("start", kind="overhead"):
             refuse_unmeasurable(ledger, meters)
             refuse_other_machine(store, members, ledger)
+            task = study.load_task()
+            refuse_other_data(store, task)
             finished = sum(trial.state != "running" for trial in run.trials)
             store = note_session(store, ledger, where, cores(), finished, meters)
-            task = study.load_task()
             keeper = Keeper(fairness, study, task, ledger, where, cores())
             (executor,) = make_executors(study, task, devices.names)
             open_things.callback(executor.close)
-            account = Account(
-                ledger, Session(started=utc_now()), earlier, add_up(earlier).total_joules, store.bill_file, synchronizer(where)
-            )
+            spent, wall = add_up(earlier).total_joules, load_wall_calibration(ledger.hardware_id)
+            account = Account(ledger, Session(started=utc_now()), earlier, spent, store.bill_file, synchronizer(where), wall)
             trials = {trial.number: trial for trial in members}
             again = RepeatLoop(study, store, trials, account, executor, keeper, where, repeats, listener)
             left = again.repeats.open_slots(again.plan)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..runs import Run
+from ..front_text import energy_text
+from ..runs import Bill, Run
 
 
 def sessions_of(run: Run) -> list[Mapping[str, Any]]:
@@ -55,3 +56,13 @@ def flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         elif value is not None and value != "":
             found[key] = str(value)
     return found
+
+
+def socket_text(bill: Bill) -> str | None:
+    """Say in one sentence what the whole machine took at the plug, or None when that is not known."""
+    wall = bill.at_socket
+    if wall is None:
+        return None
+    spread = "" if wall.u_joules is None else f" ± {energy_text(2 * wall.u_joules / 3600)}"
+    how = f"{wall.quality} by {wall.source}" if wall.reason is None else wall.reason
+    return f"At the socket the whole machine took {energy_text(wall.joules / 3600)}{spread} ({how}); it contains these sums and is in none."

@@ -10,7 +10,7 @@ from ..front_text import energy_text
 from ..runs import Run
 from .charts import bill_chart, importance_chart, trace_chart
 from .estimates import estimate_section, projection_section
-from .facts import pue_of, sessions_of
+from .facts import pue_of, sessions_of, socket_text
 from .importance import Importance, importance
 from .interactive import CONFIG, FOLLOW, front_plotly
 from .markup import page, paragraph, section, tile
@@ -133,7 +133,7 @@ def _bill(run: Run) -> str:
     )
     states = ", ".join(f"{name} {energy_text(joules / 3600)}" for name, joules in bill.by_state.items())
     said += f": {states}; together {100 * parts / bill.total_joules:.2f} % of what the ledger saw." if states else "."
-    said += f" {gaps}" if (gaps := bill.gaps()) else ""
+    said += "".join(f" {more}" for more in (bill.gaps(), socket_text(bill)) if more)
     return section("Energy of the search", _chart(bill_chart(bill), "bill"), paragraph(said, "muted small"))
 
 

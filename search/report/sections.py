@@ -38,6 +38,9 @@ def measured_section(run: Run) -> str:
         kind = badge(bill.quality_by_component.get(name, "unknown"))
         lost = f"for {bill.unknown_seconds[name]:.1f} s its meter gave nothing" if name in bill.unknown_seconds else ""
         rows.append([short_component(name), digits(joules / 3600), share, kind, bill.source_by_component.get(name, "unknown"), lost])
+    if wall := bill.at_socket:
+        why = "the whole machine: outside of the sum" + ("" if wall.reason is None else f"; {wall.reason}")
+        rows.append(["at the socket", digits(wall.joules / 3600), "-", badge(wall.quality), wall.source, why])
     rows += [[short_component(name), "unknown", "-", badge("absent"), "-", reason] for name, reason in bill.absent.items()]
     kinds = Counter(trial.energy_quality for trial in run.trials if trial.state == "complete")
     said = ", ".join(f"{number} {kind}" for kind, number in kinds.most_common())
@@ -46,7 +49,7 @@ def measured_section(run: Run) -> str:
         paragraph(
             "Measured: read from a meter. Estimated: computed from processor time and a power model. Absent: unknown, and not counted."
         ),
-        table(["component", "Wh", "share", "how", "meter", "why absent"], rows, right=(1, 2), markup=(3,)) if rows else "",
+        table(["component", "Wh", "share", "how", "meter", "remarks"], rows, right=(1, 2), markup=(3,)) if rows else "",
         paragraph(f"Training energy of the complete trials: {said}.", "muted small") if said else "",
     )
 

@@ -13,7 +13,7 @@ from ..front import Front
 from ..front_text import digits, energy_text
 from ..runs import Run
 from ..trial import Trial
-from .facts import hardware_lines, pue_of, sessions_of
+from .facts import hardware_lines, pue_of, sessions_of, socket_text
 from .view import short_component
 
 
@@ -39,8 +39,7 @@ def _sentences(run: Run) -> list[str]:
             f"The whole search used **{energy_text(bill.total_joules / 3600)}**{spread} at the machine in "
             f"{bill.seconds / 3600:.2f} h. It made {trials}; failed ones, deciding and idling are included."
         ]
-        if gaps := bill.gaps():
-            lines.append(gaps)
+        lines += [more for more in (bill.gaps(), socket_text(bill)) if more]
         lines.append(_carbon(run, bill.total_joules, pue))
     front = Front.of(run)
     if len(front):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 from ..store import Store, StoreError
@@ -57,6 +58,15 @@ def refuse_other_study(store: Store, study: Study) -> None:
         _refuse(store, "candidates of another space", fingerprint.differences(known, fingerprint.of_space(study.space)))
 
 
+def refuse_other_data(store: Store, task: Task) -> None:
+    """Refuse to measure a folder's models again on other data than theirs.
+
+    Raises:
+        StoreError: The message says in what the data differ.
+    """
+    _refuse_data(store, fingerprint.of_task(task), "give the --data of the search")
+
+
 def note_study(store: Store, study: Study, task: Task) -> Store:
     """Refuse other data than the folder's; then write down what this session searches and with what.
 
@@ -65,10 +75,9 @@ def note_study(store: Store, study: Study, task: Task) -> Store:
     Raises:
         StoreError: If the data differ; the message says in what.
     """
-    known, now = store.facts.get("fingerprint", {}), fingerprint.of_task(task)
-    if "data" in known:
-        _refuse(store, "trials of other data", fingerprint.differences(known["data"], now))
-    elif store.facts["sessions"]:
+    now = fingerprint.of_task(task)
+    _refuse_data(store, now, REMEDY)
+    if "data" not in store.facts.get("fingerprint", {}) and store.facts["sessions"]:
         warnings.warn(
             f"{str(store.path)!r} does not say which data and ranges it was begun with; from now on it does, "
             "and whether they are those of the sessions before is for you to know",
@@ -78,10 +87,16 @@ def note_study(store: Store, study: Study, task: Task) -> Store:
     return store.save_facts({**store.facts, "study": described(study), "fingerprint": seen})
 
 
-def _refuse(store: Store, what: str, found: list[str]) -> None:
+def _refuse_data(store: Store, now: Mapping[str, Any], remedy: str) -> None:
+    known = store.facts.get("fingerprint", {})
+    if "data" in known:
+        _refuse(store, "trials of other data", fingerprint.differences(known["data"], now), remedy)
+
+
+def _refuse(store: Store, what: str, found: list[str], remedy: str = REMEDY) -> None:
     if found:
         shown = "; ".join(found[:3]) + (f"; and {len(found) - 3} more" if len(found) > 3 else "")
-        raise StoreError(f"{str(store.path)!r} holds {what} ({shown}); {REMEDY}")
+        raise StoreError(f"{str(store.path)!r} holds {what} ({shown}); {remedy}")
 
 
 def _epochs_of(sampler: str) -> str:

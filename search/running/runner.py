@@ -13,6 +13,7 @@ from ..billing.recovery import settle_killed
 from ..carbon.place import keep_place
 from ..carbon.session import CarbonSession, CarbonTime, grams_as_joules
 from ..energy import Intensity, Ledger, discover
+from ..energy.calibrations import load_wall_calibration
 from ..energy.machine import calibrated_coefficients
 from ..executors.devices import take_devices
 from ..front import Front
@@ -137,7 +138,8 @@ def run(
             keeper = Keeper(fairness, study, task, ledger, where, threads)
             # A continued study must not draw the same random numbers again.
             sampler = make_sampler(study.sampler, rungs=study.rungs, seed=study.seed + 7919 * finished, study=study, task=task, prior=prior)
-            account = Account(ledger, Session(started=utc_now()), earlier, spent, store.bill_file, synchronizer(where))
+            wall = load_wall_calibration(ledger.hardware_id)
+            account = Account(ledger, Session(started=utc_now()), earlier, spent, store.bill_file, synchronizer(where), wall)
             hourly = None
             if carbon is not None and intensity is not None:
                 hourly = CarbonSession.begin(

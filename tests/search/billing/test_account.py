@@ -9,7 +9,8 @@ import pytest
 
 from joulefront.search.billing.account import Account
 from joulefront.search.billing.bill import Session, read_bill
-from joulefront.search.energy import Capability, Ledger, Reading
+from joulefront.search.energy import Capability, Component, Ledger, Reading, Record
+from joulefront.search.energy.wall_line import calibrate_wall
 
 WATTS = {"gpu:a": 50.0, "gpu:b": 30.0}
 
@@ -232,3 +233,26 @@ def test_the_bill_is_not_written_at_every_epoch(account: Account) -> None:
     assert account.file.read_text() == first
     account.save()
     assert account.file.read_text() != first
+
+
+def test_on_a_machine_that_was_compared_with_a_wall_meter_trials_and_bill_say_what_the_socket_gave(ledger: Ledger, tmp_path: Path) -> None:
+    def at(watts: float) -> Record:
+        joules = {"gpu:a": 0.6 * watts, "gpu:b": 0.4 * watts}
+        parts = [Component(name, value, "constant", u_random_joules=0.0, u_systematic_joules=0.0) for name, value in joules.items()]
+        plug = Component("wall", 1.5 * watts + 20, "wall", boundary="socket", counts=False, u_random_joules=0.0, u_systematic_joules=0.0)
+        return Record("1", "w", None, "setup", "ok", "", 0, 10**9, 1.0, (*parts, plug), ledger.hardware_id)
+
+    wall = calibrate_wall([at(watts) for watts in (10, 60, 100)])
+    account = Account(ledger, Session("now"), [], None, tmp_path / "bill.json", wall=wall)
+    meter = account.open(0, None)
+    time.sleep(0.03)
+    record = account.close(0, meter, state="ok", cpu_seconds=None)
+    account.save(closed=True)
+    socket = record.component("wall")
+    assert socket is not None
+    assert (socket.quality, socket.counts) == ("estimated", False)
+    assert socket.joules == pytest.approx((1.5 * 80 + 20) * record.seconds, rel=1e-3)
+    bill = read_bill(tmp_path / "bill.json")
+    assert bill.at_socket is not None
+    assert bill.at_socket.joules == pytest.approx((1.5 * 80 + 20) * bill.seconds, rel=1e-3)
+    assert bill.total_joules == pytest.approx(80 * bill.seconds, rel=1e-3)

@@ -317,6 +317,23 @@ def test_another_study_is_refused(folder: Path, rings: Maker) -> None:
     assert not (folder / "repeats.json").exists()
 
 
+def test_other_data_are_refused_before_anything_is_trained(folder: Path, rings: Maker) -> None:
+    study = rings()
+    task = study.load_task()
+
+    class Fewer:
+        def __len__(self) -> int:
+            return len(task.train) - 1
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(task.train, name)
+
+    other = replace(study, task=replace(task, train=Fewer()))  # type: ignore[arg-type]  # the rest is the split's own
+    with pytest.raises(StoreError, match=r"holds trials of other data \(examples train: \d+, now \d+\).*give the --data of the search"):
+        repeat(other, folder, times=1, listener=silent)
+    assert read_repeats(folder / "repeats.json").rounds == 0
+
+
 def test_other_hardware_and_other_meters_are_refused_before_anything_is_trained(folder: Path, rings: Maker) -> None:
     with pytest.raises(StoreError, match=r"metered otherwise.*--cpu-watts"):
         repeat(rings(), folder, cpu_watts=123.0, listener=silent)

@@ -11,7 +11,7 @@ from joulefront.search.front import Front
 from joulefront.search.report.facts import hardware_lines, pue_of, sessions_of
 from joulefront.search.report.statement import statement
 from joulefront.search.report.trace import hypervolume_trace
-from joulefront.search.runs import Bill, Run
+from joulefront.search.runs import AtSocket, Bill, Run
 
 
 def grams_in(text: str) -> float:
@@ -74,3 +74,13 @@ def test_the_trace_never_falls_counts_failed_trials_and_ends_at_the_front(fake_r
     middle = len(fake_run.trials) // 2
     partial = replace(fake_run, trials=fake_run.trials[: middle + 1])
     assert volumes[middle] == pytest.approx(Front.of(partial).hypervolume())
+
+
+def test_the_socket_is_said_beside_the_sum_where_it_is_known(fake_run: Run) -> None:
+    assert "socket" not in statement(fake_run)
+    wall = AtSocket(7200.0, 36.0, "measured", "wall")
+    text = statement(replace(fake_run, bill=replace(fake_run.bill, at_socket=wall)))
+    assert "At the socket the whole machine took 2 Wh ± 20 mWh (measured by wall)" in text
+    line = AtSocket(7200.0, None, "estimated", "wall line", "estimated: 1.25 times the components and 30 W")
+    text = statement(replace(fake_run, bill=replace(fake_run.bill, at_socket=line)))
+    assert "took 2 Wh (estimated: 1.25 times the components and 30 W); it contains these sums" in text
