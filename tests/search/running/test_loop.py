@@ -74,7 +74,7 @@ def test_a_schedule_with_a_horizon_has_no_parent_and_pays_for_itself_alone(climb
 
 
 def test_where_schedules_are_mixed_only_those_without_a_horizon_are_continued(climbing: Maker, tmp_path: Path) -> None:
-    run(climbing({"schedule": ("anytime", "cosine")}, trials=20), out=tmp_path / "r", meter="cpu_time")
+    run(climbing({"schedule": ("anytime", "cosine")}, trials=32), out=tmp_path / "r", meter="cpu_time")
     trials = trials_of(tmp_path / "r")
     said = {trial.number for trial in Store.open(tmp_path / "r").study().get_trials() if trial.user_attrs.get(FROM_SCRATCH)}
     assert said == {trial.number for trial in trials if trial.params["schedule"] == "cosine"}
