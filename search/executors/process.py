@@ -7,10 +7,11 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from typing import Any
 
 import cloudpickle
@@ -106,6 +107,7 @@ class WorkerProcess:
 def _serve(pipe: Connection, pickled: bytes, device: str) -> None:
     """The child: load the task once, then train what comes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when a training ends
+    threading.Thread(target=_end_with_the_parent, name="joulefront-parent", daemon=True).start()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     study: Study = cloudpickle.loads(pickled)
     task = study.load_task()
@@ -140,6 +142,14 @@ def _serve(pipe: Connection, pickled: bytes, device: str) -> None:
         before = tree.seconds()
         outcome = train(job, study.space, task, phases=phases, go_on=go_on)
         pipe.send(("done", replace(outcome, cpu_seconds=tree.seconds() - before)))
+
+
+def _end_with_the_parent() -> None:
+    """Wait until the parent is gone, then end at once: nobody counts the energy of what is still trained, or keeps its device for it."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
 
 
 def gpu_components(device: str) -> tuple[str, ...]:

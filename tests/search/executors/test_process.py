@@ -1,6 +1,7 @@
 """Worker processes: what they tell the parent, and what their death is."""
 
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -16,11 +17,12 @@ from joulefront.search.executors.process import WorkerProcess, gpu_components
 from joulefront.search.trainer import Job, Outcome
 from joulefront.search.verbs.catalog import find_study
 
-#: Width 13 kills its process, width 17 keeps a helper that has worked; every other one is a small perceptron.
+#: Width 13 kills its process, width 17 keeps a helper that has worked, width 19 takes an hour; every other one is a small perceptron.
 STUDY = """
 import os
 import subprocess
 import sys
+import time
 import numpy as np
 import torch
 from joulefront.search import Study
@@ -34,6 +36,11 @@ class Deadly(torch.nn.Linear):
             os._exit(7)
         return super().forward(x)
 
+class Slow(torch.nn.Linear):
+    def forward(self, x):
+        print("training", flush=True)
+        time.sleep(3600)
+
 HELPER = "import sys, time\\nwhile time.process_time() < 0.8: pass\\nprint('.', flush=True)\\nsys.stdin.read()"
 HELPERS = []
 
@@ -45,7 +52,7 @@ def make(architecture, task):
     if width == 17:  # as a data loader does: it lives on when the training has ended
         HELPERS.append(subprocess.Popen([sys.executable, "-S", "-c", HELPER], stdin=subprocess.PIPE, stdout=subprocess.PIPE))
         HELPERS[-1].stdout.read(1)
-    first = Deadly if width == 13 else torch.nn.Linear
+    first = {13: Deadly, 19: Slow}.get(width, torch.nn.Linear)
     return torch.nn.Sequential(first(2, width), torch.nn.ReLU(), torch.nn.Linear(width, task.outputs))
 
 def task():
@@ -55,6 +62,25 @@ def task():
 def study():
     recipe = RecipeRanges(learning_rate=0.01, weight_decay=0.0, batch_size=64)
     return Study(name="rings", task=task, space=Own(draw, make, recipe=recipe), trials=1)
+"""
+
+
+#: A search that is killed in the middle of a training.
+KILLED = """
+import contextlib, sys
+from joulefront.search.executors.process import WorkerProcess
+from joulefront.search.trainer import Job
+from joulefront.search.verbs.catalog import find_study
+
+@contextlib.contextmanager
+def phase(kind, index):
+    yield type("Window", (), {})()
+
+if __name__ == "__main__":
+    worker = WorkerProcess(find_study(sys.argv[1], {}), "cpu")
+    print(worker.pid, flush=True)
+    job = Job(0, {"width": 19}, 1, seed=1, device="cpu", threads=1, start=None, weights=__import__("pathlib").Path(sys.argv[2]))
+    worker.train(job, phases=phase, go_on=lambda _: True)
 """
 
 
@@ -177,6 +203,31 @@ def test_a_worker_that_dies_is_a_failed_outcome(workers: list[WorkerProcess], tm
     assert workers[0].alive
     again = workers[1].train(job(tmp_path, 5), phases=Notes().phase, go_on=lambda _: True)
     assert again.failed is None  # one death ends one trial, not the study
+
+
+def runs(pid: int) -> bool:
+    """Whether a process is there and no corpse that nobody has waited for."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux' /proc to tell a living process from a dead one")
+def test_a_worker_whose_parent_was_killed_ends_in_the_middle_of_its_training(study_file: Path, tmp_path: Path) -> None:
+    script = tmp_path / "search.py"
+    script.write_text(KILLED)
+    parent = subprocess.Popen([sys.executable, str(script), str(study_file), str(tmp_path / "w")], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    worker = int(parent.stdout.readline())
+    assert parent.stdout.readline() == "training\n"
+    parent.kill()
+    parent.wait()
+    end = time.monotonic() + 30.0
+    while runs(worker) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not runs(worker)
+    parent.stdout.close()
 
 
 def test_a_cpu_worker_holds_no_device(workers: list[WorkerProcess]) -> None:
