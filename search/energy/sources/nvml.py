@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ..clock import Clock
 from ..source import Capability, Reading
 from .nvml_calls import Calls, find
+from .nvml_facts import attempt, describe, state
 from .visible import instances, visible
 
 BOUNDARY = "GPU board"
@@ -126,7 +127,7 @@ class Nvml:
 
     def _probe_device(self, component: str, handle: Any) -> tuple[Device, Capability]:
         nvml = self._nvml
-        facts = self._facts[component] = self._describe(handle)
+        facts = self._facts[component] = describe(nvml, handle)
         calls = find(nvml, handle)
         device = Device(component, handle, calls)
         if calls.counter is None and calls.power is None:
@@ -171,38 +172,6 @@ class Nvml:
             counts=counts,
         )
 
-    def _describe(self, handle: Any) -> dict[str, Any]:
-        nvml = self._nvml
-        mig = self._try(nvml.nvmlDeviceGetMigMode, handle)
-        enabled = isinstance(mig, list) and mig[0] == 1
-        mode = self._try(nvml.nvmlDeviceGetVirtualizationMode, handle)
-        limit = self._try(nvml.nvmlDeviceGetEnforcedPowerLimit, handle)
-        return {
-            "name": _known(self._try(nvml.nvmlDeviceGetName, handle), str) or "GPU",
-            "driver": _known(self._try(nvml.nvmlSystemGetDriverVersion), str),
-            "power_limit_watts": limit / 1000 if isinstance(limit, int) else None,
-            "mig": enabled,
-            "mig_instances": self._count_instances(handle) if enabled else 0,
-            "virtualisation": {0: "none", 1: "passthrough", 2: "vgpu", 3: "vgpu host", 4: "vsga host"}.get(
-                mode if isinstance(mode, int) else -1
-            ),
-        }
-
-    def _count_instances(self, handle: Any) -> int:
-        most = self._try(self._nvml.nvmlDeviceGetMaxMigDeviceCount, handle)
-        found = (
-            self._try(self._nvml.nvmlDeviceGetMigDeviceHandleByIndex, handle, index)
-            for index in range(most if isinstance(most, int) else 0)
-        )
-        return sum(not isinstance(instance, self._nvml.NVMLError) for instance in found)
-
-    def _try(self, call: Callable[..., Any], *arguments: Any) -> Any:
-        """Return what a call gives, or the error that it raised."""
-        try:
-            return call(*arguments)
-        except self._nvml.NVMLError as error:
-            return error
-
     def read(self) -> tuple[Reading, ...]:
         """Read the counter of every GPU, and its power now and then."""
         return tuple(self._read_device(device) for device in self._devices)
@@ -238,34 +207,18 @@ class Nvml:
 
     def edges(self) -> dict[str, dict[str, float | int | str | None]]:
         """Return temperature, clock and the reasons of throttling of each GPU."""
-        nvml, found = self._nvml, {}
-        for device in self._devices:
-            throttle = _known(self._try(nvml.nvmlDeviceGetCurrentClocksEventReasons, device.handle), int)
-            found[device.component] = {
-                "temperature_celsius": self._temperature(device.handle),
-                "clock_mhz": _known(self._try(nvml.nvmlDeviceGetClockInfo, device.handle, nvml.NVML_CLOCK_SM), int),
-                "throttle": None if throttle is None else ", ".join(_reasons(nvml, throttle)),
-            }
-        return found
+        return {device.component: state(self._nvml, device.handle) for device in self._devices}
 
     def utilisation(self) -> dict[str, float]:
         """Return the share of the last moments in which any kernel ran, however small; drivers do not tell it under MIG."""
-        rates = {device.component: self._try(self._nvml.nvmlDeviceGetUtilizationRates, device.handle) for device in self._devices}
+        rates = {device.component: attempt(self._nvml, self._nvml.nvmlDeviceGetUtilizationRates, device.handle) for device in self._devices}
         return {name: rate.gpu / 100 for name, rate in rates.items() if not isinstance(rate, self._nvml.NVMLError)}
-
-    def _temperature(self, handle: Any) -> int | None:
-        # Drivers before 560 know only the older call.
-        for call in (getattr(self._nvml, "nvmlDeviceGetTemperatureV", None), getattr(self._nvml, "nvmlDeviceGetTemperature", None)):
-            found = None if call is None else self._try(call, handle, self._nvml.NVML_TEMPERATURE_GPU)
-            if isinstance(found, int):
-                return found
-        return None
 
     def foreign(self) -> dict[str, tuple[int, ...]]:
         """Return the processes that compute on each GPU; which of them are ours is for the caller to say."""
         found = {}
         for device in self._devices:
-            running = self._try(self._nvml.nvmlDeviceGetComputeRunningProcesses, device.handle)
+            running = attempt(self._nvml, self._nvml.nvmlDeviceGetComputeRunningProcesses, device.handle)
             if isinstance(running, list):
                 found[device.component] = tuple(process.pid for process in running)
         return found
@@ -273,7 +226,7 @@ class Nvml:
     def close(self) -> None:
         """Shut NVML down; it counts its users, so others keep theirs."""
         if self._nvml is not None:
-            self._try(self._nvml.nvmlShutdown)
+            attempt(self._nvml, self._nvml.nvmlShutdown)
             self._nvml, self._devices = None, ()
 
 
@@ -283,13 +236,3 @@ def _absent(component: str, reason: str, remedy: str | None = None) -> Capabilit
 
 def _sees(name: str) -> float:
     return next((share for model, share in PART_TIME.items() if model in name), 1.0)
-
-
-def _known(value: Any, kind: type) -> Any:
-    return value if isinstance(value, kind) else None
-
-
-def _reasons(nvml: Any, mask: int) -> list[str]:
-    """Name the bits that slow the GPU down. Source: nvml.h, nvmlClocksEventReasons."""
-    bits = {0x4: "power cap", 0x8: "hardware slowdown", 0x20: "thermal (software)", 0x40: "thermal (hardware)", 0x80: "power brake"}
-    return [name for bit, name in bits.items() if mask & bit]
