@@ -19,6 +19,7 @@ from .picking import FRACTIONS, knee_index, pick, stretch
 from .repeats.statistics import Finding, findings
 from .runs import Bill, Run
 from .trial import Trial
+from .units import energy_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -236,7 +237,7 @@ class Front:
         'accuracy 0.9000, 1 Wh, 9 epochs'
         """
         quality = f"{self.objectives[0]} {trial.values[0]:.4f}, " if trial.values else ""
-        energy = front_text.energy_text(trial.train_wh)
+        energy = energy_text(trial.train_wh)
         return f"{quality}{energy}, {trial.epochs} epoch{'' if trial.epochs == 1 else 's'}"
 
     def to_rows(self) -> list[dict[str, Any]]:
@@ -268,7 +269,7 @@ class Front:
     def __repr__(self) -> str:
         if not self.members:
             return f"<Front of {self.name!r}: empty, {len(self.trials)} trials>"
-        ends = [f"{trial.values[0]:.4f} at {front_text.energy_text(trial.train_wh)}" for trial in (self.cheapest(), self.best())]
+        ends = [f"{trial.values[0]:.4f} at {energy_text(trial.train_wh)}" for trial in (self.cheapest(), self.best())]
         return (
             f"<Front of {self.name!r}: {len(self)} of {len(self.trials)} trials, {self.objectives[0]} {' to '.join(ends)}, "
             f"hypervolume {self.hypervolume():.3f}>"

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS = [
     {"search.energy", "search.carbon", "search.repeats", "search.openmp"},  # of carbon and repeats the empty __init__.py
     {"search.training"},
-    {"search.space", "search.draw", "search.running.interrupts", "search.verbs.errors"},
+    {"search.space", "search.draw", "search.units", "search.running.interrupts", "search.verbs.errors"},
     {"search.sizes", "search.running.fingerprint"},
     {"search.trial"},
     {"search.rank_correlation", "search.repeats.mean_interval", "search.repeats.order"},
@@ -43,7 +43,7 @@ FLOORS = [
     {"search.running.runner", "search.repeats.repeat"},
     {"search.report", "search.export"},
     {"search"},  # search/__init__.py: the names that a notebook imports
-    {"search.verbs.commands", "search.repeats.command", "search.estimates.command"},
+    {"search.verbs.commands", "search.verbs.origin", "search.repeats.command", "search.estimates.command"},
     {"search.cli", "search.verbs.training", "search.verbs.options"},
     {"spaces"},
     {"studies"},

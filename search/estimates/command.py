@@ -13,7 +13,7 @@ from ..stopping.limits import limits_of
 from ..store import Store, write_json
 from ..study import Budget
 from ..verbs.catalog import find_study
-from ..verbs.commands import adapt
+from ..verbs.origin import adapt
 from .estimate import estimate, probe_study
 
 

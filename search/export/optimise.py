@@ -9,10 +9,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ..energy import Ledger, discover
-from ..front_text import digits, grid
+from ..front_text import grid
 from ..study import Study
 from ..training.task import Task
 from ..trial import Trial
+from ..units import digits
 from .after_training import AfterTraining, Spent, compare_after_training
 from .subject import ExportFailed, rebuild
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..store import Store
-from ..verbs.commands import command_line, remember, study_of
+from ..verbs.origin import command_line, remember, study_of
 
 
 def repeat_run(

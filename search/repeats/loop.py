@@ -12,7 +12,6 @@ from ..billing.account import Account
 from ..billing.accounting import energy_facts
 from ..billing.bill import REPEAT
 from ..executors.executor import Executor
-from ..front_text import energy_text
 from ..running.fairness import Keeper
 from ..running.machine import cores
 from ..running.opening import utc_now
@@ -20,6 +19,7 @@ from ..store import Store, write_json
 from ..study import Study
 from ..trainer import Job
 from ..trial import Trial
+from ..units import energy_text
 from .finalists import key_of
 from .order import Slot
 from .plan import INTERRUPTED, REPEATS_FILE, Repeat, Repeats

@@ -20,7 +20,6 @@ from ..energy.calibrations import load_wall_calibration
 from ..energy.machine import calibrated_coefficients
 from ..executors.devices import take_devices
 from ..front import Front
-from ..front_text import energy_text
 from ..running.continuing import refuse_other_data
 from ..running.fairness import Fairness, Keeper
 from ..running.interrupts import stop_on_interrupt
@@ -28,6 +27,7 @@ from ..running.machine import cores, make_executors, pick_device, synchronizer, 
 from ..running.opening import meters_text, note_end, note_session, refuse_unmeasurable, utc_now
 from ..store import Store
 from ..study import Study
+from ..units import energy_text
 from .finalists import MOST, finalists, refuse_other_device, refuse_other_machine, refuse_other_study
 from .loop import RepeatLoop
 from .order import slots

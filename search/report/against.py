@@ -10,9 +10,10 @@ from itertools import pairwise
 from math import exp, log, sqrt
 from statistics import fmean, variance
 
-from ..front_text import energy_text, grid
+from ..front_text import grid
 from ..runs import Run
 from ..trial import Trial
+from ..units import energy_text
 from .relations import family_of
 
 #: The family that others are held against, where a run has one.

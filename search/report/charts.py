@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..front_text import energy_text, unit_for
 from ..runs import Bill
+from ..units import energy_text, unit_for
 from .importance import Importance
 from .interactive import FONT
 from .trace import Step

@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..front import Front
-from ..front_text import digits, grid
+from ..front_text import grid
 from ..runs import Run
 from ..trial import Trial
+from ..units import digits
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..front_text import energy_text
 from ..runs import Bill, Run
+from ..units import energy_text
 
 
 def sessions_of(run: Run) -> list[Mapping[str, Any]]:

@@ -7,9 +7,9 @@ from math import floor, log10
 from typing import TYPE_CHECKING, Any
 
 from ..front import Front
-from ..front_text import energy_text, unit_for
 from ..runs import Run
 from ..trial import Trial
+from ..units import energy_text, unit_for
 from .again import crosses_trace
 from .quality_axis import ENOUGH, GAP, candidates, choose
 from .view import INK, KNEE, MUTED, PALE, STRONG, View, short_component

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..front import Front
-from ..front_text import energy_text
 from ..runs import Run
+from ..units import energy_text
 from .charts import bill_chart, importance_chart, trace_chart
 from .estimates import estimate_section, projection_section
 from .facts import pue_of, sessions_of, socket_text

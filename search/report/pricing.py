@@ -9,8 +9,9 @@ from typing import Any
 from ..energy.carbon import Intensity, grams_co2e, intensity_table, scope_note
 from ..energy.money import Price, priced
 from ..front import Front
-from ..front_text import digits, grid
+from ..front_text import grid
 from ..runs import Run
+from ..units import digits
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,10 @@ from statistics import fmean, median, stdev
 from typing import Any
 
 from ..front import Front
-from ..front_text import columns_of, digits, energy_text, footnote, model_text
+from ..front_text import columns_of, footnote, model_text
 from ..runs import Run
 from ..trial import Trial
+from ..units import digits, energy_text
 from .against import BASELINE, against, cells_of, spread_text
 from .facts import flatten, hardware_lines, sessions_of
 from .markup import badge, paragraph, section, table

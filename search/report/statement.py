@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from ..energy.carbon import JOULES_PER_KWH, Intensity
 from ..front import Front
-from ..front_text import digits, energy_text
 from ..runs import Run
 from ..trial import Trial
+from ..units import digits, energy_text
 from .facts import hardware_lines, pue_of, sessions_of, socket_text
 from .view import short_component
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..front import Front
-from ..front_text import unit_for
 from ..runs import Run
+from ..units import unit_for
 from .again import draw_crosses
 from .quality_axis import candidates, choose
 from .view import INK, KNEE, MUTED, PALE, STRONG, View

@@ -9,10 +9,11 @@ from statistics import median_high, median_low
 from typing import Any
 
 from ..front import Front
-from ..front_text import Unit, scale_share, unit_for
+from ..front_text import scale_share
 from ..runs import Run
 from ..study import OBJECTIVES
 from ..trial import Trial
+from ..units import Unit, unit_for
 from .quality_axis import is_stretched
 
 INK, MUTED, PALE, STRONG, KNEE = "#1b2a33", "#5f6f79", "#a9bac4", "#0b6e69", "#d9480f"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..front import Front
-from ..front_text import energy_text
+from ..units import energy_text
 
 #: Share of the trials' energy that is looked back at.
 SHARE = 0.25

@@ -7,15 +7,14 @@ import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..front import Front
-from ..store import Store, without_password
+from ..store import Store
+from .origin import adapt, command_line, origin_of, remember, study_of
 
 if TYPE_CHECKING:
-    from ..study import Study
     from ..trial import Trial
 
 
@@ -65,7 +64,7 @@ def run_study(
     per_kwh = None if price is None else parse_price(price)
     study = adapt(find_study(source, options), overrides, smoke)
     path = out if out is not None else Path("runs") / (f"{study.name}-smoke" if smoke else study.name)
-    origin, command = _origin(source, options, overrides), command_line(words)
+    origin, command = origin_of(source, options, overrides), command_line(words)
     earlier = len(Store.open(path).facts["sessions"]) if Store.exists(path) else 0
     try:
         front = run(
@@ -100,15 +99,6 @@ def run_study(
     print(f"\nnext: joulefront export {shlex.quote(str(path))} --pick knee --to {form} -o model")
     if run_.facts["sessions"][-1].get("reason") == "interrupted":
         print(f"continue: {command}")
-
-
-def command_line(words: Sequence[str]) -> str:
-    """Return what was typed, ready to be typed again; the password of a storage URL is not for model cards and reports.
-
-    >>> command_line(["run", "my study.py", "--storage", "postgresql://me:secret@host/db"])
-    "joulefront run 'my study.py' --storage postgresql://me:...@host/db"
-    """
-    return shlex.join(["joulefront", *map(without_password, words)])
 
 
 def show_front(path: Path, *, as_json: bool, as_csv: bool, complete_only: bool) -> None:
@@ -236,57 +226,3 @@ def examine_machine(*, as_json: bool, meter: str, zone: str | None, calibrate: b
     except LookupError as error:  # nothing here is measured, so there is nothing to calibrate against
         raise RuntimeError(str(error.args[0] if error.args else error)) from error
     print(found.to_json() if as_json else found.to_text())
-
-
-def study_of(store: Store, data: str | None, source: str | None) -> Study:
-    """Make the study of a run again, from where it came."""
-    from .catalog import find_study
-
-    origin = store.facts.get("origin") or {}
-    where = source or origin.get("source")
-    if where is None:
-        raise ValueError(f"{str(store.path)!r} came from Python: give --study my_study.py, or call joulefront.search.export.export there")
-    options = {**origin.get("options", {}), **({"data": data} if data else {})}
-    return adapt(find_study(where, options), origin.get("overrides", {}), bool(options.get("smoke")))
-
-
-def adapt(study: Study, overrides: Mapping[str, Any], smoke: bool) -> Study:
-    """Return the study with what the command line says otherwise; for a smoke test made tiny."""
-    given = {name: value for name, value in overrides.items() if value is not None}
-    if isinstance(given.get("objectives"), str):
-        given["objectives"] = tuple(name.strip() for name in given["objectives"].split(","))
-    if smoke:
-        given |= {"rungs": study.rungs[:1], "sampler": "random", "trials": 2, "budget": None}
-    return replace(study, **given) if given else study
-
-
-def _origin(source: str, options: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """What export needs to make the same study again; paths are absolute, so that it can be called from another folder."""
-    given = {name: value for name, value in options.items() if value is not None}
-    for name, value in given.items():
-        # A column or a model may have the name of a file that lies here by chance; what looks like a path is one.
-        path_like = name == "data" or (name != "target" and isinstance(value, str) and ("/" in value or Path(value).suffix))
-        if path_like and Path(value).expanduser().exists():
-            given[name] = str(Path(value).expanduser().resolve())
-    file, colon, function = source.rpartition(":") if ":" in source else (source, "", "")
-    if file.endswith(".py") and Path(file).exists():
-        source = str(Path(file).resolve()) + colon + function
-    return {"source": source, "options": given, "overrides": dict(overrides)}
-
-
-def remember(path: Path, earlier: int, origin: Mapping[str, Any] | None, command: str) -> None:
-    """Note what was typed in the session that has begun, if one has; the data may lie elsewhere than it did for the sessions before.
-
-    Args:
-        path: The run folder.
-        earlier: Number of sessions before.
-        origin: Where the study came from; None keeps what is known.
-        command: What was typed.
-    """
-    if not Store.exists(path):
-        return
-    store = Store.open(path)
-    sessions = list(store.facts["sessions"])
-    if len(sessions) > earlier:
-        sessions[-1] = {**sessions[-1], "command": command}
-        store.save_facts({**store.facts, **({} if origin is None else {"origin": origin}), "sessions": sessions})

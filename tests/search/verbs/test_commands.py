@@ -13,7 +13,8 @@ import pytest
 from joulefront.search.cli import main
 from joulefront.search.store import Store
 from joulefront.search.trial import Trial
-from joulefront.search.verbs.commands import _origin, command_line, trained
+from joulefront.search.verbs.commands import trained
+from joulefront.search.verbs.origin import command_line, origin_of
 
 STUDY = '''
 """Points inside and outside of a circle."""
@@ -192,7 +193,7 @@ def test_paths_are_remembered_absolute_and_names_are_left_alone(tmp_path: Path, 
     for name in ("photos", "price", "w.safetensors", "mine.py"):
         (tmp_path / name).touch()
     options = {"data": "photos", "target": "price", "weights": "w.safetensors", "models": "price", "smoke": True, "seed": None}
-    assert _origin("mine.py:other", options, {}) == {
+    assert origin_of("mine.py:other", options, {}) == {
         "source": f"{tmp_path}/mine.py:other",
         "options": {
             "data": f"{tmp_path}/photos",
@@ -203,7 +204,7 @@ def test_paths_are_remembered_absolute_and_names_are_left_alone(tmp_path: Path, 
         },
         "overrides": {},
     }
-    assert _origin("digits", {"data": "http://nowhere/x.csv"}, {})["options"] == {"data": "http://nowhere/x.csv"}
+    assert origin_of("digits", {"data": "http://nowhere/x.csv"}, {})["options"] == {"data": "http://nowhere/x.csv"}
 
 
 def failed(capsys: pytest.CaptureFixture[str], *words: object) -> str:
