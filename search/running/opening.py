@@ -143,10 +143,13 @@ def refuse_unmeasurable(ledger: Ledger, meter: str) -> None:
 
 
 def meters_text(ledger: Ledger) -> str:
-    """Say in a few words what is measured how."""
-    parts = [
-        f"{part.name} {part.quality} by {part.source}" for part in ledger.total().components if part.counts and part.joules is not None
-    ]
+    """Say in a few words what is measured how; a wall meter is beside the sum and is said after it."""
+    total = ledger.total()
+    parts = [f"{part.name} {part.quality} by {part.source}" for part in total.counting if part.joules is not None]
+    wall = total.component("wall")
+    if wall is not None:
+        how = f"{wall.quality} by {wall.source}" if wall.joules is not None else f"not known yet ({wall.reason or wall.source})"
+        parts.append(f"beside it the whole machine {how}")
     return ", ".join(parts)
 
 
