@@ -145,7 +145,8 @@ def calibrate_wall(records: Iterable[Record]) -> WallCalibration:
     """Fit mean powers of the records that have both a wall meter and known components; windows may differ in length.
 
     Raises:
-        ValueError: Fewer than three such records, records of different sums or hardware, components that do not vary, or a falling line.
+        ValueError: Fewer than three such records, records of different sums or hardware, components that do not vary, or a line
+            that does not rise for sure.
     """
     chosen = [record for record in records if record.joules is not None and record.seconds > 0 and _wall(record) is not None]
     if len(chosen) < LEAST_WINDOWS:
@@ -156,10 +157,11 @@ def calibrate_wall(records: Iterable[Record]) -> WallCalibration:
     ((hardware_id, parts),) = kinds
     points = tuple(((record.joules or 0.0) / record.seconds, (_wall(record) or 0.0) / record.seconds) for record in chosen)
     line = fit_wall([x for x, _ in points], [y for _, y in points])
-    if not line.slope.value > 0:
+    slope = line.slope
+    if not slope.low > 0:
         raise ValueError(
-            f"power at the socket must grow with that of the components, got a = {line.slope.value:.3g}; "
-            "is it this machine's meter, and was the machine left alone?"
+            f"power at the socket must grow with that of the components, got a = {slope.value:.3g} (95 %: {slope.low:.3g} to "
+            f"{slope.high:.3g}); is it this machine's meter, and was the machine left alone?"
         )
     wall = chosen[0].component("wall")
     assert wall is not None

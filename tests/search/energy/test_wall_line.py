@@ -41,6 +41,8 @@ def test_too_few_windows_mixed_meters_and_a_falling_line_are_refused():
         calibrate_wall([record(10, 40), record(20, 50), record(30, 60, source="cpu_time")])
     with pytest.raises(ValueError, match="must grow"):
         calibrate_wall([record(10, 60), record(20, 50), record(30, 40)])
+    with pytest.raises(ValueError, match=r"must grow.*was the machine left alone"):  # others kept it busy: the line is flat but for chance
+        calibrate_wall([record(watts, wall) for watts, wall in ((0, 37.0), (2, 36.9), (3, 37.1), (0, 36.9), (2, 37.2), (3, 36.95))])
 
 
 def test_order_of_models_survives_any_positive_slope():
