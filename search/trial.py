@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from .units import energy_text
+
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
@@ -38,7 +40,7 @@ class ComponentEnergy:
         return {"joules": self.joules, "quality": self.quality, "source": self.source}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Trial:
     """One measured point of a study: a candidate trained to ``epochs``.
 
@@ -103,6 +105,18 @@ class Trial:
     curve: tuple[Mapping[str, float], ...] = ()
     record: Mapping[str, Any] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """Say what a reader of a notebook asks first; the record alone has thousands of characters.
+
+        >>> Trial(3, "complete", {"width": 8}, 9, quality={"accuracy": 0.9}, train_joules=3600.0, energy_quality="measured")
+        <Trial 3: complete, 9 epochs, accuracy 0.9, 1 Wh measured, params {'width': 8}>
+        """
+        said = [self.state, f"{self.epochs} epoch{'' if self.epochs == 1 else 's'}"]
+        said += [f"{name} {value:.4g}" for name, value in self.quality.items()]
+        said += [energy_text(self.train_wh) + (f" {self.energy_quality}" if self.train_joules is not None else "")] if self.quality else []
+        said += [f"params {dict(self.params)}"] + ([self.reason] if self.reason else [])
+        return f"<Trial {self.number}: {', '.join(said)}>"
 
     @property
     def train_wh(self) -> float | None:
