@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from . import openmp as openmp  # first of all: it must speak before torch loads
+from . import threads as threads  # first of all: it must speak before torch loads
 
 if TYPE_CHECKING:
     from .front import Front as Front

@@ -9,4 +9,4 @@
 Each is a frozen dataclass whose fields are the ranges of the search (``ranges``), with the training in ``recipe`` (``recipes``).
 """
 
-from ..search import openmp as openmp  # before a space imports torch
+from ..search import threads as threads  # before a space imports torch

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 #: From the ground up. A module may import modules of its own floor and of the floors below.
 FLOORS = [
-    {"search.energy", "search.carbon", "search.repeats", "search.openmp"},  # of carbon and repeats the empty __init__.py
+    {"search.energy", "search.carbon", "search.repeats", "search.threads"},  # of carbon and repeats the empty __init__.py
     {"search.training"},
     {"search.space", "search.draw", "search.units", "search.running.interrupts", "search.verbs.errors"},
     {"search.sizes", "search.running.fingerprint"},

@@ -23,6 +23,7 @@ from ..stopping.limits import Limits
 from ..stopping.safety_net import SafetyNet, rungs_on_the_way
 from ..store import Store
 from ..study import Study
+from ..threads import one_blas_thread
 from ..trainer import Job, seed_of
 from ..training.task import Task
 from ..trial import Trial, from_optuna
@@ -119,7 +120,7 @@ class Loop:
 
     def _begin(self) -> bool:
         """Take a trial on; False when the study ends, or the trials under way elsewhere are the last ones."""
-        with self._lock:
+        with self._lock, one_blas_thread():
             self.stop_reason = self.stop_reason or self._why_stop()
             most = self.limits.trials
             if self.stop_reason is not None or (most is not None and self._finished() + self._under_way >= most):
@@ -184,7 +185,7 @@ class Loop:
     def _one_trial(self, executor: Executor) -> None:
         if self._postponed():
             return None
-        with self._lock:
+        with self._lock, one_blas_thread():
             self._say_what_remains()
             asked = self.optuna_study.ask()
             candidate = self.study.space.sample(asked)

@@ -6,8 +6,8 @@ import os
 from collections.abc import Callable, Sequence
 
 from ..executors.executor import Executor
-from ..openmp import warn_of_spinning
 from ..study import Study
+from ..threads import warn_of_spinning
 from ..training.task import Task
 
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from ..energy import Intensity, Ledger
-from ..openmp import WAIT_POLICY
 from ..store import Store, StoreError
 from ..study import Study
+from ..threads import WAIT_POLICY
 from .continuing import described, refuse_other_study
 
 PACKAGES = ("joulefront", "torch", "torchvision", "timm", "scikit-learn", "optuna", "numpy", "codecarbon", "nvidia-ml-py")

@@ -1,10 +1,13 @@
 """How threads wait for work: asleep. Threads that spin while they wait burn energy, which a meter would book as the model's.
 
 GNU OpenMP lets idle threads spin for milliseconds; a small network then costs several times the CPU-seconds of its arithmetic
-(``tests/benchmarks/threads.py``). ``OMP_WAIT_POLICY`` is read once, when torch or scikit-learn loads the library, so it is said when
-``joulefront.search`` is imported, into the environment, where worker processes find it, too. A policy of the user's own wins.
+(``tests/benchmarks/threads.py``). The threads of OpenBLAS, one set each for numpy and scipy, spin for a tenth of a second and more after
+every product or factorisation: a training that begins when the sampler has just decided pays for them, up to double. Both are told to
+sleep by the environment, which is read once, when torch, scikit-learn or numpy loads the library; so it is said when
+``joulefront.search`` is imported, and worker processes find it, too. A policy of the user's own wins.
 
-Source: https://gcc.gnu.org/onlinedocs/libgomp/OMP_005fWAIT_005fPOLICY.html
+Source: https://gcc.gnu.org/onlinedocs/libgomp/OMP_005fWAIT_005fPOLICY.html; OpenBLAS, driver/others/blas_server.c (a thread sleeps after
+2 to the power of ``OPENBLAS_THREAD_TIMEOUT`` ticks of the processor's clock, 26 by default and 4 at least).
 """
 
 from __future__ import annotations
@@ -12,9 +15,11 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Container, MutableMapping
+from collections.abc import Container, Iterator, MutableMapping
+from contextlib import contextmanager
 
 POLICY = "OMP_WAIT_POLICY"
+BLAS_TIMEOUT, SOON = "OPENBLAS_THREAD_TIMEOUT", "4"
 #: Either of them loads the thread library.
 LOADERS = ("torch", "sklearn")
 
@@ -31,11 +36,24 @@ def ask_to_sleep(environment: MutableMapping[str, str], loaded: Container[str]) 
     """
     late = POLICY not in environment and any(name in loaded for name in LOADERS)
     policy = environment.setdefault(POLICY, "PASSIVE")
+    environment.setdefault(BLAS_TIMEOUT, SOON)
     return None if late else policy
 
 
 #: The policy of this process; None when torch was loaded before it could be said.
 WAIT_POLICY = ask_to_sleep(os.environ, sys.modules)
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Let products and factorisations take one thread: for deciding, whose matrices are small, where a training comes next.
+
+    The environment comes too late for whoever has imported numpy before us. Not for two threads at a time: each restores what it found.
+    """
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1, user_api="blas"):
+        yield
 
 
 def warn_of_spinning(threads: int, policy: str | None = WAIT_POLICY) -> None:
