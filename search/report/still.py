@@ -98,7 +98,7 @@ def _points(axes: Axes, view: View) -> None:
 
 
 def _labels(axes: Axes, view: View) -> None:
-    """Name the knee and the best; above and to the left of the front no other point can be."""
+    """Name the knee and the best: above and to the left, where no other point can be, or else below and to the right, where no front is."""
     for word, trial in view.named:
         knee = word.startswith("knee")
         if knee:
@@ -109,11 +109,11 @@ def _labels(axes: Axes, view: View) -> None:
         left = view.fits_on_the_left(trial, text)
         axes.annotate(
             text,
-            (view.x(trial) if left else view.x_limits[0], view.y(trial)),
-            xytext=(-9, 10) if left else (4, 10),
+            (view.x(trial), view.y(trial)),
+            xytext=(-9, 10) if left else (11, -9),
             textcoords="offset points",
             ha="right" if left else "left",
-            va="bottom",
+            va="bottom" if left else "top",
             fontsize=9.5,
             fontweight="bold" if knee else "normal",
             color=KNEE if knee else INK,
