@@ -71,18 +71,18 @@ def test_trainings_take_no_more_threads_than_the_user_allows(monkeypatch: pytest
 
 def test_threads_of_the_algebra_sleep_when_it_is_done() -> None:
     many = {"OMP_NUM_THREADS": "2"}
-    assert float(said_by(f"import joulefront.search; {AFTER}", **many)) < 0.05
+    assert float(said_by(f"import joulefront.search; {AFTER}", **many)) < 0.02
     # With numpy before us they may spin, as they do when they are made, but not after a decision.
     limited = AFTER.replace(
         "a @ a;", "time.sleep(1.0); guard = one_blas_thread(); guard.__enter__(); a @ a; guard.__exit__(None, None, None);"
     )
-    assert float(said_by(f"import numpy; from joulefront.search.threads import one_blas_thread; {limited}", **many)) < 0.05
+    assert float(said_by(f"import numpy; from joulefront.search.threads import one_blas_thread; {limited}", **many)) < 0.02
 
 
 @pytest.mark.skipif(not SPINS, reason="needs two cores and OpenBLAS with threads of its own")
 def test_a_timeout_of_the_users_own_wins_and_costs_what_it_costs() -> None:
     spent = said_by(f"import joulefront.search; {AFTER}", OMP_NUM_THREADS="2", OPENBLAS_THREAD_TIMEOUT="30")
-    assert float(spent) > 0.1
+    assert float(spent) > 0.03  # a whole core where nobody else wants it
 
 
 def test_after_a_decision_the_algebra_has_its_threads_again() -> None:
