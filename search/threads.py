@@ -1,13 +1,13 @@
 """How threads wait for work: asleep. Threads that spin while they wait burn energy, which a meter would book as the model's.
 
 GNU OpenMP lets idle threads spin for milliseconds; a small network then costs several times the CPU-seconds of its arithmetic
-(``tests/benchmarks/threads.py``). The threads of OpenBLAS, one set each for numpy and scipy, spin for a tenth of a second and more after
-every product or factorisation: a training that begins when the sampler has just decided pays for them, up to double. Both are told to
+(``tests/benchmarks/threads.py``). The threads of OpenBLAS, one set each for numpy and scipy, spin on for long after every product or
+factorisation (``tests/search/test_threads.py``): a training that begins when the sampler has just decided pays for them. Both are told to
 sleep by the environment, which is read once, when torch, scikit-learn or numpy loads the library; so it is said when
 ``joulefront.search`` is imported, and worker processes find it, too. A policy of the user's own wins.
 
 Source: https://gcc.gnu.org/onlinedocs/libgomp/OMP_005fWAIT_005fPOLICY.html; OpenBLAS, driver/others/blas_server.c (a thread sleeps after
-2 to the power of ``OPENBLAS_THREAD_TIMEOUT`` ticks of the processor's clock, 26 by default and 4 at least).
+2 to the power of ``OPENBLAS_THREAD_TIMEOUT`` ticks of the processor's clock; 4 to 30 are taken).
 """
 
 from __future__ import annotations

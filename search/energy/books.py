@@ -26,8 +26,8 @@ LEAST_PATIENCE_NS = NANO
 UNKNOWN_PATIENCE_NS = 5 * NANO
 #: A source that offers a glance and counts nowhere is glanced at once in so many readings.
 CROSS_CHECK_EVERY = 5
-#: So many looks wait at most until they are entered. After a sleep the first entry costs as much as the ten that follow it, since nothing
-#: of it is in the processor's caches any more; and what nobody asks need not be known at once.
+#: So many looks wait at most until they are entered. After a sleep the first entry is the dear one, since nothing of it is in the
+#: processor's caches any more (`tests/benchmarks/meter_overhead.py`); and what nobody asks need not be known at once.
 MOST_WAITING = 32
 #: Where the next refresh is known, the close look begins so long before.
 EARLY_NS = 2_000_000

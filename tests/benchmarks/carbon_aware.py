@@ -24,15 +24,15 @@ from typing import Any
 for _threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_threads, "1")
 
-import moocore  # noqa: E402
-import numpy as np  # noqa: E402
-import optuna  # noqa: E402
-import pandas as pd  # noqa: E402
-import search_bench as bench  # noqa: E402
+import moocore  # noqa: E402 - after the number of threads is set
+import numpy as np  # noqa: E402 - after the number of threads is set
+import optuna  # noqa: E402 - after the number of threads is set
+import pandas as pd  # noqa: E402 - after the number of threads is set
+import search_bench as bench  # noqa: E402 - after the number of threads is set
 
-from joulefront.search.carbon.postponing import Left, Postponer  # noqa: E402
-from joulefront.search.energy.forecast import read_forecast  # noqa: E402
-from joulefront.search.energy.intensity_curve import IntensityCurve  # noqa: E402
+from joulefront.search.carbon.postponing import Left, Postponer  # noqa: E402 - after the number of threads is set
+from joulefront.search.energy.forecast import read_forecast  # noqa: E402 - after the number of threads is set
+from joulefront.search.energy.intensity_curve import IntensityCurve  # noqa: E402 - after the number of threads is set
 
 #: Made up, in gCO2e/kWh by the hour in UTC: the shape of a spring day in a grid with much solar power, a valley at noon, a peak at night.
 MADE_DAY = (

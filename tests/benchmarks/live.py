@@ -28,21 +28,21 @@ for _threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_threads, "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-import moocore  # noqa: E402
-import numpy as np  # noqa: E402
+import moocore  # noqa: E402 - after the number of threads is set
+import numpy as np  # noqa: E402 - after the number of threads is set
 
-from joulefront.search.running.runner import run as run_study  # noqa: E402
-from joulefront.search.runs import Run  # noqa: E402
-from joulefront.search.store import Store  # noqa: E402
-from joulefront.search.study import Budget, Study  # noqa: E402
-from joulefront.search.training.images import images  # noqa: E402
-from joulefront.search.training.memory_data import MemoryData  # noqa: E402
-from joulefront.search.training.task import Task  # noqa: E402
-from joulefront.spaces.convnet import Convnet  # noqa: E402
-from joulefront.spaces.recipes import RecipeRanges  # noqa: E402
-from joulefront.spaces.timm_zoo import TimmZoo  # noqa: E402
-from joulefront.spaces.union import Union  # noqa: E402
-from joulefront.studies.images import MODELS  # noqa: E402
+from joulefront.search.running.runner import run as run_study  # noqa: E402 - after the number of threads is set
+from joulefront.search.runs import Run  # noqa: E402 - after the number of threads is set
+from joulefront.search.store import Store  # noqa: E402 - after the number of threads is set
+from joulefront.search.study import Budget, Study  # noqa: E402 - after the number of threads is set
+from joulefront.search.training.images import images  # noqa: E402 - after the number of threads is set
+from joulefront.search.training.memory_data import MemoryData  # noqa: E402 - after the number of threads is set
+from joulefront.search.training.task import Task  # noqa: E402 - after the number of threads is set
+from joulefront.spaces.convnet import Convnet  # noqa: E402 - after the number of threads is set
+from joulefront.spaces.recipes import RecipeRanges  # noqa: E402 - after the number of threads is set
+from joulefront.spaces.timm_zoo import TimmZoo  # noqa: E402 - after the number of threads is set
+from joulefront.spaces.union import Union  # noqa: E402 - after the number of threads is set
+from joulefront.studies.images import MODELS  # noqa: E402 - after the number of threads is set
 
 SHARES = (0.25, 0.5, 1.0)
 RECIPE = RecipeRanges(

@@ -21,17 +21,17 @@ for _threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_threads, "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-import torch  # noqa: E402
-from live import part  # noqa: E402
+import torch  # noqa: E402 - after the number of threads is set
+from live import part  # noqa: E402 - after the number of threads is set
 
-from joulefront.search.draw import Draw  # noqa: E402
-from joulefront.search.energy import Ledger, discover  # noqa: E402
-from joulefront.search.training.fit import fit  # noqa: E402
-from joulefront.search.training.images import images  # noqa: E402
-from joulefront.search.training.recipe import Recipe  # noqa: E402
-from joulefront.search.training.task import Task  # noqa: E402
-from joulefront.spaces.convnet import Convnet  # noqa: E402
-from joulefront.spaces.recipes import RecipeRanges  # noqa: E402
+from joulefront.search.draw import Draw  # noqa: E402 - after the number of threads is set
+from joulefront.search.energy import Ledger, discover  # noqa: E402 - after the number of threads is set
+from joulefront.search.training.fit import fit  # noqa: E402 - after the number of threads is set
+from joulefront.search.training.images import images  # noqa: E402 - after the number of threads is set
+from joulefront.search.training.recipe import Recipe  # noqa: E402 - after the number of threads is set
+from joulefront.search.training.task import Task  # noqa: E402 - after the number of threads is set
+from joulefront.spaces.convnet import Convnet  # noqa: E402 - after the number of threads is set
+from joulefront.spaces.recipes import RecipeRanges  # noqa: E402 - after the number of threads is set
 
 RUNGS = (1, 3, 9, 27)
 SPACE = Convnet(

@@ -22,9 +22,9 @@ from pathlib import Path
 for _threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_threads, "1")
 
-import numpy as np  # noqa: E402
-import pandas as pd  # noqa: E402
-import search_bench as bench  # noqa: E402
+import numpy as np  # noqa: E402 - after the number of threads is set
+import pandas as pd  # noqa: E402 - after the number of threads is set
+import search_bench as bench  # noqa: E402 - after the number of threads is set
 
 COLUMNS = ["problem", "strategy", "seed", "spent_fte", "hv_full", "hv_any", "n_evals", "n_full", "seconds_per_decision"]
 
