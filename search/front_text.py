@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from .units import Unit, digits, unit_for
 
 if TYPE_CHECKING:
+    from .energy.intervals import Spread
     from .front import Front
-    from .repeats.mean_interval import Spread
     from .trial import Trial
 
 

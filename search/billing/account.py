@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..energy import Ledger, Record, Window
-from ..energy.wall_line import WallCalibration
+from ..energy.calibrations import WallCalibration
 from ..store import write_json
 from .bill import REPEAT, REPEATS, TRIAL, Session
 

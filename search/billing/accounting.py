@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from math import hypot
 from typing import Any
 
-from ..energy import Intensity, Record, grams_co2e
+from ..carbon.intensity import Intensity, grams_co2e
+from ..energy import Record
 from ..trial import ComponentEnergy, EnergyQuality, Trial
 
 #: What a repeated candidate costs the search.

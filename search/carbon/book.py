@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..energy import Intensity
-from ..energy.carbon import grams_co2e
-from ..energy.forecast import Forecast, moment_of
+from .forecast import Forecast, moment_of
+from .intensity import Intensity, grams_co2e
 
 
 @dataclass

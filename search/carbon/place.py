@@ -5,8 +5,8 @@ from __future__ import annotations
 import shlex
 from dataclasses import asdict
 
-from ..energy import Intensity
 from ..store import Store, StoreError
+from .intensity import Intensity
 
 _GIVEN = Intensity(0.0).source
 

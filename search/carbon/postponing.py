@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..energy.forecast import Forecast
 from ..samplers import FreezeThawSampler
 from ..samplers.restraint import small_is_worth_it
-from .timetable import Timetable
+from .clean_hours import Timetable
+from .forecast import Forecast
 
 if TYPE_CHECKING:
     import optuna
@@ -34,7 +34,7 @@ class Left:
 class Postponer:
     """Decides whether the next training starts now or waits.
 
-    In clean hours (`joulefront.search.carbon.timetable.Timetable`) everything is trained, in the order of the sampler. In other hours our
+    In clean hours (`joulefront.search.carbon.clean_hours.Timetable`) everything is trained, in the order of the sampler. In other hours our
     sampler proposes small trainings only, as long as one is worth it (`joulefront.search.samplers.restraint`); with other samplers a
     large training that was asked for waits before it starts. Nothing waits before a first training has shown how long trainings take,
     nor once the time to the deadline only just holds the work.

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..billing.account import Account
-from ..energy import Intensity, Record
-from ..energy.forecast import Forecast, forecast_of, moment_of, read_forecast
-from ..energy.intensity_curve import SECONDS_PER_HOUR, hours_of
+from ..energy import Record
 from ..stopping.limits import Limits
 from ..study import Budget, Study
 from .book import CarbonBook
+from .clean_hours import check_cover, deadline_of, text_of
+from .forecast import SECONDS_PER_HOUR, Forecast, forecast_of, hours_of, moment_of, read_forecast
+from .intensity import Intensity
 from .postponing import Left, Postponer
-from .timetable import check_cover, deadline_of, text_of
 
 if TYPE_CHECKING:
     import optuna
@@ -61,7 +61,7 @@ class CarbonTime:
     """Price joules by the hour, and train in clean hours.
 
     Attributes:
-        forecast: A curve (`joulefront.search.energy.forecast.read_forecast`), or a function that takes an instant in UTC and returns
+        forecast: A curve (`joulefront.search.carbon.forecast.read_forecast`), or a function that takes an instant in UTC and returns
             gCO2e/kWh.
         deadline: Until when large trainings may wait for clean hours, with a time zone; None lets nothing wait.
         clock: Tells the time; another one for tests and simulations.

@@ -27,23 +27,20 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from .adding import add
 from .discover import Discovery, discover
 from .ledger import Ledger
 from .measure import measure
-from .record import Component, Record
-from .source import Capability, Quality, Reading, Source
-from .window import Window
+from .record import Component, Record, add
+from .sources.source import Capability, Quality, Reading, Source
+from .windows import Window
 
 if TYPE_CHECKING:
     from .calibrations import with_wall
-    from .carbon import Intensity, grams_co2e, intensity_for
 
 __all__ = [
     "Capability",
     "Component",
     "Discovery",
-    "Intensity",
     "Ledger",
     "Quality",
     "Reading",
@@ -52,18 +49,16 @@ __all__ = [
     "Window",
     "add",
     "discover",
-    "grams_co2e",
-    "intensity_for",
     "measure",
     "with_wall",
 ]
 
 #: Where the names lie that most programs do not need.
-_LATER = {"Intensity": "carbon", "intensity_for": "carbon", "grams_co2e": "carbon", "with_wall": "calibrations"}
+_LATER = {"with_wall": "calibrations"}
 
 
 def __getattr__(name: str) -> Any:
-    """Import the carbon tables and the calibrations only when they are asked for."""
+    """Import the calibrations only when they are asked for."""
     if name in _LATER:
         return getattr(importlib.import_module(f".{_LATER[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,10 +8,10 @@ import statistics
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 
+from .calibrations import WallCalibration
 from .intervals import Interval, mean_interval
 from .record import Component, Record
-from .source import Capability
-from .wall_line import WallCalibration
+from .sources.source import Capability
 
 
 @dataclass(frozen=True)

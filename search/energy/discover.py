@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from .clock import Clock
-from .source import Capability, Source
 from .sources import cpu_time
+from .sources.clock import Clock
 from .sources.nvml import Nvml
 from .sources.rapl import POWERCAP, Rapl
+from .sources.source import Capability, Source
 
 #: What ``auto`` tries, best first: counters of the hardware before estimates.
 AUTO = ("nvml", "rapl", "cpu_time")

@@ -1,15 +1,26 @@
-"""What can be measured on this machine, what cannot, why, and the one line that would change it."""
+"""What can be measured on this machine, what cannot, why, and the one line that would change it.
+
+This machine: its diagnosis and its calibration, each one call for the command line.
+"""
 
 from __future__ import annotations
 
 import json
+import sys
 import textwrap
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
-from .carbon import Intensity
-from .source import Capability, Quality
+from . import host
+from .calibrate import calibrate_cpu, compare_meters, reference_for
+from .calibrations import CpuCalibration, calibrated_coefficients, cpu_id, load_wall_calibration, save_calibration
+from .comparison import Comparison
+from .discover import Discovery, discover
+from .ledger import Ledger
+from .sources.cpu_time import DEFAULT
+from .sources.source import Capability, Quality
 
 FAMILIES = ("gpu", "cpu", "dram", "wall")
 TITLES = {"gpu": "GPU", "cpu": "CPU", "dram": "memory", "wall": "wall meter", "carbon": "CO2"}
@@ -106,7 +117,7 @@ def examine(
     available: Iterable[Capability],
     absent: Iterable[Capability] = (),
     *,
-    intensity: Intensity | None = None,
+    carbon: str | None = None,
     cpu_watts_known: bool = False,
     virtual: bool | None = None,
     machine: Mapping[str, Any] | None = None,
@@ -116,7 +127,7 @@ def examine(
     Args:
         available: What the chosen sources can read, one capability per component.
         absent: What could not be had, with reasons.
-        intensity: Carbon intensity in use, or None when the place is unknown.
+        carbon: The carbon intensity in use, in words, or None when the place is unknown.
         cpu_watts_known: The power of a core was given or calibrated on this machine, so that an estimate is not a guess.
         virtual: The machine is a virtual one; None when unknown. Its host keeps the CPU's counters to itself.
         machine: Facts to be shown on top.
@@ -140,7 +151,7 @@ def examine(
     known = {_family(item) for item in (*present, *missing)}
     for family in sorted(known - set(FAMILIES)):
         findings += [_finding(family, item, cpu_watts_known, virtual) for item in (*present, *missing) if _family(item) == family]
-    findings.append(_carbon(intensity))
+    findings.append(_carbon(carbon))
     return Diagnosis(tuple(findings), _verdict(findings), dict(machine or {}))
 
 
@@ -170,11 +181,11 @@ def _finding(family: str, item: Capability, cpu_watts_known: bool, virtual: bool
     return Finding(family, item.component, item.quality, item.source, item.boundary, item.gain_u, item.counts, reason, remedy)
 
 
-def _carbon(intensity: Intensity | None) -> Finding:
-    if intensity is None:
+def _carbon(carbon: str | None) -> Finding:
+    if carbon is None:
         reason = "the place of this machine is unknown, so CO2 is not computed (no country is guessed)"
         return Finding("carbon", "carbon", "absent", counts=False, reason=reason, remedy=REMEDIES["carbon"])
-    return Finding("carbon", "carbon", "estimated", None, intensity.describe(), counts=False)
+    return Finding("carbon", "carbon", "estimated", None, carbon, counts=False)
 
 
 def _verdict(findings: Iterable[Finding]) -> str:
@@ -205,3 +216,101 @@ def _wrap(line: str, indent: int) -> list[str]:
     return textwrap.wrap(
         line, 110, subsequent_indent=" " * indent, drop_whitespace=True, break_long_words=False, break_on_hyphens=False
     ) or [line]
+
+
+__all__ = ["calibrate_machine", "calibrated_coefficients", "compare_machine", "cpu_id", "diagnose_machine"]
+
+
+def diagnose_machine(
+    meter: str = "auto", *, carbon: str | None = None, cpu_watts: float | None = None, folder: Path | None = None
+) -> Diagnosis:
+    """Find the meters of this machine and say what they can and cannot do; the meters are released again.
+
+    Args:
+        meter: As for ``discover``.
+        carbon: The carbon intensity in use, in words, or None when the place is unknown.
+        cpu_watts: Watts of the whole CPU with all cores busy, if the user gave them.
+        folder: Where calibrations are kept; None for the user's cache folder.
+    """
+    coefficients = None if cpu_watts is not None else calibrated_coefficients(folder)
+    found = discover(meter, cpu_watts=cpu_watts, coefficients=coefficients)
+    try:
+        facts = host.describe(_devices(found))
+        names = [str(device.get("name")) for device in facts["devices"].values() if device.get("name")]
+        machine = {
+            "CPU": f"{facts['cpu_model']}, {facts['logical_cpus']} logical CPUs" + (", virtual machine" if facts["virtualised"] else ""),
+            "GPU": ", ".join(names),
+            "hardware id": host.fingerprint(facts),
+        }
+        known = cpu_watts is not None or coefficients is not None
+        present = found.present
+        wall = load_wall_calibration(host.fingerprint(facts), folder)
+        if wall is not None and not any(item.component == "wall" for item in present):
+            present += (wall.capability(),)
+        return examine(present, found.absent, carbon=carbon, cpu_watts_known=known, virtual=bool(facts["virtualised"]), machine=machine)
+    finally:
+        found.close()
+
+
+def calibrate_machine(
+    meter: str = "auto", *, seconds: float = 10.0, rounds: int = 2, folder: Path | None = None, progress: bool = True
+) -> CpuCalibration:
+    """Calibrate the estimate of the CPU against RAPL or a wall meter, and keep the result for this machine.
+
+    Args:
+        meter: As for ``discover``; must hold a measured reference.
+        seconds: Length of each of the three loads (idle, one core, all cores).
+        rounds: How often each load is measured.
+        folder: Where calibrations are kept; None for the user's cache folder.
+        progress: Say on stderr what is going on.
+
+    Raises:
+        LookupError: Nothing here is measured, so there is nothing to calibrate against; the default stays.
+        ValueError: The reference failed, or something else ran on the machine.
+    """
+    found = discover(meter, coefficients=DEFAULT)  # an older calibration has no say in a new one
+    try:
+        reference = reference_for(found.present)
+        if progress:
+            print(
+                f"calibrating against {reference.source} for about {3 * rounds * seconds:.0f} s: leave the machine alone", file=sys.stderr
+            )
+        with Ledger(found.sources, absent=found.absent) as ledger:
+            result = calibrate_cpu(ledger, reference, seconds=seconds, rounds=rounds, hardware_id=cpu_id())
+    finally:
+        found.close()
+    path = save_calibration(result, folder)
+    if progress:
+        print(f"kept in {path}", file=sys.stderr)
+    return result
+
+
+def compare_machine(
+    meter: str = "auto", *, seconds: float = 5.0, repeats: int = 3, folder: Path | None = None, progress: bool = True
+) -> Comparison:
+    """Run short loads under every meter of this machine; how a wall meter relates to the components is kept for later records.
+
+    Args:
+        meter: As for `compare_meters`; with a wall meter (``auto,wall=http://...``) the loads are idle, one core and all cores.
+        seconds: Length of each load.
+        repeats: How often each load is run.
+        folder: Where calibrations are kept; None for the user's cache folder.
+        progress: Say on stderr what is going on.
+
+    Raises:
+        ValueError: As for `compare_meters`.
+    """
+    found = compare_meters(meter, seconds=seconds, repeats=repeats, progress=progress)
+    if found.wall is not None:
+        path = save_calibration(found.wall, folder)
+        if progress:
+            print(f"kept in {path}", file=sys.stderr)
+    return found
+
+
+def _devices(found: Discovery) -> Mapping[str, Mapping[str, Any]]:
+    facts: dict[str, Mapping[str, Any]] = {}
+    for source in found.sources:
+        devices = getattr(source, "devices", None)
+        facts |= devices() if devices is not None else {}
+    return facts

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 
-from .forks import after_fork
+from .safety import after_fork
 
 try:
     import fcntl

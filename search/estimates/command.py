@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..energy.carbon import check_pue, choose_intensity
-from ..energy.money import parse_price
+from ..carbon.intensity import check_pue, choose_intensity
+from ..carbon.price import parse_price
 from ..stopping.limits import limits_of
 from ..store import Store, write_json
 from ..study import Budget

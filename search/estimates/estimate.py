@@ -12,7 +12,7 @@ import numpy as np
 
 from ..draw import Draw
 from ..energy import Ledger, discover
-from ..energy.machine import calibrated_coefficients
+from ..energy.doctor import calibrated_coefficients
 from ..study import Study
 from ..trial import Trial
 from .probe import Probe, probe

@@ -16,7 +16,7 @@ from typing import Any
 
 import cloudpickle
 
-from ..energy.processes import Tree
+from ..energy.sources.process_tree import Tree
 from ..running.warm_up import warm_up
 from ..study import Study
 from ..trainer import Job, Outcome, Phases, train

@@ -17,7 +17,7 @@ from ..billing.bill import Session, add_up, read_sessions
 from ..billing.recovery import settle_killed
 from ..energy import Ledger, discover
 from ..energy.calibrations import load_wall_calibration
-from ..energy.machine import calibrated_coefficients
+from ..energy.doctor import calibrated_coefficients
 from ..executors.devices import take_devices
 from ..front import Front
 from ..running.continuing import refuse_other_data

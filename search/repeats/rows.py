@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .mean_interval import Difference, Spread
+from ..energy.intervals import Difference, Spread
 from .statistics import Again, Finding
 
 

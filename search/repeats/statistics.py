@@ -8,9 +8,8 @@ from itertools import pairwise
 from math import sqrt
 from statistics import fmean
 
-from ..rank_correlation import spearman
+from ..energy.intervals import Difference, Spread, spearman
 from ..trial import Trial
-from .mean_interval import Difference, Spread
 from .plan import Repeat, Repeats
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ..energy.intervals import Difference
 from ..front_text import energy_spread_text, grid, quality_text
 from ..units import digits, unit_for
-from .mean_interval import Difference
 from .plan import Repeats
 from .rows import row_of
 from .statistics import Again, Finding, drift

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from ..repeats.mean_interval import Spread
+from ..energy.intervals import Spread
 from ..trial import Trial
 from .view import INK, View
 

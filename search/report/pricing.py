@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..energy.carbon import Intensity, grams_co2e, intensity_table, scope_note
-from ..energy.money import Price, priced
+from ..carbon.intensity import Intensity, grams_co2e, intensity_table, scope_note
+from ..carbon.price import Price, priced
 from ..front import Front
 from ..front_text import grid
 from ..runs import Run

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from math import log
 from statistics import linear_regression, median
 
+from ..energy.intervals import spearman
 from ..front_text import grid
-from ..rank_correlation import spearman
 from ..runs import Run
 from ..trial import Trial
 

@@ -8,7 +8,7 @@ Source:
 
 from __future__ import annotations
 
-from ..energy.carbon import JOULES_PER_KWH, Intensity
+from ..carbon.intensity import JOULES_PER_KWH, Intensity
 from ..front import Front
 from ..runs import Run
 from ..trial import Trial

@@ -12,7 +12,7 @@ from typing import Any
 from ..draw import Draw
 from ..energy import Ledger
 from ..energy.baseline import cool_down, hottest, measure_idle
-from ..energy.idle import idle_watts
+from ..energy.host import idle_watts
 from ..estimates.probe import Probe, probe
 from ..study import Study
 from ..training.task import Task

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..billing.account import Account
 from ..billing.accounting import energy_facts
+from ..carbon.clean_hours import text_of
+from ..carbon.intensity import Intensity
 from ..carbon.session import CarbonSession
-from ..carbon.timetable import text_of
-from ..energy import Intensity
 from ..executors.executor import Executor
 from ..samplers.history import FROM_SCRATCH
 from ..space import Candidate

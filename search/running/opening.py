@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ..energy import Intensity, Ledger
+from ..carbon.intensity import Intensity
+from ..energy import Ledger
 from ..store import Store, StoreError
 from ..study import Study
 from ..threads import WAIT_POLICY

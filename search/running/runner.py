@@ -10,11 +10,12 @@ from typing import Any
 from ..billing.account import Account
 from ..billing.bill import Session, add_up, read_sessions
 from ..billing.recovery import settle_killed
+from ..carbon.intensity import Intensity
 from ..carbon.place import keep_place
 from ..carbon.session import CarbonSession, CarbonTime, grams_as_joules
-from ..energy import Intensity, Ledger, discover
+from ..energy import Ledger, discover
 from ..energy.calibrations import load_wall_calibration
-from ..energy.machine import calibrated_coefficients
+from ..energy.doctor import calibrated_coefficients
 from ..executors.devices import take_devices
 from ..front import Front
 from ..samplers.choice import make_sampler

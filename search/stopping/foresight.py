@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..energy import Intensity, grams_co2e
+from ..carbon.intensity import Intensity, grams_co2e
 from ..samplers import FreezeThawSampler
 from ..samplers.choice import energy_axis
 from ..samplers.outlook import Outlook, outlook

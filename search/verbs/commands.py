@@ -44,9 +44,9 @@ def run_study(
     **machine: Any,
 ) -> None:
     """Run a study and print its front, the paths of its pictures and the next command."""
+    from ..carbon.intensity import check_pue, choose_intensity
+    from ..carbon.price import parse_price
     from ..carbon.session import carbon_time_of
-    from ..energy.carbon import check_pue, choose_intensity
-    from ..energy.money import parse_price
     from ..running.fairness import Fairness
     from ..running.progress import Console
     from ..running.runner import run
@@ -194,7 +194,7 @@ def trained(trial: Trial, trials: Sequence[Trial]) -> Trial:
 
 def price_run(path: Path, zones: str, *, pue: float, price: str | None, as_json: bool) -> None:
     """Print grams and money of the study in other places."""
-    from ..energy.money import parse_price
+    from ..carbon.price import parse_price
     from ..report.pricing import price_table
 
     per_kwh = None if price is None else parse_price(price)
@@ -212,16 +212,17 @@ def compare_runs(paths: Sequence[Path], *, as_json: bool) -> None:
 
 def examine_machine(*, as_json: bool, meter: str, zone: str | None, calibrate: bool, compare: bool) -> None:
     """Print the diagnosis of this machine's meters."""
-    from ..energy import intensity_for
-    from ..energy.machine import calibrate_machine, compare_machine, diagnose_machine
+    from ..carbon.intensity import intensity_for
+    from ..energy.doctor import calibrate_machine, compare_machine, diagnose_machine
 
+    place = intensity_for(zone)
     try:
         found: Any = (
             calibrate_machine(meter)
             if calibrate
             else compare_machine(meter)
             if compare
-            else diagnose_machine(meter, intensity=intensity_for(zone))
+            else diagnose_machine(meter, carbon=None if place is None else place.describe())
         )
     except LookupError as error:  # nothing here is measured, so there is nothing to calibrate against
         raise RuntimeError(str(error.args[0] if error.args else error)) from error

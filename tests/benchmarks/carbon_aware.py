@@ -30,9 +30,8 @@ import optuna  # noqa: E402 - after the number of threads is set
 import pandas as pd  # noqa: E402 - after the number of threads is set
 import search_bench as bench  # noqa: E402 - after the number of threads is set
 
+from joulefront.search.carbon.forecast import IntensityCurve, read_forecast  # noqa: E402 - after the number of threads is set
 from joulefront.search.carbon.postponing import Left, Postponer  # noqa: E402 - after the number of threads is set
-from joulefront.search.energy.forecast import read_forecast  # noqa: E402 - after the number of threads is set
-from joulefront.search.energy.intensity_curve import IntensityCurve  # noqa: E402 - after the number of threads is set
 
 #: Made up, in gCO2e/kWh by the hour in UTC: the shape of a spring day in a grid with much solar power, a valley at noon, a peak at night.
 MADE_DAY = (

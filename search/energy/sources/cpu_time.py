@@ -6,9 +6,9 @@ import os
 import time
 from dataclasses import dataclass
 
-from ..clock import NANO, Clock
-from ..processes import Tree
-from ..source import Capability, Reading
+from .clock import NANO, Clock
+from .process_tree import Tree
+from .source import Capability, Reading
 
 #: Watts above idle of one busy logical CPU, when nothing better is known: cloud machines draw 0.74 W per idle and 3.5 W per
 #: busy virtual CPU on average.

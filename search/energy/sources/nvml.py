@@ -7,11 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..clock import Clock
-from ..source import Capability, Reading
-from .nvml_calls import Calls, find
-from .nvml_facts import attempt, describe, state
-from .visible import instances, visible
+from .clock import Clock
+from .nvml_driver import Calls, attempt, describe, find, instances, state, visible
+from .source import Capability, Reading
 
 BOUNDARY = "GPU board"
 #: Power is not read more often than this: a close look is for the counter, and each further call costs.

@@ -7,8 +7,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..clock import Clock
-from ..source import Capability, Reading
+from .clock import Clock
+from .source import Capability, Reading
 
 POWERCAP = Path("/sys/class/powercap")
 #: The counters are refreshed every millisecond. Source: Intel SDM vol. 3B, 16.10.3 (RAPL interfaces).

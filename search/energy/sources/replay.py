@@ -13,10 +13,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..source import Capability, Quality, Reading
+from .source import Capability, Quality, Reading
 
 if TYPE_CHECKING:
-    from ..source import Source
+    from .source import Source
 
 NANO = 1_000_000_000
 SCHEMA = 1

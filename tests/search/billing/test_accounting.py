@@ -4,7 +4,8 @@ from typing import Any
 import pytest
 
 from joulefront.search.billing.accounting import energy_facts
-from joulefront.search.energy import Component, Intensity, Record
+from joulefront.search.carbon.intensity import Intensity
+from joulefront.search.energy import Component, Record
 from joulefront.search.trial import ComponentEnergy, Trial
 
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from joulefront.search.carbon.book import CarbonBook
-from joulefront.search.energy.intensity_curve import IntensityCurve
+from joulefront.search.carbon.forecast import IntensityCurve
 
 DAY = IntensityCurve((0.0, 6.0, 13.0, 19.0), (300.0, 350.0, 120.0, 420.0))
 STRETCH = IntensityCurve((10.0, 11.0), (100.0, 200.0), None, "step", source="two hours")

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from joulefront.search import Budget, Study, run
+from joulefront.search.carbon.forecast import IntensityCurve, hours_of
+from joulefront.search.carbon.intensity import Intensity
 from joulefront.search.carbon.session import CarbonTime, carbon_time_of
-from joulefront.search.energy import Intensity
-from joulefront.search.energy.intensity_curve import IntensityCurve, hours_of
 from joulefront.search.stopping.limits import Limits
 from joulefront.search.store import Store, StoreError
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from joulefront.search import Study, load, run
-from joulefront.search.energy.carbon import Intensity, given_intensity, grams_co2e, intensity_for
+from joulefront.search.carbon.intensity import Intensity, given_intensity, grams_co2e, intensity_for
 from joulefront.search.running.opening import open_or_create
 from joulefront.search.store import Store, StoreError
 

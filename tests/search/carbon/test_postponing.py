@@ -5,8 +5,8 @@ from typing import Any
 import optuna
 import pytest
 
+from joulefront.search.carbon.forecast import IntensityCurve
 from joulefront.search.carbon.postponing import LARGE, Left, Postponer
-from joulefront.search.energy.intensity_curve import IntensityCurve
 from joulefront.search.samplers import FreezeThawSampler
 from joulefront.search.samplers.restraint import small_is_worth_it
 

@@ -6,8 +6,8 @@ import pytest
 
 from joulefront.search.energy import Ledger
 from joulefront.search.energy.baseline import anchor_drift, anchor_drift_of, cool_down, hottest, measure_idle, warm_up
-from joulefront.search.energy.idle import idle_watts
-from joulefront.search.energy.source import Capability, Reading
+from joulefront.search.energy.host import idle_watts
+from joulefront.search.energy.sources.source import Capability, Reading
 
 NANO = 1_000_000_000
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from joulefront.search.energy import Ledger, discover
-from joulefront.search.energy.calibration import CpuPoint, calibrate_cpu, fit_cpu, reference_for
-from joulefront.search.energy.calibrations import cache_folder, load_calibration, save_calibration
+from joulefront.search.energy.calibrate import calibrate_cpu, fit_cpu, reference_for
+from joulefront.search.energy.calibrations import CpuPoint, cache_folder, load_calibration, save_calibration
 from joulefront.search.energy.loads import busy_cores, machine_busy_seconds, spin
-from joulefront.search.energy.source import Capability, Reading
+from joulefront.search.energy.sources.source import Capability, Reading
 
 NANO = 1_000_000_000
 

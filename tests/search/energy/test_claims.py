@@ -9,9 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from joulefront.search.energy import Capability, Ledger
-from joulefront.search.energy.attribution import Claim, Meter, split
+from joulefront.search.energy.attribution import Claim, Kept, Meter, View, split
 from joulefront.search.energy.journal import recover
-from joulefront.search.energy.kept import Kept, View
 
 SECOND = 10**9
 WATTS = {"gpu:a": 300.0, "gpu:b": 150.0, "cpu:pkg0": 50.0}

@@ -5,9 +5,9 @@ import json
 import pytest
 
 from joulefront.search.energy import Ledger
-from joulefront.search.energy.compare_meters import compare_meters
+from joulefront.search.energy.calibrate import compare_meters
 from joulefront.search.energy.loads import spin
-from joulefront.search.energy.source import Capability, Reading
+from joulefront.search.energy.sources.source import Capability, Reading
 
 NANO = 1_000_000_000
 

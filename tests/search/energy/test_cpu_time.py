@@ -14,8 +14,8 @@ import time
 import pytest
 
 from joulefront.search.energy import Ledger, discover
-from joulefront.search.energy.processes import TICK, Look, Machine, Tree
 from joulefront.search.energy.sources.cpu_time import DEFAULT, CpuCoefficients, CpuTime, from_cpu_watts
+from joulefront.search.energy.sources.process_tree import TICK, Look, Machine, Tree
 
 BURN = """
 import sys, time
@@ -89,7 +89,7 @@ def test_children_of_children_are_counted_while_they_live():
 
 GONE = f"""
 import os, signal, subprocess, sys, time
-from joulefront.search.energy.processes import Tree
+from joulefront.search.energy.sources.process_tree import Tree
 
 def burn(seconds):
     begin = time.thread_time()

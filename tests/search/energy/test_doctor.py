@@ -2,9 +2,9 @@
 
 import json
 
-from joulefront.search.energy.carbon import intensity_for
+from joulefront.search.carbon.intensity import intensity_for
 from joulefront.search.energy.doctor import FAMILIES, RAPL_REMEDY, examine
-from joulefront.search.energy.source import Capability
+from joulefront.search.energy.sources.source import Capability
 
 GPU = Capability("gpu:GPU-1a", "nvml", True, "measured", "board", gain_u=0.05)
 PACKAGE = Capability("cpu:pkg0", "rapl", True, "measured", "CPU package", gain_u=0.03)
@@ -80,7 +80,7 @@ def test_a_component_of_another_family_is_not_lost():
 
 
 def test_carbon_shows_factor_year_and_source():
-    finding = by_subject(examine([GPU], intensity=intensity_for("FR")))["carbon"]
+    finding = by_subject(examine([GPU], carbon=intensity_for("FR").describe()))["carbon"]
     assert "56.04 gCO2e/kWh in FR" in finding.boundary
     assert "2023" in finding.boundary
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from joulefront.search.energy import Ledger
+from joulefront.search.energy.counter import Event, fall
 from joulefront.search.energy.curve import Curve
-from joulefront.search.energy.events import Event, fall
 from joulefront.search.energy.sources.rapl import Rapl
 
 REACH = 262_143.328851

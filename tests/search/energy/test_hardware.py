@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from joulefront.search.energy.clock import Anchor
-from joulefront.search.energy.hardware import describe, fingerprint
-from joulefront.search.energy.surroundings import Surroundings
+from joulefront.search.energy.host import Surroundings, describe, fingerprint
+from joulefront.search.energy.sources.clock import Anchor
 
 CPUINFO = """processor : 0
 model name : Imaginary 9000

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from joulefront.search.energy import Ledger, Record, add
-from joulefront.search.energy.source import Capability, Reading
+from joulefront.search.energy.sources.source import Capability, Reading
 
 
 class Bench:

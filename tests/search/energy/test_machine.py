@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from joulefront.search.carbon.intensity import intensity_for
 from joulefront.search.energy import Ledger, discover
-from joulefront.search.energy.calibration import CpuPoint, fit_cpu
-from joulefront.search.energy.calibrations import save_calibration, with_wall
-from joulefront.search.energy.carbon import intensity_for
+from joulefront.search.energy.calibrate import fit_cpu
+from joulefront.search.energy.calibrations import CpuPoint, save_calibration, with_wall
+from joulefront.search.energy.doctor import calibrate_machine, calibrated_coefficients, compare_machine, cpu_id, diagnose_machine
 from joulefront.search.energy.loads import spin
-from joulefront.search.energy.machine import calibrate_machine, calibrated_coefficients, compare_machine, cpu_id, diagnose_machine
 from joulefront.search.energy.sources.cpu_time import DEFAULT
 
 
@@ -21,7 +21,7 @@ def calibration():
 
 
 def test_a_diagnosis_of_this_machine_names_its_cpu_and_every_part(tmp_path):
-    diagnosis = diagnose_machine("cpu_time", intensity=intensity_for("FR"), folder=tmp_path)
+    diagnosis = diagnose_machine("cpu_time", carbon=intensity_for("FR").describe(), folder=tmp_path)
     assert "logical CPUs" in diagnosis.machine["CPU"]
     assert {item.subject for item in diagnosis.findings} >= {"gpu", "cpu", "dram", "wall", "carbon"}
     cpu = next(item for item in diagnosis.findings if item.subject == "cpu" and item.quality == "estimated")

@@ -5,10 +5,9 @@ import time
 import pytest
 
 from joulefront.search.energy import Capability, Discovery, Ledger, Reading, discover, measure
-from joulefront.search.energy.calibrations import save_calibration
+from joulefront.search.energy.calibrations import calibrate_wall, save_calibration
 from joulefront.search.energy.loads import spin
 from joulefront.search.energy.record import Component, Record
-from joulefront.search.energy.wall_line import calibrate_wall
 
 
 class Counter:

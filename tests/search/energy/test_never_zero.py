@@ -8,9 +8,9 @@ from functools import partial
 import pytest
 
 from joulefront.search.energy import Capability, Ledger, Reading
-from joulefront.search.energy.processes import Look
 from joulefront.search.energy.sources.cpu_time import CpuTime
 from joulefront.search.energy.sources.nvml import Nvml
+from joulefront.search.energy.sources.process_tree import Look
 from joulefront.search.energy.sources.rapl import Rapl
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from joulefront.search.energy import Ledger, discover
 from joulefront.search.energy.sources.nvml import Nvml
-from joulefront.search.energy.sources.visible import visible
+from joulefront.search.energy.sources.nvml_driver import visible
 
 GPU = "gpu:GPU-00000000-fake"
 SQUARE = {"kind": "square", "low": 60, "high": 350, "period": 0.73, "duty": 0.6}

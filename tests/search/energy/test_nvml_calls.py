@@ -7,7 +7,7 @@ import threading
 import pynvml
 import pytest
 
-from joulefront.search.energy.sources.nvml_calls import find
+from joulefront.search.energy.sources.nvml_driver import find
 
 
 @pytest.fixture

@@ -7,9 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from joulefront.search.energy import Ledger
-from joulefront.search.energy.books import MOST_WAITING, Books
-from joulefront.search.energy.opened import Opened
-from joulefront.search.energy.source import Capability, Reading
+from joulefront.search.energy.meters import MOST_WAITING, Books, Opened
+from joulefront.search.energy.sources.source import Capability, Reading
 
 NAMES = ("a", "b", "c")
 

@@ -12,7 +12,7 @@ import time
 import pytest
 
 from joulefront.search.energy import Capability, Ledger
-from joulefront.search.energy.section import Section
+from joulefront.search.energy.safety import Section
 
 STOPPED = textwrap.dedent(
     """

@@ -9,8 +9,7 @@ import pytest
 
 from joulefront.search.energy import Capability, Ledger
 from joulefront.search.energy.baseline import measure_idle
-from joulefront.search.energy.sources.plugs import CsvTail
-from joulefront.search.energy.sources.wall import Wall, open_wall
+from joulefront.search.energy.sources.wall import CsvTail, Wall, open_wall
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from joulefront.search.energy.counter import JITTER_NS, Tick
 from joulefront.search.energy.sampler import due
-from joulefront.search.energy.tick import JITTER_NS, Tick
 
 MS = 1_000_000
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from joulefront.search.energy import Capability, Ledger, Reading
+from joulefront.search.energy import Capability, Ledger, Reading, host
 from joulefront.search.energy.journal import Journal, lines, recover
+from joulefront.search.energy.safety import MOST, Troubles
 from joulefront.search.energy.sources.cpu_time import CpuTime
-from joulefront.search.energy.troubles import MOST, Troubles
 
 
 class Rude:
@@ -196,11 +196,10 @@ def test_a_disk_that_is_full_from_the_start_ends_nothing():
 
 
 def test_a_start_that_fails_releases_everything(monkeypatch, tmp_path):
-    from joulefront.search.energy import hardware
 
     source = Rude(set())
     before = len(os.listdir("/proc/self/fd"))
-    monkeypatch.setattr(hardware, "describe", lambda _: 1 / 0)
+    monkeypatch.setattr(host, "describe", lambda _: 1 / 0)
     for _ in range(20):
         ledger = Ledger([source], file=tmp_path / "ledger.jsonl")
         with pytest.raises(ZeroDivisionError):

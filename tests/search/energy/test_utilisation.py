@@ -11,11 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from joulefront.search.energy import Ledger
-from joulefront.search.energy.adding import add
-from joulefront.search.energy.clock import NANO
-from joulefront.search.energy.record import Record
+from joulefront.search.energy.host import EVERY_NS, LEAST_KNOWN, REACH_NS, Utilisation
+from joulefront.search.energy.record import Record, add
+from joulefront.search.energy.sources.clock import NANO
 from joulefront.search.energy.sources.nvml import Nvml
-from joulefront.search.energy.utilisation import EVERY_NS, LEAST_KNOWN, REACH_NS, Utilisation
 
 GPU = "gpu:GPU-00000000-fake"
 

@@ -11,9 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from joulefront.search.energy import Ledger
-from joulefront.search.energy.source import Capability, Reading
-from joulefront.search.energy.sources.plugs import CsvTail, Sample, http_plug, parse_plug
-from joulefront.search.energy.sources.wall import Wall, from_spec, open_wall
+from joulefront.search.energy.sources.source import Capability, Reading
+from joulefront.search.energy.sources.wall import CsvTail, Sample, Wall, from_spec, http_plug, open_wall, parse_plug
 
 NANO = 1_000_000_000
 SHELLY = {"id": 0, "output": True, "apower": 84.3, "voltage": 231.2, "aenergy": {"total": 1234.567, "by_minute": [1.0], "minute_ts": 1}}

@@ -4,10 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from joulefront.search.energy.calibrations import load_wall_calibration, save_calibration, with_wall
-from joulefront.search.energy.machine import diagnose_machine
+from joulefront.search.energy.calibrations import calibrate_wall, fit_wall, load_wall_calibration, save_calibration, with_wall
+from joulefront.search.energy.doctor import diagnose_machine
 from joulefront.search.energy.record import Component, Record
-from joulefront.search.energy.wall_line import calibrate_wall, fit_wall
 
 NANO = 1_000_000_000
 

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joulefront.search.energy.carbon import Intensity, grams_co2e
+from joulefront.search.carbon.intensity import Intensity, grams_co2e
+from joulefront.search.energy.calibrations import fit_wall
 from joulefront.search.energy.tracker_rows import TrackerRow, read_tracker_rows, run_energies
-from joulefront.search.energy.wall_line import fit_wall
 
 DATA = Path("../shared/data/xu2023")
 published = pytest.mark.skipif(

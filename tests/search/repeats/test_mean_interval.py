@@ -7,7 +7,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joulefront.search.repeats.mean_interval import Difference, Spread
+from joulefront.search.energy.intervals import Difference, Spread
 
 values = st.lists(st.floats(-1e3, 1e3).map(lambda x: round(x, 3)), min_size=2, max_size=12).filter(lambda found: len(set(found)) > 1)
 

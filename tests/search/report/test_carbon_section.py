@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from joulefront.search.carbon.book import CarbonBook
-from joulefront.search.energy.intensity_curve import IntensityCurve
+from joulefront.search.carbon.forecast import IntensityCurve
 from joulefront.search.report.sections import carbon_section
 from joulefront.search.runs import Run
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from joulefront.search.energy.carbon import Intensity
-from joulefront.search.energy.money import Price
+from joulefront.search.carbon.intensity import Intensity
+from joulefront.search.carbon.price import Price
 from joulefront.search.front import Front
 from joulefront.search.report.pricing import front_at, price_table
 from joulefront.search.runs import Bill, Run

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from joulefront.search import Study
-from joulefront.search.energy import Intensity
+from joulefront.search.carbon.intensity import Intensity
 from joulefront.search.samplers.outlook import Outlook
 from joulefront.search.stopping.foresight import Foresight
 from joulefront.spaces.mlp import Mlp

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from .carbon import Intensity, check_pue, grams_co2e, kwh
+from .intensity import Intensity, check_pue, grams_co2e, kwh
 
 SYMBOLS = {"€": "EUR", "$": "USD", "£": "GBP", "₹": "INR"}
 _NUMBER = r"(?P<amount>\d+(?:\.\d*)?|\.\d+)"

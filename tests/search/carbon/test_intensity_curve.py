@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from joulefront.search.energy.intensity_curve import IntensityCurve, hours_of, read_curve
+from joulefront.search.carbon.forecast import IntensityCurve, hours_of, read_curve
 
 DAY = IntensityCurve((0.0, 6.0, 13.0, 19.0), (300.0, 350.0, 120.0, 420.0), zone="DE")
 

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from joulefront.search.energy.carbon import (
+from joulefront.search.carbon.intensity import (
     Intensity,
     choose_intensity,
     given_intensity,
@@ -17,10 +17,10 @@ from joulefront.search.energy.carbon import (
     intensity_for,
     intensity_table,
     known_zones,
+    live_intensity,
     scope_note,
 )
-from joulefront.search.energy.electricity_maps import live_intensity
-from joulefront.search.energy.zones import factor_for
+from joulefront.search.carbon.zones import factor_for
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ def test_world_average_must_be_asked_for_and_is_flagged():
 
 def test_reading_the_tables_imports_neither_codecarbon_nor_pandas():
     code = (
-        "import sys; from joulefront.search.energy.carbon import intensity_for; intensity_for('FR');"
+        "import sys; from joulefront.search.carbon.intensity import intensity_for; intensity_for('FR');"
         "print([name for name in ('codecarbon', 'pandas', 'pycountry', 'requests') if name in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -7,19 +7,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from . import hardware
-from .account import Account
-from .attribution import Claim, Meter, Share, Split, split
-from .books import Books
-from .clock import NANO, Anchors, seconds_between
-from .kept import FINAL_NS, Kept, View
-from .query import reach_seconds
+from . import host
+from .attribution import FINAL_NS, Claim, Kept, Meter, Share, Split, View, split
+from .channel import Account, reach_seconds
+from .host import Surroundings
+from .meters import Books
 from .record import SCHEMA, Component, Record
-from .surroundings import Surroundings
-from .troubles import Troubles
+from .safety import Troubles
+from .sources.clock import NANO, Anchors, seconds_between
 
 if TYPE_CHECKING:
-    from .window import Window
+    from .windows import Window
 
 #: Relative standard uncertainty of a split by CPU-seconds: vector code draws more per second than waiting for memory does.
 SPLIT_U = 0.15
@@ -41,7 +39,7 @@ class Answers:
     def __init__(self, books: Books, surroundings: Surroundings, anchors: Anchors, facts: Mapping[str, Any], troubles: Troubles) -> None:
         self.books, self.surroundings, self.anchors, self.troubles = books, surroundings, anchors, troubles
         self.hardware = facts
-        self.hardware_id = hardware.fingerprint(facts)
+        self.hardware_id = host.fingerprint(facts)
         self._kept = Kept()
 
     def bare(self, window: Window, t1_ns: int) -> Record:

@@ -1,23 +1,28 @@
-"""What a CPU-second costs on this machine: measured and fitted."""
+"""What a CPU-second costs on this machine: measured and fitted.
+
+One short load under every meter of this machine, side by side: do they agree, and within what?
+"""
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 
-from .intervals import Interval, fit_line
+from .calibrations import CpuCalibration, CpuPoint, WallCalibration, calibrate_wall
+from .comparison import Comparison, compared
+from .intervals import fit_line
 from .ledger import Ledger
-from .loads import busy_cores, machine_busy_seconds
+from .loads import busy_cores, gpu_matmul, machine_busy_seconds, spin
 from .record import Record
-from .source import Capability
-from .sources.cpu_time import CpuCoefficients
+from .sources.source import Capability, Source
+from .windows import Window
 
 #: Families of measured components that a calibration may trust, best first.
 REFERENCES = ("cpu", "wall")
@@ -25,67 +30,6 @@ REFERENCES = ("cpu", "wall")
 LEAST_GAIN_U = 0.1
 #: Loads closer together than this many busy cores say nothing about a core.
 LEAST_SPREAD = 0.5
-
-
-@dataclass(frozen=True)
-class CpuPoint:
-    """One calibration window.
-
-    Attributes:
-        busy_cores: Mean number of busy logical CPUs of the whole machine.
-        watts: Mean power of the reference.
-        seconds: Length of the window.
-    """
-
-    busy_cores: float
-    watts: float
-    seconds: float
-
-
-@dataclass(frozen=True)
-class CpuCalibration:
-    """Watts per busy logical CPU of one machine.
-
-    Attributes:
-        hardware_id: The machine; a calibration is used on no other.
-        core_watts: Watts above idle per busy logical CPU, with its interval.
-        idle_watts: Watts of the idle reference, with its interval.
-        gain_u: Relative standard uncertainty of `core_watts`.
-        reference: Source that was trusted: ``rapl`` or ``wall``.
-        t_utc: When, ISO 8601.
-        points: The windows.
-    """
-
-    hardware_id: str
-    core_watts: Interval
-    idle_watts: Interval
-    gain_u: float
-    reference: str
-    t_utc: str
-    points: tuple[CpuPoint, ...]
-
-    def to_text(self) -> str:
-        """Say the result in three lines."""
-        core, idle = self.core_watts, self.idle_watts
-        lines = [
-            f"one busy logical CPU: {core.value:.3g} W (95 %: {core.low:.3g} to {core.high:.3g}), scale ±{100 * self.gain_u:.2g} %",
-            f"idle: {idle.value:.3g} W (95 %: {idle.low:.3g} to {idle.high:.3g}), of what {self.reference} covers",
-            f"calibrated against {self.reference}, {len(self.points)} windows, {self.t_utc}, hardware {self.hardware_id}",
-        ]
-        return "\n".join(lines)
-
-    def to_json(self) -> str:
-        """Return JSON text; a bound that is not known is null."""
-        data = asdict(self)
-        for name in ("core_watts", "idle_watts"):
-            data[name] = {key: value if math.isfinite(value) else None for key, value in data[name].items()}
-        return json.dumps(data, indent=1)
-
-    def coefficients(self) -> CpuCoefficients:
-        """Return what ``cpu_time`` needs; a wall meter's idle power is the whole machine's, not the CPU's, and is left out."""
-        idle = None if self.reference == "wall" else max(self.idle_watts.value, 0.0)
-        origin = f"calibrated against {self.reference} on {self.t_utc[:10]}"
-        return CpuCoefficients(self.core_watts.value, idle, self.gain_u, origin)
 
 
 def fit_cpu(points: Sequence[CpuPoint], *, hardware_id: str, reference: str, reference_gain_u: float = 0.05) -> CpuCalibration:
@@ -187,3 +131,97 @@ def _joules(record: Record, reference: Capability) -> float:
         reason = lost.reason if lost is not None else "it is not among the ledger's sources"
         raise ValueError(f"the reference {reference.component} gave no energy in a calibration window: {reason}")
     return math.fsum(part.joules for part in parts if part.joules is not None)
+
+
+#: All meters of the components, best first; a wall meter is added by name.
+EVERY = "nvml,rapl,cpu_time,codecarbon"
+#: Longest wait after a load for the slowest meter's next refresh.
+LONGEST_REFRESH_SECONDS = 3.0
+
+
+def compare_meters(
+    meter: str = "auto",
+    *,
+    sources: Sequence[Source] | None = None,
+    absent: Iterable[Capability] = (),
+    seconds: float = 5.0,
+    repeats: int = 3,
+    loads: Sequence[tuple[str, Callable[[], object]]] | None = None,
+    sleep: Callable[[float], None] = time.sleep,
+    ledger: Ledger | None = None,
+    progress: bool = False,
+) -> Comparison:
+    """Run each load a few times under all meters at the same time.
+
+    Args:
+        meter: As for ``discover``; here ``auto`` means every meter of the components, e.g. ``auto,wall=http://...``.
+        sources: The meters themselves, instead of `meter`.
+        absent: With `sources`: what could not be had.
+        seconds: Length of each load, >= 1; CodeCarbon looks once a second, so a few seconds are needed to compare.
+        repeats: How often each load is run, >= 1; the order is mirrored each time, so that a drift cancels.
+        loads: Names and functions; None takes a busy loop of this thread, and a matrix multiplication where there is a CUDA device.
+            With a wall meter idle time and a load of all cores come besides: a line needs loads of different size.
+        sleep: Waits for the slowest meter's last refresh.
+        ledger: A ledger over `sources` that is not yet started, for a clock of one's own.
+        progress: Say on stderr how long it takes.
+
+    Raises:
+        ValueError: `seconds` or `repeats` is below 1, or no meter works here.
+    """
+    if seconds < 1:
+        raise ValueError(f"seconds must be >= 1, got {seconds}: the slowest meter looks once a second")
+    if repeats < 1:
+        raise ValueError(f"repeats must be >= 1, got {repeats}")
+    if sources is None:
+        from .discover import discover
+
+        found = discover(",".join(EVERY if part.strip() == "auto" else part for part in meter.split(",")))
+        sources, absent = found.sources, found.absent
+    if not sources:
+        raise ValueError("no meter works on this machine, so there is nothing to compare; joulefront doctor says why")
+    capabilities = [item for source in sources for item in source.probe() if item.available]
+    refresh = min(max((item.tick_seconds or 0.1 for item in capabilities), default=0.1), LONGEST_REFRESH_SECONDS)
+    wall = any(item.component == "wall" for item in capabilities)
+    chosen = list(loads or _usual(seconds, wall))
+    absent = tuple(absent)
+    if progress:
+        whole = repeats * len(chosen) * (seconds + 3 * refresh)
+        print(f"{repeats} rounds of {len(chosen)} loads, about {whole:.0f} s: leave the machine alone", file=sys.stderr)
+    windows: dict[str, list[Window]] = {name: [] for name, _ in chosen}
+    with ledger or Ledger(sources, absent=absent) as running:
+        for turn in range(repeats):
+            for name, run in chosen if turn % 2 == 0 else reversed(chosen):
+                sleep(1.5 * refresh)  # every meter has a reading before the load
+                with running.window(name, kind="setup") as window:
+                    run()
+                sleep(1.5 * refresh)
+                running.sample()
+                window.close(settle=True)  # a plug may tell of the end seconds later
+                windows[name].append(window)
+    gone = {(item.source, item.component) for item in absent}
+    records = {name: [window.record for window in several] for name, several in windows.items()}
+    line, why_not = _line([record for several in records.values() for record in several]) if wall else (None, None)
+    return Comparison(tuple(compared(several, gone) for several in records.values()), absent, line, why_not)
+
+
+def _line(records: Sequence[Record]) -> tuple[WallCalibration | None, str | None]:
+    try:
+        return calibrate_wall(records), None
+    except ValueError as error:  # the table of the meters stands without the line
+        return None, str(error)
+
+
+def _usual(seconds: float, wall: bool) -> list[tuple[str, Callable[[], object]]]:
+    loads: list[tuple[str, Callable[[], object]]] = [("idle", partial(time.sleep, seconds))] if wall else []
+    loads.append(("one busy CPU, this process", partial(spin, seconds)))
+    count = len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1))
+    if wall and count > 1:
+        loads.append((f"{count} busy CPUs", partial(_spin_all, count, seconds)))
+    if (device := gpu_matmul(0.2)) is not None:  # also wakes the device, so its context is not part of the load
+        loads.append((f"matrix products on {device}", partial(gpu_matmul, seconds)))
+    return loads
+
+
+def _spin_all(count: int, seconds: float) -> None:
+    with busy_cores(count):
+        time.sleep(seconds)

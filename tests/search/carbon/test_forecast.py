@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joulefront.search.energy.forecast import CalledForecast, forecast_of, moment_of, read_forecast
-from joulefront.search.energy.intensity_curve import IntensityCurve, hours_of
+from joulefront.search.carbon.forecast import CalledForecast, IntensityCurve, forecast_of, hours_of, moment_of, read_forecast
 
 DAY = IntensityCurve((0.0, 6.0, 13.0, 19.0), (300.0, 350.0, 120.0, 420.0))
 

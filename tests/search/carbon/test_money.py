@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joulefront.search.energy.carbon import Intensity, intensity_table
-from joulefront.search.energy.money import Price, cost, parse_price, priced
+from joulefront.search.carbon.intensity import Intensity, intensity_table
+from joulefront.search.carbon.price import Price, cost, parse_price, priced
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 
-from ..energy.forecast import STEP_HOURS, Forecast, moment_of
+from .forecast import STEP_HOURS, Forecast, moment_of
 
 #: Waiting that would save less than this share of the grams is not worth it. It also keeps equal valleys from being waited for in turn.
 LEAST_SAVING = 0.05

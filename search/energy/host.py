@@ -1,0 +1,300 @@
+"""What the machine is, so that records of different machines are never compared by accident.
+
+What the parts of a machine draw while nothing is done, from windows in which nothing was.
+
+How busy devices were: the mean over a window of what their drivers say now and then.
+
+Who else used the machine, and in what state its devices were.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import platform
+import statistics
+import threading
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from .curve import Curve
+from .record import Record
+from .safety import Troubles
+from .sources.clock import NANO
+from .sources.process_tree import PROC, Machine, Tree, stat_fields
+from .sources.source import Busy, Observer, Source
+
+
+def describe(
+    devices: Mapping[str, Mapping[str, Any]] | None = None,
+    *,
+    proc: Path = Path("/proc"),
+    cgroup: Path = Path("/sys/fs/cgroup"),
+) -> dict[str, Any]:
+    """Return the facts about this machine that energy depends on.
+
+    Args:
+        devices: Facts by component that the sources know (name, driver, power limit of a GPU).
+        proc: The process file system.
+        cgroup: Root of the control groups.
+    """
+    info = _read(proc / "cpuinfo")
+    fields = [line.partition(":")[::2] for line in info.splitlines()]
+    values: dict[str, list[str]] = {}
+    for key, value in fields:
+        values.setdefault(key.strip(), []).append(value.strip())
+    return {
+        "cpu_model": next(iter(values.get("model name", [])), "") or platform.processor() or platform.machine(),
+        "sockets": len(set(values.get("physical id", []))) or 1,
+        "logical_cpus": os.cpu_count() or 1,
+        "memory_bytes": _memory(_read(proc / "meminfo")),
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "virtualised": "hypervisor" in next(iter(values.get("flags", [])), "").split(),
+        "cpu_limit": _cpu_limit(_read(cgroup / "cpu.max")),
+        "devices": {name: dict(facts) for name, facts in (devices or {}).items()},
+    }
+
+
+def fingerprint(hardware: Mapping[str, Any]) -> str:
+    """Return a short hash of what decides on energy.
+
+    Serial numbers and UUIDs stay out: equal machines of a cluster compare. Driver versions stay out too: they are in the record.
+    """
+    kept = {key: hardware.get(key) for key in ("cpu_model", "sockets", "logical_cpus", "machine", "virtualised", "cpu_limit")}
+    kinds = ("name", "power_limit_watts", "mig")
+    kept["devices"] = sorted(json.dumps([facts.get(key) for key in kinds]) for facts in hardware.get("devices", {}).values())
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+def _memory(meminfo: str) -> int | None:
+    for line in meminfo.splitlines():
+        if line.startswith("MemTotal:"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+def _cpu_limit(text: str) -> float | None:
+    """Return how many CPUs the control group allows, or None without a limit."""
+    parts = text.split()
+    return int(parts[0]) / int(parts[1]) if len(parts) == 2 and parts[0].isdigit() else None
+
+
+@dataclass(frozen=True)
+class Idle:
+    """What one component draws while nothing is done.
+
+    Attributes:
+        watts: Median power of the idle windows.
+        drift_watts: Last window minus first; None with one window.
+        u_watts: Standard uncertainty of `watts`: spread between the windows and the meter's random part.
+        windows: Number of idle windows.
+    """
+
+    watts: float
+    drift_watts: float | None
+    u_watts: float
+    windows: int
+
+
+def idle_watts(records: Iterable[Record]) -> dict[str, Idle]:
+    """Summarise the idle windows of a study, before, between and after its trials, by component.
+
+    Windows that a meter cannot resolve and components without energy are left out; a component that no window knows is absent.
+    """
+    watts: dict[str, list[tuple[float, float]]] = {}
+    for record in sorted(records, key=lambda record: record.t0_ns):
+        for part in record.components:
+            if record.kind == "idle" and part.joules is not None and not part.below_resolution and record.seconds > 0:
+                watts.setdefault(part.name, []).append((part.joules / record.seconds, (part.u_random_joules or 0.0) / record.seconds))
+    found = {}
+    for name, pairs in watts.items():
+        values = [value for value, _ in pairs]
+        meter = math.sqrt(math.fsum(u * u for _, u in pairs)) / len(pairs)
+        spread = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+        drift = values[-1] - values[0] if len(values) > 1 else None
+        found[name] = Idle(statistics.median(values), drift, math.hypot(meter, spread), len(values))
+    return found
+
+
+#: NVIDIA's driver refreshes the rate every sixth of a second to every second, by model. Asking as often as it may refresh costs more than
+#: the mean over a training gains. Source: NVML API reference, nvmlUtilization_t.
+EVERY_NS = NANO // 2
+#: A reading speaks for the time since the one before, but not for longer than this.
+REACH_NS = 2 * NANO
+#: A mean is given where readings speak for at least this share of a window.
+LEAST_KNOWN = 0.5
+
+
+class Utilisation:
+    """Adds up the busy time of devices, and the time for which it is known.
+
+    Args:
+        sources: Sources; those that can tell how busy their devices are will be asked.
+        troubles: Takes note of a source that fails.
+    """
+
+    def __init__(self, sources: Iterable[Source], troubles: Troubles | None = None) -> None:
+        self._troubles = troubles or Troubles()
+        self._sources = [cast(Busy, source) for source in sources if hasattr(source, "utilisation")]
+        self._lock = threading.Lock()
+        self._last_ns: int | None = None
+        self._lines: dict[str, _Line] = {}
+
+    def sample(self, t_ns: int) -> None:
+        """Ask the drivers, unless that was done a moment ago."""
+        if not self._sources or (self._last_ns is not None and t_ns - self._last_ns < EVERY_NS):
+            return
+        found: dict[str, float] = {}
+        for source in self._sources:
+            found.update(self._troubles.ask(source, "utilisation"))
+        with self._lock:
+            self._last_ns = t_ns
+            for name in found.keys() | self._lines.keys():
+                self._lines.setdefault(name, _Line()).add(t_ns, found.get(name))
+
+    def mean(self, t0_ns: int, t1_ns: int) -> dict[str, float]:
+        """Return the mean share of busy time between two instants by component; one that is not known is left out."""
+        with self._lock:
+            means = {name: line.mean(t0_ns, t1_ns) for name, line in self._lines.items()}
+        return {name: mean for name, mean in means.items() if mean is not None}
+
+
+class _Line:
+    """Busy and known nanoseconds of one device, cumulated over time; until the next reading the last one goes on."""
+
+    def __init__(self) -> None:
+        self.t, self.busy, self.known = array("q"), array("d"), array("d")
+        self.share: float | None = None
+
+    def add(self, t_ns: int, share: float | None) -> None:
+        self.share = share
+        if not self.t:
+            self.t.append(t_ns)
+            self.busy.append(0.0)
+            self.known.append(0.0)
+            return
+        told = 0 if share is None or t_ns - self.t[-1] > REACH_NS else t_ns - self.t[-1]
+        self.busy.append(self.busy[-1] + (share or 0.0) * told)
+        self.known.append(self.known[-1] + told)
+        self.t.append(t_ns)
+
+    def mean(self, t0_ns: int, t1_ns: int) -> float | None:
+        known = self._at(self.known, t1_ns, 1.0) - self._at(self.known, t0_ns, 1.0)
+        if known <= 0 or known < LEAST_KNOWN * (t1_ns - t0_ns):
+            return None
+        return (self._at(self.busy, t1_ns, self.share) - self._at(self.busy, t0_ns, self.share)) / known
+
+    def _at(self, column: array[float], t_ns: int, beyond: float | None) -> float:
+        i = bisect_right(self.t, t_ns) - 1
+        if i < 0:
+            return 0.0
+        if i + 1 >= len(self.t):
+            return column[-1] + (0.0 if self.share is None or beyond is None else beyond * min(t_ns - self.t[-1], REACH_NS))
+        share = (t_ns - self.t[i]) / (self.t[i + 1] - self.t[i])
+        return column[i] + share * (column[i + 1] - column[i])
+
+
+#: Foreign work above this share of the machine's CPU time is worth a word: it takes turns, heat and memory bandwidth.
+FOREIGN_SHARE = 0.05
+
+
+class Surroundings:
+    """Follows the machine's CPU-seconds beside our own, and the other processes on each device.
+
+    Args:
+        sources: Sources; those that can tell of temperatures and of other processes are asked.
+        proc: The process file system.
+        troubles: Takes note of a source that fails.
+    """
+
+    def __init__(self, sources: Sequence[Source], proc: Path = PROC, troubles: Troubles | None = None) -> None:
+        self._troubles = troubles or Troubles()
+        self._observers = [cast(Observer, source) for source in sources if hasattr(source, "edges") and hasattr(source, "foreign")]
+        self.utilisation = Utilisation(sources, self._troubles)
+        self._machine, self.tree = Machine(proc), Tree(proc)
+        self._proc = str(proc)
+        self._cpus = os.cpu_count() or 1
+        self._lock = threading.Lock()
+        self.busy, self.own = Curve(), Curve()
+        self._foreign: list[tuple[int, str, tuple[int, ...]]] = []
+
+    def sample(self, t_ns: int, *, every_ns: int = 0) -> None:
+        """Note how busy the devices are, and the CPU-seconds by now unless that was done less than ``every_ns`` ago."""
+        self.utilisation.sample(t_ns)
+        if len(self.own) and t_ns - self.own.t[-1] < every_ns:
+            return
+        busy, own = self._machine.seconds(), self.tree.seconds()
+        with self._lock:
+            self.own.append(t_ns, t_ns, own)
+            if busy is not None:
+                self.busy.append(t_ns, t_ns, busy)
+
+    def look_around(self, t_ns: int) -> None:
+        """Note which foreign processes use the devices; asks the driver, so it is not for the edges of windows.
+
+        In a container the driver may name processes by numbers of the host, our own among them: what ``/proc`` does not show here
+        cannot be told from ourselves and is left out.
+        """
+        for observer in self._observers:
+            running: dict[str, tuple[int, ...]] = self._troubles.ask(observer, "foreign")
+            for component, pids in running.items():
+                others = tuple(pid for pid in pids if stat_fields(pid, self._proc) is not None and pid not in self.tree)
+                with self._lock:
+                    self._foreign.append((t_ns, component, others))
+
+    def edges(self) -> dict[str, dict[str, Any]]:
+        """Return temperature, clocks and throttling of every device."""
+        found: dict[str, dict[str, Any]] = {}
+        for observer in self._observers:
+            found.update(self._troubles.ask(observer, "edges"))
+        return found
+
+    def cpu_seconds(self, t0_ns: int, t1_ns: int) -> tuple[float | None, float | None]:
+        """Return CPU-seconds of the machine and of this process tree between two instants."""
+        with self._lock:
+            return _between(self.busy, t0_ns, t1_ns), _between(self.own, t0_ns, t1_ns)
+
+    def contended(self, t0_ns: int, t1_ns: int) -> dict[str, Any] | None:
+        """Return who else used the machine between two instants, or None when nobody was seen."""
+        busy, own = self.cpu_seconds(t0_ns, t1_ns)
+        found: dict[str, Any] = {}
+        if busy is not None and own is not None:
+            foreign = max(busy - own, 0.0)
+            # /proc/stat counts in steps of 10 ms per CPU, so short windows say nothing.
+            if foreign > max(FOREIGN_SHARE * (t1_ns - t0_ns) / NANO * self._cpus, 0.1):
+                found["foreign_cpu_seconds"] = round(foreign, 3)
+        pids: dict[str, set[int]] = {}
+        with self._lock:
+            # The last look before the window still tells of its begin.
+            before = bisect_right(self._foreign, t0_ns, key=_instant)
+            first = self._foreign[before - 1][0] if before else t0_ns
+            begin, end = bisect_left(self._foreign, first, key=_instant), bisect_right(self._foreign, t1_ns, key=_instant)
+            for _, component, others in self._foreign[begin:end]:
+                if others:
+                    pids.setdefault(component, set()).update(others)
+        if pids:
+            found["foreign_gpu_pids"] = {component: sorted(seen) for component, seen in pids.items()}
+        return found or None
+
+
+def _instant(look: tuple[int, str, tuple[int, ...]]) -> int:
+    return look[0]
+
+
+def _between(curve: Curve, t0_ns: int, t1_ns: int) -> float | None:
+    begin, end = curve.at(t0_ns), curve.at(t1_ns)
+    return None if begin is None or end is None else max(end.joules - begin.joules, 0.0)

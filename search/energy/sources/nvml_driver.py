@@ -1,0 +1,231 @@
+"""How NVML is asked for energy and power: in one call where the driver answers so, else one after the other.
+
+After a tenth of a second of sleep every path through the interpreter and the driver is cold, and a call through the binding spends more
+on building its arguments than the driver on answering: what is read ten times a second keeps its arguments.
+
+What NVML knows of a GPU beside its energy: its name, how it is shared, how warm it is and what slows it down.
+
+Which GPUs a process may use: CUDA's environment variable in terms of NVML's devices.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+#: Joules or watts; raises NVML's error.
+Number = Callable[[], float]
+#: Joules and watts, each None when the driver did not give it.
+Both = Callable[[], tuple[float | None, float | None]]
+
+
+@dataclass(frozen=True)
+class Calls:
+    """What one GPU can be asked.
+
+    Attributes:
+        counter: Returns the joules of the energy counter, or None without one.
+        power: Returns the watts now, or None without a power reading.
+        both: Returns the two from one call, each None when it failed; None where the driver does not give them so.
+        averaged: Whether the power is the driver's average of up to a second.
+        fault: Why there is no counter, or None.
+    """
+
+    counter: Number | None
+    power: Number | None
+    both: Both | None
+    averaged: bool = False
+    fault: str | None = None
+
+
+def find(nvml: Any, handle: Any) -> Calls:
+    """Try what a GPU answers.
+
+    The plain call for the power is an average over a second on Ampere and later, so the field of the instant power comes first.
+
+    Args:
+        nvml: NVIDIA's binding, initialised.
+        handle: The GPU.
+
+    Source: NVML API reference, nvmlDeviceGetPowerUsage and nvmlDeviceGetFieldValues; fields NVML_FI_DEV_POWER_INSTANT and
+    NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION.
+    """
+
+    def counter() -> float:
+        return float(nvml.nvmlDeviceGetTotalEnergyConsumption(handle)) / 1000
+
+    def instant() -> float:
+        field = nvml.nvmlDeviceGetFieldValues(handle, [nvml.NVML_FI_DEV_POWER_INSTANT])[0]
+        if field.nvmlReturn != nvml.NVML_SUCCESS:
+            raise nvml.NVMLError(field.nvmlReturn)
+        return float(field.value.uiVal) / 1000
+
+    def averaged() -> float:
+        return float(nvml.nvmlDeviceGetPowerUsage(handle)) / 1000
+
+    fault = _fault(nvml, counter)
+    power = next((call for call in (instant, averaged) if _fault(nvml, call) is None), None)
+    both = None
+    if fault is None and power is instant:
+        both = _fields(nvml, handle, nvml.NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION, nvml.NVML_FI_DEV_POWER_INSTANT)
+        both = both if _agree(nvml, counter, both) else None
+    return Calls(None if fault else counter, power, both, power is averaged, fault)
+
+
+def _fields(nvml: Any, handle: Any, energy_id: int, power_id: int) -> Both:
+    """Return how to read two fields into memory that is used again and again: the binding would make new types and arrays each time."""
+    values = (nvml.c_nvmlFieldValue_t * 2)()
+    energy, power = values
+    energy.fieldId, power.fieldId = energy_id, power_id
+    joules, watts = energy.value, power.value
+    ask, count, place, success = nvml.nvmlLib.nvmlDeviceGetFieldValues, ctypes.c_int(2), ctypes.byref(values), nvml.NVML_SUCCESS
+    mine = threading.Lock()  # the driver writes without the interpreter's lock
+
+    def both() -> tuple[float | None, float | None]:
+        with mine:
+            failed = ask(handle, count, place)
+            if failed != success:
+                raise nvml.NVMLError(failed)
+            return (
+                joules.ullVal / 1000 if energy.nvmlReturn == success else None,
+                watts.uiVal / 1000 if power.nvmlReturn == success else None,
+            )
+
+    return both
+
+
+def _fault(nvml: Any, call: Callable[[], float]) -> str | None:
+    try:
+        call()
+    except nvml.NVMLError as error:
+        return str(error)
+    return None
+
+
+def _agree(nvml: Any, counter: Number, both: Both) -> bool:
+    """Return whether the field of the energy is the counter: it must lie between two readings around it."""
+    try:
+        before, (joules, watts), after = counter(), both(), counter()
+    except nvml.NVMLError:
+        return False
+    return joules is not None and watts is not None and before <= joules <= after
+
+
+#: Bits of what slows a GPU down. Source: nvml.h, nvmlClocksEventReasons.
+REASONS = {0x4: "power cap", 0x8: "hardware slowdown", 0x20: "thermal (software)", 0x40: "thermal (hardware)", 0x80: "power brake"}
+#: Source: nvml.h, nvmlGpuVirtualizationMode_t.
+VIRTUALISATION = {0: "none", 1: "passthrough", 2: "vgpu", 3: "vgpu host", 4: "vsga host"}
+
+
+def attempt(nvml: Any, call: Callable[..., Any], *arguments: Any) -> Any:
+    """Return what a call gives, or the error that it raised.
+
+    Args:
+        nvml: NVIDIA's binding, initialised.
+        call: One of its functions.
+        arguments: Its arguments.
+    """
+    try:
+        return call(*arguments)
+    except nvml.NVMLError as error:
+        return error
+
+
+def describe(nvml: Any, handle: Any) -> dict[str, Any]:
+    """Return name, driver, power limit, and whether a GPU is split (MIG) or virtual; what is not told is None.
+
+    Args:
+        nvml: NVIDIA's binding, initialised.
+        handle: The GPU.
+    """
+    mig = attempt(nvml, nvml.nvmlDeviceGetMigMode, handle)
+    enabled = isinstance(mig, list) and mig[0] == 1
+    mode = attempt(nvml, nvml.nvmlDeviceGetVirtualizationMode, handle)
+    limit = attempt(nvml, nvml.nvmlDeviceGetEnforcedPowerLimit, handle)
+    return {
+        "name": _known(attempt(nvml, nvml.nvmlDeviceGetName, handle), str) or "GPU",
+        "driver": _known(attempt(nvml, nvml.nvmlSystemGetDriverVersion), str),
+        "power_limit_watts": limit / 1000 if isinstance(limit, int) else None,
+        "mig": enabled,
+        "mig_instances": _count_instances(nvml, handle) if enabled else 0,
+        "virtualisation": VIRTUALISATION.get(mode if isinstance(mode, int) else -1),
+    }
+
+
+def state(nvml: Any, handle: Any) -> dict[str, float | int | str | None]:
+    """Return temperature, clock and the reasons of throttling of a GPU; what is not told is None.
+
+    Args:
+        nvml: NVIDIA's binding, initialised.
+        handle: The GPU.
+    """
+    throttle = _known(attempt(nvml, nvml.nvmlDeviceGetCurrentClocksEventReasons, handle), int)
+    return {
+        "temperature_celsius": _temperature(nvml, handle),
+        "clock_mhz": _known(attempt(nvml, nvml.nvmlDeviceGetClockInfo, handle, nvml.NVML_CLOCK_SM), int),
+        "throttle": None if throttle is None else ", ".join(name for bit, name in REASONS.items() if throttle & bit),
+    }
+
+
+def _count_instances(nvml: Any, handle: Any) -> int:
+    most = attempt(nvml, nvml.nvmlDeviceGetMaxMigDeviceCount, handle)
+    count = most if isinstance(most, int) else 0
+    found = (attempt(nvml, nvml.nvmlDeviceGetMigDeviceHandleByIndex, handle, index) for index in range(count))
+    return sum(not isinstance(instance, nvml.NVMLError) for instance in found)
+
+
+def _temperature(nvml: Any, handle: Any) -> int | None:
+    # Drivers before 560 know only the older call.
+    for call in (getattr(nvml, "nvmlDeviceGetTemperatureV", None), getattr(nvml, "nvmlDeviceGetTemperature", None)):
+        found = None if call is None else attempt(nvml, call, handle, nvml.NVML_TEMPERATURE_GPU)
+        if isinstance(found, int):
+            return found
+    return None
+
+
+def _known(value: Any, kind: type) -> Any:
+    return value if isinstance(value, kind) else None
+
+
+def visible(uuids: Sequence[str], environment: Mapping[str, str] | None = None) -> tuple[str, ...]:
+    """Return the UUIDs of the GPUs that CUDA shows to this process, in CUDA's order.
+
+    NVML sees every GPU of the machine, CUDA only those of ``CUDA_VISIBLE_DEVICES``: indices, UUIDs or beginnings of UUIDs. As CUDA
+    does, the list ends at the first entry that names nothing. An index counts in PCI order, which is CUDA's order
+    when ``CUDA_DEVICE_ORDER=PCI_BUS_ID`` is set or the GPUs are alike.
+
+    Args:
+        uuids: UUIDs in NVML's order.
+        environment: Variables; the process's own by default.
+
+    Source: CUDA C++ Programming Guide, "CUDA Environment Variables".
+    """
+    variables = os.environ if environment is None else environment
+    text = variables.get("CUDA_VISIBLE_DEVICES")
+    if text is None:
+        return tuple(uuids)
+    chosen: list[str] = []
+    for entry in (part.strip() for part in text.split(",")):
+        if entry.lstrip("+-").isdigit():
+            found = [uuids[int(entry)]] if 0 <= int(entry) < len(uuids) else []
+        elif entry.startswith("MIG-GPU-"):
+            # Older drivers name an instance after its GPU: MIG-GPU-<uuid>/<gi>/<ci>.
+            found = [uuid for uuid in uuids if uuid == entry.removeprefix("MIG-").split("/")[0]]
+        else:
+            found = [uuid for uuid in uuids if entry and uuid.startswith(entry)]
+        if len(found) != 1:
+            break
+        if found[0] not in chosen:
+            chosen.append(found[0])
+    return tuple(chosen)
+
+
+def instances(environment: Mapping[str, str] | None = None) -> tuple[str, ...]:
+    """Return the MIG instances that ``CUDA_VISIBLE_DEVICES`` names."""
+    variables = os.environ if environment is None else environment
+    entries = (part.strip() for part in variables.get("CUDA_VISIBLE_DEVICES", "").split(","))
+    return tuple(entry for entry in entries if entry.startswith("MIG-"))
