@@ -37,7 +37,7 @@ class Sizes:
         return self._known[name]
 
     def _count(self, candidate: Candidate) -> tuple[float, float]:
-        from .training.flops import count
+        from .training.cost import count
 
         try:
             cost = count(weightless(self._space, candidate, self._task), self._task, candidate.recipe)

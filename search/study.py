@@ -208,7 +208,7 @@ class Study:
         Raises:
             ValueError: If the study's quality is none of this kind of task, before anything is trained.
         """
-        from .training.metrics import qualities
+        from .training.evaluate import qualities
 
         task = self.task() if callable(self.task) else self.task
         known = [name for name in qualities(task.kind, len(task.classes)) if name in OBJECTIVES]

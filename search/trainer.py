@@ -115,8 +115,8 @@ def train(job: Job, space: Space, task: Task, *, phases: Phases, go_on: Callable
     import torch
 
     from .training.checkpoint import load_checkpoint, save_weights
+    from .training.cost import count
     from .training.fit import fit
-    from .training.flops import count
 
     candidate = space.sample(Stored(job.params))
     threads = candidate.recipe.threads or job.threads

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from ..search.training.flops import count
-from ..search.training.loss import predictions
-from ..search.training.metrics import quality
+from ..search.training.cost import count
+from ..search.training.evaluate import predictions, quality
 from ..search.training.recipe import Recipe
 from ..search.training.task import Data, Task
 from .early_exit import NEVER, ExitNetwork

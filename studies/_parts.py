@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ..search.training.excerpt import Excerpt
+from ..search.training.splits_data import Excerpt
 from ..search.training.task import Data, Task
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from ..search.training.memory_data import MemoryData
+    from ..search.training.splits_data import MemoryData
 
 #: Examples of a smoke run: enough to train and validate on, few enough to finish within seconds.
 FEW = 48
@@ -88,7 +88,7 @@ def part(task: Task, examples: int, *, seed: int = 0) -> Task:
 
     import numpy as np
 
-    from ..search.training.memory_data import MemoryData
+    from ..search.training.splits_data import MemoryData
 
     return replace(task, train=drawn(task.train, "training"), validation=drawn(task.validation, "validation"))
 

@@ -11,7 +11,7 @@ when it is not there. For the same images as a folder or zip with a sub-folder f
 from __future__ import annotations
 
 from ..search.study import Budget, Study
-from ..search.training.builtin import builtin
+from ..search.training.arrays import builtin
 from ..search.training.task import Task
 from ..spaces.convnet import Convnet
 from ..spaces.recipes import RecipeRanges

@@ -11,7 +11,7 @@ from typing import Any
 from ..energy import Ledger, Record
 from ..space import Space, Stored
 from ..trainer import reason_of
-from ..training.excerpt import Excerpt
+from ..training.splits_data import Excerpt
 from ..training.task import Task
 
 #: Steps of one probe epoch; the first probe epoch warms up (allocation, autotuning) and is not counted.
@@ -68,8 +68,8 @@ def probe(
     """
     import torch
 
+    from ..training.cost import count
     from ..training.fit import fit
-    from ..training.flops import count
 
     epochs: list[Record] = []
     began = time.monotonic()

@@ -127,7 +127,7 @@ def scores(subject: Subject, outputs: np.ndarray) -> np.ndarray:
         return outputs
     import torch
 
-    from ..training.loss import predictions
+    from ..training.evaluate import predictions
 
     found: np.ndarray = predictions(subject.task.kind, torch.from_numpy(outputs)).numpy()
     return found
@@ -150,7 +150,7 @@ def quality(subject: Subject, outputs: np.ndarray, targets: np.ndarray) -> dict[
     """All metrics of the task, computed from raw outputs as the training computes them; none when an output is not finite."""
     import numpy as np
 
-    from ..training.metrics import quality as measured
+    from ..training.evaluate import quality as measured
 
     if not np.isfinite(outputs).all():
         return {}

@@ -22,7 +22,7 @@ KEY = "key"
 def refusal_of(study: Study, candidate: Candidate, task: Task, device: str = "cpu") -> str | None:
     """Say which limit on size a candidate breaks, or which precision the device lacks, or None; costs no training."""
     if candidate.recipe.precision != "float32":
-        from ..training.tactics.hardware import require_precision
+        from ..training.tactics.tactic import require_precision
 
         try:
             require_precision(candidate.recipe.precision, device)
@@ -31,7 +31,7 @@ def refusal_of(study: Study, candidate: Candidate, task: Task, device: str = "cp
     limits = {"parameters": study.max_parameters, "flops": study.max_flops, "memory_bytes": study.max_memory_bytes}
     if all(most is None for most in limits.values()):
         return None
-    from ..training.flops import count
+    from ..training.cost import count
 
     try:
         model = weightless(study.space, candidate, task)

@@ -12,7 +12,7 @@ from typing import Any
 from ..draw import Draw
 from ..space import Space
 from ..trainer import INTERRUPTED, Job, train
-from ..training.excerpt import Excerpt
+from ..training.splits_data import Excerpt
 from ..training.task import Task
 
 #: Examples that a warm-up learns from: enough for the neighbours that an estimator may ask for.

@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .file_task import MEMORY_LIMIT_BYTES, Progress, spaced, task_of_files
-from .image_files import Files, find_classes, open_files
+from .files import MEMORY_LIMIT_BYTES, Files, Progress, find_classes, open_files, spaced, task_of_files
 from .task import Task
 
 SUFFIXES = frozenset({".wav"})

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from .estimator import Estimator, as_estimator
-from .fitted import Fitted
+from .results import Fitted
 
 #: Packages whose types a scikit-learn file may hold.
 TRUSTED = ("sklearn.", "numpy.", "scipy.")

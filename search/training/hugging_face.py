@@ -12,10 +12,8 @@ import torch
 
 from .arrays import task_of_arrays
 from .images import decode
-from .split import split_indices
 from .table import table_of
-from .targets import encode
-from .task import Task
+from .task import Task, encode, split_indices
 
 NAMES = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation", "test": "test"}
 

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .file_task import MEMORY_LIMIT_BYTES, Entries, Progress, spaced, task_of_files
-from .image_files import Files, find_classes, open_files
+from .files import MEMORY_LIMIT_BYTES, Entries, Files, Progress, find_classes, open_files, spaced, task_of_files
 from .task import Task
 
 #: Images that are opened to learn size and colour of a set.

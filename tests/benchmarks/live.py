@@ -36,7 +36,7 @@ from joulefront.search.runs import Run  # noqa: E402 - after the number of threa
 from joulefront.search.store import Store  # noqa: E402 - after the number of threads is set
 from joulefront.search.study import Budget, Study  # noqa: E402 - after the number of threads is set
 from joulefront.search.training.images import images  # noqa: E402 - after the number of threads is set
-from joulefront.search.training.memory_data import MemoryData  # noqa: E402 - after the number of threads is set
+from joulefront.search.training.splits_data import MemoryData  # noqa: E402 - after the number of threads is set
 from joulefront.search.training.task import Task  # noqa: E402 - after the number of threads is set
 from joulefront.spaces.convnet import Convnet  # noqa: E402 - after the number of threads is set
 from joulefront.spaces.recipes import RecipeRanges  # noqa: E402 - after the number of threads is set

@@ -8,7 +8,7 @@ from joulefront.search.sizes import Sizes
 from joulefront.search.space import Stored
 from joulefront.search.study import Study
 from joulefront.search.training.arrays import arrays
-from joulefront.search.training.flops import count
+from joulefront.search.training.cost import count
 from joulefront.spaces.mlp import Mlp
 
 
@@ -35,7 +35,7 @@ def test_they_are_what_a_built_model_has(task):
 def test_an_architecture_is_counted_once_whatever_its_recipe(task, monkeypatch):
     space = Mlp(depths=2, widths=8)
     sizes, counted = Sizes(space, task), []
-    monkeypatch.setattr("joulefront.search.training.flops.count", lambda *a, **k: counted.append(a) or count(*a, **k))
+    monkeypatch.setattr("joulefront.search.training.cost.count", lambda *a, **k: counted.append(a) or count(*a, **k))
     found = set()
     for seed in range(5):
         draw = Draw(seed)

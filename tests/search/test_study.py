@@ -6,7 +6,7 @@ import pytest
 
 from joulefront.search.study import OBJECTIVES, Study
 from joulefront.search.training.arrays import arrays
-from joulefront.search.training.metrics import qualities, quality
+from joulefront.search.training.evaluate import qualities, quality
 
 GOOD = Study(name="s", task=lambda: None, space=None, trials=1)  # type: ignore[arg-type,return-value]
 

@@ -124,7 +124,7 @@ def check_network(space: Space, candidate: Candidate, params: dict[str, Any], ta
 
 def check_cost(space: Space, candidate: Candidate, task: Task) -> None:
     """Parameters and FLOPs are known before training, and without the memory of the weights."""
-    from joulefront.search.training.flops import count
+    from joulefront.search.training.cost import count
 
     model = build(space, candidate, task)
     cost = count(model, task, candidate.recipe)

@@ -17,8 +17,8 @@ from joulefront.search.report.relations import cpu_utilisation, family_of, train
 from joulefront.search.runs import Run
 from joulefront.search.samplers.choice import make_sampler
 from joulefront.search.space import Stored
+from joulefront.search.training.cost import count
 from joulefront.search.training.fit import fit
-from joulefront.search.training.flops import count
 from joulefront.search.training.task import Task
 from joulefront.search.verbs.catalog import find_study
 from joulefront.studies import _parts, anomaly, architectures, environments, relations, sound, tactics

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from .asic import evaluating
+from .activation_sparsity import evaluating
 from .tactic import NoOp
 
 

@@ -22,8 +22,8 @@ from joulefront.search.space import Candidate, Stored
 from joulefront.search.study import Study
 from joulefront.search.training.checkpoint import save_weights
 from joulefront.search.training.fit import fit
-from joulefront.search.training.memory_data import MemoryData
 from joulefront.search.training.recipe import Recipe
+from joulefront.search.training.splits_data import MemoryData
 from joulefront.search.training.task import Task
 from joulefront.search.trial import ComponentEnergy, Trial
 

@@ -198,7 +198,7 @@ from torch import nn
 
 from joulefront.search.space import Candidate
 from joulefront.search.study import Study
-from joulefront.search.training.memory_data import MemoryData
+from joulefront.search.training.splits_data import MemoryData
 from joulefront.search.training.recipe import Recipe
 from joulefront.search.training.task import Task
 

@@ -11,7 +11,7 @@ import torch
 from joulefront.search import Study
 from joulefront.search.running.fingerprint import differences, of_space, of_task
 from joulefront.search.training.arrays import arrays
-from joulefront.search.training.stream_data import StreamData
+from joulefront.search.training.splits_data import StreamData
 from joulefront.spaces.convnet import Convnet
 from joulefront.spaces.mlp import Mlp
 from joulefront.spaces.union import Union

@@ -10,7 +10,7 @@ import torch
 from joulefront.search.draw import Draw
 from joulefront.search.running.warm_up import EXAMPLES, one_of_each_kind, warm_up
 from joulefront.search.training.arrays import arrays
-from joulefront.search.training.excerpt import Excerpt
+from joulefront.search.training.splits_data import Excerpt
 from joulefront.spaces.classical import DETECTORS, SUPERVISED, Classical
 from joulefront.spaces.convnet import Convnet
 from joulefront.spaces.mlp import Mlp

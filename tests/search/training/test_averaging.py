@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from joulefront.search.training.averaging import GAMMA, Average, decay
+from joulefront.search.training.optimizer import GAMMA, Average, decay
 
 
 def test_the_average_is_the_power_function_profile():

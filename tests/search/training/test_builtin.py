@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torchvision
 
-from joulefront.search.training.builtin import SETS, builtin
+from joulefront.search.training.arrays import SETS, builtin
 
 RANDOM = np.random.default_rng(0)
 

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from joulefront.search.training.memory_data import MemoryData
-from joulefront.search.training.stream_data import StreamData
+from joulefront.search.training.splits_data import MemoryData, StreamData
 
 COUNT = 23
 PIXELS = torch.randint(0, 256, (COUNT, 3, 6, 6), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from joulefront.search.training.arrays import arrays
-from joulefront.search.training.excerpt import Excerpt
+from joulefront.search.training.splits_data import Excerpt
 from joulefront.search.training.task import Data
 
 

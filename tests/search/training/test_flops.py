@@ -1,7 +1,7 @@
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from joulefront.search.training.flops import Cost, count
+from joulefront.search.training.cost import Cost, count
 from joulefront.search.training.recipe import Recipe
 
 

@@ -9,12 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from joulefront.search.training import file_task
+from joulefront.search.training import files as file_task
 from joulefront.search.training.fit import fit
 from joulefront.search.training.images import decode, images, prepare
-from joulefront.search.training.memory_data import MemoryData
 from joulefront.search.training.recipe import Recipe
-from joulefront.search.training.stream_data import StreamData
+from joulefront.search.training.splits_data import MemoryData, StreamData
 
 RANDOM = np.random.default_rng(0)
 

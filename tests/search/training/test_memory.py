@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from joulefront.search.training.flops import count
-from joulefront.search.training.memory import activation_bytes, training_bytes
+from joulefront.search.training.cost import activation_bytes, count, training_bytes
 from joulefront.search.training.recipe import Recipe
 
 PLAIN = Recipe(optimizer="sgd", momentum=0.0, schedule="constant", averaging=False, batch_size=16)

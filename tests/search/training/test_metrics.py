@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as oracle
 
-from joulefront.search.training.metrics import area_under_curve, quality
+from joulefront.search.training.evaluate import area_under_curve, quality
 
 
 def probabilities(random, n, k, *, ties=False):

@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from joulefront.search.training.optimizer import learning_rate_factor
 from joulefront.search.training.recipe import SCHEDULES, Recipe
-from joulefront.search.training.schedule import learning_rate_factor
 
 
 def factors(schedule, total, per_epoch=10):

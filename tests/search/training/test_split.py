@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joulefront.search.training.split import split_indices
+from joulefront.search.training.task import split_indices
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=200), st.floats(0, 0.45), st.floats(0, 0.45), st.integers(0, 99), st.booleans())

@@ -6,10 +6,9 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from joulefront.search.training.columns import apply, feature_names, learn
 from joulefront.search.training.fit import fit
 from joulefront.search.training.recipe import Recipe
-from joulefront.search.training.table import prepare, table
+from joulefront.search.training.table import apply, feature_names, learn, prepare, table
 
 
 @pytest.fixture

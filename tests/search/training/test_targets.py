@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from joulefront.search.training.targets import encode, infer_kind, target_scale
+from joulefront.search.training.task import encode, infer_kind, target_scale
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from joulefront.search.training.tactics.activation_sparsity import ActivationSparsity, nonzero_share, smooth_l0
-from joulefront.search.training.tactics.asic import MEMORY_ACCESS_JOULES, MULTIPLICATION_JOULES, modelled_energy
+from joulefront.search.training.tactics.activation_sparsity import (
+    MEMORY_ACCESS_JOULES,
+    MULTIPLICATION_JOULES,
+    ActivationSparsity,
+    modelled_energy,
+    nonzero_share,
+    smooth_l0,
+)
 from joulefront.search.training.tactics.tactic import attached, total_penalty
 
 ACTIVATIONS = st.lists(st.one_of(st.just(0.0), st.floats(0.015625, 10.0, width=32)), min_size=1, max_size=30)

@@ -5,12 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joulefront.search.training.tactics.hardware import (
-    available_cores,
-    available_precisions,
-    require_precision,
-    thread_choices,
-)
+from joulefront.search.training.tactics.tactic import available_cores, available_precisions, require_precision, thread_choices
 
 
 @given(st.integers(1, 300))

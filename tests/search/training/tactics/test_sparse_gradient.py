@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from joulefront.search.training.tactics.sparse_gradient import SparseConvolution, SparseLinear, kept_channels, strongest
+from joulefront.search.training.tactics.sparse_backprop import SparseConvolution, SparseLinear, kept_channels, strongest
 
 
 def dense_gradients(forward, inputs, output_gradient):

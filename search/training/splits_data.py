@@ -1,0 +1,216 @@
+"""A few examples of a split that look like the whole: for work that is paid but not kept, as probes and warm-ups are.
+
+A split that lives in memory as tensors on the device: no decoding and no copying while a model trains.
+
+A split that is read anew in every epoch, for data that does not fit into memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from .batch import augmented, normalised, resized
+from .task import Data, Kind
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+
+class Excerpt:
+    """The first ``size`` examples of each epoch of a split, in batches of the real size; of a large file no more is read than that.
+
+    Args:
+        data: The split.
+        size: Number of examples, at most.
+        most: Batches that are given at most; None for as many as hold ``size`` examples.
+        seed: Shuffles an epoch that asks for no order, so that most classes of a sorted file are in it; None leaves the order.
+        device: Where ``arrays`` reads them; a split that stays on a device is then moved there once.
+    """
+
+    def __init__(
+        self, data: Data, size: int, *, most: int | None = None, seed: int | None = None, device: torch.device | str = "cpu"
+    ) -> None:
+        self._data, self._size, self._most, self._seed, self._device = data, min(size, len(data)), most, seed, device
+
+    def __len__(self) -> int:
+        """Number of examples."""
+        return self._size
+
+    def batches(
+        self,
+        batch_size: int,
+        *,
+        device: torch.device | str = "cpu",
+        seed: int | None = None,
+        resolution: int | None = None,
+        augment: str = "none",
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield the first batches, see ``Data.batches``."""
+        size = min(batch_size, self._size)
+        seed = self._seed if seed is None else seed
+        batches = self._data.batches(size, device=device, seed=seed, resolution=resolution, augment=augment)
+        left, count = self._size, -(-self._size // size)
+        for inputs, targets in islice(batches, count if self._most is None else min(count, self._most)):
+            yield inputs[:left], targets[:left]
+            left -= len(inputs)
+
+    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return them as arrays, see ``Data.arrays``."""
+        inputs, targets = next(self.batches(self._size, device=self._device))
+        return inputs.reshape(len(inputs), -1).cpu().numpy(), targets.cpu().numpy()
+
+
+class MemoryData:
+    """Examples as one tensor, normalised and augmented for each batch.
+
+    Attributes:
+        inputs: ``(n, c, h, w)`` uint8 or float32 images, or ``(n, features)`` float32 rows.
+        targets: ``(n,)`` or ``(n, k)``, see ``Task``.
+    """
+
+    def __init__(
+        self,
+        inputs: torch.Tensor,
+        targets: torch.Tensor,
+        *,
+        mean: Sequence[float] | None = None,
+        deviation: Sequence[float] | None = None,
+    ) -> None:
+        """Hold a split.
+
+        Args:
+            inputs: The examples.
+            targets: Their targets.
+            mean: Mean of each channel or feature, in [0, 1] for uint8; None when the inputs are normalised already.
+            deviation: Standard deviation of each, like ``mean``.
+
+        Raises:
+            ValueError: If the lengths differ.
+        """
+        if len(inputs) != len(targets):
+            raise ValueError(f"inputs and targets must have the same length, got {len(inputs)} and {len(targets)}")
+        self.inputs, self.targets = inputs, targets
+        self._mean = None if mean is None else torch.tensor(mean, dtype=torch.float32)
+        self._deviation = None if deviation is None else torch.tensor(deviation, dtype=torch.float32)
+
+    def __len__(self) -> int:
+        """Number of examples."""
+        return len(self.inputs)
+
+    def batches(
+        self,
+        batch_size: int,
+        *,
+        device: torch.device | str = "cpu",
+        seed: int | None = None,
+        resolution: int | None = None,
+        augment: str = "none",
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield batches, see ``Data.batches``."""
+        self._move(torch.device(device))
+        if seed is None:
+            for first in range(0, len(self), batch_size):
+                part = slice(first, first + batch_size)
+                yield resized(normalised(self.inputs[part], self._mean, self._deviation), resolution), self.targets[part]
+            return
+        generator = torch.Generator().manual_seed(seed)
+        order = torch.randperm(len(self), generator=generator)
+        for first in range(0, len(self), batch_size):
+            chosen = order[first : first + batch_size].to(self.inputs.device, non_blocking=True)
+            images = augmented(self.inputs.index_select(0, chosen), augment, generator)
+            yield resized(normalised(images, self._mean, self._deviation), resolution), self.targets.index_select(0, chosen)
+
+    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return everything as arrays, see ``Data.arrays``."""
+        inputs = normalised(self.inputs, self._mean, self._deviation)
+        return inputs.reshape(len(self), -1).cpu().numpy(), self.targets.cpu().numpy()
+
+    def only(self, indices: np.ndarray) -> MemoryData:
+        """Return a split of the examples at ``indices (m,)``, normalised as this one."""
+        chosen = torch.as_tensor(indices, device=self.inputs.device)
+        found = MemoryData(self.inputs[chosen], self.targets[chosen])
+        found._mean, found._deviation = self._mean, self._deviation
+        return found
+
+    def _move(self, device: torch.device) -> None:
+        """Bring everything to the device once; it stays there for the trainings to come."""
+        if self.inputs.device != device:
+            self.inputs, self.targets = self.inputs.to(device), self.targets.to(device)
+            self._mean = None if self._mean is None else self._mean.to(device)
+            self._deviation = None if self._deviation is None else self._deviation.to(device)
+
+
+class StreamData:
+    """Examples of a PyTorch dataset; order, augmentation and normalisation are those of ``MemoryData``, batch by batch on the device."""
+
+    def __init__(
+        self,
+        dataset: Dataset[Any],
+        *,
+        kind: Kind = "classification",
+        workers: int = 0,
+        mean: Sequence[float] | None = None,
+        deviation: Sequence[float] | None = None,
+    ) -> None:
+        """Read from a dataset.
+
+        Args:
+            dataset: Items are ``(input tensor, target)``.
+            kind: Kind of the task, for the dtype of the targets.
+            workers: Processes that read ahead; 0 reads in this process.
+            mean: Mean of each channel, in [0, 1] for uint8; None when the inputs are normalised already.
+            deviation: Standard deviation of each channel, like ``mean``.
+        """
+        self._dataset, self._workers = dataset, workers
+        self._dtype = torch.int64 if kind in ("classification", "anomaly") else torch.float32
+        self._mean = None if mean is None else torch.tensor(mean, dtype=torch.float32)
+        self._deviation = None if deviation is None else torch.tensor(deviation, dtype=torch.float32)
+
+    def __len__(self) -> int:
+        """Number of examples."""
+        return len(self._dataset)  # type: ignore[arg-type]  # a Dataset need not say its length; this one does
+
+    def batches(
+        self,
+        batch_size: int,
+        *,
+        device: torch.device | str = "cpu",
+        seed: int | None = None,
+        resolution: int | None = None,
+        augment: str = "none",
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield batches, see ``Data.batches``."""
+        device = torch.device(device)
+        generator = torch.Generator().manual_seed(0 if seed is None else seed)
+        order = torch.arange(len(self)) if seed is None else torch.randperm(len(self), generator=generator)
+        mean, deviation = (None if part is None else part.to(device) for part in (self._mean, self._deviation))
+        loader = DataLoader(
+            self._dataset,
+            batch_size=batch_size,
+            sampler=order.tolist(),
+            num_workers=self._workers,
+            pin_memory=device.type == "cuda",
+            # Seeds the workers, and with them what a user's own transforms draw there.
+            generator=torch.Generator().manual_seed(0 if seed is None else seed),
+        )
+        for inputs, targets in loader:
+            moved = inputs.to(device, non_blocking=True)
+            if seed is not None:
+                moved = augmented(moved, augment, generator)
+            yield resized(normalised(moved, mean, deviation), resolution), targets.to(device, self._dtype, non_blocking=True)
+
+    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return everything as arrays, see ``Data.arrays``; the whole split must fit into memory for it."""
+        inputs, targets = zip(*self.batches(256), strict=True)
+        return torch.cat(inputs).flatten(1).numpy(), torch.cat(targets).numpy()
+
+
+def _conforms(memory: MemoryData, stream: StreamData) -> tuple[Data, Data]:
+    return memory, stream
