@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..samplers import FreezeThawSampler
-from ..samplers.restraint import small_is_worth_it
+from ..samplers.marginal_gain import small_is_worth_it
 from .clean_hours import Timetable
 from .forecast import Forecast
 
@@ -35,7 +35,7 @@ class Postponer:
     """Decides whether the next training starts now or waits.
 
     In clean hours (`joulefront.search.carbon.clean_hours.Timetable`) everything is trained, in the order of the sampler. In other hours our
-    sampler proposes small trainings only, as long as one is worth it (`joulefront.search.samplers.restraint`); with other samplers a
+    sampler proposes small trainings only, as long as one is worth it (`joulefront.search.samplers.marginal_gain`); with other samplers a
     large training that was asked for waits before it starts. Nothing waits before a first training has shown how long trainings take,
     nor once the time to the deadline only just holds the work.
 

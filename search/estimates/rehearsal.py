@@ -10,7 +10,7 @@ import numpy as np
 
 from ..energy import Ledger
 from ..running.continuing import described
-from ..samplers.choice import make_sampler
+from ..samplers.factory import make_sampler
 from ..samplers.history import EPOCHS_REACHED
 from ..store import Store
 from ..study import Study

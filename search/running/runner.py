@@ -18,7 +18,7 @@ from ..energy.calibrations import load_wall_calibration
 from ..energy.doctor import calibrated_coefficients
 from ..executors.devices import take_devices
 from ..front import Front
-from ..samplers.choice import make_sampler
+from ..samplers.factory import make_sampler
 from ..stopping.foresight import Foresight
 from ..stopping.limits import limits_of, refuse_wrong_limits
 from ..store import Store

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .edit_policy import Chains, Policy, Steps, fitted, joined, joined_steps, tilted
-from .edits import MOST_EDITS, Edits
+from .edits import MOST_EDITS, Chains, Edits, Policy, Steps, fitted, joined, joined_steps, tilted
 from .encoding import Array
 from .proposals import Ground, Score, cross
 

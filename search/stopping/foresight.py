@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from ..carbon.intensity import Intensity, grams_co2e
 from ..samplers import FreezeThawSampler
-from ..samplers.choice import energy_axis
-from ..samplers.outlook import Outlook, outlook
+from ..samplers.factory import energy_axis
+from ..samplers.marginal_gain import Outlook, outlook
 from ..study import Study
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 import pytest
 
 from joulefront.search.draw import Draw
-from joulefront.search.samplers.choice import make_sampler
+from joulefront.search.samplers.factory import make_sampler
 from joulefront.search.sizes import Sizes
 from joulefront.search.space import Stored
 from joulefront.search.study import Study

@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from joulefront.search.draw import Draw
 from joulefront.search.report.relations import cpu_utilisation, family_of, training_flops
 from joulefront.search.runs import Run
-from joulefront.search.samplers.choice import make_sampler
+from joulefront.search.samplers.factory import make_sampler
 from joulefront.search.space import Stored
 from joulefront.search.training.cost import count
 from joulefront.search.training.fit import fit

@@ -8,7 +8,7 @@ import pytest
 from joulefront.search.carbon.forecast import IntensityCurve
 from joulefront.search.carbon.postponing import LARGE, Left, Postponer
 from joulefront.search.samplers import FreezeThawSampler
-from joulefront.search.samplers.restraint import small_is_worth_it
+from joulefront.search.samplers.marginal_gain import small_is_worth_it
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 DAY = IntensityCurve((0.0, 12.0, 18.0), (400.0, 100.0, 400.0), shape="step")

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from joulefront.search.samplers.acquisition import BoundedLog, Normal, boxes_above, front_of, hypervolume
+from joulefront.search.samplers.ehvi import BoundedLog, Normal, boxes_above, front_of, hypervolume
 
 
 def volume_by_counting(points: np.ndarray, reference: np.ndarray, cells: int) -> float:

@@ -11,7 +11,7 @@ import pytest
 
 from joulefront.search import Study
 from joulefront.search.samplers import FreezeThawSampler
-from joulefront.search.samplers.choice import any_goes_on, energy_axis, make_sampler
+from joulefront.search.samplers.factory import any_goes_on, energy_axis, make_sampler
 from joulefront.search.samplers.freeze_thaw import Survey
 from joulefront.spaces.mlp import Mlp
 from joulefront.spaces.recipes import RecipeRanges

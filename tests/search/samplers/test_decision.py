@@ -10,9 +10,8 @@ from optuna.trial import TrialState, create_trial
 
 from joulefront.search.samplers.encoding import learn_encoding
 from joulefront.search.samplers.history import CLAIM, History, constraints_of
-from joulefront.search.samplers.models import _select
-from joulefront.search.samplers.objectives import Axes
-from joulefront.search.samplers.table import Encoder, tabulate
+from joulefront.search.samplers.observations import Axes, Encoder, tabulate
+from joulefront.search.samplers.surrogates import _select
 
 SPACE = {"x": FloatDistribution(0, 1), "epochs": IntDistribution(1, 27)}
 

@@ -10,7 +10,7 @@ import pytest
 from optuna.trial import TrialState
 
 from joulefront.search.samplers import FreezeThawSampler, resume_from
-from joulefront.search.samplers.acquisition import hypervolume
+from joulefront.search.samplers.ehvi import hypervolume
 
 Search = Callable[..., optuna.Study]
 Objective = Callable[[optuna.Trial], tuple[float, float]]

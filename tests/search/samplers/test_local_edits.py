@@ -11,8 +11,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 
 from joulefront.search.samplers import FreezeThawSampler, LocalEdits
-from joulefront.search.samplers.edit_policy import Policy, fitted, tilted
-from joulefront.search.samplers.edits import Edits
+from joulefront.search.samplers.edits import Edits, Policy, fitted, tilted
 from joulefront.search.samplers.encoding import Array, Encoding
 from joulefront.search.samplers.local_edits import against_siblings, measured_pairs
 from joulefront.search.samplers.proposals import UNIFORM, Ground, Proposal

@@ -11,11 +11,11 @@ import optuna
 import pytest
 
 from joulefront.search.samplers import FreezeThawSampler
-from joulefront.search.samplers.acquisition import Belief, Boxes, Normal, boxes_above
+from joulefront.search.samplers.ehvi import Belief, Boxes, Normal, boxes_above
 from joulefront.search.samplers.encoding import Array
 from joulefront.search.samplers.gaussian_process import Posterior
-from joulefront.search.samplers.lookahead import rates_with_option
-from joulefront.search.samplers.models import View
+from joulefront.search.samplers.planner import rates_with_option
+from joulefront.search.samplers.surrogates import View
 
 Objective = Callable[[optuna.Trial], tuple[float, float]]
 ROWS, LEAST = 6, 3.0

@@ -6,7 +6,7 @@ import pytest
 
 from joulefront.search import Study
 from joulefront.search.carbon.intensity import Intensity
-from joulefront.search.samplers.outlook import Outlook
+from joulefront.search.samplers.marginal_gain import Outlook
 from joulefront.search.stopping.foresight import Foresight
 from joulefront.spaces.mlp import Mlp
 

@@ -10,12 +10,11 @@ import numpy as np
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
 
-from .acquisition import front_of
+from .ehvi import front_of
 from .encoding import Array, Encoding
 from .history import History, Key
-from .models import Models
-from .surrogate import Trend
-from .table import Encoder, Table, tabulate
+from .observations import Encoder, Table, tabulate
+from .surrogates import Models, Trend
 
 _LEAST_POINTS = 4
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .acquisition import Boxes, hypervolume
+from .ehvi import Boxes, hypervolume
 from .encoding import Array
-from .table import Table
+from .observations import Table
 
 
 @dataclass(frozen=True)
