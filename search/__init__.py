@@ -13,6 +13,7 @@ from . import threads as threads  # first of all: it must speak before torch loa
 
 if TYPE_CHECKING:
     from .front import Front as Front
+    from .records.run_folder import StoreError as StoreError
     from .repeats.repeat import repeat as repeat
     from .running.fairness import Fairness as Fairness
     from .running.runner import load as load
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from .samplers import FreezeThawSampler as FreezeThawSampler
     from .space import Candidate as Candidate
     from .space import Space as Space
-    from .store import StoreError as StoreError
     from .study import Budget as Budget
     from .study import Study as Study
     from .training.arrays import arrays as arrays

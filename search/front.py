@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 from . import front_table, front_text
 from .hypervolume import METERED, Axis, hypervolume, make_box
 from .picking import FRACTIONS, knee_index, pick, stretch
-from .repeats.statistics import Finding, findings
-from .runs import Bill, Run
-from .trial import Trial
+from .records.bill import Bill
+from .records.replicate_summary import Finding, findings
+from .records.run_folder import Run
+from .records.trial import Trial
 from .units import energy_text
 
 if TYPE_CHECKING:

@@ -7,13 +7,13 @@ import io
 import json
 from typing import TYPE_CHECKING, Any
 
-from .repeats.rows import row_of
+from .records.replicate_summary import row_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from .front import Front
-    from .trial import Trial
+    from .records.trial import Trial
 
 #: Keys of a row, in order. ``quality`` is that of the energy: measured, estimated, mixed or absent.
 KEYS = (

@@ -14,7 +14,7 @@ from .units import Unit, digits, unit_for
 if TYPE_CHECKING:
     from .energy.intervals import Spread
     from .front import Front
-    from .trial import Trial
+    from .records.trial import Trial
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .trial import Trial
+from .records.trial import Trial
 
 
 def objective_values(trial: Trial, objectives: Sequence[str]) -> tuple[tuple[float, ...] | None, str | None]:

@@ -11,8 +11,8 @@ from typing import Any
 
 from ..energy import Ledger, Record, Window
 from ..energy.calibrations import WallCalibration
-from ..store import write_json
-from .bill import REPEAT, REPEATS, TRIAL, Session
+from ..records.bill import REPEAT, REPEATS, TRIAL, Session
+from ..records.files import write_json
 
 #: A killed session loses at most what came after its last bill.
 SAVE_SECONDS = 5.0

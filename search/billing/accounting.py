@@ -8,7 +8,7 @@ from typing import Any
 
 from ..carbon.intensity import Intensity, grams_co2e
 from ..energy import Record
-from ..trial import ComponentEnergy, EnergyQuality, Trial
+from ..records.trial import ComponentEnergy, EnergyQuality, Trial
 
 #: What a repeated candidate costs the search.
 UNPAID: dict[str, Any] = {"increment_joules": 0.0, "evaluation_joules": 0.0, "analysis_joules": None}

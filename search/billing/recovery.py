@@ -9,7 +9,7 @@ from typing import Any
 
 from ..energy import Component, Record
 from ..energy.journal import lines
-from .bill import REPEAT, REPEATS, TRIAL, known_joules
+from ..records.bill import REPEAT, REPEATS, TRIAL, known_joules
 
 
 def settle_killed(sessions: list[dict[str, Any]], ledger_file: Path) -> dict[int, float | None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import asdict
 
-from ..store import Store, StoreError
+from ..records.run_folder import Store, StoreError
 from .intensity import Intensity
 
 _GIVEN = Intensity(0.0).source

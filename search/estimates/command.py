@@ -9,8 +9,9 @@ from typing import Any
 
 from ..carbon.intensity import check_pue, choose_intensity
 from ..carbon.price import parse_price
+from ..records.files import write_json
+from ..records.run_folder import Store
 from ..stopping.limits import limits_of
-from ..store import Store, write_json
 from ..study import Budget
 from ..verbs.catalog import find_study
 from ..verbs.origin import adapt

@@ -13,8 +13,8 @@ import numpy as np
 from ..draw import Draw
 from ..energy import Ledger, discover
 from ..energy.doctor import calibrated_coefficients
+from ..records.trial import Trial
 from ..study import Study
-from ..trial import Trial
 from .probe import Probe, probe
 
 #: Draws of the bootstrap; the interval is the middle 90 % of them.

@@ -9,10 +9,10 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from ..energy import Ledger
+from ..records.run_folder import Store
 from ..running.continuing import described
 from ..samplers.factory import make_sampler
 from ..samplers.history import EPOCHS_REACHED
-from ..store import Store
 from ..study import Study
 from ..training.task import Task
 

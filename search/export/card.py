@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from ..runs import Run
+from ..records.run_folder import Run
 from .parity import Check
 from .subject import Subject
 from .usage import usage

@@ -9,10 +9,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from ..runs import Run
+from ..records.run_folder import Run
+from ..records.trial import Trial
 from ..study import Study
 from ..training.task import Task
-from ..trial import Trial
 from .card import model_card
 from .folder import CONFIG, move_in, staging, write_json
 from .parity import Check, compare

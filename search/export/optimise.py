@@ -10,9 +10,9 @@ from pathlib import Path
 
 from ..energy import Ledger, discover
 from ..front_text import grid
+from ..records.trial import Trial
 from ..study import Study
 from ..training.task import Task
-from ..trial import Trial
 from ..units import digits
 from .after_training import AfterTraining, Spent, compare_after_training
 from .subject import ExportFailed, rebuild

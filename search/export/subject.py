@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ..records.trial import Trial
 from ..space import Candidate, Space, Stored
 from ..study import Study
 from ..training.task import Task
-from ..trial import Trial
 
 if TYPE_CHECKING:
     import numpy as np

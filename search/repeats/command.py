@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..store import Store
+from ..records.run_folder import Store
 from ..verbs.origin import command_line, remember, study_of
 
 
@@ -25,8 +25,8 @@ def repeat_run(
     **options: Any,
 ) -> None:
     """Measure finalists of a run again and print what that says of the front."""
+    from ..records.replicates import read_repeats
     from ..running.fairness import Fairness
-    from .plan import read_repeats
     from .repeat import repeat
     from .text import to_json, to_text
 

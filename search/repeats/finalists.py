@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from ..energy import Ledger, Record
 from ..front import Front
+from ..records.run_folder import Store, StoreError
+from ..records.trial import Trial
 from ..space import Space, Stored
-from ..store import Store, StoreError
 from ..study import Study
-from ..trial import Trial
 
 MOST = 10
 

@@ -10,19 +10,19 @@ from typing import Any
 
 from ..billing.account import Account
 from ..billing.accounting import energy_facts
-from ..billing.bill import REPEAT
 from ..executors.executor import Executor
+from ..records.bill import REPEAT
+from ..records.files import write_json
+from ..records.replicates import INTERRUPTED, REPEATS_FILE, Repeat, Repeats, Slot
+from ..records.run_folder import Store
+from ..records.trial import Trial
 from ..running.fairness import Keeper
 from ..running.machine import cores
 from ..running.opening import utc_now
-from ..store import Store, write_json
 from ..study import Study
 from ..trainer import Job
-from ..trial import Trial
 from ..units import energy_text
 from .finalists import key_of
-from .order import Slot
-from .plan import INTERRUPTED, REPEATS_FILE, Repeat, Repeats
 
 
 def seed_of_repeat(seed: int, round_number: int, key: str) -> int:

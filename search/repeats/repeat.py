@@ -13,26 +13,25 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..billing.account import Account
-from ..billing.bill import Session, add_up, read_sessions
 from ..billing.recovery import settle_killed
 from ..energy import Ledger, discover
 from ..energy.calibrations import load_wall_calibration
 from ..energy.doctor import calibrated_coefficients
 from ..executors.devices import take_devices
 from ..front import Front
+from ..records.bill import Session, add_up, read_sessions
+from ..records.replicate_summary import Finding, findings
+from ..records.replicates import Plan, Repeats, slots
+from ..records.run_folder import Store
 from ..running.continuing import refuse_other_data
 from ..running.fairness import Fairness, Keeper
 from ..running.interrupts import stop_on_interrupt
 from ..running.machine import cores, make_executors, pick_device, synchronizer, torch_threads
 from ..running.opening import meters_text, note_end, note_session, refuse_unmeasurable, utc_now
-from ..store import Store
 from ..study import Study
 from ..units import energy_text
 from .finalists import MOST, finalists, refuse_other_device, refuse_other_machine, refuse_other_study
 from .loop import RepeatLoop
-from .order import slots
-from .plan import Plan, Repeats
-from .statistics import Finding, findings
 
 PLAIN = Fairness()
 
@@ -66,7 +65,7 @@ def repeat(
         study: The study of the run.
         path: The run folder.
         times: Trainings of each model.
-        order: One of `joulefront.search.repeats.order.ORDERS`.
+        order: One of `joulefront.search.records.replicates.ORDERS`.
         pick: ``front``, or rules such as ``knee`` or ``trial=12`` with commas between them.
         most: Of a longer front so many members are taken, evenly spread.
         seed: Seeds order and trainings; the study's by default. Every round has seeds of its own.

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ..energy.intervals import Spread
-from ..trial import Trial
+from ..records.trial import Trial
 from .view import INK, View
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from math import exp, log, sqrt
 from statistics import fmean, variance
 
 from ..front_text import grid
-from ..runs import Run
-from ..trial import Trial
+from ..records.run_folder import Run
+from ..records.trial import Trial
 from ..units import energy_text
 from .relations import family_of
 

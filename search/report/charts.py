@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..runs import Bill
+from ..records.bill import Bill
 from ..units import energy_text, unit_for
 from .importance import Importance
 from .interactive import FONT

@@ -8,8 +8,8 @@ from typing import Any
 
 from ..front import Front
 from ..front_text import grid
-from ..runs import Run
-from ..trial import Trial
+from ..records.run_folder import Run
+from ..records.trial import Trial
 from ..units import digits
 
 

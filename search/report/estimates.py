@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..runs import Run
+from ..records.run_folder import Run
 from ..stopping.projection import projection_errors
 from ..units import digits
 from .markup import paragraph, section, table

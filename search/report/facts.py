@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..runs import Bill, Run
+from ..records.bill import Bill
+from ..records.run_folder import Run
 from ..units import energy_text
 
 

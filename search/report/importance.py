@@ -9,7 +9,7 @@ from math import log10
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..front import Front
-from ..trial import Trial
+from ..records.trial import Trial
 
 if TYPE_CHECKING:
     import numpy as np

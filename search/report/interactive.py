@@ -7,8 +7,8 @@ from math import floor, log10
 from typing import TYPE_CHECKING, Any
 
 from ..front import Front
-from ..runs import Run
-from ..trial import Trial
+from ..records.run_folder import Run
+from ..records.trial import Trial
 from ..units import energy_text, unit_for
 from .again import crosses_trace
 from .quality_axis import ENOUGH, GAP, candidates, choose

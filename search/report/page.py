@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..front import Front
-from ..runs import Run
+from ..records.run_folder import Run
 from ..units import energy_text
 from .charts import bill_chart, importance_chart, trace_chart
 from .estimates import estimate_section, projection_section

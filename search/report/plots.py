@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..front import Front
 from ..front_text import empty_text
-from ..runs import Run
+from ..records.run_folder import Run
 from .interactive import CONFIG, FOLLOW, front_plotly
 from .still import front_figure
 

@@ -10,7 +10,7 @@ from ..carbon.intensity import Intensity, grams_co2e, intensity_table, scope_not
 from ..carbon.price import Price, priced
 from ..front import Front
 from ..front_text import grid
-from ..runs import Run
+from ..records.run_folder import Run
 from ..units import digits
 
 

@@ -14,8 +14,8 @@ from statistics import linear_regression, median
 
 from ..energy.intervals import spearman
 from ..front_text import grid
-from ..runs import Run
-from ..trial import Trial
+from ..records.run_folder import Run
+from ..records.trial import Trial
 
 POOLED = "all families"
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ..repeats.statistics import findings
+from ..records.replicate_summary import findings
+from ..records.run_folder import Run
 from ..repeats.text import legend, sentences, table_of
-from ..runs import Run
 from .markup import paragraph, section, table
 
 

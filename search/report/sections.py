@@ -10,8 +10,8 @@ from typing import Any
 
 from ..front import Front
 from ..front_text import columns_of, footnote, model_text
-from ..runs import Run
-from ..trial import Trial
+from ..records.run_folder import Run
+from ..records.trial import Trial
 from ..units import digits, energy_text
 from .against import BASELINE, against, cells_of, spread_text
 from .facts import flatten, hardware_lines, sessions_of

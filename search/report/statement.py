@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from ..carbon.intensity import JOULES_PER_KWH, Intensity
 from ..front import Front
-from ..runs import Run
-from ..trial import Trial
+from ..records.run_folder import Run
+from ..records.trial import Trial
 from ..units import digits, energy_text
 from .facts import hardware_lines, pue_of, sessions_of, socket_text
 from .view import short_component

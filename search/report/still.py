@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..front import Front
-from ..runs import Run
+from ..records.run_folder import Run
 from ..units import unit_for
 from .again import draw_crosses
 from .quality_axis import candidates, choose

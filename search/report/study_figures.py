@@ -8,8 +8,8 @@ from pathlib import Path
 from statistics import stdev
 from typing import TYPE_CHECKING, Any
 
-from ..runs import Run
-from ..trial import Trial
+from ..records.run_folder import Run
+from ..records.trial import Trial
 from ..units import unit_for
 from .against import BASELINE, Comparison, Group, against, spread_text
 from .against import to_text as against_to_text

@@ -10,9 +10,9 @@ from typing import Any
 
 from ..front import Front
 from ..front_text import scale_share
-from ..runs import Run
+from ..records.run_folder import Run
+from ..records.trial import Trial
 from ..study import OBJECTIVES
-from ..trial import Trial
 from ..units import Unit, unit_for
 from .quality_axis import is_stretched
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ..records.trial import Trial, from_optuna
 from ..samplers.history import EPOCHS_REACHED
 from ..sizes import weightless
 from ..space import Candidate
 from ..study import Study
 from ..training.task import Task
-from ..trial import Trial, from_optuna
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from ..store import Store, StoreError
+from ..records.run_folder import Store, StoreError
 from ..study import Study
 from ..training.task import Task
 from . import fingerprint

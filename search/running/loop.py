@@ -15,18 +15,18 @@ from ..carbon.clean_hours import text_of
 from ..carbon.intensity import Intensity
 from ..carbon.session import CarbonSession
 from ..executors.executor import Executor
+from ..records.run_folder import Store
+from ..records.trial import Trial, from_optuna
 from ..samplers.history import FROM_SCRATCH
 from ..space import Candidate
 from ..stopping.expected import Expected
 from ..stopping.foresight import Foresight
 from ..stopping.limits import Limits
 from ..stopping.safety_net import SafetyNet, rungs_on_the_way
-from ..store import Store
 from ..study import Study
 from ..threads import one_blas_thread
 from ..trainer import Job, seed_of
 from ..training.task import Task
-from ..trial import Trial, from_optuna
 from .admission import KEY, refusal_of, twin_of
 from .fairness import Keeper
 from .progress import Listener

@@ -15,7 +15,7 @@ from typing import Any
 
 from ..carbon.intensity import Intensity
 from ..energy import Ledger
-from ..store import Store, StoreError
+from ..records.run_folder import Store, StoreError
 from ..study import Study
 from ..threads import WAIT_POLICY
 from .continuing import described, refuse_other_study

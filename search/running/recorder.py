@@ -10,13 +10,12 @@ from ..billing.account import Account, TrialMeter
 from ..billing.accounting import UNPAID
 from ..front import Front
 from ..objectives import objective_values
-from ..runs import Run
+from ..records.run_folder import Run, Store
+from ..records.trial import ATTRIBUTE, EXCUSED, Trial
 from ..samplers.history import EPOCHS_REACHED, FINISHED, FROM_SCRATCH
 from ..stopping.projection import with_energies
-from ..store import Store
 from ..study import Study
 from ..trainer import Outcome
-from ..trial import ATTRIBUTE, EXCUSED, Trial
 from .admission import KEY
 
 if TYPE_CHECKING:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from ..billing.account import Account
-from ..billing.bill import Session, add_up, read_sessions
 from ..billing.recovery import settle_killed
 from ..carbon.intensity import Intensity
 from ..carbon.place import keep_place
@@ -18,10 +17,11 @@ from ..energy.calibrations import load_wall_calibration
 from ..energy.doctor import calibrated_coefficients
 from ..executors.devices import take_devices
 from ..front import Front
+from ..records.bill import Session, add_up, read_sessions
+from ..records.run_folder import Store
 from ..samplers.factory import make_sampler
 from ..stopping.foresight import Foresight
 from ..stopping.limits import limits_of, refuse_wrong_limits
-from ..store import Store
 from ..study import Budget, Study
 from .continuing import note_study
 from .fairness import Fairness, Keeper

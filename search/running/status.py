@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..front import Front
-from ..runs import Run
+from ..records.run_folder import Run
 from ..stopping.expected import expected
 from ..stopping.limits import Limits
 from .progress import Progress

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from ..trial import EXCUSED
+from ..records.trial import EXCUSED
 
 #: Number of the trial whose checkpoint a trial continues: a user attribute, which the objective may read with ``resume_from``.
 RESUME_FROM = "resume_from"

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ..trial import Trial
+from ..records.trial import Trial
 
 #: So many trainings must have been seen at both rungs before their improvements say what is possible.
 ENOUGH = 8

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from statistics import fmean, median
 
 from ..energy import Record
-from ..trial import Trial
+from ..records.trial import Trial
 
 #: The first epoch pays for caches, autotuning and compilation: it says nothing about the others. The authors leave out ten epochs
 #: until a GPU's power is stable; trainings here may be as short as that.

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..energy import Record
+from ..records.trial import Trial
 from ..study import Study
-from ..trial import Trial
 from .dominated import error_of, stop_reason
 from .projection import epoch_energies, project
 

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..front import Front
-from ..store import Store
+from ..records.run_folder import Store
 from .origin import adapt, command_line, origin_of, remember, study_of
 
 if TYPE_CHECKING:
-    from ..trial import Trial
+    from ..records.trial import Trial
 
 
 def run_study(

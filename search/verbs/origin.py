@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..store import Store, without_password
+from ..records.run_folder import Store, without_password
 
 if TYPE_CHECKING:
     from ..study import Study

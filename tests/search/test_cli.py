@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from joulefront.search.cli import main
-from joulefront.search.store import Store
-from joulefront.search.trial import ATTRIBUTE, Trial
+from joulefront.search.records.run_folder import Store
+from joulefront.search.records.trial import ATTRIBUTE, Trial
 from joulefront.search.verbs.catalog import StudyError
 
 

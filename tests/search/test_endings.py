@@ -10,7 +10,7 @@ import pytest
 from joulefront.search import Study, run
 from joulefront.search.energy.lease import Lease
 from joulefront.search.executors.devices import DeviceError, Devices
-from joulefront.search.store import Store, StoreError
+from joulefront.search.records.run_folder import Store, StoreError
 
 Maker = Callable[..., Study]
 

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 
 from joulefront.search.front import Front
 from joulefront.search.hypervolume import Axis, hypervolume, make_box
-from joulefront.search.runs import Bill, Run
-from joulefront.search.trial import Trial
+from joulefront.search.records.bill import Bill
+from joulefront.search.records.run_folder import Run
+from joulefront.search.records.trial import Trial
 
 TWO = (("accuracy", "train_energy"), ("maximize", "minimize"))
 ROW_KEYS = ["trial", "epochs", "accuracy", "train_joules", "train_wh", "grams_co2e", "inference_joules_per_1000"]

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from joulefront.search.front import Front
-from joulefront.search.trial import Trial
+from joulefront.search.records.trial import Trial
 
 
 @pytest.fixture

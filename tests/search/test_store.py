@@ -12,8 +12,9 @@ import optuna
 import pytest
 
 from joulefront.search import Study, run
-from joulefront.search.store import Store, StoreError, without_password, write_json
-from joulefront.search.trial import ATTRIBUTE, EXCUSED, Trial
+from joulefront.search.records.files import write_json
+from joulefront.search.records.run_folder import Store, StoreError, without_password
+from joulefront.search.records.trial import ATTRIBUTE, EXCUSED, Trial
 
 STUDY = {
     "name": "tiny",

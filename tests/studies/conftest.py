@@ -13,8 +13,7 @@ import torchvision
 from PIL import Image
 
 from joulefront.search.cli import main
-from joulefront.search.runs import Run
-from joulefront.search.store import Store
+from joulefront.search.records.run_folder import Run, Store
 
 RANDOM = np.random.default_rng(0)
 

@@ -11,7 +11,7 @@ import pytest
 import torchvision
 
 from joulefront.search.cli import main
-from joulefront.search.runs import Run
+from joulefront.search.records.run_folder import Run
 from joulefront.search.verbs.catalog import bundled_studies, find_study
 from joulefront.studies import _parts
 

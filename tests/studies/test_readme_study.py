@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from joulefront.search.cli import main
-from joulefront.search.store import Store
+from joulefront.search.records.run_folder import Store
 
 README = Path(__file__).parents[2] / "README.md"
 

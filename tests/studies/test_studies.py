@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from joulefront.search.cli import main
-from joulefront.search.store import Store
+from joulefront.search.records.run_folder import Store
 
 
 def write_table(path: Path) -> None:

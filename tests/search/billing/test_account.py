@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from joulefront.search.billing.account import Account
-from joulefront.search.billing.bill import Session, read_bill
 from joulefront.search.energy import Capability, Component, Ledger, Reading, Record
 from joulefront.search.energy.calibrations import calibrate_wall
+from joulefront.search.records.bill import Session, read_bill
 
 WATTS = {"gpu:a": 50.0, "gpu:b": 30.0}
 

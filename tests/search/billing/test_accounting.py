@@ -6,7 +6,7 @@ import pytest
 from joulefront.search.billing.accounting import energy_facts
 from joulefront.search.carbon.intensity import Intensity
 from joulefront.search.energy import Component, Record
-from joulefront.search.trial import ComponentEnergy, Trial
+from joulefront.search.records.trial import ComponentEnergy, Trial
 
 
 def record(

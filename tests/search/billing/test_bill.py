@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joulefront.search.billing.bill import Session, add_up, read_bill, read_sessions
 from joulefront.search.energy import Component, Record
+from joulefront.search.records.bill import Session, add_up, read_bill, read_sessions
 
 
 def total(*parts: Component, seconds: float = 10.0) -> Record:

@@ -14,8 +14,8 @@ from joulefront.search import Budget, Study, run
 from joulefront.search.carbon.forecast import IntensityCurve, hours_of
 from joulefront.search.carbon.intensity import Intensity
 from joulefront.search.carbon.session import CarbonTime, carbon_time_of
+from joulefront.search.records.run_folder import Store, StoreError
 from joulefront.search.stopping.limits import Limits
-from joulefront.search.store import Store, StoreError
 
 Maker = Callable[..., Study]
 MORNING = datetime(2026, 3, 1, 8, tzinfo=UTC)

@@ -5,8 +5,8 @@ import pytest
 
 from joulefront.search import Study, load, run
 from joulefront.search.carbon.intensity import Intensity, given_intensity, grams_co2e, intensity_for
+from joulefront.search.records.run_folder import Store, StoreError
 from joulefront.search.running.opening import open_or_create
-from joulefront.search.store import Store, StoreError
 
 Maker = Callable[..., Study]
 

@@ -10,9 +10,9 @@ import pytest
 from joulefront.search.estimates import estimate as module
 from joulefront.search.estimates.estimate import Overhead, estimate
 from joulefront.search.estimates.probe import Probe
-from joulefront.search.store import Store
+from joulefront.search.records.run_folder import Store
+from joulefront.search.records.trial import Trial
 from joulefront.search.study import Study
-from joulefront.search.trial import Trial
 
 STUDY = Study(name="s", task=lambda: None, space=None, rungs=(8,), sampler="tpe", complete_only=True, trials=1)  # type: ignore[arg-type,return-value]
 

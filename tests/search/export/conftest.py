@@ -18,6 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
+from joulefront.search.records.trial import ComponentEnergy, Trial
 from joulefront.search.space import Candidate, Stored
 from joulefront.search.study import Study
 from joulefront.search.training.checkpoint import save_weights
@@ -25,7 +26,6 @@ from joulefront.search.training.fit import fit
 from joulefront.search.training.recipe import Recipe
 from joulefront.search.training.splits_data import MemoryData
 from joulefront.search.training.task import Task
-from joulefront.search.trial import ComponentEnergy, Trial
 
 
 @dataclass(frozen=True)

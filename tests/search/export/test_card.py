@@ -18,10 +18,11 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from joulefront.search.export import export
-from joulefront.search.runs import Bill, Run
+from joulefront.search.records.bill import Bill
+from joulefront.search.records.run_folder import Run
+from joulefront.search.records.trial import ComponentEnergy
 from joulefront.search.training import images, table
 from joulefront.search.training.arrays import arrays
-from joulefront.search.trial import ComponentEnergy
 
 FACTS = {
     "study": {"name": "small", "seed": 3},

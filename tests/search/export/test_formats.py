@@ -186,7 +186,8 @@ def _stored(exported: Exported) -> Any:
 
 
 def _run(path: Path, facts: dict[str, Any]) -> Any:
-    from joulefront.search.runs import Bill, Run
+    from joulefront.search.records.bill import Bill
+    from joulefront.search.records.run_folder import Run
 
     return Run("small", path, ("accuracy", "train_energy"), ("maximize", "minimize"), (1, 2), (), Bill(), facts)
 

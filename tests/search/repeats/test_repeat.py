@@ -13,16 +13,16 @@ import pytest
 
 from joulefront.search import Front, Study, run
 from joulefront.search.billing.account import Account
-from joulefront.search.billing.bill import REPEAT, Session, read_sessions
 from joulefront.search.billing.recovery import settle_killed
 from joulefront.search.energy import Capability, Ledger, Reading
-from joulefront.search.repeats.finalists import finalists
-from joulefront.search.repeats.plan import INTERRUPTED, read_repeats
-from joulefront.search.repeats.repeat import repeat
+from joulefront.search.records.bill import REPEAT, Session, read_sessions
+from joulefront.search.records.finalists import finalists
+from joulefront.search.records.repeat import repeat
+from joulefront.search.records.replicates import INTERRUPTED, read_repeats
+from joulefront.search.records.run_folder import Store, StoreError
+from joulefront.search.records.trial import Trial
 from joulefront.search.running.fairness import Fairness
 from joulefront.search.running.interrupts import stop_on_interrupt
-from joulefront.search.store import Store, StoreError
-from joulefront.search.trial import Trial
 from joulefront.spaces.recipes import RecipeRanges
 
 Maker = Callable[..., Study]
@@ -152,7 +152,7 @@ def test_a_repeat_that_fails_keeps_its_reason_and_its_energy_and_the_rest_goes_o
 
 
 def test_after_an_interrupt_the_same_call_finishes_the_plan(folder: Path, rings: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
-    import joulefront.search.repeats.repeat as module
+    import joulefront.search.records.repeat as module
 
     events: list[threading.Event] = []
 
@@ -185,7 +185,7 @@ def test_after_an_interrupt_the_same_call_finishes_the_plan(folder: Path, rings:
 def test_a_training_that_is_interrupted_in_the_middle_is_billed_and_done_again(
     folder: Path, rings: Maker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import joulefront.search.repeats.loop as module
+    import joulefront.search.records.loop as module
 
     long = next(trial for trial in Store.open(folder).run().trials if trial.epochs > 1)
     train = module.RepeatLoop._train

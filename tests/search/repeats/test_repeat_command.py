@@ -12,8 +12,8 @@ import pytest
 
 from joulefront.search import Front, Study, run
 from joulefront.search.cli import main
-from joulefront.search.repeats.plan import read_repeats
-from joulefront.search.store import Store
+from joulefront.search.records.replicates import read_repeats
+from joulefront.search.records.run_folder import Store
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +150,7 @@ def test_when_every_repeat_fails_the_exit_code_says_so(call: Callable[..., Any],
 
 
 def test_after_ctrl_c_the_command_to_go_on_is_printed(call: Callable[..., Any], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from joulefront.search.repeats.loop import RepeatLoop
+    from joulefront.search.records.loop import RepeatLoop
 
     keep = RepeatLoop.keep
 

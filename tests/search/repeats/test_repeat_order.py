@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joulefront.search.repeats.order import ORDERS, slots
+from joulefront.search.records.replicates import ORDERS, slots
 
 numbers = st.lists(st.integers(0, 99), min_size=1, max_size=8, unique=True)
 

@@ -7,11 +7,10 @@ from dataclasses import replace
 import pytest
 import scipy.stats
 
-from joulefront.search.repeats.plan import Plan, Repeat, Repeats
-from joulefront.search.repeats.rows import row_of
-from joulefront.search.repeats.statistics import drift, findings
-from joulefront.search.repeats.text import sentences, to_json, to_text
-from joulefront.search.trial import Trial
+from joulefront.search.records.replicate_summary import drift, findings, row_of
+from joulefront.search.records.replicates import Plan, Repeat, Repeats
+from joulefront.search.records.text import sentences, to_json, to_text
+from joulefront.search.records.trial import Trial
 
 DOWN = ("error", "minimize")
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from joulefront.search.runs import Bill, Run
-from joulefront.search.trial import ComponentEnergy, Trial
+from joulefront.search.records.bill import Bill
+from joulefront.search.records.run_folder import Run
+from joulefront.search.records.trial import ComponentEnergy, Trial
 
 RUNGS = (1, 3, 9, 27)
 FAMILIES = {"convnet": (0.83, 0.9), "mobilenetv3_small": (0.86, 1.6), "resnet18": (0.90, 5.0), "mlp": (0.62, 0.5)}

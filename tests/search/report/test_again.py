@@ -10,13 +10,13 @@ import pytest
 from joulefront.search.front import Front
 from joulefront.search.front_text import marks_of, to_text
 from joulefront.search.picking import stretch
-from joulefront.search.repeats.plan import Plan, Repeat, Repeats
+from joulefront.search.records.replicates import Plan, Repeat, Repeats
+from joulefront.search.records.run_folder import Run
 from joulefront.search.report.again import LABEL, crosses
 from joulefront.search.report.interactive import front_plotly
 from joulefront.search.report.repeats_section import repeats_section
 from joulefront.search.report.still import front_figure
 from joulefront.search.report.view import View
-from joulefront.search.runs import Run
 
 
 def again(run: Run, *, times: int = 3, spread: float = 0.02, fall: float = 0.01, only: int | None = None) -> Run:

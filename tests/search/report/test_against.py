@@ -8,11 +8,11 @@ from math import exp, log
 
 import pytest
 
+from joulefront.search.records.run_folder import Run
+from joulefront.search.records.trial import ComponentEnergy, Trial
 from joulefront.search.report.against import against, groups_of, setting_of, spread_text, to_text
 from joulefront.search.report.page import report_html
 from joulefront.search.report.study_figures import save_comparison
-from joulefront.search.runs import Run
-from joulefront.search.trial import ComponentEnergy, Trial
 
 RUNGS = (2, 4, 8)
 

@@ -7,8 +7,8 @@ import pytest
 
 from joulefront.search.carbon.book import CarbonBook
 from joulefront.search.carbon.forecast import IntensityCurve
+from joulefront.search.records.run_folder import Run
 from joulefront.search.report.sections import carbon_section
-from joulefront.search.runs import Run
 
 DAY = IntensityCurve((0.0, 12.0, 18.0), (400.0, 100.0, 400.0), shape="step", source="day.csv")
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from joulefront.search.front import Front
+from joulefront.search.records.run_folder import Run
 from joulefront.search.report.compare import leaderboard
-from joulefront.search.runs import Run
 
 
 @pytest.fixture

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+from joulefront.search.records.bill import Bill
+from joulefront.search.records.run_folder import Run
+from joulefront.search.records.trial import Trial
 from joulefront.search.report.estimates import estimate_section, projection_section
-from joulefront.search.runs import Bill, Run
-from joulefront.search.trial import Trial
 
 
 def run_of(trials, facts=None, joules=100.0):

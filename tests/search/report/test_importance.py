@@ -6,8 +6,8 @@ import random
 from typing import Any
 
 from joulefront.search.front import Front
+from joulefront.search.records.trial import Trial
 from joulefront.search.report.importance import importance
-from joulefront.search.trial import Trial
 
 
 def planted(n: int, *, noise: float = 0.0, seed: int = 0) -> Front:

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from joulefront.search.records.bill import Bill
+from joulefront.search.records.run_folder import Run
+from joulefront.search.records.trial import Trial
 from joulefront.search.report.charts import completed
 from joulefront.search.report.page import report_html
 from joulefront.search.report.statement import statement
-from joulefront.search.runs import Bill, Run
-from joulefront.search.trial import Trial
 
 
 class Outline(HTMLParser):

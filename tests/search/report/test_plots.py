@@ -17,12 +17,13 @@ import pytest
 
 from joulefront.search.front import Front
 from joulefront.search.picking import stretch
+from joulefront.search.records.bill import Bill
+from joulefront.search.records.run_folder import Run
+from joulefront.search.records.trial import Trial
 from joulefront.search.report.interactive import front_plotly, hover
 from joulefront.search.report.plots import front_figure, front_html, save_front
 from joulefront.search.report.quality_axis import candidates, choose
 from joulefront.search.report.view import View, grams_per_wh, how_energy_is_known
-from joulefront.search.runs import Bill, Run
-from joulefront.search.trial import Trial
 
 
 def texts(figure: Any) -> str:

@@ -10,8 +10,9 @@ import pytest
 from joulefront.search.carbon.intensity import Intensity
 from joulefront.search.carbon.price import Price
 from joulefront.search.front import Front
+from joulefront.search.records.bill import Bill
+from joulefront.search.records.run_folder import Run
 from joulefront.search.report.pricing import front_at, price_table
-from joulefront.search.runs import Bill, Run
 
 OREGON, TAIPEI = Intensity(138.7, "US-OR", "the paper's package"), Intensity(532.8, "TW", "the paper's package")
 

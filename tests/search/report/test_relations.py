@@ -10,6 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from joulefront.search.records.run_folder import Run
+from joulefront.search.records.trial import ComponentEnergy, Trial
 from joulefront.search.report.page import report_html
 from joulefront.search.report.relations import (
     POOLED,
@@ -24,8 +26,6 @@ from joulefront.search.report.relations import (
     to_text,
 )
 from joulefront.search.report.study_figures import relations_figure, save_comparison
-from joulefront.search.runs import Run
-from joulefront.search.trial import ComponentEnergy, Trial
 
 
 def ranks(values: list[float]) -> list[float]:

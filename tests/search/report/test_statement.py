@@ -8,10 +8,11 @@ from dataclasses import replace
 import pytest
 
 from joulefront.search.front import Front
+from joulefront.search.records.bill import AtSocket, Bill
+from joulefront.search.records.run_folder import Run
 from joulefront.search.report.facts import hardware_lines, pue_of, sessions_of
 from joulefront.search.report.statement import statement
 from joulefront.search.report.trace import hypervolume_trace
-from joulefront.search.runs import AtSocket, Bill, Run
 
 
 def grams_in(text: str) -> float:

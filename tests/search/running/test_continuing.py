@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from joulefront.search import Study, run
-from joulefront.search.store import Store, StoreError
+from joulefront.search.records.run_folder import Store, StoreError
 from joulefront.search.training.arrays import arrays
 
 Maker = Callable[..., Study]

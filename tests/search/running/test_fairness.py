@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from joulefront.search import Study, run
+from joulefront.search.records.run_folder import Store
 from joulefront.search.running import fairness as module
 from joulefront.search.running.fairness import Fairness, Keeper
-from joulefront.search.store import Store
 
 Maker = Callable[..., Study]
 

@@ -7,10 +7,11 @@ import optuna
 from optuna.distributions import IntDistribution
 from optuna.trial import TrialState, create_trial
 
+from joulefront.search.records.bill import Bill
+from joulefront.search.records.run_folder import Run
+from joulefront.search.records.trial import ATTRIBUTE, EXCUSED, Trial, from_optuna
 from joulefront.search.running.recorder import Recorder
-from joulefront.search.runs import Bill, Run
 from joulefront.search.samplers.history import FINISHED, FROM_SCRATCH
-from joulefront.search.trial import ATTRIBUTE, EXCUSED, Trial, from_optuna
 
 NAMES, DIRECTIONS = ("accuracy", "train_energy"), ("maximize", "minimize")
 

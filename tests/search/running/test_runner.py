@@ -13,7 +13,7 @@ import pytest
 
 from joulefront.search import Budget, Study, load, run
 from joulefront.search.billing.account import Account
-from joulefront.search.store import Store, StoreError
+from joulefront.search.records.run_folder import Store, StoreError
 
 Maker = Callable[..., Study]
 
@@ -246,7 +246,7 @@ def test_a_finished_run_is_read_without_its_database_until_that_changes(rings: M
     store = Store.open(tmp_path / "r")
     assert store._snapshot() == store.run(store.study()).trials
     read = f"Front.of(Store.open({str(tmp_path / 'r')!r}).run())"
-    modules = "from joulefront.search.front import Front; from joulefront.search.store import Store"
+    modules = "from joulefront.search.front import Front; from joulefront.search.records.run_folder import Store"
     code = f"import sys; {modules}; assert len({read}) >= 1; sys.exit('optuna' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     store.study().ask()

@@ -8,8 +8,8 @@ import optuna
 import pytest
 
 from joulefront.search import Study, run
+from joulefront.search.records.run_folder import Store
 from joulefront.search.samplers.factory import GridSampler, make_sampler
-from joulefront.search.store import Store
 from joulefront.spaces.mlp import Mlp
 from joulefront.spaces.recipes import RecipeRanges
 

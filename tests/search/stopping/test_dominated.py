@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from joulefront.search.records.trial import Trial
 from joulefront.search.stopping.dominated import ENOUGH, Ahead, errors_by_epoch, hopeless, least_ratio, stop_reason
-from joulefront.search.trial import Trial
 
 ERRORS = st.floats(0.01, 1.0)
 

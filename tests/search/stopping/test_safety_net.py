@@ -6,12 +6,12 @@ from types import SimpleNamespace
 import pytest
 
 from joulefront.search import Study
+from joulefront.search.records.run_folder import Store
+from joulefront.search.records.trial import Trial
 from joulefront.search.running.runner import run
 from joulefront.search.stopping.dominated import ENOUGH
 from joulefront.search.stopping.safety_net import SafetyNet, rungs_on_the_way
-from joulefront.search.store import Store
 from joulefront.search.training.arrays import arrays
-from joulefront.search.trial import Trial
 from joulefront.spaces.mlp import Mlp
 from joulefront.spaces.recipes import RecipeRanges
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from joulefront.search.cli import main
-from joulefront.search.store import Store
-from joulefront.search.trial import Trial
+from joulefront.search.records.run_folder import Store
+from joulefront.search.records.trial import Trial
 from joulefront.search.verbs.commands import trained
 from joulefront.search.verbs.origin import command_line, origin_of
 

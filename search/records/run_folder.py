@@ -1,26 +1,57 @@
-"""The run folder: storage, artifacts, ledger file. The only place that knows a path or a URL."""
+"""A study as it lies on disk, finished or not: what the front, the report and the export read.
+
+The run folder: storage, artifacts, ledger file. The only place that knows a path or a URL.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import shutil
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .billing.bill import read_bill
-from .repeats.plan import read_repeats
-from .runs import Run
+from .bill import Bill, read_bill
+from .files import write_json
+from .replicates import Repeats, read_repeats
 from .trial import ATTRIBUTE, EXCUSED, Trial, from_json, from_optuna, to_json
 
 if TYPE_CHECKING:
     import optuna
     from optuna.storages import RDBStorage
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything known of one run of a study.
+
+    Attributes:
+        name: Name of the study.
+        path: The run folder.
+        objectives: Objective names, quality first.
+        directions: ``maximize`` or ``minimize`` of each objective.
+        rungs: Numbers of epochs at which models were measured.
+        trials: All trials in the order of their numbers.
+        bill: Where the energy of the search went.
+        facts: ``study.json``: study description, options, versions, hardware, command, budget, sampler, seed, intensity
+            (``{"grams_per_kwh", "zone", "source", "year", "kind"}`` or None).
+        repeats: Trainings of finalists again; never trials, never points of the front.
+    """
+
+    name: str
+    path: Path
+    objectives: tuple[str, ...]
+    directions: tuple[str, ...]
+    rungs: tuple[int, ...]
+    trials: tuple[Trial, ...]
+    bill: Bill
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    repeats: Repeats = field(default_factory=Repeats)
+
 
 #: Version of the layout of a run folder; raised when an older version cannot be read any more.
 FORMAT = 1
@@ -289,10 +320,3 @@ def without_password(text: str) -> str:
     'postgresql+psycopg://me:...@host:5432/db'
     """
     return re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:...@", text)
-
-
-def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Write JSON so that a reader sees the old file or the new one, never half of one."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(data, indent=1, allow_nan=False, default=str) + "\n", encoding="utf-8")
-    temporary.replace(path)

@@ -1,0 +1,1 @@
+"""What lies on disk: trials, bills, finalists trained again, and the run folder that holds them."""
