@@ -9,7 +9,7 @@ from itertools import pairwise
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING
 
-from .units import Unit, digits, unit_for
+from .formatting import Unit, digits, unit_for
 
 if TYPE_CHECKING:
     from .energy.intervals import Spread

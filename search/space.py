@@ -1,4 +1,9 @@
-"""The seam to the families of candidates: a space samples candidates and builds their models."""
+"""The seam to the families of candidates: a space samples candidates and builds their models.
+
+Random candidates without a sampler: for warming up and for estimates.
+
+How large a candidate is, told to the sampler before anything is trained: knowledge that costs no training.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +12,51 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
+
 from .training.recipe import Recipe
 from .training.task import Task
+
+
+class Draw:
+    """Answers ``suggest_*`` uniformly at random (log-uniformly where asked) and remembers what it said.
+
+    Args:
+        seed: Seeds the draws.
+
+    Attributes:
+        params: Parameters so far, as Optuna would store them.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._random = np.random.default_rng(seed)
+        self.params: dict[str, Any] = {}
+
+    def suggest_float(self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False) -> float:
+        """Draw a number in ``[low, high]``."""
+        if name not in self.params:
+            if step is not None:
+                value = low + step * int(self._random.integers(int((high - low) / step + 1e-9) + 1))
+            else:
+                value = float(np.exp(self._random.uniform(np.log(low), np.log(high)))) if log else float(self._random.uniform(low, high))
+            self.params[name] = min(max(value, low), high)
+        return float(self.params[name])
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        """Draw a whole number in ``[low, high]``."""
+        if name not in self.params:
+            if log:
+                value = round(float(np.exp(self._random.uniform(np.log(low - 0.499), np.log(high + 0.499)))))
+            else:
+                value = low + step * int(self._random.integers((high - low) // step + 1))
+            self.params[name] = min(max(value, low), high)
+        return int(self.params[name])
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """Draw one of the choices."""
+        if name not in self.params:
+            self.params[name] = choices[int(self._random.integers(len(choices)))]
+        return self.params[name]
 
 
 @dataclass(frozen=True)
@@ -107,3 +155,50 @@ class Stored:
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
         """Return the stored choice."""
         return self._value(name)
+
+
+class Sizes:
+    """Parameters and forward FLOPs of a candidate, as ``features`` of ``FreezeThawSampler``.
+
+    Counting builds the network without weights, which for large networks takes longer than deciding; every architecture is counted once.
+
+    Args:
+        space: The candidates.
+        task: The data, which gives the shapes.
+    """
+
+    def __init__(self, space: Space, task: Task) -> None:
+        self._space, self._task = space, task
+        self._known: dict[str, tuple[float, float]] = {}
+
+    def __call__(self, params: Mapping[str, Any]) -> tuple[float, float]:
+        """Return ``(parameters, FLOPs)``; zeros for what cannot be built or has no such size, e.g. a tree."""
+        try:
+            candidate = self._space.sample(Stored(params))
+        except ValueError:  # conditional parameters that are not all drawn yet
+            return 0.0, 0.0
+        # The resolution is the one part of a recipe that changes the FLOPs.
+        name = json.dumps([candidate.architecture, candidate.recipe.resolution], sort_keys=True, default=str)
+        if name not in self._known:
+            self._known[name] = self._count(candidate)
+        return self._known[name]
+
+    def _count(self, candidate: Candidate) -> tuple[float, float]:
+        from .training.cost import count
+
+        try:
+            cost = count(weightless(self._space, candidate, self._task), self._task, candidate.recipe)
+        except Exception:  # whatever a space raises for a candidate that it cannot build: it will be refused when it is asked for
+            return 0.0, 0.0
+        return float(cost.parameters or 0), float(cost.flops or 0)
+
+
+def weightless(space: Space, candidate: Candidate, task: Task) -> Any:
+    """Build the model without memory for its weights where it can be: a refused giant must not fill the machine."""
+    import torch
+
+    try:
+        with torch.device("meta"):
+            return space.build(candidate, task)
+    except Exception:  # a user's model may compute with its weights while it is built
+        return space.build(candidate, task)

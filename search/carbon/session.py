@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..billing.account import Account
+from ..billing.session_account import Account
 from ..energy import Record
 from ..stopping.limits import Limits
 from ..study import Budget, Study

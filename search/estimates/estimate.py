@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from ..draw import Draw
 from ..energy import Ledger, discover
 from ..energy.doctor import calibrated_coefficients
 from ..records.trial import Trial
+from ..space import Draw
 from ..study import Study
 from .probe import Probe, probe
 

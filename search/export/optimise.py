@@ -9,11 +9,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ..energy import Ledger, discover
+from ..formatting import digits
 from ..front_text import grid
 from ..records.trial import Trial
 from ..study import Study
 from ..training.task import Task
-from ..units import digits
 from .after_training import AfterTraining, Spent, compare_after_training
 from .subject import ExportFailed, rebuild
 

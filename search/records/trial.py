@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..units import energy_text
+from ..formatting import energy_text
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial

@@ -19,7 +19,7 @@ def finalists(front: Front, pick: str = "front", most: int = MOST) -> tuple[Tria
 
     Args:
         front: Where to pick.
-        pick: ``front`` for all members, or rules of `joulefront.search.picking.pick` with commas between them.
+        pick: ``front`` for all members, or rules of `joulefront.search.front.pick` with commas between them.
         most: Of more members so many are taken, evenly spread from the cheapest to the best.
 
     Raises:

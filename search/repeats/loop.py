@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..billing.account import Account
-from ..billing.accounting import energy_facts
+from ..billing.session_account import Account
+from ..billing.trial_energy import energy_facts
 from ..executors.executor import Executor
+from ..formatting import energy_text
 from ..records.bill import REPEAT
 from ..records.files import write_json
 from ..records.replicates import INTERRUPTED, REPEATS_FILE, Repeat, Repeats, Slot
@@ -21,7 +22,6 @@ from ..running.machine import cores
 from ..running.opening import utc_now
 from ..study import Study
 from ..trainer import Job
-from ..units import energy_text
 from .finalists import key_of
 
 

@@ -12,12 +12,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from ..billing.account import Account
 from ..billing.recovery import settle_killed
+from ..billing.session_account import Account
 from ..energy import Ledger, discover
 from ..energy.calibrations import load_wall_calibration
 from ..energy.doctor import calibrated_coefficients
 from ..executors.devices import take_devices
+from ..formatting import energy_text
 from ..front import Front
 from ..records.bill import Session, add_up, read_sessions
 from ..records.replicate_summary import Finding, findings
@@ -29,7 +30,6 @@ from ..running.interrupts import stop_on_interrupt
 from ..running.machine import cores, make_executors, pick_device, synchronizer, torch_threads
 from ..running.opening import meters_text, note_end, note_session, refuse_unmeasurable, utc_now
 from ..study import Study
-from ..units import energy_text
 from .finalists import MOST, finalists, refuse_other_device, refuse_other_machine, refuse_other_study
 from .loop import RepeatLoop
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..energy.intervals import Difference
+from ..formatting import digits, unit_for
 from ..front_text import energy_spread_text, grid, quality_text
 from ..records.replicate_summary import Again, Finding, drift, row_of
 from ..records.replicates import Repeats
-from ..units import digits, unit_for
 
 #: A drift is called one when less than this share of machines without any would show as much.
 SIGNIFICANT = 0.05

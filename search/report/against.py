@@ -10,10 +10,10 @@ from itertools import pairwise
 from math import exp, log, sqrt
 from statistics import fmean, variance
 
+from ..formatting import energy_text
 from ..front_text import grid
 from ..records.run_folder import Run
 from ..records.trial import Trial
-from ..units import energy_text
 from .relations import family_of
 
 #: The family that others are held against, where a run has one.

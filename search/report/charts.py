@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..formatting import energy_text, unit_for
 from ..records.bill import Bill
-from ..units import energy_text, unit_for
 from .importance import Importance
 from .interactive import FONT
 from .trace import Step

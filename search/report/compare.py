@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..formatting import digits
 from ..front import Front
 from ..front_text import grid
 from ..records.run_folder import Run
 from ..records.trial import Trial
-from ..units import digits
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..formatting import digits
 from ..records.run_folder import Run
 from ..stopping.projection import projection_errors
-from ..units import digits
 from .markup import paragraph, section, table
 
 HEAD = ["", "said", "90 % interval", "actual", "actual / said", "inside"]

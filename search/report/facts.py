@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..formatting import energy_text
 from ..records.bill import Bill
 from ..records.run_folder import Run
-from ..units import energy_text
 
 
 def sessions_of(run: Run) -> list[Mapping[str, Any]]:

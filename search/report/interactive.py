@@ -6,10 +6,10 @@ from html import escape
 from math import floor, log10
 from typing import TYPE_CHECKING, Any
 
+from ..formatting import energy_text, unit_for
 from ..front import Front
 from ..records.run_folder import Run
 from ..records.trial import Trial
-from ..units import energy_text, unit_for
 from .again import crosses_trace
 from .quality_axis import ENOUGH, GAP, candidates, choose
 from .view import INK, KNEE, MUTED, PALE, STRONG, View, short_component

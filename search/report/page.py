@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..formatting import energy_text
 from ..front import Front
 from ..records.run_folder import Run
-from ..units import energy_text
 from .charts import bill_chart, importance_chart, trace_chart
 from .estimates import estimate_section, projection_section
 from .facts import pue_of, sessions_of, socket_text

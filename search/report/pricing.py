@@ -8,10 +8,10 @@ from typing import Any
 
 from ..carbon.intensity import Intensity, grams_co2e, intensity_table, scope_note
 from ..carbon.price import Price, priced
+from ..formatting import digits
 from ..front import Front
 from ..front_text import grid
 from ..records.run_folder import Run
-from ..units import digits
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from ..front import Front
-from ..picking import FRACTIONS, stretch
+from ..front import FRACTIONS, Front, stretch
 
 #: Errors that are worth a tick, round ones first; a finer row is only used while there are fewer than ``ENOUGH`` ticks.
 ERRORS = (

@@ -8,11 +8,11 @@ from html import escape
 from statistics import fmean, median, stdev
 from typing import Any
 
+from ..formatting import digits, energy_text
 from ..front import Front
 from ..front_text import columns_of, footnote, model_text
 from ..records.run_folder import Run
 from ..records.trial import Trial
-from ..units import digits, energy_text
 from .against import BASELINE, against, cells_of, spread_text
 from .facts import flatten, hardware_lines, sessions_of
 from .markup import badge, paragraph, section, table

@@ -9,10 +9,10 @@ Source:
 from __future__ import annotations
 
 from ..carbon.intensity import JOULES_PER_KWH, Intensity
+from ..formatting import digits, energy_text
 from ..front import Front
 from ..records.run_folder import Run
 from ..records.trial import Trial
-from ..units import digits, energy_text
 from .facts import hardware_lines, pue_of, sessions_of, socket_text
 from .view import short_component
 

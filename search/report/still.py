@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ..formatting import unit_for
 from ..front import Front
 from ..records.run_folder import Run
-from ..units import unit_for
 from .again import draw_crosses
 from .quality_axis import candidates, choose
 from .view import INK, KNEE, MUTED, PALE, STRONG, View

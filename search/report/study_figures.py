@@ -8,9 +8,9 @@ from pathlib import Path
 from statistics import stdev
 from typing import TYPE_CHECKING, Any
 
+from ..formatting import unit_for
 from ..records.run_folder import Run
 from ..records.trial import Trial
-from ..units import unit_for
 from .against import BASELINE, Comparison, Group, against, spread_text
 from .against import to_text as against_to_text
 from .relations import (

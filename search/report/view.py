@@ -8,12 +8,12 @@ from math import log10
 from statistics import median_high, median_low
 from typing import Any
 
+from ..formatting import Unit, unit_for
 from ..front import Front
 from ..front_text import scale_share
 from ..records.run_folder import Run
 from ..records.trial import Trial
 from ..study import OBJECTIVES
-from ..units import Unit, unit_for
 from .quality_axis import is_stretched
 
 INK, MUTED, PALE, STRONG, KNEE = "#1b2a33", "#5f6f79", "#a9bac4", "#0b6e69", "#d9480f"

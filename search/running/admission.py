@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..records.trial import Trial, from_optuna
 from ..samplers.history import EPOCHS_REACHED
-from ..sizes import weightless
-from ..space import Candidate
+from ..space import Candidate, weightless
 from ..study import Study
 from ..training.task import Task
 

@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..draw import Draw
 from ..energy import Ledger
 from ..energy.baseline import cool_down, hottest, measure_idle
 from ..energy.host import idle_watts
 from ..estimates.probe import Probe, probe
+from ..space import Draw
 from ..study import Study
 from ..training.task import Task
 from .warm_up import warm_up

@@ -7,8 +7,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..draw import Draw
-from ..space import Candidate, Space
+from ..space import Candidate, Draw, Space
 from ..training.recipe import Recipe
 from ..training.task import Data, Task
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ..formatting import energy_text
 from ..front import Front
-from ..units import energy_text
 
 #: Share of the trials' energy that is looked back at.
 SHARE = 0.25

@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ..billing.account import Account
-from ..billing.accounting import energy_facts
+from ..billing.session_account import Account
+from ..billing.trial_energy import energy_facts
 from ..carbon.clean_hours import text_of
 from ..carbon.intensity import Intensity
 from ..carbon.session import CarbonSession
@@ -19,10 +19,10 @@ from ..records.run_folder import Store
 from ..records.trial import Trial, from_optuna
 from ..samplers.history import FROM_SCRATCH
 from ..space import Candidate
-from ..stopping.expected import Expected
-from ..stopping.foresight import Foresight
+from ..stopping.dominated import SafetyNet, rungs_on_the_way
 from ..stopping.limits import Limits
-from ..stopping.safety_net import SafetyNet, rungs_on_the_way
+from ..stopping.projection import Expected
+from ..stopping.stop_gain import Foresight
 from ..study import Study
 from ..threads import one_blas_thread
 from ..trainer import Job, seed_of

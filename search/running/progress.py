@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from ..stopping.expected import Expected
+from ..stopping.projection import Expected
 
 
 @dataclass(frozen=True)

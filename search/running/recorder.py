@@ -6,15 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from ..billing.account import Account, TrialMeter
-from ..billing.accounting import UNPAID
+from ..billing.session_account import Account, TrialMeter
+from ..billing.trial_energy import UNPAID
 from ..front import Front
-from ..objectives import objective_values
 from ..records.run_folder import Run, Store
 from ..records.trial import ATTRIBUTE, EXCUSED, Trial
 from ..samplers.history import EPOCHS_REACHED, FINISHED, FROM_SCRATCH
 from ..stopping.projection import with_energies
-from ..study import Study
+from ..study import Study, objective_values
 from ..trainer import Outcome
 from .admission import KEY
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..billing.account import Account
 from ..billing.recovery import settle_killed
+from ..billing.session_account import Account
 from ..carbon.intensity import Intensity
 from ..carbon.place import keep_place
 from ..carbon.session import CarbonSession, CarbonTime, grams_as_joules
@@ -20,8 +20,8 @@ from ..front import Front
 from ..records.bill import Session, add_up, read_sessions
 from ..records.run_folder import Store
 from ..samplers.factory import make_sampler
-from ..stopping.foresight import Foresight
 from ..stopping.limits import limits_of, refuse_wrong_limits
+from ..stopping.stop_gain import Foresight
 from ..study import Budget, Study
 from .continuing import note_study
 from .fairness import Fairness, Keeper

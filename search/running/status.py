@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from ..front import Front
 from ..records.run_folder import Run
-from ..stopping.expected import expected
 from ..stopping.limits import Limits
+from ..stopping.projection import expected
 from .progress import Progress
 
 

@@ -9,8 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from ..draw import Draw
-from ..space import Space
+from ..space import Draw, Space
 from ..trainer import INTERRUPTED, Job, train
 from ..training.splits_data import Excerpt
 from ..training.task import Task

@@ -14,9 +14,7 @@ import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from ..draw import Draw
-from ..sizes import Sizes
-from ..space import Space, Stored
+from ..space import Draw, Sizes, Space, Stored
 from ..study import ENERGY_OBJECTIVES
 
 if TYPE_CHECKING:

@@ -3,16 +3,114 @@
 Source:
     STEP, epoch form: del Rey et al. 2023, arXiv 2307.05520, and the authors' replication package: energy of the first epochs as it
     is, then the mean of a few stable epochs for each that remains.
+
+The estimate of a study's cost, refined while it runs from what its trials have cost so far.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from statistics import fmean, median
+from dataclasses import asdict, dataclass
+from math import hypot, sqrt
+from statistics import fmean, median, stdev
+from typing import Any
 
 from ..energy import Record
 from ..records.trial import Trial
+from .limits import Limits
+
+#: The latest trials tell what the next ones cost: a search moves from many short trainings to fewer long ones.
+RECENT = 30
+#: Fewer trials than this say nothing about the spread.
+LEAST = 5
+#: A search changes what it trains and decides: the mean cost of the trials to come differs from that of those so far by so much
+#: (standard deviation as a share; 0.24 over four studies of 40 trials, forecast after each of their trials).
+DRIFT = 0.25
+#: 95 % quantile of the standard normal: the interval holds 90 %.
+Z = 1.6449
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a running study is expected to have cost at its end; intervals hold 90 %.
+
+    Attributes:
+        trials: Expected number of trials.
+        low_trials: Lower end.
+        high_trials: Upper end.
+        joules: Expected energy of the whole search.
+        low_joules: Lower end.
+        high_joules: Upper end.
+        done: Finished trials when this was said.
+    """
+
+    trials: float
+    low_trials: float
+    high_trials: float
+    joules: float
+    low_joules: float
+    high_joules: float
+    done: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a plain dictionary, units in the keys."""
+        return asdict(self)
+
+    def to_text(self) -> str:
+        """Say what is not fixed by the limit, in a few words."""
+        if self.low_joules < self.high_joules:
+            return f"about {self.joules / 3600:.3g} Wh in all ({self.low_joules / 3600:.3g} to {self.high_joules / 3600:.3g})"
+        return f"about {self.trials:.0f} trials in all ({self.low_trials:.0f} to {self.high_trials:.0f})"
+
+
+def expected(
+    increments: Sequence[float], spent_joules: float | None, limits: Limits, *, begun_joules: float = 0.0, before: int = 0
+) -> Expected | None:
+    """Extrapolate a study to the first of its limits in trials and energy.
+
+    The sum of ``m`` trainings to come has the mean ``m * mean`` and the variance ``m * s^2 + m^2 * s^2 / n + (DRIFT * m * mean)^2``:
+    their own spread, that of the mean that is known from ``n`` trainings only, and that the search moves on.
+
+    Args:
+        increments: What each finished trial has cost the search, in order, in joules.
+        spent_joules: Spent by the whole search so far.
+        limits: When it ends.
+        begun_joules: Spent by the whole search when the first trial of this session began: earlier sessions, and a start that is paid once.
+        before: Finished trials by then.
+
+    Returns:
+        The expectation; None without a limit, without energy, before ``LEAST`` trials, and before the first trial of a session.
+    """
+    done = len(increments)
+    recent = list(increments)[-RECENT:]
+    if spent_joules is None or len(recent) < LEAST or done <= before:
+        return None
+    # What no trial pays for (deciding, storing) goes on with each trial as it went so far in this session.
+    rest = max(0.0, spent_joules - begun_joules - sum(increments[before:])) / (done - before)
+    mean, spread, n = fmean(recent) + rest, stdev(recent), len(recent)
+    if not mean > 0:
+        return None
+
+    def doubt(count: float) -> float:
+        return Z * hypot(spread * sqrt(max(count, 1.0) + count**2 / n), DRIFT * count * mean)
+
+    left_trials = None if limits.trials is None else max(0, limits.trials - done)
+    left_joules = None if limits.joules is None else max(0.0, limits.joules - spent_joules)
+    if left_joules is not None and (left_trials is None or left_joules < left_trials * mean):
+        count = left_joules / mean
+        many = doubt(count) / mean
+        most = spent_joules + left_joules
+        return Expected(done + count, done + max(0.0, count - many), done + count + many, most, most, most, done)
+    if left_trials is None:
+        return None
+    total = spent_joules + left_trials * mean
+    wide = doubt(left_trials) if left_trials else 0.0
+    low, high = max(spent_joules, total - wide), total + wide
+    if limits.joules is not None:
+        high = min(high, max(limits.joules, total))
+    all_trials = float(done + left_trials)
+    return Expected(all_trials, all_trials, all_trials, total, low, high, done)
+
 
 #: The first epoch pays for caches, autotuning and compilation: it says nothing about the others. The authors leave out ten epochs
 #: until a GPU's power is stable; trainings here may be as short as that.

@@ -24,8 +24,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import torch  # noqa: E402 - after the number of threads is set
 from live import part  # noqa: E402 - after the number of threads is set
 
-from joulefront.search.draw import Draw  # noqa: E402 - after the number of threads is set
 from joulefront.search.energy import Ledger, discover  # noqa: E402 - after the number of threads is set
+from joulefront.search.space import Draw  # noqa: E402 - after the number of threads is set
 from joulefront.search.training.fit import fit  # noqa: E402 - after the number of threads is set
 from joulefront.search.training.images import images  # noqa: E402 - after the number of threads is set
 from joulefront.search.training.recipe import Recipe  # noqa: E402 - after the number of threads is set

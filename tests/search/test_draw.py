@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joulefront.search.draw import Draw
+from joulefront.search.space import Draw
 
 
 @given(st.integers(0, 10**6), st.integers(1, 50), st.integers(0, 50), st.booleans())

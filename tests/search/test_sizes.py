@@ -2,10 +2,8 @@
 
 import pytest
 
-from joulefront.search.draw import Draw
 from joulefront.search.samplers.factory import make_sampler
-from joulefront.search.sizes import Sizes
-from joulefront.search.space import Stored
+from joulefront.search.space import Draw, Sizes, Stored
 from joulefront.search.study import Study
 from joulefront.search.training.arrays import arrays
 from joulefront.search.training.cost import count

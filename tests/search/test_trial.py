@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joulefront.search.objectives import objective_values
 from joulefront.search.records.trial import ATTRIBUTE, ComponentEnergy, Trial, from_optuna
+from joulefront.search.study import objective_values
 
 NUMBER = st.none() | st.floats(0, 1e9, allow_nan=False)
 

@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from joulefront.search.draw import Draw
-from joulefront.search.space import Stored
+from joulefront.search.space import Draw, Stored
 from joulefront.search.trainer import seed_of
 from joulefront.spaces.convnet import Convnet
 from joulefront.spaces.mlp import Mlp

@@ -13,8 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from joulefront.search.draw import Draw
-from joulefront.search.space import Candidate, Space
+from joulefront.search.space import Candidate, Draw, Space
 from joulefront.search.study import Study
 from joulefront.search.training.arrays import arrays
 from joulefront.search.training.fit import fit, predict

@@ -12,11 +12,10 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from joulefront.search.draw import Draw
 from joulefront.search.records.run_folder import Run
 from joulefront.search.report.relations import cpu_utilisation, family_of, training_flops
 from joulefront.search.samplers.factory import make_sampler
-from joulefront.search.space import Stored
+from joulefront.search.space import Draw, Stored
 from joulefront.search.training.cost import count
 from joulefront.search.training.fit import fit
 from joulefront.search.training.task import Task

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from joulefront.search.billing.account import Account
+from joulefront.search.billing.session_account import Account
 from joulefront.search.energy import Capability, Component, Ledger, Reading, Record
 from joulefront.search.energy.calibrations import calibrate_wall
 from joulefront.search.records.bill import Session, read_bill

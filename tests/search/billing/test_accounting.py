@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from joulefront.search.billing.accounting import energy_facts
+from joulefront.search.billing.trial_energy import energy_facts
 from joulefront.search.carbon.intensity import Intensity
 from joulefront.search.energy import Component, Record
 from joulefront.search.records.trial import ComponentEnergy, Trial

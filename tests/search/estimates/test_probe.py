@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from joulefront.search import Study
-from joulefront.search.draw import Draw
 from joulefront.search.energy import Ledger, discover
 from joulefront.search.estimates.probe import probe
+from joulefront.search.space import Draw
 
 
 @pytest.mark.parametrize(("own", "used"), [(1, 1), (None, 2)])

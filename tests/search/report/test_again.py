@@ -7,9 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from joulefront.search.front import Front
+from joulefront.search.front import Front, stretch
 from joulefront.search.front_text import marks_of, to_text
-from joulefront.search.picking import stretch
 from joulefront.search.records.replicates import Plan, Repeat, Repeats
 from joulefront.search.records.run_folder import Run
 from joulefront.search.report.again import LABEL, crosses

@@ -15,8 +15,7 @@ from typing import Any
 
 import pytest
 
-from joulefront.search.front import Front
-from joulefront.search.picking import stretch
+from joulefront.search.front import Front, stretch
 from joulefront.search.records.bill import Bill
 from joulefront.search.records.run_folder import Run
 from joulefront.search.records.trial import Trial

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from joulefront.search.draw import Draw
 from joulefront.search.running.warm_up import EXAMPLES, one_of_each_kind, warm_up
+from joulefront.search.space import Draw
 from joulefront.search.training.arrays import arrays
 from joulefront.search.training.splits_data import Excerpt
 from joulefront.spaces.classical import DETECTORS, SUPERVISED, Classical
@@ -19,7 +19,7 @@ from joulefront.spaces.union import Union
 #: Runs in a process of its own, because a library is imported once: what was loaded inside each trial's window, and what each cost.
 SESSION = """
 import json, sys
-from joulefront.search.billing.account import Account
+from joulefront.search.billing.session_account import Account
 from joulefront.search.training.arrays import arrays
 from joulefront.search import Study, run
 from joulefront.spaces.classical import Classical

@@ -7,7 +7,7 @@ import pytest
 from joulefront.search import Study
 from joulefront.search.carbon.intensity import Intensity
 from joulefront.search.samplers.marginal_gain import Outlook
-from joulefront.search.stopping.foresight import Foresight
+from joulefront.search.stopping.stop_gain import Foresight
 from joulefront.spaces.mlp import Mlp
 
 FRANCE = Intensity(56.0, "FR", "table")
