@@ -12,10 +12,10 @@ import numpy as np
 
 from ..energy import Ledger, discover
 from ..energy.doctor import calibrated_coefficients
+from ..execution.probe import Probe, probe
 from ..records.trial import Trial
 from ..space import Draw
 from ..study import Study
-from .probe import Probe, probe
 
 #: Draws of the bootstrap; the interval is the middle 90 % of them.
 DRAWS = 2000
@@ -205,9 +205,8 @@ def probe_study(
     Returns:
         The probes, the overhead (None when energy is unknown), and what all of this has cost in joules.
     """
-    from ..executors.devices import take_devices
-    from ..running.machine import cores, pick_device, torch_threads
-    from ..running.warm_up import warm_up
+    from ..execution.devices import cores, pick_device, take_devices, torch_threads
+    from ..execution.probe import warm_up
     from .rehearsal import decision_joules
 
     where = pick_device(device)

@@ -15,12 +15,11 @@ from ..study import Study
 from ..training.task import Task
 from .card import model_card
 from .folder import CONFIG, move_in, staging, write_json
+from .model import Exporter, ExportFailed, Predictor, Subject, first_line, rebuild
+from .onnx_format import Onnx
 from .parity import Check, compare
-from .subject import Exporter, ExportFailed, Predictor, Subject, first_line, rebuild
-from .to_onnx import Onnx
-from .to_pt2 import Pt2
-from .to_safetensors import Safetensors
-from .to_skops import Skops
+from .skops_format import Skops
+from .torch_formats import Pt2, Safetensors
 
 FORMATS: Mapping[str, Exporter] = {exporter.name: exporter for exporter in (Onnx(), Pt2(), Safetensors(), Skops())}
 

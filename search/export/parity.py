@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..training.task import Data
-from .subject import ExportFailed, Predictor, Subject
+from .model import ExportFailed, Predictor, Subject
 
 if TYPE_CHECKING:
     import numpy as np

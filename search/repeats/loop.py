@@ -10,7 +10,8 @@ from typing import Any
 
 from ..billing.session_account import Account
 from ..billing.trial_energy import energy_facts
-from ..executors.executor import Executor
+from ..execution.devices import cores
+from ..execution.job import Executor, Job
 from ..formatting import energy_text
 from ..records.bill import REPEAT
 from ..records.files import write_json
@@ -18,10 +19,8 @@ from ..records.replicates import INTERRUPTED, REPEATS_FILE, Repeat, Repeats, Slo
 from ..records.run_folder import Store
 from ..records.trial import Trial
 from ..running.fairness import Keeper
-from ..running.machine import cores
 from ..running.opening import utc_now
 from ..study import Study
-from ..trainer import Job
 from .finalists import key_of
 
 

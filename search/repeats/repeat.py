@@ -17,7 +17,7 @@ from ..billing.session_account import Account
 from ..energy import Ledger, discover
 from ..energy.calibrations import load_wall_calibration
 from ..energy.doctor import calibrated_coefficients
-from ..executors.devices import take_devices
+from ..execution.devices import cores, make_executors, pick_device, synchronizer, take_devices, torch_threads
 from ..formatting import energy_text
 from ..front import Front
 from ..records.bill import Session, add_up, read_sessions
@@ -27,7 +27,6 @@ from ..records.run_folder import Store
 from ..running.continuing import refuse_other_data
 from ..running.fairness import Fairness, Keeper
 from ..running.interrupts import stop_on_interrupt
-from ..running.machine import cores, make_executors, pick_device, synchronizer, torch_threads
 from ..running.opening import meters_text, note_end, note_session, refuse_unmeasurable, utc_now
 from ..study import Study
 from .finalists import MOST, finalists, refuse_other_device, refuse_other_machine, refuse_other_study

@@ -12,11 +12,10 @@ from typing import Any
 from ..energy import Ledger
 from ..energy.baseline import cool_down, hottest, measure_idle
 from ..energy.host import idle_watts
-from ..estimates.probe import Probe, probe
+from ..execution.probe import Probe, probe, warm_up
 from ..space import Draw
 from ..study import Study
 from ..training.task import Task
-from .warm_up import warm_up
 
 
 @dataclass(frozen=True)

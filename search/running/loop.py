@@ -14,7 +14,7 @@ from ..billing.trial_energy import energy_facts
 from ..carbon.clean_hours import text_of
 from ..carbon.intensity import Intensity
 from ..carbon.session import CarbonSession
-from ..executors.executor import Executor
+from ..execution.job import Executor, Job, seed_of
 from ..records.run_folder import Store
 from ..records.trial import Trial, from_optuna
 from ..samplers.history import FROM_SCRATCH
@@ -25,7 +25,6 @@ from ..stopping.projection import Expected
 from ..stopping.stop_gain import Foresight
 from ..study import Study
 from ..threads import one_blas_thread
-from ..trainer import Job, seed_of
 from ..training.task import Task
 from .admission import KEY, refusal_of, twin_of
 from .fairness import Keeper

@@ -15,7 +15,7 @@ from ..carbon.session import CarbonSession, CarbonTime, grams_as_joules
 from ..energy import Ledger, discover
 from ..energy.calibrations import load_wall_calibration
 from ..energy.doctor import calibrated_coefficients
-from ..executors.devices import take_devices
+from ..execution.devices import cores, make_executors, pick_device, synchronizer, take_devices, torch_threads
 from ..front import Front
 from ..records.bill import Session, add_up, read_sessions
 from ..records.run_folder import Store
@@ -28,7 +28,6 @@ from .fairness import Fairness, Keeper
 from .interrupts import stop_on_interrupt
 from .lately import lately
 from .loop import Loop
-from .machine import cores, make_executors, pick_device, synchronizer, torch_threads
 from .opening import drop_unused, meters_text, note_end, note_session, open_or_create, refuse_unmeasurable, utc_now
 from .progress import Listener, Progress
 from .recorder import Recorder

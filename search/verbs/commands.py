@@ -169,8 +169,8 @@ def optimise_model(
     as_json: bool,
 ) -> None:
     """Print what quantising, compiling and pruning the picked model saves."""
-    from ..export.optimise import optimise, to_json, to_text
-    from ..running.machine import cores, torch_threads
+    from ..execution.devices import cores, torch_threads
+    from ..export.compress import optimise, to_json, to_text
 
     store = Store.open(path)
     run_ = store.run()

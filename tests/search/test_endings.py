@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from joulefront.search import Study, run
-from joulefront.search.energy.lease import Lease
-from joulefront.search.executors.devices import DeviceError, Devices
+from joulefront.search.execution.devices import DeviceError, Devices, Lease
 from joulefront.search.records.run_folder import Store, StoreError
 
 Maker = Callable[..., Study]

@@ -8,7 +8,7 @@ import numpy as np  # noqa: F401  # loads the algebra that is asked for below
 import pytest
 from threadpoolctl import threadpool_info
 
-from joulefront.search.running.machine import cores
+from joulefront.search.execution.devices import cores
 from joulefront.search.threads import ask_to_sleep, one_blas_thread, warn_of_spinning
 
 SPINS = cores() > 1 and any(library.get("threading_layer") == "pthreads" for library in threadpool_info())

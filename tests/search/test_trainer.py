@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from joulefront.search import Study, trainer
-from joulefront.search.trainer import Job, Outcome, reason_of, seed_of, train
+from joulefront.search import Study
+from joulefront.search.execution import job as trainer
+from joulefront.search.execution.job import Job, Outcome, reason_of, seed_of, train
 from joulefront.search.training.checkpoint import load_checkpoint, load_weights
 
 PARAMS = {"width": 8, "learning_rate": 0.03}

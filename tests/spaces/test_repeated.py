@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from joulefront.search.execution.job import seed_of
 from joulefront.search.space import Draw, Stored
-from joulefront.search.trainer import seed_of
 from joulefront.spaces.convnet import Convnet
 from joulefront.spaces.mlp import Mlp
 from joulefront.spaces.repeated import REPEAT, Repeated

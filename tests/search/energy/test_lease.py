@@ -10,12 +10,12 @@ import time
 
 import pytest
 
-from joulefront.search.energy.lease import Lease
+from joulefront.search.execution.devices import Lease
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from joulefront.search.energy.lease import Lease
+from joulefront.search.execution.devices import Lease
 lease = Lease(sys.argv[1], Path(sys.argv[2]))
 assert lease.acquire()
 print("held", flush=True)

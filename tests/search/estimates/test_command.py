@@ -9,7 +9,7 @@ import pytest
 
 from joulefront.search.estimates import command as module
 from joulefront.search.estimates.estimate import Overhead
-from joulefront.search.estimates.probe import Probe
+from joulefront.search.execution.probe import Probe
 
 
 @pytest.fixture

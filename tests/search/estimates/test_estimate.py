@@ -9,7 +9,7 @@ import pytest
 
 from joulefront.search.estimates import estimate as module
 from joulefront.search.estimates.estimate import Overhead, estimate
-from joulefront.search.estimates.probe import Probe
+from joulefront.search.execution.probe import Probe
 from joulefront.search.records.run_folder import Store
 from joulefront.search.records.trial import Trial
 from joulefront.search.study import Study

@@ -8,7 +8,7 @@ import torch
 
 from joulefront.search import Study
 from joulefront.search.energy import Ledger, discover
-from joulefront.search.estimates.probe import probe
+from joulefront.search.execution.probe import probe
 from joulefront.search.space import Draw
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from joulefront.search.energy import Ledger, discover
-from joulefront.search.executors.devices import DeviceError, take_devices
+from joulefront.search.execution.devices import DeviceError, take_devices
 
 #: What the fake driver calls its GPUs.
 UUID = "GPU-{:08d}-fake"
@@ -20,7 +20,7 @@ UUID = "GPU-{:08d}-fake"
 OTHER_RUN = """
 import sys, time
 from pathlib import Path
-from joulefront.search.executors.devices import take_devices
+from joulefront.search.execution.devices import take_devices
 uuid = sys.argv[2]
 taken = take_devices(
     sys.argv[3], int(sys.argv[4]), folder=Path(sys.argv[1]), count=lambda: 2, components=lambda name: ("gpu:" + uuid.format(int(name[5:])),)

@@ -12,9 +12,8 @@ from typing import Any
 
 import pytest
 
-from joulefront.search.executors.executor import InProcess
-from joulefront.search.executors.process import WorkerProcess, gpu_components
-from joulefront.search.trainer import Job, Outcome
+from joulefront.search.execution.job import InProcess, Job, Outcome
+from joulefront.search.execution.worker import WorkerProcess, gpu_components
 from joulefront.search.verbs.catalog import find_study
 
 #: Width 13 kills its process, width 17 keeps a helper that has worked, width 19 takes an hour; every other one is a small perceptron.
@@ -68,8 +67,8 @@ def study():
 #: A search that is killed in the middle of a training.
 KILLED = """
 import contextlib, sys
-from joulefront.search.executors.process import WorkerProcess
-from joulefront.search.trainer import Job
+from joulefront.search.execution.worker import WorkerProcess
+from joulefront.search.execution.job import Job
 from joulefront.search.verbs.catalog import find_study
 
 @contextlib.contextmanager

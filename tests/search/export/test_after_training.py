@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from joulefront.search.export.after_training import AfterTraining, Spent, compare_after_training, pruned, quantised
+from joulefront.search.export.compress import AfterTraining, Spent, compare_after_training, pruned, quantised
 from joulefront.search.space import Stored
 from joulefront.search.training.checkpoint import load_weights
 
@@ -81,7 +81,7 @@ def test_a_tactic_that_fails_is_a_row_with_its_reason(trained, monkeypatch):
     def refuse(model: Any) -> Any:
         raise RuntimeError("no kernel for this processor\nlong story")
 
-    monkeypatch.setattr("joulefront.search.export.after_training.quantised", refuse)
+    monkeypatch.setattr("joulefront.search.export.compress.quantised", refuse)
     rows = compare_after_training(**trained, measure=Meter(1.0, 1.0), compile_model=False, rounds=2)
     assert rows[1] == AfterTraining("dynamic quantisation", reason="no kernel for this processor")
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 
-from joulefront.search.export.sklearn_onnx import convert
+from joulefront.search.export.onnx_sklearn import convert
 
 
 def answer(estimator, rows: np.ndarray) -> np.ndarray:

@@ -8,9 +8,8 @@ import pytest
 
 from joulefront.search.energy import Ledger
 from joulefront.search.energy.sources.cpu_time import CpuTime
-from joulefront.search.export.after_training import AfterTraining
-from joulefront.search.export.optimise import metered, optimise, to_json, to_text
-from joulefront.search.export.subject import ExportFailed
+from joulefront.search.export.compress import AfterTraining, metered, optimise, to_json, to_text
+from joulefront.search.export.model import ExportFailed
 
 SAVES = AfterTraining("dynamic quantisation", 0.95, 0.006, 0.0001, 8.0, 0.004)
 PLAIN = AfterTraining("none", 0.95, 0.010, 0.0001, 0.0)

@@ -14,7 +14,7 @@ import optuna
 import pytest
 
 from joulefront.search import Study, load, run
-from joulefront.search.executors.executor import InProcess
+from joulefront.search.execution.job import InProcess, seed_of
 from joulefront.search.records.run_folder import Store
 from joulefront.search.records.trial import Trial
 from joulefront.search.running.loop import BROKEN_OFF, Loop
@@ -22,7 +22,6 @@ from joulefront.search.running.recorder import Recorder
 from joulefront.search.samplers import FreezeThawSampler
 from joulefront.search.samplers.history import FROM_SCRATCH
 from joulefront.search.stopping.limits import Limits
-from joulefront.search.trainer import seed_of
 from joulefront.search.training.checkpoint import load_checkpoint
 from joulefront.spaces.recipes import RecipeRanges
 

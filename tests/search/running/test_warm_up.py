@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from joulefront.search.running.warm_up import EXAMPLES, one_of_each_kind, warm_up
+from joulefront.search.execution.probe import EXAMPLES, one_of_each_kind, warm_up
 from joulefront.search.space import Draw
 from joulefront.search.training.arrays import arrays
 from joulefront.search.training.splits_data import Excerpt

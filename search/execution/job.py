@@ -1,4 +1,7 @@
-"""One training, told as a plain function: it knows neither Optuna nor the ledger, so it runs here or in another process."""
+"""The seam to where trainings run: in this process, in worker processes, on a cluster.
+
+One training, told as a plain function: it knows neither Optuna nor the ledger, so it runs here or in another process.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from .space import Candidate, Space, Stored
-from .training.task import Task
+from ..space import Candidate, Space, Stored
+from ..training.task import Task
 
 #: An inference window runs at least this long, so that it is far above the resolution of every meter.
 INFERENCE_SECONDS = 1.0
@@ -114,9 +117,9 @@ def train(job: Job, space: Space, task: Task, *, phases: Phases, go_on: Callable
     """
     import torch
 
-    from .training.checkpoint import load_checkpoint, save_weights
-    from .training.cost import count
-    from .training.fit import fit
+    from ..training.checkpoint import load_checkpoint, save_weights
+    from ..training.cost import count
+    from ..training.fit import fit
 
     candidate = space.sample(Stored(job.params))
     threads = candidate.recipe.threads or job.threads
@@ -189,7 +192,7 @@ def reason_of(error: BaseException) -> str:
 
 
 def _predict_for_a_while(model: Any, task: Task, candidate: Candidate, job: Job, phases: Phases) -> int:
-    from .training.fit import predict
+    from ..training.fit import predict
 
     made = 0
     with phases("inference", 0):
@@ -205,3 +208,41 @@ def _last(reached: list[dict[str, Any]]) -> int:
 
 def _finite(value: float | None) -> float | None:
     return None if value is None or value != value or value in (float("inf"), float("-inf")) else float(value)
+
+
+class Executor(Protocol):
+    """Trains one job at a time and says when its phases begin and end."""
+
+    @property
+    def devices(self) -> tuple[str, ...] | None:
+        """Ledger components that its trainings hold alone; None when nothing else runs on this machine."""
+        ...
+
+    def train(self, job: Job, *, phases: Phases, go_on: Callable[[Mapping[str, Any]], bool]) -> Outcome:
+        """Train a job; a training that fails is an outcome, too."""
+        ...
+
+    def close(self) -> None:
+        """Give the process or the device back."""
+        ...
+
+
+class InProcess:
+    """Trains in this process: nothing is copied, and the ledger's windows open exactly where the work begins."""
+
+    def __init__(self, space: Space, task: Task) -> None:
+        self.space, self.task = space, task
+
+    @property
+    def devices(self) -> None:
+        """Return None: nothing runs beside it."""
+
+    def train(self, job: Job, *, phases: Phases, go_on: Callable[[Mapping[str, Any]], bool]) -> Outcome:
+        """Train a job here."""
+        return train(job, self.space, self.task, phases=phases, go_on=go_on)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+_: type[Executor] = InProcess

@@ -17,10 +17,9 @@ from typing import Any
 import cloudpickle
 
 from ..energy.sources.process_tree import Tree
-from ..running.warm_up import warm_up
 from ..study import Study
-from ..trainer import Job, Outcome, Phases, train
-from .executor import Executor
+from .job import Executor, Job, Outcome, Phases, train
+from .probe import warm_up
 
 
 class WorkerProcess:

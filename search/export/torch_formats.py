@@ -1,4 +1,7 @@
-"""safetensors: the weights alone; ``config.json`` says how the model is built around them."""
+"""pt2: the graph and the weights of ``torch.export``, loadable without the code of the model.
+
+safetensors: the weights alone; ``config.json`` says how the model is built around them.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,68 @@ from ..space import Candidate, Space
 from ..study import Study
 from ..training.task import Task
 from .folder import CONFIG
-from .subject import ExportFailed, Predictor, Subject, build, first_line, torch_predictor
+from .model import ExportFailed, Predictor, Subject, build, first_line, torch_predictor
+from .onnx_format import cause, quiet
 
 if TYPE_CHECKING:
-    from .subject import Exporter
+    from .model import Exporter
 
-FILE = "model.safetensors"
+PT2_FILE = "model.pt2"
+
+
+class Pt2:
+    """PyTorch models as an exported program."""
+
+    name = "pt2"
+
+    def write(self, subject: Subject, folder: Path) -> str:
+        """Write ``model.pt2`` with a free batch axis."""
+        if not subject.is_torch:
+            raise ExportFailed(
+                f"trial {subject.trial.number} is a scikit-learn model ({subject.type_name}) and --to pt2 takes PyTorch models; "
+                "use --to skops or --to onnx"
+            )
+        import torch
+
+        with quiet() as heard:
+            try:
+                program = torch.export.export(
+                    subject.model,
+                    (torch.zeros(2, *subject.input_shape),),  # two: a batch of one would be taken for a constant
+                    dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+                    strict=False,
+                )
+                torch.export.save(program, folder / PT2_FILE)
+            except Exception as error:
+                raise ExportFailed(
+                    f"trial {subject.trial.number} ({subject.type_name}) cannot be traced by torch.export: {cause(error)}; "
+                    "use --to safetensors",
+                    f"{heard.getvalue()}\n{error}",
+                ) from error
+        return PT2_FILE
+
+    def load(self, subject: Subject, folder: Path) -> Predictor:
+        """Load the program from the disk."""
+        import torch
+
+        with quiet():
+            return torch_predictor(torch.export.load(folder / PT2_FILE).module())
+
+    def snippet(self, subject: Subject, folder: Path) -> str:
+        """Predict with plain PyTorch."""
+        return (
+            "import torch\n\n"
+            f'model = torch.export.load("{PT2_FILE}").module()\n'
+            "with torch.no_grad():\n"
+            f"    {subject.output_name} = model(torch.from_numpy(inputs)).numpy()\n"
+        )
+
+
+if TYPE_CHECKING:
+    _: Exporter = Pt2()
+
+
+SAFETENSORS_FILE = "model.safetensors"
 
 
 class Safetensors:
@@ -34,12 +93,12 @@ class Safetensors:
         from safetensors.torch import save_model
 
         try:
-            save_model(subject.model, str(folder / FILE), metadata={"format": "pt"})
+            save_model(subject.model, str(folder / SAFETENSORS_FILE), metadata={"format": "pt"})
         except Exception as error:
             raise ExportFailed(
                 f"trial {subject.trial.number} ({subject.type_name}) cannot be written as safetensors: {first_line(error)}; use --to pt2"
             ) from error
-        return FILE
+        return SAFETENSORS_FILE
 
     def load(self, subject: Subject, folder: Path) -> Predictor:
         """Build the model again from ``config.json`` and load the file into it."""
@@ -76,8 +135,8 @@ def load_model(folder: str | Path, study: Study) -> Any:
         ValueError: If the folder holds no such export, or the study has another space.
     """
     config = read_config(Path(folder))
-    if not (Path(folder) / FILE).is_file():
-        raise ValueError(f"{str(folder)!r} holds no {FILE}; give a folder written by joulefront export --to safetensors")
+    if not (Path(folder) / SAFETENSORS_FILE).is_file():
+        raise ValueError(f"{str(folder)!r} holds no {SAFETENSORS_FILE}; give a folder written by joulefront export --to safetensors")
     if config["space"] != study.space.name:
         raise ValueError(
             f"the model was built by space {config['space']!r}, study {study.name!r} has {study.space.name!r}; give its own study"
@@ -102,7 +161,7 @@ def _load(folder: Path, space: Space, task: Task) -> Any:
     from safetensors.torch import load_model as load_into
 
     model = build(space, Candidate.from_json(read_config(folder)), task)
-    load_into(model, str(folder / FILE), strict=True)
+    load_into(model, str(folder / SAFETENSORS_FILE), strict=True)
     return model.float().eval()
 
 

@@ -1,17 +1,48 @@
-"""ONNX: one graph with a free batch axis, for ONNX Runtime and everything that reads it."""
+"""Exporters of other libraries talk a lot; here they are heard only when something fails.
+
+ONNX: one graph with a free batch axis, for ONNX Runtime and everything that reads it.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import logging
 import re
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .quiet import quiet
-from .subject import ExportFailed, Predictor, Subject, estimator_predictor, first_line, plain_estimator
+from .model import ExportFailed, Predictor, Subject, estimator_predictor, first_line, plain_estimator
 
 if TYPE_CHECKING:
-    from .subject import Exporter
+    from .model import Exporter
+
+#: Libraries that log through handlers of their own, which a redirected stderr does not reach.
+LOGGERS = ("torch", "torch.onnx", "torch.export", "torch.fx", "torch._dynamo", "onnxscript", "onnx_ir", "skl2onnx")
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[io.StringIO]:
+    """Collect what is printed, logged or warned inside into the returned text; nothing reaches the terminal."""
+    heard = io.StringIO()
+    handler = logging.StreamHandler(heard)
+    loggers = [logging.getLogger(name) for name in LOGGERS]
+    before = [(logger.handlers[:], logger.propagate) for logger in loggers]
+    with contextlib.redirect_stdout(heard), contextlib.redirect_stderr(heard), warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        try:
+            for logger in loggers:
+                logger.handlers, logger.propagate = [handler], False
+            yield heard
+        finally:
+            for logger, (handlers, propagate) in zip(loggers, before, strict=True):
+                logger.handlers, logger.propagate = handlers, propagate
+            for warning in warned:
+                heard.write(f"{warning.category.__name__}: {warning.message}\n")
+
 
 FILE = "model.onnx"
 #: A protobuf message ends at 2 GiB; weights beyond this go into a file of their own.
@@ -73,7 +104,7 @@ class Onnx:
     def _write_sklearn(self, subject: Subject, file: Path) -> None:
         import onnx
 
-        from .sklearn_onnx import convert
+        from .onnx_sklearn import convert
 
         graph = convert(plain_estimator(subject.model), subject.input_shape[0])
         onnx.helper.set_model_props(graph, _metadata(subject))

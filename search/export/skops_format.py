@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .subject import ExportFailed, Predictor, Subject, estimator_predictor, first_line, plain_estimator
+from .model import ExportFailed, Predictor, Subject, estimator_predictor, first_line, plain_estimator
 
 if TYPE_CHECKING:
-    from .subject import Exporter
+    from .model import Exporter
 
 FILE = "model.skops"
 

@@ -1,0 +1,294 @@
+"""Which device each worker trains on, held for this run alone: two trainings on one GPU have an energy that belongs to neither.
+
+Exclusive use of a device by one trial: two on one GPU would have an energy that belongs to neither.
+
+What this machine offers to a run: cores, devices, executors.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+
+from ..energy.safety import after_fork
+from ..study import Study
+from ..threads import warn_of_spinning
+from ..training.task import Task
+from .job import Executor
+from .worker import gpu_components
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]  # not on Windows
+
+#: Pause between two attempts to get a device.
+RETRY_SECONDS = 0.05
+#: Where the locks of a machine's devices are, for all users: folder and files are open to everybody.
+FOLDER = "joulefront-leases"
+
+
+def leases_folder() -> Path:
+    """Return the folder of this machine's leases; it is made by the first one."""
+    return Path(tempfile.gettempdir()) / FOLDER
+
+
+class Lease:
+    """A lock on an energy domain, e.g. ``gpu:GPU-1a2b`` or ``cpu``.
+
+    The kernel holds the lock for the open file, so it ends with the process, however that ends. The files stay: removing one
+    would let two processes lock two files of one name.
+
+    Args:
+        domain: Name of the component.
+        folder: Where the lock files are, the same for all that compete; the run folder or one of the machine.
+    """
+
+    def __init__(self, domain: str, folder: Path) -> None:
+        self.domain = domain
+        self.path = folder / f"{domain.replace('/', '_').replace(':', '_')}.lock"
+        self._fd = -1
+
+    @property
+    def held(self) -> bool:
+        """Whether this object holds the lock."""
+        return self._fd >= 0
+
+    def acquire(self, wait_seconds: float = 0.0) -> bool:
+        """Try to get the device; return whether it is ours now.
+
+        Args:
+            wait_seconds: How long to try; 0 for once.
+
+        Raises:
+            RuntimeError: On a system without file locks.
+        """
+        if fcntl is None:
+            raise RuntimeError("device leases need fcntl file locks, which this system lacks: run one worker (--workers 1)")
+        if self.held:
+            return True
+        fd = self._opened()
+        until = time.monotonic() + wait_seconds
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                if time.monotonic() >= until:
+                    os.close(fd)
+                    return False
+                time.sleep(RETRY_SECONDS)
+                continue
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, f"{os.getpid()}\n{datetime.now(UTC).isoformat(timespec='seconds')}\n".encode(), 0)
+            self._fd = fd
+            # A forked child would keep the lock of a parent that died: it closes its copy, which leaves the parent's lock alone.
+            after_fork(self.release)
+            return True
+
+    def _opened(self) -> int:
+        with suppress(FileExistsError):
+            self.path.parent.mkdir(parents=True)
+            self.path.parent.chmod(0o1777)  # mkdir's own mode is cut by the umask
+        while True:
+            # First without O_CREAT: in a folder like /tmp Linux refuses it for a file of another user (fs.protected_regular).
+            with suppress(FileNotFoundError):
+                return os.open(self.path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+            with suppress(FileExistsError):
+                fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC | os.O_CREAT | os.O_EXCL, 0o666)
+                os.fchmod(fd, 0o666)
+                return fd
+
+    def holder(self) -> int | None:
+        """Return the process that wrote itself into the lock last, for messages."""
+        with suppress(OSError, ValueError, IndexError):
+            return int(self.path.read_text().split()[0])
+        return None
+
+    def describe(self) -> str:
+        """Say who holds the lock, and since when."""
+        words = self.path.read_text().split() if self.path.exists() else []
+        return f"{self.domain} is held by process {words[0]} since {words[1]}" if len(words) > 1 else f"{self.domain} is held"
+
+    def release(self) -> None:
+        """Give the device back; may be called twice."""
+        if self.held:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __enter__(self) -> Lease:
+        """Get the device.
+
+        Raises:
+            RuntimeError: If another process holds it.
+        """
+        if not self.acquire():
+            raise RuntimeError(f"{self.describe()}: wait for it, or give this trial another device")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Give the device back."""
+        self.release()
+
+
+class DeviceError(RuntimeError):
+    """Too few GPUs are free; the message says who holds them and what to do."""
+
+
+@dataclass(frozen=True)
+class Devices:
+    """The devices of a run, one a worker; they are given back at the end, and by the kernel when the process dies.
+
+    Attributes:
+        names: PyTorch devices, one a worker.
+        environment: Variables that show the meters this run's GPUs only, where the machine has others; None for the process's own.
+            What somebody else's GPU draws is on somebody else's bill.
+        leases: What is held; nothing on a machine without a GPU.
+    """
+
+    names: tuple[str, ...]
+    environment: Mapping[str, str] | None = None
+    leases: tuple[Lease, ...] = field(default=(), repr=False)
+
+    def __enter__(self) -> Devices:
+        """Return itself: it holds the devices already."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Give the devices back."""
+        for lease in self.leases:
+            lease.release()
+
+
+def take_devices(
+    device: str,
+    workers: int,
+    *,
+    folder: Path | None = None,
+    count: Callable[[], int] | None = None,
+    components: Callable[[str], Sequence[str]] = gpu_components,
+) -> Devices:
+    """Take a GPU for each worker, the first ones that nobody holds; a CPU is shared and taken from nobody.
+
+    Args:
+        device: ``cpu``, ``cuda`` for any GPU or ``cuda:1`` for that one.
+        workers: How many are needed.
+        folder: Where the leases are; the machine's own folder by default.
+        count: Tells the number of GPUs; PyTorch by default.
+        components: Tells the ledger's name of a device.
+
+    Raises:
+        ValueError: If there are fewer GPUs than workers.
+        DeviceError: If others hold them.
+    """
+    if not device.startswith("cuda"):
+        return Devices((device,) * workers)
+    there = _gpus() if count is None else count()
+    if workers > there:
+        raise ValueError(f"--workers {workers}: there are {there} CUDA devices, and two trainings on one cannot be told apart")
+    given = device.removeprefix("cuda:") if workers == 1 else ""
+    numbers = [int(given)] if given.isdigit() else list(range(there))
+    taken: dict[int, Lease] = {}
+    held: list[str] = []
+    with ExitStack() as back:
+        for number in numbers:
+            (component,) = components(f"cuda:{number}")
+            lease = Lease(component, folder or leases_folder())
+            if len(taken) < workers:
+                if lease.acquire():
+                    back.callback(lease.release)
+                    taken[number] = lease
+                else:
+                    held.append(f"cuda:{number}: {lease.describe()}")
+        if len(taken) < workers:
+            raise DeviceError(_message(device, workers, len(taken), held, there > len(held)))
+        back.pop_all()
+    names = tuple(device if workers == 1 and (given.isdigit() or number == 0) else f"cuda:{number}" for number in taken)
+    return Devices(names, _shown(tuple(taken.values()), there), tuple(taken.values()))
+
+
+def _message(device: str, workers: int, free: int, held: Sequence[str], others: bool) -> str:
+    asked = f"--device {device}" if workers == 1 else f"--workers {workers}"
+    ways = ["wait for its end"]
+    if workers > 1 and free:
+        ways.append(f"take --workers {free}")
+    elif workers == 1 and others:
+        ways.append("take --device cuda for a GPU that is free")
+    return f"{asked}: {'; '.join(held)}. Two trainings on one GPU cannot be told apart: {', '.join(ways)} or take --device cpu"
+
+
+def _shown(leases: Sequence[Lease], there: int) -> dict[str, str] | None:
+    """Show the meters the held GPUs; all of them, or instances of one (MIG), need no choice."""
+    if len(leases) == there or "MIG-" in os.environ.get("CUDA_VISIBLE_DEVICES", ""):
+        return None
+    return {"CUDA_VISIBLE_DEVICES": ",".join(lease.domain.removeprefix("gpu:") for lease in leases)}
+
+
+def _gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def cores() -> int:
+    """Number of processor cores that trainings may use: those of this process, or fewer when ``OMP_NUM_THREADS`` says so."""
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    said = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # a list is for nested teams: the outermost counts
+    return min(here, int(said)) if said.isdecimal() and int(said) > 0 else here
+
+
+def pick_device(device: str) -> str:
+    """Resolve ``auto`` and refuse a device that is not there.
+
+    Raises:
+        ValueError: If the device is unknown or absent.
+    """
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        named = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"--device must be auto, cpu, cuda or cuda:N, got {device!r}") from error
+    if named.type not in ("cpu", "cuda"):
+        raise ValueError(f"--device must be auto, cpu, cuda or cuda:N, got {device!r}: nothing here measures a {named.type} device")
+    if named.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"--device {device}: no CUDA device here; use --device cpu, or install a driver and a CUDA build of torch")
+    if named.type == "cuda" and (named.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"--device {device}: there are {torch.cuda.device_count()} CUDA devices, numbered from 0")
+    return device
+
+
+def make_executors(study: Study, task: Task, devices: Sequence[str]) -> list[Executor]:
+    """One executor a device: this process itself for a single one, or processes of their own."""
+    from .job import InProcess
+
+    if len(devices) == 1:
+        return [InProcess(study.space, task)]
+    from .worker import WorkerProcess
+
+    return [WorkerProcess(study, device) for device in devices]
+
+
+def synchronizer(device: str) -> Callable[[], object] | None:
+    """Wait for queued work at the edges of windows; worker processes wait for their own."""
+    if not device.startswith("cuda"):
+        return None
+    import torch
+
+    return lambda: torch.cuda.synchronize(device)
+
+
+def torch_threads(threads: int) -> None:
+    """Pin the number of threads: it changes results at an equal seed, and more threads than cores wait for each other."""
+    import torch
+
+    warn_of_spinning(threads)
+    torch.set_num_threads(threads)
