@@ -14,10 +14,11 @@ from . import threads as threads  # first of all: it must speak before torch loa
 if TYPE_CHECKING:
     from .front import Front as Front
     from .records.run_folder import StoreError as StoreError
-    from .repeats.repeat import repeat as repeat
-    from .running.fairness import Fairness as Fairness
-    from .running.runner import load as load
-    from .running.runner import run as run
+    from .report.front_view import FrontView as FrontView
+    from .running.baselines import Fairness as Fairness
+    from .running.repeat import repeat as repeat
+    from .running.run import load as load
+    from .running.run import run as run
     from .samplers import FreezeThawSampler as FreezeThawSampler
     from .space import Candidate as Candidate
     from .space import Space as Space
@@ -37,21 +38,22 @@ __version__ = "0.1.0"
 _HOMES = {
     "Budget": ".study",
     "Candidate": ".space",
-    "Fairness": ".running.fairness",
+    "Fairness": ".running.baselines",
     "FreezeThawSampler": ".samplers",
     "Front": ".front",
+    "FrontView": ".report.front_view",
     "Recipe": ".training.recipe",
     "Space": ".space",
-    "StoreError": ".store",
+    "StoreError": ".records.run_folder",
     "Study": ".study",
     "Task": ".training.task",
     "arrays": ".training.arrays",
     "audio": ".training.audio",
     "dataset": ".training.arrays",
     "images": ".training.images",
-    "load": ".running.runner",
-    "repeat": ".repeats.repeat",
-    "run": ".running.runner",
+    "load": ".running.run",
+    "repeat": ".running.repeat",
+    "run": ".running.run",
     "table": ".training.table",
 }
 __all__ = [*sorted(_HOMES), "__version__"]

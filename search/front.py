@@ -1,8 +1,7 @@
 """The Pareto front of a study: which models are worth their energy, and how sure that is.
 
-Nothing here needs torch. The one upward import of the engine is in `Front.plot`: a notebook user asks the front to show itself.
-
-From a rule in the user's words to one trial of a front.
+Members, knee and picking by a rule in the user's words; nothing here needs torch, draws or prints: `joulefront.search.report.front_view`
+does that.
 """
 
 from __future__ import annotations
@@ -13,21 +12,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 from math import ceil, floor, hypot, isfinite, log10, sqrt
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Self
 
-from . import front_table, front_text
 from .formatting import energy_text
 from .hypervolume import METERED, Axis, hypervolume, make_box
-from .records.bill import Bill
 from .records.replicate_summary import Finding, findings
 from .records.run_folder import Run
 from .records.trial import Trial
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from .records.trial import Trial
 
 JOULES = {"J": 1.0, "kJ": 1e3, "Wh": 3600.0, "kWh": 3.6e6}
 RULES = "knee, best, cheapest, trial=N, accuracy>=0.95 (cheapest that reaches it), energy<=5Wh (most accurate within it)"
@@ -216,7 +207,7 @@ class Front:
             raise ValueError(f"a direction must be 'maximize' or 'minimize', got {wrong}")
 
     @classmethod
-    def of(cls, run: Run, *, complete_only: bool | None = None) -> Front:
+    def of(cls, run: Run, *, complete_only: bool | None = None) -> Self:
         """Return the front of a run.
 
         Args:
@@ -278,7 +269,7 @@ class Front:
         return trial.values[0] if self.directions[0] == "maximize" else -trial.values[0]
 
     def stretched(self, trial: Trial) -> float:
-        """The first objective by the ratio of errors where it has any, see `picking.stretch`; more is better."""
+        """The first objective by the ratio of errors where it has any, see `stretch`; more is better."""
         name = self.objectives[0]
         return stretch(name, trial.values[0]) if name in (*FRACTIONS, "error") else self.gain(trial)
 
@@ -292,7 +283,7 @@ class Front:
         """The member after which more quality costs disproportionately more energy.
 
         It is the member farthest above the chord from the cheapest to the best one, energy in logarithms and quality by the ratio
-        of errors; see `picking.knee_index` and `picking.stretch`. Members under the study's ``min_accuracy`` do not count while others
+        of errors; see `knee_index` and `stretch`. Members under the study's ``min_accuracy`` do not count while others
         are left.
         """
         members = self._some()
@@ -379,7 +370,7 @@ class Front:
             return None
         return findings(self.run.repeats, self.trials, self.objectives[0], self.directions[0])
 
-    # -- showing ---------------------------------------------------------------------------------------------------------------------
+    # -- in one line ------------------------------------------------------------------------------------------------------------------
 
     def describe(self, trial: Trial) -> str:
         """One line: quality, energy, epochs.
@@ -392,32 +383,6 @@ class Front:
         energy = energy_text(trial.train_wh)
         return f"{quality}{energy}, {trial.epochs} epoch{'' if trial.epochs == 1 else 's'}"
 
-    def to_rows(self) -> list[dict[str, Any]]:
-        """One JSON object a member, with the stable keys of `joulefront.search.front_table.KEYS`; None where unknown."""
-        return front_table.to_rows(self)
-
-    def to_csv(self) -> str:
-        """The rows as CSV with a header; ``params`` is one column of JSON, unknown is empty."""
-        return front_table.to_csv(self)
-
-    def to_frame(self) -> pd.DataFrame:
-        """The rows as a data frame; parameters become columns ``params_NAME``, as in Optuna's own."""
-        return front_table.to_frame(self)
-
-    def to_text(self, *, width: int | None = None) -> str:
-        """The front as a table for people."""
-        return front_text.to_text(self, width=width)
-
-    def plot(self, path: str | Path | None = None) -> Any:
-        """Draw the front: an interactive plotly figure, or a file when a path ending in .html, .png or .svg is given."""
-        from .report.plots import front_plotly, save_front
-
-        return front_plotly(self) if path is None else save_front(self, path)
-
-    def as_run(self) -> Run:
-        """The run that the front belongs to, or one made of its trials alone."""
-        return self.run or Run(self.name, Path(), self.objectives, self.directions, (), self.trials, Bill())
-
     def __repr__(self) -> str:
         if not self.members:
             return f"<Front of {self.name!r}: empty, {len(self.trials)} trials>"
@@ -426,9 +391,6 @@ class Front:
             f"<Front of {self.name!r}: {len(self)} of {len(self.trials)} trials, {self.objectives[0]} {' to '.join(ends)}, "
             f"hypervolume {self.hypervolume():.3f}>"
         )
-
-    def _repr_html_(self) -> str:
-        return front_text.to_html(self)
 
 
 def _beyond(trial: Trial, ancestor: Trial | None) -> float | None:

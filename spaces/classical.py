@@ -1,18 +1,27 @@
-"""scikit-learn's families, in competition with networks: epochs are trees, boosting rounds, iterations or a share of the data."""
+"""scikit-learn's families, in competition with networks: epochs are trees, boosting rounds, iterations or a share of the data.
+
+A scikit-learn object whose work can be dealt out in epochs.
+"""
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ..search.space import Candidate, Suggest
+from ..search.training.estimator import plain_scores
 from ..search.training.recipe import Recipe
 from ..search.training.task import Kind, Task
-from .ranges import Floats, Ints, Options, number, one_of, whole
+from .recipes import Floats, Ints, Options, number, one_of, whole
 
 if TYPE_CHECKING:
     from ..search.space import Space
-    from .classical_estimator import FidelityEstimator
+    from ..search.training.estimator import Estimator
 
 SUPERVISED = ("linear", "decision_tree", "random_forest", "extra_trees", "gradient_boosting", "k_neighbours")
 DETECTORS = ("isolation_forest", "local_outlier_factor", "one_class_svm")
@@ -89,8 +98,6 @@ class Classical:
         Raises:
             ValueError: If the estimator cannot serve this kind of task.
         """
-        from .classical_estimator import FidelityEstimator, make_sklearn
-
         settings = {key: value for key, value in candidate.architecture.items() if key not in ("family", "estimator")}
         name = candidate.architecture["estimator"]
         sklearn = make_sklearn(name, task.kind, settings, threads=candidate.recipe.threads)
@@ -143,3 +150,180 @@ class Classical:
 
 if TYPE_CHECKING:
     _: Space = Classical()
+
+
+#: How an estimator goes on: the parameter that grows, and the unit of work in ``per_epoch``. All others are fitted anew on more data.
+_GROWING = {
+    "random_forest": ("n_estimators", "trees"),
+    "extra_trees": ("n_estimators", "trees"),
+    "isolation_forest": ("n_estimators", "trees"),
+    "gradient_boosting": ("max_iter", "rounds"),
+}
+_LINEAR = "linear"
+_FEWEST = 2
+
+
+class FidelityEstimator:
+    """Epochs as real work: trees, boosting rounds, solver steps, or a share of the data.
+
+    Args:
+        sklearn: The unfitted scikit-learn object; after training the thing to store and to export.
+        name: Name of the estimator in ``Classical``.
+        per_epoch: Work of one epoch by unit: ``trees``, ``rounds``, ``iterations``.
+        full_epochs: Epochs at which all data is used, where the share is the fidelity.
+        detector: Whether it learns from normal examples alone and gives anomaly scores.
+
+    Raises:
+        ValueError: If an amount of work is less than 1.
+    """
+
+    def __init__(self, sklearn: Any, *, name: str, per_epoch: Mapping[str, int], full_epochs: int, detector: bool = False) -> None:
+        for unit, amount in {**per_epoch, "full_epochs": full_epochs}.items():
+            if amount < 1:
+                raise ValueError(f"classical: the work per epoch must be >= 1, got {unit}={amount}")
+        self.sklearn = sklearn
+        self.name = name
+        self.per_epoch = dict(per_epoch)
+        self.full_epochs = full_epochs
+        self.detector = detector
+
+    @property
+    def grows(self) -> bool:
+        """Whether more epochs go on from the fitted object; else each call fits anew, on the share of ``epochs_to``."""
+        return self.name in _GROWING or self.name == _LINEAR
+
+    def fit_epochs(self, X: np.ndarray, y: np.ndarray, epochs_from: int, epochs_to: int, seed: int) -> None:
+        """Bring the estimator from ``epochs_from`` epochs of work to ``epochs_to``.
+
+        Args:
+            X: Inputs ``(n, features)``.
+            y: Targets ``(n,)`` or ``(n, labels)``; a detector leaves out the rows with a 1.
+            epochs_from: Work done so far; 0 for an untrained estimator.
+            epochs_to: Work to reach.
+            seed: Of the trees, and of the order in which the share of the data grows.
+
+        Raises:
+            ValueError: If a detector has fewer than two normal examples to learn from.
+        """
+        if epochs_to <= epochs_from:
+            return
+        if self.detector:
+            X = X[np.asarray(y) == 0]
+            if len(X) < _FEWEST:
+                raise ValueError(f"{self.name} learns from normal examples (target 0), but the training split has {len(X)} of them")
+        if not self.grows and epochs_from > 0 and self.share(epochs_from) == self.share(epochs_to):
+            return
+        if "random_state" in self.sklearn.get_params():
+            self.sklearn.set_params(random_state=seed % 2**32)
+        if self.name in _GROWING:
+            parameter, unit = _GROWING[self.name]
+            self.sklearn.set_params(**{parameter: self.per_epoch[unit] * epochs_to})
+        elif self.name == _LINEAR:
+            self.sklearn.set_params(max_iter=self.per_epoch["iterations"] * (epochs_to - epochs_from))
+        else:
+            X, y = self._share(X, y, epochs_to, seed)
+        with warnings.catch_warnings():
+            # Fewer steps than it takes to converge are the fidelity here, not a mistake.
+            warnings.filterwarnings("ignore", category=UserWarning, module="sklearn")
+            if self.detector:
+                self.sklearn.fit(X)
+            else:
+                self.sklearn.fit(X, y)
+
+    def predict_scores(self, X: np.ndarray) -> np.ndarray:
+        """Return probabilities ``(n, classes)`` of the classes seen or ``(n, labels)``, values ``(n,)`` or anomaly scores ``(n,)``.
+
+        Anomaly scores lie in [0, 1], greater is more anomalous, and 0.5 is the border that ``contamination`` sets.
+        """
+        if self.detector:
+            decision = np.asarray(self.sklearn.decision_function(X), dtype=np.float64)
+            # Softsign keeps the order of far outliers, which a logistic function would round to equal scores.
+            return 0.5 - 0.5 * decision / (1.0 + np.abs(decision))
+        if isinstance(getattr(self.sklearn, "classes_", None), list):  # several labels: one pair of probabilities each
+            rows = zip(self.sklearn.predict_proba(X), self.sklearn.classes_, strict=True)
+            return np.stack([_positive(probabilities, classes) for probabilities, classes in rows], axis=1)
+        return plain_scores(self.sklearn, X)
+
+    def share(self, epochs: int) -> float:
+        """Return the share of the training data after ``epochs``, where that is the fidelity: 1, 1/3, 1/9 ...
+
+        It grows in threes and not with every epoch, because every step is a new fit: 1 + 1/3 + 1/9 + ... is 1.5.
+        """
+        parts = 1
+        while epochs * parts < self.full_epochs:
+            parts *= 3
+        return 1.0 / parts
+
+    def _share(self, X: np.ndarray, y: np.ndarray, epochs: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the first rows of a shuffled order, so that a larger share holds the smaller one."""
+        fewest = max(_FEWEST, getattr(self.sklearn, "n_neighbors", 1) + 1)
+        rows = min(max(ceil(len(X) * self.share(epochs)), fewest), len(X))
+        if rows == len(X):
+            return X, y
+        chosen = np.sort(np.random.default_rng(seed).permutation(len(X))[:rows])
+        return X[chosen], y if self.detector else y[chosen]
+
+
+def make_sklearn(name: str, kind: str, settings: Mapping[str, Any], *, threads: int | None = None) -> Any:
+    """Return the unfitted scikit-learn object.
+
+    Args:
+        name: Name of the estimator in ``Classical``.
+        kind: Kind of the task.
+        settings: Settings that ``Classical.sample`` drew.
+        threads: Threads of forests and neighbours.
+
+    Raises:
+        ValueError: If the estimator cannot serve this kind of task.
+    """
+    from sklearn import ensemble, linear_model, neighbors, svm, tree
+
+    detector = name in ("isolation_forest", "local_outlier_factor", "one_class_svm")
+    single = name in (_LINEAR, "gradient_boosting")
+    if (detector and kind != "anomaly") or (single and kind == "multilabel"):
+        raise ValueError(f"{name} cannot serve a task of kind {kind!r}; leave it out of classical.estimators")
+    regression = kind == "regression"
+    if name == _LINEAR:
+        if regression:
+            return linear_model.ElasticNet(alpha=1e-3 / settings["regularisation"], warm_start=True)
+        return linear_model.LogisticRegression(C=settings["regularisation"], warm_start=True)
+    if name in ("decision_tree", "random_forest", "extra_trees"):
+        common = {"max_depth": settings["max_depth"], "min_samples_leaf": settings["min_leaf"]}
+        if name == "decision_tree":
+            return (tree.DecisionTreeRegressor if regression else tree.DecisionTreeClassifier)(**common)
+        common |= {"max_features": settings["features"], "warm_start": True, "n_jobs": threads}
+        if name == "random_forest":
+            return (ensemble.RandomForestRegressor if regression else ensemble.RandomForestClassifier)(**common)
+        return (ensemble.ExtraTreesRegressor if regression else ensemble.ExtraTreesClassifier)(**common)
+    if name == "gradient_boosting":
+        boosting = ensemble.HistGradientBoostingRegressor if regression else ensemble.HistGradientBoostingClassifier
+        return boosting(
+            learning_rate=settings["learning_rate"],
+            max_depth=settings["max_depth"],
+            min_samples_leaf=settings["min_leaf"],
+            early_stopping=False,
+            warm_start=True,
+        )
+    if name == "k_neighbours":
+        family = neighbors.KNeighborsRegressor if regression else neighbors.KNeighborsClassifier
+        return family(n_neighbors=settings["neighbours"], weights=settings["weighting"], n_jobs=threads)
+    if name == "isolation_forest":
+        return ensemble.IsolationForest(
+            contamination=settings["contamination"], max_features=settings["features"], warm_start=True, n_jobs=threads
+        )
+    if name == "local_outlier_factor":
+        return neighbors.LocalOutlierFactor(
+            n_neighbors=settings["neighbours"], contamination=settings["contamination"], novelty=True, n_jobs=threads
+        )
+    if name == "one_class_svm":
+        return svm.OneClassSVM(nu=settings["contamination"], gamma=settings["gamma"])
+    raise ValueError(f"unknown estimator {name!r}")
+
+
+def _positive(probabilities: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """Return the probability of a 1; a label that never or always occurred has one column."""
+    return probabilities[:, list(classes).index(1)] if 1 in classes else np.zeros(len(probabilities))
+
+
+if TYPE_CHECKING:
+    _: Estimator = FidelityEstimator(None, name="", per_epoch={}, full_epochs=1)

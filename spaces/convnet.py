@@ -11,8 +11,7 @@ from torch import nn
 from ..search.space import Candidate, Suggest
 from ..search.training.task import Task
 from .layers import activation, image_shape, norm
-from .ranges import Ints, Options, one_of, whole
-from .recipes import RecipeRanges
+from .recipes import Ints, Options, RecipeRanges, one_of, whole
 
 if TYPE_CHECKING:
     from ..search.space import Space

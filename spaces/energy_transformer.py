@@ -16,8 +16,7 @@ from torch.nn import functional as F
 from ..search.space import Candidate, Suggest
 from ..search.training.task import Task
 from .layers import image_shape
-from .ranges import Floats, Ints, Options, number, one_of, whole
-from .recipes import RecipeRanges
+from .recipes import Floats, Ints, Options, RecipeRanges, number, one_of, whole
 from .vit import Patches
 
 if TYPE_CHECKING:

@@ -1,14 +1,110 @@
-"""Which trainings a space allows: every field of ``Recipe`` as a range, a choice or a fixed value."""
+"""Which trainings a space allows: every field of ``Recipe`` as a range, a choice or a fixed value.
+
+What a study may leave open: a range, a tuple of choices or a fixed value, and how a trial draws from it.
+
+Training tactics as a part of the search: which may be used, and in which ranges.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 from ..search.space import Suggest
 from ..search.training.recipe import Recipe
-from .ranges import Floats, Ints, Options, Range, number, one_of, whole
+from ..search.training.tactics.tactic import settings_of
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Range:
+    """All numbers from ``low`` to ``high``, both included.
+
+    Attributes:
+        low: Smallest value.
+        high: Largest value.
+        log: Whether equal ratios are equally likely.
+        step: Distance of neighbouring values, or None for every value.
+    """
+
+    low: float
+    high: float
+    log: bool = False
+    step: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a range that nothing can be drawn from.
+
+        Raises:
+            ValueError: If the ends are the wrong way round, or the scale does not fit them.
+        """
+        if not self.low <= self.high:
+            raise ValueError(f"a range needs low <= high, got {self.low} and {self.high}")
+        if self.log and not self.low > 0:
+            raise ValueError(f"a logarithmic range needs low > 0, got {self.low}; use log=False or a larger low")
+        if self.log and self.step is not None:
+            raise ValueError(f"a range is either logarithmic or has a step, got log=True and step={self.step}")
+
+
+#: A number field: a fixed number, ``(low, high)`` for a range, a tuple of any other length for choices, or a ``Range``.
+Ints: TypeAlias = int | tuple[int, ...] | Range
+Floats: TypeAlias = float | tuple[float, ...] | Range
+#: Any other field: a fixed value, or a tuple of choices (also when there are two of them).
+Options: TypeAlias = T | tuple[T, ...]
+
+
+def whole(trial: Suggest, name: str, what: Ints, *, log: bool = False) -> int:
+    """Draw a whole number.
+
+    Args:
+        trial: Where the value comes from.
+        name: Name of the parameter.
+        what: The field of a space, see ``Ints``.
+        log: Scale of a plain ``(low, high)``.
+
+    Raises:
+        ValueError: If a bound is not a whole number.
+    """
+    what = _pair(what, log=log)
+    if not isinstance(what, Range):
+        return int(one_of(trial, name, what))
+    step = 1 if what.step is None else what.step
+    if any(value != int(value) for value in (what.low, what.high, step)):
+        raise ValueError(f"{name} needs whole numbers, got {what}")
+    if what.low == what.high:
+        return int(what.low)
+    return trial.suggest_int(name, int(what.low), int(what.high), step=int(step), log=what.log)
+
+
+def number(trial: Suggest, name: str, what: Floats, *, log: bool = False) -> float:
+    """Draw a number; see ``whole`` for the arguments."""
+    what = _pair(what, log=log)
+    if not isinstance(what, Range):
+        return float(one_of(trial, name, what))
+    if what.low == what.high:
+        return float(what.low)
+    return trial.suggest_float(name, float(what.low), float(what.high), step=what.step, log=what.log)
+
+
+def one_of(trial: Suggest, name: str, what: Any) -> Any:
+    """Draw one of the choices of a tuple; anything else is fixed and no parameter of the search.
+
+    Raises:
+        ValueError: If the tuple is empty.
+    """
+    if not isinstance(what, tuple):
+        return what
+    if not what:
+        raise ValueError(f"{name} needs at least one choice, got an empty tuple")
+    return what[0] if len(what) == 1 else trial.suggest_categorical(name, what)
+
+
+def _pair(what: Any, *, log: bool) -> Any:
+    """Read a plain ``(low, high)`` as a range."""
+    return Range(what[0], what[1], log=log) if isinstance(what, tuple) and len(what) == 2 else what
+
 
 _WHOLE = ("batch_size",)
 _NUMBERS = ("learning_rate", "weight_decay", "momentum", "label_smoothing", "head_learning_rate")
@@ -105,3 +201,63 @@ def _tactic(trial: Suggest, name: str, settings: Mapping[str, Any]) -> dict[str,
             draw = whole if isinstance(what.low, int) and isinstance(what.high, int) else number
         drawn[key] = draw(trial, f"{TACTIC}{name}.{key}", what)
     return drawn
+
+
+#: ``True`` for the default ranges, ``False`` for off, or settings that replace some of the default ranges.
+Use: TypeAlias = bool | Mapping[str, Any]
+
+#: Ranges that are worth searching. What a tactic has beyond them keeps its own default.
+DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    # keep 0.2 interleaved is the setting of the paper (arXiv 2408.12561)
+    "sparse_backprop": {"keep": Range(0.2, 0.8), "schedule": ("interleave", "constant")},
+    # below 1e-3 the penalty is lost in the noise of the loss, above 1 it is all of the loss
+    "activation_sparsity": {"weight": Range(1e-3, 1.0, log=True)},
+    "freeze": {"share": Range(0.25, 1.0), "from_epoch": (1, 2, 4)},
+    "progressive_resizing": {"start": Range(0.5, 0.9), "ramp_epochs": (2, 4, 8)},
+}
+
+
+@dataclass(frozen=True)
+class TacticRanges:
+    """The tactics that a study searches; all are off unless named.
+
+    Each tactic that is on here becomes a switch of the search, ``tactic.<name>``, and its settings become parameters
+    ``tactic.<name>.<setting>`` of those trials in which the switch is on::
+
+        Convnet(recipe=RecipeRanges(tactics=TacticRanges(sparse_backprop=True, freeze={"share": (0.5, 1.0)}).settings()))
+
+    Attributes:
+        sparse_backprop: Gradients of wide layers from their strongest channels only.
+        activation_sparsity: A penalty on non-zero activations, for zero-skipping hardware.
+        freeze: Layers that stop learning.
+        progressive_resizing: Small images first; for models that take any image size.
+        power_limits_watts: GPU power limits to compare, in watts; the GPU's own limit competes with them.
+        always: Use the tactics in every trial, so that only their settings are searched.
+    """
+
+    sparse_backprop: Use = False
+    activation_sparsity: Use = False
+    freeze: Use = False
+    progressive_resizing: Use = False
+    power_limits_watts: tuple[float, ...] = ()
+    always: bool = False
+
+    def settings(self) -> dict[str, dict[str, Any]]:
+        """Return the ranges by tactic, for ``RecipeRanges.tactics``.
+
+        Raises:
+            ValueError: If a tactic has no setting of a given name.
+        """
+        found: dict[str, dict[str, Any]] = {}
+        for name, defaults in DEFAULTS.items():
+            use: Use = getattr(self, name)
+            if use is False:
+                continue
+            own = {} if use is True else dict(use)
+            unknown = sorted(set(own) - set(settings_of(name)))
+            if unknown:
+                raise ValueError(f"tactic {name!r} has no setting {', '.join(unknown)}; it has {', '.join(settings_of(name))}")
+            found[name] = {**defaults, **own}
+        if self.power_limits_watts:
+            found["power_limit"] = {"watts": tuple(self.power_limits_watts)}
+        return {name: {"on": True, **settings} for name, settings in found.items()} if self.always else found

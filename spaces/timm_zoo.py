@@ -11,11 +11,9 @@ from torch import nn
 
 from ..search.space import Candidate, Suggest
 from ..search.training.task import Task
-from .freezing import SMALL_SIDE, check_forward, freeze_parameters, frozen_names, too_small
 from .layers import image_shape
-from .names import expand
-from .ranges import Floats, Options, number, one_of
-from .recipes import RecipeRanges
+from .pretrained import SMALL_SIDE, check_forward, expand, freeze_parameters, frozen_names, too_small
+from .recipes import Floats, Options, RecipeRanges, number, one_of
 
 if TYPE_CHECKING:
     from ..search.space import Space

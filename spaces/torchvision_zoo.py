@@ -1,23 +1,199 @@
-"""Any classification network of torchvision, with its own head or one of fully connected layers on a backbone that may be frozen."""
+"""Any classification network of torchvision, with its own head or one of fully connected layers on a backbone that may be frozen.
+
+The parts of torchvision's networks: stem, stages, feature maps, head, and the way of weights into them.
+"""
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
+from math import prod
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from ..search.space import Candidate, Suggest
 from ..search.training.task import Task
-from .freezing import SMALL_SIDE, check_forward, freeze_parameters, frozen_names, too_small
 from .layers import image_shape
-from .names import expand
-from .ranges import Options, one_of
-from .recipes import RecipeRanges
-from .torchvision_parts import HeadOn, backbone_stages, feature_maps, head_of, load_weights, replace_first_convolution
+from .pretrained import SMALL_SIDE, check_forward, expand, freeze_parameters, frozen_names, too_small
+from .recipes import Options, RecipeRanges, one_of
 
 if TYPE_CHECKING:
     from ..search.space import Space
+
+#: Attributes under which torchvision keeps its classifiers.
+HEADS = ("fc", "classifier", "heads", "head")
+
+
+class HeadOn(nn.Module):
+    """Fully connected layers on the flattened feature maps of a backbone.
+
+    Args:
+        backbone: Gives feature maps ``(b, c, h, w)`` or vectors ``(b, c)``.
+        units: Units of the hidden layers.
+        shape: ``(channels, height, width)`` of the images.
+        outputs: Number of outputs.
+        name: Name of the backbone, for errors.
+
+    Raises:
+        ValueError: If the backbone cannot take images of this shape.
+    """
+
+    def __init__(self, backbone: nn.Module, units: Sequence[int], shape: tuple[int, int, int], outputs: int, name: str) -> None:
+        super().__init__()
+        self.backbone = backbone
+        training = backbone.training
+        try:
+            with torch.no_grad():
+                features = prod(backbone.eval()(torch.zeros(1, *shape)).shape[1:])
+        except RuntimeError as error:
+            raise too_small(name, shape, error) from error
+        finally:
+            backbone.train(training)
+        layers: list[nn.Module] = [nn.Flatten()]
+        for inputs, width in pairwise([features, *units]):
+            layers += [nn.Linear(inputs, width), nn.ReLU()]
+        self.head = nn.Sequential(*layers, nn.Dropout(0.5), nn.Linear(units[-1], outputs))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map ``(b, channels, height, width)`` to ``(b, outputs)``."""
+        logits: torch.Tensor = self.head(self.backbone(x))
+        return logits
+
+
+def head_of(model: nn.Module) -> nn.Module:
+    """Return the classifier.
+
+    Raises:
+        ValueError: If the model keeps none under the usual attributes.
+    """
+    for name in HEADS:
+        if isinstance(head := getattr(model, name, None), nn.Module):
+            return head
+    raise ValueError(f"{type(model).__name__} has no attribute {', '.join(HEADS)}; use another network")
+
+
+def feature_maps(model: Any, name: str) -> nn.Module:
+    """Return the network without pooling and classifier.
+
+    Raises:
+        ValueError: If the network is of a kind whose feature maps are not known.
+    """
+    if isinstance(getattr(model, "features", None), nn.Module):
+        features: nn.Module = model.features
+        return features
+    if isinstance(getattr(model, "layer4", None), nn.Module):  # ResNet and its kin
+        return nn.Sequential(OrderedDict((key, child) for key, child in model.named_children() if key not in ("avgpool", "fc")))
+    if isinstance(getattr(model, "heads", None), nn.Module):  # vision transformers give the vector of the class token
+        model.heads = nn.Identity()
+        transformer: nn.Module = model
+        return transformer
+    raise ValueError(f"the feature maps of {name} are not known; use head='own', or a VGG, ResNet, MobileNet, EfficientNet or ViT")
+
+
+def backbone_stages(model: nn.Module) -> list[list[str]]:
+    """Return the parameter names of the backbone by stage.
+
+    Every container is a stage; bare layers form one together until a pooling ends it, so that VGG has its five blocks and ResNet its stem.
+    """
+    root, prefix = model, ""
+    for attribute in ("backbone", "features", "layers"):
+        if isinstance(child := getattr(root, attribute, None), nn.Module):
+            root, prefix = child, f"{prefix}{attribute}."
+    head = None if prefix else head_of(model)
+    stages: list[list[str]] = [[]]
+    for name, child in root.named_children():
+        if child is head:
+            continue
+        names = [f"{prefix}{name}.{key}" for key, _ in child.named_parameters()]
+        if next(child.children(), None) is None:
+            stages[-1] += names
+            if "Pool" in type(child).__name__:
+                stages.append([])
+        else:
+            stages += [names, []]
+    listed = {name for stage in stages for name in stage}
+    own = [f"{prefix}{name}" for name, _ in root.named_parameters() if f"{prefix}{name}" not in listed and "." not in name]
+    return [stage for stage in [[*own, *stages[0]], *stages[1:]] if stage]
+
+
+def replace_first_convolution(model: nn.Module, channels: int) -> None:
+    """Put in a first convolution for this number of channels where the network has another."""
+    path, first = next((path, module) for path, module in model.named_modules() if isinstance(module, nn.Conv2d))
+    if first.in_channels != channels:
+        new = nn.Conv2d(
+            channels,
+            first.out_channels,
+            first.kernel_size,  # type: ignore[arg-type]  # torchvision's first layer is square
+            stride=first.stride,  # type: ignore[arg-type]  # torchvision's first layer is square
+            padding=first.padding,  # type: ignore[arg-type]  # torchvision's first layer is square
+            bias=first.bias is not None,
+        )
+        nn.init.kaiming_normal_(new.weight, mode="fan_out", nonlinearity="relu")
+        parent, _, child = path.rpartition(".")
+        setattr(model.get_submodule(parent), child, new)
+
+
+def load_weights(model: nn.Module, name: str, weights: str) -> None:
+    """Load ``hub`` weights or a local file into all but the head; ``none`` leaves the model as it is.
+
+    The first convolution is summed or repeated over the channels where their numbers differ.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ConnectionError: If torchvision's weights cannot be fetched.
+        ValueError: If a weight of the backbone is missing or has another shape.
+    """
+    if weights == "none":
+        return
+    from timm.models import adapt_input_conv
+
+    source = _from_hub(name) if weights == "hub" else _from_file(weights)
+    head = {id(parameter) for parameter in head_of(model).parameters()}
+    heads = {key for key, parameter in model.named_parameters() if id(parameter) in head}
+    first = next(path for path, module in model.named_modules() if isinstance(module, nn.Conv2d)) + ".weight"
+    own, fitting, wrong = model.state_dict(), {}, []
+    for key, value in own.items():
+        found = source.get(key)
+        if found is not None and key == first and found.ndim == value.ndim and found.shape[1] != value.shape[1] and found.shape[1] == 3:
+            found = adapt_input_conv(value.shape[1], found)
+        if found is not None and found.shape == value.shape:
+            fitting[key] = found
+        elif key not in heads and not key.endswith("num_batches_tracked"):
+            wrong.append(key)
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise ValueError(
+            f"weights={weights!r} do not fit {name}: wrong or missing {', '.join(wrong[:3])}{more}; give weights of this network"
+        )
+    model.load_state_dict(fitting, strict=False)
+
+
+def _from_hub(name: str) -> Mapping[str, torch.Tensor]:
+    from torchvision import models
+
+    try:
+        return dict(models.get_model(name, weights="DEFAULT").state_dict())
+    except (OSError, RuntimeError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ConnectionError(f"weights='hub': cannot fetch {name} ({reason}); use weights='none' or a local file") from error
+
+
+def _from_file(weights: str) -> Mapping[str, torch.Tensor]:
+    path = Path(weights).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"weights={weights!r}: there is no such file; give a .safetensors or .pth file, 'hub' or 'none'")
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return dict(load_file(path))
+    loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
+    return dict(loaded.get("state_dict", loaded))
+
 
 #: The three networks and the head of the paper whose question `studies/` repeats.
 #: Source: Xu, Martinez-Fernandez, Martinez, Franch, arXiv 2302.00967 (VGG16, VGG19, ResNet50, frozen; two layers of 4,096 units).

@@ -15,8 +15,7 @@ from torch.nn import functional as F
 from ..search.space import Candidate, Suggest
 from ..search.training.task import Task
 from .layers import image_shape
-from .ranges import Floats, Ints, Options, number, one_of, whole
-from .recipes import RecipeRanges
+from .recipes import Floats, Ints, Options, RecipeRanges, number, one_of, whole
 
 if TYPE_CHECKING:
     from ..search.space import Space

@@ -16,8 +16,7 @@ What differs:
 from __future__ import annotations
 
 from ..search.study import Study
-from ..spaces.recipes import RecipeRanges
-from ..spaces.tactics import TacticRanges
+from ..spaces.recipes import RecipeRanges, TacticRanges
 from ..spaces.timm_zoo import TimmZoo
 from ._parts import photographs
 

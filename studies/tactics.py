@@ -22,9 +22,8 @@ from dataclasses import replace
 from ..search.study import Study
 from ..search.training.task import Task
 from ..spaces.convnet import Convnet
-from ..spaces.recipes import RecipeRanges
+from ..spaces.recipes import RecipeRanges, TacticRanges
 from ..spaces.repeated import Repeated
-from ..spaces.tactics import TacticRanges
 from ..spaces.union import Union
 from ._parts import few, pictures
 

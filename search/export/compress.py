@@ -21,8 +21,8 @@ from typing import Any, Protocol
 
 from ..energy import Ledger, discover
 from ..formatting import digits
-from ..front_text import grid
 from ..records.trial import Trial
+from ..report.table import grid
 from ..study import Study
 from ..training.recipe import Recipe
 from ..training.task import Data, Task

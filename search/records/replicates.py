@@ -81,7 +81,7 @@ class Plan:
         seed: Seeds order and trainings.
         first_round: Number of its first round; rounds are counted over all plans of a run.
         idle_watts: Idle power by component, when it was measured.
-        anchor: Measurements of the anchor configuration, when there were any, see `joulefront.search.running.fairness.Keeper`.
+        anchor: Measurements of the anchor configuration, when there were any, see `joulefront.search.running.baselines.Keeper`.
     """
 
     started: str

@@ -21,6 +21,10 @@ ATTRIBUTE = "joulefront"
 EXCUSED = "excused"
 
 
+#: User attribute of an Optuna trial that holds the canonical text of its candidate.
+KEY = "key"
+
+
 @dataclass(frozen=True)
 class ComponentEnergy:
     """Training energy of one component over the whole lineage.

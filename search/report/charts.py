@@ -1,19 +1,63 @@
-"""The smaller charts of the report page: hypervolume over energy, the bill, importances."""
+"""The smaller charts of the report page: hypervolume over energy, the bill, importances.
+
+How the front grew with the energy that the search spent.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..formatting import energy_text, unit_for
+from ..front import Front
+from ..hypervolume import hypervolume
 from ..records.bill import Bill
 from .importance import Importance
-from .interactive import FONT
-from .trace import Step
+from .plotly_front import FONT
 from .view import INK, KNEE, MUTED, STRONG, short_component
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
+
+
+@dataclass(frozen=True)
+class Step:
+    """The state of a search after one of its trials.
+
+    Attributes:
+        trial: Number of the trial.
+        wh: Watt-hours that trials had cost by then, failed ones included; deciding and idling are not in it.
+        hypervolume: Hypervolume of all trials up to this one, in the box of the whole run.
+    """
+
+    trial: int
+    wh: float
+    hypervolume: float
+
+
+def hypervolume_trace(front: Front) -> tuple[Step, ...]:
+    """Return the hypervolume after each finished trial, in the order of their numbers.
+
+    A trial whose increment is unknown moves the energy by nothing; the report counts those.
+    """
+    import moocore
+
+    upwards = [direction == "maximize" for direction in front.directions]
+    kept: list[tuple[float, ...]] = []
+    joules, volume, steps = 0.0, 0.0, []
+    for trial in sorted(front.trials, key=lambda trial: trial.number):
+        if trial.state == "running":
+            continue
+        joules += trial.increment_joules or 0.0
+        if front.why_not(trial) is None:
+            kept.append(trial.values)
+            keep = moocore.is_nondominated(kept, maximise=upwards)
+            kept = [values for values, stays in zip(kept, keep, strict=True) if stays]
+            volume = hypervolume(kept, front.box)
+        steps.append(Step(trial.number, joules / 3600.0, volume))
+    return tuple(steps)
+
 
 STATE_COLORS = {
     "complete": STRONG,

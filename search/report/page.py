@@ -8,26 +8,26 @@ from typing import TYPE_CHECKING
 from ..formatting import energy_text
 from ..front import Front
 from ..records.run_folder import Run
-from .charts import bill_chart, importance_chart, trace_chart
-from .estimates import estimate_section, projection_section
+from .charts import bill_chart, hypervolume_trace, importance_chart, trace_chart
 from .facts import pue_of, sessions_of, socket_text
+from .html import page, paragraph, section, tile
 from .importance import Importance, importance
-from .interactive import CONFIG, FOLLOW, front_plotly
-from .markup import page, paragraph, section, tile
-from .repeats_section import repeats_section
+from .plotly_front import CONFIG, FOLLOW, front_plotly
 from .sections import (
     against_section,
     anchor_section,
     carbon_section,
+    estimate_section,
     failures_section,
     front_table,
     measured_section,
+    projection_section,
     relations_section,
+    repeats_section,
     reproduce_section,
     statement_section,
     trials_section,
 )
-from .trace import hypervolume_trace
 from .view import grams_per_wh
 
 if TYPE_CHECKING:

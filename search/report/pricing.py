@@ -10,8 +10,8 @@ from ..carbon.intensity import Intensity, grams_co2e, intensity_table, scope_not
 from ..carbon.price import Price, priced
 from ..formatting import digits
 from ..front import Front
-from ..front_text import grid
 from ..records.run_folder import Run
+from .table import grid
 
 
 @dataclass(frozen=True)

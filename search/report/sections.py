@@ -1,4 +1,9 @@
-"""The sections of the report that need no chart: tables and sentences about one run."""
+"""The sections of the report that need no chart: tables and sentences about one run.
+
+What was said in advance against what it became: the cost of the study, and the energy of single trainings.
+
+The section of the report about finalists that were trained again.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +15,92 @@ from typing import Any
 
 from ..formatting import digits, energy_text
 from ..front import Front
-from ..front_text import columns_of, footnote, model_text
+from ..records.replicate_summary import findings
 from ..records.run_folder import Run
 from ..records.trial import Trial
-from .against import BASELINE, against, cells_of, spread_text
+from ..stopping.projection import projection_errors
+from .baseline_comparison import BASELINE, against, cells_of, spread_text
+from .energy_relations import Relation, by_construction, family_of, p_text, prices, relations
 from .facts import flatten, hardware_lines, sessions_of
-from .markup import badge, paragraph, section, table
-from .relations import Relation, by_construction, family_of, p_text, prices, relations
+from .html import badge, paragraph, section, table
+from .replication_text import legend, sentences, table_of
 from .statement import statement
+from .table import columns_of, footnote, model_text
 from .view import short_component
+
+HEAD = ["", "said", "90 % interval", "actual", "actual / said", "inside"]
+
+
+def estimate_section(run: Run) -> str:
+    """What the study was estimated to cost, before and while it ran, against what it cost; only when something was said."""
+    rows = []
+    guess = run.facts.get("estimate")
+    if isinstance(guess, Mapping) and guess.get("joules") is not None:
+        rows += _rows(guess, run, "before the study")
+    said = run.facts.get("expected")
+    for found in said if isinstance(said, list) else []:
+        rows += _rows(found, run, f"at {found['share']:.0%} of it, after {found['done']} trials")
+    return section("Estimate against actual", table(HEAD, rows, right=(1, 2, 3, 4))) if rows else ""
+
+
+def projection_section(run: Run) -> str:
+    """How well the energy of a training was told from its first epochs; only when some training went on to a higher rung."""
+    found = projection_errors(run.trials, run.rungs)
+    if not found:
+        return ""
+    rows = [[str(one.known), str(one.target), str(one.n), f"{one.median:.1%}", f"{one.worst:.1%}", f"{one.bias:+.1%}"] for one in found]
+    return section(
+        "Projected energy of trainings",
+        paragraph(
+            "The energy of the first epochs, and their mean without the very first for each to come (STEP, arXiv 2307.05520), against "
+            "what the training did cost."
+        ),
+        table(["epochs known", "projected to", "n", "median error", "largest", "bias"], rows, right=range(6)),
+    )
+
+
+def _rows(guess: Mapping[str, Any], run: Run, when: str) -> list[list[str]]:
+    rows = []
+    for name, key, actual, scale in (
+        ("energy (Wh)", "joules", _searched(run), 3600.0),
+        ("trials", "trials", float(sum(trial.state != "running" for trial in run.trials)), 1.0),
+        ("time (s)", "seconds", run.bill.seconds or None, 1.0),
+    ):
+        if guess.get(key) is None:
+            continue
+        low, high = guess.get(f"low_{key}"), guess.get(f"high_{key}")
+        if low is not None and low == high:
+            continue  # a limit that was given, not an estimate
+        span = "-" if low is None or high is None else f"{digits(low / scale)} to {digits(high / scale)}"
+        # A study may run over its limit by the last epoch, so that a limit is met when it is met to the three digits shown.
+        inside = "-" if actual is None or low is None or high is None else "yes" if 0.995 * low <= actual <= 1.005 * high else "no"
+        ratio = "-" if actual is None or not guess[key] else f"{actual / guess[key]:.2f}"
+        rows.append(
+            [f"{name}, {when}", digits(guess[key] / scale), span, "unknown" if actual is None else digits(actual / scale), ratio, inside]
+        )
+    return rows
+
+
+def _searched(run: Run) -> float | None:
+    """What the search itself has cost: finalists that were measured again afterwards were no part of the estimate."""
+    total = run.bill.total_joules
+    return None if total is None else total - run.bill.by_state.get("repeats", 0.0)
+
+
+def repeats_section(run: Run) -> str:
+    """Means and intervals of the repeats, which neighbours can be told apart, luck and drift; only when there are repeats."""
+    finding = findings(run.repeats, run.trials, run.objectives[0], run.directions[0])
+    if not finding.members:
+        return ""
+    head, rows = table_of(finding)
+    said = [f"{len(plan.trials)} models {plan.times} times in {plan.order} order on {plan.started[:10]}" for plan in run.repeats.plans]
+    return section(
+        "Finalists measured again",
+        paragraph("Trained from scratch with fresh seeds: " + "; ".join(said) + ". They are no trials and no points of the front."),
+        table(head, rows, right=range(len(head))),
+        paragraph(legend(finding), "muted small"),
+        *(paragraph(line) for line in sentences(finding, run.repeats)),
+    )
 
 
 def front_table(front: Front) -> str:
@@ -158,7 +240,7 @@ def anchor_section(run: Run) -> str:
 def carbon_section(run: Run) -> str:
     """Which hours the trainings took, and the grams saved by waiting for them; only when grams follow a forecast.
 
-    ``run.facts["carbon"]`` holds one entry per session, see `joulefront.search.carbon.book.CarbonBook.to_json`.
+    ``run.facts["carbon"]`` holds one entry per session, see `joulefront.search.running.carbon_log.CarbonBook.to_json`.
     """
     sessions = run.facts.get("carbon") or []
     if not sessions:

@@ -1,20 +1,71 @@
-"""What the pictures of a front have in common: the points, the limits of the axes, the words."""
+"""What the pictures of a front have in common: the points, the limits of the axes, the words.
+
+Where the ticks of a quality axis go that is stretched by the ratio of errors.
+
+Crosses in the pictures of a front: where the repeats of its finalists lie on the average.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import log10
 from statistics import median_high, median_low
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from ..energy.intervals import Spread
 from ..formatting import Unit, unit_for
-from ..front import Front
-from ..front_text import scale_share
+from ..front import FRACTIONS, Front, stretch
 from ..records.run_folder import Run
 from ..records.trial import Trial
 from ..study import OBJECTIVES
-from .quality_axis import is_stretched
+from .table import scale_share
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+#: Errors that are worth a tick, round ones first; a finer row is only used while there are fewer than ``ENOUGH`` ticks.
+ERRORS = (
+    (1.0, 0.1, 0.01, 0.001, 0.5, 0.05, 0.005, 0.2, 0.02, 0.002, 10.0, 100.0, 2.0, 5.0, 20.0, 50.0),
+    (0.8, 0.3, 0.03, 0.003, 0.7, 0.4, 0.04, 0.004, 0.9, 0.6, 0.07, 0.15),
+    tuple(n / 100 for n in range(1, 100)),
+    tuple(n / 200 for n in range(1, 200)),
+    tuple(n / 1000 for n in range(1, 1000)),
+)
+ENOUGH = 5
+
+#: Least distance between two ticks, as a share of the axis.
+GAP = 0.085
+
+
+def is_stretched(front: Front) -> bool:
+    """Whether the quality of this front is drawn by the ratio of errors."""
+    return front.objectives[0] in (*FRACTIONS, "error")
+
+
+def candidates(front: Front) -> list[list[tuple[float, str]]]:
+    """Every tick there could be as rows of ``(place, label)``, the most wanted row first; empty when the axis is not stretched."""
+    if not is_stretched(front):
+        return []
+    name = front.objectives[0]
+    rows = []
+    for errors in ERRORS:
+        values = [error if name == "error" else 1.0 - error for error in errors]
+        rows.append([(stretch(name, value), f"{value:.6g}") for value in values])
+    return rows
+
+
+def choose(rows: list[list[tuple[float, str]]], low: float, high: float) -> list[tuple[float, str]]:
+    """Take the wanted ticks between two limits that keep their distance from those already taken."""
+    kept: list[tuple[float, str]] = []
+    for row in rows:
+        if len(kept) >= ENOUGH:
+            break
+        for place, label in row:
+            if low <= place <= high and all(abs(place - other) >= GAP * (high - low) for other, _ in kept):
+                kept.append((place, label))
+    return sorted(kept)
+
 
 INK, MUTED, PALE, STRONG, KNEE = "#1b2a33", "#5f6f79", "#a9bac4", "#0b6e69", "#d9480f"
 
@@ -204,3 +255,100 @@ def _quality_limits(front: Front, values: list[float]) -> tuple[float, float]:
     if _upwards(front):
         return max(min(values), low - 0.45 * height) - 0.07 * height, high + 0.12 * height
     return low - 0.12 * height, min(max(values), high + 0.45 * height) + 0.07 * height
+
+
+LABEL = "trained again: mean, 95 % interval"
+
+
+@dataclass(frozen=True)
+class Cross:
+    """The mean of a member's repeats on the axes of a view.
+
+    Attributes:
+        number: Number of the trial.
+        n: Number of repeats.
+        x: Place of the mean energy, in the view's unit.
+        y: Place of the mean quality on the quality axis.
+        left: Distance to the lower end of the energy's interval; never down to zero, the axis is logarithmic.
+        right: Distance to its upper end.
+        down: Distance to the lower end of the quality's interval on the axis.
+        up: Distance to the upper end on the axis.
+    """
+
+    number: int
+    n: int
+    x: float
+    y: float
+    left: float
+    right: float
+    down: float
+    up: float
+
+
+def crosses(view: View) -> tuple[Cross, ...]:
+    """Return a cross for each member with two repeats or more; none without repeats."""
+    finding = view.front.repeated
+    if finding is None:
+        return ()
+    on_front = {trial.number for trial in view.front}
+    found = []
+    for member in finding.members:
+        quality, energy = member.quality, member.energy
+        if member.trial.number not in on_front or quality is None or energy is None or quality.sd is None or energy.sd is None:
+            continue
+        x, y = view.x(_at(member.trial, energy.mean, quality.mean)), view.y(_at(member.trial, energy.mean, quality.mean))
+        (low_x, high_x), (low_y, high_y) = _ends(view, member.trial, energy, quality)
+        found.append(Cross(member.trial.number, quality.n, x, y, min(x - low_x, 0.95 * x), high_x - x, abs(y - low_y), abs(high_y - y)))
+    return tuple(found)
+
+
+def draw_crosses(axes: Axes, view: View) -> None:
+    """Draw the crosses into a still picture."""
+    found = crosses(view)
+    if not found:
+        return
+    axes.errorbar(
+        [one.x for one in found],
+        [one.y for one in found],
+        xerr=[[one.left for one in found], [one.right for one in found]],
+        yerr=[[one.down for one in found], [one.up for one in found]],
+        fmt="x",
+        color=INK,
+        markersize=5.5,
+        elinewidth=0.9,
+        alpha=0.8,
+        zorder=4.5,
+        label=LABEL,
+    )
+
+
+def crosses_trace(view: View) -> Any:
+    """Return the crosses as a trace of an interactive picture; None without any."""
+    found = crosses(view)
+    if not found:
+        return None
+    import plotly.graph_objects as go
+
+    def bars(plus: list[float], minus: list[float]) -> dict[str, Any]:
+        return {"type": "data", "array": plus, "arrayminus": minus, "color": INK, "thickness": 1, "width": 2}
+
+    return go.Scatter(
+        x=[one.x for one in found],
+        y=[one.y for one in found],
+        error_x=bars([one.right for one in found], [one.left for one in found]),
+        error_y=bars([one.up for one in found], [one.down for one in found]),
+        mode="markers",
+        name=LABEL,
+        marker={"symbol": "x-thin", "size": 9, "line": {"color": INK, "width": 1.6}},
+        text=[f"trial {one.number}, {one.n} repeats" for one in found],
+        hovertemplate="%{text}<extra></extra>",
+    )
+
+
+def _at(trial: Trial, joules: float, quality: float) -> Trial:
+    return replace(trial, train_joules=joules, values=(quality, *trial.values[1:]))
+
+
+def _ends(view: View, trial: Trial, energy: Spread, quality: Spread) -> tuple[tuple[float, float], tuple[float, float]]:
+    ends = [_at(trial, joules or 0.0, value or 0.0) for joules, value in ((energy.low, quality.low), (energy.high, quality.high))]
+    return (view.x(ends[0]), view.x(ends[1])), (view.y(ends[0]), view.y(ends[1]))

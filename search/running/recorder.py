@@ -11,11 +11,10 @@ from ..billing.trial_energy import UNPAID
 from ..execution.job import Outcome
 from ..front import Front
 from ..records.run_folder import Run, Store
-from ..records.trial import ATTRIBUTE, EXCUSED, Trial
+from ..records.trial import ATTRIBUTE, EXCUSED, KEY, Trial
 from ..samplers.history import EPOCHS_REACHED, FINISHED, FROM_SCRATCH
 from ..stopping.projection import with_energies
 from ..study import Study, objective_values
-from .admission import KEY
 
 if TYPE_CHECKING:
     import optuna

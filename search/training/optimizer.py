@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from .recipe import Recipe
+from .tactics.tactic import head_parameters
 
 #: Relative width of the window: gamma = 6.94 is a standard deviation of 10 % of the training.
 #: Source: Karras et al. 2024, "Analyzing and Improving the Training Dynamics of Diffusion Models", arXiv:2312.02696, section 3.1.
@@ -86,10 +87,6 @@ class Average:
                 average.copy_(kept)
 
 
-#: Attributes under which torchvision and common networks keep their classifier.
-HEADS = ("head", "heads", "fc", "classifier")
-
-
 def trainable(model: torch.nn.Module) -> list[torch.nn.Parameter]:
     """Return the parameters that want a gradient.
 
@@ -100,28 +97,6 @@ def trainable(model: torch.nn.Module) -> list[torch.nn.Parameter]:
     if not parameters:
         raise ValueError("the model has no parameter with requires_grad; freeze less of it")
     return parameters
-
-
-def head_parameters(model: torch.nn.Module) -> list[torch.nn.Parameter]:
-    """Return the parameters of the classifier head.
-
-    A model says itself with a method ``head_parameters()``; else timm's ``get_classifier()`` or one of the usual attributes is read.
-
-    Raises:
-        ValueError: If the model has none of them.
-    """
-    own = getattr(model, "head_parameters", None)
-    if callable(own):
-        return list(own())
-    classifier = getattr(model, "get_classifier", None)
-    heads = [classifier()] if callable(classifier) else [getattr(model, name, None) for name in HEADS]
-    for head in heads:
-        if isinstance(head, torch.nn.Module) and (found := list(head.parameters())):
-            return found
-    raise ValueError(
-        f"recipe.head_learning_rate is set, but {type(model).__name__} has no head_parameters(), get_classifier() or "
-        f"attribute {', '.join(HEADS)}; give it a method head_parameters() or leave head_learning_rate at None"
-    )
 
 
 def make_optimizer(model: torch.nn.Module, parameters: Sequence[torch.nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:

@@ -32,7 +32,7 @@ import moocore  # noqa: E402 - after the number of threads is set
 import numpy as np  # noqa: E402 - after the number of threads is set
 
 from joulefront.search.records.run_folder import Run, Store  # noqa: E402 - after the number of threads is set
-from joulefront.search.running.runner import run as run_study  # noqa: E402 - after the number of threads is set
+from joulefront.search.running.run import run as run_study  # noqa: E402 - after the number of threads is set
 from joulefront.search.study import Budget, Study  # noqa: E402 - after the number of threads is set
 from joulefront.search.training.images import images  # noqa: E402 - after the number of threads is set
 from joulefront.search.training.splits_data import MemoryData  # noqa: E402 - after the number of threads is set

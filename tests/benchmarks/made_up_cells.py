@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 
 from joulefront.search.space import Stored
-from joulefront.spaces.cell import OPERATIONS, Cell
-from joulefront.spaces.graph import Graph, canonical
+from joulefront.spaces.cell import OPERATIONS, Cell, Graph, canonical
 
 _COST = {"conv3x3": 9.0, "conv1x1": 1.0, "maxpool3x3": 0.4}
 _WORTH = {"conv3x3": 1.0, "conv1x1": 0.35, "maxpool3x3": 0.0}

@@ -13,15 +13,19 @@ import argparse
 import itertools
 import platform
 import statistics
+import sys
 import time
+from pathlib import Path
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from joulefront.search.training.tactics.backward_flops import backward_flops
 from joulefront.search.training.tactics.sparse_backprop import SparseBackprop
 from joulefront.search.training.tactics.tactic import attached
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+from helpers.backward_flops import backward_flops
 
 KEEP = 0.2
 

@@ -93,7 +93,7 @@ def rings(rings_file: Callable[[str], Path]) -> Callable[..., Study]:
     """Return the study in a mode."""
     from dataclasses import replace
 
-    from joulefront.search.verbs.catalog import find_study
+    from joulefront.search.cli.study_source import find_study
 
     def make(mode: str = "fine", **changes: Any) -> Study:
         return replace(find_study(str(rings_file(mode)), {}), **changes)

@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from joulefront.search.space import Candidate, Stored
-from joulefront.spaces.cell import Cell, CellNetwork, channels_of, to_json
-from joulefront.spaces.graph import Graph, canonical
+from joulefront.spaces.cell import Cell, CellNetwork, Graph, canonical, channels_of, to_json
 from joulefront.spaces.recipes import FIXED
 
 ECNAS = Path("../shared/data/ecnas/ecnas_4v.csv.gz")

@@ -5,8 +5,7 @@ import skops.io
 from joulefront.search.space import Stored
 from joulefront.search.training.estimator import Estimator
 from joulefront.search.training.task import KINDS
-from joulefront.spaces.classical import DETECTORS, SUPERVISED, Classical, serving
-from joulefront.spaces.classical_estimator import FidelityEstimator
+from joulefront.spaces.classical import DETECTORS, SUPERVISED, Classical, FidelityEstimator, serving
 
 TREES = {"max_depth": 6, "min_leaf": 1, "features": 0.5}
 

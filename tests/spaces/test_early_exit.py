@@ -1,11 +1,10 @@
 import pytest
 import torch
 
-from joulefront.search.training.fit import evaluate, fit
+from joulefront.search.training.fit import fit
 from joulefront.search.training.recipe import Recipe
 from joulefront.search.training.task import Task
 from joulefront.spaces.early_exit import NEVER, EarlyExit, ExitNetwork
-from joulefront.spaces.exit_curve import exit_flops, exit_points, ledger_meter
 from joulefront.spaces.recipes import FIXED
 
 RECIPE = Recipe(learning_rate=1e-2, batch_size=16)
@@ -93,76 +92,6 @@ def test_later_blocks_see_only_the_examples_that_stay(trained):
     for hook in hooks:
         hook.remove()
     assert seen == [len(task.validation)]
-
-
-def test_with_a_lower_threshold_depth_operations_and_work_fall_together(trained):
-    model, task = trained
-    work = []
-
-    def meter(run):
-        """Counts examples times blocks: a meter without noise."""
-        total = 0
-
-        def add(module, inputs, output):
-            nonlocal total
-            total += len(inputs[0])
-
-        hooks = [part.register_forward_hook(add) for part in model.blocks]
-        run()
-        for hook in hooks:
-            hook.remove()
-        work.append(total)
-        return float(total)
-
-    points = exit_points(model, task, task.validation, recipe=RECIPE, thresholds=(0.4, 0.8, 0.95, NEVER), meter=meter)
-    for column in ("mean_exit", "flops", "joules_per_1000"):
-        values = [getattr(point, column) for point in points]
-        assert values == sorted(values)
-        assert values[0] < values[-1]
-    assert points[-1].mean_exit == 3
-    assert points[-1].shares == (0.0, 0.0, 1.0)
-    assert points[-1].quality == evaluate(model, task, task.validation, recipe=RECIPE)
-    assert points[0].joules_per_1000 == pytest.approx(1000 * work[0] / len(task.validation))
-    assert all(sum(point.shares) == pytest.approx(1) for point in points)
-    assert model.threshold == NEVER
-    assert not model.training
-
-
-def test_without_a_meter_energy_is_unknown_and_not_zero(trained):
-    model, task = trained
-    assert exit_points(model, task, task.validation, recipe=RECIPE, thresholds=(0.9,))[0].joules_per_1000 is None
-
-
-def test_a_ledger_measures_one_prediction_of_the_split_at_each_threshold(trained):
-    from joulefront.search.energy import Ledger, discover
-
-    model, task = trained
-    found = discover("cpu_time")
-    if not found.sources:
-        pytest.skip("no CPU times on this machine")
-    with Ledger(found.sources, absent=found.absent) as ledger:
-        meter = ledger_meter(ledger, seconds=0.2)
-        points = exit_points(model, task, task.validation, recipe=RECIPE, thresholds=(0.4, NEVER), meter=meter)
-        whole = ledger.total().joules
-    per_split = [point.joules_per_1000 * len(task.validation) / 1000 for point in points]
-    assert all(0 < joules < whole for joules in per_split)
-
-
-def test_a_window_of_no_time_is_refused():
-    with pytest.raises(ValueError, match="seconds must be > 0"):
-        ledger_meter(None, seconds=0)
-
-
-def test_operations_are_those_of_the_blocks_and_exits_passed():
-    model = network((1, 8, 8), depth=2, width=4)
-
-    class Empty:
-        def __len__(self):
-            return 1
-
-    task = Task("tiny", "classification", Empty(), Empty(), None, (1, 8, 8), ("a", "b", "c"))
-    first = 2 * 8 * 8 * 9 * 4 + 2 * 4 * 3
-    assert exit_flops(model, task, RECIPE) == (first, first + 2 * 4 * 4 * 9 * 4 * 8 + 2 * 8 * 3)
 
 
 def test_an_exported_network_answers_like_the_one_that_leaves_early(trained):

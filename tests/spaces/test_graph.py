@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joulefront.spaces.cell import OPERATIONS, Cell
-from joulefront.spaces.graph import Graph, canonical, connect
+from joulefront.spaces.cell import OPERATIONS, Cell, Graph, canonical, connect
 
 
 def every_graph(inner, operations):

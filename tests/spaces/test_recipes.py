@@ -3,8 +3,7 @@ import pytest
 from joulefront.search.space import Stored
 from joulefront.search.training.recipe import Recipe
 from joulefront.spaces.mlp import Mlp
-from joulefront.spaces.ranges import Range
-from joulefront.spaces.recipes import FIXED, RecipeRanges
+from joulefront.spaces.recipes import FIXED, Range, RecipeRanges
 
 
 def test_every_field_of_a_recipe_can_be_left_open():

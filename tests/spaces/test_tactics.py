@@ -7,9 +7,7 @@ from joulefront.search.space import Stored
 from joulefront.search.training.tactics.tactic import TACTICS, make_tactics
 from joulefront.spaces.convnet import Convnet
 from joulefront.spaces.mlp import Mlp
-from joulefront.spaces.ranges import Range
-from joulefront.spaces.recipes import FIXED, RecipeRanges
-from joulefront.spaces.tactics import DEFAULTS, TacticRanges
+from joulefront.spaces.recipes import DEFAULTS, FIXED, Range, RecipeRanges, TacticRanges
 from joulefront.spaces.timm_zoo import TimmZoo
 from joulefront.spaces.torchvision_zoo import TorchvisionZoo
 from joulefront.spaces.union import Union

@@ -5,8 +5,7 @@ import torch
 
 from joulefront.search.space import Stored
 from joulefront.spaces.recipes import FIXED
-from joulefront.spaces.torchvision_parts import backbone_stages
-from joulefront.spaces.torchvision_zoo import PAPER, PAPER_HEAD, TorchvisionZoo, names_of
+from joulefront.spaces.torchvision_zoo import PAPER, PAPER_HEAD, TorchvisionZoo, backbone_stages, names_of
 
 
 def built(contract, model="resnet18", shape=(3, 32, 32), classes=3, **fields):

@@ -11,8 +11,8 @@ import pytest
 import torchvision
 
 from joulefront.search.cli import main
+from joulefront.search.cli.study_source import bundled_studies, find_study
 from joulefront.search.records.run_folder import Run
-from joulefront.search.verbs.catalog import bundled_studies, find_study
 from joulefront.studies import _parts
 
 FOLDER = Path(_parts.__file__).parent

@@ -13,17 +13,16 @@ import pytest
 import torch
 from PIL import Image
 
+from joulefront.search.cli.study_source import StudyError, find_study
 from joulefront.search.space import Candidate, Draw, Space
 from joulefront.search.study import Study
 from joulefront.search.training.arrays import arrays
 from joulefront.search.training.fit import fit, predict
 from joulefront.search.training.task import Task
-from joulefront.search.verbs.catalog import StudyError, find_study
 from joulefront.spaces.classical import SUPERVISED, Classical
 from joulefront.spaces.convnet import Convnet
 from joulefront.spaces.mlp import Mlp
-from joulefront.spaces.recipes import FIXED, RecipeRanges
-from joulefront.spaces.tactics import TacticRanges
+from joulefront.spaces.recipes import FIXED, RecipeRanges, TacticRanges
 
 RANDOM = np.random.default_rng(0)
 

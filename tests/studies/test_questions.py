@@ -12,14 +12,14 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
+from joulefront.search.cli.study_source import find_study
 from joulefront.search.records.run_folder import Run
-from joulefront.search.report.relations import cpu_utilisation, family_of, training_flops
+from joulefront.search.report.energy_relations import cpu_utilisation, family_of, training_flops
 from joulefront.search.samplers.factory import make_sampler
 from joulefront.search.space import Draw, Stored
 from joulefront.search.training.cost import count
 from joulefront.search.training.fit import fit
 from joulefront.search.training.task import Task
-from joulefront.search.verbs.catalog import find_study
 from joulefront.studies import _parts, anomaly, architectures, environments, relations, sound, tactics
 
 Smoked = Callable[[str], Run]

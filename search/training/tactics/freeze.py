@@ -7,8 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from ..optimizer import head_parameters
-from .tactic import NoOp
+from .tactic import NoOp, head_parameters
 
 
 class Freeze(NoOp):

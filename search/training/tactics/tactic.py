@@ -14,6 +14,29 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import torch
+import torch
+
+
+def head_parameters(model: torch.nn.Module) -> list[torch.nn.Parameter]:
+    """Return the parameters of the classifier head.
+
+    A model says itself with a method ``head_parameters()``; else timm's ``get_classifier()`` or one of the usual attributes is read.
+
+    Raises:
+        ValueError: If the model has none of them.
+    """
+    own = getattr(model, "head_parameters", None)
+    if callable(own):
+        return list(own())
+    classifier = getattr(model, "get_classifier", None)
+    heads = [classifier()] if callable(classifier) else [getattr(model, name, None) for name in HEADS]
+    for head in heads:
+        if isinstance(head, torch.nn.Module) and (found := list(head.parameters())):
+            return found
+    raise ValueError(
+        f"recipe.head_learning_rate is set, but {type(model).__name__} has no head_parameters(), get_classifier() or "
+        f"attribute {', '.join(HEADS)}; give it a method head_parameters() or leave head_learning_rate at None"
+    )
 
 
 def available_cores() -> int:
@@ -64,6 +87,8 @@ def require_precision(precision: str, device: torch.device | str) -> None:
         raise ValueError(f"recipe.precision must be one that {device} computes in by itself ({', '.join(have)}), got {precision!r}")
 
 
+#: Attributes under which torchvision and common networks keep their classifier.
+HEADS = ("head", "heads", "fc", "classifier")
 #: Where each tactic of this package lives; imported only when a recipe asks for it.
 TACTICS: Mapping[str, str] = {
     "sparse_backprop": ".sparse_backprop:SparseBackprop",

@@ -8,8 +8,8 @@ import time
 import pytest
 
 from joulefront.search.energy import Capability, Ledger
-from joulefront.search.energy.baseline import measure_idle
 from joulefront.search.energy.sources.wall import CsvTail, Wall, open_wall
+from joulefront.search.running.baselines import measure_idle
 
 
 @pytest.fixture

@@ -9,12 +9,12 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from helpers.tracker_rows import TrackerRow, read_tracker_rows, run_energies
 from hypothesis import given
 from hypothesis import strategies as st
 
 from joulefront.search.carbon.intensity import Intensity, grams_co2e
 from joulefront.search.energy.calibrations import fit_wall
-from joulefront.search.energy.tracker_rows import TrackerRow, read_tracker_rows, run_energies
 
 DATA = Path("../shared/data/xu2023")
 published = pytest.mark.skipif(

@@ -112,7 +112,7 @@ def test_the_safetensors_snippet_runs_where_the_study_is_a_file(make, tmp_path):
     """In a process of its own: nothing but the folder and the study file."""
     study_file = tmp_path / "my_study.py"
     study_file.write_text(STUDY_FILE, encoding="utf-8")
-    from joulefront.search.verbs.catalog import find_study
+    from joulefront.search.cli.study_source import find_study
 
     study = find_study(str(study_file), {})
     ready = make("mlp", "rows", space=study.space, width=8)

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from joulefront.search.carbon.book import CarbonBook
 from joulefront.search.carbon.forecast import IntensityCurve
 from joulefront.search.records.run_folder import Run
 from joulefront.search.report.sections import carbon_section
+from joulefront.search.running.carbon_log import CarbonBook
 
 DAY = IntensityCurve((0.0, 12.0, 18.0), (400.0, 100.0, 400.0), shape="step", source="day.csv")
 

@@ -10,9 +10,9 @@ import pytest
 from joulefront.search.front import Front
 from joulefront.search.records.bill import AtSocket, Bill
 from joulefront.search.records.run_folder import Run
+from joulefront.search.report.charts import hypervolume_trace
 from joulefront.search.report.facts import hardware_lines, pue_of, sessions_of
 from joulefront.search.report.statement import statement
-from joulefront.search.report.trace import hypervolume_trace
 
 
 def grams_in(text: str) -> float:

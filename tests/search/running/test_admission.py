@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from joulefront.search import Candidate, Study
-from joulefront.search.running.admission import refusal_of, twin_of
+from joulefront.search.running.trial_loop import refusal_of, twin_of
 from joulefront.search.training.recipe import Recipe
 
 CANDIDATE = Candidate({"family": "own", "width": 10}, Recipe(batch_size=64))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from joulefront.search import Study
-from joulefront.search.running.fingerprint import differences, of_space, of_task
+from joulefront.search.running.identity import differences, of_space, of_task
 from joulefront.search.training.arrays import arrays
 from joulefront.search.training.splits_data import StreamData
 from joulefront.spaces.convnet import Convnet

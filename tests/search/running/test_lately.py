@@ -4,7 +4,7 @@ import pytest
 
 from joulefront.search.front import Front
 from joulefront.search.records.trial import Trial
-from joulefront.search.running.lately import LEAST, lately
+from joulefront.search.running.run import LEAST, lately
 
 
 def front_of(accuracies: list[float], joules: list[float] | None = None) -> Front:

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from joulefront.search.energy import Capability, Ledger, Reading
-from joulefront.search.running.opening import meters_text
+from joulefront.search.running.session import meters_text
 
 
 class Meter:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from joulefront.search.records.bill import Bill
 from joulefront.search.records.run_folder import Run
 from joulefront.search.records.trial import Trial
-from joulefront.search.running.status import progress_of
+from joulefront.search.running.progress import progress_of
 from joulefront.search.stopping.limits import Limits
 from joulefront.search.stopping.projection import DRIFT, LEAST, RECENT, expected
 

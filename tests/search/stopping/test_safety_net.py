@@ -8,7 +8,7 @@ import pytest
 from joulefront.search import Study
 from joulefront.search.records.run_folder import Store
 from joulefront.search.records.trial import Trial
-from joulefront.search.running.runner import run
+from joulefront.search.running.run import run
 from joulefront.search.stopping.dominated import ENOUGH, SafetyNet, rungs_on_the_way
 from joulefront.search.training.arrays import arrays
 from joulefront.spaces.mlp import Mlp

@@ -2,8 +2,9 @@ import pytest
 import timm
 import torch
 
-from joulefront.search.training.optimizer import head_parameters, make_optimizer, trainable
+from joulefront.search.training.optimizer import make_optimizer, trainable
 from joulefront.search.training.recipe import Recipe
+from joulefront.search.training.tactics.tactic import head_parameters
 
 
 def test_matrices_are_decayed_and_vectors_are_not():

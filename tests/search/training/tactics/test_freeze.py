@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from helpers.backward_flops import backward_flops
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from joulefront.search.training.tactics.backward_flops import backward_flops
 from joulefront.search.training.tactics.freeze import Freeze, frozen_layers
 from joulefront.search.training.tactics.tactic import attached
 

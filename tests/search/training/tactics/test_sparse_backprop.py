@@ -4,9 +4,9 @@ import copy
 
 import pytest
 import torch
+from helpers.backward_flops import backward_flops
 from torch import nn
 
-from joulefront.search.training.tactics.backward_flops import backward_flops
 from joulefront.search.training.tactics.sparse_backprop import SCHEDULES, SparseBackprop, keep_at
 from joulefront.search.training.tactics.tactic import attached
 

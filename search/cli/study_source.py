@@ -1,0 +1,247 @@
+"""From what a user types to a ``Study``: a bundled name, a file, or ``package.module:function``.
+
+Where a study came from, so that it can be made again: its source, its options, and what was typed.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import shlex
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from difflib import get_close_matches
+from pathlib import Path
+from types import UnionType
+from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
+
+from ..records.run_folder import Store, without_password
+from ..study import Study
+
+if TYPE_CHECKING:
+    from ..study import Study
+
+BUNDLED = "joulefront.studies"
+
+
+class StudyError(ValueError):
+    """A study could not be found, read or made; the message says what to do."""
+
+
+def bundled_studies() -> dict[str, str]:
+    """Return the bundled studies: name -> first line of the file's docstring, without importing any of them."""
+    spec = importlib.util.find_spec(BUNDLED)
+    folders = list(spec.submodule_search_locations or ()) if spec else []
+    found: dict[str, str] = {}
+    for folder in folders:
+        for file in sorted(Path(folder).glob("*.py")):
+            if not file.stem.startswith("_"):
+                text = file.read_text(encoding="utf-8").lstrip()
+                found[file.stem] = text.strip('"').split("\n", 1)[0].strip('" ')
+    return found
+
+
+def find_study(source: str, options: Mapping[str, Any]) -> Study:
+    """Make the study that ``source`` names, called with those ``options`` that were given (not None).
+
+    Args:
+        source: ``digits``, ``my_study.py``, ``my_study.py:function`` or ``package.module:function``.
+        options: Options of the command line such as ``{"data": path, "target": "price", "seed": 1}``.
+
+    Raises:
+        StudyError: If nothing has this name, the file raises, or an option is given that the study does not take.
+    """
+    return call_study(_function(source), source, options)
+
+
+def named_values(texts: Sequence[str]) -> dict[str, str]:
+    """Read ``NAME=VALUE`` options of a study.
+
+    Raises:
+        StudyError: If a text has no name or no value.
+    """
+    found: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not (name.isidentifier() and equals and value):
+            raise StudyError(f"--set needs NAME=VALUE, got {text!r}; for example --set models=resnet18")
+        found[name] = value
+    return found
+
+
+def call_study(function: Callable[..., Any], source: str, options: Mapping[str, Any]) -> Study:
+    """Call a study function with the options that it takes.
+
+    Raises:
+        StudyError: If the function lacks an option that was given, raises, or returns something else than a ``Study``.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    takes = inspect.signature(function).parameters
+    everything = any(p.kind is p.VAR_KEYWORD for p in takes.values())
+    quiet = {"seed", "smoke"}  # the run applies these itself when the study does not take them
+    strange = [] if everything else [name for name in given if name not in takes and name not in quiet]
+    if strange:
+        known = [f"--{name}" for name in takes if name not in quiet] or ["none"]
+        raise StudyError(f"study {source!r} takes no --{strange[0]}; its options are: {', '.join(known)}")
+    missing = [
+        n for n, p in takes.items() if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and n not in given
+    ]
+    if missing:
+        raise StudyError(f"study {source!r} needs --{missing[0]}; for example: joulefront run {source} --{missing[0]} ...")
+    given = {name: _typed(function, name, value) if isinstance(value, str) else value for name, value in given.items()}
+    try:
+        study = function(**{name: value for name, value in given.items() if everything or name in takes})
+    except (ValueError, FileNotFoundError, OSError) as error:
+        raise StudyError(str(error)) from error
+    except Exception as error:
+        raise StudyError(f"study {source!r} raised {_where(error)}") from error
+    if not isinstance(study, Study):
+        raise StudyError(f"study {source!r} must return a joulefront.search.Study, got {type(study).__name__}")
+    return study
+
+
+def _typed(function: Callable[..., Any], name: str, text: str) -> Any:
+    """Read the text of an option as the type that the study's function declares: int, float, bool or a tuple of them.
+
+    Raises:
+        StudyError: If the text is no such value.
+    """
+    try:
+        hint = get_type_hints(function).get(name, str)
+    except NameError:  # a type that is imported for type checkers only
+        return text
+    kinds = {one for one in (get_args(hint) if isinstance(hint, UnionType) else (hint,)) if one is not type(None)}
+    if len(kinds) != 1:
+        return text
+    kind = kinds.pop()
+    item = get_args(kind)[0] if get_origin(kind) is tuple and get_args(kind)[1:] == (...,) else kind
+    if item not in _READ:
+        return text
+    read, said = _READ[item]
+    try:
+        return read(text) if item is kind else tuple(read(one) for one in text.split(","))
+    except (ValueError, KeyError):
+        several = "" if item is kind else ", or several with commas between"
+        raise StudyError(f"--set {name}={text} needs {said}{several}") from None
+
+
+#: How the text of an option is read, and what it should have been, by type.
+_READ: Mapping[Any, tuple[Callable[[str], Any], str]] = {
+    int: (int, "a whole number"),
+    float: (float, "a number"),
+    bool: (lambda text: {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[text.lower()], "true or false"),
+}
+
+
+def _function(source: str) -> Callable[..., Any]:
+    path, _, name = source.partition(":") if not source.startswith(("/", ".")) or ":" in source else (source, "", "")
+    if path.endswith(".py") or "/" in path:
+        module, said = _from_file(Path(path)), source
+    elif ":" in source:
+        module, said = _import(path), source
+    else:
+        names = bundled_studies()
+        if source not in names:
+            near = get_close_matches(source, names, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise StudyError(f"unknown study {source!r}; {hint}bundled: {', '.join(names)}; or give a file my_study.py or module:function")
+        module, said = _import(f"{BUNDLED}.{source}"), source
+    function = getattr(module, name or "study", None)
+    if not callable(function):
+        raise StudyError(f"study {said!r} has no function {name or 'study'}(); define `def study() -> Study:` in it")
+    return function  # type: ignore[no-any-return]  # a user's module is untyped
+
+
+def _from_file(path: Path) -> Any:
+    if not path.is_file():
+        raise StudyError(f"study file {str(path)!r} does not exist; give an existing .py file or one of: {', '.join(bundled_studies())}")
+    name = f"joulefront_user_study_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise StudyError(f"study file {str(path)!r} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and pickles in the file look themselves up by module name
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise StudyError(f"study file {str(path)!r} raised {_where(error)}") from error
+    return module
+
+
+def _import(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except Exception as error:
+        raise StudyError(f"cannot import {name!r}: {_where(error)}") from error
+
+
+def _where(error: Exception) -> str:
+    if isinstance(error, SyntaxError):
+        return f"SyntaxError: {error.msg} (line {error.lineno})"
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {error}{place}"
+
+
+def command_line(words: Sequence[str]) -> str:
+    """Return what was typed, ready to be typed again; the password of a storage URL is not for model cards and reports.
+
+    >>> command_line(["run", "my study.py", "--storage", "postgresql://me:secret@host/db"])
+    "joulefront run 'my study.py' --storage postgresql://me:...@host/db"
+    """
+    return shlex.join(["joulefront", *map(without_password, words)])
+
+
+def study_of(store: Store, data: str | None, source: str | None) -> Study:
+    """Make the study of a run again, from where it came."""
+    origin = store.facts.get("origin") or {}
+    where = source or origin.get("source")
+    if where is None:
+        raise ValueError(f"{str(store.path)!r} came from Python: give --study my_study.py, or call joulefront.search.export.export there")
+    options = {**origin.get("options", {}), **({"data": data} if data else {})}
+    return adapt(find_study(where, options), origin.get("overrides", {}), bool(options.get("smoke")))
+
+
+def adapt(study: Study, overrides: Mapping[str, Any], smoke: bool) -> Study:
+    """Return the study with what the command line says otherwise; for a smoke test made tiny."""
+    given = {name: value for name, value in overrides.items() if value is not None}
+    if isinstance(given.get("objectives"), str):
+        given["objectives"] = tuple(name.strip() for name in given["objectives"].split(","))
+    if smoke:
+        given |= {"rungs": study.rungs[:1], "sampler": "random", "trials": 2, "budget": None}
+    return replace(study, **given) if given else study
+
+
+def origin_of(source: str, options: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """What export needs to make the same study again; paths are absolute, so that it can be called from another folder."""
+    given = {name: value for name, value in options.items() if value is not None}
+    for name, value in given.items():
+        # A column or a model may have the name of a file that lies here by chance; what looks like a path is one.
+        path_like = name == "data" or (name != "target" and isinstance(value, str) and ("/" in value or Path(value).suffix))
+        if path_like and Path(value).expanduser().exists():
+            given[name] = str(Path(value).expanduser().resolve())
+    file, colon, function = source.rpartition(":") if ":" in source else (source, "", "")
+    if file.endswith(".py") and Path(file).exists():
+        source = str(Path(file).resolve()) + colon + function
+    return {"source": source, "options": given, "overrides": dict(overrides)}
+
+
+def remember(path: Path, earlier: int, origin: Mapping[str, Any] | None, command: str) -> None:
+    """Note what was typed in the session that has begun, if one has; the data may lie elsewhere than it did for the sessions before.
+
+    Args:
+        path: The run folder.
+        earlier: Number of sessions before.
+        origin: Where the study came from; None keeps what is known.
+        command: What was typed.
+    """
+    if not Store.exists(path):
+        return
+    store = Store.open(path)
+    sessions = list(store.facts["sessions"])
+    if len(sessions) > earlier:
+        sessions[-1] = {**sessions[-1], "command": command}
+        store.save_facts({**store.facts, **({} if origin is None else {"origin": origin}), "sessions": sessions})

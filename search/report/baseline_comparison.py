@@ -1,0 +1,223 @@
+"""Families against a baseline family: what does each setting cost for the same quality, with repeats as the measure of chance?"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import exp, log, sqrt
+from statistics import fmean, variance
+
+from ..formatting import energy_text
+from ..records.run_folder import Run
+from ..records.trial import Trial
+from .energy_relations import family_of
+from .table import grid
+
+#: The family that others are held against, where a run has one.
+BASELINE = "plain"
+#: Parameters that are no setting of a training.
+NO_SETTING = ("family", "repeat")
+#: Columns of tactics that are worth a column here: name in ``Trial.extra`` -> title.
+COLUMNS = {"activation_nonzero_share": "non-zero", "modelled_asic_energy_ratio": "modelled ASIC"}
+
+
+@dataclass(frozen=True)
+class Group:
+    """The repeats of one setting at one number of epochs.
+
+    Attributes:
+        family: Its family.
+        setting: What tells it from the others of its family; empty where there is nothing.
+        epochs: Epochs that were asked for; early stopping may have ended before.
+        trials: The repeats.
+        quality: Mean quality.
+        joules: Geometric mean of the training energy.
+        evaluation_joules: Mean energy of validation, which early stopping needs after every epoch; None when unknown.
+    """
+
+    family: str
+    setting: str
+    epochs: int
+    trials: tuple[Trial, ...]
+    quality: float
+    joules: float
+    evaluation_joules: float | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One setting against the baseline.
+
+    Attributes:
+        family: Its family.
+        setting: What tells it from the others of its family.
+        groups: One for each number of epochs, ascending.
+        equal_epochs: Energy over the baseline's at the same number of epochs, geometric mean; None where nothing can be compared.
+        equal_quality: Energy over what the baseline needs for the same quality, geometric mean over those numbers of epochs whose
+            quality lies within the baseline's; None where none does.
+        u_log: Standard uncertainty of the logarithm of ``equal_quality``, from the spread of the repeats; None with it.
+        compared: How many numbers of epochs that is.
+        columns: Means of ``COLUMNS`` at the largest number of epochs.
+    """
+
+    family: str
+    setting: str
+    groups: tuple[Group, ...]
+    equal_epochs: float | None
+    equal_quality: float | None
+    u_log: float | None
+    compared: int
+    columns: dict[str, float]
+
+    @property
+    def verdict(self) -> str:
+        """Say whether it saves energy at equal quality, as far as two standard uncertainties allow."""
+        if self.equal_quality is None or self.u_log is None:
+            return "not comparable"
+        if abs(log(self.equal_quality)) <= 2 * self.u_log:
+            return "no difference shown"
+        return "saves" if self.equal_quality < 1 else "costs more"
+
+
+def against(run: Run, baseline: str = BASELINE) -> tuple[Comparison, ...]:
+    """Hold every setting of every family against the baseline, the baseline itself included.
+
+    Between the baseline's numbers of epochs the logarithm of its energy is taken as linear in the quality; beyond them nothing is said.
+
+    Args:
+        run: A run with repeats (``spaces.repeated.Repeated``) is best; without them there is no uncertainty.
+        baseline: Name of the family.
+
+    Raises:
+        ValueError: If the run has no measured trial of that family.
+    """
+    groups = groups_of(run)
+    base = sorted((group for group in groups if group.family == baseline), key=lambda group: group.epochs)
+    if not base:
+        raise ValueError(f"the run has no measured trial of a family named {baseline!r} to hold the others against")
+    sign = 1.0 if run.directions[0] == "maximize" else -1.0
+    spread = _spread([[trial.values[0] for trial in group.trials] for group in groups])
+    wander = _spread([[log(trial.train_joules or 1.0) for trial in group.trials] for group in groups])
+    by_setting: dict[tuple[str, str], list[Group]] = defaultdict(list)
+    for group in groups:
+        by_setting[group.family, group.setting].append(group)
+    found = []
+    for (family, setting), own in by_setting.items():
+        own.sort(key=lambda group: group.epochs)
+        same = [log(group.joules / other.joules) for group in own for other in base if other.epochs == group.epochs]
+        logs, variances = [], []
+        for group in own:
+            place = None if family == baseline else _needed(base, sign * group.quality, sign)
+            if place is not None:
+                needed, slope, count = place
+                logs.append(log(group.joules) - needed)
+                n = len(group.trials)
+                variances.append((slope * spread) ** 2 * (1 / n + 1 / count) + wander**2 * (1 / n + 1 / count))
+        last = own[-1].trials
+        columns = {name: fmean(trial.extra[name] for trial in last) for name in COLUMNS if all(name in trial.extra for trial in last)}
+        mean = exp(fmean(logs)) if logs else None
+        u_log = sqrt(sum(variances)) / len(logs) if logs else None
+        found.append(Comparison(family, setting, tuple(own), exp(fmean(same)) if same else None, mean, u_log, len(logs), columns))
+    return tuple(sorted(found, key=lambda one: (one.family != baseline, one.family, one.setting)))
+
+
+def groups_of(run: Run) -> tuple[Group, ...]:
+    """Gather the repeats of each setting at each number of epochs that was asked for."""
+    found: dict[tuple[str, str, int], list[Trial]] = defaultdict(list)
+    for trial in run.trials:
+        if trial.state == "complete" and trial.values and trial.train_joules and "copy_of" not in trial.extra:
+            found[family_of(trial), setting_of(trial), int(trial.extra.get("asked_epochs") or trial.epochs)].append(trial)
+    return tuple(_group(*key, trials) for key, trials in sorted(found.items()))
+
+
+def setting_of(trial: Trial) -> str:
+    """What tells a trial from others of its family, without the number of its repeat.
+
+    >>> setting_of(Trial(0, "complete", {"family": "freeze", "tactic.freeze.share": 0.34, "repeat": 2}, 1))
+    'share 0.34'
+    """
+    short = {name.rsplit(".", 1)[-1]: value for name, value in trial.params.items() if name not in NO_SETTING}
+    return ", ".join(
+        f"{name} {value if isinstance(value, str) else json.dumps(value)}".replace(" null", " none") for name, value in short.items()
+    )
+
+
+def _group(family: str, setting: str, epochs: int, trials: Sequence[Trial]) -> Group:
+    known = [trial.evaluation_joules for trial in trials if trial.evaluation_joules is not None]
+    return Group(
+        family,
+        setting,
+        epochs,
+        tuple(trials),
+        fmean(trial.values[0] for trial in trials),
+        exp(fmean(log(trial.train_joules or 1.0) for trial in trials)),
+        fmean(known) if len(known) == len(trials) else None,
+    )
+
+
+def _needed(base: Sequence[Group], quality: float, sign: float) -> tuple[float, float, float] | None:
+    """Log-joules that the baseline needs for a quality, their slope over the quality, and how many trainings stand behind them."""
+    for before, after in pairwise(base):
+        low, high = sign * before.quality, sign * after.quality
+        if low < high and low <= quality <= high:
+            slope = (log(after.joules) - log(before.joules)) / (high - low)
+            share = (quality - low) / (high - low)
+            # the line between two means is known better in the middle than at its ends
+            count = 1 / ((1 - share) ** 2 / len(before.trials) + share**2 / len(after.trials))
+            return log(before.joules) + slope * (quality - low), slope, count
+    return None
+
+
+def _spread(groups: Iterable[Sequence[float]]) -> float:
+    """Standard deviation within groups, pooled; 0.0 where nothing was repeated."""
+    several = [values for values in groups if len(values) > 1]
+    freedom = sum(len(values) - 1 for values in several)
+    return sqrt(sum(variance(values) * (len(values) - 1) for values in several) / freedom) if freedom else 0.0
+
+
+def to_text(found: Sequence[Comparison], quality: str = "accuracy") -> str:
+    """Set the comparisons as a table, one row a setting."""
+    cells = cells_of(found, quality)
+    right = [2 <= place <= 6 or place > 8 for place in range(len(cells[0]))]
+    return grid(cells, right)
+
+
+def cells_of(found: Sequence[Comparison], quality: str = "accuracy") -> list[list[str]]:
+    """The head and one row a setting, as text."""
+    used = [name for name in COLUMNS if any(name in one.columns for one in found)]
+    head = ["family", "setting", "n", f"best {quality}", "energy", "validating", "equal epochs", "equal quality", ""]
+    head += [COLUMNS[name] for name in used]
+    rows = [head]
+    for one in found:
+        best = max(one.groups, key=lambda group: group.quality)
+        n = sum(len(group.trials) for group in one.groups)
+        paid = "-" if best.evaluation_joules is None else f"+{energy_text(best.evaluation_joules / 3600)}"
+        same = "-" if one.equal_epochs is None else f"x {one.equal_epochs:.2f}"
+        columns = [f"{one.columns[name]:.3f}" if name in one.columns else "-" for name in used]
+        rows.append(
+            [one.family, one.setting, str(n), f"{best.quality:.4f}", energy_text(best.joules / 3600), paid, same, *_judged(one), *columns]
+        )
+    return rows
+
+
+def _judged(one: Comparison) -> tuple[str, str]:
+    if one.family == BASELINE:
+        return "x 1", "the baseline"
+    if one.equal_quality is None or one.u_log is None:
+        return "-", one.verdict
+    low, high = (one.equal_quality * exp(sign * 2 * one.u_log) for sign in (-1, 1))
+    return f"x {one.equal_quality:.2f} ({low:.2f} to {high:.2f})", one.verdict
+
+
+def spread_text(found: Sequence[Comparison]) -> str:
+    """One sentence on what the intervals are made of."""
+    spread = _spread([[trial.values[0] for trial in group.trials] for one in found for group in one.groups])
+    wander = _spread([[log(trial.train_joules or 1.0) for trial in group.trials] for one in found for group in one.groups])
+    return (
+        f"In brackets two standard uncertainties, from repeats of one setting: {spread:.4f} in quality and {100 * wander:.1f} % in energy. "
+        "At equal epochs and at equal quality: training energy over that of plain training; validating is paid besides. Non-zero: share of "
+        "the activations; modelled ASIC: inference energy on hardware that skips zeros over the same without, never measured."
+    )

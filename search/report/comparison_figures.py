@@ -1,0 +1,221 @@
+"""Still pictures of comparisons: energy against operations by family, and families against a baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import exp
+from pathlib import Path
+from statistics import stdev
+from typing import TYPE_CHECKING, Any
+
+from ..formatting import unit_for
+from ..records.run_folder import Run
+from ..records.trial import Trial
+from .baseline_comparison import BASELINE, Comparison, Group, against, spread_text
+from .baseline_comparison import to_text as against_to_text
+from .energy_relations import (
+    POOLED,
+    Relation,
+    by_construction,
+    cpu_utilisation,
+    epoch_joules,
+    family_of,
+    points_of,
+    prices,
+    prices_to_text,
+    relations,
+    training_flops,
+)
+from .energy_relations import to_text as relations_to_text
+from .view import INK, MUTED
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+#: Okabe and Ito's colours, which people with colour-blindness tell apart, the darkest for a baseline.
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d31")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+
+
+def save_comparison(run: Run, of: str, path: str | Path) -> tuple[str, Path]:
+    """Draw one of the comparisons to a file.
+
+    Args:
+        run: The run.
+        of: ``relations`` or ``tactics``.
+        path: A file that ends in .png or .svg.
+
+    Returns:
+        The tables behind the picture, and where it lies.
+
+    Raises:
+        ValueError: If there is no such comparison, the run has nothing to compare, or the ending is another one.
+    """
+    if of == "relations":
+        said = [relations_to_text(relations(run)), by_construction(run), prices_to_text(prices(run))]
+        return "\n\n".join(text for text in said if text), save_figure(relations_figure(run), path)
+    if of == "tactics":
+        found = against(run)
+        return f"{against_to_text(found, run.objectives[0])}\n\n{spread_text(found)}", save_figure(against_figure(run), path)
+    raise ValueError(f"--of must be front, relations or tactics, got {of!r}")
+
+
+def relations_figure(run: Run) -> Figure:
+    """Draw the energy of an epoch over its operations, the parameters, and the utilisation, a colour a family.
+
+    Args:
+        run: A finished or running study.
+
+    Returns:
+        A figure with one panel for each of the three that is known.
+
+    Raises:
+        ValueError: If the trials come from different hardware, or there is none.
+    """
+    points = points_of(run)
+    if not points:
+        raise ValueError("the run has no measured trial to draw")
+    families = sorted({family_of(trial) for trial in points})
+    gpu = any(trial.gpu_utilisation is not None for trial in points)
+    asked: list[tuple[str, str, Any, bool]] = [
+        ("FLOPs of a forward pass", "training FLOPs of an epoch", training_flops, True),
+        ("parameters", "parameters", lambda trial: trial.parameters, True),
+        ("GPU utilisation", "GPU utilisation, share of the time", lambda trial: trial.gpu_utilisation, False)
+        if gpu
+        else ("CPU utilisation", "CPU-seconds per second and thread", cpu_utilisation, False),
+    ]
+    panels = [one for one in asked if sum(one[2](trial) is not None for trial in points) > 1]
+    figure, axes = _panels(len(panels), width=4.6)
+    unit = unit_for(max(epoch_joules(trial) for trial in points) / 3600)
+    found = relations(run)
+    for axis, (predictor, title, place, logarithmic) in zip(axes, panels, strict=True):
+        for number, family in enumerate(families):
+            own = [trial for trial in points if family_of(trial) == family and place(trial) is not None]
+            axis.scatter(
+                [place(trial) for trial in own],
+                [epoch_joules(trial) / 3600 / unit.size for trial in own],
+                s=30,
+                color=COLORS[number % len(COLORS)],
+                marker=MARKERS[number % len(MARKERS)],
+                alpha=0.8,
+                linewidths=0,
+                label=f"{family} ({_rho(found, predictor, family if len(families) > 1 else POOLED)})",
+            )
+        axis.set_yscale("log")
+        if logarithmic:
+            axis.set_xscale("log")
+        axis.set_xlabel(title, color=INK, fontsize=10)
+        axis.set_title(f"all: {_rho(found, predictor, POOLED)}", fontsize=10, color=INK, loc="left")
+        # below the panel: clouds of points leave no corner free for certain
+        axis.legend(fontsize=8, frameon=False, labelcolor=INK, loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2)
+    if panels:
+        axes[0].set_ylabel(f"training energy of an epoch ({unit.name})", color=INK, fontsize=10)
+    how = ", ".join(sorted({trial.energy_quality for trial in points}))
+    _head(figure, run.name, "energy against operations, size and utilisation", f"Spearman's rho with n · energy {how}")
+    return figure
+
+
+def against_figure(run: Run) -> Figure:
+    """Draw quality over energy for every family, one panel each, over the line of the baseline.
+
+    A point is the mean of the repeats of one setting at one number of epochs; its bar is the standard deviation of a single training.
+
+    Raises:
+        ValueError: If the run has no measured trial of the baseline.
+    """
+    found = against(run)
+    base = [group for one in found if one.family == BASELINE for group in one.groups]
+    families = list(dict.fromkeys(one.family for one in found if one.family != BASELINE))
+    unit = unit_for(max(group.joules for one in found for group in one.groups) / 3600)
+    figure, axes = _panels(len(families), width=3.1)
+    for axis, family in zip(axes, families, strict=True):
+        _line(axis, base, unit.size, INK, "o", BASELINE)
+        for number, one in enumerate(one for one in found if one.family == family):
+            _line(axis, one.groups, unit.size, COLORS[(number + 1) % len(COLORS)], MARKERS[number + 1], _said(one))
+        axis.set_xscale("log")
+        axis.set_title(family, fontsize=10, color=INK, loc="left")
+        axis.legend(fontsize=7.5, frameon=False, labelcolor=INK, loc="lower right")
+        axis.set_xlabel(f"training energy ({unit.name})", color=INK, fontsize=9.5)
+        _plain(axis)
+    if families:
+        axes[0].set_ylabel(run.objectives[0], color=INK, fontsize=10)
+    trials = [trial for one in found for group in one.groups for trial in group.trials]
+    how = ", ".join(sorted({trial.energy_quality for trial in trials}))
+    said = f"each point the mean of repeats, bars: standard deviation of one training · n = {len(trials)} · energy {how}"
+    _head(figure, run.name, f"each family against {BASELINE} training", said)
+    return figure
+
+
+def save_figure(figure: Figure, path: str | Path) -> Path:
+    """Write a figure; equal runs give equal files.
+
+    Raises:
+        ValueError: If the ending is neither .png nor .svg.
+    """
+    from matplotlib import rc_context
+
+    target = Path(path)
+    kind = target.suffix.lower()[1:]
+    if kind not in ("png", "svg"):
+        raise ValueError(f"-o {str(path)!r}: this picture ends in .png or .svg, for example {target.stem or 'relations'}.png")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with rc_context({"svg.hashsalt": "joulefront", "svg.fonttype": "none"}):
+        figure.savefig(target, format=kind, metadata={"Date": None} if kind == "svg" else None)
+    return target
+
+
+def _panels(count: int, *, width: float) -> tuple[Figure, Sequence[Axes]]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(max(width * count, width), 4.4), dpi=140, facecolor="white", layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, max(count, 1), sharey=True, squeeze=False)[0]
+    for axis in axes:
+        axis.grid(True, which="major", color="#e7edf0", linewidth=0.8)
+        axis.set_axisbelow(True)
+        axis.tick_params(colors=MUTED, labelsize=8.5, which="both", length=3)
+        for side, spine in axis.spines.items():
+            spine.set_visible(side in ("left", "bottom"))
+            spine.set_color("#c5d0d6")
+    return figure, axes
+
+
+def _head(figure: Figure, name: str, title: str, caption: str) -> None:
+    figure.suptitle(f"$\\bf{{{name.replace('_', chr(92) + '_')}}}$  {title}", x=0.01, ha="left", fontsize=12, color=INK)
+    figure.supxlabel(caption, x=0.01, ha="left", fontsize=8.5, color=MUTED)
+
+
+def _line(axis: Axes, groups: Sequence[Group], size: float, color: str, marker: str, label: str) -> None:
+    x = [group.joules / 3600 / size for group in groups]
+    y = [group.quality for group in groups]
+    spread = [_deviation(group.trials) for group in groups]
+    axis.errorbar(x, y, yerr=spread, color=color, marker=marker, markersize=5, linewidth=1.3, elinewidth=0.9, capsize=2, label=label)
+
+
+def _plain(axis: Axes) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.xaxis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0), numticks=12))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.4g}"))
+    axis.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _said(one: Comparison) -> str:
+    name = one.setting or one.family
+    if one.equal_quality is None or one.u_log is None:
+        return name
+    low, high = (one.equal_quality * exp(sign * 2 * one.u_log) for sign in (-1, 1))
+    return f"{name}\nx {one.equal_quality:.2f} ({low:.2f} to {high:.2f})"
+
+
+def _deviation(trials: Sequence[Trial]) -> float:
+    return stdev(trial.values[0] for trial in trials) if len(trials) > 1 else 0.0
+
+
+def _rho(found: Sequence[Relation], predictor: str, family: str) -> str:
+    one = next((one for one in found if (one.predictor, one.family) == (predictor, family)), None)
+    if one is None or one.rho is None:
+        return "too few points" if one is None else f"n = {one.n}"
+    return f"rho {one.rho:+.2f}, n = {one.n}"

@@ -1,0 +1,175 @@
+"""A leaderboard of several runs, which says what may be compared and what may not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..formatting import digits
+from ..front import Front
+from ..records.run_folder import Run
+from ..records.trial import Trial
+from .table import grid
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One run on the leaderboard.
+
+    Attributes:
+        run: The run.
+        front: Its front.
+        hardware: Hashes of the hardware that trained it.
+        quality: How its energies are known.
+        hypervolume: Hypervolume in the box that all runs share; None when the runs cannot share one.
+        joint: How many of its trials are on the front of all runs together; None when there is no such front.
+    """
+
+    run: Run
+    front: Front
+    hardware: tuple[str, ...]
+    quality: tuple[str, ...]
+    hypervolume: float | None = None
+    joint: int | None = None
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    """Several runs side by side.
+
+    Attributes:
+        standings: The best run first where the runs can be ranked, else in the order given.
+        notes: What forbids or weakens the comparison, one sentence each.
+        front: ``(run folder, trial)`` of the joint front, cheapest first; empty when energies of different machines would meet on it.
+    """
+
+    standings: tuple[Standing, ...]
+    notes: tuple[str, ...]
+    front: tuple[tuple[str, int], ...]
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """One JSON object a run, units in the keys, None where unknown."""
+        rows = []
+        for one in self.standings:
+            best = one.front.best() if len(one.front) else None
+            knee = one.front.knee() if len(one.front) else None
+            total = one.run.bill.total_joules
+            rows.append(
+                {
+                    "run": str(one.run.path),
+                    "study": one.run.name,
+                    "objectives": list(one.run.objectives),
+                    "hardware_id": list(one.hardware),
+                    "quality": list(one.quality),
+                    "trials": len(one.run.trials),
+                    "failed": sum(trial.state == "failed" for trial in one.run.trials),
+                    "front": len(one.front),
+                    "best": None if best is None else best.values[0],
+                    "best_train_wh": None if best is None else best.train_wh,
+                    "knee": None if knee is None else knee.values[0],
+                    "knee_train_wh": None if knee is None else knee.train_wh,
+                    "search_wh": None if total is None else total / 3600.0,
+                    "hypervolume": one.hypervolume,
+                    "on_joint_front": one.joint,
+                }
+            )
+        return rows
+
+    def to_text(self) -> str:
+        """A table for people, then what must be known to read it."""
+        head = [
+            "run",
+            "objective",
+            "best",
+            "at Wh",
+            "knee",
+            "at Wh",
+            "search Wh",
+            "trials",
+            "front",
+            "hypervolume",
+            "joint front",
+            "hardware",
+        ]
+        cells = [head]
+        for row in self.to_rows():
+            cells.append(
+                [
+                    row["run"],
+                    row["objectives"][0],
+                    "-" if row["best"] is None else f"{row['best']:.4f}",
+                    digits(row["best_train_wh"]),
+                    "-" if row["knee"] is None else f"{row['knee']:.4f}",
+                    digits(row["knee_train_wh"]),
+                    digits(row["search_wh"]),
+                    str(row["trials"]) + (f" ({row['failed']} failed)" if row["failed"] else ""),
+                    str(row["front"]),
+                    "-" if row["hypervolume"] is None else f"{row['hypervolume']:.4f}",
+                    "-" if row["on_joint_front"] is None else str(row["on_joint_front"]),
+                    ", ".join(row["hardware_id"]) or "unknown",
+                ]
+            )
+        table = grid(cells, [False, False, *[True] * 9, False])
+        return "\n".join([table, *(["", *(f"Note: {note}" for note in self.notes)] if self.notes else [])])
+
+
+def leaderboard(runs: Sequence[Run]) -> Leaderboard:
+    """Put runs side by side; rank them and join their fronts only where their numbers mean the same.
+
+    The hypervolume is taken in the box of the first run, so that one scale holds for all. Energies of different machines never meet on one
+    front: then every run keeps its own, and a note says so.
+
+    Raises:
+        ValueError: If fewer than two runs are given.
+    """
+    if len(runs) < 2:
+        raise ValueError(f"compare needs at least two runs, got {len(runs)}")
+    standings = [_standing(run) for run in runs]
+    notes = []
+    goals = {(one.run.objectives, one.run.directions) for one in standings}
+    if len(goals) > 1:
+        said = "; ".join(f"{one.run.path}: {', '.join(one.run.objectives)}" for one in standings)
+        notes.append(f"the runs have different objectives ({said}), so they are listed and not ranked.")
+    machines = {name for one in standings for name in one.hardware}
+    unknown = [str(one.run.path) for one in standings if len(one.front) and not one.hardware]
+    if len(machines) > 1:
+        notes.append(
+            f"the runs were measured on different hardware ({', '.join(sorted(machines))}): their energies are not "
+            "put on one front or ranked. Run the studies on one machine to compare them."
+        )
+    elif unknown and machines:
+        notes.append(f"the hardware of {', '.join(unknown)} is unknown: its energies are not put on one front with the others.")
+    if len({one.run.name for one in standings}) > 1:
+        notes.append("the studies have different names: ranks mean something only if they learnt the same data.")
+    if len({one.quality for one in standings if one.quality}) > 1:
+        said = "; ".join(f"{one.run.path}: {' and '.join(one.quality) or 'absent'}" for one in standings)
+        notes.append(f"the energies are known in different ways ({said}).")
+    if len(goals) > 1 or len(machines) > 1 or (unknown and machines):
+        return Leaderboard(tuple(standings), tuple(notes), ())
+    return _ranked(standings, notes)
+
+
+def _ranked(standings: list[Standing], notes: list[str]) -> Leaderboard:
+    box = next((one.front.box for one in standings if one.front.box), ())
+    first = standings[0].run
+    owner: list[tuple[str, int]] = []
+    pool: list[Trial] = []
+    for one in standings:
+        for trial in one.front:
+            owner.append((str(one.run.path), trial.number))
+            pool.append(replace(trial, number=len(pool)))
+    joint = Front(tuple(pool), first.objectives, first.directions)
+    members = tuple(owner[trial.number] for trial in joint)
+    scored = [
+        replace(one, hypervolume=one.front.hypervolume(box), joint=sum(path == str(one.run.path) for path, _ in members))
+        for one in standings
+    ]
+    scored.sort(key=lambda one: -(one.hypervolume or 0.0))
+    return Leaderboard(tuple(scored), tuple(notes), members)
+
+
+def _standing(run: Run) -> Standing:
+    front = Front.of(run)
+    hardware = tuple(sorted({trial.hardware_id for trial in run.trials if trial.hardware_id}))
+    return Standing(run, front, hardware, tuple(sorted({trial.energy_quality for trial in front})))

@@ -1,0 +1,221 @@
+"""The front as a file: HTML by plotly, PNG and SVG by matplotlib.
+
+The front as a still picture, by matplotlib's object interface: no pyplot, no global state.
+"""
+
+from __future__ import annotations
+
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..formatting import unit_for
+from ..front import Front
+from ..records.run_folder import Run
+from .plotly_front import CONFIG, FOLLOW, front_plotly
+from .table import empty_text
+from .view import INK, KNEE, MUTED, PALE, STRONG, View, candidates, choose, draw_crosses
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def front_figure(source: Run | Front) -> Figure:
+    """Draw all measured trials pale and the front strong, over energy in Wh on a logarithmic axis.
+
+    Bars are two standard uncertainties of the energy on each side. The dominated area is shaded. Where the carbon intensity is known,
+    a second axis gives gCO2e.
+
+    Args:
+        source: A run, or a front.
+
+    Returns:
+        A figure of 9 x 5.4 inches; save it with ``figure.savefig``, or with `joulefront.search.report.matplotlib_front.save_front`.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    view = View.of(source)
+    figure = Figure(figsize=(9.0, 5.4), dpi=160, facecolor="white", layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    _frame(axes, view)
+    _points(axes, view)
+    if view.grams_per_wh:
+        _carbon_axis(axes, view, view.grams_per_wh)
+    figure.suptitle(
+        f"$\\bf{{{_tex(view.front.name)}}}$  {view.quality_title} against training energy", x=0.01, ha="left", fontsize=13, color=INK
+    )
+    figure.supxlabel(_caption(view), x=0.01, ha="left", fontsize=8.5, color=MUTED)
+    return figure
+
+
+def _frame(axes: Axes, view: View) -> None:
+    axes.set_xscale("log")
+    axes.set_xlim(*view.x_limits)
+    axes.set_ylim(*view.y_limits)
+    _plain_ticks(axes.xaxis, view.x_limits)
+    axes.set_xlabel(f"training energy of the model ({view.unit.name})", color=INK, fontsize=10.5)
+    ticks = choose(candidates(view.front), *view.y_limits)
+    if ticks:
+        axes.set_yticks([place for place, _ in ticks], [label for _, label in ticks])
+    axes.set_ylabel(view.axis_title, color=INK, fontsize=10.5)
+    axes.grid(True, which="major", color="#e7edf0", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=MUTED, labelsize=9.5, which="both", length=3)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color("#c5d0d6")
+
+
+def _points(axes: Axes, view: View) -> None:
+    low, high = view.y_limits
+    inside = [trial for trial in view.others if low <= view.y(trial) <= high]
+    outside = [view.x(trial) for trial in view.others if not low <= view.y(trial) <= high]
+    axes.scatter([view.x(t) for t in inside], [view.y(t) for t in inside], s=26, color=PALE, alpha=0.75, linewidths=0, label="trial")
+    if outside:
+        level = [view.bottom] * len(outside)
+        axes.scatter(outside, level, s=30, marker="v", color=PALE, clip_on=False, linewidths=0, label="trial below the axis")
+    if not view.line:
+        return
+    x, y = view.steps
+    axes.fill_between(x, y, view.bottom, step="post", color=STRONG, alpha=0.06, linewidth=0)
+    axes.step(x[:-1], y[:-1], where="post", color=STRONG, linewidth=2.0, solid_joinstyle="round")
+    known = [trial for trial in view.front if trial.train_u_joules]
+    if known:
+        bars: dict[str, Any] = {
+            "ecolor": STRONG,
+            "elinewidth": 1.1,
+            "capsize": 2.5,
+            "alpha": 0.55,
+            "label": "±2 standard uncertainties, random",
+        }
+        spans = [view.spread(trial) for trial in known]
+        both = [[left for left, _ in spans], [right for _, right in spans]]
+        axes.errorbar([view.x(t) for t in known], [view.y(t) for t in known], xerr=both, fmt="none", **bars)
+    dots: dict[str, Any] = {"s": 46, "color": STRONG, "edgecolors": "white", "linewidths": 0.9, "zorder": 4, "label": "front"}
+    axes.scatter([view.x(t) for t in view.front], [view.y(t) for t in view.front], **dots)
+    draw_crosses(axes, view)
+    _labels(axes, view)
+    legend = axes.legend(loc="lower right", frameon=True, framealpha=0.9, edgecolor="none", fontsize=9, labelcolor=INK)
+    legend.set_zorder(3)
+
+
+def _labels(axes: Axes, view: View) -> None:
+    """Name the knee and the best: above and to the left, where no other point can be, or else below and to the right, where no front is."""
+    for word, trial in view.named:
+        knee = word.startswith("knee")
+        if knee:
+            axes.scatter(
+                [view.x(trial)], [view.y(trial)], s=170, facecolors="none", edgecolors=KNEE, linewidths=2.0, zorder=5, label="knee"
+            )
+        text = f"{word}: {view.label(trial)}"
+        left = view.fits_on_the_left(trial, text)
+        axes.annotate(
+            text,
+            (view.x(trial), view.y(trial)),
+            xytext=(-9, 10) if left else (11, -9),
+            textcoords="offset points",
+            ha="right" if left else "left",
+            va="bottom" if left else "top",
+            fontsize=9.5,
+            fontweight="bold" if knee else "normal",
+            color=KNEE if knee else INK,
+            zorder=6,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 1.5},
+        )
+
+
+def _carbon_axis(axes: Axes, view: View, grams_per_wh: float) -> None:
+    mass = unit_for(view.x_limits[1] * view.unit.size * grams_per_wh, "gCO2e")
+    factor = view.unit.size * grams_per_wh / mass.size
+
+    def carbon(energy: Any) -> Any:
+        return energy * factor
+
+    def energy(carbon: Any) -> Any:
+        return carbon / factor
+
+    second = axes.secondary_xaxis("top", functions=(carbon, energy))
+    _plain_ticks(second.xaxis, (view.x_limits[0] * factor, view.x_limits[1] * factor))
+    second.set_xlabel(mass.name, color=MUTED, fontsize=9.5)
+    second.tick_params(colors=MUTED, labelsize=9, which="both", length=3)
+    second.spines["top"].set_color("#c5d0d6")
+
+
+def _plain_ticks(axis: Any, limits: tuple[float, float]) -> None:
+    """Write 0.1, 1, 10 instead of powers, and 2 and 5 between them where there is room."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    decades = limits[1] / limits[0]
+    axis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0) if decades < 300 else (1.0,), numticks=20))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.6g}" if value >= 1e-4 else f"{value:.0e}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _caption(view: View) -> str:
+    text = view.subtitle
+    facts = view.front.run.facts if view.front.run else {}
+    if view.grams_per_wh and facts.get("intensity"):
+        place = facts["intensity"]
+        where = ", ".join(str(place[key]) for key in ("zone", "source", "year") if place.get(key))
+        text += f"\ngCO2e at {place['grams_per_kwh']:.3g} g/kWh ({where})"
+    return text
+
+
+def _tex(text: str) -> str:
+    """Escape what mathtext would read as a command."""
+    return "".join(f"\\{sign}" if sign in "_#$%&{}^" else r"\ " if sign == " " else sign for sign in text if sign != "\\")
+
+
+__all__ = ["front_figure", "front_html", "front_plotly", "save_front"]
+
+#: The picture fills the window and no more.
+WHOLE_WINDOW = "<style>html, body { margin: 0; overflow: hidden; }</style>"
+SUFFIXES = (".html", ".png", ".svg")
+
+
+def front_html(source: Run | Front, path: str | Path) -> Path:
+    """Write the interactive front as one self-contained HTML file; it opens without a network.
+
+    Args:
+        source: A run, or a front.
+        path: The file; its folder is made when needed.
+    """
+    target = _prepare(path)
+    figure = front_plotly(source)
+    text: str = figure.to_html(
+        include_plotlyjs=True, full_html=True, default_height="100vh", div_id="front", post_script=FOLLOW, config=CONFIG
+    )
+    target.write_text(text.replace("<head>", f"<head><title>{escape(source.name)} - front</title>{WHOLE_WINDOW}", 1), encoding="utf-8")
+    return target
+
+
+def save_front(source: Run | Front, path: str | Path) -> Path:
+    """Write the front to a file whose ending says how: .html, .png or .svg.
+
+    Raises:
+        ValueError: If the ending is another one, or there is no front to draw.
+    """
+    target = Path(path)
+    if target.suffix.lower() not in SUFFIXES:
+        raise ValueError(f"-o {str(path)!r}: a plot ends in one of {', '.join(SUFFIXES)}, for example {target.stem or 'front'}.html")
+    front = source if isinstance(source, Front) else Front.of(source)
+    if not front.members:
+        raise ValueError(f"nothing to draw in {str(path)!r}. {empty_text(front)}")
+    if target.suffix.lower() == ".html":
+        return front_html(source, target)
+    # Equal runs must give equal files: no creation date, and SVG ids that do not change from run to run.
+    from matplotlib import rc_context
+
+    with rc_context({"svg.hashsalt": "joulefront", "svg.fonttype": "none"}):
+        kind = target.suffix.lower()[1:]
+        front_figure(source).savefig(_prepare(target), format=kind, metadata={"Date": None} if kind == "svg" else None)
+    return target
+
+
+def _prepare(path: str | Path) -> Path:
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return target

@@ -1,0 +1,210 @@
+"""The front as an interactive picture, by plotly: hover tells what a model is and what it cost."""
+
+from __future__ import annotations
+
+from html import escape
+from math import floor, log10
+from typing import TYPE_CHECKING, Any
+
+from ..formatting import energy_text, unit_for
+from ..front import Front
+from ..records.run_folder import Run
+from ..records.trial import Trial
+from .view import ENOUGH, GAP, INK, KNEE, MUTED, PALE, STRONG, View, candidates, choose, crosses_trace, short_component
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+FONT = "system-ui, -apple-system, Segoe UI, Roboto, Helvetica, Arial, sans-serif"
+
+#: What the tool bar offers: nothing that sends the data to a service; the camera saves at twice the size.
+CONFIG = {
+    "displaylogo": False,
+    "responsive": True,
+    "modeBarButtonsToRemove": ["sendChartToCloud", "sendDataToCloud", "lasso2d", "select2d"],
+    "toImageButtonOptions": {"format": "png", "scale": 2},
+}
+
+#: Keeps the carbon axis on the energy axis and the quality ticks readable while the reader zooms; plotly does neither.
+FOLLOW = """
+var plot = document.getElementById('{plot_id}'), busy = false;
+plot.on('plotly_relayout', function () {
+  if (busy) return;
+  var meta = plot.layout.meta, change = {}, x = plot.layout.xaxis.range, y = plot.layout.yaxis.range;
+  if (plot.layout.xaxis2) change['xaxis2.range'] = [x[0] + meta.carbon_shift, x[1] + meta.carbon_shift];
+  if (meta.ticks.length) {
+    var kept = [], gap = meta.gap * (y[1] - y[0]);
+    meta.ticks.forEach(function (row) {
+      if (kept.length < meta.enough) row.forEach(function (tick) {
+        if (tick[0] >= y[0] && tick[0] <= y[1] && kept.every(function (k) { return Math.abs(k[0] - tick[0]) >= gap; })) kept.push(tick);
+      });
+    });
+    change['yaxis.tickvals'] = kept.map(function (k) { return k[0]; });
+    change['yaxis.ticktext'] = kept.map(function (k) { return k[1]; });
+  }
+  busy = true;
+  Plotly.relayout(plot, change).then(function () { busy = false; });
+});
+"""
+
+
+def front_plotly(source: Run | Front) -> Figure:
+    """Draw the front for a browser or a notebook; hover shows parameters, energy by component and its quality.
+
+    Args:
+        source: A run, or a front.
+    """
+    import plotly.graph_objects as go
+
+    view = View.of(source)
+    front = view.front
+    figure = go.Figure()
+    low, high = view.y_limits
+    inside = tuple(trial for trial in view.others if low <= view.y(trial) <= high)
+    outside = tuple(trial for trial in view.others if not low <= view.y(trial) <= high)
+    figure.add_trace(_markers(view, inside, "trial", {"color": PALE, "size": 8, "opacity": 0.8}))
+    if outside:
+        edge = _markers(view, outside, f"{len(outside)} below the axis", {"color": PALE, "size": 9, "symbol": "triangle-down"})
+        edge.y, edge.cliponaxis = [view.bottom] * len(outside), False
+        figure.add_trace(edge)
+    if view.line:
+        x, y = view.steps
+        corners_x = [value for pair in zip(x, x[1:] + x[-1:], strict=True) for value in pair]
+        corners_y = [value for value in y for _ in range(2)]
+        area = {"fill": "toself", "fillcolor": "rgba(11,110,105,0.06)", "mode": "none", "hoverinfo": "skip", "showlegend": False}
+        figure.add_trace(go.Scatter(x=[*corners_x, x[-1], x[0]], y=[*corners_y, view.bottom, view.bottom], **area))
+        line = {"shape": "hv", "color": STRONG, "width": 2.5}
+        figure.add_trace(go.Scatter(x=x[:-1], y=y[:-1], mode="lines", line=line, hoverinfo="skip", showlegend=False))
+        member = _markers(view, front.members, "front", {"color": STRONG, "size": 11, "line": {"color": "white", "width": 1.2}})
+        spans = [view.spread(trial) for trial in front]
+        member.error_x = {
+            "type": "data",
+            "array": [right for _, right in spans],
+            "arrayminus": [left for left, _ in spans],
+            "color": STRONG,
+            "thickness": 1.2,
+            "width": 3,
+        }
+        figure.add_trace(member)
+        if (again := crosses_trace(view)) is not None:
+            figure.add_trace(again)
+    if view.knee is not None:
+        ring = {"color": "rgba(0,0,0,0)", "size": 20, "line": {"color": KNEE, "width": 3}}
+        figure.add_trace(_markers(view, (view.knee,), "knee", ring))
+    for word, trial in view.named:
+        text = f"{word} {view.label(trial)}"
+        left = view.fits_on_the_left(trial, text)
+        figure.add_annotation(
+            x=log10(view.x(trial) if left else view.x_limits[0]),
+            y=view.y(trial),
+            text=f"<b>{word}</b> {view.label(trial)}",
+            showarrow=False,
+            xanchor="right" if left else "left",
+            yanchor="bottom",
+            xshift=-10 if left else 4,
+            yshift=11,
+            bgcolor="rgba(255,255,255,0.7)",
+            font={"color": KNEE if word.startswith("knee") else INK, "size": 13},
+        )
+    _layout(figure, view)
+    return figure
+
+
+def _markers(view: View, trials: tuple[Trial, ...], name: str, marker: dict[str, Any]) -> Any:
+    import plotly.graph_objects as go
+
+    return go.Scatter(
+        x=[view.x(trial) for trial in trials],
+        y=[view.y(trial) for trial in trials],
+        mode="markers",
+        name=name,
+        marker=marker,
+        text=[hover(view.front, trial) for trial in trials],
+        hovertemplate="%{text}<extra></extra>",
+    )
+
+
+def hover(front: Front, trial: Trial) -> str:
+    """Everything about one model, as plotly's small HTML."""
+    energy = energy_text(trial.train_wh) + (f" ± {energy_text(2 * trial.train_u_joules / 3600)}" if trial.train_u_joules else "")
+    epochs = f"{trial.epochs} epoch{'' if trial.epochs == 1 else 's'}"
+    lines = [f"<b>trial {trial.number}</b>, {epochs}", f"{front.objectives[0]} <b>{trial.values[0]:.4f}</b>"]
+    lines.append(f"training <b>{energy}</b>, {trial.energy_quality}")
+    for name, part in trial.components.items():
+        known = energy_text(None if part.joules is None else part.joules / 3600)
+        lines.append(f"   {escape(short_component(name))}: {known}, {part.quality} by {escape(part.source)}")
+    if trial.grams_co2e is not None:
+        lines.append(energy_text(trial.grams_co2e, "gCO2e"))
+    if trial.inference_joules_per_1000 is not None:
+        lines.append(f"inference {trial.inference_joules_per_1000:.3g} J per 1,000")
+    if trial.parameters is not None:
+        lines.append(f"{trial.parameters:,} parameters")
+    lines += [
+        f"{escape(str(name))} = {escape(f'{value:.4g}' if isinstance(value, float) else str(value))}"
+        for name, value in trial.params.items()
+    ]
+    return "<br>".join(lines)
+
+
+def _layout(figure: Any, view: View) -> None:
+    import plotly.graph_objects as go
+
+    low, high = (log10(limit) for limit in view.x_limits)
+    every = candidates(view.front)
+    mass = unit_for(view.x_limits[1] * view.unit.size * view.grams_per_wh, "gCO2e") if view.grams_per_wh else None
+    shift = log10(view.unit.size * view.grams_per_wh / mass.size) if view.grams_per_wh and mass else 0.0
+    axis = {"gridcolor": "#e7edf0", "zeroline": False, "linecolor": "#c5d0d6", "tickcolor": "#c5d0d6", "ticks": "outside", "ticklen": 4}
+    figure.update_layout(
+        title={
+            "text": f"<b>{escape(view.front.name)}</b>  {view.quality_title} against training energy"
+            f"<br><span style='font-size:12px;color:{MUTED}'>{escape(view.subtitle)}</span>",
+            "x": 0.01,
+            "xanchor": "left",
+            "y": 0.97,
+            "yanchor": "top",
+            "font": {"size": 18},
+        },
+        font={"family": FONT, "color": INK, "size": 13},
+        paper_bgcolor="white",
+        plot_bgcolor="white",
+        hoverlabel={"bgcolor": "white", "bordercolor": STRONG, "font": {"family": FONT, "size": 12, "color": INK}, "align": "left"},
+        legend={"x": 0.99, "y": 0.03, "xanchor": "right", "yanchor": "bottom", "bgcolor": "rgba(255,255,255,0.85)"},
+        margin={"l": 70, "r": 30, "t": 118 if mass else 80, "b": 60},
+        xaxis={
+            **axis,
+            "type": "log",
+            "range": [low, high],
+            "title": f"training energy of the model ({view.unit.name})",
+            **_log_ticks(low, high),
+        },
+        yaxis={**axis, "range": list(view.y_limits), "title": view.axis_title},
+        meta={"ticks": every, "gap": GAP, "enough": ENOUGH, "carbon_shift": shift},
+    )
+    ticks = choose(every, *view.y_limits)
+    if ticks:
+        figure.update_yaxes(tickmode="array", tickvals=[place for place, _ in ticks], ticktext=[label for _, label in ticks])
+    if mass is not None:
+        figure.add_trace(go.Scatter(x=[None], y=[None], xaxis="x2", showlegend=False, hoverinfo="skip"))
+        figure.update_layout(
+            xaxis2={
+                "type": "log",
+                "range": [low + shift, high + shift],
+                "overlaying": "x",
+                "side": "top",
+                "title": {"text": mass.name, "font": {"color": MUTED, "size": 12}},
+                "tickfont": {"color": MUTED, "size": 11},
+                "showgrid": False,
+                **_log_ticks(low + shift, high + shift),
+                "ticks": "outside",
+                "tickcolor": "#c5d0d6",
+                "linecolor": "#c5d0d6",
+            },
+        )
+
+
+def _log_ticks(low: float, high: float) -> dict[str, Any]:
+    """Ticks at 1, 2 and 5 with their numbers in full; plotly itself writes the 2 of 0.002 as a small 2. Over many decades only the tens."""
+    if high - low >= 2.5:
+        return {"dtick": 1}
+    places = [digit * 10.0**decade for decade in range(floor(low) - 1, floor(high) + 2) for digit in (1, 2, 5)]
+    return {"tickmode": "array", "tickvals": places, "ticktext": [f"{place:.6g}" for place in places]}

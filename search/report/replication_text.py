@@ -1,0 +1,133 @@
+"""What repeats say, for the terminal, the report and for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..energy.intervals import Difference
+from ..formatting import digits, unit_for
+from ..records.replicate_summary import Again, Finding, drift, row_of
+from ..records.replicates import Repeats
+from .table import energy_spread_text, grid, quality_text
+
+#: A drift is called one when less than this share of machines without any would show as much.
+SIGNIFICANT = 0.05
+
+
+def table_of(finding: Finding) -> tuple[list[str], list[list[str]]]:
+    """Return the head and the rows of the table of members; all columns are numbers or short words, aligned to the right."""
+    joules = [member.energy.mean for member in finding.members if member.energy is not None]
+    unit = unit_for(max([*joules, *(member.trial.train_joules or 0.0 for member in finding.members)], default=3600.0) / 3600.0)
+    name = finding.objective
+    head = ["trial", name, "again", unit.name, "again", "n", "× meter", f"next: {unit.name}", f"next: {name}"]
+    rows = []
+    for member in finding.members:
+        pair = finding.after(member.trial.number)
+        wh = None if member.trial.train_wh is None else member.trial.train_wh / unit.size
+        rows.append(
+            [
+                str(member.trial.number),
+                f"{member.searched:.4f}",
+                quality_text(member.quality),
+                digits(wh),
+                energy_spread_text(member.energy, 3600.0 * unit.size),
+                str(member.quality.n if member.quality else 0) + (f" ({member.failed} failed)" if member.failed else ""),
+                digits(member.spread_over_meter),
+                "" if pair is None else _differs(pair.energy),
+                "" if pair is None else _differs(pair.quality),
+            ]
+        )
+    return head, rows
+
+
+def legend(finding: Finding) -> str:
+    """Say what the columns mean."""
+    return (
+        "again: mean ± standard deviation of n repeats with fresh seeds; × meter: how often the energy's spread holds the meter's random "
+        f"uncertainty; next: whether the next row's energy and {finding.objective} are others (95 % interval of the difference, Welch)."
+    )
+
+
+def sentences(finding: Finding, repeats: Repeats) -> list[str]:
+    """Say in a line each: was the search lucky, does the order survive, did the machine drift, what failed."""
+    return [line for line in (_luck(finding), _order(finding), _drifted(repeats), _failed(finding, repeats)) if line]
+
+
+def to_text(finding: Finding, repeats: Repeats) -> str:
+    """Set everything for a terminal."""
+    head, rows = table_of(finding)
+    return "\n".join([grid([head, *rows], [True] * len(head)), "", legend(finding), *sentences(finding, repeats)])
+
+
+def to_json(finding: Finding, repeats: Repeats) -> dict[str, Any]:
+    """Return everything with stable keys and units in them; None where unknown."""
+    n, rho, p_value = drift(repeats)
+    return {
+        "members": [row_of(finding, member) for member in finding.members],
+        "order_survives": finding.order_survives,
+        f"mean_fall_of_{finding.objective}": None if finding.fall is None else finding.fall.mean,
+        "drift": {"n": n, "rank_correlation": rho, "p_value": p_value},
+    }
+
+
+def _differs(difference: Difference | None) -> str:
+    return "unknown" if difference is None else "differs" if difference.clear else "same"
+
+
+def _luck(finding: Finding) -> str:
+    """The winner's curse in one line."""
+    if finding.fall is None:
+        return ""
+    quality = [member for member in finding.members if member.quality_outside]
+    energy = [member for member in finding.members if member.energy_outside]
+    said = []
+    if quality:
+        said.append(f"the {finding.objective} of {_numbers(quality)}")
+    if energy:
+        said.append(f"the energy of {_numbers(energy)}")
+    sizes = {member.quality.n for member in finding.members if member.quality is not None}
+    chance = f" (by chance alone 1 in {(min(sizes) + 1) / 2:.2g} would)" if len(sizes) == 1 and min(sizes) > 1 else ""
+    text = f"What the search measured lies outside of the repeats' range for {' and '.join(said)}{chance}. " if said else ""
+    fall = finding.fall
+    span = "" if fall.low is None or fall.high is None else f" (95 % interval {_worse(fall.low)} to {_worse(fall.high)})"
+    plural = "member's" if fall.n == 1 else "members'"
+    return f"{text}On average the {plural} {finding.objective} is {_worse(fall.mean)} than in the search{span}."
+
+
+def _worse(fall: float) -> str:
+    return f"{abs(fall):.4f} {'worse' if fall >= 0 else 'better'}"
+
+
+def _order(finding: Finding) -> str:
+    if not finding.pairs:
+        return ""
+    swapped = [f"{pair.cheaper} and {pair.dearer}" for pair in finding.pairs if pair.order_kept is False]
+    if swapped:
+        return f"The order of the front does not survive between trials {', '.join(swapped)}."
+    return "The order of the front survives." if finding.order_survives else "Whether the order of the front survives is unknown."
+
+
+def _drifted(repeats: Repeats) -> str:
+    n, rho, p_value = drift(repeats)
+    if rho is None or p_value is None:
+        return ""
+    steady = all(plan.order != "given" for plan in repeats.plans)
+    drifted = "the machine drifted, which widens the intervals" + (" but favours nobody" if steady else " and favours some")
+    verdict = drifted if p_value < SIGNIFICANT else "no drift is seen"
+    return f"Energy against the position in the plan: rank correlation {rho:+.2f} (n = {n}, p {p_value:.2g}): {verdict}."
+
+
+def _failed(finding: Finding, repeats: Repeats) -> str:
+    failed = [one for one in repeats.trainings if one.failed is not None and finding.again(one.trial) is not None]
+    if not failed:
+        return ""
+    reasons = sorted({f"trial {one.trial}: {one.failed}" for one in failed})
+    return (
+        f"{len(failed)} of {len(repeats.trainings)} repeats have no result ({'; '.join(reasons[:4])}{'; …' if len(reasons) > 4 else ''})."
+    )
+
+
+def _numbers(members: Sequence[Again]) -> str:
+    numbers = [str(member.trial.number) for member in members]
+    return f"trial{'s' if len(numbers) > 1 else ''} {', '.join(numbers)}"

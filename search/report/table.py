@@ -1,0 +1,340 @@
+"""A front as rows for programs: JSON, CSV, data frame. The keys are stable and have units in them.
+
+A front as a table, for the terminal and for a notebook.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from html import escape
+from itertools import pairwise
+from shutil import get_terminal_size
+from typing import TYPE_CHECKING, Any
+
+from ..formatting import Unit, digits, unit_for
+from ..records.replicate_summary import row_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ..energy.intervals import Spread
+    from ..front import Front
+    from ..records.trial import Trial
+
+#: Keys of a row, in order. ``quality`` is that of the energy: measured, estimated, mixed or absent.
+KEYS = (
+    "trial",
+    "epochs",
+    "accuracy",
+    "train_joules",
+    "train_wh",
+    "grams_co2e",
+    "inference_joules_per_1000",
+    "parameters",
+    "quality",
+    "params",
+)
+
+
+def keys_of(front: Front) -> list[str]:
+    """Return the keys of a front's rows: ``KEYS``, a quality objective other than accuracy after it, and those of repeats at the end."""
+    own = front.objectives[0]
+    return [key for name in KEYS for key in ([name, own] if name == "accuracy" and own != name else [name])] + _repeat_keys(front)
+
+
+def to_rows(front: Front) -> list[dict[str, Any]]:
+    """Return one JSON object a member, None where unknown."""
+    return [
+        {
+            "trial": trial.number,
+            "epochs": trial.epochs,
+            "accuracy": front.quality_of(trial, "accuracy"),
+            **({} if front.objectives[0] == "accuracy" else {front.objectives[0]: trial.values[0]}),
+            "train_joules": trial.train_joules,
+            "train_wh": trial.train_wh,
+            "grams_co2e": trial.grams_co2e,
+            "inference_joules_per_1000": trial.inference_joules_per_1000,
+            "parameters": trial.parameters,
+            "quality": trial.energy_quality,
+            "params": dict(trial.params),
+            **_repeated(front, trial),
+        }
+        for trial in front
+    ]
+
+
+def _repeat_keys(front: Front) -> list[str]:
+    """The keys of what was trained again; none when nothing was."""
+    if front.repeated is None:
+        return []
+    spreads = [f"repeats_{name}_{part}" for name in (front.objectives[0], "train_joules") for part in ("n", "mean", "sd", "low", "high")]
+    return [*spreads, "next_differs_in_energy", "next_differs_in_quality"]
+
+
+def _repeated(front: Front, trial: Trial) -> dict[str, Any]:
+    """What the repeats of a member say; None for a member without any."""
+    finding = front.repeated
+    if finding is None:
+        return {}
+    member = finding.again(trial.number)
+    known = {} if member is None else row_of(finding, member)
+    return {key: known.get(key) for key in _repeat_keys(front)}
+
+
+def to_csv(front: Front) -> str:
+    """Return the rows as CSV with a header; ``params`` is one column of JSON, unknown is empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, keys_of(front), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({**row, "params": json.dumps(row["params"], sort_keys=True)} for row in to_rows(front))
+    return text.getvalue()
+
+
+def to_frame(front: Front) -> pd.DataFrame:
+    """Return the rows as a data frame; parameters become columns ``params_NAME``, as in Optuna's own."""
+    import pandas as pd
+
+    rows = [{**row, **{f"params_{name}": value for name, value in row.pop("params").items()}} for row in to_rows(front)]
+    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=[key for key in keys_of(front) if key != "params"])
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column.
+
+    Attributes:
+        title: Name and unit.
+        show: Text of a trial.
+        right: Whether it is aligned to the right.
+    """
+
+    title: str
+    show: Callable[[Trial], str]
+    right: bool = True
+
+
+def columns_of(front: Front) -> list[Column]:
+    """Return the columns that have something to say about this front."""
+    members = front.members
+    unit = unit_for(max((trial.train_wh or 0.0 for trial in members), default=1.0))
+    columns = [
+        Column("trial", lambda trial: str(trial.number)),
+        Column("epochs", lambda trial: str(trial.epochs)),
+        Column(front.objectives[0], lambda trial: f"{trial.values[0]:.4f}"),
+        Column(f"train {unit.name}", lambda trial: _energy(trial, unit)),
+    ]
+    columns += _again_columns(front, unit)
+    carbon = [trial.grams_co2e for trial in members if trial.grams_co2e is not None]
+    if carbon:
+        mass = unit_for(max(carbon), "gCO2e")
+        columns.append(Column(mass.name, lambda trial: digits(None if trial.grams_co2e is None else trial.grams_co2e / mass.size)))
+    if "inference_energy" in front.objectives:
+        columns.append(Column("J per 1,000", lambda trial: digits(trial.inference_joules_per_1000)))
+    if any(trial.parameters is not None for trial in members):
+        columns.append(Column("parameters", lambda trial: _count(trial.parameters)))
+    marks = marks_of(front)
+    if len({trial.energy_quality for trial in members}) > 1:  # one kind throughout is said once, in the last line
+        columns.append(Column("energy", lambda trial: trial.energy_quality, right=False))
+    return [
+        *columns,
+        Column("", lambda trial: marks.get(trial.number, ""), right=False),
+        Column("model", model_text, right=False),
+    ]
+
+
+def _again_columns(front: Front, unit: Unit) -> list[Column]:
+    """Means of the repeats, where finalists were trained again."""
+    finding = front.repeated
+    if finding is None:
+        return []
+
+    def quality(trial: Trial) -> str:
+        member = finding.again(trial.number)
+        return quality_text(None if member is None else member.quality)
+
+    def energy(trial: Trial) -> str:
+        member = finding.again(trial.number)
+        return energy_spread_text(None if member is None else member.energy, 3600.0 * unit.size)
+
+    return [Column("again", quality), Column(f"again {unit.name}", energy)]
+
+
+def quality_text(spread: Spread | None) -> str:
+    """Mean and standard deviation of a quality; ``-`` when unknown."""
+    return "-" if spread is None else f"{spread.mean:.4f}" + ("" if spread.sd is None else f" ±{spread.sd:.4f}")
+
+
+def energy_spread_text(spread: Spread | None, unit_joules: float) -> str:
+    """Mean of an energy and its standard deviation in percent; ``-`` when unknown."""
+    if spread is None:
+        return "-"
+    shown = digits(spread.mean / unit_joules)
+    return shown if spread.sd is None or spread.mean <= 0 else f"{shown} {_percent(spread.sd / spread.mean)}"
+
+
+def marks_of(front: Front) -> dict[int, str]:
+    """Return ``cheapest``, ``knee``, ``best``, ``≈`` (as cheap as the row above) and ``≡`` (nothing tells it from it) by trial number.
+
+    Where both rows were trained again their repeats decide, else the uncertainty of the meter.
+    """
+    if not front.members:
+        return {}
+    marks: dict[int, list[str]] = {}
+    for name, trial in (("cheapest", front.cheapest()), ("knee", front.knee()), ("best", front.best())):
+        marks.setdefault(trial.number, []).append(name)
+    for first, second in pairwise(front.members):
+        if sign := _tie(front, first, second):
+            marks.setdefault(second.number, []).append(sign)
+    return {number: " ".join(words) for number, words in marks.items()}
+
+
+def _tie(front: Front, first: Trial, second: Trial) -> str:
+    pair = None if front.repeated is None else front.repeated.after(first.number)
+    if pair is None or pair.dearer != second.number or pair.energy is None:
+        return "≈" if (first, second) in front.indistinguishable() else ""
+    if pair.energy.clear:
+        return ""
+    return "≈" if pair.quality is None or pair.quality.clear else "≡"
+
+
+def model_text(trial: Trial) -> str:
+    """The parameters of a trial in one line: the family by its value alone, its own parameters without its name before them.
+
+    >>> from .trial import Trial
+    >>> model_text(Trial(0, "complete", {"family": "mlp", "lr": 0.00123456, "mlp.width": 64}, 1))
+    'mlp, lr=0.00123, width=64'
+    """
+    family = f"{trial.params.get('family', '')}."
+    parts = []
+    for name, value in trial.params.items():
+        text = f"{value:.3g}" if isinstance(value, float) else str(value)
+        short = name.removeprefix(family) if family != "." else name
+        parts.append(text if short in ("family", "model", "architecture") else f"{short}={text}")
+    return ", ".join(parts)
+
+
+def to_text(front: Front, *, width: int | None = None) -> str:
+    """Render the front for a terminal; a last line says what the marks mean and how the energies are known.
+
+    Args:
+        front: The front.
+        width: Characters in a line; numbers are never cut, the last column is. The terminal's width by default, at least 100.
+    """
+    if not front.members:
+        return empty_text(front)
+    columns = columns_of(front)
+    cells = [[column.title for column in columns], *([column.show(trial) for column in columns] for trial in front)]
+    table = grid(cells, [column.right for column in columns], width=width or max(100, get_terminal_size().columns))
+    return f"{table}\n\n{footnote(front)}"
+
+
+def grid(cells: Sequence[Sequence[str]], right: Sequence[bool], *, width: int | None = None) -> str:
+    """Set rows of text in columns, the first row as the head.
+
+    Args:
+        cells: Rows of equal length, shape ``(rows, columns)``.
+        right: Whether each column is aligned to the right.
+        width: Characters in a line; only the last column is cut to keep to it. None for no limit.
+    """
+    widths = [max(len(row[place]) for row in cells) for place in range(len(right))]
+    if width is not None:
+        room = width - sum(widths[:-1]) - 2 * len(widths[:-1])
+        widths[-1] = min(widths[-1], max(room, len(cells[0][-1]), 1))
+    lines = []
+    for row in cells:
+        shown = [text if len(text) <= wide else text[: wide - 1] + "…" for text, wide in zip(row, widths, strict=True)]
+        parts = [text.rjust(wide) if aligned else text.ljust(wide) for text, wide, aligned in zip(shown, widths, right, strict=True)]
+        lines.append("  ".join(parts).rstrip())
+    lines.insert(1, "─" * (sum(widths) + 2 * (len(widths) - 1)))
+    return "\n".join(lines)
+
+
+def empty_text(front: Front) -> str:
+    """Say in a sentence why there is no member, and what to do."""
+    if not front.trials:
+        return f"The front of {front.name!r} is empty: no trial has begun. Start or continue the search with joulefront run."
+    reasons = [reason for trial in front.trials if (reason := front.why_not(trial))]
+    counted = ", ".join(f"{reasons.count(reason)} {reason}" for reason in sorted(set(reasons)))
+    remedy = (
+        "Models that were stopped early count without complete_only."
+        if front.complete_only and "not trained to the last rung" in reasons
+        else "Continue the search with joulefront run; joulefront report says why trials failed."
+    )
+    return f"The front of {front.name!r} is empty: of {len(front.trials)} trials {counted}. {remedy}"
+
+
+def footnote(front: Front) -> str:
+    """Say what the table rests on: how many trials, how the energy is known and how well, which neighbours are ties."""
+    kinds = sorted({trial.energy_quality for trial in front})
+    text = f"{len(front)} of {len(front.trials)} trials are on the front; their energy is {' and '.join(kinds)}."
+    if any(trial.train_u_joules for trial in front):
+        text += " ± is the random standard uncertainty of the meter; a training that is repeated differs by more (joulefront repeat)"
+        scale = scale_share(front)
+        text += "." if scale is None else f"; the scale, common to all rows, is known to {_percent(scale)}."
+    signs = " ".join(marks_of(front).values())
+    if "≈" in signs:
+        text += " ≈ costs the same as the row above within the uncertainty" + (" of the meter." if front.repeated is None else ".")
+    if "≡" in signs:
+        text += f" ≡ cannot be told from the row above, neither in energy nor in {front.objectives[0]}."
+    if front.repeated is not None:
+        text += " again: mean ± standard deviation of the repeats; the front itself is what the search measured, once."
+    return text
+
+
+def scale_share(front: Front) -> float | None:
+    """Largest systematic standard uncertainty among the members, as a share of their energy: a gain that moves all rows alike.
+
+    Returns:
+        The share, e.g. 0.5; None when it is unknown or nothing.
+    """
+    shares = []
+    for trial in front:
+        joules, systematic = trial.record.get("joules"), trial.record.get("u_systematic_joules")
+        if joules and systematic:
+            shares.append(systematic / joules)
+    return max(shares, default=None)
+
+
+def to_html(front: Front) -> str:
+    """Render the front for a notebook."""
+    if not front.members:
+        return f"<p>{escape(empty_text(front))}</p>"
+    columns = columns_of(front)
+    head = "".join(f'<th style="text-align:{_side(c)}">{escape(c.title)}</th>' for c in columns)
+    body = "".join(
+        "<tr>" + "".join(f'<td style="text-align:{_side(c)}">{escape(c.show(trial))}</td>' for c in columns) + "</tr>" for trial in front
+    )
+    summary = escape(repr(front).strip("<>"))
+    return f"<p><b>{summary}</b></p><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><p>{escape(footnote(front))}</p>"
+
+
+def _side(column: Column) -> str:
+    return "right" if column.right else "left"
+
+
+def _energy(trial: Trial, unit: Unit) -> str:
+    if trial.train_wh is None:
+        return "-"
+    shown = digits(trial.train_wh / unit.size)
+    if not trial.train_u_joules:
+        return shown
+    return f"{shown} {_percent(trial.train_u_joules / (trial.train_joules or 1.0))}"
+
+
+def _percent(share: float) -> str:
+    """A relative uncertainty; below a tenth of a percent more digits say nothing."""
+    return f"±{100 * share:.0f} %" if share >= 0.01 else f"±{100 * share:.1g} %" if share >= 0.001 else "±<0.1 %"
+
+
+def _count(number: int | None) -> str:
+    """A count in thousands or millions; ``-`` when unknown."""
+    if number is None:
+        return "-"
+    for size, letter in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if number >= size:
+            return digits(number / size) + letter
+    return str(number)

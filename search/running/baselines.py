@@ -1,0 +1,259 @@
+"""Fair conditions for trials: idle power, warm-up, cool-down, and an anchor that shows a drift.
+
+Fair trials: idle baselines, cool-down and an anchor that is measured again through the study.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..energy import Ledger
+from ..energy.host import idle_watts
+from ..energy.record import Record
+from ..execution.probe import Probe, probe, warm_up
+from ..space import Draw
+from ..study import Study
+from ..training.task import Task
+
+#: A trial starts when the device is at most this much warmer than before the first one.
+MARGIN_CELSIUS = 3.0
+
+
+def measure_idle(ledger: Ledger, seconds: float = 10.0, name: str = "idle", *, sleep: Callable[[float], None] = time.sleep) -> Record:
+    """Open an idle window and wait; the ledger then knows the idle power of its components.
+
+    Raises:
+        ValueError: `seconds` is below 1: no meter knows an idle power that fast.
+    """
+    if seconds < 1:
+        raise ValueError(f"seconds must be >= 1, got {seconds}; 10 to 30 are usual")
+    with ledger.window(name, kind="idle") as window:
+        sleep(seconds)
+        # Closed in here, and once: the ledger learns the idle power from a record that is final.
+        return window.close(settle=True)
+
+
+@dataclass(frozen=True)
+class Wait:
+    """How a warm-up or a cool-down went.
+
+    Attributes:
+        seconds: How long it took.
+        reached: The aim was reached; False when the time ran out; None when there is no sensor to tell.
+        celsius: Last temperature, or None.
+        steps: Steps of work that were made.
+    """
+
+    seconds: float
+    reached: bool | None
+    celsius: float | None
+    steps: int = 0
+
+
+def cool_down(
+    celsius: Callable[[], float | None],
+    start_celsius: float | None,
+    *,
+    margin_celsius: float = MARGIN_CELSIUS,
+    limit_seconds: float = 300.0,
+    poll_seconds: float = 1.0,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Wait:
+    """Wait until the device is at most `margin_celsius` warmer than at the start, or the time is up.
+
+    A hot predecessor makes the next trial look worse: leakage grows with temperature.
+
+    Args:
+        celsius: Reads the temperature; None when there is no sensor.
+        start_celsius: Temperature before the first trial; None when it is unknown, and then nothing is waited for.
+        margin_celsius: How much warmer is cool enough.
+        limit_seconds: Longest wait.
+        poll_seconds: Time between two looks.
+        clock: Seconds that never go back.
+        sleep: Waits.
+    """
+    begin = clock()
+    now = celsius()
+    while start_celsius is not None and now is not None and now > start_celsius + margin_celsius:
+        left = limit_seconds - (clock() - begin)
+        if left <= 0:
+            return Wait(clock() - begin, False, now)
+        sleep(min(poll_seconds, left))
+        now = celsius()
+    return Wait(clock() - begin, None if start_celsius is None or now is None else True, now)
+
+
+def hottest(edges: Mapping[str, Mapping[str, object]]) -> float | None:
+    """Return the highest temperature in what a ledger's sources say at an edge, or None without a sensor."""
+    known = [value for facts in edges.values() for key, value in facts.items() if "celsius" in key and isinstance(value, int | float)]
+    return max(map(float, known), default=None)
+
+
+@dataclass(frozen=True)
+class Fairness:
+    """What is done so that the order of trials does not change their energy; all off by default.
+
+    Attributes:
+        idle_seconds: Length of an idle baseline before the first, between (every tenth) and after the last trial; 0 for none.
+        cool_down_seconds: Longest wait before a trial for the device to come within 3 C of its temperature at the start; 0 for none.
+        anchor_every: After so many trials one fixed configuration is measured again; 0 for never.
+        anchor_seconds: How long an anchor measurement lasts.
+    """
+
+    idle_seconds: float = 0.0
+    cool_down_seconds: float = 0.0
+    anchor_every: int = 0
+    anchor_seconds: float = 2.0
+
+    def check(self, workers: int) -> None:
+        """Refuse a cool-down beside other trainings, which heat the same machine: every trial would wait for all others.
+
+        Raises:
+            ValueError: If it is asked for with several workers.
+        """
+        if self.cool_down_seconds and workers > 1:
+            raise ValueError(
+                f"cool_down_seconds (--cool-down) must be 0 with several workers, got {self.cool_down_seconds:g} with {workers}: the "
+                "others heat the machine; use one worker, or no cool-down"
+            )
+
+    def __post_init__(self) -> None:
+        """Refuse negative lengths, and baselines that are too short to say anything.
+
+        Raises:
+            ValueError: If one is.
+        """
+        for name in ("idle_seconds", "cool_down_seconds", "anchor_every", "anchor_seconds"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
+        if 0 < self.idle_seconds < 1:
+            raise ValueError(f"idle_seconds (--idle) must be 0 or >= 1, got {self.idle_seconds}: no meter is faster; 10 is usual")
+
+
+@dataclass
+class Keeper:
+    """Keeps the trials of a session fair.
+
+    Attributes:
+        rules: What to do.
+        study: The study; its first random candidate is the anchor.
+        task: The data.
+        ledger: A running ledger.
+        device: PyTorch device.
+        threads: Threads of a training.
+        anchors: ``(seconds since the start, joules per epoch)`` of each anchor measurement.
+    """
+
+    rules: Fairness
+    study: Study
+    task: Task
+    ledger: Ledger
+    device: str
+    threads: int
+    anchors: list[tuple[float, float]] = field(default_factory=list)
+    _idle: list[Any] = field(default_factory=list)
+    _start_celsius: float | None = None
+    _began: float = field(default_factory=time.monotonic)
+    _trials: int = 0
+    _training: int = 0
+    _measuring: bool = False
+    _turn: threading.Condition = field(default_factory=threading.Condition)
+
+    def warm_up(self) -> None:
+        """Pay what only the first training of its kind pays in a process, before the first trial, see ``warm_up``."""
+        warm_up(self.study.space, self.task, device=self.device, threads=self.threads, seed=self.study.seed)
+
+    def begin(self) -> None:
+        """Measure before the first trial."""
+        self._start_celsius = self._celsius()
+        self._measure_idle()
+        self._measure_anchor()
+
+    @contextmanager
+    def trial(self) -> Iterator[None]:
+        """Enter a training: before it cool down, and measure again when it is time.
+
+        What is measured between trainings is measured while none runs: with several workers the next ones wait until those that run
+        have ended, outside of every trial's window.
+        """
+        with self._turn:
+            self._turn.wait_for(lambda: not self._measuring)
+            self._trials += 1
+            anchor = self.rules.anchor_every > 0 and self._trials % self.rules.anchor_every == 0
+            idle = self.rules.idle_seconds > 0 and self._trials % 10 == 0
+            if anchor or idle or self.rules.cool_down_seconds:
+                self._measuring = True
+                try:
+                    self._turn.wait_for(lambda: self._training == 0)
+                    self._between(anchor=anchor, idle=idle)
+                finally:
+                    self._measuring = False
+                    self._turn.notify_all()
+            self._training += 1
+        try:
+            yield
+        finally:
+            with self._turn:
+                self._training -= 1
+                self._turn.notify_all()
+
+    def _between(self, *, anchor: bool, idle: bool) -> None:
+        if anchor:
+            self._measure_anchor()
+        if idle:
+            self._measure_idle()
+        if self.rules.cool_down_seconds and self._start_celsius is not None:
+            cool_down(self._celsius, self._start_celsius, limit_seconds=self.rules.cool_down_seconds)
+
+    def end(self) -> dict[str, Any]:
+        """Measure after the last trial; return the facts for the run folder."""
+        self._measure_idle()
+        if self._trials:
+            self._measure_anchor()
+        facts: dict[str, Any] = {}
+        if self.anchors:
+            at, joules = zip(*self.anchors, strict=True)
+            facts["anchor"] = {"params": self._anchor(), "seconds": list(at), "joules": list(joules), "unit": "joules per epoch"}
+        if self._idle:
+            facts["idle_watts"] = {name: idle.watts for name, idle in idle_watts(self._idle).items()}
+        return facts
+
+    def _measure_idle(self) -> None:
+        if self.rules.idle_seconds:
+            self._idle.append(measure_idle(self.ledger, self.rules.idle_seconds))
+
+    def _measure_anchor(self) -> None:
+        if not self.rules.anchor_every:
+            return
+        found = self._probe(self.rules.anchor_seconds)
+        if found.epoch_joules is not None:
+            self.anchors.append((time.monotonic() - self._began, found.epoch_joules))
+
+    def _probe(self, seconds: float) -> Probe:
+        study = self.study
+        return probe(
+            self._anchor(),
+            study.space,
+            self.task,
+            self.ledger,
+            device=self.device,
+            threads=self.threads,
+            seed=study.seed,
+            seconds=seconds,
+        )
+
+    def _anchor(self) -> Mapping[str, Any]:
+        draw = Draw(self.study.seed)
+        self.study.space.sample(draw)
+        return draw.params
+
+    def _celsius(self) -> float | None:
+        window = self.ledger.open("temperature", kind="idle")
+        record = window.close()
+        return hottest(record.edges.get("end", {}) if record.edges else {})

@@ -1,0 +1,277 @@
+"""What a study will cost, with an interval, before anything is trained.
+
+What deciding costs: a sampler asked about trials that are never trained, in a storage like the real one, under the meter.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from ..energy import Ledger, discover
+from ..energy.doctor import calibrated_coefficients
+from ..execution.probe import Probe, probe
+from ..records.run_folder import Store
+from ..records.trial import Trial
+from ..samplers.factory import make_sampler
+from ..samplers.history import EPOCHS_REACHED
+from ..space import Draw
+from ..study import Study
+from ..training.task import Task
+from .identity import described
+
+#: Draws of the bootstrap; the interval is the middle 90 % of them.
+DRAWS = 2000
+LOW, HIGH = 0.05, 0.95
+#: Trials of one draw; beyond them a budget holds as many as their mean says.
+MOST_DRAWN = 4096
+#: Share of the trials at a rung that ``freeze-thaw`` takes to the next: the bundled studies have had from a tenth to a half and a little.
+GOES_ON = (0.1, 0.6)
+#: It takes candidates as often as the inverse of their energy to this power says: from "whatever comes" to "what costs half, twice".
+THRIFT = (0.0, 1.0)
+#: A run pays so many times its rehearsed start and decisions: it also writes files and shows progress, and decisions grow with trials.
+#: Three runs of the bundled digits (40 trials) have paid 1.1, 1.4 and 1.4 times.
+BESIDE = (1.0, 1.6)
+
+
+@dataclass(frozen=True)
+class Overhead:
+    """What a search pays beside its trainings.
+
+    Attributes:
+        start_joules: Loading the data and warming up, once.
+        decision_joules: Asking for one trial and storing it.
+    """
+
+    start_joules: float
+    decision_joules: float
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a study is expected to cost.
+
+    Attributes:
+        joules: Expected energy of the whole search.
+        low_joules: Lower end of the 90 % interval.
+        high_joules: Upper end.
+        trials: Expected number of trials.
+        low_trials: Lower end of the 90 % interval.
+        high_trials: Upper end.
+        seconds: Expected wall time with one worker.
+        overhead_joules: What start and decisions are expected to cost of ``joules``; None when that is unknown, and then it is left out.
+        full_training_joules: Median energy of one complete training of a random candidate.
+        probes: Number of probed candidates that could be trained.
+        failed_probes: Number that could not.
+        earlier: Number of trials of earlier runs on this hardware that entered.
+        probe_joules: What the probing itself has cost.
+    """
+
+    joules: float
+    low_joules: float
+    high_joules: float
+    trials: float
+    low_trials: float
+    high_trials: float
+    seconds: float
+    overhead_joules: float | None
+    full_training_joules: float
+    probes: int
+    failed_probes: int
+    earlier: int
+    probe_joules: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a plain dictionary, units in the keys."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+    def to_text(self) -> str:
+        """Return a few lines for people."""
+        basis = f"{self.probes} probed candidates" + (f" ({self.failed_probes} more could not be trained)" if self.failed_probes else "")
+        if self.earlier:
+            basis += f" and {self.earlier} earlier trials on this hardware"
+        probing = "" if self.probe_joules is None else f"; probing took {self.probe_joules / 3600:.3g} Wh"
+        overhead = "unknown, left out" if self.overhead_joules is None else f"{self.overhead_joules / 3600:.3g} Wh"
+        return "\n".join(
+            [
+                f"energy   {self.joules / 3600:.3g} Wh (90 %: {self.low_joules / 3600:.3g} to {self.high_joules / 3600:.3g} Wh)",
+                f"         of which start and decisions: {overhead}",
+                f"trials   {self.trials:.0f} (90 %: {self.low_trials:.0f} to {self.high_trials:.0f})",
+                f"time     about {self.seconds / 60:.1f} min with one worker",
+                f"one complete training of a random candidate: {self.full_training_joules / 3600:.3g} Wh (median)",
+                f"from {basis}{probing}",
+            ]
+        )
+
+
+def estimate(
+    study: Study,
+    probes: Sequence[Probe],
+    earlier: Sequence[Trial] = (),
+    *,
+    joules_limit: float | None = None,
+    trial_limit: int | None = None,
+    overhead: Overhead | None = None,
+    probe_joules: float | None = None,
+    seed: int = 0,
+) -> Estimate:
+    """Estimate the cost of a study from probed candidates and earlier trials.
+
+    A trial is a candidate and a number of epochs. Candidates are drawn from the probes (and from the per-epoch energies of earlier
+    trials), epochs as the study's sampler draws them: spread evenly over the logarithm of the epochs for Optuna's samplers, one rung's
+    increment at a time for ``freeze-thaw``. A study with an energy budget costs its budget and the number of trials is what is
+    uncertain; one with a number of trials costs what those trials cost. How often ``freeze-thaw`` goes on and how much it prefers what
+    is cheap depends on qualities that nobody knows yet: that is drawn, too, and widens the interval.
+
+    Raises:
+        ValueError: If no probe could be trained, or the study has no limit.
+    """
+    good = [p for p in probes if p.failed is None and p.epoch_joules is not None]
+    per_epoch = [p.epoch_joules for p in good if p.epoch_joules is not None]
+    startup = [p.startup_joules or 0.0 for p in good]
+    seconds_per_joule = [p.epoch_seconds / p.epoch_joules for p in good if p.epoch_joules]
+    used = [t for t in earlier if t.state == "complete" and t.train_joules and t.epochs]
+    per_epoch += [(t.train_joules or 0.0) / t.epochs for t in used]
+    startup += [max(0.0, (t.increment_joules or 0.0) - (t.train_joules or 0.0)) if t.parent is None else 0.0 for t in used]
+    if not per_epoch:
+        reasons = "; ".join(sorted({p.failed for p in probes if p.failed})) or "their energy is unknown"
+        raise ValueError(f"none of {len(probes)} probed candidates could be measured: {reasons}")
+    if joules_limit is None and trial_limit is None:
+        raise ValueError("a study without --budget and --trials has no end to estimate; give one of them")
+    random = np.random.default_rng(seed)
+    energies, extras = np.array(per_epoch), np.array(startup)
+    start, decision = (0.0, 0.0) if overhead is None else (overhead.start_joules, overhead.decision_joules)
+    frugal = study.sampler == "freeze-thaw"
+    totals, counts = [], []
+    beside = []
+    for _ in range(DRAWS):
+        factor = random.uniform(*BESIDE)
+        chosen = random.integers(len(energies), size=len(energies))  # which candidates were probed is luck, too
+        size = trial_limit if trial_limit is not None else MOST_DRAWN
+        weights = energies[chosen] ** -(random.uniform(*THRIFT) if frugal else 0.0)
+        pick = chosen[random.choice(len(chosen), size=size, p=weights / weights.sum())]
+        spent = factor * start + np.cumsum(energies[pick] * _epochs(study, size, random) + extras[pick] + factor * decision)
+        if joules_limit is None:
+            count, total = float(size), float(spent[-1])
+        elif spent[-1] >= joules_limit:
+            count, total = float(np.searchsorted(spent, joules_limit)) + 1, joules_limit
+        elif trial_limit is not None:
+            count, total = float(size), float(spent[-1])
+        else:  # so many trials fit that their mean says it
+            count, total = (joules_limit - factor * start) / (float(spent[-1] - factor * start) / size), joules_limit
+        totals.append(total)
+        counts.append(count)
+        beside.append(min(total, factor * (start + decision * count)))
+    joules = float(np.median(totals))
+    return Estimate(
+        joules=joules,
+        low_joules=float(np.quantile(totals, LOW)),
+        high_joules=float(np.quantile(totals, HIGH)),
+        trials=float(np.median(counts)),
+        low_trials=float(np.quantile(counts, LOW)),
+        high_trials=float(np.quantile(counts, HIGH)),
+        seconds=joules * float(np.median(seconds_per_joule)) if seconds_per_joule else 0.0,
+        overhead_joules=None if overhead is None else float(np.median(beside)),
+        full_training_joules=float(np.median(energies)) * study.rungs[-1],
+        probes=len(good),
+        failed_probes=sum(p.failed is not None for p in probes),
+        earlier=len(used),
+        probe_joules=probe_joules,
+    )
+
+
+def _epochs(study: Study, count: int, random: np.random.Generator) -> np.ndarray:
+    """``(count,)`` epochs that each trial pays for."""
+    rungs = np.array(study.rungs, dtype=float)
+    if study.sampler != "freeze-thaw":
+        if study.complete_only:
+            return np.full(count, rungs[-1])
+        if study.sampler == "grid":
+            return random.choice(rungs, size=count)
+        return np.round(np.exp(random.uniform(np.log(rungs[0]), np.log(rungs[-1] + 1e-9), size=count)))
+    increments = np.diff(rungs, prepend=0.0)
+    shares = random.uniform(*GOES_ON) ** np.arange(len(rungs))
+    return random.choice(increments, size=count, p=shares / shares.sum())
+
+
+def probe_study(
+    study: Study, *, count: int, meter: str = "auto", device: str = "auto"
+) -> tuple[list[Probe], Overhead | None, float | None]:
+    """Probe random candidates of a study, and what it costs to begin and to decide.
+
+    Args:
+        study: The study; its task is loaded.
+        count: Number of candidates.
+        meter: As for ``run``.
+        device: As for ``run``.
+
+    Returns:
+        The probes, the overhead (None when energy is unknown), and what all of this has cost in joules.
+    """
+    from ..execution.devices import cores, pick_device, take_devices, torch_threads
+    from ..execution.probe import warm_up
+
+    where = pick_device(device)
+    torch_threads(cores())
+    with contextlib.ExitStack() as open_things:
+        devices = open_things.enter_context(take_devices(where, 1))
+        found = discover(meter, coefficients=calibrated_coefficients(), environment=devices.environment)
+        ledger = open_things.enter_context(Ledger(found.sources, absent=found.absent))
+        begin_ns = time.monotonic_ns()
+        task = study.load_task()
+        warm_up(study.space, task, device=devices.names[0], threads=cores(), seed=study.seed)
+        start = ledger.joules(begin_ns)
+        decision = decision_joules(study, task, ledger)
+        probes = []
+        for index in range(count):
+            draw = Draw(1000 * study.seed + index)
+            study.space.sample(draw)
+            probes.append(probe(draw.params, study.space, task, ledger, device=devices.names[0], threads=cores(), seed=study.seed))
+        overhead = None if start is None or decision is None else Overhead(start, decision)
+        return probes, overhead, ledger.joules(begin_ns)
+
+
+#: Trials of a rehearsal: past the random start of the samplers, so that their models are asked, too.
+TRIALS = 20
+
+
+def decision_joules(study: Study, task: Task, ledger: Ledger, *, trials: int = TRIALS) -> float | None:
+    """Return what asking for one trial and storing its result costs on this machine, or None when energy is unknown.
+
+    Qualities and energies are made up: they decide what is asked for, not what the asking costs.
+
+    Args:
+        study: The study; its sampler is asked.
+        task: Its data, for samplers that are told the sizes of candidates.
+        ledger: A running ledger.
+        trials: Number of trials.
+    """
+    random = np.random.default_rng(study.seed)
+    with TemporaryDirectory() as folder:
+        store = Store.create(Path(folder) / "rehearsal", {"study": described(study), "sessions": [], "run_id": "rehearsal"})
+        sampler = make_sampler(study.sampler, rungs=study.rungs, seed=study.seed, study=study, task=task)
+        optuna_study = store.study(sampler)
+        begin_ns, asked_for = time.monotonic_ns(), 0
+        while asked_for < trials and not getattr(sampler, "exhausted", False):
+            asked = optuna_study.ask()
+            study.space.sample(asked)
+            epochs = study.draw_epochs(asked)
+            quality = float(random.uniform(0.2, 1.0)) * (1.0 - 0.5**epochs)
+            values = {name: quality if direction == "maximize" else 1.0 / (1.0 + quality) for name, direction in _directions(study)}
+            values |= {name: epochs * float(random.uniform(0.5, 2.0)) for name in study.objectives if "energy" in name or "co2" in name}
+            asked.set_user_attr(EPOCHS_REACHED, epochs)
+            optuna_study.tell(asked, [values[name] for name in study.objectives])
+            asked_for += 1
+        joules = ledger.joules(begin_ns)
+    return None if joules is None or not asked_for else joules / asked_for
+
+
+def _directions(study: Study) -> list[tuple[str, str]]:
+    return list(zip(study.objectives, study.directions, strict=True))

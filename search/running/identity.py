@@ -1,0 +1,240 @@
+"""What a run folder may go on with: its own data, space and seed, and a sampler that can read its trials.
+
+What a run was made of, in a few numbers: points of other data or of another space have no place on its front.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..records.run_folder import Store, StoreError
+from ..space import Candidate, Draw, Space
+from ..study import Study
+from ..training.recipe import Recipe
+from ..training.task import Data, Task
+
+if TYPE_CHECKING:
+    import numpy as np
+
+#: Random candidates that show the parameters of a space; enough to meet the rarer of nested choices.
+DRAWS = 64
+#: Examples of a split that are looked at; the targets of a split in memory are looked at wholly.
+EXAMPLES = 256
+#: Other versions of numerical libraries may change the last digits of normalised inputs.
+TOLERANCE = 1e-4
+
+
+class Recorder(Draw):
+    """Draws at random and writes down the range of everything that is drawn.
+
+    Attributes:
+        ranges: Range or choices of each parameter, as JSON.
+    """
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed)
+        self.ranges: dict[str, Any] = {}
+
+    def suggest_float(self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False) -> float:
+        """Draw a number in ``[low, high]``."""
+        self.ranges[name] = _range(low, high, step, log)
+        return super().suggest_float(name, low, high, step=step, log=log)
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        """Draw a whole number in ``[low, high]``."""
+        self.ranges[name] = _range(low, high, None if step == 1 else step, log)
+        return super().suggest_int(name, low, high, step=step, log=log)
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """Draw one of the choices."""
+        self.ranges[name] = f"one of {', '.join(map(str, choices))}"
+        return super().suggest_categorical(name, choices)
+
+
+def of_space(space: Space) -> dict[str, Any]:
+    """Return the parameters of a space with their ranges, and a check sum of what its candidates have in common.
+
+    The same random numbers are drawn from every space, so that equal spaces give equal answers; a space of functions
+    (``joulefront.spaces.own``) shows what it draws, which no comparison of its fields could.
+    """
+    ranges: dict[str, str] = {}
+    fixed = 0
+    for seed in range(DRAWS):
+        draw = Recorder(seed)
+        candidate = space.sample(draw)
+        ranges |= draw.ranges
+        fixed = zlib.crc32(_own_text(candidate).encode(), fixed)
+    return {"parameters": dict(sorted(ranges.items())), "fixed": f"{fixed:08x}"}
+
+
+def of_task(task: Task) -> dict[str, Any]:
+    """Return sizes, shapes, classes and check numbers of a task; the test split is counted and not looked at.
+
+    Where the data lies and what its file is called says nothing: data may move.
+    """
+    splits: dict[str, Data | None] = {"train": task.train, "validation": task.validation}
+    return {
+        "kind": task.kind,
+        "examples": {name: 0 if data is None else len(data) for name, data in {**splits, "test": task.test}.items()},
+        "input_shape": list(task.input_shape),
+        "classes": list(task.classes),
+        "preprocessing": f"{zlib.crc32(json.dumps(_words(task.preprocessing), sort_keys=True, default=str).encode()):08x}",
+        "contents": {name: _contents(data) for name, data in splits.items() if data is not None},
+    }
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any], name: str = "") -> list[str]:
+    """Say what differs between two fingerprints, each difference in a few words."""
+    found = []
+    for key in dict.fromkeys([*before, *now]):
+        said, old, new = f"{name} {key}".strip(), before.get(key), now.get(key)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            found += differences(old, new, "" if key == "parameters" else said)
+        elif not _alike(old, new):
+            found.append(f"{said}: {_short(old)}, now {_short(new)}")
+    return found
+
+
+def _range(low: float, high: float, step: float | None, log: bool) -> str:
+    return f"{low:g} to {high:g}" + ("" if step is None else f" by {step:g}") + (", logarithmic" if log else "")
+
+
+def _own_text(candidate: Candidate) -> str:
+    """The candidate without what a recipe leaves at its default: a field that a later version adds changes nothing."""
+    plain = Recipe().to_json()
+    recipe = {name: value for name, value in candidate.recipe.to_json().items() if value != plain[name]}
+    return json.dumps({"architecture": dict(candidate.architecture), "recipe": recipe}, sort_keys=True, default=str)
+
+
+def _contents(data: Data) -> list[float]:
+    """Two numbers that change when an input or a target does."""
+    inputs, targets = next(iter(data.batches(EXAMPLES)))
+    whole = getattr(data, "targets", targets)  # in memory
+    return [_projection(part.detach().cpu().numpy()) for part in (inputs, whole)]
+
+
+def _projection(values: np.ndarray) -> float:
+    """Weighted sum of all values, each with a weight of its own; of the size of the values themselves."""
+    import numpy as np
+
+    flat = values.astype(np.float64).ravel()
+    return round(float(flat @ np.cos(np.arange(1, flat.size + 1)) / np.sqrt(flat.size)), 9)
+
+
+def _words(value: Any) -> Any:
+    """What preprocessing is made of, without its means and deviations: they are seen in the normalised inputs."""
+    if isinstance(value, Mapping):
+        return {str(key): _words(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_words(one) for one in value]
+    return "a number" if isinstance(value, float) else value
+
+
+def _alike(old: Any, new: Any) -> bool:
+    if isinstance(old, list) and isinstance(new, list):
+        return len(old) == len(new) and all(_alike(a, b) for a, b in zip(old, new, strict=True))
+    if isinstance(old, float) and isinstance(new, float):
+        return abs(old - new) <= TOLERANCE * (1.0 + abs(old))
+    return bool(old == new)
+
+
+def _short(value: Any) -> str:
+    text = "nothing" if value is None else str(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+REMEDY = "models that were measured otherwise do not belong on one front: give a new --out (Python: out) to start afresh"
+
+
+def described(study: Study) -> dict[str, Any]:
+    """Return what ``study.json`` says of a study."""
+    return {
+        "name": study.name,
+        "objectives": list(study.objectives),
+        "directions": list(study.directions),
+        "rungs": list(study.rungs),
+        "sampler": study.sampler,
+        "seed": study.seed,
+        "space": study.space.name,
+        "description": study.description,
+        "min_accuracy": study.min_accuracy,
+        "complete_only": study.complete_only,
+    }
+
+
+def refuse_other_study(store: Store, study: Study) -> None:
+    """Refuse what can be seen before the data is loaded.
+
+    Raises:
+        StoreError: If objectives, rungs, space or seed differ, or the sampler cannot go on from the trials that are there.
+    """
+    before, now, folder = store.facts["study"], described(study), repr(str(store.path))
+    for name in ("objectives", "rungs", "space"):
+        if before[name] != now[name]:
+            raise StoreError(f"{folder} holds a study with other {name} ({before[name]}, now {now[name]}); {REMEDY}")
+    if not store.facts["sessions"]:  # nothing was trained: an earlier start has failed
+        return
+    if before["seed"] != now["seed"]:
+        raise StoreError(
+            f"{folder} was begun with seed {before['seed']}, now it is {now['seed']}: splits, weights and twins follow the seed. "
+            f"Give --seed {before['seed']} (Python: seed={before['seed']}), or a new --out (Python: out)"
+        )
+    if _epochs_of(before["sampler"]) != _epochs_of(now["sampler"]):
+        raise StoreError(
+            f"{folder} was searched by {before['sampler']}, whose trials have their epochs from {_epochs_of(before['sampler'])}; "
+            f"{now['sampler']} draws them from {_epochs_of(now['sampler'])} and cannot go on from there. "
+            f"Give --sampler {before['sampler']} (Python: sampler={before['sampler']!r}), or a new --out (Python: out)"
+        )
+    known = store.facts.get("fingerprint", {}).get("space")
+    if known is not None:
+        _refuse(store, "candidates of another space", differences(known, of_space(study.space)))
+
+
+def refuse_other_data(store: Store, task: Task) -> None:
+    """Refuse to measure a folder's models again on other data than theirs.
+
+    Raises:
+        StoreError: The message says in what the data differ.
+    """
+    _refuse_data(store, of_task(task), "give the --data of the search")
+
+
+def note_study(store: Store, study: Study, task: Task) -> Store:
+    """Refuse other data than the folder's; then write down what this session searches and with what.
+
+    A folder that was begun by a version that took no fingerprint goes on with a warning.
+
+    Raises:
+        StoreError: If the data differ; the message says in what.
+    """
+    now = of_task(task)
+    _refuse_data(store, now, REMEDY)
+    if "data" not in store.facts.get("fingerprint", {}) and store.facts["sessions"]:
+        warnings.warn(
+            f"{str(store.path)!r} does not say which data and ranges it was begun with; from now on it does, "
+            "and whether they are those of the sessions before is for you to know",
+            stacklevel=3,
+        )
+    seen = {"space": of_space(study.space), "data": now}
+    return store.save_facts({**store.facts, "study": described(study), "fingerprint": seen})
+
+
+def _refuse_data(store: Store, now: Mapping[str, Any], remedy: str) -> None:
+    known = store.facts.get("fingerprint", {})
+    if "data" in known:
+        _refuse(store, "trials of other data", differences(known["data"], now), remedy)
+
+
+def _refuse(store: Store, what: str, found: list[str], remedy: str = REMEDY) -> None:
+    if found:
+        shown = "; ".join(found[:3]) + (f"; and {len(found) - 3} more" if len(found) > 3 else "")
+        raise StoreError(f"{str(store.path)!r} holds {what} ({shown}); {remedy}")
+
+
+def _epochs_of(sampler: str) -> str:
+    """From what a sampler draws the epochs of a trial; Optuna refuses to mix them in one study."""
+    return {"freeze-thaw": "rungs", "grid": "a list"}.get(sampler, "a logarithmic range")

@@ -1,0 +1,376 @@
+"""Measure finalists again: from scratch, with fresh seeds, in an order that lets no drift favour one of them.
+
+A search takes each model at its one measurement, and a front picks the lucky ones. Repeats say what a model gives and takes on the
+average, and which neighbours on the front can be told apart at all. They are no trials: no sampler learns from them, and they are
+never points of the front. Their joules are billed to the study by themselves (``repeats``) and count for its budget.
+
+Which models of a run are measured again, and whether this machine may do it.
+
+One training of a finalist after the other, under the ledger.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..billing.recovery import settle_killed
+from ..billing.session_account import Account
+from ..billing.trial_energy import energy_facts
+from ..energy import Ledger, Record, discover
+from ..energy.calibrations import load_wall_calibration
+from ..energy.doctor import calibrated_coefficients
+from ..execution.devices import cores, make_executors, pick_device, synchronizer, take_devices, torch_threads
+from ..execution.job import Executor, Job
+from ..formatting import energy_text
+from ..front import Front
+from ..records.bill import REPEAT, Session, add_up, read_sessions
+from ..records.files import write_json
+from ..records.replicate_summary import Finding, findings
+from ..records.replicates import INTERRUPTED, REPEATS_FILE, Plan, Repeat, Repeats, Slot, slots
+from ..records.run_folder import Store, StoreError
+from ..records.trial import Trial
+from ..space import Space, Stored
+from ..study import Study
+from .baselines import Fairness, Keeper
+from .identity import refuse_other_data
+from .session import meters_text, note_end, note_session, refuse_unmeasurable, stop_on_interrupt, utc_now
+
+MOST = 10
+
+
+def finalists(front: Front, pick: str = "front", most: int = MOST) -> tuple[Trial, ...]:
+    """Return the trials that a rule names, cheapest first.
+
+    Args:
+        front: Where to pick.
+        pick: ``front`` for all members, or rules of `joulefront.search.front.pick` with commas between them.
+        most: Of more members so many are taken, evenly spread from the cheapest to the best.
+
+    Raises:
+        ValueError: If the front is empty, a rule names nothing, or ``most`` is below 1.
+    """
+    if most < 1:
+        raise ValueError(f"--most must be >= 1, got {most}")
+    if pick.strip() != "front":
+        picked = {trial.number: trial for trial in (front.pick(rule) for rule in pick.split(","))}
+        return tuple(sorted(picked.values(), key=lambda trial: (trial.train_joules or 0.0, trial.number)))
+    knee = front.knee()  # says why the front is empty, when it is
+    members = front.members
+    if len(members) <= most:
+        return members
+    if most == 1:
+        return (knee,)
+    return tuple(members[round(place * (len(members) - 1) / (most - 1))] for place in range(most))
+
+
+def refuse_other_study(store: Store, study: Study, members: Sequence[Trial]) -> None:
+    """Refuse a study that is not the one of the run: its models would be others.
+
+    Raises:
+        StoreError: If objectives or space differ.
+        ValueError: If the space does not know the parameters of a member.
+    """
+    held = store.facts["study"]
+    for name, given in (("objectives", list(study.objectives)), ("space", study.space.name)):
+        if held[name] != given:
+            raise StoreError(
+                f"{str(store.path)!r} holds a study with other {name} ({held[name]}, now {given}); give the --study that it came from"
+            )
+    for trial in members:
+        key_of(study.space, trial)
+
+
+def key_of(space: Space, trial: Trial) -> str:
+    """Canonical text of a trial's candidate."""
+    return space.key(space.sample(Stored(trial.params)))
+
+
+def refuse_other_device(store: Store, device: str) -> None:
+    """Refuse another kind of device than the run's: its energies are no repeats.
+
+    Raises:
+        StoreError: If the run was trained on another kind.
+    """
+    known = {str(session["device"]).partition(":")[0] for session in store.facts["sessions"] if session.get("device")}
+    if known and device.partition(":")[0] not in known:
+        raise StoreError(
+            f"--device {device}: the models of {str(store.path)!r} were trained on {', '.join(sorted(known))}; "
+            "energies of another device are no repeats. Leave --device out"
+        )
+
+
+def refuse_other_machine(store: Store, members: Sequence[Trial], ledger: Ledger) -> None:
+    """Refuse other hardware or other meters than those of the search: the spread would be theirs and not the models'.
+
+    Raises:
+        StoreError: The message says what differs.
+    """
+    here = ledger.total()
+    for trial in members:
+        if trial.hardware_id is not None and trial.hardware_id != here.hardware_id:
+            raise StoreError(
+                f"trial {trial.number} of {str(store.path)!r} was measured on other hardware ({trial.hardware_id}, here "
+                f"{here.hardware_id}); repeat it there, or search here with joulefront run --out another-folder"
+            )
+        if trial.record:
+            before, now = _meters(Record.from_json(trial.record)), _meters(here)
+            if set(before) != set(now) or any(now[name] not in before[name] for name in now):
+                raise StoreError(
+                    f"trial {trial.number} of {str(store.path)!r} was metered otherwise ({_said(before)}; now {_said(now)}); "
+                    "give the --meter and --cpu-watts of the search"
+                )
+
+
+def _meters(record: Record) -> dict[str, str]:
+    """How each component that counts is known: the meter, and for an estimate its coefficients."""
+    return {
+        part.name: f"{part.source} {part.reason or ''}".strip() if part.source == "cpu_time" else part.source
+        for part in record.components
+        if part.counts and part.joules is not None
+    }
+
+
+def _said(meters: dict[str, str]) -> str:
+    return ", ".join(f"{name} by {how}" for name, how in sorted(meters.items())) or "nothing"
+
+
+def seed_of_repeat(seed: int, round_number: int, key: str) -> int:
+    """Seed of a repeat: another one in every round, and another one than the search took."""
+    return zlib.crc32(f"{seed}:repeat {round_number}:{key}".encode())
+
+
+@dataclass
+class RepeatLoop:
+    """One session of trainings again, one after the other.
+
+    Attributes:
+        study: The study of the run.
+        store: The run folder.
+        trials: What is trained again, by number.
+        account: Who pays for what.
+        executor: Where trainings run.
+        keeper: Keeps them fair.
+        device: PyTorch device.
+        repeats: What was trained so far; the last plan is the one in work.
+        listener: Receives a line about each training.
+        interrupted: Set by Ctrl-C.
+    """
+
+    study: Study
+    store: Store
+    trials: Mapping[int, Trial]
+    account: Account
+    executor: Executor
+    keeper: Keeper
+    device: str
+    repeats: Repeats
+    listener: Callable[[str], None]
+    interrupted: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def plan(self) -> int:
+        """Number of the plan in work."""
+        return len(self.repeats.plans) - 1
+
+    def keep(self, repeats: Repeats) -> None:
+        """Take note of a training; a reader of the file sees the old list or the new one."""
+        self.repeats = repeats
+        write_json(self.store.path / REPEATS_FILE, repeats.to_json())
+
+    def go(self, left: tuple[Slot, ...]) -> None:
+        """Train until the plan is done or the user stops it."""
+        for done, slot in enumerate(left):
+            if self.interrupted.is_set():
+                return
+            with self.keeper.trial():
+                training = self._train(slot)
+            self.keep(self.repeats.with_training(training))
+            self.account.save()
+            self.listener(f"{done + 1}/{len(left)}: {self._said(training)}")
+
+    def _train(self, slot: Slot) -> Repeat:
+        trial, seed = self.trials[slot.trial], self.repeats.plans[self.plan].seed
+        weights = self.store.artifact(trial.number).with_name("repeat.weights")
+        job = Job(
+            number=trial.number,
+            params=trial.params,
+            # A schedule with a horizon (cosine) keeps that of the search, though the training ends where the trial did.
+            epochs=max(trial.epochs, int(trial.extra.get("asked_epochs") or 0)),
+            seed=seed_of_repeat(seed, slot.round, key_of(self.study.space, trial)),
+            device=self.device,
+            threads=int(trial.extra.get("threads") or cores()),
+            start=None,
+            weights=weights,
+            checkpoint_below=0,
+        )
+        number = len(self.repeats.trainings)
+        meter = self.account.open(number, self.executor.devices, kind=REPEAT)
+
+        def go_on(entry: Mapping[str, Any]) -> bool:
+            self.account.save_sometimes()
+            return not self.interrupted.is_set() and entry["epoch"] < trial.epochs
+
+        try:
+            outcome = self.executor.train(job, phases=meter.phase, go_on=go_on)
+        except BaseException:
+            self.account.close(number, meter, state="killed", cpu_seconds=None)
+            self.account.save()
+            raise
+        finally:
+            weights.unlink(missing_ok=True)
+        failed = outcome.failed
+        if self.interrupted.is_set() and outcome.epochs < trial.epochs:
+            failed = INTERRUPTED
+        elif failed is None and self.study.objectives[0] not in outcome.quality:
+            failed = f"{self.study.objectives[0]} is unknown"
+        elif failed is None and outcome.epochs < trial.epochs:
+            failed = f"another model than that of the search: {outcome.epochs} epochs of {trial.epochs} ({outcome.stopped})"
+        whole = self.account.close(number, meter, state="failed" if failed else "ok", cpu_seconds=outcome.cpu_seconds)
+        facts = energy_facts(whole, meter.phases, parent=None, predictions=0, intensity=None)
+        return Repeat(
+            plan=self.plan,
+            trial=trial.number,
+            round=slot.round,
+            position=slot.position,
+            seed=job.seed,
+            epochs=outcome.epochs,
+            quality=dict(outcome.quality),
+            train_joules=facts["train_joules"],
+            train_u_joules=facts["train_u_joules"],
+            spent_joules=whole.joules,
+            seconds=facts["train_seconds"],
+            cpu_seconds=facts["cpu_seconds"],
+            hardware_id=whole.hardware_id,
+            energy_quality=facts["energy_quality"],
+            utc=utc_now(),
+            failed=failed,
+        )
+
+    def _said(self, training: Repeat) -> str:
+        if training.failed is not None:
+            return f"trial {training.trial} failed: {training.failed}"
+        name, trial = self.study.objectives[0], self.trials[training.trial]
+        joules = None if training.train_joules is None else training.train_joules / 3600
+        return (
+            f"trial {training.trial}: {name} {training.quality[name]:.4f} (search {trial.values[0]:.4f}), "
+            f"{energy_text(joules)} (search {energy_text(trial.train_wh)})"
+        )
+
+
+PLAIN = Fairness()
+
+
+def to_stderr(text: str) -> None:
+    """Say something about the progress."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def repeat(
+    study: Study,
+    path: str | Path,
+    *,
+    times: int = 5,
+    order: str = "random",
+    pick: str = "front",
+    most: int = MOST,
+    seed: int | None = None,
+    meter: str | None = None,
+    cpu_watts: float | None = None,
+    device: str | None = None,
+    fairness: Fairness = PLAIN,
+    listener: Callable[[str], None] = to_stderr,
+) -> Finding:
+    """Train the finalists of a run again and compare them; the run folder keeps every training in ``repeats.json``.
+
+    Called again it adds ``times`` more trainings of each; called again after Ctrl-C with the same arguments it finishes what was planned.
+    The split of the data stays that of the study: the spread is that of training, not of the choice of examples.
+
+    Args:
+        study: The study of the run.
+        path: The run folder.
+        times: Trainings of each model.
+        order: One of `joulefront.search.records.replicates.ORDERS`.
+        pick: ``front``, or rules such as ``knee`` or ``trial=12`` with commas between them.
+        most: Of a longer front so many members are taken, evenly spread.
+        seed: Seeds order and trainings; the study's by default. Every round has seeds of its own.
+        meter: Sources of the ledger; those of the run's last session by default.
+        cpu_watts: The same as in the search, when it was given there.
+        device: PyTorch device; that of the run's last session by default.
+        fairness: Idle baselines, cool-down and anchor measurements; none by default.
+        listener: Receives a line about the start and one about each training.
+
+    Returns:
+        What all repeats of this run say, earlier ones included.
+
+    Raises:
+        ValueError: If an argument breaks its rule, or the front is empty.
+        StoreError: If the folder cannot be used, or study, hardware, device or meters are not those of the search.
+        DeviceError: If another run holds the GPU.
+    """
+    slots([0], times, order, 0)  # a typing mistake must cost nothing
+    store = Store.open(path)
+    last = store.facts["sessions"][-1] if store.facts["sessions"] else {}
+    where = pick_device(device or str(last.get("device", "auto")))
+    refuse_other_device(store, where)
+    torch_threads(cores())
+    with take_devices(where, 1) as devices, store.lock(), contextlib.ExitStack() as open_things:
+        where = devices.names[0]
+        store = Store.open(path)  # what the session before left, now that no other can write
+        earlier = read_sessions(store.bill_file)
+        store.fail_dead_trials(settle_killed(earlier, store.ledger_file))
+        run = store.run()
+        front = Front.of(run)
+        members = finalists(front, pick, most)
+        refuse_other_study(store, study, members)
+        numbers = tuple(trial.number for trial in members)
+        asked = Plan(utc_now(), numbers, times, order, study.seed if seed is None else seed, run.repeats.rounds)
+        repeats, continued = _with(run.repeats, asked)
+        meters = meter or str(last.get("meter", "auto"))
+        known = None if cpu_watts else calibrated_coefficients()
+        found = discover(meters, cpu_watts=cpu_watts, coefficients=known, environment=devices.environment)
+        ledger = open_things.enter_context(Ledger(found.sources, absent=found.absent, file=store.ledger_file))
+        with ledger.window("start", kind="overhead"):
+            refuse_unmeasurable(ledger, meters)
+            refuse_other_machine(store, members, ledger)
+            task = study.load_task()
+            refuse_other_data(store, task)
+            finished = sum(trial.state != "running" for trial in run.trials)
+            store = note_session(store, ledger, where, cores(), finished, meters)
+            keeper = Keeper(fairness, study, task, ledger, where, cores())
+            (executor,) = make_executors(study, task, devices.names)
+            open_things.callback(executor.close)
+            spent, wall = add_up(earlier).total_joules, load_wall_calibration(ledger.hardware_id)
+            account = Account(ledger, Session(started=utc_now()), earlier, spent, store.bill_file, synchronizer(where), wall)
+            trials = {trial.number: trial for trial in members}
+            again = RepeatLoop(study, store, trials, account, executor, keeper, where, repeats, listener)
+            left = again.repeats.open_slots(again.plan)
+            some = f" of {len(front)}, evenly spread over the front," if pick.strip() == "front" and len(members) < len(front) else ""
+            joules = sum(trials[slot.trial].train_joules or 0.0 for slot in left)
+            listener(
+                f"{run.name}: {'going on with' if continued else 'training'} {len(members)} model(s){some} {times} time(s) again, "
+                f"order {order}: {len(left)} trainings, about {energy_text(joules / 3600)} and their validation; {meters_text(ledger)}"
+            )
+            keeper.warm_up()
+        with stop_on_interrupt(again.interrupted):
+            try:
+                keeper.begin()
+                again.go(left)
+            finally:
+                again.keep(again.repeats.with_facts(again.plan, keeper.end()))
+                account.save(closed=True)
+                note_end(store, "interrupted" if again.interrupted.is_set() else "finalists trained again")
+    return findings(again.repeats, run.trials, run.objectives[0], run.directions[0])
+
+
+def _with(repeats: Repeats, asked: Plan) -> tuple[Repeats, bool]:
+    """Add a plan, unless the last one asks for the same and is not finished."""
+    if repeats.plans and repeats.plans[-1].asks_the_same(asked) and repeats.open_slots(len(repeats.plans) - 1):
+        return repeats, True
+    return repeats.with_plan(asked), False

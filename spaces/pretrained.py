@@ -1,0 +1,108 @@
+"""Freezing the first layers of a ready-made network, its running statistics included.
+
+Names and patterns of a library of ready-made networks.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Sequence
+
+import torch
+from torch import nn
+
+#: Images with a shorter side (pixels) are tried on a network before it is trained: its strides may shrink them to nothing.
+SMALL_SIDE = 64
+
+
+def freeze_parameters(model: nn.Module, names: Iterable[str]) -> None:
+    """Freeze parameters by name, and the batch norms that have no trainable parameter left.
+
+    A batch norm that goes on counting would change the features of a frozen backbone from epoch to epoch, so it is replaced by one with
+    fixed statistics. Keys of the state dictionary stay, but for the counter of batches.
+
+    Raises:
+        ValueError: If nothing would be left to train.
+    """
+    from timm.layers import BatchNormAct2d
+    from timm.utils.model import freeze_batch_norm_2d
+
+    frozen = set(names)
+    for name, parameter in model.named_parameters():
+        if name in frozen:
+            parameter.requires_grad = False
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError(f"freezing {len(frozen)} parameters of {type(model).__name__} leaves nothing to train; freeze fewer stages")
+    for path, module in list(model.named_modules()):
+        if isinstance(module, (nn.BatchNorm2d, BatchNormAct2d)) and not any(p.requires_grad for p in module.parameters()):
+            parent, _, child = path.rpartition(".")
+            setattr(model.get_submodule(parent), child, freeze_batch_norm_2d(module))
+
+
+def frozen_names(groups: Sequence[Sequence[str]], head: Iterable[str], freeze: str | int) -> list[str]:
+    """Return the names of the parameters that a freezing depth keeps fixed.
+
+    Args:
+        groups: Parameter names by stage, from the input to the output; the last may hold the head.
+        head: Parameter names of the head, which is always trained.
+        freeze: ``none``, ``backbone`` or the number of stages to freeze, the stem being the first.
+
+    Raises:
+        ValueError: If ``freeze`` is none of these.
+    """
+    if freeze == "none":
+        return []
+    if freeze != "backbone" and (isinstance(freeze, (str, bool)) or freeze < 0):
+        raise ValueError(f"freeze must be 'none', 'backbone' or a number of stages >= 0, got {freeze!r}")
+    count = len(groups) if isinstance(freeze, str) else freeze
+    keep = set(head)
+    return [name for group in groups[:count] for name in group if name not in keep]
+
+
+def check_forward(model: nn.Module, name: str, shape: tuple[int, int, int]) -> None:
+    """Run one empty image through the model, for sizes that its strides may shrink to nothing.
+
+    Raises:
+        ValueError: If the model cannot take images of this shape.
+    """
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            model(torch.zeros(1, *shape))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise too_small(name, shape, error) from error
+    finally:
+        model.train(training)
+
+
+def too_small(name: str, shape: tuple[int, int, int], error: Exception) -> ValueError:
+    """Return the error for a network that cannot take images of this shape."""
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return ValueError(f"{name} cannot take images of {shape[1]} x {shape[2]} pixels ({reason}); set a larger recipe.resolution")
+
+
+def expand(
+    patterns: Sequence[str], find: Callable[[str], Sequence[str]], every: Callable[[], Sequence[str]], library: str
+) -> tuple[str, ...]:
+    """Return the names that the patterns mean, each once, in the order of the patterns.
+
+    Args:
+        patterns: Names or patterns such as ``resnet*``.
+        find: Returns the names that one of them means; none where it is unknown.
+        every: Returns all names; asked only for a pattern that is unknown.
+        library: What the library is called.
+
+    Raises:
+        ValueError: If a pattern matches nothing; the message names similar models.
+    """
+    names: dict[str, None] = {}
+    for pattern in patterns:
+        found = find(pattern)
+        if not found:
+            similar = difflib.get_close_matches(pattern.split(".")[0], every(), n=3)
+            raise ValueError(
+                f"{library} has no model {pattern!r}; similar: {', '.join(similar) or 'none'}. {library}.list_models() gives all names"
+            )
+        names.update(dict.fromkeys(found))
+    return tuple(names)

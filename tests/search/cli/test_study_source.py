@@ -1,0 +1,112 @@
+from pathlib import Path
+
+import pytest
+
+from joulefront.search.cli.study_source import StudyError, bundled_studies, find_study, named_values
+
+GOOD = """
+from joulefront.search import Study
+def study(data=None):
+    return Study(name=f"own-{data}", task=lambda: None, space=None, trials=3)
+def needs(target): ...
+def raises(): return {}["missing"]
+def wrong(): return 7
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> str:
+    path = tmp_path / "my_study.py"
+    path.write_text(GOOD)
+    return str(path)
+
+
+def test_the_bundled_studies_have_a_line_each() -> None:
+    studies = bundled_studies()
+    assert "digits" in studies
+    assert all(len(line) > 20 for line in studies.values())
+
+
+def test_a_file_gives_its_study_and_takes_options(file: str) -> None:
+    assert find_study(file, {"data": None}).name == "own-None"
+    assert find_study(file + ":study", {"data": "here"}).name == "own-here"
+
+
+def test_an_unknown_name_says_what_is_meant() -> None:
+    with pytest.raises(StudyError, match="did you mean 'digits'"):
+        find_study("digit", {})
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (":raises", "raised KeyError: 'missing'.*line 6"),
+        (":wrong", "must return a joulefront.search.Study, got int"),
+        (":absent", "no function absent"),
+        (":needs", "needs --target"),
+    ],
+)
+def test_a_bad_function_gets_one_clear_line(file: str, source: str, message: str) -> None:
+    with pytest.raises(StudyError, match=message) as caught:
+        find_study(file + source, {})
+    assert "\n" not in str(caught.value)
+
+
+def test_an_option_that_the_study_lacks_is_named(file: str) -> None:
+    with pytest.raises(StudyError, match="takes no --target"):
+        find_study(file, {"target": "price"})
+
+
+def test_a_file_that_raises_while_it_is_read_names_the_line(tmp_path: Path) -> None:
+    path = tmp_path / "broken.py"
+    path.write_text("x = 1\ny = 1 / 0\n")
+    with pytest.raises(StudyError, match=r"ZeroDivisionError.*broken\.py, line 2"):
+        find_study(str(path), {})
+    path.write_text("def study(:\n")
+    with pytest.raises(StudyError, match="SyntaxError"):
+        find_study(str(path), {})
+
+
+def test_a_missing_file_or_module_is_said() -> None:
+    with pytest.raises(StudyError, match="does not exist"):
+        find_study("nowhere/my_study.py", {})
+    with pytest.raises(StudyError, match="cannot import 'no_such_module'"):
+        find_study("no_such_module:study", {})
+
+
+def test_other_options_of_a_study_are_named_values() -> None:
+    assert named_values(["models=resnet18,convnext_*", "weights=a=b.pt"]) == {"models": "resnet18,convnext_*", "weights": "a=b.pt"}
+    for wrong in ("models", "=x", "a b=c", "models="):
+        with pytest.raises(StudyError, match="NAME=VALUE"):
+            named_values([wrong])
+
+
+def test_the_text_of_an_option_is_read_as_its_declared_type(tmp_path: Path) -> None:
+    path = tmp_path / "typed.py"
+    path.write_text(
+        "from __future__ import annotations\n"
+        "seen = {}\n"
+        "def study(count: int | None = None, watts: tuple[float, ...] = (), on: bool = False, share=0.5, other=None, text: str = ''):\n"
+        "    raise ValueError(repr((count, watts, on, share, other, text)))\n"
+    )
+
+    def said(**options: str) -> str:
+        with pytest.raises(StudyError) as caught:
+            find_study(str(path), options)
+        return str(caught.value)
+
+    assert said(count="3", watts="200,300.5", on="yes", share="1e-3", other="7", text="7") == "(3, (200.0, 300.5), True, '1e-3', '7', '7')"
+    assert said(watts="200") == "(None, (200.0,), False, 0.5, None, '')"
+    assert said(count="many") == "--set count=many needs a whole number"
+    assert said(on="perhaps") == "--set on=perhaps needs true or false"
+    assert said(watts="200,full") == "--set watts=200,full needs a number, or several with commas between"
+
+
+def test_the_bundled_studies_take_numbers_from_the_command_line() -> None:
+    from joulefront.spaces.repeated import Repeated
+
+    study = find_study("tactics", {"repeats": "2", "examples": "100"})
+    assert isinstance(study.space, Repeated)
+    assert study.space.times == 2
+    with pytest.raises(StudyError, match="--set repeats=two needs a whole number"):
+        find_study("tactics", {"repeats": "two"})

@@ -1,0 +1,234 @@
+"""Worker processes: what they tell the parent, and what their death is."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from joulefront.search.cli.study_source import find_study
+from joulefront.search.execution.job import InProcess, Job, Outcome
+from joulefront.search.execution.worker import WorkerProcess, gpu_components
+
+#: Width 13 kills its process, width 17 keeps a helper that has worked, width 19 takes an hour; every other one is a small perceptron.
+STUDY = """
+import os
+import subprocess
+import sys
+import time
+import numpy as np
+import torch
+from joulefront.search import Study
+from joulefront.search.training.arrays import arrays
+from joulefront.spaces.own import Own
+from joulefront.spaces.recipes import RecipeRanges
+
+class Deadly(torch.nn.Linear):
+    def forward(self, x):
+        if self.training:
+            os._exit(7)
+        return super().forward(x)
+
+class Slow(torch.nn.Linear):
+    def forward(self, x):
+        print("training", flush=True)
+        time.sleep(3600)
+
+HELPER = "import sys, time\\nwhile time.process_time() < 0.8: pass\\nprint('.', flush=True)\\nsys.stdin.read()"
+HELPERS = []
+
+def draw(trial):
+    return {"width": trial.suggest_int("width", 4, 32)}
+
+def make(architecture, task):
+    width = architecture["width"]
+    if width == 17:  # as a data loader does: it lives on when the training has ended
+        HELPERS.append(subprocess.Popen([sys.executable, "-S", "-c", HELPER], stdin=subprocess.PIPE, stdout=subprocess.PIPE))
+        HELPERS[-1].stdout.read(1)
+    first = {13: Deadly, 19: Slow}.get(width, torch.nn.Linear)
+    return torch.nn.Sequential(first(2, width), torch.nn.ReLU(), torch.nn.Linear(width, task.outputs))
+
+def task():
+    x = np.random.default_rng(0).normal(size=(400, 2)).astype("float32")
+    return arrays(x, ((x**2).sum(1) > 1.4).astype("int64"), name="rings")
+
+def study():
+    recipe = RecipeRanges(learning_rate=0.01, weight_decay=0.0, batch_size=64)
+    return Study(name="rings", task=task, space=Own(draw, make, recipe=recipe), trials=1)
+"""
+
+
+#: A search that is killed in the middle of a training.
+KILLED = """
+import contextlib, sys
+from joulefront.search.execution.worker import WorkerProcess
+from joulefront.search.execution.job import Job
+from joulefront.search.cli.study_source import find_study
+
+@contextlib.contextmanager
+def phase(kind, index):
+    yield type("Window", (), {})()
+
+if __name__ == "__main__":
+    worker = WorkerProcess(find_study(sys.argv[1], {}), "cpu")
+    print(worker.pid, flush=True)
+    job = Job(0, {"width": 19}, 1, seed=1, device="cpu", threads=1, start=None, weights=__import__("pathlib").Path(sys.argv[2]))
+    worker.train(job, phases=phase, go_on=lambda _: True)
+"""
+
+
+class Window:
+    cpu_seconds: float | None = None
+
+
+class Notes:
+    """What a parent learns of a training."""
+
+    def __init__(self) -> None:
+        self.phases: list[tuple[str, int, Window]] = []
+        self.epochs: list[int] = []
+        self.times: list[float] = []
+
+    @contextmanager
+    def phase(self, kind: str, index: int) -> Iterator[Window]:
+        window = Window()
+        self.phases.append((kind, index, window))
+        yield window
+
+    def go_on(self, entry: Mapping[str, Any]) -> bool:
+        self.epochs.append(int(entry["epoch"]))
+        self.times.append(time.monotonic())
+        return len(self.epochs) < 3
+
+
+@pytest.fixture(scope="module")
+def study_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("study") / "deadly_rings.py"
+    path.write_text(STUDY)
+    return path
+
+
+@pytest.fixture(scope="module")
+def workers(study_file: Path) -> Iterator[list[WorkerProcess]]:
+    study = find_study(str(study_file), {})
+    made = [WorkerProcess(study, "cpu") for _ in range(2)]
+    yield made
+    for worker in made:
+        worker.close()
+    end = time.monotonic() + 30.0
+    while any(worker.alive for worker in made) and time.monotonic() < end:
+        time.sleep(0.05)  # a killed process is gone a moment later
+    assert not any(worker.alive for worker in made)
+
+
+def job(folder: Path, width: int, epochs: int = 2) -> Job:
+    return Job(0, {"width": width}, epochs, seed=1, device="cpu", threads=1, start=None, weights=folder / f"w{width}")
+
+
+def test_two_workers_train_at_the_same_time_as_this_process_would(workers: list[WorkerProcess], study_file: Path, tmp_path: Path) -> None:
+    notes = [Notes(), Notes()]
+    found: dict[int, Outcome] = {}
+
+    def work(index: int) -> None:
+        found[index] = workers[index].train(job(tmp_path, 8 + index), phases=notes[index].phase, go_on=notes[index].go_on)
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(300)
+    assert len({worker.pid for worker in workers} | {os.getpid()}) == 3
+    study = find_study(str(study_file), {})
+    here = InProcess(study.space, study.load_task())
+    for index in range(2):
+        outcome = found[index]
+        same = here.train(job(tmp_path, 8 + index), phases=Notes().phase, go_on=lambda _: True)
+        assert outcome.failed is None
+        assert outcome.epochs == 2
+        assert outcome.quality == pytest.approx(dict(same.quality), abs=1e-6)
+        assert (outcome.cpu_seconds or 0.0) > 0
+        assert (tmp_path / f"w{8 + index}").exists()
+
+
+def test_the_phases_of_a_worker_arrive_with_their_cpu_time(workers: list[WorkerProcess], tmp_path: Path) -> None:
+    notes = Notes()
+    outcome = workers[0].train(job(tmp_path, 6), phases=notes.phase, go_on=notes.go_on)
+    kinds = [kind for kind, _, _ in notes.phases]
+    assert kinds[:2] == ["setup", "overhead"]
+    assert kinds.count("epoch") == 2
+    assert "eval" in kinds
+    assert all(window.cpu_seconds is not None and window.cpu_seconds >= 0 for _, _, window in notes.phases)
+    spent = sum(window.cpu_seconds or 0.0 for _, _, window in notes.phases)
+    assert spent <= (outcome.cpu_seconds or 0.0) + 0.05
+    assert notes.epochs == [1, 2]
+
+
+def test_a_helper_that_lives_on_is_in_the_cpu_time_of_its_trial(workers: list[WorkerProcess], tmp_path: Path) -> None:
+    plain = workers[0].train(job(tmp_path, 16), phases=Notes().phase, go_on=lambda _: True)
+    helped = workers[0].train(job(tmp_path, 17), phases=Notes().phase, go_on=lambda _: True)
+    after = workers[0].train(job(tmp_path, 16), phases=Notes().phase, go_on=lambda _: True)
+    assert helped.failed is None
+    if sys.platform == "linux":  # where living children can be seen
+        assert (helped.cpu_seconds or 0.0) >= 0.8
+    assert (after.cpu_seconds or 0.0) < (plain.cpu_seconds or 0.0) + 0.6  # and in no other's
+
+
+def test_the_parent_ends_a_training_between_epochs(workers: list[WorkerProcess], tmp_path: Path) -> None:
+    notes = Notes()
+    outcome = workers[0].train(job(tmp_path, 5, epochs=50), phases=notes.phase, go_on=notes.go_on)
+    assert outcome.epochs == 3
+    assert outcome.stopped
+
+
+def test_a_training_that_fails_in_a_worker_leaves_it_alive(workers: list[WorkerProcess], tmp_path: Path) -> None:
+    outcome = workers[0].train(job(tmp_path / "no" / "such" / "folder", 5), phases=Notes().phase, go_on=lambda _: True)
+    assert outcome.failed
+    assert workers[0].alive
+    assert workers[0].train(job(tmp_path, 5), phases=Notes().phase, go_on=lambda _: True).failed is None
+
+
+def test_a_worker_that_dies_is_a_failed_outcome(workers: list[WorkerProcess], tmp_path: Path) -> None:
+    notes = Notes()
+    outcome = workers[1].train(job(tmp_path, 13), phases=notes.phase, go_on=notes.go_on)
+    assert outcome.failed == "the worker process died (exit code 7)"
+    assert outcome.quality == {}
+    assert not workers[1].alive
+    assert workers[0].alive
+    again = workers[1].train(job(tmp_path, 5), phases=Notes().phase, go_on=lambda _: True)
+    assert again.failed is None  # one death ends one trial, not the study
+
+
+def runs(pid: int) -> bool:
+    """Whether a process is there and no corpse that nobody has waited for."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux' /proc to tell a living process from a dead one")
+def test_a_worker_whose_parent_was_killed_ends_in_the_middle_of_its_training(study_file: Path, tmp_path: Path) -> None:
+    script = tmp_path / "search.py"
+    script.write_text(KILLED)
+    parent = subprocess.Popen([sys.executable, str(script), str(study_file), str(tmp_path / "w")], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    worker = int(parent.stdout.readline())
+    assert parent.stdout.readline() == "training\n"
+    parent.kill()
+    parent.wait()
+    end = time.monotonic() + 30.0
+    while runs(worker) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not runs(worker)
+    parent.stdout.close()
+
+
+def test_a_cpu_worker_holds_no_device(workers: list[WorkerProcess]) -> None:
+    assert workers[0].devices == ()
+    assert gpu_components("cpu") == ()

@@ -1,0 +1,131 @@
+"""Families against plain training, on runs whose truth is known."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from math import exp, log
+
+import pytest
+
+from joulefront.search.records.run_folder import Run
+from joulefront.search.records.trial import ComponentEnergy, Trial
+from joulefront.search.report.baseline_comparison import against, groups_of, setting_of, spread_text, to_text
+from joulefront.search.report.comparison_figures import save_comparison
+from joulefront.search.report.page import report_html
+
+RUNGS = (2, 4, 8)
+
+
+def quality(joules: float) -> float:
+    """What plain training reaches with so much energy."""
+    return 0.2 + 0.1 * log(joules)
+
+
+def make(fake_run: Run, families: dict[str, tuple[float, float]], *, repeats: int = 4, noise: float = 0.0, seed: int = 0) -> Run:
+    """A run in which a family needs ``x`` times the energy an epoch and, beyond that, loses ``less`` of quality."""
+    draw = random.Random(seed)
+    trials: list[Trial] = []
+    for family, (factor, less) in families.items():
+        for epochs in RUNGS:
+            for repeat in range(1, repeats + 1):
+                joules = 10.0 * epochs * factor
+                reached = quality(joules / factor) - less + draw.gauss(0, noise)
+                params = {"family": family, "repeat": repeat} | ({} if family == "plain" else {"tactic.some.share": 0.5})
+                trials.append(
+                    Trial(
+                        len(trials),
+                        "complete",
+                        params,
+                        epochs,
+                        (reached, joules),
+                        train_joules=joules,
+                        evaluation_joules=1.0,
+                        hardware_id="a",
+                        energy_quality="estimated",
+                        components={"cpu": ComponentEnergy(joules, "estimated", "cpu_time")},
+                        extra={"asked_epochs": epochs, **({"modelled_asic_energy_ratio": 0.9} if family == "sparse" else {})},
+                    )
+                )
+    return replace(fake_run, trials=tuple(trials), rungs=RUNGS)
+
+
+def one(run: Run, family: str):  # type: ignore[no-untyped-def]
+    (found,) = [comparison for comparison in against(run) if comparison.family == family]
+    return found
+
+
+def test_the_same_quality_for_half_the_energy_is_half(fake_run: Run) -> None:
+    found = one(make(fake_run, {"plain": (1.0, 0.0), "half": (0.5, 0.0)}), "half")
+    assert found.equal_epochs == pytest.approx(0.5)
+    assert found.equal_quality == pytest.approx(0.5)
+    assert (found.compared, found.u_log) == (3, 0.0)
+    assert found.verdict == "saves"
+
+
+def test_cheaper_epochs_that_learn_less_can_cost_more_at_equal_quality(fake_run: Run) -> None:
+    # 0.8 of the energy, but 0.05 less quality, for which plain training needs exp(-0.5) of the energy: 0.8 / 0.607 = 1.32
+    found = one(make(fake_run, {"plain": (1.0, 0.0), "lossy": (0.8, 0.05)}), "lossy")
+    assert found.equal_epochs == pytest.approx(0.8)
+    assert found.equal_quality == pytest.approx(0.8 * exp(0.5))
+    assert found.compared == 2, "the shortest training lies below what plain training was tried for"
+    assert found.verdict == "costs more"
+
+
+def test_what_plain_training_was_not_tried_for_is_not_compared(fake_run: Run) -> None:
+    found = one(make(fake_run, {"plain": (1.0, 0.0), "better": (1.0, -0.5)}), "better")
+    assert (found.equal_quality, found.u_log, found.compared, found.verdict) == (None, None, 0, "not comparable")
+    assert found.equal_epochs == pytest.approx(1.0)
+
+
+def test_two_standard_uncertainties_hold_the_truth_nineteen_times_in_twenty_and_chance_is_no_saving(fake_run: Run) -> None:
+    inside = shown = n = 0
+    for seed in range(200):
+        found = one(make(fake_run, {"plain": (1.0, 0.0), "same": (1.0, 0.02), "other": (0.9, 0.0)}, noise=0.015, seed=seed), "same")
+        if found.equal_quality is None:
+            continue
+        n += 1
+        inside += abs(log(found.equal_quality) - 0.2) <= 2 * found.u_log
+        shown += found.verdict == "saves"
+    assert n > 190
+    assert 0.88 <= inside / n <= 0.995
+    assert shown / n < 0.02
+
+
+def test_repeats_of_one_setting_are_one_group_whatever_early_stopping_left_of_them(fake_run: Run) -> None:
+    run = make(fake_run, {"plain": (1.0, 0.0)})
+    run = replace(run, trials=tuple(replace(trial, epochs=max(1, trial.epochs - trial.number % 2)) for trial in run.trials))
+    assert [(group.epochs, len(group.trials)) for group in groups_of(run)] == [(epochs, 4) for epochs in RUNGS]
+    copy = replace(run.trials[0], number=99, extra={"copy_of": 0})
+    assert [len(group.trials) for group in groups_of(replace(run, trials=(*run.trials, copy)))] == [4, 4, 4]
+    assert setting_of(Trial(0, "complete", {"family": "x", "patience": None, "repeat": 1, "x.schedule": "bar"}, 1)) == (
+        "patience none, schedule bar"
+    )
+
+
+def test_an_objective_to_minimise_is_held_against_the_baseline_the_right_way_round(fake_run: Run) -> None:
+    run = make(fake_run, {"plain": (1.0, 0.0), "half": (0.5, 0.0)})
+    errors = tuple(replace(trial, values=(1 - trial.values[0], trial.values[1])) for trial in run.trials)
+    assert one(replace(run, trials=errors, directions=("minimize", "minimize")), "half").equal_quality == pytest.approx(0.5)
+
+
+def test_the_table_the_picture_and_the_page_say_it(fake_run: Run, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    run = make(fake_run, {"plain": (1.0, 0.0), "half": (0.5, 0.0), "sparse": (1.1, 0.02)}, noise=0.01)
+    said, target = save_comparison(run, "tactics", tmp_path / "t.png")
+    assert target.stat().st_size > 10_000
+    assert "saves" in said
+    assert "0.900" in next(line for line in said.splitlines() if line.startswith("sparse"))
+    assert said.startswith(to_text(against(run)))
+    assert "two standard uncertainties" in spread_text(against(run))
+    page = report_html(run, tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "Against plain training" in page
+    assert "Against plain training" not in report_html(fake_run, tmp_path / "other.html").read_text(encoding="utf-8")
+
+
+def test_what_cannot_be_compared_is_said_in_a_line(fake_run: Run, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(ValueError, match="no measured trial of a family named 'plain'"):
+        save_comparison(fake_run, "tactics", tmp_path / "t.png")
+    with pytest.raises(ValueError, match="--of must be front, relations or tactics, got 'sizes'"):
+        save_comparison(fake_run, "sizes", tmp_path / "t.png")
+    with pytest.raises(ValueError, match=r"ends in \.png or \.svg"):
+        save_comparison(fake_run, "relations", tmp_path / "t.html")

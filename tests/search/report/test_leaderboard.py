@@ -1,0 +1,71 @@
+"""The leaderboard ranks what can be ranked and says why it does not rank the rest."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from joulefront.search.front import Front
+from joulefront.search.records.run_folder import Run
+from joulefront.search.report.leaderboard import leaderboard
+
+
+@pytest.fixture
+def two(fake_run_maker: Callable[..., Run]) -> list[Run]:
+    return [fake_run_maker(0), replace(fake_run_maker(3), path=Path("runs/other"))]
+
+
+def test_runs_of_one_machine_are_ranked_by_hypervolume_in_one_box(two: list[Run]) -> None:
+    board = leaderboard(two)
+    volumes = [row["hypervolume"] for row in board.to_rows()]
+    assert volumes == sorted(volumes, reverse=True)
+    box = Front.of(two[0]).box
+    by_run = {row["run"]: row["hypervolume"] for row in board.to_rows()}
+    assert by_run["runs/other"] == pytest.approx(Front.of(two[1]).hypervolume(box))
+    assert board.notes == ()
+    assert json.loads(json.dumps(board.to_rows(), allow_nan=False)) == board.to_rows()
+
+
+def test_the_joint_front_is_the_front_of_all_trials_together(two: list[Run]) -> None:
+    board = leaderboard(two)
+    everything = [(str(run.path), trial) for run in two for trial in run.trials]
+    pool = tuple(replace(trial, number=place) for place, (_, trial) in enumerate(everything))
+    oracle = [(everything[t.number][0], everything[t.number][1].number) for t in Front(pool, two[0].objectives, two[0].directions)]
+    assert list(board.front) == oracle
+    assert sum(row["on_joint_front"] for row in board.to_rows()) == len(oracle)
+
+
+def test_different_hardware_is_never_put_on_one_front_and_said_so(two: list[Run]) -> None:
+    moved = replace(two[1], trials=tuple(replace(trial, hardware_id="ffff") for trial in two[1].trials))
+    board = leaderboard([two[0], moved])
+    assert board.front == ()
+    assert [row["hypervolume"] for row in board.to_rows()] == [None, None]
+    assert [row["run"] for row in board.to_rows()] == [str(two[0].path), "runs/other"]  # listed as given, not ranked
+    assert "different hardware (a1b2c3, ffff)" in board.to_text()
+    unknown = replace(two[1], trials=tuple(replace(trial, hardware_id=None) for trial in two[1].trials))
+    assert "the hardware of runs/other is unknown" in leaderboard([two[0], unknown]).to_text()
+
+
+def test_different_objectives_names_and_meters_are_said(two: list[Run]) -> None:
+    other = replace(two[1], name="digits", trials=tuple(replace(trial, energy_quality="estimated") for trial in two[1].trials))
+    notes = " ".join(leaderboard([two[0], other]).notes)
+    assert "different names" in notes
+    assert "known in different ways (runs/images: mixed; runs/other: estimated)" in notes
+    goals = replace(two[1], objectives=("r2", "train_energy"))
+    board = leaderboard([two[0], goals])
+    assert "different objectives" in board.notes[0]
+    assert board.standings[0].hypervolume is None
+
+
+def test_an_empty_run_is_listed_and_one_run_is_no_comparison(two: list[Run]) -> None:
+    empty = replace(two[1], trials=())
+    rows = leaderboard([two[0], empty]).to_rows()
+    assert rows[-1]["best"] is None
+    assert rows[-1]["front"] == 0
+    assert "-" in leaderboard([two[0], empty]).to_text()
+    with pytest.raises(ValueError, match="at least two runs, got 1"):
+        leaderboard(two[:1])

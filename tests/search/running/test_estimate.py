@@ -1,0 +1,127 @@
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from joulefront.search.execution.probe import Probe
+from joulefront.search.records.run_folder import Store
+from joulefront.search.records.trial import Trial
+from joulefront.search.running import estimate as module
+from joulefront.search.running.estimate import Overhead, estimate
+from joulefront.search.study import Study
+
+STUDY = Study(name="s", task=lambda: None, space=None, rungs=(8,), sampler="tpe", complete_only=True, trials=1)  # type: ignore[arg-type,return-value]
+
+
+def probe(epoch: float | None, startup: float = 0.0, failed: str | None = None) -> Probe:
+    return Probe({}, epoch, 0.5, startup, failed=failed)
+
+
+def test_equal_candidates_cost_exactly_their_number() -> None:
+    found = estimate(STUDY, [probe(3.0, 2.0)] * 4, trial_limit=10)
+    assert found.joules == found.low_joules == found.high_joules == pytest.approx(10 * (8 * 3.0 + 2.0))
+    assert (found.low_trials, found.trials, found.high_trials) == (10, 10, 10)
+    assert found.full_training_joules == 24.0
+    assert found.seconds == pytest.approx(found.joules * 0.5 / 3.0)
+
+
+def test_a_budget_is_spent_and_the_number_of_trials_follows() -> None:
+    found = estimate(STUDY, [probe(3.0, 1.0)] * 4, joules_limit=110.0)
+    assert found.joules == found.low_joules == found.high_joules == 110.0
+    assert found.trials == 5  # four of 25 J, and one that the budget ends
+
+
+def test_a_grid_pays_for_each_of_its_rungs_equally_often() -> None:
+    study = replace(STUDY, sampler="grid", complete_only=False, rungs=(2, 4, 9))
+    assert estimate(study, [probe(2.0)] * 3, trial_limit=600).joules == pytest.approx(600 * 2.0 * 5.0, rel=0.05)
+
+
+def test_one_increment_of_freeze_thaw_is_paid_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "GOES_ON", (0.5, 0.5))
+    study = replace(STUDY, sampler="freeze-thaw", complete_only=False, rungs=(1, 3, 9))
+    found = estimate(study, [probe(2.0)] * 3, trial_limit=400)
+    shares = np.array([4, 2, 1]) / 7
+    assert found.joules == pytest.approx(400 * 2.0 * float(shares @ [1, 2, 6]), rel=0.02)
+    assert found.low_joules < found.joules < found.high_joules
+
+
+def test_freeze_thaw_may_prefer_what_is_cheap_() -> None:
+    probes = [probe(x) for x in (0.1, 0.1, 10.0, 10.0)]
+    found = estimate(replace(STUDY, sampler="freeze-thaw"), probes, trial_limit=200)
+    plain = estimate(STUDY, probes, trial_limit=200)
+    assert found.joules < 0.5 * plain.joules
+    assert found.high_joules == plain.high_joules  # and it may not
+
+
+def test_start_and_decisions_are_part_of_what_a_search_costs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BESIDE", (1.0, 1.0))
+    found = estimate(STUDY, [probe(3.0, 2.0)] * 4, trial_limit=10, overhead=Overhead(50.0, 4.0))
+    assert found.joules == pytest.approx(50.0 + 10 * (8 * 3.0 + 2.0 + 4.0))
+    assert found.overhead_joules == pytest.approx(50.0 + 10 * 4.0)
+    assert estimate(STUDY, [probe(3.0)] * 4, trial_limit=10).overhead_joules is None
+    budget = estimate(STUDY, [probe(3.0, 2.0)] * 4, joules_limit=50.0 + 5 * 30.0, overhead=Overhead(50.0, 4.0))
+    assert budget.trials == pytest.approx(5, abs=1)
+
+
+def test_an_estimate_and_the_run_after_it_agree(rings_file: Callable[[str], Path], tmp_path: Path) -> None:
+    for verb in ("estimate", "run"):  # each in an interpreter of its own: imports are part of the price
+        words = [verb, str(rings_file("fine")), "--trials", "14", "--out", str(tmp_path / "r"), "--meter", "cpu_time"]
+        subprocess.run([sys.executable, "-m", "joulefront.search.cli", *words], check=True, capture_output=True)
+    result = Store.open(tmp_path / "r").run()
+    guess, total = result.facts["estimate"], result.bill.total_joules
+    assert total is not None
+    # With half as much on either side: other work on the machine makes the same arithmetic dearer.
+    assert guess["low_joules"] / 1.5 <= total <= guess["high_joules"] * 1.5
+
+
+def test_the_interval_covers_what_such_studies_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "DRAWS", 300)
+    random = np.random.default_rng(0)
+    study = replace(STUDY, complete_only=False, rungs=(1, 27))
+    inside = 0
+    for repetition in range(60):
+        probes = [probe(float(random.lognormal(0.0, 0.5))) for _ in range(12)]
+        found = estimate(study, probes, trial_limit=20, seed=repetition)
+        epochs = np.round(np.exp(random.uniform(0, np.log(27), 20)))
+        inside += found.low_joules <= float(random.lognormal(0.0, 0.5, 20) @ epochs) <= found.high_joules
+    assert inside >= 45  # 54 are meant; twelve probes do not show the tail of the costs
+
+
+def test_more_scatter_gives_a_wider_interval() -> None:
+    narrow = estimate(STUDY, [probe(x) for x in (2.9, 3.0, 3.1)], trial_limit=10)
+    wide = estimate(STUDY, [probe(x) for x in (1.0, 3.0, 5.0)], trial_limit=10)
+    assert wide.high_joules - wide.low_joules > 5 * (narrow.high_joules - narrow.low_joules)
+
+
+def test_earlier_trials_stand_in_for_probes() -> None:
+    trial = Trial(0, "complete", {}, 4, (0.9, 12.0), train_joules=12.0, increment_joules=14.0)
+    failed = Trial(1, "failed", {}, 4, increment_joules=99.0)
+    found = estimate(STUDY, [probe(None, failed="out of memory")], [trial, failed], trial_limit=5)
+    assert found.joules == pytest.approx(5 * (8 * 3.0 + 2.0))
+    assert (found.probes, found.failed_probes, found.earlier) == (0, 1, 1)
+
+
+def test_failed_probes_are_counted_and_left_out() -> None:
+    found = estimate(STUDY, [probe(3.0), probe(None, failed="too deep")], trial_limit=2, probe_joules=7200.0)
+    assert (found.probes, found.failed_probes) == (1, 1)
+    assert "1 more could not be trained" in found.to_text()
+    assert "probing took 2 Wh" in found.to_text()
+    assert found.to_json()["joules"] == found.joules
+
+
+def test_what_cannot_be_estimated_says_why() -> None:
+    with pytest.raises(ValueError, match="none of 2 probed candidates could be measured: too deep"):
+        estimate(STUDY, [probe(None, failed="too deep")] * 2, trial_limit=2)
+    with pytest.raises(ValueError, match="--budget and --trials"):
+        estimate(STUDY, [probe(3.0)])
+
+
+def test_a_budget_for_very_many_trials_is_all_counted() -> None:
+    found = estimate(STUDY, [probe(0.001, 0.0)] * 4, joules_limit=18000.0)
+    assert found.joules == pytest.approx(18000.0)
+    assert found.trials * 0.001 * min(STUDY.rungs) >= 18000.0 * 0.001
+    assert found.trials > 100_000

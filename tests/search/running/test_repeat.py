@@ -1,0 +1,356 @@
+"""Finalists trained again for real: nothing of the search changes, and every joule is on the bill."""
+
+import json
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from joulefront.search import Front, Study, run
+from joulefront.search.billing.recovery import settle_killed
+from joulefront.search.billing.session_account import Account
+from joulefront.search.energy import Capability, Ledger, Reading
+from joulefront.search.records.bill import REPEAT, Session, read_sessions
+from joulefront.search.records.finalists import finalists
+from joulefront.search.records.repeat import repeat
+from joulefront.search.records.replicates import INTERRUPTED, read_repeats
+from joulefront.search.records.run_folder import Store, StoreError
+from joulefront.search.records.trial import Trial
+from joulefront.search.running.baselines import Fairness
+from joulefront.search.running.session import stop_on_interrupt
+from joulefront.spaces.recipes import RecipeRanges
+
+Maker = Callable[..., Study]
+
+
+def silent(text: str) -> None:
+    """Listen to nothing."""
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Hold the run that the tests copy; it is made by the first of them."""
+    return {"folder": tmp_path_factory.mktemp("searched") / "r"}
+
+
+@pytest.fixture
+def folder(searched: dict[str, Path], rings: Maker, tmp_path: Path) -> Path:
+    """A finished run to spoil: a copy, with several members on its front."""
+    if not searched["folder"].exists():
+        run(rings(trials=8), out=searched["folder"], meter="cpu_time")
+    return Path(shutil.copytree(searched["folder"], tmp_path / "r"))
+
+
+def sums_up(path: Path) -> None:
+    bill = Store.open(path).run().bill
+    assert bill.total_joules is not None
+    assert sum(bill.by_state.values()) == pytest.approx(bill.total_joules, rel=1e-3)
+
+
+def test_finalists_are_trained_again_and_the_search_stays_as_it_was(folder: Path, rings: Maker) -> None:
+    before = Store.open(folder).run()
+    front = Front.of(before)
+    assert len(front) > 1
+    said: list[str] = []
+    finding = repeat(rings(), folder, times=2, listener=said.append)
+    after = Store.open(folder).run()
+    assert after.trials == before.trials
+    assert [trial.number for trial in Front.of(after)] == [trial.number for trial in front]
+    assert {file.name for file in (folder / "artifacts").iterdir()} == {f"trial-{trial.number:05d}.weights" for trial in front}
+    assert [member.trial.number for member in finding.members] == [trial.number for trial in front]
+    assert len(after.repeats.trainings) == 2 * len(front)
+    assert len({one.seed for one in after.repeats.trainings}) == len(after.repeats.trainings)
+    for one in after.repeats.trainings:
+        trial = after.trials[one.trial]
+        assert one.failed is None
+        assert one.epochs == trial.epochs
+        assert one.train_joules is not None
+        assert one.spent_joules is not None
+        assert 0 < one.train_joules < one.spent_joules
+        assert one.train_u_joules is not None
+        assert one.energy_quality == trial.energy_quality == "estimated"
+        assert one.hardware_id == trial.hardware_id
+    # Other weights and another order of the examples give other losses; the same seed would give the same.
+    for number in [trial.number for trial in front]:
+        losses = [one.quality["loss"] for one in after.repeats.trainings if one.trial == number] + [after.trials[number].quality["loss"]]
+        assert len(set(losses)) == 3
+    assert len(said) == 1 + len(after.repeats.trainings)
+    assert "cpu estimated by cpu_time" in said[0]
+
+
+def test_repeats_are_a_named_part_of_the_bill_over_sessions_and_count_for_the_budget(folder: Path, rings: Maker) -> None:
+    before = Store.open(folder).run().bill
+    repeat(rings(), folder, times=1, listener=silent)
+    after = Store.open(folder).run()
+    spent = sum(one.spent_joules or 0.0 for one in after.repeats.trainings)
+    assert after.bill.by_state["repeats"] == pytest.approx(spent, rel=1e-3)
+    assert after.bill.by_state["complete"] == pytest.approx(before.by_state["complete"], rel=1e-9)
+    assert after.bill.total_joules is not None
+    assert before.total_joules is not None
+    assert after.bill.total_joules >= before.total_joules + spent
+    sums_up(folder)
+    # A budget that the search alone has not used up, and that search and repeats together have.
+    between = (before.total_joules + after.bill.total_joules) / 2
+    with pytest.raises(ValueError, match=r"budget.*already"):
+        run(rings(), out=folder, budget=f"{between}J", meter="cpu_time")
+    run(rings(), out=folder, trials=9, meter="cpu_time")
+    again = Store.open(folder).run()
+    assert len(again.trials) == 9
+    assert again.bill.by_state["repeats"] == pytest.approx(after.bill.by_state["repeats"], rel=1e-9)
+    sums_up(folder)
+
+
+def test_called_again_it_adds_rounds_with_other_seeds(folder: Path, rings: Maker) -> None:
+    repeat(rings(), folder, times=1, pick="best", listener=silent)
+    first = read_repeats(folder).trainings
+    finding = repeat(rings(), folder, times=2, pick="best", order="abba", listener=silent)
+    after = read_repeats(folder)
+    assert after.trainings[:1] == first
+    assert [one.round for one in after.trainings] == [0, 1, 2]
+    assert [one.plan for one in after.trainings] == [0, 1, 1]
+    assert len({one.seed for one in after.trainings}) == 3
+    assert finding.members[0].quality is not None
+    assert finding.members[0].quality.n == 3
+
+
+def test_equal_seeds_give_equal_models(folder: Path, rings: Maker, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(folder, tmp_path / "other"))
+    for path in (folder, other):
+        repeat(rings(), path, times=1, pick="knee", seed=5, listener=silent)
+    one, two = read_repeats(folder).trainings[0], read_repeats(other).trainings[0]
+    assert (one.seed, one.quality) == (two.seed, two.quality)
+
+
+def test_a_repeat_that_fails_keeps_its_reason_and_its_energy_and_the_rest_goes_on(
+    folder: Path, rings: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = rings()
+    said: list[str] = []
+    build = type(study.space).build
+
+    def sometimes(self: Any, candidate: Any, task: Any) -> Any:
+        if len(said) == 2:  # the start and the first training
+            raise RuntimeError("CUDA out of memory. Tried to allocate 9 GiB")
+        return build(self, candidate, task)
+
+    monkeypatch.setattr(type(study.space), "build", sometimes)
+    finding = repeat(study, folder, times=3, pick="best", listener=said.append)
+    trainings = read_repeats(folder).trainings
+    assert [one.failed is None for one in trainings] == [True, False, True]
+    assert "out of memory" in str(trainings[1].failed)
+    assert trainings[1].spent_joules is not None
+    assert trainings[1].quality == {}
+    assert finding.members[0].failed == 1
+    assert finding.members[0].quality is not None
+    assert finding.members[0].quality.n == 2
+    sums_up(folder)
+
+
+def test_after_an_interrupt_the_same_call_finishes_the_plan(folder: Path, rings: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+    import joulefront.search.records.repeat as module
+
+    events: list[threading.Event] = []
+
+    def watch(event: threading.Event) -> Any:
+        events.append(event)
+        return stop_on_interrupt(event)
+
+    monkeypatch.setattr(module, "stop_on_interrupt", watch)
+    said: list[str] = []
+
+    def third(text: str) -> None:
+        said.append(text)
+        if len(said) == 3:  # the start and two trainings
+            events[0].set()
+
+    repeat(rings(), folder, times=3, pick="best,cheapest", listener=third)
+    half = read_repeats(folder)
+    assert len(half.trainings) == 2
+    assert Store.open(folder).facts["sessions"][-1]["reason"] == "interrupted"
+    sums_up(folder)
+    repeat(rings(), folder, times=3, pick="best,cheapest", listener=said.append)
+    whole = read_repeats(folder)
+    assert whole.trainings[:2] == half.trainings
+    assert len(whole.plans) == 1
+    assert [(one.round, one.trial) for one in whole.trainings] == [(slot.round, slot.trial) for slot in whole.plans[0].slots()]
+    assert any("going on with" in text for text in said)
+    sums_up(folder)
+
+
+def test_a_training_that_is_interrupted_in_the_middle_is_billed_and_done_again(
+    folder: Path, rings: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import joulefront.search.records.loop as module
+
+    long = next(trial for trial in Store.open(folder).run().trials if trial.epochs > 1)
+    train = module.RepeatLoop._train
+
+    def interrupted_after_an_epoch(self: Any, slot: Any) -> Any:
+        self.account.save_sometimes = self.interrupted.set  # called after every epoch
+        return train(self, slot)
+
+    monkeypatch.setattr(module.RepeatLoop, "_train", interrupted_after_an_epoch)
+    finding = repeat(rings(), folder, times=1, pick=f"trial={long.number}", listener=silent)
+    (one,) = read_repeats(folder).trainings
+    assert (one.failed, one.epochs) == (INTERRUPTED, 1)
+    assert (one.spent_joules or 0.0) > 0
+    assert finding.members[0].quality is None
+    monkeypatch.undo()
+    repeat(rings(), folder, times=1, pick=f"trial={long.number}", listener=silent)
+    assert [one.failed for one in read_repeats(folder).trainings] == [INTERRUPTED, None]
+    sums_up(folder)
+
+
+def test_a_repeat_that_patience_ends_earlier_than_the_search_is_no_repeat_of_that_model(rings: Maker, tmp_path: Path) -> None:
+    """In the search nothing was impatient; with patience and next to no learning every training ends after its second epoch."""
+    recipe = RecipeRanges(learning_rate=1e-12, weight_decay=0.0, batch_size=64)
+    study = rings(trials=4)
+    study = replace(study, space=replace(study.space, recipe=recipe))  # type: ignore[type-var]
+    run(study, out=tmp_path / "r", meter="cpu_time", device="cpu")
+    long = next(trial for trial in Store.open(tmp_path / "r").run().trials if trial.epochs > 2)
+    impatient = replace(study, space=replace(study.space, recipe=replace(recipe, patience=1)))  # type: ignore[type-var]
+    finding = repeat(impatient, tmp_path / "r", times=1, pick=f"trial={long.number}", listener=silent)
+    (one,) = read_repeats(tmp_path / "r").trainings
+    assert one.epochs == 2
+    assert f"2 epochs of {long.epochs} (patience" in str(one.failed)
+    assert finding.members[0].quality is None
+    assert finding.members[0].failed == 1
+
+
+def test_the_anchor_and_the_idle_power_go_to_the_plan_and_not_to_the_search(folder: Path, rings: Maker) -> None:
+    repeat(rings(), folder, times=1, pick="knee", fairness=Fairness(1.0, 0.0, 1, 0.1), listener=silent)
+    plan = read_repeats(folder).plans[0]
+    assert plan.anchor is not None
+    assert len(plan.anchor["joules"]) >= 2
+    assert plan.idle_watts
+    assert "anchor" not in Store.open(folder).facts
+    sums_up(folder)
+
+
+def test_a_killed_repeat_is_settled_as_a_repeat(tmp_path: Path) -> None:
+    class Steady:
+        name = "steady"
+
+        def probe(self) -> tuple[Capability, ...]:
+            return (Capability("cpu:pkg0", "steady", True, tick_seconds=1e-6, gain_u=0.0),)
+
+        def read(self) -> tuple[Reading, ...]:
+            now = time.monotonic_ns()
+            return (Reading("cpu:pkg0", now, 0, counter_joules=10.0 * now / 1e9),)
+
+        def close(self) -> None: ...
+
+    file, bill = tmp_path / "ledger.jsonl", tmp_path / "bill.json"
+    with Ledger([Steady()], file=file, interval_seconds=None) as ledger:
+        account = Account(ledger, Session("now"), [], None, bill)
+        done = account.open(0, None, kind=REPEAT)
+        time.sleep(0.02)
+        account.close(0, done, state="failed", cpu_seconds=None)
+        account.open(1, None, kind=REPEAT)
+        time.sleep(0.02)
+        account.save()
+        assert account.session.by_state["repeats"] == pytest.approx(0.2, rel=0.9)
+        assert set(account.session.open_repeats) == {1}
+        assert account.session.open_trials == {}
+        time.sleep(0.02)
+        ledger.sample()
+        ledger._beat()
+        lost = read_sessions(bill)
+        assert settle_killed(lost, file) == {}
+    states = lost[0]["by_state_joules"]
+    assert set(states) <= {"repeats", "overhead", "idle"}
+    assert states["repeats"] == pytest.approx(0.6, rel=0.5)
+    assert sum(states.values()) == pytest.approx(sum(part["joules"] for part in lost[0]["total"]["components"]), rel=1e-3)
+    assert json.loads(json.dumps(lost)) == lost
+
+
+# -- who is trained again ---------------------------------------------------------------------------------------------------------------
+
+
+def straight(count: int) -> Front:
+    trials = (Trial(i, "complete", {}, 1, (0.5 + i / 100, 1.0 + i), train_joules=1.0 + i) for i in range(count))
+    return Front(tuple(trials), ("accuracy", "train_energy"), ("maximize", "minimize"))
+
+
+def test_of_a_long_front_the_ends_and_evenly_spread_members_are_taken() -> None:
+    assert [trial.number for trial in finalists(straight(30), most=4)] == [0, 10, 19, 29]
+    assert [trial.number for trial in finalists(straight(5), most=10)] == [0, 1, 2, 3, 4]
+    assert len(finalists(straight(30), most=1)) == 1
+    for count in range(2, 25):
+        for most in range(2, count + 1):
+            taken = [trial.number for trial in finalists(straight(count), most=most)]
+            assert len(set(taken)) == most
+            assert (taken[0], taken[-1]) == (0, count - 1)
+
+
+def test_rules_name_members_and_a_member_that_two_rules_name_comes_once() -> None:
+    assert [trial.number for trial in finalists(straight(9), "best,trial=3, cheapest,accuracy>=0.58")] == [0, 3, 8]
+    with pytest.raises(ValueError, match="is no rule"):
+        finalists(straight(9), "fastest")
+    with pytest.raises(ValueError, match="--most must be >= 1"):
+        finalists(straight(9), most=0)
+    with pytest.raises(ValueError, match="is empty"):
+        finalists(straight(0))
+
+
+# -- refusals -----------------------------------------------------------------------------------------------------------------------------
+
+
+def test_another_study_is_refused(folder: Path, rings: Maker) -> None:
+    study = rings()
+    with pytest.raises(StoreError, match="other objectives"):
+        repeat(replace(study, objectives=("accuracy", "inference_energy", "train_energy")), folder, listener=silent)
+
+    class Other:
+        name = "own"
+
+        def sample(self, trial: Any) -> Any:
+            return trial.suggest_int("depth", 1, 9)
+
+    with pytest.raises(ValueError, match="no 'depth'"):
+        repeat(replace(study, space=replace(study.space, draw=Other().sample)), folder, listener=silent)  # type: ignore[type-var]
+    assert not (folder / "repeats.json").exists()
+
+
+def test_other_data_are_refused_before_anything_is_trained(folder: Path, rings: Maker) -> None:
+    study = rings()
+    task = study.load_task()
+
+    class Fewer:
+        def __len__(self) -> int:
+            return len(task.train) - 1
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(task.train, name)
+
+    other = replace(study, task=replace(task, train=Fewer()))  # type: ignore[arg-type]  # the rest is the split's own
+    with pytest.raises(StoreError, match=r"holds trials of other data \(examples train: \d+, now \d+\).*give the --data of the search"):
+        repeat(other, folder, times=1, listener=silent)
+    assert read_repeats(folder / "repeats.json").rounds == 0
+
+
+def test_other_hardware_and_other_meters_are_refused_before_anything_is_trained(folder: Path, rings: Maker) -> None:
+    with pytest.raises(StoreError, match=r"metered otherwise.*--cpu-watts"):
+        repeat(rings(), folder, cpu_watts=123.0, listener=silent)
+    facts = json.loads((folder / "trials.json").read_text())
+    for trial in facts["trials"]:
+        trial["hardware_id"] = "elsewhere"
+    (folder / "trials.json").write_text(json.dumps(facts))
+    with pytest.raises(StoreError, match=r"other hardware \(elsewhere, here"):
+        repeat(rings(), folder, listener=silent)
+    store = Store.open(folder)
+    store.save_facts({**store.facts, "sessions": [{**store.facts["sessions"][0], "device": "cuda:1"}]})
+    with pytest.raises(StoreError, match=r"--device cpu.*trained on cuda"):
+        repeat(rings(), folder, device="cpu", listener=silent)
+    assert not (folder / "repeats.json").exists()
+    assert "repeats" not in Store.open(folder).run().bill.by_state
+
+
+def test_two_sessions_never_share_a_folder(folder: Path, rings: Maker) -> None:
+    with Store.open(folder).lock(), pytest.raises(StoreError, match="another process"):
+        repeat(rings(), folder, listener=silent)
