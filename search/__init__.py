@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .front import Front as Front
     from .records.run_folder import StoreError as StoreError
     from .report.front_view import FrontView as FrontView
-    from .running.baselines import Fairness as Fairness
+    from .running.baselines import MeasurementProtocol as MeasurementProtocol
     from .running.repeat import repeat as repeat
     from .running.run import load as load
     from .running.run import run as run
@@ -38,7 +38,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Budget": ".study",
     "Candidate": ".space",
-    "Fairness": ".running.baselines",
+    "MeasurementProtocol": ".running.baselines",
     "FreezeThawSampler": ".samplers",
     "Front": ".front",
     "FrontView": ".report.front_view",

@@ -18,7 +18,7 @@ from .training.recipe import Recipe
 from .training.task import Task
 
 
-class Draw:
+class RandomTrial:
     """Answers ``suggest_*`` uniformly at random (log-uniformly where asked) and remembers what it said.
 
     Args:
@@ -128,7 +128,7 @@ class Space(Protocol):
 
 
 @dataclass(frozen=True)
-class Stored:
+class FixedTrial:
     """Stored parameters that answer ``suggest_*`` in place of an Optuna trial.
 
     Attributes:
@@ -174,7 +174,7 @@ class Sizes:
     def __call__(self, params: Mapping[str, Any]) -> tuple[float, float]:
         """Return ``(parameters, FLOPs)``; zeros for what cannot be built or has no such size, e.g. a tree."""
         try:
-            candidate = self._space.sample(Stored(params))
+            candidate = self._space.sample(FixedTrial(params))
         except ValueError:  # conditional parameters that are not all drawn yet
             return 0.0, 0.0
         # The resolution is the one part of a recipe that changes the FLOPs.

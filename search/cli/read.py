@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..front import Front
-from ..records.run_folder import Store
+from ..records.run_folder import RunFolder
 from ..report.front_view import FrontView
 from .study_source import adapt, command_line, origin_of, remember, study_of
 
@@ -47,7 +47,7 @@ def run_study(
     """Run a study and print its front, the paths of its pictures and the next command."""
     from ..carbon.intensity import check_pue, choose_intensity
     from ..carbon.price import parse_price
-    from ..running.baselines import Fairness
+    from ..running.baselines import MeasurementProtocol
     from ..running.carbon_session import carbon_time_of
     from ..running.progress import Console
     from ..running.run import run
@@ -66,7 +66,7 @@ def run_study(
     study = adapt(find_study(source, options), overrides, smoke)
     path = out if out is not None else Path("runs") / (f"{study.name}-smoke" if smoke else study.name)
     origin, command = origin_of(source, options, overrides), command_line(words)
-    earlier = len(Store.open(path).facts["sessions"]) if Store.exists(path) else 0
+    earlier = len(RunFolder.open(path).facts["sessions"]) if RunFolder.exists(path) else 0
     try:
         front = run(
             study,
@@ -75,7 +75,7 @@ def run_study(
             budget=budget,
             timeout_seconds=timeout_seconds,
             stop_gain=None if stop_gain is None else share_of(stop_gain),
-            fairness=Fairness(idle_seconds, cool_down_seconds, anchor_every),
+            protocol=MeasurementProtocol(idle_seconds, cool_down_seconds, anchor_every),
             intensity=intensity,
             carbon=carbon,
             pue=pue,
@@ -86,7 +86,7 @@ def run_study(
         )
     finally:
         remember(path, earlier, origin, command)
-    run_ = Store.open(path).run()
+    run_ = RunFolder.open(path).run()
     print(front.to_text())
     if len(front) == 0:
         reasons = sorted({trial.reason for trial in run_.trials if trial.reason})
@@ -104,7 +104,7 @@ def run_study(
 
 def show_front(path: Path, *, as_json: bool, as_csv: bool, complete_only: bool) -> None:
     """Print the front as a table, JSON or CSV."""
-    front = FrontView.of(Store.open(path).run(), complete_only=complete_only or None)
+    front = FrontView.of(RunFolder.open(path).run(), complete_only=complete_only or None)
     if as_json:
         print(json.dumps(front.to_rows(), indent=1, allow_nan=False))
     elif as_csv:
@@ -118,25 +118,25 @@ def draw_plot(path: Path, out: Path, *, complete_only: bool, of: str) -> None:
     if of != "front":
         from ..report.comparison_figures import save_comparison
 
-        said, target = save_comparison(Store.open(path).run(), of, out)
+        said, target = save_comparison(RunFolder.open(path).run(), of, out)
         print(f"{said}\n\n{target}")
         return
     from ..report.matplotlib_front import save_front
 
-    print(save_front(Front.of(Store.open(path).run(), complete_only=complete_only or None), out))
+    print(save_front(Front.of(RunFolder.open(path).run(), complete_only=complete_only or None), out))
 
 
 def write_report(path: Path, out: Path) -> None:
     """Write the report page."""
     from ..report.page import report_html
 
-    report_html(Store.open(path).run(), out)
+    report_html(RunFolder.open(path).run(), out)
     print(out)
 
 
 def serve_dashboard(path: Path, host: str, port: int) -> None:
     """Serve optuna-dashboard until Ctrl-C."""
-    store = Store.open(path)
+    store = RunFolder.open(path)
     from optuna_dashboard import run_server
 
     print(f"http://{host}:{port}/", file=sys.stderr)
@@ -149,7 +149,7 @@ def export_model(path: Path, pick: str, to: str, out: Path, *, data: str | None,
     from ..export.export import pick_format
 
     pick_format(to)
-    store = Store.open(path)
+    store = RunFolder.open(path)
     run_ = store.run()
     trial = Front.of(run_).pick(pick)
     study = study_of(store, data, source)
@@ -173,7 +173,7 @@ def optimise_model(
     from ..execution.devices import cores, torch_threads
     from ..export.compress import optimise, to_json, to_text
 
-    store = Store.open(path)
+    store = RunFolder.open(path)
     run_ = store.run()
     trial = Front.of(run_).pick(pick)
     study = study_of(store, data, source)
@@ -199,7 +199,7 @@ def price_run(path: Path, zones: str, *, pue: float, price: str | None, as_json:
     from ..report.pricing import price_table
 
     per_kwh = None if price is None else parse_price(price)
-    table = price_table(Store.open(path).run(), [zone.strip() for zone in zones.split(",") if zone.strip()], pue=pue, price=per_kwh)
+    table = price_table(RunFolder.open(path).run(), [zone.strip() for zone in zones.split(",") if zone.strip()], pue=pue, price=per_kwh)
     print(json.dumps(table.to_rows(), indent=1) if as_json else table.to_text())
 
 
@@ -207,7 +207,7 @@ def compare_runs(paths: Sequence[Path], *, as_json: bool) -> None:
     """Print a leaderboard."""
     from ..report.leaderboard import leaderboard
 
-    table = leaderboard([Store.open(path).run() for path in paths])
+    table = leaderboard([RunFolder.open(path).run() for path in paths])
     print(json.dumps(table.to_rows(), indent=1) if as_json else table.to_text())
 
 

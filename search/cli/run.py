@@ -64,7 +64,7 @@ def estimate_study(
     from ..carbon.intensity import check_pue, choose_intensity
     from ..carbon.price import parse_price
     from ..records.files import write_json
-    from ..records.run_folder import Store
+    from ..records.run_folder import RunFolder
     from ..running.estimate import estimate, probe_study
     from ..stopping.limits import limits_of
     from ..study import Budget
@@ -79,7 +79,7 @@ def estimate_study(
     money = None if per_kwh is None else (per_kwh.per_kwh, per_kwh.currency)
     limits, _ = limits_of(study, wanted, trials, None, None, 0, grams, pue, money)
     found, overhead, joules = probe_study(study, count=probes, meter=meter, device=device)
-    known = [trial for folder in earlier for trial in Store.open(folder).run().trials]
+    known = [trial for folder in earlier for trial in RunFolder.open(folder).run().trials]
     guess = estimate(
         study,
         found,
@@ -110,23 +110,23 @@ def repeat_run(
 ) -> None:
     """Measure finalists of a run again and print what that says of the front."""
     from ..records.replicates import read_repeats
-    from ..records.run_folder import Store
+    from ..records.run_folder import RunFolder
     from ..report.replication_text import to_json, to_text
-    from ..running.baselines import Fairness
+    from ..running.baselines import MeasurementProtocol
     from ..running.repeat import repeat
     from .study_source import command_line, remember, study_of
 
-    fairness = Fairness(idle_seconds, cool_down_seconds, anchor_every)
-    store = Store.open(path)
+    protocol = MeasurementProtocol(idle_seconds, cool_down_seconds, anchor_every)
+    store = RunFolder.open(path)
     earlier, command = len(store.facts["sessions"]), command_line(words)
     study = study_of(store, data, source)
     try:
-        finding = repeat(study, path, fairness=fairness, **options)
+        finding = repeat(study, path, protocol=protocol, **options)
     finally:
         remember(path, earlier, None, command)
     repeats = read_repeats(path)
     print(json.dumps(to_json(finding, repeats), indent=1, allow_nan=False) if as_json else to_text(finding, repeats))
-    if Store.open(path).facts["sessions"][-1].get("reason") == "interrupted":
+    if RunFolder.open(path).facts["sessions"][-1].get("reason") == "interrupted":
         print(f"continue: {command}", file=sys.stderr)
     elif not any(member.quality for member in finding.members):
         reason = next((one.failed for one in repeats.trainings if one.failed), "nothing was trained")

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
-from ..records.run_folder import Store, without_password
+from ..records.run_folder import RunFolder, without_password
 from ..study import Study
 
 if TYPE_CHECKING:
@@ -195,7 +195,7 @@ def command_line(words: Sequence[str]) -> str:
     return shlex.join(["joulefront", *map(without_password, words)])
 
 
-def study_of(store: Store, data: str | None, source: str | None) -> Study:
+def study_of(store: RunFolder, data: str | None, source: str | None) -> Study:
     """Make the study of a run again, from where it came."""
     origin = store.facts.get("origin") or {}
     where = source or origin.get("source")
@@ -238,9 +238,9 @@ def remember(path: Path, earlier: int, origin: Mapping[str, Any] | None, command
         origin: Where the study came from; None keeps what is known.
         command: What was typed.
     """
-    if not Store.exists(path):
+    if not RunFolder.exists(path):
         return
-    store = Store.open(path)
+    store = RunFolder.open(path)
     sessions = list(store.facts["sessions"])
     if len(sessions) > earlier:
         sessions[-1] = {**sessions[-1], "command": command}

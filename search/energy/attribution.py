@@ -29,7 +29,7 @@ RESTS = frozenset({"idle", "overhead"})
 
 
 @dataclass(frozen=True)
-class Claim:
+class WindowUsage:
     """One trial's say about itself.
 
     Attributes:
@@ -140,7 +140,7 @@ class Split:
         return Split(shares, *(_merged(getattr(self, name), getattr(later, name)) for name in buckets))
 
 
-def split(claims: Iterable[Claim], t0_ns: int, t1_ns: int, meters: Sequence[Meter], cpu: CpuSeconds) -> Split:
+def split(claims: Iterable[WindowUsage], t0_ns: int, t1_ns: int, meters: Sequence[Meter], cpu: CpuSeconds) -> Split:
     """Share out everything between two instants.
 
     Args:
@@ -153,7 +153,7 @@ def split(claims: Iterable[Claim], t0_ns: int, t1_ns: int, meters: Sequence[Mete
     chosen = sorted((claim for claim in claims if claim.t0_ns < t1_ns and claim.t1_ns > t0_ns), key=lambda claim: claim.t0_ns)
     found = Split(shares={claim.id: {} for claim in chosen if claim.competes})
     edges = [t for claim in chosen for t in (claim.t0_ns, claim.t1_ns)] + [t for meter in meters for t in meter.extent or ()]
-    active: list[Claim] = []
+    active: list[WindowUsage] = []
     begun = 0
     for begin, end in pairwise(sorted({t0_ns, t1_ns, *(t for t in edges if t0_ns < t < t1_ns)})):
         while begun < len(chosen) and chosen[begun].t0_ns <= begin:
@@ -180,14 +180,21 @@ def split(claims: Iterable[Claim], t0_ns: int, t1_ns: int, meters: Sequence[Mete
     return found
 
 
-def _device(found: Split, meter: Meter, joules: float, holders: list[Claim]) -> None:
+def _device(found: Split, meter: Meter, joules: float, holders: list[WindowUsage]) -> None:
     for claim in holders:
         part = joules / len(holders)
         _give(found, claim, meter.name, part, part, part if len(holders) > 1 else 0.0)
 
 
 def _shared(
-    found: Split, meter: Meter, joules: float, active: list[Claim], begin: int, end: int, total_cpu: float | None, own_cpu: float | None
+    found: Split,
+    meter: Meter,
+    joules: float,
+    active: list[WindowUsage],
+    begin: int,
+    end: int,
+    total_cpu: float | None,
+    own_cpu: float | None,
 ) -> None:
     resting = min((meter.idle_watts or 0.0) * (end - begin) / NANO, joules)
     work = joules - resting
@@ -226,7 +233,7 @@ def _shared(
     _add(found.unattributed, meter.name, left - overhead)
 
 
-def _give(found: Split, claim: Claim, name: str, joules: float, dynamic: float, contested: float) -> None:
+def _give(found: Split, claim: WindowUsage, name: str, joules: float, dynamic: float, contested: float) -> None:
     share = found.shares[claim.id].setdefault(name, Share())
     share.joules += joules
     share.dynamic += dynamic
@@ -253,7 +260,7 @@ FINAL_NS = 30 * NANO
 
 
 @dataclass(frozen=True)
-class View:
+class WindowSnapshot:
     """The windows of a ledger as a split needs them.
 
     Attributes:
@@ -262,12 +269,12 @@ class View:
         changed_ns: Begin of the oldest window that was entered after the fact since the last look; None for none.
     """
 
-    claims: Sequence[Claim]
+    claims: Sequence[WindowUsage]
     open_ns: int | None
     changed_ns: int | None
 
 
-class Kept:
+class PartitionCache:
     """Keeps the split up to an instant before which nothing is open, and adds the rest to it.
 
     The instant is always the begin or end of a window, where a split is cut anyway: kept or not, the sums are the same.
@@ -287,7 +294,7 @@ class Kept:
         self,
         t0_ns: int,
         t1_ns: int,
-        view: Callable[[int, int], View],
+        view: Callable[[int, int], WindowSnapshot],
         meters: Sequence[Meter],
         cpu: CpuSeconds,
         *,

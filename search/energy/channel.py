@@ -12,7 +12,7 @@ from bisect import bisect_left, bisect_right
 from dataclasses import replace
 from itertools import pairwise
 
-from .counter import GAP_SECONDS, Event, Tick, fall
+from .counter import GAP_SECONDS, Event, UpdatePeriod, fall
 from .curve import REACH_SECONDS, Curve, Point, Ripple
 from .record import Component
 from .sources.clock import NANO
@@ -32,7 +32,7 @@ UNSAMPLED = 0.02
 CHECK_SECONDS = 5.0
 
 
-class Account:
+class MeterChannel:
     """Turns readings into a curve.
 
     Args:
@@ -45,7 +45,7 @@ class Account:
         self.counts = counts
         self.gain_u = capability.gain_u
         self.fixed_tick_ns = None if capability.tick_seconds is None else int(capability.tick_seconds * NANO)
-        self.tick = Tick(ASSUMED_TICK_NS) if self.fixed_tick_ns is None else None
+        self.tick = UpdatePeriod(ASSUMED_TICK_NS) if self.fixed_tick_ns is None else None
         # A mean tells of its middle. Inside of it the power is smeared: an eighth of its length for one change of power, twice that here.
         self.middle_ns = int(capability.mean_seconds / 2 * NANO)
         lag_ns = int((capability.lag_seconds + capability.mean_seconds / 4) * NANO)
@@ -260,7 +260,7 @@ RECENT = 12
 SEEN_EVERY_SECONDS = 0.1
 
 
-def component(account: Account, t0_ns: int, t1_ns: int) -> Component:
+def component(account: MeterChannel, t0_ns: int, t1_ns: int) -> Component:
     """Return what one component took between two instants; what is not known is None with the reason."""
     capability, seconds = account.capability, (t1_ns - t0_ns) / NANO
     tick = tick_seconds(account)
@@ -313,7 +313,7 @@ def absent(capability: Capability) -> Component:
     )
 
 
-def tick_seconds(account: Account) -> float | None:
+def tick_seconds(account: MeterChannel) -> float | None:
     """Return the refresh period of a component, or None while it is not known."""
     if account.integrating:
         # Asked more often than the sensor is refreshed, the refresh counts; a plug or a logger that tells less often is that slow.
@@ -324,24 +324,24 @@ def tick_seconds(account: Account) -> float | None:
     return account.capability.tick_seconds
 
 
-def interval_seconds(account: Account) -> float | None:
+def interval_seconds(account: MeterChannel) -> float | None:
     """Return the time between two nodes of a component as it was lately, the median; None with fewer than two."""
     times = account.curve.t if len(account.curve) > 1 else account.reads
     spans = [later - earlier for earlier, later in pairwise(times[-RECENT:])]
     return statistics.median(spans) / NANO if spans else None
 
 
-def reach_seconds(account: Account) -> float:
+def reach_seconds(account: MeterChannel) -> float:
     """Return how far beyond its nodes a component's power is taken to go on: a meter that is refreshed slowly has its next one later."""
     return max(REACH_SECONDS, 3 * (tick_seconds(account) or ASSUMED_TICK_NS / NANO))
 
 
-def happened(account: Account, kind: str, t0_ns: int, t1_ns: int) -> list[Event]:
+def happened(account: MeterChannel, kind: str, t0_ns: int, t1_ns: int) -> list[Event]:
     """Return the events of one kind inside ``(t0_ns, t1_ns]``."""
     return [event for event in account.events if event.kind == kind and t0_ns < event.t_ns <= t1_ns]
 
 
-def _variance(account: Account, begin: Point, end: Point, seconds: float) -> float:
+def _variance(account: MeterChannel, begin: Point, end: Point, seconds: float) -> float:
     # Windows begin and end where their load does: what is laid to the wrong side of one edge is missing at the other too.
     variance = (math.sqrt(begin.variance) + math.sqrt(end.variance)) ** 2 + max(end.grown - begin.grown, 0.0)
     if begin.segment == end.segment and len(account.curve) > 1:
@@ -355,7 +355,7 @@ def _variance(account: Account, begin: Point, end: Point, seconds: float) -> flo
     return variance
 
 
-def _why_unknown(account: Account, t0_ns: int, t1_ns: int) -> str:
+def _why_unknown(account: MeterChannel, t0_ns: int, t1_ns: int) -> str:
     if t1_ns < t0_ns:
         return f"the window ends {(t0_ns - t1_ns) / NANO:.3f} s before it begins"
     errors = [event.text for event in account.events if event.kind == "error" and event.t_ns <= t1_ns]
@@ -366,7 +366,7 @@ def _why_unknown(account: Account, t0_ns: int, t1_ns: int) -> str:
     return f"{account.capability.source} was not read within reach of the window's edges"
 
 
-def _remarks(account: Account, t0_ns: int, t1_ns: int, ratio: float | None) -> str | None:
+def _remarks(account: MeterChannel, t0_ns: int, t1_ns: int, ratio: float | None) -> str | None:
     texts = [account.capability.reason] if account.capability.reason else []
     switches = [event.text for event in account.events if event.kind == "switch" and event.t_ns <= t1_ns]
     texts += switches[-1:]

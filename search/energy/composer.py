@@ -8,12 +8,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from . import host
-from .attribution import FINAL_NS, Claim, Kept, Meter, Share, Split, View, split
-from .channel import Account, reach_seconds
-from .host import Surroundings
-from .meters import Books
+from .attribution import FINAL_NS, Meter, PartitionCache, Share, Split, WindowSnapshot, WindowUsage, split
+from .channel import MeterChannel, reach_seconds
+from .host import HostMonitor
+from .meters import MeterSet
 from .record import SCHEMA, Component, Record
-from .safety import Troubles
+from .safety import Warnings
 from .sources.clock import NANO, Anchors, seconds_between
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ SPLIT_U = 0.15
 GPU_SPLIT_U = 0.30
 
 
-class Answers:
+class RecordBuilder:
     """Puts together what the books, the surroundings and the hardware say.
 
     Args:
@@ -36,11 +36,11 @@ class Answers:
         troubles: What went wrong beside the readings.
     """
 
-    def __init__(self, books: Books, surroundings: Surroundings, anchors: Anchors, facts: Mapping[str, Any], troubles: Troubles) -> None:
+    def __init__(self, books: MeterSet, surroundings: HostMonitor, anchors: Anchors, facts: Mapping[str, Any], troubles: Warnings) -> None:
         self.books, self.surroundings, self.anchors, self.troubles = books, surroundings, anchors, troubles
         self.hardware = facts
         self.hardware_id = host.fingerprint(facts)
-        self._kept = Kept()
+        self._kept = PartitionCache()
 
     def bare(self, window: Window, t1_ns: int) -> Record:
         """Return a window's record without energy."""
@@ -64,7 +64,7 @@ class Answers:
             },
         )
 
-    def record(self, window: Window, t1_ns: int, claims: Sequence[Claim] | None) -> Record:
+    def record(self, window: Window, t1_ns: int, claims: Sequence[WindowUsage] | None) -> Record:
         """Return what a window cost.
 
         Args:
@@ -81,11 +81,11 @@ class Answers:
             utilisation=self.surroundings.utilisation.mean(window.t0_ns, t1_ns),
         )
 
-    def components(self, window: Window, t1_ns: int, claims: Sequence[Claim] | None) -> tuple[Component, ...]:
+    def components(self, window: Window, t1_ns: int, claims: Sequence[WindowUsage] | None) -> tuple[Component, ...]:
         """Return what the components took in a window, or its own part of that; arguments as for ``record``."""
         return self._own(window, t1_ns, claims)[0]
 
-    def line(self, window: Window, t1_ns: int, claims: Sequence[Claim] | None) -> dict[str, Any]:
+    def line(self, window: Window, t1_ns: int, claims: Sequence[WindowUsage] | None) -> dict[str, Any]:
         """Return what a window took as a plain dictionary, for the file: its own part where others run beside it, as it would say.
 
         ``known_joules`` holds the part of a meter that was lost, too, until then.
@@ -94,7 +94,7 @@ class Answers:
         said = {"id": window.id, "cpu_seconds": window.cpu_seconds, "devices": window.devices, "known_joules": known}
         return {**said, "components": [vars(part) for part in parts]}
 
-    def _own(self, window: Window, t1_ns: int, claims: Sequence[Claim] | None) -> tuple[tuple[Component, ...], float]:
+    def _own(self, window: Window, t1_ns: int, claims: Sequence[WindowUsage] | None) -> tuple[tuple[Component, ...], float]:
         found = self.books.components(window.t0_ns, t1_ns)
         own = next((claim for claim in claims or () if claim.id == window.id), None)
         if claims is None or own is None:
@@ -103,11 +103,11 @@ class Answers:
         parts = (attributed(part, shares.get(part.name), held=own.holds(part.name)) if part.counts else part for part in found)
         return tuple(parts), math.fsum(share.joules for share in shares.values())
 
-    def partition(self, t0_ns: int, t1_ns: int, claims: Sequence[Claim]) -> Split:
+    def partition(self, t0_ns: int, t1_ns: int, claims: Sequence[WindowUsage]) -> Split:
         """Share out everything between two instants."""
         return split(claims, t0_ns, t1_ns, self.meters(), self.surroundings.cpu_seconds)
 
-    def whole(self, t0_ns: int, t1_ns: int, view: Callable[[int, int], View]) -> Split:
+    def whole(self, t0_ns: int, t1_ns: int, view: Callable[[int, int], WindowSnapshot]) -> Split:
         """Share out everything since the ledger's start; what cannot change any more is kept from the last time.
 
         Args:
@@ -135,7 +135,7 @@ class Answers:
         )
 
 
-def _extent(account: Account) -> tuple[int, int] | None:
+def _extent(account: MeterChannel) -> tuple[int, int] | None:
     """Return the instants between which a curve has values: its nodes, and what its power is taken to go on for beyond them."""
     ends, reach = account.curve.t[:1] + account.curve.t[-1:], int(reach_seconds(account) * NANO)
     return (ends[0] - reach, ends[-1] + reach) if ends else None

@@ -104,7 +104,7 @@ REGULAR = 1 / 6
 SAME = 0.45
 
 
-class Tick:
+class UpdatePeriod:
     """Bounds on the period and the phase of a counter.
 
     Args:

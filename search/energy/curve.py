@@ -14,7 +14,7 @@ from bisect import bisect_right
 from collections import deque
 from dataclasses import dataclass
 
-from .counter import Tick
+from .counter import UpdatePeriod
 from .sources.clock import NANO
 
 #: A window's end may lie this far beyond the last node (seconds); further out the energy is unknown.
@@ -58,7 +58,7 @@ class Curve:
         lag_ns: The power that was integrated may have been drawn so much earlier.
     """
 
-    def __init__(self, tick: Tick | None = None, resolution: float = 0.0, shape: Curve | None = None, lag_ns: int = 0) -> None:
+    def __init__(self, tick: UpdatePeriod | None = None, resolution: float = 0.0, shape: Curve | None = None, lag_ns: int = 0) -> None:
         self.shape = shape
         self.lag_ns = lag_ns
         self.tick = tick

@@ -25,7 +25,7 @@ from typing import Any, cast
 
 from .curve import Curve
 from .record import Record
-from .safety import Troubles
+from .safety import Warnings
 from .sources.clock import NANO
 from .sources.process_tree import PROC, Machine, Tree, stat_fields
 from .sources.source import Busy, Observer, Source
@@ -147,8 +147,8 @@ class Utilisation:
         troubles: Takes note of a source that fails.
     """
 
-    def __init__(self, sources: Iterable[Source], troubles: Troubles | None = None) -> None:
-        self._troubles = troubles or Troubles()
+    def __init__(self, sources: Iterable[Source], troubles: Warnings | None = None) -> None:
+        self._troubles = troubles or Warnings()
         self._sources = [cast(Busy, source) for source in sources if hasattr(source, "utilisation")]
         self._lock = threading.Lock()
         self._last_ns: int | None = None
@@ -212,7 +212,7 @@ class _Line:
 FOREIGN_SHARE = 0.05
 
 
-class Surroundings:
+class HostMonitor:
     """Follows the machine's CPU-seconds beside our own, and the other processes on each device.
 
     Args:
@@ -221,8 +221,8 @@ class Surroundings:
         troubles: Takes note of a source that fails.
     """
 
-    def __init__(self, sources: Sequence[Source], proc: Path = PROC, troubles: Troubles | None = None) -> None:
-        self._troubles = troubles or Troubles()
+    def __init__(self, sources: Sequence[Source], proc: Path = PROC, troubles: Warnings | None = None) -> None:
+        self._troubles = troubles or Warnings()
         self._observers = [cast(Observer, source) for source in sources if hasattr(source, "edges") and hasattr(source, "foreign")]
         self.utilisation = Utilisation(sources, self._troubles)
         self._machine, self.tree = Machine(proc), Tree(proc)

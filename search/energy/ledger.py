@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 from . import host
 from .attribution import Split
-from .composer import Answers
+from .composer import RecordBuilder
 from .discover import Discovery
-from .host import Surroundings
+from .host import HostMonitor
 from .journal import Journal
-from .meters import Books
+from .meters import MeterSet
 from .record import Record
-from .safety import Section, Troubles, after_fork, whole
+from .safety import Section, Warnings, after_fork, whole
 from .sampler import CLOSE, ENDED, Sampler
 from .sources.clock import NANO, Anchors, Clock
 from .sources.source import Capability, Source
@@ -44,14 +44,14 @@ class Questions:
     """
 
     def __init__(self, sources: Iterable[Source], absent: Iterable[Capability], clock: Clock) -> None:
-        self._troubles, self._section = Troubles(clock), Section()
-        self._books = Books(sources, absent, clock, self._troubles)
-        self._surroundings = Surroundings(self._books.sources, troubles=self._troubles)
+        self._troubles, self._section = Warnings(clock), Section()
+        self._books = MeterSet(sources, absent, clock, self._troubles)
+        self._surroundings = HostMonitor(self._books.sources, troubles=self._troubles)
         self._registry = Registry()
         self._clock, self._state = clock, "new"
         self._sampler: Sampler | None = None
         self._anchors = Anchors(clock)
-        self._answers = Answers(self._books, self._surroundings, self._anchors, {}, self._troubles)
+        self._answers = RecordBuilder(self._books, self._surroundings, self._anchors, {}, self._troubles)
         self.t0_ns = clock()
         self.t1_ns: int | None = None
 
@@ -218,7 +218,7 @@ class Ledger(Questions):
     def _begin(self) -> None:
         self._books.open()
         facts = host.describe(self._books.devices())
-        self._answers = Answers(self._books, self._surroundings, self._anchors, facts, self._troubles)
+        self._answers = RecordBuilder(self._books, self._surroundings, self._anchors, facts, self._troubles)
         self._state = "running"
         self._anchors.look()
         self.sample()
@@ -281,11 +281,11 @@ class Ledger(Questions):
         if self._journal is not None:
             self._journal.close()
         self._journal = self._sampler = None
-        self._section, self._troubles = Section(), Troubles(self._clock)  # their locks, too, may be held
+        self._section, self._troubles = Section(), Warnings(self._clock)  # their locks, too, may be held
         self._registry.forget()
         lost = [replace(capability, available=False, reason=INERT) for capability in self._books.capabilities()]
-        self._books, self._surroundings = Books((), lost, self._clock), Surroundings(())
-        self._answers = Answers(self._books, self._surroundings, self._anchors, self.hardware, self._troubles)
+        self._books, self._surroundings = MeterSet((), lost, self._clock), HostMonitor(())
+        self._answers = RecordBuilder(self._books, self._surroundings, self._anchors, self.hardware, self._troubles)
 
     @whole
     def open(

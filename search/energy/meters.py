@@ -14,17 +14,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import channel as query
-from .channel import Account
+from .channel import MeterChannel
 from .host import Idle
 from .record import Component
-from .safety import Troubles
+from .safety import Warnings
 from .sampler import CLOSE
 from .sources.clock import NANO, Clock
 from .sources.source import Capability, Reading, Source
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class ActiveSource:
     """A source that was probed and is read from now on.
 
     Attributes:
@@ -41,7 +41,7 @@ class Opened:
     follows: bool
 
     @classmethod
-    def of(cls, source: Source, names: Sequence[str], *, counts: bool) -> Opened:
+    def of(cls, source: Source, names: Sequence[str], *, counts: bool) -> ActiveSource:
         """Return a source with the components that are read of it.
 
         Args:
@@ -94,7 +94,7 @@ MOST_WAITING = 32
 EARLY_NS = 2_000_000
 
 
-class Books:
+class MeterSet:
     """Reads the sources into accounts.
 
     Reading and entering are two steps: what was read waits until somebody asks for the accounts, or until much waits. A reading knows its
@@ -110,14 +110,14 @@ class Books:
         troubles: Takes note of a source that fails at something else than a reading.
     """
 
-    def __init__(self, sources: Iterable[Source], absent: Iterable[Capability], clock: Clock, troubles: Troubles | None = None) -> None:
+    def __init__(self, sources: Iterable[Source], absent: Iterable[Capability], clock: Clock, troubles: Warnings | None = None) -> None:
         self.sources = tuple(sources)
-        self._troubles = troubles or Troubles(clock)
+        self._troubles = troubles or Warnings(clock)
         self.absent = list(absent)
         self.spent_ns = 0
-        self._accounts: dict[str, Account] = {}
-        self._opened: list[Opened] = []
-        self._waiting: deque[tuple[Opened, Sequence[Reading]]] = deque()
+        self._accounts: dict[str, MeterChannel] = {}
+        self._opened: list[ActiveSource] = []
+        self._waiting: deque[tuple[ActiveSource, Sequence[Reading]]] = deque()
         self._clock = clock
         self._lock = threading.Lock()
         self._reading = threading.Lock()
@@ -140,14 +140,14 @@ class Books:
                 counts = found.counts and not first
                 if counts:
                     taken.update(dict.fromkeys(found.families, source.name))
-                self._accounts[found.component] = Account(found, counts=counts)
+                self._accounts[found.component] = MeterChannel(found, counts=counts)
                 names.append(found.component)
             if names:
-                self._opened.append(Opened.of(source, names, counts=any(self._accounts[name].counts for name in names)))
+                self._opened.append(ActiveSource.of(source, names, counts=any(self._accounts[name].counts for name in names)))
         self._looking_since = self._began_ns = self._clock()
 
     @property
-    def accounts(self) -> Mapping[str, Account]:
+    def accounts(self) -> Mapping[str, MeterChannel]:
         """Return the accounts by component, with all that was read."""
         with self._lock:
             return self._entered()
@@ -182,7 +182,7 @@ class Books:
             with suppress(Exception):
                 source.close()
 
-    def read(self, wanted: Callable[[Account], bool] | None = None, *, glance: bool = False) -> None:
+    def read(self, wanted: Callable[[MeterChannel], bool] | None = None, *, glance: bool = False) -> None:
         """Read every source once, or those with an account that is wanted; at a glance where a source offers that."""
         begin = time.thread_time_ns()
         with self._reading:
@@ -197,7 +197,7 @@ class Books:
             with self._lock:
                 self._entered()
 
-    def _entered(self) -> dict[str, Account]:
+    def _entered(self) -> dict[str, MeterChannel]:
         """Enter what waits, and return the accounts; the lock is held."""
         if self._waiting:
             begin = time.thread_time_ns()
@@ -260,7 +260,7 @@ class Books:
         with self._lock:
             return not any(self._awaits(account, t_ns, now) for account in self._entered().values())
 
-    def _awaits(self, account: Account, t_ns: int, now_ns: int) -> bool:
+    def _awaits(self, account: MeterChannel, t_ns: int, now_ns: int) -> bool:
         if account.reaches(t_ns):
             return False
         interval = query.interval_seconds(account)
@@ -275,7 +275,7 @@ class Books:
             return [Capability(source.name, source.name, False, reason=f"{source.name} failed: {error!r}")]
 
 
-def _rest_ns(account: Account, now_ns: int) -> int:
+def _rest_ns(account: MeterChannel, now_ns: int) -> int:
     """Return how long nothing will be refreshed, as far as is known."""
     tick = account.tick
     if tick is None or not tick.settled:
@@ -285,7 +285,7 @@ def _rest_ns(account: Account, now_ns: int) -> int:
     return max(first - EARLY_NS - now_ns, 0) if last - first < tick.low_ns / 2 else 0
 
 
-def _between(account: Account, t0_ns: int, t1_ns: int) -> float | None:
+def _between(account: MeterChannel, t0_ns: int, t1_ns: int) -> float | None:
     reach = query.reach_seconds(account)
     begin, end = account.curve.at(t0_ns, reach), account.curve.at(t1_ns, reach)
     return None if begin is None or end is None else max(end.joules - begin.joules, 0.0)

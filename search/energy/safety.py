@@ -124,7 +124,7 @@ class _Trouble:
     times: int = 1
 
 
-class Troubles:
+class Warnings:
     """Texts with the stretch of time in which they were noted.
 
     A source that fails at telling a temperature must end neither the measuring nor the work that is measured; it ends up here instead.

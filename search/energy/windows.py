@@ -13,7 +13,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from .attribution import RESTS, Claim, View
+from .attribution import RESTS, WindowSnapshot, WindowUsage
 from .host import Idle, idle_watts
 from .record import KINDS, STATES, Record
 
@@ -80,9 +80,9 @@ class Window:
         """Whether it is one of several in parallel, and gets its own part of what they share."""
         return self.cpu_seconds is not None or self.devices is not None
 
-    def claim(self, t1_ns: int) -> Claim:
+    def claim(self, t1_ns: int) -> WindowUsage:
         """Return what the window says about itself, up to ``t1_ns`` while it is open."""
-        return Claim(self.id, self.kind, self.t0_ns, t1_ns if self.t1_ns is None else self.t1_ns, self.cpu_seconds, self.devices)
+        return WindowUsage(self.id, self.kind, self.t0_ns, t1_ns if self.t1_ns is None else self.t1_ns, self.cpu_seconds, self.devices)
 
     def close(self, state: str = "ok", *, settle: bool = False, cpu_seconds: float | None = None) -> Record:
         """End the window; a second call changes nothing and returns the record.
@@ -141,8 +141,8 @@ class Registry:
         self._open: dict[str, Window] = {}
         self._around: dict[str, tuple[str, ...]] = {}
         self._threads: dict[str, int] = {}
-        self._ended: list[Claim] = []  # by their ends
-        self._said: dict[tuple[int, int, str], Claim] = {}
+        self._ended: list[WindowUsage] = []  # by their ends
+        self._said: dict[tuple[int, int, str], WindowUsage] = {}
         self._changed_ns: int | None = None
         self._idle: list[Record] = []
 
@@ -213,7 +213,7 @@ class Registry:
             insort(self._ended, claim, key=_end)
             self._changed_ns = claim.t0_ns if self._changed_ns is None else min(self._changed_ns, claim.t0_ns)
 
-    def asked(self, window: Window, now_ns: int) -> list[Claim] | None:
+    def asked(self, window: Window, now_ns: int) -> list[WindowUsage] | None:
         """Return the claims that tell what an open window has taken so far, for a file that outlives this process.
 
         None for the whole machine, which is what a window of overhead or of rest says.
@@ -226,7 +226,7 @@ class Registry:
         with self._lock:
             return list(self._open.values())[::-1]
 
-    def claims(self, t0_ns: int, t1_ns: int, window: Window | None = None) -> list[Claim]:
+    def claims(self, t0_ns: int, t1_ns: int, window: Window | None = None) -> list[WindowUsage]:
         """Return what the top-level windows between two instants say about themselves.
 
         Args:
@@ -241,14 +241,14 @@ class Registry:
         own = replace(window.claim(t1_ns), kind="trial")
         return [claim for claim in found if claim.id not in (window.top, window.parent, window.id)] + [own]
 
-    def view(self, t0_ns: int, t1_ns: int) -> View:
+    def view(self, t0_ns: int, t1_ns: int) -> WindowSnapshot:
         """Return the windows between two instants, and what of them can still change."""
         with self._lock:
             begins = [one.t0_ns for one in self._open.values() if _rival(one)]
             changed, self._changed_ns = self._changed_ns, None
-            return View(self._between(t0_ns, t1_ns), min(begins, default=None), changed)
+            return WindowSnapshot(self._between(t0_ns, t1_ns), min(begins, default=None), changed)
 
-    def _between(self, t0_ns: int, t1_ns: int) -> list[Claim]:
+    def _between(self, t0_ns: int, t1_ns: int) -> list[WindowUsage]:
         ended = self._ended[bisect_right(self._ended, t0_ns, key=_end) :]
         return ended + [one.claim(t1_ns) for one in self._open.values() if self._outermost(one)]
 
@@ -269,7 +269,7 @@ class Registry:
             kept.clear()
 
 
-def _end(claim: Claim) -> int:
+def _end(claim: WindowUsage) -> int:
     return claim.t1_ns
 
 

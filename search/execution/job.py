@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..space import Candidate, Space, Stored
+from ..space import Candidate, FixedTrial, Space
 from ..training.task import Task
 
 #: An inference window runs at least this long, so that it is far above the resolution of every meter.
@@ -121,7 +121,7 @@ def train(job: Job, space: Space, task: Task, *, phases: Phases, go_on: Callable
     from ..training.cost import count
     from ..training.fit import fit
 
-    candidate = space.sample(Stored(job.params))
+    candidate = space.sample(FixedTrial(job.params))
     threads = candidate.recipe.threads or job.threads
     torch.set_num_threads(threads)
     reached: list[dict[str, Any]] = []

@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from ..energy import Ledger, Record
-from ..space import Draw, Space, Stored
+from ..space import FixedTrial, RandomTrial, Space
 from ..training.splits_data import Excerpt
 from ..training.task import Task
 from .job import INTERRUPTED, Job, reason_of, train
@@ -80,7 +80,7 @@ def probe(
     began = time.monotonic()
     window = ledger.open("probe", kind="overhead")
     try:
-        candidate = space.sample(Stored(params))
+        candidate = space.sample(FixedTrial(params))
         recipe = candidate.recipe if candidate.recipe.resumable else replace(candidate.recipe, schedule="constant")
         torch.set_num_threads(recipe.threads or threads)
         small = replace(
@@ -164,12 +164,12 @@ def one_of_each_kind(space: Space, seed: int) -> list[Mapping[str, Any]]:
 
     Args:
         space: The candidates.
-        seed: Seeds the draws; the first kind is that of ``Draw(seed)``.
+        seed: Seeds the draws; the first kind is that of ``RandomTrial(seed)``.
     """
     found: dict[tuple[Any, ...], Mapping[str, Any]] = {}
     without = 0
     while without < ENOUGH_DRAWS:
-        draw = Draw(seed)
+        draw = RandomTrial(seed)
         architecture = space.sample(draw).architecture
         kind = (architecture.get("family"), architecture.get("estimator"))
         without = without + 1 if kind in found else 0

@@ -1,8 +1,8 @@
 """Take a model out of a study: a file in a format, checked against the model, with a card that tells what it cost."""
 
 from .export import FORMATS, Exported, export
-from .model import Exporter, ExportFailed, Subject
+from .model import Exporter, ExportFailed, TrainedModel
 from .parity import Check
 from .torch_formats import load_model
 
-__all__ = ["FORMATS", "Check", "ExportFailed", "Exported", "Exporter", "Subject", "export", "load_model"]
+__all__ = ["FORMATS", "Check", "ExportFailed", "Exported", "Exporter", "TrainedModel", "export", "load_model"]

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..records.run_folder import Run
-from .model import Subject
+from .model import TrainedModel
 from .parity import Check
 
 _IMAGE_FILE = '''
@@ -41,7 +41,7 @@ def prepare(raw):
 '''
 
 
-def usage(subject: Subject, snippet: str) -> str:
+def usage(subject: TrainedModel, snippet: str) -> str:
     """Return the section of the card that shows how to prepare data, load the file and read the outputs.
 
     Args:
@@ -62,7 +62,7 @@ def usage(subject: Subject, snippet: str) -> str:
     return f"The input is float32 `(n, {shape})`, prepared as `preprocessing.json` says. In this folder:\n\n```python\n{body}```"
 
 
-def _prepare(subject: Subject) -> tuple[list[str], str, str]:
+def _prepare(subject: TrainedModel) -> tuple[list[str], str, str]:
     """Imports, the code of ``prepare`` and a call of it; empty where the way from raw data to input is the user's own."""
     how = subject.task.preprocessing
     flat = "" if subject.is_torch else ".reshape(1, -1)"
@@ -81,7 +81,7 @@ def _prepare(subject: Subject) -> tuple[list[str], str, str]:
     return [], "", ""
 
 
-def _read_outputs(subject: Subject) -> str:
+def _read_outputs(subject: TrainedModel) -> str:
     task, output = subject.task, subject.output_name
     if task.kind == "classification":
         return f'classes = json.load(open("classes.json"))\nprint([classes[i] for i in {output}.argmax(axis=1)])\n'
@@ -120,7 +120,7 @@ _KNOWN = {
 }
 
 
-def model_card(subject: Subject, check: Check, *, to: str, file: str, snippet: str, run: Run | None, seed: int) -> str:
+def model_card(subject: TrainedModel, check: Check, *, to: str, file: str, snippet: str, run: Run | None, seed: int) -> str:
     """Return the text of ``README.md``: YAML front matter by ``huggingface_hub`` and the body.
 
     ``co2_eq_emissions`` appears only when the grams are known: an unknown emission is absent, never 0.
@@ -159,7 +159,7 @@ def model_card(subject: Subject, check: Check, *, to: str, file: str, snippet: s
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}\n"))
 
 
-def _results(subject: Subject, check: Check) -> list[Any]:
+def _results(subject: TrainedModel, check: Check) -> list[Any]:
     from huggingface_hub import EvalResult
 
     splits = [("validation", check.quality_exported)]
@@ -180,14 +180,14 @@ def _results(subject: Subject, check: Check) -> list[Any]:
     ]
 
 
-def _task_type(subject: Subject) -> str:
+def _task_type(subject: TrainedModel) -> str:
     images = len(subject.task.input_shape) == 3
     if subject.task.kind == "regression":
         return "other" if images else "tabular-regression"
     return "image-classification" if images else "tabular-classification"
 
 
-def _emissions(subject: Subject, run: Run | None) -> dict[str, Any]:
+def _emissions(subject: TrainedModel, run: Run | None) -> dict[str, Any]:
     trial = subject.trial
     if trial.grams_co2e is None:
         return {}
@@ -210,7 +210,7 @@ def _emissions(subject: Subject, run: Run | None) -> dict[str, Any]:
     return {"co2_eq_emissions": told}
 
 
-def _quality(subject: Subject, check: Check) -> str:
+def _quality(subject: TrainedModel, check: Check) -> str:
     name = METRICS.get(check.metric, check.metric)
     rows = ["| split | examples | metric | value |", "|---|---:|---|---:|"]
     rows.append(f"| validation (what the search optimised) | {check.examples:,} | {name} | {check.quality_exported:.4f} |")
@@ -230,7 +230,7 @@ def _quality(subject: Subject, check: Check) -> str:
     return "\n".join(rows) + ("\n\n" + " ".join(notes) if notes else "")
 
 
-def _energy(subject: Subject, run: Run | None) -> str:
+def _energy(subject: TrainedModel, run: Run | None) -> str:
     trial = subject.trial
     lines = []
     if trial.train_joules is None:
@@ -260,7 +260,7 @@ def _energy(subject: Subject, run: Run | None) -> str:
     return "\n".join(lines)
 
 
-def _origin(subject: Subject, run: Run | None, seed: int) -> str:
+def _origin(subject: TrainedModel, run: Run | None, seed: int) -> str:
     lines = [f"- study `{subject.study}`, trial {subject.trial.number}, seed {seed}"]
     session = _session(run)
     if session.get("command"):
@@ -304,11 +304,11 @@ def _epochs(count: int) -> str:
     return f"{count} epoch{'' if count == 1 else 's'}"
 
 
-def _family(subject: Subject) -> str:
+def _family(subject: TrainedModel) -> str:
     return str(subject.candidate.architecture.get("family", subject.space.name))
 
 
-def _fine_tuned(subject: Subject) -> bool:
+def _fine_tuned(subject: TrainedModel) -> bool:
     return str(subject.candidate.architecture.get("weights", "none")) != "none" or bool(subject.candidate.architecture.get("pretrained"))
 
 

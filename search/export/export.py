@@ -15,7 +15,7 @@ from ..study import Study
 from ..training.task import Task
 from .card import model_card
 from .folder import CONFIG, move_in, staging, write_json
-from .model import Exporter, ExportFailed, Predictor, Subject, first_line, rebuild
+from .model import Exporter, ExportFailed, Predictor, TrainedModel, first_line, rebuild
 from .onnx_format import Onnx
 from .parity import Check, compare
 from .skops_format import Skops
@@ -119,7 +119,7 @@ def pick_format(name: str) -> Exporter:
     return FORMATS[name]
 
 
-def describe(subject: Subject, exporter: Exporter, run: Run | None) -> dict[str, Any]:
+def describe(subject: TrainedModel, exporter: Exporter, run: Run | None) -> dict[str, Any]:
     """Everything that is needed to build the model again, as JSON."""
     try:
         ours = version("joulefront")
@@ -141,14 +141,14 @@ def describe(subject: Subject, exporter: Exporter, run: Run | None) -> dict[str,
     }
 
 
-def _read_back(exporter: Exporter, subject: Subject, folder: Path) -> Predictor:
+def _read_back(exporter: Exporter, subject: TrainedModel, folder: Path) -> Predictor:
     try:
         return exporter.load(subject, folder)
     except Exception as error:
         raise ExportFailed(f"the exported {exporter.name} file cannot be read back ({first_line(error)}); nothing was written") from error
 
 
-def _preprocessing(subject: Subject) -> dict[str, Any]:
+def _preprocessing(subject: TrainedModel) -> dict[str, Any]:
     task = subject.task
     resized = subject.is_torch and subject.input_shape != tuple(task.input_shape)
     return {

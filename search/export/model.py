@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..records.trial import Trial
-from ..space import Candidate, Space, Stored
+from ..space import Candidate, FixedTrial, Space
 from ..study import Study
 from ..training.task import Task
 
@@ -34,7 +34,7 @@ class ExportFailed(RuntimeError):  # noqa: N818 - it says what happened, as Trai
 
 
 @dataclass(frozen=True)
-class Subject:
+class TrainedModel:
     """A trained model with what is known about it.
 
     Attributes:
@@ -97,7 +97,7 @@ class Exporter(Protocol):
         """The format as ``--to`` names it."""
         ...
 
-    def write(self, subject: Subject, folder: Path) -> str:
+    def write(self, subject: TrainedModel, folder: Path) -> str:
         """Write the model into ``folder`` and return the name of its file.
 
         Raises:
@@ -105,16 +105,16 @@ class Exporter(Protocol):
         """
         ...
 
-    def load(self, subject: Subject, folder: Path) -> Predictor:
+    def load(self, subject: TrainedModel, folder: Path) -> Predictor:
         """Read the written file back, from the disk alone, as a function of arrays."""
         ...
 
-    def snippet(self, subject: Subject, folder: Path) -> str:
+    def snippet(self, subject: TrainedModel, folder: Path) -> str:
         """Python that loads the file in the current folder and predicts ``inputs``; it goes into the model card."""
         ...
 
 
-def rebuild(trial: Trial, *, study: Study, task: Task, weights: Path) -> Subject:
+def rebuild(trial: Trial, *, study: Study, task: Task, weights: Path) -> TrainedModel:
     """Build the model of a trial from its stored parameters alone and load its weights.
 
     Raises:
@@ -130,7 +130,7 @@ def rebuild(trial: Trial, *, study: Study, task: Task, weights: Path) -> Subject
             f"the weights of trial {trial.number} are gone ({weights}): only trials on the front are kept. Pick one of those; "
             "if this is one, restore its file from a copy, or search again in a new --out"
         )
-    candidate = study.space.sample(Stored(trial.params))
+    candidate = study.space.sample(FixedTrial(trial.params))
     model = build(study.space, candidate, task)
     try:
         model = load_weights(weights, model)
@@ -141,7 +141,7 @@ def rebuild(trial: Trial, *, study: Study, task: Task, weights: Path) -> Subject
         ) from error
     if is_torch(model):
         model = model.to("cpu").float().eval()
-    return Subject(model, candidate, study.space, task, trial, study.name)
+    return TrainedModel(model, candidate, study.space, task, trial, study.name)
 
 
 def build(space: Space, candidate: Candidate, task: Task) -> Any:

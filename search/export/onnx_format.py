@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .model import ExportFailed, Predictor, Subject, estimator_predictor, first_line, plain_estimator
+from .model import ExportFailed, Predictor, TrainedModel, estimator_predictor, first_line, plain_estimator
 
 if TYPE_CHECKING:
     from .model import Exporter
@@ -54,7 +54,7 @@ class Onnx:
 
     name = "onnx"
 
-    def write(self, subject: Subject, folder: Path) -> str:
+    def write(self, subject: TrainedModel, folder: Path) -> str:
         """Write ``model.onnx``: input ``inputs``, first dimension free; class names and provenance in its metadata."""
         with quiet() as heard:
             try:
@@ -67,14 +67,14 @@ class Onnx:
                 ) from error
         return FILE
 
-    def load(self, subject: Subject, folder: Path) -> Predictor:
+    def load(self, subject: TrainedModel, folder: Path) -> Predictor:
         """Open the file in ONNX Runtime on the CPU."""
         ask = session(folder / FILE)
         if subject.is_torch:
             return lambda inputs: ask(inputs)[0]
         return estimator_predictor(subject.model, subject.task, StandIn(plain_estimator(subject.model), ask))
 
-    def snippet(self, subject: Subject, folder: Path) -> str:
+    def snippet(self, subject: TrainedModel, folder: Path) -> str:
         """Predict with ONNX Runtime."""
         index = "0" if subject.is_torch or subject.task.kind == "regression" else "-1"
         return (
@@ -83,7 +83,7 @@ class Onnx:
             f'{subject.output_name} = session.run(None, {{"inputs": inputs}})[{index}]\n'
         )
 
-    def _write_torch(self, subject: Subject, file: Path) -> None:
+    def _write_torch(self, subject: TrainedModel, file: Path) -> None:
         import torch
 
         program = torch.onnx.export(
@@ -101,7 +101,7 @@ class Onnx:
         size = sum(tensor.numel() * tensor.element_size() for tensor in subject.model.state_dict().values())
         program.save(str(file), external_data=size > MAX_INLINE_BYTES)
 
-    def _write_sklearn(self, subject: Subject, file: Path) -> None:
+    def _write_sklearn(self, subject: TrainedModel, file: Path) -> None:
         import onnx
 
         from .onnx_sklearn import convert
@@ -173,7 +173,7 @@ def cause(error: BaseException) -> str:
     return f"{type(chain[-1]).__name__}: {first_line(chain[-1])}"
 
 
-def _metadata(subject: Subject) -> dict[str, str]:
+def _metadata(subject: TrainedModel) -> dict[str, str]:
     return {
         "classes": json.dumps(list(subject.task.classes)),
         "output": subject.output_name,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..training.task import Data
-from .model import ExportFailed, Predictor, Subject
+from .model import ExportFailed, Predictor, TrainedModel
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,7 +62,7 @@ class Check:
         return None
 
 
-def compare(subject: Subject, exported: Predictor) -> Check:
+def compare(subject: TrainedModel, exported: Predictor) -> Check:
     """Compare a file with its model on the whole validation split, and score it on the test split where there is one.
 
     The first example is asked again alone: a graph with a fixed batch size fails there.
@@ -110,7 +110,7 @@ def compare(subject: Subject, exported: Predictor) -> Check:
     )
 
 
-def batches(subject: Subject, data: Data) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def batches(subject: TrainedModel, data: Data) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield ``(inputs, targets)`` of a split in its own order, as the model takes them."""
     if subject.is_torch:
         for inputs, targets in data.batches(BATCH, resolution=subject.candidate.recipe.resolution):
@@ -121,7 +121,7 @@ def batches(subject: Subject, data: Data) -> Iterator[tuple[np.ndarray, np.ndarr
         yield rows[start : start + BATCH], wanted[start : start + BATCH]
 
 
-def scores(subject: Subject, outputs: np.ndarray) -> np.ndarray:
+def scores(subject: TrainedModel, outputs: np.ndarray) -> np.ndarray:
     """Turn raw outputs into what the metrics take: probabilities, values or anomaly scores."""
     if not subject.is_torch:
         return outputs
@@ -146,7 +146,7 @@ def decisions(kind: str, outputs: np.ndarray, found: np.ndarray) -> np.ndarray:
     return sides
 
 
-def quality(subject: Subject, outputs: np.ndarray, targets: np.ndarray) -> dict[str, float]:
+def quality(subject: TrainedModel, outputs: np.ndarray, targets: np.ndarray) -> dict[str, float]:
     """All metrics of the task, computed from raw outputs as the training computes them; none when an output is not finite."""
     import numpy as np
 
@@ -157,7 +157,7 @@ def quality(subject: Subject, outputs: np.ndarray, targets: np.ndarray) -> dict[
     return measured(subject.task.kind, scores(subject, outputs), targets, scale=subject.task.target_scale)
 
 
-def _scale(subject: Subject, outputs: np.ndarray) -> float:
+def _scale(subject: TrainedModel, outputs: np.ndarray) -> float:
     """1, or for values in the user's own large unit their spread: float32 holds 7 digits, not 4 decimals of a house price."""
     return max(1.0, float(outputs.std())) if subject.task.kind == "regression" else 1.0
 
@@ -181,7 +181,7 @@ def _size(shape: tuple[int, ...]) -> int:
     return size
 
 
-def _score(subject: Subject, exported: Predictor, data: Data) -> tuple[float | None, int]:
+def _score(subject: TrainedModel, exported: Predictor, data: Data) -> tuple[float | None, int]:
     import numpy as np
 
     pairs = [(exported(inputs), targets) for inputs, targets in batches(subject, data)]

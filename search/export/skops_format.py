@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .model import ExportFailed, Predictor, Subject, estimator_predictor, first_line, plain_estimator
+from .model import ExportFailed, Predictor, TrainedModel, estimator_predictor, first_line, plain_estimator
 
 if TYPE_CHECKING:
     from .model import Exporter
@@ -18,7 +18,7 @@ class Skops:
 
     name = "skops"
 
-    def write(self, subject: Subject, folder: Path) -> str:
+    def write(self, subject: TrainedModel, folder: Path) -> str:
         """Write ``model.skops``."""
         if subject.is_torch:
             raise ExportFailed(
@@ -35,7 +35,7 @@ class Skops:
             ) from error
         return FILE
 
-    def load(self, subject: Subject, folder: Path) -> Predictor:
+    def load(self, subject: TrainedModel, folder: Path) -> Predictor:
         """Load the file; its types are trusted because this process wrote it a moment ago."""
         import skops.io
 
@@ -43,7 +43,7 @@ class Skops:
         restored = skops.io.load(file, trusted=skops.io.get_untrusted_types(file=file))
         return estimator_predictor(subject.model, subject.task, restored)
 
-    def snippet(self, subject: Subject, folder: Path) -> str:
+    def snippet(self, subject: TrainedModel, folder: Path) -> str:
         """Predict with scikit-learn, naming the types that skops does not trust by itself."""
         import skops.io
 

@@ -14,7 +14,7 @@ from ..space import Candidate, Space
 from ..study import Study
 from ..training.task import Task
 from .folder import CONFIG
-from .model import ExportFailed, Predictor, Subject, build, first_line, torch_predictor
+from .model import ExportFailed, Predictor, TrainedModel, build, first_line, torch_predictor
 from .onnx_format import cause, quiet
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class Pt2:
 
     name = "pt2"
 
-    def write(self, subject: Subject, folder: Path) -> str:
+    def write(self, subject: TrainedModel, folder: Path) -> str:
         """Write ``model.pt2`` with a free batch axis."""
         if not subject.is_torch:
             raise ExportFailed(
@@ -54,14 +54,14 @@ class Pt2:
                 ) from error
         return PT2_FILE
 
-    def load(self, subject: Subject, folder: Path) -> Predictor:
+    def load(self, subject: TrainedModel, folder: Path) -> Predictor:
         """Load the program from the disk."""
         import torch
 
         with quiet():
             return torch_predictor(torch.export.load(folder / PT2_FILE).module())
 
-    def snippet(self, subject: Subject, folder: Path) -> str:
+    def snippet(self, subject: TrainedModel, folder: Path) -> str:
         """Predict with plain PyTorch."""
         return (
             "import torch\n\n"
@@ -83,7 +83,7 @@ class Safetensors:
 
     name = "safetensors"
 
-    def write(self, subject: Subject, folder: Path) -> str:
+    def write(self, subject: TrainedModel, folder: Path) -> str:
         """Write ``model.safetensors``."""
         if not subject.is_torch:
             raise ExportFailed(
@@ -100,11 +100,11 @@ class Safetensors:
             ) from error
         return SAFETENSORS_FILE
 
-    def load(self, subject: Subject, folder: Path) -> Predictor:
+    def load(self, subject: TrainedModel, folder: Path) -> Predictor:
         """Build the model again from ``config.json`` and load the file into it."""
         return torch_predictor(_load(folder, subject.space, subject.task))
 
-    def snippet(self, subject: Subject, folder: Path) -> str:
+    def snippet(self, subject: TrainedModel, folder: Path) -> str:
         """Build the model with the study's space; plain PyTorch from there."""
         origin = read_config(folder).get("origin") or {}
         if origin.get("source"):

@@ -18,7 +18,7 @@ REPEATS = "repeats"
 
 
 @dataclass(frozen=True)
-class AtSocket:
+class AtWall:
     """What the whole machine took at the plug while the study ran: beside the components, never added to them.
 
     Attributes:
@@ -52,7 +52,7 @@ class Bill:
         u_joules: Standard uncertainty of the total (random and systematic), or None.
         seconds: Wall time that the ledger covered.
         unknown_seconds: Time of which a component's energy is not known (its meter was lost), by component: it is in no sum.
-        at_socket: The whole machine at the plug; None unless every session knows it.
+        at_wall: The whole machine at the plug; None unless every session knows it.
     """
 
     total_joules: float | None = None
@@ -64,7 +64,7 @@ class Bill:
     u_joules: float | None = None
     seconds: float = 0.0
     unknown_seconds: Mapping[str, float] = field(default_factory=dict)
-    at_socket: AtSocket | None = None
+    at_wall: AtWall | None = None
 
     def gaps(self) -> str | None:
         """Say in one sentence what is not in the sums, or None when everything is."""
@@ -181,7 +181,7 @@ def add_up(sessions: Iterable[Mapping[str, Any]]) -> Bill:
     return Bill(total, by_state, joules, quality, source, absent, u_joules, seconds, unknown, _at_socket(walls))
 
 
-def _at_socket(walls: Sequence[Component | None]) -> AtSocket | None:
+def _at_socket(walls: Sequence[Component | None]) -> AtWall | None:
     """Add up what each session knows of the whole machine; a part of the sessions is no sum."""
     known = [part for part in walls if part is not None and part.joules is not None]
     if not known or len(known) < len(walls):
@@ -189,7 +189,7 @@ def _at_socket(walls: Sequence[Component | None]) -> AtSocket | None:
     random = math.hypot(*(part.u_random_joules or 0.0 for part in known))
     systematic = math.fsum(part.u_systematic_joules or 0.0 for part in known)
     kinds, sources = {part.quality for part in known}, dict.fromkeys(part.source for part in known)
-    return AtSocket(
+    return AtWall(
         joules=math.fsum(part.joules or 0.0 for part in known),
         u_joules=None if any(part.u_random_joules is None for part in known) else math.hypot(random, systematic),
         quality=kinds.pop() if len(kinds) == 1 else "mixed",

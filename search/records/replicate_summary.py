@@ -18,7 +18,7 @@ from .trial import Trial
 
 
 @dataclass(frozen=True)
-class Again:
+class ReplicateSummary:
     """A trial and its repeats.
 
     Attributes:
@@ -85,7 +85,7 @@ class Finding:
     """
 
     objective: str
-    members: tuple[Again, ...]
+    members: tuple[ReplicateSummary, ...]
     pairs: tuple[Neighbours, ...]
     fall: Spread | None
 
@@ -99,7 +99,7 @@ class Finding:
         """Return the pair in which a trial is the cheaper one."""
         return next((pair for pair in self.pairs if pair.cheaper == number), None)
 
-    def again(self, number: int) -> Again | None:
+    def again(self, number: int) -> ReplicateSummary | None:
         """Return what is known of a trial."""
         return next((one for one in self.members if one.trial.number == number), None)
 
@@ -145,10 +145,10 @@ def drift(repeats: Repeats) -> tuple[int, float | None, float | None]:
     return len(points), *spearman(points)
 
 
-def _again(trial: Trial, found: Sequence[Repeat], objective: str) -> Again:
+def _again(trial: Trial, found: Sequence[Repeat], objective: str) -> ReplicateSummary:
     good = [one for one in found if one.failed is None]
     known = [one.train_u_joules for one in good if one.train_u_joules is not None]
-    return Again(
+    return ReplicateSummary(
         trial,
         trial.values[0],
         Spread.of(one.quality[objective] for one in good if objective in one.quality),
@@ -158,7 +158,7 @@ def _again(trial: Trial, found: Sequence[Repeat], objective: str) -> Again:
     )
 
 
-def _neighbours(one: Again, two: Again) -> Neighbours:
+def _neighbours(one: ReplicateSummary, two: ReplicateSummary) -> Neighbours:
     kept = None
     if one.quality is not None and two.quality is not None and one.energy is not None and two.energy is not None:
         joules = (two.trial.train_joules or 0.0) - (one.trial.train_joules or 0.0)
@@ -173,7 +173,7 @@ def _same_way(before: float, now: float) -> bool:
     return before * now > 0 or before == now == 0
 
 
-def row_of(finding: Finding, member: Again) -> dict[str, Any]:
+def row_of(finding: Finding, member: ReplicateSummary) -> dict[str, Any]:
     """Return what is known of a member as one flat object."""
     pair, name = finding.after(member.trial.number), finding.objective
     return {

@@ -81,7 +81,7 @@ class Plan:
         seed: Seeds order and trainings.
         first_round: Number of its first round; rounds are counted over all plans of a run.
         idle_watts: Idle power by component, when it was measured.
-        anchor: Measurements of the anchor configuration, when there were any, see `joulefront.search.running.baselines.Keeper`.
+        anchor: Measurements of the anchor configuration, when there were any, see `joulefront.search.running.baselines.BaselineController`.
     """
 
     started: str
@@ -182,7 +182,7 @@ class Repeats:
         return replace(self, trainings=(*self.trainings, training))
 
     def with_facts(self, plan: int, facts: Mapping[str, Any]) -> Repeats:
-        """Return these with what the keeper of fairness found out during a plan."""
+        """Return these with what the baselines of fairness found out during a plan."""
         known = {name: facts[name] for name in ("idle_watts", "anchor") if facts.get(name)}
         return replace(self, plans=tuple(replace(one, **known) if number == plan else one for number, one in enumerate(self.plans)))
 

@@ -67,7 +67,7 @@ class StoreError(ValueError):
 
 
 @dataclass(frozen=True)
-class Store:
+class RunFolder:
     """One run folder and its Optuna storage.
 
     Attributes:
@@ -84,7 +84,7 @@ class Store:
         return (path / STUDY_FILE).is_file()
 
     @classmethod
-    def create(cls, path: Path, facts: Mapping[str, Any], *, storage: str | None = None) -> Store:
+    def create(cls, path: Path, facts: Mapping[str, Any], *, storage: str | None = None) -> RunFolder:
         """Make a run folder; its tables are created here, once, before any worker starts.
 
         Raises:
@@ -115,7 +115,7 @@ class Store:
         return store
 
     @classmethod
-    def open(cls, path: str | Path) -> Store:
+    def open(cls, path: str | Path) -> RunFolder:
         """Open an existing run folder.
 
         Raises:
@@ -154,10 +154,10 @@ class Store:
             raise StoreError(f"{str(path)!r} has lost its {DATABASE_FILE}; restore it from a copy, or delete the folder and run again")
         return cls(path, facts)
 
-    def save_facts(self, facts: Mapping[str, Any]) -> Store:
+    def save_facts(self, facts: Mapping[str, Any]) -> RunFolder:
         """Write ``study.json`` (atomically) and return the store that holds it."""
         write_json(self.path / STUDY_FILE, facts)
-        return Store(self.path, facts)
+        return RunFolder(self.path, facts)
 
     @property
     def ledger_file(self) -> Path:

@@ -61,7 +61,7 @@ def flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 def socket_text(bill: Bill) -> str | None:
     """Say in one sentence what the whole machine took at the plug, or None when that is not known."""
-    wall = bill.at_socket
+    wall = bill.at_wall
     if wall is None:
         return None
     spread = "" if wall.u_joules is None else f" ± {energy_text(2 * wall.u_joules / 3600)}"

@@ -14,7 +14,7 @@ from .table import grid
 
 
 @dataclass(frozen=True)
-class Standing:
+class LeaderboardRow:
     """One run on the leaderboard.
 
     Attributes:
@@ -44,7 +44,7 @@ class Leaderboard:
         front: ``(run folder, trial)`` of the joint front, cheapest first; empty when energies of different machines would meet on it.
     """
 
-    standings: tuple[Standing, ...]
+    standings: tuple[LeaderboardRow, ...]
     notes: tuple[str, ...]
     front: tuple[tuple[str, int], ...]
 
@@ -150,7 +150,7 @@ def leaderboard(runs: Sequence[Run]) -> Leaderboard:
     return _ranked(standings, notes)
 
 
-def _ranked(standings: list[Standing], notes: list[str]) -> Leaderboard:
+def _ranked(standings: list[LeaderboardRow], notes: list[str]) -> Leaderboard:
     box = next((one.front.box for one in standings if one.front.box), ())
     first = standings[0].run
     owner: list[tuple[str, int]] = []
@@ -169,7 +169,7 @@ def _ranked(standings: list[Standing], notes: list[str]) -> Leaderboard:
     return Leaderboard(tuple(scored), tuple(notes), members)
 
 
-def _standing(run: Run) -> Standing:
+def _standing(run: Run) -> LeaderboardRow:
     front = Front.of(run)
     hardware = tuple(sorted({trial.hardware_id for trial in run.trials if trial.hardware_id}))
-    return Standing(run, front, hardware, tuple(sorted({trial.energy_quality for trial in front})))
+    return LeaderboardRow(run, front, hardware, tuple(sorted({trial.energy_quality for trial in front})))

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..energy.intervals import Difference
 from ..formatting import digits, unit_for
-from ..records.replicate_summary import Again, Finding, drift, row_of
+from ..records.replicate_summary import Finding, ReplicateSummary, drift, row_of
 from ..records.replicates import Repeats
 from .table import energy_spread_text, grid, quality_text
 
@@ -128,6 +128,6 @@ def _failed(finding: Finding, repeats: Repeats) -> str:
     )
 
 
-def _numbers(members: Sequence[Again]) -> str:
+def _numbers(members: Sequence[ReplicateSummary]) -> str:
     numbers = [str(member.trial.number) for member in members]
     return f"trial{'s' if len(numbers) > 1 else ''} {', '.join(numbers)}"

@@ -121,7 +121,7 @@ def measured_section(run: Run) -> str:
         kind = badge(bill.quality_by_component.get(name, "unknown"))
         lost = f"for {bill.unknown_seconds[name]:.1f} s its meter gave nothing" if name in bill.unknown_seconds else ""
         rows.append([short_component(name), digits(joules / 3600), share, kind, bill.source_by_component.get(name, "unknown"), lost])
-    if wall := bill.at_socket:
+    if wall := bill.at_wall:
         why = "the whole machine: outside of the sum" + ("" if wall.reason is None else f"; {wall.reason}")
         rows.append(["at the socket", digits(wall.joules / 3600), "-", badge(wall.quality), wall.source, why])
     rows += [[short_component(name), "unknown", "-", badge("absent"), "-", reason] for name, reason in bill.absent.items()]
@@ -240,7 +240,7 @@ def anchor_section(run: Run) -> str:
 def carbon_section(run: Run) -> str:
     """Which hours the trainings took, and the grams saved by waiting for them; only when grams follow a forecast.
 
-    ``run.facts["carbon"]`` holds one entry per session, see `joulefront.search.running.carbon_log.CarbonBook.to_json`.
+    ``run.facts["carbon"]`` holds one entry per session, see `joulefront.search.running.carbon_log.CarbonLog.to_json`.
     """
     sessions = run.facts.get("carbon") or []
     if not sessions:

@@ -16,7 +16,7 @@ from ..energy import Ledger
 from ..energy.host import idle_watts
 from ..energy.record import Record
 from ..execution.probe import Probe, probe, warm_up
-from ..space import Draw
+from ..space import RandomTrial
 from ..study import Study
 from ..training.task import Task
 
@@ -96,7 +96,7 @@ def hottest(edges: Mapping[str, Mapping[str, object]]) -> float | None:
 
 
 @dataclass(frozen=True)
-class Fairness:
+class MeasurementProtocol:
     """What is done so that the order of trials does not change their energy; all off by default.
 
     Attributes:
@@ -137,7 +137,7 @@ class Fairness:
 
 
 @dataclass
-class Keeper:
+class BaselineController:
     """Keeps the trials of a session fair.
 
     Attributes:
@@ -150,7 +150,7 @@ class Keeper:
         anchors: ``(seconds since the start, joules per epoch)`` of each anchor measurement.
     """
 
-    rules: Fairness
+    rules: MeasurementProtocol
     study: Study
     task: Task
     ledger: Ledger
@@ -249,7 +249,7 @@ class Keeper:
         )
 
     def _anchor(self) -> Mapping[str, Any]:
-        draw = Draw(self.study.seed)
+        draw = RandomTrial(self.study.seed)
         self.study.space.sample(draw)
         return draw.params
 

@@ -14,11 +14,11 @@ from typing import Any
 
 from ..carbon.forecast import Forecast, moment_of
 from ..carbon.intensity import Intensity, grams_co2e
-from ..records.run_folder import Store, StoreError
+from ..records.run_folder import RunFolder, StoreError
 
 
 @dataclass
-class CarbonBook:
+class CarbonLog:
     """The carbon of one session of a study.
 
     Attributes:
@@ -135,7 +135,7 @@ def _plus(one: float | None, two: float | None) -> float | None:
 _GIVEN = Intensity(0.0).source
 
 
-def keep_place(store: Store, intensity: Intensity | None, pue: float, *, forecast: bool) -> tuple[Store, Intensity | None, float]:
+def keep_place(store: RunFolder, intensity: Intensity | None, pue: float, *, forecast: bool) -> tuple[RunFolder, Intensity | None, float]:
     """Return the intensity and the PUE that hold for all sessions of a run.
 
     Args:
@@ -176,7 +176,7 @@ def _short(place: Intensity) -> str:
     return f"{place.grams_per_kwh:g} g/kWh" + ("" if place.zone is None else f" ({place.zone})")
 
 
-def _refusal(store: Store, was: str, now: str, options: str) -> str:
+def _refusal(store: RunFolder, was: str, now: str, options: str) -> str:
     return (
         f"{str(store.path)!r} began {was}, now it is {now}: all grams of one front need the same factor. "
         f"Leave out {options} to go on as it began, or give a new --out; "

@@ -20,10 +20,10 @@ from ..carbon.forecast import SECONDS_PER_HOUR, Forecast, forecast_of, hours_of,
 from ..carbon.intensity import Intensity
 from ..energy import Record
 from ..samplers import FreezeThawSampler
-from ..samplers.marginal_gain import small_is_worth_it
+from ..samplers.marginal_gain import passes_cost_gate
 from ..stopping.limits import Limits
 from ..study import Budget, Study
-from .carbon_log import CarbonBook
+from .carbon_log import CarbonLog
 
 if TYPE_CHECKING:
     import optuna
@@ -107,7 +107,7 @@ class Postponer:
             if epochs is not None:
                 return None  # it was held to what may be trained now
             sampler.largest_step = None if free else LARGE
-            return None if free or small_is_worth_it(sampler, study, LARGE) else table.next_clean_hour  # type: ignore[union-attr]  # not free: there is a table
+            return None if free or passes_cost_gate(sampler, study, LARGE) else table.next_clean_hour  # type: ignore[union-attr]  # not free: there is a table
         waits = not free and epochs is not None and epochs > LARGE * self.last_rung
         return table.next_clean_hour if waits and table is not None else None
 
@@ -240,7 +240,7 @@ class CarbonSession:
 
     account: Account
     clock: Clock
-    book: CarbonBook
+    book: CarbonLog
     postponer: Postponer | None
     grams_limit: float | None
     grams_needed: bool
@@ -287,7 +287,7 @@ class CarbonSession:
         if budget is not None and budget.grams_co2e is not None and limits.joules is not None:
             grams_limit = limits.joules / JOULES_PER_KWH * nominal.grams_per_kwh * pue
         needed = grams_limit is not None or "train_co2" in study.objectives
-        return cls(account, asked.clock, CarbonBook(forecast, pue, now, earlier), postponer, grams_limit, needed)
+        return cls(account, asked.clock, CarbonLog(forecast, pue, now, earlier), postponer, grams_limit, needed)
 
     def now(self) -> Intensity | None:
         """Intensity at this moment; None when the forecast does not cover it."""

@@ -18,11 +18,11 @@ import numpy as np
 from ..energy import Ledger, discover
 from ..energy.doctor import calibrated_coefficients
 from ..execution.probe import Probe, probe
-from ..records.run_folder import Store
+from ..records.run_folder import RunFolder
 from ..records.trial import Trial
 from ..samplers.factory import make_sampler
 from ..samplers.history import EPOCHS_REACHED
-from ..space import Draw
+from ..space import RandomTrial
 from ..study import Study
 from ..training.task import Task
 from .identity import described
@@ -231,7 +231,7 @@ def probe_study(
         decision = decision_joules(study, task, ledger)
         probes = []
         for index in range(count):
-            draw = Draw(1000 * study.seed + index)
+            draw = RandomTrial(1000 * study.seed + index)
             study.space.sample(draw)
             probes.append(probe(draw.params, study.space, task, ledger, device=devices.names[0], threads=cores(), seed=study.seed))
         overhead = None if start is None or decision is None else Overhead(start, decision)
@@ -255,7 +255,7 @@ def decision_joules(study: Study, task: Task, ledger: Ledger, *, trials: int = T
     """
     random = np.random.default_rng(study.seed)
     with TemporaryDirectory() as folder:
-        store = Store.create(Path(folder) / "rehearsal", {"study": described(study), "sessions": [], "run_id": "rehearsal"})
+        store = RunFolder.create(Path(folder) / "rehearsal", {"study": described(study), "sessions": [], "run_id": "rehearsal"})
         sampler = make_sampler(study.sampler, rungs=study.rungs, seed=study.seed, study=study, task=task)
         optuna_study = store.study(sampler)
         begin_ns, asked_for = time.monotonic_ns(), 0

@@ -11,8 +11,8 @@ import zlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..records.run_folder import Store, StoreError
-from ..space import Candidate, Draw, Space
+from ..records.run_folder import RunFolder, StoreError
+from ..space import Candidate, RandomTrial, Space
 from ..study import Study
 from ..training.recipe import Recipe
 from ..training.task import Data, Task
@@ -28,7 +28,7 @@ EXAMPLES = 256
 TOLERANCE = 1e-4
 
 
-class Recorder(Draw):
+class Recorder(RandomTrial):
     """Draws at random and writes down the range of everything that is drawn.
 
     Attributes:
@@ -166,7 +166,7 @@ def described(study: Study) -> dict[str, Any]:
     }
 
 
-def refuse_other_study(store: Store, study: Study) -> None:
+def refuse_other_study(store: RunFolder, study: Study) -> None:
     """Refuse what can be seen before the data is loaded.
 
     Raises:
@@ -194,7 +194,7 @@ def refuse_other_study(store: Store, study: Study) -> None:
         _refuse(store, "candidates of another space", differences(known, of_space(study.space)))
 
 
-def refuse_other_data(store: Store, task: Task) -> None:
+def refuse_other_data(store: RunFolder, task: Task) -> None:
     """Refuse to measure a folder's models again on other data than theirs.
 
     Raises:
@@ -203,7 +203,7 @@ def refuse_other_data(store: Store, task: Task) -> None:
     _refuse_data(store, of_task(task), "give the --data of the search")
 
 
-def note_study(store: Store, study: Study, task: Task) -> Store:
+def note_study(store: RunFolder, study: Study, task: Task) -> RunFolder:
     """Refuse other data than the folder's; then write down what this session searches and with what.
 
     A folder that was begun by a version that took no fingerprint goes on with a warning.
@@ -223,13 +223,13 @@ def note_study(store: Store, study: Study, task: Task) -> Store:
     return store.save_facts({**store.facts, "study": described(study), "fingerprint": seen})
 
 
-def _refuse_data(store: Store, now: Mapping[str, Any], remedy: str) -> None:
+def _refuse_data(store: RunFolder, now: Mapping[str, Any], remedy: str) -> None:
     known = store.facts.get("fingerprint", {})
     if "data" in known:
         _refuse(store, "trials of other data", differences(known["data"], now), remedy)
 
 
-def _refuse(store: Store, what: str, found: list[str], remedy: str = REMEDY) -> None:
+def _refuse(store: RunFolder, what: str, found: list[str], remedy: str = REMEDY) -> None:
     if found:
         shown = "; ".join(found[:3]) + (f"; and {len(found) - 3} more" if len(found) > 3 else "")
         raise StoreError(f"{str(store.path)!r} holds {what} ({shown}); {remedy}")

@@ -10,7 +10,7 @@ from ..billing.session_account import Account, TrialMeter
 from ..billing.trial_energy import UNPAID
 from ..execution.job import Outcome
 from ..front import Front
-from ..records.run_folder import Run, Store
+from ..records.run_folder import Run, RunFolder
 from ..records.trial import ATTRIBUTE, EXCUSED, KEY, Trial
 from ..samplers.history import EPOCHS_REACHED, FINISHED, FROM_SCRATCH
 from ..stopping.projection import with_energies
@@ -34,7 +34,7 @@ class Recorder:
     """
 
     study: Study
-    store: Store
+    store: RunFolder
     optuna_study: optuna.Study
     account: Account
     train_examples: int

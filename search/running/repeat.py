@@ -34,11 +34,11 @@ from ..records.bill import REPEAT, Session, add_up, read_sessions
 from ..records.files import write_json
 from ..records.replicate_summary import Finding, findings
 from ..records.replicates import INTERRUPTED, REPEATS_FILE, Plan, Repeat, Repeats, Slot, slots
-from ..records.run_folder import Store, StoreError
+from ..records.run_folder import RunFolder, StoreError
 from ..records.trial import Trial
-from ..space import Space, Stored
+from ..space import FixedTrial, Space
 from ..study import Study
-from .baselines import Fairness, Keeper
+from .baselines import BaselineController, MeasurementProtocol
 from .identity import refuse_other_data
 from .session import meters_text, note_end, note_session, refuse_unmeasurable, stop_on_interrupt, utc_now
 
@@ -70,7 +70,7 @@ def finalists(front: Front, pick: str = "front", most: int = MOST) -> tuple[Tria
     return tuple(members[round(place * (len(members) - 1) / (most - 1))] for place in range(most))
 
 
-def refuse_other_study(store: Store, study: Study, members: Sequence[Trial]) -> None:
+def refuse_other_study(store: RunFolder, study: Study, members: Sequence[Trial]) -> None:
     """Refuse a study that is not the one of the run: its models would be others.
 
     Raises:
@@ -89,10 +89,10 @@ def refuse_other_study(store: Store, study: Study, members: Sequence[Trial]) -> 
 
 def key_of(space: Space, trial: Trial) -> str:
     """Canonical text of a trial's candidate."""
-    return space.key(space.sample(Stored(trial.params)))
+    return space.key(space.sample(FixedTrial(trial.params)))
 
 
-def refuse_other_device(store: Store, device: str) -> None:
+def refuse_other_device(store: RunFolder, device: str) -> None:
     """Refuse another kind of device than the run's: its energies are no repeats.
 
     Raises:
@@ -106,7 +106,7 @@ def refuse_other_device(store: Store, device: str) -> None:
         )
 
 
-def refuse_other_machine(store: Store, members: Sequence[Trial], ledger: Ledger) -> None:
+def refuse_other_machine(store: RunFolder, members: Sequence[Trial], ledger: Ledger) -> None:
     """Refuse other hardware or other meters than those of the search: the spread would be theirs and not the models'.
 
     Raises:
@@ -156,7 +156,7 @@ class RepeatLoop:
         trials: What is trained again, by number.
         account: Who pays for what.
         executor: Where trainings run.
-        keeper: Keeps them fair.
+        baselines: Keeps them fair.
         device: PyTorch device.
         repeats: What was trained so far; the last plan is the one in work.
         listener: Receives a line about each training.
@@ -164,11 +164,11 @@ class RepeatLoop:
     """
 
     study: Study
-    store: Store
+    store: RunFolder
     trials: Mapping[int, Trial]
     account: Account
     executor: Executor
-    keeper: Keeper
+    baselines: BaselineController
     device: str
     repeats: Repeats
     listener: Callable[[str], None]
@@ -189,7 +189,7 @@ class RepeatLoop:
         for done, slot in enumerate(left):
             if self.interrupted.is_set():
                 return
-            with self.keeper.trial():
+            with self.baselines.trial():
                 training = self._train(slot)
             self.keep(self.repeats.with_training(training))
             self.account.save()
@@ -264,7 +264,7 @@ class RepeatLoop:
         )
 
 
-PLAIN = Fairness()
+PLAIN = MeasurementProtocol()
 
 
 def to_stderr(text: str) -> None:
@@ -284,7 +284,7 @@ def repeat(
     meter: str | None = None,
     cpu_watts: float | None = None,
     device: str | None = None,
-    fairness: Fairness = PLAIN,
+    protocol: MeasurementProtocol = PLAIN,
     listener: Callable[[str], None] = to_stderr,
 ) -> Finding:
     """Train the finalists of a run again and compare them; the run folder keeps every training in ``repeats.json``.
@@ -303,7 +303,7 @@ def repeat(
         meter: Sources of the ledger; those of the run's last session by default.
         cpu_watts: The same as in the search, when it was given there.
         device: PyTorch device; that of the run's last session by default.
-        fairness: Idle baselines, cool-down and anchor measurements; none by default.
+        protocol: Idle baselines, cool-down and anchor measurements; none by default.
         listener: Receives a line about the start and one about each training.
 
     Returns:
@@ -315,14 +315,14 @@ def repeat(
         DeviceError: If another run holds the GPU.
     """
     slots([0], times, order, 0)  # a typing mistake must cost nothing
-    store = Store.open(path)
+    store = RunFolder.open(path)
     last = store.facts["sessions"][-1] if store.facts["sessions"] else {}
     where = pick_device(device or str(last.get("device", "auto")))
     refuse_other_device(store, where)
     torch_threads(cores())
     with take_devices(where, 1) as devices, store.lock(), contextlib.ExitStack() as open_things:
         where = devices.names[0]
-        store = Store.open(path)  # what the session before left, now that no other can write
+        store = RunFolder.open(path)  # what the session before left, now that no other can write
         earlier = read_sessions(store.bill_file)
         store.fail_dead_trials(settle_killed(earlier, store.ledger_file))
         run = store.run()
@@ -343,13 +343,13 @@ def repeat(
             refuse_other_data(store, task)
             finished = sum(trial.state != "running" for trial in run.trials)
             store = note_session(store, ledger, where, cores(), finished, meters)
-            keeper = Keeper(fairness, study, task, ledger, where, cores())
+            baselines = BaselineController(protocol, study, task, ledger, where, cores())
             (executor,) = make_executors(study, task, devices.names)
             open_things.callback(executor.close)
             spent, wall = add_up(earlier).total_joules, load_wall_calibration(ledger.hardware_id)
             account = Account(ledger, Session(started=utc_now()), earlier, spent, store.bill_file, synchronizer(where), wall)
             trials = {trial.number: trial for trial in members}
-            again = RepeatLoop(study, store, trials, account, executor, keeper, where, repeats, listener)
+            again = RepeatLoop(study, store, trials, account, executor, baselines, where, repeats, listener)
             left = again.repeats.open_slots(again.plan)
             some = f" of {len(front)}, evenly spread over the front," if pick.strip() == "front" and len(members) < len(front) else ""
             joules = sum(trials[slot.trial].train_joules or 0.0 for slot in left)
@@ -357,13 +357,13 @@ def repeat(
                 f"{run.name}: {'going on with' if continued else 'training'} {len(members)} model(s){some} {times} time(s) again, "
                 f"order {order}: {len(left)} trainings, about {energy_text(joules / 3600)} and their validation; {meters_text(ledger)}"
             )
-            keeper.warm_up()
+            baselines.warm_up()
         with stop_on_interrupt(again.interrupted):
             try:
-                keeper.begin()
+                baselines.begin()
                 again.go(left)
             finally:
-                again.keep(again.repeats.with_facts(again.plan, keeper.end()))
+                again.keep(again.repeats.with_facts(again.plan, baselines.end()))
                 account.save(closed=True)
                 note_end(store, "interrupted" if again.interrupted.is_set() else "finalists trained again")
     return findings(again.repeats, run.trials, run.objectives[0], run.directions[0])

@@ -24,13 +24,13 @@ from ..execution.devices import cores, make_executors, pick_device, synchronizer
 from ..formatting import energy_text
 from ..front import Front
 from ..records.bill import Session, add_up, read_sessions
-from ..records.run_folder import Store
+from ..records.run_folder import RunFolder
 from ..report.front_view import FrontView
 from ..samplers.factory import make_sampler
 from ..stopping.limits import limits_of, refuse_wrong_limits
-from ..stopping.stop_gain import Foresight
+from ..stopping.stop_gain import StopGain
 from ..study import Budget, Study
-from .baselines import Fairness, Keeper
+from .baselines import BaselineController, MeasurementProtocol
 from .carbon_log import keep_place
 from .carbon_session import CarbonSession, CarbonTime, grams_as_joules
 from .identity import note_study
@@ -75,7 +75,7 @@ def lately(front: Front) -> str | None:
     return f"{what} raised the hypervolume from {before:.3f} to {after:.3f}"
 
 
-PLAIN = Fairness()
+PLAIN = MeasurementProtocol()
 
 
 def quiet(progress: Progress) -> None:
@@ -98,7 +98,7 @@ def run(
     price_per_kwh: tuple[float, str] | None = None,
     device: str = "auto",
     workers: int = 1,
-    fairness: Fairness = PLAIN,
+    protocol: MeasurementProtocol = PLAIN,
     stop_gain: float | None = None,
     warm_start: Sequence[str | Path] = (),
     listener: Listener = quiet,
@@ -125,7 +125,7 @@ def run(
         price_per_kwh: Amount and currency, for a budget in money.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
         workers: Trainings at the same time; each gets its share of the cores.
-        fairness: Idle baselines, cool-down and anchor measurements; none by default.
+        protocol: Idle baselines, cool-down and anchor measurements; none by default.
         stop_gain: End when the rest of the budget is expected to add less than this share of the hypervolume, e.g. 0.005.
         warm_start: Run folders of earlier studies with the same parameters: knowledge for the sampler, never points of the front.
         listener: Receives progress.
@@ -141,7 +141,7 @@ def run(
     """
     if workers < 1:
         raise ValueError(f"workers must be >= 1, got {workers}")
-    fairness.check(workers)
+    protocol.check(workers)
     refuse_wrong_limits(trials, timeout_seconds, stop_gain, warm_start)
     if carbon is not None:
         if intensity is not None:
@@ -153,10 +153,10 @@ def run(
     where = pick_device(device)
     threads = max(1, cores() // workers)
     torch_threads(threads)
-    prior = [Store.open(folder).study().get_trials(deepcopy=False) for folder in warm_start]
+    prior = [RunFolder.open(folder).study().get_trials(deepcopy=False) for folder in warm_start]
     with take_devices(where, workers) as devices, contextlib.ExitStack() as open_things:
         where = devices.names[0]
-        fresh = not Store.exists(path)
+        fresh = not RunFolder.exists(path)
         store = open_or_create(path, study, storage, intensity, pue, price_per_kwh, origin, forecast=carbon is not None)
         if fresh:
             open_things.callback(drop_unused, path)
@@ -178,7 +178,7 @@ def run(
             task = study.load_task()
             store = note_study(store, study, task)
             store = note_session(store, ledger, where, threads, finished, meter)
-            keeper = Keeper(fairness, study, task, ledger, where, threads)
+            baselines = BaselineController(protocol, study, task, ledger, where, threads)
             # A continued study must not draw the same random numbers again.
             sampler = make_sampler(study.sampler, rungs=study.rungs, seed=study.seed + 7919 * finished, study=study, task=task, prior=prior)
             wall = load_wall_calibration(ledger.hardware_id)
@@ -189,7 +189,7 @@ def run(
                     carbon, study, limits, chosen, account, nominal=intensity, earlier=store.facts["carbon"], pue=pue, workers=workers
                 )
             optuna_study = store.study(sampler)
-            foresight = Foresight(study, optuna_study, stop_gain)
+            foresight = StopGain(study, optuna_study, stop_gain)
             loop = Loop(
                 study=study,
                 store=store,
@@ -202,7 +202,7 @@ def run(
                 device=where,
                 threads=threads,
                 executors=make_executors(study, task, devices.names),
-                keeper=keeper,
+                baselines=baselines,
                 recorder=Recorder(study, store, optuna_study, account, len(task.train)),
                 foresight=foresight,
                 listener=listener,
@@ -216,13 +216,13 @@ def run(
                 f"{study.name}: {doing}in {path} on {where}, {threads} thread(s), {meters_text(ledger)}"
                 + (f"; {raised}" if raised else ""),
             )
-            keeper.warm_up()
+            baselines.warm_up()
         with stop_on_interrupt(loop.interrupted):
             try:
-                keeper.begin()
+                baselines.begin()
                 loop.go()
             finally:
-                facts = keeper.end()
+                facts = baselines.end()
                 reason = loop.stop_reason or "broken off by an error"
                 course = lately(Front.of(store.run(loop.optuna_study), complete_only=study.complete_only))
                 loop.tell_listener("end", f"ended: {reason}" + ("" if course is None else f"; {course}"))
@@ -240,4 +240,4 @@ def load(path: str | Path, *, complete_only: bool | None = None) -> FrontView:
     Raises:
         StoreError: If there is no readable run.
     """
-    return FrontView.of(Store.open(path).run(), complete_only=complete_only)
+    return FrontView.of(RunFolder.open(path).run(), complete_only=complete_only)

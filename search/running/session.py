@@ -21,7 +21,7 @@ from typing import Any
 
 from ..carbon.intensity import Intensity
 from ..energy import Ledger
-from ..records.run_folder import Store, StoreError
+from ..records.run_folder import RunFolder, StoreError
 from ..study import Study
 from ..threads import WAIT_POLICY
 from .identity import described, refuse_other_study
@@ -69,7 +69,7 @@ def open_or_create(
     origin: Mapping[str, Any] | None,
     *,
     forecast: bool = False,
-) -> Store:
+) -> RunFolder:
     """Open the folder of a run that goes on, or make a new one.
 
     Args:
@@ -85,7 +85,7 @@ def open_or_create(
     Raises:
         StoreError: If the folder holds another study, or cannot be used.
     """
-    if not Store.exists(path):
+    if not RunFolder.exists(path):
         guess = path.with_name(f"{path.name}.estimate.json")
         facts = {
             "estimate": json.loads(guess.read_text(encoding="utf-8")) if guess.is_file() else None,
@@ -98,8 +98,8 @@ def open_or_create(
             "carbon": [] if forecast else None,
             "sessions": [],
         }
-        return Store.create(path, facts, storage=storage)
-    store = Store.open(path)
+        return RunFolder.create(path, facts, storage=storage)
+    store = RunFolder.open(path)
     refuse_other_study(store, study)
     known = store.facts.get("intensity")
     if (store.facts.get("carbon") is not None) != forecast and (known or intensity):
@@ -114,11 +114,11 @@ def open_or_create(
 
 def drop_unused(path: Path) -> None:
     """Remove the folder of a run in which no session has begun: its start was refused, and it would count as a run."""
-    if Store.exists(path) and not Store.open(path).facts["sessions"]:
+    if RunFolder.exists(path) and not RunFolder.open(path).facts["sessions"]:
         shutil.rmtree(path)
 
 
-def note_session(store: Store, ledger: Ledger, device: str, threads: int, finished: int, meter: str) -> Store:
+def note_session(store: RunFolder, ledger: Ledger, device: str, threads: int, finished: int, meter: str) -> RunFolder:
     """Write down when, where and with what this session measures.
 
     Raises:
@@ -149,7 +149,7 @@ def note_session(store: Store, ledger: Ledger, device: str, threads: int, finish
     return store.save_facts({**store.facts, "sessions": sessions})
 
 
-def note_end(store: Store, reason: str, **facts: Any) -> None:
+def note_end(store: RunFolder, reason: str, **facts: Any) -> None:
     """Write down why the session ended, and what else it found out."""
     sessions = [dict(session) for session in store.facts["sessions"]]
     sessions[-1].update(ended=utc_now(), reason=reason)

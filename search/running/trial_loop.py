@@ -17,18 +17,18 @@ from ..billing.trial_energy import energy_facts
 from ..carbon.clean_hours import text_of
 from ..carbon.intensity import Intensity
 from ..execution.job import Executor, Job, seed_of
-from ..records.run_folder import Store
+from ..records.run_folder import RunFolder
 from ..records.trial import KEY, Trial, from_optuna
 from ..samplers.history import EPOCHS_REACHED, FROM_SCRATCH
 from ..space import Candidate, weightless
-from ..stopping.dominated import SafetyNet, rungs_on_the_way
+from ..stopping.dominated import DominanceStopper, rungs_on_the_way
 from ..stopping.limits import Limits
 from ..stopping.projection import Expected
-from ..stopping.stop_gain import Foresight
+from ..stopping.stop_gain import StopGain
 from ..study import Study
 from ..threads import one_blas_thread
 from ..training.task import Task
-from .baselines import Keeper
+from .baselines import BaselineController
 from .carbon_session import CarbonSession
 from .progress import Listener, progress_of
 from .recorder import Recorder
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 
-def refusal_of(study: Study, candidate: Candidate, task: Task, device: str = "cpu") -> str | None:
+def rejection_of(study: Study, candidate: Candidate, task: Task, device: str = "cpu") -> str | None:
     """Say which limit on size a candidate breaks, or which precision the device lacks, or None; costs no training."""
     if candidate.recipe.precision != "float32":
         from ..training.tactics.tactic import require_precision
@@ -64,7 +64,7 @@ def refusal_of(study: Study, candidate: Candidate, task: Task, device: str = "cp
     return None
 
 
-def twin_of(trials: Sequence[FrozenTrial], key: str, epochs: int) -> Trial | None:
+def duplicate_of(trials: Sequence[FrozenTrial], key: str, epochs: int) -> Trial | None:
     """Return the trial that measured the same candidate at the same epochs, or None."""
     for trial in trials:
         if trial.state.name == "COMPLETE" and trial.user_attrs.get(KEY) == key and trial.user_attrs.get(EPOCHS_REACHED) == epochs:
@@ -95,7 +95,7 @@ class Loop:
         device: PyTorch device.
         threads: Threads per training.
         executors: Where trainings run, one at a time on each.
-        keeper: Keeps the trials fair.
+        baselines: Keeps the trials fair.
         recorder: Writes down what came of each trial.
         foresight: Looks ahead to what the rest of the budget will bring.
         listener: Receives progress.
@@ -103,7 +103,7 @@ class Loop:
     """
 
     study: Study
-    store: Store
+    store: RunFolder
     optuna_study: optuna.Study
     task: Task
     limits: Limits
@@ -113,9 +113,9 @@ class Loop:
     device: str
     threads: int
     executors: Sequence[Executor]
-    keeper: Keeper
+    baselines: BaselineController
     recorder: Recorder
-    foresight: Foresight
+    foresight: StopGain
     listener: Listener
     carbon: CarbonSession | None = None
     interrupted: threading.Event = field(default_factory=threading.Event)
@@ -195,7 +195,7 @@ class Loop:
         if getattr(self.optuna_study.sampler, "exhausted", False):
             return "every combination has been tried"
         reason = self._reached(self._finished()) or (self.carbon and self.carbon.ended())
-        self._say_what_remains()
+        self._update_remaining()
         return reason or self.foresight.not_worth_it()
 
     def _finished(self) -> int:
@@ -211,7 +211,7 @@ class Loop:
         if self.carbon is None:
             return False
         with self._lock:
-            self._say_what_remains()
+            self._update_remaining()
             until = self.carbon.until(self.optuna_study, self.limits, epochs)
         if until is not None:
             self.tell_listener("wait", f"large trainings wait for cleaner electricity until {text_of(until)}")
@@ -222,7 +222,7 @@ class Loop:
         if self._postponed():
             return None
         with self._lock, one_blas_thread():
-            self._say_what_remains()
+            self._update_remaining()
             asked = self.optuna_study.ask()
             candidate = self.study.space.sample(asked)
             epochs = self.study.draw_epochs(asked)
@@ -230,8 +230,8 @@ class Loop:
             if not candidate.recipe.resumable:
                 asked.set_user_attr(FROM_SCRATCH, True)
             parent = self._parent(asked, candidate)
-            twin = twin_of(self.optuna_study.get_trials(deepcopy=False), asked.user_attrs[KEY], epochs)
-            refusal = refusal_of(self.study, candidate, self.task, self.device)
+            twin = duplicate_of(self.optuna_study.get_trials(deepcopy=False), asked.user_attrs[KEY], epochs)
+            refusal = rejection_of(self.study, candidate, self.task, self.device)
             if refusal is None and twin is not None:
                 self.recorder.repeated(asked, twin)
         ended = None
@@ -244,7 +244,7 @@ class Loop:
                 self.recorder.refused(asked, epochs, refusal, excused=ended is not None)
             return self.tell_listener("trial", f"trial {asked.number} refused: {refusal}")
         if twin is None:
-            with self.keeper.trial():
+            with self.baselines.trial():
                 self._train(executor, asked, candidate, epochs, parent)
         else:
             self.tell_listener("trial", f"trial {asked.number} repeats trial {twin.number}: nothing was trained")
@@ -267,7 +267,7 @@ class Loop:
         )
         stopped: list[tuple[str, str]] = []
         meter = self.account.open(asked.number, executor.devices)
-        net = SafetyNet(self.study, lambda: self.store.run(self.optuna_study).trials, epochs, parent, meter.phases)
+        net = DominanceStopper(self.study, lambda: self.store.run(self.optuna_study).trials, epochs, parent, meter.phases)
 
         def go_on(entry: Mapping[str, Any]) -> bool:
             with self._lock:
@@ -299,10 +299,10 @@ class Loop:
             self.account.save()
             self.tell_listener("trial", message)
 
-    def _say_what_remains(self) -> None:
+    def _update_remaining(self) -> None:
         spent = self.account.spent_joules()
         left = None if self.limits.joules is None or spent is None else self.limits.joules - spent
-        self.foresight.say_what_remains(left, self.intensity if self.carbon is None else self.carbon.now(), self.pue)
+        self.foresight.update_remaining(left, self.intensity if self.carbon is None else self.carbon.now(), self.pue)
 
     def _parent(self, asked: optuna.Trial, candidate: Candidate) -> Trial | None:
         """Return the trial whose checkpoint is continued; a recipe with a fixed horizon trains every length from scratch."""

@@ -14,7 +14,7 @@ import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from ..space import Draw, Sizes, Space, Stored
+from ..space import FixedTrial, RandomTrial, Sizes, Space
 from ..study import ENERGY_OBJECTIVES
 
 if TYPE_CHECKING:
@@ -32,13 +32,13 @@ def energy_axis(study: Study) -> int:
 
 def any_goes_on(space: Space) -> bool:
     """Whether any candidate can be continued from a checkpoint; under a schedule with a fixed horizon none can."""
-    return any(space.sample(Draw(seed)).recipe.resumable for seed in range(_ASKED))
+    return any(space.sample(RandomTrial(seed)).recipe.resumable for seed in range(_ASKED))
 
 
 def canonical(space: Space, params: Mapping[str, Any]) -> str:
     """Return the canonical text of a candidate; one whose conditional parameters are not all drawn yet stands for itself."""
     try:
-        return space.key(space.sample(Stored(params)))
+        return space.key(space.sample(FixedTrial(params)))
     except ValueError:
         return json.dumps(dict(params), sort_keys=True, default=str)
 

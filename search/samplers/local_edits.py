@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from .edits import MOST_EDITS, Chains, Edits, Policy, Steps, fitted, joined, joined_steps, tilted
 from .encoding import Array
-from .proposals import Ground, Score, cross
+from .proposals import ProposalContext, Score, cross
 
 #: Standard deviations of the steps of ordered parameters, as shares of their range: at first, and around the best.
 _WIDE, _NARROW = (0.05, 0.2), (0.02, 0.1)
@@ -43,7 +43,7 @@ class LocalEdits:
     share: float = 0.15
     shrink: float = 1.0
 
-    def explore(self, ground: Ground, score: Score, rng: np.random.Generator) -> None:
+    def explore(self, ground: ProposalContext, score: Score, rng: np.random.Generator) -> None:
         """Score random configurations and chains from the parents and their children, then twice chains from the best."""
         encoding = ground.encoding
         if not encoding.size:
@@ -72,7 +72,7 @@ class _Search:
         rules: How policies are fitted.
     """
 
-    def __init__(self, ground: Ground, score: Score, rng: np.random.Generator, rules: LocalEdits) -> None:
+    def __init__(self, ground: ProposalContext, score: Score, rng: np.random.Generator, rules: LocalEdits) -> None:
         self.ground, self.score, self.rng, self.rules = ground, score, rng, rules
         self.edits = Edits(ground.encoding)
         self.rates: dict[bytes, float] = {row.tobytes(): -np.inf for row in ground.measured}

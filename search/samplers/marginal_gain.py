@@ -23,7 +23,7 @@ _PLANS = 64
 
 
 @dataclass(frozen=True)
-class Outlook:
+class RemainingGain:
     """What going on would cost and bring.
 
     Hypervolume is counted above the sampler's reference point, with energy by its logarithm.
@@ -54,7 +54,7 @@ class Outlook:
         return self.share >= threshold
 
 
-def outlook(sampler: FreezeThawSampler, study: Study, remaining: float | None = None) -> Outlook | None:
+def remaining_gain(sampler: FreezeThawSampler, study: Study, remaining: float | None = None) -> RemainingGain | None:
     """Estimate what ``remaining`` energy would add to the front.
 
     Plans are taken greedily by gain per energy; each taken plan counts as measured at its expected values before the next is valued, so
@@ -67,7 +67,7 @@ def outlook(sampler: FreezeThawSampler, study: Study, remaining: float | None = 
             training.
 
     Returns:
-        The outlook, or None while the initial design is not finished.
+        The remaining_gain, or None while the initial design is not finished.
     """
     survey = sampler.survey(study)
     if survey is None:
@@ -78,10 +78,10 @@ def outlook(sampler: FreezeThawSampler, study: Study, remaining: float | None = 
     rows = survey.planner.open_rows(situation, options, survey.history, survey.encoder)
     order = np.array([row for row, _, _ in islice(rows, _PLANS) if options.best[row] > 0], dtype=np.int64)
     if not len(order):
-        return Outlook(volume, 0.0, budget, 0.0, None, None)
+        return RemainingGain(volume, 0.0, budget, 0.0, None, None)
     first, target = order[0], int(np.argmax(options.rate[order[0]]))
     gain = _greedy(survey, order, budget)
-    return Outlook(
+    return RemainingGain(
         volume, gain, budget, float(options.gain[first, target]), float(options.cost[first, target]), float(options.pays[first, target])
     )
 
@@ -118,7 +118,7 @@ def _greedy(survey: Survey, rows: NDArray[np.int64], budget: float) -> float:
 WORTH = 0.5
 
 
-def small_is_worth_it(sampler: FreezeThawSampler, study: Study, largest_step: float) -> bool:
+def passes_cost_gate(sampler: FreezeThawSampler, study: Study, largest_step: float) -> bool:
     """Say whether a training within ``largest_step`` should be done, though larger ones must wait.
 
     In the initial design: when the next training of it is small; so its order is kept. Later: when the best small training gains at least

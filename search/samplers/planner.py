@@ -23,7 +23,7 @@ from .ehvi import Boxes, boxes_above, front_of
 from .encoding import Array
 from .history import History
 from .observations import Encoder, Table, tabulate
-from .proposals import UNIFORM, Ground, Proposal
+from .proposals import UNIFORM, Proposal, ProposalContext
 from .surrogates import Models, View
 
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(7)
@@ -170,7 +170,7 @@ class Planner:
         paused = _closest_to_front(table, paused)
         scale = 1 if encoder.features is None else 4  # features take longer than everything else
         seen = history.points.keys() | busy
-        ground = Ground(
+        ground = ProposalContext(
             encoder.encoding,
             self._parents(situation, encoder),
             rules.fresh // scale,

@@ -17,7 +17,7 @@ _REFINED = 8
 
 
 @dataclass(frozen=True)
-class Ground:
+class ProposalContext:
     """What a proposal may start from.
 
     Attributes:
@@ -42,7 +42,7 @@ class Ground:
 class Proposal(Protocol):
     """How fresh configurations are looked for."""
 
-    def explore(self, ground: Ground, score: Score, rng: np.random.Generator) -> None:
+    def explore(self, ground: ProposalContext, score: Score, rng: np.random.Generator) -> None:
         """Score configurations, about ``ground.fresh + 2 * ground.refined`` of them.
 
         Everything that is learned must come from the arguments: then equal seeds give equal proposals whichever worker decides.
@@ -59,7 +59,7 @@ class Proposal(Protocol):
 class UniformEdits:
     """Any change of a good configuration is as likely as any other; the best are changed again, twice."""
 
-    def explore(self, ground: Ground, score: Score, rng: np.random.Generator) -> None:
+    def explore(self, ground: ProposalContext, score: Score, rng: np.random.Generator) -> None:
         """Score random configurations and mutants, then mutants of the best."""
         genes = propose(ground.encoding, ground.parents, rng, ground.fresh)
         rates = score(genes)

@@ -65,7 +65,7 @@ def least_ratio(curves: Sequence[Mapping[int, float]], epoch: int, later: int) -
     return min(ratios) if len(ratios) >= ENOUGH else None
 
 
-def hopeless(ahead: Sequence[Ahead], points: Sequence[tuple[float, float]]) -> bool:
+def dominated(ahead: Sequence[Ahead], points: Sequence[tuple[float, float]]) -> bool:
     """Whether a measured point ``(error, joules)`` is at least as good as the training at each rung ahead."""
     return bool(ahead) and all(any(error <= place.error and joules <= place.joules for error, joules in points) for place in ahead)
 
@@ -110,7 +110,7 @@ def stop_reason(
         and trial.train_joules is not None
         and (complete_epochs is None or trial.epochs >= complete_epochs)
     ]
-    if not hopeless(ahead, points):
+    if not dominated(ahead, points):
         return None
     last = ahead[-1]
     said = f"{1 - last.error:.4f}" if maximize else f"{last.error:.4g}"
@@ -132,7 +132,7 @@ def rungs_on_the_way(study: Study, epochs: int, parent: Trial | None) -> tuple[i
 
 
 @dataclass(frozen=True)
-class SafetyNet:
+class DominanceStopper:
     """The net under one training.
 
     Attributes:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ..carbon.intensity import Intensity, grams_co2e
 from ..samplers import FreezeThawSampler
 from ..samplers.factory import energy_axis
-from ..samplers.marginal_gain import Outlook, outlook
+from ..samplers.marginal_gain import RemainingGain, remaining_gain
 from ..study import Study
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Foresight:
+class StopGain:
     """The view ahead of one session.
 
     Attributes:
@@ -29,7 +29,7 @@ class Foresight:
     optuna_study: optuna.Study
     stop_gain: float | None
 
-    def say_what_remains(self, joules_left: float | None, intensity: Intensity | None, pue: float) -> None:
+    def update_remaining(self, joules_left: float | None, intensity: Intensity | None, pue: float) -> None:
         """Tell a frugal sampler what is left, in the unit of its energy objective, so that the last trainings fit the budget."""
         sampler = self.optuna_study.sampler
         if hasattr(sampler, "remaining") and joules_left is not None:
@@ -43,12 +43,12 @@ class Foresight:
             return None
         return f"going on is not worth it: {self.describe(view)}, less than --stop-gain {self.stop_gain:.2%}"
 
-    def look_ahead(self) -> Outlook | None:
+    def look_ahead(self) -> RemainingGain | None:
         """What the rest of the budget is expected to add; None for samplers that do not know, and at the beginning."""
         sampler = self.optuna_study.sampler
-        return outlook(sampler, self.optuna_study) if isinstance(sampler, FreezeThawSampler) else None
+        return remaining_gain(sampler, self.optuna_study) if isinstance(sampler, FreezeThawSampler) else None
 
-    def describe(self, view: Outlook) -> str:
+    def describe(self, view: RemainingGain) -> str:
         """Say in a few words what going on would cost and bring; the sampler's expectation is too high as a rule, see ``lately``."""
         unit, scale = ("Wh", 3600.0) if self._in_joules else ("gCO2e", 1.0)
         step = "" if view.next_step is None else f" (the next training alone {view.next_step / scale:.3g} {unit})"

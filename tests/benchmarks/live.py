@@ -31,7 +31,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import moocore  # noqa: E402 - after the number of threads is set
 import numpy as np  # noqa: E402 - after the number of threads is set
 
-from joulefront.search.records.run_folder import Run, Store  # noqa: E402 - after the number of threads is set
+from joulefront.search.records.run_folder import Run, RunFolder  # noqa: E402 - after the number of threads is set
 from joulefront.search.running.run import run as run_study  # noqa: E402 - after the number of threads is set
 from joulefront.search.study import Budget, Study  # noqa: E402 - after the number of threads is set
 from joulefront.search.training.images import images  # noqa: E402 - after the number of threads is set
@@ -188,7 +188,7 @@ def main() -> int:
     jobs: list[Any] = [(arguments.data, name, seed, arguments.examples, arguments.budget, arguments.cache) for name, seed in keys]
     with multiprocessing.get_context("spawn").Pool(arguments.jobs, maxtasksperchild=1) as pool:
         folders = pool.map(one_run, jobs, chunksize=1)
-    runs = {key: Store.open(folder).run() for key, folder in zip(keys, folders, strict=True)}
+    runs = {key: RunFolder.open(folder).run() for key, folder in zip(keys, folders, strict=True)}
     budget = Budget.parse(arguments.budget).joules
     assert budget is not None
     found = {key: points_of(run, budget) for key, run in runs.items()}

@@ -21,7 +21,7 @@ from scipy.stats import wilcoxon
 
 from joulefront.search.samplers.encoding import Array, Encoding
 from joulefront.search.samplers.local_edits import LocalEdits
-from joulefront.search.samplers.proposals import UNIFORM, Ground
+from joulefront.search.samplers.proposals import UNIFORM, ProposalContext
 
 SPACE = Encoding(
     {
@@ -50,7 +50,7 @@ def best_found(name: str, seed: int) -> tuple[float, int, float]:
         scores.append(value(genes))
         return np.exp(scores[-1])
 
-    ground = Ground(SPACE, measured[np.argsort(-quality)[:10]], 400, 96, measured, quality.max() - quality)
+    ground = ProposalContext(SPACE, measured[np.argsort(-quality)[:10]], 400, 96, measured, quality.max() - quality)
     begin = time.process_time()
     PROPOSALS[name].explore(ground, score, np.random.default_rng(seed + 99))
     seconds = time.process_time() - begin

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from joulefront.search.space import Stored
+from joulefront.search.space import FixedTrial
 from joulefront.spaces.cell import OPERATIONS, Cell, Graph, canonical
 
 _COST = {"conv3x3": 9.0, "conv1x1": 1.0, "maxpool3x3": 0.4}
@@ -37,7 +37,7 @@ class MadeUpCells:
         """Return the canonical form as text."""
         drawn = tuple(params[name] for name in self.space)
         if drawn not in self._graphs:
-            self._graphs[drawn] = canonical(self.cell.sample_graph(Stored(params)))
+            self._graphs[drawn] = canonical(self.cell.sample_graph(FixedTrial(params)))
         return repr(self._graphs[drawn])
 
     def curve(self, params: Mapping[str, Any], rng: np.random.Generator) -> tuple[str, Any, Any, Any]:

@@ -25,7 +25,7 @@ import torch  # noqa: E402 - after the number of threads is set
 from live import part  # noqa: E402 - after the number of threads is set
 
 from joulefront.search.energy import Ledger, discover  # noqa: E402 - after the number of threads is set
-from joulefront.search.space import Draw  # noqa: E402 - after the number of threads is set
+from joulefront.search.space import RandomTrial  # noqa: E402 - after the number of threads is set
 from joulefront.search.training.fit import fit  # noqa: E402 - after the number of threads is set
 from joulefront.search.training.images import images  # noqa: E402 - after the number of threads is set
 from joulefront.search.training.recipe import Recipe  # noqa: E402 - after the number of threads is set
@@ -50,7 +50,7 @@ SCHEDULES: dict[str, dict[str, object]] = {
 
 def train(seed: int, changes: dict[str, object], task: Task, ledger: Ledger) -> tuple[list[float], float]:
     """Return the accuracy at every rung, and the joules that it took to have them all."""
-    candidate = SPACE.sample(Draw(seed))
+    candidate = SPACE.sample(RandomTrial(seed))
     recipe: Recipe = replace(candidate.recipe, **changes)  # type: ignore[arg-type]  # fields by name
     qualities, joules, start = [], 0.0, None
     for rung in RUNGS:

@@ -14,7 +14,7 @@ def test_every_public_name_can_be_imported(name: str) -> None:
 
 
 def test_what_a_python_user_needs_is_there_and_a_wrong_name_lists_it() -> None:
-    assert {"FreezeThawSampler", "Fairness", "StoreError", "arrays", "table", "images", "repeat", "run"} <= set(package.__all__)
+    assert {"FreezeThawSampler", "MeasurementProtocol", "StoreError", "arrays", "table", "images", "repeat", "run"} <= set(package.__all__)
     with pytest.raises(AttributeError, match=r"no 'walk'; it has .*FreezeThawSampler"):
         _ = package.walk
 

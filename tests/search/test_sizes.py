@@ -3,7 +3,7 @@
 import pytest
 
 from joulefront.search.samplers.factory import make_sampler
-from joulefront.search.space import Draw, Sizes, Stored
+from joulefront.search.space import FixedTrial, RandomTrial, Sizes
 from joulefront.search.study import Study
 from joulefront.search.training.arrays import arrays
 from joulefront.search.training.cost import count
@@ -24,7 +24,7 @@ def test_they_are_what_a_built_model_has(task):
     space = Mlp(depths=(1, 4), widths=(4, 64))
     sizes = Sizes(space, task)
     for seed in range(10):
-        draw = Draw(seed)
+        draw = RandomTrial(seed)
         candidate = space.sample(draw)
         cost = count(space.build(candidate, task), task, candidate.recipe)
         assert sizes(draw.params) == (cost.parameters, cost.flops)
@@ -36,16 +36,16 @@ def test_an_architecture_is_counted_once_whatever_its_recipe(task, monkeypatch):
     monkeypatch.setattr("joulefront.search.training.cost.count", lambda *a, **k: counted.append(a) or count(*a, **k))
     found = set()
     for seed in range(5):
-        draw = Draw(seed)
+        draw = RandomTrial(seed)
         space.sample(draw)
         found.add(sizes(draw.params))
-    candidates = {str(space.sample(Stored(d.params)).architecture) for d in [_drawn(space, s) for s in range(5)]}
+    candidates = {str(space.sample(FixedTrial(d.params)).architecture) for d in [_drawn(space, s) for s in range(5)]}
     assert len(counted) == len(candidates)
     assert len(found) <= len(candidates)
 
 
 def _drawn(space, seed):
-    draw = Draw(seed)
+    draw = RandomTrial(seed)
     space.sample(draw)
     return draw
 

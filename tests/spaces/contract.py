@@ -15,7 +15,7 @@ import numpy as np
 import optuna
 import torch
 
-from joulefront.search.space import Candidate, Space, Stored
+from joulefront.search.space import Candidate, FixedTrial, Space
 from joulefront.search.training.task import Task
 
 
@@ -83,7 +83,7 @@ def build(space: Space, candidate: Candidate, task: Task, seed: int = 0) -> Any:
 
 
 def check_stored_parameters(space: Space, candidate: Candidate, params: dict[str, Any]) -> None:
-    again = space.sample(Stored(params))
+    again = space.sample(FixedTrial(params))
     assert again == candidate
     assert space.key(again) == space.key(candidate)
     assert Candidate.from_json(json.loads(json.dumps(candidate.to_json()))) == candidate, "the candidate must be JSON"
@@ -103,7 +103,7 @@ def seen_shape(candidate: Candidate, task: Task) -> tuple[int, ...]:
 
 def check_network(space: Space, candidate: Candidate, params: dict[str, Any], task: Task) -> None:
     """Same weights from the stored parameters, the shape of the output, a gradient for every trainable parameter."""
-    model, again = build(space, candidate, task), build(space, space.sample(Stored(params)), task)
+    model, again = build(space, candidate, task), build(space, space.sample(FixedTrial(params)), task)
     first, second = model.state_dict(), again.state_dict()
     assert list(first) == list(second)
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -151,7 +151,7 @@ def check_estimator(space: Space, candidate: Candidate, params: dict[str, Any], 
     X, y = task.train.arrays()
     Xv, _ = task.validation.arrays()
     scores = []
-    for source in (candidate, space.sample(Stored(params))):
+    for source in (candidate, space.sample(FixedTrial(params))):
         model = build(space, source, task)
         model.fit_epochs(X, y, 0, 1, seed=3)
         model.fit_epochs(X, y, 1, 3, seed=3)

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from joulefront.search.space import Candidate, Stored
+from joulefront.search.space import Candidate, FixedTrial
 from joulefront.spaces.cell import Cell, CellNetwork, Graph, canonical, channels_of, to_json
 from joulefront.spaces.recipes import FIXED
 
@@ -15,10 +15,10 @@ def test_isomorphic_choices_are_one_candidate_with_one_key(contract):
     space = Cell(recipe=FIXED)
     edges = {f"edge_{source}_{vertex}": False for vertex in range(1, 5) for source in range(vertex)}
     chain = {"operation_3": "absent", **edges, "edge_0_1": True, "edge_1_2": True}
-    one = space.sample(Stored({**chain, "operation_1": "conv1x1", "operation_2": "maxpool3x3"}))
+    one = space.sample(FixedTrial({**chain, "operation_1": "conv1x1", "operation_2": "maxpool3x3"}))
     late = {**edges, "edge_2_3": True, "operation_1": "absent", "operation_2": "conv1x1", "operation_3": "maxpool3x3"}
-    assert one == space.sample(Stored(late))
-    other = space.sample(Stored({**chain, "operation_1": "maxpool3x3", "operation_2": "conv1x1"}))
+    assert one == space.sample(FixedTrial(late))
+    other = space.sample(FixedTrial({**chain, "operation_1": "maxpool3x3", "operation_2": "conv1x1"}))
     assert space.key(one) != space.key(other)
 
 
@@ -27,7 +27,7 @@ def test_a_graph_with_another_numbering_has_the_same_key_and_the_same_weights(co
     a = Graph(("conv3x3", "maxpool3x3"), ((0,), (0,), (1, 2)))
     b = Graph(("maxpool3x3", "conv3x3"), ((0,), (0,), (1, 2)))
     rest = {"width": 8, "cells": 1, "stacks": 2}
-    candidates = [Candidate({"family": "cell", **to_json(graph), **rest}, FIXED.sample(Stored({}))) for graph in (a, b)]
+    candidates = [Candidate({"family": "cell", **to_json(graph), **rest}, FIXED.sample(FixedTrial({}))) for graph in (a, b)]
     assert space.key(candidates[0]) == space.key(candidates[1])
     x = torch.randn(2, 3, 8, 8)
     first, second = (contract.build(space, candidate, task).eval() for candidate in candidates)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import skops.io
 
-from joulefront.search.space import Stored
+from joulefront.search.space import FixedTrial
 from joulefront.search.training.estimator import Estimator
 from joulefront.search.training.task import KINDS
 from joulefront.spaces.classical import DETECTORS, SUPERVISED, Classical, FidelityEstimator, serving
@@ -14,7 +14,7 @@ def estimator(name, kind, contract, shape=(5,), n=90, space=None, **settings):
     task = contract.make_task(shape, kind, n=n)
     params = {"estimator": name, **{f"{name}.{key}": value for key, value in settings.items()}}
     space = space or Classical(estimators=("linear", name))
-    return space.build(space.sample(Stored(params)), task), task
+    return space.build(space.sample(FixedTrial(params)), task), task
 
 
 BOOSTING = {"learning_rate": 0.1, "max_depth": 3, "min_leaf": 2}
@@ -115,7 +115,7 @@ def test_a_detector_learns_from_normal_examples_and_ranks_anomalies_first(contra
     space = Classical(estimators=("linear", name))
     params = {"estimator": name, f"{name}.contamination": 0.05, f"{name}.features": 1.0, f"{name}.neighbours": 5, f"{name}.gamma": 0.05}
     task = contract.make_task((5,), "anomaly", n=300)
-    detector = space.build(space.sample(Stored(params)), task)
+    detector = space.build(space.sample(FixedTrial(params)), task)
     X, y = task.train.arrays()
     detector.fit_epochs(X, y, 0, 27, seed=0)
     Xv, yv = task.validation.arrays()
@@ -124,7 +124,7 @@ def test_a_detector_learns_from_normal_examples_and_ranks_anomalies_first(contra
     assert scores[yv == 1].min() > scores[yv == 0].max()
     assert (scores[yv == 1] > 0.5).all()
     assert (scores[yv == 0] > 0.5).mean() < 0.2
-    without = space.build(space.sample(Stored(params)), task)
+    without = space.build(space.sample(FixedTrial(params)), task)
     without.fit_epochs(X[y == 0], y[y == 0], 0, 27, seed=0)
     assert np.array_equal(without.predict_scores(Xv), scores)
 
@@ -165,7 +165,7 @@ def test_an_estimator_that_cannot_serve_the_task_is_named(contract, name, kind):
 
 def test_unknown_names_and_no_work_are_refused(contract):
     with pytest.raises(ValueError, match="got 'forest'"):
-        Classical(estimators=("forest",)).sample(Stored({}))
+        Classical(estimators=("forest",)).sample(FixedTrial({}))
     with pytest.raises(ValueError, match="trees=0"):
         estimator("linear", "classification", contract, regularisation=1.0, space=Classical(trees_per_epoch=0))
 
@@ -175,7 +175,7 @@ def test_fit_trains_them_epoch_by_epoch_and_goes_on(contract):
 
     model, task = estimator("extra_trees", "classification", contract, **TREES)
     space = Classical(estimators="extra_trees")
-    recipe = space.sample(Stored({f"extra_trees.{key}": value for key, value in TREES.items()})).recipe
+    recipe = space.sample(FixedTrial({f"extra_trees.{key}": value for key, value in TREES.items()})).recipe
     first = fit(model, task, recipe, epochs=1)
     again, _ = estimator("extra_trees", "classification", contract, **TREES)
     second = fit(again, task, recipe, epochs=3, start=first.checkpoint)

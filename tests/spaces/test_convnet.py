@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from joulefront.search.space import Stored
+from joulefront.search.space import FixedTrial
 from joulefront.spaces.convnet import Convnet, ConvolutionalNetwork
 from joulefront.spaces.recipes import FIXED
 
@@ -39,10 +39,11 @@ def test_the_number_of_parameters_is_the_one_counted_by_hand():
 def test_depthwise_does_not_count_where_there_is_one_block(contract):
     space = Convnet(recipe=FIXED)
     one = {**PARAMS, "depth": 1}
-    assert space.key(space.sample(Stored(one))) == space.key(space.sample(Stored({**one, "depthwise": True})))
-    assert space.key(space.sample(Stored(PARAMS))) != space.key(space.sample(Stored({**PARAMS, "depthwise": True})))
+    assert space.key(space.sample(FixedTrial(one))) == space.key(space.sample(FixedTrial({**one, "depthwise": True})))
+    assert space.key(space.sample(FixedTrial(PARAMS))) != space.key(space.sample(FixedTrial({**PARAMS, "depthwise": True})))
     a, b = (
-        contract.build(space, space.sample(Stored({**one, "depthwise": split})), contract.make_task((1, 8, 8))) for split in (True, False)
+        contract.build(space, space.sample(FixedTrial({**one, "depthwise": split})), contract.make_task((1, 8, 8)))
+        for split in (True, False)
     )
     assert str(a) == str(b)
 
@@ -64,4 +65,4 @@ def test_an_unknown_part_is_named(changes, said):
 def test_a_table_is_refused_with_the_family_that_can_take_it(contract):
     space = Convnet(recipe=FIXED)
     with pytest.raises(ValueError, match=r"needs images.*joulefront\.spaces\.mlp"):
-        space.build(space.sample(Stored(PARAMS)), contract.make_task((5,)))
+        space.build(space.sample(FixedTrial(PARAMS)), contract.make_task((5,)))

@@ -1,6 +1,6 @@
 import torch
 
-from joulefront.search.space import Stored
+from joulefront.search.space import FixedTrial
 from joulefront.spaces.mlp import Mlp, Perceptron
 from joulefront.spaces.recipes import FIXED, RecipeRanges
 
@@ -11,9 +11,9 @@ def test_without_hidden_layers_it_is_a_linear_model_whatever_the_other_parameter
     space = Mlp(depths=(0, 2), recipe=FIXED)
     model = Perceptron(4, 3, depth=0, width=64)
     assert sum(parameter.numel() for parameter in model.parameters()) == 4 * 3 + 3
-    keys = {space.key(space.sample(Stored({**PARAMS, "depth": 0, "width": width}))) for width in (8, 16)}
+    keys = {space.key(space.sample(FixedTrial({**PARAMS, "depth": 0, "width": width}))) for width in (8, 16)}
     assert len(keys) == 1
-    assert len({space.key(space.sample(Stored({**PARAMS, "width": width}))) for width in (8, 16)}) == 2
+    assert len({space.key(space.sample(FixedTrial({**PARAMS, "width": width}))) for width in (8, 16)}) == 2
 
 
 def test_a_layer_does_what_the_formula_says():
@@ -27,7 +27,7 @@ def test_a_layer_does_what_the_formula_says():
 
 def test_images_are_flattened_at_the_resolution_of_the_recipe(contract):
     space = Mlp(recipe=RecipeRanges(learning_rate=0.1, weight_decay=0.0, batch_size=8, resolution=4))
-    model = space.build(space.sample(Stored(PARAMS)), contract.make_task((2, 8, 8)))
+    model = space.build(space.sample(FixedTrial(PARAMS)), contract.make_task((2, 8, 8)))
     assert model.hidden[0][0].in_features == 2 * 4 * 4
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from joulefront.search.space import Stored
+from joulefront.search.space import FixedTrial
 from joulefront.spaces.recipes import Range, number, one_of, whole
 
 
@@ -54,8 +54,8 @@ def test_an_explicit_range_keeps_its_own_scale_and_step():
         (lambda: Range(2, 1), "low <= high"),
         (lambda: Range(0, 1, log=True), "low > 0"),
         (lambda: Range(1, 8, log=True, step=1), "either logarithmic or has a step"),
-        (lambda: whole(Stored({}), "depth", (1, 2.5)), "depth needs whole numbers"),
-        (lambda: one_of(Stored({}), "kernel", ()), "kernel needs at least one choice"),
+        (lambda: whole(FixedTrial({}), "depth", (1, 2.5)), "depth needs whole numbers"),
+        (lambda: one_of(FixedTrial({}), "kernel", ()), "kernel needs at least one choice"),
     ],
 )
 def test_a_range_that_nothing_can_be_drawn_from_is_refused(make, said):

@@ -1,6 +1,6 @@
 import pytest
 
-from joulefront.search.space import Stored
+from joulefront.search.space import FixedTrial
 from joulefront.search.training.recipe import Recipe
 from joulefront.spaces.mlp import Mlp
 from joulefront.spaces.recipes import FIXED, Range, RecipeRanges
@@ -11,7 +11,7 @@ def test_every_field_of_a_recipe_can_be_left_open():
 
 
 def test_fixed_ranges_ask_nothing_of_the_trial():
-    assert FIXED.sample(Stored({})) == Recipe(learning_rate=1e-3, weight_decay=0.0, batch_size=128)
+    assert FIXED.sample(FixedTrial({})) == Recipe(learning_rate=1e-3, weight_decay=0.0, batch_size=128)
 
 
 def test_open_fields_have_the_names_of_the_recipe():
@@ -25,14 +25,14 @@ def test_open_fields_have_the_names_of_the_recipe():
         "resolution": None,
         "head_learning_rate": 0.002,
     }
-    assert ranges.sample(Stored(params)) == Recipe(**params)
+    assert ranges.sample(FixedTrial(params)) == Recipe(**params)
 
 
 def test_momentum_is_a_parameter_of_trials_with_sgd_only():
     ranges = RecipeRanges(optimizer=("adamw", "sgd"), momentum=(0.5, 0.99), learning_rate=0.1, weight_decay=0.0, batch_size=32)
-    assert ranges.sample(Stored({"optimizer": "adamw"})).momentum == Recipe().momentum
+    assert ranges.sample(FixedTrial({"optimizer": "adamw"})).momentum == Recipe().momentum
     with pytest.raises(ValueError, match="momentum"):
-        ranges.sample(Stored({"optimizer": "sgd"}))
+        ranges.sample(FixedTrial({"optimizer": "sgd"}))
 
 
 def test_a_tactic_is_switched_by_its_own_parameter_and_its_settings_are_conditional():
@@ -42,10 +42,10 @@ def test_a_tactic_is_switched_by_its_own_parameter_and_its_settings_are_conditio
         batch_size=32,
         tactics={"sparse_backprop": {"keep": Range(0.1, 1.0), "schedule": ("constant", "interleave")}, "freeze": {"on": True, "layers": 2}},
     )
-    off = ranges.sample(Stored({"tactic.sparse_backprop": False}))
+    off = ranges.sample(FixedTrial({"tactic.sparse_backprop": False}))
     assert off.tactics == {"freeze": {"layers": 2}}
     name = "tactic.sparse_backprop"
-    on = ranges.sample(Stored({name: True, f"{name}.keep": 0.2, f"{name}.schedule": "interleave"}))
+    on = ranges.sample(FixedTrial({name: True, f"{name}.keep": 0.2, f"{name}.schedule": "interleave"}))
     assert on.tactics == {"sparse_backprop": {"keep": 0.2, "schedule": "interleave"}, "freeze": {"layers": 2}}
 
 
@@ -58,4 +58,4 @@ def test_a_range_of_whole_numbers_in_a_tactic_gives_whole_numbers(contract):
 
 def test_a_value_outside_the_rules_of_the_recipe_is_named():
     with pytest.raises(ValueError, match=r"recipe\.precision"):
-        RecipeRanges(precision="int3").sample(Stored({"learning_rate": 0.1, "weight_decay": 0.0, "batch_size": 32}))
+        RecipeRanges(precision="int3").sample(FixedTrial({"learning_rate": 0.1, "weight_decay": 0.0, "batch_size": 32}))

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from joulefront.search.execution.job import seed_of
-from joulefront.search.space import Draw, Stored
+from joulefront.search.space import FixedTrial, RandomTrial
 from joulefront.spaces.convnet import Convnet
 from joulefront.spaces.mlp import Mlp
 from joulefront.spaces.repeated import REPEAT, Repeated
@@ -14,11 +14,11 @@ from joulefront.spaces.union import Union
 def test_repeats_differ_in_their_seed_and_in_nothing_else(contract):
     space = Repeated(Union(Convnet(), Mlp()), times=3)
     task = contract.make_task((1, 8, 8))
-    draw = Draw(0)
+    draw = RandomTrial(0)
     candidate = space.sample(draw)
     keys, shapes = set(), set()
     for repeat in (1, 2, 3):
-        again = space.sample(Stored({**draw.params, REPEAT: repeat}))
+        again = space.sample(FixedTrial({**draw.params, REPEAT: repeat}))
         keys.add(space.key(again))
         torch.manual_seed(seed_of(0, space.key(again)))
         shapes.add(tuple((name, tuple(value.shape)) for name, value in space.build(again, task).state_dict().items()))
@@ -29,8 +29,8 @@ def test_repeats_differ_in_their_seed_and_in_nothing_else(contract):
 
 def test_what_is_the_same_model_in_the_space_is_the_same_repeat_of_it():
     space = Repeated(Convnet(depths=1, depthwise=(False, True)), times=2)
-    split = space.sample(Stored({**_params(space), "depthwise": True, REPEAT: 1}))
-    dense = space.sample(Stored({**_params(space), "depthwise": False, REPEAT: 1}))
+    split = space.sample(FixedTrial({**_params(space), "depthwise": True, REPEAT: 1}))
+    dense = space.sample(FixedTrial({**_params(space), "depthwise": False, REPEAT: 1}))
     assert space.key(split) == space.key(dense)
 
 
@@ -40,6 +40,6 @@ def test_no_repeat_is_refused():
 
 
 def _params(space):
-    draw = Draw(0)
+    draw = RandomTrial(0)
     space.sample(draw)
     return draw.params

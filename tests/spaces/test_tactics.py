@@ -3,7 +3,7 @@
 import optuna
 import pytest
 
-from joulefront.search.space import Stored
+from joulefront.search.space import FixedTrial
 from joulefront.search.training.tactics.tactic import TACTICS, make_tactics
 from joulefront.spaces.convnet import Convnet
 from joulefront.spaces.mlp import Mlp
@@ -58,7 +58,7 @@ def test_what_is_drawn_makes_tactics_and_lies_in_the_ranges():
 def test_stored_parameters_give_the_same_recipe_again():
     trials, ranges = sampled(EVERYTHING)
     for recipe, params in trials:
-        assert ranges.sample(Stored(params)) == recipe
+        assert ranges.sample(FixedTrial(params)) == recipe
 
 
 def test_own_settings_replace_default_ranges_and_a_fixed_value_is_no_parameter():

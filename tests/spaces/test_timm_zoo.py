@@ -1,14 +1,14 @@
 import pytest
 import torch
 
-from joulefront.search.space import Stored
+from joulefront.search.space import FixedTrial
 from joulefront.spaces.recipes import FIXED
 from joulefront.spaces.timm_zoo import TimmZoo, create, names_of, stages
 
 
 def built(contract, model="test_resnet", shape=(3, 32, 32), **fields):
     space = TimmZoo((model,), recipe=FIXED, **fields)
-    return contract.build(space, space.sample(Stored({})), contract.make_task(shape))
+    return contract.build(space, space.sample(FixedTrial({})), contract.make_task(shape))
 
 
 def test_patterns_are_expanded_and_each_model_comes_once():

@@ -3,14 +3,14 @@ import urllib.error
 import pytest
 import torch
 
-from joulefront.search.space import Stored
+from joulefront.search.space import FixedTrial
 from joulefront.spaces.recipes import FIXED
 from joulefront.spaces.torchvision_zoo import PAPER, PAPER_HEAD, TorchvisionZoo, backbone_stages, names_of
 
 
 def built(contract, model="resnet18", shape=(3, 32, 32), classes=3, **fields):
     space = TorchvisionZoo((model,), recipe=FIXED, **fields)
-    return contract.build(space, space.sample(Stored({})), contract.make_task(shape, classes=classes))
+    return contract.build(space, space.sample(FixedTrial({})), contract.make_task(shape, classes=classes))
 
 
 def size(model, trained=False):
@@ -47,7 +47,7 @@ def test_the_networks_of_the_paper_have_its_numbers_of_parameters(contract, mode
 
 def test_the_zoo_of_the_paper_can_be_written_down():
     space = TorchvisionZoo(PAPER, heads=PAPER_HEAD, freeze="backbone", recipe=FIXED)
-    assert space.sample(Stored({"model": "vgg19"})).architecture["head"] == "4096-4096"
+    assert space.sample(FixedTrial({"model": "vgg19"})).architecture["head"] == "4096-4096"
 
 
 def test_a_transformer_gets_the_size_of_the_images(contract):

@@ -3,7 +3,7 @@ import json
 import optuna
 import pytest
 
-from joulefront.search.space import Stored
+from joulefront.search.space import FixedTrial
 from joulefront.spaces.classical import Classical
 from joulefront.spaces.convnet import Convnet
 from joulefront.spaces.mlp import Mlp
@@ -47,7 +47,7 @@ def test_every_sampler_of_optuna_can_work_on_a_union():
         for index in range(12):
             trial = study.ask()
             candidate = space.sample(trial)
-            assert space.sample(Stored(json.loads(json.dumps(trial.params)))) == candidate
+            assert space.sample(FixedTrial(json.loads(json.dumps(trial.params)))) == candidate
             study.tell(trial, [index % 5, index % 3])
 
 
@@ -60,7 +60,7 @@ def test_a_union_in_a_union_is_dissolved(contract):
 def test_the_same_model_has_one_key_whichever_way_the_family_says_so():
     space = Union(Mlp(depths=(0, 2), recipe=FIXED), Convnet())
     params = {"family": "mlp", "mlp.depth": 0, "mlp.norm": "none", "mlp.activation": "relu", "mlp.dropout": 0.0}
-    assert len({space.key(space.sample(Stored({**params, "mlp.width": width}))) for width in (8, 16)}) == 1
+    assert len({space.key(space.sample(FixedTrial({**params, "mlp.width": width}))) for width in (8, 16)}) == 1
 
 
 def test_members_need_different_names_and_there_must_be_two():
@@ -72,4 +72,4 @@ def test_members_need_different_names_and_there_must_be_two():
 
 def test_a_family_that_the_study_no_longer_has_is_named():
     with pytest.raises(ValueError, match=r"no family 'convnet'.*mlp, classical"):
-        Union(Mlp(), Classical()).sample(Stored({"family": "convnet"}))
+        Union(Mlp(), Classical()).sample(FixedTrial({"family": "convnet"}))

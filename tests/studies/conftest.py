@@ -13,7 +13,7 @@ import torchvision
 from PIL import Image
 
 from joulefront.search.cli import main
-from joulefront.search.records.run_folder import Run, Store
+from joulefront.search.records.run_folder import Run, RunFolder
 
 RANDOM = np.random.default_rng(0)
 
@@ -38,7 +38,7 @@ def smoke() -> Callable[..., Run]:
         except SystemExit as ended:
             code = ended.code
         assert not code, f"joulefront run {source} --smoke ended with exit code {code}"
-        return Store.open(out).run()
+        return RunFolder.open(out).run()
 
     return run
 

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from joulefront.search.cli.study_source import StudyError, find_study
-from joulefront.search.space import Candidate, Draw, Space
+from joulefront.search.space import Candidate, RandomTrial, Space
 from joulefront.search.study import Study
 from joulefront.search.training.arrays import arrays
 from joulefront.search.training.fit import fit, predict
@@ -39,7 +39,7 @@ def one_of_each_model(study: Study) -> dict[str, Candidate]:
     """One candidate of each network, in small batches, of a study of images, by its name."""
     found: dict[str, Candidate] = {}
     for seed in range(60):
-        candidate = study.space.sample(Draw(seed))
+        candidate = study.space.sample(RandomTrial(seed))
         name = candidate.architecture.get("model", candidate.architecture["family"])
         found.setdefault(name, replace(candidate, recipe=replace(candidate.recipe, batch_size=8)))
     return found
@@ -49,7 +49,7 @@ def one_of_each_estimator(task: Task) -> list[tuple[Space, Candidate]]:
     """One candidate of each family that can learn a table."""
     spaces: list[Space] = [Mlp(depths=1, widths=8, norms="none", dropouts=0.0, recipe=FIXED)]
     spaces += [Classical(kind=task.kind, estimators=name, depths=4, features=0.1, neighbours=3, full_epochs=1) for name in SUPERVISED]
-    return [(space, space.sample(Draw(0))) for space in spaces]
+    return [(space, space.sample(RandomTrial(0))) for space in spaces]
 
 
 def write_image(path: Path, grey: int, side: int = 1) -> None:
@@ -123,7 +123,7 @@ def test_depthwise_convolutions_train_under_sparse_back_propagation() -> None:
     tactics = TacticRanges(sparse_backprop={"keep": 0.2, "schedule": "constant", "warmup": 0}, always=True)
     recipe = RecipeRanges(learning_rate=1e-3, weight_decay=0.0, batch_size=16, tactics=tactics.settings())
     space = Convnet(depths=3, widths=64, kernels=3, depthwise=True, poolings="max", norms="batch", activations="relu", recipe=recipe)
-    columns = trained(space, space.sample(Draw(0)), task).extra
+    columns = trained(space, space.sample(RandomTrial(0)), task).extra
     assert columns["sparse_backprop_grouped_left_dense"] == 2
     assert columns["sparse_backprop_layers"] == 3, "the first convolution and the two pointwise ones"
 

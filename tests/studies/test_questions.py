@@ -16,7 +16,7 @@ from joulefront.search.cli.study_source import find_study
 from joulefront.search.records.run_folder import Run
 from joulefront.search.report.energy_relations import cpu_utilisation, family_of, training_flops
 from joulefront.search.samplers.factory import make_sampler
-from joulefront.search.space import Draw, Stored
+from joulefront.search.space import FixedTrial, RandomTrial
 from joulefront.search.training.cost import count
 from joulefront.search.training.fit import fit
 from joulefront.search.training.task import Task
@@ -27,7 +27,7 @@ Smoked = Callable[[str], Run]
 
 def drawn(space, count: int = 60):
     """Candidates of random parameters, with the parameters."""
-    draws = [Draw(seed) for seed in range(count)]
+    draws = [RandomTrial(seed) for seed in range(count)]
     return [(space.sample(draw), draw.params) for draw in draws]
 
 
@@ -37,7 +37,7 @@ def test_architectures_are_the_three_of_the_paper_with_its_head_at_full_size() -
     assert task.input_shape == (3, 32, 32)
     found = {}
     for candidate, params in drawn(study.space, 30):
-        assert study.space.sample(Stored(params)) == candidate
+        assert study.space.sample(FixedTrial(params)) == candidate
         found.setdefault(candidate.architecture["model"], candidate)
         assert candidate.architecture["head"] == "4096-4096"
     assert set(found) == {"vgg16", "vgg19", "resnet50"}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from joulefront.search.cli import main
-from joulefront.search.records.run_folder import Store
+from joulefront.search.records.run_folder import RunFolder
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -34,6 +34,6 @@ def test_the_study_of_the_readme_runs(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my_study.py").write_text(text)
     main(["run", "my_study.py", "--trials", "2", "--sampler", "random", "--meter", "cpu_time", "--out", "r"])
-    trials = Store.open("r").run().trials
+    trials = RunFolder.open("r").run().trials
     assert [(trial.state, trial.reason) for trial in trials] == [("complete", None)] * 2
     assert "next: joulefront export" in capsys.readouterr().out

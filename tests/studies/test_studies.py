@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from joulefront.search.cli import main
-from joulefront.search.records.run_folder import Store
+from joulefront.search.records.run_folder import RunFolder
 
 
 def write_table(path: Path) -> None:
@@ -29,7 +29,7 @@ def test_the_column_decides_whether_families_classify_or_regress(
     monkeypatch.chdir(tmp_path)
     write_table(tmp_path / "houses.csv")
     main(["run", "table", "--data", "houses.csv", "--target", target, "--smoke", "--trials", "3", "--meter", "cpu_time", "--out", "r"])
-    store = Store.open("r")
+    store = RunFolder.open("r")
     run = store.run()
     assert run.objectives == (objective, "train_energy")
     assert [trial.state for trial in run.trials] == ["complete"] * 3
@@ -54,7 +54,7 @@ def test_images_that_are_found_at_the_second_attempt_are_those_of_the_export(
     assert end.value.code == 2
     assert "error: no data at fotos" in capsys.readouterr().err
     main([*words, "--data", "photos"])
-    assert Store.open("r").facts["origin"]["options"]["data"] == str(tmp_path / "photos")
+    assert RunFolder.open("r").facts["origin"]["options"]["data"] == str(tmp_path / "photos")
     monkeypatch.chdir("/")
     main(["export", str(tmp_path / "r"), "--pick", "best", "--to", "safetensors", "-o", str(tmp_path / "model")])
     assert json.loads((tmp_path / "model" / "classes.json").read_text()) == ["blue", "red"]

@@ -253,6 +253,6 @@ def test_on_a_machine_that_was_compared_with_a_wall_meter_trials_and_bill_say_wh
     assert (socket.quality, socket.counts) == ("estimated", False)
     assert socket.joules == pytest.approx((1.5 * 80 + 20) * record.seconds, rel=1e-3)
     bill = read_bill(tmp_path / "bill.json")
-    assert bill.at_socket is not None
-    assert bill.at_socket.joules == pytest.approx((1.5 * 80 + 20) * bill.seconds, rel=1e-3)
+    assert bill.at_wall is not None
+    assert bill.at_wall.joules == pytest.approx((1.5 * 80 + 20) * bill.seconds, rel=1e-3)
     assert bill.total_joules == pytest.approx(80 * bill.seconds, rel=1e-3)

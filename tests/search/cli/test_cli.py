@@ -14,7 +14,7 @@ from PIL import Image
 
 from joulefront.search.cli import main
 from joulefront.search.cli.study_source import StudyError
-from joulefront.search.records.run_folder import Store
+from joulefront.search.records.run_folder import RunFolder
 from joulefront.search.records.trial import ATTRIBUTE, Trial
 
 
@@ -212,7 +212,7 @@ def test_a_task_that_raises_is_one_line_and_the_folder_can_be_used_again(
     file.write_text(good)
     said = call("run", file, "--out", "r", "--trials", "1")
     assert said.code == 0, said.err
-    assert len(Store.open("r").run().trials) == 1
+    assert len(RunFolder.open("r").run().trials) == 1
 
 
 # -- run folders ----------------------------------------------------------------------------------------------------------------------
@@ -234,7 +234,9 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "min_accuracy": None,
         "complete_only": False,
     }
-    store = Store.create(path, {"run_id": "written-1", "study": described, "origin": None, "intensity": None, "pue": 1.0, "sessions": []})
+    store = RunFolder.create(
+        path, {"run_id": "written-1", "study": described, "origin": None, "intensity": None, "pue": 1.0, "sessions": []}
+    )
     study = store.study()
     for number, (accuracy, joules, epochs) in enumerate([(0.7, 36.0, 1), (0.9, 360.0, 3), (0.6, 400.0, 3)]):
         params = {"width": 4 + number}

@@ -13,7 +13,7 @@ import pytest
 from joulefront.search.cli import main
 from joulefront.search.cli.read import trained
 from joulefront.search.cli.study_source import command_line, origin_of
-from joulefront.search.records.run_folder import Store
+from joulefront.search.records.run_folder import RunFolder
 from joulefront.search.records.trial import Trial
 
 STUDY = '''
@@ -116,7 +116,7 @@ def test_the_next_command_can_be_typed_as_it_stands(circle: Circle, tmp_path: Pa
 
 
 def test_what_was_typed_is_kept_for_every_session(circle: Circle) -> None:
-    facts = Store.open(circle.path).facts
+    facts = RunFolder.open(circle.path).facts
     assert [session["command"] for session in facts["sessions"]] == [shlex.join(["joulefront", *circle.words])]
     assert facts["origin"]["source"] == str(circle.study.resolve())
     assert facts["origin"]["overrides"]["seed"] == 3
@@ -169,7 +169,7 @@ def test_every_pick_is_exported_from_another_folder(circle: Circle, tmp_path: Pa
 
 
 def test_a_copied_trial_is_exported_with_the_weights_of_its_twin(same: Circle, tmp_path: Path) -> None:
-    trials = Store.open(same.path).run().trials
+    trials = RunFolder.open(same.path).run().trials
     assert [trial.extra.get("copy_of") for trial in trials] == [None, 0, 0]
     assert [trial.increment_joules for trial in trials[1:]] == [0.0, 0.0]
     for pick in ("trial=0", "trial=2", "knee"):
@@ -232,7 +232,7 @@ def test_a_model_that_onnx_cannot_hold_names_another_format(tmp_path: Path, caps
 
 
 def test_weights_that_were_dropped_say_so(circle: Circle, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    store = Store.open(circle.path)
+    store = RunFolder.open(circle.path)
     gone = [trial.number for trial in store.run().trials if not store.has_artifact(trial.number)]
     if not gone:
         pytest.skip("all five trials are on the front this time")
@@ -245,7 +245,7 @@ def test_a_run_goes_on_and_remembers_where_the_data_lies_now(tmp_path: Path, rin
     say("run", file, "--out", tmp_path / "r", "--trials", "1")
     moved = file.rename(tmp_path / "moved rings.py")
     say("run", moved, "--out", tmp_path / "r", "--trials", "2")
-    facts = Store.open(tmp_path / "r").facts
+    facts = RunFolder.open(tmp_path / "r").facts
     assert facts["origin"]["source"] == str(moved.resolve())
     assert len(facts["sessions"]) == 2
     assert facts["sessions"][1]["command"] == shlex.join(["joulefront", "run", str(moved), "--out", str(tmp_path / "r"), "--trials", "2"])

@@ -13,7 +13,7 @@ import pytest
 from joulefront.search import Front, Study, run
 from joulefront.search.cli import main
 from joulefront.search.records.replicates import read_repeats
-from joulefront.search.records.run_folder import Store
+from joulefront.search.records.run_folder import RunFolder
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def folder(kept: dict[str, Path], rings_file: Callable[[str], Path], tmp_path: P
         main(["run", str(file), "--out", str(kept["folder"]), "--meter", "cpu_time", "--trials", "8"])
         capsys.readouterr()
     path = Path(shutil.copytree(kept["folder"], tmp_path / "r"))
-    store = Store.open(path)
+    store = RunFolder.open(path)
     store.save_facts({**store.facts, "origin": {**store.facts["origin"], "source": str(file)}})
     return path
 
@@ -40,14 +40,14 @@ def test_the_verb_prints_a_table_and_what_it_means_and_every_view_shows_it(call:
     assert "repeats" not in json.dumps(plain)
     said = call("repeat", folder, "--times", 2)
     assert said.code == 0, said.err
-    front = Front.of(Store.open(folder).run())
+    front = Front.of(RunFolder.open(folder).run())
     lines = said.out.splitlines()
     assert [line.split()[0] for line in lines[2 : 2 + len(front)]] == [str(trial.number) for trial in front]
     for part in ("On average the", "The order of the front", "again: mean ±", "×"):
         assert part in said.out
     assert f"{2 * len(front)} trainings" in said.err
     assert f"{2 * len(front)}/{2 * len(front)}: trial" in said.err
-    assert Store.open(folder).facts["sessions"][-1]["command"].startswith("joulefront repeat ")
+    assert RunFolder.open(folder).facts["sessions"][-1]["command"].startswith("joulefront repeat ")
 
     rows = json.loads(call("front", folder, "--json").out)
     for before, row, trial in zip(plain, rows, front, strict=True):
@@ -106,7 +106,7 @@ def test_a_wrong_word_costs_nothing_and_gets_its_remedy(call: Callable[..., Any]
     for part in parts:
         assert part in lines[0]
     assert not (folder / "repeats.json").exists()
-    assert len(Store.open(folder).facts["sessions"]) == 1
+    assert len(RunFolder.open(folder).facts["sessions"]) == 1
 
 
 def test_a_folder_without_a_run_and_a_run_without_a_front_are_said(
@@ -146,7 +146,7 @@ def test_when_every_repeat_fails_the_exit_code_says_so(call: Callable[..., Any],
     assert said.code == 1
     assert "no repeat has a result: the training loss became nan" in said.err
     assert "1 of 1 repeats have no result" in said.out
-    assert Store.open(folder).run().bill.by_state["repeats"] > 0
+    assert RunFolder.open(folder).run().bill.by_state["repeats"] > 0
 
 
 def test_after_ctrl_c_the_command_to_go_on_is_printed(call: Callable[..., Any], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from joulefront.search.energy import Capability, Ledger
-from joulefront.search.energy.attribution import Claim, Meter, split
+from joulefront.search.energy.attribution import Meter, WindowUsage, split
 
 SECOND = 10**9
 
@@ -21,7 +21,7 @@ def cores(busy, own):
 
 
 def test_two_trials_share_the_cpu_by_seconds_and_its_rest_by_time():
-    claims = [Claim("a", "trial", 0, 10 * SECOND, 30.0, ()), Claim("b", "trial", 0, 10 * SECOND, 10.0, ())]
+    claims = [WindowUsage("a", "trial", 0, 10 * SECOND, 30.0, ()), WindowUsage("b", "trial", 0, 10 * SECOND, 10.0, ())]
     found = split(claims, 0, 10 * SECOND, [Meter("cpu:pkg0", steady(100), idle_watts=20)], cores(4.0, 4.0))
     # 200 J of idle in halves, 800 J of work three to one
     assert found.shares["a"]["cpu:pkg0"].joules == pytest.approx(100 + 600)
@@ -30,7 +30,7 @@ def test_two_trials_share_the_cpu_by_seconds_and_its_rest_by_time():
 
 
 def test_a_gpu_belongs_to_the_trial_that_holds_it():
-    claims = [Claim("a", "trial", 0, 4 * SECOND, 1.0, ("gpu:0",)), Claim("b", "trial", 2 * SECOND, 6 * SECOND, 1.0, ("gpu:1",))]
+    claims = [WindowUsage("a", "trial", 0, 4 * SECOND, 1.0, ("gpu:0",)), WindowUsage("b", "trial", 2 * SECOND, 6 * SECOND, 1.0, ("gpu:1",))]
     found = split(claims, 0, 8 * SECOND, [Meter("gpu:0", steady(300)), Meter("gpu:1", steady(200))], cores(1.0, 1.0))
     assert found.shares["a"]["gpu:0"].joules == pytest.approx(1200)
     assert found.shares["b"]["gpu:1"].joules == pytest.approx(800)
@@ -39,7 +39,7 @@ def test_a_gpu_belongs_to_the_trial_that_holds_it():
 
 
 def test_own_work_outside_is_overhead_and_foreign_work_is_unattributed():
-    claims = [Claim("a", "trial", 0, 10 * SECOND, 10.0, ())]
+    claims = [WindowUsage("a", "trial", 0, 10 * SECOND, 10.0, ())]
     found = split(claims, 0, 10 * SECOND, [Meter("cpu:pkg0", steady(100), idle_watts=20)], cores(4.0, 2.0))
     assert found.shares["a"]["cpu:pkg0"].joules == pytest.approx(200 + 200)
     assert found.overhead["cpu:pkg0"] == pytest.approx(200)
@@ -47,7 +47,7 @@ def test_own_work_outside_is_overhead_and_foreign_work_is_unattributed():
 
 
 def test_trials_that_state_nothing_share_by_time():
-    claims = [Claim("a", "trial", 0, 4 * SECOND), Claim("b", "trial", 0, 4 * SECOND)]
+    claims = [WindowUsage("a", "trial", 0, 4 * SECOND), WindowUsage("b", "trial", 0, 4 * SECOND)]
     found = split(claims, 0, 4 * SECOND, [Meter("cpu", steady(10), tree=True)], cores(2.0, 2.0))
     assert found.shares["a"]["cpu"].joules == found.shares["b"]["cpu"].joules == pytest.approx(20)
 
@@ -96,7 +96,7 @@ claims_of = st.lists(
 @settings(max_examples=80, deadline=None)
 def test_the_split_equals_a_walk_through_every_millisecond_and_loses_nothing(raw, package, idle, gpu, busy, part):
     step = SECOND // 1000
-    claims = [Claim(str(i), "trial", a * step, (a + b) * step, cpu, devices) for i, (a, b, cpu, devices) in enumerate(raw)]
+    claims = [WindowUsage(str(i), "trial", a * step, (a + b) * step, cpu, devices) for i, (a, b, cpu, devices) in enumerate(raw)]
     meters = [Meter("cpu:pkg0", steady(package), idle_watts=idle), Meter("gpu:0", steady(gpu))]
     t1 = 1600 * step
     found = split(claims, 0, t1, meters, cores(busy, busy * part))

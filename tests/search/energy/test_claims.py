@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from joulefront.search.energy import Capability, Ledger
-from joulefront.search.energy.attribution import Claim, Kept, Meter, View, split
+from joulefront.search.energy.attribution import Meter, PartitionCache, WindowSnapshot, WindowUsage, split
 from joulefront.search.energy.journal import recover
 
 SECOND = 10**9
@@ -218,7 +218,7 @@ stretches = st.lists(
 @settings(max_examples=60, deadline=None)
 def test_what_is_kept_from_look_to_look_equals_a_split_of_everything(raw, looks, lost):
     """Windows come to be known as time goes on; at each look the kept sums must be those of a split from scratch."""
-    every = [Claim(str(k), kind, a * SECOND, (a + b) * SECOND, cpu, devices) for k, (a, b, kind, cpu, devices) in enumerate(raw)]
+    every = [WindowUsage(str(k), kind, a * SECOND, (a + b) * SECOND, cpu, devices) for k, (a, b, kind, cpu, devices) in enumerate(raw)]
 
     def energy(begin, end):
         return 70 * (end - begin) / SECOND if lost is None or end <= lost * SECOND else None
@@ -227,14 +227,16 @@ def test_what_is_kept_from_look_to_look_equals_a_split_of_everything(raw, looks,
         Meter("gpu:a", energy, extent=None if lost is None else (0, lost * SECOND)),
         Meter("cpu:pkg0", lambda begin, end: 50 * (end - begin) / SECOND, idle_watts=10),
     ]
-    kept = Kept()
+    kept = PartitionCache()
     for now in sorted(look * SECOND for look in looks):
 
         def view(begin, end):
             known = [claim for claim in every if claim.t0_ns < end and claim.t1_ns > begin]
-            current = [Claim(c.id, c.kind, c.t0_ns, min(c.t1_ns, end), None if c.t1_ns > end else c.cpu_seconds, c.devices) for c in known]
+            current = [
+                WindowUsage(c.id, c.kind, c.t0_ns, min(c.t1_ns, end), None if c.t1_ns > end else c.cpu_seconds, c.devices) for c in known
+            ]
             begins = [c.t0_ns for c in every if c.t0_ns < end <= c.t1_ns and c.competes]
-            return View(current, min(begins, default=None), None)
+            return WindowSnapshot(current, min(begins, default=None), None)
 
         def cpu(begin, end):
             return 4.0 * (end - begin) / SECOND, 2.0 * (end - begin) / SECOND

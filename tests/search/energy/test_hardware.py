@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from joulefront.search.energy.host import Surroundings, describe, fingerprint
+from joulefront.search.energy.host import HostMonitor, describe, fingerprint
 from joulefront.search.energy.sources.clock import Anchor
 
 CPUINFO = """processor : 0
@@ -56,7 +56,7 @@ def test_a_machine_that_says_nothing_is_described_all_the_same(tmp_path):
 
 def test_foreign_work_is_what_the_machine_did_beyond_us(tmp_path):
     stat = tmp_path / "stat"
-    surroundings = Surroundings([], proc=tmp_path)
+    surroundings = HostMonitor([], proc=tmp_path)
     for second in range(3):
         # user nice system idle iowait irq softirq steal, in hundredths; ten foreign cores' worth
         stat.write_text(f"cpu  {1000 * second} 0 0 5000 100 0 0 700 0 0\n")
@@ -65,7 +65,7 @@ def test_foreign_work_is_what_the_machine_did_beyond_us(tmp_path):
     assert found["foreign_cpu_seconds"] == pytest.approx(20, abs=0.5)
     assert surroundings.contended(10**12, 10**12 + 10**6) is None
     stat.unlink()
-    blind = Surroundings([], proc=tmp_path)
+    blind = HostMonitor([], proc=tmp_path)
     blind.sample(10**12)
     blind.sample(2 * 10**12)
     assert blind.contended(10**12, 2 * 10**12) is None

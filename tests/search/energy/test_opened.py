@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from joulefront.search.energy import Ledger
-from joulefront.search.energy.meters import MOST_WAITING, Books, Opened
+from joulefront.search.energy.meters import MOST_WAITING, ActiveSource, MeterSet
 from joulefront.search.energy.sources.source import Capability, Reading
 
 NAMES = ("a", "b", "c")
@@ -40,7 +40,7 @@ class Glances(Told):
 
 @given(st.lists(st.sampled_from((*NAMES, "other")), max_size=6))
 def test_every_component_has_a_reading_and_no_other_has(found):
-    opened = Opened.of(Told(tuple(Reading(name, 5, counter_joules=1.0) for name in found)), NAMES, counts=True)
+    opened = ActiveSource.of(Told(tuple(Reading(name, 5, counter_joules=1.0) for name in found)), NAMES, counts=True)
     complete = opened.complete(opened.read(lambda: 9, glance=False), lambda: 9)
     assert {reading.component for reading in complete} == set(NAMES)
     for reading in complete:
@@ -54,21 +54,21 @@ def test_every_component_has_a_reading_and_no_other_has(found):
     ("answer", "why"), [(RuntimeError("on fire"), "failed: RuntimeError"), (None, "gave no readings"), ((1, 2), "gave no readings")]
 )
 def test_a_source_that_raises_or_answers_nonsense_has_an_error_for_each_component(answer, why):
-    opened = Opened.of(Told(answer), NAMES, counts=True)
+    opened = ActiveSource.of(Told(answer), NAMES, counts=True)
     complete = opened.complete(opened.read(lambda: 7, glance=True), lambda: 7)
     assert [(reading.component, reading.t_ns) for reading in complete] == [(name, 7) for name in NAMES]
     assert all(reading.error is not None and why in reading.error for reading in complete)
 
 
 def test_a_glance_is_taken_where_a_source_offers_one():
-    assert Opened.of(Glances(), NAMES, counts=True).read(lambda: 0, glance=True) == ("glanced",)
-    assert Opened.of(Glances(("read",)), NAMES, counts=True).read(lambda: 0, glance=False) == ("read",)
-    assert Opened.of(Told(("read",)), NAMES, counts=True).read(lambda: 0, glance=True) == ("read",)
+    assert ActiveSource.of(Glances(), NAMES, counts=True).read(lambda: 0, glance=True) == ("glanced",)
+    assert ActiveSource.of(Glances(("read",)), NAMES, counts=True).read(lambda: 0, glance=False) == ("read",)
+    assert ActiveSource.of(Told(("read",)), NAMES, counts=True).read(lambda: 0, glance=True) == ("read",)
 
 
 @pytest.mark.parametrize(("source", "counts", "follows"), [(Told(), False, True), (Glances(), False, False), (Glances(), True, True)])
 def test_only_a_cross_check_that_offers_a_glance_is_read_less_often(source, counts, follows):
-    assert Opened.of(source, NAMES, counts=counts).follows is follows
+    assert ActiveSource.of(source, NAMES, counts=counts).follows is follows
 
 
 def curve(books, name):
@@ -84,7 +84,7 @@ def curve(books, name):
 def test_readings_that_wait_come_to_the_same_as_readings_that_are_entered_at_once(steps):
     now = [10**9]
     source = Told()
-    lazy, eager = (Books([source], (), lambda: now[0]) for _ in range(2))
+    lazy, eager = (MeterSet([source], (), lambda: now[0]) for _ in range(2))
     for books in (lazy, eager):
         books.open()
     total = 0.0
@@ -105,7 +105,7 @@ def test_readings_that_wait_come_to_the_same_as_readings_that_are_entered_at_onc
 def test_what_nobody_asks_for_is_entered_all_the_same_before_it_is_much():
     now = [0]
     source = Told()
-    books = Books([source], (), lambda: now[0])
+    books = MeterSet([source], (), lambda: now[0])
     books.open()
     account = books.accounts["a"]
     for step in range(MOST_WAITING):

@@ -8,7 +8,7 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from joulefront.search.energy.counter import JITTER_NS, Tick
+from joulefront.search.energy.counter import JITTER_NS, UpdatePeriod
 from joulefront.search.energy.sampler import due
 
 MS = 1_000_000
@@ -37,7 +37,7 @@ def test_the_bounds_always_hold_the_refresh_and_become_narrow(period, phase, bur
         reads.append(reads[-1] + gap * MS)
         if close:
             reads += [reads[-1] + i * 2 * MS for i in range(1, 3 * period // (2 * MS) + 3)]
-    tick = Tick(100 * MS)
+    tick = UpdatePeriod(100 * MS)
     widest, before = 0, reads[0]
     last_change = reads[0]
     for now in reads[1:]:
@@ -60,7 +60,7 @@ def test_the_bounds_always_hold_the_refresh_and_become_narrow(period, phase, bur
 
 
 def test_a_driver_that_changes_its_rhythm_is_noticed():
-    tick = Tick(100 * MS)
+    tick = UpdatePeriod(100 * MS)
     time = 10**9
     for period in (100 * MS, 50 * MS):
         for _ in range(6):
@@ -83,7 +83,7 @@ def test_deadlines_rise_keep_the_rate_and_never_fall_into_step():
 
 def test_an_irregular_driver_is_given_its_tolerance_and_not_a_new_rhythm():
     rng = random.Random(2)
-    tick = Tick(100 * MS)
+    tick = UpdatePeriod(100 * MS)
     times = [10**9 + k * 100 * MS + rng.randint(-4 * MS, 4 * MS) for k in range(200)]
     for time in times[:120]:
         tick.observe(time - MS, time + MS, unbroken=True)
@@ -98,7 +98,7 @@ def test_an_irregular_driver_is_given_its_tolerance_and_not_a_new_rhythm():
 
 
 def test_a_regular_driver_keeps_the_smallest_tolerance():
-    tick = Tick(100 * MS)
+    tick = UpdatePeriod(100 * MS)
     for k in range(200):
         time = 10**9 + k * 100 * MS
         tick.observe(time - MS, time + MS, unbroken=True)
@@ -107,7 +107,7 @@ def test_a_regular_driver_keeps_the_smallest_tolerance():
 
 def test_a_driver_without_any_rhythm_is_not_trusted_with_one():
     rng = random.Random(3)
-    tick = Tick(100 * MS)
+    tick = UpdatePeriod(100 * MS)
     times = [10**9 + k * 100 * MS + rng.randint(-45 * MS, 45 * MS) for k in range(300)]
     for time in times:
         tick.observe(time - MS, time + MS, unbroken=True)

@@ -13,7 +13,7 @@ import pytest
 
 from joulefront.search.energy import Capability, Ledger, Reading, host
 from joulefront.search.energy.journal import Journal, lines, recover
-from joulefront.search.energy.safety import MOST, Troubles
+from joulefront.search.energy.safety import MOST, Warnings
 from joulefront.search.energy.sources.cpu_time import CpuTime
 
 
@@ -113,7 +113,7 @@ def test_what_goes_wrong_in_the_thread_is_told_and_the_thread_goes_on(monkeypatc
 
 
 def test_a_text_that_is_never_twice_the_same_does_not_fill_the_memory(clock):
-    troubles = Troubles(clock)
+    troubles = Warnings(clock)
     for number in range(3 * MOST):
         troubles.note(f"error {number}")
     assert len(troubles.during(0, clock.now_ns)) == MOST

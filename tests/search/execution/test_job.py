@@ -77,10 +77,10 @@ def test_a_continued_training_is_the_one_that_was_not_interrupted(rings: Callabl
     assert on.quality == straight.quality
     assert [entry["epoch"] for entry in on.curve] == [3, 4]
     task = study.load_task()
-    from joulefront.search.space import Stored
+    from joulefront.search.space import FixedTrial
 
     models = [
-        load_weights(tmp_path / name, study.space.build(study.space.sample(Stored(PARAMS)), task)).state_dict()
+        load_weights(tmp_path / name, study.space.build(study.space.sample(FixedTrial(PARAMS)), task)).state_dict()
         for name in ("on", "straight")
     ]
     assert all(torch.equal(models[0][name], models[1][name]) for name in models[0])

@@ -9,7 +9,7 @@ import torch
 from joulefront.search import Study
 from joulefront.search.energy import Ledger, discover
 from joulefront.search.execution.probe import probe
-from joulefront.search.space import Draw
+from joulefront.search.space import RandomTrial
 
 
 @pytest.mark.parametrize(("own", "used"), [(1, 1), (None, 2)])
@@ -26,7 +26,7 @@ def test_a_probe_has_the_threads_of_the_recipe_or_of_the_run(rings: Callable[...
 
     recipe = replace(study.space.recipe, threads=own)  # type: ignore[attr-defined]
     space = replace(study.space, make=make, recipe=recipe)  # type: ignore[type-var]
-    draw = Draw(0)
+    draw = RandomTrial(0)
     space.sample(draw)
     found = discover("cpu_time")
     try:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from joulefront.search.execution.probe import EXAMPLES, one_of_each_kind, warm_up
-from joulefront.search.space import Draw
+from joulefront.search.space import RandomTrial
 from joulefront.search.training.arrays import arrays
 from joulefront.search.training.splits_data import Excerpt
 from joulefront.spaces.classical import DETECTORS, SUPERVISED, Classical
@@ -90,7 +90,7 @@ def test_every_family_and_every_estimator_is_a_kind_and_the_first_is_that_of_the
     found = one_of_each_kind(space, 3)
     kinds = Counter((params["family"], params.get("classical.estimator")) for params in found)
     assert kinds == Counter([*(("classical", name) for name in (*SUPERVISED, *DETECTORS)), ("mlp", None), ("convnet", None)])
-    draw = Draw(3)
+    draw = RandomTrial(3)
     space.sample(draw)
     assert found[0] == draw.params
 

@@ -19,7 +19,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from joulefront.search.records.trial import ComponentEnergy, Trial
-from joulefront.search.space import Candidate, Stored
+from joulefront.search.space import Candidate, FixedTrial
 from joulefront.search.study import Study
 from joulefront.search.training.checkpoint import save_weights
 from joulefront.search.training.fit import fit
@@ -157,7 +157,7 @@ def train(
     space = space or TinySpace((family,), resolution)
     params = params or {"family": family, "width": width, "learning_rate": 0.01}
     study = Study("small", task, space, objectives=(task.metric, "train_energy"), seed=3)
-    candidate = space.sample(Stored(params))
+    candidate = space.sample(FixedTrial(params))
     torch.manual_seed(0)
     fitted = fit(space.build(candidate, task), task, candidate.recipe, epochs=epochs, seed=0)
     weights = folder / f"{family}.weights"

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from joulefront.search.export.compress import AfterTraining, Spent, compare_after_training, pruned, quantised
-from joulefront.search.space import Stored
+from joulefront.search.space import FixedTrial
 from joulefront.search.training.checkpoint import load_weights
 
 
@@ -32,7 +32,7 @@ class Meter:
 @pytest.fixture
 def trained(make) -> dict[str, Any]:
     ready = make("mlp", "rows", width=32)
-    candidate = ready.study.space.sample(Stored(ready.trial.params))
+    candidate = ready.study.space.sample(FixedTrial(ready.trial.params))
     model = load_weights(ready.weights, ready.study.space.build(candidate, ready.task))
     return {"model": model, "task": ready.task, "data": ready.task.validation, "recipe": candidate.recipe}
 

@@ -180,9 +180,9 @@ def _snippet(folder: Path) -> str:
 
 
 def _stored(exported: Exported) -> Any:
-    from joulefront.search.space import Stored
+    from joulefront.search.space import FixedTrial
 
-    return Stored(json.loads((exported.path / "config.json").read_text())["params"])
+    return FixedTrial(json.loads((exported.path / "config.json").read_text())["params"])
 
 
 def _run(path: Path, facts: dict[str, Any]) -> Any:

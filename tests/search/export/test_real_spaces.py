@@ -18,7 +18,7 @@ from joulefront.spaces.timm_zoo import TimmZoo
 from joulefront.spaces.union import Union
 
 
-class Draw:
+class RandomTrial:
     """Answers a space at random and remembers what it answered: what Optuna would store."""
 
     def __init__(self, seed: int) -> None:
@@ -35,7 +35,7 @@ class Draw:
 
 
 def stored(space: Any, seed: int) -> dict[str, Any]:
-    draw = Draw(seed)
+    draw = RandomTrial(seed)
     space.sample(draw)
     return draw.params
 

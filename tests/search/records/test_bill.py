@@ -73,14 +73,14 @@ def test_a_wall_meter_beside_the_account_is_not_added() -> None:
     bill = add_up([session(total(part("cpu", 2.0), part("wall", 90.0, source="wall", counts=False)))])
     assert bill.total_joules == 2.0
     assert bill.by_component == {"cpu": 2.0}
-    assert bill.at_socket is not None
-    assert (bill.at_socket.joules, bill.at_socket.quality, bill.at_socket.source) == (90.0, "measured", "wall")
+    assert bill.at_wall is not None
+    assert (bill.at_wall.joules, bill.at_wall.quality, bill.at_wall.source) == (90.0, "measured", "wall")
 
 
 def test_the_socket_of_all_sessions_is_their_sum_and_says_what_was_only_estimated() -> None:
     measured = total(part("cpu", 2.0), part("wall", 90.0, source="wall", counts=False))
     followed = total(part("cpu", 3.0), part("wall", 30.0, "estimated", "wall line", counts=False, reason="by the line"))
-    found = add_up([session(measured), session(measured), session(followed)]).at_socket
+    found = add_up([session(measured), session(measured), session(followed)]).at_wall
     assert found is not None
     assert found.joules == 210.0
     assert (found.quality, found.source, found.reason) == ("mixed", "wall, wall line", "by the line")
@@ -90,7 +90,7 @@ def test_the_socket_of_all_sessions_is_their_sum_and_says_what_was_only_estimate
 @pytest.mark.parametrize("lost", [total(part("cpu", 2.0)), total(part("cpu", 2.0), part("wall", None, "absent", "wall", counts=False))])
 def test_a_session_without_the_socket_leaves_it_unknown_rather_than_too_small(lost: Record) -> None:
     known = total(part("cpu", 2.0), part("wall", 90.0, source="wall", counts=False))
-    assert add_up([session(known), session(lost)]).at_socket is None
+    assert add_up([session(known), session(lost)]).at_wall is None
 
 
 @given(st.lists(st.dictionaries(st.sampled_from(["complete", "failed", "overhead", "idle"]), st.floats(0, 1e6)), max_size=5))

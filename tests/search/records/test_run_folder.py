@@ -13,7 +13,7 @@ import pytest
 
 from joulefront.search import Study, run
 from joulefront.search.records.files import write_json
-from joulefront.search.records.run_folder import Store, StoreError, without_password
+from joulefront.search.records.run_folder import RunFolder, StoreError, without_password
 from joulefront.search.records.trial import ATTRIBUTE, EXCUSED, Trial
 
 STUDY = {
@@ -24,11 +24,11 @@ STUDY = {
 }
 
 
-def make(path: Path, run_id: str = "tiny-1", storage: str | None = None) -> Store:
-    return Store.create(path, {"run_id": run_id, "study": STUDY, "sessions": []}, storage=storage)
+def make(path: Path, run_id: str = "tiny-1", storage: str | None = None) -> RunFolder:
+    return RunFolder.create(path, {"run_id": run_id, "study": STUDY, "sessions": []}, storage=storage)
 
 
-def add(store: Store, accuracy: float, joules: float) -> None:
+def add(store: RunFolder, accuracy: float, joules: float) -> None:
     trial = Trial(0, "complete", {"width": 3}, 2, (accuracy, joules), {"accuracy": accuracy}, joules, extra={"threads": 1})
     store.study().add_trial(
         optuna.trial.create_trial(
@@ -42,7 +42,7 @@ def add(store: Store, accuracy: float, joules: float) -> None:
 
 def test_what_was_stored_is_read_back_by_another_session(tmp_path: Path) -> None:
     add(make(tmp_path / "r"), 0.9, 12.0)
-    found = Store.open(tmp_path / "r").run()
+    found = RunFolder.open(tmp_path / "r").run()
     assert (found.name, found.objectives, found.directions, found.rungs) == (
         "tiny",
         ("accuracy", "train_energy"),
@@ -72,9 +72,9 @@ def test_an_empty_folder_may_become_a_run(tmp_path: Path) -> None:
 
 def test_two_sessions_cannot_hold_one_folder_and_the_lock_ends_with_the_first(tmp_path: Path) -> None:
     store = make(tmp_path / "r")
-    with store.lock(), pytest.raises(StoreError, match="another process"), Store.open(tmp_path / "r").lock():
+    with store.lock(), pytest.raises(StoreError, match="another process"), RunFolder.open(tmp_path / "r").lock():
         pass
-    with Store.open(tmp_path / "r").lock():
+    with RunFolder.open(tmp_path / "r").lock():
         pass
 
 
@@ -95,7 +95,7 @@ def test_trials_of_a_dead_session_are_closed_with_their_energy(tmp_path: Path) -
     asked.suggest_int("width", 1, 9)
     assert store.run().trials[1].state == "running"
     assert store.fail_dead_trials({asked.number: 33.0}) == [1]
-    dead = Store.open(tmp_path / "r").run().trials[1]
+    dead = RunFolder.open(tmp_path / "r").run().trials[1]
     assert (dead.state, dead.increment_joules) == ("failed", 33.0)
     assert "killed" in str(dead.reason)
     assert store.run().trials[0].state == "complete"
@@ -182,8 +182,8 @@ def test_two_runs_of_one_name_share_a_server_and_stay_apart(postgresql: str, tmp
     add(first, 0.9, 12.0)
     add(second, 0.8, 5.0)
     add(second, 0.7, 4.0)
-    assert [trial.values for trial in Store.open(tmp_path / "a").run().trials] == [(0.9, 12.0)]
-    assert [trial.values for trial in Store.open(tmp_path / "b").run().trials] == [(0.8, 5.0), (0.7, 4.0)]
+    assert [trial.values for trial in RunFolder.open(tmp_path / "a").run().trials] == [(0.9, 12.0)]
+    assert [trial.values for trial in RunFolder.open(tmp_path / "b").run().trials] == [(0.8, 5.0), (0.7, 4.0)]
     assert not (tmp_path / "a" / "study.db").exists()
 
 
@@ -191,7 +191,7 @@ def test_two_runs_of_one_name_share_a_server_and_stay_apart(postgresql: str, tmp
 def test_a_study_runs_and_goes_on_in_postgresql(postgresql: str, rings: Callable[..., Study], tmp_path: Path) -> None:
     run(rings(), out=tmp_path / "r", trials=2, storage=postgresql, meter="cpu_time")
     run(rings(), out=tmp_path / "r", trials=3, meter="cpu_time")
-    found = Store.open(tmp_path / "r").run()
+    found = RunFolder.open(tmp_path / "r").run()
     assert [trial.state for trial in found.trials] == ["complete"] * 3
     assert all((trial.train_joules or 0.0) > 0 and trial.record for trial in found.trials)
 
@@ -201,7 +201,7 @@ def test_a_server_that_went_away_is_said(postgresql: str, tmp_path: Path) -> Non
     store = make(tmp_path / "r", "tiny-gone", postgresql)
     store.save_facts({**store.facts, "storage": "postgresql+psycopg://me:secret@/postgres?host=/nowhere"})
     with pytest.raises(StoreError, match="see that it can be reached") as caught:
-        Store.open(tmp_path / "r").run()
+        RunFolder.open(tmp_path / "r").run()
     assert "secret" not in str(caught.value)
 
 
@@ -211,7 +211,7 @@ def test_what_is_no_run_folder_is_never_advised_away(tmp_path: Path) -> None:
     (tmp_path / "photos" / "cat.png").touch()
     for name in ("file", "photos"):
         with pytest.raises(StoreError, match="not a run folder") as caught:
-            Store.open(tmp_path / name)
+            RunFolder.open(tmp_path / name)
         assert "Delete" not in str(caught.value)
     with pytest.raises(StoreError, match="choose another --out") as caught:
         make(tmp_path / "photos")

@@ -8,14 +8,14 @@ import pytest
 from joulefront.search.carbon.forecast import IntensityCurve
 from joulefront.search.records.run_folder import Run
 from joulefront.search.report.sections import carbon_section
-from joulefront.search.running.carbon_log import CarbonBook
+from joulefront.search.running.carbon_log import CarbonLog
 
 DAY = IntensityCurve((0.0, 12.0, 18.0), (400.0, 100.0, 400.0), shape="step", source="day.csv")
 
 
 def session(**changes: Any) -> dict[str, Any]:
     """Six Wh trained from 10 h to 11 h, four hours of waiting, six Wh from 15 h to 16 h."""
-    book = CarbonBook(DAY, 1.0, 10.0)
+    book = CarbonLog(DAY, 1.0, 10.0)
     book.trained(10.0, 11.0, 21_600.0)
     book.waited(11.0, 15.0, 3600.0)
     book.trained(15.0, 16.0, 21_600.0)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from joulefront.search.front import Front
-from joulefront.search.records.bill import AtSocket, Bill
+from joulefront.search.records.bill import AtWall, Bill
 from joulefront.search.records.run_folder import Run
 from joulefront.search.report.charts import hypervolume_trace
 from joulefront.search.report.facts import hardware_lines, pue_of, sessions_of
@@ -79,9 +79,9 @@ def test_the_trace_never_falls_counts_failed_trials_and_ends_at_the_front(fake_r
 
 def test_the_socket_is_said_beside_the_sum_where_it_is_known(fake_run: Run) -> None:
     assert "socket" not in statement(fake_run)
-    wall = AtSocket(7200.0, 36.0, "measured", "wall")
-    text = statement(replace(fake_run, bill=replace(fake_run.bill, at_socket=wall)))
+    wall = AtWall(7200.0, 36.0, "measured", "wall")
+    text = statement(replace(fake_run, bill=replace(fake_run.bill, at_wall=wall)))
     assert "At the socket the whole machine took 2 Wh ± 20 mWh (measured by wall)" in text
-    line = AtSocket(7200.0, None, "estimated", "wall line", "estimated: 1.25 times the components and 30 W")
-    text = statement(replace(fake_run, bill=replace(fake_run.bill, at_socket=line)))
+    line = AtWall(7200.0, None, "estimated", "wall line", "estimated: 1.25 times the components and 30 W")
+    text = statement(replace(fake_run, bill=replace(fake_run.bill, at_wall=line)))
     assert "took 2 Wh (estimated: 1.25 times the components and 30 W); it contains these sums" in text

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from joulefront.search import Candidate, Study
-from joulefront.search.running.trial_loop import refusal_of, twin_of
+from joulefront.search.running.trial_loop import duplicate_of, rejection_of
 from joulefront.search.training.recipe import Recipe
 
 CANDIDATE = Candidate({"family": "own", "width": 10}, Recipe(batch_size=64))
@@ -14,23 +14,23 @@ CANDIDATE = Candidate({"family": "own", "width": 10}, Recipe(batch_size=64))
 @pytest.mark.parametrize("limit", ["max_parameters", "max_flops", "max_memory_bytes"])
 def test_a_candidate_above_a_limit_is_refused_and_the_limit_is_named(rings: Callable[..., Study], limit: str) -> None:
     study = rings(**{limit: 1})
-    assert f"more than {limit} = 1" in str(refusal_of(study, CANDIDATE, study.load_task()))
+    assert f"more than {limit} = 1" in str(rejection_of(study, CANDIDATE, study.load_task()))
 
 
 def test_a_candidate_within_the_limits_is_let_in(rings: Callable[..., Study]) -> None:
     study = rings(max_parameters=10**6, max_flops=10**9, max_memory_bytes=10**9)
-    assert refusal_of(study, CANDIDATE, study.load_task()) is None
-    assert refusal_of(rings(), CANDIDATE, study.load_task()) is None
+    assert rejection_of(study, CANDIDATE, study.load_task()) is None
+    assert rejection_of(rings(), CANDIDATE, study.load_task()) is None
 
 
 def test_a_precision_that_the_device_lacks_is_refused_before_training(rings: Callable[..., Study]) -> None:
     study = rings()
     half = Candidate(CANDIDATE.architecture, Recipe(precision="float16"))
-    refusal = str(refusal_of(study, half, study.load_task(), "cpu"))
+    refusal = str(rejection_of(study, half, study.load_task(), "cpu"))
     assert refusal.startswith("refused before training: recipe.precision must be one that cpu computes in by itself")
     assert refusal.endswith("got 'float16'")
     brain = Candidate(CANDIDATE.architecture, Recipe(precision="bfloat16"))
-    assert refusal_of(study, brain, study.load_task(), "cpu") is None
+    assert rejection_of(study, brain, study.load_task(), "cpu") is None
 
 
 def test_only_a_complete_trial_of_the_same_candidate_and_epochs_is_a_twin() -> None:
@@ -40,10 +40,10 @@ def test_only_a_complete_trial_of_the_same_candidate_and_epochs_is_a_twin() -> N
         return SimpleNamespace(number=number, state=done, user_attrs=attributes, params={"epochs": epochs}, values=[0.5, 1.0])
 
     trials = [frozen(0, "a", 3, "FAIL"), frozen(1, "b", 3), frozen(2, "a", 1), frozen(3, "a", 3)]
-    twin = twin_of(trials, "a", 3)
+    twin = duplicate_of(trials, "a", 3)
     assert twin is not None
     assert twin.number == 3
-    assert twin_of(trials, "a", 9) is None
+    assert duplicate_of(trials, "a", 9) is None
 
 
 def test_a_candidate_that_cannot_be_built_is_refused_with_the_reason(rings: Callable[..., Study]) -> None:
@@ -56,4 +56,4 @@ def test_a_candidate_that_cannot_be_built_is_refused_with_the_reason(rings: Call
 
     study = rings(max_parameters=10)
     broken = replace(study, space=Own(lambda trial: {}, make))
-    assert "too small for this network" in str(refusal_of(broken, CANDIDATE, study.load_task()))
+    assert "too small for this network" in str(rejection_of(broken, CANDIDATE, study.load_task()))

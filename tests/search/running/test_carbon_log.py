@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from joulefront.search.carbon.forecast import IntensityCurve
-from joulefront.search.running.carbon_log import CarbonBook
+from joulefront.search.running.carbon_log import CarbonLog
 
 DAY = IntensityCurve((0.0, 6.0, 13.0, 19.0), (300.0, 350.0, 120.0, 420.0))
 STRETCH = IntensityCurve((10.0, 11.0), (100.0, 200.0), None, "step", source="two hours")
@@ -18,7 +18,7 @@ SPENT = st.just(0.0) | st.floats(1e-9, 1e6)
 
 @given(st.lists(st.tuples(st.floats(0.001, 5.0), SPENT), min_size=1, max_size=20))
 def test_grams_are_the_sum_over_what_was_spent_between_looks(steps: list[tuple[float, float]]) -> None:
-    book, hour, joules, grams = CarbonBook(DAY, 1.2, 8.0), 8.0, 0.0, 0.0
+    book, hour, joules, grams = CarbonLog(DAY, 1.2, 8.0), 8.0, 0.0, 0.0
     for length, spent in steps:
         grams += spent / KWH * 1.2 * DAY.mean(hour, hour + length)
         hour, joules = hour + length, joules + spent
@@ -31,13 +31,13 @@ def test_grams_are_the_sum_over_what_was_spent_between_looks(steps: list[tuple[f
 
 
 def test_energy_too_small_for_a_float_in_kwh_has_no_intensity() -> None:
-    book = CarbonBook(DAY, 1.0, 8.0)
+    book = CarbonLog(DAY, 1.0, 8.0)
     book.see(9.0, 5e-324)
     assert book.mean_intensity() is None
 
 
 def test_waits_move_later_trainings_back_and_add_up() -> None:
-    book = CarbonBook(DAY, 1.0, 0.0)
+    book = CarbonLog(DAY, 1.0, 0.0)
     for start in (2.0, 9.0, 14.0):
         book.trained(start, start + 1.0, KWH)
         book.waited(start + 1.0, start + 3.0, 0.0)
@@ -50,7 +50,7 @@ def test_waits_move_later_trainings_back_and_add_up() -> None:
 
 @given(st.floats(0.0, 40.0), st.floats(0.0, 7.0), st.floats(1.0, 1e7))
 def test_the_hours_of_the_trainings_add_up_to_their_energy(start: float, length: float, joules: float) -> None:
-    book = CarbonBook(DAY, 1.0, start)
+    book = CarbonLog(DAY, 1.0, start)
     book.trained(start, start + length, joules)
     hours = book.to_json()["hours"]
     if length > 1e-6:
@@ -58,7 +58,7 @@ def test_the_hours_of_the_trainings_add_up_to_their_energy(start: float, length:
 
 
 def test_hours_that_the_forecast_does_not_cover_are_unknown_and_stay_so() -> None:
-    book = CarbonBook(STRETCH, 1.0, 10.0)
+    book = CarbonLog(STRETCH, 1.0, 10.0)
     book.see(11.0, KWH)
     assert book.grams == pytest.approx(100.0)
     book.see(13.0, 2 * KWH)
@@ -71,7 +71,7 @@ def test_hours_that_the_forecast_does_not_cover_are_unknown_and_stay_so() -> Non
 
 
 def test_an_unknown_energy_makes_the_grams_unknown() -> None:
-    book = CarbonBook(DAY, 1.0, 0.0)
+    book = CarbonLog(DAY, 1.0, 0.0)
     book.trained(1.0, 2.0, None)
     book.see(2.0, None)
     assert book.grams is None
@@ -79,10 +79,10 @@ def test_an_unknown_energy_makes_the_grams_unknown() -> None:
 
 
 def test_earlier_sessions_count() -> None:
-    book = CarbonBook(DAY, 1.0, 0.0, [{"joules": KWH, "grams": 50.0}])
+    book = CarbonLog(DAY, 1.0, 0.0, [{"joules": KWH, "grams": 50.0}])
     book.see(1.0, KWH)
     assert book.all_grams == pytest.approx(50.0 + DAY.mean(0.0, 1.0))
     place = book.mean_intensity()
     assert place is not None
     assert place.grams_per_kwh == pytest.approx((50.0 + DAY.mean(0.0, 1.0)) / 2)
-    assert CarbonBook(DAY, 1.0, 0.0, [{"joules": KWH, "grams": None}]).all_grams is None
+    assert CarbonLog(DAY, 1.0, 0.0, [{"joules": KWH, "grams": None}]).all_grams is None

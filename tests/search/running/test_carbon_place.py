@@ -5,7 +5,7 @@ import pytest
 
 from joulefront.search import Study, load, run
 from joulefront.search.carbon.intensity import Intensity, given_intensity, grams_co2e, intensity_for
-from joulefront.search.records.run_folder import Store, StoreError
+from joulefront.search.records.run_folder import RunFolder, StoreError
 from joulefront.search.running.session import open_or_create
 
 Maker = Callable[..., Study]
@@ -61,4 +61,4 @@ def test_a_start_that_failed_binds_nobody_to_its_place(rings: Maker, tmp_path: P
     study = rings(sampler="random")
     open_or_create(tmp_path / "r", study, None, intensity_for("FR"), 1.0, None, None)  # and then its process was killed
     run(study, out=tmp_path / "r", trials=1, intensity=intensity_for("PL"))
-    assert Store.open(tmp_path / "r").facts["intensity"]["zone"] == "PL"
+    assert RunFolder.open(tmp_path / "r").facts["intensity"]["zone"] == "PL"

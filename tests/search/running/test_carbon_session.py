@@ -13,7 +13,7 @@ import pytest
 from joulefront.search import Budget, Study, run
 from joulefront.search.carbon.forecast import IntensityCurve, hours_of
 from joulefront.search.carbon.intensity import Intensity
-from joulefront.search.records.run_folder import Store, StoreError
+from joulefront.search.records.run_folder import RunFolder, StoreError
 from joulefront.search.running.carbon_session import CarbonTime, carbon_time_of
 from joulefront.search.stopping.limits import Limits
 
@@ -42,7 +42,7 @@ def aware(hours: float = 24.0, curve: Any = DAY, clock: Jumps | None = None) -> 
 
 
 def facts(path: Path) -> Any:
-    return Store.open(path).run().facts
+    return RunFolder.open(path).run().facts
 
 
 def test_large_trainings_wait_for_noon_and_the_grams_that_they_save_are_told(rings: Maker, tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_large_trainings_wait_for_noon_and_the_grams_that_they_save_are_told(rin
     # At once everything would have run at 400 g/kWh: the saving is three quarters of what ran at noon.
     saved = session["trainings"]["grams_at_once"] - session["trainings"]["grams"]
     assert saved == pytest.approx(trained[100] / 3.6e6 * 300.0, rel=0.01)
-    for trial in Store.open(tmp_path / "r").run().trials:
+    for trial in RunFolder.open(tmp_path / "r").run().trials:
         assert trial.train_joules is not None
         assert trial.grams_co2e is not None
         assert 99.9 < trial.grams_co2e / trial.train_joules * 3.6e6 < 400.1
@@ -63,7 +63,7 @@ def test_large_trainings_wait_for_noon_and_the_grams_that_they_save_are_told(rin
 
 def test_our_sampler_trains_small_ones_in_the_morning_and_complete_ones_at_noon(rings: Maker, tmp_path: Path) -> None:
     run(rings(sampler="freeze-thaw", trials=16), out=tmp_path / "r", carbon=aware(), meter="cpu_time")
-    trials = Store.open(tmp_path / "r").run().trials
+    trials = RunFolder.open(tmp_path / "r").run().trials
     assert any(trial.complete_training for trial in trials)
     rate = {trial.number: (trial.grams_co2e or 0.0) / (trial.train_joules or 1.0) * 3.6e6 for trial in trials}
     first = [trial for trial in trials if trial.parent is None]
@@ -76,13 +76,13 @@ def test_without_a_deadline_nothing_waits_and_grams_follow_the_hour(rings: Maker
     clock = Jumps()
     run(rings(trials=2), out=tmp_path / "r", carbon=CarbonTime(DAY, None, clock), meter="cpu_time")
     assert clock.waits == 0
-    for trial in Store.open(tmp_path / "r").run().trials:
+    for trial in RunFolder.open(tmp_path / "r").run().trials:
         assert trial.grams_co2e == pytest.approx((trial.train_joules or 0.0) / 3.6e6 * 400.0)
 
 
 def test_the_mean_intensity_of_a_run_gives_back_its_grams(rings: Maker, tmp_path: Path) -> None:
     run(rings(trials=6), out=tmp_path / "r", carbon=aware(), pue=1.5, meter="cpu_time")
-    found = Store.open(tmp_path / "r").run()
+    found = RunFolder.open(tmp_path / "r").run()
     place, session = found.facts["intensity"], found.facts["carbon"][0]
     assert 100.0 < place["grams_per_kwh"] < 400.0
     assert "forecast" in place["source"]
@@ -92,7 +92,7 @@ def test_the_mean_intensity_of_a_run_gives_back_its_grams(rings: Maker, tmp_path
 
 def test_waiting_is_on_the_ledger_but_no_trial(rings: Maker, tmp_path: Path) -> None:
     run(rings(trials=4), out=tmp_path / "r", carbon=aware(), meter="cpu_time")
-    found = Store.open(tmp_path / "r").run()
+    found = RunFolder.open(tmp_path / "r").run()
     assert len(found.trials) == 4
     assert found.bill.total_joules == pytest.approx(sum(found.bill.by_state.values()), rel=1e-6)
 
@@ -117,7 +117,7 @@ def test_interrupted_while_it_waits_a_run_ends(rings: Maker, tmp_path: Path) -> 
             signal.raise_signal(signal.SIGINT)
 
     run(rings(trials=20), out=tmp_path / "r", carbon=aware(clock=Pressed()), meter="cpu_time")
-    found = Store.open(tmp_path / "r").run()
+    found = RunFolder.open(tmp_path / "r").run()
     assert found.facts["sessions"][-1]["reason"] == "interrupted"
     assert "before it began" in str(found.trials[-1].reason)
     assert found.trials[-1].increment_joules == 0.0
@@ -125,7 +125,7 @@ def test_interrupted_while_it_waits_a_run_ends(rings: Maker, tmp_path: Path) -> 
 
 def test_carbon_as_an_objective_is_what_was_emitted_when_it_was_trained(rings: Maker, tmp_path: Path) -> None:
     run(rings(objectives=("accuracy", "train_co2"), sampler="freeze-thaw", trials=12), out=tmp_path / "r", carbon=aware(), meter="cpu_time")
-    trials = Store.open(tmp_path / "r").run().trials
+    trials = RunFolder.open(tmp_path / "r").run().trials
     assert all(trial.values[1] == trial.grams_co2e for trial in trials if trial.state == "complete")
     by_number = {trial.number: trial for trial in trials}
     for trial in trials:
@@ -136,7 +136,7 @@ def test_carbon_as_an_objective_is_what_was_emitted_when_it_was_trained(rings: M
 def test_a_budget_in_grams_ends_when_the_grams_are_spent(rings: Maker, tmp_path: Path) -> None:
     study = rings("slow", trials=None, budget=Budget(grams_co2e=15.0 / 3.6e6 * 400.0), rungs=(8,))
     run(study, out=tmp_path / "r", carbon=CarbonTime(DAY, None, Jumps()), meter="cpu_time")
-    found = Store.open(tmp_path / "r").run()
+    found = RunFolder.open(tmp_path / "r").run()
     assert "budget" in found.facts["sessions"][-1]["reason"]
     assert found.bill.total_joules is not None
     assert 15.0 <= found.bill.total_joules < 30.0  # all of it in the morning
@@ -228,7 +228,7 @@ def test_past_the_end_of_a_forecast_a_study_that_needs_grams_ends_and_others_go_
             return self.begin + 3600.0 * (time.monotonic() - self.real) / 3600.0  # a real second is an hour
 
     run(rings(trials=40), out=tmp_path / "r", carbon=CarbonTime(short, None, Late()), meter="cpu_time")  # longer than half a second
-    trials = Store.open(tmp_path / "r").run().trials
+    trials = RunFolder.open(tmp_path / "r").run().trials
     assert [trial.state for trial in trials] == ["complete"] * 40
     assert trials[-1].grams_co2e is None
     assert facts(tmp_path / "r")["intensity"] is None

@@ -9,13 +9,13 @@ import pytest
 
 from joulefront.search import Study, run
 from joulefront.search.execution.devices import DeviceError, Devices, Lease
-from joulefront.search.records.run_folder import Store, StoreError
+from joulefront.search.records.run_folder import RunFolder, StoreError
 
 Maker = Callable[..., Study]
 
 
 def states_of(path: Path) -> dict[int, str]:
-    return {trial.number: trial.record["state"] for trial in Store.open(path).run().trials}
+    return {trial.number: trial.record["state"] for trial in RunFolder.open(path).run().trials}
 
 
 def test_what_the_safety_net_ends_is_called_pruned_in_the_record_and_in_the_bill(
@@ -24,7 +24,7 @@ def test_what_the_safety_net_ends_is_called_pruned_in_the_record_and_in_the_bill
     monkeypatch.setattr("joulefront.search.stopping.dominated.stop_reason", lambda *arguments, **options: "it cannot reach the front")
     study = replace(rings(trials=5), stop_dominated=True)
     run(study, out=tmp_path / "r")
-    found = Store.open(tmp_path / "r").run()
+    found = RunFolder.open(tmp_path / "r").run()
     states = states_of(tmp_path / "r")
     assert "pruned" in states.values()
     assert set(states.values()) <= {"pruned", "ok"}  # a training of one epoch has nothing to be spared
@@ -38,7 +38,7 @@ def test_what_the_safety_net_ends_is_called_pruned_in_the_record_and_in_the_bill
 
 def test_what_a_cap_ends_is_called_stopped(rings: Maker, tmp_path: Path) -> None:
     run(replace(rings(trials=4), max_trial_joules=1e-6, complete_only=True), out=tmp_path / "r")
-    found = Store.open(tmp_path / "r").run()
+    found = RunFolder.open(tmp_path / "r").run()
     assert set(states_of(tmp_path / "r").values()) == {"stopped"}
     assert "complete" not in found.bill.by_state
     assert found.bill.by_state["stopped"] == pytest.approx(sum(t.increment_joules or 0.0 for t in found.trials), rel=1e-3)

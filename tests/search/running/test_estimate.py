@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from joulefront.search.execution.probe import Probe
-from joulefront.search.records.run_folder import Store
+from joulefront.search.records.run_folder import RunFolder
 from joulefront.search.records.trial import Trial
 from joulefront.search.running import estimate as module
 from joulefront.search.running.estimate import Overhead, estimate
@@ -71,7 +71,7 @@ def test_an_estimate_and_the_run_after_it_agree(rings_file: Callable[[str], Path
     for verb in ("estimate", "run"):  # each in an interpreter of its own: imports are part of the price
         words = [verb, str(rings_file("fine")), "--trials", "14", "--out", str(tmp_path / "r"), "--meter", "cpu_time"]
         subprocess.run([sys.executable, "-m", "joulefront.search.cli", *words], check=True, capture_output=True)
-    result = Store.open(tmp_path / "r").run()
+    result = RunFolder.open(tmp_path / "r").run()
     guess, total = result.facts["estimate"], result.bill.total_joules
     assert total is not None
     # With half as much on either side: other work on the machine makes the same arithmetic dearer.

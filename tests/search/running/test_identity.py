@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from joulefront.search import Study, run
-from joulefront.search.records.run_folder import Store, StoreError
+from joulefront.search.records.run_folder import RunFolder, StoreError
 from joulefront.search.training.arrays import arrays
 
 Maker = Callable[..., Study]
@@ -47,13 +47,13 @@ def test_models_of_other_data_do_not_meet_on_one_front(begun: tuple[Study, Path]
     with pytest.raises(StoreError, match=rf"other data \(.*{said}.*--out"):
         run(replace(study, task=other), out=folder, trials=3)
     assert (folder / "study.json").read_text() == before  # no session was noted, and export still knows where the data lay
-    assert len(Store.open(folder).run().trials) == 2
+    assert len(RunFolder.open(folder).run().trials) == 2
 
 
 def test_the_same_data_from_another_place_is_the_same_data(begun: tuple[Study, Path]) -> None:
     study, folder = begun
     run(replace(study, task=lambda: replace(data(), name="moved")), out=folder, trials=3)
-    assert len(Store.open(folder).run().trials) == 3
+    assert len(RunFolder.open(folder).run().trials) == 3
 
 
 def test_other_ranges_and_other_fixed_settings_are_another_space(begun: tuple[Study, Path]) -> None:
@@ -83,7 +83,7 @@ def test_a_sampler_that_cannot_read_the_trials_is_refused(begun: tuple[Study, Pa
 def test_a_sampler_that_can_go_on_is_written_down(begun: tuple[Study, Path]) -> None:
     study, folder = begun
     run(replace(study, sampler="tpe", min_accuracy=0.5), out=folder, trials=3)
-    facts = Store.open(folder).facts
+    facts = RunFolder.open(folder).facts
     assert (facts["study"]["sampler"], facts["study"]["min_accuracy"]) == ("tpe", 0.5)
 
 
@@ -105,4 +105,4 @@ def test_a_start_that_failed_binds_nobody(rings: Maker, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no data here"):
         run(replace(rings(), task=broken), out=tmp_path / "r")
     run(replace(rings(), seed=1, task=data), out=tmp_path / "r", trials=1)
-    assert Store.open(tmp_path / "r").facts["study"]["seed"] == 1
+    assert RunFolder.open(tmp_path / "r").facts["study"]["seed"] == 1

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from joulefront.search import Study, run
-from joulefront.search.records.run_folder import Store
+from joulefront.search.records.run_folder import RunFolder
 from joulefront.search.running import baselines as module
-from joulefront.search.running.baselines import Fairness, Keeper
+from joulefront.search.running.baselines import BaselineController, MeasurementProtocol
 
 Maker = Callable[..., Study]
 
@@ -19,13 +19,13 @@ Maker = Callable[..., Study]
 @pytest.mark.parametrize("wrong", [{"idle_seconds": -1}, {"anchor_every": -1}, {"cool_down_seconds": -0.1}])
 def test_negative_lengths_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
-        Fairness(**wrong)
+        MeasurementProtocol(**wrong)
 
 
 def test_anchors_and_idle_baselines_are_measured_kept_and_billed_to_nobody(rings: Maker, tmp_path: Path) -> None:
-    rules = Fairness(idle_seconds=1.0, anchor_every=2, anchor_seconds=0.1)
-    run(rings(trials=4), out=tmp_path / "r", fairness=rules)
-    result = Store.open(tmp_path / "r").run()
+    rules = MeasurementProtocol(idle_seconds=1.0, anchor_every=2, anchor_seconds=0.1)
+    run(rings(trials=4), out=tmp_path / "r", protocol=rules)
+    result = RunFolder.open(tmp_path / "r").run()
     anchor = result.facts["anchor"]
     assert len(anchor["joules"]) == len(anchor["seconds"]) == 4  # before the first, before the second and fourth, after the last
     assert all(joules > 0 for joules in anchor["joules"])
@@ -37,14 +37,14 @@ def test_anchors_and_idle_baselines_are_measured_kept_and_billed_to_nobody(rings
 
 def test_nothing_is_measured_again_unless_it_is_asked_for(rings: Maker, tmp_path: Path) -> None:
     run(rings(trials=1), out=tmp_path / "r")
-    assert "anchor" not in Store.open(tmp_path / "r").run().facts
+    assert "anchor" not in RunFolder.open(tmp_path / "r").run().facts
 
 
 def test_a_study_ends_when_going_on_is_not_worth_it(rings: Maker, tmp_path: Path) -> None:
     heard: list[str] = []
     study = replace(rings(sampler="freeze-thaw", trials=200), rungs=(1, 2))
     run(study, out=tmp_path / "r", stop_gain=0.999, listener=lambda progress: heard.append(progress.message))
-    trials = Store.open(tmp_path / "r").run().trials
+    trials = RunFolder.open(tmp_path / "r").run().trials
     assert 8 <= len(trials) < 200
     assert "not worth it" in heard[-1]
     assert "to the hypervolume at the most" in heard[-1]
@@ -61,8 +61,8 @@ def test_an_earlier_study_is_knowledge_but_never_on_the_front(rings: Maker, tmp_
 
 def test_an_idle_baseline_of_less_than_a_second_is_refused_before_anything_starts() -> None:
     with pytest.raises(ValueError, match=r"--idle.*0\.3"):
-        Fairness(idle_seconds=0.3)
-    assert Fairness(idle_seconds=1.0).idle_seconds == 1.0
+        MeasurementProtocol(idle_seconds=0.3)
+    assert MeasurementProtocol(idle_seconds=1.0).idle_seconds == 1.0
 
 
 def test_idle_power_is_measured_while_no_worker_trains(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,13 +75,13 @@ def test_idle_power_is_measured_while_no_worker_trains(monkeypatch: pytest.Monke
         idle.append((began, time.monotonic()))
 
     monkeypatch.setattr(module, "measure_idle", measure_idle)
-    keeper = Keeper(Fairness(idle_seconds=1.0), None, None, None, "cpu", 1)  # type: ignore[arg-type]
+    baselines = BaselineController(MeasurementProtocol(idle_seconds=1.0), None, None, None, "cpu", 1)  # type: ignore[arg-type]
     both = threading.Barrier(3)
 
     def work(seconds: float) -> None:
         both.wait(10.0)
         for _ in range(12):
-            with keeper.trial():
+            with baselines.trial():
                 began = time.monotonic()
                 time.sleep(seconds)
                 trainings.append((began, time.monotonic()))
@@ -97,12 +97,12 @@ def test_idle_power_is_measured_while_no_worker_trains(monkeypatch: pytest.Monke
 
 def test_a_cool_down_beside_other_trainings_is_refused_before_anything_starts(rings: Maker, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"--cool-down.*30 with 2"):
-        run(rings(), out=tmp_path / "r", workers=2, fairness=Fairness(cool_down_seconds=30.0))
+        run(rings(), out=tmp_path / "r", workers=2, protocol=MeasurementProtocol(cool_down_seconds=30.0))
     assert not (tmp_path / "r").exists()
 
 
 def test_two_workers_and_their_anchors_take_turns(rings: Maker, tmp_path: Path) -> None:
-    run(rings(trials=4), out=tmp_path / "r", workers=2, fairness=Fairness(anchor_every=2, anchor_seconds=0.1))
-    result = Store.open(tmp_path / "r").run()
+    run(rings(trials=4), out=tmp_path / "r", workers=2, protocol=MeasurementProtocol(anchor_every=2, anchor_seconds=0.1))
+    result = RunFolder.open(tmp_path / "r").run()
     assert len(result.facts["anchor"]["joules"]) == 4
     assert {trial.state for trial in result.trials} == {"complete"}

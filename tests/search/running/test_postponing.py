@@ -8,7 +8,7 @@ import pytest
 from joulefront.search.carbon.forecast import IntensityCurve
 from joulefront.search.running.carbon_session import LARGE, Left, Postponer
 from joulefront.search.samplers import FreezeThawSampler
-from joulefront.search.samplers.marginal_gain import small_is_worth_it
+from joulefront.search.samplers.marginal_gain import passes_cost_gate
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 DAY = IntensityCurve((0.0, 12.0, 18.0), (400.0, 100.0, 400.0), shape="step")
@@ -88,12 +88,12 @@ def test_our_sampler_is_held_to_small_trainings_in_dirty_hours_and_free_in_clean
 
 def test_the_first_random_trainings_are_small_and_the_ladder_waits_for_its_last_step() -> None:
     sampler = FreezeThawSampler(RUNGS, seed=0)
-    assert small_is_worth_it(sampler, a_study(sampler, 3), LARGE)
+    assert passes_cost_gate(sampler, a_study(sampler, 3), LARGE)
     sampler = FreezeThawSampler(RUNGS, seed=0)
     study = a_study(sampler, 10)  # eight at the lowest rung, then 3 and 9 epochs of one of them: the next is 27
     assert [trial.params["epochs"] for trial in study.trials[8:]] == [3, 9]
-    assert not small_is_worth_it(sampler, study, LARGE)
-    assert small_is_worth_it(sampler, study, 18 / 27)
+    assert not passes_cost_gate(sampler, study, LARGE)
+    assert passes_cost_gate(sampler, study, 18 / 27)
 
 
 @pytest.mark.parametrize("resume", [True, False])
@@ -103,7 +103,7 @@ def test_steps_over_the_limit_are_not_proposed(resume: bool) -> None:
     survey = sampler.survey(study)
     assert survey is not None
     for limit in (0.02, 0.1, 0.4):
-        if small_is_worth_it(sampler, study, limit):
+        if passes_cost_gate(sampler, study, limit):
             sampler.largest_step = limit
             decision = sampler.decide(study, len(study.trials))
             assert decision is not None
@@ -111,7 +111,7 @@ def test_steps_over_the_limit_are_not_proposed(resume: bool) -> None:
             assert decision.pays <= limit * survey.situation.typical * 1.2  # the models are fitted anew, with another seed
     sampler.largest_step = 1e-9
     assert sampler.decide(study, len(study.trials)) is None
-    assert not small_is_worth_it(sampler, study, 1e-9)
+    assert not passes_cost_gate(sampler, study, 1e-9)
 
 
 def test_a_survey_is_of_everything_whatever_is_held_back() -> None:

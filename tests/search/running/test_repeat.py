@@ -19,9 +19,9 @@ from joulefront.search.records.bill import REPEAT, Session, read_sessions
 from joulefront.search.records.finalists import finalists
 from joulefront.search.records.repeat import repeat
 from joulefront.search.records.replicates import INTERRUPTED, read_repeats
-from joulefront.search.records.run_folder import Store, StoreError
+from joulefront.search.records.run_folder import RunFolder, StoreError
 from joulefront.search.records.trial import Trial
-from joulefront.search.running.baselines import Fairness
+from joulefront.search.running.baselines import MeasurementProtocol
 from joulefront.search.running.session import stop_on_interrupt
 from joulefront.spaces.recipes import RecipeRanges
 
@@ -47,18 +47,18 @@ def folder(searched: dict[str, Path], rings: Maker, tmp_path: Path) -> Path:
 
 
 def sums_up(path: Path) -> None:
-    bill = Store.open(path).run().bill
+    bill = RunFolder.open(path).run().bill
     assert bill.total_joules is not None
     assert sum(bill.by_state.values()) == pytest.approx(bill.total_joules, rel=1e-3)
 
 
 def test_finalists_are_trained_again_and_the_search_stays_as_it_was(folder: Path, rings: Maker) -> None:
-    before = Store.open(folder).run()
+    before = RunFolder.open(folder).run()
     front = Front.of(before)
     assert len(front) > 1
     said: list[str] = []
     finding = repeat(rings(), folder, times=2, listener=said.append)
-    after = Store.open(folder).run()
+    after = RunFolder.open(folder).run()
     assert after.trials == before.trials
     assert [trial.number for trial in Front.of(after)] == [trial.number for trial in front]
     assert {file.name for file in (folder / "artifacts").iterdir()} == {f"trial-{trial.number:05d}.weights" for trial in front}
@@ -84,9 +84,9 @@ def test_finalists_are_trained_again_and_the_search_stays_as_it_was(folder: Path
 
 
 def test_repeats_are_a_named_part_of_the_bill_over_sessions_and_count_for_the_budget(folder: Path, rings: Maker) -> None:
-    before = Store.open(folder).run().bill
+    before = RunFolder.open(folder).run().bill
     repeat(rings(), folder, times=1, listener=silent)
-    after = Store.open(folder).run()
+    after = RunFolder.open(folder).run()
     spent = sum(one.spent_joules or 0.0 for one in after.repeats.trainings)
     assert after.bill.by_state["repeats"] == pytest.approx(spent, rel=1e-3)
     assert after.bill.by_state["complete"] == pytest.approx(before.by_state["complete"], rel=1e-9)
@@ -99,7 +99,7 @@ def test_repeats_are_a_named_part_of_the_bill_over_sessions_and_count_for_the_bu
     with pytest.raises(ValueError, match=r"budget.*already"):
         run(rings(), out=folder, budget=f"{between}J", meter="cpu_time")
     run(rings(), out=folder, trials=9, meter="cpu_time")
-    again = Store.open(folder).run()
+    again = RunFolder.open(folder).run()
     assert len(again.trials) == 9
     assert again.bill.by_state["repeats"] == pytest.approx(after.bill.by_state["repeats"], rel=1e-9)
     sums_up(folder)
@@ -171,7 +171,7 @@ def test_after_an_interrupt_the_same_call_finishes_the_plan(folder: Path, rings:
     repeat(rings(), folder, times=3, pick="best,cheapest", listener=third)
     half = read_repeats(folder)
     assert len(half.trainings) == 2
-    assert Store.open(folder).facts["sessions"][-1]["reason"] == "interrupted"
+    assert RunFolder.open(folder).facts["sessions"][-1]["reason"] == "interrupted"
     sums_up(folder)
     repeat(rings(), folder, times=3, pick="best,cheapest", listener=said.append)
     whole = read_repeats(folder)
@@ -187,7 +187,7 @@ def test_a_training_that_is_interrupted_in_the_middle_is_billed_and_done_again(
 ) -> None:
     import joulefront.search.records.loop as module
 
-    long = next(trial for trial in Store.open(folder).run().trials if trial.epochs > 1)
+    long = next(trial for trial in RunFolder.open(folder).run().trials if trial.epochs > 1)
     train = module.RepeatLoop._train
 
     def interrupted_after_an_epoch(self: Any, slot: Any) -> Any:
@@ -212,7 +212,7 @@ def test_a_repeat_that_patience_ends_earlier_than_the_search_is_no_repeat_of_tha
     study = rings(trials=4)
     study = replace(study, space=replace(study.space, recipe=recipe))  # type: ignore[type-var]
     run(study, out=tmp_path / "r", meter="cpu_time", device="cpu")
-    long = next(trial for trial in Store.open(tmp_path / "r").run().trials if trial.epochs > 2)
+    long = next(trial for trial in RunFolder.open(tmp_path / "r").run().trials if trial.epochs > 2)
     impatient = replace(study, space=replace(study.space, recipe=replace(recipe, patience=1)))  # type: ignore[type-var]
     finding = repeat(impatient, tmp_path / "r", times=1, pick=f"trial={long.number}", listener=silent)
     (one,) = read_repeats(tmp_path / "r").trainings
@@ -223,12 +223,12 @@ def test_a_repeat_that_patience_ends_earlier_than_the_search_is_no_repeat_of_tha
 
 
 def test_the_anchor_and_the_idle_power_go_to_the_plan_and_not_to_the_search(folder: Path, rings: Maker) -> None:
-    repeat(rings(), folder, times=1, pick="knee", fairness=Fairness(1.0, 0.0, 1, 0.1), listener=silent)
+    repeat(rings(), folder, times=1, pick="knee", protocol=MeasurementProtocol(1.0, 0.0, 1, 0.1), listener=silent)
     plan = read_repeats(folder).plans[0]
     assert plan.anchor is not None
     assert len(plan.anchor["joules"]) >= 2
     assert plan.idle_watts
-    assert "anchor" not in Store.open(folder).facts
+    assert "anchor" not in RunFolder.open(folder).facts
     sums_up(folder)
 
 
@@ -343,14 +343,14 @@ def test_other_hardware_and_other_meters_are_refused_before_anything_is_trained(
     (folder / "trials.json").write_text(json.dumps(facts))
     with pytest.raises(StoreError, match=r"other hardware \(elsewhere, here"):
         repeat(rings(), folder, listener=silent)
-    store = Store.open(folder)
+    store = RunFolder.open(folder)
     store.save_facts({**store.facts, "sessions": [{**store.facts["sessions"][0], "device": "cuda:1"}]})
     with pytest.raises(StoreError, match=r"--device cpu.*trained on cuda"):
         repeat(rings(), folder, device="cpu", listener=silent)
     assert not (folder / "repeats.json").exists()
-    assert "repeats" not in Store.open(folder).run().bill.by_state
+    assert "repeats" not in RunFolder.open(folder).run().bill.by_state
 
 
 def test_two_sessions_never_share_a_folder(folder: Path, rings: Maker) -> None:
-    with Store.open(folder).lock(), pytest.raises(StoreError, match="another process"):
+    with RunFolder.open(folder).lock(), pytest.raises(StoreError, match="another process"):
         repeat(rings(), folder, listener=silent)

@@ -13,14 +13,14 @@ import pytest
 
 from joulefront.search import Budget, Study, load, run
 from joulefront.search.billing.session_account import Account
-from joulefront.search.records.run_folder import Store, StoreError
+from joulefront.search.records.run_folder import RunFolder, StoreError
 
 Maker = Callable[..., Study]
 
 
 def test_a_study_runs_to_its_trials_and_every_trial_says_what_it_cost(rings: Maker, tmp_path: Path) -> None:
     front = run(rings(), out=tmp_path / "r")
-    trials = Store.open(tmp_path / "r").run().trials
+    trials = RunFolder.open(tmp_path / "r").run().trials
     assert len(trials) == 6
     assert len(front) >= 1
     for trial in trials:
@@ -38,7 +38,7 @@ def test_a_study_runs_to_its_trials_and_every_trial_says_what_it_cost(rings: Mak
 
 def test_trials_overhead_and_failures_add_up_to_the_ledger(rings: Maker, tmp_path: Path) -> None:
     run(rings("some", trials=10), out=tmp_path / "r")
-    result = Store.open(tmp_path / "r").run()
+    result = RunFolder.open(tmp_path / "r").run()
     assert {trial.state for trial in result.trials} == {"complete", "failed"}
     for state in ("complete", "failed"):
         paid = [trial.increment_joules for trial in result.trials if trial.state == state]
@@ -56,7 +56,7 @@ def test_what_tactics_find_out_is_a_named_part_of_what_the_search_paid(rings: Ma
     own = study.space
     recipe = RecipeRanges(batch_size=64, tactics={"activation_sparsity": {"on": True, "weight": 0.1}})
     run(replace(study, space=replace(own, recipe=recipe)), out=tmp_path / "r")  # type: ignore[type-var]
-    result = Store.open(tmp_path / "r").run()
+    result = RunFolder.open(tmp_path / "r").run()
     for trial in result.trials:
         assert trial.extra["modelled_asic_energy_ratio"] <= 1.0
         assert trial.analysis_joules is not None
@@ -70,9 +70,9 @@ def test_what_tactics_find_out_is_a_named_part_of_what_the_search_paid(rings: Ma
 
 def test_a_run_continues_where_it_ended(rings: Maker, tmp_path: Path) -> None:
     run(rings(), out=tmp_path / "r", trials=3)
-    before = Store.open(tmp_path / "r").run()
+    before = RunFolder.open(tmp_path / "r").run()
     run(rings(), out=tmp_path / "r", trials=5)
-    after = Store.open(tmp_path / "r").run()
+    after = RunFolder.open(tmp_path / "r").run()
     assert len(after.trials) == 5
     assert after.trials[:3] == before.trials
     assert len({json.dumps(trial.params, sort_keys=True) for trial in after.trials}) == 5
@@ -86,7 +86,7 @@ def test_a_finished_study_goes_on_for_as_much_again_unless_a_limit_is_given(ring
     with pytest.raises(ValueError, match=r"all 2 trials are done already.*larger"):
         run(rings(trials=2), out=tmp_path / "r", trials=2)
     run(rings(trials=2), out=tmp_path / "r")
-    assert len(Store.open(tmp_path / "r").run().trials) == 4
+    assert len(RunFolder.open(tmp_path / "r").run().trials) == 4
 
 
 def test_a_budget_ends_the_study_with_less_than_one_epoch_of_overshoot(
@@ -97,7 +97,7 @@ def test_a_budget_ends_the_study_with_less_than_one_epoch_of_overshoot(
     monkeypatch.setattr(Account, "save_sometimes", lambda self: paid.append(1.0))
     monkeypatch.setattr(Account, "spent_joules", lambda self: sum(paid))
     run(rings(rungs=(3,), trials=None, budget=Budget(joules=5.0)), out=tmp_path / "r")
-    trials = Store.open(tmp_path / "r").run().trials
+    trials = RunFolder.open(tmp_path / "r").run().trials
     assert [trial.epochs for trial in trials] == [3, 2]
     assert trials[1].state == "complete"
     assert "budget" in str(trials[1].reason)
@@ -105,7 +105,7 @@ def test_a_budget_ends_the_study_with_less_than_one_epoch_of_overshoot(
 
 def test_a_budget_of_real_joules_is_kept(rings: Maker, tmp_path: Path) -> None:
     run(rings("slow", rungs=(8,), trials=None, budget=Budget(joules=15.0)), out=tmp_path / "r", meter="cpu_time")
-    result = Store.open(tmp_path / "r").run()
+    result = RunFolder.open(tmp_path / "r").run()
     assert result.bill.total_joules is not None
     assert 15.0 <= result.bill.total_joules < 30.0
     assert "budget" in result.facts["sessions"][-1]["reason"]
@@ -114,7 +114,7 @@ def test_a_budget_of_real_joules_is_kept(rings: Maker, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("mode", "reason"), [("nan", "loss became nan"), ("raises", "my layer is broken"), ("hungry", "out of memory")])
 def test_a_training_that_fails_keeps_its_energy_and_its_reason(rings: Maker, tmp_path: Path, mode: str, reason: str) -> None:
     front = run(rings(mode, trials=3), out=tmp_path / "r")
-    trials = Store.open(tmp_path / "r").run().trials
+    trials = RunFolder.open(tmp_path / "r").run().trials
     assert len(front) == 0
     assert len(trials) == 3
     for trial in trials:
@@ -123,24 +123,24 @@ def test_a_training_that_fails_keeps_its_energy_and_its_reason(rings: Maker, tmp
         assert trial.increment_joules >= 0
 
         assert re.search(reason, str(trial.reason)), trial.reason
-        assert not Store.open(tmp_path / "r").has_artifact(trial.number)
+        assert not RunFolder.open(tmp_path / "r").has_artifact(trial.number)
 
 
 def test_a_space_in_which_nothing_can_be_trained_ends_by_itself(rings: Maker, tmp_path: Path) -> None:
     run(rings("raises", trials=1000), out=tmp_path / "r")
-    assert len(Store.open(tmp_path / "r").run().trials) == 25
+    assert len(RunFolder.open(tmp_path / "r").run().trials) == 25
 
 
 def test_only_weights_on_the_front_are_kept(rings: Maker, tmp_path: Path) -> None:
     front = run(rings(trials=8), out=tmp_path / "r")
-    store = Store.open(tmp_path / "r")
+    store = RunFolder.open(tmp_path / "r")
     kept = {trial.number for trial in store.run().trials if store.has_artifact(trial.number)}
     assert kept == {trial.number for trial in front}
 
 
 def test_candidates_that_are_too_large_are_refused_at_no_cost(rings: Maker, tmp_path: Path) -> None:
     run(rings(max_parameters=60, trials=8), out=tmp_path / "r")
-    trials = Store.open(tmp_path / "r").run().trials
+    trials = RunFolder.open(tmp_path / "r").run().trials
     refused = [trial for trial in trials if trial.state == "failed"]
     assert refused
     assert all("max_parameters = 60" in str(trial.reason) and trial.increment_joules == 0.0 for trial in refused)
@@ -149,14 +149,14 @@ def test_candidates_that_are_too_large_are_refused_at_no_cost(rings: Maker, tmp_
 
 def test_inference_energy_has_a_window_of_its_own(rings: Maker, tmp_path: Path) -> None:
     run(rings(objectives=("accuracy", "train_energy", "inference_energy"), trials=2), out=tmp_path / "r", meter="cpu_time")
-    for trial in Store.open(tmp_path / "r").run().trials:
+    for trial in RunFolder.open(tmp_path / "r").run().trials:
         assert trial.inference_joules_per_1000 is not None
         assert trial.inference_joules_per_1000 == trial.values[2] > 0
 
 
 def test_freeze_thaw_continues_checkpoints_and_bills_each_increment_once(rings: Maker, tmp_path: Path) -> None:
     run(rings(sampler="freeze-thaw", trials=16), out=tmp_path / "r")
-    trials = Store.open(tmp_path / "r").run().trials
+    trials = RunFolder.open(tmp_path / "r").run().trials
     children = [trial for trial in trials if trial.parent is not None]
     assert children
     for child in children:
@@ -172,7 +172,7 @@ def test_freeze_thaw_continues_checkpoints_and_bills_each_increment_once(rings: 
 
 def test_two_workers_share_one_budget_and_add_up(rings: Maker, tmp_path: Path) -> None:
     run(rings(trials=6), out=tmp_path / "r", workers=2)
-    result = Store.open(tmp_path / "r").run()
+    result = RunFolder.open(tmp_path / "r").run()
     done = [trial for trial in result.trials if trial.state == "complete"]
     assert len(done) == len(result.trials) == 6
     assert result.bill.total_joules is not None
@@ -181,13 +181,13 @@ def test_two_workers_share_one_budget_and_add_up(rings: Maker, tmp_path: Path) -
 
 def test_one_folder_has_one_session_at_a_time(rings: Maker, tmp_path: Path) -> None:
     run(rings(trials=1), out=tmp_path / "r")
-    with Store.open(tmp_path / "r").lock(), pytest.raises(StoreError, match="another process"):
+    with RunFolder.open(tmp_path / "r").lock(), pytest.raises(StoreError, match="another process"):
         run(rings(trials=9), out=tmp_path / "r")
 
 
 def test_energies_of_two_machines_are_not_mixed(rings: Maker, tmp_path: Path) -> None:
     run(rings(trials=1), out=tmp_path / "r")
-    store = Store.open(tmp_path / "r")
+    store = RunFolder.open(tmp_path / "r")
     store.save_facts({**store.facts, "sessions": [{**store.facts["sessions"][0], "hardware_id": "other"}]})
     with pytest.raises(StoreError, match="other hardware"):
         run(rings(trials=9), out=tmp_path / "r")
@@ -217,7 +217,7 @@ def test_ctrl_c_ends_the_epoch_stores_what_was_measured_and_says_how_to_continue
     assert process.returncode == 0, stderr
     assert "Traceback" not in stderr
     assert "continue: joulefront run" in stdout
-    trials = Store.open(out).run().trials
+    trials = RunFolder.open(out).run().trials
     assert all(trial.state == "complete" for trial in trials)
     assert len(load(out)) >= 1
 
@@ -229,10 +229,10 @@ def test_a_killed_session_loses_nothing_that_was_measured(rings_file: Callable[[
     time.sleep(6.0)  # a beat of the ledger and more: what a trial had cost by then is known after the kill
     process.kill()
     process.communicate(timeout=60)
-    before = [trial for trial in Store.open(out).run().trials if trial.state == "complete"]
+    before = [trial for trial in RunFolder.open(out).run().trials if trial.state == "complete"]
     assert before
-    run(rings("slow"), out=out, trials=len(Store.open(out).run().trials) + 1)
-    result = Store.open(out).run()
+    run(rings("slow"), out=out, trials=len(RunFolder.open(out).run().trials) + 1)
+    result = RunFolder.open(out).run()
     assert [trial for trial in result.trials if trial.number in {t.number for t in before}] == before
     dead = [trial for trial in result.trials if trial.state == "failed"]
     assert all("killed" in str(trial.reason) for trial in dead)
@@ -243,10 +243,10 @@ def test_a_killed_session_loses_nothing_that_was_measured(rings_file: Callable[[
 
 def test_a_finished_run_is_read_without_its_database_until_that_changes(rings: Maker, tmp_path: Path) -> None:
     run(rings(trials=3), out=tmp_path / "r")
-    store = Store.open(tmp_path / "r")
+    store = RunFolder.open(tmp_path / "r")
     assert store._snapshot() == store.run(store.study()).trials
-    read = f"Front.of(Store.open({str(tmp_path / 'r')!r}).run())"
-    modules = "from joulefront.search.front import Front; from joulefront.search.records.run_folder import Store"
+    read = f"Front.of(RunFolder.open({str(tmp_path / 'r')!r}).run())"
+    modules = "from joulefront.search.front import Front; from joulefront.search.records.run_folder import RunFolder"
     code = f"import sys; {modules}; assert len({read}) >= 1; sys.exit('optuna' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     store.study().ask()

@@ -15,7 +15,7 @@ import pytest
 
 from joulefront.search import Study, load, run
 from joulefront.search.execution.job import InProcess, seed_of
-from joulefront.search.records.run_folder import Store
+from joulefront.search.records.run_folder import RunFolder
 from joulefront.search.records.trial import Trial
 from joulefront.search.running.recorder import Recorder
 from joulefront.search.running.trial_loop import BROKEN_OFF, Loop
@@ -41,7 +41,7 @@ def climbing(rings: Maker) -> Maker:
 
 
 def trials_of(path: Path) -> tuple[Trial, ...]:
-    return Store.open(path).run().trials
+    return RunFolder.open(path).run().trials
 
 
 def candidate_of(trial: Trial) -> str:
@@ -68,14 +68,14 @@ def test_a_schedule_with_a_horizon_has_no_parent_and_pays_for_itself_alone(climb
         epochs = sum(point["joules"] for point in trial.curve)
         assert trial.train_joules is not None
         assert epochs <= trial.train_joules
-    store = Store.open(tmp_path / "r")
+    store = RunFolder.open(tmp_path / "r")
     assert {trial.number for trial in trials if store.has_artifact(trial.number)} == {trial.number for trial in front}
 
 
 def test_where_schedules_are_mixed_only_those_without_a_horizon_are_continued(climbing: Maker, tmp_path: Path) -> None:
     run(climbing({"schedule": ("anytime", "cosine")}, trials=32), out=tmp_path / "r", meter="cpu_time")
     trials = trials_of(tmp_path / "r")
-    said = {trial.number for trial in Store.open(tmp_path / "r").study().get_trials() if trial.user_attrs.get(FROM_SCRATCH)}
+    said = {trial.number for trial in RunFolder.open(tmp_path / "r").study().get_trials() if trial.user_attrs.get(FROM_SCRATCH)}
     assert said == {trial.number for trial in trials if trial.params["schedule"] == "cosine"}
     longer: Counter[tuple[str, bool]] = Counter()
     for trial in trials:
@@ -108,7 +108,7 @@ def test_a_trial_whose_checkpoint_is_missing_was_trained_from_scratch_and_says_s
 def test_what_patience_has_ended_is_not_continued_and_keeps_no_weights_for_it(climbing: Maker, tmp_path: Path) -> None:
     # Nothing is learned at this rate: the second epoch of every training is the first without a better one.
     front = run(climbing({"learning_rate": 1e-12, "patience": 1}, trials=16), out=tmp_path / "r", meter="cpu_time")
-    trials, store = trials_of(tmp_path / "r"), Store.open(tmp_path / "r")
+    trials, store = trials_of(tmp_path / "r"), RunFolder.open(tmp_path / "r")
     ended = [trial for trial in trials if trial.reason]
     assert ended
     assert all("patience" in str(trial.reason) and trial.epochs == 2 for trial in ended)
@@ -210,7 +210,7 @@ def test_only_what_can_go_on_has_a_checkpoint_beside_its_weights(climbing: Maker
     assert {trial.complete_training for trial in trials} == {True, False}
     assert found == {trial.number: not trial.complete_training for trial in trials}
     # Of a lineage that can still go on the longest is there, and nothing of it that is neither that nor on the front.
-    store, front = Store.open(tmp_path / "r"), {trial.number for trial in load(tmp_path / "r")}
+    store, front = RunFolder.open(tmp_path / "r"), {trial.number for trial in load(tmp_path / "r")}
     parents = {trial.parent for trial in trials}
     for trial in trials:
         end = trial.number not in parents and not trial.complete_training
@@ -219,13 +219,13 @@ def test_only_what_can_go_on_has_a_checkpoint_beside_its_weights(climbing: Maker
 
 def test_other_samplers_store_no_checkpoints(rings: Maker, tmp_path: Path) -> None:
     front = run(rings(trials=3), out=tmp_path / "r", meter="cpu_time")
-    store = Store.open(tmp_path / "r")
+    store = RunFolder.open(tmp_path / "r")
     assert [load_checkpoint(store.artifact(trial.number)) for trial in front] == [None] * len(front)
 
 
 def test_weights_of_a_trial_that_is_being_recorded_elsewhere_are_kept(rings: Maker, tmp_path: Path) -> None:
     run(rings(trials=2), out=tmp_path / "r", meter="cpu_time")
-    store = Store.open(tmp_path / "r")
+    store = RunFolder.open(tmp_path / "r")
     study = store.study()
     asked = study.ask()
     for number in (asked.number, 77):
@@ -251,7 +251,7 @@ def test_every_candidate_has_its_own_seed_and_keeps_it_over_its_rungs(
     monkeypatch.setattr(InProcess, "train", noted)
     study = climbing(trials=12, seed=5)
     run(study, out=tmp_path / "r", meter="cpu_time")
-    store = Store.open(tmp_path / "r")
+    store = RunFolder.open(tmp_path / "r")
     keys = {trial.number: trial.user_attrs["key"] for trial in store.study().get_trials()}
     assert seeds == {number: seed_of(5, key) for number, key in keys.items()}
     assert 2 <= len(set(seeds.values())) == len(set(keys.values())) < len(keys)

@@ -8,7 +8,7 @@ import optuna
 import pytest
 
 from joulefront.search import Study, run
-from joulefront.search.records.run_folder import Store
+from joulefront.search.records.run_folder import RunFolder
 from joulefront.search.samplers.factory import GridSampler, make_sampler
 from joulefront.spaces.mlp import Mlp
 from joulefront.spaces.recipes import RecipeRanges
@@ -76,10 +76,10 @@ def small(rings) -> Study:  # type: ignore[no-untyped-def]
 
 def test_a_study_trains_each_setting_to_each_rung_and_ends(small: Study, tmp_path) -> None:  # type: ignore[no-untyped-def]
     run(small, out=tmp_path / "r")
-    result = Store.open(tmp_path / "r").run()
+    result = RunFolder.open(tmp_path / "r").run()
     assert sorted((trial.params["width"], trial.epochs) for trial in result.trials) == sorted(itertools.product((4, 8, 16), (1, 3)))
     assert result.facts["sessions"][-1]["reason"] == "every combination has been tried"
     run(small, out=tmp_path / "r", trials=60)
-    again = Store.open(tmp_path / "r").run()
+    again = RunFolder.open(tmp_path / "r").run()
     assert len(again.trials) == 7, "a session that goes on finds out with one trial, which costs nothing"
     assert again.trials[-1].increment_joules == 0.0

@@ -14,7 +14,7 @@ from joulefront.search.samplers import FreezeThawSampler, LocalEdits
 from joulefront.search.samplers.edits import Edits, Policy, fitted, tilted
 from joulefront.search.samplers.encoding import Array, Encoding
 from joulefront.search.samplers.local_edits import against_siblings, measured_pairs
-from joulefront.search.samplers.proposals import UNIFORM, Ground, Proposal
+from joulefront.search.samplers.proposals import UNIFORM, Proposal, ProposalContext
 
 CELL = Encoding(
     {
@@ -46,7 +46,7 @@ def explored(proposal: Proposal, seed: int, *, score: Callable[[Array], Array] |
         parts.append(genes)
         return np.exp(value(genes))
 
-    ground = Ground(CELL, measured[best], 400, 96, measured, quality.max() - quality)
+    ground = ProposalContext(CELL, measured[best], 400, 96, measured, quality.max() - quality)
     proposal.explore(ground, rates, np.random.default_rng(seed + 99))
     genes = np.vstack(parts)
     return genes, value(genes)

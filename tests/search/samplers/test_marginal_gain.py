@@ -5,7 +5,7 @@ from collections.abc import Callable
 import optuna
 import pytest
 
-from joulefront.search.samplers import FreezeThawSampler, outlook, resume_from
+from joulefront.search.samplers import FreezeThawSampler, remaining_gain, resume_from
 
 Objective = Callable[[optuna.Trial], tuple[float, float]]
 
@@ -18,19 +18,19 @@ def study_of(objective: Objective, trials: int) -> tuple[FreezeThawSampler, optu
 
 
 def test_there_is_no_outlook_before_the_models(objective: Objective) -> None:
-    assert outlook(*study_of(objective, 5)) is None
+    assert remaining_gain(*study_of(objective, 5)) is None
 
 
 def test_more_energy_is_expected_to_bring_more_and_ever_less_per_joule(objective: Objective) -> None:
     sampler, study = study_of(objective, 20)
-    views = [outlook(sampler, study, budget) for budget in (500.0, 5000.0, 50_000.0)]
+    views = [remaining_gain(sampler, study, budget) for budget in (500.0, 5000.0, 50_000.0)]
     gains = [view.gain for view in views if view is not None]
     assert 0 < gains[0] < gains[1] < gains[2]
     assert gains[0] / 500 > gains[1] / 5000
 
 
 def test_the_outlook_falls_as_the_front_fills(objective: Objective) -> None:
-    early, late = (outlook(*study_of(objective, trials), 2000.0) for trials in (16, 90))
+    early, late = (remaining_gain(*study_of(objective, trials), 2000.0) for trials in (16, 90))
     assert early is not None
     assert late is not None
     assert late.share < 0.5 * early.share
@@ -40,7 +40,7 @@ def test_the_outlook_falls_as_the_front_fills(objective: Objective) -> None:
 
 def test_the_next_step_is_the_cost_of_what_is_proposed(objective: Objective) -> None:
     sampler, study = study_of(objective, 25)
-    view = outlook(sampler, study, 5000.0)
+    view = remaining_gain(sampler, study, 5000.0)
     trial = study.ask()
     _, energy = objective(trial)
     parent = resume_from(trial)
@@ -62,7 +62,7 @@ def test_an_exhausted_space_promises_nothing() -> None:
         return a / 3 - 0.3 / epochs, epochs * (1.0 + a)
 
     study.optimize(objective, 8)
-    view = outlook(sampler, study, 100.0)
+    view = remaining_gain(sampler, study, 100.0)
     assert view is not None
     assert view.gain == 0
     assert view.next_cost is None

@@ -8,7 +8,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from joulefront.search.samplers.encoding import Array, Encoding, Gate
 from joulefront.search.samplers.local_edits import LocalEdits
-from joulefront.search.samplers.proposals import UNIFORM, Ground, Proposal, mutate, propose
+from joulefront.search.samplers.proposals import UNIFORM, Proposal, ProposalContext, mutate, propose
 
 SPACE = Encoding(
     {
@@ -45,7 +45,7 @@ def test_whatever_is_scored_is_a_configuration_that_exists(seed: int, parents: i
         return np.where(rng.random(len(genes)) < 0.2, -np.inf, rng.random(len(genes)))
 
     measured = SPACE.random(rng, parents)
-    proposal.explore(Ground(SPACE, measured, 60, 24, measured, rng.random(parents)), score, rng)
+    proposal.explore(ProposalContext(SPACE, measured, 60, 24, measured, rng.random(parents)), score, rng)
     genes = np.vstack(scored)
     np.testing.assert_array_equal(np.isnan(genes[:, 4]), genes[:, 0] == 0.0)
     for row in genes:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from joulefront.search.records.trial import Trial
-from joulefront.search.stopping.dominated import ENOUGH, Ahead, errors_by_epoch, hopeless, least_ratio, stop_reason
+from joulefront.search.stopping.dominated import ENOUGH, Ahead, dominated, errors_by_epoch, least_ratio, stop_reason
 
 ERRORS = st.floats(0.01, 1.0)
 
@@ -84,4 +84,4 @@ def test_hopeless_means_that_no_place_ahead_would_be_on_the_front(points, ahead)
     def on_front(place):
         return not any(error <= place.error and joules <= place.joules for error, joules in points)
 
-    assert hopeless(ahead, points) == (len(ahead) > 0 and not any(map(on_front, ahead)))
+    assert dominated(ahead, points) == (len(ahead) > 0 and not any(map(on_front, ahead)))

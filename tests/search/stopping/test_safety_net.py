@@ -6,10 +6,10 @@ from types import SimpleNamespace
 import pytest
 
 from joulefront.search import Study
-from joulefront.search.records.run_folder import Store
+from joulefront.search.records.run_folder import RunFolder
 from joulefront.search.records.trial import Trial
 from joulefront.search.running.run import run
-from joulefront.search.stopping.dominated import ENOUGH, SafetyNet, rungs_on_the_way
+from joulefront.search.stopping.dominated import ENOUGH, DominanceStopper, rungs_on_the_way
 from joulefront.search.training.arrays import arrays
 from joulefront.spaces.mlp import Mlp
 from joulefront.spaces.recipes import RecipeRanges
@@ -53,7 +53,7 @@ def test_an_epoch_with_unknown_energy_or_without_quality_is_not_judged(study):
         Trial(k, "complete", {}, 9, quality={"accuracy": 0.9}, train_joules=1.0, curve=({"epoch": 1, "accuracy": 0.5},))
         for k in range(ENOUGH)
     ]
-    known = SafetyNet(study, lambda: seen, 9, None, [phase("setup", 1.0), phase("epoch", 5.0)])
+    known = DominanceStopper(study, lambda: seen, 9, None, [phase("setup", 1.0), phase("epoch", 5.0)])
     assert known.reason({"epoch": 1, "accuracy": 0.1}) is None  # nobody was seen at rung 3: it may shine there
     seen = [replace(trial, curve=(*trial.curve, {"epoch": 3, "accuracy": 0.6})) for trial in seen]
     assert known.reason({"epoch": 1, "accuracy": 0.1}) is not None
@@ -66,7 +66,7 @@ def test_an_epoch_with_unknown_energy_or_without_quality_is_not_judged(study):
 def test_a_training_that_ends_between_two_rungs_is_granted_the_upper_one_for_the_energy_of_its_end(study, monkeypatch):
     asked = []
     monkeypatch.setattr("joulefront.search.stopping.dominated.stop_reason", lambda error, epoch, ahead, *a, **k: asked.append(ahead))
-    net = SafetyNet(study, list, 6, None, [phase("setup", 1.0), phase("epoch", 5.0), phase("epoch", 2.0), phase("epoch", 2.0)])
+    net = DominanceStopper(study, list, 6, None, [phase("setup", 1.0), phase("epoch", 5.0), phase("epoch", 2.0), phase("epoch", 2.0)])
     net.reason({"epoch": 3, "accuracy": 0.1})
     assert asked == [{9: 1.0 + 5.0 + 2.0 + 2.0 + 3 * 2.0}]
 
@@ -81,7 +81,7 @@ def test_in_a_real_study_a_stopped_training_is_a_measured_point_at_the_rung_wher
 
     monkeypatch.setattr("joulefront.search.stopping.dominated.stop_reason", verdict)
     run(study, out=tmp_path / "net", trials=12, meter="cpu_time", device="cpu")
-    trials = Store.open(tmp_path / "net").run().trials
+    trials = RunFolder.open(tmp_path / "net").run().trials
     stopped = [trial for trial in trials if trial.reason]
     assert stopped
     for trial in stopped:

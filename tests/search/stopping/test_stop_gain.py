@@ -6,18 +6,18 @@ import pytest
 
 from joulefront.search import Study
 from joulefront.search.carbon.intensity import Intensity
-from joulefront.search.samplers.marginal_gain import Outlook
-from joulefront.search.stopping.stop_gain import Foresight
+from joulefront.search.samplers.marginal_gain import RemainingGain
+from joulefront.search.stopping.stop_gain import StopGain
 from joulefront.spaces.mlp import Mlp
 
 FRANCE = Intensity(56.0, "FR", "table")
 JOULES, GRAMS = 3600.0, 0.056 * 1.5
 
 
-def foresight(*objectives: str) -> tuple[Foresight, SimpleNamespace]:
+def foresight(*objectives: str) -> tuple[StopGain, SimpleNamespace]:
     study = Study(name="s", task=lambda: None, space=Mlp(), objectives=objectives, trials=1)
     sampler = SimpleNamespace(remaining=None)
-    return Foresight(study, SimpleNamespace(sampler=sampler), None), sampler
+    return StopGain(study, SimpleNamespace(sampler=sampler), None), sampler
 
 
 @pytest.mark.parametrize(
@@ -32,20 +32,20 @@ def foresight(*objectives: str) -> tuple[Foresight, SimpleNamespace]:
 )
 def test_what_remains_is_told_in_the_unit_of_the_training_energy_wherever_it_stands(objectives, remaining, unit):
     view, sampler = foresight(*objectives)
-    view.say_what_remains(3600.0, FRANCE, 1.5)
+    view.update_remaining(3600.0, FRANCE, 1.5)
     assert sampler.remaining == pytest.approx(remaining)
-    assert view.describe(Outlook(1.0, 0.1, 3600.0, None, None, None)).startswith(unit)
+    assert view.describe(RemainingGain(1.0, 0.1, 3600.0, None, None, None)).startswith(unit)
 
 
 def test_an_overdrawn_budget_leaves_nothing_and_an_unknown_one_says_nothing():
     view, sampler = foresight("accuracy", "train_energy")
-    view.say_what_remains(None, FRANCE, 1.0)
+    view.update_remaining(None, FRANCE, 1.0)
     assert sampler.remaining is None
-    view.say_what_remains(-5.0, FRANCE, 1.0)
+    view.update_remaining(-5.0, FRANCE, 1.0)
     assert sampler.remaining == 0.0
 
 
 def test_grams_without_an_intensity_are_no_limit():
     view, sampler = foresight("accuracy", "train_co2")
-    view.say_what_remains(3600.0, None, 1.0)
+    view.update_remaining(3600.0, None, 1.0)
     assert sampler.remaining is None
