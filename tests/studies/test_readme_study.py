@@ -15,9 +15,12 @@ README = Path(__file__).parents[2] / "README.md"
 @pytest.fixture
 def text() -> str:
     found = re.search(r"<!-- study -->\s*```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-    if found is None:
-        pytest.skip("README.md has no study yet: no python block after the marker <!-- study -->")
+    assert found is not None, "README.md has no python block after the marker <!-- study -->"
     return found[1]
+
+
+def test_the_readme_is_at_most_120_lines() -> None:
+    assert len(README.read_text(encoding="utf-8").splitlines()) <= 120
 
 
 def test_the_study_of_the_readme_is_at_most_thirty_lines_with_an_own_dataset_and_an_own_model(text: str) -> None:
