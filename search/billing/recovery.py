@@ -9,6 +9,7 @@ from typing import Any
 
 from ..energy import Component, Record
 from ..energy.journal import lines
+from ..energy.record import sum_known
 from ..records.bill import REPEAT, REPEATS, TRIAL, known_joules
 
 
@@ -70,7 +71,7 @@ def _extend_total(session: dict[str, Any], beat: Mapping[str, Any]) -> None:
         return
     known = Record.from_json(session["total"])
     if beat["t_ns"] > known.t1_ns:
-        parts = tuple(Component(**part) for part in beat["total"])
+        parts = tuple(Component.from_json(part) for part in beat["total"])
         later = replace(known, components=parts, t1_ns=int(beat["t_ns"]), seconds=(int(beat["t_ns"]) - known.t0_ns) / 1e9)
         session["total"] = later.to_json()
         if "split" in beat:
@@ -89,6 +90,5 @@ def _balance(session: dict[str, Any]) -> None:
 
 def _joules(window: Mapping[str, Any]) -> tuple[float | None, float]:
     """Return the energy of an open window at a beat, None when it is not known throughout, and what is known of it."""
-    counting = [part["joules"] for part in window["components"] if part["counts"]]
-    whole = None if not counting or None in counting else float(sum(counting))
+    whole = sum_known(part["joules"] for part in window["components"] if part["counts"])
     return whole, float(window.get("known_joules", whole or 0.0))

@@ -8,7 +8,8 @@ from typing import Any
 
 from ..carbon.intensity import Intensity, grams_co2e
 from ..energy import Record
-from ..records.trial import ComponentEnergy, EnergyQuality, Trial
+from ..energy.record import combined_quality, sum_known
+from ..records.trial import ComponentEnergy, Trial
 
 #: What a repeated candidate costs the search.
 UNPAID: dict[str, Any] = {"increment_joules": 0.0, "evaluation_joules": 0.0, "analysis_joules": None}
@@ -43,7 +44,8 @@ def energy_facts(
         for part in record.components:
             if part.counts:
                 components[part.name] = _plus(components.get(part.name), part.joules, part.quality, part.source)
-    joules = _sum([record.joules for record in training], start=None if parent is None else parent.train_joules, open_=parent is not None)
+    earlier = [] if parent is None else [parent]
+    joules = sum_known([*(trial.train_joules for trial in earlier), *(record.joules for record in training)])
     u_joules = _quadrature([record.u_random_joules for record in training], None if parent is None else parent.train_u_joules)
     seconds = sum(record.seconds for record in training) + (0.0 if parent is None else parent.train_seconds or 0.0)
     tests = [record for record in phases if record.kind == "inference"]
@@ -54,17 +56,15 @@ def energy_facts(
         "train_joules": joules,
         "train_u_joules": u_joules,
         "increment_joules": whole.joules,
-        "evaluation_joules": _sum([record.joules for record in phases if record.kind == "eval"], start=None, open_=False),
-        "analysis_joules": _sum([record.joules for record in phases if record.kind == "analysis"], start=None, open_=False),
+        "evaluation_joules": sum_known(record.joules for record in phases if record.kind == "eval"),
+        "analysis_joules": sum_known(record.joules for record in phases if record.kind == "analysis"),
         "inference_joules_per_1000": None if inference is None else inference * per_1000,
         "inference_u_joules_per_1000": None if u_inference is None else u_inference * per_1000,
         "grams_co2e": _grams(joules, training, parent, intensity, pue),
         "components": components,
-        "energy_quality": _worst([record.quality for record in training], None if parent is None else parent.energy_quality),
+        "energy_quality": combined_quality([*(record.quality for record in training), *(trial.energy_quality for trial in earlier)]),
         "train_seconds": seconds,
-        "cpu_seconds": _sum(
-            [record.cpu_seconds for record in training], start=None if parent is None else parent.cpu_seconds, open_=parent is not None
-        ),
+        "cpu_seconds": sum_known([*(trial.cpu_seconds for trial in earlier), *(record.cpu_seconds for record in training)]),
         "gpu_utilisation": _gpu_utilisation(training, parent),
         "hardware_id": whole.hardware_id,
         "record": whole.to_json(),
@@ -94,38 +94,18 @@ def _grams(
     if intensity is None or isinstance(intensity, Intensity):
         return grams_co2e(joules, intensity, pue=pue)
     parts = [grams_co2e(record.joules, intensity(record), pue=pue) for record in training]
-    return _sum(parts, start=None if parent is None else parent.grams_co2e, open_=parent is not None)
+    return sum_known(parts if parent is None else [parent.grams_co2e, *parts])
 
 
 def _plus(before: ComponentEnergy | None, joules: float | None, quality: str, source: str) -> ComponentEnergy:
     """Add energy to a component; what was unknown once is unknown in the sum."""
     if before is None:
         return ComponentEnergy(joules, quality, source)
-    together = None if before.joules is None or joules is None else before.joules + joules
-    same = before.quality == quality
-    return ComponentEnergy(together, quality if same else "absent" if together is None else "mixed", source)
-
-
-def _sum(values: Sequence[float | None], *, start: float | None, open_: bool) -> float | None:
-    """Sum that is unknown when any part is; no part at all is unknown, too."""
-    parts = [start, *values] if open_ else list(values)
-    if not parts or any(value is None for value in parts):
-        return None
-    return sum(value for value in parts if value is not None)
+    together = sum_known([before.joules, joules])
+    return ComponentEnergy(together, combined_quality([before.quality, quality]), source)
 
 
 def _quadrature(values: Sequence[float | None], parent: float | None) -> float | None:
     """Independent random uncertainties add in squares."""
     known = [value for value in (*values, parent) if value is not None]
     return hypot(*known) if known else None
-
-
-def _worst(qualities: Sequence[str], parent: EnergyQuality | None) -> EnergyQuality:
-    """Quality of a sum: one kind throughout, or ``mixed``; absent when any part is."""
-    kinds = {*qualities, *([parent] if parent else [])}
-    if not kinds or "absent" in kinds:
-        return "absent"
-    if len(kinds) > 1:
-        return "mixed"
-    only = kinds.pop()
-    return "measured" if only == "measured" else "estimated" if only == "estimated" else "mixed"

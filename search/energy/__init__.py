@@ -31,13 +31,16 @@ from .discover import Discovery, discover
 from .ledger import Ledger
 from .measure import measure
 from .record import Component, Record, add
-from .sources.source import Capability, Quality, Reading, Source
+from .sources.source import JOULES_PER_KWH, JOULES_PER_WH, SECONDS_PER_HOUR, Capability, Quality, Reading, Source
 from .windows import Window
 
 if TYPE_CHECKING:
     from .calibrations import with_wall
 
 __all__ = [
+    "JOULES_PER_KWH",
+    "JOULES_PER_WH",
+    "SECONDS_PER_HOUR",
     "Capability",
     "Component",
     "Discovery",

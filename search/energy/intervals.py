@@ -1,9 +1,4 @@
-"""Means, straight lines and their confidence intervals, with the standard library alone.
-
-Rank correlation with an honest p-value for few points.
-
-Means and differences of means with their intervals, for the few values that trainings allow.
-"""
+"""Means, differences of means, straight lines and rank correlation, each with an interval or p-value that holds for few values."""
 
 from __future__ import annotations
 
@@ -12,8 +7,11 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import permutations
-from math import sqrt
-from statistics import fmean, stdev
+
+#: Confidence of every interval of a `Spread` or a `Difference`.
+CONFIDENCE = 0.95
+#: Up to this many pairs every order is tried; 8! = 40,320.
+EXACT = 8
 
 
 @dataclass(frozen=True)
@@ -149,65 +147,21 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval
     return Interval(mean, mean - half, mean + half)
 
 
-def student_t(probability: float, dof: int) -> float:
+def student_t(probability: float, dof: float) -> float:
     """Return the quantile of Student's t distribution.
-
-    Found by bisection on the distribution function, ``1 - I(dof / (dof + t^2); dof / 2, 1 / 2) / 2`` for t > 0.
 
     Args:
         probability: In (0, 1).
-        dof: Degrees of freedom, >= 1.
+        dof: Degrees of freedom, > 0; infinite for the normal distribution.
 
     Raises:
         ValueError: An argument is out of range.
-
-    Source: Abramowitz and Stegun, Handbook of Mathematical Functions, 26.7.1 and 26.5.8.
     """
-    if not 0 < probability < 1 or dof < 1:
-        raise ValueError(f"probability must lie in (0, 1) and dof be >= 1, got {probability} and {dof}")
-    if probability < 0.5:
-        return -student_t(1 - probability, dof)
-    low, high = 0.0, 1.0
-    while _t_cdf(high, dof) < probability:
-        high *= 2
-    for _ in range(200):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _t_cdf(middle, dof) < probability else (low, middle)
-        if high - low <= 1e-13 * high:
-            break
-    return (low + high) / 2
+    if not 0 < probability < 1 or not dof > 0:
+        raise ValueError(f"probability must lie in (0, 1) and dof be > 0, got {probability} and {dof}")
+    from scipy.special import ndtri, stdtrit  # not scipy.stats: that takes a second to load
 
-
-def _t_cdf(t: float, dof: int) -> float:
-    return 1 - _incomplete_beta(dof / (dof + t * t), dof / 2, 0.5) / 2
-
-
-def _incomplete_beta(x: float, a: float, b: float) -> float:
-    """Return the regularised incomplete beta function by its continued fraction (modified Lentz)."""
-    if x <= 0 or x >= 1:
-        return 0.0 if x <= 0 else 1.0
-    if x > (a + 1) / (a + b + 2):
-        return 1 - _incomplete_beta(1 - x, b, a)
-    front = math.exp(a * math.log(x) + b * math.log1p(-x) - math.lgamma(a) - math.lgamma(b) + math.lgamma(a + b)) / a
-    tiny = 1e-300
-    c, d = 1.0, 1 / max(1 - (a + b) * x / (a + 1), tiny)
-    result = d
-    for m in range(1, 500):
-        for number in (
-            m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m)),
-            -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1)),
-        ):
-            d = 1 / (1 + number * d or tiny)
-            c = 1 + number / c or tiny
-            step = c * d
-            result *= step
-        if abs(step - 1) < 1e-15:
-            break
-    return front * result
-
-
-#: Up to this many pairs every order is tried; 8! = 40,320.
-EXACT = 8
+    return float(ndtri(probability) if math.isinf(dof) else stdtrit(dof, probability))
 
 
 def spearman(pairs: list[tuple[float, float]]) -> tuple[float | None, float | None]:
@@ -233,9 +187,6 @@ def spearman(pairs: list[tuple[float, float]]) -> tuple[float | None, float | No
     strength = np.abs(orders @ ranks)
     here = abs(float((rankdata(y) - (len(y) + 1) / 2) @ ranks))
     return rho, float((strength >= here - 1e-9).mean())
-
-
-CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
@@ -266,11 +217,11 @@ class Spread:
         known = list(values)
         if not known:
             return None
-        mean = fmean(known)
+        mean = statistics.fmean(known)
         if len(known) < 2:
             return cls(1, mean, None, None, None, mean, mean)
-        sd = stdev(known)
-        half = _t(len(known) - 1) * sd / sqrt(len(known))
+        sd = statistics.stdev(known)
+        half = student_t(0.5 + CONFIDENCE / 2, len(known) - 1) * sd / math.sqrt(len(known))
         return cls(len(known), mean, sd, mean - half, mean + half, min(known), max(known))
 
     def outside(self, value: float) -> bool:
@@ -310,18 +261,10 @@ class Difference:
         parts = one.sd**2 / one.n, two.sd**2 / two.n
         mean, total = two.mean - one.mean, sum(parts)
         df = total**2 / (parts[0] ** 2 / (one.n - 1) + parts[1] ** 2 / (two.n - 1)) if total > 0 and total**2 > 0 else float("inf")
-        half = _t(df) * sqrt(total)
+        half = student_t(0.5 + CONFIDENCE / 2, df) * math.sqrt(total)
         return cls(mean, mean - half, mean + half, df)
 
     @property
     def clear(self) -> bool:
         """Whether the interval leaves out zero: the two can be told apart."""
         return self.low > 0 or self.high < 0
-
-
-def _t(df: float) -> float:
-    """The quantile of Student's t distribution that leaves half of what is not covered on each side."""
-    from scipy.special import ndtri, stdtrit  # not scipy.stats: that takes a second to load
-
-    share = 0.5 + CONFIDENCE / 2
-    return float(ndtri(share) if df == float("inf") else stdtrit(df, share))

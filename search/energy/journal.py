@@ -6,11 +6,8 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-from .record import Component, Record
 
 
 class Journal:
@@ -73,51 +70,3 @@ def lines(path: Path) -> Iterator[dict[str, Any]]:
                 continue
             if isinstance(event, dict):
                 yield event
-
-
-@dataclass(frozen=True)
-class Recovered:
-    """What a file tells after the fact.
-
-    Attributes:
-        closed: Records of the windows that were closed.
-        killed: Records of those that were open when the process died, up to its last beat (state ``killed``).
-        sessions: Number of times that a ledger began to write.
-    """
-
-    closed: tuple[Record, ...]
-    killed: tuple[Record, ...]
-    sessions: int
-
-
-def recover(path: Path) -> Recovered:
-    """Read a ledger's file, with the windows that its process took to the grave.
-
-    A killed window is known up to the last beat: what came after is lost, at most one beat (5 s).
-    """
-    closed: list[Record] = []
-    killed: list[Record] = []
-    opened: dict[tuple[str, str], Record] = {}
-    begun: dict[str, dict[str, Any]] = {}
-    for event in lines(path):
-        session = str(event.get("session", ""))
-        if event["event"] == "start":
-            begun[session] = event
-        elif event["event"] == "open":
-            opened[session, event["record"]["id"]] = Record.from_json(event["record"])
-        elif event["event"] == "beat":
-            for window in event["open"]:
-                key = session, window["id"]
-                if key in opened:
-                    known = Component.__dataclass_fields__  # a later version may write more
-                    parts = tuple(Component(**{name: part[name] for name in part.keys() & known}) for part in window["components"])
-                    t1_ns = int(event["t_ns"])
-                    seconds = (t1_ns - opened[key].t0_ns) / 1e9
-                    opened[key] = replace(opened[key], t1_ns=t1_ns, seconds=seconds, components=parts)
-        elif event["event"] == "close":
-            record = Record.from_json(event["record"])
-            opened.pop((session, record.id), None)
-            closed.append(replace(record, hardware=begun.get(session, {}).get("hardware", record.hardware)))
-    for (session, _), record in opened.items():
-        killed.append(replace(record, state="killed", hardware=begun.get(session, {}).get("hardware", record.hardware)))
-    return Recovered(tuple(closed), tuple(killed), len(begun))

@@ -16,7 +16,7 @@ from typing import Any
 from . import channel as query
 from .channel import MeterChannel
 from .host import Idle
-from .record import Component
+from .record import Component, sum_known
 from .safety import Warnings
 from .sampler import CLOSE
 from .sources.clock import NANO, Clock
@@ -248,8 +248,7 @@ class MeterSet:
         """Return the sum of the counting components, or None when one of them is not known."""
         with self._lock:
             parts = [_between(account, t0_ns, t1_ns) for account in self._entered().values() if account.counts]
-        known = [part for part in parts if part is not None]
-        return sum(known) if known and len(known) == len(parts) else None
+        return sum_known(parts)
 
     def settled(self, t_ns: int) -> bool:
         """Return whether no later reading can change what was before an instant: each component was read after it, or will not be.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 from .sources.source import Quality
 
@@ -66,25 +66,10 @@ class Component:
     reason: str | None = None
     cross_check: float | None = None
 
-    def scaled(self, share: float, attribution: str, *, extra_u_joules: float = 0.0) -> Component:
-        """Return a share of this energy.
-
-        Args:
-            share: Part of the whole, 0 to 1.
-            attribution: How the share was found, for the record.
-            extra_u_joules: Standard uncertainty of the split itself.
-        """
-        if self.joules is None or self.u_random_joules is None or self.u_systematic_joules is None:
-            return replace(self, attribution=attribution)
-        return replace(
-            self,
-            joules=self.joules * share,
-            u_random_joules=math.hypot(self.u_random_joules * share, extra_u_joules),
-            u_systematic_joules=self.u_systematic_joules * share,
-            net_joules=None if self.net_joules is None else self.net_joules * share,
-            u_net_joules=None if self.u_net_joules is None else math.hypot(self.u_net_joules * share, extra_u_joules),
-            attribution=attribution,
-        )
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Component:
+        """Read a component back; what a later version wrote besides is left out."""
+        return cls(**{key: value for key, value in data.items() if key in cls.__dataclass_fields__})
 
 
 @dataclass(frozen=True)
@@ -141,7 +126,7 @@ class Record:
         None when there is none, and also when one of them was lost in this window: the rest would pass for the whole.
         ``known_joules`` has the rest.
         """
-        return total(part.joules for part in self.counting)
+        return sum_known(part.joules for part in self.counting)
 
     @property
     def known_joules(self) -> float:
@@ -151,7 +136,7 @@ class Record:
     @property
     def net_joules(self) -> float | None:
         """Return the energy above idle, or None when a counting component has no idle power."""
-        return total(part.net_joules for part in self.counting)
+        return sum_known(part.net_joules for part in self.counting)
 
     @property
     def u_random_joules(self) -> float | None:
@@ -172,10 +157,7 @@ class Record:
     @property
     def quality(self) -> Quality:
         """Return the worst quality of the sum; ``mixed`` when measured and estimated parts are added."""
-        found = {part.quality for part in self.counting}
-        if self.joules is None or "absent" in found:
-            return "absent"
-        return found.pop() if len(found) == 1 else "mixed"
+        return combined_quality("absent" if part.joules is None else part.quality for part in self.counting)
 
     @property
     def coverage(self) -> tuple[str, ...]:
@@ -214,15 +196,22 @@ class Record:
         if data.get("schema", SCHEMA) > SCHEMA:
             raise ValueError(f"record has schema {data['schema']}, this version reads up to {SCHEMA}: update joulefront")
         own = {key: value for key, value in data.items() if key in cls.__dataclass_fields__ and key != "components"}
-        known = Component.__dataclass_fields__
-        parts = (Component(**{key: value for key, value in part.items() if key in known}) for part in data.get("components", ()))
-        return cls(components=tuple(parts), **own)
+        return cls(components=tuple(Component.from_json(part) for part in data.get("components", ())), **own)
 
 
-def total(parts: Iterable[float | None]) -> float | None:
-    """Return the sum, or None when there is none or one of them is not known."""
-    known = list(parts)
-    return None if not known or None in known else math.fsum(part for part in known if part is not None)
+def sum_known(values: Iterable[float | None]) -> float | None:
+    """Return the sum of values, or None when there is none or one of them is not known: the rest would pass for the whole."""
+    found = list(values)
+    known = [value for value in found if value is not None]
+    return math.fsum(known) if known and len(known) == len(found) else None
+
+
+def combined_quality(kinds: Iterable[str]) -> Quality:
+    """Return the quality of a sum whose parts have these: ``absent`` without parts or when one is absent, ``mixed`` when they differ."""
+    found = set(kinds)
+    if not found or "absent" in found:
+        return "absent"
+    return cast(Quality, found.pop()) if len(found) == 1 else "mixed"
 
 
 def _by_source(parts: Iterable[tuple[str, float | None]]) -> float | None:
@@ -244,16 +233,15 @@ def _add_component(name: str, parts: list[Component], expected: int) -> Componen
     lost = [part for part in parts if part.joules is None]
     known = [part for part in parts if part.joules is not None]
     complete = not lost and len(parts) == expected
-    quality: Quality = _common((part.quality for part in parts), "mixed")
     reason = next((part.reason for part in lost if part.reason), None) or _common((part.reason for part in parts), None)
     if len(parts) < expected:
         reason = f"only {len(parts)} of {expected} records have {name}"
     idle = _common((part.idle_watts for part in parts), None)
     return Component(
         name=name,
-        joules=total(part.joules for part in known) if complete else None,
+        joules=sum_known(part.joules for part in known) if complete else None,
         source=_common((part.source for part in parts), "several"),
-        quality=quality if complete else "absent",
+        quality=combined_quality(part.quality for part in parts) if complete else "absent",
         boundary=_common((part.boundary for part in parts), "differs"),
         counts=any(part.counts for part in parts),
         reads=sum(part.reads for part in parts),
@@ -264,8 +252,8 @@ def _add_component(name: str, parts: list[Component], expected: int) -> Componen
         u_random_joules=math.hypot(*(part.u_random_joules or 0.0 for part in parts)) if complete else None,
         u_systematic_joules=math.fsum(part.u_systematic_joules or 0.0 for part in parts) if complete else None,
         idle_watts=idle,
-        net_joules=total(part.net_joules for part in parts) if complete else None,
-        u_net_joules=total(part.u_net_joules for part in parts) if complete else None,  # one idle power and one scale for all
+        net_joules=sum_known(part.net_joules for part in parts) if complete else None,
+        u_net_joules=sum_known(part.u_net_joules for part in parts) if complete else None,  # one idle power and one scale for all
         attribution=_common((part.attribution for part in parts), "differs"),
         below_resolution=complete and all(part.below_resolution for part in parts),
         reason=reason,
@@ -313,7 +301,7 @@ def add(records: Iterable[Record]) -> Record:
         t1_ns=max(record.t1_ns for record in chosen),
         seconds=math.fsum(record.seconds for record in chosen),
         components=tuple(_add_component(name, parts, len(chosen)) for (name, _), parts in by_name.items()),
-        cpu_seconds=total(record.cpu_seconds for record in chosen),
+        cpu_seconds=sum_known(record.cpu_seconds for record in chosen),
         utilisation=_utilisation(chosen),
         contended={"records": len(foreign)} if foreign else None,
         edges={},

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..energy import Component, Record
+from ..energy.record import combined_quality
 
 #: What trainings are called in the ledger, before their number: those of the search, and those of finalists that are trained again.
 TRIAL, REPEAT = "trial", "repeat"
@@ -146,7 +147,7 @@ def add_up(sessions: Iterable[Mapping[str, Any]]) -> Bill:
     by_state: dict[str, float] = {}
     joules: dict[str, float] = {}
     unknown: dict[str, float] = {}
-    quality: dict[str, str] = {}
+    kinds: dict[str, list[str]] = {}
     source: dict[str, str] = {}
     absent: dict[str, str] = {}
     random_squares = systematic = seconds = 0.0
@@ -170,29 +171,29 @@ def add_up(sessions: Iterable[Mapping[str, Any]]) -> Bill:
             doubted = False  # the uncertainty of a component that was lost is lost with it
         for part in record.components:
             if part.name in known:
-                kind = part.quality if part.joules is not None else "mixed"
-                quality[part.name] = kind if quality.get(part.name, kind) == kind else "mixed"
+                kinds.setdefault(part.name, []).append(part.quality if part.joules is not None else "mixed")
                 source[part.name] = part.source
             elif part.joules is None:
                 absent[part.name] = part.reason or "unknown"
     absent = {name: reason for name, reason in absent.items() if name not in joules}
     total = sum(joules.values()) if joules else None
     u_joules = (random_squares + systematic**2) ** 0.5 if joules and doubted else None
-    return Bill(total, by_state, joules, quality, source, absent, u_joules, seconds, unknown, _at_socket(walls))
+    quality = {name: combined_quality(found) for name, found in kinds.items()}
+    return Bill(total, by_state, joules, quality, source, absent, u_joules, seconds, unknown, _at_wall(walls))
 
 
-def _at_socket(walls: Sequence[Component | None]) -> AtWall | None:
+def _at_wall(walls: Sequence[Component | None]) -> AtWall | None:
     """Add up what each session knows of the whole machine; a part of the sessions is no sum."""
     known = [part for part in walls if part is not None and part.joules is not None]
     if not known or len(known) < len(walls):
         return None
     random = math.hypot(*(part.u_random_joules or 0.0 for part in known))
     systematic = math.fsum(part.u_systematic_joules or 0.0 for part in known)
-    kinds, sources = {part.quality for part in known}, dict.fromkeys(part.source for part in known)
+    sources = dict.fromkeys(part.source for part in known)
     return AtWall(
         joules=math.fsum(part.joules or 0.0 for part in known),
         u_joules=None if any(part.u_random_joules is None for part in known) else math.hypot(random, systematic),
-        quality=kinds.pop() if len(kinds) == 1 else "mixed",
+        quality=combined_quality(part.quality for part in known),
         source=", ".join(sources),
         reason=next((part.reason for part in known if part.quality != "measured"), None),
     )

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from ..energy import Quality
 from ..formatting import energy_text
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 State = Literal["complete", "failed", "running"]
-EnergyQuality = Literal["measured", "estimated", "mixed", "absent"]
 
 #: The user attribute of an Optuna trial that holds the facts of ours.
 ATTRIBUTE = "joulefront"
@@ -97,7 +97,7 @@ class Trial:
     parameters: int | None = None
     flops: int | None = None
     components: Mapping[str, ComponentEnergy] = field(default_factory=dict)
-    energy_quality: EnergyQuality = "absent"
+    energy_quality: Quality = "absent"
     train_seconds: float | None = None
     cpu_seconds: float | None = None
     gpu_utilisation: float | None = None

@@ -14,6 +14,8 @@ from typing import Any
 
 from ..carbon.forecast import Forecast, moment_of
 from ..carbon.intensity import Intensity, grams_co2e
+from ..energy import JOULES_PER_KWH
+from ..energy.record import sum_known
 from ..records.run_folder import RunFolder, StoreError
 
 
@@ -59,7 +61,7 @@ class CarbonLog:
             self.grams = None
             return
         if hour > self.hour:
-            self.grams = _plus(self.grams, self._price(session_joules - self.joules, self.hour, hour))
+            self.grams = sum_known((self.grams, self._price(session_joules - self.joules, self.hour, hour)))
             self.joules, self.hour = max(self.joules, session_joules), hour
 
     def trained(self, start_hour: float, stop_hour: float, joules: float | None) -> None:
@@ -70,7 +72,7 @@ class CarbonLog:
             "grams": self._price(joules, start_hour, stop_hour),
             "grams_at_once": self._price(joules, start_hour - shift, stop_hour - shift),
         }
-        self._trained = {name: _plus(self._trained[name], value) for name, value in sums.items()}
+        self._trained = {name: sum_known((self._trained[name], value)) for name, value in sums.items()}
         if joules is not None:
             length = max(stop_hour - start_hour, 1e-12)
             for hour in range(math.floor(start_hour), math.floor(stop_hour) + 1):
@@ -78,7 +80,7 @@ class CarbonLog:
                 if part > 0:
                     before, grams = self._by_hour.get(hour, (0.0, 0.0))
                     paid = self._price(joules * part, max(hour, start_hour), min(hour + 1, stop_hour))
-                    self._by_hour[hour] = before + joules * part, _plus(grams, paid)
+                    self._by_hour[hour] = before + joules * part, sum_known((grams, paid))
 
     def waited(self, start_hour: float, stop_hour: float, joules: float | None) -> None:
         """Book a wait of the present thread, with what the machine took meanwhile."""
@@ -86,19 +88,19 @@ class CarbonLog:
         self._waited[name] = self._waited.get(name, 0.0) + stop_hour - start_hour
         self._waits.append((start_hour, stop_hour))
         self._wait_joules += joules or 0.0
-        self._wait_grams = _plus(self._wait_grams, self._price(joules or 0.0, start_hour, stop_hour))
+        self._wait_grams = sum_known((self._wait_grams, self._price(joules or 0.0, start_hour, stop_hour)))
 
     @property
     def all_grams(self) -> float | None:
         """Carbon of all sessions, or None when unknown."""
         total = self.grams
         for session in self.earlier:
-            total = _plus(total, session["grams"])
+            total = sum_known((total, session["grams"]))
         return total
 
     def mean_intensity(self) -> Intensity | None:
         """Mean intensity over the energy of the whole search: total joules at it are the grams of all sessions. None when unknown."""
-        kwh = (self.joules + sum(float(session["joules"]) for session in self.earlier)) / 3.6e6
+        kwh = (self.joules + sum(float(session["joules"]) for session in self.earlier)) / JOULES_PER_KWH
         if self.all_grams is None or kwh <= 0:
             return None
         factor = self.all_grams / kwh / self.pue
@@ -126,10 +128,6 @@ class CarbonLog:
 
     def _price(self, joules: float | None, start_hour: float, stop_hour: float) -> float | None:
         return grams_co2e(None if joules is None else max(joules, 0.0), self.over(start_hour, stop_hour), self.pue)
-
-
-def _plus(one: float | None, two: float | None) -> float | None:
-    return None if one is None or two is None else one + two
 
 
 _GIVEN = Intensity(0.0).source

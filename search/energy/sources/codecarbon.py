@@ -9,12 +9,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from .source import Capability, Reading
+from .source import JOULES_PER_KWH, Capability, Reading
 
 if TYPE_CHECKING:
     from .source import Source
 
-JOULES_PER_KWH = 3.6e6
 #: CodeCarbon's own parts -> our component, whether it may enter a sum, and the share of error that its method may have.
 #: Its memory is a constant per guessed module and its GPU is NVML again: neither belongs into a sum of ours.
 PARTS = {

@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
+#: How a number came about; ``mixed`` is the quality of a sum of measured and estimated parts.
 Quality = Literal["measured", "estimated", "mixed", "absent"]
+SECONDS_PER_HOUR = 3600.0
+JOULES_PER_WH = 3600.0
+JOULES_PER_KWH = 3.6e6
 
 
 @dataclass(frozen=True)
@@ -98,14 +102,6 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Release what was opened; may be called twice."""
-        ...
-
-
-class Glancing(Protocol):
-    """What a source may offer besides: a cheaper reading for between the edges of windows."""
-
-    def glance(self) -> tuple[Reading, ...]:
-        """Read as ``read`` does, less exactly, which the half-width of the readings says."""
         ...
 
 

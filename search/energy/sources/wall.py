@@ -19,16 +19,15 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .source import Capability, Reading
+from .source import JOULES_PER_KWH, JOULES_PER_WH, Capability, Reading
 
 if TYPE_CHECKING:
     from .source import Source
 
-JOULES_PER_WH = 3600.0
 #: No plug's answer has more bytes than this.
 LONGEST = 1 << 20
 #: Columns of cumulative energy in a CSV file -> joules per unit.
-UNITS = {"joules": Decimal(1), "wh": Decimal(3600), "kwh": Decimal(3_600_000)}
+UNITS = {"joules": Decimal(1), "wh": Decimal(JOULES_PER_WH), "kwh": Decimal(JOULES_PER_KWH)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +116,7 @@ def _tasmota(energy: Mapping[str, Any]) -> Sample:
     power = power[0] if isinstance(power, list) and power else power
     # kWh with as many decimals as EnergyRes says: 3.6 kJ for the usual three.
     digits = -int(total.as_tuple().exponent) if isinstance(total, Decimal) else 0
-    return _sample(power, total, 1000 * JOULES_PER_WH, Decimal(1).scaleb(-max(digits, 3)))
+    return _sample(power, total, JOULES_PER_KWH, Decimal(1).scaleb(-max(digits, 3)))
 
 
 def _sample(power: Any, total: Any, joules_per_unit: float, step: Decimal) -> Sample:

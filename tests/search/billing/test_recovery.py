@@ -67,6 +67,17 @@ def test_a_killed_trial_is_billed_up_to_the_last_beat(killed: tuple[Path, list[d
     assert bill.seconds == pytest.approx(27.0)
 
 
+def test_a_checkpoint_of_a_later_version_is_read_by_this_one(killed: tuple[Path, list[dict[str, Any]]]) -> None:
+    file, sessions = killed
+    events = [json.loads(line) for line in file.read_text().splitlines()]
+    for event in events:
+        for part in [*event.get("total", []), *(part for window in event.get("open", []) for part in window["components"])]:
+            part["colour"] = "green"
+    file.write_text("".join(json.dumps(event) + "\n" for event in events))
+    assert settle_killed(sessions, file) == {1: pytest.approx(150.0)}
+    assert add_up(sessions).total_joules == pytest.approx(270.0)
+
+
 def test_settling_twice_changes_nothing(killed: tuple[Path, list[dict[str, Any]]]) -> None:
     file, sessions = killed
     settle_killed(sessions, file)

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from joulefront.search.energy import Capability, Ledger
-from joulefront.search.energy.journal import Journal, lines, recover
+from joulefront.search.energy import Capability, Ledger, Record
+from joulefront.search.energy.journal import Journal, lines
 
 
 @pytest.fixture
@@ -24,28 +24,30 @@ def test_every_edge_is_in_the_file_when_it_happens(source, clock, tmp_path):
         clock.advance(2)
         window.close("failed")
     assert [line["event"] for line in lines(file)] == ["start", "open", "close", "stop"]
-    found = recover(file)
-    (record,) = found.closed
+    start, opened, closed, stop = lines(file)
+    record = Record.from_json(closed["record"])
     assert record.joules == pytest.approx(200, rel=1e-3)
     assert record.state == "failed"
-    assert record.hardware == ledger.hardware
-    assert not found.killed
+    assert record.id == opened["record"]["id"]
+    assert start["hardware"] == ledger.hardware
+    assert Record.from_json(stop["record"]).joules == pytest.approx(200, rel=1e-3)
 
 
 def test_a_window_without_an_end_is_known_up_to_the_last_beat(source, clock, tmp_path):
     file = tmp_path / "ledger.jsonl"
-    ledger = Ledger([source], interval_seconds=None, clock=clock, file=file).start()
-    ledger.open("trial 0")
-    for _ in range(3):
-        clock.advance(5)
-        ledger.sample()
-        ledger._beat()
-    clock.advance(4)
-    ledger._journal.close()  # the process dies here
-    (record,) = recover(file).killed
-    assert record.state == "killed"
-    assert record.joules == pytest.approx(1500, rel=1e-3)
-    assert record.seconds == pytest.approx(15, rel=1e-3)
+    with Ledger([source], interval_seconds=None, clock=clock, file=file) as ledger:
+        window = ledger.open("trial 0")
+        for _ in range(3):
+            clock.advance(5)
+            ledger.sample()
+            ledger._beat()
+        clock.advance(4)  # were the process to die here, this is what its file would hold
+        found = list(lines(file))
+    assert [line["event"] for line in found] == ["start", "open", "beat", "beat", "beat"]
+    (known,) = found[-1]["open"]
+    assert known["id"] == found[1]["record"]["id"] == window.id
+    assert known["known_joules"] == known["components"][0]["joules"] == pytest.approx(1500, rel=1e-3)
+    assert found[-1]["t_ns"] - window.t0_ns == pytest.approx(15e9, rel=1e-3)
 
 
 def test_a_torn_line_is_left_out_and_the_next_session_starts_on_its_own_line(source, clock, tmp_path):
@@ -56,10 +58,11 @@ def test_a_torn_line_is_left_out_and_the_next_session_starts_on_its_own_line(sou
         torn.write(b'{"event":"beat","t_ns":12')
     with Ledger([source], interval_seconds=None, clock=clock, file=file) as ledger, ledger.window("trial 1"):
         clock.advance(1)
-    found = recover(file)
-    assert found.sessions == 2
-    assert [record.name for record in found.closed] == ["trial 0", "trial 1"]
-    assert len({record.id for record in found.closed}) == 2
+    found = list(lines(file))
+    assert len({line["session"] for line in found if line["event"] == "start"}) == 2
+    closed = [line["record"] for line in found if line["event"] == "close"]
+    assert [record["name"] for record in closed] == ["trial 0", "trial 1"]
+    assert len({record["id"] for record in closed}) == 2
 
 
 def test_lines_of_several_writers_do_not_mix(tmp_path):

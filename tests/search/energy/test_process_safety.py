@@ -14,7 +14,7 @@ import time
 import pytest
 
 from joulefront.search.energy import Ledger, discover
-from joulefront.search.energy.journal import lines, recover
+from joulefront.search.energy.journal import lines
 from joulefront.search.energy.sources.cpu_time import CpuTime
 from joulefront.search.energy.sources.nvml import Nvml
 
@@ -213,13 +213,14 @@ def test_a_killed_process_loses_at_most_one_beat(tmp_path, how):
     victim.send_signal(how)
     victim.wait()
     lived = time.monotonic() - begin
-    found = recover(file)
-    assert [record.name for record in found.closed] == ["done"]
-    (record,) = found.killed
-    assert record.name == "trial 1"
-    assert record.state == "killed"
-    assert record.joules > 0
-    assert lived - 1.5 <= record.seconds <= lived + 0.5
+    found = list(lines(file))
+    assert [line["record"]["name"] for line in found if line["event"] == "close"] == ["done"]
+    last = [line for line in found if line["event"] == "beat"][-1]
+    (opened,) = (line["record"] for line in found if line["event"] == "open" and line["record"]["name"] == "trial 1")
+    (window,) = last["open"]
+    assert window["id"] == opened["id"]
+    assert window["known_joules"] > 0
+    assert lived - 1.5 <= (last["t_ns"] - opened["t0_ns"]) / 1e9 <= lived + 0.5
 
 
 def test_importing_brings_nothing_heavy():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import threading
 import time
@@ -12,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from joulefront.search.energy import Capability, Ledger, Reading, host
-from joulefront.search.energy.journal import Journal, lines, recover
+from joulefront.search.energy.journal import Journal, lines
 from joulefront.search.energy.safety import MOST, Warnings
 from joulefront.search.energy.sources.cpu_time import CpuTime
 
@@ -215,22 +214,3 @@ def test_facts_that_json_does_not_know_are_written_as_text(tmp_path):
     with Ledger([source], interval_seconds=None, file=tmp_path / "ledger.jsonl"):
         pass
     assert [line["event"] for line in lines(tmp_path / "ledger.jsonl")] == ["start", "stop"]
-
-
-def test_a_beat_of_a_later_version_is_read_by_this_one(scripted, clock, tmp_path):
-    file = tmp_path / "ledger.jsonl"
-    source = scripted((Capability("cpu:pkg0", "scripted", True, tick_seconds=0.0),), clock, joules=lambda name, t: 100 * t)
-    ledger = Ledger([source], interval_seconds=None, clock=clock, file=file).start()
-    ledger.open("trial 0")
-    clock.advance(5)
-    ledger.sample()
-    ledger._beat()
-    ledger._journal.close()  # the process dies here
-    events = list(lines(file))
-    for event in events:
-        for window in event.get("open", []):
-            for part in window["components"]:
-                part["colour"] = "green"
-    file.write_text("".join(json.dumps(event) + "\n" for event in events))
-    (record,) = recover(file).killed
-    assert record.joules == pytest.approx(500, rel=1e-3)
