@@ -149,7 +149,7 @@ class Classical:
 
 
 if TYPE_CHECKING:
-    _: Space = Classical()
+    _space: Space = Classical()
 
 
 #: How an estimator goes on: the parameter that grows, and the unit of work in ``per_epoch``. All others are fitted anew on more data.
@@ -326,4 +326,4 @@ def _positive(probabilities: np.ndarray, classes: np.ndarray) -> np.ndarray:
 
 
 if TYPE_CHECKING:
-    _: Estimator = FidelityEstimator(None, name="", per_epoch={}, full_epochs=1)
+    _estimator: Estimator = FidelityEstimator(None, name="", per_epoch={}, full_epochs=1)

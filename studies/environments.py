@@ -27,7 +27,7 @@ def study(data: str | None = None, seed: int = 0, smoke: bool = False, power_lim
     """How much of a training's energy is a matter of settings?"""
     import torch
 
-    from ..search.training.tactics.tactic import available_precisions, thread_choices
+    from ..search.training.device import available_precisions, thread_choices
 
     on_gpu = torch.cuda.is_available()
     recipe = RecipeRanges(

@@ -277,15 +277,6 @@ def make_executors(study: Study, task: Task, devices: Sequence[str]) -> list[Exe
     return [WorkerProcess(study, device) for device in devices]
 
 
-def synchronizer(device: str) -> Callable[[], object] | None:
-    """Wait for queued work at the edges of windows; worker processes wait for their own."""
-    if not device.startswith("cuda"):
-        return None
-    import torch
-
-    return lambda: torch.cuda.synchronize(device)
-
-
 def torch_threads(threads: int) -> None:
     """Pin the number of threads: it changes results at an equal seed, and more threads than cores wait for each other."""
     import torch

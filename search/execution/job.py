@@ -9,26 +9,18 @@ import math
 import time
 import zlib
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from ..space import Candidate, FixedTrial, Space
+from ..training.results import Phases
 from ..training.task import Task
 
 #: An inference window runs at least this long, so that it is far above the resolution of every meter.
 INFERENCE_SECONDS = 1.0
 #: Why a training failed that Ctrl-C broke off.
 INTERRUPTED = "interrupted by the user"
-
-
-class Phases(Protocol):
-    """Opens a ledger window around one phase of a training."""
-
-    def __call__(self, kind: str, index: int) -> AbstractContextManager[Any]:
-        """Enter a phase: ``setup``, ``overhead``, ``epoch``, ``eval``, ``analysis`` or ``inference``."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -102,7 +94,7 @@ def seed_of(study_seed: int, key: str) -> int:
     return zlib.crc32(f"{study_seed}:{key}".encode())
 
 
-def train(job: Job, space: Space, task: Task, *, phases: Phases, go_on: Callable[[Mapping[str, Any]], bool]) -> Outcome:
+def train(job: Job, space: Space, task: Task, *, phases: Phases, should_continue: Callable[[Mapping[str, Any]], bool]) -> Outcome:
     """Train a candidate to ``job.epochs`` and write its weights.
 
     Args:
@@ -110,7 +102,7 @@ def train(job: Job, space: Space, task: Task, *, phases: Phases, go_on: Callable
         space: Builds the model.
         task: The data.
         phases: Entered around each phase.
-        go_on: Asked after each epoch with ``{"epoch", "loss", ...}``; False ends the training there, as a measured point.
+        should_continue: Asked after each epoch with ``{"epoch", "loss", ...}``; False ends the training there, as a measured point.
 
     Returns:
         The outcome; a training that fails (NaN, out of memory, an exception in the model) is an outcome with ``failed``.
@@ -129,7 +121,7 @@ def train(job: Job, space: Space, task: Task, *, phases: Phases, go_on: Callable
     def after_epoch(point: Any) -> bool:
         entry = {"epoch": point.epoch, "loss": _finite(point.loss), **{k: _finite(v) for k, v in (point.quality or {}).items()}}
         reached.append(entry)
-        return go_on(entry)
+        return should_continue(entry)
 
     def measured_nothing() -> Outcome:
         return Outcome(_last(reached), curve=tuple(reached), parameters=parameters, flops=flops, threads=threads, resumed=start is not None)
@@ -152,7 +144,7 @@ def train(job: Job, space: Space, task: Task, *, phases: Phases, go_on: Callable
             seed=job.seed,
             device=job.device,
             phases=phases,
-            go_on=after_epoch,
+            should_continue=after_epoch,
             check_at=job.check_at,
         )
         save_weights(job.weights, fitted, with_checkpoint=candidate.recipe.resumable and fitted.epochs < job.checkpoint_below)
@@ -218,7 +210,7 @@ class Executor(Protocol):
         """Ledger components that its trainings hold alone; None when nothing else runs on this machine."""
         ...
 
-    def train(self, job: Job, *, phases: Phases, go_on: Callable[[Mapping[str, Any]], bool]) -> Outcome:
+    def train(self, job: Job, *, phases: Phases, should_continue: Callable[[Mapping[str, Any]], bool]) -> Outcome:
         """Train a job; a training that fails is an outcome, too."""
         ...
 
@@ -237,9 +229,9 @@ class InProcess:
     def devices(self) -> None:
         """Return None: nothing runs beside it."""
 
-    def train(self, job: Job, *, phases: Phases, go_on: Callable[[Mapping[str, Any]], bool]) -> Outcome:
+    def train(self, job: Job, *, phases: Phases, should_continue: Callable[[Mapping[str, Any]], bool]) -> Outcome:
         """Train a job here."""
-        return train(job, self.space, self.task, phases=phases, go_on=go_on)
+        return train(job, self.space, self.task, phases=phases, should_continue=should_continue)
 
     def close(self) -> None:
         """Nothing is held."""

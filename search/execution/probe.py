@@ -15,6 +15,7 @@ from typing import Any
 
 from ..energy import Ledger, Record
 from ..space import FixedTrial, RandomTrial, Space
+from ..training.device import synchronizer
 from ..training.splits_data import Excerpt
 from ..training.task import Task
 from .job import INTERRUPTED, Job, reason_of, train
@@ -94,16 +95,16 @@ def probe(
         def phases(kind: str, index: int) -> AbstractContextManager[Any]:
             if kind != "epoch":
                 return nullcontext()
-            windows.append(ledger.window(f"epoch {index}", kind="epoch", parent=window, synchronize=_synchronize(device)))
+            windows.append(ledger.window(f"epoch {index}", kind="epoch", parent=window, synchronize=synchronizer(device)))
             return windows[-1]  # type: ignore[no-any-return]  # the ledger's records
 
-        def go_on(point: Any) -> bool:
+        def should_continue(point: Any) -> bool:
             record = windows[-1].record
             if record is not None:
                 epochs.append(record)
             return len(epochs) < 2 or time.monotonic() - began < seconds
 
-        fit(model, small, recipe, epochs=200, seed=seed, device=device, phases=phases, go_on=go_on)
+        fit(model, small, recipe, epochs=200, seed=seed, device=device, phases=phases, should_continue=should_continue)
     except Exception as error:  # a candidate that cannot be trained is a finding, too
         record = window.close(state="failed")
         return Probe(params, None, record.seconds, record.joules, failed=reason_of(error))
@@ -116,14 +117,6 @@ def probe(
     spent = None if whole.joules is None or known is None else max(0.0, whole.joules - known)
     seconds = sum(record.seconds for record in counted)
     return Probe(params, None if known is None else known * scale, seconds * scale, spent, cost.parameters, cost.flops)
-
-
-def _synchronize(device: str) -> Any:
-    if not device.startswith("cuda"):
-        return None
-    import torch
-
-    return lambda: torch.cuda.synchronize(device)
 
 
 #: Examples that a warm-up learns from: enough for the neighbours that an estimator may ask for.
@@ -155,7 +148,8 @@ def warm_up(space: Space, task: Task, *, device: str, threads: int, seed: int) -
         for params in one_of_each_kind(space, seed):
             for epochs, start in ((1, None), (2, weights)):
                 job = Job(-1, params, epochs, seed, device, threads, start, weights)
-                if train(job, space, small, phases=lambda kind, index: nullcontext(), go_on=lambda entry: True).failed == INTERRUPTED:
+                outcome = train(job, space, small, phases=lambda kind, index: nullcontext(), should_continue=lambda entry: True)
+                if outcome.failed == INTERRUPTED:
                     raise KeyboardInterrupt
 
 

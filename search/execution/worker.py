@@ -18,7 +18,9 @@ import cloudpickle
 
 from ..energy.sources.process_tree import Tree
 from ..study import Study
-from .job import Executor, Job, Outcome, Phases, train
+from ..training.device import synchronizer
+from ..training.results import Phases
+from .job import Executor, Job, Outcome, train
 from .probe import warm_up
 
 
@@ -58,7 +60,7 @@ class WorkerProcess:
         """Process id of the worker."""
         return int(self._process.pid or 0)
 
-    def train(self, job: Job, *, phases: Phases, go_on: Callable[[Mapping[str, Any]], bool]) -> Outcome:
+    def train(self, job: Job, *, phases: Phases, should_continue: Callable[[Mapping[str, Any]], bool]) -> Outcome:
         """Train a job in the worker; a worker that dies is a failed outcome."""
         epochs = 0
         window: Any = None
@@ -83,7 +85,7 @@ class WorkerProcess:
                     open_phases.close()  # phases of a training do not nest
                 elif kind == "epoch":
                     epochs = int(payload["epoch"])
-                    self._pipe.send(go_on(payload))
+                    self._pipe.send(should_continue(payload))
                 else:
                     return payload  # type: ignore[no-any-return]  # "done": the child sends an Outcome
 
@@ -110,20 +112,21 @@ def _serve(pipe: Connection, pickled: bytes, device: str) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     study: Study = cloudpickle.loads(pickled)
     task = study.load_task()
+    synchronize = synchronizer(device) or (lambda: None)
     tree = Tree()  # counts as the parent's meter does, so a data loader's living workers are the trial's
 
     @contextmanager
     def phases(kind: str, index: int) -> Iterator[None]:
-        _synchronize(device)
+        synchronize()
         pipe.send(("enter", (kind, index)))
         before = tree.seconds()
         try:
             yield
         finally:
-            _synchronize(device)
+            synchronize()
             pipe.send(("exit", tree.seconds() - before))
 
-    def go_on(entry: Mapping[str, Any]) -> bool:
+    def should_continue(entry: Mapping[str, Any]) -> bool:
         pipe.send(("epoch", dict(entry)))
         return bool(pipe.recv())
 
@@ -139,7 +142,7 @@ def _serve(pipe: Connection, pickled: bytes, device: str) -> None:
             warm_up(study.space, task, device=device, threads=job.threads, seed=study.seed)
             warm = True
         before = tree.seconds()
-        outcome = train(job, study.space, task, phases=phases, go_on=go_on)
+        outcome = train(job, study.space, task, phases=phases, should_continue=should_continue)
         pipe.send(("done", replace(outcome, cpu_seconds=tree.seconds() - before)))
 
 
@@ -159,13 +162,6 @@ def gpu_components(device: str) -> tuple[str, ...]:
 
     uuid = str(torch.cuda.get_device_properties(device).uuid)
     return (f"gpu:{uuid if uuid.startswith('GPU-') else f'GPU-{uuid}'}",)
-
-
-def _synchronize(device: str) -> None:
-    if device.startswith("cuda"):
-        import torch
-
-        torch.cuda.synchronize(device)
 
 
 _: type[Executor] = WorkerProcess

@@ -71,10 +71,6 @@ class Pt2:
         )
 
 
-if TYPE_CHECKING:
-    _: Exporter = Pt2()
-
-
 SAFETENSORS_FILE = "model.safetensors"
 
 
@@ -166,4 +162,5 @@ def _load(folder: Path, space: Space, task: Task) -> Any:
 
 
 if TYPE_CHECKING:
-    _: Exporter = Safetensors()
+    _pt2: Exporter = Pt2()
+    _safetensors: Exporter = Safetensors()

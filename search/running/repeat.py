@@ -26,7 +26,7 @@ from ..billing.trial_energy import energy_facts
 from ..energy import Ledger, Record, discover
 from ..energy.calibrations import load_wall_calibration
 from ..energy.doctor import calibrated_coefficients
-from ..execution.devices import cores, make_executors, pick_device, synchronizer, take_devices, torch_threads
+from ..execution.devices import cores, make_executors, pick_device, take_devices, torch_threads
 from ..execution.job import Executor, Job
 from ..formatting import energy_text
 from ..front import Front
@@ -38,6 +38,7 @@ from ..records.run_folder import RunFolder, StoreError
 from ..records.trial import Trial
 from ..space import FixedTrial, Space
 from ..study import Study
+from ..training.device import synchronizer
 from .baselines import BaselineController, MeasurementProtocol
 from .identity import refuse_other_data
 from .session import meters_text, note_end, note_session, refuse_unmeasurable, stop_on_interrupt, utc_now
@@ -213,12 +214,12 @@ class RepeatLoop:
         number = len(self.repeats.trainings)
         meter = self.account.open(number, self.executor.devices, kind=REPEAT)
 
-        def go_on(entry: Mapping[str, Any]) -> bool:
+        def should_continue(entry: Mapping[str, Any]) -> bool:
             self.account.save_sometimes()
             return not self.interrupted.is_set() and entry["epoch"] < trial.epochs
 
         try:
-            outcome = self.executor.train(job, phases=meter.phase, go_on=go_on)
+            outcome = self.executor.train(job, phases=meter.phase, should_continue=should_continue)
         except BaseException:
             self.account.close(number, meter, state="killed", cpu_seconds=None)
             self.account.save()

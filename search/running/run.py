@@ -20,7 +20,7 @@ from ..carbon.intensity import Intensity
 from ..energy import Ledger, discover
 from ..energy.calibrations import load_wall_calibration
 from ..energy.doctor import calibrated_coefficients
-from ..execution.devices import cores, make_executors, pick_device, synchronizer, take_devices, torch_threads
+from ..execution.devices import cores, make_executors, pick_device, take_devices, torch_threads
 from ..formatting import energy_text
 from ..front import Front
 from ..records.bill import Session, add_up, read_sessions
@@ -30,6 +30,7 @@ from ..samplers.factory import make_sampler
 from ..stopping.limits import limits_of, refuse_wrong_limits
 from ..stopping.stop_gain import StopGain
 from ..study import Budget, Study
+from ..training.device import synchronizer
 from .baselines import BaselineController, MeasurementProtocol
 from .carbon_log import keep_place
 from .carbon_session import CarbonSession, CarbonTime, grams_as_joules

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 def rejection_of(study: Study, candidate: Candidate, task: Task, device: str = "cpu") -> str | None:
     """Say which limit on size a candidate breaks, or which precision the device lacks, or None; costs no training."""
     if candidate.recipe.precision != "float32":
-        from ..training.tactics.tactic import require_precision
+        from ..training.device import require_precision
 
         try:
             require_precision(candidate.recipe.precision, device)
@@ -269,7 +269,7 @@ class Loop:
         meter = self.account.open(asked.number, executor.devices)
         net = DominanceStopper(self.study, lambda: self.store.run(self.optuna_study).trials, epochs, parent, meter.phases)
 
-        def go_on(entry: Mapping[str, Any]) -> bool:
+        def should_continue(entry: Mapping[str, Any]) -> bool:
             with self._lock:
                 self.account.save_sometimes()
                 ended = "stopped", self._why_stop_training(meter.window.joules())
@@ -280,7 +280,7 @@ class Loop:
             return ended[1] is None
 
         try:
-            outcome = executor.train(job, phases=meter.phase, go_on=go_on)
+            outcome = executor.train(job, phases=meter.phase, should_continue=should_continue)
         except BaseException:
             self.account.close(asked.number, meter, state="killed", cpu_seconds=None)
             self.account.save()

@@ -1,9 +1,6 @@
-"""What happens to a batch on the device: augmentation, normalisation, size, precision."""
+"""What happens to a batch on the device: augmentation, normalisation, size, memory layout."""
 
 from __future__ import annotations
-
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
 import torch
 from torch.nn import functional as F
@@ -12,8 +9,6 @@ from .recipe import Recipe
 
 #: Share of the side by which an image is shifted at most in each direction: 4 of 32 pixels, the usual for CIFAR.
 SHIFT = 1 / 8
-
-_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def augmented(images: torch.Tensor, augment: str, generator: torch.Generator) -> torch.Tensor:
@@ -83,16 +78,3 @@ def laid_out(inputs: torch.Tensor, recipe: Recipe) -> torch.Tensor:
     if recipe.channels_last and inputs.ndim == 4:
         return inputs.contiguous(memory_format=torch.channels_last)
     return inputs
-
-
-def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
-    """Return the context in which the model runs.
-
-    Raises:
-        ValueError: If the device cannot compute in that precision.
-    """
-    if precision == "float32":
-        return nullcontext()
-    if precision == "bfloat16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
-        raise ValueError(f"recipe.precision='bfloat16' needs a GPU that has it; {torch.cuda.get_device_name(device)} does not: use float16")
-    return torch.autocast(device.type, dtype=_DTYPES[precision])

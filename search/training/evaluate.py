@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from .batch import autocast, laid_out
+from .batch import laid_out
+from .device import autocast
 from .estimator import Estimator, as_estimator, full_probabilities
 from .recipe import Recipe
 from .results import TrainingFailed

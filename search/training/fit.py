@@ -15,14 +15,15 @@ from typing import Any
 
 import torch
 
-from .batch import autocast, laid_out
+from .batch import laid_out
 from .checkpoint import load_checkpoint, load_weights, save_weights
+from .device import autocast, require_precision
 from .estimator import Estimator, as_estimator
 from .evaluate import evaluate, predict, training_loss
 from .optimizer import Average, Patience, learning_rate_factor, make_optimizer, trainable
 from .recipe import Recipe
-from .results import EpochPoint, Fitted, GoOn, Phases, TrainingFailed, always, no_phases
-from .tactics.tactic import attached, make_tactics, require_precision, total_penalty, training_resolution
+from .results import EpochPoint, Fitted, Phases, ShouldContinue, TrainingFailed, always, no_phases
+from .tactics.tactic import attached, make_tactics, total_penalty, training_resolution
 from .task import Task
 
 
@@ -35,7 +36,7 @@ def fit_estimator(
     start: Mapping[str, Any] | None,
     seed: int,
     phases: Phases,
-    go_on: GoOn,
+    should_continue: ShouldContinue,
 ) -> Fitted:
     """Fit an estimator; the arguments are those of ``fit``.
 
@@ -61,7 +62,7 @@ def fit_estimator(
             if patience.exhausted(quality.get(task.metric, -quality["loss"])):
                 stopped = f"patience: no better validation {task.metric} in {recipe.patience} epochs"
         curve.append(EpochPoint(epoch, float("nan"), quality))
-        if not go_on(curve[-1]) and epoch < epochs:
+        if not should_continue(curve[-1]) and epoch < epochs:
             stopped = stopped or f"stopped after epoch {epoch} of {epochs}"
         if stopped is not None:
             break
@@ -80,8 +81,8 @@ def _validate_estimator(estimator: Estimator, task: Task, recipe: Recipe, phases
 __all__ = [
     "EpochPoint",
     "Fitted",
-    "GoOn",
     "Phases",
+    "ShouldContinue",
     "TrainingFailed",
     "always",
     "evaluate",
@@ -107,7 +108,7 @@ def fit(
     seed: int = 0,
     device: str | torch.device = "cpu",
     phases: Phases = no_phases,
-    go_on: GoOn = always,
+    should_continue: ShouldContinue = always,
     check_at: Collection[int] = (),
 ) -> Fitted:
     """Train a model to ``epochs`` epochs and validate it.
@@ -121,9 +122,9 @@ def fit(
         seed: Seeds order, augmentation and everything that the model draws while it trains. Weights are the caller's.
         device: Where to train.
         phases: Entered around the set-up, each epoch, each evaluation, and what tactics find out about the finished model.
-        go_on: Asked after every epoch; False ends the training there and the model is measured as it is.
-        check_at: Epochs after which the model is validated on the way, so that ``go_on`` knows its quality. Networks only: an estimator
-            has no epochs.
+        should_continue: Called after every epoch; False ends the training there and the model is measured as it is.
+        check_at: Epochs after which the model is validated on the way, so that ``should_continue`` knows its quality. Networks only:
+            an estimator has no epochs.
 
     Returns:
         The model with the weights that were measured, its validation quality and what is needed to go on. With ``recipe.patience`` it is
@@ -139,7 +140,7 @@ def fit(
     if start is not None and not recipe.resumable:
         raise ValueError(f"recipe.schedule={recipe.schedule!r} has a fixed horizon and cannot go on from a checkpoint; train from scratch")
     if not isinstance(model, torch.nn.Module):
-        return fit_estimator(model, task, recipe, epochs=epochs, start=start, seed=seed, phases=phases, go_on=go_on)
+        return fit_estimator(model, task, recipe, epochs=epochs, start=start, seed=seed, phases=phases, should_continue=should_continue)
     device = torch.device(device)
     require_precision(recipe.precision, device)
     threads = torch.get_num_threads()
@@ -148,7 +149,7 @@ def fit(
     try:
         # What the model draws (dropout ...) is seeded for each epoch below; the caller's generators are left as they were.
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            return _fit(model, task, recipe, epochs, start, seed, device, phases, go_on, check_at)
+            return _fit(model, task, recipe, epochs, start, seed, device, phases, should_continue, check_at)
     finally:
         torch.set_num_threads(threads)
 
@@ -162,7 +163,7 @@ def _fit(
     seed: int,
     device: torch.device,
     phases: Phases,
-    go_on: GoOn,
+    should_continue: ShouldContinue,
     check_at: Collection[int],
 ) -> Fitted:
     tactics = make_tactics(recipe.tactics)
@@ -241,7 +242,7 @@ def _fit(
                 if patience.asked and patience.exhausted(quality.get(task.metric, -quality["loss"])):
                     stopped = f"patience: no better validation {task.metric} in {recipe.patience} epochs"
             curve.append(EpochPoint(epoch, float(total) / max(1, examples), quality))
-            if not go_on(curve[-1]) and epoch < epochs:
+            if not should_continue(curve[-1]) and epoch < epochs:
                 stopped = stopped or f"stopped after epoch {epoch} of {epochs}"
 
         if curve[-1].quality is None:

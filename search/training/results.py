@@ -28,14 +28,17 @@ class EpochPoint:
 
 
 class Phases(Protocol):
-    """Opens something, e.g. a ledger window, around each phase of a training."""
+    """Opens something, e.g. a window of the ledger, around each phase of a training."""
 
     def __call__(self, kind: str, index: int) -> AbstractContextManager[Any]:
-        """Return the context of one phase: ``setup`` (index 0), ``epoch``, ``eval`` or ``analysis`` (index: the epoch)."""
+        """Return the context of one phase: ``setup`` (index 0), ``epoch``, ``eval`` or ``analysis`` (index: the epoch).
+
+        A job opens ``overhead`` (loading a checkpoint, storing weights) and ``inference`` through the same seam.
+        """
         ...
 
 
-class GoOn(Protocol):
+class ShouldContinue(Protocol):
     """Decides after every epoch whether the training goes on."""
 
     def __call__(self, point: EpochPoint, /) -> bool:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
@@ -37,54 +36,6 @@ def head_parameters(model: torch.nn.Module) -> list[torch.nn.Parameter]:
         f"recipe.head_learning_rate is set, but {type(model).__name__} has no head_parameters(), get_classifier() or "
         f"attribute {', '.join(HEADS)}; give it a method head_parameters() or leave head_learning_rate at None"
     )
-
-
-def available_cores() -> int:
-    """Number of CPU cores that this process may use, which can be fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def thread_choices(cores: int | None = None) -> tuple[int, ...]:
-    """Thread counts worth comparing: the powers of two below the number of cores, and that number.
-
-    >>> thread_choices(6)
-    (1, 2, 4, 6)
-    """
-    most = available_cores() if cores is None else cores
-    return tuple(sorted({2**power for power in range(most.bit_length()) if 2**power <= most} | {most}))
-
-
-def available_precisions(device: torch.device | str) -> tuple[str, ...]:
-    """Precisions that the device computes in by itself.
-
-    A CPU is listed with ``bfloat16``, which PyTorch supports on every CPU; without AVX-512 BF16 or AMX it is emulated and slower than
-    ``float32``, which the measured energy then shows. ``float16`` on a CPU is left out: its small range needs a loss scaler, which saves
-    nothing there.
-    """
-    import torch
-
-    kind = torch.device(device)
-    if kind.type == "cpu":
-        return ("float32", "bfloat16")
-    if kind.type == "cuda":
-        major, minor = torch.cuda.get_device_capability(kind)
-        # NVIDIA CUDA programming guide, arithmetic instructions: fast float16 from compute capability 5.3, bfloat16 from 8.0
-        half = ("float16",) if (major, minor) >= (5, 3) else ()
-        return ("float32", *(("bfloat16",) if major >= 8 else ()), *half)
-    if kind.type == "mps":
-        return ("float32", "float16")
-    return ("float32",)
-
-
-def require_precision(precision: str, device: torch.device | str) -> None:
-    """Refuse a precision that the device would have to emulate.
-
-    Raises:
-        ValueError: If the device does not have it.
-    """
-    have = available_precisions(device)
-    if precision not in have:
-        raise ValueError(f"recipe.precision must be one that {device} computes in by itself ({', '.join(have)}), got {precision!r}")
 
 
 #: Attributes under which torchvision and common networks keep their classifier.

@@ -38,9 +38,11 @@ def job(tmp_path: Path) -> Job:
     return Job(0, PARAMS, 2, seed=7, device="cpu", threads=1, start=None, weights=tmp_path / "w")
 
 
-def go(study: Study, job: Job, *, notes: Notes | None = None, go_on: Callable[[Mapping[str, Any]], bool] = lambda _: True) -> Outcome:
+def go(
+    study: Study, job: Job, *, notes: Notes | None = None, should_continue: Callable[[Mapping[str, Any]], bool] = lambda _: True
+) -> Outcome:
     notes = notes or Notes()
-    outcome = train(job, study.space, study.load_task(), phases=notes, go_on=go_on)
+    outcome = train(job, study.space, study.load_task(), phases=notes, should_continue=should_continue)
     assert notes.open == 0
     return outcome
 
@@ -101,13 +103,13 @@ def test_ctrl_c_is_not_the_fault_of_the_candidate(rings: Callable[..., Study], j
     def ctrl_c(entry: Mapping[str, Any]) -> bool:
         raise KeyboardInterrupt
 
-    outcome = go(rings(), job, go_on=ctrl_c)
+    outcome = go(rings(), job, should_continue=ctrl_c)
     assert (outcome.epochs, outcome.failed, outcome.excused) == (1, "interrupted by the user", True)
     assert not go(rings("raises"), job).excused
 
 
 def test_asked_to_stop_it_is_a_measured_point(rings: Callable[..., Study], job: Job) -> None:
-    outcome = go(rings(), replace(job, epochs=9), go_on=lambda entry: entry["epoch"] < 3)
+    outcome = go(rings(), replace(job, epochs=9), should_continue=lambda entry: entry["epoch"] < 3)
     assert outcome.epochs == 3
     assert outcome.failed is None
     assert outcome.stopped

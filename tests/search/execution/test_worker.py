@@ -79,7 +79,7 @@ if __name__ == "__main__":
     worker = WorkerProcess(find_study(sys.argv[1], {}), "cpu")
     print(worker.pid, flush=True)
     job = Job(0, {"width": 19}, 1, seed=1, device="cpu", threads=1, start=None, weights=__import__("pathlib").Path(sys.argv[2]))
-    worker.train(job, phases=phase, go_on=lambda _: True)
+    worker.train(job, phases=phase, should_continue=lambda _: True)
 """
 
 
@@ -101,7 +101,7 @@ class Notes:
         self.phases.append((kind, index, window))
         yield window
 
-    def go_on(self, entry: Mapping[str, Any]) -> bool:
+    def should_continue(self, entry: Mapping[str, Any]) -> bool:
         self.epochs.append(int(entry["epoch"]))
         self.times.append(time.monotonic())
         return len(self.epochs) < 3
@@ -136,7 +136,9 @@ def test_two_workers_train_at_the_same_time_as_this_process_would(workers: list[
     found: dict[int, Outcome] = {}
 
     def work(index: int) -> None:
-        found[index] = workers[index].train(job(tmp_path, 8 + index), phases=notes[index].phase, go_on=notes[index].go_on)
+        found[index] = workers[index].train(
+            job(tmp_path, 8 + index), phases=notes[index].phase, should_continue=notes[index].should_continue
+        )
 
     threads = [threading.Thread(target=work, args=(index,)) for index in range(2)]
     for thread in threads:
@@ -148,7 +150,7 @@ def test_two_workers_train_at_the_same_time_as_this_process_would(workers: list[
     here = InProcess(study.space, study.load_task())
     for index in range(2):
         outcome = found[index]
-        same = here.train(job(tmp_path, 8 + index), phases=Notes().phase, go_on=lambda _: True)
+        same = here.train(job(tmp_path, 8 + index), phases=Notes().phase, should_continue=lambda _: True)
         assert outcome.failed is None
         assert outcome.epochs == 2
         assert outcome.quality == pytest.approx(dict(same.quality), abs=1e-6)
@@ -158,7 +160,7 @@ def test_two_workers_train_at_the_same_time_as_this_process_would(workers: list[
 
 def test_the_phases_of_a_worker_arrive_with_their_cpu_time(workers: list[WorkerProcess], tmp_path: Path) -> None:
     notes = Notes()
-    outcome = workers[0].train(job(tmp_path, 6), phases=notes.phase, go_on=notes.go_on)
+    outcome = workers[0].train(job(tmp_path, 6), phases=notes.phase, should_continue=notes.should_continue)
     kinds = [kind for kind, _, _ in notes.phases]
     assert kinds[:2] == ["setup", "overhead"]
     assert kinds.count("epoch") == 2
@@ -170,9 +172,9 @@ def test_the_phases_of_a_worker_arrive_with_their_cpu_time(workers: list[WorkerP
 
 
 def test_a_helper_that_lives_on_is_in_the_cpu_time_of_its_trial(workers: list[WorkerProcess], tmp_path: Path) -> None:
-    plain = workers[0].train(job(tmp_path, 16), phases=Notes().phase, go_on=lambda _: True)
-    helped = workers[0].train(job(tmp_path, 17), phases=Notes().phase, go_on=lambda _: True)
-    after = workers[0].train(job(tmp_path, 16), phases=Notes().phase, go_on=lambda _: True)
+    plain = workers[0].train(job(tmp_path, 16), phases=Notes().phase, should_continue=lambda _: True)
+    helped = workers[0].train(job(tmp_path, 17), phases=Notes().phase, should_continue=lambda _: True)
+    after = workers[0].train(job(tmp_path, 16), phases=Notes().phase, should_continue=lambda _: True)
     assert helped.failed is None
     if sys.platform == "linux":  # where living children can be seen
         assert (helped.cpu_seconds or 0.0) >= 0.8
@@ -181,26 +183,26 @@ def test_a_helper_that_lives_on_is_in_the_cpu_time_of_its_trial(workers: list[Wo
 
 def test_the_parent_ends_a_training_between_epochs(workers: list[WorkerProcess], tmp_path: Path) -> None:
     notes = Notes()
-    outcome = workers[0].train(job(tmp_path, 5, epochs=50), phases=notes.phase, go_on=notes.go_on)
+    outcome = workers[0].train(job(tmp_path, 5, epochs=50), phases=notes.phase, should_continue=notes.should_continue)
     assert outcome.epochs == 3
     assert outcome.stopped
 
 
 def test_a_training_that_fails_in_a_worker_leaves_it_alive(workers: list[WorkerProcess], tmp_path: Path) -> None:
-    outcome = workers[0].train(job(tmp_path / "no" / "such" / "folder", 5), phases=Notes().phase, go_on=lambda _: True)
+    outcome = workers[0].train(job(tmp_path / "no" / "such" / "folder", 5), phases=Notes().phase, should_continue=lambda _: True)
     assert outcome.failed
     assert workers[0].alive
-    assert workers[0].train(job(tmp_path, 5), phases=Notes().phase, go_on=lambda _: True).failed is None
+    assert workers[0].train(job(tmp_path, 5), phases=Notes().phase, should_continue=lambda _: True).failed is None
 
 
 def test_a_worker_that_dies_is_a_failed_outcome(workers: list[WorkerProcess], tmp_path: Path) -> None:
     notes = Notes()
-    outcome = workers[1].train(job(tmp_path, 13), phases=notes.phase, go_on=notes.go_on)
+    outcome = workers[1].train(job(tmp_path, 13), phases=notes.phase, should_continue=notes.should_continue)
     assert outcome.failed == "the worker process died (exit code 7)"
     assert outcome.quality == {}
     assert not workers[1].alive
     assert workers[0].alive
-    again = workers[1].train(job(tmp_path, 5), phases=Notes().phase, go_on=lambda _: True)
+    again = workers[1].train(job(tmp_path, 5), phases=Notes().phase, should_continue=lambda _: True)
     assert again.failed is None  # one death ends one trial, not the study
 
 

@@ -27,7 +27,7 @@ def test_a_precision_that_the_device_lacks_is_refused_before_training(rings: Cal
     study = rings()
     half = Candidate(CANDIDATE.architecture, Recipe(precision="float16"))
     refusal = str(rejection_of(study, half, study.load_task(), "cpu"))
-    assert refusal.startswith("refused before training: recipe.precision must be one that cpu computes in by itself")
+    assert refusal.startswith("refused before training: recipe.precision must be one that cpu computes in natively")
     assert refusal.endswith("got 'float16'")
     brain = Candidate(CANDIDATE.architecture, Recipe(precision="bfloat16"))
     assert rejection_of(study, brain, study.load_task(), "cpu") is None

@@ -179,7 +179,7 @@ def test_the_parent_of_a_training_that_was_interrupted_keeps_its_weights(
             raise KeyboardInterrupt
 
         hit.append(job)
-        return train(self, job, phases=rest["phases"], go_on=ctrl_c)
+        return train(self, job, phases=rest["phases"], should_continue=ctrl_c)
 
     monkeypatch.setattr(InProcess, "train", interrupted_once)
     run(climbing(trials=14), out=tmp_path / "r", meter="cpu_time")

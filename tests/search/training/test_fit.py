@@ -183,7 +183,7 @@ def test_ctrl_c_out_of_memory_and_user_errors_pass_through(spots, error):
 
 
 def test_a_training_that_is_stopped_is_a_measured_point_that_can_go_on(spots, net):
-    stopped = fit(net(spots), spots, RECIPE, epochs=5, go_on=lambda point: point.epoch < 2)
+    stopped = fit(net(spots), spots, RECIPE, epochs=5, should_continue=lambda point: point.epoch < 2)
     assert stopped.epochs == 2
     assert stopped.stopped == "stopped after epoch 2 of 5"
     assert stopped.quality == fit(net(spots), spots, RECIPE, epochs=2).quality
@@ -193,7 +193,7 @@ def test_a_training_that_is_stopped_is_a_measured_point_that_can_go_on(spots, ne
 
 def test_the_caller_is_asked_after_every_epoch_and_the_last_is_no_stop(spots, net):
     asked = []
-    fitted = fit(net(spots), spots, RECIPE, epochs=3, go_on=lambda point: asked.append(point.epoch) is None and point.epoch < 3)
+    fitted = fit(net(spots), spots, RECIPE, epochs=3, should_continue=lambda point: asked.append(point.epoch) is None and point.epoch < 3)
     assert asked == [1, 2, 3]
     assert fitted.stopped is None
 

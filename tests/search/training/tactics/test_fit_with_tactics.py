@@ -115,7 +115,7 @@ def test_a_training_that_fails_is_detached(wide_net, digits_task):
         raise RuntimeError("the caller failed")
 
     with pytest.raises(RuntimeError, match="the caller failed"):
-        fit(model, digits_task, Recipe(**RECIPE, tactics=SETTINGS), epochs=2, seed=1, go_on=fail)
+        fit(model, digits_task, Recipe(**RECIPE, tactics=SETTINGS), epochs=2, seed=1, should_continue=fail)
     assert [set(vars(module)) for module in model.modules()] == [set(vars(module)) for module in wide_net().modules()]
     assert all(not module._forward_hooks for module in model.modules())
 

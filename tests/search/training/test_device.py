@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joulefront.search.training.tactics.tactic import available_cores, available_precisions, require_precision, thread_choices
+from joulefront.search.training.device import available_cores, available_precisions, require_precision, thread_choices
 
 
 @given(st.integers(1, 300))
@@ -31,5 +31,5 @@ def test_a_gpu_has_the_precisions_of_its_generation(monkeypatch, capability, exp
 def test_float16_on_a_cpu_is_refused_with_what_there_is():
     assert available_precisions("cpu") == ("float32", "bfloat16")
     require_precision("bfloat16", "cpu")
-    with pytest.raises(ValueError, match=r"precision must be one that cpu computes in by itself \(float32, bfloat16\), got 'float16'"):
+    with pytest.raises(ValueError, match=r"precision must be one that cpu computes in natively \(float32, bfloat16\), got 'float16'"):
         require_precision("float16", "cpu")
