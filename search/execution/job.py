@@ -131,7 +131,7 @@ def train(job: Job, space: Space, task: Task, *, phases: Phases, should_continue
         with phases("setup", 0):
             torch.manual_seed(job.seed)
             model = space.build(candidate, task)
-            start = None if job.start is None else load_checkpoint(job.start)
+            start = None if job.start is None else load_checkpoint(job.start, model)
         with phases("overhead", 0):
             cost = count(model, task, candidate.recipe)
             parameters, flops = cost.parameters, cost.flops

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..training.sklearn_files import load_sklearn, trusted_in, types_of
 from .model import ExportFailed, Predictor, TrainedModel, estimator_predictor, first_line, plain_estimator
 
 if TYPE_CHECKING:
@@ -36,18 +37,13 @@ class Skops:
         return FILE
 
     def load(self, subject: TrainedModel, folder: Path) -> Predictor:
-        """Load the file; its types are trusted because this process wrote it a moment ago."""
-        import skops.io
-
-        file = folder / FILE
-        restored = skops.io.load(file, trusted=skops.io.get_untrusted_types(file=file))
+        """Load the file as its readers will: only types on the list, and those of the estimator itself."""
+        restored = load_sklearn(folder / FILE, types_of(plain_estimator(subject.model)))
         return estimator_predictor(subject.model, subject.task, restored)
 
     def snippet(self, subject: TrainedModel, folder: Path) -> str:
-        """Predict with scikit-learn, naming the types that skops does not trust by itself."""
-        import skops.io
-
-        kind, trusted = subject.task.kind, sorted(skops.io.get_untrusted_types(file=folder / FILE))
+        """Predict with scikit-learn, naming the listed types that skops does not trust by itself."""
+        kind, trusted = subject.task.kind, trusted_in(folder / FILE)
         method = {"regression": "predict", "anomaly": "decision_function"}.get(kind, "predict_proba")
         if not hasattr(plain_estimator(subject.model), method):
             method = "predict"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,7 @@ import torch
 
 from .estimator import Estimator, as_estimator
 from .results import Fitted
-
-#: Packages whose types a scikit-learn file may hold.
-TRUSTED = ("sklearn.", "numpy.", "scipy.")
+from .sklearn_files import is_sklearn_file, load_sklearn, types_of
 
 
 def save_weights(path: str | Path, fitted: Fitted, *, with_checkpoint: bool) -> None:
@@ -46,49 +43,57 @@ def load_weights(path: str | Path, model: Any) -> Any:
     """Put stored weights into a freshly built model and return it, ready to predict.
 
     Raises:
-        ValueError: If the file does not fit the model.
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is damaged, does not fit the model, or holds more than weights.
     """
-    stored = _read(Path(path))
+    stored = _read(Path(path), model)
     if isinstance(model, torch.nn.Module):
-        if "weights" not in stored:
-            raise ValueError(f"{path} holds a scikit-learn model, but the space built {type(model).__name__}")
         try:
             model.load_state_dict(stored["weights"])
-        except RuntimeError as error:
+        except (RuntimeError, TypeError, AttributeError) as error:
             reason = " ".join(str(error).split())[:300]
-            raise ValueError(f"{path} does not fit the model {type(model).__name__}; has the space changed? {reason}") from error
+            raise ValueError(f"{path} must fit the model {type(model).__name__}; has the space changed? {reason}") from error
         return model.eval()
-    if "sklearn" not in stored:
-        raise ValueError(f"{path} holds the weights of a network, but the space built {type(model).__name__}")
     estimator: Estimator = as_estimator(model)
     estimator.sklearn = stored["sklearn"]
     return estimator
 
 
-def load_checkpoint(path: str | Path) -> Mapping[str, Any] | None:
-    """Return what ``fit(start=...)`` needs, or None where the file was written without it."""
-    stored = _read(Path(path))
+def load_checkpoint(path: str | Path, model: Any) -> Mapping[str, Any] | None:
+    """Return what ``fit(start=...)`` needs, or None where the file was written without it.
+
+    Args:
+        path: The file.
+        model: The model that is trained on, freshly built; it says which kind of file is read at all.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is damaged, is of a model of another kind, or holds more than weights.
+    """
+    stored = _read(Path(path), model)
     checkpoint: Mapping[str, Any] | None = stored["checkpoint"]
     if checkpoint is not None and "sklearn" in stored:
         return {**checkpoint, "sklearn": stored["sklearn"]}
     return checkpoint
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, model: Any) -> dict[str, Any]:
+    """Read a file of the model's kind: what the file claims to be decides nothing."""
     if not path.is_file():
         raise FileNotFoundError(f"no weights at {path}; they are kept only for trials that can still matter")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            is_skops = "schema.json" in archive.namelist()
-    except zipfile.BadZipFile:
-        raise ValueError(f"{path} is no weights file of this project, or it was cut off while it was written") from None
-    if not is_skops:
-        stored: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        return stored
-    import skops.io
-
-    unknown = skops.io.get_untrusted_types(file=path)
-    foreign = [name for name in unknown if not name.startswith(TRUSTED)]
-    if foreign:
-        raise ValueError(f"{path} holds types that are not scikit-learn's and is not read: {', '.join(foreign)}")
-    return dict(skops.io.load(path, trusted=unknown))
+    network, sklearn = isinstance(model, torch.nn.Module), is_sklearn_file(path)
+    if network and sklearn:
+        raise ValueError(f"{path} must hold the weights of a network, got a scikit-learn model; the space built {type(model).__name__}")
+    if not network and not sklearn:
+        raise ValueError(f"{path} must hold a scikit-learn model, got the weights of a network; the space built {type(model).__name__}")
+    if sklearn:
+        stored = load_sklearn(path, types_of(as_estimator(model).sklearn))
+    else:
+        try:
+            stored = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch, zipfile and pickle each have their own for a damaged or foreign file
+            reason = " ".join(str(error).split())[:300]
+            raise ValueError(f"{path} must be a weights file of this project, got one that is damaged or foreign: {reason}") from error
+    if not isinstance(stored, dict) or not {"checkpoint", "weights" if network else "sklearn"} <= stored.keys():
+        raise ValueError(f"{path} must be a weights file of this project, got {type(stored).__name__} without its parts")
+    return stored

@@ -92,11 +92,11 @@ def test_a_training_says_whether_it_went_on_from_a_checkpoint(rings: Callable[..
     study = rings()
     assert not go(study, job).resumed
     assert go(study, replace(job, epochs=3, start=job.weights, weights=tmp_path / "on", checkpoint_below=3)).resumed
-    assert load_checkpoint(tmp_path / "on") is None
+    assert load_checkpoint(tmp_path / "on", torch.nn.Identity()) is None
     again = go(study, replace(job, epochs=4, start=tmp_path / "on", weights=tmp_path / "again", checkpoint_below=5))
     assert not again.resumed
     assert [entry["epoch"] for entry in again.curve] == [1, 2, 3, 4]
-    assert load_checkpoint(tmp_path / "again") is not None
+    assert load_checkpoint(tmp_path / "again", torch.nn.Identity()) is not None
 
 
 def test_ctrl_c_is_not_the_fault_of_the_candidate(rings: Callable[..., Study], job: Job) -> None:

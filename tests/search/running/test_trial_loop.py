@@ -12,6 +12,7 @@ from typing import Any
 
 import optuna
 import pytest
+import torch
 
 from joulefront.search import Study, load, run
 from joulefront.search.execution.job import InProcess, seed_of
@@ -201,7 +202,7 @@ def test_only_what_can_go_on_has_a_checkpoint_beside_its_weights(climbing: Maker
 
     def looks(self: InProcess, job: Any, **rest: Any) -> Any:
         outcome = train(self, job, **rest)
-        found[job.number] = load_checkpoint(job.weights) is not None
+        found[job.number] = load_checkpoint(job.weights, torch.nn.Identity()) is not None
         return outcome
 
     monkeypatch.setattr(InProcess, "train", looks)
@@ -220,7 +221,7 @@ def test_only_what_can_go_on_has_a_checkpoint_beside_its_weights(climbing: Maker
 def test_other_samplers_store_no_checkpoints(rings: Maker, tmp_path: Path) -> None:
     front = run(rings(trials=3), out=tmp_path / "r", meter="cpu_time")
     store = RunFolder.open(tmp_path / "r")
-    assert [load_checkpoint(store.artifact(trial.number)) for trial in front] == [None] * len(front)
+    assert [load_checkpoint(store.artifact(trial.number), torch.nn.Identity()) for trial in front] == [None] * len(front)
 
 
 def test_weights_of_a_trial_that_is_being_recorded_elsewhere_are_kept(rings: Maker, tmp_path: Path) -> None:

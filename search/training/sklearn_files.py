@@ -1,0 +1,168 @@
+"""scikit-learn models on disk, read back only where every type in the file is on a list.
+
+The files are skops': a schema in JSON, whose nodes name the type to be made and the loader that makes it, and arrays beside it. Some
+loaders *call* what a node names, so a name is never trusted for its package: a file is read only if each of its nodes is one of the
+pairs below. They are what the bundled families store; the types of a model that the user's own study has built may be added.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+#: Loaders of skops that hold plain data, make a type without calling it, or fill one of the types below, each with what it may name.
+#: Source: the schemas that skops 0.16 writes for the families of ``spaces/classical.py``, and skops' ``io/_sklearn.py``, ``io/_numpy.py``.
+NODES: Mapping[str, frozenset[str]] = {
+    "DictNode": frozenset({"builtins.dict"}),
+    "ListNode": frozenset({"builtins.list"}),
+    "TupleNode": frozenset({"builtins.tuple"}),
+    "JsonNode": frozenset({"builtins.str", "builtins.int", "builtins.float", "builtins.bool", "builtins.NoneType"}),
+    "TypeNode": frozenset({"builtins.str", "builtins.int", "builtins.float", "builtins.bool", "builtins.object"}),
+    "NdArrayNode": frozenset(
+        {"numpy.ndarray", "numpy.bool", "numpy.bool_", "numpy.str_", "numpy.uint8"}
+        | {f"numpy.{kind}{bits}" for kind in ("int", "uint") for bits in (32, 64)}
+        | {f"numpy.float{bits}" for bits in (32, 64)}
+    ),
+    "RandomGeneratorNode": frozenset({"numpy.random._generator.Generator"}),
+    "RandomStateNode": frozenset({"numpy.random.mtrand.RandomState"}),
+    "TreeNode": frozenset({"sklearn.tree._tree.Tree"}),
+    "LossNode": frozenset(f"sklearn._loss._loss.Cy{name}" for name in ("HalfBinomialLoss", "HalfMultinomialLoss", "HalfSquaredError")),
+    "ObjectNode": frozenset(
+        {
+            "sklearn._loss.link.HalfLogitLink",
+            "sklearn._loss.link.IdentityLink",
+            "sklearn._loss.link.Interval",
+            "sklearn._loss.link.LogitLink",
+            "sklearn._loss.link.MultinomialLogit",
+            "sklearn._loss.loss.HalfBinomialLoss",
+            "sklearn._loss.loss.HalfMultinomialLoss",
+            "sklearn._loss.loss.HalfSquaredError",
+            "sklearn.ensemble._forest.ExtraTreesClassifier",
+            "sklearn.ensemble._forest.ExtraTreesRegressor",
+            "sklearn.ensemble._forest.RandomForestClassifier",
+            "sklearn.ensemble._forest.RandomForestRegressor",
+            "sklearn.ensemble._hist_gradient_boosting.binning._BinMapper",
+            "sklearn.ensemble._hist_gradient_boosting.gradient_boosting.HistGradientBoostingClassifier",
+            "sklearn.ensemble._hist_gradient_boosting.gradient_boosting.HistGradientBoostingRegressor",
+            "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+            "sklearn.ensemble._iforest.IsolationForest",
+            "sklearn.linear_model._coordinate_descent.ElasticNet",
+            "sklearn.linear_model._logistic.LogisticRegression",
+            "sklearn.metrics._dist_metrics.EuclideanDistance32",
+            "sklearn.metrics._dist_metrics.EuclideanDistance64",
+            "sklearn.neighbors._ball_tree.BallTree",
+            "sklearn.neighbors._classification.KNeighborsClassifier",
+            "sklearn.neighbors._kd_tree.KDTree",
+            "sklearn.neighbors._lof.LocalOutlierFactor",
+            "sklearn.neighbors._regression.KNeighborsRegressor",
+            "sklearn.preprocessing._label.LabelEncoder",
+            "sklearn.svm._classes.OneClassSVM",
+            "sklearn.tree._classes.DecisionTreeClassifier",
+            "sklearn.tree._classes.DecisionTreeRegressor",
+            "sklearn.tree._classes.ExtraTreeClassifier",
+            "sklearn.tree._classes.ExtraTreeRegressor",
+        }
+    ),
+}
+#: No schema of ours is larger; a larger one is not parsed at all.
+LARGEST_SCHEMA_BYTES = 256 << 20
+
+
+def is_sklearn_file(path: Path) -> bool:
+    """Whether a weights file is one of skops'; nothing in it is made.
+
+    Raises:
+        ValueError: If it is not a ZIP archive, as every weights file is.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return "schema.json" in archive.namelist()
+    except (zipfile.BadZipFile, ValueError, EOFError) as error:
+        raise ValueError(f"{path} must be a weights file of this project, got one that is damaged or of another kind ({error})") from None
+
+
+def types_of(model: Any) -> frozenset[str]:
+    """Names of the classes of an estimator that a study has built, and of the estimators within it: what its own file may also hold."""
+    found = {_name(type(model))}
+    for value in getattr(model, "get_params", dict)().values():
+        for item in value if isinstance(value, list | tuple) else (value,):
+            parts = item if isinstance(item, list | tuple) else (item,)
+            found |= {_name(type(part)) for part in parts if hasattr(part, "get_params")}
+    return frozenset(found)
+
+
+def foreign_types(path: Path, own: frozenset[str] = frozenset()) -> list[str]:
+    """Return what a skops file would make that is not on the list, as ``loader of type``; empty when it may be read.
+
+    Args:
+        path: The file.
+        own: Names of further estimators, see ``types_of``.
+
+    Raises:
+        ValueError: If the file is damaged.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if archive.getinfo("schema.json").file_size > LARGEST_SCHEMA_BYTES:
+                return ["a schema of more than 256 MiB"]
+            schema = json.loads(archive.read("schema.json"))
+    except (zipfile.BadZipFile, KeyError, ValueError, EOFError, RecursionError) as error:
+        raise ValueError(f"{path} must be a skops file, got one that is damaged: {error}") from None
+    found = set()
+    for node in _nodes(schema):
+        loader, name = str(node.get("__loader__")), f"{node.get('__module__')}.{node.get('__class__')}"
+        allowed = NODES.get(loader, frozenset())
+        if name not in allowed and not (loader == "ObjectNode" and name in own):
+            found.add(f"{loader} of {name}")
+    return sorted(found)
+
+
+def load_sklearn(path: Path, own: frozenset[str] = frozenset()) -> Any:
+    """Read a skops file whose every node is on the list.
+
+    Args:
+        path: The file.
+        own: Names of further estimators, see ``types_of``.
+
+    Raises:
+        ValueError: If the file is damaged or holds anything else; nothing of it has been made then.
+    """
+    foreign = foreign_types(path, own)
+    if foreign:
+        shown = ", ".join(foreign[:3]) + (f" and {len(foreign) - 3} more" if len(foreign) > 3 else "")
+        raise ValueError(
+            f"{path} must hold scikit-learn models of the listed types only, got {shown}; the file was not read: "
+            "it comes from another version or from somebody who wants code to run"
+        )
+    import skops.io
+
+    try:
+        return skops.io.load(path, trusted=sorted(frozenset.union(own, *NODES.values())))
+    except Exception as error:  # skops, numpy and zipfile each have their own for a damaged file
+        raise ValueError(f"{path} must be a whole skops file, got one that is damaged: {type(error).__name__}: {error}") from error
+
+
+def trusted_in(path: Path) -> list[str]:
+    """Types of a file that skops does not trust by itself, all of them on the list: what a reader of the file has to name."""
+    import skops.io
+
+    return sorted(set(skops.io.get_untrusted_types(file=path)) & frozenset.union(*NODES.values()))
+
+
+def _nodes(item: Any) -> Iterator[Mapping[str, Any]]:
+    stack = [item]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, dict):
+            if "__loader__" in item or "__class__" in item or "__module__" in item:
+                yield item
+            stack.extend(item.values())
+        elif isinstance(item, list):
+            stack.extend(item)
+
+
+def _name(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
