@@ -1,6 +1,7 @@
 """The rooms of the house form a graph without a cycle, counted over every kind of import: top-level, in a function, for type checkers."""
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -81,6 +82,16 @@ def test_the_packages_in_pyproject_are_the_folders_on_disk() -> None:
         for file in (ROOT / top).rglob("__init__.py")
     }
     assert listed == on_disk
+
+
+def test_pyproject_says_where_each_dependency_is_used() -> None:
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    listed = text[text.index("\ndependencies = [") : text.index("\n]", text.index("\ndependencies = ["))].splitlines()[2:]
+    for line in listed:
+        places = re.findall(r"(?:search|spaces|studies)/[\w/]*(?:\.py)?", line.partition("#")[2])
+        assert places or "everywhere" in line, line
+        assert [place for place in places if not (ROOT / place).exists()] == [], line
+        assert len(places) == len({*places}), line
 
 
 @pytest.mark.parametrize("verb", [["--help"], ["front", "--help"], ["studies"]])
