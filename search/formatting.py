@@ -1,7 +1,8 @@
-"""Energies and carbon masses for people: a unit that keeps numbers readable, and three digits."""
+"""Energies, carbon masses and tables for people: a unit that keeps numbers readable, three digits, aligned columns."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import floor, log10
 
@@ -50,3 +51,24 @@ def digits(value: float | None) -> str:
     if value == 0 or abs(value) >= 1000:
         return f"{value:,.0f}"
     return f"{value:.{max(0, 2 - floor(log10(abs(value))))}f}"
+
+
+def grid(cells: Sequence[Sequence[str]], right: Sequence[bool], *, width: int | None = None) -> str:
+    """Align rows of text in columns, with a rule below the first row.
+
+    Args:
+        cells: Rows of equal length, shape ``(rows, columns)``.
+        right: Whether each column is aligned to the right.
+        width: Characters in a line; only the last column is cut to keep to it. None for no limit.
+    """
+    widths = [max(len(row[place]) for row in cells) for place in range(len(right))]
+    if width is not None:
+        room = width - sum(widths[:-1]) - 2 * len(widths[:-1])
+        widths[-1] = min(widths[-1], max(room, len(cells[0][-1]), 1))
+    lines = []
+    for row in cells:
+        shown = [text if len(text) <= wide else text[: wide - 1] + "…" for text, wide in zip(row, widths, strict=True)]
+        parts = [text.rjust(wide) if aligned else text.ljust(wide) for text, wide, aligned in zip(shown, widths, right, strict=True)]
+        lines.append("  ".join(parts).rstrip())
+    lines.insert(1, "─" * (sum(widths) + 2 * (len(widths) - 1)))
+    return "\n".join(lines)

@@ -91,7 +91,7 @@ def run_study(
     if len(front) == 0:
         reasons = sorted({trial.reason for trial in run_.trials if trial.reason})
         raise RuntimeError("no trial was measured" + (f": {reasons[0]}" if reasons else ""))
-    from ..report.matplotlib_front import save_front
+    from ..report.front_view import save_front
 
     for name in ("front.html", "front.png"):
         save_front(front, path / name)
@@ -121,7 +121,7 @@ def draw_plot(path: Path, out: Path, *, complete_only: bool, of: str) -> None:
         said, target = save_comparison(RunFolder.open(path).run(), of, out)
         print(f"{said}\n\n{target}")
         return
-    from ..report.matplotlib_front import save_front
+    from ..report.front_view import save_front
 
     print(save_front(Front.of(RunFolder.open(path).run(), complete_only=complete_only or None), out))
 

@@ -20,9 +20,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..energy import Ledger, discover
-from ..formatting import digits
+from ..formatting import digits, grid
 from ..records.trial import Trial
-from ..report.table import grid
 from ..study import Study
 from ..training.recipe import Recipe
 from ..training.task import Data, Task

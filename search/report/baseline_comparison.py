@@ -10,11 +10,10 @@ from itertools import pairwise
 from math import exp, log, sqrt
 from statistics import fmean, variance
 
-from ..formatting import energy_text
+from ..formatting import energy_text, grid
 from ..records.run_folder import Run
 from ..records.trial import Trial
 from .energy_relations import family_of
-from .table import grid
 
 #: The family that others are held against, where a run has one.
 BASELINE = "plain"

@@ -1,7 +1,4 @@
-"""The smaller charts of the report page: hypervolume over energy, the bill, importances.
-
-How the front grew with the energy that the search spent.
-"""
+"""The smaller charts of the report page: hypervolume over energy, where the energy went, importance of the parameters."""
 
 from __future__ import annotations
 
@@ -13,12 +10,27 @@ from ..formatting import energy_text, unit_for
 from ..front import Front
 from ..hypervolume import hypervolume
 from ..records.bill import Bill
+from .facts import short_component
 from .importance import Importance
-from .plotly_front import FONT
-from .view import INK, KNEE, MUTED, STRONG, short_component
+from .plotly_front import AXIS, STYLE
+from .view import EDGE, INK, KNEE, MUTED, STRONG
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
+
+
+#: Colours of the parts of a bill, by state and by component.
+STATE_COLORS = {
+    "complete": STRONG,
+    "stopped": "#6a994e",
+    "pruned": "#a7c957",
+    "failed": KNEE,
+    "repeats": "#3f7cac",
+    "overhead": "#7a8f9b",
+    "idle": "#c9d4da",
+    "not attributed": "#8a5a83",
+}
+PART_COLORS = ("#0b6e69", "#3f7cac", "#c08a2d", "#7a8f9b", "#8a5a83", "#6a994e")
 
 
 @dataclass(frozen=True)
@@ -27,7 +39,7 @@ class Step:
 
     Attributes:
         trial: Number of the trial.
-        wh: Watt-hours that trials had cost by then, failed ones included; deciding and idling are not in it.
+        wh: Watt-hours that trials had cost by then, failed ones included, without deciding and idling.
         hypervolume: Hypervolume of all trials up to this one, in the box of the whole run.
     """
 
@@ -39,7 +51,7 @@ class Step:
 def hypervolume_trace(front: Front) -> tuple[Step, ...]:
     """Return the hypervolume after each finished trial, in the order of their numbers.
 
-    A trial whose increment is unknown moves the energy by nothing; the report counts those.
+    A trial of unknown increment does not move the energy; the report counts those trials.
     """
     import moocore
 
@@ -57,20 +69,6 @@ def hypervolume_trace(front: Front) -> tuple[Step, ...]:
             volume = hypervolume(kept, front.box)
         steps.append(Step(trial.number, joules / 3600.0, volume))
     return tuple(steps)
-
-
-STATE_COLORS = {
-    "complete": STRONG,
-    "stopped": "#6a994e",
-    "pruned": "#a7c957",
-    "failed": KNEE,
-    "repeats": "#3f7cac",
-    "overhead": "#7a8f9b",
-    "idle": "#c9d4da",
-    "not attributed": "#8a5a83",
-}
-PART_COLORS = ("#0b6e69", "#3f7cac", "#c08a2d", "#7a8f9b", "#8a5a83", "#6a994e")
-_AXIS: dict[str, Any] = {"gridcolor": "#e7edf0", "zeroline": False, "linecolor": "#c5d0d6", "ticks": "outside", "tickcolor": "#c5d0d6"}
 
 
 def trace_chart(steps: Sequence[Step]) -> Figure:
@@ -107,14 +105,14 @@ def trace_chart(steps: Sequence[Step]) -> Figure:
     )
     figure.update_layout(
         **_plain(height=320),
-        xaxis={**_AXIS, "title": f"{unit.name} spent on trials", "rangemode": "tozero"},
-        yaxis={**_AXIS, "title": "hypervolume"},
+        xaxis={**AXIS, "title": f"{unit.name} spent on trials", "rangemode": "tozero"},
+        yaxis={**AXIS, "title": "hypervolume"},
     )
     return figure
 
 
 def bill_chart(bill: Bill) -> Figure:
-    """Draw where the joules went, once by state of the trials and once by component; both bars are as long as the total."""
+    """Draw where the energy went, once by state of the trials and once by component; both bars are as long as the total."""
     import plotly.graph_objects as go
 
     unit = unit_for((bill.total_joules or 0.0) / 3600.0)
@@ -124,7 +122,7 @@ def bill_chart(bill: Bill) -> Figure:
         ("by component", parts, dict(zip(parts, PART_COLORS * len(parts), strict=False))),
         ("by state", bill.by_state, STATE_COLORS),
     ):
-        for name, joules in completed(values, bill.total_joules).items():
+        for name, joules in with_remainder(values, bill.total_joules).items():
             share = f" ({100 * joules / bill.total_joules:.1f} %)" if bill.total_joules else ""
             figure.add_trace(
                 go.Bar(
@@ -146,14 +144,14 @@ def bill_chart(bill: Bill) -> Figure:
         **_plain(height=230, left=105),
         barmode="stack",
         bargap=0.35,
-        xaxis={**_AXIS, "title": unit.name},
+        xaxis={**AXIS, "title": unit.name},
         yaxis={"linecolor": "white", "ticks": ""},
     )
     return figure
 
 
-def completed(values: Mapping[str, float], total_joules: float | None) -> dict[str, float]:
-    """Return the parts, with what is missing to the total as a part of its own when it is more than 0.1 %."""
+def with_remainder(values: Mapping[str, float], total_joules: float | None) -> dict[str, float]:
+    """Return the parts above zero, and what they lack of the total as ``not attributed`` when that is more than 0.1 %."""
     found = {name: joules for name, joules in values.items() if joules > 0}
     missing = (total_joules or 0.0) - sum(found.values())
     if total_joules and found and missing > 1e-3 * total_joules:
@@ -179,8 +177,8 @@ def importance_chart(found: Importance) -> Figure:
     )
     figure.update_layout(
         **_plain(height=max(190, 90 + 30 * len(shown)), left=150),
-        xaxis={**_AXIS, "title": "R² lost when shuffled", "rangemode": "tozero"},
-        yaxis={"linecolor": "#c5d0d6", "automargin": True},
+        xaxis={**AXIS, "title": "R² lost when shuffled", "rangemode": "tozero"},
+        yaxis={"linecolor": EDGE, "automargin": True},
     )
     return figure
 
@@ -188,10 +186,7 @@ def importance_chart(found: Importance) -> Figure:
 def _plain(*, height: int, left: int = 70) -> dict[str, Any]:
     return {
         "height": height,
-        "font": {"family": FONT, "color": INK, "size": 13},
-        "paper_bgcolor": "white",
-        "plot_bgcolor": "white",
+        **STYLE,
         "showlegend": False,
         "margin": {"l": left, "r": 20, "t": 15, "b": 55},
-        "hoverlabel": {"bgcolor": "white", "bordercolor": STRONG, "font": {"family": FONT, "size": 12, "color": INK}, "align": "left"},
     }

@@ -27,7 +27,8 @@ from .energy_relations import (
     training_flops,
 )
 from .energy_relations import to_text as relations_to_text
-from .view import INK, MUTED
+from .matplotlib_front import plain_ticks, save_figure, set_titles, style_axes
+from .view import INK
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -112,7 +113,7 @@ def relations_figure(run: Run) -> Figure:
     if panels:
         axes[0].set_ylabel(f"training energy of an epoch ({unit.name})", color=INK, fontsize=10)
     how = ", ".join(sorted({trial.energy_quality for trial in points}))
-    _head(figure, run.name, "energy against operations, size and utilisation", f"Spearman's rho with n · energy {how}")
+    set_titles(figure, run.name, "energy against operations, size and utilisation", f"Spearman's rho with n · energy {how}", size=12)
     return figure
 
 
@@ -137,32 +138,14 @@ def against_figure(run: Run) -> Figure:
         axis.set_title(family, fontsize=10, color=INK, loc="left")
         axis.legend(fontsize=7.5, frameon=False, labelcolor=INK, loc="lower right")
         axis.set_xlabel(f"training energy ({unit.name})", color=INK, fontsize=9.5)
-        _plain(axis)
+        plain_ticks(axis.xaxis, axis.get_xlim())
     if families:
         axes[0].set_ylabel(run.objectives[0], color=INK, fontsize=10)
     trials = [trial for one in found for group in one.groups for trial in group.trials]
     how = ", ".join(sorted({trial.energy_quality for trial in trials}))
-    said = f"each point the mean of repeats, bars: standard deviation of one training · n = {len(trials)} · energy {how}"
-    _head(figure, run.name, f"each family against {BASELINE} training", said)
+    caption = f"each point the mean of repeats, bars: standard deviation of one training · n = {len(trials)} · energy {how}"
+    set_titles(figure, run.name, f"each family against {BASELINE} training", caption, size=12)
     return figure
-
-
-def save_figure(figure: Figure, path: str | Path) -> Path:
-    """Write a figure; equal runs give equal files.
-
-    Raises:
-        ValueError: If the ending is neither .png nor .svg.
-    """
-    from matplotlib import rc_context
-
-    target = Path(path)
-    kind = target.suffix.lower()[1:]
-    if kind not in ("png", "svg"):
-        raise ValueError(f"-o {str(path)!r}: this picture ends in .png or .svg, for example {target.stem or 'relations'}.png")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with rc_context({"svg.hashsalt": "joulefront", "svg.fonttype": "none"}):
-        figure.savefig(target, format=kind, metadata={"Date": None} if kind == "svg" else None)
-    return target
 
 
 def _panels(count: int, *, width: float) -> tuple[Figure, Sequence[Axes]]:
@@ -173,18 +156,8 @@ def _panels(count: int, *, width: float) -> tuple[Figure, Sequence[Axes]]:
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, max(count, 1), sharey=True, squeeze=False)[0]
     for axis in axes:
-        axis.grid(True, which="major", color="#e7edf0", linewidth=0.8)
-        axis.set_axisbelow(True)
-        axis.tick_params(colors=MUTED, labelsize=8.5, which="both", length=3)
-        for side, spine in axis.spines.items():
-            spine.set_visible(side in ("left", "bottom"))
-            spine.set_color("#c5d0d6")
+        style_axes(axis, label_size=8.5)
     return figure, axes
-
-
-def _head(figure: Figure, name: str, title: str, caption: str) -> None:
-    figure.suptitle(f"$\\bf{{{name.replace('_', chr(92) + '_')}}}$  {title}", x=0.01, ha="left", fontsize=12, color=INK)
-    figure.supxlabel(caption, x=0.01, ha="left", fontsize=8.5, color=MUTED)
 
 
 def _line(axis: Axes, groups: Sequence[Group], size: float, color: str, marker: str, label: str) -> None:
@@ -192,14 +165,6 @@ def _line(axis: Axes, groups: Sequence[Group], size: float, color: str, marker: 
     y = [group.quality for group in groups]
     spread = [_deviation(group.trials) for group in groups]
     axis.errorbar(x, y, yerr=spread, color=color, marker=marker, markersize=5, linewidth=1.3, elinewidth=0.9, capsize=2, label=label)
-
-
-def _plain(axis: Axes) -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    axis.xaxis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0), numticks=12))
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.4g}"))
-    axis.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _said(one: Comparison) -> str:

@@ -13,9 +13,9 @@ from math import log
 from statistics import linear_regression, median
 
 from ..energy.intervals import spearman
+from ..formatting import grid
 from ..records.run_folder import Run
 from ..records.trial import Trial
-from .table import grid
 
 POOLED = "all families"
 

@@ -1,4 +1,4 @@
-"""The facts of a run that a report repeats: sessions, hardware, versions, PUE."""
+"""Facts of a run that several pages, tables and pictures state: sessions, hardware, PUE, carbon, meters, the energy at the wall."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..formatting import energy_text
+from ..front import Front
 from ..records.bill import Bill
 from ..records.run_folder import Run
 
 
 def sessions_of(run: Run) -> list[Mapping[str, Any]]:
-    """Return the sessions of a run, oldest first; a run that notes its facts at the top level has one."""
+    """Return the sessions of a run, oldest first; a run that keeps its facts at the top level has one."""
     sessions = run.facts.get("sessions")
     if sessions:
         return list(sessions)
@@ -26,7 +27,7 @@ def pue_of(run: Run) -> float:
 
 
 def hardware_lines(run: Run) -> list[str]:
-    """Say in one line per machine what trained the models."""
+    """Describe each machine that trained the models in one line."""
     lines = []
     for session in sessions_of(run):
         parts = flatten(session.get("hardware") or {})
@@ -39,7 +40,7 @@ def hardware_lines(run: Run) -> list[str]:
 
 
 def flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Turn nested facts into ``name -> text``; what is None or empty is left out.
+    """Turn nested facts into ``name -> text``, leaving out None and empty values.
 
     >>> flatten({"gpus": [{"name": "A"}], "cores": 8, "none": None})
     {'gpus 0 name': 'A', 'cores': '8'}
@@ -59,11 +60,55 @@ def flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     return found
 
 
-def socket_text(bill: Bill) -> str | None:
-    """Say in one sentence what the whole machine took at the plug, or None when that is not known."""
+def grams_per_wh(facts: Mapping[str, Any]) -> float | None:
+    """Carbon of one watt-hour at the place of a run, PUE included; None without an intensity."""
+    place = facts.get("intensity")
+    return None if not place else float(place["grams_per_kwh"]) * float(facts.get("pue") or 1.0) / 1000.0
+
+
+def how_energy_is_known(front: Front) -> str:
+    """Name the meters per kind of reading, e.g. ``measured (gpu by nvml), estimated (cpu by cpu_time)``."""
+    found: dict[str, set[str]] = {}
+    for trial in front.trials:
+        if front.why_not(trial) is None:
+            for name, part in trial.components.items():
+                if part.quality != "absent":
+                    found.setdefault(part.quality, set()).add(f"{name.split(':')[0]} by {part.source}")
+    if not found:
+        return " and ".join(sorted({trial.energy_quality for trial in front}))
+    order = [kind for kind in ("measured", "mixed", "estimated") if kind in found]
+    return ", ".join(f"{kind} ({', '.join(sorted(found[kind]))})" for kind in order)
+
+
+def short_component(name: str) -> str:
+    """Name of a component for people: a GPU's UUID is cut.
+
+    >>> short_component("gpu:GPU-1a2b3c4d-5e6f-0000")
+    'gpu 1a2b3c4d'
+    """
+    kind, _, rest = name.partition(":")
+    return f"{kind} {rest.removeprefix('GPU-')[:8]}".strip()
+
+
+def scale_share(front: Front) -> float | None:
+    """Largest systematic standard uncertainty among the members, as a share of their energy; it scales all energies alike.
+
+    Returns:
+        The share, e.g. 0.5; None when it is unknown or zero.
+    """
+    shares = []
+    for trial in front:
+        joules, systematic = trial.record.get("joules"), trial.record.get("u_systematic_joules")
+        if joules and systematic:
+            shares.append(systematic / joules)
+    return max(shares, default=None)
+
+
+def wall_text(bill: Bill) -> str | None:
+    """Return a sentence on the energy that the whole machine took at the wall, or None when that is unknown."""
     wall = bill.at_wall
     if wall is None:
         return None
     spread = "" if wall.u_joules is None else f" ± {energy_text(2 * wall.u_joules / 3600)}"
     how = f"{wall.quality} by {wall.source}" if wall.reason is None else wall.reason
-    return f"At the socket the whole machine took {energy_text(wall.joules / 3600)}{spread} ({how}); it contains these sums and is in none."
+    return f"At the wall the whole machine took {energy_text(wall.joules / 3600)}{spread} ({how}); that contains the sums above."

@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..front import Front
-from .table import to_csv, to_frame, to_html, to_rows, to_text
+from ..records.run_folder import Run
+from .table import empty_text, to_csv, to_frame, to_html, to_rows, to_text
 
 if TYPE_CHECKING:
     import pandas as pd
+
+SUFFIXES = (".html", ".png", ".svg")
 
 
 class FrontView(Front):
@@ -31,15 +34,48 @@ class FrontView(Front):
         """The front as a table for people.
 
         Args:
-            width: Characters a line; that of the terminal by default.
+            width: Characters a line; that of the terminal by default, at least 100.
         """
         return to_text(self, width=width)
 
     def plot(self, path: str | Path | None = None) -> Any:
-        """Draw the front: an interactive plotly figure, or a file when a path ending in .html, .png or .svg is given."""
-        from .matplotlib_front import front_plotly, save_front  # matplotlib and plotly only for those who draw
+        """Draw the front.
 
-        return front_plotly(self) if path is None else save_front(self, path)
+        Args:
+            path: A file that ends in .html, .png or .svg, or None for an interactive plotly figure.
+
+        Returns:
+            The figure, or the path of the file.
+
+        Raises:
+            ValueError: If the file has another ending, or there is no front to draw.
+        """
+        if path is not None:
+            return save_front(self, path)
+        from .plotly_front import front_plotly
+
+        return front_plotly(self)
 
     def _repr_html_(self) -> str:
         return to_html(self)
+
+
+def save_front(source: Run | Front, path: str | Path) -> Path:
+    """Write the picture of a front in the format of the file's ending: .html (interactive), .png or .svg.
+
+    Raises:
+        ValueError: If the file has another ending, or there is no front to draw.
+    """
+    target = Path(path)
+    if target.suffix.lower() not in SUFFIXES:
+        raise ValueError(f"-o {str(path)!r}: a plot ends in one of {', '.join(SUFFIXES)}, for example {target.stem or 'front'}.html")
+    front = source if isinstance(source, Front) else Front.of(source)
+    if not front.members:
+        raise ValueError(f"nothing to draw in {str(path)!r}. {empty_text(front)}")
+    if target.suffix.lower() == ".html":  # matplotlib and plotly are loaded only when they draw
+        from .plotly_front import front_html
+
+        return front_html(front, target)
+    from .matplotlib_front import front_figure, save_figure
+
+    return save_figure(front_figure(front), target)

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..formatting import digits
+from ..formatting import digits, grid
 from ..front import Front
 from ..records.run_folder import Run
 from ..records.trial import Trial
-from .table import grid
 
 
 @dataclass(frozen=True)

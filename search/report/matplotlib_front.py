@@ -1,20 +1,14 @@
-"""The front as a file: HTML by plotly, PNG and SVG by matplotlib.
-
-The front as a still picture, by matplotlib's object interface: no pyplot, no global state.
-"""
+"""The front as a still picture, and the style of all still pictures, by matplotlib's object interface: no pyplot, no global state."""
 
 from __future__ import annotations
 
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..formatting import unit_for
 from ..front import Front
 from ..records.run_folder import Run
-from .plotly_front import CONFIG, FOLLOW, front_plotly
-from .table import empty_text
-from .view import INK, KNEE, MUTED, PALE, STRONG, View, candidates, choose, draw_crosses
+from .view import EDGE, GRID, INK, KNEE, MUTED, PALE, REPEATS_LABEL, STRONG, View, choose_ticks, crosses, tick_candidates
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,7 +25,7 @@ def front_figure(source: Run | Front) -> Figure:
         source: A run, or a front.
 
     Returns:
-        A figure of 9 x 5.4 inches; save it with ``figure.savefig``, or with `joulefront.search.report.matplotlib_front.save_front`.
+        A figure of 9 x 5.4 inches; save it with `save_figure`.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -44,10 +38,8 @@ def front_figure(source: Run | Front) -> Figure:
     _points(axes, view)
     if view.grams_per_wh:
         _carbon_axis(axes, view, view.grams_per_wh)
-    figure.suptitle(
-        f"$\\bf{{{_tex(view.front.name)}}}$  {view.quality_title} against training energy", x=0.01, ha="left", fontsize=13, color=INK
-    )
-    figure.supxlabel(_caption(view), x=0.01, ha="left", fontsize=8.5, color=MUTED)
+    title = f"{view.quality_title} against training energy"
+    set_titles(figure, view.front.name, title, _caption(view), size=13)
     return figure
 
 
@@ -55,28 +47,21 @@ def _frame(axes: Axes, view: View) -> None:
     axes.set_xscale("log")
     axes.set_xlim(*view.x_limits)
     axes.set_ylim(*view.y_limits)
-    _plain_ticks(axes.xaxis, view.x_limits)
+    plain_ticks(axes.xaxis, view.x_limits)
     axes.set_xlabel(f"training energy of the model ({view.unit.name})", color=INK, fontsize=10.5)
-    ticks = choose(candidates(view.front), *view.y_limits)
+    ticks = choose_ticks(tick_candidates(view.front), *view.y_limits)
     if ticks:
         axes.set_yticks([place for place, _ in ticks], [label for _, label in ticks])
     axes.set_ylabel(view.axis_title, color=INK, fontsize=10.5)
-    axes.grid(True, which="major", color="#e7edf0", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(colors=MUTED, labelsize=9.5, which="both", length=3)
-    for side, spine in axes.spines.items():
-        spine.set_visible(side in ("left", "bottom"))
-        spine.set_color("#c5d0d6")
+    style_axes(axes, label_size=9.5)
 
 
 def _points(axes: Axes, view: View) -> None:
-    low, high = view.y_limits
-    inside = [trial for trial in view.others if low <= view.y(trial) <= high]
-    outside = [view.x(trial) for trial in view.others if not low <= view.y(trial) <= high]
+    inside, outside = view.inside, view.outside
     axes.scatter([view.x(t) for t in inside], [view.y(t) for t in inside], s=26, color=PALE, alpha=0.75, linewidths=0, label="trial")
     if outside:
-        level = [view.bottom] * len(outside)
-        axes.scatter(outside, level, s=30, marker="v", color=PALE, clip_on=False, linewidths=0, label="trial below the axis")
+        below: dict[str, Any] = {"s": 30, "marker": "v", "color": PALE, "clip_on": False, "linewidths": 0, "label": "trial below the axis"}
+        axes.scatter([view.x(t) for t in outside], [view.bottom] * len(outside), **below)
     if not view.line:
         return
     x, y = view.steps
@@ -96,14 +81,34 @@ def _points(axes: Axes, view: View) -> None:
         axes.errorbar([view.x(t) for t in known], [view.y(t) for t in known], xerr=both, fmt="none", **bars)
     dots: dict[str, Any] = {"s": 46, "color": STRONG, "edgecolors": "white", "linewidths": 0.9, "zorder": 4, "label": "front"}
     axes.scatter([view.x(t) for t in view.front], [view.y(t) for t in view.front], **dots)
-    draw_crosses(axes, view)
+    _crosses(axes, view)
     _labels(axes, view)
     legend = axes.legend(loc="lower right", frameon=True, framealpha=0.9, edgecolor="none", fontsize=9, labelcolor=INK)
     legend.set_zorder(3)
 
 
+def _crosses(axes: Axes, view: View) -> None:
+    """Draw the means of repeated members with their intervals."""
+    found = crosses(view)
+    if not found:
+        return
+    axes.errorbar(
+        [one.x for one in found],
+        [one.y for one in found],
+        xerr=[[one.left for one in found], [one.right for one in found]],
+        yerr=[[one.down for one in found], [one.up for one in found]],
+        fmt="x",
+        color=INK,
+        markersize=5.5,
+        elinewidth=0.9,
+        alpha=0.8,
+        zorder=4.5,
+        label=REPEATS_LABEL,
+    )
+
+
 def _labels(axes: Axes, view: View) -> None:
-    """Name the knee and the best: above and to the left, where no other point can be, or else below and to the right, where no front is."""
+    """Name the knee and the best beside their points."""
     for word, trial in view.named:
         knee = word.startswith("knee")
         if knee:
@@ -111,14 +116,14 @@ def _labels(axes: Axes, view: View) -> None:
                 [view.x(trial)], [view.y(trial)], s=170, facecolors="none", edgecolors=KNEE, linewidths=2.0, zorder=5, label="knee"
             )
         text = f"{word}: {view.label(trial)}"
-        left = view.fits_on_the_left(trial, text)
+        side, end = view.anchor(trial, text)
         axes.annotate(
             text,
             (view.x(trial), view.y(trial)),
-            xytext=(-9, 10) if left else (11, -9),
+            xytext=(-9 if side == "right" else 11, 10 if end == "bottom" else -9),
             textcoords="offset points",
-            ha="right" if left else "left",
-            va="bottom" if left else "top",
+            ha=side,
+            va=end,
             fontsize=9.5,
             fontweight="bold" if knee else "normal",
             color=KNEE if knee else INK,
@@ -138,20 +143,10 @@ def _carbon_axis(axes: Axes, view: View, grams_per_wh: float) -> None:
         return carbon / factor
 
     second = axes.secondary_xaxis("top", functions=(carbon, energy))
-    _plain_ticks(second.xaxis, (view.x_limits[0] * factor, view.x_limits[1] * factor))
+    plain_ticks(second.xaxis, (view.x_limits[0] * factor, view.x_limits[1] * factor))
     second.set_xlabel(mass.name, color=MUTED, fontsize=9.5)
     second.tick_params(colors=MUTED, labelsize=9, which="both", length=3)
-    second.spines["top"].set_color("#c5d0d6")
-
-
-def _plain_ticks(axis: Any, limits: tuple[float, float]) -> None:
-    """Write 0.1, 1, 10 instead of powers, and 2 and 5 between them where there is room."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    decades = limits[1] / limits[0]
-    axis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0) if decades < 300 else (1.0,), numticks=20))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.6g}" if value >= 1e-4 else f"{value:.0e}"))
-    axis.set_minor_formatter(NullFormatter())
+    second.spines["top"].set_color(EDGE)
 
 
 def _caption(view: View) -> str:
@@ -164,58 +159,53 @@ def _caption(view: View) -> str:
     return text
 
 
+# -- what all still pictures share -----------------------------------------------------------------------------------------------------
+
+
+def save_figure(figure: Figure, path: str | Path) -> Path:
+    """Write a figure as .png or .svg; equal runs give equal files: no creation date, and SVG ids that do not change from run to run.
+
+    Raises:
+        ValueError: If the ending is neither .png nor .svg.
+    """
+    from matplotlib import rc_context
+
+    target = Path(path)
+    kind = target.suffix.lower()[1:]
+    if kind not in ("png", "svg"):
+        raise ValueError(f"-o {str(path)!r}: this picture ends in .png or .svg, for example {target.stem or 'relations'}.png")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with rc_context({"svg.hashsalt": "joulefront", "svg.fonttype": "none"}):
+        figure.savefig(target, format=kind, metadata={"Date": None} if kind == "svg" else None)
+    return target
+
+
+def set_titles(figure: Figure, name: str, title: str, caption: str, *, size: float) -> None:
+    """Write the bold name of a run with the title above a figure, and a caption below it."""
+    figure.suptitle(f"$\\bf{{{_tex(name)}}}$  {title}", x=0.01, ha="left", fontsize=size, color=INK)
+    figure.supxlabel(caption, x=0.01, ha="left", fontsize=8.5, color=MUTED)
+
+
+def style_axes(axes: Axes, *, label_size: float) -> None:
+    """Draw a pale grid behind the points, and only the left and the lower spine."""
+    axes.grid(True, which="major", color=GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=MUTED, labelsize=label_size, which="both", length=3)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(EDGE)
+
+
+def plain_ticks(axis: Any, limits: tuple[float, float]) -> None:
+    """Write 0.1, 1, 10 instead of powers, and 2 and 5 between them where there is room."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    decades = limits[1] / limits[0]
+    axis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0) if decades < 300 else (1.0,), numticks=20))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.6g}" if value >= 1e-4 else f"{value:.0e}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
 def _tex(text: str) -> str:
     """Escape what mathtext would read as a command."""
     return "".join(f"\\{sign}" if sign in "_#$%&{}^" else r"\ " if sign == " " else sign for sign in text if sign != "\\")
-
-
-__all__ = ["front_figure", "front_html", "front_plotly", "save_front"]
-
-#: The picture fills the window and no more.
-WHOLE_WINDOW = "<style>html, body { margin: 0; overflow: hidden; }</style>"
-SUFFIXES = (".html", ".png", ".svg")
-
-
-def front_html(source: Run | Front, path: str | Path) -> Path:
-    """Write the interactive front as one self-contained HTML file; it opens without a network.
-
-    Args:
-        source: A run, or a front.
-        path: The file; its folder is made when needed.
-    """
-    target = _prepare(path)
-    figure = front_plotly(source)
-    text: str = figure.to_html(
-        include_plotlyjs=True, full_html=True, default_height="100vh", div_id="front", post_script=FOLLOW, config=CONFIG
-    )
-    target.write_text(text.replace("<head>", f"<head><title>{escape(source.name)} - front</title>{WHOLE_WINDOW}", 1), encoding="utf-8")
-    return target
-
-
-def save_front(source: Run | Front, path: str | Path) -> Path:
-    """Write the front to a file whose ending says how: .html, .png or .svg.
-
-    Raises:
-        ValueError: If the ending is another one, or there is no front to draw.
-    """
-    target = Path(path)
-    if target.suffix.lower() not in SUFFIXES:
-        raise ValueError(f"-o {str(path)!r}: a plot ends in one of {', '.join(SUFFIXES)}, for example {target.stem or 'front'}.html")
-    front = source if isinstance(source, Front) else Front.of(source)
-    if not front.members:
-        raise ValueError(f"nothing to draw in {str(path)!r}. {empty_text(front)}")
-    if target.suffix.lower() == ".html":
-        return front_html(source, target)
-    # Equal runs must give equal files: no creation date, and SVG ids that do not change from run to run.
-    from matplotlib import rc_context
-
-    with rc_context({"svg.hashsalt": "joulefront", "svg.fonttype": "none"}):
-        kind = target.suffix.lower()[1:]
-        front_figure(source).savefig(_prepare(target), format=kind, metadata={"Date": None} if kind == "svg" else None)
-    return target
-
-
-def _prepare(path: str | Path) -> Path:
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    return target

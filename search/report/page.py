@@ -9,7 +9,7 @@ from ..formatting import energy_text
 from ..front import Front
 from ..records.run_folder import Run
 from .charts import bill_chart, hypervolume_trace, importance_chart, trace_chart
-from .facts import pue_of, sessions_of, socket_text
+from .facts import grams_per_wh, pue_of, sessions_of, wall_text
 from .html import page, paragraph, section, tile
 from .importance import Importance, importance
 from .plotly_front import CONFIG, FOLLOW, front_plotly
@@ -28,7 +28,6 @@ from .sections import (
     statement_section,
     trials_section,
 )
-from .view import grams_per_wh
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -133,7 +132,7 @@ def _bill(run: Run) -> str:
     )
     states = ", ".join(f"{name} {energy_text(joules / 3600)}" for name, joules in bill.by_state.items())
     said += f": {states}; together {100 * parts / bill.total_joules:.2f} % of what the ledger saw." if states else "."
-    said += "".join(f" {more}" for more in (bill.gaps(), socket_text(bill)) if more)
+    said += "".join(f" {more}" for more in (bill.gaps(), wall_text(bill)) if more)
     return section("Energy of the search", _chart(bill_chart(bill), "bill"), paragraph(said, "muted small"))
 
 

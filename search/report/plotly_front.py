@@ -1,21 +1,48 @@
-"""The front as an interactive picture, by plotly: hover tells what a model is and what it cost."""
+"""The front as an interactive picture, by plotly: hovering over a point shows the model, its parameters and its energy."""
 
 from __future__ import annotations
 
 from html import escape
 from math import floor, log10
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..formatting import energy_text, unit_for
 from ..front import Front
 from ..records.run_folder import Run
 from ..records.trial import Trial
-from .view import ENOUGH, GAP, INK, KNEE, MUTED, PALE, STRONG, View, candidates, choose, crosses_trace, short_component
+from .facts import short_component
+from .view import (
+    EDGE,
+    ENOUGH_TICKS,
+    GRID,
+    INK,
+    KNEE,
+    MUTED,
+    PALE,
+    REPEATS_LABEL,
+    STRONG,
+    TICK_GAP,
+    Cross,
+    View,
+    choose_ticks,
+    crosses,
+    tick_candidates,
+)
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 FONT = "system-ui, -apple-system, Segoe UI, Roboto, Helvetica, Arial, sans-serif"
+
+#: Look of every chart: layout and axes.
+STYLE: dict[str, Any] = {
+    "font": {"family": FONT, "color": INK, "size": 13},
+    "paper_bgcolor": "white",
+    "plot_bgcolor": "white",
+    "hoverlabel": {"bgcolor": "white", "bordercolor": STRONG, "font": {"family": FONT, "size": 12, "color": INK}, "align": "left"},
+}
+AXIS: dict[str, Any] = {"gridcolor": GRID, "zeroline": False, "linecolor": EDGE, "tickcolor": EDGE, "ticks": "outside"}
 
 #: What the tool bar offers: nothing that sends the data to a service; the camera saves at twice the size.
 CONFIG = {
@@ -25,7 +52,7 @@ CONFIG = {
     "toImageButtonOptions": {"format": "png", "scale": 2},
 }
 
-#: Keeps the carbon axis on the energy axis and the quality ticks readable while the reader zooms; plotly does neither.
+#: Keeps the carbon axis on the energy axis and the quality ticks readable while the reader zooms, which plotly does not.
 FOLLOW = """
 var plot = document.getElementById('{plot_id}'), busy = false;
 plot.on('plotly_relayout', function () {
@@ -47,6 +74,9 @@ plot.on('plotly_relayout', function () {
 });
 """
 
+#: The picture fills the window and no more.
+WHOLE_WINDOW = "<style>html, body { margin: 0; overflow: hidden; }</style>"
+
 
 def front_plotly(source: Run | Front) -> Figure:
     """Draw the front for a browser or a notebook; hover shows parameters, energy by component and its quality.
@@ -59,11 +89,8 @@ def front_plotly(source: Run | Front) -> Figure:
     view = View.of(source)
     front = view.front
     figure = go.Figure()
-    low, high = view.y_limits
-    inside = tuple(trial for trial in view.others if low <= view.y(trial) <= high)
-    outside = tuple(trial for trial in view.others if not low <= view.y(trial) <= high)
-    figure.add_trace(_markers(view, inside, "trial", {"color": PALE, "size": 8, "opacity": 0.8}))
-    if outside:
+    figure.add_trace(_markers(view, view.inside, "trial", {"color": PALE, "size": 8, "opacity": 0.8}))
+    if outside := view.outside:
         edge = _markers(view, outside, f"{len(outside)} below the axis", {"color": PALE, "size": 9, "symbol": "triangle-down"})
         edge.y, edge.cliponaxis = [view.bottom] * len(outside), False
         figure.add_trace(edge)
@@ -86,28 +113,64 @@ def front_plotly(source: Run | Front) -> Figure:
             "width": 3,
         }
         figure.add_trace(member)
-        if (again := crosses_trace(view)) is not None:
-            figure.add_trace(again)
+        if repeats := crosses(view):
+            figure.add_trace(_crosses(repeats))
     if view.knee is not None:
         ring = {"color": "rgba(0,0,0,0)", "size": 20, "line": {"color": KNEE, "width": 3}}
         figure.add_trace(_markers(view, (view.knee,), "knee", ring))
     for word, trial in view.named:
         text = f"{word} {view.label(trial)}"
-        left = view.fits_on_the_left(trial, text)
+        side, end = view.anchor(trial, text)
         figure.add_annotation(
-            x=log10(view.x(trial) if left else view.x_limits[0]),
+            x=log10(view.x(trial)),
             y=view.y(trial),
             text=f"<b>{word}</b> {view.label(trial)}",
             showarrow=False,
-            xanchor="right" if left else "left",
-            yanchor="bottom",
-            xshift=-10 if left else 4,
-            yshift=11,
+            xanchor=side,
+            yanchor=end,
+            xshift=-10 if side == "right" else 12,
+            yshift=11 if end == "bottom" else -11,
             bgcolor="rgba(255,255,255,0.7)",
             font={"color": KNEE if word.startswith("knee") else INK, "size": 13},
         )
     _layout(figure, view)
     return figure
+
+
+def front_html(source: Run | Front, path: str | Path) -> Path:
+    """Write the interactive front as one self-contained HTML file; it opens without a network.
+
+    Args:
+        source: A run, or a front.
+        path: The file; its folder is made when needed.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    text: str = front_plotly(source).to_html(
+        include_plotlyjs=True, full_html=True, default_height="100vh", div_id="front", post_script=FOLLOW, config=CONFIG
+    )
+    target.write_text(text.replace("<head>", f"<head><title>{escape(source.name)} - front</title>{WHOLE_WINDOW}", 1), encoding="utf-8")
+    return target
+
+
+def _crosses(repeats: tuple[Cross, ...]) -> Any:
+    """The means of repeated members with their intervals."""
+    import plotly.graph_objects as go
+
+    def bars(plus: list[float], minus: list[float]) -> dict[str, Any]:
+        return {"type": "data", "array": plus, "arrayminus": minus, "color": INK, "thickness": 1, "width": 2}
+
+    return go.Scatter(
+        x=[one.x for one in repeats],
+        y=[one.y for one in repeats],
+        error_x=bars([one.right for one in repeats], [one.left for one in repeats]),
+        error_y=bars([one.up for one in repeats], [one.down for one in repeats]),
+        mode="markers",
+        name=REPEATS_LABEL,
+        marker={"symbol": "x-thin", "size": 9, "line": {"color": INK, "width": 1.6}},
+        text=[f"trial {one.number}, {one.n} repeats" for one in repeats],
+        hovertemplate="%{text}<extra></extra>",
+    )
 
 
 def _markers(view: View, trials: tuple[Trial, ...], name: str, marker: dict[str, Any]) -> Any:
@@ -125,7 +188,7 @@ def _markers(view: View, trials: tuple[Trial, ...], name: str, marker: dict[str,
 
 
 def hover(front: Front, trial: Trial) -> str:
-    """Everything about one model, as plotly's small HTML."""
+    """Describe one model in the HTML that plotly's hover labels understand."""
     energy = energy_text(trial.train_wh) + (f" ± {energy_text(2 * trial.train_u_joules / 3600)}" if trial.train_u_joules else "")
     epochs = f"{trial.epochs} epoch{'' if trial.epochs == 1 else 's'}"
     lines = [f"<b>trial {trial.number}</b>, {epochs}", f"{front.objectives[0]} <b>{trial.values[0]:.4f}</b>"]
@@ -150,10 +213,9 @@ def _layout(figure: Any, view: View) -> None:
     import plotly.graph_objects as go
 
     low, high = (log10(limit) for limit in view.x_limits)
-    every = candidates(view.front)
+    every = tick_candidates(view.front)
     mass = unit_for(view.x_limits[1] * view.unit.size * view.grams_per_wh, "gCO2e") if view.grams_per_wh else None
     shift = log10(view.unit.size * view.grams_per_wh / mass.size) if view.grams_per_wh and mass else 0.0
-    axis = {"gridcolor": "#e7edf0", "zeroline": False, "linecolor": "#c5d0d6", "tickcolor": "#c5d0d6", "ticks": "outside", "ticklen": 4}
     figure.update_layout(
         title={
             "text": f"<b>{escape(view.front.name)}</b>  {view.quality_title} against training energy"
@@ -164,23 +226,20 @@ def _layout(figure: Any, view: View) -> None:
             "yanchor": "top",
             "font": {"size": 18},
         },
-        font={"family": FONT, "color": INK, "size": 13},
-        paper_bgcolor="white",
-        plot_bgcolor="white",
-        hoverlabel={"bgcolor": "white", "bordercolor": STRONG, "font": {"family": FONT, "size": 12, "color": INK}, "align": "left"},
+        **STYLE,
         legend={"x": 0.99, "y": 0.03, "xanchor": "right", "yanchor": "bottom", "bgcolor": "rgba(255,255,255,0.85)"},
         margin={"l": 70, "r": 30, "t": 118 if mass else 80, "b": 60},
         xaxis={
-            **axis,
+            **AXIS,
             "type": "log",
             "range": [low, high],
             "title": f"training energy of the model ({view.unit.name})",
             **_log_ticks(low, high),
         },
-        yaxis={**axis, "range": list(view.y_limits), "title": view.axis_title},
-        meta={"ticks": every, "gap": GAP, "enough": ENOUGH, "carbon_shift": shift},
+        yaxis={**AXIS, "range": list(view.y_limits), "title": view.axis_title},
+        meta={"ticks": every, "gap": TICK_GAP, "enough": ENOUGH_TICKS, "carbon_shift": shift},
     )
-    ticks = choose(every, *view.y_limits)
+    ticks = choose_ticks(every, *view.y_limits)
     if ticks:
         figure.update_yaxes(tickmode="array", tickvals=[place for place, _ in ticks], ticktext=[label for _, label in ticks])
     if mass is not None:
@@ -196,8 +255,8 @@ def _layout(figure: Any, view: View) -> None:
                 "showgrid": False,
                 **_log_ticks(low + shift, high + shift),
                 "ticks": "outside",
-                "tickcolor": "#c5d0d6",
-                "linecolor": "#c5d0d6",
+                "tickcolor": EDGE,
+                "linecolor": EDGE,
             },
         )
 

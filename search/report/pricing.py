@@ -8,10 +8,9 @@ from typing import Any
 
 from ..carbon.intensity import Intensity, grams_co2e, intensity_table, scope_note
 from ..carbon.price import Price, priced
-from ..formatting import digits
+from ..formatting import digits, grid
 from ..front import Front
 from ..records.run_folder import Run
-from .table import grid
 
 
 @dataclass(frozen=True)

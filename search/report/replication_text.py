@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..energy.intervals import Difference
-from ..formatting import digits, unit_for
+from ..formatting import digits, grid, unit_for
 from ..records.replicate_summary import Finding, ReplicateSummary, drift, row_of
 from ..records.replicates import Repeats
-from .table import energy_spread_text, grid, quality_text
+from .table import energy_spread_text, quality_text
 
 #: A drift is called one when less than this share of machines without any would show as much.
 SIGNIFICANT = 0.05

@@ -21,12 +21,11 @@ from ..records.trial import Trial
 from ..stopping.projection import projection_errors
 from .baseline_comparison import BASELINE, against, cells_of, spread_text
 from .energy_relations import Relation, by_construction, family_of, p_text, prices, relations
-from .facts import flatten, hardware_lines, sessions_of
+from .facts import flatten, hardware_lines, sessions_of, short_component
 from .html import badge, paragraph, section, table
 from .replication_text import legend, sentences, table_of
 from .statement import statement
 from .table import columns_of, footnote, model_text
-from .view import short_component
 
 HEAD = ["", "said", "90 % interval", "actual", "actual / said", "inside"]
 

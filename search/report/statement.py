@@ -13,8 +13,7 @@ from ..formatting import digits, energy_text
 from ..front import Front
 from ..records.run_folder import Run
 from ..records.trial import Trial
-from .facts import hardware_lines, pue_of, sessions_of, socket_text
-from .view import short_component
+from .facts import hardware_lines, pue_of, sessions_of, short_component, wall_text
 
 
 def statement(run: Run) -> str:
@@ -39,7 +38,7 @@ def _sentences(run: Run) -> list[str]:
             f"The whole search used **{energy_text(bill.total_joules / 3600)}**{spread} at the machine in "
             f"{bill.seconds / 3600:.2f} h. It made {trials}; failed ones, deciding and idling are included."
         ]
-        lines += [more for more in (bill.gaps(), socket_text(bill)) if more]
+        lines += [more for more in (bill.gaps(), wall_text(bill)) if more]
         lines.append(_carbon(run, bill.total_joules, pue))
     front = Front.of(run)
     if len(front):

@@ -1,6 +1,6 @@
-"""A front as rows for programs: JSON, CSV, data frame. The keys are stable and have units in them.
+"""A front as a table: rows for programs (JSON, CSV, data frame), text for people (terminal, notebook).
 
-A front as a table, for the terminal and for a notebook.
+The keys of the rows are stable and name their units.
 """
 
 from __future__ import annotations
@@ -8,15 +8,16 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Any
 
-from ..formatting import Unit, digits, unit_for
+from ..formatting import Unit, digits, grid, unit_for
 from ..records.replicate_summary import row_of
+from .facts import scale_share
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from ..energy.intervals import Spread
     from ..front import Front
     from ..records.trial import Trial
+
+# -- rows for programs -----------------------------------------------------------------------------------------------------------------
 
 #: Keys of a row, in order. ``quality`` is that of the energy: measured, estimated, mixed or absent.
 KEYS = (
@@ -41,7 +44,7 @@ KEYS = (
 
 
 def keys_of(front: Front) -> list[str]:
-    """Return the keys of a front's rows: ``KEYS``, a quality objective other than accuracy after it, and those of repeats at the end."""
+    """Return the keys of a front's rows: ``KEYS``, a quality objective other than accuracy after that, and those of repeats at the end."""
     own = front.objectives[0]
     return [key for name in KEYS for key in ([name, own] if name == "accuracy" and own != name else [name])] + _repeat_keys(front)
 
@@ -68,7 +71,7 @@ def to_rows(front: Front) -> list[dict[str, Any]]:
 
 
 def _repeat_keys(front: Front) -> list[str]:
-    """The keys of what was trained again; none when nothing was."""
+    """The keys of repeats; none when nothing was repeated."""
     if front.repeated is None:
         return []
     spreads = [f"repeats_{name}_{part}" for name in (front.objectives[0], "train_joules") for part in ("n", "mean", "sd", "low", "high")]
@@ -76,7 +79,7 @@ def _repeat_keys(front: Front) -> list[str]:
 
 
 def _repeated(front: Front, trial: Trial) -> dict[str, Any]:
-    """What the repeats of a member say; None for a member without any."""
+    """The values of the keys of repeats; None for a member without any."""
     finding = front.repeated
     if finding is None:
         return {}
@@ -102,9 +105,16 @@ def to_frame(front: Front) -> pd.DataFrame:
     return pd.DataFrame(rows) if rows else pd.DataFrame(columns=[key for key in keys_of(front) if key != "params"])
 
 
+# -- text for people -------------------------------------------------------------------------------------------------------------------
+
+
+#: Title of a column with the means of repeats.
+REPEATS = "repeats (mean ± sd)"
+
+
 @dataclass(frozen=True)
 class Column:
-    """One column.
+    """A column of the table for people.
 
     Attributes:
         title: Name and unit.
@@ -118,7 +128,7 @@ class Column:
 
 
 def columns_of(front: Front) -> list[Column]:
-    """Return the columns that have something to say about this front."""
+    """Return the columns for which this front has values."""
     members = front.members
     unit = unit_for(max((trial.train_wh or 0.0 for trial in members), default=1.0))
     columns = [
@@ -127,7 +137,7 @@ def columns_of(front: Front) -> list[Column]:
         Column(front.objectives[0], lambda trial: f"{trial.values[0]:.4f}"),
         Column(f"train {unit.name}", lambda trial: _energy(trial, unit)),
     ]
-    columns += _again_columns(front, unit)
+    columns += _repeat_columns(front, unit)
     carbon = [trial.grams_co2e for trial in members if trial.grams_co2e is not None]
     if carbon:
         mass = unit_for(max(carbon), "gCO2e")
@@ -137,7 +147,7 @@ def columns_of(front: Front) -> list[Column]:
     if any(trial.parameters is not None for trial in members):
         columns.append(Column("parameters", lambda trial: _count(trial.parameters)))
     marks = marks_of(front)
-    if len({trial.energy_quality for trial in members}) > 1:  # one kind throughout is said once, in the last line
+    if len({trial.energy_quality for trial in members}) > 1:  # one kind throughout stands in the last line
         columns.append(Column("energy", lambda trial: trial.energy_quality, right=False))
     return [
         *columns,
@@ -146,8 +156,8 @@ def columns_of(front: Front) -> list[Column]:
     ]
 
 
-def _again_columns(front: Front, unit: Unit) -> list[Column]:
-    """Means of the repeats, where finalists were trained again."""
+def _repeat_columns(front: Front, unit: Unit) -> list[Column]:
+    """Means of the repeats; no column when nothing was repeated."""
     finding = front.repeated
     if finding is None:
         return []
@@ -160,7 +170,7 @@ def _again_columns(front: Front, unit: Unit) -> list[Column]:
         member = finding.again(trial.number)
         return energy_spread_text(None if member is None else member.energy, 3600.0 * unit.size)
 
-    return [Column("again", quality), Column(f"again {unit.name}", energy)]
+    return [Column(REPEATS, quality), Column(f"{unit.name}, {REPEATS}", energy)]
 
 
 def quality_text(spread: Spread | None) -> str:
@@ -177,9 +187,9 @@ def energy_spread_text(spread: Spread | None, unit_joules: float) -> str:
 
 
 def marks_of(front: Front) -> dict[int, str]:
-    """Return ``cheapest``, ``knee``, ``best``, ``≈`` (as cheap as the row above) and ``≡`` (nothing tells it from it) by trial number.
+    """Return ``cheapest``, ``knee``, ``best``, ``≈`` (as cheap as the row above) and ``≡`` (nor does its quality differ) by trial number.
 
-    Where both rows were trained again their repeats decide, else the uncertainty of the meter.
+    Where both rows have repeats these decide, else the uncertainty of the meter.
     """
     if not front.members:
         return {}
@@ -204,7 +214,7 @@ def _tie(front: Front, first: Trial, second: Trial) -> str:
 def model_text(trial: Trial) -> str:
     """The parameters of a trial in one line: the family by its value alone, its own parameters without its name before them.
 
-    >>> from .trial import Trial
+    >>> from joulefront.search.records.trial import Trial
     >>> model_text(Trial(0, "complete", {"family": "mlp", "lr": 0.00123456, "mlp.width": 64}, 1))
     'mlp, lr=0.00123, width=64'
     """
@@ -218,11 +228,11 @@ def model_text(trial: Trial) -> str:
 
 
 def to_text(front: Front, *, width: int | None = None) -> str:
-    """Render the front for a terminal; a last line says what the marks mean and how the energies are known.
+    """Render the front for a terminal; the last line explains the marks and how the energies are known.
 
     Args:
         front: The front.
-        width: Characters in a line; numbers are never cut, the last column is. The terminal's width by default, at least 100.
+        width: Characters in a line, by default the width of the terminal and at least 100. Only the last column is cut to keep to it.
     """
     if not front.members:
         return empty_text(front)
@@ -232,71 +242,36 @@ def to_text(front: Front, *, width: int | None = None) -> str:
     return f"{table}\n\n{footnote(front)}"
 
 
-def grid(cells: Sequence[Sequence[str]], right: Sequence[bool], *, width: int | None = None) -> str:
-    """Set rows of text in columns, the first row as the head.
-
-    Args:
-        cells: Rows of equal length, shape ``(rows, columns)``.
-        right: Whether each column is aligned to the right.
-        width: Characters in a line; only the last column is cut to keep to it. None for no limit.
-    """
-    widths = [max(len(row[place]) for row in cells) for place in range(len(right))]
-    if width is not None:
-        room = width - sum(widths[:-1]) - 2 * len(widths[:-1])
-        widths[-1] = min(widths[-1], max(room, len(cells[0][-1]), 1))
-    lines = []
-    for row in cells:
-        shown = [text if len(text) <= wide else text[: wide - 1] + "…" for text, wide in zip(row, widths, strict=True)]
-        parts = [text.rjust(wide) if aligned else text.ljust(wide) for text, wide, aligned in zip(shown, widths, right, strict=True)]
-        lines.append("  ".join(parts).rstrip())
-    lines.insert(1, "─" * (sum(widths) + 2 * (len(widths) - 1)))
-    return "\n".join(lines)
-
-
 def empty_text(front: Front) -> str:
-    """Say in a sentence why there is no member, and what to do."""
+    """Explain in a sentence why there is no member, and what to do."""
     if not front.trials:
-        return f"The front of {front.name!r} is empty: no trial has begun. Start or continue the search with joulefront run."
+        return f"The front of {front.name!r} is empty: no trial has started. Start or continue the search with joulefront run."
     reasons = [reason for trial in front.trials if (reason := front.why_not(trial))]
     counted = ", ".join(f"{reasons.count(reason)} {reason}" for reason in sorted(set(reasons)))
     remedy = (
         "Models that were stopped early count without complete_only."
         if front.complete_only and "not trained to the last rung" in reasons
-        else "Continue the search with joulefront run; joulefront report says why trials failed."
+        else "Continue the search with joulefront run; joulefront report shows why trials failed."
     )
     return f"The front of {front.name!r} is empty: of {len(front.trials)} trials {counted}. {remedy}"
 
 
 def footnote(front: Front) -> str:
-    """Say what the table rests on: how many trials, how the energy is known and how well, which neighbours are ties."""
+    """Explain the table: how many trials, how the energy is known and how well, which neighbours are ties."""
     kinds = sorted({trial.energy_quality for trial in front})
     text = f"{len(front)} of {len(front.trials)} trials are on the front; their energy is {' and '.join(kinds)}."
     if any(trial.train_u_joules for trial in front):
-        text += " ± is the random standard uncertainty of the meter; a training that is repeated differs by more (joulefront repeat)"
+        text += " ± is the random standard uncertainty of the meter; repeated trainings vary by more (joulefront repeat)"
         scale = scale_share(front)
         text += "." if scale is None else f"; the scale, common to all rows, is known to {_percent(scale)}."
     signs = " ".join(marks_of(front).values())
     if "≈" in signs:
         text += " ≈ costs the same as the row above within the uncertainty" + (" of the meter." if front.repeated is None else ".")
     if "≡" in signs:
-        text += f" ≡ cannot be told from the row above, neither in energy nor in {front.objectives[0]}."
+        text += f" ≡ differs from the row above neither in energy nor in {front.objectives[0]}."
     if front.repeated is not None:
-        text += " again: mean ± standard deviation of the repeats; the front itself is what the search measured, once."
+        text += " Repeats: mean ± standard deviation of trainings with fresh seeds; the front itself is what the search measured, once."
     return text
-
-
-def scale_share(front: Front) -> float | None:
-    """Largest systematic standard uncertainty among the members, as a share of their energy: a gain that moves all rows alike.
-
-    Returns:
-        The share, e.g. 0.5; None when it is unknown or nothing.
-    """
-    shares = []
-    for trial in front:
-        joules, systematic = trial.record.get("joules"), trial.record.get("u_systematic_joules")
-        if joules and systematic:
-            shares.append(systematic / joules)
-    return max(shares, default=None)
 
 
 def to_html(front: Front) -> str:
@@ -326,7 +301,7 @@ def _energy(trial: Trial, unit: Unit) -> str:
 
 
 def _percent(share: float) -> str:
-    """A relative uncertainty; below a tenth of a percent more digits say nothing."""
+    """A relative uncertainty; below a tenth of a percent its size does not matter."""
     return f"±{100 * share:.0f} %" if share >= 0.01 else f"±{100 * share:.1g} %" if share >= 0.001 else "±<0.1 %"
 
 

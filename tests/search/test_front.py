@@ -312,11 +312,11 @@ def test_the_last_line_says_what_the_uncertainty_covers_and_what_it_leaves_out()
 
 
 def test_an_empty_front_says_why_and_what_to_do() -> None:
-    assert "no trial has begun" in FrontView((), *TWO).to_text()
+    assert "no trial has started" in FrontView((), *TWO).to_text()
     failed = FrontView((Trial(0, "failed", {}, 1), complete(1, 0.9, None)), *TWO)
     assert failed.to_text() == (
         "The front of 'front' is empty: of 2 trials 1 a value is unknown, 1 failed. "
-        "Continue the search with joulefront run; joulefront report says why trials failed."
+        "Continue the search with joulefront run; joulefront report shows why trials failed."
     )
     assert "<Front" not in failed._repr_html_()
     early = FrontView((complete(0, 0.9, 5.0),), *TWO, complete_only=True)

@@ -19,9 +19,11 @@ from joulefront.search.front import Front, stretch
 from joulefront.search.records.bill import Bill
 from joulefront.search.records.run_folder import Run
 from joulefront.search.records.trial import Trial
-from joulefront.search.report.matplotlib_front import front_figure, front_html, save_front
-from joulefront.search.report.plotly_front import front_plotly, hover
-from joulefront.search.report.view import View, candidates, choose, grams_per_wh, how_energy_is_known
+from joulefront.search.report.facts import grams_per_wh, how_energy_is_known
+from joulefront.search.report.front_view import FrontView, save_front
+from joulefront.search.report.matplotlib_front import front_figure
+from joulefront.search.report.plotly_front import front_html, front_plotly, hover
+from joulefront.search.report.view import View, choose_ticks, tick_candidates
 
 
 def texts(figure: Any) -> str:
@@ -130,7 +132,7 @@ def test_a_model_at_chance_level_does_not_press_the_front_flat() -> None:
     trials = [Trial(n, "complete", {}, 1, values=(a, e), train_joules=e) for n, (a, e) in enumerate([(0.95, 1.0), (0.97, 9.0), (0.1, 5.0)])]
     view = View.of(Front(tuple(trials), ("accuracy", "train_energy"), ("maximize", "minimize")))
     assert stretch("accuracy", 0.9) < view.y_limits[0] < stretch("accuracy", 0.95)
-    assert view.below == 1
+    assert [trial.number for trial in view.outside] == [2]
 
 
 def test_a_study_of_milliwatt_hours_is_drawn_in_them() -> None:
@@ -147,11 +149,11 @@ def test_ticks_keep_their_distance_and_say_where_they_are() -> None:
     front = Front((), ("accuracy", "train_energy"), ("maximize", "minimize"))
     for low, high in ((0.1, 0.99), (0.95, 0.97), (0.0, 0.3), (0.990, 0.999)):
         ends = stretch("accuracy", low), stretch("accuracy", high)
-        ticks = choose(candidates(front), *ends)
+        ticks = choose_ticks(tick_candidates(front), *ends)
         assert 4 <= len(ticks) <= 13
         assert all(later - earlier >= 0.085 * (ends[1] - ends[0]) for (earlier, _), (later, _) in pairwise(ticks))
         assert all(place == pytest.approx(stretch("accuracy", float(label))) for place, label in ticks)
-    assert candidates(Front((), ("likelihood", "train_energy"), ("maximize", "minimize"))) == []
+    assert tick_candidates(Front((), ("likelihood", "train_energy"), ("maximize", "minimize"))) == []
 
 
 @pytest.mark.parametrize("trials", [(), (Trial(0, "failed", {}, 1),), (Trial(0, "complete", {}, 1, values=(0.5, 3.0), train_joules=3.0),)])
@@ -182,7 +184,7 @@ def test_an_error_and_a_third_objective_are_drawn(fake_run: Run, tmp_path: Path)
 
 
 def test_front_plot_gives_a_figure_or_a_file(fake_run: Run, tmp_path: Path) -> None:
-    front = Front.of(fake_run)
+    front = FrontView.of(fake_run)
     assert type(front.plot()).__name__ == "Figure"
     assert front.plot(tmp_path / "f.svg") == tmp_path / "f.svg"
     assert how_energy_is_known(Front((), front.objectives, front.directions)) == ""
@@ -191,12 +193,35 @@ def test_front_plot_gives_a_figure_or_a_file(fake_run: Run, tmp_path: Path) -> N
 def test_trials_below_the_axis_the_best_and_the_knee_are_named_in_the_browser_too(fake_run: Run) -> None:
     view, figure = View.of(fake_run), front_plotly(fake_run)
     names = [str(trace.name) for trace in figure.data]
-    assert (f"{view.below} below the axis" in names) == (view.below > 0)
+    assert (f"{len(view.outside)} below the axis" in names) == (len(view.outside) > 0)
     said = [annotation.text for annotation in figure.layout.annotations]
     assert any(text.startswith("<b>knee") for text in said)
     assert any("best</b>" in text for text in said)
-    low = math.log10(view.x_limits[0])
-    assert all(annotation.xanchor == "right" or annotation.x == low for annotation in figure.layout.annotations)
+
+
+def test_a_label_stands_beside_its_point_on_the_side_where_no_front_is_in_both_pictures() -> None:
+    def at(*points: tuple[float, float]) -> Front:
+        trials = tuple(Trial(n, "complete", {}, 1, values=(q, e), train_joules=e) for n, (q, e) in enumerate(points))
+        return Front(trials, ("accuracy", "train_energy"), ("maximize", "minimize"))
+
+    far_right, far_left = at((0.5, 1.0), (0.9, 90.0), (0.91, 100.0)), at((0.5, 1.0), (0.9, 1.1), (0.91, 100.0))  # the knee is the second
+    for front, expected in ((far_right, ("right", "bottom")), (far_left, ("left", "top"))):
+        view, knee = View.of(front), front.knee()
+        assert view.anchor(knee, f"knee {view.label(knee)}") == expected
+        still = next(text for text in front_figure(front).axes[0].texts if text.get_text().startswith("knee"))
+        assert (still.get_ha(), still.get_va()) == expected
+        assert still.xy == pytest.approx((view.x(knee), view.y(knee)))
+        moving = next(one for one in front_plotly(front).layout.annotations if one.text.startswith("<b>knee"))
+        assert (moving.xanchor, moving.yanchor) == expected
+        assert (10**moving.x, moving.y) == (pytest.approx(view.x(knee)), view.y(knee))
+        assert ((moving.xshift < 0), (moving.yshift > 0)) == ((expected[0] == "right"), (expected[1] == "bottom"))
+
+
+def test_a_label_of_a_quality_that_is_better_when_small_stands_on_the_better_side() -> None:
+    trials = tuple(Trial(n, "complete", {}, 1, values=(q, e), train_joules=e) for n, (q, e) in enumerate([(9.0, 1.0), (2.0, 100.0)]))
+    view = View.of(Front(trials, ("perplexity", "train_energy"), ("minimize", "minimize")))
+    assert view.anchor(trials[0], "cheapest, 9 at 1 J") == ("left", "bottom")
+    assert view.anchor(trials[1], "best, 2 at 100 J") == ("right", "top")
 
 
 def test_a_front_of_one_trial_is_seen_beside_the_better_half_of_the_others() -> None:

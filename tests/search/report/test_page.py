@@ -15,7 +15,7 @@ import pytest
 from joulefront.search.records.bill import Bill
 from joulefront.search.records.run_folder import Run
 from joulefront.search.records.trial import Trial
-from joulefront.search.report.charts import completed
+from joulefront.search.report.charts import with_remainder
 from joulefront.search.report.page import report_html
 from joulefront.search.report.statement import statement
 
@@ -158,9 +158,9 @@ def test_a_report_is_html(fake_run: Run, tmp_path: Path) -> None:
 
 
 def test_what_is_missing_to_the_total_is_a_part_of_its_own() -> None:
-    assert completed({"complete": 60.0, "failed": 0.0}, 100.0) == {"complete": 60.0, "not attributed": 40.0}
-    assert completed({"complete": 99.95}, 100.0) == {"complete": 99.95}
-    assert completed({"complete": 5.0}, None) == {"complete": 5.0}
+    assert with_remainder({"complete": 60.0, "failed": 0.0}, 100.0) == {"complete": 60.0, "not attributed": 40.0}
+    assert with_remainder({"complete": 99.95}, 100.0) == {"complete": 99.95}
+    assert with_remainder({"complete": 5.0}, None) == {"complete": 5.0}
 
 
 @pytest.mark.browser

@@ -14,7 +14,7 @@ from joulefront.search.report.matplotlib_front import front_figure
 from joulefront.search.report.plotly_front import front_plotly
 from joulefront.search.report.sections import repeats_section
 from joulefront.search.report.table import marks_of, to_text
-from joulefront.search.report.view import LABEL, View, crosses
+from joulefront.search.report.view import REPEATS_LABEL, View, crosses
 
 
 def again(run: Run, *, times: int = 3, spread: float = 0.02, fall: float = 0.01, only: int | None = None) -> Run:
@@ -55,11 +55,11 @@ def test_an_interval_that_reaches_below_zero_ends_before_it(fake_run: Run) -> No
 def test_both_pictures_show_the_crosses_and_neither_does_without_repeats(fake_run: Run) -> None:
     run = again(fake_run)
     names = [trace.name for trace in front_plotly(run).data]
-    assert names.count(LABEL) == 1
+    assert names.count(REPEATS_LABEL) == 1
     legend = front_figure(run).axes[0].get_legend()
     assert legend is not None
-    assert LABEL in [text.get_text() for text in legend.get_texts()]
-    assert LABEL not in [trace.name for trace in front_plotly(fake_run).data]
+    assert REPEATS_LABEL in [text.get_text() for text in legend.get_texts()]
+    assert REPEATS_LABEL not in [trace.name for trace in front_plotly(fake_run).data]
     assert crosses(View.of(fake_run)) == ()
     assert crosses(View.of(again(fake_run, times=1))) == ()  # one repeat has no interval
 
@@ -98,7 +98,7 @@ def test_neighbours_that_differ_in_nothing_are_marked_so(fake_run: Run) -> None:
             repeats = repeats.with_training(Repeat(0, trial.number, number, number, 1, 1, {"accuracy": 0.5 + number}, 10.0 + number))
     tied = Front.of(replace(fake_run, repeats=repeats))
     assert marks_of(tied)[second.number].split()[-1] == "≡"
-    assert "≡ cannot be told from the row above, neither in energy nor in accuracy." in to_text(tied)
+    assert "≡ differs from the row above neither in energy nor in accuracy." in to_text(tied)
     assert [trial.number for trial in tied] == [trial.number for trial in front]
 
 
@@ -106,8 +106,8 @@ def test_the_front_shows_the_means_beside_what_the_search_measured(fake_run: Run
     run = again(fake_run)
     plain, text = to_text(Front.of(fake_run), width=300), to_text(Front.of(run), width=300)
     head = text.splitlines()[0].split()
-    assert head.count("again") == 2
-    assert "again" not in plain
+    assert head.count("repeats") == 2
+    assert "repeats" not in plain
     for trial, line in zip(Front.of(run), text.splitlines()[2:], strict=False):
         assert f"{trial.values[0]:.4f}" in line
         assert f"{trial.values[0] - 0.01:.4f} ±0.0020" in line

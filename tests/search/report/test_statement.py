@@ -77,11 +77,11 @@ def test_the_trace_never_falls_counts_failed_trials_and_ends_at_the_front(fake_r
     assert volumes[middle] == pytest.approx(Front.of(partial).hypervolume())
 
 
-def test_the_socket_is_said_beside_the_sum_where_it_is_known(fake_run: Run) -> None:
-    assert "socket" not in statement(fake_run)
+def test_the_energy_at_the_wall_stands_beside_the_sum_where_it_is_known(fake_run: Run) -> None:
+    assert "At the wall" not in statement(fake_run)
     wall = AtWall(7200.0, 36.0, "measured", "wall")
     text = statement(replace(fake_run, bill=replace(fake_run.bill, at_wall=wall)))
-    assert "At the socket the whole machine took 2 Wh ± 20 mWh (measured by wall)" in text
+    assert "At the wall the whole machine took 2 Wh ± 20 mWh (measured by wall)" in text
     line = AtWall(7200.0, None, "estimated", "wall line", "estimated: 1.25 times the components and 30 W")
     text = statement(replace(fake_run, bill=replace(fake_run.bill, at_wall=line)))
-    assert "took 2 Wh (estimated: 1.25 times the components and 30 W); it contains these sums" in text
+    assert "took 2 Wh (estimated: 1.25 times the components and 30 W); that contains the sums above" in text
