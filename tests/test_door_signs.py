@@ -50,6 +50,15 @@ def test_the_examples_of_a_sign_run_in_their_order(sign: Path, tmp_path: Path) -
     assert done.returncode == 0, done.stderr
 
 
+def test_the_ten_questions_lead_over_a_sign_to_a_file() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (.+\?) \| \[.+?\]\((.+?)\) \| `(.+?)`", text, re.MULTILINE)
+    assert len(rows) == 10
+    for question, sign, file in rows:
+        assert (ROOT / file).exists(), question
+        assert re.search(rf"\b{Path(file).name}\b", (ROOT / sign).read_text(encoding="utf-8")), f"{question} {sign} does not name {file}"
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
 def test_the_links_of_a_document_lead_to_files_and_headings(document: Path) -> None:
     dead = []
