@@ -1,7 +1,7 @@
 """Search models that are worth their energy: run a study, look at its front, export the model that you pick.
 
-Beside the names below: ``estimates.estimate`` says what a study will cost, ``export.export`` takes a model out, ``joulefront.spaces`` has
-the families of candidates and ``joulefront.spaces.own.Own`` yours.
+Beside the names below, ``joulefront.search.running.estimate`` estimates what a study will cost, ``joulefront.search.export`` exports a
+model, and ``joulefront.spaces`` has the families of candidates; ``joulefront.spaces.own.Own`` holds yours.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from . import threads as threads  # first of all: it must speak before torch loads
+from . import threads as threads  # first of all: its settings must stand before torch loads
 
 if TYPE_CHECKING:
+    from .cli.study_source import find_study as find_study
     from .front import Front as Front
     from .records.run_folder import StoreError as StoreError
     from .report.front_view import FrontView as FrontView
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from .training.audio import audio as audio
     from .training.images import images as images
     from .training.recipe import Recipe as Recipe
+    from .training.table import prepare as prepare
     from .training.table import table as table
     from .training.task import Task as Task
 
@@ -50,8 +52,10 @@ _HOMES = {
     "arrays": ".training.arrays",
     "audio": ".training.audio",
     "dataset": ".training.arrays",
+    "find_study": ".cli.study_source",
     "images": ".training.images",
     "load": ".running.run",
+    "prepare": ".training.table",
     "repeat": ".running.repeat",
     "run": ".running.run",
     "table": ".training.table",

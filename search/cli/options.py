@@ -1,35 +1,175 @@
-"""Options that several verbs of the command line take, each described once."""
+"""The options of the command line, each described once, in groups that verbs share.
+
+A verb declares the groups that it takes, and `with_options` gives it the flat signature that typer reads. Nothing here knows what an
+option does: the bodies of the verbs read the filled groups.
+"""
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated, Any, TypeAlias, get_type_hints
 
 import typer
 
-StudyName: TypeAlias = Annotated[
-    str, typer.Argument(metavar="STUDY", help="Bundled name (see joulefront studies), my_study.py[:function] or package.module:function.")
-]
-RunFolder: TypeAlias = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, e.g. runs/digits.")]
-Trials: TypeAlias = Annotated[int | None, typer.Option(min=1, help="Trials in total.")]
-Budget: TypeAlias = Annotated[str | None, typer.Option(help="What the search may spend: 5Wh, 900J, 0.1kWh, 20gCO2e or 1EUR.")]
-Data: TypeAlias = Annotated[str | None, typer.Option(help="Data of the study: a folder, zip, CSV or Parquet file.")]
-MovedData: TypeAlias = Annotated[str | None, typer.Option(help="Where the study's data lies now, if it has moved.")]
-MovedStudy: TypeAlias = Annotated[str | None, typer.Option(help="Where the study lies now, if it has moved or came from Python.")]
-Target: TypeAlias = Annotated[str | None, typer.Option(help="Column to predict, for tables.")]
-Settings: TypeAlias = Annotated[list[str] | None, typer.Option("--set", help="Another option of the study, NAME=VALUE; may be repeated.")]
-Seed: TypeAlias = Annotated[int | None, typer.Option(help="Seed of sampler, splits and weights.")]
-Sampler: TypeAlias = Annotated[str | None, typer.Option(help="freeze-thaw, tpe, nsga2, gp, random or grid.")]
-Objectives: TypeAlias = Annotated[str | None, typer.Option(help="Quality first: accuracy,train_energy[,inference_energy,...].")]
+# -- options that verbs take one by one ------------------------------------------------------------------------------------------------
+
+RunArgument: TypeAlias = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, e.g. runs/digits.")]
 Out: TypeAlias = Annotated[Path | None, typer.Option(help="Run folder; runs/STUDY by default.")]
-Meter: TypeAlias = Annotated[str, typer.Option(help="auto, or sources such as nvml,rapl,cpu_time.")]
-Device: TypeAlias = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-Zone: TypeAlias = Annotated[str | None, typer.Option(help="Where the energy comes from, e.g. FR; without it grams of CO2e are unknown.")]
-Intensity: TypeAlias = Annotated[float | None, typer.Option(help="Carbon intensity in g/kWh, in place of --zone's table.")]
-Pue: TypeAlias = Annotated[float, typer.Option(help="Power usage effectiveness of the site; enters grams and money only.")]
+Meter: TypeAlias = Annotated[str, typer.Option(help="auto, or a list of sources, e.g. nvml,rapl,cpu_time or wall=http://...")]
+Zone: TypeAlias = Annotated[str | None, typer.Option(help="Grid zone of the electricity, e.g. FR; without it grams of CO2e are unknown.")]
+Pue: TypeAlias = Annotated[float, typer.Option(help="Power usage effectiveness of the site; affects grams and money only.")]
 Price: TypeAlias = Annotated[str | None, typer.Option(help="Price per kWh, e.g. 0.25EUR.")]
-Idle: TypeAlias = Annotated[float, typer.Option(help="Seconds of idle baseline before, between and after the trainings.")]
-CoolDown: TypeAlias = Annotated[float, typer.Option(help="Longest wait before a training for the device to cool down, in seconds.")]
-Anchor: TypeAlias = Annotated[int, typer.Option(help="Measure one fixed configuration again after so many trainings.")]
+CpuWatts: TypeAlias = Annotated[
+    float | None, typer.Option(help="Power of the whole CPU with all cores busy, in watts, for the CPU-time estimate.")
+]
+Pick: TypeAlias = Annotated[str, typer.Option(help="knee, best, cheapest, trial=N, accuracy>=X or energy<=5Wh.")]
 Complete: TypeAlias = Annotated[bool, typer.Option("--complete", help="Only models trained to the last rung.")]
-AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="As JSON, units in the keys.")]
+AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON, with units in the keys.")]
+
+# -- groups ----------------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyOptions:
+    """Which study, with which data, settings and changes."""
+
+    study: Annotated[
+        str,
+        typer.Argument(metavar="STUDY", help="Bundled study (see joulefront studies), my_study.py[:function] or package.module:function."),
+    ]
+    data: Annotated[str | None, typer.Option(help="Data of the study: a folder, zip, CSV or Parquet file.")] = None
+    target: Annotated[str | None, typer.Option(help="Column to predict, for tables.")] = None
+    settings: Annotated[list[str] | None, typer.Option("--set", help="Another option of the study, NAME=VALUE; repeatable.")] = None
+    seed: Annotated[int | None, typer.Option(help="Seed of the sampler, the splits and the weights.")] = None
+    sampler: Annotated[str | None, typer.Option(help="freeze-thaw, tpe, nsga2, gp, random or grid.")] = None
+    objectives: Annotated[str | None, typer.Option(help="Objectives, quality first: accuracy,train_energy[,inference_energy,...].")] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MovedOptions:
+    """Where the study of a run is found when it is no longer where the run was started."""
+
+    study: Annotated[
+        str | None, typer.Option(help="New location of the study file, if it has moved; or the study of a run that Python started.")
+    ] = None
+    data: Annotated[str | None, typer.Option(help="New location of the study's data, if it has moved.")] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LimitOptions:
+    """What the study as a whole may take."""
+
+    trials: Annotated[int | None, typer.Option(min=1, help="Total number of trials of the study.")] = None
+    budget: Annotated[str | None, typer.Option(help="What the search may spend in total: 5Wh, 900J, 0.1kWh, 20gCO2e or 1EUR.")] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionLimitOptions(LimitOptions):
+    """The limits of the study, and those of one session."""
+
+    timeout: Annotated[str | None, typer.Option(help="Wall time of this session: 90s, 30m or 2h.")] = None
+    stop_gain: Annotated[
+        str | None, typer.Option(help="Stop when the rest is expected to add less than this share of the hypervolume, e.g. 0.5%.")
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlaceOptions:
+    """What a kWh emits and costs where the study runs."""
+
+    zone: Zone = None
+    intensity: Annotated[float | None, typer.Option(help="Carbon intensity in gCO2e/kWh, instead of the zone's table value.")] = None
+    pue: Pue = 1.0
+    price: Price = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CarbonOptions(PlaceOptions):
+    """The place, and how its carbon intensity changes over time."""
+
+    network: Annotated[bool, typer.Option("--network", help="Fetch the live carbon intensity (needs ELECTRICITYMAPS_TOKEN).")] = False
+    forecast: Annotated[Path | None, typer.Option(help="CSV file of the carbon intensity over time, instead of a constant.")] = None
+    carbon_aware: Annotated[
+        bool, typer.Option("--carbon-aware", help="Delay large trainings until the low-carbon hours of the forecast.")
+    ] = False
+    deadline: Annotated[
+        str | None, typer.Option(help="Latest completion time of delayed trainings: 24h, 2d or 2026-03-02T06:00 (UTC).")
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachineOptions:
+    """What trains and what measures it."""
+
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto"
+    meter: Meter = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingMachineOptions(MachineOptions):
+    """The machine of a search: its trainings may be parallel, and the power of its CPU may be known."""
+
+    workers: Annotated[int, typer.Option(min=1, help="Number of parallel trainings.")] = 1
+    cpu_watts: CpuWatts = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProtocolOptions:
+    """Measurements beside the trainings that make them comparable."""
+
+    idle: Annotated[float, typer.Option(help="Seconds of idle baseline before, between and after the trainings.")] = 0.0
+    cool_down: Annotated[float, typer.Option(help="Longest wait for the device to cool down before a training, in seconds.")] = 0.0
+    anchor: Annotated[int, typer.Option(help="Measure a fixed configuration again after every N trainings; 0 means never.")] = 0
+
+
+# -- from groups to a signature --------------------------------------------------------------------------------------------------------
+
+
+def with_options(verb: Callable[..., None]) -> Callable[..., None]:
+    """Return a verb whose signature has the fields of each group in place of the group.
+
+    Args:
+        verb: A function whose parameters are groups of options (dataclasses of this module) or options by themselves.
+
+    Returns:
+        A function of keywords alone, for ``typer``, that fills the groups and calls the verb.
+
+    Raises:
+        ValueError: If two groups of a verb have an option of the same name.
+
+    >>> def verb(limits: LimitOptions, name: str) -> None:
+    ...     print(limits.trials, name)
+    >>> list(inspect.signature(with_options(verb)).parameters)
+    ['trials', 'budget', 'name']
+    >>> with_options(verb)(trials=3, budget=None, name="digits")
+    3 digits
+    """
+    hints = get_type_hints(verb, include_extras=True)
+    groups: dict[str, type[Any]] = {}
+    flat: list[inspect.Parameter] = []
+    for name, parameter in inspect.signature(verb).parameters.items():
+        kind = hints.get(name)
+        if isinstance(kind, type) and is_dataclass(kind):
+            groups[name] = kind
+            types = get_type_hints(kind, include_extras=True)
+            flat += [_keyword(one.name, types[one.name], one.default) for one in fields(kind)]
+        else:
+            flat.append(_keyword(name, kind, parameter.default))
+
+    @functools.wraps(verb)
+    def flattened(**values: Any) -> None:
+        filled = {name: kind(**{one.name: values.pop(one.name) for one in fields(kind)}) for name, kind in groups.items()}
+        verb(**filled, **values)
+
+    flattened.__signature__ = inspect.Signature(flat)  # type: ignore[attr-defined]  # read by inspect.signature
+    flattened.__annotations__ = {one.name: one.annotation for one in flat}
+    return flattened
+
+
+def _keyword(name: str, kind: Any, default: Any) -> inspect.Parameter:
+    default = inspect.Parameter.empty if default is MISSING else default
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)

@@ -1,284 +1,261 @@
-"""What ``joulefront estimate`` does: read, probe, print.
-
-What ``joulefront repeat`` does: read, call the library, print.
-
-The verbs of the command line that train under the meter: run, repeat and estimate.
-"""
+"""The verbs that train under the meter: run, repeat and estimate."""
 
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .options import (
-    Anchor,
     AsJson,
-    Budget,
-    CoolDown,
-    Data,
-    Device,
-    Idle,
-    Intensity,
-    Meter,
-    MovedData,
-    MovedStudy,
-    Objectives,
+    CarbonOptions,
+    CpuWatts,
+    LimitOptions,
+    MachineOptions,
+    MovedOptions,
     Out,
-    Price,
-    Pue,
-    RunFolder,
-    Sampler,
-    Seed,
-    Settings,
-    StudyName,
-    Target,
-    Trials,
-    Zone,
+    PlaceOptions,
+    ProtocolOptions,
+    RunArgument,
+    SessionLimitOptions,
+    StudyOptions,
+    TrainingMachineOptions,
+    with_options,
 )
 
-
-def estimate_study(
-    source: str,
-    options: Mapping[str, Any],
-    *,
-    overrides: Mapping[str, Any],
-    zone: str | None,
-    grams_per_kwh: float | None,
-    pue: float,
-    price: str | None,
-    trials: int | None,
-    budget: str | None,
-    probes: int,
-    earlier: Sequence[Path],
-    out: Path | None,
-    meter: str,
-    device: str,
-    as_json: bool,
-) -> None:
-    """Print what a study will cost; a run that follows in the same folder compares it with what it did cost."""
-    from ..carbon.intensity import check_pue, choose_intensity
-    from ..carbon.price import parse_price
-    from ..records.files import write_json
+if TYPE_CHECKING:
     from ..records.run_folder import RunFolder
-    from ..running.estimate import estimate, probe_study
-    from ..stopping.limits import limits_of
-    from ..study import Budget
-    from .study_source import adapt, find_study
-
-    wanted = None if budget is None else Budget.parse(budget)
-    check_pue(pue)
-    intensity = choose_intensity(grams_per_kwh, zone, network=False, token=None)
-    per_kwh = None if price is None else parse_price(price)
-    study = adapt(find_study(source, options), overrides, smoke=False)
-    grams = None if intensity is None else intensity.grams_per_kwh
-    money = None if per_kwh is None else (per_kwh.per_kwh, per_kwh.currency)
-    limits, _ = limits_of(study, wanted, trials, None, None, 0, grams, pue, money)
-    found, overhead, joules = probe_study(study, count=probes, meter=meter, device=device)
-    known = [trial for folder in earlier for trial in RunFolder.open(folder).run().trials]
-    guess = estimate(
-        study,
-        found,
-        known,
-        joules_limit=limits.joules,
-        trial_limit=limits.trials,
-        overhead=overhead,
-        probe_joules=joules,
-        seed=study.seed,
-    )
-    path = out if out is not None else Path("runs") / study.name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path.with_name(f"{path.name}.estimate.json"), guess.to_json())
-    print(json.dumps(guess.to_json(), indent=1) if as_json else guess.to_text())
+    from ..report.front_view import FrontView
+    from ..running.baselines import MeasurementProtocol
 
 
-def repeat_run(
-    path: Path,
-    words: Sequence[str],
-    *,
-    source: str | None,
-    data: str | None,
-    idle_seconds: float,
-    cool_down_seconds: float,
-    anchor_every: int,
-    as_json: bool,
-    **options: Any,
+@with_options
+def run(
+    context: typer.Context,
+    study: StudyOptions,
+    limits: SessionLimitOptions,
+    place: CarbonOptions,
+    machine: TrainingMachineOptions,
+    protocol: ProtocolOptions,
+    out: Out = None,
+    storage: Annotated[str | None, typer.Option(help="Optuna storage URL; SQLite in the run folder by default.")] = None,
+    warm_start: Annotated[list[Path] | None, typer.Option(help="Earlier run folder that the sampler learns from; repeatable.")] = None,
+    sizes: Annotated[
+        bool, typer.Option("--sizes", help="Let freeze-thaw use the parameters and FLOPs of every candidate it considers.")
+    ] = False,
+    smoke: Annotated[bool, typer.Option("--smoke", help="Two tiny trials, to check that everything works.")] = False,
 ) -> None:
-    """Measure finalists of a run again and print what that says of the front."""
+    """Run or continue a study; print its front."""
+    from ..carbon.intensity import check_pue, choose_intensity
+    from ..records.run_folder import RunFolder
+    from ..running.carbon_session import carbon_time_of
+    from ..running.progress import Console
+    from ..running.run import run as run_study
+    from ..stopping.limits import seconds_of, share_of
+    from ..study import Budget
+    from .study_source import adapt, command_line, find_study, origin_of, remember
+
+    # Every option is checked before anything is loaded: a typing mistake must cost nothing.
+    budget = None if limits.budget is None else Budget.parse(limits.budget)
+    check_pue(place.pue)
+    timeout_seconds = None if limits.timeout is None else seconds_of(limits.timeout)
+    carbon = carbon_time_of(
+        place.forecast,
+        place.deadline,
+        carbon_aware=place.carbon_aware,
+        zone=place.zone,
+        grams_per_kwh=place.intensity,
+        network=place.network,
+    )
+    token = os.environ.get("ELECTRICITYMAPS_TOKEN")
+    intensity = None if carbon is not None else choose_intensity(place.intensity, place.zone, network=place.network, token=token)
+    price_per_kwh = _price_per_kwh(place)
+    stop_gain = None if limits.stop_gain is None else share_of(limits.stop_gain)
+    values, overrides = {**_values(study), "smoke": smoke or None}, {**_overrides(study), "sizes": sizes or None}
+    found = adapt(find_study(study.study, values), overrides, smoke)
+    path = out if out is not None else Path("runs") / (f"{found.name}-smoke" if smoke else found.name)
+    origin, command = origin_of(study.study, values, overrides), command_line(context.obj or ())
+    earlier = len(RunFolder.open(path).facts["sessions"]) if RunFolder.exists(path) else 0
+    try:
+        front = run_study(
+            found,
+            out=path,
+            trials=2 if smoke and limits.trials is None else limits.trials,
+            budget=budget,
+            timeout_seconds=timeout_seconds,
+            storage=storage,
+            meter=machine.meter,
+            cpu_watts=machine.cpu_watts,
+            intensity=intensity,
+            carbon=carbon,
+            pue=place.pue,
+            price_per_kwh=price_per_kwh,
+            device=machine.device,
+            workers=machine.workers,
+            protocol=_protocol(protocol),
+            stop_gain=stop_gain,
+            warm_start=warm_start or [],
+            listener=Console(),
+            origin=origin,
+        )
+    finally:
+        remember(path, earlier, origin, command)
+    _print_run(front, RunFolder.open(path), command)
+
+
+def _print_run(front: FrontView, folder: RunFolder, command: str) -> None:
+    """Print the front of a run, the paths of its pictures and the next command.
+
+    Raises:
+        RuntimeError: If no trial was measured.
+    """
+    from ..report.front_view import save_front
+
+    path = folder.path
+    result = folder.run()
+    print(front.to_text())
+    if len(front) == 0:
+        reasons = sorted({trial.reason for trial in result.trials if trial.reason})
+        raise RuntimeError("no trial was measured" + (f": {reasons[0]}" if reasons else ""))
+    for name in ("front.html", "front.png"):
+        save_front(front, path / name)
+    print(f"\n{path / 'front.html'}\n{path / 'front.png'}")
+    file_format = "skops" if front.knee().parameters is None else "onnx"
+    print(f"\nnext: joulefront export {shlex.quote(str(path))} --pick knee --to {file_format} -o model")
+    if result.facts["sessions"][-1].get("reason") == "interrupted":
+        print(f"continue: {command}")
+
+
+@with_options
+def repeat(
+    context: typer.Context,
+    run: RunArgument,
+    moved: MovedOptions,
+    protocol: ProtocolOptions,
+    times: Annotated[int, typer.Option(help="Trainings per model.")] = 5,
+    order: Annotated[str, typer.Option(help="random, abba (forward, then backward) or given.")] = "random",
+    pick: Annotated[str, typer.Option(help="front, or rules as for export, separated by commas.")] = "front",
+    max_members: Annotated[int, typer.Option(help="Maximum number of members to repeat, evenly spread over a longer front.")] = 10,
+    most: Annotated[int | None, typer.Option(help="The earlier name of --max-members.", hidden=True)] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the order, the weights and the batches; the study's by default.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N; that of the run by default.")] = None,
+    meter: Annotated[str | None, typer.Option(help="Sources of energy; those of the run by default.")] = None,
+    cpu_watts: CpuWatts = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train the finalists again with fresh seeds.
+
+    Prints means with intervals, and which of the models can be told apart.
+    """
     from ..records.replicates import read_repeats
     from ..records.run_folder import RunFolder
     from ..report.replication_text import to_json, to_text
-    from ..running.baselines import MeasurementProtocol
-    from ..running.repeat import repeat
+    from ..running.repeat import repeat as repeat_finalists
     from .study_source import command_line, remember, study_of
 
-    protocol = MeasurementProtocol(idle_seconds, cool_down_seconds, anchor_every)
-    store = RunFolder.open(path)
-    earlier, command = len(store.facts["sessions"]), command_line(words)
-    study = study_of(store, data, source)
+    folder = RunFolder.open(run)
+    earlier, command = len(folder.facts["sessions"]), command_line(context.obj or ())
+    study = study_of(folder, moved.data, moved.study)
     try:
-        finding = repeat(study, path, protocol=protocol, **options)
+        finding = repeat_finalists(
+            study,
+            run,
+            times=times,
+            order=order,
+            pick=pick,
+            most=max_members if most is None else most,
+            seed=seed,
+            meter=meter,
+            cpu_watts=cpu_watts,
+            device=device,
+            protocol=_protocol(protocol),
+        )
     finally:
-        remember(path, earlier, None, command)
-    repeats = read_repeats(path)
+        remember(run, earlier, None, command)
+    repeats = read_repeats(run)
     print(json.dumps(to_json(finding, repeats), indent=1, allow_nan=False) if as_json else to_text(finding, repeats))
-    if RunFolder.open(path).facts["sessions"][-1].get("reason") == "interrupted":
+    if RunFolder.open(run).facts["sessions"][-1].get("reason") == "interrupted":
         print(f"continue: {command}", file=sys.stderr)
     elif not any(member.quality for member in finding.members):
         reason = next((one.failed for one in repeats.trainings if one.failed), "nothing was trained")
         raise RuntimeError(f"no repeat has a result: {reason}")
 
 
-def run(
-    context: typer.Context,
-    study: StudyName,
-    trials: Trials = None,
-    budget: Budget = None,
-    timeout: Annotated[str | None, typer.Option(help="Wall time of this session: 90s, 30m, 2h.")] = None,
-    data: Data = None,
-    target: Target = None,
-    settings: Settings = None,
-    seed: Seed = None,
-    sampler: Sampler = None,
-    objectives: Objectives = None,
-    out: Out = None,
-    storage: Annotated[str | None, typer.Option(help="Optuna storage URL; SQLite in the run folder by default.")] = None,
-    meter: Meter = "auto",
-    cpu_watts: Annotated[float | None, typer.Option(help="Watts of the whole CPU with all cores busy, for the CPU-time estimate.")] = None,
-    zone: Zone = None,
-    intensity: Intensity = None,
-    forecast: Annotated[Path | None, typer.Option(help="CSV of the intensity over time, in place of one number.")] = None,
-    carbon_aware: Annotated[bool, typer.Option("--carbon-aware", help="Large trainings wait for the forecast's clean hours.")] = False,
-    deadline: Annotated[str | None, typer.Option(help="Until when they may wait: 24h, 2d or 2026-03-02T06:00 (UTC).")] = None,
-    pue: Pue = 1.0,
-    price: Price = None,
-    device: Device = "auto",
-    workers: Annotated[int, typer.Option(min=1, help="Trainings at the same time.")] = 1,
-    network: Annotated[bool, typer.Option("--network", help="Allow the live carbon intensity (needs ELECTRICITYMAPS_TOKEN).")] = False,
-    stop_gain: Annotated[str | None, typer.Option(help="End when the rest is expected to add less, e.g. 0.5%.")] = None,
-    warm_start: Annotated[list[Path] | None, typer.Option(help="Earlier run folders as prior knowledge; may be repeated.")] = None,
-    idle: Idle = 0.0,
-    cool_down: CoolDown = 0.0,
-    anchor: Anchor = 0,
-    sizes: Annotated[bool, typer.Option("--sizes", help="Tell freeze-thaw the parameters and FLOPs of all that it weighs.")] = False,
-    smoke: Annotated[bool, typer.Option("--smoke", help="Two tiny trials, to see that everything works.")] = False,
-) -> None:
-    """Run or continue a study; print its front."""
-    from .read import run_study
-    from .study_source import named_values
-
-    run_study(
-        study,
-        context.obj or (),
-        {"data": data, "target": target, "seed": seed, "smoke": smoke or None, **named_values(settings or [])},
-        overrides={"sampler": sampler, "objectives": objectives, "seed": seed, "sizes": sizes or None},
-        smoke=smoke,
-        out=out,
-        trials=trials,
-        budget=budget,
-        timeout=timeout,
-        storage=storage,
-        meter=meter,
-        cpu_watts=cpu_watts,
-        zone=zone,
-        grams_per_kwh=intensity,
-        forecast=forecast,
-        carbon_aware=carbon_aware,
-        deadline=deadline,
-        pue=pue,
-        price=price,
-        network=network,
-        stop_gain=stop_gain,
-        warm_start=warm_start or [],
-        idle_seconds=idle,
-        cool_down_seconds=cool_down,
-        anchor_every=anchor,
-        device=device,
-        workers=workers,
-    )
-
-
-def repeat(
-    context: typer.Context,
-    run: RunFolder,
-    times: Annotated[int, typer.Option(help="Trainings of each model.")] = 5,
-    order: Annotated[str, typer.Option(help="random, abba (there and back) or given.")] = "random",
-    pick: Annotated[str, typer.Option(help="front, or rules as for export with commas between them.")] = "front",
-    most: Annotated[int, typer.Option(help="Of a longer front so many members, evenly spread.")] = 10,
-    seed: Annotated[int | None, typer.Option(help="Seed of order, weights and batches; the study's by default.")] = None,
-    meter: Annotated[str | None, typer.Option(help="Sources of energy; those of the run by default.")] = None,
-    cpu_watts: Annotated[float | None, typer.Option(help="As in the run: watts of the whole CPU with all cores busy.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N; that of the run by default.")] = None,
-    idle: Idle = 0.0,
-    cool_down: CoolDown = 0.0,
-    anchor: Anchor = 0,
-    study: MovedStudy = None,
-    data: MovedData = None,
-    as_json: AsJson = False,
-) -> None:
-    """Train the finalists again with fresh seeds: means with intervals, and which of them can be told apart."""
-    repeat_run(
-        run,
-        context.obj or (),
-        source=study,
-        data=data,
-        times=times,
-        order=order,
-        pick=pick,
-        most=most,
-        seed=seed,
-        meter=meter,
-        cpu_watts=cpu_watts,
-        device=device,
-        idle_seconds=idle,
-        cool_down_seconds=cool_down,
-        anchor_every=anchor,
-        as_json=as_json,
-    )
-
-
+@with_options
 def estimate(
-    study: StudyName,
-    trials: Trials = None,
-    budget: Budget = None,
-    data: Data = None,
-    target: Target = None,
-    settings: Settings = None,
-    seed: Seed = None,
-    sampler: Sampler = None,
-    objectives: Objectives = None,
-    zone: Zone = None,
-    intensity: Intensity = None,
-    pue: Pue = 1.0,
-    price: Price = None,
-    probes: Annotated[int, typer.Option(min=2, help="Random candidates to probe.")] = 8,
-    earlier: Annotated[list[Path] | None, typer.Option(help="Earlier run folders on this machine; may be repeated.")] = None,
+    study: StudyOptions,
+    limits: LimitOptions,
+    place: PlaceOptions,
+    machine: MachineOptions,
+    probes: Annotated[int, typer.Option(min=2, help="Number of random candidates to probe.")] = 8,
+    earlier: Annotated[list[Path] | None, typer.Option(help="Earlier run folder on this machine; repeatable.")] = None,
     out: Out = None,
-    meter: Meter = "auto",
-    device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """What a study will cost, with an interval, before anything is trained: a few metered steps of random candidates."""
+    """Estimate what a study will cost, with an interval.
+
+    A few steps of random candidates are trained under the meter. A run that follows in the same folder compares the estimate with what
+    the study really cost.
+    """
+    from ..carbon.intensity import check_pue, choose_intensity
+    from ..records.files import write_json
+    from ..records.run_folder import RunFolder
+    from ..running.estimate import estimate as estimate_cost
+    from ..running.estimate import probe_study
+    from ..stopping.limits import limits_of
+    from ..study import Budget
+    from .study_source import adapt, find_study
+
+    budget = None if limits.budget is None else Budget.parse(limits.budget)
+    check_pue(place.pue)
+    intensity = choose_intensity(place.intensity, place.zone, network=False, token=None)
+    price_per_kwh = _price_per_kwh(place)
+    found = adapt(find_study(study.study, _values(study)), _overrides(study), smoke=False)
+    grams = None if intensity is None else intensity.grams_per_kwh
+    bounds, _ = limits_of(found, budget, limits.trials, None, None, 0, grams, place.pue, price_per_kwh)
+    probed, overhead, joules = probe_study(found, count=probes, meter=machine.meter, device=machine.device)
+    guess = estimate_cost(
+        found,
+        probed,
+        [trial for folder in earlier or [] for trial in RunFolder.open(folder).run().trials],
+        joules_limit=bounds.joules,
+        trial_limit=bounds.trials,
+        overhead=overhead,
+        probe_joules=joules,
+        seed=found.seed,
+    )
+    path = out if out is not None else Path("runs") / found.name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path.with_name(f"{path.name}.estimate.json"), guess.to_json())
+    print(json.dumps(guess.to_json(), indent=1) if as_json else guess.to_text())
+
+
+def _values(study: StudyOptions) -> dict[str, Any]:
+    """Return what the function of the study is called with."""
     from .study_source import named_values
 
-    estimate_study(
-        study,
-        {"data": data, "target": target, "seed": seed, **named_values(settings or [])},
-        overrides={"sampler": sampler, "objectives": objectives, "seed": seed},
-        zone=zone,
-        grams_per_kwh=intensity,
-        pue=pue,
-        price=price,
-        trials=trials,
-        budget=budget,
-        probes=probes,
-        earlier=earlier or [],
-        out=out,
-        meter=meter,
-        device=device,
-        as_json=as_json,
-    )
+    return {"data": study.data, "target": study.target, "seed": study.seed, **named_values(study.settings or [])}
+
+
+def _overrides(study: StudyOptions) -> Mapping[str, Any]:
+    """Return the fields of the study that the command line replaces; None keeps the study's own."""
+    return {"sampler": study.sampler, "objectives": study.objectives, "seed": study.seed}
+
+
+def _price_per_kwh(place: PlaceOptions) -> tuple[float, str] | None:
+    from ..carbon.price import parse_price
+
+    price = None if place.price is None else parse_price(place.price)
+    return None if price is None else (price.per_kwh, price.currency)
+
+
+def _protocol(options: ProtocolOptions) -> MeasurementProtocol:
+    from ..running.baselines import MeasurementProtocol
+
+    return MeasurementProtocol(options.idle, options.cool_down, options.anchor)

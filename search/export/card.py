@@ -71,7 +71,7 @@ def _prepare(subject: TrainedModel) -> tuple[list[str], str, str]:
         resize = _RESIZE if subject.is_torch and subject.input_shape != own else ""
         return ["from PIL import Image, ImageOps"], _IMAGE_FILE.format(resize=resize, flat=flat), 'prepare("image.png")'
     if how.get("kind") == "table":
-        imports = ["import pandas as pd", "from joulefront.search.training.table import prepare"]
+        imports = ["import pandas as pd", "from joulefront.search import prepare"]
         return imports, "\n", 'prepare(how, pd.read_csv("rows.csv"))'
     if how.get("kind") in ("image", "features") and how.get("mean") is not None and subject.candidate.recipe.resolution is None:
         image = len(subject.task.input_shape) == 3

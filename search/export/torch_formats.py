@@ -105,7 +105,7 @@ class Safetensors:
         origin = read_config(folder).get("origin") or {}
         if origin.get("source"):
             options = {name: value for name, value in (origin.get("options") or {}).items() if value is not None}
-            imported, made = "from joulefront.search.cli.study_source import find_study", f"find_study({origin['source']!r}, {options!r})"
+            imported, made = "from joulefront.search import find_study", f"find_study({origin['source']!r}, {options!r})"
         else:
             imported, made = "from my_study import study as make_study", f"make_study()  # the function that made {subject.study!r}"
         return (

@@ -58,7 +58,7 @@ def finalists(front: Front, pick: str = "front", most: int = MOST) -> tuple[Tria
         ValueError: If the front is empty, a rule names nothing, or ``most`` is below 1.
     """
     if most < 1:
-        raise ValueError(f"--most must be >= 1, got {most}")
+        raise ValueError(f"--max-members must be >= 1, got {most}")
     if pick.strip() != "front":
         picked = {trial.number: trial for trial in (front.pick(rule) for rule in pick.split(","))}
         return tuple(sorted(picked.values(), key=lambda trial: (trial.train_joules or 0.0, trial.number)))

@@ -23,3 +23,13 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
     code = "import sys, joulefront.search; sys.exit(', '.join({'torch', 'optuna', 'numpy', 'pandas', 'sklearn'} & set(sys.modules)) or 0)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("old", "name"), [("joulefront.search.verbs.catalog", "find_study"), ("joulefront.search.training.table", "prepare")]
+)
+def test_what_older_model_cards_import_is_still_there(old: str, name: str) -> None:
+    """In a process of its own, where nothing else has been imported before."""
+    code = f"from {old} import {name} as old\nfrom joulefront.search import {name} as new\nassert old is new"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -93,7 +93,7 @@ def test_an_error_that_nobody_foresaw_is_one_line_too(call: Callable[..., Any], 
     def fail(*_: Any, **__: Any) -> None:
         raise KeyError("gamma")
 
-    monkeypatch.setattr("joulefront.search.cli.read.show_front", fail)
+    monkeypatch.setattr("joulefront.search.records.run_folder.RunFolder.open", fail)
     refused(call("front", "x"), "KeyError: 'gamma'", "--debug", code=1)
 
 
@@ -101,7 +101,7 @@ def test_a_second_interrupt_says_how_to_go_on(call: Callable[..., Any], monkeypa
     def stop(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("joulefront.search.cli.read.run_study", stop)
+    monkeypatch.setattr("joulefront.search.running.run.run", stop)
     said = call("run", "digits")
     assert said.code == 130
     assert "what was measured is kept" in said.err

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from joulefront.search.cli import run as module
 from joulefront.search.execution.probe import Probe
 from joulefront.search.running.estimate import Overhead
 
@@ -21,7 +20,7 @@ def probed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         seen.append(study)
         return [Probe({}, 2.0, 0.1, 0.0)] * 4, Overhead(0.0, 0.0), 1.0
 
-    monkeypatch.setattr(module, "probe_study", probe_study)
+    monkeypatch.setattr("joulefront.search.running.estimate.probe_study", probe_study)
     return seen
 
 

@@ -3,14 +3,16 @@
 import csv
 import io
 import json
+import os
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from joulefront.search import Front, Study, run
+from joulefront.search import Study, load, run
 from joulefront.search.cli import main
 from joulefront.search.records.replicates import read_repeats
 from joulefront.search.records.run_folder import RunFolder
@@ -40,7 +42,7 @@ def test_the_verb_prints_a_table_and_what_it_means_and_every_view_shows_it(call:
     assert "repeats" not in json.dumps(plain)
     said = call("repeat", folder, "--times", 2)
     assert said.code == 0, said.err
-    front = Front.of(RunFolder.open(folder).run())
+    front = load(folder)
     lines = said.out.splitlines()
     assert [line.split()[0] for line in lines[2 : 2 + len(front)]] == [str(trial.number) for trial in front]
     for part in ("On average the", "The order of the front", "again: mean ±", "×"):
@@ -87,7 +89,8 @@ def test_as_json_every_number_has_its_unit_in_its_key(call: Callable[..., Any], 
     [
         (["--times", 0], ["--times must be >= 1, got 0", "5 is usual"]),
         (["--order", "alphabetic"], ["--order must be one of random, abba, given", "'alphabetic'"]),
-        (["--most", 0], ["--most must be >= 1, got 0"]),
+        (["--most", 0], ["--max-members must be >= 1, got 0"]),
+        (["--max-members", 0], ["--max-members must be >= 1, got 0"]),
         (["--pick", "fastest"], ["'fastest' is no rule", "knee"]),
         (["--pick", "trial=99"], ["trial 99 does not exist", "nearest"]),
         (["--meter", "dowsing"], ["meter must be", "'dowsing'"]),
@@ -150,15 +153,14 @@ def test_when_every_repeat_fails_the_exit_code_says_so(call: Callable[..., Any],
 
 
 def test_after_ctrl_c_the_command_to_go_on_is_printed(call: Callable[..., Any], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from joulefront.search.records.loop import RepeatLoop
+    real = print
 
-    keep = RepeatLoop.keep
+    def print_and_stop(*words: Any, **options: Any) -> None:
+        real(*words, **options)
+        if str(words[0]).startswith("1/3: "):
+            os.kill(os.getpid(), signal.SIGINT)
 
-    def keep_and_stop(self: RepeatLoop, repeats: Any) -> None:
-        keep(self, repeats)
-        self.interrupted.set()
-
-    monkeypatch.setattr(RepeatLoop, "keep", keep_and_stop)
+    monkeypatch.setattr("builtins.print", print_and_stop)
     said = call("repeat", folder, "--times", 3, "--pick", "best")
     assert said.code == 0
     assert f"continue: joulefront repeat {folder} --times 3 --pick best" in said.err

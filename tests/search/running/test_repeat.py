@@ -292,7 +292,7 @@ def test_rules_name_members_and_a_member_that_two_rules_name_comes_once() -> Non
     assert [trial.number for trial in finalists(straight(9), "best,trial=3, cheapest,accuracy>=0.58")] == [0, 3, 8]
     with pytest.raises(ValueError, match="is no rule"):
         finalists(straight(9), "fastest")
-    with pytest.raises(ValueError, match="--most must be >= 1"):
+    with pytest.raises(ValueError, match="--max-members must be >= 1"):
         finalists(straight(9), most=0)
     with pytest.raises(ValueError, match="is empty"):
         finalists(straight(0))
