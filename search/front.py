@@ -375,7 +375,8 @@ class Front:
     def describe(self, trial: Trial) -> str:
         """One line: quality, energy, epochs.
 
-        >>> trial = Trial(3, "complete", {}, 9, values=(0.9, 3600.0), train_joules=3600.0)
+        >>> from joulefront.search.records.trial import TrialEnergy
+        >>> trial = Trial(3, "complete", {}, 9, values=(0.9, 3600.0), energy=TrialEnergy(train_joules=3600.0))
         >>> Front((trial,), ("accuracy", "train_energy"), ("maximize", "minimize")).describe(trial)
         'accuracy 0.9000, 1 Wh, 9 epochs'
         """

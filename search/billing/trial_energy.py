@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import hypot
-from typing import Any
 
 from ..carbon.intensity import Intensity, grams_co2e
 from ..energy import Record
 from ..energy.record import combined_quality, sum_known
-from ..records.trial import ComponentEnergy, Trial
-
-#: What a repeated candidate costs the search.
-UNPAID: dict[str, Any] = {"increment_joules": 0.0, "evaluation_joules": 0.0, "analysis_joules": None}
+from ..records.trial import ComponentEnergy, Trial, TrialEnergy
 
 
-def energy_facts(
+def trial_energy(
     whole: Record,
     phases: Sequence[Record],
     *,
@@ -23,8 +19,8 @@ def energy_facts(
     predictions: int,
     intensity: Intensity | Callable[[Record], Intensity | None] | None,
     pue: float = 1.0,
-) -> dict[str, Any]:
-    """Return the energy fields of a trial.
+) -> TrialEnergy:
+    """Return the energy of a trial.
 
     What the model costs to train from scratch is the start-up of the lineage's first trial plus every epoch of the lineage.
     Validation, analysis, storing and the start-up of continuations were paid by the search and are not part of it.
@@ -39,7 +35,7 @@ def energy_facts(
     """
     epochs = [record for record in phases if record.kind == "epoch"]
     training = epochs if parent is not None else [record for record in phases if record.kind == "setup"] + epochs
-    components = {} if parent is None else dict(parent.components)
+    components = {} if parent is None else dict(parent.energy.components)
     for record in training:
         for part in record.components:
             if part.counts:
@@ -47,28 +43,28 @@ def energy_facts(
     earlier = [] if parent is None else [parent]
     joules = sum_known([*(trial.train_joules for trial in earlier), *(record.joules for record in training)])
     u_joules = _quadrature([record.u_random_joules for record in training], None if parent is None else parent.train_u_joules)
-    seconds = sum(record.seconds for record in training) + (0.0 if parent is None else parent.train_seconds or 0.0)
+    seconds = sum(record.seconds for record in training) + (0.0 if parent is None else parent.energy.train_seconds or 0.0)
     tests = [record for record in phases if record.kind == "inference"]
     per_1000 = 1000.0 / predictions if predictions else 0.0
     inference = tests[0].joules if tests and predictions else None
     u_inference = tests[0].u_random_joules if tests and predictions else None
-    return {
-        "train_joules": joules,
-        "train_u_joules": u_joules,
-        "increment_joules": whole.joules,
-        "evaluation_joules": sum_known(record.joules for record in phases if record.kind == "eval"),
-        "analysis_joules": sum_known(record.joules for record in phases if record.kind == "analysis"),
-        "inference_joules_per_1000": None if inference is None else inference * per_1000,
-        "inference_u_joules_per_1000": None if u_inference is None else u_inference * per_1000,
-        "grams_co2e": _grams(joules, training, parent, intensity, pue),
-        "components": components,
-        "energy_quality": combined_quality([*(record.quality for record in training), *(trial.energy_quality for trial in earlier)]),
-        "train_seconds": seconds,
-        "cpu_seconds": sum_known([*(trial.cpu_seconds for trial in earlier), *(record.cpu_seconds for record in training)]),
-        "gpu_utilisation": _gpu_utilisation(training, parent),
-        "hardware_id": whole.hardware_id,
-        "record": whole.to_json(),
-    }
+    return TrialEnergy(
+        train_joules=joules,
+        train_u_joules=u_joules,
+        increment_joules=whole.joules,
+        evaluation_joules=sum_known(record.joules for record in phases if record.kind == "eval"),
+        analysis_joules=sum_known(record.joules for record in phases if record.kind == "analysis"),
+        inference_joules_per_1000=None if inference is None else inference * per_1000,
+        inference_u_joules_per_1000=None if u_inference is None else u_inference * per_1000,
+        grams_co2e=_grams(joules, training, parent, intensity, pue),
+        components=components,
+        quality=combined_quality([*(record.quality for record in training), *(trial.energy_quality for trial in earlier)]),
+        train_seconds=seconds,
+        cpu_seconds=sum_known([*(trial.energy.cpu_seconds for trial in earlier), *(record.cpu_seconds for record in training)]),
+        gpu_utilisation=_gpu_utilisation(training, parent),
+        hardware_id=whole.hardware_id,
+        record=whole.to_json(),
+    )
 
 
 def _gpu_utilisation(training: Sequence[Record], parent: Trial | None) -> float | None:
@@ -76,8 +72,8 @@ def _gpu_utilisation(training: Sequence[Record], parent: Trial | None) -> float 
     seconds = [record.seconds for record in training]
     shares = [max(record.utilisation.values(), default=None) for record in training]
     if parent is not None:
-        seconds.append(parent.train_seconds or 0.0)
-        shares.append(parent.gpu_utilisation)
+        seconds.append(parent.energy.train_seconds or 0.0)
+        shares.append(parent.energy.gpu_utilisation)
     if sum(seconds) <= 0 or any(share is None for share in shares):
         return None
     return sum(share * part for share, part in zip(shares, seconds, strict=True) if share is not None) / sum(seconds)

@@ -249,7 +249,7 @@ def _energy(subject: TrainedModel, run: Run | None) -> str:
     else:
         lines.append("Carbon: not known, because the place was not given (`--zone`).")
     if trial.inference_joules_per_1000 is not None:
-        spread = "" if trial.inference_u_joules_per_1000 is None else f" ± {trial.inference_u_joules_per_1000:.2g} J"
+        spread = "" if trial.energy.inference_u_joules_per_1000 is None else f" ± {trial.energy.inference_u_joules_per_1000:.2g} J"
         lines.append(f"1,000 predictions of the trained model took {trial.inference_joules_per_1000:.4g} J{spread}.")
     if run is not None and run.bill.total_joules is not None:
         lines.append(

@@ -1,4 +1,4 @@
-"""A trial as the rest of the house sees it: one measured point, with everything known about it."""
+"""A trial: one measured point of a study, as every other room sees it, and how Optuna and JSON store it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..energy import Quality
+from ..energy import JOULES_PER_WH, Quality
 from ..formatting import energy_text
 
 if TYPE_CHECKING:
@@ -14,14 +14,11 @@ if TYPE_CHECKING:
 
 State = Literal["complete", "failed", "running"]
 
-#: The user attribute of an Optuna trial that holds the facts of ours.
+#: User attribute of an Optuna trial: everything of ours that Optuna itself does not hold.
 ATTRIBUTE = "joulefront"
-#: The user attribute of a failed Optuna trial that says why it ended, where that tells nothing of its candidate: it was ``killed``, or
-#: ``ended`` with its session.
+#: User attribute of a failed Optuna trial whose failure is no evidence against its candidate: ``killed``, or ``ended`` with its session.
 EXCUSED = "excused"
-
-
-#: User attribute of an Optuna trial that holds the canonical text of its candidate.
+#: User attribute of an Optuna trial: the canonical text of its candidate.
 KEY = "key"
 
 
@@ -44,6 +41,45 @@ class ComponentEnergy:
         return {"joules": self.joules, "quality": self.quality, "source": self.source}
 
 
+@dataclass(frozen=True)
+class TrialEnergy:
+    """What the ledger measured of a trial. ``train_*`` price the model from scratch; ``increment_joules`` is what the search really paid.
+
+    Attributes:
+        train_joules: Energy to train this model from scratch (whole lineage, evaluation excluded); None when unknown.
+        train_u_joules: Random standard uncertainty of ``train_joules``; None when unknown.
+        increment_joules: What the search paid for this trial, evaluation and start-up included.
+        evaluation_joules: Part of the increment that went into validation.
+        analysis_joules: Part of the increment that tactics spent on analysing the finished model; None without such work.
+        inference_joules_per_1000: Energy of 1,000 predictions in a window of its own; None when not measured.
+        inference_u_joules_per_1000: Its random standard uncertainty.
+        grams_co2e: Carbon of ``train_joules``; None without an intensity.
+        components: Training energy by component name.
+        quality: Quality of ``train_joules``: one kind throughout, or ``mixed``; ``absent`` when a part is unknown.
+        train_seconds: Duration of the training over the lineage.
+        cpu_seconds: CPU-seconds of the training over the lineage; None when unknown.
+        gpu_utilisation: Mean share of the training time in which the busiest GPU worked, over the lineage; None when unknown.
+        hardware_id: Short hash of the hardware that trained it.
+        record: Full ledger record of the increment (JSON), see ``joulefront.search.energy``.
+    """
+
+    train_joules: float | None = None
+    train_u_joules: float | None = None
+    increment_joules: float | None = None
+    evaluation_joules: float | None = None
+    analysis_joules: float | None = None
+    inference_joules_per_1000: float | None = None
+    inference_u_joules_per_1000: float | None = None
+    grams_co2e: float | None = None
+    components: Mapping[str, ComponentEnergy] = field(default_factory=dict)
+    quality: Quality = "absent"
+    train_seconds: float | None = None
+    cpu_seconds: float | None = None
+    gpu_utilisation: float | None = None
+    hardware_id: str | None = None
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, repr=False)
 class Trial:
     """One measured point of a study: a candidate trained to ``epochs``.
@@ -55,28 +91,14 @@ class Trial:
         epochs: Epochs that this model was trained for from scratch, the whole lineage counted.
         values: Objective values in the order of the study's objectives; empty unless complete.
         quality: Validation quality by metric name, e.g. ``{"accuracy": 0.98, "loss": 0.07}``.
-        train_joules: Energy to train this model from scratch (whole lineage, evaluation excluded); None when unknown.
-        train_u_joules: Random standard uncertainty of ``train_joules``; None when unknown.
-        increment_joules: What the search paid for this trial, evaluation and start-up included.
-        evaluation_joules: Part of the increment that went into validation.
-        analysis_joules: Part of the increment that went into what tactics find out about the finished model; None without such work.
-        inference_joules_per_1000: Energy of 1,000 predictions in a window of its own; None when not measured.
-        inference_u_joules_per_1000: Its random standard uncertainty.
-        grams_co2e: Carbon of ``train_joules``; None without an intensity.
+        energy: What the ledger measured; its most used numbers are properties of the trial as well.
         parameters: Number of parameters of the model; None where it has none (scikit-learn).
         flops: Forward floating-point operations of one example; None when unknown.
-        components: Training energy by component name.
-        energy_quality: Worst quality among the components that count.
-        train_seconds: Duration of the training over the lineage.
-        cpu_seconds: CPU-seconds of the training over the lineage; None when unknown.
-        gpu_utilisation: Mean share of the training time in which the busiest GPU worked, over the lineage; None when unknown.
         parent: Number of the trial whose checkpoint was continued, or None.
         reason: Why it failed or stopped early, or None.
         artifact: File name of its weights inside the run folder, or None when they were dropped.
-        hardware_id: Short hash of the hardware that trained it.
         complete_training: Whether it was trained to the study's last rung.
         curve: One entry per epoch of this trial's own training: ``{"epoch": 3, "loss": ..., "accuracy": ..., "joules": ...}``.
-        record: Full ledger record of the increment (JSON), see ``joulefront.search.energy``.
         extra: Columns that are neither quality nor energy, e.g. modelled gains of a tactic.
     """
 
@@ -86,56 +108,109 @@ class Trial:
     epochs: int
     values: tuple[float, ...] = ()
     quality: Mapping[str, float] = field(default_factory=dict)
-    train_joules: float | None = None
-    train_u_joules: float | None = None
-    increment_joules: float | None = None
-    evaluation_joules: float | None = None
-    analysis_joules: float | None = None
-    inference_joules_per_1000: float | None = None
-    inference_u_joules_per_1000: float | None = None
-    grams_co2e: float | None = None
+    energy: TrialEnergy = field(default_factory=TrialEnergy)
     parameters: int | None = None
     flops: int | None = None
-    components: Mapping[str, ComponentEnergy] = field(default_factory=dict)
-    energy_quality: Quality = "absent"
-    train_seconds: float | None = None
-    cpu_seconds: float | None = None
-    gpu_utilisation: float | None = None
     parent: int | None = None
     reason: str | None = None
     artifact: str | None = None
-    hardware_id: str | None = None
     complete_training: bool = False
     curve: tuple[Mapping[str, float], ...] = ()
-    record: Mapping[str, Any] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        """Say what a reader of a notebook asks first; the record alone has thousands of characters.
+        """One line for a notebook; the ledger's record alone has thousands of characters.
 
-        >>> Trial(3, "complete", {"width": 8}, 9, quality={"accuracy": 0.9}, train_joules=3600.0, energy_quality="measured")
+        >>> Trial(3, "complete", {"width": 8}, 9, quality={"accuracy": 0.9}, energy=TrialEnergy(train_joules=3600.0, quality="measured"))
         <Trial 3: complete, 9 epochs, accuracy 0.9, 1 Wh measured, params {'width': 8}>
         """
-        said = [self.state, f"{self.epochs} epoch{'' if self.epochs == 1 else 's'}"]
-        said += [f"{name} {value:.4g}" for name, value in self.quality.items()]
-        said += [energy_text(self.train_wh) + (f" {self.energy_quality}" if self.train_joules is not None else "")] if self.quality else []
-        said += [f"params {dict(self.params)}"] + ([self.reason] if self.reason else [])
-        return f"<Trial {self.number}: {', '.join(said)}>"
+        parts = [self.state, f"{self.epochs} epoch{'' if self.epochs == 1 else 's'}"]
+        parts += [f"{name} {value:.4g}" for name, value in self.quality.items()]
+        parts += [energy_text(self.train_wh) + (f" {self.energy_quality}" if self.train_joules is not None else "")] if self.quality else []
+        parts += [f"params {dict(self.params)}"] + ([self.reason] if self.reason else [])
+        return f"<Trial {self.number}: {', '.join(parts)}>"
+
+    @property
+    def train_joules(self) -> float | None:
+        """Energy to train this model from scratch; None when unknown."""
+        return self.energy.train_joules
+
+    @property
+    def train_u_joules(self) -> float | None:
+        """Random standard uncertainty of ``train_joules``; None when unknown."""
+        return self.energy.train_u_joules
 
     @property
     def train_wh(self) -> float | None:
         """Training energy in watt-hours."""
-        return None if self.train_joules is None else self.train_joules / 3600.0
+        return None if self.train_joules is None else self.train_joules / JOULES_PER_WH
+
+    @property
+    def increment_joules(self) -> float | None:
+        """What the search paid for this trial; None when unknown."""
+        return self.energy.increment_joules
+
+    @property
+    def inference_joules_per_1000(self) -> float | None:
+        """Energy of 1,000 predictions; None when not measured."""
+        return self.energy.inference_joules_per_1000
+
+    @property
+    def grams_co2e(self) -> float | None:
+        """Carbon of the training; None without an intensity."""
+        return self.energy.grams_co2e
+
+    @property
+    def components(self) -> Mapping[str, ComponentEnergy]:
+        """Training energy by component name."""
+        return self.energy.components
+
+    @property
+    def energy_quality(self) -> Quality:
+        """Quality of the training energy."""
+        return self.energy.quality
+
+    @property
+    def hardware_id(self) -> str | None:
+        """Short hash of the hardware that trained it."""
+        return self.energy.hardware_id
 
     def facts(self) -> dict[str, Any]:
-        """Return what Optuna itself does not hold, as JSON for the trial's user attribute ``ATTRIBUTE``."""
-        own = {"number", "state", "params", "values"}
-        data = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in own}
-        data["components"] = {name: part.to_json() for name, part in self.components.items()}
-        data["curve"] = [dict(point) for point in self.curve]
-        for name in ("quality", "record", "extra"):
-            data[name] = dict(data[name])
-        return data
+        """Return what Optuna itself does not hold, as flat JSON for the trial's user attribute ``ATTRIBUTE``."""
+        energy = self.energy
+        return {
+            "epochs": self.epochs,
+            "quality": dict(self.quality),
+            "train_joules": energy.train_joules,
+            "train_u_joules": energy.train_u_joules,
+            "increment_joules": energy.increment_joules,
+            "evaluation_joules": energy.evaluation_joules,
+            "analysis_joules": energy.analysis_joules,
+            "inference_joules_per_1000": energy.inference_joules_per_1000,
+            "inference_u_joules_per_1000": energy.inference_u_joules_per_1000,
+            "grams_co2e": energy.grams_co2e,
+            "parameters": self.parameters,
+            "flops": self.flops,
+            "components": {name: part.to_json() for name, part in energy.components.items()},
+            "energy_quality": energy.quality,
+            "train_seconds": energy.train_seconds,
+            "cpu_seconds": energy.cpu_seconds,
+            "gpu_utilisation": energy.gpu_utilisation,
+            "parent": self.parent,
+            "reason": self.reason,
+            "artifact": self.artifact,
+            "hardware_id": energy.hardware_id,
+            "complete_training": self.complete_training,
+            "curve": [dict(point) for point in self.curve],
+            "record": dict(energy.record),
+            "extra": dict(self.extra),
+        }
+
+
+#: Key in the flat JSON -> field of ``TrialEnergy``.
+_ENERGY = {("energy_quality" if name == "quality" else name): name for name in TrialEnergy.__dataclass_fields__}
+#: Keys of the flat JSON that Optuna does not hold.
+_FACTS = {*_ENERGY, *Trial.__dataclass_fields__} - {"energy", "number", "state", "params", "values"}
 
 
 def to_json(trial: Trial) -> dict[str, Any]:
@@ -144,21 +219,30 @@ def to_json(trial: Trial) -> dict[str, Any]:
 
 
 def from_json(data: Mapping[str, Any]) -> Trial:
-    """Read what ``to_json`` wrote."""
-    facts = dict(data)
-    facts["components"] = {name: ComponentEnergy(**part) for name, part in facts["components"].items()}
-    return Trial(**{**facts, "curve": tuple(facts["curve"]), "values": tuple(facts["values"])})
+    """Read what ``to_json`` wrote.
+
+    Raises:
+        TypeError: If it holds an unknown key, or lacks one without a default.
+    """
+    own = {name: data[name] for name in ("number", "state", "params")}
+    return _from_facts({name: value for name, value in data.items() if name not in (*own, "values")}, values=tuple(data["values"]), **own)
 
 
 def from_optuna(trial: FrozenTrial) -> Trial:
-    """Read our trial back from Optuna's."""
-    facts = dict(trial.user_attrs.get(ATTRIBUTE, {}))
-    facts = {name: value for name, value in facts.items() if name in Trial.__dataclass_fields__}
-    facts["components"] = {name: ComponentEnergy(**part) for name, part in facts.get("components", {}).items()}
-    facts["curve"] = tuple(facts.get("curve", ()))
+    """Read our trial back from Optuna's; unknown facts, e.g. of a later version, are left out."""
+    facts = {name: value for name, value in trial.user_attrs.get(ATTRIBUTE, {}).items() if name in _FACTS}
     state: State = "complete" if trial.state.name == "COMPLETE" else "running" if not trial.state.is_finished() else "failed"
     if state == "failed" and not facts.get("reason"):
         facts["reason"] = "the process that trained it died"
     params = {name: value for name, value in trial.params.items() if name != "epochs"}
     facts.setdefault("epochs", int(trial.params.get("epochs", 0)))
-    return Trial(number=trial.number, state=state, params=params, values=tuple(trial.values or ()), **facts)
+    return _from_facts(facts, number=trial.number, state=state, params=params, values=tuple(trial.values or ()))
+
+
+def _from_facts(facts: Mapping[str, Any], **own: Any) -> Trial:
+    """Build a trial from the flat facts and what Optuna holds."""
+    energy = {field_name: facts[key] for key, field_name in _ENERGY.items() if key in facts}
+    energy["components"] = {name: ComponentEnergy(**part) for name, part in facts.get("components", {}).items()}
+    rest = {name: value for name, value in facts.items() if name not in _ENERGY}
+    rest["curve"] = tuple(facts.get("curve", ()))
+    return Trial(**own, **rest, energy=TrialEnergy(**energy))

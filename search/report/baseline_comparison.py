@@ -145,7 +145,7 @@ def setting_of(trial: Trial) -> str:
 
 
 def _group(family: str, setting: str, epochs: int, trials: Sequence[Trial]) -> Group:
-    known = [trial.evaluation_joules for trial in trials if trial.evaluation_joules is not None]
+    known = [trial.energy.evaluation_joules for trial in trials if trial.energy.evaluation_joules is not None]
     return Group(
         family,
         setting,

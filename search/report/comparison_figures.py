@@ -78,11 +78,11 @@ def relations_figure(run: Run) -> Figure:
     if not points:
         raise ValueError("the run has no measured trial to draw")
     families = sorted({family_of(trial) for trial in points})
-    gpu = any(trial.gpu_utilisation is not None for trial in points)
+    gpu = any(trial.energy.gpu_utilisation is not None for trial in points)
     asked: list[tuple[str, str, Any, bool]] = [
         ("FLOPs of a forward pass", "training FLOPs of an epoch", training_flops, True),
         ("parameters", "parameters", lambda trial: trial.parameters, True),
-        ("GPU utilisation", "GPU utilisation, share of the time", lambda trial: trial.gpu_utilisation, False)
+        ("GPU utilisation", "GPU utilisation, share of the time", lambda trial: trial.energy.gpu_utilisation, False)
         if gpu
         else ("CPU utilisation", "CPU-seconds per second and thread", cpu_utilisation, False),
     ]

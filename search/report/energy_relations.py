@@ -23,9 +23,11 @@ POOLED = "all families"
 PREDICTORS: dict[str, Callable[[Trial], float | None]] = {
     "FLOPs of a forward pass": lambda trial: None if trial.flops is None else float(trial.flops),
     "parameters": lambda trial: None if trial.parameters is None else float(trial.parameters),
-    "training seconds per epoch": lambda trial: trial.train_seconds / trial.epochs if trial.train_seconds and trial.epochs else None,
+    "training seconds per epoch": lambda trial: (
+        trial.energy.train_seconds / trial.epochs if trial.energy.train_seconds and trial.epochs else None
+    ),
     "CPU utilisation": lambda trial: cpu_utilisation(trial),
-    "GPU utilisation": lambda trial: trial.gpu_utilisation,
+    "GPU utilisation": lambda trial: trial.energy.gpu_utilisation,
 }
 
 #: Operations of a training step over those of its forward pass: the backward pass computes two gradients of the same size.
@@ -77,9 +79,9 @@ class Price:
 def cpu_utilisation(trial: Trial) -> float | None:
     """CPU-seconds of the training for each second of it and each of its threads; above 1 when other threads worked besides."""
     threads = trial.extra.get("threads")
-    if trial.cpu_seconds is None or not trial.train_seconds or not threads:
+    if trial.energy.cpu_seconds is None or not trial.energy.train_seconds or not threads:
         return None
-    return trial.cpu_seconds / (trial.train_seconds * float(threads))
+    return trial.energy.cpu_seconds / (trial.energy.train_seconds * float(threads))
 
 
 def training_flops(trial: Trial) -> float | None:

@@ -98,7 +98,7 @@ def scale_share(front: Front) -> float | None:
     """
     shares = []
     for trial in front:
-        joules, systematic = trial.record.get("joules"), trial.record.get("u_systematic_joules")
+        joules, systematic = trial.energy.record.get("joules"), trial.energy.record.get("u_systematic_joules")
         if joules and systematic:
             shares.append(systematic / joules)
     return max(shares, default=None)

@@ -147,7 +147,7 @@ def front_at(front: Front, place: Intensity, pue: float = 1.0) -> Front:
     for trial in front.trials:
         if front.why_not(trial) is None:
             grams = grams_co2e(trial.train_joules, place, pue) or 0.0
-            trial = replace(trial, values=tuple(grams if i in where else value for i, value in enumerate(trial.values)), grams_co2e=grams)
-            trials.append(trial)
+            values = tuple(grams if i in where else value for i, value in enumerate(trial.values))
+            trials.append(replace(trial, values=values, energy=replace(trial.energy, grams_co2e=grams)))
     names = tuple("train_co2" if i in where else name for i, name in enumerate(front.objectives))
     return Front(tuple(trials), names, front.directions, front.complete_only, front.name, front.quality_floor)

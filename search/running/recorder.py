@@ -7,11 +7,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ..billing.session_account import Account, TrialMeter
-from ..billing.trial_energy import UNPAID
 from ..execution.job import Outcome
 from ..front import Front
 from ..records.run_folder import Run, RunFolder
-from ..records.trial import ATTRIBUTE, EXCUSED, KEY, Trial
+from ..records.trial import ATTRIBUTE, EXCUSED, KEY, Trial, TrialEnergy
 from ..samplers.history import EPOCHS_REACHED, FINISHED, FROM_SCRATCH
 from ..stopping.projection import with_energies
 from ..study import Study, objective_values
@@ -41,14 +40,14 @@ class Recorder:
     failures: int = 0
 
     def trained(
-        self, asked: optuna.Trial, outcome: Outcome, energy: dict[str, Any], parent: Trial | None, stopped: str | None, meter: TrialMeter
+        self, asked: optuna.Trial, outcome: Outcome, energy: TrialEnergy, parent: Trial | None, stopped: str | None, meter: TrialMeter
     ) -> str:
         """Record a training, complete or failed, and drop the weights that no longer matter; return a sentence about it.
 
         Args:
             asked: Optuna's trial.
             outcome: What the executor handed back.
-            energy: The energy fields of the trial.
+            energy: Its energy.
             parent: The trial that was continued, or None.
             stopped: Why we ended it before its epochs, or None: without a reason of ours it has ended by itself.
             meter: Its windows on the ledger.
@@ -60,6 +59,7 @@ class Recorder:
             params=dict(asked.params),
             epochs=epochs,
             quality=outcome.quality,
+            energy=energy,
             parameters=outcome.parameters,
             flops=outcome.flops,
             parent=None if parent is None else parent.number,
@@ -71,17 +71,22 @@ class Recorder:
         )
         if outcome.stopped and stopped is None:
             asked.set_user_attr(FINISHED, True)
-        said = self._tell(asked, replace(trial, **energy), meter, excused=outcome.excused)
+        said = self._tell(asked, trial, meter, excused=outcome.excused)
         self._drop_weights()
         return said
 
     def refused(self, asked: optuna.Trial, epochs: int, reason: str, *, excused: bool = False) -> None:
         """Record a candidate that was refused before training, at no cost; it is excused when only the session has ended."""
-        self._fail(asked, Trial(asked.number, "failed", asked.params, epochs, reason=reason, increment_joules=0.0), excused=excused)
+        self._fail(
+            asked,
+            Trial(asked.number, "failed", asked.params, epochs, reason=reason, energy=TrialEnergy(increment_joules=0.0)),
+            excused=excused,
+        )
 
     def repeated(self, asked: optuna.Trial, twin: Trial) -> None:
         """Answer a repeated candidate from the trial that measured it: a joule is paid once."""
-        copy = replace(twin, number=asked.number, artifact=None, record={}, extra={"copy_of": twin.number}, **UNPAID)
+        unpaid = replace(twin.energy, record={}, increment_joules=0.0, evaluation_joules=0.0, analysis_joules=None)
+        copy = replace(twin, number=asked.number, energy=unpaid, artifact=None, extra={"copy_of": twin.number})
         asked.set_user_attr(ATTRIBUTE, copy.facts())
         asked.set_user_attr(EPOCHS_REACHED, twin.epochs)
         self.optuna_study.tell(asked, list(twin.values))

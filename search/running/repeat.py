@@ -22,7 +22,7 @@ from typing import Any
 
 from ..billing.recovery import settle_killed
 from ..billing.session_account import Account
-from ..billing.trial_energy import energy_facts
+from ..billing.trial_energy import trial_energy
 from ..energy import Ledger, Record, discover
 from ..energy.calibrations import load_wall_calibration
 from ..energy.doctor import calibrated_coefficients
@@ -120,8 +120,8 @@ def refuse_other_machine(store: RunFolder, members: Sequence[Trial], ledger: Led
                 f"trial {trial.number} of {str(store.path)!r} was measured on other hardware ({trial.hardware_id}, here "
                 f"{here.hardware_id}); repeat it there, or search here with joulefront run --out another-folder"
             )
-        if trial.record:
-            before, now = _meters(Record.from_json(trial.record)), _meters(here)
+        if trial.energy.record:
+            before, now = _meters(Record.from_json(trial.energy.record)), _meters(here)
             if set(before) != set(now) or any(now[name] not in before[name] for name in now):
                 raise StoreError(
                     f"trial {trial.number} of {str(store.path)!r} was metered otherwise ({_said(before)}; now {_said(now)}); "
@@ -234,7 +234,7 @@ class RepeatLoop:
         elif failed is None and outcome.epochs < trial.epochs:
             failed = f"another model than that of the search: {outcome.epochs} epochs of {trial.epochs} ({outcome.stopped})"
         whole = self.account.close(number, meter, state="failed" if failed else "ok", cpu_seconds=outcome.cpu_seconds)
-        facts = energy_facts(whole, meter.phases, parent=None, predictions=0, intensity=None)
+        energy = trial_energy(whole, meter.phases, parent=None, predictions=0, intensity=None)
         return Repeat(
             plan=self.plan,
             trial=trial.number,
@@ -243,13 +243,13 @@ class RepeatLoop:
             seed=job.seed,
             epochs=outcome.epochs,
             quality=dict(outcome.quality),
-            train_joules=facts["train_joules"],
-            train_u_joules=facts["train_u_joules"],
+            train_joules=energy.train_joules,
+            train_u_joules=energy.train_u_joules,
             spent_joules=whole.joules,
-            seconds=facts["train_seconds"],
-            cpu_seconds=facts["cpu_seconds"],
+            seconds=energy.train_seconds,
+            cpu_seconds=energy.cpu_seconds,
             hardware_id=whole.hardware_id,
-            energy_quality=facts["energy_quality"],
+            energy_quality=energy.quality,
             utc=utc_now(),
             failed=failed,
         )

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..billing.session_account import Account
-from ..billing.trial_energy import energy_facts
+from ..billing.trial_energy import trial_energy
 from ..carbon.clean_hours import text_of
 from ..carbon.intensity import Intensity
 from ..execution.job import Executor, Job, seed_of
@@ -291,7 +291,7 @@ class Loop:
             parent = None  # there was no checkpoint: everything was trained, and paid, again
         with self._lock:
             price = self.intensity if self.carbon is None else self.carbon.over
-            energy = energy_facts(whole, meter.phases, parent=parent, predictions=outcome.predictions, intensity=price, pue=self.pue)
+            energy = trial_energy(whole, meter.phases, parent=parent, predictions=outcome.predictions, intensity=price, pue=self.pue)
             if self.carbon is not None:
                 self.carbon.trained(whole, outcome.epochs - (parent.epochs if parent else 0))
                 self.store.save_facts({**self.store.facts, **self.carbon.facts()})

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.trials import make_trial
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -29,7 +30,7 @@ ROW_KEYS += ["parameters", "quality", "params"]
 
 def complete(number: int, accuracy: float, joules: float | None, **facts: Any) -> Trial:
     facts = {"energy_quality": "measured", "values": (accuracy, joules if joules is not None else math.nan), **facts}
-    return Trial(number, "complete", facts.pop("params", {}), facts.pop("epochs", 1), train_joules=joules, **facts)
+    return make_trial(number, "complete", facts.pop("params", {}), facts.pop("epochs", 1), train_joules=joules, **facts)
 
 
 def front_of(*points: tuple[float, float | None], **options: Any) -> FrontView:
@@ -58,7 +59,7 @@ def test_front_equals_the_quadratic_oracle_for_any_directions_and_number_of_obje
     case: tuple[tuple[str, ...], list[tuple[float, ...]]],
 ) -> None:
     directions, values = case
-    trials = tuple(Trial(i, "complete", {}, 1, values=v, train_joules=1.0) for i, v in enumerate(values))
+    trials = tuple(make_trial(i, "complete", {}, 1, values=v, train_joules=1.0) for i, v in enumerate(values))
     front = FrontView(trials, tuple("abcd"[: len(directions)]), directions)
     kept = {i for i, v in enumerate(values) if not any(dominates(w, v, directions) for w in values) and v not in values[:i]}
     assert {trial.number for trial in front} == kept
@@ -84,7 +85,7 @@ def test_front_does_not_depend_on_the_order_of_the_trials() -> None:
         (complete(1, 0.99, 0.0, values=(0.99, 1.0)), "energy below the resolution of the meter"),
         (complete(1, 0.99, -5.0), "energy below the resolution of the meter"),
         (complete(1, 0.99, 1.0, values=(0.99,)), "a value is unknown"),
-        (Trial(1, "failed", {}, 1, values=(0.99, 1.0), train_joules=1.0), "failed"),
+        (make_trial(1, "failed", {}, 1, values=(0.99, 1.0), train_joules=1.0), "failed"),
         (Trial(1, "running", {}, 1), "running"),
     ],
 )

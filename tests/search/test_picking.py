@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
+from helpers.trials import make_trial
 
 from joulefront.search.front import Front
 from joulefront.search.records.trial import Trial
@@ -14,7 +15,7 @@ from joulefront.search.records.trial import Trial
 def front() -> Front:
     points = [(0.80, 36.0), (0.90, 360.0), (0.85, 720.0), (0.92, 3600.0), (0.93, 36000.0)]
     trials = [
-        Trial(n, "complete", {}, 1, values=(a, j), quality={"accuracy": a, "macro_f1": a - 0.1}, train_joules=j)
+        make_trial(n, "complete", {}, 1, values=(a, j), quality={"accuracy": a, "macro_f1": a - 0.1}, train_joules=j)
         for n, (a, j) in enumerate(points)
     ]
     trials.append(Trial(5, "failed", {}, 1, reason="loss is NaN"))
@@ -72,7 +73,7 @@ def test_a_rule_that_nothing_meets_names_the_remedy(front: Front, rule: str, sai
 
 
 def test_the_bound_that_an_error_proposes_is_met(front: Front) -> None:
-    trial = Trial(0, "complete", {}, 1, values=(0.5, 12.345678), train_joules=12.345678)
+    trial = make_trial(0, "complete", {}, 1, values=(0.5, 12.345678), train_joules=12.345678)
     odd = Front((trial,), front.objectives, front.directions)
     with pytest.raises(ValueError, match="Try energy<=") as error:
         odd.pick("energy<=1J")
@@ -83,7 +84,7 @@ def test_the_bound_that_an_error_proposes_is_met(front: Front) -> None:
 
 def test_an_error_objective_is_bounded_from_above(front: Front) -> None:
     trials = tuple(
-        Trial(n, "complete", {}, 1, values=(e, j), train_joules=j) for n, (e, j) in enumerate([(0.3, 1.0), (0.1, 10.0), (0.05, 99.0)])
+        make_trial(n, "complete", {}, 1, values=(e, j), train_joules=j) for n, (e, j) in enumerate([(0.3, 1.0), (0.1, 10.0), (0.05, 99.0)])
     )
     errors = Front(trials, ("error", "train_energy"), ("minimize", "minimize"))
     assert errors.pick("error<=0.1").number == 1

@@ -145,7 +145,7 @@ def test_a_relation_is_told_apart_by_family(smoked: Smoked) -> None:
         assert trial.parameters
         assert training_flops(trial) == 3 * trial.flops * _parts.FEW
         assert (cpu_utilisation(trial) or 0.0) > 0.0
-        assert trial.gpu_utilisation is None or 0.0 <= trial.gpu_utilisation <= 1.0
+        assert trial.energy.gpu_utilisation is None or 0.0 <= trial.energy.gpu_utilisation <= 1.0
 
 
 def test_anomalies_are_the_malignant_ones_and_each_phase_has_its_energy(smoked: Smoked) -> None:
@@ -154,7 +154,7 @@ def test_anomalies_are_the_malignant_ones_and_each_phase_has_its_energy(smoked: 
     sets = (task.train, task.validation, task.test)
     assert sum(int(part.arrays()[1].sum()) for part in sets) == 212  # malignant cases of the set, by its own description
     for trial in smoked("anomaly").trials:
-        phases = (trial.train_joules, trial.evaluation_joules, trial.inference_joules_per_1000)
+        phases = (trial.train_joules, trial.energy.evaluation_joules, trial.inference_joules_per_1000)
         assert all(joules is not None and joules > 0 for joules in phases)
     with pytest.raises(ValueError, match=r"--data TABLE\.csv together with --target"):
         anomaly.task("table.csv")

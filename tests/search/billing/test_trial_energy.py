@@ -2,11 +2,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from helpers.trials import changed, make_trial
 
-from joulefront.search.billing.trial_energy import energy_facts
+from joulefront.search.billing.trial_energy import trial_energy
 from joulefront.search.carbon.intensity import Intensity
 from joulefront.search.energy import Component, Record
-from joulefront.search.records.trial import ComponentEnergy, Trial
+from joulefront.search.records.trial import ComponentEnergy, Trial, TrialEnergy
 
 
 def record(
@@ -30,12 +31,12 @@ def record(
 
 def facts(
     whole: Record, *phases: Record, parent: Trial | None = None, predictions: int = 0, intensity: Intensity | None = None, pue: float = 1.0
-) -> dict[str, Any]:
-    return energy_facts(whole, phases, parent=parent, predictions=predictions, intensity=intensity, pue=pue)
+) -> TrialEnergy:
+    return trial_energy(whole, phases, parent=parent, predictions=predictions, intensity=intensity, pue=pue)
 
 
 PHASES = (record("setup", 2.0), record("epoch", 10.0), record("eval", 3.0), record("epoch", 11.0), record("eval", 4.0))
-PARENT = Trial(
+PARENT = make_trial(
     0,
     "complete",
     {},
@@ -52,52 +53,51 @@ PARENT = Trial(
 
 def test_training_is_the_start_and_the_epochs_and_the_search_pays_for_the_rest() -> None:
     found = facts(record("trial", 35.0), *PHASES)
-    assert found["train_joules"] == 23.0
-    assert found["evaluation_joules"] == 7.0
-    assert found["increment_joules"] == 35.0
-    assert found["train_seconds"] == 3.0
-    assert found["components"] == {"cpu": ComponentEnergy(23.0, "measured", "rapl")}
-    assert found["energy_quality"] == "measured"
-    assert found["record"]["joules"] == 35.0
+    assert found.train_joules == 23.0
+    assert found.evaluation_joules == 7.0
+    assert found.increment_joules == 35.0
+    assert found.train_seconds == 3.0
+    assert found.components == {"cpu": ComponentEnergy(23.0, "measured", "rapl")}
+    assert found.quality == "measured"
+    assert found.record["joules"] == 35.0
 
 
 def test_a_continued_training_costs_its_whole_lineage_and_one_start() -> None:
     found = facts(record("trial", 20.0), record("setup", 2.0), record("epoch", 12.0), record("eval", 3.0), parent=PARENT)
-    assert found["train_joules"] == 23.0 + 12.0
-    assert found["increment_joules"] == 20.0
-    assert found["components"]["cpu"].joules == 35.0
-    assert found["train_seconds"] == 4.0
-    assert found["train_u_joules"] == pytest.approx((0.3**2 + 0.1**2) ** 0.5)
+    assert found.train_joules == 23.0 + 12.0
+    assert found.increment_joules == 20.0
+    assert found.components["cpu"].joules == 35.0
+    assert found.train_seconds == 4.0
+    assert found.train_u_joules == pytest.approx((0.3**2 + 0.1**2) ** 0.5)
 
 
 def test_one_unknown_epoch_makes_the_training_unknown() -> None:
     found = facts(record("trial", 35.0), record("setup", 2.0), record("epoch", None), record("epoch", 5.0))
-    assert found["train_joules"] is None
-    assert found["grams_co2e"] is None
-    assert found["energy_quality"] == "absent"
-    assert found["components"]["cpu"].joules is None
+    assert found.train_joules is None
+    assert found.grams_co2e is None
+    assert found.quality == "absent"
+    assert found.components["cpu"].joules is None
 
 
 def test_an_unknown_parent_makes_the_lineage_unknown() -> None:
-    from dataclasses import replace
 
-    found = facts(record("trial", 9.0), record("epoch", 5.0), parent=replace(PARENT, train_joules=None))
-    assert found["train_joules"] is None
+    found = facts(record("trial", 9.0), record("epoch", 5.0), parent=changed(PARENT, train_joules=None))
+    assert found.train_joules is None
 
 
 def test_a_training_without_an_epoch_has_no_energy_rather_than_none_at_all() -> None:
     found = facts(record("trial", 9.0))
-    assert found["train_joules"] is None
-    assert found["energy_quality"] == "absent"
-    assert found["increment_joules"] == 9.0
-    assert found["evaluation_joules"] is None
+    assert found.train_joules is None
+    assert found.quality == "absent"
+    assert found.increment_joules == 9.0
+    assert found.evaluation_joules is None
 
 
 @pytest.mark.parametrize(("first", "second", "worst"), [("measured", "estimated", "mixed"), ("estimated", "estimated", "estimated")])
 def test_the_quality_of_a_sum_is_that_of_its_worst_part(first: str, second: str, worst: str) -> None:
     found = facts(record("trial", 9.0), record("setup", 1.0, quality=first), record("epoch", 5.0, quality=second))
-    assert found["energy_quality"] == worst
-    assert found["components"]["cpu"].quality == worst
+    assert found.quality == worst
+    assert found.components["cpu"].quality == worst
 
 
 def test_components_are_kept_apart_and_cross_checks_left_out() -> None:
@@ -105,29 +105,29 @@ def test_components_are_kept_apart_and_cross_checks_left_out() -> None:
     wall = Component("wall", 99.0, "wall", counts=False)
     epoch = Record(**{**vars(epoch), "components": (*epoch.components, wall)})
     found = facts(record("trial", 20.0), record("setup", None, cpu=1.0, gpu_a=0.5), epoch)
-    assert {name: part.joules for name, part in found["components"].items()} == {"cpu": 5.0, "gpu:a": 6.5}
-    assert found["train_joules"] == 11.5
+    assert {name: part.joules for name, part in found.components.items()} == {"cpu": 5.0, "gpu:a": 6.5}
+    assert found.train_joules == 11.5
 
 
 def test_inference_is_told_per_thousand_predictions() -> None:
     found = facts(record("trial", 50.0), *PHASES, record("inference", 8.0, u=0.4), predictions=4000)
-    assert found["inference_joules_per_1000"] == 2.0
-    assert found["inference_u_joules_per_1000"] == pytest.approx(0.1)
-    assert found["train_joules"] == 23.0
-    assert facts(record("trial", 50.0), *PHASES)["inference_joules_per_1000"] is None
+    assert found.inference_joules_per_1000 == 2.0
+    assert found.inference_u_joules_per_1000 == pytest.approx(0.1)
+    assert found.train_joules == 23.0
+    assert facts(record("trial", 50.0), *PHASES).inference_joules_per_1000 is None
 
 
 def test_grams_follow_the_place_and_joules_do_not() -> None:
     place = Intensity(360.0, "XX")
     found = facts(record("trial", 35.0), *PHASES, intensity=place, pue=2.0)
-    assert found["train_joules"] == 23.0
-    assert found["grams_co2e"] == pytest.approx(23.0 / 3.6e6 * 360.0 * 2.0)
+    assert found.train_joules == 23.0
+    assert found.grams_co2e == pytest.approx(23.0 / 3.6e6 * 360.0 * 2.0)
 
 
 def test_analysis_is_paid_by_the_search_and_not_by_the_model() -> None:
     found = facts(record("trial", 40.0), *PHASES, record("analysis", 5.0))
-    assert (found["train_joules"], found["evaluation_joules"], found["analysis_joules"]) == (23.0, 7.0, 5.0)
-    assert facts(record("trial", 35.0), *PHASES)["analysis_joules"] is None
+    assert (found.train_joules, found.evaluation_joules, found.analysis_joules) == (23.0, 7.0, 5.0)
+    assert facts(record("trial", 35.0), *PHASES).analysis_joules is None
 
 
 def test_cpu_seconds_and_the_work_of_the_gpu_are_those_of_the_training_alone() -> None:
@@ -136,14 +136,14 @@ def test_cpu_seconds_and_the_work_of_the_gpu_are_those_of_the_training_alone() -
 
     phases = (busy("setup", 1.0, 0.5, gpu=0.0), busy("epoch", 3.0, 6.0, gpu=0.8, other=0.1), busy("eval", 5.0, 9.0, gpu=1.0))
     first = facts(record("trial", 5.0), *phases)
-    assert first["cpu_seconds"] == 6.5
-    assert first["gpu_utilisation"] == pytest.approx(0.6)
+    assert first.cpu_seconds == 6.5
+    assert first.gpu_utilisation == pytest.approx(0.6)
     on = facts(
         record("trial", 5.0),
         busy("epoch", 4.0, 1.0, gpu=1.0),
-        parent=replace(PARENT, train_seconds=4.0, cpu_seconds=6.5, gpu_utilisation=0.6),
+        parent=changed(PARENT, train_seconds=4.0, cpu_seconds=6.5, gpu_utilisation=0.6),
     )
-    assert on["cpu_seconds"] == 7.5
-    assert on["gpu_utilisation"] == pytest.approx(0.8)
-    assert facts(record("trial", 5.0), busy("epoch", 4.0, None), parent=PARENT)["gpu_utilisation"] is None
-    assert facts(record("trial", 5.0), busy("epoch", 4.0, 1.0), parent=PARENT)["cpu_seconds"] is None, "the parent's are unknown"
+    assert on.cpu_seconds == 7.5
+    assert on.gpu_utilisation == pytest.approx(0.8)
+    assert facts(record("trial", 5.0), busy("epoch", 4.0, None), parent=PARENT).gpu_utilisation is None
+    assert facts(record("trial", 5.0), busy("epoch", 4.0, 1.0), parent=PARENT).cpu_seconds is None, "the parent's are unknown"

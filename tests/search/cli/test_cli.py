@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
+from helpers.trials import make_trial
 from PIL import Image
 
 from joulefront.search.cli import main
 from joulefront.search.cli.study_source import StudyError
 from joulefront.search.records.run_folder import RunFolder
-from joulefront.search.records.trial import ATTRIBUTE, Trial
+from joulefront.search.records.trial import ATTRIBUTE
 
 
 def refused(said: Any, *parts: str, code: int = 2) -> str:
@@ -240,7 +241,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     study = store.study()
     for number, (accuracy, joules, epochs) in enumerate([(0.7, 36.0, 1), (0.9, 360.0, 3), (0.6, 400.0, 3)]):
         params = {"width": 4 + number}
-        trial = Trial(
+        trial = make_trial(
             number,
             "complete",
             params,

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.trials import make_trial
 from sklearn.datasets import load_diabetes, load_digits
 from sklearn.ensemble import HistGradientBoostingClassifier, IsolationForest, RandomForestClassifier, RandomForestRegressor
 from sklearn.linear_model import LogisticRegression
@@ -162,7 +163,7 @@ def train(
     fitted = fit(space.build(candidate, task), task, candidate.recipe, epochs=epochs, seed=0)
     weights = folder / f"{family}.weights"
     save_weights(weights, fitted, with_checkpoint=False)
-    trial = Trial(
+    trial = make_trial(
         number=7,
         state="complete",
         params=params,

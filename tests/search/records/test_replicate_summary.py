@@ -6,17 +6,18 @@ from dataclasses import replace
 
 import pytest
 import scipy.stats
+from helpers.trials import make_trial
 
 from joulefront.search.records.replicate_summary import drift, findings, row_of
 from joulefront.search.records.replicates import Plan, Repeat, Repeats
-from joulefront.search.records.text import sentences, to_json, to_text
 from joulefront.search.records.trial import Trial
+from joulefront.search.report.replication_text import sentences, to_json, to_text
 
 DOWN = ("error", "minimize")
 
 
 def trial(number: int, quality: float, joules: float) -> Trial:
-    return Trial(number, "complete", {}, 3, (quality, joules), {"accuracy": quality}, joules, 0.01 * joules, hardware_id="h")
+    return make_trial(number, "complete", {}, 3, (quality, joules), {"accuracy": quality}, joules, 0.01 * joules, hardware_id="h")
 
 
 def repeats_of(values: dict[int, Sequence[tuple[float, float]]], *, u_joules: float | None = 0.5, name: str = "accuracy") -> Repeats:

@@ -10,11 +10,12 @@ from typing import Any
 
 import optuna
 import pytest
+from helpers.trials import make_trial
 
 from joulefront.search import Study, run
 from joulefront.search.records.files import write_json
 from joulefront.search.records.run_folder import RunFolder, StoreError, without_password
-from joulefront.search.records.trial import ATTRIBUTE, EXCUSED, Trial
+from joulefront.search.records.trial import ATTRIBUTE, EXCUSED
 
 STUDY = {
     "name": "tiny",
@@ -29,7 +30,7 @@ def make(path: Path, run_id: str = "tiny-1", storage: str | None = None) -> RunF
 
 
 def add(store: RunFolder, accuracy: float, joules: float) -> None:
-    trial = Trial(0, "complete", {"width": 3}, 2, (accuracy, joules), {"accuracy": accuracy}, joules, extra={"threads": 1})
+    trial = make_trial(0, "complete", {"width": 3}, 2, (accuracy, joules), {"accuracy": accuracy}, joules, extra={"threads": 1})
     store.study().add_trial(
         optuna.trial.create_trial(
             params={"width": 3, "epochs": 2},
@@ -193,7 +194,7 @@ def test_a_study_runs_and_goes_on_in_postgresql(postgresql: str, rings: Callable
     run(rings(), out=tmp_path / "r", trials=3, meter="cpu_time")
     found = RunFolder.open(tmp_path / "r").run()
     assert [trial.state for trial in found.trials] == ["complete"] * 3
-    assert all((trial.train_joules or 0.0) > 0 and trial.record for trial in found.trials)
+    assert all((trial.train_joules or 0.0) > 0 and trial.energy.record for trial in found.trials)
 
 
 @pytest.mark.postgresql

@@ -3,6 +3,7 @@ from typing import Any
 
 import optuna
 import pytest
+from helpers.trials import make_trial
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,7 +29,7 @@ def roundtrip(trial: Trial) -> Trial:
 
 @given(train=NUMBER, increment=NUMBER, grams=NUMBER, epochs=st.integers(0, 100), parent=st.none() | st.integers(0, 9))
 def test_a_trial_survives_optuna_and_json(train: Any, increment: Any, grams: Any, epochs: int, parent: Any) -> None:
-    trial = Trial(
+    trial = make_trial(
         number=0,
         state="complete",
         params={"width": 8},
@@ -46,7 +47,9 @@ def test_a_trial_survives_optuna_and_json(train: Any, increment: Any, grams: Any
 
 
 def test_unknown_energy_stays_unknown_and_zero_stays_zero() -> None:
-    trial = Trial(number=0, state="complete", params={"width": 8}, epochs=1, values=(0.5, 1.0), train_joules=None, increment_joules=0.0)
+    trial = make_trial(
+        number=0, state="complete", params={"width": 8}, epochs=1, values=(0.5, 1.0), train_joules=None, increment_joules=0.0
+    )
     again = roundtrip(trial)
     assert again.train_joules is None
     assert again.train_wh is None
@@ -62,7 +65,7 @@ def test_a_dead_trial_without_facts_says_that_its_process_died() -> None:
 
 
 def test_objectives_are_told_in_their_order_and_an_unknown_one_is_named() -> None:
-    trial = Trial(0, "complete", {}, 1, quality={"accuracy": 0.9, "error": 0.1}, train_joules=5.0, parameters=10)
+    trial = make_trial(0, "complete", {}, 1, quality={"accuracy": 0.9, "error": 0.1}, train_joules=5.0, parameters=10)
     assert objective_values(trial, ("error", "train_energy", "parameters")) == ((0.1, 5.0, 10.0), None)
     values, missing = objective_values(trial, ("accuracy", "train_co2"))
     assert values is None

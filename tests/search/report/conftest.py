@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.trials import changed, make_trial
 
 from joulefront.search.records.bill import Bill
 from joulefront.search.records.run_folder import Run
@@ -44,7 +44,7 @@ def make_run(seed: int = 0, *, configs: int = 14, intensity: bool = True) -> Run
             if draw.random() < 0.1:
                 spent = cost * width * 2.0
                 trials.append(
-                    Trial(
+                    make_trial(
                         number,
                         "failed",
                         params,
@@ -61,7 +61,7 @@ def make_run(seed: int = 0, *, configs: int = 14, intensity: bool = True) -> Run
             before = 0.0 if parent is None or parent.train_joules is None else parent.train_joules
             joules = before + (rung - (0 if parent is None else parent.epochs)) * cost * width * 3.0 * draw.uniform(0.95, 1.05)
             accuracy = min(0.999, ceiling - 0.45 * rung**-0.8 + draw.gauss(0, 0.004))
-            trial = Trial(
+            trial = make_trial(
                 number,
                 "complete",
                 params,
@@ -86,8 +86,8 @@ def make_run(seed: int = 0, *, configs: int = 14, intensity: bool = True) -> Run
             )
             trials.append(trial)
             parent = trial
-    unknown = replace(trials[5], number=len(trials), state="failed", values=(), train_joules=None, increment_joules=None, grams_co2e=None)
-    trials.append(replace(unknown, energy_quality="absent", reason="objective 'train_energy' is unknown for this trial", components={}))
+    unknown = changed(trials[5], number=len(trials), state="failed", values=(), train_joules=None, increment_joules=None, grams_co2e=None)
+    trials.append(changed(unknown, energy_quality="absent", reason="objective 'train_energy' is unknown for this trial", components={}))
     by_state = {
         "complete": sum(t.increment_joules or 0.0 for t in trials if t.state == "complete"),
         "failed": sum(t.increment_joules or 0.0 for t in trials if t.state == "failed"),

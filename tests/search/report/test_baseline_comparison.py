@@ -7,6 +7,7 @@ from dataclasses import replace
 from math import exp, log
 
 import pytest
+from helpers.trials import make_trial
 
 from joulefront.search.records.run_folder import Run
 from joulefront.search.records.trial import ComponentEnergy, Trial
@@ -33,7 +34,7 @@ def make(fake_run: Run, families: dict[str, tuple[float, float]], *, repeats: in
                 reached = quality(joules / factor) - less + draw.gauss(0, noise)
                 params = {"family": family, "repeat": repeat} | ({} if family == "plain" else {"tactic.some.share": 0.5})
                 trials.append(
-                    Trial(
+                    make_trial(
                         len(trials),
                         "complete",
                         params,

@@ -7,6 +7,7 @@ from itertools import permutations
 from pathlib import Path
 
 import pytest
+from helpers.trials import changed, make_trial
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -80,7 +81,7 @@ def test_energy_is_taken_by_epoch_and_from_the_longest_training_of_a_model(fake_
     for width in (1, 2, 3, 4, 5):
         for epochs, per_epoch in ((1, 100.0 - width), (30 - 5 * width, 10.0 * width)):  # start-up dominates the first epoch
             facts = {"values": (0.5, 1.0), "train_joules": per_epoch * epochs, "flops": width, "hardware_id": "a"}
-            trials.append(Trial(len(trials), "complete", {"width": width}, epochs, **facts))
+            trials.append(make_trial(len(trials), "complete", {"width": width}, epochs, **facts))
     (flops,) = [one for one in relations(replace(fake_run, trials=tuple(trials))) if one.predictor.startswith("FLOPs")]
     assert (flops.n, flops.rho) == (5, pytest.approx(1.0))
 
@@ -96,7 +97,7 @@ def test_the_family_is_read_from_any_of_its_names() -> None:
 
 
 def test_energies_of_two_machines_are_not_correlated_as_one(fake_run: Run) -> None:
-    other = replace(fake_run, trials=tuple(replace(trial, hardware_id="zzz") for trial in fake_run.trials))
+    other = replace(fake_run, trials=tuple(changed(trial, hardware_id="zzz") for trial in fake_run.trials))
     with pytest.raises(ValueError, match="one machine, got trials of a1b2c3, zzz"):
         relations([fake_run, other])
     assert relations([fake_run, fake_run]) == relations(fake_run)
@@ -109,7 +110,7 @@ def test_what_an_operation_costs_is_told_by_family_and_its_growth_is_the_exponen
             epochs, examples = 2, 50
             joules = epochs * (3.0 * flops * examples) ** exponent
             facts = {"train_joules": joules, "flops": flops, "hardware_id": "a", "extra": {"train_examples": examples}}
-            trials.append(Trial(len(trials), "complete", {"family": family, "width": flops}, epochs, (0.5, joules), **facts))
+            trials.append(make_trial(len(trials), "complete", {"family": family, "width": flops}, epochs, (0.5, joules), **facts))
     unknown = replace(trials[0], number=99, params={"family": "linear", "width": 0}, flops=None)
     found = {one.family: one for one in prices(replace(fake_run, trials=(*trials, unknown)))}
     assert {name: one.n for name, one in found.items()} == {"linear": 3, "flat": 3, POOLED: 6}
@@ -123,7 +124,7 @@ def test_what_an_operation_costs_is_told_by_family_and_its_growth_is_the_exponen
 
 def test_utilisation_is_a_predictor_where_it_is_known(fake_run: Run) -> None:
     trials = tuple(
-        Trial(
+        make_trial(
             k,
             "complete",
             {"width": k},
@@ -142,7 +143,7 @@ def test_utilisation_is_a_predictor_where_it_is_known(fake_run: Run) -> None:
     assert found["CPU utilisation"].rho == pytest.approx(1.0)
     assert "GPU utilisation" not in found, "a predictor that nobody knows is no row"
     assert cpu_utilisation(trials[3]) == pytest.approx(0.5)
-    busy = tuple(replace(trial, gpu_utilisation=1.0 - trial.number / 10) for trial in trials)
+    busy = tuple(changed(trial, gpu_utilisation=1.0 - trial.number / 10) for trial in trials)
     found = {one.predictor: one for one in relations(replace(run, trials=busy))}
     assert found["GPU utilisation"].rho == pytest.approx(-1.0)
 
@@ -150,7 +151,7 @@ def test_utilisation_is_a_predictor_where_it_is_known(fake_run: Run) -> None:
 def test_energy_that_is_made_of_seconds_says_so(fake_run: Run, tmp_path: Path) -> None:
     assert by_construction(fake_run) is None
     parts = {"cpu": ComponentEnergy(1.0, "estimated", "cpu_time")}
-    estimated = replace(fake_run, trials=tuple(replace(trial, components=parts) for trial in fake_run.trials))
+    estimated = replace(fake_run, trials=tuple(changed(trial, components=parts) for trial in fake_run.trials))
     assert "by construction" in str(by_construction(estimated))
     assert "by construction" in report_html(estimated, tmp_path / "page.html").read_text(encoding="utf-8")
 
@@ -160,7 +161,7 @@ def test_the_picture_of_the_relations_has_a_panel_for_what_is_known_and_is_the_s
     fake_run: Run, tmp_path: Path, ending: str
 ) -> None:
     facts = {"threads": 1, "train_examples": 100}
-    run = replace(fake_run, trials=tuple(replace(trial, extra=facts, cpu_seconds=1.0 + trial.number) for trial in fake_run.trials))
+    run = replace(fake_run, trials=tuple(changed(trial, extra=facts, cpu_seconds=1.0 + trial.number) for trial in fake_run.trials))
     assert len(relations_figure(run).axes) == 3
     assert len(relations_figure(fake_run).axes) == 1, "operations of an epoch and utilisation are unknown"
     said, first = save_comparison(run, "relations", tmp_path / f"a.{ending}")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.trials import changed, make_trial
 
 from joulefront.search.front import Front, stretch
 from joulefront.search.records.bill import Bill
@@ -129,17 +130,19 @@ def test_hover_tells_parameters_energy_by_component_and_its_quality(fake_run: Ru
 
 
 def test_a_model_at_chance_level_does_not_press_the_front_flat() -> None:
-    trials = [Trial(n, "complete", {}, 1, values=(a, e), train_joules=e) for n, (a, e) in enumerate([(0.95, 1.0), (0.97, 9.0), (0.1, 5.0)])]
+    trials = [
+        make_trial(n, "complete", {}, 1, values=(a, e), train_joules=e) for n, (a, e) in enumerate([(0.95, 1.0), (0.97, 9.0), (0.1, 5.0)])
+    ]
     view = View.of(Front(tuple(trials), ("accuracy", "train_energy"), ("maximize", "minimize")))
     assert stretch("accuracy", 0.9) < view.y_limits[0] < stretch("accuracy", 0.95)
     assert [trial.number for trial in view.outside] == [2]
 
 
 def test_a_study_of_milliwatt_hours_is_drawn_in_them() -> None:
-    trials = tuple(Trial(n, "complete", {}, 1, values=(a, e), train_joules=e) for n, (a, e) in enumerate([(0.5, 0.1), (0.9, 3.6)]))
+    trials = tuple(make_trial(n, "complete", {}, 1, values=(a, e), train_joules=e) for n, (a, e) in enumerate([(0.5, 0.1), (0.9, 3.6)]))
     front = Front(trials, ("accuracy", "train_energy"), ("maximize", "minimize"))
     view = View.of(front)
-    assert view.spread(replace(trials[1], train_u_joules=0.36)) == pytest.approx((0.2, 0.2))
+    assert view.spread(changed(trials[1], train_u_joules=0.36)) == pytest.approx((0.2, 0.2))
     assert (view.unit.name, view.x(trials[1])) == ("mWh", pytest.approx(1.0))
     assert "training energy of the model (mWh)" in texts(front_figure(front))
     assert "(mWh)" in front_plotly(front).layout.xaxis.title.text
@@ -156,7 +159,9 @@ def test_ticks_keep_their_distance_and_say_where_they_are() -> None:
     assert tick_candidates(Front((), ("likelihood", "train_energy"), ("maximize", "minimize"))) == []
 
 
-@pytest.mark.parametrize("trials", [(), (Trial(0, "failed", {}, 1),), (Trial(0, "complete", {}, 1, values=(0.5, 3.0), train_joules=3.0),)])
+@pytest.mark.parametrize(
+    "trials", [(), (Trial(0, "failed", {}, 1),), (make_trial(0, "complete", {}, 1, values=(0.5, 3.0), train_joules=3.0),)]
+)
 def test_runs_with_no_or_one_point_are_drawn(trials: tuple[Trial, ...], tmp_path: Path) -> None:
     run = Run("a_b $x^2 {}", tmp_path, ("accuracy", "train_energy"), ("maximize", "minimize"), (1,), trials, Bill())
     assert len(front_plotly(run).data) >= 1
@@ -201,7 +206,7 @@ def test_trials_below_the_axis_the_best_and_the_knee_are_named_in_the_browser_to
 
 def test_a_label_stands_beside_its_point_on_the_side_where_no_front_is_in_both_pictures() -> None:
     def at(*points: tuple[float, float]) -> Front:
-        trials = tuple(Trial(n, "complete", {}, 1, values=(q, e), train_joules=e) for n, (q, e) in enumerate(points))
+        trials = tuple(make_trial(n, "complete", {}, 1, values=(q, e), train_joules=e) for n, (q, e) in enumerate(points))
         return Front(trials, ("accuracy", "train_energy"), ("maximize", "minimize"))
 
     far_right, far_left = at((0.5, 1.0), (0.9, 90.0), (0.91, 100.0)), at((0.5, 1.0), (0.9, 1.1), (0.91, 100.0))  # the knee is the second
@@ -218,7 +223,7 @@ def test_a_label_stands_beside_its_point_on_the_side_where_no_front_is_in_both_p
 
 
 def test_a_label_of_a_quality_that_is_better_when_small_stands_on_the_better_side() -> None:
-    trials = tuple(Trial(n, "complete", {}, 1, values=(q, e), train_joules=e) for n, (q, e) in enumerate([(9.0, 1.0), (2.0, 100.0)]))
+    trials = tuple(make_trial(n, "complete", {}, 1, values=(q, e), train_joules=e) for n, (q, e) in enumerate([(9.0, 1.0), (2.0, 100.0)]))
     view = View.of(Front(trials, ("perplexity", "train_energy"), ("minimize", "minimize")))
     assert view.anchor(trials[0], "cheapest, 9 at 1 J") == ("left", "bottom")
     assert view.anchor(trials[1], "best, 2 at 100 J") == ("right", "top")
@@ -226,7 +231,8 @@ def test_a_label_of_a_quality_that_is_better_when_small_stands_on_the_better_sid
 
 def test_a_front_of_one_trial_is_seen_beside_the_better_half_of_the_others() -> None:
     trials = tuple(
-        Trial(n, "complete", {}, 1, values=(accuracy, 10.0 + n), train_joules=10.0 + n) for n, accuracy in enumerate((0.93, 0.85, 0.8, 0.3))
+        make_trial(n, "complete", {}, 1, values=(accuracy, 10.0 + n), train_joules=10.0 + n)
+        for n, accuracy in enumerate((0.93, 0.85, 0.8, 0.3))
     )
     view = View.of(Front(trials, ("accuracy", "train_energy"), ("maximize", "minimize")))
     assert [word for word, _ in view.named] == ["knee, best"]

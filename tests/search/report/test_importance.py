@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 from typing import Any
 
+from helpers.trials import make_trial
+
 from joulefront.search.front import Front
-from joulefront.search.records.trial import Trial
 from joulefront.search.report.importance import importance
 
 
@@ -21,7 +22,7 @@ def planted(n: int, *, noise: float = 0.0, seed: int = 0) -> Front:
         epochs = draw.choice([1, 3, 9])
         accuracy = 0.9 - (params["lr"] - 0.5) ** 2 if noise == 0 else draw.random()
         joules = params["width"] * epochs * 10.0
-        trials.append(Trial(number, "complete", params, epochs, values=(accuracy, joules), train_joules=joules))
+        trials.append(make_trial(number, "complete", params, epochs, values=(accuracy, joules), train_joules=joules))
     return Front(tuple(trials), ("accuracy", "train_energy"), ("maximize", "minimize"))
 
 
@@ -56,13 +57,13 @@ def test_a_configuration_is_not_recognised_by_its_other_epochs() -> None:
     for _ in range(12):
         params, accuracy = {"lr": draw.random(), "width": draw.random()}, draw.random()
         for epochs in (1, 3, 9, 27):
-            trials.append(Trial(len(trials), "complete", params, epochs, values=(accuracy, float(epochs)), train_joules=float(epochs)))
+            trials.append(make_trial(len(trials), "complete", params, epochs, values=(accuracy, float(epochs)), train_joules=float(epochs)))
     found = importance(Front(tuple(trials), ("accuracy", "train_energy"), ("maximize", "minimize")), "quality")
     assert (found.parameters, found.configurations) == ((), 12)  # pure luck per configuration: nothing to learn
 
 
 def test_few_configurations_get_no_ranking_however_many_epochs_they_were_measured_at() -> None:
-    trials = tuple(Trial(n, "complete", {"lr": n % 4}, n, values=(0.1 * (n % 7), 1.0 + n), train_joules=1.0 + n) for n in range(30))
+    trials = tuple(make_trial(n, "complete", {"lr": n % 4}, n, values=(0.1 * (n % 7), 1.0 + n), train_joules=1.0 + n) for n in range(30))
     found = importance(Front(trials, ("accuracy", "train_energy"), ("maximize", "minimize")), "quality")
     assert (found.trials, found.configurations, found.parameters) == (30, 4, ())
 
@@ -72,7 +73,7 @@ def test_the_same_trials_give_the_same_ranking() -> None:
 
 
 def test_a_target_without_spread_and_a_space_without_parameters_say_so() -> None:
-    same = tuple(Trial(n, "complete", {"lr": n}, 1, values=(0.5, 2.0), train_joules=2.0) for n in range(10))
+    same = tuple(make_trial(n, "complete", {"lr": n}, 1, values=(0.5, 2.0), train_joules=2.0) for n in range(10))
     assert (
         importance(Front(same, ("accuracy", "train_energy"), ("maximize", "minimize")), "energy").reason == "all trials have the same value"
     )

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from helpers.trials import changed
 
 from joulefront.search.front import Front
 from joulefront.search.records.run_folder import Run
@@ -40,18 +41,18 @@ def test_the_joint_front_is_the_front_of_all_trials_together(two: list[Run]) -> 
 
 
 def test_different_hardware_is_never_put_on_one_front_and_said_so(two: list[Run]) -> None:
-    moved = replace(two[1], trials=tuple(replace(trial, hardware_id="ffff") for trial in two[1].trials))
+    moved = replace(two[1], trials=tuple(changed(trial, hardware_id="ffff") for trial in two[1].trials))
     board = leaderboard([two[0], moved])
     assert board.front == ()
     assert [row["hypervolume"] for row in board.to_rows()] == [None, None]
     assert [row["run"] for row in board.to_rows()] == [str(two[0].path), "runs/other"]  # listed as given, not ranked
     assert "different hardware (a1b2c3, ffff)" in board.to_text()
-    unknown = replace(two[1], trials=tuple(replace(trial, hardware_id=None) for trial in two[1].trials))
+    unknown = replace(two[1], trials=tuple(changed(trial, hardware_id=None) for trial in two[1].trials))
     assert "the hardware of runs/other is unknown" in leaderboard([two[0], unknown]).to_text()
 
 
 def test_different_objectives_names_and_meters_are_said(two: list[Run]) -> None:
-    other = replace(two[1], name="digits", trials=tuple(replace(trial, energy_quality="estimated") for trial in two[1].trials))
+    other = replace(two[1], name="digits", trials=tuple(changed(trial, energy_quality="estimated") for trial in two[1].trials))
     notes = " ".join(leaderboard([two[0], other]).notes)
     assert "different names" in notes
     assert "known in different ways (runs/images: mixed; runs/other: estimated)" in notes

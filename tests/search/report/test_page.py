@@ -11,6 +11,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from helpers.trials import changed, make_trial
 
 from joulefront.search.records.bill import Bill
 from joulefront.search.records.run_folder import Run
@@ -104,7 +105,7 @@ def test_a_meter_that_was_lost_on_the_way_is_named_beside_the_sums(fake_run: Run
 def test_nothing_in_a_run_can_act_as_markup(fake_run: Run, tmp_path: Path) -> None:
     evil = "<img src=x onerror=alert(1)></script><script>alert(2)</script>"
     trials = tuple(
-        replace(t, params={**t.params, evil: evil}, reason=t.reason and evil, components={evil: next(iter(t.components.values()))})
+        changed(t, params={**t.params, evil: evil}, reason=t.reason and evil, components={evil: next(iter(t.components.values()))})
         if t.components
         else t
         for t in fake_run.trials
@@ -142,7 +143,9 @@ def test_estimate_and_anchor_appear_when_the_run_holds_them(fake_run: Run, tmp_p
 
 @pytest.mark.parametrize("count", [0, 1, 4])
 def test_a_young_run_is_reported_and_says_what_cannot_be_said_yet(count: int, tmp_path: Path) -> None:
-    trials = tuple(Trial(n, "complete", {"lr": 0.1 * n}, 1, values=(0.5 + 0.1 * n, 10.0 + n), train_joules=10.0 + n) for n in range(count))
+    trials = tuple(
+        make_trial(n, "complete", {"lr": 0.1 * n}, 1, values=(0.5 + 0.1 * n, 10.0 + n), train_joules=10.0 + n) for n in range(count)
+    )
     run = Run(
         "young", tmp_path, ("accuracy", "train_energy"), ("maximize", "minimize"), (1,), (*trials, Trial(count, "running", {}, 0)), Bill()
     )

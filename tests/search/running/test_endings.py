@@ -15,7 +15,7 @@ Maker = Callable[..., Study]
 
 
 def states_of(path: Path) -> dict[int, str]:
-    return {trial.number: trial.record["state"] for trial in RunFolder.open(path).run().trials}
+    return {trial.number: trial.energy.record["state"] for trial in RunFolder.open(path).run().trials}
 
 
 def test_what_the_safety_net_ends_is_called_pruned_in_the_record_and_in_the_bill(

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.trials import make_trial
 
 from joulefront.search.execution.probe import Probe
 from joulefront.search.records.run_folder import RunFolder
-from joulefront.search.records.trial import Trial
 from joulefront.search.running import estimate as module
 from joulefront.search.running.estimate import Overhead, estimate
 from joulefront.search.study import Study
@@ -98,8 +98,8 @@ def test_more_scatter_gives_a_wider_interval() -> None:
 
 
 def test_earlier_trials_stand_in_for_probes() -> None:
-    trial = Trial(0, "complete", {}, 4, (0.9, 12.0), train_joules=12.0, increment_joules=14.0)
-    failed = Trial(1, "failed", {}, 4, increment_joules=99.0)
+    trial = make_trial(0, "complete", {}, 4, (0.9, 12.0), train_joules=12.0, increment_joules=14.0)
+    failed = make_trial(1, "failed", {}, 4, increment_joules=99.0)
     found = estimate(STUDY, [probe(None, failed="out of memory")], [trial, failed], trial_limit=5)
     assert found.joules == pytest.approx(5 * (8 * 3.0 + 2.0))
     assert (found.probes, found.failed_probes, found.earlier) == (0, 1, 1)

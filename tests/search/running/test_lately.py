@@ -1,16 +1,16 @@
 """What the last energy of a search has brought."""
 
 import pytest
+from helpers.trials import make_trial
 
 from joulefront.search.front import Front
-from joulefront.search.records.trial import Trial
 from joulefront.search.running.run import LEAST, lately
 
 
 def front_of(accuracies: list[float], joules: list[float] | None = None) -> Front:
     paid = joules or [36.0] * len(accuracies)
     trials = tuple(
-        Trial(number, "complete", {}, 1, values=(accuracy, 36.0), train_joules=36.0, increment_joules=cost)
+        make_trial(number, "complete", {}, 1, values=(accuracy, 36.0), train_joules=36.0, increment_joules=cost)
         for number, (accuracy, cost) in enumerate(zip(accuracies, paid, strict=True))
     )
     return Front(trials, ("accuracy", "train_energy"), ("maximize", "minimize"))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.trials import make_trial
 
 from joulefront.search import Front, Study, run
 from joulefront.search.billing.recovery import settle_killed
@@ -20,7 +21,6 @@ from joulefront.search.records.finalists import finalists
 from joulefront.search.records.repeat import repeat
 from joulefront.search.records.replicates import INTERRUPTED, read_repeats
 from joulefront.search.records.run_folder import RunFolder, StoreError
-from joulefront.search.records.trial import Trial
 from joulefront.search.running.baselines import MeasurementProtocol
 from joulefront.search.running.session import stop_on_interrupt
 from joulefront.spaces.recipes import RecipeRanges
@@ -273,7 +273,7 @@ def test_a_killed_repeat_is_settled_as_a_repeat(tmp_path: Path) -> None:
 
 
 def straight(count: int) -> Front:
-    trials = (Trial(i, "complete", {}, 1, (0.5 + i / 100, 1.0 + i), train_joules=1.0 + i) for i in range(count))
+    trials = (make_trial(i, "complete", {}, 1, (0.5 + i / 100, 1.0 + i), train_joules=1.0 + i) for i in range(count))
     return Front(tuple(trials), ("accuracy", "train_energy"), ("maximize", "minimize"))
 
 

@@ -59,9 +59,9 @@ def test_what_tactics_find_out_is_a_named_part_of_what_the_search_paid(rings: Ma
     result = RunFolder.open(tmp_path / "r").run()
     for trial in result.trials:
         assert trial.extra["modelled_asic_energy_ratio"] <= 1.0
-        assert trial.analysis_joules is not None
-        parts = (trial.train_joules or 0.0) + (trial.evaluation_joules or 0.0) + trial.analysis_joules
-        assert 0.0 < trial.analysis_joules < parts <= (trial.increment_joules or 0.0) * (1 + 1e-9)
+        assert trial.energy.analysis_joules is not None
+        parts = (trial.train_joules or 0.0) + (trial.energy.evaluation_joules or 0.0) + trial.energy.analysis_joules
+        assert 0.0 < trial.energy.analysis_joules < parts <= (trial.increment_joules or 0.0) * (1 + 1e-9)
     paid = sum(trial.increment_joules or 0.0 for trial in result.trials)
     assert result.bill.by_state["complete"] == pytest.approx(paid)
     assert result.bill.total_joules is not None

@@ -1,6 +1,7 @@
 """When a training cannot reach the front any more."""
 
 import pytest
+from helpers.trials import make_trial
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,7 +13,7 @@ ERRORS = st.floats(0.01, 1.0)
 
 def measured(number, accuracy_1, accuracy_9, joules=100.0):
     curve = ({"epoch": 1, "accuracy": accuracy_1}, {"epoch": 9})
-    return Trial(number, "complete", {}, 9, quality={"accuracy": accuracy_9}, train_joules=joules, curve=curve)
+    return make_trial(number, "complete", {}, 9, quality={"accuracy": accuracy_9}, train_joules=joules, curve=curve)
 
 
 #: Errors fall from 0.5 to between 0.1 and 0.3: the best ratio is 0.2.
@@ -43,7 +44,7 @@ def test_before_enough_trainings_were_seen_nothing_is_stopped():
 
 def test_an_earlier_rung_at_which_it_may_be_on_the_front_saves_it():
     both = [
-        Trial(
+        make_trial(
             k,
             "complete",
             {},
@@ -59,7 +60,7 @@ def test_an_earlier_rung_at_which_it_may_be_on_the_front_saves_it():
 
 
 def test_when_only_complete_trainings_count_a_shorter_one_cannot_beat_it():
-    short = Trial(ENOUGH, "complete", {}, 3, quality={"accuracy": 0.99}, train_joules=1.0)
+    short = make_trial(ENOUGH, "complete", {}, 3, quality={"accuracy": 0.99}, train_joules=1.0)
     assert ask(0.6, 200.0, [*SEEN, short]) is not None
     assert ask(0.6, 200.0, [*SEEN, short], complete_epochs=9) is None
 

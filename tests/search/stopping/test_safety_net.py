@@ -4,6 +4,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from helpers.trials import make_trial
 
 from joulefront.search import Study
 from joulefront.search.records.run_folder import RunFolder
@@ -50,7 +51,7 @@ def test_more_objectives_than_quality_and_energy_are_not_judged(study):
 
 def test_an_epoch_with_unknown_energy_or_without_quality_is_not_judged(study):
     seen = [
-        Trial(k, "complete", {}, 9, quality={"accuracy": 0.9}, train_joules=1.0, curve=({"epoch": 1, "accuracy": 0.5},))
+        make_trial(k, "complete", {}, 9, quality={"accuracy": 0.9}, train_joules=1.0, curve=({"epoch": 1, "accuracy": 0.5},))
         for k in range(ENOUGH)
     ]
     known = DominanceStopper(study, lambda: seen, 9, None, [phase("setup", 1.0), phase("epoch", 5.0)])
