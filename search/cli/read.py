@@ -62,10 +62,9 @@ def plot(
         table, file = save_comparison(_read(run), of, out)
         print(f"{table}\n\n{file}")
         return
-    from ..front import Front
-    from ..report.front_view import save_front
+    from ..report.front_view import FrontView
 
-    print(save_front(Front.of(_read(run), complete_only=complete or None), out))
+    print(FrontView.of(_read(run), complete_only=complete or None).plot(out))
 
 
 def report(run: RunArgument, out: Annotated[Path, typer.Option("-o", "--out", help="The HTML file.")] = Path("report.html")) -> None:

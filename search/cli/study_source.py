@@ -1,6 +1,7 @@
-"""From what a user types to a ``Study``: a bundled name, a file, or ``package.module:function``.
+"""Find the study that a user names, and record where it came from so that the same study can be made again.
 
-Where a study came from, so that it can be made again: its source, its options, and what was typed.
+A study is a function that returns a ``Study``. It is named by a bundled name, a file or ``package.module:function``; the run folder
+keeps this source, the options and the command line.
 """
 
 from __future__ import annotations
@@ -16,19 +17,23 @@ from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from types import UnionType
-from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from ..records.run_folder import RunFolder, without_password
 from ..study import Study
 
-if TYPE_CHECKING:
-    from ..study import Study
-
 BUNDLED = "joulefront.studies"
+_TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+#: How the text of an option is read, what it must be, and an example, by type.
+_READ: Mapping[Any, tuple[Callable[[str], Any], str, str]] = {
+    int: (int, "a whole number", "3"),
+    float: (float, "a number", "0.5"),
+    bool: (lambda text: _TRUTH[text.lower()], "true or false", "true"),
+}
 
 
 class StudyError(ValueError):
-    """A study could not be found, read or made; the message says what to do."""
+    """A study cannot be found, read or made; the message names the remedy."""
 
 
 def bundled_studies() -> dict[str, str]:
@@ -67,7 +72,7 @@ def named_values(texts: Sequence[str]) -> dict[str, str]:
     for text in texts:
         name, equals, value = text.partition("=")
         if not (name.isidentifier() and equals and value):
-            raise StudyError(f"--set needs NAME=VALUE, got {text!r}; for example --set models=resnet18")
+            raise StudyError(f"--set must be NAME=VALUE, got {text!r}; for example --set models=resnet18")
         found[name] = value
     return found
 
@@ -76,16 +81,16 @@ def call_study(function: Callable[..., Any], source: str, options: Mapping[str, 
     """Call a study function with the options that it takes.
 
     Raises:
-        StudyError: If the function lacks an option that was given, raises, or returns something else than a ``Study``.
+        StudyError: If the function does not take an option that was given, raises, or does not return a ``Study``.
     """
     given = {name: value for name, value in options.items() if value is not None}
     takes = inspect.signature(function).parameters
     everything = any(p.kind is p.VAR_KEYWORD for p in takes.values())
-    quiet = {"seed", "smoke"}  # the run applies these itself when the study does not take them
-    strange = [] if everything else [name for name in given if name not in takes and name not in quiet]
-    if strange:
-        known = [f"--{name}" for name in takes if name not in quiet] or ["none"]
-        raise StudyError(f"study {source!r} takes no --{strange[0]}; its options are: {', '.join(known)}")
+    optional = {"seed", "smoke"}  # the run applies these itself when the study does not take them
+    unknown = [] if everything else [name for name in given if name not in takes and name not in optional]
+    if unknown:
+        known = [f"--{name}" for name in takes if name not in optional] or ["none"]
+        raise StudyError(f"study {source!r} takes no --{unknown[0]}; its options are: {', '.join(known)}")
     missing = [
         n for n, p in takes.items() if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and n not in given
     ]
@@ -107,7 +112,7 @@ def _typed(function: Callable[..., Any], name: str, text: str) -> Any:
     """Read the text of an option as the type that the study's function declares: int, float, bool or a tuple of them.
 
     Raises:
-        StudyError: If the text is no such value.
+        StudyError: If the text is not a value of this type.
     """
     try:
         hint = get_type_hints(function).get(name, str)
@@ -120,38 +125,32 @@ def _typed(function: Callable[..., Any], name: str, text: str) -> Any:
     item = get_args(kind)[0] if get_origin(kind) is tuple and get_args(kind)[1:] == (...,) else kind
     if item not in _READ:
         return text
-    read, said = _READ[item]
+    read, wanted, example = _READ[item]
     try:
         return read(text) if item is kind else tuple(read(one) for one in text.split(","))
     except (ValueError, KeyError):
-        several = "" if item is kind else ", or several with commas between"
-        raise StudyError(f"--set {name}={text} needs {said}{several}") from None
-
-
-#: How the text of an option is read, and what it should have been, by type.
-_READ: Mapping[Any, tuple[Callable[[str], Any], str]] = {
-    int: (int, "a whole number"),
-    float: (float, "a number"),
-    bool: (lambda text: {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[text.lower()], "true or false"),
-}
+        several = "" if item is kind else " or several, separated by commas"
+        raise StudyError(f"--set {name} must be {wanted}{several}, got {text!r}; for example --set {name}={example}") from None
 
 
 def _function(source: str) -> Callable[..., Any]:
     path, _, name = source.partition(":") if not source.startswith(("/", ".")) or ":" in source else (source, "", "")
     if path.endswith(".py") or "/" in path:
-        module, said = _from_file(Path(path)), source
+        module = _from_file(Path(path))
     elif ":" in source:
-        module, said = _import(path), source
+        module = _import(path)
     else:
         names = bundled_studies()
         if source not in names:
             near = get_close_matches(source, names, n=1)
             hint = f"did you mean {near[0]!r}? " if near else ""
-            raise StudyError(f"unknown study {source!r}; {hint}bundled: {', '.join(names)}; or give a file my_study.py or module:function")
-        module, said = _import(f"{BUNDLED}.{source}"), source
+            raise StudyError(
+                f"unknown study {source!r}; {hint}give a bundled one ({', '.join(names)}), a file my_study.py or package.module:function"
+            )
+        module = _import(f"{BUNDLED}.{source}")
     function = getattr(module, name or "study", None)
     if not callable(function):
-        raise StudyError(f"study {said!r} has no function {name or 'study'}(); define `def study() -> Study:` in it")
+        raise StudyError(f"study {source!r} has no function {name or 'study'}(); define `def study() -> Study:` in it")
     return function  # type: ignore[no-any-return]  # a user's module is untyped
 
 
@@ -161,7 +160,7 @@ def _from_file(path: Path) -> Any:
     name = f"joulefront_user_study_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise StudyError(f"study file {str(path)!r} is not a Python file")
+        raise StudyError(f"study file {str(path)!r} is not a Python file; give a file that ends in .py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and pickles in the file look themselves up by module name
     try:
@@ -187,7 +186,7 @@ def _where(error: Exception) -> str:
 
 
 def command_line(words: Sequence[str]) -> str:
-    """Return what was typed, ready to be typed again; the password of a storage URL is not for model cards and reports.
+    """Return what was typed, quoted for a shell and without the password of a storage URL: it is printed in model cards and reports.
 
     >>> command_line(["run", "my study.py", "--storage", "postgresql://me:secret@host/db"])
     "joulefront run 'my study.py' --storage postgresql://me:...@host/db"
@@ -196,7 +195,17 @@ def command_line(words: Sequence[str]) -> str:
 
 
 def study_of(store: RunFolder, data: str | None, source: str | None) -> Study:
-    """Make the study of a run again, from where it came."""
+    """Make the study of a run again.
+
+    Args:
+        store: The run folder.
+        data: New location of the data; None where the run found it.
+        source: New source of the study; None where the run found it.
+
+    Raises:
+        ValueError: If the run was started from Python and no source is given.
+        StudyError: If the study cannot be made.
+    """
     origin = store.facts.get("origin") or {}
     where = source or origin.get("source")
     if where is None:
@@ -206,7 +215,7 @@ def study_of(store: RunFolder, data: str | None, source: str | None) -> Study:
 
 
 def adapt(study: Study, overrides: Mapping[str, Any], smoke: bool) -> Study:
-    """Return the study with what the command line says otherwise; for a smoke test made tiny."""
+    """Return the study with the fields that the command line overrides; with ``smoke``, made tiny."""
     given = {name: value for name, value in overrides.items() if value is not None}
     if isinstance(given.get("objectives"), str):
         given["objectives"] = tuple(name.strip() for name in given["objectives"].split(","))
@@ -216,10 +225,10 @@ def adapt(study: Study, overrides: Mapping[str, Any], smoke: bool) -> Study:
 
 
 def origin_of(source: str, options: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """What export needs to make the same study again; paths are absolute, so that it can be called from another folder."""
+    """Return what makes the same study again; paths are absolute, so that ``export`` can be called from another folder."""
     given = {name: value for name, value in options.items() if value is not None}
     for name, value in given.items():
-        # A column or a model may have the name of a file that lies here by chance; what looks like a path is one.
+        # A column or a model may by chance have the name of a file in this folder; only what looks like a path is taken for one.
         path_like = name == "data" or (name != "target" and isinstance(value, str) and ("/" in value or Path(value).suffix))
         if path_like and Path(value).expanduser().exists():
             given[name] = str(Path(value).expanduser().resolve())
@@ -230,13 +239,13 @@ def origin_of(source: str, options: Mapping[str, Any], overrides: Mapping[str, A
 
 
 def remember(path: Path, earlier: int, origin: Mapping[str, Any] | None, command: str) -> None:
-    """Note what was typed in the session that has begun, if one has; the data may lie elsewhere than it did for the sessions before.
+    """Record the command line of the session that has begun, if one has, and where the study and its data are now.
 
     Args:
         path: The run folder.
-        earlier: Number of sessions before.
-        origin: Where the study came from; None keeps what is known.
-        command: What was typed.
+        earlier: Number of sessions before this one.
+        origin: Where the study came from; None keeps what is recorded.
+        command: The command line.
     """
     if not RunFolder.exists(path):
         return

@@ -97,9 +97,12 @@ def test_the_text_of_an_option_is_read_as_its_declared_type(tmp_path: Path) -> N
 
     assert said(count="3", watts="200,300.5", on="yes", share="1e-3", other="7", text="7") == "(3, (200.0, 300.5), True, '1e-3', '7', '7')"
     assert said(watts="200") == "(None, (200.0,), False, 0.5, None, '')"
-    assert said(count="many") == "--set count=many needs a whole number"
-    assert said(on="perhaps") == "--set on=perhaps needs true or false"
-    assert said(watts="200,full") == "--set watts=200,full needs a number, or several with commas between"
+    assert said(count="many") == "--set count must be a whole number, got 'many'; for example --set count=3"
+    assert said(on="perhaps") == "--set on must be true or false, got 'perhaps'; for example --set on=true"
+    assert (
+        said(watts="200,full")
+        == "--set watts must be a number or several, separated by commas, got '200,full'; for example --set watts=0.5"
+    )
 
 
 def test_the_bundled_studies_take_numbers_from_the_command_line() -> None:
@@ -108,5 +111,5 @@ def test_the_bundled_studies_take_numbers_from_the_command_line() -> None:
     study = find_study("tactics", {"repeats": "2", "examples": "100"})
     assert isinstance(study.space, Repeated)
     assert study.space.times == 2
-    with pytest.raises(StudyError, match="--set repeats=two needs a whole number"):
+    with pytest.raises(StudyError, match="--set repeats must be a whole number, got 'two'"):
         find_study("tactics", {"repeats": "two"})
