@@ -181,7 +181,8 @@ def run(
             store = note_session(store, ledger, where, threads, finished, meter)
             baselines = BaselineController(protocol, study, task, ledger, where, threads)
             # A continued study must not draw the same random numbers again.
-            sampler = make_sampler(study.sampler, rungs=study.rungs, seed=study.seed + 7919 * finished, study=study, task=task, prior=prior)
+            seed = study.seed + 7919 * finished
+            sampler = make_sampler(study.sampler, rungs=study.rungs, seed=seed, study=study, task=task, prior_trials=prior)
             wall = load_wall_calibration(ledger.hardware_id)
             account = Account(ledger, Session(started=utc_now()), earlier, spent, store.bill_file, synchronizer(where), wall)
             hourly = None

@@ -1,4 +1,4 @@
-"""Optuna samplers of our own; Optuna's serve unchanged."""
+"""Optuna samplers of this project; Optuna's own samplers serve unchanged."""
 
 from .freeze_thaw import FreezeThawSampler
 from .history import resume_from

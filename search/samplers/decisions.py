@@ -1,45 +1,47 @@
-"""The facts of a decision: the rules of the search, where the study stands, what could be trained, what is trained."""
+"""The facts of a decision: the settings of the search, the state of the study, the scored candidates and the chosen training."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .ehvi import Boxes, hypervolume
+from .ehvi import Boxes, dominated_volume
 from .encoding import Array
-from .observations import Table
+from .observations import ObservationTable
 
 
 @dataclass(frozen=True)
-class Rules:
+class SearchSettings:
     """How a study is searched.
 
     Attributes:
         rungs: Ascending epochs at which models are measured.
-        resume: Whether a checkpoint can go on: climb to the next rung; else train straight to the chosen one.
-        complete_only: Whether only trainings to the last rung count.
-        floor: Quality (user's direction) from which a model is of use; None estimates it.
+        resume: Whether checkpoints can be resumed: climb to the next rung; otherwise train straight to the chosen one.
         minimized: Whether each objective is minimised.
+        complete_only: Whether only trainings to the last rung count.
+        quality_floor: Quality (in the user's direction) from which a model is of use; None estimates it.
         per_joule: Exponent of the energy by which a gain is divided; 0 ignores energy.
-        least_cost: What a training costs at least, as a share of a median complete one: it keeps tiny gains for nearly nothing from
-            winning for ever.
-        startup: Configurations drawn at random at the lowest rung before models are trusted.
+        cost_floor: Cost added to every training, as a share of that of a median complete one: without it, negligible gains at negligible
+            cost win forever.
+        startup: Configurations drawn at random at the lowest rung before the models are used.
         ladders: Trainings to the last rung that follow them.
         fresh: Fresh configurations scored per decision.
-        refined: Variations of the best of them scored after that, twice.
+        refined: Variations of the best of them scored in each of two further rounds.
+        estimate_floor: Whether a missing quality floor is estimated; otherwise it is the worst quality seen.
+        look_ahead: Whether plans are valued with the option to stop early.
     """
 
     rungs: tuple[int, ...]
     resume: bool
     minimized: tuple[bool, ...]
     complete_only: bool = False
-    floor: float | None = None
+    quality_floor: float | None = None
     per_joule: float = 1.0
-    least_cost: float = 0.05
+    cost_floor: float = 0.05
     startup: int = 8
     ladders: int = 1
     fresh: int = 400
@@ -49,17 +51,71 @@ class Rules:
 
 
 @dataclass(frozen=True)
+class SearchState:
+    """The measurements of a study and the hypervolume that they span.
+
+    Attributes:
+        table: Its measurements.
+        points: Measured and running points that count, as objectives to be maximised, ``(n, k)``.
+        reference: Reference point of the hypervolume, ``(k,)``.
+        boxes: Partition of the region that no point dominates.
+        median_cost: Median energy of a complete training, in the user's unit.
+    """
+
+    table: ObservationTable
+    points: Array
+    reference: Array
+    boxes: Boxes
+    median_cost: float
+
+    @property
+    def hypervolume(self) -> float:
+        """Volume that the points dominate, costs by their logarithm."""
+        return dominated_volume(self.points, self.reference)
+
+
+@dataclass(frozen=True)
+class ScoredCandidates:
+    """Trainings to choose from: a row per configuration, a column per rung.
+
+    Attributes:
+        genes: Encoded configurations, ``(n, size)``.
+        config: Index of the measured configuration in the table, -1 for a fresh one, ``(n,)``.
+        gain: Expected hypervolume improvement (EHVI), ``(n, r)``; -inf where the training is not possible.
+        cost: Energy still to pay, ``(n, r)``.
+        step_cost: Energy of the first training of the plan, ``(n, r)``.
+        rate: Gain per energy, ``(n, r)``: the acquisition value.
+    """
+
+    genes: Array
+    config: NDArray[np.int64]
+    gain: Array
+    cost: Array
+    step_cost: Array
+    rate: Array
+
+    @property
+    def best(self) -> Array:
+        """Best rate of each row, ``(n,)``."""
+        return np.asarray(self.rate.max(1))
+
+    def concatenate(self, other: ScoredCandidates) -> ScoredCandidates:
+        """Return the rows of both."""
+        return ScoredCandidates(*(np.concatenate([getattr(self, f.name), getattr(other, f.name)]) for f in fields(self)))
+
+
+@dataclass(frozen=True)
 class Decision:
-    """One training.
+    """The training to run next.
 
     Attributes:
         params: Parameters of the configuration, without the epochs.
         key: Its canonical text.
-        epochs: Epochs from scratch that it will have had.
-        parent: Number of the trial whose checkpoint is continued, or None.
-        gain: Expected hypervolume gain of the plan it starts, as axes' units; None while there is no model.
-        cost: Energy that the plan will still pay, in the user's unit; None while there is no model.
-        pays: Energy that this training itself will pay; None while there is no model.
+        epochs: Total epochs that it will have been trained for.
+        parent: Number of the trial whose checkpoint is resumed, or None.
+        gain: Expected hypervolume improvement of the plan that it starts; None during the initial design.
+        cost: Energy that the plan still has to pay, in the user's unit; None during the initial design.
+        step_cost: Energy of this training alone; None during the initial design.
     """
 
     params: Mapping[str, Any]
@@ -68,58 +124,4 @@ class Decision:
     parent: int | None
     gain: float | None = None
     cost: float | None = None
-    pays: float | None = None
-
-
-@dataclass(frozen=True)
-class Situation:
-    """Where a study stands.
-
-    Attributes:
-        table: Its measurements.
-        points: Measured and running points that count, as axes, ``(n, k)``.
-        reference: Reference point of the hypervolume, ``(k,)``.
-        boxes: What no point dominates.
-        typical: Median energy of a complete training, in the user's unit.
-    """
-
-    table: Table
-    points: Array
-    reference: Array
-    boxes: Boxes
-    typical: float
-
-    @property
-    def hypervolume(self) -> float:
-        """Volume that the points dominate, energy by its logarithm."""
-        return hypervolume(self.points, self.reference)
-
-
-@dataclass(frozen=True)
-class Options:
-    """Trainings to choose from, a row per configuration and a column per rung.
-
-    Attributes:
-        genes: ``(n, size)``.
-        config: Index of the paused configuration, -1 for a fresh one, ``(n,)``.
-        gain: Expected hypervolume gain, ``(n, r)``; -inf where the rung is not above what was trained.
-        cost: Energy still to pay, ``(n, r)``.
-        pays: Energy of the first step of the plan, ``(n, r)``.
-        rate: Gain per energy, ``(n, r)``.
-    """
-
-    genes: Array
-    config: NDArray[np.int64]
-    gain: Array
-    cost: Array
-    pays: Array
-    rate: Array
-
-    @property
-    def best(self) -> Array:
-        """Best rate of each row."""
-        return np.asarray(self.rate.max(1))
-
-    def and_(self, other: Options) -> Options:
-        """Return both."""
-        return Options(*(np.concatenate([getattr(self, name), getattr(other, name)]) for name in self.__dataclass_fields__))
+    step_cost: float | None = None

@@ -24,7 +24,7 @@ from scipy.optimize import minimize
 from .encoding import Array, Encoding
 
 #: Longest chain of edits.
-MOST_EDITS = 4
+MAX_EDITS = 4
 #: Without knowledge a chain stops with this probability after each edit: 1.9 edits on average.
 _STOP = 0.5
 
@@ -82,10 +82,10 @@ class Edits:
         # A configuration without any edit left stops.
         return np.column_stack([possible, np.full(len(genes), step > 0) | ~possible.any(1)])
 
-    def context(self, genes: Array, step: int) -> Array:
-        """Describe configurations to the policy: a one, the edits made so far and the present values, ``(n, 1 + MOST_EDITS + columns)``."""
+    def features(self, genes: Array, step: int) -> Array:
+        """Describe configurations to the policy: a one, the edits made so far and the present values, ``(n, 1 + MAX_EDITS + columns)``."""
         columns = self.encoding.columns(genes) - np.where(self.encoding.numeric_columns, 0.5, 0.0)
-        made = np.zeros((len(genes), MOST_EDITS))
+        made = np.zeros((len(genes), MAX_EDITS))
         made[:, step] = 1.0
         # One of many present values says little by itself.
         return np.column_stack([np.ones(len(genes)), made, columns / np.sqrt(max(1, self.encoding.size))])
@@ -116,9 +116,9 @@ class Edits:
 #: At so many of the steps an edit of the unlearned policy is made: what was once without success stays possible, and weights bounded.
 _EXPLORE = 0.2
 #: Importance ratios are cut off at this logarithm.
-_MOST_RATIO = 3.0
+_MAX_RATIO = 3.0
 #: Chains of less than this share of the largest weight are not learned from.
-_LEAST_WEIGHT = 1e-3
+_MIN_WEIGHT = 1e-3
 
 
 @dataclass(frozen=True)
@@ -127,13 +127,13 @@ class Steps:
 
     Attributes:
         chain: Chain that each belongs to, ``(s,)``.
-        context: ``(s, d)``.
+        features: What the policy knew, ``(s, d)``.
         allowed: ``(s, a + 1)``.
         action: Edit, or the last for the stop, ``(s,)``.
     """
 
     chain: NDArray[np.int64]
-    context: Array
+    features: Array
     allowed: NDArray[np.bool_]
     action: NDArray[np.int64]
 
@@ -145,12 +145,12 @@ class Chains:
     Attributes:
         ends: Settled configurations, ``(n, size)``.
         steps: Their decisions.
-        ratio: Logarithm of the unlearned probability of each chain over that of the policy that drew it, ``(n,)``.
+        log_ratio: Logarithm of the unlearned probability of each chain over that of the policy that drew it, ``(n,)``.
     """
 
     ends: Array
     steps: Steps
-    ratio: Array
+    log_ratio: Array
 
 
 @dataclass(frozen=True)
@@ -184,9 +184,9 @@ class Policy:
         stop, genes = len(edits.gene), encoding.fill(starts, rng)
         edited, ratio, going = np.zeros(genes.shape, dtype=bool), np.zeros(len(genes)), np.arange(len(genes))
         steps = []
-        for step in range(MOST_EDITS):
+        for step in range(MAX_EDITS):
             settled = encoding.settle(genes[going])
-            allowed, context = edits.allowed(settled, edited[going], step), edits.context(settled, step)
+            allowed, context = edits.allowed(settled, edited[going], step), edits.features(settled, step)
             base = unlearned.log_probabilities(context, allowed)
             chance = np.exp(base)
             if self.weights is not None:
@@ -202,31 +202,31 @@ class Policy:
                 break
             genes[going] = edits.apply(genes[going], action, rng, widths)
             edited[going, edits.gene[action]] = True
-        return Chains(encoding.settle(genes), joined_steps(steps), np.clip(ratio, -_MOST_RATIO, _MOST_RATIO))
+        return Chains(encoding.settle(genes), concatenate_steps(steps), np.clip(ratio, -_MAX_RATIO, _MAX_RATIO))
 
 
-def joined_steps(steps: Sequence[Steps], counts: Sequence[int] | None = None) -> Steps:
+def concatenate_steps(steps: Sequence[Steps], counts: Sequence[int] | None = None) -> Steps:
     """Join decisions; chains of later parts are renumbered when there are ``counts`` of chains."""
     first = np.zeros(len(steps), dtype=np.int64) if counts is None else np.r_[0, np.cumsum(counts)[:-1]]
     chain = np.concatenate([part.chain + start for part, start in zip(steps, first, strict=True)])
     return Steps(
         chain,
-        np.concatenate([part.context for part in steps]),
+        np.concatenate([part.features for part in steps]),
         np.concatenate([part.allowed for part in steps]),
         np.concatenate([part.action for part in steps]),
     )
 
 
-def joined(parts: Sequence[Chains]) -> Chains:
+def concatenate_chains(parts: Sequence[Chains]) -> Chains:
     """Join chains."""
     return Chains(
         np.concatenate([part.ends for part in parts]),
-        joined_steps([part.steps for part in parts], [len(part.ends) for part in parts]),
-        np.concatenate([part.ratio for part in parts]),
+        concatenate_steps([part.steps for part in parts], [len(part.ends) for part in parts]),
+        np.concatenate([part.log_ratio for part in parts]),
     )
 
 
-def tilted(scores: Array, ratio: Array, share: float) -> Array:
+def tilted_weights(scores: Array, ratio: Array, share: float) -> Array:
     """Weigh chains by ``exp(score / temperature + ratio)``, ``(n,)``, sum 1; those without a finite score get 0.
 
     The temperature is that at which so many chains count as ``share`` of those with a score, but at least 4: the effective sample size,
@@ -257,7 +257,7 @@ def tilted(scores: Array, ratio: Array, share: float) -> Array:
     return weights
 
 
-def fitted(edits: Edits, chains: Chains, weights: Array, *, shrink: float = 1.0, iterations: int = 8) -> Policy:
+def fit_policy(edits: Edits, chains: Chains, weights: Array, *, shrink: float = 1.0, iterations: int = 8) -> Policy:
     """Fit a policy to weighted chains.
 
     Args:
@@ -268,10 +268,10 @@ def fitted(edits: Edits, chains: Chains, weights: Array, *, shrink: float = 1.0,
         iterations: Most iterations of the optimiser.
     """
     steps, weight = chains.steps, weights[chains.steps.chain]
-    kept = np.flatnonzero(weight > _LEAST_WEIGHT * weights.max(initial=0.0))
+    kept = np.flatnonzero(weight > _MIN_WEIGHT * weights.max(initial=0.0))
     if not len(kept):
         return Policy(edits)
-    context, allowed, action, weight = steps.context[kept], steps.allowed[kept], steps.action[kept], weight[kept]
+    context, allowed, action, weight = steps.features[kept], steps.allowed[kept], steps.action[kept], weight[kept]
     rows, shape = np.arange(len(kept)), (context.shape[1], len(edits.base))
 
     def loss(flat: Array) -> tuple[float, Array]:

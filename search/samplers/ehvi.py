@@ -23,10 +23,10 @@ Array = NDArray[np.float64]
 _MANY_OBJECTIVES_FRONT = 24
 
 
-class Belief(Protocol):
+class Marginal(Protocol):
     """What is believed about one objective of ``n`` points."""
 
-    def excess(self, level: Array) -> Array:
+    def expected_improvement(self, level: Array) -> Array:
         """Return the expected amount by which each point exceeds each level: ``(m,)`` levels give ``(n, m)``."""
         ...
 
@@ -43,14 +43,14 @@ class Normal:
     mean: Array
     sd: Array
 
-    def excess(self, level: Array) -> Array:
+    def expected_improvement(self, level: Array) -> Array:
         """Expected improvement over each level."""
         z = (self.mean[:, None] - level[None, :]) / self.sd[:, None]
         return np.asarray(self.sd[:, None] * (z * ndtr(z) + np.exp(-0.5 * z * z) / np.sqrt(2 * np.pi)))
 
 
 @dataclass(frozen=True)
-class BoundedLog:
+class BoundedLogNormal:
     """A belief about ``best - scale * exp(-y)`` with Gaussian ``y``: a quality that approaches a limit.
 
     Attributes:
@@ -65,7 +65,7 @@ class BoundedLog:
     best: float
     scale: float
 
-    def excess(self, level: Array) -> Array:
+    def expected_improvement(self, level: Array) -> Array:
         """Expected improvement over each level: the price of a put option on a log-normal shortfall (Black and Scholes 1973)."""
         room = np.maximum((self.best - level) / self.scale, 1e-300)
         z = (np.log(room)[None, :] + self.mean[:, None]) / self.sd[:, None]
@@ -89,17 +89,19 @@ class Boxes:
     lower: Array
     upper: Array
 
-    def expected_gain(self, beliefs: list[Belief]) -> Array:
+    def expected_gain(self, marginals: list[Marginal]) -> Array:
         """Return the expected hypervolume improvement of ``n`` points, ``(n,)``, from one belief per objective."""
         product: Array | None = None
-        for axis, belief in enumerate(beliefs):
+        for axis, belief in enumerate(marginals):
             levels, where = np.unique(np.r_[self.lower[:, axis], self.upper[:, axis]], return_inverse=True)
             finite = np.isfinite(levels)
-            excess = belief.excess(levels[finite])
+            expected_improvement = belief.expected_improvement(levels[finite])
             if not finite.all():
-                excess = np.hstack([excess, np.zeros((len(excess), 1))])  # nothing exceeds infinity
+                expected_improvement = np.hstack(
+                    [expected_improvement, np.zeros((len(expected_improvement), 1))]
+                )  # nothing exceeds infinity
             k = len(self.lower)
-            length = excess[:, where[:k]] - excess[:, where[k:]]
+            length = expected_improvement[:, where[:k]] - expected_improvement[:, where[k:]]
             product = length if product is None else product * length
         assert product is not None
         return np.asarray(product.sum(1))
@@ -152,7 +154,7 @@ def _cut(points: Array, reference: Array) -> tuple[Array, Array]:
     return np.vstack(lowers), np.vstack(uppers)
 
 
-def hypervolume(points: Array, reference: Array) -> float:
+def dominated_volume(points: Array, reference: Array) -> float:
     """Return the volume that ``(n, d)`` points to be maximised dominate above the reference point."""
     points = points[(points > reference).all(1)] if len(points) else points
     if not len(points):
@@ -161,4 +163,4 @@ def hypervolume(points: Array, reference: Array) -> float:
         return float(points.max() - reference[0])
     edges = np.unique(np.r_[reference[-1], points[:, -1]])
     slabs = pairwise(edges)
-    return float(sum((high - low) * hypervolume(points[points[:, -1] >= high][:, :-1], reference[:-1]) for low, high in slabs))
+    return float(sum((high - low) * dominated_volume(points[points[:, -1] >= high][:, :-1], reference[:-1]) for low, high in slabs))

@@ -1,7 +1,4 @@
-"""From a sampler's name to the sampler.
-
-Every combination of a finite space once, in random order: for comparisons, where each setting must get its share.
-"""
+"""From the name of a sampler to a sampler for a study, and the exhaustive sampler that Optuna does not have for ask and tell."""
 
 from __future__ import annotations
 
@@ -15,28 +12,28 @@ from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from ..space import FixedTrial, RandomTrial, Sizes, Space
-from ..study import ENERGY_OBJECTIVES
+from ..study import ENERGY_OBJECTIVES, Study
+from .freeze_thaw import FreezeThawSampler
 
 if TYPE_CHECKING:
-    from ..study import Study
     from ..training.task import Task
 
-#: Random candidates that are asked whether any training of a space can go on.
-_ASKED = 32
+#: Random candidates that are checked for a training that can be resumed.
+_RESUMABLE_SAMPLE = 32
 
 
 def energy_axis(study: Study) -> int:
-    """Return the index of the objective in whose unit a budget can be told: training energy or training carbon."""
+    """Return the index of the objective that measures the cost of training: its energy or its carbon."""
     return next(index for index, name in enumerate(study.objectives) if name in ENERGY_OBJECTIVES)
 
 
-def any_goes_on(space: Space) -> bool:
-    """Whether any candidate can be continued from a checkpoint; under a schedule with a fixed horizon none can."""
-    return any(space.sample(RandomTrial(seed)).recipe.resumable for seed in range(_ASKED))
+def any_resumable(space: Space) -> bool:
+    """Whether any candidate can be resumed from a checkpoint; under a schedule with a fixed horizon none can."""
+    return any(space.sample(RandomTrial(seed)).recipe.resumable for seed in range(_RESUMABLE_SAMPLE))
 
 
 def canonical(space: Space, params: Mapping[str, Any]) -> str:
-    """Return the canonical text of a candidate; one whose conditional parameters are not all drawn yet stands for itself."""
+    """Return the canonical text of a candidate; while conditional parameters are missing, that of the parameters themselves."""
     try:
         return space.key(space.sample(FixedTrial(params)))
     except ValueError:
@@ -50,31 +47,37 @@ def make_sampler(
     seed: int,
     study: Study,
     task: Task | None = None,
-    prior: Sequence[Sequence[optuna.trial.FrozenTrial]] = (),
+    prior_trials: Sequence[Sequence[optuna.trial.FrozenTrial]] = (),
 ) -> optuna.samplers.BaseSampler:
-    """Return the sampler of this name, seeded; ``task`` is the study's, for samplers that are told the sizes of candidates.
+    """Return a seeded sampler for a study.
 
     NSGA-II gets a population of 20: with Optuna's 50 a study of a usual size never finishes its first generation.
 
+    Args:
+        name: ``freeze-thaw``, ``tpe``, ``nsga2``, ``gp``, ``random`` or ``grid``.
+        rungs: Ascending epochs at which models are measured.
+        seed: Seed of the sampler.
+        study: The study, which gives the space, the objectives and the floor of the quality.
+        task: Its data; needed only where the sizes of candidates are features (``study.sizes``).
+        prior_trials: Trials of earlier studies, for ``freeze-thaw`` only.
+
     Raises:
-        ValueError: If the name is unknown, or there is prior knowledge for a sampler that cannot use it.
+        ValueError: If the name is unknown, or there are prior trials for a sampler that cannot use them.
     """
-    if prior and name != "freeze-thaw":
+    if prior_trials and name != "freeze-thaw":
         raise ValueError(f"--warm-start needs --sampler freeze-thaw, got {name!r}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         if name == "freeze-thaw":
-            from .freeze_thaw import FreezeThawSampler
-
             return FreezeThawSampler(
                 rungs=list(rungs),
-                resume=any_goes_on(study.space),
+                resume=any_resumable(study.space),
                 seed=seed,
                 min_accuracy=study.min_accuracy,
                 energy=energy_axis(study),
                 key=lambda params: canonical(study.space, params),
                 complete_only=study.complete_only,
-                prior_trials=prior,
+                prior_trials=prior_trials,
                 features=Sizes(study.space, task) if study.sizes and task is not None else None,
             )
         if name == "tpe":
@@ -87,14 +90,14 @@ def make_sampler(
             return GridSampler(seed=seed)
         if name == "random":
             return optuna.samplers.RandomSampler(seed=seed)
-    raise ValueError(f"unknown sampler {name!r}; choose freeze-thaw, tpe, nsga2, gp, random or grid")
+    raise ValueError(f"sampler must be freeze-thaw, tpe, nsga2, gp, random or grid, got {name!r}")
 
 
 class GridSampler(optuna.samplers.BruteForceSampler):
-    """Optuna's exhaustive sampler, for a loop that asks and tells.
+    """Optuna's exhaustive sampler, for ask and tell: every combination of a finite space once, in random order.
 
     Attributes:
-        exhausted: Whether every combination has been tried, known as soon as a trial has been told.
+        exhausted: Whether every combination has been tried; updated at every ``tell``.
     """
 
     def __init__(self, seed: int | None = None) -> None:
@@ -102,30 +105,30 @@ class GridSampler(optuna.samplers.BruteForceSampler):
         self.exhausted = False
 
     def sample_independent(self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution) -> Any:
-        """Draw a value below which something has not been tried.
+        """Draw a value for which some combination has not been tried.
 
         Raises:
-            ValueError: If the parameter is a range of numbers without steps, which no grid can go through.
+            ValueError: If the parameter is a continuous range, which a grid cannot enumerate.
         """
         if isinstance(param_distribution, FloatDistribution) and param_distribution.step is None:
-            raise ValueError(f"--sampler grid needs choices or steps, but {param_name} is a range of numbers; take --sampler random")
+            raise ValueError(f"--sampler grid needs choices or steps, got a continuous range for {param_name}; use --sampler random")
         return super().sample_independent(study, trial, param_name, param_distribution)
 
     def after_trial(self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
-        """Note whether anything is left; Optuna's own would stop ``Study.optimize``, which is not what runs here."""
-        ending = _Ending(study)
-        super().after_trial(ending, trial, state, values)  # type: ignore[arg-type]  # stands in for the study
-        self.exhausted = ending.asked
+        """Record whether the space is exhausted; Optuna's own method would stop ``Study.optimize``, which ask and tell do not use."""
+        recorder = _StopRecorder(study)
+        super().after_trial(recorder, trial, state, values)  # type: ignore[arg-type]  # stands in for the study
+        self.exhausted = recorder.stopped
 
 
-class _Ending:
-    """Stands for a study and takes note when it is to stop."""
+class _StopRecorder:
+    """A proxy of a study that records a call of ``stop``."""
 
     def __init__(self, study: optuna.Study) -> None:
-        self._study, self.asked = study, False
+        self._study, self.stopped = study, False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._study, name)
 
     def stop(self) -> None:
-        self.asked = True
+        self.stopped = True

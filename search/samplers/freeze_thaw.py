@@ -1,6 +1,6 @@
-"""The sampler: an ordinary Optuna sampler that thaws what is worth continuing and freezes the rest.
+"""The sampler: an ordinary Optuna sampler that resumes ("thaws") the trainings worth continuing and leaves the others paused ("frozen").
 
-The first trainings, before there is anything to learn from.
+Source: Swersky et al. 2014, "Freeze-thaw Bayesian optimization" (arXiv 1406.3896), for the idea; here with several objectives and a cost.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,87 +17,21 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 
-from .decisions import Decision, Options, Rules, Situation
+from .decisions import Decision, ScoredCandidates, SearchSettings, SearchState
 from .encoding import Array, Encoding, learn_encoding
 from .history import CLAIM, RESUME_FROM, History, Key, energy_second
 from .observations import Encoder, Features
 from .planner import Planner
 from .proposals import UNIFORM, Proposal
-from .surrogates import Models
-from .transfer import Prior, studies_of
+from .surrogates import SurrogateModels
+from .transfer import TransferModel, studies_of
 
 if TYPE_CHECKING:
     from optuna.study import Study
 
-#: A configuration is drawn so many times at most before the space counts as exhausted.
-_DRAWS = 64
-
-
-def start(
-    rules: Rules,
-    history: History,
-    encoder: Encoder,
-    rng: np.random.Generator,
-    refused: frozenset[str],
-    seeds: Callable[[Encoder], Array] | None,
-) -> Decision | None:
-    """Return the next training of the initial design; None when the models can take over.
-
-    Random configurations at the lowest rung, those of earlier studies first; then a complete training of the cheapest of the better half,
-    rung by rung. With more ladders than one the most accurate is trained first, then the cheapest of the better half of the others.
-    Trainings that run count as done, those that failed are replaced.
-    """
-    busy = {claim.key for claim in history.running}
-    alive = history.points.keys() - history.failed
-    attempts = len(history.points.keys() | busy | history.failed)
-    wanted = rules.startup if seeds is None else max(2, rules.startup // 2)
-    taken = history.points.keys() | busy | history.failed | refused
-    if (len(alive | busy) < wanted and attempts < 8 * wanted) or len(alive) < 2:
-        drawn = encoder.encoding.random(rng, _DRAWS)
-        for genes in drawn if seeds is None else np.vstack([seeds(encoder), drawn]):
-            params = encoder.encoding.params(genes)
-            key = history.proposed(params)
-            if key not in taken:
-                return Decision(params, key, rules.rungs[0], None)
-        if len(alive) < 2:
-            return None if len(alive) else _lowest(rules, history, encoder, rng)
-    return _ladder(rules, history, busy | refused)
-
-
-def _lowest(rules: Rules, history: History, encoder: Encoder, rng: np.random.Generator) -> Decision:
-    """Nothing has succeeded and nothing else can be drawn: try something again."""
-    params = encoder.encoding.params(encoder.encoding.random(rng, 1)[0])
-    return Decision(params, history.proposed(params), rules.rungs[0], None)
-
-
-def _ladder(rules: Rules, history: History, busy: set[str] | frozenset[str]) -> Decision | None:
-    """Continue one of the first complete trainings, or start one."""
-    last, first = rules.rungs[-1], rules.rungs[0]
-    alive = [key for key in history.points if key not in history.failed and any(p.feasible for p in history.points[key].values())]
-    running_up = {claim.key for claim in history.running if claim.epochs > first}
-    climbed = {key for key in alive if max(history.points[key]) > first} | running_up
-    reached = {key: history.trained_to(key, resume=rules.resume) for key in alive}
-    complete = {key for key in alive if reached[key] >= last or key in history.finished}
-    if len(complete) >= rules.ladders:
-        return None
-    on_the_way = [key for key in alive if key in climbed and key not in complete and key not in busy]
-    if len(climbed) < rules.ladders:
-        sign = -1.0 if rules.minimized[0] else 1.0
-        cheap = 1.0 if rules.minimized[1] else -1.0
-        fresh = [key for key in alive if key not in climbed | complete | busy and first in history.points[key]]
-        fresh.sort(key=lambda key: -sign * history.points[key][first].values[0])
-        if fresh and (climbed or rules.ladders == 1):
-            fresh = sorted(fresh[: max(1, len(fresh) // 2)], key=lambda key: cheap * history.points[key][first].values[1])
-        on_the_way += fresh[:1]
-    if not on_the_way:
-        return None
-    key = on_the_way[0]
-    point = history.longest(key)
-    assert point is not None
-    epochs = next(rung for rung in rules.rungs if rung > reached[key])
-    return Decision(history.params[key], key, epochs, point.number if history.goes_on(key, resume=rules.resume) else None)
-
-
+#: The initial design draws so many configurations at most before the space counts as exhausted.
+_MAX_DRAWS = 64
+#: Conditional parameters are learned from so many of the latest configurations.
 _GATE_SAMPLE = 1000
 
 
@@ -105,36 +40,36 @@ class Survey:
     """What a decision is made from.
 
     Attributes:
-        planner: Rules and models.
-        history: What was measured, and what runs.
+        planner: Settings and models.
+        history: What was measured, and what is running.
         encoder: Inputs of the models.
-        situation: Where the study stands.
-        options: What could be trained.
+        state: Measurements and hypervolume of the study.
+        candidates: What could be trained, scored.
     """
 
     planner: Planner
     history: History
     encoder: Encoder
-    situation: Situation
-    options: Options
+    state: SearchState
+    candidates: ScoredCandidates
 
 
 class FreezeThawSampler(BaseSampler):
-    """Multi-objective search over configurations and epochs, paid in energy.
+    """Multi-objective, multi-fidelity Bayesian optimisation of configurations and epochs, paid in energy.
 
     Every trial is one measured point: a configuration trained to ``epochs``, one of ``rungs``. The sampler starts configurations at the
-    lowest rung, and continues those whose expected hypervolume gain per unit of energy is largest. A continuation is a new trial with
-    the same parameters and more epochs; ``resume_from(trial)`` gives the number of the trial whose checkpoint it continues.
+    lowest rung, and continues those whose expected hypervolume improvement per unit of energy is largest. A continuation is a new trial
+    with the same parameters and more epochs; ``resume_from(trial)`` gives the number of the trial whose checkpoint it resumes.
 
     The objective suggests its parameters and, with ``trial.suggest_int("epochs", rungs[0], rungs[-1])``, the epochs. It returns the quality
     first, then the energy of training *that model from scratch* (for a continuation: of its whole lineage) in any unit, and further
-    objectives (``energy`` says which is the energy).
+    objectives (``energy`` is the index of the energy).
 
     Args:
         rungs: Ascending epochs at which models are measured, e.g. ``[4, 12, 36, 108]``.
-        resume: Whether a checkpoint can go on. True climbs rung by rung and pays increments; False trains every budget from scratch and
-            jumps.
-        seed: Equal seeds and equal results give equal proposals; None for other ones every time.
+        resume: Whether checkpoints can be resumed. True climbs rung by rung and pays increments; False trains every budget from scratch and
+            may skip rungs.
+        seed: Equal seeds and equal results give equal proposals; None seeds from the operating system.
         min_accuracy: Quality from which a model is of use (in the user's unit and direction): the reference of the hypervolume. None
             estimates the 10th percentile of completely trained random configurations.
         features: Function of the parameters that returns numbers known without training (parameter count, FLOPs, ...); called hundreds
@@ -145,24 +80,25 @@ class FreezeThawSampler(BaseSampler):
         energy: Index of the objective that is the energy.
         search_space: Distributions of the parameters, if they are known before the first trial. Without it the space is learned from the
             trials, and only the very first ones are drawn without knowing what other workers draw.
-        prior_trials: Trials of earlier studies with the same parameters, one sequence per study (or the trials of a single one):
-            knowledge, never points of the front.
-        startup: Random configurations at the lowest rung before the models are trusted.
-        ladders: Complete trainings that follow them: one of the cheapest of the better half, or of the best of them and of that one.
+        prior_trials: Trials of earlier studies with the same parameters, one sequence per study (or the trials of a single one): they
+            inform the models and are never points of the front.
+        startup: Random configurations at the lowest rung before the models are used.
+        ladders: Complete trainings that follow them. A single one starts from the cheapest of the better half; of several, the first starts
+            from the most accurate configuration.
         per_joule: Exponent of the energy by which expected gains are divided; 0 ignores energy.
         warp: Whether quality is modelled as approaching a limit, and the scales of parameters are learned.
         estimate_floor: Whether a missing ``min_accuracy`` is estimated; False takes the worst quality seen.
         look_ahead: Whether a plan is valued with the option to stop at its next rung; False values it as if it were carried out
-            whatever is seen.
-        proposal: How fresh configurations are looked for; ``LocalEdits()`` learns which changes of good ones help.
+            whatever is measured on the way.
+        proposal: How fresh configurations are generated; ``LocalEdits()`` learns which changes of good ones help.
 
     Attributes:
-        remaining: Energy left to spend, in the unit of the energy objective, or None. Trainings that do not fit are not proposed.
-        largest_step: Largest training that is proposed once there are models, as a share of the energy of a median complete one, or None.
+        remaining: Energy left to spend, in the unit of the energy objective, or None. Trainings that cost more are not proposed.
+        largest_step: Largest training proposed after the initial design, as a share of the energy of a median complete one, or None.
         last_decision: The latest proposal.
 
     Raises:
-        ValueError: If an argument breaks its rule.
+        ValueError: If an argument is not valid.
     """
 
     def __init__(
@@ -188,7 +124,7 @@ class FreezeThawSampler(BaseSampler):
         proposal: Proposal = UNIFORM,
     ) -> None:
         if not rungs or list(rungs) != sorted(set(rungs)) or rungs[0] < 1:
-            raise ValueError(f"rungs must be ascending whole numbers >= 1, got {list(rungs)}; for example [4, 12, 36, 108]")
+            raise ValueError(f"rungs must be ascending integers >= 1, got {list(rungs)}; for example [4, 12, 36, 108]")
         if startup < 2:
             raise ValueError(f"startup must be >= 2, got {startup}: a model needs two configurations to compare")
         if per_joule < 0:
@@ -200,7 +136,7 @@ class FreezeThawSampler(BaseSampler):
         self._seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
         self._settings: dict[str, Any] = dict(
             complete_only=complete_only,
-            floor=min_accuracy,
+            quality_floor=min_accuracy,
             per_joule=per_joule,
             startup=startup,
             ladders=ladders,
@@ -212,10 +148,10 @@ class FreezeThawSampler(BaseSampler):
         self._prior_trials = studies_of(prior_trials)
         self._history = History(key, epochs_name, energy)
         self._lock = threading.RLock()
-        self._study: int | None = None
+        self._study_id: int | None = None
         self._encoder: Encoder | None = None
         self._planner: Planner | None = None
-        self._prior: Prior | None = None
+        self._transfer: TransferModel | None = None
         self._minimized: tuple[bool, ...] = ()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -226,22 +162,22 @@ class FreezeThawSampler(BaseSampler):
         self._lock = threading.RLock()
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """Return every parameter that was seen, conditional ones included, and the epochs."""
+        """Return every parameter seen so far, conditional ones included, and the epochs."""
         if trial.system_attrs.get("fixed_params"):
-            return {}  # enqueued by the user: what it does not fix is drawn at random
+            return {}  # enqueued by the user: parameters that are not fixed are drawn at random
         with self._lock:
-            self._read(study, but=trial.number)
+            self._update(study, exclude=trial.number)
             space = self._space()
         if not space:
             return {}
         return {**space, self.epochs_name: self._history.epochs_distribution or IntDistribution(self.rungs[0], self.rungs[-1])}
 
     def sample_relative(self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> dict[str, Any]:
-        """Decide what to train, claim it, and return its parameters."""
+        """Decide what to train, claim it for this worker, and return its parameters."""
         if not search_space:
             return {}
         with self._lock:  # threads of one study share the sampler
-            decision = self._claimed(study, trial)
+            decision = self._decide_and_claim(study, trial)
             self.last_decision = decision
         if decision.parent is not None:
             study._storage.set_trial_user_attr(trial._trial_id, RESUME_FROM, decision.parent)
@@ -249,7 +185,7 @@ class FreezeThawSampler(BaseSampler):
         return {**decision.params, self.epochs_name: decision.epochs}
 
     def sample_independent(self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution) -> Any:
-        """Draw a parameter that no trial has had yet; epochs start at the lowest rung."""
+        """Draw a parameter that no earlier trial has; epochs start at the lowest rung."""
         if param_name == self.epochs_name and isinstance(param_distribution, IntDistribution | FloatDistribution):
             return type(param_distribution.low)(min(max(self.rungs[0], param_distribution.low), param_distribution.high))
         if isinstance(param_distribution, CategoricalDistribution) and param_name == self.epochs_name:
@@ -259,106 +195,177 @@ class FreezeThawSampler(BaseSampler):
         return encoding.params(encoding.random(rng, 1)[0])[param_name]
 
     def reseed_rng(self) -> None:
-        """Do nothing: randomness depends on the seed and the number of the trial, so copies of the sampler never draw the same."""
+        """Do nothing: randomness depends on the seed and the number of the trial, so parallel copies of the sampler never coincide."""
 
-    def decide(self, study: Study, number: int, *, refused: frozenset[str] = frozenset()) -> Decision | None:
-        """Return what a trial with this number would train; None when everything has been trained.
+    def decide(self, study: Study, number: int, *, excluded: frozenset[str] = frozenset()) -> Decision | None:
+        """Return what a trial with this number would train; None when nothing is left to train.
 
         Args:
             study: The study.
             number: Number of the trial, which seeds the decision.
-            refused: Keys of configurations that must not be chosen.
+            excluded: Keys of configurations that must not be chosen.
         """
-        self._read(study, but=number)
-        history, rng = self._history, np.random.default_rng([self._seed, number, len(refused)])
+        self._update(study, exclude=number)
+        history, rng = self._history, np.random.default_rng([self._seed, number, len(excluded)])
         planner, encoder = self._prepared(study)
-        decision = start(planner.rules, history, encoder, rng, refused, planner.seeds)
+        decision = initial_design(planner.settings, history, encoder, rng, excluded, planner.warm_starts)
         if decision is not None:
             return decision
         survey = self._survey(planner, encoder, rng, self.largest_step)
-        ranked = planner.ranked(survey.situation, survey.options, history, encoder)
-        return next((found for found in ranked if found.key not in refused), None)
+        ranked = planner.ranked_decisions(survey.state, survey.candidates, history, encoder)
+        return next((found for found in ranked if found.key not in excluded), None)
 
     def survey(self, study: Study) -> Survey | None:
-        """Return what the next decision would be made from; None while the initial design is not finished."""
+        """Return what the next decision would be made from; None during the initial design."""
         with self._lock:
-            self._read(study, but=None)
+            self._update(study, exclude=None)
             planner, encoder = self._prepared(study)
-            rng = np.random.default_rng([self._seed, sum(len(points) for points in self._history.points.values())])
-            if start(planner.rules, self._history, encoder, rng, frozenset(), planner.seeds) is not None:
+            rng = np.random.default_rng([self._seed, sum(len(points) for points in self._history.observations.values())])
+            if initial_design(planner.settings, self._history, encoder, rng, frozenset(), planner.warm_starts) is not None:
                 return None
             return self._survey(planner, encoder, rng)
 
     def _survey(self, planner: Planner, encoder: Encoder, rng: np.random.Generator, largest_step: float | None = None) -> Survey:
-        situation = planner.situation(self._history, encoder, rng)
-        options = planner.options(situation, self._history, encoder, rng, self.remaining, largest_step)
-        return Survey(planner, self._history, encoder, situation, options)
+        state = planner.fit(self._history, encoder, rng)
+        candidates = planner.score(state, self._history, encoder, rng, self.remaining, largest_step)
+        return Survey(planner, self._history, encoder, state, candidates)
 
-    def _claimed(self, study: Study, trial: FrozenTrial) -> Decision:
-        """Decide and claim.
+    def _decide_and_claim(self, study: Study, trial: FrozenTrial) -> Decision:
+        """Choose a training that no other worker runs, and write the claim to the storage.
 
         Every worker writes its claim before it looks for others': of two that want the same configuration at least one sees the other and
         chooses again. If both see each other both choose again, which costs nothing.
         """
-        refused: set[str] = set()
+        excluded: set[str] = set()
         while True:
-            decision = self.decide(study, trial.number, refused=frozenset(refused))
+            decision = self.decide(study, trial.number, excluded=frozenset(excluded))
             if decision is None:
-                return self._anything(trial)
+                assert self._encoder is not None
+                return _random_decision(self.rungs[0], self._history, self._encoder, self._rng(trial, 1))
             claim: Any = {"key": decision.key, "params": dict(decision.params), "epochs": decision.epochs}
             study._storage.set_trial_system_attr(trial._trial_id, CLAIM, claim)
-            self._read(study, but=trial.number)
+            self._update(study, exclude=trial.number)
             running = any(other.key == decision.key for other in self._history.running)
-            trained = decision.epochs in self._history.points.get(decision.key, {}) or decision.key in self._history.failed
+            trained = decision.epochs in self._history.observations.get(decision.key, {}) or decision.key in self._history.failed
             if not running and not trained:
                 return decision
-            refused.add(decision.key)
+            excluded.add(decision.key)
 
-    def _anything(self, trial: FrozenTrial) -> Decision:
-        """Everything that could be found has been trained, or nothing fits the remaining energy: draw from the cheapest that there is."""
-        assert self._encoder is not None
-        params = self._encoder.encoding.params(self._encoder.encoding.random(self._rng(trial, 1), 1)[0])
-        return Decision(params, self._history.proposed(params), self.rungs[0], None)
-
-    def _read(self, study: Study, *, but: int | None) -> None:
-        if self._study != study._study_id:
+    def _update(self, study: Study, *, exclude: int | None) -> None:
+        if self._study_id != study._study_id:
             minimized = [direction.name == "MINIMIZE" for direction in study.directions]
             if not 1 <= self._energy < len(minimized):
                 raise ValueError(
-                    "FreezeThawSampler needs two or more objectives, quality first, then energy; the study has "
-                    f"{len(minimized)}, and the energy is said to be the one with index {self._energy}"
+                    "FreezeThawSampler needs two or more objectives, the quality first, and energy must be the index of another one; "
+                    f"got {len(minimized)} objectives and energy={self._energy}"
                 )
-            self._study, self._history, self._planner = study._study_id, History(self._key, self.epochs_name, self._energy), None
+            self._study_id, self._planner = study._study_id, None
+            self._history = History(self._key, self.epochs_name, self._energy)
             self._minimized = energy_second(minimized, self._energy)
-            told = (self.rungs, self._minimized, self._key, self.epochs_name, self._energy)
-            self._prior = Prior(self._prior_trials, *told) if self._prior_trials else None
+            facts = (self.rungs, self._minimized, self._key, self.epochs_name, self._energy)
+            self._transfer = TransferModel(self._prior_trials, *facts) if self._prior_trials else None
             self._history.distributions.update(self._given_space)
-        # All trials, neither copied nor from a cache that other workers' claims have not reached.
-        self._history.update(study._storage.get_all_trials(study._study_id, deepcopy=False), but=but)
+        # All trials, without a copy, and not from a cache that other workers' claims have not reached.
+        self._history.update(study._storage.get_all_trials(study._study_id, deepcopy=False), exclude=exclude)
 
     def _space(self) -> dict[str, BaseDistribution]:
-        """Parameters that were seen here, at first also those of earlier studies if it can be the same space."""
+        """Parameters seen in this study; during the initial design also those of earlier studies, if the spaces can be the same."""
         seen = self._history.distributions
-        earlier = self._prior.distributions() if self._prior is not None else {}
-        young = len(self._history.points) < self._settings["startup"]
-        if self._prior is None or not young or not seen.keys() <= earlier.keys():
+        earlier = self._transfer.distributions() if self._transfer is not None else {}
+        initial = len(self._history.observations) < self._settings["startup"]
+        if self._transfer is None or not initial or not seen.keys() <= earlier.keys():
             return dict(seen)
-        strange = self._prior.strangers(self._history.params.values())
-        return {**{name: found for name, found in earlier.items() if name not in strange}, **seen}
+        unknown = self._transfer.unknown_params(self._history.params.values())
+        return {**{name: found for name, found in earlier.items() if name not in unknown}, **seen}
 
     def _prepared(self, study: Study) -> tuple[Planner, Encoder]:
-        """Bring the encoding up to date; the planner is made once per study."""
+        """Update the encoding and the transferred knowledge; the planner is created once per study."""
         history = self._history
         encoding = learn_encoding(list(history.params.values())[-_GATE_SAMPLE:], self._space())
         if self._encoder is None or self._encoder.encoding != encoding:
             self._encoder = Encoder(encoding, self._features)
         if self._planner is None:
-            rules = Rules(self.rungs, self.resume, self._minimized, **self._settings)
-            self._planner = Planner(rules, Models(self.rungs, self._warp, self._warp), proposal=self._proposal)
-        if self._prior is not None:
-            self._planner.models.trends = self._prior.trends(self._encoder)
-            self._planner.seeds = self._prior.seeds if self._planner.models.trends else None
+            settings = SearchSettings(self.rungs, self.resume, self._minimized, **self._settings)
+            self._planner = Planner(settings, SurrogateModels(self.rungs, self._warp, self._warp), proposal=self._proposal)
+        if self._transfer is not None:
+            self._planner.models.trends = self._transfer.trends(self._encoder)
+            self._planner.warm_starts = self._transfer.warm_starts if self._planner.models.trends else None
         return self._planner, self._encoder
 
     def _rng(self, trial: FrozenTrial, salt: int) -> np.random.Generator:
         return np.random.default_rng([self._seed, trial.number, salt])
+
+
+def initial_design(
+    settings: SearchSettings,
+    history: History,
+    encoder: Encoder,
+    rng: np.random.Generator,
+    excluded: frozenset[str],
+    warm_starts: Callable[[Encoder], Array] | None,
+) -> Decision | None:
+    """Return the next training of the initial design; None when the models can take over.
+
+    Random configurations at the lowest rung, those of earlier studies first; then ``settings.ladders`` complete trainings, rung by rung.
+    Trainings that are running count as done, those that failed are replaced.
+
+    Args:
+        settings: How the study is searched.
+        history: Trials of the study.
+        encoder: Inputs of the models.
+        rng: Source of randomness.
+        excluded: Keys of configurations that must not be chosen.
+        warm_starts: Gives the genes of good configurations of earlier studies.
+    """
+    running = {trial.key for trial in history.running}
+    usable = history.observations.keys() - history.failed
+    tried = history.observations.keys() | running | history.failed
+    wanted = settings.startup if warm_starts is None else max(2, settings.startup // 2)
+    if (len(usable | running) < wanted and len(tried) < 8 * wanted) or len(usable) < 2:
+        drawn = encoder.encoding.random(rng, _MAX_DRAWS)
+        for genes in drawn if warm_starts is None else np.vstack([warm_starts(encoder), drawn]):
+            params = encoder.encoding.params(genes)
+            key = history.canonical_or_raw(params)
+            if key not in tried | excluded:
+                return Decision(params, key, settings.rungs[0], None)
+        if len(usable) < 2:
+            return None if len(usable) else _random_decision(settings.rungs[0], history, encoder, rng)
+    return _ladder(settings, history, running | excluded)
+
+
+def _ladder(settings: SearchSettings, history: History, unavailable: AbstractSet[str]) -> Decision | None:
+    """Continue one of the first complete trainings, or start one; None when there are enough or none can be chosen.
+
+    A single ladder starts from the cheapest of the better half. Of several, the first starts from the most accurate configuration, the
+    others from the cheapest of the better half of the rest.
+    """
+    last, first = settings.rungs[-1], settings.rungs[0]
+    observations = history.observations
+    usable = [key for key, points in observations.items() if key not in history.failed and any(p.feasible for p in points.values())]
+    climbed = {key for key in usable if max(observations[key]) > first} | {trial.key for trial in history.running if trial.epochs > first}
+    reached = {key: history.trained_to(key, resume=settings.resume) for key in usable}
+    complete = {key for key in usable if reached[key] >= last or key in history.finished}
+    if len(complete) >= settings.ladders:
+        return None
+    eligible = [key for key in usable if key in climbed and key not in complete and key not in unavailable]
+    if len(climbed) < settings.ladders:
+        sign = -1.0 if settings.minimized[0] else 1.0
+        cheap = 1.0 if settings.minimized[1] else -1.0
+        starts = [key for key in usable if key not in climbed | complete | unavailable and first in observations[key]]
+        starts.sort(key=lambda key: -sign * observations[key][first].values[0])
+        if starts and (climbed or settings.ladders == 1):
+            starts = sorted(starts[: max(1, len(starts) // 2)], key=lambda key: cheap * observations[key][first].values[1])
+        eligible += starts[:1]
+    if not eligible:
+        return None
+    key = eligible[0]
+    parent = history.longest(key)
+    assert parent is not None
+    epochs = next(rung for rung in settings.rungs if rung > reached[key])
+    return Decision(history.params[key], key, epochs, parent.number if history.resumable(key, resume=settings.resume) else None)
+
+
+def _random_decision(epochs: int, history: History, encoder: Encoder, rng: np.random.Generator) -> Decision:
+    """Draw any configuration, be it one that was tried: nothing else is left."""
+    params = encoder.encoding.params(encoder.encoding.random(rng, 1)[0])
+    return Decision(params, history.canonical_or_raw(params), epochs, None)

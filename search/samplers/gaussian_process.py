@@ -33,7 +33,7 @@ class Posterior:
     Attributes:
         mean: ``(n, r)``.
         sd: Standard deviation without observation noise, ``(n, r)``.
-        whitened: Prior covariance with the ``m`` measurements, whitened, ``(m, r, n)``; see ``GaussianProcess.covariance``.
+        whitened: TransferModel covariance with the ``m`` measurements, whitened, ``(m, r, n)``; see ``GaussianProcess.covariance``.
     """
 
     mean: Array
@@ -100,13 +100,13 @@ class GaussianProcess:
         self.L = cholesky(K, lower=True, check_finite=False)
         self.alpha = cho_solve((self.L, True), y, check_finite=False)
 
-    def predict(self, X: Array, rungs: Array, *, one_sd: bool = False) -> Posterior:
+    def predict(self, X: Array, rungs: Array, *, first_sd_only: bool = False) -> Posterior:
         """Return the belief about ``(n, d)`` configurations, each at all of ``(r,)`` scaled log epochs.
 
         Args:
             X: Configurations.
             rungs: Scaled log epochs.
-            one_sd: Whether the standard deviation at the first of them is good enough for all: most of the time goes into it.
+            first_sd_only: Whether the standard deviation at the first of them is good enough for all: most of the time goes into it.
         """
         M, _ = _matern(_squared_distances(self.W, self._scaled(X)), slope=False)
         m, n, r = len(self.u), len(X), len(rungs)
@@ -116,11 +116,11 @@ class GaussianProcess:
             np.multiply(M, times, out=K[:, j])
             K[:, j] += plus
         mean = np.tensordot(self.alpha, K, 1)
-        asked = np.ascontiguousarray(K[:, :1]) if one_sd else K
+        asked = np.ascontiguousarray(K[:, :1]) if first_sd_only else K
         whitened = solve_triangular(self.L, asked.reshape(m, -1), lower=True, check_finite=False).reshape(asked.shape)
         variance = self.amplitude - np.einsum("ijk,ijk->jk", whitened, whitened)
         sd = np.sqrt(np.maximum(variance, 1e-9)).T
-        return Posterior(mean.T, np.repeat(sd, r, 1) if one_sd else sd, whitened)
+        return Posterior(mean.T, np.repeat(sd, r, 1) if first_sd_only else sd, whitened)
 
     def covariance(self, posterior: Posterior, rungs: Array, first: int, second: int) -> Array:
         """Return the posterior covariance of each configuration between two of the rungs that ``predict`` was asked for, ``(n,)``."""
@@ -134,7 +134,7 @@ class GaussianProcess:
 
     @property
     def amplitude(self) -> float:
-        """Prior variance."""
+        """TransferModel variance."""
         return float(np.exp(self.theta[self.count : self.count + 3]).sum())
 
     def loss(self, theta: Array, X: Array, u: Array, y: Array) -> tuple[float, Array]:

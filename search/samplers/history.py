@@ -1,4 +1,4 @@
-"""What a study has measured so far, read once per trial and kept."""
+"""The trials of a study, grouped by configuration; every finished trial is read once."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from optuna.trial import FrozenTrial, TrialState
 
 from ..records.trial import EXCUSED
 
-#: Number of the trial whose checkpoint a trial continues: a user attribute, which the objective may read with ``resume_from``.
+#: User attribute: number of the trial whose checkpoint a trial resumes; the objective reads it with ``resume_from``.
 RESUME_FROM = "resume_from"
-#: What a worker is about to train: a system attribute, written before the parameters reach the storage.
+#: System attribute: what a worker is about to train, written before the parameters reach the storage.
 CLAIM = "joulefront:claim"
-#: Epochs that a trial really had, where a budget or the user ended it early: a user attribute, which the objective may set.
+#: User attribute that the objective may set: epochs really trained, where a budget or the user ended the trial early.
 EPOCHS_REACHED = "epochs_reached"
-#: The training ended by itself (patience): asked for more epochs it would bring none. A user attribute, which the objective may set.
+#: User attribute that the objective may set: the training ended by itself (patience), and more epochs would not be used.
 FINISHED = "finished"
-#: Every length of this configuration is a training of its own (its schedule has a fixed horizon). A user attribute, likewise.
+#: User attribute that the objective may set: every length of this configuration is a training of its own (fixed-horizon schedule).
 FROM_SCRATCH = "from_scratch"
-#: A configuration whose training to the same epochs was killed so often is to blame for it: it may take the memory of the machine.
-MOST_KILLS = 3
+#: A configuration counts as failed after so many kills at the same epochs: it may exhaust the memory of the machine.
+MAX_KILLS = 3
 
 Key = Callable[[Mapping[str, Any]], Any]
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Point:
-    """One trial that has values.
+class Observation:
+    """One complete trial.
 
     Attributes:
         number: Number of the trial.
         key: Canonical text of its configuration.
         epochs: Epochs from scratch.
-        values: Objective values as the user returned them, the quality first, the energy second.
+        values: Objective values in the user's units, the quality first, the energy second.
         constraints: Constraint values by name; feasible when none is positive.
     """
 
@@ -55,14 +55,14 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Claim:
-    """What a running trial trains.
+class RunningTrial:
+    """What a running trial is training (``X_pending`` in BoTorch's terms).
 
     Attributes:
         number: Number of the trial.
         key: Canonical text of the configuration.
         params: Its parameters, without the epochs.
-        epochs: Epochs that it will have had.
+        epochs: Total epochs that it will have been trained for.
     """
 
     number: int
@@ -81,15 +81,15 @@ class History:
         energy: Index of the objective that is the energy.
 
     Attributes:
-        params: Parameters by configuration; of isomorphic ones those that came first.
-        points: Measured points by configuration and epochs; of equal ones that which came first: later ones are copies without weights.
-        asked: The most epochs that were asked for, by measured configuration.
-        failed: Configurations that must not be proposed again.
+        params: Parameters by configuration; of isomorphic ones those of the first trial.
+        observations: Measured points by configuration and epochs; of equal ones the first: later ones are copies without weights.
+        requested_epochs: The most epochs that were requested, by measured configuration.
+        failed: Configurations that failed and must not be proposed again.
         finished: Configurations whose training has ended by itself.
-        scratch: Configurations of which every length is a training of its own.
+        from_scratch: Configurations whose checkpoints cannot be resumed.
         kills: How often a training was killed, by configuration and epochs.
-        running: What other workers train now.
-        distributions: The latest distribution of each parameter, epochs left out.
+        running: What other workers are training.
+        distributions: The latest distribution of each parameter, without the epochs.
         epochs_distribution: That of the epochs.
     """
 
@@ -97,82 +97,80 @@ class History:
     epochs_name: str
     energy: int = 1
     params: dict[str, Mapping[str, Any]] = field(default_factory=dict)
-    points: dict[str, dict[int, Point]] = field(default_factory=dict)
-    asked: dict[str, int] = field(default_factory=dict)
+    observations: dict[str, dict[int, Observation]] = field(default_factory=dict)
+    requested_epochs: dict[str, int] = field(default_factory=dict)
     failed: set[str] = field(default_factory=set)
     finished: set[str] = field(default_factory=set)
-    scratch: set[str] = field(default_factory=set)
+    from_scratch: set[str] = field(default_factory=set)
     kills: dict[tuple[str, int], int] = field(default_factory=dict)
-    running: tuple[Claim, ...] = ()
+    running: tuple[RunningTrial, ...] = ()
     distributions: dict[str, BaseDistribution] = field(default_factory=dict)
     epochs_distribution: BaseDistribution | None = None
     _read: set[int] = field(default_factory=set)
 
-    def update(self, trials: Sequence[FrozenTrial], *, but: int | None = None) -> None:
-        """Read trials that have finished since, and which run now.
+    def update(self, trials: Sequence[FrozenTrial], *, exclude: int | None = None) -> None:
+        """Read the trials that have finished since the last call, and those that are running.
 
         Args:
             trials: All trials of the study; they are not changed.
-            but: Number of a trial to leave out: the one that is being decided.
+            exclude: Number of a trial to leave out: the one whose parameters are being decided.
         """
         running = []
         for trial in trials:
-            if trial.number == but or trial.number in self._read:
+            if trial.number == exclude or trial.number in self._read:
                 continue
             if trial.state.is_finished():
                 self._read.add(trial.number)
-                self._take(trial)
-            elif trial.state == TrialState.RUNNING and (claim := self.claim(trial)) is not None:
-                running.append(claim)
+                self._add(trial)
+            elif trial.state == TrialState.RUNNING and (found := self.running_trial(trial)) is not None:
+                running.append(found)
         self.running = tuple(running)
 
-    def claim(self, trial: FrozenTrial) -> Claim | None:
-        """Read what an unfinished trial trains; None while that is not known."""
-        said = trial.system_attrs.get(CLAIM)
-        if said:
-            return Claim(trial.number, said["key"], said["params"], int(said["epochs"]))
+    def running_trial(self, trial: FrozenTrial) -> RunningTrial | None:
+        """Return what an unfinished trial is training; None while that is not known."""
+        claim = trial.system_attrs.get(CLAIM)
+        if claim:
+            return RunningTrial(trial.number, claim["key"], claim["params"], int(claim["epochs"]))
         if self.epochs_name not in trial.params:
             return None
         params = self.without_epochs(trial.params)
-        return Claim(trial.number, self.text(params), params, int(trial.params[self.epochs_name]))
+        return RunningTrial(trial.number, self.canonical(params), params, int(trial.params[self.epochs_name]))
 
-    def text(self, params: Mapping[str, Any]) -> str:
+    def canonical(self, params: Mapping[str, Any]) -> str:
         """Return the canonical text of a configuration."""
         return json.dumps(params if self.key is None else self.key(params), sort_keys=True, default=repr)
 
-    def proposed(self, params: Mapping[str, Any]) -> str:
-        """Return the canonical text of a configuration that has not been trained.
+    def canonical_or_raw(self, params: Mapping[str, Any]) -> str:
+        """Return the canonical text of a configuration that has not been trained, or that of its raw parameters where the key fails.
 
-        Which parameters it has is only guessed in a conditional space; where the guess is wrong the user's key may fail, and the parameters
-        themselves take its place until the trial has said what it is.
+        In a conditional space the parameters of such a configuration are a prediction; where it is wrong the user's key may raise.
         """
         try:
-            return self.text(params)
+            return self.canonical(params)
         except (KeyError, ValueError, TypeError, AttributeError):
             return json.dumps(params, sort_keys=True, default=repr)
 
     def without_epochs(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the parameters of the configuration alone."""
+        """Return the parameters of the configuration."""
         return {name: value for name, value in params.items() if name != self.epochs_name}
 
-    def longest(self, key: str) -> Point | None:
+    def longest(self, key: str) -> Observation | None:
         """Return the longest measured training of a configuration."""
-        points = self.points.get(key)
+        points = self.observations.get(key)
         return points[max(points)] if points else None
 
-    def goes_on(self, key: str, *, resume: bool) -> bool:
-        """Whether a longer training of a measured configuration continues its checkpoint; ``resume`` says it of the study."""
-        return resume and key not in self.scratch
+    def resumable(self, key: str, *, resume: bool) -> bool:
+        """Whether a longer training of a measured configuration resumes its checkpoint; ``resume`` is the setting of the study."""
+        return resume and key not in self.from_scratch
 
     def trained_to(self, key: str, *, resume: bool) -> int:
-        """Return the epochs above which a training of a measured configuration brings something new.
+        """Return the epochs above which another training of a measured configuration gives a new observation.
 
-        A checkpoint goes on from where it ended. A training from scratch that ended before the epochs that were asked for would end there
-        again.
+        A checkpoint is resumed where it ended. A training from scratch that ended before the requested epochs would end there again.
         """
-        return max(self.points[key]) if self.goes_on(key, resume=resume) else self.asked[key]
+        return max(self.observations[key]) if self.resumable(key, resume=resume) else self.requested_epochs[key]
 
-    def _take(self, trial: FrozenTrial) -> None:
+    def _add(self, trial: FrozenTrial) -> None:
         params = self.without_epochs(trial.params)
         for name, distribution in trial.distributions.items():
             if name == self.epochs_name:
@@ -180,34 +178,34 @@ class History:
             else:
                 self.distributions[name] = distribution
         if self.epochs_name not in trial.params:
-            return  # it died before it said what it was
-        key = self.text(params)
+            return  # it failed before it was known what it trains
+        key = self.canonical(params)
         self.params.setdefault(key, params)
-        good = trial.state == TrialState.COMPLETE and trial.values is not None and all(math.isfinite(v) for v in trial.values)
-        asked = int(trial.params[self.epochs_name])
+        valid = trial.state == TrialState.COMPLETE and trial.values is not None and all(math.isfinite(v) for v in trial.values)
+        requested = int(trial.params[self.epochs_name])
         if trial.user_attrs.get(FROM_SCRATCH):
-            self.scratch.add(key)
-        if not good:
-            self._failed(key, asked, trial.user_attrs.get(EXCUSED))
+            self.from_scratch.add(key)
+        if not valid:
+            self._add_failure(key, requested, trial.user_attrs.get(EXCUSED))
             return
         assert trial.values is not None
-        epochs = int(trial.user_attrs.get(EPOCHS_REACHED, asked))
-        point = Point(trial.number, key, epochs, energy_second(trial.values, self.energy), constraints_of(trial))
-        self.points.setdefault(key, {}).setdefault(epochs, point)
-        self.asked[key] = max(self.asked.get(key, 0), asked, epochs)
+        epochs = int(trial.user_attrs.get(EPOCHS_REACHED, requested))
+        point = Observation(trial.number, key, epochs, energy_second(trial.values, self.energy), constraints_of(trial))
+        self.observations.setdefault(key, {}).setdefault(epochs, point)
+        self.requested_epochs[key] = max(self.requested_epochs.get(key, 0), requested, epochs)
         if trial.user_attrs.get(FINISHED):
             self.finished.add(key)
 
-    def _failed(self, key: str, epochs: int, excuse: str | None) -> None:
-        """Blame the configuration unless something else ended the trial."""
+    def _add_failure(self, key: str, epochs: int, excuse: str | None) -> None:
+        """Count the configuration as failed unless something else ended the trial."""
         if excuse == "killed":
             self.kills[key, epochs] = self.kills.get((key, epochs), 0) + 1
-        if excuse is None or self.kills.get((key, epochs), 0) >= MOST_KILLS:
+        if excuse is None or self.kills.get((key, epochs), 0) >= MAX_KILLS:
             self.failed.add(key)
 
 
 def energy_second(items: Sequence[T], energy: int) -> tuple[T, ...]:
-    """Order what belongs to the objectives: the quality, the energy, then the others.
+    """Reorder per-objective items: the quality, the energy, then the others.
 
     >>> energy_second(["accuracy", "parameters", "energy"], 2)
     ('accuracy', 'energy', 'parameters')
@@ -216,9 +214,9 @@ def energy_second(items: Sequence[T], energy: int) -> tuple[T, ...]:
 
 
 def resume_from(trial: Any) -> int | None:
-    """Return the number of the trial whose checkpoint this trial continues, or None when it starts from scratch.
+    """Return the number of the trial whose checkpoint this trial resumes, or None when it starts from scratch.
 
-    Works in the objective and on finished trials. Call it after the parameters were suggested.
+    Works in the objective and on finished trials; in the objective, call it after the parameters have been suggested.
 
     Args:
         trial: An Optuna trial, running or frozen.

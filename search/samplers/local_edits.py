@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .edits import MOST_EDITS, Chains, Edits, Policy, Steps, fitted, joined, joined_steps, tilted
+from .edits import MAX_EDITS, Chains, Edits, Policy, Steps, concatenate_chains, concatenate_steps, fit_policy, tilted_weights
 from .encoding import Array
 from .proposals import ProposalContext, Score, cross
 
@@ -17,8 +17,8 @@ _WIDE, _NARROW = (0.05, 0.2), (0.02, 0.1)
 _TOP, _LOOKED_UP = 8, 48
 #: Rows that were scored before are drawn again so often.
 _REDRAWN = 3
-#: Pairs are looked for among so many measured configurations, those that lack least; so many of the nearest are learned from.
-_MOST_MEASURED, _MOST_PAIRS = 120, 200
+#: Pairs are looked for among so many measured configurations, those that regret least; so many of the nearest are learned from.
+_MAX_MEASURED, _MAX_PAIRS = 120, 200
 #: Genes that differ by less are the same.
 _SAME = 1e-9
 
@@ -43,43 +43,43 @@ class LocalEdits:
     share: float = 0.15
     shrink: float = 1.0
 
-    def explore(self, ground: ProposalContext, score: Score, rng: np.random.Generator) -> None:
+    def explore(self, context: ProposalContext, score: Score, rng: np.random.Generator) -> None:
         """Score random configurations and chains from the parents and their children, then twice chains from the best."""
-        encoding = ground.encoding
+        encoding = context.encoding
         if not encoding.size:
-            score(encoding.random(rng, ground.fresh))
+            score(encoding.random(rng, context.fresh))
             return
-        search = _Search(ground, score, rng, self)
-        half = (ground.fresh - round(0.4 * ground.fresh)) // 2 if len(ground.parents) else 0
-        search.rate(encoding.random(rng, ground.fresh - 2 * half))
+        search = _Search(context, score, rng, self)
+        half = (context.fresh - round(0.4 * context.fresh)) // 2 if len(context.parents) else 0
+        search.rate(encoding.random(rng, context.fresh - 2 * half))
         for _ in range(2 if half else 0):
-            children = cross(encoding, ground.parents, rng, half // 4)
-            chosen = ground.parents[rng.integers(len(ground.parents), size=half - half // 4)]
+            children = cross(encoding, context.parents, rng, half // 4)
+            chosen = context.parents[rng.integers(len(context.parents), size=half - half // 4)]
             search.edit(np.vstack([chosen, children]), _WIDE)
-        for _ in range(2 if ground.refined else 0):
+        for _ in range(2 if context.refined else 0):
             best = search.best()
             if len(best):
-                search.edit(np.repeat(best, max(1, ground.refined // len(best)), 0), _NARROW)
+                search.edit(np.repeat(best, max(1, context.refined // len(best)), 0), _NARROW)
 
 
 class _Search:
     """One decision's proposals.
 
     Args:
-        ground: What is known.
+        context: What is known.
         score: Rates rows of genes.
         rng: Source of randomness.
-        rules: How policies are fitted.
+        settings: How policies are fitted.
     """
 
-    def __init__(self, ground: ProposalContext, score: Score, rng: np.random.Generator, rules: LocalEdits) -> None:
-        self.ground, self.score, self.rng, self.rules = ground, score, rng, rules
-        self.edits = Edits(ground.encoding)
-        self.rates: dict[bytes, float] = {row.tobytes(): -np.inf for row in ground.measured}
+    def __init__(self, context: ProposalContext, score: Score, rng: np.random.Generator, settings: LocalEdits) -> None:
+        self.context, self.score, self.rng, self.settings = context, score, rng, settings
+        self.edits = Edits(context.encoding)
+        self.rates: dict[bytes, float] = {row.tobytes(): -np.inf for row in context.measured}
         self.rows: dict[bytes, Array] = {}
         self.checked: set[bytes] = set()
-        pairs, lack = measured_pairs(self.edits, ground.measured, ground.lack, rng)
-        self.pairs, self.pair_weights = pairs, _counts(tilted(-lack, pairs.ratio, rules.share))
+        pairs, regret = measured_pairs(self.edits, context.measured, context.regret, rng)
+        self.pairs, self.pair_weights = pairs, _counts(tilted_weights(-regret, pairs.log_ratio, settings.share))
         self.chains: list[Chains] = []
         self.numbers: dict[bytes, int] = {}
         self.origins: list[NDArray[np.int64]] = []
@@ -115,12 +115,16 @@ class _Search:
         self.best()
         parts, weights = ([self.pairs], [self.pair_weights]) if len(self.pairs.ends) else ([], [])
         if self.chains:
-            drawn = joined(self.chains)
+            drawn = concatenate_chains(self.chains)
             rates = np.array([self.rates[row.tobytes()] for row in drawn.ends])
             scores = np.where(rates > 0, np.log(np.maximum(rates, 1e-300)), -np.inf)
-            scores = against_siblings(scores, np.concatenate(self.origins))
-            parts, weights = [*parts, drawn], [*weights, _counts(tilted(scores, drawn.ratio, self.rules.share))]
-        return fitted(self.edits, joined(parts), np.concatenate(weights), shrink=self.rules.shrink) if parts else Policy(self.edits)
+            scores = sibling_advantages(scores, np.concatenate(self.origins))
+            parts, weights = [*parts, drawn], [*weights, _counts(tilted_weights(scores, drawn.log_ratio, self.settings.share))]
+        return (
+            fit_policy(self.edits, concatenate_chains(parts), np.concatenate(weights), shrink=self.settings.shrink)
+            if parts
+            else Policy(self.edits)
+        )
 
     def best(self) -> Array:
         """Return the best rows, ``(_TOP, size)`` or fewer; those that were measured under another name are struck out on the way."""
@@ -128,7 +132,7 @@ class _Search:
         for name in sorted(self.rows, key=lambda name: -self.rates[name])[:_LOOKED_UP]:
             if len(found) == _TOP or not np.isfinite(self.rates[name]):
                 break
-            if name not in self.checked and self.ground.known(self.rows[name]):
+            if name not in self.checked and self.context.known(self.rows[name]):
                 self.rates[name] = -np.inf
                 continue
             self.checked.add(name)
@@ -141,7 +145,7 @@ def _counts(weights: Array) -> Array:
     return weights / max(float((weights**2).sum()), 1e-300)
 
 
-def against_siblings(scores: Array, origin: NDArray[np.int64]) -> Array:
+def sibling_advantages(scores: Array, origin: NDArray[np.int64]) -> Array:
     """Subtract from each score the mean of those with the same origin: what counts is the edit, not how good its start was.
 
     The mean of all counts as one more sibling, so that an only child is compared with the others.
@@ -158,33 +162,33 @@ def against_siblings(scores: Array, origin: NDArray[np.int64]) -> Array:
     return np.asarray(scores - ((total + scores[finite].mean()) / (count + 1))[origin])
 
 
-def measured_pairs(edits: Edits, measured: Array, lack: Array, rng: np.random.Generator) -> tuple[Chains, Array]:
-    """Read chains from measured configurations: from each to those that lack less and differ in at most ``MOST_EDITS`` parameters.
+def measured_pairs(edits: Edits, measured: Array, regret: Array, rng: np.random.Generator) -> tuple[Chains, Array]:
+    """Read chains from measured configurations: from each to those that regret less and differ in at most ``MAX_EDITS`` parameters.
 
     Args:
         edits: The edits.
         measured: ``(c, size)``.
-        lack: ``(c,)``.
+        regret: ``(c,)``.
         rng: Draws the order of the edits, which nobody has seen.
 
     Returns:
-        The chains, and what their ends lack, ``(n,)``.
+        The chains, and what their ends regret, ``(n,)``.
     """
     measured = measured.reshape(-1, edits.encoding.size)
-    least = np.argsort(lack, kind="stable")[:_MOST_MEASURED]
-    genes, lack = measured[least], lack[least]
+    least = np.argsort(regret, kind="stable")[:_MAX_MEASURED]
+    genes, regret = measured[least], regret[least]
     both = ~np.isnan(genes)[:, None] & ~np.isnan(genes)[None]
     changed = both & (np.abs(genes[:, None] - genes[None]) > _SAME)
     distance = changed.sum(2)
-    first, second = np.nonzero((lack[:, None] > lack[None]) & (distance > 0) & (distance <= MOST_EDITS))
-    nearest = np.argsort(distance[first, second], kind="stable")[:_MOST_PAIRS]
+    first, second = np.nonzero((regret[:, None] > regret[None]) & (distance > 0) & (distance <= MAX_EDITS))
+    nearest = np.argsort(distance[first, second], kind="stable")[:_MAX_PAIRS]
     first, second = first[nearest], second[nearest]
     starts, ends, changed = genes[first], genes[second], changed[first, second]
     # What only the end has is there from the beginning, hidden until an edit switches it on.
     starts = np.where(np.isnan(starts), ends, starts)
     rank = np.where(changed, rng.random(changed.shape), np.inf)
     steps, going, stop = [], np.arange(len(first)), len(edits.gene)
-    for step in range(MOST_EDITS):
+    for step in range(MAX_EDITS):
         settled = edits.encoding.settle(starts[going])
         edited = changed[going] & ~np.isfinite(rank[going])
         allowed = edits.allowed(settled, edited, step)
@@ -192,9 +196,9 @@ def measured_pairs(edits: Edits, measured: Array, lack: Array, rng: np.random.Ge
         action = np.full(len(going), stop)
         action[goes] = edits.towards(rank[going[goes]], starts[going[goes]], ends[going[goes]])
         seen = allowed[np.arange(len(going)), action]  # an edit of what is not there has no effect, and teaches nothing
-        steps.append(Steps(going[seen], edits.context(settled, step)[seen], allowed[seen], action[seen]))
+        steps.append(Steps(going[seen], edits.features(settled, step)[seen], allowed[seen], action[seen]))
         going, gene = going[goes], edits.gene[action[goes]]
         starts[going, gene], rank[going, gene] = ends[going, gene], np.inf
         if not len(going):
             break
-    return Chains(ends, joined_steps(steps), np.zeros(len(ends))), lack[second]
+    return Chains(ends, concatenate_steps(steps), np.zeros(len(ends))), regret[second]

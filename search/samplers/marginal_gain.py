@@ -18,7 +18,7 @@ from .freeze_thaw import FreezeThawSampler, Survey
 if TYPE_CHECKING:
     from optuna.study import Study
 
-_MOST_STEPS = 60
+_MAX_STEPS = 60
 _PLANS = 64
 
 
@@ -72,37 +72,42 @@ def remaining_gain(sampler: FreezeThawSampler, study: Study, remaining: float | 
     survey = sampler.survey(study)
     if survey is None:
         return None
-    budget = remaining if remaining is not None else sampler.remaining if sampler.remaining is not None else survey.situation.typical
-    options, situation = survey.options, survey.situation
-    volume = situation.hypervolume
-    rows = survey.planner.open_rows(situation, options, survey.history, survey.encoder)
-    order = np.array([row for row, _, _ in islice(rows, _PLANS) if options.best[row] > 0], dtype=np.int64)
+    budget = remaining if remaining is not None else sampler.remaining if sampler.remaining is not None else survey.state.median_cost
+    candidates, state = survey.candidates, survey.state
+    volume = state.hypervolume
+    rows = survey.planner.ranked_rows(state, candidates, survey.history, survey.encoder)
+    order = np.array([row for row, _, _ in islice(rows, _PLANS) if candidates.best[row] > 0], dtype=np.int64)
     if not len(order):
         return RemainingGain(volume, 0.0, budget, 0.0, None, None)
-    first, target = order[0], int(np.argmax(options.rate[order[0]]))
+    first, target = order[0], int(np.argmax(candidates.rate[order[0]]))
     gain = _greedy(survey, order, budget)
     return RemainingGain(
-        volume, gain, budget, float(options.gain[first, target]), float(options.cost[first, target]), float(options.pays[first, target])
+        volume,
+        gain,
+        budget,
+        float(candidates.gain[first, target]),
+        float(candidates.cost[first, target]),
+        float(candidates.step_cost[first, target]),
     )
 
 
 def _greedy(survey: Survey, rows: NDArray[np.int64], budget: float) -> float:
-    """Expected gain of a budget spent greedily on some of the options."""
-    planner, options, situation = survey.planner, survey.options, survey.situation
-    models, rules = planner.models, planner.rules
-    view = models.view(survey.encoder.columns(options.genes[rows]))
-    rungs = range(len(rules.rungs))
-    beliefs = [models.beliefs(view, r) for r in rungs]
-    expected = np.stack([models.expected_values(view, r) for r in rungs], 1)  # (rows, rungs, objectives)
-    cost = np.maximum(options.cost[rows], 1e-300)
-    open_ = np.isfinite(options.rate[rows])
-    points, boxes = situation.points, situation.boxes
+    """Expected gain of a budget spent greedily on some of the candidates."""
+    planner, candidates, state = survey.planner, survey.candidates, survey.state
+    models, settings = planner.models, planner.settings
+    predictions = models.predict(survey.encoder.columns(candidates.genes[rows]))
+    rungs = range(len(settings.rungs))
+    marginals = [models.marginals(predictions, r) for r in rungs]
+    expected = np.stack([models.expected_values(predictions, r) for r in rungs], 1)  # (rows, rungs, objectives)
+    cost = np.maximum(candidates.cost[rows], 1e-300)
+    open_ = np.isfinite(candidates.rate[rows])
+    points, boxes = state.points, state.boxes
     spent = gain = last_rate = 0.0
-    for _ in range(_MOST_STEPS):
-        gains = np.stack([boxes.expected_gain(b) for b in beliefs], 1) * view.chance[:, None]
-        if rules.complete_only:
+    for _ in range(_MAX_STEPS):
+        gains = np.stack([boxes.expected_gain(b) for b in marginals], 1) * predictions.feasibility[:, None]
+        if settings.complete_only:
             gains[:, :-1] = 0.0
-        rate = np.where(open_ & (cost <= budget - spent), gains / (cost + rules.least_cost * situation.typical), -np.inf)
+        rate = np.where(open_ & (cost <= budget - spent), gains / (cost + settings.cost_floor * state.median_cost), -np.inf)
         row, rung = np.unravel_index(int(np.argmax(rate)), rate.shape)
         if not rate[row, rung] > 0:
             return gain
@@ -110,7 +115,7 @@ def _greedy(survey: Survey, rows: NDArray[np.int64], budget: float) -> float:
         last_rate = float(gains[row, rung] / cost[row, rung])
         open_[row, : rung + 1] = False
         points = np.vstack([points, expected[row, rung]])
-        boxes = boxes_above(points, situation.reference)
+        boxes = boxes_above(points, state.reference)
     return gain + last_rate * max(0.0, budget - spent)
 
 
@@ -137,7 +142,7 @@ def passes_cost_gate(sampler: FreezeThawSampler, study: Study, largest_step: flo
         last, lowest = sampler.rungs[-1], sampler.rungs[0]
         before = 0 if decision.parent is None else int(study.get_trials(deepcopy=False)[decision.parent].params[sampler.epochs_name])
         return decision.epochs == lowest or (decision.epochs - before) / last <= largest_step
-    options = survey.options
-    small = np.where(options.pays <= largest_step * survey.situation.typical, options.rate, -np.inf)
-    best = float(options.rate.max(initial=-np.inf))
+    candidates = survey.candidates
+    small = np.where(candidates.step_cost <= largest_step * survey.state.median_cost, candidates.rate, -np.inf)
+    best = float(candidates.rate.max(initial=-np.inf))
     return best > 0 and float(small.max(initial=-np.inf)) >= WORTH * best

@@ -17,7 +17,7 @@ from .history import History
 
 
 @dataclass(frozen=True)
-class Axes:
+class ObjectiveTransform:
     """How user values become axes that are maximised.
 
     A cost that is minimised and never negative is compared by its logarithm: half the energy is worth the same at 1 kWh as at 1 Wh.
@@ -25,25 +25,25 @@ class Axes:
     Attributes:
         signs: +1 to maximise, -1 to minimise, ``(d,)``.
         logarithmic: Which objectives are compared by their logarithm, ``(d,)``.
-        least: Value that stands for a measured zero on a logarithmic axis, ``(d,)``.
+        smallest: Value that stands for a measured zero on a logarithmic axis, ``(d,)``.
     """
 
     signs: Array
     logarithmic: NDArray[np.bool_]
-    least: Array
+    smallest: Array
 
     @classmethod
-    def read(cls, minimized: Sequence[bool], values: Array) -> Axes:
+    def infer(cls, minimized: Sequence[bool], values: Array) -> ObjectiveTransform:
         """Choose the axes for ``(n, d)`` values; the first objective is the quality and stays linear."""
         minimize = np.array(minimized, dtype=bool)
         logarithmic = minimize & (values >= 0).all(0) & (values > 0).any(0)
         logarithmic[0] = False
-        least = np.array([column[column > 0].min() if log else 0.0 for column, log in zip(values.T, logarithmic, strict=True)])
-        return cls(np.where(minimize, -1.0, 1.0), logarithmic, least)
+        smallest = np.array([column[column > 0].min() if log else 0.0 for column, log in zip(values.T, logarithmic, strict=True)])
+        return cls(np.where(minimize, -1.0, 1.0), logarithmic, smallest)
 
-    def scale(self, values: Array) -> Array:
+    def apply(self, values: Array) -> Array:
         """Turn ``(n, d)`` user values into axes to be maximised."""
-        safe = np.where(self.logarithmic, np.maximum(values, self.least), 1.0)
+        safe = np.where(self.logarithmic, np.maximum(values, self.smallest), 1.0)
         return self.signs * np.where(self.logarithmic, np.log10(safe), values)
 
 
@@ -54,7 +54,7 @@ _LOG_RATIO = 20.0
 
 
 @dataclass(frozen=True)
-class Table:
+class ObservationTable:
     """Measured points of a study.
 
     Attributes:
@@ -63,14 +63,14 @@ class Table:
         columns: Encoded configurations, features included, ``(c, d)``.
         longest: Epochs of the longest training of each configuration, ``(c,)``.
         longest_row: Row of that training, ``(c,)``.
-        goes_on: Whether a longer training of each configuration continues its checkpoint, ``(c,)``.
+        resumable: Whether a longer training of each configuration continues its checkpoint, ``(c,)``.
         trained_to: Epochs above which a training of each configuration brings something new, ``(c,)``.
         config: Configuration of each row, ``(n,)``.
         epochs: ``(n,)``.
         values: Objectives as axes to be maximised, ``(n, k)``.
         feasible: ``(n,)``.
         constraints: Constraint values by name, NaN where a trial did not set it, ``(n,)`` each.
-        axes: How user values became ``values``.
+        transform: How user values became ``values``.
     """
 
     keys: list[str]
@@ -78,14 +78,14 @@ class Table:
     columns: Array
     longest: Array
     longest_row: NDArray[np.int64]
-    goes_on: NDArray[np.bool_]
+    resumable: NDArray[np.bool_]
     trained_to: Array
     config: NDArray[np.int64]
     epochs: Array
     values: Array
     feasible: NDArray[np.bool_]
     constraints: Mapping[str, Array]
-    axes: Axes
+    transform: ObjectiveTransform
 
 
 @dataclass
@@ -155,30 +155,30 @@ class Encoder:
         return 0 if self.features is None else len(self._feature_ranges()[1])
 
 
-def tabulate(history: History, encoder: Encoder, minimized: tuple[bool, ...], *, resume: bool = True) -> Table:
-    """Read a history with at least one point into arrays; ``resume`` says whether checkpoints of the study can go on."""
-    keys = list(history.points)
-    points = [(index, point) for index, key in enumerate(keys) for point in history.points[key].values()]
+def tabulate(history: History, encoder: Encoder, minimized: tuple[bool, ...], *, resume: bool = True) -> ObservationTable:
+    """Read a history with at smallest one point into arrays; ``resume`` says whether checkpoints of the study can go on."""
+    keys = list(history.observations)
+    points = [(index, point) for index, key in enumerate(keys) for point in history.observations[key].values()]
     points.sort(key=lambda row: row[1].number)  # the latest last: the models look at those first
     raw = np.array([point.values for _, point in points])
-    axes = Axes.read(minimized, raw)
+    transform = ObjectiveTransform.infer(minimized, raw)
     config, epochs = np.array([index for index, _ in points]), np.array([point.epochs for _, point in points], dtype=float)
     order = np.lexsort((epochs, config))  # the last row of each configuration is its longest
     last = np.r_[config[order][1:] != config[order][:-1], True]
     names = sorted({name for _, point in points for name in point.constraints})
     genes = np.array([encoder.genes(key, history.params[key]) for key in keys]).reshape(len(keys), encoder.encoding.size)
-    return Table(
+    return ObservationTable(
         keys=keys,
         genes=genes,
         columns=encoder.columns(genes),
         longest=epochs[order][last],
         longest_row=order[last],
-        goes_on=np.array([history.goes_on(key, resume=resume) for key in keys]),
+        resumable=np.array([history.resumable(key, resume=resume) for key in keys]),
         trained_to=np.array([history.trained_to(key, resume=resume) for key in keys], dtype=float),
         config=config,
         epochs=epochs,
-        values=axes.scale(raw),
+        values=transform.apply(raw),
         feasible=np.array([point.feasible for _, point in points]),
         constraints={name: np.array([point.constraints.get(name, np.nan) for _, point in points]) for name in names},
-        axes=axes,
+        transform=transform,
     )

@@ -1,10 +1,11 @@
-"""What to train next: the training with the largest expected hypervolume gain per unit of energy still to pay.
+"""Choosing the next training: the largest expected hypervolume improvement (EHVI) per unit of energy still to pay.
 
-What a training is worth when it may be stopped: see the next rung first, go on only if that pays.
+Every configuration, paused or fresh, is scored at every rung. The most promising ones are valued a second time with the option to stop
+early: a plan is then "train to rung ``n``, measure, and continue to ``t`` only where that pays". Its value is the expected gain over all
+measurements at ``n``, divided by the energy that is expected to be paid. The best policy for such a ratio continues exactly where the
+further gain exceeds the ratio times the further cost, so a few fixed-point steps find it.
 
-The value of a plan "train to rung ``n``, look, and continue to ``t`` where that pays" is the expected gain over what is seen at ``n``,
-divided by the energy that is expected to be paid. The best policy for such a ratio continues exactly where the further gain exceeds the
-ratio times the further cost (Dinkelbach 1967, "On nonlinear fractional programming"), so a few fixed-point steps find it.
+Source: Dinkelbach 1967, "On nonlinear fractional programming", for the fixed point.
 """
 
 from __future__ import annotations
@@ -18,29 +19,269 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .decisions import Decision, Options, Rules, Situation
+from .decisions import Decision, ScoredCandidates, SearchSettings, SearchState
 from .ehvi import Boxes, boxes_above, front_of
 from .encoding import Array
 from .history import History
-from .observations import Encoder, Table, tabulate
+from .observations import Encoder, ObservationTable, tabulate
 from .proposals import UNIFORM, Proposal, ProposalContext
-from .surrogates import Models, View
+from .surrogates import Predictions, SurrogateModels
 
+#: Random configurations whose predicted complete trainings give the reference point and the median cost.
+_REFERENCE_SAMPLE = 200
+#: Quantile of their quality that stands for the lowest useful one.
+_FLOOR_QUANTILE = 0.1
+#: At most so many paused configurations are scored: those closest to the front.
+_MAX_PAUSED = 300
+#: At most so many of the best configurations are valued with the option to stop early.
+_MAX_LOOKED_AHEAD = 48
+#: User-defined features take longer than everything else: with them the number of fresh configurations is divided by this.
+_FEATURES_DIVISOR = 4
+#: An increment costs at least this share of the training from scratch, whatever the models predict.
+_MIN_INCREMENT = 0.01
+#: Gauss-Hermite quadrature over the measurement at the stopping rung, and the steps of the fixed point.
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(7)
 _WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
-_STEPS = 4
+_FIXED_POINT_STEPS = 4
 
 
-def rates_with_option(
-    models: Models,
+@dataclass
+class Planner:
+    """Scores what could be trained next.
+
+    Args:
+        settings: How the study is searched.
+        models: Its surrogates.
+        warm_starts: Gives the genes of good configurations of earlier studies.
+        proposal: How fresh configurations are generated.
+    """
+
+    settings: SearchSettings
+    models: SurrogateModels
+    warm_starts: Callable[[Encoder], Array] | None = None
+    proposal: Proposal = UNIFORM
+
+    def fit(self, history: History, encoder: Encoder, rng: np.random.Generator) -> SearchState:
+        """Fit the models to the history, add the running trainings at their expected values, and partition the objective space."""
+        settings = self.settings
+        table = tabulate(history, encoder, settings.minimized, resume=settings.resume)
+        failed = np.array([encoder.genes(key, history.params[key]) for key in sorted(history.failed - history.observations.keys())])
+        self.models.fit(table, encoder, failed, rng)
+        last = settings.rungs[-1]
+        counts = table.feasible & ((table.epochs >= last) if settings.complete_only else True)
+        points = table.values[counts]
+        running = history.running
+        if running:
+            genes = encoder.encoding.settle(np.array([encoder.encoding.genes(trial.params) for trial in running]))
+            epochs = np.array([trial.epochs for trial in running], dtype=float)
+            fantasies = self.models.fantasize(encoder.columns(genes), epochs)
+            points = np.vstack([points, fantasies[(epochs >= last) | (not settings.complete_only)]])
+        random = encoder.encoding.random(rng, _REFERENCE_SAMPLE)
+        quality, energy = self.models.predict_complete(encoder.columns(random))
+        reference = self._reference(table, quality.mean[:, 0], quality.sd[:, 0], energy, rng)
+        return SearchState(table, points, reference, boxes_above(points, reference), float(np.median(energy)))
+
+    def score(
+        self,
+        state: SearchState,
+        history: History,
+        encoder: Encoder,
+        rng: np.random.Generator,
+        remaining: float | None = None,
+        largest_step: float | None = None,
+    ) -> ScoredCandidates:
+        """Score paused configurations and fresh ones.
+
+        Args:
+            state: What ``fit`` returned.
+            history: Trials of the study.
+            encoder: Inputs of the models.
+            rng: Source of randomness.
+            remaining: Energy left, in the user's unit; trainings that cost more are left out.
+            largest_step: Largest training, as a share of ``state.median_cost``; larger ones are left out.
+        """
+        table, settings = state.table, self.settings
+        unavailable = {trial.key for trial in history.running} | history.failed
+        done = unavailable | history.finished
+        paused = np.array(
+            [i for i, key in enumerate(table.keys) if table.trained_to[i] < settings.rungs[-1] and key not in done], dtype=np.int64
+        )
+        paused = _closest_to_front(table, paused)
+        divisor = 1 if encoder.features is None else _FEATURES_DIVISOR
+        seen = history.observations.keys() | unavailable
+        context = ProposalContext(
+            encoder.encoding,
+            self._parents(state, encoder),
+            settings.fresh // divisor,
+            settings.refined // divisor,
+            table.genes,
+            _regret(table),
+            lambda genes: history.canonical_or_raw(encoder.encoding.params(genes)) in seen,
+        )
+        parts: list[ScoredCandidates] = []
+
+        def rate_fresh(genes: Array) -> Array:
+            parts.append(self._score(state, encoder, genes, np.full(len(genes), -1), remaining, largest_step))
+            return parts[-1].best
+
+        self.proposal.explore(context, rate_fresh, rng)
+        fresh = reduce(ScoredCandidates.concatenate, parts)
+        if not len(paused):
+            return fresh
+        return self._score(state, encoder, table.genes[paused], paused, remaining, largest_step).concatenate(fresh)
+
+    def ranked_rows(
+        self, state: SearchState, candidates: ScoredCandidates, history: History, encoder: Encoder
+    ) -> Iterator[tuple[int, str, Mapping[str, Any]]]:
+        """Yield row, key and parameters by falling rate, without duplicates and without what is measured, running or failed."""
+        seen = {trial.key for trial in history.running} | history.failed
+        for i in np.argsort(-candidates.best, kind="stable"):
+            if not np.isfinite(candidates.best[i]):
+                return
+            if candidates.config[i] >= 0:
+                key = state.table.keys[candidates.config[i]]
+                params = history.params[key]
+            else:
+                params = encoder.encoding.params(candidates.genes[i])
+                key = history.canonical_or_raw(params)
+                if key in history.observations:
+                    continue
+            if key not in seen:
+                seen.add(key)
+                yield int(i), key, params
+
+    def ranked_decisions(self, state: SearchState, candidates: ScoredCandidates, history: History, encoder: Encoder) -> Iterator[Decision]:
+        """Yield the decisions that the scored candidates stand for, the best first."""
+        rungs = np.array(self.settings.rungs)
+        for i, key, params in self.ranked_rows(state, candidates, history, encoder):
+            config, target = int(candidates.config[i]), int(np.argmax(candidates.rate[i]))
+            resumable = bool(state.table.resumable[config]) if config >= 0 else self.settings.resume
+            parent = history.longest(key) if config >= 0 and resumable else None
+            step = int(np.flatnonzero(rungs > state.table.trained_to[config])[0]) if config >= 0 else 0
+            yield Decision(
+                params,
+                key,
+                int(rungs[step if resumable else target]),
+                None if parent is None else parent.number,
+                float(candidates.gain[i, target]),
+                float(candidates.cost[i, target]),
+                float(candidates.step_cost[i, target]),
+            )
+
+    def _reference(self, table: ObservationTable, mean: Array, sd: Array, energy: Array, rng: np.random.Generator) -> Array:
+        """Choose the reference point: the lowest useful quality, and the highest cost of a random complete training.
+
+        The quality floor, unless the user has set one, is a low quantile of what random configurations are predicted to reach when they
+        are trained completely.
+        """
+        best = float(table.values[:, 0].max())
+        reference = table.values.min(0) - 1e-9
+        if table.transform.logarithmic[1]:
+            reference[1] = min(reference[1], -float(np.log10(energy.max())))
+        if self.settings.quality_floor is not None:
+            reference[0] = table.transform.signs[0] * self.settings.quality_floor
+        elif self.settings.estimate_floor:
+            sample = self.models.quality.values(mean + sd * rng.normal(size=len(mean)))
+            reference[0] = float(np.quantile(sample, _FLOOR_QUANTILE))
+        reference[0] = min(reference[0], best - 1e-6 * max(1.0, abs(best)))
+        return np.asarray(reference)
+
+    def _parents(self, state: SearchState, encoder: Encoder) -> Array:
+        """Configurations worth varying: those on the front, those predicted best when complete, and good ones of earlier studies."""
+        table = state.table
+        on_front = np.zeros(len(table.keys), dtype=bool)
+        front = front_of(table.values[table.feasible]) if table.feasible.any() else table.values[:0]
+        rows = np.flatnonzero(table.feasible)
+        on_front[table.config[rows[(table.values[rows][:, None, :] == front[None]).all(2).any(1)]]] = True
+        order = {int(i): None for i in np.flatnonzero(on_front)}
+        near = _closest_to_front(table, np.arange(len(table.keys)))
+        expected = self.models.quality.predict(table.columns[near], np.ones(1)).mean[:, 0]
+        order |= {int(near[i]): None for i in np.argsort(-expected, kind="stable")[: max(6, len(near) // 8)]}
+        parents = table.genes[list(order)]
+        return parents if self.warm_starts is None else np.vstack([parents, self.warm_starts(encoder)])
+
+    def _score(
+        self,
+        state: SearchState,
+        encoder: Encoder,
+        genes: Array,
+        config: NDArray[np.int64],
+        remaining: float | None,
+        largest_step: float | None,
+    ) -> ScoredCandidates:
+        """Expected gain and cost of training each configuration to each rung."""
+        settings, table = self.settings, state.table
+        predictions = self.models.predict(encoder.columns(genes))
+        rungs = np.array(settings.rungs, dtype=float)
+        resumable = np.where(config >= 0, table.resumable[config], settings.resume)
+        trained_to = np.where(config >= 0, table.trained_to[config], 0.0)
+        gain = np.stack([state.boxes.expected_gain(self.models.marginals(predictions, r)) for r in range(len(rungs))], 1)
+        gain = gain * predictions.feasibility[:, None]
+        if settings.complete_only:
+            gain[:, :-1] = 0.0
+        energy = 10 ** -table.values[table.longest_row[config], 1] if table.transform.logarithmic[1] else trained_to
+        paid = np.where((config >= 0) & resumable, energy, 0.0)
+        cost = np.maximum(predictions.energy - paid[:, None], _MIN_INCREMENT * predictions.energy)
+        rate = gain / (cost + settings.cost_floor * state.median_cost) ** settings.per_joule
+        excluded = rungs[None, :] <= trained_to[:, None]
+        if remaining is not None:
+            excluded |= cost > remaining
+        first = np.argmax(rungs[None, :] > trained_to[:, None], 1)
+        step_cost = np.where(resumable[:, None], cost[np.arange(len(cost)), first][:, None], cost)
+        if largest_step is not None:
+            excluded |= step_cost > largest_step * state.median_cost
+        rate = np.where(excluded, -np.inf, rate)
+        if settings.look_ahead and settings.per_joule == 1.0:
+            self._look_ahead(state, predictions, rate, cost, first, resumable, np.inf if remaining is None else remaining)
+        return ScoredCandidates(genes, config, np.where(excluded, -np.inf, gain), cost, step_cost, rate)
+
+    def _look_ahead(
+        self,
+        state: SearchState,
+        predictions: Predictions,
+        rate: Array,
+        cost: Array,
+        first: NDArray[np.int64],
+        resumable: NDArray[np.bool_],
+        remaining: float,
+    ) -> None:
+        """Raise, in place, the rates of the most promising rows to what they are worth when the training may stop at a rung."""
+        settings, last = self.settings, len(self.settings.rungs) - 1
+        top = np.argsort(-rate.max(1), kind="stable")[:_MAX_LOOKED_AHEAD]
+        for rung, resume in product(range(last), (True, False)):
+            rows = top[(resumable[top] == resume) & ((first[top] == rung) if resume else (first[top] <= rung))]
+            # A continuation is decided again at its next rung: its row keeps the target of the plan and only gains in rate.
+            column = rate[rows].argmax(1) if resume else np.full(len(rows), rung)
+            possible = np.isfinite(rate[rows, column])
+            rows, column = rows[possible], column[possible]
+            if not len(rows):
+                continue
+            found = lookahead_rates(
+                self.models,
+                state.boxes,
+                predictions,
+                rate,
+                cost,
+                rows=rows,
+                first=rung,
+                cost_floor=settings.cost_floor * state.median_cost,
+                remaining=remaining,
+                resume=resume,
+                last_only=settings.complete_only,
+            )
+            rate[rows, column] = np.maximum(rate[rows, column], found)
+
+
+def lookahead_rates(
+    models: SurrogateModels,
     boxes: Boxes,
-    view: View,
+    predictions: Predictions,
     rate: Array,
     cost: Array,
     *,
     rows: NDArray[np.int64],
     first: int,
-    least: float,
+    cost_floor: float,
     remaining: float = np.inf,
     resume: bool,
     last_only: bool,
@@ -48,281 +289,63 @@ def rates_with_option(
     """Return the best gain per energy of training to rung ``first`` and then perhaps further, ``(len(rows),)``.
 
     Args:
-        models: Beliefs.
-        boxes: What no point dominates.
-        view: Beliefs about ``(n,)`` configurations.
+        models: Surrogates.
+        boxes: Partition of the region that no point dominates.
+        predictions: Predictions for ``(n,)`` configurations.
         rate: Gain per energy of going straight to each rung, ``(n, r)``.
         cost: Energy to go straight to each rung, ``(n, r)``.
-        rows: Configurations to look at.
+        rows: Configurations to value.
         first: Rung at which the training may be stopped, not the last.
-        least: What any training costs besides.
-        remaining: Energy left: going on to where it does not reach is no option.
-        resume: Whether going on pays only the difference.
+        cost_floor: Cost added to every training.
+        remaining: Energy left: rungs that cost more in total cannot be continued to.
+        resume: Whether continuing pays only the difference.
         last_only: Whether a stopped training is worth nothing.
     """
-    here = _known(models, view, boxes, rows, first, first)
-    here = np.zeros_like(here) if last_only else here
+    stop_gain = _gain_given_measurement(models, predictions, boxes, rows, first, first)
+    stop_gain = np.zeros_like(stop_gain) if last_only else stop_gain
     targets = [rate.shape[1] - 1] if last_only else range(first + 1, rate.shape[1])
-    more = np.stack([_known(models, view, boxes, rows, first, target) for target in targets]) - here  # (targets, nodes, rows)
-    further = np.stack([cost[rows, t] - cost[rows, first] if resume else cost[rows, t] + least for t in targets])
+    gains = [_gain_given_measurement(models, predictions, boxes, rows, first, target) for target in targets]
+    further_gain = np.stack(gains) - stop_gain  # (targets, nodes, rows)
+    further_cost = np.stack([cost[rows, t] - cost[rows, first] if resume else cost[rows, t] + cost_floor for t in targets])
     # What is paid in the end: a continuation's cost counts from where it is now, a training from scratch comes on top of the first.
-    together = np.stack([cost[rows, t] + (0.0 if resume else cost[rows, first]) for t in targets])
-    fits = (together <= remaining)[:, None]
+    total_cost = np.stack([cost[rows, t] + (0.0 if resume else cost[rows, first]) for t in targets])
+    affordable = (total_cost <= remaining)[:, None]
     best = np.maximum(rate[rows].max(1), 0.0)
-    for _ in range(_STEPS):
-        surplus = np.where(fits, more - best * further[:, None], -np.inf)
-        choice = surplus.argmax(0)  # (nodes, rows)
-        go = np.take_along_axis(surplus, choice[None], 0)[0] > 0
-        gained = here + np.where(go, np.take_along_axis(more, choice[None], 0)[0], 0.0)
-        paid = np.where(go, np.take_along_axis(np.broadcast_to(further[:, None], more.shape), choice[None], 0)[0], 0.0)
-        best = np.maximum(best, _WEIGHTS @ gained / (cost[rows, first] + least + _WEIGHTS @ paid))
+    for _ in range(_FIXED_POINT_STEPS):
+        surplus = np.where(affordable, further_gain - best * further_cost[:, None], -np.inf)
+        choice = surplus.argmax(0)[None]  # (1, nodes, rows)
+        proceed = np.take_along_axis(surplus, choice, 0)[0] > 0
+        gained = stop_gain + np.where(proceed, np.take_along_axis(further_gain, choice, 0)[0], 0.0)
+        costs = np.broadcast_to(further_cost[:, None], further_gain.shape)
+        paid = np.where(proceed, np.take_along_axis(costs, choice, 0)[0], 0.0)
+        best = np.maximum(best, _WEIGHTS @ gained / (cost[rows, first] + cost_floor + _WEIGHTS @ paid))
     return np.asarray(best)
 
 
-def _known(models: Models, view: View, boxes: Boxes, rows: NDArray[np.int64], seen: int, target: int) -> Array:
-    """Expected gain at rung ``target`` after each possible quality at rung ``seen``, ``(nodes, rows)``."""
-    quality = view.objectives[0]
-    spread = np.sqrt(quality.sd[rows, seen] ** 2 + models.noise(seen))
-    told = models.covariance(view, seen, target)[rows] / spread
-    mean = quality.mean[rows, target][None] + np.outer(_NODES, told)
-    sd = np.sqrt(np.maximum(quality.sd[rows, target] ** 2 - told**2, 1e-9))
+def _gain_given_measurement(
+    models: SurrogateModels, predictions: Predictions, boxes: Boxes, rows: NDArray[np.int64], measured: int, target: int
+) -> Array:
+    """Expected gain at rung ``target`` after each possible measurement of the quality at rung ``measured``, ``(nodes, rows)``."""
+    quality = predictions.objectives[0]
+    measurement_sd = np.sqrt(quality.sd[rows, measured] ** 2 + models.noise(measured))
+    explained = models.covariance(predictions, measured, target)[rows] / measurement_sd
+    mean = quality.mean[rows, target][None] + np.outer(_NODES, explained)
+    sd = np.sqrt(np.maximum(quality.sd[rows, target] ** 2 - explained**2, 1e-9))
     columns = [(mean.ravel(), np.tile(sd, len(_NODES)))]
-    columns += [(np.tile(p.mean[rows, target], len(_NODES)), np.tile(p.sd[rows, target], len(_NODES))) for p in view.objectives[1:]]
-    gain = boxes.expected_gain(models.beliefs_of(columns, target)).reshape(len(_NODES), len(rows))
-    return np.asarray(gain * view.chance[rows])
+    columns += [(np.tile(p.mean[rows, target], len(_NODES)), np.tile(p.sd[rows, target], len(_NODES))) for p in predictions.objectives[1:]]
+    gain = boxes.expected_gain(models.marginals_of(columns, target)).reshape(len(_NODES), len(rows))
+    return np.asarray(gain * predictions.feasibility[rows])
 
 
-#: At most so many paused configurations are scored: those closest to the front.
-_MOST_PAUSED = 300
-#: Plans that may stop early are valued for so many of the best configurations.
-_LOOKED_AHEAD = 48
-
-
-@dataclass
-class Planner:
-    """Scores what could be trained.
-
-    Args:
-        rules: How the study is searched.
-        models: What is believed about it.
-        seeds: Genes of good configurations of earlier studies.
-        proposal: How fresh configurations are looked for.
-    """
-
-    rules: Rules
-    models: Models
-    seeds: Callable[[Encoder], Array] | None = None
-    proposal: Proposal = UNIFORM
-
-    def situation(self, history: History, encoder: Encoder, rng: np.random.Generator) -> Situation:
-        """Fit the models and set up the hypervolume."""
-        rules = self.rules
-        table = tabulate(history, encoder, rules.minimized, resume=rules.resume)
-        failed = np.array([encoder.genes(key, history.params[key]) for key in sorted(history.failed - history.points.keys())])
-        self.models.fit(table, encoder, failed, rng)
-        last = rules.rungs[-1]
-        counts = table.feasible & ((table.epochs >= last) if rules.complete_only else True)
-        points = table.values[counts]
-        running = history.running
-        if running:
-            genes = encoder.encoding.settle(np.array([encoder.encoding.genes(claim.params) for claim in running]))
-            epochs = np.array([claim.epochs for claim in running], dtype=float)
-            imagined = self.models.imagine(encoder.columns(genes), epochs)
-            points = np.vstack([points, imagined[(epochs >= last) | (not rules.complete_only)]])
-        random = encoder.encoding.random(rng, 200)
-        quality, energy = self.models.complete(encoder.columns(random))
-        typical = float(np.median(energy))
-        reference = self._reference(table, quality.mean[:, 0], quality.sd[:, 0], energy, rng)
-        return Situation(table, points, reference, boxes_above(points, reference), typical)
-
-    def _reference(self, table: Table, mean: Array, sd: Array, energy: Array, rng: np.random.Generator) -> Array:
-        """Choose the reference point: a quality of use, and the most that a random complete training costs.
-
-        The floor of the quality is the 10th percentile of what random configurations are believed to reach when trained completely.
-        """
-        best = float(table.values[:, 0].max())
-        reference = table.values.min(0) - 1e-9
-        if table.axes.logarithmic[1]:
-            reference[1] = min(reference[1], -float(np.log10(energy.max())))
-        if self.rules.floor is not None:
-            reference[0] = table.axes.signs[0] * self.rules.floor
-        elif self.rules.estimate_floor:
-            reference[0] = float(np.quantile(self.models.quality.values(mean + sd * rng.normal(size=len(mean))), 0.1))
-        reference[0] = min(reference[0], best - 1e-6 * max(1.0, abs(best)))
-        return np.asarray(reference)
-
-    def options(
-        self,
-        situation: Situation,
-        history: History,
-        encoder: Encoder,
-        rng: np.random.Generator,
-        remaining: float | None = None,
-        largest_step: float | None = None,
-    ) -> Options:
-        """Score paused configurations and fresh ones."""
-        table, rules = situation.table, self.rules
-        busy = {claim.key for claim in history.running} | history.failed
-        over = busy | history.finished
-        paused = np.array(
-            [i for i, key in enumerate(table.keys) if table.trained_to[i] < rules.rungs[-1] and key not in over], dtype=np.int64
-        )
-        paused = _closest_to_front(table, paused)
-        scale = 1 if encoder.features is None else 4  # features take longer than everything else
-        seen = history.points.keys() | busy
-        ground = ProposalContext(
-            encoder.encoding,
-            self._parents(situation, encoder),
-            rules.fresh // scale,
-            rules.refined // scale,
-            table.genes,
-            _lack(table),
-            lambda genes: history.proposed(encoder.encoding.params(genes)) in seen,
-        )
-        parts: list[Options] = []
-
-        def score(genes: Array) -> Array:
-            parts.append(self._score(situation, encoder, genes, np.full(len(genes), -1), remaining, largest_step))
-            return parts[-1].best
-
-        self.proposal.explore(ground, score, rng)
-        found = reduce(Options.and_, parts)
-        if not len(paused):
-            return found
-        return self._score(situation, encoder, table.genes[paused], paused, remaining, largest_step).and_(found)
-
-    def open_rows(
-        self, situation: Situation, options: Options, history: History, encoder: Encoder
-    ) -> Iterator[tuple[int, str, Mapping[str, Any]]]:
-        """Go through options by falling rate: index, key and parameters; what is trained, running or listed before is left out."""
-        seen = {claim.key for claim in history.running} | history.failed
-        for i in np.argsort(-options.best, kind="stable"):
-            if not np.isfinite(options.best[i]):
-                return
-            if options.config[i] >= 0:
-                key = situation.table.keys[options.config[i]]
-                params = history.params[key]
-            else:
-                params = encoder.encoding.params(options.genes[i])
-                key = history.proposed(params)
-                if key in history.points:
-                    continue
-            if key not in seen:
-                seen.add(key)
-                yield int(i), key, params
-
-    def ranked(self, situation: Situation, options: Options, history: History, encoder: Encoder) -> Iterator[Decision]:
-        """Turn scored options into decisions, the best first."""
-        rungs = np.array(self.rules.rungs)
-        for i, key, params in self.open_rows(situation, options, history, encoder):
-            config, target = int(options.config[i]), int(np.argmax(options.rate[i]))
-            goes_on = bool(situation.table.goes_on[config]) if config >= 0 else self.rules.resume
-            longest = history.longest(key) if config >= 0 and goes_on else None
-            step = int(np.flatnonzero(rungs > situation.table.trained_to[config])[0]) if config >= 0 else 0
-            yield Decision(
-                params,
-                key,
-                int(rungs[step if goes_on else target]),
-                None if longest is None else longest.number,
-                float(options.gain[i, target]),
-                float(options.cost[i, target]),
-                float(options.pays[i, target]),
-            )
-
-    def _parents(self, situation: Situation, encoder: Encoder) -> Array:
-        """Configurations worth varying: those of the front, those believed best when complete, and good ones of earlier studies."""
-        table = situation.table
-        on_front = np.zeros(len(table.keys), dtype=bool)
-        front = front_of(table.values[table.feasible]) if table.feasible.any() else table.values[:0]
-        rows = np.flatnonzero(table.feasible)
-        on_front[table.config[rows[(table.values[rows][:, None, :] == front[None]).all(2).any(1)]]] = True
-        rank = {int(i): None for i in np.flatnonzero(on_front)}
-        near = _closest_to_front(table, np.arange(len(table.keys)))
-        expected = self.models.quality.predict(table.columns[near], np.ones(1)).mean[:, 0]
-        rank |= {int(near[i]): None for i in np.argsort(-expected, kind="stable")[: max(6, len(near) // 8)]}
-        parents = table.genes[list(rank)]
-        return parents if self.seeds is None else np.vstack([parents, self.seeds(encoder)])
-
-    def _score(
-        self,
-        situation: Situation,
-        encoder: Encoder,
-        genes: Array,
-        config: NDArray[np.int64],
-        remaining: float | None,
-        largest_step: float | None,
-    ) -> Options:
-        """Expected gain and cost of training each configuration to each rung."""
-        rules, table = self.rules, situation.table
-        view = self.models.view(encoder.columns(genes))
-        rungs = np.array(rules.rungs, dtype=float)
-        goes_on = np.where(config >= 0, table.goes_on[config], rules.resume)
-        current = np.where(config >= 0, table.trained_to[config], 0.0)
-        gain = np.stack([situation.boxes.expected_gain(self.models.beliefs(view, r)) for r in range(len(rungs))], 1) * view.chance[:, None]
-        if rules.complete_only:
-            gain[:, :-1] = 0.0
-        energy = 10 ** -table.values[table.longest_row[config], 1] if table.axes.logarithmic[1] else current
-        paid = np.where((config >= 0) & goes_on, energy, 0.0)
-        cost = np.maximum(view.energy - paid[:, None], 0.01 * view.energy)
-        rate = gain / (cost + rules.least_cost * situation.typical) ** rules.per_joule
-        done = rungs[None, :] <= current[:, None]
-        if remaining is not None:
-            done |= cost > remaining
-        first = np.argmax(rungs[None, :] > current[:, None], 1)
-        pays = np.where(goes_on[:, None], cost[np.arange(len(cost)), first][:, None], cost)
-        if largest_step is not None:
-            done |= pays > largest_step * situation.typical
-        rate = np.where(done, -np.inf, rate)
-        if rules.look_ahead and rules.per_joule == 1.0:
-            self._look_ahead(situation, view, rate, cost, first, goes_on, np.inf if remaining is None else remaining)
-        return Options(genes, config, np.where(done, -np.inf, gain), cost, pays, rate)
-
-    def _look_ahead(
-        self,
-        situation: Situation,
-        view: View,
-        rate: Array,
-        cost: Array,
-        first: NDArray[np.int64],
-        goes_on: NDArray[np.bool_],
-        remaining: float,
-    ) -> None:
-        """Raise the rates of the most promising rows to what they are worth when the training may stop at a rung."""
-        rules, last = self.rules, len(self.rules.rungs) - 1
-        top = np.argsort(-rate.max(1), kind="stable")[:_LOOKED_AHEAD]
-        for rung, resume in product(range(last), (True, False)):
-            rows = top[(goes_on[top] == resume) & ((first[top] == rung) if resume else (first[top] <= rung))]
-            # A continuation is decided again at its next rung: its row keeps the target of the plan and only gains in rate.
-            column = rate[rows].argmax(1) if resume else np.full(len(rows), rung)
-            possible = np.isfinite(rate[rows, column])
-            rows, column = rows[possible], column[possible]
-            if not len(rows):
-                continue
-            found = rates_with_option(
-                self.models,
-                situation.boxes,
-                view,
-                rate,
-                cost,
-                rows=rows,
-                first=rung,
-                least=rules.least_cost * situation.typical,
-                remaining=remaining,
-                resume=resume,
-                last_only=rules.complete_only,
-            )
-            rate[rows, column] = np.maximum(rate[rows, column], found)
-
-
-def _closest_to_front(table: Table, configs: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Keep the configurations whose longest training lacks least quality against the best that was not dearer."""
-    if len(configs) <= _MOST_PAUSED:
+def _closest_to_front(table: ObservationTable, configs: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Keep the configurations with the least regret."""
+    if len(configs) <= _MAX_PAUSED:
         return configs
-    return configs[np.sort(np.argsort(_lack(table)[configs], kind="stable")[:_MOST_PAUSED])]
+    return configs[np.sort(np.argsort(_regret(table)[configs], kind="stable")[:_MAX_PAUSED])]
 
 
-def _lack(table: Table) -> Array:
-    """Quality that the longest training of each configuration lacks against the best that was not dearer, ``(c,)``."""
+def _regret(table: ObservationTable) -> Array:
+    """Quality that the longest training of each configuration lacks against the best that was not more expensive, ``(c,)``."""
     by_cost = np.argsort(-table.values[:, 1], kind="stable")
     best_so_far = np.empty(len(by_cost))
     best_so_far[by_cost] = np.maximum.accumulate(table.values[by_cost, 0])

@@ -26,7 +26,7 @@ class ProposalContext:
         fresh: Configurations to score at first.
         refined: Variations of the best of them to score after that, twice.
         measured: Genes of all measured configurations, ``(c, size)``.
-        lack: Quality that each of them lacks against the best that was not dearer, ``(c,)``; 0 on the front.
+        regret: Quality that each of them lacks against the best that was not dearer, ``(c,)``; 0 on the front.
         known: Whether a row of genes is a configuration that was measured, runs or failed, be it under another name.
     """
 
@@ -35,20 +35,20 @@ class ProposalContext:
     fresh: int
     refined: int
     measured: Array = field(default_factory=lambda: np.zeros((0, 0)))
-    lack: Array = field(default_factory=lambda: np.zeros(0))
+    regret: Array = field(default_factory=lambda: np.zeros(0))
     known: Callable[[Array], bool] = lambda genes: False
 
 
 class Proposal(Protocol):
     """How fresh configurations are looked for."""
 
-    def explore(self, ground: ProposalContext, score: Score, rng: np.random.Generator) -> None:
-        """Score configurations, about ``ground.fresh + 2 * ground.refined`` of them.
+    def explore(self, context: ProposalContext, score: Score, rng: np.random.Generator) -> None:
+        """Score configurations, about ``context.fresh + 2 * context.refined`` of them.
 
-        Everything that is learned must come from the arguments: then equal seeds give equal proposals whichever worker decides.
+        Everything that is learned must come from the arguments: then equal warm_starts give equal proposals whichever worker decides.
 
         Args:
-            ground: What is known.
+            context: What is known.
             score: Rates rows of genes; whatever it is called with can be trained next.
             rng: Source of randomness.
         """
@@ -59,13 +59,13 @@ class Proposal(Protocol):
 class UniformEdits:
     """Any change of a good configuration is as likely as any other; the best are changed again, twice."""
 
-    def explore(self, ground: ProposalContext, score: Score, rng: np.random.Generator) -> None:
+    def explore(self, context: ProposalContext, score: Score, rng: np.random.Generator) -> None:
         """Score random configurations and mutants, then mutants of the best."""
-        genes = propose(ground.encoding, ground.parents, rng, ground.fresh)
+        genes = propose(context.encoding, context.parents, rng, context.fresh)
         rates = score(genes)
-        for _ in range(2 if ground.refined and ground.encoding.size else 0):
+        for _ in range(2 if context.refined and context.encoding.size else 0):
             top = genes[np.argsort(-rates, kind="stable")[:_REFINED]]
-            near = mutate(ground.encoding, np.repeat(top, ground.refined // _REFINED, 0), rng, widths=(0.02, 0.1), changes=2.0)
+            near = mutate(context.encoding, np.repeat(top, context.refined // _REFINED, 0), rng, widths=(0.02, 0.1), changes=2.0)
             genes, rates = np.vstack([genes, near]), np.r_[rates, score(near)]
 
 

@@ -12,16 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
-from .ehvi import Belief, BoundedLog, Normal
+from .ehvi import BoundedLogNormal, Marginal, Normal
 from .gaussian_process import Array, GaussianProcess, Posterior
-from .observations import Encoder, Table
+from .observations import Encoder, ObservationTable
 
 #: Hyper-parameters are tuned on at most so many measurements: the cost grows with the cube.
 _TUNE_POINTS = 120
 _FIRST_STEPS, _NEXT_STEPS = 50, 8
 #: Room above the best quality, in spreads, that the warp may leave.
-_ROOMS = tuple(float(x) for x in np.exp(np.linspace(np.log(0.02), np.log(20.0), 15)))
-_ROOM_PRIOR, _ROOM_PRIOR_SD = float(np.log(0.5)), 1.0
+_HEADROOMS = tuple(float(x) for x in np.exp(np.linspace(np.log(0.02), np.log(20.0), 15)))
+_HEADROOM_PRIOR, _HEADROOM_PRIOR_SD = float(np.log(0.5)), 1.0
 
 #: What an earlier study expects at ``(n, d)`` configurations and ``(r,)`` rungs, ``(n, r)``, standardised.
 Trend = Callable[[Array, Array], Array]
@@ -34,7 +34,7 @@ class Surrogate:
     Args:
         process: The Gaussian process.
         warp: Whether the objective approaches a limit that matters (a quality): it is modelled as ``limit - scale * exp(-y)``, so that
-            the last percent counts as much as the first ten. How much room there is above the best measurement is part of the fit.
+            the last percent counts as much as the first ten. How much headroom there is above the best measurement is part of the fit.
         trend: What an earlier study expects; the Gaussian process then models the difference from the part of it that agrees with this one.
 
     Attributes:
@@ -51,9 +51,9 @@ class Surrogate:
     sd: float = 1.0
     limit: float = 0.0
     scale: float = 1.0
-    _room: int = field(default=int(np.argmin(np.abs(np.log(_ROOMS) - _ROOM_PRIOR))))
+    _headroom: int = field(default=int(np.argmin(np.abs(np.log(_HEADROOMS) - _HEADROOM_PRIOR))))
     _tuned_at: int = 0
-    _line: tuple[float, float] = (0.0, 0.0)
+    _trend_line: tuple[float, float] = (0.0, 0.0)
     _data: tuple[Array, Array, Array] | None = None
 
     def fit(self, X: Array, u: Array, values: Array, rng: np.random.Generator) -> None:
@@ -62,15 +62,15 @@ class Surrogate:
         tune = self._tuned_at == 0 or n >= self._tuned_at + max(2, self._tuned_at // 25) or n < self._tuned_at
         subset = _subset(n, rng) if tune else None
         if self.warp and subset is not None:
-            self._choose_room(X[subset], u[subset], values[subset])
-        y = self._standardise(values) - self._expected_trend(X, u, self._standardise(values))
+            self._choose_headroom(X[subset], u[subset], values[subset])
+        y = self._standardise(values) - self._fit_trend(X, u, self._standardise(values))
         if subset is not None:
             self.process.tune(X[subset], u[subset], y[subset], steps=_FIRST_STEPS if self._tuned_at == 0 else _NEXT_STEPS)
             self._tuned_at = n
         self._data = X, u, y
         self.process.fit(X, u, y)
 
-    def imagine(self, X: Array, u: Array) -> Array:
+    def fantasize(self, X: Array, u: Array) -> Array:
         """Count ``(n, d)`` running trainings as measured at what is believed of them (constant liar); return that, ``(n,)``.
 
         Source: Ginsbourger, Le Riche and Carraro 2010, "Kriging is well-suited to parallelize optimization".
@@ -82,15 +82,15 @@ class Surrogate:
         trend = np.array([self._trend_at(x[None], np.array([at]))[0, 0] for x, at in zip(X, u, strict=True)])
         return self.values(guess + trend)
 
-    def predict(self, X: Array, rungs: Array, *, one_sd: bool = False) -> Posterior:
+    def predict(self, X: Array, rungs: Array, *, first_sd_only: bool = False) -> Posterior:
         """Believe something about ``(n, d)`` configurations at ``(r,)`` rungs, in standardised units; see ``GaussianProcess.predict``."""
-        found = self.process.predict(X, rungs, one_sd=one_sd)
+        found = self.process.predict(X, rungs, first_sd_only=first_sd_only)
         return found if self.trend is None else Posterior(found.mean + self._trend_at(X, rungs), found.sd, found.whitened)
 
-    def belief(self, mean: Array, sd: Array, shift: float = 0.0) -> Belief:
+    def marginal(self, mean: Array, sd: Array, shift: float = 0.0) -> Marginal:
         """Turn standardised means and standard deviations, ``(n,)``, into a belief about the values plus ``shift``."""
         m, s = self.mean + self.sd * mean, self.sd * sd
-        return BoundedLog(m, s, self.limit + shift, self.scale) if self.warp else Normal(m + shift, s)
+        return BoundedLogNormal(m, s, self.limit + shift, self.scale) if self.warp else Normal(m + shift, s)
 
     def values(self, standardised: Array) -> Array:
         """Turn standardised numbers of any shape into values."""
@@ -103,31 +103,31 @@ class Surrogate:
         if self.warp:
             best = float(values.max())
             spread = max(best - float(np.quantile(values, 0.25)), 1e-9 * max(1.0, abs(best)))
-            self.limit, self.scale = best + spread * _ROOMS[self._room], spread
+            self.limit, self.scale = best + spread * _HEADROOMS[self._headroom], spread
             y = -np.log((self.limit - values) / spread)
         self.mean, self.sd = float(y.mean()), max(float(y.std()), 1e-9)
         return np.asarray((y - self.mean) / self.sd)
 
-    def _choose_room(self, X: Array, u: Array, values: Array) -> None:
-        """Move to a neighbouring room while the likelihood of the values themselves (Jacobian included) grows.
+    def _choose_headroom(self, X: Array, u: Array, values: Array) -> None:
+        """Move to a neighbouring headroom while the likelihood of the values themselves (Jacobian included) grows.
 
         Source: Snelson, Rasmussen and Ghahramani 2003, "Warped Gaussian processes", eq. 6.
         """
 
-        def loss(room: int) -> float:
-            self._room = room
+        def loss(headroom: int) -> float:
+            self._headroom = headroom
             y = self._standardise(values)
             jacobian = float((y * self.sd + self.mean).sum()) - len(y) * float(np.log(self.sd))
-            prior = 0.5 * ((np.log(_ROOMS[room]) - _ROOM_PRIOR) / _ROOM_PRIOR_SD) ** 2
+            prior = 0.5 * ((np.log(_HEADROOMS[headroom]) - _HEADROOM_PRIOR) / _HEADROOM_PRIOR_SD) ** 2
             return float(self.process.loss(self.process.theta, X, u, y)[0] - jacobian + prior)
 
-        best, now = self._room, loss(self._room)
+        best, now = self._headroom, loss(self._headroom)
         for step in (1, -1):
-            while 0 <= best + step < len(_ROOMS) and (next_loss := loss(best + step)) < now:
+            while 0 <= best + step < len(_HEADROOMS) and (next_loss := loss(best + step)) < now:
                 best, now = best + step, next_loss
-        self._room = best
+        self._headroom = best
 
-    def _expected_trend(self, X: Array, u: Array, y: Array) -> Array:
+    def _fit_trend(self, X: Array, u: Array, y: Array) -> Array:
         """Fit ``y`` as a line of what the earlier study expects, with one pseudo-observation for slope 1; return its values, ``(n,)``."""
         if self.trend is None:
             return np.zeros(len(y))
@@ -135,13 +135,13 @@ class Surrogate:
         expected = self.trend(X, rungs)[np.arange(len(X)), at]
         centred = expected - expected.mean()
         slope = float(np.clip((centred @ (y - y.mean()) + 1.0) / (centred @ centred + 1.0), 0.0, 3.0))
-        self._line = slope, float(y.mean() - slope * expected.mean())
-        return np.asarray(self._line[1] + slope * expected)
+        self._trend_line = slope, float(y.mean() - slope * expected.mean())
+        return np.asarray(self._trend_line[1] + slope * expected)
 
     def _trend_at(self, X: Array, rungs: Array) -> Array:
         if self.trend is None:
             return np.zeros((len(X), len(rungs)))
-        return self._line[1] + self._line[0] * self.trend(X, rungs)
+        return self._trend_line[1] + self._trend_line[0] * self.trend(X, rungs)
 
 
 def _subset(n: int, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -153,27 +153,27 @@ def _subset(n: int, rng: np.random.Generator) -> NDArray[np.int64]:
 
 
 #: Beyond so many measurements the models learn from a selection.
-_MOST_ROWS = 800
-_LEAST_CHANCE = 0.02
+_MAX_ROWS = 800
+_MIN_CHANCE = 0.02
 
 
 @dataclass(frozen=True)
-class View:
+class Predictions:
     """Beliefs about ``n`` configurations at the ``r`` rungs of a study.
 
     Attributes:
         objectives: One posterior per objective.
         energy: Expected energy of the training from scratch, ``(n, r)``, in the user's unit.
-        chance: Probability that it neither fails nor breaks a constraint, ``(n,)``.
+        feasibility: Probability that it neither fails nor breaks a constraint, ``(n,)``.
     """
 
     objectives: tuple[Posterior, ...]
     energy: Array
-    chance: Array
+    feasibility: Array
 
 
 @dataclass
-class Models:
+class SurrogateModels:
     """Surrogates of one study; hyper-parameters are kept from one decision to the next.
 
     Args:
@@ -188,12 +188,12 @@ class Models:
     input_warp: bool = True
     trends: Sequence[Trend] = ()
     _objectives: list[Surrogate] = field(default_factory=list)
-    _limits: dict[str, Surrogate] = field(default_factory=dict)
+    _constraints: dict[str, Surrogate] = field(default_factory=dict)
     _failure: Surrogate | None = None
     _shape: object = None
     _per_epoch: bool = False
 
-    def fit(self, table: Table, encoder: Encoder, failed: Array, rng: np.random.Generator) -> None:
+    def fit(self, table: ObservationTable, encoder: Encoder, failed: Array, rng: np.random.Generator) -> None:
         """Learn from a study's measurements.
 
         Args:
@@ -206,49 +206,49 @@ class Models:
         shape = (encoder.encoding.distributions, count)
         if shape != self._shape:
             trends: list[Trend | None] = [*self.trends] or [None] * count
-            self._shape, self._limits, self._failure = shape, {}, None
+            self._shape, self._constraints, self._failure = shape, {}, None
             self._objectives = [Surrogate(self._process(encoder), warp=j == 0 and self.warp, trend=trends[j]) for j in range(count)]
         rows = _select(table, rng)
         X, u = table.columns[table.config[rows]], self.scaled(table.epochs[rows])
         # Energy grows about as the epochs do; the model learns the rest.
-        self._per_epoch = bool(table.axes.logarithmic[1])
+        self._per_epoch = bool(table.transform.logarithmic[1])
         for j, model in enumerate(self._objectives):
             model.fit(X, u, table.values[rows, j] + (np.log10(table.epochs[rows]) if j == 1 and self._per_epoch else 0.0), rng)
-        self._limits = {name: self._limits.get(name) or Surrogate(self._process(encoder)) for name in table.constraints}
-        for name, limit in self._limits.items():
+        self._constraints = {name: self._constraints.get(name) or Surrogate(self._process(encoder)) for name in table.constraints}
+        for name, limit in self._constraints.items():
             known = np.isfinite(table.constraints[name][rows])
             limit.fit(X[known], u[known], table.constraints[name][rows][known], rng)
         if not len(failed):
             self._failure = None
             return
         self._failure = self._failure or Surrogate(self._process(encoder))
-        inputs = np.vstack([table.columns, encoder.columns(failed)])[-_MOST_ROWS:]
-        outcome = np.r_[np.zeros(len(table.columns)), np.ones(len(failed))][-_MOST_ROWS:]
+        inputs = np.vstack([table.columns, encoder.columns(failed)])[-_MAX_ROWS:]
+        outcome = np.r_[np.zeros(len(table.columns)), np.ones(len(failed))][-_MAX_ROWS:]
         self._failure.fit(inputs, np.zeros(len(inputs)), outcome, rng)
 
-    def imagine(self, X: Array, epochs: Array) -> Array:
+    def fantasize(self, X: Array, epochs: Array) -> Array:
         """Count running trainings as measured; return their expected values, ``(n, k)``."""
         u = self.scaled(epochs)
-        values = np.stack([model.imagine(X, u) for model in self._objectives], 1)
+        values = np.stack([model.fantasize(X, u) for model in self._objectives], 1)
         if self._per_epoch:
             values[:, 1] -= np.log10(epochs)
         return values
 
-    def view(self, X: Array) -> View:
+    def predict(self, X: Array) -> Predictions:
         """Believe something about ``(n, d)`` configurations at all rungs."""
         u = self.scaled(np.array(self.rungs, dtype=float))
         # What is uncertain in costs beyond the first rung is the growth with the epochs, which all configurations share: it is no reason to
         # hope that one of them is cheap. (With it, cheap trainings are repeated for ever in the hope of cheaper ones.)
-        found = tuple(model.predict(X, u, one_sd=j > 0) for j, model in enumerate(self._objectives))
-        chance = np.ones(len(X))
-        for limit in self._limits.values():
+        found = tuple(model.predict(X, u, first_sd_only=j > 0) for j, model in enumerate(self._objectives))
+        feasibility = np.ones(len(X))
+        for limit in self._constraints.values():
             there = limit.predict(X, u[-1:])
-            chance *= ndtr(-(limit.mean + limit.sd * there.mean[:, 0]) / (limit.sd * there.sd[:, 0]))
+            feasibility *= ndtr(-(limit.mean + limit.sd * there.mean[:, 0]) / (limit.sd * there.sd[:, 0]))
         if self._failure is not None:
-            chance *= 1 - np.clip(self._failure.values(self._failure.predict(X, u[:1]).mean[:, 0]), 0.0, 1.0)
-        return View(found, self._energy(found[1].mean), np.maximum(chance, _LEAST_CHANCE))
+            feasibility *= 1 - np.clip(self._failure.values(self._failure.predict(X, u[:1]).mean[:, 0]), 0.0, 1.0)
+        return Predictions(found, self._energy(found[1].mean), np.maximum(feasibility, _MIN_CHANCE))
 
-    def complete(self, X: Array) -> tuple[Posterior, Array]:
+    def predict_complete(self, X: Array) -> tuple[Posterior, Array]:
         """Believe something about complete trainings of ``(n, d)`` configurations: their quality, and their energy ``(n,)``."""
         u = self.scaled(np.array(self.rungs, dtype=float))[-1:]
         energy = np.repeat(self._objectives[1].predict(X, u).mean, len(self.rungs), 1)
@@ -260,15 +260,15 @@ class Models:
             return np.asarray(10 ** -(self._objectives[1].values(standardised) + self._shift))
         return np.tile(np.array(self.rungs, dtype=float), (len(standardised), 1))
 
-    def beliefs(self, view: View, rung: int) -> list[Belief]:
+    def marginals(self, predictions: Predictions, rung: int) -> list[Marginal]:
         """Return the belief about each objective at one rung."""
-        columns = [(found.mean[:, rung], found.sd[:, rung]) for found in view.objectives]
-        return self.beliefs_of(columns, rung)
+        columns = [(found.mean[:, rung], found.sd[:, rung]) for found in predictions.objectives]
+        return self.marginals_of(columns, rung)
 
-    def beliefs_of(self, columns: Sequence[tuple[Array, Array]], rung: int) -> list[Belief]:
+    def marginals_of(self, columns: Sequence[tuple[Array, Array]], rung: int) -> list[Marginal]:
         """Turn standardised means and standard deviations per objective into beliefs about the values at one rung."""
         return [
-            model.belief(mean, sd, float(self._shift[rung]) if j == 1 and self._per_epoch else 0.0)
+            model.marginal(mean, sd, float(self._shift[rung]) if j == 1 and self._per_epoch else 0.0)
             for j, (model, (mean, sd)) in enumerate(zip(self._objectives, columns, strict=True))
         ]
 
@@ -276,17 +276,19 @@ class Models:
         """Return the standardised expectation of one objective at ``(r,)`` scaled log epochs, ``(n, r)``."""
         return self._objectives[objective].predict(X, u).mean
 
-    def expected_values(self, view: View, rung: int) -> Array:
+    def expected_values(self, predictions: Predictions, rung: int) -> Array:
         """Return the medians of the objectives at one rung, as axes, ``(n, k)``."""
-        values = np.stack([model.values(found.mean[:, rung]) for model, found in zip(self._objectives, view.objectives, strict=True)], 1)
+        values = np.stack(
+            [model.values(found.mean[:, rung]) for model, found in zip(self._objectives, predictions.objectives, strict=True)], 1
+        )
         if self._per_epoch:
             values[:, 1] += self._shift[rung]
         return values
 
-    def covariance(self, view: View, first: int, second: int) -> Array:
+    def covariance(self, predictions: Predictions, first: int, second: int) -> Array:
         """Return the covariance of each configuration's quality between two rungs, standardised, ``(n,)``."""
         u = self.scaled(np.array(self.rungs, dtype=float))
-        return self.quality.process.covariance(view.objectives[0], u, first, second)
+        return self.quality.process.covariance(predictions.objectives[0], u, first, second)
 
     def noise(self, rung: int) -> float:
         """Return the variance of a repeated measurement of the quality at a rung, standardised."""
@@ -310,16 +312,16 @@ class Models:
         return GaussianProcess(encoder.groups, encoder.numeric & self.input_warp)
 
 
-def _select(table: Table, rng: np.random.Generator) -> NDArray[np.int64]:
+def _select(table: ObservationTable, rng: np.random.Generator) -> NDArray[np.int64]:
     """Rows to learn from: all of them, or the best by quality at their epochs, the latest and a random sample of the rest."""
     n = len(table.values)
-    if n <= _MOST_ROWS:
+    if n <= _MAX_ROWS:
         return np.arange(n)
-    third = _MOST_ROWS // 3
+    third = _MAX_ROWS // 3
     rank = np.empty(n)
     for epochs in np.unique(table.epochs):
         here = np.flatnonzero(table.epochs == epochs)
         rank[here[np.argsort(-table.values[here, 0])]] = np.arange(len(here))
     chosen = np.unique(np.r_[np.argsort(rank)[:third], np.arange(n - third, n)])
     rest = np.setdiff1d(np.arange(n), chosen)
-    return np.sort(np.r_[chosen, rng.choice(rest, _MOST_ROWS - len(chosen), replace=False)])
+    return np.sort(np.r_[chosen, rng.choice(rest, _MAX_ROWS - len(chosen), replace=False)])

@@ -13,14 +13,14 @@ from optuna.trial import FrozenTrial
 from .ehvi import front_of
 from .encoding import Array, Encoding
 from .history import History, Key
-from .observations import Encoder, Table, tabulate
-from .surrogates import Models, Trend
+from .observations import Encoder, ObservationTable, tabulate
+from .surrogates import SurrogateModels, Trend
 
-_LEAST_POINTS = 4
+_MIN_POINTS = 4
 
 
 @dataclass
-class Prior:
+class TransferModel:
     """Earlier studies; none of their points is ever a point of the front.
 
     Each study has its own models, whose expectations are standardised and averaged. The search then models the difference from the part of
@@ -43,7 +43,7 @@ class Prior:
     epochs_name: str
     energy: int = 1
     _encoding: Encoding | None = None
-    _fitted: list[tuple[Table, Models]] = field(default_factory=list)
+    _fitted: list[tuple[ObservationTable, SurrogateModels]] = field(default_factory=list)
 
     def distributions(self) -> dict[str, BaseDistribution]:
         """Return the parameters of the earlier studies."""
@@ -53,10 +53,10 @@ class Prior:
                 found.update({name: d for name, d in trial.distributions.items() if name != self.epochs_name})
         return found
 
-    def strangers(self, here: Iterable[Mapping[str, Any]]) -> set[str]:
+    def unknown_params(self, here: Iterable[Mapping[str, Any]]) -> set[str]:
         """Return the parameters of the earlier studies that the present one does not have.
 
-        A conditional parameter may just not have been wanted yet. One is strange when a configuration here goes without it, and every
+        A conditional parameter may just not have been wanted yet. One is unknown when a configuration here goes without it, and every
         earlier one with the same choices had it.
 
         Args:
@@ -76,7 +76,7 @@ class Prior:
         self._prepare(encoder)
         return [self._trend(j) for j in range(len(self.minimized))] if self._fitted else []
 
-    def seeds(self, encoder: Encoder) -> Array:
+    def warm_starts(self, encoder: Encoder) -> Array:
         """Return genes of the configurations on the fronts of the studies, the best quality first, then the cheapest, then between."""
         self._prepare(encoder)
         found = []
@@ -103,10 +103,10 @@ class Prior:
             history.update(
                 [t for t in trials if len(t.values or ()) == len(self.minimized) and _fits(t.params, encoder.encoding, self.epochs_name)]
             )
-            if sum(len(points) for points in history.points.values()) < _LEAST_POINTS:
+            if sum(len(points) for points in history.observations.values()) < _MIN_POINTS:
                 continue
             own = Encoder(encoder.encoding, encoder.features)
-            table, models = tabulate(history, own, self.minimized), Models(self.rungs)
+            table, models = tabulate(history, own, self.minimized), SurrogateModels(self.rungs)
             models.fit(table, own, np.zeros((0, encoder.encoding.size)), np.random.default_rng(0))
             self._fitted.append((table, models))
 

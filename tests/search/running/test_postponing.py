@@ -107,8 +107,8 @@ def test_steps_over_the_limit_are_not_proposed(resume: bool) -> None:
             sampler.largest_step = limit
             decision = sampler.decide(study, len(study.trials))
             assert decision is not None
-            assert decision.pays is not None
-            assert decision.pays <= limit * survey.situation.typical * 1.2  # the models are fitted anew, with another seed
+            assert decision.step_cost is not None
+            assert decision.step_cost <= limit * survey.state.median_cost * 1.2  # the models are fitted anew, with another seed
     sampler.largest_step = 1e-9
     assert sampler.decide(study, len(study.trials)) is None
     assert not passes_cost_gate(sampler, study, 1e-9)
@@ -122,4 +122,4 @@ def test_a_survey_is_of_everything_whatever_is_held_back() -> None:
     held = sampler.survey(study)
     assert free is not None
     assert held is not None
-    assert held.options.best.max() == free.options.best.max()
+    assert held.candidates.best.max() == free.candidates.best.max()

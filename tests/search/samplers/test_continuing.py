@@ -94,13 +94,13 @@ def test_in_a_mixed_space_only_checkpoints_are_continued_and_the_others_pay_thei
         longer = trial.params["epochs"] > 1
         if trial.params["lr"] > 0.005:
             assert resume_from(trial) is None
-            if longer and decision is not None and decision.pays is not None:
-                believed.append((decision.pays, values[1]))
+            if longer and decision is not None and decision.step_cost is not None:
+                believed.append((decision.step_cost, values[1]))
         else:
             assert (resume_from(trial) is not None) == longer
     assert len(believed) >= 5
-    for pays, energy in believed:
-        assert pays == pytest.approx(energy, rel=0.15)  # of an increment of 3 to 9 epochs a third would be missing
+    for step_cost, energy in believed:
+        assert step_cost == pytest.approx(energy, rel=0.15)  # of an increment of 3 to 9 epochs a third would be missing
 
 
 @pytest.mark.parametrize("resume", [True, False])
@@ -122,11 +122,11 @@ def test_trainings_from_scratch_that_the_remaining_energy_forbids_are_not_brough
         sampler.remaining = remaining
         survey = sampler.survey(study)
         assert survey is not None
-        assert (survey.options.cost > remaining).any()
-        assert np.all(survey.options.rate[survey.options.cost > remaining] == -np.inf)
+        assert (survey.candidates.cost > remaining).any()
+        assert np.all(survey.candidates.rate[survey.candidates.cost > remaining] == -np.inf)
         decision = sampler.decide(study, 100)
         assert decision is not None
-        assert decision.pays is None or decision.pays <= remaining
+        assert decision.step_cost is None or decision.step_cost <= remaining
 
 
 def test_a_plan_is_not_valued_by_rungs_that_the_remaining_energy_does_not_reach(objective: Objective) -> None:
@@ -137,7 +137,7 @@ def test_a_plan_is_not_valued_by_rungs_that_the_remaining_energy_does_not_reach(
     sampler.remaining = 100.0
     survey = sampler.survey(study)
     assert survey is not None
-    options, least = survey.options, 0.05 * survey.situation.typical
+    options, least = survey.candidates, 0.05 * survey.state.median_cost
     assert (options.cost[:, 1] > 100.0).all()
     open_ = np.isfinite(options.rate[:, 0])
     assert options.rate[open_, 0] == pytest.approx(options.gain[open_, 0] / (options.cost[open_, 0] + least))
@@ -159,5 +159,5 @@ def test_the_order_of_the_objectives_after_the_first_changes_nothing(objective: 
 
 @pytest.mark.parametrize("energy", [0, 2])
 def test_an_energy_that_is_no_objective_is_refused(objective: Objective, energy: int) -> None:
-    with pytest.raises(ValueError, match=f"has 2, and the energy is said to be the one with index {energy}"):
+    with pytest.raises(ValueError, match=f"got 2 objectives and energy={energy}"):
         searched(objective, 1, energy=energy)

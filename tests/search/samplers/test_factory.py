@@ -11,7 +11,7 @@ import pytest
 
 from joulefront.search import Study
 from joulefront.search.samplers import FreezeThawSampler
-from joulefront.search.samplers.factory import any_goes_on, energy_axis, make_sampler
+from joulefront.search.samplers.factory import any_resumable, energy_axis, make_sampler
 from joulefront.search.samplers.freeze_thaw import Survey
 from joulefront.spaces.mlp import Mlp
 from joulefront.spaces.recipes import RecipeRanges
@@ -38,15 +38,15 @@ def surveyed(study: Study, objective: Any) -> Survey:
 
 
 def test_the_least_accuracy_of_a_study_is_the_floor_of_the_hypervolume(objective: Objective) -> None:
-    assert surveyed(study_with(min_accuracy=0.123), objective).situation.reference[0] == 0.123
-    assert surveyed(study_with(), objective).situation.reference[0] != 0.123
+    assert surveyed(study_with(min_accuracy=0.123), objective).state.reference[0] == 0.123
+    assert surveyed(study_with(), objective).state.reference[0] != 0.123
 
 
 def test_a_study_of_complete_trainings_gives_no_credit_for_shorter_ones(objective: Objective) -> None:
     whole, any_ = (surveyed(study_with(complete_only=only), objective) for only in (True, False))
-    assert (whole.options.gain[:, :-1] <= 0).all()
-    assert (any_.options.gain[:, :-1] > 0).any()
-    assert len(whole.situation.points) < len(any_.situation.points)
+    assert (whole.candidates.gain[:, :-1] <= 0).all()
+    assert (any_.candidates.gain[:, :-1] > 0).any()
+    assert len(whole.state.points) < len(any_.state.points)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_a_study_of_complete_trainings_gives_no_credit_for_shorter_ones(objectiv
 )
 def test_a_space_in_which_nothing_can_go_on_is_searched_without_checkpoints(schedule: Any, resumes: bool) -> None:
     study = study_with(schedule)
-    assert any_goes_on(study.space) is resumes
+    assert any_resumable(study.space) is resumes
     sampler = make_sampler("freeze-thaw", rungs=RUNGS, seed=0, study=study)
     assert isinstance(sampler, FreezeThawSampler)
     assert sampler.resume is resumes
@@ -79,10 +79,10 @@ def test_the_energy_of_training_is_found_wherever_it_stands(objective: Objective
         return tuple(values)
 
     survey = surveyed(study, more)
-    # The typical price of a complete training is one of energy: 27 epochs of 10 to 80 each.
-    assert 270 < survey.situation.typical < 2160
+    # The median_cost price of a complete training is one of energy: 27 epochs of 10 to 80 each.
+    assert 270 < survey.state.median_cost < 2160
 
 
 def test_knowledge_of_earlier_studies_needs_our_sampler() -> None:
     with pytest.raises(ValueError, match="--warm-start needs --sampler freeze-thaw, got 'tpe'"):
-        make_sampler("tpe", rungs=RUNGS, seed=0, study=replace(study_with(), sampler="tpe"), prior=[[]])
+        make_sampler("tpe", rungs=RUNGS, seed=0, study=replace(study_with(), sampler="tpe"), prior_trials=[[]])

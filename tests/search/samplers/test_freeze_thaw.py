@@ -10,7 +10,7 @@ import pytest
 from optuna.trial import TrialState
 
 from joulefront.search.samplers import FreezeThawSampler, resume_from
-from joulefront.search.samplers.ehvi import hypervolume
+from joulefront.search.samplers.ehvi import dominated_volume
 
 Search = Callable[..., optuna.Study]
 Objective = Callable[[optuna.Trial], tuple[float, float]]
@@ -83,7 +83,7 @@ def test_it_finds_a_better_front_than_random_search_for_the_same_energy(search: 
             if spent > budget:
                 break
             seen.append((trial.values[0], -np.log10(trial.values[1])))
-        return hypervolume(np.array(seen), np.array([0.3, -np.log10(2160.0)]))
+        return dominated_volume(np.array(seen), np.array([0.3, -np.log10(2160.0)]))
 
     ours = [search(70, seed=seed) for seed in range(2)]
     budget = 8000.0

@@ -61,7 +61,7 @@ def test_a_range_without_steps_is_refused_with_the_remedy(rings) -> None:  # typ
     study = rings(sampler="grid")
     sampler = make_sampler("grid", rungs=study.rungs, seed=0, study=study)
     trial = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler).ask()
-    with pytest.raises(ValueError, match="grid needs choices or steps, but learning_rate is a range of numbers; take --sampler random"):
+    with pytest.raises(ValueError, match="grid needs choices or steps, got a continuous range for learning_rate; use --sampler random"):
         trial.suggest_float("learning_rate", 1e-3, 1e-1, log=True)
 
 

@@ -11,9 +11,9 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 
 from joulefront.search.samplers import FreezeThawSampler, LocalEdits
-from joulefront.search.samplers.edits import Edits, Policy, fitted, tilted
+from joulefront.search.samplers.edits import Edits, Policy, fit_policy, tilted_weights
 from joulefront.search.samplers.encoding import Array, Encoding
-from joulefront.search.samplers.local_edits import against_siblings, measured_pairs
+from joulefront.search.samplers.local_edits import measured_pairs, sibling_advantages
 from joulefront.search.samplers.proposals import UNIFORM, Proposal, ProposalContext
 
 CELL = Encoding(
@@ -46,8 +46,8 @@ def explored(proposal: Proposal, seed: int, *, score: Callable[[Array], Array] |
         parts.append(genes)
         return np.exp(value(genes))
 
-    ground = ProposalContext(CELL, measured[best], 400, 96, measured, quality.max() - quality)
-    proposal.explore(ground, rates, np.random.default_rng(seed + 99))
+    context = ProposalContext(CELL, measured[best], 400, 96, measured, quality.max() - quality)
+    proposal.explore(context, rates, np.random.default_rng(seed + 99))
     genes = np.vstack(parts)
     return genes, value(genes)
 
@@ -85,13 +85,13 @@ def test_nothing_known_leaves_the_edits_uniform() -> None:
     edits = Edits(CELL)
     starts = np.repeat(CELL.random(np.random.default_rng(0), 1), 20_000, 0)
     empty = Policy(edits).draw(starts[:0], np.random.default_rng(0), (0.1,))
-    for policy in (Policy(edits), fitted(edits, empty, np.zeros(0))):
+    for policy in (Policy(edits), fit_policy(edits, empty, np.zeros(0))):
         chains = policy.draw(starts, np.random.default_rng(1), (0.1,))
         changed = chains.ends != starts
         assert changed.any(1).all()
         assert changed.sum(1).max() <= 4
         assert changed.mean(0) == pytest.approx(changed.mean(), rel=0.12), "some parameters change more often"
-        assert chains.ratio == pytest.approx(0.0)
+        assert chains.log_ratio == pytest.approx(0.0)
         assert changed.sum(1).mean() == pytest.approx(1 + 1 / 2 + 1 / 4 + 1 / 8, abs=0.05)
 
 
@@ -115,10 +115,10 @@ def test_importance_weights_recover_the_tilted_distribution_whichever_policy_dre
         chance[a, 1.0] = 0.25 * goes + 0.5 * goes * 0.5  # a first, or b first
     assert sum(chance.values()) == pytest.approx(1.0)
     wanted = {end: chance[end] * np.exp(worth[end]) for end in worth}
-    wrong = Policy(edits, np.random.default_rng(2).normal(size=(edits.context(start, 0).shape[1], len(edits.base))))
+    wrong = Policy(edits, np.random.default_rng(2).normal(size=(edits.features(start, 0).shape[1], len(edits.base))))
     for policy in (Policy(edits), wrong):
         chains = policy.draw(np.repeat(start, 40_000, 0), np.random.default_rng(3), (0.1,))
-        weights = np.exp(chains.ratio + np.array([worth[a, b] for a, b in chains.ends.tolist()]))
+        weights = np.exp(chains.log_ratio + np.array([worth[a, b] for a, b in chains.ends.tolist()]))
         for (a, b), mass in wanted.items():
             here = (chains.ends == [a, b]).all(1)
             assert weights[here].sum() / weights.sum() == pytest.approx(mass / sum(wanted.values()), abs=0.02)
@@ -129,7 +129,7 @@ def test_fitting_raises_the_chance_of_what_ended_well() -> None:
     starts = CELL.random(rng, 400)
     chains = Policy(edits).draw(starts, rng, (0.1,))
     good = chains.ends[:, 2] == 1.0
-    policy = fitted(edits, chains, good.astype(float))
+    policy = fit_policy(edits, chains, good.astype(float))
     again = policy.draw(starts, rng, (0.1,)).ends[:, 2] == 1.0
     unlearned = Policy(edits).draw(starts, rng, (0.1,)).ends[:, 2] == 1.0
     assert again.mean() > unlearned.mean() + 0.15
@@ -138,15 +138,15 @@ def test_fitting_raises_the_chance_of_what_ended_well() -> None:
 @pytest.mark.parametrize("unit", [1e-6, 1.0, 1e6])
 def test_the_temperature_follows_the_scores_whatever_their_unit(unit: float) -> None:
     scores = np.r_[np.random.default_rng(0).normal(size=200), -np.inf]
-    weights = tilted(unit * scores, np.zeros(201), 0.15)
+    weights = tilted_weights(unit * scores, np.zeros(201), 0.15)
     assert 1 / (weights**2).sum() == pytest.approx(30, rel=0.02)
     assert weights[-1] == 0.0
-    assert weights == pytest.approx(tilted(scores, np.zeros(201), 0.15), rel=1e-3)
-    assert tilted(np.full(3, -np.inf), np.zeros(3), 0.15).tolist() == [0.0, 0.0, 0.0]
+    assert weights == pytest.approx(tilted_weights(scores, np.zeros(201), 0.15), rel=1e-3)
+    assert tilted_weights(np.full(3, -np.inf), np.zeros(3), 0.15).tolist() == [0.0, 0.0, 0.0]
 
 
 def test_a_chain_is_compared_with_those_of_the_same_start() -> None:
-    scores = against_siblings(np.array([1.0, 3.0, 11.0, 13.0, -np.inf]), np.array([0, 0, 1, 1, 1]))
+    scores = sibling_advantages(np.array([1.0, 3.0, 11.0, 13.0, -np.inf]), np.array([0, 0, 1, 1, 1]))
     assert scores.tolist() == pytest.approx([1 - 11 / 3, 3 - 11 / 3, 11 - 31 / 3, 13 - 31 / 3, -np.inf])
 
 
@@ -154,13 +154,13 @@ def test_pairs_of_measured_configurations_are_chains_towards_the_better_one() ->
     space = Encoding({"a": CategoricalDistribution(["x", "y", "z"]), "u": FloatDistribution(0, 1), "b": CategoricalDistribution([0, 1])})
     measured = np.array([[0.0, 0.2, 0.0], [2.0, 0.2, 1.0], [2.0, 0.7, 1.0]])
     edits = Edits(space)
-    chains, lack = measured_pairs(edits, measured, np.array([0.3, 0.1, 0.0]), np.random.default_rng(0))
+    chains, regret = measured_pairs(edits, measured, np.array([0.3, 0.1, 0.0]), np.random.default_rng(0))
     made: dict[int, set[tuple[int, float]]] = {}
     for chain, action in zip(chains.steps.chain.tolist(), chains.steps.action.tolist(), strict=True):
         made.setdefault(chain, set())
         if action < len(edits.gene):
             made[chain].add((int(edits.gene[action]), float(edits.value[action])))
-    found = {(tuple(chains.ends[i].tolist()), float(lack[i])): edit for i, edit in made.items()}
+    found = {(tuple(chains.ends[i].tolist()), float(regret[i])): edit for i, edit in made.items()}
     assert sorted(map(sorted, made.values())) == sorted(map(sorted, [{(1, 1.0)}, {(0, 2.0), (2, 1.0)}, {(0, 2.0), (1, 1.0), (2, 1.0)}]))
     assert {key[1] for key in found} == {0.0, 0.1}
 

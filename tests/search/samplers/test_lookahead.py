@@ -11,14 +11,14 @@ import optuna
 import pytest
 
 from joulefront.search.samplers import FreezeThawSampler
-from joulefront.search.samplers.ehvi import Belief, Boxes, Normal, boxes_above
+from joulefront.search.samplers.ehvi import Boxes, Marginal, Normal, boxes_above
 from joulefront.search.samplers.encoding import Array
 from joulefront.search.samplers.gaussian_process import Posterior
-from joulefront.search.samplers.planner import rates_with_option
-from joulefront.search.samplers.surrogates import View
+from joulefront.search.samplers.planner import lookahead_rates
+from joulefront.search.samplers.surrogates import Predictions
 
 Objective = Callable[[optuna.Trial], tuple[float, float]]
-ROWS, LEAST = 6, 3.0
+ROWS, COST_FLOOR = 6, 3.0
 #: What a measurement at the first rung may say, in standard deviations of it, and how likely that is.
 SEEN = np.linspace(-6.0, 6.0, 601)
 CHANCE = np.exp(-0.5 * SEEN**2) / np.exp(-0.5 * SEEN**2).sum()
@@ -29,17 +29,17 @@ class Joint:
 
     shared = 0.01 * np.array([[1.0, 0.9, 0.8], [0.9, 1.2, 1.1], [0.8, 1.1, 1.5]])
 
-    def covariance(self, view: View, first: int, second: int) -> Array:
+    def covariance(self, predictions: Predictions, first: int, second: int) -> Array:
         return np.full(ROWS, self.shared[first, second])
 
     def noise(self, rung: int) -> float:
         return 0.003
 
-    def beliefs_of(self, columns: Sequence[tuple[Array, Array]], rung: int) -> list[Belief]:
+    def marginals_of(self, columns: Sequence[tuple[Array, Array]], rung: int) -> list[Marginal]:
         return [Normal(mean, sd) for mean, sd in columns]
 
-    def beliefs(self, view: View, rung: int) -> list[Belief]:
-        return self.beliefs_of([(found.mean[:, rung], found.sd[:, rung]) for found in view.objectives], rung)
+    def marginals(self, predictions: Predictions, rung: int) -> list[Marginal]:
+        return self.marginals_of([(found.mean[:, rung], found.sd[:, rung]) for found in predictions.objectives], rung)
 
 
 @dataclass
@@ -48,20 +48,20 @@ class Oracle:
 
     models: Any
     boxes: Boxes
-    view: View
+    predictions: Predictions
 
     def found(self, cost: Array, *, rate: Array | None = None, resume: bool, last_only: bool, remaining: float = np.inf) -> Array:
         """What is under test; without rates of straight plans only the rule of when to go on is judged."""
         rate, rows = np.zeros_like(cost) if rate is None else rate, np.arange(ROWS)
-        return rates_with_option(
+        return lookahead_rates(
             self.models,
             self.boxes,
-            self.view,
+            self.predictions,
             rate,
             cost,
             rows=rows,
             first=0,
-            least=LEAST,
+            cost_floor=COST_FLOOR,
             remaining=remaining,
             resume=resume,
             last_only=last_only,
@@ -69,33 +69,33 @@ class Oracle:
 
     def now(self, rung: int) -> Array:
         """Expected gain at a rung before anything is seen, ``(ROWS,)``."""
-        return self.boxes.expected_gain(self.models.beliefs(self.view, rung)) * self.view.chance
+        return self.boxes.expected_gain(self.models.marginals(self.predictions, rung)) * self.predictions.feasibility
 
     def after(self, row: int, rung: int) -> Array:
         """Expected gain at a rung after each possible measurement at the first, ``(len(SEEN),)``.
 
         The measurement is the quality there and noise; of two jointly normal numbers the first, given the second, is normal again.
         """
-        quality, energy = self.view.objectives
+        quality, energy = self.predictions.objectives
         variance_seen = quality.sd[row, 0] ** 2 + self.models.noise(0)
-        together = quality.sd[row, 0] ** 2 if rung == 0 else self.models.covariance(self.view, 0, rung)[row]
+        together = quality.sd[row, 0] ** 2 if rung == 0 else self.models.covariance(self.predictions, 0, rung)[row]
         sd = np.sqrt(max(quality.sd[row, rung] ** 2 - together**2 / variance_seen, 1e-9))
         gains = []
         for z in SEEN:
             mean = quality.mean[row, rung] + together / variance_seen * (z * np.sqrt(variance_seen))
             told = [(np.array([mean]), np.array([sd])), (energy.mean[row, [rung]], energy.sd[row, [rung]])]
-            gains.append(self.boxes.expected_gain(self.models.beliefs_of(told, rung))[0] * self.view.chance[row])
+            gains.append(self.boxes.expected_gain(self.models.marginals_of(told, rung))[0] * self.predictions.feasibility[row])
         return np.array(gains)
 
     def best_rate(self, row: int, targets: list[int], *, resume: bool, last_only: bool) -> float:
         """Largest gain per energy over all rules of when to go on, by bisection: at that rate the surplus of the best rule is nothing."""
-        cost = self.view.energy[row]
+        cost = self.predictions.energy[row]
         here = self.after(row, 0) * (not last_only)
-        going = [(self.after(row, t) - here, cost[t] - cost[0] if resume else cost[t] + LEAST) for t in targets]
+        going = [(self.after(row, t) - here, cost[t] - cost[0] if resume else cost[t] + COST_FLOOR) for t in targets]
 
         def surplus(rate: float) -> float:
             best = np.max([np.zeros_like(here), *(more - rate * further for more, further in going)], axis=0)
-            return float(CHANCE @ (here + best)) - rate * (cost[0] + LEAST)
+            return float(CHANCE @ (here + best)) - rate * (cost[0] + COST_FLOOR)
 
         low, high = 0.0, 1.0
         while surplus(high) > 0:
@@ -113,7 +113,7 @@ def made_up() -> Oracle:
     quality = Posterior(mean, np.tile(np.sqrt(np.diag(Joint.shared)), (ROWS, 1)), np.zeros(0))
     energy = Posterior(-np.log10(cost), np.full_like(cost, 0.05), np.zeros(0))
     front = np.array([[0.5, -1.0], [0.65, -1.8], [0.7, -2.3]])
-    return Oracle(Joint(), boxes_above(front, np.array([0.3, -2.5])), View((quality, energy), cost, np.linspace(1.0, 0.5, ROWS)))
+    return Oracle(Joint(), boxes_above(front, np.array([0.3, -2.5])), Predictions((quality, energy), cost, np.linspace(1.0, 0.5, ROWS)))
 
 
 def searched(objective: Objective) -> Oracle:
@@ -123,10 +123,10 @@ def searched(objective: Objective) -> Oracle:
     study.optimize(objective, 20)
     survey = sampler.survey(study)
     assert survey is not None
-    fresh = np.where(survey.options.config < 0, survey.options.best, -np.inf)
-    genes = survey.options.genes[np.argsort(-fresh, kind="stable")[:60:10]]
+    fresh = np.where(survey.candidates.config < 0, survey.candidates.best, -np.inf)
+    genes = survey.candidates.genes[np.argsort(-fresh, kind="stable")[:60:10]]
     models = survey.planner.models
-    return Oracle(models, survey.situation.boxes, models.view(survey.encoder.columns(genes)))
+    return Oracle(models, survey.state.boxes, models.predict(survey.encoder.columns(genes)))
 
 
 @pytest.mark.parametrize("resume", [True, False])
@@ -134,7 +134,7 @@ def searched(objective: Objective) -> Oracle:
 @pytest.mark.parametrize("world", ["made up", "searched"])
 def test_the_rate_found_is_that_of_the_best_rule_of_when_to_go_on(objective: Objective, world: str, last_only: bool, resume: bool) -> None:
     oracle = made_up() if world == "made up" else searched(objective)
-    cost = oracle.view.energy
+    cost = oracle.predictions.energy
     together = cost + (0.0 if resume else cost[:, [0]])
     for remaining in (np.inf, float(np.median(together[:, 1])), float(np.median(together[:, 2]))):
         found = oracle.found(cost, resume=resume, last_only=last_only, remaining=remaining)
@@ -149,20 +149,20 @@ def test_the_rate_found_is_that_of_the_best_rule_of_when_to_go_on(objective: Obj
 def test_where_going_on_is_free_looking_first_changes_nothing_on_average(rung: int) -> None:
     oracle = made_up()
     found = oracle.found(np.ones((ROWS, rung + 1)), resume=True, last_only=True)
-    assert found == pytest.approx(oracle.now(rung) / (1.0 + LEAST), rel=0.01)
+    assert found == pytest.approx(oracle.now(rung) / (1.0 + COST_FLOOR), rel=0.01)
 
 
 def test_a_straight_plan_that_is_better_keeps_its_rate() -> None:
     oracle = made_up()
-    rate = np.zeros_like(oracle.view.energy)
+    rate = np.zeros_like(oracle.predictions.energy)
     rate[2, 1] = 1e9
-    found = oracle.found(oracle.view.energy, rate=rate, resume=True, last_only=False)
+    found = oracle.found(oracle.predictions.energy, rate=rate, resume=True, last_only=False)
     assert found[2] == 1e9
     assert (np.delete(found, 2) < 1.0).all()
 
 
 def test_beliefs_after_a_measurement_averaged_over_all_of_them_are_those_before_it() -> None:
-    """The oracle's own ground."""
+    """The oracle's own context."""
     oracle = made_up()
     for rung in range(3):
         after = [float(CHANCE @ oracle.after(row, rung)) for row in range(ROWS)]

@@ -46,7 +46,7 @@ def test_the_next_step_is_the_cost_of_what_is_proposed(objective: Objective) -> 
     parent = resume_from(trial)
     paid = energy - (study.trials[parent].values[1] if parent is not None else 0.0)
     assert sampler.last_decision is not None
-    assert sampler.last_decision.pays == pytest.approx(paid, rel=0.35)
+    assert sampler.last_decision.step_cost == pytest.approx(paid, rel=0.35)
     assert view is not None
     assert view.next_step is not None
     assert view.next_cost is not None

@@ -10,7 +10,7 @@ from optuna.trial import TrialState, create_trial
 
 from joulefront.search.samplers.encoding import learn_encoding
 from joulefront.search.samplers.history import CLAIM, History, constraints_of
-from joulefront.search.samplers.observations import Axes, Encoder, tabulate
+from joulefront.search.samplers.observations import Encoder, ObjectiveTransform, tabulate
 from joulefront.search.samplers.surrogates import _select
 
 SPACE = {"x": FloatDistribution(0, 1), "epochs": IntDistribution(1, 27)}
@@ -43,7 +43,7 @@ def test_a_claim_is_known_before_its_parameters_are() -> None:
     history = History(None, "epochs")
     history.update([running])
     assert [(found.key, found.epochs) for found in history.running] == [("k", 9)]
-    history.update([running], but=0)
+    history.update([running], exclude=0)
     assert history.running == ()
 
 
@@ -51,7 +51,7 @@ def test_failed_and_infinite_trials_are_failures() -> None:
     history = History(None, "epochs")
     history.update([trial(0, 0.1, 1, None, state=TrialState.FAIL), trial(1, 0.2, 1, [float("inf"), 1.0]), trial(2, 0.3, 1, [0.5, 1.0])])
     assert len(history.failed) == 2
-    assert len(history.points) == 1
+    assert len(history.observations) == 1
 
 
 def test_both_ways_to_set_constraints_are_read() -> None:
@@ -61,9 +61,9 @@ def test_both_ways_to_set_constraints_are_read() -> None:
 
 def test_costs_are_compared_by_logarithm_and_a_measured_zero_survives() -> None:
     values = np.array([[0.5, 0.0, -1.0], [0.6, 10.0, 5.0], [0.7, 1000.0, 6.0]])
-    axes = Axes.read((False, True, True), values)
-    assert axes.logarithmic.tolist() == [False, True, False]
-    assert axes.scale(values) == pytest.approx(np.array([[0.5, -1.0, 1.0], [0.6, -1.0, -5.0], [0.7, -3.0, -6.0]]))
+    transform = ObjectiveTransform.infer((False, True, True), values)
+    assert transform.logarithmic.tolist() == [False, True, False]
+    assert transform.apply(values) == pytest.approx(np.array([[0.5, -1.0, 1.0], [0.6, -1.0, -5.0], [0.7, -3.0, -6.0]]))
 
 
 def test_thousands_of_measurements_are_thinned_and_keep_the_best_and_the_latest() -> None:
@@ -114,7 +114,7 @@ def test_a_copy_never_takes_the_place_of_the_trial_that_was_trained() -> None:
 def test_the_energy_may_stand_anywhere_among_the_objectives() -> None:
     history = History(None, "epochs", energy=2)
     history.update([trial(0, 0.5, 1, [0.5, 1000.0, 7.0])])
-    assert history.points[json.dumps({"x": 0.5})][1].values == (0.5, 7.0, 1000.0)
+    assert history.observations[json.dumps({"x": 0.5})][1].values == (0.5, 7.0, 1000.0)
 
 
 def test_what_ended_before_the_epochs_that_were_asked_for_goes_on_only_from_a_checkpoint() -> None:
@@ -128,4 +128,4 @@ def test_what_ended_before_the_epochs_that_were_asked_for_goes_on_only_from_a_ch
     assert [history.trained_to(key, resume=False) for key in (climbs, scratch)] == [9, 9]
     history.update([trial(2, 0.2, 27, [0.5, 1.0], user_attrs={**early, "from_scratch": True})])  # at 4 epochs once more
     assert history.trained_to(scratch, resume=True) == 27
-    assert [history.goes_on(key, resume=True) for key in (climbs, scratch)] == [True, False]
+    assert [history.resumable(key, resume=True) for key in (climbs, scratch)] == [True, False]

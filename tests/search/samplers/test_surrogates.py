@@ -35,14 +35,14 @@ def test_what_runs_is_imagined_at_its_quality_and_its_energy(study: optuna.Study
     best = max((trial for trial in study.trials if trial.params["epochs"] == 1), key=lambda trial: trial.values[0])
     study.enqueue_trial({**best.params, "epochs": 27})
     quality, energy = objective(study.ask())
-    imagined = surveyed(study).situation.points[-1]
-    assert imagined[0] == pytest.approx(quality, abs=0.05)
-    assert imagined[1] == pytest.approx(-np.log10(energy), abs=0.05)
+    fantasies = surveyed(study).state.points[-1]
+    assert fantasies[0] == pytest.approx(quality, abs=0.05)
+    assert fantasies[1] == pytest.approx(-np.log10(energy), abs=0.05)
 
 
 def test_the_spread_of_a_cost_is_the_same_at_every_rung_and_that_of_a_quality_is_not(study: optuna.Study) -> None:
     survey = surveyed(study)
-    quality, cost = survey.planner.models.view(survey.encoder.columns(survey.options.genes)).objectives
+    quality, cost = survey.planner.models.predict(survey.encoder.columns(survey.candidates.genes)).objectives
     assert np.ptp(cost.sd, axis=1) == pytest.approx(0.0, abs=1e-12)
     assert (np.ptp(quality.sd, axis=1) > 1e-3).any()
 
@@ -59,7 +59,7 @@ def test_what_can_hardly_succeed_keeps_a_small_chance(objective: Objective) -> N
     study = optuna.create_study(directions=["maximize", "minimize"], sampler=FreezeThawSampler(RUNGS))
     study.optimize(limited, 24)
     survey = surveyed(study)
-    chance = survey.planner.models.view(survey.encoder.columns(survey.options.genes)).chance
+    chance = survey.planner.models.predict(survey.encoder.columns(survey.candidates.genes)).feasibility
     assert chance.min() == 0.02
     assert chance.max() > 0.5
 
@@ -85,17 +85,17 @@ def test_a_failed_configuration_with_a_shorter_measurement_is_not_trained_again(
 def test_the_reference_point_allows_for_complete_trainings_before_any_was_paid(objective: Objective) -> None:
     study = optuna.create_study(directions=["maximize", "minimize"], sampler=FreezeThawSampler(RUNGS, ladders=0))
     study.optimize(objective, 8)
-    situation = surveyed(study).situation
+    state = surveyed(study).state
     assert {trial.params["epochs"] for trial in study.trials} == {1}
     dearest = max(trial.values[1] for trial in study.trials)
-    assert 10 ** -situation.reference[1] > 10 * dearest
+    assert 10 ** -state.reference[1] > 10 * dearest
 
 
 def test_what_is_believed_best_when_complete_is_varied_though_it_is_not_on_the_front(study: optuna.Study) -> None:
     survey = surveyed(study)
-    table, planner = survey.situation.table, survey.planner
+    table, planner = survey.state.table, survey.planner
     expected = planner.models.quality.predict(table.columns, np.ones(1)).mean[:, 0]
-    parents = {row.tobytes() for row in planner._parents(survey.situation, survey.encoder)}
+    parents = {row.tobytes() for row in planner._parents(survey.state, survey.encoder)}
     best = np.argsort(-expected, kind="stable")[:6]
     points = table.values[table.longest_row[best]]
     dominated = [(table.values >= point).all(1).sum() > 1 for point in points]

@@ -95,7 +95,7 @@ def test_running_trials_count_as_measured(objective: Objective) -> None:
     after = sampler.survey(study)
     assert before is not None
     assert after is not None
-    assert len(after.situation.points) == len(before.situation.points) + 1, "what runs is not counted as measured"
+    assert len(after.state.points) == len(before.state.points) + 1, "what runs is not counted as measured"
 
 
 def test_threads_of_one_study_work(objective: Objective) -> None:
