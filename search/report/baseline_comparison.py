@@ -1,4 +1,4 @@
-"""Families against a baseline family: what does each setting cost for the same quality, with repeats as the measure of chance?"""
+"""Families against a baseline family: the energy of each setting for the same quality, with an uncertainty from repeats."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from ..records.run_folder import Run
 from ..records.trial import Trial
 from .energy_relations import family_of
 
-#: The family that others are held against, where a run has one.
+#: The family that others are compared with, where a run has it.
 BASELINE = "plain"
-#: Parameters that are no setting of a training.
+#: Parameters that do not belong to the setting of a training.
 NO_SETTING = ("family", "repeat")
-#: Columns of tactics that are worth a column here: name in ``Trial.extra`` -> title.
+#: Results of tactics that get a column of their own: name in ``Trial.extra`` -> title.
 COLUMNS = {"activation_nonzero_share": "non-zero", "modelled_asic_energy_ratio": "modelled ASIC"}
 
 
@@ -29,8 +29,8 @@ class Group:
 
     Attributes:
         family: Its family.
-        setting: What tells it from the others of its family; empty where there is nothing.
-        epochs: Epochs that were asked for; early stopping may have ended before.
+        setting: What distinguishes it from the others of its family; empty where nothing does.
+        epochs: Requested epochs; early stopping may have trained fewer.
         trials: The repeats.
         quality: Mean quality.
         joules: Geometric mean of the training energy.
@@ -47,12 +47,12 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class BaselineComparison:
     """One setting against the baseline.
 
     Attributes:
         family: Its family.
-        setting: What tells it from the others of its family.
+        setting: What distinguishes it from the others of its family.
         groups: One for each number of epochs, ascending.
         equal_epochs: Energy over the baseline's at the same number of epochs, geometric mean; None where nothing can be compared.
         equal_quality: Energy over what the baseline needs for the same quality, geometric mean over those numbers of epochs whose
@@ -73,7 +73,7 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """Say whether it saves energy at equal quality, as far as two standard uncertainties allow."""
+        """Whether it saves energy at equal quality, judged by two standard uncertainties."""
         if self.equal_quality is None or self.u_log is None:
             return "not comparable"
         if abs(log(self.equal_quality)) <= 2 * self.u_log:
@@ -81,10 +81,10 @@ class Comparison:
         return "saves" if self.equal_quality < 1 else "costs more"
 
 
-def against(run: Run, baseline: str = BASELINE) -> tuple[Comparison, ...]:
-    """Hold every setting of every family against the baseline, the baseline itself included.
+def compare_to_baseline(run: Run, baseline: str = BASELINE) -> tuple[BaselineComparison, ...]:
+    """Compare every setting of every family with the baseline, the baseline itself included.
 
-    Between the baseline's numbers of epochs the logarithm of its energy is taken as linear in the quality; beyond them nothing is said.
+    Between the baseline's numbers of epochs the logarithm of its energy is taken as linear in the quality; beyond them nothing is compared.
 
     Args:
         run: A run with repeats (``spaces.repeated.Repeated``) is best; without them there is no uncertainty.
@@ -96,10 +96,10 @@ def against(run: Run, baseline: str = BASELINE) -> tuple[Comparison, ...]:
     groups = groups_of(run)
     base = sorted((group for group in groups if group.family == baseline), key=lambda group: group.epochs)
     if not base:
-        raise ValueError(f"the run has no measured trial of a family named {baseline!r} to hold the others against")
+        raise ValueError(f"the run has no measured trial of a family named {baseline!r} to compare the others with")
     sign = 1.0 if run.directions[0] == "maximize" else -1.0
-    spread = _spread([[trial.values[0] for trial in group.trials] for group in groups])
-    wander = _spread([[log(trial.train_joules or 1.0) for trial in group.trials] for group in groups])
+    quality_sd = _pooled_sd([[trial.values[0] for trial in group.trials] for group in groups])
+    log_sd = _pooled_sd([[log(trial.train_joules or 1.0) for trial in group.trials] for group in groups])
     by_setting: dict[tuple[str, str], list[Group]] = defaultdict(list)
     for group in groups:
         by_setting[group.family, group.setting].append(group)
@@ -114,17 +114,17 @@ def against(run: Run, baseline: str = BASELINE) -> tuple[Comparison, ...]:
                 needed, slope, count = place
                 logs.append(log(group.joules) - needed)
                 n = len(group.trials)
-                variances.append((slope * spread) ** 2 * (1 / n + 1 / count) + wander**2 * (1 / n + 1 / count))
+                variances.append(((slope * quality_sd) ** 2 + log_sd**2) * (1 / n + 1 / count))
         last = own[-1].trials
         columns = {name: fmean(trial.extra[name] for trial in last) for name in COLUMNS if all(name in trial.extra for trial in last)}
         mean = exp(fmean(logs)) if logs else None
         u_log = sqrt(sum(variances)) / len(logs) if logs else None
-        found.append(Comparison(family, setting, tuple(own), exp(fmean(same)) if same else None, mean, u_log, len(logs), columns))
+        found.append(BaselineComparison(family, setting, tuple(own), exp(fmean(same)) if same else None, mean, u_log, len(logs), columns))
     return tuple(sorted(found, key=lambda one: (one.family != baseline, one.family, one.setting)))
 
 
 def groups_of(run: Run) -> tuple[Group, ...]:
-    """Gather the repeats of each setting at each number of epochs that was asked for."""
+    """Gather the repeats of each setting at each requested number of epochs."""
     found: dict[tuple[str, str, int], list[Trial]] = defaultdict(list)
     for trial in run.trials:
         if trial.state == "complete" and trial.values and trial.train_joules and "copy_of" not in trial.extra:
@@ -133,7 +133,7 @@ def groups_of(run: Run) -> tuple[Group, ...]:
 
 
 def setting_of(trial: Trial) -> str:
-    """What tells a trial from others of its family, without the number of its repeat.
+    """Describe what distinguishes a trial from others of its family, without the number of its repeat.
 
     >>> setting_of(Trial(0, "complete", {"family": "freeze", "tactic.freeze.share": 0.34, "repeat": 2}, 1))
     'share 0.34'
@@ -158,36 +158,36 @@ def _group(family: str, setting: str, epochs: int, trials: Sequence[Trial]) -> G
 
 
 def _needed(base: Sequence[Group], quality: float, sign: float) -> tuple[float, float, float] | None:
-    """Log-joules that the baseline needs for a quality, their slope over the quality, and how many trainings stand behind them."""
+    """Log-joules that the baseline needs for a quality, their slope over the quality, and the effective number of trainings behind them."""
     for before, after in pairwise(base):
         low, high = sign * before.quality, sign * after.quality
         if low < high and low <= quality <= high:
             slope = (log(after.joules) - log(before.joules)) / (high - low)
             share = (quality - low) / (high - low)
-            # the line between two means is known better in the middle than at its ends
+            # the line between two means is better known in the middle than at its ends
             count = 1 / ((1 - share) ** 2 / len(before.trials) + share**2 / len(after.trials))
             return log(before.joules) + slope * (quality - low), slope, count
     return None
 
 
-def _spread(groups: Iterable[Sequence[float]]) -> float:
+def _pooled_sd(groups: Iterable[Sequence[float]]) -> float:
     """Standard deviation within groups, pooled; 0.0 where nothing was repeated."""
     several = [values for values in groups if len(values) > 1]
     freedom = sum(len(values) - 1 for values in several)
     return sqrt(sum(variance(values) * (len(values) - 1) for values in several) / freedom) if freedom else 0.0
 
 
-def to_text(found: Sequence[Comparison], quality: str = "accuracy") -> str:
-    """Set the comparisons as a table, one row a setting."""
+def to_text(found: Sequence[BaselineComparison], quality: str = "accuracy") -> str:
+    """Render the comparisons as a table, one row a setting."""
     cells = cells_of(found, quality)
     right = [2 <= place <= 6 or place > 8 for place in range(len(cells[0]))]
     return grid(cells, right)
 
 
-def cells_of(found: Sequence[Comparison], quality: str = "accuracy") -> list[list[str]]:
+def cells_of(found: Sequence[BaselineComparison], quality: str = "accuracy") -> list[list[str]]:
     """The head and one row a setting, as text."""
     used = [name for name in COLUMNS if any(name in one.columns for one in found)]
-    head = ["family", "setting", "n", f"best {quality}", "energy", "validating", "equal epochs", "equal quality", ""]
+    head = ["family", "setting", "n", f"best {quality}", "energy", "validation", "equal epochs", "equal quality", ""]
     head += [COLUMNS[name] for name in used]
     rows = [head]
     for one in found:
@@ -202,7 +202,7 @@ def cells_of(found: Sequence[Comparison], quality: str = "accuracy") -> list[lis
     return rows
 
 
-def _judged(one: Comparison) -> tuple[str, str]:
+def _judged(one: BaselineComparison) -> tuple[str, str]:
     if one.family == BASELINE:
         return "x 1", "the baseline"
     if one.equal_quality is None or one.u_log is None:
@@ -211,12 +211,13 @@ def _judged(one: Comparison) -> tuple[str, str]:
     return f"x {one.equal_quality:.2f} ({low:.2f} to {high:.2f})", one.verdict
 
 
-def spread_text(found: Sequence[Comparison]) -> str:
-    """One sentence on what the intervals are made of."""
-    spread = _spread([[trial.values[0] for trial in group.trials] for one in found for group in one.groups])
-    wander = _spread([[log(trial.train_joules or 1.0) for trial in group.trials] for one in found for group in one.groups])
+def spread_text(found: Sequence[BaselineComparison]) -> str:
+    """Explain the intervals and the columns."""
+    quality_sd = _pooled_sd([[trial.values[0] for trial in group.trials] for one in found for group in one.groups])
+    log_sd = _pooled_sd([[log(trial.train_joules or 1.0) for trial in group.trials] for one in found for group in one.groups])
     return (
-        f"In brackets two standard uncertainties, from repeats of one setting: {spread:.4f} in quality and {100 * wander:.1f} % in energy. "
-        "At equal epochs and at equal quality: training energy over that of plain training; validating is paid besides. Non-zero: share of "
-        "the activations; modelled ASIC: inference energy on hardware that skips zeros over the same without, never measured."
+        f"In brackets two standard uncertainties; repeats of one setting have a standard deviation of {quality_sd:.4f} in quality and "
+        f"{100 * log_sd:.1f} % in energy. Equal epochs, equal quality: training energy over that of plain training, without validation. "
+        "Non-zero: share of the activations; modelled ASIC: inference energy on hardware that skips zeros over that on hardware that does "
+        "not, a model and not a measurement."
     )

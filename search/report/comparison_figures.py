@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from ..formatting import unit_for
 from ..records.run_folder import Run
 from ..records.trial import Trial
-from .baseline_comparison import BASELINE, Comparison, Group, against, spread_text
-from .baseline_comparison import to_text as against_to_text
+from .baseline_comparison import BASELINE, BaselineComparison, Group, compare_to_baseline, spread_text
+from .baseline_comparison import to_text as baseline_to_text
 from .energy_relations import (
     POOLED,
     Relation,
@@ -20,9 +20,9 @@ from .energy_relations import (
     cpu_utilisation,
     epoch_joules,
     family_of,
+    operation_costs,
+    operation_costs_to_text,
     points_of,
-    prices,
-    prices_to_text,
     relations,
     training_flops,
 )
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-#: Okabe and Ito's colours, which people with colour-blindness tell apart, the darkest for a baseline.
+#: Okabe and Ito's colours, which colour-blind people can tell apart.
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d31")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
@@ -54,11 +54,11 @@ def save_comparison(run: Run, of: str, path: str | Path) -> tuple[str, Path]:
         ValueError: If there is no such comparison, the run has nothing to compare, or the ending is another one.
     """
     if of == "relations":
-        said = [relations_to_text(relations(run)), by_construction(run), prices_to_text(prices(run))]
-        return "\n\n".join(text for text in said if text), save_figure(relations_figure(run), path)
+        parts = [relations_to_text(relations(run)), by_construction(run), operation_costs_to_text(operation_costs(run))]
+        return "\n\n".join(text for text in parts if text), save_figure(relations_figure(run), path)
     if of == "tactics":
-        found = against(run)
-        return f"{against_to_text(found, run.objectives[0])}\n\n{spread_text(found)}", save_figure(against_figure(run), path)
+        found = compare_to_baseline(run)
+        return f"{baseline_to_text(found, run.objectives[0])}\n\n{spread_text(found)}", save_figure(baseline_figure(run), path)
     raise ValueError(f"--of must be front, relations or tactics, got {of!r}")
 
 
@@ -69,7 +69,7 @@ def relations_figure(run: Run) -> Figure:
         run: A finished or running study.
 
     Returns:
-        A figure with one panel for each of the three that is known.
+        A figure with one panel for each of the three that the run knows.
 
     Raises:
         ValueError: If the trials come from different hardware, or there is none.
@@ -79,14 +79,14 @@ def relations_figure(run: Run) -> Figure:
         raise ValueError("the run has no measured trial to draw")
     families = sorted({family_of(trial) for trial in points})
     gpu = any(trial.energy.gpu_utilisation is not None for trial in points)
-    asked: list[tuple[str, str, Any, bool]] = [
+    wanted: list[tuple[str, str, Any, bool]] = [
         ("FLOPs of a forward pass", "training FLOPs of an epoch", training_flops, True),
         ("parameters", "parameters", lambda trial: trial.parameters, True),
         ("GPU utilisation", "GPU utilisation, share of the time", lambda trial: trial.energy.gpu_utilisation, False)
         if gpu
         else ("CPU utilisation", "CPU-seconds per second and thread", cpu_utilisation, False),
     ]
-    panels = [one for one in asked if sum(one[2](trial) is not None for trial in points) > 1]
+    panels = [one for one in wanted if sum(one[2](trial) is not None for trial in points) > 1]
     figure, axes = _panels(len(panels), width=4.6)
     unit = unit_for(max(epoch_joules(trial) for trial in points) / 3600)
     found = relations(run)
@@ -108,7 +108,7 @@ def relations_figure(run: Run) -> Figure:
             axis.set_xscale("log")
         axis.set_xlabel(title, color=INK, fontsize=10)
         axis.set_title(f"all: {_rho(found, predictor, POOLED)}", fontsize=10, color=INK, loc="left")
-        # below the panel: clouds of points leave no corner free for certain
+        # below the panel: no corner is certain to be free of points
         axis.legend(fontsize=8, frameon=False, labelcolor=INK, loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2)
     if panels:
         axes[0].set_ylabel(f"training energy of an epoch ({unit.name})", color=INK, fontsize=10)
@@ -117,7 +117,7 @@ def relations_figure(run: Run) -> Figure:
     return figure
 
 
-def against_figure(run: Run) -> Figure:
+def baseline_figure(run: Run) -> Figure:
     """Draw quality over energy for every family, one panel each, over the line of the baseline.
 
     A point is the mean of the repeats of one setting at one number of epochs; its bar is the standard deviation of a single training.
@@ -125,7 +125,7 @@ def against_figure(run: Run) -> Figure:
     Raises:
         ValueError: If the run has no measured trial of the baseline.
     """
-    found = against(run)
+    found = compare_to_baseline(run)
     base = [group for one in found if one.family == BASELINE for group in one.groups]
     families = list(dict.fromkeys(one.family for one in found if one.family != BASELINE))
     unit = unit_for(max(group.joules for one in found for group in one.groups) / 3600)
@@ -133,7 +133,7 @@ def against_figure(run: Run) -> Figure:
     for axis, family in zip(axes, families, strict=True):
         _line(axis, base, unit.size, INK, "o", BASELINE)
         for number, one in enumerate(one for one in found if one.family == family):
-            _line(axis, one.groups, unit.size, COLORS[(number + 1) % len(COLORS)], MARKERS[number + 1], _said(one))
+            _line(axis, one.groups, unit.size, COLORS[(number + 1) % len(COLORS)], MARKERS[number + 1], _legend_text(one))
         axis.set_xscale("log")
         axis.set_title(family, fontsize=10, color=INK, loc="left")
         axis.legend(fontsize=7.5, frameon=False, labelcolor=INK, loc="lower right")
@@ -167,7 +167,7 @@ def _line(axis: Axes, groups: Sequence[Group], size: float, color: str, marker: 
     axis.errorbar(x, y, yerr=spread, color=color, marker=marker, markersize=5, linewidth=1.3, elinewidth=0.9, capsize=2, label=label)
 
 
-def _said(one: Comparison) -> str:
+def _legend_text(one: BaselineComparison) -> str:
     name = one.setting or one.family
     if one.equal_quality is None or one.u_log is None:
         return name

@@ -1,7 +1,7 @@
-"""Do size, operations and utilisation predict energy? Rank correlations per family and pooled, always with their n.
+"""Do size, operations and utilisation predict energy? Rank correlations and energy per operation, per family and pooled.
 
 Source:
-    Douwes and Serizel 2024 (arXiv 2409.05080) ask this of audio models.
+    Douwes and Serizel 2024 (arXiv 2409.05080), who ask it for audio models.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..records.trial import Trial
 
 POOLED = "all families"
 
-#: What is held against the energy: name -> number of a trial, or None when unknown.
+#: Candidate predictors of the energy: name -> value for a trial, or None when unknown.
 PREDICTORS: dict[str, Callable[[Trial], float | None]] = {
     "FLOPs of a forward pass": lambda trial: None if trial.flops is None else float(trial.flops),
     "parameters": lambda trial: None if trial.parameters is None else float(trial.parameters),
@@ -43,7 +43,7 @@ class Relation:
         predictor: Name of the predictor, a key of ``PREDICTORS``.
         family: Family of the models, or ``all families``.
         n: Number of configurations; one point each, however many epochs it was trained for.
-        rho: Spearman's rank correlation, or None when fewer than 3 points or no spread allow one.
+        rho: Spearman's rank correlation; None with fewer than 3 points or no spread.
         p_value: Two-sided p-value of no correlation, or None with ``rho``.
     """
 
@@ -55,8 +55,8 @@ class Relation:
 
 
 @dataclass(frozen=True)
-class Price:
-    """What operations cost in one family.
+class OperationCost:
+    """Energy of operations in one family.
 
     Attributes:
         family: Family of the models, or ``all families``.
@@ -64,8 +64,8 @@ class Price:
         joules_per_gflop: Median energy of 10^9 floating-point operations of training.
         low: Smallest of them.
         high: Largest of them.
-        exponent: b of energy ~ FLOPs^b by least squares of the logarithms; None where fewer than 3 points or no spread allow none. Below
-            1, work that is not counted (launching, memory, data) is a part of the bill that does not grow with the operations.
+        exponent: b of energy ~ FLOPs^b by least squares of the logarithms; None with fewer than 3 points or no spread. A value below 1
+            means a part of the energy does not grow with the operations (launching, memory, data).
     """
 
     family: str
@@ -77,7 +77,7 @@ class Price:
 
 
 def cpu_utilisation(trial: Trial) -> float | None:
-    """CPU-seconds of the training for each second of it and each of its threads; above 1 when other threads worked besides."""
+    """CPU-seconds of the training for each second of it and each of its threads; above 1 when other threads worked as well."""
     threads = trial.extra.get("threads")
     if trial.energy.cpu_seconds is None or not trial.energy.train_seconds or not threads:
         return None
@@ -102,8 +102,8 @@ def family_of(trial: Trial) -> str:
 def relations(runs: Run | Iterable[Run]) -> tuple[Relation, ...]:
     """Correlate size, operations and time with the energy of an epoch, per family and pooled.
 
-    Energy per epoch and not per training, since otherwise the number of epochs would stand for everything. Of the trials that continue one
-    another only the longest counts: they are one model.
+    The energy is that of an epoch, since in that of a whole training the number of epochs would hide everything else. Of the trials that
+    continue one another only the longest counts: they are one model.
 
     Args:
         runs: One run, or several of the same hardware.
@@ -122,8 +122,8 @@ def relations(runs: Run | Iterable[Run]) -> tuple[Relation, ...]:
     return tuple(one for one in found if one.predictor in known)
 
 
-def prices(runs: Run | Iterable[Run]) -> tuple[Price, ...]:
-    """What 10^9 operations of training cost, per family and pooled; empty where operations are not known.
+def operation_costs(runs: Run | Iterable[Run]) -> tuple[OperationCost, ...]:
+    """Energy of 10^9 operations of training, per family and pooled; empty where the operations are unknown.
 
     Raises:
         ValueError: As ``relations``.
@@ -134,7 +134,7 @@ def prices(runs: Run | Iterable[Run]) -> tuple[Price, ...]:
     for family in [*(families if len(families) > 1 else []), *([POOLED] if pairs else [])]:
         own = [(flops, joules) for name, flops, joules in pairs if family in (POOLED, name)]
         each = [joules / flops * 1e9 for flops, joules in own]
-        found.append(Price(family, len(own), median(each), min(each), max(each), _exponent(own)))
+        found.append(OperationCost(family, len(own), median(each), min(each), max(each), _exponent(own)))
     return tuple(found)
 
 
@@ -157,11 +157,11 @@ def epoch_joules(trial: Trial) -> float:
 
 
 def by_construction(runs: Run | Iterable[Run]) -> str | None:
-    """Say when seconds and utilisation make up the energy themselves, so that their correlation is no finding; None when they do not."""
+    """Return a warning when the energy was computed from the seconds themselves, so that their correlation proves nothing; else None."""
     sources = {part.source for trial in points_of(runs) for part in trial.components.values() if part.joules is not None}
     if sources != {"cpu_time"}:
         return None
-    return "The energy of this run is estimated from CPU-seconds: that time predicts it is so by construction, and is no finding."
+    return "The energy of this run is estimated from CPU-seconds, so time predicts it by construction; that is not a finding."
 
 
 def _exponent(pairs: list[tuple[float, float]]) -> float | None:
@@ -170,7 +170,7 @@ def _exponent(pairs: list[tuple[float, float]]) -> float | None:
 
 
 def to_text(found: Iterable[Relation]) -> str:
-    """Set the relations as a table."""
+    """Render the relations as a table."""
     cells = [["against energy of an epoch", "family", "n", "Spearman", "p"]]
     for one in found:
         rho = "-" if one.rho is None else f"{one.rho:+.2f}"
@@ -178,8 +178,8 @@ def to_text(found: Iterable[Relation]) -> str:
     return grid(cells, [False, False, True, True, True])
 
 
-def prices_to_text(found: Iterable[Price]) -> str:
-    """Set the prices as a table."""
+def operation_costs_to_text(found: Iterable[OperationCost]) -> str:
+    """Render the energies of operations as a table."""
     cells = [["energy of operations", "n", "J per GFLOP, median", "lowest", "highest", "energy ~ FLOPs^b"]]
     for one in found:
         exponent = "-" if one.exponent is None else f"b = {one.exponent:.2f}"
@@ -188,7 +188,7 @@ def prices_to_text(found: Iterable[Price]) -> str:
 
 
 def p_text(p_value: float | None) -> str:
-    """A p-value for people; very small ones are only said to be small."""
+    """A p-value for people; below 0.0001 only that."""
     return "-" if p_value is None else f"{p_value:.2g}" if p_value >= 1e-4 else "< 0.0001"
 
 

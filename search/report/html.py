@@ -1,11 +1,11 @@
-"""Small pieces of HTML that the report is made of; every text that comes from a run is escaped here."""
+"""The HTML elements of the report; every text that comes from a run is escaped here."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
 
-#: Nothing may be fetched: a report that is opened in ten years, or on a train, looks the same.
+#: The page may fetch nothing, so that it looks the same in ten years and without a network.
 POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; font-src data:"
 )  # fmt: skip
@@ -37,7 +37,7 @@ pre { background: #f4f7f8; border: 1px solid var(--line); border-radius: 8px; pa
 
 
 def section(title: str, *content: str) -> str:
-    """A titled block; empty content leaves the block out."""
+    """A titled block; an empty string when all its content is empty."""
     inner = "\n".join(part for part in content if part)
     return f"<section><h2>{escape(title)}</h2>\n{inner}</section>\n" if inner else ""
 
@@ -54,7 +54,7 @@ def badge(quality: str) -> str:
 
 
 def tile(value: str, label: str) -> str:
-    """A number with what it is."""
+    """A number and its label."""
     return f'<div class="tile"><b>{escape(value)}</b><span>{escape(label)}</span></div>'
 
 

@@ -1,4 +1,4 @@
-"""Which parameters matter for the quality and for the energy, as far as the trials can tell."""
+"""Parameter importance: which parameters predict quality and energy on configurations that the model has not seen."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     import numpy as np
 
 FOLDS, TREES, REPEATS = 5, 100, 10
-#: Fewer different configurations than this say nothing about a parameter.
+#: Fewer different configurations than this allow no ranking.
 MIN_CONFIGURATIONS = 8
-#: Below this share of explained variance the forest has not understood the trials, and its importances mean nothing.
+#: Below this share of explained variance on held-out configurations the importances mean nothing.
 MIN_R2 = 0.1
 
 
 @dataclass(frozen=True)
 class Importance:
-    """How much each parameter helps to predict a target on configurations that were not seen.
+    """How much each parameter helps to predict a target on held-out configurations.
 
     Attributes:
         target: What was predicted, e.g. ``accuracy`` or ``log10 training energy``.
@@ -42,7 +42,7 @@ class Importance:
     reason: str | None = None
 
     def method(self) -> str:
-        """Say in one sentence how the numbers were made."""
+        """Describe the method in one sentence."""
         return (
             f"Permutation importance of a random forest ({TREES} trees) on held-out configurations: {FOLDS}-fold cross-validation in which "
             f"all epochs of a configuration stay together, {REPEATS} shuffles; n = {self.trials} trials of {self.configurations} "
@@ -58,6 +58,9 @@ def importance(front: Front, target: Literal["quality", "energy"]) -> Importance
     Args:
         front: The front whose measured trials are used, those off the front as well.
         target: ``quality`` for the first objective, ``energy`` for the training energy.
+
+    Returns:
+        The ranking, or an `Importance` without parameters and with the reason.
 
     Source:
         Breiman 2001, "Random forests", Machine Learning 45, for the shuffling; scikit-learn's forest.
@@ -79,7 +82,7 @@ def importance(front: Front, target: Literal["quality", "energy"]) -> Importance
         return Importance(title, trials=len(trials), configurations=count, reason="all trials have the same value")
     r2, drops = _held_out(np.array(columns).T, y, groups)
     if r2 < MIN_R2:
-        reason = f"the parameters explain too little of it on configurations that were not seen (R² = {r2:.2f})"
+        reason = f"the parameters explain too little of it on held-out configurations (R² = {r2:.2f})"
         return Importance(title, r2=r2, trials=len(trials), configurations=count, reason=reason)
     ranked = sorted(zip(names, drops.mean(axis=1), drops.std(axis=1), strict=True), key=lambda row: -row[1])
     return Importance(title, tuple((name, float(drop), float(sd)) for name, drop, sd in ranked), r2, len(trials), count)

@@ -1,4 +1,4 @@
-"""A leaderboard of several runs, which says what may be compared and what may not."""
+"""A leaderboard of several runs, with notes on what may be compared and what may not."""
 
 from __future__ import annotations
 
@@ -38,19 +38,19 @@ class Leaderboard:
     """Several runs side by side.
 
     Attributes:
-        standings: The best run first where the runs can be ranked, else in the order given.
+        rows: The best run first where the runs can be ranked, else in the order given.
         notes: What forbids or weakens the comparison, one sentence each.
-        front: ``(run folder, trial)`` of the joint front, cheapest first; empty when energies of different machines would meet on it.
+        front: ``(run folder, trial)`` of the joint front, cheapest first; empty when it would mix energies of different machines.
     """
 
-    standings: tuple[LeaderboardRow, ...]
+    rows: tuple[LeaderboardRow, ...]
     notes: tuple[str, ...]
     front: tuple[tuple[str, int], ...]
 
     def to_rows(self) -> list[dict[str, Any]]:
         """One JSON object a run, units in the keys, None where unknown."""
         rows = []
-        for one in self.standings:
+        for one in self.rows:
             best = one.front.best() if len(one.front) else None
             knee = one.front.knee() if len(one.front) else None
             total = one.run.bill.total_joules
@@ -76,7 +76,7 @@ class Leaderboard:
         return rows
 
     def to_text(self) -> str:
-        """A table for people, then what must be known to read it."""
+        """A table for people, then the notes."""
         head = [
             "run",
             "objective",
@@ -116,22 +116,22 @@ class Leaderboard:
 def leaderboard(runs: Sequence[Run]) -> Leaderboard:
     """Put runs side by side; rank them and join their fronts only where their numbers mean the same.
 
-    The hypervolume is taken in the box of the first run, so that one scale holds for all. Energies of different machines never meet on one
-    front: then every run keeps its own, and a note says so.
+    All hypervolumes are taken in the box of the first run. Energies of different machines never share a front: then
+    every run keeps its own, and a note explains why.
 
     Raises:
         ValueError: If fewer than two runs are given.
     """
     if len(runs) < 2:
         raise ValueError(f"compare needs at least two runs, got {len(runs)}")
-    standings = [_standing(run) for run in runs]
+    rows = [_row(run) for run in runs]
     notes = []
-    goals = {(one.run.objectives, one.run.directions) for one in standings}
+    goals = {(one.run.objectives, one.run.directions) for one in rows}
     if len(goals) > 1:
-        said = "; ".join(f"{one.run.path}: {', '.join(one.run.objectives)}" for one in standings)
-        notes.append(f"the runs have different objectives ({said}), so they are listed and not ranked.")
-    machines = {name for one in standings for name in one.hardware}
-    unknown = [str(one.run.path) for one in standings if len(one.front) and not one.hardware]
+        each = "; ".join(f"{one.run.path}: {', '.join(one.run.objectives)}" for one in rows)
+        notes.append(f"the runs have different objectives ({each}), so they are listed and not ranked.")
+    machines = {name for one in rows for name in one.hardware}
+    unknown = [str(one.run.path) for one in rows if len(one.front) and not one.hardware]
     if len(machines) > 1:
         notes.append(
             f"the runs were measured on different hardware ({', '.join(sorted(machines))}): their energies are not "
@@ -139,36 +139,35 @@ def leaderboard(runs: Sequence[Run]) -> Leaderboard:
         )
     elif unknown and machines:
         notes.append(f"the hardware of {', '.join(unknown)} is unknown: its energies are not put on one front with the others.")
-    if len({one.run.name for one in standings}) > 1:
-        notes.append("the studies have different names: ranks mean something only if they learnt the same data.")
-    if len({one.quality for one in standings if one.quality}) > 1:
-        said = "; ".join(f"{one.run.path}: {' and '.join(one.quality) or 'absent'}" for one in standings)
-        notes.append(f"the energies are known in different ways ({said}).")
+    if len({one.run.name for one in rows}) > 1:
+        notes.append("the studies have different names: their ranks mean something only if they learnt from the same data.")
+    if len({one.quality for one in rows if one.quality}) > 1:
+        each = "; ".join(f"{one.run.path}: {' and '.join(one.quality) or 'absent'}" for one in rows)
+        notes.append(f"the energies are known in different ways ({each}).")
     if len(goals) > 1 or len(machines) > 1 or (unknown and machines):
-        return Leaderboard(tuple(standings), tuple(notes), ())
-    return _ranked(standings, notes)
+        return Leaderboard(tuple(rows), tuple(notes), ())
+    return _ranked(rows, notes)
 
 
-def _ranked(standings: list[LeaderboardRow], notes: list[str]) -> Leaderboard:
-    box = next((one.front.box for one in standings if one.front.box), ())
-    first = standings[0].run
+def _ranked(rows: list[LeaderboardRow], notes: list[str]) -> Leaderboard:
+    box = next((one.front.box for one in rows if one.front.box), ())
+    first = rows[0].run
     owner: list[tuple[str, int]] = []
     pool: list[Trial] = []
-    for one in standings:
+    for one in rows:
         for trial in one.front:
             owner.append((str(one.run.path), trial.number))
             pool.append(replace(trial, number=len(pool)))
     joint = Front(tuple(pool), first.objectives, first.directions)
     members = tuple(owner[trial.number] for trial in joint)
     scored = [
-        replace(one, hypervolume=one.front.hypervolume(box), joint=sum(path == str(one.run.path) for path, _ in members))
-        for one in standings
+        replace(one, hypervolume=one.front.hypervolume(box), joint=sum(path == str(one.run.path) for path, _ in members)) for one in rows
     ]
     scored.sort(key=lambda one: -(one.hypervolume or 0.0))
     return Leaderboard(tuple(scored), tuple(notes), members)
 
 
-def _standing(run: Run) -> LeaderboardRow:
+def _row(run: Run) -> LeaderboardRow:
     front = Front.of(run)
     hardware = tuple(sorted({trial.hardware_id for trial in run.trials if trial.hardware_id}))
     return LeaderboardRow(run, front, hardware, tuple(sorted({trial.energy_quality for trial in front})))

@@ -1,4 +1,4 @@
-"""The report: one self-contained HTML page about a run."""
+"""The report: one self-contained HTML page about a run. `report_html` lists its sections in their order."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from .html import page, paragraph, section, tile
 from .importance import Importance, importance
 from .plotly_front import CONFIG, FOLLOW, front_plotly
 from .sections import (
-    against_section,
     anchor_section,
+    baseline_section,
     carbon_section,
     estimate_section,
     failures_section,
@@ -37,7 +37,7 @@ def report_html(run: Run, path: str | Path) -> Path:
     """Write the report of a run; the page holds its charts and their library, and fetches nothing.
 
     Args:
-        run: The run; a study that is still running can be reported, too.
+        run: The run; it may still be in progress.
         path: The file; its folder is made when needed.
 
     Raises:
@@ -61,7 +61,7 @@ def report_html(run: Run, path: str | Path) -> Path:
             projection_section(run),
             carbon_section(run),
             anchor_section(run),
-            against_section(run),
+            baseline_section(run),
             relations_section(run),
             failures_section(run),
             trials_section(run),
@@ -77,17 +77,18 @@ def report_html(run: Run, path: str | Path) -> Path:
 def _head(run: Run, front: Front) -> str:
     study = run.facts.get("study") or {}
     sessions = sessions_of(run)
-    said = [str(study.get("description") or "")]
+    lines = [str(study.get("description") or "")]
     when = [str(session["started"])[:16].replace("T", " ") for session in sessions if session.get("started")]
     if when:
-        said.append(
+        lines.append(
             f"Started {when[0]} UTC, {len(sessions)} session{'' if len(sessions) == 1 else 's'}; sampler {study.get('sampler', '-')}."
         )
     running = sum(trial.state == "running" for trial in run.trials)
-    said.append(f"{running} trials are still running." if running else "")
+    if running:
+        lines.append("1 trial is still running." if running == 1 else f"{running} trials are still running.")
     if front.complete_only:
-        said.append("Only models trained to the last rung count for the front.")
-    return "<h1>" + paragraph(run.name)[3:-4] + "</h1>" + "".join(paragraph(text, "muted") for text in said if text)
+        lines.append("Only models trained to the last rung count for the front.")
+    return "<h1>" + paragraph(run.name)[3:-4] + "</h1>" + "".join(paragraph(text, "muted") for text in lines if text)
 
 
 def _tiles(run: Run, front: Front) -> str:
@@ -111,12 +112,12 @@ def _growth(front: Front) -> str:
     if not steps:
         return ""
     unknown = sum(trial.increment_joules is None for trial in front.trials if trial.state != "running")
-    said = "Share of a box that the front dominates. The box is fixed by the study and its first measured trial: "
-    said += "; ".join(axis.to_text() for axis in front.box) + "." if front.box else "there is none yet."
-    said += " The axis counts what trials cost, failed ones included; deciding and idling are in the bill below."
+    text = "Share of a box that the front dominates. The study and its first measured trial fix the box: "
+    text += "; ".join(axis.to_text() for axis in front.box) + "." if front.box else "there is none yet."
+    text += " The energy axis counts trials, failed ones included; deciding and idling are in the bill below."
     if unknown:
-        said += f" The cost of {unknown} trial{'' if unknown == 1 else 's'} is unknown and not on the axis."
-    return section("Hypervolume against Wh spent", _chart(trace_chart(steps), "growth"), paragraph(said, "muted small"))
+        text += f" The cost of {unknown} trial{'' if unknown == 1 else 's'} is unknown and not on the axis."
+    return section("Hypervolume against Wh spent", _chart(trace_chart(steps), "growth"), paragraph(text, "muted small"))
 
 
 def _bill(run: Run) -> str:
@@ -124,31 +125,28 @@ def _bill(run: Run) -> str:
     if bill.total_joules is None:
         return section("Energy of the search", paragraph("Unknown: nothing could be measured or estimated."))
     parts = sum(bill.by_state.values())
-    said = f"The ledger saw {energy_text(bill.total_joules / 3600)} in {bill.seconds / 60:.1f} min"
-    said += (
-        ""
-        if bill.u_joules is None
-        else f", ± {energy_text(2 * bill.u_joules / 3600)} (two standard uncertainties, the meter's gain included)"
-    )
+    text = f"The ledger recorded {energy_text(bill.total_joules / 3600)} in {bill.seconds / 60:.1f} min"
+    if bill.u_joules is not None:
+        text += f", ± {energy_text(2 * bill.u_joules / 3600)} (two standard uncertainties, the meter's gain included)"
     states = ", ".join(f"{name} {energy_text(joules / 3600)}" for name, joules in bill.by_state.items())
-    said += f": {states}; together {100 * parts / bill.total_joules:.2f} % of what the ledger saw." if states else "."
-    said += "".join(f" {more}" for more in (bill.gaps(), wall_text(bill)) if more)
-    return section("Energy of the search", _chart(bill_chart(bill), "bill"), paragraph(said, "muted small"))
+    text += f": {states}; together {100 * parts / bill.total_joules:.2f} % of it." if states else "."
+    text += "".join(f" {more}" for more in (bill.gaps(), wall_text(bill)) if more)
+    return section("Energy of the search", _chart(bill_chart(bill), "bill"), paragraph(text, "muted small"))
 
 
 def _importances(front: Front) -> str:
     found = [importance(front, "quality"), importance(front, "energy")]
     blocks = "".join(f"<div>{_importance(one, f'importance-{place}')}</div>" for place, one in enumerate(found))
     method = next((one.method() for one in found if one.parameters), "")
-    return section("What matters", f'<div class="two">{blocks}</div>', paragraph(method, "muted small") if method else "")
+    return section("Parameter importance", f'<div class="two">{blocks}</div>', paragraph(method, "muted small") if method else "")
 
 
 def _importance(found: Importance, name: str) -> str:
     title = f"<h3>for {found.target}</h3>"
     if not found.parameters:
         return title + paragraph(f"No ranking: {found.reason} (n = {found.trials} trials).", "muted")
-    said = f"The forest explains {100 * (found.r2 or 0.0):.0f} % of the variance on configurations that it has not seen."
-    return title + _chart(importance_chart(found), name) + paragraph(said, "muted small")
+    fit = f"The forest explains {100 * (found.r2 or 0.0):.0f} % of the variance on held-out configurations."
+    return title + _chart(importance_chart(found), name) + paragraph(fit, "muted small")
 
 
 def _chart(figure: Figure, name: str, *, first: bool = False, script: str | None = None) -> str:

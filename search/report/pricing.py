@@ -1,4 +1,4 @@
-"""The same study elsewhere: joules stay, grams and money follow the place."""
+"""The carbon and the price of a study in other places: joules stay, grams and money follow the place."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..carbon.intensity import Intensity, grams_co2e, intensity_table, scope_note
+from ..carbon.intensity import JOULES_PER_KWH, Intensity, grams_co2e, intensity_table, scope_note
 from ..carbon.price import Price, priced
 from ..formatting import digits, grid
 from ..front import Front
@@ -41,10 +41,10 @@ class PriceTable:
     """A study priced for several places.
 
     Attributes:
-        rows: One per place, in the order asked.
+        rows: One per place, in the given order.
         front: Numbers of the trials on the front of quality against joules.
         pue: Power usage effectiveness that entered grams and money.
-        note: What must be known to compare the rows, or None.
+        note: Why the rows cannot be compared directly, or None.
     """
 
     rows: tuple[PriceRow, ...]
@@ -77,7 +77,7 @@ class PriceTable:
         ]
 
     def to_text(self) -> str:
-        """A table for people, with what it rests on."""
+        """A table for people, with its assumptions."""
         money = any(row.search_cost is not None for row in self.rows)
         head = ["zone", "g/kWh", "search kWh", "search gCO2e", "knee gCO2e", *(["cost"] if money else []), "year", "source"]
         cells = [head]
@@ -97,13 +97,11 @@ class PriceTable:
                 ]
             )
         right = [False, *[True] * (len(head) - 2), False]
-        lines = [grid(cells, right), "", f"PUE {self.pue:g} is in grams and money, not in kWh."]
+        lines = [grid(cells, right), "", f"Grams and money include the PUE of {self.pue:g}, kWh do not."]
         if all(row.front == self.front for row in self.rows):
             lines.append(f"The front is the same {len(self.front)} trials in every zone: in one place carbon is energy times a constant.")
         else:
-            lines.append(
-                "The front is another one in: " + ", ".join(str(r.intensity.zone) for r in self.rows if r.front != self.front) + "."
-            )
+            lines.append("The front differs in: " + ", ".join(str(r.intensity.zone) for r in self.rows if r.front != self.front) + ".")
         return "\n".join([*lines, *([f"Note: {self.note}."] if self.note else [])])
 
 
@@ -117,7 +115,7 @@ def price_table(run: Run, zones: Sequence[str | Intensity], *, pue: float = 1.0,
         price: Price per kWh, the same in every place; None for no money.
 
     Raises:
-        ValueError: If there is no zone or a zone is unknown; the message names near ones.
+        ValueError: If there is no zone or a zone is unknown; the message names similar ones.
     """
     if not zones:
         raise ValueError("--zones needs at least one zone, for example --zones FR,US,TW")
@@ -128,7 +126,7 @@ def price_table(run: Run, zones: Sequence[str | Intensity], *, pue: float = 1.0,
     rows = tuple(
         PriceRow(
             intensity=place,
-            search_kwh=None if run.bill.total_joules is None else run.bill.total_joules / 3.6e6,
+            search_kwh=None if run.bill.total_joules is None else run.bill.total_joules / JOULES_PER_KWH,
             search_grams_co2e=bill.grams_co2e,
             search_cost=bill.cost,
             currency=bill.currency,

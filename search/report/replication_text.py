@@ -1,17 +1,17 @@
-"""What repeats say, for the terminal, the report and for programs."""
+"""The results of repeated trainings, for the terminal, the report and programs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..energy.intervals import Difference
 from ..formatting import digits, grid, unit_for
 from ..records.replicate_summary import Finding, ReplicateSummary, drift, row_of
 from ..records.replicates import Repeats
-from .table import energy_spread_text, quality_text
+from .table import REPEATS, energy_spread_text, quality_text
 
-#: A drift is called one when less than this share of machines without any would show as much.
+#: The machine is said to drift when fewer than this share of steady machines would show as large a correlation.
 SIGNIFICANT = 0.05
 
 
@@ -20,7 +20,7 @@ def table_of(finding: Finding) -> tuple[list[str], list[list[str]]]:
     joules = [member.energy.mean for member in finding.members if member.energy is not None]
     unit = unit_for(max([*joules, *(member.trial.train_joules or 0.0 for member in finding.members)], default=3600.0) / 3600.0)
     name = finding.objective
-    head = ["trial", name, "again", unit.name, "again", "n", "× meter", f"next: {unit.name}", f"next: {name}"]
+    head = ["trial", name, REPEATS, unit.name, REPEATS, "n", "sd ÷ meter u", "differs from next"]
     rows = []
     for member in finding.members:
         pair = finding.after(member.trial.number)
@@ -34,28 +34,28 @@ def table_of(finding: Finding) -> tuple[list[str], list[list[str]]]:
                 energy_spread_text(member.energy, 3600.0 * unit.size),
                 str(member.quality.n if member.quality else 0) + (f" ({member.failed} failed)" if member.failed else ""),
                 digits(member.spread_over_meter),
-                "" if pair is None else _differs(pair.energy),
-                "" if pair is None else _differs(pair.quality),
+                "" if pair is None else _differences({"energy": pair.energy, name: pair.quality}),
             ]
         )
     return head, rows
 
 
 def legend(finding: Finding) -> str:
-    """Say what the columns mean."""
+    """Explain the columns."""
     return (
-        "again: mean ± standard deviation of n repeats with fresh seeds; × meter: how often the energy's spread holds the meter's random "
-        f"uncertainty; next: whether the next row's energy and {finding.objective} are others (95 % interval of the difference, Welch)."
+        "repeats: mean ± standard deviation of n trainings with fresh seeds; sd ÷ meter u: standard deviation of the energy over the meter's "
+        f"random uncertainty; differs from next: whether energy and {finding.objective} differ from those of the next row (95 % interval of "
+        "the difference, Welch)."
     )
 
 
 def sentences(finding: Finding, repeats: Repeats) -> list[str]:
-    """Say in a line each: was the search lucky, does the order survive, did the machine drift, what failed."""
+    """Return one line each: was the search lucky, does the order survive, did the machine drift, what failed."""
     return [line for line in (_luck(finding), _order(finding), _drifted(repeats), _failed(finding, repeats)) if line]
 
 
 def to_text(finding: Finding, repeats: Repeats) -> str:
-    """Set everything for a terminal."""
+    """Render the table and the sentences for a terminal."""
     head, rows = table_of(finding)
     return "\n".join([grid([head, *rows], [True] * len(head)), "", legend(finding), *sentences(finding, repeats)])
 
@@ -71,28 +71,30 @@ def to_json(finding: Finding, repeats: Repeats) -> dict[str, Any]:
     }
 
 
-def _differs(difference: Difference | None) -> str:
-    return "unknown" if difference is None else "differs" if difference.clear else "same"
+def _differences(differences: Mapping[str, Difference | None]) -> str:
+    """Name what differs clearly, e.g. ``energy, accuracy``, ``accuracy unknown`` or ``nothing``."""
+    known = {name: f"{name} unknown" if one is None else name for name, one in differences.items() if one is None or one.clear}
+    return ", ".join(known.values()) or "nothing"
 
 
 def _luck(finding: Finding) -> str:
-    """The winner's curse in one line."""
+    """The optimism of the selection in one line: the best of many noisy values is too good on average."""
     if finding.fall is None:
         return ""
     quality = [member for member in finding.members if member.quality_outside]
     energy = [member for member in finding.members if member.energy_outside]
-    said = []
+    outside = []
     if quality:
-        said.append(f"the {finding.objective} of {_numbers(quality)}")
+        outside.append(f"the {finding.objective} of {_numbers(quality)}")
     if energy:
-        said.append(f"the energy of {_numbers(energy)}")
+        outside.append(f"the energy of {_numbers(energy)}")
     sizes = {member.quality.n for member in finding.members if member.quality is not None}
-    chance = f" (by chance alone 1 in {(min(sizes) + 1) / 2:.2g} would)" if len(sizes) == 1 and min(sizes) > 1 else ""
-    text = f"What the search measured lies outside of the repeats' range for {' and '.join(said)}{chance}. " if said else ""
+    chance = f" (by chance alone 1 in {(min(sizes) + 1) / 2:.2g} does)" if len(sizes) == 1 and min(sizes) > 1 else ""
+    text = f"What the search measured lies outside the range of the repeats for {' and '.join(outside)}{chance}. " if outside else ""
     fall = finding.fall
     span = "" if fall.low is None or fall.high is None else f" (95 % interval {_worse(fall.low)} to {_worse(fall.high)})"
-    plural = "member's" if fall.n == 1 else "members'"
-    return f"{text}On average the {plural} {finding.objective} is {_worse(fall.mean)} than in the search{span}."
+    whose = "the member's" if fall.n == 1 else "the members'"
+    return f"{text}On average {whose} {finding.objective} is {_worse(fall.mean)} than in the search{span}."
 
 
 def _worse(fall: float) -> str:
@@ -113,8 +115,8 @@ def _drifted(repeats: Repeats) -> str:
     if rho is None or p_value is None:
         return ""
     steady = all(plan.order != "given" for plan in repeats.plans)
-    drifted = "the machine drifted, which widens the intervals" + (" but favours nobody" if steady else " and favours some")
-    verdict = drifted if p_value < SIGNIFICANT else "no drift is seen"
+    drifted = "the machine drifted, which widens the intervals" + (" but favours no trial" if steady else " and favours some trials")
+    verdict = drifted if p_value < SIGNIFICANT else "no drift was found"
     return f"Energy against the position in the plan: rank correlation {rho:+.2f} (n = {n}, p {p_value:.2g}): {verdict}."
 
 

@@ -1,8 +1,6 @@
-"""The sections of the report that need no chart: tables and sentences about one run.
+"""The sections of the report page that need no chart: each function turns a run into one titled block of HTML.
 
-What was said in advance against what it became: the cost of the study, and the energy of single trainings.
-
-The section of the report about finalists that were trained again.
+A section that has nothing to show for a run returns an empty string, which leaves it out of the page.
 """
 
 from __future__ import annotations
@@ -19,31 +17,30 @@ from ..records.replicate_summary import findings
 from ..records.run_folder import Run
 from ..records.trial import Trial
 from ..stopping.projection import projection_errors
-from .baseline_comparison import BASELINE, against, cells_of, spread_text
-from .energy_relations import Relation, by_construction, family_of, p_text, prices, relations
+from .baseline_comparison import BASELINE, cells_of, compare_to_baseline, spread_text
+from .energy_relations import Relation, by_construction, family_of, operation_costs, p_text, relations
 from .facts import flatten, hardware_lines, sessions_of, short_component
 from .html import badge, paragraph, section, table
 from .replication_text import legend, sentences, table_of
 from .statement import statement
 from .table import columns_of, footnote, model_text
 
-HEAD = ["", "said", "90 % interval", "actual", "actual / said", "inside"]
-
 
 def estimate_section(run: Run) -> str:
-    """What the study was estimated to cost, before and while it ran, against what it cost; only when something was said."""
+    """The estimated cost of the study, before and while it ran, against its actual cost; only when it was estimated."""
     rows = []
     guess = run.facts.get("estimate")
     if isinstance(guess, Mapping) and guess.get("joules") is not None:
         rows += _rows(guess, run, "before the study")
-    said = run.facts.get("expected")
-    for found in said if isinstance(said, list) else []:
+    refined = run.facts.get("expected")
+    for found in refined if isinstance(refined, list) else []:
         rows += _rows(found, run, f"at {found['share']:.0%} of it, after {found['done']} trials")
-    return section("Estimate against actual", table(HEAD, rows, right=(1, 2, 3, 4))) if rows else ""
+    head = ["", "estimate", "90 % interval", "actual", "actual / estimate", "inside"]
+    return section("Estimate against actual", table(head, rows, right=(1, 2, 3, 4))) if rows else ""
 
 
 def projection_section(run: Run) -> str:
-    """How well the energy of a training was told from its first epochs; only when some training went on to a higher rung."""
+    """How well the first epochs predicted the energy of a training; only when some training continued to a higher rung."""
     found = projection_errors(run.trials, run.rungs)
     if not found:
         return ""
@@ -51,8 +48,8 @@ def projection_section(run: Run) -> str:
     return section(
         "Projected energy of trainings",
         paragraph(
-            "The energy of the first epochs, and their mean without the very first for each to come (STEP, arXiv 2307.05520), against "
-            "what the training did cost."
+            "The energy of the first epochs, plus their mean without the very first for each epoch to come (STEP, arXiv 2307.05520), "
+            "against what the training cost."
         ),
         table(["epochs known", "projected to", "n", "median error", "largest", "bias"], rows, right=range(6)),
     )
@@ -69,9 +66,9 @@ def _rows(guess: Mapping[str, Any], run: Run, when: str) -> list[list[str]]:
             continue
         low, high = guess.get(f"low_{key}"), guess.get(f"high_{key}")
         if low is not None and low == high:
-            continue  # a limit that was given, not an estimate
+            continue  # a limit that the user gave, not an estimate
         span = "-" if low is None or high is None else f"{digits(low / scale)} to {digits(high / scale)}"
-        # A study may run over its limit by the last epoch, so that a limit is met when it is met to the three digits shown.
+        # The last epoch may exceed a limit: it counts as kept when it is kept to the three digits shown.
         inside = "-" if actual is None or low is None or high is None else "yes" if 0.995 * low <= actual <= 1.005 * high else "no"
         ratio = "-" if actual is None or not guess[key] else f"{actual / guess[key]:.2f}"
         rows.append(
@@ -81,21 +78,21 @@ def _rows(guess: Mapping[str, Any], run: Run, when: str) -> list[list[str]]:
 
 
 def _searched(run: Run) -> float | None:
-    """What the search itself has cost: finalists that were measured again afterwards were no part of the estimate."""
+    """Joules of the search itself: the estimate does not include repeats of the finalists."""
     total = run.bill.total_joules
     return None if total is None else total - run.bill.by_state.get("repeats", 0.0)
 
 
 def repeats_section(run: Run) -> str:
-    """Means and intervals of the repeats, which neighbours can be told apart, luck and drift; only when there are repeats."""
+    """Means and intervals of the repeats, which neighbours differ, optimism and drift; only when there are repeats."""
     finding = findings(run.repeats, run.trials, run.objectives[0], run.directions[0])
     if not finding.members:
         return ""
     head, rows = table_of(finding)
-    said = [f"{len(plan.trials)} models {plan.times} times in {plan.order} order on {plan.started[:10]}" for plan in run.repeats.plans]
+    plans = [f"{len(plan.trials)} models {plan.times} times in {plan.order} order on {plan.started[:10]}" for plan in run.repeats.plans]
     return section(
         "Finalists measured again",
-        paragraph("Trained from scratch with fresh seeds: " + "; ".join(said) + ". They are no trials and no points of the front."),
+        paragraph("Trained from scratch with fresh seeds: " + "; ".join(plans) + ". Repeats are neither trials nor points of the front."),
         table(head, rows, right=range(len(head))),
         paragraph(legend(finding), "muted small"),
         *(paragraph(line) for line in sentences(finding, run.repeats)),
@@ -113,26 +110,26 @@ def front_table(front: Front) -> str:
 
 
 def measured_section(run: Run) -> str:
-    """What was measured how, and what was not measured and why."""
+    """Energy per component with its meter, and which components were not measured and why."""
     bill, rows = run.bill, []
     for name, joules in sorted(bill.by_component.items(), key=lambda item: -item[1]):
         share = "-" if not bill.total_joules else f"{100 * joules / bill.total_joules:.1f} %"
         kind = badge(bill.quality_by_component.get(name, "unknown"))
-        lost = f"for {bill.unknown_seconds[name]:.1f} s its meter gave nothing" if name in bill.unknown_seconds else ""
+        lost = f"no reading for {bill.unknown_seconds[name]:.1f} s" if name in bill.unknown_seconds else ""
         rows.append([short_component(name), digits(joules / 3600), share, kind, bill.source_by_component.get(name, "unknown"), lost])
     if wall := bill.at_wall:
-        why = "the whole machine: outside of the sum" + ("" if wall.reason is None else f"; {wall.reason}")
-        rows.append(["at the socket", digits(wall.joules / 3600), "-", badge(wall.quality), wall.source, why])
+        why = "the whole machine, not part of the sum" + ("" if wall.reason is None else f"; {wall.reason}")
+        rows.append(["at the wall", digits(wall.joules / 3600), "-", badge(wall.quality), wall.source, why])
     rows += [[short_component(name), "unknown", "-", badge("absent"), "-", reason] for name, reason in bill.absent.items()]
     kinds = Counter(trial.energy_quality for trial in run.trials if trial.state == "complete")
-    said = ", ".join(f"{number} {kind}" for kind, number in kinds.most_common())
+    counted = ", ".join(f"{number} {kind}" for kind, number in kinds.most_common())
     return section(
-        "What was measured how",
+        "Measurement sources",
         paragraph(
             "Measured: read from a meter. Estimated: computed from processor time and a power model. Absent: unknown, and not counted."
         ),
-        table(["component", "Wh", "share", "how", "meter", "remarks"], rows, right=(1, 2), markup=(3,)) if rows else "",
-        paragraph(f"Training energy of the complete trials: {said}.", "muted small") if said else "",
+        table(["component", "Wh", "share", "quality", "meter", "remarks"], rows, right=(1, 2), markup=(3,)) if rows else "",
+        paragraph(f"Training energy of the complete trials: {counted}.", "muted small") if counted else "",
     )
 
 
@@ -154,7 +151,7 @@ def failures_section(run: Run) -> str:
 
 
 def relations_section(run: Run) -> str:
-    """Whether size and operations predict the energy."""
+    """Rank correlations of size, operations and utilisation with the energy, and the energy of an operation."""
     try:
         found = relations(run)
     except ValueError as error:
@@ -168,18 +165,18 @@ def relations_section(run: Run) -> str:
             rows.append([family, *shown])
     if not rows:
         return ""
-    said = "Spearman's rank correlation with the training energy of an epoch; one point is one configuration. Few points prove little."
+    method = "Spearman's rank correlation with the training energy of an epoch; each configuration is one point. Few points prove little."
     warning = by_construction(run)
     return section(
         "Size, operations and energy",
-        paragraph(said + (f" {warning}" if warning else "")),
+        paragraph(method + (f" {warning}" if warning else "")),
         table(["family", *predictors], rows),
-        _prices_table(run),
+        _operation_costs_table(run),
     )
 
 
-def _prices_table(run: Run) -> str:
-    found = prices(run)
+def _operation_costs_table(run: Run) -> str:
+    found = operation_costs(run)
     if not found:
         return ""
     rows = [
@@ -196,13 +193,13 @@ def _prices_table(run: Run) -> str:
     return table(head, rows, right=(1, 2, 3, 4))
 
 
-def against_section(run: Run) -> str:
-    """Each family against the family of plain training; only when the run has one."""
+def baseline_section(run: Run) -> str:
+    """Each family against the family of plain training; only when the run has that one."""
     if BASELINE not in {family_of(trial) for trial in run.trials if trial.state == "complete"}:
         return ""
-    head, *rows = cells_of(against(run), run.objectives[0])
+    head, *rows = cells_of(compare_to_baseline(run), run.objectives[0])
     right = tuple(range(2, 7)) + tuple(range(9, len(head)))
-    return section("Against plain training", paragraph(spread_text(against(run))), table(head, rows, right=right))
+    return section("Against plain training", paragraph(spread_text(compare_to_baseline(run))), table(head, rows, right=right))
 
 
 def _relation(one: Relation) -> str:
@@ -213,7 +210,7 @@ def _relation(one: Relation) -> str:
 
 
 def anchor_section(run: Run) -> str:
-    """Drift of a configuration that was measured again through the study; only when the run holds one.
+    """Drift of the configuration that was trained repeatedly through the study; only when the run has one.
 
     ``run.facts["anchor"]`` is ``{"joules": [...]}``, one energy per repeat in the order of time, and may name its ``params``.
     """
@@ -230,14 +227,14 @@ def anchor_section(run: Run) -> str:
     rows = [[str(place + 1), digits(value / 3600), f"{100 * (value / middle - 1):+.1f} %"] for place, value in enumerate(joules)]
     return section(
         "Drift of the anchor",
-        paragraph("The same configuration, trained again through the study: what changes is the machine. " + "; ".join(parts) + "."),
+        paragraph("The same configuration, trained repeatedly through the study: what changes is the machine. " + "; ".join(parts) + "."),
         paragraph(described, "muted small") if described else "",
         table(["repeat", "Wh", "against the median"], rows, right=(0, 1, 2)),
     )
 
 
 def carbon_section(run: Run) -> str:
-    """Which hours the trainings took, and the grams saved by waiting for them; only when grams follow a forecast.
+    """In which hours the trainings ran, and the grams saved by waiting for clean ones; only when grams follow a forecast.
 
     ``run.facts["carbon"]`` holds one entry per session, see `joulefront.search.running.carbon_log.CarbonLog.to_json`.
     """
@@ -256,18 +253,18 @@ def carbon_section(run: Run) -> str:
 def _carbon_sentence(session: Mapping[str, Any]) -> str:
     trained, where = session["trainings"], f"Grams follow a forecast ({session['forecast']})"
     if trained["grams"] is None or trained["grams_at_once"] is None:
-        return f"{where}, which did not cover every hour, or an energy was unknown: the grams of this session are unknown."
-    said = f"{where}; the trainings of this session emitted {energy_text(trained['grams'], 'gCO2e')}."
+        return f"{where}. It did not cover every hour, or an energy was unknown: the grams of this session are unknown."
+    text = f"{where}; the trainings of this session emitted {energy_text(trained['grams'], 'gCO2e')}."
     if not session["deadline"]:
-        return said
-    said += f" Large ones could wait for clean hours until {session['deadline'][:16].replace('T', ' ')} UTC."
+        return text
+    text += f" Large ones could wait for clean hours until {session['deadline'][:16].replace('T', ' ')} UTC."
     if not session["hours_waited"]:
-        return said + " None waited."
+        return text + " None waited."
     share = "" if not trained["grams_at_once"] else f", {100 * (trained['grams'] / trained['grams_at_once'] - 1):+.0f} %"
-    said += f" Against the same trainings without waiting ({energy_text(trained['grams_at_once'], 'gCO2e')}){share}"
+    text += f" Against the same trainings without waiting ({energy_text(trained['grams_at_once'], 'gCO2e')}){share}"
     cost = energy_text(session["wait_joules"] / 3600)
     grams = "" if session["wait_grams"] is None else f" ({energy_text(session['wait_grams'], 'gCO2e')})"
-    return said + f"; while it waited {session['hours_waited']:.1f} h the machine took {cost}{grams} as far as it is metered."
+    return text + f"; while it waited {session['hours_waited']:.1f} h the machine took {cost}{grams} as far as it was metered."
 
 
 def trials_section(run: Run) -> str:
@@ -281,20 +278,21 @@ def trials_section(run: Run) -> str:
         rows.append([*numbers, badge(trial.energy_quality), parent, model_text(trial), trial.reason or ""])
     head = ["trial", "state", "epochs", run.objectives[0], "train Wh", "search Wh", "energy", "continues", "model", "reason"]
     inner = table(head, rows, right=(0, 2, 3, 4, 5, 7), markup=(6,))
-    said = "Train Wh is the model from scratch; search Wh is what this trial added to the bill."
+    meaning = "Train Wh: the model from scratch. Search Wh: what this trial added to the bill."
     return section(
-        "All trials", f"<details><summary>{len(rows)} trials</summary>{paragraph(said, 'muted small')}{inner}</details>" if rows else ""
+        "All trials",
+        f"<details><summary>{len(rows)} trials</summary>{paragraph(meaning, 'muted small')}{inner}</details>" if rows else "",
     )
 
 
 def statement_section(run: Run) -> str:
-    """The impact statement, ready to be copied."""
-    said = "Markdown for a paper or a model card; it counts the whole search, not the winner alone."
-    return section("Impact statement", paragraph(said, "muted small"), f"<pre>{escape(statement(run))}</pre>")
+    """The impact statement, ready to copy."""
+    use = "Markdown for a paper or a model card. It counts the whole search, not only the best model."
+    return section("Impact statement", paragraph(use, "muted small"), f"<pre>{escape(statement(run))}</pre>")
 
 
 def reproduce_section(run: Run) -> str:
-    """What somebody needs to do it again."""
+    """Study, hardware, commands and versions: what it takes to reproduce the run."""
     study: dict[str, Any] = {key: value for key, value in dict(run.facts.get("study") or {}).items() if key != "directions"}
     rows = [[name, value] for name, value in flatten(study).items()]
     rows += [["budget", str(run.facts["budget"])]] if run.facts.get("budget") else []
@@ -304,4 +302,4 @@ def reproduce_section(run: Run) -> str:
         rows.append([f"session {number}", "; ".join(f"{name} {value}" for name, value in flatten(facts).items())])
     for session in sessions_of(run)[-1:]:
         rows.append(["versions", ", ".join(f"{name} {version}" for name, version in flatten(session.get("versions") or {}).items())])
-    return section("To do it again", table(["", ""], rows) if rows else "")
+    return section("Reproduction", table(["", ""], rows) if rows else "")

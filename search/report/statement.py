@@ -1,9 +1,8 @@
-"""The impact statement of a study, to be put into a paper or a model card.
+"""The impact statement of a study, for a paper or a model card.
 
 Source:
-    The items are those that Henderson et al. 2020, "Towards the systematic reporting of the energy and carbon footprints of machine
-    learning" (JMLR 21) ask for: energy with PUE, carbon with its intensity and region, hardware, software, and everything that was run, not
-    the winner only.
+    Henderson et al. 2020, "Towards the systematic reporting of the energy and carbon footprints of machine learning" (JMLR 21), for the
+    items: energy with PUE, carbon with its intensity and region, hardware, software, and everything that was run, not only the best model.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from .facts import hardware_lines, pue_of, sessions_of, short_component, wall_te
 def statement(run: Run) -> str:
     """Return a Markdown section on the energy and carbon of the whole search and of its models.
 
-    What is unknown is said to be unknown; no factor is guessed.
+    What is unknown is stated as unknown; no factor is guessed.
     """
     return "\n".join(["## Energy and carbon", "", *_sentences(run), "", *_table(run)]) + "\n"
 
@@ -59,7 +58,7 @@ def _carbon(run: Run, joules: float, pue: float) -> str:
     place = run.facts.get("intensity")
     site = f"power usage effectiveness {pue:g}" + (" (the machine alone)" if pue == 1 else "")
     if not place:
-        return f"Its carbon is not stated: the place of the computation was not given ({site})."
+        return f"Its carbon is not stated: the place of the computation is unknown ({site})."
     intensity = Intensity.from_json(dict(place))
     grams = joules / JOULES_PER_KWH * pue * intensity.grams_per_kwh
     return f"That is **{energy_text(grams, 'gCO2e')}** with {site} and {intensity.describe()}."
@@ -74,10 +73,10 @@ def _table(run: Run) -> list[str]:
     bill = run.bill
     if not bill.by_component and not bill.absent:
         return ["No component was metered."]
-    lines = ["| component | kWh | how | meter |", "|---|---:|---|---|"]
+    lines = ["| component | kWh | quality | meter |", "|---|---:|---|---|"]
     for name, joules in bill.by_component.items():
-        how, meter = bill.quality_by_component.get(name, "unknown"), bill.source_by_component.get(name, "unknown")
-        lines.append(f"| {short_component(name)} | {digits(joules / JOULES_PER_KWH)} | {how} | {meter} |")
+        quality, meter = bill.quality_by_component.get(name, "unknown"), bill.source_by_component.get(name, "unknown")
+        lines.append(f"| {short_component(name)} | {digits(joules / JOULES_PER_KWH)} | {quality} | {meter} |")
     lines += [f"| {short_component(name)} | unknown | absent | {_cell(reason)} |" for name, reason in bill.absent.items()]
     if bill.total_joules is not None:
         lines.append(f"| **all** | **{digits(bill.total_joules / JOULES_PER_KWH)}** | | |")

@@ -45,7 +45,7 @@ def test_the_verb_prints_a_table_and_what_it_means_and_every_view_shows_it(call:
     front = load(folder)
     lines = said.out.splitlines()
     assert [line.split()[0] for line in lines[2 : 2 + len(front)]] == [str(trial.number) for trial in front]
-    for part in ("On average the", "The order of the front", "again: mean ±", "×"):
+    for part in ("On average the", "The order of the front", "repeats: mean ±", "sd ÷ meter u", "differs from next"):
         assert part in said.out
     assert f"{2 * len(front)} trainings" in said.err
     assert f"{2 * len(front)}/{2 * len(front)}: trial" in said.err
@@ -64,8 +64,8 @@ def test_the_verb_prints_a_table_and_what_it_means_and_every_view_shows_it(call:
     assert list(table[0]) == list(rows[0])
     assert list(front.to_frame()["repeats_accuracy_n"]) == [2] * len(front)
     text = call("front", folder).out
-    assert "again" in text.splitlines()[0]
-    assert "standard deviation of the repeats" in text
+    assert "repeats (mean ± sd)" in text.splitlines()[0]
+    assert "standard deviation of trainings with fresh seeds" in text
 
     assert call("report", folder, "-o", "page.html").code == 0
     page = Path("page.html").read_text()

@@ -11,7 +11,7 @@ from helpers.trials import make_trial
 
 from joulefront.search.records.run_folder import Run
 from joulefront.search.records.trial import ComponentEnergy, Trial
-from joulefront.search.report.baseline_comparison import against, groups_of, setting_of, spread_text, to_text
+from joulefront.search.report.baseline_comparison import compare_to_baseline, groups_of, setting_of, spread_text, to_text
 from joulefront.search.report.comparison_figures import save_comparison
 from joulefront.search.report.page import report_html
 
@@ -52,7 +52,7 @@ def make(fake_run: Run, families: dict[str, tuple[float, float]], *, repeats: in
 
 
 def one(run: Run, family: str):  # type: ignore[no-untyped-def]
-    (found,) = [comparison for comparison in against(run) if comparison.family == family]
+    (found,) = [comparison for comparison in compare_to_baseline(run) if comparison.family == family]
     return found
 
 
@@ -116,8 +116,8 @@ def test_the_table_the_picture_and_the_page_say_it(fake_run: Run, tmp_path) -> N
     assert target.stat().st_size > 10_000
     assert "saves" in said
     assert "0.900" in next(line for line in said.splitlines() if line.startswith("sparse"))
-    assert said.startswith(to_text(against(run)))
-    assert "two standard uncertainties" in spread_text(against(run))
+    assert said.startswith(to_text(compare_to_baseline(run)))
+    assert "two standard uncertainties" in spread_text(compare_to_baseline(run))
     page = report_html(run, tmp_path / "page.html").read_text(encoding="utf-8")
     assert "Against plain training" in page
     assert "Against plain training" not in report_html(fake_run, tmp_path / "other.html").read_text(encoding="utf-8")

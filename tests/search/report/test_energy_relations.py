@@ -19,9 +19,9 @@ from joulefront.search.report.energy_relations import (
     by_construction,
     cpu_utilisation,
     family_of,
+    operation_costs,
+    operation_costs_to_text,
     p_text,
-    prices,
-    prices_to_text,
     relations,
     spearman,
     to_text,
@@ -112,14 +112,14 @@ def test_what_an_operation_costs_is_told_by_family_and_its_growth_is_the_exponen
             facts = {"train_joules": joules, "flops": flops, "hardware_id": "a", "extra": {"train_examples": examples}}
             trials.append(make_trial(len(trials), "complete", {"family": family, "width": flops}, epochs, (0.5, joules), **facts))
     unknown = replace(trials[0], number=99, params={"family": "linear", "width": 0}, flops=None)
-    found = {one.family: one for one in prices(replace(fake_run, trials=(*trials, unknown)))}
+    found = {one.family: one for one in operation_costs(replace(fake_run, trials=(*trials, unknown)))}
     assert {name: one.n for name, one in found.items()} == {"linear": 3, "flat": 3, POOLED: 6}
     assert found["linear"].exponent == pytest.approx(1.0)
     assert found["linear"].joules_per_gflop == found["linear"].high == pytest.approx(1e9)
     assert found["flat"].exponent == pytest.approx(0.5)
     assert found["flat"].low == pytest.approx(1e9 * 15_000_000**-0.5)
-    assert "b = 0.50" in prices_to_text(found.values())
-    assert prices(replace(fake_run, trials=(unknown,))) == ()
+    assert "b = 0.50" in operation_costs_to_text(found.values())
+    assert operation_costs(replace(fake_run, trials=(unknown,))) == ()
 
 
 def test_utilisation_is_a_predictor_where_it_is_known(fake_run: Run) -> None:

@@ -59,7 +59,7 @@ def test_different_objectives_names_and_meters_are_said(two: list[Run]) -> None:
     goals = replace(two[1], objectives=("r2", "train_energy"))
     board = leaderboard([two[0], goals])
     assert "different objectives" in board.notes[0]
-    assert board.standings[0].hypervolume is None
+    assert board.rows[0].hypervolume is None
 
 
 def test_an_empty_run_is_listed_and_one_run_is_no_comparison(two: list[Run]) -> None:
