@@ -43,9 +43,9 @@ def table_of(finding: Finding) -> tuple[list[str], list[list[str]]]:
 def legend(finding: Finding) -> str:
     """Explain the columns."""
     return (
-        "repeats: mean ± standard deviation of n trainings with fresh seeds; sd ÷ meter u: standard deviation of the energy over the meter's "
-        f"random uncertainty; differs from next: whether energy and {finding.objective} differ from those of the next row (95 % interval of "
-        "the difference, Welch)."
+        "repeats: mean ± standard deviation of n trainings with fresh seeds; sd ÷ meter u: standard deviation of the energy over the "
+        f"random uncertainty of the meter; differs from next: whether energy and {finding.objective} differ from those of the next row "
+        "(95 % interval of the difference, Welch)."
     )
 
 

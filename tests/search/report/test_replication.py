@@ -68,7 +68,7 @@ def test_the_report_has_a_section_with_a_row_a_member(fake_run: Run) -> None:
     run = again(fake_run)
     html = repeats_section(run)
     assert html.count("<tr>") == 1 + len(Front.of(run))
-    assert "no points of the front" in html
+    assert "Repeats are neither trials nor points of the front." in html
     assert "accuracy is 0.0100 worse than in the search" in html
     assert repeats_section(fake_run) == ""
 
