@@ -6,6 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import floor, log10
 
+from .energy import JOULES_PER_KWH, JOULES_PER_WH
+
+#: Units of energy that are read (budgets, picking by a rule) -> joules.
+JOULES_BY_UNIT = {"J": 1.0, "kJ": 1e3, "MJ": 1e6, "Wh": JOULES_PER_WH, "kWh": JOULES_PER_KWH}
+
 
 @dataclass(frozen=True)
 class Unit:

@@ -1,7 +1,6 @@
-"""The Pareto front of a study: which models are worth their energy, and how sure that is.
+"""The Pareto front of a study: its members, the knee, a model picked by a rule, and which members the meter cannot tell apart.
 
-Members, knee and picking by a rule in the user's words; nothing here needs torch, draws or prints: `joulefront.search.report.front_view`
-does that.
+Nothing here needs torch, draws or prints; `joulefront.search.report.front_view.FrontView` adds tables and pictures.
 """
 
 from __future__ import annotations
@@ -14,21 +13,18 @@ from itertools import pairwise
 from math import ceil, floor, hypot, isfinite, log10, sqrt
 from typing import Self
 
-from .formatting import energy_text
-from .hypervolume import METERED, Axis, hypervolume, make_box
-from .records.replicate_summary import Finding, findings
+from .formatting import JOULES_BY_UNIT, energy_text
+from .hypervolume import METERED, Axis, make_box, normalised_hypervolume
+from .records.replicate_summary import ReplicateComparison, compare_replicates
 from .records.run_folder import Run
 from .records.trial import Trial
 
-JOULES = {"J": 1.0, "kJ": 1e3, "Wh": 3600.0, "kWh": 3.6e6}
 RULES = "knee, best, cheapest, trial=N, accuracy>=0.95 (cheapest that reaches it), energy<=5Wh (most accurate within it)"
 
 _RULE = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_]*)\s*(=|>=|<=)\s*([-+0-9.eE]+?)\s*([A-Za-z%]*)\s*")
 
-
 #: Qualities whose best value is 1; what is left to 1 is an error, and errors are compared by their ratio.
 FRACTIONS = ("accuracy", "balanced_accuracy", "macro_f1", "auc", "r2")
-
 #: Keeps a model without any error at a finite place.
 SMALLEST_ERROR = 0.005
 
@@ -75,105 +71,12 @@ def knee_index(joules: Sequence[float], gains: Sequence[float]) -> int:
     return best if greatest <= 1e-9 else next(i for i in order if above(i) >= greatest - 1e-9)
 
 
-def pick(front: Front, rule: str) -> Trial:
-    """Return the trial that a rule names.
-
-    Args:
-        front: Where to pick. ``trial=N`` may name any complete trial of the run, the other rules choose among the members.
-        rule: ``knee``, ``best``, ``cheapest``, ``trial=N``, ``QUALITY>=X`` (``<=`` for an error) or ``energy<=5Wh``.
-
-    Raises:
-        ValueError: If the rule cannot be read or no trial meets it; the message names the nearest trial that does.
-    """
-    simple = {"knee": front.knee, "best": front.best, "cheapest": front.cheapest}
-    if rule.strip() in simple:
-        return simple[rule.strip()]()
-    match = _RULE.fullmatch(rule)
-    if match is None:
-        raise ValueError(f"--pick {rule!r} is no rule; write one of {RULES}")
-    name, sign, text, unit = match.groups()
-    try:
-        bound = float(text)
-    except ValueError:
-        raise ValueError(f"--pick {rule!r}: {text!r} is no number; write one of {RULES}") from None
-    if name == "trial":
-        return _by_number(front, rule, sign, bound, unit)
-    if name == "energy":
-        return _by_energy(front, rule, sign, bound, unit)
-    return _by_quality(front, rule, name, sign, bound, unit)
-
-
-def _by_number(front: Front, rule: str, sign: str, bound: float, unit: str) -> Trial:
-    if sign != "=" or unit or bound != int(bound):
-        raise ValueError(f"--pick {rule!r}: a trial is named by its number, for example trial=12")
-    number = int(bound)
-    complete = [trial for trial in front.trials if trial.state == "complete"]
-    for trial in complete:
-        if trial.number == number:
-            return trial
-    said = next((f"is {t.state}" + (f" ({t.reason})" if t.reason else "") for t in front.trials if t.number == number), "does not exist")
-    if not complete:
-        raise ValueError(f"--pick {rule!r}: trial {number} {said}, and no trial of this run is complete")
-    members = list(front) or complete
-    near = min(members, key=lambda trial: abs(trial.number - number))
-    raise ValueError(f"--pick {rule!r}: trial {number} {said}; on the front the nearest is trial={near.number} ({front.describe(near)})")
-
-
-def _by_energy(front: Front, rule: str, sign: str, bound: float, unit: str) -> Trial:
-    if unit not in JOULES:
-        said = f"unknown unit {unit!r}" if unit else "no unit"
-        raise ValueError(f"--pick {rule!r} has {said}; write one of {', '.join(JOULES)}, for example energy<={bound:g}Wh")
-    if sign != "<=":
-        raise ValueError(f"--pick {rule!r}: energy is bounded from above; write energy<={bound:g}{unit}")
-    inside = [trial for trial in front.members if front.joules(trial) <= bound * JOULES[unit]]
-    if inside:
-        return max(inside, key=lambda trial: (front.gain(trial), -front.joules(trial)))
-    near = front.cheapest()
-    raise ValueError(
-        f"--pick {rule!r}: no trial of the front needs so little; the nearest is trial={near.number} ({front.describe(near)}). "
-        f"Try energy<={_up(front.joules(near) / JOULES[unit])}{unit}, or --pick cheapest"
-    )
-
-
-def _by_quality(front: Front, rule: str, name: str, sign: str, bound: float, unit: str) -> Trial:
-    members = front.members
-    values = {trial.number: value for trial in members if (value := front.quality_of(trial, name)) is not None}
-    if not members:
-        front.cheapest()  # says why the front is empty
-    if not values:
-        known = sorted({front.objectives[0], *(key for trial in members for key in trial.quality)})
-        raise ValueError(f"--pick {rule!r}: {name!r} was not measured in this run (known: {', '.join(known)}); write one of {RULES}")
-    down = name in ("error", "loss") or (name == front.objectives[0] and front.directions[0] == "minimize")
-    wanted = "<=" if down else ">="
-    if unit or sign != wanted:
-        shown = f"{bound / 100:g}" if unit == "%" else f"{bound:g}"
-        raise ValueError(
-            f"--pick {rule!r}: {name} is bounded from {'above' if down else 'below'}, without a unit; write {name}{wanted}{shown}"
-        )
-    measured = [trial for trial in members if trial.number in values]
-    reached = [trial for trial in measured if (values[trial.number] <= bound if down else values[trial.number] >= bound)]
-    if reached:
-        return min(reached, key=lambda trial: (front.joules(trial), -front.gain(trial)))
-    near = min(measured, key=lambda trial: ((values[trial.number] if down else -values[trial.number]), front.joules(trial)))
-    hint = f" ({name} is a fraction: 0.95, not 95)" if not down and 1.0 < bound <= 100.0 and name != "r2" else ""
-    raise ValueError(
-        f"--pick {rule!r}: no trial of the front reaches it{hint}; "
-        f"the nearest is trial={near.number} with {name} {values[near.number]:.4f} ({front.describe(near)})"
-    )
-
-
-def _up(value: float) -> str:
-    """Three significant digits of a positive number, rounded up so that the bound lets it through."""
-    step = 10.0 ** (floor(log10(value)) - 2)
-    return f"{ceil(value / step) * step:.3g}"
-
-
 @dataclass(frozen=True)
 class Front:
     """The non-dominated trials among those given.
 
     A trial can be a member when it is complete, all its values are finite and its training energy is known and above zero: a reading of
-    0 J says that the training was too short for the meter, and would otherwise beat every honest one. Of trials with equal values
+    0 J means that the training was too short for the meter, and would dominate every measured one. Of trials with equal values
     the earliest stays.
 
     Attributes:
@@ -195,7 +98,7 @@ class Front:
     run: Run | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Refuse directions that are none.
+        """Check the directions.
 
         Raises:
             ValueError: If there is not one direction per objective, or a direction is unknown.
@@ -212,7 +115,7 @@ class Front:
 
         Args:
             run: The run.
-            complete_only: Whether only trials trained to the last rung count; None takes what the study asked for.
+            complete_only: Whether only trials trained to the last rung count; None takes the study's own setting.
         """
         study = run.facts.get("study") or {}
         if complete_only is None:
@@ -236,7 +139,7 @@ class Front:
         return tuple(sorted(found, key=lambda trial: (self.joules(trial), -self.gain(trial), trial.number)))
 
     def why_not(self, trial: Trial) -> str | None:
-        """Say why a trial cannot be on the front whatever the others did; None when it can."""
+        """Return why a trial cannot be on the front whatever the others did; None when it can."""
         if trial.state != "complete":
             return trial.state
         if len(trial.values) != len(self.objectives) or not all(isfinite(value) for value in trial.values):
@@ -329,18 +232,18 @@ class Front:
         return make_box(self.objectives, self.directions, first.values, quality_floor=self.quality_floor)
 
     def hypervolume(self, box: tuple[Axis, ...] | None = None) -> float:
-        """Share of the box that the front dominates, 0 to 1; never falls while a run goes on.
+        """Share of the box that the front dominates, 0 to 1; never decreases during a run.
 
         Args:
             box: Another box, to compare fronts of several runs; the run's own by default.
         """
-        return hypervolume([trial.values for trial in self.members], self.box if box is None else box)
+        return normalised_hypervolume([trial.values for trial in self.members], self.box if box is None else box)
 
     def indistinguishable(self) -> tuple[tuple[Trial, Trial], ...]:
         """Pairs of neighbours whose energies differ by less than twice the standard uncertainty of the difference.
 
-        Only the random part counts, in squares over what the two trials do not share: a gain error of the meter moves all trials alike,
-        and the energy of a common ancestor is in both. Where it is unknown nothing is claimed.
+        Only the random part counts, in squares over what the two trials do not share: a gain error of the meter shifts all trials alike,
+        and the energy of a common ancestor is in both. A pair whose uncertainty is unknown is left out.
         """
         pairs = []
         for one, two in pairwise(self.members):
@@ -364,11 +267,11 @@ class Front:
         return {trial.number: trial for trial in self.trials}
 
     @cached_property
-    def repeated(self) -> Finding | None:
-        """What the repeats of the finalists say (``joulefront repeat``); None when nothing was trained again."""
+    def repeated(self) -> ReplicateComparison | None:
+        """The finalists that were trained again (``joulefront repeat``) compared with the search; None without any."""
         if self.run is None or not self.run.repeats:
             return None
-        return findings(self.run.repeats, self.trials, self.objectives[0], self.directions[0])
+        return compare_replicates(self.run.repeats, self.trials, self.objectives[0], self.directions[0])
 
     # -- in one line ------------------------------------------------------------------------------------------------------------------
 
@@ -399,3 +302,96 @@ def _beyond(trial: Trial, ancestor: Trial | None) -> float | None:
     if trial.train_u_joules is None or ancestor is None:
         return trial.train_u_joules
     return sqrt(max(0.0, trial.train_u_joules**2 - (ancestor.train_u_joules or 0.0) ** 2))
+
+
+def pick(front: Front, rule: str) -> Trial:
+    """Return the trial that a rule names.
+
+    Args:
+        front: Where to pick. ``trial=N`` may name any complete trial of the run, the other rules choose among the members.
+        rule: ``knee``, ``best``, ``cheapest``, ``trial=N``, ``QUALITY>=X`` (``<=`` for an error) or ``energy<=5Wh``.
+
+    Raises:
+        ValueError: If the rule cannot be read or no trial meets it; the message names the nearest trial that does.
+    """
+    simple = {"knee": front.knee, "best": front.best, "cheapest": front.cheapest}
+    if rule.strip() in simple:
+        return simple[rule.strip()]()
+    match = _RULE.fullmatch(rule)
+    if match is None:
+        raise ValueError(f"--pick must be a rule, got {rule!r}; write one of {RULES}")
+    name, sign, text, unit = match.groups()
+    try:
+        bound = float(text)
+    except ValueError:
+        raise ValueError(f"--pick {rule!r}: the bound must be a number, got {text!r}; write one of {RULES}") from None
+    if name == "trial":
+        return _by_number(front, rule, sign, bound, unit)
+    if name == "energy":
+        return _by_energy(front, rule, sign, bound, unit)
+    return _by_quality(front, rule, name, sign, bound, unit)
+
+
+def _by_number(front: Front, rule: str, sign: str, bound: float, unit: str) -> Trial:
+    if sign != "=" or unit or bound != int(bound):
+        raise ValueError(f"--pick {rule!r}: a trial is named by its number, for example trial=12")
+    number = int(bound)
+    complete = [trial for trial in front.trials if trial.state == "complete"]
+    for trial in complete:
+        if trial.number == number:
+            return trial
+    state = next((f"is {t.state}" + (f" ({t.reason})" if t.reason else "") for t in front.trials if t.number == number), "does not exist")
+    if not complete:
+        raise ValueError(f"--pick {rule!r}: trial {number} {state}, and no trial of this run is complete")
+    members = list(front) or complete
+    near = min(members, key=lambda trial: abs(trial.number - number))
+    raise ValueError(f"--pick {rule!r}: trial {number} {state}; on the front the nearest is trial={near.number} ({front.describe(near)})")
+
+
+def _by_energy(front: Front, rule: str, sign: str, bound: float, unit: str) -> Trial:
+    if unit not in JOULES_BY_UNIT:
+        problem = f"unknown unit {unit!r}" if unit else "no unit"
+        raise ValueError(f"--pick {rule!r} has {problem}; write one of {', '.join(JOULES_BY_UNIT)}, for example energy<={bound:g}Wh")
+    if sign != "<=":
+        raise ValueError(f"--pick {rule!r}: energy is bounded from above; write energy<={bound:g}{unit}")
+    inside = [trial for trial in front.members if front.joules(trial) <= bound * JOULES_BY_UNIT[unit]]
+    if inside:
+        return max(inside, key=lambda trial: (front.gain(trial), -front.joules(trial)))
+    near = front.cheapest()
+    raise ValueError(
+        f"--pick {rule!r}: no trial of the front needs so little; the nearest is trial={near.number} ({front.describe(near)}). "
+        f"Try energy<={_up(front.joules(near) / JOULES_BY_UNIT[unit])}{unit}, or --pick cheapest"
+    )
+
+
+def _by_quality(front: Front, rule: str, name: str, sign: str, bound: float, unit: str) -> Trial:
+    members = front.members
+    values = {trial.number: value for trial in members if (value := front.quality_of(trial, name)) is not None}
+    if not members:
+        front.cheapest()  # raises: the front is empty
+    if not values:
+        known = sorted({front.objectives[0], *(key for trial in members for key in trial.quality)})
+        raise ValueError(f"--pick {rule!r}: {name!r} was not measured in this run (known: {', '.join(known)}); write one of {RULES}")
+    down = name in ("error", "loss") or (name == front.objectives[0] and front.directions[0] == "minimize")
+    wanted = "<=" if down else ">="
+    if unit or sign != wanted:
+        shown = f"{bound / 100:g}" if unit == "%" else f"{bound:g}"
+        raise ValueError(
+            f"--pick {rule!r}: {name} is bounded from {'above' if down else 'below'}, without a unit; write {name}{wanted}{shown}"
+        )
+    measured = [trial for trial in members if trial.number in values]
+    reached = [trial for trial in measured if (values[trial.number] <= bound if down else values[trial.number] >= bound)]
+    if reached:
+        return min(reached, key=lambda trial: (front.joules(trial), -front.gain(trial)))
+    near = min(measured, key=lambda trial: ((values[trial.number] if down else -values[trial.number]), front.joules(trial)))
+    hint = f" ({name} is a fraction: 0.95, not 95)" if not down and 1.0 < bound <= 100.0 and name != "r2" else ""
+    raise ValueError(
+        f"--pick {rule!r}: no trial of the front reaches it{hint}; "
+        f"the nearest is trial={near.number} with {name} {values[near.number]:.4f} ({front.describe(near)})"
+    )
+
+
+def _up(value: float) -> str:
+    """Three significant digits of a positive number, rounded up so that the bound lets it through."""
+    step = 10.0 ** (floor(log10(value)) - 2)
+    return f"{ceil(value / step) * step:.3g}"

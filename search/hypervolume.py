@@ -1,4 +1,4 @@
-"""The hypervolume of a front inside a box that stays the same during a run."""
+"""The normalised hypervolume of a front: the dominated share of a box that stays the same during a run."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Axis:
         return min(1.0, max(0.0, part))
 
     def to_text(self) -> str:
-        """Say where the axis begins and ends."""
+        """Describe where the axis begins and ends."""
         return f"{self.name} from {self.worst:.4g} (0) to {self.best:.4g} (1){', logarithmic' if self.log else ''}"
 
 
@@ -80,7 +80,7 @@ def make_box(
     return tuple(axes)
 
 
-def hypervolume(values: Sequence[Sequence[float]], box: Sequence[Axis]) -> float:
+def normalised_hypervolume(values: Sequence[Sequence[float]], box: Sequence[Axis]) -> float:
     """Share of the box that is dominated by at least one of the points.
 
     Args:

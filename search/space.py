@@ -1,8 +1,7 @@
-"""The seam to the families of candidates: a space samples candidates and builds their models.
+"""The seam to the families of candidates: a space samples candidates from a trial and builds their models.
 
-Random candidates without a sampler: for warming up and for estimates.
-
-How large a candidate is, told to the sampler before anything is trained: knowledge that costs no training.
+Beside Optuna's trials two others answer ``suggest_*``: `RandomTrial` draws without a sampler (warming up, estimates), `FixedTrial` replays
+stored parameters. `Sizes` counts parameters and FLOPs of a candidate before anything is trained.
 """
 
 from __future__ import annotations
@@ -16,47 +15,6 @@ import numpy as np
 
 from .training.recipe import Recipe
 from .training.task import Task
-
-
-class RandomTrial:
-    """Answers ``suggest_*`` uniformly at random (log-uniformly where asked) and remembers what it said.
-
-    Args:
-        seed: Seeds the draws.
-
-    Attributes:
-        params: Parameters so far, as Optuna would store them.
-    """
-
-    def __init__(self, seed: int) -> None:
-        self._random = np.random.default_rng(seed)
-        self.params: dict[str, Any] = {}
-
-    def suggest_float(self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False) -> float:
-        """Draw a number in ``[low, high]``."""
-        if name not in self.params:
-            if step is not None:
-                value = low + step * int(self._random.integers(int((high - low) / step + 1e-9) + 1))
-            else:
-                value = float(np.exp(self._random.uniform(np.log(low), np.log(high)))) if log else float(self._random.uniform(low, high))
-            self.params[name] = min(max(value, low), high)
-        return float(self.params[name])
-
-    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
-        """Draw a whole number in ``[low, high]``."""
-        if name not in self.params:
-            if log:
-                value = round(float(np.exp(self._random.uniform(np.log(low - 0.499), np.log(high + 0.499)))))
-            else:
-                value = low + step * int(self._random.integers((high - low) // step + 1))
-            self.params[name] = min(max(value, low), high)
-        return int(self.params[name])
-
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        """Draw one of the choices."""
-        if name not in self.params:
-            self.params[name] = choices[int(self._random.integers(len(choices)))]
-        return self.params[name]
 
 
 @dataclass(frozen=True)
@@ -127,6 +85,47 @@ class Space(Protocol):
         ...
 
 
+class RandomTrial:
+    """Answers ``suggest_*`` uniformly at random (log-uniformly with ``log``) and remembers its answers.
+
+    Args:
+        seed: Seeds the draws.
+
+    Attributes:
+        params: Parameters so far, as Optuna would store them.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._random = np.random.default_rng(seed)
+        self.params: dict[str, Any] = {}
+
+    def suggest_float(self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False) -> float:
+        """Draw a number in ``[low, high]``."""
+        if name not in self.params:
+            if step is not None:
+                value = low + step * int(self._random.integers(int((high - low) / step + 1e-9) + 1))
+            else:
+                value = float(np.exp(self._random.uniform(np.log(low), np.log(high)))) if log else float(self._random.uniform(low, high))
+            self.params[name] = min(max(value, low), high)
+        return float(self.params[name])
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        """Draw a whole number in ``[low, high]``."""
+        if name not in self.params:
+            if log:
+                value = round(float(np.exp(self._random.uniform(np.log(low - 0.499), np.log(high + 0.499)))))
+            else:
+                value = low + step * int(self._random.integers((high - low) // step + 1))
+            self.params[name] = min(max(value, low), high)
+        return int(self.params[name])
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """Draw one of the choices."""
+        if name not in self.params:
+            self.params[name] = choices[int(self._random.integers(len(choices)))]
+        return self.params[name]
+
+
 @dataclass(frozen=True)
 class FixedTrial:
     """Stored parameters that answer ``suggest_*`` in place of an Optuna trial.
@@ -188,13 +187,13 @@ class Sizes:
 
         try:
             cost = count(weightless(self._space, candidate, self._task), self._task, candidate.recipe)
-        except Exception:  # whatever a space raises for a candidate that it cannot build: it will be refused when it is asked for
+        except Exception:  # whatever a space raises for a candidate that it cannot build: it is rejected when it is proposed
             return 0.0, 0.0
         return float(cost.parameters or 0), float(cost.flops or 0)
 
 
 def weightless(space: Space, candidate: Candidate, task: Task) -> Any:
-    """Build the model without memory for its weights where it can be: a refused giant must not fill the machine."""
+    """Build the model without memory for its weights where it can be: a candidate that is too large must not fill the memory."""
     import torch
 
     try:

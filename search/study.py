@@ -1,7 +1,4 @@
-"""What to search: a frozen description that says nothing of machines.
-
-From a measured trial to the numbers that Optuna is told.
-"""
+"""A study: what to search, independent of the machine, with its budget, its objectives and their values for a measured trial."""
 
 from __future__ import annotations
 
@@ -12,30 +9,11 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Literal
 
+from .energy import JOULES_PER_WH
+from .formatting import JOULES_BY_UNIT
 from .records.trial import Trial
 from .space import Space, Suggest
 from .training.task import Task
-
-
-def objective_values(trial: Trial, objectives: Sequence[str]) -> tuple[tuple[float, ...] | None, str | None]:
-    """Return the values in the order of the objectives, or None and which one is unknown.
-
-    A trial with an unknown value is failed: telling a made-up number would put a phantom on the front.
-    """
-    values: list[float] = []
-    for name in objectives:
-        value = {
-            "train_energy": trial.train_joules,
-            "train_co2": trial.grams_co2e,
-            "inference_energy": trial.inference_joules_per_1000,
-            "parameters": None if trial.parameters is None else float(trial.parameters),
-        }.get(name, trial.quality.get(name))
-        if value is None or value != value:
-            known = ", ".join(sorted(trial.quality))
-            return None, f"objective {name!r} is unknown for this trial (quality known: {known}; energy {trial.energy_quality})"
-        values.append(float(value))
-    return tuple(values), None
-
 
 Direction = Literal["maximize", "minimize"]
 
@@ -55,7 +33,6 @@ OBJECTIVES: dict[str, tuple[Direction, str, str]] = {
 ENERGY_OBJECTIVES = ("train_energy", "train_co2")
 SAMPLERS = ("freeze-thaw", "tpe", "nsga2", "gp", "random", "grid")
 
-_JOULES = {"J": 1.0, "kJ": 1e3, "MJ": 1e6, "Wh": 3600.0, "kWh": 3.6e6}
 _GRAMS = {"gCO2e": 1.0, "kgCO2e": 1e3}
 _MONEY = re.compile(r"^[A-Z]{3}$")
 
@@ -97,7 +74,7 @@ class Budget:
             ValueError: If the number or its unit cannot be read; the message lists the units.
         """
         match = re.fullmatch(r"\s*([0-9.]+(?:[eE][-+]?[0-9]+)?)\s*([A-Za-z0-9]*)\s*", text)
-        units = ", ".join([*_JOULES, *_GRAMS, "EUR"])
+        units = ", ".join([*JOULES_BY_UNIT, *_GRAMS, "EUR"])
         try:
             amount = float(match.group(1)) if match else float("nan")
         except ValueError:
@@ -105,19 +82,19 @@ class Budget:
         unit = match.group(2) if match else ""
         if not amount > 0:
             raise ValueError(f"--budget must be a positive number with a unit ({units}), got {text!r}; for example --budget 5Wh")
-        if unit in _JOULES:
-            return cls(joules=amount * _JOULES[unit])
+        if unit in JOULES_BY_UNIT:
+            return cls(joules=amount * JOULES_BY_UNIT[unit])
         if unit in _GRAMS:
             return cls(grams_co2e=amount * _GRAMS[unit])
         if _MONEY.match(unit):
             return cls(money=(amount, unit))
-        said = "has no unit" if not unit else f"has the unknown unit {unit!r}"
-        raise ValueError(f"--budget {text!r} {said}; write one of {units}, for example --budget {amount:g}Wh")
+        problem = "has no unit" if not unit else f"has the unknown unit {unit!r}"
+        raise ValueError(f"--budget {text!r} {problem}; write one of {units}, for example --budget {amount:g}Wh")
 
     def to_text(self) -> str:
         """Return text that ``parse`` reads back."""
         if self.joules is not None:
-            return f"{self.joules / 3600:g}Wh"
+            return f"{self.joules / JOULES_PER_WH:g}Wh"
         if self.grams_co2e is not None:
             return f"{self.grams_co2e:g}gCO2e"
         amount, currency = self.money or (0.0, "EUR")
@@ -145,9 +122,9 @@ class Study:
         max_memory_bytes: The same for the memory of the training, estimated by ``training.memory.training_bytes``.
         max_trial_joules: A single training is stopped (and measured) when it has paid this much; None for no limit.
         stop_dominated: Whether a training is ended at a rung on its way when it cannot reach the front any more (see ``dominated``); None
-            leaves that to the sampler: yes for ``freeze-thaw``, no for the others, which learn from what they asked for.
-        sizes: Whether ``freeze-thaw`` is told the parameters and FLOPs of every candidate that it weighs. Off: counting builds every
-            network that is weighed, which takes longer than deciding.
+            leaves that to the sampler: yes for ``freeze-thaw``, no for the others, which learn from exactly the trials they proposed.
+        sizes: Whether ``freeze-thaw`` gets parameters and FLOPs of every candidate that it compares. Off by default: counting
+            builds each of these networks, which takes longer than deciding.
         description: One or two sentences: which question the study asks.
     """
 
@@ -245,3 +222,23 @@ class Study:
                 + f"; choose {' or '.join(known)} (--objectives {known[0]},train_energy)"
             )
         return task
+
+
+def objective_values(trial: Trial, objectives: Sequence[str]) -> tuple[tuple[float, ...] | None, str | None]:
+    """Return the values in the order of the objectives, or None and which one is unknown.
+
+    A trial with an unknown value fails: an invented number would put a model on the front that nobody measured.
+    """
+    values: list[float] = []
+    for name in objectives:
+        value = {
+            "train_energy": trial.train_joules,
+            "train_co2": trial.grams_co2e,
+            "inference_energy": trial.inference_joules_per_1000,
+            "parameters": None if trial.parameters is None else float(trial.parameters),
+        }.get(name, trial.quality.get(name))
+        if value is None or value != value:
+            known = ", ".join(sorted(trial.quality))
+            return None, f"objective {name!r} is unknown for this trial (quality known: {known}; energy {trial.energy_quality})"
+        values.append(float(value))
+    return tuple(values), None

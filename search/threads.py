@@ -1,10 +1,10 @@
-"""How threads wait for work: asleep. Threads that spin while they wait burn energy, which a meter would book as the model's.
+"""Threads sleep while they wait for work: spinning costs energy that a meter would attribute to the model.
 
 GNU OpenMP lets idle threads spin for milliseconds; a small network then costs several times the CPU-seconds of its arithmetic
-(``tests/benchmarks/threads.py``). The threads of OpenBLAS, one set each for numpy and scipy, spin on for long after every product or
-factorisation (``tests/search/test_threads.py``): a training that begins when the sampler has just decided pays for them. Both are told to
-sleep by the environment, which is read once, when torch, scikit-learn or numpy loads the library; so it is said when
-``joulefront.search`` is imported, and worker processes find it, too. A policy of the user's own wins.
+(``tests/benchmarks/threads.py``). The threads of OpenBLAS, one set each for numpy and scipy, keep spinning long after every product or
+factorisation (``tests/search/test_threads.py``): a training that begins when the sampler has just decided pays for them. The
+environment makes both sleep. It is read once, when torch, scikit-learn or numpy loads the library; so it is set when
+``joulefront.search`` is imported, and worker processes inherit it. A policy of the user's own wins.
 
 Source: https://gcc.gnu.org/onlinedocs/libgomp/OMP_005fWAIT_005fPOLICY.html; OpenBLAS, driver/others/blas_server.c (a thread sleeps after
 2 to the power of ``OPENBLAS_THREAD_TIMEOUT`` ticks of the processor's clock; 4 to 30 are taken).
@@ -25,7 +25,7 @@ LOADERS = ("torch", "sklearn")
 
 
 def ask_to_sleep(environment: MutableMapping[str, str], loaded: Container[str]) -> str | None:
-    """Say in the environment that waiting threads sleep, unless the user has said something else.
+    """Make waiting threads sleep by the environment, unless the user has set a policy.
 
     Args:
         environment: Environment variables of this process.
@@ -40,7 +40,7 @@ def ask_to_sleep(environment: MutableMapping[str, str], loaded: Container[str]) 
     return None if late else policy
 
 
-#: The policy of this process; None when torch was loaded before it could be said.
+#: The policy of this process; None when torch was loaded before it could be set.
 WAIT_POLICY = ask_to_sleep(os.environ, sys.modules)
 
 

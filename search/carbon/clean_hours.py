@@ -9,9 +9,9 @@ from functools import cached_property
 
 from .forecast import STEP_HOURS, Forecast, moment_of
 
-#: Waiting that would save less than this share of the grams is not worth it. It also keeps equal valleys from being waited for in turn.
+#: Least share of the grams that must be saved by waiting. It also avoids waiting from one equal valley to the next.
 LEAST_SAVING = 0.05
-#: A timetable looks at so many starts at most.
+#: Most starts that a timetable compares.
 _MOST_STARTS = 2000
 
 
@@ -85,18 +85,12 @@ class Timetable:
             return self.now_hour
         return next((start for start, mean in self._starts if mean <= self.threshold), self.now_hour)
 
-    @property
-    def later_mean(self) -> float:
-        """Mean intensity, in gCO2e/kWh, of a training that begins at the next clean hour."""
-        start = self.next_clean_hour
-        return self.forecast.mean(start, start + max(self.training_hours, STEP_HOURS))
-
 
 def check_cover(forecast: Forecast, now_hour: float, deadline_hour: float | None) -> None:
     """Refuse a deadline that has passed, and a forecast that does not reach it.
 
     Raises:
-        ValueError: The message says which, and the remedy.
+        ValueError: The message names it and the remedy.
     """
     first, last = forecast.span
     if deadline_hour is not None and deadline_hour <= now_hour:

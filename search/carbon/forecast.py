@@ -1,7 +1,4 @@
-"""A forecast of carbon intensity, from a file or from a function: the same questions to both.
-
-Carbon intensity that changes with the hour, its mean over a window and the cleanest time to start.
-"""
+"""Carbon intensity that changes with the hour: a curve from a file or a function, its value at an hour and its mean over a window."""
 
 from __future__ import annotations
 
@@ -16,9 +13,9 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Literal, Protocol
 
+from ..energy import SECONDS_PER_HOUR
 from .intensity import Intensity
 
-SECONDS_PER_HOUR = 3600.0
 _HOUR_NAMES = ("hour", "time", "timestamp", "datetime", "datetime (utc)")
 
 
@@ -102,38 +99,6 @@ class IntensityCurve:
         source = f"{self.source}, mean of hours {start_hour:.6g} to {stop_hour:.6g}"
         return Intensity(self.mean(start_hour, stop_hour), self.zone, source, self.year, self.kind, self.scope)
 
-    def cleanest_start(self, duration_hours: float, earliest_hour: float, latest_hour: float) -> float:
-        """Return when a job of constant power should start so that it emits least; the earliest of equals.
-
-        The mean over ``[s, s + duration]`` changes with slope ``c(s + duration) - c(s)``. So its minimum lies where that slope
-        changes sign, or at an end: candidates are the starts that put an end of the window on a value, and the zeros between them.
-
-        Args:
-            duration_hours: Length of the job, >= 0.
-            earliest_hour: First start that is allowed.
-            latest_hour: Last start that is allowed.
-
-        Raises:
-            ValueError: The bounds are reversed, or the window leaves a curve that does not repeat.
-        """
-        if duration_hours < 0 or latest_hour < earliest_hour:
-            raise ValueError(
-                f"need duration_hours >= 0 and earliest_hour <= latest_hour, got {duration_hours}, {earliest_hour}, {latest_hour}"
-            )
-        nodes = self._nodes(earliest_hour, latest_hour + duration_hours)
-        starts = {earliest_hour, latest_hour, *nodes, *(node - duration_hours for node in nodes)}
-        grid = sorted(start for start in starts if earliest_hour <= start <= latest_hour)
-        candidates = list(grid)
-        for low, high in pairwise(grid):
-            third = (high - low) / 3  # two inner points of one linear piece fix the slope's line; its ends may be jumps
-            first, second = (self._slope(low + k * third, duration_hours) for k in (1, 2))
-            if first != second and low < (zero := low + third - first * third / (second - first)) < high:
-                candidates.append(zero)
-        return min(sorted(candidates), key=lambda start: round(self.mean(start, start + duration_hours), 9))
-
-    def _slope(self, start: float, duration: float) -> float:
-        return self.at(start + duration) - self.at(start)
-
     def _inside(self, hour: float) -> float:
         if self.period_hours is not None:
             return hour % self.period_hours
@@ -192,13 +157,6 @@ class IntensityCurve:
         length = max(hour - self.hours[index], 0.0)
         return before[index] + length * (self.grams_per_kwh[index] + slopes[index] * length / 2)
 
-    def _nodes(self, start: float, stop: float) -> list[float]:
-        if self.period_hours is None:
-            return [hour for hour in self.hours if start <= hour <= stop]
-        first, last = math.floor(start / self.period_hours), math.floor(stop / self.period_hours)
-        nodes = (hour + turn * self.period_hours for turn in range(first, last + 1) for hour in self.hours)
-        return [hour for hour in nodes if start <= hour <= stop]
-
 
 def hours_of(moment: datetime) -> float:
     """Return hours since 1970-01-01 UTC; a curve that repeats daily takes them too.
@@ -218,7 +176,7 @@ def read_curve(path: Path, *, shape: Literal["linear", "step"] = "linear", zone:
     written). The value column is the one whose name has ``g`` per ``kWh`` or ``intensity`` in it; Electricity Maps' downloads fit.
 
     Raises:
-        ValueError: A column is missing or a row is no number; the message names the file and the line.
+        ValueError: A column is missing or a row is not a number; the message names the file and the line.
     """
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file)
@@ -260,7 +218,7 @@ def _number(path: Path, line: int, text: str | None) -> tuple[float, bool]:
     return hours_of(moment if moment.tzinfo else moment.replace(tzinfo=UTC)), True
 
 
-#: A function is asked at least so often, in hours; grids publish a value every 5 to 60 minutes.
+#: Longest step between two calls of a function, in hours; grids publish a value every 5 to 60 minutes.
 STEP_HOURS = 1 / 12
 
 
@@ -302,7 +260,7 @@ class CalledForecast:
 
     @property
     def span(self) -> tuple[float, float]:
-        """A function answers for every hour."""
+        """Every hour: a function has no end."""
         return -math.inf, math.inf
 
     def at(self, hour: float) -> float:
@@ -332,7 +290,7 @@ class CalledForecast:
 
 
 def over(forecast: Forecast, start_hour: float, stop_hour: float, zone: str | None = None) -> Intensity:
-    """Return the mean of a forecast over a window as an intensity that says so."""
+    """Return the mean of a forecast over a window as an intensity; its source names the window."""
     source = f"forecast: {forecast.source}, mean of hours {start_hour:.6g} to {stop_hour:.6g}"
     return Intensity(forecast.mean(start_hour, stop_hour), zone, source)
 
@@ -359,7 +317,7 @@ def read_forecast(path: Path, zone: str | None = None) -> IntensityCurve:
 
 def forecast_of(given: Forecast | Callable[[datetime], float]) -> Forecast:
     """Accept a curve or a function."""
-    return given if hasattr(given, "mean") else CalledForecast(given)  # type: ignore[return-value]  # told apart by hasattr
+    return given if hasattr(given, "mean") else CalledForecast(given)  # type: ignore[return-value]  # distinguished by hasattr
 
 
 def moment_of(hour: float) -> datetime:

@@ -1,7 +1,4 @@
-"""Carbon intensity of electricity, with where the number comes from, and joules turned into grams of CO2 equivalent.
-
-The live carbon intensity of a grid from Electricity Maps; asked only with a token and with leave to use the network.
-"""
+"""Carbon intensity of electricity with its source (the user, an offline table or a live service), and joules as grams of CO2 equivalent."""
 
 from __future__ import annotations
 
@@ -11,73 +8,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..energy import JOULES_PER_KWH
 from .zones import Factor, factor_for, zone_names
 
 # Source: Electricity Maps API v3, "carbon-intensity/latest".
 URL = "https://api.electricitymaps.com/v3/carbon-intensity/latest"
 
 
-def live_intensity(zone: str, *, token: str | None, network: bool, url: str = URL, timeout_seconds: float = 10.0) -> Factor:
-    """Ask Electricity Maps for the present average intensity of a zone, in gCO2e/kWh.
-
-    Args:
-        zone: A zone of Electricity Maps: ``FR``, ``US-CAL-CISO``, ``SE-SE3``.
-        token: The user's API token.
-        network: The user allowed network access; False refuses before any socket is made.
-        url: Address of the service; a test points it at its own machine.
-        timeout_seconds: How long to wait for the answer.
-
-    Returns:
-        The factor; ``fallback`` says when Electricity Maps itself estimated it.
-
-    Raises:
-        PermissionError: `network` is False or `token` is missing.
-        OSError: The service could not be reached or refused.
-        ValueError: The answer has no usable number.
-    """
-    if not network:
-        raise PermissionError("the live carbon intensity needs the network, which is off; allow it with --network")
-    if not token:
-        raise PermissionError(
-            "the live carbon intensity needs an Electricity Maps token; pass one, or use --zone alone for the offline table"
-        )
-    # Imported here: the HTTP client costs 40 ms, and almost nobody asks live.
-    from urllib.error import HTTPError
-    from urllib.parse import urlencode
-    from urllib.request import Request, urlopen
-
-    request = Request(f"{url}?{urlencode({'zone': zone})}", headers={"auth-token": token})
-    try:
-        with urlopen(request, timeout=timeout_seconds) as answer:
-            data = json.load(answer)
-    except HTTPError as error:
-        with error:
-            detail = error.read(200).decode("utf-8", "replace")
-        raise OSError(f"Electricity Maps refused zone {zone!r}: HTTP {error.code} {detail}".strip()) from None
-    grams = data.get("carbonIntensity") if isinstance(data, dict) else None
-    if isinstance(grams, bool) or not isinstance(grams, int | float) or grams < 0:
-        raise ValueError(f"Electricity Maps sent no carbonIntensity for zone {zone!r}, but {data!r}")
-    moment = str(data.get("datetime", ""))
-    year = int(moment[:4]) if moment[:4].isdigit() else None
-    scope = str(data.get("emissionFactorType", "unknown"))
-    estimated = "Electricity Maps estimated this value, it was not yet measured" if data.get("isEstimated") else None
-    return Factor(
-        float(grams),
-        str(data.get("zone", zone)),
-        f"Electricity Maps, live at {moment or 'an unstated time'}",
-        year,
-        scope if scope in ("lifecycle", "direct") else "unknown",
-        f"grid zone {data.get('zone', zone)}",
-        estimated,
-    )
-
-
-JOULES_PER_KWH = 3.6e6
-
-
 @dataclass(frozen=True)
 class Intensity:
-    """How many grams of CO2 equivalent one kWh of electricity costs at a place, and who says so.
+    """How many grams of CO2 equivalent one kWh of electricity costs at a place, with the source.
 
     Attributes:
         grams_per_kwh: The factor, in gCO2e per kWh.
@@ -87,7 +27,7 @@ class Intensity:
         kind: ``average`` (all generation shares the emissions) or ``marginal`` (the plant that follows the load).
         scope: ``lifecycle`` (with construction and fuel supply), ``direct`` (the chimney only) or ``unknown``.
         region: Name of the place in words.
-        fallback: Why a coarser number than the asked one is used, or None when the number is for the asked place.
+        fallback: Why a coarser number than requested is used, or None when the number is for the requested place.
     """
 
     grams_per_kwh: float
@@ -119,7 +59,7 @@ class Intensity:
         return Intensity(**{name: data[name] for name in _FIELDS if name in data})
 
     def describe(self) -> str:
-        """Say the factor in one line, e.g. for a report."""
+        """Describe the factor in one line, e.g. for a report."""
         place = " ".join(part for part in (self.zone, f"({self.region})" if self.region else None) if part)
         facts = ", ".join(
             str(part) for part in (self.kind, self.scope if self.scope != "unknown" else "scope not stated", self.year) if part is not None
@@ -132,7 +72,7 @@ _FIELDS = tuple(Intensity.__dataclass_fields__)
 
 
 def intensity_for(zone: str | None) -> Intensity | None:
-    """Look a place up in CodeCarbon's offline tables; no network, and never a place that was not asked for.
+    """Look a place up in CodeCarbon's offline tables; no network, and never another place than the given one.
 
     Args:
         zone: ISO 3166 code of a country with two or three letters (``FR``, ``FRA``), of a region (``US-OR``, ``CA-QC``, ``CN-BJ``,
@@ -153,11 +93,6 @@ def intensity_table(zones: Iterable[str]) -> tuple[Intensity, ...]:
     return tuple(_from_factor(factor_for(zone)) for zone in zones)
 
 
-def known_zones() -> tuple[str, ...]:
-    """Return every zone code that the offline tables hold, sorted."""
-    return tuple(sorted(set(zone_names().values())))
-
-
 def given_intensity(value: float | str, zone: str | None = None) -> Intensity:
     """Make an intensity from the user's own number, e.g. ``--intensity 56``.
 
@@ -171,6 +106,61 @@ def given_intensity(value: float | str, zone: str | None = None) -> Intensity:
     return Intensity(grams, zone=zone)
 
 
+def live_intensity(zone: str, *, token: str | None, network: bool, url: str = URL, timeout_seconds: float = 10.0) -> Factor:
+    """Request the present average intensity of a zone from Electricity Maps, in gCO2e/kWh.
+
+    Args:
+        zone: A zone of Electricity Maps: ``FR``, ``US-CAL-CISO``, ``SE-SE3``.
+        token: The user's API token.
+        network: The user allowed network access; False refuses before any socket is made.
+        url: Address of the service; a test points it at its own machine.
+        timeout_seconds: How long to wait for the answer.
+
+    Returns:
+        The factor; ``fallback`` is set when Electricity Maps itself estimated it.
+
+    Raises:
+        PermissionError: `network` is False or `token` is missing.
+        OSError: The service could not be reached or refused.
+        ValueError: The answer has no usable number.
+    """
+    if not network:
+        raise PermissionError("the live carbon intensity needs the network, which is off; allow it with --network")
+    if not token:
+        raise PermissionError(
+            "the live carbon intensity needs an Electricity Maps token; pass one, or use --zone alone for the offline table"
+        )
+    # Imported here: the HTTP client costs 40 ms, and hardly anybody uses the live number.
+    from urllib.error import HTTPError
+    from urllib.parse import urlencode
+    from urllib.request import Request, urlopen
+
+    request = Request(f"{url}?{urlencode({'zone': zone})}", headers={"auth-token": token})
+    try:
+        with urlopen(request, timeout=timeout_seconds) as answer:
+            data = json.load(answer)
+    except HTTPError as error:
+        with error:
+            detail = error.read(200).decode("utf-8", "replace")
+        raise OSError(f"Electricity Maps refused zone {zone!r}: HTTP {error.code} {detail}".strip()) from None
+    grams = data.get("carbonIntensity") if isinstance(data, dict) else None
+    if isinstance(grams, bool) or not isinstance(grams, int | float) or grams < 0:
+        raise ValueError(f"Electricity Maps sent no carbonIntensity for zone {zone!r}, but {data!r}")
+    moment = str(data.get("datetime", ""))
+    year = int(moment[:4]) if moment[:4].isdigit() else None
+    scope = str(data.get("emissionFactorType", "unknown"))
+    estimated = "Electricity Maps estimated this value, it was not yet measured" if data.get("isEstimated") else None
+    return Factor(
+        float(grams),
+        str(data.get("zone", zone)),
+        f"Electricity Maps, live at {moment or 'an unstated time'}",
+        year,
+        scope if scope in ("lifecycle", "direct") else "unknown",
+        f"grid zone {data.get('zone', zone)}",
+        estimated,
+    )
+
+
 def choose_intensity(
     given: float | str | None = None,
     zone: str | None = None,
@@ -179,7 +169,7 @@ def choose_intensity(
     token: str | None = None,
     url: str = URL,
 ) -> Intensity | None:
-    """Decide which factor a study uses: the user's number, else the live one if asked for, else the table, else none.
+    """Decide which factor a study uses: the user's number, else the live one if requested, else the table, else none.
 
     Args:
         given: The user's own gCO2e/kWh (``--intensity``).
@@ -212,7 +202,7 @@ def choose_intensity(
 
 
 def scope_note(intensities: Iterable[Intensity]) -> str | None:
-    """Say so when factors of different scope stand side by side: a chimney-only factor is lower than a life-cycle one of the same grid."""
+    """Return a warning when factors differ in scope: a chimney-only factor is lower than a life-cycle one of the same grid."""
     scopes = sorted({intensity.scope for intensity in intensities})
     return f"these factors differ in scope ({', '.join(scopes)}): compare places within one scope only" if len(scopes) > 1 else None
 

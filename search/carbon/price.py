@@ -56,7 +56,7 @@ def parse_price(text: str) -> Price:
     """Read a price of electricity such as ``0.25EUR``, ``0.25 EUR/kWh``, ``€0.25`` or ``80EUR/MWh``.
 
     Raises:
-        ValueError: The text is no price, or uses a decimal comma.
+        ValueError: The text is not a price, or uses a decimal comma.
 
     Example:
         >>> parse_price("0.25EUR")

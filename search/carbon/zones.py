@@ -50,7 +50,7 @@ def factor_for(zone: str) -> Factor:
     country, _, region = text.partition("-")
     national = names.get(country.casefold())
     if national == "CN" and region.casefold() in ("xz", "tibet", "xizang"):
-        # The official table leaves Tibet out; the nation's number may stand in only because it says so.
+        # The official table leaves Tibet out; the nation's number may stand in because ``fallback`` names it.
         return replace(table["CN"], fallback=f"no factor is published for {text}: that of China is used")
     from difflib import get_close_matches
 

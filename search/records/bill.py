@@ -1,4 +1,4 @@
-"""The bill of a study: what each session of the ledger saw, and to which trials it went."""
+"""The bill of a study: the energy of each session of the ledger, by state of the trials and by component, and their sum."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from typing import Any
 from ..energy import Component, Record
 from ..energy.record import combined_quality
 
-#: What trainings are called in the ledger, before their number: those of the search, and those of finalists that are trained again.
+#: Kinds of the ledger's windows: a training of the search, and one of a finalist that is trained again.
 TRIAL, REPEAT = "trial", "repeat"
-#: What trainings of finalists again are billed as, whatever comes of them.
+#: State under which trainings of finalists are billed, whatever their outcome.
 REPEATS = "repeats"
 
 
 @dataclass(frozen=True)
 class AtWall:
-    """What the whole machine took at the plug while the study ran: beside the components, never added to them.
+    """Energy of the whole machine at the wall while the study ran: beside the components, never added to them.
 
     Attributes:
         joules: Energy.
@@ -42,10 +42,10 @@ class Bill:
     """Where the joules of a search went; the parts add up to the ledger's total.
 
     Attributes:
-        total_joules: Everything the ledger saw while the study ran, or None when nothing could be measured or estimated.
-        by_state: Joules by state of the trials (``complete``; ``stopped`` at a limit, a cap or by the user; ``pruned`` by the safety
-            net; ``failed``), ``repeats`` (finalists trained again), ``overhead`` (deciding, loading, storing), ``idle`` and
-            ``unattributed`` (foreign work).
+        total_joules: Everything that the ledger measured while the study ran, or None when nothing could be measured or estimated.
+        by_state: Joules by state of the trials (``complete``; ``stopped`` at a limit, a cap or by the user; ``pruned`` when
+            dominated; ``failed``), ``repeats`` (finalists trained again), ``overhead`` (deciding, loading, storing), ``idle`` and
+            ``unattributed`` (work of other programs).
         by_component: Joules by component name, e.g. ``gpu:GPU-1a2b``, ``cpu:pkg0``, ``cpu``.
         quality_by_component: ``measured``, ``estimated`` or ``mixed`` by component name.
         source_by_component: Name of the meter by component name.
@@ -53,7 +53,7 @@ class Bill:
         u_joules: Standard uncertainty of the total (random and systematic), or None.
         seconds: Wall time that the ledger covered.
         unknown_seconds: Time of which a component's energy is not known (its meter was lost), by component: it is in no sum.
-        at_wall: The whole machine at the plug; None unless every session knows it.
+        at_wall: The whole machine at the wall; None unless every session knows it.
     """
 
     total_joules: float | None = None
@@ -68,7 +68,7 @@ class Bill:
     at_wall: AtWall | None = None
 
     def gaps(self) -> str | None:
-        """Say in one sentence what is not in the sums, or None when everything is."""
+        """Return one sentence on what is not in the sums, or None when everything is."""
         if not self.unknown_seconds:
             return None
         parts = ", ".join(f"{name} for {seconds:.1f} s" for name, seconds in sorted(self.unknown_seconds.items()))
@@ -77,7 +77,7 @@ class Bill:
 
 @dataclass
 class Session:
-    """One session of a run: from the start of its ledger to now. The only mutable account in the house.
+    """One session of a run: from the start of its ledger to now. The only mutable record of a run.
 
     Attributes:
         started: UTC time of the start, ISO 8601; names the session.
@@ -183,7 +183,7 @@ def add_up(sessions: Iterable[Mapping[str, Any]]) -> Bill:
 
 
 def _at_wall(walls: Sequence[Component | None]) -> AtWall | None:
-    """Add up what each session knows of the whole machine; a part of the sessions is no sum."""
+    """Add up what each session knows of the whole machine; None unless every session knows it."""
     known = [part for part in walls if part is not None and part.joules is not None]
     if not known or len(known) < len(walls):
         return None
@@ -201,8 +201,8 @@ def _at_wall(walls: Sequence[Component | None]) -> AtWall | None:
 
 def known_joules(session: Mapping[str, Any]) -> dict[str, float]:
     """Return what one session knows of each component that counts, in joules."""
-    if said := session.get("by_component_joules"):
-        return dict(said)
+    if known := session.get("by_component_joules"):
+        return dict(known)
     # Written before components were kept in the bill: only what was known from end to end.
     return {part.name: part.joules for part in Record.from_json(session["total"]).counting if part.joules is not None}
 

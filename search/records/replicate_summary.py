@@ -1,7 +1,4 @@
-"""What repeats say of a member as a row for programs. The keys are stable and have units in them.
-
-What repeats say of a front: means with intervals, which neighbours differ, what was luck, whether the machine drifted.
-"""
+"""What replicates show about a front: means with intervals, which neighbours differ, selection optimism, drift of the machine."""
 
 from __future__ import annotations
 
@@ -60,34 +57,34 @@ class Neighbours:
 
     Attributes:
         cheaper: Number of the first.
-        dearer: Number of the second.
-        energy: By how many joules the second is dearer; None when unknown.
-        quality: By how much its quality is larger.
+        other: Number of the second.
+        energy: By how many joules the second needs more; None when unknown.
+        quality: By how much the quality of the second is larger.
         order_kept: Whether energy and quality of the means differ in the same direction as they did in the search; None when unknown.
     """
 
     cheaper: int
-    dearer: int
+    other: int
     energy: Difference | None
     quality: Difference | None
     order_kept: bool | None
 
 
 @dataclass(frozen=True)
-class Finding:
-    """What all repeats of a run say together.
+class ReplicateComparison:
+    """The replicates of a run compared with the search, and the members with each other.
 
     Attributes:
         objective: Name of the quality.
         members: The trials that were trained again, cheapest in the search first.
         pairs: Neighbours among them.
-        fall: By how much the quality of the repeats' mean is worse than in the search, over the members: the winner's curse.
+        optimism: Selection optimism: by how much the mean quality of the repeats is worse than in the search, over the members.
     """
 
     objective: str
     members: tuple[ReplicateSummary, ...]
     pairs: tuple[Neighbours, ...]
-    fall: Spread | None
+    optimism: Spread | None
 
     @property
     def order_survives(self) -> bool | None:
@@ -96,16 +93,16 @@ class Finding:
         return None if not kept or None in kept else all(kept)
 
     def after(self, number: int) -> Neighbours | None:
-        """Return the pair in which a trial is the cheaper one."""
+        """Return the pair in which a trial is the cheaper one, or None."""
         return next((pair for pair in self.pairs if pair.cheaper == number), None)
 
-    def again(self, number: int) -> ReplicateSummary | None:
-        """Return what is known of a trial."""
+    def summary_of(self, number: int) -> ReplicateSummary | None:
+        """Return the summary of a trial, or None when it was not trained again."""
         return next((one for one in self.members if one.trial.number == number), None)
 
 
-def findings(repeats: Repeats, trials: Sequence[Trial], objective: str, direction: str) -> Finding:
-    """Compare the repeats with the search, and the members with each other.
+def compare_replicates(repeats: Repeats, trials: Sequence[Trial], objective: str, direction: str) -> ReplicateComparison:
+    """Compare the replicates with the search, and the members with each other.
 
     Each interval holds for itself with a probability of 95 %: of twenty pairs that do not differ one looks as if it did.
 
@@ -120,11 +117,12 @@ def findings(repeats: Repeats, trials: Sequence[Trial], objective: str, directio
     for one in repeats.trainings:
         if one.trial in known:
             mine.setdefault(one.trial, []).append(one)
-    members = [_again(known[number], found, objective) for number, found in mine.items()]
+    members = [_summary(known[number], found, objective) for number, found in mine.items()]
     members.sort(key=lambda one: (one.trial.train_joules or 0.0, one.trial.number))
     sign = 1.0 if direction == "maximize" else -1.0
-    fall = Spread.of(sign * (one.searched - one.quality.mean) for one in members if one.quality is not None)
-    return Finding(objective, tuple(members), tuple(_neighbours(one, two) for one, two in pairwise(members)), fall)
+    optimism = Spread.of(sign * (one.searched - one.quality.mean) for one in members if one.quality is not None)
+    pairs = tuple(_neighbours(one, two) for one, two in pairwise(members))
+    return ReplicateComparison(objective, tuple(members), pairs, optimism)
 
 
 def drift(repeats: Repeats) -> tuple[int, float | None, float | None]:
@@ -139,13 +137,13 @@ def drift(repeats: Repeats) -> tuple[int, float | None, float | None]:
             groups.setdefault((one.plan, one.trial), []).append(one)
     points = []
     for found in groups.values():
-        if len(found) > 1:  # a trial with one repeat says nothing: its energy is its mean
+        if len(found) > 1:  # the energy of a single repeat is its own mean
             mean = fmean(one.train_joules or 0.0 for one in found)
             points += [(float(one.position), (one.train_joules or 0.0) / mean) for one in found]
     return len(points), *spearman(points)
 
 
-def _again(trial: Trial, found: Sequence[Repeat], objective: str) -> ReplicateSummary:
+def _summary(trial: Trial, found: Sequence[Repeat], objective: str) -> ReplicateSummary:
     good = [one for one in found if one.failed is None]
     known = [one.train_u_joules for one in good if one.train_u_joules is not None]
     return ReplicateSummary(
@@ -173,9 +171,9 @@ def _same_way(before: float, now: float) -> bool:
     return before * now > 0 or before == now == 0
 
 
-def row_of(finding: Finding, member: ReplicateSummary) -> dict[str, Any]:
-    """Return what is known of a member as one flat object."""
-    pair, name = finding.after(member.trial.number), finding.objective
+def row_of(comparison: ReplicateComparison, member: ReplicateSummary) -> dict[str, Any]:
+    """Return what is known of a member as one flat object for programs; the keys are stable and name their units."""
+    pair, name = comparison.after(member.trial.number), comparison.objective
     return {
         "trial": member.trial.number,
         "epochs": member.trial.epochs,
@@ -185,7 +183,7 @@ def row_of(finding: Finding, member: ReplicateSummary) -> dict[str, Any]:
         **spread_keys(name, member.quality),
         **spread_keys("train_joules", member.energy),
         "spread_over_meter": member.spread_over_meter,
-        "next_trial": None if pair is None else pair.dearer,
+        "next_trial": None if pair is None else pair.other,
         "next_differs_in_energy": _clear(None if pair is None else pair.energy),
         "next_differs_in_quality": _clear(None if pair is None else pair.quality),
     }

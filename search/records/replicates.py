@@ -1,7 +1,4 @@
-"""In which order finalists are trained again, so that a machine that warms up or slows down favours none of them.
-
-Models of a run that were trained again: what was planned, and what each training gave.
-"""
+"""Finalists that are trained again: the plan, its order (no drift of the machine favours one of them), and the result of each training."""
 
 from __future__ import annotations
 
@@ -12,7 +9,10 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+REPEATS_FILE = "repeats.json"
 ORDERS = ("random", "abba", "given")
+#: Reason of a training that was only cut short: it is done again.
+INTERRUPTED = "interrupted by the user"
 
 
 @dataclass(frozen=True)
@@ -64,11 +64,6 @@ def slots(trials: Sequence[int], times: int, order: str, seed: int, *, first_rou
     return tuple(plan)
 
 
-REPEATS_FILE = "repeats.json"
-#: Why a training of a plan has no result although nothing is wrong with it: it is done again.
-INTERRUPTED = "interrupted by the user"
-
-
 @dataclass(frozen=True)
 class Plan:
     """What one call set out to train.
@@ -77,7 +72,7 @@ class Plan:
         started: UTC time, ISO 8601.
         trials: Numbers of the trials, cheapest first.
         times: Trainings of each.
-        order: One of ``order.ORDERS``.
+        order: One of ``ORDERS``.
         seed: Seeds order and trainings.
         first_round: Number of its first round; rounds are counted over all plans of a run.
         idle_watts: Idle power by component, when it was measured.
@@ -116,7 +111,7 @@ class Repeat:
         quality: Validation quality by metric name; empty when it failed.
         train_joules: Energy to train from scratch (set-up and epochs, validation excluded), as for trials; None when unknown.
         train_u_joules: Its random standard uncertainty.
-        spent_joules: Everything between taking and storing the job: what the bill says.
+        spent_joules: Everything between taking and storing the job: what is billed.
         seconds: Duration of the training.
         cpu_seconds: CPU-seconds of the training; None when unknown.
         hardware_id: Short hash of the hardware.
@@ -182,7 +177,7 @@ class Repeats:
         return replace(self, trainings=(*self.trainings, training))
 
     def with_facts(self, plan: int, facts: Mapping[str, Any]) -> Repeats:
-        """Return these with what the baselines of fairness found out during a plan."""
+        """Return these with what the baselines measured during a plan."""
         known = {name: facts[name] for name in ("idle_watts", "anchor") if facts.get(name)}
         return replace(self, plans=tuple(replace(one, **known) if number == plan else one for number, one in enumerate(self.plans)))
 

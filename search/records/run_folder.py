@@ -1,6 +1,6 @@
-"""A study as it lies on disk, finished or not: what the front, the report and the export read.
+"""The run folder: what a study keeps on disk, and the run that front, report and export read from it.
 
-The run folder: storage, artifacts, ledger file. The only place that knows a path or a URL.
+The only module that knows the names of its files and the URL of its storage.
 """
 
 from __future__ import annotations
@@ -23,6 +23,15 @@ from .trial import ATTRIBUTE, EXCUSED, Trial, from_json, from_optuna, to_json
 if TYPE_CHECKING:
     import optuna
     from optuna.storages import RDBStorage
+
+
+#: Version of the layout of a run folder; raised when an older version cannot be read any more.
+FORMAT = 1
+STUDY_FILE = "study.json"
+BILL_FILE = "bill.json"
+LEDGER_FILE = "ledger.jsonl"
+DATABASE_FILE = "study.db"
+SNAPSHOT_FILE = "trials.json"
 
 
 @dataclass(frozen=True)
@@ -53,17 +62,8 @@ class Run:
     repeats: Repeats = field(default_factory=Repeats)
 
 
-#: Version of the layout of a run folder; raised when an older version cannot be read any more.
-FORMAT = 1
-STUDY_FILE = "study.json"
-BILL_FILE = "bill.json"
-LEDGER_FILE = "ledger.jsonl"
-DATABASE_FILE = "study.db"
-SNAPSHOT_FILE = "trials.json"
-
-
 class StoreError(ValueError):
-    """A run folder cannot be used; the message says why and what to do."""
+    """A run folder cannot be used; the message names the reason and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -96,14 +96,14 @@ class RunFolder:
         if not fresh and any(path.iterdir()):
             raise StoreError(f"--out {str(path)!r} holds files but no {STUDY_FILE}: it is not a run folder; choose another --out")
         (path / "artifacts").mkdir(parents=True, exist_ok=True)
-        store = cls(path, {"format": FORMAT, "storage": storage, **facts})
+        folder = cls(path, {"format": FORMAT, "storage": storage, **facts})
         try:
-            storage_now = store._storage()
+            storage_now = folder._storage()
         except StoreError:
             # Nothing has been stored: a folder that is left behind would be called half written the next time.
             shutil.rmtree(path if fresh else path / "artifacts")
             raise
-        study = store._optuna().create_study(
+        study = folder._optuna().create_study(
             study_name=str(facts["study"]["name"]) if storage is None else str(facts["run_id"]),
             storage=storage_now,
             directions=list(facts["study"]["directions"]),
@@ -111,8 +111,8 @@ class RunFolder:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # metric names are marked experimental; without them a dashboard shows "Objective 0"
             study.set_metric_names(list(facts["study"]["objectives"]))
-        store.save_facts(store.facts)  # last: a folder without it is half written
-        return store
+        folder.save_facts(folder.facts)  # last: a folder without it is half written
+        return folder
 
     @classmethod
     def open(cls, path: str | Path) -> RunFolder:
@@ -142,8 +142,8 @@ class RunFolder:
             facts = json.loads(file.read_text(encoding="utf-8"))
             version = facts["format"]
         except (ValueError, KeyError, TypeError) as error:
-            said = f"no entry {error}" if isinstance(error, KeyError) else error
-            raise StoreError(f"{str(file)!r} is damaged ({said}); restore it from a copy, or delete the folder and run again") from error
+            problem = f"no entry {error}" if isinstance(error, KeyError) else error
+            raise StoreError(f"{str(file)!r} is damaged ({problem}); restore it from a copy, or delete the folder and run again") from error
         if version != FORMAT:
             raise StoreError(
                 f"{str(path)!r} was written in format {version}, this joulefront reads format {FORMAT}; use the version that wrote it"
@@ -155,13 +155,13 @@ class RunFolder:
         return cls(path, facts)
 
     def save_facts(self, facts: Mapping[str, Any]) -> RunFolder:
-        """Write ``study.json`` (atomically) and return the store that holds it."""
+        """Write ``study.json`` (atomically) and return the folder that holds it."""
         write_json(self.path / STUDY_FILE, facts)
         return RunFolder(self.path, facts)
 
     @property
     def ledger_file(self) -> Path:
-        """Where the ledger appends its beats."""
+        """Where the ledger appends its checkpoints."""
         return self.path / LEDGER_FILE
 
     @property
@@ -230,7 +230,7 @@ class RunFolder:
         )
 
     def save_snapshot(self, trials: Iterable[Trial]) -> None:
-        """Keep the trials beside the database: to look at a finished run, nobody should wait for a database library to load."""
+        """Keep the trials beside the database: reading a finished run then needs no database library, which takes long to import."""
         write_json(self.path / SNAPSHOT_FILE, {"format": FORMAT, "trials": [to_json(trial) for trial in trials]})
 
     def _snapshot(self) -> tuple[Trial, ...] | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..formatting import energy_text, unit_for
 from ..front import Front
-from ..hypervolume import hypervolume
+from ..hypervolume import normalised_hypervolume
 from ..records.bill import Bill
 from .facts import short_component
 from .importance import Importance
@@ -66,7 +66,7 @@ def hypervolume_trace(front: Front) -> tuple[Step, ...]:
             kept.append(trial.values)
             keep = moocore.is_nondominated(kept, maximise=upwards)
             kept = [values for values, stays in zip(kept, keep, strict=True) if stays]
-            volume = hypervolume(kept, front.box)
+            volume = normalised_hypervolume(kept, front.box)
         steps.append(Step(trial.number, joules / 3600.0, volume))
     return tuple(steps)
 

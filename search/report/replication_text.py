@@ -7,7 +7,7 @@ from typing import Any
 
 from ..energy.intervals import Difference
 from ..formatting import digits, grid, unit_for
-from ..records.replicate_summary import Finding, ReplicateSummary, drift, row_of
+from ..records.replicate_summary import ReplicateComparison, ReplicateSummary, drift, row_of
 from ..records.replicates import Repeats
 from .table import REPEATS, energy_spread_text, quality_text
 
@@ -15,7 +15,7 @@ from .table import REPEATS, energy_spread_text, quality_text
 SIGNIFICANT = 0.05
 
 
-def table_of(finding: Finding) -> tuple[list[str], list[list[str]]]:
+def table_of(finding: ReplicateComparison) -> tuple[list[str], list[list[str]]]:
     """Return the head and the rows of the table of members; all columns are numbers or short words, aligned to the right."""
     joules = [member.energy.mean for member in finding.members if member.energy is not None]
     unit = unit_for(max([*joules, *(member.trial.train_joules or 0.0 for member in finding.members)], default=3600.0) / 3600.0)
@@ -40,7 +40,7 @@ def table_of(finding: Finding) -> tuple[list[str], list[list[str]]]:
     return head, rows
 
 
-def legend(finding: Finding) -> str:
+def legend(finding: ReplicateComparison) -> str:
     """Explain the columns."""
     return (
         "repeats: mean ± standard deviation of n trainings with fresh seeds; sd ÷ meter u: standard deviation of the energy over the "
@@ -49,24 +49,24 @@ def legend(finding: Finding) -> str:
     )
 
 
-def sentences(finding: Finding, repeats: Repeats) -> list[str]:
+def sentences(finding: ReplicateComparison, repeats: Repeats) -> list[str]:
     """Return one line each: was the search lucky, does the order survive, did the machine drift, what failed."""
     return [line for line in (_luck(finding), _order(finding), _drifted(repeats), _failed(finding, repeats)) if line]
 
 
-def to_text(finding: Finding, repeats: Repeats) -> str:
+def to_text(finding: ReplicateComparison, repeats: Repeats) -> str:
     """Render the table and the sentences for a terminal."""
     head, rows = table_of(finding)
     return "\n".join([grid([head, *rows], [True] * len(head)), "", legend(finding), *sentences(finding, repeats)])
 
 
-def to_json(finding: Finding, repeats: Repeats) -> dict[str, Any]:
+def to_json(finding: ReplicateComparison, repeats: Repeats) -> dict[str, Any]:
     """Return everything with stable keys and units in them; None where unknown."""
     n, rho, p_value = drift(repeats)
     return {
         "members": [row_of(finding, member) for member in finding.members],
         "order_survives": finding.order_survives,
-        f"mean_fall_of_{finding.objective}": None if finding.fall is None else finding.fall.mean,
+        f"mean_fall_of_{finding.objective}": None if finding.optimism is None else finding.optimism.mean,
         "drift": {"n": n, "rank_correlation": rho, "p_value": p_value},
     }
 
@@ -77,9 +77,9 @@ def _differences(differences: Mapping[str, Difference | None]) -> str:
     return ", ".join(known.values()) or "nothing"
 
 
-def _luck(finding: Finding) -> str:
+def _luck(finding: ReplicateComparison) -> str:
     """The optimism of the selection in one line: the best of many noisy values is too good on average."""
-    if finding.fall is None:
+    if finding.optimism is None:
         return ""
     quality = [member for member in finding.members if member.quality_outside]
     energy = [member for member in finding.members if member.energy_outside]
@@ -91,20 +91,20 @@ def _luck(finding: Finding) -> str:
     sizes = {member.quality.n for member in finding.members if member.quality is not None}
     chance = f" (by chance alone 1 in {(min(sizes) + 1) / 2:.2g} does)" if len(sizes) == 1 and min(sizes) > 1 else ""
     text = f"What the search measured lies outside the range of the repeats for {' and '.join(outside)}{chance}. " if outside else ""
-    fall = finding.fall
-    span = "" if fall.low is None or fall.high is None else f" (95 % interval {_worse(fall.low)} to {_worse(fall.high)})"
-    whose = "the member's" if fall.n == 1 else "the members'"
-    return f"{text}On average {whose} {finding.objective} is {_worse(fall.mean)} than in the search{span}."
+    optimism = finding.optimism
+    span = "" if optimism.low is None or optimism.high is None else f" (95 % interval {_worse(optimism.low)} to {_worse(optimism.high)})"
+    whose = "the member's" if optimism.n == 1 else "the members'"
+    return f"{text}On average {whose} {finding.objective} is {_worse(optimism.mean)} than in the search{span}."
 
 
-def _worse(fall: float) -> str:
-    return f"{abs(fall):.4f} {'worse' if fall >= 0 else 'better'}"
+def _worse(optimism: float) -> str:
+    return f"{abs(optimism):.4f} {'worse' if optimism >= 0 else 'better'}"
 
 
-def _order(finding: Finding) -> str:
+def _order(finding: ReplicateComparison) -> str:
     if not finding.pairs:
         return ""
-    swapped = [f"{pair.cheaper} and {pair.dearer}" for pair in finding.pairs if pair.order_kept is False]
+    swapped = [f"{pair.cheaper} and {pair.other}" for pair in finding.pairs if pair.order_kept is False]
     if swapped:
         return f"The order of the front does not survive between trials {', '.join(swapped)}."
     return "The order of the front survives." if finding.order_survives else "Whether the order of the front survives is unknown."
@@ -120,8 +120,8 @@ def _drifted(repeats: Repeats) -> str:
     return f"Energy against the position in the plan: rank correlation {rho:+.2f} (n = {n}, p {p_value:.2g}): {verdict}."
 
 
-def _failed(finding: Finding, repeats: Repeats) -> str:
-    failed = [one for one in repeats.trainings if one.failed is not None and finding.again(one.trial) is not None]
+def _failed(finding: ReplicateComparison, repeats: Repeats) -> str:
+    failed = [one for one in repeats.trainings if one.failed is not None and finding.summary_of(one.trial) is not None]
     if not failed:
         return ""
     reasons = sorted({f"trial {one.trial}: {one.failed}" for one in failed})

@@ -13,7 +13,6 @@ from typing import Any
 
 from ..formatting import digits, energy_text
 from ..front import Front
-from ..records.replicate_summary import findings
 from ..records.run_folder import Run
 from ..records.trial import Trial
 from ..stopping.projection import projection_errors

@@ -7,7 +7,8 @@ Source:
 
 from __future__ import annotations
 
-from ..carbon.intensity import JOULES_PER_KWH, Intensity
+from ..carbon.intensity import Intensity
+from ..energy import JOULES_PER_KWH
 from ..formatting import digits, energy_text
 from ..front import Front
 from ..records.run_folder import Run

@@ -83,7 +83,7 @@ def _repeated(front: Front, trial: Trial) -> dict[str, Any]:
     finding = front.repeated
     if finding is None:
         return {}
-    member = finding.again(trial.number)
+    member = finding.summary_of(trial.number)
     known = {} if member is None else row_of(finding, member)
     return {key: known.get(key) for key in _repeat_keys(front)}
 
@@ -163,11 +163,11 @@ def _repeat_columns(front: Front, unit: Unit) -> list[Column]:
         return []
 
     def quality(trial: Trial) -> str:
-        member = finding.again(trial.number)
+        member = finding.summary_of(trial.number)
         return quality_text(None if member is None else member.quality)
 
     def energy(trial: Trial) -> str:
-        member = finding.again(trial.number)
+        member = finding.summary_of(trial.number)
         return energy_spread_text(None if member is None else member.energy, 3600.0 * unit.size)
 
     return [Column(REPEATS, quality), Column(f"{unit.name}, {REPEATS}", energy)]
@@ -204,7 +204,7 @@ def marks_of(front: Front) -> dict[int, str]:
 
 def _tie(front: Front, first: Trial, second: Trial) -> str:
     pair = None if front.repeated is None else front.repeated.after(first.number)
-    if pair is None or pair.dearer != second.number or pair.energy is None:
+    if pair is None or pair.other != second.number or pair.energy is None:
         return "≈" if (first, second) in front.indistinguishable() else ""
     if pair.energy.clear:
         return ""

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ..billing.session_account import Account
 from ..carbon.clean_hours import Timetable, check_cover, deadline_of, text_of
-from ..carbon.forecast import SECONDS_PER_HOUR, Forecast, forecast_of, hours_of, moment_of, read_forecast
+from ..carbon.forecast import Forecast, forecast_of, hours_of, moment_of, read_forecast
 from ..carbon.intensity import Intensity
-from ..energy import Record
+from ..energy import JOULES_PER_KWH, SECONDS_PER_HOUR, Record
 from ..samplers import FreezeThawSampler
 from ..samplers.marginal_gain import passes_cost_gate
 from ..stopping.limits import Limits
@@ -112,7 +112,6 @@ class Postponer:
         return table.next_clean_hour if waits and table is not None else None
 
 
-JOULES_PER_KWH = 3.6e6
 #: The limits of a study are looked at so often while it waits.
 SLICE_SECONDS = 5.0
 

@@ -32,7 +32,7 @@ from ..formatting import energy_text
 from ..front import Front
 from ..records.bill import REPEAT, Session, add_up, read_sessions
 from ..records.files import write_json
-from ..records.replicate_summary import Finding, findings
+from ..records.replicate_summary import ReplicateComparison, compare_replicates
 from ..records.replicates import INTERRUPTED, REPEATS_FILE, Plan, Repeat, Repeats, Slot, slots
 from ..records.run_folder import RunFolder, StoreError
 from ..records.trial import Trial
@@ -287,7 +287,7 @@ def repeat(
     device: str | None = None,
     protocol: MeasurementProtocol = PLAIN,
     listener: Callable[[str], None] = to_stderr,
-) -> Finding:
+) -> ReplicateComparison:
     """Train the finalists of a run again and compare them; the run folder keeps every training in ``repeats.json``.
 
     Called again it adds ``times`` more trainings of each; called again after Ctrl-C with the same arguments it finishes what was planned.
@@ -367,7 +367,7 @@ def repeat(
                 again.keep(again.repeats.with_facts(again.plan, baselines.end()))
                 account.save(closed=True)
                 note_end(store, "interrupted" if again.interrupted.is_set() else "finalists trained again")
-    return findings(again.repeats, run.trials, run.objectives[0], run.directions[0])
+    return compare_replicates(again.repeats, run.trials, run.objectives[0], run.directions[0])
 
 
 def _with(repeats: Repeats, asked: Plan) -> tuple[Repeats, bool]:

@@ -1,1 +1,1 @@
-"""When to end: limits of a study, what the next trial may cost, what the rest may still gain, trainings that cannot win."""
+"""When to end: limits of a study, its projected cost, the gain that is left, trainings that are dominated."""

@@ -1,14 +1,11 @@
-"""Stop a training that cannot reach the front any more: a safety net inside of its epochs.
+"""Stop a training that cannot reach the front any more: at every rung ahead a measured model dominates its optimistic projection.
 
-A training is given every benefit of the doubt: at each rung ahead it is granted the largest improvement that any earlier training has
-made from where it stands now, and it is charged the energy that its own epochs project. Only when a measured model beats it even so at
-every rung ahead is it stopped. It is then measured where it stands: a point, not a hole.
+The projection favours the training: at each rung ahead it assumes the largest improvement that any earlier training has made from the
+present rung, for the energy that the training's own epochs project. A training that is stopped is measured as it is and stays a point.
 
 Source:
     The idea of stopping on a projected point that is dominated: del Rey et al. 2023 (arXiv 2307.05520, projection of the energy) and
     Swersky et al. 2014 (arXiv 1406.3896, stopping by what learning curves allow).
-
-Watches one training at its rungs and says when it cannot reach the front any more.
 """
 
 from __future__ import annotations
@@ -16,12 +13,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ..energy import Record
+from ..energy import JOULES_PER_WH, Record
 from ..records.trial import Trial
 from ..study import Study
 from .projection import epoch_energies, project
 
-#: So many trainings must have been seen at both rungs before their improvements say what is possible.
+#: Trainings that must have been measured at both rungs before their best improvement counts as what is possible.
 ENOUGH = 8
 
 
@@ -31,7 +28,7 @@ class Ahead:
 
     Attributes:
         epochs: A rung ahead.
-        error: The least error that it is granted there.
+        error: Its projected error there, with the best improvement seen.
         joules: Its projected energy there.
     """
 
@@ -80,7 +77,7 @@ def stop_reason(
     maximize: bool,
     complete_epochs: int | None = None,
 ) -> str | None:
-    """Say why a training should end at this rung, or None.
+    """Return why a training should end at this rung, or None.
 
     Args:
         error: Its validation error now, see ``error_of``.
@@ -113,27 +110,27 @@ def stop_reason(
     if not dominated(ahead, points):
         return None
     last = ahead[-1]
-    said = f"{1 - last.error:.4f}" if maximize else f"{last.error:.4g}"
+    projected = f"{1 - last.error:.4f}" if maximize else f"{last.error:.4g}"
     return (
-        f"dominated after epoch {epoch}: even with the best improvement seen so far {metric} would be {said} "
-        f"at {last.epochs} epochs for {last.joules / 3600:.3g} Wh, and a measured model is at least as good for no more"
+        f"dominated after epoch {epoch}: even with the best improvement seen so far {metric} would be {projected} "
+        f"at {last.epochs} epochs for {last.joules / JOULES_PER_WH:.3g} Wh, and a measured model is at least as good for no more"
     )
 
 
 def rungs_on_the_way(study: Study, epochs: int, parent: Trial | None) -> tuple[int, ...]:
-    """Return the rungs that a training passes before its end, where it is to be looked at; none where the net is not wanted.
+    """Return the rungs that a training passes before its end, where it is checked; none when the study does not stop dominated trainings.
 
-    Only quality against training energy is judged: what else a study wants (few parameters, cheap predictions) may save a model that
-    these two alone condemn.
+    Only studies of quality against training energy are checked: with a further objective a model may be on the front that these two
+    alone call dominated.
     """
-    begin = 0 if parent is None else parent.epochs
+    start = 0 if parent is None else parent.epochs
     two = len(study.objectives) == 2 and study.objectives[1] == "train_energy"
-    return tuple(rung for rung in study.rungs if begin < rung < epochs) if study.stops_dominated and two else ()
+    return tuple(rung for rung in study.rungs if start < rung < epochs) if study.stops_dominated and two else ()
 
 
 @dataclass(frozen=True)
 class DominanceStopper:
-    """The net under one training.
+    """Checks one training at its rungs.
 
     Attributes:
         study: The study.
@@ -150,14 +147,14 @@ class DominanceStopper:
     phases: Sequence[Record]
 
     def reason(self, entry: Mapping[str, float]) -> str | None:
-        """Say why the training should end after this epoch, or None.
+        """Return why the training should end after this epoch, or None.
 
         Args:
-            entry: The epoch: ``{"epoch": 3, "loss": ..., "accuracy": ...}``; without a quality nothing is judged.
+            entry: The epoch: ``{"epoch": 3, "loss": ..., "accuracy": ...}``; without a quality nothing is checked.
         """
         metric, epoch = self.study.objectives[0], int(entry["epoch"])
         value = entry.get(metric)
-        # A training that ends between two rungs is granted what the upper one would give, for the energy of its own end.
+        # A training that ends between two rungs is credited with the upper one's quality, for the energy of its own end.
         end = next((rung for rung in self.study.rungs if rung >= self.epochs), self.epochs)
         rungs = [rung for rung in self.study.rungs if epoch < rung <= end]
         if value is None or epoch not in self.study.rungs or not rungs:

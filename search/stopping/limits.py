@@ -1,4 +1,4 @@
-"""When a study ends: what it may spend, how many trials it may have, how long it may take."""
+"""When a study ends: how much it may spend, how many trials it may run, how long it may take."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ..energy import JOULES_PER_KWH, JOULES_PER_WH, SECONDS_PER_HOUR
 from ..study import Budget, Study
 
 
@@ -26,10 +27,10 @@ class Limits:
     label: str = ""
 
     def reached(self, *, joules: float | None, trials: int, seconds: float) -> str | None:
-        """Say which limit is reached, or None.
+        """Return which limit is reached, or None.
 
         Args:
-            joules: Spent so far by all sessions; None when the meter knows nothing.
+            joules: Spent so far by all sessions; None when it cannot be measured.
             trials: Finished trials.
             seconds: Wall time of this session.
         """
@@ -46,7 +47,7 @@ def joules_of(budget: Budget, *, grams_per_kwh: float | None, pue: float = 1.0, 
     """Turn a budget in energy, carbon or money into joules.
 
     Raises:
-        ValueError: If the factor that is needed is unknown; the message says which option gives it.
+        ValueError: If the factor that is needed is unknown; the message names the option that gives it.
     """
     if budget.joules is not None:
         return budget.joules
@@ -55,12 +56,12 @@ def joules_of(budget: Budget, *, grams_per_kwh: float | None, pue: float = 1.0, 
             raise ValueError(
                 f"--budget {budget.to_text()} needs the carbon intensity of the place: add --zone FR or --intensity 56 (g/kWh)"
             )
-        return budget.grams_co2e / (grams_per_kwh * pue) * 3.6e6
+        return budget.grams_co2e / (grams_per_kwh * pue) * JOULES_PER_KWH
     assert budget.money is not None
     amount, currency = budget.money
     if price_per_kwh is None or price_per_kwh[1] != currency:
         raise ValueError(f"--budget {budget.to_text()} needs a price per kWh in {currency}: add --price 0.25{currency}")
-    return amount / (price_per_kwh[0] * pue) * 3.6e6
+    return amount / (price_per_kwh[0] * pue) * JOULES_PER_KWH
 
 
 def seconds_of(text: str) -> float:
@@ -72,7 +73,7 @@ def seconds_of(text: str) -> float:
     Raises:
         ValueError: If it is not a positive number with a unit.
     """
-    factor = {"s": 1.0, "m": 60.0, "h": 3600.0}.get(text[-1:])
+    factor = {"s": 1.0, "m": 60.0, "h": SECONDS_PER_HOUR}.get(text[-1:])
     try:
         amount = float(text[:-1])
     except ValueError:
@@ -113,10 +114,10 @@ def limits_of(
 ) -> tuple[Limits, str | None]:
     """Work out the limits of a session; they are totals of the study.
 
-    A study that has reached its own limits goes on for as much again, unless a limit was given for this session.
+    A study that has reached its own limits continues for as much again, unless a limit was given for this session.
 
     Returns:
-        The limits, and a sentence to say when they were raised.
+        The limits, and a sentence for the user when they were raised.
 
     Raises:
         ValueError: If there is no limit at all, or a limit that was given is reached already.
@@ -132,14 +133,14 @@ def limits_of(
     if reached is None:
         return limits, None
     if given:
-        raise ValueError(f"{reached} already (limits count the whole study); give a larger one to go on")
+        raise ValueError(f"{reached} already (limits count the whole study); give a larger one to continue")
     further = replace(
         limits,
         joules=None if joules is None else joules + (spent_joules or 0.0),
         trials=None if count is None else count + finished,
-        label="" if joules is None else f"{(joules + (spent_joules or 0.0)) / 3600:.3g}Wh",
+        label="" if joules is None else f"{(joules + (spent_joules or 0.0)) / JOULES_PER_WH:.3g}Wh",
     )
-    return further, f"{reached}; going on for as much again"
+    return further, f"{reached}; continuing for as much again"
 
 
 def share_of(text: str) -> float:
@@ -149,7 +150,7 @@ def share_of(text: str) -> float:
     0.005
 
     Raises:
-        ValueError: If it is no number between 0 and 1.
+        ValueError: If it is not a share between 0 and 1.
     """
     try:
         value = float(text[:-1]) / 100 if text.endswith("%") else float(text)

@@ -1,10 +1,8 @@
-"""What a training will cost, told from its first epochs, and how far such projections were off.
+"""Projected energy: of a training from its first epochs, of a study from the trials so far, and how accurate such projections were.
 
 Source:
-    STEP, epoch form: del Rey et al. 2023, arXiv 2307.05520, and the authors' replication package: energy of the first epochs as it
-    is, then the mean of a few stable epochs for each that remains.
-
-The estimate of a study's cost, refined while it runs from what its trials have cost so far.
+    STEP, epoch form: del Rey et al. 2023, arXiv 2307.05520, and the authors' replication package: the first epochs are counted as
+    measured, each remaining epoch as the mean of a few stable ones.
 """
 
 from __future__ import annotations
@@ -15,19 +13,24 @@ from math import hypot, sqrt
 from statistics import fmean, median, stdev
 from typing import Any
 
-from ..energy import Record
+from ..energy import JOULES_PER_WH, Record
 from ..records.trial import Trial
 from .limits import Limits
 
-#: The latest trials tell what the next ones cost: a search moves from many short trainings to fewer long ones.
+#: The next trials are priced by the latest: a search moves from many short trainings to fewer long ones.
 RECENT = 30
-#: Fewer trials than this say nothing about the spread.
+#: Fewer trials than this do not give a spread.
 LEAST = 5
 #: A search changes what it trains and decides: the mean cost of the trials to come differs from that of those so far by so much
 #: (standard deviation as a share; 0.24 over four studies of 40 trials, forecast after each of their trials).
 DRIFT = 0.25
 #: 95 % quantile of the standard normal: the interval holds 90 %.
 Z = 1.6449
+#: The first epoch pays for caches, autotuning and compilation: it is not typical of the others. The authors leave out ten epochs
+#: until a GPU's power is stable; trainings here may be as short as that.
+UNSTABLE = 1
+#: Number of stable epochs whose mean stands for the rest, at most.
+WINDOW = 5
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Expected:
         joules: Expected energy of the whole search.
         low_joules: Lower end.
         high_joules: Upper end.
-        done: Finished trials when this was said.
+        done: Finished trials at this time.
     """
 
     trials: float
@@ -57,9 +60,10 @@ class Expected:
         return asdict(self)
 
     def to_text(self) -> str:
-        """Say what is not fixed by the limit, in a few words."""
+        """Describe in a few words what the limit does not fix."""
         if self.low_joules < self.high_joules:
-            return f"about {self.joules / 3600:.3g} Wh in all ({self.low_joules / 3600:.3g} to {self.high_joules / 3600:.3g})"
+            wh, low, high = (joules / JOULES_PER_WH for joules in (self.joules, self.low_joules, self.high_joules))
+            return f"about {wh:.3g} Wh in all ({low:.3g} to {high:.3g})"
         return f"about {self.trials:.0f} trials in all ({self.low_trials:.0f} to {self.high_trials:.0f})"
 
 
@@ -85,7 +89,7 @@ def expected(
     recent = list(increments)[-RECENT:]
     if spent_joules is None or len(recent) < LEAST or done <= before:
         return None
-    # What no trial pays for (deciding, storing) goes on with each trial as it went so far in this session.
+    # What no trial pays for (deciding, storing) costs as much per trial as so far in this session.
     rest = max(0.0, spent_joules - begun_joules - sum(increments[before:])) / (done - before)
     mean, spread, n = fmean(recent) + rest, stdev(recent), len(recent)
     if not mean > 0:
@@ -112,16 +116,9 @@ def expected(
     return Expected(all_trials, all_trials, all_trials, total, low, high, done)
 
 
-#: The first epoch pays for caches, autotuning and compilation: it says nothing about the others. The authors leave out ten epochs
-#: until a GPU's power is stable; trainings here may be as short as that.
-UNSTABLE = 1
-#: Number of stable epochs whose mean stands for the rest, at most.
-WINDOW = 5
-
-
 @dataclass(frozen=True)
 class ProjectionError:
-    """How well the energy of trainings was told in advance.
+    """How accurately the energy of trainings was projected.
 
     Attributes:
         known: Epochs that had been trained.
@@ -177,7 +174,7 @@ def epoch_energies(trial: Trial, trials: Sequence[Trial]) -> list[float] | None:
 
 
 def projection_errors(trials: Sequence[Trial], rungs: Sequence[int]) -> tuple[ProjectionError, ...]:
-    """Hold the projections that could have been made at each rung against what the higher rungs did cost.
+    """Compare the projections that could have been made at each rung with what the higher rungs cost.
 
     Args:
         trials: All trials of a run, by number. Of a lineage its longest trial counts.

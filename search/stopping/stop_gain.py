@@ -1,4 +1,4 @@
-"""What the rest of a budget will bring: told to the sampler that plans with it, and to the user who may want to stop."""
+"""What the rest of a budget can still gain: passed to a sampler that plans with it, and the reason to end with ``--stop-gain``."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..carbon.intensity import Intensity, grams_co2e
+from ..energy import JOULES_PER_WH
 from ..samplers import FreezeThawSampler
 from ..samplers.factory import energy_axis
 from ..samplers.marginal_gain import RemainingGain, remaining_gain
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StopGain:
-    """The view ahead of one session.
+    """The expected gain of the rest of one session.
 
     Attributes:
         study: The study.
@@ -30,29 +31,29 @@ class StopGain:
     stop_gain: float | None
 
     def update_remaining(self, joules_left: float | None, intensity: Intensity | None, pue: float) -> None:
-        """Tell a frugal sampler what is left, in the unit of its energy objective, so that the last trainings fit the budget."""
+        """Pass what is left to a sampler that plans with it, in the unit of its energy objective, so that the last trainings fit."""
         sampler = self.optuna_study.sampler
         if hasattr(sampler, "remaining") and joules_left is not None:
             left = max(0.0, joules_left)
             sampler.remaining = left if self._in_joules else grams_co2e(left, intensity, pue=pue)
 
     def not_worth_it(self) -> str | None:
-        """Say that the rest of the budget is expected to add too little, when the study asked to end then."""
+        """Return why the rest of the budget is not worth spending; None when it is, or no ``stop_gain`` is set."""
         view = None if self.stop_gain is None else self.look_ahead()
         if self.stop_gain is None or view is None or view.worth(self.stop_gain):
             return None
-        return f"going on is not worth it: {self.describe(view)}, less than --stop-gain {self.stop_gain:.2%}"
+        return f"continuing is not worth it: {self.describe(view)}, less than --stop-gain {self.stop_gain:.2%}"
 
     def look_ahead(self) -> RemainingGain | None:
-        """What the rest of the budget is expected to add; None for samplers that do not know, and at the beginning."""
+        """Return what the rest of the budget is expected to add; None for samplers that cannot tell, and at the start."""
         sampler = self.optuna_study.sampler
         return remaining_gain(sampler, self.optuna_study) if isinstance(sampler, FreezeThawSampler) else None
 
     def describe(self, view: RemainingGain) -> str:
-        """Say in a few words what going on would cost and bring; the sampler's expectation is too high as a rule, see ``lately``."""
-        unit, scale = ("Wh", 3600.0) if self._in_joules else ("gCO2e", 1.0)
+        """Describe what continuing would cost and gain; the sampler's expectation is usually too high, see ``recent_gain``."""
+        unit, scale = ("Wh", JOULES_PER_WH) if self._in_joules else ("gCO2e", 1.0)
         step = "" if view.next_step is None else f" (the next training alone {view.next_step / scale:.3g} {unit})"
-        return f"{view.energy / scale:.3g} {unit} more{step} would add {view.share:.2%} to the hypervolume at the most"
+        return f"{view.energy / scale:.3g} {unit} more{step} would add {view.share:.2%} to the hypervolume at most"
 
     @property
     def _in_joules(self) -> bool:

@@ -17,7 +17,7 @@ from helpers.trials import make_trial
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from joulefront.search.hypervolume import Axis, hypervolume, make_box
+from joulefront.search.hypervolume import Axis, make_box, normalised_hypervolume
 from joulefront.search.records.bill import Bill
 from joulefront.search.records.run_folder import Run
 from joulefront.search.records.trial import Trial
@@ -116,7 +116,7 @@ def test_hypervolume_equals_the_share_of_grid_cells_that_are_dominated(points: l
     box = tuple(Axis(name, 0.0, 8.0) for name in "abc")
     cells = [(x, y, z) for x in range(8) for y in range(8) for z in range(8)]
     covered = sum(any(x < p[0] and y < p[1] and z < p[2] for p in points) for x, y, z in cells)
-    assert hypervolume(points, box) == pytest.approx(covered / 512, abs=1e-12)
+    assert normalised_hypervolume(points, box) == pytest.approx(covered / 512, abs=1e-12)
 
 
 def test_hypervolume_of_one_trial_is_its_quality_times_half_of_the_energy_axis() -> None:

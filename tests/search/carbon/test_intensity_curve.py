@@ -51,21 +51,11 @@ def test_means_of_parts_add_up(curve, start, first, second):
     assert curve.mean(start, middle) * first + curve.mean(middle, stop) * second == pytest.approx(whole, abs=1e-6)
 
 
-@given(curves(), st.floats(0, 12), st.floats(0, 24), st.floats(0, 30))
-@settings(max_examples=60, deadline=None)
-def test_cleanest_start_is_not_beaten_by_any_start_on_a_grid(curve, duration, earliest, room):
-    best = curve.cleanest_start(duration, earliest, earliest + room)
-    assert earliest <= best <= earliest + room
-    grid = [earliest + room * k / 300 for k in range(301)]
-    # A step curve may be discontinuous at the start itself when the duration is zero; a mean is then a single value.
-    assert curve.mean(best, best + duration) <= min(curve.mean(start, start + duration) for start in grid) + 1e-6
-
-
-def test_a_two_hour_job_waits_for_the_midday_valley():
-    start = DAY.cleanest_start(2.0, 8.0, 20.0)
-    assert 11 < start < 13
-    assert DAY.at(start) == pytest.approx(DAY.at(start + 2.0))  # the slope of the mean is zero there
-    assert DAY.over(start, start + 2).zone == "DE"
+def test_a_mean_over_a_window_keeps_the_place_and_names_the_window():
+    midday = DAY.over(12.0, 14.0)
+    assert midday.zone == "DE"
+    assert midday.grams_per_kwh == DAY.mean(12.0, 14.0)
+    assert "mean of hours 12 to 14" in midday.source
 
 
 def test_a_curve_of_one_stretch_refuses_hours_outside():

@@ -335,7 +335,7 @@ def test_a_run_goes_on_only_with_the_same_study(call: Callable[..., Any], folder
         ("energy<=5", ["no unit", "energy<=5Wh"]),
         ("trial=7", ["trial 7 does not exist", "nearest is trial=1"]),
         ("trial=1.5", ["by its number"]),
-        ("fastest", ["is no rule", "knee"]),
+        ("fastest", ["must be a rule, got 'fastest'", "knee"]),
         ("speed>=3", ["'speed' was not measured", "accuracy"]),
     ],
 )

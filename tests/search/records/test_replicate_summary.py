@@ -8,7 +8,7 @@ import pytest
 import scipy.stats
 from helpers.trials import make_trial
 
-from joulefront.search.records.replicate_summary import drift, findings, row_of
+from joulefront.search.records.replicate_summary import compare_replicates, drift, row_of
 from joulefront.search.records.replicates import Plan, Repeat, Repeats
 from joulefront.search.records.trial import Trial
 from joulefront.search.report.replication_text import sentences, to_json, to_text
@@ -41,9 +41,9 @@ VALUES = {
 
 
 def test_members_stand_in_the_order_of_the_front_and_neighbours_are_compared() -> None:
-    finding = findings(repeats_of(VALUES), TRIALS, "accuracy", "maximize")
+    finding = compare_replicates(repeats_of(VALUES), TRIALS, "accuracy", "maximize")
     assert [member.trial.number for member in finding.members] == [4, 2, 7]
-    assert [(pair.cheaper, pair.dearer) for pair in finding.pairs] == [(4, 2), (2, 7)]
+    assert [(pair.cheaper, pair.other) for pair in finding.pairs] == [(4, 2), (2, 7)]
     first, second = finding.pairs
     assert first.energy is not None
     assert not first.energy.clear  # 11.2 J and 11.5 J
@@ -57,10 +57,10 @@ def test_members_stand_in_the_order_of_the_front_and_neighbours_are_compared() -
 
 
 def test_the_winners_curse_is_the_mean_fall_of_the_quality() -> None:
-    finding = findings(repeats_of(VALUES), TRIALS, "accuracy", "maximize")
+    finding = compare_replicates(repeats_of(VALUES), TRIALS, "accuracy", "maximize")
     falls = [0.8 - 0.71, 0.9 - 0.86, 0.95 - (0.94 + 0.93 + 0.96) / 3]
-    assert finding.fall is not None
-    assert finding.fall.mean == pytest.approx(sum(falls) / 3)
+    assert finding.optimism is not None
+    assert finding.optimism.mean == pytest.approx(sum(falls) / 3)
     assert [member.trial.number for member in finding.members if member.quality_outside] == [4, 2]
     assert [member.trial.number for member in finding.members if member.energy_outside] == []
     said = "\n".join(sentences(finding, repeats_of(VALUES)))
@@ -72,17 +72,17 @@ def test_the_winners_curse_is_the_mean_fall_of_the_quality() -> None:
 def test_of_an_error_more_is_worse() -> None:
     trials = (trial(0, 0.2, 1.0), trial(1, 0.1, 2.0))
     found = repeats_of({0: [(0.25, 1.0)], 1: [(0.13, 2.0)]}, name="error")
-    finding = findings(found, trials, *DOWN)
-    assert finding.fall is not None
-    assert finding.fall.mean == pytest.approx(0.04)
+    finding = compare_replicates(found, trials, *DOWN)
+    assert finding.optimism is not None
+    assert finding.optimism.mean == pytest.approx(0.04)
     assert finding.order_survives is True
     assert "error is 0.0400 worse than in the search" in to_text(finding, found)
     lucky = repeats_of({0: [(0.15, 1.0)], 1: [(0.07, 2.0)]}, name="error")
-    assert "error is 0.0400 better than in the search" in to_text(findings(lucky, trials, *DOWN), lucky)
+    assert "error is 0.0400 better than in the search" in to_text(compare_replicates(lucky, trials, *DOWN), lucky)
 
 
 def test_one_repeat_each_tells_nothing_apart_but_keeps_or_breaks_the_order() -> None:
-    finding = findings(repeats_of({4: [(0.9, 10.0)], 2: [(0.8, 12.0)]}), TRIALS, "accuracy", "maximize")
+    finding = compare_replicates(repeats_of({4: [(0.9, 10.0)], 2: [(0.8, 12.0)]}), TRIALS, "accuracy", "maximize")
     (pair,) = finding.pairs
     assert pair.energy is None
     assert pair.quality is None
@@ -99,9 +99,9 @@ def test_a_model_whose_repeats_all_failed_leaves_the_order_unknown() -> None:
     broken = replace(
         repeats, trainings=tuple(replace(one, failed="loss became nan", quality={}) if one.trial == 2 else one for one in repeats.trainings)
     )
-    finding = findings(broken, TRIALS, "accuracy", "maximize")
+    finding = compare_replicates(broken, TRIALS, "accuracy", "maximize")
     assert finding.order_survives is None
-    member = finding.again(2)
+    member = finding.summary_of(2)
     assert member is not None
     assert (member.quality, member.energy, member.failed) == (None, None, 3)
     assert "3 of 9 repeats have no result (trial 2: loss became nan)" in to_text(finding, broken)
@@ -112,7 +112,7 @@ def test_a_model_whose_repeats_all_failed_leaves_the_order_unknown() -> None:
 def test_energies_that_no_meter_knew_stay_unknown() -> None:
     repeats = repeats_of(VALUES)
     blind = replace(repeats, trainings=tuple(replace(one, train_joules=None, train_u_joules=None) for one in repeats.trainings))
-    finding = findings(blind, TRIALS, "accuracy", "maximize")
+    finding = compare_replicates(blind, TRIALS, "accuracy", "maximize")
     assert all(member.energy is None and member.quality is not None for member in finding.members)
     assert all(pair.energy is None and pair.quality is not None for pair in finding.pairs)
     assert drift(blind) == (0, None, None)
@@ -120,13 +120,13 @@ def test_energies_that_no_meter_knew_stay_unknown() -> None:
 
 
 def test_the_spread_is_told_in_uncertainties_of_the_meter() -> None:
-    finding = findings(repeats_of(VALUES, u_joules=0.25), TRIALS, "accuracy", "maximize")
-    member = finding.again(7)
+    finding = compare_replicates(repeats_of(VALUES, u_joules=0.25), TRIALS, "accuracy", "maximize")
+    member = finding.summary_of(7)
     assert member is not None
     assert member.energy is not None
     assert member.energy.sd == pytest.approx(1.0)
     assert member.spread_over_meter == pytest.approx(4.0)
-    unknown = findings(repeats_of(VALUES, u_joules=None), TRIALS, "accuracy", "maximize").again(7)
+    unknown = compare_replicates(repeats_of(VALUES, u_joules=None), TRIALS, "accuracy", "maximize").summary_of(7)
     assert unknown is not None
     assert unknown.spread_over_meter is None
 
@@ -166,7 +166,7 @@ def test_two_plans_are_each_held_against_their_own_mean() -> None:
 
 
 def test_trials_that_are_gone_or_were_never_repeated_are_left_out() -> None:
-    finding = findings(repeats_of({4: VALUES[4], 99: VALUES[2]}), TRIALS, "accuracy", "maximize")
+    finding = compare_replicates(repeats_of({4: VALUES[4], 99: VALUES[2]}), TRIALS, "accuracy", "maximize")
     assert [member.trial.number for member in finding.members] == [4]
     assert finding.pairs == ()
     assert finding.order_survives is None

@@ -72,7 +72,7 @@ def test_the_error_of_a_lineage_is_known_at_the_ends_of_all_its_trials():
 
 
 @given(st.lists(st.tuples(ERRORS, ERRORS), min_size=ENOUGH, max_size=30))
-def test_the_granted_improvement_is_the_best_that_was_seen(pairs):
+def test_the_assumed_improvement_is_the_best_that_was_seen(pairs):
     curves = [{1: now, 9: later} for now, later in pairs]
     assert least_ratio(curves, 1, 9) == pytest.approx(min(later / now for now, later in pairs))
 

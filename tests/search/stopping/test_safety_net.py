@@ -1,4 +1,4 @@
-"""The net under one training, and in a whole study."""
+"""Stopping dominated trainings: one training at its rungs, and a whole study."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -33,29 +33,29 @@ def phase(kind, joules):
     return SimpleNamespace(kind=kind, joules=joules)
 
 
-def test_the_frugal_sampler_has_a_net_and_the_others_have_one_when_asked(study):
+def test_freeze_thaw_stops_dominated_trainings_and_the_others_do_on_request(study):
     assert replace(study, sampler="freeze-thaw", stop_dominated=None).stops_dominated
     assert not replace(study, sampler="tpe", stop_dominated=None).stops_dominated
     assert rungs_on_the_way(replace(study, stop_dominated=False), 9, None) == ()
 
 
-def test_only_the_rungs_between_begin_and_end_are_looked_at(study):
+def test_only_the_rungs_between_start_and_end_are_checked(study):
     assert rungs_on_the_way(study, 9, None) == (1, 3)
     assert rungs_on_the_way(study, 9, Trial(0, "complete", {}, 1)) == (3,)
     assert rungs_on_the_way(study, 9, Trial(0, "complete", {}, 3)) == ()
 
 
-def test_more_objectives_than_quality_and_energy_are_not_judged(study):
+def test_studies_with_more_objectives_than_quality_and_energy_are_not_checked(study):
     assert rungs_on_the_way(replace(study, objectives=("accuracy", "train_energy", "parameters")), 9, None) == ()
 
 
-def test_an_epoch_with_unknown_energy_or_without_quality_is_not_judged(study):
+def test_an_epoch_with_unknown_energy_or_without_quality_is_not_checked(study):
     seen = [
         make_trial(k, "complete", {}, 9, quality={"accuracy": 0.9}, train_joules=1.0, curve=({"epoch": 1, "accuracy": 0.5},))
         for k in range(ENOUGH)
     ]
     known = DominanceStopper(study, lambda: seen, 9, None, [phase("setup", 1.0), phase("epoch", 5.0)])
-    assert known.reason({"epoch": 1, "accuracy": 0.1}) is None  # nobody was seen at rung 3: it may shine there
+    assert known.reason({"epoch": 1, "accuracy": 0.1}) is None  # no training was measured at rung 3: nothing is known of it
     seen = [replace(trial, curve=(*trial.curve, {"epoch": 3, "accuracy": 0.6})) for trial in seen]
     assert known.reason({"epoch": 1, "accuracy": 0.1}) is not None
     assert known.reason({"epoch": 1}) is None
@@ -64,7 +64,7 @@ def test_an_epoch_with_unknown_energy_or_without_quality_is_not_judged(study):
     assert unknown.reason({"epoch": 1, "accuracy": 0.1}) is None
 
 
-def test_a_training_that_ends_between_two_rungs_is_granted_the_upper_one_for_the_energy_of_its_end(study, monkeypatch):
+def test_a_training_that_ends_between_two_rungs_is_credited_with_the_upper_one_for_the_energy_of_its_end(study, monkeypatch):
     asked = []
     monkeypatch.setattr("joulefront.search.stopping.dominated.stop_reason", lambda error, epoch, ahead, *a, **k: asked.append(ahead))
     net = DominanceStopper(study, list, 6, None, [phase("setup", 1.0), phase("epoch", 5.0), phase("epoch", 2.0), phase("epoch", 2.0)])
