@@ -10,6 +10,7 @@ from itertools import pairwise
 from math import exp, log, sqrt
 from statistics import fmean, variance
 
+from ..energy import JOULES_PER_WH
 from ..formatting import energy_text, grid
 from ..records.run_folder import Run
 from ..records.trial import Trial
@@ -193,11 +194,21 @@ def cells_of(found: Sequence[BaselineComparison], quality: str = "accuracy") -> 
     for one in found:
         best = max(one.groups, key=lambda group: group.quality)
         n = sum(len(group.trials) for group in one.groups)
-        paid = "-" if best.evaluation_joules is None else f"+{energy_text(best.evaluation_joules / 3600)}"
+        paid = "-" if best.evaluation_joules is None else f"+{energy_text(best.evaluation_joules / JOULES_PER_WH)}"
         same = "-" if one.equal_epochs is None else f"x {one.equal_epochs:.2f}"
         columns = [f"{one.columns[name]:.3f}" if name in one.columns else "-" for name in used]
         rows.append(
-            [one.family, one.setting, str(n), f"{best.quality:.4f}", energy_text(best.joules / 3600), paid, same, *_judged(one), *columns]
+            [
+                one.family,
+                one.setting,
+                str(n),
+                f"{best.quality:.4f}",
+                energy_text(best.joules / JOULES_PER_WH),
+                paid,
+                same,
+                *_judged(one),
+                *columns,
+            ]
         )
     return rows
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..energy import JOULES_PER_WH
 from ..formatting import energy_text, unit_for
 from ..front import Front
 from ..hypervolume import normalised_hypervolume
@@ -67,7 +68,7 @@ def hypervolume_trace(front: Front) -> tuple[Step, ...]:
             keep = moocore.is_nondominated(kept, maximise=upwards)
             kept = [values for values, stays in zip(kept, keep, strict=True) if stays]
             volume = normalised_hypervolume(kept, front.box)
-        steps.append(Step(trial.number, joules / 3600.0, volume))
+        steps.append(Step(trial.number, joules / JOULES_PER_WH, volume))
     return tuple(steps)
 
 
@@ -115,7 +116,7 @@ def bill_chart(bill: Bill) -> Figure:
     """Draw where the energy went, once by state of the trials and once by component; both bars are as long as the total."""
     import plotly.graph_objects as go
 
-    unit = unit_for((bill.total_joules or 0.0) / 3600.0)
+    unit = unit_for((bill.total_joules or 0.0) / JOULES_PER_WH)
     figure = go.Figure()
     parts = {short_component(name): joules for name, joules in bill.by_component.items()}
     for row, values, colors in (
@@ -126,7 +127,7 @@ def bill_chart(bill: Bill) -> Figure:
             share = f" ({100 * joules / bill.total_joules:.1f} %)" if bill.total_joules else ""
             figure.add_trace(
                 go.Bar(
-                    x=[joules / 3600.0 / unit.size],
+                    x=[joules / JOULES_PER_WH / unit.size],
                     y=[row],
                     orientation="h",
                     name=name,
@@ -136,7 +137,7 @@ def bill_chart(bill: Bill) -> Figure:
                     insidetextanchor="middle",
                     constraintext="inside",
                     textfont={"color": INK if name == "idle" else "white"},
-                    hovertext=[f"{name}: {energy_text(joules / 3600.0)}{share}"],
+                    hovertext=[f"{name}: {energy_text(joules / JOULES_PER_WH)}{share}"],
                     hovertemplate="%{hovertext}<extra></extra>",
                 )
             )

@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import stdev
 from typing import TYPE_CHECKING, Any
 
+from ..energy import JOULES_PER_WH
 from ..formatting import unit_for
 from ..records.run_folder import Run
 from ..records.trial import Trial
@@ -88,14 +89,14 @@ def relations_figure(run: Run) -> Figure:
     ]
     panels = [one for one in wanted if sum(one[2](trial) is not None for trial in points) > 1]
     figure, axes = _panels(len(panels), width=4.6)
-    unit = unit_for(max(epoch_joules(trial) for trial in points) / 3600)
+    unit = unit_for(max(epoch_joules(trial) for trial in points) / JOULES_PER_WH)
     found = relations(run)
     for axis, (predictor, title, place, logarithmic) in zip(axes, panels, strict=True):
         for number, family in enumerate(families):
             own = [trial for trial in points if family_of(trial) == family and place(trial) is not None]
             axis.scatter(
                 [place(trial) for trial in own],
-                [epoch_joules(trial) / 3600 / unit.size for trial in own],
+                [epoch_joules(trial) / JOULES_PER_WH / unit.size for trial in own],
                 s=30,
                 color=COLORS[number % len(COLORS)],
                 marker=MARKERS[number % len(MARKERS)],
@@ -128,7 +129,7 @@ def baseline_figure(run: Run) -> Figure:
     found = compare_to_baseline(run)
     base = [group for one in found if one.family == BASELINE for group in one.groups]
     families = list(dict.fromkeys(one.family for one in found if one.family != BASELINE))
-    unit = unit_for(max(group.joules for one in found for group in one.groups) / 3600)
+    unit = unit_for(max(group.joules for one in found for group in one.groups) / JOULES_PER_WH)
     figure, axes = _panels(len(families), width=3.1)
     for axis, family in zip(axes, families, strict=True):
         _line(axis, base, unit.size, INK, "o", BASELINE)
@@ -161,7 +162,7 @@ def _panels(count: int, *, width: float) -> tuple[Figure, Sequence[Axes]]:
 
 
 def _line(axis: Axes, groups: Sequence[Group], size: float, color: str, marker: str, label: str) -> None:
-    x = [group.joules / 3600 / size for group in groups]
+    x = [group.joules / JOULES_PER_WH / size for group in groups]
     y = [group.quality for group in groups]
     spread = [_deviation(group.trials) for group in groups]
     axis.errorbar(x, y, yerr=spread, color=color, marker=marker, markersize=5, linewidth=1.3, elinewidth=0.9, capsize=2, label=label)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..energy import JOULES_PER_WH
 from ..formatting import energy_text
 from ..front import Front
 from ..records.bill import Bill
@@ -109,6 +110,6 @@ def wall_text(bill: Bill) -> str | None:
     wall = bill.at_wall
     if wall is None:
         return None
-    spread = "" if wall.u_joules is None else f" ± {energy_text(2 * wall.u_joules / 3600)}"
+    spread = "" if wall.u_joules is None else f" ± {energy_text(2 * wall.u_joules / JOULES_PER_WH)}"
     how = f"{wall.quality} by {wall.source}" if wall.reason is None else wall.reason
-    return f"At the wall the whole machine took {energy_text(wall.joules / 3600)}{spread} ({how}); that contains the sums above."
+    return f"At the wall the whole machine took {energy_text(wall.joules / JOULES_PER_WH)}{spread} ({how}); that contains the sums above."

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..energy import JOULES_PER_WH
 from ..formatting import digits, grid
 from ..front import Front
 from ..records.run_folder import Run
@@ -68,7 +69,7 @@ class Leaderboard:
                     "best_train_wh": None if best is None else best.train_wh,
                     "knee": None if knee is None else knee.values[0],
                     "knee_train_wh": None if knee is None else knee.train_wh,
-                    "search_wh": None if total is None else total / 3600.0,
+                    "search_wh": None if total is None else total / JOULES_PER_WH,
                     "hypervolume": one.hypervolume,
                     "on_joint_front": one.joint,
                 }

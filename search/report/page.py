@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..energy import JOULES_PER_WH
 from ..formatting import energy_text
 from ..front import Front
 from ..records.run_folder import Run
@@ -97,11 +98,13 @@ def _tiles(run: Run, front: Front) -> str:
     if len(front):
         for trial, word in ((front.best(), "best"), (front.knee(), "knee")):
             tiles.append(tile(f"{trial.values[0]:.4f}", f"{word} {front.objectives[0]}, {energy_text(trial.train_wh)} to train"))
-    tiles.append(tile(energy_text(None if joules is None else joules / 3600), "energy of the whole search"))
+    tiles.append(tile(energy_text(None if joules is None else joules / JOULES_PER_WH), "energy of the whole search"))
     grams = grams_per_wh(run.facts)
     if grams is not None and joules is not None:
         pue = pue_of(run)
-        tiles.append(tile(energy_text(joules / 3600 * grams, "gCO2e"), "of the whole search" + ("" if pue == 1 else f", PUE {pue:g}")))
+        tiles.append(
+            tile(energy_text(joules / JOULES_PER_WH * grams, "gCO2e"), "of the whole search" + ("" if pue == 1 else f", PUE {pue:g}"))
+        )
     failed = sum(trial.state == "failed" for trial in run.trials)
     tiles.append(tile(str(len(run.trials)), f"trials, {failed} failed, {len(front)} on the front"))
     return f'<div class="tiles">{"".join(tiles)}</div>'
@@ -125,10 +128,10 @@ def _bill(run: Run) -> str:
     if bill.total_joules is None:
         return section("Energy of the search", paragraph("Unknown: nothing could be measured or estimated."))
     parts = sum(bill.by_state.values())
-    text = f"The ledger recorded {energy_text(bill.total_joules / 3600)} in {bill.seconds / 60:.1f} min"
+    text = f"The ledger recorded {energy_text(bill.total_joules / JOULES_PER_WH)} in {bill.seconds / 60:.1f} min"
     if bill.u_joules is not None:
-        text += f", ± {energy_text(2 * bill.u_joules / 3600)} (two standard uncertainties, the meter's gain included)"
-    states = ", ".join(f"{name} {energy_text(joules / 3600)}" for name, joules in bill.by_state.items())
+        text += f", ± {energy_text(2 * bill.u_joules / JOULES_PER_WH)} (two standard uncertainties, the meter's gain included)"
+    states = ", ".join(f"{name} {energy_text(joules / JOULES_PER_WH)}" for name, joules in bill.by_state.items())
     text += f": {states}; together {100 * parts / bill.total_joules:.2f} % of it." if states else "."
     text += "".join(f" {more}" for more in (bill.gaps(), wall_text(bill)) if more)
     return section("Energy of the search", _chart(bill_chart(bill), "bill"), paragraph(text, "muted small"))

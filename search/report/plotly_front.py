@@ -7,6 +7,7 @@ from math import floor, log10
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..energy import JOULES_PER_WH
 from ..formatting import energy_text, unit_for
 from ..front import Front
 from ..records.run_folder import Run
@@ -189,12 +190,12 @@ def _markers(view: View, trials: tuple[Trial, ...], name: str, marker: dict[str,
 
 def hover(front: Front, trial: Trial) -> str:
     """Describe one model in the HTML that plotly's hover labels understand."""
-    energy = energy_text(trial.train_wh) + (f" ± {energy_text(2 * trial.train_u_joules / 3600)}" if trial.train_u_joules else "")
+    energy = energy_text(trial.train_wh) + (f" ± {energy_text(2 * trial.train_u_joules / JOULES_PER_WH)}" if trial.train_u_joules else "")
     epochs = f"{trial.epochs} epoch{'' if trial.epochs == 1 else 's'}"
     lines = [f"<b>trial {trial.number}</b>, {epochs}", f"{front.objectives[0]} <b>{trial.values[0]:.4f}</b>"]
     lines.append(f"training <b>{energy}</b>, {trial.energy_quality}")
     for name, part in trial.components.items():
-        known = energy_text(None if part.joules is None else part.joules / 3600)
+        known = energy_text(None if part.joules is None else part.joules / JOULES_PER_WH)
         lines.append(f"   {escape(short_component(name))}: {known}, {part.quality} by {escape(part.source)}")
     if trial.grams_co2e is not None:
         lines.append(energy_text(trial.grams_co2e, "gCO2e"))

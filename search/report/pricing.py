@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..carbon.intensity import JOULES_PER_KWH, Intensity, grams_co2e, intensity_table, scope_note
+from ..carbon.intensity import Intensity, grams_co2e, intensity_table, scope_note
 from ..carbon.price import Price, priced
+from ..energy import JOULES_PER_KWH
 from ..formatting import digits, grid
 from ..front import Front
 from ..records.run_folder import Run

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..energy import JOULES_PER_WH
 from ..energy.intervals import Difference
 from ..formatting import digits, grid, unit_for
 from ..records.replicate_summary import ReplicateComparison, ReplicateSummary, drift, row_of
@@ -18,7 +19,9 @@ SIGNIFICANT = 0.05
 def table_of(finding: ReplicateComparison) -> tuple[list[str], list[list[str]]]:
     """Return the head and the rows of the table of members; all columns are numbers or short words, aligned to the right."""
     joules = [member.energy.mean for member in finding.members if member.energy is not None]
-    unit = unit_for(max([*joules, *(member.trial.train_joules or 0.0 for member in finding.members)], default=3600.0) / 3600.0)
+    unit = unit_for(
+        max([*joules, *(member.trial.train_joules or 0.0 for member in finding.members)], default=JOULES_PER_WH) / JOULES_PER_WH
+    )
     name = finding.objective
     head = ["trial", name, REPEATS, unit.name, REPEATS, "n", "sd ÷ meter u", "differs from next"]
     rows = []
@@ -31,7 +34,7 @@ def table_of(finding: ReplicateComparison) -> tuple[list[str], list[list[str]]]:
                 f"{member.searched:.4f}",
                 quality_text(member.quality),
                 digits(wh),
-                energy_spread_text(member.energy, 3600.0 * unit.size),
+                energy_spread_text(member.energy, JOULES_PER_WH * unit.size),
                 str(member.quality.n if member.quality else 0) + (f" ({member.failed} failed)" if member.failed else ""),
                 digits(member.spread_over_meter),
                 "" if pair is None else _differences({"energy": pair.energy, name: pair.quality}),

@@ -11,6 +11,7 @@ from html import escape
 from statistics import fmean, median, stdev
 from typing import Any
 
+from ..energy import JOULES_PER_WH
 from ..formatting import digits, energy_text
 from ..front import Front
 from ..records.run_folder import Run
@@ -57,7 +58,7 @@ def projection_section(run: Run) -> str:
 def _rows(guess: Mapping[str, Any], run: Run, when: str) -> list[list[str]]:
     rows = []
     for name, key, actual, scale in (
-        ("energy (Wh)", "joules", _searched(run), 3600.0),
+        ("energy (Wh)", "joules", _searched(run), JOULES_PER_WH),
         ("trials", "trials", float(sum(trial.state != "running" for trial in run.trials)), 1.0),
         ("time (s)", "seconds", run.bill.seconds or None, 1.0),
     ):
@@ -84,17 +85,17 @@ def _searched(run: Run) -> float | None:
 
 def repeats_section(run: Run) -> str:
     """Means and intervals of the repeats, which neighbours differ, optimism and drift; only when there are repeats."""
-    finding = findings(run.repeats, run.trials, run.objectives[0], run.directions[0])
-    if not finding.members:
+    comparison = compare_replicates(run.repeats, run.trials, run.objectives[0], run.directions[0])
+    if not comparison.members:
         return ""
-    head, rows = table_of(finding)
+    head, rows = table_of(comparison)
     plans = [f"{len(plan.trials)} models {plan.times} times in {plan.order} order on {plan.started[:10]}" for plan in run.repeats.plans]
     return section(
         "Finalists measured again",
         paragraph("Trained from scratch with fresh seeds: " + "; ".join(plans) + ". Repeats are neither trials nor points of the front."),
         table(head, rows, right=range(len(head))),
-        paragraph(legend(finding), "muted small"),
-        *(paragraph(line) for line in sentences(finding, run.repeats)),
+        paragraph(legend(comparison), "muted small"),
+        *(paragraph(line) for line in sentences(comparison, run.repeats)),
     )
 
 
@@ -115,10 +116,12 @@ def measured_section(run: Run) -> str:
         share = "-" if not bill.total_joules else f"{100 * joules / bill.total_joules:.1f} %"
         kind = badge(bill.quality_by_component.get(name, "unknown"))
         lost = f"no reading for {bill.unknown_seconds[name]:.1f} s" if name in bill.unknown_seconds else ""
-        rows.append([short_component(name), digits(joules / 3600), share, kind, bill.source_by_component.get(name, "unknown"), lost])
+        rows.append(
+            [short_component(name), digits(joules / JOULES_PER_WH), share, kind, bill.source_by_component.get(name, "unknown"), lost]
+        )
     if wall := bill.at_wall:
         why = "the whole machine, not part of the sum" + ("" if wall.reason is None else f"; {wall.reason}")
-        rows.append(["at the wall", digits(wall.joules / 3600), "-", badge(wall.quality), wall.source, why])
+        rows.append(["at the wall", digits(wall.joules / JOULES_PER_WH), "-", badge(wall.quality), wall.source, why])
     rows += [[short_component(name), "unknown", "-", badge("absent"), "-", reason] for name, reason in bill.absent.items()]
     kinds = Counter(trial.energy_quality for trial in run.trials if trial.state == "complete")
     counted = ", ".join(f"{number} {kind}" for kind, number in kinds.most_common())
@@ -143,7 +146,7 @@ def failures_section(run: Run) -> str:
     rows = []
     for reason, trials in sorted(groups.items(), key=lambda item: -len(item[1])):
         known = [trial.increment_joules for trial in trials if trial.increment_joules is not None]
-        cost = digits(sum(known) / 3600) if known else "unknown"
+        cost = digits(sum(known) / JOULES_PER_WH) if known else "unknown"
         numbers = ", ".join(str(trial.number) for trial in trials[:12]) + (" …" if len(trials) > 12 else "")
         rows.append([str(len(trials)), cost + (" at least" if known and len(known) < len(trials) else ""), reason, numbers])
     return section("Failed trials", table(["number", "Wh", "reason", "trials"], rows, right=(0, 1)))
@@ -218,12 +221,12 @@ def anchor_section(run: Run) -> str:
     if not joules:
         return ""
     middle = median(joules)
-    parts = [f"n = {len(joules)}", f"median {digits(middle / 3600)} Wh"]
+    parts = [f"n = {len(joules)}", f"median {digits(middle / JOULES_PER_WH)} Wh"]
     if len(joules) > 1:
         parts.append(f"standard deviation {100 * stdev(joules) / fmean(joules):.1f} %")
         parts.append(f"last against first {100 * (joules[-1] / joules[0] - 1):+.1f} %")
     described = ", ".join(f"{name} {value}" for name, value in flatten(anchor.get("params") or {}).items()) if anchor else ""
-    rows = [[str(place + 1), digits(value / 3600), f"{100 * (value / middle - 1):+.1f} %"] for place, value in enumerate(joules)]
+    rows = [[str(place + 1), digits(value / JOULES_PER_WH), f"{100 * (value / middle - 1):+.1f} %"] for place, value in enumerate(joules)]
     return section(
         "Drift of the anchor",
         paragraph("The same configuration, trained repeatedly through the study: what changes is the machine. " + "; ".join(parts) + "."),
@@ -241,7 +244,7 @@ def carbon_section(run: Run) -> str:
     if not sessions:
         return ""
     rows = [
-        [hour["hour"][:16].replace("T", " "), digits(hour["joules"] / 3600), energy_text(hour["grams"], "gCO2e")]
+        [hour["hour"][:16].replace("T", " "), digits(hour["joules"] / JOULES_PER_WH), energy_text(hour["grams"], "gCO2e")]
         for session in sessions
         for hour in session["hours"]
     ]
@@ -261,7 +264,7 @@ def _carbon_sentence(session: Mapping[str, Any]) -> str:
         return text + " None waited."
     share = "" if not trained["grams_at_once"] else f", {100 * (trained['grams'] / trained['grams_at_once'] - 1):+.0f} %"
     text += f" Against the same trainings without waiting ({energy_text(trained['grams_at_once'], 'gCO2e')}){share}"
-    cost = energy_text(session["wait_joules"] / 3600)
+    cost = energy_text(session["wait_joules"] / JOULES_PER_WH)
     grams = "" if session["wait_grams"] is None else f" ({energy_text(session['wait_grams'], 'gCO2e')})"
     return text + f"; while it waited {session['hours_waited']:.1f} h the machine took {cost}{grams} as far as it was metered."
 
@@ -271,7 +274,7 @@ def trials_section(run: Run) -> str:
     rows = []
     for trial in run.trials:
         quality = f"{trial.values[0]:.4f}" if trial.values else "-"
-        spent = None if trial.increment_joules is None else trial.increment_joules / 3600
+        spent = None if trial.increment_joules is None else trial.increment_joules / JOULES_PER_WH
         parent = "-" if trial.parent is None else str(trial.parent)
         numbers = [str(trial.number), trial.state, str(trial.epochs), quality, digits(trial.train_wh), digits(spent)]
         rows.append([*numbers, badge(trial.energy_quality), parent, model_text(trial), trial.reason or ""])

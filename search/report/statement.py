@@ -8,7 +8,7 @@ Source:
 from __future__ import annotations
 
 from ..carbon.intensity import Intensity
-from ..energy import JOULES_PER_KWH
+from ..energy import JOULES_PER_KWH, JOULES_PER_WH, SECONDS_PER_HOUR
 from ..formatting import digits, energy_text
 from ..front import Front
 from ..records.run_folder import Run
@@ -33,10 +33,10 @@ def _sentences(run: Run) -> list[str]:
     if bill.total_joules is None:
         lines = [f"The energy of this search is unknown: nothing could be measured or estimated. It made {trials}."]
     else:
-        spread = "" if bill.u_joules is None else f" ± {energy_text(2 * bill.u_joules / 3600)} (two standard uncertainties)"
+        spread = "" if bill.u_joules is None else f" ± {energy_text(2 * bill.u_joules / JOULES_PER_WH)} (two standard uncertainties)"
         lines = [
-            f"The whole search used **{energy_text(bill.total_joules / 3600)}**{spread} at the machine in "
-            f"{bill.seconds / 3600:.2f} h. It made {trials}; failed ones, deciding and idling are included."
+            f"The whole search used **{energy_text(bill.total_joules / JOULES_PER_WH)}**{spread} at the machine in "
+            f"{bill.seconds / SECONDS_PER_HOUR:.2f} h. It made {trials}; failed ones, deciding and idling are included."
         ]
         lines += [more for more in (bill.gaps(), wall_text(bill)) if more]
         lines.append(_carbon(run, bill.total_joules, pue))

@@ -15,6 +15,7 @@ from itertools import pairwise
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Any
 
+from ..energy import JOULES_PER_WH
 from ..formatting import Unit, digits, grid, unit_for
 from ..records.replicate_summary import row_of
 from .facts import scale_share
@@ -168,7 +169,7 @@ def _repeat_columns(front: Front, unit: Unit) -> list[Column]:
 
     def energy(trial: Trial) -> str:
         member = finding.summary_of(trial.number)
-        return energy_spread_text(None if member is None else member.energy, 3600.0 * unit.size)
+        return energy_spread_text(None if member is None else member.energy, JOULES_PER_WH * unit.size)
 
     return [Column(REPEATS, quality), Column(f"{unit.name}, {REPEATS}", energy)]
 

@@ -11,6 +11,7 @@ from math import log10
 from statistics import median_high, median_low
 from typing import Literal
 
+from ..energy import JOULES_PER_WH
 from ..formatting import Unit, unit_for
 from ..front import FRACTIONS, Front, stretch
 from ..records.run_folder import Run
@@ -70,7 +71,7 @@ class View:
         members = front.members
         on_front = {trial.number for trial in members}
         measured = [t for t in front.trials if front.why_not(t) in (None, "not trained to the last rung")]
-        wh = [front.joules(trial) / 3600.0 for trial in measured] or [0.1, 10.0]
+        wh = [front.joules(trial) / JOULES_PER_WH for trial in measured] or [0.1, 10.0]
         unit = unit_for(max(wh))
         low, high = log10(min(wh) / unit.size), log10(max(wh) / unit.size)
         margin = max(0.06 * (high - low), 0.08)
@@ -93,7 +94,7 @@ class View:
 
     def x_of(self, joules: float) -> float:
         """Place of an energy on the energy axis, in ``unit``."""
-        return joules / 3600.0 / self.unit.size
+        return joules / JOULES_PER_WH / self.unit.size
 
     def y(self, trial: Trial) -> float:
         """Place of a trial on the quality axis."""
