@@ -16,17 +16,17 @@ from .table import REPEATS, energy_spread_text, quality_text
 SIGNIFICANT = 0.05
 
 
-def table_of(finding: ReplicateComparison) -> tuple[list[str], list[list[str]]]:
+def table_of(comparison: ReplicateComparison) -> tuple[list[str], list[list[str]]]:
     """Return the head and the rows of the table of members; all columns are numbers or short words, aligned to the right."""
-    joules = [member.energy.mean for member in finding.members if member.energy is not None]
+    joules = [member.energy.mean for member in comparison.members if member.energy is not None]
     unit = unit_for(
-        max([*joules, *(member.trial.train_joules or 0.0 for member in finding.members)], default=JOULES_PER_WH) / JOULES_PER_WH
+        max([*joules, *(member.trial.train_joules or 0.0 for member in comparison.members)], default=JOULES_PER_WH) / JOULES_PER_WH
     )
-    name = finding.objective
+    name = comparison.objective
     head = ["trial", name, REPEATS, unit.name, REPEATS, "n", "sd ÷ meter u", "differs from next"]
     rows = []
-    for member in finding.members:
-        pair = finding.after(member.trial.number)
+    for member in comparison.members:
+        pair = comparison.after(member.trial.number)
         wh = None if member.trial.train_wh is None else member.trial.train_wh / unit.size
         rows.append(
             [
@@ -43,33 +43,33 @@ def table_of(finding: ReplicateComparison) -> tuple[list[str], list[list[str]]]:
     return head, rows
 
 
-def legend(finding: ReplicateComparison) -> str:
+def legend(comparison: ReplicateComparison) -> str:
     """Explain the columns."""
     return (
         "repeats: mean ± standard deviation of n trainings with fresh seeds; sd ÷ meter u: standard deviation of the energy over the "
-        f"random uncertainty of the meter; differs from next: whether energy and {finding.objective} differ from those of the next row "
+        f"random uncertainty of the meter; differs from next: whether energy and {comparison.objective} differ from those of the next row "
         "(95 % interval of the difference, Welch)."
     )
 
 
-def sentences(finding: ReplicateComparison, repeats: Repeats) -> list[str]:
+def sentences(comparison: ReplicateComparison, repeats: Repeats) -> list[str]:
     """Return one line each: was the search lucky, does the order survive, did the machine drift, what failed."""
-    return [line for line in (_luck(finding), _order(finding), _drifted(repeats), _failed(finding, repeats)) if line]
+    return [line for line in (_luck(comparison), _order(comparison), _drifted(repeats), _failed(comparison, repeats)) if line]
 
 
-def to_text(finding: ReplicateComparison, repeats: Repeats) -> str:
+def to_text(comparison: ReplicateComparison, repeats: Repeats) -> str:
     """Render the table and the sentences for a terminal."""
-    head, rows = table_of(finding)
-    return "\n".join([grid([head, *rows], [True] * len(head)), "", legend(finding), *sentences(finding, repeats)])
+    head, rows = table_of(comparison)
+    return "\n".join([grid([head, *rows], [True] * len(head)), "", legend(comparison), *sentences(comparison, repeats)])
 
 
-def to_json(finding: ReplicateComparison, repeats: Repeats) -> dict[str, Any]:
+def to_json(comparison: ReplicateComparison, repeats: Repeats) -> dict[str, Any]:
     """Return everything with stable keys and units in them; None where unknown."""
     n, rho, p_value = drift(repeats)
     return {
-        "members": [row_of(finding, member) for member in finding.members],
-        "order_survives": finding.order_survives,
-        f"mean_fall_of_{finding.objective}": None if finding.optimism is None else finding.optimism.mean,
+        "members": [row_of(comparison, member) for member in comparison.members],
+        "order_survives": comparison.order_survives,
+        f"mean_fall_of_{comparison.objective}": None if comparison.optimism is None else comparison.optimism.mean,
         "drift": {"n": n, "rank_correlation": rho, "p_value": p_value},
     }
 
@@ -80,37 +80,37 @@ def _differences(differences: Mapping[str, Difference | None]) -> str:
     return ", ".join(known.values()) or "nothing"
 
 
-def _luck(finding: ReplicateComparison) -> str:
+def _luck(comparison: ReplicateComparison) -> str:
     """The optimism of the selection in one line: the best of many noisy values is too good on average."""
-    if finding.optimism is None:
+    if comparison.optimism is None:
         return ""
-    quality = [member for member in finding.members if member.quality_outside]
-    energy = [member for member in finding.members if member.energy_outside]
+    quality = [member for member in comparison.members if member.quality_outside]
+    energy = [member for member in comparison.members if member.energy_outside]
     outside = []
     if quality:
-        outside.append(f"the {finding.objective} of {_numbers(quality)}")
+        outside.append(f"the {comparison.objective} of {_numbers(quality)}")
     if energy:
         outside.append(f"the energy of {_numbers(energy)}")
-    sizes = {member.quality.n for member in finding.members if member.quality is not None}
+    sizes = {member.quality.n for member in comparison.members if member.quality is not None}
     chance = f" (by chance alone 1 in {(min(sizes) + 1) / 2:.2g} does)" if len(sizes) == 1 and min(sizes) > 1 else ""
     text = f"What the search measured lies outside the range of the repeats for {' and '.join(outside)}{chance}. " if outside else ""
-    optimism = finding.optimism
+    optimism = comparison.optimism
     span = "" if optimism.low is None or optimism.high is None else f" (95 % interval {_worse(optimism.low)} to {_worse(optimism.high)})"
     whose = "the member's" if optimism.n == 1 else "the members'"
-    return f"{text}On average {whose} {finding.objective} is {_worse(optimism.mean)} than in the search{span}."
+    return f"{text}On average {whose} {comparison.objective} is {_worse(optimism.mean)} than in the search{span}."
 
 
 def _worse(optimism: float) -> str:
     return f"{abs(optimism):.4f} {'worse' if optimism >= 0 else 'better'}"
 
 
-def _order(finding: ReplicateComparison) -> str:
-    if not finding.pairs:
+def _order(comparison: ReplicateComparison) -> str:
+    if not comparison.pairs:
         return ""
-    swapped = [f"{pair.cheaper} and {pair.other}" for pair in finding.pairs if pair.order_kept is False]
+    swapped = [f"{pair.cheaper} and {pair.other}" for pair in comparison.pairs if pair.order_kept is False]
     if swapped:
         return f"The order of the front does not survive between trials {', '.join(swapped)}."
-    return "The order of the front survives." if finding.order_survives else "Whether the order of the front survives is unknown."
+    return "The order of the front survives." if comparison.order_survives else "Whether the order of the front survives is unknown."
 
 
 def _drifted(repeats: Repeats) -> str:
@@ -123,8 +123,8 @@ def _drifted(repeats: Repeats) -> str:
     return f"Energy against the position in the plan: rank correlation {rho:+.2f} (n = {n}, p {p_value:.2g}): {verdict}."
 
 
-def _failed(finding: ReplicateComparison, repeats: Repeats) -> str:
-    failed = [one for one in repeats.trainings if one.failed is not None and finding.summary_of(one.trial) is not None]
+def _failed(comparison: ReplicateComparison, repeats: Repeats) -> str:
+    failed = [one for one in repeats.trainings if one.failed is not None and comparison.summary_of(one.trial) is not None]
     if not failed:
         return ""
     reasons = sorted({f"trial {one.trial}: {one.failed}" for one in failed})

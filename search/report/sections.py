@@ -14,6 +14,7 @@ from typing import Any
 from ..energy import JOULES_PER_WH
 from ..formatting import digits, energy_text
 from ..front import Front
+from ..records.replicate_summary import compare_replicates
 from ..records.run_folder import Run
 from ..records.trial import Trial
 from ..stopping.projection import projection_errors

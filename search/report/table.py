@@ -81,11 +81,11 @@ def _repeat_keys(front: Front) -> list[str]:
 
 def _repeated(front: Front, trial: Trial) -> dict[str, Any]:
     """The values of the keys of repeats; None for a member without any."""
-    finding = front.repeated
-    if finding is None:
+    comparison = front.repeated
+    if comparison is None:
         return {}
-    member = finding.summary_of(trial.number)
-    known = {} if member is None else row_of(finding, member)
+    member = comparison.summary_of(trial.number)
+    known = {} if member is None else row_of(comparison, member)
     return {key: known.get(key) for key in _repeat_keys(front)}
 
 
@@ -159,16 +159,16 @@ def columns_of(front: Front) -> list[Column]:
 
 def _repeat_columns(front: Front, unit: Unit) -> list[Column]:
     """Means of the repeats; no column when nothing was repeated."""
-    finding = front.repeated
-    if finding is None:
+    comparison = front.repeated
+    if comparison is None:
         return []
 
     def quality(trial: Trial) -> str:
-        member = finding.summary_of(trial.number)
+        member = comparison.summary_of(trial.number)
         return quality_text(None if member is None else member.quality)
 
     def energy(trial: Trial) -> str:
-        member = finding.summary_of(trial.number)
+        member = comparison.summary_of(trial.number)
         return energy_spread_text(None if member is None else member.energy, JOULES_PER_WH * unit.size)
 
     return [Column(REPEATS, quality), Column(f"{unit.name}, {REPEATS}", energy)]

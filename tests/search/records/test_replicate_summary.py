@@ -41,10 +41,10 @@ VALUES = {
 
 
 def test_members_stand_in_the_order_of_the_front_and_neighbours_are_compared() -> None:
-    finding = compare_replicates(repeats_of(VALUES), TRIALS, "accuracy", "maximize")
-    assert [member.trial.number for member in finding.members] == [4, 2, 7]
-    assert [(pair.cheaper, pair.other) for pair in finding.pairs] == [(4, 2), (2, 7)]
-    first, second = finding.pairs
+    comparison = compare_replicates(repeats_of(VALUES), TRIALS, "accuracy", "maximize")
+    assert [member.trial.number for member in comparison.members] == [4, 2, 7]
+    assert [(pair.cheaper, pair.other) for pair in comparison.pairs] == [(4, 2), (2, 7)]
+    first, second = comparison.pairs
     assert first.energy is not None
     assert not first.energy.clear  # 11.2 J and 11.5 J
     assert first.quality is not None
@@ -52,19 +52,19 @@ def test_members_stand_in_the_order_of_the_front_and_neighbours_are_compared() -
     assert second.energy is not None
     assert second.energy.clear
     assert second.energy.mean == pytest.approx(40.0 - 11.5)
-    assert finding.order_survives is True
-    assert finding.after(7) is None
+    assert comparison.order_survives is True
+    assert comparison.after(7) is None
 
 
-def test_the_winners_curse_is_the_mean_fall_of_the_quality() -> None:
-    finding = compare_replicates(repeats_of(VALUES), TRIALS, "accuracy", "maximize")
-    falls = [0.8 - 0.71, 0.9 - 0.86, 0.95 - (0.94 + 0.93 + 0.96) / 3]
-    assert finding.optimism is not None
-    assert finding.optimism.mean == pytest.approx(sum(falls) / 3)
-    assert [member.trial.number for member in finding.members if member.quality_outside] == [4, 2]
-    assert [member.trial.number for member in finding.members if member.energy_outside] == []
-    said = "\n".join(sentences(finding, repeats_of(VALUES)))
-    assert "accuracy of trials 4, 2 (by chance alone 1 in 2 would)" in said
+def test_selection_optimism_is_the_mean_loss_of_quality_in_the_repeats() -> None:
+    comparison = compare_replicates(repeats_of(VALUES), TRIALS, "accuracy", "maximize")
+    losses = [0.8 - 0.71, 0.9 - 0.86, 0.95 - (0.94 + 0.93 + 0.96) / 3]
+    assert comparison.optimism is not None
+    assert comparison.optimism.mean == pytest.approx(sum(losses) / 3)
+    assert [member.trial.number for member in comparison.members if member.quality_outside] == [4, 2]
+    assert [member.trial.number for member in comparison.members if member.energy_outside] == []
+    said = "\n".join(sentences(comparison, repeats_of(VALUES)))
+    assert "accuracy of trials 4, 2 (by chance alone 1 in 2 does)" in said
     assert "accuracy is 0.0456 worse than in the search" in said
     assert "The order of the front survives" in said
 
@@ -72,24 +72,24 @@ def test_the_winners_curse_is_the_mean_fall_of_the_quality() -> None:
 def test_of_an_error_more_is_worse() -> None:
     trials = (trial(0, 0.2, 1.0), trial(1, 0.1, 2.0))
     found = repeats_of({0: [(0.25, 1.0)], 1: [(0.13, 2.0)]}, name="error")
-    finding = compare_replicates(found, trials, *DOWN)
-    assert finding.optimism is not None
-    assert finding.optimism.mean == pytest.approx(0.04)
-    assert finding.order_survives is True
-    assert "error is 0.0400 worse than in the search" in to_text(finding, found)
+    comparison = compare_replicates(found, trials, *DOWN)
+    assert comparison.optimism is not None
+    assert comparison.optimism.mean == pytest.approx(0.04)
+    assert comparison.order_survives is True
+    assert "error is 0.0400 worse than in the search" in to_text(comparison, found)
     lucky = repeats_of({0: [(0.15, 1.0)], 1: [(0.07, 2.0)]}, name="error")
     assert "error is 0.0400 better than in the search" in to_text(compare_replicates(lucky, trials, *DOWN), lucky)
 
 
-def test_one_repeat_each_tells_nothing_apart_but_keeps_or_breaks_the_order() -> None:
-    finding = compare_replicates(repeats_of({4: [(0.9, 10.0)], 2: [(0.8, 12.0)]}), TRIALS, "accuracy", "maximize")
-    (pair,) = finding.pairs
+def test_single_repeats_distinguish_nothing_but_keep_or_break_the_order() -> None:
+    comparison = compare_replicates(repeats_of({4: [(0.9, 10.0)], 2: [(0.8, 12.0)]}), TRIALS, "accuracy", "maximize")
+    (pair,) = comparison.pairs
     assert pair.energy is None
     assert pair.quality is None
     assert pair.order_kept is False
-    assert finding.order_survives is False
-    assert not any(member.quality_outside or member.energy_outside for member in finding.members)
-    text = to_text(finding, repeats_of({4: [(0.9, 10.0)], 2: [(0.8, 12.0)]}))
+    assert comparison.order_survives is False
+    assert not any(member.quality_outside or member.energy_outside for member in comparison.members)
+    text = to_text(comparison, repeats_of({4: [(0.9, 10.0)], 2: [(0.8, 12.0)]}))
     assert "does not survive between trials 4 and 2" in text
     assert "unknown" in text
 
@@ -99,29 +99,29 @@ def test_a_model_whose_repeats_all_failed_leaves_the_order_unknown() -> None:
     broken = replace(
         repeats, trainings=tuple(replace(one, failed="loss became nan", quality={}) if one.trial == 2 else one for one in repeats.trainings)
     )
-    finding = compare_replicates(broken, TRIALS, "accuracy", "maximize")
-    assert finding.order_survives is None
-    member = finding.summary_of(2)
+    comparison = compare_replicates(broken, TRIALS, "accuracy", "maximize")
+    assert comparison.order_survives is None
+    member = comparison.summary_of(2)
     assert member is not None
     assert (member.quality, member.energy, member.failed) == (None, None, 3)
-    assert "3 of 9 repeats have no result (trial 2: loss became nan)" in to_text(finding, broken)
-    assert row_of(finding, member)["repeats_accuracy_mean"] is None
-    assert to_json(finding, broken)["order_survives"] is None
+    assert "3 of 9 repeats have no result (trial 2: loss became nan)" in to_text(comparison, broken)
+    assert row_of(comparison, member)["repeats_accuracy_mean"] is None
+    assert to_json(comparison, broken)["order_survives"] is None
 
 
-def test_energies_that_no_meter_knew_stay_unknown() -> None:
+def test_energies_that_were_not_measured_stay_unknown() -> None:
     repeats = repeats_of(VALUES)
     blind = replace(repeats, trainings=tuple(replace(one, train_joules=None, train_u_joules=None) for one in repeats.trainings))
-    finding = compare_replicates(blind, TRIALS, "accuracy", "maximize")
-    assert all(member.energy is None and member.quality is not None for member in finding.members)
-    assert all(pair.energy is None and pair.quality is not None for pair in finding.pairs)
+    comparison = compare_replicates(blind, TRIALS, "accuracy", "maximize")
+    assert all(member.energy is None and member.quality is not None for member in comparison.members)
+    assert all(pair.energy is None and pair.quality is not None for pair in comparison.pairs)
     assert drift(blind) == (0, None, None)
-    assert "unknown" in to_text(finding, blind)
+    assert "unknown" in to_text(comparison, blind)
 
 
-def test_the_spread_is_told_in_uncertainties_of_the_meter() -> None:
-    finding = compare_replicates(repeats_of(VALUES, u_joules=0.25), TRIALS, "accuracy", "maximize")
-    member = finding.summary_of(7)
+def test_the_spread_is_given_in_uncertainties_of_the_meter() -> None:
+    comparison = compare_replicates(repeats_of(VALUES, u_joules=0.25), TRIALS, "accuracy", "maximize")
+    member = comparison.summary_of(7)
     assert member is not None
     assert member.energy is not None
     assert member.energy.sd == pytest.approx(1.0)
@@ -166,7 +166,7 @@ def test_two_plans_are_each_held_against_their_own_mean() -> None:
 
 
 def test_trials_that_are_gone_or_were_never_repeated_are_left_out() -> None:
-    finding = compare_replicates(repeats_of({4: VALUES[4], 99: VALUES[2]}), TRIALS, "accuracy", "maximize")
-    assert [member.trial.number for member in finding.members] == [4]
-    assert finding.pairs == ()
-    assert finding.order_survives is None
+    comparison = compare_replicates(repeats_of({4: VALUES[4], 99: VALUES[2]}), TRIALS, "accuracy", "maximize")
+    assert [member.trial.number for member in comparison.members] == [4]
+    assert comparison.pairs == ()
+    assert comparison.order_survives is None
