@@ -63,7 +63,8 @@ class Account:
         earlier_joules: What they spent, or None when unknown.
         file: The bill file.
         synchronize: Waits for the device, or None.
-        wall: What a wall meter said beside this machine's components, or None; it adds an estimate of the energy at the socket.
+        wall: This machine's calibration against a wall meter, or None; it adds an estimate of the energy at the wall.
+        save_seconds: The bill is written this often.
     """
 
     ledger: Ledger
@@ -73,6 +74,7 @@ class Account:
     file: Path
     synchronize: Callable[[], object] | None = None
     wall: WallCalibration | None = None
+    save_seconds: float = SAVE_SECONDS
     _states: dict[str, str] = field(default_factory=dict)
     _open: dict[str, Window] = field(default_factory=dict)
     _saved: float = 0.0
@@ -96,9 +98,9 @@ class Account:
         self._open.pop(meter.window.name, None)
         if self._states[meter.window.id] != REPEATS:
             self._states[meter.window.id] = BOOKED.get(state, "failed")
-        return self._at_socket(meter.window.close(state, cpu_seconds=cpu_seconds))
+        return self._at_wall(meter.window.close(state, cpu_seconds=cpu_seconds))
 
-    def _at_socket(self, record: Record) -> Record:
+    def _at_wall(self, record: Record) -> Record:
         return record if self.wall is None else self.wall.beside(record)
 
     def rebook(self, meter: TrialMeter) -> None:
@@ -117,7 +119,7 @@ class Account:
 
     def save_sometimes(self) -> None:
         """Write the bill if the last one is old."""
-        if time.monotonic() - self._saved > SAVE_SECONDS:
+        if time.monotonic() - self._saved > self.save_seconds:
             self.save()
 
     def save(self, *, closed: bool = False) -> None:
@@ -146,7 +148,7 @@ class Account:
         self.session.by_state = states
         self.session.by_component, self.session.unknown_seconds = dict(found.total), dict(found.unknown)
         self.session.open_trials, self.session.open_repeats = _numbered(unfinished, TRIAL), _numbered(unfinished, REPEAT)
-        self.session.total = self._at_socket(whole)
+        self.session.total = self._at_wall(whole)
         write_json(self.file, {"sessions": [*self.earlier, self.session.to_json()]})
         self._saved = time.monotonic()
 

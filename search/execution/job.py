@@ -13,14 +13,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from ..records.trial import INTERRUPTED
 from ..space import Candidate, FixedTrial, Space
 from ..training.results import Phases
 from ..training.task import Task
 
 #: An inference window runs at least this long, so that it is far above the resolution of every meter.
 INFERENCE_SECONDS = 1.0
-#: Why a training failed that Ctrl-C broke off.
-INTERRUPTED = "interrupted by the user"
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,12 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from ..energy import Ledger, Record
+from ..records.trial import INTERRUPTED
 from ..space import FixedTrial, RandomTrial, Space
 from ..training.device import synchronizer
 from ..training.splits_data import Excerpt
 from ..training.task import Task
-from .job import INTERRUPTED, Job, reason_of, train
+from .job import Job, reason_of, train
 
 #: Steps of one probe epoch; the first probe epoch warms up (allocation, autotuning) and is not counted.
 PROBE_STEPS = 6

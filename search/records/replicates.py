@@ -9,10 +9,10 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from .trial import INTERRUPTED
+
 REPEATS_FILE = "repeats.json"
 ORDERS = ("random", "abba", "given")
-#: Reason of a training that was only cut short: it is done again.
-INTERRUPTED = "interrupted by the user"
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
-"""Fair conditions for trials: idle power, warm-up, cool-down, and an anchor that shows a drift.
+"""Equal conditions for all trials: idle baselines, cool-down, and an anchor configuration that is measured again through the study.
 
-Fair trials: idle baselines, cool-down and an anchor that is measured again through the study.
+Idle power is what the machine takes without a training; a hot device leaks more than a cool one; the anchor shows whether the same
+training costs the same at the end of a study as at its start.
 """
 
 from __future__ import annotations
@@ -136,9 +137,13 @@ class MeasurementProtocol:
             raise ValueError(f"idle_seconds (--idle) must be 0 or >= 1, got {self.idle_seconds}: no meter is faster; 10 is usual")
 
 
+#: Nothing is done.
+PLAIN = MeasurementProtocol()
+
+
 @dataclass
 class BaselineController:
-    """Keeps the trials of a session fair.
+    """Measures the baselines of a session and keeps the conditions of its trials equal.
 
     Attributes:
         rules: What to do.

@@ -5,7 +5,6 @@ What deciding costs: a sampler asked about trials that are never trained, in a s
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,9 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from ..energy import Ledger, discover
-from ..energy.doctor import calibrated_coefficients
-from ..execution.probe import Probe, probe
+from ..energy import Ledger
+from ..execution.probe import Probe, probe, warm_up
 from ..records.run_folder import RunFolder
 from ..records.trial import Trial
 from ..samplers.factory import make_sampler
@@ -26,6 +24,7 @@ from ..space import RandomTrial
 from ..study import Study
 from ..training.task import Task
 from .identity import described
+from .session import SessionOptions, open_session
 
 #: Draws of the bootstrap; the interval is the middle 90 % of them.
 DRAWS = 2000
@@ -39,6 +38,8 @@ THRIFT = (0.0, 1.0)
 #: A run pays so many times its rehearsed start and decisions: it also writes files and shows progress, and decisions grow with trials.
 #: Three runs of the bundled digits (40 trials) have paid 1.1, 1.4 and 1.4 times.
 BESIDE = (1.0, 1.6)
+#: Trials of a rehearsal: past the random start of the samplers, so that their models are fitted, too.
+TRIALS = 20
 
 
 @dataclass(frozen=True)
@@ -215,31 +216,20 @@ def probe_study(
     Returns:
         The probes, the overhead (None when energy is unknown), and what all of this has cost in joules.
     """
-    from ..execution.devices import cores, pick_device, take_devices, torch_threads
-    from ..execution.probe import warm_up
-
-    where = pick_device(device)
-    torch_threads(cores())
-    with contextlib.ExitStack() as open_things:
-        devices = open_things.enter_context(take_devices(where, 1))
-        found = discover(meter, coefficients=calibrated_coefficients(), environment=devices.environment)
-        ledger = open_things.enter_context(Ledger(found.sources, absent=found.absent))
-        begin_ns = time.monotonic_ns()
-        task = study.load_task()
-        warm_up(study.space, task, device=devices.names[0], threads=cores(), seed=study.seed)
+    with open_session(SessionOptions(meter=meter, device=device)) as session:
+        with session.starting():
+            ledger, begin_ns = session.ledger, time.monotonic_ns()
+            task = study.load_task()
+            warm_up(study.space, task, device=session.device, threads=session.threads, seed=study.seed)
         start = ledger.joules(begin_ns)
         decision = decision_joules(study, task, ledger)
         probes = []
         for index in range(count):
             draw = RandomTrial(1000 * study.seed + index)
             study.space.sample(draw)
-            probes.append(probe(draw.params, study.space, task, ledger, device=devices.names[0], threads=cores(), seed=study.seed))
+            probes.append(probe(draw.params, study.space, task, ledger, device=session.device, threads=session.threads, seed=study.seed))
         overhead = None if start is None or decision is None else Overhead(start, decision)
         return probes, overhead, ledger.joules(begin_ns)
-
-
-#: Trials of a rehearsal: past the random start of the samplers, so that their models are asked, too.
-TRIALS = 20
 
 
 def decision_joules(study: Study, task: Task, ledger: Ledger, *, trials: int = TRIALS) -> float | None:

@@ -6,11 +6,17 @@ What a run was made of, in a few numbers: points of other data or of another spa
 from __future__ import annotations
 
 import json
+import shutil
+import uuid
 import warnings
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..carbon.intensity import Intensity
 from ..records.run_folder import RunFolder, StoreError
 from ..space import Candidate, RandomTrial, Space
 from ..study import Study
@@ -164,6 +170,95 @@ def described(study: Study) -> dict[str, Any]:
         "min_accuracy": study.min_accuracy,
         "complete_only": study.complete_only,
     }
+
+
+@contextmanager
+def existing_folder(path: str | Path) -> Iterator[RunFolder]:
+    """Open an existing run folder that no other session can write meanwhile.
+
+    Raises:
+        StoreError: If there is no readable run, or another process holds it.
+    """
+    with RunFolder.open(path).lock():
+        yield RunFolder.open(path)  # as the session before left it, now that no other can write
+
+
+@contextmanager
+def study_folder(
+    path: Path,
+    study: Study,
+    storage: str | None,
+    intensity: Intensity | None,
+    pue: float,
+    price_per_kwh: tuple[float, str] | None,
+    origin: Mapping[str, Any] | None,
+    *,
+    forecast: bool = False,
+) -> Iterator[RunFolder]:
+    """Open and lock a run folder, which is made if there is none, and removed again if no session begins in it; see `open_or_create`."""
+    fresh = not RunFolder.exists(path)
+    store = open_or_create(path, study, storage, intensity, pue, price_per_kwh, origin, forecast=forecast)
+    try:
+        with store.lock():
+            yield RunFolder.open(path)
+    finally:
+        if (
+            fresh and RunFolder.exists(path) and not RunFolder.open(path).facts["sessions"]
+        ):  # its start was refused, and it would count as a run
+            shutil.rmtree(path)
+
+
+def open_or_create(
+    path: Path,
+    study: Study,
+    storage: str | None,
+    intensity: Intensity | None,
+    pue: float,
+    price_per_kwh: tuple[float, str] | None,
+    origin: Mapping[str, Any] | None,
+    *,
+    forecast: bool = False,
+) -> RunFolder:
+    """Open the folder of a run that continues, or make a new one.
+
+    Args:
+        path: The run folder.
+        study: What to search.
+        storage: Optuna storage URL, or None.
+        intensity: Carbon per kWh, or None; with a forecast its mean over what is ahead.
+        pue: Power usage effectiveness.
+        price_per_kwh: Amount and currency, or None.
+        origin: Where the study came from.
+        forecast: Whether grams follow a forecast by the hour.
+
+    Raises:
+        StoreError: If the folder holds another study, or cannot be used.
+    """
+    if not RunFolder.exists(path):
+        guess = path.with_name(f"{path.name}.estimate.json")
+        facts = {
+            "estimate": json.loads(guess.read_text(encoding="utf-8")) if guess.is_file() else None,
+            "run_id": f"{study.name}-{uuid.uuid4().hex[:8]}",
+            "study": described(study),
+            "origin": dict(origin) if origin else None,
+            "intensity": None if intensity is None else asdict(intensity),
+            "pue": pue,
+            "price_per_kwh": None if price_per_kwh is None else list(price_per_kwh),
+            "carbon": [] if forecast else None,
+            "sessions": [],
+        }
+        return RunFolder.create(path, facts, storage=storage)
+    store = RunFolder.open(path)
+    refuse_other_study(store, study)
+    known = store.facts.get("intensity")
+    if (store.facts.get("carbon") is not None) != forecast and (known or intensity):
+        was, now = ("one number", "a forecast") if forecast else ("a forecast", "one number or none")
+        raise StoreError(
+            f"the grams of {str(path)!r} follow {was if known or not forecast else 'nothing'}, now {now} is given; "
+            + ("leave out --forecast" if forecast else "add --forecast")
+            + ", or give a new --out"
+        )
+    return store
 
 
 def refuse_other_study(store: RunFolder, study: Study) -> None:

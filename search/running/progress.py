@@ -1,18 +1,20 @@
-"""What a running study tells: one frozen fact per event, and the line that a terminal shows.
-
-The state of a running study as one fact for its listener.
-"""
+"""What a running study reports: one frozen fact per event for its listener, and the line that a terminal shows."""
 
 from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..front import Front
 from ..records.run_folder import Run
 from ..stopping.limits import Limits
 from ..stopping.projection import Expected, expected
+from .session import Session
+from .stop_rules import StopRules
+
+if TYPE_CHECKING:
+    import optuna
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,10 @@ class Listener(Protocol):
         ...
 
 
+def quiet(progress: Progress) -> None:
+    """Ignore all events."""
+
+
 def wh(joules: float) -> str:
     """Energy in watt-hours for people: three significant digits.
 
@@ -117,6 +123,62 @@ class Console:
         if live and self._width:
             print("\r" + " " * self._width + "\r", end="", file=self.stream, flush=True)
             self._width = 0
+
+
+#: Shares of the study's limit at which the refined estimate of its cost is kept for the report.
+NOTED = (0.25, 0.5, 0.75)
+
+
+@dataclass
+class Reporter:
+    """Sends the state of a running study to its listener.
+
+    Attributes:
+        session: Where it runs.
+        optuna_study: Its trials.
+        rules: When it ends, and what was spent.
+        listener: Receives progress.
+        expectations: What the study was expected to cost when these shares of it were done.
+    """
+
+    session: Session
+    optuna_study: optuna.Study
+    rules: StopRules
+    listener: Listener
+    expectations: dict[float, Expected] = field(default_factory=dict)
+    _start_seconds: float = 0.0
+    _start_joules: float = 0.0
+
+    def begin(self) -> None:
+        """Take note that the first trial begins: what was spent so far is paid once."""
+        self._start_seconds, self._start_joules = self.rules.seconds(), self.rules.account.spent_joules() or 0.0
+
+    def tell(self, event: str, message: str) -> None:
+        """Send the state of the study.
+
+        Args:
+            event: What has just happened, see `Progress`.
+            message: A sentence about it.
+        """
+        seconds = self.rules.seconds()
+        progress = progress_of(
+            self.session.folder.run(self.optuna_study),
+            event=event,
+            message=message,
+            complete_only=self.rules.study.complete_only,
+            limits=self.rules.limits,
+            spent_joules=self.rules.account.spent_joules(),
+            begun_joules=self._start_joules,
+            before=self.session.trials_before,
+            seconds=seconds,
+            trial_seconds=seconds - self._start_seconds,
+        )
+        if progress.expected is not None:
+            share = progress.trials / progress.expected.trials
+            for mark in NOTED:
+                if share >= mark:
+                    self.expectations.setdefault(mark, progress.expected)
+        self.listener(progress)
 
 
 def progress_of(

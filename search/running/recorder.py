@@ -1,16 +1,16 @@
-"""What came of a trial: told to Optuna, kept in the run folder."""
+"""What came of a trial: told to Optuna, kept in the run folder, and the weights that no longer matter deleted."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ..billing.session_account import Account, TrialMeter
 from ..execution.job import Outcome
 from ..front import Front
-from ..records.run_folder import Run, RunFolder
-from ..records.trial import ATTRIBUTE, EXCUSED, KEY, Trial, TrialEnergy
+from ..records.run_folder import RunFolder
+from ..records.trial import ATTRIBUTE, EXCUSED, KEY, Trial
 from ..samplers.history import EPOCHS_REACHED, FINISHED, FROM_SCRATCH
 from ..stopping.projection import with_energies
 from ..study import Study, objective_values
@@ -29,7 +29,7 @@ class Recorder:
         optuna_study: The Optuna study.
         account: Who pays for what.
         train_examples: Length of the training split.
-        failures: Trials in a row that measured nothing new: failed, refused or repeated ones.
+        failures: Trials in a row that measured nothing new: failed, rejected or duplicate ones.
     """
 
     study: Study
@@ -71,25 +71,20 @@ class Recorder:
         )
         if outcome.stopped and stopped is None:
             asked.set_user_attr(FINISHED, True)
-        said = self._tell(asked, trial, meter, excused=outcome.excused)
-        self._drop_weights()
-        return said
+        message = self._tell(asked, replace(trial, **energy), meter, excused=outcome.excused)
+        self.drop_weights()
+        return message
 
-    def refused(self, asked: optuna.Trial, epochs: int, reason: str, *, excused: bool = False) -> None:
-        """Record a candidate that was refused before training, at no cost; it is excused when only the session has ended."""
-        self._fail(
-            asked,
-            Trial(asked.number, "failed", asked.params, epochs, reason=reason, energy=TrialEnergy(increment_joules=0.0)),
-            excused=excused,
-        )
+    def rejected(self, asked: optuna.Trial, epochs: int, reason: str, *, excused: bool = False) -> None:
+        """Record a candidate that was rejected before training, at no cost; it is excused when only the session has ended."""
+        self._fail(asked, Trial(asked.number, "failed", asked.params, epochs, reason=reason, increment_joules=0.0), excused=excused)
 
-    def repeated(self, asked: optuna.Trial, twin: Trial) -> None:
-        """Answer a repeated candidate from the trial that measured it: a joule is paid once."""
-        unpaid = replace(twin.energy, record={}, increment_joules=0.0, evaluation_joules=0.0, analysis_joules=None)
-        copy = replace(twin, number=asked.number, energy=unpaid, artifact=None, extra={"copy_of": twin.number})
+    def repeated(self, asked: optuna.Trial, duplicate_of: Trial) -> None:
+        """Record a duplicate with the values of the trial that measured it: a joule is paid once."""
+        copy = replace(duplicate_of, number=asked.number, artifact=None, record={}, extra={"copy_of": duplicate_of.number}, **UNPAID)
         asked.set_user_attr(ATTRIBUTE, copy.facts())
-        asked.set_user_attr(EPOCHS_REACHED, twin.epochs)
-        self.optuna_study.tell(asked, list(twin.values))
+        asked.set_user_attr(EPOCHS_REACHED, duplicate_of.epochs)
+        self.optuna_study.tell(asked, list(duplicate_of.values))
         self.failures += 1
 
     def _tell(self, asked: optuna.Trial, trial: Trial, meter: TrialMeter, *, excused: bool) -> str:
@@ -117,34 +112,41 @@ class Recorder:
         return f"trial {asked.number} failed: {trial.reason}"
 
     def _circumstances(self, asked: optuna.Trial, outcome: Outcome) -> Mapping[str, Any]:
-        """What a comparison of trials wants to know of each besides."""
+        """What else a comparison of trials needs to know of each."""
         return {"threads": outcome.threads, "train_examples": self.train_examples, "asked_epochs": asked.params.get("epochs")}
 
-    def _drop_weights(self) -> None:
-        """Keep the weights that can still matter: those on the front, and the ends of lineages that can go on."""
+    def drop_weights(self) -> None:
+        """Keep the weights that can still matter: those on the front, and the ends of lineages that can be continued."""
         run = self.store.run(self.optuna_study)
         keep = {trial.number for trial in Front.of(run, complete_only=self.study.complete_only)}
         if self.study.sampler == "freeze-thaw":
-            keep |= self._may_go_on(run)
+            keep |= resumable(run.trials, self.optuna_study.get_trials(deepcopy=False))
         keep |= {trial.number for trial in run.trials if trial.state == "running"}
         self.store.keep_artifacts(keep)
 
-    def _may_go_on(self, run: Run) -> set[int]:
-        """Trials that the sampler may continue: not complete, not continued yet, and nothing speaks against their candidate."""
-        told = self.optuna_study.get_trials(deepcopy=False)
-        over = {trial.user_attrs.get(KEY) for trial in told if _ends_its_candidate(trial)}
-        parents = {trial.parent for trial in run.trials if trial.state == "complete"}
-        return {
-            trial.number
-            for trial in run.trials
-            if trial.state == "complete"
-            and not trial.complete_training
-            and trial.number not in parents
-            and told[trial.number].user_attrs.get(KEY) not in over
-        }
+
+def resumable(trials: Sequence[Trial], stored: Sequence[optuna.trial.FrozenTrial]) -> set[int]:
+    """Return the numbers of the trials that the sampler may continue from their checkpoints.
+
+    They are not complete trainings, none has continued them yet, and nothing has ended their candidate.
+
+    Args:
+        trials: All trials of the study.
+        stored: The same trials as Optuna holds them.
+    """
+    over = {trial.user_attrs.get(KEY) for trial in stored if _ends_its_candidate(trial)}
+    parents = {trial.parent for trial in trials if trial.state == "complete"}
+    return {
+        trial.number
+        for trial in trials
+        if trial.state == "complete"
+        and not trial.complete_training
+        and trial.number not in parents
+        and stored[trial.number].user_attrs.get(KEY) not in over
+    }
 
 
 def _ends_its_candidate(trial: optuna.trial.FrozenTrial) -> bool:
-    """Whether no trial of the same candidate will ever go on from a checkpoint."""
+    """Whether no trial of the same candidate will ever continue from a checkpoint."""
     failed = trial.state.name == "FAIL" and EXCUSED not in trial.user_attrs
     return failed or FINISHED in trial.user_attrs or FROM_SCRATCH in trial.user_attrs

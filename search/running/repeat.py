@@ -1,48 +1,38 @@
 """Measure finalists again: from scratch, with fresh seeds, in an order that lets no drift favour one of them.
 
-A search takes each model at its one measurement, and a front picks the lucky ones. Repeats say what a model gives and takes on the
+A search knows each model from one measurement, and a front selects the lucky ones. Repeats show what a model reaches and takes on
 average, and which neighbours on the front can be told apart at all. They are no trials: no sampler learns from them, and they are
 never points of the front. Their joules are billed to the study by themselves (``repeats``) and count for its budget.
-
-Which models of a run are measured again, and whether this machine may do it.
-
-One training of a finalist after the other, under the ledger.
 """
 
 from __future__ import annotations
 
-import contextlib
 import sys
-import threading
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..billing.recovery import settle_killed
-from ..billing.session_account import Account
-from ..billing.trial_energy import trial_energy
-from ..energy import Ledger, Record, discover
-from ..energy.calibrations import load_wall_calibration
-from ..energy.doctor import calibrated_coefficients
-from ..execution.devices import cores, make_executors, pick_device, take_devices, torch_threads
+from ..billing.trial_energy import energy_facts
+from ..energy import Ledger, Record
+from ..execution.devices import cores, pick_device
 from ..execution.job import Executor, Job
 from ..formatting import energy_text
 from ..front import Front
-from ..records.bill import REPEAT, Session, add_up, read_sessions
+from ..records.bill import REPEAT
 from ..records.files import write_json
 from ..records.replicate_summary import ReplicateComparison, compare_replicates
-from ..records.replicates import INTERRUPTED, REPEATS_FILE, Plan, Repeat, Repeats, Slot, slots
+from ..records.replicates import REPEATS_FILE, Plan, Repeat, Repeats, Slot, slots
 from ..records.run_folder import RunFolder, StoreError
-from ..records.trial import Trial
+from ..records.trial import INTERRUPTED, Trial
 from ..space import FixedTrial, Space
 from ..study import Study
-from ..training.device import synchronizer
-from .baselines import BaselineController, MeasurementProtocol
-from .identity import refuse_other_data
-from .session import meters_text, note_end, note_session, refuse_unmeasurable, stop_on_interrupt, utc_now
+from .baselines import PLAIN, MeasurementProtocol
+from .identity import existing_folder, refuse_other_data
+from .session import Session, SessionOptions, meters_text, open_session, timestamp
 
+#: Members of a front that are repeated by default, at most.
 MOST = 10
 
 
@@ -149,92 +139,87 @@ def seed_of_repeat(seed: int, round_number: int, key: str) -> int:
 
 @dataclass
 class RepeatLoop:
-    """One session of trainings again, one after the other.
+    """The trainings of one session of repeats, one after the other.
 
     Attributes:
         study: The study of the run.
-        store: The run folder.
+        session: Where they are trained and billed.
         trials: What is trained again, by number.
-        account: Who pays for what.
-        executor: Where trainings run.
-        baselines: Keeps them fair.
-        device: PyTorch device.
         repeats: What was trained so far; the last plan is the one in work.
         listener: Receives a line about each training.
-        interrupted: Set by Ctrl-C.
     """
 
     study: Study
-    store: RunFolder
+    session: Session
     trials: Mapping[int, Trial]
-    account: Account
-    executor: Executor
-    baselines: BaselineController
-    device: str
     repeats: Repeats
     listener: Callable[[str], None]
-    interrupted: threading.Event = field(default_factory=threading.Event)
 
     @property
     def plan(self) -> int:
         """Number of the plan in work."""
         return len(self.repeats.plans) - 1
 
+    @property
+    def _executor(self) -> Executor:
+        (executor,) = self.session.executors
+        return executor
+
     def keep(self, repeats: Repeats) -> None:
         """Take note of a training; a reader of the file sees the old list or the new one."""
         self.repeats = repeats
-        write_json(self.store.path / REPEATS_FILE, repeats.to_json())
+        write_json(self.session.folder.path / REPEATS_FILE, repeats.to_json())
 
     def go(self, left: tuple[Slot, ...]) -> None:
         """Train until the plan is done or the user stops it."""
         for done, slot in enumerate(left):
-            if self.interrupted.is_set():
+            if self.session.interrupted.is_set():
                 return
-            with self.baselines.trial():
+            with self.session.baselines.trial():
                 training = self._train(slot)
             self.keep(self.repeats.with_training(training))
-            self.account.save()
+            self.session.account.save()
             self.listener(f"{done + 1}/{len(left)}: {self._said(training)}")
 
     def _train(self, slot: Slot) -> Repeat:
         trial, seed = self.trials[slot.trial], self.repeats.plans[self.plan].seed
-        weights = self.store.artifact(trial.number).with_name("repeat.weights")
+        weights = self.session.folder.artifact(trial.number).with_name("repeat.weights")
         job = Job(
             number=trial.number,
             params=trial.params,
             # A schedule with a horizon (cosine) keeps that of the search, though the training ends where the trial did.
             epochs=max(trial.epochs, int(trial.extra.get("asked_epochs") or 0)),
             seed=seed_of_repeat(seed, slot.round, key_of(self.study.space, trial)),
-            device=self.device,
+            device=self.session.device,
             threads=int(trial.extra.get("threads") or cores()),
             start=None,
             weights=weights,
             checkpoint_below=0,
         )
         number = len(self.repeats.trainings)
-        meter = self.account.open(number, self.executor.devices, kind=REPEAT)
+        meter = self.session.account.open(number, self._executor.devices, kind=REPEAT)
 
-        def should_continue(entry: Mapping[str, Any]) -> bool:
-            self.account.save_sometimes()
-            return not self.interrupted.is_set() and entry["epoch"] < trial.epochs
+        def go_on(entry: Mapping[str, Any]) -> bool:
+            self.session.account.save_sometimes()
+            return not self.session.interrupted.is_set() and entry["epoch"] < trial.epochs
 
         try:
-            outcome = self.executor.train(job, phases=meter.phase, should_continue=should_continue)
+            outcome = self._executor.train(job, phases=meter.phase, go_on=go_on)
         except BaseException:
-            self.account.close(number, meter, state="killed", cpu_seconds=None)
-            self.account.save()
+            self.session.account.close(number, meter, state="killed", cpu_seconds=None)
+            self.session.account.save()
             raise
         finally:
             weights.unlink(missing_ok=True)
         failed = outcome.failed
-        if self.interrupted.is_set() and outcome.epochs < trial.epochs:
+        if self.session.interrupted.is_set() and outcome.epochs < trial.epochs:
             failed = INTERRUPTED
         elif failed is None and self.study.objectives[0] not in outcome.quality:
             failed = f"{self.study.objectives[0]} is unknown"
         elif failed is None and outcome.epochs < trial.epochs:
             failed = f"another model than that of the search: {outcome.epochs} epochs of {trial.epochs} ({outcome.stopped})"
-        whole = self.account.close(number, meter, state="failed" if failed else "ok", cpu_seconds=outcome.cpu_seconds)
-        energy = trial_energy(whole, meter.phases, parent=None, predictions=0, intensity=None)
+        whole = self.session.account.close(number, meter, state="failed" if failed else "ok", cpu_seconds=outcome.cpu_seconds)
+        facts = energy_facts(whole, meter.phases, parent=None, predictions=0, intensity=None)
         return Repeat(
             plan=self.plan,
             trial=trial.number,
@@ -249,8 +234,8 @@ class RepeatLoop:
             seconds=energy.train_seconds,
             cpu_seconds=energy.cpu_seconds,
             hardware_id=whole.hardware_id,
-            energy_quality=energy.quality,
-            utc=utc_now(),
+            energy_quality=facts["energy_quality"],
+            utc=timestamp(),
             failed=failed,
         )
 
@@ -263,9 +248,6 @@ class RepeatLoop:
             f"trial {training.trial}: {name} {training.quality[name]:.4f} (search {trial.values[0]:.4f}), "
             f"{energy_text(joules)} (search {energy_text(trial.train_wh)})"
         )
-
-
-PLAIN = MeasurementProtocol()
 
 
 def to_stderr(text: str) -> None:
@@ -320,53 +302,36 @@ def repeat(
     last = store.facts["sessions"][-1] if store.facts["sessions"] else {}
     where = pick_device(device or str(last.get("device", "auto")))
     refuse_other_device(store, where)
-    torch_threads(cores())
-    with take_devices(where, 1) as devices, store.lock(), contextlib.ExitStack() as open_things:
-        where = devices.names[0]
-        store = RunFolder.open(path)  # what the session before left, now that no other can write
-        earlier = read_sessions(store.bill_file)
-        store.fail_dead_trials(settle_killed(earlier, store.ledger_file))
-        run = store.run()
+    options = SessionOptions(meter or str(last.get("meter", "auto")), cpu_watts, where, protocol=protocol)
+    with open_session(options, existing_folder(path)) as session:
+        run = session.before
         front = Front.of(run)
         members = finalists(front, pick, most)
-        refuse_other_study(store, study, members)
-        numbers = tuple(trial.number for trial in members)
-        asked = Plan(utc_now(), numbers, times, order, study.seed if seed is None else seed, run.repeats.rounds)
+        refuse_other_study(session.folder, study, members)
+        trials = {trial.number: trial for trial in members}
+        asked = Plan(timestamp(), tuple(trials), times, order, study.seed if seed is None else seed, run.repeats.rounds)
         repeats, continued = _with(run.repeats, asked)
-        meters = meter or str(last.get("meter", "auto"))
-        known = None if cpu_watts else calibrated_coefficients()
-        found = discover(meters, cpu_watts=cpu_watts, coefficients=known, environment=devices.environment)
-        ledger = open_things.enter_context(Ledger(found.sources, absent=found.absent, file=store.ledger_file))
-        with ledger.window("start", kind="overhead"):
-            refuse_unmeasurable(ledger, meters)
-            refuse_other_machine(store, members, ledger)
+        with session.starting():
+            refuse_other_machine(session.folder, members, session.ledger)
             task = study.load_task()
-            refuse_other_data(store, task)
-            finished = sum(trial.state != "running" for trial in run.trials)
-            store = note_session(store, ledger, where, cores(), finished, meters)
-            baselines = BaselineController(protocol, study, task, ledger, where, cores())
-            (executor,) = make_executors(study, task, devices.names)
-            open_things.callback(executor.close)
-            spent, wall = add_up(earlier).total_joules, load_wall_calibration(ledger.hardware_id)
-            account = Account(ledger, Session(started=utc_now()), earlier, spent, store.bill_file, synchronizer(where), wall)
-            trials = {trial.number: trial for trial in members}
-            again = RepeatLoop(study, store, trials, account, executor, baselines, where, repeats, listener)
+            refuse_other_data(session.folder, task)
+            session.prepare(study, task)
+            again = RepeatLoop(study, session, trials, repeats, listener)
             left = again.repeats.open_slots(again.plan)
             some = f" of {len(front)}, evenly spread over the front," if pick.strip() == "front" and len(members) < len(front) else ""
             joules = sum(trials[slot.trial].train_joules or 0.0 for slot in left)
+            meters = meters_text(session.ledger)
             listener(
                 f"{run.name}: {'going on with' if continued else 'training'} {len(members)} model(s){some} {times} time(s) again, "
-                f"order {order}: {len(left)} trainings, about {energy_text(joules / 3600)} and their validation; {meters_text(ledger)}"
+                f"order {order}: {len(left)} trainings, about {energy_text(joules / 3600)} and their validation; {meters}"
             )
-            baselines.warm_up()
-        with stop_on_interrupt(again.interrupted):
-            try:
-                baselines.begin()
+            session.warm_up()
+        try:
+            with session.measuring():
                 again.go(left)
-            finally:
-                again.keep(again.repeats.with_facts(again.plan, baselines.end()))
-                account.save(closed=True)
-                note_end(store, "interrupted" if again.interrupted.is_set() else "finalists trained again")
+            session.reason = "interrupted" if session.interrupted.is_set() else "finalists trained again"
+        finally:
+            again.keep(again.repeats.with_facts(again.plan, session.baseline_facts))
     return compare_replicates(again.repeats, run.trials, run.objectives[0], run.directions[0])
 
 

@@ -1,60 +1,52 @@
-"""What the energy of a search has brought lately: a fact in place of a promise.
+"""Run or continue a study: from the options of a user to a loop of trials inside of a session, and what that loop has brought at its end.
 
-What going on would bring cannot be said: replayed on finished studies, the sampler's expectation was above what came every time, by
-factors from one to some hundreds, and what the same energy had brought before was off as far in both directions.
-
-Run or continue a study: open the folder, start the ledger, load the data, loop.
+What continuing would bring cannot be predicted: replayed on finished studies, the sampler's expectation was above what came every time,
+by factors from one to some hundreds, and what the same energy had brought before was off as far in both directions. So the end of a run
+reports what its last energy has brought (`recent_gain`), a fact in place of a promise.
 """
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..billing.recovery import settle_killed
-from ..billing.session_account import Account
+from ..billing.session_account import SAVE_SECONDS
 from ..carbon.intensity import Intensity
-from ..energy import Ledger, discover
-from ..energy.calibrations import load_wall_calibration
-from ..energy.doctor import calibrated_coefficients
-from ..execution.devices import cores, make_executors, pick_device, take_devices, torch_threads
 from ..formatting import energy_text
 from ..front import Front
-from ..records.bill import Session, add_up, read_sessions
 from ..records.run_folder import RunFolder
 from ..report.front_view import FrontView
 from ..samplers.factory import make_sampler
 from ..stopping.limits import limits_of, refuse_wrong_limits
 from ..stopping.stop_gain import StopGain
 from ..study import Budget, Study
-from ..training.device import synchronizer
-from .baselines import BaselineController, MeasurementProtocol
+from .baselines import PLAIN, MeasurementProtocol
 from .carbon_log import keep_place
 from .carbon_session import CarbonSession, CarbonTime, grams_as_joules
-from .identity import note_study
-from .progress import Listener, Progress
+from .identity import note_study, study_folder
+from .progress import Listener, Reporter, quiet
 from .recorder import Recorder
-from .session import drop_unused, meters_text, note_end, note_session, open_or_create, refuse_unmeasurable, stop_on_interrupt, utc_now
-from .trial_loop import Loop
+from .session import SessionOptions, meters_text, open_session
+from .stop_rules import StopRules
+from .trial_loop import TrialLoop, TrialRunner
 
-#: Share of the trials' energy that is looked back at.
+#: Share of the trials' energy whose gain is reported.
 SHARE = 0.25
-#: Fewer trials than this have no course.
+#: Of fewer trials than this nothing is reported.
 LEAST = 12
 
 
-def lately(front: Front) -> str | None:
-    """Say how much the last quarter of the trials' energy raised the hypervolume.
+def recent_gain(front: Front) -> str | None:
+    """Return how much the last quarter of the trials' energy raised the hypervolume.
 
     Args:
         front: The front of all trials.
 
     Returns:
         A clause such as ``the last quarter of the trials' energy (1.2 mWh, 9 trials) raised the hypervolume from 0.580 to 0.589``; None
-        while there is no course to speak of.
+        while there are too few trials.
     """
     done = sorted((trial for trial in front.trials if trial.state != "running"), key=lambda trial: trial.number)
     joules = [trial.increment_joules or 0.0 for trial in done]
@@ -76,13 +68,6 @@ def lately(front: Front) -> str | None:
     return f"{what} raised the hypervolume from {before:.3f} to {after:.3f}"
 
 
-PLAIN = MeasurementProtocol()
-
-
-def quiet(progress: Progress) -> None:
-    """Listen to nothing."""
-
-
 def run(
     study: Study,
     *,
@@ -100,6 +85,7 @@ def run(
     device: str = "auto",
     workers: int = 1,
     protocol: MeasurementProtocol = PLAIN,
+    save_seconds: float = SAVE_SECONDS,
     stop_gain: float | None = None,
     warm_start: Sequence[str | Path] = (),
     listener: Listener = quiet,
@@ -127,6 +113,7 @@ def run(
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
         workers: Trainings at the same time; each gets its share of the cores.
         protocol: Idle baselines, cool-down and anchor measurements; none by default.
+        save_seconds: How often what was spent is written down: a killed session loses no more.
         stop_gain: End when the rest of the budget is expected to add less than this share of the hypervolume, e.g. 0.005.
         warm_start: Run folders of earlier studies with the same parameters: knowledge for the sampler, never points of the front.
         listener: Receives progress.
@@ -140,9 +127,7 @@ def run(
         StoreError: If the folder cannot be used.
         DeviceError: If another run holds the GPU.
     """
-    if workers < 1:
-        raise ValueError(f"workers must be >= 1, got {workers}")
-    protocol.check(workers)
+    options = SessionOptions(meter, cpu_watts, device, workers, protocol, save_seconds)
     refuse_wrong_limits(trials, timeout_seconds, stop_gain, warm_start)
     if carbon is not None:
         if intensity is not None:
@@ -151,89 +136,57 @@ def run(
         intensity = carbon.nominal()
     path = Path(out) if out is not None else Path("runs") / study.name
     wanted = Budget.parse(budget) if isinstance(budget, str) else budget
-    where = pick_device(device)
-    threads = max(1, cores() // workers)
-    torch_threads(threads)
     prior = [RunFolder.open(folder).study().get_trials(deepcopy=False) for folder in warm_start]
-    with take_devices(where, workers) as devices, contextlib.ExitStack() as open_things:
-        where = devices.names[0]
-        fresh = not RunFolder.exists(path)
-        store = open_or_create(path, study, storage, intensity, pue, price_per_kwh, origin, forecast=carbon is not None)
-        if fresh:
-            open_things.callback(drop_unused, path)
-        open_things.enter_context(store.lock())
-        store, intensity, pue = keep_place(store, intensity, pue, forecast=carbon is not None)
-        earlier = read_sessions(store.bill_file)
-        store.fail_dead_trials(settle_killed(earlier, store.ledger_file))
-        spent = add_up(earlier).total_joules
-        finished = sum(trial.state != "running" for trial in store.run().trials)
+    place = study_folder(path, study, storage, intensity, pue, price_per_kwh, origin, forecast=carbon is not None)
+    with open_session(options, place) as session:
+        session.folder, intensity, pue = keep_place(session.folder, intensity, pue, forecast=carbon is not None)
+        spent, finished = session.joules_before, session.trials_before
         grams = None if intensity is None else intensity.grams_per_kwh
         chosen = wanted or (study.budget if trials is None else None)
-        priced = spent if carbon is None else grams_as_joules(store.facts["carbon"], chosen, grams, pue, otherwise=spent)
+        priced = spent if carbon is None else grams_as_joules(session.folder.facts["carbon"], chosen, grams, pue, otherwise=spent)
         limits, raised = limits_of(study, wanted, trials, timeout_seconds, priced, finished, grams, pue, price_per_kwh)
-        known = None if cpu_watts else calibrated_coefficients()
-        found = discover(meter, cpu_watts=cpu_watts, coefficients=known, environment=devices.environment)
-        ledger = open_things.enter_context(Ledger(found.sources, absent=found.absent, file=store.ledger_file))
-        with ledger.window("start", kind="overhead"):
-            refuse_unmeasurable(ledger, meter)
+        with session.starting():
             task = study.load_task()
-            store = note_study(store, study, task)
-            store = note_session(store, ledger, where, threads, finished, meter)
-            baselines = BaselineController(protocol, study, task, ledger, where, threads)
+            session.folder = note_study(session.folder, study, task)
+            session.prepare(study, task)
             # A continued study must not draw the same random numbers again.
             seed = study.seed + 7919 * finished
             sampler = make_sampler(study.sampler, rungs=study.rungs, seed=seed, study=study, task=task, prior_trials=prior)
-            wall = load_wall_calibration(ledger.hardware_id)
-            account = Account(ledger, Session(started=utc_now()), earlier, spent, store.bill_file, synchronizer(where), wall)
             hourly = None
             if carbon is not None and intensity is not None:
+                earlier = session.folder.facts["carbon"]
                 hourly = CarbonSession.begin(
-                    carbon, study, limits, chosen, account, nominal=intensity, earlier=store.facts["carbon"], pue=pue, workers=workers
+                    carbon, study, limits, chosen, session.account, nominal=intensity, earlier=earlier, pue=pue, workers=workers
                 )
-            optuna_study = store.study(sampler)
-            foresight = StopGain(study, optuna_study, stop_gain)
-            loop = Loop(
-                study=study,
-                store=store,
-                optuna_study=optuna_study,
-                task=task,
-                limits=limits,
-                account=account,
-                intensity=intensity,
-                pue=pue,
-                device=where,
-                threads=threads,
-                executors=make_executors(study, task, devices.names),
-                baselines=baselines,
-                recorder=Recorder(study, store, optuna_study, account, len(task.train)),
-                foresight=foresight,
-                listener=listener,
-                carbon=hourly,
-            )
-            for executor in loop.executors:
-                open_things.callback(executor.close)
+            optuna_study = session.folder.study(sampler)
+            gain = StopGain(study, optuna_study, stop_gain)
+            rules = StopRules(study, optuna_study, limits, session.account, session.interrupted, gain, intensity, pue, hourly)
+            reporter = Reporter(session, optuna_study, rules, listener)
+            recorder = Recorder(study, session.folder, optuna_study, session.account, len(task.train))
+            runner = TrialRunner(study, task, session, optuna_study, rules, recorder, reporter)
+            loop = TrialLoop(session.executors, rules, runner, lambda: recorder.failures, session.lock)
             doing = "continuing " if finished else ""
-            loop.tell_listener(
+            reporter.tell(
                 "start",
-                f"{study.name}: {doing}in {path} on {where}, {threads} thread(s), {meters_text(ledger)}"
+                f"{study.name}: {doing}in {path} on {session.device}, {session.threads} thread(s), {meters_text(session.ledger)}"
                 + (f"; {raised}" if raised else ""),
             )
-            baselines.warm_up()
-        with stop_on_interrupt(loop.interrupted):
-            try:
-                baselines.begin()
+            session.warm_up()
+        try:
+            with session.measuring():
+                reporter.begin()
                 loop.go()
-            finally:
-                facts = baselines.end()
-                reason = loop.stop_reason or "broken off by an error"
-                course = lately(Front.of(store.run(loop.optuna_study), complete_only=study.complete_only))
-                loop.tell_listener("end", f"ended: {reason}" + ("" if course is None else f"; {course}"))
-                loop.account.save(closed=True)
-                if loop.expectations:
-                    facts["expected"] = [{"share": share, **found.to_json()} for share, found in sorted(loop.expectations.items())]
-                note_end(store, reason, **facts, **({} if hourly is None else hourly.facts()))
-                store.save_snapshot(store.run(loop.optuna_study).trials)
-    return FrontView.of(store.run())
+        finally:
+            session.reason = rules.reason or session.reason
+            session.end_facts |= session.baseline_facts
+            if noted := sorted(reporter.expectations.items()):
+                session.end_facts["expected"] = [{"share": share, **expected.to_json()} for share, expected in noted]
+            if hourly is not None:
+                session.end_facts |= hourly.facts()
+            course = recent_gain(Front.of(session.folder.run(optuna_study), complete_only=study.complete_only))
+            reporter.tell("end", f"ended: {session.reason}" + ("" if course is None else f"; {course}"))
+            session.folder.save_snapshot(session.folder.run(optuna_study).trials)
+    return FrontView.of(RunFolder.open(path).run())
 
 
 def load(path: str | Path, *, complete_only: bool | None = None) -> FrontView:

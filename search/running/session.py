@@ -1,38 +1,249 @@
-"""Ctrl-C: the first ends after the current epoch, the second at once; what was measured is kept.
+"""A session: one process's stay on a run folder, opened once and closed once.
 
-Opens a run folder for a session, and notes in it what the session was.
+Devices, folder, meters, ledger, bill, executors and interrupt handling are the same for every verb that trains under the meter; ``run``,
+``repeat`` and ``estimate`` are bodies inside of it:
+
+    with open_session(SessionOptions(meter="auto"), existing_folder(path)) as session:  # nothing is metered yet
+        with session.starting():  # meters, ledger and account; what happens inside is metered as the start
+            task = study.load_task()
+            session.prepare(study, task)  # the folder knows the session from here on; baselines and executors
+            session.warm_up()
+        with session.measuring():  # baselines before and after; Ctrl-C ends the work between two epochs
+            ...
+        session.reason = "all of it is done"
+
+At its end, also after an error, the bill is closed, the reason noted, and everything is given back in the reverse order.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import platform
-import shutil
 import signal
 import sys
 import threading
-import uuid
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-from ..carbon.intensity import Intensity
-from ..energy import Ledger
-from ..records.run_folder import RunFolder, StoreError
+from ..billing.recovery import settle_killed
+from ..billing.session_account import SAVE_SECONDS, Account
+from ..energy import Ledger, discover
+from ..energy.calibrations import load_wall_calibration
+from ..energy.doctor import calibrated_coefficients
+from ..execution.devices import Devices, cores, make_executors, pick_device, synchronizer, take_devices, torch_threads
+from ..execution.job import Executor
+from ..records.bill import Session as SessionBill
+from ..records.bill import add_up, read_sessions
+from ..records.run_folder import Run, RunFolder, StoreError
 from ..study import Study
 from ..threads import WAIT_POLICY
-from .identity import described, refuse_other_study
+from ..training.task import Task
+from .baselines import PLAIN, BaselineController, MeasurementProtocol
+
+PACKAGES = ("joulefront", "torch", "torchvision", "timm", "scikit-learn", "optuna", "numpy", "codecarbon", "nvidia-ml-py")
+#: Why a session ended that did not come to its end.
+BROKEN_OFF = "broken off by an error"
 
 
-@contextlib.contextmanager
+@dataclass(frozen=True)
+class SessionOptions:
+    """Where a session trains and with what it measures.
+
+    Attributes:
+        meter: ``auto`` or a list of sources, e.g. ``nvml,rapl``.
+        cpu_watts: Watts of the whole CPU with all cores busy, for the estimate from CPU time; None for what is known of this machine.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
+        workers: Trainings at the same time; each gets its share of the cores.
+        protocol: Idle baselines, cool-down and anchor measurements.
+        save_seconds: What was spent is written to the bill and to the ledger's file this often: a killed session loses no more.
+
+    Raises:
+        ValueError: If an option breaks its rule.
+    """
+
+    meter: str = "auto"
+    cpu_watts: float | None = None
+    device: str = "auto"
+    workers: int = 1
+    protocol: MeasurementProtocol = PLAIN
+    save_seconds: float = SAVE_SECONDS
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without a machine."""
+        if self.workers < 1:
+            raise ValueError(f"workers must be >= 1, got {self.workers}")
+        if not self.save_seconds > 0:
+            raise ValueError(f"save_seconds must be > 0, got {self.save_seconds}; 5 is usual")
+        self.protocol.check(self.workers)
+
+
+class Session:
+    """What a process holds while it works on a run folder; made by `open_session`.
+
+    Attributes:
+        options: Where it trains and with what it measures.
+        devices: The devices that it holds, one for each worker.
+        threads: Threads of each training.
+        interrupted: Set by the first Ctrl-C.
+        lock: Held by whoever asks, tells or counts trials: workers are threads of this process.
+        reason: Why the session ended; noted at its end.
+        end_facts: What else is noted then.
+        ledger: The running ledger; from `starting` on.
+        account: Who pays for what; from `starting` on, in a session with a folder.
+        baselines: Measures the baselines; from `prepare` on.
+        executors: Where trainings run, one at a time on each; from `prepare` on.
+        baseline_facts: What the baselines found; after `measuring`.
+    """
+
+    ledger: Ledger
+    account: Account
+    baselines: BaselineController
+    executors: Sequence[Executor]
+
+    def __init__(self, options: SessionOptions, devices: Devices, threads: int, folder: RunFolder | None, held: ExitStack) -> None:
+        self.options, self.devices, self.threads = options, devices, threads
+        self.interrupted, self.lock = threading.Event(), threading.RLock()
+        self.reason, self.end_facts, self.baseline_facts = BROKEN_OFF, dict[str, Any](), dict[str, Any]()
+        self._folder, self._held, self._noted = folder, held, False
+        self._earlier: list[dict[str, Any]] = []
+        if folder is not None:
+            self._earlier = read_sessions(folder.bill_file)
+            folder.fail_dead_trials(settle_killed(self._earlier, folder.ledger_file))
+            self._before = folder.run()
+
+    @property
+    def folder(self) -> RunFolder:
+        """The run folder, as this session last wrote it."""
+        if self._folder is None:
+            raise RuntimeError("this session has no run folder: give open_session one")
+        return self._folder
+
+    @folder.setter
+    def folder(self, folder: RunFolder) -> None:
+        self._folder = folder
+
+    @property
+    def before(self) -> Run:
+        """The run as earlier sessions left it, the killed ones settled."""
+        assert self._folder is not None
+        return self._before
+
+    @property
+    def trials_before(self) -> int:
+        """Number of trials that earlier sessions finished."""
+        return sum(trial.state != "running" for trial in self.before.trials)
+
+    @property
+    def joules_before(self) -> float | None:
+        """Energy that earlier sessions spent; None when it is unknown."""
+        return add_up(self._earlier).total_joules
+
+    @property
+    def device(self) -> str:
+        """PyTorch device of the first worker."""
+        return self.devices.names[0]
+
+    @contextmanager
+    def starting(self) -> Iterator[None]:
+        """Find the meters, start the ledger and open the account; what happens inside is metered as the start of the session.
+
+        Raises:
+            ValueError: If nothing can be measured or estimated here.
+        """
+        known = None if self.options.cpu_watts else calibrated_coefficients()
+        environment = self.devices.environment
+        found = discover(self.options.meter, cpu_watts=self.options.cpu_watts, coefficients=known, environment=environment)
+        file = None if self._folder is None else self._folder.ledger_file
+        self.ledger = self._held.enter_context(Ledger(found, file=file, beat_seconds=self.options.save_seconds))
+        with self.ledger.window("start", kind="overhead"):
+            refuse_unmeasurable(self.ledger, self.options.meter)
+            if self._folder is not None:
+                self.account = Account(
+                    self.ledger,
+                    SessionBill(started=timestamp()),
+                    self._earlier,
+                    self.joules_before,
+                    self._folder.bill_file,
+                    synchronizer(self.device),
+                    load_wall_calibration(self.ledger.hardware_id),
+                    save_seconds=self.options.save_seconds,
+                )
+            yield
+
+    def prepare(self, study: Study, task: Task) -> None:
+        """Note the session in the folder, and make what trains: the baselines and the executors.
+
+        Raises:
+            StoreError: If earlier sessions were measured on other hardware.
+        """
+        self.folder = note_session(self.folder, self.ledger, self.device, self.threads, self.trials_before, self.options.meter)
+        self._noted = True
+        self.baselines = BaselineController(self.options.protocol, study, task, self.ledger, self.device, self.threads)
+        self.executors = make_executors(study, task, self.devices.names)
+        for executor in self.executors:
+            self._held.callback(executor.close)
+
+    def warm_up(self) -> None:
+        """Pay what only the first training of its kind pays in a process, before the first trial."""
+        self.baselines.warm_up()
+
+    @contextmanager
+    def measuring(self) -> Iterator[None]:
+        """Measure the baselines before and after what happens inside, which ends between two epochs at the first Ctrl-C."""
+        self._held.enter_context(stop_on_interrupt(self.interrupted))
+        try:
+            self.baselines.begin()
+            yield
+        finally:
+            self.baseline_facts = self.baselines.end()
+
+    def close(self) -> None:
+        """Close the bill and note the end, if the folder knows the session."""
+        if self._noted:
+            self._noted = False
+            try:
+                self.account.save(closed=True)
+            finally:
+                note_end(self.folder, self.reason, **self.end_facts)
+
+
+@contextmanager
+def open_session(options: SessionOptions, folder: AbstractContextManager[RunFolder] | None = None) -> Iterator[Session]:
+    """Hold devices and a run folder for one session, and settle what killed sessions left there.
+
+    Args:
+        options: Where to train and with what to measure.
+        folder: Opens and locks the run folder, see `joulefront.search.running.identity`; None for a session that keeps nothing.
+
+    Yields:
+        The session. Nothing is metered before `Session.starting`.
+
+    Raises:
+        ValueError: If the device is not there.
+        DeviceError: If others hold it.
+        StoreError: If the folder cannot be used.
+    """
+    where = pick_device(options.device)
+    threads = max(1, cores() // options.workers)
+    torch_threads(threads)
+    with ExitStack() as held:
+        devices = held.enter_context(take_devices(where, options.workers))
+        session = Session(options, devices, threads, None if folder is None else held.enter_context(folder), held)
+        try:
+            yield session
+        finally:
+            session.close()
+
+
+@contextmanager
 def stop_on_interrupt(interrupted: threading.Event) -> Iterator[None]:
     """Set an event at the first SIGINT or SIGTERM and raise at the second; nothing is changed outside of the main thread.
 
     Args:
-        interrupted: Asked between epochs by the work inside.
+        interrupted: Checked between epochs by the work inside.
 
     Raises:
         KeyboardInterrupt: At the second signal.
@@ -56,70 +267,8 @@ def stop_on_interrupt(interrupted: threading.Event) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-PACKAGES = ("joulefront", "torch", "torchvision", "timm", "scikit-learn", "optuna", "numpy", "codecarbon", "nvidia-ml-py")
-
-
-def open_or_create(
-    path: Path,
-    study: Study,
-    storage: str | None,
-    intensity: Intensity | None,
-    pue: float,
-    price_per_kwh: tuple[float, str] | None,
-    origin: Mapping[str, Any] | None,
-    *,
-    forecast: bool = False,
-) -> RunFolder:
-    """Open the folder of a run that goes on, or make a new one.
-
-    Args:
-        path: The run folder.
-        study: What to search.
-        storage: Optuna storage URL, or None.
-        intensity: Carbon per kWh, or None; with a forecast its mean over what is ahead.
-        pue: Power usage effectiveness.
-        price_per_kwh: Amount and currency, or None.
-        origin: Where the study came from.
-        forecast: Whether grams follow a forecast by the hour.
-
-    Raises:
-        StoreError: If the folder holds another study, or cannot be used.
-    """
-    if not RunFolder.exists(path):
-        guess = path.with_name(f"{path.name}.estimate.json")
-        facts = {
-            "estimate": json.loads(guess.read_text(encoding="utf-8")) if guess.is_file() else None,
-            "run_id": f"{study.name}-{uuid.uuid4().hex[:8]}",
-            "study": described(study),
-            "origin": dict(origin) if origin else None,
-            "intensity": None if intensity is None else asdict(intensity),
-            "pue": pue,
-            "price_per_kwh": None if price_per_kwh is None else list(price_per_kwh),
-            "carbon": [] if forecast else None,
-            "sessions": [],
-        }
-        return RunFolder.create(path, facts, storage=storage)
-    store = RunFolder.open(path)
-    refuse_other_study(store, study)
-    known = store.facts.get("intensity")
-    if (store.facts.get("carbon") is not None) != forecast and (known or intensity):
-        was, now = ("one number", "a forecast") if forecast else ("a forecast", "one number or none")
-        raise StoreError(
-            f"the grams of {str(path)!r} follow {was if known or not forecast else 'nothing'}, now {now} is given; "
-            + ("leave out --forecast" if forecast else "add --forecast")
-            + ", or give a new --out"
-        )
-    return store
-
-
-def drop_unused(path: Path) -> None:
-    """Remove the folder of a run in which no session has begun: its start was refused, and it would count as a run."""
-    if RunFolder.exists(path) and not RunFolder.open(path).facts["sessions"]:
-        shutil.rmtree(path)
-
-
 def note_session(store: RunFolder, ledger: Ledger, device: str, threads: int, finished: int, meter: str) -> RunFolder:
-    """Write down when, where and with what this session measures.
+    """Note in the folder when, where and with what this session measures.
 
     Raises:
         StoreError: If earlier sessions were measured on other hardware.
@@ -134,14 +283,14 @@ def note_session(store: RunFolder, ledger: Ledger, device: str, threads: int, fi
             )
     sessions.append(
         {
-            "started": utc_now(),
+            "started": timestamp(),
             "command": None,  # the command line notes what was typed
             "versions": versions(),
             "hardware": total.hardware,
             "hardware_id": total.hardware_id,
             "device": device,
             "threads": threads,
-            "openmp_wait_policy": WAIT_POLICY,  # None: torch was loaded before it could be said, and idle threads spin
+            "openmp_wait_policy": WAIT_POLICY,  # None: torch was loaded before it could be set, and idle threads spin
             "meter": meter,
             "trials_before": finished,
         }
@@ -150,9 +299,9 @@ def note_session(store: RunFolder, ledger: Ledger, device: str, threads: int, fi
 
 
 def note_end(store: RunFolder, reason: str, **facts: Any) -> None:
-    """Write down why the session ended, and what else it found out."""
+    """Note in the folder why the session ended, and what else it found out."""
     sessions = [dict(session) for session in store.facts["sessions"]]
-    sessions[-1].update(ended=utc_now(), reason=reason)
+    sessions[-1].update(ended=timestamp(), reason=reason)
     store.save_facts({**store.facts, **facts, "sessions": sessions})
 
 
@@ -180,7 +329,7 @@ def refuse_unmeasurable(ledger: Ledger, meter: str) -> None:
 
 
 def meters_text(ledger: Ledger) -> str:
-    """Say in a few words what is measured how; a wall meter is beside the sum and is said after it."""
+    """Return in a few words what is measured how; a wall meter is beside the sum and comes after it."""
     total = ledger.total()
     parts = [f"{part.name} {part.quality} by {part.source}" for part in total.counting if part.joules is not None]
     wall = total.component("wall")
@@ -190,6 +339,6 @@ def meters_text(ledger: Ledger) -> str:
     return ", ".join(parts)
 
 
-def utc_now() -> str:
-    """Return the time as ISO 8601, to the second."""
+def timestamp() -> str:
+    """Return the present in UTC as ISO 8601, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from joulefront.search.records.replicates import INTERRUPTED, REPEATS_FILE, Plan, Repeat, Repeats, read_repeats
+from joulefront.search.records.replicates import REPEATS_FILE, Plan, Repeat, Repeats, read_repeats
+from joulefront.search.records.trial import INTERRUPTED
 
 PLAN = Plan("2026-01-01T00:00:00+00:00", (3, 1), 2, "given", 0)
 

@@ -6,7 +6,7 @@ import pytest
 from joulefront.search import Study, load, run
 from joulefront.search.carbon.intensity import Intensity, given_intensity, grams_co2e, intensity_for
 from joulefront.search.records.run_folder import RunFolder, StoreError
-from joulefront.search.running.session import open_or_create
+from joulefront.search.running.identity import open_or_create
 
 Maker = Callable[..., Study]
 

@@ -53,16 +53,16 @@ def test_a_run_holds_its_device_until_its_end_and_meters_see_that_one_only(
         assert lease.acquire()
         return Devices(("cpu",) * workers, {"CUDA_VISIBLE_DEVICES": "GPU-1"}, (lease,))
 
-    from joulefront.search.running import run as runner
+    from joulefront.search.running import session as module
 
-    monkeypatch.setattr(runner, "take_devices", take)
-    real = runner.discover
+    monkeypatch.setattr(module, "take_devices", take)
+    real = module.discover
 
     def discover(*arguments: Any, **options: Any) -> Any:
         asked.append(options["environment"])
         return real(*arguments, **options)
 
-    monkeypatch.setattr(runner, "discover", discover)
+    monkeypatch.setattr(module, "discover", discover)
     held: list[bool] = []
     run(rings(trials=2), out=tmp_path / "r", listener=lambda progress: held.append(Lease("gpu:GPU-1", tmp_path / "leases").acquire()))
     assert held
@@ -80,7 +80,7 @@ def test_a_run_that_gets_no_device_leaves_no_folder(rings: Maker, tmp_path: Path
     def take(device: str, workers: int) -> Sequence[str]:
         raise DeviceError("--device cuda: cuda:0: gpu:GPU-1 is held by process 1")
 
-    monkeypatch.setattr("joulefront.search.running.run.take_devices", take)
+    monkeypatch.setattr("joulefront.search.running.session.take_devices", take)
     with pytest.raises(DeviceError, match="held by process 1"):
         run(rings(), out=tmp_path / "r")
     assert not (tmp_path / "r").exists()

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-import threading
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,12 +17,11 @@ from joulefront.search.billing.recovery import settle_killed
 from joulefront.search.billing.session_account import Account
 from joulefront.search.energy import Capability, Ledger, Reading
 from joulefront.search.records.bill import REPEAT, Session, read_sessions
-from joulefront.search.records.finalists import finalists
-from joulefront.search.records.repeat import repeat
-from joulefront.search.records.replicates import INTERRUPTED, read_repeats
+from joulefront.search.records.replicates import read_repeats
 from joulefront.search.records.run_folder import RunFolder, StoreError
+from joulefront.search.records.trial import INTERRUPTED, Trial
 from joulefront.search.running.baselines import MeasurementProtocol
-from joulefront.search.running.session import stop_on_interrupt
+from joulefront.search.running.repeat import finalists, repeat
 from joulefront.spaces.recipes import RecipeRanges
 
 Maker = Callable[..., Study]
@@ -151,22 +150,13 @@ def test_a_repeat_that_fails_keeps_its_reason_and_its_energy_and_the_rest_goes_o
     sums_up(folder)
 
 
-def test_after_an_interrupt_the_same_call_finishes_the_plan(folder: Path, rings: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
-    import joulefront.search.records.repeat as module
-
-    events: list[threading.Event] = []
-
-    def watch(event: threading.Event) -> Any:
-        events.append(event)
-        return stop_on_interrupt(event)
-
-    monkeypatch.setattr(module, "stop_on_interrupt", watch)
+def test_after_an_interrupt_the_same_call_finishes_the_plan(folder: Path, rings: Maker) -> None:
     said: list[str] = []
 
     def third(text: str) -> None:
         said.append(text)
         if len(said) == 3:  # the start and two trainings
-            events[0].set()
+            signal.raise_signal(signal.SIGINT)
 
     repeat(rings(), folder, times=3, pick="best,cheapest", listener=third)
     half = read_repeats(folder)
@@ -185,16 +175,9 @@ def test_after_an_interrupt_the_same_call_finishes_the_plan(folder: Path, rings:
 def test_a_training_that_is_interrupted_in_the_middle_is_billed_and_done_again(
     folder: Path, rings: Maker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import joulefront.search.records.loop as module
-
     long = next(trial for trial in RunFolder.open(folder).run().trials if trial.epochs > 1)
-    train = module.RepeatLoop._train
-
-    def interrupted_after_an_epoch(self: Any, slot: Any) -> Any:
-        self.account.save_sometimes = self.interrupted.set  # called after every epoch
-        return train(self, slot)
-
-    monkeypatch.setattr(module.RepeatLoop, "_train", interrupted_after_an_epoch)
+    # Called after every epoch.
+    monkeypatch.setattr(Account, "save_sometimes", lambda self: signal.raise_signal(signal.SIGINT))
     finding = repeat(rings(), folder, times=1, pick=f"trial={long.number}", listener=silent)
     (one,) = read_repeats(folder).trainings
     assert (one.failed, one.epochs) == (INTERRUPTED, 1)

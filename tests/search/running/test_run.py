@@ -194,7 +194,7 @@ def test_energies_of_two_machines_are_not_mixed(rings: Maker, tmp_path: Path) ->
 
 
 def start(file: Path, out: Path, *more: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "joulefront.search.cli", "run", str(file), "--out", str(out), *more]
+    command = [sys.executable, "-c", "from joulefront.search.cli import main; main()", "run", str(file), "--out", str(out), *more]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 

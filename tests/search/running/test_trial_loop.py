@@ -19,10 +19,13 @@ from joulefront.search.execution.job import InProcess, seed_of
 from joulefront.search.records.run_folder import RunFolder
 from joulefront.search.records.trial import Trial
 from joulefront.search.running.recorder import Recorder
-from joulefront.search.running.trial_loop import BROKEN_OFF, Loop
+from joulefront.search.running.session import BROKEN_OFF
+from joulefront.search.running.stop_rules import StopRules
+from joulefront.search.running.trial_loop import TrialLoop
 from joulefront.search.samplers import FreezeThawSampler
 from joulefront.search.samplers.history import FROM_SCRATCH
 from joulefront.search.stopping.limits import Limits
+from joulefront.search.stopping.stop_gain import StopGain
 from joulefront.search.training.checkpoint import load_checkpoint
 from joulefront.spaces.recipes import RecipeRanges
 
@@ -145,15 +148,15 @@ def test_a_cap_ends_a_schedule_with_a_horizon_once_for_each_length(climbing: Mak
 
 
 def test_a_killed_continuation_is_taken_up_again_from_its_parent(climbing: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    train, broken = Loop._train, []
+    train, broken = InProcess.train, []
 
-    def dies(self: Loop, executor: Any, asked: Any, candidate: Any, epochs: int, parent: Trial | None) -> None:
-        if parent is not None:
-            broken.append((asked.number, parent.number, epochs))
+    def dies(self: InProcess, job: Any, **rest: Any) -> Any:
+        if job.start is not None:
+            broken.append((job.number, int(job.start.stem.removeprefix("trial-")), job.epochs))
             raise RuntimeError("the power is gone")
-        train(self, executor, asked, candidate, epochs, parent)
+        return train(self, job, **rest)
 
-    monkeypatch.setattr(Loop, "_train", dies)
+    monkeypatch.setattr(InProcess, "train", dies)
     with pytest.raises(RuntimeError, match="power"):
         run(climbing(trials=12), out=tmp_path / "r", meter="cpu_time")
     monkeypatch.undo()
@@ -231,7 +234,7 @@ def test_weights_of_a_trial_that_is_being_recorded_elsewhere_are_kept(rings: Mak
     asked = study.ask()
     for number in (asked.number, 77):
         store.artifact(number).write_bytes(b"weights")
-    Recorder(rings(), store, study, account=None, train_examples=1)._drop_weights()  # type: ignore[arg-type]  # nothing is billed
+    Recorder(rings(), store, study, account=None, train_examples=1).drop_weights()  # type: ignore[arg-type]  # nothing is billed
     assert store.has_artifact(asked.number)
     assert not store.has_artifact(77)
 
@@ -277,49 +280,42 @@ def test_the_sampler_is_told_what_remains_of_the_budget(climbing: Maker, tmp_pat
 # -- several workers -------------------------------------------------------------------------------------------------------------------
 
 
-class Bare(Loop):
-    """A loop with in-memory trials that only take their time."""
-
-    def __init__(self, executors: str, most: int | None) -> None:
-        self.executors: Any = list(executors)
-        self.limits = Limits(trials=most)
-        self.account: Any = SimpleNamespace(spent_joules=lambda: None)
-        self.optuna_study = optuna.create_study()
-        self.carbon = self.stop_reason = None
-        self.interrupted = threading.Event()
-        self._started, self._lock, self._under_way = time.monotonic(), threading.RLock(), 0
-
-    def _why_stop(self) -> str | None:
-        return self._reached(self._finished())
-
-    def _one_trial(self, executor: Any) -> None:
-        asked = self.optuna_study.ask()
-        time.sleep(0.01 if executor == "a" else 0.03)
-        self.optuna_study.tell(asked, 0.0)
+@pytest.fixture
+def rules(rings: Maker) -> StopRules:
+    """The rules of a study whose trials are in memory and take no energy."""
+    study, trials = rings(), optuna.create_study()
+    account: Any = SimpleNamespace(spent_joules=lambda: None)
+    return StopRules(study, trials, Limits(), account, threading.Event(), StopGain(study, trials, None))
 
 
 @pytest.mark.parametrize("most", [1, 2, 5, 9])
-def test_several_workers_begin_no_trial_beyond_the_limit(most: int) -> None:
-    loop = Bare("abc", most)
-    assert loop.go() == f"all {most} trials are done"
-    assert len(loop.optuna_study.trials) == most
+def test_several_workers_begin_no_trial_beyond_the_limit(rules: StopRules, most: int) -> None:
+    def trial(executor: Any) -> None:
+        asked = rules.optuna_study.ask()
+        time.sleep(0.01 if executor == "a" else 0.03)
+        rules.optuna_study.tell(asked, 0.0)
+
+    rules.limits = Limits(trials=most)
+    executors: Any = list("abc")
+    assert TrialLoop(executors, rules, trial, lambda: 0).go() == f"all {most} trials are done"
+    assert len(rules.optuna_study.trials) == most
 
 
-def test_an_error_in_one_worker_ends_the_study_for_all() -> None:
+def test_an_error_in_one_worker_ends_the_study_for_all(rules: StopRules) -> None:
     begun = threading.Event()
 
-    class Broken(Bare):
-        def _one_trial(self, executor: Any) -> None:
-            self.optuna_study.ask()
-            if executor == "b":
-                begun.wait(10)
-                raise OSError("database is locked")
-            begun.set()
-            assert self.interrupted.wait(10)
-            assert self._why_stop_training(None) == BROKEN_OFF
+    def trial(executor: Any) -> None:
+        rules.optuna_study.ask()
+        if executor == "b":
+            begun.wait(10)
+            raise OSError("database is locked")
+        begun.set()
+        assert rules.interrupted.wait(10)
+        assert rules.end_of_training(None) == BROKEN_OFF
 
-    loop = Broken("ab", 1000)
+    rules.limits = Limits(trials=1000)
+    executors: Any = list("ab")
     with pytest.raises(OSError, match="database is locked"):
-        loop.go()
-    assert loop.stop_reason == BROKEN_OFF
-    assert len(loop.optuna_study.trials) <= 2
+        TrialLoop(executors, rules, trial, lambda: 0).go()
+    assert rules.reason == BROKEN_OFF
+    assert len(rules.optuna_study.trials) <= 2
