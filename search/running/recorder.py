@@ -10,7 +10,7 @@ from ..billing.session_account import Account, TrialMeter
 from ..execution.job import Outcome
 from ..front import Front
 from ..records.run_folder import RunFolder
-from ..records.trial import ATTRIBUTE, EXCUSED, KEY, Trial
+from ..records.trial import ATTRIBUTE, EXCUSED, KEY, Trial, TrialEnergy
 from ..samplers.history import EPOCHS_REACHED, FINISHED, FROM_SCRATCH
 from ..stopping.projection import with_energies
 from ..study import Study, objective_values
@@ -71,20 +71,22 @@ class Recorder:
         )
         if outcome.stopped and stopped is None:
             asked.set_user_attr(FINISHED, True)
-        message = self._tell(asked, replace(trial, **energy), meter, excused=outcome.excused)
+        message = self._tell(asked, trial, meter, excused=outcome.excused)
         self.drop_weights()
         return message
 
     def rejected(self, asked: optuna.Trial, epochs: int, reason: str, *, excused: bool = False) -> None:
         """Record a candidate that was rejected before training, at no cost; it is excused when only the session has ended."""
-        self._fail(asked, Trial(asked.number, "failed", asked.params, epochs, reason=reason, increment_joules=0.0), excused=excused)
+        trial = Trial(asked.number, "failed", asked.params, epochs, reason=reason, energy=TrialEnergy(increment_joules=0.0))
+        self._fail(asked, trial, excused=excused)
 
-    def repeated(self, asked: optuna.Trial, duplicate_of: Trial) -> None:
+    def repeated(self, asked: optuna.Trial, original: Trial) -> None:
         """Record a duplicate with the values of the trial that measured it: a joule is paid once."""
-        copy = replace(duplicate_of, number=asked.number, artifact=None, record={}, extra={"copy_of": duplicate_of.number}, **UNPAID)
+        unpaid = replace(original.energy, record={}, increment_joules=0.0, evaluation_joules=0.0, analysis_joules=None)
+        copy = replace(original, number=asked.number, energy=unpaid, artifact=None, extra={"copy_of": original.number})
         asked.set_user_attr(ATTRIBUTE, copy.facts())
-        asked.set_user_attr(EPOCHS_REACHED, duplicate_of.epochs)
-        self.optuna_study.tell(asked, list(duplicate_of.values))
+        asked.set_user_attr(EPOCHS_REACHED, original.epochs)
+        self.optuna_study.tell(asked, list(original.values))
         self.failures += 1
 
     def _tell(self, asked: optuna.Trial, trial: Trial, meter: TrialMeter, *, excused: bool) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..billing.trial_energy import energy_facts
+from ..billing.trial_energy import trial_energy
 from ..energy import Ledger, Record
 from ..execution.devices import cores, pick_device
 from ..execution.job import Executor, Job
@@ -199,12 +199,12 @@ class RepeatLoop:
         number = len(self.repeats.trainings)
         meter = self.session.account.open(number, self._executor.devices, kind=REPEAT)
 
-        def go_on(entry: Mapping[str, Any]) -> bool:
+        def should_continue(entry: Mapping[str, Any]) -> bool:
             self.session.account.save_sometimes()
             return not self.session.interrupted.is_set() and entry["epoch"] < trial.epochs
 
         try:
-            outcome = self._executor.train(job, phases=meter.phase, go_on=go_on)
+            outcome = self._executor.train(job, phases=meter.phase, should_continue=should_continue)
         except BaseException:
             self.session.account.close(number, meter, state="killed", cpu_seconds=None)
             self.session.account.save()
@@ -219,7 +219,7 @@ class RepeatLoop:
         elif failed is None and outcome.epochs < trial.epochs:
             failed = f"another model than that of the search: {outcome.epochs} epochs of {trial.epochs} ({outcome.stopped})"
         whole = self.session.account.close(number, meter, state="failed" if failed else "ok", cpu_seconds=outcome.cpu_seconds)
-        facts = energy_facts(whole, meter.phases, parent=None, predictions=0, intensity=None)
+        energy = trial_energy(whole, meter.phases, parent=None, predictions=0, intensity=None)
         return Repeat(
             plan=self.plan,
             trial=trial.number,
@@ -234,7 +234,7 @@ class RepeatLoop:
             seconds=energy.train_seconds,
             cpu_seconds=energy.cpu_seconds,
             hardware_id=whole.hardware_id,
-            energy_quality=facts["energy_quality"],
+            energy_quality=energy.quality,
             utc=timestamp(),
             failed=failed,
         )

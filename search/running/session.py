@@ -33,13 +33,14 @@ from ..billing.session_account import SAVE_SECONDS, Account
 from ..energy import Ledger, discover
 from ..energy.calibrations import load_wall_calibration
 from ..energy.doctor import calibrated_coefficients
-from ..execution.devices import Devices, cores, make_executors, pick_device, synchronizer, take_devices, torch_threads
+from ..execution.devices import Devices, cores, make_executors, pick_device, take_devices, torch_threads
 from ..execution.job import Executor
 from ..records.bill import Session as SessionBill
 from ..records.bill import add_up, read_sessions
 from ..records.run_folder import Run, RunFolder, StoreError
 from ..study import Study
 from ..threads import WAIT_POLICY
+from ..training.device import synchronizer
 from ..training.task import Task
 from .baselines import PLAIN, BaselineController, MeasurementProtocol
 

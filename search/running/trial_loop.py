@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ..billing.trial_energy import energy_facts
+from ..billing.trial_energy import trial_energy
 from ..carbon.clean_hours import text_of
 from ..execution.job import Executor, Job, seed_of
 from ..records.trial import KEY, Trial, from_optuna
@@ -182,7 +182,7 @@ class TrialRunner:
         meter = account.open(number, executor.devices)
         dominance = DominanceStopper(self.study, self._trials, asked.epochs, parent, meter.phases)
 
-        def go_on(entry: Mapping[str, Any]) -> bool:
+        def should_continue(entry: Mapping[str, Any]) -> bool:
             with self.session.lock:
                 account.save_sometimes()
                 ended = "stopped", self.rules.end_of_training(meter.window.joules())
@@ -193,7 +193,7 @@ class TrialRunner:
             return ended[1] is None
 
         try:
-            outcome = executor.train(job, phases=meter.phase, go_on=go_on)
+            outcome = executor.train(job, phases=meter.phase, should_continue=should_continue)
         except BaseException:
             account.close(number, meter, state="killed", cpu_seconds=None)
             account.save()
@@ -205,7 +205,7 @@ class TrialRunner:
         carbon = self.rules.carbon
         with self.session.lock:
             price = self.rules.intensity if carbon is None else carbon.over
-            energy = energy_facts(whole, meter.phases, parent=parent, predictions=outcome.predictions, intensity=price, pue=self.rules.pue)
+            energy = trial_energy(whole, meter.phases, parent=parent, predictions=outcome.predictions, intensity=price, pue=self.rules.pue)
             if carbon is not None:
                 carbon.trained(whole, outcome.epochs - (parent.epochs if parent else 0))
                 self.session.folder = self.session.folder.save_facts({**self.session.folder.facts, **carbon.facts()})

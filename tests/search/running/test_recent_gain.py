@@ -4,7 +4,6 @@ import pytest
 from helpers.trials import make_trial
 
 from joulefront.search.front import Front
-from joulefront.search.records.trial import Trial
 from joulefront.search.running.run import LEAST, recent_gain
 
 

@@ -19,7 +19,7 @@ from joulefront.search.energy import Capability, Ledger, Reading
 from joulefront.search.records.bill import REPEAT, Session, read_sessions
 from joulefront.search.records.replicates import read_repeats
 from joulefront.search.records.run_folder import RunFolder, StoreError
-from joulefront.search.records.trial import INTERRUPTED, Trial
+from joulefront.search.records.trial import INTERRUPTED
 from joulefront.search.running.baselines import MeasurementProtocol
 from joulefront.search.running.repeat import finalists, repeat
 from joulefront.spaces.recipes import RecipeRanges
