@@ -1,1 +1,1 @@
-"""Placeholder while the house is built."""
+"""Tables, pictures and the report page of a run; README.md in this folder lists the modules."""
