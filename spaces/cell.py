@@ -25,90 +25,9 @@ from .recipes import Ints, RecipeRanges, whole
 if TYPE_CHECKING:
     from ..search.space import Space
 
+OPERATIONS = ("conv3x3", "conv1x1", "maxpool3x3")
 #: More inner vertices would make the exact search for the canonical form slow (120 orders at 5).
 MAX_INNER = 5
-
-
-@dataclass(frozen=True, order=True)
-class Graph:
-    """A cell: vertex 0 is the input, vertices 1 to n carry operations, vertex n + 1 is the output.
-
-    Attributes:
-        operations: Operation of the inner vertices 1 to n.
-        inputs: Ascending predecessors of the vertices 1 to n + 1, each smaller than the vertex itself.
-    """
-
-    operations: tuple[str, ...]
-    inputs: tuple[tuple[int, ...], ...]
-
-    def __post_init__(self) -> None:
-        """Refuse what is no cell.
-
-        Raises:
-            ValueError: If the numbers of vertices differ, edges go backwards, or a vertex lies on no way from input to output.
-        """
-        n = len(self.operations)
-        if len(self.inputs) != n + 1:
-            raise ValueError(f"a cell with {n} operations needs inputs for {n + 1} vertices, got {len(self.inputs)}")
-        for vertex, sources in enumerate(self.inputs, start=1):
-            if not sources or list(sources) != sorted(set(sources)) or not 0 <= sources[0] <= sources[-1] < vertex:
-                raise ValueError(f"the inputs of vertex {vertex} must be ascending and in 0 to {vertex - 1}, at least one; got {sources}")
-        idle = set(range(1, n + 1)) - {source for sources in self.inputs for source in sources}
-        if idle:
-            raise ValueError(f"the vertices {sorted(idle)} feed nothing; give them a successor or leave them out")
-
-
-def connect(operations: Sequence[str | None], edges: Sequence[Sequence[int]]) -> Graph:
-    """Make a cell of any choice of operations and edges, so that no choice is invalid.
-
-    Vertices without operation are left out with their edges. A vertex without predecessor reads the input; a vertex without successor
-    feeds the output. So a random choice is spread over the graphs far more evenly than where loose vertices are pruned away.
-
-    Args:
-        operations: Operation of the inner vertices 1 to n, None for a vertex that is left out.
-        edges: Wished predecessors of the vertices 1 to n + 1.
-    """
-    present = [vertex for vertex, operation in enumerate(operations, start=1) if operation is not None]
-    output = len(operations) + 1
-    number = {0: 0, **{vertex: index for index, vertex in enumerate(present, start=1)}}
-    inputs = []
-    for vertex in (*present, output):
-        sources = sorted(number[source] for source in set(edges[vertex - 1]) if source in number)
-        inputs.append(sources or ([0] if vertex != output else []))
-    fed = {source for sources in inputs for source in sources}
-    loose = [index for index in range(1, len(present) + 1) if index not in fed]
-    inputs[-1] = sorted({*inputs[-1], *loose}) or [0]
-    return Graph(tuple(operation for operation in operations if operation is not None), tuple(map(tuple, inputs)))
-
-
-def canonical(graph: Graph) -> Graph:
-    """Return the smallest of all numberings of the graph: equal for isomorphic graphs, and only for them.
-
-    Every topological order of the inner vertices is tried; they are few.
-
-    Raises:
-        ValueError: If the graph has more than ``MAX_INNER`` inner vertices.
-    """
-    n = len(graph.operations)
-    if n > MAX_INNER:
-        raise ValueError(f"a cell may have at most {MAX_INNER} inner vertices, got {n}")
-    return min(found for order in permutations(range(1, n + 1)) if (found := _renumbered(graph, order)) is not None)
-
-
-def _renumbered(graph: Graph, order: tuple[int, ...]) -> Graph | None:
-    """Return the graph with its inner vertices in this order, or None if an edge would go backwards."""
-    output = len(order) + 1
-    number = {0: 0, **{vertex: index for index, vertex in enumerate(order, start=1)}}
-    inputs = []
-    for vertex in (*order, output):
-        sources = sorted(number[source] for source in graph.inputs[vertex - 1])
-        if sources[-1] >= number.get(vertex, output):
-            return None
-        inputs.append(tuple(sources))
-    return Graph(tuple(graph.operations[vertex - 1] for vertex in order), tuple(inputs))
-
-
-OPERATIONS = ("conv3x3", "conv1x1", "maxpool3x3")
 
 
 @dataclass(frozen=True)
@@ -191,6 +110,85 @@ class Cell:
         return Candidate({**candidate.architecture, **to_json(graph)}, candidate.recipe).key
 
 
+@dataclass(frozen=True, order=True)
+class Graph:
+    """A cell: vertex 0 is the input, vertices 1 to n carry operations, vertex n + 1 is the output.
+
+    Attributes:
+        operations: Operation of the inner vertices 1 to n.
+        inputs: Ascending predecessors of the vertices 1 to n + 1, each smaller than the vertex itself.
+    """
+
+    operations: tuple[str, ...]
+    inputs: tuple[tuple[int, ...], ...]
+
+    def __post_init__(self) -> None:
+        """Refuse what is no cell.
+
+        Raises:
+            ValueError: If the numbers of vertices differ, edges go backwards, or a vertex lies on no way from input to output.
+        """
+        n = len(self.operations)
+        if len(self.inputs) != n + 1:
+            raise ValueError(f"a cell with {n} operations needs inputs for {n + 1} vertices, got {len(self.inputs)}")
+        for vertex, sources in enumerate(self.inputs, start=1):
+            if not sources or list(sources) != sorted(set(sources)) or not 0 <= sources[0] <= sources[-1] < vertex:
+                raise ValueError(f"the inputs of vertex {vertex} must be ascending and in 0 to {vertex - 1}, at least one; got {sources}")
+        idle = set(range(1, n + 1)) - {source for sources in self.inputs for source in sources}
+        if idle:
+            raise ValueError(f"the vertices {sorted(idle)} feed nothing; give them a successor or leave them out")
+
+
+def connect(operations: Sequence[str | None], edges: Sequence[Sequence[int]]) -> Graph:
+    """Make a cell of any choice of operations and edges, so that no choice is invalid.
+
+    Vertices without operation are left out with their edges. A vertex without predecessor reads the input; a vertex without successor
+    feeds the output. So a random choice is spread over the graphs far more evenly than where loose vertices are pruned away.
+
+    Args:
+        operations: Operation of the inner vertices 1 to n, None for a vertex that is left out.
+        edges: Wished predecessors of the vertices 1 to n + 1.
+    """
+    present = [vertex for vertex, operation in enumerate(operations, start=1) if operation is not None]
+    output = len(operations) + 1
+    number = {0: 0, **{vertex: index for index, vertex in enumerate(present, start=1)}}
+    inputs = []
+    for vertex in (*present, output):
+        sources = sorted(number[source] for source in set(edges[vertex - 1]) if source in number)
+        inputs.append(sources or ([0] if vertex != output else []))
+    fed = {source for sources in inputs for source in sources}
+    loose = [index for index in range(1, len(present) + 1) if index not in fed]
+    inputs[-1] = sorted({*inputs[-1], *loose}) or [0]
+    return Graph(tuple(operation for operation in operations if operation is not None), tuple(map(tuple, inputs)))
+
+
+def canonical(graph: Graph) -> Graph:
+    """Return the smallest of all numberings of the graph: equal for isomorphic graphs, and only for them.
+
+    Every topological order of the inner vertices is tried; they are few.
+
+    Raises:
+        ValueError: If the graph has more than ``MAX_INNER`` inner vertices.
+    """
+    n = len(graph.operations)
+    if n > MAX_INNER:
+        raise ValueError(f"a cell may have at most {MAX_INNER} inner vertices, got {n}")
+    return min(found for order in permutations(range(1, n + 1)) if (found := _renumbered(graph, order)) is not None)
+
+
+def _renumbered(graph: Graph, order: tuple[int, ...]) -> Graph | None:
+    """Return the graph with its inner vertices in this order, or None if an edge would go backwards."""
+    output = len(order) + 1
+    number = {0: 0, **{vertex: index for index, vertex in enumerate(order, start=1)}}
+    inputs = []
+    for vertex in (*order, output):
+        sources = sorted(number[source] for source in graph.inputs[vertex - 1])
+        if sources[-1] >= number.get(vertex, output):
+            return None
+        inputs.append(tuple(sources))
+    return Graph(tuple(graph.operations[vertex - 1] for vertex in order), tuple(inputs))
+
+
 def to_json(graph: Graph) -> dict[str, Any]:
     """Return the graph as two JSON lists."""
     return {"operations": list(graph.operations), "inputs": [list(sources) for sources in graph.inputs]}
@@ -199,60 +197,6 @@ def to_json(graph: Graph) -> dict[str, Any]:
 def from_json(data: Any) -> Graph:
     """Read what ``to_json`` wrote."""
     return Graph(tuple(data["operations"]), tuple(tuple(sources) for sources in data["inputs"]))
-
-
-def channels_of(graph: Graph, inputs: int, outputs: int) -> list[int]:
-    """Return the channels of every vertex: those that feed the output share its channels, others have the most of their successors.
-
-    Source: ``compute_vertex_channels`` of NAS-Bench-101, section 2.3 of the paper.
-    """
-    n = len(graph.operations)
-    channels = [inputs, *[0] * n, outputs]
-    feeding = [source for source in graph.inputs[n] if source > 0]
-    for rank, vertex in enumerate(feeding):
-        # The first vertices get one channel more where the division leaves a rest.
-        channels[vertex] = outputs // len(feeding) + (rank < outputs % len(feeding))
-    for vertex in range(n, 0, -1):
-        if vertex not in feeding:
-            channels[vertex] = max(channels[after] for after in range(vertex + 1, n + 1) if vertex in graph.inputs[after - 1])
-    if min(channels) < 1:
-        raise ValueError(f"a cell whose output has {outputs} channels cannot join {len(feeding)} vertices; use a greater width")
-    return channels
-
-
-class CellModule(nn.Module):
-    """One cell: vertices add up their inputs, the output joins its inputs and adds the projected input of the cell.
-
-    Args:
-        graph: The cell.
-        inputs: Channels that come in.
-        outputs: Channels that go out.
-    """
-
-    def __init__(self, graph: Graph, inputs: int, outputs: int) -> None:
-        super().__init__()
-        self.sources = graph.inputs
-        self.channels = channels_of(graph, inputs, outputs)
-        self.projections = nn.ModuleDict(
-            {str(v): _convolution(inputs, self.channels[v], 1) for v, sources in enumerate(graph.inputs, start=1) if 0 in sources}
-        )
-        self.operations = nn.ModuleList(_operation(kind, self.channels[vertex]) for vertex, kind in enumerate(graph.operations, start=1))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map ``(b, inputs, h, w)`` to ``(b, outputs, h, w)``."""
-        values = [x]
-        for vertex, operation in enumerate(self.operations, start=1):
-            # A later vertex may have fewer channels than one that feeds it; the surplus is cut off.
-            parts = [values[source][:, : self.channels[vertex]] for source in self.sources[vertex - 1] if source > 0]
-            values.append(operation(self._with_input(vertex, x, parts)))
-        joined = [values[source] for source in self.sources[-1] if source > 0]
-        return self._with_input(len(self.sources), x, [torch.cat(joined, dim=1)] if joined else [])
-
-    def _with_input(self, vertex: int, x: torch.Tensor, parts: list[torch.Tensor]) -> torch.Tensor:
-        """Add up the inputs of a vertex, the projected input of the cell among them where there is an edge from it."""
-        if str(vertex) in self.projections:
-            parts = [*parts, self.projections[str(vertex)](x)]
-        return reduce(torch.add, parts)
 
 
 class CellNetwork(nn.Module):
@@ -291,6 +235,60 @@ class CellNetwork(nn.Module):
     def get_classifier(self) -> nn.Module:
         """Return the head, which may have a learning rate of its own."""
         return self.head
+
+
+class CellModule(nn.Module):
+    """One cell: vertices add up their inputs, the output joins its inputs and adds the projected input of the cell.
+
+    Args:
+        graph: The cell.
+        inputs: Channels that come in.
+        outputs: Channels that go out.
+    """
+
+    def __init__(self, graph: Graph, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.sources = graph.inputs
+        self.channels = channels_of(graph, inputs, outputs)
+        self.projections = nn.ModuleDict(
+            {str(v): _convolution(inputs, self.channels[v], 1) for v, sources in enumerate(graph.inputs, start=1) if 0 in sources}
+        )
+        self.operations = nn.ModuleList(_operation(kind, self.channels[vertex]) for vertex, kind in enumerate(graph.operations, start=1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map ``(b, inputs, h, w)`` to ``(b, outputs, h, w)``."""
+        values = [x]
+        for vertex, operation in enumerate(self.operations, start=1):
+            # A later vertex may have fewer channels than one that feeds it; the surplus is cut off.
+            parts = [values[source][:, : self.channels[vertex]] for source in self.sources[vertex - 1] if source > 0]
+            values.append(operation(self._with_input(vertex, x, parts)))
+        joined = [values[source] for source in self.sources[-1] if source > 0]
+        return self._with_input(len(self.sources), x, [torch.cat(joined, dim=1)] if joined else [])
+
+    def _with_input(self, vertex: int, x: torch.Tensor, parts: list[torch.Tensor]) -> torch.Tensor:
+        """Add up the inputs of a vertex, the projected input of the cell among them where there is an edge from it."""
+        if str(vertex) in self.projections:
+            parts = [*parts, self.projections[str(vertex)](x)]
+        return reduce(torch.add, parts)
+
+
+def channels_of(graph: Graph, inputs: int, outputs: int) -> list[int]:
+    """Return the channels of every vertex: those that feed the output share its channels, others have the most of their successors.
+
+    Source: ``compute_vertex_channels`` of NAS-Bench-101, section 2.3 of the paper.
+    """
+    n = len(graph.operations)
+    channels = [inputs, *[0] * n, outputs]
+    feeding = [source for source in graph.inputs[n] if source > 0]
+    for rank, vertex in enumerate(feeding):
+        # The first vertices get one channel more where the division leaves a rest.
+        channels[vertex] = outputs // len(feeding) + (rank < outputs % len(feeding))
+    for vertex in range(n, 0, -1):
+        if vertex not in feeding:
+            channels[vertex] = max(channels[after] for after in range(vertex + 1, n + 1) if vertex in graph.inputs[after - 1])
+    if min(channels) < 1:
+        raise ValueError(f"a cell whose output has {outputs} channels cannot join {len(feeding)} vertices; use a greater width")
+    return channels
 
 
 def _convolution(channels: int, width: int, kernel: int) -> nn.Sequential:

@@ -27,6 +27,15 @@ SUPERVISED = ("linear", "decision_tree", "random_forest", "extra_trees", "gradie
 DETECTORS = ("isolation_forest", "local_outlier_factor", "one_class_svm")
 #: Estimators that learn one target at a time.
 SINGLE = ("linear", "gradient_boosting")
+#: How an estimator goes on: the parameter that grows, and the unit of work in ``per_epoch``. All others are fitted anew on more data.
+_GROWING = {
+    "random_forest": ("n_estimators", "trees"),
+    "extra_trees": ("n_estimators", "trees"),
+    "isolation_forest": ("n_estimators", "trees"),
+    "gradient_boosting": ("max_iter", "rounds"),
+}
+_LINEAR = "linear"
+_FEWEST = 2
 
 
 def serving(kind: Kind) -> tuple[str, ...]:
@@ -146,21 +155,6 @@ class Classical:
         if estimator == "one_class_svm":
             return {"contamination": real("contamination", self.contamination, log=True), "gamma": real("gamma", (1e-3, 10.0), log=True)}
         raise ValueError(f"classical.estimators must be out of {', '.join((*SUPERVISED, *DETECTORS))}, got {estimator!r}")
-
-
-if TYPE_CHECKING:
-    _space: Space = Classical()
-
-
-#: How an estimator goes on: the parameter that grows, and the unit of work in ``per_epoch``. All others are fitted anew on more data.
-_GROWING = {
-    "random_forest": ("n_estimators", "trees"),
-    "extra_trees": ("n_estimators", "trees"),
-    "isolation_forest": ("n_estimators", "trees"),
-    "gradient_boosting": ("max_iter", "rounds"),
-}
-_LINEAR = "linear"
-_FEWEST = 2
 
 
 class FidelityEstimator:
@@ -323,6 +317,10 @@ def make_sklearn(name: str, kind: str, settings: Mapping[str, Any], *, threads: 
 def _positive(probabilities: np.ndarray, classes: np.ndarray) -> np.ndarray:
     """Return the probability of a 1; a label that never or always occurred has one column."""
     return probabilities[:, list(classes).index(1)] if 1 in classes else np.zeros(len(probabilities))
+
+
+if TYPE_CHECKING:
+    _space: Space = Classical()
 
 
 if TYPE_CHECKING:

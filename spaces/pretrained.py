@@ -15,6 +15,32 @@ from torch import nn
 SMALL_SIDE = 64
 
 
+def expand(
+    patterns: Sequence[str], find: Callable[[str], Sequence[str]], every: Callable[[], Sequence[str]], library: str
+) -> tuple[str, ...]:
+    """Return the names that the patterns mean, each once, in the order of the patterns.
+
+    Args:
+        patterns: Names or patterns such as ``resnet*``.
+        find: Returns the names that one of them means; none where it is unknown.
+        every: Returns all names; asked only for a pattern that is unknown.
+        library: What the library is called.
+
+    Raises:
+        ValueError: If a pattern matches nothing; the message names similar models.
+    """
+    names: dict[str, None] = {}
+    for pattern in patterns:
+        found = find(pattern)
+        if not found:
+            similar = difflib.get_close_matches(pattern.split(".")[0], every(), n=3)
+            raise ValueError(
+                f"{library} has no model {pattern!r}; similar: {', '.join(similar) or 'none'}. {library}.list_models() gives all names"
+            )
+        names.update(dict.fromkeys(found))
+    return tuple(names)
+
+
 def freeze_parameters(model: nn.Module, names: Iterable[str]) -> None:
     """Freeze parameters by name, and the batch norms that have no trainable parameter left.
 
@@ -80,29 +106,3 @@ def too_small(name: str, shape: tuple[int, int, int], error: Exception) -> Value
     """Return the error for a network that cannot take images of this shape."""
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     return ValueError(f"{name} cannot take images of {shape[1]} x {shape[2]} pixels ({reason}); set a larger recipe.resolution")
-
-
-def expand(
-    patterns: Sequence[str], find: Callable[[str], Sequence[str]], every: Callable[[], Sequence[str]], library: str
-) -> tuple[str, ...]:
-    """Return the names that the patterns mean, each once, in the order of the patterns.
-
-    Args:
-        patterns: Names or patterns such as ``resnet*``.
-        find: Returns the names that one of them means; none where it is unknown.
-        every: Returns all names; asked only for a pattern that is unknown.
-        library: What the library is called.
-
-    Raises:
-        ValueError: If a pattern matches nothing; the message names similar models.
-    """
-    names: dict[str, None] = {}
-    for pattern in patterns:
-        found = find(pattern)
-        if not found:
-            similar = difflib.get_close_matches(pattern.split(".")[0], every(), n=3)
-            raise ValueError(
-                f"{library} has no model {pattern!r}; similar: {', '.join(similar) or 'none'}. {library}.list_models() gives all names"
-            )
-        names.update(dict.fromkeys(found))
-    return tuple(names)

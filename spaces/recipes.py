@@ -53,6 +53,8 @@ Ints: TypeAlias = int | tuple[int, ...] | Range
 Floats: TypeAlias = float | tuple[float, ...] | Range
 #: Any other field: a fixed value, or a tuple of choices (also when there are two of them).
 Options: TypeAlias = T | tuple[T, ...]
+#: ``True`` for the default ranges, ``False`` for off, or settings that replace some of the default ranges.
+Use: TypeAlias = bool | Mapping[str, Any]
 
 
 def whole(trial: Suggest, name: str, what: Ints, *, log: bool = False) -> int:
@@ -109,6 +111,17 @@ def _pair(what: Any, *, log: bool) -> Any:
 _WHOLE = ("batch_size",)
 _NUMBERS = ("learning_rate", "weight_decay", "momentum", "label_smoothing", "head_learning_rate")
 _LOG = frozenset({"learning_rate", "weight_decay", "batch_size", "head_learning_rate"})
+#: In front of every parameter of a tactic.
+TACTIC = "tactic."
+#: Ranges that are worth searching. What a tactic has beyond them keeps its own default.
+DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    # keep 0.2 interleaved is the setting of the paper (arXiv 2408.12561)
+    "sparse_backprop": {"keep": Range(0.2, 0.8), "schedule": ("interleave", "constant")},
+    # below 1e-3 the penalty is lost in the noise of the loss, above 1 it is all of the loss
+    "activation_sparsity": {"weight": Range(1e-3, 1.0, log=True)},
+    "freeze": {"share": Range(0.25, 1.0), "from_epoch": (1, 2, 4)},
+    "progressive_resizing": {"start": Range(0.5, 0.9), "ramp_epochs": (2, 4, 8)},
+}
 
 
 @dataclass(frozen=True)
@@ -182,12 +195,6 @@ class RecipeRanges:
         return Recipe(**values)
 
 
-#: In front of every parameter of a tactic.
-TACTIC = "tactic."
-#: A training without any parameter of the search.
-FIXED = RecipeRanges(learning_rate=1e-3, weight_decay=0.0, batch_size=128)
-
-
 def _tactic(trial: Suggest, name: str, settings: Mapping[str, Any]) -> dict[str, Any] | None:
     """Draw the settings of one tactic, or None when it is off in this trial."""
     if not one_of(trial, TACTIC + name, settings.get("on", (False, True))):
@@ -201,20 +208,6 @@ def _tactic(trial: Suggest, name: str, settings: Mapping[str, Any]) -> dict[str,
             draw = whole if isinstance(what.low, int) and isinstance(what.high, int) else number
         drawn[key] = draw(trial, f"{TACTIC}{name}.{key}", what)
     return drawn
-
-
-#: ``True`` for the default ranges, ``False`` for off, or settings that replace some of the default ranges.
-Use: TypeAlias = bool | Mapping[str, Any]
-
-#: Ranges that are worth searching. What a tactic has beyond them keeps its own default.
-DEFAULTS: Mapping[str, Mapping[str, Any]] = {
-    # keep 0.2 interleaved is the setting of the paper (arXiv 2408.12561)
-    "sparse_backprop": {"keep": Range(0.2, 0.8), "schedule": ("interleave", "constant")},
-    # below 1e-3 the penalty is lost in the noise of the loss, above 1 it is all of the loss
-    "activation_sparsity": {"weight": Range(1e-3, 1.0, log=True)},
-    "freeze": {"share": Range(0.25, 1.0), "from_epoch": (1, 2, 4)},
-    "progressive_resizing": {"start": Range(0.5, 0.9), "ramp_epochs": (2, 4, 8)},
-}
 
 
 @dataclass(frozen=True)
@@ -261,3 +254,7 @@ class TacticRanges:
         if self.power_limits_watts:
             found["power_limit"] = {"watts": tuple(self.power_limits_watts)}
         return {name: {"on": True, **settings} for name, settings in found.items()} if self.always else found
+
+
+#: A training without any parameter of the search.
+FIXED = RecipeRanges(learning_rate=1e-3, weight_decay=0.0, batch_size=128)

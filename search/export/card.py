@@ -13,6 +13,25 @@ from ..records.run_folder import Run
 from .model import TrainedModel
 from .parity import Check
 
+LIBRARIES = {"onnx": "onnx", "pt2": "pytorch", "safetensors": "joulefront", "skops": "sklearn"}
+#: How a quality that the trial stored is named in a card, and that ``model-index`` knows.
+METRICS = {
+    "accuracy": "Accuracy",
+    "balanced_accuracy": "Balanced accuracy",
+    "macro_f1": "Macro F1",
+    "auc": "ROC AUC",
+    "r2": "R²",
+    "rmse": "RMSE",
+    "mae": "MAE",
+    "f1": "F1",
+    "loss": "Loss",
+}
+_KNOWN = {
+    "measured": "measured",
+    "estimated": "an estimate, not a measurement",
+    "mixed": "partly measured, partly estimated",
+    "absent": "of unknown quality",
+}
 _IMAGE_FILE = '''
 
 def prepare(path):
@@ -39,6 +58,45 @@ def prepare(raw):
 
 
 '''
+
+
+def model_card(subject: TrainedModel, check: Check, *, to: str, file: str, snippet: str, run: Run | None, seed: int) -> str:
+    """Return the text of ``README.md``: YAML front matter by ``huggingface_hub`` and the body.
+
+    ``co2_eq_emissions`` appears only when the grams are known: an unknown emission is absent, never 0.
+
+    Source: Hugging Face Hub, model card metadata specification (``co2_eq_emissions``, ``model-index``).
+    """
+    from huggingface_hub import ModelCard, ModelCardData
+
+    trial, task = subject.trial, subject.task
+    results = _results(subject, check)
+    data = ModelCardData(
+        library_name=LIBRARIES.get(to, to),
+        pipeline_tag=_task_type(subject),
+        tags=["joulefront", "energy", _family(subject), to],
+        metrics=[check.metric],
+        model_name=f"{subject.study}-trial-{trial.number}",
+        eval_results=results,
+        **_emissions(subject, run),
+    )
+    sections = [
+        f"# {subject.study}, trial {trial.number}",
+        f"{subject.type_name} of the family `{_family(subject)}`, trained on {task.name} for {_epochs(trial.epochs)}"
+        + (f", {trial.parameters:,} parameters" if trial.parameters is not None else "")
+        + (f", {trial.flops:,} FLOPs per prediction" if trial.flops is not None else "")
+        + ". Found by a search for models that are worth their energy.",
+        "## Quality\n\n" + _quality(subject, check),
+        "## Energy and carbon\n\n" + _energy(subject, run),
+        "## Use\n\n" + usage(subject, snippet),
+        "## The exported file\n\n"
+        + f"`{file}` was compared with the model on all {check.examples:,} validation examples: outputs differ by at most "
+        + f"{check.max_abs_difference:.2g} (allowed: {check.tolerance:.2g}), {check.decisions_changed} decisions changed, "
+        + f"{check.metric} {check.quality_exported:.6g} against {check.quality_model:.6g}.",
+        "## Where it comes from\n\n" + _origin(subject, run, seed),
+    ]
+    body = "\n\n".join(sections)
+    return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}\n"))
 
 
 def usage(subject: TrainedModel, snippet: str) -> str:
@@ -97,66 +155,6 @@ def _read_outputs(subject: TrainedModel) -> str:
         mean, deviation = task.target_scale
         return f"print({output}.reshape(-1) * {deviation!r} + {mean!r})  # in the unit of the data\n"
     return f"print({output}.reshape(-1))\n"
-
-
-LIBRARIES = {"onnx": "onnx", "pt2": "pytorch", "safetensors": "joulefront", "skops": "sklearn"}
-#: How a quality that the trial stored is named in a card, and that ``model-index`` knows.
-METRICS = {
-    "accuracy": "Accuracy",
-    "balanced_accuracy": "Balanced accuracy",
-    "macro_f1": "Macro F1",
-    "auc": "ROC AUC",
-    "r2": "R²",
-    "rmse": "RMSE",
-    "mae": "MAE",
-    "f1": "F1",
-    "loss": "Loss",
-}
-_KNOWN = {
-    "measured": "measured",
-    "estimated": "an estimate, not a measurement",
-    "mixed": "partly measured, partly estimated",
-    "absent": "of unknown quality",
-}
-
-
-def model_card(subject: TrainedModel, check: Check, *, to: str, file: str, snippet: str, run: Run | None, seed: int) -> str:
-    """Return the text of ``README.md``: YAML front matter by ``huggingface_hub`` and the body.
-
-    ``co2_eq_emissions`` appears only when the grams are known: an unknown emission is absent, never 0.
-
-    Source: Hugging Face Hub, model card metadata specification (``co2_eq_emissions``, ``model-index``).
-    """
-    from huggingface_hub import ModelCard, ModelCardData
-
-    trial, task = subject.trial, subject.task
-    results = _results(subject, check)
-    data = ModelCardData(
-        library_name=LIBRARIES.get(to, to),
-        pipeline_tag=_task_type(subject),
-        tags=["joulefront", "energy", _family(subject), to],
-        metrics=[check.metric],
-        model_name=f"{subject.study}-trial-{trial.number}",
-        eval_results=results,
-        **_emissions(subject, run),
-    )
-    sections = [
-        f"# {subject.study}, trial {trial.number}",
-        f"{subject.type_name} of the family `{_family(subject)}`, trained on {task.name} for {_epochs(trial.epochs)}"
-        + (f", {trial.parameters:,} parameters" if trial.parameters is not None else "")
-        + (f", {trial.flops:,} FLOPs per prediction" if trial.flops is not None else "")
-        + ". Found by a search for models that are worth their energy.",
-        "## Quality\n\n" + _quality(subject, check),
-        "## Energy and carbon\n\n" + _energy(subject, run),
-        "## Use\n\n" + usage(subject, snippet),
-        "## The exported file\n\n"
-        + f"`{file}` was compared with the model on all {check.examples:,} validation examples: outputs differ by at most "
-        + f"{check.max_abs_difference:.2g} (allowed: {check.tolerance:.2g}), {check.decisions_changed} decisions changed, "
-        + f"{check.metric} {check.quality_exported:.6g} against {check.quality_model:.6g}.",
-        "## Where it comes from\n\n" + _origin(subject, run, seed),
-    ]
-    body = "\n\n".join(sections)
-    return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}\n"))
 
 
 def _results(subject: TrainedModel, check: Check) -> list[Any]:

@@ -28,6 +28,9 @@ from ..training.task import Data, Task
 from .model import ExportFailed, first_line, rebuild
 from .onnx_format import quiet
 
+#: A window of predictions runs at least this long, far above the resolution of every meter.
+WINDOW_SECONDS = 0.5
+
 
 @dataclass(frozen=True)
 class Spent:
@@ -80,6 +83,54 @@ class AfterTraining:
         if self.saving_joules is None or self.saving_joules <= 0.0 or self.optimisation_joules is None:
             return None
         return math.ceil(self.optimisation_joules / self.saving_joules)
+
+
+def optimise(
+    trial: Trial,
+    *,
+    study: Study,
+    task: Task,
+    weights: Path,
+    meter: str = "auto",
+    prune: Sequence[float] = (0.5,),
+    compile_model: bool = True,
+    rounds: int = 3,
+) -> tuple[tuple[AfterTraining, ...], str]:
+    """Quantise, compile and prune copies of a trial's model, and measure what each costs and saves on the validation data.
+
+    Args:
+        trial: A complete trial whose weights were kept.
+        study: Its study.
+        task: The data of the study.
+        weights: File of the trained weights.
+        meter: As for ``discover``.
+        prune: Shares of the weights that global magnitude pruning sets to zero.
+        compile_model: Whether to try ``torch.compile``.
+        rounds: Windows of each tactic, in turns.
+
+    Returns:
+        A row for each tactic, the model as it is first, and the quality of the energies: measured, estimated, mixed or absent.
+
+    Raises:
+        ValueError: If the trial cannot be rebuilt, or a share or the rounds are out of range.
+        ExportFailed: If the model is not a PyTorch module.
+    """
+    subject = rebuild(trial, study=study, task=task, weights=weights)
+    if not subject.is_torch:
+        raise ExportFailed(f"trial {trial.number} is a {subject.type_name}: quantising, compiling and pruning are for PyTorch models")
+    with Ledger(discover(meter)) as ledger:
+        rows = compare_after_training(
+            subject.model,
+            task,
+            task.validation,
+            recipe=subject.candidate.recipe,
+            measure=metered(ledger),
+            prune=prune,
+            compile_model=compile_model,
+            rounds=rounds,
+        )
+        quality = ledger.total().quality
+    return rows, quality
 
 
 def compare_after_training(
@@ -137,6 +188,22 @@ def compare_after_training(
         row = AfterTraining(one.name, quality, *_per_prediction(windows), one.optimisation_joules)
         rows.append(_saving(row, rows[0]) if rows else row)
     return tuple(rows)
+
+
+def metered(ledger: Ledger) -> Callable[..., Spent]:
+    """Return how to run work in a window of a ledger, as ``compare_after_training`` wants it."""
+
+    def measure(work: Callable[[], int], *, repeat: bool) -> Spent:
+        made = 0
+        with ledger.window("predictions" if repeat else "optimisation", kind="inference") as window:
+            end = time.monotonic() + WINDOW_SECONDS
+            made += work()
+            while repeat and time.monotonic() < end:
+                made += work()
+        record = window.close(settle=True)
+        return Spent(record.joules, record.u_random_joules, made)
+
+    return measure
 
 
 def quantised(model: Any) -> Any:
@@ -234,74 +301,6 @@ def _saving(row: AfterTraining, plain: AfterTraining) -> AfterTraining:
     if abs(saving) <= 2.0 * math.hypot(u_before, u_after):
         return row
     return AfterTraining(**{**row.__dict__, "saving_joules": saving})
-
-
-#: A window of predictions runs at least this long, far above the resolution of every meter.
-WINDOW_SECONDS = 0.5
-
-
-def metered(ledger: Ledger) -> Callable[..., Spent]:
-    """Return how to run work in a window of a ledger, as ``compare_after_training`` wants it."""
-
-    def measure(work: Callable[[], int], *, repeat: bool) -> Spent:
-        made = 0
-        with ledger.window("predictions" if repeat else "optimisation", kind="inference") as window:
-            end = time.monotonic() + WINDOW_SECONDS
-            made += work()
-            while repeat and time.monotonic() < end:
-                made += work()
-        record = window.close(settle=True)
-        return Spent(record.joules, record.u_random_joules, made)
-
-    return measure
-
-
-def optimise(
-    trial: Trial,
-    *,
-    study: Study,
-    task: Task,
-    weights: Path,
-    meter: str = "auto",
-    prune: Sequence[float] = (0.5,),
-    compile_model: bool = True,
-    rounds: int = 3,
-) -> tuple[tuple[AfterTraining, ...], str]:
-    """Quantise, compile and prune copies of a trial's model, and measure what each costs and saves on the validation data.
-
-    Args:
-        trial: A complete trial whose weights were kept.
-        study: Its study.
-        task: The data of the study.
-        weights: File of the trained weights.
-        meter: As for ``discover``.
-        prune: Shares of the weights that global magnitude pruning sets to zero.
-        compile_model: Whether to try ``torch.compile``.
-        rounds: Windows of each tactic, in turns.
-
-    Returns:
-        A row for each tactic, the model as it is first, and the quality of the energies: measured, estimated, mixed or absent.
-
-    Raises:
-        ValueError: If the trial cannot be rebuilt, or a share or the rounds are out of range.
-        ExportFailed: If the model is not a PyTorch module.
-    """
-    subject = rebuild(trial, study=study, task=task, weights=weights)
-    if not subject.is_torch:
-        raise ExportFailed(f"trial {trial.number} is a {subject.type_name}: quantising, compiling and pruning are for PyTorch models")
-    with Ledger(discover(meter)) as ledger:
-        rows = compare_after_training(
-            subject.model,
-            task,
-            task.validation,
-            recipe=subject.candidate.recipe,
-            measure=metered(ledger),
-            prune=prune,
-            compile_model=compile_model,
-            rounds=rounds,
-        )
-        quality = ledger.total().quality
-    return rows, quality
 
 
 def to_text(rows: Sequence[AfterTraining], metric: str, quality: str) -> str:

@@ -20,33 +20,11 @@ from .model import ExportFailed, Predictor, TrainedModel, estimator_predictor, f
 if TYPE_CHECKING:
     from .model import Exporter
 
-#: Libraries that log through handlers of their own, which a redirected stderr does not reach.
-LOGGERS = ("torch", "torch.onnx", "torch.export", "torch.fx", "torch._dynamo", "onnxscript", "onnx_ir", "skl2onnx")
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[io.StringIO]:
-    """Collect what is printed, logged or warned inside into the returned text; nothing reaches the terminal."""
-    heard = io.StringIO()
-    handler = logging.StreamHandler(heard)
-    loggers = [logging.getLogger(name) for name in LOGGERS]
-    before = [(logger.handlers[:], logger.propagate) for logger in loggers]
-    with contextlib.redirect_stdout(heard), contextlib.redirect_stderr(heard), warnings.catch_warnings(record=True) as warned:
-        warnings.simplefilter("always")
-        try:
-            for logger in loggers:
-                logger.handlers, logger.propagate = [handler], False
-            yield heard
-        finally:
-            for logger, (handlers, propagate) in zip(loggers, before, strict=True):
-                logger.handlers, logger.propagate = handlers, propagate
-            for warning in warned:
-                heard.write(f"{warning.category.__name__}: {warning.message}\n")
-
-
 FILE = "model.onnx"
 #: A protobuf message ends at 2 GiB; weights beyond this go into a file of their own.
 MAX_INLINE_BYTES = 1_800_000_000
+#: Libraries that log through handlers of their own, which a redirected stderr does not reach.
+LOGGERS = ("torch", "torch.onnx", "torch.export", "torch.fx", "torch._dynamo", "onnxscript", "onnx_ir", "skl2onnx")
 
 
 class Onnx:
@@ -156,6 +134,35 @@ def is_detector(estimator: Any) -> bool:
     return bool(is_outlier_detector(estimator))
 
 
+def _metadata(subject: TrainedModel) -> dict[str, str]:
+    return {
+        "classes": json.dumps(list(subject.task.classes)),
+        "output": subject.output_name,
+        "study": subject.study,
+        "trial": str(subject.trial.number),
+    }
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[io.StringIO]:
+    """Collect what is printed, logged or warned inside into the returned text; nothing reaches the terminal."""
+    heard = io.StringIO()
+    handler = logging.StreamHandler(heard)
+    loggers = [logging.getLogger(name) for name in LOGGERS]
+    before = [(logger.handlers[:], logger.propagate) for logger in loggers]
+    with contextlib.redirect_stdout(heard), contextlib.redirect_stderr(heard), warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        try:
+            for logger in loggers:
+                logger.handlers, logger.propagate = [handler], False
+            yield heard
+        finally:
+            for logger, (handlers, propagate) in zip(loggers, before, strict=True):
+                logger.handlers, logger.propagate = handlers, propagate
+            for warning in warned:
+                heard.write(f"{warning.category.__name__}: {warning.message}\n")
+
+
 def cause(error: BaseException) -> str:
     """Find the one line that says why a graph could not be made: the operator, or the first reason in the chain of causes."""
     chain: list[BaseException] = []
@@ -171,15 +178,6 @@ def cause(error: BaseException) -> str:
         if converter:
             return f"skl2onnx has no converter for {converter.group(1).rpartition('.')[2]}"
     return f"{type(chain[-1]).__name__}: {first_line(chain[-1])}"
-
-
-def _metadata(subject: TrainedModel) -> dict[str, str]:
-    return {
-        "classes": json.dumps(list(subject.task.classes)),
-        "output": subject.output_name,
-        "study": subject.study,
-        "trial": str(subject.trial.number),
-    }
 
 
 if TYPE_CHECKING:

@@ -7,81 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
+#: Operator sets that every ONNX Runtime since 1.15 knows and skl2onnx has converters for.
+OPSETS = {"": 18, "ai.onnx.ml": 3}
 #: Metrics that are the Euclidean distance.
 EUCLIDEAN = ("euclidean", "l2")
-
-
-def convert_neighbours(scope: Any, operator: Any, container: Any) -> None:
-    """Write a k-neighbours classifier or regressor of one target with Euclidean distances, as a converter for skl2onnx.
-
-    skl2onnx's own graph computes distances in float32, which picks other neighbours where two are about as far, and weights classes by the
-    squared distance. Here, as in scikit-learn, the squared distances are ``|x|² - 2 x·t + |t|²`` in float64, and weights are 1 or the
-    inverse distance. An example that equals a training example gets its weight from a distance of 1e-12 and so decides alone.
-
-    Raises:
-        RuntimeError: If the metric, the weights or the number of targets is another one.
-    """
-    import numpy as np
-
-    model = operator.raw_operator
-    power = getattr(model, "effective_metric_params_", {}).get("p", 2)
-    if model.effective_metric_ not in EUCLIDEAN and not (model.effective_metric_ == "minkowski" and power == 2):
-        raise RuntimeError(f"neighbours with metric={model.effective_metric_!r} have no translation to ONNX, only the Euclidean")
-    if model.weights not in ("uniform", "distance"):
-        raise RuntimeError("neighbours with weights that are a function have no translation to ONNX")
-    classes = getattr(model, "classes_", None)
-    targets = np.asarray(model._y)
-    if isinstance(classes, list) or (targets.ndim == 2 and targets.shape[1] > 1):
-        raise RuntimeError("neighbours with several targets have no translation to ONNX")
-    known = np.asarray(model._fit_X, dtype=np.float64)
-    # One column for each class, or the values themselves: a neighbour votes with its row.
-    votes = np.eye(len(classes))[targets.reshape(-1)] if classes is not None else targets.reshape(-1, 1).astype(np.float64)
-    graph = _Graph(scope, container)
-    x = graph.node("Cast", operator.inputs[0].full_name, to=_DOUBLE)
-    lengths = graph.node("ReduceSumSquare", x, graph.constant(np.array([1])), keepdims=1)
-    product = graph.node("MatMul", x, graph.constant(-2.0 * known.T))
-    squares = graph.node("Add", graph.node("Add", lengths, product), graph.constant((known**2).sum(axis=1)[None]))
-    nearest, rows = graph.node("TopK", squares, graph.constant(np.array([model.n_neighbors])), outputs=2, axis=1, largest=0, sorted=1)
-    voted = graph.node("Gather", graph.constant(votes), rows, axis=0)  # (b, k, columns)
-    if model.weights == "distance":
-        distance = graph.node("Sqrt", graph.node("Max", nearest, graph.constant(np.array([1e-24]))))
-        weights = graph.node("Reciprocal", distance)
-        weights = graph.node("Div", weights, graph.node("ReduceSum", weights, graph.constant(np.array([1])), keepdims=1))
-        voted = graph.node("Mul", voted, graph.node("Unsqueeze", weights, graph.constant(np.array([2]))))
-        mean = graph.node("ReduceSum", voted, graph.constant(np.array([1])), keepdims=0)
-    else:
-        mean = graph.node("ReduceMean", voted, graph.constant(np.array([1])), keepdims=0)
-    if classes is None:
-        graph.node("Cast", mean, to=_FLOAT, names=[operator.outputs[0].full_name])
-        return
-    best = graph.node("ArgMax", mean, axis=1, keepdims=0)
-    graph.node("Gather", graph.constant(np.asarray(classes).astype(np.int64)), best, axis=0, names=[operator.outputs[0].full_name])
-    graph.node("Cast", mean, to=_FLOAT, names=[operator.outputs[1].full_name])
-
-
 _FLOAT, _DOUBLE, _INT64 = 1, 11, 7  # element types of ONNX's TensorProto
-
-
-class _Graph:
-    """Nodes and constants with names of their own in a container of skl2onnx."""
-
-    def __init__(self, scope: Any, container: Any) -> None:
-        self._scope, self._container = scope, container
-
-    def node(self, kind: str, *inputs: str, outputs: int = 1, names: list[str] | None = None, **attributes: Any) -> Any:
-        names = names or [self._scope.get_unique_variable_name(f"{kind}_out") for _ in range(outputs)]
-        self._container.add_node(
-            kind, list(inputs), names, op_version=_VERSIONS[kind], name=self._scope.get_unique_operator_name(kind), **attributes
-        )
-        return names[0] if len(names) == 1 else names
-
-    def constant(self, values: Any) -> str:
-        name: str = self._scope.get_unique_variable_name("constant")
-        kind = _INT64 if values.dtype.kind == "i" else _DOUBLE
-        self._container.add_initializer(name, kind, list(values.shape), values.ravel().tolist())
-        return name
-
-
 #: Version of each operator in operator set 18.
 _VERSIONS = {
     "Add": 14,
@@ -100,10 +30,6 @@ _VERSIONS = {
     "TopK": 11,
     "Unsqueeze": 13,
 }
-
-
-#: Operator sets that every ONNX Runtime since 1.15 knows and skl2onnx has converters for.
-OPSETS = {"": 18, "ai.onnx.ml": 3}
 
 
 def convert(estimator: Any, features: int) -> Any:
@@ -166,3 +92,71 @@ def _plain(value: Any) -> Any:
         return value
     numbers = [item.item() if hasattr(item, "item") else item for item in value]
     return [int(number) if isinstance(number, bool) else number for number in numbers]
+
+
+def convert_neighbours(scope: Any, operator: Any, container: Any) -> None:
+    """Write a k-neighbours classifier or regressor of one target with Euclidean distances, as a converter for skl2onnx.
+
+    skl2onnx's own graph computes distances in float32, which picks other neighbours where two are about as far, and weights classes by the
+    squared distance. Here, as in scikit-learn, the squared distances are ``|x|² - 2 x·t + |t|²`` in float64, and weights are 1 or the
+    inverse distance. An example that equals a training example gets its weight from a distance of 1e-12 and so decides alone.
+
+    Raises:
+        RuntimeError: If the metric, the weights or the number of targets is another one.
+    """
+    import numpy as np
+
+    model = operator.raw_operator
+    power = getattr(model, "effective_metric_params_", {}).get("p", 2)
+    if model.effective_metric_ not in EUCLIDEAN and not (model.effective_metric_ == "minkowski" and power == 2):
+        raise RuntimeError(f"neighbours with metric={model.effective_metric_!r} have no translation to ONNX, only the Euclidean")
+    if model.weights not in ("uniform", "distance"):
+        raise RuntimeError("neighbours with weights that are a function have no translation to ONNX")
+    classes = getattr(model, "classes_", None)
+    targets = np.asarray(model._y)
+    if isinstance(classes, list) or (targets.ndim == 2 and targets.shape[1] > 1):
+        raise RuntimeError("neighbours with several targets have no translation to ONNX")
+    known = np.asarray(model._fit_X, dtype=np.float64)
+    # One column for each class, or the values themselves: a neighbour votes with its row.
+    votes = np.eye(len(classes))[targets.reshape(-1)] if classes is not None else targets.reshape(-1, 1).astype(np.float64)
+    graph = _Graph(scope, container)
+    x = graph.node("Cast", operator.inputs[0].full_name, to=_DOUBLE)
+    lengths = graph.node("ReduceSumSquare", x, graph.constant(np.array([1])), keepdims=1)
+    product = graph.node("MatMul", x, graph.constant(-2.0 * known.T))
+    squares = graph.node("Add", graph.node("Add", lengths, product), graph.constant((known**2).sum(axis=1)[None]))
+    nearest, rows = graph.node("TopK", squares, graph.constant(np.array([model.n_neighbors])), outputs=2, axis=1, largest=0, sorted=1)
+    voted = graph.node("Gather", graph.constant(votes), rows, axis=0)  # (b, k, columns)
+    if model.weights == "distance":
+        distance = graph.node("Sqrt", graph.node("Max", nearest, graph.constant(np.array([1e-24]))))
+        weights = graph.node("Reciprocal", distance)
+        weights = graph.node("Div", weights, graph.node("ReduceSum", weights, graph.constant(np.array([1])), keepdims=1))
+        voted = graph.node("Mul", voted, graph.node("Unsqueeze", weights, graph.constant(np.array([2]))))
+        mean = graph.node("ReduceSum", voted, graph.constant(np.array([1])), keepdims=0)
+    else:
+        mean = graph.node("ReduceMean", voted, graph.constant(np.array([1])), keepdims=0)
+    if classes is None:
+        graph.node("Cast", mean, to=_FLOAT, names=[operator.outputs[0].full_name])
+        return
+    best = graph.node("ArgMax", mean, axis=1, keepdims=0)
+    graph.node("Gather", graph.constant(np.asarray(classes).astype(np.int64)), best, axis=0, names=[operator.outputs[0].full_name])
+    graph.node("Cast", mean, to=_FLOAT, names=[operator.outputs[1].full_name])
+
+
+class _Graph:
+    """Nodes and constants with names of their own in a container of skl2onnx."""
+
+    def __init__(self, scope: Any, container: Any) -> None:
+        self._scope, self._container = scope, container
+
+    def node(self, kind: str, *inputs: str, outputs: int = 1, names: list[str] | None = None, **attributes: Any) -> Any:
+        names = names or [self._scope.get_unique_variable_name(f"{kind}_out") for _ in range(outputs)]
+        self._container.add_node(
+            kind, list(inputs), names, op_version=_VERSIONS[kind], name=self._scope.get_unique_operator_name(kind), **attributes
+        )
+        return names[0] if len(names) == 1 else names
+
+    def constant(self, values: Any) -> str:
+        name: str = self._scope.get_unique_variable_name("constant")
+        kind = _INT64 if values.dtype.kind == "i" else _DOUBLE
+        self._container.add_initializer(name, kind, list(values.shape), values.ravel().tolist())
+        return name

@@ -17,6 +17,17 @@ from .splits_data import MemoryData, StreamData
 from .task import Kind, Targets, Task, encode, split_indices, target_scale
 
 Pair = tuple[Any, Any]
+#: Name -> class of torchvision.datasets, for the sets that torchvision holds as arrays.
+SETS = {
+    "mnist": "MNIST",
+    "fashion_mnist": "FashionMNIST",
+    "kmnist": "KMNIST",
+    "cifar10": "CIFAR10",
+    "cifar100": "CIFAR100",
+    "svhn": "SVHN",
+    "stl10": "STL10",
+    "usps": "USPS",
+}
 
 
 def arrays(
@@ -74,49 +85,6 @@ def arrays(
     )
     parts = (train, made_validation if validation is None else next(rows), made_test if test is None else next(rows))
     return task_of_arrays(name, everything, encoded, parts, device=device)
-
-
-def task_of_arrays(
-    name: str,
-    inputs: np.ndarray,
-    targets: Targets,
-    parts: tuple[np.ndarray, np.ndarray, np.ndarray],
-    *,
-    device: str | torch.device = "cpu",
-) -> Task:
-    """Put arrays into a task, normalised by the training split.
-
-    Args:
-        name: Name of the task.
-        inputs: ``(n, features)`` or ``(n, c, h, w)``.
-        targets: Their targets.
-        parts: Indices of the training, validation and test split; an empty test split becomes None.
-        device: Where the tensors live at first.
-    """
-    mean, deviation = channel_statistics(inputs[parts[0]])
-    scale = target_scale(targets.values[parts[0]]) if targets.kind == "regression" else None
-    values = targets.values if scale is None else ((targets.values - scale[0]) / scale[1]).astype(np.float32)
-    made = [
-        MemoryData(
-            torch.from_numpy(np.ascontiguousarray(inputs[part])).to(device),
-            torch.from_numpy(values[part]).to(device),
-            mean=mean,
-            deviation=deviation,
-        )
-        for part in parts
-    ]
-    image = inputs.ndim == 4
-    preprocessing: dict[str, Any] = {
-        "kind": "image" if image else "features",
-        "scale": 1 / 255 if inputs.dtype == np.uint8 else 1.0,
-        "mean": mean,
-        "std": deviation,
-    }
-    if image:
-        preprocessing |= dict(zip(("channels", "height", "width"), inputs.shape[1:], strict=True))
-    shape = tuple(int(side) for side in inputs.shape[1:])
-    test = made[2] if len(made[2]) else None
-    return Task(name, targets.kind, made[0], made[1], test, shape, targets.classes, preprocessing, scale)
 
 
 def sklearn_set(bunch: Any, *, name: str = "sklearn", images: bool | None = None, **options: Any) -> Task:
@@ -177,59 +145,6 @@ def dataset(
     return Task(name, kind, read_train, read_validation, read_test, shape, tuple(map(str, classes or ())), preprocessing)
 
 
-def channel_statistics(inputs: np.ndarray) -> tuple[list[float], list[float]]:
-    """Return mean and standard deviation of each channel or feature (1 where it does not vary), uint8 scaled to [0, 1]."""
-    axes = (0, *range(2, inputs.ndim))
-    scale = 255.0 if inputs.dtype == np.uint8 else 1.0
-    count = inputs.size / inputs.shape[1]
-    mean = inputs.sum(axis=axes, dtype=np.float64) / count / scale
-    # In slices: the float64 copy of a whole image set would be eight times the set.
-    square = np.zeros(inputs.shape[1])
-    for first in range(0, len(inputs), 1024):
-        part = inputs[first : first + 1024].astype(np.float64) / scale
-        square += ((part - mean.reshape(1, -1, *[1] * (inputs.ndim - 2))) ** 2).sum(axis=axes)
-    deviation = np.sqrt(square / count)
-    return mean.tolist(), np.where(deviation > 1e-8, deviation, 1.0).tolist()
-
-
-def _numbered(train: Any, kind: Kind) -> list[str]:
-    targets = getattr(train, "targets", None)
-    values = np.asarray([item[1] for item in train] if targets is None else targets)
-    return [str(k) for k in range(values.shape[1] if kind == "multilabel" else int(values.max()) + 1)]
-
-
-def _inputs(inputs: Any) -> np.ndarray:
-    array = np.asarray(inputs)
-    if array.ndim == 3:
-        array = array[:, None]
-    elif array.ndim == 4 and array.shape[-1] in (1, 3, 4) and array.shape[1] not in (1, 3, 4):
-        array = np.moveaxis(array, -1, 1)
-    if array.ndim not in (2, 4) or array.dtype.kind not in "biuf":
-        raise ValueError(
-            f"inputs must be numbers of shape (n, features), (n, h, w), (n, c, h, w) or (n, h, w, c), got {array.dtype} {array.shape}; "
-            "columns of text belong into table()"
-        )
-    if array.dtype == np.uint8 and array.ndim == 4:
-        return array
-    array = array.astype(np.float32)
-    if not np.isfinite(array).all():
-        raise ValueError("inputs have values that are missing or infinite; fill them, or use table(), which does")
-    return array
-
-
-#: Name -> class of torchvision.datasets, for the sets that torchvision holds as arrays.
-SETS = {
-    "mnist": "MNIST",
-    "fashion_mnist": "FashionMNIST",
-    "kmnist": "KMNIST",
-    "cifar10": "CIFAR10",
-    "cifar100": "CIFAR100",
-    "svhn": "SVHN",
-    "stl10": "STL10",
-    "usps": "USPS",
-}
-
-
 def builtin(
     name: str,
     root: str | Path = "data",
@@ -271,6 +186,89 @@ def builtin(
         seed=seed,
         device=device,
     )
+
+
+def task_of_arrays(
+    name: str,
+    inputs: np.ndarray,
+    targets: Targets,
+    parts: tuple[np.ndarray, np.ndarray, np.ndarray],
+    *,
+    device: str | torch.device = "cpu",
+) -> Task:
+    """Put arrays into a task, normalised by the training split.
+
+    Args:
+        name: Name of the task.
+        inputs: ``(n, features)`` or ``(n, c, h, w)``.
+        targets: Their targets.
+        parts: Indices of the training, validation and test split; an empty test split becomes None.
+        device: Where the tensors live at first.
+    """
+    mean, deviation = channel_statistics(inputs[parts[0]])
+    scale = target_scale(targets.values[parts[0]]) if targets.kind == "regression" else None
+    values = targets.values if scale is None else ((targets.values - scale[0]) / scale[1]).astype(np.float32)
+    made = [
+        MemoryData(
+            torch.from_numpy(np.ascontiguousarray(inputs[part])).to(device),
+            torch.from_numpy(values[part]).to(device),
+            mean=mean,
+            deviation=deviation,
+        )
+        for part in parts
+    ]
+    image = inputs.ndim == 4
+    preprocessing: dict[str, Any] = {
+        "kind": "image" if image else "features",
+        "scale": 1 / 255 if inputs.dtype == np.uint8 else 1.0,
+        "mean": mean,
+        "std": deviation,
+    }
+    if image:
+        preprocessing |= dict(zip(("channels", "height", "width"), inputs.shape[1:], strict=True))
+    shape = tuple(int(side) for side in inputs.shape[1:])
+    test = made[2] if len(made[2]) else None
+    return Task(name, targets.kind, made[0], made[1], test, shape, targets.classes, preprocessing, scale)
+
+
+def channel_statistics(inputs: np.ndarray) -> tuple[list[float], list[float]]:
+    """Return mean and standard deviation of each channel or feature (1 where it does not vary), uint8 scaled to [0, 1]."""
+    axes = (0, *range(2, inputs.ndim))
+    scale = 255.0 if inputs.dtype == np.uint8 else 1.0
+    count = inputs.size / inputs.shape[1]
+    mean = inputs.sum(axis=axes, dtype=np.float64) / count / scale
+    # In slices: the float64 copy of a whole image set would be eight times the set.
+    square = np.zeros(inputs.shape[1])
+    for first in range(0, len(inputs), 1024):
+        part = inputs[first : first + 1024].astype(np.float64) / scale
+        square += ((part - mean.reshape(1, -1, *[1] * (inputs.ndim - 2))) ** 2).sum(axis=axes)
+    deviation = np.sqrt(square / count)
+    return mean.tolist(), np.where(deviation > 1e-8, deviation, 1.0).tolist()
+
+
+def _inputs(inputs: Any) -> np.ndarray:
+    array = np.asarray(inputs)
+    if array.ndim == 3:
+        array = array[:, None]
+    elif array.ndim == 4 and array.shape[-1] in (1, 3, 4) and array.shape[1] not in (1, 3, 4):
+        array = np.moveaxis(array, -1, 1)
+    if array.ndim not in (2, 4) or array.dtype.kind not in "biuf":
+        raise ValueError(
+            f"inputs must be numbers of shape (n, features), (n, h, w), (n, c, h, w) or (n, h, w, c), got {array.dtype} {array.shape}; "
+            "columns of text belong into table()"
+        )
+    if array.dtype == np.uint8 and array.ndim == 4:
+        return array
+    array = array.astype(np.float32)
+    if not np.isfinite(array).all():
+        raise ValueError("inputs have values that are missing or infinite; fill them, or use table(), which does")
+    return array
+
+
+def _numbered(train: Any, kind: Kind) -> list[str]:
+    targets = getattr(train, "targets", None)
+    values = np.asarray([item[1] for item in train] if targets is None else targets)
+    return [str(k) for k in range(values.shape[1] if kind == "multilabel" else int(values.max()) + 1)]
 
 
 def _load(make: Any, root: Path, *, train: bool, name: str, download: bool) -> tuple[np.ndarray, np.ndarray, list[str]]:

@@ -20,99 +20,6 @@ _COUNTED = 2
 _BYTES_IN_HALF = 2
 
 
-def training_bytes(model: torch.nn.Module, task: Task, recipe: Recipe) -> int | None:
-    """Estimate the bytes that a training holds at the end of the forward pass of a micro-batch, where it needs the most.
-
-    Counted are weights and buffers, gradients, the state of the optimiser (two values for each trained weight with AdamW, one with SGD and
-    momentum), the averaged weights, one micro-batch of inputs, and every tensor that autograd keeps for the backward pass. The last come
-    from a forward pass on tensors that have shapes and no contents; each storage counts once, and a frozen part keeps nothing. Floating
-    point activations count as 2 bytes a value under half precisions.
-
-    It is an estimate: the work space of convolutions, the fragments of the allocator, the CUDA context and the data set itself, where it
-    lives on the device, come on top, and ``torch.compile`` or a tactic that freezes or skips layers needs less.
-
-    Args:
-        model: The untrained model.
-        task: The data.
-        recipe: How it is to be trained.
-
-    Returns:
-        Bytes, or None for a model whose forward pass needs contents to look at.
-    """
-    kept = activation_bytes(model, input_shape(task, recipe), half=recipe.precision != "float32")
-    if kept is None:
-        return None
-    batch = min(-(-recipe.batch_size // recipe.accumulation), len(task.train))
-    weights = sum(_size(tensor) for tensor in [*model.parameters(), *model.buffers()])
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    learning = sum(_size(parameter) for parameter in trained)
-    states = 2 if recipe.optimizer == "adamw" else 1 if recipe.momentum > 0 else 0
-    averaged = 0
-    if recipe.averaging or recipe.schedule == "anytime":
-        averaged = learning + sum(_size(buffer) for buffer in model.buffers() if buffer.is_floating_point())
-    inputs = batch * prod(input_shape(task, recipe)) * torch.finfo(torch.float32).bits // 8
-    return weights + learning * (1 + states) + averaged + inputs + round(kept * batch)
-
-
-def input_shape(task: Task, recipe: Recipe) -> tuple[int, ...]:
-    """Return the shape of one example as the model sees it, the recipe's resolution applied."""
-    shape = tuple(task.input_shape)
-    return (shape[0], recipe.resolution, recipe.resolution) if recipe.resolution is not None and len(shape) == 3 else shape
-
-
-def activation_bytes(model: torch.nn.Module, shape: tuple[int, ...], *, half: bool = False) -> float | None:
-    """Count what autograd keeps for the backward pass of one example, the weights and the input itself left out.
-
-    Args:
-        model: The model; its contents, mode and buffers stay as they are.
-        shape: Shape of one example.
-        half: Whether floating point activations are kept in 2 bytes a value.
-
-    Returns:
-        Bytes, or None for a model whose forward pass needs contents to look at.
-    """
-    state = {name: tensor.detach().to("meta").requires_grad_(tensor.requires_grad) for name, tensor in model.named_parameters()}
-    state |= {name: tensor.detach().to("meta") for name, tensor in model.named_buffers()}
-    inputs = torch.zeros((_COUNTED, *shape), device="meta")
-    seen = {_storage(tensor) for tensor in [*state.values(), inputs]}
-    held: list[torch.Tensor] = []  # a storage that is gone could lend its address to the next
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        if _storage(tensor) not in seen:
-            seen.add(_storage(tensor))
-            held.append(tensor)
-        return tensor
-
-    was_training = model.training
-    model.train()
-    try:
-        with torch.enable_grad(), torch.random.fork_rng(devices=[]), torch.autograd.graph.saved_tensors_hooks(keep, _as_it_is):
-            outputs = torch.func.functional_call(model, state, (inputs,))
-    except Exception:  # whatever a user's forward may raise: the training itself will say it better
-        return None
-    finally:
-        model.train(was_training)
-    del outputs
-    return sum(_kept(tensor, half) for tensor in held) / _COUNTED
-
-
-def _kept(tensor: torch.Tensor, half: bool) -> int:
-    size = tensor.untyped_storage().nbytes()
-    return size // tensor.element_size() * _BYTES_IN_HALF if half and tensor.is_floating_point() else size
-
-
-def _storage(tensor: torch.Tensor) -> Any:
-    return tensor.untyped_storage()._cdata
-
-
-def _size(tensor: torch.Tensor) -> int:
-    return tensor.numel() * tensor.element_size()
-
-
-def _as_it_is(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor
-
-
 @dataclass(frozen=True)
 class Cost:
     """What a model weighs.
@@ -155,6 +62,82 @@ def count(model: Any, task: Task, recipe: Recipe, *, memory: bool = False) -> Co
     return Cost(parameters, flops, training_bytes(model, task, recipe) if memory else None)
 
 
+def training_bytes(model: torch.nn.Module, task: Task, recipe: Recipe) -> int | None:
+    """Estimate the bytes that a training holds at the end of the forward pass of a micro-batch, where it needs the most.
+
+    Counted are weights and buffers, gradients, the state of the optimiser (two values for each trained weight with AdamW, one with SGD and
+    momentum), the averaged weights, one micro-batch of inputs, and every tensor that autograd keeps for the backward pass. The last come
+    from a forward pass on tensors that have shapes and no contents; each storage counts once, and a frozen part keeps nothing. Floating
+    point activations count as 2 bytes a value under half precisions.
+
+    It is an estimate: the work space of convolutions, the fragments of the allocator, the CUDA context and the data set itself, where it
+    lives on the device, come on top, and ``torch.compile`` or a tactic that freezes or skips layers needs less.
+
+    Args:
+        model: The untrained model.
+        task: The data.
+        recipe: How it is to be trained.
+
+    Returns:
+        Bytes, or None for a model whose forward pass needs contents to look at.
+    """
+    kept = activation_bytes(model, input_shape(task, recipe), half=recipe.precision != "float32")
+    if kept is None:
+        return None
+    batch = min(-(-recipe.batch_size // recipe.accumulation), len(task.train))
+    weights = sum(_size(tensor) for tensor in [*model.parameters(), *model.buffers()])
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    learning = sum(_size(parameter) for parameter in trained)
+    states = 2 if recipe.optimizer == "adamw" else 1 if recipe.momentum > 0 else 0
+    averaged = 0
+    if recipe.averaging or recipe.schedule == "anytime":
+        averaged = learning + sum(_size(buffer) for buffer in model.buffers() if buffer.is_floating_point())
+    inputs = batch * prod(input_shape(task, recipe)) * torch.finfo(torch.float32).bits // 8
+    return weights + learning * (1 + states) + averaged + inputs + round(kept * batch)
+
+
+def activation_bytes(model: torch.nn.Module, shape: tuple[int, ...], *, half: bool = False) -> float | None:
+    """Count what autograd keeps for the backward pass of one example, the weights and the input itself left out.
+
+    Args:
+        model: The model; its contents, mode and buffers stay as they are.
+        shape: Shape of one example.
+        half: Whether floating point activations are kept in 2 bytes a value.
+
+    Returns:
+        Bytes, or None for a model whose forward pass needs contents to look at.
+    """
+    state = {name: tensor.detach().to("meta").requires_grad_(tensor.requires_grad) for name, tensor in model.named_parameters()}
+    state |= {name: tensor.detach().to("meta") for name, tensor in model.named_buffers()}
+    inputs = torch.zeros((_COUNTED, *shape), device="meta")
+    seen = {_storage(tensor) for tensor in [*state.values(), inputs]}
+    held: list[torch.Tensor] = []  # a storage that is gone could lend its address to the next
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        if _storage(tensor) not in seen:
+            seen.add(_storage(tensor))
+            held.append(tensor)
+        return tensor
+
+    was_training = model.training
+    model.train()
+    try:
+        with torch.enable_grad(), torch.random.fork_rng(devices=[]), torch.autograd.graph.saved_tensors_hooks(keep, _as_it_is):
+            outputs = torch.func.functional_call(model, state, (inputs,))
+    except Exception:  # whatever a user's forward may raise: the training itself will say it better
+        return None
+    finally:
+        model.train(was_training)
+    del outputs
+    return sum(_kept(tensor, half) for tensor in held) / _COUNTED
+
+
+def input_shape(task: Task, recipe: Recipe) -> tuple[int, ...]:
+    """Return the shape of one example as the model sees it, the recipe's resolution applied."""
+    shape = tuple(task.input_shape)
+    return (shape[0], recipe.resolution, recipe.resolution) if recipe.resolution is not None and len(shape) == 3 else shape
+
+
 def _flops(model: torch.nn.Module, device: torch.device, shape: tuple[int, ...]) -> int | None:
     state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     state = {name: tensor.to(device) for name, tensor in state.items()}
@@ -165,3 +148,20 @@ def _flops(model: torch.nn.Module, device: torch.device, shape: tuple[int, ...])
     except Exception:  # whatever a user's forward may raise: the training itself will say it better
         return None
     return int(counter.get_total_flops())
+
+
+def _kept(tensor: torch.Tensor, half: bool) -> int:
+    size = tensor.untyped_storage().nbytes()
+    return size // tensor.element_size() * _BYTES_IN_HALF if half and tensor.is_floating_point() else size
+
+
+def _storage(tensor: torch.Tensor) -> Any:
+    return tensor.untyped_storage()._cdata
+
+
+def _size(tensor: torch.Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def _as_it_is(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor

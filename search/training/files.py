@@ -32,6 +32,16 @@ SPLITS = {
     "test": "test",
     "testing": "test",
 }
+#: Sets up to this size are held in memory.
+MEMORY_LIMIT_BYTES = 4 * 2**30
+#: Mean and deviation are taken from this many training examples at most, so that they are the same in memory and streamed.
+STATISTICS_FROM = 4096
+#: How a decoder names the bytes that it was given: an address says nothing to a user.
+_ADDRESS = re.compile(r"<[^<>]* at 0x[0-9a-f]+>")
+Progress = Callable[[int, int], None]
+Entries = Sequence[tuple[str, int]]
+#: Turns the bytes of a file into an array; raises OSError or ValueError for a broken one. Streaming pickles it.
+Decode = Callable[[bytes], np.ndarray]
 
 
 class Files(Protocol):
@@ -171,19 +181,6 @@ def find_classes(files: Files, suffixes: frozenset[str] = SUFFIXES, *, noun: str
         part = " of the training split" if split_layout else ""
         raise ValueError(f"{where}: the class folder {empty[0]}/{part} has no {noun}; remove the folder or fill it ({len(empty)} empty)")
     return Found(classes, {split: tuple(entries) for split, entries in splits.items()})
-
-
-#: Sets up to this size are held in memory.
-MEMORY_LIMIT_BYTES = 4 * 2**30
-#: Mean and deviation are taken from this many training examples at most, so that they are the same in memory and streamed.
-STATISTICS_FROM = 4096
-#: How a decoder names the bytes that it was given: an address says nothing to a user.
-_ADDRESS = re.compile(r"<[^<>]* at 0x[0-9a-f]+>")
-
-Progress = Callable[[int, int], None]
-Entries = Sequence[tuple[str, int]]
-#: Turns the bytes of a file into an array; raises OSError or ValueError for a broken one. Streaming pickles it.
-Decode = Callable[[bytes], np.ndarray]
 
 
 def task_of_files(

@@ -26,58 +26,6 @@ from .results import EpochPoint, Fitted, Phases, ShouldContinue, TrainingFailed,
 from .tactics.tactic import attached, make_tactics, total_penalty, training_resolution
 from .task import Task
 
-
-def fit_estimator(
-    model: Any,
-    task: Task,
-    recipe: Recipe,
-    *,
-    epochs: int,
-    start: Mapping[str, Any] | None,
-    seed: int,
-    phases: Phases,
-    should_continue: ShouldContinue,
-) -> Fitted:
-    """Fit an estimator; the arguments are those of ``fit``.
-
-    Its training loss is not known while it trains, so the points of the curve carry NaN as their loss.
-    """
-    estimator = as_estimator(model)
-    patience = Patience(recipe.patience)
-    done = 0
-    with phases("setup", 0):
-        inputs, targets = task.train.arrays()
-        if start is not None:
-            done = int(start["epochs"])
-            estimator.sklearn = start["sklearn"]
-            patience.load(start["patience"])
-    curve: list[EpochPoint] = []
-    stopped = None
-    for epoch in range(done + 1, epochs + 1):
-        with phases("epoch", epoch):
-            estimator.fit_epochs(inputs, targets, epoch - 1, epoch, seed)
-        quality = None
-        if patience.asked:
-            quality = _validate_estimator(estimator, task, recipe, phases, epoch)
-            if patience.exhausted(quality.get(task.metric, -quality["loss"])):
-                stopped = f"patience: no better validation {task.metric} in {recipe.patience} epochs"
-        curve.append(EpochPoint(epoch, float("nan"), quality))
-        if not should_continue(curve[-1]) and epoch < epochs:
-            stopped = stopped or f"stopped after epoch {epoch} of {epochs}"
-        if stopped is not None:
-            break
-    last = curve[-1]
-    if last.quality is None:
-        curve[-1] = last = EpochPoint(last.epoch, last.loss, _validate_estimator(estimator, task, recipe, phases, last.epoch))
-    checkpoint = {"epochs": last.epoch, "sklearn": estimator.sklearn, "patience": patience.state()}
-    return Fitted(estimator, last.epoch, dict(last.quality or {}), tuple(curve), checkpoint, stopped)
-
-
-def _validate_estimator(estimator: Estimator, task: Task, recipe: Recipe, phases: Phases, epoch: int) -> dict[str, float]:
-    with phases("eval", epoch):
-        return evaluate(estimator, task, task.validation, recipe=recipe)
-
-
 __all__ = [
     "EpochPoint",
     "Fitted",
@@ -93,7 +41,6 @@ __all__ = [
     "predict",
     "save_weights",
 ]
-
 #: The loss is read this often (steps): each read waits for the device, and a training that broke should not pay for a whole epoch.
 CHECK_EVERY = 16
 
@@ -268,6 +215,52 @@ def _fit(
     return Fitted(model, epoch, dict(curve[-1].quality or {}), tuple(curve), checkpoint, stopped, extra)
 
 
+def fit_estimator(
+    model: Any,
+    task: Task,
+    recipe: Recipe,
+    *,
+    epochs: int,
+    start: Mapping[str, Any] | None,
+    seed: int,
+    phases: Phases,
+    should_continue: ShouldContinue,
+) -> Fitted:
+    """Fit an estimator; the arguments are those of ``fit``.
+
+    Its training loss is not known while it trains, so the points of the curve carry NaN as their loss.
+    """
+    estimator = as_estimator(model)
+    patience = Patience(recipe.patience)
+    done = 0
+    with phases("setup", 0):
+        inputs, targets = task.train.arrays()
+        if start is not None:
+            done = int(start["epochs"])
+            estimator.sklearn = start["sklearn"]
+            patience.load(start["patience"])
+    curve: list[EpochPoint] = []
+    stopped = None
+    for epoch in range(done + 1, epochs + 1):
+        with phases("epoch", epoch):
+            estimator.fit_epochs(inputs, targets, epoch - 1, epoch, seed)
+        quality = None
+        if patience.asked:
+            quality = _validate_estimator(estimator, task, recipe, phases, epoch)
+            if patience.exhausted(quality.get(task.metric, -quality["loss"])):
+                stopped = f"patience: no better validation {task.metric} in {recipe.patience} epochs"
+        curve.append(EpochPoint(epoch, float("nan"), quality))
+        if not should_continue(curve[-1]) and epoch < epochs:
+            stopped = stopped or f"stopped after epoch {epoch} of {epochs}"
+        if stopped is not None:
+            break
+    last = curve[-1]
+    if last.quality is None:
+        curve[-1] = last = EpochPoint(last.epoch, last.loss, _validate_estimator(estimator, task, recipe, phases, last.epoch))
+    checkpoint = {"epochs": last.epoch, "sklearn": estimator.sklearn, "patience": patience.state()}
+    return Fitted(estimator, last.epoch, dict(last.quality or {}), tuple(curve), checkpoint, stopped)
+
+
 def _validate(
     model: torch.nn.Module,
     average: Average | None,
@@ -286,6 +279,11 @@ def _validate(
             return evaluate(model, task, task.validation, recipe=recipe, device=device)
         finally:
             average.swap()
+
+
+def _validate_estimator(estimator: Estimator, task: Task, recipe: Recipe, phases: Phases, epoch: int) -> dict[str, float]:
+    with phases("eval", epoch):
+        return evaluate(estimator, task, task.validation, recipe=recipe)
 
 
 def epoch_seed(seed: int, epoch: int) -> int:

@@ -21,14 +21,76 @@ from .tactics.tactic import head_parameters
 #: Relative width of the window: gamma = 6.94 is a standard deviation of 10 % of the training.
 #: Source: Karras et al. 2024, "Analyzing and Improving the Training Dynamics of Diffusion Models", arXiv:2312.02696, section 3.1.
 GAMMA = 6.94
+#: Share of the first epoch over which the learning rate rises. Long enough to settle Adam's second moments and short enough
+#: that a model of one epoch loses nothing to it.
+WARMUP_EPOCHS = 0.3
+#: Share of the steps before the peak, start and end relative to the peak.
+#: Source: Smith & Topin 2018, arXiv:1708.07120; the values are PyTorch's defaults for OneCycleLR.
+ONE_CYCLE = (0.3, 1 / 25, 1 / 25e4)
 
 
-def decay(step: int, gamma: float = GAMMA) -> float:
-    """Return the weight of the old average at a step counted from 1: ``(1 - 1/t) ** (gamma + 1)``.
+def trainable(model: torch.nn.Module) -> list[torch.nn.Parameter]:
+    """Return the parameters that want a gradient.
 
-    Source: Karras et al. 2024, arXiv:2312.02696, section 3.1 (power function profile).
+    Raises:
+        ValueError: If there is none.
     """
-    return float((1.0 - 1.0 / step) ** (gamma + 1.0))
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not parameters:
+        raise ValueError("the model has no parameter with requires_grad; freeze less of it")
+    return parameters
+
+
+def make_optimizer(model: torch.nn.Module, parameters: Sequence[torch.nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
+    """Build the optimiser; each group keeps its peak learning rate under ``"peak"``.
+
+    Vectors (biases, normalisation scales) are not decayed: pulling them to zero does not limit what the network can express.
+    The order of the groups depends on the model alone, so that a stored state fits again.
+    """
+    heads = {id(p) for p in head_parameters(model)} if recipe.head_learning_rate is not None else set()
+    groups: list[dict[str, Any]] = []
+    for in_head, rate in ((False, recipe.learning_rate), (True, recipe.head_learning_rate)):
+        for decays in (True, False):
+            chosen = [p for p in parameters if (id(p) in heads) == in_head and (p.ndim > 1) == decays]
+            if chosen:
+                groups.append({"params": chosen, "lr": rate, "peak": rate, "weight_decay": recipe.weight_decay if decays else 0.0})
+    # One kernel for all tensors; on a CPU the plain loop over tensors costs as much as the backward pass of a small net.
+    fused = all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in parameters)
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=recipe.momentum > 0, fused=fused)
+    return torch.optim.AdamW(groups, lr=recipe.learning_rate, fused=fused)
+
+
+def learning_rate_factor(recipe: Recipe, step: int, *, steps_per_epoch: int, total_steps: int) -> float:
+    """Return what the peak learning rate is multiplied with at one optimiser step.
+
+    Args:
+        recipe: Names the schedule.
+        step: Number of the step over the whole lineage, from 0.
+        steps_per_epoch: Optimiser steps in one epoch.
+        total_steps: Steps of the whole training; only the schedules with a fixed horizon read it.
+
+    Returns:
+        A factor in ``[0, 1]``. For ``anytime`` and ``constant`` it does not depend on ``total_steps``, so that a training can go on.
+    """
+    if recipe.schedule == "constant":
+        return 1.0
+    if recipe.schedule == "one_cycle":
+        share, low, end = ONE_CYCLE
+        peak = max(1.0, share * (total_steps - 1))
+        if step <= peak:
+            return _cosine(low, 1.0, step / peak)
+        return _cosine(1.0, end, (step - peak) / max(1.0, total_steps - 1 - peak))
+    warmup = max(1.0, WARMUP_EPOCHS * steps_per_epoch)
+    rise = min(1.0, (step + 1) / warmup)
+    if recipe.schedule == "anytime":
+        return rise
+    return rise * _cosine(1.0, 0.0, step / max(1, total_steps))
+
+
+def _cosine(first: float, last: float, share: float) -> float:
+    """Go from ``first`` to ``last`` along half a cosine; ``share`` in [0, 1] is the way done."""
+    return last + (first - last) * 0.5 * (1.0 + math.cos(math.pi * min(1.0, share)))
 
 
 class Average:
@@ -87,36 +149,12 @@ class Average:
                 average.copy_(kept)
 
 
-def trainable(model: torch.nn.Module) -> list[torch.nn.Parameter]:
-    """Return the parameters that want a gradient.
+def decay(step: int, gamma: float = GAMMA) -> float:
+    """Return the weight of the old average at a step counted from 1: ``(1 - 1/t) ** (gamma + 1)``.
 
-    Raises:
-        ValueError: If there is none.
+    Source: Karras et al. 2024, arXiv:2312.02696, section 3.1 (power function profile).
     """
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if not parameters:
-        raise ValueError("the model has no parameter with requires_grad; freeze less of it")
-    return parameters
-
-
-def make_optimizer(model: torch.nn.Module, parameters: Sequence[torch.nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
-    """Build the optimiser; each group keeps its peak learning rate under ``"peak"``.
-
-    Vectors (biases, normalisation scales) are not decayed: pulling them to zero does not limit what the network can express.
-    The order of the groups depends on the model alone, so that a stored state fits again.
-    """
-    heads = {id(p) for p in head_parameters(model)} if recipe.head_learning_rate is not None else set()
-    groups: list[dict[str, Any]] = []
-    for in_head, rate in ((False, recipe.learning_rate), (True, recipe.head_learning_rate)):
-        for decays in (True, False):
-            chosen = [p for p in parameters if (id(p) in heads) == in_head and (p.ndim > 1) == decays]
-            if chosen:
-                groups.append({"params": chosen, "lr": rate, "peak": rate, "weight_decay": recipe.weight_decay if decays else 0.0})
-    # One kernel for all tensors; on a CPU the plain loop over tensors costs as much as the backward pass of a small net.
-    fused = all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in parameters)
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=recipe.momentum > 0, fused=fused)
-    return torch.optim.AdamW(groups, lr=recipe.learning_rate, fused=fused)
+    return float((1.0 - 1.0 / step) ** (gamma + 1.0))
 
 
 class Patience:
@@ -144,43 +182,3 @@ class Patience:
     def load(self, state: Mapping[str, float]) -> None:
         """Go on counting from a stored state."""
         self._best, self._since = float(state["best"]), int(state["since"])
-
-
-#: Share of the first epoch over which the learning rate rises. Long enough to settle Adam's second moments and short enough
-#: that a model of one epoch loses nothing to it.
-WARMUP_EPOCHS = 0.3
-#: Share of the steps before the peak, start and end relative to the peak.
-#: Source: Smith & Topin 2018, arXiv:1708.07120; the values are PyTorch's defaults for OneCycleLR.
-ONE_CYCLE = (0.3, 1 / 25, 1 / 25e4)
-
-
-def learning_rate_factor(recipe: Recipe, step: int, *, steps_per_epoch: int, total_steps: int) -> float:
-    """Return what the peak learning rate is multiplied with at one optimiser step.
-
-    Args:
-        recipe: Names the schedule.
-        step: Number of the step over the whole lineage, from 0.
-        steps_per_epoch: Optimiser steps in one epoch.
-        total_steps: Steps of the whole training; only the schedules with a fixed horizon read it.
-
-    Returns:
-        A factor in ``[0, 1]``. For ``anytime`` and ``constant`` it does not depend on ``total_steps``, so that a training can go on.
-    """
-    if recipe.schedule == "constant":
-        return 1.0
-    if recipe.schedule == "one_cycle":
-        share, low, end = ONE_CYCLE
-        peak = max(1.0, share * (total_steps - 1))
-        if step <= peak:
-            return _cosine(low, 1.0, step / peak)
-        return _cosine(1.0, end, (step - peak) / max(1.0, total_steps - 1 - peak))
-    warmup = max(1.0, WARMUP_EPOCHS * steps_per_epoch)
-    rise = min(1.0, (step + 1) / warmup)
-    if recipe.schedule == "anytime":
-        return rise
-    return rise * _cosine(1.0, 0.0, step / max(1, total_steps))
-
-
-def _cosine(first: float, last: float, share: float) -> float:
-    """Go from ``first`` to ``last`` along half a cosine; ``share`` in [0, 1] is the way done."""
-    return last + (first - last) * 0.5 * (1.0 + math.cos(math.pi * min(1.0, share)))

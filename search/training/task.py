@@ -17,51 +17,10 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-
-def split_indices(
-    labels: np.ndarray, *, validation_share: float, test_share: float, seed: int, stratified: bool = True
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Deal examples out to training, validation and test.
-
-    Args:
-        labels: ``(n,)`` class numbers; only their equality counts.
-        validation_share: Share of the validation split.
-        test_share: Share of the test split.
-        seed: Draws who goes where.
-        stratified: Whether each class keeps its share; a class of fewer than three examples stays in the training split as a whole.
-
-    Returns:
-        Three ascending arrays of indices that together are ``0 .. n-1``.
-
-    Raises:
-        ValueError: If a share is negative or nothing is left to train on.
-    """
-    for name, share in (("validation_share", validation_share), ("test_share", test_share)):
-        if not 0 <= share < 1:
-            raise ValueError(f"{name} must be in [0, 1), got {share}")
-    if validation_share + test_share >= 1:
-        raise ValueError(f"validation_share + test_share must be < 1, got {validation_share} + {test_share}")
-    random = np.random.default_rng(seed)
-    groups = [np.flatnonzero(labels == label) for label in np.unique(labels)] if stratified else [np.arange(len(labels))]
-    parts: tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]] = ([], [], [])
-    for group in groups:
-        order = random.permutation(group)
-        validation, test = (_portion(len(group), share) for share in (validation_share, test_share))
-        if validation + test >= len(group):
-            validation = test = 0
-        for part, chosen in zip(parts, np.split(order, [len(order) - validation - test, len(order) - test]), strict=True):
-            part.append(chosen)
-    train, validation_part, test_part = (np.sort(np.concatenate(part)) for part in parts)
-    return train, validation_part, test_part
-
-
-def _portion(count: int, share: float) -> int:
-    """Round to the nearest, but at least one of any share that is not zero."""
-    return 0 if share == 0 else max(1, round(count * share))
-
-
 Kind = Literal["classification", "multilabel", "regression", "anomaly"]
 KINDS: tuple[Kind, ...] = ("classification", "multilabel", "regression", "anomaly")
+#: Whole numbers with at most this many different values are taken for classes.
+MAX_NUMERIC_CLASSES = 20
 
 
 class Data(Protocol):
@@ -144,10 +103,6 @@ class Task:
         return {"regression": "r2", "multilabel": "macro_f1", "anomaly": "auc"}.get(self.kind, "accuracy")
 
 
-#: Whole numbers with at most this many different values are taken for classes.
-MAX_NUMERIC_CLASSES = 20
-
-
 @dataclass(frozen=True)
 class Targets:
     """Targets as a task wants them.
@@ -161,19 +116,6 @@ class Targets:
     kind: Kind
     values: np.ndarray
     classes: tuple[str, ...]
-
-
-def infer_kind(values: np.ndarray) -> Kind:
-    """Guess what is to be learnt.
-
-    Text, truth values and whole numbers with at most 20 different values are classes, rows of 0 and 1 are labels, other numbers are values.
-    """
-    if values.ndim == 2:
-        return "multilabel"
-    if values.dtype.kind in "bOUS":
-        return "classification"
-    whole = bool(np.all(values == np.round(values)))
-    return "classification" if whole and len(np.unique(values)) <= MAX_NUMERIC_CLASSES else "regression"
 
 
 def encode(values: np.ndarray, *, kind: Kind | None = None, classes: Sequence[str] | None = None, name: str = "target") -> Targets:
@@ -222,10 +164,65 @@ def encode(values: np.ndarray, *, kind: Kind | None = None, classes: Sequence[st
     return Targets(kind, numbers, tuple(_text(level) for level in levels))
 
 
+def infer_kind(values: np.ndarray) -> Kind:
+    """Guess what is to be learnt.
+
+    Text, truth values and whole numbers with at most 20 different values are classes, rows of 0 and 1 are labels, other numbers are values.
+    """
+    if values.ndim == 2:
+        return "multilabel"
+    if values.dtype.kind in "bOUS":
+        return "classification"
+    whole = bool(np.all(values == np.round(values)))
+    return "classification" if whole and len(np.unique(values)) <= MAX_NUMERIC_CLASSES else "regression"
+
+
 def target_scale(values: np.ndarray) -> tuple[float, float]:
     """Return mean and standard deviation of the training targets (1 where they do not vary)."""
     mean, deviation = float(values.mean()), float(values.std())
     return mean, deviation if deviation > 0 else 1.0
+
+
+def split_indices(
+    labels: np.ndarray, *, validation_share: float, test_share: float, seed: int, stratified: bool = True
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Deal examples out to training, validation and test.
+
+    Args:
+        labels: ``(n,)`` class numbers; only their equality counts.
+        validation_share: Share of the validation split.
+        test_share: Share of the test split.
+        seed: Draws who goes where.
+        stratified: Whether each class keeps its share; a class of fewer than three examples stays in the training split as a whole.
+
+    Returns:
+        Three ascending arrays of indices that together are ``0 .. n-1``.
+
+    Raises:
+        ValueError: If a share is negative or nothing is left to train on.
+    """
+    for name, share in (("validation_share", validation_share), ("test_share", test_share)):
+        if not 0 <= share < 1:
+            raise ValueError(f"{name} must be in [0, 1), got {share}")
+    if validation_share + test_share >= 1:
+        raise ValueError(f"validation_share + test_share must be < 1, got {validation_share} + {test_share}")
+    random = np.random.default_rng(seed)
+    groups = [np.flatnonzero(labels == label) for label in np.unique(labels)] if stratified else [np.arange(len(labels))]
+    parts: tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]] = ([], [], [])
+    for group in groups:
+        order = random.permutation(group)
+        validation, test = (_portion(len(group), share) for share in (validation_share, test_share))
+        if validation + test >= len(group):
+            validation = test = 0
+        for part, chosen in zip(parts, np.split(order, [len(order) - validation - test, len(order) - test]), strict=True):
+            part.append(chosen)
+    train, validation_part, test_part = (np.sort(np.concatenate(part)) for part in parts)
+    return train, validation_part, test_part
+
+
+def _portion(count: int, share: float) -> int:
+    """Round to the nearest, but at least one of any share that is not zero."""
+    return 0 if share == 0 else max(1, round(count * share))
 
 
 def _numbers(values: np.ndarray, name: str) -> np.ndarray:

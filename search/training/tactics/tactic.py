@@ -15,31 +15,6 @@ if TYPE_CHECKING:
     import torch
 import torch
 
-
-def head_parameters(model: torch.nn.Module) -> list[torch.nn.Parameter]:
-    """Return the parameters of the classifier head.
-
-    A model says itself with a method ``head_parameters()``; else timm's ``get_classifier()`` or one of the usual attributes is read.
-
-    Raises:
-        ValueError: If the model has none of them.
-    """
-    own = getattr(model, "head_parameters", None)
-    if callable(own):
-        return list(own())
-    classifier = getattr(model, "get_classifier", None)
-    heads = [classifier()] if callable(classifier) else [getattr(model, name, None) for name in HEADS]
-    for head in heads:
-        if isinstance(head, torch.nn.Module) and (found := list(head.parameters())):
-            return found
-    raise ValueError(
-        f"recipe.head_learning_rate is set, but {type(model).__name__} has no head_parameters(), get_classifier() or "
-        f"attribute {', '.join(HEADS)}; give it a method head_parameters() or leave head_learning_rate at None"
-    )
-
-
-#: Attributes under which torchvision and common networks keep their classifier.
-HEADS = ("head", "heads", "fc", "classifier")
 #: Where each tactic of this package lives; imported only when a recipe asks for it.
 TACTICS: Mapping[str, str] = {
     "sparse_backprop": ".sparse_backprop:SparseBackprop",
@@ -48,6 +23,8 @@ TACTICS: Mapping[str, str] = {
     "progressive_resizing": ".progressive_resizing:ProgressiveResizing",
     "power_limit": ".power_limit:PowerLimit",
 }
+#: Attributes under which torchvision and common networks keep their classifier.
+HEADS = ("head", "heads", "fc", "classifier")
 
 
 class Tactic(Protocol):
@@ -122,6 +99,63 @@ def settings_of(name: str) -> tuple[str, ...]:
     return tuple(inspect.signature(_factory(name)).parameters)
 
 
+@contextmanager
+def attached(tactics: Sequence[Tactic], model: torch.nn.Module) -> Iterator[dict[str, float]]:
+    """Attach tactics to a model, and detach them whatever happens.
+
+    Yields:
+        A dictionary that holds the columns of all tactics after the block.
+    """
+    columns: dict[str, float] = {}
+    entered: list[Tactic] = []
+    try:
+        for tactic in tactics:
+            entered.append(tactic)  # before attach: one that fails half-way must be undone as well
+            tactic.attach(model)
+        yield columns
+    finally:
+        _detach_all(entered, columns)
+
+
+def total_penalty(tactics: Sequence[Tactic]) -> torch.Tensor | None:
+    """Sum of the penalties of the batch that was just passed forward, or None when there is none."""
+    terms = [term for term in (tactic.penalty() for tactic in tactics) if term is not None]
+    if not terms:
+        return None
+    total = terms[0]
+    for term in terms[1:]:
+        total = total + term
+    return total
+
+
+def training_resolution(tactics: Sequence[Tactic], epoch: int, epochs: int, full: int) -> int:
+    """Side of the training images in this epoch in pixels: the smallest that a tactic asks for, or ``full``."""
+    asked = [tactic.resolution(epoch, epochs, full) for tactic in tactics]
+    return min([full, *(side for side in asked if side is not None)])
+
+
+def head_parameters(model: torch.nn.Module) -> list[torch.nn.Parameter]:
+    """Return the parameters of the classifier head.
+
+    A model says itself with a method ``head_parameters()``; else timm's ``get_classifier()`` or one of the usual attributes is read.
+
+    Raises:
+        ValueError: If the model has none of them.
+    """
+    own = getattr(model, "head_parameters", None)
+    if callable(own):
+        return list(own())
+    classifier = getattr(model, "get_classifier", None)
+    heads = [classifier()] if callable(classifier) else [getattr(model, name, None) for name in HEADS]
+    for head in heads:
+        if isinstance(head, torch.nn.Module) and (found := list(head.parameters())):
+            return found
+    raise ValueError(
+        f"recipe.head_learning_rate is set, but {type(model).__name__} has no head_parameters(), get_classifier() or "
+        f"attribute {', '.join(HEADS)}; give it a method head_parameters() or leave head_learning_rate at None"
+    )
+
+
 def _factory(name: str) -> Callable[..., Tactic]:
     target = name if ":" in name else TACTICS.get(name)
     if target is None:
@@ -144,24 +178,6 @@ def _make(name: str, values: dict[str, Any]) -> Tactic:
     return factory(**values)
 
 
-@contextmanager
-def attached(tactics: Sequence[Tactic], model: torch.nn.Module) -> Iterator[dict[str, float]]:
-    """Attach tactics to a model, and detach them whatever happens.
-
-    Yields:
-        A dictionary that holds the columns of all tactics after the block.
-    """
-    columns: dict[str, float] = {}
-    entered: list[Tactic] = []
-    try:
-        for tactic in tactics:
-            entered.append(tactic)  # before attach: one that fails half-way must be undone as well
-            tactic.attach(model)
-        yield columns
-    finally:
-        _detach_all(entered, columns)
-
-
 def _detach_all(tactics: list[Tactic], columns: dict[str, float]) -> None:
     """Detach the last first; a detach that fails does not keep the others from being undone."""
     if not tactics:
@@ -170,20 +186,3 @@ def _detach_all(tactics: list[Tactic], columns: dict[str, float]) -> None:
         columns.update(tactics[-1].detach())
     finally:
         _detach_all(tactics[:-1], columns)
-
-
-def total_penalty(tactics: Sequence[Tactic]) -> torch.Tensor | None:
-    """Sum of the penalties of the batch that was just passed forward, or None when there is none."""
-    terms = [term for term in (tactic.penalty() for tactic in tactics) if term is not None]
-    if not terms:
-        return None
-    total = terms[0]
-    for term in terms[1:]:
-        total = total + term
-    return total
-
-
-def training_resolution(tactics: Sequence[Tactic], epoch: int, epochs: int, full: int) -> int:
-    """Side of the training images in this epoch in pixels: the smallest that a tactic asks for, or ``full``."""
-    asked = [tactic.resolution(epoch, epochs, full) for tactic in tactics]
-    return min([full, *(side for side in asked if side is not None)])
