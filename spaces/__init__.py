@@ -1,7 +1,7 @@
 """Families of candidates, one family a file; import the one you need.
 
 - ``convnet.Convnet``, ``cell.Cell``, ``vit.Vit``, ``mlp.Mlp``, ``energy_transformer.EnergyTransformer``, ``early_exit.EarlyExit``:
-  networks of our own, from 8 x 8 digits to CIFAR-sized photographs (``Mlp`` for tables, too);
+  networks of our own, from 8 x 8 digits to CIFAR-sized photographs (``Mlp`` for tables as well);
 - ``timm_zoo.TimmZoo``, ``torchvision_zoo.TorchvisionZoo``: ready-made networks, from scratch or from weights, frozen up to a stage;
 - ``classical.Classical``: scikit-learn's families and anomaly detectors;
 - ``union.Union``: several of them in one study; ``repeated.Repeated``: each of them several times; ``own.Own``: yours, from two functions.

@@ -1,9 +1,9 @@
 """Networks of repeated cells: operations and edges of a small graph are the parameters, as in NAS-Bench-101 and EC-NAS.
 
+A cell is a labelled directed acyclic graph, kept in its canonical form so that isomorphic choices are one candidate.
+
 Source: Ying et al., NAS-Bench-101, arXiv 1902.09635, section 2 (skeleton, projections, channels); Bakhtiarifard et al., EC-NAS,
 arXiv 2210.06015, for the spaces of 4 and 5 vertices.
-
-Small labelled directed acyclic graphs and their canonical form.
 """
 
 from __future__ import annotations
@@ -55,10 +55,10 @@ class Cell:
     name: str = "cell"
 
     def __post_init__(self) -> None:
-        """Refuse graphs that are too large, and unknown operations.
+        """Reject graphs that are too large, and unknown operations.
 
         Raises:
-            ValueError: If a field breaks its rule.
+            ValueError: If a field is out of range.
         """
         if not 2 <= self.vertices <= 7:
             raise ValueError(f"cell.vertices must be 2 to 7, got {self.vertices}")
@@ -92,7 +92,7 @@ class Cell:
         """Build the untrained network.
 
         Raises:
-            ValueError: If the task has no images, or the graph is none.
+            ValueError: If the task has no images, or the graph is not a valid cell.
         """
         parts = candidate.architecture
         return CellNetwork(
@@ -105,7 +105,7 @@ class Cell:
         )
 
     def key(self, candidate: Candidate) -> str:
-        """Return canonical text, also for a graph that somebody numbered differently."""
+        """Return canonical text, equal for every numbering of the graph."""
         graph = canonical(from_json(candidate.architecture))
         return Candidate({**candidate.architecture, **to_json(graph)}, candidate.recipe).key
 
@@ -123,10 +123,10 @@ class Graph:
     inputs: tuple[tuple[int, ...], ...]
 
     def __post_init__(self) -> None:
-        """Refuse what is no cell.
+        """Reject a graph that is not a valid cell.
 
         Raises:
-            ValueError: If the numbers of vertices differ, edges go backwards, or a vertex lies on no way from input to output.
+            ValueError: If the numbers of vertices differ, edges go backwards, or a vertex lies on no path from input to output.
         """
         n = len(self.operations)
         if len(self.inputs) != n + 1:
@@ -136,18 +136,18 @@ class Graph:
                 raise ValueError(f"the inputs of vertex {vertex} must be ascending and in 0 to {vertex - 1}, at least one; got {sources}")
         idle = set(range(1, n + 1)) - {source for sources in self.inputs for source in sources}
         if idle:
-            raise ValueError(f"the vertices {sorted(idle)} feed nothing; give them a successor or leave them out")
+            raise ValueError(f"every vertex must have a successor, got none for {sorted(idle)}; give them one or leave them out")
 
 
 def connect(operations: Sequence[str | None], edges: Sequence[Sequence[int]]) -> Graph:
-    """Make a cell of any choice of operations and edges, so that no choice is invalid.
+    """Make a valid cell from any choice of operations and edges.
 
-    Vertices without operation are left out with their edges. A vertex without predecessor reads the input; a vertex without successor
-    feeds the output. So a random choice is spread over the graphs far more evenly than where loose vertices are pruned away.
+    Vertices without an operation are left out with their edges. A vertex without predecessor reads the input; a vertex without successor
+    feeds the output. So random choices cover the graphs far more evenly than if loose vertices were pruned.
 
     Args:
         operations: Operation of the inner vertices 1 to n, None for a vertex that is left out.
-        edges: Wished predecessors of the vertices 1 to n + 1.
+        edges: Chosen predecessors of the vertices 1 to n + 1.
     """
     present = [vertex for vertex, operation in enumerate(operations, start=1) if operation is not None]
     output = len(operations) + 1
@@ -281,7 +281,7 @@ def channels_of(graph: Graph, inputs: int, outputs: int) -> list[int]:
     channels = [inputs, *[0] * n, outputs]
     feeding = [source for source in graph.inputs[n] if source > 0]
     for rank, vertex in enumerate(feeding):
-        # The first vertices get one channel more where the division leaves a rest.
+        # The first vertices get one channel more where the division leaves a remainder.
         channels[vertex] = outputs // len(feeding) + (rank < outputs % len(feeding))
     for vertex in range(n, 0, -1):
         if vertex not in feeding:

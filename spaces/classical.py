@@ -1,6 +1,6 @@
 """scikit-learn's families, in competition with networks: epochs are trees, boosting rounds, iterations or a share of the data.
 
-A scikit-learn object whose work can be dealt out in epochs.
+``Classical`` draws an estimator and its settings; ``FidelityEstimator`` divides the work of a scikit-learn object into epochs.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SUPERVISED = ("linear", "decision_tree", "random_forest", "extra_trees", "gradie
 DETECTORS = ("isolation_forest", "local_outlier_factor", "one_class_svm")
 #: Estimators that learn one target at a time.
 SINGLE = ("linear", "gradient_boosting")
-#: How an estimator goes on: the parameter that grows, and the unit of work in ``per_epoch``. All others are fitted anew on more data.
+#: How an estimator continues: the parameter that grows, and the unit of work in ``per_epoch``. All others are refitted on more data.
 _GROWING = {
     "random_forest": ("n_estimators", "trees"),
     "extra_trees": ("n_estimators", "trees"),
@@ -39,7 +39,7 @@ _FEWEST = 2
 
 
 def serving(kind: Kind) -> tuple[str, ...]:
-    """Return the estimators for a kind of task; anomalies with labels can be learnt by the supervised ones, too."""
+    """Return the estimators for a kind of task; labelled anomalies can be learnt by the supervised ones as well."""
     if kind == "multilabel":
         return tuple(name for name in SUPERVISED if name not in SINGLE)
     return (*SUPERVISED, *DETECTORS) if kind == "anomaly" else SUPERVISED
@@ -53,9 +53,9 @@ class Classical:
     e.g. ``random_forest.max_depth``. A pair of numbers is a range, logarithmic except for ``features``. What an epoch is:
 
     - forests: ``trees_per_epoch`` trees; boosting: ``rounds_per_epoch`` rounds; linear models: ``iterations_per_epoch`` solver steps;
-      all three go on from where they were;
+      all three continue from where they stopped;
     - one tree, neighbours, local outlier factor, one-class SVM: all training data from ``full_epochs`` on, a third from a third of
-      it, a ninth from a ninth ...; each step is fitted anew, and all steps together cost at most 1.5 fits on all data.
+      it, a ninth from a ninth ...; each step is fitted from scratch, and all steps together cost at most 1.5 fits on all data.
 
     Attributes:
         kind: Kind of the task: which estimators can compete when ``estimators`` is None, see ``serving``.
@@ -161,7 +161,7 @@ class FidelityEstimator:
     """Epochs as real work: trees, boosting rounds, solver steps, or a share of the data.
 
     Args:
-        sklearn: The unfitted scikit-learn object; after training the thing to store and to export.
+        sklearn: The unfitted scikit-learn object; after training the object that is stored and exported.
         name: Name of the estimator in ``Classical``.
         per_epoch: Work of one epoch by unit: ``trees``, ``rounds``, ``iterations``.
         full_epochs: Epochs at which all data is used, where the share is the fidelity.
@@ -183,7 +183,7 @@ class FidelityEstimator:
 
     @property
     def grows(self) -> bool:
-        """Whether more epochs go on from the fitted object; else each call fits anew, on the share of ``epochs_to``."""
+        """Whether more epochs continue from the fitted object; otherwise each call refits, on the share of ``epochs_to``."""
         return self.name in _GROWING or self.name == _LINEAR
 
     def fit_epochs(self, X: np.ndarray, y: np.ndarray, epochs_from: int, epochs_to: int, seed: int) -> None:
@@ -204,7 +204,7 @@ class FidelityEstimator:
         if self.detector:
             X = X[np.asarray(y) == 0]
             if len(X) < _FEWEST:
-                raise ValueError(f"{self.name} learns from normal examples (target 0), but the training split has {len(X)} of them")
+                raise ValueError(f"{self.name} needs at least {_FEWEST} normal examples (target 0) in the training split, got {len(X)}")
         if not self.grows and epochs_from > 0 and self.share(epochs_from) == self.share(epochs_to):
             return
         if "random_state" in self.sklearn.get_params():
@@ -217,7 +217,7 @@ class FidelityEstimator:
         else:
             X, y = self._share(X, y, epochs_to, seed)
         with warnings.catch_warnings():
-            # Fewer steps than it takes to converge are the fidelity here, not a mistake.
+            # Stopping before convergence is the fidelity here, not a mistake.
             warnings.filterwarnings("ignore", category=UserWarning, module="sklearn")
             if self.detector:
                 self.sklearn.fit(X)
@@ -227,7 +227,7 @@ class FidelityEstimator:
     def predict_scores(self, X: np.ndarray) -> np.ndarray:
         """Return probabilities ``(n, classes)`` of the classes seen or ``(n, labels)``, values ``(n,)`` or anomaly scores ``(n,)``.
 
-        Anomaly scores lie in [0, 1], greater is more anomalous, and 0.5 is the border that ``contamination`` sets.
+        Anomaly scores lie in [0, 1], greater is more anomalous, and 0.5 is the threshold that ``contamination`` sets.
         """
         if self.detector:
             decision = np.asarray(self.sklearn.decision_function(X), dtype=np.float64)
@@ -241,7 +241,7 @@ class FidelityEstimator:
     def share(self, epochs: int) -> float:
         """Return the share of the training data after ``epochs``, where that is the fidelity: 1, 1/3, 1/9 ...
 
-        It grows in threes and not with every epoch, because every step is a new fit: 1 + 1/3 + 1/9 + ... is 1.5.
+        It grows in threes and not with every epoch, because every step is a refit: 1 + 1/3 + 1/9 + ... is 1.5.
         """
         parts = 1
         while epochs * parts < self.full_epochs:
@@ -311,7 +311,7 @@ def make_sklearn(name: str, kind: str, settings: Mapping[str, Any], *, threads: 
         )
     if name == "one_class_svm":
         return svm.OneClassSVM(nu=settings["contamination"], gamma=settings["gamma"])
-    raise ValueError(f"unknown estimator {name!r}")
+    raise ValueError(f"estimator must be one of {', '.join((*SUPERVISED, *DETECTORS))}, got {name!r}")
 
 
 def _positive(probabilities: np.ndarray, classes: np.ndarray) -> np.ndarray:

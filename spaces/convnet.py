@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -109,19 +110,9 @@ class ConvolutionalNetwork(nn.Module):
             raise ValueError(f"pooling must be one of {', '.join(POOLINGS)}, got {pooling!r}")
         if depth < 1 or width < 1 or kernel < 1 or kernel % 2 == 0:
             raise ValueError(f"a convnet needs depth >= 1, width >= 1 and an odd kernel, got {depth}, {width}, {kernel}")
-        channels, side, after = shape[0], min(shape[1:]), width
-        blocks: list[nn.Module] = []
-        for index in range(depth):
-            halve = side >= 4  # a smaller image has nothing left to summarise
-            blocks.append(
-                block(
-                    channels, after, kernel, depthwise and index > 0, pooling if halve else None, norm_kind=norm, activation_kind=activation
-                )
-            )
-            side = side // 2 if halve else side
-            channels, after = after, after * 2 if halve else after
-        self.blocks = nn.Sequential(*blocks)
-        self.head = nn.Linear(channels, outputs)
+        made = list(blocks(shape, depth, width, kernel, depthwise, pooling, norm, activation))
+        self.blocks = nn.Sequential(*(part for part, _ in made))
+        self.head = nn.Linear(made[-1][1], outputs)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map ``(b, channels, height, width)`` to ``(b, outputs)``."""
@@ -133,7 +124,20 @@ class ConvolutionalNetwork(nn.Module):
         return self.head
 
 
-def block(
+def blocks(
+    shape: tuple[int, int, int], depth: int, width: int, kernel: int, depthwise: bool, pooling: str, norm: str, activation: str
+) -> Iterator[tuple[nn.Sequential, int]]:
+    """Yield the blocks of a network, each made when it is taken, with the channels that leave it; see ``ConvolutionalNetwork``."""
+    channels, side = shape[0], min(shape[1:])
+    for index in range(depth):
+        halve = side >= 4  # a smaller image has nothing left to summarise
+        split = depthwise and index > 0
+        yield _block(channels, width, kernel, split, pooling if halve else None, norm_kind=norm, activation_kind=activation), width
+        side = side // 2 if halve else side
+        channels, width = width, width * 2 if halve else width
+
+
+def _block(
     channels: int, width: int, kernel: int, depthwise: bool, pooling: str | None, *, norm_kind: str, activation_kind: str
 ) -> nn.Sequential:
     """Return convolution, norm, activation and, unless ``pooling`` is None, a step that halves the image."""

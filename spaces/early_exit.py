@@ -1,4 +1,4 @@
-"""Convolutional networks with exits: an example that an early exit is sure of goes no further.
+"""Convolutional networks with exits: an example that an early exit is confident about goes no further.
 
 Source: Teerapittayanon, McDanel, Kung, BranchyNet, arXiv 1709.01686.
 """
@@ -13,7 +13,7 @@ from torch import nn
 
 from ..search.space import Candidate, Suggest
 from ..search.training.task import Kind, Task
-from .convnet import block
+from .convnet import blocks
 from .layers import image_shape
 from .recipes import Floats, Ints, Options, RecipeRanges, number, one_of, whole
 
@@ -36,8 +36,8 @@ class EarlyExit:
         poolings: How a block halves the image: ``max``, ``average`` or ``stride``.
         norms: ``batch``, ``group``, ``layer`` or ``none``.
         activations: ``relu``, ``gelu`` or ``silu``.
-        thresholds: Confidence above which an example leaves; 1 for never. It costs nothing to train, so open it in studies that have
-            ``inference_energy`` among their objectives, or look at all thresholds of a trained model with ``exit_curve.exit_points``.
+        thresholds: Confidence above which an example leaves; 1 for never. It does not change the training, so search it in studies
+            that have ``inference_energy`` among their objectives; ``ExitNetwork.threshold`` may be changed after training as well.
         recipe: How candidates are trained.
         name: Name of the family.
     """
@@ -85,10 +85,10 @@ class EarlyExit:
 class ExitNetwork(nn.Module):
     """Blocks with an exit (global average and linear layer) after each.
 
-    In training every example is answered by one exit, drawn so that each exit has an equal share of the batch: the expected loss is the
-    mean of the losses of all exits, and the output keeps the shape of any other network. In evaluation an example is answered by the
-    first exit whose confidence is above ``threshold``, and later blocks see only the others. While the network is traced for export
-    or compilation all blocks see all examples, with the same answers.
+    In training every example is classified by one exit, drawn so that each exit has an equal share of the batch: the expected loss is the
+    mean of the losses of all exits, and the output keeps the shape of any other network. In evaluation an example is classified by the
+    first exit whose confidence is above ``threshold``, and later blocks get only the others. While the network is traced for export
+    or compilation all blocks get all examples, with the same outputs.
 
     Args:
         shape: ``(channels, height, width)`` of the input.
@@ -127,66 +127,59 @@ class ExitNetwork(nn.Module):
             raise ValueError("early exits need a confidence, which a regression does not have; use joulefront.spaces.convnet")
         self.labels = kind == "multilabel"
         self.outputs, self.threshold = outputs, threshold
-        channels, side, after = shape[0], min(shape[1:]), width
         self.blocks, self.exits = nn.ModuleList(), nn.ModuleList()
-        for index in range(depth):
-            halve = side >= 4
-            split = depthwise and index > 0
-            self.blocks.append(
-                block(channels, after, kernel, split, pooling if halve else None, norm_kind=norm, activation_kind=activation)
-            )
-            self.exits.append(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(after, outputs)))
-            side = side // 2 if halve else side
-            channels, after = after, after * 2 if halve else after
+        for part, channels in blocks(shape, depth, width, kernel, depthwise, pooling, norm, activation):
+            self.blocks.append(part)
+            self.exits.append(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, outputs)))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map ``(b, channels, height, width)`` to ``(b, outputs)``."""
         if self.training:
-            answers = self.all_exits(x)
+            outputs = self.all_exits(x)
             chosen = torch.randperm(len(x), device=x.device) % len(self.exits)
-            return answers[chosen, torch.arange(len(x), device=x.device)]
+            return outputs[chosen, torch.arange(len(x), device=x.device)]
         if torch.compiler.is_compiling() or x.device.type == "meta":
             return self._selected(x)
         return self.leave_early(x)[0]
 
     def all_exits(self, x: torch.Tensor) -> torch.Tensor:
         """Return the outputs of every exit, ``(exits, b, outputs)``."""
-        answers = []
+        outputs = []
         for part, leave in zip(self.blocks, self.exits, strict=True):
             x = part(x)
-            answers.append(leave(x))
-        return torch.stack(answers)
+            outputs.append(leave(x))
+        return torch.stack(outputs)
 
     def leave_early(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return outputs ``(b, outputs)`` and the number of the exit that gave each, ``(b,)`` from 0."""
         rows = torch.arange(len(x), device=x.device)
-        answers, taken = [], []
+        outputs, taken = [], []
         order = []
         for index, (part, leave) in enumerate(zip(self.blocks, self.exits, strict=True)):
             x = part(x)
-            answer = leave(x)
-            out = torch.ones_like(rows, dtype=torch.bool) if index == len(self.exits) - 1 else self.confidence(answer) > self.threshold
-            answers.append(answer[out])
+            logits = leave(x)
+            out = torch.ones_like(rows, dtype=torch.bool) if index == len(self.exits) - 1 else self.confidence(logits) > self.threshold
+            outputs.append(logits[out])
             order.append(rows[out])
             taken.append(torch.full_like(order[-1], index))
             if out.all():
                 break
             x, rows = x[~out], rows[~out]
         back = torch.cat(order).argsort()
-        return torch.cat(answers)[back], torch.cat(taken)[back]
+        return torch.cat(outputs)[back], torch.cat(taken)[back]
 
-    def confidence(self, answer: torch.Tensor) -> torch.Tensor:
+    def confidence(self, logits: torch.Tensor) -> torch.Tensor:
         """Return the probability of the likeliest class, or of the least certain label: ``(..., outputs)`` to ``(...)``."""
         if self.labels:
-            return (answer.sigmoid() - 0.5).abs().amin(dim=-1) + 0.5
-        return answer.softmax(dim=-1).amax(dim=-1)
+            return (logits.sigmoid() - 0.5).abs().amin(dim=-1) + 0.5
+        return logits.softmax(dim=-1).amax(dim=-1)
 
     def _selected(self, x: torch.Tensor) -> torch.Tensor:
-        """Answer as ``leave_early`` does, with shapes that do not depend on the data."""
-        answers = self.all_exits(x)
-        chosen = answers[-1]
-        for answer in answers[:-1].flip(0):
-            chosen = torch.where((self.confidence(answer) > self.threshold)[:, None], answer, chosen)
+        """Return what ``leave_early`` does, with shapes that do not depend on the data."""
+        outputs = self.all_exits(x)
+        chosen = outputs[-1]
+        for logits in outputs[:-1].flip(0):
+            chosen = torch.where((self.confidence(logits) > self.threshold)[:, None], logits, chosen)
         return chosen
 
     def head_parameters(self) -> list[nn.Parameter]:

@@ -1,6 +1,6 @@
 """Energy transformers: tokens that descend one scalar energy of attention and of a Hopfield memory.
 
-Here "energy" is the function that the network goes down, not electricity.
+Here "energy" is the function that the network minimises, not electricity.
 Source: Hoover, Liang, Pham, Panda, Strobelt, Chau, Zaki, Krotov, Energy Transformer, arXiv 2302.07253, section 2.
 """
 
@@ -93,11 +93,6 @@ class LagrangianNorm(nn.Module):
         self.eps = eps
         self.log_gamma = nn.Parameter(torch.zeros(()))  # gamma = exp(log_gamma) > 0
         self.delta = nn.Parameter(torch.zeros(width))
-
-    def lagrangian(self, x: torch.Tensor) -> torch.Tensor:
-        """Return L of each token: ``(..., D)`` to ``(...)``."""
-        variance = (x - x.mean(dim=-1, keepdim=True)).square().mean(dim=-1)
-        return x.shape[-1] * self.log_gamma.exp() * (variance + self.eps).sqrt() + (self.delta * x).sum(dim=-1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return g, the normalised tokens, of the shape of x."""

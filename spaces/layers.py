@@ -15,19 +15,13 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "si
 NORMS = ("batch", "group", "layer", "none")
 
 
-def input_shape(candidate: Candidate, task: Task) -> tuple[int, ...]:
-    """Return the shape of one example as the model sees it: the task's, at the recipe's resolution for images."""
-    side = candidate.recipe.resolution
-    return (task.input_shape[0], side, side) if side is not None and len(task.input_shape) == 3 else task.input_shape
-
-
 def image_shape(candidate: Candidate, task: Task) -> tuple[int, int, int]:
-    """Return ``(channels, height, width)`` of the images that the model sees.
+    """Return ``(channels, height, width)`` of the images that the model gets.
 
     Raises:
         ValueError: If the task has no images.
     """
-    shape = input_shape(candidate, task)
+    shape = task.shape_at(candidate.recipe.resolution)
     if len(shape) != 3:
         raise ValueError(
             f"the family {candidate.architecture['family']!r} needs images (channels, height, width), but the task {task.name!r} has "
@@ -65,7 +59,7 @@ def activation(kind: str) -> nn.Module:
 
 
 class BatchNorm(nn.modules.batchnorm._BatchNorm):
-    """Batch normalisation of ``(b, channels, ...)`` that survives a last batch of one example.
+    """Batch normalisation of ``(b, channels, ...)`` that accepts a last batch of one example.
 
     One value per channel has no variance, and PyTorch refuses to normalise it in training; the running statistics are used instead.
     """

@@ -12,7 +12,7 @@ from torch import nn
 
 from ..search.space import Candidate, Suggest
 from ..search.training.task import Task
-from .layers import activation, input_shape, norm
+from .layers import activation, norm
 from .recipes import Floats, Ints, Options, RecipeRanges, number, one_of, whole
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Mlp:
             ValueError: If a part has an unknown name.
         """
         parts = {key: value for key, value in candidate.architecture.items() if key != "family"}
-        return Perceptron(prod(input_shape(candidate, task)), task.outputs, **parts)
+        return Perceptron(prod(task.shape_at(candidate.recipe.resolution)), task.outputs, **parts)
 
     def key(self, candidate: Candidate) -> str:
         """Return canonical text; a linear model has no hidden layers whose details could count."""

@@ -1,7 +1,4 @@
-"""Freezing the first layers of a ready-made network, its running statistics included.
-
-Names and patterns of a library of ready-made networks.
-"""
+"""What the zoos of ready-made networks share: names and patterns, freezing, and images that are too small."""
 
 from __future__ import annotations
 
@@ -11,20 +8,20 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import nn
 
-#: Images with a shorter side (pixels) are tried on a network before it is trained: its strides may shrink them to nothing.
+#: Images with a shorter side (pixels) are passed through a network before it is trained: its strides may shrink them to nothing.
 SMALL_SIDE = 64
 
 
 def expand(
     patterns: Sequence[str], find: Callable[[str], Sequence[str]], every: Callable[[], Sequence[str]], library: str
 ) -> tuple[str, ...]:
-    """Return the names that the patterns mean, each once, in the order of the patterns.
+    """Return the names that match the patterns, each once, in the order of the patterns.
 
     Args:
         patterns: Names or patterns such as ``resnet*``.
-        find: Returns the names that one of them means; none where it is unknown.
-        every: Returns all names; asked only for a pattern that is unknown.
-        library: What the library is called.
+        find: Returns the names that match one of them; none where it is unknown.
+        every: Returns all names; called only for an unknown pattern.
+        library: Name of the library in messages.
 
     Raises:
         ValueError: If a pattern matches nothing; the message names similar models.
@@ -44,7 +41,7 @@ def expand(
 def freeze_parameters(model: nn.Module, names: Iterable[str]) -> None:
     """Freeze parameters by name, and the batch norms that have no trainable parameter left.
 
-    A batch norm that goes on counting would change the features of a frozen backbone from epoch to epoch, so it is replaced by one with
+    A batch norm that keeps counting would change the features of a frozen backbone from epoch to epoch, so it is replaced by one with
     fixed statistics. Keys of the state dictionary stay, but for the counter of batches.
 
     Raises:
@@ -86,7 +83,7 @@ def frozen_names(groups: Sequence[Sequence[str]], head: Iterable[str], freeze: s
 
 
 def check_forward(model: nn.Module, name: str, shape: tuple[int, int, int]) -> None:
-    """Run one empty image through the model, for sizes that its strides may shrink to nothing.
+    """Pass one black image through the model, for sizes that its strides may shrink to nothing.
 
     Raises:
         ValueError: If the model cannot take images of this shape.

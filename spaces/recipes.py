@@ -1,9 +1,4 @@
-"""Which trainings a space allows: every field of ``Recipe`` as a range, a choice or a fixed value.
-
-What a study may leave open: a range, a tuple of choices or a fixed value, and how a trial draws from it.
-
-Training tactics as a part of the search: which may be used, and in which ranges.
-"""
+"""Which trainings a space allows: every field of ``Recipe`` as a range, a choice or a fixed value, tactics included."""
 
 from __future__ import annotations
 
@@ -25,7 +20,7 @@ class Range:
     Attributes:
         low: Smallest value.
         high: Largest value.
-        log: Whether equal ratios are equally likely.
+        log: Whether the scale is logarithmic.
         step: Distance of neighbouring values, or None for every value.
     """
 
@@ -35,10 +30,10 @@ class Range:
     step: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a range that nothing can be drawn from.
+        """Reject a range that nothing can be drawn from.
 
         Raises:
-            ValueError: If the ends are the wrong way round, or the scale does not fit them.
+            ValueError: If the bounds are in the wrong order, or do not fit the scale.
         """
         if not self.low <= self.high:
             raise ValueError(f"a range needs low <= high, got {self.low} and {self.high}")
@@ -111,9 +106,9 @@ def _pair(what: Any, *, log: bool) -> Any:
 _WHOLE = ("batch_size",)
 _NUMBERS = ("learning_rate", "weight_decay", "momentum", "label_smoothing", "head_learning_rate")
 _LOG = frozenset({"learning_rate", "weight_decay", "batch_size", "head_learning_rate"})
-#: In front of every parameter of a tactic.
+#: Prefix of every parameter of a tactic.
 TACTIC = "tactic."
-#: Ranges that are worth searching. What a tactic has beyond them keeps its own default.
+#: Ranges that are worth searching; further settings of a tactic keep their defaults.
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     # keep 0.2 interleaved is the setting of the paper (arXiv 2408.12561)
     "sparse_backprop": {"keep": Range(0.2, 0.8), "schedule": ("interleave", "constant")},
@@ -150,7 +145,7 @@ class RecipeRanges:
         head_learning_rate: Learning rate of the head, None for ``learning_rate``.
         patience: Epochs without improvement before a stop, None for never.
         tactics: Settings by name of the tactic, each a range, choice or fixed value. A tactic is switched by the parameter
-            ``tactic.<name>`` unless its setting ``on`` says ``True``; its settings are named ``tactic.<name>.<setting>``. The prefix
+            ``tactic.<name>`` unless its setting ``on`` is ``True``; its settings are named ``tactic.<name>.<setting>``. The prefix
             keeps them apart from parameters of the architecture: the zoos have a ``freeze`` of their own.
     """
 
@@ -177,7 +172,7 @@ class RecipeRanges:
         """Draw a recipe.
 
         Raises:
-            ValueError: If a value is outside the rules of ``Recipe``.
+            ValueError: If a value is out of the range that ``Recipe`` allows.
         """
         values: dict[str, Any] = {}
         for name in self.__dataclass_fields__:

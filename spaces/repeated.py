@@ -1,4 +1,4 @@
-"""The same candidates several times with other weights and another order of the examples: how much of a difference is chance."""
+"""The same candidates several times with other initial weights and another order of the examples, to measure chance."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ REPEAT = "repeat"
 class Repeated:
     """Adds the parameter ``repeat``, which changes nothing but the seed of a training.
 
-    With ``sampler="grid"`` each candidate is trained so many times. A sampler that learns sees a parameter without effect.
+    With ``sampler="grid"`` each candidate is trained ``times`` times. To a sampler that learns, it is a parameter without effect.
 
     Attributes:
         space: The candidates.
@@ -28,7 +28,7 @@ class Repeated:
     times: int = 3
 
     def __post_init__(self) -> None:
-        """Refuse what is no repeat.
+        """Reject an impossible number of repeats.
 
         Raises:
             ValueError: If ``times`` is less than 1.

@@ -71,7 +71,7 @@ class TimmZoo:
         """Build the model with the task's channels, classes and image size.
 
         Raises:
-            ValueError: If the model cannot take the images, or does not know ``drop_path``.
+            ValueError: If the model cannot take the images, or has no stochastic depth.
             FileNotFoundError: If the file of the weights does not exist.
             ConnectionError: If the hub's weights cannot be fetched.
         """
@@ -89,7 +89,7 @@ class TimmZoo:
 
 
 def names_of(patterns: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the names of the models that the patterns mean, each once.
+    """Return the names of the models that match the patterns, each once.
 
     Raises:
         ValueError: If a pattern matches nothing; the message names similar models.
@@ -134,7 +134,7 @@ def create(name: str, shape: tuple[int, int, int], outputs: int, *, weights: str
 
 
 def _create(name: str, shape: tuple[int, int, int], options: dict[str, Any]) -> Any:
-    """Create a model and turn timm's errors for sizes and stochastic depth into ours."""
+    """Create a model, with our messages for unfit sizes and stochastic depth."""
     import timm
 
     try:
@@ -148,7 +148,7 @@ def _create(name: str, shape: tuple[int, int, int], options: dict[str, Any]) -> 
 
 
 def _check_loaded(model: Any, plain: Any) -> None:
-    """Refuse a file that left a matrix of the backbone as random as it was: timm only logs keys that do not fit."""
+    """Reject a file that left a matrix of the backbone at its random values: timm only logs keys that do not fit."""
     head = _head_names(model)
     untouched = [
         name

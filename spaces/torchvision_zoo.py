@@ -1,6 +1,6 @@
-"""Any classification network of torchvision, with its own head or one of fully connected layers on a backbone that may be frozen.
+"""Any classification network of torchvision, with its own head or with fully connected layers on a backbone that may be frozen.
 
-The parts of torchvision's networks: stem, stages, feature maps, head, and the way of weights into them.
+``TorchvisionZoo`` draws and builds; below it are the parts of torchvision's networks: head, feature maps, stages, and their weights.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .recipes import Options, RecipeRanges, one_of
 if TYPE_CHECKING:
     from ..search.space import Space
 
-#: The three networks and the head of the paper whose question `studies/` repeats.
+#: The three networks and the head of the paper that `studies/` repeats.
 #: Source: Xu, Martinez-Fernandez, Martinez, Franch, arXiv 2302.00967 (VGG16, VGG19, ResNet50, frozen; two layers of 4,096 units).
 PAPER = ("vgg16", "vgg19", "resnet50")
 PAPER_HEAD = "4096-4096"
@@ -98,7 +98,7 @@ class TorchvisionZoo:
 
 
 def names_of(patterns: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the names of the classification networks that the patterns mean, each once.
+    """Return the names of the classification networks that match the patterns, each once.
 
     Raises:
         ValueError: If a pattern matches nothing; the message names similar networks.
@@ -119,7 +119,7 @@ def hidden_units(head: str) -> list[int]:
     """
     parts = head.split("-")
     if not all(part.isdigit() and int(part) >= 1 for part in parts):
-        raise ValueError(f"a head is 'own' or units such as '4096-4096', got {head!r}")
+        raise ValueError(f"head must be 'own' or units such as '4096-4096', got {head!r}")
     return [int(part) for part in parts]
 
 
@@ -133,7 +133,7 @@ def _create(name: str, shape: tuple[int, int, int], outputs: int) -> Any:
         options["image_size"] = shape[1]
     if name.startswith("maxvit"):
         options["input_size"] = shape[1:]
-    if name in ("googlenet", "inception_v3"):  # their second output in training is not for a loss of one output
+    if name in ("googlenet", "inception_v3"):  # their auxiliary output in training does not fit a loss of one output
         options |= {"aux_logits": False, "init_weights": True}
     try:
         return models.get_model(name, weights=None, **options)
@@ -193,7 +193,7 @@ def feature_maps(model: Any, name: str) -> nn.Module:
     """Return the network without pooling and classifier.
 
     Raises:
-        ValueError: If the network is of a kind whose feature maps are not known.
+        ValueError: If the feature maps of this kind of network are unknown.
     """
     if isinstance(getattr(model, "features", None), nn.Module):
         features: nn.Module = model.features
@@ -204,7 +204,7 @@ def feature_maps(model: Any, name: str) -> nn.Module:
         model.heads = nn.Identity()
         transformer: nn.Module = model
         return transformer
-    raise ValueError(f"the feature maps of {name} are not known; use head='own', or a VGG, ResNet, MobileNet, EfficientNet or ViT")
+    raise ValueError(f"the feature maps of {name} are unknown; use head='own', or a VGG, ResNet, MobileNet, EfficientNet or ViT")
 
 
 def backbone_stages(model: nn.Module) -> list[list[str]]:
@@ -234,7 +234,7 @@ def backbone_stages(model: nn.Module) -> list[list[str]]:
 
 
 def replace_first_convolution(model: nn.Module, channels: int) -> None:
-    """Put in a first convolution for this number of channels where the network has another."""
+    """Replace the first convolution where the network expects another number of channels."""
     path, first = next((path, module) for path, module in model.named_modules() if isinstance(module, nn.Conv2d))
     if first.in_channels != channels:
         new = nn.Conv2d(

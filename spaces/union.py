@@ -16,10 +16,10 @@ class Union:
     """The candidates of all given spaces; the categorical parameter ``family`` picks one.
 
     Parameters of a member are named ``family.parameter``. Fields of the recipe that are equal in all members that have a recipe
-    keep their plain names, so that what is learnt of the learning rate in one family serves the others.
+    keep their plain names, so that what a sampler learns about the learning rate in one family applies to the others.
 
     Args:
-        spaces: The members; a union among them is dissolved into its members.
+        spaces: The members; a union among them is replaced by its members.
         name: Name of the union.
 
     Raises:
@@ -49,7 +49,7 @@ class Union:
         return self._member(candidate.architecture["family"]).build(candidate, task)
 
     def key(self, candidate: Candidate) -> str:
-        """Return the canonical text that the candidate's family gives it."""
+        """Return the canonical text of the candidate's family."""
         return self._member(candidate.architecture["family"]).key(candidate)
 
     def shared(self) -> frozenset[str]:
@@ -67,15 +67,15 @@ class Union:
             if member.name == family:
                 return member
         known = ", ".join(member.name for member in self.spaces)
-        raise ValueError(f"the union has no family {family!r}; it has {known}. Has the study changed since the trial was made?")
+        raise ValueError(f"family must be one of {known}, got {family!r}; the study may have changed since the trial was made")
 
 
 @dataclass(frozen=True)
 class Prefixed:
-    """A trial whose parameters get a prefix, but for those that all families share.
+    """A trial whose parameters get a prefix, except those that all families share.
 
     Attributes:
-        trial: The trial that answers.
+        trial: The trial that suggests the values.
         prefix: Put before the name of a parameter.
         shared: Names that stay as they are.
     """
@@ -88,15 +88,15 @@ class Prefixed:
         return name if name in self.shared else self.prefix + name
 
     def suggest_float(self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False) -> float:
-        """Ask the trial under the full name."""
+        """Suggest under the full name."""
         return self.trial.suggest_float(self._name(name), low, high, step=step, log=log)
 
     def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
-        """Ask the trial under the full name."""
+        """Suggest under the full name."""
         return self.trial.suggest_int(self._name(name), low, high, step=step, log=log)
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        """Ask the trial under the full name."""
+        """Suggest under the full name."""
         return self.trial.suggest_categorical(self._name(name), choices)
 
 

@@ -26,7 +26,7 @@ class Vit:
     """Patches, positions, pre-norm transformer blocks, the mean of the tokens, one linear layer.
 
     Attributes:
-        patches: Side of a patch in pixels; a larger one than the image is cut to its side.
+        patches: Side of a patch in pixels; one larger than the image is reduced to its side.
         depths: Number of blocks.
         heads: Attention heads.
         head_widths: Channels of a head; the tokens have heads x head_width channels.
@@ -96,7 +96,7 @@ class Patches(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and a perceptron, each with a norm before and a way around.
+    """Attention and a perceptron, each with a norm before it and a residual connection.
 
     Args:
         width: Channels of a token.

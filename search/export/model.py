@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -61,14 +62,9 @@ class TrainedModel:
     @property
     def input_shape(self) -> tuple[int, ...]:
         """Shape of one input as the model takes it: images at the recipe's resolution, one flat row for an estimator."""
-        shape = self.task.input_shape
         if not self.is_torch:
-            size = 1
-            for side in shape:
-                size *= side
-            return (size,)
-        resolution = self.candidate.recipe.resolution
-        return (shape[0], resolution, resolution) if resolution is not None and len(shape) == 3 else shape
+            return (math.prod(self.task.input_shape),)
+        return self.task.shape_at(self.candidate.recipe.resolution)
 
     @property
     def output_name(self) -> str:

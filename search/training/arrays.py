@@ -1,7 +1,4 @@
-"""Tasks from NumPy arrays, scikit-learn's sets, and a user's own PyTorch dataset.
-
-Tasks from torchvision's built-in image sets, in torchvision's own folder layout.
-"""
+"""Tasks from what is already in memory or known by name: NumPy arrays, scikit-learn's sets, PyTorch datasets, torchvision's image sets."""
 
 from __future__ import annotations
 
@@ -44,7 +41,7 @@ def arrays(
     seed: int = 0,
     device: str | torch.device = "cpu",
 ) -> Task:
-    """Make a task of arrays; splits that are not given are dealt out of the examples, stratified and seeded.
+    """Make a task from arrays; splits that are not given are drawn from the examples, stratified and seeded.
 
     Args:
         inputs: ``(n, features)`` numbers, or images ``(n, h, w)``, ``(n, c, h, w)`` or ``(n, h, w, c)``; uint8 images stay uint8.
@@ -57,7 +54,7 @@ def arrays(
         validation_share: Share of the examples for a validation split that is not given.
         test_share: Share for a test split that is not given; 0 for none.
         seed: Draws the splits.
-        device: Where the tensors live at first.
+        device: Where the tensors are put at first.
 
     Raises:
         ValueError: If shapes, lengths or values do not fit.
@@ -88,7 +85,7 @@ def arrays(
 
 
 def sklearn_set(bunch: Any, *, name: str = "sklearn", images: bool | None = None, **options: Any) -> Task:
-    """Make a task of what ``sklearn.datasets.load_*`` or ``fetch_*`` return.
+    """Make a task from what ``sklearn.datasets.load_*`` or ``fetch_*`` return.
 
     Args:
         bunch: The loaded set.
@@ -117,10 +114,10 @@ def dataset(
     classes: Sequence[str] | None = None,
     workers: int = 0,
 ) -> Task:
-    """Make a task of own PyTorch datasets, read anew in every epoch so that their random transforms keep working.
+    """Make a task from your own PyTorch datasets, read again in every epoch so that their random transforms keep working.
 
     Args:
-        train: Training split; items are ``(input tensor, target)``, uint8 inputs are divided by 255, floats taken as they are.
+        train: Training split; items are ``(input tensor, target)``, uint8 inputs are divided by 255, floats are used unchanged.
         validation: Validation split.
         test: Test split, or None.
         name: Name of the task.
@@ -131,7 +128,7 @@ def dataset(
     Raises:
         ValueError: If an item is not a tensor with a target.
     """
-    length = len(train)  # type: ignore[arg-type]  # a Dataset need not say its length; this one must
+    length = len(train)  # type: ignore[arg-type]  # a Dataset need not have a length; this one must
     item = train[0] if length else None
     if not isinstance(item, (tuple, list)) or len(item) != 2 or not isinstance(item[0], torch.Tensor):
         shown = type(item).__name__ if not isinstance(item, (tuple, list)) else [type(part).__name__ for part in item]
@@ -154,19 +151,19 @@ def builtin(
     seed: int = 0,
     device: str | torch.device = "cpu",
 ) -> Task:
-    """Make a task of a set that torchvision knows; its own test split is the test split, validation comes out of its training split.
+    """Make a task from one of torchvision's sets: its test split is the test split, validation is drawn from its training split.
 
     Args:
         name: One of ``SETS``.
-        root: Folder that holds the set, or is to hold it.
-        download: Whether to download what is not there.
+        root: Folder of the set; a download is stored there.
+        download: Whether to download a set that is missing.
         validation_share: Share of the training split for validation.
         seed: Draws the validation split.
-        device: Where the images live at first.
+        device: Where the images are put at first.
 
     Raises:
-        ValueError: If the name is not known.
-        FileNotFoundError: If the set is not there and cannot be downloaded.
+        ValueError: If the name is not one of ``SETS``.
+        FileNotFoundError: If the set is missing and cannot be downloaded.
     """
     import torchvision
 
@@ -203,7 +200,7 @@ def task_of_arrays(
         inputs: ``(n, features)`` or ``(n, c, h, w)``.
         targets: Their targets.
         parts: Indices of the training, validation and test split; an empty test split becomes None.
-        device: Where the tensors live at first.
+        device: Where the tensors are put at first.
     """
     mean, deviation = channel_statistics(inputs[parts[0]])
     scale = target_scale(targets.values[parts[0]]) if targets.kind == "regression" else None
@@ -255,13 +252,13 @@ def _inputs(inputs: Any) -> np.ndarray:
     if array.ndim not in (2, 4) or array.dtype.kind not in "biuf":
         raise ValueError(
             f"inputs must be numbers of shape (n, features), (n, h, w), (n, c, h, w) or (n, h, w, c), got {array.dtype} {array.shape}; "
-            "columns of text belong into table()"
+            "use table() for columns of text"
         )
     if array.dtype == np.uint8 and array.ndim == 4:
         return array
     array = array.astype(np.float32)
     if not np.isfinite(array).all():
-        raise ValueError("inputs have values that are missing or infinite; fill them, or use table(), which does")
+        raise ValueError("inputs must be finite, got values that are missing or infinite; fill them, or use table(), which does")
     return array
 
 
@@ -276,9 +273,9 @@ def _load(make: Any, root: Path, *, train: bool, name: str, download: bool) -> t
     options = {"train": train} if by_flag else {"split": "train" if train else "test"}
     try:
         loaded = make(root, **options, download=False)
-    except (RuntimeError, OSError) as absent:  # torchvision's way to say that files are missing or damaged
+    except (RuntimeError, OSError) as absent:  # what torchvision raises where files are missing or damaged
         if not download:
-            raise FileNotFoundError(f"{root} has no {name} in torchvision's layout; put it there or allow the download") from absent
+            raise FileNotFoundError(f"{root} has no {name} in torchvision's layout; put it there or set download=True") from absent
         try:
             loaded = make(root, **options, download=True)
         except (RuntimeError, OSError) as error:  # URLError is an OSError

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .files import MEMORY_LIMIT_BYTES, Files, Progress, find_classes, open_files, spaced, task_of_files
+from .files import MEMORY_LIMIT_BYTES, Files, Progress, find_classes, open_files, spaced, standardised, task_of_files
 from .task import Task
 
 SUFFIXES = frozenset({".wav"})
@@ -30,7 +30,7 @@ class Spectrogram:
 
     Attributes:
         seconds: Length; longer recordings are cropped at their centre, shorter ones are padded with silence.
-        sample_rate: Samples a second, to which every recording is resampled.
+        sample_rate: Samples per second, to which every recording is resampled.
         mels: Frequency bands, the height of the image.
         window: Samples of one Fourier window.
         hop: Samples from one window to the next; one column of the image for each.
@@ -43,7 +43,7 @@ class Spectrogram:
     hop: int = 256
 
     def __post_init__(self) -> None:
-        """Refuse what gives no image.
+        """Reject settings that give no image.
 
         Raises:
             ValueError: If a setting is not positive or the recording is shorter than a window.
@@ -83,28 +83,28 @@ def audio(
     progress: Progress | None = None,
     name: str | None = None,
 ) -> Task:
-    """Make a classification task of WAV files whose sub-folders are the classes; splits as in ``images``.
+    """Make a classification task from WAV files whose sub-folders are the classes; splits as in ``images``.
 
     Args:
         path: Folder or zip.
         seconds: Length of a recording; None for the median of the set.
-        sample_rate: Samples a second.
+        sample_rate: Samples per second.
         mels: Frequency bands.
         window: Samples of one Fourier window.
         hop: Samples from one window to the next.
-        validation_share: Share for a validation split that is not there.
-        test_share: Share for a test split that is not there; 0 for none.
+        validation_share: Share for a validation split that is missing.
+        test_share: Share for a test split that is missing; 0 for none.
         seed: Draws the splits.
-        device: Where the spectrograms live at first.
-        memory_limit_bytes: A larger set is read anew in every epoch.
+        device: Where the spectrograms are put at first.
+        memory_limit_bytes: A larger set is read again in every epoch.
         workers: Threads or processes that decode; None for the number of cores.
         skip_unreadable: Leave out recordings that cannot be read and warn with their number (sets in memory only).
         progress: Called with the number of recordings decoded and their total.
         name: Name of the task; None for that of the folder or zip.
 
     Raises:
-        FileNotFoundError: If there is nothing at ``path``.
-        ValueError: If classes or recordings are not as they should be; the message names the folder or file.
+        FileNotFoundError: If ``path`` does not exist.
+        ValueError: If there are no classes or a recording cannot be read; the message names the folder or file.
     """
     files = open_files(path)
     found = find_classes(files, SUFFIXES, noun="recordings")
@@ -151,28 +151,27 @@ def decode(data: bytes, how: Spectrogram) -> np.ndarray:
 
 
 def prepare(preprocessing: Mapping[str, Any], recording: bytes | str | Path) -> np.ndarray:
-    """Turn a WAV file into model input as a task's ``preprocessing`` says; returns ``(1, 1, mels, columns)`` float32."""
+    """Turn a WAV file into model input as a task's ``preprocessing`` describes; returns ``(1, 1, mels, columns)`` float32."""
     data = recording if isinstance(recording, bytes) else Path(recording).read_bytes()
     how = Spectrogram(**{name: preprocessing[name] for name in Spectrogram.__dataclass_fields__})
-    mean, deviation = (np.asarray(preprocessing[key], dtype=np.float32)[:, None, None] for key in ("mean", "std"))
-    return np.asarray((decode(data, how) - mean) / deviation)[None]
+    return standardised(preprocessing, decode(data, how))
 
 
 def read_wav(data: bytes) -> tuple[np.ndarray, int]:
     """Read PCM samples of 8, 16, 24 or 32 bits.
 
     Returns:
-        ``(n,)`` float32 in [-1, 1], the mean of all channels, and the samples a second.
+        ``(n,)`` float32 in [-1, 1], the mean of all channels, and the samples per second.
 
     Raises:
-        ValueError: If it is no such file.
+        ValueError: If the data are not such a file.
     """
     try:
         with wave.open(io.BytesIO(data)) as file:
             width, channels, rate, count = file.getsampwidth(), file.getnchannels(), file.getframerate(), file.getnframes()
             raw = np.frombuffer(file.readframes(count), dtype=np.uint8)
     except (wave.Error, EOFError) as error:
-        raise ValueError(f"no PCM WAV file ({error})") from error
+        raise ValueError(f"a recording must be a PCM WAV file ({error})") from error
     raw = raw[: len(raw) // (width * channels) * width * channels].reshape(-1, width)
     if len(raw) == 0:
         raise ValueError("the recording is empty")
@@ -206,5 +205,5 @@ def _median_seconds(files: Files, names: list[str]) -> float:
             with wave.open(io.BytesIO(files.read(names[k]))) as file:
                 lengths.append(file.getnframes() / file.getframerate())
         except (wave.Error, EOFError, ZeroDivisionError):
-            continue  # decoding will name it
+            continue  # decoding reports it
     return float(np.median(lengths)) if lengths else 1.0

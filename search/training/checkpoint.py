@@ -20,7 +20,7 @@ def save_weights(path: str | Path, fitted: Fitted, *, with_checkpoint: bool) -> 
     Args:
         path: File to write; PyTorch's format for a network, skops' for scikit-learn.
         fitted: The trained model.
-        with_checkpoint: Whether to add what ``fit(start=...)`` needs to go on; it makes the file three to four times as large.
+        with_checkpoint: Whether to add what ``fit(start=...)`` needs to continue; it makes the file three to four times as large.
     """
     path = Path(path)
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")

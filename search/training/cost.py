@@ -1,7 +1,4 @@
-"""Size of a model before any training: parameters, floating-point operations and memory.
-
-Device memory that a training will need, estimated before it starts.
-"""
+"""Size of a model before any training: parameters, floating-point operations, and the device memory that its training will need."""
 
 from __future__ import annotations
 
@@ -15,19 +12,19 @@ from torch.utils.flop_counter import FlopCounterMode
 from .recipe import Recipe
 from .task import Task
 
-#: Examples of the pass that counts activations; batch normalisation refuses a single one.
+#: Examples of the pass that counts activations; batch normalisation rejects a single one.
 _COUNTED = 2
 _BYTES_IN_HALF = 2
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a model weighs.
+    """Size of a model.
 
     Attributes:
         parameters: Number of parameters, shared ones once; None for scikit-learn.
         flops: Forward floating-point operations for one example (a multiplication and an addition are two); None when unknown.
-        memory_bytes: Estimate of what a training holds on its device, see ``memory.training_bytes``; None when unknown or not asked for.
+        memory_bytes: Estimate of what a training holds on its device, see ``training_bytes``; None when unknown or not requested.
     """
 
     parameters: int | None
@@ -36,9 +33,9 @@ class Cost:
 
 
 def count(model: Any, task: Task, recipe: Recipe, *, memory: bool = False) -> Cost:
-    """Count without computing: the forward pass runs on tensors that have shapes and no contents.
+    """Count without computing: the forward pass runs on tensors that have shapes but no values.
 
-    A model that looks at contents cannot be run like that; then one example of zeros goes through the real model.
+    A model whose forward pass depends on values cannot run like that; then one example of zeros goes through the real model.
 
     Args:
         model: The untrained model.
@@ -49,7 +46,7 @@ def count(model: Any, task: Task, recipe: Recipe, *, memory: bool = False) -> Co
     if not isinstance(model, torch.nn.Module):
         return Cost(None, None)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    shape = input_shape(task, recipe)
+    shape = task.shape_at(recipe.resolution)
     was_training = model.training
     model.eval()
     try:
@@ -67,7 +64,7 @@ def training_bytes(model: torch.nn.Module, task: Task, recipe: Recipe) -> int | 
 
     Counted are weights and buffers, gradients, the state of the optimiser (two values for each trained weight with AdamW, one with SGD and
     momentum), the averaged weights, one micro-batch of inputs, and every tensor that autograd keeps for the backward pass. The last come
-    from a forward pass on tensors that have shapes and no contents; each storage counts once, and a frozen part keeps nothing. Floating
+    from a forward pass on tensors that have shapes but no values; each storage counts once, and a frozen part keeps nothing. Floating
     point activations count as 2 bytes a value under half precisions.
 
     It is an estimate: the work space of convolutions, the fragments of the allocator, the CUDA context and the data set itself, where it
@@ -79,9 +76,9 @@ def training_bytes(model: torch.nn.Module, task: Task, recipe: Recipe) -> int | 
         recipe: How it is to be trained.
 
     Returns:
-        Bytes, or None for a model whose forward pass needs contents to look at.
+        Bytes, or None for a model whose forward pass depends on the values of its input.
     """
-    kept = activation_bytes(model, input_shape(task, recipe), half=recipe.precision != "float32")
+    kept = activation_bytes(model, task.shape_at(recipe.resolution), half=recipe.precision != "float32")
     if kept is None:
         return None
     batch = min(-(-recipe.batch_size // recipe.accumulation), len(task.train))
@@ -92,7 +89,7 @@ def training_bytes(model: torch.nn.Module, task: Task, recipe: Recipe) -> int | 
     averaged = 0
     if recipe.averaging or recipe.schedule == "anytime":
         averaged = learning + sum(_size(buffer) for buffer in model.buffers() if buffer.is_floating_point())
-    inputs = batch * prod(input_shape(task, recipe)) * torch.finfo(torch.float32).bits // 8
+    inputs = batch * prod(task.shape_at(recipe.resolution)) * torch.finfo(torch.float32).bits // 8
     return weights + learning * (1 + states) + averaged + inputs + round(kept * batch)
 
 
@@ -100,18 +97,18 @@ def activation_bytes(model: torch.nn.Module, shape: tuple[int, ...], *, half: bo
     """Count what autograd keeps for the backward pass of one example, the weights and the input itself left out.
 
     Args:
-        model: The model; its contents, mode and buffers stay as they are.
+        model: The model; its weights, mode and buffers stay unchanged.
         shape: Shape of one example.
         half: Whether floating point activations are kept in 2 bytes a value.
 
     Returns:
-        Bytes, or None for a model whose forward pass needs contents to look at.
+        Bytes, or None for a model whose forward pass depends on the values of its input.
     """
     state = {name: tensor.detach().to("meta").requires_grad_(tensor.requires_grad) for name, tensor in model.named_parameters()}
     state |= {name: tensor.detach().to("meta") for name, tensor in model.named_buffers()}
     inputs = torch.zeros((_COUNTED, *shape), device="meta")
     seen = {_storage(tensor) for tensor in [*state.values(), inputs]}
-    held: list[torch.Tensor] = []  # a storage that is gone could lend its address to the next
+    held: list[torch.Tensor] = []  # keeps each storage alive, since the next one could reuse its address
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         if _storage(tensor) not in seen:
@@ -122,20 +119,14 @@ def activation_bytes(model: torch.nn.Module, shape: tuple[int, ...], *, half: bo
     was_training = model.training
     model.train()
     try:
-        with torch.enable_grad(), torch.random.fork_rng(devices=[]), torch.autograd.graph.saved_tensors_hooks(keep, _as_it_is):
+        with torch.enable_grad(), torch.random.fork_rng(devices=[]), torch.autograd.graph.saved_tensors_hooks(keep, _unchanged):
             outputs = torch.func.functional_call(model, state, (inputs,))
-    except Exception:  # whatever a user's forward may raise: the training itself will say it better
+    except Exception:  # a user's forward may raise anything; the training itself reports it with more context
         return None
     finally:
         model.train(was_training)
     del outputs
     return sum(_kept(tensor, half) for tensor in held) / _COUNTED
-
-
-def input_shape(task: Task, recipe: Recipe) -> tuple[int, ...]:
-    """Return the shape of one example as the model sees it, the recipe's resolution applied."""
-    shape = tuple(task.input_shape)
-    return (shape[0], recipe.resolution, recipe.resolution) if recipe.resolution is not None and len(shape) == 3 else shape
 
 
 def _flops(model: torch.nn.Module, device: torch.device, shape: tuple[int, ...]) -> int | None:
@@ -145,7 +136,7 @@ def _flops(model: torch.nn.Module, device: torch.device, shape: tuple[int, ...])
     try:
         with torch.no_grad(), counter:
             torch.func.functional_call(model, state, (torch.zeros((1, *shape), device=device),))
-    except Exception:  # whatever a user's forward may raise: the training itself will say it better
+    except Exception:  # a user's forward may raise anything; the training itself reports it with more context
         return None
     return int(counter.get_total_flops())
 
@@ -163,5 +154,5 @@ def _size(tensor: torch.Tensor) -> int:
     return tensor.numel() * tensor.element_size()
 
 
-def _as_it_is(tensor: torch.Tensor) -> torch.Tensor:
+def _unchanged(tensor: torch.Tensor) -> torch.Tensor:
     return tensor

@@ -1,4 +1,4 @@
-"""The seam to scikit-learn: estimators whose work can be dealt out in epochs."""
+"""The seam to scikit-learn: estimators whose work is divided into epochs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Estimator(Protocol):
     """A classical model with a fidelity: trees, boosting rounds, solver iterations or a share of the data.
 
     Attributes:
-        sklearn: The plain scikit-learn object: what is stored, exported, and put back when a training goes on.
+        sklearn: The plain scikit-learn object: what is stored, exported, and put back when a training continues.
     """
 
     sklearn: Any
@@ -27,13 +27,13 @@ class Estimator(Protocol):
     def predict_scores(self, X: np.ndarray) -> np.ndarray:
         """Return probabilities ``(n, classes)``, values ``(n,)`` in the units of the targets, or anomaly scores ``(n,)``.
 
-        Anomaly scores lie in [0, 1], greater is more anomalous, and 0.5 is where the estimator calls an example an anomaly.
+        Anomaly scores lie in [0, 1], greater is more anomalous, and 0.5 is the threshold of the estimator.
         """
         ...
 
 
-class Whole:
-    """Any scikit-learn estimator: all of its work is done in the first epoch, later ones add nothing and cost nothing."""
+class SingleEpoch:
+    """Any scikit-learn estimator: all of its work is done in the first epoch, later ones add and cost nothing."""
 
     def __init__(self, sklearn: Any) -> None:
         """Wrap a fresh estimator."""
@@ -48,7 +48,7 @@ class Whole:
         self.sklearn.fit(X, y)
 
     def predict_scores(self, X: np.ndarray) -> np.ndarray:
-        """Read probabilities, decision values or predictions, whichever the estimator has."""
+        """Return probabilities, decision values or predictions, whichever the estimator has."""
         return plain_scores(self.sklearn, X)
 
 
@@ -61,7 +61,7 @@ def as_estimator(model: Any) -> Estimator:
     if isinstance(model, Estimator):
         return model
     if callable(getattr(model, "fit", None)) and callable(getattr(model, "predict", None)):
-        return Whole(model)
+        return SingleEpoch(model)
     raise ValueError(
         f"a model must be a torch.nn.Module or have fit and predict like a scikit-learn estimator, got {type(model).__name__}; "
         "does Space.build return the model?"
@@ -71,7 +71,7 @@ def as_estimator(model: Any) -> Estimator:
 def plain_scores(sklearn: Any, X: np.ndarray) -> np.ndarray:
     """Return the scores of a fitted scikit-learn object in the form of ``Estimator.predict_scores``."""
     if getattr(sklearn, "_estimator_type", None) == "outlier_detector" or _is_outlier_detector(sklearn):
-        # decision_function is negative for outliers; the logistic function puts the border at 0.5 and keeps the order.
+        # decision_function is negative for outliers; the logistic function puts the threshold at 0.5 and keeps the order.
         return np.asarray(1.0 / (1.0 + np.exp(np.clip(sklearn.decision_function(X), -50.0, 50.0))), dtype=np.float64)
     if callable(getattr(sklearn, "predict_proba", None)):
         return np.asarray(sklearn.predict_proba(X))
@@ -97,7 +97,7 @@ def _is_outlier_detector(sklearn: Any) -> bool:
 
 
 def full_probabilities(scores: np.ndarray, sklearn: Any, task: Task) -> np.ndarray:
-    """Spread probabilities over all classes of the task when the estimator has only seen some of them."""
+    """Spread probabilities over all classes of the task when only some occurred in the training data."""
     seen = getattr(sklearn, "classes_", None)
     if task.kind not in ("classification", "anomaly") or scores.ndim != 2 or seen is None or scores.shape[1] == task.outputs:
         return scores

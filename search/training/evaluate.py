@@ -1,10 +1,7 @@
-"""Predictions and quality of a model on one split.
+"""Predictions of a model on one split, and their quality; each metric means what scikit-learn's function of that name means.
 
-The training loss of each kind of task, and how outputs become predictions.
-
-Quality of predictions: each value means what scikit-learn's function of that name means.
-
-A metric that cannot be known from the data (AUC where only one class occurs) is absent.
+A metric that the data leave undefined (AUC where only one class occurs) is absent. The training loss of each kind of task is here as well,
+for it is what the outputs of a network mean.
 """
 
 from __future__ import annotations
@@ -27,7 +24,7 @@ MAX_AUC_CLASSES = 100
 
 
 def evaluate(model: Any, task: Task, data: Data, *, recipe: Recipe, device: str | torch.device = "cpu") -> dict[str, float]:
-    """Return the quality of a model on one split, see ``metrics.quality``.
+    """Return the quality of a model on one split, see ``quality``.
 
     Raises:
         TrainingFailed: If the model gives a value that is not finite.
@@ -218,6 +215,6 @@ def _balanced(predicted: np.ndarray, actual: np.ndarray) -> float:
     return float(np.mean(recalls))
 
 
-def _log_loss(probability_of_truth: np.ndarray) -> float:
-    # Clipped at the resolution of the float32 probabilities, so that one sure mistake does not make the mean infinite.
-    return float(-np.log(np.clip(probability_of_truth, np.finfo(np.float32).eps, 1.0)).mean())
+def _log_loss(probability_of_target: np.ndarray) -> float:
+    # Clipped at the resolution of the float32 probabilities, so that one confident mistake does not make the mean infinite.
+    return float(-np.log(np.clip(probability_of_target, np.finfo(np.float32).eps, 1.0)).mean())

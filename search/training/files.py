@@ -1,6 +1,6 @@
-"""From files sorted by class to a task: decoded once into memory, or read anew in every epoch where they do not fit.
+"""Tasks from a folder or zip of files: the tree of files, its classes and splits, and the decoding of every file into one task.
 
-Finds the images of a folder or zip: classes, splits, and what is wrong with them.
+What is in a file is decided by ``images.py`` and ``audio.py``, which hand in a function that decodes one.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ SPLITS = {
     "test": "test",
     "testing": "test",
 }
-#: Sets up to this size are held in memory.
+#: Data sets up to this size are held in memory.
 MEMORY_LIMIT_BYTES = 4 * 2**30
-#: Mean and deviation are taken from this many training examples at most, so that they are the same in memory and streamed.
+#: Mean and deviation are taken from this many training examples at most, so that they are equal in memory and streamed.
 STATISTICS_FROM = 4096
-#: How a decoder names the bytes that it was given: an address says nothing to a user.
+#: How a decoder names the bytes that it was given; a memory address does not help a user.
 _ADDRESS = re.compile(r"<[^<>]* at 0x[0-9a-f]+>")
 Progress = Callable[[int, int], None]
 Entries = Sequence[tuple[str, int]]
@@ -49,7 +49,7 @@ class Files(Protocol):
 
     @property
     def path(self) -> Path:
-        """Where it lies."""
+        """Path of the folder or zip."""
         ...
 
     def names(self) -> list[str]:
@@ -81,10 +81,10 @@ class Folder:
 
 
 class Zip:
-    """Files in a zip, read in place; each process opens it for itself."""
+    """Files in a zip, read in place; each process opens its own handle."""
 
     def __init__(self, path: Path) -> None:
-        """Open the archive when it is first needed."""
+        """Name the archive; it is opened on first use."""
         self.path = path
         self._open: tuple[int, zipfile.ZipFile] | None = None
 
@@ -125,11 +125,11 @@ def open_files(path: str | Path) -> Files:
 
 @dataclass(frozen=True)
 class Found:
-    """Images by split.
+    """Classes and files of a tree, by split.
 
     Attributes:
         classes: Class names, sorted.
-        splits: ``(name, class number)`` of each image by ``train``, ``validation``, ``test``; only the splits that are there.
+        splits: ``(name, class number)`` of each file by ``train``, ``validation``, ``test``; only the splits that exist.
     """
 
     classes: tuple[str, ...]
@@ -140,10 +140,10 @@ def find_classes(files: Files, suffixes: frozenset[str] = SUFFIXES, *, noun: str
     """Sort the files of some kind by split and class.
 
     Sub-folders are classes. Folders ``train``, ``val`` (``valid``, ``validation``) and ``test`` are splits of such sub-folders.
-    A single folder around everything is seen through. Hidden files and those of other kinds are passed over.
+    A single folder around everything is ignored, and so are hidden files and those of other kinds.
 
     Raises:
-        ValueError: If there are no images, no class folders, one class only, or a class without (training) images.
+        ValueError: If there are no files of this kind, no class folders, one class only, or a class without (training) files.
     """
     where = files.path
     paths = [(name, PurePosixPath(name)) for name in files.names()]
@@ -201,7 +201,7 @@ def task_of_files(
     progress: Progress | None,
     name: str | None,
 ) -> Task:
-    """Make a classification task; the arguments that are not here are those of ``images``.
+    """Make a classification task; see ``images`` for those that users set.
 
     Args:
         files: Where the files are.
@@ -209,18 +209,18 @@ def task_of_files(
         decode: Decodes one of them to ``shape``.
         shape: ``(c, h, w)``.
         dtype: uint8 or float32.
-        preprocessing: What leads from a file to ``decode``'s result; ``mean`` and ``std`` are added.
-        validation_share: Share for a validation split that is not there.
-        test_share: Share for a test split that is not there.
+        preprocessing: How a file becomes ``decode``'s result; ``mean`` and ``std`` are added.
+        validation_share: Share for a validation split that is missing.
+        test_share: Share for a test split that is missing.
         seed: Draws the splits.
-        device: Where the examples live at first.
+        device: Where the examples are put at first.
         memory_limit_bytes: A larger set is streamed.
         workers: Threads or processes; None for the number of cores.
         skip_unreadable: Leave out files that cannot be read.
         progress: Called with the number of files decoded and their total.
         name: Name of the task; None for that of the folder or zip.
     """
-    splits = _deal(found, validation_share, test_share, seed)
+    splits = _split(found, validation_share, test_share, seed)
     everything = [entry for entries in splits.values() for entry in entries]
     cores = workers if workers is not None else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     in_memory = len(everything) * int(np.prod(shape)) * dtype.itemsize <= memory_limit_bytes
@@ -235,7 +235,7 @@ def task_of_files(
         kept = {split: np.flatnonzero(readable[a:b]) + a for split, a, b in zip(splits, bounds, bounds[1:], strict=False)}
         mean, deviation = channel_statistics(decoded[kept["train"][spaced(len(kept["train"]), STATISTICS_FROM)]].numpy())
         for split, rows in kept.items():
-            # A split lies in one piece, so that a slice does without a second copy of it, unless files were left out.
+            # A split is contiguous, so that a slice does without a second copy of it, unless files were left out.
             whole = len(rows) > 0 and rows[-1] - rows[0] + 1 == len(rows)
             part = decoded[rows[0] : rows[-1] + 1] if whole else decoded[rows]
             parts[split] = MemoryData(part.to(device), labels[rows].to(device), mean=mean, deviation=deviation)
@@ -256,7 +256,7 @@ def task_of_files(
 
 
 class FileItems(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
-    """Files decoded one by one when they are asked for."""
+    """Files that are decoded one by one, on access."""
 
     def __init__(self, files: Files, entries: Entries, decode: Decode) -> None:
         """Read ``entries`` of ``files``."""
@@ -314,7 +314,7 @@ def decode_all(
             if progress is not None:
                 progress(done, len(entries))
     finally:
-        # An error or Ctrl-C must not wait for thousands of files that nobody will use.
+        # After an error or Ctrl-C, thousands of files that nobody will use need not be decoded.
         pool.shutdown(cancel_futures=True)
     if not readable.all():
         first = entries[int(np.flatnonzero(~readable)[0])][0]
@@ -339,13 +339,19 @@ def decode_named(files: Files, name: str, decode: Decode) -> np.ndarray:
         ) from error
 
 
+def standardised(preprocessing: Mapping[str, Any], example: np.ndarray) -> np.ndarray:
+    """Scale and standardise one decoded example ``(c, h, w)`` as a task's ``preprocessing`` describes; returns ``(1, c, h, w)`` float32."""
+    mean, deviation = (np.asarray(preprocessing[key], dtype=np.float32)[:, None, None] for key in ("mean", "std"))
+    return np.asarray((example.astype(np.float32) * np.float32(preprocessing["scale"]) - mean) / deviation)[None]
+
+
 def spaced(count: int, most: int) -> list[int]:
     """Return at most ``most`` evenly spaced positions in ``0 .. count-1``."""
     return sorted({k * count // min(count, most) for k in range(min(count, most))})
 
 
-def _deal(found: Found, validation_share: float, test_share: float, seed: int) -> dict[str, Entries]:
-    """Use the splits that are there and make the others from the training files."""
+def _split(found: Found, validation_share: float, test_share: float, seed: int) -> dict[str, Entries]:
+    """Use the splits that exist and draw the others from the training files."""
     train = found.splits["train"]
     parts = split_indices(
         np.array([label for _, label in train]),

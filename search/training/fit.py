@@ -1,9 +1,7 @@
-"""The training loop: plain PyTorch, from top to bottom.
+"""The training loop: plain PyTorch, from top to bottom; estimators are fitted epoch by epoch, so that a budget can stop them as well.
 
-A training that goes on from a checkpoint gives bit for bit what one uninterrupted training gives (on a CPU with the same number of
-threads): whatever is random in an epoch is drawn from ``(seed, epoch)``, nothing is carried over but what the checkpoint holds.
-
-Training of classical models, epoch by epoch so that a budget can stop them.
+A training that continues from a checkpoint gives bit for bit what one uninterrupted training gives (on a CPU with the same number of
+threads): whatever is random in an epoch is drawn from ``(seed, epoch)``, and nothing carries over but what the checkpoint holds.
 """
 
 from __future__ import annotations
@@ -18,7 +16,7 @@ import torch
 from .batch import laid_out
 from .checkpoint import load_checkpoint, load_weights, save_weights
 from .device import autocast, require_precision
-from .estimator import Estimator, as_estimator
+from .estimator import as_estimator
 from .evaluate import evaluate, predict, training_loss
 from .optimizer import Average, Patience, learning_rate_factor, make_optimizer, trainable
 from .recipe import Recipe
@@ -41,7 +39,7 @@ __all__ = [
     "predict",
     "save_weights",
 ]
-#: The loss is read this often (steps): each read waits for the device, and a training that broke should not pay for a whole epoch.
+#: The loss is read this often (steps): each read waits for the device, and a diverged training should not cost a whole epoch.
 CHECK_EVERY = 16
 
 
@@ -65,17 +63,17 @@ def fit(
         task: The data.
         recipe: How to train.
         epochs: Epochs to reach, those of ``start`` included.
-        start: Checkpoint of an earlier ``Fitted`` to go on from; the model's own weights are then replaced.
-        seed: Seeds order, augmentation and everything that the model draws while it trains. Weights are the caller's.
+        start: Checkpoint of an earlier ``Fitted`` to continue from; the model's own weights are then replaced.
+        seed: Seeds order, augmentation and everything that the model draws while it trains. The initial weights are the caller's.
         device: Where to train.
-        phases: Entered around the set-up, each epoch, each evaluation, and what tactics find out about the finished model.
+        phases: Entered around the set-up, each epoch, each evaluation, and what tactics compute about the finished model.
         should_continue: Called after every epoch; False ends the training there and the model is measured as it is.
         check_at: Epochs after which the model is validated on the way, so that ``should_continue`` knows its quality. Networks only:
             an estimator has no epochs.
 
     Returns:
-        The model with the weights that were measured, its validation quality and what is needed to go on. With ``recipe.patience`` it is
-        the model of the last epoch, not of the best: a point of the search says what that many epochs give.
+        The model with the weights that were measured, its validation quality and what is needed to continue. With ``recipe.patience`` it
+        is the model of the last epoch, not of the best: a point of the search states what that many epochs give.
 
     Raises:
         TrainingFailed: If the loss or an output is not finite.
@@ -85,9 +83,11 @@ def fit(
     if epochs <= done:
         raise ValueError(f"epochs must be > {done}, the epochs that are already trained, got {epochs}")
     if start is not None and not recipe.resumable:
-        raise ValueError(f"recipe.schedule={recipe.schedule!r} has a fixed horizon and cannot go on from a checkpoint; train from scratch")
+        raise ValueError(
+            f"recipe.schedule={recipe.schedule!r} has a fixed horizon and cannot continue from a checkpoint; train from scratch"
+        )
     if not isinstance(model, torch.nn.Module):
-        return fit_estimator(model, task, recipe, epochs=epochs, start=start, seed=seed, phases=phases, should_continue=should_continue)
+        return _fit_estimator(model, task, recipe, epochs=epochs, start=start, seed=seed, phases=phases, should_continue=should_continue)
     device = torch.device(device)
     require_precision(recipe.precision, device)
     threads = torch.get_num_threads()
@@ -154,14 +154,14 @@ def _fit(
                     recipe.batch_size,
                     device=device,
                     seed=epoch_seed(seed, epoch),
-                    # None where nobody asks for another size: images need not be square then.
+                    # None unless another size is requested: images need not be square then.
                     resolution=recipe.resolution if resolution == full_resolution else resolution,
                     augment=recipe.augment,
                 )
                 total, examples = torch.zeros((), device=device), 0
                 for inputs, targets in batches:
                     if len(inputs) == 1 and len(task.train) > 1:
-                        continue  # one left over example has no batch statistics; the next epoch's order is another
+                        continue  # a single left-over example has no batch statistics; the order differs in the next epoch
                     factor = learning_rate_factor(recipe, step, steps_per_epoch=steps_per_epoch, total_steps=epochs * steps_per_epoch)
                     for group in optimizer.param_groups:
                         group["lr"] = group["peak"] * factor
@@ -181,12 +181,12 @@ def _fit(
                     if average is not None:
                         average.update(step)
                     if step % CHECK_EVERY == 0:
-                        _refuse_broken(total, epoch)
-                _refuse_broken(total, epoch)
+                        _require_finite(total, epoch)
+                _require_finite(total, epoch)
             quality = None
-            if patience.asked or (epoch in check_at and epoch < epochs):
+            if patience.enabled or (epoch in check_at and epoch < epochs):
                 quality = _validate(model, average, task, recipe, device, phases, epoch)
-                if patience.asked and patience.exhausted(quality.get(task.metric, -quality["loss"])):
+                if patience.enabled and patience.exhausted(quality.get(task.metric, -quality["loss"])):
                     stopped = f"patience: no better validation {task.metric} in {recipe.patience} epochs"
             curve.append(EpochPoint(epoch, float(total) / max(1, examples), quality))
             if not should_continue(curve[-1]) and epoch < epochs:
@@ -209,13 +209,13 @@ def _fit(
             average.swap()
         model.eval()
         if tactics:
-            # What they report of the finished model is computed now: work of the search, not of the model's training.
+            # What they report about the finished model is computed here: work of the search, not of the model's training.
             with phases("analysis", epoch):
                 undo.close()
     return Fitted(model, epoch, dict(curve[-1].quality or {}), tuple(curve), checkpoint, stopped, extra)
 
 
-def fit_estimator(
+def _fit_estimator(
     model: Any,
     task: Task,
     recipe: Recipe,
@@ -226,11 +226,11 @@ def fit_estimator(
     phases: Phases,
     should_continue: ShouldContinue,
 ) -> Fitted:
-    """Fit an estimator; the arguments are those of ``fit``.
+    """Fit an estimator; see ``fit`` for the arguments.
 
-    Its training loss is not known while it trains, so the points of the curve carry NaN as their loss.
+    Its training loss is unknown, so the points of the curve have NaN as their loss.
     """
-    estimator = as_estimator(model)
+    estimator, cpu = as_estimator(model), torch.device("cpu")
     patience = Patience(recipe.patience)
     done = 0
     with phases("setup", 0):
@@ -245,8 +245,8 @@ def fit_estimator(
         with phases("epoch", epoch):
             estimator.fit_epochs(inputs, targets, epoch - 1, epoch, seed)
         quality = None
-        if patience.asked:
-            quality = _validate_estimator(estimator, task, recipe, phases, epoch)
+        if patience.enabled:
+            quality = _validate(estimator, None, task, recipe, cpu, phases, epoch)
             if patience.exhausted(quality.get(task.metric, -quality["loss"])):
                 stopped = f"patience: no better validation {task.metric} in {recipe.patience} epochs"
         curve.append(EpochPoint(epoch, float("nan"), quality))
@@ -256,13 +256,13 @@ def fit_estimator(
             break
     last = curve[-1]
     if last.quality is None:
-        curve[-1] = last = EpochPoint(last.epoch, last.loss, _validate_estimator(estimator, task, recipe, phases, last.epoch))
+        curve[-1] = last = EpochPoint(last.epoch, last.loss, _validate(estimator, None, task, recipe, cpu, phases, last.epoch))
     checkpoint = {"epochs": last.epoch, "sklearn": estimator.sklearn, "patience": patience.state()}
     return Fitted(estimator, last.epoch, dict(last.quality or {}), tuple(curve), checkpoint, stopped)
 
 
 def _validate(
-    model: torch.nn.Module,
+    model: Any,
     average: Average | None,
     task: Task,
     recipe: Recipe,
@@ -270,7 +270,7 @@ def _validate(
     phases: Phases,
     epoch: int,
 ) -> dict[str, float]:
-    """Measure the averaged weights and put the trained ones back."""
+    """Return the validation quality, of the averaged weights where there are any; the trained ones are put back."""
     with phases("eval", epoch):
         if average is None:
             return evaluate(model, task, task.validation, recipe=recipe, device=device)
@@ -281,17 +281,12 @@ def _validate(
             average.swap()
 
 
-def _validate_estimator(estimator: Estimator, task: Task, recipe: Recipe, phases: Phases, epoch: int) -> dict[str, float]:
-    with phases("eval", epoch):
-        return evaluate(estimator, task, task.validation, recipe=recipe)
-
-
 def epoch_seed(seed: int, epoch: int) -> int:
     """Return the seed of one epoch (0: the set-up), so that an epoch is the same whether or not the ones before ran in this process."""
     return (seed * 1_000_003 + epoch) % 2**63
 
 
-def _refuse_broken(total: torch.Tensor, epoch: int) -> None:
+def _require_finite(total: torch.Tensor, epoch: int) -> None:
     """Raise once the sum of the losses is not finite."""
     value = float(total)
     if not math.isfinite(value):

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from .arrays import task_of_arrays
-from .images import decode
+from .images import GREY_MODES, decode
 from .table import table_of
 from .task import Task, encode, split_indices
 
@@ -29,22 +29,22 @@ def hugging_face(
     seed: int = 0,
     device: str | torch.device = "cpu",
 ) -> Task:
-    """Make a task of a local dataset: what ``save_to_disk`` wrote, or a folder of Parquet, CSV or image files. Nothing is downloaded.
+    """Make a task from a local dataset: what ``save_to_disk`` wrote, or a folder of Parquet, CSV or image files. Nothing is downloaded.
 
     Args:
         path: The folder.
         target: Column to predict.
         image: Column of the images; None for the first one of that type. Without one, the columns are read as a table
-            (whose own splits are put together and dealt out anew).
+            (whose own splits are joined and drawn again).
         resolution: Side of the images in pixels; None for that of the first image.
-        validation_share: Share for a validation split that is not there.
-        test_share: Share for a test split that is not there; 0 for none.
+        validation_share: Share for a validation split that is missing.
+        test_share: Share for a test split that is missing; 0 for none.
         seed: Draws the splits.
-        device: Where the tensors live at first.
+        device: Where the tensors are put at first.
 
     Raises:
         ImportError: If the package ``datasets`` is not installed.
-        FileNotFoundError: If there is no such folder.
+        FileNotFoundError: If the folder does not exist.
         ValueError: If a column is missing.
     """
     path = Path(path).expanduser()
@@ -93,7 +93,7 @@ def hugging_face(
 
 
 def _load(path: Path) -> dict[str, Any]:
-    """Return the splits by our names; a set without splits is all training."""
+    """Return the splits by our names; a dataset without splits is all training data."""
     try:
         import datasets
     except ImportError as error:
@@ -119,6 +119,6 @@ def _shape(entry: Mapping[str, Any], resolution: int | None) -> tuple[int, int, 
     from PIL import Image
 
     with Image.open(io.BytesIO(_bytes(entry))) as first:
-        channels = 1 if first.mode in ("1", "L", "I;16", "I", "F") else 3
+        channels = 1 if first.mode in GREY_MODES else 3
         width, height = first.size
     return (channels, height, width) if resolution is None else (channels, resolution, resolution)

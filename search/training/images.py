@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .files import MEMORY_LIMIT_BYTES, Entries, Files, Progress, find_classes, open_files, spaced, task_of_files
+from .files import MEMORY_LIMIT_BYTES, Entries, Files, Progress, find_classes, open_files, spaced, standardised, task_of_files
 from .task import Task
 
 #: Images that are opened to learn size and colour of a set.
@@ -35,28 +35,28 @@ def images(
     progress: Progress | None = None,
     name: str | None = None,
 ) -> Task:
-    """Make a classification task of a folder or zip whose sub-folders are the classes.
+    """Make a classification task from a folder or zip whose sub-folders are the classes.
 
-    ``train/``, ``val/`` (``valid/``, ``validation/``) and ``test/`` are used when there; a split that is missing is dealt out of the
-    training images, stratified and seeded. Images of one size keep it; else they are cropped to a square at the centre and resized to the
+    ``train/``, ``val/`` (``valid/``, ``validation/``) and ``test/`` are used where they exist; a missing split is drawn from the training
+    images, stratified and seeded. Images of one size keep it; else they are cropped to a square at the centre and resized to the
     median short side, at most 224. Transparency is dropped; a set of grey images has one channel.
 
     Args:
         path: Folder or zip (which is not unpacked to disk).
         resolution: Side of the images in pixels; None as above.
-        validation_share: Share for a validation split that is not there.
-        test_share: Share for a test split that is not there; 0 for none.
+        validation_share: Share for a validation split that is missing.
+        test_share: Share for a test split that is missing; 0 for none.
         seed: Draws the splits.
-        device: Where the images live at first; a training on another device moves them once.
-        memory_limit_bytes: A larger set is not decoded in advance but read anew in every epoch.
+        device: Where the images are put at first; a training on another device moves them once.
+        memory_limit_bytes: A larger set is not decoded in advance but read again in every epoch.
         workers: Threads that decode, or processes that read a larger set; None for the number of cores.
-        skip_unreadable: Leave out images that cannot be read and warn with their number, in place of an error (sets in memory only).
+        skip_unreadable: Leave out images that cannot be read and warn with their number, instead of raising (sets in memory only).
         progress: Called with the number of images decoded and their total.
         name: Name of the task; None for that of the folder or zip.
 
     Raises:
-        FileNotFoundError: If there is nothing at ``path``.
-        ValueError: If classes or images are not as they should be; the message names the folder or file.
+        FileNotFoundError: If ``path`` does not exist.
+        ValueError: If there are no classes or an image cannot be read; the message names the folder or file.
     """
     files = open_files(path)
     found = find_classes(files)
@@ -87,7 +87,7 @@ def images(
 
 
 def decode(data: bytes, shape: tuple[int, int, int]) -> np.ndarray:
-    """Decode one image file to ``(c, h, w)`` uint8: turned upright, its centre cropped to the aspect ratio, resized."""
+    """Decode one image file to ``(c, h, w)`` uint8: rotated upright, its centre cropped to the aspect ratio, resized."""
     from PIL import Image, ImageOps
 
     channels, height, width = shape
@@ -109,16 +109,14 @@ def decode(data: bytes, shape: tuple[int, int, int]) -> np.ndarray:
 
 
 def prepare(preprocessing: Mapping[str, Any], image: bytes | str | Path) -> np.ndarray:
-    """Turn an image file into model input as a task's ``preprocessing`` says.
+    """Turn an image file into model input as a task's ``preprocessing`` describes.
 
     Returns:
         ``(1, c, h, w)`` float32.
     """
     data = image if isinstance(image, bytes) else Path(image).read_bytes()
     shape = (int(preprocessing["channels"]), int(preprocessing["height"]), int(preprocessing["width"]))
-    mean, deviation = (np.asarray(preprocessing[key], dtype=np.float32)[:, None, None] for key in ("mean", "std"))
-    scaled = decode(data, shape).astype(np.float32) * np.float32(preprocessing["scale"])
-    return np.asarray((scaled - mean) / deviation)[None]
+    return standardised(preprocessing, decode(data, shape))
 
 
 def _to_bytes(image: Any) -> Any:
@@ -142,7 +140,7 @@ def _shape(files: Files, entries: Entries, resolution: int | None) -> tuple[int,
                 sizes.append((image.size[0], image.size[1]) if turned else (image.size[1], image.size[0]))
                 grey = grey and image.mode in GREY_MODES
         except (OSError, UnidentifiedImageError, SyntaxError):
-            continue  # decoding will name it
+            continue  # decoding reports it
     channels = 1 if grey and sizes else 3
     if resolution is not None:
         if resolution < 1:

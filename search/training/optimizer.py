@@ -1,11 +1,4 @@
-"""The optimiser of a recipe, over the parameters that may be trained.
-
-Moving average of the weights whose window grows with the training, so that every epoch has a usable model.
-
-Early stopping: how long the validation quality may stay without a new best.
-
-Learning rate over the steps of a training, as a factor of the peak.
-"""
+"""The optimiser of a recipe: parameter groups, the learning rate over the steps, averaged weights, and early stopping."""
 
 from __future__ import annotations
 
@@ -30,14 +23,14 @@ ONE_CYCLE = (0.3, 1 / 25, 1 / 25e4)
 
 
 def trainable(model: torch.nn.Module) -> list[torch.nn.Parameter]:
-    """Return the parameters that want a gradient.
+    """Return the parameters that require a gradient.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If there are none.
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not parameters:
-        raise ValueError("the model has no parameter with requires_grad; freeze less of it")
+        raise ValueError("the model must have a parameter with requires_grad, got none; freeze less of it")
     return parameters
 
 
@@ -62,7 +55,7 @@ def make_optimizer(model: torch.nn.Module, parameters: Sequence[torch.nn.Paramet
 
 
 def learning_rate_factor(recipe: Recipe, step: int, *, steps_per_epoch: int, total_steps: int) -> float:
-    """Return what the peak learning rate is multiplied with at one optimiser step.
+    """Return the factor of the peak learning rate at one optimiser step.
 
     Args:
         recipe: Names the schedule.
@@ -71,7 +64,7 @@ def learning_rate_factor(recipe: Recipe, step: int, *, steps_per_epoch: int, tot
         total_steps: Steps of the whole training; only the schedules with a fixed horizon read it.
 
     Returns:
-        A factor in ``[0, 1]``. For ``anytime`` and ``constant`` it does not depend on ``total_steps``, so that a training can go on.
+        A factor in ``[0, 1]``. For ``anytime`` and ``constant`` it does not depend on ``total_steps``, so that a training can continue.
     """
     if recipe.schedule == "constant":
         return 1.0
@@ -89,12 +82,14 @@ def learning_rate_factor(recipe: Recipe, step: int, *, steps_per_epoch: int, tot
 
 
 def _cosine(first: float, last: float, share: float) -> float:
-    """Go from ``first`` to ``last`` along half a cosine; ``share`` in [0, 1] is the way done."""
+    """Go from ``first`` to ``last`` along half a cosine; ``share`` in [0, 1] is the part done."""
     return last + (first - last) * 0.5 * (1.0 + math.cos(math.pi * min(1.0, share)))
 
 
 class Average:
-    """Averages the trained weights and the floating-point buffers of a model; frozen weights are left out, as they do not move.
+    """Moving average of the trained weights and floating-point buffers; frozen weights are left out, as they do not change.
+
+    Its window grows with the training, so that every epoch has a usable model.
 
     Attributes:
         values: Averages by name in the model's ``state_dict``.
@@ -121,14 +116,14 @@ class Average:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Take in the weights after optimiser step ``step``, counted from 1 over the whole lineage."""
+        """Include the weights after optimiser step ``step``, counted from 1 over the whole lineage."""
         share = 1.0 - decay(step)
         for averages, live in self._groups:
             torch._foreach_lerp_(averages, live, share)
 
     @torch.no_grad()
     def load(self, values: Mapping[str, torch.Tensor]) -> None:
-        """Go on from stored averages.
+        """Continue from stored averages.
 
         Raises:
             ValueError: If the names are not those of this model.
@@ -158,17 +153,17 @@ def decay(step: int, gamma: float = GAMMA) -> float:
 
 
 class Patience:
-    """Counts the epochs since the best one; its state goes through checkpoints."""
+    """Early stopping: counts the epochs since the best one; its state is part of a checkpoint."""
 
     def __init__(self, epochs: int | None) -> None:
-        """Allow ``epochs`` epochs without a new best; None never stops and never asks for an evaluation."""
-        self.asked = epochs is not None
+        """Allow ``epochs`` epochs without a new best; None never stops and needs no evaluation."""
+        self.enabled = epochs is not None
         self._allowed = math.inf if epochs is None else epochs
         self._best = -math.inf
         self._since = 0
 
     def exhausted(self, quality: float) -> bool:
-        """Take in the quality of an epoch (greater is better) and say whether to stop."""
+        """Record the quality of an epoch (greater is better) and return whether to stop."""
         if quality > self._best:
             self._best, self._since = quality, 0
         else:
@@ -180,5 +175,5 @@ class Patience:
         return {"best": self._best, "since": self._since}
 
     def load(self, state: Mapping[str, float]) -> None:
-        """Go on counting from a stored state."""
+        """Continue counting from a stored state."""
         self._best, self._since = float(state["best"]), int(state["since"])

@@ -26,7 +26,7 @@ class Recipe:
         momentum: Momentum of SGD; ignored by AdamW.
         batch_size: Examples per step.
         schedule: One of ``SCHEDULES``. ``anytime`` and ``constant`` do not depend on the number of epochs, so that a
-            training can go on from its checkpoint; ``cosine`` and ``one_cycle`` have a fixed horizon.
+            training can continue from its checkpoint; ``cosine`` and ``one_cycle`` have a fixed horizon.
         averaging: Evaluate with an exponential moving average of the weights (always on for ``anytime``).
         resolution: Side of the images in pixels, or None for the task's own size.
         augment: One of ``AUGMENTATIONS``, applied per batch on the device.
@@ -61,10 +61,10 @@ class Recipe:
     tactics: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse values that no training can use.
+        """Reject values that no training can use.
 
         Raises:
-            ValueError: If a field is outside its rule; the message names field, rule and value.
+            ValueError: If a field is out of range; the message names field, range and value.
         """
         for name, allowed in (
             ("optimizer", OPTIMIZERS),

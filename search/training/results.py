@@ -1,4 +1,4 @@
-"""What a training hands back, and the two callbacks through which a run watches and stops it."""
+"""What a training returns, and the two callbacks through which a run observes and stops it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 
-class TrainingFailed(Exception):  # noqa: N818 - the run reads it as a fact about the trial
+class TrainingFailed(Exception):  # noqa: N818 - it is a result of the trial, not an error of the program
     """The training cannot give a usable model; the text is the reason in one line."""
 
 
@@ -39,7 +39,7 @@ class Phases(Protocol):
 
 
 class ShouldContinue(Protocol):
-    """Decides after every epoch whether the training goes on."""
+    """Decides after every epoch whether the training continues."""
 
     def __call__(self, point: EpochPoint, /) -> bool:
         """Return False to stop here and measure the model as it is."""
@@ -47,7 +47,7 @@ class ShouldContinue(Protocol):
 
 
 def no_phases(kind: str, index: int) -> AbstractContextManager[Any]:
-    """Watch nothing."""
+    """Observe nothing."""
     return nullcontext()
 
 
@@ -63,10 +63,10 @@ class Fitted:
     Attributes:
         model: The model in evaluation mode with the weights that were measured (averaged where the recipe says so).
         epochs: Epochs of training that the model has seen, those before ``start`` included.
-        quality: Validation quality by metric name, see ``metrics.py``.
+        quality: Validation quality by metric name, see ``evaluate.quality``.
         curve: One point for each epoch of this call.
-        checkpoint: Everything that ``fit(start=...)`` needs to go on, or None when the recipe has a fixed horizon.
-        stopped: Why the training ended before the epochs that were asked for, or None.
+        checkpoint: Everything that ``fit(start=...)`` needs to continue, or None when the recipe has a fixed horizon.
+        stopped: Why the training ended before the requested epochs, or None.
         extra: Columns that tactics report, neither quality nor energy.
     """
 

@@ -1,9 +1,4 @@
-"""A few examples of a split that look like the whole: for work that is paid but not kept, as probes and warm-ups are.
-
-A split that lives in memory as tensors on the device: no decoding and no copying while a model trains.
-
-A split that is read anew in every epoch, for data that does not fit into memory.
-"""
+"""The splits of a task: in memory on the device, streamed from a dataset, and an excerpt of either."""
 
 from __future__ import annotations
 
@@ -18,13 +13,9 @@ from torch.utils.data import DataLoader, Dataset
 from .batch import augmented, normalised, resized
 from .task import Data, Kind
 
-if TYPE_CHECKING:
-    import numpy as np
-    import torch
-
 
 class MemoryData:
-    """Examples as one tensor, normalised and augmented for each batch.
+    """Examples as one tensor on the device, normalised and augmented batch by batch: no decoding and no copying during training.
 
     Attributes:
         inputs: ``(n, c, h, w)`` uint8 or float32 images, or ``(n, features)`` float32 rows.
@@ -44,7 +35,7 @@ class MemoryData:
         Args:
             inputs: The examples.
             targets: Their targets.
-            mean: Mean of each channel or feature, in [0, 1] for uint8; None when the inputs are normalised already.
+            mean: Mean of each channel or feature, in [0, 1] for uint8; None when the inputs are already normalised.
             deviation: Standard deviation of each, like ``mean``.
 
         Raises:
@@ -96,7 +87,7 @@ class MemoryData:
         return found
 
     def _move(self, device: torch.device) -> None:
-        """Bring everything to the device once; it stays there for the trainings to come."""
+        """Move everything to the device once; it stays there for later trainings."""
         if self.inputs.device != device:
             self.inputs, self.targets = self.inputs.to(device), self.targets.to(device)
             self._mean = None if self._mean is None else self._mean.to(device)
@@ -104,7 +95,10 @@ class MemoryData:
 
 
 class StreamData:
-    """Examples of a PyTorch dataset; order, augmentation and normalisation are those of ``MemoryData``, batch by batch on the device."""
+    """Examples of a PyTorch dataset, read again in every epoch, for data that do not fit into memory.
+
+    Order, augmentation and normalisation are those of ``MemoryData``.
+    """
 
     def __init__(
         self,
@@ -121,7 +115,7 @@ class StreamData:
             dataset: Items are ``(input tensor, target)``.
             kind: Kind of the task, for the dtype of the targets.
             workers: Processes that read ahead; 0 reads in this process.
-            mean: Mean of each channel, in [0, 1] for uint8; None when the inputs are normalised already.
+            mean: Mean of each channel, in [0, 1] for uint8; None when the inputs are already normalised.
             deviation: Standard deviation of each channel, like ``mean``.
         """
         self._dataset, self._workers = dataset, workers
@@ -131,7 +125,7 @@ class StreamData:
 
     def __len__(self) -> int:
         """Number of examples."""
-        return len(self._dataset)  # type: ignore[arg-type]  # a Dataset need not say its length; this one does
+        return len(self._dataset)  # type: ignore[arg-type]  # a Dataset need not have a length; this one does
 
     def batches(
         self,
@@ -169,14 +163,16 @@ class StreamData:
 
 
 class Excerpt:
-    """The first ``size`` examples of each epoch of a split, in batches of the real size; of a large file no more is read than that.
+    """The first ``size`` examples of each epoch of a split, in batches of the real size; nothing beyond them is read.
+
+    For work whose result is not kept, such as probes and warm-ups.
 
     Args:
         data: The split.
         size: Number of examples, at most.
-        most: Batches that are given at most; None for as many as hold ``size`` examples.
-        seed: Shuffles an epoch that asks for no order, so that most classes of a sorted file are in it; None leaves the order.
-        device: Where ``arrays`` reads them; a split that stays on a device is then moved there once.
+        most: Maximum number of batches; None for as many as hold ``size`` examples.
+        seed: Shuffles an epoch that is read without a seed, so that most classes of a sorted file occur; None keeps the order.
+        device: Where ``arrays`` reads them; a split in memory is then moved there once.
     """
 
     def __init__(
@@ -212,5 +208,5 @@ class Excerpt:
         return inputs.reshape(len(inputs), -1).cpu().numpy(), targets.cpu().numpy()
 
 
-def _conforms(memory: MemoryData, stream: StreamData) -> tuple[Data, Data]:
-    return memory, stream
+if TYPE_CHECKING:
+    _conforming: tuple[type[Data], ...] = (MemoryData, StreamData, Excerpt)

@@ -1,7 +1,4 @@
-"""Tasks from a CSV or Parquet file.
-
-Columns of a table as model input: learnt from the training rows, kept as JSON, applied to any rows.
-"""
+"""Tasks from a CSV or Parquet file: its columns become features, learnt from the training rows, kept as JSON, applied to any rows."""
 
 from __future__ import annotations
 
@@ -41,10 +38,10 @@ def table(
     device: str | torch.device = "cpu",
     name: str | None = None,
 ) -> Task:
-    """Make a task of a CSV or Parquet file.
+    """Make a task from a CSV or Parquet file.
 
-    Rows without a target are left out with a warning that says how many. Everything that is learnt of the columns (medians, means,
-    frequent values) is learnt from the training rows, and lies in ``task.preprocessing`` as JSON for ``prepare``.
+    Rows without a target are left out with a warning that counts them. Everything that is learnt about the columns (medians, means,
+    frequent values) is learnt from the training rows and stored in ``task.preprocessing`` as JSON for ``prepare``.
 
     Args:
         path: ``.csv``, ``.tsv``, ``.txt`` (also compressed) or ``.parquet``; the first line names the columns.
@@ -56,12 +53,12 @@ def table(
         drop: Columns to leave out, for example row numbers.
         categorical: Columns of numbers that are codes, not amounts.
         max_levels: Features for a text column at most.
-        device: Where the tensors live at first.
+        device: Where the tensors are put at first.
         name: Name of the task; None for that of the file.
 
     Raises:
-        FileNotFoundError: If there is no file.
-        ValueError: If it cannot be read, lacks a column, or has nothing to learn from.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If it cannot be read, lacks a column, or no feature is left.
     """
     path = Path(path).expanduser()
     return table_of(
@@ -95,7 +92,7 @@ def table_of(
     name: str = "table",
     source: str = "the table",
 ) -> Task:
-    """Make a task of a data frame; arguments and errors are those of ``table``, and ``source`` names the frame in messages."""
+    """Make a task from a data frame; see ``table`` for arguments and errors, and ``source`` names the frame in messages."""
     import torch
 
     frame = frame.set_axis(frame.columns.astype(str), axis=1)
@@ -103,11 +100,11 @@ def table_of(
     for column in (*wanted, *drop, *categorical):
         if column not in frame.columns:
             raise ValueError(_no_column(source, column, [str(entry) for entry in frame.columns]))
-    answered = frame[wanted].notna().all(axis=1)
-    if not answered.all():
-        left_out = int((~answered).sum())
+    labelled = frame[wanted].notna().all(axis=1)
+    if not labelled.all():
+        left_out = int((~labelled).sum())
         warnings.warn(f"{source}: left out {left_out} of {len(frame)} rows without {', '.join(wanted)}", stacklevel=3)
-        frame = frame[answered]
+        frame = frame[labelled]
     if len(frame) < 4:
         raise ValueError(f"{source} has {len(frame)} rows with a target; give at least 4")
     targets = encode(_values(frame, target), kind=kind, classes=None if isinstance(target, str) else wanted, name=f"column {target!r}")
@@ -135,22 +132,22 @@ def table_of(
 
 
 def prepare(preprocessing: Mapping[str, Any], rows: pd.DataFrame) -> np.ndarray:
-    """Turn rows of a user's table into model input as a task's ``preprocessing`` says.
+    """Turn rows of a user's table into model input as a task's ``preprocessing`` describes.
 
     Returns:
         ``(n, features)`` float32.
 
     Raises:
-        ValueError: If a column is not there.
+        ValueError: If a column is missing.
     """
     return apply(list(preprocessing["columns"]), rows)
 
 
 def read(path: Path) -> pd.DataFrame:
-    """Read a table; the separator of a text file is the one of comma, semicolon, tab and bar that its first line has most of.
+    """Read a table; the separator of a text file is the most frequent of comma, semicolon, tab and bar in its first line.
 
     Raises:
-        FileNotFoundError: If there is no file.
+        FileNotFoundError: If the file does not exist.
         ValueError: If it cannot be read.
     """
     import pandas as pd
@@ -175,7 +172,7 @@ def learn(frame: pd.DataFrame, *, max_levels: int = MAX_LEVELS, categorical: Col
 
     Numbers, truth values and times (seconds since 1970) are filled with their median where missing or infinite, marked there by a
     feature of their own, and standardised. Text becomes one feature for each frequent value, one for all others, one for missing.
-    A column that says nothing (constant, empty, or text that never repeats) is dropped.
+    A column without information (constant, empty, or text that never repeats) is dropped.
 
     Args:
         frame: Training rows.
@@ -221,18 +218,18 @@ def apply(columns: list[Column], frame: pd.DataFrame) -> np.ndarray:
 
     Args:
         columns: What ``learn`` returned, or its JSON.
-        frame: Rows that have these columns; others are passed over.
+        frame: Rows that have these columns; other columns are ignored.
 
     Returns:
         ``(n, features)`` float32.
 
     Raises:
-        ValueError: If a column is not there or has text where numbers were learnt.
+        ValueError: If a column is missing or has text where numbers were learnt.
     """
     used = [column for column in columns if column["type"] != "dropped"]
     absent = [column["name"] for column in used if column["name"] not in frame.columns]
     if absent:
-        raise ValueError(f"the table lacks the column {absent[0]!r} ({len(absent)} lacking); it has {_listed(frame.columns)}")
+        raise ValueError(f"the table must have the column {absent[0]!r} ({len(absent)} are missing), got {_listed(frame.columns)}")
     features = np.zeros((len(frame), len(feature_names(columns))), dtype=np.float32)
     numeric = [column for column in used if column["type"] == "numeric"]
     values = _numbers(frame, [column["name"] for column in numeric])
@@ -272,8 +269,11 @@ def _values(frame: pd.DataFrame, target: str | Sequence[str]) -> np.ndarray:
 def _no_column(source: str, column: str, names: list[str]) -> str:
     near = difflib.get_close_matches(column, names, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    shown = ", ".join(names[:20]) + (f", ... ({len(names)} in all)" if len(names) > 20 else "")
-    return f"{source} has no column {column!r}{hint} It has: {shown}" if near else f"{source} has no column {column!r}; it has: {shown}"
+    return (
+        f"{source} has no column {column!r}{hint} It has: {_listed(names)}"
+        if near
+        else f"{source} has no column {column!r}; it has: {_listed(names)}"
+    )
 
 
 def _learn_levels(name: str, values: pd.Series[Any], max_levels: int) -> Column:
@@ -300,7 +300,7 @@ def _mark_levels(column: Mapping[str, Any], texts: np.ndarray, features: np.ndar
     places = {level: k for k, level in enumerate(column["levels"])}
     other = len(places) if column["other"] else None
     empty = features.shape[1] - 1 if column["missing"] else other
-    # A value that training never saw counts as one of the others; where there were none, it marks nothing.
+    # A value that did not occur in training counts as one of the others; where there were none, it sets no feature.
     where = [empty if text is None else places.get(text, other) for text in texts]
     rows = np.array([row for row, place in enumerate(where) if place is not None], dtype=int)
     features[rows, [place for place in where if place is not None]] = 1.0
@@ -327,7 +327,7 @@ def _numbers(frame: pd.DataFrame, names: list[str]) -> np.ndarray:
 
     values = np.empty((len(frame), len(names)))
     if all(isinstance(dtype, np.dtype) and dtype.kind in "biuf" for dtype in frame.dtypes.loc[names]):
-        values[:] = frame.loc[:, names].to_numpy(dtype=np.float64)  # at once: one by one, ten thousand columns take seconds
+        values[:] = frame.loc[:, names].to_numpy(dtype=np.float64)  # all at once: ten thousand columns one by one take seconds
         names = []
     for k, name in enumerate(names):
         column = frame[name]
@@ -346,7 +346,7 @@ def _numbers(frame: pd.DataFrame, names: list[str]) -> np.ndarray:
 
 
 def _texts(values: pd.Series[Any]) -> np.ndarray:
-    """Return text or None; whole numbers read alike whether or not a missing value made floats of them."""
+    """Return text or None; whole numbers give the same text whether or not a missing value turned them into floats."""
     missing = values.isna().to_numpy()
     texts = np.empty(len(values), dtype=object)
     for k, value in enumerate(values.tolist()):

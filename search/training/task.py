@@ -1,8 +1,6 @@
-"""The data and the metric: splits, shapes, classes.
+"""The task: data, splits and classes that models learn from, and how raw target values become them.
 
-Seeded, stratified splits.
-
-From a user's target values to the targets of a task: kind, class numbers, names, scale.
+``split_indices`` draws the splits, stratified and seeded; ``encode`` turns a user's values into class numbers, labels or real values.
 """
 
 from __future__ import annotations
@@ -14,12 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
 
 Kind = Literal["classification", "multilabel", "regression", "anomaly"]
 KINDS: tuple[Kind, ...] = ("classification", "multilabel", "regression", "anomaly")
-#: Whole numbers with at most this many different values are taken for classes.
+#: Whole numbers with at most this many distinct values are treated as classes.
 MAX_NUMERIC_CLASSES = 20
 
 
@@ -41,8 +38,8 @@ class Data(Protocol):
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield ``(inputs, targets)`` on ``device``: normalised float32 inputs ``(b, *input_shape)``, targets ``(b,)`` or ``(b, k)``.
 
-        With a ``seed`` the order is shuffled (and the augmentation drawn) from it; with None the order is that of the data, and
-        nothing is augmented. Every example comes once; the last batch may be smaller.
+        With a ``seed`` the order is shuffled and the augmentation drawn from it; with None the order is that of the data, and
+        nothing is augmented. Every example occurs once; the last batch may be smaller.
         """
         ...
 
@@ -79,7 +76,7 @@ class Task:
     target_scale: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a task that nothing can be learnt from.
+        """Reject a task that nothing can be learnt from.
 
         Raises:
             ValueError: If the kind is unknown, a split is empty or there are fewer than two classes.
@@ -91,6 +88,11 @@ class Task:
         for name in ("train", "validation"):
             if len(getattr(self, name)) == 0:
                 raise ValueError(f"task.{name} must not be empty; give more data or a smaller share to the other splits")
+
+    def shape_at(self, resolution: int | None) -> tuple[int, ...]:
+        """Return the shape of one example as a model gets it: images at ``resolution`` pixels a side, where one is given."""
+        shape = tuple(self.input_shape)
+        return (shape[0], resolution, resolution) if resolution is not None and len(shape) == 3 else shape
 
     @property
     def outputs(self) -> int:
@@ -105,7 +107,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Targets:
-    """Targets as a task wants them.
+    """Targets as a task takes them.
 
     Attributes:
         kind: Kind of the task.
@@ -125,7 +127,7 @@ def encode(values: np.ndarray, *, kind: Kind | None = None, classes: Sequence[st
         values: ``(n,)`` numbers, truth values or text, or ``(n, k)`` zeros and ones; nothing missing.
         kind: Kind of the task; None to infer it.
         classes: Names of the classes ``0..k-1`` when the values are such numbers, or of the labels.
-        name: What the values are called in messages.
+        name: Name of the values in messages.
 
     Returns:
         Targets; classes are sorted (numbers by value), and of an anomaly task the second class is the anomaly: the greater of
@@ -160,14 +162,14 @@ def encode(values: np.ndarray, *, kind: Kind | None = None, classes: Sequence[st
         if values.dtype.kind not in "biuf" and (numbers == 1).sum() > (numbers == 0).sum():
             levels, numbers = levels[::-1], 1 - numbers
     elif len(levels) < 2:
-        raise ValueError(f"{name} has only one class, {_few(levels)}; there is nothing to tell apart")
+        raise ValueError(f"{name} must have at least two classes, got only {_few(levels)}")
     return Targets(kind, numbers, tuple(_text(level) for level in levels))
 
 
 def infer_kind(values: np.ndarray) -> Kind:
-    """Guess what is to be learnt.
+    """Infer the kind of a task from its target values.
 
-    Text, truth values and whole numbers with at most 20 different values are classes, rows of 0 and 1 are labels, other numbers are values.
+    Text, truth values and whole numbers with at most 20 distinct values are classes, rows of 0 and 1 are labels, other numbers are values.
     """
     if values.ndim == 2:
         return "multilabel"
@@ -186,13 +188,13 @@ def target_scale(values: np.ndarray) -> tuple[float, float]:
 def split_indices(
     labels: np.ndarray, *, validation_share: float, test_share: float, seed: int, stratified: bool = True
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Deal examples out to training, validation and test.
+    """Assign examples to training, validation and test.
 
     Args:
         labels: ``(n,)`` class numbers; only their equality counts.
         validation_share: Share of the validation split.
         test_share: Share of the test split.
-        seed: Draws who goes where.
+        seed: Draws the assignment.
         stratified: Whether each class keeps its share; a class of fewer than three examples stays in the training split as a whole.
 
     Returns:
@@ -229,7 +231,7 @@ def _numbers(values: np.ndarray, name: str) -> np.ndarray:
     try:
         numbers = values.astype(np.float64)
     except (TypeError, ValueError):
-        raise ValueError(f"{name} has text, for example {_few(values)}; kind='regression' needs numbers") from None
+        raise ValueError(f"{name} must be numbers for kind='regression', got text, for example {_few(values)}") from None
     if numbers.ndim == 2 and numbers.shape[1] == 1:
         numbers = numbers[:, 0]
     if numbers.ndim != 1 or not np.isfinite(numbers).all():

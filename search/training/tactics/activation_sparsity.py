@@ -1,6 +1,6 @@
 """A smooth penalty on the number of non-zero activations, for hardware that skips zeros at inference.
 
-Modelled energy of an inference on hardware that skips zeros: a simulation, never a measurement.
+What such hardware would save is a simulation, never a measurement: ``modelled_energy``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .tactic import NoOp
 #: Joules of one access to off-chip memory and of one 32-bit multiplication in 45 nm technology.
 #: Source: Horowitz, "Computing's energy problem (and what we can do about it)", ISSCC 2014: DRAM access 1.3 to 2.6 nJ (middle: 1.95),
 #: 32-bit float multiplication 3.7 pJ. The same two numbers serve the simulated accelerator that sponge attacks and EAT (arXiv
-#: 2307.00368) are judged with.
+#: 2307.00368) are evaluated with.
 MEMORY_ACCESS_JOULES = 1950e-12
 MULTIPLICATION_JOULES = 3.7e-12
 #: Modules whose outputs hold exact zeros.
@@ -29,8 +29,8 @@ class ActivationSparsity(NoOp):
     """Adds ``weight`` times the smooth share of non-zero outputs of the rectifiers to the loss.
 
     An ordinary CPU or GPU computes with zeros as with other numbers: nothing is saved there, and the penalty itself costs energy, which
-    the trial's own bill shows. What a zero-skipping accelerator would gain is modelled in columns named ``modelled_*``. A model without
-    rectifier modules (or with ``relu`` called as a function) is trained as usual and says so by ``activation_sparsity_layers`` = 0.
+    the trial's own bill includes. What a zero-skipping accelerator would gain is modelled in columns named ``modelled_*``. A model without
+    rectifier modules (or with ``relu`` called as a function) is trained as usual and has ``activation_sparsity_layers`` = 0.
 
     Source: Lazzaro et al., EAT, arXiv 2307.00368.
     """
@@ -43,7 +43,7 @@ class ActivationSparsity(NoOp):
             sigma: Squared activations far above it count as non-zero.
 
         Raises:
-            ValueError: If a setting is outside its rule.
+            ValueError: If a setting is out of range.
         """
         if not weight >= 0:
             raise ValueError(
@@ -79,7 +79,7 @@ class ActivationSparsity(NoOp):
         self._handles.append(model.register_forward_pre_hook(remember))
 
     def start_epoch(self, epoch: int, epochs: int) -> None:
-        """Forget what an earlier epoch left behind."""
+        """Drop what an earlier epoch left behind."""
         self._terms.clear()
 
     def penalty(self) -> torch.Tensor | None:

@@ -31,7 +31,7 @@ class Freeze(NoOp):
             batchnorm_eval: Keep frozen batch normalisation in evaluation mode, so that its running statistics stay as they are as well.
 
         Raises:
-            ValueError: If a setting is outside its rule.
+            ValueError: If a setting is out of range.
         """
         if not 0 <= share <= 1:
             raise ValueError(f"freeze.share must be in [0, 1], got {share!r}; 1 freezes all but the head")
@@ -51,7 +51,7 @@ class Freeze(NoOp):
         """Find the layers; freeze them now if epoch 1 is to be frozen."""
         layers = frozen_layers(model, self.share)
         kept = {id(parameter) for layer in _layers(model) if layer not in layers for parameter in layer.parameters(recurse=False)}
-        # a parameter shared with a layer that learns goes on learning; one that the space froze itself is not ours to thaw
+        # a parameter shared with a layer that learns keeps learning; one that the space froze itself must stay frozen
         own = [parameter for layer in layers for parameter in layer.parameters(recurse=False)]
         self._parameters = [parameter for parameter in own if parameter.requires_grad and id(parameter) not in kept]
         self._model = model
@@ -103,7 +103,7 @@ class Freeze(NoOp):
 def frozen_layers(model: nn.Module, share: float) -> list[nn.Module]:
     """The first ``share`` of the backbone's layers, the backbone being every layer in front of the head.
 
-    The head is the one that has a learning rate of its own in a recipe (see ``optimizer.head_parameters``), or else the last layer.
+    The head is the one that has a learning rate of its own in a recipe (see ``tactic.head_parameters``), or else the last layer.
     """
     layers = _layers(model)
     try:

@@ -22,8 +22,8 @@ _SIGNALS = ("SIGTERM", "SIGHUP")
 class PowerLimit(NoOp):
     """Trains under a GPU power limit of ``watts``.
 
-    Needs the right to change it (root, or a container with that right); otherwise the training is refused with the reason, never run at
-    another limit. The limit of before is put back by ``detach``, at the exit of the process, and on SIGTERM and SIGHUP; only SIGKILL and
+    Needs the right to change it (root, or a container with that right); otherwise the training is rejected with the reason, never run at
+    another limit. The previous limit is put back by ``detach``, at the exit of the process, and on SIGTERM and SIGHUP; only SIGKILL and
     a power cut leave it, until the next reboot or driver reload.
 
     Source: NVML API reference, nvmlDeviceSetPowerManagementLimit and nvmlDeviceGetPowerManagementLimitConstraints (milliwatts).
@@ -51,18 +51,18 @@ class PowerLimit(NoOp):
         Raises:
             ValueError: If the model is not on an NVIDIA GPU or the limit is outside what the GPU allows.
             PermissionError: If this process may not change the limit.
-            RuntimeError: If NVML cannot be used or does not take the limit.
+            RuntimeError: If NVML cannot be used or does not accept the limit.
         """
         device = next((parameter.device for parameter in model.parameters()), None)
         if device is None or device.type != "cuda":
-            raise ValueError(f"power_limit needs a model on an NVIDIA GPU, this one is on {device}; leave the tactic out of this study")
+            raise ValueError(f"power_limit needs a model on an NVIDIA GPU, got one on {device}; leave the tactic out of this study")
         import torch
 
         uuid = str(torch.cuda.get_device_properties(device).uuid)
         self._restore = set_power_limit(uuid, self.watts, self._nvml)
 
     def detach(self) -> dict[str, float]:
-        """Put the limit of before back; return both limits in watts."""
+        """Put the previous limit back; return both limits in watts."""
         if self._restore is None:
             return {}
         restore, self._restore = self._restore, None
@@ -71,7 +71,7 @@ class PowerLimit(NoOp):
 
 
 class Restore:
-    """Puts a GPU's power limit back once, whoever asks first: ``detach``, the exit of the process or a signal."""
+    """Puts a GPU's power limit back once, at whichever comes first: ``detach``, the exit of the process or a signal."""
 
     def __init__(self, before_watts: float, put_back: Callable[[], None]) -> None:
         """Listen to the exit and, in the main thread, to signals.
@@ -104,7 +104,7 @@ class Restore:
         if threading.current_thread() is not threading.main_thread():
             return
         for number, handler in self._previous.items():
-            if signal.getsignal(number) == self._on_signal:  # somebody who listens since then keeps the signal
+            if signal.getsignal(number) == self._on_signal:  # a handler installed since then keeps the signal
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)
         self._previous = {}
 
@@ -129,7 +129,7 @@ def set_power_limit(uuid: str, watts: float, nvml: Any = None) -> Restore:
     Raises:
         ValueError: If ``watts`` is outside what the GPU allows.
         PermissionError: If this process may not change the limit.
-        RuntimeError: If NVML cannot be used or does not take the limit.
+        RuntimeError: If NVML cannot be used or does not accept the limit.
     """
     if nvml is None:
         import pynvml as nvml  # type: ignore[no-redef,unused-ignore]  # a parameter of that name may be a fake
@@ -164,10 +164,10 @@ def set_power_limit(uuid: str, watts: float, nvml: Any = None) -> Restore:
         _undo_quietly(restore, changed=not refused)
         if error.value == api.NVML_ERROR_NO_PERMISSION:
             raise PermissionError("power_limit may not be changed by this user; run as root (sudo) or leave the tactic out") from error
-        raise RuntimeError(f"power_limit is not taken by this GPU: {error}; leave the tactic out") from error
+        raise RuntimeError(f"power_limit is not accepted by this GPU: {error}; leave the tactic out") from error
     if now != wanted:
         restore()
-        raise RuntimeError(f"power_limit of {watts:g} W was not taken, the GPU reports {now / 1000:g} W; leave the tactic out")
+        raise RuntimeError(f"power_limit of {watts:g} W was not accepted, the GPU reports {now / 1000:g} W; leave the tactic out")
     return restore
 
 

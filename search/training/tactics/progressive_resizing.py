@@ -12,8 +12,8 @@ from .tactic import NoOp
 class ProgressiveResizing(NoOp):
     """Trains on images whose side grows linearly from ``start`` to 1 of the full side.
 
-    Evaluation is always at full size. The ramp is a number of epochs, not a share of the run, so a training can go on from its
-    checkpoint. Only models that take any image size can be trained like this; others are refused before their first step.
+    Evaluation is always at full size. The ramp is a number of epochs, not a share of the run, so a training can continue from its
+    checkpoint. Only models that take any image size can be trained like this; others are rejected before their first step.
 
     Source: Howard, training ImageNet in 3 hours with fast.ai (DAWNBench 2018); Tan and Le, EfficientNetV2, arXiv 2104.00298 section 4.
     """
@@ -27,7 +27,7 @@ class ProgressiveResizing(NoOp):
             multiple: Sides below the full one are rounded to a multiple of this many pixels, and are at least that.
 
         Raises:
-            ValueError: If a setting is outside its rule.
+            ValueError: If a setting is out of range.
         """
         if not 0 < start <= 1:
             raise ValueError(f"progressive_resizing.start must be in (0, 1], got {start!r}; 1 is full size")

@@ -1,6 +1,6 @@
 """Scheduled sparse back-propagation: some epochs compute gradients from the strongest output channels only.
 
-Convolution and linear maps whose backward pass uses only the strongest output channels.
+The tactic replaces the forward of wide layers; the two autograd functions at the end compute their sparse backward pass.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ class SparseBackprop(NoOp):
     Forward passes, narrow layers, grouped and depthwise convolutions, normalisation and the optimiser stay dense. With ``interleave``
     the backward FLOPs of the layers concerned fall to ``(1 + keep) / 2``; forward FLOPs do not fall, and FLOPs saved are not joules
     saved: small layers gain nothing. The channels are chosen anew in every backward pass, that is in every micro-batch under gradient
-        accumulation. A dropped channel has a gradient of zero, not
-    none: Adam still moves it by its momentum and weight decay still shrinks it, as in the paper's own training.
+    accumulation. A dropped channel has a gradient of zero, not none: Adam still moves it by its momentum and weight decay still shrinks
+    it, as in the paper's own training.
     Under ``torch.compile`` every new share compiles the model once more: ``interleave``, ``constant`` and ``bar`` have two shares,
     ``linear`` and ``cosine`` one an epoch.
 
-    Source: Zhong, Huang and Shi, ssProp, arXiv 2408.12561; written anew from the algorithm. Unlike there, dilation is respected and
+    Source: Zhong, Huang and Shi, ssProp, arXiv 2408.12561; written from the algorithm. Unlike there, dilation is respected and
     grouped convolutions are left alone instead of failing.
     """
 
@@ -59,7 +59,7 @@ class SparseBackprop(NoOp):
             dense_input_gradient: Drop channels only in the gradient of the weights, not in what is passed on to earlier layers.
 
         Raises:
-            ValueError: If a setting is outside its rule.
+            ValueError: If a setting is out of range.
         """
         if not 0 < keep <= 1:
             raise ValueError(f"sparse_backprop.keep must be in (0, 1], got {keep!r}; 1 is dense, 0.2 is the paper's setting")
@@ -93,7 +93,7 @@ class SparseBackprop(NoOp):
             module.__dict__["_keep"] = keep
 
     def detach(self) -> dict[str, float]:
-        """Give the layers their own forward back; return how many were treated, how many were left dense and why."""
+        """Restore the layers' own forward; return how many were treated, how many were left dense and why."""
         columns: dict[str, float] = {"sparse_backprop_layers": len(self._patched)}
         columns |= {f"sparse_backprop_{reason}_left_dense": count for reason, count in self._left.items()}
         if self._used:
@@ -120,7 +120,7 @@ class SparseBackprop(NoOp):
             return "other"
         if module.groups != 1:
             return "grouped"
-        # a subclass with a forward of its own (weight standardisation, TensorFlow padding) means something else by it
+        # a subclass with a forward of its own (weight standardisation, TensorFlow padding) computes something else
         if kind is None or type(module).forward is not kind.forward or type(module)._conv_forward is not kind._conv_forward:
             return "other"
         return "narrow" if module.out_channels < self.min_channels else None
@@ -155,7 +155,7 @@ def kept_channels(keep: float, channels: int) -> int:
 def strongest(gradient: torch.Tensor, count: int, channel_dim: int) -> torch.Tensor:
     """Indices ``(count,)`` of the channels whose gradient has the largest sum of absolute values, ascending.
 
-    A channel with a NaN counts as the strongest, so that a loss scaler still sees it.
+    A channel with a NaN counts as the strongest, so that a loss scaler still detects it.
 
     Source: score of Zhong, Huang and Shi, ssProp, arXiv 2408.12561. The mean there and the sum here give the same order.
     """
@@ -198,7 +198,7 @@ def _linear_forward(self: Any, input: torch.Tensor) -> torch.Tensor:
 def _as_autocast(
     input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """Cast as autocast would, with casts that autograd sees, since it does not look into an autograd function."""
+    """Cast as autocast would, with casts that autograd records, since it does not look into an autograd function."""
     device = input.device.type
     if not torch.is_autocast_enabled(device):
         return input, weight, bias

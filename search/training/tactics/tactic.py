@@ -1,7 +1,4 @@
-"""The seam to training tactics: what a tactic may do, and how settings become tactics.
-
-What a device can be set to: threads and precisions.
-"""
+"""The seam to training tactics: what a tactic may do, how settings become tactics, and how they are attached to a model."""
 
 from __future__ import annotations
 
@@ -9,13 +6,11 @@ import importlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    import torch
 import torch
 
-#: Where each tactic of this package lives; imported only when a recipe asks for it.
+#: Where each tactic of this package lives; imported only when a recipe names it.
 TACTICS: Mapping[str, str] = {
     "sparse_backprop": ".sparse_backprop:SparseBackprop",
     "activation_sparsity": ".activation_sparsity:ActivationSparsity",
@@ -30,8 +25,8 @@ HEADS = ("head", "heads", "fc", "classifier")
 class Tactic(Protocol):
     """Changes how a model is trained, never what its ``state_dict`` holds.
 
-    What the tactics of this package do in an epoch depends on the number of that epoch alone, not on the horizon: a training that goes
-    on from its checkpoint is the same as one long training.
+    What the tactics of this package do in an epoch depends on the number of that epoch alone, not on the horizon: a training that
+    continues from its checkpoint equals one long training.
     """
 
     def attach(self, model: torch.nn.Module) -> None:
@@ -56,10 +51,10 @@ class Tactic(Protocol):
 
 
 class NoOp:
-    """Does nothing in each step of a ``Tactic``; a tactic overrides what it needs."""
+    """Does nothing in any step of a ``Tactic``; a tactic overrides what it needs."""
 
     def attach(self, model: torch.nn.Module) -> None:
-        """Leave the model alone."""
+        """Leave the model unchanged."""
 
     def start_epoch(self, epoch: int, epochs: int) -> None:
         """Prepare nothing."""
@@ -82,10 +77,10 @@ def make_tactics(settings: Mapping[str, Mapping[str, Any]]) -> tuple[Tactic, ...
 
     Args:
         settings: Settings by tactic name, e.g. ``{"sparse_backprop": {"keep": 0.2}}``. A name with a colon, ``package.module:Class``, is
-            imported: so a tactic of your own needs no change here.
+            imported, so a tactic of your own needs no change here.
 
     Raises:
-        ValueError: If a tactic or one of its settings is not known, is missing, or is outside its rule.
+        ValueError: If a tactic or one of its settings is unknown, missing or out of range.
     """
     return tuple(_make(name, dict(values)) for name, values in settings.items())
 
@@ -94,7 +89,7 @@ def settings_of(name: str) -> tuple[str, ...]:
     """Names of the settings of a tactic.
 
     Raises:
-        ValueError: If the tactic is not known or cannot be imported.
+        ValueError: If the tactic is unknown or cannot be imported.
     """
     return tuple(inspect.signature(_factory(name)).parameters)
 
@@ -110,7 +105,7 @@ def attached(tactics: Sequence[Tactic], model: torch.nn.Module) -> Iterator[dict
     entered: list[Tactic] = []
     try:
         for tactic in tactics:
-            entered.append(tactic)  # before attach: one that fails half-way must be undone as well
+            entered.append(tactic)  # before attach, so that one that fails half-way is undone as well
             tactic.attach(model)
         yield columns
     finally:
@@ -129,15 +124,15 @@ def total_penalty(tactics: Sequence[Tactic]) -> torch.Tensor | None:
 
 
 def training_resolution(tactics: Sequence[Tactic], epoch: int, epochs: int, full: int) -> int:
-    """Side of the training images in this epoch in pixels: the smallest that a tactic asks for, or ``full``."""
-    asked = [tactic.resolution(epoch, epochs, full) for tactic in tactics]
-    return min([full, *(side for side in asked if side is not None)])
+    """Side of the training images in this epoch in pixels: the smallest that a tactic returns, or ``full``."""
+    sides = [tactic.resolution(epoch, epochs, full) for tactic in tactics]
+    return min([full, *(side for side in sides if side is not None)])
 
 
 def head_parameters(model: torch.nn.Module) -> list[torch.nn.Parameter]:
     """Return the parameters of the classifier head.
 
-    A model says itself with a method ``head_parameters()``; else timm's ``get_classifier()`` or one of the usual attributes is read.
+    A method ``head_parameters()`` of the model comes first, then timm's ``get_classifier()``, then one of the usual attributes.
 
     Raises:
         ValueError: If the model has none of them.

@@ -6,7 +6,7 @@ from sklearn.linear_model import LinearRegression, LogisticRegression, RidgeClas
 from sklearn.neighbors import LocalOutlierFactor
 from sklearn.svm import SVC, OneClassSVM
 
-from joulefront.search.training.estimator import Estimator, Whole, as_estimator, full_probabilities, plain_scores
+from joulefront.search.training.estimator import Estimator, SingleEpoch, as_estimator, full_probabilities, plain_scores
 from joulefront.search.training.task import Task
 
 
@@ -59,14 +59,14 @@ def test_a_plain_estimator_works_in_its_first_epoch_alone():
             return super().fit(X, y)
 
     wrapped = as_estimator(Counting())
-    assert isinstance(wrapped, Whole)
+    assert isinstance(wrapped, SingleEpoch)
     for epoch in range(3):
         wrapped.fit_epochs(X, y, epoch, epoch + 1, seed=0)
     assert fits == [200]
 
 
 def test_the_seed_reaches_the_estimator():
-    wrapped = Whole(RandomForestClassifier(3))
+    wrapped = SingleEpoch(RandomForestClassifier(3))
     wrapped.fit_epochs(X, y, 0, 1, seed=2**40 + 7)
     assert wrapped.sklearn.random_state == 7
 
@@ -77,7 +77,7 @@ def test_what_is_no_model_is_refused():
 
 
 def test_an_own_wrapper_is_taken_as_it_is():
-    wrapper = Whole(LogisticRegression())
+    wrapper = SingleEpoch(LogisticRegression())
     assert isinstance(wrapper, Estimator)
     assert as_estimator(wrapper) is wrapper
 
