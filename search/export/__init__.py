@@ -1,4 +1,4 @@
-"""Take a model out of a study: a file in a format, checked against the model, with a card that tells what it cost."""
+"""Export a trained model: a file in a format, checked against the model, with a model card."""
 
 from .export import FORMATS, Exported, export
 from .model import Exporter, ExportFailed, TrainedModel

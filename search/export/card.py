@@ -1,7 +1,4 @@
-"""The model card: what the model is, how good, what it cost in energy and how well that is known.
-
-How whoever receives a model uses it: Python for the card that runs in the folder of the export.
-"""
+"""The model card: what the model is, its quality, the energy that it took and how well that is known, and how to use the file."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ from .model import TrainedModel
 from .parity import Check
 
 LIBRARIES = {"onnx": "onnx", "pt2": "pytorch", "safetensors": "joulefront", "skops": "sklearn"}
-#: How a quality that the trial stored is named in a card, and that ``model-index`` knows.
+#: Names of stored qualities in a card; ``model-index`` has them as well.
 METRICS = {
     "accuracy": "Accuracy",
     "balanced_accuracy": "Balanced accuracy",
@@ -60,7 +57,7 @@ def prepare(raw):
 '''
 
 
-def model_card(subject: TrainedModel, check: Check, *, to: str, file: str, snippet: str, run: Run | None, seed: int) -> str:
+def model_card(trained: TrainedModel, check: Check, *, to: str, file: str, snippet: str, run: Run | None, seed: int) -> str:
     """Return the text of ``README.md``: YAML front matter by ``huggingface_hub`` and the body.
 
     ``co2_eq_emissions`` appears only when the grams are known: an unknown emission is absent, never 0.
@@ -69,47 +66,47 @@ def model_card(subject: TrainedModel, check: Check, *, to: str, file: str, snipp
     """
     from huggingface_hub import ModelCard, ModelCardData
 
-    trial, task = subject.trial, subject.task
-    results = _results(subject, check)
+    trial, task = trained.trial, trained.task
+    results = _results(trained, check)
     data = ModelCardData(
         library_name=LIBRARIES.get(to, to),
-        pipeline_tag=_task_type(subject),
-        tags=["joulefront", "energy", _family(subject), to],
+        pipeline_tag=_task_type(trained),
+        tags=["joulefront", "energy", _family(trained), to],
         metrics=[check.metric],
-        model_name=f"{subject.study}-trial-{trial.number}",
+        model_name=f"{trained.study}-trial-{trial.number}",
         eval_results=results,
-        **_emissions(subject, run),
+        **_emissions(trained, run),
     )
     sections = [
-        f"# {subject.study}, trial {trial.number}",
-        f"{subject.type_name} of the family `{_family(subject)}`, trained on {task.name} for {_epochs(trial.epochs)}"
+        f"# {trained.study}, trial {trial.number}",
+        f"{trained.type_name} of the family `{_family(trained)}`, trained on {task.name} for {_epochs(trial.epochs)}"
         + (f", {trial.parameters:,} parameters" if trial.parameters is not None else "")
         + (f", {trial.flops:,} FLOPs per prediction" if trial.flops is not None else "")
         + ". Found by a search for models that are worth their energy.",
-        "## Quality\n\n" + _quality(subject, check),
-        "## Energy and carbon\n\n" + _energy(subject, run),
-        "## Use\n\n" + usage(subject, snippet),
+        "## Quality\n\n" + _quality(trained, check),
+        "## Energy and carbon\n\n" + _energy(trained, run),
+        "## Use\n\n" + usage(trained, snippet),
         "## The exported file\n\n"
         + f"`{file}` was compared with the model on all {check.examples:,} validation examples: outputs differ by at most "
         + f"{check.max_abs_difference:.2g} (allowed: {check.tolerance:.2g}), {check.decisions_changed} decisions changed, "
         + f"{check.metric} {check.quality_exported:.6g} against {check.quality_model:.6g}.",
-        "## Where it comes from\n\n" + _origin(subject, run, seed),
+        "## Origin\n\n" + _origin(trained, run, seed),
     ]
     body = "\n\n".join(sections)
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}\n"))
 
 
-def usage(subject: TrainedModel, snippet: str) -> str:
+def usage(trained: TrainedModel, snippet: str) -> str:
     """Return the section of the card that shows how to prepare data, load the file and read the outputs.
 
     Args:
-        subject: The model.
+        trained: The model.
         snippet: The part of the format: from ``inputs`` to the outputs.
     """
-    shape = ", ".join(str(side) for side in subject.input_shape)
-    imports, prepare, call = _prepare(subject)
-    after = _read_outputs(subject)
-    # The code of a format begins with its imports; they go to the top with the others.
+    shape = ", ".join(str(side) for side in trained.input_shape)
+    imports, prepare, call = _prepare(trained)
+    after = _read_outputs(trained)
+    # The code of a format starts with its imports; they move to the top.
     lines = snippet.splitlines()
     theirs = [line for line in lines if line.startswith(("import ", "from "))]
     rest = "\n".join(line for line in lines if line not in theirs).strip("\n")
@@ -117,37 +114,37 @@ def usage(subject: TrainedModel, snippet: str) -> str:
     loaded = 'how = json.load(open("preprocessing.json"))\n' if prepare else ""
     top = "\n".join(sorted({"import json", "import numpy as np", *imports, *theirs}, key=lambda line: (line.startswith("from"), line)))
     body = f"{top}\n\n{loaded}{prepare}{inputs}\n{rest}\n{after}"
-    return f"The input is float32 `(n, {shape})`, prepared as `preprocessing.json` says. In this folder:\n\n```python\n{body}```"
+    return f"The input is float32 `(n, {shape})`, prepared as `preprocessing.json` describes. In this folder:\n\n```python\n{body}```"
 
 
-def _prepare(subject: TrainedModel) -> tuple[list[str], str, str]:
-    """Imports, the code of ``prepare`` and a call of it; empty where the way from raw data to input is the user's own."""
-    how = subject.task.preprocessing
-    flat = "" if subject.is_torch else ".reshape(1, -1)"
+def _prepare(trained: TrainedModel) -> tuple[list[str], str, str]:
+    """Imports, the code of ``prepare`` and a call of it; empty where the user's own code turns raw data into input."""
+    how = trained.task.preprocessing
+    flat = "" if trained.is_torch else ".reshape(1, -1)"
     if how.get("kind") == "image" and how.get("mean") is not None and "resize" in how:
-        own = tuple(subject.task.input_shape)
-        resize = _RESIZE if subject.is_torch and subject.input_shape != own else ""
+        own = tuple(trained.task.input_shape)
+        resize = _RESIZE if trained.is_torch and trained.input_shape != own else ""
         return ["from PIL import Image, ImageOps"], _IMAGE_FILE.format(resize=resize, flat=flat), 'prepare("image.png")'
     if how.get("kind") == "table":
         imports = ["import pandas as pd", "from joulefront.search import prepare"]
         return imports, "\n", 'prepare(how, pd.read_csv("rows.csv"))'
-    if how.get("kind") in ("image", "features") and how.get("mean") is not None and subject.candidate.recipe.resolution is None:
-        image = len(subject.task.input_shape) == 3
-        raw = ", ".join(str(side) for side in subject.task.input_shape)
-        flat = "" if subject.is_torch else ".reshape(len(x), -1)"
+    if how.get("kind") in ("image", "features") and how.get("mean") is not None and trained.candidate.recipe.resolution is None:
+        image = len(trained.task.input_shape) == 3
+        raw = ", ".join(str(side) for side in trained.task.input_shape)
+        flat = "" if trained.is_torch else ".reshape(len(x), -1)"
         return [], _ARRAY.format(raw=raw, expand="[:, None, None]" if image else "", flat=flat), "prepare(raw)"
     return [], "", ""
 
 
-def _read_outputs(subject: TrainedModel) -> str:
-    task, output = subject.task, subject.output_name
+def _read_outputs(trained: TrainedModel) -> str:
+    task, output = trained.task, trained.output_name
     if task.kind == "classification":
         return f'classes = json.load(open("classes.json"))\nprint([classes[i] for i in {output}.argmax(axis=1)])\n'
     if task.kind == "multilabel":
-        border = 0 if subject.is_torch else 0.5
+        border = 0 if trained.is_torch else 0.5
         named = f"[[classes[i] for i in row.nonzero()[0]] for row in {output} > {border}]"
         return f'classes = json.load(open("classes.json"))\nprint({named})\n'
-    if task.kind == "anomaly" and subject.is_torch:
+    if task.kind == "anomaly" and trained.is_torch:
         return f"print({output}[:, 1] > {output}[:, 0])  # True: an anomaly\n"
     if task.kind == "anomaly":
         return f"print({output} < 0)  # True: an anomaly\n"
@@ -157,7 +154,7 @@ def _read_outputs(subject: TrainedModel) -> str:
     return f"print({output}.reshape(-1))\n"
 
 
-def _results(subject: TrainedModel, check: Check) -> list[Any]:
+def _results(trained: TrainedModel, check: Check) -> list[Any]:
     from huggingface_hub import EvalResult
 
     splits = [("validation", check.quality_exported)]
@@ -165,9 +162,9 @@ def _results(subject: TrainedModel, check: Check) -> list[Any]:
         splits.append(("test", check.quality_test))
     return [
         EvalResult(
-            task_type=_task_type(subject),
-            dataset_type=subject.task.name.lower().replace(" ", "-"),
-            dataset_name=subject.task.name,
+            task_type=_task_type(trained),
+            dataset_type=trained.task.name.lower().replace(" ", "-"),
+            dataset_name=trained.task.name,
             dataset_split=split,
             metric_type=check.metric,
             metric_name=METRICS.get(check.metric, check.metric),
@@ -178,15 +175,15 @@ def _results(subject: TrainedModel, check: Check) -> list[Any]:
     ]
 
 
-def _task_type(subject: TrainedModel) -> str:
-    images = len(subject.task.input_shape) == 3
-    if subject.task.kind == "regression":
+def _task_type(trained: TrainedModel) -> str:
+    images = len(trained.task.input_shape) == 3
+    if trained.task.kind == "regression":
         return "other" if images else "tabular-regression"
     return "image-classification" if images else "tabular-classification"
 
 
-def _emissions(subject: TrainedModel, run: Run | None) -> dict[str, Any]:
-    trial = subject.trial
+def _emissions(trained: TrainedModel, run: Run | None) -> dict[str, Any]:
+    trial = trained.trial
     if trial.grams_co2e is None:
         return {}
     intensity = _facts(run).get("intensity") or {}
@@ -196,29 +193,31 @@ def _emissions(subject: TrainedModel, run: Run | None) -> dict[str, Any]:
         source += f" times the intensity of the hours in which it was trained ({_facts(run)['carbon'][-1]['forecast']}, a forecast)"
     elif intensity.get("grams_per_kwh") is not None:
         source += f" times {intensity['grams_per_kwh']:g} gCO2e/kWh ({_joined(intensity, 'source', 'year')})"
-    told: dict[str, Any] = {
+    emissions: dict[str, Any] = {
         "emissions": float(f"{trial.grams_co2e:.6g}"),
         "source": source,
-        "training_type": "fine-tuning" if _fine_tuned(subject) else "pre-training",
+        "training_type": "fine-tuning" if _fine_tuned(trained) else "pre-training",
     }
     if intensity.get("zone"):
-        told["geographical_location"] = str(intensity["zone"])
+        emissions["geographical_location"] = str(intensity["zone"])
     if _hardware(run):
-        told["hardware_used"] = _hardware(run)
-    return {"co2_eq_emissions": told}
+        emissions["hardware_used"] = _hardware(run)
+    return {"co2_eq_emissions": emissions}
 
 
-def _quality(subject: TrainedModel, check: Check) -> str:
+def _quality(trained: TrainedModel, check: Check) -> str:
     name = METRICS.get(check.metric, check.metric)
     rows = ["| split | examples | metric | value |", "|---|---:|---|---:|"]
     rows.append(f"| validation (what the search optimised) | {check.examples:,} | {name} | {check.quality_exported:.4f} |")
-    for key, value in subject.trial.quality.items():
+    for key, value in trained.trial.quality.items():
         if key not in (check.metric, "error") and math.isfinite(value):
             rows.append(f"| validation, as the trial stored it | {check.examples:,} | {METRICS.get(key, key)} | {value:.4f} |")
     if check.quality_test is not None:
         rows.append(f"| test (never seen by the search) | {check.test_examples:,} | {name} | {check.quality_test:.4f} |")
     notes = (
-        [] if check.quality_test is not None else ["There was no test split: the validation figure is optimistic, the search chose by it."]
+        []
+        if check.quality_test is not None
+        else ["There was no test split: the validation figure is optimistic, because the search selected by it."]
     )
     if check.quality_recorded is not None and abs(check.quality_recorded - check.quality_model) > 1e-6:
         notes.append(
@@ -228,11 +227,11 @@ def _quality(subject: TrainedModel, check: Check) -> str:
     return "\n".join(rows) + ("\n\n" + " ".join(notes) if notes else "")
 
 
-def _energy(subject: TrainedModel, run: Run | None) -> str:
-    trial = subject.trial
+def _energy(trained: TrainedModel, run: Run | None) -> str:
+    trial = trained.trial
     lines = []
     if trial.train_joules is None:
-        lines.append("The energy of the training is not known: no meter could read it.")
+        lines.append("The energy of the training is unknown: no meter could read it.")
     else:
         spread = "" if trial.train_u_joules is None else f" ± {trial.train_u_joules:.2g} J (random standard uncertainty)"
         spent = f"**{trial.train_joules:.4g} J** ({trial.train_wh:.4g} Wh)"
@@ -240,12 +239,12 @@ def _energy(subject: TrainedModel, run: Run | None) -> str:
     if trial.components:
         lines.append("\n| component | energy | quality | meter |\n|---|---:|---|---|")
         for name, part in trial.components.items():
-            lines.append(f"| {name} | {'not known' if part.joules is None else f'{part.joules:.4g} J'} | {part.quality} | {part.source} |")
+            lines.append(f"| {name} | {'unknown' if part.joules is None else f'{part.joules:.4g} J'} | {part.quality} | {part.source} |")
         lines.append("")
     if trial.grams_co2e is not None:
         lines.append(f"Carbon: {trial.grams_co2e:.4g} gCO2e, the energy times the intensity of the grid.")
     else:
-        lines.append("Carbon: not known, because the place was not given (`--zone`).")
+        lines.append("Carbon: unknown, because no zone was given (`--zone`).")
     if trial.inference_joules_per_1000 is not None:
         spread = "" if trial.energy.inference_u_joules_per_1000 is None else f" ± {trial.energy.inference_u_joules_per_1000:.2g} J"
         lines.append(f"1,000 predictions of the trained model took {trial.inference_joules_per_1000:.4g} J{spread}.")
@@ -258,15 +257,15 @@ def _energy(subject: TrainedModel, run: Run | None) -> str:
     return "\n".join(lines)
 
 
-def _origin(subject: TrainedModel, run: Run | None, seed: int) -> str:
-    lines = [f"- study `{subject.study}`, trial {subject.trial.number}, seed {seed}"]
+def _origin(trained: TrainedModel, run: Run | None, seed: int) -> str:
+    lines = [f"- study `{trained.study}`, trial {trained.trial.number}, seed {seed}"]
     session = _session(run)
     if session.get("command"):
         lines.append(f"- command: `{session['command']}`")
     versions = session.get("versions") or {}
     if versions:
         lines.append("- versions: " + ", ".join(f"{name} {version}" for name, version in versions.items()))
-    lines.append("- parameters: " + ", ".join(f"{name} = {value}" for name, value in sorted(subject.trial.params.items())))
+    lines.append("- parameters: " + ", ".join(f"{name} = {value}" for name, value in sorted(trained.trial.params.items())))
     lines.append("- architecture and recipe in full: `config.json`")
     return "\n".join(lines)
 
@@ -282,7 +281,7 @@ def _session(run: Run | None) -> Mapping[str, Any]:
 
 
 def _hardware(run: Run | None) -> str:
-    """Names of the processors, as far as the run knows them."""
+    """Names of the processors, as far as the run recorded them."""
     known = _session(run).get("hardware") or {}
     if isinstance(known, str):
         return known
@@ -302,12 +301,12 @@ def _epochs(count: int) -> str:
     return f"{count} epoch{'' if count == 1 else 's'}"
 
 
-def _family(subject: TrainedModel) -> str:
-    return str(subject.candidate.architecture.get("family", subject.space.name))
+def _family(trained: TrainedModel) -> str:
+    return str(trained.candidate.architecture.get("family", trained.space.name))
 
 
-def _fine_tuned(subject: TrainedModel) -> bool:
-    return str(subject.candidate.architecture.get("weights", "none")) != "none" or bool(subject.candidate.architecture.get("pretrained"))
+def _fine_tuned(trained: TrainedModel) -> bool:
+    return str(trained.candidate.architecture.get("weights", "none")) != "none" or bool(trained.candidate.architecture.get("pretrained"))
 
 
 def _joined(data: Mapping[str, Any], *keys: str) -> str:

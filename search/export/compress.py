@@ -1,9 +1,9 @@
-"""Tactics after training: what quantising, compiling or pruning a finished model saves per prediction, and when that has paid for itself.
+"""What quantising, compiling or pruning a finished model saves per prediction, and when that has paid for itself: ``joulefront optimise``.
 
-Source: Gonzalez et al. 2024, arXiv:2409.12878 (tactics and the idea of the optimisation's own cost); here every figure is measured, so
-that a tactic that only could save, as unstructured pruning on dense kernels, is not reported as a saving.
+Every figure is measured, so a tactic that could save only in theory, such as unstructured pruning on dense kernels, is not reported as
+a saving.
 
-What ``joulefront optimise`` does: a trained model, the tactics after training, what each saves, and when it has paid for itself.
+Source: Gonzalez et al. 2024, arXiv:2409.12878 (tactics and the idea of the optimisation's own cost).
 """
 
 from __future__ import annotations
@@ -109,21 +109,21 @@ def optimise(
         rounds: Windows of each tactic, in turns.
 
     Returns:
-        A row for each tactic, the model as it is first, and the quality of the energies: measured, estimated, mixed or absent.
+        A row for each tactic, the unchanged model first, and the quality of the energies: measured, estimated, mixed or absent.
 
     Raises:
         ValueError: If the trial cannot be rebuilt, or a share or the rounds are out of range.
         ExportFailed: If the model is not a PyTorch module.
     """
-    subject = rebuild(trial, study=study, task=task, weights=weights)
-    if not subject.is_torch:
-        raise ExportFailed(f"trial {trial.number} is a {subject.type_name}: quantising, compiling and pruning are for PyTorch models")
+    trained = rebuild(trial, study=study, task=task, weights=weights)
+    if not trained.is_torch:
+        raise ExportFailed(f"trial {trial.number} is a {trained.type_name}: quantising, compiling and pruning are for PyTorch models")
     with Ledger(discover(meter)) as ledger:
         rows = compare_after_training(
-            subject.model,
+            trained.model,
             task,
             task.validation,
-            recipe=subject.candidate.recipe,
+            recipe=trained.candidate.recipe,
             measure=metered(ledger),
             prune=prune,
             compile_model=compile_model,
@@ -145,7 +145,7 @@ def compare_after_training(
     rounds: int = 3,
     device: str = "cpu",
 ) -> tuple[AfterTraining, ...]:
-    """Apply each tactic to a copy of the model and measure it; the first row is the model as it is.
+    """Apply each tactic to a copy of the model and measure it; the first row is the unchanged model.
 
     Args:
         model: A trained PyTorch model; it is not changed.
@@ -164,7 +164,7 @@ def compare_after_training(
     from ..training.evaluate import evaluate
 
     if rounds < 2:
-        raise ValueError(f"rounds must be >= 2, got {rounds}: one window says nothing of the scatter")
+        raise ValueError(f"rounds must be >= 2, got {rounds}; one window has no scatter")
     for share in prune:
         if not 0.0 < share < 1.0:
             raise ValueError(f"prune must be shares of the weights in (0, 1), got {share}")
@@ -174,7 +174,7 @@ def compare_after_training(
     tactics += [(f"global prune {share:g}", partial(pruned, share=share)) for share in prune]
     applied = [_apply(name, apply, model, data, recipe, measure, device) for name, apply in tactics]
     spent: list[list[Spent]] = [[] for _ in applied]
-    # In turns, so that a drift of the machine meets all of them; what is left of it shows in the scatter of the rounds.
+    # In turns, so that a drift of the machine affects all of them; the rest of it appears in the scatter of the rounds.
     for _ in range(rounds):
         for one, windows in zip(applied, spent, strict=True):
             if one.model is not None:
@@ -191,7 +191,7 @@ def compare_after_training(
 
 
 def metered(ledger: Ledger) -> Callable[..., Spent]:
-    """Return how to run work in a window of a ledger, as ``compare_after_training`` wants it."""
+    """Return a ``Measure`` that runs work in a window of a ledger."""
 
     def measure(work: Callable[[], int], *, repeat: bool) -> Spent:
         made = 0
@@ -216,7 +216,7 @@ def quantised(model: Any) -> Any:
 
     kinds = {torch.nn.Linear, torch.nn.LSTM, torch.nn.GRU}
     if not any(type(part) in kinds for part in model.modules()):
-        raise ValueError("the model has no linear or recurrent layer, and dynamic quantisation leaves all others as they are")
+        raise ValueError("the model must have a linear or recurrent layer for dynamic quantisation, got none")
     quantise: Any = torch.ao.quantization.quantize_dynamic
     return quantise(model.to("cpu"), kinds, dtype=torch.qint8)
 
@@ -280,14 +280,14 @@ def _measured(model: Any, task: Task, data: Data, recipe: Recipe, measure: Measu
 
 
 def _per_prediction(windows: Sequence[Spent]) -> tuple[float | None, float | None]:
-    """Mean joules of a prediction and their standard uncertainty: the meter's and the scatter of the rounds, whichever way they add."""
+    """Mean joules of a prediction and their standard uncertainty: the meter's and the scatter of the rounds, combined."""
     joules = [window.joules / window.predictions for window in windows if window.joules is not None and window.predictions]
     known = [window.u_joules / window.predictions for window in windows if window.u_joules is not None and window.predictions]
     if len(joules) < len(windows):
         return None, None
     if len(known) < len(windows):
         return statistics.fmean(joules), None
-    # The scatter itself, not that of the mean: with a few rounds that would claim too much.
+    # The scatter itself, not that of the mean, which would be overconfident with a few rounds.
     scatter = statistics.stdev(joules) if len(joules) > 1 else 0.0
     return statistics.fmean(joules), math.hypot(statistics.fmean(known), scatter)
 
@@ -304,7 +304,7 @@ def _saving(row: AfterTraining, plain: AfterTraining) -> AfterTraining:
 
 
 def to_text(rows: Sequence[AfterTraining], metric: str, quality: str) -> str:
-    """Return the comparison as a table with its reading."""
+    """Return the comparison as a table with an explanation."""
     header = ["tactic", metric, "J per 1,000", "± 2u", "saves", "optimising J", "pays after"]
     cells = [header]
     for row in rows:

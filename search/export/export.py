@@ -1,4 +1,4 @@
-"""From a trial to files that somebody else can use: rebuild, write, check, and only then keep."""
+"""From a trial to files that others can use: rebuild, write, check, and only then keep."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Exported:
     check: Check
 
     def summary(self) -> str:
-        """Say in a few lines what lies where and how it was checked."""
+        """Return a few lines on what was written where and how it was checked."""
         check = self.check
         test = "" if check.quality_test is None else f"; test {check.metric} {check.quality_test:.4f} on {check.test_examples:,} examples"
         return (
@@ -64,7 +64,7 @@ def export(
 ) -> Exported:
     """Write the model of a trial in a format, after checking the file against the model on all validation data.
 
-    Everything is written into a folder aside and moved to ``out`` when the check has passed; a failure leaves ``out`` as it was.
+    Everything is written into a temporary folder and moved to ``out`` when the check has passed; a failure leaves ``out`` unchanged.
 
     Args:
         trial: A complete trial whose weights were kept.
@@ -73,36 +73,36 @@ def export(
         weights: File of the trained weights.
         to: ``onnx``, ``pt2``, ``safetensors``, ``skops``, or an exporter of your own.
         out: Folder to write to: new, empty, or an earlier export, which is replaced.
-        run: The run that the trial is from; tells the card of hardware, place, command and the bill.
+        run: The run of the trial: source of hardware, place, command and bill for the card.
 
     Returns:
         Where the files are, and the check that they passed.
 
     Raises:
         ValueError: If the format is unknown, ``out`` cannot be used, or the trial is not complete.
-        ExportFailed: If the model cannot be written in this format, or the file does not answer as the model does.
+        ExportFailed: If the model cannot be written in this format, or the file does not predict as the model does.
     """
     exporter = pick_format(to) if isinstance(to, str) else to
     out = Path(out)
     with staging(out) as stage:
-        subject = rebuild(trial, study=study, task=task, weights=weights)
-        write_json(stage / CONFIG, describe(subject, exporter, run))
-        file = exporter.write(subject, stage)
-        check = compare(subject, _read_back(exporter, subject, stage))
+        trained = rebuild(trial, study=study, task=task, weights=weights)
+        write_json(stage / CONFIG, describe(trained, exporter, run))
+        file = exporter.write(trained, stage)
+        check = compare(trained, _read_back(exporter, trained, stage))
         if check.fault is not None:
-            safest = "safetensors" if subject.is_torch else "skops"
+            safest = "safetensors" if trained.is_torch else "skops"
             remedy = "pick another trial" if exporter.name == safest else f"use --to {safest}"
             raise ExportFailed(
-                f"the {exporter.name} file of trial {trial.number} ({subject.type_name}) is not the model: {check.fault}. "
+                f"the {exporter.name} file of trial {trial.number} ({trained.type_name}) is not the model: {check.fault}. "
                 f"Nothing was written; {remedy}"
             )
-        write_json(stage / "preprocessing.json", _preprocessing(subject))
+        write_json(stage / "preprocessing.json", _preprocessing(trained))
         write_json(stage / "classes.json", list(task.classes))
-        snippet = exporter.snippet(subject, stage)
-        card = model_card(subject, check, to=exporter.name, file=file, snippet=snippet, run=run, seed=study.seed)
+        snippet = exporter.snippet(trained, stage)
+        card = model_card(trained, check, to=exporter.name, file=file, snippet=snippet, run=run, seed=study.seed)
         (stage / "README.md").write_text(card, encoding="utf-8")
         names = sorted({*(found.name for found in stage.iterdir()), CONFIG})
-        config = describe(subject, exporter, run)
+        config = describe(trained, exporter, run)
         config["joulefront"] |= {"file": file, "files": names}
         write_json(stage / CONFIG, {**config, "check": _finite(asdict(check))})
         return Exported(out, move_in(stage, out), file, check)
@@ -119,44 +119,44 @@ def pick_format(name: str) -> Exporter:
     return FORMATS[name]
 
 
-def describe(subject: TrainedModel, exporter: Exporter, run: Run | None) -> dict[str, Any]:
+def describe(trained: TrainedModel, exporter: Exporter, run: Run | None) -> dict[str, Any]:
     """Everything that is needed to build the model again, as JSON."""
     try:
         ours = version("joulefront")
     except PackageNotFoundError:
         ours = None
-    task, trial = subject.task, subject.trial
+    task, trial = trained.task, trained.trial
     return {
         "joulefront": {"version": ours, "format": exporter.name, "files": []},
-        "study": subject.study,
+        "study": trained.study,
         "origin": None if run is None else run.facts.get("origin"),
         "trial": trial.number,
         "epochs": trial.epochs,
         "params": dict(trial.params),
-        "space": subject.space.name,
-        **subject.candidate.to_json(),
+        "space": trained.space.name,
+        **trained.candidate.to_json(),
         "task": {"name": task.name, "kind": task.kind, "outputs": task.outputs, "metric": task.metric},
-        "input": {"name": "inputs", "shape": ["batch", *subject.input_shape], "dtype": "float32"},
-        "output": {"name": subject.output_name, "classes": len(task.classes) or None},
+        "input": {"name": "inputs", "shape": ["batch", *trained.input_shape], "dtype": "float32"},
+        "output": {"name": trained.output_name, "classes": len(task.classes) or None},
     }
 
 
-def _read_back(exporter: Exporter, subject: TrainedModel, folder: Path) -> Predictor:
+def _read_back(exporter: Exporter, trained: TrainedModel, folder: Path) -> Predictor:
     try:
-        return exporter.load(subject, folder)
+        return exporter.load(trained, folder)
     except Exception as error:
         raise ExportFailed(f"the exported {exporter.name} file cannot be read back ({first_line(error)}); nothing was written") from error
 
 
-def _preprocessing(subject: TrainedModel) -> dict[str, Any]:
-    task = subject.task
-    resized = subject.is_torch and subject.input_shape != tuple(task.input_shape)
+def _preprocessing(trained: TrainedModel) -> dict[str, Any]:
+    task = trained.task
+    resized = trained.is_torch and trained.input_shape != tuple(task.input_shape)
     return {
         **task.preprocessing,
         **(
-            {"then": f"resize the normalised image to {subject.input_shape[1:]} with antialiased bilinear interpolation"} if resized else {}
+            {"then": f"resize the normalised image to {trained.input_shape[1:]} with antialiased bilinear interpolation"} if resized else {}
         ),
-        "input_shape": list(subject.input_shape),
+        "input_shape": list(trained.input_shape),
         "dtype": "float32",
         **({"target_mean": task.target_scale[0], "target_std": task.target_scale[1]} if task.target_scale is not None else {}),
     }

@@ -1,4 +1,4 @@
-"""The folder of an export: everything is made aside and moved in only when it is good."""
+"""The folder of an export: everything is written to a temporary folder and moved in only after the check."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-#: Says what an export is; its ``joulefront`` key is how a later export knows that it may replace the files.
+#: Describes an export; its ``joulefront`` key tells a later export that it may replace the files.
 CONFIG = "config.json"
 PREFIX = ".joulefront-export-"
 
@@ -21,7 +21,7 @@ def staging(out: Path) -> Iterator[Path]:
     """Yield an empty folder on the file system of ``out``; it is gone afterwards, whatever happened.
 
     Raises:
-        ValueError: If ``out`` is a file, holds something that is no export, or cannot be written.
+        ValueError: If ``out`` is a file, holds something other than an export, or cannot be written.
     """
     if out.exists() and not out.is_dir():
         raise ValueError(f"-o {str(out)!r} is a file; give a folder that is empty or does not exist yet")
@@ -46,9 +46,9 @@ def staging(out: Path) -> Iterator[Path]:
 
 
 def move_in(stage: Path, out: Path) -> tuple[str, ...]:
-    """Move the files of ``stage`` into ``out``, each atomically and the config last; drop what only the earlier export had.
+    """Move the files of ``stage`` into ``out``, each atomically and the config last; remove what only the earlier export had.
 
-    Files that somebody else put beside an earlier export stay.
+    Other files beside an earlier export stay.
 
     Returns:
         The names of the files, sorted.
@@ -80,5 +80,5 @@ def earlier_files(out: Path) -> tuple[str, ...]:
 
 
 def write_json(file: Path, data: Any) -> None:
-    """Write JSON that people read, too."""
+    """Write JSON that people can read as well."""
     file.write_text(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What is exported, and the seam to the formats."""
+"""The trained model that is exported, and the seam to the formats."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ if TYPE_CHECKING:
 Predictor = Callable[["np.ndarray"], "np.ndarray"]
 
 
-class ExportFailed(RuntimeError):  # noqa: N818 - it says what happened, as TrainingFailed does
-    """A model could not be exported, or its file does not answer as the model does; nothing was written.
+class ExportFailed(RuntimeError):  # noqa: N818 - named like TrainingFailed
+    """A model could not be exported, or its file does not predict as the model does; nothing was written.
 
     Attributes:
         details: What the libraries printed meanwhile, for ``--debug``.
     """
 
     def __init__(self, message: str, details: str = "") -> None:
-        """Keep one line for the user and the rest for whoever wants to know."""
+        """Keep one line for the user and the details for ``--debug``."""
         super().__init__(message)
         self.details = details
 
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A trained model with what is known about it.
+    """A trained model with its candidate, task and trial.
 
     Attributes:
         model: A ``torch.nn.Module`` on the CPU in eval mode, or a fitted estimator.
@@ -86,14 +86,14 @@ class TrainedModel:
 
 
 class Exporter(Protocol):
-    """One format: how a model is written, read back, and used by whoever receives it."""
+    """One format: how a model is written, read back, and used by its recipient."""
 
     @property
     def name(self) -> str:
-        """The format as ``--to`` names it."""
+        """Name of the format for ``--to``."""
         ...
 
-    def write(self, subject: TrainedModel, folder: Path) -> str:
+    def write(self, trained: TrainedModel, folder: Path) -> str:
         """Write the model into ``folder`` and return the name of its file.
 
         Raises:
@@ -101,11 +101,11 @@ class Exporter(Protocol):
         """
         ...
 
-    def load(self, subject: TrainedModel, folder: Path) -> Predictor:
+    def load(self, trained: TrainedModel, folder: Path) -> Predictor:
         """Read the written file back, from the disk alone, as a function of arrays."""
         ...
 
-    def snippet(self, subject: TrainedModel, folder: Path) -> str:
+    def snippet(self, trained: TrainedModel, folder: Path) -> str:
         """Python that loads the file in the current folder and predicts ``inputs``; it goes into the model card."""
         ...
 
@@ -120,7 +120,7 @@ def rebuild(trial: Trial, *, study: Study, task: Task, weights: Path) -> Trained
     from ..training.checkpoint import load_weights
 
     if trial.state != "complete":
-        raise ValueError(f"trial {trial.number} is {trial.state}, not complete; it has no weights to export. Pick a trial of the front")
+        raise ValueError(f"trial {trial.number} must be complete to be exported, got {trial.state}; pick a trial of the front")
     if not weights.exists():
         raise ExportFailed(
             f"the weights of trial {trial.number} are gone ({weights}): only trials on the front are kept. Pick one of those; "
@@ -141,10 +141,10 @@ def rebuild(trial: Trial, *, study: Study, task: Task, weights: Path) -> Trained
 
 
 def build(space: Space, candidate: Candidate, task: Task) -> Any:
-    """Build the model; weights to start from are left out if they are out of reach, for the trained ones replace them anyway."""
+    """Build the model; pretrained weights that cannot be reached are left out, since the trained ones replace them."""
     try:
         return space.build(candidate, task)
-    except OSError:  # the hub is not reachable, or the local file has moved
+    except OSError:  # the hub is not reachable, or the local file was moved
         if "weights" not in candidate.architecture:
             raise
         return space.build(replace(candidate, architecture={**candidate.architecture, "weights": "none"}), task)
@@ -177,7 +177,7 @@ def estimator_predictor(model: Any, task: Task, sklearn: Any = None) -> Predicto
     """An estimator as a function of arrays, in the form of ``Estimator.predict_scores`` with a column for each class of the task.
 
     Args:
-        model: The estimator; a wrapper of ours knows how scores are read from what is inside it.
+        model: The estimator; a wrapper of ours defines how scores are read from the object inside it.
         task: Its task.
         sklearn: Takes the place of the scikit-learn object inside, e.g. one that was read back from a file; the model is not changed.
     """
@@ -195,6 +195,6 @@ def estimator_predictor(model: Any, task: Task, sklearn: Any = None) -> Predicto
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error that says something, at most 200 characters."""
+    """The first non-empty line of an error, at most 200 characters."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[0] if lines else type(error).__name__)[:200]

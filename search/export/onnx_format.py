@@ -1,6 +1,6 @@
-"""Exporters of other libraries talk a lot; here they are heard only when something fails.
+"""ONNX: one graph with a free batch axis, for ONNX Runtime and everything that reads it.
 
-ONNX: one graph with a free batch axis, for ONNX Runtime and everything that reads it.
+``quiet`` and ``cause`` serve the other PyTorch formats as well: exporters print a lot, which only matters when one of them fails.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 FILE = "model.onnx"
 #: A protobuf message ends at 2 GiB; weights beyond this go into a file of their own.
 MAX_INLINE_BYTES = 1_800_000_000
-#: Libraries that log through handlers of their own, which a redirected stderr does not reach.
+#: Libraries with log handlers of their own, which a redirected stderr does not capture.
 LOGGERS = ("torch", "torch.onnx", "torch.export", "torch.fx", "torch._dynamo", "onnxscript", "onnx_ir", "skl2onnx")
 
 
@@ -32,60 +32,60 @@ class Onnx:
 
     name = "onnx"
 
-    def write(self, subject: TrainedModel, folder: Path) -> str:
+    def write(self, trained: TrainedModel, folder: Path) -> str:
         """Write ``model.onnx``: input ``inputs``, first dimension free; class names and provenance in its metadata."""
-        with quiet() as heard:
+        with quiet() as captured:
             try:
-                (self._write_torch if subject.is_torch else self._write_sklearn)(subject, folder / FILE)
+                (self._write_torch if trained.is_torch else self._write_sklearn)(trained, folder / FILE)
             except Exception as error:
-                remedy = "--to pt2 or --to safetensors" if subject.is_torch else "--to skops"
+                remedy = "--to pt2 or --to safetensors" if trained.is_torch else "--to skops"
                 raise ExportFailed(
-                    f"trial {subject.trial.number} ({subject.type_name}) cannot be written as ONNX: {cause(error)}; use {remedy}",
-                    f"{heard.getvalue()}\n{error}",
+                    f"trial {trained.trial.number} ({trained.type_name}) cannot be written as ONNX: {cause(error)}; use {remedy}",
+                    f"{captured.getvalue()}\n{error}",
                 ) from error
         return FILE
 
-    def load(self, subject: TrainedModel, folder: Path) -> Predictor:
+    def load(self, trained: TrainedModel, folder: Path) -> Predictor:
         """Open the file in ONNX Runtime on the CPU."""
-        ask = session(folder / FILE)
-        if subject.is_torch:
-            return lambda inputs: ask(inputs)[0]
-        return estimator_predictor(subject.model, subject.task, StandIn(plain_estimator(subject.model), ask))
+        run = session(folder / FILE)
+        if trained.is_torch:
+            return lambda inputs: run(inputs)[0]
+        return estimator_predictor(trained.model, trained.task, SessionEstimator(plain_estimator(trained.model), run))
 
-    def snippet(self, subject: TrainedModel, folder: Path) -> str:
+    def snippet(self, trained: TrainedModel, folder: Path) -> str:
         """Predict with ONNX Runtime."""
-        index = "0" if subject.is_torch or subject.task.kind == "regression" else "-1"
+        index = "0" if trained.is_torch or trained.task.kind == "regression" else "-1"
         return (
             "import onnxruntime\n\n"
             f'session = onnxruntime.InferenceSession("{FILE}")\n'
-            f'{subject.output_name} = session.run(None, {{"inputs": inputs}})[{index}]\n'
+            f'{trained.output_name} = session.run(None, {{"inputs": inputs}})[{index}]\n'
         )
 
-    def _write_torch(self, subject: TrainedModel, file: Path) -> None:
+    def _write_torch(self, trained: TrainedModel, file: Path) -> None:
         import torch
 
         program = torch.onnx.export(
-            subject.model,
-            (torch.zeros(2, *subject.input_shape),),  # two: a batch of one would be taken for a constant
+            trained.model,
+            (torch.zeros(2, *trained.input_shape),),  # two: a batch of one would be traced as a constant
             dynamo=True,
             dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
             input_names=["inputs"],
-            output_names=[subject.output_name],
+            output_names=[trained.output_name],
             verbose=False,
         )
         if program is None:
             raise RuntimeError("torch.onnx.export returned no program")
-        program.model.metadata_props.update(_metadata(subject))
-        size = sum(tensor.numel() * tensor.element_size() for tensor in subject.model.state_dict().values())
+        program.model.metadata_props.update(_metadata(trained))
+        size = sum(tensor.numel() * tensor.element_size() for tensor in trained.model.state_dict().values())
         program.save(str(file), external_data=size > MAX_INLINE_BYTES)
 
-    def _write_sklearn(self, subject: TrainedModel, file: Path) -> None:
+    def _write_sklearn(self, trained: TrainedModel, file: Path) -> None:
         import onnx
 
         from .onnx_sklearn import convert
 
-        graph = convert(plain_estimator(subject.model), subject.input_shape[0])
-        onnx.helper.set_model_props(graph, _metadata(subject))
+        graph = convert(plain_estimator(trained.model), trained.input_shape[0])
+        onnx.helper.set_model_props(graph, _metadata(trained))
         file.write_bytes(graph.SerializeToString())
 
 
@@ -94,37 +94,37 @@ def session(file: Path) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors only: the session's warnings go past Python to the terminal
+    options.log_severity_level = 3  # errors only: the session's warnings bypass Python and reach the terminal
     opened = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     return lambda inputs: opened.run(None, {"inputs": inputs.astype("float32", copy=False)})
 
 
-class StandIn:
-    """An ONNX session behind the method names of the scikit-learn object that it was made of."""
+class SessionEstimator:
+    """An ONNX session behind the method names of the scikit-learn object that it was converted from."""
 
-    def __init__(self, estimator: Any, ask: Any) -> None:
-        self._ask = ask
+    def __init__(self, estimator: Any, run: Any) -> None:
+        self._run = run
         self._several = isinstance(getattr(estimator, "classes_", None), list)
         if is_detector(estimator):
             self._estimator_type = "outlier_detector"
         if hasattr(estimator, "classes_"):
             self.classes_ = estimator.classes_
-        # Only what the estimator has: which of them is there decides how its scores are read.
+        # Only what the estimator has: its methods decide how its scores are read.
         for name, method in (("predict_proba", self._last), ("decision_function", self._decision), ("predict", self._first)):
             if callable(getattr(estimator, name, None)) and not (name == "decision_function" and hasattr(estimator, "predict_proba")):
                 setattr(self, name, method)
 
     def _first(self, rows: np.ndarray) -> np.ndarray:
-        answer: np.ndarray = self._ask(rows)[0]
-        return answer.reshape(-1) if answer.ndim == 2 and answer.shape[1] == 1 else answer
+        outputs: np.ndarray = self._run(rows)[0]
+        return outputs.reshape(-1) if outputs.ndim == 2 and outputs.shape[1] == 1 else outputs
 
     def _last(self, rows: np.ndarray) -> Any:
-        answer = self._ask(rows)[-1]
-        return list(answer) if self._several else answer
+        outputs = self._run(rows)[-1]
+        return list(outputs) if self._several else outputs
 
     def _decision(self, rows: np.ndarray) -> np.ndarray:
-        answer: np.ndarray = self._ask(rows)[-1]
-        return answer.reshape(-1) if answer.ndim == 2 and answer.shape[1] == 1 else answer
+        outputs: np.ndarray = self._run(rows)[-1]
+        return outputs.reshape(-1) if outputs.ndim == 2 and outputs.shape[1] == 1 else outputs
 
 
 def is_detector(estimator: Any) -> bool:
@@ -134,37 +134,37 @@ def is_detector(estimator: Any) -> bool:
     return bool(is_outlier_detector(estimator))
 
 
-def _metadata(subject: TrainedModel) -> dict[str, str]:
+def _metadata(trained: TrainedModel) -> dict[str, str]:
     return {
-        "classes": json.dumps(list(subject.task.classes)),
-        "output": subject.output_name,
-        "study": subject.study,
-        "trial": str(subject.trial.number),
+        "classes": json.dumps(list(trained.task.classes)),
+        "output": trained.output_name,
+        "study": trained.study,
+        "trial": str(trained.trial.number),
     }
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[io.StringIO]:
     """Collect what is printed, logged or warned inside into the returned text; nothing reaches the terminal."""
-    heard = io.StringIO()
-    handler = logging.StreamHandler(heard)
+    captured = io.StringIO()
+    handler = logging.StreamHandler(captured)
     loggers = [logging.getLogger(name) for name in LOGGERS]
     before = [(logger.handlers[:], logger.propagate) for logger in loggers]
-    with contextlib.redirect_stdout(heard), contextlib.redirect_stderr(heard), warnings.catch_warnings(record=True) as warned:
+    with contextlib.redirect_stdout(captured), contextlib.redirect_stderr(captured), warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         try:
             for logger in loggers:
                 logger.handlers, logger.propagate = [handler], False
-            yield heard
+            yield captured
         finally:
             for logger, (handlers, propagate) in zip(loggers, before, strict=True):
                 logger.handlers, logger.propagate = handlers, propagate
             for warning in warned:
-                heard.write(f"{warning.category.__name__}: {warning.message}\n")
+                captured.write(f"{warning.category.__name__}: {warning.message}\n")
 
 
 def cause(error: BaseException) -> str:
-    """Find the one line that says why a graph could not be made: the operator, or the first reason in the chain of causes."""
+    """Return the one line that explains why a graph could not be made: the operator, or the first reason in the chain of causes."""
     chain: list[BaseException] = []
     link: BaseException | None = error
     while link is not None and link not in chain:

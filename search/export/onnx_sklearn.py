@@ -1,13 +1,13 @@
-"""k nearest neighbours as an ONNX graph, computed in float64 as scikit-learn does.
+"""scikit-learn to ONNX by skl2onnx, with three of its gaps closed.
 
-scikit-learn to ONNX by skl2onnx, with three of its gaps closed.
+The largest one is k nearest neighbours, converted here in float64, as scikit-learn computes them.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-#: Operator sets that every ONNX Runtime since 1.15 knows and skl2onnx has converters for.
+#: Operator sets that every ONNX Runtime since 1.15 supports and skl2onnx has converters for.
 OPSETS = {"": 18, "ai.onnx.ml": 3}
 #: Metrics that are the Euclidean distance.
 EUCLIDEAN = ("euclidean", "l2")
@@ -37,7 +37,7 @@ def convert(estimator: Any, features: int) -> Any:
 
     Classifiers give plain probability columns in place of a list of dictionaries. Histogram gradient boosting keeps its tree nodes as
     numpy scalars, which newer versions of onnx refuse as attributes, so they are handed over as Python numbers. Neighbours have a converter
-    of our own, see ``neighbours_onnx``.
+    of our own, ``convert_neighbours``.
 
     Raises:
         RuntimeError: If skl2onnx has no converter for a part of the estimator; its first line names the part.
@@ -97,9 +97,10 @@ def _plain(value: Any) -> Any:
 def convert_neighbours(scope: Any, operator: Any, container: Any) -> None:
     """Write a k-neighbours classifier or regressor of one target with Euclidean distances, as a converter for skl2onnx.
 
-    skl2onnx's own graph computes distances in float32, which picks other neighbours where two are about as far, and weights classes by the
-    squared distance. Here, as in scikit-learn, the squared distances are ``|x|² - 2 x·t + |t|²`` in float64, and weights are 1 or the
-    inverse distance. An example that equals a training example gets its weight from a distance of 1e-12 and so decides alone.
+    skl2onnx's own graph computes distances in float32, which picks other neighbours where two are about equally far, and weights
+    classes by the squared distance. Here, as in scikit-learn, the squared distances are ``|x|² - 2 x·t + |t|²`` in float64, and
+    weights are 1 or the inverse distance. An example that equals a training example gets its weight from a distance of 1e-12 and so
+    decides alone.
 
     Raises:
         RuntimeError: If the metric, the weights or the number of targets is another one.
@@ -109,7 +110,7 @@ def convert_neighbours(scope: Any, operator: Any, container: Any) -> None:
     model = operator.raw_operator
     power = getattr(model, "effective_metric_params_", {}).get("p", 2)
     if model.effective_metric_ not in EUCLIDEAN and not (model.effective_metric_ == "minkowski" and power == 2):
-        raise RuntimeError(f"neighbours with metric={model.effective_metric_!r} have no translation to ONNX, only the Euclidean")
+        raise RuntimeError(f"neighbours with metric={model.effective_metric_!r} have no translation to ONNX; only Euclidean distances do")
     if model.weights not in ("uniform", "distance"):
         raise RuntimeError("neighbours with weights that are a function have no translation to ONNX")
     classes = getattr(model, "classes_", None)

@@ -1,7 +1,8 @@
-"""Does the exported file answer as the model does? Asked with real data, all of it."""
+"""The check of an export: the file against the model, on all of the real data."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 #: Largest difference of any output that an export may show.
 TOLERANCE = 1e-4
 #: Largest difference between the quality now and the one that the trial stored: other batches, another device or half precision move a
-#: few examples that lie on the border; other weights or other data move far more.
+#: few examples that lie on the decision boundary; other weights or other data move far more.
 DRIFT = 0.01
 BATCH = 64
 
@@ -62,47 +63,47 @@ class Check:
         return None
 
 
-def compare(subject: TrainedModel, exported: Predictor) -> Check:
-    """Compare a file with its model on the whole validation split, and score it on the test split where there is one.
+def compare(trained: TrainedModel, exported: Predictor) -> Check:
+    """Compare a file with its model on the whole validation split, and score it on the test split if there is one.
 
-    The first example is asked again alone: a graph with a fixed batch size fails there.
+    The first example is predicted again alone: a graph with a fixed batch size fails there.
 
     Raises:
         ExportFailed: If the model itself is not finite or is not the one that the trial measured, or the file cannot take a batch.
     """
     import numpy as np
 
-    task, metric = subject.task, subject.task.metric
-    model = subject.predictor()
-    reference, answers, targets = [], [], []
-    for inputs, wanted in batches(subject, task.validation):
+    task, metric = trained.task, trained.task.metric
+    model = trained.predictor()
+    reference, predicted, targets = [], [], []
+    for inputs, wanted in batches(trained, task.validation):
         reference.append(model(inputs))
-        answers.append(_ask(exported, inputs, reference[-1].shape))
+        predicted.append(_predict(exported, inputs, reference[-1].shape))
         targets.append(wanted)
         if len(reference) == 1:
-            alone = _ask(exported, inputs[:1], reference[0][:1].shape)
-            if not np.allclose(alone, answers[0][:1], rtol=0.0, atol=TOLERANCE * _scale(subject, reference[0])):
-                raise ExportFailed("the exported file answers differently when an example comes alone; its batch axis is not free")
-    ours, theirs, wanted = np.concatenate(reference), np.concatenate(answers), np.concatenate(targets)
+            alone = _predict(exported, inputs[:1], reference[0][:1].shape)
+            if not np.allclose(alone, predicted[0][:1], rtol=0.0, atol=TOLERANCE * _scale(trained, reference[0])):
+                raise ExportFailed("the exported file must predict an example alone as in a batch; its batch axis is not free")
+    ours, theirs, wanted = np.concatenate(reference), np.concatenate(predicted), np.concatenate(targets)
     if not np.isfinite(ours).all():
-        raise ExportFailed(f"trial {subject.trial.number} gives NaN or infinite outputs on the validation data; pick another trial")
+        raise ExportFailed(f"trial {trained.trial.number} gives NaN or infinite outputs on the validation data; pick another trial")
     difference = np.abs(ours - theirs).max()
-    recorded = subject.trial.quality.get(metric)
-    now = quality(subject, ours, wanted).get(metric, float("nan"))
+    recorded = trained.trial.quality.get(metric)
+    now = quality(trained, ours, wanted).get(metric, float("nan"))
     if recorded is not None and abs(now - recorded) > DRIFT:
         raise ExportFailed(
-            f"the rebuilt model has validation {metric} {now:.4f}, but trial {subject.trial.number} was measured at {recorded:.4f}: "
+            f"the rebuilt model has validation {metric} {now:.4f}, but trial {trained.trial.number} was measured at {recorded:.4f}: "
             "the data or the space are not those of the run; give the run's own --data"
         )
-    changed = decisions(task.kind, ours, scores(subject, ours)) != decisions(task.kind, theirs, scores(subject, theirs))
-    test, test_examples = _score(subject, exported, task.test) if task.test is not None else (None, 0)
+    changed = decisions(task.kind, ours, scores(trained, ours)) != decisions(task.kind, theirs, scores(trained, theirs))
+    test, test_examples = _score(trained, exported, task.test) if task.test is not None else (None, 0)
     return Check(
         examples=len(ours),
         max_abs_difference=float(difference) if np.isfinite(difference) else float("inf"),
-        tolerance=TOLERANCE * _scale(subject, ours),
+        tolerance=TOLERANCE * _scale(trained, ours),
         metric=metric,
         quality_model=now,
-        quality_exported=quality(subject, theirs, wanted).get(metric, float("nan")),
+        quality_exported=quality(trained, theirs, wanted).get(metric, float("nan")),
         quality_recorded=recorded,
         decisions_changed=int(changed.any(axis=1).sum()),
         quality_test=test,
@@ -110,10 +111,10 @@ def compare(subject: TrainedModel, exported: Predictor) -> Check:
     )
 
 
-def batches(subject: TrainedModel, data: Data) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def batches(trained: TrainedModel, data: Data) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield ``(inputs, targets)`` of a split in its own order, as the model takes them."""
-    if subject.is_torch:
-        for inputs, targets in data.batches(BATCH, resolution=subject.candidate.recipe.resolution):
+    if trained.is_torch:
+        for inputs, targets in data.batches(BATCH, resolution=trained.candidate.recipe.resolution):
             yield inputs.float().contiguous().numpy(), targets.numpy()
         return
     rows, wanted = data.arrays()
@@ -121,20 +122,20 @@ def batches(subject: TrainedModel, data: Data) -> Iterator[tuple[np.ndarray, np.
         yield rows[start : start + BATCH], wanted[start : start + BATCH]
 
 
-def scores(subject: TrainedModel, outputs: np.ndarray) -> np.ndarray:
+def scores(trained: TrainedModel, outputs: np.ndarray) -> np.ndarray:
     """Turn raw outputs into what the metrics take: probabilities, values or anomaly scores."""
-    if not subject.is_torch:
+    if not trained.is_torch:
         return outputs
     import torch
 
     from ..training.evaluate import predictions
 
-    found: np.ndarray = predictions(subject.task.kind, torch.from_numpy(outputs)).numpy()
+    found: np.ndarray = predictions(trained.task.kind, torch.from_numpy(outputs)).numpy()
     return found
 
 
 def decisions(kind: str, outputs: np.ndarray, found: np.ndarray) -> np.ndarray:
-    """What the outputs and their scores decide, ``(n, d)``: class, labels, anomaly or not; ``d`` is 0 for values."""
+    """Decisions of outputs and their scores, ``(n, d)``: class, labels, anomaly or not; ``d`` is 0 for values."""
     import numpy as np
 
     if kind == "regression":
@@ -146,7 +147,7 @@ def decisions(kind: str, outputs: np.ndarray, found: np.ndarray) -> np.ndarray:
     return sides
 
 
-def quality(subject: TrainedModel, outputs: np.ndarray, targets: np.ndarray) -> dict[str, float]:
+def quality(trained: TrainedModel, outputs: np.ndarray, targets: np.ndarray) -> dict[str, float]:
     """All metrics of the task, computed from raw outputs as the training computes them; none when an output is not finite."""
     import numpy as np
 
@@ -154,37 +155,30 @@ def quality(subject: TrainedModel, outputs: np.ndarray, targets: np.ndarray) -> 
 
     if not np.isfinite(outputs).all():
         return {}
-    return measured(subject.task.kind, scores(subject, outputs), targets, scale=subject.task.target_scale)
+    return measured(trained.task.kind, scores(trained, outputs), targets, scale=trained.task.target_scale)
 
 
-def _scale(subject: TrainedModel, outputs: np.ndarray) -> float:
+def _scale(trained: TrainedModel, outputs: np.ndarray) -> float:
     """1, or for values in the user's own large unit their spread: float32 holds 7 digits, not 4 decimals of a house price."""
-    return max(1.0, float(outputs.std())) if subject.task.kind == "regression" else 1.0
+    return max(1.0, float(outputs.std())) if trained.task.kind == "regression" else 1.0
 
 
-def _ask(exported: Predictor, inputs: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+def _predict(exported: Predictor, inputs: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     try:
-        answer: Any = exported(inputs)
+        outputs: Any = exported(inputs)
     except Exception as error:
         line = " ".join(str(error).split())[:200]
         raise ExportFailed(f"the exported file cannot predict a batch of {len(inputs)}: {line}") from error
-    if answer.shape != shape and answer.size != _size(shape):
-        raise ExportFailed(f"the exported file answers with shape {answer.shape}, the model with {shape}")
-    reshaped: np.ndarray = answer.reshape(shape)
+    if outputs.shape != shape and outputs.size != math.prod(shape):
+        raise ExportFailed(f"the exported file must give outputs of shape {shape}, got {outputs.shape}")
+    reshaped: np.ndarray = outputs.reshape(shape)
     return reshaped
 
 
-def _size(shape: tuple[int, ...]) -> int:
-    size = 1
-    for side in shape:
-        size *= side
-    return size
-
-
-def _score(subject: TrainedModel, exported: Predictor, data: Data) -> tuple[float | None, int]:
+def _score(trained: TrainedModel, exported: Predictor, data: Data) -> tuple[float | None, int]:
     import numpy as np
 
-    pairs = [(exported(inputs), targets) for inputs, targets in batches(subject, data)]
-    outputs = np.concatenate([answer for answer, _ in pairs])
-    found = quality(subject, outputs, np.concatenate([targets for _, targets in pairs]))
-    return found.get(subject.task.metric), len(outputs)
+    pairs = [(exported(inputs), targets) for inputs, targets in batches(trained, data)]
+    outputs = np.concatenate([part for part, _ in pairs])
+    found = quality(trained, outputs, np.concatenate([targets for _, targets in pairs]))
+    return found.get(trained.task.metric), len(outputs)

@@ -19,35 +19,35 @@ class Skops:
 
     name = "skops"
 
-    def write(self, subject: TrainedModel, folder: Path) -> str:
+    def write(self, trained: TrainedModel, folder: Path) -> str:
         """Write ``model.skops``."""
-        if subject.is_torch:
+        if trained.is_torch:
             raise ExportFailed(
-                f"trial {subject.trial.number} is a PyTorch model ({subject.type_name}) and --to skops takes scikit-learn models; "
+                f"trial {trained.trial.number} is a PyTorch model ({trained.type_name}) and --to skops takes scikit-learn models; "
                 "use --to onnx, --to pt2 or --to safetensors"
             )
         import skops.io
 
         try:
-            skops.io.dump(plain_estimator(subject.model), folder / FILE)
+            skops.io.dump(plain_estimator(trained.model), folder / FILE)
         except Exception as error:
             raise ExportFailed(
-                f"trial {subject.trial.number} ({subject.type_name}) cannot be written by skops: {first_line(error)}; use --to onnx"
+                f"trial {trained.trial.number} ({trained.type_name}) cannot be written by skops: {first_line(error)}; use --to onnx"
             ) from error
         return FILE
 
-    def load(self, subject: TrainedModel, folder: Path) -> Predictor:
+    def load(self, trained: TrainedModel, folder: Path) -> Predictor:
         """Load the file as its readers will: only types on the list, and those of the estimator itself."""
-        restored = load_sklearn(folder / FILE, types_of(plain_estimator(subject.model)))
-        return estimator_predictor(subject.model, subject.task, restored)
+        restored = load_sklearn(folder / FILE, types_of(plain_estimator(trained.model)))
+        return estimator_predictor(trained.model, trained.task, restored)
 
-    def snippet(self, subject: TrainedModel, folder: Path) -> str:
+    def snippet(self, trained: TrainedModel, folder: Path) -> str:
         """Predict with scikit-learn, naming the listed types that skops does not trust by itself."""
-        kind, trusted = subject.task.kind, trusted_in(folder / FILE)
+        kind, trusted = trained.task.kind, trusted_in(folder / FILE)
         method = {"regression": "predict", "anomaly": "decision_function"}.get(kind, "predict_proba")
-        if not hasattr(plain_estimator(subject.model), method):
+        if not hasattr(plain_estimator(trained.model), method):
             method = "predict"
-        return f'import skops.io\n\nmodel = skops.io.load("{FILE}", trusted={trusted!r})\n{subject.output_name} = model.{method}(inputs)\n'
+        return f'import skops.io\n\nmodel = skops.io.load("{FILE}", trusted={trusted!r})\n{trained.output_name} = model.{method}(inputs)\n'
 
 
 if TYPE_CHECKING:

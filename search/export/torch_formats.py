@@ -1,6 +1,6 @@
-"""pt2: the graph and the weights of ``torch.export``, loadable without the code of the model.
+"""The formats of PyTorch: pt2, a graph with its weights that loads without the model's code, and safetensors, the weights alone.
 
-safetensors: the weights alone; ``config.json`` says how the model is built around them.
+A safetensors export is rebuilt by the study's space from ``config.json``: ``load_model``.
 """
 
 from __future__ import annotations
@@ -28,46 +28,46 @@ class Pt2:
 
     name = "pt2"
 
-    def write(self, subject: TrainedModel, folder: Path) -> str:
+    def write(self, trained: TrainedModel, folder: Path) -> str:
         """Write ``model.pt2`` with a free batch axis."""
-        if not subject.is_torch:
+        if not trained.is_torch:
             raise ExportFailed(
-                f"trial {subject.trial.number} is a scikit-learn model ({subject.type_name}) and --to pt2 takes PyTorch models; "
+                f"trial {trained.trial.number} is a scikit-learn model ({trained.type_name}) and --to pt2 takes PyTorch models; "
                 "use --to skops or --to onnx"
             )
         import torch
 
-        with quiet() as heard:
+        with quiet() as captured:
             try:
                 program = torch.export.export(
-                    subject.model,
-                    (torch.zeros(2, *subject.input_shape),),  # two: a batch of one would be taken for a constant
+                    trained.model,
+                    (torch.zeros(2, *trained.input_shape),),  # two: a batch of one would be traced as a constant
                     dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
                     strict=False,
                 )
                 torch.export.save(program, folder / PT2_FILE)
             except Exception as error:
                 raise ExportFailed(
-                    f"trial {subject.trial.number} ({subject.type_name}) cannot be traced by torch.export: {cause(error)}; "
+                    f"trial {trained.trial.number} ({trained.type_name}) cannot be traced by torch.export: {cause(error)}; "
                     "use --to safetensors",
-                    f"{heard.getvalue()}\n{error}",
+                    f"{captured.getvalue()}\n{error}",
                 ) from error
         return PT2_FILE
 
-    def load(self, subject: TrainedModel, folder: Path) -> Predictor:
+    def load(self, trained: TrainedModel, folder: Path) -> Predictor:
         """Load the program from the disk."""
         import torch
 
         with quiet():
             return torch_predictor(torch.export.load(folder / PT2_FILE).module())
 
-    def snippet(self, subject: TrainedModel, folder: Path) -> str:
+    def snippet(self, trained: TrainedModel, folder: Path) -> str:
         """Predict with plain PyTorch."""
         return (
             "import torch\n\n"
             f'model = torch.export.load("{PT2_FILE}").module()\n'
             "with torch.no_grad():\n"
-            f"    {subject.output_name} = model(torch.from_numpy(inputs)).numpy()\n"
+            f"    {trained.output_name} = model(torch.from_numpy(inputs)).numpy()\n"
         )
 
 
@@ -79,41 +79,41 @@ class Safetensors:
 
     name = "safetensors"
 
-    def write(self, subject: TrainedModel, folder: Path) -> str:
+    def write(self, trained: TrainedModel, folder: Path) -> str:
         """Write ``model.safetensors``."""
-        if not subject.is_torch:
+        if not trained.is_torch:
             raise ExportFailed(
-                f"trial {subject.trial.number} is a scikit-learn model ({subject.type_name}) and --to safetensors takes PyTorch models; "
+                f"trial {trained.trial.number} is a scikit-learn model ({trained.type_name}) and --to safetensors takes PyTorch models; "
                 "use --to skops or --to onnx"
             )
         from safetensors.torch import save_model
 
         try:
-            save_model(subject.model, str(folder / SAFETENSORS_FILE), metadata={"format": "pt"})
+            save_model(trained.model, str(folder / SAFETENSORS_FILE), metadata={"format": "pt"})
         except Exception as error:
             raise ExportFailed(
-                f"trial {subject.trial.number} ({subject.type_name}) cannot be written as safetensors: {first_line(error)}; use --to pt2"
+                f"trial {trained.trial.number} ({trained.type_name}) cannot be written as safetensors: {first_line(error)}; use --to pt2"
             ) from error
         return SAFETENSORS_FILE
 
-    def load(self, subject: TrainedModel, folder: Path) -> Predictor:
+    def load(self, trained: TrainedModel, folder: Path) -> Predictor:
         """Build the model again from ``config.json`` and load the file into it."""
-        return torch_predictor(_load(folder, subject.space, subject.task))
+        return torch_predictor(_load(folder, trained.space, trained.task))
 
-    def snippet(self, subject: TrainedModel, folder: Path) -> str:
+    def snippet(self, trained: TrainedModel, folder: Path) -> str:
         """Build the model with the study's space; plain PyTorch from there."""
         origin = read_config(folder).get("origin") or {}
         if origin.get("source"):
             options = {name: value for name, value in (origin.get("options") or {}).items() if value is not None}
             imported, made = "from joulefront.search import find_study", f"find_study({origin['source']!r}, {options!r})"
         else:
-            imported, made = "from my_study import study as make_study", f"make_study()  # the function that made {subject.study!r}"
+            imported, made = "from my_study import study as make_study", f"make_study()  # the function that made {trained.study!r}"
         return (
             f"import torch\nfrom joulefront.search.export import load_model\n{imported}\n\n"
             f"study = {made}\n"
             'model = load_model(".", study)\n'
             "with torch.no_grad():\n"
-            f"    {subject.output_name} = model(torch.from_numpy(inputs)).numpy()\n"
+            f"    {trained.output_name} = model(torch.from_numpy(inputs)).numpy()\n"
         )
 
 
@@ -132,7 +132,7 @@ def load_model(folder: str | Path, study: Study) -> Any:
     """
     config = read_config(Path(folder))
     if not (Path(folder) / SAFETENSORS_FILE).is_file():
-        raise ValueError(f"{str(folder)!r} holds no {SAFETENSORS_FILE}; give a folder written by joulefront export --to safetensors")
+        raise ValueError(f"{str(folder)!r} must hold {SAFETENSORS_FILE}; give a folder written by joulefront export --to safetensors")
     if config["space"] != study.space.name:
         raise ValueError(
             f"the model was built by space {config['space']!r}, study {study.name!r} has {study.space.name!r}; give its own study"
@@ -148,7 +148,7 @@ def read_config(folder: Path) -> Mapping[str, Any]:
     """
     file = folder / CONFIG
     if not file.is_file():
-        raise ValueError(f"{str(folder)!r} holds no {CONFIG}; give a folder written by joulefront export")
+        raise ValueError(f"{str(folder)!r} must hold {CONFIG}; give a folder written by joulefront export")
     found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return found
 

@@ -68,7 +68,7 @@ def fit(
         device: Where to train.
         phases: Entered around the set-up, each epoch, each evaluation, and what tactics compute about the finished model.
         should_continue: Called after every epoch; False ends the training there and the model is measured as it is.
-        check_at: Epochs after which the model is validated on the way, so that ``should_continue`` knows its quality. Networks only:
+        check_at: Epochs after which the model is validated on the way, so that ``should_continue`` gets its quality. Networks only:
             an estimator has no epochs.
 
     Returns:

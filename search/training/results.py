@@ -61,7 +61,7 @@ class Fitted:
     """A trained and validated model.
 
     Attributes:
-        model: The model in evaluation mode with the weights that were measured (averaged where the recipe says so).
+        model: The model in evaluation mode with the weights that were measured (averaged where the recipe has averaging).
         epochs: Epochs of training that the model has seen, those before ``start`` included.
         quality: Validation quality by metric name, see ``evaluate.quality``.
         curve: One point for each epoch of this call.

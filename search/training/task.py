@@ -55,7 +55,7 @@ class Task:
     Attributes:
         name: Short name, used in file names and cards.
         kind: One of ``KINDS``. Targets are int64 class numbers (classification), float32 0/1 rows ``(n, k)`` (multilabel), float32 values
-            (regression; standardised by the training split when ``target_scale`` says so), or int64 with 1 for an anomaly.
+            (regression; standardised by the training split when there is a ``target_scale``), or int64 with 1 for an anomaly.
         train: Training split.
         validation: The split that the search optimises.
         test: Held-out split, never seen by the search; None when the user has none.

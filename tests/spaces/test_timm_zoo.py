@@ -110,10 +110,19 @@ def test_a_frozen_backbone_does_not_move_and_costs_no_backward_pass(contract):
     assert torch.equal(model.forward_features(x), features), "no running statistics move either"
 
 
-def test_a_frozen_model_loads_the_weights_of_its_like(contract):
-    model = built(contract, freeze=3)
-    again = built(contract, freeze=3)
-    again.load_state_dict(model.state_dict())
+def test_a_frozen_model_loads_the_weights_of_another_frozen_alike(contract):
+    model, again = built(contract, freeze=3), built(contract, freeze=3)
+    with torch.no_grad():
+        for tensor in (*model.parameters(), *model.buffers()):
+            if tensor.is_floating_point():
+                tensor.uniform_(0.1, 1.0)
+    result = again.load_state_dict(model.state_dict())
+    assert (result.missing_keys, result.unexpected_keys) == ([], [])
+    x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(again.eval()(x), model.eval()(x))
+    frozen = [name for name, parameter in again.named_parameters() if not parameter.requires_grad]
+    assert frozen
+    assert frozen == [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
 
 
 @pytest.mark.parametrize("freeze", ["half", -1, True])

@@ -24,16 +24,16 @@ class Damaging:
     def __init__(self, inner: Any, spoil: Any) -> None:
         self.inner, self.spoil, self.name = inner, spoil, inner.name
 
-    def write(self, subject: Any, folder: Path) -> str:
-        file = self.inner.write(subject, folder)
+    def write(self, trained: Any, folder: Path) -> str:
+        file = self.inner.write(trained, folder)
         self.spoil(folder / file)
         return file
 
-    def load(self, subject: Any, folder: Path) -> Any:
-        return self.inner.load(subject, folder)
+    def load(self, trained: Any, folder: Path) -> Any:
+        return self.inner.load(trained, folder)
 
-    def snippet(self, subject: Any, folder: Path) -> str:
-        return self.inner.snippet(subject, folder)
+    def snippet(self, trained: Any, folder: Path) -> str:
+        return self.inner.snippet(trained, folder)
 
 
 def perturb_onnx(amount: float) -> Any:
