@@ -76,7 +76,7 @@ def test_epochs_are_trees_and_rounds(contract):
     assert boosting.sklearn.n_iter_ == 16
 
 
-def test_solver_steps_go_on_from_the_last_weights(contract):
+def test_solver_steps_continue_from_the_last_weights(contract):
     linear, task = estimator("linear", "classification", contract, regularisation=1e3, space=Classical(iterations_per_epoch=2))
     X, y = task.train.arrays()
     losses = []
@@ -140,9 +140,9 @@ def test_scores_of_far_outliers_stay_different():
     assert scores[2] == 0.5
 
 
-def test_a_detector_without_normal_examples_says_so(contract):
+def test_a_detector_without_normal_examples_is_rejected(contract):
     detector, _ = estimator("one_class_svm", "anomaly", contract, contamination=0.1, gamma=0.1)
-    with pytest.raises(ValueError, match=r"normal examples.*has 0 of them"):
+    with pytest.raises(ValueError, match=r"normal examples.*got 0"):
         detector.fit_epochs(np.zeros((5, 2)), np.ones(5), 0, 1, seed=0)
 
 
@@ -170,7 +170,7 @@ def test_unknown_names_and_no_work_are_refused(contract):
         estimator("linear", "classification", contract, regularisation=1.0, space=Classical(trees_per_epoch=0))
 
 
-def test_fit_trains_them_epoch_by_epoch_and_goes_on(contract):
+def test_fit_trains_them_epoch_by_epoch_and_continues(contract):
     from joulefront.search.training.fit import fit
 
     model, task = estimator("extra_trees", "classification", contract, **TREES)

@@ -16,7 +16,7 @@ def test_without_hidden_layers_it_is_a_linear_model_whatever_the_other_parameter
     assert len({space.key(space.sample(FixedTrial({**PARAMS, "width": width}))) for width in (8, 16)}) == 2
 
 
-def test_a_layer_does_what_the_formula_says():
+def test_a_layer_computes_its_formula():
     torch.manual_seed(0)
     model = Perceptron(4, 3, depth=1, width=8).eval()
     x = torch.randn(5, 4)

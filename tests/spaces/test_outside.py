@@ -41,7 +41,7 @@ def test_a_family_from_outside_the_package_keeps_the_contract_alone_and_in_a_uni
     contract.check(Union(module.Lowrank(), Convnet()), task, 4)
 
 
-def test_a_family_from_outside_the_package_can_be_trained_and_gone_on_with(contract, tmp_path):
+def test_a_family_from_outside_the_package_can_be_trained_and_continued(contract, tmp_path):
     from joulefront.search.training.fit import fit
 
     space, task = contract.load(tmp_path, "lowrank", FAMILY).Lowrank(), contract.make_task((3, 8, 8))

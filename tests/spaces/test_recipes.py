@@ -1,16 +1,24 @@
+"""Ranges of a recipe and of its tactics: what is drawn, switches, conditional parameters, and settings that the tactics accept."""
+
+import optuna
 import pytest
 
 from joulefront.search.space import FixedTrial
 from joulefront.search.training.recipe import Recipe
+from joulefront.search.training.tactics.tactic import TACTICS, make_tactics
+from joulefront.spaces.convnet import Convnet
 from joulefront.spaces.mlp import Mlp
-from joulefront.spaces.recipes import FIXED, Range, RecipeRanges
+from joulefront.spaces.recipes import DEFAULTS, FIXED, Range, RecipeRanges, TacticRanges, number, one_of, whole
+from joulefront.spaces.timm_zoo import TimmZoo
+from joulefront.spaces.torchvision_zoo import TorchvisionZoo
+from joulefront.spaces.union import Union
 
 
 def test_every_field_of_a_recipe_can_be_left_open():
     assert set(RecipeRanges.__dataclass_fields__) == set(Recipe.__dataclass_fields__)
 
 
-def test_fixed_ranges_ask_nothing_of_the_trial():
+def test_fixed_ranges_draw_nothing_from_the_trial():
     assert FIXED.sample(FixedTrial({})) == Recipe(learning_rate=1e-3, weight_decay=0.0, batch_size=128)
 
 
@@ -59,3 +67,152 @@ def test_a_range_of_whole_numbers_in_a_tactic_gives_whole_numbers(contract):
 def test_a_value_outside_the_rules_of_the_recipe_is_named():
     with pytest.raises(ValueError, match=r"recipe\.precision"):
         RecipeRanges(precision="int3").sample(FixedTrial({"learning_rate": 0.1, "weight_decay": 0.0, "batch_size": 32}))
+
+
+class Asked:
+    """Records what was drawn and returns the lower end."""
+
+    def __init__(self):
+        self.calls = []
+
+    def suggest_float(self, name, low, high, *, step=None, log=False):
+        self.calls.append((name, low, high, step, log))
+        return low
+
+    def suggest_int(self, name, low, high, *, step=1, log=False):
+        self.calls.append((name, low, high, step, log))
+        return low
+
+    def suggest_categorical(self, name, choices):
+        self.calls.append((name, choices))
+        return choices[0]
+
+
+def test_a_pair_of_numbers_is_a_range_on_the_scale_of_its_field():
+    trial = Asked()
+    assert whole(trial, "width", (8, 64), log=True) == 8
+    assert number(trial, "dropout", (0.0, 0.5)) == 0.0
+    assert trial.calls == [("width", 8, 64, 1, True), ("dropout", 0.0, 0.5, None, False)]
+
+
+def test_other_tuples_are_choices_and_fixed_values_are_no_parameters():
+    trial = Asked()
+    assert whole(trial, "width", (8, 16, 64)) == 8
+    assert one_of(trial, "kernel", (3, 5)) == 3
+    assert trial.calls == [("width", (8, 16, 64)), ("kernel", (3, 5))]
+    assert (whole(trial, "a", 7), number(trial, "b", 0.5), one_of(trial, "c", None), one_of(trial, "d", ("x",))) == (7, 0.5, None, "x")
+    assert whole(trial, "e", (4, 4)) == 4
+    assert number(trial, "f", Range(2.0, 2.0)) == 2.0
+    assert len(trial.calls) == 2
+
+
+def test_an_explicit_range_keeps_its_own_scale_and_step():
+    trial = Asked()
+    whole(trial, "width", Range(8, 64, step=8), log=True)
+    number(trial, "rate", Range(1e-3, 1.0, log=True))
+    assert trial.calls == [("width", 8, 64, 8, False), ("rate", 1e-3, 1.0, None, True)]
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: Range(2, 1), "low <= high"),
+        (lambda: Range(0, 1, log=True), "low > 0"),
+        (lambda: Range(1, 8, log=True, step=1), "either logarithmic or has a step"),
+        (lambda: whole(FixedTrial({}), "depth", (1, 2.5)), "depth needs whole numbers"),
+        (lambda: one_of(FixedTrial({}), "kernel", ()), "kernel needs at least one choice"),
+    ],
+)
+def test_a_range_that_nothing_can_be_drawn_from_is_refused(make, said):
+    with pytest.raises(ValueError, match=said):
+        make()
+
+
+EVERYTHING = TacticRanges(
+    sparse_backprop=True, activation_sparsity=True, freeze=True, progressive_resizing=True, power_limits_watts=(150.0, 250.0)
+)
+
+
+def sampled(tactics, seed=0, count=40):
+    """Recipes and parameters of random trials of a study that searches nothing but tactics."""
+    recipe = RecipeRanges(learning_rate=FIXED.learning_rate, weight_decay=0.0, batch_size=128, tactics=tactics.settings())
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+    trials = [study.ask() for _ in range(count)]
+    return [(recipe.sample(trial), trial.params) for trial in trials], recipe
+
+
+def test_all_tactics_are_off_by_default():
+    assert TacticRanges().settings() == {}
+    assert all(recipe.tactics == {} for recipe, _ in sampled(TacticRanges())[0])
+
+
+def test_every_known_tactic_can_be_searched():
+    assert set(EVERYTHING.settings()) == set(TACTICS)
+
+
+def test_parameters_of_a_tactic_exist_only_where_it_is_on_and_bear_its_name():
+    trials, _ = sampled(EVERYTHING)
+    for recipe, params in trials:
+        on = {name for name in TACTICS if params[f"tactic.{name}"]}
+        assert set(recipe.tactics) == on
+        parts = [name.split(".") for name in params]
+        assert {part[0] for part in parts} == {"tactic"}
+        assert {part[1] for part in parts if len(part) == 2} == set(TACTICS)
+        assert {part[1] for part in parts if len(part) == 3} == on
+    assert {name for recipe, _ in trials for name in recipe.tactics} == set(TACTICS)
+
+
+def test_what_is_drawn_makes_tactics_and_lies_in_the_ranges():
+    for recipe, _ in sampled(EVERYTHING)[0]:
+        assert len(make_tactics(recipe.tactics)) == len(recipe.tactics)
+        for name, settings in recipe.tactics.items():
+            for key, value in settings.items():
+                what = DEFAULTS[name][key] if name in DEFAULTS else (150.0, 250.0)
+                assert what.low <= value <= what.high if isinstance(what, Range) else value in what
+
+
+def test_stored_parameters_give_the_same_recipe_again():
+    trials, ranges = sampled(EVERYTHING)
+    for recipe, params in trials:
+        assert ranges.sample(FixedTrial(params)) == recipe
+
+
+def test_own_settings_replace_default_ranges_and_a_fixed_value_is_no_parameter():
+    tactics = TacticRanges(sparse_backprop={"keep": 0.2, "linear": True}, always=True)
+    for recipe, params in sampled(tactics)[0]:
+        assert recipe.tactics["sparse_backprop"]["keep"] == 0.2
+        assert recipe.tactics["sparse_backprop"]["linear"] is True
+        assert set(params) == {"tactic.sparse_backprop.schedule"}
+
+
+def test_an_unknown_setting_is_refused_before_anything_is_trained():
+    with pytest.raises(ValueError, match=r"'freeze' has no setting layers; it has share, from_epoch"):
+        TacticRanges(freeze={"layers": 2}).settings()
+
+
+@pytest.mark.parametrize("zoo", [TorchvisionZoo, TimmZoo])
+def test_freezing_as_a_tactic_and_freezing_as_a_part_of_the_architecture_are_two_parameters(zoo, contract):
+    recipe = RecipeRanges(tactics=TacticRanges(freeze={"share": 1.0, "from_epoch": 2}).settings())
+    seen = set()
+    for space in (
+        zoo(freeze=("none", "backbone"), recipe=recipe),
+        Union(zoo(freeze=("none", "backbone"), recipe=recipe), Mlp(recipe=recipe)),
+    ):
+        for candidate, params in contract.trials(space, 30):
+            assert ("freeze" in candidate.recipe.tactics) is params["tactic.freeze"]
+            if candidate.architecture["family"] != "mlp":
+                seen.add((candidate.architecture["freeze"], params["tactic.freeze"]))
+    assert seen == {(part, on) for part in ("none", "backbone") for on in (False, True)}
+
+
+def test_families_of_a_union_share_the_parameters_of_the_tactics():
+    recipe = RecipeRanges(tactics=TacticRanges(sparse_backprop={"linear": True}, always=True).settings())
+    space = Union(Convnet(recipe=recipe), Mlp(recipe=recipe))
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
+    families = set()
+    for _ in range(10):
+        trial = study.ask()
+        candidate = space.sample(trial)
+        families.add(candidate.architecture["family"])
+        assert trial.params["tactic.sparse_backprop.keep"] == candidate.recipe.tactics["sparse_backprop"]["keep"]
+    assert families == {"convnet", "mlp"}

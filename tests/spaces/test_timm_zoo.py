@@ -18,7 +18,7 @@ def test_patterns_are_expanded_and_each_model_comes_once():
     assert len(set(names)) == len(names)
 
 
-def test_an_unknown_model_is_answered_with_similar_names():
+def test_similar_names_are_suggested_for_an_unknown_model():
     with pytest.raises(ValueError, match=r"no model 'resnet19'.*resnet1"):
         names_of(("resnet19",))
 

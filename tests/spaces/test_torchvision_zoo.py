@@ -21,7 +21,7 @@ def size(model, trained=False):
 @pytest.mark.parametrize("head", ["own", "16-8"])
 def test_a_network_keeps_the_contract(contract, model, head):
     if head != "own" and model in ("shufflenet_v2_x0_5", "mnasnet0_5"):
-        with pytest.raises(ValueError, match=r"feature maps of .* are not known"):
+        with pytest.raises(ValueError, match=r"feature maps of .* are unknown"):
             built(contract, model, heads=head)
         return
     shape = (3, 48, 48) if model == "squeezenet1_1" else (3, 32, 32)
@@ -112,7 +112,7 @@ def test_the_hub_off_line_is_one_clear_line(contract, monkeypatch, tmp_path):
         built(contract, weights="hub")
 
 
-def test_patterns_are_expanded_and_unknown_names_answered():
+def test_patterns_are_expanded_and_similar_names_suggested():
     assert set(PAPER) <= set(names_of(("vgg1?", "resnet50")))
     with pytest.raises(ValueError, match=r"no model 'resnet19'.*resnet1"):
         names_of(("resnet19",))
@@ -120,7 +120,7 @@ def test_patterns_are_expanded_and_unknown_names_answered():
 
 @pytest.mark.parametrize("head", ["big", "16-", "0", "-3"])
 def test_a_head_that_cannot_be_read_is_named(contract, head):
-    with pytest.raises(ValueError, match="a head is 'own' or units"):
+    with pytest.raises(ValueError, match="head must be 'own' or units"):
         built(contract, heads=head)
 
 

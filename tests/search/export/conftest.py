@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.trials import make_trial
+from helpers.trials import changed, make_trial
 from sklearn.datasets import load_diabetes, load_digits
 from sklearn.ensemble import HistGradientBoostingClassifier, IsolationForest, RandomForestClassifier, RandomForestRegressor
 from sklearn.linear_model import LogisticRegression
@@ -44,7 +44,7 @@ class Ready:
         return {"trial": self.trial, "study": self.study, "task": self.task, "weights": self.weights}
 
     def but(self, **changes: Any) -> Ready:
-        return replace(self, trial=replace(self.trial, **changes))
+        return replace(self, trial=changed(self.trial, **changes))
 
 
 def convnet(width: int, task: Task) -> nn.Module:

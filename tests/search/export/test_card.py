@@ -1,4 +1,4 @@
-"""The model card: what is known is told with its quality, what is not known is absent, and its code prepares data as the training did."""
+"""The model card: what is known is given with its quality, what is unknown is absent, and its code prepares data as the training did."""
 
 from __future__ import annotations
 
@@ -69,17 +69,17 @@ def test_emissions_of_a_forecast_are_those_of_the_hours_of_the_training(make, ru
 def test_unknown_emissions_are_absent_and_never_zero(make, run, tmp_path):
     data, text = card_of(make("mlp", "rows").but(grams_co2e=None), tmp_path / "model", run)
     assert "co2_eq_emissions" not in data
-    assert "Carbon: not known" in text
+    assert "Carbon: unknown" in text
 
 
 def test_unknown_energy_is_said_to_be_unknown(make, tmp_path):
     ready = make("mlp", "rows").but(train_joules=None, train_u_joules=None, grams_co2e=None, components={}, energy_quality="absent")
     _, text = card_of(ready, tmp_path / "model")
-    assert "The energy of the training is not known" in text
+    assert "The energy of the training is unknown" in text
     assert " J**" not in text
 
 
-def test_a_measured_zero_is_told_as_zero(make, tmp_path):
+def test_a_measured_zero_is_shown_as_zero(make, tmp_path):
     data, text = card_of(make("mlp", "rows").but(grams_co2e=0.0), tmp_path / "model")
     assert data["co2_eq_emissions"]["emissions"] == 0.0
     assert "Carbon: 0 gCO2e" in text
@@ -89,7 +89,7 @@ def test_energy_comes_with_its_uncertainty_and_the_quality_of_each_component(mak
     _, text = card_of(make("mlp", "rows"), tmp_path / "model", run)
     assert "**123.4 J** (0.03428 Wh) ± 1.5 J (random standard uncertainty); an estimate, not a measurement." in text
     assert "| cpu | 123.4 J | estimated | cpu_time |" in text
-    assert "| dram | not known | absent | rapl |" in text
+    assert "| dram | unknown | absent | rapl |" in text
     assert "The whole search spent 2 Wh" in text
     measured = make("mlp", "rows").but(energy_quality="measured", components={"gpu": ComponentEnergy(123.4, "measured", "nvml")})
     assert "uncertainty); measured." in card_of(measured, tmp_path / "measured")[1]

@@ -118,7 +118,7 @@ def test_dropped_weights_say_that_only_the_front_is_kept(make, tmp_path):
 
 
 def test_a_failed_trial_has_nothing_to_export(make, tmp_path):
-    with pytest.raises(ValueError, match="trial 7 is failed, not complete"):
+    with pytest.raises(ValueError, match="trial 7 must be complete to be exported, got failed"):
         export(**make("convnet").but(state="failed").arguments, to="safetensors", out=tmp_path / "model")
 
 
@@ -250,7 +250,7 @@ def test_a_folder_that_cannot_be_written_is_refused(make, tmp_path):
         tmp_path.chmod(0o700)
 
 
-def test_a_refused_write_is_told_as_such(make, tmp_path, monkeypatch):
+def test_a_refused_write_is_reported_as_such(make, tmp_path, monkeypatch):
     def refuse(**_: Any) -> str:
         raise PermissionError(13, "Permission denied")
 

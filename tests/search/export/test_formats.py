@@ -41,7 +41,7 @@ def case(request: pytest.FixtureRequest, make: Any, tmp_path_factory: pytest.Tem
     return ready, export(**ready.arguments, to=to, out=tmp_path_factory.mktemp("out") / "model"), to
 
 
-def test_the_file_answers_as_the_model_on_every_validation_example(case):
+def test_the_file_predicts_as_the_model_on_every_validation_example(case):
     ready, exported, _ = case
     check = exported.check
     assert check.examples == len(ready.task.validation)

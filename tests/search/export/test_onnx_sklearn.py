@@ -41,9 +41,10 @@ def test_any_numbers(seed, k, features, weights):
 
 
 @pytest.mark.parametrize(
-    ("options", "said"), [({"metric": "cosine"}, "only the Euclidean"), ({"weights": lambda d: d * 0 + 1}, "that are a function")]
+    ("options", "message"),
+    [({"metric": "cosine"}, "only Euclidean distances do"), ({"weights": lambda d: d * 0 + 1}, "that are a function")],
 )
-def test_what_the_graph_cannot_express_is_refused(options, said):
+def test_what_the_graph_cannot_express_is_refused(options, message):
     X = np.eye(6, dtype=np.float32)
-    with pytest.raises(RuntimeError, match=said):
+    with pytest.raises(RuntimeError, match=message):
         convert(KNeighborsClassifier(2, **options).fit(X, np.arange(6) % 2), 6)

@@ -90,7 +90,7 @@ def test_short_recordings_are_padded_and_long_ones_cropped_at_the_centre():
     assert decode(wav(silence), how).min() == pytest.approx(-100)
 
 
-def test_sounds_can_be_told_apart(recordings):
+def test_sounds_can_be_classified(recordings):
     task = audio(recordings, sample_rate=8000, mels=16)
     assert task.classes == ("high", "low")
     assert task.input_shape == Spectrogram(0.25, 8000, 16).shape
@@ -115,7 +115,7 @@ def test_streamed_recordings_are_the_same(recordings):
 
 def test_what_is_no_recording_is_named(recordings):
     (recordings / "low" / "bad.wav").write_bytes(b"RIFF nothing")
-    with pytest.raises(ValueError, match=r"cannot read .*low/bad\.wav: no PCM WAV"):
+    with pytest.raises(ValueError, match=r"cannot read .*low/bad\.wav: a recording must be a PCM WAV file"):
         audio(recordings, sample_rate=8000)
     with pytest.warns(UserWarning, match="left out 1 unreadable"):
         audio(recordings, sample_rate=8000, skip_unreadable=True)

@@ -31,7 +31,7 @@ def test_scikit_learn_comes_back_without_running_code(tmp_path, spots):
     assert fit(RandomForestClassifier(), spots, RECIPE, epochs=3, start=start).quality == fitted.quality
 
 
-def test_without_a_checkpoint_the_file_is_small_and_says_none(tmp_path, spots, net):
+def test_without_a_checkpoint_the_file_is_small_and_holds_none(tmp_path, spots, net):
     fitted = fit(net(spots), spots, RECIPE, epochs=1)
     save_weights(tmp_path / "small", fitted, with_checkpoint=False)
     save_weights(tmp_path / "large", fitted, with_checkpoint=True)

@@ -1,7 +1,13 @@
+"""Parameters, FLOPs and memory of a training before it starts, against counts by hand and what autograd keeps in a real forward pass."""
+
+from dataclasses import replace
+
+import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
+from torch import nn
 
-from joulefront.search.training.cost import Cost, count
+from joulefront.search.training.cost import Cost, activation_bytes, count, training_bytes
 from joulefront.search.training.recipe import Recipe
 
 
@@ -52,3 +58,108 @@ def test_shared_weights_count_once_and_a_broken_model_has_no_flops(spots):
 
 def test_scikit_learn_has_neither(spots):
     assert count(LogisticRegression(), spots, Recipe()) == Cost(None, None)
+
+
+PLAIN = Recipe(optimizer="sgd", momentum=0.0, schedule="constant", averaging=False, batch_size=16)
+
+
+def kept_for_real(model, shape, examples):
+    """Bytes that autograd keeps for ``examples`` real examples, weights and inputs left out."""
+    inputs = torch.randn(examples, *shape)
+    known = {tensor.data_ptr() for tensor in [*model.parameters(), *model.buffers(), inputs]}
+    kept = {}
+
+    def pack(tensor):
+        if tensor.untyped_storage().data_ptr() not in known:
+            kept[tensor.untyped_storage().data_ptr()] = (tensor.untyped_storage().nbytes(), tensor)
+        return tensor
+
+    model.train()
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        outputs = model(inputs)
+    del outputs
+    return sum(size for size, _ in kept.values())
+
+
+def perceptron(task):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, task.outputs))
+
+
+def test_a_perceptron_is_counted_by_hand(spots):
+    weights = 64 * 32 + 32 + 32 * 3 + 3
+    # Weights and gradients; 16 inputs of 64 values; of the activations only the 32 after the ReLU, kept once for two layers.
+    assert training_bytes(perceptron(spots), spots, PLAIN) == 4 * (2 * weights + 16 * 64 + 16 * 32)
+
+
+@pytest.mark.parametrize(
+    ("changes", "copies"),
+    [({"momentum": 0.9}, 1), ({"optimizer": "adamw"}, 2), ({"averaging": True}, 1), ({"optimizer": "adamw", "schedule": "anytime"}, 3)],
+)
+def test_the_state_of_the_optimiser_and_the_average_are_copies_of_the_trained_weights(spots, changes, copies):
+    model = perceptron(spots)
+    weights = sum(parameter.numel() for parameter in model.parameters())
+    more = training_bytes(model, spots, replace(PLAIN, **changes)) - training_bytes(model, spots, PLAIN)
+    assert more == copies * 4 * weights
+
+
+def test_activations_are_those_that_autograd_keeps_in_a_real_pass(spots, net):
+    model = net(spots)
+    shape = spots.input_shape
+    # Per-batch statistics of the normalisation are kept once, whatever the batch: the slope from 8 to 24 examples is the truth.
+    slope = (kept_for_real(model, shape, 24) - kept_for_real(model, shape, 8)) / 16
+    assert activation_bytes(model, shape) == pytest.approx(slope, rel=0.02)
+
+
+def test_memory_grows_with_the_micro_batch_and_never_beyond_the_data(spots, net):
+    def needed(**changes):
+        return training_bytes(net(spots), spots, replace(PLAIN, **changes))
+
+    assert needed(batch_size=32) - needed(batch_size=16) == needed(batch_size=48) - needed(batch_size=32) > 0
+    assert needed(batch_size=64, accumulation=4) == needed(batch_size=16)
+    assert needed(batch_size=129) == needed(batch_size=100_000), "there are 129 examples"
+
+
+def test_a_frozen_backbone_keeps_neither_activations_nor_gradients(spots, net):
+    free, frozen = net(spots), net(spots)
+    for parameter in frozen[:6].parameters():
+        parameter.requires_grad_(False)
+    assert activation_bytes(frozen, spots.input_shape) < 0.2 * activation_bytes(free, spots.input_shape)
+    assert training_bytes(frozen, spots, PLAIN) < training_bytes(free, spots, PLAIN)
+
+
+def test_half_precision_halves_activations_but_not_weights(spots, net):
+    model = net(spots, dropout=0.0)
+    whole, half = (activation_bytes(model, spots.input_shape, half=half) for half in (False, True))
+    assert half == pytest.approx(whole / 2, rel=0.01)
+    full, mixed = (training_bytes(model, spots, replace(PLAIN, precision=precision)) for precision in ("float32", "bfloat16"))
+    assert full - mixed == pytest.approx(16 * (whole - half), abs=1)
+
+
+def test_the_count_changes_neither_the_model_nor_the_random_numbers(spots, net):
+    model = net(spots).eval()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    torch.manual_seed(3)
+    first = torch.rand(1)
+    torch.manual_seed(3)
+    count(model, spots, PLAIN, memory=True)
+    assert torch.equal(torch.rand(1), first)
+    assert not model.training
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_a_model_without_memory_for_its_weights_is_counted_the_same(spots, net):
+    with torch.device("meta"):
+        weightless = net(spots)
+    assert count(weightless, spots, PLAIN, memory=True) == count(net(spots), spots, PLAIN, memory=True)
+
+
+def test_memory_is_only_counted_on_request_and_unknown_where_it_cannot_be(spots):
+    class Looks(nn.Linear):
+        def forward(self, x):
+            x = x.flatten(1)
+            return super().forward(x) if float(x.detach().sum()) == 0 else super().forward(x * 2)
+
+    assert count(perceptron(spots), spots, PLAIN).memory_bytes is None
+    assert count(perceptron(spots), spots, PLAIN, memory=True).memory_bytes == training_bytes(perceptron(spots), spots, PLAIN)
+    assert count(Looks(64, 3), spots, PLAIN, memory=True).memory_bytes is None

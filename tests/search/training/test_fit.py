@@ -131,7 +131,7 @@ def test_accumulation_gives_the_step_of_the_whole_batch(spots):
     assert whole.curve[0].loss == pytest.approx(parts.curve[0].loss, rel=1e-5)
 
 
-def test_a_broken_training_says_epoch_and_loss(line):
+def test_a_diverged_training_names_epoch_and_loss(line):
     with pytest.raises(TrainingFailed, match=r"loss became (nan|inf) in epoch 1"):
         fit(torch.nn.Linear(2, 1), line, Recipe(batch_size=16, optimizer="sgd", learning_rate=1e8), epochs=3)
 
@@ -182,7 +182,7 @@ def test_ctrl_c_out_of_memory_and_user_errors_pass_through(spots, error):
     assert torch.get_num_threads() == threads
 
 
-def test_a_training_that_is_stopped_is_a_measured_point_that_can_go_on(spots, net):
+def test_a_training_that_is_stopped_is_a_measured_point_that_can_continue(spots, net):
     stopped = fit(net(spots), spots, RECIPE, epochs=5, should_continue=lambda point: point.epoch < 2)
     assert stopped.epochs == 2
     assert stopped.stopped == "stopped after epoch 2 of 5"
@@ -191,7 +191,7 @@ def test_a_training_that_is_stopped_is_a_measured_point_that_can_go_on(spots, ne
     assert resumed.quality == fit(net(spots), spots, RECIPE, epochs=5).quality
 
 
-def test_the_caller_is_asked_after_every_epoch_and_the_last_is_no_stop(spots, net):
+def test_the_caller_decides_after_every_epoch_and_the_last_is_no_stop(spots, net):
     asked = []
     fitted = fit(net(spots), spots, RECIPE, epochs=3, should_continue=lambda point: asked.append(point.epoch) is None and point.epoch < 3)
     assert asked == [1, 2, 3]

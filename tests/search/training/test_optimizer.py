@@ -1,9 +1,12 @@
+import numpy as np
 import pytest
 import timm
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from joulefront.search.training.optimizer import make_optimizer, trainable
-from joulefront.search.training.recipe import Recipe
+from joulefront.search.training.optimizer import GAMMA, Average, decay, learning_rate_factor, make_optimizer, trainable
+from joulefront.search.training.recipe import SCHEDULES, Recipe
 from joulefront.search.training.tactics.tactic import head_parameters
 
 
@@ -38,7 +41,7 @@ def test_the_head_is_found_where_models_keep_it():
 
 
 def test_a_model_that_is_frozen_as_a_whole_is_refused():
-    with pytest.raises(ValueError, match="no parameter with requires_grad"):
+    with pytest.raises(ValueError, match="must have a parameter with requires_grad, got none"):
         trainable(torch.nn.Linear(2, 2).requires_grad_(False))
 
 
@@ -62,3 +65,105 @@ def test_one_step_equals_pytorchs_plain_loop(optimizer):
             steps.zero_grad()
     torch.testing.assert_close(ours.weight, theirs.weight)
     torch.testing.assert_close(ours.bias, theirs.bias)
+
+
+def test_the_average_is_the_power_function_profile():
+    """After t steps the weight of step s goes with s ** gamma (Karras et al. 2024), whatever t is."""
+    steps = 2000
+    weights = np.zeros(steps)
+    for step in range(1, steps + 1):
+        weights *= decay(step)
+        weights[step - 1] += 1 - decay(step)
+    assert weights.sum() == pytest.approx(1)
+    position = (np.arange(steps) + 0.5) / steps
+    mean = (weights * position).sum()
+    deviation = np.sqrt((weights * (position - mean) ** 2).sum())
+    assert deviation == pytest.approx(0.10, abs=0.001)  # what gamma = 6.94 stands for
+    assert mean == pytest.approx((GAMMA + 1) / (GAMMA + 2), abs=0.001)
+
+
+def test_the_first_step_is_taken_as_it_is():
+    assert decay(1) == 0
+
+
+def test_update_equals_a_plain_loop_and_leaves_out_what_is_frozen():
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 2).double())
+    model[2].bias.requires_grad_(False)
+    average = Average(model, [p for p in model.parameters() if p.requires_grad])
+    assert "2.bias" not in average.values
+    assert "1.running_mean" in average.values
+    assert "1.num_batches_tracked" not in average.values
+    plain = {name: tensor.clone() for name, tensor in average.values.items()}
+    for step in range(1, 6):
+        with torch.no_grad():
+            for tensor in (*model.parameters(), model[1].running_mean):
+                tensor.add_(torch.randn_like(tensor))
+        average.update(step)
+        for name in plain:
+            plain[name] = decay(step) * plain[name] + (1 - decay(step)) * model.state_dict()[name]
+    for name, value in plain.items():
+        torch.testing.assert_close(average.values[name], value)
+
+
+def test_swap_twice_changes_nothing():
+    model = torch.nn.Linear(2, 2)
+    average = Average(model, model.parameters())
+    with torch.no_grad():
+        model.weight.add_(1)
+    raw, averaged = model.weight.clone(), average.values["weight"].clone()
+    average.swap()
+    assert torch.equal(model.weight, averaged)
+    average.swap()
+    assert torch.equal(model.weight, raw)
+    assert torch.equal(average.values["weight"], averaged)
+
+
+def test_averages_of_another_model_are_refused():
+    average = Average(model := torch.nn.Linear(2, 2), model.parameters())
+    with pytest.raises(ValueError, match="another model"):
+        average.load({"other": torch.zeros(1)})
+
+
+def factors(schedule, total, per_epoch=10):
+    recipe = Recipe(schedule=schedule)
+    return [learning_rate_factor(recipe, step, steps_per_epoch=per_epoch, total_steps=total) for step in range(total)]
+
+
+@given(st.sampled_from(SCHEDULES), st.integers(1, 200), st.integers(1, 50))
+def test_every_factor_is_a_share_of_the_peak(schedule, total, per_epoch):
+    assert all(0 <= factor <= 1 for factor in factors(schedule, total, per_epoch))
+
+
+@given(st.sampled_from(["anytime", "constant"]), st.integers(1, 100), st.integers(101, 200))
+def test_resumable_schedules_do_not_depend_on_the_horizon(schedule, short, long):
+    assert factors(schedule, short) == factors(schedule, long)[:short]
+
+
+def test_anytime_rises_for_three_tenths_of_an_epoch_and_stays():
+    assert factors("anytime", 30)[:4] == pytest.approx([1 / 3, 2 / 3, 1, 1])
+    assert set(factors("anytime", 30)[3:]) == {1.0}
+
+
+def test_cosine_falls_to_almost_nothing():
+    found = factors("cosine", 100)
+    assert found[3] > 0.99
+    assert found[-1] < 0.001
+    assert found[3:] == sorted(found[3:], reverse=True)
+
+
+def test_one_cycle_equals_pytorchs():
+    import torch
+
+    total = 50
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1.0, total_steps=total, cycle_momentum=False)
+    expected = []
+    for _ in range(total):
+        expected.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    # PyTorch puts the peak at 0.3 * total - 1, ours is at 0.3 * (total - 1): at most one step apart.
+    found = factors("one_cycle", total)
+    assert max(abs(a - b) for a, b in zip(found, expected, strict=True)) < 0.08
+    assert found[0] == pytest.approx(expected[0])
+    assert found[-1] == pytest.approx(expected[-1])

@@ -1,10 +1,14 @@
-"""What every kind of data owes to the loop, held for the ones in memory and the streamed ones alike."""
+"""What every kind of split owes to the training loop: in memory, streamed, and an excerpt against the split that it is cut from."""
+
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
 import torch
 
-from joulefront.search.training.splits_data import MemoryData, StreamData
+from joulefront.search.training.arrays import arrays
+from joulefront.search.training.splits_data import Excerpt, MemoryData, StreamData
+from joulefront.search.training.task import Data
 
 COUNT = 23
 PIXELS = torch.randint(0, 256, (COUNT, 3, 6, 6), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -74,3 +78,73 @@ def test_ctrl_c_in_a_dataset_reaches_the_caller():
 
     with pytest.raises(KeyboardInterrupt):
         next(iter(StreamData(Interrupts()).batches(2)))
+
+
+@pytest.fixture
+def split() -> Data:
+    x = np.arange(100, dtype=np.float32).reshape(50, 2)
+    return arrays(x, np.arange(50) // 25, name="rows").train
+
+
+@pytest.mark.parametrize(("size", "batch_size", "lengths"), [(20, 8, [8, 8, 4]), (8, 8, [8]), (3, 8, [3]), (1, 1, [1])])
+def test_batches_are_of_the_real_size_and_hold_so_many_examples(split: Data, size: int, batch_size: int, lengths: list[int]) -> None:
+    batches = list(Excerpt(split, size).batches(batch_size))
+    assert [len(inputs) for inputs, _ in batches] == lengths
+    assert [len(targets) for _, targets in batches] == lengths
+
+
+def test_a_split_with_fewer_examples_is_given_whole(split: Data) -> None:
+    excerpt = Excerpt(split, 1000)
+    assert len(excerpt) == len(split)
+    seen = torch.cat([inputs for inputs, _ in excerpt.batches(7)])
+    everything = torch.cat([inputs for inputs, _ in split.batches(7)])
+    assert sorted(map(tuple, seen.tolist())) == sorted(map(tuple, everything.tolist()))
+
+
+def test_the_examples_are_the_first_of_the_shuffled_epoch(split: Data) -> None:
+    mine = torch.cat([inputs for inputs, _ in Excerpt(split, 12).batches(4, seed=5)])
+    whole = torch.cat([inputs for inputs, _ in split.batches(4, seed=5)])
+    assert torch.equal(mine, whole[:12])
+
+
+def test_an_epoch_that_asks_for_no_order_has_the_split_s_unless_the_excerpt_has_a_seed(split: Data) -> None:
+    kept, _ = next(Excerpt(split, 20).batches(20))
+    whole, _ = next(split.batches(50))
+    assert torch.equal(kept, whole[:20])
+    shuffled, _ = next(Excerpt(split, 20, seed=0).batches(20))
+    assert not torch.equal(shuffled, kept)
+
+
+def test_a_seed_shows_more_than_one_class_of_a_sorted_file() -> None:
+    x, y = np.zeros((100, 2), dtype=np.float32), np.arange(100) // 50
+    by_class = arrays(x, y, validation=(x, y)).validation
+    assert set(Excerpt(by_class, 20).arrays()[1]) == {0}
+    assert set(Excerpt(by_class, 20, seed=0).arrays()[1]) == {0, 1}
+
+
+def test_no_more_batches_are_read_than_are_needed(split: Data) -> None:
+    read: list[int] = []
+
+    class Watched:
+        def __len__(self) -> int:
+            return len(split)
+
+        def batches(self, *args: object, **options: object) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+            batches: Callable[..., Iterator[tuple[torch.Tensor, torch.Tensor]]] = split.batches
+            for batch in batches(*args, **options):
+                read.append(len(batch[0]))
+                yield batch
+
+        def arrays(self) -> tuple[np.ndarray, np.ndarray]:
+            raise AssertionError("the whole split was read")
+
+    list(Excerpt(Watched(), 20).batches(8))
+    assert read == [8, 8, 8]
+    read.clear()
+    list(Excerpt(Watched(), 40, most=1).batches(8))
+    assert read == [8]
+    read.clear()
+    inputs, targets = Excerpt(Watched(), 20).arrays()
+    assert inputs.shape == (20, 2)
+    assert targets.shape == (20,)
+    assert read == [20]

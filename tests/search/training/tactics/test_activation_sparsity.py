@@ -119,7 +119,7 @@ def test_modelled_columns_are_named_so_and_none_of_them_claims_to_be_measured():
     assert all(name.startswith("modelled_") for name in joules)
 
 
-def test_a_model_without_rectifiers_is_trained_as_usual_and_says_so():
+def test_a_model_without_rectifiers_is_trained_as_usual_and_reports_none():
     model = nn.Sequential(nn.Linear(3, 4), nn.GELU(), nn.Linear(4, 2))
     tactic = ActivationSparsity()
     with attached([tactic], model) as columns:

@@ -59,7 +59,7 @@ def test_every_tactic_trains_a_good_model_and_leaves_an_ordinary_one(name, wide_
 
 
 @pytest.mark.parametrize("name", sorted(SETTINGS))
-def test_a_training_that_goes_on_is_the_same_as_one_long_training(name, wide_net, digits_task):
+def test_a_training_that_continues_is_the_same_as_one_long_training(name, wide_net, digits_task):
     tactics = {name: SETTINGS[name]}
     long = train(wide_net, digits_task, tactics, epochs=4)
     first = train(wide_net, digits_task, tactics, epochs=2)

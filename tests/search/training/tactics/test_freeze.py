@@ -72,7 +72,7 @@ def test_a_gradient_that_was_left_over_is_not_applied_to_a_frozen_layer(wide_net
         assert torch.equal(model[0].weight, before)
 
 
-def test_statistics_of_frozen_normalisation_move_when_asked_for(wide_net):
+def test_statistics_of_frozen_normalisation_move_when_requested(wide_net):
     model = wide_net(width=8)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     tactic = Freeze(share=1.0, batchnorm_eval=False)
@@ -149,7 +149,7 @@ def test_a_named_head_is_the_head_wherever_it_stands():
         ]
 
 
-def test_a_weight_that_is_shared_with_a_layer_that_learns_goes_on_learning():
+def test_a_weight_that_is_shared_with_a_layer_that_learns_keeps_learning():
     model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 3))
     model[1].weight = model[0].weight
     with attached([Freeze(share=0.5)], model) as columns:

@@ -102,7 +102,7 @@ def test_a_limit_outside_of_what_the_gpu_allows_is_refused_with_its_range(watts)
 
 def test_a_limit_that_the_gpu_ignores_is_no_success():
     nvml = FakeNvml(ignore=True)
-    with pytest.raises(RuntimeError, match="200 W was not taken, the GPU reports 300 W"):
+    with pytest.raises(RuntimeError, match="200 W was not accepted, the GPU reports 300 W"):
         set_power_limit(UUID, 200.0, nvml)
     assert nvml.set_to[-1] == 300_000
 
@@ -113,7 +113,7 @@ def test_a_gpu_without_power_management_is_refused_clearly(fault):
         set_power_limit(UUID, 200.0, FakeNvml(**fault))
 
 
-def test_a_restore_that_fails_says_what_to_run():
+def test_a_restore_that_fails_names_the_command_to_run():
     nvml = FakeNvml()
     restore = set_power_limit(UUID, 200.0, nvml)
     nvml.refuse = 15
@@ -123,7 +123,7 @@ def test_a_restore_that_fails_says_what_to_run():
 
 def test_a_model_on_the_cpu_is_refused():
     tactic = PowerLimit(watts=200.0, nvml=FakeNvml())
-    with pytest.raises(ValueError, match="needs a model on an NVIDIA GPU, this one is on cpu"):
+    with pytest.raises(ValueError, match="needs a model on an NVIDIA GPU, got one on cpu"):
         tactic.attach(nn.Linear(2, 2))
     assert tactic.detach() == {}
 

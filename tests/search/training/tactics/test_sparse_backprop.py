@@ -147,7 +147,7 @@ def test_every_kind_of_padding_gives_the_dense_output_and_gradient_for_the_kept_
     torch.testing.assert_close(sparse[kept], plain["weight"][kept], rtol=1e-4, atol=1e-6)
 
 
-def test_linear_layers_are_treated_when_asked_for_and_attention_is_left_alone():
+def test_linear_layers_are_treated_when_requested_and_attention_is_not():
     model = nn.Sequential(nn.Linear(8, 64), nn.GELU(), nn.TransformerEncoderLayer(64, 4, 128, batch_first=True), nn.Linear(64, 10))
     x = torch.randn(4, 5, 8)
     for linear, layers, narrow, other in ((False, 0, 0, 0), (True, 3, 1, 1)):

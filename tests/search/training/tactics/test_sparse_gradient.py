@@ -96,7 +96,7 @@ def test_all_channels_kept_equals_autograd_to_1e_5(stride, dilation):
 
 
 @pytest.mark.parametrize("layer", ["convolution", "linear"])
-def test_a_dense_input_gradient_is_passed_on_when_asked_for(layer):
+def test_a_dense_input_gradient_is_passed_on_when_requested(layer):
     if layer == "convolution":
         tensors = [torch.randn(2, 3, 6, 6), torch.randn(8, 3, 3, 3)]
         apply = lambda x, w: SparseConvolution.apply(x, w, None, (1, 1), (0, 0), (1, 1), 2, True)  # noqa: E731

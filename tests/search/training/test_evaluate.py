@@ -75,7 +75,7 @@ def test_regression_equals_scikit_learn_in_the_users_unit():
 
 
 @pytest.mark.parametrize("guess", [3.0, 2.0])
-def test_r2_of_a_constant_target_is_what_scikit_learn_says(guess):
+def test_r2_of_a_constant_target_is_that_of_scikit_learn(guess):
     targets, values = np.full(5, 3.0), np.full(5, guess)
     assert quality("regression", values, targets)["r2"] == oracle.r2_score(targets, values)
 
