@@ -1,11 +1,14 @@
 """Trials for tests, with the energy written flat beside the rest."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from joulefront.search.records.trial import State, Trial, TrialEnergy
 
+#: Objectives and directions of the usual front.
+TWO = (("accuracy", "train_energy"), ("maximize", "minimize"))
 ENERGY = {("energy_quality" if name == "quality" else name): name for name in TrialEnergy.__dataclass_fields__}
 
 
@@ -30,3 +33,9 @@ def changed(trial: Trial, **facts: Any) -> Trial:
     energy = {ENERGY[name]: value for name, value in facts.items() if name in ENERGY}
     own = {name: value for name, value in facts.items() if name not in ENERGY}
     return replace(trial, energy=replace(trial.energy, **energy), **own)
+
+
+def complete(number: int, accuracy: float, joules: float | None, **facts: Any) -> Trial:
+    """Make a complete trial of accuracy against training energy; unknown energy is NaN among its values."""
+    facts = {"energy_quality": "measured", "values": (accuracy, joules if joules is not None else math.nan), **facts}
+    return make_trial(number, "complete", facts.pop("params", {}), facts.pop("epochs", 1), train_joules=joules, **facts)
