@@ -1,126 +1,91 @@
-"""The verbs on a real run: tiny, but trained, metered, stored and exported like any other."""
+"""The verbs that train nothing: they show, compare, price and export a run that is stored."""
 
-import contextlib
+import csv
 import io
 import json
-import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
+from helpers.command_line import Circle, refused, say
 
 from joulefront.search.cli import main
 from joulefront.search.cli.read import trained
-from joulefront.search.cli.study_source import command_line, origin_of
 from joulefront.search.records.run_folder import RunFolder
 from joulefront.search.records.trial import Trial
 
-STUDY = '''
-"""Points inside and outside of a circle."""
-import numpy as np
-import torch
-from joulefront.search import Study
-from joulefront.search.training.arrays import arrays
-from joulefront.spaces.own import Own
-from joulefront.spaces.recipes import RecipeRanges
-
-class Choosy(torch.nn.Linear):
-    def forward(self, x):
-        return super().forward(x if x.sum() > 0 else 2 * x)
-
-def draw(trial):
-    return {"width": trial.suggest_int("width", 4, 32, log=True)}
-
-def make(architecture, task):
-    last = Choosy if MODE == "choosy" else torch.nn.Linear
-    return torch.nn.Sequential(torch.nn.Linear(2, architecture["width"]), torch.nn.ReLU(), last(architecture["width"], task.outputs))
-
-def one(trial):
-    return {"width": 8}
-
-def task():
-    x = np.random.default_rng(0).normal(size=(600, 2)).astype("float32")
-    return arrays(x, ((x**2).sum(1) > 1.4).astype("int64"), name="circle", classes=["inside", "outside"])
-
-def study(seed=0):
-    rate = 0.03 if MODE == "one" else (1e-3, 1e-1)
-    recipe = RecipeRanges(learning_rate=rate, weight_decay=0.0, batch_size=64)
-    space = Own(one if MODE == "one" else draw, make, recipe=recipe)
-    return Study(name="circle", task=task, space=space, rungs=(2,) if MODE == "one" else (1, 2, 4), trials=5, sampler="random", seed=seed)
-'''
+# -- run folders ---------------------------------------------------------------------------------------------------------------------------
 
 
-def write(folder: Path, mode: str) -> Path:
-    path = folder / f"circle_{mode}.py"
-    path.write_text(STUDY.replace("import numpy", f'MODE = "{mode}"\nimport numpy', 1))
-    return path
+def change(folder: Path, **changes: Any) -> None:
+    file = folder / "study.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
 
 
-def say(*words: object) -> tuple[str, str]:
-    """Call the command line and return what it wrote to stdout and to stderr."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        main([str(word) for word in words])
-    return out.getvalue(), err.getvalue()
+SPOILT: dict[str, tuple[Callable[[Path], Any], list[str]]] = {
+    "another version": (lambda run: change(run, format=99), ["format 99", "the version that wrote it"]),
+    "no study.json": (lambda run: (run / "study.json").unlink(), ["no study.json", "half written"]),
+    "half of study.json": (lambda run: (run / "study.json").write_text('{"format": 1, "stu'), ["study.json", "damaged"]),
+    "another study.json": (lambda run: (run / "study.json").write_text("[1, 2]"), ["study.json", "damaged"]),
+    "bytes in study.json": (lambda run: (run / "study.json").write_bytes(b"\xff\xfe\x00"), ["study.json", "damaged"]),
+    "study.json without a study": (lambda run: change(run, study=None), ["study.json", "damaged"]),
+    "no database": (lambda run: (run / "study.db").unlink(), ["study.db", "restore it"]),
+    "an empty database": (lambda run: (run / "study.db").write_bytes(b""), ["half written"]),
+    "bytes in the database": (lambda run: (run / "study.db").write_bytes(b"nonsense" * 999), ["study.db", "restore it"]),
+    "half of the bill": (lambda run: (run / "bill.json").write_text('{"sess'), ["bill.json", "damaged"]),
+}
 
 
-class Circle:
-    """A finished run and what the command said."""
-
-    def __init__(self, folder: Path, mode: str, *words: str) -> None:
-        self.study = write(folder, mode)
-        self.path = folder / f"run {mode}"
-        self.words = ["run", str(self.study), "--out", str(self.path), *words]
-        self.out, self.err = say(*self.words)
-
-
-@pytest.fixture(scope="module")
-def circle(tmp_path_factory: pytest.TempPathFactory) -> Circle:
-    return Circle(tmp_path_factory.mktemp("circle"), "fine", "--zone", "FR", "--meter", "cpu_time", "--seed", "3")
+@pytest.mark.parametrize("how", SPOILT)
+def test_a_run_folder_that_cannot_be_read_is_explained_and_left_unchanged(call: Callable[..., Any], folder: Path, how: str) -> None:
+    spoil, parts = SPOILT[how]
+    spoil(folder)
+    before = {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file() and file.name != "study.db"}
+    refused(call("front", folder), *parts)
+    refused(call("export", folder, "--to", "onnx", "-o", "model"), *parts)
+    assert {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file() and file.name != "study.db"} == before
+    assert not Path("model").exists()
 
 
-@pytest.fixture(scope="module")
-def same(tmp_path_factory: pytest.TempPathFactory) -> Circle:
-    """A space with a single candidate: all trials but the first are copies."""
-    return Circle(tmp_path_factory.mktemp("same"), "one", "--trials", "3")
+def test_a_missing_run_folder_names_its_neighbours(call: Callable[..., Any], folder: Path) -> None:
+    refused(call("front", folder.with_name("rnu")), "does not exist", "there are: run")
 
 
-def test_only_results_are_on_stdout(circle: Circle) -> None:
-    assert "knee" in circle.out
-    assert circle.out.rstrip().splitlines()[-1].startswith("next: joulefront export ")
-    for name in ("front.html", "front.png"):
-        assert str(circle.path / name) in circle.out
-        assert (circle.path / name).stat().st_size > 1000
-    assert "trial 0: " not in circle.out
-    assert "trial 0: " in circle.err
-    assert "trials 5/5" in circle.err
-    assert "ended: all 5 trials are done" in circle.err
+# -- the front -----------------------------------------------------------------------------------------------------------------------------
+
+KEYS = [
+    "trial",
+    "epochs",
+    "accuracy",
+    "train_joules",
+    "train_wh",
+    "grams_co2e",
+    "inference_joules_per_1000",
+    "parameters",
+    "quality",
+    "params",
+]
 
 
-def test_the_next_command_can_be_typed_as_it_stands(circle: Circle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    words = shlex.split(circle.out.rstrip().splitlines()[-1].removeprefix("next: "))
-    assert words[0] == "joulefront"
-    assert words[2] == str(circle.path)
-    out, _ = say(*words[1:])
-    assert "checked on" in out
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(tmp_path / "model" / out.splitlines()[0].split("/")[-1])
-    (found,) = session.run(None, {"inputs": np.zeros((3, 2), dtype=np.float32)})
-    assert found.shape == (3, 2)
-    card = (tmp_path / "model" / "README.md").read_text()
-    assert "co2_eq_emissions" in card
-    assert shlex.join(["joulefront", *circle.words]) in card
-
-
-def test_what_was_typed_is_kept_for_every_session(circle: Circle) -> None:
-    facts = RunFolder.open(circle.path).facts
-    assert [session["command"] for session in facts["sessions"]] == [shlex.join(["joulefront", *circle.words])]
-    assert facts["origin"]["source"] == str(circle.study.resolve())
-    assert facts["origin"]["overrides"]["seed"] == 3
-    assert command_line(["run", "x", "--storage", "postgresql://a:b@c/d"]) == "joulefront run x --storage postgresql://a:...@c/d"
+def test_the_front_as_json_has_the_promised_keys_and_null_where_unknown(call: Callable[..., Any], folder: Path) -> None:
+    said = call("front", folder, "--json")
+    rows = json.loads(said.out)
+    assert said.err == ""
+    assert [list(row) for row in rows] == [KEYS, KEYS]
+    assert rows[0] == {
+        "trial": 0,
+        "epochs": 1,
+        "accuracy": 0.7,
+        "train_joules": 36.0,
+        "train_wh": 0.01,
+        "grams_co2e": None,
+        "inference_joules_per_1000": None,
+        "parameters": 100,
+        "quality": "estimated",
+        "params": {"width": 4},
+    }
 
 
 def test_grams_follow_the_zone(circle: Circle) -> None:
@@ -134,12 +99,51 @@ def test_grams_follow_the_zone(circle: Circle) -> None:
         assert set(row["params"]) == {"width", "learning_rate"}
 
 
+def test_the_front_as_csv_is_the_same(call: Callable[..., Any], folder: Path) -> None:
+    rows = list(csv.DictReader(io.StringIO(call("front", folder, "--csv").out)))
+    assert list(rows[0]) == KEYS
+    assert [float(row["train_joules"]) for row in rows] == [36.0, 360.0]
+    assert rows[1]["grams_co2e"] == ""
+    assert json.loads(rows[1]["params"]) == {"width": 5}
+
+
+def test_complete_leaves_out_what_was_stopped_early(call: Callable[..., Any], folder: Path) -> None:
+    rows = json.loads(call("front", folder, "--json", "--complete").out)
+    assert [row["trial"] for row in rows] == [1]
+
+
+def test_the_front_as_a_table_names_the_quality_of_its_energy(call: Callable[..., Any], folder: Path) -> None:
+    said = call("front", folder)
+    assert "knee" in said.out
+    assert "2 of 3 trials are on the front" in said.out
+    assert "estimated" in said.out
+
+
+# -- pictures and pages --------------------------------------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize(("name", "begin"), [("f.html", b"<!doctype html>"), ("f.png", b"\x89PNG"), ("f.svg", b"<?xml")])
 def test_the_front_is_drawn_by_the_ending(circle: Circle, tmp_path: Path, name: str, begin: bytes) -> None:
     out, err = say("plot", circle.path, "-o", tmp_path / "new" / name)
     assert out == f"{tmp_path / 'new' / name}\n"
     assert err == ""
     assert (tmp_path / "new" / name).read_bytes().lstrip().lower()[: len(begin)] == begin.lower()
+
+
+def test_a_plot_with_an_unknown_ending_lists_the_known_ones(call: Callable[..., Any], folder: Path) -> None:
+    refused(call("plot", folder, "-o", "front.gif"), "'front.gif'", ".html, .png, .svg")
+    assert not Path("front.gif").exists()
+
+
+def test_a_comparison_is_printed_and_drawn_and_an_unknown_one_is_refused(call: Callable[..., Any], folder: Path) -> None:
+    said = call("plot", folder, "--of", "relations", "-o", "new/relations.png")
+    assert said.code == 0
+    assert "Spearman" in said.out
+    assert said.out.rstrip().endswith("new/relations.png")
+    assert Path("new/relations.png").stat().st_size > 5_000
+    refused(call("plot", folder, "--of", "tactics", "-o", "t.png"), "'plain'")
+    refused(call("plot", folder, "--of", "sizes", "-o", "t.png"), "--of must be front, relations or tactics", "'sizes'")
+    refused(call("plot", folder, "--of", "relations", "-o", "t.html"), "'t.html'", ".png or .svg")
 
 
 def test_the_report_is_one_page_that_needs_no_network(circle: Circle, tmp_path: Path) -> None:
@@ -151,11 +155,44 @@ def test_the_report_is_one_page_that_needs_no_network(circle: Circle, tmp_path: 
     assert 'src="http' not in page
 
 
+# -- other places, other runs, this machine ------------------------------------------------------------------------------------------------
+
+
 def test_the_same_run_is_priced_and_compared(circle: Circle, same: Circle) -> None:
     rows = json.loads(say("price", circle.path, "--zones", "FR,PL", "--price", "0.25EUR", "--pue", "1.5", "--json")[0])
     assert rows[1]["search_grams_co2e"] > rows[0]["search_grams_co2e"]
     assert rows[0]["search_cost"] == pytest.approx(rows[0]["search_kwh"] * 1.5 * 0.25)
     assert len(json.loads(say("compare", circle.path, same.path, "--json")[0])) == 2
+
+
+def test_two_runs_are_compared_and_priced(call: Callable[..., Any], folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "other")
+    rows = json.loads(call("compare", folder, "other", "--json").out)
+    assert len(rows) == 2
+    assert "0.9000" in call("compare", folder, "other").out
+    places = json.loads(call("price", folder, "--zones", "FR, PL", "--json").out)
+    assert [row["zone"] for row in places] == ["FR", "PL"]
+    assert places[0]["knee_grams_co2e"] < places[1]["knee_grams_co2e"]
+    assert "PUE 1 " in call("price", folder, "--zones", "FR").out
+
+
+def test_unknown_zones_and_malformed_prices_are_refused(call: Callable[..., Any], folder: Path) -> None:
+    refused(call("price", folder, "--zones", "ATLANTIS"), "ATLANTIS")
+    refused(call("price", folder, "--zones", "FR", "--price", "0,25EUR"), "0.25EUR", "decimals with a point")
+
+
+def test_the_doctor_prints_json_and_text(call: Callable[..., Any]) -> None:
+    said = call("doctor", "--json", "--meter", "cpu_time", "--zone", "FR")
+    found = json.loads(said.out)
+    assert said.code == 0
+    assert {finding["subject"] for finding in found["findings"]} >= {"gpu", "cpu", "dram", "wall", "carbon"}
+    assert next(f for f in found["findings"] if f["subject"] == "cpu" and f["source"] == "cpu_time")["quality"] == "estimated"
+    text = call("doctor", "--meter", "cpu_time").out
+    assert "->" in text
+    assert "--zone" in text
+
+
+# -- export --------------------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("pick", ["knee", "best", "cheapest", "accuracy>=0.1", "energy<=1kWh"])
@@ -168,7 +205,7 @@ def test_every_pick_is_exported_from_another_folder(circle: Circle, tmp_path: Pa
     assert "outputs within 0.0e+00" in out
 
 
-def test_a_copied_trial_is_exported_with_the_weights_of_its_twin(same: Circle, tmp_path: Path) -> None:
+def test_a_duplicate_is_exported_with_the_weights_of_the_trial_that_it_repeats(same: Circle, tmp_path: Path) -> None:
     trials = RunFolder.open(same.path).run().trials
     assert [trial.extra.get("copy_of") for trial in trials] == [None, 0, 0]
     assert [trial.increment_joules for trial in trials[1:]] == [0.0, 0.0]
@@ -178,7 +215,7 @@ def test_a_copied_trial_is_exported_with_the_weights_of_its_twin(same: Circle, t
     assert files[0] == files[1] == files[2]
 
 
-def test_a_copy_of_a_copy_leads_to_the_one_that_was_trained() -> None:
+def test_a_duplicate_of_a_duplicate_leads_to_the_trial_that_was_trained() -> None:
     trials = [
         Trial(0, "complete", {}, 1),
         Trial(1, "complete", {}, 1, extra={"copy_of": 0}),
@@ -188,23 +225,31 @@ def test_a_copy_of_a_copy_leads_to_the_one_that_was_trained() -> None:
     assert trained(trials[0], trials) is trials[0]
 
 
-def test_paths_are_remembered_absolute_and_names_are_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    for name in ("photos", "price", "w.safetensors", "mine.py"):
-        (tmp_path / name).touch()
-    options = {"data": "photos", "target": "price", "weights": "w.safetensors", "models": "price", "smoke": True, "seed": None}
-    assert origin_of("mine.py:other", options, {}) == {
-        "source": f"{tmp_path}/mine.py:other",
-        "options": {
-            "data": f"{tmp_path}/photos",
-            "target": "price",
-            "weights": f"{tmp_path}/w.safetensors",
-            "models": "price",
-            "smoke": True,
-        },
-        "overrides": {},
-    }
-    assert origin_of("digits", {"data": "http://nowhere/x.csv"}, {})["options"] == {"data": "http://nowhere/x.csv"}
+@pytest.mark.parametrize(
+    ("pick", "parts"),
+    [
+        ("accuracy>=0.95", ["nearest is trial=1", "0.9000"]),
+        ("accuracy>=90", ["0.95, not 95"]),
+        ("energy<=1J", ["nearest is trial=0", "energy<=36J"]),
+        ("energy<=5", ["no unit", "energy<=5Wh"]),
+        ("trial=7", ["trial 7 does not exist", "nearest is trial=1"]),
+        ("trial=1.5", ["by its number"]),
+        ("fastest", ["must be a rule, got 'fastest'", "knee"]),
+        ("speed>=3", ["'speed' was not measured", "accuracy"]),
+    ],
+)
+def test_a_pick_that_no_trial_meets_names_the_nearest(call: Callable[..., Any], folder: Path, pick: str, parts: list[str]) -> None:
+    refused(call("export", folder, "--pick", pick, "--to", "onnx", "-o", "model"), *parts)
+    assert not Path("model").exists()
+
+
+def test_an_unknown_format_lists_the_known_ones(call: Callable[..., Any], folder: Path) -> None:
+    refused(call("export", folder, "--to", "docx", "-o", "model"), "'docx'", "onnx, pt2, safetensors, skops")
+    assert not Path("model").exists()
+
+
+def test_a_run_that_came_from_python_asks_for_its_study(call: Callable[..., Any], folder: Path) -> None:
+    refused(call("export", folder, "--to", "safetensors", "-o", "model"), "came from Python", "--study my_study.py")
 
 
 def failed(capsys: pytest.CaptureFixture[str], *words: object) -> str:
@@ -216,7 +261,7 @@ def failed(capsys: pytest.CaptureFixture[str], *words: object) -> str:
     return next(line for line in err.splitlines() if line.startswith("error: "))
 
 
-def test_a_network_is_no_skops_file(circle: Circle, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_network_cannot_be_written_as_skops(circle: Circle, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     line = failed(capsys, "export", circle.path, "--to", "skops", "-o", tmp_path / "model")
     assert "--to" in line
     assert not (tmp_path / "model").exists()
@@ -231,23 +276,10 @@ def test_a_model_that_onnx_cannot_hold_names_another_format(tmp_path: Path, caps
     assert (tmp_path / "model" / "model.safetensors").exists()
 
 
-def test_weights_that_were_dropped_say_so(circle: Circle, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_export_without_weights_names_why_they_were_not_kept(circle: Circle, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store = RunFolder.open(circle.path)
     gone = [trial.number for trial in store.run().trials if not store.has_artifact(trial.number)]
     if not gone:
         pytest.skip("all five trials are on the front this time")
     line = failed(capsys, "export", circle.path, "--pick", f"trial={gone[0]}", "--to", "safetensors", "-o", tmp_path / "model")
     assert "only trials on the front are kept" in line
-
-
-def test_a_run_goes_on_and_remembers_where_the_data_lies_now(tmp_path: Path, rings_file: Callable[[str], Path]) -> None:
-    file = rings_file("fine")
-    say("run", file, "--out", tmp_path / "r", "--trials", "1")
-    moved = file.rename(tmp_path / "moved rings.py")
-    say("run", moved, "--out", tmp_path / "r", "--trials", "2")
-    facts = RunFolder.open(tmp_path / "r").facts
-    assert facts["origin"]["source"] == str(moved.resolve())
-    assert len(facts["sessions"]) == 2
-    assert facts["sessions"][1]["command"] == shlex.join(["joulefront", "run", str(moved), "--out", str(tmp_path / "r"), "--trials", "2"])
-    say("export", tmp_path / "r", "--to", "safetensors", "-o", tmp_path / "model")
-    assert (tmp_path / "model" / "model.safetensors").exists()

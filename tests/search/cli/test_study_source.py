@@ -1,8 +1,10 @@
+"""From a name, a file or a module to a study, and back to what makes the same study again."""
+
 from pathlib import Path
 
 import pytest
 
-from joulefront.search.cli.study_source import StudyError, bundled_studies, find_study, named_values
+from joulefront.search.cli.study_source import StudyError, bundled_studies, find_study, named_values, origin_of
 
 GOOD = """
 from joulefront.search import Study
@@ -32,7 +34,7 @@ def test_a_file_gives_its_study_and_takes_options(file: str) -> None:
     assert find_study(file + ":study", {"data": "here"}).name == "own-here"
 
 
-def test_an_unknown_name_says_what_is_meant() -> None:
+def test_an_unknown_name_suggests_the_nearest_one() -> None:
     with pytest.raises(StudyError, match="did you mean 'digits'"):
         find_study("digit", {})
 
@@ -52,7 +54,7 @@ def test_a_bad_function_gets_one_clear_line(file: str, source: str, message: str
     assert "\n" not in str(caught.value)
 
 
-def test_an_option_that_the_study_lacks_is_named(file: str) -> None:
+def test_an_option_that_the_study_does_not_take_is_named(file: str) -> None:
     with pytest.raises(StudyError, match="takes no --target"):
         find_study(file, {"target": "price"})
 
@@ -67,14 +69,14 @@ def test_a_file_that_raises_while_it_is_read_names_the_line(tmp_path: Path) -> N
         find_study(str(path), {})
 
 
-def test_a_missing_file_or_module_is_said() -> None:
+def test_a_missing_file_or_module_is_named() -> None:
     with pytest.raises(StudyError, match="does not exist"):
         find_study("nowhere/my_study.py", {})
     with pytest.raises(StudyError, match="cannot import 'no_such_module'"):
         find_study("no_such_module:study", {})
 
 
-def test_other_options_of_a_study_are_named_values() -> None:
+def test_other_options_of_a_study_are_read_from_name_value_pairs() -> None:
     assert named_values(["models=resnet18,convnext_*", "weights=a=b.pt"]) == {"models": "resnet18,convnext_*", "weights": "a=b.pt"}
     for wrong in ("models", "=x", "a b=c", "models="):
         with pytest.raises(StudyError, match="NAME=VALUE"):
@@ -113,3 +115,22 @@ def test_the_bundled_studies_take_numbers_from_the_command_line() -> None:
     assert study.space.times == 2
     with pytest.raises(StudyError, match="--set repeats must be a whole number, got 'two'"):
         find_study("tactics", {"repeats": "two"})
+
+
+def test_paths_are_recorded_absolute_and_names_are_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("photos", "price", "w.safetensors", "mine.py"):
+        (tmp_path / name).touch()
+    options = {"data": "photos", "target": "price", "weights": "w.safetensors", "models": "price", "smoke": True, "seed": None}
+    assert origin_of("mine.py:other", options, {}) == {
+        "source": f"{tmp_path}/mine.py:other",
+        "options": {
+            "data": f"{tmp_path}/photos",
+            "target": "price",
+            "weights": f"{tmp_path}/w.safetensors",
+            "models": "price",
+            "smoke": True,
+        },
+        "overrides": {},
+    }
+    assert origin_of("digits", {"data": "http://nowhere/x.csv"}, {})["options"] == {"data": "http://nowhere/x.csv"}
