@@ -45,9 +45,9 @@ class TrialMeter:
         try:
             yield inner
         except BaseException:
-            inner.close("failed", cpu_seconds=inner.cpu_seconds)
+            inner.close("failed")
             raise
-        record = inner.close(cpu_seconds=inner.cpu_seconds)
+        record = inner.close()
         if kind != "overhead":
             self.phases.append(record)
 

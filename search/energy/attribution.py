@@ -2,7 +2,7 @@
 
 Time is cut wherever a trial begins or ends. Within a slice a GPU belongs to the trial that holds it. What the CPU and the memory
 take is split in two: the idle part by wall time between the trials that run, the rest by CPU-seconds. CPU-seconds of this process
-that no trial claims are overhead, those of foreign processes are unattributed, and power while nothing runs is idle. Where a meter
+that no trial usages are overhead, those of foreign processes are unattributed, and power while nothing runs is idle. Where a meter
 knew nothing, the stretch is named beside the sums.
 
 The split of a ledger's whole life, asked again and again: what cannot change any more is added up once.
@@ -65,7 +65,7 @@ class WindowUsage:
 
 
 @dataclass(frozen=True)
-class Meter:
+class MeteredPart:
     """A component as the split sees it.
 
     Attributes:
@@ -91,7 +91,7 @@ class Meter:
 
 @dataclass
 class Share:
-    """What one claim got of one component.
+    """What one usage got of one component.
 
     Attributes:
         joules: Energy.
@@ -109,7 +109,7 @@ class Split:
     """The energy of a stretch of time, every known joule in one place, and the time of which nothing is known.
 
     Attributes:
-        shares: By claim and component.
+        shares: By usage and component.
         overhead: This process tree's own work outside of all trials, by component.
         idle: Nothing ran, by component.
         unattributed: Foreign work beside trials that state their CPU-seconds, by component.
@@ -140,29 +140,29 @@ class Split:
         return Split(shares, *(_merged(getattr(self, name), getattr(later, name)) for name in buckets))
 
 
-def split(claims: Iterable[WindowUsage], t0_ns: int, t1_ns: int, meters: Sequence[Meter], cpu: CpuSeconds) -> Split:
+def split(usages: Iterable[WindowUsage], t0_ns: int, t1_ns: int, meters: Sequence[MeteredPart], cpu: CpuSeconds) -> Split:
     """Share out everything between two instants.
 
     Args:
-        claims: Trials and other windows; they may overlap each other and the ends.
+        usages: Trials and other windows; they may overlap each other and the ends.
         t0_ns: Begin.
         t1_ns: End.
         meters: Components that count.
         cpu: CPU-seconds of the machine and of this process tree.
     """
-    chosen = sorted((claim for claim in claims if claim.t0_ns < t1_ns and claim.t1_ns > t0_ns), key=lambda claim: claim.t0_ns)
-    found = Split(shares={claim.id: {} for claim in chosen if claim.competes})
-    edges = [t for claim in chosen for t in (claim.t0_ns, claim.t1_ns)] + [t for meter in meters for t in meter.extent or ()]
+    chosen = sorted((usage for usage in usages if usage.t0_ns < t1_ns and usage.t1_ns > t0_ns), key=lambda usage: usage.t0_ns)
+    found = Split(shares={usage.id: {} for usage in chosen if usage.competes})
+    edges = [t for usage in chosen for t in (usage.t0_ns, usage.t1_ns)] + [t for meter in meters for t in meter.extent or ()]
     active: list[WindowUsage] = []
     begun = 0
     for begin, end in pairwise(sorted({t0_ns, t1_ns, *(t for t in edges if t0_ns < t < t1_ns)})):
         while begun < len(chosen) and chosen[begun].t0_ns <= begin:
             active.append(chosen[begun])
             begun += 1
-        active = [claim for claim in active if claim.t1_ns > begin]
-        trials = [claim for claim in active if claim.competes]
+        active = [usage for usage in active if usage.t1_ns > begin]
+        trials = [usage for usage in active if usage.competes]
         # Of idle and overhead windows around each other the inner one says what the time was: it began last.
-        rest = next((claim.kind for claim in reversed(active) if not claim.competes), None)
+        rest = next((usage.kind for usage in reversed(active) if not usage.competes), None)
         busy, own = cpu(begin, end)
         for meter in meters:
             joules = meter.energy(begin, end)
@@ -170,7 +170,7 @@ def split(claims: Iterable[WindowUsage], t0_ns: int, t1_ns: int, meters: Sequenc
                 _add(found.unknown, meter.name, (end - begin) / NANO)
                 continue
             _add(found.total, meter.name, joules)
-            holders = [claim for claim in trials if claim.holds(meter.name)] if meter.device else trials
+            holders = [usage for usage in trials if usage.holds(meter.name)] if meter.device else trials
             if not holders and (meter.device or rest is not None):
                 _add(found.overhead if rest == "overhead" else found.idle, meter.name, joules)
             elif meter.device:
@@ -180,15 +180,15 @@ def split(claims: Iterable[WindowUsage], t0_ns: int, t1_ns: int, meters: Sequenc
     return found
 
 
-def _device(found: Split, meter: Meter, joules: float, holders: list[WindowUsage]) -> None:
-    for claim in holders:
+def _device(found: Split, meter: MeteredPart, joules: float, holders: list[WindowUsage]) -> None:
+    for usage in holders:
         part = joules / len(holders)
-        _give(found, claim, meter.name, part, part, part if len(holders) > 1 else 0.0)
+        _give(found, usage, meter.name, part, part, part if len(holders) > 1 else 0.0)
 
 
 def _shared(
     found: Split,
-    meter: Meter,
+    meter: MeteredPart,
     joules: float,
     active: list[WindowUsage],
     begin: int,
@@ -198,11 +198,11 @@ def _shared(
 ) -> None:
     resting = min((meter.idle_watts or 0.0) * (end - begin) / NANO, joules)
     work = joules - resting
-    said = {claim.id: claim.cpu_between(begin, end) for claim in active}
+    said = {usage.id: usage.cpu_between(begin, end) for usage in active}
     claimed = math.fsum(seconds for seconds in said.values() if seconds is not None)
-    silent = [claim for claim in active if said[claim.id] is None]
+    silent = [usage for usage in active if said[usage.id] is None]
     base = max(total_cpu or 0.0, claimed)
-    own = min(max((own_cpu or 0.0) - claimed, 0.0), base - claimed)  # this tree's CPU-seconds that no claim states
+    own = min(max((own_cpu or 0.0) - claimed, 0.0), base - claimed)  # this tree's CPU-seconds that no usage states
     if not active:
         used = 0.0 if base <= 0 else work * own / base
         _add(found.overhead, meter.name, used)
@@ -213,8 +213,8 @@ def _shared(
         return
     alone = len(silent) == len(active) or base <= 0
     given = 0.0
-    for claim in active:
-        seconds = said[claim.id]
+    for usage in active:
+        seconds = said[usage.id]
         if alone:
             part = work / len(active)
         elif seconds is not None:
@@ -223,7 +223,7 @@ def _shared(
             part = work * own / base / len(silent)
         given += part
         rest = resting / len(active)
-        _give(found, claim, meter.name, part + rest, part, part if len(active) > 1 or not alone else 0.0)
+        _give(found, usage, meter.name, part + rest, part, part if len(active) > 1 or not alone else 0.0)
     if alone:
         return
     left = work - given
@@ -233,8 +233,8 @@ def _shared(
     _add(found.unattributed, meter.name, left - overhead)
 
 
-def _give(found: Split, claim: WindowUsage, name: str, joules: float, dynamic: float, contested: float) -> None:
-    share = found.shares[claim.id].setdefault(name, Share())
+def _give(found: Split, usage: WindowUsage, name: str, joules: float, dynamic: float, contested: float) -> None:
+    share = found.shares[usage.id].setdefault(name, Share())
     share.joules += joules
     share.dynamic += dynamic
     share.contested += contested
@@ -264,12 +264,12 @@ class WindowSnapshot:
     """The windows of a ledger as a split needs them.
 
     Attributes:
-        claims: Those that end after the begin of the stretch.
+        usages: Those that end after the begin of the stretch.
         open_ns: Begin of the oldest open trial, whose CPU-seconds are not known yet; None when none is open.
         changed_ns: Begin of the oldest window that was entered after the fact since the last look; None for none.
     """
 
-    claims: Sequence[WindowUsage]
+    usages: Sequence[WindowUsage]
     open_ns: int | None
     changed_ns: int | None
 
@@ -295,7 +295,7 @@ class PartitionCache:
         t0_ns: int,
         t1_ns: int,
         view: Callable[[int, int], WindowSnapshot],
-        meters: Sequence[Meter],
+        meters: Sequence[MeteredPart],
         cpu: CpuSeconds,
         *,
         revision: object = None,
@@ -320,14 +320,14 @@ class PartitionCache:
                 self._forget(t0_ns, revision)
                 seen = view(self._until_ns, t1_ns)
             last = t1_ns - final_ns if seen.open_ns is None else min(t1_ns - final_ns, seen.open_ns)
-            cuts = [t for claim in seen.claims for t in (claim.t0_ns, claim.t1_ns) if self._until_ns < t <= last]
+            cuts = [t for usage in seen.usages for t in (usage.t0_ns, usage.t1_ns) if self._until_ns < t <= last]
             if cuts:
                 until = max(cuts)
-                self._sum = self._sum.plus(split(seen.claims, self._until_ns, until, meters, cpu))
+                self._sum = self._sum.plus(split(seen.usages, self._until_ns, until, meters, cpu))
                 self._until_ns = until
                 self._lost = {meter.name: meter.extent[1] for meter in meters if meter.extent and meter.extent[1] < until}
-            return self._sum.plus(split(seen.claims, self._until_ns, t1_ns, meters, cpu))
+            return self._sum.plus(split(seen.usages, self._until_ns, t1_ns, meters, cpu))
 
-    def _found(self, meters: Sequence[Meter]) -> bool:
+    def _found(self, meters: Sequence[MeteredPart]) -> bool:
         """Whether a meter that was lost reads again: what it missed is then known."""
         return any(meter.extent is not None and meter.extent[1] > self._lost.get(meter.name, meter.extent[1]) for meter in meters)

@@ -1,7 +1,4 @@
-"""The books of one component: readings come in, its cumulative curve and the events that explain it come out.
-
-A window as a question to the books: what did each component take between two instants?
-"""
+"""One component of one meter: readings come in; its cumulative curve, and what a window took of it, come out."""
 
 from __future__ import annotations
 
@@ -9,87 +6,116 @@ import math
 import statistics
 from array import array
 from bisect import bisect_left, bisect_right
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from .counter import GAP_SECONDS, Event, UpdatePeriod, fall
-from .curve import REACH_SECONDS, Curve, Point, Ripple
+from .curve import REACH_SECONDS, Curve, Point, PowerIntegral
+from .host import Idle
 from .record import Component
 from .sources.clock import NANO
 from .sources.source import Capability, Reading
 
 #: Refresh period that is assumed of a counter until it is learnt (NVML: about 100 ms).
 ASSUMED_TICK_NS = 100_000_000
-#: A close look that is to learn the period goes on for at most so long.
+#: Burst polling that is to learn the period lasts at most so long.
 LEARNING_NS = 2_500_000_000
 #: A counter that stands still for this long while the power sensor shows power is taken for frozen.
 FROZEN_SECONDS = 1.0
 #: A counter whose ratio to the integrated power is outside of this range is dropped.
 DROPPED = (0.4, 2.5)
-#: Share of the power that may come and go between two readings of it without being seen.
-UNSAMPLED = 0.02
 #: The two are compared over stretches of this length.
 CHECK_SECONDS = 5.0
+#: Counter over integrated power: outside of this range the record notes that the two differ.
+REMARKED = (0.85, 1.15)
+#: Refresh period of a power sensor, as long as nothing better is known. Source: Yang et al. 2024, arXiv:2312.02741 (20 to 100 ms).
+POWER_TICK_SECONDS = 0.1
+#: Nodes that tell how often a meter is read.
+RECENT = 12
+#: A sensor that works part of the time does so once in this time. Source: Yang et al. 2024, arXiv:2312.02741.
+SEEN_EVERY_SECONDS = 0.1
+
+
+@dataclass(slots=True)
+class CounterState:
+    """What is known of a counter by its last reading.
+
+    Attributes:
+        joules: Its last reading.
+        seen_ns: When it was read last.
+        moved_ns: When it was last seen to have moved.
+        checked_ns: Until when it was compared with the integrated power.
+        total: Energy since its first reading, wraps and restarts corrected, in joules.
+        doubt: Variance of increments that no node of the curve shows yet, in J^2.
+        widest_ns: Longest time between two readings since it moved.
+    """
+
+    joules: float
+    seen_ns: int
+    moved_ns: int
+    checked_ns: int
+    total: float = 0.0
+    doubt: float = 0.0
+    widest_ns: int = 0
 
 
 class MeterChannel:
-    """Turns readings into a curve.
+    """Turns the readings of one component into a curve.
+
+    The counter is the account and the power its cross-check; a counter that cannot be right is replaced by the integrated power.
 
     Args:
         capability: What the source promised at its probe.
         counts: Whether the component enters sums.
+
+    Attributes:
+        curve: Its cumulative energy.
+        period: When the counter is refreshed, as far as it must be learnt; None when it is known beforehand or there is no counter.
+        gain_u: Relative standard uncertainty of the scale.
+        reads: When it was read.
+        events: What happened to its readings.
+        integrating: Whether the curve is the integrated power.
+        revision: How often its past was written anew.
+        idle: What it draws while nothing is done, or None while no idle window told.
     """
 
     def __init__(self, capability: Capability, *, counts: bool) -> None:
-        self.capability = capability
-        self.counts = counts
+        self.capability, self.counts = capability, counts
         self.gain_u = capability.gain_u
-        self.fixed_tick_ns = None if capability.tick_seconds is None else int(capability.tick_seconds * NANO)
-        self.tick = UpdatePeriod(ASSUMED_TICK_NS) if self.fixed_tick_ns is None else None
-        # A mean tells of its middle. Inside of it the power is smeared: an eighth of its length for one change of power, twice that here.
-        self.middle_ns = int(capability.mean_seconds / 2 * NANO)
-        lag_ns = int((capability.lag_seconds + capability.mean_seconds / 4) * NANO)
-        self.power = Curve(resolution=capability.resolution_joules, lag_ns=lag_ns)
-        self.curve = Curve(self.tick, capability.resolution_joules, shape=self.power)
+        self._fixed_period_ns = None if capability.tick_seconds is None else int(capability.tick_seconds * NANO)
+        self.period = UpdatePeriod(ASSUMED_TICK_NS) if self._fixed_period_ns is None else None
+        self._counter: CounterState | None = None
+        self._power = PowerIntegral(capability)
+        self.curve = Curve(self.period, capability.resolution_joules, shape=self._power.curve)
         self.reads = array("q")
         self.events: list[Event] = []
-        self.counter: float | None = None
-        self.total = 0.0
-        self.doubt = 0.0  # variance of increments that no node shows yet
-        self.seen_ns = 0
-        self.moved_ns = 0
-        self.widest_ns = 0
-        self.watts: tuple[int, float] | None = None
-        self.ripple = None if capability.mean_seconds else Ripple()  # a mean shows none
         self.integrating = False
-        self.checked_ns = 0
-        self.revision = 0  # how often the past was written anew
-        self.idle_watts: float | None = None
-        self.idle_u_watts: float | None = None
+        self.revision = 0
+        self.idle: Idle | None = None
 
     @property
-    def looks_closely(self) -> bool:
-        """Whether the refreshes of this component are worth a close look around the edges of windows."""
-        return self.tick is not None and self.counter is not None and not self.integrating
+    def idle_watts(self) -> float | None:
+        """Power while nothing is done, or None while it is not known."""
+        return None if self.idle is None else self.idle.watts
 
     @property
-    def swing_watts(self) -> float | None:
-        """Standard deviation of the power that comes and goes between readings, or None when nobody sees it."""
-        return None if self.ripple is None else self.ripple.watts
+    def needs_burst(self) -> bool:
+        """Whether the refreshes of this component are worth polling for around the edges of windows."""
+        return self.period is not None and self._counter is not None and not self.integrating
 
     def awaited(self, since_ns: int, now_ns: int) -> bool:
-        """Whether a refresh after ``since_ns`` is still to come: a close look goes on until it is seen, or does not come.
+        """Whether a refresh after ``since_ns`` is still to come: burst polling lasts until it is seen, or does not come.
 
         Until the period is learnt, several refreshes are awaited; at the start, until the rhythm is confirmed.
         """
-        if not self.looks_closely or self.tick is None:
+        if not self.needs_burst or self.period is None or self._counter is None:
             return False
         first = self.reads[0] if self.reads else now_ns
-        if not self.tick.settled and now_ns - first < LEARNING_NS:
+        if not self.period.settled and now_ns - first < LEARNING_NS:
             return True
-        if not self.tick.learnt:
+        if not self.period.learnt:
             return now_ns - max(since_ns - 5 * ASSUMED_TICK_NS, first) < LEARNING_NS
-        return self.moved_ns <= since_ns and now_ns - since_ns < 1.5 * self.tick.period_ns
+        return self._counter.moved_ns <= since_ns and now_ns - since_ns < 1.5 * self.period.period_ns
 
     def reaches(self, t_ns: int) -> bool:
         """Whether there is a node at or after an instant."""
@@ -113,126 +139,105 @@ class MeterChannel:
             self.events.append(Event(reading.t_ns, "gap", seconds=away))
         self.reads.append(reading.t_ns)
         if reading.watts is not None:
-            self._integrate(reading.t_ns - self.middle_ns, reading.watts)
+            self._power.add(reading.t_ns, reading.watts, self.curve if self.integrating else self._power.curve)
         if not self.integrating:
             if reading.counter_joules is not None:
-                self._count(reading)
+                self._count(reading.counter_joules, reading.t_ns, reading.half_width_ns)
             if reading.watts is not None:
                 self._check(reading.t_ns)
 
-    def _integrate(self, t_ns: int, watts: float) -> None:
-        """Extend the integrated power by a trapezoid; every reading counts, also one equal to the last."""
-        onto = self.curve if self.integrating else self.power
-        if self.ripple is not None:
-            self.ripple.add(t_ns, watts)
-        swing = self.swing_watts
-        if self.watts is None:
-            onto.append(t_ns, t_ns, onto.joules[-1] if len(onto) else 0.0)
-        else:
-            before_ns, before = self.watts
-            seconds = (t_ns - before_ns) / NANO
-            mean = (watts + before) / 2
-            # The power may have changed anywhere between the two: uniform over ± half of the rectangle between them would be 1/12. A
-            # long window may hold few changes, and power may also come and go, so a third more.
-            variance = ((watts - before) ** 2 / 9 + (swing or 0.0) ** 2 + (UNSAMPLED * mean) ** 2) * seconds**2
-            if seconds > GAP_SECONDS:
-                variance += (0.5 * mean * seconds) ** 2
-            onto.append(t_ns, t_ns, onto.joules[-1] + mean * seconds, variance=variance, ripple=swing)
-        self.watts = (t_ns, watts)
-
-    def _count(self, reading: Reading) -> None:
-        counter, now, slack = reading.counter_joules, reading.t_ns, reading.half_width_ns
-        assert counter is not None
-        if self.counter is None:
-            longest = ASSUMED_TICK_NS if self.fixed_tick_ns is None else self.fixed_tick_ns
+    def _count(self, joules: float, now: int, slack: int) -> None:
+        state = self._counter
+        if state is None:
+            longest = ASSUMED_TICK_NS if self._fixed_period_ns is None else self._fixed_period_ns
             self.curve.append(now - longest - slack, now + slack, 0.0)
-            self.counter, self.seen_ns, self.moved_ns, self.checked_ns = counter, now, now, now
+            self._counter = CounterState(joules, now, now, now)
             return
-        delta = counter - self.counter
+        delta = joules - state.joules
         if delta < 0:
-            delta = self._fell(counter, now)
-        self.widest_ns = max(self.widest_ns, now - self.seen_ns)
-        low = self.seen_ns
-        if self.tick is None:
-            period = self.fixed_tick_ns or 0
+            delta = self._fell(state, joules, now)
+        state.widest_ns = max(state.widest_ns, now - state.seen_ns)
+        low = state.seen_ns
+        if self.period is None:
+            period = self._fixed_period_ns or 0
             if delta > 0:
-                self._move(max(low, now - period) - slack, now + slack, delta)
-            elif self.capability.never_still and (now - self.moved_ns) / NANO > FROZEN_SECONDS:
-                self._stands_still(now)
-            elif now - self.seen_ns > period:
-                self._move(now - period - slack, now + slack, 0.0)
+                self._move(state, max(low, now - period) - slack, now + slack, delta)
+            elif self.capability.never_still and (now - state.moved_ns) / NANO > FROZEN_SECONDS:
+                self._stands_still(state.moved_ns, now)
+            elif now - state.seen_ns > period:
+                self._move(state, now - period - slack, now + slack, 0.0)
         elif delta > 0:
-            sharp = self.tick.period_ns / 4
-            granted = self.tick.jitter_ns
-            self.tick.observe(low, now, unbroken=self.widest_ns <= sharp)
-            if self.tick.jitter_ns > granted:
-                self.curve.loosen(int(self.tick.jitter_ns - granted))
-            if self.tick.learnt:
-                low = max(low, now - self.tick.longest_ns)
-            self._move(low - slack, now + slack, delta)
+            sharp = self.period.period_ns / 4
+            granted = self.period.jitter_ns
+            self.period.observe(low, now, unbroken=state.widest_ns <= sharp)
+            if self.period.jitter_ns > granted:
+                self.curve.loosen(int(self.period.jitter_ns - granted))
+            if self.period.learnt:
+                low = max(low, now - self.period.longest_ns)
+            self._move(state, low - slack, now + slack, delta)
             if now - low <= sharp:
                 self.curve.refine()
-            self.widest_ns = 0
+            state.widest_ns = 0
         if delta > 0:
-            self.moved_ns = now
-        self.counter, self.seen_ns = counter, now
+            state.moved_ns = now
+        state.joules, state.seen_ns = joules, now
 
-    def _stands_still(self, now: int) -> None:
+    def _stands_still(self, moved_ns: int, now: int) -> None:
         """Note a counter that does not move though what it counts always draws power, as some virtual machines show; not a zero."""
         text = f"the counter has stood still for more than {FROZEN_SECONDS:.0f} s: broken, since a part that is on always draws power"
         if not (self.events and self.events[-1].kind == "error" and self.events[-1].text == text):
             self.events.append(Event(now, "error", text=text))
-            self.curve.cut(self.moved_ns)
+            self.curve.cut(moved_ns)
             self.revision += 1
 
-    def _move(self, low_ns: int, high_ns: int, delta: float) -> None:
-        self.total += delta
-        if self.capability.sees < 1 and self.tick is not None and len(self.curve) > 2:
+    def _move(self, state: CounterState, low_ns: int, high_ns: int, delta: float) -> None:
+        state.total += delta
+        if self.capability.sees < 1 and self.period is not None and len(self.curve) > 2:
             # A change of power between two turns of a part-time sensor is seen up to a period late.
             change = self.curve.watts(len(self.curve) - 2) - self.curve.watts(len(self.curve) - 3)
-            self.doubt += (1 - self.capability.sees) * (change * self.tick.period_ns / NANO) ** 2 / 12
-        self.curve.append(low_ns, high_ns, self.total, variance=self.doubt, ripple=self.swing_watts)
-        self.doubt = 0.0
+            state.doubt += (1 - self.capability.sees) * (change * self.period.period_ns / NANO) ** 2 / 12
+        self.curve.append(low_ns, high_ns, state.total, variance=state.doubt, ripple=self._power.swing_watts)
+        state.doubt = 0.0
 
-    def _fell(self, counter: float, now: int) -> float:
+    def _fell(self, state: CounterState, joules: float, now: int) -> float:
         """Return the increment behind a counter that went down."""
-        assert self.counter is not None
         watts = self.curve.watts(len(self.curve) - 2) if len(self.curve) > 1 else None
-        tick = self.tick.period_ns / NANO if self.tick else 0.0
+        period = self.period.period_ns / NANO if self.period else 0.0
         source, reach = self.capability.source, self.capability.range_joules
-        found = fall(source, self.counter, counter, now, (now - self.seen_ns) / NANO, watts, reach, tick)
+        found = fall(source, state.joules, joules, now, (now - state.seen_ns) / NANO, watts, reach, period)
         self.events.extend(found.events)
-        self.doubt += found.variance
+        state.doubt += found.variance
         return found.joules
 
     def _check(self, now: int) -> None:
         """Compare the counter with the integrated power, and drop a counter that cannot be right."""
-        if self.counter is None:
+        state, power = self._counter, self._power.curve
+        if state is None:
             self._switch(now, None)
             return
-        still = (now - self.moved_ns) / NANO
-        if still > max(FROZEN_SECONDS, 8 * (self.tick.period_ns if self.tick else 0) / NANO):
-            begin = self.power.at(self.moved_ns)
-            drawn = 0.0 if begin is None else self.power.joules[-1] - begin.joules
+        still = (now - state.moved_ns) / NANO
+        if still > max(FROZEN_SECONDS, 8 * (self.period.period_ns if self.period else 0) / NANO):
+            begin = power.at(state.moved_ns)
+            drawn = 0.0 if begin is None else power.joules[-1] - begin.joules
             if drawn > max(1.0, 10 * self.capability.resolution_joules):
-                self._switch(self.moved_ns, f"the counter stood still for {still:.1f} s while power was drawn")
+                self._switch(state.moved_ns, f"the counter stood still for {still:.1f} s while power was drawn")
                 return
-        if (now - self.checked_ns) / NANO >= CHECK_SECONDS:
-            ratio = self.ratio(self.checked_ns, self.moved_ns)
+        if (now - state.checked_ns) / NANO >= CHECK_SECONDS:
+            ratio = self.ratio(state.checked_ns, state.moved_ns)
             if ratio is not None and not DROPPED[0] <= ratio <= DROPPED[1]:
-                self._switch(self.checked_ns, f"the counter gave {ratio:.2f} of the integrated power")
+                self._switch(state.checked_ns, f"the counter gave {ratio:.2f} of the integrated power")
             else:
-                self.checked_ns = self.moved_ns
+                state.checked_ns = state.moved_ns
 
     def _switch(self, since_ns: int, why: str | None) -> None:
         """Let the integrated power take the counter's place from ``since_ns`` on."""
         if why is not None:
             self.events.append(Event(since_ns, "switch", text=f"{why}; instant power is integrated instead"))
-            self.curve.graft(self.power, since_ns)
+            self.curve.graft(self._power.curve, since_ns)
         else:
-            self.curve = self.power
+            self.curve = self._power.curve
         self.revision += 1
-        self.tick = None
+        self.period = None
         self.gain_u = max(self.gain_u, 0.1 if why else 0.07)
         self.integrating = True
 
@@ -240,7 +245,7 @@ class MeterChannel:
         """Return counter over integrated power, where both know the window well enough to tell."""
         if self.integrating or (t1_ns - t0_ns) / NANO < FROZEN_SECONDS:
             return None
-        ends = [curve.at(t) for curve in (self.curve, self.power) for t in (t0_ns, t1_ns)]
+        ends = [curve.at(t) for curve in (self.curve, self._power.curve) for t in (t0_ns, t1_ns)]
         if any(end is None for end in ends):
             return None
         a, b, c, d = (end for end in ends if end is not None)
@@ -249,23 +254,12 @@ class MeterChannel:
         return (b.joules - a.joules) / power if power > 0 and doubt < 0.1 * power else None
 
 
-#: Counter over integrated power: outside of this range the record says that the two differ.
-SAID = (0.85, 1.15)
-#: Refresh period of a power sensor, as long as nothing better is known. Source: Yang et al. 2024, arXiv:2312.02741 (20 to 100 ms).
-POWER_TICK_SECONDS = 0.1
-#: Nodes that tell how often a meter is read.
-RECENT = 12
-
-#: A sensor that looks now and then does so once in this time. Source: Yang et al. 2024, arXiv:2312.02741.
-SEEN_EVERY_SECONDS = 0.1
-
-
-def component(account: MeterChannel, t0_ns: int, t1_ns: int) -> Component:
+def component(channel: MeterChannel, t0_ns: int, t1_ns: int) -> Component:
     """Return what one component took between two instants; what is not known is None with the reason."""
-    capability, seconds = account.capability, (t1_ns - t0_ns) / NANO
-    tick = tick_seconds(account)
-    reach = reach_seconds(account)
-    begin, end = account.curve.at(t0_ns, reach), account.curve.at(t1_ns, reach)
+    capability, seconds = channel.capability, (t1_ns - t0_ns) / NANO
+    refresh = tick_seconds(channel)
+    reach = reach_seconds(channel)
+    begin, end = channel.curve.at(t0_ns, reach), channel.curve.at(t1_ns, reach)
     known = begin is not None and end is not None and t1_ns >= t0_ns
     found = Component(
         name=capability.component,
@@ -273,29 +267,32 @@ def component(account: MeterChannel, t0_ns: int, t1_ns: int) -> Component:
         source=capability.source,
         quality=capability.quality if known else "absent",
         boundary=capability.boundary,
-        counts=account.counts,
-        reads=bisect_right(account.reads, t1_ns) - bisect_left(account.reads, t0_ns),
-        tick_seconds=tick,
-        wraps=len(happened(account, "wrap", t0_ns, t1_ns)),
-        resets=len(happened(account, "reset", t0_ns, t1_ns)),
-        gap_seconds=math.fsum(event.overlap(t0_ns, t1_ns) for event in account.events if event.kind == "gap"),
-        idle_watts=account.idle_watts,
+        counts=channel.counts,
+        reads=bisect_right(channel.reads, t1_ns) - bisect_left(channel.reads, t0_ns),
+        tick_seconds=refresh,
+        wraps=len(happened(channel, "wrap", t0_ns, t1_ns)),
+        resets=len(happened(channel, "reset", t0_ns, t1_ns)),
+        gap_seconds=math.fsum(event.overlap(t0_ns, t1_ns) for event in channel.events if event.kind == "gap"),
+        idle_watts=channel.idle_watts,
     )
     if begin is None or end is None or t1_ns < t0_ns:
-        return replace(found, reason=_why_unknown(account, t0_ns, t1_ns))
+        return replace(found, reason=_why_unknown(channel, t0_ns, t1_ns))
     joules = max(end.joules - begin.joules, 0.0)
-    u_random = math.sqrt(_variance(account, begin, end, seconds))
-    net, idle_u = None if account.idle_watts is None else joules - account.idle_watts * seconds, account.idle_u_watts
-    ratio = account.ratio(t0_ns, t1_ns)
+    u_random = math.sqrt(_variance(channel, begin, end, seconds))
+    idle = channel.idle
+    net = None if idle is None else joules - idle.watts * seconds
+    # How far idle power is uncertain shows when there is a second idle window to compare with.
+    idle_u = None if idle is None or idle.windows < 2 else idle.u_watts
+    ratio = channel.ratio(t0_ns, t1_ns)
     return replace(
         found,
         joules=joules,
         u_random_joules=u_random,
-        u_systematic_joules=account.gain_u * joules,
+        u_systematic_joules=channel.gain_u * joules,
         net_joules=net,
-        u_net_joules=None if net is None or idle_u is None else math.hypot(u_random, idle_u * seconds, account.gain_u * net),
-        below_resolution=seconds < 2 * (tick or 0.0) or 2 * u_random >= joules,
-        reason=_remarks(account, t0_ns, t1_ns, ratio),
+        u_net_joules=None if net is None or idle_u is None else math.hypot(u_random, idle_u * seconds, channel.gain_u * net),
+        below_resolution=seconds < 2 * (refresh or 0.0) or 2 * u_random >= joules,
+        reason=_remarks(channel, t0_ns, t1_ns, ratio),
         cross_check=ratio,
     )
 
@@ -313,68 +310,68 @@ def absent(capability: Capability) -> Component:
     )
 
 
-def tick_seconds(account: MeterChannel) -> float | None:
+def tick_seconds(channel: MeterChannel) -> float | None:
     """Return the refresh period of a component, or None while it is not known."""
-    if account.integrating:
-        # Asked more often than the sensor is refreshed, the refresh counts; a plug or a logger that tells less often is that slow.
-        interval = interval_seconds(account) or 0.0
+    if channel.integrating:
+        # Polled more often than the sensor is refreshed, the refresh counts; a plug or a logger that answers less often is that slow.
+        interval = interval_seconds(channel) or 0.0
         return round(interval, 1) if interval > 3 * POWER_TICK_SECONDS else POWER_TICK_SECONDS
-    if account.tick is not None:
-        return account.tick.period_ns / NANO if account.tick.learnt else None
-    return account.capability.tick_seconds
+    if channel.period is not None:
+        return channel.period.period_ns / NANO if channel.period.learnt else None
+    return channel.capability.tick_seconds
 
 
-def interval_seconds(account: MeterChannel) -> float | None:
-    """Return the time between two nodes of a component as it was lately, the median; None with fewer than two."""
-    times = account.curve.t if len(account.curve) > 1 else account.reads
+def interval_seconds(channel: MeterChannel) -> float | None:
+    """Return the time between two nodes of a component of late, the median; None with fewer than two."""
+    times = channel.curve.t if len(channel.curve) > 1 else channel.reads
     spans = [later - earlier for earlier, later in pairwise(times[-RECENT:])]
     return statistics.median(spans) / NANO if spans else None
 
 
-def reach_seconds(account: MeterChannel) -> float:
-    """Return how far beyond its nodes a component's power is taken to go on: a meter that is refreshed slowly has its next one later."""
-    return max(REACH_SECONDS, 3 * (tick_seconds(account) or ASSUMED_TICK_NS / NANO))
+def reach_seconds(channel: MeterChannel) -> float:
+    """Return how far beyond its nodes a component's power is taken to continue: a meter that is refreshed slowly has its next one later."""
+    return max(REACH_SECONDS, 3 * (tick_seconds(channel) or ASSUMED_TICK_NS / NANO))
 
 
-def happened(account: MeterChannel, kind: str, t0_ns: int, t1_ns: int) -> list[Event]:
+def happened(channel: MeterChannel, kind: str, t0_ns: int, t1_ns: int) -> list[Event]:
     """Return the events of one kind inside ``(t0_ns, t1_ns]``."""
-    return [event for event in account.events if event.kind == kind and t0_ns < event.t_ns <= t1_ns]
+    return [event for event in channel.events if event.kind == kind and t0_ns < event.t_ns <= t1_ns]
 
 
-def _variance(account: MeterChannel, begin: Point, end: Point, seconds: float) -> float:
+def _variance(channel: MeterChannel, begin: Point, end: Point, seconds: float) -> float:
     # Windows begin and end where their load does: what is laid to the wrong side of one edge is missing at the other too.
     variance = (math.sqrt(begin.variance) + math.sqrt(end.variance)) ** 2 + max(end.grown - begin.grown, 0.0)
-    if begin.segment == end.segment and len(account.curve) > 1:
+    if begin.segment == end.segment and len(channel.curve) > 1:
         # Both ends lie between the same two nodes: all that is known of the power is the segment's mean, its surroundings and its ripple.
-        variance += (account.curve.spread(begin.segment) * seconds / 2) ** 2
-    sees = account.capability.sees
-    if sees < 1 and not account.integrating:
-        # A sensor that looks now and then draws lots: one for each of its turns, from the power as it comes and goes.
-        swing = account.curve.ripple_watts(begin.segment)
+        variance += (channel.curve.spread(begin.segment) * seconds / 2) ** 2
+    sees = channel.capability.sees
+    if sees < 1 and not channel.integrating:
+        # A sensor that works part of the time samples at random: once in each of its turns, from the power as it comes and goes.
+        swing = channel.curve.ripple_watts(begin.segment)
         variance += (1 - sees) * swing**2 * seconds * SEEN_EVERY_SECONDS
     return variance
 
 
-def _why_unknown(account: MeterChannel, t0_ns: int, t1_ns: int) -> str:
+def _why_unknown(channel: MeterChannel, t0_ns: int, t1_ns: int) -> str:
     if t1_ns < t0_ns:
         return f"the window ends {(t0_ns - t1_ns) / NANO:.3f} s before it begins"
-    errors = [event.text for event in account.events if event.kind == "error" and event.t_ns <= t1_ns]
+    errors = [event.text for event in channel.events if event.kind == "error" and event.t_ns <= t1_ns]
     if errors:
         return errors[-1]
-    if len(account.reads) < 2:
-        return f"{account.capability.source} was read {len(account.reads)} times; an energy needs two readings"
-    return f"{account.capability.source} was not read within reach of the window's edges"
+    if len(channel.reads) < 2:
+        return f"{channel.capability.source} was read {len(channel.reads)} times; an energy needs two readings"
+    return f"{channel.capability.source} was not read within reach of the window's edges"
 
 
-def _remarks(account: MeterChannel, t0_ns: int, t1_ns: int, ratio: float | None) -> str | None:
-    texts = [account.capability.reason] if account.capability.reason else []
-    switches = [event.text for event in account.events if event.kind == "switch" and event.t_ns <= t1_ns]
+def _remarks(channel: MeterChannel, t0_ns: int, t1_ns: int, ratio: float | None) -> str | None:
+    texts = [channel.capability.reason] if channel.capability.reason else []
+    switches = [event.text for event in channel.events if event.kind == "switch" and event.t_ns <= t1_ns]
     texts += switches[-1:]
-    away = math.fsum(event.overlap(t0_ns, t1_ns) for event in account.events if event.kind == "gap")
+    away = math.fsum(event.overlap(t0_ns, t1_ns) for event in channel.events if event.kind == "gap")
     if away:
         texts.append(f"{away:.1f} s of it without a reading")
     for kind in ("error", "reset", "gap"):
-        texts += [event.text for event in happened(account, kind, t0_ns, t1_ns) if event.text][-1:]
-    if ratio is not None and not SAID[0] <= ratio <= SAID[1]:
+        texts += [event.text for event in happened(channel, kind, t0_ns, t1_ns) if event.text][-1:]
+    if ratio is not None and not REMARKED[0] <= ratio <= REMARKED[1]:
         texts.append(f"the driver's counter is {ratio:.2f} of its integrated power")
     return "; ".join(texts) or None

@@ -1,4 +1,4 @@
-"""What several meters said of the same loads, side by side, with ratios and their intervals."""
+"""The same loads under several meters, side by side, with ratios and their intervals."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from .sources.source import Capability
 
 
 @dataclass(frozen=True)
-class Meter:
-    """What one meter said of one part of the machine under one load.
+class MeterResult:
+    """What one meter gave for one part of the machine under one load.
 
     Attributes:
         source: Name of the meter.
@@ -46,7 +46,7 @@ class Meter:
 
 @dataclass(frozen=True)
 class Load:
-    """One load and what the meters said of it.
+    """One load and what the meters gave for it.
 
     Attributes:
         name: What was done.
@@ -57,7 +57,7 @@ class Load:
 
     name: str
     seconds: float
-    meters: tuple[Meter, ...]
+    meters: tuple[MeterResult, ...]
     repeats: int = 1
 
 
@@ -132,7 +132,7 @@ def compared(records: Sequence[Record], gone: Collection[tuple[str, str]] = ()) 
 
 @dataclass(frozen=True)
 class _Row:
-    """What one meter said of one part in one window."""
+    """What one meter gave for one part in one window."""
 
     source: str
     part: str
@@ -146,7 +146,7 @@ class _Row:
 
 @dataclass(frozen=True)
 class _Means:
-    """What one meter said of one part in all windows of one load."""
+    """What one meter gave for one part in all windows of one load."""
 
     rows: tuple[_Row, ...]
     joules: float | None
@@ -173,16 +173,16 @@ class _Means:
     def quality(self) -> str:
         return "absent" if self.joules is None else self.rows[0].quality
 
-    def meter(self, reference: _Means | None, seconds: float) -> Meter:
+    def meter(self, reference: _Means | None, seconds: float) -> MeterResult:
         first, joules = self.rows[0], self.joules
         if joules is None:
-            return Meter(first.source, first.part, "absent", first.boundary, None, None, None, reason=self.reason)
+            return MeterResult(first.source, first.part, "absent", first.boundary, None, None, None, reason=self.reason)
         own = reference is None or reference is self or (first.part.startswith("gpu:") and reference.rows[0].source == first.source)
         ratio = None if own or reference is None else self.ratio(reference)
         name = None if ratio is None or reference is None else reference.rows[0].source
         watts = joules / seconds if seconds > 0 else None
         u = math.hypot(self.random, self.scale)
-        return Meter(first.source, first.part, first.quality, first.boundary, joules, u, watts, ratio, name, self.reason)
+        return MeterResult(first.source, first.part, first.quality, first.boundary, joules, u, watts, ratio, name, self.reason)
 
     def ratio(self, reference: _Means) -> Interval | None:
         """Return this over another: the mean of the windows' ratios, 95 %, from their spread and from both meters' uncertainties."""

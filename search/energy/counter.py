@@ -1,8 +1,6 @@
-"""What happened to a component's readings, and what a counter that went down means.
+"""Energy counters: what one that went down means, and when one was refreshed, learnt from the reads that saw it change.
 
-When a counter was refreshed, learnt from the reads that saw it change.
-
-A driver updates its energy counter now and then (NVML: about every 100 ms); in between a read returns the old number. A read
+A driver updates its energy counter periodically (NVML: about every 100 ms); in between a read returns the old number. A read
 that finds a new number says only that the refresh fell between it and the read before. Refreshes are periodic, so the narrow
 bounds of a few of them place all the others: bounds are intersected, nothing is fitted. Where they contradict one another, the driver is
 less regular than was thought: the tolerance grows until they agree, or the rhythm is taken for a new one.
@@ -13,6 +11,8 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 from itertools import pairwise
+
+from .sources.clock import NANO
 
 #: Readings further apart than this leave a gap in the record.
 GAP_SECONDS = 2.0
@@ -30,7 +30,7 @@ class Event:
         t_ns: When it was noticed; a gap ends then.
         kind: ``wrap``, ``reset``, ``gap``, ``error`` or ``switch``.
         seconds: How long the readings were missing, where that applies.
-        text: What to tell.
+        text: What a record shows of it.
     """
 
     t_ns: int
@@ -40,8 +40,8 @@ class Event:
 
     def overlap(self, t0_ns: int, t1_ns: int) -> float:
         """Return for how many seconds of a window the readings were missing."""
-        begin_ns = self.t_ns - int(self.seconds * 1e9)
-        return max(min(t1_ns, self.t_ns) - max(t0_ns, begin_ns), 0) / 1e9
+        begin_ns = self.t_ns - int(self.seconds * NANO)
+        return max(min(t1_ns, self.t_ns) - max(t0_ns, begin_ns), 0) / NANO
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Fall:
     Attributes:
         joules: What was drawn since the reading before.
         variance: Its squared standard uncertainty, in J^2.
-        events: What to tell.
+        events: What a record shows of it.
     """
 
     joules: float
@@ -179,7 +179,7 @@ class UpdatePeriod:
             self.jitter_ns *= 1.5  # what agrees just now will be exceeded again
             bounds = self._bounds()
         if bounds is None:
-            # Another rhythm: start again from the latest look.
+            # Another rhythm: start again from the latest read.
             self.contradictions += 1
             self.sharp.clear()
             self.low_ns, self.high_ns, self.jitter_ns, self._forgotten_ns = 0.0, 0.0, granted, was

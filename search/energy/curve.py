@@ -2,8 +2,6 @@
 
 A curve is a list of nodes ``(time, joules)`` that only grows; between nodes energy runs straight. A window is the difference
 of two values of it, so windows nest, overlap and add up by themselves. A node that arrives after a window was closed refines it.
-
-How far power comes and goes faster than it is read: training steps take milliseconds, readings come every tenth of a second.
 """
 
 from __future__ import annotations
@@ -14,8 +12,9 @@ from bisect import bisect_right
 from collections import deque
 from dataclasses import dataclass
 
-from .counter import UpdatePeriod
+from .counter import GAP_SECONDS, UpdatePeriod
 from .sources.clock import NANO
+from .sources.source import Capability
 
 #: A window's end may lie this far beyond the last node (seconds); further out the energy is unknown.
 REACH_SECONDS = 1.0
@@ -23,8 +22,16 @@ REACH_SECONDS = 1.0
 UNSEEN = 0.05
 #: Marks a node of which nobody knows how the power swings between it and the next.
 UNKNOWN = -1.0
-#: Number of segments that count as lately.
-LATELY = 10
+#: Number of segments that count as recent.
+RECENT = 10
+#: Share of the power that may come and go between two readings of it without being seen.
+UNSAMPLED = 0.02
+#: Readings closer together than this see one state of a fast load twice.
+APART_NS = NANO // 25
+#: Readings further apart than this are no neighbours.
+NEIGHBOURS_NS = NANO
+#: Number of readings that tell of now, and of the load as such: rare bursts are seen rarely.
+NOW, LONG = 16, 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +57,7 @@ class Curve:
     A day at 10 Hz is 28 MB: nodes are kept in flat arrays and never thinned out, since a worker may ask for any past window.
 
     Args:
-        tick: What is known of the refreshes of the counter, or None for a quantity that is exact when read.
+        period: What is known of the refreshes of the counter, or None for a quantity that is exact when read.
         resolution: Step of the counter.
         shape: A finer but less exact curve of the same energy. Between two nodes energy is spread as it says: the counter knows how
             much, the power sensor knows when. The uncertainty does not rely on it, since a sensor may lag, and it moves no value by
@@ -58,10 +65,10 @@ class Curve:
         lag_ns: The power that was integrated may have been drawn so much earlier.
     """
 
-    def __init__(self, tick: UpdatePeriod | None = None, resolution: float = 0.0, shape: Curve | None = None, lag_ns: int = 0) -> None:
+    def __init__(self, period: UpdatePeriod | None = None, resolution: float = 0.0, shape: Curve | None = None, lag_ns: int = 0) -> None:
         self.shape = shape
         self.lag_ns = lag_ns
-        self.tick = tick
+        self.period = period
         self.resolution = resolution
         self.t = array("q")
         self.half = array("q")
@@ -80,10 +87,10 @@ class Curve:
             high_ns: Latest time of the node.
             joules: Energy since the curve began; not less than the node's before.
             variance: What the way from the node before adds to the uncertainty, in J^2.
-            ripple: Standard deviation of the power that comes and goes between nodes, in watts; None when nobody looks.
+            ripple: Standard deviation of the power that comes and goes between nodes, in watts; None when it is not read.
         """
-        if self.tick is not None:
-            low_ns, high_ns = self.tick.locate(low_ns, high_ns)
+        if self.period is not None:
+            low_ns, high_ns = self.period.locate(low_ns, high_ns)
         t = (low_ns + high_ns) // 2
         if self.t and t <= self.t[-1]:
             if joules <= self.joules[-1]:
@@ -100,10 +107,10 @@ class Curve:
 
     def refine(self, back: int = 32) -> None:
         """Place the last nodes again, now that the refreshes around them are known better."""
-        if self.tick is None:
+        if self.period is None:
             return
         for i in range(max(0, len(self.t) - back), len(self.t)):
-            low, high = self.tick.locate(self.t[i] - self.half[i], self.t[i] + self.half[i])
+            low, high = self.period.locate(self.t[i] - self.half[i], self.t[i] + self.half[i])
             t = (low + high) // 2
             if high - low < 2 * self.half[i] and (i == 0 or t > self.t[i - 1]) and (i + 1 == len(self.t) or t < self.t[i + 1]):
                 self.t[i], self.half[i] = t, (high - low) // 2
@@ -130,7 +137,7 @@ class Curve:
         at_start = other.at(start)
         offset = (self.joules[-1] if self.t else 0.0) - (at_start.joules if at_start else 0.0)
         grown = (self.grown[-1] if self.t else 0.0) - (at_start.grown if at_start else 0.0)
-        self.tick = self.shape = None
+        self.period = self.shape = None
         self.lag_ns = other.lag_ns
         for i in range(bisect_right(other.t, start), len(other.t)):
             before = self.grown[-1] if self.t else 0.0
@@ -202,7 +209,7 @@ class Curve:
 
         Args:
             t_ns: Instant on the monotonic clock.
-            reach_seconds: How far beyond the first and the last node the power there is taken to go on.
+            reach_seconds: How far beyond the first and the last node the power there is taken to continue.
         """
         count = len(self.t)
         if count == 0:
@@ -227,18 +234,10 @@ class Curve:
             edge = self.half[i if share < 0 else i + 1] / NANO
             if away > reach_seconds + edge:
                 return None
-            # Beyond the nodes nothing bounds the power: it may have gone to any level seen lately, or to half or double.
-            inside = (max(self.spread(i, LATELY), 0.5 * watts) * away) ** 2
+            # Beyond the nodes nothing bounds the power: it may have gone to any recent level, or to half or double.
+            inside = (max(self.spread(i, RECENT), 0.5 * watts) * away) ** 2
             placed = (watts * edge) ** 2 / 3
         return Point(joules, inside + placed + self._lagging(t_ns) + self.resolution**2 / 12, grown, i)
-
-
-#: Readings closer together than this see one state of a fast load twice.
-APART_NS = NANO // 25
-#: Readings further apart than this are no neighbours.
-NEIGHBOURS_NS = NANO
-#: Number of readings that tell of now, and of the load as such: rare bursts are seen rarely.
-NOW, LONG = 16, 256
 
 
 class Ripple:
@@ -274,3 +273,48 @@ class Ripple:
             self._long += (product - self._long) / self._count
             self.watts = math.sqrt(max(sum(self._now) / len(self._now), self._long, 0.0))
         self._last, self._step = (t_ns, watts), step
+
+
+class PowerIntegral:
+    """The energy that follows from readings of the power.
+
+    Args:
+        capability: What the source promised at its probe.
+
+    Attributes:
+        curve: The integral since the first reading.
+        ripple: How the power comes and goes between readings; None where each reading is a mean, which shows none.
+    """
+
+    def __init__(self, capability: Capability) -> None:
+        # A mean stands for its middle. Inside of it the power is smeared: an eighth of its length for one change of power, twice that here.
+        self._middle_ns = int(capability.mean_seconds / 2 * NANO)
+        lag_ns = int((capability.lag_seconds + capability.mean_seconds / 4) * NANO)
+        self.curve = Curve(resolution=capability.resolution_joules, lag_ns=lag_ns)
+        self.ripple = None if capability.mean_seconds else Ripple()
+        self._last: tuple[int, float] | None = None
+
+    @property
+    def swing_watts(self) -> float | None:
+        """Standard deviation of the power that comes and goes between readings, or None when nobody sees it."""
+        return None if self.ripple is None else self.ripple.watts
+
+    def add(self, read_ns: int, watts: float, onto: Curve) -> None:
+        """Extend a curve by a trapezoid; every reading counts, also one equal to the last."""
+        t_ns = read_ns - self._middle_ns
+        if self.ripple is not None:
+            self.ripple.add(t_ns, watts)
+        swing = self.swing_watts
+        if self._last is None:
+            onto.append(t_ns, t_ns, onto.joules[-1] if len(onto) else 0.0)
+        else:
+            before_ns, before = self._last
+            seconds = (t_ns - before_ns) / NANO
+            mean = (watts + before) / 2
+            # The power may have changed anywhere between the two: uniform over ± half of the rectangle between them would be 1/12. A
+            # long window may hold few changes, and power may also come and go, so a third more.
+            variance = ((watts - before) ** 2 / 9 + (swing or 0.0) ** 2 + (UNSAMPLED * mean) ** 2) * seconds**2
+            if seconds > GAP_SECONDS:
+                variance += (0.5 * mean * seconds) ** 2
+            onto.append(t_ns, t_ns, onto.joules[-1] + mean * seconds, variance=variance, ripple=swing)
+        self._last = (t_ns, watts)

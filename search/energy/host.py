@@ -1,11 +1,4 @@
-"""What the machine is, so that records of different machines are never compared by accident.
-
-What the parts of a machine draw while nothing is done, from windows in which nothing was.
-
-How busy devices were: the mean over a window of what their drivers say now and then.
-
-Who else used the machine, and in what state its devices were.
-"""
+"""The machine beside its meters: what it is, what it draws at rest, how busy its devices are and who else uses it."""
 
 from __future__ import annotations
 
@@ -144,11 +137,11 @@ class Utilisation:
 
     Args:
         sources: Sources; those that can tell how busy their devices are will be asked.
-        troubles: Takes note of a source that fails.
+        warnings: Takes note of a source that fails.
     """
 
-    def __init__(self, sources: Iterable[Source], troubles: Warnings | None = None) -> None:
-        self._troubles = troubles or Warnings()
+    def __init__(self, sources: Iterable[Source], warnings: Warnings | None = None) -> None:
+        self._warnings = warnings or Warnings()
         self._sources = [cast(Busy, source) for source in sources if hasattr(source, "utilisation")]
         self._lock = threading.Lock()
         self._last_ns: int | None = None
@@ -160,7 +153,7 @@ class Utilisation:
             return
         found: dict[str, float] = {}
         for source in self._sources:
-            found.update(self._troubles.ask(source, "utilisation"))
+            found.update(self._warnings.ask(source, "utilisation"))
         with self._lock:
             self._last_ns = t_ns
             for name in found.keys() | self._lines.keys():
@@ -208,7 +201,7 @@ class _Line:
         return column[i] + share * (column[i + 1] - column[i])
 
 
-#: Foreign work above this share of the machine's CPU time is worth a word: it takes turns, heat and memory bandwidth.
+#: Foreign work above this share of the machine's CPU time is worth a note: it takes turns, heat and memory bandwidth.
 FOREIGN_SHARE = 0.05
 
 
@@ -218,13 +211,13 @@ class HostMonitor:
     Args:
         sources: Sources; those that can tell of temperatures and of other processes are asked.
         proc: The process file system.
-        troubles: Takes note of a source that fails.
+        warnings: Takes note of a source that fails.
     """
 
-    def __init__(self, sources: Sequence[Source], proc: Path = PROC, troubles: Warnings | None = None) -> None:
-        self._troubles = troubles or Warnings()
+    def __init__(self, sources: Sequence[Source], proc: Path = PROC, warnings: Warnings | None = None) -> None:
+        self._warnings = warnings or Warnings()
         self._observers = [cast(Observer, source) for source in sources if hasattr(source, "edges") and hasattr(source, "foreign")]
-        self.utilisation = Utilisation(sources, self._troubles)
+        self.utilisation = Utilisation(sources, self._warnings)
         self._machine, self.tree = Machine(proc), Tree(proc)
         self._proc = str(proc)
         self._cpus = os.cpu_count() or 1
@@ -243,14 +236,14 @@ class HostMonitor:
             if busy is not None:
                 self.busy.append(t_ns, t_ns, busy)
 
-    def look_around(self, t_ns: int) -> None:
+    def note_foreign(self, t_ns: int) -> None:
         """Note which foreign processes use the devices; asks the driver, so it is not for the edges of windows.
 
         In a container the driver may name processes by numbers of the host, our own among them: what ``/proc`` does not show here
         cannot be told from ourselves and is left out.
         """
         for observer in self._observers:
-            running: dict[str, tuple[int, ...]] = self._troubles.ask(observer, "foreign")
+            running: dict[str, tuple[int, ...]] = self._warnings.ask(observer, "foreign")
             for component, pids in running.items():
                 others = tuple(pid for pid in pids if stat_fields(pid, self._proc) is not None and pid not in self.tree)
                 with self._lock:
@@ -260,7 +253,7 @@ class HostMonitor:
         """Return temperature, clocks and throttling of every device."""
         found: dict[str, dict[str, Any]] = {}
         for observer in self._observers:
-            found.update(self._troubles.ask(observer, "edges"))
+            found.update(self._warnings.ask(observer, "edges"))
         return found
 
     def cpu_seconds(self, t0_ns: int, t1_ns: int) -> tuple[float | None, float | None]:
@@ -279,7 +272,7 @@ class HostMonitor:
                 found["foreign_cpu_seconds"] = round(foreign, 3)
         pids: dict[str, set[int]] = {}
         with self._lock:
-            # The last look before the window still tells of its begin.
+            # The last check before the window still holds at its start.
             before = bisect_right(self._foreign, t0_ns, key=_instant)
             first = self._foreign[before - 1][0] if before else t0_ns
             begin, end = bisect_left(self._foreign, first, key=_instant), bisect_right(self._foreign, t1_ns, key=_instant)
@@ -291,8 +284,8 @@ class HostMonitor:
         return found or None
 
 
-def _instant(look: tuple[int, str, tuple[int, ...]]) -> int:
-    return look[0]
+def _instant(check: tuple[int, str, tuple[int, ...]]) -> int:
+    return check[0]
 
 
 def _between(curve: Curve, t0_ns: int, t1_ns: int) -> float | None:

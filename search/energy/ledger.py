@@ -1,6 +1,6 @@
-"""One cumulative account of energy per machine; every window is a question to it.
+"""One cumulative account of energy per machine: it reads the meters, and every window is a question to it.
 
-What can be asked of a ledger: what windows cost, who pays for what, and whether that is final.
+The answers are what windows cost, whose each joule of the machine was, and whether that is final.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 from . import host
 from .attribution import Split
@@ -22,156 +22,33 @@ from .journal import Journal
 from .meters import MeterSet
 from .record import Record
 from .safety import Section, Warnings, after_fork, whole
-from .sampler import CLOSE, ENDED, Sampler
+from .sampler import BURST_SECONDS, ENDED, Sampler
 from .sources.clock import NANO, Anchors, Clock
 from .sources.source import Capability, Source
-from .windows import Registry, Window, check_kind
-
-if TYPE_CHECKING:
-    from .windows import Window
+from .windows import Edge, Registry, Window, check_kind
 
 #: Longest wait for a window's record to be final.
 SETTLE_SECONDS = 15.0
-
-
-class Questions:
-    """The side of a ledger that answers; ``Ledger`` is the side that begins, reads and ends.
-
-    Args:
-        sources: Meters.
-        absent: What could not be measured, with reasons.
-        clock: Monotonic nanoseconds.
-    """
-
-    def __init__(self, sources: Iterable[Source], absent: Iterable[Capability], clock: Clock) -> None:
-        self._troubles, self._section = Warnings(clock), Section()
-        self._books = MeterSet(sources, absent, clock, self._troubles)
-        self._surroundings = HostMonitor(self._books.sources, troubles=self._troubles)
-        self._registry = Registry()
-        self._clock, self._state = clock, "new"
-        self._sampler: Sampler | None = None
-        self._anchors = Anchors(clock)
-        self._answers = RecordBuilder(self._books, self._surroundings, self._anchors, {}, self._troubles)
-        self.t0_ns = clock()
-        self.t1_ns: int | None = None
-
-    @property
-    def hardware(self) -> Mapping[str, Any]:
-        """Return what the machine is."""
-        return self._answers.hardware
-
-    @property
-    def hardware_id(self) -> str:
-        """Return its short hash."""
-        return self._answers.hardware_id
-
-    @property
-    def revision(self) -> int:
-        """Return how often the past was written anew; callers use ``Window.record``."""
-        return self._books.revision
-
-    def wait(self, t_ns: int) -> None:
-        """Wait until no later reading can change what was before an instant; callers use ``Window.close``."""
-        until = time.monotonic() + SETTLE_SECONDS
-        while self._reads() and time.monotonic() < until and not self._section.leaving and not self._settled(t_ns):
-            time.sleep(CLOSE)
-
-    def _reads(self) -> bool:
-        """Whether the thread reads; it may have been ended by what a source raised."""
-        if self._sampler is not None and not self._sampler.alive:
-            self._troubles.note(ENDED)
-        return self._sampler is not None and self._sampler.alive
-
-    @whole
-    def _settled(self, t_ns: int) -> bool:
-        return self._state != "running" or self._books.settled(t_ns)
-
-    @whole
-    def settle(self, window: Window) -> tuple[Record, bool]:
-        """Return what is known of a window, and whether later readings can still change it; callers use ``Window.record``."""
-        self._reads()
-        now = self._clock()
-        t1_ns = now if window.t1_ns is None else window.t1_ns
-        record = self._answers.record(window, t1_ns, self._registry.claims(window.t0_ns, t1_ns, window) if window.claims else None)
-        # What parallel windows get depends on what the others say when they end, so theirs stays open until the ledger stops.
-        settled = self._state != "running" or (not window.claims and self._books.settled(t1_ns))
-        return record, window.t1_ns is not None and settled
-
-    @whole
-    def query(
-        self,
-        t0_ns: int,
-        t1_ns: int,
-        name: str = "query",
-        kind: str = "trial",
-        cpu_seconds: float | None = None,
-        devices: Sequence[str] | None = None,
-        state: str = "ok",
-        parent: str | None = None,
-    ) -> Record:
-        """Return what the machine took between two instants of the monotonic clock, e.g. of a worker process's trial.
-
-        With ``cpu_seconds`` or ``devices`` the window is one of several in parallel: it gets its own part, and ``partition`` knows it.
-        Its name and its instants say which window it is: asked twice it is the same one, and what is said last holds.
-
-        Args:
-            t0_ns: Begin, ``time.monotonic_ns`` of any process of this machine.
-            t1_ns: End.
-            name: What to call it.
-            kind: One of ``KINDS``.
-            cpu_seconds: CPU-seconds that the window's own processes took.
-            devices: Components that it held alone, e.g. ``("gpu:GPU-1a2b",)``; empty for none, None for all.
-            state: One of the states of a record.
-            parent: Id of the window around it.
-
-        Raises:
-            ValueError: If ``kind`` is none of ``KINDS``.
-        """
-        window = self._registry.make(cast("Ledger", self), name, kind, parent, t0_ns, None, None if devices is None else tuple(devices))
-        window.t1_ns, window.state, window.cpu_seconds = t1_ns, state, cpu_seconds
-        if window.claims:
-            self._registry.say(window)
-        return self.settle(window)[0]
-
-    def total(self) -> Record:
-        """Return everything since the start."""
-        return self.query(self.t0_ns, self.t1_ns or self._clock(), name="total", kind="total", state="ok" if self.t1_ns else "open")
-
-    @whole
-    def partition(self, t0_ns: int | None = None, t1_ns: int | None = None) -> Split:
-        """Share out everything between two instants, the ledger's whole life by default.
-
-        Each joule of the counting components is in the share of one top-level window, in the overhead of this process, in the idle
-        time or in what foreign processes took: the parts add up to the total. What no meter knew is named in ``Split.unknown``.
-        """
-        begin = self.t0_ns if t0_ns is None else t0_ns
-        end = t1_ns or self.t1_ns or self._clock()
-        if begin == self.t0_ns:
-            return self._answers.whole(begin, end, self._registry.view)
-        return self._answers.partition(begin, end, self._registry.claims(begin, end))
-
-    @whole
-    def joules(self, t0_ns: int, t1_ns: int | None = None) -> float | None:
-        """Return the energy between two instants, up to now by default, without a new reading; None when it is not known."""
-        return self._books.joules(t0_ns, self._clock() if t1_ns is None else t1_ns)
-
-
 #: Kinds of windows at whose edges temperature, clocks and throttling are noted.
 WITH_EDGES = frozenset({"trial", "inference", "idle"})
 INERT = "this process was forked from the one that measures: its ledger reads nothing, the parent's covers both"
 
 
-class Ledger(Questions):
-    """Reads the sources from one daemon thread and answers what any window cost.
+class Ledger:
+    """Reads the sources from one daemon thread and knows what any window cost.
 
     Args:
         sources: What ``discover`` found, or meters in the order of trust; of two that cover the same part the first counts, the other
-            is a cross-check. They are released when the ledger stops.
+            is a cross-check.
         absent: With meters: what could not be measured, with reasons; it appears in every record.
-        file: Where events and beats are written, or None for no file.
+        file: Where events and checkpoints are written, or None for no file.
         interval_seconds: Time between two readings; None for no thread, then ``sample`` is the caller's.
-        beat_seconds: Time between two beats in the file: what a killed process loses at most.
+        checkpoint_seconds: Time between two checkpoints in the file: what a killed process loses at most.
         clock: Monotonic nanoseconds, shared by all processes of the machine.
+
+    Attributes:
+        t0_ns: When it started on that clock.
+        t1_ns: When it stopped, or None.
 
     Raises:
         ValueError: If an interval is not positive.
@@ -184,17 +61,26 @@ class Ledger(Questions):
         absent: Iterable[Capability] = (),
         file: Path | None = None,
         interval_seconds: float | None = 0.1,
-        beat_seconds: float = 5.0,
+        checkpoint_seconds: float = 5.0,
         clock: Clock = time.monotonic_ns,
     ) -> None:
         if interval_seconds is not None and not interval_seconds > 0:
             raise ValueError(f"interval_seconds must be > 0, or None to sample by hand, got {interval_seconds!r}")
-        if not beat_seconds > 0:
-            raise ValueError(f"beat_seconds must be > 0, got {beat_seconds!r}")
+        if not checkpoint_seconds > 0:
+            raise ValueError(f"checkpoint_seconds must be > 0, got {checkpoint_seconds!r}")
         found = sources if isinstance(sources, Discovery) else Discovery(tuple(sources), ())
-        super().__init__(found.sources, (*found.absent, *absent), clock)
-        self._file, self._interval, self._beat_seconds = file, interval_seconds, beat_seconds
+        self._file, self._interval, self._checkpoint_seconds = file, interval_seconds, checkpoint_seconds
+        self._clock, self._state = clock, "new"
+        self._warnings, self._section = Warnings(clock), Section()
+        self._meters = MeterSet(found.sources, (*found.absent, *absent), clock, self._warnings)
+        self._monitor = HostMonitor(self._meters.sources, warnings=self._warnings)
+        self._anchors = Anchors(clock)
+        self._registry = Registry(self)
+        self._records = RecordBuilder(self._meters, self._monitor, self._anchors, {}, self._warnings)
+        self._sampler: Sampler | None = None
         self._journal: Journal | None = None
+        self.t0_ns = clock()
+        self.t1_ns: int | None = None
 
     @whole
     def start(self) -> Ledger:
@@ -216,19 +102,19 @@ class Ledger(Questions):
         return self
 
     def _begin(self) -> None:
-        self._books.open()
-        facts = host.describe(self._books.devices())
-        self._answers = RecordBuilder(self._books, self._surroundings, self._anchors, facts, self._troubles)
+        self._meters.open()
+        facts = host.describe(self._meters.devices())
+        self._records = RecordBuilder(self._meters, self._monitor, self._anchors, facts, self._warnings)
         self._state = "running"
-        self._anchors.look()
+        self._anchors.resync()
         self.sample()
         self.t0_ns = self._clock()
         begin = self._anchors.iso(self.t0_ns)
         self._write("start", t_ns=self.t0_ns, utc=begin, hardware_id=self.hardware_id, hardware=self.hardware)
         after_fork(self._make_inert)
         if self._interval is not None:
-            times = {"interval_seconds": self._interval, "beat_seconds": self._beat_seconds}
-            self._sampler = Sampler(lambda: self._read(NANO), self.look, self._beat, self._troubles.note, **times)
+            times = {"interval_seconds": self._interval, "checkpoint_seconds": self._checkpoint_seconds}
+            self._sampler = Sampler(lambda: self._read(NANO), self.burst, self.checkpoint, self._warnings.note, **times)
             self._sampler.start()
 
     def stop(self, state: str = "partial") -> None:
@@ -263,7 +149,7 @@ class Ledger(Questions):
         journal, self._journal = self._journal, None
         if journal is not None:
             journal.close()
-        self._books.close()
+        self._meters.close()
 
     def __enter__(self) -> Ledger:
         """Start."""
@@ -281,11 +167,31 @@ class Ledger(Questions):
         if self._journal is not None:
             self._journal.close()
         self._journal = self._sampler = None
-        self._section, self._troubles = Section(), Warnings(self._clock)  # their locks, too, may be held
-        self._registry.forget()
-        lost = [replace(capability, available=False, reason=INERT) for capability in self._books.capabilities()]
-        self._books, self._surroundings = MeterSet((), lost, self._clock), HostMonitor(())
-        self._answers = RecordBuilder(self._books, self._surroundings, self._anchors, self.hardware, self._troubles)
+        self._section, self._warnings = Section(), Warnings(self._clock)  # their locks, too, may be held
+        self._registry.clear()
+        lost = [replace(capability, available=False, reason=INERT) for capability in self._meters.capabilities()]
+        self._meters, self._monitor = MeterSet((), lost, self._clock), HostMonitor(())
+        self._records = RecordBuilder(self._meters, self._monitor, self._anchors, self.hardware, self._warnings)
+
+    @property
+    def state(self) -> str:
+        """``new``, ``running``, ``stopped``, or ``inert`` in a process that was forked from the one that measures."""
+        return self._state
+
+    @property
+    def reading(self) -> bool:
+        """Whether the thread reads; what a source raised may have ended it."""
+        return self._sampler is not None and self._sampler.alive
+
+    @property
+    def hardware(self) -> Mapping[str, Any]:
+        """What the machine is."""
+        return self._records.hardware
+
+    @property
+    def hardware_id(self) -> str:
+        """Short hash of what the machine is."""
+        return self._records.hardware_id
 
     @whole
     def open(
@@ -315,18 +221,16 @@ class Ledger(Questions):
             raise RuntimeError(f"the ledger is {self._state}: open windows inside `with ledger:`")
         if synchronize is not None:
             synchronize()
-        spent = self._books.spent_ns
+        spent = self._meters.spent_ns
         t0_ns = self._clock()
         self.sample()
         if devices is None and isinstance(parent, Window):
-            devices = parent.devices
-        window = self._registry.make(self, name, kind, parent, t0_ns, synchronize, None if devices is None else tuple(devices))
-        window.spent_ns = spent
-        if kind in WITH_EDGES:
-            window.begin = self._surroundings.edges()
+            devices = parent.facts.devices
+        opening = Edge(t0_ns, spent, self._monitor.edges() if kind in WITH_EDGES else {})
+        window = self._registry.make(name, kind, parent, opening, synchronize, None if devices is None else tuple(devices))
         self._registry.enter(window)
         self._nudge()
-        self._write("open", record=replace(self._answers.bare(window, t0_ns), hardware={}).to_json())
+        self._write("open", record=replace(self._records.bare(window, t0_ns), hardware={}).to_json())
         return window
 
     #: The same as ``open``, to be read in a ``with`` statement.
@@ -342,20 +246,106 @@ class Ledger(Questions):
             state = "failed"
             raise
         finally:
-            window.t1_ns, window.state = self._clock(), state
+            t1_ns = self._clock()
             self.sample()
-            if window.kind in WITH_EDGES:
-                window.end = self._surroundings.edges()
-            window.spent_ns = self._books.spent_ns - window.spent_ns
+            devices = self._monitor.edges() if window.kind in WITH_EDGES else {}
+            window.end(Edge(t1_ns, self._meters.spent_ns, devices), state)
             self._registry.leave(window)
             self._nudge()
             if settle:
-                self.wait(window.t1_ns)
+                self.wait(t1_ns)
             record = window.record
             if window.kind == "idle":
-                self._books.set_idle(self._registry.learn_idle(record))
+                self._meters.set_idle(self._registry.learn_idle(record))
             self._write("close", record=replace(record, hardware={}).to_json())
         return record
+
+    @whole
+    def query(
+        self,
+        t0_ns: int,
+        t1_ns: int,
+        name: str = "query",
+        kind: str = "trial",
+        cpu_seconds: float | None = None,
+        devices: Sequence[str] | None = None,
+        state: str = "ok",
+        parent: str | None = None,
+    ) -> Record:
+        """Return what the machine took between two instants of the monotonic clock, e.g. of a worker process's trial.
+
+        With ``cpu_seconds`` or ``devices`` the window is one of several in parallel: it gets its own part, and ``partition`` knows it.
+        Its name and its instants say which window it is: queried again it is the same one, and the last query holds.
+
+        Args:
+            t0_ns: Start, ``time.monotonic_ns`` of any process of this machine.
+            t1_ns: End.
+            name: What to call it.
+            kind: One of ``KINDS``.
+            cpu_seconds: CPU-seconds that the window's own processes took.
+            devices: Components that it held alone, e.g. ``("gpu:GPU-1a2b",)``; empty for none, None for all.
+            state: One of the states of a record.
+            parent: Id of the window around it.
+
+        Raises:
+            ValueError: If ``kind`` is none of ``KINDS``.
+        """
+        held = None if devices is None else tuple(devices)
+        return self.settle(self._registry.register(name, kind, parent, t0_ns, t1_ns, state=state, cpu_seconds=cpu_seconds, devices=held))[0]
+
+    def total(self) -> Record:
+        """Return everything since the start."""
+        return self.query(self.t0_ns, self.t1_ns or self._clock(), name="total", kind="total", state="ok" if self.t1_ns else "open")
+
+    @whole
+    def partition(self, t0_ns: int | None = None, t1_ns: int | None = None) -> Split:
+        """Share out everything between two instants, the ledger's whole life by default.
+
+        Each joule of the counting components is in the share of one top-level window, in the overhead of this process, in the idle
+        time or in what foreign processes took: the parts add up to the total. What no meter knew is named in ``Split.unknown``.
+        """
+        begin = self.t0_ns if t0_ns is None else t0_ns
+        end = t1_ns or self.t1_ns or self._clock()
+        if begin == self.t0_ns:
+            return self._records.whole(begin, end, self._registry.snapshot)
+        return self._records.partition(begin, end, self._registry.usages(begin, end))
+
+    @whole
+    def joules(self, t0_ns: int, t1_ns: int | None = None) -> float | None:
+        """Return the energy between two instants, up to now by default, without a new reading; None when it is not known."""
+        return self._meters.joules(t0_ns, self._clock() if t1_ns is None else t1_ns)
+
+    @property
+    def revision(self) -> int:
+        """How often the past was written anew; for windows, callers use ``Window.record``."""
+        return self._meters.revision
+
+    @whole
+    def settle(self, window: Window) -> tuple[Record, bool]:
+        """Return what is known of a window, and whether that is final; for windows, callers use ``Window.record``."""
+        self._reads()
+        now = self._clock()
+        t1_ns = now if window.t1_ns is None else window.t1_ns
+        usages = self._registry.usages(window.t0_ns, t1_ns, window) if window.parallel else None
+        record = self._records.record(window, t1_ns, usages)
+        # What parallel windows get depends on what the others took by their end, so theirs stays open until the ledger stops.
+        settled = self._state != "running" or (not window.parallel and self._meters.settled(t1_ns))
+        return record, window.t1_ns is not None and settled
+
+    def wait(self, t_ns: int) -> None:
+        """Wait until no later reading can change what was before an instant; for windows, callers use ``Window.close``."""
+        until = time.monotonic() + SETTLE_SECONDS
+        while self._reads() and time.monotonic() < until and not self._section.leaving and not self._settled(t_ns):
+            time.sleep(BURST_SECONDS)
+
+    @whole
+    def _settled(self, t_ns: int) -> bool:
+        return self._state != "running" or self._meters.settled(t_ns)
+
+    def _reads(self) -> bool:
+        if self._sampler is not None and not self._sampler.alive:
+            self._warnings.note(ENDED)
+        return self.reading
 
     @whole
     def sample(self) -> None:
@@ -364,30 +354,34 @@ class Ledger(Questions):
 
     def _read(self, every_ns: int) -> None:
         if self._state == "running":
-            self._books.read(glance=every_ns > 0)
-            self._surroundings.sample(self._clock(), every_ns=every_ns)
+            self._meters.read(fast=every_ns > 0)
+            self._monitor.sample(self._clock(), every_ns=every_ns)
 
-    def look(self) -> float | None:
-        """Read what is refreshed slowly if that is worth it now; return in how many seconds it will be, or None for no more."""
-        return self._books.look() if self._state == "running" else None
+    def burst(self) -> float | None:
+        """Poll what is refreshed slowly if that is worth it now; return in how many seconds it will be, or None for no more.
+
+        The thread does it by itself.
+        """
+        return self._meters.burst() if self._state == "running" else None
 
     def _nudge(self) -> None:
-        self._books.edge()
+        self._meters.edge()
         if self._sampler is not None:
             self._sampler.nudge()
 
-    def _beat(self) -> None:
+    def checkpoint(self) -> None:
+        """Write down where everything stands, for whoever settles the bill of a killed process; the thread does it by itself."""
         now = self._clock()
-        self._anchors.look()
+        self._anchors.resync()
         if self._journal is not None:
-            windows = [self._answers.line(window, now, self._registry.asked(window, now)) for window in self._registry.open()]
-            whole = self.partition(t1_ns=now)
-            split = {"joules": whole.total, "unknown_seconds": whole.unknown}
-            self._write("beat", t_ns=now, total=self._books.lines(self.t0_ns, now), split=split, open=windows)
-        self._surroundings.look_around(now)
+            windows = [self._records.line(window, now, self._registry.usage_so_far(window, now)) for window in self._registry.open()]
+            parts = self.partition(t1_ns=now)
+            split = {"joules": parts.total, "unknown_seconds": parts.unknown}
+            self._write("beat", t_ns=now, total=self._meters.lines(self.t0_ns, now), split=split, open=windows)
+        self._monitor.note_foreign(now)
 
     def _write(self, event: str, **facts: Any) -> None:
         if self._journal is not None:
             lost = self._journal.write(event, {"session": self._registry.session, **facts})
             if lost is not None:
-                self._troubles.note(f"a line of {self._journal.path.name} was lost: {lost}")
+                self._warnings.note(f"a line of {self._journal.path.name} was lost: {lost}")

@@ -1,9 +1,4 @@
-"""What happens in a forked child to things that belong to its parent.
-
-Calls that must come to their end before a signal's handler may stop what they work on.
-
-What went wrong beside the readings, kept so that a record can say it.
-"""
+"""What keeps measuring alive: forked children, signal handlers that interrupt a call, and sources that fail beside their readings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one thread of a ledger: reads at fixed times, and looks closely around the edges of windows."""
+"""The one thread of a ledger: reads at random times of a fixed rate, and polls in bursts around the edges of windows."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from contextlib import suppress
 from typing import TypeVar
 
 T = TypeVar("T")
-#: Pause between two reads of a close look, in seconds.
-CLOSE = 0.002
-#: What is told when the thread ends before its time: by a ``SystemExit`` that a source raises, say.
+#: Pause between two reads of a burst, in seconds.
+BURST_SECONDS = 0.002
+#: The warning when the thread ends before its time: by a ``SystemExit`` that a source raises, say.
 ENDED = "the thread that reads the meters has ended: nothing is read between the edges of windows"
 
 
@@ -41,36 +41,36 @@ def due(number: int, interval_seconds: float) -> float:
 class Sampler:
     """Calls ``sample`` on absolute deadlines from a daemon thread.
 
-    Deadlines are absolute: a late wake-up does not push the later ones, and missed ones are left out. What the calls raise is told, and
-    the thread goes on: without it, counters wrap unseen and a killed process leaves nothing behind.
+    Deadlines are absolute: a late wake-up does not push the later ones, and missed ones are left out. What the calls raise becomes a
+    warning, and the thread continues: without it, counters wrap unseen and a killed process leaves nothing behind.
 
     Args:
         sample: Reads everything.
-        look: Takes a close look if it is time for one; returns in how many seconds the next one is, or None for no more.
-        beat: Writes down where the books stand.
-        tell: Takes what went wrong.
+        burst: Polls if it is time for it; returns in how many seconds the next time is, or None for no more.
+        checkpoint: Writes down where everything stands.
+        warn: Takes note of what went wrong.
         interval_seconds: Time between two reads.
-        beat_seconds: Time between two beats, at most.
+        checkpoint_seconds: Time between two checkpoints, at most.
     """
 
     def __init__(
         self,
         sample: Callable[[], object],
-        look: Callable[[], float | None],
-        beat: Callable[[], object],
-        tell: Callable[[str], object],
+        burst: Callable[[], float | None],
+        checkpoint: Callable[[], object],
+        warn: Callable[[str], object],
         *,
         interval_seconds: float,
-        beat_seconds: float,
+        checkpoint_seconds: float,
     ) -> None:
-        self._sample, self._look, self._beat, self._tell = sample, look, beat, tell
-        self._interval, self._beat_every = interval_seconds, beat_seconds
+        self._sample, self._burst, self._checkpoint, self._warn = sample, burst, checkpoint, warn
+        self._interval, self._checkpoint_every = interval_seconds, checkpoint_seconds
         # A bare lock that is released to wake the thread: an Event does the same through ten Python calls, ten times a second.
         self._wake = threading.Lock()
         self._wake.acquire()
         self._stopping = False
-        self._looking = True
-        self._next: float | None = time.monotonic() + CLOSE  # the refresh period is learnt from a close look at the very start
+        self._polling = True
+        self._next: float | None = time.monotonic() + BURST_SECONDS  # the refresh period is learnt from a burst at the very start
         self._thread = threading.Thread(target=self._run, name="joulefront-energy", daemon=True)
 
     @property
@@ -83,8 +83,8 @@ class Sampler:
         self._thread.start()
 
     def nudge(self) -> None:
-        """Ask for a close look: an edge of a window has just passed. One that is under way will see what comes next anyway."""
-        if not self._looking:
+        """Ask for a burst: an edge of a window has just passed. One that is under way will see what comes next anyway."""
+        if not self._polling:
             self._rouse()
 
     def stop(self) -> None:
@@ -103,11 +103,11 @@ class Sampler:
             self._repeat()
         finally:
             if not self._stopping:
-                self._tell(ENDED)
+                self._warn(ENDED)
 
     def _repeat(self) -> None:
         begin = time.monotonic()
-        beaten = begin
+        written = begin
         number = 0
         while not self._stopping:
             number = max(number + 1, int((time.monotonic() - begin) / self._interval))
@@ -116,26 +116,26 @@ class Sampler:
                 return
             self._try(self._sample)
             # The next reading may be two intervals away.
-            if time.monotonic() - beaten > self._beat_every - 2 * self._interval:
-                beaten = time.monotonic()
-                self._try(self._beat)
+            if time.monotonic() - written > self._checkpoint_every - 2 * self._interval:
+                written = time.monotonic()
+                self._try(self._checkpoint)
 
     def _wait(self, deadline: float) -> None:
-        """Wait for a deadline, and look closely where that is worth it."""
+        """Wait for a deadline, and poll where that is worth it."""
         while not self._stopping and (left := deadline - time.monotonic()) > 0:
             rest = left if self._next is None else min(self._next - time.monotonic(), left)
             roused = self._wake.acquire(timeout=max(rest, 0.0))
             if self._stopping or (not roused and (self._next is None or time.monotonic() < self._next)):
                 continue
-            # An edge that passes from here on asks for a look of its own, so that none is missed between the answer and the next line.
-            self._looking = False
-            pause = self._try(self._look)
+            # An edge that passes from here on asks for a burst of its own, so that none is missed between the answer and the next line.
+            self._polling = False
+            pause = self._try(self._burst)
             self._next = None if pause is None else time.monotonic() + pause
-            self._looking = pause is not None
+            self._polling = pause is not None
 
     def _try(self, call: Callable[[], T]) -> T | None:
         try:
             return call()
         except Exception as error:
-            self._tell(f"the thread that reads the meters: {error!r}")
+            self._warn(f"the thread that reads the meters: {error!r}")
             return None

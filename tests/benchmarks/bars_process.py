@@ -155,7 +155,7 @@ KILLED = """
 import sys, time, pathlib
 from joulefront.search.energy import Ledger
 from joulefront.search.energy.sources.cpu_time import CpuTime
-ledger = Ledger([CpuTime()], file=pathlib.Path("ledger.jsonl"), beat_seconds=1.0).start()
+ledger = Ledger([CpuTime()], file=pathlib.Path("ledger.jsonl"), checkpoint_seconds=1.0).start()
 window = ledger.open("trial"); print("go", flush=True)
 while True: sum(range(2000))
 """

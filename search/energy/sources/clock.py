@@ -49,7 +49,7 @@ class Anchor:
 
 
 class Anchors:
-    """Tells UTC over a long run: the wall clock is set now and then, and the monotonic clock stands still while a machine sleeps.
+    """Tells UTC over a long run: the wall clock is set occasionally, and the monotonic clock stands still while a machine sleeps.
 
     Between two such jumps the distance of the clocks is one; it is kept with the stretch of time in which it was seen to hold.
 
@@ -64,7 +64,7 @@ class Anchors:
         #: Anchor of each stretch, and until when it held.
         self._stretches: list[tuple[Anchor, int]] = [(first, first.t_ns)]
 
-    def look(self) -> None:
+    def resync(self) -> None:
         """Compare the clocks; to be called every few seconds."""
         now = Anchor.now(self._clock, self._utc)
         anchor = self._stretches[-1][0]
@@ -74,7 +74,7 @@ class Anchors:
             self._stretches.append((now, now.t_ns))
 
     def iso(self, t_ns: int) -> str:
-        """Return an instant as ISO 8601 in UTC, told from the stretch that is nearest in time."""
+        """Return an instant as ISO 8601 in UTC, from the stretch that is nearest in time."""
         stretches = tuple(self._stretches)
         after = bisect_right(stretches, t_ns, key=lambda stretch: stretch[0].t_ns)
         near = stretches[max(after - 1, 0) : after + 1]

@@ -65,7 +65,7 @@ DEFAULT = CpuCoefficients(
 class CpuTime:
     """CPU-seconds of the process tree times watts.
 
-    ``cpu`` is the energy above idle that this process and its children caused: a hog next to it changes nothing, and windows of one
+    ``cpu`` is the energy above idle that this process and its children caused: background load changes nothing, and windows of one
     machine compare by the work they did. What the machine draws while idle belongs to nobody's work; when it is known it
     is a line of its own, ``cpu:idle``, outside of the sum.
 
@@ -120,17 +120,17 @@ class CpuTime:
         """Return the energy by now."""
         return self._reading(exact=True)
 
-    def glance(self) -> tuple[Reading, ...]:
+    def fast_read(self) -> tuple[Reading, ...]:
         """Return the energy by now, to a timer tick of the kernel: for the readings between the edges of windows."""
         return self._reading(exact=False)
 
     def _reading(self, *, exact: bool) -> tuple[Reading, ...]:
         before = self._clock()
-        look = self._tree.look(exact=exact)
+        used = self._tree.read(exact=exact)
         after = self._clock()
-        joules = look.seconds * self.coefficients.core_watts
+        joules = used.seconds * self.coefficients.core_watts
         # What appears late was drawn early: for the curve, that is a reading whose time is known less well.
-        t_ns, half = (before + after) // 2, (after - before) // 2 + int(look.late_seconds * NANO)
+        t_ns, half = (before + after) // 2, (after - before) // 2 + int(used.late_seconds * NANO)
         cpu = Reading("cpu", t_ns, half, counter_joules=joules)
         if self.coefficients.idle_watts is None:
             return (cpu,)

@@ -25,7 +25,7 @@ LINUX = sys.platform == "linux"
 TICK = time.clock_getres(6) if LINUX else STEP
 
 
-class Look(NamedTuple):
+class CpuUse(NamedTuple):
     """CPU-seconds at one instant.
 
     Attributes:
@@ -58,32 +58,32 @@ class Tree:
     def __init__(self, proc: Path = PROC) -> None:
         self._proc = str(proc)
         self._lock = threading.RLock()
-        self._looking = False
-        self._last = Look(0.0, 0.0)
+        self._counting = False
+        self._last = CpuUse(0.0, 0.0)
         self._own = self._ended = 0.0
         self._living: dict[int, _Process] = {}
         self._owed = 0.0  # seconds of children that are gone and whose parents have not shown them yet
 
     def seconds(self) -> float:
         """Return user and system time so far; it never falls."""
-        return self.look().seconds
+        return self.read().seconds
 
-    def look(self, *, exact: bool = True) -> Look:
+    def read(self, *, exact: bool = True) -> CpuUse:
         """Return user and system time so far, and how late it may be.
 
         Args:
-            exact: Whether to bring the time of this process's own threads up to now; it takes half of the whole look.
+            exact: Whether to bring the time of this process's own threads up to now; it takes half of the whole reading.
         """
         with self._lock:
-            if not self._looking:  # otherwise a signal handler asks in the middle of a look
-                self._looking = True
+            if not self._counting:  # otherwise a signal handler reads in the middle of a count
+                self._counting = True
                 try:
                     self._last = self._count(exact)
                 finally:
-                    self._looking = False
+                    self._counting = False
             return self._last
 
-    def _count(self, exact: bool) -> Look:
+    def _count(self, exact: bool) -> CpuUse:
         # What was collected is read before the children that may hand it over: one that ends in between is then missing for a
         # moment, and never there twice.
         ended = _ended_seconds()
@@ -103,11 +103,11 @@ class Tree:
         lost = sum(process.used + process.collected for process in gone.values())
         coarse = sum(not process.exact or process.collected > 0 for process in living.values())
         balance = collected - self._owed - lost
-        # A debt is paid at the next look or never, but for what the steps of /proc hide: user and system time of each process.
+        # A debt is paid at the next count or never, but for what the steps of /proc hide: user and system time of each process.
         self._owed = min(max(-balance, 0.0), lost + 2 * STEP * coarse)
         self._own, self._ended, self._living = own, max(ended, self._ended), living
         late = (TICK if living or not exact else 0.0) + (2 * STEP if coarse else 0.0)
-        return Look(self._last.seconds + gained + max(balance, 0.0), late)
+        return CpuUse(self._last.seconds + gained + max(balance, 0.0), late)
 
     def _walk(self) -> dict[int, _Process]:
         """Return the living descendants, and those seen before whose parents are gone, with theirs."""

@@ -1,7 +1,4 @@
-"""A meter at the plug: the whole machine, with its power supply and fans; beside the components, never added to them.
-
-What metering plugs and loggers write, as samples of power and energy.
-"""
+"""A meter at the wall: the whole machine, with its power supply and fans; beside the components, never added to them."""
 
 from __future__ import annotations
 
@@ -19,6 +16,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .clock import NANO
 from .source import JOULES_PER_KWH, JOULES_PER_WH, Capability, Reading
 
 if TYPE_CHECKING:
@@ -28,11 +26,21 @@ if TYPE_CHECKING:
 LONGEST = 1 << 20
 #: Columns of cumulative energy in a CSV file -> joules per unit.
 UNITS = {"joules": Decimal(1), "wh": Decimal(JOULES_PER_WH), "kwh": Decimal(JOULES_PER_KWH)}
+#: A counter that moves in larger steps than this places no window of seconds: power is integrated instead.
+COARSE_JOULES = 36.0
+#: How far a logger's clock may run ahead of this machine's before its times are refused.
+AHEAD_SECONDS = 2.0
+#: Scale error of household metering plugs.
+PLUG_GAIN_U = 0.02
+#: Longest wait for a meter's first answer.
+FIRST_SECONDS = 10.0
+#: Longest wait for the answer that is under way when the meter is closed.
+LAST_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One look at a wall meter.
+    """One answer of a wall meter.
 
     Attributes:
         watts: Power now, or None when the meter has no power.
@@ -47,11 +55,11 @@ class Sample:
     utc_seconds: float | None = None
 
 
-#: Asks a meter: returns what is new since the last time, oldest first.
-Meter = Callable[[], tuple[Sample, ...]]
+#: Polls a meter: returns what is new since the last time, oldest first.
+Poll = Callable[[], tuple[Sample, ...]]
 
 
-def http_plug(url: str, *, timeout_seconds: float = 2.0) -> Meter:
+def http_plug(url: str, *, timeout_seconds: float = 2.0) -> Poll:
     """Return a meter that asks a metering plug over HTTP.
 
     Args:
@@ -69,7 +77,7 @@ def http_plug(url: str, *, timeout_seconds: float = 2.0) -> Meter:
         from urllib.request import urlopen  # costs 40 ms, and only a user with a plug needs it
 
         with urlopen(url, timeout=timeout_seconds) as answer:
-            # The time limit of a socket is one of each piece: a plug that sends a byte now and then would take for ever.
+            # The time limit of a socket is one of each piece: a plug that sends single bytes slowly would take for ever.
             until, text = time.monotonic() + timeout_seconds, b""
             while (piece := answer.read1(1 << 16)) and len(text) < LONGEST:
                 text += piece
@@ -125,9 +133,8 @@ def _sample(power: Any, total: Any, joules_per_unit: float, step: Decimal) -> Sa
             raise ValueError(f"the plug's {name} must be a number, got {value!r}")
     if power is None and total is None:
         raise ValueError("the plug sent neither power nor energy; is this outlet one that measures?")
-    return Sample(
-        None if power is None else float(power), None if total is None else float(total) * joules_per_unit, float(step) * joules_per_unit
-    )
+    joules = None if total is None else float(total) * joules_per_unit
+    return Sample(None if power is None else float(power), joules, float(step) * joules_per_unit)
 
 
 class CsvTail:
@@ -201,7 +208,7 @@ def _utc_seconds(text: str) -> float:
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
-def callable_meter(function: Callable[[], float | Sample]) -> Meter:
+def callable_meter(function: Callable[[], float | Sample]) -> Poll:
     """Return a meter around any function that gives watts or a `Sample`."""
 
     def ask() -> tuple[Sample, ...]:
@@ -211,24 +218,11 @@ def callable_meter(function: Callable[[], float | Sample]) -> Meter:
     return ask
 
 
-#: A counter that moves in larger steps than this places no window of seconds: power is integrated instead.
-COARSE_JOULES = 36.0
-#: How far a logger's clock may run ahead of this machine's before its times are refused.
-AHEAD_SECONDS = 2.0
-#: Scale error of household metering plugs.
-PLUG_GAIN_U = 0.02
-#: Longest wait for a meter's first answer.
-FIRST_SECONDS = 10.0
-#: Longest wait for the answer that is under way when the meter is closed.
-LAST_SECONDS = 2.0
-NANO = 1_000_000_000
-
-
 class Wall:
     """Reads a wall meter on its own thread, since a plug that does not answer must not hold up the other meters.
 
     Args:
-        meter: Asks the plug or the file; see `plugs`.
+        meter: Asks the plug or the file; see `http_plug`, `CsvTail` and `callable_meter`.
         target: What is shown to people, e.g. the address.
         poll_seconds: Period of asking; None asks inside every `read` (for files, which answer at once).
         gain_u: Relative standard uncertainty of the meter's scale.
@@ -241,7 +235,7 @@ class Wall:
 
     def __init__(
         self,
-        meter: Meter,
+        meter: Poll,
         target: str = "callable",
         *,
         poll_seconds: float | None = 1.0,

@@ -53,7 +53,7 @@ def killed(tmp_path: Path) -> tuple[Path, list[dict[str, Any]]]:
     ledger.open("trial 1")
     now[0] = 27 * SECOND
     ledger.sample()
-    ledger._beat()
+    ledger.checkpoint()
     now[0] = 30 * SECOND
     return file, [json.loads(json.dumps(bill))]
 
@@ -139,7 +139,7 @@ def test_parallel_trials_that_died_together_are_billed_their_own_part_each(tmp_p
         now[0] = second * SECOND
         source.lost = lost and second > 20
         ledger.sample()
-    ledger._beat()
+    ledger.checkpoint()
     sessions = read_sessions(tmp_path / "bill.json")
     found = settle_killed(sessions, tmp_path / "ledger.jsonl")
     bill = add_up(sessions)

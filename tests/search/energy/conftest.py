@@ -23,14 +23,14 @@ KINDS = {"constant": 0, "step": 1, "sine": 2, "square": 3, "trace": 4}
 
 @dataclass
 class HandClock:
-    """Nanoseconds that move only when told, and a little with every look."""
+    """Nanoseconds that move only when told, and a little with every reading."""
 
     now_ns: int = 10**12
-    look_ns: int = 5_000
+    step_ns: int = 5_000
     followers: list[Callable[[float], None]] = field(default_factory=list)
 
     def __call__(self) -> int:
-        self.advance_ns(self.look_ns)
+        self.advance_ns(self.step_ns)
         return self.now_ns
 
     def advance(self, seconds: float) -> None:
@@ -126,14 +126,14 @@ class Bench:
     number: int = 0
 
     def run(self, seconds: float) -> None:
-        """Let time pass as the sampler would: a reading per interval, a close look while one is worth it."""
+        """Let time pass as the sampler would: a reading per interval, burst polling while it is worth it."""
         end_ns = self.clock.now_ns + round(seconds * 1e9)
-        looking = True
+        polling = True
         while self.clock.now_ns < end_ns:
             due_ns = min(end_ns, self.begin_ns + round(due(self.number, self.interval) * 1e9))
-            while looking and self.clock.now_ns + 2_000_000 < due_ns:
+            while polling and self.clock.now_ns + 2_000_000 < due_ns:
                 self.clock.advance(0.002)
-                looking = self.ledger.look() is not None
+                polling = self.ledger.burst() is not None
             self.clock.advance_ns(max(due_ns - self.clock.now_ns, 0))
             if due_ns < end_ns:
                 self.number += 1

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from joulefront.search.energy import Capability, Ledger
-from joulefront.search.energy.attribution import Meter, WindowUsage, split
+from joulefront.search.energy.attribution import MeteredPart, WindowUsage, split
 
 SECOND = 10**9
 
@@ -21,8 +21,8 @@ def cores(busy, own):
 
 
 def test_two_trials_share_the_cpu_by_seconds_and_its_rest_by_time():
-    claims = [WindowUsage("a", "trial", 0, 10 * SECOND, 30.0, ()), WindowUsage("b", "trial", 0, 10 * SECOND, 10.0, ())]
-    found = split(claims, 0, 10 * SECOND, [Meter("cpu:pkg0", steady(100), idle_watts=20)], cores(4.0, 4.0))
+    usages = [WindowUsage("a", "trial", 0, 10 * SECOND, 30.0, ()), WindowUsage("b", "trial", 0, 10 * SECOND, 10.0, ())]
+    found = split(usages, 0, 10 * SECOND, [MeteredPart("cpu:pkg0", steady(100), idle_watts=20)], cores(4.0, 4.0))
     # 200 J of idle in halves, 800 J of work three to one
     assert found.shares["a"]["cpu:pkg0"].joules == pytest.approx(100 + 600)
     assert found.shares["b"]["cpu:pkg0"].joules == pytest.approx(100 + 200)
@@ -30,8 +30,8 @@ def test_two_trials_share_the_cpu_by_seconds_and_its_rest_by_time():
 
 
 def test_a_gpu_belongs_to_the_trial_that_holds_it():
-    claims = [WindowUsage("a", "trial", 0, 4 * SECOND, 1.0, ("gpu:0",)), WindowUsage("b", "trial", 2 * SECOND, 6 * SECOND, 1.0, ("gpu:1",))]
-    found = split(claims, 0, 8 * SECOND, [Meter("gpu:0", steady(300)), Meter("gpu:1", steady(200))], cores(1.0, 1.0))
+    usages = [WindowUsage("a", "trial", 0, 4 * SECOND, 1.0, ("gpu:0",)), WindowUsage("b", "trial", 2 * SECOND, 6 * SECOND, 1.0, ("gpu:1",))]
+    found = split(usages, 0, 8 * SECOND, [MeteredPart("gpu:0", steady(300)), MeteredPart("gpu:1", steady(200))], cores(1.0, 1.0))
     assert found.shares["a"]["gpu:0"].joules == pytest.approx(1200)
     assert found.shares["b"]["gpu:1"].joules == pytest.approx(800)
     assert "gpu:1" not in found.shares["a"]
@@ -39,40 +39,40 @@ def test_a_gpu_belongs_to_the_trial_that_holds_it():
 
 
 def test_own_work_outside_is_overhead_and_foreign_work_is_unattributed():
-    claims = [WindowUsage("a", "trial", 0, 10 * SECOND, 10.0, ())]
-    found = split(claims, 0, 10 * SECOND, [Meter("cpu:pkg0", steady(100), idle_watts=20)], cores(4.0, 2.0))
+    usages = [WindowUsage("a", "trial", 0, 10 * SECOND, 10.0, ())]
+    found = split(usages, 0, 10 * SECOND, [MeteredPart("cpu:pkg0", steady(100), idle_watts=20)], cores(4.0, 2.0))
     assert found.shares["a"]["cpu:pkg0"].joules == pytest.approx(200 + 200)
     assert found.overhead["cpu:pkg0"] == pytest.approx(200)
     assert found.unattributed["cpu:pkg0"] == pytest.approx(400)
 
 
 def test_trials_that_state_nothing_share_by_time():
-    claims = [WindowUsage("a", "trial", 0, 4 * SECOND), WindowUsage("b", "trial", 0, 4 * SECOND)]
-    found = split(claims, 0, 4 * SECOND, [Meter("cpu", steady(10), tree=True)], cores(2.0, 2.0))
+    usages = [WindowUsage("a", "trial", 0, 4 * SECOND), WindowUsage("b", "trial", 0, 4 * SECOND)]
+    found = split(usages, 0, 4 * SECOND, [MeteredPart("cpu", steady(10), tree=True)], cores(2.0, 2.0))
     assert found.shares["a"]["cpu"].joules == found.shares["b"]["cpu"].joules == pytest.approx(20)
 
 
-def oracle(claims, t1, meters, busy, own):
+def oracle(usages, t1, meters, busy, own):
     """Step through time in milliseconds and hand every one out."""
-    got = {claim.id: 0.0 for claim in claims}
+    got = {usage.id: 0.0 for usage in usages}
     rest = 0.0
     step = SECOND // 1000
     for t in range(0, t1, step):
-        active = [claim for claim in claims if claim.t0_ns <= t < claim.t1_ns]
+        active = [usage for usage in usages if usage.t0_ns <= t < usage.t1_ns]
         for name, watts, idle in meters:
             joules = watts / 1000
             if name.startswith("gpu:"):
-                holders = [claim for claim in active if claim.devices is None or name in claim.devices]
-                for claim in holders:
-                    got[claim.id] += joules / len(holders)
+                holders = [usage for usage in active if usage.devices is None or name in usage.devices]
+                for usage in holders:
+                    got[usage.id] += joules / len(holders)
                 rest += 0 if holders else joules
                 continue
             resting = min(idle / 1000, joules)
-            rates = {claim.id: claim.cpu_seconds / (claim.t1_ns - claim.t0_ns) * SECOND for claim in active}
+            rates = {usage.id: usage.cpu_seconds / (usage.t1_ns - usage.t0_ns) * SECOND for usage in active}
             base = max(busy, sum(rates.values()))
-            for claim in active:
-                got[claim.id] += resting / len(active) + (
-                    (joules - resting) * rates[claim.id] / base if base else (joules - resting) / len(active)
+            for usage in active:
+                got[usage.id] += resting / len(active) + (
+                    (joules - resting) * rates[usage.id] / base if base else (joules - resting) / len(active)
                 )
             rest += joules - sum(resting / len(active) for _ in active)
             rest -= sum((joules - resting) * rates[c.id] / base if base else (joules - resting) / len(active) for c in active)
@@ -96,14 +96,14 @@ claims_of = st.lists(
 @settings(max_examples=80, deadline=None)
 def test_the_split_equals_a_walk_through_every_millisecond_and_loses_nothing(raw, package, idle, gpu, busy, part):
     step = SECOND // 1000
-    claims = [WindowUsage(str(i), "trial", a * step, (a + b) * step, cpu, devices) for i, (a, b, cpu, devices) in enumerate(raw)]
-    meters = [Meter("cpu:pkg0", steady(package), idle_watts=idle), Meter("gpu:0", steady(gpu))]
+    usages = [WindowUsage(str(i), "trial", a * step, (a + b) * step, cpu, devices) for i, (a, b, cpu, devices) in enumerate(raw)]
+    meters = [MeteredPart("cpu:pkg0", steady(package), idle_watts=idle), MeteredPart("gpu:0", steady(gpu))]
     t1 = 1600 * step
-    found = split(claims, 0, t1, meters, cores(busy, busy * part))
-    slow, rest = oracle(claims, t1, [("cpu:pkg0", package, idle), ("gpu:0", gpu, 0)], busy, busy * part)
-    for claim in claims:
-        got = sum(share.joules for share in found.shares[claim.id].values())
-        assert got == pytest.approx(slow[claim.id], rel=1e-6, abs=1e-6)
+    found = split(usages, 0, t1, meters, cores(busy, busy * part))
+    slow, rest = oracle(usages, t1, [("cpu:pkg0", package, idle), ("gpu:0", gpu, 0)], busy, busy * part)
+    for usage in usages:
+        got = sum(share.joules for share in found.shares[usage.id].values())
+        assert got == pytest.approx(slow[usage.id], rel=1e-6, abs=1e-6)
     named = sum(joules for bucket in (found.overhead, found.idle, found.unattributed) for joules in bucket.values())
     assert named == pytest.approx(rest, rel=1e-6, abs=1e-6)
     assert abs(found.balance()) <= 1e-9 * max(sum(found.total.values()), 1.0)

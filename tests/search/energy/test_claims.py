@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from joulefront.search.energy import Capability, Ledger
-from joulefront.search.energy.attribution import Meter, PartitionCache, WindowSnapshot, WindowUsage, split
+from joulefront.search.energy.attribution import MeteredPart, PartitionCache, WindowSnapshot, WindowUsage, split
 from joulefront.search.energy.journal import lines
 
 SECOND = 10**9
@@ -180,7 +180,7 @@ def test_a_meter_that_is_refreshed_slowly_is_known_to_the_split_as_far_as_to_a_r
             clock.advance(0.1)
             ledger.sample()
             if clock.now_ns % (7 * SECOND) < SECOND // 10:
-                ledger.partition()  # what is kept of a look must not be a guess
+                ledger.partition()  # what is kept of a instant must not be a guess
         found, total = ledger.partition(), ledger.total()
     assert found.unknown == {}
     assert sum(found.total.values()) == pytest.approx(total.joules, rel=1e-6)
@@ -193,7 +193,7 @@ def test_after_a_kill_parallel_trials_and_the_rest_are_the_machine(ledger, wait,
     with ledger.window("epoch 0", kind="epoch", parent=windows[0]):
         wait(8)
         live = {window.name: window.record.joules for window in windows}
-        ledger._beat()
+        ledger.checkpoint()
         killed = left_open(tmp_path / "ledger.jsonl")
     assert {name: counted(killed[name]) for name in live} == {name: pytest.approx(value, rel=1e-3) for name, value in live.items()}
     # the machine took 500 W for 10 s: 300 and half of 50 belong to one, 150 and the other half to the other
@@ -209,7 +209,7 @@ def test_after_a_kill_two_trials_that_claim_nothing_share_the_machine(ledger, wa
     thread.start()
     thread.join()
     wait(10)
-    ledger._beat()
+    ledger.checkpoint()
     killed = left_open(tmp_path / "ledger.jsonl")
     assert sum(counted(parts) for parts in killed.values()) == pytest.approx(5000, rel=1e-2)
 
@@ -226,24 +226,24 @@ stretches = st.lists(
 )
 
 
-@given(raw=stretches, looks=st.lists(st.integers(1, 500), min_size=1, max_size=6), lost=st.one_of(st.none(), st.integers(1, 500)))
+@given(raw=stretches, instants=st.lists(st.integers(1, 500), min_size=1, max_size=6), lost=st.one_of(st.none(), st.integers(1, 500)))
 @settings(max_examples=60, deadline=None)
-def test_what_is_kept_from_look_to_look_equals_a_split_of_everything(raw, looks, lost):
-    """Windows come to be known as time goes on; at each look the kept sums must be those of a split from scratch."""
+def test_what_is_kept_from_look_to_look_equals_a_split_of_everything(raw, instants, lost):
+    """Windows come to be known as time goes on; at each instant the kept sums must be those of a split from scratch."""
     every = [WindowUsage(str(k), kind, a * SECOND, (a + b) * SECOND, cpu, devices) for k, (a, b, kind, cpu, devices) in enumerate(raw)]
 
     def energy(begin, end):
         return 70 * (end - begin) / SECOND if lost is None or end <= lost * SECOND else None
 
     meters = [
-        Meter("gpu:a", energy, extent=None if lost is None else (0, lost * SECOND)),
-        Meter("cpu:pkg0", lambda begin, end: 50 * (end - begin) / SECOND, idle_watts=10),
+        MeteredPart("gpu:a", energy, extent=None if lost is None else (0, lost * SECOND)),
+        MeteredPart("cpu:pkg0", lambda begin, end: 50 * (end - begin) / SECOND, idle_watts=10),
     ]
     kept = PartitionCache()
-    for now in sorted(look * SECOND for look in looks):
+    for now in sorted(instant * SECOND for instant in instants):
 
         def view(begin, end):
-            known = [claim for claim in every if claim.t0_ns < end and claim.t1_ns > begin]
+            known = [usage for usage in every if usage.t0_ns < end and usage.t1_ns > begin]
             current = [
                 WindowUsage(c.id, c.kind, c.t0_ns, min(c.t1_ns, end), None if c.t1_ns > end else c.cpu_seconds, c.devices) for c in known
             ]
@@ -254,7 +254,7 @@ def test_what_is_kept_from_look_to_look_equals_a_split_of_everything(raw, looks,
             return 4.0 * (end - begin) / SECOND, 2.0 * (end - begin) / SECOND
 
         found = kept.split(0, now, view, meters, cpu)
-        slow = split(view(0, now).claims, 0, now, meters, cpu)
+        slow = split(view(0, now).usages, 0, now, meters, cpu)
         for name in ("overhead", "idle", "unattributed", "total", "unknown"):
             assert getattr(found, name) == pytest.approx(getattr(slow, name), rel=1e-9, abs=1e-6)
         for id, shares in slow.shares.items():

@@ -29,7 +29,7 @@ class Wall:
 def beats(anchors, clock, count):
     for _ in range(count):
         clock.advance(5)
-        anchors.look()
+        anchors.resync()
 
 
 def near(text, moment):
@@ -71,16 +71,16 @@ def test_a_window_after_a_suspend_begins_at_its_own_time(scripted, clock, monkey
     source = scripted((Capability("soc", "scripted", True, tick_seconds=0.0),), clock, joules=lambda name, t: 10 * t)
     with Ledger([source], interval_seconds=None, clock=clock) as ledger:
         clock.advance(60)
-        ledger._beat()
+        ledger.checkpoint()
         with ledger.window("before") as before:
             clock.advance(1)
         wall.jumped = timedelta(hours=8)
         clock.advance(5)
-        ledger._beat()
+        ledger.checkpoint()
         begun = wall()
         with ledger.window("after") as after:
             clock.advance(1)
-        ledger._beat()
+        ledger.checkpoint()
         assert near(before.record.t0_utc, NOON + timedelta(seconds=60))
         assert near(after.record.t0_utc, begun)
 
@@ -105,7 +105,7 @@ def test_a_forked_child_of_many_ledgers_is_inert_in_all_that_live():
     ledgers = [Ledger([], interval_seconds=None).start() for _ in range(3)]
     child = os.fork()
     if child == 0:
-        os._exit(0 if all(ledger._state == "inert" for ledger in ledgers) else 1)
+        os._exit(0 if all(ledger.state == "inert" for ledger in ledgers) else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     for ledger in ledgers:
         ledger.stop()

@@ -15,7 +15,7 @@ import pytest
 
 from joulefront.search.energy import Ledger, discover
 from joulefront.search.energy.sources.cpu_time import DEFAULT, CpuCoefficients, CpuTime, from_cpu_watts
-from joulefront.search.energy.sources.process_tree import TICK, Look, Machine, Tree
+from joulefront.search.energy.sources.process_tree import TICK, CpuUse, Machine, Tree
 
 BURN = """
 import sys, time
@@ -35,8 +35,8 @@ class FixedTree(Tree):
         super().__init__()
         self._rate, self._clock = rate, clock
 
-    def look(self, *, exact=True):
-        return Look(self._rate * self._clock.now_ns / 1e9, 0.0)
+    def read(self, *, exact=True):
+        return CpuUse(self._rate * self._clock.now_ns / 1e9, 0.0)
 
 
 def test_joules_are_cpu_seconds_times_watts(clock):
@@ -208,8 +208,8 @@ def test_a_reading_says_how_late_a_living_child_may_appear():
 
 def test_short_windows_beside_a_child_that_shows_late_are_flagged_or_hold_the_truth(clock):
     class LateTree(Tree):
-        def look(self, *, exact=True):  # one busy child, added up every 4 ms
-            return Look(clock.now_ns // 4_000_000 * 0.004, 0.004)
+        def read(self, *, exact=True):  # one busy child, added up every 4 ms
+            return CpuUse(clock.now_ns // 4_000_000 * 0.004, 0.004)
 
     draw, missed = random.Random(1), 0
     with Ledger([CpuTime(CpuCoefficients(2.8), clock=clock, tree=LateTree())], interval_seconds=None, clock=clock) as ledger:

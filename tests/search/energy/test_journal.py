@@ -40,7 +40,7 @@ def test_a_window_without_an_end_is_known_up_to_the_last_beat(source, clock, tmp
         for _ in range(3):
             clock.advance(5)
             ledger.sample()
-            ledger._beat()
+            ledger.checkpoint()
         clock.advance(4)  # were the process to die here, this is what its file would hold
         found = list(lines(file))
     assert [line["event"] for line in found] == ["start", "open", "beat", "beat", "beat"]

@@ -182,8 +182,8 @@ def test_wrong_use_says_what_to_do(scripted, clock):
     ledger.stop()
     with pytest.raises(ValueError, match="interval_seconds must be > 0"):
         Ledger([], interval_seconds=0)
-    with pytest.raises(ValueError, match="beat_seconds must be > 0"):
-        Ledger([], beat_seconds=-1)
+    with pytest.raises(ValueError, match="checkpoint_seconds must be > 0"):
+        Ledger([], checkpoint_seconds=-1)
 
 
 def test_without_any_meter_energy_is_unknown_and_not_zero(clock):
@@ -283,7 +283,7 @@ def test_trials_and_what_lies_between_add_up_to_the_total(schedule, watts, scrip
 @settings(max_examples=40, deadline=None)
 def test_energy_is_additive_monotone_and_the_same_at_any_time(times, shift, powers, scripted, hand_clock):
     def energies(origin):
-        clock = hand_clock(now_ns=round(1e13 + origin * 1e9), look_ns=0)
+        clock = hand_clock(now_ns=round(1e13 + origin * 1e9), step_ns=0)
         begin = clock.now_ns / 1e9
 
         def joules(name, t):

@@ -10,7 +10,7 @@ import pytest
 from joulefront.search.energy import Capability, Ledger, Reading
 from joulefront.search.energy.sources.cpu_time import CpuTime
 from joulefront.search.energy.sources.nvml import Nvml
-from joulefront.search.energy.sources.process_tree import Look
+from joulefront.search.energy.sources.process_tree import CpuUse
 from joulefront.search.energy.sources.rapl import Rapl
 
 
@@ -148,8 +148,8 @@ def test_every_fault_of_a_powercap_tree_is_null_with_a_reason(powercap, clock, f
 
 def test_cpu_time_of_nothing_is_zero_with_doubt(clock):
     class Idle:
-        def look(self, *, exact=True):
-            return Look(1.0, 0.0)
+        def read(self, *, exact=True):
+            return CpuUse(1.0, 0.0)
 
     record = run([CpuTime(clock=clock, tree=Idle())], clock)
     holds(record)

@@ -301,13 +301,13 @@ def test_other_processes_on_the_gpu_are_contention_and_our_own_are_not(bench):
     machine.driver.set(pid=os.getpid())
     with machine.ledger.window("trial") as window:
         machine.run(0.5)
-        machine.ledger._surroundings.look_around(machine.clock())
+        machine.ledger.checkpoint()
     assert "foreign_gpu_pids" not in (window.record.contended or {})
     machine.driver.set(pid=2**22 + 1)  # a number that only another process namespace can have
     machine.driver.set(pid=1)
     with machine.ledger.window("trial") as window:
         machine.run(0.5)
-        machine.ledger._surroundings.look_around(machine.clock())
+        machine.ledger.checkpoint()
         machine.run(0.5)
     assert window.record.contended["foreign_gpu_pids"] == {GPU: [1]}
 

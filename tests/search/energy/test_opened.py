@@ -1,4 +1,4 @@
-"""What books make of the answers of a source: one reading of each component, whatever it gave."""
+"""How sources are read: one reading of each component whatever they answer, entered when somebody needs it or when much waits."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from joulefront.search.energy import Ledger
-from joulefront.search.energy.meters import MOST_WAITING, ActiveSource, MeterSet
+from joulefront.search.energy.meters import MOST_PENDING, ActiveSource, MeterSet
 from joulefront.search.energy.sources.source import Capability, Reading
 
 NAMES = ("a", "b", "c")
@@ -33,15 +33,15 @@ class Told:
         pass
 
 
-class Glances(Told):
-    def glance(self):
-        return ("glanced",)
+class Fast(Told):
+    def fast_read(self):
+        return ("fast",)
 
 
 @given(st.lists(st.sampled_from((*NAMES, "other")), max_size=6))
 def test_every_component_has_a_reading_and_no_other_has(found):
-    opened = ActiveSource.of(Told(tuple(Reading(name, 5, counter_joules=1.0) for name in found)), NAMES, counts=True)
-    complete = opened.complete(opened.read(lambda: 9, glance=False), lambda: 9)
+    active = ActiveSource.of(Told(tuple(Reading(name, 5, counter_joules=1.0) for name in found)), NAMES, counts=True)
+    complete = active.complete(active.read(lambda: 9, fast=False), lambda: 9)
     assert {reading.component for reading in complete} == set(NAMES)
     for reading in complete:
         assert (reading.error is None) == (reading.component in found)
@@ -54,26 +54,26 @@ def test_every_component_has_a_reading_and_no_other_has(found):
     ("answer", "why"), [(RuntimeError("on fire"), "failed: RuntimeError"), (None, "gave no readings"), ((1, 2), "gave no readings")]
 )
 def test_a_source_that_raises_or_answers_nonsense_has_an_error_for_each_component(answer, why):
-    opened = ActiveSource.of(Told(answer), NAMES, counts=True)
-    complete = opened.complete(opened.read(lambda: 7, glance=True), lambda: 7)
+    active = ActiveSource.of(Told(answer), NAMES, counts=True)
+    complete = active.complete(active.read(lambda: 7, fast=True), lambda: 7)
     assert [(reading.component, reading.t_ns) for reading in complete] == [(name, 7) for name in NAMES]
     assert all(reading.error is not None and why in reading.error for reading in complete)
 
 
-def test_a_glance_is_taken_where_a_source_offers_one():
-    assert ActiveSource.of(Glances(), NAMES, counts=True).read(lambda: 0, glance=True) == ("glanced",)
-    assert ActiveSource.of(Glances(("read",)), NAMES, counts=True).read(lambda: 0, glance=False) == ("read",)
-    assert ActiveSource.of(Told(("read",)), NAMES, counts=True).read(lambda: 0, glance=True) == ("read",)
+def test_a_fast_read_is_used_where_a_source_offers_one():
+    assert ActiveSource.of(Fast(), NAMES, counts=True).read(lambda: 0, fast=True) == ("fast",)
+    assert ActiveSource.of(Fast(("read",)), NAMES, counts=True).read(lambda: 0, fast=False) == ("read",)
+    assert ActiveSource.of(Told(("read",)), NAMES, counts=True).read(lambda: 0, fast=True) == ("read",)
 
 
-@pytest.mark.parametrize(("source", "counts", "follows"), [(Told(), False, True), (Glances(), False, False), (Glances(), True, True)])
-def test_only_a_cross_check_that_offers_a_glance_is_read_less_often(source, counts, follows):
+@pytest.mark.parametrize(("source", "counts", "follows"), [(Told(), False, True), (Fast(), False, False), (Fast(), True, True)])
+def test_only_a_cross_check_that_offers_a_fast_read_is_read_less_often(source, counts, follows):
     assert ActiveSource.of(source, NAMES, counts=counts).follows is follows
 
 
-def curve(books, name):
-    account = books.accounts[name]
-    return list(account.curve.t), list(account.curve.joules), list(account.events), list(account.reads)
+def curve(meters, name):
+    channel = meters.channels[name]
+    return list(channel.curve.t), list(channel.curve.joules), list(channel.events), list(channel.reads)
 
 
 @given(
@@ -85,8 +85,8 @@ def test_readings_that_wait_come_to_the_same_as_readings_that_are_entered_at_onc
     now = [10**9]
     source = Told()
     lazy, eager = (MeterSet([source], (), lambda: now[0]) for _ in range(2))
-    for books in (lazy, eager):
-        books.open()
+    for meters in (lazy, eager):
+        meters.open()
     total = 0.0
     for seconds, joules, fault in steps:
         now[0] += int(seconds * 1e9)
@@ -95,9 +95,9 @@ def test_readings_that_wait_come_to_the_same_as_readings_that_are_entered_at_onc
             source.answer = RuntimeError("on fire")
         else:
             source.answer = tuple(Reading(name, now[0], counter_joules=total) for name in NAMES if fault != "gone" or name != "b")
-        lazy.read(glance=True)
-        eager.read(glance=True)
-        assert eager.accounts  # to ask is to enter
+        lazy.read(fast=True)
+        eager.read(fast=True)
+        assert eager.channels  # to ask is to enter
     for name in NAMES:
         assert curve(lazy, name) == curve(eager, name)
 
@@ -105,15 +105,15 @@ def test_readings_that_wait_come_to_the_same_as_readings_that_are_entered_at_onc
 def test_what_nobody_asks_for_is_entered_all_the_same_before_it_is_much():
     now = [0]
     source = Told()
-    books = MeterSet([source], (), lambda: now[0])
-    books.open()
-    account = books.accounts["a"]
-    for step in range(MOST_WAITING):
-        assert len(account.reads) == 0
+    meters = MeterSet([source], (), lambda: now[0])
+    meters.open()
+    channel = meters.channels["a"]
+    for step in range(MOST_PENDING):
+        assert len(channel.reads) == 0
         now[0] += 10**8
         source.answer = tuple(Reading(name, now[0], counter_joules=float(step)) for name in NAMES)
-        books.read(glance=True)
-    assert len(account.reads) == MOST_WAITING
+        meters.read(fast=True)
+    assert len(channel.reads) == MOST_PENDING
 
 
 def test_a_question_in_the_middle_of_an_interval_sees_the_reading_before_it(scripted, clock):

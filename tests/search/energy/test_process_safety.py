@@ -170,7 +170,7 @@ def test_every_source_serves_a_second_ledger_after_the_first(driver, powercap):
 
 
 def test_a_full_disk_does_not_end_the_measuring(monkeypatch, tmp_path):
-    ledger = Ledger([CpuTime()], interval_seconds=0.01, beat_seconds=0.02, file=tmp_path / "ledger.jsonl").start()
+    ledger = Ledger([CpuTime()], interval_seconds=0.01, checkpoint_seconds=0.02, file=tmp_path / "ledger.jsonl").start()
     original = os.write
 
     def full(fd, data):
@@ -193,7 +193,7 @@ KILLED = textwrap.dedent(
     from joulefront.search.energy import Ledger
     from joulefront.search.energy.sources.cpu_time import CpuTime
 
-    with Ledger([CpuTime()], file=Path(sys.argv[1]), beat_seconds=0.5) as ledger:
+    with Ledger([CpuTime()], file=Path(sys.argv[1]), checkpoint_seconds=0.5) as ledger:
         ledger.open("done").close()
         window = ledger.open("trial 1")
         print("open", flush=True)

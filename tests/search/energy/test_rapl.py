@@ -180,14 +180,14 @@ def test_half_of_the_packages_is_shown_and_not_counted(machine, powercap, closed
     assert [source.name for source in found.sources] == ["rapl", "cpu_time"]
 
 
-def test_a_counter_that_vanishes_makes_energy_unknown(machine, powercap):
+def test_a_counter_that_vanishes_makes_energy_unknown(machine, clock, powercap):
     ledger, run = machine({"intel-rapl:0": ("package-0", 100)})
     with ledger.window("trial") as window:
         run(1.0)
         folder = ledger.folders["intel-rapl:0"]
         powercap.remove(folder)
         for _ in range(30):
-            ledger._clock.advance(0.1)
+            clock.advance(0.1)
             ledger.sample()
     part = window.record.component("cpu:pkg0")
     assert part.joules is None

@@ -81,10 +81,10 @@ def test_a_handler_that_comes_at_any_moment_never_hangs_the_ledger(scripted):
             signal.signal(signal.SIGALRM, lambda *_, ledger=ledger: ledger.stop("stopped"))
             signal.setitimer(signal.ITIMER_REAL, 0.001 + number * 0.0002)
             until = time.monotonic() + 5
-            while ledger._state == "running" and time.monotonic() < until:
+            while ledger.state == "running" and time.monotonic() < until:
                 ledger.sample()
                 ledger.total()
-            assert ledger._state == "stopped"
+            assert ledger.state == "stopped"
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)

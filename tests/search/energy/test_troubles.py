@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from joulefront.search.energy import Capability, Ledger, Reading, host
+from joulefront.search.energy.host import HostMonitor
 from joulefront.search.energy.journal import Journal, lines
 from joulefront.search.energy.safety import MOST, Warnings
 from joulefront.search.energy.sources.cpu_time import CpuTime
@@ -56,11 +57,11 @@ class Rude:
 @pytest.mark.parametrize("bad", ["utilisation", "edges", "foreign", "devices"])
 def test_a_source_that_raises_at_an_extra_is_on_record_and_ends_nothing(bad, tmp_path):
     source = Rude({bad})
-    with Ledger([source], interval_seconds=0.01, beat_seconds=0.02, file=tmp_path / "ledger.jsonl") as ledger:
+    with Ledger([source], interval_seconds=0.01, checkpoint_seconds=0.02, file=tmp_path / "ledger.jsonl") as ledger:
         time.sleep(0.1)
         with ledger.window("trial") as window:
             time.sleep(0.2)
-        assert ledger._sampler.alive
+        assert ledger.reading
         total = ledger.total()
     record = window.record
     assert record.joules == pytest.approx(50 * record.seconds, rel=1e-3)
@@ -85,7 +86,7 @@ def test_a_thread_that_was_ended_is_said_in_the_record():
     with Ledger([source], interval_seconds=0.01) as ledger:
         source.bad.add("utilisation")
         until = time.monotonic() + 5
-        while ledger._sampler.alive and time.monotonic() < until:
+        while ledger.reading and time.monotonic() < until:
             time.sleep(0.01)
         source.bad.clear()
         with ledger.window("trial") as window:
@@ -100,12 +101,12 @@ def test_a_thread_that_was_ended_is_said_in_the_record():
 def test_what_goes_wrong_in_the_thread_is_told_and_the_thread_goes_on(monkeypatch):
     with Ledger([CpuTime()], interval_seconds=0.01) as ledger:
         window = ledger.open("trial")
-        monkeypatch.setattr(ledger._surroundings, "sample", lambda *_, **__: 1 / 0)
+        monkeypatch.setattr(HostMonitor, "sample", lambda *_, **__: 1 / 0)
         time.sleep(0.1)
         monkeypatch.undo()
         time.sleep(0.1)
         record = window.close()
-        assert ledger._sampler.alive
+        assert ledger.reading
     (text,) = record.meter["troubles"]
     assert "ZeroDivisionError" in text
     assert "times by now" in text
@@ -145,7 +146,7 @@ def disk(monkeypatch):
 
 def test_a_disk_that_gets_full_ends_no_training_and_loses_no_source(disk, tmp_path):
     source = Rude(set())
-    ledger = Ledger([source], interval_seconds=0.01, beat_seconds=0.02, file=tmp_path / "ledger.jsonl").start()
+    ledger = Ledger([source], interval_seconds=0.01, checkpoint_seconds=0.02, file=tmp_path / "ledger.jsonl").start()
     disk.room = 0
     with ledger.window("trial") as window:
         time.sleep(0.1)

@@ -242,7 +242,7 @@ def test_a_killed_repeat_is_settled_as_a_repeat(tmp_path: Path) -> None:
         assert account.session.open_trials == {}
         time.sleep(0.02)
         ledger.sample()
-        ledger._beat()
+        ledger.checkpoint()
         lost = read_sessions(bill)
         assert settle_killed(lost, file) == {}
     states = lost[0]["by_state_joules"]
