@@ -1,7 +1,6 @@
-"""The single edits of a space: another choice of one parameter, or a step up or down.
+"""Chains of single edits of a configuration, the policy that draws them, and how it is fitted to the chains that ended well.
 
-A distribution over chains of edits of a configuration, and how it is fitted to the chains that ended well.
-
+An edit is another choice of one categorical parameter, or a step up or down of an ordered one.
 Which edit comes next is a softmax over all of them, linear in the present values of the configuration; so is whether the chain stops. A
 fitted policy maximises the likelihood of observed chains with importance weights, so that from each start it approaches the distribution
 ``base(chain) * exp(score(end) / temperature)`` of all chains, whichever policy drew them.
@@ -25,8 +24,14 @@ from .encoding import Array, Encoding
 
 #: Longest chain of edits.
 MAX_EDITS = 4
-#: Without knowledge a chain stops with this probability after each edit: 1.9 edits on average.
+#: The uniform policy stops with this probability after each edit: 1.9 edits on average.
 _STOP = 0.5
+#: Share of the uniform policy in the policy that draws: every edit stays possible, and importance weights stay bounded.
+_EXPLORE = 0.2
+#: Logarithms of importance ratios are clipped to this magnitude.
+_MAX_LOG_RATIO = 3.0
+#: Chains with less than this share of the largest weight are ignored.
+_MIN_WEIGHT = 1e-3
 
 
 @dataclass(frozen=True)
@@ -41,23 +46,23 @@ class Edits:
 
     @cached_property
     def gene(self) -> NDArray[np.int64]:
-        """Parameter that each edit changes, ``(a,)``."""
+        """Index of the parameter that each edit changes, ``(a,)``."""
         return np.asarray(np.repeat(np.arange(self.encoding.size), self._count), dtype=np.int64)
 
     @cached_property
     def value(self) -> Array:
-        """Choice that it sets; -1 or 1, the direction, where the parameter is ordered, ``(a,)``."""
+        """Choice that each edit sets; the direction, -1 or 1, where the parameter is ordered, ``(a,)``."""
         choices = self.encoding.choices()
         return np.asarray(np.concatenate([np.arange(c) if c else np.array([-1, 1]) for c in choices]), dtype=float)
 
     @cached_property
     def ordered(self) -> NDArray[np.bool_]:
-        """Whether the parameter is ordered, ``(a,)``."""
+        """Whether the parameter of each edit is ordered, ``(a,)``."""
         return np.asarray(self.encoding.choices()[self.gene] == 0)
 
     @cached_property
     def base(self) -> Array:
-        """Logarithm of the unlearned probability of each edit and, last, of the stop, ``(a + 1,)``: parameters uniformly, then values."""
+        """Logits of the uniform policy, ``(a + 1,)``: parameters uniformly, then values uniformly; last, the stop."""
         choices = self.encoding.choices()
         others = np.where(choices > 0, choices - 1, 2)[self.gene]
         return np.asarray(np.r_[-np.log(others * self.encoding.size), np.log(_STOP / (1 - _STOP))])
@@ -68,7 +73,7 @@ class Edits:
         return np.where(choices > 0, choices, 2)
 
     def allowed(self, genes: Array, edited: NDArray[np.bool_], step: int) -> NDArray[np.bool_]:
-        """Tell which edits change something, and whether the chain may stop, ``(n, a + 1)``.
+        """Return which edits change something, and whether the chain may stop, ``(n, a + 1)``.
 
         Args:
             genes: Settled configurations, ``(n, size)``.
@@ -83,15 +88,14 @@ class Edits:
         return np.column_stack([possible, np.full(len(genes), step > 0) | ~possible.any(1)])
 
     def features(self, genes: Array, step: int) -> Array:
-        """Describe configurations to the policy: a one, the edits made so far and the present values, ``(n, 1 + MAX_EDITS + columns)``."""
+        """Inputs of the policy: a constant, the number of edits so far and the present values, ``(n, 1 + MAX_EDITS + columns)``."""
         columns = self.encoding.columns(genes) - np.where(self.encoding.numeric_columns, 0.5, 0.0)
         made = np.zeros((len(genes), MAX_EDITS))
         made[:, step] = 1.0
-        # One of many present values says little by itself.
         return np.column_stack([np.ones(len(genes)), made, columns / np.sqrt(max(1, self.encoding.size))])
 
     def apply(self, genes: Array, action: NDArray[np.int64], rng: np.random.Generator, widths: tuple[float, ...]) -> Array:
-        """Make one edit in each row; not settled."""
+        """Make one edit in each row; the result is not settled."""
         rows, gene = np.arange(len(genes)), self.gene[action]
         length = np.abs(rng.normal(size=len(genes))) * rng.choice(widths, size=len(genes))
         moved = np.clip(genes[rows, gene] + self.value[action] * length, 0.0, 1.0)
@@ -113,23 +117,15 @@ class Edits:
         return np.asarray(np.cumsum(np.r_[0, self._count])[gene] + offset, dtype=np.int64)
 
 
-#: At so many of the steps an edit of the unlearned policy is made: what was once without success stays possible, and weights bounded.
-_EXPLORE = 0.2
-#: Importance ratios are cut off at this logarithm.
-_MAX_RATIO = 3.0
-#: Chains of less than this share of the largest weight are not learned from.
-_MIN_WEIGHT = 1e-3
-
-
 @dataclass(frozen=True)
 class Steps:
-    """Single decisions of chains.
+    """The steps of some chains.
 
     Attributes:
-        chain: Chain that each belongs to, ``(s,)``.
-        features: What the policy knew, ``(s, d)``.
-        allowed: ``(s, a + 1)``.
-        action: Edit, or the last for the stop, ``(s,)``.
+        chain: Index of the chain of each step, ``(s,)``.
+        features: Inputs of the policy, ``(s, d)``.
+        allowed: Actions that were possible, ``(s, a + 1)``.
+        action: Index of the edit, or of the stop (the last), ``(s,)``.
     """
 
     chain: NDArray[np.int64]
@@ -143,9 +139,9 @@ class Chains:
     """Chains of edits.
 
     Attributes:
-        ends: Settled configurations, ``(n, size)``.
-        steps: Their decisions.
-        log_ratio: Logarithm of the unlearned probability of each chain over that of the policy that drew it, ``(n,)``.
+        ends: Configurations at their ends, settled, ``(n, size)``.
+        steps: Their steps.
+        log_ratio: Importance ratio: logarithm of the probability under the uniform policy over that under the drawing policy, ``(n,)``.
     """
 
     ends: Array
@@ -155,19 +151,19 @@ class Chains:
 
 @dataclass(frozen=True)
 class Policy:
-    """Which edit comes next.
+    """A log-linear policy over edits and the stop.
 
     Args:
         edits: The edits.
-        weights: ``(d, a + 1)``; None for the unlearned policy.
+        weights: ``(d, a + 1)``; None for the uniform policy.
     """
 
     edits: Edits
     weights: Array | None = None
 
-    def log_probabilities(self, context: Array, allowed: NDArray[np.bool_]) -> Array:
-        """Return the logarithm of the probability of every edit and of the stop, ``(n, a + 1)``."""
-        logits = self.edits.base + (0.0 if self.weights is None else context @ self.weights)
+    def log_probabilities(self, features: Array, allowed: NDArray[np.bool_]) -> Array:
+        """Return the log-probability of every edit and of the stop, ``(n, a + 1)``."""
+        logits = self.edits.base + (0.0 if self.weights is None else features @ self.weights)
         logits = np.where(allowed, logits, -np.inf)
         logits -= logits.max(1, keepdims=True)
         return np.asarray(logits - np.log(np.exp(logits).sum(1, keepdims=True)))
@@ -180,33 +176,33 @@ class Policy:
             rng: Source of randomness.
             widths: Standard deviations of the steps of ordered parameters, as shares of their range; edits draw one of them.
         """
-        edits, encoding, unlearned = self.edits, self.edits.encoding, Policy(self.edits)
+        edits, encoding, uniform = self.edits, self.edits.encoding, Policy(self.edits)
         stop, genes = len(edits.gene), encoding.fill(starts, rng)
-        edited, ratio, going = np.zeros(genes.shape, dtype=bool), np.zeros(len(genes)), np.arange(len(genes))
+        edited, log_ratio, active = np.zeros(genes.shape, dtype=bool), np.zeros(len(genes)), np.arange(len(genes))
         steps = []
         for step in range(MAX_EDITS):
-            settled = encoding.settle(genes[going])
-            allowed, context = edits.allowed(settled, edited[going], step), edits.features(settled, step)
-            base = unlearned.log_probabilities(context, allowed)
-            chance = np.exp(base)
+            settled = encoding.settle(genes[active])
+            allowed, features = edits.allowed(settled, edited[active], step), edits.features(settled, step)
+            base = uniform.log_probabilities(features, allowed)
+            probability = np.exp(base)
             if self.weights is not None:
-                chance = _EXPLORE * chance + (1 - _EXPLORE) * np.exp(self.log_probabilities(context, allowed))
-            action = (rng.random((len(going), 1)) * chance.sum(1, keepdims=True) >= chance.cumsum(1)).sum(1)
-            action = np.where(allowed[np.arange(len(going)), np.minimum(action, stop)], action, chance.argmax(1))
-            rows = np.arange(len(going))
-            ratio[going] += base[rows, action] - np.log(chance[rows, action])
-            steps.append(Steps(going, context, allowed, action))
-            goes = action < stop
-            going, action = going[goes], action[goes]
-            if not len(going):
+                probability = _EXPLORE * probability + (1 - _EXPLORE) * np.exp(self.log_probabilities(features, allowed))
+            action = (rng.random((len(active), 1)) * probability.sum(1, keepdims=True) >= probability.cumsum(1)).sum(1)
+            action = np.where(allowed[np.arange(len(active)), np.minimum(action, stop)], action, probability.argmax(1))
+            rows = np.arange(len(active))
+            log_ratio[active] += base[rows, action] - np.log(probability[rows, action])
+            steps.append(Steps(active, features, allowed, action))
+            proceed = action < stop
+            active, action = active[proceed], action[proceed]
+            if not len(active):
                 break
-            genes[going] = edits.apply(genes[going], action, rng, widths)
-            edited[going, edits.gene[action]] = True
-        return Chains(encoding.settle(genes), concatenate_steps(steps), np.clip(ratio, -_MAX_RATIO, _MAX_RATIO))
+            genes[active] = edits.apply(genes[active], action, rng, widths)
+            edited[active, edits.gene[action]] = True
+        return Chains(encoding.settle(genes), concatenate_steps(steps), np.clip(log_ratio, -_MAX_LOG_RATIO, _MAX_LOG_RATIO))
 
 
 def concatenate_steps(steps: Sequence[Steps], counts: Sequence[int] | None = None) -> Steps:
-    """Join decisions; chains of later parts are renumbered when there are ``counts`` of chains."""
+    """Concatenate steps; with ``counts`` of chains, the chains of later parts are renumbered."""
     first = np.zeros(len(steps), dtype=np.int64) if counts is None else np.r_[0, np.cumsum(counts)[:-1]]
     chain = np.concatenate([part.chain + start for part, start in zip(steps, first, strict=True)])
     return Steps(
@@ -218,7 +214,7 @@ def concatenate_steps(steps: Sequence[Steps], counts: Sequence[int] | None = Non
 
 
 def concatenate_chains(parts: Sequence[Chains]) -> Chains:
-    """Join chains."""
+    """Concatenate chains."""
     return Chains(
         np.concatenate([part.ends for part in parts]),
         concatenate_steps([part.steps for part in parts], [len(part.ends) for part in parts]),
@@ -226,15 +222,15 @@ def concatenate_chains(parts: Sequence[Chains]) -> Chains:
     )
 
 
-def tilted_weights(scores: Array, ratio: Array, share: float) -> Array:
-    """Weigh chains by ``exp(score / temperature + ratio)``, ``(n,)``, sum 1; those without a finite score get 0.
+def tilted_weights(scores: Array, log_ratio: Array, share: float) -> Array:
+    """Weigh chains by ``exp(score / temperature + log_ratio)``, ``(n,)``, sum 1; those without a finite score get 0.
 
-    The temperature is that at which so many chains count as ``share`` of those with a score, but at least 4: the effective sample size,
-    one over the sum of squared weights. So neither unit nor scale of the scores matters.
+    The temperature is the one at which the effective sample size (one over the sum of squared weights) is ``share`` of the chains with a
+    score, but at least 4. So neither unit nor scale of the scores matters.
 
     Args:
         scores: ``(n,)``, larger is better.
-        ratio: Logarithm of importance ratios, ``(n,)``.
+        log_ratio: Logarithms of importance ratios, ``(n,)``.
         share: In (0, 1].
     """
     finite = np.isfinite(scores)
@@ -242,10 +238,10 @@ def tilted_weights(scores: Array, ratio: Array, share: float) -> Array:
     if not finite.any():
         return weights
     spread = float(np.ptp(scores[finite])) or 1.0
-    height, ratio = (scores[finite] - scores[finite].max()) / spread, ratio[finite]
+    height, log_ratio = (scores[finite] - scores[finite].max()) / spread, log_ratio[finite]
 
-    def at(cold: float) -> Array:
-        raw = cold * height + ratio
+    def at(inverse_temperature: float) -> Array:
+        raw = inverse_temperature * height + log_ratio
         raw = np.exp(raw - raw.max())
         return np.asarray(raw / raw.sum())
 
@@ -264,21 +260,21 @@ def fit_policy(edits: Edits, chains: Chains, weights: Array, *, shrink: float = 
         edits: The edits.
         chains: Chains, ``n`` of them.
         weights: ``(n,)``, not negative; a chain of weight 1 counts as one that was seen once.
-        shrink: Precision of the prior of the policy's weights, which draws them towards the unlearned policy.
+        shrink: Precision of the prior of the policy's weights, which shrinks them towards the uniform policy.
         iterations: Most iterations of the optimiser.
     """
     steps, weight = chains.steps, weights[chains.steps.chain]
     kept = np.flatnonzero(weight > _MIN_WEIGHT * weights.max(initial=0.0))
     if not len(kept):
         return Policy(edits)
-    context, allowed, action, weight = steps.features[kept], steps.allowed[kept], steps.action[kept], weight[kept]
-    rows, shape = np.arange(len(kept)), (context.shape[1], len(edits.base))
+    features, allowed, action, weight = steps.features[kept], steps.allowed[kept], steps.action[kept], weight[kept]
+    rows, shape = np.arange(len(kept)), (features.shape[1], len(edits.base))
 
     def loss(flat: Array) -> tuple[float, Array]:
-        logs = Policy(edits, flat.reshape(shape)).log_probabilities(context, allowed)
+        logs = Policy(edits, flat.reshape(shape)).log_probabilities(features, allowed)
         residual = weight[:, None] * np.exp(logs)
         residual[rows, action] -= weight
-        return float(0.5 * shrink * flat @ flat - weight @ logs[rows, action]), (shrink * flat + (context.T @ residual).ravel())
+        return float(0.5 * shrink * flat @ flat - weight @ logs[rows, action]), (shrink * flat + (features.T @ residual).ravel())
 
     found = minimize(loss, np.zeros(shape[0] * shape[1]), jac=True, method="L-BFGS-B", options={"maxiter": iterations})
     return Policy(edits, found.x.reshape(shape))

@@ -1,4 +1,4 @@
-"""Parameters as numbers: a define-by-run space read from the trials that were seen, sampled and encoded a whole matrix at a time.
+"""Parameters as numbers: a define-by-run space, learned from past trials, sampled and encoded a matrix at a time.
 
 A configuration is a row of *genes*, one per parameter: a number in ``[0, 1]`` for a float or an integer, the index of the choice for a
 categorical, NaN for a parameter that the configuration does not have (conditional spaces).
@@ -6,7 +6,7 @@ categorical, NaN for a parameter that the configuration does not have (condition
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,13 +16,13 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 Array = NDArray[np.float64]
 
-#: A parameter with at most so many different values can switch others on and off.
+#: Only a parameter with at most so many different values can be a gate.
 _MAX_GATE_VALUES = 64
 
 
 @dataclass(frozen=True)
 class Gate:
-    """Whether a conditional parameter exists, decided by the value of another one.
+    """The condition of a conditional parameter: the value of another one.
 
     Attributes:
         by: Index of the parameter that decides.
@@ -35,12 +35,12 @@ class Gate:
 
 @dataclass(frozen=True)
 class Encoding:
-    """The parameters of a study and how they become numbers.
+    """The parameters of a study and their encoding.
 
     Attributes:
-        distributions: Distribution by parameter name, in a fixed order, those with a single value left out.
-        fixed: Parameters with a single value.
-        gates: Gate by parameter index, for the conditional ones.
+        distributions: Distribution by parameter name, in a fixed order, without those with a single value.
+        fixed: Values of the parameters with a single value.
+        gates: Gate by parameter index, for the conditional parameters.
     """
 
     distributions: Mapping[str, BaseDistribution]
@@ -59,7 +59,7 @@ class Encoding:
 
     @property
     def numeric_columns(self) -> NDArray[np.bool_]:
-        """Which encoded columns hold a number of an ordered parameter, ``(columns,)``."""
+        """Which encoded columns are ordered parameters, not one-hot choices, ``(columns,)``."""
         flags = [not isinstance(d, CategoricalDistribution) for d in self.distributions.values()]
         return np.repeat(np.array(flags, dtype=bool), [_width(d) for d in self.distributions.values()])
 
@@ -72,12 +72,12 @@ class Encoding:
         return row
 
     def params(self, genes: Array) -> dict[str, Any]:
-        """Return the parameters that a row of genes means, absent ones left out."""
+        """Decode a row of genes; absent parameters are left out."""
         row = {name: _value(d, float(g)) for (name, d), g in zip(self.distributions.items(), genes, strict=True) if not np.isnan(g)}
         return {**self.fixed, **row}
 
     def columns(self, genes: Array) -> Array:
-        """Encode ``(n, size)`` genes as ``(n, columns)``: numbers as they are, choices one-hot, absent ones in the middle or all zero."""
+        """Encode ``(n, size)`` genes as ``(n, columns)``: ordered ones as they are, choices one-hot, absent ones as 0.5 or all zero."""
         blocks = []
         for index, distribution in enumerate(self.distributions.values()):
             gene = genes[:, index]
@@ -98,7 +98,7 @@ class Encoding:
         return self.settle(genes)
 
     def settle(self, genes: Array) -> Array:
-        """Snap numbers to values that exist and drop parameters that their gate switches off."""
+        """Make genes valid: round ordered ones to their grid, and set those that their gate switches off to NaN."""
         genes = genes.copy()
         for index, distribution in enumerate(self.distributions.values()):
             genes[:, index] = _snap(distribution, genes[:, index])
@@ -113,7 +113,7 @@ class Encoding:
         return genes
 
     def fill(self, genes: Array, rng: np.random.Generator) -> Array:
-        """Draw the missing genes, so that a parameter that a change switches on has a value."""
+        """Draw the missing genes, so that a parameter that a mutation switches on has a value."""
         drawn = rng.random(genes.shape)
         for index, distribution in enumerate(self.distributions.values()):
             if isinstance(distribution, CategoricalDistribution):
@@ -128,7 +128,7 @@ class Encoding:
 
 
 def learn_encoding(seen: Sequence[Mapping[str, Any]], distributions: Mapping[str, BaseDistribution]) -> Encoding:
-    """Read the space from configurations that were seen: which parameters exist, and what switches the conditional ones on.
+    """Learn the space from past configurations: which parameters exist, and which values switch the conditional ones on.
 
     Args:
         seen: Parameters of past configurations.
@@ -149,8 +149,8 @@ def learn_encoding(seen: Sequence[Mapping[str, Any]], distributions: Mapping[str
 def _learn_gate(genes: Array, index: int) -> Gate | None:
     """Find the parameter whose value explains best where parameter ``index`` is absent; None when none helps.
 
-    What decides exists more often than what it decides about: parameters that come and go together explain one another perfectly, and
-    with such gates in a circle none of them would ever be switched off.
+    A gate must exist more often than what it controls: parameters that come and go together explain one another perfectly, and with such
+    gates in a circle none of them would ever be switched off.
     """
     absent = np.isnan(genes[:, index])
     missing = np.isnan(genes).sum(0)
@@ -160,7 +160,7 @@ def _learn_gate(genes: Array, index: int) -> Gate | None:
         different = np.unique(values)
         if len(different) > _MAX_GATE_VALUES or len(different) > max(2, len(genes) // 2):
             continue
-        # Where what decides is itself absent so is what it decides about; the other family's parameters decide nothing here.
+        # Where a gate is itself absent so is what it controls.
         off = {-1.0, *(float(v) for v in different if absent[values == v].mean() > 0.5)}
         wrong = int((np.isin(values, list(off)) != absent).sum())
         # Fewest contradictions first; then the gate with the fewest values, which is the simplest rule.
@@ -168,14 +168,6 @@ def _learn_gate(genes: Array, index: int) -> Gate | None:
         if wrong < min(absent.sum(), (~absent).sum()) and (best is None or rank < best[:2]):
             best = (*rank, Gate(int(by), frozenset(off - {-1.0})))
     return None if best is None else best[2]
-
-
-def merge_distributions(all_distributions: Iterable[Mapping[str, BaseDistribution]]) -> dict[str, BaseDistribution]:
-    """Return the latest distribution of every parameter."""
-    merged: dict[str, BaseDistribution] = {}
-    for distributions in all_distributions:
-        merged.update(distributions)
-    return merged
 
 
 def _width(distribution: BaseDistribution) -> int:
@@ -233,5 +225,5 @@ def _value(distribution: BaseDistribution, gene: float) -> Any:
     number = float(_numbers(distribution, np.array([gene]))[0])
     if isinstance(distribution, IntDistribution):
         return round(number)
-    # The grid of a float with a step must survive the way through decimal text.
+    # The grid of a float with a step must survive a round trip through decimal text.
     return round(number, 12) if distribution.step is not None else number

@@ -1,13 +1,12 @@
-"""A Gaussian process over (configuration, epochs): all rungs in one model, so that a short training speaks about a long one.
+"""A Gaussian process over (configuration, epochs): one model of all rungs, so that short trainings inform about long ones.
 
-``f(x, u) = g(x) + h(x, u) + m(u) + noise(u)`` with ``u`` in ``[0, 1]`` the scaled logarithm of the epochs: what a configuration is
-worth at any length, how its learning curve differs from the others', and the curve that all share. Kernel
+``f(x, u) = g(x) + h(x, u) + m(u) + noise(u)`` with ``u`` in ``[0, 1]`` the scaled logarithm of the epochs: the level of a configuration
+at any length, the shape of its own learning curve, and the curve that all share. Kernel
 ``K = M(x, x') (a0 + a1 E(u, u')) + a2 E2(u, u')`` with a Matérn-5/2 ``M`` (one length-scale per parameter, inputs warped by the Kumaraswamy
 distribution function) and squared exponentials ``E``; hyper-parameters at the maximum of the posterior, by L-BFGS with exact gradients.
 
-Sources: Swersky et al. 2014, "Freeze-thaw Bayesian optimization" (arXiv 1406.3896); Rasmussen and Williams 2006, "Gaussian processes
-    for machine
-learning", eq. 5.9; Cowen-Rivers et al. 2022, "HEBO" (arXiv 2012.03826), for the input warp and its prior.
+Sources: Swersky et al. 2014, "Freeze-thaw Bayesian optimization" (arXiv 1406.3896); Rasmussen and Williams 2006, "Gaussian processes for
+machine learning", eq. 5.9; Cowen-Rivers et al. 2022, "HEBO" (arXiv 2012.03826), for the input warp and its prior.
 """
 
 from __future__ import annotations
@@ -19,16 +18,19 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_solve, cholesky, solve_triangular
 from scipy.optimize import minimize
 
-Array = NDArray[np.float64]
+from .encoding import Array
 
+#: Variance added to the diagonal of the kernel matrix.
 _JITTER = 1e-6
+#: Inputs are kept so far from 0 and 1, where the derivatives of the warp are not finite.
 _EDGE = 1e-4
+#: Length-scale, in scaled log epochs, of the learning curve that all configurations share.
 _SHARED_CURVE_LENGTH = 0.7
 
 
 @dataclass(frozen=True)
 class Posterior:
-    """Gaussian belief about ``n`` configurations at ``r`` rungs.
+    """Gaussian posterior of ``n`` configurations at ``r`` rungs.
 
     Attributes:
         mean: ``(n, r)``.
@@ -101,12 +103,12 @@ class GaussianProcess:
         self.alpha = cho_solve((self.L, True), y, check_finite=False)
 
     def predict(self, X: Array, rungs: Array, *, first_sd_only: bool = False) -> Posterior:
-        """Return the belief about ``(n, d)`` configurations, each at all of ``(r,)`` scaled log epochs.
+        """Return the posterior of ``(n, d)`` configurations, each at all of ``(r,)`` scaled log epochs.
 
         Args:
             X: Configurations.
             rungs: Scaled log epochs.
-            first_sd_only: Whether the standard deviation at the first of them is good enough for all: most of the time goes into it.
+            first_sd_only: Whether to repeat the standard deviation at the first rung for all: computing it takes most of the time.
         """
         M, _ = _matern(_squared_distances(self.W, self._scaled(X)), slope=False)
         m, n, r = len(self.u), len(X), len(rungs)
@@ -116,14 +118,14 @@ class GaussianProcess:
             np.multiply(M, times, out=K[:, j])
             K[:, j] += plus
         mean = np.tensordot(self.alpha, K, 1)
-        asked = np.ascontiguousarray(K[:, :1]) if first_sd_only else K
-        whitened = solve_triangular(self.L, asked.reshape(m, -1), lower=True, check_finite=False).reshape(asked.shape)
+        needed = np.ascontiguousarray(K[:, :1]) if first_sd_only else K
+        whitened = solve_triangular(self.L, needed.reshape(m, -1), lower=True, check_finite=False).reshape(needed.shape)
         variance = self.amplitude - np.einsum("ijk,ijk->jk", whitened, whitened)
         sd = np.sqrt(np.maximum(variance, 1e-9)).T
         return Posterior(mean.T, np.repeat(sd, r, 1) if first_sd_only else sd, whitened)
 
     def covariance(self, posterior: Posterior, rungs: Array, first: int, second: int) -> Array:
-        """Return the posterior covariance of each configuration between two of the rungs that ``predict`` was asked for, ``(n,)``."""
+        """Return the posterior covariance of each configuration between two of the rungs passed to ``predict``, ``(n,)``."""
         times, plus = self._curves(rungs[[first]], rungs[[second]])
         prior = times[0, 0] + plus[0, 0]
         return np.asarray(prior - np.einsum("ik,ik->k", posterior.whitened[:, first], posterior.whitened[:, second]))
@@ -179,7 +181,7 @@ class GaussianProcess:
         return float(value), grad
 
     def _warp(self, X: Array, theta: Array) -> tuple[Array, Array, Array]:
-        """Warp the ordered columns; also the derivatives by log a and log b, ``(n, warped)``."""
+        """Warp the ordered columns; also return the derivatives by log a and log b, ``(n, warped)``."""
         w = len(self.warped)
         if not w:
             return X, np.zeros((len(X), 0)), np.zeros((len(X), 0))
@@ -201,7 +203,7 @@ class GaussianProcess:
         return np.asarray(np.exp(low + (high - low) * u) + _JITTER)
 
     def _curves(self, u: Array, v: Array) -> tuple[Array, Array]:
-        """What multiplies the kernel of the configurations, and what is added to it, ``(len(u), len(v))`` each."""
+        """Factor and summand of the kernel of the configurations, ``(len(u), len(v))`` each."""
         a0, a1, a2, length = np.exp(self.theta[self.count : self.count + 4])
         gap = (u[:, None] - v[None, :]) ** 2
         return a0 + a1 * np.exp(-0.5 * gap / length**2), a2 * np.exp(-0.5 * gap / _SHARED_CURVE_LENGTH**2)

@@ -1,4 +1,4 @@
-"""A proposal that learns which local edits of good configurations lead to better ones."""
+"""A proposal that learns, anew at every decision, which local edits of good configurations lead to better ones."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from .proposals import ProposalContext, Score, cross
 
 #: Standard deviations of the steps of ordered parameters, as shares of their range: at first, and around the best.
 _WIDE, _NARROW = (0.05, 0.2), (0.02, 0.1)
-#: The best so many are changed again; so many of the best are looked up until enough of them are new.
+#: So many of the best are refined; at most so many of the best are checked for being new.
 _TOP, _LOOKED_UP = 8, 48
-#: Rows that were scored before are drawn again so often.
+#: Chains that end at configurations scored before are redrawn so many times.
 _REDRAWN = 3
-#: Pairs are looked for among so many measured configurations, those that regret least; so many of the nearest are learned from.
+#: Pairs are formed among so many measured configurations, those with the least regret; so many of the nearest pairs are used.
 _MAX_MEASURED, _MAX_PAIRS = 120, 200
-#: Genes that differ by less are the same.
+#: Genes that differ by less are equal.
 _SAME = 1e-9
 
 
@@ -27,8 +27,8 @@ _SAME = 1e-9
 class LocalEdits:
     """Chains of one to four edits, drawn by a policy that is fitted at every decision.
 
-    It learns from pairs of measured configurations that differ in a few parameters (towards the one that lacks less quality), and from the
-    surrogate's scores of the chains that were just drawn, which cost no training. Nothing is kept from one decision to the next.
+    It learns from pairs of measured configurations that differ in a few parameters (towards the one with less regret), and from the
+    acquisition values of the chains that were just drawn, which cost no training. Nothing is kept from one decision to the next.
 
     It is an option, not the default. On structures that are planted in the scores it finds far better configurations than uniform edits
     with as many proposals; but on the real cells of EC-NAS with 4 vertices, few enough that uniform edits reach almost all of them, the
@@ -37,7 +37,7 @@ class LocalEdits:
 
     Attributes:
         share: Share of the chains that the policy is fitted to; smaller is greedier.
-        shrink: Pull towards the unlearned policy.
+        shrink: Strength of the shrinkage towards the uniform policy.
     """
 
     share: float = 0.15
@@ -63,11 +63,11 @@ class LocalEdits:
 
 
 class _Search:
-    """One decision's proposals.
+    """The proposals of one decision.
 
     Args:
-        context: What is known.
-        score: Rates rows of genes.
+        context: The space, good configurations and what was measured.
+        score: Returns acquisition values.
         rng: Source of randomness.
         settings: How policies are fitted.
     """
@@ -85,24 +85,24 @@ class _Search:
         self.origins: list[NDArray[np.int64]] = []
 
     def rate(self, genes: Array) -> None:
-        """Score the rows that are new, each once."""
+        """Score the new rows, each once."""
         new = {name: row for row in genes if (name := row.tobytes()) not in self.rates}
         if new:
             self.rows |= new
             self.rates |= zip(new, self.score(np.array(list(new.values()))).tolist(), strict=True)
 
     def edit(self, starts: Array, widths: tuple[float, ...]) -> None:
-        """Draw a chain from every start and score where it ends; chains to where the search has been are drawn again."""
+        """Draw a chain from every start and score its end; chains that end at a known configuration are redrawn."""
         policy, found, ends = self.policy(), [], []
-        there = set(self.rates)
+        known = set(self.rates)
         for _ in range(1 + _REDRAWN):
             chains = policy.draw(starts, self.rng, widths)
             found.append(chains)
             self.origins.append(np.array([self.numbers.setdefault(row.tobytes(), len(self.numbers)) for row in starts]))
             new = np.zeros(len(starts), dtype=bool)
             for i, row in enumerate(chains.ends):
-                new[i] = (name := row.tobytes()) not in there
-                there.add(name)
+                new[i] = (name := row.tobytes()) not in known
+                known.add(name)
             ends.append(chains.ends[new])
             starts = starts[~new]
             if not len(starts):
@@ -111,7 +111,7 @@ class _Search:
         self.chains += found
 
     def policy(self) -> Policy:
-        """Fit a policy to all that is known by now; the unlearned one while that is nothing."""
+        """Fit a policy to all chains so far; the uniform policy while there are none."""
         self.best()
         parts, weights = ([self.pairs], [self.pair_weights]) if len(self.pairs.ends) else ([], [])
         if self.chains:
@@ -127,7 +127,7 @@ class _Search:
         )
 
     def best(self) -> Array:
-        """Return the best rows, ``(_TOP, size)`` or fewer; those that were measured under another name are struck out on the way."""
+        """Return the best rows, ``(_TOP, size)`` or fewer; the rates of isomorphic copies of known configurations become -inf."""
         found: list[Array] = []
         for name in sorted(self.rows, key=lambda name: -self.rates[name])[:_LOOKED_UP]:
             if len(found) == _TOP or not np.isfinite(self.rates[name]):
@@ -146,13 +146,13 @@ def _counts(weights: Array) -> Array:
 
 
 def sibling_advantages(scores: Array, origin: NDArray[np.int64]) -> Array:
-    """Subtract from each score the mean of those with the same origin: what counts is the edit, not how good its start was.
+    """Subtract from each score the mean of those with the same start (a baseline): what counts is the edit, not how good its start was.
 
-    The mean of all counts as one more sibling, so that an only child is compared with the others.
+    The overall mean counts as one more sibling, so that a single chain is compared with the others.
 
     Args:
-        scores: ``(n,)``; what is not finite stays and is not averaged.
-        origin: Number of the start of each chain, ``(n,)``.
+        scores: ``(n,)``; those that are not finite are kept and not averaged.
+        origin: Index of the start of each chain, ``(n,)``.
     """
     finite = np.isfinite(scores)
     if not finite.any():
@@ -163,16 +163,16 @@ def sibling_advantages(scores: Array, origin: NDArray[np.int64]) -> Array:
 
 
 def measured_pairs(edits: Edits, measured: Array, regret: Array, rng: np.random.Generator) -> tuple[Chains, Array]:
-    """Read chains from measured configurations: from each to those that regret less and differ in at most ``MAX_EDITS`` parameters.
+    """Turn pairs of measured configurations that differ in at most ``MAX_EDITS`` parameters into chains towards the one with less regret.
 
     Args:
         edits: The edits.
         measured: ``(c, size)``.
         regret: ``(c,)``.
-        rng: Draws the order of the edits, which nobody has seen.
+        rng: Draws the order of the edits, which was not observed.
 
     Returns:
-        The chains, and what their ends regret, ``(n,)``.
+        The chains, and the regret of their ends, ``(n,)``.
     """
     measured = measured.reshape(-1, edits.encoding.size)
     least = np.argsort(regret, kind="stable")[:_MAX_MEASURED]
@@ -184,21 +184,21 @@ def measured_pairs(edits: Edits, measured: Array, regret: Array, rng: np.random.
     nearest = np.argsort(distance[first, second], kind="stable")[:_MAX_PAIRS]
     first, second = first[nearest], second[nearest]
     starts, ends, changed = genes[first], genes[second], changed[first, second]
-    # What only the end has is there from the beginning, hidden until an edit switches it on.
+    # Parameters that only the end has are present in the start, masked until an edit switches them on.
     starts = np.where(np.isnan(starts), ends, starts)
     rank = np.where(changed, rng.random(changed.shape), np.inf)
-    steps, going, stop = [], np.arange(len(first)), len(edits.gene)
+    steps, active, stop = [], np.arange(len(first)), len(edits.gene)
     for step in range(MAX_EDITS):
-        settled = edits.encoding.settle(starts[going])
-        edited = changed[going] & ~np.isfinite(rank[going])
+        settled = edits.encoding.settle(starts[active])
+        edited = changed[active] & ~np.isfinite(rank[active])
         allowed = edits.allowed(settled, edited, step)
-        goes = np.isfinite(rank[going]).any(1)
-        action = np.full(len(going), stop)
-        action[goes] = edits.towards(rank[going[goes]], starts[going[goes]], ends[going[goes]])
-        seen = allowed[np.arange(len(going)), action]  # an edit of what is not there has no effect, and teaches nothing
-        steps.append(Steps(going[seen], edits.features(settled, step)[seen], allowed[seen], action[seen]))
-        going, gene = going[goes], edits.gene[action[goes]]
-        starts[going, gene], rank[going, gene] = ends[going, gene], np.inf
-        if not len(going):
+        proceed = np.isfinite(rank[active]).any(1)
+        action = np.full(len(active), stop)
+        action[proceed] = edits.towards(rank[active[proceed]], starts[active[proceed]], ends[active[proceed]])
+        valid = allowed[np.arange(len(active)), action]  # an edit of an absent parameter has no effect
+        steps.append(Steps(active[valid], edits.features(settled, step)[valid], allowed[valid], action[valid]))
+        active, gene = active[proceed], edits.gene[action[proceed]]
+        starts[active, gene], rank[active, gene] = ends[active, gene], np.inf
+        if not len(active):
             break
     return Chains(ends, concatenate_steps(steps), np.zeros(len(ends))), regret[second]

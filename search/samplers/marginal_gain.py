@@ -1,7 +1,4 @@
-"""The marginal joule: what the rest of the budget is expected to bring, and what the next training costs.
-
-Whether a small training is worth doing now, while the large ones had better wait.
-"""
+"""Marginal gain: what the rest of a budget is expected to add to the front, and a cost gate for small trainings."""
 
 from __future__ import annotations
 
@@ -18,23 +15,25 @@ from .freeze_thaw import FreezeThawSampler, Survey
 if TYPE_CHECKING:
     from optuna.study import Study
 
-_MAX_STEPS = 60
-_PLANS = 64
+#: At most so many of the best plans are valued, and at most so many of them are carried out in the projection.
+_MAX_PLANS, _MAX_STEPS = 64, 60
+#: A small training passes the cost gate when its rate is at least this share of the best rate.
+_MIN_RELATIVE_RATE = 0.5
 
 
 @dataclass(frozen=True)
 class RemainingGain:
-    """What going on would cost and bring.
+    """What continuing the study is expected to cost and to add.
 
-    Hypervolume is counted above the sampler's reference point, with energy by its logarithm.
+    The hypervolume is that above the sampler's reference point, with costs by their logarithm.
 
     Attributes:
-        hypervolume: What the study has reached.
-        gain: Hypervolume that the energy in ``energy`` is expected to add.
-        energy: Energy that the expectation is about, in the unit of the second objective.
+        hypervolume: Present hypervolume.
+        gain: Hypervolume that spending ``energy`` is expected to add.
+        energy: Energy to spend, in the unit of the energy objective.
         next_gain: Expected gain of the most promising plan.
-        next_cost: Energy that this plan will pay, or None when there is nothing left to train.
-        next_step: Energy of its first training.
+        next_cost: Energy of this plan, or None when nothing is left to train.
+        next_step: Energy of its first training, or None likewise.
     """
 
     hypervolume: float
@@ -50,24 +49,24 @@ class RemainingGain:
         return self.gain / self.hypervolume if self.hypervolume > 0 else (np.inf if self.gain > 0 else 0.0)
 
     def worth(self, threshold: float) -> bool:
-        """Whether going on is expected to add at least this share of the present hypervolume, e.g. 0.005."""
+        """Whether continuing is expected to add at least this share of the present hypervolume, e.g. 0.005."""
         return self.share >= threshold
 
 
 def remaining_gain(sampler: FreezeThawSampler, study: Study, remaining: float | None = None) -> RemainingGain | None:
     """Estimate what ``remaining`` energy would add to the front.
 
-    Plans are taken greedily by gain per energy; each taken plan counts as measured at its expected values before the next is valued, so
-    overlapping plans are not counted twice. Energy beyond the plans that were valued brings what the last of them brought per energy.
+    Plans are taken greedily by gain per energy; each one counts as measured at its expected values before the next is valued, so
+    overlapping gains are not counted twice. Energy left over after the last plan is valued at the gain per energy of that plan.
 
     Args:
         sampler: The study's sampler.
         study: The study.
-        remaining: Energy left, in the unit of the second objective; by default ``sampler.remaining``, else that of one median complete
+        remaining: Energy left, in the unit of the energy objective; by default ``sampler.remaining``, else that of one median complete
             training.
 
     Returns:
-        The remaining_gain, or None while the initial design is not finished.
+        The expected gain, or None during the initial design.
     """
     survey = sampler.survey(study)
     if survey is None:
@@ -76,7 +75,7 @@ def remaining_gain(sampler: FreezeThawSampler, study: Study, remaining: float | 
     candidates, state = survey.candidates, survey.state
     volume = state.hypervolume
     rows = survey.planner.ranked_rows(state, candidates, survey.history, survey.encoder)
-    order = np.array([row for row, _, _ in islice(rows, _PLANS) if candidates.best[row] > 0], dtype=np.int64)
+    order = np.array([row for row, _, _ in islice(rows, _MAX_PLANS) if candidates.best[row] > 0], dtype=np.int64)
     if not len(order):
         return RemainingGain(volume, 0.0, budget, 0.0, None, None)
     first, target = order[0], int(np.argmax(candidates.rate[order[0]]))
@@ -92,7 +91,7 @@ def remaining_gain(sampler: FreezeThawSampler, study: Study, remaining: float | 
 
 
 def _greedy(survey: Survey, rows: NDArray[np.int64], budget: float) -> float:
-    """Expected gain of a budget spent greedily on some of the candidates."""
+    """Expected gain of a budget spent greedily on some rows of the candidates."""
     planner, candidates, state = survey.planner, survey.candidates, survey.state
     models, settings = planner.models, planner.settings
     predictions = models.predict(survey.encoder.columns(candidates.genes[rows]))
@@ -119,15 +118,11 @@ def _greedy(survey: Survey, rows: NDArray[np.int64], budget: float) -> float:
     return gain + last_rate * max(0.0, budget - spent)
 
 
-#: A small training is worth doing when it gains at least this share of what the best training gains per unit of energy.
-WORTH = 0.5
-
-
 def passes_cost_gate(sampler: FreezeThawSampler, study: Study, largest_step: float) -> bool:
-    """Say whether a training within ``largest_step`` should be done, though larger ones must wait.
+    """Return whether a small training should run now although larger ones have to wait.
 
-    In the initial design: when the next training of it is small; so its order is kept. Later: when the best small training gains at least
-    half as much per unit of energy as the best of all. What gains less would spend on the second best what the best will need.
+    During the initial design: when its next training is small; so its order is kept. Later: when the best small training gains at least
+    half as much per unit of energy as the best of all. A lower rate would spend energy on the second best that the best will need.
 
     Args:
         sampler: The study's sampler.
@@ -145,4 +140,4 @@ def passes_cost_gate(sampler: FreezeThawSampler, study: Study, largest_step: flo
     candidates = survey.candidates
     small = np.where(candidates.step_cost <= largest_step * survey.state.median_cost, candidates.rate, -np.inf)
     best = float(candidates.rate.max(initial=-np.inf))
-    return best > 0 and float(small.max(initial=-np.inf)) >= WORTH * best
+    return best > 0 and float(small.max(initial=-np.inf)) >= _MIN_RELATIVE_RATE * best

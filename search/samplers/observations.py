@@ -1,7 +1,4 @@
-"""Objectives in the form in which the search compares them: every one maximised, costs by their logarithm.
-
-A study's measurements as arrays: what the models learn from.
-"""
+"""The observations of a study as arrays for the models: encoded configurations, and objectives to be maximised, costs as logarithms."""
 
 from __future__ import annotations
 
@@ -15,17 +12,26 @@ from numpy.typing import NDArray
 from .encoding import Array, Encoding
 from .history import History
 
+#: The user's function of the parameters: numbers that are known without training.
+Features = Callable[[Mapping[str, Any]], Any]
+
+#: Random configurations that give the range of each feature.
+_FEATURE_SAMPLE = 64
+#: A positive feature is scaled logarithmically where its range spans more than this factor.
+_LOG_RATIO = 20.0
+
 
 @dataclass(frozen=True)
 class ObjectiveTransform:
-    """How user values become axes that are maximised.
+    """The transform of objective values in the user's units to values that are maximised.
 
-    A cost that is minimised and never negative is compared by its logarithm: half the energy is worth the same at 1 kWh as at 1 Wh.
+    An objective that is minimised and never negative is a cost, compared by its logarithm: half the energy is worth the same at 1 kWh as at
+    1 Wh.
 
     Attributes:
         signs: +1 to maximise, -1 to minimise, ``(d,)``.
         logarithmic: Which objectives are compared by their logarithm, ``(d,)``.
-        smallest: Value that stands for a measured zero on a logarithmic axis, ``(d,)``.
+        smallest: Smallest positive value, which stands for a measured zero in the logarithm, ``(d,)``.
     """
 
     signs: Array
@@ -34,7 +40,7 @@ class ObjectiveTransform:
 
     @classmethod
     def infer(cls, minimized: Sequence[bool], values: Array) -> ObjectiveTransform:
-        """Choose the axes for ``(n, d)`` values; the first objective is the quality and stays linear."""
+        """Choose the transform for ``(n, d)`` values; the first objective is the quality and stays linear."""
         minimize = np.array(minimized, dtype=bool)
         logarithmic = minimize & (values >= 0).all(0) & (values > 0).any(0)
         logarithmic[0] = False
@@ -42,41 +48,33 @@ class ObjectiveTransform:
         return cls(np.where(minimize, -1.0, 1.0), logarithmic, smallest)
 
     def apply(self, values: Array) -> Array:
-        """Turn ``(n, d)`` user values into axes to be maximised."""
+        """Transform ``(n, d)`` values in the user's units."""
         safe = np.where(self.logarithmic, np.maximum(values, self.smallest), 1.0)
         return self.signs * np.where(self.logarithmic, np.log10(safe), values)
 
 
-Features = Callable[[Mapping[str, Any]], Any]
-
-_FEATURE_SAMPLE = 64
-_LOG_RATIO = 20.0
-
-
 @dataclass(frozen=True)
 class ObservationTable:
-    """Measured points of a study.
+    """The observations of a study: ``n`` rows of ``c`` configurations.
 
     Attributes:
-        keys: Configurations, ``c`` of them.
-        genes: ``(c, size)``.
-        columns: Encoded configurations, features included, ``(c, d)``.
-        longest: Epochs of the longest training of each configuration, ``(c,)``.
-        longest_row: Row of that training, ``(c,)``.
-        resumable: Whether a longer training of each configuration continues its checkpoint, ``(c,)``.
-        trained_to: Epochs above which a training of each configuration brings something new, ``(c,)``.
-        config: Configuration of each row, ``(n,)``.
-        epochs: ``(n,)``.
-        values: Objectives as axes to be maximised, ``(n, k)``.
-        feasible: ``(n,)``.
+        keys: Canonical texts of the configurations, ``c`` of them.
+        genes: Encoded configurations, ``(c, size)``.
+        columns: Model inputs, features included, ``(c, d)``.
+        longest_row: Row of the longest training of each configuration, ``(c,)``.
+        resumable: Whether a longer training of each configuration resumes its checkpoint, ``(c,)``.
+        trained_to: Epochs above which another training of each configuration gives a new observation, ``(c,)``.
+        config: Index of the configuration of each row, ``(n,)``.
+        epochs: Epochs trained, ``(n,)``.
+        values: Objectives, transformed, ``(n, k)``.
+        feasible: Whether no constraint is violated, ``(n,)``.
         constraints: Constraint values by name, NaN where a trial did not set it, ``(n,)`` each.
-        transform: How user values became ``values``.
+        transform: What gave ``values``.
     """
 
     keys: list[str]
     genes: Array
     columns: Array
-    longest: Array
     longest_row: NDArray[np.int64]
     resumable: NDArray[np.bool_]
     trained_to: Array
@@ -90,11 +88,11 @@ class ObservationTable:
 
 @dataclass
 class Encoder:
-    """Genes to model inputs, with the user's features; both remembered per configuration.
+    """Genes to model inputs, with the user's features; both are cached per configuration.
 
     Args:
         encoding: The space.
-        features: Extra knowledge of a configuration that costs no training; None for none.
+        features: The user's function of the parameters; None for none.
     """
 
     encoding: Encoding
@@ -105,16 +103,16 @@ class Encoder:
 
     @property
     def groups(self) -> NDArray[np.int64]:
-        """Index of the parameter or feature behind each column."""
+        """Index of the parameter or feature behind each column, ``(d,)``."""
         return np.asarray(np.r_[self.encoding.groups, self.encoding.size + np.arange(self._feature_count())], dtype=np.int64)
 
     @property
     def numeric(self) -> NDArray[np.bool_]:
-        """Which columns are numbers whose scale can be learned."""
+        """Which columns are ordered, so that an input warp can be learned, ``(d,)``."""
         return np.asarray(np.r_[self.encoding.numeric_columns, np.ones(self._feature_count(), dtype=bool)])
 
     def genes(self, key: str, params: Mapping[str, Any]) -> Array:
-        """Genes of a known configuration."""
+        """Return the genes of a measured or failed configuration, ``(size,)``."""
         row = self._genes.get(key)
         if row is None:
             row = self._genes[key] = self.encoding.genes(params)
@@ -140,7 +138,7 @@ class Encoder:
         return found
 
     def _feature_ranges(self) -> tuple[NDArray[np.bool_], Array, Array]:
-        """Scale features to [0, 1] by what random configurations have; those that span decades by their logarithm."""
+        """Ranges of the features over random configurations: which are logarithmic, and both ends."""
         if self._ranges is None:
             raw = np.array([self._feature(row) for row in self.encoding.random(np.random.default_rng(0), _FEATURE_SAMPLE)])
             usable = np.where(np.isfinite(raw), raw, np.nan)
@@ -156,10 +154,17 @@ class Encoder:
 
 
 def tabulate(history: History, encoder: Encoder, minimized: tuple[bool, ...], *, resume: bool = True) -> ObservationTable:
-    """Read a history with at smallest one point into arrays; ``resume`` says whether checkpoints of the study can go on."""
+    """Turn a history with at least one observation into arrays.
+
+    Args:
+        history: The trials.
+        encoder: Encodes the configurations.
+        minimized: Whether each objective is minimised.
+        resume: Whether the study resumes checkpoints.
+    """
     keys = list(history.observations)
     points = [(index, point) for index, key in enumerate(keys) for point in history.observations[key].values()]
-    points.sort(key=lambda row: row[1].number)  # the latest last: the models look at those first
+    points.sort(key=lambda row: row[1].number)  # the latest last: thinning keeps those
     raw = np.array([point.values for _, point in points])
     transform = ObjectiveTransform.infer(minimized, raw)
     config, epochs = np.array([index for index, _ in points]), np.array([point.epochs for _, point in points], dtype=float)
@@ -171,7 +176,6 @@ def tabulate(history: History, encoder: Encoder, minimized: tuple[bool, ...], *,
         keys=keys,
         genes=genes,
         columns=encoder.columns(genes),
-        longest=epochs[order][last],
         longest_row=order[last],
         resumable=np.array([history.resumable(key, resume=resume) for key in keys]),
         trained_to=np.array([history.trained_to(key, resume=resume) for key in keys], dtype=float),

@@ -1,4 +1,4 @@
-"""Fresh configurations worth scoring: random ones, mutants of good ones and their children."""
+"""Generating fresh configurations to score: random ones, mutants of good ones, and children of two good ones."""
 
 from __future__ import annotations
 
@@ -10,24 +10,25 @@ import numpy as np
 
 from .encoding import Array, Encoding
 
-#: Scores ``(n, size)`` genes and counts them among what can be trained; returns the best rate of each, ``(n,)``.
+#: Scores ``(n, size)`` genes, which become candidates for the next training; returns the acquisition value of each, ``(n,)``.
 Score = Callable[[Array], Array]
 
+#: So many of the best configurations are refined.
 _REFINED = 8
 
 
 @dataclass(frozen=True)
 class ProposalContext:
-    """What a proposal may start from.
+    """What a proposal may use.
 
     Attributes:
         encoding: The space.
         parents: Genes of good configurations, ``(m, size)``.
         fresh: Configurations to score at first.
-        refined: Variations of the best of them to score after that, twice.
+        refined: Variations of the best of them to score in each of two further rounds.
         measured: Genes of all measured configurations, ``(c, size)``.
-        regret: Quality that each of them lacks against the best that was not dearer, ``(c,)``; 0 on the front.
-        known: Whether a row of genes is a configuration that was measured, runs or failed, be it under another name.
+        regret: Quality that each of them lacks against the best that was not more expensive, ``(c,)``; 0 on the front.
+        known: Whether a row of genes is a configuration that was measured, is running or failed; isomorphic ones included.
     """
 
     encoding: Encoding
@@ -40,16 +41,16 @@ class ProposalContext:
 
 
 class Proposal(Protocol):
-    """How fresh configurations are looked for."""
+    """The seam for generators of fresh configurations."""
 
     def explore(self, context: ProposalContext, score: Score, rng: np.random.Generator) -> None:
         """Score configurations, about ``context.fresh + 2 * context.refined`` of them.
 
-        Everything that is learned must come from the arguments: then equal warm_starts give equal proposals whichever worker decides.
+        A proposal must not keep state between calls: then equal seeds give equal proposals, whichever worker decides.
 
         Args:
-            context: What is known.
-            score: Rates rows of genes; whatever it is called with can be trained next.
+            context: The space, good configurations and what was measured.
+            score: Returns acquisition values; whatever it is called with may be trained next.
             rng: Source of randomness.
         """
         ...
@@ -57,7 +58,7 @@ class Proposal(Protocol):
 
 @dataclass(frozen=True)
 class UniformEdits:
-    """Any change of a good configuration is as likely as any other; the best are changed again, twice."""
+    """The default: mutations of good configurations with uniform choice of the parameter, and two rounds of refining the best."""
 
     def explore(self, context: ProposalContext, score: Score, rng: np.random.Generator) -> None:
         """Score random configurations and mutants, then mutants of the best."""
@@ -69,6 +70,7 @@ class UniformEdits:
             genes, rates = np.vstack([genes, near]), np.r_[rates, score(near)]
 
 
+#: The default proposal.
 UNIFORM = UniformEdits()
 
 

@@ -1,6 +1,6 @@
-"""Everything that is believed about a study: each objective, the constraints, and whether a training fails.
+"""Surrogates of a study: one per objective, one per constraint, and one of the probability that a training fails.
 
-What is believed about one objective: a transform that makes it Gaussian, and a Gaussian process over (configuration, epochs).
+Each is an output transform that makes the values about Gaussian, and a Gaussian process over (configuration, epochs).
 """
 
 from __future__ import annotations
@@ -13,29 +13,31 @@ from numpy.typing import NDArray
 from scipy.special import ndtr
 
 from .ehvi import BoundedLogNormal, Marginal, Normal
-from .gaussian_process import Array, GaussianProcess, Posterior
+from .encoding import Array
+from .gaussian_process import GaussianProcess, Posterior
 from .observations import Encoder, ObservationTable
 
-#: Hyper-parameters are tuned on at most so many measurements: the cost grows with the cube.
+#: Hyper-parameters are tuned on at most so many observations: the cost grows with the cube.
 _TUNE_POINTS = 120
+#: L-BFGS steps of the first tuning and of later ones, which start from the previous optimum.
 _FIRST_STEPS, _NEXT_STEPS = 50, 8
-#: Room above the best quality, in spreads, that the warp may leave.
+#: Candidate distances of the limit from the best quality, in spreads, and their log-normal prior.
 _HEADROOMS = tuple(float(x) for x in np.exp(np.linspace(np.log(0.02), np.log(20.0), 15)))
 _HEADROOM_PRIOR, _HEADROOM_PRIOR_SD = float(np.log(0.5)), 1.0
 
-#: What an earlier study expects at ``(n, d)`` configurations and ``(r,)`` rungs, ``(n, r)``, standardised.
+#: Mean function from earlier studies (the trend of universal kriging), standardised: ``(n, d)`` inputs and ``(r,)`` rungs -> ``(n, r)``.
 Trend = Callable[[Array, Array], Array]
 
 
 @dataclass
 class Surrogate:
-    """A model of one objective, to be maximised.
+    """A model of one objective or constraint.
 
     Args:
         process: The Gaussian process.
         warp: Whether the objective approaches a limit that matters (a quality): it is modelled as ``limit - scale * exp(-y)``, so that
-            the last percent counts as much as the first ten. How much headroom there is above the best measurement is part of the fit.
-        trend: What an earlier study expects; the Gaussian process then models the difference from the part of it that agrees with this one.
+            the last percent counts as much as the first ten. The distance of the limit from the best observation is part of the fit.
+        trend: Mean function from earlier studies; the Gaussian process then models the difference from a line fitted to it.
 
     Attributes:
         mean: Mean of the transformed values.
@@ -57,7 +59,7 @@ class Surrogate:
     _data: tuple[Array, Array, Array] | None = None
 
     def fit(self, X: Array, u: Array, values: Array, rng: np.random.Generator) -> None:
-        """Learn from ``(n,)`` values of ``(n, d)`` configurations at ``(n,)`` scaled log epochs."""
+        """Fit to ``(n,)`` values of ``(n, d)`` configurations at ``(n,)`` scaled log epochs."""
         n = len(values)
         tune = self._tuned_at == 0 or n >= self._tuned_at + max(2, self._tuned_at // 25) or n < self._tuned_at
         subset = _subset(n, rng) if tune else None
@@ -71,7 +73,7 @@ class Surrogate:
         self.process.fit(X, u, y)
 
     def fantasize(self, X: Array, u: Array) -> Array:
-        """Count ``(n, d)`` running trainings as measured at what is believed of them (constant liar); return that, ``(n,)``.
+        """Condition on ``(n, d)`` running trainings at their posterior means (the Kriging believer); return those values, ``(n,)``.
 
         Source: Ginsbourger, Le Riche and Carraro 2010, "Kriging is well-suited to parallelize optimization".
         """
@@ -83,22 +85,22 @@ class Surrogate:
         return self.values(guess + trend)
 
     def predict(self, X: Array, rungs: Array, *, first_sd_only: bool = False) -> Posterior:
-        """Believe something about ``(n, d)`` configurations at ``(r,)`` rungs, in standardised units; see ``GaussianProcess.predict``."""
+        """Return the posterior of ``(n, d)`` configurations at ``(r,)`` rungs, standardised; see ``GaussianProcess.predict``."""
         found = self.process.predict(X, rungs, first_sd_only=first_sd_only)
         return found if self.trend is None else Posterior(found.mean + self._trend_at(X, rungs), found.sd, found.whitened)
 
     def marginal(self, mean: Array, sd: Array, shift: float = 0.0) -> Marginal:
-        """Turn standardised means and standard deviations, ``(n,)``, into a belief about the values plus ``shift``."""
+        """Turn standardised means and standard deviations, ``(n,)``, into the marginal of the values plus ``shift``."""
         m, s = self.mean + self.sd * mean, self.sd * sd
         return BoundedLogNormal(m, s, self.limit + shift, self.scale) if self.warp else Normal(m + shift, s)
 
     def values(self, standardised: Array) -> Array:
-        """Turn standardised numbers of any shape into values."""
+        """Invert the output transform for standardised numbers of any shape."""
         y = self.mean + self.sd * standardised
         return np.asarray(self.limit - self.scale * np.exp(-y) if self.warp else y)
 
     def _standardise(self, values: Array) -> Array:
-        """Transform and standardise; sets ``limit``, ``scale``, ``mean`` and ``sd``."""
+        """Apply the output transform; sets ``limit``, ``scale``, ``mean`` and ``sd``."""
         y = values
         if self.warp:
             best = float(values.max())
@@ -109,7 +111,7 @@ class Surrogate:
         return np.asarray((y - self.mean) / self.sd)
 
     def _choose_headroom(self, X: Array, u: Array, values: Array) -> None:
-        """Move to a neighbouring headroom while the likelihood of the values themselves (Jacobian included) grows.
+        """Move the limit to a neighbouring candidate while the likelihood of the values (with the Jacobian) grows.
 
         Source: Snelson, Rasmussen and Ghahramani 2003, "Warped Gaussian processes", eq. 6.
         """
@@ -128,7 +130,7 @@ class Surrogate:
         self._headroom = best
 
     def _fit_trend(self, X: Array, u: Array, y: Array) -> Array:
-        """Fit ``y`` as a line of what the earlier study expects, with one pseudo-observation for slope 1; return its values, ``(n,)``."""
+        """Regress ``y`` on the trend, with one pseudo-observation for slope 1; return the fitted values, ``(n,)``."""
         if self.trend is None:
             return np.zeros(len(y))
         rungs, at = np.unique(u, return_inverse=True)
@@ -145,7 +147,7 @@ class Surrogate:
 
 
 def _subset(n: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Choose what to tune on: the latest measurements, which the search looks at now, and a sample of the others."""
+    """Choose what to tune on: the latest observations, from the region that is searched now, and a sample of the others."""
     if n <= _TUNE_POINTS:
         return np.arange(n)
     late = _TUNE_POINTS // 3
@@ -174,13 +176,13 @@ class Predictions:
 
 @dataclass
 class SurrogateModels:
-    """Surrogates of one study; hyper-parameters are kept from one decision to the next.
+    """The surrogates of one study; hyper-parameters are kept from one decision to the next.
 
     Args:
         rungs: Epochs at which models are measured.
         warp: Whether the quality is warped.
         input_warp: Whether the scales of the parameters are learned.
-        trends: What earlier studies expect of each objective.
+        trends: Mean function of each objective from earlier studies.
     """
 
     rungs: tuple[int, ...]
@@ -194,10 +196,10 @@ class SurrogateModels:
     _per_epoch: bool = False
 
     def fit(self, table: ObservationTable, encoder: Encoder, failed: Array, rng: np.random.Generator) -> None:
-        """Learn from a study's measurements.
+        """Fit all surrogates.
 
         Args:
-            table: The measurements.
+            table: The observations.
             encoder: Inputs of the models.
             failed: Genes of configurations that failed, ``(m, size)``.
             rng: Source of randomness.
@@ -208,9 +210,9 @@ class SurrogateModels:
             trends: list[Trend | None] = [*self.trends] or [None] * count
             self._shape, self._constraints, self._failure = shape, {}, None
             self._objectives = [Surrogate(self._process(encoder), warp=j == 0 and self.warp, trend=trends[j]) for j in range(count)]
-        rows = _select(table, rng)
+        rows = select_rows(table, rng)
         X, u = table.columns[table.config[rows]], self.scaled(table.epochs[rows])
-        # Energy grows about as the epochs do; the model learns the rest.
+        # Energy is about proportional to the epochs; the model is fitted to the energy per epoch.
         self._per_epoch = bool(table.transform.logarithmic[1])
         for j, model in enumerate(self._objectives):
             model.fit(X, u, table.values[rows, j] + (np.log10(table.epochs[rows]) if j == 1 and self._per_epoch else 0.0), rng)
@@ -227,7 +229,7 @@ class SurrogateModels:
         self._failure.fit(inputs, np.zeros(len(inputs)), outcome, rng)
 
     def fantasize(self, X: Array, epochs: Array) -> Array:
-        """Count running trainings as measured; return their expected values, ``(n, k)``."""
+        """Condition the objectives on running trainings at their expected values; return those, ``(n, k)``."""
         u = self.scaled(epochs)
         values = np.stack([model.fantasize(X, u) for model in self._objectives], 1)
         if self._per_epoch:
@@ -235,10 +237,10 @@ class SurrogateModels:
         return values
 
     def predict(self, X: Array) -> Predictions:
-        """Believe something about ``(n, d)`` configurations at all rungs."""
+        """Predict ``(n, d)`` configurations at all rungs."""
         u = self.scaled(np.array(self.rungs, dtype=float))
-        # What is uncertain in costs beyond the first rung is the growth with the epochs, which all configurations share: it is no reason to
-        # hope that one of them is cheap. (With it, cheap trainings are repeated for ever in the hope of cheaper ones.)
+        # Beyond the first rung the uncertainty of costs is that of their growth with the epochs, which all configurations share. It must
+        # not make a single one look promising: otherwise cheap trainings are repeated forever in the hope of cheaper ones.
         found = tuple(model.predict(X, u, first_sd_only=j > 0) for j, model in enumerate(self._objectives))
         feasibility = np.ones(len(X))
         for limit in self._constraints.values():
@@ -249,24 +251,24 @@ class SurrogateModels:
         return Predictions(found, self._energy(found[1].mean), np.maximum(feasibility, _MIN_CHANCE))
 
     def predict_complete(self, X: Array) -> tuple[Posterior, Array]:
-        """Believe something about complete trainings of ``(n, d)`` configurations: their quality, and their energy ``(n,)``."""
+        """Predict complete trainings of ``(n, d)`` configurations: their quality, and their energy ``(n,)``."""
         u = self.scaled(np.array(self.rungs, dtype=float))[-1:]
         energy = np.repeat(self._objectives[1].predict(X, u).mean, len(self.rungs), 1)
         return self.quality.predict(X, u), self._energy(energy)[:, -1]
 
     def _energy(self, standardised: Array) -> Array:
-        """Energy of the trainings to each rung, ``(n, r)``, in the user's unit; epochs where the second objective is no energy."""
+        """Energy of the trainings to each rung, ``(n, r)``, in the user's unit; the epochs where the second objective is not a cost."""
         if self._per_epoch:
             return np.asarray(10 ** -(self._objectives[1].values(standardised) + self._shift))
         return np.tile(np.array(self.rungs, dtype=float), (len(standardised), 1))
 
     def marginals(self, predictions: Predictions, rung: int) -> list[Marginal]:
-        """Return the belief about each objective at one rung."""
+        """Return the marginal of each objective at one rung."""
         columns = [(found.mean[:, rung], found.sd[:, rung]) for found in predictions.objectives]
         return self.marginals_of(columns, rung)
 
     def marginals_of(self, columns: Sequence[tuple[Array, Array]], rung: int) -> list[Marginal]:
-        """Turn standardised means and standard deviations per objective into beliefs about the values at one rung."""
+        """Turn standardised means and standard deviations per objective into the marginals of the values at one rung."""
         return [
             model.marginal(mean, sd, float(self._shift[rung]) if j == 1 and self._per_epoch else 0.0)
             for j, (model, (mean, sd)) in enumerate(zip(self._objectives, columns, strict=True))
@@ -277,7 +279,7 @@ class SurrogateModels:
         return self._objectives[objective].predict(X, u).mean
 
     def expected_values(self, predictions: Predictions, rung: int) -> Array:
-        """Return the medians of the objectives at one rung, as axes, ``(n, k)``."""
+        """Return the medians of the objectives at one rung, to be maximised, ``(n, k)``."""
         values = np.stack(
             [model.values(found.mean[:, rung]) for model, found in zip(self._objectives, predictions.objectives, strict=True)], 1
         )
@@ -286,7 +288,7 @@ class SurrogateModels:
         return values
 
     def covariance(self, predictions: Predictions, first: int, second: int) -> Array:
-        """Return the covariance of each configuration's quality between two rungs, standardised, ``(n,)``."""
+        """Return the posterior covariance of each configuration's quality between two rungs, standardised, ``(n,)``."""
         u = self.scaled(np.array(self.rungs, dtype=float))
         return self.quality.process.covariance(predictions.objectives[0], u, first, second)
 
@@ -300,7 +302,7 @@ class SurrogateModels:
         return self._objectives[0]
 
     def scaled(self, epochs: Array) -> Array:
-        """Scale epochs: 0 at the first rung, 1 at the last, logarithmic between."""
+        """Scale epochs logarithmically: 0 at the first rung, 1 at the last."""
         first, last = self.rungs[0], self.rungs[-1]
         return np.asarray(np.log(epochs / first) / np.log(last / first)) if last > first else np.zeros(len(epochs))
 
@@ -312,8 +314,8 @@ class SurrogateModels:
         return GaussianProcess(encoder.groups, encoder.numeric & self.input_warp)
 
 
-def _select(table: ObservationTable, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Rows to learn from: all of them, or the best by quality at their epochs, the latest and a random sample of the rest."""
+def select_rows(table: ObservationTable, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Choose the rows to fit: all of them, or the best by quality at their epochs, the latest and a random sample of the rest, ``(m,)``."""
     n = len(table.values)
     if n <= _MAX_ROWS:
         return np.arange(n)

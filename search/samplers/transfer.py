@@ -1,4 +1,4 @@
-"""Earlier studies as knowledge: what they expect of each configuration, and which of theirs are worth trying first."""
+"""Transfer from earlier studies: mean functions of the objectives, and configurations worth trying first."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from .history import History, Key
 from .observations import Encoder, ObservationTable, tabulate
 from .surrogates import SurrogateModels, Trend
 
-_MIN_POINTS = 4
+#: Earlier studies with fewer observations are ignored.
+_MIN_OBSERVATIONS = 4
 
 
 @dataclass
 class TransferModel:
-    """Earlier studies; none of their points is ever a point of the front.
+    """Surrogates of earlier studies; none of their points is ever a point of the front.
 
-    Each study has its own models, whose expectations are standardised and averaged. The search then models the difference from the part of
-    them that agrees with its own measurements: a study on other data or another machine may be off by a factor and a constant, or be of
-    no use.
+    Each study has its own models, whose standardised means are averaged. The present study regresses its observations on that average and
+    models the residuals: a study on other data or another machine may be off by a factor and a constant, or be of no use.
 
     Args:
         studies: Trials of each study.
-        rungs: Rungs of the present study, which scale the epochs.
+        rungs: Rungs of the present study.
         minimized: Whether each objective is minimised; trials with another number of objectives are ignored.
         key: Canonical form of parameters.
         epochs_name: Name of the parameter that holds the epochs.
@@ -56,8 +56,8 @@ class TransferModel:
     def unknown_params(self, here: Iterable[Mapping[str, Any]]) -> set[str]:
         """Return the parameters of the earlier studies that the present one does not have.
 
-        A conditional parameter may just not have been wanted yet. One is unknown when a configuration here goes without it, and every
-        earlier one with the same choices had it.
+        A conditional parameter may only not have been drawn yet. It is unknown when a configuration of the present study does not have it,
+        although every earlier one with the same choices has it.
 
         Args:
             here: Parameters of the present study's configurations.
@@ -72,19 +72,19 @@ class TransferModel:
         return found - {self.epochs_name}
 
     def trends(self, encoder: Encoder) -> list[Trend]:
-        """Return what the studies expect of each objective; empty when none of them can be used."""
+        """Return a mean function for each objective; none when no earlier study can be used."""
         self._prepare(encoder)
         return [self._trend(j) for j in range(len(self.minimized))] if self._fitted else []
 
     def warm_starts(self, encoder: Encoder) -> Array:
-        """Return genes of the configurations on the fronts of the studies, the best quality first, then the cheapest, then between."""
+        """Return the genes of the configurations on the fronts of the studies: best quality, cheapest, then between, ``(m, size)``."""
         self._prepare(encoder)
         found = []
         for table, _ in self._fitted:
             front = front_of(table.values[table.feasible])[::-1]  # cheapest last
             rows = [int(np.flatnonzero((table.values == point).all(1))[0]) for point in front]
             configs = list(dict.fromkeys(int(table.config[row]) for row in rows))
-            order = list(dict.fromkeys([0, len(configs) - 1, *_halving(len(configs))])) if configs else []
+            order = list(dict.fromkeys([0, len(configs) - 1, *_bisection_order(len(configs))])) if configs else []
             found.append(table.genes[[configs[i] for i in order]])
         return np.vstack(found) if found else np.zeros((0, encoder.encoding.size))
 
@@ -103,7 +103,7 @@ class TransferModel:
             history.update(
                 [t for t in trials if len(t.values or ()) == len(self.minimized) and _fits(t.params, encoder.encoding, self.epochs_name)]
             )
-            if sum(len(points) for points in history.observations.values()) < _MIN_POINTS:
+            if sum(len(points) for points in history.observations.values()) < _MIN_OBSERVATIONS:
                 continue
             own = Encoder(encoder.encoding, encoder.features)
             table, models = tabulate(history, own, self.minimized), SurrogateModels(self.rungs)
@@ -112,13 +112,13 @@ class TransferModel:
 
 
 def studies_of(trials: Sequence[Sequence[FrozenTrial]] | Sequence[FrozenTrial]) -> list[list[FrozenTrial]]:
-    """Accept the trials of several studies, or of one."""
+    """Group trials by study; a flat sequence is one study."""
     one = [trial for trial in trials if isinstance(trial, FrozenTrial)]
     return [one] if one else [list(study) for study in trials if not isinstance(study, FrozenTrial)]
 
 
 def _fits(params: Mapping[str, Any], encoding: Encoding, epochs_name: str) -> bool:
-    """Whether every value exists in the present space."""
+    """Whether every parameter and value exists in the present space."""
     for name, value in params.items():
         distribution = encoding.distributions.get(name)
         if name == epochs_name or (distribution is None and name in encoding.fixed):
@@ -133,8 +133,8 @@ def _fits(params: Mapping[str, Any], encoding: Encoding, epochs_name: str) -> bo
     return True
 
 
-def _halving(count: int) -> list[int]:
-    """Indices that fill an interval evenly: the middle, the quarters, and so on."""
+def _bisection_order(count: int) -> list[int]:
+    """Order indices so that any first few of them cover the range evenly: the middle, the quarters, and so on."""
     order: list[int] = []
     parts = 2
     while len(set(order)) < count - 2 and parts < 4 * count:

@@ -1,4 +1,4 @@
-"""What may be continued: trainings that can go on, within what remains; others not, or from scratch and for their whole price."""
+"""What may be continued: resumable trainings that fit the remaining energy; others not, or from scratch at their full cost."""
 
 from __future__ import annotations
 
@@ -83,9 +83,9 @@ def scratch_objective(objective: Objective, short: int = 0) -> Callable[[optuna.
     return mixed
 
 
-def test_in_a_mixed_space_only_checkpoints_are_continued_and_the_others_pay_their_whole_price(objective: Objective) -> None:
+def test_in_a_mixed_space_only_checkpoints_are_continued_and_the_others_pay_their_full_cost(objective: Objective) -> None:
     study = optuna.create_study(directions=["maximize", "minimize"], sampler=FreezeThawSampler(RUNGS))
-    believed: list[tuple[float, float]] = []
+    predicted: list[tuple[float, float]] = []
     for _ in range(50):
         trial = study.ask()
         values = scratch_objective(objective)(trial)
@@ -95,16 +95,16 @@ def test_in_a_mixed_space_only_checkpoints_are_continued_and_the_others_pay_thei
         if trial.params["lr"] > 0.005:
             assert resume_from(trial) is None
             if longer and decision is not None and decision.step_cost is not None:
-                believed.append((decision.step_cost, values[1]))
+                predicted.append((decision.step_cost, values[1]))
         else:
             assert (resume_from(trial) is not None) == longer
-    assert len(believed) >= 5
-    for step_cost, energy in believed:
+    assert len(predicted) >= 5
+    for step_cost, energy in predicted:
         assert step_cost == pytest.approx(energy, rel=0.15)  # of an increment of 3 to 9 epochs a third would be missing
 
 
 @pytest.mark.parametrize("resume", [True, False])
-def test_a_training_from_scratch_that_ended_early_is_not_asked_for_the_same_epochs_again(objective: Objective, resume: bool) -> None:
+def test_a_training_from_scratch_that_ended_early_is_not_proposed_with_the_same_epochs_again(objective: Objective, resume: bool) -> None:
     study = searched(scratch_objective(objective, short=1), 60, resume=resume)
     scratch = [(key_of(trial), trial.params["epochs"]) for trial in study.trials if trial.params["lr"] > 0.005]
     assert len(set(scratch)) == len(scratch)
@@ -112,7 +112,7 @@ def test_a_training_from_scratch_that_ended_early_is_not_asked_for_the_same_epoc
 
 
 @pytest.mark.parametrize("remaining", [300.0, 120.0, 60.0])
-def test_trainings_from_scratch_that_the_remaining_energy_forbids_are_not_brought_back_by_looking_ahead(
+def test_the_look_ahead_does_not_bring_back_trainings_from_scratch_that_exceed_the_remaining_energy(
     objective: Objective, remaining: float
 ) -> None:
     for seed in range(4):
@@ -137,10 +137,10 @@ def test_a_plan_is_not_valued_by_rungs_that_the_remaining_energy_does_not_reach(
     sampler.remaining = 100.0
     survey = sampler.survey(study)
     assert survey is not None
-    options, least = survey.candidates, 0.05 * survey.state.median_cost
-    assert (options.cost[:, 1] > 100.0).all()
-    open_ = np.isfinite(options.rate[:, 0])
-    assert options.rate[open_, 0] == pytest.approx(options.gain[open_, 0] / (options.cost[open_, 0] + least))
+    candidates, cost_floor = survey.candidates, 0.05 * survey.state.median_cost
+    assert (candidates.cost[:, 1] > 100.0).all()
+    open_ = np.isfinite(candidates.rate[:, 0])
+    assert candidates.rate[open_, 0] == pytest.approx(candidates.gain[open_, 0] / (candidates.cost[open_, 0] + cost_floor))
 
 
 def test_the_order_of_the_objectives_after_the_first_changes_nothing(objective: Objective) -> None:
@@ -158,6 +158,6 @@ def test_the_order_of_the_objectives_after_the_first_changes_nothing(objective: 
 
 
 @pytest.mark.parametrize("energy", [0, 2])
-def test_an_energy_that_is_no_objective_is_refused(objective: Objective, energy: int) -> None:
+def test_an_energy_that_is_not_another_objective_is_rejected(objective: Objective, energy: int) -> None:
     with pytest.raises(ValueError, match=f"got 2 objectives and energy={energy}"):
         searched(objective, 1, energy=energy)

@@ -61,7 +61,7 @@ def test_expected_gain_is_the_mean_over_samples(d: int) -> None:
 
 
 def test_a_bounded_quality_exceeds_a_level_by_the_mean_over_samples() -> None:
-    belief = BoundedLogNormal(np.array([0.5, 2.0]), np.array([0.3, 1.0]), best=1.0, scale=0.4)
+    belief = BoundedLogNormal(np.array([0.5, 2.0]), np.array([0.3, 1.0]), limit=1.0, scale=0.4)
     samples = 1.0 - 0.4 * np.exp(-(np.array([0.5, 2.0]) + np.array([0.3, 1.0]) * np.random.default_rng(0).normal(size=(400_000, 2))))
     levels = np.array([0.2, 0.8, 0.99, 1.0, 1.2])
     slow = np.maximum(samples[:, :, None] - levels, 0).mean(0)

@@ -95,7 +95,7 @@ def test_mutants_differ_from_their_parent_and_stay_in_the_space() -> None:
             assert SPACE[name]._contains(SPACE[name].to_internal_repr(value))
 
 
-def test_parameters_that_come_and_go_together_are_switched_by_what_decides_not_by_one_another() -> None:
+def test_parameters_that_come_and_go_together_are_gated_by_what_controls_them_not_by_one_another() -> None:
     """All convnets seen so far share an activation: it explains the absence of the others as well as the family does, and exists less."""
     space = {
         "convnet.activation": CategoricalDistribution(["relu", "silu"]),
@@ -121,7 +121,7 @@ def test_parameters_that_come_and_go_together_are_switched_by_what_decides_not_b
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(4, 12))
-def test_configurations_drawn_from_a_learned_space_have_the_parameters_that_the_user_s_code_would_ask_for(seed: int, count: int) -> None:
+def test_configurations_drawn_from_a_learned_space_have_the_parameters_that_the_user_s_code_would_suggest(seed: int, count: int) -> None:
     space = {
         "a.x": FloatDistribution(0.0, 1.0),
         "a.y": CategoricalDistribution([1, 2]),
@@ -132,7 +132,7 @@ def test_configurations_drawn_from_a_learned_space_have_the_parameters_that_the_
     truth = Encoding(space)
     rng = np.random.default_rng(seed)
 
-    def asked(params: dict) -> set[str]:
+    def drawn_by_user(params: dict) -> set[str]:
         if params["family"] == "a":
             return {"family", "a.x", "a.y"}
         return {"family", "b.kind"} | ({"b.p"} if params["b.kind"] == "p" else set())
@@ -143,8 +143,8 @@ def test_configurations_drawn_from_a_learned_space_have_the_parameters_that_the_
         + [{"family": "b", "b.kind": "p", "b.p": 0.1}] * 2
         + [{"family": "b", "b.kind": "q"}] * 2
     )
-    seen = [*must, *({name: params[name] for name in asked(params)} for params in drawn)]
+    seen = [*must, *({name: params[name] for name in drawn_by_user(params)} for params in drawn)]
     learned = learn_encoding(seen, space)
     for row in learned.random(rng, 30):
         params = learned.params(row)
-        assert params.keys() == asked(params)
+        assert params.keys() == drawn_by_user(params)

@@ -1,7 +1,8 @@
-"""What a study says reaches its sampler."""
+"""The settings of a study reach its sampler, and the grid is the product of all choices."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -9,9 +10,10 @@ from typing import Any
 import optuna
 import pytest
 
-from joulefront.search import Study
+from joulefront.search import Study, run
+from joulefront.search.records.run_folder import RunFolder
 from joulefront.search.samplers import FreezeThawSampler
-from joulefront.search.samplers.factory import any_resumable, energy_axis, make_sampler
+from joulefront.search.samplers.factory import GridSampler, any_resumable, energy_axis, make_sampler
 from joulefront.search.samplers.freeze_thaw import Survey
 from joulefront.spaces.mlp import Mlp
 from joulefront.spaces.recipes import RecipeRanges
@@ -26,10 +28,9 @@ def study_with(schedule: Any = "anytime", **changes: Any) -> Study:
 
 
 def surveyed(study: Study, objective: Any) -> Survey:
-    """Search an analytic problem with the sampler of a study; only the candidates' keys are not those of its space."""
+    """Search an analytic problem, whose parameters are not those of the space, with the sampler of a study."""
     sampler = make_sampler("freeze-thaw", rungs=study.rungs, seed=study.seed, study=study)
     assert isinstance(sampler, FreezeThawSampler)
-    sampler._key = sampler._history.key = None
     found = optuna.create_study(directions=list(study.directions), sampler=sampler)
     found.optimize(objective, 14)
     survey = sampler.survey(found)
@@ -37,7 +38,7 @@ def surveyed(study: Study, objective: Any) -> Survey:
     return survey
 
 
-def test_the_least_accuracy_of_a_study_is_the_floor_of_the_hypervolume(objective: Objective) -> None:
+def test_the_minimum_accuracy_of_a_study_is_the_floor_of_the_hypervolume(objective: Objective) -> None:
     assert surveyed(study_with(min_accuracy=0.123), objective).state.reference[0] == 0.123
     assert surveyed(study_with(), objective).state.reference[0] != 0.123
 
@@ -52,7 +53,7 @@ def test_a_study_of_complete_trainings_gives_no_credit_for_shorter_ones(objectiv
 @pytest.mark.parametrize(
     ("schedule", "resumes"), [("anytime", True), ("cosine", False), (("cosine", "one_cycle"), False), (("anytime", "cosine"), True)]
 )
-def test_a_space_in_which_nothing_can_go_on_is_searched_without_checkpoints(schedule: Any, resumes: bool) -> None:
+def test_a_space_in_which_nothing_can_be_resumed_is_searched_without_checkpoints(schedule: Any, resumes: bool) -> None:
     study = study_with(schedule)
     assert any_resumable(study.space) is resumes
     sampler = make_sampler("freeze-thaw", rungs=RUNGS, seed=0, study=study)
@@ -83,6 +84,75 @@ def test_the_energy_of_training_is_found_wherever_it_stands(objective: Objective
     assert 270 < survey.state.median_cost < 2160
 
 
-def test_knowledge_of_earlier_studies_needs_our_sampler() -> None:
+def test_earlier_studies_need_the_freeze_thaw_sampler() -> None:
     with pytest.raises(ValueError, match="--warm-start needs --sampler freeze-thaw, got 'tpe'"):
         make_sampler("tpe", rungs=RUNGS, seed=0, study=replace(study_with(), sampler="tpe"), prior_trials=[[]])
+
+
+def draw(trial: optuna.Trial) -> tuple[object, ...]:
+    """A space with a branch: three leaves under ``a``, two times two under ``b``."""
+    kind = trial.suggest_categorical("kind", ["a", "b"])
+    if kind == "a":
+        return kind, trial.suggest_int("width", 1, 3)
+    return kind, trial.suggest_categorical("on", [False, True]), trial.suggest_float("keep", 0.25, 0.5, step=0.25)
+
+
+ALL = {*itertools.product("a", (1, 2, 3)), *itertools.product("b", (False, True), (0.25, 0.5))}
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+@pytest.mark.parametrize("seed", range(4))
+def test_every_combination_comes_once_and_then_it_is_exhausted(seed: int) -> None:
+    sampler = GridSampler(seed)
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
+    seen = []
+    while not sampler.exhausted:
+        trial = study.ask()
+        seen.append(draw(trial))
+        if len(seen) == 3:
+            study.tell(trial, state=optuna.trial.TrialState.FAIL)  # a training that failed is not repeated
+        else:
+            study.tell(trial, [1.0, 1.0])
+    assert len(seen) == len(ALL)
+    assert set(seen) == ALL
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_the_seed_gives_the_order() -> None:
+    def order(seed: int) -> list[tuple[object, ...]]:
+        study = optuna.create_study(directions=["maximize", "minimize"], sampler=GridSampler(seed))
+        found = []
+        for _ in ALL:
+            trial = study.ask()
+            found.append(draw(trial))
+            study.tell(trial, [1.0, 1.0])
+        return found
+
+    assert order(0) == order(0)
+    assert order(0) != order(1)
+
+
+def test_a_continuous_range_is_rejected_with_a_remedy(rings) -> None:  # type: ignore[no-untyped-def]
+    study = rings(sampler="grid")
+    sampler = make_sampler("grid", rungs=study.rungs, seed=0, study=study)
+    trial = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler).ask()
+    with pytest.raises(ValueError, match="grid needs choices or steps, got a continuous range for learning_rate; use --sampler random"):
+        trial.suggest_float("learning_rate", 1e-3, 1e-1, log=True)
+
+
+@pytest.fixture
+def small(rings) -> Study:  # type: ignore[no-untyped-def]
+    recipe = RecipeRanges(learning_rate=0.01, weight_decay=0.0, batch_size=64)
+    space = Mlp(depths=1, widths=(4, 8, 16), norms="none", activations="relu", dropouts=0.0, recipe=recipe)
+    return replace(rings(sampler="grid", trials=50), space=space, rungs=(1, 3))
+
+
+def test_a_study_trains_each_setting_to_each_rung_and_ends(small: Study, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    run(small, out=tmp_path / "r")
+    result = RunFolder.open(tmp_path / "r").run()
+    assert sorted((trial.params["width"], trial.epochs) for trial in result.trials) == sorted(itertools.product((4, 8, 16), (1, 3)))
+    assert result.facts["sessions"][-1]["reason"] == "every combination has been tried"
+    run(small, out=tmp_path / "r", trials=60)
+    again = RunFolder.open(tmp_path / "r").run()
+    assert len(again.trials) == 7, "a continued session finds out with one trial, which costs nothing"
+    assert again.trials[-1].increment_joules == 0.0

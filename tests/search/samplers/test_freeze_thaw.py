@@ -1,3 +1,5 @@
+"""The sampler as Optuna sees it: what it proposes, continues, avoids and repeats."""
+
 from __future__ import annotations
 
 import pickle
@@ -33,16 +35,16 @@ def test_a_continuation_has_the_parameters_of_its_parent_and_the_next_rung(searc
 
 
 def test_the_objective_itself_reads_what_it_continues(search: Search, objective: Objective) -> None:
-    told: dict[int, int | None] = {}
+    parents: dict[int, int | None] = {}
 
-    def asks(trial: optuna.Trial) -> tuple[float, float]:
+    def records(trial: optuna.Trial) -> tuple[float, float]:
         values = objective(trial)
-        told[trial.number] = resume_from(trial)
+        parents[trial.number] = resume_from(trial)
         return values
 
-    study = search(25, objective=asks)
-    assert told == {trial.number: resume_from(trial) for trial in study.trials}
-    assert any(number is not None for number in told.values())
+    study = search(25, objective=records)
+    assert parents == {trial.number: resume_from(trial) for trial in study.trials}
+    assert any(number is not None for number in parents.values())
 
 
 def test_without_checkpoints_it_jumps_and_continues_nothing(search: Search) -> None:
@@ -253,13 +255,13 @@ def test_wrong_arguments_are_named(options: dict[str, Any], words: str) -> None:
         FreezeThawSampler(**options)
 
 
-def test_one_objective_is_refused(objective: Objective) -> None:
+def test_a_single_objective_is_rejected(objective: Objective) -> None:
     study = optuna.create_study(sampler=FreezeThawSampler(RUNGS))
     with pytest.raises(ValueError, match="two or more objectives"):
         study.optimize(lambda trial: objective(trial)[0], 1)
 
 
-def test_a_sampler_can_be_pickled_and_goes_on_the_same(search: Search, objective: Objective) -> None:
+def test_a_pickled_sampler_continues_the_same(search: Search, objective: Objective) -> None:
     def continued(copy: bool) -> list[str]:
         study = search(15)
         study.sampler = pickle.loads(pickle.dumps(study.sampler)) if copy else study.sampler

@@ -1,3 +1,5 @@
+"""The expected gain of the rest of a budget: monotone in the budget, falling as the front fills, in line with what is proposed."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -17,19 +19,19 @@ def study_of(objective: Objective, trials: int) -> tuple[FreezeThawSampler, optu
     return sampler, study
 
 
-def test_there_is_no_outlook_before_the_models(objective: Objective) -> None:
+def test_there_is_no_remaining_gain_during_the_initial_design(objective: Objective) -> None:
     assert remaining_gain(*study_of(objective, 5)) is None
 
 
-def test_more_energy_is_expected_to_bring_more_and_ever_less_per_joule(objective: Objective) -> None:
+def test_more_energy_is_expected_to_add_more_but_less_per_joule(objective: Objective) -> None:
     sampler, study = study_of(objective, 20)
-    views = [remaining_gain(sampler, study, budget) for budget in (500.0, 5000.0, 50_000.0)]
-    gains = [view.gain for view in views if view is not None]
+    found = [remaining_gain(sampler, study, budget) for budget in (500.0, 5000.0, 50_000.0)]
+    gains = [gain.gain for gain in found if gain is not None]
     assert 0 < gains[0] < gains[1] < gains[2]
     assert gains[0] / 500 > gains[1] / 5000
 
 
-def test_the_outlook_falls_as_the_front_fills(objective: Objective) -> None:
+def test_the_remaining_gain_falls_as_the_front_fills(objective: Objective) -> None:
     early, late = (remaining_gain(*study_of(objective, trials), 2000.0) for trials in (16, 90))
     assert early is not None
     assert late is not None
@@ -40,20 +42,20 @@ def test_the_outlook_falls_as_the_front_fills(objective: Objective) -> None:
 
 def test_the_next_step_is_the_cost_of_what_is_proposed(objective: Objective) -> None:
     sampler, study = study_of(objective, 25)
-    view = remaining_gain(sampler, study, 5000.0)
+    expected = remaining_gain(sampler, study, 5000.0)
     trial = study.ask()
     _, energy = objective(trial)
     parent = resume_from(trial)
     paid = energy - (study.trials[parent].values[1] if parent is not None else 0.0)
     assert sampler.last_decision is not None
     assert sampler.last_decision.step_cost == pytest.approx(paid, rel=0.35)
-    assert view is not None
-    assert view.next_step is not None
-    assert view.next_cost is not None
-    assert view.next_step <= view.next_cost * (1 + 1e-9)
+    assert expected is not None
+    assert expected.next_step is not None
+    assert expected.next_cost is not None
+    assert expected.next_step <= expected.next_cost * (1 + 1e-9)
 
 
-def test_an_exhausted_space_promises_nothing() -> None:
+def test_an_exhausted_space_has_no_remaining_gain() -> None:
     sampler = FreezeThawSampler([1, 3], search_space={"a": optuna.distributions.IntDistribution(0, 2)})
     study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
 
@@ -62,8 +64,8 @@ def test_an_exhausted_space_promises_nothing() -> None:
         return a / 3 - 0.3 / epochs, epochs * (1.0 + a)
 
     study.optimize(objective, 8)
-    view = remaining_gain(sampler, study, 100.0)
-    assert view is not None
-    assert view.gain == 0
-    assert view.next_cost is None
-    assert view.share == 0
+    expected = remaining_gain(sampler, study, 100.0)
+    assert expected is not None
+    assert expected.gain == 0
+    assert expected.next_cost is None
+    assert expected.share == 0

@@ -1,131 +1,169 @@
+"""The value of a plan that may stop early, against plain numerical integration over all measurements."""
+
 from __future__ import annotations
 
-import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import optuna
 import pytest
-from optuna.distributions import FloatDistribution, IntDistribution
-from optuna.trial import TrialState, create_trial
 
-from joulefront.search.samplers.encoding import learn_encoding
-from joulefront.search.samplers.history import CLAIM, History, constraints_of
-from joulefront.search.samplers.observations import Encoder, ObjectiveTransform, tabulate
-from joulefront.search.samplers.surrogates import _select
+from joulefront.search.samplers import FreezeThawSampler
+from joulefront.search.samplers.ehvi import Boxes, Marginal, Normal, boxes_above
+from joulefront.search.samplers.encoding import Array
+from joulefront.search.samplers.gaussian_process import Posterior
+from joulefront.search.samplers.planner import lookahead_rates
+from joulefront.search.samplers.surrogates import Predictions
 
-SPACE = {"x": FloatDistribution(0, 1), "epochs": IntDistribution(1, 27)}
-
-
-def trial(number: int, x: float, epochs: int, values: list[float] | None, **more: object) -> optuna.trial.FrozenTrial:
-    state = more.pop("state", TrialState.COMPLETE)
-    made = create_trial(state=state, params={"x": x, "epochs": epochs}, distributions=SPACE, values=values, **more)  # type: ignore[arg-type]
-    made.number = number
-    return made
+Objective = Callable[[optuna.Trial], tuple[float, float]]
+ROWS, COST_FLOOR = 6, 3.0
+#: Possible measurements at the first rung, in standard deviations, and their probabilities.
+SEEN = np.linspace(-6.0, 6.0, 601)
+PROBABILITY = np.exp(-0.5 * SEEN**2) / np.exp(-0.5 * SEEN**2).sum()
 
 
-def test_lengths_of_one_configuration_belong_together() -> None:
-    history = History(None, "epochs")
-    history.update([trial(0, 0.5, 1, [0.1, 1.0]), trial(1, 0.2, 1, [0.2, 1.5]), trial(2, 0.5, 3, [0.4, 3.0])])
-    table = tabulate(history, Encoder(learn_encoding(list(history.params.values()), history.distributions)), (False, True))
-    assert table.longest.tolist() == [3, 1]
-    assert table.values[table.longest_row, 0].tolist() == [0.4, 0.2]
-    assert table.config.tolist() == [0, 1, 0]
-    assert table.values[:, 1] == pytest.approx(-np.log10([1.0, 1.5, 3.0]))
-    first = json.dumps({"x": 0.5})
-    longest = history.longest(first)
-    assert longest is not None
-    assert longest.number == 2
+class Joint:
+    """Stands in for the surrogates: qualities at three rungs that are jointly normal and much alike, with one covariance for all."""
+
+    shared = 0.01 * np.array([[1.0, 0.9, 0.8], [0.9, 1.2, 1.1], [0.8, 1.1, 1.5]])
+
+    def covariance(self, predictions: Predictions, first: int, second: int) -> Array:
+        return np.full(ROWS, self.shared[first, second])
+
+    def noise(self, rung: int) -> float:
+        return 0.003
+
+    def marginals_of(self, columns: Sequence[tuple[Array, Array]], rung: int) -> list[Marginal]:
+        return [Normal(mean, sd) for mean, sd in columns]
+
+    def marginals(self, predictions: Predictions, rung: int) -> list[Marginal]:
+        return self.marginals_of([(found.mean[:, rung], found.sd[:, rung]) for found in predictions.objectives], rung)
 
 
-def test_a_claim_is_known_before_its_parameters_are() -> None:
-    claim = {"key": "k", "params": {"x": 0.1}, "epochs": 9}
-    running = trial(0, 0.9, 1, None, state=TrialState.RUNNING, system_attrs={CLAIM: claim})
-    history = History(None, "epochs")
-    history.update([running])
-    assert [(found.key, found.epochs) for found in history.running] == [("k", 9)]
-    history.update([running], exclude=0)
-    assert history.running == ()
+@dataclass
+class Oracle:
+    """Predictions for a few configurations, conditioned by hand."""
+
+    models: Any
+    boxes: Boxes
+    predictions: Predictions
+
+    def found(self, cost: Array, *, rate: Array | None = None, resume: bool, last_only: bool, remaining: float = np.inf) -> Array:
+        """What is under test; without rates of straight plans only the stopping rule is judged."""
+        rate, rows = np.zeros_like(cost) if rate is None else rate, np.arange(ROWS)
+        return lookahead_rates(
+            self.models,
+            self.boxes,
+            self.predictions,
+            rate,
+            cost,
+            rows=rows,
+            first=0,
+            cost_floor=COST_FLOOR,
+            remaining=remaining,
+            resume=resume,
+            last_only=last_only,
+        )
+
+    def now(self, rung: int) -> Array:
+        """Expected gain at a rung before anything is seen, ``(ROWS,)``."""
+        return self.boxes.expected_gain(self.models.marginals(self.predictions, rung)) * self.predictions.feasibility
+
+    def after(self, row: int, rung: int) -> Array:
+        """Expected gain at a rung after each possible measurement at the first, ``(len(SEEN),)``.
+
+        The measurement is the quality there and noise; of two jointly normal numbers the first, given the second, is normal again.
+        """
+        quality, energy = self.predictions.objectives
+        variance_seen = quality.sd[row, 0] ** 2 + self.models.noise(0)
+        together = quality.sd[row, 0] ** 2 if rung == 0 else self.models.covariance(self.predictions, 0, rung)[row]
+        sd = np.sqrt(max(quality.sd[row, rung] ** 2 - together**2 / variance_seen, 1e-9))
+        gains = []
+        for z in SEEN:
+            mean = quality.mean[row, rung] + together / variance_seen * (z * np.sqrt(variance_seen))
+            columns = [(np.array([mean]), np.array([sd])), (energy.mean[row, [rung]], energy.sd[row, [rung]])]
+            gains.append(self.boxes.expected_gain(self.models.marginals_of(columns, rung))[0] * self.predictions.feasibility[row])
+        return np.array(gains)
+
+    def best_rate(self, row: int, targets: list[int], *, resume: bool, last_only: bool) -> float:
+        """Largest gain per energy over all stopping rules, by bisection: at that rate the surplus of the best rule is zero."""
+        cost = self.predictions.energy[row]
+        here = self.after(row, 0) * (not last_only)
+        going = [(self.after(row, t) - here, cost[t] - cost[0] if resume else cost[t] + COST_FLOOR) for t in targets]
+
+        def surplus(rate: float) -> float:
+            best = np.max([np.zeros_like(here), *(more - rate * further for more, further in going)], axis=0)
+            return float(PROBABILITY @ (here + best)) - rate * (cost[0] + COST_FLOOR)
+
+        low, high = 0.0, 1.0
+        while surplus(high) > 0:
+            high *= 2
+        for _ in range(60):
+            middle = (low + high) / 2
+            low, high = (middle, high) if surplus(middle) > 0 else (low, middle)
+        return low
 
 
-def test_failed_and_infinite_trials_are_failures() -> None:
-    history = History(None, "epochs")
-    history.update([trial(0, 0.1, 1, None, state=TrialState.FAIL), trial(1, 0.2, 1, [float("inf"), 1.0]), trial(2, 0.3, 1, [0.5, 1.0])])
-    assert len(history.failed) == 2
-    assert len(history.observations) == 1
+def synthetic() -> Oracle:
+    """Six configurations that differ in what is expected of them, before a front of three points."""
+    cost = np.outer(np.linspace(0.7, 1.4, ROWS), [10.0, 60.0, 200.0])
+    mean = np.linspace(0.62, 0.4, ROWS)[:, None] + np.array([0.0, 0.1, 0.15])
+    quality = Posterior(mean, np.tile(np.sqrt(np.diag(Joint.shared)), (ROWS, 1)), np.zeros(0))
+    energy = Posterior(-np.log10(cost), np.full_like(cost, 0.05), np.zeros(0))
+    front = np.array([[0.5, -1.0], [0.65, -1.8], [0.7, -2.3]])
+    return Oracle(Joint(), boxes_above(front, np.array([0.3, -2.5])), Predictions((quality, energy), cost, np.linspace(1.0, 0.5, ROWS)))
 
 
-def test_both_ways_to_set_constraints_are_read() -> None:
-    frozen = trial(0, 0.1, 1, [0.5, 1.0], system_attrs={"constraints": [0.5, -1.0], "constraints:memory": 2.0})
-    assert constraints_of(frozen) == {"0": 0.5, "1": -1.0, "memory": 2.0}
+def searched(objective: Objective) -> Oracle:
+    """Fresh configurations of a study on an analytic problem."""
+    sampler = FreezeThawSampler([1, 9, 27])
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
+    study.optimize(objective, 20)
+    survey = sampler.survey(study)
+    assert survey is not None
+    fresh = np.where(survey.candidates.config < 0, survey.candidates.best, -np.inf)
+    genes = survey.candidates.genes[np.argsort(-fresh, kind="stable")[:60:10]]
+    models = survey.planner.models
+    return Oracle(models, survey.state.boxes, models.predict(survey.encoder.columns(genes)))
 
 
-def test_costs_are_compared_by_logarithm_and_a_measured_zero_survives() -> None:
-    values = np.array([[0.5, 0.0, -1.0], [0.6, 10.0, 5.0], [0.7, 1000.0, 6.0]])
-    transform = ObjectiveTransform.infer((False, True, True), values)
-    assert transform.logarithmic.tolist() == [False, True, False]
-    assert transform.apply(values) == pytest.approx(np.array([[0.5, -1.0, 1.0], [0.6, -1.0, -5.0], [0.7, -3.0, -6.0]]))
+@pytest.mark.parametrize("resume", [True, False])
+@pytest.mark.parametrize("last_only", [False, True])
+@pytest.mark.parametrize("world", ["synthetic", "searched"])
+def test_the_rate_found_is_that_of_the_best_stopping_rule(objective: Objective, world: str, last_only: bool, resume: bool) -> None:
+    oracle = synthetic() if world == "synthetic" else searched(objective)
+    cost = oracle.predictions.energy
+    together = cost + (0.0 if resume else cost[:, [0]])
+    for remaining in (np.inf, float(np.median(together[:, 1])), float(np.median(together[:, 2]))):
+        found = oracle.found(cost, resume=resume, last_only=last_only, remaining=remaining)
+        wanted = []
+        for row in range(ROWS):
+            fits = [t for t in (1, 2) if together[row, t] <= remaining and (t == 2 or not last_only)]
+            wanted.append(oracle.best_rate(row, fits, resume=resume, last_only=last_only))
+        assert found == pytest.approx(wanted, rel=0.03, abs=0.01 * max(wanted))
 
 
-def test_thousands_of_measurements_are_thinned_and_keep_the_best_and_the_latest() -> None:
-    rng = np.random.default_rng(0)
-    history = History(None, "epochs")
-    history.update([trial(i, float(x), 1 + 2 * (i % 2), [float(x), 1.0]) for i, x in enumerate(rng.random(3000))])
-    table = tabulate(history, Encoder(learn_encoding([], history.distributions)), (False, True))
-    rows = _select(table, rng)
-    assert len(rows) == len(set(rows.tolist())) == 800
-    assert int(np.argmax(table.values[:, 0])) in rows
-    assert set(range(2900, 3000)) <= set(rows.tolist())
+@pytest.mark.parametrize("rung", [1, 2])
+def test_where_continuing_is_free_the_option_to_stop_changes_nothing_on_average(rung: int) -> None:
+    oracle = synthetic()
+    found = oracle.found(np.ones((ROWS, rung + 1)), resume=True, last_only=True)
+    assert found == pytest.approx(oracle.now(rung) / (1.0 + COST_FLOOR), rel=0.01)
 
 
-def test_only_failures_of_the_configuration_ban_it() -> None:
-    attributes = [None, {"excused": "killed"}, {"excused": "ended"}]
-    failed = [trial(i, i / 4, 3, None, state=TrialState.FAIL, user_attrs=said or {}) for i, said in enumerate(attributes)]
-    history = History(None, "epochs")
-    history.update(failed)
-    assert history.failed == {json.dumps({"x": 0.0})}
-    assert len(history.params) == 3
+def test_a_straight_plan_that_is_better_keeps_its_rate() -> None:
+    oracle = synthetic()
+    rate = np.zeros_like(oracle.predictions.energy)
+    rate[2, 1] = 1e9
+    found = oracle.found(oracle.predictions.energy, rate=rate, resume=True, last_only=False)
+    assert found[2] == 1e9
+    assert (np.delete(found, 2) < 1.0).all()
 
 
-def test_a_configuration_that_is_killed_again_and_again_at_the_same_epochs_is_to_blame() -> None:
-    def killed(number: int, epochs: int) -> optuna.trial.FrozenTrial:
-        return trial(number, 0.5, epochs, None, state=TrialState.FAIL, user_attrs={"excused": "killed"})
-
-    history = History(None, "epochs")
-    history.update([killed(0, 3), killed(1, 3), killed(2, 9), killed(3, 9)])
-    assert not history.failed
-    history.update([killed(4, 9)])
-    assert history.failed == {json.dumps({"x": 0.5})}
-
-
-def test_sessions_that_end_in_the_middle_of_a_training_are_never_to_its_blame() -> None:
-    history = History(None, "epochs")
-    history.update([trial(i, 0.5, 9, None, state=TrialState.FAIL, user_attrs={"excused": "ended"}) for i in range(5)])
-    assert not history.failed
-
-
-def test_a_copy_never_takes_the_place_of_the_trial_that_was_trained() -> None:
-    history = History(None, "epochs")
-    history.update([trial(0, 0.5, 1, [0.5, 1.0]), trial(1, 0.5, 1, [0.5, 1.0])])
-    longest = history.longest(json.dumps({"x": 0.5}))
-    assert longest is not None
-    assert longest.number == 0
-
-
-def test_the_energy_may_stand_anywhere_among_the_objectives() -> None:
-    history = History(None, "epochs", energy=2)
-    history.update([trial(0, 0.5, 1, [0.5, 1000.0, 7.0])])
-    assert history.observations[json.dumps({"x": 0.5})][1].values == (0.5, 7.0, 1000.0)
-
-
-def test_what_ended_before_the_epochs_that_were_asked_for_goes_on_only_from_a_checkpoint() -> None:
-    history = History(None, "epochs")
-    early = {"epochs_reached": 4}
-    history.update(
-        [trial(0, 0.5, 9, [0.5, 1.0], user_attrs=early), trial(1, 0.2, 9, [0.5, 1.0], user_attrs={**early, "from_scratch": True})]
-    )
-    climbs, scratch = (json.dumps({"x": x}) for x in (0.5, 0.2))
-    assert [history.trained_to(key, resume=True) for key in (climbs, scratch)] == [4, 9]
-    assert [history.trained_to(key, resume=False) for key in (climbs, scratch)] == [9, 9]
-    history.update([trial(2, 0.2, 27, [0.5, 1.0], user_attrs={**early, "from_scratch": True})])  # at 4 epochs once more
-    assert history.trained_to(scratch, resume=True) == 27
-    assert [history.resumable(key, resume=True) for key in (climbs, scratch)] == [True, False]
+def test_gains_after_a_measurement_averaged_over_all_of_them_are_those_before_it() -> None:
+    """A check of the oracle itself."""
+    oracle = synthetic()
+    for rung in range(3):
+        after = [float(PROBABILITY @ oracle.after(row, rung)) for row in range(ROWS)]
+        assert after == pytest.approx(oracle.now(rung), rel=1e-4)

@@ -1,4 +1,4 @@
-"""What the models believe of a study on an analytic problem."""
+"""The predictions of the surrogates for a study on an analytic problem."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import pytest
 
 from joulefront.search.samplers import FreezeThawSampler
 from joulefront.search.samplers.freeze_thaw import Survey
+from joulefront.search.samplers.planner import Planner
+from joulefront.search.samplers.proposals import ProposalContext, Score
 
 Objective = Callable[[optuna.Trial], tuple[float, float]]
 RUNGS = [1, 3, 9, 27]
@@ -23,6 +25,14 @@ def surveyed(study: optuna.Study) -> Survey:
     return survey
 
 
+class RecordingProposal:
+    """Records the parents that it is given and scores nothing but random configurations."""
+
+    def explore(self, context: ProposalContext, score: Score, rng: np.random.Generator) -> None:
+        self.parents = context.parents
+        score(context.encoding.random(rng, 4))
+
+
 @pytest.fixture
 def study(objective: Objective) -> optuna.Study:
     study = optuna.create_study(directions=["maximize", "minimize"], sampler=FreezeThawSampler(RUNGS))
@@ -30,14 +40,14 @@ def study(objective: Objective) -> optuna.Study:
     return study
 
 
-def test_what_runs_is_imagined_at_its_quality_and_its_energy(study: optuna.Study, objective: Objective) -> None:
+def test_running_trainings_are_fantasized_at_their_quality_and_their_energy(study: optuna.Study, objective: Objective) -> None:
     """At 27 epochs, of which none has been measured: the energy is 27 times that of one, not the same."""
     best = max((trial for trial in study.trials if trial.params["epochs"] == 1), key=lambda trial: trial.values[0])
     study.enqueue_trial({**best.params, "epochs": 27})
     quality, energy = objective(study.ask())
-    fantasies = surveyed(study).state.points[-1]
-    assert fantasies[0] == pytest.approx(quality, abs=0.05)
-    assert fantasies[1] == pytest.approx(-np.log10(energy), abs=0.05)
+    fantasy = surveyed(study).state.points[-1]
+    assert fantasy[0] == pytest.approx(quality, abs=0.05)
+    assert fantasy[1] == pytest.approx(-np.log10(energy), abs=0.05)
 
 
 def test_the_spread_of_a_cost_is_the_same_at_every_rung_and_that_of_a_quality_is_not(study: optuna.Study) -> None:
@@ -47,7 +57,7 @@ def test_the_spread_of_a_cost_is_the_same_at_every_rung_and_that_of_a_quality_is
     assert (np.ptp(quality.sd, axis=1) > 1e-3).any()
 
 
-def test_what_can_hardly_succeed_keeps_a_small_chance(objective: Objective) -> None:
+def test_the_feasibility_of_what_can_hardly_succeed_stays_positive(objective: Objective) -> None:
     """Everything wide is infeasible by far: it is avoided, and yet never ruled out."""
 
     def limited(trial: optuna.Trial) -> tuple[float, float]:
@@ -59,9 +69,9 @@ def test_what_can_hardly_succeed_keeps_a_small_chance(objective: Objective) -> N
     study = optuna.create_study(directions=["maximize", "minimize"], sampler=FreezeThawSampler(RUNGS))
     study.optimize(limited, 24)
     survey = surveyed(study)
-    chance = survey.planner.models.predict(survey.encoder.columns(survey.candidates.genes)).feasibility
-    assert chance.min() == 0.02
-    assert chance.max() > 0.5
+    feasibility = survey.planner.models.predict(survey.encoder.columns(survey.candidates.genes)).feasibility
+    assert feasibility.min() == 0.02
+    assert feasibility.max() > 0.5
 
 
 def test_a_failed_configuration_with_a_shorter_measurement_is_not_trained_again(study: optuna.Study, objective: Objective) -> None:
@@ -87,15 +97,18 @@ def test_the_reference_point_allows_for_complete_trainings_before_any_was_paid(o
     study.optimize(objective, 8)
     state = surveyed(study).state
     assert {trial.params["epochs"] for trial in study.trials} == {1}
-    dearest = max(trial.values[1] for trial in study.trials)
-    assert 10 ** -state.reference[1] > 10 * dearest
+    highest = max(trial.values[1] for trial in study.trials)
+    assert 10 ** -state.reference[1] > 10 * highest
 
 
-def test_what_is_believed_best_when_complete_is_varied_though_it_is_not_on_the_front(study: optuna.Study) -> None:
+def test_what_is_predicted_best_when_complete_is_varied_although_it_is_not_on_the_front(study: optuna.Study) -> None:
     survey = surveyed(study)
-    table, planner = survey.state.table, survey.planner
-    expected = planner.models.quality.predict(table.columns, np.ones(1)).mean[:, 0]
-    parents = {row.tobytes() for row in planner._parents(survey.state, survey.encoder)}
+    table, models = survey.state.table, survey.planner.models
+    expected = models.quality.predict(table.columns, np.ones(1)).mean[:, 0]
+    proposal = RecordingProposal()
+    planner = Planner(survey.planner.settings, models, proposal=proposal)
+    planner.score(survey.state, survey.history, survey.encoder, np.random.default_rng(0))
+    parents = {row.tobytes() for row in proposal.parents}
     best = np.argsort(-expected, kind="stable")[:6]
     points = table.values[table.longest_row[best]]
     dominated = [(table.values >= point).all(1).sum() > 1 for point in points]
