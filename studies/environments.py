@@ -10,7 +10,7 @@ What differs:
   run it on each and put the runs side by side with ``joulefront compare``. Within a machine the settings are the environment.
 - MobileNetV2, ResNet50, Xception and VGG16 are timm's, from scratch (they fine-tuned ImageNet weights); NASNetMobile is not in timm.
 - Their images are private: without ``--data FOLDER`` scikit-learn's digits at 32 x 32 pixels in three channels take their place.
-- GPU power limits need the right to set them, so they are searched only when asked for: ``--set power_limits_watts=200,300``.
+- GPU power limits need the right to set them, so they are searched only on request: ``--set power_limits_watts=200,300``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Perceptrons, convnets and transformers from small to large: do FLOPs, parameters and utilisation tell the energy?
+"""Perceptrons, convnets and transformers from small to large: do FLOPs, parameters and utilisation predict the energy?
 
 Repeats the question of Douwes and Serizel (arXiv 2409.05080): is energy a function of operations, and is it the same function for every
 family? The report holds rank correlations within each family and over all with their n, and what 10^9 operations cost in each family;
@@ -27,7 +27,7 @@ RECIPE = RecipeRanges(learning_rate=3e-3, weight_decay=1e-2, batch_size=64, thre
 
 
 def study(data: str | None = None, seed: int = 0, smoke: bool = False, examples: int | None = None, side: int | None = None) -> Study:
-    """Do FLOPs, parameters and utilisation tell the energy of a training? For ``data``, ``examples`` and ``side`` see ``pictures``."""
+    """Do FLOPs, parameters and utilisation predict the energy of a training? For ``data``, ``examples`` and ``side`` see ``pictures``."""
     most = 16 if smoke else 256
 
     def convnet(name: str, *, depthwise: bool) -> Convnet:
@@ -60,6 +60,6 @@ def study(data: str | None = None, seed: int = 0, smoke: bool = False, examples:
         trials=60,
         sampler="random",
         seed=seed,
-        description="Do FLOPs, parameters and utilisation tell the energy of a training, within a family and across families "
+        description="Do FLOPs, parameters and utilisation predict the energy of a training, within a family and across families "
         "(arXiv 2409.05080)?",
     )

@@ -5,7 +5,7 @@ Asks of four papers at once whether their tactic saves measured energy at equal 
 (Domingo Reguero et al., Computer Standards & Interfaces 2024).
 
 Every tactic is a family of its own, with one architecture and one recipe for all. The study is a comparison first: each setting is trained
-to each rung from several seeds (``sampler="grid"``), since a sampler that drops what looks dear after a few trials proves nothing about it.
+to each rung from several seeds (``sampler="grid"``), since a sampler that drops a setting after a few trials proves nothing about it.
 ``--sampler freeze-thaw --set repeats=1`` searches the same space instead. ``joulefront plot runs/tactics --of tactics -o tactics.png``
 holds each setting against plain training at equal quality.
 

@@ -100,3 +100,18 @@ def test_every_dotted_name_in_documents_and_docstrings_exists() -> None:
             if parts and not parts[0].startswith("__") and not re.search(rf"\b{parts[0]}\b", code):
                 dead.add((name_of(file), f"joulefront.{found}"))
     assert sorted(dead) == []
+
+
+@pytest.mark.slow
+def test_the_commands_of_benchmarks_in_documents_have_their_options() -> None:
+    command = re.compile(r"python tests/benchmarks/(\w+\.py)((?: +(?:--[\w-]+|\"[^\"]*\"|[^\s`\"-][^\s`]*))*)")
+    used: dict[str, set[str]] = {}
+    for document in DOCUMENTS:
+        for name, arguments in command.findall(document.read_text(encoding="utf-8")):
+            used.setdefault(name, set()).update(re.findall(r"(?<= )--[\w-]+", arguments))
+    assert {"search.py", "meters.py", "live.py", "carbon_aware.py"} <= used.keys()
+    for name, options in used.items():
+        script = str(ROOT / "tests" / "benchmarks" / name)
+        done = subprocess.run([sys.executable, script, "--help"], cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert {option for option in options if option not in done.stdout} == set(), name

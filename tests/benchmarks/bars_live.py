@@ -162,7 +162,7 @@ def bar10_row(lab: Lab) -> Row:
 
 
 def bar11(lab: Lab, repeats: int = 5) -> Row:
-    """Equal CPU-seconds five times, and equal operations five times, a core hog beside every second one."""
+    """Equal CPU-seconds five times, and equal operations five times, a background load of one core beside every second one."""
     loads = (("CPU-seconds", lambda: work_seconds(0.6)), ("operations", lambda: work_rounds(20_000)))
     cvs: dict[str, list[float]] = {}
     neighbours = Neighbours(os.cpu_count() or 1)
@@ -182,4 +182,4 @@ def bar11(lab: Lab, repeats: int = 5) -> Row:
     quality = window.record.quality
     passed = cvs["CPU-seconds"][0] <= 2 and quality == "estimated"
     show = ["; ".join(f"{found[k]:.2g} % at equal {name}" for name, found in cvs.items()) for k in (0, 1)]
-    return Row(11, "estimate, 5 repeats beside a hog, cv", "<= 2 % by CPU-seconds", f"{show[0]}; {quality}", passed, show[1])
+    return Row(11, "estimate, 5 repeats beside a background load, cv", "<= 2 % by CPU-seconds", f"{show[0]}; {quality}", passed, show[1])

@@ -87,18 +87,18 @@ def meters(lab: Lab) -> list[Source]:
     return [Nvml(environment={}), Rapl(lab.folder / "sockets" / "intel-rapl"), CpuTime()]
 
 
-def cpu_share(begin: Callable[[], object], end: Callable[[], object], seconds: float, looks: int = 5) -> tuple[float, float, float]:
+def cpu_share(begin: Callable[[], object], end: Callable[[], object], seconds: float, observations: int = 5) -> tuple[float, float, float]:
     """Return the median, least and largest share of one core that a meter takes while this process sleeps.
 
     Args:
         begin: Begins a task of the meter ...
         end: ... and ends it; one a second, as epochs do.
-        seconds: Length of a look.
-        looks: Number of looks.
+        seconds: Length of an observation.
+        observations: How many.
     """
-    time.sleep(1.0)  # the close look after the start is no steady state
+    time.sleep(1.0)  # the burst of readings after the start is no steady state
     shares = []
-    for _ in range(looks):
+    for _ in range(observations):
         used, until = time.process_time(), time.monotonic() + seconds
         since = time.monotonic()
         while time.monotonic() < until:
@@ -110,7 +110,7 @@ def cpu_share(begin: Callable[[], object], end: Callable[[], object], seconds: f
 
 
 def bar13(lab: Lab, seconds: float = 4.0) -> Row:
-    """What reading all three costs while a trial is open, the file and its beats included; beside it, with an epoch a second."""
+    """What reading all three costs while a trial is open, the file and its checkpoints included; beside it, with an epoch a second."""
     lab.driver.reset().run()
     walls: list[float] = []
     open_: list[Any] = []
@@ -139,7 +139,7 @@ def bar13(lab: Lab, seconds: float = 4.0) -> Row:
     tasks = iter(range(10**6))
     other, *_ = cpu_share(lambda: meter.start_task(f"epoch {next(tasks)}"), meter.stop_task, seconds)
     meter.stop()
-    show = f"{100 * share:.2f} % CPU (median of 5 looks, {100 * low:.2f} to {100 * high:.2f})"
+    show = f"{100 * share:.2f} % CPU (median of 5 observations, {100 * low:.2f} to {100 * high:.2f})"
     show += f"; with a window a second {100 * with_epochs:.2f} %, each {1000 * statistics.median(walls):.1f} ms wall"
     return Row(
         13,
@@ -208,10 +208,10 @@ def bar14(lab: Lab, forks: int = 200) -> Row:
     with tempfile.TemporaryDirectory() as folder:
         kill(KILLED_CODECARBON, folder, 2.0)
         kept = [path.name for path in Path(folder).iterdir()]
-    ours = f"{hung} hung of {forks} / {leaked} leaked / {lost:.1f} s lost at a beat of 1 s"
+    ours = f"{hung} hung of {forks} / {leaked} leaked / {lost:.1f} s lost at a checkpoint every 1 s"
     passed = hung == 0 and leaked == 0 and lost <= 1.5
     theirs = f"after SIGKILL: {', '.join(kept) or 'nothing written'}"
-    return Row(14, "forks / leaks / SIGKILL", "0 / 0 / one beat (5 s)", ours, passed, theirs)
+    return Row(14, "forks / leaks / SIGKILL", "0 / 0 / one checkpoint period (5 s)", ours, passed, theirs)
 
 
 WATCHED = """
@@ -251,10 +251,10 @@ def bars15_16(lab: Lab) -> tuple[Row, Row]:
     counts = [f"{found.get('tried')}, {len(found.get('files', []))}" for found in (ours, theirs)]
     place = f"{theirs.get('grams_per_kwh', float('nan')):.2f} g/kWh, {theirs.get('country')!r}, {theirs.get('region')!r}"
     message = next(item for item in _examined() if item.subject == "carbon")
-    said = ours.get("grams") is None and grams_co2e(1.0, intensity_for(None)) is None and bool(message.remedy)
+    reported = ours.get("grams") is None and grams_co2e(1.0, intensity_for(None)) is None and bool(message.remedy)
     return (
         Row(15, "connections tried, files by default", "0, 0", counts[0], counts[0] == "0, 0", counts[1]),
-        Row(16, "unknown place", "null and a message", f"null; {message.remedy}", said, place),
+        Row(16, "unknown place", "null and a message", f"null; {message.remedy}", reported, place),
     )
 
 

@@ -22,7 +22,7 @@ FAKES = Path(__file__).parents[1] / "search" / "energy"
 
 @dataclass(frozen=True)
 class Row:
-    """One bar: what is asked, what came out."""
+    """One check: its requirement and the result."""
 
     number: int
     what: str

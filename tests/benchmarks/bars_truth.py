@@ -1,4 +1,4 @@
-"""Our side of bars 7 and 8: what windows say against a truth that does not come from the ledger."""
+"""Our side of bars 7 and 8: what windows report against a truth that does not come from the ledger."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from joulefront.search.energy.sources.rapl import Rapl
 GPU_WATTS = (300.0, 150.0)
 REST_WATTS, CPU_WATTS = 10.0, 6.0
 
-#: One trial in a process of its own: it works and rests in turns, and tells when, and how many CPU-seconds it took.
+#: One trial in a process of its own: it works and rests in turns, and reports when, and how many CPU-seconds it took.
 TRIAL = """
 import json, sys, time
 sys.stdin.readline()
@@ -109,7 +109,7 @@ class Parallel:
     Attributes:
         ratio: Trials and named rests over what the machine really drew.
         trials: Joules and truth of each trial.
-        whole: Joules of the trials, each billed the whole machine, over the truth: what a tracker per process says.
+        whole: Joules of the trials, each billed the whole machine, over the truth: what a tracker per process reports.
     """
 
     ratio: float
@@ -176,18 +176,18 @@ def parallel(lab: Lab) -> Parallel:
                 assert process.stdin is not None
                 process.stdin.write("go\n")
                 process.stdin.flush()
-            said = [json.loads(process.communicate()[0]) for process in processes]
+            reports = [json.loads(process.communicate()[0]) for process in processes]
             time.sleep(0.5)
         package_drawn = package.joules() - package_begin
         time.sleep(0.5)
-        for _ in range(2):  # what each gets is known when both have said what they took
-            records = [ledger.query(t0, t1, f"trial {k}", cpu_seconds=cpu, devices=(names[k],)) for k, (t0, t1, cpu) in enumerate(said)]
+        for _ in range(2):  # what each gets is known when both have reported what they took
+            records = [ledger.query(t0, t1, f"trial {k}", cpu_seconds=cpu, devices=(names[k],)) for k, (t0, t1, cpu) in enumerate(reports)]
         found = ledger.partition(whole.t0_ns, whole.t1_ns)
-        billed_twice = [ledger.query(t0, t1).joules for t0, t1, _ in said]
+        billed_twice = [ledger.query(t0, t1).joules for t0, t1, _ in reports]
     truth = package_drawn + sum(gpu_truth(k, whole.t0_ns, whole.t1_ns) for k in range(2))
-    together = (min(said[0][1], said[1][1]) - max(said[0][0], said[1][0])) / 1e9
+    together = (min(reports[0][1], reports[1][1]) - max(reports[0][0], reports[1][0])) / 1e9
     trials = []
-    for k, (t0, t1, cpu) in enumerate(said):
+    for k, (t0, t1, cpu) in enumerate(reports):
         alone = (t1 - t0) / 1e9 - together
         trials.append((records[k].joules, gpu_truth(k, t0, t1) + CPU_WATTS * cpu + REST_WATTS * (alone + together / 2)))
     parts = sum(sum(share.joules for share in shares.values()) for shares in found.shares.values())
@@ -196,6 +196,6 @@ def parallel(lab: Lab) -> Parallel:
 
 
 def trial(seconds: float, share: float) -> subprocess.Popen[str]:
-    """Start the process of a trial; it begins when it is told to."""
+    """Start the process of a trial; it begins at a signal."""
     arguments = [sys.executable, "-c", TRIAL, str(seconds), str(share)]
     return subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parent)

@@ -4,7 +4,7 @@
 
 Every study runs through Optuna's ask and tell on a virtual clock; what waits is decided by the code that ``joulefront run`` uses
 (`joulefront.search.running.carbon_session`). Trainings are charged their recorded energy, at constant power, so that the whole budget takes
-``--hours`` of training. Studies begin at 0, 6, 12 and 18 h in turn. Without ``--curve`` the day is made up, see ``MADE_DAY``.
+``--hours`` of training. Studies begin at 0, 6, 12 and 18 h in turn. Without ``--curve`` the day is synthetic, see ``SYNTHETIC_DAY``.
 
 Columns: grams of the search against the same study at once; grams per kWh of the members of the final front, as trained; the
 hypervolume of the final front as a share of the best known; hours waited; the power while waiting, as a share of the power while training,
@@ -33,8 +33,8 @@ import search_bench as bench  # noqa: E402 - after the number of threads is set
 from joulefront.search.carbon.forecast import IntensityCurve, read_forecast  # noqa: E402 - after the number of threads is set
 from joulefront.search.running.carbon_session import Left, Postponer  # noqa: E402 - after the number of threads is set
 
-#: Made up, in gCO2e/kWh by the hour in UTC: the shape of a spring day in a grid with much solar power, a valley at noon, a peak at night.
-MADE_DAY = (
+#: Synthetic, in gCO2e/kWh by the hour in UTC: the shape of a spring day in a grid with much solar power, a valley at noon, a peak at night.
+SYNTHETIC_DAY = (
     *(330, 325, 320, 318, 322, 335, 350, 340, 300, 250, 205, 175),
     *(160, 158, 168, 195, 245, 310, 375, 405, 400, 385, 360, 345),
 )
@@ -52,7 +52,7 @@ def simulate(job: tuple[str, str, int, float, float, float, str, str | None]) ->
     name, strategy, seed, budget, budget_hours, deadline, cache, curve = job
     warnings.filterwarnings("ignore")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    day = IntensityCurve(tuple(float(h) for h in range(24)), MADE_DAY) if curve is None else read_forecast(Path(curve))
+    day = IntensityCurve(tuple(float(h) for h in range(24)), SYNTHETIC_DAY) if curve is None else read_forecast(Path(curve))
     problem, metric = bench.problem_and_metric(cache, name)
     meter = bench.Meter(problem, budget * metric.fte, seed, 10_000)
     kwh_per_hour = meter.budget / budget_hours
@@ -151,7 +151,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--problems", default=",".join(bench.PROBLEMS))
     parser.add_argument("--strategies", default="freeze-thaw", help="of: " + "; ".join(bench.STRATEGIES))
-    parser.add_argument("--curve", help="CSV of a day or of a stretch of time, in place of the made-up day")
+    parser.add_argument("--curve", help="CSV of a day or of a stretch of time, in place of the synthetic day")
     parser.add_argument("--cache", default=str(Path(__file__).resolve().parents[2] / "build" / "benchmarks" / "search"))
     arguments = parser.parse_args()
     reason = bench.missing()
@@ -176,7 +176,7 @@ def main() -> int:
             at = f"{row['deadline']:g} h" if row["deadline"] else "at once"
             print(f"{len(done)}/{len(jobs)} {row['problem']} {row['strategy']} {row['seed']} {at}", file=sys.stderr, flush=True)
     rows = pd.DataFrame(done)
-    day = "a made-up day" if arguments.curve is None else arguments.curve
+    day = "a synthetic day" if arguments.curve is None else arguments.curve
     print(f"{arguments.seeds} seeds, {arguments.budget:g} FTE in {arguments.hours:g} h of training, intensity of {day}\n")
     print(table(rows))
     print(f"\nlongest overrun of a deadline: {rows.hours_late.max():.2f} h")

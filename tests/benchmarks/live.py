@@ -9,7 +9,7 @@ parameter, on a logarithmic scale, so they too may train less. Quality is valida
 ``freeze-thaw>=0.5`` is our sampler with ``min_accuracy=0.5``: models below are of no use.
 
 Result: hypervolume of accuracy and log energy of a training, all measured models counting, as a ratio to the front of all runs together.
-The reference point is the dearest model of that front and, in one table, the 10th percentile of all accuracies measured, in the
+The reference point is the most expensive model of that front and, in one table, the 10th percentile of all accuracies measured, in the
 other their 75th: what counts when only the better models are of use. Runs are kept in ``--cache``.
 """
 

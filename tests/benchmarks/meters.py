@@ -39,7 +39,7 @@ def rows(lab: Lab) -> list[Row]:
 
 def table(found: list[Row]) -> str:
     """Return the rows as a Markdown table."""
-    lines = ["| # | bar | asked | here | met | CodeCarbon | Zeus |", "|---|---|---|---|---|---|---|"]
+    lines = ["| # | check | requirement | joulefront | pass | CodeCarbon | Zeus |", "|---|---|---|---|---|---|---|"]
     lines += [
         f"| {row.number} | {row.what} | {row.bar} | {row.ours} | {'yes' if row.passed else 'NO'} | {row.codecarbon} | {row.zeus} |"
         for row in found

@@ -3,7 +3,7 @@
     python tests/benchmarks/schedules.py --data ../shared/data/cifar10-images.zip
 
 A few random convnets of the bundled study `images` are trained to every rung. `anytime` (warm-up, constant rate, evaluated with averaged
-weights) and `constant` (the same without averaging) go on from rung to rung and pay increments; `cosine` has a fixed horizon, so
+weights) and `constant` (the same without averaging) continue from rung to rung and pay increments; `cosine` has a fixed horizon, so
 that every rung is a training of its own. Printed: mean validation accuracy at each rung with the mean difference from `anytime` and its
 standard error over the networks (paired: equal networks, seeds and data), and the energy of all four points together.
 """

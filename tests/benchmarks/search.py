@@ -30,7 +30,7 @@ COLUMNS = ["problem", "strategy", "seed", "spent_fte", "hv_full", "hv_any", "n_e
 
 
 def collect(arguments: argparse.Namespace, strategies: list[str]) -> pd.DataFrame:
-    """Run what is not in the cache; return all rows that were asked for."""
+    """Run what is not in the cache; return all requested rows."""
     cache = Path(arguments.cache)
     cache.mkdir(parents=True, exist_ok=True)
     jobs, files, parts = [], [], []

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 import optuna
-from made_up_cells import MadeUpCells
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from synthetic_cells import SyntheticCells
 
 from joulefront.search.samplers import FreezeThawSampler, LocalEdits
 
@@ -72,7 +72,7 @@ class Meter:
 
 
 def missing() -> str | None:
-    """Say why the problems cannot be had, or None."""
+    """Return why the problems cannot be loaded, or None."""
     for path in (SHARED / "bench" / "problems.py", SHARED / "data" / "ecnas", SHARED / "data" / "lcbench"):
         if not path.exists():
             return f"{os.path.relpath(path)} is absent"
@@ -98,7 +98,7 @@ def load(cache: str) -> ModuleType:
 def problem_and_metric(cache: str, name: str) -> tuple[Any, Any]:
     """Load one problem and the metric of it."""
     module = load(cache)
-    problem = MadeUpCells() if name == MadeUpCells.name else module.get(name)
+    problem = SyntheticCells() if name == SyntheticCells.name else module.get(name)
     return problem, module.Metric(problem)
 
 

@@ -59,7 +59,7 @@ def net(architecture: Mapping[str, Any], classes: int) -> nn.Module:
 
 
 def usual_epochs(folder: Path, model: nn.Module, workers: int) -> Iterator[int]:
-    """Train one more epoch with the usual loop each time it is asked; gives the number of images."""
+    """Train one more epoch with the usual loop at each call; gives the number of images."""
     augment = transforms.Compose(
         [
             transforms.RandomCrop(32, padding=4),
@@ -82,7 +82,7 @@ def usual_epochs(folder: Path, model: nn.Module, workers: int) -> Iterator[int]:
 
 
 def our_epochs(task: Task, model: nn.Module, seconds: list[Seconds]) -> Iterator[int]:
-    """Train one more epoch with our loop each time it is asked; notes the seconds of the epoch without the validation."""
+    """Train one more epoch with our loop at each call; notes the seconds of the epoch without the validation."""
     recipe = Recipe(batch_size=BATCH, augment="flip_shift", learning_rate=1e-3)
     start = None
 

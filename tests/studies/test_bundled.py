@@ -43,8 +43,8 @@ def test_studies_of_networks_take_images_of_ones_own(name: str, photographs: Pat
 @pytest.mark.parametrize("name", sorted(bundled_studies()))
 def test_every_study_is_a_readable_recipe(name: str) -> None:
     text = (FOLDER / f"{name}.py").read_text(encoding="utf-8")
-    said = ast.get_docstring(ast.parse(text)) or ""
-    first = said.split("\n", 1)[0]
+    docstring = ast.get_docstring(ast.parse(text)) or ""
+    first = docstring.split("\n", 1)[0]
     assert bundled_studies()[name] == first
     assert first.endswith((".", "?"))
     assert len(text.splitlines()) < 200

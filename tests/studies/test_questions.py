@@ -87,13 +87,13 @@ def test_each_tactic_competes_on_the_same_network_as_plain_training() -> None:
 def test_the_grid_of_the_tactics_is_complete() -> None:
     study = tactics.study(repeats=2)
     sampler = make_sampler("grid", rungs=study.rungs, seed=0, study=study)
-    asked = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
+    grid = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
     families: dict[str, set[str]] = {}
     while not sampler.exhausted:
-        trial = asked.ask()
+        trial = grid.ask()
         candidate = study.space.sample(trial)
         families.setdefault(candidate.architecture["family"], set()).add(study.space.key(candidate))
-        asked.tell(trial, [1.0, 1.0])
+        grid.tell(trial, [1.0, 1.0])
     assert sum(map(len, families.values())) * len(study.rungs) == study.trials == tactics.SETTINGS * 3 * 2
     assert {name: len(keys) // 2 for name, keys in families.items()} == {
         "plain": 1, "sparse_backprop": 2, "activation_sparsity": 2, "freeze": 2, "early_stopping": 2, "combined": 2

@@ -1,4 +1,4 @@
-"""A made-up problem on the real parameters of the cell space: far too many graphs to enumerate, and no table of trainings.
+"""A synthetic problem on the real parameters of the cell space: far too many graphs to enumerate, and no table of trainings.
 
 Quality and energy are formulas: convolutions on the longest way raise the quality with falling returns, a shortcut helps deep cells,
 pooling costs quality, and energy grows with the convolutions. Nothing but the search itself can be learned from it.
@@ -19,7 +19,7 @@ _WORTH = {"conv3x3": 1.0, "conv1x1": 0.35, "maxpool3x3": 0.0}
 _NOISE = np.array([0.8, 0.4, 0.2, 0.15])
 
 
-class MadeUpCells:
+class SyntheticCells:
     """Cells of up to 6 vertices, accuracy in percent and kWh at four rungs; trainings can be resumed."""
 
     resume = True
