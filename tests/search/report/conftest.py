@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers.trials import changed, make_trial
 
+from joulefront.search.front import Front
 from joulefront.search.records.bill import Bill
+from joulefront.search.records.replicates import Plan, Repeat, Repeats
 from joulefront.search.records.run_folder import Run
 from joulefront.search.records.trial import ComponentEnergy, Trial
 
@@ -131,6 +135,21 @@ def make_run(seed: int = 0, *, configs: int = 14, intensity: bool = True) -> Run
     return Run("images", Path("runs/images"), ("accuracy", "train_energy"), ("maximize", "minimize"), RUNGS, tuple(trials), bill, facts)
 
 
+def with_repeats(run: Run, *, times: int = 3, spread: float = 0.02, fall: float = 0.01, only: int | None = None) -> Run:
+    """The run with every member of its front repeated; energies spread by a share, quality by 0.002 around what it fell to."""
+    members = [trial for trial in Front.of(run) if only is None or trial.number == only]
+    repeats = Repeats().with_plan(Plan("2026-01-02T03:04:05+00:00", tuple(trial.number for trial in members), times, "random", 0))
+    for number in range(times):
+        step = number - (times - 1) / 2
+        for place, trial in enumerate(members):
+            quality = {"accuracy": trial.values[0] - fall + 0.002 * step}
+            joules = (trial.train_joules or 0.0) * (1 + spread * step)
+            position = number * len(members) + place
+            one = Repeat(0, trial.number, number, position, 1, trial.epochs, quality, joules, 0.001 * joules, joules)
+            repeats = repeats.with_training(one)
+    return replace(run, repeats=repeats)
+
+
 @pytest.fixture
 def fake_run() -> Run:
     return make_run()
@@ -139,6 +158,11 @@ def fake_run() -> Run:
 @pytest.fixture
 def fake_run_maker() -> Any:
     return make_run
+
+
+@pytest.fixture
+def repeated() -> Callable[..., Run]:
+    return with_repeats
 
 
 @pytest.fixture(scope="session")

@@ -104,26 +104,26 @@ def test_repeats_of_one_setting_are_one_group_whatever_early_stopping_left_of_th
     )
 
 
-def test_an_objective_to_minimise_is_held_against_the_baseline_the_right_way_round(fake_run: Run) -> None:
+def test_an_objective_to_minimise_is_compared_with_the_baseline_the_right_way_round(fake_run: Run) -> None:
     run = make(fake_run, {"plain": (1.0, 0.0), "half": (0.5, 0.0)})
     errors = tuple(replace(trial, values=(1 - trial.values[0], trial.values[1])) for trial in run.trials)
     assert one(replace(run, trials=errors, directions=("minimize", "minimize")), "half").equal_quality == pytest.approx(0.5)
 
 
-def test_the_table_the_picture_and_the_page_say_it(fake_run: Run, tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_the_table_the_picture_and_the_page_agree(fake_run: Run, tmp_path) -> None:  # type: ignore[no-untyped-def]
     run = make(fake_run, {"plain": (1.0, 0.0), "half": (0.5, 0.0), "sparse": (1.1, 0.02)}, noise=0.01)
-    said, target = save_comparison(run, "tactics", tmp_path / "t.png")
+    text, target = save_comparison(run, "tactics", tmp_path / "t.png")
     assert target.stat().st_size > 10_000
-    assert "saves" in said
-    assert "0.900" in next(line for line in said.splitlines() if line.startswith("sparse"))
-    assert said.startswith(to_text(compare_to_baseline(run)))
+    assert "saves" in text
+    assert "0.900" in next(line for line in text.splitlines() if line.startswith("sparse"))
+    assert text.startswith(to_text(compare_to_baseline(run)))
     assert "two standard uncertainties" in spread_text(compare_to_baseline(run))
     page = report_html(run, tmp_path / "page.html").read_text(encoding="utf-8")
     assert "Against plain training" in page
     assert "Against plain training" not in report_html(fake_run, tmp_path / "other.html").read_text(encoding="utf-8")
 
 
-def test_what_cannot_be_compared_is_said_in_a_line(fake_run: Run, tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_what_cannot_be_compared_is_an_error_of_one_line(fake_run: Run, tmp_path) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ValueError, match="no measured trial of a family named 'plain'"):
         save_comparison(fake_run, "tactics", tmp_path / "t.png")
     with pytest.raises(ValueError, match="--of must be front, relations or tactics, got 'sizes'"):

@@ -103,7 +103,7 @@ def test_energies_of_two_machines_are_not_correlated_as_one(fake_run: Run) -> No
     assert relations([fake_run, fake_run]) == relations(fake_run)
 
 
-def test_what_an_operation_costs_is_told_by_family_and_its_growth_is_the_exponent_that_made_it(fake_run: Run) -> None:
+def test_the_energy_of_an_operation_is_given_by_family_and_its_growth_is_the_exponent_that_made_it(fake_run: Run) -> None:
     trials = []
     for family, exponent in (("linear", 1.0), ("flat", 0.5)):
         for flops in (1_000, 10_000, 100_000):
@@ -148,7 +148,7 @@ def test_utilisation_is_a_predictor_where_it_is_known(fake_run: Run) -> None:
     assert found["GPU utilisation"].rho == pytest.approx(-1.0)
 
 
-def test_energy_that_is_made_of_seconds_says_so(fake_run: Run, tmp_path: Path) -> None:
+def test_energy_computed_from_seconds_carries_a_warning(fake_run: Run, tmp_path: Path) -> None:
     assert by_construction(fake_run) is None
     parts = {"cpu": ComponentEnergy(1.0, "estimated", "cpu_time")}
     estimated = replace(fake_run, trials=tuple(changed(trial, components=parts) for trial in fake_run.trials))
@@ -164,7 +164,7 @@ def test_the_picture_of_the_relations_has_a_panel_for_what_is_known_and_is_the_s
     run = replace(fake_run, trials=tuple(changed(trial, extra=facts, cpu_seconds=1.0 + trial.number) for trial in fake_run.trials))
     assert len(relations_figure(run).axes) == 3
     assert len(relations_figure(fake_run).axes) == 1, "operations of an epoch and utilisation are unknown"
-    said, first = save_comparison(run, "relations", tmp_path / f"a.{ending}")
+    text, first = save_comparison(run, "relations", tmp_path / f"a.{ending}")
     _, second = save_comparison(run, "relations", tmp_path / f"b.{ending}")
     assert first.read_bytes() == second.read_bytes()
-    assert "J per GFLOP" in said
+    assert "J per GFLOP" in text

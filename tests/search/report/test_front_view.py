@@ -1,13 +1,22 @@
-"""A front as text, rows, data frame and HTML."""
+"""A front as text, rows, data frame, HTML and files."""
 
 import csv
 import io
 import json
+import re
+import xml.etree.ElementTree as ET
+from pathlib import Path
 
-from helpers.trials import TWO, complete
+import pytest
+from helpers.trials import TWO, complete, make_trial
 
+from joulefront.search.front import Front
+from joulefront.search.records.bill import Bill
+from joulefront.search.records.run_folder import Run
 from joulefront.search.records.trial import Trial
-from joulefront.search.report.front_view import FrontView
+from joulefront.search.report.facts import how_energy_is_known
+from joulefront.search.report.front_view import FrontView, save_front
+from joulefront.search.report.plotly_front import front_html, front_plotly
 
 ROW_KEYS = ["trial", "epochs", "accuracy", "train_joules", "train_wh", "grams_co2e", "inference_joules_per_1000"]
 ROW_KEYS += ["parameters", "quality", "params"]
@@ -97,3 +106,44 @@ def test_neighbours_that_the_meter_cannot_tell_apart_are_marked() -> None:
     assert "within the uncertainty" in near.to_text()
     apart = FrontView((complete(0, 0.7, 100.0, train_u_joules=3.0), complete(1, 0.8, 200.0, train_u_joules=4.0)), *TWO)
     assert "≈" not in apart.to_text()
+
+
+def test_equal_runs_give_equal_svg_files(fake_run: Run, tmp_path: Path) -> None:
+    one, two = save_front(fake_run, tmp_path / "a" / "one.svg"), save_front(Front.of(fake_run), tmp_path / "two.svg")
+    assert one.read_bytes() == two.read_bytes()
+    assert ET.parse(one).getroot().tag.endswith("svg")
+
+
+def test_png_and_html_are_written_and_html_stands_alone(fake_run: Run, tmp_path: Path) -> None:
+    assert save_front(fake_run, tmp_path / "front.PNG").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    html = front_html(fake_run, tmp_path / "front.html").read_text(encoding="utf-8")
+    assert len(html) > 1_000_000  # the library itself is inside
+    assert not re.findall(r"<(?:script|link|img)[^>]+(?:src|href)=", html)
+    config = html.split("modeBarButtonsToRemove")[-1][:200]
+    assert "sendChartToCloud" in config  # a picture must not offer to upload the study
+
+
+def test_an_unknown_ending_is_refused_with_the_endings_there_are(fake_run: Run, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"ends in one of \.html, \.png, \.svg, for example front\.html"):
+        save_front(fake_run, tmp_path / "front.pdf")
+
+
+@pytest.mark.parametrize(
+    "trials", [(), (Trial(0, "failed", {}, 1),), (make_trial(0, "complete", {}, 1, values=(0.5, 3.0), train_joules=3.0),)]
+)
+def test_runs_with_no_or_one_point_are_drawn(trials: tuple[Trial, ...], tmp_path: Path) -> None:
+    run = Run("a_b $x^2 {}", tmp_path, ("accuracy", "train_energy"), ("maximize", "minimize"), (1,), trials, Bill())
+    assert len(front_plotly(run).data) >= 1
+    if Front.of(run).members:
+        assert save_front(run, tmp_path / "front.png").stat().st_size > 1000
+    else:  # axes with invented numbers would be taken for a result
+        with pytest.raises(ValueError, match=r"nothing to draw in .*The front of .* is empty"):
+            save_front(run, tmp_path / "front.png")
+        assert not (tmp_path / "front.png").exists()
+
+
+def test_front_plot_gives_a_figure_or_a_file(fake_run: Run, tmp_path: Path) -> None:
+    front = FrontView.of(fake_run)
+    assert type(front.plot()).__name__ == "Figure"
+    assert front.plot(tmp_path / "f.svg") == tmp_path / "f.svg"
+    assert how_energy_is_known(Front((), front.objectives, front.directions)) == ""

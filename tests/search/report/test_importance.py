@@ -1,4 +1,4 @@
-"""Importances find what was planted, and stay silent where the trials cannot tell."""
+"""Importances find what was planted, and are withheld where the trials cannot show them."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_the_same_trials_give_the_same_ranking() -> None:
     assert importance(planted(30), "energy") == importance(planted(30), "energy")
 
 
-def test_a_target_without_spread_and_a_space_without_parameters_say_so() -> None:
+def test_a_target_without_spread_and_a_space_without_parameters_give_a_reason() -> None:
     same = tuple(make_trial(n, "complete", {"lr": n}, 1, values=(0.5, 2.0), train_joules=2.0) for n in range(10))
     assert (
         importance(Front(same, ("accuracy", "train_energy"), ("maximize", "minimize")), "energy").reason == "all trials have the same value"

@@ -1,4 +1,4 @@
-"""The leaderboard ranks what can be ranked and says why it does not rank the rest."""
+"""The leaderboard ranks what can be ranked and explains why it does not rank the rest."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_the_joint_front_is_the_front_of_all_trials_together(two: list[Run]) -> 
     assert sum(row["on_joint_front"] for row in board.to_rows()) == len(oracle)
 
 
-def test_different_hardware_is_never_put_on_one_front_and_said_so(two: list[Run]) -> None:
+def test_different_hardware_is_never_put_on_one_front_and_a_note_explains_it(two: list[Run]) -> None:
     moved = replace(two[1], trials=tuple(changed(trial, hardware_id="ffff") for trial in two[1].trials))
     board = leaderboard([two[0], moved])
     assert board.front == ()
@@ -51,7 +51,7 @@ def test_different_hardware_is_never_put_on_one_front_and_said_so(two: list[Run]
     assert "the hardware of runs/other is unknown" in leaderboard([two[0], unknown]).to_text()
 
 
-def test_different_objectives_names_and_meters_are_said(two: list[Run]) -> None:
+def test_different_objectives_names_and_meters_are_noted(two: list[Run]) -> None:
     other = replace(two[1], name="digits", trials=tuple(changed(trial, energy_quality="estimated") for trial in two[1].trials))
     notes = " ".join(leaderboard([two[0], other]).notes)
     assert "different names" in notes

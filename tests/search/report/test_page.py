@@ -16,7 +16,6 @@ from helpers.trials import changed, make_trial
 from joulefront.search.records.bill import Bill
 from joulefront.search.records.run_folder import Run
 from joulefront.search.records.trial import Trial
-from joulefront.search.report.charts import with_remainder
 from joulefront.search.report.page import report_html
 from joulefront.search.report.statement import statement
 
@@ -77,7 +76,7 @@ def test_the_page_fetches_nothing_and_forbids_it(fake_page: Path) -> None:
     assert html.count("plotly.js v") == 1  # the library once, five charts
 
 
-def test_the_page_says_what_was_measured_how_and_what_it_cost(fake_page: Path, fake_run: Run) -> None:
+def test_the_page_shows_measurement_sources_and_costs(fake_page: Path, fake_run: Run) -> None:
     _, text = read(fake_page)
     assert "RAPL has no dram zone on this processor" in text
     assert "measured" in text
@@ -142,7 +141,7 @@ def test_estimate_and_anchor_appear_when_the_run_holds_them(fake_run: Run, tmp_p
 
 
 @pytest.mark.parametrize("count", [0, 1, 4])
-def test_a_young_run_is_reported_and_says_what_cannot_be_said_yet(count: int, tmp_path: Path) -> None:
+def test_a_young_run_is_reported_with_what_is_still_unknown(count: int, tmp_path: Path) -> None:
     trials = tuple(
         make_trial(n, "complete", {"lr": 0.1 * n}, 1, values=(0.5 + 0.1 * n, 10.0 + n), train_joules=10.0 + n) for n in range(count)
     )
@@ -158,12 +157,6 @@ def test_a_young_run_is_reported_and_says_what_cannot_be_said_yet(count: int, tm
 def test_a_report_is_html(fake_run: Run, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"a report is an HTML page, write for example report\.html"):
         report_html(fake_run, tmp_path / "report.pdf")
-
-
-def test_what_is_missing_to_the_total_is_a_part_of_its_own() -> None:
-    assert with_remainder({"complete": 60.0, "failed": 0.0}, 100.0) == {"complete": 60.0, "not attributed": 40.0}
-    assert with_remainder({"complete": 99.95}, 100.0) == {"complete": 99.95}
-    assert with_remainder({"complete": 5.0}, None) == {"complete": 5.0}
 
 
 @pytest.mark.browser

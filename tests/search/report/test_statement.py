@@ -1,4 +1,4 @@
-"""The impact statement counts everything and guesses nothing; the trace ends at the front's hypervolume."""
+"""The impact statement counts everything and guesses nothing."""
 
 from __future__ import annotations
 
@@ -7,11 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from joulefront.search.front import Front
 from joulefront.search.records.bill import AtWall, Bill
 from joulefront.search.records.run_folder import Run
-from joulefront.search.report.charts import hypervolume_trace
-from joulefront.search.report.facts import hardware_lines, pue_of, sessions_of
 from joulefront.search.report.statement import statement
 
 
@@ -47,34 +44,12 @@ def test_two_halves_of_a_study_add_up(fake_run: Run) -> None:
     assert sum(grams_in(statement(half)) for half in halves) == pytest.approx(grams_in(statement(fake_run)), rel=0.01)
 
 
-def test_without_a_place_or_a_meter_the_statement_says_unknown(fake_run: Run) -> None:
+def test_without_a_place_or_a_meter_the_statement_reads_unknown(fake_run: Run) -> None:
     text = statement(replace(fake_run, facts={}, bill=Bill()))
     assert "energy of this search is unknown" in text
     assert "Hardware: not recorded" in text
     assert "No component was metered" in text
     assert "carbon is not stated" in statement(replace(fake_run, facts={**fake_run.facts, "intensity": None}))
-
-
-def test_facts_are_found_in_sessions_or_at_the_top(fake_run: Run) -> None:
-    flat = replace(fake_run, facts={"hardware": {"cpu": "X"}, "hardware_id": "77", "versions": {"python": "3"}})
-    assert hardware_lines(flat) == ["cpu X [77]"]
-    assert sessions_of(flat)[0]["versions"] == {"python": "3"}
-    assert pue_of(flat) == 1.0
-    twice = replace(fake_run, facts={"sessions": [*fake_run.facts["sessions"]] * 2})
-    assert len(hardware_lines(twice)) == 1
-
-
-def test_the_trace_never_falls_counts_failed_trials_and_ends_at_the_front(fake_run: Run) -> None:
-    front = Front.of(fake_run)
-    steps = hypervolume_trace(front)
-    volumes = [step.hypervolume for step in steps]
-    assert volumes == sorted(volumes)
-    assert volumes[-1] == pytest.approx(front.hypervolume())
-    paid = sum(trial.increment_joules or 0.0 for trial in fake_run.trials)
-    assert steps[-1].wh == pytest.approx(paid / 3600)
-    middle = len(fake_run.trials) // 2
-    partial = replace(fake_run, trials=fake_run.trials[: middle + 1])
-    assert volumes[middle] == pytest.approx(Front.of(partial).hypervolume())
 
 
 def test_the_energy_at_the_wall_stands_beside_the_sum_where_it_is_known(fake_run: Run) -> None:

@@ -1,0 +1,44 @@
+"""The still picture: what it holds, in which units."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from joulefront.search.front import Front
+from joulefront.search.records.run_folder import Run
+from joulefront.search.report.matplotlib_front import front_figure
+
+
+def texts(figure: Any) -> str:
+    from matplotlib.text import Text
+
+    return "\n".join(text.get_text() for text in figure.findobj(Text))
+
+
+def test_the_still_picture_shows_every_measured_trial_once_and_the_front_strong(fake_run: Run) -> None:
+    front = Front.of(fake_run)
+    (axes,) = front_figure(fake_run).axes
+    sizes = {c.get_label(): len(c.get_offsets()) for c in axes.collections if hasattr(c, "get_offsets")}
+    measured = [trial for trial in fake_run.trials if front.why_not(trial) is None]
+    assert sizes["front"] == len(front)
+    assert sizes["trial"] + sizes.get("trial below the axis", 0) == len(measured) - len(front)
+    assert sizes["knee"] == 1
+    (line,) = [line for line in axes.lines if line.get_drawstyle() == "steps-post"]
+    assert list(line.get_xdata()) == pytest.approx([trial.train_wh for trial in front])
+    assert list(line.get_ydata()) == pytest.approx([-math.log10(1.005 - trial.values[0]) for trial in front])
+    for tick in axes.yaxis.get_major_ticks():
+        assert tick.get_loc() == pytest.approx(-math.log10(1.005 - float(tick.label1.get_text())))
+    assert axes.get_xscale() == "log"
+
+
+def test_the_picture_shows_units_place_and_how_the_energy_is_known(fake_run: Run, fake_run_maker: Callable[..., Run]) -> None:
+    shown = texts(front_figure(fake_run))
+    assert "training energy of the model (Wh)" in shown
+    assert "gCO2e at 56 g/kWh (FR" in shown
+    assert "measured (gpu by nvml), estimated (cpu by cpu_time)" in shown
+    assert f"knee: {Front.of(fake_run).knee().values[0]:.4g}" in shown
+    assert "gCO2e" not in texts(front_figure(fake_run_maker(intensity=False)))

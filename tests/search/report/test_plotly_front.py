@@ -1,0 +1,78 @@
+"""The interactive picture: what it holds, what hovering shows, and that its page stands alone."""
+
+from __future__ import annotations
+
+import math
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from joulefront.search.front import Front
+from joulefront.search.records.run_folder import Run
+from joulefront.search.report.facts import grams_per_wh
+from joulefront.search.report.plotly_front import front_html, front_plotly, hover
+from joulefront.search.report.view import View
+
+
+def test_the_carbon_axis_is_the_energy_axis_times_the_intensity_and_the_pue(fake_run: Run) -> None:
+    assert grams_per_wh(fake_run.facts) == pytest.approx(0.056)
+    assert grams_per_wh({**fake_run.facts, "pue": 1.5}) == pytest.approx(0.084)
+    assert grams_per_wh({"intensity": None}) is None
+    figure = front_plotly(fake_run)
+    low, high = figure.layout.xaxis.range
+    assert tuple(10 ** (b - a) for a, b in zip((low, high), figure.layout.xaxis2.range, strict=True)) == pytest.approx((0.056, 0.056))
+    assert figure.layout.xaxis2.title.text == "gCO2e"
+
+
+@pytest.mark.browser
+def test_the_carbon_axis_follows_when_the_reader_zooms(fake_run: Run, tmp_path: Path) -> None:
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("needs Chromium")
+    page = front_html(fake_run, tmp_path / "front.html")
+    zoom = """<script>window.addEventListener('load', function () {
+      var y = [-Math.log10(1.005 - 0.88), -Math.log10(1.005 - 0.92)];
+      Plotly.relayout('front', {'xaxis.range': [-1, 0], 'yaxis.range': y})
+        .then(function () { return new Promise(function (r) { setTimeout(r, 200); }); })
+        .then(function () {
+          var layout = document.getElementById('front').layout;
+          document.body.setAttribute('data-range', layout.xaxis2.range.join(' '));
+          document.body.setAttribute('data-ticks', layout.yaxis.ticktext.join(' '));
+        });
+    });</script></body>"""
+    page.write_text(page.read_text(encoding="utf-8").replace("</body>", zoom), encoding="utf-8")
+    command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=5000", "--dump-dom", page.as_uri()]
+    dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    found = re.search(r'data-range="([^"]+)"', dom)
+    assert found
+    ticks = re.search(r'data-ticks="([^"]+)"', dom)
+    assert ticks
+    assert len(ticks.group(1).split()) >= 4  # zoomed into four points of accuracy, there are still ticks
+    assert all(0.88 <= float(tick) <= 0.92 for tick in ticks.group(1).split())
+    assert [float(x) for x in found.group(1).split()] == pytest.approx([-1 + math.log10(0.056), math.log10(0.056)])
+
+
+def test_hover_shows_parameters_energy_by_component_and_its_quality(fake_run: Run) -> None:
+    front = Front.of(fake_run)
+    trial = replace(front.knee(), params={"family": "<script>", "lr": 0.00123456, "<b>": 1})
+    text = hover(front, trial)
+    assert "gpu 1a2b3c4d" in text
+    assert "measured by nvml" in text
+    assert "estimated by cpu_time" in text
+    assert "lr = 0.001235" in text
+    assert "&lt;script&gt;" in text
+    assert "<script>" not in text
+    assert "&lt;b&gt; = 1" in text
+
+
+def test_trials_below_the_axis_the_best_and_the_knee_are_named_in_the_browser_too(fake_run: Run) -> None:
+    view, figure = View.of(fake_run), front_plotly(fake_run)
+    names = [str(trace.name) for trace in figure.data]
+    assert (f"{len(view.outside)} below the axis" in names) == (len(view.outside) > 0)
+    shown = [annotation.text for annotation in figure.layout.annotations]
+    assert any(text.startswith("<b>knee") for text in shown)
+    assert any("best</b>" in text for text in shown)

@@ -1,0 +1,44 @@
+"""The table and the sentences about repeated members."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from joulefront.search.front import Front
+from joulefront.search.records.replicate_summary import ReplicateComparison
+from joulefront.search.records.run_folder import Run
+from joulefront.search.report.replication_text import sentences, table_of, to_json
+
+
+def compare(run: Run) -> ReplicateComparison:
+    found = Front.of(run).repeated
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize(
+    ("changes", "differs"),
+    [
+        ({"spread": 1e-6}, {"energy, accuracy"}),
+        ({"spread": 3.0, "times": 5}, {"accuracy"}),
+        ({"times": 1}, {"energy unknown, accuracy unknown"}),
+    ],
+)
+def test_a_row_names_what_differs_from_the_next_and_the_last_row_has_no_next(
+    fake_run: Run, repeated: Callable[..., Run], changes: dict[str, float], differs: set[str]
+) -> None:
+    head, rows = table_of(compare(repeated(fake_run, **changes)))
+    assert head[-1] == "differs from next"
+    assert {row[-1] for row in rows[:-1]} == differs
+    assert rows[-1][-1] == ""
+    assert all(len(row) == len(head) for row in rows)
+
+
+def test_the_sentences_give_the_optimism_of_the_selection_and_the_order(fake_run: Run, repeated: Callable[..., Run]) -> None:
+    run = repeated(fake_run)
+    lines = sentences(compare(run), run.repeats)
+    assert "On average the members' accuracy is 0.0100 worse than in the search" in lines[0]
+    assert lines[1] == "The order of the front survives."
+    assert to_json(compare(run), run.repeats)["mean_fall_of_accuracy"] == pytest.approx(0.01)

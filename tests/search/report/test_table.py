@@ -1,0 +1,54 @@
+"""The table of a front: marks and columns of repeats."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from joulefront.search.front import Front
+from joulefront.search.records.replicates import Plan, Repeat, Repeats
+from joulefront.search.records.run_folder import Run
+from joulefront.search.report.table import marks_of, to_text
+
+
+def test_ties_are_decided_by_the_repeats_where_both_neighbours_have_them(
+    fake_run_maker: Callable[..., Run], repeated: Callable[..., Run]
+) -> None:
+    run = fake_run_maker()
+    front = Front.of(run)
+    assert len(front) > 2
+    wide = Front.of(repeated(run, spread=3.0, times=5))  # the energies spread over each other, the qualities do not
+    for trial in wide.members[1:]:
+        assert "≈" in marks_of(wide)[trial.number].split()
+    assert "≈ costs the same as the row above within the uncertainty." in to_text(wide)
+    sharp = Front.of(repeated(run, spread=1e-6))
+    assert not any(sign in mark for mark in marks_of(sharp).values() for sign in "≈≡")
+    alone = Front.of(repeated(run, only=front.members[0].number))
+    assert {number: mark for number, mark in marks_of(alone).items() if "≈" in mark} == {
+        number: mark for number, mark in marks_of(front).items() if "≈" in mark
+    }
+
+
+def test_neighbours_that_differ_in_nothing_are_marked_so(fake_run: Run) -> None:
+    front = Front.of(fake_run)
+    first, second = front.members[:2]
+    repeats = Repeats().with_plan(Plan("now", (first.number, second.number), 2, "given", 0))
+    for number in range(2):
+        for trial in (first, second):
+            repeats = repeats.with_training(Repeat(0, trial.number, number, number, 1, 1, {"accuracy": 0.5 + number}, 10.0 + number))
+    tied = Front.of(replace(fake_run, repeats=repeats))
+    assert marks_of(tied)[second.number].split()[-1] == "≡"
+    assert "≡ differs from the row above neither in energy nor in accuracy." in to_text(tied)
+    assert [trial.number for trial in tied] == [trial.number for trial in front]
+
+
+def test_the_front_shows_the_means_beside_what_the_search_measured(fake_run: Run, repeated: Callable[..., Run]) -> None:
+    run = repeated(fake_run)
+    plain, text = to_text(Front.of(fake_run), width=300), to_text(Front.of(run), width=300)
+    head = text.splitlines()[0].split()
+    assert head.count("repeats") == 2
+    assert "repeats" not in plain
+    for trial, line in zip(Front.of(run), text.splitlines()[2:], strict=False):
+        assert f"{trial.values[0]:.4f}" in line
+        assert f"{trial.values[0] - 0.01:.4f} ±0.0020" in line
+        assert "±2 %" in line

@@ -1,0 +1,137 @@
+"""Where the parts of a picture go: limits, ticks, labels, means of repeats, in both pictures alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.trials import changed, make_trial
+
+from joulefront.search.front import Front, stretch
+from joulefront.search.records.run_folder import Run
+from joulefront.search.report.front_view import save_front
+from joulefront.search.report.matplotlib_front import front_figure
+from joulefront.search.report.plotly_front import front_plotly
+from joulefront.search.report.view import REPEATS_LABEL, View, choose_ticks, crosses, tick_candidates
+
+
+def texts(figure: Any) -> str:
+    from matplotlib.text import Text
+
+    return "\n".join(text.get_text() for text in figure.findobj(Text))
+
+
+def test_a_model_at_chance_level_does_not_press_the_front_flat() -> None:
+    trials = [
+        make_trial(n, "complete", {}, 1, values=(a, e), train_joules=e) for n, (a, e) in enumerate([(0.95, 1.0), (0.97, 9.0), (0.1, 5.0)])
+    ]
+    view = View.of(Front(tuple(trials), ("accuracy", "train_energy"), ("maximize", "minimize")))
+    assert stretch("accuracy", 0.9) < view.y_limits[0] < stretch("accuracy", 0.95)
+    assert [trial.number for trial in view.outside] == [2]
+
+
+def test_a_study_of_milliwatt_hours_is_drawn_in_them() -> None:
+    trials = tuple(make_trial(n, "complete", {}, 1, values=(a, e), train_joules=e) for n, (a, e) in enumerate([(0.5, 0.1), (0.9, 3.6)]))
+    front = Front(trials, ("accuracy", "train_energy"), ("maximize", "minimize"))
+    view = View.of(front)
+    assert view.spread(changed(trials[1], train_u_joules=0.36)) == pytest.approx((0.2, 0.2))
+    assert (view.unit.name, view.x(trials[1])) == ("mWh", pytest.approx(1.0))
+    assert "training energy of the model (mWh)" in texts(front_figure(front))
+    assert "(mWh)" in front_plotly(front).layout.xaxis.title.text
+
+
+def test_ticks_keep_their_distance_and_their_labels_are_their_values() -> None:
+    front = Front((), ("accuracy", "train_energy"), ("maximize", "minimize"))
+    for low, high in ((0.1, 0.99), (0.95, 0.97), (0.0, 0.3), (0.990, 0.999)):
+        ends = stretch("accuracy", low), stretch("accuracy", high)
+        ticks = choose_ticks(tick_candidates(front), *ends)
+        assert 4 <= len(ticks) <= 13
+        assert all(later - earlier >= 0.085 * (ends[1] - ends[0]) for (earlier, _), (later, _) in pairwise(ticks))
+        assert all(place == pytest.approx(stretch("accuracy", float(label))) for place, label in ticks)
+    assert tick_candidates(Front((), ("likelihood", "train_energy"), ("maximize", "minimize"))) == []
+
+
+def test_an_error_and_a_third_objective_are_drawn(fake_run: Run, tmp_path: Path) -> None:
+    trials = tuple(
+        replace(t, values=(1 - t.values[0], t.values[1], float(t.parameters or 1000))) if t.values else t for t in fake_run.trials
+    )
+    run = replace(fake_run, trials=trials, objectives=("error", "train_energy", "parameters"), directions=("minimize",) * 3)
+    view = View.of(run)
+    assert len(view.line) < len(view.front)  # some members are there for their size alone
+    joined = [(trial.train_joules, trial.values[0]) for trial in view.line]
+    assert joined == sorted(joined)
+    assert [q for _, q in joined] == sorted((q for _, q in joined), reverse=True)
+    assert view.bottom == view.y_limits[0]  # less error is higher
+    assert save_front(run, tmp_path / "front.png").exists()
+    assert front_plotly(run).layout.yaxis.title.text == "validation error (log-error scale)"
+
+
+def test_a_front_of_one_trial_is_seen_beside_the_better_half_of_the_others() -> None:
+    trials = tuple(
+        make_trial(n, "complete", {}, 1, values=(accuracy, 10.0 + n), train_joules=10.0 + n)
+        for n, accuracy in enumerate((0.93, 0.85, 0.8, 0.3))
+    )
+    view = View.of(Front(trials, ("accuracy", "train_energy"), ("maximize", "minimize")))
+    assert [word for word, _ in view.named] == ["knee, best"]
+    assert all(view.y_limits[0] <= view.y(trial) <= view.y_limits[1] for trial in trials[:3])
+
+
+def test_a_label_stands_beside_its_point_on_the_side_where_no_front_is_in_both_pictures() -> None:
+    def at(*points: tuple[float, float]) -> Front:
+        trials = tuple(make_trial(n, "complete", {}, 1, values=(q, e), train_joules=e) for n, (q, e) in enumerate(points))
+        return Front(trials, ("accuracy", "train_energy"), ("maximize", "minimize"))
+
+    far_right, far_left = at((0.5, 1.0), (0.9, 90.0), (0.91, 100.0)), at((0.5, 1.0), (0.9, 1.1), (0.91, 100.0))  # the knee is the second
+    for front, expected in ((far_right, ("right", "bottom")), (far_left, ("left", "top"))):
+        view, knee = View.of(front), front.knee()
+        assert view.anchor(knee, f"knee {view.label(knee)}") == expected
+        still = next(text for text in front_figure(front).axes[0].texts if text.get_text().startswith("knee"))
+        assert (still.get_ha(), still.get_va()) == expected
+        assert still.xy == pytest.approx((view.x(knee), view.y(knee)))
+        moving = next(one for one in front_plotly(front).layout.annotations if one.text.startswith("<b>knee"))
+        assert (moving.xanchor, moving.yanchor) == expected
+        assert (10**moving.x, moving.y) == (pytest.approx(view.x(knee)), view.y(knee))
+        assert ((moving.xshift < 0), (moving.yshift > 0)) == ((expected[0] == "right"), (expected[1] == "bottom"))
+
+
+def test_a_label_of_a_quality_that_is_better_when_small_stands_on_the_better_side() -> None:
+    trials = tuple(make_trial(n, "complete", {}, 1, values=(q, e), train_joules=e) for n, (q, e) in enumerate([(9.0, 1.0), (2.0, 100.0)]))
+    view = View.of(Front(trials, ("perplexity", "train_energy"), ("minimize", "minimize")))
+    assert view.anchor(trials[0], "cheapest, 9 at 1 J") == ("left", "bottom")
+    assert view.anchor(trials[1], "best, 2 at 100 J") == ("right", "top")
+
+
+def test_a_cross_stands_at_the_means_with_their_intervals(fake_run: Run, repeated: Callable[..., Run]) -> None:
+    run = repeated(fake_run)
+    view = View.of(run)
+    found = crosses(view)
+    assert [cross.number for cross in found] == [trial.number for trial in Front.of(run)]
+    for cross, trial in zip(found, Front.of(run), strict=True):
+        assert cross.x == pytest.approx(view.x(trial))
+        assert cross.y == pytest.approx(stretch("accuracy", trial.values[0] - 0.01))
+        half = 4.302653 * 0.02 / 3**0.5  # Student's t for 2 degrees of freedom
+        assert cross.left == pytest.approx(half * cross.x)
+        assert cross.right == pytest.approx(half * cross.x)
+        ends = [stretch("accuracy", trial.values[0] - 0.01 + sign * 4.302653 * 0.002 / 3**0.5) for sign in (-1, 1)]
+        assert (cross.y - cross.down, cross.y + cross.up) == (pytest.approx(ends[0]), pytest.approx(ends[1]))
+
+
+def test_an_interval_that_reaches_below_zero_ends_before_it(fake_run: Run, repeated: Callable[..., Run]) -> None:
+    for cross in crosses(View.of(repeated(fake_run, spread=0.9))):
+        assert 0 < cross.left <= 0.95 * cross.x
+
+
+def test_both_pictures_show_the_crosses_and_neither_does_without_repeats(fake_run: Run, repeated: Callable[..., Run]) -> None:
+    run = repeated(fake_run)
+    names = [trace.name for trace in front_plotly(run).data]
+    assert names.count(REPEATS_LABEL) == 1
+    legend = front_figure(run).axes[0].get_legend()
+    assert legend is not None
+    assert REPEATS_LABEL in [text.get_text() for text in legend.get_texts()]
+    assert REPEATS_LABEL not in [trace.name for trace in front_plotly(fake_run).data]
+    assert crosses(View.of(fake_run)) == ()
+    assert crosses(View.of(repeated(fake_run, times=1))) == ()  # one repeat has no interval
