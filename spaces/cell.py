@@ -20,7 +20,7 @@ from torch import nn
 from ..search.space import Candidate, Suggest
 from ..search.training.task import Task
 from .layers import BatchNorm, image_shape
-from .recipes import Ints, RecipeRanges, whole
+from .recipes import Ints, RecipeRanges, suggest_int
 
 if TYPE_CHECKING:
     from ..search.space import Space
@@ -72,9 +72,9 @@ class Cell:
         architecture = {
             "family": self.name,
             **to_json(graph),
-            "width": whole(trial, "width", self.widths, log=True),
-            "cells": whole(trial, "cells", self.cells),
-            "stacks": whole(trial, "stacks", self.stacks),
+            "width": suggest_int(trial, "width", self.widths, log=True),
+            "cells": suggest_int(trial, "cells", self.cells),
+            "stacks": suggest_int(trial, "stacks", self.stacks),
         }
         return Candidate(architecture, self.recipe.sample(trial))
 

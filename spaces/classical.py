@@ -17,7 +17,7 @@ from ..search.space import Candidate, Suggest
 from ..search.training.estimator import plain_scores
 from ..search.training.recipe import Recipe
 from ..search.training.task import Kind, Task
-from .recipes import Floats, Ints, Options, number, one_of, whole
+from .recipes import Floats, Ints, Options, suggest_categorical, suggest_float, suggest_int
 
 if TYPE_CHECKING:
     from ..search.space import Space
@@ -97,9 +97,9 @@ class Classical:
         Raises:
             ValueError: If the name of an estimator is unknown.
         """
-        estimator = one_of(trial, "estimator", serving(self.kind) if self.estimators is None else self.estimators)
+        estimator = suggest_categorical(trial, "estimator", serving(self.kind) if self.estimators is None else self.estimators)
         architecture = {"family": self.name, "estimator": estimator, **self._settings(trial, estimator)}
-        return Candidate(architecture, Recipe(threads=one_of(trial, "threads", self.threads)))
+        return Candidate(architecture, Recipe(threads=suggest_categorical(trial, "threads", self.threads)))
 
     def build(self, candidate: Candidate, task: Task) -> FidelityEstimator:
         """Build the unfitted estimator; its ``fit_epochs`` takes the seed.
@@ -121,10 +121,10 @@ class Classical:
         """Draw the settings of one estimator, each under the estimator's name."""
 
         def real(name: str, what: Floats, *, log: bool = False) -> float:
-            return number(trial, f"{estimator}.{name}", what, log=log)
+            return suggest_float(trial, f"{estimator}.{name}", what, log=log)
 
         def integer(name: str, what: Ints) -> int:
-            return whole(trial, f"{estimator}.{name}", what, log=True)
+            return suggest_int(trial, f"{estimator}.{name}", what, log=True)
 
         if estimator == "linear":
             return {"regularisation": real("regularisation", self.regularisation, log=True)}
@@ -143,7 +143,7 @@ class Classical:
                 "min_leaf": integer("min_leaf", self.leaves),
             }
         if estimator == "k_neighbours":
-            weighting = one_of(trial, f"{estimator}.weighting", ("uniform", "distance"))
+            weighting = suggest_categorical(trial, f"{estimator}.weighting", ("uniform", "distance"))
             return {"neighbours": integer("neighbours", self.neighbours), "weighting": weighting}
         if estimator == "isolation_forest":
             return {"contamination": real("contamination", self.contamination, log=True), "features": real("features", self.features)}

@@ -12,7 +12,7 @@ from torch import nn
 from ..search.space import Candidate, Suggest
 from ..search.training.task import Task
 from .layers import activation, image_shape, norm
-from .recipes import Ints, Options, RecipeRanges, one_of, whole
+from .recipes import Ints, Options, RecipeRanges, suggest_categorical, suggest_int
 
 if TYPE_CHECKING:
     from ..search.space import Space
@@ -50,13 +50,13 @@ class Convnet:
         """Draw a network and its training."""
         architecture = {
             "family": self.name,
-            "depth": whole(trial, "depth", self.depths),
-            "width": whole(trial, "width", self.widths, log=True),
-            "kernel": one_of(trial, "kernel", self.kernels),
-            "depthwise": one_of(trial, "depthwise", self.depthwise),
-            "pooling": one_of(trial, "pooling", self.poolings),
-            "norm": one_of(trial, "norm", self.norms),
-            "activation": one_of(trial, "activation", self.activations),
+            "depth": suggest_int(trial, "depth", self.depths),
+            "width": suggest_int(trial, "width", self.widths, log=True),
+            "kernel": suggest_categorical(trial, "kernel", self.kernels),
+            "depthwise": suggest_categorical(trial, "depthwise", self.depthwise),
+            "pooling": suggest_categorical(trial, "pooling", self.poolings),
+            "norm": suggest_categorical(trial, "norm", self.norms),
+            "activation": suggest_categorical(trial, "activation", self.activations),
         }
         return Candidate(architecture, self.recipe.sample(trial))
 

@@ -15,7 +15,7 @@ from ..search.space import Candidate, Suggest
 from ..search.training.task import Kind, Task
 from .convnet import blocks
 from .layers import image_shape
-from .recipes import Floats, Ints, Options, RecipeRanges, number, one_of, whole
+from .recipes import Floats, Ints, Options, RecipeRanges, suggest_categorical, suggest_float, suggest_int
 
 if TYPE_CHECKING:
     from ..search.space import Space
@@ -57,14 +57,14 @@ class EarlyExit:
         """Draw a network and its training."""
         architecture = {
             "family": self.name,
-            "depth": whole(trial, "depth", self.depths),
-            "width": whole(trial, "width", self.widths, log=True),
-            "kernel": one_of(trial, "kernel", self.kernels),
-            "depthwise": one_of(trial, "depthwise", self.depthwise),
-            "pooling": one_of(trial, "pooling", self.poolings),
-            "norm": one_of(trial, "norm", self.norms),
-            "activation": one_of(trial, "activation", self.activations),
-            "threshold": number(trial, "threshold", self.thresholds),
+            "depth": suggest_int(trial, "depth", self.depths),
+            "width": suggest_int(trial, "width", self.widths, log=True),
+            "kernel": suggest_categorical(trial, "kernel", self.kernels),
+            "depthwise": suggest_categorical(trial, "depthwise", self.depthwise),
+            "pooling": suggest_categorical(trial, "pooling", self.poolings),
+            "norm": suggest_categorical(trial, "norm", self.norms),
+            "activation": suggest_categorical(trial, "activation", self.activations),
+            "threshold": suggest_float(trial, "threshold", self.thresholds),
         }
         return Candidate(architecture, self.recipe.sample(trial))
 

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from ..search.space import Candidate, Suggest
 from ..search.training.task import Task
 from .layers import image_shape
-from .recipes import Floats, Ints, Options, RecipeRanges, number, one_of, whole
+from .recipes import Floats, Ints, Options, RecipeRanges, suggest_categorical, suggest_float, suggest_int
 from .vit import Patches
 
 if TYPE_CHECKING:
@@ -53,13 +53,13 @@ class EnergyTransformer:
         """Draw a network and its training."""
         architecture = {
             "family": self.name,
-            "patch": one_of(trial, "patch", self.patches),
-            "heads": whole(trial, "heads", self.heads),
-            "head_width": one_of(trial, "head_width", self.head_widths),
-            "width": whole(trial, "width", self.widths, log=True),
-            "memories": one_of(trial, "memories", self.memories),
-            "steps": whole(trial, "steps", self.steps),
-            "size": number(trial, "size", self.sizes, log=True),
+            "patch": suggest_categorical(trial, "patch", self.patches),
+            "heads": suggest_int(trial, "heads", self.heads),
+            "head_width": suggest_categorical(trial, "head_width", self.head_widths),
+            "width": suggest_int(trial, "width", self.widths, log=True),
+            "memories": suggest_categorical(trial, "memories", self.memories),
+            "steps": suggest_int(trial, "steps", self.steps),
+            "size": suggest_float(trial, "size", self.sizes, log=True),
         }
         return Candidate(architecture, self.recipe.sample(trial))
 

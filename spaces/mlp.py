@@ -13,7 +13,7 @@ from torch import nn
 from ..search.space import Candidate, Suggest
 from ..search.training.task import Task
 from .layers import activation, norm
-from .recipes import Floats, Ints, Options, RecipeRanges, number, one_of, whole
+from .recipes import Floats, Ints, Options, RecipeRanges, suggest_categorical, suggest_float, suggest_int
 
 if TYPE_CHECKING:
     from ..search.space import Space
@@ -45,11 +45,11 @@ class Mlp:
         """Draw a network and its training."""
         architecture = {
             "family": self.name,
-            "depth": whole(trial, "depth", self.depths),
-            "width": whole(trial, "width", self.widths, log=True),
-            "norm": one_of(trial, "norm", self.norms),
-            "activation": one_of(trial, "activation", self.activations),
-            "dropout": number(trial, "dropout", self.dropouts),
+            "depth": suggest_int(trial, "depth", self.depths),
+            "width": suggest_int(trial, "width", self.widths, log=True),
+            "norm": suggest_categorical(trial, "norm", self.norms),
+            "activation": suggest_categorical(trial, "activation", self.activations),
+            "dropout": suggest_float(trial, "dropout", self.dropouts),
         }
         return Candidate(architecture, self.recipe.sample(trial))
 

@@ -52,7 +52,7 @@ Options: TypeAlias = T | tuple[T, ...]
 Use: TypeAlias = bool | Mapping[str, Any]
 
 
-def whole(trial: Suggest, name: str, what: Ints, *, log: bool = False) -> int:
+def suggest_int(trial: Suggest, name: str, what: Ints, *, log: bool = False) -> int:
     """Draw a whole number.
 
     Args:
@@ -66,7 +66,7 @@ def whole(trial: Suggest, name: str, what: Ints, *, log: bool = False) -> int:
     """
     what = _pair(what, log=log)
     if not isinstance(what, Range):
-        return int(one_of(trial, name, what))
+        return int(suggest_categorical(trial, name, what))
     step = 1 if what.step is None else what.step
     if any(value != int(value) for value in (what.low, what.high, step)):
         raise ValueError(f"{name} needs whole numbers, got {what}")
@@ -75,17 +75,17 @@ def whole(trial: Suggest, name: str, what: Ints, *, log: bool = False) -> int:
     return trial.suggest_int(name, int(what.low), int(what.high), step=int(step), log=what.log)
 
 
-def number(trial: Suggest, name: str, what: Floats, *, log: bool = False) -> float:
-    """Draw a number; see ``whole`` for the arguments."""
+def suggest_float(trial: Suggest, name: str, what: Floats, *, log: bool = False) -> float:
+    """Draw a number; see ``suggest_int`` for the arguments."""
     what = _pair(what, log=log)
     if not isinstance(what, Range):
-        return float(one_of(trial, name, what))
+        return float(suggest_categorical(trial, name, what))
     if what.low == what.high:
         return float(what.low)
     return trial.suggest_float(name, float(what.low), float(what.high), step=what.step, log=what.log)
 
 
-def one_of(trial: Suggest, name: str, what: Any) -> Any:
+def suggest_categorical(trial: Suggest, name: str, what: Any) -> Any:
     """Draw one of the choices of a tuple; anything else is fixed and no parameter of the search.
 
     Raises:
@@ -182,25 +182,25 @@ class RecipeRanges:
             elif name == "momentum" and values["optimizer"] != "sgd":
                 continue
             elif name in _WHOLE:
-                values[name] = whole(trial, name, what, log=name in _LOG)
+                values[name] = suggest_int(trial, name, what, log=name in _LOG)
             elif name in _NUMBERS and what is not None:
-                values[name] = number(trial, name, what, log=name in _LOG)
+                values[name] = suggest_float(trial, name, what, log=name in _LOG)
             else:
-                values[name] = one_of(trial, name, what)
+                values[name] = suggest_categorical(trial, name, what)
         return Recipe(**values)
 
 
 def _tactic(trial: Suggest, name: str, settings: Mapping[str, Any]) -> dict[str, Any] | None:
     """Draw the settings of one tactic, or None when it is off in this trial."""
-    if not one_of(trial, TACTIC + name, settings.get("on", (False, True))):
+    if not suggest_categorical(trial, TACTIC + name, settings.get("on", (False, True))):
         return None
     drawn: dict[str, Any] = {}
     for key, what in settings.items():
         if key == "on":
             continue
-        draw = one_of
+        draw = suggest_categorical
         if isinstance(what, Range):
-            draw = whole if isinstance(what.low, int) and isinstance(what.high, int) else number
+            draw = suggest_int if isinstance(what.low, int) and isinstance(what.high, int) else suggest_float
         drawn[key] = draw(trial, f"{TACTIC}{name}.{key}", what)
     return drawn
 

@@ -13,7 +13,7 @@ from ..search.space import Candidate, Suggest
 from ..search.training.task import Task
 from .layers import image_shape
 from .pretrained import SMALL_SIDE, check_forward, expand, freeze_parameters, frozen_names, too_small
-from .recipes import Floats, Options, RecipeRanges, number, one_of
+from .recipes import Floats, Options, RecipeRanges, suggest_categorical, suggest_float
 
 if TYPE_CHECKING:
     from ..search.space import Space
@@ -60,10 +60,10 @@ class TimmZoo:
         """
         architecture = {
             "family": self.name,
-            "model": one_of(trial, "model", names_of(self.models)),
-            "weights": one_of(trial, "weights", self.weights),
-            "freeze": one_of(trial, "freeze", self.freeze),
-            "drop_path": number(trial, "drop_path", self.drop_paths),
+            "model": suggest_categorical(trial, "model", names_of(self.models)),
+            "weights": suggest_categorical(trial, "weights", self.weights),
+            "freeze": suggest_categorical(trial, "freeze", self.freeze),
+            "drop_path": suggest_float(trial, "drop_path", self.drop_paths),
         }
         return Candidate(architecture, self.recipe.sample(trial))
 

@@ -20,7 +20,7 @@ from ..search.space import Candidate, Suggest
 from ..search.training.task import Task
 from .layers import image_shape
 from .pretrained import SMALL_SIDE, check_forward, expand, freeze_parameters, frozen_names, too_small
-from .recipes import Options, RecipeRanges, one_of
+from .recipes import Options, RecipeRanges, suggest_categorical
 
 if TYPE_CHECKING:
     from ..search.space import Space
@@ -63,10 +63,10 @@ class TorchvisionZoo:
         """
         architecture = {
             "family": self.name,
-            "model": one_of(trial, "model", names_of(self.models)),
-            "head": one_of(trial, "head", self.heads),
-            "weights": one_of(trial, "weights", self.weights),
-            "freeze": one_of(trial, "freeze", self.freeze),
+            "model": suggest_categorical(trial, "model", names_of(self.models)),
+            "head": suggest_categorical(trial, "head", self.heads),
+            "weights": suggest_categorical(trial, "weights", self.weights),
+            "freeze": suggest_categorical(trial, "freeze", self.freeze),
         }
         return Candidate(architecture, self.recipe.sample(trial))
 

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from ..search.space import Candidate, Suggest
 from ..search.training.task import Task
 from .layers import image_shape
-from .recipes import Floats, Ints, Options, RecipeRanges, number, one_of, whole
+from .recipes import Floats, Ints, Options, RecipeRanges, suggest_categorical, suggest_float, suggest_int
 
 if TYPE_CHECKING:
     from ..search.space import Space
@@ -49,12 +49,12 @@ class Vit:
         """Draw a network and its training."""
         architecture = {
             "family": self.name,
-            "patch": one_of(trial, "patch", self.patches),
-            "depth": whole(trial, "depth", self.depths),
-            "heads": whole(trial, "heads", self.heads),
-            "head_width": one_of(trial, "head_width", self.head_widths),
-            "ratio": one_of(trial, "ratio", self.ratios),
-            "drop_path": number(trial, "drop_path", self.drop_paths),
+            "patch": suggest_categorical(trial, "patch", self.patches),
+            "depth": suggest_int(trial, "depth", self.depths),
+            "heads": suggest_int(trial, "heads", self.heads),
+            "head_width": suggest_categorical(trial, "head_width", self.head_widths),
+            "ratio": suggest_categorical(trial, "ratio", self.ratios),
+            "drop_path": suggest_float(trial, "drop_path", self.drop_paths),
         }
         return Candidate(architecture, self.recipe.sample(trial))
 
