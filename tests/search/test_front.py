@@ -41,6 +41,7 @@ def values_in_any_direction(draw: st.DrawFn) -> tuple[tuple[str, ...], list[tupl
     return directions, draw(st.lists(st.tuples(*[coarse] * m), min_size=1, max_size=25))
 
 
+@pytest.mark.slow
 @given(values_in_any_direction())
 @settings(max_examples=200, deadline=None)
 def test_front_equals_the_quadratic_oracle_for_any_directions_and_number_of_objectives(

@@ -11,6 +11,8 @@ from threadpoolctl import threadpool_info
 from joulefront.search.execution.devices import cores
 from joulefront.search.threads import ask_to_sleep, one_blas_thread, warn_of_spinning
 
+pytestmark = pytest.mark.slow
+
 SPINS = cores() > 1 and any(library.get("threading_layer") == "pthreads" for library in threadpool_info())
 SHOW = "import os; print(repr(os.environ.get('OMP_WAIT_POLICY')), threads.WAIT_POLICY)"
 #: CPU-seconds that this process takes in a quarter of a second in which it does nothing, after a product of matrices.

@@ -15,6 +15,8 @@ from joulefront.search.cli.study_source import bundled_studies, find_study
 from joulefront.search.records.run_folder import Run
 from joulefront.studies import _parts
 
+pytestmark = pytest.mark.slow
+
 FOLDER = Path(_parts.__file__).parent
 Smoked = Callable[[str], Run]
 

@@ -3,6 +3,8 @@ import pytest
 from joulefront.spaces.timm_zoo import TimmZoo
 from joulefront.studies.images import study
 
+pytestmark = pytest.mark.slow
+
 
 def zoo_of(**options: str) -> TimmZoo:
     space = study("anywhere", **options).space

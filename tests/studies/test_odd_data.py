@@ -24,6 +24,8 @@ from joulefront.spaces.convnet import Convnet
 from joulefront.spaces.mlp import Mlp
 from joulefront.spaces.recipes import FIXED, RecipeRanges, TacticRanges
 
+pytestmark = pytest.mark.slow
+
 RANDOM = np.random.default_rng(0)
 
 

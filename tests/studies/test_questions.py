@@ -22,6 +22,8 @@ from joulefront.search.training.fit import fit
 from joulefront.search.training.task import Task
 from joulefront.studies import _parts, anomaly, architectures, environments, relations, sound, tactics
 
+pytestmark = pytest.mark.slow
+
 Smoked = Callable[[str], Run]
 
 

@@ -11,6 +11,8 @@ from PIL import Image
 from joulefront.search.cli import main
 from joulefront.search.records.run_folder import RunFolder
 
+pytestmark = pytest.mark.slow
+
 
 def write_table(path: Path) -> None:
     random = np.random.default_rng(0)

@@ -10,6 +10,8 @@ from helpers.command_line import refused
 from joulefront.search.cli import exit_code, main, one_line
 from joulefront.search.cli.study_source import StudyError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     ("words", "parts"),

@@ -16,6 +16,8 @@ from joulefront.search.cli.read import trained
 from joulefront.search.records.run_folder import RunFolder
 from joulefront.search.records.trial import Trial
 
+pytestmark = pytest.mark.slow
+
 # -- run folders ---------------------------------------------------------------------------------------------------------------------------
 
 

@@ -17,6 +17,8 @@ from joulefront.search.cli import main
 from joulefront.search.records.replicates import read_repeats
 from joulefront.search.records.run_folder import RunFolder
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:

@@ -17,6 +17,8 @@ from joulefront.search.execution.probe import Probe
 from joulefront.search.records.run_folder import RunFolder
 from joulefront.search.running.estimate import Overhead
 
+pytestmark = pytest.mark.slow
+
 # -- a run ---------------------------------------------------------------------------------------------------------------------------------
 
 

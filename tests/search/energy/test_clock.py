@@ -85,6 +85,7 @@ def test_a_window_after_a_suspend_begins_at_its_own_time(scripted, clock, monkey
         assert near(after.record.t0_utc, begun)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_thousand_ledgers_leave_nothing_to_be_called_in_a_forked_child():
     gc.collect()

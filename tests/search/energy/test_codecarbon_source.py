@@ -13,6 +13,8 @@ import pytest
 from joulefront.search.energy import Ledger, discover
 from joulefront.search.energy.sources.codecarbon import CodeCarbon, _Totals, from_spec
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("codecarbon")
 
 

@@ -9,6 +9,8 @@ from joulefront.search.energy.calibrate import compare_meters
 from joulefront.search.energy.loads import spin
 from joulefront.search.energy.sources.source import Capability, Reading
 
+pytestmark = pytest.mark.slow
+
 NANO = 1_000_000_000
 
 

@@ -17,6 +17,8 @@ from joulefront.search.energy import Ledger, discover
 from joulefront.search.energy.sources.cpu_time import DEFAULT, CpuCoefficients, CpuTime, from_cpu_watts
 from joulefront.search.energy.sources.process_tree import TICK, CpuUse, Machine, Tree
 
+pytestmark = pytest.mark.slow
+
 BURN = """
 import sys, time
 begin = time.process_time()

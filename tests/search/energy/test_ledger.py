@@ -275,6 +275,7 @@ def test_trials_and_what_lies_between_add_up_to_the_total(schedule, watts, scrip
         assert piece >= 0
 
 
+@pytest.mark.slow
 @given(
     times=st.lists(st.floats(0, 50), min_size=3, max_size=3).map(sorted),
     shift=st.floats(-5e3, 1e6),

@@ -100,6 +100,7 @@ def test_the_wall_meter_of_this_machine_is_compared_and_its_line_is_kept_for_lat
     assert found.wall.to_text() in found.to_text()
 
 
+@pytest.mark.slow
 @needs_stat
 def test_this_machine_is_calibrated_against_a_wall_meter_and_the_result_is_kept(plug, tmp_path, capsys):
     try:

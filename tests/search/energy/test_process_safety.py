@@ -18,6 +18,8 @@ from joulefront.search.energy.journal import lines
 from joulefront.search.energy.sources.cpu_time import CpuTime
 from joulefront.search.energy.sources.nvml import Nvml
 
+pytestmark = pytest.mark.slow
+
 
 def files():
     return len(os.listdir("/proc/self/fd"))

@@ -6,6 +6,8 @@ import random
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 CURVES = {
     "constant": {"kind": "constant", "high": 200},
     "step": {"kind": "step", "low": 50, "high": 300, "at": 1060.0},

@@ -16,6 +16,8 @@ from joulefront.search.energy.record import Record, add
 from joulefront.search.energy.sources.clock import NANO
 from joulefront.search.energy.sources.nvml import Nvml
 
+pytestmark = pytest.mark.slow
+
 GPU = "gpu:GPU-00000000-fake"
 
 

@@ -75,12 +75,14 @@ def test_each_worker_takes_a_gpu_of_its_own(tmp_path: Path) -> None:
         take(tmp_path, workers=3)
 
 
+@pytest.mark.slow
 def test_a_second_run_takes_the_gpu_that_is_free(tmp_path: Path, other_run: Any) -> None:
     assert other_run().names == ["cuda"]
     with take(tmp_path) as devices:
         assert devices.names == ("cuda:1",)
 
 
+@pytest.mark.slow
 def test_a_gpu_that_is_taken_names_its_holder_since_when_and_what_to_do(tmp_path: Path, other_run: Any) -> None:
     holder = other_run("cuda:1")
     with pytest.raises(DeviceError, match=rf"--device cuda:1: cuda:1: gpu:\S+ is held by process {holder.pid} since 20") as told:
@@ -92,6 +94,7 @@ def test_a_gpu_that_is_taken_names_its_holder_since_when_and_what_to_do(tmp_path
         assert devices.names == ("cuda",)
 
 
+@pytest.mark.slow
 def test_a_killed_run_holds_nothing(tmp_path: Path, other_run: Any) -> None:
     holder = other_run(workers=2)
     with pytest.raises(DeviceError, match="is held by process"):
@@ -108,6 +111,7 @@ def test_the_devices_are_free_again_after_the_run(tmp_path: Path) -> None:
             pass
 
 
+@pytest.mark.slow
 def test_two_runs_on_two_gpus_bill_each_its_own(tmp_path: Path, other_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     compiler = shutil.which("gcc") or shutil.which("cc")
     if compiler is None:

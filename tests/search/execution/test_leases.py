@@ -58,6 +58,7 @@ def test_the_folder_and_the_files_are_open_to_every_user_of_the_machine(tmp_path
     assert lease.path.stat().st_mode & 0o777 == 0o666
 
 
+@pytest.mark.slow
 def test_a_killed_process_gives_its_device_back(tmp_path):
     holder = subprocess.Popen([sys.executable, "-c", HOLD, "gpu:0", str(tmp_path)], stdout=subprocess.PIPE, text=True)
     assert holder.stdout.readline() == "held\n"

@@ -11,6 +11,8 @@ from joulefront.search.energy import Ledger, discover
 from joulefront.search.execution.probe import probe
 from joulefront.search.space import RandomTrial
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(("own", "used"), [(1, 1), (None, 2)])
 def test_a_probe_has_the_threads_of_the_recipe_or_of_the_run(rings: Callable[..., Study], own: int | None, used: int) -> None:

@@ -16,6 +16,8 @@ from joulefront.spaces.convnet import Convnet
 from joulefront.spaces.mlp import Mlp
 from joulefront.spaces.union import Union
 
+pytestmark = pytest.mark.slow
+
 #: Runs in a process of its own, because a library is imported once: what was loaded inside each trial's window, and what each cost.
 SESSION = """
 import json, sys

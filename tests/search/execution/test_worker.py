@@ -16,6 +16,8 @@ from joulefront.search.cli.study_source import find_study
 from joulefront.search.execution.job import InProcess, Job, Outcome
 from joulefront.search.execution.worker import WorkerProcess, gpu_components
 
+pytestmark = pytest.mark.slow
+
 #: Width 13 kills its process, width 17 keeps a helper that has worked, width 19 takes an hour; every other one is a small perceptron.
 STUDY = """
 import os

@@ -24,6 +24,8 @@ from joulefront.search.records.trial import ComponentEnergy
 from joulefront.search.training import images, table
 from joulefront.search.training.arrays import arrays
 
+pytestmark = pytest.mark.slow
+
 FACTS = {
     "study": {"name": "small", "seed": 3},
     "intensity": {"grams_per_kwh": 56.0, "zone": "FR", "source": "codecarbon", "year": 2023, "kind": "average"},

@@ -15,6 +15,8 @@ from torch import nn
 
 from joulefront.search.export import FORMATS, ExportFailed, export
 
+pytestmark = pytest.mark.slow
+
 ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
 
 

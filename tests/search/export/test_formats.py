@@ -21,6 +21,8 @@ from joulefront.search.export import FORMATS, Exported, export
 from joulefront.search.training.checkpoint import load_weights
 from joulefront.search.training.evaluate import evaluate
 
+pytestmark = pytest.mark.slow
+
 TORCH = [("convnet", "digits"), ("mlp", "rows"), ("mlp", "diabetes"), ("mlp", "labels"), ("mlp", "anomalies")]
 SKLEARN = [
     ("pipeline", "rows"),

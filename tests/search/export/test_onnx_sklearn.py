@@ -12,6 +12,8 @@ from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 
 from joulefront.search.export.onnx_sklearn import convert
 
+pytestmark = pytest.mark.slow
+
 
 def answer(estimator, rows: np.ndarray) -> np.ndarray:
     session = onnxruntime.InferenceSession(convert(estimator, rows.shape[1]).SerializeToString())

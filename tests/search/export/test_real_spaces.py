@@ -17,6 +17,8 @@ from joulefront.spaces.recipes import RecipeRanges
 from joulefront.spaces.timm_zoo import TimmZoo
 from joulefront.spaces.union import Union
 
+pytestmark = pytest.mark.slow
+
 
 class RandomTrial:
     """Answers a space at random and remembers what it answered: what Optuna would store."""

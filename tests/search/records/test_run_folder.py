@@ -41,6 +41,7 @@ def add(store: RunFolder, accuracy: float, joules: float) -> None:
     )
 
 
+@pytest.mark.slow
 def test_what_was_stored_is_read_back_by_another_session(tmp_path: Path) -> None:
     add(make(tmp_path / "r"), 0.9, 12.0)
     found = RunFolder.open(tmp_path / "r").run()
@@ -177,6 +178,7 @@ def postgresql() -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.mark.slow
 @pytest.mark.postgresql
 def test_two_runs_of_one_name_share_a_server_and_stay_apart(postgresql: str, tmp_path: Path) -> None:
     first, second = make(tmp_path / "a", "tiny-a", postgresql), make(tmp_path / "b", "tiny-b", postgresql)
@@ -188,6 +190,7 @@ def test_two_runs_of_one_name_share_a_server_and_stay_apart(postgresql: str, tmp
     assert not (tmp_path / "a" / "study.db").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.postgresql
 def test_a_study_runs_and_goes_on_in_postgresql(postgresql: str, rings: Callable[..., Study], tmp_path: Path) -> None:
     run(rings(), out=tmp_path / "r", trials=2, storage=postgresql, meter="cpu_time")

@@ -110,6 +110,7 @@ def test_an_objective_to_minimise_is_compared_with_the_baseline_the_right_way_ro
     assert one(replace(run, trials=errors, directions=("minimize", "minimize")), "half").equal_quality == pytest.approx(0.5)
 
 
+@pytest.mark.slow
 def test_the_table_the_picture_and_the_page_agree(fake_run: Run, tmp_path) -> None:  # type: ignore[no-untyped-def]
     run = make(fake_run, {"plain": (1.0, 0.0), "half": (0.5, 0.0), "sparse": (1.1, 0.02)}, noise=0.01)
     text, target = save_comparison(run, "tactics", tmp_path / "t.png")

@@ -148,6 +148,7 @@ def test_utilisation_is_a_predictor_where_it_is_known(fake_run: Run) -> None:
     assert found["GPU utilisation"].rho == pytest.approx(-1.0)
 
 
+@pytest.mark.slow
 def test_energy_computed_from_seconds_carries_a_warning(fake_run: Run, tmp_path: Path) -> None:
     assert by_construction(fake_run) is None
     parts = {"cpu": ComponentEnergy(1.0, "estimated", "cpu_time")}
@@ -156,6 +157,7 @@ def test_energy_computed_from_seconds_carries_a_warning(fake_run: Run, tmp_path:
     assert "by construction" in report_html(estimated, tmp_path / "page.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["png", "svg"])
 def test_the_picture_of_the_relations_has_a_panel_for_what_is_known_and_is_the_same_file_again(
     fake_run: Run, tmp_path: Path, ending: str

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import pytest
 from helpers.trials import make_trial
 
 from joulefront.search.front import Front
@@ -26,6 +27,7 @@ def planted(n: int, *, noise: float = 0.0, seed: int = 0) -> Front:
     return Front(tuple(trials), ("accuracy", "train_energy"), ("maximize", "minimize"))
 
 
+@pytest.mark.slow
 def test_the_parameter_that_decides_comes_first() -> None:
     front = planted(60)
     quality = importance(front, "quality")

@@ -51,6 +51,7 @@ def read(path: Path) -> tuple[Outline, str]:
     return outline, re.sub(r"\s+", " ", " ".join(outline.text))
 
 
+@pytest.mark.slow
 def test_the_page_has_its_sections_in_order_and_no_others(fake_page: Path) -> None:
     outline, _ = read(fake_page)
     assert outline.titles == [
@@ -91,6 +92,7 @@ def test_the_page_shows_measurement_sources_and_costs(fake_page: Path, fake_run:
     assert "n = 38 trials of 13 configurations" in text
 
 
+@pytest.mark.slow
 def test_a_meter_that_was_lost_on_the_way_is_named_beside_the_sums(fake_run: Run, tmp_path: Path) -> None:
     name = next(iter(fake_run.bill.by_component))
     run = replace(fake_run, bill=replace(fake_run.bill, unknown_seconds={name: 99.0}))
@@ -101,6 +103,7 @@ def test_a_meter_that_was_lost_on_the_way_is_named_beside_the_sums(fake_run: Run
     assert "Not in these sums" not in statement(fake_run)
 
 
+@pytest.mark.slow
 def test_nothing_in_a_run_can_act_as_markup(fake_run: Run, tmp_path: Path) -> None:
     evil = "<img src=x onerror=alert(1)></script><script>alert(2)</script>"
     trials = tuple(
@@ -117,6 +120,7 @@ def test_nothing_in_a_run_can_act_as_markup(fake_run: Run, tmp_path: Path) -> No
     assert "alert(2)" not in scripts
 
 
+@pytest.mark.slow
 def test_estimate_and_anchor_appear_when_the_run_holds_them(fake_run: Run, tmp_path: Path) -> None:
     total = fake_run.bill.total_joules or 0.0
     facts = {
@@ -178,6 +182,7 @@ def test_a_browser_draws_all_charts_under_the_policy_without_a_complaint(fake_pa
     assert len(re.findall(r'class="main-svg"', done.stdout)) >= 5
 
 
+@pytest.mark.slow
 def test_a_report_of_a_run_without_carbon_guesses_none(fake_run_maker: Callable[..., Run], tmp_path: Path) -> None:
     _, text = read(report_html(fake_run_maker(intensity=False), tmp_path / "r.html"))
     assert "gCO2e" not in text

@@ -8,6 +8,8 @@ from joulefront.search.carbon.intensity import Intensity, given_intensity, grams
 from joulefront.search.records.run_folder import RunFolder, StoreError
 from joulefront.search.running.identity import open_or_create
 
+pytestmark = pytest.mark.slow
+
 Maker = Callable[..., Study]
 
 

@@ -17,6 +17,8 @@ from joulefront.search.records.run_folder import RunFolder, StoreError
 from joulefront.search.running.carbon_session import CarbonTime, carbon_time_of
 from joulefront.search.stopping.limits import Limits
 
+pytestmark = pytest.mark.slow
+
 Maker = Callable[..., Study]
 MORNING = datetime(2026, 3, 1, 8, tzinfo=UTC)
 #: Dirty until noon, clean until 18 h, dirty again.

@@ -11,6 +11,8 @@ from joulefront.search import Study, run
 from joulefront.search.execution.devices import DeviceError, Devices, Lease
 from joulefront.search.records.run_folder import RunFolder, StoreError
 
+pytestmark = pytest.mark.slow
+
 Maker = Callable[..., Study]
 
 

@@ -14,6 +14,8 @@ from joulefront.search.running import estimate as module
 from joulefront.search.running.estimate import Overhead, estimate
 from joulefront.search.study import Study
 
+pytestmark = pytest.mark.slow
+
 STUDY = Study(name="s", task=lambda: None, space=None, rungs=(8,), sampler="tpe", complete_only=True, trials=1)  # type: ignore[arg-type,return-value]
 
 

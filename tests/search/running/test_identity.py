@@ -14,6 +14,8 @@ from joulefront.search import Study, run
 from joulefront.search.records.run_folder import RunFolder, StoreError
 from joulefront.search.training.arrays import arrays
 
+pytestmark = pytest.mark.slow
+
 Maker = Callable[..., Study]
 
 

@@ -13,6 +13,8 @@ from joulefront.search.records.run_folder import RunFolder
 from joulefront.search.running import baselines as module
 from joulefront.search.running.baselines import BaselineController, MeasurementProtocol
 
+pytestmark = pytest.mark.slow
+
 Maker = Callable[..., Study]
 
 

@@ -24,6 +24,8 @@ from joulefront.search.running.baselines import MeasurementProtocol
 from joulefront.search.running.repeat import finalists, repeat
 from joulefront.spaces.recipes import RecipeRanges
 
+pytestmark = pytest.mark.slow
+
 Maker = Callable[..., Study]
 
 

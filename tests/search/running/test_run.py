@@ -15,6 +15,8 @@ from joulefront.search import Budget, Study, load, run
 from joulefront.search.billing.session_account import Account
 from joulefront.search.records.run_folder import RunFolder, StoreError
 
+pytestmark = pytest.mark.slow
+
 Maker = Callable[..., Study]
 
 

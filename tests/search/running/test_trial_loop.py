@@ -29,6 +29,8 @@ from joulefront.search.stopping.stop_gain import StopGain
 from joulefront.search.training.checkpoint import load_checkpoint
 from joulefront.spaces.recipes import RecipeRanges
 
+pytestmark = pytest.mark.slow
+
 Maker = Callable[..., Study]
 RECIPE = RecipeRanges(learning_rate=(1e-3, 1e-1), weight_decay=0.0, batch_size=64)
 

@@ -26,6 +26,7 @@ def searched(objective: Any, trials: int, directions: tuple[str, ...] = ("maximi
     return study
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resume", [True, False])
 def test_a_training_that_ended_by_itself_is_not_proposed_again(objective: Objective, resume: bool) -> None:
     """Patience ends many trainings after two epochs."""
@@ -103,6 +104,7 @@ def test_in_a_mixed_space_only_checkpoints_are_continued_and_the_others_pay_thei
         assert step_cost == pytest.approx(energy, rel=0.15)  # of an increment of 3 to 9 epochs a third would be missing
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resume", [True, False])
 def test_a_training_from_scratch_that_ended_early_is_not_proposed_with_the_same_epochs_again(objective: Objective, resume: bool) -> None:
     study = searched(scratch_objective(objective, short=1), 60, resume=resume)
@@ -111,6 +113,7 @@ def test_a_training_from_scratch_that_ended_early_is_not_proposed_with_the_same_
     assert any(epochs > 1 for _, epochs in scratch)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("remaining", [300.0, 120.0, 60.0])
 def test_the_look_ahead_does_not_bring_back_trainings_from_scratch_that_exceed_the_remaining_energy(
     objective: Objective, remaining: float
@@ -143,6 +146,7 @@ def test_a_plan_is_not_valued_by_rungs_that_the_remaining_energy_does_not_reach(
     assert candidates.rate[open_, 0] == pytest.approx(candidates.gain[open_, 0] / (candidates.cost[open_, 0] + cost_floor))
 
 
+@pytest.mark.slow
 def test_the_order_of_the_objectives_after_the_first_changes_nothing(objective: Objective) -> None:
     def three(trial: optuna.Trial) -> tuple[float, float, float]:
         quality, energy = objective(trial)

@@ -47,6 +47,7 @@ def test_the_front_is_what_nothing_dominates(points: np.ndarray) -> None:
     assert {tuple(p) for p in front_of(points)} == slow
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("d", [2, 3])
 def test_expected_gain_is_the_mean_over_samples(d: int) -> None:
     rng = np.random.default_rng(0)

@@ -147,6 +147,7 @@ def small(rings) -> Study:  # type: ignore[no-untyped-def]
     return replace(rings(sampler="grid", trials=50), space=space, rungs=(1, 3))
 
 
+@pytest.mark.slow
 def test_a_study_trains_each_setting_to_each_rung_and_ends(small: Study, tmp_path) -> None:  # type: ignore[no-untyped-def]
     run(small, out=tmp_path / "r")
     result = RunFolder.open(tmp_path / "r").run()

@@ -14,6 +14,8 @@ from optuna.trial import TrialState
 from joulefront.search.samplers import FreezeThawSampler, resume_from
 from joulefront.search.samplers.ehvi import dominated_volume
 
+pytestmark = pytest.mark.slow
+
 Search = Callable[..., optuna.Study]
 Objective = Callable[[optuna.Trial], tuple[float, float]]
 RUNGS = [1, 3, 9, 27]

@@ -52,6 +52,7 @@ def explored(proposal: Proposal, seed: int, *, score: Callable[[Array], Array] |
     return genes, value(genes)
 
 
+@pytest.mark.slow
 def test_on_a_planted_structure_learned_edits_find_better_configurations_than_uniform_mutation() -> None:
     learned, uniform, unlearned = [], [], []
     for seed in range(16):
@@ -73,6 +74,7 @@ def test_no_configuration_is_scored_twice_and_none_that_was_measured() -> None:
     assert not {row.tobytes() for row in genes} & {row.tobytes() for row in measured}
 
 
+@pytest.mark.slow
 def test_equal_arguments_give_equal_proposals() -> None:
     proposal = LocalEdits()
     first = explored(proposal, 5)[0]
@@ -165,6 +167,7 @@ def test_pairs_of_measured_configurations_are_chains_towards_the_better_one() ->
     assert {key[1] for key in found} == {0.0, 0.1}
 
 
+@pytest.mark.slow
 def test_the_sampler_takes_it_repeats_itself_and_trains_no_graph_twice(search: Callable[..., optuna.Study]) -> None:
     def objective(trial: optuna.Trial) -> tuple[float, float]:
         operations = [trial.suggest_categorical(f"operation_{i}", ["conv", "pool", "absent"]) for i in range(3)]

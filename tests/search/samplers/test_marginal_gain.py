@@ -31,6 +31,7 @@ def test_more_energy_is_expected_to_add_more_but_less_per_joule(objective: Objec
     assert gains[0] / 500 > gains[1] / 5000
 
 
+@pytest.mark.slow
 def test_the_remaining_gain_falls_as_the_front_fills(objective: Objective) -> None:
     early, late = (remaining_gain(*study_of(objective, trials), 2000.0) for trials in (16, 90))
     assert early is not None

@@ -129,6 +129,7 @@ def searched(objective: Objective) -> Oracle:
     return Oracle(models, survey.state.boxes, models.predict(survey.encoder.columns(genes)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resume", [True, False])
 @pytest.mark.parametrize("last_only", [False, True])
 @pytest.mark.parametrize("world", ["synthetic", "searched"])

@@ -17,6 +17,8 @@ from optuna.distributions import CategoricalDistribution, IntDistribution
 
 from joulefront.search.samplers import FreezeThawSampler
 
+pytestmark = pytest.mark.slow
+
 Objective = Callable[[optuna.Trial], tuple[float, float]]
 
 WORKER = """

@@ -72,6 +72,7 @@ def test_a_training_that_ends_between_two_rungs_is_credited_with_the_upper_one_f
     assert asked == [{9: 1.0 + 5.0 + 2.0 + 2.0 + 3 * 2.0}]
 
 
+@pytest.mark.slow
 def test_in_a_real_study_a_stopped_training_is_a_measured_point_at_the_rung_where_it_ended(study, tmp_path, monkeypatch):
     """Which trainings are stopped is a matter of energies, which are chance in trainings this small: here all are, at the second rung."""
     asked = []

@@ -11,6 +11,8 @@ from joulefront.search.training.arrays import arrays
 from joulefront.search.training.fit import TrainingFailed, evaluate, fit, predict
 from joulefront.search.training.recipe import Recipe
 
+pytestmark = pytest.mark.slow
+
 RECIPE = Recipe(batch_size=32, learning_rate=1e-2, weight_decay=1e-2, augment="shift", label_smoothing=0.05)
 
 

@@ -9,6 +9,8 @@ from joulefront.search.training.fit import epoch_seed, fit
 from joulefront.search.training.recipe import Recipe
 from joulefront.search.training.tactics.activation_sparsity import nonzero_share
 
+pytestmark = pytest.mark.slow
+
 EPOCHS = 6
 RECIPE = {"learning_rate": 3e-3, "batch_size": 32, "weight_decay": 0.01}
 SETTINGS = {

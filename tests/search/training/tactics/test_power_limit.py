@@ -196,6 +196,7 @@ def run_child(tmp_path: Path, body: str) -> tuple[int, list[str]]:
     return result.returncode, log.read_text().split()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("body", "code"),
     [

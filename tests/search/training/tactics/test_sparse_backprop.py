@@ -204,6 +204,7 @@ def test_evaluation_and_unbatched_inputs_take_the_plain_path(wide_net):
         assert zero_rows(gradients(model, torch.randn(1, 5, 5))["weight"]) == 0
 
 
+@pytest.mark.slow
 def test_a_compiled_model_gets_the_same_sparse_gradients(wide_net):
     model, x = wide_net(), torch.randn(4, 1, 8, 8)
     tactic = SparseBackprop(keep=0.5)

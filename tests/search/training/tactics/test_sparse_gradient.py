@@ -41,6 +41,7 @@ def convolutions(draw):
     }
 
 
+@pytest.mark.slow
 @given(convolutions())
 @settings(max_examples=60, deadline=None)
 def test_sparse_convolution_has_the_dense_gradient_of_the_masked_output_gradient(case):

@@ -124,6 +124,7 @@ def test_every_tactic_is_detached_whatever_fails(fails_in):
     assert other.count("attach") == other.count("detach") > 0
 
 
+@pytest.mark.slow
 def test_the_seam_itself_needs_no_torch():
     code = "import sys; import joulefront.search.training.tactics.tactic; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
