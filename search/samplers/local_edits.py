@@ -120,11 +120,9 @@ class _Search:
             scores = np.where(rates > 0, np.log(np.maximum(rates, 1e-300)), -np.inf)
             scores = sibling_advantages(scores, np.concatenate(self.origins))
             parts, weights = [*parts, drawn], [*weights, _counts(tilted_weights(scores, drawn.log_ratio, self.settings.share))]
-        return (
-            fit_policy(self.edits, concatenate_chains(parts), np.concatenate(weights), shrink=self.settings.shrink)
-            if parts
-            else Policy(self.edits)
-        )
+        if not parts:
+            return Policy(self.edits)
+        return fit_policy(self.edits, concatenate_chains(parts), np.concatenate(weights), shrink=self.settings.shrink)
 
     def best(self) -> Array:
         """Return the best rows, ``(_TOP, size)`` or fewer; the rates of isomorphic copies of known configurations become -inf."""

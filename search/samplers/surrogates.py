@@ -24,6 +24,10 @@ _FIRST_STEPS, _NEXT_STEPS = 50, 8
 #: Candidate distances of the limit from the best quality, in spreads, and their log-normal prior.
 _HEADROOMS = tuple(float(x) for x in np.exp(np.linspace(np.log(0.02), np.log(20.0), 15)))
 _HEADROOM_PRIOR, _HEADROOM_PRIOR_SD = float(np.log(0.5)), 1.0
+#: The models are fitted to at most so many observations.
+_MAX_ROWS = 800
+#: No configuration is less feasible: what looks hopeless may still be tried, and models can be wrong.
+_MIN_FEASIBILITY = 0.02
 
 #: Mean function from earlier studies (the trend of universal kriging), standardised: ``(n, d)`` inputs and ``(r,)`` rungs -> ``(n, r)``.
 Trend = Callable[[Array, Array], Array]
@@ -154,17 +158,12 @@ def _subset(n: int, rng: np.random.Generator) -> NDArray[np.int64]:
     return np.sort(np.r_[rng.choice(n - late, _TUNE_POINTS - late, replace=False), np.arange(n - late, n)])
 
 
-#: Beyond so many measurements the models learn from a selection.
-_MAX_ROWS = 800
-_MIN_CHANCE = 0.02
-
-
 @dataclass(frozen=True)
 class Predictions:
-    """Beliefs about ``n`` configurations at the ``r`` rungs of a study.
+    """Predictions for ``n`` configurations at the ``r`` rungs of a study.
 
     Attributes:
-        objectives: One posterior per objective.
+        objectives: One standardised posterior per objective.
         energy: Expected energy of the training from scratch, ``(n, r)``, in the user's unit.
         feasibility: Probability that it neither fails nor breaks a constraint, ``(n,)``.
     """
@@ -217,9 +216,9 @@ class SurrogateModels:
         for j, model in enumerate(self._objectives):
             model.fit(X, u, table.values[rows, j] + (np.log10(table.epochs[rows]) if j == 1 and self._per_epoch else 0.0), rng)
         self._constraints = {name: self._constraints.get(name) or Surrogate(self._process(encoder)) for name in table.constraints}
-        for name, limit in self._constraints.items():
+        for name, model in self._constraints.items():
             known = np.isfinite(table.constraints[name][rows])
-            limit.fit(X[known], u[known], table.constraints[name][rows][known], rng)
+            model.fit(X[known], u[known], table.constraints[name][rows][known], rng)
         if not len(failed):
             self._failure = None
             return
@@ -243,12 +242,12 @@ class SurrogateModels:
         # not make a single one look promising: otherwise cheap trainings are repeated forever in the hope of cheaper ones.
         found = tuple(model.predict(X, u, first_sd_only=j > 0) for j, model in enumerate(self._objectives))
         feasibility = np.ones(len(X))
-        for limit in self._constraints.values():
-            there = limit.predict(X, u[-1:])
-            feasibility *= ndtr(-(limit.mean + limit.sd * there.mean[:, 0]) / (limit.sd * there.sd[:, 0]))
+        for model in self._constraints.values():
+            there = model.predict(X, u[-1:])
+            feasibility *= ndtr(-(model.mean + model.sd * there.mean[:, 0]) / (model.sd * there.sd[:, 0]))
         if self._failure is not None:
             feasibility *= 1 - np.clip(self._failure.values(self._failure.predict(X, u[:1]).mean[:, 0]), 0.0, 1.0)
-        return Predictions(found, self._energy(found[1].mean), np.maximum(feasibility, _MIN_CHANCE))
+        return Predictions(found, self._energy(found[1].mean), np.maximum(feasibility, _MIN_FEASIBILITY))
 
     def predict_complete(self, X: Array) -> tuple[Posterior, Array]:
         """Predict complete trainings of ``(n, d)`` configurations: their quality, and their energy ``(n,)``."""

@@ -56,8 +56,8 @@ class TransferModel:
     def unknown_params(self, here: Iterable[Mapping[str, Any]]) -> set[str]:
         """Return the parameters of the earlier studies that the present one does not have.
 
-        A conditional parameter may only not have been drawn yet. It is unknown when a configuration of the present study does not have it,
-        although every earlier one with the same choices has it.
+        A conditional parameter that no present configuration has may just not have been drawn yet. It is unknown when a present
+        configuration lacks it although every earlier one with the same choices has it.
 
         Args:
             here: Parameters of the present study's configurations.
