@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from ..energy import JOULES_PER_WH
 from ..records.run_folder import Run
 from .model import TrainedModel
 from .parity import Check
@@ -250,7 +251,8 @@ def _energy(trained: TrainedModel, run: Run | None) -> str:
         lines.append(f"1,000 predictions of the trained model took {trial.inference_joules_per_1000:.4g} J{spread}.")
     if run is not None and run.bill.total_joules is not None:
         lines.append(
-            f"The whole search spent {run.bill.total_joules / 3600:.4g} Wh on {len(run.trials)} trials, failed ones and overhead included."
+            f"The whole search spent {run.bill.total_joules / JOULES_PER_WH:.4g} Wh on {len(run.trials)} trials, "
+            "failed ones and overhead included."
         )
     if _hardware(run):
         lines.append(f"Hardware: {_hardware(run)}.")

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..energy import Ledger
+from ..energy import JOULES_PER_WH, Ledger
 from ..execution.probe import Probe, probe, warm_up
 from ..records.run_folder import RunFolder
 from ..records.trial import Trial
@@ -98,15 +98,16 @@ class Estimate:
         basis = f"{self.probes} probed candidates" + (f" ({self.failed_probes} more could not be trained)" if self.failed_probes else "")
         if self.earlier:
             basis += f" and {self.earlier} earlier trials on this hardware"
-        probing = "" if self.probe_joules is None else f"; probing took {self.probe_joules / 3600:.3g} Wh"
-        overhead = "unknown, left out" if self.overhead_joules is None else f"{self.overhead_joules / 3600:.3g} Wh"
+        probing = "" if self.probe_joules is None else f"; probing took {self.probe_joules / JOULES_PER_WH:.3g} Wh"
+        overhead = "unknown, left out" if self.overhead_joules is None else f"{self.overhead_joules / JOULES_PER_WH:.3g} Wh"
+        wh, low_wh, high_wh = (joules / JOULES_PER_WH for joules in (self.joules, self.low_joules, self.high_joules))
         return "\n".join(
             [
-                f"energy   {self.joules / 3600:.3g} Wh (90 %: {self.low_joules / 3600:.3g} to {self.high_joules / 3600:.3g} Wh)",
+                f"energy   {wh:.3g} Wh (90 %: {low_wh:.3g} to {high_wh:.3g} Wh)",
                 f"         of which start and decisions: {overhead}",
                 f"trials   {self.trials:.0f} (90 %: {self.low_trials:.0f} to {self.high_trials:.0f})",
                 f"time     about {self.seconds / 60:.1f} min with one worker",
-                f"one complete training of a random candidate: {self.full_training_joules / 3600:.3g} Wh (median)",
+                f"one complete training of a random candidate: {self.full_training_joules / JOULES_PER_WH:.3g} Wh (median)",
                 f"from {basis}{probing}",
             ]
         )

@@ -6,6 +6,7 @@ import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ..energy import JOULES_PER_WH, SECONDS_PER_HOUR
 from ..front import Front
 from ..records.run_folder import Run
 from ..stopping.limits import Limits
@@ -88,12 +89,13 @@ def wh(joules: float) -> str:
     >>> wh(1800.0)
     '0.5 Wh'
     """
-    return f"{joules / 3600:.3g} Wh"
+    return f"{joules / JOULES_PER_WH:.3g} Wh"
 
 
 def _clock(seconds: float) -> str:
     seconds = max(0, round(seconds))
-    return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}" if seconds >= 3600 else f"{seconds // 60}:{seconds % 60:02d}"
+    hours, rest = divmod(seconds, int(SECONDS_PER_HOUR))
+    return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"
 
 
 @dataclass

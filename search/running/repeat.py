@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..billing.trial_energy import trial_energy
-from ..energy import Ledger, Record
+from ..energy import JOULES_PER_WH, Ledger, Record
 from ..execution.devices import cores, pick_device
 from ..execution.job import Executor, Job
 from ..formatting import energy_text
@@ -243,7 +243,7 @@ class RepeatLoop:
         if training.failed is not None:
             return f"trial {training.trial} failed: {training.failed}"
         name, trial = self.study.objectives[0], self.trials[training.trial]
-        joules = None if training.train_joules is None else training.train_joules / 3600
+        joules = None if training.train_joules is None else training.train_joules / JOULES_PER_WH
         return (
             f"trial {training.trial}: {name} {training.quality[name]:.4f} (search {trial.values[0]:.4f}), "
             f"{energy_text(joules)} (search {energy_text(trial.train_wh)})"
@@ -323,7 +323,7 @@ def repeat(
             meters = meters_text(session.ledger)
             listener(
                 f"{run.name}: {'going on with' if continued else 'training'} {len(members)} model(s){some} {times} time(s) again, "
-                f"order {order}: {len(left)} trainings, about {energy_text(joules / 3600)} and their validation; {meters}"
+                f"order {order}: {len(left)} trainings, about {energy_text(joules / JOULES_PER_WH)} and their validation; {meters}"
             )
             session.warm_up()
         try:

@@ -14,6 +14,7 @@ from typing import Any
 
 from ..billing.session_account import SAVE_SECONDS
 from ..carbon.intensity import Intensity
+from ..energy import JOULES_PER_WH
 from ..formatting import energy_text
 from ..front import Front
 from ..records.run_folder import RunFolder
@@ -61,7 +62,7 @@ def recent_gain(front: Front) -> str | None:
     before = replace(front, trials=tuple(done[:first])).hypervolume()
     after = front.hypervolume()
     count = len(done) - first
-    energy = energy_text(sum(joules[first:]) / 3600.0)
+    energy = energy_text(sum(joules[first:]) / JOULES_PER_WH)
     what = f"the last quarter of the trials' energy ({energy}, {count} trial{'' if count == 1 else 's'})"
     if after <= before:
         return f"{what} did not raise the hypervolume of {after:.3f}"
