@@ -158,7 +158,7 @@ class Session:
         environment = self.devices.environment
         found = discover(self.options.meter, cpu_watts=self.options.cpu_watts, coefficients=known, environment=environment)
         file = None if self._folder is None else self._folder.ledger_file
-        self.ledger = self._held.enter_context(Ledger(found, file=file, beat_seconds=self.options.save_seconds))
+        self.ledger = self._held.enter_context(Ledger(found, file=file, checkpoint_seconds=self.options.save_seconds))
         with self.ledger.window("start", kind="overhead"):
             refuse_unmeasurable(self.ledger, self.options.meter)
             if self._folder is not None:
