@@ -12,7 +12,7 @@ from statistics import fmean, median, stdev
 from typing import Any
 
 from ..energy import JOULES_PER_WH
-from ..formatting import digits, energy_text
+from ..formatting import digits, energy_text, unit_for
 from ..front import Front
 from ..records.replicate_summary import compare_replicates
 from ..records.run_folder import Run
@@ -272,16 +272,19 @@ def _carbon_sentence(session: Mapping[str, Any]) -> str:
 
 def trials_section(run: Run) -> str:
     """Every trial, folded away."""
+    unit = unit_for(max((trial.train_wh or 0.0 for trial in run.trials), default=0.0) or 1.0)
     rows = []
     for trial in run.trials:
         quality = f"{trial.values[0]:.4f}" if trial.values else "-"
-        spent = None if trial.increment_joules is None else trial.increment_joules / JOULES_PER_WH
+        train = None if trial.train_joules is None else trial.train_joules / JOULES_PER_WH / unit.size
+        spent = None if trial.increment_joules is None else trial.increment_joules / JOULES_PER_WH / unit.size
         parent = "-" if trial.parent is None else str(trial.parent)
-        numbers = [str(trial.number), trial.state, str(trial.epochs), quality, digits(trial.train_wh), digits(spent)]
+        numbers = [str(trial.number), trial.state, str(trial.epochs), quality, digits(train), digits(spent)]
         rows.append([*numbers, badge(trial.energy_quality), parent, model_text(trial), trial.reason or ""])
-    head = ["trial", "state", "epochs", run.objectives[0], "train Wh", "search Wh", "energy", "continues", "model", "reason"]
+    energies = [f"train {unit.name}", f"search {unit.name}"]
+    head = ["trial", "state", "epochs", run.objectives[0], *energies, "energy", "continues", "model", "reason"]
     inner = table(head, rows, right=(0, 2, 3, 4, 5, 7), markup=(6,))
-    meaning = "Train Wh: the model from scratch. Search Wh: what this trial added to the bill."
+    meaning = "train: energy of the model from scratch; search: what this trial added to the bill."
     return section(
         "All trials",
         f"<details><summary>{len(rows)} trials</summary>{paragraph(meaning, 'muted small')}{inner}</details>" if rows else "",

@@ -80,6 +80,7 @@ def test_the_page_fetches_nothing_and_forbids_it(fake_page: Path) -> None:
 def test_the_page_shows_measurement_sources_and_costs(fake_page: Path, fake_run: Run) -> None:
     _, text = read(fake_page)
     assert "RAPL has no dram zone on this processor" in text
+    assert "train Wh search Wh" in text
     assert "measured" in text
     assert "estimated" in text
     assert "the loss became NaN in epoch 1" in text
