@@ -92,7 +92,3 @@ def one_line(error: Exception) -> str:
 
 def _flat(text: str) -> str:
     return " ".join(text.split())
-
-
-if __name__ == "__main__":
-    main()

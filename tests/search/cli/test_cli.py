@@ -1,5 +1,7 @@
 """Wrong usage gets one clear line with a remedy and exit code 2, failed work exit code 1; neither gets a traceback."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -93,6 +95,13 @@ def test_without_a_word_the_help_is_shown(call: Callable[..., Any]) -> None:
     for verb in ("run", "front", "plot", "report", "export", "price", "compare", "doctor", "studies", "dashboard", "estimate", "optimise"):
         assert f"  {verb}" in said.out
     assert "--debug" in said.out
+
+
+def test_the_module_is_the_command() -> None:
+    words = [sys.executable, "-m", "joulefront.search.cli", "run", "digitz"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "did you mean 'digits'" in done.stderr
 
 
 def test_the_bundled_studies_are_listed_with_a_line_each(call: Callable[..., Any]) -> None:

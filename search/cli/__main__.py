@@ -1,0 +1,5 @@
+"""``python -m joulefront.search.cli`` is the command ``joulefront``."""
+
+from . import main
+
+main()
