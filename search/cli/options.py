@@ -57,6 +57,9 @@ class MovedOptions:
         str | None, typer.Option(help="New location of the study file, if it has moved; or the study of a run that Python started.")
     ] = None
     data: Annotated[str | None, typer.Option(help="New location of the study's data, if it has moved.")] = None
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Import the study that the run folder names although it is not bundled: its code runs.")
+    ] = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -217,7 +217,7 @@ def _picked(path: Path, pick: str, moved: MovedOptions) -> tuple[Run, Trial, Stu
     folder = RunFolder.open(path)
     result = folder.run()
     trial = Front.of(result).pick(pick)
-    study = study_of(folder, moved.data, moved.study)
+    study = study_of(folder, moved.data, moved.study, trust=moved.trust)
     return result, trial, study, folder.artifact(trained(trial, result.trials).number)
 
 

@@ -59,7 +59,7 @@ def run(
     from ..running.run import run as run_study
     from ..stopping.limits import seconds_of, share_of
     from ..study import Budget
-    from .study_source import adapt, command_line, find_study, origin_of, remember
+    from .study_source import adapt, bundled_studies, command_line, find_study, origin_of, remember
 
     # Every option is checked before anything is loaded: a typing mistake must cost nothing.
     budget = None if limits.budget is None else Budget.parse(limits.budget)
@@ -106,10 +106,11 @@ def run(
         )
     finally:
         remember(path, earlier, origin, command)
-    _print_run(front, RunFolder.open(path), command)
+    named = "" if study.study in bundled_studies() else f" --study {shlex.quote(study.study)}"
+    _print_run(front, RunFolder.open(path), command, named)
 
 
-def _print_run(front: FrontView, folder: RunFolder, command: str) -> None:
+def _print_run(front: FrontView, folder: RunFolder, command: str, named: str) -> None:
     """Print the front of a run, the paths of its pictures and the next command.
 
     Raises:
@@ -127,7 +128,7 @@ def _print_run(front: FrontView, folder: RunFolder, command: str) -> None:
         save_front(front, path / name)
     print(f"\n{path / 'front.html'}\n{path / 'front.png'}")
     file_format = "skops" if front.knee().parameters is None else "onnx"
-    print(f"\nnext: joulefront export {shlex.quote(str(path))} --pick knee --to {file_format} -o model")
+    print(f"\nnext: joulefront export {shlex.quote(str(path))} --pick knee --to {file_format} -o model{named}")
     if result.facts["sessions"][-1].get("reason") == "interrupted":
         print(f"continue: {command}")
 
@@ -161,7 +162,7 @@ def repeat(
 
     folder = RunFolder.open(run)
     earlier, command = len(folder.facts["sessions"]), command_line(context.obj or ())
-    study = study_of(folder, moved.data, moved.study)
+    study = study_of(folder, moved.data, moved.study, trust=moved.trust)
     try:
         finding = repeat_finalists(
             study,

@@ -194,22 +194,27 @@ def command_line(words: Sequence[str]) -> str:
     return shlex.join(["joulefront", *map(without_password, words)])
 
 
-def study_of(store: RunFolder, data: str | None, source: str | None) -> Study:
-    """Make the study of a run again.
+def study_of(store: RunFolder, data: str | None, source: str | None, *, trust: bool = False) -> Study:
+    """Make the study of a run again, from where it came.
 
     Args:
-        store: The run folder.
-        data: New location of the data; None where the run found it.
-        source: New source of the study; None where the run found it.
+        store: The run folder; it may be somebody else's, so what it names is imported only where it is a bundled study.
+        data: New location of the data.
+        source: The study in the user's own words (``--study``), in place of what the folder names.
+        trust: Import what the folder names although it is not bundled.
 
     Raises:
-        ValueError: If the run was started from Python and no source is given.
-        StudyError: If the study cannot be made.
+        StudyError: If the folder names code that nobody has allowed to run.
     """
     origin = store.facts.get("origin") or {}
     where = source or origin.get("source")
     if where is None:
         raise ValueError(f"{str(store.path)!r} came from Python: give --study my_study.py, or call joulefront.search.export.export there")
+    if source is None and not trust and where not in bundled_studies():
+        raise StudyError(
+            f"the study that {str(store.path)!r} names must be a bundled one, got {where!r}: importing it would run that code; "
+            f"give --study {shlex.quote(str(where))} if you know it, or --trust"
+        )
     options = {**origin.get("options", {}), **({"data": data} if data else {})}
     return adapt(find_study(where, options), origin.get("overrides", {}), bool(options.get("smoke")))
 

@@ -200,7 +200,7 @@ def test_the_doctor_prints_json_and_text(call: Callable[..., Any]) -> None:
 @pytest.mark.parametrize("pick", ["knee", "best", "cheapest", "accuracy>=0.1", "energy<=1kWh"])
 def test_every_pick_is_exported_from_another_folder(circle: Circle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pick: str) -> None:
     monkeypatch.chdir(tmp_path)
-    out, _ = say("export", circle.path, "--pick", pick, "--to", "safetensors", "-o", "model")
+    out, _ = say("export", "--trust", circle.path, "--pick", pick, "--to", "safetensors", "-o", "model")
     config = json.loads((tmp_path / "model" / "config.json").read_text())
     rows = json.loads(say("front", circle.path, "--json")[0])
     assert config["trial"] in [row["trial"] for row in rows]
@@ -212,7 +212,7 @@ def test_a_duplicate_is_exported_with_the_weights_of_the_trial_that_it_repeats(s
     assert [trial.extra.get("copy_of") for trial in trials] == [None, 0, 0]
     assert [trial.increment_joules for trial in trials[1:]] == [0.0, 0.0]
     for pick in ("trial=0", "trial=2", "knee"):
-        say("export", same.path, "--pick", pick, "--to", "safetensors", "-o", tmp_path / pick)
+        say("export", "--trust", same.path, "--pick", pick, "--to", "safetensors", "-o", tmp_path / pick)
     files = [(tmp_path / pick / "model.safetensors").read_bytes() for pick in ("trial=0", "trial=2", "knee")]
     assert files[0] == files[1] == files[2]
 
@@ -264,17 +264,17 @@ def failed(capsys: pytest.CaptureFixture[str], *words: object) -> str:
 
 
 def test_a_network_cannot_be_written_as_skops(circle: Circle, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    line = failed(capsys, "export", circle.path, "--to", "skops", "-o", tmp_path / "model")
+    line = failed(capsys, "export", "--trust", circle.path, "--to", "skops", "-o", tmp_path / "model")
     assert "--to" in line
     assert not (tmp_path / "model").exists()
 
 
 def test_a_model_that_onnx_cannot_hold_names_another_format(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = Circle(tmp_path, "choosy", "--trials", "1")
-    line = failed(capsys, "export", run.path, "--to", "onnx", "-o", tmp_path / "model")
+    line = failed(capsys, "export", "--trust", run.path, "--to", "onnx", "-o", tmp_path / "model")
     assert "--to safetensors" in line
     assert not (tmp_path / "model").exists()
-    say("export", run.path, "--to", "safetensors", "-o", tmp_path / "model")
+    say("export", "--trust", run.path, "--to", "safetensors", "-o", tmp_path / "model")
     assert (tmp_path / "model" / "model.safetensors").exists()
 
 
@@ -283,5 +283,5 @@ def test_an_export_without_weights_names_why_they_were_not_kept(circle: Circle, 
     gone = [trial.number for trial in store.run().trials if not store.has_artifact(trial.number)]
     if not gone:
         pytest.skip("all five trials are on the front this time")
-    line = failed(capsys, "export", circle.path, "--pick", f"trial={gone[0]}", "--to", "safetensors", "-o", tmp_path / "model")
+    line = failed(capsys, "export", "--trust", circle.path, "--pick", f"trial={gone[0]}", "--to", "safetensors", "-o", tmp_path / "model")
     assert "only trials on the front are kept" in line
