@@ -68,7 +68,7 @@ def test_a_continued_run_records_where_its_study_is_now(tmp_path: Path, rings_fi
     assert facts["origin"]["source"] == str(moved.resolve())
     assert len(facts["sessions"]) == 2
     assert facts["sessions"][1]["command"] == shlex.join(["joulefront", "run", str(moved), "--out", str(tmp_path / "r"), "--trials", "2"])
-    say("export", tmp_path / "r", "--to", "safetensors", "-o", tmp_path / "model")
+    say("export", "--trust", tmp_path / "r", "--to", "safetensors", "-o", tmp_path / "model")
     assert (tmp_path / "model" / "model.safetensors").exists()
 
 
