@@ -192,14 +192,14 @@ def test_a_model_that_cannot_be_exported_gets_one_line_with_cause_and_remedy(mak
 
 
 def test_an_estimator_without_converter_is_named(make, tiny_space, tmp_path):
-    from sklearn.semi_supervised import LabelSpreading
+    from sklearn.neighbors import NearestCentroid
 
     class Odd(tiny_space):
         def build(self, candidate: Any, task: Any) -> Any:
-            return LabelSpreading(kernel="knn")
+            return NearestCentroid()
 
     ready = make("odd", "rows", space=Odd(("odd",), name="odd"), width=2)
-    with pytest.raises(ExportFailed, match=r"skl2onnx has no converter for LabelSpreading; use --to skops"):
+    with pytest.raises(ExportFailed, match=r"skl2onnx has no converter for NearestCentroid; use --to skops"):
         export(**ready.arguments, to="onnx", out=tmp_path / "model")
 
 
