@@ -16,10 +16,9 @@ State = Literal["complete", "failed", "running"]
 
 #: User attribute of an Optuna trial: everything of ours that Optuna itself does not hold.
 ATTRIBUTE = "joulefront"
-#: Why a training failed that Ctrl-C broke off: nothing is wrong with it, and it is done again.
+#: Reason of a training that Ctrl-C cut short: it is done again.
 INTERRUPTED = "interrupted by the user"
-#: The user attribute of a failed Optuna trial that says why it ended, where that tells nothing of its candidate: it was ``killed``, or
-#: ``ended`` with its session.
+#: User attribute of a failed Optuna trial whose failure is no evidence against its candidate: ``killed``, or ``ended`` with its session.
 EXCUSED = "excused"
 #: User attribute of an Optuna trial: the canonical text of its candidate.
 KEY = "key"

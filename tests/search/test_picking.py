@@ -96,7 +96,7 @@ def test_an_error_objective_is_bounded_from_above(front: Front) -> None:
 
 
 @pytest.mark.parametrize("rule", ["knee", "best", "cheapest", "accuracy>=0.5", "energy<=1Wh"])
-def test_an_empty_front_says_why(rule: str) -> None:
+def test_an_empty_front_gives_the_reason(rule: str) -> None:
     empty = Front(
         (Trial(0, "failed", {}, 1), Trial(1, "complete", {}, 1, values=(0.9, 1.0))), ("accuracy", "train_energy"), ("maximize", "minimize")
     )

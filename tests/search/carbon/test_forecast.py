@@ -19,7 +19,7 @@ def test_a_function_has_the_mean_of_the_curve_that_it_draws(start: float, length
     assert called.mean(start, start + length) == pytest.approx(DAY.mean(start, start + length), abs=5.0)
 
 
-def test_a_forecast_says_that_it_is_one() -> None:
+def test_a_forecast_is_named_as_the_source() -> None:
     place = CalledForecast(lambda moment: 100.0, source="my grid", zone="DE").over(5.0, 7.0)
     assert (place.grams_per_kwh, place.zone) == (100.0, "DE")
     assert place.source.startswith("forecast: my grid")

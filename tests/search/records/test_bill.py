@@ -43,7 +43,7 @@ def test_without_a_file_nothing_is_known() -> None:
 
 
 @pytest.mark.parametrize("text", ['{"sessions": [', "[]", "{}", "\x00"])
-def test_a_damaged_bill_is_said_and_never_taken_for_an_empty_one(tmp_path: Path, text: str) -> None:
+def test_a_damaged_bill_is_reported_and_never_taken_for_an_empty_one(tmp_path: Path, text: str) -> None:
     file = tmp_path / "bill.json"
     file.write_text(text)
     with pytest.raises(ValueError, match=r"bill\.json' is damaged.*restore"):
@@ -77,7 +77,7 @@ def test_a_wall_meter_beside_the_account_is_not_added() -> None:
     assert (bill.at_wall.joules, bill.at_wall.quality, bill.at_wall.source) == (90.0, "measured", "wall")
 
 
-def test_the_socket_of_all_sessions_is_their_sum_and_says_what_was_only_estimated() -> None:
+def test_the_energy_at_the_wall_is_the_sum_of_all_sessions_and_names_what_was_only_estimated() -> None:
     measured = total(part("cpu", 2.0), part("wall", 90.0, source="wall", counts=False))
     followed = total(part("cpu", 3.0), part("wall", 30.0, "estimated", "wall line", counts=False, reason="by the line"))
     found = add_up([session(measured), session(measured), session(followed)]).at_wall

@@ -63,6 +63,6 @@ def test_over_many_rounds_every_model_is_as_often_first() -> None:
         ([1, 1], 1, "random", "each trial once"),
     ],
 )
-def test_a_plan_that_is_none_is_refused(trials: list[int], times: int, order: str, said: str) -> None:
+def test_an_invalid_plan_is_rejected(trials: list[int], times: int, order: str, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         slots(trials, times, order, 0)

@@ -30,7 +30,7 @@ def test_without_a_file_nothing_was_trained_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ['{"plans": [', "[]", "{}", '{"plans": [], "repeats": [{"trial": 3}]}'])
-def test_a_damaged_file_is_said_and_never_taken_for_an_empty_one(tmp_path: Path, text: str) -> None:
+def test_a_damaged_file_is_reported_and_never_taken_for_an_empty_one(tmp_path: Path, text: str) -> None:
     (tmp_path / REPEATS_FILE).write_text(text)
     with pytest.raises(ValueError, match=r"repeats\.json' is damaged.*restore"):
         read_repeats(tmp_path)

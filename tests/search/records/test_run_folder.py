@@ -192,7 +192,7 @@ def test_two_runs_of_one_name_share_a_server_and_stay_apart(postgresql: str, tmp
 
 @pytest.mark.slow
 @pytest.mark.postgresql
-def test_a_study_runs_and_goes_on_in_postgresql(postgresql: str, rings: Callable[..., Study], tmp_path: Path) -> None:
+def test_a_study_runs_and_continues_in_postgresql(postgresql: str, rings: Callable[..., Study], tmp_path: Path) -> None:
     run(rings(), out=tmp_path / "r", trials=2, storage=postgresql, meter="cpu_time")
     run(rings(), out=tmp_path / "r", trials=3, meter="cpu_time")
     found = RunFolder.open(tmp_path / "r").run()
@@ -201,7 +201,7 @@ def test_a_study_runs_and_goes_on_in_postgresql(postgresql: str, rings: Callable
 
 
 @pytest.mark.postgresql
-def test_a_server_that_went_away_is_said(postgresql: str, tmp_path: Path) -> None:
+def test_a_server_that_went_away_is_reported(postgresql: str, tmp_path: Path) -> None:
     store = make(tmp_path / "r", "tiny-gone", postgresql)
     store.save_facts({**store.facts, "storage": "postgresql+psycopg://me:secret@/postgres?host=/nowhere"})
     with pytest.raises(StoreError, match="see that it can be reached") as caught:

@@ -56,7 +56,7 @@ def test_unknown_energy_stays_unknown_and_zero_stays_zero() -> None:
     assert again.increment_joules == 0.0
 
 
-def test_a_dead_trial_without_facts_says_that_its_process_died() -> None:
+def test_the_reason_of_a_dead_trial_without_facts_is_that_its_process_died() -> None:
     study = optuna.create_study(directions=["maximize", "minimize"])
     study.tell(study.ask(), state=optuna.trial.TrialState.FAIL)
     trial = from_optuna(study.trials[0])
@@ -64,7 +64,7 @@ def test_a_dead_trial_without_facts_says_that_its_process_died() -> None:
     assert trial.reason == "the process that trained it died"
 
 
-def test_objectives_are_told_in_their_order_and_an_unknown_one_is_named() -> None:
+def test_objective_values_have_the_order_of_the_objectives_and_an_unknown_one_is_named() -> None:
     trial = make_trial(0, "complete", {}, 1, quality={"accuracy": 0.9, "error": 0.1}, train_joules=5.0, parameters=10)
     assert objective_values(trial, ("error", "train_energy", "parameters")) == ((0.1, 5.0, 10.0), None)
     values, missing = objective_values(trial, ("accuracy", "train_co2"))

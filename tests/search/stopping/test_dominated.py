@@ -30,11 +30,11 @@ def test_a_training_that_is_beaten_even_with_the_best_improvement_is_stopped():
     assert "0.8800" in reason
 
 
-def test_one_that_could_still_be_the_best_goes_on():
+def test_one_that_could_still_be_the_best_continues():
     assert ask(0.6, 200.0, SEEN) is None  # at best 0.92
 
 
-def test_one_that_could_still_be_the_cheapest_goes_on():
+def test_one_that_could_still_be_the_cheapest_continues():
     assert ask(0.1, 99.0, SEEN) is None
 
 

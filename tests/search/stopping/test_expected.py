@@ -19,7 +19,7 @@ TRIAL = make_trial(0, "complete", {}, 1, values=(0.9, 1.0), train_joules=1.0, in
 COSTS = st.lists(st.floats(0.1, 100.0), min_size=LEAST, max_size=60)
 
 
-def test_without_a_limit_or_energy_or_enough_trials_nothing_is_said():
+def test_without_a_limit_or_energy_or_enough_trials_nothing_is_expected():
     assert expected([1.0] * 10, 10.0, Limits()) is None
     assert expected([1.0] * 10, None, Limits(trials=20)) is None
     assert expected([1.0] * (LEAST - 1), 4.0, Limits(trials=20)) is None

@@ -31,7 +31,7 @@ def test_energies_are_read_with_their_unit(text: str, joules: float) -> None:
 
 
 @pytest.mark.parametrize("text", ["20", "", "Wh", "-1Wh", "0J", "5 apples", "1.2.3Wh", "5wh"])
-def test_a_budget_without_a_known_unit_says_what_to_write(text: str) -> None:
+def test_a_budget_without_a_known_unit_names_the_known_ones(text: str) -> None:
     with pytest.raises(ValueError, match=r"--budget.*Wh"):
         Budget.parse(text)
 

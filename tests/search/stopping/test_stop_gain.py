@@ -30,14 +30,14 @@ def foresight(*objectives: str) -> tuple[StopGain, SimpleNamespace]:
         (("accuracy", "parameters", "train_co2"), GRAMS, "3.6e+03 gCO2e"),
     ],
 )
-def test_what_remains_is_told_in_the_unit_of_the_training_energy_wherever_it_stands(objectives, remaining, unit):
+def test_what_remains_is_passed_in_the_unit_of_the_training_energy_wherever_it_stands(objectives, remaining, unit):
     view, sampler = foresight(*objectives)
     view.update_remaining(3600.0, FRANCE, 1.5)
     assert sampler.remaining == pytest.approx(remaining)
     assert view.describe(RemainingGain(1.0, 0.1, 3600.0, None, None, None)).startswith(unit)
 
 
-def test_an_overdrawn_budget_leaves_nothing_and_an_unknown_one_says_nothing():
+def test_an_overdrawn_budget_leaves_nothing_and_an_unknown_one_passes_nothing():
     view, sampler = foresight("accuracy", "train_energy")
     view.update_remaining(None, FRANCE, 1.0)
     assert sampler.remaining is None

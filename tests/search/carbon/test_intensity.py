@@ -113,7 +113,7 @@ def test_unknown_zone_names_near_ones_and_never_falls_back_silently():
     assert "no factor is published for CN-XZ" in intensity_for("CN-XZ").fallback
 
 
-def test_world_average_must_be_asked_for_and_is_flagged():
+def test_world_average_must_be_requested_and_is_flagged():
     world = intensity_for("WORLD")
     assert world.grams_per_kwh == 475
     assert "no place" in world.fallback
@@ -174,7 +174,7 @@ def test_no_socket_is_opened_without_both_token_and_permission(monkeypatch, netw
         live_intensity("FR", token=token, network=network)
 
 
-def test_live_value_is_used_and_named_when_asked_for(grid_service):
+def test_live_value_is_used_and_named_when_requested(grid_service):
     grid_service.reply = {
         "zone": "FR", "carbonIntensity": 31, "datetime": "2025-06-01T12:00:00.000Z", "emissionFactorType": "lifecycle", "isEstimated": True,
     }  # fmt: skip
@@ -189,7 +189,7 @@ def test_live_value_is_used_and_named_when_asked_for(grid_service):
 @pytest.mark.parametrize(
     ("status", "reply"), [(401, {"error": "bad token"}), (200, {"zone": "FR"}), (200, {"carbonIntensity": None}), (200, [])]
 )
-def test_live_failure_falls_back_to_the_table_and_says_why(grid_service, status, reply):
+def test_live_failure_falls_back_to_the_table_with_the_reason(grid_service, status, reply):
     grid_service.status, grid_service.reply = status, reply
     found = choose_intensity(zone="FR", network=True, token="secret", url=grid_service.url)
     assert found.grams_per_kwh == intensity_for("FR").grams_per_kwh
