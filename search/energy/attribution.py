@@ -2,10 +2,9 @@
 
 Time is cut wherever a trial begins or ends. Within a slice a GPU belongs to the trial that holds it. What the CPU and the memory
 take is split in two: the idle part by wall time between the trials that run, the rest by CPU-seconds. CPU-seconds of this process
-that no trial usages are overhead, those of foreign processes are unattributed, and power while nothing runs is idle. Where a meter
-knew nothing, the stretch is named beside the sums.
-
-The split of a ledger's whole life, asked again and again: what cannot change any more is added up once.
+that no trial accounts for are overhead, those of foreign processes are unattributed, and power while nothing runs is idle. Where a meter
+knew nothing, the stretch is named beside the sums. The split of a ledger's whole life is
+needed again and again: what cannot change any more is added up once.
 """
 
 from __future__ import annotations
@@ -20,24 +19,24 @@ from .sources.clock import NANO
 
 #: Energy of one component between two instants, or None when unknown.
 Energy = Callable[[int, int], float | None]
-#: CPU-seconds of the machine and of this process tree between two instants; None where the system does not say.
+#: CPU-seconds of the machine and of this process tree between two instants; None where the system does not report them.
 CpuSeconds = Callable[[int, int], tuple[float | None, float | None]]
 #: Differences below this share are rounding.
 ROUNDING = 1e-12
-#: Kinds of windows that take nothing from a trial: they say what the time without trials was.
+#: Kinds of windows that take nothing from a trial: they name what the time without trials was.
 RESTS = frozenset({"idle", "overhead"})
 
 
 @dataclass(frozen=True)
 class WindowUsage:
-    """One trial's say about itself.
+    """One window as the split sees it: when, with how much of the CPU, on which devices.
 
     Attributes:
         id: Id of its window.
         kind: Kind of its window.
-        t0_ns: Begin on the machine's monotonic clock.
+        t0_ns: Start on the machine's monotonic clock.
         t1_ns: End.
-        cpu_seconds: CPU-seconds of its own processes, or None when it does not say.
+        cpu_seconds: CPU-seconds of its own processes, or None when unknown.
         devices: Components that it holds alone, e.g. ``("gpu:GPU-1a2b",)``; None for all of them.
     """
 
@@ -91,7 +90,7 @@ class MeteredPart:
 
 @dataclass
 class Share:
-    """What one usage got of one component.
+    """What one window got of one component.
 
     Attributes:
         joules: Energy.
@@ -109,10 +108,10 @@ class Split:
     """The energy of a stretch of time, every known joule in one place, and the time of which nothing is known.
 
     Attributes:
-        shares: By usage and component.
+        shares: By window and component.
         overhead: This process tree's own work outside of all trials, by component.
         idle: Nothing ran, by component.
-        unattributed: Foreign work beside trials that state their CPU-seconds, by component.
+        unattributed: Foreign work beside trials whose CPU-seconds are known, by component.
         total: All of it that is known, by component.
         unknown: Seconds without a known energy, by component; a component that is known throughout is left out.
     """
@@ -145,7 +144,7 @@ def split(usages: Iterable[WindowUsage], t0_ns: int, t1_ns: int, meters: Sequenc
 
     Args:
         usages: Trials and other windows; they may overlap each other and the ends.
-        t0_ns: Begin.
+        t0_ns: Start.
         t1_ns: End.
         meters: Components that count.
         cpu: CPU-seconds of the machine and of this process tree.
@@ -161,7 +160,7 @@ def split(usages: Iterable[WindowUsage], t0_ns: int, t1_ns: int, meters: Sequenc
             begun += 1
         active = [usage for usage in active if usage.t1_ns > begin]
         trials = [usage for usage in active if usage.competes]
-        # Of idle and overhead windows around each other the inner one says what the time was: it began last.
+        # Of idle and overhead windows around each other the inner one decides what the time was: it began last.
         rest = next((usage.kind for usage in reversed(active) if not usage.competes), None)
         busy, own = cpu(begin, end)
         for meter in meters:
@@ -198,11 +197,11 @@ def _shared(
 ) -> None:
     resting = min((meter.idle_watts or 0.0) * (end - begin) / NANO, joules)
     work = joules - resting
-    said = {usage.id: usage.cpu_between(begin, end) for usage in active}
-    claimed = math.fsum(seconds for seconds in said.values() if seconds is not None)
-    silent = [usage for usage in active if said[usage.id] is None]
+    stated = {usage.id: usage.cpu_between(begin, end) for usage in active}
+    claimed = math.fsum(seconds for seconds in stated.values() if seconds is not None)
+    silent = [usage for usage in active if stated[usage.id] is None]
     base = max(total_cpu or 0.0, claimed)
-    own = min(max((own_cpu or 0.0) - claimed, 0.0), base - claimed)  # this tree's CPU-seconds that no usage states
+    own = min(max((own_cpu or 0.0) - claimed, 0.0), base - claimed)  # this tree's CPU-seconds that no window accounts for
     if not active:
         used = 0.0 if base <= 0 else work * own / base
         _add(found.overhead, meter.name, used)
@@ -214,7 +213,7 @@ def _shared(
     alone = len(silent) == len(active) or base <= 0
     given = 0.0
     for usage in active:
-        seconds = said[usage.id]
+        seconds = stated[usage.id]
         if alone:
             part = work / len(active)
         elif seconds is not None:
@@ -255,7 +254,7 @@ def _add(bucket: dict[str, float], name: str, joules: float) -> None:
 
 
 #: What is older than this is final: a late reading of a meter that is refreshed in time reaches back less far. A meter that was lost, or
-#: whose past is written anew, is asked again from the begin.
+#: whose past is written anew, is read again from the start.
 FINAL_NS = 30 * NANO
 
 
@@ -264,9 +263,9 @@ class WindowSnapshot:
     """The windows of a ledger as a split needs them.
 
     Attributes:
-        usages: Those that end after the begin of the stretch.
-        open_ns: Begin of the oldest open trial, whose CPU-seconds are not known yet; None when none is open.
-        changed_ns: Begin of the oldest window that was entered after the fact since the last look; None for none.
+        usages: Those that end after the start of the stretch.
+        open_ns: Start of the oldest open trial, whose CPU-seconds are not known yet; None when none is open.
+        changed_ns: Start of the oldest window that was registered after the fact since the last snapshot; None for none.
     """
 
     usages: Sequence[WindowUsage]
@@ -277,7 +276,7 @@ class WindowSnapshot:
 class PartitionCache:
     """Keeps the split up to an instant before which nothing is open, and adds the rest to it.
 
-    The instant is always the begin or end of a window, where a split is cut anyway: kept or not, the sums are the same.
+    The instant is always the start or end of a window, where a split is cut anyway: kept or not, the sums are the same.
     """
 
     def __init__(self) -> None:
@@ -294,7 +293,7 @@ class PartitionCache:
         self,
         t0_ns: int,
         t1_ns: int,
-        view: Callable[[int, int], WindowSnapshot],
+        snapshot: Callable[[int, int], WindowSnapshot],
         meters: Sequence[MeteredPart],
         cpu: CpuSeconds,
         *,
@@ -304,9 +303,9 @@ class PartitionCache:
         """Return the split between two instants.
 
         Args:
-            t0_ns: Begin, the same each time.
+            t0_ns: Start, the same each time.
             t1_ns: End; an earlier one than the last time starts anew.
-            view: The windows that end after its first argument, the open ones up to its second.
+            snapshot: The windows that end after its first argument, the open ones up to its second.
             meters: Components that count.
             cpu: CPU-seconds of the machine and of this process tree.
             revision: Changes when the meters' past does.
@@ -315,10 +314,10 @@ class PartitionCache:
         with self._lock:
             if t0_ns != self._t0_ns or t1_ns < self._until_ns or revision != self._revision or self._found(meters):
                 self._forget(t0_ns, revision)
-            seen = view(self._until_ns, t1_ns)
+            seen = snapshot(self._until_ns, t1_ns)
             if seen.changed_ns is not None and seen.changed_ns < self._until_ns:
                 self._forget(t0_ns, revision)
-                seen = view(self._until_ns, t1_ns)
+                seen = snapshot(self._until_ns, t1_ns)
             last = t1_ns - final_ns if seen.open_ns is None else min(t1_ns - final_ns, seen.open_ns)
             cuts = [t for usage in seen.usages for t in (usage.t0_ns, usage.t1_ns) if self._until_ns < t <= last]
             if cuts:

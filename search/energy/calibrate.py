@@ -1,7 +1,4 @@
-"""What a CPU-second costs on this machine: measured and fitted.
-
-One short load under every meter of this machine, side by side: do they agree, and within what?
-"""
+"""Procedures that load this machine and measure it: what a CPU-second costs, and how far its meters agree."""
 
 from __future__ import annotations
 
@@ -116,7 +113,7 @@ def calibrate_cpu(
                 begin = busy_seconds()
                 sleep(seconds)
                 spent = busy_seconds() - begin
-                # Closed while the load goes on: a plug that answers once a second places the edge by the answer that follows it.
+                # Closed while the load still runs: a plug that answers once a second places the edge by the answer that follows it.
                 record = window.close(settle=True)
             points.append(CpuPoint(spent / record.seconds, _joules(record, reference) / record.seconds, record.seconds))
     return fit_cpu(points, hardware_id=hardware_id or ledger.hardware_id, reference=reference.source, reference_gain_u=reference.gain_u)
@@ -157,19 +154,19 @@ def compare_meters(
         meter: As for ``discover``; here ``auto`` means every meter of the components, e.g. ``auto,wall=http://...``.
         sources: The meters themselves, instead of `meter`.
         absent: With `sources`: what could not be had.
-        seconds: Length of each load, >= 1; CodeCarbon looks once a second, so a few seconds are needed to compare.
+        seconds: Length of each load, >= 1; CodeCarbon measures once a second, so a few seconds are needed to compare.
         repeats: How often each load is run, >= 1; the order is mirrored each time, so that a drift cancels.
         loads: Names and functions; None takes a busy loop of this thread, and a matrix multiplication where there is a CUDA device.
             With a wall meter idle time and a load of all cores come besides: a line needs loads of different size.
         sleep: Waits for the slowest meter's last refresh.
         ledger: A ledger over `sources` that is not yet started, for a clock of one's own.
-        progress: Say on stderr how long it takes.
+        progress: Print on stderr how long it takes.
 
     Raises:
         ValueError: `seconds` or `repeats` is below 1, or no meter works here.
     """
     if seconds < 1:
-        raise ValueError(f"seconds must be >= 1, got {seconds}: the slowest meter looks once a second")
+        raise ValueError(f"seconds must be >= 1, got {seconds}: the slowest meter is refreshed once a second")
     if repeats < 1:
         raise ValueError(f"repeats must be >= 1, got {repeats}")
     if sources is None:
@@ -178,7 +175,7 @@ def compare_meters(
         found = discover(",".join(EVERY if part.strip() == "auto" else part for part in meter.split(",")))
         sources, absent = found.sources, found.absent
     if not sources:
-        raise ValueError("no meter works on this machine, so there is nothing to compare; joulefront doctor says why")
+        raise ValueError("no meter works on this machine, so there is nothing to compare; see joulefront doctor for the reasons")
     capabilities = [item for source in sources for item in source.probe() if item.available]
     refresh = min(max((item.tick_seconds or 0.1 for item in capabilities), default=0.1), LONGEST_REFRESH_SECONDS)
     wall = any(item.component == "wall" for item in capabilities)
@@ -196,7 +193,7 @@ def compare_meters(
                     run()
                 sleep(1.5 * refresh)
                 running.sample()
-                window.close(settle=True)  # a plug may tell of the end seconds later
+                window.close(settle=True)  # a plug may report the end seconds later
                 windows[name].append(window)
     gone = {(item.source, item.component) for item in absent}
     records = {name: [window.record for window in several] for name, several in windows.items()}

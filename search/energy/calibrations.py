@@ -1,7 +1,4 @@
-"""Where the calibrations of this machine are kept, so that every later session uses them.
-
-The wall meter against the components: a straight line, and the energy at the socket that follows from it.
-"""
+"""Calibrations of this machine, kept for later sessions: watts per busy CPU, and the energy at the wall from that of the components."""
 
 from __future__ import annotations
 
@@ -65,7 +62,7 @@ class CpuCalibration:
     points: tuple[CpuPoint, ...]
 
     def to_text(self) -> str:
-        """Say the result in three lines."""
+        """Return the result in three lines."""
         core, idle = self.core_watts, self.idle_watts
         lines = [
             f"one busy logical CPU: {core.value:.3g} W (95 %: {core.low:.3g} to {core.high:.3g}), scale ±{100 * self.gain_u:.2g} %",
@@ -90,16 +87,16 @@ class CpuCalibration:
 
 @dataclass(frozen=True)
 class WallCalibration:
-    """Power at the socket of one machine, as ``a * components + b``.
+    """Power at the wall of one machine, as ``a * components + b``.
 
     Attributes:
         hardware_id: The machine; a calibration is used on no other.
-        line: Watts at the socket over watts of the components: slope a, intercept b.
+        line: Watts at the wall over watts of the components: slope a, intercept b.
         parts: The components that made up the sum, each with its meter; another sum has another line.
         meter: What the wall meter covers, in words.
         gain_u: Relative standard uncertainty of the wall meter's scale.
         t_utc: When, ISO 8601.
-        points: Watts of the components and watts at the socket, one pair per window.
+        points: Watts of the components and watts at the wall, one pair per window.
     """
 
     hardware_id: str
@@ -111,7 +108,7 @@ class WallCalibration:
     points: tuple[tuple[float, float], ...]
 
     def to_text(self) -> str:
-        """Say the result in three lines."""
+        """Return the result in three lines."""
         line = self.line
         a, b = line.slope, line.intercept
         low, high = self.range_watts
@@ -155,7 +152,7 @@ class WallCalibration:
         return Capability("wall", SOURCE, True, "estimated", self.meter, reason=self.reason, gain_u=gain_u, counts=False)
 
     def component(self, record: Record) -> Component | None:
-        """Return the energy at the socket that follows from a record's components: estimated, and outside of the sum.
+        """Return the energy at the wall that follows from a record's components: estimated, and outside of the sum.
 
         None when it does not apply: the record has a wall meter's energy, it is of other hardware, its sum is made of other meters or
         not known, or it shares the machine with others: `b` is then nobody's alone.
@@ -230,7 +227,7 @@ def calibrate_wall(records: Iterable[Record]) -> WallCalibration:
     slope = line.slope
     if not slope.low > 0:
         raise ValueError(
-            f"power at the socket must grow with that of the components, got a = {slope.value:.3g} (95 %: {slope.low:.3g} to "
+            f"power at the wall must grow with that of the components, got a = {slope.value:.3g} (95 %: {slope.low:.3g} to "
             f"{slope.high:.3g}); is it this machine's meter, and was the machine left alone?"
         )
     wall = chosen[0].component("wall")
@@ -291,7 +288,7 @@ def load_calibration(hardware_id: str, folder: Path | None = None) -> CpuCalibra
 
 
 def load_wall_calibration(hardware_id: str, folder: Path | None = None) -> WallCalibration | None:
-    """Return what the wall meter of a machine said beside its components, or None when it was never asked.
+    """Return how the wall meter of a machine relates to its components, or None when they were never compared.
 
     Raises:
         ValueError: As for `load_calibration`.
@@ -319,7 +316,7 @@ def calibrated_coefficients(folder: Path | None = None) -> CpuCoefficients | Non
 
 
 def with_wall(record: Record, folder: Path | None = None) -> Record:
-    """Return the record with an estimate of the energy at the socket beside its components.
+    """Return the record with an estimate of the energy at the wall beside its components.
 
     The estimate is a component ``wall``, ``estimated`` and outside of the sum. A record stays as it is when a wall meter was there,
     when the machine was never compared with one, or when other meters made up its sum then.

@@ -76,7 +76,7 @@ class MeterChannel:
         events: What happened to its readings.
         integrating: Whether the curve is the integrated power.
         revision: How often its past was written anew.
-        idle: What it draws while nothing is done, or None while no idle window told.
+        idle: What it draws while nothing is done; None before the first idle window.
     """
 
     def __init__(self, capability: Capability, *, counts: bool) -> None:
@@ -126,7 +126,7 @@ class MeterChannel:
         bad = reading.error
         for value in (reading.counter_joules, reading.watts):
             if bad is None and value is not None and not (math.isfinite(value) and value >= 0):
-                bad = f"{self.capability.source} gave {value!r}, which is no energy; refused"
+                bad = f"{self.capability.source} must give finite values >= 0, got {value!r}; refused"
         if bad is None and reading.counter_joules is None and reading.watts is None:
             bad = f"{self.capability.source} gave no number"
         if bad is not None:
@@ -342,7 +342,7 @@ def _variance(channel: MeterChannel, begin: Point, end: Point, seconds: float) -
     # Windows begin and end where their load does: what is laid to the wrong side of one edge is missing at the other too.
     variance = (math.sqrt(begin.variance) + math.sqrt(end.variance)) ** 2 + max(end.grown - begin.grown, 0.0)
     if begin.segment == end.segment and len(channel.curve) > 1:
-        # Both ends lie between the same two nodes: all that is known of the power is the segment's mean, its surroundings and its ripple.
+        # Both ends lie between the same two nodes: all that is known of the power is the segment's mean, its neighbours and its ripple.
         variance += (channel.curve.spread(begin.segment) * seconds / 2) ** 2
     sees = channel.capability.sees
     if sees < 1 and not channel.integrating:

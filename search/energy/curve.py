@@ -30,7 +30,7 @@ UNSAMPLED = 0.02
 APART_NS = NANO // 25
 #: Readings further apart than this are no neighbours.
 NEIGHBOURS_NS = NANO
-#: Number of readings that tell of now, and of the load as such: rare bursts are seen rarely.
+#: Number of readings that stand for the present, and for the load as such: rare bursts are seen rarely.
 NOW, LONG = 16, 256
 
 

@@ -1,6 +1,6 @@
-"""What can be measured on this machine, what cannot, why, and the one line that would change it.
+"""This machine's diagnosis: what can be measured, what cannot, why, and the one line that would change it.
 
-This machine: its diagnosis and its calibration, each one call for the command line.
+Diagnosis, calibration and comparison of meters are one call each for the command line.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What the meters of one machine can say.
+    """What the meters of one machine can measure.
 
     Attributes:
         findings: One per component, the GPU first, CO2 last.
@@ -200,7 +200,7 @@ def _verdict(findings: Iterable[Finding]) -> str:
             "Differences between models of one kind are meaningful, absolute kWh are not."
         )
     if guessed:
-        return f"Measured: {', '.join(measured)}; estimated: {', '.join(guessed)}. Totals are mixed, and say so."
+        return f"Measured: {', '.join(measured)}; estimated: {', '.join(guessed)}. Totals are mixed, and marked so."
     return f"Measured: {', '.join(measured)}. Energies can be ranked within their stated uncertainty."
 
 
@@ -224,7 +224,7 @@ __all__ = ["calibrate_machine", "calibrated_coefficients", "compare_machine", "c
 def diagnose_machine(
     meter: str = "auto", *, carbon: str | None = None, cpu_watts: float | None = None, folder: Path | None = None
 ) -> Diagnosis:
-    """Find the meters of this machine and say what they can and cannot do; the meters are released again.
+    """Find the meters of this machine and return what they can and cannot measure; the meters are released again.
 
     Args:
         meter: As for ``discover``.
@@ -262,13 +262,13 @@ def calibrate_machine(
         seconds: Length of each of the three loads (idle, one core, all cores).
         rounds: How often each load is measured.
         folder: Where calibrations are kept; None for the user's cache folder.
-        progress: Say on stderr what is going on.
+        progress: Print progress on stderr.
 
     Raises:
         LookupError: Nothing here is measured, so there is nothing to calibrate against; the default stays.
         ValueError: The reference failed, or something else ran on the machine.
     """
-    found = discover(meter, coefficients=DEFAULT)  # an older calibration has no say in a new one
+    found = discover(meter, coefficients=DEFAULT)  # an older calibration must not enter a new one
     try:
         reference = reference_for(found.present)
         if progress:
@@ -295,7 +295,7 @@ def compare_machine(
         seconds: Length of each load.
         repeats: How often each load is run.
         folder: Where calibrations are kept; None for the user's cache folder.
-        progress: Say on stderr what is going on.
+        progress: Print progress on stderr.
 
     Raises:
         ValueError: As for `compare_meters`.

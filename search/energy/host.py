@@ -123,7 +123,7 @@ def idle_watts(records: Iterable[Record]) -> dict[str, Idle]:
     return found
 
 
-#: NVIDIA's driver refreshes the rate every sixth of a second to every second, by model. Asking as often as it may refresh costs more than
+#: NVIDIA's driver refreshes the rate every sixth of a second to every second, by model. Polling as often as it may refresh costs more than
 #: the mean over a training gains. Source: NVML API reference, nvmlUtilization_t.
 EVERY_NS = NANO // 2
 #: A reading speaks for the time since the one before, but not for longer than this.
@@ -136,7 +136,7 @@ class Utilisation:
     """Adds up the busy time of devices, and the time for which it is known.
 
     Args:
-        sources: Sources; those that can tell how busy their devices are will be asked.
+        sources: Sources; those that know how busy their devices are will be polled.
         warnings: Takes note of a source that fails.
     """
 
@@ -148,7 +148,7 @@ class Utilisation:
         self._lines: dict[str, _Line] = {}
 
     def sample(self, t_ns: int) -> None:
-        """Ask the drivers, unless that was done a moment ago."""
+        """Poll the drivers, unless that was done a moment ago."""
         if not self._sources or (self._last_ns is not None and t_ns - self._last_ns < EVERY_NS):
             return
         found: dict[str, float] = {}
@@ -167,7 +167,7 @@ class Utilisation:
 
 
 class _Line:
-    """Busy and known nanoseconds of one device, cumulated over time; until the next reading the last one goes on."""
+    """Busy and known nanoseconds of one device, cumulated over time; until the next reading the last one holds."""
 
     def __init__(self) -> None:
         self.t, self.busy, self.known = array("q"), array("d"), array("d")
@@ -180,9 +180,9 @@ class _Line:
             self.busy.append(0.0)
             self.known.append(0.0)
             return
-        told = 0 if share is None or t_ns - self.t[-1] > REACH_NS else t_ns - self.t[-1]
-        self.busy.append(self.busy[-1] + (share or 0.0) * told)
-        self.known.append(self.known[-1] + told)
+        known = 0 if share is None or t_ns - self.t[-1] > REACH_NS else t_ns - self.t[-1]
+        self.busy.append(self.busy[-1] + (share or 0.0) * known)
+        self.known.append(self.known[-1] + known)
         self.t.append(t_ns)
 
     def mean(self, t0_ns: int, t1_ns: int) -> float | None:
@@ -209,7 +209,7 @@ class HostMonitor:
     """Follows the machine's CPU-seconds beside our own, and the other processes on each device.
 
     Args:
-        sources: Sources; those that can tell of temperatures and of other processes are asked.
+        sources: Sources; those that know temperatures and other processes are polled.
         proc: The process file system.
         warnings: Takes note of a source that fails.
     """

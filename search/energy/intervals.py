@@ -20,7 +20,7 @@ class Interval:
 
     Attributes:
         value: The estimate.
-        low: Lower bound; minus infinity when the data say nothing.
+        low: Lower bound; minus infinity when the data allow none.
         high: Upper bound.
     """
 

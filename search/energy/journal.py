@@ -1,4 +1,4 @@
-"""The ledger's file: one line per event, so that a killed process loses at most one beat."""
+"""The ledger's file: one line per event, so that a killed process loses at most what came after its last checkpoint."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 class Journal:
     """Appends lines to ``ledger.jsonl``; each line is one write, so that a line is whole or missing.
 
-    A disk that is full ends neither the measuring nor what is measured: the line is lost, and ``write`` says so.
+    A disk that is full ends neither the measuring nor what is measured: the line is lost, and ``write`` returns why.
 
     Args:
         path: The file; its folder is created.
@@ -46,7 +46,7 @@ class Journal:
         """Close the file; later writes are dropped."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
-            with suppress(OSError):  # some file systems tell only now that the disk was full
+            with suppress(OSError):  # some file systems report only now that the disk was full
                 os.close(fd)
 
 

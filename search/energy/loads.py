@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-#: Spins until its standard input closes, so it ends with its parent, however that ends. The first line tells that it runs.
+#: Spins until its standard input closes, so it ends with its parent, however that ends. Its first output shows that it runs.
 SPIN = (
     "import select, sys\n"
     "sys.stdout.write('.'); sys.stdout.flush()\n"

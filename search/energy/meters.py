@@ -96,7 +96,7 @@ class MeterSet:
     time, so when it is entered changes nothing.
 
     Two locks: ``_reading`` keeps readings in order, since a counter that is entered late would look like one that fell; ``_lock``
-    guards the channels and is never held while a meter is read, so a slow meter holds up no question.
+    guards the channels and is never held while a meter is read, so a slow meter delays no answer.
 
     Args:
         sources: Meters in the order of trust; of two that cover the same part the first counts, the other is a cross-check.

@@ -1,7 +1,4 @@
-"""What a window cost, as an immutable fact that JSON can hold.
-
-The sum of records: quality never improves by adding.
-"""
+"""What a window cost, as an immutable fact that JSON can hold, and the sum of such records: quality never improves by adding."""
 
 from __future__ import annotations
 
@@ -40,8 +37,8 @@ class Component:
         u_net_joules: Standard uncertainty of ``net_joules``: of the window, of the idle power as far as idle windows differ, and of the
             scale; None until there are two idle windows.
         attribution: ``exclusive``, or how a shared component was split.
-        below_resolution: The window is too short for this meter: only the interval says anything.
-        reason: Why it is absent, or what restricts it; None when there is nothing to say.
+        below_resolution: The window is too short for this meter: only the interval means anything.
+        reason: Why it is absent, or what restricts it; None when there is nothing to add.
         cross_check: This account over the meter's second quantity (NVML: counter over integrated power); None without one.
     """
 
@@ -82,15 +79,15 @@ class Record:
         parent: Id of the window around it, or None.
         kind: One of ``KINDS``.
         state: One of ``STATES``.
-        t0_utc: Begin in UTC, ISO 8601.
-        t0_ns: Begin on the machine's monotonic clock.
+        t0_utc: Start in UTC, ISO 8601.
+        t0_ns: Start on the machine's monotonic clock.
         t1_ns: End on the same clock.
         seconds: Duration.
         components: One per component that was looked for, the absent ones included.
         hardware_id: Short hash of the hardware; records of different hardware do not compare.
         hardware: What the machine is.
         cpu_seconds: CPU-seconds of the window's own processes, or None when unknown.
-        utilisation: Mean share of the time in which each device worked, 0 to 1, by component; a device that does not tell is left out.
+        utilisation: Mean share of the time in which each device worked, 0 to 1, by component; a device that does not report it is left out.
         contended: Who else used the machine (``foreign_cpu_seconds``, ``foreign_gpu_pids``), or None.
         edges: Temperature, clocks and throttling of devices at ``begin`` and ``end``.
         meter: Version of the schema, what measuring cost (``overhead_seconds``) and what went wrong beside the readings (``troubles``).

@@ -108,12 +108,12 @@ def whole(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P],
 
 #: Different texts that are kept; a text that is never twice the same must not fill the memory.
 MOST = 100
-#: What went wrong is taken to last for so long: sources are asked for their extras now and then, the rarest at each beat.
+#: What went wrong is taken to last for so long: sources are polled for their extras occasionally, the rarest at each checkpoint.
 LASTS_NS = 5 * NANO
 
 
 @dataclass
-class _Trouble:
+class _Warning:
     first_ns: int
     last_ns: int
     times: int = 1
@@ -131,7 +131,7 @@ class Warnings:
     def __init__(self, clock: Clock = time.monotonic_ns) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._seen: dict[str, _Trouble] = {}
+        self._seen: dict[str, _Warning] = {}
 
     def note(self, text: str) -> None:
         """Note that something went wrong now."""
@@ -141,10 +141,10 @@ class Warnings:
             if known is not None:
                 known.last_ns, known.times = now, known.times + 1
             elif len(self._seen) < MOST:
-                self._seen[text] = _Trouble(now, now)
+                self._seen[text] = _Warning(now, now)
 
     def ask(self, source: object, what: str) -> dict[str, Any]:
-        """Return what a source says by component, or nothing, with a note, when it raises.
+        """Return what a source's method gives by component, or nothing, with a note, when it raises.
 
         Args:
             source: The source.
@@ -152,7 +152,7 @@ class Warnings:
         """
         try:
             return dict(getattr(source, what)())
-        except Exception as error:  # whatever somebody else's meter does, the measuring goes on
+        except Exception as error:  # whatever somebody else's meter does, the measuring continues
             self.note(f"{getattr(source, 'name', None) or type(source).__name__} failed at {what}: {error!r}")
             return {}
 

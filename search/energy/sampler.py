@@ -28,7 +28,7 @@ CHANCE = _draw(1024)
 def due(number: int, interval_seconds: float) -> float:
     """Return when the reading of a number is due, in seconds after the first: anywhere in its interval, by chance.
 
-    Regular readings alias. In step with a driver that refreshes at the same rate, every one would fall onto a refresh and say nothing of
+    Regular readings alias. In step with a driver that refreshes at the same rate, every one would fall onto a refresh and reveal nothing of
     its time; a load that pulses, as training steps do, would be seen at one phase only or look like a slow wave, whatever the rule by which
     regular deadlines are moved. Readings at random times see every load as it is, and its pulses as noise of a known size. The same number
     is due at the same time in every ledger.
@@ -79,7 +79,7 @@ class Sampler:
         return self._thread.is_alive()
 
     def start(self) -> None:
-        """Begin to read."""
+        """Start to read."""
         self._thread.start()
 
     def nudge(self) -> None:

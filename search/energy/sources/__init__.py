@@ -1,1 +1,1 @@
-"""Placeholder while the house is built."""
+"""The meters: each file reads one kind of device or library as a ``Source``."""

@@ -49,7 +49,7 @@ class Anchor:
 
 
 class Anchors:
-    """Tells UTC over a long run: the wall clock is set occasionally, and the monotonic clock stands still while a machine sleeps.
+    """Converts to UTC over a long run: the wall clock is set occasionally, and the monotonic clock stands still while a machine sleeps.
 
     Between two such jumps the distance of the clocks is one; it is kept with the stretch of time in which it was seen to hold.
 

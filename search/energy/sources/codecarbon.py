@@ -48,7 +48,7 @@ class CodeCarbon:
         self.last: dict[str, Reading] = {}
 
     def probe(self) -> tuple[Capability, ...]:
-        """Start the tracker (about one second) and say what it knows; asked again, it goes on. After ``close`` it begins anew."""
+        """Start the tracker (about one second) and return what it knows; probed again, it continues. After ``close`` it begins anew."""
         if self.found:
             return self.found
         self.pending.clear()
@@ -95,7 +95,7 @@ class CodeCarbon:
         return self.found
 
     def read(self) -> tuple[Reading, ...]:
-        """Return the totals that CodeCarbon took since the last time, or its last ones again: it looks less often than it is asked."""
+        """Return the totals that CodeCarbon took since the last time, or its last ones again: it measures less often than it is polled."""
         if os.getpid() != self.pid:
             return ()
         found = []

@@ -33,7 +33,7 @@ class CpuCoefficients:
     origin: str = "default"
 
     def __post_init__(self) -> None:
-        """Refuse what is no power.
+        """Refuse powers that are not positive.
 
         Raises:
             ValueError: If a power is not positive.

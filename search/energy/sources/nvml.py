@@ -12,7 +12,7 @@ from .nvml_driver import Calls, attempt, describe, find, instances, state, visib
 from .source import Capability, Reading
 
 BOUNDARY = "GPU board"
-#: Power is not read more often than this: a close look is for the counter, and each further call costs.
+#: Power is not read more often than this: burst polling is for the counter, and each further call costs.
 POWER_EVERY_NS = 3_000_000
 #: Refresh period of the power sensor. Source: Yang et al. 2024, arXiv:2312.02741 (20 to 100 ms by model).
 POWER_TICK_SECONDS = 0.1
@@ -20,7 +20,7 @@ POWER_TICK_SECONDS = 0.1
 LAG_SECONDS = 0.125
 #: The plain call's power is a mean over this long on Ampere and later. Source: NVML API reference, nvmlDeviceGetPowerUsage.
 AVERAGED_SECONDS = 1.0
-#: GPUs whose sensor looks for a part of the time only. Source: Yang et al. 2024, arXiv:2312.02741 (25 of every 100 ms on A100 and H100).
+#: GPUs whose sensor measures for a part of the time only. Source: Yang et al. 2024, arXiv:2312.02741 (25 of every 100 ms on A100 and H100).
 PART_TIME = {"A100": 0.25, "H100": 0.25}
 #: Standard uncertainty of the board's sensor: NVIDIA states ± 5 %, taken as a uniform distribution's half-width and rounded up for
 #: sensors that see only a part of the time. Source: nvidia-smi manual, "Power Readings"; Yang et al. 2024, arXiv:2312.02741.
@@ -87,7 +87,7 @@ class Nvml:
         return tuple(found)
 
     def _start(self) -> Capability | None:
-        """Load the driver's library, or say why not."""
+        """Load the driver's library, or return why not."""
         if self._nvml is not None:
             return None
         try:
@@ -139,7 +139,7 @@ class Nvml:
             notes.append(f"no energy counter ({calls.fault}): {kind} is integrated")
         if _sees(facts["name"]) < 1:
             notes.append(
-                f"the sensor of this GPU looks for {_sees(facts['name']):.0%} of the time: what a load does between is in the uncertainty"
+                f"this GPU's sensor measures for {_sees(facts['name']):.0%} of the time: what a load does meanwhile is in the uncertainty"
             )
         counts = True
         if facts["mig"]:
@@ -171,7 +171,7 @@ class Nvml:
         )
 
     def read(self) -> tuple[Reading, ...]:
-        """Read the counter of every GPU, and its power now and then."""
+        """Read the counter of every GPU, and its power occasionally."""
         return tuple(self._read_device(device) for device in self._devices)
 
     def _read_device(self, device: Device) -> Reading:
@@ -208,7 +208,7 @@ class Nvml:
         return {device.component: state(self._nvml, device.handle) for device in self._devices}
 
     def utilisation(self) -> dict[str, float]:
-        """Return the share of the last moments in which any kernel ran, however small; drivers do not tell it under MIG."""
+        """Return the share of the last moments in which any kernel ran, however small; drivers do not report it under MIG."""
         rates = {device.component: attempt(self._nvml, self._nvml.nvmlDeviceGetUtilizationRates, device.handle) for device in self._devices}
         return {name: rate.gpu / 100 for name, rate in rates.items() if not isinstance(rate, self._nvml.NVMLError)}
 

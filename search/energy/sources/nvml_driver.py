@@ -1,11 +1,7 @@
-"""How NVML is asked for energy and power: in one call where the driver answers so, else one after the other.
+"""Calls to NVIDIA's driver through NVML: energy and power, facts and state of a GPU, and which GPUs this process may use.
 
 After a tenth of a second of sleep every path through the interpreter and the driver is cold, and a call through the binding spends more
 on building its arguments than the driver on answering: what is read ten times a second keeps its arguments.
-
-What NVML knows of a GPU beside its energy: its name, how it is shared, how warm it is and what slows it down.
-
-Which GPUs a process may use: CUDA's environment variable in terms of NVML's devices.
 """
 
 from __future__ import annotations
@@ -136,7 +132,7 @@ def attempt(nvml: Any, call: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def describe(nvml: Any, handle: Any) -> dict[str, Any]:
-    """Return name, driver, power limit, and whether a GPU is split (MIG) or virtual; what is not told is None.
+    """Return name, driver, power limit, and whether a GPU is split (MIG) or virtual; what the driver does not report is None.
 
     Args:
         nvml: NVIDIA's binding, initialised.
@@ -157,7 +153,7 @@ def describe(nvml: Any, handle: Any) -> dict[str, Any]:
 
 
 def state(nvml: Any, handle: Any) -> dict[str, float | int | str | None]:
-    """Return temperature, clock and the reasons of throttling of a GPU; what is not told is None.
+    """Return temperature, clock and the reasons of throttling of a GPU; what the driver does not report is None.
 
     Args:
         nvml: NVIDIA's binding, initialised.

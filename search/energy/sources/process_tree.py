@@ -159,7 +159,7 @@ class Machine:
         self._path = str(proc / "stat")
 
     def seconds(self) -> float | None:
-        """Return the time that all CPUs were busy since boot, or None where the system does not say."""
+        """Return the time that all CPUs were busy since boot, or None where the system does not report it."""
         try:
             handle = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
             try:
@@ -210,7 +210,7 @@ def _own_seconds(proc: str) -> float:
 
 
 def _process_clock(pid: int) -> float | None:
-    """Return what all threads of another process used, in steps of a nanosecond, or None where the system does not say.
+    """Return what all threads of another process used, in steps of a nanosecond, or None where the system does not report it.
 
     Source: Linux, include/linux/posix-timers_types.h: a clock id is the inverted process id, shifted by three, and 2 for the scheduler's
     time, with 4 besides for one thread. It needs no right, and a tenth of the time that reading /proc takes.
@@ -232,7 +232,7 @@ def _ended_seconds() -> float:
 
 
 def _has_children() -> bool:
-    """Ask the kernel in one call whether there is any child to look for; looking costs a hundred times as much."""
+    """Ask the kernel in one call whether there is any child to look for; a walk costs a hundred times as much."""
     if not hasattr(os, "waitid"):
         return False
     try:

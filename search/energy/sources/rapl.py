@@ -243,9 +243,9 @@ def _without_mirrors(zones: list[Zone]) -> list[Zone]:
     return kept
 
 
-def _same(one: Zone, other: Zone, looks: int = 3) -> bool:
+def _same(one: Zone, other: Zone, reads: int = 3) -> bool:
     """Return whether two zones show one counter: equal values, read between two equal or enclosing values of the other."""
-    for _ in range(looks):
+    for _ in range(reads):
         before, value, after = _read(one), _read(other), _read(one)
         if not (isinstance(before, float) and isinstance(value, float) and isinstance(after, float) and before <= value <= after):
             return False

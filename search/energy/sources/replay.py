@@ -103,7 +103,7 @@ class Replay:
         self.played = [0] * len(self.traces)
 
     def probe(self) -> tuple[Capability, ...]:
-        """Say which components were recorded; their quality is that of the recording."""
+        """Return which components were recorded; their quality is that of the recording."""
         return tuple(
             Capability(
                 trace.component,
@@ -128,7 +128,7 @@ class Replay:
         found: list[Reading] = []
         for k, trace in enumerate(self.traces):
             stop = bisect_right(trace.t_ns, now - shift)
-            # Between two readings the last one is said again, which changes nothing; silence would be a failure.
+            # Between two readings the last one is repeated, which changes nothing; silence would be a failure.
             for i in range(min(self.played[k], max(stop - 1, 0)), stop):
                 joules = None if trace.joules is None else trace.joules[i]
                 watts = None if trace.watts is None else trace.watts[i]
@@ -195,7 +195,7 @@ def _read_csv(path: Path, component: str) -> Trace:
                 # A recorder that was stopped leaves half a last row; anywhere else it is damage.
                 broken = f"{path}, line {reader.line_num}: cannot read {row!r}"
                 continue
-            # nvidia-smi now and then writes one moment twice; the first is kept.
+            # nvidia-smi occasionally writes one moment twice; the first is kept.
             if not times or t_ns != times[-1]:
                 times.append(t_ns)
                 watts.append(value)

@@ -1,4 +1,4 @@
-"""What a meter is: a source that says what it can read, and reads it."""
+"""What a meter is: a source that lists what it can read, and reads it; and the units of energy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ JOULES_PER_KWH = 3.6e6
 
 @dataclass(frozen=True)
 class Capability:
-    """What a source can say about one component of the machine, found out by trying.
+    """What a source can measure of one component of the machine, found out by trying.
 
     Attributes:
         component: Name, e.g. ``gpu:GPU-1a2b``, ``cpu:pkg0``, ``dram:0``, ``cpu``, ``wall``.
@@ -22,14 +22,14 @@ class Capability:
         available: Whether a reading was obtained.
         quality: ``measured`` or ``estimated``.
         boundary: Which parts of the machine the number covers, in words.
-        reason: Why it is absent, or what restricts it; None when there is nothing to say.
+        reason: Why it is absent, or what restricts it; None when there is nothing to add.
         remedy: One line that would make it available, or None.
         tick_seconds: Period at which the counter is refreshed; None when it must be learnt.
         range_joules: The counter starts again at zero after this much; None when it does not.
         resolution_joules: Step of the counter.
         lag_seconds: A reading of the power may be as old as this.
         mean_seconds: A reading of the power is the mean of so long before it; zero for the power of an instant.
-        sees: Share of the time in which the sensor behind it looks.
+        sees: Share of the time in which the sensor behind it measures.
         never_still: Whether a counter that stands still must be broken, since what it counts always draws power.
         gain_u: Relative standard uncertainty of the scale, common to all windows.
         needs_root: Whether reading needs rights that a normal user lacks.
@@ -66,7 +66,7 @@ class Capability:
 
 
 class Reading(NamedTuple):
-    """One look at one component; a tuple, since many are made every second and a frozen dataclass takes longer.
+    """One reading of one component; a tuple, since many are made every second and a frozen dataclass takes longer.
 
     A counter and a power may come together: the counter is the account, the power its cross-check and its stand-in.
 
@@ -88,7 +88,11 @@ class Reading(NamedTuple):
 
 
 class Source(Protocol):
-    """A meter. Reads may come from two threads at once (the sampler's and the one that opens a window)."""
+    """A meter. Reads may come from two threads at once (the sampler's and the one that opens a window).
+
+    A source may also have ``fast_read()``, a cheaper ``read`` for between the edges of windows whose half-widths show what it is less
+    exact by, ``devices()`` with facts for the description of the hardware, and the methods of ``Busy`` and ``Observer``.
+    """
 
     name: str
 
@@ -109,7 +113,7 @@ class Busy(Protocol):
     """What a source may offer besides: how busy its devices are."""
 
     def utilisation(self) -> dict[str, float]:
-        """Return the share of the last moments in which each device worked, 0 to 1; one that does not tell is left out."""
+        """Return the share of the last moments in which each device worked, 0 to 1; one that does not report it is left out."""
         ...
 
 

@@ -259,7 +259,7 @@ class Wall:
         self._used = False
 
     def probe(self) -> tuple[Capability, ...]:
-        """Ask once, and say what came; asked again, the first good answer stands. After ``close`` it begins anew."""
+        """Poll once and return what came; probed again, the first good answer stands. After ``close`` it begins anew."""
         if self._found:
             return self._found
         self.pending.clear()

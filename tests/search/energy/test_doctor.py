@@ -32,7 +32,7 @@ def test_an_estimate_says_that_it_ranks_by_time_and_how_to_do_better():
 
 
 def test_measured_and_estimated_parts_are_told_apart():
-    assert examine([GPU, GUESS]).verdict == "Measured: GPU; estimated: CPU. Totals are mixed, and say so."
+    assert examine([GPU, GUESS]).verdict == "Measured: GPU; estimated: CPU. Totals are mixed, and marked so."
     assert "ranked" in examine([GPU, PACKAGE]).verdict
 
 

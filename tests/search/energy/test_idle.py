@@ -5,6 +5,8 @@ import math
 import pytest
 
 from joulefront.search.energy import Ledger, Record, add
+from joulefront.search.energy.attribution import Share
+from joulefront.search.energy.composer import SPLIT_U, attributed
 from joulefront.search.energy.sources.source import Capability, Reading
 
 
@@ -75,5 +77,6 @@ def test_the_doubt_of_net_energy_survives_file_and_sum(bench, ledger):
     assert Record.from_json(data).u_net_joules == first.u_net_joules
     # One idle power and one scale: the errors of both windows go together.
     assert add([first, second]).u_net_joules == pytest.approx(first.u_net_joules + second.u_net_joules)
-    half = first.component("soc").scaled(0.5, "shared", extra_u_joules=3.0)
-    assert half.u_net_joules == pytest.approx(math.hypot(first.u_net_joules / 2, 3.0))
+    whole = first.component("soc")
+    half = attributed(whole, Share(whole.joules / 2, whole.net_joules / 2, contested=20.0))
+    assert half.u_net_joules == pytest.approx(math.hypot(first.u_net_joules / 2, 20.0 * SPLIT_U))

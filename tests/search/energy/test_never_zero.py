@@ -167,7 +167,7 @@ def test_a_power_meter_that_goes_negative_is_refused_and_not_summed(scripted, cl
     record = run([source], clock, spoil=spoil)
     holds(record)
     assert record.joules is None
-    assert "-1000000.0, which is no energy; refused" in record.components[0].reason
+    assert "must give finite values >= 0, got -1000000.0; refused" in record.components[0].reason
 
 
 def test_readings_of_unknown_components_are_ignored(clock):

@@ -163,4 +163,4 @@ def test_a_counter_whose_sensor_looks_for_a_quarter_of_the_time_says_so_and_wide
     rng = random.Random(1)
     records = a_hundred_windows(machine, rng)
     assert cover(records, machine.driver) >= 0.95
-    assert "looks for 25% of the time" in records[0].components[0].reason
+    assert "measures for 25% of the time" in records[0].components[0].reason

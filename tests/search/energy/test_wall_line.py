@@ -52,7 +52,7 @@ def test_order_of_models_survives_any_positive_slope():
     assert predicted == sorted(predicted)
 
 
-def test_a_record_states_the_energy_at_the_socket_as_an_estimate_outside_of_the_sum(calibration, tmp_path):
+def test_a_record_states_the_energy_at_the_wall_as_an_estimate_outside_of_the_sum(calibration, tmp_path):
     save_calibration(calibration, tmp_path)
     assert load_wall_calibration("h", tmp_path) == calibration
     plain = record(20, seconds=60)
@@ -67,11 +67,11 @@ def test_a_record_states_the_energy_at_the_socket_as_an_estimate_outside_of_the_
     assert "outside of the 10 to 40 W" in with_wall(record(90), tmp_path).component("wall").reason
 
 
-def test_no_socket_is_made_up_where_the_line_does_not_hold(calibration, tmp_path):
+def test_no_wall_energy_is_made_up_where_the_line_does_not_hold(calibration, tmp_path):
     save_calibration(calibration, tmp_path)
     for other in (record(20, hardware_id="elsewhere"), record(20, source="cpu_time"), record(20, 55)):
         assert with_wall(other, tmp_path) is other
-    shared = replace(record(20), components=(record(20).components[0].scaled(0.5, "shared(CPU-seconds)"),))
+    shared = replace(record(20), components=(replace(record(20).components[0], joules=100.0, attribution="shared(CPU-seconds)"),))
     assert with_wall(shared, tmp_path) is shared
     lost = record(20)
     lost = replace(lost, components=(replace(lost.components[0], joules=None),))
