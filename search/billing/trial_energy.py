@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import hypot
 
 from ..carbon.intensity import Intensity, grams_co2e
@@ -67,6 +67,13 @@ def trial_energy(
     )
 
 
+def with_energies(curve: Sequence[Mapping[str, float]], phases: Sequence[Record]) -> tuple[Mapping[str, float], ...]:
+    """Return the entries of a curve with the ``joules`` of their epochs; epochs whose energy is unknown stay as they are."""
+    epochs = [record for record in phases if record.kind == "epoch"]
+    joules = {record.name.rpartition(" ")[2]: record.joules for record in epochs}
+    return tuple({**point, "joules": value} if (value := joules.get(str(point["epoch"]))) is not None else dict(point) for point in curve)
+
+
 def _gpu_utilisation(training: Sequence[Record], parent: Trial | None) -> float | None:
     """Mean over the lineage of the GPU that worked most; unknown when any part of it is."""
     seconds = [record.seconds for record in training]
@@ -87,7 +94,9 @@ def _grams(
     pue: float,
 ) -> float | None:
     """Carbon of a training: of all its joules at one intensity, or of each of its windows at the intensity of its time."""
-    if intensity is None or isinstance(intensity, Intensity):
+    if intensity is None:
+        return None
+    if isinstance(intensity, Intensity):
         return grams_co2e(joules, intensity, pue=pue)
     parts = [grams_co2e(record.joules, intensity(record), pue=pue) for record in training]
     return sum_known(parts if parent is None else [parent.grams_co2e, *parts])

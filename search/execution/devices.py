@@ -105,12 +105,6 @@ class Lease:
                 os.fchmod(fd, 0o666)
                 return fd
 
-    def holder(self) -> int | None:
-        """Return the process that wrote itself into the lock last, for messages."""
-        with suppress(OSError, ValueError, IndexError):
-            return int(self.path.read_text().split()[0])
-        return None
-
     def describe(self) -> str:
         """Say who holds the lock, and since when."""
         words = self.path.read_text().split() if self.path.exists() else []

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ..billing.session_account import Account, TrialMeter
+from ..billing.trial_energy import with_energies
 from ..execution.job import Outcome
 from ..front import Front
 from ..records.run_folder import RunFolder
 from ..records.trial import ATTRIBUTE, EXCUSED, KEY, Trial, TrialEnergy
 from ..samplers.history import EPOCHS_REACHED, FINISHED, FROM_SCRATCH
-from ..stopping.projection import with_energies
 from ..study import Study, objective_values
 
 if TYPE_CHECKING:

@@ -87,7 +87,9 @@ class Session:
     Attributes:
         options: Where it trains and with what it measures.
         devices: The devices that it holds, one for each worker.
+        device: PyTorch device of the first worker.
         threads: Threads of each training.
+        folder: The run folder, as this session last wrote it; not in a session that keeps nothing.
         interrupted: Set by the first Ctrl-C.
         lock: Held by whoever asks, tells or counts trials: workers are threads of this process.
         reason: Why the session ended; noted at its end.
@@ -99,6 +101,7 @@ class Session:
         baseline_facts: What the baselines found; after `measuring`.
     """
 
+    folder: RunFolder
     ledger: Ledger
     account: Account
     baselines: BaselineController
@@ -108,28 +111,18 @@ class Session:
         self.options, self.devices, self.threads = options, devices, threads
         self.interrupted, self.lock = threading.Event(), threading.RLock()
         self.reason, self.end_facts, self.baseline_facts = BROKEN_OFF, dict[str, Any](), dict[str, Any]()
-        self._folder, self._held, self._noted = folder, held, False
+        self.device = devices.names[0]
+        self._held, self._keeps, self._noted = held, folder is not None, False
         self._earlier: list[dict[str, Any]] = []
         if folder is not None:
+            self.folder = folder
             self._earlier = read_sessions(folder.bill_file)
             folder.fail_dead_trials(settle_killed(self._earlier, folder.ledger_file))
             self._before = folder.run()
 
     @property
-    def folder(self) -> RunFolder:
-        """The run folder, as this session last wrote it."""
-        if self._folder is None:
-            raise RuntimeError("this session has no run folder: give open_session one")
-        return self._folder
-
-    @folder.setter
-    def folder(self, folder: RunFolder) -> None:
-        self._folder = folder
-
-    @property
     def before(self) -> Run:
         """The run as earlier sessions left it, the killed ones settled."""
-        assert self._folder is not None
         return self._before
 
     @property
@@ -142,11 +135,6 @@ class Session:
         """Energy that earlier sessions spent; None when it is unknown."""
         return add_up(self._earlier).total_joules
 
-    @property
-    def device(self) -> str:
-        """PyTorch device of the first worker."""
-        return self.devices.names[0]
-
     @contextmanager
     def starting(self) -> Iterator[None]:
         """Find the meters, start the ledger and open the account; what happens inside is metered as the start of the session.
@@ -157,17 +145,17 @@ class Session:
         known = None if self.options.cpu_watts else calibrated_coefficients()
         environment = self.devices.environment
         found = discover(self.options.meter, cpu_watts=self.options.cpu_watts, coefficients=known, environment=environment)
-        file = None if self._folder is None else self._folder.ledger_file
+        file = self.folder.ledger_file if self._keeps else None
         self.ledger = self._held.enter_context(Ledger(found, file=file, checkpoint_seconds=self.options.save_seconds))
         with self.ledger.window("start", kind="overhead"):
             refuse_unmeasurable(self.ledger, self.options.meter)
-            if self._folder is not None:
+            if self._keeps:
                 self.account = Account(
                     self.ledger,
                     SessionBill(started=timestamp()),
                     self._earlier,
                     self.joules_before,
-                    self._folder.bill_file,
+                    self.folder.bill_file,
                     synchronizer(self.device),
                     load_wall_calibration(self.ledger.hardware_id),
                     save_seconds=self.options.save_seconds,

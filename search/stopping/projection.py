@@ -7,13 +7,13 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import hypot, sqrt
 from statistics import fmean, median, stdev
 from typing import Any
 
-from ..energy import JOULES_PER_WH, Record
+from ..energy import JOULES_PER_WH
 from ..records.trial import Trial
 from .limits import Limits
 
@@ -154,13 +154,6 @@ def project(epoch_joules: Sequence[float], target: int, *, setup_joules: float =
         return setup_joules + sum(epoch_joules[:target])
     stable = list(epoch_joules[UNSTABLE:]) or list(epoch_joules)
     return setup_joules + sum(epoch_joules) + fmean(stable[-WINDOW:]) * (target - len(epoch_joules))
-
-
-def with_energies(curve: Sequence[Mapping[str, float]], phases: Sequence[Record]) -> tuple[Mapping[str, float], ...]:
-    """Return the entries of a curve with the ``joules`` of their epochs; epochs whose energy is unknown stay as they are."""
-    epochs = [record for record in phases if record.kind == "epoch"]
-    joules = {record.name.rpartition(" ")[2]: record.joules for record in epochs}
-    return tuple({**point, "joules": value} if (value := joules.get(str(point["epoch"]))) is not None else dict(point) for point in curve)
 
 
 def epoch_energies(trial: Trial, trials: Sequence[Trial]) -> list[float] | None:

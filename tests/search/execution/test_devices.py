@@ -106,9 +106,11 @@ def test_a_killed_run_holds_nothing(tmp_path: Path, other_run: Any) -> None:
 
 
 def test_the_devices_are_free_again_after_the_run(tmp_path: Path) -> None:
-    for _ in range(2):
-        with take(tmp_path, workers=2):
-            pass
+    with take(tmp_path, workers=2) as devices:
+        assert all(lease.held for lease in devices.leases)
+    assert not any(lease.held for lease in devices.leases)
+    with take(tmp_path, workers=2) as again:
+        assert again.names == devices.names
 
 
 @pytest.mark.slow

@@ -75,7 +75,7 @@ def test_no_library_is_loaded_inside_the_window_of_a_trial(tmp_path):
 @pytest.mark.parametrize("workers", [1, 2])
 def test_the_first_training_of_a_process_costs_what_the_next_ones_cost(tmp_path, workers):
     _, trials = session(tmp_path, "Classical(estimators='random_forest', depths=4, leaves=1, features=0.5)", 6, workers)
-    # With an import inside, the first one was hundreds of times as dear.
+    # With an import inside, the first one cost hundreds of times as much.
     costs = [trial["train_joules"] / trial["epochs"] for trial in trials if trial["train_joules"]]
     assert max(costs[:workers]) < 10 * np.median(costs)
 
@@ -124,17 +124,21 @@ def test_a_few_examples_are_shuffled_and_read_no_more_than_one_batch(points):
 def test_what_cannot_be_trained_does_not_end_the_warm_up(points):
     class Broken:
         name = "broken"
+        built = 0
 
         def sample(self, trial):
             return Mlp().sample(trial)
 
         def build(self, candidate, task):
+            self.built += 1
             raise RuntimeError("no such layer")
 
         def key(self, candidate):
             return candidate.key
 
-    warm_up(Broken(), points, device="cpu", threads=1, seed=0)
+    space = Broken()
+    warm_up(space, points, device="cpu", threads=1, seed=0)
+    assert space.built == 2  # from scratch, and once more from the file that is not there
 
 
 def test_the_user_can_break_it_off(points):

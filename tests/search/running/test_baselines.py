@@ -1,13 +1,11 @@
-"""Idle power, warm-up, cool-down and the drift of an anchor, on clocks that the test moves."""
-
-import random
+"""Idle power and cool-down, on clocks that the test moves."""
 
 import pytest
 
 from joulefront.search.energy import Ledger
 from joulefront.search.energy.host import idle_watts
 from joulefront.search.energy.sources.source import Capability, Reading
-from joulefront.search.running.baselines import anchor_drift, anchor_drift_of, cool_down, hottest, measure_idle, warm_up
+from joulefront.search.running.baselines import cool_down, hottest, measure_idle
 
 NANO = 1_000_000_000
 
@@ -94,53 +92,6 @@ def test_cool_down_without_a_sensor_waits_for_nothing_and_claims_nothing(start, 
     assert (wait.reached, wait.seconds) == (None, 0.0)
 
 
-def test_warm_up_works_until_the_temperature_stands_still():
-    clock = Clock()
-    begin = clock.now
-    wait = warm_up(lambda: clock.sleep(0.5), celsius=lambda: min(40 + (clock.now - begin), 70), clock=clock)
-    assert wait.reached
-    assert wait.celsius == 70
-    assert 39 <= wait.seconds <= 41  # 30 s of rise, then 10 s within a degree
-    assert wait.steps == pytest.approx(2 * wait.seconds)
-
-
-def test_warm_up_without_a_sensor_works_the_whole_time():
-    clock = Clock()
-    wait = warm_up(lambda: clock.sleep(1), limit_seconds=7, clock=clock)
-    assert (wait.reached, wait.steps, wait.celsius) == (None, 7, None)
-
-
 def test_hottest_of_several_sensors():
     assert hottest({"gpu:0": {"temperature_celsius": 41, "sm_mhz": 900}, "gpu:1": {"temperature_celsius": None}}) == 41
     assert hottest({"gpu:0": {"name": "x"}}) is None
-
-
-def test_a_steady_anchor_shows_no_drift_and_a_heating_one_does():
-    random.seed(1)
-    hours = [k * 0.5 for k in range(12)]
-    seconds = [hour * 3600 for hour in hours]
-    steady = anchor_drift(seconds, [100 + random.gauss(0, 1) for _ in hours])
-    assert steady.significant is False
-    assert 0.0 in steady.slope_joules_per_hour
-    assert 100 in steady.mean_joules
-    rising = anchor_drift(seconds, [100 + 2 * hour + random.gauss(0, 1) for hour in hours])
-    assert rising.significant
-    assert rising.relative_slope_per_hour == pytest.approx(2 / 105.5, rel=0.3)
-    assert "a drift" in rising.describe()
-    assert "no drift shown" in steady.describe()
-
-
-def test_false_alarms_stay_near_their_promise():
-    random.seed(2)
-    alarms = sum(anchor_drift([0, 1, 2, 3, 4, 5], [random.gauss(100, 3) for _ in range(6)]).significant for _ in range(500))
-    assert alarms <= 45  # 25 expected at 95 %, standard deviation 5
-
-
-def test_few_anchors_say_what_they_can():
-    two = anchor_drift([0, 10], [100, 102])
-    assert (two.n, two.slope_joules_per_hour, two.significant) == (2, None, None)
-    assert two.sd_joules == pytest.approx(2**0.5)
-    assert anchor_drift([0], [100]).sd_joules is None
-    with pytest.raises(ValueError, match="one length"):
-        anchor_drift([0], [1, 2])
-    assert anchor_drift_of([]) is None

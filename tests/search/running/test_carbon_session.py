@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from joulefront.search import Budget, Study, run
+from joulefront.search.billing.session_account import Account
 from joulefront.search.carbon.forecast import IntensityCurve, hours_of
 from joulefront.search.carbon.intensity import Intensity
 from joulefront.search.records.run_folder import RunFolder, StoreError
@@ -135,13 +136,17 @@ def test_carbon_as_an_objective_is_what_was_emitted_when_it_was_trained(rings: M
             assert (trial.grams_co2e or 0.0) > (by_number[trial.parent].grams_co2e or 0.0)
 
 
-def test_a_budget_in_grams_ends_when_the_grams_are_spent(rings: Maker, tmp_path: Path) -> None:
-    study = rings("slow", trials=None, budget=Budget(grams_co2e=15.0 / 3.6e6 * 400.0), rungs=(8,))
+def test_a_budget_in_grams_ends_when_the_grams_are_spent(rings: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A ledger on which each epoch takes exactly 1 J and nothing else takes anything: in the morning at 400 g/kWh all along.
+    paid: list[float] = []
+    monkeypatch.setattr(Account, "save_sometimes", lambda self: paid.append(1.0))
+    monkeypatch.setattr(Account, "spent_joules", lambda self: sum(paid))
+    study = rings(trials=None, budget=Budget(grams_co2e=14.5 / 3.6e6 * 400.0), rungs=(8,))
     run(study, out=tmp_path / "r", carbon=CarbonTime(DAY, None, Jumps()), meter="cpu_time")
     found = RunFolder.open(tmp_path / "r").run()
     assert "budget" in found.facts["sessions"][-1]["reason"]
-    assert found.bill.total_joules is not None
-    assert 15.0 <= found.bill.total_joules < 30.0  # all of it in the morning
+    assert [trial.epochs for trial in found.trials] == [8, 7]
+    assert found.facts["carbon"][0]["grams"] == pytest.approx(15.0 / 3.6e6 * 400.0)
 
 
 def test_a_run_keeps_to_one_way_of_counting_grams(rings: Maker, tmp_path: Path) -> None:

@@ -275,7 +275,7 @@ def test_of_a_long_front_the_ends_and_evenly_spread_members_are_taken() -> None:
 
 def test_rules_name_members_and_a_member_that_two_rules_name_comes_once() -> None:
     assert [trial.number for trial in finalists(straight(9), "best,trial=3, cheapest,accuracy>=0.58")] == [0, 3, 8]
-    with pytest.raises(ValueError, match="is no rule"):
+    with pytest.raises(ValueError, match="--pick must be a rule, got 'fastest'"):
         finalists(straight(9), "fastest")
     with pytest.raises(ValueError, match="--max-members must be >= 1"):
         finalists(straight(9), most=0)

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from joulefront.search.billing.trial_energy import with_energies
 from joulefront.search.records.trial import Trial
-from joulefront.search.stopping.projection import UNSTABLE, WINDOW, epoch_energies, project, projection_errors, with_energies
+from joulefront.search.stopping.projection import UNSTABLE, WINDOW, epoch_energies, project, projection_errors
 
 JOULES = st.floats(0.01, 1e4)
 
