@@ -6,9 +6,10 @@ import importlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 #: Where each tactic of this package lives; imported only when a recipe names it.
 TACTICS: Mapping[str, str] = {
@@ -137,6 +138,8 @@ def head_parameters(model: torch.nn.Module) -> list[torch.nn.Parameter]:
     Raises:
         ValueError: If the model has none of them.
     """
+    import torch
+
     own = getattr(model, "head_parameters", None)
     if callable(own):
         return list(own())
