@@ -47,7 +47,7 @@ def test_the_verbs_share_what_they_have_in_common() -> None:
     shared |= {"--zone", "--intensity", "--pue", "--price", "--meter", "--device", "--out"}
     assert shared == options_of("run") & options_of("estimate")
     assert options_of("run") & options_of("repeat") >= {"--idle", "--cool-down", "--anchor", "--meter", "--cpu-watts", "--device", "--seed"}
-    assert options_of("export") & options_of("optimise") == {"--pick", "--study", "--data"}
+    assert options_of("export") & options_of("optimise") == {"--pick", "--study", "--data", "--trust"}
 
 
 def test_the_earlier_name_of_an_option_works_and_is_not_shown(call: Callable[..., Any]) -> None:
