@@ -1,9 +1,30 @@
-"""The doctor turns capabilities into findings with a remedy; it reads nothing itself."""
+"""The doctor turns capabilities into findings with a remedy; diagnosis, calibration and comparison are one call each."""
+
+from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
 
 from joulefront.search.carbon.intensity import intensity_for
-from joulefront.search.energy.doctor import FAMILIES, RAPL_REMEDY, examine
+from joulefront.search.energy import Ledger, discover
+from joulefront.search.energy.calibrate import fit_cpu
+from joulefront.search.energy.calibrations import CpuPoint, save_calibration, with_wall
+from joulefront.search.energy.doctor import (
+    FAMILIES,
+    RAPL_REMEDY,
+    calibrate_machine,
+    calibrated_coefficients,
+    compare_machine,
+    cpu_id,
+    diagnose_machine,
+    examine,
+)
+from joulefront.search.energy.loads import spin
+from joulefront.search.energy.sources.cpu_time import DEFAULT
 from joulefront.search.energy.sources.source import Capability
 
 GPU = Capability("gpu:GPU-1a", "nvml", True, "measured", "board", gain_u=0.05)
@@ -94,3 +115,105 @@ def test_text_fits_a_terminal_and_json_holds_the_same():
     data = json.loads(diagnosis.to_json())
     assert data["verdict"] == diagnosis.verdict
     assert [item["subject"] for item in data["findings"]] == [item.subject for item in diagnosis.findings]
+
+
+def calibration():
+    points = [CpuPoint(0, 10, 10), CpuPoint(1, 14, 10), CpuPoint(2, 18, 10)]
+    return fit_cpu(points, hardware_id=cpu_id(), reference="rapl")
+
+
+def test_a_diagnosis_of_this_machine_names_its_cpu_and_every_part(tmp_path):
+    diagnosis = diagnose_machine("cpu_time", carbon=intensity_for("FR").describe(), folder=tmp_path)
+    assert "logical CPUs" in diagnosis.machine["CPU"]
+    assert {item.subject for item in diagnosis.findings} >= {"gpu", "cpu", "dram", "wall", "carbon"}
+    cpu = next(item for item in diagnosis.findings if item.subject == "cpu" and item.quality == "estimated")
+    assert cpu.remedy is not None
+
+
+def test_a_kept_calibration_is_used_and_ends_the_advice(tmp_path):
+    assert calibrated_coefficients(tmp_path) is None
+    save_calibration(calibration(), tmp_path)
+    known = calibrated_coefficients(tmp_path)
+    assert known.core_watts == pytest.approx(4)
+    diagnosis = diagnose_machine("cpu_time", folder=tmp_path)
+    cpu = next(item for item in diagnosis.findings if item.subject == "cpu" and item.quality == "estimated")
+    assert cpu.remedy is None
+    assert "calibrated against rapl" in cpu.reason
+    with Ledger(discover("cpu_time", calibrations=tmp_path).sources) as ledger, ledger.window("w") as window:
+        sum(range(10**6))
+    reason = window.record.component("cpu").reason
+    assert "4 W per CPU-second above idle (calibrated against rapl" in reason
+    assert "--calibrate" not in reason
+    asked = discover("cpu_time", cpu_watts=100, calibrations=tmp_path).sources[0].coefficients
+    assert "--cpu-watts" in asked.origin  # what the user says goes first
+
+
+def test_without_a_calibration_the_library_takes_the_default_and_says_what_helps(tmp_path):
+    (source,) = discover("cpu_time", calibrations=tmp_path).sources
+    assert source.coefficients is DEFAULT
+    assert "doctor --calibrate" in source.probe()[0].reason
+
+
+def test_calibration_without_a_reference_says_so_and_keeps_nothing(tmp_path):
+    with pytest.raises(LookupError, match="the default per busy CPU stays"):
+        calibrate_machine("cpu_time", folder=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def plug(tmp_path):
+    """A plug's log written by a process that knows the machine's true law: 50 W and 6 W per busy CPU."""
+    log = tmp_path / "plug.csv"
+    code = (
+        "import time, sys; from joulefront.search.energy.loads import machine_busy_seconds as busy\n"
+        "begin = time.time(); file = open(sys.argv[1], 'w', buffering=1); file.write('timestamp,joules\\n')\n"
+        "while True:\n    now = time.time(); file.write(f'{now},{50 * (now - begin) + 6 * busy():.6f}\\n'); time.sleep(0.05)\n"
+    )
+    logger = subprocess.Popen([sys.executable, "-c", code, str(log)])
+    try:
+        while not log.exists() or log.read_text().count("\n") < 3:
+            assert logger.poll() is None
+        yield log
+    finally:
+        logger.kill()
+        logger.wait()
+
+
+needs_stat = pytest.mark.skipif(not Path("/proc/stat").exists(), reason="needs /proc/stat")
+
+
+@needs_stat
+def test_the_wall_meter_of_this_machine_is_compared_and_its_line_is_kept_for_later_records(plug, tmp_path, capsys):
+    found = compare_machine(f"cpu_time,wall={plug}", seconds=1.0, repeats=1, folder=tmp_path / "cache")
+    assert [load.name.split(" busy")[0] for load in found.loads][:2] == ["idle", "one"]
+    assert all({row.part for row in load.meters} >= {"cpu", "wall"} for load in found.loads)
+    printed = capsys.readouterr().err
+    assert "leave the machine alone" in printed
+    if found.wall is None:
+        pytest.skip(f"this machine is too busy to tell loads apart: {found.why_no_line}")
+    assert "kept in" in printed
+    # The line itself is tested on a clock of our own: here others' work is on the socket and not in our estimate.
+    with Ledger(discover("cpu_time", calibrations=tmp_path).sources) as ledger, ledger.window("w") as window:
+        spin(0.3)
+    record = window.record
+    wall = with_wall(record, tmp_path / "cache").component("wall")
+    assert wall.quality == "estimated"
+    assert wall.joules == pytest.approx(found.wall.line.predict(record.joules / record.seconds).value * record.seconds)
+    assert found.wall.to_text() in found.to_text()
+
+
+@pytest.mark.slow
+@needs_stat
+def test_this_machine_is_calibrated_against_a_wall_meter_and_the_result_is_kept(plug, tmp_path, capsys):
+    try:
+        found = calibrate_machine(f"cpu_time,wall={plug}", seconds=1.5, rounds=1, folder=tmp_path / "cache")
+    except ValueError as error:
+        assert "half a core" in str(error)  # noqa: PT017
+        pytest.skip(f"this machine is too busy to tell loads apart: {error}")
+    assert found.reference == "wall"
+    # Seconds of other people's work come and go inside three short windows: the law is met within a third.
+    assert found.core_watts.value == pytest.approx(6, rel=0.35)
+    assert calibrated_coefficients(tmp_path / "cache").core_watts == found.core_watts.value
+    assert "kept in" in capsys.readouterr().err
+    assert "one busy logical CPU" in found.to_text()
+    assert found.hardware_id in found.to_json()
