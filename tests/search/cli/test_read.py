@@ -175,7 +175,7 @@ def test_two_runs_are_compared_and_priced(call: Callable[..., Any], folder: Path
     places = json.loads(call("price", folder, "--zones", "FR, PL", "--json").out)
     assert [row["zone"] for row in places] == ["FR", "PL"]
     assert places[0]["knee_grams_co2e"] < places[1]["knee_grams_co2e"]
-    assert "PUE 1 " in call("price", folder, "--zones", "FR").out
+    assert "the PUE of 1, kWh do not" in call("price", folder, "--zones", "FR").out
 
 
 def test_unknown_zones_and_malformed_prices_are_refused(call: Callable[..., Any], folder: Path) -> None:
