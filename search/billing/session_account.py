@@ -89,7 +89,7 @@ class Account:
         """
         window = self.ledger.open(f"{kind} {number}", "trial", None, self.synchronize, devices)
         self.session.ledger_session = window.id.partition(".")[0]
-        self._states[window.id] = "failed" if kind == TRIAL else REPEATS  # a trial has failed until it is told otherwise
+        self._states[window.id] = "failed" if kind == TRIAL else REPEATS  # failed until it is closed with another state
         self._open[window.name] = window
         return TrialMeter(self.ledger, window, self.synchronize, devices)
 

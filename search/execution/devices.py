@@ -1,8 +1,6 @@
-"""Which device each worker trains on, held for this run alone: two trainings on one GPU have an energy that belongs to neither.
+"""What this machine offers to a session: cores, devices, and the leases that hold each device for one session alone.
 
-Exclusive use of a device by one trial: two on one GPU would have an energy that belongs to neither.
-
-What this machine offers to a run: cores, devices, executors.
+Two trainings on one GPU would have an energy that belongs to neither.
 """
 
 from __future__ import annotations
@@ -231,10 +229,10 @@ def _gpus() -> int:
 
 
 def cores() -> int:
-    """Number of processor cores that trainings may use: those of this process, or fewer when ``OMP_NUM_THREADS`` says so."""
+    """Number of processor cores that trainings may use: those of this process, or fewer where ``OMP_NUM_THREADS`` is set."""
     here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    said = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # a list is for nested teams: the outermost counts
-    return min(here, int(said)) if said.isdecimal() and int(said) > 0 else here
+    limit = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # a list is for nested teams: the outermost counts
+    return min(here, int(limit)) if limit.isdecimal() and int(limit) > 0 else here
 
 
 def pick_device(device: str) -> str:

@@ -1,6 +1,6 @@
-"""The seam to where trainings run: in this process, in worker processes, on a cluster.
+"""One training as a plain function, and the seam to where it runs: in this process, in worker processes, on a cluster.
 
-One training, told as a plain function: it knows neither Optuna nor the ledger, so it runs here or in another process.
+A job knows neither Optuna nor the ledger, so it can be trained anywhere.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ class Job:
         seed: Seeds weights, order of the examples and augmentation.
         device: PyTorch device.
         threads: ``torch.set_num_threads``; a recipe's own number wins.
-        start: Weights file of the parent trial to go on from, or None.
+        start: Weights file of the parent trial to continue from, or None.
         weights: File to write the weights (and the checkpoint) to.
         measure_inference: Whether to spend a window on predictions alone.
         check_at: Epochs after which the model is validated on the way.
-        checkpoint_below: A checkpoint to go on from is stored beside the weights when fewer epochs than this were reached.
+        checkpoint_below: A checkpoint to continue from is stored beside the weights when fewer epochs than this were reached.
     """
 
     number: int
@@ -63,7 +63,7 @@ class Outcome:
         curve: ``(epoch, loss, quality)`` entries as JSON.
         stopped: Why it ended before ``job.epochs``, or None.
         failed: Why it has no quality, in one line, or None.
-        excused: Whether it failed for a reason that says nothing of the candidate.
+        excused: Whether it failed for a reason that has nothing to do with the candidate.
         resumed: Whether it went on from the checkpoint of ``job.start``; without one there it began from scratch.
         predictions: Number of predictions made in the inference window.
         parameters: Parameters of the model, or None where it has none.
@@ -172,7 +172,7 @@ def train(job: Job, space: Space, task: Task, *, phases: Phases, should_continue
 
 
 def reason_of(error: BaseException) -> str:
-    """One line that says why a training failed."""
+    """Return in one line why a training failed."""
     text = " ".join(str(error).split())
     name = type(error).__name__
     if name == "OutOfMemoryError" or isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
@@ -202,7 +202,7 @@ def _finite(value: float | None) -> float | None:
 
 
 class Executor(Protocol):
-    """Trains one job at a time and says when its phases begin and end."""
+    """Trains one job at a time and opens a window around each of its phases."""
 
     @property
     def devices(self) -> tuple[str, ...] | None:

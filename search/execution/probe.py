@@ -1,6 +1,7 @@
-"""Metered probe steps: what an epoch of a random candidate costs, in seconds of measuring instead of epochs of training.
+"""Short trainings before the trials: metered steps that tell what an epoch of a candidate costs, and the warm-up of a process.
 
-What only the first training of its kind pays in a process, paid before any trial is metered.
+A probe takes seconds instead of epochs of training. A warm-up pays what only the first training of its kind pays in a process, before
+any trial is metered.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from .job import Job, reason_of, train
 
 #: Steps of one probe epoch; the first probe epoch warms up (allocation, autotuning) and is not counted.
 PROBE_STEPS = 6
-#: Counted probe epochs go on until they are far above the resolution of a meter.
+#: Counted probe epochs continue until they are far above the resolution of a meter.
 PROBE_SECONDS = 0.5
 
 
@@ -71,7 +72,7 @@ def probe(
         device: PyTorch device.
         threads: Threads of a training, as in ``trainer.Job``; a recipe's own number wins.
         seed: Seeds weights and batches.
-        seconds: Counted epochs go on for so long.
+        seconds: Counted epochs continue for so long.
     """
     import torch
 
@@ -127,7 +128,7 @@ ENOUGH_DRAWS = 200
 
 
 def warm_up(space: Space, task: Task, *, device: str, threads: int, seed: int) -> None:
-    """Train one candidate of each kind on a few examples, go on from its file, and forget it.
+    """Train one candidate of each kind on a few examples, continue from its file, and forget it.
 
     Libraries are imported where they are first used, devices and thread pools start with their first work: without this, the first trial
     of a kind would be billed for them, and no later one. A candidate that cannot be trained is its trial's finding, not an error here.

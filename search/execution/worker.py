@@ -1,4 +1,4 @@
-"""A worker process: it trains jobs and tells the parent, which holds the ledger, when a phase begins and ends."""
+"""A worker process: it trains jobs and reports to the parent, which holds the ledger, when a phase begins and ends."""
 
 from __future__ import annotations
 

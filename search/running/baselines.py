@@ -45,7 +45,7 @@ class Wait:
 
     Attributes:
         seconds: How long it took.
-        reached: The aim was reached; False when the time ran out; None when there is no sensor to tell.
+        reached: The aim was reached; False when the time ran out; None without a sensor.
         celsius: Last temperature, or None.
         steps: Steps of work that were made.
     """
@@ -91,7 +91,7 @@ def cool_down(
 
 
 def hottest(edges: Mapping[str, Mapping[str, object]]) -> float | None:
-    """Return the highest temperature in what a ledger's sources say at an edge, or None without a sensor."""
+    """Return the highest temperature in the facts that a ledger's sources note at an edge, or None without a sensor."""
     known = [value for facts in edges.values() for key, value in facts.items() if "celsius" in key and isinstance(value, int | float)]
     return max(map(float, known), default=None)
 
@@ -116,7 +116,7 @@ class MeasurementProtocol:
         """Refuse a cool-down beside other trainings, which heat the same machine: every trial would wait for all others.
 
         Raises:
-            ValueError: If it is asked for with several workers.
+            ValueError: If there is one with several workers.
         """
         if self.cool_down_seconds and workers > 1:
             raise ValueError(
@@ -125,7 +125,7 @@ class MeasurementProtocol:
             )
 
     def __post_init__(self) -> None:
-        """Refuse negative lengths, and baselines that are too short to say anything.
+        """Refuse negative lengths, and baselines too short for any meter.
 
         Raises:
             ValueError: If one is.

@@ -1,6 +1,6 @@
-"""Grams by the hour in which joules are spent, and what the same trainings would have emitted without waiting.
+"""The grams of a session by the hour in which its joules are spent, and the one place that all sessions of a run share.
 
-Where a run's electricity comes from: said once, when it begins, because all grams of one front need the same factor.
+All grams of one front need the same factor; the log also keeps what the same trainings would have emitted without waiting.
 """
 
 from __future__ import annotations
@@ -138,9 +138,9 @@ def keep_place(store: RunFolder, intensity: Intensity | None, pue: float, *, for
 
     Args:
         store: The run folder.
-        intensity: What was asked for now; None takes that of the run. For the same zone a table or a live reading may have moved on: the
+        intensity: What is given now; None takes that of the run. For the same zone a table or a live reading may have moved on: the
             run's own number stays.
-        pue: Power usage effectiveness asked for now; 1 takes that of the run.
+        pue: Power usage effectiveness given now; 1 takes that of the run.
         forecast: Whether grams follow a forecast by the hour, whose mean is another one in every session.
 
     Returns:
@@ -177,6 +177,6 @@ def _short(place: Intensity) -> str:
 def _refusal(store: RunFolder, was: str, now: str, options: str) -> str:
     return (
         f"{str(store.path)!r} began {was}, now it is {now}: all grams of one front need the same factor. "
-        f"Leave out {options} to go on as it began, or give a new --out; "
+        f"Leave out {options} to continue as it began, or give a new --out; "
         f"'joulefront price {shlex.quote(str(store.path))} --zones FR,PL' gives the grams elsewhere"
     )

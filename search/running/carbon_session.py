@@ -1,6 +1,6 @@
-"""Which trainings wait for clean hours: large ones do while there is time, small ones only when they are not worth their energy.
+"""Carbon over time in one session: what the user wants, the clock, and which trainings wait for clean hours.
 
-Carbon in time as a run sees it: what the user asks for, and the clock, the book and the postponer of one session.
+Large trainings wait while there is time; small ones wait only when they are not worth their energy.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Postponer:
 
     In clean hours (`joulefront.search.carbon.clean_hours.Timetable`) everything is trained, in the order of the sampler. In other hours our
     sampler proposes small trainings only, as long as one is worth it (`joulefront.search.samplers.marginal_gain`); with other samplers a
-    large training that was asked for waits before it starts. Nothing waits before a first training has shown how long trainings take,
+    large training that was proposed waits before it starts. Nothing waits before a first training has shown how long trainings take,
     nor once the time to the deadline only just holds the work.
 
     Attributes:
@@ -92,13 +92,13 @@ class Postponer:
         return Timetable(self.forecast, now_hour, self.deadline_hour, max(0.0, min(work)) / self.workers, complete)
 
     def until(self, study: optuna.Study, now_hour: float, left: Left, epochs: int | None = None) -> float | None:
-        """Return the hour to wait for before the next training is chosen or started; None to go on.
+        """Return the hour to wait for before the next training is chosen or started; None to continue now.
 
         Args:
             study: The study; a sampler of ours is held to small trainings, or set free.
             now_hour: The present.
             left: What the study may still do.
-            epochs: Epochs of a training that was asked for; None before the sampler is asked.
+            epochs: Epochs of a training that was proposed; None before the sampler proposes one.
         """
         table = self.timetable(now_hour, left)
         free = table is None or table.clean
@@ -112,7 +112,7 @@ class Postponer:
         return table.next_clean_hour if waits and table is not None else None
 
 
-#: The limits of a study are looked at so often while it waits.
+#: The limits of a study are checked so often while it waits.
 SLICE_SECONDS = 5.0
 
 
@@ -175,7 +175,7 @@ class CarbonTime:
 def carbon_time_of(
     forecast: Path | None, deadline: str | None, *, carbon_aware: bool, zone: str | None, grams_per_kwh: float | None, network: bool
 ) -> CarbonTime | None:
-    """Read what the command line says of carbon in time.
+    """Read the options of the command line about carbon over time.
 
     Args:
         forecast: ``--forecast``, a CSV file.
@@ -305,19 +305,19 @@ class CarbonSession:
             return limits
         here, grams = self.now(), self.book.all_grams
         if here is None or grams is None:
-            return replace(limits, joules=spent_joules)  # `ended` says why
+            return replace(limits, joules=spent_joules)  # `ended` gives the reason
         left = max(0.0, self.grams_limit - grams)
         return replace(limits, joules=spent_joules + left / max(here.grams_per_kwh * self.book.pue, 1e-9) * JOULES_PER_KWH)
 
     def ended(self) -> str | None:
-        """Say that the forecast ends before grams that the study needs; None while it does not."""
+        """Return that the forecast ends before grams that the study needs; None while it does not."""
         last = self.book.forecast.span[1]
         if not self.grams_needed or math.isinf(last) or self.clock.hour() < last:
             return None
         return f"the forecast ends at {text_of(last)}, and the study needs grams; go on with a new one"
 
     def until(self, study: optuna.Study, limits: Limits, epochs: int | None) -> float | None:
-        """Return the hour that the next training should wait for, see `Postponer`; None to go on."""
+        """Return the hour that the next training should wait for, see `Postponer`; None to continue now."""
         if self.postponer is None:
             return None
         done = sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False))
@@ -331,7 +331,7 @@ class CarbonSession:
         No window of the ledger is open meanwhile (unless another worker trains): it books what the machine takes as idle.
 
         Args:
-            until_hour: When to go on.
+            until_hour: When to continue.
             broken_off: Set by Ctrl-C.
             stop: Asked between slices; anything true ends the wait.
         """

@@ -1,6 +1,7 @@
 """What a study will cost, with an interval, before anything is trained.
 
-What deciding costs: a sampler asked about trials that are never trained, in a storage like the real one, under the meter.
+Random candidates are probed for a few metered steps; what deciding costs is measured by a sampler on trials that are never trained, in a
+storage like the real one.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ from .session import SessionOptions, open_session
 #: Draws of the bootstrap; the interval is the middle 90 % of them.
 DRAWS = 2000
 LOW, HIGH = 0.05, 0.95
-#: Trials of one draw; beyond them a budget holds as many as their mean says.
+#: Trials of one draw; beyond them a budget holds as many as their mean energy allows.
 MOST_DRAWN = 4096
 #: Share of the trials at a rung that ``freeze-thaw`` takes to the next: the bundled studies have had from a tenth to a half and a little.
 GOES_ON = (0.1, 0.6)
-#: It takes candidates as often as the inverse of their energy to this power says: from "whatever comes" to "what costs half, twice".
+#: It takes candidates in proportion to the inverse of their energy to this power: from "whatever comes" to "what costs half, twice".
 THRIFT = (0.0, 1.0)
 #: A run pays so many times its rehearsed start and decisions: it also writes files and shows progress, and decisions grow with trials.
 #: Three runs of the bundled digits (40 trials) have paid 1.1, 1.4 and 1.4 times.
@@ -129,7 +130,7 @@ def estimate(
     A trial is a candidate and a number of epochs. Candidates are drawn from the probes (and from the per-epoch energies of earlier
     trials), epochs as the study's sampler draws them: spread evenly over the logarithm of the epochs for Optuna's samplers, one rung's
     increment at a time for ``freeze-thaw``. A study with an energy budget costs its budget and the number of trials is what is
-    uncertain; one with a number of trials costs what those trials cost. How often ``freeze-thaw`` goes on and how much it prefers what
+    uncertain; one with a number of trials costs what those trials cost. How often ``freeze-thaw`` continues and how much it prefers what
     is cheap depends on qualities that nobody knows yet: that is drawn, too, and widens the interval.
 
     Raises:
@@ -166,7 +167,7 @@ def estimate(
             count, total = float(np.searchsorted(spent, joules_limit)) + 1, joules_limit
         elif trial_limit is not None:
             count, total = float(size), float(spent[-1])
-        else:  # so many trials fit that their mean says it
+        else:  # so many trials fit that their mean is enough
             count, total = (joules_limit - factor * start) / (float(spent[-1] - factor * start) / size), joules_limit
         totals.append(total)
         counts.append(count)
@@ -236,11 +237,11 @@ def probe_study(
 def decision_joules(study: Study, task: Task, ledger: Ledger, *, trials: int = TRIALS) -> float | None:
     """Return what asking for one trial and storing its result costs on this machine, or None when energy is unknown.
 
-    Qualities and energies are made up: they decide what is asked for, not what the asking costs.
+    Qualities and energies are made up: they decide what is proposed, not what proposing costs.
 
     Args:
         study: The study; its sampler is asked.
-        task: Its data, for samplers that are told the sizes of candidates.
+        task: Its data, for samplers that know the sizes of candidates.
         ledger: A running ledger.
         trials: Number of trials.
     """

@@ -1,6 +1,6 @@
-"""What a run folder may go on with: its own data, space and seed, and a sampler that can read its trials.
+"""Which run folder a session may use: a new one, or one of the same study, space, seed and data, with a sampler that can continue it.
 
-What a run was made of, in a few numbers: points of other data or of another space have no place on its front.
+Points of other data or of another space have no place on a front; a fingerprint of both, a few numbers, is kept in the folder.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 #: Random candidates that show the parameters of a space; enough to meet the rarer of nested choices.
 DRAWS = 64
-#: Examples of a split that are looked at; the targets of a split in memory are looked at wholly.
+#: Examples of a split that enter its fingerprint; of a split in memory all targets do.
 EXAMPLES = 256
 #: Other versions of numerical libraries may change the last digits of normalised inputs.
 TOLERANCE = 1e-4
@@ -78,9 +78,9 @@ def of_space(space: Space) -> dict[str, Any]:
 
 
 def of_task(task: Task) -> dict[str, Any]:
-    """Return sizes, shapes, classes and check numbers of a task; the test split is counted and not looked at.
+    """Return sizes, shapes, classes and check numbers of a task; the test split is counted and never read.
 
-    Where the data lies and what its file is called says nothing: data may move.
+    Where the data lies and what its file is called does not matter: data may move.
     """
     splits: dict[str, Data | None] = {"train": task.train, "validation": task.validation}
     return {
@@ -97,11 +97,11 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], name: str = "
     """Say what differs between two fingerprints, each difference in a few words."""
     found = []
     for key in dict.fromkeys([*before, *now]):
-        said, old, new = f"{name} {key}".strip(), before.get(key), now.get(key)
+        label, old, new = f"{name} {key}".strip(), before.get(key), now.get(key)
         if isinstance(old, Mapping) and isinstance(new, Mapping):
-            found += differences(old, new, "" if key == "parameters" else said)
+            found += differences(old, new, "" if key == "parameters" else label)
         elif not _alike(old, new):
-            found.append(f"{said}: {_short(old)}, now {_short(new)}")
+            found.append(f"{label}: {_short(old)}, now {_short(new)}")
     return found
 
 
@@ -157,7 +157,7 @@ REMEDY = "models that were measured otherwise do not belong on one front: give a
 
 
 def described(study: Study) -> dict[str, Any]:
-    """Return what ``study.json`` says of a study."""
+    """Return what ``study.json`` holds of a study."""
     return {
         "name": study.name,
         "objectives": list(study.objectives),
@@ -265,7 +265,7 @@ def refuse_other_study(store: RunFolder, study: Study) -> None:
     """Refuse what can be seen before the data is loaded.
 
     Raises:
-        StoreError: If objectives, rungs, space or seed differ, or the sampler cannot go on from the trials that are there.
+        StoreError: If objectives, rungs, space or seed differ, or the sampler cannot continue the trials that are there.
     """
     before, now, folder = store.facts["study"], described(study), repr(str(store.path))
     for name in ("objectives", "rungs", "space"):
@@ -301,7 +301,7 @@ def refuse_other_data(store: RunFolder, task: Task) -> None:
 def note_study(store: RunFolder, study: Study, task: Task) -> RunFolder:
     """Refuse other data than the folder's; then write down what this session searches and with what.
 
-    A folder that was begun by a version that took no fingerprint goes on with a warning.
+    A folder that was begun by a version that took no fingerprint is continued with a warning.
 
     Raises:
         StoreError: If the data differ; the message says in what.

@@ -36,7 +36,7 @@ class Progress:
         seconds: Wall time of this session.
         seconds_left: Estimated wall time to the first limit, None when nothing is known.
         message: A sentence about the event, e.g. what a trial reached or why it failed.
-        expected: What the study is expected to have cost at its end, None while that cannot be said.
+        expected: What the study is expected to have cost at its end, None while that is unknown.
     """
 
     event: str
@@ -214,7 +214,7 @@ def progress_of(
     done = [trial for trial in run.trials if trial.state != "running"]
     qualities = [trial.values[0] for trial in done if trial.state == "complete"]
     best = None if not qualities else max(qualities) if run.directions[0] == "maximize" else min(qualities)
-    left = []  # to each limit, if the session goes on as it went so far
+    left = []  # to each limit, if the session continues as it went so far
     if limits.seconds is not None:
         left.append(limits.seconds - seconds)
     if limits.joules is not None and spent_joules is not None and spent_joules > begun_joules and len(done) > before:

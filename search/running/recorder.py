@@ -49,7 +49,7 @@ class Recorder:
             outcome: What the executor handed back.
             energy: Its energy.
             parent: The trial that was continued, or None.
-            stopped: Why we ended it before its epochs, or None: without a reason of ours it has ended by itself.
+            stopped: Why it was ended before its epochs from outside, or None: then the training ended itself.
             meter: Its windows on the ledger.
         """
         epochs = max(outcome.epochs, parent.epochs if parent else 0)

@@ -52,7 +52,7 @@ def finalists(front: Front, pick: str = "front", most: int = MOST) -> tuple[Tria
     if pick.strip() != "front":
         picked = {trial.number: trial for trial in (front.pick(rule) for rule in pick.split(","))}
         return tuple(sorted(picked.values(), key=lambda trial: (trial.train_joules or 0.0, trial.number)))
-    knee = front.knee()  # says why the front is empty, when it is
+    knee = front.knee()  # its error explains an empty front
     members = front.members
     if len(members) <= most:
         return members
@@ -290,7 +290,7 @@ def repeat(
         listener: Receives a line about the start and one about each training.
 
     Returns:
-        What all repeats of this run say, earlier ones included.
+        What all repeats of this run show, earlier ones included.
 
     Raises:
         ValueError: If an argument breaks its rule, or the front is empty.

@@ -94,8 +94,8 @@ def run(
 ) -> FrontView:
     """Run a study until a limit is reached, and return its front.
 
-    The limits are totals of the study. Called again on the same folder it goes on; when the study's own limits are reached
-    and none is given here, it goes on for as much again.
+    The limits are totals of the study. Called again on the same folder it continues; when the study's own limits are reached
+    and none is given here, it continues for as much again.
 
     Args:
         study: What to search.
@@ -106,10 +106,10 @@ def run(
         storage: Optuna storage URL; SQLite in the run folder by default.
         meter: ``auto`` or a list of sources, e.g. ``nvml,rapl``.
         cpu_watts: Watts of the whole CPU with all cores busy, when you know better than the CPU-time estimate's default.
-        intensity: Carbon per kWh of the place, see ``joulefront.search.energy.intensity_for``; a run that goes on keeps its own.
+        intensity: Carbon per kWh of the place, see ``joulefront.search.energy.intensity_for``; a run that continues keeps its own.
         carbon: A forecast in place of ``intensity``: grams follow the hour in which joules are spent, and with a deadline large
             trainings wait for clean hours.
-        pue: Power usage effectiveness of the site; enters grams and money, never joules. A run that goes on keeps its own.
+        pue: Power usage effectiveness of the site; enters grams and money, never joules. A run that continues keeps its own.
         price_per_kwh: Amount and currency, for a budget in money.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
         workers: Trainings at the same time; each gets its share of the cores.

@@ -33,16 +33,16 @@ def test_a_precision_that_the_device_lacks_is_refused_before_training(rings: Cal
     assert rejection_of(study, brain, study.load_task(), "cpu") is None
 
 
-def test_only_a_complete_trial_of_the_same_candidate_and_epochs_is_a_twin() -> None:
+def test_only_a_complete_trial_of_the_same_candidate_and_epochs_is_a_duplicate() -> None:
     def frozen(number: int, key: str, epochs: int, state: str = "COMPLETE") -> Any:
         attributes = {"key": key, "epochs_reached": epochs}
         done = SimpleNamespace(name=state, is_finished=lambda: True)
         return SimpleNamespace(number=number, state=done, user_attrs=attributes, params={"epochs": epochs}, values=[0.5, 1.0])
 
     trials = [frozen(0, "a", 3, "FAIL"), frozen(1, "b", 3), frozen(2, "a", 1), frozen(3, "a", 3)]
-    twin = duplicate_of(trials, "a", 3)
-    assert twin is not None
-    assert twin.number == 3
+    duplicate = duplicate_of(trials, "a", 3)
+    assert duplicate is not None
+    assert duplicate.number == 3
     assert duplicate_of(trials, "a", 9) is None
 
 
