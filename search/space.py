@@ -7,14 +7,18 @@ stored parameters. `Sizes` counts parameters and FLOPs of a candidate before any
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from math import isfinite
+from numbers import Real
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from .training.recipe import Recipe
 from .training.task import Task
+
+Number = TypeVar("Number", int, float)
 
 
 @dataclass(frozen=True)
@@ -130,6 +134,9 @@ class RandomTrial:
 class FixedTrial:
     """Stored parameters that answer ``suggest_*`` in place of an Optuna trial.
 
+    They may come from a folder of somebody else, so a choice must be one of the space's own: a space may import or open what it is called.
+    Numbers name nothing and are taken as they are, also outside of the range: a range that was narrowed since must not lock old weights.
+
     Attributes:
         params: Values by parameter name.
     """
@@ -145,15 +152,30 @@ class FixedTrial:
 
     def suggest_float(self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False) -> float:
         """Return the stored number."""
-        return float(self._value(name))
+        return self._number(name, float, "a finite number")
 
     def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
         """Return the stored whole number."""
-        return int(self._value(name))
+        return self._number(name, int, "a whole number")
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        """Return the stored choice."""
-        return self._value(name)
+        """Return the choice that is stored.
+
+        Raises:
+            ValueError: If it is none of the space's choices.
+        """
+        value = self._value(name)
+        if value not in choices:
+            raise ValueError(
+                f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}; the space has changed since the trial was made"
+            )
+        return choices[list(choices).index(value)]
+
+    def _number(self, name: str, kind: Callable[[Any], Number], rule: str) -> Number:
+        value = self._value(name)
+        if not isinstance(value, Real) or not isfinite(value) or kind(value) != value:
+            raise ValueError(f"{name} must be {rule}, got {value!r}; the space has changed since the trial was made")
+        return kind(value)
 
 
 class Sizes:

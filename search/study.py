@@ -80,7 +80,7 @@ class Budget:
         except ValueError:
             amount = float("nan")
         unit = match.group(2) if match else ""
-        if not amount > 0:
+        if not 0 < amount < math.inf:
             raise ValueError(f"--budget must be a positive number with a unit ({units}), got {text!r}; for example --budget 5Wh")
         if unit in JOULES_BY_UNIT:
             return cls(joules=amount * JOULES_BY_UNIT[unit])
@@ -153,8 +153,8 @@ class Study:
         Raises:
             ValueError: If a field breaks its rule; the message names field, rule, value and remedy.
         """
-        if not self.name.strip(". ") or set(self.name) & set("/\\\0"):
-            raise ValueError(f"study.name must be usable as the name of a folder, without / or \\, got {self.name!r}")
+        if not self.name.strip(". ") or not self.name.isprintable() or set(self.name) & set("/\\"):
+            raise ValueError(f"study.name must be printable and usable as the name of a folder, without / or \\, got {self.name!r}")
         if isinstance(self.objectives, str):
             raise ValueError(f"study.objectives must be a tuple of names, got the text {self.objectives!r}")
         unknown = [name for name in self.objectives if name not in OBJECTIVES]

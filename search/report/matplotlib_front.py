@@ -169,12 +169,16 @@ def save_figure(figure: Figure, path: str | Path) -> Path:
         ValueError: If the ending is neither .png nor .svg.
     """
     from matplotlib import rc_context
+    from matplotlib.text import Text
 
     target = Path(path)
     kind = target.suffix.lower()[1:]
     if kind not in ("png", "svg"):
         raise ValueError(f"-o {str(path)!r}: this picture ends in .png or .svg, for example {target.stem or 'relations'}.png")
     target.parent.mkdir(parents=True, exist_ok=True)
+    for text in figure.findobj(Text):  # names come from folders and studies: a $ in them is no formula, and XML holds no escape sequence
+        text.set_parse_math(False)
+        text.set_text("".join(sign if sign.isprintable() or sign == "\n" else "?" for sign in text.get_text()))
     with rc_context({"svg.hashsalt": "joulefront", "svg.fonttype": "none"}):
         figure.savefig(target, format=kind, metadata={"Date": None} if kind == "svg" else None)
     return target
@@ -182,7 +186,10 @@ def save_figure(figure: Figure, path: str | Path) -> Path:
 
 def set_titles(figure: Figure, name: str, title: str, caption: str, *, size: float) -> None:
     """Write the bold name of a run with the title above a figure, and a caption below it."""
-    figure.suptitle(f"$\\bf{{{_tex(name)}}}$  {title}", x=0.01, ha="left", fontsize=size, color=INK)
+    from matplotlib.text import Annotation
+
+    bold = figure.suptitle(name, x=0.01, ha="left", fontsize=size, fontweight="bold", color=INK)
+    figure.add_artist(Annotation(f"  {title}", (1, 0), xycoords=bold, ha="left", va="bottom", fontsize=size, color=INK))
     figure.supxlabel(caption, x=0.01, ha="left", fontsize=8.5, color=MUTED)
 
 
@@ -204,8 +211,3 @@ def plain_ticks(axis: Any, limits: tuple[float, float]) -> None:
     axis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0) if decades < 300 else (1.0,), numticks=20))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.6g}" if value >= 1e-4 else f"{value:.0e}"))
     axis.set_minor_formatter(NullFormatter())
-
-
-def _tex(text: str) -> str:
-    """Escape what mathtext would read as a command."""
-    return "".join(f"\\{sign}" if sign in "_#$%&{}^" else r"\ " if sign == " " else sign for sign in text if sign != "\\")

@@ -23,6 +23,8 @@ from ..training.task import Task
 
 #: A trial starts when the device is at most this much warmer than before the first one.
 MARGIN_CELSIUS = 3.0
+#: No baseline and no wait is longer.
+LONGEST_SECONDS = 86_400
 
 
 def measure_idle(ledger: Ledger, seconds: float = 10.0, name: str = "idle", *, sleep: Callable[[float], None] = time.sleep) -> Record:
@@ -125,14 +127,14 @@ class MeasurementProtocol:
             )
 
     def __post_init__(self) -> None:
-        """Refuse negative lengths, and baselines too short for any meter.
+        """Refuse lengths that nobody can wait for, and baselines too short for any meter.
 
         Raises:
             ValueError: If one is.
         """
         for name in ("idle_seconds", "cool_down_seconds", "anchor_every", "anchor_seconds"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
+            if not 0 <= getattr(self, name) <= LONGEST_SECONDS:
+                raise ValueError(f"{name} must be between 0 and {LONGEST_SECONDS:,} (a day), got {getattr(self, name)}")
         if 0 < self.idle_seconds < 1:
             raise ValueError(f"idle_seconds (--idle) must be 0 or >= 1, got {self.idle_seconds}: no meter is faster; 10 is usual")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -78,7 +79,7 @@ def seconds_of(text: str) -> float:
         amount = float(text[:-1])
     except ValueError:
         amount = float("nan")
-    if factor is None or not amount > 0:
+    if factor is None or not 0 < amount < math.inf:
         raise ValueError(f"--timeout must be a positive number with s, m or h, got {text!r}; for example --timeout 30m")
     return amount * factor
 

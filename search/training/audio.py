@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .files import MEMORY_LIMIT_BYTES, Files, Progress, find_classes, open_files, spaced, standardised, task_of_files
+from .files import MEMORY_LIMIT_BYTES, UNREADABLE, Files, Progress, find_classes, open_files, spaced, standardised, task_of_files
 from .task import Task
 
 SUFFIXES = frozenset({".wav"})
@@ -204,6 +204,6 @@ def _median_seconds(files: Files, names: list[str]) -> float:
         try:
             with wave.open(io.BytesIO(files.read(names[k]))) as file:
                 lengths.append(file.getnframes() / file.getframerate())
-        except (wave.Error, EOFError, ZeroDivisionError):
+        except (*UNREADABLE, ZeroDivisionError):
             continue  # decoding reports it
     return float(np.median(lengths)) if lengths else 1.0

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import os
 import re
+import struct
 import warnings
+import wave
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,6 +20,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from PIL import Image
 
 from .arrays import channel_statistics
 from .splits_data import MemoryData, StreamData
@@ -36,11 +40,25 @@ SPLITS = {
 MEMORY_LIMIT_BYTES = 4 * 2**30
 #: Mean and deviation are taken from this many training examples at most, so that they are equal in memory and streamed.
 STATISTICS_FROM = 4096
+#: What the readers of zips, images and recordings raise for bytes that they cannot read; a bomb is an image over Pillow's limit of pixels.
+UNREADABLE = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    LookupError,
+    RuntimeError,  # an encrypted member of a zip; NotImplementedError: its compression is unknown
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    Image.DecompressionBombError,
+    wave.Error,
+)
 #: How a decoder names the bytes that it was given; a memory address does not help a user.
 _ADDRESS = re.compile(r"<[^<>]* at 0x[0-9a-f]+>")
 Progress = Callable[[int, int], None]
 Entries = Sequence[tuple[str, int]]
-#: Turns the bytes of a file into an array; raises OSError or ValueError for a broken one. Streaming pickles it.
+#: Turns the bytes of a file into an array; raises one of ``UNREADABLE`` for a broken one. Streaming pickles it.
 Decode = Callable[[bytes], np.ndarray]
 
 
@@ -118,9 +136,12 @@ def open_files(path: str | Path) -> Files:
         return Folder(path)
     if not path.exists():
         raise FileNotFoundError(f"no data at {path}; give a folder or a zip with one sub-folder for each class")
-    if not zipfile.is_zipfile(path):
-        raise ValueError(f"{path} is neither a folder nor a zip; give one with a sub-folder for each class")
-    return Zip(path)
+    archive = Zip(path)
+    try:
+        archive.names()
+    except UNREADABLE as error:
+        raise ValueError(f"{path} is neither a folder nor a zip ({error}); give one with a sub-folder for each class") from error
+    return archive
 
 
 @dataclass(frozen=True)
@@ -170,6 +191,8 @@ def find_classes(files: Files, suffixes: frozenset[str] = SUFFIXES, *, noun: str
     classes = tuple(sorted({parts[depth] for parts in known}))
     if len(classes) < 2:
         raise ValueError(f"{where} has only one class folder, {classes[0]}/; a classification needs at least two")
+    if strange := [name for name in classes if not name.isprintable()]:
+        raise ValueError(f"{where}: the name of a class folder must be printable, got {strange[0]!r}; rename the folder")
     numbers = {name: k for k, name in enumerate(classes)}
     splits: dict[str, list[tuple[str, int]]] = {}
     for name, parts in sorted(images):
@@ -330,7 +353,7 @@ def decode_named(files: Files, name: str, decode: Decode) -> np.ndarray:
     """
     try:
         return np.ascontiguousarray(decode(files.read(name)))
-    except (OSError, ValueError, SyntaxError, EOFError) as error:  # what Pillow and zipfile raise for broken files
+    except UNREADABLE as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         reason = _ADDRESS.sub("", reason).strip()
         raise ValueError(

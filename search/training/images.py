@@ -11,7 +11,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from .files import MEMORY_LIMIT_BYTES, Entries, Files, Progress, find_classes, open_files, spaced, standardised, task_of_files
+from .files import (
+    MEMORY_LIMIT_BYTES,
+    UNREADABLE,
+    Entries,
+    Files,
+    Progress,
+    find_classes,
+    open_files,
+    spaced,
+    standardised,
+    task_of_files,
+)
 from .task import Task
 
 #: Images that are opened to learn size and colour of a set.
@@ -130,7 +141,7 @@ def _to_bytes(image: Any) -> Any:
 
 def _shape(files: Files, entries: Entries, resolution: int | None) -> tuple[int, int, int]:
     """Learn channels and size of a set from the headers of evenly spaced images."""
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     sizes, grey = [], True
     for k in spaced(len(entries), PROBED):
@@ -139,7 +150,7 @@ def _shape(files: Files, entries: Entries, resolution: int | None) -> tuple[int,
                 turned = image.getexif().get(274, 1) >= 5  # the EXIF orientations that exchange width and height
                 sizes.append((image.size[0], image.size[1]) if turned else (image.size[1], image.size[0]))
                 grey = grey and image.mode in GREY_MODES
-        except (OSError, UnidentifiedImageError, SyntaxError):
+        except UNREADABLE:
             continue  # decoding reports it
     channels = 1 if grey and sizes else 3
     if resolution is not None:

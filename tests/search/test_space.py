@@ -92,3 +92,18 @@ def test_the_sampler_gets_them_when_the_study_asks_and_otherwise_not(task):
     assert isinstance(told._features, Sizes)
     untold = make_sampler("freeze-thaw", rungs=(1, 3), seed=0, study=Study(name="s", task=task, space=study.space), task=task)
     assert untold._features is None
+
+
+def test_a_stored_choice_must_be_one_of_the_space_and_a_stored_number_a_number():
+    stored = FixedTrial({"kind": "os:system", "known": "b", "width": 10**6, "rate": "fast", "depth": 2.5, "far": float("inf")})
+    assert stored.suggest_categorical("known", ["a", "b"]) == "b"
+    assert stored.suggest_int("width", 1, 64) == 10**6  # the range was narrowed since: what was trained can still be exported
+    with pytest.raises(ValueError, match=r"kind must be one of 'a', 'b', got 'os:system'; the space has changed"):
+        stored.suggest_categorical("kind", ["a", "b"])
+    for draw in (
+        lambda: stored.suggest_float("rate", 0, 1),
+        lambda: stored.suggest_int("depth", 1, 3),
+        lambda: stored.suggest_float("far", 0, 1),
+    ):
+        with pytest.raises(ValueError, match=r"must be a (whole|finite) number, got .*the space has changed"):
+            draw()

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
+from xml.dom import minidom
 
 import pytest
 
 from joulefront.search.front import Front
 from joulefront.search.records.run_folder import Run
-from joulefront.search.report.matplotlib_front import front_figure
+from joulefront.search.report.matplotlib_front import front_figure, save_figure
 
 
 def texts(figure: Any) -> str:
@@ -42,3 +45,11 @@ def test_the_picture_shows_units_place_and_how_the_energy_is_known(fake_run: Run
     assert "measured (gpu by nvml), estimated (cpu by cpu_time)" in shown
     assert f"knee: {Front.of(fake_run).knee().values[0]:.4g}" in shown
     assert "gCO2e" not in texts(front_figure(fake_run_maker(intensity=False)))
+
+
+def test_a_name_is_no_formula_and_breaks_no_picture(fake_run: Run, tmp_path: Path) -> None:
+    figure = front_figure(replace(fake_run, name="a$b^_{\x1b[31m \\frac$"))
+    save_figure(figure, tmp_path / "front.png")
+    written = minidom.parse(str(save_figure(figure, tmp_path / "front.svg"))).documentElement.toxml()
+    assert "a$b^_{?[31m \\frac$" in written
+    assert "against training energy" in written

@@ -61,7 +61,7 @@ def test_a_budget_without_its_factor_names_the_option() -> None:
 
 def test_durations_need_a_unit() -> None:
     assert seconds_of("2h") == 7200.0
-    for text in ("30", "m", "-3m", ""):
+    for text in ("30", "m", "-3m", "", "infm", "1e999s", "nanh"):
         with pytest.raises(ValueError, match="--timeout"):
             seconds_of(text)
 

@@ -1,8 +1,10 @@
 import io
 import json
+import struct
 import threading
 import time
 import zipfile
+import zlib
 
 import numpy as np
 import pytest
@@ -211,7 +213,16 @@ def test_a_missing_path_and_a_file_that_is_no_zip_are_named(tmp_path):
         images(tmp_path / "set.rar")
 
 
-@pytest.mark.parametrize("broken", [b"", b"no image at all", picture(suffix=".jpg", size=(64, 64))[:400]], ids=["empty", "text", "cut off"])
+def bomb() -> bytes:
+    """An image of 200 megapixels by its header, in 60 bytes."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", 20_000, 10_000, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+
+
+BROKEN = {"empty": b"", "text": b"no image at all", "cut off": picture(suffix=".jpg", size=(64, 64))[:400], "bomb": bomb()}
+
+
+@pytest.mark.parametrize("broken", BROKEN.values(), ids=BROKEN)
 def test_an_unreadable_image_is_named_or_left_out_with_a_count(make, broken):
     path = make(classes(12) | {"cat/zz.png": broken})
     with pytest.raises(ValueError, match=r"cannot read .*cat/zz\.png.*--set skip_unreadable=true") as caught:
@@ -220,6 +231,26 @@ def test_an_unreadable_image_is_named_or_left_out_with_a_count(make, broken):
     with pytest.warns(UserWarning, match="left out 1 unreadable files, the first is .*zz.png"):
         task = images(path, skip_unreadable=True)
     assert sum(len(part) for part in (task.train, task.validation, task.test)) == 24
+
+
+def test_a_member_of_a_zip_with_a_wrong_check_sum_is_named_or_left_out(tmp_path):
+    path = tmp_path / "set.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in (classes(12) | {"cat/zz.png": b"Z" * 99}).items():
+            archive.writestr(name, data)
+    path.write_bytes(path.read_bytes().replace(b"Z" * 99, b"Z" * 98 + b"Y"))
+    with pytest.raises(ValueError, match=r"cannot read .*cat/zz\.png: Bad CRC-32"):
+        images(path)
+    with pytest.warns(UserWarning, match="left out 1 unreadable files, the first is cat/zz.png"):
+        images(path, skip_unreadable=True)
+
+
+def test_a_zip_without_its_end_and_a_class_that_no_terminal_should_print_are_refused_in_one_line(tmp_path):
+    (tmp_path / "set.zip").write_bytes(b"PK\x03\x04" + bytes(200) + b"PK\x05\x06" + b"\xff" * 18)
+    with pytest.raises(ValueError, match="neither a folder nor a zip"):
+        images(tmp_path / "set.zip")
+    with pytest.raises(ValueError, match=r"class folder must be printable, got 'cat\\x1b\[31m'; rename"):
+        images(write(tmp_path / "set", {f"{name}/{k}.png": picture() for name in ("cat\x1b[31m", "dog") for k in range(4)}))
 
 
 def test_progress_counts_every_image(tmp_path):
