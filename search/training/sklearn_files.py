@@ -20,7 +20,11 @@ NODES: Mapping[str, frozenset[str]] = {
     "ListNode": frozenset({"builtins.list"}),
     "TupleNode": frozenset({"builtins.tuple"}),
     "JsonNode": frozenset({"builtins.str", "builtins.int", "builtins.float", "builtins.bool", "builtins.NoneType"}),
-    "TypeNode": frozenset({"builtins.str", "builtins.int", "builtins.float", "builtins.bool", "builtins.object"}),
+    "SliceNode": frozenset({"builtins.slice"}),
+    "SparseMatrixNode": frozenset(
+        f"scipy.sparse._{kind}.{kind}_{shape}" for kind in ("csr", "csc", "coo") for shape in ("array", "matrix")
+    ),
+    "TypeNode": frozenset(f"builtins.{name}" for name in ("str", "int", "float", "bool", "object")) | {"numpy.float64", "numpy.int64"},
     "NdArrayNode": frozenset(
         {"numpy.ndarray", "numpy.bool", "numpy.bool_", "numpy.str_", "numpy.uint8"}
         | {f"numpy.{kind}{bits}" for kind in ("int", "uint") for bits in (32, 64)}
@@ -29,7 +33,8 @@ NODES: Mapping[str, frozenset[str]] = {
     "RandomGeneratorNode": frozenset({"numpy.random._generator.Generator"}),
     "RandomStateNode": frozenset({"numpy.random.mtrand.RandomState"}),
     "TreeNode": frozenset({"sklearn.tree._tree.Tree"}),
-    "LossNode": frozenset(f"sklearn._loss._loss.Cy{name}" for name in ("HalfBinomialLoss", "HalfMultinomialLoss", "HalfSquaredError")),
+    "LossNode": frozenset(f"sklearn._loss._loss.Cy{name}" for name in ("HalfBinomialLoss", "HalfMultinomialLoss", "HalfSquaredError"))
+    | frozenset(f"sklearn.linear_model._sgd_fast.{name}" for name in ("Hinge", "Log", "ModifiedHuber", "SquaredLoss", "Huber")),
     "ObjectNode": frozenset(
         {
             "sklearn._loss.link.HalfLogitLink",
@@ -67,6 +72,15 @@ NODES: Mapping[str, frozenset[str]] = {
         }
     ),
 }
+#: What estimators outside of the bundled families hold when they are fitted, read for models of a user's own study alone.
+INTERNALS = frozenset(
+    {
+        "sklearn.gaussian_process._gpc._BinaryGaussianProcessClassifierLaplace",
+        *(f"sklearn.gaussian_process.kernels.{name}" for name in ("ConstantKernel", "Matern", "Product", "RBF", "Sum", "WhiteKernel")),
+        "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
+        "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
+    }
+)
 #: No schema of ours is larger; a larger one is not parsed at all.
 LARGEST_SCHEMA_BYTES = 256 << 20
 
@@ -85,13 +99,16 @@ def is_sklearn_file(path: Path) -> bool:
 
 
 def types_of(model: Any) -> frozenset[str]:
-    """Names of the classes of an estimator that a study has built, and of the estimators within it: what its own file may also hold."""
-    found = {_name(type(model))}
-    for value in getattr(model, "get_params", dict)().values():
-        for item in value if isinstance(value, list | tuple) else (value,):
-            parts = item if isinstance(item, list | tuple) else (item,)
-            found |= {_name(type(part)) for part in parts if hasattr(part, "get_params")}
-    return frozenset(found)
+    """Names of the estimators that the file of a model may hold beside the listed ones; ``model`` is what the study has built.
+
+    A bundled family needs none. A model of the user's own study may hold its own class and, since estimators hold one another once they
+    are fitted, all those of the installed scikit-learn: classes with their attributes set, none of which is called.
+    """
+    if _name(type(model)) in NODES["ObjectNode"]:
+        return frozenset()
+    from sklearn.utils import all_estimators
+
+    return frozenset({_name(type(model)), *(_name(kind) for _, kind in all_estimators())}) | INTERNALS
 
 
 def foreign_types(path: Path, own: frozenset[str] = frozenset()) -> list[str]:
@@ -111,11 +128,13 @@ def foreign_types(path: Path, own: frozenset[str] = frozenset()) -> list[str]:
             schema = json.loads(archive.read("schema.json"))
     except (zipfile.BadZipFile, KeyError, ValueError, EOFError, RecursionError) as error:
         raise ValueError(f"{path} must be a skops file, got one that is damaged: {error}") from None
+    listed = frozenset.union(own, *NODES.values())
     found = set()
     for node in _nodes(schema):
         loader, name = str(node.get("__loader__")), f"{node.get('__module__')}.{node.get('__class__')}"
-        allowed = NODES.get(loader, frozenset())
-        if name not in allowed and not (loader == "ObjectNode" and name in own):
+        # A cached node is a second reference to what another node makes.
+        allowed = listed if loader == "CachedNode" else NODES.get(loader, frozenset()) | (own if loader == "ObjectNode" else frozenset())
+        if name not in allowed:
             found.add(f"{loader} of {name}")
     return sorted(found)
 
