@@ -87,7 +87,7 @@ def dashboard(
     from optuna_dashboard import run_server
 
     print(f"http://{host}:{port}/", file=sys.stderr)
-    run_server(folder.url, host=host, port=port)
+    run_server(folder.study()._storage, host=host, port=port)
 
 
 @with_options

@@ -19,7 +19,8 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from ..records.run_folder import RunFolder, without_password
+from ..records.database import without_password
+from ..records.run_folder import RunFolder
 from ..study import Study
 
 BUNDLED = "joulefront.studies"
@@ -189,7 +190,7 @@ def command_line(words: Sequence[str]) -> str:
     """Return what was typed, quoted for a shell and without the password of a storage URL: it is printed in model cards and reports.
 
     >>> command_line(["run", "my study.py", "--storage", "postgresql://me:secret@host/db"])
-    "joulefront run 'my study.py' --storage postgresql://me:...@host/db"
+    "joulefront run 'my study.py' --storage 'postgresql://me:***@host/db'"
     """
     return shlex.join(["joulefront", *map(without_password, words)])
 

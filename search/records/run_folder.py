@@ -1,21 +1,22 @@
 """The run folder: what a study keeps on disk, and the run that front, report and export read from it.
 
-The only module that knows the names of its files and the URL of its storage.
+The only module that knows the names of its files.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import re
 import shutil
+import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .bill import Bill, read_bill
+from .database import Mode, cause_of, mark_of, open_storage, public_url, with_password, without_password
 from .files import write_json
 from .replicates import Repeats, read_repeats
 from .trial import ATTRIBUTE, EXCUSED, Trial, from_json, from_optuna, to_json
@@ -32,6 +33,9 @@ BILL_FILE = "bill.json"
 LEDGER_FILE = "ledger.jsonl"
 DATABASE_FILE = "study.db"
 SNAPSHOT_FILE = "trials.json"
+LOCK_FILE = ".lock"
+#: Entry ``state`` of ``study.json`` until the database is made: the same command begins again.
+CREATING = "creating"
 
 
 @dataclass(frozen=True)
@@ -73,50 +77,66 @@ class RunFolder:
     Attributes:
         path: The run folder.
         facts: Content of ``study.json``.
+        given: Storage URL as the user gave it, with its password; never written.
     """
 
     path: Path
     facts: Mapping[str, Any]
+    given: str | None = field(default=None, repr=False)
 
     @classmethod
     def exists(cls, path: Path) -> bool:
-        """Whether there is a run in this folder."""
-        return (path / STUDY_FILE).is_file()
+        """Whether there is a run in this folder, and not only a start that was broken off."""
+        return (path / STUDY_FILE).is_file() and _broken_start(path) is None
 
     @classmethod
     def create(cls, path: Path, facts: Mapping[str, Any], *, storage: str | None = None) -> RunFolder:
         """Make a run folder; its tables are created here, once, before any worker starts.
+
+        A start that is broken off here, or was before, is begun again by the same call.
 
         Raises:
             StoreError: If the folder holds something else, or the storage cannot be reached.
         """
         if path.exists() and not path.is_dir():
             raise StoreError(f"--out {str(path)!r} is a file; a run needs a folder of its own")
-        fresh = not path.exists()
-        if not fresh and any(path.iterdir()):
+        begun, made = _broken_start(path), not path.exists()
+        if begun is None and not made and any(file.name != LOCK_FILE and f"{STUDY_FILE}." not in file.name for file in path.iterdir()):
             raise StoreError(f"--out {str(path)!r} holds files but no {STUDY_FILE}: it is not a run folder; choose another --out")
-        (path / "artifacts").mkdir(parents=True, exist_ok=True)
-        folder = cls(path, {"format": FORMAT, "storage": storage, **facts})
         try:
-            storage_now = folder._storage()
-        except StoreError:
-            # Nothing has been stored: a folder that is left behind would be called half written the next time.
-            shutil.rmtree(path if fresh else path / "artifacts")
-            raise
-        study = folder._optuna().create_study(
-            study_name=str(facts["study"]["name"]) if storage is None else str(facts["run_id"]),
-            storage=storage_now,
-            directions=list(facts["study"]["directions"]),
-        )
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # metric names are marked experimental; without them a dashboard shows "Objective 0"
-            study.set_metric_names(list(facts["study"]["objectives"]))
-        folder.save_facts(folder.facts)  # last: a folder without it is half written
+            facts = {"format": FORMAT, "storage": None if storage is None else public_url(storage), **facts}
+        except ValueError as error:
+            raise StoreError(f"--storage {without_password(str(storage))!r} cannot be used: {error}") from error
+        if begun is not None and all(begun.get(key) == facts[key] for key in ("storage", "study")):
+            facts["run_id"] = begun["run_id"]  # a server may have its study already
+        path.mkdir(parents=True, exist_ok=True)
+        folder = cls(path, facts, storage)
+        with folder.lock():
+            if cls.exists(path):
+                raise StoreError(f"another process has just begun the study in {str(path)!r}; wait for it, or give another --out")
+            folder.save_facts({**facts, "state": CREATING})
+            for file in path.glob(f"{DATABASE_FILE}*"):
+                file.unlink()
+            (path / "artifacts").mkdir(exist_ok=True)
+            try:
+                folder._make_study()
+            except StoreError:
+                # Nothing has been stored: a folder that is left behind would count as a run.
+                for file in path.iterdir():
+                    shutil.rmtree(file) if file.is_dir() else file.unlink()
+                if made:
+                    path.rmdir()
+                raise
+            folder.save_facts(facts)
         return folder
 
     @classmethod
-    def open(cls, path: str | Path) -> RunFolder:
+    def open(cls, path: str | Path, *, storage: str | None = None) -> RunFolder:
         """Open an existing run folder.
+
+        Args:
+            path: The run folder.
+            storage: Storage URL with the password that the folder does not keep; that in ``JOULEFRONT_STORAGE`` by default.
 
         Raises:
             StoreError: If there is no run, it was written by another version, or it is damaged.
@@ -148,16 +168,18 @@ class RunFolder:
             raise StoreError(
                 f"{str(path)!r} was written in format {version}, this joulefront reads format {FORMAT}; use the version that wrote it"
             )
+        if facts.get("state") == CREATING:
+            raise StoreError(f"the start of {str(path)!r} was broken off before its first trial; run the same command again")
         if not isinstance(facts.get("study"), dict) or not isinstance(facts.get("sessions"), list):
             raise StoreError(f"{str(file)!r} is damaged (no study in it); restore it from a copy, or delete the folder and run again")
         if facts.get("storage") is None and not (path / DATABASE_FILE).is_file():
             raise StoreError(f"{str(path)!r} has lost its {DATABASE_FILE}; restore it from a copy, or delete the folder and run again")
-        return cls(path, facts)
+        return cls(path, facts, storage)
 
     def save_facts(self, facts: Mapping[str, Any]) -> RunFolder:
         """Write ``study.json`` (atomically) and return the folder that holds it."""
-        write_json(self.path / STUDY_FILE, facts)
-        return RunFolder(self.path, facts)
+        write_json(self.path / STUDY_FILE, facts, private=facts.get("storage") is not None)
+        return replace(self, facts=facts)
 
     @property
     def ledger_file(self) -> Path:
@@ -185,26 +207,32 @@ class RunFolder:
                 with contextlib.suppress(FileNotFoundError):  # another worker was faster
                     file.unlink()
 
-    def study(self, sampler: optuna.samplers.BaseSampler | None = None) -> optuna.Study:
+    def study(self, sampler: optuna.samplers.BaseSampler | None = None, *, read_only: bool = False) -> optuna.Study:
         """Load the Optuna study.
+
+        Args:
+            sampler: Its sampler.
+            read_only: Change nothing, not even on disk. A storage that only the folder names is named on stderr before it is contacted.
 
         Raises:
             StoreError: If the storage is damaged or out of reach.
         """
-        name = str(self.facts["study"]["name"] if self.facts.get("storage") is None else self.facts["run_id"])
+        import optuna
+
+        url = self.facts.get("storage")
+        if read_only and url is not None and self._url() == url:
+            print(f"reading {without_password(url)}, which {str(self.path / STUDY_FILE)!r} names", file=sys.stderr)
+        storage = self._storage("read" if read_only else "write")
         try:
-            study: optuna.Study = self._optuna().load_study(study_name=name, storage=self._storage(), sampler=sampler)
+            study: optuna.Study = optuna.load_study(study_name=self._study_name, storage=storage, sampler=sampler)
             return study
-        except StoreError:
-            raise
         except KeyError as error:
             raise StoreError(
-                f"{str(self.path)!r}: the storage has no study {name!r}; the run folder is half written. Delete it and run again"
+                f"{str(self.path)!r}: the storage has no study {self._study_name!r}: it is half written, or another one; run in a new --out"
             ) from error
         except Exception as error:
-            line = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise StoreError(
-                f"{str(self.path)!r}: the storage cannot be read ({line}); restore it from a copy or delete the folder"
+                f"{str(self.path)!r}: the storage cannot be read ({cause_of(error)}); restore it from a copy or delete the folder"
             ) from error
 
     def run(self, study_now: optuna.Study | None = None) -> Run:
@@ -216,7 +244,7 @@ class RunFolder:
         study = self.facts["study"]
         trials = self._snapshot() if study_now is None else None
         if trials is None:
-            trials = tuple(from_optuna(trial) for trial in (study_now or self.study()).get_trials(deepcopy=False))
+            trials = tuple(from_optuna(trial) for trial in (study_now or self.study(read_only=True)).get_trials(deepcopy=False))
         return Run(
             name=study["name"],
             path=self.path,
@@ -231,22 +259,27 @@ class RunFolder:
 
     def save_snapshot(self, trials: Iterable[Trial]) -> None:
         """Keep the trials beside the database: reading a finished run then needs no database library, which takes long to import."""
-        write_json(self.path / SNAPSHOT_FILE, {"format": FORMAT, "trials": [to_json(trial) for trial in trials]})
+        write_json(self.path / SNAPSHOT_FILE, {"format": FORMAT, "mark": self._mark(), "trials": [to_json(trial) for trial in trials]})
 
     def _snapshot(self) -> tuple[Trial, ...] | None:
-        """Return the kept trials, or None when there are none or the database has changed since."""
-        file, database = self.path / SNAPSHOT_FILE, self.path / DATABASE_FILE
+        """Return the kept trials, or None when there are none or they are not those of the database."""
         try:
-            if self.facts.get("storage") is not None or database.stat().st_mtime_ns > file.stat().st_mtime_ns:
+            kept = json.loads((self.path / SNAPSHOT_FILE).read_text(encoding="utf-8"))
+            if kept.get("mark") is None or kept["mark"] != self._mark() or not self._ended:
                 return None
-            return tuple(from_json(trial) for trial in json.loads(file.read_text(encoding="utf-8"))["trials"])
-        except (OSError, ValueError, KeyError, TypeError):
+            return tuple(from_json(trial) for trial in kept["trials"])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None  # never written, or damaged: the database is the truth
 
+    def _mark(self) -> dict[str, Any] | None:
+        """Return what differs whenever the database does; a server is not asked, only sessions of this folder write to its study."""
+        return mark_of(self.path / DATABASE_FILE) if self.facts.get("storage") is None else {"sessions": len(self.facts["sessions"])}
+
     @property
-    def url(self) -> str:
-        """Optuna's storage URL of this run."""
-        return str(self.facts.get("storage") or f"sqlite:///{(self.path / DATABASE_FILE).absolute()}")
+    def _ended(self) -> bool:
+        """Whether a server can hold nothing newer than the snapshot of the last session."""
+        sessions = self.facts["sessions"]
+        return self.facts.get("storage") is None or (bool(sessions) and "ended" in sessions[-1])
 
     def fail_dead_trials(self, joules_by_number: Mapping[int, float | None]) -> list[int]:
         """Close the trials that a killed session left running; called while no other session holds the folder.
@@ -254,6 +287,8 @@ class RunFolder:
         Args:
             joules_by_number: What the ledger had billed to each of them when the session died.
         """
+        from optuna.trial import TrialState
+
         study, dead = self.study(), []
         for trial in study.get_trials(deepcopy=False):
             if not trial.state.is_finished():
@@ -265,7 +300,7 @@ class RunFolder:
                 }
                 study._storage.set_trial_user_attr(trial._trial_id, ATTRIBUTE, facts)
                 study._storage.set_trial_user_attr(trial._trial_id, EXCUSED, "killed")
-                study.tell(trial.number, state=self._optuna().trial.TrialState.FAIL)
+                study.tell(trial.number, state=TrialState.FAIL)
                 dead.append(trial.number)
         return dead
 
@@ -281,7 +316,7 @@ class RunFolder:
         except ImportError:  # Windows has no flock: two sessions in one folder are then the user's care
             yield
             return
-        with (self.path / ".lock").open("w") as file:
+        with (self.path / LOCK_FILE).open("w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
@@ -290,33 +325,44 @@ class RunFolder:
                 ) from error
             yield
 
-    def _storage(self) -> RDBStorage:
-        optuna = self._optuna()
-        remote = self.facts.get("storage") is not None
-        arguments = {} if remote else {"connect_args": {"timeout": 60}}
-        try:
-            storage: RDBStorage = optuna.storages.RDBStorage(self.url, engine_kwargs=arguments)
-            return storage
-        except Exception as error:
-            line = " ".join(str(error).split()) or type(error).__name__
-            if not remote:
-                file = str(self.path / DATABASE_FILE)
-                raise StoreError(f"{file!r} cannot be read ({line}); restore it from a copy, or delete the folder and run again") from error
-            remedy = "install the driver that it names" if isinstance(error, ImportError) else "see that it can be reached"
-            raise StoreError(f"--storage {without_password(self.url)!r} cannot be used: {line[:300]}; {remedy}") from error
+    @property
+    def _study_name(self) -> str:
+        return str(self.facts["study"]["name"] if self.facts.get("storage") is None else self.facts["run_id"])
 
-    @staticmethod
-    def _optuna() -> Any:
+    def _url(self) -> str | None:
+        """Return the URL of the storage with its password, or None for the folder's own database."""
+        url = self.facts.get("storage")
+        return None if url is None else with_password(str(url), self.given)
+
+    def _make_study(self) -> None:
         import optuna
 
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
-        return optuna
+        storage = self._storage("create")
+        study = optuna.create_study(
+            study_name=self._study_name, storage=storage, directions=list(self.facts["study"]["directions"]), load_if_exists=True
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # metric names are marked experimental; without them a dashboard shows "Objective 0"
+            study.set_metric_names(list(self.facts["study"]["objectives"]))
+
+    def _storage(self, mode: Mode) -> RDBStorage:
+        url, file = self._url(), self.path / DATABASE_FILE
+        try:
+            return open_storage(file, url, mode)
+        except Exception as error:
+            line = cause_of(error)
+            if url is None:
+                raise StoreError(
+                    f"{str(file)!r} cannot be read ({line}); restore it from a copy, or delete the folder and run again"
+                ) from error
+            remedy = "install the driver that it names" if isinstance(error, ImportError) else "see that it can be reached"
+            raise StoreError(f"--storage {without_password(url)!r} cannot be used: {line}; {remedy}") from error
 
 
-def without_password(text: str) -> str:
-    """Hide the password of a URL: it belongs on no screen and in no model card.
-
-    >>> without_password("postgresql+psycopg://me:secret@host:5432/db")
-    'postgresql+psycopg://me:...@host:5432/db'
-    """
-    return re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:...@", text)
+def _broken_start(path: Path) -> Mapping[str, Any] | None:
+    """Return the facts of a start that was broken off before its database was made, or None."""
+    try:
+        facts = json.loads((path / STUDY_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return facts if isinstance(facts, dict) and facts.get("state") == CREATING else None

@@ -200,7 +200,7 @@ def study_folder(
     store = open_or_create(path, study, storage, intensity, pue, price_per_kwh, origin, forecast=forecast)
     try:
         with store.lock():
-            yield RunFolder.open(path)
+            yield RunFolder.open(path, storage=storage)
     finally:
         if (
             fresh and RunFolder.exists(path) and not RunFolder.open(path).facts["sessions"]
@@ -248,7 +248,7 @@ def open_or_create(
             "sessions": [],
         }
         return RunFolder.create(path, facts, storage=storage)
-    store = RunFolder.open(path)
+    store = RunFolder.open(path, storage=storage)
     refuse_other_study(store, study)
     known = store.facts.get("intensity")
     if (store.facts.get("carbon") is not None) != forecast and (known or intensity):

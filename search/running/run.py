@@ -137,7 +137,7 @@ def run(
         intensity = carbon.nominal()
     path = Path(out) if out is not None else Path("runs") / study.name
     wanted = Budget.parse(budget) if isinstance(budget, str) else budget
-    prior = [RunFolder.open(folder).study().get_trials(deepcopy=False) for folder in warm_start]
+    prior = [RunFolder.open(folder).study(read_only=True).get_trials(deepcopy=False) for folder in warm_start]
     place = study_folder(path, study, storage, intensity, pue, price_per_kwh, origin, forecast=carbon is not None)
     with open_session(options, place) as session:
         session.folder, intensity, pue = keep_place(session.folder, intensity, pue, forecast=carbon is not None)

@@ -34,7 +34,7 @@ SPOILT: dict[str, tuple[Callable[[Path], Any], list[str]]] = {
     "bytes in study.json": (lambda run: (run / "study.json").write_bytes(b"\xff\xfe\x00"), ["study.json", "damaged"]),
     "study.json without a study": (lambda run: change(run, study=None), ["study.json", "damaged"]),
     "no database": (lambda run: (run / "study.db").unlink(), ["study.db", "restore it"]),
-    "an empty database": (lambda run: (run / "study.db").write_bytes(b""), ["half written"]),
+    "an empty database": (lambda run: (run / "study.db").write_bytes(b""), ["study.db", "no such table", "restore it"]),
     "bytes in the database": (lambda run: (run / "study.db").write_bytes(b"nonsense" * 999), ["study.db", "restore it"]),
     "half of the bill": (lambda run: (run / "bill.json").write_text('{"sess'), ["bill.json", "damaged"]),
 }
@@ -44,10 +44,10 @@ SPOILT: dict[str, tuple[Callable[[Path], Any], list[str]]] = {
 def test_a_run_folder_that_cannot_be_read_is_explained_and_left_unchanged(call: Callable[..., Any], folder: Path, how: str) -> None:
     spoil, parts = SPOILT[how]
     spoil(folder)
-    before = {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file() and file.name != "study.db"}
+    before = {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
     refused(call("front", folder), *parts)
     refused(call("export", folder, "--to", "onnx", "-o", "model"), *parts)
-    assert {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file() and file.name != "study.db"} == before
+    assert {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()} == before
     assert not Path("model").exists()
 
 
@@ -176,6 +176,18 @@ def test_two_runs_are_compared_and_priced(call: Callable[..., Any], folder: Path
     assert [row["zone"] for row in places] == ["FR", "PL"]
     assert places[0]["knee_grams_co2e"] < places[1]["knee_grams_co2e"]
     assert "the PUE of 1, kWh do not" in call("price", folder, "--zones", "FR").out
+
+
+def test_verbs_that_read_work_on_a_folder_that_cannot_be_written_and_change_nothing(call: Callable[..., Any], folder: Path) -> None:
+    shutil.copytree(folder, "other")
+    for file in (*folder.rglob("*"), folder):
+        file.chmod(0o555 if file.is_dir() else 0o444)
+    before = {file: (file.stat().st_mtime_ns, file.is_file() and file.read_bytes()) for file in (*folder.rglob("*"), folder)}
+    verbs = (["front"], ["plot", "-o", "a.svg"], ["report", "-o", "a.html"], ["compare", "other"], ["price", "--zones", "FR"])
+    for verb, *options in verbs:
+        assert call(verb, folder, *options).code == 0
+    assert {file: (file.stat().st_mtime_ns, file.is_file() and file.read_bytes()) for file in (*folder.rglob("*"), folder)} == before
+    folder.chmod(0o755)
 
 
 def test_unknown_zones_and_malformed_prices_are_refused(call: Callable[..., Any], folder: Path) -> None:

@@ -2,8 +2,13 @@ import json
 import os
 import pwd
 import shutil
+import socket
+import sqlite3
 import subprocess
+import sys
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +18,9 @@ import pytest
 from helpers.trials import make_trial
 
 from joulefront.search import Study, run
+from joulefront.search.records.database import without_password
 from joulefront.search.records.files import write_json
-from joulefront.search.records.run_folder import RunFolder, StoreError, without_password
+from joulefront.search.records.run_folder import RunFolder, StoreError
 from joulefront.search.records.trial import ATTRIBUTE, EXCUSED
 
 STUDY = {
@@ -116,7 +122,7 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("url", "shown"),
     [
-        ("postgresql+psycopg://me:secret@host:5432/db", "postgresql+psycopg://me:...@host:5432/db"),
+        ("postgresql+psycopg://me:secret@host:5432/db", "postgresql+psycopg://me:***@host:5432/db"),
         ("postgresql://me@host/db", "postgresql://me@host/db"),
         ("sqlite:////tmp/a@b.db", "sqlite:////tmp/a@b.db"),
         ("wall=http://host:80/x@y", "wall=http://host:80/x@y"),
@@ -131,6 +137,116 @@ def test_a_storage_without_its_driver_names_it(tmp_path: Path) -> None:
         make(tmp_path / "r", storage="postgresql+pg8000://me:secret@localhost/db")
     assert "secret" not in str(caught.value)
     assert not (tmp_path / "r").exists()
+
+
+# -- copies, starts that are broken off, reading ---------------------------------------------------------------------------------------
+
+
+def test_a_copy_of_a_killed_run_shows_the_same_trials_whatever_the_clock_says(tmp_path: Path) -> None:
+    store = make(tmp_path / "r")
+    add(store, 0.9, 12.0)
+    store.save_snapshot(store.run(store.study()).trials)
+    add(store, 0.8, 5.0)  # and killed before the next snapshot
+    ahead = time.time() + 3600  # the clock was put back since
+    os.utime(tmp_path / "r" / "trials.json", (ahead, ahead))
+    subprocess.run(["cp", "-r", tmp_path / "r", tmp_path / "copy"], check=True)
+    for folder in ("r", "copy"):
+        assert [trial.values for trial in RunFolder.open(tmp_path / folder).run().trials] == [(0.9, 12.0), (0.8, 5.0)]
+
+
+def test_a_snapshot_of_the_same_content_spares_the_database_library(tmp_path: Path) -> None:
+    store = make(tmp_path / "r")
+    add(store, 0.9, 12.0)
+    store.save_snapshot(store.run(store.study()).trials)
+    shutil.copytree(tmp_path / "r", tmp_path / "copy")
+    program = (
+        "import sys; from joulefront.search.records.run_folder import RunFolder\n"
+        "assert len(RunFolder.open(sys.argv[1]).run().trials) == 1; assert 'optuna' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program, str(tmp_path / "copy")], check=True)
+
+
+def test_a_transaction_that_a_kill_broke_off_is_read_as_it_was_before_and_left_as_it_is(tmp_path: Path) -> None:
+    add(make(tmp_path / "r"), 0.9, 12.0)
+    program = (
+        "import os, sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('PRAGMA cache_size = 1'); c.execute('BEGIN')\n"
+        "c.execute('CREATE TABLE big AS WITH RECURSIVE n(x) AS (VALUES(1) UNION ALL SELECT x + 1 FROM n LIMIT 50000) SELECT x FROM n')\n"
+        "c.execute('UPDATE trials SET state = 2'); os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", program, str(tmp_path / "r" / "study.db")], check=False)
+    assert (tmp_path / "r" / "study.db-journal").stat().st_size > 0
+    before = contents(tmp_path / "r")
+    assert [trial.state for trial in RunFolder.open(tmp_path / "r").run().trials] == ["complete"]
+    assert contents(tmp_path / "r") == before
+
+
+def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """Every file of a folder with its time of change and its content."""
+    return {str(file): (file.stat().st_mtime_ns, file.read_bytes()) for file in sorted(folder.rglob("*")) if file.is_file()}
+
+
+@pytest.mark.parametrize("moment", ["create_study", "set_metric_names"])
+def test_a_start_that_is_killed_while_its_tables_are_made_begins_again_with_the_same_call(tmp_path: Path, moment: str) -> None:
+    program = (
+        "import os, sys, pathlib, optuna; from joulefront.search.records.run_folder import RunFolder\n"
+        f"die = lambda *a, **k: os.kill(os.getpid(), 9); optuna.create_study, optuna.Study.set_metric_names = {{\n"
+        "'create_study': (die, die), 'set_metric_names': (optuna.create_study, die)}[sys.argv[2]]\n"
+        f"RunFolder.create(pathlib.Path(sys.argv[1]), {{'run_id': 'tiny-0', 'study': {STUDY!r}, 'sessions': []}})"
+    )
+    subprocess.run([sys.executable, "-c", program, str(tmp_path / "r"), moment], check=False)
+    assert (tmp_path / "r" / "study.db").exists()
+    assert not RunFolder.exists(tmp_path / "r")
+    with pytest.raises(StoreError, match="broken off before its first trial; run the same command again"):
+        RunFolder.open(tmp_path / "r")
+    store = make(tmp_path / "r")
+    add(store, 0.9, 12.0)
+    assert len(RunFolder.open(tmp_path / "r").run().trials) == 1
+
+
+def test_reading_changes_no_file_and_makes_none(tmp_path: Path) -> None:
+    add(make(tmp_path / "r"), 0.9, 12.0)
+    with sqlite3.connect(tmp_path / "victim.db") as victim:
+        victim.execute("CREATE TABLE mine (x)")
+    before = contents(tmp_path)
+    RunFolder.open(tmp_path / "r").run()
+    assert contents(tmp_path) == before
+    shutil.copytree(tmp_path / "r", tmp_path / "foreign")
+    facts = json.loads((tmp_path / "foreign" / "study.json").read_text())
+    for name in ("victim.db", "none.db"):
+        write_json(tmp_path / "foreign" / "study.json", {**facts, "storage": f"sqlite:///{tmp_path / name}"})
+        before = contents(tmp_path)
+        with pytest.raises(StoreError):
+            RunFolder.open(tmp_path / "foreign").run()
+        assert contents(tmp_path) == before
+
+
+def test_a_host_that_only_the_folder_names_is_named_before_it_is_contacted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("psycopg")
+    store = make(tmp_path / "r")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(30)
+        port = server.getsockname()[1]
+        store.save_facts({**store.facts, "storage": f"postgresql+psycopg://me:secret@127.0.0.1:{port}/db"})
+        said: list[str] = []
+
+        def answer() -> None:
+            contact, _ = server.accept()
+            said.append(capsys.readouterr().err)
+            contact.close()
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(StoreError):
+            RunFolder.open(tmp_path / "r").run()
+        thread.join()
+    assert f"reading postgresql+psycopg://me:***@127.0.0.1:{port}/db" in said[0]
+
+
+@pytest.mark.parametrize("name", ["really?", "50%", "a%41b", "{x}", "a#b?c=d&e"])
+def test_a_folder_may_have_any_name(tmp_path: Path, name: str) -> None:
+    add(make(tmp_path / name), 0.9, 12.0)
+    assert len(RunFolder.open(tmp_path / name).run().trials) == 1
+    assert [file.name for file in tmp_path.iterdir()] == [name]
 
 
 # -- PostgreSQL -----------------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,289 @@
+"""The database of a run: Optuna's storage, opened to be made, written or only read, and patient when its server goes away.
+
+The rest of the run folder needs no database library, which takes long to import; so Optuna and SQLAlchemy are imported in the functions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import re
+import sqlite3
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from optuna.storages import RDBStorage
+    from sqlalchemy.engine import URL
+
+#: What a database is opened for: ``create`` makes its tables, ``write`` finds them, ``read`` changes nothing, not even on disk.
+Mode = Literal["create", "write", "read"]
+#: Environment variable with the storage URL and its password, which stands in no file and in no list of processes.
+STORAGE_VARIABLE = "JOULEFRONT_STORAGE"
+#: How long a lost server is waited for; the pauses between two attempts double up to the longest one.
+PATIENCE_SECONDS, FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 60.0, 0.5, 8.0
+#: SQLite waits this long for another process that writes.
+LOCK_SECONDS = 60.0
+#: Keys of a URL's query whose values are secrets.
+_SECRET = re.compile(r"pass(word|wd|phrase)?$|pwd|secret|token|odbc_connect", re.IGNORECASE)
+_HIDDEN = "***"
+
+
+class DatabaseError(RuntimeError):
+    """A database cannot be used any more in the middle of the work; the message names the cause and the remedy."""
+
+
+def open_storage(file: Path, url: str | None, mode: Mode) -> RDBStorage:
+    """Open Optuna's storage.
+
+    Args:
+        file: The run folder's own SQLite database.
+        url: Storage URL with its password; None for ``file``.
+        mode: What it is opened for.
+
+    Raises:
+        Exception: Whatever Optuna, SQLAlchemy or the driver raise when the storage cannot be opened.
+    """
+    import optuna
+    from sqlalchemy.engine import URL, make_url
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    place = URL.create("sqlite", database=str(file.absolute())) if url is None else make_url(url)
+    local, arguments = _sqlite_file(place), dict[str, Any]()
+    if local is not None:
+        # The path goes to SQLite as it is: a ? or % of a folder's name never becomes a part of a URL.
+        arguments["creator"] = functools.partial(connect, local, mode)
+    elif place.get_backend_name() == "postgresql":
+        if place.get_driver_name() in ("psycopg", "psycopg2") and "connect_timeout" not in place.query:
+            arguments["connect_args"] = {"connect_timeout": 10}
+        if mode == "read":
+            arguments["execution_options"] = {"postgresql_readonly": True}
+    text = place.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")  # Optuna formats it
+    storage = optuna.storages.RDBStorage(
+        text, engine_kwargs={"pool_pre_ping": local is None, **arguments}, skip_table_creation=mode != "create"
+    )
+    shown = str(local) if local is not None else without_password(place.render_as_string(hide_password=False))
+    for name in (*vars(optuna.storages.BaseStorage), "_create_new_trial", "_set_trial_param", "_get_trials", "_get_best_trial_id"):
+        if callable(getattr(storage, name)) and not name.startswith("__") and name not in ("remove_session", "check_trial_is_updatable"):
+            setattr(storage, name, _patient(getattr(storage, name), local, shown))
+    return storage
+
+
+def connect(file: Path, mode: Mode) -> sqlite3.Connection:
+    """Connect to an SQLite file; what is opened to be read is never changed, and only ``create`` makes a file.
+
+    Raises:
+        sqlite3.Error: If there is no such file, or it cannot be read.
+    """
+    access = {"create": "rwc", "write": "rw", "read": "ro"}[mode]
+    connection = sqlite3.connect(f"{file.absolute().as_uri()}?mode={access}", uri=True, timeout=LOCK_SECONDS, check_same_thread=False)
+    if mode != "read":
+        return connection
+    try:
+        connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchall()
+    except sqlite3.OperationalError as error:
+        connection.close()
+        if "readonly" not in str(error):
+            raise
+        return _rolled_back(file)
+    return connection
+
+
+def _rolled_back(file: Path) -> sqlite3.Connection:
+    """Return a copy in memory of a database whose last writer was killed within a transaction, as it was before that transaction."""
+    memory = sqlite3.connect(":memory:", check_same_thread=False)
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / file.name
+        for ending in ("", "-journal"):
+            copy.with_name(copy.name + ending).write_bytes(file.with_name(file.name + ending).read_bytes())
+        with contextlib.closing(sqlite3.connect(copy)) as source:
+            source.backup(memory)
+    return memory
+
+
+def mark_of(file: Path) -> dict[str, Any] | None:
+    """Return what changes with every change of an SQLite database: its change counter, and its trials by state with the last of each.
+
+    None while a transaction is under way or was broken off, or when the file cannot be read.
+    """
+    try:
+        with file.open("rb") as opened:
+            counter = int.from_bytes(opened.read(28)[24:], "big")
+        with contextlib.closing(connect(file, "read")) as connection:
+            rows = connection.execute("SELECT state, COUNT(*), MAX(trial_id) FROM trials GROUP BY state ORDER BY state").fetchall()
+    except (OSError, sqlite3.Error):
+        return None
+    if file.with_name(f"{file.name}-journal").exists():
+        return None
+    return {"changes": counter, "trials": [list(row) for row in rows]}
+
+
+def _sqlite_file(place: URL) -> Path | None:
+    """Return the file of an SQLite URL, or None for servers, drivers of others and databases in memory."""
+    if place.drivername not in ("sqlite", "sqlite+pysqlite") or not place.database or place.database.startswith((":memory:", "file:")):
+        return None
+    return Path(place.database)
+
+
+def _patient(operation: Callable[..., Any], file: Path | None, shown: str) -> Callable[..., Any]:
+    """Return an operation of a storage that waits for a lost server, and that names the cause of what waiting cannot mend.
+
+    Args:
+        operation: A method of Optuna's storage. It may have been carried out although the answer was lost; a trial that is told twice has
+            been told, and one that was made twice stays open and is closed by the next session.
+        file: The database, if it is a file.
+        shown: How messages name it.
+    """
+
+    @functools.wraps(operation)
+    def attempt(*args: Any, **kwargs: Any) -> Any:
+        from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+        from sqlalchemy.exc import SQLAlchemyError
+
+        lost, pause = None, FIRST_PAUSE_SECONDS
+        while True:
+            try:
+                result = operation(*args, **kwargs)
+            except UpdateFinishedTrialError:
+                if lost is None or operation.__name__ != "set_trial_state_values":
+                    raise
+                return True
+            except (StorageInternalError, SQLAlchemyError) as error:
+                now = time.monotonic()
+                if file is not None or not _is_lost(error) or (lost is not None and now - lost > PATIENCE_SECONDS):
+                    raise DatabaseError(_explained(error, file, shown)) from error
+                if lost is None:
+                    lost = now
+                    _say(f"{shown}: the connection is lost ({cause_of(error)}); trying again for {PATIENCE_SECONDS:.0f} s")
+                time.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+            else:
+                if lost is not None:
+                    _say(f"{shown}: connected again after {time.monotonic() - lost:.0f} s; nothing is lost")
+                return result
+
+    return attempt
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _driver_error(error: BaseException) -> BaseException:
+    """Return the driver's own error behind those of SQLAlchemy and Optuna."""
+    from sqlalchemy.exc import DBAPIError
+
+    found: BaseException | None = error
+    while found is not None and not isinstance(found, DBAPIError):
+        found = found.__cause__ or found.__context__
+    return error if found is None else found
+
+
+def cause_of(error: BaseException) -> str:
+    """Return in one line what the driver said, without the text of Optuna and SQLAlchemy around it."""
+    cause = _driver_error(error)
+    return " ".join(str(getattr(cause, "orig", None) or cause).split())[:300] or type(cause).__name__
+
+
+def _is_lost(error: BaseException) -> bool:
+    from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+
+    cause = _driver_error(error)
+    if not isinstance(cause, DBAPIError) or _is_full(error):
+        return False
+    return cause.connection_invalidated or isinstance(cause, OperationalError | InterfaceError)
+
+
+def _is_full(error: BaseException) -> bool:
+    return re.search(r"\bfull\b|no space left", cause_of(error), re.IGNORECASE) is not None
+
+
+def _explained(error: BaseException, file: Path | None, shown: str) -> str:
+    again = "then run the same command again: what was measured until then is kept"
+    if file is not None and not file.exists():
+        return f"{shown} was deleted while it was in use; joulefront repair {str(file.parent)!r} makes it again, {again}"
+    if _is_full(error):
+        return f"{shown} cannot be written: its disk is full; free some space, {again}"
+    if "locked" in cause_of(error):
+        return f"{shown} is locked by another program; end that (a dashboard, a backup), {again}"
+    remedy = "see that its disk and its permissions are in order" if file is not None else "see that the server runs and can be reached"
+    return f"{shown} cannot be used any more ({cause_of(error)}); {remedy}, {again}"
+
+
+# -- passwords -------------------------------------------------------------------------------------------------------------------------
+
+
+def without_password(text: str) -> str:
+    """Hide the secrets of a URL, which may be the value of an option: they belong on no screen and in no model card.
+
+    >>> without_password("postgresql+psycopg://me:sec/ret@host:5432/db?sslpassword=secret")
+    'postgresql+psycopg://me:***@host:5432/db?sslpassword=***'
+    """
+    before, url = re.fullmatch(r"(--[\w-]+=)?(.*)", text, re.DOTALL).groups("")  # type: ignore[union-attr]
+    if "://" not in url:
+        return text
+    try:
+        place = _parsed(url)
+    except ValueError:
+        greedy = r".*@" if re.match(r"[\w+]+://", url) else r"[^@/]*@"
+        return before + re.sub(rf"(://[^:/@]*):{greedy}", rf"\1:{_HIDDEN}@", url)
+    secrets = _secret_keys(place)
+    if place.password is None and not secrets:
+        return text
+    hidden = place.update_query_dict(dict.fromkeys(secrets, _HIDDEN)).render_as_string(hide_password=True)
+    return before + hidden.replace("%2A%2A%2A", _HIDDEN)
+
+
+def public_url(url: str) -> str:
+    """Return a storage URL without its secrets, as a run folder keeps it.
+
+    Raises:
+        ValueError: If it is no URL of a database.
+    """
+    place = _parsed(url)
+    secrets = _secret_keys(place)
+    if place.password is None and not secrets:
+        return url
+    return place._replace(password=None).difference_update_query(secrets).render_as_string(hide_password=False)
+
+
+def with_password(url: str, given: str | None, environment: Mapping[str, str] = os.environ) -> str:
+    """Return the URL of a run folder with the secrets that the user gives now.
+
+    Args:
+        url: The URL that the folder keeps.
+        given: What the user gave in this call, or None.
+        environment: May hold the same URL with its password as ``JOULEFRONT_STORAGE``.
+    """
+    for one in (given, environment.get(STORAGE_VARIABLE)):
+        with contextlib.suppress(ValueError):
+            if one and _parsed(public_url(one)) == _parsed(url):
+                return one
+    return url
+
+
+def _parsed(url: str) -> URL:
+    """Parse a URL.
+
+    Raises:
+        ValueError: If it is none, or its password is ambiguous.
+    """
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        place = make_url(url)
+    except ArgumentError as error:
+        raise ValueError("it is no URL of a database; postgresql+psycopg://user@host/name is one") from error
+    if place.password is not None and "@" in f"{place.host}{place.database}":
+        raise ValueError("an @ in a password must be written %40")
+    return place
+
+
+def _secret_keys(place: URL) -> list[str]:
+    return [key for key in place.query if _SECRET.search(key)]
