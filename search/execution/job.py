@@ -70,6 +70,7 @@ class Outcome:
         flops: Forward FLOPs of one example, or None.
         extra: Columns of the tactics.
         threads: Threads that were used.
+        sha256: SHA-256 of the weights file, or None when it failed.
         cpu_seconds: CPU-seconds of the worker and its children during the job; None where the job ran in the parent.
     """
 
@@ -86,6 +87,7 @@ class Outcome:
     cpu_seconds: float | None = None
     excused: bool = False
     resumed: bool = False
+    sha256: str | None = None
 
 
 def seed_of(study_seed: int, key: str) -> int:
@@ -146,7 +148,7 @@ def train(job: Job, space: Space, task: Task, *, phases: Phases, should_continue
             should_continue=after_epoch,
             check_at=job.check_at,
         )
-        save_weights(job.weights, fitted, with_checkpoint=candidate.recipe.resumable and fitted.epochs < job.checkpoint_below)
+        sha256 = save_weights(job.weights, fitted, with_checkpoint=candidate.recipe.resumable and fitted.epochs < job.checkpoint_below)
         predictions = _predict_for_a_while(fitted.model, task, candidate, job, phases) if job.measure_inference else 0
     except KeyboardInterrupt:
         return replace(measured_nothing(), failed=INTERRUPTED, excused=True)
@@ -168,6 +170,7 @@ def train(job: Job, space: Space, task: Task, *, phases: Phases, should_continue
         dict(fitted.extra),
         threads,
         resumed=start is not None,
+        sha256=sha256,
     )
 
 

@@ -117,7 +117,7 @@ def rebuild(trial: Trial, *, study: Study, task: Task, weights: Path) -> Trained
         ValueError: If the trial is not complete or the space has changed since.
         ExportFailed: If the weights are missing or belong to another model.
     """
-    from ..training.checkpoint import load_weights
+    from ..training.checkpoint import DamagedError, load_weights
 
     if trial.state != "complete":
         raise ValueError(f"trial {trial.number} must be complete to be exported, got {trial.state}; pick a trial of the front")
@@ -129,7 +129,11 @@ def rebuild(trial: Trial, *, study: Study, task: Task, weights: Path) -> Trained
     candidate = study.space.sample(FixedTrial(trial.params))
     model = build(study.space, candidate, task)
     try:
-        model = load_weights(weights, model)
+        model = load_weights(weights, model, trial.artifact_sha256)
+    except DamagedError as error:
+        raise ExportFailed(
+            f"{first_line(error)}; nothing was read from it. Restore it from a copy, pick another trial, or search again in a new --out"
+        ) from error
     except Exception as error:
         raise ExportFailed(
             f"the weights {weights.name} do not fit the model that space {study.space.name!r} builds for trial {trial.number} "

@@ -99,6 +99,7 @@ class Trial:
         parent: Number of the trial whose checkpoint was continued, or None.
         reason: Why it failed or stopped early, or None.
         artifact: File name of its weights inside the run folder, or None when they were dropped.
+        artifact_sha256: SHA-256 of that file in hexadecimal; None where it was not kept (earlier versions).
         complete_training: Whether it was trained to the study's last rung.
         curve: One entry per epoch of this trial's own training: ``{"epoch": 3, "loss": ..., "accuracy": ..., "joules": ...}``.
         extra: Columns that are neither quality nor energy, e.g. modelled gains of a tactic.
@@ -119,6 +120,7 @@ class Trial:
     complete_training: bool = False
     curve: tuple[Mapping[str, float], ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
+    artifact_sha256: str | None = None
 
     def __repr__(self) -> str:
         """One line for a notebook; the ledger's record alone has thousands of characters.
@@ -201,6 +203,7 @@ class Trial:
             "parent": self.parent,
             "reason": self.reason,
             "artifact": self.artifact,
+            "artifact_sha256": self.artifact_sha256,
             "hardware_id": energy.hardware_id,
             "complete_training": self.complete_training,
             "curve": [dict(point) for point in self.curve],

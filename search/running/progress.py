@@ -23,7 +23,7 @@ class Progress:
     """The state of a running study.
 
     Attributes:
-        event: ``start``, ``wait`` (for clean hours), ``trial`` or ``end``.
+        event: ``start``, ``wait`` (for clean hours), ``warning``, ``trial`` or ``end``.
         trials: Finished trials.
         failed: Failed ones among them.
         joules: Spent by the whole search, None when unknown.

@@ -63,6 +63,7 @@ class Recorder:
             parameters=outcome.parameters,
             flops=outcome.flops,
             parent=None if parent is None else parent.number,
+            artifact_sha256=outcome.sha256,
             reason=outcome.failed or (outcome.stopped and (stopped or outcome.stopped)),
             artifact=None if outcome.failed else self.store.artifact(asked.number).name,
             complete_training=epochs >= self.study.rungs[-1],
@@ -83,7 +84,9 @@ class Recorder:
     def repeated(self, asked: optuna.Trial, original: Trial) -> None:
         """Record a duplicate with the values of the trial that measured it: a joule is paid once."""
         unpaid = replace(original.energy, record={}, increment_joules=0.0, evaluation_joules=0.0, analysis_joules=None)
-        copy = replace(original, number=asked.number, energy=unpaid, artifact=None, extra={"copy_of": original.number})
+        copy = replace(
+            original, number=asked.number, energy=unpaid, artifact=None, artifact_sha256=None, extra={"copy_of": original.number}
+        )
         asked.set_user_attr(ATTRIBUTE, copy.facts())
         asked.set_user_attr(EPOCHS_REACHED, original.epochs)
         self.optuna_study.tell(asked, list(original.values))
@@ -95,7 +98,7 @@ class Recorder:
         values, missing = objective_values(trial, self.study.objectives)
         if values is None:
             self.account.rebook(meter)
-            return self._fail(asked, replace(trial, state="failed", artifact=None, reason=missing))
+            return self._fail(asked, replace(trial, state="failed", artifact=None, artifact_sha256=None, reason=missing))
         asked.set_user_attr(EPOCHS_REACHED, trial.epochs)
         asked.set_user_attr(ATTRIBUTE, trial.facts())
         self.optuna_study.tell(asked, list(values))

@@ -17,6 +17,7 @@ from ..space import Candidate, weightless
 from ..stopping.dominated import DominanceStopper, rungs_on_the_way
 from ..study import Study
 from ..threads import one_blas_thread
+from ..training.checkpoint import check_weights
 from ..training.task import Task
 from .progress import Reporter
 from .recorder import Recorder
@@ -157,10 +158,17 @@ class TrialRunner:
         if self.study.sampler != "freeze-thaw" or not candidate.recipe.resumable:
             return None
         number = resume_from(trial)
-        if number is None or not self.session.folder.has_artifact(number):
+        if number is None:
             return None
         parent = from_optuna(self._optuna_trials()[number])
-        return parent if parent.state == "complete" else None
+        if parent.state != "complete":
+            return None
+        try:
+            check_weights(self.session.folder.artifact(number), parent.artifact_sha256)
+        except (OSError, ValueError) as error:
+            self.reporter.tell("warning", f"warning: trial {trial.number} is trained from scratch: {error}")
+            return None
+        return parent
 
     def _postponed(self, epochs: int | None = None) -> bool:
         """Wait if a training had better run in a cleaner hour; a limit may be reached after it."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,12 @@ from .results import Fitted
 from .sklearn_files import is_sklearn_file, load_sklearn, types_of
 
 
-def save_weights(path: str | Path, fitted: Fitted, *, with_checkpoint: bool) -> None:
-    """Write a model's measured weights, whole or not at all.
+class DamagedError(ValueError):
+    """A weights file is not the one that was written."""
+
+
+def save_weights(path: str | Path, fitted: Fitted, *, with_checkpoint: bool) -> str:
+    """Write a model's measured weights, whole or not at all, and return the SHA-256 of the file in hexadecimal.
 
     Args:
         path: File to write; PyTorch's format for a network, skops' for scikit-learn.
@@ -34,18 +40,53 @@ def save_weights(path: str | Path, fitted: Fitted, *, with_checkpoint: bool) -> 
 
             going_on = None if checkpoint is None else {name: value for name, value in checkpoint.items() if name != "sklearn"}
             skops.io.dump({"sklearn": fitted.model.sklearn, "checkpoint": going_on}, unfinished)
+        digest = _sha256(unfinished)
         os.replace(unfinished, path)
+        return digest
     finally:
         unfinished.unlink(missing_ok=True)
 
 
-def load_weights(path: str | Path, model: Any) -> Any:
-    """Put stored weights into a freshly built model and return it, ready to predict.
+def check_weights(path: str | Path, sha256: str | None) -> None:
+    """Find out whether a weights file is the one that was written; nothing in it is made.
+
+    Args:
+        path: The file.
+        sha256: What `save_weights` returned. Where that was not kept, the parts are compared with the CRC-32 that a ZIP archive holds.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is damaged, does not fit the model, or holds more than weights.
+        DamagedError: If it is another one.
     """
+    path = Path(path)
+    _require(path)
+    if sha256 is not None:
+        if (found := _sha256(path)) != sha256:
+            raise DamagedError(f"{path} is damaged: its SHA-256 must be {str(sha256)[:12]}..., got {found[:12]}...")
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            bad = archive.testzip()
+    except Exception as error:  # zipfile raises its own, and those of struct, zlib and the operating system
+        raise DamagedError(f"{path} is damaged, or no weights file: {error}") from error
+    if bad is not None:
+        raise DamagedError(f"{path} is damaged: the CRC-32 of its part {bad} is wrong")
+
+
+def load_weights(path: str | Path, model: Any, sha256: str | None = None) -> Any:
+    """Put stored weights into a freshly built model and return it, ready to predict.
+
+    Args:
+        path: The file.
+        model: The model, freshly built.
+        sha256: What `save_weights` returned; None for a file of which that was not kept.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        DamagedError: If it is not the file that was written.
+        ValueError: If the file does not fit the model, or holds more than weights.
+    """
+    check_weights(path, sha256)
     stored = _read(Path(path), model)
     if isinstance(model, torch.nn.Module):
         try:
@@ -79,8 +120,7 @@ def load_checkpoint(path: str | Path, model: Any) -> Mapping[str, Any] | None:
 
 def _read(path: Path, model: Any) -> dict[str, Any]:
     """Read a file of the model's kind: what the file claims to be decides nothing."""
-    if not path.is_file():
-        raise FileNotFoundError(f"no weights at {path}; they are kept only for trials that can still matter")
+    _require(path)
     network, sklearn = isinstance(model, torch.nn.Module), is_sklearn_file(path)
     if network and sklearn:
         raise ValueError(f"{path} must hold the weights of a network, got a scikit-learn model; the space built {type(model).__name__}")
@@ -97,3 +137,13 @@ def _read(path: Path, model: Any) -> dict[str, Any]:
     if not isinstance(stored, dict) or not {"checkpoint", "weights" if network else "sklearn"} <= stored.keys():
         raise ValueError(f"{path} must be a weights file of this project, got {type(stored).__name__} without its parts")
     return stored
+
+
+def _require(path: Path) -> None:
+    if not path.is_file():
+        raise FileNotFoundError(f"no weights at {path}; they are kept only for trials that can still matter")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -113,6 +113,14 @@ def test_weights_of_another_architecture_are_refused(make, tmp_path):
         export(**ready.arguments, to="safetensors", out=tmp_path / "model")
 
 
+def test_a_damaged_file_is_named_with_what_to_do(make, tmp_path):
+    ready = make("convnet").but(artifact_sha256="0" * 64)
+    with pytest.raises(ExportFailed, match=r"\S+ is damaged: .*SHA-256.* Restore it from a copy, pick another trial") as caught:
+        export(**ready.arguments, to="safetensors", out=tmp_path / "model")
+    assert str(ready.weights) in str(caught.value)
+    assert nothing_left(tmp_path)
+
+
 def test_dropped_weights_say_that_only_the_front_is_kept(make, tmp_path):
     arguments = make("convnet").arguments | {"weights": tmp_path / "gone.weights"}
     with pytest.raises(ExportFailed, match=r"weights of trial 7 are gone .* only trials on the front are kept"):

@@ -108,6 +108,33 @@ def test_a_trial_whose_checkpoint_is_missing_was_trained_from_scratch_and_says_s
     assert all(whole(trial) for trial in trials)
 
 
+def test_a_damaged_or_missing_parent_means_training_from_scratch_and_a_warning(climbing: Maker, tmp_path: Path) -> None:
+    folder, warnings, damaged = tmp_path / "r", list[str](), set[str]()
+
+    def damage(progress: Any) -> None:
+        if progress.event == "warning":
+            warnings.append(progress.message)
+        if progress.event == "trial":  # every checkpoint loses a bit or goes away
+            for file in sorted((folder / "artifacts").glob("*.weights")):
+                if file.name in damaged:
+                    continue
+                damaged.add(file.name)
+                content = bytearray(file.read_bytes())
+                content[len(content) // 2] ^= 4
+                file.write_bytes(content)
+                if int(file.stem[-1]) % 2:
+                    file.unlink()
+
+    run(climbing(trials=14), out=folder, meter="cpu_time", listener=damage)
+    trials = trials_of(folder)
+    longer = [trial for trial in trials if trial.epochs > 1]
+    assert longer
+    assert all(whole(trial) and trial.state == "complete" for trial in trials)
+    assert len(warnings) >= len(longer)
+    assert all("from scratch" in warning and ".weights" in warning for warning in warnings)
+    assert all(len(str(trial.artifact_sha256)) == 64 for trial in trials)
+
+
 # -- trainings that end early ----------------------------------------------------------------------------------------------------------
 
 

@@ -1,10 +1,11 @@
 import os
+import random
 
 import pytest
 import torch
 from sklearn.ensemble import RandomForestClassifier
 
-from joulefront.search.training.checkpoint import load_checkpoint, load_weights, save_weights
+from joulefront.search.training.checkpoint import DamagedError, check_weights, load_checkpoint, load_weights, save_weights
 from joulefront.search.training.fit import evaluate, fit, predict
 from joulefront.search.training.recipe import Recipe
 
@@ -77,3 +78,33 @@ def test_a_file_with_foreign_types_is_not_read(tmp_path):
     skops.io.dump({"sklearn": torch.nn.Linear, "checkpoint": None}, tmp_path / "w")
     with pytest.raises(ValueError, match="TypeNode of torch"):
         load_checkpoint(tmp_path / "w", RandomForestClassifier())
+
+
+@pytest.mark.parametrize("kind", ["network", "scikit-learn"])
+def test_every_bit_that_flips_is_found(tmp_path, spots, net, kind):
+    model = net(spots) if kind == "network" else RandomForestClassifier(2)
+    digest = save_weights(tmp_path / "w", fit(model, spots, RECIPE, epochs=1), with_checkpoint=True)
+    whole = (tmp_path / "w").read_bytes()
+    check_weights(tmp_path / "w", digest)
+    check_weights(tmp_path / "w", None)
+    draw = random.Random(0)
+    for bit in [0, 8 * len(whole) - 1, *(draw.randrange(8 * len(whole)) for _ in range(300))]:
+        flipped = bytearray(whole)
+        flipped[bit // 8] ^= 1 << bit % 8
+        (tmp_path / "w").write_bytes(flipped)
+        with pytest.raises(DamagedError, match="SHA-256"):
+            check_weights(tmp_path / "w", digest)
+        with pytest.raises(DamagedError, match="SHA-256"):
+            load_weights(tmp_path / "w", model, digest)
+
+
+def test_a_file_of_earlier_versions_is_compared_with_the_checksums_in_it(tmp_path, spots, net):
+    save_weights(tmp_path / "w", fit(net(spots), spots, RECIPE, epochs=1), with_checkpoint=False)
+    whole = (tmp_path / "w").read_bytes()
+    (tmp_path / "w").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DamagedError, match="damaged"):
+        check_weights(tmp_path / "w", None)
+    largest = max(range(0, len(whole) - 64, 64), key=lambda start: len(set(whole[start : start + 64])))  # numbers, not padding or names
+    (tmp_path / "w").write_bytes(whole[:largest] + bytes([whole[largest] ^ 1]) + whole[largest + 1 :])
+    with pytest.raises(DamagedError, match="CRC-32"):
+        check_weights(tmp_path / "w", None)
