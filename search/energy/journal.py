@@ -1,13 +1,26 @@
-"""The ledger's file: one line per event, so that a killed process loses at most what came after its last checkpoint."""
+"""The ledger's file: one line per event, so that a killed process loses at most what came after its last checkpoint.
+
+What is read back from JSON may be damaged or of somebody else, so it is compared once, here, with the type that it must have.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import MISSING, fields, is_dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Literal, NotRequired, TypedDict, TypeVar, Union, cast, get_args, get_origin, get_type_hints, is_typeddict
+
+from .record import Component
+
+T = TypeVar("T")
+#: No quantity of a study is larger, or smaller without being zero: squares and ratios of what is within stay finite.
+LARGEST = 1e100
 
 
 class Journal:
@@ -60,13 +73,162 @@ def torn(path: Path) -> bool:
         return file.read(1) != b"\n"
 
 
+class _Event(TypedDict):
+    event: str
+    session: NotRequired[str]
+
+
+class _Window(TypedDict):
+    id: str
+    name: NotRequired[str]
+    known_joules: NotRequired[float]
+    components: NotRequired[list[Component]]
+
+
+class _Edge(_Event):
+    record: _Window
+
+
+class _Split(TypedDict):
+    joules: Mapping[str, float]
+    unknown_seconds: Mapping[str, float]
+
+
+class _Beat(_Event):
+    t_ns: int
+    total: list[Component]
+    split: NotRequired[_Split]
+    open: list[_Window]
+
+
+_EVENTS: Mapping[str, type] = {"open": _Edge, "close": _Edge, "beat": _Beat}
+
+
 def lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the events of a file; torn lines are skipped."""
+    """Yield the events of a file; lines that are torn, or not of a ledger, are skipped."""
     with path.open("rb") as file:
         for line in file:
-            try:
-                event = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(event, dict):
-                yield event
+            with suppress(ValueError):
+                event = fitted(_Event, parse(line), "line")
+                yield cast(dict[str, Any], fitted(_EVENTS.get(event["event"], _Event), event, "line"))
+
+
+def parse(text: str | bytes) -> Any:
+    """Read JSON of a file that may be damaged or of somebody else; what no terminal should print becomes ``?``.
+
+    Raises:
+        ValueError: If it is no JSON, or holds a number that no file of ours holds.
+    """
+    raw = text if isinstance(text, str) else text.decode("utf-8")
+    try:
+        value = json.loads(raw, parse_constant=_number, parse_float=_number, parse_int=_whole)
+        return _printable(value) if "\\u" in raw or not raw.isprintable() else value
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def fitted(kind: type[T], value: Any, where: str) -> T:
+    """Return what ``parse`` read as the type that it must have.
+
+    Args:
+        kind: A dataclass, which is made of it (entries that it does not know are left out), or a ``TypedDict``, which it is compared with.
+        value: What was read.
+        where: What it is called in messages.
+
+    Raises:
+        ValueError: If it does not fit; the message names the place, the rule and the value.
+    """
+    return cast(T, _reader(cast(Any, kind))(value, where))
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if value != 0 and not 1 / LARGEST < abs(value) < LARGEST:
+        raise ValueError(f"the number {text[:20]} is out of range")
+    return value
+
+
+def _whole(text: str) -> int:
+    if len(text) > 19:
+        raise ValueError(f"the number {text[:20]} is out of range")
+    return int(text)
+
+
+def _printable(value: Any) -> Any:
+    if isinstance(value, str):
+        return "".join("?" if unicodedata.category(sign) in ("Cc", "Cs") and sign not in "\n\t" else sign for sign in value)
+    if isinstance(value, dict):
+        return {_printable(key): _printable(one) for key, one in value.items()}
+    return [_printable(one) for one in value] if isinstance(value, list) else value
+
+
+@cache
+def _reader(kind: Any) -> Callable[[Any, str], Any]:
+    """Return the function of a value and its place that gives the value as this type."""
+    origin, args = get_origin(kind), get_args(kind)
+    if kind is Any:
+        return lambda value, where: value
+    if origin in (Union, UnionType):
+        return _either(kind, [_reader(one) for one in args if one is not type(None)], type(None) in args)
+    if is_typeddict(kind) or is_dataclass(kind):
+        return _entries(kind)
+    if origin in (list, tuple):
+        item = _reader(args[0])
+        return lambda value, where: origin(
+            item(one, f"{where}[{k}]") for k, one in enumerate(_typed(value, (list, tuple), "a list", where))
+        )
+    if origin is not None and origin is not Literal:  # a mapping
+        each = _reader(args[1])
+        return lambda value, where: {
+            _key(args[0], key, where): each(one, f"{where}.{key}") for key, one in _typed(value, dict, "an object", where).items()
+        }
+    if origin is Literal:
+        return lambda value, where: value if value in args else _refuse(value, f"one of {', '.join(map(str, args))}", where)
+    wanted, words = {float: ((int, float), "a number"), int: (int, "a whole number"), str: (str, "a text"), bool: (bool, "true or false")}[
+        kind
+    ]
+    return lambda value, where: _typed(value, wanted, words, where)
+
+
+def _entries(kind: Any) -> Callable[[Any, str], Any]:
+    readers = {name: _reader(hint) for name, hint in get_type_hints(kind).items()}
+    if typed := is_typeddict(kind):
+        marked = get_type_hints(kind, include_extras=True)  # __required_keys__ takes annotations that are text for required
+        required = {name for name, hint in marked.items() if get_origin(hint) is not NotRequired}
+    else:
+        readers = {one.name: readers[one.name] for one in fields(kind)}
+        required = {one.name for one in fields(kind) if one.default is MISSING and one.default_factory is MISSING}
+
+    def read(value: Any, where: str) -> Any:
+        missing = required - _typed(value, dict, "an object", where).keys()
+        if missing:
+            raise ValueError(f"{where} has no entry {min(missing)!r}")
+        made = {name: readers[name](one, f"{where}.{name}") for name, one in value.items() if name in readers}
+        return value if typed else kind(**made)
+
+    return read
+
+
+def _either(kind: Any, readers: list[Callable[[Any, str], Any]], optional: bool) -> Callable[[Any, str], Any]:
+    def read(value: Any, where: str) -> Any:
+        if value is None and optional:
+            return None
+        for reader in readers[:-1]:
+            with suppress(ValueError):
+                return reader(value, where)
+        return readers[-1](value, where)
+
+    return read
+
+
+def _key(kind: type, key: str, where: str) -> str:
+    return key if kind is not int or (key.isascii() and key.isdigit()) else _refuse(key, "numbered", where)
+
+
+def _typed(value: Any, kinds: Any, words: str, where: str) -> Any:
+    return value if isinstance(value, kinds) and (kinds is bool or not isinstance(value, bool)) else _refuse(value, words, where)
+
+
+def _refuse(value: Any, words: str, where: str) -> Any:
+    shown = repr(value)
+    raise ValueError(f"{where} must be {words}, got {shown if len(shown) <= 60 else shown[:57] + '...'}")

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ..energy import Component, Record
 from ..energy.record import combined_quality
+from .files import BillFile, read_json
 
 #: Kinds of the ledger's windows: a training of the search, and one of a finalist that is trained again.
 TRIAL, REPEAT = "trial", "repeat"
@@ -126,12 +126,8 @@ def read_sessions(path: Path) -> list[dict[str, Any]]:
     """
     if not path.is_file():
         return []
-    try:
-        return list(json.loads(path.read_text(encoding="utf-8"))["sessions"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{str(path)!r} is damaged ({error}); restore it from a copy, or delete it: the energy of the earlier sessions is then unknown"
-        ) from error
+    remedy = "restore it from a copy, or delete it: the energy of the earlier sessions is then unknown"
+    return cast(list[dict[str, Any]], read_json(path, BillFile, remedy)["sessions"])
 
 
 def read_bill(path: Path) -> Bill:

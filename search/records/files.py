@@ -1,4 +1,7 @@
-"""Files of a run folder, written whole or not at all."""
+"""Files of a run folder: written whole or not at all, and compared with what they must hold when they are read.
+
+A folder may be damaged or somebody else's, so every file is checked once, here, and what comes out can be relied on.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,141 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NotRequired, TypedDict, TypeVar
+
+from ..carbon.intensity import Intensity
+from ..energy import Record
+from ..energy.journal import fitted, parse
+
+T = TypeVar("T")
+
+
+class _Study(TypedDict):
+    name: str
+    objectives: list[str]
+    directions: list[Literal["maximize", "minimize"]]
+    rungs: list[int]
+    sampler: NotRequired[str]
+    seed: NotRequired[int]
+    space: NotRequired[str]
+    min_accuracy: NotRequired[float | None]
+    complete_only: NotRequired[bool]
+
+
+class _Session(TypedDict):
+    hardware_id: NotRequired[str | None]
+    hardware: NotRequired[Mapping[str, Any] | None]
+    versions: NotRequired[Mapping[str, Any] | None]
+    command: NotRequired[str | None]
+    device: NotRequired[str | None]
+    meter: NotRequired[str | None]
+    reason: NotRequired[str | None]
+
+
+class _Origin(TypedDict):
+    source: NotRequired[str | None]
+    options: NotRequired[Mapping[str, Any]]
+    overrides: NotRequired[Mapping[str, Any]]
+
+
+class _Trained(TypedDict):
+    joules: float | None
+    grams: float | None
+    grams_at_once: float | None
+
+
+class _Hour(TypedDict):
+    hour: str
+    joules: float
+    grams: float | None
+
+
+class _Carbon(TypedDict):
+    forecast: str
+    joules: float
+    grams: float | None
+    trainings: _Trained
+    hours: list[_Hour]
+    hours_waited: float
+    wait_joules: float
+    wait_grams: float | None
+    deadline: NotRequired[str | None]
+
+
+class _Guess(TypedDict):
+    joules: NotRequired[float | None]
+    low_joules: NotRequired[float | None]
+    high_joules: NotRequired[float | None]
+    trials: NotRequired[float | None]
+    low_trials: NotRequired[float | None]
+    high_trials: NotRequired[float | None]
+    seconds: NotRequired[float | None]
+    low_seconds: NotRequired[float | None]
+    high_seconds: NotRequired[float | None]
+
+
+class _Expected(_Guess):
+    share: float
+    done: int
+
+
+class _Anchor(TypedDict):
+    joules: list[float | None]
+    params: NotRequired[Mapping[str, Any] | None]
+
+
+class _Fingerprint(TypedDict):
+    space: NotRequired[Mapping[str, Any]]
+    data: NotRequired[Mapping[str, Any]]
+
+
+class StudyFile(TypedDict):
+    """``study.json``: what is searched, where, and which sessions searched it."""
+
+    format: int
+    study: _Study
+    sessions: list[_Session]
+    run_id: NotRequired[str]
+    storage: NotRequired[str | None]
+    origin: NotRequired[_Origin | None]
+    intensity: NotRequired[Intensity | None]
+    pue: NotRequired[float | None]
+    carbon: NotRequired[list[_Carbon] | None]
+    estimate: NotRequired[_Guess | None]
+    expected: NotRequired[list[_Expected] | None]
+    anchor: NotRequired[_Anchor | None]
+    fingerprint: NotRequired[_Fingerprint]
+
+
+class _BillSession(TypedDict):
+    started: NotRequired[str]
+    by_state_joules: Mapping[str, float]
+    by_component_joules: NotRequired[Mapping[str, float]]
+    unknown_seconds: NotRequired[Mapping[str, float]]
+    open_trials_joules: NotRequired[Mapping[int, float | None]]
+    open_repeats_joules: NotRequired[Mapping[int, float | None]]
+    ledger_session: NotRequired[str]
+    closed: NotRequired[bool]
+    total: NotRequired[Record | None]
+
+
+class Versioned(TypedDict):
+    """What ``study.json`` of every version holds."""
+
+    format: int
+
+
+class Snapshot(TypedDict):
+    """``trials.json``: the trials, as `joulefront.search.records.trial.to_json` gives them."""
+
+    trials: list[Mapping[str, Any]]
+    mark: NotRequired[Mapping[str, Any] | None]
+
+
+class BillFile(TypedDict):
+    """``bill.json``: the energy of each session."""
+
+    sessions: list[_BillSession]
 
 
 def write_json(path: Path, data: Mapping[str, Any], *, private: bool = False) -> None:
@@ -32,3 +169,20 @@ def write_json(path: Path, data: Mapping[str, Any], *, private: bool = False) ->
             temporary.unlink()
         error.filename, error.filename2 = str(path), None
         raise
+
+
+def read_json(path: Path, kind: type[T], remedy: str) -> T:
+    """Read a file that must hold one type, see `joulefront.search.energy.journal.fitted`.
+
+    Args:
+        path: The file.
+        kind: What it must hold.
+        remedy: What to do when it does not.
+
+    Raises:
+        ValueError: If it does not; the message names the file, what is wrong, and the remedy.
+    """
+    try:
+        return fitted(kind, parse(path.read_bytes()), path.name)
+    except ValueError as error:
+        raise ValueError(f"{str(path)!r} is damaged ({error}); {remedy}") from error

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from random import Random
 from typing import Any
 
+from .files import read_json
 from .trial import INTERRUPTED
 
 REPEATS_FILE = "repeats.json"
@@ -186,6 +186,12 @@ class Repeats:
         return {"plans": [asdict(plan) for plan in self.plans], "repeats": [asdict(one) for one in self.trainings]}
 
 
+@dataclass(frozen=True)
+class _File:
+    plans: tuple[Plan, ...]
+    repeats: tuple[Repeat, ...]
+
+
 def read_repeats(folder: Path) -> Repeats:
     """Read the repeats of a run folder; none when there is no file.
 
@@ -195,11 +201,5 @@ def read_repeats(folder: Path) -> Repeats:
     file = folder / REPEATS_FILE
     if not file.is_file():
         return Repeats()
-    try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-        plans = tuple(Plan(**{**plan, "trials": tuple(plan["trials"])}) for plan in data["plans"])
-        return Repeats(plans, tuple(Repeat(**one) for one in data["repeats"]))
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{str(file)!r} is damaged ({error}); restore it from a copy, or delete it: what was trained again is then lost"
-        ) from error
+    found = read_json(file, _File, "restore it from a copy, or delete it: what was trained again is then lost")
+    return Repeats(found.plans, found.repeats)

@@ -6,26 +6,26 @@ The only module that knows the names of its files.
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from ..energy.journal import parse
 from .bill import Bill, read_bill
 from .database import Mode, cause_of, mark_of, open_storage, public_url, with_password, without_password
-from .files import write_json
+from .files import Snapshot, StudyFile, Versioned, read_json, write_json
 from .replicates import Repeats, read_repeats
-from .trial import ATTRIBUTE, EXCUSED, Trial, from_json, from_optuna, to_json
+from .trial import ATTRIBUTE, EXCUSED, Trial, check_order, from_json, from_optuna, to_json
 
 if TYPE_CHECKING:
     import optuna
     from optuna.storages import RDBStorage
 
-
+T = TypeVar("T")
 #: Version of the layout of a run folder; raised when an older version cannot be read any more.
 FORMAT = 1
 STUDY_FILE = "study.json"
@@ -108,7 +108,7 @@ class RunFolder:
         except ValueError as error:
             raise StoreError(f"--storage {without_password(str(storage))!r} cannot be used: {error}") from error
         if begun is not None and all(begun.get(key) == facts[key] for key in ("storage", "study")):
-            facts["run_id"] = begun["run_id"]  # a server may have its study already
+            facts["run_id"] = begun.get("run_id", facts["run_id"])  # a server may have its study already
         path.mkdir(parents=True, exist_ok=True)
         folder = cls(path, facts, storage)
         with folder.lock():
@@ -158,20 +158,14 @@ class RunFolder:
                 f"{str(path)!r} is not a run folder: it has no {STUDY_FILE}; give a folder that joulefront run has written, "
                 "for example runs/digits"
             )
-        try:
-            facts = json.loads(file.read_text(encoding="utf-8"))
-            version = facts["format"]
-        except (ValueError, KeyError, TypeError) as error:
-            problem = f"no entry {error}" if isinstance(error, KeyError) else error
-            raise StoreError(f"{str(file)!r} is damaged ({problem}); restore it from a copy, or delete the folder and run again") from error
+        version = _read(file, Versioned)["format"]
         if version != FORMAT:
             raise StoreError(
                 f"{str(path)!r} was written in format {version}, this joulefront reads format {FORMAT}; use the version that wrote it"
             )
+        facts = cast(dict[str, Any], _read(file, StudyFile))
         if facts.get("state") == CREATING:
             raise StoreError(f"the start of {str(path)!r} was broken off before its first trial; run the same command again")
-        if not isinstance(facts.get("study"), dict) or not isinstance(facts.get("sessions"), list):
-            raise StoreError(f"{str(file)!r} is damaged (no study in it); restore it from a copy, or delete the folder and run again")
         if facts.get("storage") is None and not (path / DATABASE_FILE).is_file():
             raise StoreError(f"{str(path)!r} has lost its {DATABASE_FILE}; restore it from a copy, or delete the folder and run again")
         return cls(path, facts, storage)
@@ -244,7 +238,14 @@ class RunFolder:
         study = self.facts["study"]
         trials = self._snapshot() if study_now is None else None
         if trials is None:
-            trials = tuple(from_optuna(trial) for trial in (study_now or self.study(read_only=True)).get_trials(deepcopy=False))
+            stored = (study_now or self.study(read_only=True)).get_trials(deepcopy=False)
+            try:
+                trials = tuple(map(from_optuna, stored))
+                check_order(trials)
+            except ValueError as error:
+                raise StoreError(
+                    f"the database of {str(self.path)!r} is damaged ({error}); restore it from a copy, or run again"
+                ) from error
         return Run(
             name=study["name"],
             path=self.path,
@@ -264,11 +265,13 @@ class RunFolder:
     def _snapshot(self) -> tuple[Trial, ...] | None:
         """Return the kept trials, or None when there are none or they are not those of the database."""
         try:
-            kept = json.loads((self.path / SNAPSHOT_FILE).read_text(encoding="utf-8"))
+            kept = read_json(self.path / SNAPSHOT_FILE, Snapshot, "delete it")
             if kept.get("mark") is None or kept["mark"] != self._mark() or not self._ended:
                 return None
-            return tuple(from_json(trial) for trial in kept["trials"])
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            trials = tuple(map(from_json, kept["trials"]))
+            check_order(trials)
+            return trials
+        except (OSError, ValueError):
             return None  # never written, or damaged: the database is the truth
 
     def _mark(self) -> dict[str, Any] | None:
@@ -359,10 +362,17 @@ class RunFolder:
             raise StoreError(f"--storage {without_password(url)!r} cannot be used: {line}; {remedy}") from error
 
 
+def _read(file: Path, kind: type[T]) -> T:
+    try:
+        return read_json(file, kind, "restore it from a copy, or delete the folder and run again")
+    except ValueError as error:
+        raise StoreError(str(error)) from error
+
+
 def _broken_start(path: Path) -> Mapping[str, Any] | None:
     """Return the facts of a start that was broken off before its database was made, or None."""
     try:
-        facts = json.loads((path / STUDY_FILE).read_text(encoding="utf-8"))
+        facts = parse((path / STUDY_FILE).read_bytes())
     except (OSError, ValueError):
         return None
     return facts if isinstance(facts, dict) and facts.get("state") == CREATING else None

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict
 
 from ..energy import JOULES_PER_WH, Quality
+from ..energy.journal import fitted
 from ..formatting import energy_text
 
 if TYPE_CHECKING:
@@ -214,8 +215,6 @@ class Trial:
 
 #: Key in the flat JSON -> field of ``TrialEnergy``.
 _ENERGY = {("energy_quality" if name == "quality" else name): name for name in TrialEnergy.__dataclass_fields__}
-#: Keys of the flat JSON that Optuna does not hold.
-_FACTS = {*_ENERGY, *Trial.__dataclass_fields__} - {"energy", "number", "state", "params", "values"}
 
 
 def to_json(trial: Trial) -> dict[str, Any]:
@@ -227,27 +226,63 @@ def from_json(data: Mapping[str, Any]) -> Trial:
     """Read what ``to_json`` wrote.
 
     Raises:
-        TypeError: If it holds an unknown key, or lacks one without a default.
+        ValueError: If it lacks what a trial must have, or a value is of another type.
     """
-    own = {name: data[name] for name in ("number", "state", "params")}
-    return _from_facts({name: value for name, value in data.items() if name not in (*own, "values")}, values=tuple(data["values"]), **own)
+    return _from_facts(data)
 
 
 def from_optuna(trial: FrozenTrial) -> Trial:
-    """Read our trial back from Optuna's; unknown facts, e.g. of a later version, are left out."""
-    facts = {name: value for name, value in trial.user_attrs.get(ATTRIBUTE, {}).items() if name in _FACTS}
+    """Read our trial back from Optuna's; unknown facts, e.g. of a later version, are left out.
+
+    Raises:
+        ValueError: If a fact is of another type than we write.
+    """
+    facts = dict(fitted(_Facts, trial.user_attrs.get(ATTRIBUTE, {}), f"trial {trial.number}"))
     state: State = "complete" if trial.state.name == "COMPLETE" else "running" if not trial.state.is_finished() else "failed"
     if state == "failed" and not facts.get("reason"):
         facts["reason"] = "the process that trained it died"
     params = {name: value for name, value in trial.params.items() if name != "epochs"}
-    facts.setdefault("epochs", int(trial.params.get("epochs", 0)))
-    return _from_facts(facts, number=trial.number, state=state, params=params, values=tuple(trial.values or ()))
+    facts.setdefault("epochs", trial.params.get("epochs", 0))
+    return _from_facts({**facts, "number": trial.number, "state": state, "params": params, "values": list(trial.values or ())})
 
 
-def _from_facts(facts: Mapping[str, Any], **own: Any) -> Trial:
+class _Facts(TypedDict):
+    """What the flat facts of a trial hold beside fields of ``Trial``."""
+
+    record: NotRequired[_Totals]
+    extra: NotRequired[_Extra]
+
+
+class _Totals(TypedDict):
+    joules: NotRequired[float | None]
+    u_systematic_joules: NotRequired[float | None]
+
+
+class _Extra(TypedDict):
+    copy_of: NotRequired[int]
+    threads: NotRequired[int | None]
+    train_examples: NotRequired[int | None]
+    asked_epochs: NotRequired[int | None]
+    activation_nonzero_share: NotRequired[float]
+    modelled_asic_energy_ratio: NotRequired[float]
+
+
+def _from_facts(facts: Mapping[str, Any]) -> Trial:
     """Build a trial from the flat facts and what Optuna holds."""
-    energy = {field_name: facts[key] for key, field_name in _ENERGY.items() if key in facts}
-    energy["components"] = {name: ComponentEnergy(**part) for name, part in facts.get("components", {}).items()}
-    rest = {name: value for name, value in facts.items() if name not in _ENERGY}
-    rest["curve"] = tuple(facts.get("curve", ()))
-    return Trial(**own, **rest, energy=TrialEnergy(**energy))
+    where = f"trial {facts.get('number')}" if isinstance(facts, Mapping) else "trial"
+    energy = {name: facts[key] for key, name in _ENERGY.items() if key in fitted(_Facts, facts, where)}
+    return fitted(Trial, {**facts, "energy": energy}, where)
+
+
+def check_order(trials: Sequence[Trial]) -> None:
+    """Check that trials are numbered from 0 and that each continues or repeats an earlier one.
+
+    Raises:
+        ValueError: If one is not or does not; what follows a lineage would never end.
+    """
+    for place, trial in enumerate(trials):
+        if trial.number != place:
+            raise ValueError(f"trial {trial.number} must have the number {place}")
+        for what, earlier in (("parent", trial.parent), ("copy_of", trial.extra.get("copy_of"))):
+            if earlier is not None and not 0 <= earlier < place:
+                raise ValueError(f"trial {place}: {what} must be the number of an earlier trial, got {earlier}")

@@ -16,6 +16,7 @@ from typing import Any
 
 from ..billing.trial_energy import trial_energy
 from ..energy import JOULES_PER_WH, Ledger, Record
+from ..energy.journal import fitted
 from ..execution.devices import cores, pick_device
 from ..execution.job import Executor, Job
 from ..formatting import energy_text
@@ -111,7 +112,8 @@ def refuse_other_machine(store: RunFolder, members: Sequence[Trial], ledger: Led
                 f"{here.hardware_id}); repeat it there, or search here with joulefront run --out another-folder"
             )
         if trial.energy.record:
-            before, now = _meters(Record.from_json(trial.energy.record)), _meters(here)
+            record = fitted(Record, trial.energy.record, f"the record of trial {trial.number}")
+            before, now = _meters(record), _meters(here)
             if set(before) != set(now) or any(now[name] not in before[name] for name in now):
                 raise StoreError(
                     f"trial {trial.number} of {str(store.path)!r} was metered otherwise ({_said(before)}; now {_said(now)}); "

@@ -265,9 +265,9 @@ def note_session(store: RunFolder, ledger: Ledger, device: str, threads: int, fi
     total = ledger.total()
     sessions = list(store.facts.get("sessions", []))
     for before in sessions:
-        if before["hardware_id"] != total.hardware_id:
+        if before.get("hardware_id") != total.hardware_id:
             raise StoreError(
-                f"{str(store.path)!r} was measured on other hardware ({before['hardware_id']}, here {total.hardware_id}); "
+                f"{str(store.path)!r} was measured on other hardware ({before.get('hardware_id')}, here {total.hardware_id}); "
                 "energies of different machines do not belong on one front: give a new --out"
             )
     sessions.append(

@@ -65,6 +65,27 @@ def test_a_torn_line_is_left_out_and_the_next_session_starts_on_its_own_line(sou
     assert len({record["id"] for record in closed}) == 2
 
 
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        b"7",
+        b"{}",
+        b'{"event": 7}',
+        b'{"session": "a"}',
+        b'{"event": "open", "record": 3}',
+        b'{"event": "beat", "t_ns": "1", "total": [], "open": []}',
+        b'{"event": "beat", "t_ns": 1, "total": [{"name": "cpu"}], "open": []}',
+        b'{"event": "beat", "t_ns": NaN}',
+        b"[" * 100_000,
+        bytes(range(128, 256)),
+    ],
+)
+def test_a_line_that_is_not_of_a_ledger_is_skipped(tmp_path, foreign):
+    file = tmp_path / "ledger.jsonl"
+    file.write_bytes(b'{"event": "start"}\n' + foreign + b'\n{"event": "note", "more": 1}\n')
+    assert [line["event"] for line in lines(file)] == ["start", "note"]
+
+
 def test_lines_of_several_writers_do_not_mix(tmp_path):
     file = tmp_path / "ledger.jsonl"
     writers = [Journal(file) for _ in range(4)]
