@@ -1,86 +1,160 @@
-"""What a killed session still owes: the ledger's last beat knows more than its last bill."""
+"""What killed sessions still owe: the ledger's last checkpoint knows more than their last bill, and may be all that is left of them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ..energy import Component, Record
 from ..energy.journal import lines
 from ..energy.record import sum_known
-from ..records.bill import REPEAT, REPEATS, TRIAL, known_joules
+from ..records.bill import REPEAT, REPEATS, TRIAL, Session, known_joules
+from .session_account import BOOKED
+
+#: What a line raises that is valid JSON and was not written by a ledger.
+NOT_OURS = (ArithmeticError, AttributeError, KeyError, TypeError, ValueError)
+
+#: Of a session whose first line is missing.
+NOTHING = Record("", "total", None, "total", "open", "", 0, 0, 0.0)
+
+
+@dataclass
+class _Traces:
+    """What the journal holds of one session.
+
+    Attributes:
+        total: Everything up to the last checkpoint, or the end; without components until one is read.
+        split: What is known of each component by then, and for how long it was not; empty when the journal does not say.
+        open: Windows that were open at the last checkpoint.
+        names: Names by id of the windows that never ended.
+        ended: Outermost windows that ended.
+    """
+
+    total: Record = NOTHING
+    split: Mapping[str, Any] = field(default_factory=dict)
+    open: list[Mapping[str, Any]] = field(default_factory=list)
+    names: dict[str, str] = field(default_factory=dict)
+    ended: list[Record] = field(default_factory=list)
+
+    def note(self, event: Mapping[str, Any]) -> None:
+        """Take in one line; one that does not fit raises one of ``NOT_OURS`` and changes nothing."""
+        kind, record = event["event"], event.get("record", {})
+        if kind == "start":
+            begin, hardware = int(event["t_ns"]), dict(event["hardware"])
+            whole = Record(f"{event['session']}.0", "total", None, "total", "open", str(event["utc"]), begin, begin, 0.0)
+            self.total = replace(whole, hardware_id=str(event["hardware_id"]), hardware=hardware)
+        elif kind == "open":
+            self.names[record["id"]] = str(record["name"])
+        elif kind == "close":
+            self.names.pop(record["id"], None)  # ended after the checkpoint: its own record counts
+            if record["parent"] is None:
+                self.ended.append(Record.from_json(record))
+        elif kind == "stop":
+            self._reached(int(event["t_ns"]), tuple(Component.from_json(part) for part in record["components"]), {}, [])
+        elif kind == "beat":
+            parts = tuple(Component.from_json(part) for part in event["total"])
+            split = {name: dict(event["split"][name]) for name in ("joules", "unknown_seconds")} if "split" in event else {}
+            self._reached(int(event["t_ns"]), parts, split, [*event["open"]])
+
+    def _reached(self, t_ns: int, parts: tuple[Component, ...], split: Mapping[str, Any], windows: list[Mapping[str, Any]]) -> None:
+        self.total = replace(self.total, components=parts, t1_ns=t_ns, seconds=(t_ns - self.total.t0_ns) / 1e9)
+        self.split, self.open = split, windows
 
 
 def settle_killed(sessions: list[dict[str, Any]], ledger_file: Path) -> dict[int, float | None]:
-    """Bring the bills of killed sessions up to the ledger's last beat, and book what they left open: trials as failed, repeats as such.
+    """Bring the bills of killed sessions up to the ledger's last checkpoint, and book what they left open.
+
+    Trials are booked as failed, repeats as such. Sessions of the journal that the bill does not name were killed before their first bill,
+    or the bill is lost: they are added.
 
     Args:
         sessions: Sessions of a bill file; changed in place.
-        ledger_file: The ledger's journal, with beats of at most five seconds.
+        ledger_file: The ledger's journal, with checkpoints of at most five seconds.
 
     Returns:
         Joules by number of the trials that died with their session; None where the ledger does not know.
     """
+    journal = _read(ledger_file)
+    billed = {_name(session) for session in sessions}
+    if "" not in billed:  # which of the journal's sessions one without a name is, nobody can tell: none is billed twice
+        sessions += [session for name, traces in journal.items() if name not in billed for session in _unbilled(name, traces)]
     found: dict[int, float | None] = {}
     for session in sessions:
-        if session.get("closed", True):
-            continue
-        beats, names = _last_beat(ledger_file, str(session.get("ledger_session")))
-        open_trials: dict[str, float | None] = dict(session.get("open_trials_joules", {}))
-        open_repeats: dict[str, float | None] = dict(session.get("open_repeats_joules", {}))
-        failed = {number: joules or 0.0 for number, joules in open_trials.items()}
-        if beats is not None:
-            _extend_total(session, beats)
-            for window in beats["open"]:
-                kind, _, number = names.get(window["id"], "").partition(" ")
-                if kind == TRIAL:
-                    open_trials[number], failed[number] = _joules(window)
-                elif kind == REPEAT:
-                    open_repeats[number] = _joules(window)[1]
-        found.update((int(number), joules) for number, joules in open_trials.items())
-        states = session["by_state_joules"]
-        for state, joules in (("failed", sum(failed.values())), (REPEATS, sum(joules or 0.0 for joules in open_repeats.values()))):
-            if joules:
-                states[state] = states.get(state, 0.0) + joules
-        _balance(session)
-        session.update(open_trials_joules={}, open_repeats_joules={}, closed=True)
+        if not session.get("closed", True):
+            found |= _settle(session, journal.get(_name(session), _Traces()))
     return found
 
 
-def _last_beat(ledger_file: Path, ledger_session: str) -> tuple[Mapping[str, Any] | None, dict[str, str]]:
-    """Return the last beat of a ledger's session, and the names by id of the windows that never ended."""
-    last, names = None, {}
+def _read(ledger_file: Path) -> dict[str, _Traces]:
+    """Return what the journal holds, by the name of the session."""
+    found: dict[str, _Traces] = {}
     if ledger_file.is_file():
         for event in lines(ledger_file):
-            if str(event.get("session", "")) != ledger_session:
-                continue
-            if event["event"] == "open":
-                names[event["record"]["id"]] = str(event["record"]["name"])
-            elif event["event"] == "close":
-                names.pop(event["record"]["id"], None)  # ended after the beat: its own record counts
-            elif event["event"] == "beat":
-                last = event
-    return last, names
+            with suppress(*NOT_OURS):
+                found.setdefault(str(event["session"]), _Traces()).note(event)
+    return found
 
 
-def _extend_total(session: dict[str, Any], beat: Mapping[str, Any]) -> None:
-    """Take the beat's total when it is later than the bill's."""
-    if session.get("total") is None:
+def _name(session: Mapping[str, Any]) -> str:
+    """Return the name in the journal of a session of the bill; one that ended before its first trial has it in its total alone."""
+    return str(session.get("ledger_session") or (session.get("total") or {}).get("id", "")).partition(".")[0]
+
+
+def _unbilled(name: str, traces: _Traces) -> Iterator[dict[str, Any]]:
+    """Yield the session that the bill lacks, as if its last bill were of the last checkpoint; none if nothing was measured."""
+    if not traces.total.t0_utc or not any(part.joules is not None for part in traces.total.counting):
         return
-    known = Record.from_json(session["total"])
-    if beat["t_ns"] > known.t1_ns:
-        parts = tuple(Component.from_json(part) for part in beat["total"])
-        later = replace(known, components=parts, t1_ns=int(beat["t_ns"]), seconds=(int(beat["t_ns"]) - known.t0_ns) / 1e9)
+    session = Session(traces.total.t0_utc, total=traces.total, ledger_session=name)
+    session.by_component, session.unknown_seconds = traces.split.get("joules", {}), traces.split.get("unknown_seconds", {})
+    for record in traces.ended:
+        kind = record.name.partition(" ")[0]
+        state = REPEATS if kind == REPEAT else BOOKED.get(record.state, "failed")
+        if kind in (TRIAL, REPEAT) and record.t1_ns <= traces.total.t1_ns:
+            session.by_state[state] = session.by_state.get(state, 0.0) + record.known_joules
+    yield session.to_json()
+
+
+def _settle(session: dict[str, Any], traces: _Traces) -> dict[int, float | None]:
+    """Close the bill of one session; return what its open trials had taken, by number."""
+    _extend_total(session, traces)
+    open_trials: dict[str, float | None] = dict(session.get("open_trials_joules", {}))
+    open_repeats: dict[str, float | None] = dict(session.get("open_repeats_joules", {}))
+    failed = {number: joules or 0.0 for number, joules in open_trials.items()}
+    for window in traces.open:
+        with suppress(*NOT_OURS):
+            kind, _, number = traces.names.get(window["id"], "").partition(" ")
+            whole, known = _joules(window)
+            if kind == TRIAL and number.isdecimal():
+                open_trials[number], failed[number] = whole, known
+            elif kind == REPEAT:
+                open_repeats[number] = known
+    states = session["by_state_joules"]
+    for state, joules in (("failed", sum(failed.values())), (REPEATS, sum(joules or 0.0 for joules in open_repeats.values()))):
+        if joules:
+            states[state] = states.get(state, 0.0) + joules
+    _balance(session)
+    session.update(open_trials_joules={}, open_repeats_joules={}, closed=True)
+    return {int(number): joules for number, joules in open_trials.items()}
+
+
+def _extend_total(session: dict[str, Any], traces: _Traces) -> None:
+    """Take the journal's total when it is later than the bill's."""
+    if session.get("total") is None or not traces.total.components:
+        return
+    known, t1_ns = Record.from_json(session["total"]), traces.total.t1_ns
+    if t1_ns > known.t1_ns:
+        later = replace(known, components=traces.total.components, t1_ns=t1_ns, seconds=(t1_ns - known.t0_ns) / 1e9)
         session["total"] = later.to_json()
-        if "split" in beat:
-            session["by_component_joules"] = dict(beat["split"]["joules"])
-            session["unknown_seconds"] = dict(beat["split"]["unknown_seconds"])
+        if traces.split:
+            session["by_component_joules"] = dict(traces.split["joules"])
+            session["unknown_seconds"] = dict(traces.split["unknown_seconds"])
 
 
 def _balance(session: dict[str, Any]) -> None:
-    """Book what no trial and no rest accounts for (the stretch between bill and beat) as overhead."""
+    """Book what no trial and no rest accounts for (the stretch between bill and checkpoint) as overhead."""
     if session.get("total") is None:
         return
     known, states = known_joules(session), session["by_state_joules"]
@@ -89,6 +163,6 @@ def _balance(session: dict[str, Any]) -> None:
 
 
 def _joules(window: Mapping[str, Any]) -> tuple[float | None, float]:
-    """Return the energy of an open window at a beat, None when it is not known throughout, and what is known of it."""
+    """Return the energy of an open window at a checkpoint, None when it is not known throughout, and what is known of it."""
     whole = sum_known(part["joules"] for part in window["components"] if part["counts"])
     return whole, float(window.get("known_joules", whole or 0.0))

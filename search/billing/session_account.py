@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -56,6 +57,9 @@ class TrialMeter:
 class Account:
     """The account of one session; every joule of the ledger is in one trial or in a named rest.
 
+    The threads of all workers and that of the ledger use it. Whoever holds its lock may ask the ledger, never the other way round: the
+    ledger's thread skips a bill that somebody else is writing.
+
     Attributes:
         ledger: A running ledger.
         session: What is written to the bill.
@@ -78,6 +82,7 @@ class Account:
     _states: dict[str, str] = field(default_factory=dict)
     _open: dict[str, Window] = field(default_factory=dict)
     _saved: float = 0.0
+    _lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
 
     def open(self, number: int, devices: tuple[str, ...] | None, *, kind: str = TRIAL) -> TrialMeter:
         """Open the window of a trial, or of a training of another kind.
@@ -88,17 +93,19 @@ class Account:
             kind: ``trial``, or ``repeat`` for one that is billed by itself whatever comes of it.
         """
         window = self.ledger.open(f"{kind} {number}", "trial", None, self.synchronize, devices)
-        self.session.ledger_session = window.id.partition(".")[0]
-        self._states[window.id] = "failed" if kind == TRIAL else REPEATS  # failed until it is closed with another state
-        self._open[window.name] = window
+        with self._lock:
+            self._states[window.id] = "failed" if kind == TRIAL else REPEATS  # failed until it is closed with another state
+            self._open[window.name] = window
         return TrialMeter(self.ledger, window, self.synchronize, devices)
 
     def close(self, number: int, meter: TrialMeter, *, state: str, cpu_seconds: float | None) -> Record:
         """End a trial's window and book it: ``ok`` as complete, ``stopped`` and ``pruned`` as such, the rest as failed."""
-        self._open.pop(meter.window.name, None)
-        if self._states[meter.window.id] != REPEATS:
-            self._states[meter.window.id] = BOOKED.get(state, "failed")
-        return self._at_wall(meter.window.close(state, cpu_seconds=cpu_seconds))
+        record = meter.window.close(state, cpu_seconds=cpu_seconds)
+        with self._lock:  # open in the bill until the journal knows its end: a kill in between books it once
+            self._open.pop(meter.window.name, None)
+            if self._states[meter.window.id] != REPEATS:
+                self._states[meter.window.id] = BOOKED.get(state, "failed")
+        return self._at_wall(record)
 
     def _at_wall(self, record: Record) -> Record:
         return record if self.wall is None else self.wall.beside(record)
@@ -126,10 +133,23 @@ class Account:
         """Share out everything so far and write the bill.
 
         Args:
-            closed: Whether the session ends here.
+            closed: Whether the session ends here; nothing is written after that.
         """
-        self.session.closed = closed
-        self.ledger.sample()  # what is read now need not be guessed from the power of a moment ago
+        with self._lock:
+            self.ledger.sample()  # what is read now need not be guessed from the power of a moment ago
+            self._write(closed)
+
+    def save_at_checkpoint(self) -> None:
+        """Write the bill from the ledger's own thread, which has just read the meters and waits for nobody."""
+        if self._lock.acquire(blocking=False):
+            try:
+                self._write(closed=False)
+            finally:
+                self._lock.release()
+
+    def _write(self, closed: bool) -> None:
+        if self.session.closed:
+            return
         whole = self.ledger.total()
         found = self.ledger.partition(t1_ns=whole.t1_ns)
         running = {window.id: name for name, window in self._open.items()}
@@ -149,7 +169,9 @@ class Account:
         self.session.by_component, self.session.unknown_seconds = dict(found.total), dict(found.unknown)
         self.session.open_trials, self.session.open_repeats = _numbered(unfinished, TRIAL), _numbered(unfinished, REPEAT)
         self.session.total = self._at_wall(whole)
-        write_json(self.file, {"sessions": [*self.earlier, self.session.to_json()]})
+        self.session.ledger_session = whole.id.partition(".")[0]
+        write_json(self.file, {"sessions": [*self.earlier, {**self.session.to_json(), "closed": closed}]})
+        self.session.closed = closed
         self._saved = time.monotonic()
 
 

@@ -49,6 +49,7 @@ class Ledger:
     Attributes:
         t0_ns: When it started on that clock.
         t1_ns: When it stopped, or None.
+        after_checkpoint: Called after each checkpoint, by the thread that made it, or None.
 
     Raises:
         ValueError: If an interval is not positive.
@@ -81,6 +82,7 @@ class Ledger:
         self._journal: Journal | None = None
         self.t0_ns = clock()
         self.t1_ns: int | None = None
+        self.after_checkpoint: Callable[[], object] | None = None
 
     @whole
     def start(self) -> Ledger:
@@ -379,6 +381,8 @@ class Ledger:
             split = {"joules": parts.total, "unknown_seconds": parts.unknown}
             self._write("beat", t_ns=now, total=self._meters.lines(self.t0_ns, now), split=split, open=windows)
         self._monitor.note_foreign(now)
+        if self.after_checkpoint is not None:
+            self.after_checkpoint()
 
     def _write(self, event: str, **facts: Any) -> None:
         if self._journal is not None:

@@ -195,17 +195,16 @@ def study_folder(
     *,
     forecast: bool = False,
 ) -> Iterator[RunFolder]:
-    """Open and lock a run folder, which is made if there is none, and removed again if no session begins in it; see `open_or_create`."""
+    """Open and lock a run folder, which is made if there is none, and removed again if its start is refused; see `open_or_create`."""
     fresh = not RunFolder.exists(path)
     store = open_or_create(path, study, storage, intensity, pue, price_per_kwh, origin, forecast=forecast)
     try:
         with store.lock():
             yield RunFolder.open(path, storage=storage)
-    finally:
-        if (
-            fresh and RunFolder.exists(path) and not RunFolder.open(path).facts["sessions"]
-        ):  # its start was refused, and it would count as a run
-            shutil.rmtree(path)
+    except Exception:  # not when the user broke it off: what that cost is on the study's bill
+        if fresh and RunFolder.exists(path) and not RunFolder.open(path).facts["sessions"]:
+            shutil.rmtree(path)  # it would count as a run
+        raise
 
 
 def open_or_create(

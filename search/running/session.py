@@ -3,16 +3,17 @@
 Devices, folder, meters, ledger, bill, executors and interrupt handling are the same for every verb that trains under the meter; ``run``,
 ``repeat`` and ``estimate`` are bodies inside of it:
 
-    with open_session(SessionOptions(meter="auto"), existing_folder(path)) as session:  # nothing is metered yet
-        with session.starting():  # meters, ledger and account; what happens inside is metered as the start
+    with open_session(SessionOptions(meter="auto"), existing_folder(path)) as session:  # nothing is metered yet; Ctrl-C ends it at once
+        with session.starting():  # meters, ledger and bill; what happens inside is metered as the start
             task = study.load_task()
             session.prepare(study, task)  # the folder knows the session from here on; baselines and executors
             session.warm_up()
-        with session.measuring():  # baselines before and after; Ctrl-C ends the work between two epochs
+        with session.measuring():  # baselines before and after; Ctrl-C ends the work between two epochs from here on
             ...
         session.reason = "all of it is done"
 
-At its end, also after an error, the bill is closed, the reason noted, and everything is given back in the reverse order.
+The bill has the session from the start of its ledger, and is written at each of the ledger's checkpoints. At the end, also after an error,
+the executors are closed, then the bill, the reason is noted, and everything is given back in the reverse order.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -107,12 +108,15 @@ class Session:
     baselines: BaselineController
     executors: Sequence[Executor]
 
-    def __init__(self, options: SessionOptions, devices: Devices, threads: int, folder: RunFolder | None, held: ExitStack) -> None:
+    def __init__(
+        self, options: SessionOptions, devices: Devices, threads: int, folder: RunFolder | None, held: ExitStack, interrupts: Interrupts
+    ) -> None:
         self.options, self.devices, self.threads = options, devices, threads
-        self.interrupted, self.lock = threading.Event(), threading.RLock()
+        self.interrupted, self.lock = interrupts.seen, threading.RLock()
         self.reason, self.end_facts, self.baseline_facts = BROKEN_OFF, dict[str, Any](), dict[str, Any]()
         self.device = devices.names[0]
-        self._held, self._keeps, self._noted = held, folder is not None, False
+        self._held, self._keeps, self._noted, self._interrupts = held, folder is not None, False, interrupts
+        self._training = ExitStack()
         self._earlier: list[dict[str, Any]] = []
         if folder is not None:
             self.folder = folder
@@ -160,6 +164,8 @@ class Session:
                     load_wall_calibration(self.ledger.hardware_id),
                     save_seconds=self.options.save_seconds,
                 )
+                self.account.save()
+                self.ledger.after_checkpoint = self.account.save_at_checkpoint
             yield
 
     def prepare(self, study: Study, task: Task) -> None:
@@ -173,7 +179,7 @@ class Session:
         self.baselines = BaselineController(self.options.protocol, study, task, self.ledger, self.device, self.threads)
         self.executors = make_executors(study, task, self.devices.names)
         for executor in self.executors:
-            self._held.callback(executor.close)
+            self._training.callback(executor.close)
 
     def warm_up(self) -> None:
         """Pay what only the first training of its kind pays in a process, before the first trial."""
@@ -182,21 +188,21 @@ class Session:
     @contextmanager
     def measuring(self) -> Iterator[None]:
         """Measure the baselines before and after what happens inside, which ends between two epochs at the first Ctrl-C."""
-        self._held.enter_context(stop_on_interrupt(self.interrupted))
+        self.baselines.begin()
+        self._interrupts.patient = True
         try:
-            self.baselines.begin()
             yield
         finally:
             self.baseline_facts = self.baselines.end()
 
     def close(self) -> None:
-        """Close the bill and note the end, if the folder knows the session."""
-        if self._noted:
-            self._noted = False
-            try:
-                self.account.save(closed=True)
-            finally:
-                note_end(self.folder, self.reason, **self.end_facts)
+        """End the executors, so that their end is in the bill; close it, and note the end if the folder knows the session."""
+        with ExitStack() as last:  # each step is taken whatever becomes of those before it
+            if self._noted:
+                last.callback(lambda: note_end(self.folder, self.reason, **self.end_facts))
+            if self._keeps and hasattr(self, "account"):
+                last.callback(self.account.save, closed=True)
+            last.push(self._training)
 
 
 @contextmanager
@@ -219,38 +225,54 @@ def open_session(options: SessionOptions, folder: AbstractContextManager[RunFold
     threads = max(1, cores() // options.workers)
     torch_threads(threads)
     with ExitStack() as held:
+        interrupts = held.enter_context(stop_on_interrupt())
         devices = held.enter_context(take_devices(where, options.workers))
-        session = Session(options, devices, threads, None if folder is None else held.enter_context(folder), held)
+        session = Session(options, devices, threads, None if folder is None else held.enter_context(folder), held, interrupts)
         try:
             yield session
+        except KeyboardInterrupt:
+            session.reason = "interrupted" if session.reason == BROKEN_OFF else session.reason
+            raise
         finally:
             session.close()
 
 
-@contextmanager
-def stop_on_interrupt(interrupted: threading.Event) -> Iterator[None]:
-    """Set an event at the first SIGINT or SIGTERM and raise at the second; nothing is changed outside of the main thread.
+@dataclass
+class Interrupts:
+    """What the user's signals (SIGINT, SIGTERM) do to a session.
 
-    Args:
-        interrupted: Checked between epochs by the work inside.
+    Attributes:
+        seen: Set by the first signal; checked between epochs.
+        patient: Whether the first signal lets an epoch end; otherwise it raises, as every later one does.
+    """
+
+    seen: threading.Event = field(default_factory=threading.Event)
+    patient: bool = False
+
+
+@contextmanager
+def stop_on_interrupt() -> Iterator[Interrupts]:
+    """Handle SIGINT and SIGTERM; nothing is changed outside of the main thread.
 
     Raises:
-        KeyboardInterrupt: At the second signal.
+        KeyboardInterrupt: At the second signal, or at the first one where nobody looks at the event.
     """
+    interrupts = Interrupts()
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield interrupts
         return
 
     def stop(signum: int, frame: Any) -> None:
-        if interrupted.is_set():
+        again = interrupts.seen.is_set()
+        interrupts.seen.set()
+        if again or not interrupts.patient:
             raise KeyboardInterrupt
-        interrupted.set()
-        again = "press Ctrl-C again" if signum == signal.SIGINT else "send the signal again"
-        print(f"\nstopping after this epoch; {again} to stop at once", file=sys.stderr, flush=True)
+        how = "press Ctrl-C again" if signum == signal.SIGINT else "send the signal again"
+        print(f"\nstopping after this epoch; {how} to stop at once", file=sys.stderr, flush=True)
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield interrupts
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

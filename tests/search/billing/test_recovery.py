@@ -104,6 +104,83 @@ def test_a_lost_journal_leaves_the_bill_as_it_was(killed: tuple[Path, list[dict[
     assert add_up(sessions).by_state["failed"] == 5.0
 
 
+# -- sessions that the bill does not know ------------------------------------------------------------------------------------------------
+
+
+def test_a_session_that_was_killed_before_its_first_bill_is_billed_from_the_journal(killed: tuple[Path, list[dict[str, Any]]]) -> None:
+    file, _ = killed
+    sessions: list[dict[str, Any]] = []
+    assert settle_killed(sessions, file) == {1: pytest.approx(150.0)}
+    bill = add_up(sessions)
+    assert bill.total_joules == pytest.approx(270.0)
+    assert bill.by_state == {"complete": pytest.approx(100.0), "overhead": pytest.approx(20.0), "failed": pytest.approx(150.0)}
+    assert bill.by_component == {"cpu:pkg0": pytest.approx(270.0)}
+    assert bill.seconds == pytest.approx(27.0)
+    once = json.loads(json.dumps(sessions))
+    assert settle_killed(sessions, file) == {}
+    assert json.loads(json.dumps(sessions)) == once
+
+
+def test_a_session_that_ended_by_itself_is_billed_its_end_when_the_bill_is_lost(tmp_path: Path) -> None:
+    now, file = [0], tmp_path / "ledger.jsonl"
+    with Ledger([Steady(now)], file=file, interval_seconds=None, clock=lambda: now[0]) as ledger:
+        window = ledger.open("repeat 3")
+        now[0] = 4 * SECOND
+        window.close("failed")
+        now[0] = 9 * SECOND
+    sessions: list[dict[str, Any]] = []
+    assert settle_killed(sessions, file) == {}
+    assert add_up(sessions).by_state == {"repeats": pytest.approx(40.0), "overhead": pytest.approx(50.0)}
+
+
+def test_a_session_of_an_old_bill_that_opened_no_trial_is_known_by_its_total_and_not_billed_twice(tmp_path: Path) -> None:
+    now, file = [0], tmp_path / "ledger.jsonl"
+    with Ledger([Steady(now)], file=file, interval_seconds=None, clock=lambda: now[0]) as ledger:
+        now[0] = 9 * SECOND
+        ledger.sample()
+        old = Session("then", {"overhead": 90.0}, total=ledger.total(), closed=True).to_json()
+    assert old["ledger_session"] == ""
+    sessions = [old]
+    settle_killed(sessions, file)
+    assert sessions == [old]
+    del old["total"]  # a bill that names no session of the journal at all: none is added
+    settle_killed(sessions, file)
+    assert sessions == [old]
+
+
+def test_a_session_without_any_known_energy_is_not_added(tmp_path: Path) -> None:
+    file = tmp_path / "ledger.jsonl"
+    with Ledger([], file=file, interval_seconds=None) as ledger:
+        ledger.checkpoint()
+    sessions: list[dict[str, Any]] = []
+    settle_killed(sessions, file)
+    assert sessions == []
+
+
+STRANGE = [
+    *("7", "[]", "{}", '"beat"', '{"event": 5}', '{"event": "beat"}', '{"session": "SESSION"}', '{"event": "sleep", "session": "SESSION"}'),
+    *(f'{{"event": "{event}", "session": "SESSION"}}' for event in ("start", "open", "close", "beat", "stop")),
+    *(
+        f'{{"event": "{event}", "session": "SESSION", "record": 3, "t_ns": "x", "total": 4, "open": 2}}'
+        for event in ("close", "beat", "stop")
+    ),
+    '{"event": "beat", "session": "SESSION", "t_ns": 9e30, "total": [{"name": "cpu"}], "open": []}',
+    '{"event": "beat", "session": ["SESSION"], "t_ns": 1, "total": [], "open": []}',
+]
+
+
+@pytest.mark.parametrize("line", STRANGE)
+def test_a_line_that_is_valid_json_but_not_of_a_ledger_is_left_out(killed: tuple[Path, list[dict[str, Any]]], line: str) -> None:
+    file, sessions = killed
+    with file.open("a") as out:
+        out.write(line.replace("SESSION", sessions[0]["ledger_session"]) + "\n")
+    unbilled: list[dict[str, Any]] = []
+    assert settle_killed(sessions, file) == settle_killed(unbilled, file) == {1: pytest.approx(150.0)}
+    assert add_up(sessions).total_joules == add_up(unbilled).total_joules == pytest.approx(270.0)
+
+
+# -- parallel trials -----------------------------------------------------------------------------------------------------------------------
+
 WATTS = {"gpu:a": 30.0, "gpu:b": 10.0, "cpu:pkg0": 20.0}
 
 
