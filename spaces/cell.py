@@ -8,22 +8,19 @@ arXiv 2210.06015, for the spaces of 4 and 5 vertices.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from itertools import permutations
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
 
 from ..search.space import Candidate, Suggest
 from ..search.training.task import Task
-from .layers import BatchNorm, image_shape
-from .recipes import Ints, RecipeRanges, suggest_int
-
-if TYPE_CHECKING:
-    from ..search.space import Space
+from .layers import BatchNorm, Headed, image_shape
+from .recipes import Family, Ints, RecipeRanges, suggest_int
 
 OPERATIONS = ("conv3x3", "conv1x1", "maxpool3x3")
 #: More inner vertices would make the exact search for the canonical form slow (120 orders at 5).
@@ -31,7 +28,7 @@ MAX_INNER = 5
 
 
 @dataclass(frozen=True)
-class Cell:
+class Cell(Family):
     """A convolution, then stacks of equal cells; between the stacks the image is halved and the channels double.
 
     The candidate holds the canonical form of the graph, so that isomorphic choices are one candidate and no graph is trained twice.
@@ -42,8 +39,6 @@ class Cell:
         widths: Channels of the first stack.
         cells: Cells in a stack.
         stacks: Number of stacks.
-        recipe: How candidates are trained.
-        name: Name of the family.
     """
 
     vertices: int = 5
@@ -66,17 +61,14 @@ class Cell:
         if unknown or not self.operations:
             raise ValueError(f"cell.operations must be out of {', '.join(OPERATIONS)}, got {self.operations}")
 
-    def sample(self, trial: Suggest) -> Candidate:
-        """Draw a graph, vertex by vertex, and its training."""
-        graph = canonical(self.sample_graph(trial))
-        architecture = {
-            "family": self.name,
-            **to_json(graph),
+    def architecture(self, trial: Suggest) -> Mapping[str, Any]:
+        """Draw a graph, vertex by vertex, and the size of the network."""
+        return {
+            **to_json(canonical(self.sample_graph(trial))),
             "width": suggest_int(trial, "width", self.widths, log=True),
             "cells": suggest_int(trial, "cells", self.cells),
             "stacks": suggest_int(trial, "stacks", self.stacks),
         }
-        return Candidate(architecture, self.recipe.sample(trial))
 
     def sample_graph(self, trial: Suggest) -> Graph:
         """Draw ``operation_j`` of every inner vertex and ``edge_i_j`` of every pair; all parameters exist in every trial."""
@@ -144,10 +136,7 @@ def connect(operations: Sequence[str | None], edges: Sequence[Sequence[int]]) ->
 
     Vertices without an operation are left out with their edges. A vertex without predecessor reads the input; a vertex without successor
     feeds the output. So random choices cover the graphs far more evenly than if loose vertices were pruned.
-
-    Args:
-        operations: Operation of the inner vertices 1 to n, None for a vertex that is left out.
-        edges: Chosen predecessors of the vertices 1 to n + 1.
+    ``edges`` holds the chosen predecessors of the vertices 1 to n + 1; an operation is None for a vertex that is left out.
     """
     present = [vertex for vertex, operation in enumerate(operations, start=1) if operation is not None]
     output = len(operations) + 1
@@ -199,17 +188,8 @@ def from_json(data: Any) -> Graph:
     return Graph(tuple(data["operations"]), tuple(tuple(sources) for sources in data["inputs"]))
 
 
-class CellNetwork(nn.Module):
-    """A convolution, stacks of cells, a global average and one linear layer.
-
-    Args:
-        shape: ``(channels, height, width)`` of the input.
-        outputs: Number of outputs.
-        graph: The cell.
-        width: Channels of the first stack.
-        cells: Cells in a stack.
-        stacks: Number of stacks.
-    """
+class CellNetwork(Headed):
+    """A convolution, stacks of cells, a global average and one linear layer; see ``Cell`` for the arguments."""
 
     def __init__(self, shape: tuple[int, int, int], outputs: int, graph: Graph, *, width: int, cells: int, stacks: int) -> None:
         super().__init__()
@@ -232,19 +212,9 @@ class CellNetwork(nn.Module):
         logits: torch.Tensor = self.head(self.layers(x).mean(dim=(2, 3)))
         return logits
 
-    def get_classifier(self) -> nn.Module:
-        """Return the head, which may have a learning rate of its own."""
-        return self.head
-
 
 class CellModule(nn.Module):
-    """One cell: vertices add up their inputs, the output joins its inputs and adds the projected input of the cell.
-
-    Args:
-        graph: The cell.
-        inputs: Channels that come in.
-        outputs: Channels that go out.
-    """
+    """One cell: vertices add up their inputs, the output joins its inputs and adds the projected input of the cell."""
 
     def __init__(self, graph: Graph, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -299,7 +269,3 @@ def _operation(kind: str, channels: int) -> nn.Module:
     if kind == "maxpool3x3":
         return nn.MaxPool2d(3, stride=1, padding=1)
     return _convolution(channels, channels, 3 if kind == "conv3x3" else 1)
-
-
-if TYPE_CHECKING:
-    _: Space = Cell()

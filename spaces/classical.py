@@ -9,19 +9,15 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from ..search.space import Candidate, Suggest
-from ..search.training.estimator import plain_scores
+from ..search.space import Candidate, Space, Suggest
+from ..search.training.estimator import Estimator, plain_scores
 from ..search.training.recipe import Recipe
 from ..search.training.task import Kind, Task
 from .recipes import Floats, Ints, Options, suggest_categorical, suggest_float, suggest_int
-
-if TYPE_CHECKING:
-    from ..search.space import Space
-    from ..search.training.estimator import Estimator
 
 SUPERVISED = ("linear", "decision_tree", "random_forest", "extra_trees", "gradient_boosting", "k_neighbours")
 DETECTORS = ("isolation_forest", "local_outlier_factor", "one_class_svm")
@@ -34,6 +30,8 @@ _GROWING = {
     "isolation_forest": ("n_estimators", "trees"),
     "gradient_boosting": ("max_iter", "rounds"),
 }
+#: Names of settings in scikit-learn, where they are not ours.
+_THEIRS = {"min_leaf": "min_samples_leaf", "features": "max_features", "neighbours": "n_neighbors", "weighting": "weights"}
 _LINEAR = "linear"
 _FEWEST = 2
 
@@ -46,7 +44,7 @@ def serving(kind: Kind) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class Classical:
+class Classical(Space):
     """Families of scikit-learn for classification, regression and, with ``DETECTORS``, anomaly detection.
 
     ``linear`` is logistic regression for classes and the elastic net for values. Parameters of one estimator have its name in front,
@@ -118,46 +116,41 @@ class Classical:
         return candidate.key
 
     def _settings(self, trial: Suggest, estimator: str) -> dict[str, Any]:
-        """Draw the settings of one estimator, each under the estimator's name."""
-
-        def real(name: str, what: Floats, *, log: bool = False) -> float:
-            return suggest_float(trial, f"{estimator}.{name}", what, log=log)
-
-        def integer(name: str, what: Ints) -> int:
-            return suggest_int(trial, f"{estimator}.{name}", what, log=True)
-
-        if estimator == "linear":
-            return {"regularisation": real("regularisation", self.regularisation, log=True)}
-        if estimator == "decision_tree":
-            return {"max_depth": integer("max_depth", self.depths), "min_leaf": integer("min_leaf", self.leaves)}
-        if estimator in ("random_forest", "extra_trees"):
-            return {
-                "max_depth": integer("max_depth", self.depths),
-                "min_leaf": integer("min_leaf", self.leaves),
-                "features": real("features", self.features),
-            }
-        if estimator == "gradient_boosting":
-            return {
-                "learning_rate": real("learning_rate", self.learning_rate, log=True),
-                "max_depth": integer("max_depth", self.depths),
-                "min_leaf": integer("min_leaf", self.leaves),
-            }
-        if estimator == "k_neighbours":
-            weighting = suggest_categorical(trial, f"{estimator}.weighting", ("uniform", "distance"))
-            return {"neighbours": integer("neighbours", self.neighbours), "weighting": weighting}
-        if estimator == "isolation_forest":
-            return {"contamination": real("contamination", self.contamination, log=True), "features": real("features", self.features)}
-        if estimator == "local_outlier_factor":
-            return {
-                "contamination": real("contamination", self.contamination, log=True),
-                "neighbours": integer("neighbours", self.neighbours),
-            }
-        if estimator == "one_class_svm":
-            return {"contamination": real("contamination", self.contamination, log=True), "gamma": real("gamma", (1e-3, 10.0), log=True)}
-        raise ValueError(f"classical.estimators must be out of {', '.join((*SUPERVISED, *DETECTORS))}, got {estimator!r}")
+        tree = ("max_depth", "min_leaf")
+        names = {
+            "linear": ("regularisation",),
+            "decision_tree": tree,
+            "random_forest": (*tree, "features"),
+            "extra_trees": (*tree, "features"),
+            "gradient_boosting": ("learning_rate", *tree),
+            "k_neighbours": ("weighting", "neighbours"),
+            "isolation_forest": ("contamination", "features"),
+            "local_outlier_factor": ("contamination", "neighbours"),
+            "one_class_svm": ("contamination", "gamma"),
+        }
+        if estimator not in names:
+            raise ValueError(f"classical.estimators must be out of {', '.join((*SUPERVISED, *DETECTORS))}, got {estimator!r}")
+        integers = {"max_depth": self.depths, "min_leaf": self.leaves, "neighbours": self.neighbours}
+        reals = {
+            "regularisation": self.regularisation,
+            "features": self.features,
+            "learning_rate": self.learning_rate,
+            "contamination": self.contamination,
+            "gamma": (1e-3, 10.0),
+        }
+        drawn: dict[str, Any] = {}
+        for name in names[estimator]:
+            full = f"{estimator}.{name}"
+            if name in integers:
+                drawn[name] = suggest_int(trial, full, integers[name], log=True)
+            elif name in reals:
+                drawn[name] = suggest_float(trial, full, reals[name], log=name != "features")
+            else:
+                drawn[name] = suggest_categorical(trial, full, ("uniform", "distance"))
+        return drawn
 
 
-class FidelityEstimator:
+class FidelityEstimator(Estimator):
     """Epochs as real work: trees, boosting rounds, solver steps, or a share of the data.
 
     Args:
@@ -259,69 +252,45 @@ class FidelityEstimator:
 
 
 def make_sklearn(name: str, kind: str, settings: Mapping[str, Any], *, threads: int | None = None) -> Any:
-    """Return the unfitted scikit-learn object.
-
-    Args:
-        name: Name of the estimator in ``Classical``.
-        kind: Kind of the task.
-        settings: Settings that ``Classical.sample`` drew.
-        threads: Threads of forests and neighbours.
+    """Return the unfitted scikit-learn object for a name and the settings that ``Classical.sample`` drew.
 
     Raises:
         ValueError: If the estimator cannot serve this kind of task.
     """
     from sklearn import ensemble, linear_model, neighbors, svm, tree
 
-    detector = name in ("isolation_forest", "local_outlier_factor", "one_class_svm")
-    single = name in (_LINEAR, "gradient_boosting")
-    if (detector and kind != "anomaly") or (single and kind == "multilabel"):
+    if (name in DETECTORS and kind != "anomaly") or (name in SINGLE and kind == "multilabel"):
         raise ValueError(f"{name} cannot serve a task of kind {kind!r}; leave it out of classical.estimators")
     regression = kind == "regression"
     if name == _LINEAR:
         if regression:
             return linear_model.ElasticNet(alpha=1e-3 / settings["regularisation"], warm_start=True)
         return linear_model.LogisticRegression(C=settings["regularisation"], warm_start=True)
-    if name in ("decision_tree", "random_forest", "extra_trees"):
-        common = {"max_depth": settings["max_depth"], "min_samples_leaf": settings["min_leaf"]}
-        if name == "decision_tree":
-            return (tree.DecisionTreeRegressor if regression else tree.DecisionTreeClassifier)(**common)
-        common |= {"max_features": settings["features"], "warm_start": True, "n_jobs": threads}
-        if name == "random_forest":
-            return (ensemble.RandomForestRegressor if regression else ensemble.RandomForestClassifier)(**common)
-        return (ensemble.ExtraTreesRegressor if regression else ensemble.ExtraTreesClassifier)(**common)
-    if name == "gradient_boosting":
-        boosting = ensemble.HistGradientBoostingRegressor if regression else ensemble.HistGradientBoostingClassifier
-        return boosting(
-            learning_rate=settings["learning_rate"],
-            max_depth=settings["max_depth"],
-            min_samples_leaf=settings["min_leaf"],
-            early_stopping=False,
-            warm_start=True,
-        )
-    if name == "k_neighbours":
-        family = neighbors.KNeighborsRegressor if regression else neighbors.KNeighborsClassifier
-        return family(n_neighbors=settings["neighbours"], weights=settings["weighting"], n_jobs=threads)
-    if name == "isolation_forest":
-        return ensemble.IsolationForest(
-            contamination=settings["contamination"], max_features=settings["features"], warm_start=True, n_jobs=threads
-        )
-    if name == "local_outlier_factor":
-        return neighbors.LocalOutlierFactor(
-            n_neighbors=settings["neighbours"], contamination=settings["contamination"], novelty=True, n_jobs=threads
-        )
     if name == "one_class_svm":
         return svm.OneClassSVM(nu=settings["contamination"], gamma=settings["gamma"])
-    raise ValueError(f"estimator must be one of {', '.join((*SUPERVISED, *DETECTORS))}, got {name!r}")
+    kinds = {
+        "decision_tree": (tree.DecisionTreeClassifier, tree.DecisionTreeRegressor),
+        "random_forest": (ensemble.RandomForestClassifier, ensemble.RandomForestRegressor),
+        "extra_trees": (ensemble.ExtraTreesClassifier, ensemble.ExtraTreesRegressor),
+        "gradient_boosting": (ensemble.HistGradientBoostingClassifier, ensemble.HistGradientBoostingRegressor),
+        "k_neighbours": (neighbors.KNeighborsClassifier, neighbors.KNeighborsRegressor),
+        "isolation_forest": (ensemble.IsolationForest,),
+        "local_outlier_factor": (neighbors.LocalOutlierFactor,),
+    }
+    if name not in kinds:
+        raise ValueError(f"estimator must be one of {', '.join((*SUPERVISED, *DETECTORS))}, got {name!r}")
+    options = {_THEIRS.get(key, key): value for key, value in settings.items()}
+    if name in _GROWING:
+        options["warm_start"] = True
+    if name == "gradient_boosting":
+        options["early_stopping"] = False
+    elif name != "decision_tree":
+        options["n_jobs"] = threads
+    if name == "local_outlier_factor":
+        options["novelty"] = True
+    return kinds[name][1 if regression else 0](**options)
 
 
 def _positive(probabilities: np.ndarray, classes: np.ndarray) -> np.ndarray:
     """Return the probability of a 1; a label that never or always occurred has one column."""
     return probabilities[:, list(classes).index(1)] if 1 in classes else np.zeros(len(probabilities))
-
-
-if TYPE_CHECKING:
-    _space: Space = Classical()
-
-
-if TYPE_CHECKING:
-    _estimator: Estimator = FidelityEstimator(None, name="", per_epoch={}, full_epochs=1)

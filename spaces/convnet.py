@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
 
 from ..search.space import Candidate, Suggest
 from ..search.training.task import Task
-from .layers import activation, image_shape, norm
-from .recipes import Ints, Options, RecipeRanges, suggest_categorical, suggest_int
-
-if TYPE_CHECKING:
-    from ..search.space import Space
+from .layers import Headed, activation, image_shape, norm
+from .recipes import Family, Ints, Options, RecipeRanges, parts_of, suggest_categorical, suggest_int
 
 POOLINGS = ("max", "average", "stride")
 
 
 @dataclass(frozen=True)
-class Convnet:
-    """Blocks of convolution, norm and activation; channels double where the image is halved.
+class BlockFamily(Family):
+    """The ranges of networks made of blocks of convolution, norm and activation; channels double where the image is halved.
 
     Attributes:
         depths: Number of blocks.
@@ -32,8 +29,6 @@ class Convnet:
         poolings: How a block halves the image, one of ``POOLINGS``.
         norms: ``batch``, ``group``, ``layer`` or ``none``.
         activations: ``relu``, ``gelu`` or ``silu``.
-        recipe: How candidates are trained.
-        name: Name of the family.
     """
 
     depths: Ints = (1, 4)
@@ -46,10 +41,9 @@ class Convnet:
     recipe: RecipeRanges = field(default_factory=RecipeRanges)
     name: str = "convnet"
 
-    def sample(self, trial: Suggest) -> Candidate:
-        """Draw a network and its training."""
-        architecture = {
-            "family": self.name,
+    def architecture(self, trial: Suggest) -> Mapping[str, Any]:
+        """Draw the settings of the blocks."""
+        return {
             "depth": suggest_int(trial, "depth", self.depths),
             "width": suggest_int(trial, "width", self.widths, log=True),
             "kernel": suggest_categorical(trial, "kernel", self.kernels),
@@ -58,7 +52,11 @@ class Convnet:
             "norm": suggest_categorical(trial, "norm", self.norms),
             "activation": suggest_categorical(trial, "activation", self.activations),
         }
-        return Candidate(architecture, self.recipe.sample(trial))
+
+
+@dataclass(frozen=True)
+class Convnet(BlockFamily):
+    """Blocks, a global average and one linear layer; see ``BlockFamily`` for the ranges."""
 
     def build(self, candidate: Candidate, task: Task) -> ConvolutionalNetwork:
         """Build the untrained network.
@@ -66,8 +64,7 @@ class Convnet:
         Raises:
             ValueError: If the task has no images, or a part has an unknown name.
         """
-        parts = {key: value for key, value in candidate.architecture.items() if key != "family"}
-        return ConvolutionalNetwork(image_shape(candidate, task), task.outputs, **parts)
+        return ConvolutionalNetwork(image_shape(candidate, task), task.outputs, **parts_of(candidate))
 
     def key(self, candidate: Candidate) -> str:
         """Return canonical text; one block has nothing to split, so ``depthwise`` does not count there."""
@@ -77,20 +74,8 @@ class Convnet:
         return Candidate(architecture, candidate.recipe).key
 
 
-class ConvolutionalNetwork(nn.Module):
-    """Blocks of convolutions, a global average and one linear layer.
-
-    Args:
-        shape: ``(channels, height, width)`` of the input.
-        outputs: Number of outputs.
-        depth: Number of blocks.
-        width: Channels of the first block.
-        kernel: Side of the kernels, odd.
-        depthwise: Split the convolutions after the first.
-        pooling: One of ``POOLINGS``.
-        norm: Kind of the normalisation.
-        activation: Kind of the activation.
-    """
+class ConvolutionalNetwork(Headed):
+    """Blocks of convolutions, a global average and one linear layer; see ``BlockFamily`` for the arguments."""
 
     def __init__(
         self,
@@ -118,10 +103,6 @@ class ConvolutionalNetwork(nn.Module):
         """Map ``(b, channels, height, width)`` to ``(b, outputs)``."""
         logits: torch.Tensor = self.head(self.blocks(x).mean(dim=(2, 3)))
         return logits
-
-    def get_classifier(self) -> nn.Module:
-        """Return the head, which may have a learning rate of its own."""
-        return self.head
 
 
 def blocks(
@@ -154,7 +135,3 @@ def _block(
     if pooling in ("max", "average"):
         layers.append(nn.MaxPool2d(2) if pooling == "max" else nn.AvgPool2d(2))
     return nn.Sequential(*layers)
-
-
-if TYPE_CHECKING:
-    _: Space = Convnet()

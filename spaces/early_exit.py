@@ -5,68 +5,43 @@ Source: Teerapittayanon, McDanel, Kung, BranchyNet, arXiv 1709.01686.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 
 from ..search.space import Candidate, Suggest
 from ..search.training.task import Kind, Task
-from .convnet import blocks
+from .convnet import BlockFamily, blocks
 from .layers import image_shape
-from .recipes import Floats, Ints, Options, RecipeRanges, suggest_categorical, suggest_float, suggest_int
-
-if TYPE_CHECKING:
-    from ..search.space import Space
+from .recipes import Floats, Ints, Options, parts_of, suggest_float
 
 #: With this threshold no example leaves early: no confidence exceeds 1.
 NEVER = 1.0
 
 
 @dataclass(frozen=True)
-class EarlyExit:
+class EarlyExit(BlockFamily):
     """A convnet with an exit after every block.
 
     Attributes:
-        depths: Number of blocks, each with an exit.
-        widths: Channels of the first block; they double where the image is halved.
-        kernels: Side of the kernels in pixels, odd.
-        depthwise: Whether convolutions after the first are split.
-        poolings: How a block halves the image: ``max``, ``average`` or ``stride``.
-        norms: ``batch``, ``group``, ``layer`` or ``none``.
-        activations: ``relu``, ``gelu`` or ``silu``.
         thresholds: Confidence above which an example leaves; 1 for never. It does not change the training, so search it in studies
             that have ``inference_energy`` among their objectives; ``ExitNetwork.threshold`` may be changed after training as well.
-        recipe: How candidates are trained.
-        name: Name of the family.
     """
 
     depths: Ints = (2, 4)
-    widths: Ints = (8, 64)
     kernels: Options[int] = 3
-    depthwise: Options[bool] = (False, True)
     poolings: Options[str] = "max"
     norms: Options[str] = "batch"
     activations: Options[str] = "relu"
     thresholds: Floats = NEVER
-    recipe: RecipeRanges = field(default_factory=RecipeRanges)
     name: str = "early_exit"
 
-    def sample(self, trial: Suggest) -> Candidate:
-        """Draw a network and its training."""
-        architecture = {
-            "family": self.name,
-            "depth": suggest_int(trial, "depth", self.depths),
-            "width": suggest_int(trial, "width", self.widths, log=True),
-            "kernel": suggest_categorical(trial, "kernel", self.kernels),
-            "depthwise": suggest_categorical(trial, "depthwise", self.depthwise),
-            "pooling": suggest_categorical(trial, "pooling", self.poolings),
-            "norm": suggest_categorical(trial, "norm", self.norms),
-            "activation": suggest_categorical(trial, "activation", self.activations),
-            "threshold": suggest_float(trial, "threshold", self.thresholds),
-        }
-        return Candidate(architecture, self.recipe.sample(trial))
+    def architecture(self, trial: Suggest) -> Mapping[str, Any]:
+        """Draw the settings of the blocks and the threshold."""
+        return {**super().architecture(trial), "threshold": suggest_float(trial, "threshold", self.thresholds)}
 
     def build(self, candidate: Candidate, task: Task) -> ExitNetwork:
         """Build the untrained network.
@@ -74,12 +49,7 @@ class EarlyExit:
         Raises:
             ValueError: If the task has no images, or its outputs have no confidence.
         """
-        parts = {key: value for key, value in candidate.architecture.items() if key != "family"}
-        return ExitNetwork(image_shape(candidate, task), task.outputs, task.kind, **parts)
-
-    def key(self, candidate: Candidate) -> str:
-        """Return canonical text."""
-        return candidate.key
+        return ExitNetwork(image_shape(candidate, task), task.outputs, task.kind, **parts_of(candidate))
 
 
 class ExitNetwork(nn.Module):
@@ -89,19 +59,7 @@ class ExitNetwork(nn.Module):
     mean of the losses of all exits, and the output keeps the shape of any other network. In evaluation an example is classified by the
     first exit whose confidence is above ``threshold``, and later blocks get only the others. While the network is traced for export
     or compilation all blocks get all examples, with the same outputs.
-
-    Args:
-        shape: ``(channels, height, width)`` of the input.
-        outputs: Number of outputs.
-        kind: Kind of the task: what confidence is.
-        depth: Number of blocks.
-        width: Channels of the first block.
-        kernel: Side of the kernels.
-        depthwise: Split the convolutions after the first.
-        pooling: How a block halves the image.
-        norm: Kind of the normalisation.
-        activation: Kind of the activation.
-        threshold: Confidence above which an example leaves; may be changed at any time.
+    See ``EarlyExit`` for the arguments; ``kind`` says what confidence is.
 
     Raises:
         ValueError: If the task is a regression, which has no confidence.
@@ -185,7 +143,3 @@ class ExitNetwork(nn.Module):
     def head_parameters(self) -> list[nn.Parameter]:
         """Return the parameters of all exits, which may have a learning rate of their own."""
         return list(self.exits.parameters())
-
-
-if TYPE_CHECKING:
-    _: Space = EarlyExit()

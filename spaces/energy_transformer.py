@@ -6,8 +6,9 @@ Source: Hoover, Liang, Pham, Panda, Strobelt, Chau, Zaki, Krotov, Energy Transfo
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,16 +16,13 @@ from torch.nn import functional as F
 
 from ..search.space import Candidate, Suggest
 from ..search.training.task import Task
-from .layers import image_shape
-from .recipes import Floats, Ints, Options, RecipeRanges, suggest_categorical, suggest_float, suggest_int
+from .layers import Headed, image_shape
+from .recipes import Family, Floats, Ints, Options, RecipeRanges, parts_of, suggest_categorical, suggest_float, suggest_int
 from .vit import Patches
-
-if TYPE_CHECKING:
-    from ..search.space import Space
 
 
 @dataclass(frozen=True)
-class EnergyTransformer:
+class EnergyTransformer(Family):
     """One block whose energy the tokens descend for a number of steps.
 
     Attributes:
@@ -35,8 +33,6 @@ class EnergyTransformer:
         memories: Patterns that the Hopfield network stores, in channels of a token.
         steps: Steps down the energy.
         sizes: Size of the first step, alpha in the paper.
-        recipe: How candidates are trained.
-        name: Name of the family.
     """
 
     patches: Options[int] = (2, 4)
@@ -49,10 +45,9 @@ class EnergyTransformer:
     recipe: RecipeRanges = field(default_factory=RecipeRanges)
     name: str = "energy_transformer"
 
-    def sample(self, trial: Suggest) -> Candidate:
-        """Draw a network and its training."""
-        architecture = {
-            "family": self.name,
+    def architecture(self, trial: Suggest) -> Mapping[str, Any]:
+        """Draw the settings of a network."""
+        return {
             "patch": suggest_categorical(trial, "patch", self.patches),
             "heads": suggest_int(trial, "heads", self.heads),
             "head_width": suggest_categorical(trial, "head_width", self.head_widths),
@@ -61,7 +56,6 @@ class EnergyTransformer:
             "steps": suggest_int(trial, "steps", self.steps),
             "size": suggest_float(trial, "size", self.sizes, log=True),
         }
-        return Candidate(architecture, self.recipe.sample(trial))
 
     def build(self, candidate: Candidate, task: Task) -> EnergyNetwork:
         """Build the untrained network.
@@ -69,12 +63,7 @@ class EnergyTransformer:
         Raises:
             ValueError: If the task has no images.
         """
-        parts = {key: value for key, value in candidate.architecture.items() if key != "family"}
-        return EnergyNetwork(image_shape(candidate, task), task.outputs, **parts)
-
-    def key(self, candidate: Candidate) -> str:
-        """Return canonical text."""
-        return candidate.key
+        return EnergyNetwork(image_shape(candidate, task), task.outputs, **parts_of(candidate))
 
 
 class LagrangianNorm(nn.Module):
@@ -82,10 +71,7 @@ class LagrangianNorm(nn.Module):
 
     ``L(x) = D gamma sqrt(mean((x - mean x)^2) + eps) + sum(delta x)`` and ``g = dL/dx``. With ``gamma > 0`` L is convex, so its Hessian
     is positive semi-definite, and going along ``-dE/dg`` never raises E in the limit of small steps.
-
-    Args:
-        width: Channels D of a token.
-        eps: Keeps the root away from 0.
+    D is the ``width`` of a token.
     """
 
     def __init__(self, width: int, eps: float = 1e-5) -> None:
@@ -100,14 +86,7 @@ class LagrangianNorm(nn.Module):
 
 
 class EnergyBlock(nn.Module):
-    """The energy of normalised tokens and its gradient.
-
-    Args:
-        width: Channels D of a token.
-        heads: Attention heads H.
-        head_width: Channels Y of a head.
-        memories: Number of stored patterns.
-    """
+    """The energy of normalised tokens of D = ``width`` channels and its gradient; heads H have Y = ``head_width`` channels."""
 
     def __init__(self, width: int, heads: int, head_width: int, memories: int) -> None:
         super().__init__()
@@ -135,22 +114,12 @@ class EnergyBlock(nn.Module):
         return energy, -pull - recalled @ self.patterns
 
 
-class EnergyNetwork(nn.Module):
+class EnergyNetwork(Headed):
     """Tokens of an image and one class token descend the energy of one block; the mean of the tokens is classified.
 
     A step that would raise the energy of an image is not taken, and the next one of that image is half as long. So the energy never
     increases, whatever the weights; the check costs nothing, for the energy of the new tokens is part of the next step.
-
-    Args:
-        shape: ``(channels, height, width)`` of the images.
-        outputs: Number of outputs.
-        patch: Side of a patch.
-        heads: Attention heads.
-        head_width: Channels of a head.
-        width: Channels of a token.
-        memories: Stored patterns, in channels of a token.
-        steps: Steps down the energy.
-        size: Size of the first step.
+    See ``EnergyTransformer`` for the arguments; images are ``(channels, height, width)``.
 
     Raises:
         ValueError: If there is no step to take.
@@ -204,11 +173,3 @@ class EnergyNetwork(nn.Module):
             size = torch.where(lower, size, 0.5 * size)
             energies.append(energy)
         return x, torch.stack(energies, dim=1)
-
-    def get_classifier(self) -> nn.Module:
-        """Return the head, which may have a learning rate of its own."""
-        return self.head
-
-
-if TYPE_CHECKING:
-    _: Space = EnergyTransformer()

@@ -1,4 +1,4 @@
-"""Parts that several families share: shapes, norms and activations."""
+"""Parts that several families share: shapes, norms, activations and the head."""
 
 from __future__ import annotations
 
@@ -56,6 +56,16 @@ def activation(kind: str) -> nn.Module:
     if kind not in ACTIVATIONS:
         raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {kind!r}")
     return ACTIVATIONS[kind]()
+
+
+class Headed(nn.Module):
+    """A network with a linear ``head``."""
+
+    head: nn.Linear
+
+    def get_classifier(self) -> nn.Module:
+        """Return the head, which may have a learning rate of its own."""
+        return self.head
 
 
 class BatchNorm(nn.modules.batchnorm._BatchNorm):

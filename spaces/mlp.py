@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from math import prod
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import nn
 
 from ..search.space import Candidate, Suggest
 from ..search.training.task import Task
-from .layers import activation, norm
-from .recipes import Floats, Ints, Options, RecipeRanges, suggest_categorical, suggest_float, suggest_int
-
-if TYPE_CHECKING:
-    from ..search.space import Space
+from .layers import Headed, activation, norm
+from .recipes import Family, Floats, Ints, Options, RecipeRanges, parts_of, suggest_categorical, suggest_float, suggest_int
 
 
 @dataclass(frozen=True)
-class Mlp:
+class Mlp(Family):
     """Fully connected layers of equal width.
 
     Attributes:
@@ -29,8 +27,6 @@ class Mlp:
         norms: ``batch``, ``layer`` or ``none``.
         activations: ``relu``, ``gelu`` or ``silu``.
         dropouts: Share of the units that are switched off in training.
-        recipe: How candidates are trained.
-        name: Name of the family.
     """
 
     depths: Ints = (1, 4)
@@ -41,17 +37,15 @@ class Mlp:
     recipe: RecipeRanges = field(default_factory=RecipeRanges)
     name: str = "mlp"
 
-    def sample(self, trial: Suggest) -> Candidate:
-        """Draw a network and its training."""
-        architecture = {
-            "family": self.name,
+    def architecture(self, trial: Suggest) -> Mapping[str, Any]:
+        """Draw the settings of a network."""
+        return {
             "depth": suggest_int(trial, "depth", self.depths),
             "width": suggest_int(trial, "width", self.widths, log=True),
             "norm": suggest_categorical(trial, "norm", self.norms),
             "activation": suggest_categorical(trial, "activation", self.activations),
             "dropout": suggest_float(trial, "dropout", self.dropouts),
         }
-        return Candidate(architecture, self.recipe.sample(trial))
 
     def build(self, candidate: Candidate, task: Task) -> Perceptron:
         """Build the untrained network.
@@ -59,8 +53,7 @@ class Mlp:
         Raises:
             ValueError: If a part has an unknown name.
         """
-        parts = {key: value for key, value in candidate.architecture.items() if key != "family"}
-        return Perceptron(prod(task.shape_at(candidate.recipe.resolution)), task.outputs, **parts)
+        return Perceptron(prod(task.shape_at(candidate.recipe.resolution)), task.outputs, **parts_of(candidate))
 
     def key(self, candidate: Candidate) -> str:
         """Return canonical text; a linear model has no hidden layers whose details could count."""
@@ -70,18 +63,8 @@ class Mlp:
         return Candidate(architecture, candidate.recipe).key
 
 
-class Perceptron(nn.Module):
-    """Hidden layers of linear map, norm, activation and dropout, then a linear head.
-
-    Args:
-        features: Number of inputs after flattening.
-        outputs: Number of outputs.
-        depth: Number of hidden layers.
-        width: Units of a hidden layer.
-        norm: Kind of the normalisation.
-        activation: Kind of the activation.
-        dropout: Share of the units that are switched off in training.
-    """
+class Perceptron(Headed):
+    """Hidden layers of linear map, norm, activation and dropout, then a linear head; see ``Mlp`` for the arguments."""
 
     def __init__(
         self, features: int, outputs: int, *, depth: int, width: int, norm: str = "none", activation: str = "relu", dropout: float = 0.0
@@ -96,15 +79,7 @@ class Perceptron(nn.Module):
         logits: torch.Tensor = self.head(self.hidden(x.flatten(1)))
         return logits
 
-    def get_classifier(self) -> nn.Module:
-        """Return the head, which may have a learning rate of its own."""
-        return self.head
-
 
 def hidden_layer(inputs: int, width: int, norm_kind: str, activation_kind: str, dropout: float) -> nn.Sequential:
     """Return one hidden layer from ``(b, inputs)`` to ``(b, width)``."""
     return nn.Sequential(nn.Linear(inputs, width), norm(norm_kind, width), activation(activation_kind), nn.Dropout(dropout))
-
-
-if TYPE_CHECKING:
-    _: Space = Mlp()

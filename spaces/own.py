@@ -4,25 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..search.space import Candidate, Suggest
 from ..search.training.task import Task
-from .recipes import RecipeRanges
-
-if TYPE_CHECKING:
-    from ..search.space import Space
+from .recipes import Family, RecipeRanges, parts_of
 
 
 @dataclass(frozen=True)
-class Own:
+class Own(Family):
     """A space from two functions of the user.
 
     Attributes:
         draw: Takes a trial, suggests parameters from it and returns the architecture as a JSON-able dictionary.
         make: Takes that dictionary and the task and returns the untrained ``torch.nn.Module``, or an ``Estimator``.
-        recipe: How candidates are trained.
-        name: Name of the family.
     """
 
     draw: Callable[[Suggest], Mapping[str, Any]]
@@ -30,18 +25,10 @@ class Own:
     recipe: RecipeRanges = field(default_factory=RecipeRanges)
     name: str = "own"
 
-    def sample(self, trial: Suggest) -> Candidate:
-        """Draw an architecture and its training."""
-        return Candidate({"family": self.name, **self.draw(trial)}, self.recipe.sample(trial))
+    def architecture(self, trial: Suggest) -> Mapping[str, Any]:
+        """Draw an architecture."""
+        return self.draw(trial)
 
     def build(self, candidate: Candidate, task: Task) -> Any:
         """Build the untrained model."""
-        return self.make({name: value for name, value in candidate.architecture.items() if name != "family"}, task)
-
-    def key(self, candidate: Candidate) -> str:
-        """Return the candidate's canonical text."""
-        return candidate.key
-
-
-if TYPE_CHECKING:
-    _: Space = Own(lambda trial: {}, lambda architecture, task: None)
+        return self.make(parts_of(candidate), task)

@@ -1,9 +1,10 @@
-"""What the zoos of ready-made networks share: names and patterns, freezing, and images that are too small."""
+"""What the zoos of ready-made networks share: names and patterns, files of weights, freezing, and images that are too small."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -17,11 +18,7 @@ def expand(
 ) -> tuple[str, ...]:
     """Return the names that match the patterns, each once, in the order of the patterns.
 
-    Args:
-        patterns: Names or patterns such as ``resnet*``.
-        find: Returns the names that match one of them; none where it is unknown.
-        every: Returns all names; called only for an unknown pattern.
-        library: Name of the library in messages.
+    ``find`` returns the names that match a pattern, none where it is unknown; ``every`` returns all names, and is called only then.
 
     Raises:
         ValueError: If a pattern matches nothing; the message names similar models.
@@ -65,10 +62,8 @@ def freeze_parameters(model: nn.Module, names: Iterable[str]) -> None:
 def frozen_names(groups: Sequence[Sequence[str]], head: Iterable[str], freeze: str | int) -> list[str]:
     """Return the names of the parameters that a freezing depth keeps fixed.
 
-    Args:
-        groups: Parameter names by stage, from the input to the output; the last may hold the head.
-        head: Parameter names of the head, which is always trained.
-        freeze: ``none``, ``backbone`` or the number of stages to freeze, the stem being the first.
+    ``groups`` holds them by stage, from the input to the output; the ``head`` is always trained. ``freeze`` is ``none``, ``backbone`` or
+    the number of stages to freeze, the stem being the first.
 
     Raises:
         ValueError: If ``freeze`` is none of these.
@@ -101,5 +96,32 @@ def check_forward(model: nn.Module, name: str, shape: tuple[int, int, int]) -> N
 
 def too_small(name: str, shape: tuple[int, int, int], error: Exception) -> ValueError:
     """Return the error for a network that cannot take images of this shape."""
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return ValueError(f"{name} cannot take images of {shape[1]} x {shape[2]} pixels ({reason}); set a larger recipe.resolution")
+    return ValueError(f"{name} cannot take images of {shape[1]} x {shape[2]} pixels ({first_line(error)}); set a larger recipe.resolution")
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's text."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def first_few(names: Sequence[str]) -> str:
+    """Return three of the names and the number of the others."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def names_within(model: nn.Module, part: nn.Module) -> set[str]:
+    """Return the names that the parameters of a part have in the whole model."""
+    own = {id(parameter) for parameter in part.parameters()}
+    return {name for name, parameter in model.named_parameters() if id(parameter) in own}
+
+
+def weights_file(weights: str) -> Path:
+    """Return the path of a file of weights.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+    """
+    path = Path(weights).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"weights={weights!r}: there is no such file; give a .safetensors or .pth file, 'hub' or 'none'")
+    return path

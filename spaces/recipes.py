@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 
-from ..search.space import Suggest
+from ..search.space import Candidate, Space, Suggest
 from ..search.training.recipe import Recipe
 from ..search.training.tactics.tactic import settings_of
 
@@ -53,13 +53,7 @@ Use: TypeAlias = bool | Mapping[str, Any]
 
 
 def suggest_int(trial: Suggest, name: str, what: Ints, *, log: bool = False) -> int:
-    """Draw a whole number.
-
-    Args:
-        trial: Where the value comes from.
-        name: Name of the parameter.
-        what: The field of a space, see ``Ints``.
-        log: Scale of a plain ``(low, high)``.
+    """Draw a whole number from the field of a space, see ``Ints``; ``log`` is the scale of a plain ``(low, high)``.
 
     Raises:
         ValueError: If a bound is not a whole number.
@@ -99,7 +93,6 @@ def suggest_categorical(trial: Suggest, name: str, what: Any) -> Any:
 
 
 def _pair(what: Any, *, log: bool) -> Any:
-    """Read a plain ``(low, high)`` as a range."""
     return Range(what[0], what[1], log=log) if isinstance(what, tuple) and len(what) == 2 else what
 
 
@@ -126,27 +119,9 @@ class RecipeRanges:
     Number fields (learning rates, weight decay, momentum, batch size, label smoothing) read ``(low, high)`` as a range, logarithmic
     except for momentum and label smoothing; in all other fields, and in the settings of tactics, a tuple lists choices.
 
-    Attributes:
-        optimizer: One of ``recipe.OPTIMIZERS``.
-        learning_rate: Peak learning rate.
-        weight_decay: Weight decay.
-        momentum: Momentum; a parameter only of trials with SGD.
-        batch_size: Examples per step.
-        schedule: One of ``recipe.SCHEDULES``.
-        averaging: Evaluate with averaged weights.
-        resolution: Side of the images in pixels, None for the task's own.
-        augment: One of ``recipe.AUGMENTATIONS``.
-        label_smoothing: Share of the target mass spread over all classes.
-        precision: One of ``recipe.PRECISIONS``.
-        accumulation: Micro-batches per optimiser step.
-        channels_last: NHWC memory layout.
-        compile: ``torch.compile``.
-        threads: CPU threads, None for what the run gives.
-        head_learning_rate: Learning rate of the head, None for ``learning_rate``.
-        patience: Epochs without improvement before a stop, None for never.
-        tactics: Settings by name of the tactic, each a range, choice or fixed value. A tactic is switched by the parameter
-            ``tactic.<name>`` unless its setting ``on`` is ``True``; its settings are named ``tactic.<name>.<setting>``. The prefix
-            keeps them apart from parameters of the architecture: the zoos have a ``freeze`` of their own.
+    The momentum is a parameter only of trials with SGD. A tactic is switched by the parameter ``tactic.<name>`` unless its setting ``on``
+    is ``True``; its settings, each a range, choice or fixed value, are named ``tactic.<name>.<setting>``. The prefix keeps them apart from
+    parameters of the architecture: the zoos have a ``freeze`` of their own.
     """
 
     optimizer: Options[str] = "adamw"
@@ -191,7 +166,6 @@ class RecipeRanges:
 
 
 def _tactic(trial: Suggest, name: str, settings: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Draw the settings of one tactic, or None when it is off in this trial."""
     if not suggest_categorical(trial, TACTIC + name, settings.get("on", (False, True))):
         return None
     drawn: dict[str, Any] = {}
@@ -249,6 +223,39 @@ class TacticRanges:
         if self.power_limits_watts:
             found["power_limit"] = {"watts": tuple(self.power_limits_watts)}
         return {name: {"on": True, **settings} for name, settings in found.items()} if self.always else found
+
+
+class Family(Space):
+    """What the families of networks share: an architecture is drawn first, then its training.
+
+    Attributes:
+        recipe: How candidates are trained.
+        name: Name of the family.
+    """
+
+    recipe: RecipeRanges
+    name: str
+
+    def architecture(self, trial: Suggest) -> Mapping[str, Any]:
+        """Draw the settings that ``build`` needs."""
+        raise NotImplementedError
+
+    def sample(self, trial: Suggest) -> Candidate:
+        """Draw a model and its training.
+
+        Raises:
+            ValueError: If a range of the family cannot be drawn from.
+        """
+        return Candidate({"family": self.name, **self.architecture(trial)}, self.recipe.sample(trial))
+
+    def key(self, candidate: Candidate) -> str:
+        """Return the candidate's canonical text."""
+        return candidate.key
+
+
+def parts_of(candidate: Candidate) -> dict[str, Any]:
+    """Return what ``Family.architecture`` drew, without the name of the family."""
+    return {key: value for key, value in candidate.architecture.items() if key != "family"}
 
 
 #: A training without any parameter of the search.

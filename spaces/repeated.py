@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..search.space import Candidate, Space, Suggest
 from ..search.training.task import Task
@@ -14,7 +14,7 @@ REPEAT = "repeat"
 
 
 @dataclass(frozen=True)
-class Repeated:
+class Repeated(Space):
     """Adds the parameter ``repeat``, which changes nothing but the seed of a training.
 
     With ``sampler="grid"`` each candidate is trained ``times`` times. To a sampler that learns, it is a parameter without effect.
@@ -57,9 +57,3 @@ class Repeated:
 
 def _plain(candidate: Candidate) -> Candidate:
     return replace(candidate, architecture={name: value for name, value in candidate.architecture.items() if name != REPEAT})
-
-
-if TYPE_CHECKING:
-    from .mlp import Mlp
-
-    _: Space = Repeated(Mlp())

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,11 +12,19 @@ from torch import nn
 from ..search.space import Candidate, Suggest
 from ..search.training.task import Task
 from .layers import image_shape
-from .pretrained import SMALL_SIDE, check_forward, expand, freeze_parameters, frozen_names, too_small
-from .recipes import Floats, Options, RecipeRanges, suggest_categorical, suggest_float
-
-if TYPE_CHECKING:
-    from ..search.space import Space
+from .pretrained import (
+    SMALL_SIDE,
+    check_forward,
+    expand,
+    first_few,
+    first_line,
+    freeze_parameters,
+    frozen_names,
+    names_within,
+    too_small,
+    weights_file,
+)
+from .recipes import Family, Floats, Options, RecipeRanges, suggest_categorical, suggest_float
 
 #: Small models of different families that train on two CPU cores.
 MODELS = (
@@ -33,16 +41,14 @@ MODELS = (
 
 
 @dataclass(frozen=True)
-class TimmZoo:
-    """Models of timm.
+class TimmZoo(Family):
+    """Models of timm; ``recipe.head_learning_rate`` is the one of timm's classifier.
 
     Attributes:
         models: Names or patterns such as ``convnext_*``; patterns are expanded in timm's order.
         weights: ``none`` (from scratch), ``hub`` (timm's own weights from the Hugging Face hub) or the path of a local file.
         freeze: ``none``, ``backbone`` (only the head is trained) or the number of stages to freeze, the stem being the first.
         drop_paths: Rate of stochastic depth; 0 leaves the model as timm has it.
-        recipe: How candidates are trained; ``head_learning_rate`` is the one of timm's classifier.
-        name: Name of the family.
     """
 
     models: tuple[str, ...] = MODELS
@@ -52,20 +58,18 @@ class TimmZoo:
     recipe: RecipeRanges = field(default_factory=RecipeRanges)
     name: str = "timm"
 
-    def sample(self, trial: Suggest) -> Candidate:
-        """Draw a model and its training.
+    def architecture(self, trial: Suggest) -> Mapping[str, Any]:
+        """Draw a model and its settings.
 
         Raises:
             ValueError: If a name or pattern is unknown to timm.
         """
-        architecture = {
-            "family": self.name,
+        return {
             "model": suggest_categorical(trial, "model", names_of(self.models)),
             "weights": suggest_categorical(trial, "weights", self.weights),
             "freeze": suggest_categorical(trial, "freeze", self.freeze),
             "drop_path": suggest_float(trial, "drop_path", self.drop_paths),
         }
-        return Candidate(architecture, self.recipe.sample(trial))
 
     def build(self, candidate: Candidate, task: Task) -> nn.Module:
         """Build the model with the task's channels, classes and image size.
@@ -82,10 +86,6 @@ class TimmZoo:
             check_forward(model, parts["model"], shape)
         freeze_parameters(model, frozen_names(stages(model), _head_names(model), parts["freeze"]))
         return model
-
-    def key(self, candidate: Candidate) -> str:
-        """Return canonical text."""
-        return candidate.key
 
 
 def names_of(patterns: tuple[str, ...]) -> tuple[str, ...]:
@@ -117,11 +117,9 @@ def create(name: str, shape: tuple[int, int, int], outputs: int, *, weights: str
             return _create(name, shape, {**options, "pretrained": True})
         except Exception as error:  # the hub's client raises a dozen kinds
             raise ConnectionError(
-                f"weights='hub': cannot fetch {name} from the Hugging Face hub ({_line(error)}); use weights='none' or a local file"
+                f"weights='hub': cannot fetch {name} from the Hugging Face hub ({first_line(error)}); use weights='none' or a local file"
             ) from error
-    path = Path(weights).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(f"weights={weights!r}: there is no such file; give a .safetensors or .pth file, 'hub' or 'none'")
+    path = weights_file(weights)
     random = torch.get_rng_state()
     plain = _create(name, shape, options)
     torch.set_rng_state(random)
@@ -129,7 +127,7 @@ def create(name: str, shape: tuple[int, int, int], outputs: int, *, weights: str
         model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"file": str(path)}, **options)
         _check_loaded(model, plain)
     except Exception as error:  # unreadable files, other keys, other shapes
-        raise ValueError(f"weights={weights!r} do not fit {name} ({_line(error)}); give weights of this model, or 'none'") from error
+        raise ValueError(f"weights={weights!r} do not fit {name} ({first_line(error)}); give weights of this model, or 'none'") from error
     return model
 
 
@@ -156,14 +154,7 @@ def _check_loaded(model: Any, plain: Any) -> None:
         if value.ndim > 1 and name not in head and torch.equal(value, before)
     ]
     if untouched:
-        raise ValueError(
-            f"it has no weights for {', '.join(untouched[:3])}" + (f" and {len(untouched) - 3} more" if len(untouched) > 3 else "")
-        )
-
-
-def _line(error: Exception) -> str:
-    """Return the first line of an error's text."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(f"it has no weights for {first_few(untouched)}")
 
 
 def stages(model: Any) -> list[list[str]]:
@@ -175,9 +166,4 @@ def stages(model: Any) -> list[list[str]]:
 
 
 def _head_names(model: Any) -> set[str]:
-    own = {id(parameter) for parameter in model.get_classifier().parameters()}
-    return {name for name, parameter in model.named_parameters() if id(parameter) in own}
-
-
-if TYPE_CHECKING:
-    _: Space = TimmZoo()
+    return names_within(model, model.get_classifier())

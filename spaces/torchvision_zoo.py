@@ -10,8 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from math import prod
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,11 +18,19 @@ from torch import nn
 from ..search.space import Candidate, Suggest
 from ..search.training.task import Task
 from .layers import image_shape
-from .pretrained import SMALL_SIDE, check_forward, expand, freeze_parameters, frozen_names, too_small
-from .recipes import Options, RecipeRanges, suggest_categorical
-
-if TYPE_CHECKING:
-    from ..search.space import Space
+from .pretrained import (
+    SMALL_SIDE,
+    check_forward,
+    expand,
+    first_few,
+    first_line,
+    freeze_parameters,
+    frozen_names,
+    names_within,
+    too_small,
+    weights_file,
+)
+from .recipes import Family, Options, RecipeRanges, suggest_categorical
 
 #: The three networks and the head of the paper that `studies/` repeats.
 #: Source: Xu, Martinez-Fernandez, Martinez, Franch, arXiv 2302.00967 (VGG16, VGG19, ResNet50, frozen; two layers of 4,096 units).
@@ -35,7 +42,7 @@ _OWN = "own"
 
 
 @dataclass(frozen=True)
-class TorchvisionZoo:
+class TorchvisionZoo(Family):
     """Networks of torchvision.
 
     Attributes:
@@ -44,8 +51,6 @@ class TorchvisionZoo:
             feature maps with dropout 0.5 before the last layer.
         weights: ``none`` (from scratch), ``hub`` (torchvision's own weights) or the path of a local file.
         freeze: ``none``, ``backbone`` (only the head is trained) or the number of stages to freeze, the stem being the first.
-        recipe: How candidates are trained.
-        name: Name of the family.
     """
 
     models: tuple[str, ...] = ("resnet18", "mobilenet_v3_small", "efficientnet_b0", "shufflenet_v2_x0_5")
@@ -55,20 +60,18 @@ class TorchvisionZoo:
     recipe: RecipeRanges = field(default_factory=RecipeRanges)
     name: str = "torchvision"
 
-    def sample(self, trial: Suggest) -> Candidate:
-        """Draw a network and its training.
+    def architecture(self, trial: Suggest) -> Mapping[str, Any]:
+        """Draw a network and its settings.
 
         Raises:
             ValueError: If a name or pattern is unknown to torchvision.
         """
-        architecture = {
-            "family": self.name,
+        return {
             "model": suggest_categorical(trial, "model", names_of(self.models)),
             "head": suggest_categorical(trial, "head", self.heads),
             "weights": suggest_categorical(trial, "weights", self.weights),
             "freeze": suggest_categorical(trial, "freeze", self.freeze),
         }
-        return Candidate(architecture, self.recipe.sample(trial))
 
     def build(self, candidate: Candidate, task: Task) -> nn.Module:
         """Build the network with the task's channels and classes.
@@ -87,14 +90,8 @@ class TorchvisionZoo:
             model = HeadOn(feature_maps(model, name), hidden_units(parts["head"]), shape, task.outputs, name)
         elif min(shape[1:]) < SMALL_SIDE:
             check_forward(model, name, shape)
-        head = {id(parameter) for parameter in head_of(model).parameters()}
-        names = {key for key, parameter in model.named_parameters() if id(parameter) in head}
-        freeze_parameters(model, frozen_names(backbone_stages(model), names, parts["freeze"]))
+        freeze_parameters(model, frozen_names(backbone_stages(model), names_within(model, head_of(model)), parts["freeze"]))
         return model
-
-    def key(self, candidate: Candidate) -> str:
-        """Return canonical text."""
-        return candidate.key
 
 
 def names_of(patterns: tuple[str, ...]) -> tuple[str, ...]:
@@ -142,14 +139,7 @@ def _create(name: str, shape: tuple[int, int, int], outputs: int) -> Any:
 
 
 class HeadOn(nn.Module):
-    """Fully connected layers on the flattened feature maps of a backbone.
-
-    Args:
-        backbone: Gives feature maps ``(b, c, h, w)`` or vectors ``(b, c)``.
-        units: Units of the hidden layers.
-        shape: ``(channels, height, width)`` of the images.
-        outputs: Number of outputs.
-        name: Name of the backbone, for errors.
+    """Fully connected layers on the flattened feature maps ``(b, c, h, w)`` or vectors ``(b, c)`` of a backbone.
 
     Raises:
         ValueError: If the backbone cannot take images of this shape.
@@ -265,8 +255,7 @@ def load_weights(model: nn.Module, name: str, weights: str) -> None:
     from timm.models import adapt_input_conv
 
     source = _from_hub(name) if weights == "hub" else _from_file(weights)
-    head = {id(parameter) for parameter in head_of(model).parameters()}
-    heads = {key for key, parameter in model.named_parameters() if id(parameter) in head}
+    heads = names_within(model, head_of(model))
     first = next(path for path, module in model.named_modules() if isinstance(module, nn.Conv2d)) + ".weight"
     own, fitting, wrong = model.state_dict(), {}, []
     for key, value in own.items():
@@ -278,10 +267,7 @@ def load_weights(model: nn.Module, name: str, weights: str) -> None:
         elif key not in heads and not key.endswith("num_batches_tracked"):
             wrong.append(key)
     if wrong:
-        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        raise ValueError(
-            f"weights={weights!r} do not fit {name}: wrong or missing {', '.join(wrong[:3])}{more}; give weights of this network"
-        )
+        raise ValueError(f"weights={weights!r} do not fit {name}: wrong or missing {first_few(wrong)}; give weights of this network")
     model.load_state_dict(fitting, strict=False)
 
 
@@ -291,21 +277,14 @@ def _from_hub(name: str) -> Mapping[str, torch.Tensor]:
     try:
         return dict(models.get_model(name, weights="DEFAULT").state_dict())
     except (OSError, RuntimeError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ConnectionError(f"weights='hub': cannot fetch {name} ({reason}); use weights='none' or a local file") from error
+        raise ConnectionError(f"weights='hub': cannot fetch {name} ({first_line(error)}); use weights='none' or a local file") from error
 
 
 def _from_file(weights: str) -> Mapping[str, torch.Tensor]:
-    path = Path(weights).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(f"weights={weights!r}: there is no such file; give a .safetensors or .pth file, 'hub' or 'none'")
+    path = weights_file(weights)
     if path.suffix == ".safetensors":
         from safetensors.torch import load_file
 
         return dict(load_file(path))
     loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
     return dict(loaded.get("state_dict", loaded))
-
-
-if TYPE_CHECKING:
-    _: Space = TorchvisionZoo()

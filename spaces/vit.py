@@ -5,8 +5,9 @@ Source: Dosovitskiy et al., arXiv 2010.11929; the mean of the tokens in place of
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,15 +15,12 @@ from torch.nn import functional as F
 
 from ..search.space import Candidate, Suggest
 from ..search.training.task import Task
-from .layers import image_shape
-from .recipes import Floats, Ints, Options, RecipeRanges, suggest_categorical, suggest_float, suggest_int
-
-if TYPE_CHECKING:
-    from ..search.space import Space
+from .layers import Headed, image_shape
+from .recipes import Family, Floats, Ints, Options, RecipeRanges, parts_of, suggest_categorical, suggest_float, suggest_int
 
 
 @dataclass(frozen=True)
-class Vit:
+class Vit(Family):
     """Patches, positions, pre-norm transformer blocks, the mean of the tokens, one linear layer.
 
     Attributes:
@@ -32,8 +30,6 @@ class Vit:
         head_widths: Channels of a head; the tokens have heads x head_width channels.
         ratios: Hidden units of a block's perceptron, in channels of the tokens.
         drop_paths: Rate of stochastic depth of the last block; earlier ones have proportionally less.
-        recipe: How candidates are trained.
-        name: Name of the family.
     """
 
     patches: Options[int] = (2, 4)
@@ -45,10 +41,9 @@ class Vit:
     recipe: RecipeRanges = field(default_factory=RecipeRanges)
     name: str = "vit"
 
-    def sample(self, trial: Suggest) -> Candidate:
-        """Draw a network and its training."""
-        architecture = {
-            "family": self.name,
+    def architecture(self, trial: Suggest) -> Mapping[str, Any]:
+        """Draw the settings of a network."""
+        return {
             "patch": suggest_categorical(trial, "patch", self.patches),
             "depth": suggest_int(trial, "depth", self.depths),
             "heads": suggest_int(trial, "heads", self.heads),
@@ -56,7 +51,6 @@ class Vit:
             "ratio": suggest_categorical(trial, "ratio", self.ratios),
             "drop_path": suggest_float(trial, "drop_path", self.drop_paths),
         }
-        return Candidate(architecture, self.recipe.sample(trial))
 
     def build(self, candidate: Candidate, task: Task) -> Transformer:
         """Build the untrained network.
@@ -64,22 +58,11 @@ class Vit:
         Raises:
             ValueError: If the task has no images.
         """
-        parts = {key: value for key, value in candidate.architecture.items() if key != "family"}
-        return Transformer(image_shape(candidate, task), task.outputs, **parts)
-
-    def key(self, candidate: Candidate) -> str:
-        """Return canonical text."""
-        return candidate.key
+        return Transformer(image_shape(candidate, task), task.outputs, **parts_of(candidate))
 
 
 class Patches(nn.Module):
-    """Tokens of an image with learnt positions.
-
-    Args:
-        shape: ``(channels, height, width)`` of the images.
-        patch: Side of a patch in pixels.
-        width: Channels of a token.
-    """
+    """Tokens of ``width`` channels with learnt positions, from images ``(channels, height, width)`` in patches of so many pixels a side."""
 
     def __init__(self, shape: tuple[int, int, int], patch: int, width: int) -> None:
         super().__init__()
@@ -96,13 +79,9 @@ class Patches(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and a perceptron, each with a norm before it and a residual connection.
+    """Attention and a perceptron of ``ratio * width`` units, each with a norm before it and a residual connection.
 
-    Args:
-        width: Channels of a token.
-        heads: Attention heads.
-        ratio: Hidden units of the perceptron in channels.
-        drop_path: Share of the examples for which a branch is left out in training.
+    ``drop_path`` is the share of the examples for which a branch is left out in training.
     """
 
     def __init__(self, width: int, heads: int, ratio: int, drop_path: float = 0.0) -> None:
@@ -126,7 +105,7 @@ class Block(nn.Module):
         return branch * torch.empty(len(branch), 1, 1, device=branch.device).bernoulli_(keep).div_(keep)
 
 
-class Transformer(nn.Module):
+class Transformer(Headed):
     """A vision transformer; see ``Vit`` for the arguments.
 
     Raises:
@@ -158,11 +137,3 @@ class Transformer(nn.Module):
         """Map ``(b, channels, height, width)`` to ``(b, outputs)``."""
         logits: torch.Tensor = self.head(self.norm(self.blocks(self.patches(x))).mean(dim=1))
         return logits
-
-    def get_classifier(self) -> nn.Module:
-        """Return the head, which may have a learning rate of its own."""
-        return self.head
-
-
-if TYPE_CHECKING:
-    _: Space = Vit()

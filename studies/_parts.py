@@ -22,21 +22,18 @@ def photographs(data: str | None, *, seed: int = 0, smoke: bool = False) -> Task
 
     Each pixel of the 8 x 8 digits becomes a square of four by four, and the grey level all three colours: networks made for photographs
     need this size, and arXiv 2302.00967 stacked and enlarged MNIST in the same way.
-
-    Args:
-        data: Folder or zip with a sub-folder for each class, or None for the digits.
-        seed: Draws the splits.
-        smoke: Keep only the first examples.
+    ``data`` is a folder or zip with a sub-folder for each class; ``smoke`` keeps only the first examples.
     """
     if data is not None:
         from ..search.training.images import images
 
-        return few(images(data, seed=seed)) if smoke else images(data, seed=seed)
-    from ..search.training.arrays import arrays
+        task = images(data, seed=seed)
+    else:
+        from ..search.training.arrays import arrays
 
-    pixels, labels = digit_images()
-    large = pixels.repeat(4, axis=-2).repeat(4, axis=-1).repeat(3, axis=1)
-    task = arrays(large, labels, name="digits 32x32", validation_share=0.2, test_share=0.2, seed=seed)
+        pixels, labels = digit_images()
+        large = pixels.repeat(4, axis=-2).repeat(4, axis=-1).repeat(3, axis=1)
+        task = arrays(large, labels, name="digits 32x32", validation_share=0.2, test_share=0.2, seed=seed)
     return few(task) if smoke else task
 
 
@@ -48,14 +45,10 @@ def digit_images() -> tuple[np.ndarray, np.ndarray]:
     return (digits.images[:, None] * (255 / 16)).round().astype("uint8"), digits.target
 
 
-def pictures(data: str | None, *, seed: int = 0, examples: int | None = None, side: int | None = None) -> Task:
+def pictures(data: str | None, *, seed: int = 0, examples: int | None = None, side: int | None = None, smoke: bool = False) -> Task:
     """Return a user's images, or scikit-learn's digits at their own 8 x 8 pixels.
 
-    Args:
-        data: Folder or zip with a sub-folder for each class, or None for the digits.
-        seed: Draws the splits.
-        examples: Train on so many of them, see ``part``; None for all.
-        side: Side to which a user's images are resized, in pixels; None for their own.
+    ``data`` as in ``photographs``, resized to ``side`` pixels; with ``examples`` the task has so many for training, see ``part``.
     """
     if data is not None:
         from ..search.training.images import images
@@ -65,7 +58,8 @@ def pictures(data: str | None, *, seed: int = 0, examples: int | None = None, si
         from ..search.training.arrays import arrays
 
         whole = arrays(*digit_images(), name="digits", validation_share=0.2, test_share=0.2, seed=seed)
-    return whole if examples is None else part(whole, examples, seed=seed)
+    whole = whole if examples is None else part(whole, examples, seed=seed)
+    return few(whole) if smoke else whole
 
 
 def part(task: Task, examples: int, *, seed: int = 0) -> Task:

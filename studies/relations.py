@@ -14,13 +14,12 @@ Sizes are drawn at random, not searched, and all other settings are fixed: a sam
 from __future__ import annotations
 
 from ..search.study import Study
-from ..search.training.task import Task
 from ..spaces.convnet import Convnet
 from ..spaces.mlp import Mlp
 from ..spaces.recipes import RecipeRanges
 from ..spaces.union import Union
 from ..spaces.vit import Vit
-from ._parts import few, pictures
+from ._parts import pictures
 
 #: All networks train alike; one thread, so that the number of cores does not come between work and energy.
 RECIPE = RecipeRanges(learning_rate=3e-3, weight_decay=1e-2, batch_size=64, threads=1)
@@ -43,13 +42,9 @@ def study(data: str | None = None, seed: int = 0, smoke: bool = False, examples:
             name=name,
         )
 
-    def load() -> Task:
-        task = pictures(data, seed=seed, examples=examples, side=side)
-        return few(task) if smoke else task
-
     return Study(
         name="relations",
-        task=load,
+        task=lambda: pictures(data, seed=seed, examples=examples, side=side, smoke=smoke),
         space=Union(
             Mlp(depths=(1, 6), widths=(8, 8 * most), norms="none", activations="relu", dropouts=0.0, recipe=RECIPE),
             convnet("convnet", depthwise=False),

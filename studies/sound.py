@@ -105,7 +105,6 @@ def _noise(time: np.ndarray, random: np.random.Generator) -> np.ndarray:
 
 
 def _pulses(time: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Noise that is switched on and off."""
     square = np.sin(2 * np.pi * random.uniform(6.0, 16.0) * time + random.uniform(0.0, 2 * np.pi)) > 0
     return np.asarray(_noise(time, random) * square)
 

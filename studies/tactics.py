@@ -20,12 +20,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..search.study import Study
-from ..search.training.task import Task
 from ..spaces.convnet import Convnet
 from ..spaces.recipes import RecipeRanges, TacticRanges
 from ..spaces.repeated import Repeated
 from ..spaces.union import Union
-from ._parts import few, pictures
+from ._parts import pictures
 
 #: Settings of all families together; ``test_the_grid_of_the_tactics_is_complete`` counts them.
 SETTINGS = 11
@@ -65,13 +64,9 @@ def study(
     )
     rungs = (9, 18, 36) if data is None else (2, 4, 8)
 
-    def load() -> Task:
-        task = pictures(data, seed=seed, examples=examples, side=side)
-        return few(task) if smoke else task
-
     return Study(
         name="tactics",
-        task=load,
+        task=lambda: pictures(data, seed=seed, examples=examples, side=side, smoke=smoke),
         space=Repeated(space, times=repeats),
         rungs=rungs,
         trials=SETTINGS * len(rungs) * repeats,

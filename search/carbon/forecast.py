@@ -71,11 +71,11 @@ class IntensityCurve:
         Raises:
             ValueError: `hour` lies outside a curve that does not repeat.
         """
-        left, right, start, stop = self._piece(self._inside(hour))
-        if self.shape == "step" or stop == start:
-            return left
-        share = (self._inside(hour) - start) / (stop - start)
-        return left + (right - left) * share
+        hour = self._inside(hour)
+        index = bisect_right(self.hours, hour) - 1
+        if index < 0 and self.period_hours is not None:
+            hour += self.period_hours  # in the last piece, which runs over the end of the period
+        return self.grams_per_kwh[index] + self._pieces[0][index] * (hour - self.hours[index])
 
     def mean(self, start_hour: float, stop_hour: float) -> float:
         """Return the mean over a window of constant power, exactly (the integral of the pieces).
@@ -109,17 +109,6 @@ class IntensityCurve:
 
     def _last_step(self) -> float:
         return self.hours[-1] - self.hours[-2] if len(self.hours) > 1 else 0.0
-
-    def _piece(self, hour: float) -> tuple[float, float, float, float]:
-        """Return the left and right value and the start and stop of the piece that holds an hour of the first period."""
-        index = bisect_right(self.hours, hour) - 1
-        if 0 <= index < len(self.hours) - 1:
-            return self.grams_per_kwh[index], self.grams_per_kwh[index + 1], self.hours[index], self.hours[index + 1]
-        if self.period_hours is None:
-            return self.grams_per_kwh[-1], self.grams_per_kwh[-1], self.hours[-1], self.hours[-1] + self._last_step()
-        # The piece that runs over the end of the period joins the last value with the first.
-        shift = self.period_hours if index < 0 else 0.0
-        return self.grams_per_kwh[-1], self.grams_per_kwh[0], self.hours[-1] - shift, self.hours[0] + self.period_hours - shift
 
     def _piece_end(self, hour: float) -> float:
         """Return where the piece ends in which an hour lies."""
@@ -286,13 +275,8 @@ class CalledForecast:
 
     def over(self, start_hour: float, stop_hour: float) -> Intensity:
         """Return the mean over a window as an intensity."""
-        return over(self, start_hour, stop_hour, self.zone)
-
-
-def over(forecast: Forecast, start_hour: float, stop_hour: float, zone: str | None = None) -> Intensity:
-    """Return the mean of a forecast over a window as an intensity; its source names the window."""
-    source = f"forecast: {forecast.source}, mean of hours {start_hour:.6g} to {stop_hour:.6g}"
-    return Intensity(forecast.mean(start_hour, stop_hour), zone, source)
+        source = f"forecast: {self.source}, mean of hours {start_hour:.6g} to {stop_hour:.6g}"
+        return Intensity(self.mean(start_hour, stop_hour), self.zone, source)
 
 
 def read_forecast(path: Path, zone: str | None = None) -> IntensityCurve:

@@ -1,18 +1,13 @@
-"""Carbon intensity of electricity with its source (the user, an offline table or a live service), and joules as grams of CO2 equivalent."""
+"""Carbon intensity of electricity with its source, and joules as grams of CO2 equivalent."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from ..energy import JOULES_PER_KWH
-from .zones import Factor, factor_for, zone_names
-
-# Source: Electricity Maps API v3, "carbon-intensity/latest".
-URL = "https://api.electricitymaps.com/v3/carbon-intensity/latest"
 
 
 @dataclass(frozen=True)
@@ -71,28 +66,6 @@ class Intensity:
 _FIELDS = tuple(Intensity.__dataclass_fields__)
 
 
-def intensity_for(zone: str | None) -> Intensity | None:
-    """Look a place up in CodeCarbon's offline tables; no network, and never another place than the given one.
-
-    Args:
-        zone: ISO 3166 code of a country with two or three letters (``FR``, ``FRA``), of a region (``US-OR``, ``CA-QC``, ``CN-BJ``,
-            ``SE-SE3``, ``US-Oregon``), a Google Cloud region (``gcp:europe-west1``), or ``WORLD`` for the flagged world average.
-            None: the place is unknown.
-
-    Returns:
-        The factor, or None for None: an unknown place has no CO2, not somebody else's.
-
-    Raises:
-        ValueError: The place is not in the tables; the message names near ones.
-    """
-    return None if zone is None else _from_factor(factor_for(zone))
-
-
-def intensity_table(zones: Iterable[str]) -> tuple[Intensity, ...]:
-    """Look several places up, in the order given; a study can then be priced for each of them."""
-    return tuple(_from_factor(factor_for(zone)) for zone in zones)
-
-
 def given_intensity(value: float | str, zone: str | None = None) -> Intensity:
     """Make an intensity from the user's own number, e.g. ``--intensity 56``.
 
@@ -106,101 +79,6 @@ def given_intensity(value: float | str, zone: str | None = None) -> Intensity:
     return Intensity(grams, zone=zone)
 
 
-def live_intensity(zone: str, *, token: str | None, network: bool, url: str = URL, timeout_seconds: float = 10.0) -> Factor:
-    """Request the present average intensity of a zone from Electricity Maps, in gCO2e/kWh.
-
-    Args:
-        zone: A zone of Electricity Maps: ``FR``, ``US-CAL-CISO``, ``SE-SE3``.
-        token: The user's API token.
-        network: The user allowed network access; False refuses before any socket is made.
-        url: Address of the service; a test points it at its own machine.
-        timeout_seconds: How long to wait for the answer.
-
-    Returns:
-        The factor; ``fallback`` is set when Electricity Maps itself estimated it.
-
-    Raises:
-        PermissionError: `network` is False or `token` is missing.
-        OSError: The service could not be reached or refused.
-        ValueError: The answer has no usable number.
-    """
-    if not network:
-        raise PermissionError("the live carbon intensity needs the network, which is off; allow it with --network")
-    if not token:
-        raise PermissionError(
-            "the live carbon intensity needs an Electricity Maps token; pass one, or use --zone alone for the offline table"
-        )
-    # Imported here: the HTTP client costs 40 ms, and hardly anybody uses the live number.
-    from urllib.error import HTTPError
-    from urllib.parse import urlencode
-    from urllib.request import Request, urlopen
-
-    request = Request(f"{url}?{urlencode({'zone': zone})}", headers={"auth-token": token})
-    try:
-        with urlopen(request, timeout=timeout_seconds) as answer:
-            data = json.load(answer)
-    except HTTPError as error:
-        with error:
-            detail = error.read(200).decode("utf-8", "replace")
-        raise OSError(f"Electricity Maps refused zone {zone!r}: HTTP {error.code} {detail}".strip()) from None
-    grams = data.get("carbonIntensity") if isinstance(data, dict) else None
-    if isinstance(grams, bool) or not isinstance(grams, int | float) or grams < 0:
-        raise ValueError(f"Electricity Maps sent no carbonIntensity for zone {zone!r}, but {data!r}")
-    moment = str(data.get("datetime", ""))
-    year = int(moment[:4]) if moment[:4].isdigit() else None
-    scope = str(data.get("emissionFactorType", "unknown"))
-    estimated = "Electricity Maps estimated this value, it was not yet measured" if data.get("isEstimated") else None
-    return Factor(
-        float(grams),
-        str(data.get("zone", zone)),
-        f"Electricity Maps, live at {moment or 'an unstated time'}",
-        year,
-        scope if scope in ("lifecycle", "direct") else "unknown",
-        f"grid zone {data.get('zone', zone)}",
-        estimated,
-    )
-
-
-def choose_intensity(
-    given: float | str | None = None,
-    zone: str | None = None,
-    *,
-    network: bool = False,
-    token: str | None = None,
-    url: str = URL,
-) -> Intensity | None:
-    """Decide which factor a study uses: the user's number, else the live one if requested, else the table, else none.
-
-    Args:
-        given: The user's own gCO2e/kWh (``--intensity``).
-        zone: The place (``--zone``).
-        network: The user allowed network access (``--network``).
-        token: Electricity Maps token. Without both a token and `network`, no socket is opened.
-        url: Address of Electricity Maps' service.
-
-    Returns:
-        The factor, or None when neither a number nor a place is known.
-
-    Raises:
-        ValueError: A bad number or an unknown place.
-    """
-    if given is not None:
-        return given_intensity(given, zone)
-    if zone is None:
-        return None
-    if not (network and token):
-        return intensity_for(zone)
-    try:
-        return _from_factor(live_intensity(zone_names().get(zone.casefold(), zone), token=token, network=network, url=url))
-    except (OSError, ValueError) as error:
-        reason = f"Electricity Maps gave no number ({error}): the offline table is used"
-        try:
-            table = _from_factor(factor_for(zone))
-        except ValueError as unknown:
-            raise ValueError(f"{error}; and the offline table cannot stand in: {unknown}") from None
-    return replace(table, fallback=f"{reason}; {table.fallback}" if table.fallback else reason)
-
-
 def scope_note(intensities: Iterable[Intensity]) -> str | None:
     """Return a warning when factors differ in scope: a chimney-only factor is lower than a life-cycle one of the same grid."""
     scopes = sorted({intensity.scope for intensity in intensities})
@@ -208,15 +86,12 @@ def scope_note(intensities: Iterable[Intensity]) -> str | None:
 
 
 def grams_co2e(joules: float | None, intensity: Intensity | None, pue: float = 1.0) -> float | None:
-    """Turn joules into grams of CO2 equivalent: ``joules / 3.6e6 x pue x grams_per_kwh``.
+    """Turn joules into grams of CO2 equivalent: ``joules / 3.6e6 x pue x grams_per_kwh``; None when one of them is unknown.
 
     Args:
         joules: Energy at the machine, without the overhead of the building; None when unknown.
         intensity: The factor; None when the place is unknown.
         pue: Power usage effectiveness of the building, >= 1: all energy of the site per energy of its computers.
-
-    Returns:
-        Grams, or None when the energy or the place is unknown.
 
     Raises:
         ValueError: `joules` is negative or not finite, or `pue` is below 1.
@@ -248,9 +123,3 @@ def check_pue(pue: float) -> None:
         raise ValueError(
             f"pue must be a finite number >= 1 (all energy of the site per energy of its computers), got {pue!r}; use 1 for your own desk"
         )
-
-
-def _from_factor(factor: Factor) -> Intensity:
-    return Intensity(
-        factor.grams_per_kwh, factor.zone, factor.source, factor.year, scope=factor.scope, region=factor.region, fallback=factor.fallback
-    )

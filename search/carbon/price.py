@@ -35,15 +35,7 @@ class Price:
 
 @dataclass(frozen=True)
 class Priced:
-    """One energy at one place.
-
-    Attributes:
-        intensity: The factor of the place.
-        kwh: Energy with the overhead of the building (PUE), or None when unknown.
-        grams_co2e: Grams of CO2 equivalent, or None when unknown.
-        cost: Money, or None when the energy or the price is unknown.
-        currency: Currency of `cost`, or None.
-    """
+    """One energy at one place, its overhead of the building (PUE) included; None where the energy or the price is unknown."""
 
     intensity: Intensity
     kwh: float | None

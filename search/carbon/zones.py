@@ -1,16 +1,23 @@
-"""CodeCarbon's offline tables of carbon intensity, read from its data files without importing it (its import needs pandas)."""
+"""The carbon intensity of a place: from CodeCarbon's offline tables, or live from Electricity Maps.
+
+The tables are read from CodeCarbon's data files without importing it (its import needs pandas).
+"""
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from .intensity import Intensity, given_intensity
+
+# Source: Electricity Maps API v3, "carbon-intensity/latest".
+URL = "https://api.electricitymaps.com/v3/carbon-intensity/latest"
 GRAMS_PER_POUND = 453.59237  # international pound
 # Emission factors of fossil generation that CodeCarbon applies to the Canadian mixes, in gCO2/kWh.
 # Source: codecarbon/core/emissions.py, from the US EIA's figures in github.com/responsibleproblemsolving/energy-usage
@@ -23,20 +30,109 @@ CANADA_CODES = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Factor:
-    """One row of a table: see `carbon.Intensity`, which it becomes."""
+def intensity_for(zone: str | None) -> Intensity | None:
+    """Look a place up in CodeCarbon's offline tables; no network, and never another place than the given one.
 
-    grams_per_kwh: float
-    zone: str
-    source: str
-    year: int | None
-    scope: str
-    region: str
-    fallback: str | None = None
+    Args:
+        zone: ISO 3166 code of a country with two or three letters (``FR``, ``FRA``), of a region (``US-OR``, ``CA-QC``, ``CN-BJ``,
+            ``SE-SE3``, ``US-Oregon``), a Google Cloud region (``gcp:europe-west1``), or ``WORLD`` for the flagged world average.
+            None: the place is unknown.
+
+    Returns:
+        The factor, or None for None: an unknown place has no CO2, not somebody else's.
+
+    Raises:
+        ValueError: The place is not in the tables; the message names near ones.
+    """
+    return None if zone is None else factor_for(zone)
 
 
-def factor_for(zone: str) -> Factor:
+def intensity_table(zones: Iterable[str]) -> tuple[Intensity, ...]:
+    """Look several places up, in the order given; a study can then be priced for each of them."""
+    return tuple(factor_for(zone) for zone in zones)
+
+
+def live_intensity(zone: str, *, token: str | None, network: bool, url: str = URL, timeout_seconds: float = 10.0) -> Intensity:
+    """Request the present average intensity of a zone from Electricity Maps, in gCO2e/kWh.
+
+    ``fallback`` of the factor is set when Electricity Maps itself estimated it.
+    False for `network` refuses before any socket is made; `url` lets a test point at its own machine.
+
+    Raises:
+        PermissionError: `network` is False or `token` is missing.
+        OSError: The service could not be reached or refused.
+        ValueError: The answer has no usable number.
+    """
+    if not network:
+        raise PermissionError("the live carbon intensity needs the network, which is off; allow it with --network")
+    if not token:
+        raise PermissionError(
+            "the live carbon intensity needs an Electricity Maps token; pass one, or use --zone alone for the offline table"
+        )
+    # Imported here: the HTTP client costs 40 ms, and hardly anybody uses the live number.
+    from urllib.error import HTTPError
+    from urllib.parse import urlencode
+    from urllib.request import Request, urlopen
+
+    request = Request(f"{url}?{urlencode({'zone': zone})}", headers={"auth-token": token})
+    try:
+        with urlopen(request, timeout=timeout_seconds) as answer:
+            data = json.load(answer)
+    except HTTPError as error:
+        with error:
+            detail = error.read(200).decode("utf-8", "replace")
+        raise OSError(f"Electricity Maps refused zone {zone!r}: HTTP {error.code} {detail}".strip()) from None
+    grams = data.get("carbonIntensity") if isinstance(data, dict) else None
+    if isinstance(grams, bool) or not isinstance(grams, int | float) or grams < 0:
+        raise ValueError(f"Electricity Maps sent no carbonIntensity for zone {zone!r}, but {data!r}")
+    moment = str(data.get("datetime", ""))
+    year = int(moment[:4]) if moment[:4].isdigit() else None
+    scope = str(data.get("emissionFactorType", "unknown"))
+    estimated = "Electricity Maps estimated this value, it was not yet measured" if data.get("isEstimated") else None
+    return Intensity(
+        float(grams),
+        str(data.get("zone", zone)),
+        f"Electricity Maps, live at {moment or 'an unstated time'}",
+        year,
+        scope=scope if scope in ("lifecycle", "direct") else "unknown",
+        region=f"grid zone {data.get('zone', zone)}",
+        fallback=estimated,
+    )
+
+
+def choose_intensity(
+    given: float | str | None = None,
+    zone: str | None = None,
+    *,
+    network: bool = False,
+    token: str | None = None,
+    url: str = URL,
+) -> Intensity | None:
+    """Decide which factor a study uses: the user's number, else the live one if requested, else the table, else none.
+
+    Without both a token of Electricity Maps and `network`, no socket is opened.
+
+    Raises:
+        ValueError: A bad number or an unknown place.
+    """
+    if given is not None:
+        return given_intensity(given, zone)
+    if zone is None:
+        return None
+    if not (network and token):
+        return intensity_for(zone)
+    try:
+        return live_intensity(zone_names().get(zone.casefold(), zone), token=token, network=network, url=url)
+    except (OSError, ValueError) as error:
+        reason = f"Electricity Maps gave no number ({error}): the offline table is used"
+        try:
+            table = factor_for(zone)
+        except ValueError as unknown:
+            raise ValueError(f"{error}; and the offline table cannot stand in: {unknown}") from None
+    return replace(table, fallback=f"{reason}; {table.fallback}" if table.fallback else reason)
+
+
+def factor_for(zone: str) -> Intensity:
     """Find a place by its code or its name; the forms are those of `carbon.intensity_for`.
 
     Raises:
@@ -70,11 +166,12 @@ def zone_names() -> Mapping[str, str]:
     names: dict[str, str] = {}
     for code, factor in _factors().items():
         names[code.casefold()] = code
+        region = factor.region or ""
         if ":" not in code:
-            names.setdefault(factor.region.casefold(), code)
+            names.setdefault(region.casefold(), code)
         country, dash, _ = code.partition("-")
         if dash:
-            names[f"{country}-{factor.region.split(',')[0]}".casefold()] = code
+            names[f"{country}-{region.split(',')[0]}".casefold()] = code
     for alpha2, alpha3 in _iso_codes().items():
         if alpha2 in _factors():
             names[alpha3.casefold()] = alpha2
@@ -86,15 +183,15 @@ def zone_names() -> Mapping[str, str]:
 
 
 @cache
-def _factors() -> Mapping[str, Factor]:
+def _factors() -> Mapping[str, Intensity]:
     data = _package_folder("codecarbon") / "data"
     name = f"CodeCarbon {_version('codecarbon')} offline table"
     alpha2 = {alpha3: two for two, alpha3 in _iso_codes().items()}
-    rows: dict[str, Factor] = {}
+    rows: dict[str, Intensity] = {}
     for code, row in _json(data / "private_infra/global_energy_mix.json").items():
         zone = alpha2.get(code, code)
         source = f"{name} (countries; Our World in Data, Ember)"
-        rows[zone] = Factor(float(row["carbon_intensity"]), zone, source, int(row["year"]), "lifecycle", row["country_name"])
+        rows[zone] = _row(float(row["carbon_intensity"]), zone, source, int(row["year"]), "lifecycle", row["country_name"])
     rows |= _usa(_json(_newest(data, "usa_emissions.json")), name)
     mix = _newest(data, "canada_energy_mix.json")
     rows |= _canada(_json(mix), name, int(mix.parent.name))
@@ -102,19 +199,22 @@ def _factors() -> Mapping[str, Factor]:
     rows |= _nordic(_json(data / "private_infra/nordic_emissions.json"), name)
     rows |= _google(data / "cloud/impact.csv", name)
     per_source = _json(data / "private_infra/carbon_intensity_per_source.json")
-    rows["WORLD"] = Factor(
+    rows["WORLD"] = Intensity(
         float(per_source["world_average"]),
         "WORLD",
         f"{name} (world; IEA 2019)",
         2018,
-        "unknown",
-        "world average",
-        "the world average is no place: it can be ten times too high or half too low",
+        region="world average",
+        fallback="the world average is no place: it can be ten times too high or half too low",
     )
     return rows
 
 
-def _usa(table: Mapping[str, Any], name: str) -> dict[str, Factor]:
+def _row(grams: float | str, zone: str, source: str, year: int | None, scope: str, region: str) -> Intensity:
+    return Intensity(float(grams), zone, source, year, scope=scope, region=region)
+
+
+def _usa(table: Mapping[str, Any], name: str) -> dict[str, Intensity]:
     year = int(table["_source"]["year"])
     source = f"{name} (US states; {table['_source']['name']})"
     rows = {}
@@ -122,32 +222,32 @@ def _usa(table: Mapping[str, Any], name: str) -> dict[str, Factor]:
         # 'usa' is the national total, which the country table has already; keys with an underscore are notes.
         if not state.startswith("_") and state != "usa":
             zone = f"US-{row['regionCode']}"
-            rows[zone] = Factor(
+            rows[zone] = _row(
                 float(row["emissions"]) * GRAMS_PER_POUND / 1000, zone, source, year, "direct", f"{state.title()}, United States"
             )
     return rows
 
 
-def _canada(table: Mapping[str, Any], name: str, year: int) -> dict[str, Factor]:
+def _canada(table: Mapping[str, Any], name: str, year: int) -> dict[str, Intensity]:
     rows = {}
     for province, mix in table.items():
         grams = sum(float(mix[fuel]) / float(mix["total"]) * factor for fuel, factor in CANADA_GRAMS.items())
         zone = f"CA-{CANADA_CODES[province]}"
-        rows[zone] = Factor(
+        rows[zone] = _row(
             grams, zone, f"{name} (Canadian provinces; generation mix x fossil factors)", year, "direct", f"{province.title()}, Canada"
         )
     return rows
 
 
-def _china(table: Mapping[str, Any], name: str) -> dict[str, Factor]:
+def _china(table: Mapping[str, Any], name: str) -> dict[str, Intensity]:
     source = f"{name} (Chinese provinces; MEE and NBS {table['metadata']['announcement']}, CO2 only)"
     return {
-        zone: Factor(float(row["emission_factor"]), zone, source, int(row["year"]), "direct", f"{row['description']}, China")
+        zone: _row(row["emission_factor"], zone, source, int(row["year"]), "direct", f"{row['description']}, China")
         for zone, row in table["data"].items()
     }
 
 
-def _nordic(table: Mapping[str, Any], name: str) -> dict[str, Factor]:
+def _nordic(table: Mapping[str, Any], name: str) -> dict[str, Intensity]:
     rows = {}
     for area, row in table["data"].items():
         country = area[:2]
@@ -155,17 +255,17 @@ def _nordic(table: Mapping[str, Any], name: str) -> dict[str, Factor]:
             continue  # Finland is one bidding zone: the country table has it, with a consistent method
         zone = f"{country}-{area}"
         source = f"{name} (Nordic bidding zones; ENTSO-E generation mix, coverage {row['coverage'].split()[0]})"
-        rows[zone] = Factor(float(row["emission_factor"]), zone, source, int(row["year"]), "lifecycle", row["description"])
+        rows[zone] = _row(row["emission_factor"], zone, source, int(row["year"]), "lifecycle", row["description"])
     return rows
 
 
-def _google(path: Path, name: str) -> dict[str, Factor]:
+def _google(path: Path, name: str) -> dict[str, Intensity]:
     rows = {}
     with path.open(encoding="utf-8-sig", newline="") as file:
         for row in csv.DictReader(file):
             zone = f"{row['provider']}:{row['region']}"
             place = ", ".join(part for part in (row["city"] or row["state"], row["country_name"]) if part)
-            rows[zone] = Factor(float(row["impact"]), zone, f"{name} (cloud regions; {row['providerName']})", None, "unknown", place)
+            rows[zone] = _row(row["impact"], zone, f"{name} (cloud regions; {row['providerName']})", None, "unknown", place)
     return rows
 
 

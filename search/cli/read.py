@@ -188,7 +188,7 @@ def doctor(
 
     What cannot be measured comes with a one-line remedy.
     """
-    from ..carbon.intensity import intensity_for
+    from ..carbon.zones import intensity_for
     from ..energy.doctor import calibrate_machine, compare_machine, diagnose_machine
 
     place = intensity_for(zone)

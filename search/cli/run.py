@@ -52,7 +52,8 @@ def run(
     smoke: Annotated[bool, typer.Option("--smoke", help="Two tiny trials, to check that everything works.")] = False,
 ) -> None:
     """Run or continue a study; print its front."""
-    from ..carbon.intensity import check_pue, choose_intensity
+    from ..carbon.intensity import check_pue
+    from ..carbon.zones import choose_intensity
     from ..records.run_folder import RunFolder
     from ..running.carbon_session import carbon_time_of
     from ..running.progress import Console
@@ -204,7 +205,8 @@ def estimate(
     A few steps of random candidates are trained under the meter. A run that follows in the same folder compares the estimate with what
     the study really cost.
     """
-    from ..carbon.intensity import check_pue, choose_intensity
+    from ..carbon.intensity import check_pue
+    from ..carbon.zones import choose_intensity
     from ..records.files import write_json
     from ..records.run_folder import RunFolder
     from ..running.estimate import estimate as estimate_cost

@@ -186,7 +186,7 @@ def reason_of(error: BaseException) -> str:
 
 
 def _predict_for_a_while(model: Any, task: Task, candidate: Candidate, job: Job, phases: Phases) -> int:
-    from ..training.fit import predict
+    from ..training.evaluate import predict
 
     made = 0
     with phases("inference", 0):

@@ -100,9 +100,7 @@ def model_card(trained: TrainedModel, check: Check, *, to: str, file: str, snipp
 def usage(trained: TrainedModel, snippet: str) -> str:
     """Return the section of the card that shows how to prepare data, load the file and read the outputs.
 
-    Args:
-        trained: The model.
-        snippet: The part of the format: from ``inputs`` to the outputs.
+    ``snippet`` is the part of the format: from ``inputs`` to the outputs.
     """
     shape = ", ".join(str(side) for side in trained.input_shape)
     imports, prepare, call = _prepare(trained)
@@ -283,7 +281,6 @@ def _session(run: Run | None) -> Mapping[str, Any]:
 
 
 def _hardware(run: Run | None) -> str:
-    """Names of the processors, as far as the run recorded them."""
     known = _session(run).get("hardware") or {}
     if isinstance(known, str):
         return known

@@ -34,13 +34,7 @@ WINDOW_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class Spent:
-    """What a measured piece of work cost.
-
-    Attributes:
-        joules: Energy, or None when unknown.
-        u_joules: Its standard uncertainty, or None when unknown.
-        predictions: Number of predictions made meanwhile; 0 for an optimisation.
-    """
+    """What a measured piece of work cost, with its standard uncertainty, None when unknown; an optimisation makes no predictions."""
 
     joules: float | None
     u_joules: float | None
@@ -98,15 +92,7 @@ def optimise(
 ) -> tuple[tuple[AfterTraining, ...], str]:
     """Quantise, compile and prune copies of a trial's model, and measure what each costs and saves on the validation data.
 
-    Args:
-        trial: A complete trial whose weights were kept.
-        study: Its study.
-        task: The data of the study.
-        weights: File of the trained weights.
-        meter: As for ``discover``.
-        prune: Shares of the weights that global magnitude pruning sets to zero.
-        compile_model: Whether to try ``torch.compile``.
-        rounds: Windows of each tactic, in turns.
+    The weights are those that the trial kept; ``meter`` is as for ``discover``, and the rest as for ``compare_after_training``.
 
     Returns:
         A row for each tactic, the unchanged model first, and the quality of the energies: measured, estimated, mixed or absent.

@@ -26,14 +26,7 @@ FORMATS: Mapping[str, Exporter] = {exporter.name: exporter for exporter in (Onnx
 
 @dataclass(frozen=True)
 class Exported:
-    """What an export wrote.
-
-    Attributes:
-        path: The folder.
-        files: Names of the files in it, sorted.
-        file: Name of the model's file among them.
-        check: The comparison with the model, which it passed.
-    """
+    """What an export wrote: the folder, the sorted names of its files, that of the model among them, and the check it passed."""
 
     path: Path
     files: tuple[str, ...]
@@ -65,18 +58,8 @@ def export(
     """Write the model of a trial in a format, after checking the file against the model on all validation data.
 
     Everything is written into a temporary folder and moved to ``out`` when the check has passed; a failure leaves ``out`` unchanged.
-
-    Args:
-        trial: A complete trial whose weights were kept.
-        study: Its study; the space builds the model again from the stored parameters alone.
-        task: The data of the study.
-        weights: File of the trained weights.
-        to: ``onnx``, ``pt2``, ``safetensors``, ``skops``, or an exporter of your own.
-        out: Folder to write to: new, empty, or an earlier export, which is replaced.
-        run: The run of the trial: source of hardware, place, command and bill for the card.
-
-    Returns:
-        Where the files are, and the check that they passed.
+    The trial must be complete, its weights kept; ``to`` is a name of ``FORMATS`` or an exporter of your own; ``out`` is new, empty, or an
+    earlier export, which is replaced. The run is the source of hardware, place, command and bill for the card.
 
     Raises:
         ValueError: If the format is unknown, ``out`` cannot be used, or the trial is not complete.

@@ -50,9 +50,6 @@ def move_in(stage: Path, out: Path) -> tuple[str, ...]:
 
     Other files beside an earlier export stay.
 
-    Returns:
-        The names of the files, sorted.
-
     Raises:
         ValueError: If the folder cannot be written.
     """

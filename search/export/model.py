@@ -36,15 +36,9 @@ class ExportFailed(RuntimeError):  # noqa: N818 - named like TrainingFailed
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A trained model with its candidate, task and trial.
+    """A trained model with its candidate, task and trial, the space that built it, and the name of the study.
 
-    Attributes:
-        model: A ``torch.nn.Module`` on the CPU in eval mode, or a fitted estimator.
-        candidate: Its architecture and recipe.
-        space: The family that built it, and can build it again.
-        task: The data that it was trained on.
-        trial: The trial whose weights it has.
-        study: Name of the study.
+    The model is a ``torch.nn.Module`` on the CPU in eval mode, or a fitted estimator.
     """
 
     model: Any
@@ -180,10 +174,7 @@ def torch_predictor(model: Any) -> Predictor:
 def estimator_predictor(model: Any, task: Task, sklearn: Any = None) -> Predictor:
     """An estimator as a function of arrays, in the form of ``Estimator.predict_scores`` with a column for each class of the task.
 
-    Args:
-        model: The estimator; a wrapper of ours defines how scores are read from the object inside it.
-        task: Its task.
-        sklearn: Takes the place of the scikit-learn object inside, e.g. one that was read back from a file; the model is not changed.
+    ``sklearn`` takes the place of the scikit-learn object inside, e.g. one that was read back from a file; the model is not changed.
     """
     from ..training.estimator import as_estimator, full_probabilities
 

@@ -15,10 +15,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .model import ExportFailed, Predictor, TrainedModel, estimator_predictor, first_line, plain_estimator
+from .model import Exporter, ExportFailed, Predictor, TrainedModel, estimator_predictor, first_line, plain_estimator
 
 if TYPE_CHECKING:
-    from .model import Exporter
+    import numpy as np
 
 FILE = "model.onnx"
 #: A protobuf message ends at 2 GiB; weights beyond this go into a file of their own.
@@ -27,7 +27,7 @@ MAX_INLINE_BYTES = 1_800_000_000
 LOGGERS = ("torch", "torch.onnx", "torch.export", "torch.fx", "torch._dynamo", "onnxscript", "onnx_ir", "skl2onnx")
 
 
-class Onnx:
+class Onnx(Exporter):
     """PyTorch through ``torch.onnx.export``, scikit-learn through skl2onnx."""
 
     name = "onnx"
@@ -178,9 +178,3 @@ def cause(error: BaseException) -> str:
         if converter:
             return f"skl2onnx has no converter for {converter.group(1).rpartition('.')[2]}"
     return f"{type(chain[-1]).__name__}: {first_line(chain[-1])}"
-
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    _: Exporter = Onnx()

@@ -25,17 +25,8 @@ BATCH = 64
 class Check:
     """What the comparison of an exported file with its model found.
 
-    Attributes:
-        examples: Number of validation examples compared.
-        max_abs_difference: Largest absolute difference of any output.
-        tolerance: What it may be.
-        metric: Name of the quality.
-        quality_model: Validation quality of the model, recomputed.
-        quality_exported: Validation quality of the exported file.
-        quality_recorded: What the trial stored, or None.
-        decisions_changed: Number of examples with another decision (class, label or side); 0 for regression.
-        quality_test: Quality of the exported file on the test split, or None where there is no test split.
-        test_examples: Number of test examples.
+    Differences are absolute, of any output. Qualities are those of the validation split unless named otherwise: of the rebuilt model, of
+    the exported file, and what the trial stored. ``decisions_changed`` counts examples with another class, label or side; 0 for regression.
     """
 
     examples: int

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..training.sklearn_files import load_sklearn, trusted_in, types_of
-from .model import ExportFailed, Predictor, TrainedModel, estimator_predictor, first_line, plain_estimator
-
-if TYPE_CHECKING:
-    from .model import Exporter
+from .model import Exporter, ExportFailed, Predictor, TrainedModel, estimator_predictor, first_line, plain_estimator
 
 FILE = "model.skops"
 
 
-class Skops:
+class Skops(Exporter):
     """Estimators of scikit-learn and what follows its rules."""
 
     name = "skops"
@@ -48,7 +44,3 @@ class Skops:
         if not hasattr(plain_estimator(trained.model), method):
             method = "predict"
         return f'import skops.io\n\nmodel = skops.io.load("{FILE}", trusted={trusted!r})\n{trained.output_name} = model.{method}(inputs)\n'
-
-
-if TYPE_CHECKING:
-    _: Exporter = Skops()

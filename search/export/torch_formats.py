@@ -8,22 +8,19 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..space import Candidate, Space
 from ..study import Study
 from ..training.task import Task
 from .folder import CONFIG
-from .model import ExportFailed, Predictor, TrainedModel, build, first_line, torch_predictor
+from .model import Exporter, ExportFailed, Predictor, TrainedModel, build, first_line, torch_predictor
 from .onnx_format import cause, quiet
-
-if TYPE_CHECKING:
-    from .model import Exporter
 
 PT2_FILE = "model.pt2"
 
 
-class Pt2:
+class Pt2(Exporter):
     """PyTorch models as an exported program."""
 
     name = "pt2"
@@ -74,7 +71,7 @@ class Pt2:
 SAFETENSORS_FILE = "model.safetensors"
 
 
-class Safetensors:
+class Safetensors(Exporter):
     """The state of a PyTorch model, with tensors that are shared stored once."""
 
     name = "safetensors"
@@ -118,14 +115,7 @@ class Safetensors:
 
 
 def load_model(folder: str | Path, study: Study) -> Any:
-    """Build an exported model again and load its weights.
-
-    Args:
-        folder: What ``export(..., to="safetensors")`` wrote.
-        study: The study that it came from; its space builds the model.
-
-    Returns:
-        The PyTorch model on the CPU, in eval mode.
+    """Build the model of a folder that ``export(..., to="safetensors")`` wrote on the CPU, with its study; load the weights.
 
     Raises:
         ValueError: If the folder holds no such export, or the study has another space.
@@ -159,8 +149,3 @@ def _load(folder: Path, space: Space, task: Task) -> Any:
     model = build(space, Candidate.from_json(read_config(folder)), task)
     load_into(model, str(folder / SAFETENSORS_FILE), strict=True)
     return model.float().eval()
-
-
-if TYPE_CHECKING:
-    _pt2: Exporter = Pt2()
-    _safetensors: Exporter = Safetensors()

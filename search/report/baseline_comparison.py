@@ -26,16 +26,9 @@ COLUMNS = {"activation_nonzero_share": "non-zero", "modelled_asic_energy_ratio":
 
 @dataclass(frozen=True)
 class Group:
-    """The repeats of one setting at one number of epochs.
+    """The repeats of one setting at one number of epochs, which early stopping may not have reached.
 
-    Attributes:
-        family: Its family.
-        setting: What distinguishes it from the others of its family; empty where nothing does.
-        epochs: Requested epochs; early stopping may have trained fewer.
-        trials: The repeats.
-        quality: Mean quality.
-        joules: Geometric mean of the training energy.
-        evaluation_joules: Mean energy of validation, which early stopping needs after every epoch; None when unknown.
+    Quality and validation energy (None when unknown) are means, the training energy ``joules`` is a geometric mean.
     """
 
     family: str
@@ -86,10 +79,7 @@ def compare_to_baseline(run: Run, baseline: str = BASELINE) -> tuple[BaselineCom
     """Compare every setting of every family with the baseline, the baseline itself included.
 
     Between the baseline's numbers of epochs the logarithm of its energy is taken as linear in the quality; beyond them nothing is compared.
-
-    Args:
-        run: A run with repeats (``spaces.repeated.Repeated``) is best; without them there is no uncertainty.
-        baseline: Name of the family.
+    A run with repeats (``spaces.repeated.Repeated``) is best; without them there is no uncertainty.
 
     Raises:
         ValueError: If the run has no measured trial of that family.

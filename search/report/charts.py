@@ -36,13 +36,7 @@ PART_COLORS = ("#0b6e69", "#3f7cac", "#c08a2d", "#7a8f9b", "#8a5a83", "#6a994e")
 
 @dataclass(frozen=True)
 class Step:
-    """The state of a search after one of its trials.
-
-    Attributes:
-        trial: Number of the trial.
-        wh: Watt-hours that trials had cost by then, failed ones included, without deciding and idling.
-        hypervolume: Hypervolume of all trials up to this one, in the box of the whole run.
-    """
+    """Hypervolume after a trial, in the box of the whole run, and the Wh of all trials by then, without deciding and idling."""
 
     trial: int
     wh: float

@@ -41,15 +41,9 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
 def save_comparison(run: Run, of: str, path: str | Path) -> tuple[str, Path]:
-    """Draw one of the comparisons to a file.
+    """Draw one of the comparisons, ``relations`` or ``tactics``, to a file that ends in .png or .svg.
 
-    Args:
-        run: The run.
-        of: ``relations`` or ``tactics``.
-        path: A file that ends in .png or .svg.
-
-    Returns:
-        The tables behind the picture, and where it lies.
+    Return the tables behind the picture, and where it lies.
 
     Raises:
         ValueError: If there is no such comparison, the run has nothing to compare, or the ending is another one.
@@ -64,13 +58,7 @@ def save_comparison(run: Run, of: str, path: str | Path) -> tuple[str, Path]:
 
 
 def relations_figure(run: Run) -> Figure:
-    """Draw the energy of an epoch over its operations, the parameters, and the utilisation, a colour a family.
-
-    Args:
-        run: A finished or running study.
-
-    Returns:
-        A figure with one panel for each of the three that the run knows.
+    """Draw the energy of an epoch over its operations, the parameters, and the utilisation, one panel each, a colour a family.
 
     Raises:
         ValueError: If the trials come from different hardware, or there is none.

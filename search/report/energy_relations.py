@@ -100,13 +100,10 @@ def family_of(trial: Trial) -> str:
 
 
 def relations(runs: Run | Iterable[Run]) -> tuple[Relation, ...]:
-    """Correlate size, operations and time with the energy of an epoch, per family and pooled.
+    """Correlate size, operations and time with the energy of an epoch, per family and pooled; runs must be of the same hardware.
 
     The energy is that of an epoch, since in that of a whole training the number of epochs would hide everything else. Of the trials that
     continue one another only the longest counts: they are one model.
-
-    Args:
-        runs: One run, or several of the same hardware.
 
     Raises:
         ValueError: If the trials come from different hardware; their energies have no common scale.
@@ -193,7 +190,6 @@ def p_text(p_value: float | None) -> str:
 
 
 def _longest(trials: Iterable[Trial]) -> list[Trial]:
-    """Keep the trial with the most epochs of each configuration."""
     best: dict[str, Trial] = {}
     for trial in trials:
         key = json.dumps([dict(trial.params), trial.hardware_id], sort_keys=True, default=str)

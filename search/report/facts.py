@@ -92,10 +92,9 @@ def short_component(name: str) -> str:
 
 
 def scale_share(front: Front) -> float | None:
-    """Largest systematic standard uncertainty among the members, as a share of their energy; it scales all energies alike.
+    """Largest systematic standard uncertainty among the members, as a share of their energy; None when it is unknown or zero.
 
-    Returns:
-        The share, e.g. 0.5; None when it is unknown or zero.
+    It scales all energies alike.
     """
     shares = []
     for trial in front:

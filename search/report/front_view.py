@@ -31,21 +31,11 @@ class FrontView(Front):
         return to_frame(self)
 
     def to_text(self, *, width: int | None = None) -> str:
-        """The front as a table for people.
-
-        Args:
-            width: Characters a line; that of the terminal by default, at least 100.
-        """
+        """The front as a table for people, ``width`` characters a line; by default as wide as the terminal, and at least 100."""
         return to_text(self, width=width)
 
     def plot(self, path: str | Path | None = None) -> Any:
-        """Draw the front.
-
-        Args:
-            path: A file that ends in .html, .png or .svg, or None for an interactive plotly figure.
-
-        Returns:
-            The figure, or the path of the file.
+        """Draw the front to a file that ends in .html, .png or .svg and return its path; without one, return an interactive figure.
 
         Raises:
             ValueError: If the file has another ending, or there is no front to draw.

@@ -59,14 +59,7 @@ def tile(value: str, label: str) -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = (), markup: Sequence[int] = ()) -> str:
-    """A table.
-
-    Args:
-        head: Column titles.
-        rows: Cells as text.
-        right: Numbers of the columns that are aligned to the right.
-        markup: Numbers of the columns whose cells are HTML already.
-    """
+    """A table; ``right`` numbers the columns that are aligned to the right, ``markup`` those whose cells are HTML already."""
 
     def cells(row: Sequence[str], tag: str) -> str:
         shown = []

@@ -54,13 +54,7 @@ def importance(front: Front, target: Literal["quality", "energy"]) -> Importance
     """Rank the parameters, ``epochs`` among them, by what shuffling them costs.
 
     A configuration that does not have a parameter (another family) counts as a value of its own. Energies enter as logarithms.
-
-    Args:
-        front: The front whose measured trials are used, those off the front as well.
-        target: ``quality`` for the first objective, ``energy`` for the training energy.
-
-    Returns:
-        The ranking, or an `Importance` without parameters and with the reason.
+    ``target`` is ``quality`` for the first objective, ``energy`` for the training energy. Without a ranking the result holds the reason.
 
     Source:
         Breiman 2001, "Random forests", Machine Learning 45, for the shuffling; scikit-learn's forest.

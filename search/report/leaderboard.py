@@ -15,15 +15,10 @@ from ..records.trial import Trial
 
 @dataclass(frozen=True)
 class LeaderboardRow:
-    """One run on the leaderboard.
+    """One run on the leaderboard, with the hashes of its hardware and how its energies are known.
 
-    Attributes:
-        run: The run.
-        front: Its front.
-        hardware: Hashes of the hardware that trained it.
-        quality: How its energies are known.
-        hypervolume: Hypervolume in the box that all runs share; None when the runs cannot share one.
-        joint: How many of its trials are on the front of all runs together; None when there is no such front.
+    ``hypervolume`` is taken in the box that all runs share, ``joint`` counts its trials on the front of all runs together; None where there
+    is no such box or front.
     """
 
     run: Run

@@ -20,12 +20,7 @@ def front_figure(source: Run | Front) -> Figure:
 
     Bars are two standard uncertainties of the energy on each side. The dominated area is shaded. Where the carbon intensity is known,
     a second axis gives gCO2e.
-
-    Args:
-        source: A run, or a front.
-
-    Returns:
-        A figure of 9 x 5.4 inches; save it with `save_figure`.
+    The figure has 9 x 5.4 inches; save it with `save_figure`.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -88,7 +83,6 @@ def _points(axes: Axes, view: View) -> None:
 
 
 def _crosses(axes: Axes, view: View) -> None:
-    """Draw the means of repeated members with their intervals."""
     found = crosses(view)
     if not found:
         return
@@ -108,7 +102,6 @@ def _crosses(axes: Axes, view: View) -> None:
 
 
 def _labels(axes: Axes, view: View) -> None:
-    """Name the knee and the best beside their points."""
     for word, trial in view.named:
         knee = word.startswith("knee")
         if knee:

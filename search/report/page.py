@@ -35,11 +35,7 @@ if TYPE_CHECKING:
 
 
 def report_html(run: Run, path: str | Path) -> Path:
-    """Write the report of a run; the page holds its charts and their library, and fetches nothing.
-
-    Args:
-        run: The run; it may still be in progress.
-        path: The file; its folder is made when needed.
+    """Write the report of a run, finished or not; the page holds its charts and their library, and fetches nothing.
 
     Raises:
         ValueError: If the file does not end in ``.html``.

@@ -80,11 +80,7 @@ WHOLE_WINDOW = "<style>html, body { margin: 0; overflow: hidden; }</style>"
 
 
 def front_plotly(source: Run | Front) -> Figure:
-    """Draw the front for a browser or a notebook; hover shows parameters, energy by component and its quality.
-
-    Args:
-        source: A run, or a front.
-    """
+    """Draw the front for a browser or a notebook; hover shows parameters, energy by component and its quality."""
     import plotly.graph_objects as go
 
     view = View.of(source)
@@ -105,14 +101,7 @@ def front_plotly(source: Run | Front) -> Figure:
         figure.add_trace(go.Scatter(x=x[:-1], y=y[:-1], mode="lines", line=line, hoverinfo="skip", showlegend=False))
         member = _markers(view, front.members, "front", {"color": STRONG, "size": 11, "line": {"color": "white", "width": 1.2}})
         spans = [view.spread(trial) for trial in front]
-        member.error_x = {
-            "type": "data",
-            "array": [right for _, right in spans],
-            "arrayminus": [left for left, _ in spans],
-            "color": STRONG,
-            "thickness": 1.2,
-            "width": 3,
-        }
+        member.error_x = _bars([right for _, right in spans], [left for left, _ in spans], color=STRONG, thickness=1.2, width=3)
         figure.add_trace(member)
         if repeats := crosses(view):
             figure.add_trace(_crosses(repeats))
@@ -139,12 +128,7 @@ def front_plotly(source: Run | Front) -> Figure:
 
 
 def front_html(source: Run | Front, path: str | Path) -> Path:
-    """Write the interactive front as one self-contained HTML file; it opens without a network.
-
-    Args:
-        source: A run, or a front.
-        path: The file; its folder is made when needed.
-    """
+    """Write the interactive front as one self-contained HTML file; it opens without a network."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     text: str = front_plotly(source).to_html(
@@ -155,23 +139,24 @@ def front_html(source: Run | Front, path: str | Path) -> Path:
 
 
 def _crosses(repeats: tuple[Cross, ...]) -> Any:
-    """The means of repeated members with their intervals."""
     import plotly.graph_objects as go
 
-    def bars(plus: list[float], minus: list[float]) -> dict[str, Any]:
-        return {"type": "data", "array": plus, "arrayminus": minus, "color": INK, "thickness": 1, "width": 2}
-
+    look = {"color": INK, "thickness": 1, "width": 2}
     return go.Scatter(
         x=[one.x for one in repeats],
         y=[one.y for one in repeats],
-        error_x=bars([one.right for one in repeats], [one.left for one in repeats]),
-        error_y=bars([one.up for one in repeats], [one.down for one in repeats]),
+        error_x=_bars([one.right for one in repeats], [one.left for one in repeats], **look),
+        error_y=_bars([one.up for one in repeats], [one.down for one in repeats], **look),
         mode="markers",
         name=REPEATS_LABEL,
         marker={"symbol": "x-thin", "size": 9, "line": {"color": INK, "width": 1.6}},
         text=[f"trial {one.number}, {one.n} repeats" for one in repeats],
         hovertemplate="%{text}<extra></extra>",
     )
+
+
+def _bars(plus: list[float], minus: list[float], **look: Any) -> dict[str, Any]:
+    return {"type": "data", "array": plus, "arrayminus": minus, **look}
 
 
 def _markers(view: View, trials: tuple[Trial, ...], name: str, marker: dict[str, Any]) -> Any:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..carbon.intensity import Intensity, grams_co2e, intensity_table, scope_note
+from ..carbon.intensity import Intensity, grams_co2e, scope_note
 from ..carbon.price import Price, priced
+from ..carbon.zones import intensity_table
 from ..energy import JOULES_PER_KWH
 from ..formatting import digits, grid
 from ..front import Front
@@ -109,11 +110,7 @@ class PriceTable:
 def price_table(run: Run, zones: Sequence[str | Intensity], *, pue: float = 1.0, price: Price | None = None) -> PriceTable:
     """Price a study for several places without training again.
 
-    Args:
-        run: The run.
-        zones: Zone codes such as ``FR``, ``US-OR`` or ``TW``, or intensities of your own.
-        pue: Power usage effectiveness of the site.
-        price: Price per kWh, the same in every place; None for no money.
+    Zones are codes such as ``FR``, ``US-OR`` or ``TW``, or intensities of your own; without a price per kWh there is no money.
 
     Raises:
         ValueError: If there is no zone or a zone is unknown; the message names similar ones.

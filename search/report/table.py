@@ -72,7 +72,6 @@ def to_rows(front: Front) -> list[dict[str, Any]]:
 
 
 def _repeat_keys(front: Front) -> list[str]:
-    """The keys of repeats; none when nothing was repeated."""
     if front.repeated is None:
         return []
     spreads = [f"repeats_{name}_{part}" for name in (front.objectives[0], "train_joules") for part in ("n", "mean", "sd", "low", "high")]
@@ -80,7 +79,6 @@ def _repeat_keys(front: Front) -> list[str]:
 
 
 def _repeated(front: Front, trial: Trial) -> dict[str, Any]:
-    """The values of the keys of repeats; None for a member without any."""
     comparison = front.repeated
     if comparison is None:
         return {}
@@ -115,13 +113,7 @@ REPEATS = "repeats (mean ± sd)"
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the table for people.
-
-    Attributes:
-        title: Name and unit.
-        show: Text of a trial.
-        right: Whether it is aligned to the right.
-    """
+    """A column of the table for people: its title with the unit, the text of a trial, and whether it is aligned to the right."""
 
     title: str
     show: Callable[[Trial], str]
@@ -158,7 +150,6 @@ def columns_of(front: Front) -> list[Column]:
 
 
 def _repeat_columns(front: Front, unit: Unit) -> list[Column]:
-    """Means of the repeats; no column when nothing was repeated."""
     comparison = front.repeated
     if comparison is None:
         return []
@@ -231,9 +222,7 @@ def model_text(trial: Trial) -> str:
 def to_text(front: Front, *, width: int | None = None) -> str:
     """Render the front for a terminal; the last line explains the marks and how the energies are known.
 
-    Args:
-        front: The front.
-        width: Characters in a line, by default the width of the terminal and at least 100. Only the last column is cut to keep to it.
+    It is as wide as the terminal by default, and at least 100 characters. Only the last column is cut to keep to the width.
     """
     if not front.members:
         return empty_text(front)

@@ -220,17 +220,9 @@ def choose_ticks(rows: list[list[tuple[float, str]]], low: float, high: float) -
 
 @dataclass(frozen=True)
 class Cross:
-    """The mean of a member's repeats on the axes of a view.
+    """The mean of a member's repeats on the axes of a view, with the distances to the ends of its 95 % intervals.
 
-    Attributes:
-        number: Number of the trial.
-        n: Number of repeats.
-        x: Place of the mean energy, in the view's unit.
-        y: Place of the mean quality on the quality axis.
-        left: Distance to the lower end of the energy's interval; never down to zero, the axis is logarithmic.
-        right: Distance to its upper end.
-        down: Distance to the lower end of the quality's interval on the axis.
-        up: Distance to the upper end on the axis.
+    ``left`` never reaches down to zero: the axis of the energy, in the view's unit, is logarithmic.
     """
 
     number: int

@@ -18,21 +18,14 @@ from .observations import ObservationTable
 class SearchSettings:
     """How a study is searched.
 
+    See ``FreezeThawSampler`` for the settings that it has as well; ``quality_floor`` is its ``min_accuracy``.
+
     Attributes:
-        rungs: Ascending epochs at which models are measured.
-        resume: Whether checkpoints can be resumed: climb to the next rung; otherwise train straight to the chosen one.
         minimized: Whether each objective is minimised.
-        complete_only: Whether only trainings to the last rung count.
-        quality_floor: Quality (in the user's direction) from which a model is of use; None estimates it.
-        per_joule: Exponent of the energy by which a gain is divided; 0 ignores energy.
         cost_floor: Cost added to every training, as a share of that of a median complete one: without it, negligible gains at negligible
             cost win forever.
-        startup: Configurations drawn at random at the lowest rung before the models are used.
-        ladders: Trainings to the last rung that follow them.
         fresh: Fresh configurations scored per decision.
         refined: Variations of the best of them scored in each of two further rounds.
-        estimate_floor: Whether a missing quality floor is estimated; otherwise it is the worst quality seen.
-        look_ahead: Whether plans are valued with the option to stop early.
     """
 
     rungs: tuple[int, ...]
@@ -108,14 +101,9 @@ class ScoredCandidates:
 class Decision:
     """The training to run next.
 
-    Attributes:
-        params: Parameters of the configuration, without the epochs.
-        key: Its canonical text.
-        epochs: Total epochs that it will have been trained for.
-        parent: Number of the trial whose checkpoint is resumed, or None.
-        gain: Expected hypervolume improvement of the plan that it starts; None during the initial design.
-        cost: Energy that the plan still has to pay, in the user's unit; None during the initial design.
-        step_cost: Energy of this training alone; None during the initial design.
+    ``params`` leave out the epochs; ``epochs`` are the total that it will have been trained for, ``parent`` the trial whose checkpoint is
+    resumed. Gain and cost, in the user's unit, are those of the plan that it starts; ``step_cost`` is that of this training alone. They are
+    None during the initial design.
     """
 
     params: Mapping[str, Any]

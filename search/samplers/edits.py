@@ -36,11 +36,7 @@ _MIN_WEIGHT = 1e-3
 
 @dataclass(frozen=True)
 class Edits:
-    """The single edits of a space.
-
-    Args:
-        encoding: The space.
-    """
+    """The single edits of the space that an encoding describes."""
 
     encoding: Encoding
 
@@ -75,10 +71,8 @@ class Edits:
     def allowed(self, genes: Array, edited: NDArray[np.bool_], step: int) -> NDArray[np.bool_]:
         """Return which edits change something, and whether the chain may stop, ``(n, a + 1)``.
 
-        Args:
-            genes: Settled configurations, ``(n, size)``.
-            edited: Parameters that the chain has changed already, ``(n, size)``.
-            step: Edits made so far.
+        ``genes`` are settled configurations, ``edited`` tells which parameters the chain has changed in its ``step``
+        edits, both ``(n, size)``.
         """
         here = genes[:, self.gene]
         possible = ~np.isnan(here) & ~edited[:, self.gene]
@@ -106,10 +100,7 @@ class Edits:
     def towards(self, rank: Array, genes: Array, ends: Array) -> NDArray[np.int64]:
         """Return the edit of the parameter with the least rank that brings each row to its end, ``(n,)``.
 
-        Args:
-            rank: ``(n, size)``; infinite for parameters that stay.
-            genes: ``(n, size)``.
-            ends: ``(n, size)``.
+        The rank is infinite for parameters that stay; all arguments are ``(n, size)``.
         """
         rows, gene = np.arange(len(genes)), rank.argmin(1)
         end = ends[rows, gene]
@@ -138,10 +129,8 @@ class Steps:
 class Chains:
     """Chains of edits.
 
-    Attributes:
-        ends: Configurations at their ends, settled, ``(n, size)``.
-        steps: Their steps.
-        log_ratio: Importance ratio: logarithm of the probability under the uniform policy over that under the drawing policy, ``(n,)``.
+    They end at settled configurations ``ends (n, size)``. ``log_ratio (n,)`` is the logarithm of the probability under the uniform policy
+    over that under the drawing policy.
     """
 
     ends: Array
@@ -151,12 +140,7 @@ class Chains:
 
 @dataclass(frozen=True)
 class Policy:
-    """A log-linear policy over edits and the stop.
-
-    Args:
-        edits: The edits.
-        weights: ``(d, a + 1)``; None for the uniform policy.
-    """
+    """A log-linear policy over edits and the stop, with weights ``(d, a + 1)``; None for the uniform policy."""
 
     edits: Edits
     weights: Array | None = None
@@ -171,10 +155,7 @@ class Policy:
     def draw(self, starts: Array, rng: np.random.Generator, widths: tuple[float, ...]) -> Chains:
         """Draw a chain from each start, ``(n, size)``.
 
-        Args:
-            starts: Configurations, settled or not.
-            rng: Source of randomness.
-            widths: Standard deviations of the steps of ordered parameters, as shares of their range; edits draw one of them.
+        ``widths`` are standard deviations of the steps of ordered parameters, as shares of their range; edits draw one of them.
         """
         edits, encoding, uniform = self.edits, self.edits.encoding, Policy(self.edits)
         stop, genes = len(edits.gene), encoding.fill(starts, rng)
@@ -205,12 +186,7 @@ def concatenate_steps(steps: Sequence[Steps], counts: Sequence[int] | None = Non
     """Concatenate steps; with ``counts`` of chains, the chains of later parts are renumbered."""
     first = np.zeros(len(steps), dtype=np.int64) if counts is None else np.r_[0, np.cumsum(counts)[:-1]]
     chain = np.concatenate([part.chain + start for part, start in zip(steps, first, strict=True)])
-    return Steps(
-        chain,
-        np.concatenate([part.features for part in steps]),
-        np.concatenate([part.allowed for part in steps]),
-        np.concatenate([part.action for part in steps]),
-    )
+    return Steps(chain, *(np.concatenate([getattr(part, name) for part in steps]) for name in ("features", "allowed", "action")))
 
 
 def concatenate_chains(parts: Sequence[Chains]) -> Chains:
@@ -227,11 +203,7 @@ def tilted_weights(scores: Array, log_ratio: Array, share: float) -> Array:
 
     The temperature is the one at which the effective sample size (one over the sum of squared weights) is ``share`` of the chains with a
     score, but at least 4. So neither unit nor scale of the scores matters.
-
-    Args:
-        scores: ``(n,)``, larger is better.
-        log_ratio: Logarithms of importance ratios, ``(n,)``.
-        share: In (0, 1].
+    Larger scores ``(n,)`` are better; ``log_ratio (n,)`` are logarithms of importance ratios, ``share`` is in (0, 1].
     """
     finite = np.isfinite(scores)
     weights = np.zeros(len(scores))
@@ -256,12 +228,8 @@ def tilted_weights(scores: Array, log_ratio: Array, share: float) -> Array:
 def fit_policy(edits: Edits, chains: Chains, weights: Array, *, shrink: float = 1.0, iterations: int = 8) -> Policy:
     """Fit a policy to weighted chains.
 
-    Args:
-        edits: The edits.
-        chains: Chains, ``n`` of them.
-        weights: ``(n,)``, not negative; a chain of weight 1 counts as one that was seen once.
-        shrink: Precision of the prior of the policy's weights, which shrinks them towards the uniform policy.
-        iterations: Most iterations of the optimiser.
+    ``weights (n,)`` are not negative; a chain of weight 1 counts as one that was seen once. ``shrink`` is the precision of the prior of the
+    policy's weights, which shrinks them towards the uniform policy.
     """
     steps, weight = chains.steps, weights[chains.steps.chain]
     kept = np.flatnonzero(weight > _MIN_WEIGHT * weights.max(initial=0.0))

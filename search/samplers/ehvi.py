@@ -10,7 +10,6 @@ Yang et al. 2019, "Efficient computation of expected hypervolume improvement usi
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
@@ -32,12 +31,7 @@ class Marginal(Protocol):
 
 @dataclass(frozen=True)
 class Normal:
-    """A Gaussian marginal.
-
-    Attributes:
-        mean: ``(n,)``.
-        sd: ``(n,)``, positive.
-    """
+    """A Gaussian marginal with mean and positive standard deviation, ``(n,)`` each."""
 
     mean: Array
     sd: Array
@@ -79,9 +73,7 @@ class BoundedLogNormal:
 class Boxes:
     """A partition of the region above the reference point that no point dominates into disjoint boxes.
 
-    Attributes:
-        lower: ``(k, d)``.
-        upper: ``(k, d)``, with infinities.
+    Their corners ``lower`` and ``upper`` are ``(k, d)``, the latter with infinities.
     """
 
     lower: Array
@@ -118,11 +110,9 @@ def front_of(points: Array) -> Array:
 
 
 def boxes_above(front: Array, reference: Array) -> Boxes:
-    """Partition the non-dominated region above ``reference`` into boxes.
+    """Partition the region above ``reference (d,)`` that no point of ``front (n, d)``, to be maximised, dominates into boxes.
 
-    Args:
-        front: Points to be maximised, ``(n, d)``; those that do not exceed the reference point are ignored.
-        reference: ``(d,)``.
+    Points that do not exceed the reference point are ignored.
     """
     points = front[(front > reference).all(1)]
     if len(points):
@@ -152,11 +142,7 @@ def _partition(points: Array, reference: Array) -> tuple[Array, Array]:
 
 def dominated_volume(points: Array, reference: Array) -> float:
     """Return the volume that ``(n, d)`` points to be maximised dominate above the reference point, in the units of the axes."""
-    points = points[(points > reference).all(1)] if len(points) else points
-    if not len(points):
-        return 0.0
-    if len(reference) == 1:
-        return float(points.max() - reference[0])
-    edges = np.unique(np.r_[reference[-1], points[:, -1]])
-    slabs = pairwise(edges)
-    return float(sum((high - low) * dominated_volume(points[points[:, -1] >= high][:, :-1], reference[:-1]) for low, high in slabs))
+    import moocore
+
+    above = points[(points > reference).all(1)] if len(points) else points
+    return float(moocore.hypervolume(above, ref=reference, maximise=True)) if len(above) else 0.0

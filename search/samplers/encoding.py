@@ -22,11 +22,9 @@ _MAX_GATE_VALUES = 64
 
 @dataclass(frozen=True)
 class Gate:
-    """The condition of a conditional parameter: the value of another one.
+    """The condition of a conditional parameter: the value of another one, whose index is ``by``.
 
-    Attributes:
-        by: Index of the parameter that decides.
-        off: Genes of that parameter (rounded to 9 digits) at which the conditional one is absent.
+    ``off`` are the genes of that parameter (rounded to 9 digits) at which the conditional one is absent.
     """
 
     by: int
@@ -91,11 +89,7 @@ class Encoding:
 
     def random(self, rng: np.random.Generator, count: int) -> Array:
         """Draw ``(count, size)`` genes uniformly (in the log where the parameter is logarithmic)."""
-        genes = rng.random((count, self.size))
-        for index, distribution in enumerate(self.distributions.values()):
-            if isinstance(distribution, CategoricalDistribution):
-                genes[:, index] = np.floor(genes[:, index] * len(distribution.choices))
-        return self.settle(genes)
+        return self.settle(self._drawn(rng, count))
 
     def settle(self, genes: Array) -> Array:
         """Make genes valid: round ordered ones to their grid, and set those that their gate switches off to NaN."""
@@ -114,11 +108,11 @@ class Encoding:
 
     def fill(self, genes: Array, rng: np.random.Generator) -> Array:
         """Draw the missing genes, so that a parameter that a mutation switches on has a value."""
-        drawn = rng.random(genes.shape)
-        for index, distribution in enumerate(self.distributions.values()):
-            if isinstance(distribution, CategoricalDistribution):
-                drawn[:, index] = np.floor(drawn[:, index] * len(distribution.choices))
-        return np.where(np.isnan(genes), drawn, genes)
+        return np.where(np.isnan(genes), self._drawn(rng, len(genes)), genes)
+
+    def _drawn(self, rng: np.random.Generator, count: int) -> Array:
+        drawn, choices = rng.random((count, self.size)), self.choices()
+        return np.where(choices > 0, np.floor(drawn * choices), drawn)
 
     def choices(self) -> NDArray[np.int64]:
         """Number of choices of each categorical parameter, 0 for an ordered one, ``(size,)``."""
@@ -130,9 +124,7 @@ class Encoding:
 def learn_encoding(seen: Sequence[Mapping[str, Any]], distributions: Mapping[str, BaseDistribution]) -> Encoding:
     """Learn the space from past configurations: which parameters exist, and which values switch the conditional ones on.
 
-    Args:
-        seen: Parameters of past configurations.
-        distributions: The latest distribution of every parameter that appears in them.
+    ``distributions`` holds the latest one of every parameter that appears in the configurations.
     """
     fixed = {name: _value(d, 0.0) for name, d in sorted(distributions.items()) if d.single()}
     encoding = Encoding({name: d for name, d in sorted(distributions.items()) if not d.single()}, fixed)
@@ -171,7 +163,6 @@ def _learn_gate(genes: Array, index: int) -> Gate | None:
 
 
 def _width(distribution: BaseDistribution) -> int:
-    """Number of encoded columns."""
     if not isinstance(distribution, CategoricalDistribution):
         return 1
     return 1 if len(distribution.choices) == 2 else len(distribution.choices)

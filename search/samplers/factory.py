@@ -52,14 +52,7 @@ def make_sampler(
     """Return a seeded sampler for a study.
 
     NSGA-II gets a population of 20: with Optuna's 50 a study of a usual size never finishes its first generation.
-
-    Args:
-        name: ``freeze-thaw``, ``tpe``, ``nsga2``, ``gp``, ``random`` or ``grid``.
-        rungs: Ascending epochs at which models are measured.
-        seed: Seed of the sampler.
-        study: The study, which gives the space, the objectives and the floor of the quality.
-        task: Its data; needed only where the sizes of candidates are features (``study.sizes``).
-        prior_trials: Trials of earlier studies, for ``freeze-thaw`` only.
+    ``freeze-thaw`` alone takes trials of earlier studies; the task is needed only where the sizes of candidates are features.
 
     Raises:
         ValueError: If the name is unknown, or there are prior trials for a sampler that cannot use them.
@@ -122,8 +115,6 @@ class GridSampler(optuna.samplers.BruteForceSampler):
 
 
 class _StopRecorder:
-    """A proxy of a study that records a call of ``stop``."""
-
     def __init__(self, study: optuna.Study) -> None:
         self._study, self.stopped = study, False
 

@@ -37,15 +37,7 @@ _GATE_SAMPLE = 1000
 
 @dataclass(frozen=True)
 class Survey:
-    """What a decision is made from.
-
-    Attributes:
-        planner: Settings and models.
-        history: What was measured, and what is running.
-        encoder: Inputs of the models.
-        state: Measurements and hypervolume of the study.
-        candidates: What could be trained, scored.
-    """
+    """What a decision is made from."""
 
     planner: Planner
     history: History
@@ -198,12 +190,9 @@ class FreezeThawSampler(BaseSampler):
         """Do nothing: randomness depends on the seed and the number of the trial, so parallel copies of the sampler never coincide."""
 
     def decide(self, study: Study, number: int, *, excluded: frozenset[str] = frozenset()) -> Decision | None:
-        """Return what a trial with this number would train; None when nothing is left to train.
+        """Return what a trial with this number, which seeds the decision, would train; None when nothing is left to train.
 
-        Args:
-            study: The study.
-            number: Number of the trial, which seeds the decision.
-            excluded: Keys of configurations that must not be chosen.
+        Configurations whose keys are ``excluded`` are not chosen.
         """
         self._update(study, exclude=number)
         history, rng = self._history, np.random.default_rng([self._seed, number, len(excluded)])
@@ -279,7 +268,6 @@ class FreezeThawSampler(BaseSampler):
         return {**{name: found for name, found in earlier.items() if name not in unknown}, **seen}
 
     def _prepared(self, study: Study) -> tuple[Planner, Encoder]:
-        """Update the encoding and the transferred knowledge; the planner is created once per study."""
         history = self._history
         encoding = learn_encoding(list(history.params.values())[-_GATE_SAMPLE:], self._space())
         if self._encoder is None or self._encoder.encoding != encoding:
@@ -308,14 +296,7 @@ def initial_design(
 
     Random configurations at the lowest rung, those of earlier studies first; then ``settings.ladders`` complete trainings, rung by rung.
     Trainings that are running count as done, those that failed are replaced.
-
-    Args:
-        settings: How the study is searched.
-        history: Trials of the study.
-        encoder: Inputs of the models.
-        rng: Source of randomness.
-        excluded: Keys of configurations that must not be chosen.
-        warm_starts: Gives the genes of good configurations of earlier studies.
+    ``warm_starts`` gives the genes of good configurations of earlier studies; those whose keys are ``excluded`` are not chosen.
     """
     running = {trial.key for trial in history.running}
     usable = history.observations.keys() - history.failed

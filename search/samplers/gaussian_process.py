@@ -35,7 +35,7 @@ class Posterior:
     Attributes:
         mean: ``(n, r)``.
         sd: Standard deviation without observation noise, ``(n, r)``.
-        whitened: TransferModel covariance with the ``m`` measurements, whitened, ``(m, r, n)``; see ``GaussianProcess.covariance``.
+        whitened: Prior covariance with the ``m`` measurements, whitened, ``(m, r, n)``; see ``GaussianProcess.covariance``.
     """
 
     mean: Array
@@ -68,11 +68,7 @@ class GaussianProcess:
     def tune(self, X: Array, u: Array, y: Array, *, steps: int) -> float:
         """Improve the hyper-parameters by at most ``steps`` L-BFGS steps; return the negative log posterior reached.
 
-        Args:
-            X: Encoded configurations, ``(n, d)``.
-            u: Scaled log epochs, ``(n,)``.
-            y: Targets, about zero mean and unit variance, ``(n,)``.
-            steps: Largest number of steps.
+        ``X (n, d)`` are encoded configurations, ``u (n,)`` scaled log epochs, ``y (n,)`` targets of about zero mean and unit variance.
         """
         result = minimize(
             self.loss,
@@ -88,13 +84,7 @@ class GaussianProcess:
         return float(result.fun)
 
     def fit(self, X: Array, u: Array, y: Array) -> None:
-        """Condition on measurements with the present hyper-parameters.
-
-        Args:
-            X: Encoded configurations, ``(n, d)``.
-            u: Scaled log epochs, ``(n,)``.
-            y: Targets, ``(n,)``.
-        """
+        """Condition on measurements with the present hyper-parameters; see ``tune`` for the arguments."""
         self.W, self.u = self._scaled(X), u
         times, plus = self._curves(u, u)
         K = _matern(_squared_distances(self.W, self.W), slope=False)[0] * times + plus
@@ -105,10 +95,7 @@ class GaussianProcess:
     def predict(self, X: Array, rungs: Array, *, first_sd_only: bool = False) -> Posterior:
         """Return the posterior of ``(n, d)`` configurations, each at all of ``(r,)`` scaled log epochs.
 
-        Args:
-            X: Configurations.
-            rungs: Scaled log epochs.
-            first_sd_only: Whether to repeat the standard deviation at the first rung for all: computing it takes most of the time.
+        ``first_sd_only`` repeats the standard deviation at the first rung for all: computing it takes most of the time.
         """
         M, _ = _matern(_squared_distances(self.W, self._scaled(X)), slope=False)
         m, n, r = len(self.u), len(X), len(rungs)
@@ -136,7 +123,7 @@ class GaussianProcess:
 
     @property
     def amplitude(self) -> float:
-        """TransferModel variance."""
+        """Prior variance."""
         return float(np.exp(self.theta[self.count : self.count + 3]).sum())
 
     def loss(self, theta: Array, X: Array, u: Array, y: Array) -> tuple[float, Array]:

@@ -34,12 +34,7 @@ T = TypeVar("T")
 class Observation:
     """One complete trial.
 
-    Attributes:
-        number: Number of the trial.
-        key: Canonical text of its configuration.
-        epochs: Epochs from scratch.
-        values: Objective values in the user's units, the quality first, the energy second.
-        constraints: Constraint values by name; feasible when none is positive.
+    Epochs count from scratch. ``values`` are the objectives in the user's units, the quality first, the energy second.
     """
 
     number: int
@@ -58,11 +53,7 @@ class Observation:
 class RunningTrial:
     """What a running trial is training (``X_pending`` in BoTorch's terms).
 
-    Attributes:
-        number: Number of the trial.
-        key: Canonical text of the configuration.
-        params: Its parameters, without the epochs.
-        epochs: Total epochs that it will have been trained for.
+    ``params`` leave out the epochs; ``epochs`` are the total that it will have been trained for.
     """
 
     number: int
@@ -73,24 +64,11 @@ class RunningTrial:
 
 @dataclass
 class History:
-    """Trials of a study by configuration.
+    """Trials of a study by configuration, which is its canonical text (``key`` None: that of the parameters themselves).
 
-    Args:
-        key: Canonical form of parameters; None compares the parameters themselves.
-        epochs_name: Name of the parameter that holds the epochs.
-        energy: Index of the objective that is the energy.
-
-    Attributes:
-        params: Parameters by configuration; of isomorphic ones those of the first trial.
-        observations: Measured points by configuration and epochs; of equal ones the first: later ones are copies without weights.
-        requested_epochs: The most epochs that were requested, by measured configuration.
-        failed: Configurations that failed and must not be proposed again.
-        finished: Configurations whose training has ended by itself.
-        from_scratch: Configurations whose checkpoints cannot be resumed.
-        kills: How often a training was killed, by configuration and epochs.
-        running: What other workers are training.
-        distributions: The latest distribution of each parameter, without the epochs.
-        epochs_distribution: That of the epochs.
+    Of isomorphic configurations ``params`` are those of the first trial. Of equal measurements ``observations`` holds the first: later ones
+    are copies without weights. ``finished`` are trainings that ended by themselves, ``from_scratch`` those that cannot be resumed;
+    ``kills`` counts by configuration and epochs. ``distributions`` are the latest of each parameter, without the epochs.
     """
 
     key: Key | None
@@ -111,9 +89,7 @@ class History:
     def update(self, trials: Sequence[FrozenTrial], *, exclude: int | None = None) -> None:
         """Read the trials that have finished since the last call, and those that are running.
 
-        Args:
-            trials: All trials of the study; they are not changed.
-            exclude: Number of a trial to leave out: the one whose parameters are being decided.
+        ``exclude`` is the number of a trial to leave out: the one whose parameters are being decided.
         """
         running = []
         for trial in trials:
@@ -197,7 +173,6 @@ class History:
             self.finished.add(key)
 
     def _add_failure(self, key: str, epochs: int, excuse: str | None) -> None:
-        """Count the configuration as failed unless something else ended the trial."""
         if excuse == "killed":
             self.kills[key, epochs] = self.kills.get((key, epochs), 0) + 1
         if excuse is None or self.kills.get((key, epochs), 0) >= MAX_KILLS:
@@ -217,9 +192,6 @@ def resume_from(trial: Any) -> int | None:
     """Return the number of the trial whose checkpoint this trial resumes, or None when it starts from scratch.
 
     Works in the objective and on finished trials; in the objective, call it after the parameters have been suggested.
-
-    Args:
-        trial: An Optuna trial, running or frozen.
     """
     number = trial.user_attrs.get(RESUME_FROM)
     return None if number is None else int(number)

@@ -63,15 +63,6 @@ class LocalEdits:
 
 
 class _Search:
-    """The proposals of one decision.
-
-    Args:
-        context: The space, good configurations and what was measured.
-        score: Returns acquisition values.
-        rng: Source of randomness.
-        settings: How policies are fitted.
-    """
-
     def __init__(self, context: ProposalContext, score: Score, rng: np.random.Generator, settings: LocalEdits) -> None:
         self.context, self.score, self.rng, self.settings = context, score, rng, settings
         self.edits = Edits(context.encoding)
@@ -147,10 +138,7 @@ def sibling_advantages(scores: Array, origin: NDArray[np.int64]) -> Array:
     """Subtract from each score the mean of those with the same start (a baseline): what counts is the edit, not how good its start was.
 
     The overall mean counts as one more sibling, so that a single chain is compared with the others.
-
-    Args:
-        scores: ``(n,)``; those that are not finite are kept and not averaged.
-        origin: Index of the start of each chain, ``(n,)``.
+    Scores ``(n,)`` that are not finite are kept and not averaged; ``origin (n,)`` is the index of the start of each chain.
     """
     finite = np.isfinite(scores)
     if not finite.any():
@@ -163,14 +151,8 @@ def sibling_advantages(scores: Array, origin: NDArray[np.int64]) -> Array:
 def measured_pairs(edits: Edits, measured: Array, regret: Array, rng: np.random.Generator) -> tuple[Chains, Array]:
     """Turn pairs of measured configurations that differ in at most ``MAX_EDITS`` parameters into chains towards the one with less regret.
 
-    Args:
-        edits: The edits.
-        measured: ``(c, size)``.
-        regret: ``(c,)``.
-        rng: Draws the order of the edits, which was not observed.
-
-    Returns:
-        The chains, and the regret of their ends, ``(n,)``.
+    ``measured`` is ``(c, size)``, ``regret`` ``(c,)``; ``rng`` draws the order of the edits, which was not observed.
+    Return the chains, and the regret of their ends, ``(n,)``.
     """
     measured = measured.reshape(-1, edits.encoding.size)
     least = np.argsort(regret, kind="stable")[:_MAX_MEASURED]

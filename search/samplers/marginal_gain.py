@@ -31,15 +31,13 @@ class RemainingGain:
         hypervolume: Present hypervolume.
         gain: Hypervolume that spending ``energy`` is expected to add.
         energy: Energy to spend, in the unit of the energy objective.
-        next_gain: Expected gain of the most promising plan.
-        next_cost: Energy of this plan, or None when nothing is left to train.
+        next_cost: Energy of the most promising plan, or None when nothing is left to train.
         next_step: Energy of its first training, or None likewise.
     """
 
     hypervolume: float
     gain: float
     energy: float
-    next_gain: float
     next_cost: float | None
     next_step: float | None
 
@@ -54,19 +52,11 @@ class RemainingGain:
 
 
 def remaining_gain(sampler: FreezeThawSampler, study: Study, remaining: float | None = None) -> RemainingGain | None:
-    """Estimate what ``remaining`` energy would add to the front.
+    """Estimate what ``remaining`` energy would add to the front; None during the initial design.
 
     Plans are taken greedily by gain per energy; each one counts as measured at its expected values before the next is valued, so
     overlapping gains are not counted twice. Energy left over after the last plan is valued at the gain per energy of that plan.
-
-    Args:
-        sampler: The study's sampler.
-        study: The study.
-        remaining: Energy left, in the unit of the energy objective; by default ``sampler.remaining``, else that of one median complete
-            training.
-
-    Returns:
-        The expected gain, or None during the initial design.
+    By default ``sampler.remaining`` is to be spent, else the energy of one median complete training.
     """
     survey = sampler.survey(study)
     if survey is None:
@@ -77,21 +67,19 @@ def remaining_gain(sampler: FreezeThawSampler, study: Study, remaining: float | 
     rows = survey.planner.ranked_rows(state, candidates, survey.history, survey.encoder)
     order = np.array([row for row, _, _ in islice(rows, _MAX_PLANS) if candidates.best[row] > 0], dtype=np.int64)
     if not len(order):
-        return RemainingGain(volume, 0.0, budget, 0.0, None, None)
+        return RemainingGain(volume, 0.0, budget, None, None)
     first, target = order[0], int(np.argmax(candidates.rate[order[0]]))
     gain = _greedy(survey, order, budget)
     return RemainingGain(
         volume,
         gain,
         budget,
-        float(candidates.gain[first, target]),
         float(candidates.cost[first, target]),
         float(candidates.step_cost[first, target]),
     )
 
 
 def _greedy(survey: Survey, rows: NDArray[np.int64], budget: float) -> float:
-    """Expected gain of a budget spent greedily on some rows of the candidates."""
     planner, candidates, state = survey.planner, survey.candidates, survey.state
     models, settings = planner.models, planner.settings
     predictions = models.predict(survey.encoder.columns(candidates.genes[rows]))
@@ -123,11 +111,7 @@ def passes_cost_gate(sampler: FreezeThawSampler, study: Study, largest_step: flo
 
     During the initial design: when its next training is small; so its order is kept. Later: when the best small training gains at least
     half as much per unit of energy as the best of all. A lower rate would spend energy on the second best that the best will need.
-
-    Args:
-        sampler: The study's sampler.
-        study: The study.
-        largest_step: Size of a small training, as a share of the energy of a median complete one.
+    ``largest_step`` is the size of a small training, as a share of the energy of a median complete one.
     """
     survey = sampler.survey(study)
     if survey is None:

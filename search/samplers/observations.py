@@ -88,12 +88,7 @@ class ObservationTable:
 
 @dataclass
 class Encoder:
-    """Genes to model inputs, with the user's features; both are cached per configuration.
-
-    Args:
-        encoding: The space.
-        features: The user's function of the parameters; None for none.
-    """
+    """Genes to model inputs, with the user's features; both are cached per configuration."""
 
     encoding: Encoding
     features: Features | None = None
@@ -154,14 +149,7 @@ class Encoder:
 
 
 def tabulate(history: History, encoder: Encoder, minimized: tuple[bool, ...], *, resume: bool = True) -> ObservationTable:
-    """Turn a history with at least one observation into arrays.
-
-    Args:
-        history: The trials.
-        encoder: Encodes the configurations.
-        minimized: Whether each objective is minimised.
-        resume: Whether the study resumes checkpoints.
-    """
+    """Turn a history with at least one observation into arrays."""
     keys = list(history.observations)
     points = [(index, point) for index, key in enumerate(keys) for point in history.observations[key].values()]
     points.sort(key=lambda row: row[1].number)  # the latest last: thinning keeps those

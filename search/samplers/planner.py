@@ -47,13 +47,9 @@ _FIXED_POINT_STEPS = 4
 
 @dataclass
 class Planner:
-    """Scores what could be trained next.
+    """Scores what could be trained next, by the surrogates of a study.
 
-    Args:
-        settings: How the study is searched.
-        models: Its surrogates.
-        warm_starts: Gives the genes of good configurations of earlier studies.
-        proposal: How fresh configurations are generated.
+    ``warm_starts`` gives the genes of good configurations of earlier studies.
     """
 
     settings: SearchSettings
@@ -92,13 +88,8 @@ class Planner:
     ) -> ScoredCandidates:
         """Score paused configurations and fresh ones.
 
-        Args:
-            state: What ``fit`` returned.
-            history: Trials of the study.
-            encoder: Inputs of the models.
-            rng: Source of randomness.
-            remaining: Energy left, in the user's unit; trainings that cost more are left out.
-            largest_step: Largest training, as a share of ``state.median_cost``; larger ones are left out.
+        Trainings that cost more than ``remaining``, in the user's unit, are left out, and those above the share ``largest_step`` of
+        ``state.median_cost``.
         """
         table, settings = state.table, self.settings
         unavailable = {trial.key for trial in history.running} | history.failed
@@ -209,7 +200,6 @@ class Planner:
         remaining: float | None,
         largest_step: float | None,
     ) -> ScoredCandidates:
-        """Expected gain and cost of training each configuration to each rung."""
         settings, table = self.settings, state.table
         predictions = self.models.predict(encoder.columns(genes))
         rungs = np.array(settings.rungs, dtype=float)
@@ -286,20 +276,11 @@ def lookahead_rates(
     resume: bool,
     last_only: bool,
 ) -> Array:
-    """Return the best gain per energy of training to rung ``first`` and then perhaps further, ``(len(rows),)``.
+    """Return the best gain per energy of training ``rows`` to rung ``first`` and then perhaps further, ``(len(rows),)``.
 
-    Args:
-        models: Surrogates.
-        boxes: Partition of the region that no point dominates.
-        predictions: Predictions for ``(n,)`` configurations.
-        rate: Gain per energy of going straight to each rung, ``(n, r)``.
-        cost: Energy to go straight to each rung, ``(n, r)``.
-        rows: Configurations to value.
-        first: Rung at which the training may be stopped, not the last.
-        cost_floor: Cost added to every training.
-        remaining: Energy left: rungs that cost more in total cannot be continued to.
-        resume: Whether continuing pays only the difference.
-        last_only: Whether a stopped training is worth nothing.
+    ``rate`` and ``cost`` are those of going straight to each rung, ``(n, r)``; ``cost_floor`` is added to every training. Rungs that cost
+    more than ``remaining`` in total cannot be continued to. With ``resume`` continuing pays only the difference; with ``last_only`` a
+    stopped training is worth nothing.
     """
     stop_gain = _gain_given_measurement(models, predictions, boxes, rows, first, first)
     stop_gain = np.zeros_like(stop_gain) if last_only else stop_gain
@@ -338,7 +319,6 @@ def _gain_given_measurement(
 
 
 def _closest_to_front(table: ObservationTable, configs: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Keep the configurations with the least regret."""
     if len(configs) <= _MAX_PAUSED:
         return configs
     return configs[np.sort(np.argsort(_regret(table)[configs], kind="stable")[:_MAX_PAUSED])]

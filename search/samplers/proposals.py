@@ -47,11 +47,7 @@ class Proposal(Protocol):
         """Score configurations, about ``context.fresh + 2 * context.refined`` of them.
 
         A proposal must not keep state between calls: then equal seeds give equal proposals, whichever worker decides.
-
-        Args:
-            context: The space, good configurations and what was measured.
-            score: Returns acquisition values; whatever it is called with may be trained next.
-            rng: Source of randomness.
+        Whatever ``score`` is called with may be trained next.
         """
         ...
 
@@ -77,11 +73,7 @@ UNIFORM = UniformEdits()
 def propose(encoding: Encoding, parents: Array, rng: np.random.Generator, count: int) -> Array:
     """Draw ``count`` configurations: 40 % uniformly, 45 % mutants of the parents, 15 % mutated children of two of them.
 
-    Args:
-        encoding: The space.
-        parents: Genes of good configurations, ``(m, size)``; without any, everything is drawn uniformly.
-        rng: Source of randomness.
-        count: Number of rows.
+    Without parents ``(m, size)`` everything is drawn uniformly.
     """
     if not len(parents) or not encoding.size:
         return encoding.random(rng, count)
@@ -100,14 +92,9 @@ def cross(encoding: Encoding, parents: Array, rng: np.random.Generator, count: i
 def mutate(
     encoding: Encoding, genes: Array, rng: np.random.Generator, *, widths: tuple[float, ...] = (0.05, 0.2), changes: float = 1.5
 ) -> Array:
-    """Change a few genes of every row, at least one.
+    """Change a few genes of every row of ``(n, size)``, at least one and ``changes`` in the mean.
 
-    Args:
-        encoding: The space.
-        genes: ``(n, size)``.
-        rng: Source of randomness.
-        widths: Standard deviations of the steps of ordered parameters, as shares of their range; rows draw one of them.
-        changes: Mean number of genes that change.
+    ``widths`` are standard deviations of the steps of ordered parameters, as shares of their range; rows draw one of them.
     """
     genes = encoding.fill(genes, rng)
     n, size = genes.shape

@@ -177,11 +177,7 @@ class Predictions:
 class SurrogateModels:
     """The surrogates of one study; hyper-parameters are kept from one decision to the next.
 
-    Args:
-        rungs: Epochs at which models are measured.
-        warp: Whether the quality is warped.
-        input_warp: Whether the scales of the parameters are learned.
-        trends: Mean function of each objective from earlier studies.
+    ``warp`` is for the quality, ``input_warp`` for the scales of the parameters; ``trends`` are mean functions from earlier studies.
     """
 
     rungs: tuple[int, ...]
@@ -195,14 +191,7 @@ class SurrogateModels:
     _per_epoch: bool = False
 
     def fit(self, table: ObservationTable, encoder: Encoder, failed: Array, rng: np.random.Generator) -> None:
-        """Fit all surrogates.
-
-        Args:
-            table: The observations.
-            encoder: Inputs of the models.
-            failed: Genes of configurations that failed, ``(m, size)``.
-            rng: Source of randomness.
-        """
+        """Fit all surrogates to the observations, and to the genes of configurations that failed, ``(m, size)``."""
         count = table.values.shape[1]
         shape = (encoder.encoding.distributions, count)
         if shape != self._shape:

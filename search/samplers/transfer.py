@@ -26,14 +26,7 @@ class TransferModel:
 
     Each study has its own models, whose standardised means are averaged. The present study regresses its observations on that average and
     models the residuals: a study on other data or another machine may be off by a factor and a constant, or be of no use.
-
-    Args:
-        studies: Trials of each study.
-        rungs: Rungs of the present study.
-        minimized: Whether each objective is minimised; trials with another number of objectives are ignored.
-        key: Canonical form of parameters.
-        epochs_name: Name of the parameter that holds the epochs.
-        energy: Index of the objective that is the energy.
+    Trials with another number of objectives than ``minimized`` are ignored; see ``History`` for key, name of the epochs and energy.
     """
 
     studies: Sequence[Sequence[FrozenTrial]]
@@ -58,9 +51,6 @@ class TransferModel:
 
         A conditional parameter that no present configuration has may just not have been drawn yet. It is unknown when a present
         configuration lacks it although every earlier one with the same choices has it.
-
-        Args:
-            here: Parameters of the present study's configurations.
         """
         known = [trial.params for trials in self.studies for trial in trials]
         found: set[str] = set()

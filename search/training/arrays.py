@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,11 +87,8 @@ def arrays(
 def sklearn_set(bunch: Any, *, name: str = "sklearn", images: bool | None = None, **options: Any) -> Task:
     """Make a task from what ``sklearn.datasets.load_*`` or ``fetch_*`` return.
 
-    Args:
-        bunch: The loaded set.
-        name: Name of the task.
-        images: Whether to take ``bunch.images`` (digits, faces) in place of the flat ``bunch.data``; None: where there are any.
-        options: Passed on to ``arrays``.
+    ``images`` takes ``bunch.images`` (digits, faces) in place of the flat ``bunch.data``, by default where there are any. The options are
+    those of ``arrays``.
     """
     images = "images" in bunch if images is None else images
     inputs = np.asarray(bunch["images"] if images else bunch["data"])
@@ -153,13 +150,7 @@ def builtin(
 ) -> Task:
     """Make a task from one of torchvision's sets: its test split is the test split, validation is drawn from its training split.
 
-    Args:
-        name: One of ``SETS``.
-        root: Folder of the set; a download is stored there.
-        download: Whether to download a set that is missing.
-        validation_share: Share of the training split for validation.
-        seed: Draws the validation split.
-        device: Where the images are put at first.
+    The name is one of ``SETS``; ``root`` is the folder of the set, to which one that is missing is downloaded.
 
     Raises:
         ValueError: If the name is not one of ``SETS``.
@@ -193,27 +184,11 @@ def task_of_arrays(
     *,
     device: str | torch.device = "cpu",
 ) -> Task:
-    """Put arrays into a task, normalised by the training split.
+    """Put ``(n, features)`` or ``(n, c, h, w)`` inputs into a task, normalised by the training split.
 
-    Args:
-        name: Name of the task.
-        inputs: ``(n, features)`` or ``(n, c, h, w)``.
-        targets: Their targets.
-        parts: Indices of the training, validation and test split; an empty test split becomes None.
-        device: Where the tensors are put at first.
+    ``parts`` are the indices of the training, validation and test split; an empty test split becomes None.
     """
     mean, deviation = channel_statistics(inputs[parts[0]])
-    scale = target_scale(targets.values[parts[0]]) if targets.kind == "regression" else None
-    values = targets.values if scale is None else ((targets.values - scale[0]) / scale[1]).astype(np.float32)
-    made = [
-        MemoryData(
-            torch.from_numpy(np.ascontiguousarray(inputs[part])).to(device),
-            torch.from_numpy(values[part]).to(device),
-            mean=mean,
-            deviation=deviation,
-        )
-        for part in parts
-    ]
     image = inputs.ndim == 4
     preprocessing: dict[str, Any] = {
         "kind": "image" if image else "features",
@@ -223,9 +198,34 @@ def task_of_arrays(
     }
     if image:
         preprocessing |= dict(zip(("channels", "height", "width"), inputs.shape[1:], strict=True))
+    return task_in_memory(name, inputs, targets, parts, preprocessing, mean=mean, deviation=deviation, device=device)
+
+
+def task_in_memory(
+    name: str,
+    inputs: np.ndarray,
+    targets: Targets,
+    parts: tuple[np.ndarray, np.ndarray, np.ndarray],
+    preprocessing: Mapping[str, Any],
+    *,
+    mean: Sequence[float] | None = None,
+    deviation: Sequence[float] | None = None,
+    device: str | torch.device = "cpu",
+) -> Task:
+    """Split inputs and targets, the values of a regression standardised by the training split; see ``MemoryData`` for the statistics."""
+    scale = target_scale(targets.values[parts[0]]) if targets.kind == "regression" else None
+    values = targets.values if scale is None else ((targets.values - scale[0]) / scale[1]).astype(np.float32)
+    train, validation, test = (
+        MemoryData(
+            torch.from_numpy(np.ascontiguousarray(inputs[part])).to(device),
+            torch.from_numpy(values[part]).to(device),
+            mean=mean,
+            deviation=deviation,
+        )
+        for part in parts
+    )
     shape = tuple(int(side) for side in inputs.shape[1:])
-    test = made[2] if len(made[2]) else None
-    return Task(name, targets.kind, made[0], made[1], test, shape, targets.classes, preprocessing, scale)
+    return Task(name, targets.kind, train, validation, test if len(test) else None, shape, targets.classes, preprocessing, scale)
 
 
 def channel_statistics(inputs: np.ndarray) -> tuple[list[float], list[float]]:

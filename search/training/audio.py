@@ -9,12 +9,12 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from math import gcd
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
 
-from .files import MEMORY_LIMIT_BYTES, UNREADABLE, Files, Progress, find_classes, open_files, spaced, standardised, task_of_files
+from .files import UNREADABLE, FileOptions, Files, find_classes, open_files, spaced, standardised, task_of_files
 from .task import Task
 
 SUFFIXES = frozenset({".wav"})
@@ -73,34 +73,11 @@ def audio(
     mels: int = 64,
     window: int = 512,
     hop: int = 256,
-    validation_share: float = 0.15,
-    test_share: float = 0.15,
-    seed: int = 0,
-    device: str | torch.device = "cpu",
-    memory_limit_bytes: int = MEMORY_LIMIT_BYTES,
-    workers: int | None = None,
-    skip_unreadable: bool = False,
-    progress: Progress | None = None,
-    name: str | None = None,
+    **options: Unpack[FileOptions],
 ) -> Task:
-    """Make a classification task from WAV files whose sub-folders are the classes; splits as in ``images``.
+    """Make a classification task from WAV files whose sub-folders are the classes; splits and options as in ``images``.
 
-    Args:
-        path: Folder or zip.
-        seconds: Length of a recording; None for the median of the set.
-        sample_rate: Samples per second.
-        mels: Frequency bands.
-        window: Samples of one Fourier window.
-        hop: Samples from one window to the next.
-        validation_share: Share for a validation split that is missing.
-        test_share: Share for a test split that is missing; 0 for none.
-        seed: Draws the splits.
-        device: Where the spectrograms are put at first.
-        memory_limit_bytes: A larger set is read again in every epoch.
-        workers: Threads or processes that decode; None for the number of cores.
-        skip_unreadable: Leave out recordings that cannot be read and warn with their number (sets in memory only).
-        progress: Called with the number of recordings decoded and their total.
-        name: Name of the task; None for that of the folder or zip.
+    See ``Spectrogram`` for the settings; ``seconds`` is by default the median of the set.
 
     Raises:
         FileNotFoundError: If ``path`` does not exist.
@@ -118,15 +95,7 @@ def audio(
         shape=how.shape,
         dtype=torch.float32,
         preprocessing={"kind": "audio", **asdict(how), "scale": 1.0},
-        validation_share=validation_share,
-        test_share=test_share,
-        seed=seed,
-        device=device,
-        memory_limit_bytes=memory_limit_bytes,
-        workers=workers,
-        skip_unreadable=skip_unreadable,
-        progress=progress,
-        name=name,
+        **options,
     )
 
 

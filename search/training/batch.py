@@ -12,15 +12,12 @@ SHIFT = 1 / 8
 
 
 def augmented(images: torch.Tensor, augment: str, generator: torch.Generator) -> torch.Tensor:
-    """Flip and shift each image of a batch on its own.
+    """Flip and shift each image of a batch on its own; their size stays.
 
     Args:
         images: ``(b, c, h, w)``, any dtype.
         augment: ``none``, ``shift``, or ``flip_shift``; a shift mirrors the border inwards.
         generator: Draws the flips and shifts, on the CPU so that every device gets the same ones.
-
-    Returns:
-        The images at their old size.
     """
     if augment == "none" or images.ndim != 4:
         return images
@@ -50,10 +47,7 @@ def _mirrored(index: torch.Tensor, size: int) -> torch.Tensor:
 def normalised(inputs: torch.Tensor, mean: torch.Tensor | None, deviation: torch.Tensor | None) -> torch.Tensor:
     """Return float32 inputs with ``(x - mean) / deviation`` per channel or feature; uint8 inputs are first divided by 255.
 
-    Args:
-        inputs: ``(b, c, h, w)`` or ``(b, features)``.
-        mean: ``(c,)`` or ``(features,)`` in the units of the scaled inputs; None to leave them as they are.
-        deviation: Like ``mean``.
+    Inputs are ``(b, c, h, w)`` or ``(b, features)``; ``mean`` and ``deviation``, in the units of the scaled inputs, may be None.
     """
     scale = 1 / 255 if inputs.dtype == torch.uint8 else 1.0
     values = inputs.to(torch.float32)

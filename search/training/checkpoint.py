@@ -23,10 +23,8 @@ class DamagedError(ValueError):
 def save_weights(path: str | Path, fitted: Fitted, *, with_checkpoint: bool) -> str:
     """Write a model's measured weights, whole or not at all, and return the SHA-256 of the file in hexadecimal.
 
-    Args:
-        path: File to write; PyTorch's format for a network, skops' for scikit-learn.
-        fitted: The trained model.
-        with_checkpoint: Whether to add what ``fit(start=...)`` needs to continue; it makes the file three to four times as large.
+    PyTorch's format for a network, skops' for scikit-learn. The checkpoint, what ``fit(start=...)`` needs to continue, makes the file three
+    to four times as large.
     """
     path = Path(path)
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
@@ -103,9 +101,7 @@ def load_weights(path: str | Path, model: Any, sha256: str | None = None) -> Any
 def load_checkpoint(path: str | Path, model: Any) -> Mapping[str, Any] | None:
     """Return what ``fit(start=...)`` needs, or None where the file was written without it.
 
-    Args:
-        path: The file.
-        model: The model that is trained on, freshly built; it says which kind of file is read at all.
+    The freshly built model says which kind of file is read at all.
 
     Raises:
         FileNotFoundError: If there is no such file.

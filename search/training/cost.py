@@ -36,12 +36,7 @@ def count(model: Any, task: Task, recipe: Recipe, *, memory: bool = False) -> Co
     """Count without computing: the forward pass runs on tensors that have shapes but no values.
 
     A model whose forward pass depends on values cannot run like that; then one example of zeros goes through the real model.
-
-    Args:
-        model: The untrained model.
-        task: The data.
-        recipe: How it is to be trained.
-        memory: Whether to estimate the memory as well, which takes a second pass.
+    The memory takes a second pass.
     """
     if not isinstance(model, torch.nn.Module):
         return Cost(None, None)
@@ -69,14 +64,7 @@ def training_bytes(model: torch.nn.Module, task: Task, recipe: Recipe) -> int | 
 
     It is an estimate: the work space of convolutions, the fragments of the allocator, the CUDA context and the data set itself, where it
     lives on the device, come on top, and ``torch.compile`` or a tactic that freezes or skips layers needs less.
-
-    Args:
-        model: The untrained model.
-        task: The data.
-        recipe: How it is to be trained.
-
-    Returns:
-        Bytes, or None for a model whose forward pass depends on the values of its input.
+    None for a model whose forward pass depends on the values of its input.
     """
     kept = activation_bytes(model, task.shape_at(recipe.resolution), half=recipe.precision != "float32")
     if kept is None:
@@ -94,15 +82,10 @@ def training_bytes(model: torch.nn.Module, task: Task, recipe: Recipe) -> int | 
 
 
 def activation_bytes(model: torch.nn.Module, shape: tuple[int, ...], *, half: bool = False) -> float | None:
-    """Count what autograd keeps for the backward pass of one example, the weights and the input itself left out.
+    """Count what autograd keeps for the backward pass of one example of this shape, the weights and the input itself left out.
 
-    Args:
-        model: The model; its weights, mode and buffers stay unchanged.
-        shape: Shape of one example.
-        half: Whether floating point activations are kept in 2 bytes a value.
-
-    Returns:
-        Bytes, or None for a model whose forward pass depends on the values of its input.
+    The model stays unchanged. With ``half``, floating point activations are kept in 2 bytes a value.
+    None for a model whose forward pass depends on the values of its input.
     """
     state = {name: tensor.detach().to("meta").requires_grad_(tensor.requires_grad) for name, tensor in model.named_parameters()}
     state |= {name: tensor.detach().to("meta") for name, tensor in model.named_buffers()}

@@ -77,13 +77,10 @@ def _torch_scores(model: torch.nn.Module, task: Task, data: Data, recipe: Recipe
 
 
 def training_loss(kind: Kind, outputs: torch.Tensor, targets: torch.Tensor, *, label_smoothing: float = 0.0) -> torch.Tensor:
-    """Return the mean loss of a batch.
+    """Return the mean loss of a batch of network outputs ``(b, task.outputs)``: logits, or standardised values for regression.
 
-    Args:
-        kind: Kind of the task.
-        outputs: Network outputs ``(b, task.outputs)``; logits, or standardised values for regression.
-        targets: Class numbers ``(b,)``, 0/1 rows ``(b, k)`` or standardised values ``(b,)``.
-        label_smoothing: Share of the target mass spread over all classes; regression has none.
+    Targets are class numbers ``(b,)``, 0/1 rows ``(b, k)`` or standardised values ``(b,)``. Label smoothing spreads a share of the
+    target mass over all classes; regression has none.
     """
     outputs = outputs.float()
     if kind == "regression":

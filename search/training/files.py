@@ -16,13 +16,14 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict
 
 import numpy as np
 import torch
 from PIL import Image
 
 from .arrays import channel_statistics
+from .device import available_cores
 from .splits_data import MemoryData, StreamData
 from .task import Data, Task, split_indices
 
@@ -146,12 +147,7 @@ def open_files(path: str | Path) -> Files:
 
 @dataclass(frozen=True)
 class Found:
-    """Classes and files of a tree, by split.
-
-    Attributes:
-        classes: Class names, sorted.
-        splits: ``(name, class number)`` of each file by ``train``, ``validation``, ``test``; only the splits that exist.
-    """
+    """Sorted class names of a tree, and ``(name, class number)`` of each file by split; only the splits that exist."""
 
     classes: tuple[str, ...]
     splits: Mapping[str, tuple[tuple[str, int], ...]]
@@ -206,6 +202,32 @@ def find_classes(files: Files, suffixes: frozenset[str] = SUFFIXES, *, noun: str
     return Found(classes, {split: tuple(entries) for split, entries in splits.items()})
 
 
+class FileOptions(TypedDict, total=False):
+    """What tasks of files have in common, whatever is in the files.
+
+    Attributes:
+        validation_share: Share for a validation split that is missing; 0.15 by default.
+        test_share: Share for a test split that is missing, 0 for none; 0.15 by default.
+        seed: Draws the splits.
+        device: Where the examples are put at first; a training on another device moves them once.
+        memory_limit_bytes: A larger set is not decoded in advance but read again in every epoch.
+        workers: Threads that decode, or processes that read a larger set; None for the number of cores.
+        skip_unreadable: Leave out files that cannot be read and warn with their number, instead of raising (sets in memory only).
+        progress: Called with the number of files decoded and their total.
+        name: Name of the task; None for that of the folder or zip.
+    """
+
+    validation_share: float
+    test_share: float
+    seed: int
+    device: str | torch.device
+    memory_limit_bytes: int
+    workers: int | None
+    skip_unreadable: bool
+    progress: Progress | None
+    name: str | None
+
+
 def task_of_files(
     files: Files,
     found: Found,
@@ -214,38 +236,23 @@ def task_of_files(
     shape: tuple[int, ...],
     dtype: torch.dtype,
     preprocessing: Mapping[str, Any],
-    validation_share: float,
-    test_share: float,
-    seed: int,
-    device: str | torch.device,
-    memory_limit_bytes: int,
-    workers: int | None,
-    skip_unreadable: bool,
-    progress: Progress | None,
-    name: str | None,
+    validation_share: float = 0.15,
+    test_share: float = 0.15,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+    memory_limit_bytes: int = MEMORY_LIMIT_BYTES,
+    workers: int | None = None,
+    skip_unreadable: bool = False,
+    progress: Progress | None = None,
+    name: str | None = None,
 ) -> Task:
-    """Make a classification task; see ``images`` for those that users set.
+    """Make a classification task from files that ``decode`` turns into arrays ``(c, h, w)``, uint8 or float32.
 
-    Args:
-        files: Where the files are.
-        found: Their classes and splits.
-        decode: Decodes one of them to ``shape``.
-        shape: ``(c, h, w)``.
-        dtype: uint8 or float32.
-        preprocessing: How a file becomes ``decode``'s result; ``mean`` and ``std`` are added.
-        validation_share: Share for a validation split that is missing.
-        test_share: Share for a test split that is missing.
-        seed: Draws the splits.
-        device: Where the examples are put at first.
-        memory_limit_bytes: A larger set is streamed.
-        workers: Threads or processes; None for the number of cores.
-        skip_unreadable: Leave out files that cannot be read.
-        progress: Called with the number of files decoded and their total.
-        name: Name of the task; None for that of the folder or zip.
+    ``preprocessing`` is how a file becomes ``decode``'s result; ``mean`` and ``std`` are added. See ``FileOptions`` for the options.
     """
     splits = _split(found, validation_share, test_share, seed)
     everything = [entry for entries in splits.values() for entry in entries]
-    cores = workers if workers is not None else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = workers if workers is not None else available_cores()
     in_memory = len(everything) * int(np.prod(shape)) * dtype.itemsize <= memory_limit_bytes
     wanted = everything if in_memory else [splits["train"][k] for k in spaced(len(splits["train"]), STATISTICS_FROM)]
     decoded, readable = decode_all(
@@ -306,10 +313,7 @@ def decode_all(
     skip_unreadable: bool = False,
     progress: Progress | None = None,
 ) -> tuple[torch.Tensor, np.ndarray]:
-    """Decode files with several threads.
-
-    Returns:
-        ``(n, *shape)`` examples and ``(n,)`` which of them could be read.
+    """Decode files with several threads to ``(n, *shape)`` examples; also return which of them could be read, ``(n,)``.
 
     Raises:
         ValueError: If one cannot be read, unless they are to be skipped.
@@ -374,7 +378,6 @@ def spaced(count: int, most: int) -> list[int]:
 
 
 def _split(found: Found, validation_share: float, test_share: float, seed: int) -> dict[str, Entries]:
-    """Use the splits that exist and draw the others from the training files."""
     train = found.splits["train"]
     parts = split_indices(
         np.array([label for _, label in train]),

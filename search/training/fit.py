@@ -14,31 +14,15 @@ from typing import Any
 import torch
 
 from .batch import laid_out
-from .checkpoint import load_checkpoint, load_weights, save_weights
 from .device import autocast, require_precision
 from .estimator import as_estimator
-from .evaluate import evaluate, predict, training_loss
+from .evaluate import evaluate, training_loss
 from .optimizer import Average, Patience, learning_rate_factor, make_optimizer, trainable
 from .recipe import Recipe
 from .results import EpochPoint, Fitted, Phases, ShouldContinue, TrainingFailed, always, no_phases
 from .tactics.tactic import attached, make_tactics, total_penalty, training_resolution
 from .task import Task
 
-__all__ = [
-    "EpochPoint",
-    "Fitted",
-    "Phases",
-    "ShouldContinue",
-    "TrainingFailed",
-    "always",
-    "evaluate",
-    "fit",
-    "load_checkpoint",
-    "load_weights",
-    "no_phases",
-    "predict",
-    "save_weights",
-]
 #: The loss is read this often (steps): each read waits for the device, and a diverged training should not cost a whole epoch.
 CHECK_EVERY = 16
 
@@ -287,7 +271,6 @@ def epoch_seed(seed: int, epoch: int) -> int:
 
 
 def _require_finite(total: torch.Tensor, epoch: int) -> None:
-    """Raise once the sum of the losses is not finite."""
     value = float(total)
     if not math.isfinite(value):
         raise TrainingFailed(f"the training loss became {value} in epoch {epoch}; a lower learning rate may help")

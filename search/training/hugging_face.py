@@ -12,7 +12,7 @@ import torch
 
 from .arrays import task_of_arrays
 from .images import GREY_MODES, decode
-from .table import table_of
+from .table import table
 from .task import Task, encode, split_indices
 
 NAMES = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation", "test": "test"}
@@ -31,16 +31,9 @@ def hugging_face(
 ) -> Task:
     """Make a task from a local dataset: what ``save_to_disk`` wrote, or a folder of Parquet, CSV or image files. Nothing is downloaded.
 
-    Args:
-        path: The folder.
-        target: Column to predict.
-        image: Column of the images; None for the first one of that type. Without one, the columns are read as a table
-            (whose own splits are joined and drawn again).
-        resolution: Side of the images in pixels; None for that of the first image.
-        validation_share: Share for a validation split that is missing.
-        test_share: Share for a test split that is missing; 0 for none.
-        seed: Draws the splits.
-        device: Where the tensors are put at first.
+    ``image`` is the column of the images, by default the first one of that type. Without one, the columns are read as a table (whose own
+    splits are joined and drawn again). ``resolution`` is the side of the images in pixels; None for that of the first image. The other
+    arguments are those of ``arrays``.
 
     Raises:
         ImportError: If the package ``datasets`` is not installed.
@@ -62,7 +55,7 @@ def hugging_face(
         frame = pd.concat([split.to_pandas() for split in splits.values()], ignore_index=True)
         if names is not None:
             frame[target] = [names[int(k)] if k is not None and k >= 0 else None for k in frame[target]]
-        return table_of(
+        return table(
             frame,
             target,
             validation_share=validation_share,

@@ -6,23 +6,12 @@ import io
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
 
-from .files import (
-    MEMORY_LIMIT_BYTES,
-    UNREADABLE,
-    Entries,
-    Files,
-    Progress,
-    find_classes,
-    open_files,
-    spaced,
-    standardised,
-    task_of_files,
-)
+from .files import UNREADABLE, Entries, FileOptions, Files, find_classes, open_files, spaced, standardised, task_of_files
 from .task import Task
 
 #: Images that are opened to learn size and colour of a set.
@@ -36,34 +25,14 @@ def images(
     path: str | Path,
     *,
     resolution: int | None = None,
-    validation_share: float = 0.15,
-    test_share: float = 0.15,
-    seed: int = 0,
-    device: str | torch.device = "cpu",
-    memory_limit_bytes: int = MEMORY_LIMIT_BYTES,
-    workers: int | None = None,
-    skip_unreadable: bool = False,
-    progress: Progress | None = None,
-    name: str | None = None,
+    **options: Unpack[FileOptions],
 ) -> Task:
     """Make a classification task from a folder or zip whose sub-folders are the classes.
 
     ``train/``, ``val/`` (``valid/``, ``validation/``) and ``test/`` are used where they exist; a missing split is drawn from the training
     images, stratified and seeded. Images of one size keep it; else they are cropped to a square at the centre and resized to the
     median short side, at most 224. Transparency is dropped; a set of grey images has one channel.
-
-    Args:
-        path: Folder or zip (which is not unpacked to disk).
-        resolution: Side of the images in pixels; None as above.
-        validation_share: Share for a validation split that is missing.
-        test_share: Share for a test split that is missing; 0 for none.
-        seed: Draws the splits.
-        device: Where the images are put at first; a training on another device moves them once.
-        memory_limit_bytes: A larger set is not decoded in advance but read again in every epoch.
-        workers: Threads that decode, or processes that read a larger set; None for the number of cores.
-        skip_unreadable: Leave out images that cannot be read and warn with their number, instead of raising (sets in memory only).
-        progress: Called with the number of images decoded and their total.
-        name: Name of the task; None for that of the folder or zip.
+    ``resolution`` is the side of the images in pixels; None as above. See ``FileOptions`` for the options.
 
     Raises:
         FileNotFoundError: If ``path`` does not exist.
@@ -85,15 +54,7 @@ def images(
         shape=shape,
         dtype=torch.uint8,
         preprocessing=preprocessing,
-        validation_share=validation_share,
-        test_share=test_share,
-        seed=seed,
-        device=device,
-        memory_limit_bytes=memory_limit_bytes,
-        workers=workers,
-        skip_unreadable=skip_unreadable,
-        progress=progress,
-        name=name,
+        **options,
     )
 
 
@@ -120,11 +81,7 @@ def decode(data: bytes, shape: tuple[int, int, int]) -> np.ndarray:
 
 
 def prepare(preprocessing: Mapping[str, Any], image: bytes | str | Path) -> np.ndarray:
-    """Turn an image file into model input as a task's ``preprocessing`` describes.
-
-    Returns:
-        ``(1, c, h, w)`` float32.
-    """
+    """Turn an image file into model input ``(1, c, h, w)`` float32 as a task's ``preprocessing`` describes."""
     data = image if isinstance(image, bytes) else Path(image).read_bytes()
     shape = (int(preprocessing["channels"]), int(preprocessing["height"]), int(preprocessing["width"]))
     return standardised(preprocessing, decode(data, shape))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 
 class TrainingFailed(Exception):  # noqa: N818 - it is a result of the trial, not an error of the program
@@ -27,23 +27,11 @@ class EpochPoint:
     quality: Mapping[str, float] | None = None
 
 
-class Phases(Protocol):
-    """Opens something, e.g. a window of the ledger, around each phase of a training."""
-
-    def __call__(self, kind: str, index: int) -> AbstractContextManager[Any]:
-        """Return the context of one phase: ``setup`` (index 0), ``epoch``, ``eval`` or ``analysis`` (index: the epoch).
-
-        A job opens ``overhead`` (loading a checkpoint, storing weights) and ``inference`` through the same seam.
-        """
-        ...
-
-
-class ShouldContinue(Protocol):
-    """Decides after every epoch whether the training continues."""
-
-    def __call__(self, point: EpochPoint, /) -> bool:
-        """Return False to stop here and measure the model as it is."""
-        ...
+#: Returns the context of one phase of a training, e.g. a window of the ledger, from its kind and index: ``setup`` (index 0), ``epoch``,
+#: ``eval`` or ``analysis`` (index: the epoch). A job opens ``overhead`` (loading a checkpoint, storing weights) and ``inference`` as well.
+Phases = Callable[[str, int], AbstractContextManager[Any]]
+#: Called after every epoch; False stops the training there, and the model is measured as it is.
+ShouldContinue = Callable[[EpochPoint], bool]
 
 
 def no_phases(kind: str, index: int) -> AbstractContextManager[Any]:

@@ -114,9 +114,7 @@ def types_of(model: Any) -> frozenset[str]:
 def foreign_types(path: Path, own: frozenset[str] = frozenset()) -> list[str]:
     """Return what a skops file would make that is not on the list, as ``loader of type``; empty when it may be read.
 
-    Args:
-        path: The file.
-        own: Names of further estimators, see ``types_of``.
+    ``own`` names further estimators, see ``types_of``.
 
     Raises:
         ValueError: If the file is damaged.
@@ -140,11 +138,7 @@ def foreign_types(path: Path, own: frozenset[str] = frozenset()) -> list[str]:
 
 
 def load_sklearn(path: Path, own: frozenset[str] = frozenset()) -> Any:
-    """Read a skops file whose every node is on the list.
-
-    Args:
-        path: The file.
-        own: Names of further estimators, see ``types_of``.
+    """Read a skops file whose every node is on the list, or among the ``own`` estimators, see ``types_of``.
 
     Raises:
         ValueError: If the file is damaged or holds anything else; nothing of it has been made then.

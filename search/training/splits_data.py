@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from .batch import augmented, normalised, resized
 from .task import Data, Kind
 
 
-class MemoryData:
+class MemoryData(Data):
     """Examples as one tensor on the device, normalised and augmented batch by batch: no decoding and no copying during training.
 
     Attributes:
@@ -32,11 +32,7 @@ class MemoryData:
     ) -> None:
         """Hold a split.
 
-        Args:
-            inputs: The examples.
-            targets: Their targets.
-            mean: Mean of each channel or feature, in [0, 1] for uint8; None when the inputs are already normalised.
-            deviation: Standard deviation of each, like ``mean``.
+        ``mean`` and ``deviation`` are those of each channel or feature, in [0, 1] for uint8; None when the inputs are already normalised.
 
         Raises:
             ValueError: If the lengths differ.
@@ -94,7 +90,7 @@ class MemoryData:
             self._deviation = None if self._deviation is None else self._deviation.to(device)
 
 
-class StreamData:
+class StreamData(Data):
     """Examples of a PyTorch dataset, read again in every epoch, for data that do not fit into memory.
 
     Order, augmentation and normalisation are those of ``MemoryData``.
@@ -109,15 +105,7 @@ class StreamData:
         mean: Sequence[float] | None = None,
         deviation: Sequence[float] | None = None,
     ) -> None:
-        """Read from a dataset.
-
-        Args:
-            dataset: Items are ``(input tensor, target)``.
-            kind: Kind of the task, for the dtype of the targets.
-            workers: Processes that read ahead; 0 reads in this process.
-            mean: Mean of each channel, in [0, 1] for uint8; None when the inputs are already normalised.
-            deviation: Standard deviation of each channel, like ``mean``.
-        """
+        """Read from a dataset of ``(input tensor, target)``, ahead of time by so many worker processes; see ``MemoryData`` for the rest."""
         self._dataset, self._workers = dataset, workers
         self._dtype = torch.int64 if kind in ("classification", "anomaly") else torch.float32
         self._mean = None if mean is None else torch.tensor(mean, dtype=torch.float32)
@@ -162,7 +150,7 @@ class StreamData:
         return torch.cat(inputs).flatten(1).numpy(), torch.cat(targets).numpy()
 
 
-class Excerpt:
+class Excerpt(Data):
     """The first ``size`` examples of each epoch of a split, in batches of the real size; nothing beyond them is read.
 
     For work whose result is not kept, such as probes and warm-ups.
@@ -184,19 +172,10 @@ class Excerpt:
         """Number of examples."""
         return self._size
 
-    def batches(
-        self,
-        batch_size: int,
-        *,
-        device: torch.device | str = "cpu",
-        seed: int | None = None,
-        resolution: int | None = None,
-        augment: str = "none",
-    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def batches(self, batch_size: int, *, seed: int | None = None, **options: Any) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield the first batches, see ``Data.batches``."""
         size = min(batch_size, self._size)
-        seed = self._seed if seed is None else seed
-        batches = self._data.batches(size, device=device, seed=seed, resolution=resolution, augment=augment)
+        batches = self._data.batches(size, seed=self._seed if seed is None else seed, **options)
         left, count = self._size, -(-self._size // size)
         for inputs, targets in islice(batches, count if self._most is None else min(count, self._most)):
             yield inputs[:left], targets[:left]
@@ -206,7 +185,3 @@ class Excerpt:
         """Return them as arrays, see ``Data.arrays``."""
         inputs, targets = next(self.batches(self._size, device=self._device))
         return inputs.reshape(len(inputs), -1).cpu().numpy(), targets.cpu().numpy()
-
-
-if TYPE_CHECKING:
-    _conforming: tuple[type[Data], ...] = (MemoryData, StreamData, Excerpt)

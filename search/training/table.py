@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .splits_data import MemoryData
-from .task import Kind, Task, encode, split_indices, target_scale
+from .arrays import task_in_memory
+from .task import Kind, Task, encode, split_indices
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,7 +25,7 @@ Column = dict[str, Any]
 
 
 def table(
-    path: str | Path,
+    data: str | Path | pd.DataFrame,
     target: str | Sequence[str],
     *,
     kind: Kind | None = None,
@@ -37,14 +37,15 @@ def table(
     max_levels: int = MAX_LEVELS,
     device: str | torch.device = "cpu",
     name: str | None = None,
+    source: str | None = None,
 ) -> Task:
-    """Make a task from a CSV or Parquet file.
+    """Make a task from a CSV or Parquet file, or from a data frame.
 
     Rows without a target are left out with a warning that counts them. Everything that is learnt about the columns (medians, means,
     frequent values) is learnt from the training rows and stored in ``task.preprocessing`` as JSON for ``prepare``.
 
     Args:
-        path: ``.csv``, ``.tsv``, ``.txt`` (also compressed) or ``.parquet``; the first line names the columns.
+        data: A data frame, or a file ``.csv``, ``.tsv``, ``.txt`` (also compressed) or ``.parquet``; the first line names the columns.
         target: Column to predict, or several columns of 0 and 1 (multilabel).
         kind: Kind of the task; None to infer it: text, truth values and at most 20 different whole numbers are classes.
         validation_share: Share of the rows for validation, stratified by class.
@@ -55,47 +56,17 @@ def table(
         max_levels: Features for a text column at most.
         device: Where the tensors are put at first.
         name: Name of the task; None for that of the file.
+        source: Names the table in messages; None for the path of the file.
 
     Raises:
         FileNotFoundError: If the file does not exist.
         ValueError: If it cannot be read, lacks a column, or no feature is left.
     """
-    path = Path(path).expanduser()
-    return table_of(
-        read(path),
-        target,
-        kind=kind,
-        validation_share=validation_share,
-        test_share=test_share,
-        seed=seed,
-        drop=drop,
-        categorical=categorical,
-        max_levels=max_levels,
-        device=device,
-        name=name or path.name.split(".")[0],
-        source=str(path),
-    )
-
-
-def table_of(
-    frame: pd.DataFrame,
-    target: str | Sequence[str],
-    *,
-    kind: Kind | None = None,
-    validation_share: float = 0.15,
-    test_share: float = 0.15,
-    seed: int = 0,
-    drop: Collection[str] = (),
-    categorical: Collection[str] = (),
-    max_levels: int = MAX_LEVELS,
-    device: str | torch.device = "cpu",
-    name: str = "table",
-    source: str = "the table",
-) -> Task:
-    """Make a task from a data frame; see ``table`` for arguments and errors, and ``source`` names the frame in messages."""
-    import torch
-
-    frame = frame.set_axis(frame.columns.astype(str), axis=1)
+    if isinstance(data, str | Path):
+        path = Path(data).expanduser()
+        data, name, source = read(path), name or path.name.split(".")[0], source or str(path)
+    source = source or "the table"
+    frame = data.set_axis(data.columns.astype(str), axis=1)
     wanted = [target] if isinstance(target, str) else list(target)
     for column in (*wanted, *drop, *categorical):
         if column not in frame.columns:
@@ -103,7 +74,7 @@ def table_of(
     labelled = frame[wanted].notna().all(axis=1)
     if not labelled.all():
         left_out = int((~labelled).sum())
-        warnings.warn(f"{source}: left out {left_out} of {len(frame)} rows without {', '.join(wanted)}", stacklevel=3)
+        warnings.warn(f"{source}: left out {left_out} of {len(frame)} rows without {', '.join(wanted)}", stacklevel=2)
         frame = frame[labelled]
     if len(frame) < 4:
         raise ValueError(f"{source} has {len(frame)} rows with a target; give at least 4")
@@ -122,20 +93,13 @@ def table_of(
     if features.shape[1] == 0:
         reasons = ", ".join(f"{column['name']} ({column['reason']})" for column in columns[:5])
         raise ValueError(f"{source} has no column to predict {target!r} from: {reasons or 'there is no other column'}")
-    scale = target_scale(targets.values[parts[0]]) if targets.kind == "regression" else None
-    values = targets.values if scale is None else ((targets.values - scale[0]) / scale[1]).astype(np.float32)
-    splits = [MemoryData(torch.from_numpy(features[part]).to(device), torch.from_numpy(values[part]).to(device)) for part in parts]
     preprocessing = {"kind": "table", "target": target if isinstance(target, str) else wanted, "columns": columns}
     preprocessing["features"] = feature_names(columns)
-    test = splits[2] if len(splits[2]) else None
-    return Task(name, targets.kind, splits[0], splits[1], test, (features.shape[1],), targets.classes, preprocessing, scale)
+    return task_in_memory(name or "table", features, targets, parts, preprocessing, device=device)
 
 
 def prepare(preprocessing: Mapping[str, Any], rows: pd.DataFrame) -> np.ndarray:
-    """Turn rows of a user's table into model input as a task's ``preprocessing`` describes.
-
-    Returns:
-        ``(n, features)`` float32.
+    """Turn rows of a user's table into model input ``(n, features)`` float32 as a task's ``preprocessing`` describes.
 
     Raises:
         ValueError: If a column is missing.
@@ -173,11 +137,7 @@ def learn(frame: pd.DataFrame, *, max_levels: int = MAX_LEVELS, categorical: Col
     Numbers, truth values and times (seconds since 1970) are filled with their median where missing or infinite, marked there by a
     feature of their own, and standardised. Text becomes one feature for each frequent value, one for all others, one for missing.
     A column without information (constant, empty, or text that never repeats) is dropped.
-
-    Args:
-        frame: Training rows.
-        max_levels: Features for a text column at most.
-        categorical: Columns of numbers that are codes, not amounts.
+    ``categorical`` names columns of numbers that are codes, not amounts; a text column has ``max_levels`` features at most.
 
     Returns:
         One JSON dictionary for each column: ``name``, ``type`` (``numeric``, ``categorical``, ``dropped``), and what ``apply`` needs.
@@ -214,14 +174,7 @@ def learn(frame: pd.DataFrame, *, max_levels: int = MAX_LEVELS, categorical: Col
 
 
 def apply(columns: list[Column], frame: pd.DataFrame) -> np.ndarray:
-    """Turn rows into model input.
-
-    Args:
-        columns: What ``learn`` returned, or its JSON.
-        frame: Rows that have these columns; other columns are ignored.
-
-    Returns:
-        ``(n, features)`` float32.
+    """Turn rows into ``(n, features)`` float32, by what ``learn`` returned or its JSON; columns that it does not name are ignored.
 
     Raises:
         ValueError: If a column is missing or has text where numbers were learnt.
@@ -268,12 +221,8 @@ def _values(frame: pd.DataFrame, target: str | Sequence[str]) -> np.ndarray:
 
 def _no_column(source: str, column: str, names: list[str]) -> str:
     near = difflib.get_close_matches(column, names, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    return (
-        f"{source} has no column {column!r}{hint} It has: {_listed(names)}"
-        if near
-        else f"{source} has no column {column!r}; it has: {_listed(names)}"
-    )
+    hint = f"; did you mean {near[0]!r}? It" if near else "; it"
+    return f"{source} has no column {column!r}{hint} has: {_listed(names)}"
 
 
 def _learn_levels(name: str, values: pd.Series[Any], max_levels: int) -> Column:

@@ -188,17 +188,10 @@ def target_scale(values: np.ndarray) -> tuple[float, float]:
 def split_indices(
     labels: np.ndarray, *, validation_share: float, test_share: float, seed: int, stratified: bool = True
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Assign examples to training, validation and test.
+    """Assign examples to training, validation and test: three ascending arrays of indices that together are ``0 .. n-1``.
 
-    Args:
-        labels: ``(n,)`` class numbers; only their equality counts.
-        validation_share: Share of the validation split.
-        test_share: Share of the test split.
-        seed: Draws the assignment.
-        stratified: Whether each class keeps its share; a class of fewer than three examples stays in the training split as a whole.
-
-    Returns:
-        Three ascending arrays of indices that together are ``0 .. n-1``.
+    Only the equality of ``labels (n,)`` counts. With ``stratified`` each class keeps its share; a class of fewer than three examples stays
+    in the training split as a whole.
 
     Raises:
         ValueError: If a share is negative or nothing is left to train on.

@@ -19,7 +19,8 @@ from bars_live import python, tracker
 from bars_simulated import Lab, Row
 from meter_overhead import counting
 
-from joulefront.search.carbon.intensity import grams_co2e, intensity_for
+from joulefront.search.carbon.intensity import grams_co2e
+from joulefront.search.carbon.zones import intensity_for
 from joulefront.search.energy import Ledger, Source, discover
 from joulefront.search.energy.sources.cpu_time import CpuTime
 from joulefront.search.energy.sources.nvml import Nvml
@@ -225,7 +226,8 @@ socket.getaddrinfo = lambda *a, **k: (tried.append(str(a[:2])), (_ for _ in ()).
 print(json.dumps({{"tried": len(tried), "files": os.listdir("."), **facts}}))
 """
 OURS = """
-from joulefront.search.energy import Ledger, discover; from joulefront.search.carbon.intensity import grams_co2e, intensity_for
+from joulefront.search.energy import Ledger, discover; from joulefront.search.carbon.intensity import grams_co2e
+from joulefront.search.carbon.zones import intensity_for
 found = discover()
 with Ledger(found.sources, absent=found.absent) as ledger, ledger.window("w") as window: sum(range(10**6))
 facts = {"grams": grams_co2e(window.record.joules, intensity_for(None))}

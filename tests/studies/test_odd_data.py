@@ -17,7 +17,8 @@ from joulefront.search.cli.study_source import StudyError, find_study
 from joulefront.search.space import Candidate, RandomTrial, Space
 from joulefront.search.study import Study
 from joulefront.search.training.arrays import arrays
-from joulefront.search.training.fit import fit, predict
+from joulefront.search.training.evaluate import predict
+from joulefront.search.training.fit import fit
 from joulefront.search.training.task import Task
 from joulefront.spaces.classical import SUPERVISED, Classical
 from joulefront.spaces.convnet import Convnet

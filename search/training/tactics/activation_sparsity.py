@@ -5,7 +5,7 @@ What such hardware would save is a simulation, never a measurement: ``modelled_e
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +23,8 @@ MEMORY_ACCESS_JOULES = 1950e-12
 MULTIPLICATION_JOULES = 3.7e-12
 #: Modules whose outputs hold exact zeros.
 RECTIFIERS = (nn.ReLU, nn.ReLU6, nn.Threshold)
+#: Modules whose energy is modelled.
+LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
 
 class ActivationSparsity(NoOp):
@@ -133,13 +135,7 @@ def nonzero_share(model: nn.Module, inputs: torch.Tensor) -> float | None:
     def count(module: nn.Module, arguments: Any, output: torch.Tensor) -> None:
         shares.append(float(torch.count_nonzero(output)) / output.numel())
 
-    handles = [module.register_forward_hook(count) for module in _rectifiers(model)]
-    try:
-        with evaluating(model), torch.no_grad():
-            model(inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
+    _pass_once(model, inputs, _rectifiers(model), count)
     return sum(shares) / len(shares) if shares else None
 
 
@@ -149,12 +145,9 @@ def _rectifiers(model: nn.Module) -> list[nn.Module]:
 
 @dataclass(frozen=True)
 class ModelledEnergy:
-    """Modelled energy of one forward pass per example.
+    """Modelled energy of one forward pass per example, on an accelerator that neither loads nor multiplies zeros or on a dense one.
 
-    Attributes:
-        dense_joules: On an accelerator that computes with every number.
-        sparse_joules: On an accelerator that neither loads zeros nor multiplies by them.
-        layers: Number of convolutions and linear layers that were counted.
+    ``layers`` is the number of convolutions and linear layers that were counted.
     """
 
     dense_joules: float
@@ -168,18 +161,12 @@ class ModelledEnergy:
 
 
 def modelled_energy(model: nn.Module, inputs: torch.Tensor) -> ModelledEnergy | None:
-    """Model the energy per example of ``model(inputs)`` on a zero-skipping accelerator.
+    """Model the energy per example of ``model(inputs)`` on a zero-skipping accelerator; None if no layer could be counted.
 
     Per layer, with z the non-zero share: memory x (parameters + inputs + outputs) + z_parameters x z_inputs x multiplications x compute;
     the dense estimate has every z = 1 and counts all numbers. Parameters are loaded once per batch of one. Only convolutions and linear
     layers are counted, in evaluation mode.
-
-    Args:
-        model: Model; its mode is restored.
-        inputs: Batch ``(b, ...)``; activations are averaged over it.
-
-    Returns:
-        The two estimates, or None if no layer could be counted.
+    The mode of the model is restored; activations are averaged over the batch.
 
     Source: energy model of Shumailov et al., Sponge Examples, arXiv 2006.03463, with the constants of this module.
     """
@@ -191,13 +178,7 @@ def modelled_energy(model: nn.Module, inputs: torch.Tensor) -> ModelledEnergy | 
         totals["sparse"] += sparse
         totals["layers"] += 1
 
-    handles = [module.register_forward_hook(add) for module in model.modules() if _counted(module)]
-    try:
-        with evaluating(model), torch.no_grad():
-            model(inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
+    _pass_once(model, inputs, [module for module in model.modules() if isinstance(module, LAYERS)], add)
     if not totals["layers"]:
         return None
     return ModelledEnergy(totals["dense"], totals["sparse"], int(totals["layers"]))
@@ -215,8 +196,15 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def _counted(module: nn.Module) -> bool:
-    return isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear))
+def _pass_once(model: nn.Module, inputs: torch.Tensor, modules: list[nn.Module], hook: Callable[..., None]) -> None:
+    """Pass a batch through the model in evaluation mode, with a forward hook on some of its modules."""
+    handles = [module.register_forward_hook(hook) for module in modules]
+    try:
+        with evaluating(model), torch.no_grad():
+            model(inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _layer_joules(layer: nn.Module, x: torch.Tensor, output: torch.Tensor) -> tuple[float, float]:

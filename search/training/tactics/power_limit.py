@@ -74,12 +74,7 @@ class Restore:
     """Puts a GPU's power limit back once, at whichever comes first: ``detach``, the exit of the process or a signal."""
 
     def __init__(self, before_watts: float, put_back: Callable[[], None]) -> None:
-        """Listen to the exit and, in the main thread, to signals.
-
-        Args:
-            before_watts: The limit that will be put back.
-            put_back: Does it.
-        """
+        """Listen to the exit and, in the main thread, to signals; ``put_back`` restores ``before_watts``."""
         self.before_watts = before_watts
         self._put_back: Callable[[], None] | None = put_back
         self._process = os.getpid()
@@ -121,10 +116,7 @@ class Restore:
 def set_power_limit(uuid: str, watts: float, nvml: Any = None) -> Restore:
     """Set the power limit of the GPU with this UUID and return what puts the old one back.
 
-    Args:
-        uuid: UUID of the GPU, with or without the leading ``GPU-``.
-        watts: New limit.
-        nvml: Module with the functions of ``pynvml``; None is ``pynvml`` itself.
+    ``nvml`` is a module with the functions of ``pynvml``; None is ``pynvml`` itself. The UUID may lack its leading ``GPU-``.
 
     Raises:
         ValueError: If ``watts`` is outside what the GPU allows.

@@ -78,7 +78,6 @@ def side_at(epoch: int, full: int, *, start: float, ramp_epochs: int, multiple: 
 
 
 def _check_takes(model: nn.Module, side: int) -> None:
-    """Pass one black image of ``side`` pixels through the model."""
     first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
     if first is None:
         raise ValueError(f"progressive_resizing needs a convolutional model for images, got {type(model).__name__}; drop the tactic")

@@ -111,7 +111,6 @@ class SparseBackprop(NoOp):
         self._patched.append((module, name))
 
     def _why_dense(self, module: nn.Module) -> str | None:
-        """Reason to leave a layer dense, or None to treat it."""
         if isinstance(module, nn.Linear):
             own_forward = type(module).forward is not nn.Linear.forward or type(module) is nn.modules.linear.NonDynamicallyQuantizableLinear
             return "other" if own_forward else "narrow" if module.out_features < self.min_channels else None

@@ -32,45 +32,27 @@ class Tactic(Protocol):
 
     def attach(self, model: torch.nn.Module) -> None:
         """Change ``model`` in place, once, before its optimiser is built and after weights are loaded."""
-        ...
+        return
 
     def start_epoch(self, epoch: int, epochs: int) -> None:
         """Prepare epoch number ``epoch`` (from 1) of ``epochs``."""
-        ...
+        return
 
     def penalty(self) -> torch.Tensor | None:
         """Return a scalar to add to the loss of the batch that was just passed forward, or None."""
-        ...
+        return None
 
     def resolution(self, epoch: int, epochs: int, full: int) -> int | None:
         """Return the side of the training images in this epoch in pixels, or None for ``full``."""
-        ...
+        return None
 
     def detach(self) -> dict[str, float]:
         """Undo every change of the model and return columns for the trial."""
-        ...
-
-
-class NoOp:
-    """Does nothing in any step of a ``Tactic``; a tactic overrides what it needs."""
-
-    def attach(self, model: torch.nn.Module) -> None:
-        """Leave the model unchanged."""
-
-    def start_epoch(self, epoch: int, epochs: int) -> None:
-        """Prepare nothing."""
-
-    def penalty(self) -> torch.Tensor | None:
-        """Add nothing to the loss."""
-        return None
-
-    def resolution(self, epoch: int, epochs: int, full: int) -> int | None:
-        """Leave the images at full size."""
-        return None
-
-    def detach(self) -> dict[str, float]:
-        """Return no columns."""
         return {}
+
+
+class NoOp(Tactic):
+    """Does nothing in any step of a ``Tactic``; a tactic overrides what it needs."""
 
 
 def make_tactics(settings: Mapping[str, Mapping[str, Any]]) -> tuple[Tactic, ...]:

@@ -9,17 +9,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from joulefront.search.carbon.intensity import (
-    Intensity,
-    choose_intensity,
-    given_intensity,
-    grams_co2e,
-    intensity_for,
-    intensity_table,
-    live_intensity,
-    scope_note,
-)
-from joulefront.search.carbon.zones import factor_for, zone_names
+from joulefront.search.carbon.intensity import Intensity, given_intensity, grams_co2e, scope_note
+from joulefront.search.carbon.zones import choose_intensity, factor_for, intensity_for, intensity_table, live_intensity, zone_names
 
 
 @pytest.fixture
@@ -121,7 +112,7 @@ def test_world_average_must_be_requested_and_is_flagged():
 
 def test_reading_the_tables_imports_neither_codecarbon_nor_pandas():
     code = (
-        "import sys; from joulefront.search.carbon.intensity import intensity_for; intensity_for('FR');"
+        "import sys; from joulefront.search.carbon.zones import intensity_for; intensity_for('FR');"
         "print([name for name in ('codecarbon', 'pandas', 'pycountry', 'requests') if name in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

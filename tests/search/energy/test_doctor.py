@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from joulefront.search.carbon.intensity import intensity_for
+from joulefront.search.carbon.zones import intensity_for
 from joulefront.search.energy import Ledger, discover
 from joulefront.search.energy.calibrate import fit_cpu
 from joulefront.search.energy.calibrations import CpuPoint, save_calibration, with_wall

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from joulefront.search import Study, load, run
-from joulefront.search.carbon.intensity import Intensity, given_intensity, grams_co2e, intensity_for
+from joulefront.search.carbon.intensity import Intensity, given_intensity, grams_co2e
+from joulefront.search.carbon.zones import intensity_for
 from joulefront.search.records.run_folder import RunFolder, StoreError
 from joulefront.search.running.identity import open_or_create
 

@@ -6,7 +6,8 @@ import torch
 from sklearn.ensemble import RandomForestClassifier
 
 from joulefront.search.training.checkpoint import DamagedError, check_weights, load_checkpoint, load_weights, save_weights
-from joulefront.search.training.fit import evaluate, fit, predict
+from joulefront.search.training.evaluate import evaluate, predict
+from joulefront.search.training.fit import fit
 from joulefront.search.training.recipe import Recipe
 
 RECIPE = Recipe(batch_size=32)

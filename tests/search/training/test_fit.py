@@ -8,8 +8,10 @@ from sklearn.ensemble import IsolationForest, RandomForestClassifier
 from sklearn.linear_model import LinearRegression
 
 from joulefront.search.training.arrays import arrays
-from joulefront.search.training.fit import TrainingFailed, evaluate, fit, predict
+from joulefront.search.training.evaluate import evaluate, predict
+from joulefront.search.training.fit import fit
 from joulefront.search.training.recipe import Recipe
+from joulefront.search.training.results import TrainingFailed
 
 pytestmark = pytest.mark.slow
 
