@@ -27,11 +27,7 @@ class Pt2(Exporter):
 
     def write(self, trained: TrainedModel, folder: Path) -> str:
         """Write ``model.pt2`` with a free batch axis."""
-        if not trained.is_torch:
-            raise ExportFailed(
-                f"trial {trained.trial.number} is a scikit-learn model ({trained.type_name}) and --to pt2 takes PyTorch models; "
-                "use --to skops or --to onnx"
-            )
+        _require_torch(trained, self.name)
         import torch
 
         with quiet() as captured:
@@ -78,11 +74,7 @@ class Safetensors(Exporter):
 
     def write(self, trained: TrainedModel, folder: Path) -> str:
         """Write ``model.safetensors``."""
-        if not trained.is_torch:
-            raise ExportFailed(
-                f"trial {trained.trial.number} is a scikit-learn model ({trained.type_name}) and --to safetensors takes PyTorch models; "
-                "use --to skops or --to onnx"
-            )
+        _require_torch(trained, self.name)
         from safetensors.torch import save_model
 
         try:
@@ -111,6 +103,14 @@ class Safetensors(Exporter):
             'model = load_model(".", study)\n'
             "with torch.no_grad():\n"
             f"    {trained.output_name} = model(torch.from_numpy(inputs)).numpy()\n"
+        )
+
+
+def _require_torch(trained: TrainedModel, to: str) -> None:
+    if not trained.is_torch:
+        raise ExportFailed(
+            f"trial {trained.trial.number} is a scikit-learn model ({trained.type_name}) and --to {to} takes PyTorch models; "
+            "use --to skops or --to onnx"
         )
 
 

@@ -13,6 +13,27 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+#: Classes of scikit-learn whose attributes are set without a call, by module.
+_OBJECTS = {
+    "_loss.link": ("HalfLogitLink", "IdentityLink", "Interval", "LogitLink", "MultinomialLogit"),
+    "_loss.loss": ("HalfBinomialLoss", "HalfMultinomialLoss", "HalfSquaredError"),
+    "ensemble._forest": ("ExtraTreesClassifier", "ExtraTreesRegressor", "RandomForestClassifier", "RandomForestRegressor"),
+    "ensemble._hist_gradient_boosting.binning": ("_BinMapper",),
+    "ensemble._hist_gradient_boosting.gradient_boosting": ("HistGradientBoostingClassifier", "HistGradientBoostingRegressor"),
+    "ensemble._hist_gradient_boosting.predictor": ("TreePredictor",),
+    "ensemble._iforest": ("IsolationForest",),
+    "linear_model._coordinate_descent": ("ElasticNet",),
+    "linear_model._logistic": ("LogisticRegression",),
+    "metrics._dist_metrics": ("EuclideanDistance32", "EuclideanDistance64"),
+    "neighbors._ball_tree": ("BallTree",),
+    "neighbors._classification": ("KNeighborsClassifier",),
+    "neighbors._kd_tree": ("KDTree",),
+    "neighbors._lof": ("LocalOutlierFactor",),
+    "neighbors._regression": ("KNeighborsRegressor",),
+    "preprocessing._label": ("LabelEncoder",),
+    "svm._classes": ("OneClassSVM",),
+    "tree._classes": ("DecisionTreeClassifier", "DecisionTreeRegressor", "ExtraTreeClassifier", "ExtraTreeRegressor"),
+}
 #: Loaders of skops that hold plain data, make a type without calling it, or fill one of the types below, each with what it may name.
 #: Source: the schemas that skops 0.16 writes for the families of ``spaces/classical.py``, and skops' ``io/_sklearn.py``, ``io/_numpy.py``.
 NODES: Mapping[str, frozenset[str]] = {
@@ -35,42 +56,7 @@ NODES: Mapping[str, frozenset[str]] = {
     "TreeNode": frozenset({"sklearn.tree._tree.Tree"}),
     "LossNode": frozenset(f"sklearn._loss._loss.Cy{name}" for name in ("HalfBinomialLoss", "HalfMultinomialLoss", "HalfSquaredError"))
     | frozenset(f"sklearn.linear_model._sgd_fast.{name}" for name in ("Hinge", "Log", "ModifiedHuber", "SquaredLoss", "Huber")),
-    "ObjectNode": frozenset(
-        {
-            "sklearn._loss.link.HalfLogitLink",
-            "sklearn._loss.link.IdentityLink",
-            "sklearn._loss.link.Interval",
-            "sklearn._loss.link.LogitLink",
-            "sklearn._loss.link.MultinomialLogit",
-            "sklearn._loss.loss.HalfBinomialLoss",
-            "sklearn._loss.loss.HalfMultinomialLoss",
-            "sklearn._loss.loss.HalfSquaredError",
-            "sklearn.ensemble._forest.ExtraTreesClassifier",
-            "sklearn.ensemble._forest.ExtraTreesRegressor",
-            "sklearn.ensemble._forest.RandomForestClassifier",
-            "sklearn.ensemble._forest.RandomForestRegressor",
-            "sklearn.ensemble._hist_gradient_boosting.binning._BinMapper",
-            "sklearn.ensemble._hist_gradient_boosting.gradient_boosting.HistGradientBoostingClassifier",
-            "sklearn.ensemble._hist_gradient_boosting.gradient_boosting.HistGradientBoostingRegressor",
-            "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
-            "sklearn.ensemble._iforest.IsolationForest",
-            "sklearn.linear_model._coordinate_descent.ElasticNet",
-            "sklearn.linear_model._logistic.LogisticRegression",
-            "sklearn.metrics._dist_metrics.EuclideanDistance32",
-            "sklearn.metrics._dist_metrics.EuclideanDistance64",
-            "sklearn.neighbors._ball_tree.BallTree",
-            "sklearn.neighbors._classification.KNeighborsClassifier",
-            "sklearn.neighbors._kd_tree.KDTree",
-            "sklearn.neighbors._lof.LocalOutlierFactor",
-            "sklearn.neighbors._regression.KNeighborsRegressor",
-            "sklearn.preprocessing._label.LabelEncoder",
-            "sklearn.svm._classes.OneClassSVM",
-            "sklearn.tree._classes.DecisionTreeClassifier",
-            "sklearn.tree._classes.DecisionTreeRegressor",
-            "sklearn.tree._classes.ExtraTreeClassifier",
-            "sklearn.tree._classes.ExtraTreeRegressor",
-        }
-    ),
+    "ObjectNode": frozenset(f"sklearn.{module}.{name}" for module, names in _OBJECTS.items() for name in names),
 }
 #: What estimators outside of the bundled families hold when they are fitted, read for models of a user's own study alone.
 INTERNALS = frozenset(
