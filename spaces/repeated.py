@@ -18,10 +18,6 @@ class Repeated(Space):
     """Adds the parameter ``repeat``, which changes nothing but the seed of a training.
 
     With ``sampler="grid"`` each candidate is trained ``times`` times. To a sampler that learns, it is a parameter without effect.
-
-    Attributes:
-        space: The candidates.
-        times: How often each may be trained.
     """
 
     space: Space

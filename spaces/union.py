@@ -72,13 +72,7 @@ class Union:
 
 @dataclass(frozen=True)
 class Prefixed:
-    """A trial whose parameters get a prefix, except those that all families share.
-
-    Attributes:
-        trial: The trial that suggests the values.
-        prefix: Put before the name of a parameter.
-        shared: Names that stay as they are.
-    """
+    """A trial whose parameters get a prefix, except the ``shared`` ones, which mean the same in all families."""
 
     trial: Suggest
     prefix: str

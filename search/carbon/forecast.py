@@ -235,12 +235,9 @@ class Forecast(Protocol):
 
 @dataclass(frozen=True)
 class CalledForecast:
-    """A forecast that a function gives.
+    """A forecast that a function gives: it takes an instant with the time zone UTC and returns gCO2e/kWh.
 
-    Attributes:
-        grams_per_kwh: Takes an instant with the time zone UTC, returns gCO2e/kWh.
-        source: Who forecasts, in words.
-        zone: Code of the place, or None.
+    ``source`` names who forecasts, in words; ``zone`` is the code of the place, or None.
     """
 
     grams_per_kwh: Callable[[datetime], float]

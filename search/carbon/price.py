@@ -18,12 +18,7 @@ _FORMS = tuple(re.compile(form, re.IGNORECASE) for form in (rf"{_NUMBER}\s*{_UNI
 
 @dataclass(frozen=True)
 class Price:
-    """Price of electricity.
-
-    Attributes:
-        per_kwh: Money per kWh.
-        currency: ISO 4217 code, e.g. ``EUR``.
-    """
+    """Price of electricity: money per kWh in a currency by its ISO 4217 code, e.g. ``EUR``."""
 
     per_kwh: float
     currency: str

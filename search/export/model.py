@@ -24,8 +24,7 @@ Predictor = Callable[["np.ndarray"], "np.ndarray"]
 class ExportFailed(RuntimeError):  # noqa: N818 - named like TrainingFailed
     """A model could not be exported, or its file does not predict as the model does; nothing was written.
 
-    Attributes:
-        details: What the libraries printed meanwhile, for ``--debug``.
+    ``details`` is what the libraries printed meanwhile, for ``--debug``.
     """
 
     def __init__(self, message: str, details: str = "") -> None:

@@ -115,7 +115,7 @@ def _require_torch(trained: TrainedModel, to: str) -> None:
 
 
 def load_model(folder: str | Path, study: Study) -> Any:
-    """Build the model of a folder that ``export(..., to="safetensors")`` wrote on the CPU, with its study; load the weights.
+    """Build the model that ``export(..., to="safetensors")`` wrote, on the CPU in eval mode, with the study that it came from.
 
     Raises:
         ValueError: If the folder holds no such export, or the study has another space.

@@ -39,12 +39,8 @@ TRAINING_OVER_FORWARD = 3
 class Relation:
     """Rank correlation of one predictor with the training energy of an epoch.
 
-    Attributes:
-        predictor: Name of the predictor, a key of ``PREDICTORS``.
-        family: Family of the models, or ``all families``.
-        n: Number of configurations; one point each, however many epochs it was trained for.
-        rho: Spearman's rank correlation; None with fewer than 3 points or no spread.
-        p_value: Two-sided p-value of no correlation, or None with ``rho``.
+    Of ``n`` configurations each is one point, however many epochs it was trained for. ``rho`` is Spearman's rank correlation and
+    ``p_value`` the two-sided p-value of none; None with fewer than 3 points or no spread.
     """
 
     predictor: str
@@ -56,16 +52,10 @@ class Relation:
 
 @dataclass(frozen=True)
 class OperationCost:
-    """Energy of operations in one family.
+    """Median, smallest and largest energy of 10^9 floating-point operations of training in one family.
 
-    Attributes:
-        family: Family of the models, or ``all families``.
-        n: Number of configurations.
-        joules_per_gflop: Median energy of 10^9 floating-point operations of training.
-        low: Smallest of them.
-        high: Largest of them.
-        exponent: b of energy ~ FLOPs^b by least squares of the logarithms; None with fewer than 3 points or no spread. A value below 1
-            means a part of the energy does not grow with the operations (launching, memory, data).
+    ``exponent`` is b of energy ~ FLOPs^b by least squares of the logarithms; None with fewer than 3 points or no spread. A value below 1
+    means a part of the energy does not grow with the operations (launching, memory, data).
     """
 
     family: str

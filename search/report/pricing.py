@@ -19,14 +19,8 @@ from ..records.run_folder import Run
 class PriceRow:
     """A study priced for one place.
 
-    Attributes:
-        intensity: Carbon per kWh of the place, with its source.
-        search_kwh: Energy of the whole search at the machine, without PUE; None when unknown.
-        search_grams_co2e: Its carbon, PUE included.
-        search_cost: Its price, PUE included; None without a price per kWh.
-        currency: Currency of the price.
-        knee_grams_co2e: Carbon of training the model at the knee once.
-        front: Numbers of the trials on the front of quality against grams at this place.
+    Energy is that at the machine, without PUE; grams and money include it. They are those of the whole search, and of training the model at
+    the knee once; None when unknown. ``front`` numbers the trials on the front of quality against grams at this place.
     """
 
     intensity: Intensity
@@ -40,13 +34,9 @@ class PriceRow:
 
 @dataclass(frozen=True)
 class PriceTable:
-    """A study priced for several places.
+    """A study priced for several places, in the given order, and why the rows cannot be compared directly, or None.
 
-    Attributes:
-        rows: One per place, in the given order.
-        front: Numbers of the trials on the front of quality against joules.
-        pue: Power usage effectiveness that entered grams and money.
-        note: Why the rows cannot be compared directly, or None.
+    ``front`` numbers the trials on the front of quality against joules; ``pue`` entered grams and money.
     """
 
     rows: tuple[PriceRow, ...]

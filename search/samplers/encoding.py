@@ -35,10 +35,8 @@ class Gate:
 class Encoding:
     """The parameters of a study and their encoding.
 
-    Attributes:
-        distributions: Distribution by parameter name, in a fixed order, without those with a single value.
-        fixed: Values of the parameters with a single value.
-        gates: Gate by parameter index, for the conditional parameters.
+    ``distributions`` and ``fixed`` hold the parameters with several values, in a fixed order, and those with a single one; ``gates`` the
+    conditional parameters by index.
     """
 
     distributions: Mapping[str, BaseDistribution]

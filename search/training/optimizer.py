@@ -90,9 +90,7 @@ class Average:
     """Moving average of the trained weights and floating-point buffers; frozen weights are left out, as they do not change.
 
     Its window grows with the training, so that every epoch has a usable model.
-
-    Attributes:
-        values: Averages by name in the model's ``state_dict``.
+    ``values`` holds the averages by name in the model's ``state_dict``.
     """
 
     def __init__(self, model: torch.nn.Module, trained: Iterable[torch.nn.Parameter]) -> None:

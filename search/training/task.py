@@ -107,12 +107,9 @@ class Task:
 
 @dataclass(frozen=True)
 class Targets:
-    """Targets as a task takes them.
+    """Targets as a task takes them: ``(n,)`` int64 classes, ``(n, k)`` float32 labels or ``(n,)`` float64 values in the user's unit.
 
-    Attributes:
-        kind: Kind of the task.
-        values: ``(n,)`` int64 classes, ``(n, k)`` float32 labels or ``(n,)`` float64 values in the user's unit.
-        classes: Names in the order of their numbers; empty for regression.
+    ``classes`` are names in the order of their numbers; empty for regression.
     """
 
     kind: Kind
