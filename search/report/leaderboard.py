@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -73,40 +73,27 @@ class Leaderboard:
 
     def to_text(self) -> str:
         """A table for people, then the notes."""
-        head = [
-            "run",
-            "objective",
-            "best",
-            "at Wh",
-            "knee",
-            "at Wh",
-            "search Wh",
-            "trials",
-            "front",
-            "hypervolume",
-            "joint front",
-            "hardware",
+        columns: list[tuple[str, Callable[[dict[str, Any]], str]]] = [
+            ("run", lambda row: row["run"]),
+            ("objective", lambda row: row["objectives"][0]),
+            ("best", lambda row: _four_digits(row["best"])),
+            ("at Wh", lambda row: digits(row["best_train_wh"])),
+            ("knee", lambda row: _four_digits(row["knee"])),
+            ("at Wh", lambda row: digits(row["knee_train_wh"])),
+            ("search Wh", lambda row: digits(row["search_wh"])),
+            ("trials", lambda row: str(row["trials"]) + (f" ({row['failed']} failed)" if row["failed"] else "")),
+            ("front", lambda row: str(row["front"])),
+            ("hypervolume", lambda row: _four_digits(row["hypervolume"])),
+            ("joint front", lambda row: "-" if row["on_joint_front"] is None else str(row["on_joint_front"])),
+            ("hardware", lambda row: ", ".join(row["hardware_id"]) or "unknown"),
         ]
-        cells = [head]
-        for row in self.to_rows():
-            cells.append(
-                [
-                    row["run"],
-                    row["objectives"][0],
-                    "-" if row["best"] is None else f"{row['best']:.4f}",
-                    digits(row["best_train_wh"]),
-                    "-" if row["knee"] is None else f"{row['knee']:.4f}",
-                    digits(row["knee_train_wh"]),
-                    digits(row["search_wh"]),
-                    str(row["trials"]) + (f" ({row['failed']} failed)" if row["failed"] else ""),
-                    str(row["front"]),
-                    "-" if row["hypervolume"] is None else f"{row['hypervolume']:.4f}",
-                    "-" if row["on_joint_front"] is None else str(row["on_joint_front"]),
-                    ", ".join(row["hardware_id"]) or "unknown",
-                ]
-            )
+        cells = [[title for title, _ in columns], *([show(row) for _, show in columns] for row in self.to_rows())]
         table = grid(cells, [False, False, *[True] * 9, False])
         return "\n".join([table, *(["", *(f"Note: {note}" for note in self.notes)] if self.notes else [])])
+
+
+def _four_digits(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
 
 
 def leaderboard(runs: Sequence[Run]) -> Leaderboard:
