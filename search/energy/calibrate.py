@@ -1,23 +1,25 @@
-"""Procedures that load this machine and measure it: what a CPU-second costs, and how far its meters agree."""
+"""Loads of known size, and the procedures that measure this machine under them: what a CPU-second costs, how far its meters agree."""
 
 from __future__ import annotations
 
 import math
 import os
 import statistics
+import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from functools import partial
+from typing import Any
 
 from .calibrations import CpuCalibration, CpuPoint, WallCalibration, calibrate_wall
 from .comparison import Comparison, compared
 from .intervals import fit_line
 from .ledger import Ledger
-from .loads import busy_cores, gpu_matmul, machine_busy_seconds, spin
 from .record import Record
+from .sources.cpu_time import Machine
 from .sources.source import Capability, Source
 from .windows import Window
 
@@ -27,6 +29,77 @@ REFERENCES = ("cpu", "wall")
 LEAST_GAIN_U = 0.1
 #: Loads closer together than this many busy cores say nothing about a core.
 LEAST_SPREAD = 0.5
+#: Spins until its standard input closes, so it ends with its parent, however that ends. Its first output shows that it runs.
+SPIN = (
+    "import select, sys\n"
+    "sys.stdout.write('.'); sys.stdout.flush()\n"
+    "while not select.select([sys.stdin], [], [], 0)[0]:\n"
+    "    for _ in range(50_000): pass\n"
+)
+
+
+@contextmanager
+def busy_cores(count: int) -> Iterator[None]:
+    """Keep `count` logical CPUs busy with one spinning process each; on entry all of them run.
+
+    Raises:
+        ValueError: `count` is negative.
+    """
+    if count < 0:
+        raise ValueError(f"count must be >= 0, got {count}")
+    pipe = subprocess.PIPE
+    spinners = [subprocess.Popen([sys.executable, "-S", "-c", SPIN], stdin=pipe, stdout=pipe) for _ in range(count)]
+    try:
+        for spinner in spinners:
+            assert spinner.stdout is not None
+            spinner.stdout.read(1)
+        yield
+    finally:
+        for spinner in spinners:
+            assert spinner.stdin is not None
+            spinner.stdin.close()
+        for spinner in spinners:
+            spinner.wait()
+            spinner.stdout.close()  # type: ignore[union-attr]  # opened with a pipe
+
+
+def machine_busy_seconds() -> float:
+    """Return the CPU-seconds that all CPUs of the machine have spent on work since the boot.
+
+    Raises:
+        OSError: The machine has no ``/proc/stat`` (macOS, Windows).
+    """
+    found = Machine().seconds()
+    if found is None:
+        raise FileNotFoundError("calibration needs /proc/stat, which this machine does not have")
+    return found
+
+
+def spin(seconds: float, clock: Callable[[], float] = time.monotonic) -> int:
+    """Keep this thread busy for a while and return how many rounds it made."""
+    until, rounds = clock() + seconds, 0
+    while clock() < until:
+        for _ in range(10_000):
+            pass
+        rounds += 1
+    return rounds
+
+
+def gpu_matmul(seconds: float, *, size: int = 4096) -> str | None:
+    """Multiply matrices on the first CUDA device for a while; return its name, or None without a device."""
+    try:
+        import torch
+    except ImportError:
+        return None
+    if not torch.cuda.is_available():
+        return None
+    a: Any = torch.randn(size, size, device="cuda")
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        for _ in range(8):
+            a = (a @ a) * (1 / size)  # keeps the numbers finite
+        torch.cuda.synchronize()
+    return str(torch.cuda.get_device_name(0))
 
 
 def fit_cpu(points: Sequence[CpuPoint], *, hardware_id: str, reference: str, reference_gain_u: float = 0.05) -> CpuCalibration:

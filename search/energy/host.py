@@ -20,7 +20,7 @@ from .curve import Curve
 from .record import Record
 from .safety import Warnings
 from .sources.clock import NANO
-from .sources.process_tree import PROC, Machine, Tree, stat_fields
+from .sources.cpu_time import PROC, Machine, Tree, stat_fields
 from .sources.source import Busy, Observer, Source
 
 

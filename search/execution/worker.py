@@ -16,7 +16,7 @@ from typing import Any
 
 import cloudpickle
 
-from ..energy.sources.process_tree import Tree
+from ..energy.sources.cpu_time import Tree
 from ..study import Study
 from ..training.device import synchronizer
 from ..training.results import Phases

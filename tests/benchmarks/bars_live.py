@@ -17,7 +17,7 @@ from bars_simulated import Lab, Row, bar10
 from bars_truth import nested, parallel
 
 from joulefront.search.energy import Ledger
-from joulefront.search.energy.loads import SPIN
+from joulefront.search.energy.calibrate import SPIN
 from joulefront.search.energy.sources.cpu_time import CpuTime
 
 RAM_WATTS = 10.0

@@ -13,8 +13,8 @@ from pathlib import Path
 from bars_simulated import Lab
 
 from joulefront.search.energy import Ledger
+from joulefront.search.energy.sources.cpu_time import Machine
 from joulefront.search.energy.sources.nvml import Nvml
-from joulefront.search.energy.sources.process_tree import Machine
 from joulefront.search.energy.sources.rapl import Rapl
 
 #: What the machine of bar 8 draws: two GPUs, a package at rest and per busy CPU.

@@ -1,19 +1,248 @@
-"""Energy of the CPU from CPU-seconds, where no meter can be read: an estimate, and labelled so."""
+"""CPU-seconds of this process with all its children and of the whole machine, and the energy they stand for where no meter can be read."""
 
 from __future__ import annotations
 
 import os
+import sys
+import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from .clock import NANO, Clock
-from .process_tree import Tree
 from .source import Capability, Reading
 
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]  # not on Windows
+
+PROC = Path("/proc")
+#: /proc counts CPU time in steps of this many seconds.
+STEP = 1.0 / os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 0.01
+LINUX = sys.platform == "linux"
+#: The kernel adds up the time of a thread that runs on another CPU at its timer ticks, this many seconds apart at most.
+#: The resolution of CLOCK_MONOTONIC_COARSE (6) is one tick. Source: clock_getres(2).
+TICK = time.clock_getres(6) if LINUX else STEP
 #: Watts above idle of one busy logical CPU, when nothing better is known: cloud machines draw 0.74 W per idle and 3.5 W per
 #: busy virtual CPU on average.
 #: Source: Cloud Carbon Footprint, methodology, appendix I (average of AWS's machines).
 DEFAULT_CORE_WATTS = 2.8
+
+
+class CpuUse(NamedTuple):
+    """CPU-seconds at one instant.
+
+    Attributes:
+        seconds: User and system time so far.
+        late_seconds: A child's work may appear this much later than it was done; 0.0 when no child lives: then it is exact.
+    """
+
+    seconds: float
+    late_seconds: float
+
+
+@dataclass(slots=True)
+class _Process:
+    """A living descendant: when it began, what it used itself, and what it collected from its own children that ended."""
+
+    start: bytes
+    used: float
+    collected: float
+    exact: bool
+
+
+class Tree:
+    """CPU-seconds of this process, of its children that ended and of those that live.
+
+    What a child used moves to its parent when it is waited for, so the sum does not depend on how long children live. Some is never
+    handed over: ``SIGCHLD`` is ignored, or the parent died first. It stays counted as far as it was seen, and work after
+    it counts as before. A worker that outlives its parent is followed further.
+    """
+
+    def __init__(self, proc: Path = PROC) -> None:
+        self._proc = str(proc)
+        self._lock = threading.RLock()
+        self._counting = False
+        self._last = CpuUse(0.0, 0.0)
+        self._own = self._ended = 0.0
+        self._living: dict[int, _Process] = {}
+        self._owed = 0.0  # seconds of children that are gone and whose parents have not shown them yet
+
+    def seconds(self) -> float:
+        """Return user and system time so far; it never falls."""
+        return self.read().seconds
+
+    def read(self, *, exact: bool = True) -> CpuUse:
+        """Return user and system time so far, and how late it may be.
+
+        Args:
+            exact: Whether to bring the time of this process's own threads up to now; it takes half of the whole reading.
+        """
+        with self._lock:
+            if not self._counting:  # otherwise a signal handler reads in the middle of a count
+                self._counting = True
+                try:
+                    self._last = self._count(exact)
+                finally:
+                    self._counting = False
+            return self._last
+
+    def _count(self, exact: bool) -> CpuUse:
+        # What was collected is read before the children that may hand it over: one that ends in between is then missing for a
+        # moment, and never there twice.
+        ended = _ended_seconds()
+        living = self._walk() if self._living or _has_children() else {}
+        own = max(_own_seconds(self._proc) if exact else time.process_time(), self._own)
+        gained, collected = own - self._own, max(ended - self._ended, 0.0)
+        gone = dict(self._living)
+        for pid, process in living.items():
+            before = self._living.get(pid)
+            if before is not None and before.start == process.start:
+                del gone[pid]
+                gained += process.used - before.used
+                collected += process.collected - before.collected
+            else:
+                gained += process.used
+                collected += process.collected
+        lost = sum(process.used + process.collected for process in gone.values())
+        coarse = sum(not process.exact or process.collected > 0 for process in living.values())
+        balance = collected - self._owed - lost
+        # A debt is paid at the next count or never, but for what the steps of /proc hide: user and system time of each process.
+        self._owed = min(max(-balance, 0.0), lost + 2 * STEP * coarse)
+        self._own, self._ended, self._living = own, max(ended, self._ended), living
+        late = (TICK if living or not exact else 0.0) + (2 * STEP if coarse else 0.0)
+        return CpuUse(self._last.seconds + gained + max(balance, 0.0), late)
+
+    def _walk(self) -> dict[int, _Process]:
+        """Return the living descendants, and those seen before whose parents are gone, with theirs."""
+        found: dict[int, _Process] = {}
+        waiting = children(os.getpid(), self._proc)
+        orphans = list(self._living)
+        while waiting or orphans:
+            known = not waiting
+            pid = orphans.pop() if known else waiting.pop()
+            fields = None if pid in found else stat_fields(pid, self._proc)
+            if fields is None or len(fields) < 20:
+                continue
+            before = self._living.get(pid)
+            if before is not None and before.start != fields[19]:
+                before = None  # the number was given to another process
+            if known and before is None:
+                continue
+            # utime, stime, cutime, cstime, starttime: proc_pid_stat(5), fields 14 to 17 and 22
+            user, system, ended_user, ended_system = (int(field) * STEP for field in fields[11:15])
+            clock = _process_clock(pid)
+            used, collected = user + system if clock is None else clock, ended_user + ended_system
+            if before is not None:
+                used, collected = max(used, before.used), max(collected, before.collected)
+            found[pid] = _Process(fields[19], used, collected, exact=clock is not None)
+            waiting += children(pid, self._proc)
+        return found
+
+    def __contains__(self, pid: int) -> bool:
+        """Whether a process is this one or descends from it."""
+        own = os.getpid()
+        for _ in range(64):
+            if pid == own or pid in self._living:
+                return True
+            fields = stat_fields(pid, self._proc)
+            if fields is None or pid <= 1:
+                return False
+            pid = int(fields[1])
+        return False
+
+
+class Machine:
+    """CPU-seconds of the whole machine."""
+
+    def __init__(self, proc: Path = PROC) -> None:
+        self._path = str(proc / "stat")
+
+    def seconds(self) -> float | None:
+        """Return the time that all CPUs were busy since boot, or None where the system does not report it."""
+        try:
+            handle = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                fields = os.read(handle, 512).split(b"\n", 1)[0].split()
+            finally:
+                os.close(handle)
+        except OSError:
+            return None
+        if len(fields) < 8 or fields[0] != b"cpu":
+            return None
+        # user nice system idle iowait irq softirq steal; guest time is part of user. Idle, waiting and stolen time is nobody's work.
+        user, nice, system, _, _, irq, softirq = (int(field) for field in fields[1:8])
+        return (user + nice + system + irq + softirq) * STEP
+
+
+def children(pid: int, proc: str = "/proc") -> list[int]:
+    """Return the living children of a process."""
+    found: list[int] = []
+    try:
+        for task in os.listdir(f"{proc}/{pid}/task"):
+            with open(f"{proc}/{pid}/task/{task}/children", "rb", buffering=0) as file:
+                found += [int(child) for child in file.read(65536).split()]
+    except OSError:
+        pass  # the process or one of its threads has just ended, or the kernel does not list children
+    return found
+
+
+def stat_fields(pid: int, proc: str = "/proc") -> list[bytes] | None:
+    """Return the fields of ``/proc/PID/stat`` after the command's name, or None for a process that is gone."""
+    try:
+        with open(f"{proc}/{pid}/stat", "rb", buffering=0) as file:
+            return file.read(2048).rpartition(b")")[2].split()
+    except OSError:
+        return None
+
+
+def _own_seconds(proc: str) -> float:
+    """Return what this process used; exact, also while other threads of it run.
+
+    The process's clock adds up what its threads have used by the last tick. Asking a thread's own clock brings its time up to now.
+    """
+    if LINUX:
+        with suppress(OSError):
+            for thread in os.listdir(f"{proc}/self/task"):
+                with suppress(OSError):  # it has just ended
+                    time.clock_gettime_ns(~int(thread) << 3 | 6)
+    return time.process_time()
+
+
+def _process_clock(pid: int) -> float | None:
+    """Return what all threads of another process used, in steps of a nanosecond, or None where the system does not report it.
+
+    Source: Linux, include/linux/posix-timers_types.h: a clock id is the inverted process id, shifted by three, and 2 for the scheduler's
+    time, with 4 besides for one thread. It needs no right, and a tenth of the time that reading /proc takes.
+    """
+    if not LINUX:
+        return None
+    try:
+        return time.clock_gettime(~pid << 3 | 2)
+    except OSError:
+        return None
+
+
+def _ended_seconds() -> float:
+    if resource is None:
+        times = os.times()
+        return times.children_user + times.children_system
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return ended.ru_utime + ended.ru_stime
+
+
+def _has_children() -> bool:
+    """Ask the kernel in one call whether there is any child to look for; a walk costs a hundred times as much."""
+    if not hasattr(os, "waitid"):
+        return False
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except OSError:
+        return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -33,7 +262,7 @@ class CpuCoefficients:
     origin: str = "default"
 
     def __post_init__(self) -> None:
-        """Refuse powers that are not positive.
+        """Check the powers.
 
         Raises:
             ValueError: If a power is not positive.
@@ -89,32 +318,18 @@ class CpuTime:
     def probe(self) -> tuple[Capability, ...]:
         """Return the estimate, and the idle line when its power is known."""
         known = self.coefficients
-        cpu = Capability(
-            component="cpu",
-            source=self.name,
-            available=True,
-            quality="estimated",
-            boundary="CPU above idle, this process and its children, by CPU-seconds",
-            reason=f"estimated: {known.core_watts:.3g} W per CPU-second above idle ({known.origin})",
-            tick_seconds=0.0,
-            resolution_joules=known.core_watts * 1e-6,
-            gain_u=known.gain_u,
-        )
+        reason = f"estimated: {known.core_watts:.3g} W per CPU-second above idle ({known.origin})"
+        boundary = "CPU above idle, this process and its children, by CPU-seconds"
+        common: dict[str, Any] = {"quality": "estimated", "tick_seconds": 0.0, "gain_u": known.gain_u}
+        step = known.core_watts * 1e-6
+        cpu = Capability("cpu", self.name, True, boundary=boundary, reason=reason, resolution_joules=step, **common)
         if known.idle_watts is None:
             return (cpu,)
-        idle = Capability(
-            component="cpu:idle",
-            source=self.name,
-            available=True,
-            quality="estimated",
-            boundary="idle CPU of the whole machine",
-            reason=f"estimated: {known.idle_watts:.3g} W while the clock runs ({known.origin})",
-            tick_seconds=0.0,
-            resolution_joules=known.idle_watts * 1e-6,
-            gain_u=known.gain_u,
-            counts=False,
+        reason, step = f"estimated: {known.idle_watts:.3g} W while the clock runs ({known.origin})", known.idle_watts * 1e-6
+        boundary = "idle CPU of the whole machine"
+        return cpu, Capability(
+            "cpu:idle", self.name, True, boundary=boundary, reason=reason, resolution_joules=step, counts=False, **common
         )
-        return cpu, idle
 
     def read(self) -> tuple[Reading, ...]:
         """Return the energy by now."""

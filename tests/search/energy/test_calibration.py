@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 
 from joulefront.search.energy import Ledger, discover
-from joulefront.search.energy.calibrate import calibrate_cpu, fit_cpu, reference_for
+from joulefront.search.energy.calibrate import busy_cores, calibrate_cpu, fit_cpu, machine_busy_seconds, reference_for
 from joulefront.search.energy.calibrations import CpuPoint, cache_folder, load_calibration, save_calibration
-from joulefront.search.energy.loads import busy_cores, machine_busy_seconds
-from joulefront.search.energy.sources.process_tree import Tree
+from joulefront.search.energy.sources.cpu_time import Tree
 from joulefront.search.energy.sources.source import Capability, Reading
 
 NANO = 1_000_000_000

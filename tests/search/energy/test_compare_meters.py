@@ -5,8 +5,7 @@ import json
 import pytest
 
 from joulefront.search.energy import Ledger
-from joulefront.search.energy.calibrate import compare_meters
-from joulefront.search.energy.loads import spin
+from joulefront.search.energy.calibrate import compare_meters, spin
 from joulefront.search.energy.sources.source import Capability, Reading
 
 pytestmark = pytest.mark.slow

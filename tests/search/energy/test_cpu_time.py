@@ -14,8 +14,7 @@ import time
 import pytest
 
 from joulefront.search.energy import Ledger, discover
-from joulefront.search.energy.sources.cpu_time import DEFAULT, CpuCoefficients, CpuTime, from_cpu_watts
-from joulefront.search.energy.sources.process_tree import TICK, CpuUse, Machine, Tree
+from joulefront.search.energy.sources.cpu_time import DEFAULT, TICK, CpuCoefficients, CpuTime, CpuUse, Machine, Tree, from_cpu_watts
 
 pytestmark = pytest.mark.slow
 
@@ -91,7 +90,7 @@ def test_children_of_children_are_counted_while_they_live():
 
 GONE = f"""
 import os, signal, subprocess, sys, time
-from joulefront.search.energy.sources.process_tree import Tree
+from joulefront.search.energy.sources.cpu_time import Tree
 
 def burn(seconds):
     begin = time.thread_time()

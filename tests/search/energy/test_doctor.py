@@ -11,7 +11,7 @@ import pytest
 
 from joulefront.search.carbon.zones import intensity_for
 from joulefront.search.energy import Ledger, discover
-from joulefront.search.energy.calibrate import fit_cpu
+from joulefront.search.energy.calibrate import fit_cpu, spin
 from joulefront.search.energy.calibrations import CpuPoint, save_calibration, with_wall
 from joulefront.search.energy.doctor import (
     FAMILIES,
@@ -23,7 +23,6 @@ from joulefront.search.energy.doctor import (
     diagnose_machine,
     examine,
 )
-from joulefront.search.energy.loads import spin
 from joulefront.search.energy.sources.cpu_time import DEFAULT
 from joulefront.search.energy.sources.source import Capability
 
@@ -165,7 +164,7 @@ def plug(tmp_path):
     """A plug's log written by a process that knows the machine's true law: 50 W and 6 W per busy CPU."""
     log = tmp_path / "plug.csv"
     code = (
-        "import time, sys; from joulefront.search.energy.loads import machine_busy_seconds as busy\n"
+        "import time, sys; from joulefront.search.energy.calibrate import machine_busy_seconds as busy\n"
         "begin = time.time(); file = open(sys.argv[1], 'w', buffering=1); file.write('timestamp,joules\\n')\n"
         "while True:\n    now = time.time(); file.write(f'{now},{50 * (now - begin) + 6 * busy():.6f}\\n'); time.sleep(0.05)\n"
     )

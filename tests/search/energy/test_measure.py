@@ -5,8 +5,8 @@ import time
 import pytest
 
 from joulefront.search.energy import Capability, Discovery, Ledger, Reading, discover, measure
+from joulefront.search.energy.calibrate import spin
 from joulefront.search.energy.calibrations import calibrate_wall, save_calibration
-from joulefront.search.energy.loads import spin
 from joulefront.search.energy.record import Component, Record
 
 

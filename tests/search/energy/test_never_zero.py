@@ -8,9 +8,8 @@ from functools import partial
 import pytest
 
 from joulefront.search.energy import Capability, Ledger, Reading
-from joulefront.search.energy.sources.cpu_time import CpuTime
+from joulefront.search.energy.sources.cpu_time import CpuTime, CpuUse
 from joulefront.search.energy.sources.nvml import Nvml
-from joulefront.search.energy.sources.process_tree import CpuUse
 from joulefront.search.energy.sources.rapl import Rapl
 
 
