@@ -172,6 +172,16 @@ def compare(
     print(json.dumps(table.to_rows(), indent=1) if as_json else table.to_text())
 
 
+def repair(run: RunArgument) -> None:
+    """Make a lost or damaged study.db again from trials.json."""
+    from ..records.run_folder import RunFolder
+
+    folder, lost = RunFolder.repair(run)
+    print(f"{folder.path} has its database again, with {len(folder.run().trials)} trials")
+    if lost:
+        print(f"{len(lost)} trial(s) after the last copy are lost, their weights lie in artifacts: {', '.join(lost)}", file=sys.stderr)
+
+
 def doctor(
     as_json: AsJson = False,
     meter: Meter = "auto",

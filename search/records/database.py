@@ -13,12 +13,14 @@ import sqlite3
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from optuna.storages import RDBStorage
+    from optuna.trial import FrozenTrial
     from sqlalchemy.engine import URL
 
 #: What a database is opened for: ``create`` makes its tables, ``write`` finds them, ``read`` changes nothing, not even on disk.
@@ -106,6 +108,16 @@ def _rolled_back(file: Path) -> sqlite3.Connection:
     return memory
 
 
+def make_study(storage: RDBStorage, name: str, objectives: Sequence[str], directions: Sequence[Any]) -> None:
+    """Make a study, or find the one that a broken-off start has made."""
+    import optuna
+
+    study = optuna.create_study(study_name=name, storage=storage, directions=list(directions), load_if_exists=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # metric names are marked experimental; without them a dashboard shows "Objective 0"
+        study.set_metric_names(list(objectives))
+
+
 def mark_of(file: Path) -> dict[str, Any] | None:
     """Return what changes with every change of an SQLite database: its change counter, and its trials by state with the last of each.
 
@@ -121,6 +133,35 @@ def mark_of(file: Path) -> dict[str, Any] | None:
     if file.with_name(f"{file.name}-journal").exists():
         return None
     return {"changes": counter, "trials": [list(row) for row in rows]}
+
+
+def optuna_part(trial: FrozenTrial, *, without: str) -> dict[str, Any]:
+    """Return as JSON what makes a trial of Optuna again, but for one user attribute."""
+    from optuna.distributions import distribution_to_json
+
+    return {
+        "state": trial.state.name,
+        "params": dict(trial.params),
+        "distributions": {name: distribution_to_json(one) for name, one in trial.distributions.items()},
+        "values": trial.values,
+        "user_attrs": {name: value for name, value in trial.user_attrs.items() if name != without},
+        "system_attrs": dict(trial.system_attrs),
+    }
+
+
+def optuna_trial(part: Mapping[str, Any], attributes: Mapping[str, Any]) -> FrozenTrial:
+    """Make a trial of Optuna from what `optuna_part` returned and the user attributes that it left out."""
+    from optuna.distributions import json_to_distribution
+    from optuna.trial import TrialState, create_trial
+
+    return create_trial(
+        state=TrialState[part["state"]],
+        params=part["params"],
+        distributions={name: json_to_distribution(one) for name, one in part["distributions"].items()},
+        values=part["values"],
+        user_attrs={**part["user_attrs"], **attributes},
+        system_attrs=part["system_attrs"],
+    )
 
 
 def _sqlite_file(place: URL) -> Path | None:

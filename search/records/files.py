@@ -1,4 +1,4 @@
-"""Files of a run folder: written whole or not at all, and compared with what they must hold when they are read.
+"""Files of a run folder: written whole or not at all, by one process at a time, and compared with what they must hold when they are read.
 
 A folder may be damaged or somebody else's, so every file is checked once, here, and what comes out can be relied on.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict, TypeVar
 
@@ -139,6 +139,7 @@ class Snapshot(TypedDict):
 
     trials: list[Mapping[str, Any]]
     mark: NotRequired[Mapping[str, Any] | None]
+    optuna: NotRequired[list[Mapping[str, Any]]]
 
 
 class BillFile(TypedDict):
@@ -167,8 +168,7 @@ def write_json(path: Path, data: Mapping[str, Any], *, private: bool = False) ->
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        error.filename, error.filename2 = str(path), None
-        raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def read_json(path: Path, kind: type[T], remedy: str) -> T:
@@ -186,3 +186,21 @@ def read_json(path: Path, kind: type[T], remedy: str) -> T:
         return fitted(kind, parse(path.read_bytes()), path.name)
     except ValueError as error:
         raise ValueError(f"{str(path)!r} is damaged ({error}); {remedy}") from error
+
+
+@contextlib.contextmanager
+def lock(file: Path) -> Iterator[bool]:
+    """Hold a lock that goes with the process, however it ends; yield whether it is held, False when another process holds it."""
+    try:
+        import fcntl
+    except ImportError:  # Windows has no flock: two sessions in one folder are then the user's care
+        yield True
+        return
+    with file.open("w") as opened:
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            held = False
+        else:
+            held = True
+        yield held

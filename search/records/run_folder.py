@@ -8,16 +8,17 @@ from __future__ import annotations
 import contextlib
 import shutil
 import sys
-import warnings
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from ..energy.journal import parse
+from . import database
 from .bill import Bill, read_bill
-from .database import Mode, cause_of, mark_of, open_storage, public_url, with_password, without_password
-from .files import Snapshot, StudyFile, Versioned, read_json, write_json
+from .database import Mode, cause_of, without_password
+from .files import Snapshot, StudyFile, Versioned, lock, read_json, write_json
 from .replicates import Repeats, read_repeats
 from .trial import ATTRIBUTE, EXCUSED, Trial, check_order, from_json, from_optuna, to_json
 
@@ -86,7 +87,7 @@ class RunFolder:
 
     @classmethod
     def exists(cls, path: Path) -> bool:
-        """Whether there is a run in this folder, and not only a start that was broken off."""
+        """Whether there is a run in this folder, more than a start that was broken off."""
         return (path / STUDY_FILE).is_file() and _broken_start(path) is None
 
     @classmethod
@@ -104,7 +105,7 @@ class RunFolder:
         if begun is None and not made and any(file.name != LOCK_FILE and f"{STUDY_FILE}." not in file.name for file in path.iterdir()):
             raise StoreError(f"--out {str(path)!r} holds files but no {STUDY_FILE}: it is not a run folder; choose another --out")
         try:
-            facts = {"format": FORMAT, "storage": None if storage is None else public_url(storage), **facts}
+            facts = {"format": FORMAT, "storage": None if storage is None else database.public_url(storage), **facts}
         except ValueError as error:
             raise StoreError(f"--storage {without_password(str(storage))!r} cannot be used: {error}") from error
         if begun is not None and all(begun.get(key) == facts[key] for key in ("storage", "study")):
@@ -131,12 +132,13 @@ class RunFolder:
         return folder
 
     @classmethod
-    def open(cls, path: str | Path, *, storage: str | None = None) -> RunFolder:
+    def open(cls, path: str | Path, *, storage: str | None = None, lost_database: bool = False) -> RunFolder:
         """Open an existing run folder.
 
         Args:
             path: The run folder.
             storage: Storage URL with the password that the folder does not keep; that in ``JOULEFRONT_STORAGE`` by default.
+            lost_database: Open it although its database is lost.
 
         Raises:
             StoreError: If there is no run, it was written by another version, or it is damaged.
@@ -151,9 +153,7 @@ class RunFolder:
             )
         if not file.is_file():
             if path.is_dir() and (path / DATABASE_FILE).is_file():
-                raise StoreError(
-                    f"{str(path)!r} has no {STUDY_FILE} (half written, or lost): restore it from a copy, or run in a new --out"
-                )
+                raise StoreError(f"{str(path)!r} has no {STUDY_FILE} (half written, or lost): restore it, or run in a new --out")
             raise StoreError(
                 f"{str(path)!r} is not a run folder: it has no {STUDY_FILE}; give a folder that joulefront run has written, "
                 "for example runs/digits"
@@ -166,8 +166,8 @@ class RunFolder:
         facts = cast(dict[str, Any], _read(file, StudyFile))
         if facts.get("state") == CREATING:
             raise StoreError(f"the start of {str(path)!r} was broken off before its first trial; run the same command again")
-        if facts.get("storage") is None and not (path / DATABASE_FILE).is_file():
-            raise StoreError(f"{str(path)!r} has lost its {DATABASE_FILE}; restore it from a copy, or delete the folder and run again")
+        if facts.get("storage") is None and not (path / DATABASE_FILE).is_file() and not lost_database:
+            raise StoreError(f"{str(path)!r} has lost its {DATABASE_FILE}; joulefront repair makes it again, or restore it from a copy")
         return cls(path, facts, storage)
 
     def save_facts(self, facts: Mapping[str, Any]) -> RunFolder:
@@ -225,9 +225,7 @@ class RunFolder:
                 f"{str(self.path)!r}: the storage has no study {self._study_name!r}: it is half written, or another one; run in a new --out"
             ) from error
         except Exception as error:
-            raise StoreError(
-                f"{str(self.path)!r}: the storage cannot be read ({cause_of(error)}); restore it from a copy or delete the folder"
-            ) from error
+            raise StoreError(f"{str(self.path)!r}: the storage cannot be read ({cause_of(error)}); restore it from a copy") from error
 
     def run(self, study_now: optuna.Study | None = None) -> Run:
         """Read everything that is known of this run.
@@ -258,31 +256,64 @@ class RunFolder:
             repeats=read_repeats(self.path),
         )
 
-    def save_snapshot(self, trials: Iterable[Trial]) -> None:
-        """Keep the trials beside the database: reading a finished run then needs no database library, which takes long to import."""
-        write_json(self.path / SNAPSHOT_FILE, {"format": FORMAT, "mark": self._mark(), "trials": [to_json(trial) for trial in trials]})
+    def save_snapshot(self, study: optuna.Study) -> None:
+        """Keep the trials beside the database: reading them needs no database library, which takes long to import; `repair` needs them."""
+        stored = study.get_trials(deepcopy=False)
+        trials = [to_json(from_optuna(trial)) for trial in stored]
+        rest = [database.optuna_part(trial, without=ATTRIBUTE) for trial in stored]
+        write_json(self.path / SNAPSHOT_FILE, {"format": FORMAT, "mark": self._mark(), "trials": trials, "optuna": rest})
+
+    @classmethod
+    def repair(cls, path: str | Path) -> tuple[RunFolder, list[str]]:
+        """Make a lost or damaged database again from the snapshot.
+
+        Returns:
+            The folder, and the names of weights whose trials are newer than the snapshot and therefore lost.
+
+        Raises:
+            StoreError: If there is nothing to repair, or nothing to repair it from.
+        """
+        folder = cls.open(path, lost_database=True)
+        file, copy = folder.path / DATABASE_FILE, folder.path / SNAPSHOT_FILE
+        if folder.facts.get("storage") is not None:
+            raise StoreError(f"{str(folder.path)!r} has its trials elsewhere; only a {DATABASE_FILE} in the folder can be repaired")
+        with folder.lock(), tempfile.TemporaryDirectory(dir=folder.path) as aside:
+            if folder._is_readable():
+                raise StoreError(f"{str(file)!r} can be read: there is nothing to repair")
+            try:
+                kept = read_json(copy, Snapshot, "restore it from a copy")
+                trials = [(from_json(trial), rest) for trial, rest in zip(kept["trials"], kept["optuna"], strict=True)]
+            except (OSError, ValueError, KeyError) as error:
+                raise StoreError(f"{str(copy)!r} is missing, damaged or of an older version; restore {str(file)!r} from a copy") from error
+            new = replace(folder, path=Path(aside))
+            new._make_study()
+            new.study().add_trials([database.optuna_trial(rest, {ATTRIBUTE: trial.facts()}) for trial, rest in trials])
+            if file.exists():
+                file.replace(file.with_name(f"{file.name}.damaged"))
+            file.with_name(f"{file.name}-journal").unlink(missing_ok=True)  # it belongs to the lost one
+            (new.path / DATABASE_FILE).replace(file)
+            folder.save_snapshot(folder.study(read_only=True))
+        weights = {file.name for file in (folder.path / "artifacts").glob("trial-*.weights")}
+        return folder, sorted(weights - {folder.artifact(trial.number).name for trial, _ in trials})
 
     def _snapshot(self) -> tuple[Trial, ...] | None:
         """Return the kept trials, or None when there are none or they are not those of the database."""
         try:
             kept = read_json(self.path / SNAPSHOT_FILE, Snapshot, "delete it")
-            if kept.get("mark") is None or kept["mark"] != self._mark() or not self._ended:
+            if kept.get("mark") is None or kept["mark"] != self._mark():
                 return None
+            if self.facts.get("storage") is not None and "ended" not in self.facts["sessions"][-1]:
+                return None  # the server may know more
             trials = tuple(map(from_json, kept["trials"]))
             check_order(trials)
             return trials
-        except (OSError, ValueError):
+        except (OSError, ValueError, LookupError):
             return None  # never written, or damaged: the database is the truth
 
     def _mark(self) -> dict[str, Any] | None:
         """Return what differs whenever the database does; a server is not asked, only sessions of this folder write to its study."""
-        return mark_of(self.path / DATABASE_FILE) if self.facts.get("storage") is None else {"sessions": len(self.facts["sessions"])}
-
-    @property
-    def _ended(self) -> bool:
-        """Whether a server can hold nothing newer than the snapshot of the last session."""
-        sessions = self.facts["sessions"]
-        return self.facts.get("storage") is None or (bool(sessions) and "ended" in sessions[-1])
+        own = self.facts.get("storage") is None
+        return database.mark_of(self.path / DATABASE_FILE) if own else {"sessions": len(self.facts["sessions"])}
 
     def fail_dead_trials(self, joules_by_number: Mapping[int, float | None]) -> list[int]:
         """Close the trials that a killed session left running; called while no other session holds the folder.
@@ -314,18 +345,9 @@ class RunFolder:
         Raises:
             StoreError: If another process holds it.
         """
-        try:
-            import fcntl
-        except ImportError:  # Windows has no flock: two sessions in one folder are then the user's care
-            yield
-            return
-        with (self.path / LOCK_FILE).open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise StoreError(
-                    f"another process is running the study in {str(self.path)!r}; wait for it, or give another --out"
-                ) from error
+        with lock(self.path / LOCK_FILE) as held:
+            if not held:
+                raise StoreError(f"another process is running the study in {str(self.path)!r}; wait for it, or give another --out")
             yield
 
     @property
@@ -335,29 +357,27 @@ class RunFolder:
     def _url(self) -> str | None:
         """Return the URL of the storage with its password, or None for the folder's own database."""
         url = self.facts.get("storage")
-        return None if url is None else with_password(str(url), self.given)
+        return None if url is None else database.with_password(str(url), self.given)
+
+    def _is_readable(self) -> bool:
+        try:
+            self.study(read_only=True).get_trials(deepcopy=False)
+        except (StoreError, RuntimeError):
+            return False
+        return True
 
     def _make_study(self) -> None:
-        import optuna
-
-        storage = self._storage("create")
-        study = optuna.create_study(
-            study_name=self._study_name, storage=storage, directions=list(self.facts["study"]["directions"]), load_if_exists=True
-        )
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # metric names are marked experimental; without them a dashboard shows "Objective 0"
-            study.set_metric_names(list(self.facts["study"]["objectives"]))
+        study = self.facts["study"]
+        database.make_study(self._storage("create"), self._study_name, study["objectives"], study["directions"])
 
     def _storage(self, mode: Mode) -> RDBStorage:
         url, file = self._url(), self.path / DATABASE_FILE
         try:
-            return open_storage(file, url, mode)
+            return database.open_storage(file, url, mode)
         except Exception as error:
             line = cause_of(error)
             if url is None:
-                raise StoreError(
-                    f"{str(file)!r} cannot be read ({line}); restore it from a copy, or delete the folder and run again"
-                ) from error
+                raise StoreError(f"{str(file)!r} cannot be read ({line}); joulefront repair makes it again, or restore it") from error
             remedy = "install the driver that it names" if isinstance(error, ImportError) else "see that it can be reached"
             raise StoreError(f"--storage {without_password(url)!r} cannot be used: {line}; {remedy}") from error
 

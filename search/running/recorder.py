@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from ..billing.session_account import Account, TrialMeter
@@ -18,6 +19,9 @@ from ..study import Study, objective_values
 if TYPE_CHECKING:
     import optuna
 
+#: A database that is lost in a long session is made again from a copy that is not older than this and one trial.
+SNAPSHOT_SECONDS = 60.0
+
 
 @dataclass
 class Recorder:
@@ -30,6 +34,7 @@ class Recorder:
         account: Who pays for what.
         train_examples: Length of the training split.
         failures: Trials in a row that measured nothing new: failed, rejected or duplicate ones.
+        snapshot_seconds: When the trials were last copied beside the database (monotonic clock).
     """
 
     study: Study
@@ -38,6 +43,7 @@ class Recorder:
     account: Account
     train_examples: int
     failures: int = 0
+    snapshot_seconds: float = field(default_factory=time.monotonic)
 
     def trained(
         self, asked: optuna.Trial, outcome: Outcome, energy: TrialEnergy, parent: Trial | None, stopped: str | None, meter: TrialMeter
@@ -128,6 +134,9 @@ class Recorder:
             keep |= resumable(run.trials, self.optuna_study.get_trials(deepcopy=False))
         keep |= {trial.number for trial in run.trials if trial.state == "running"}
         self.store.keep_artifacts(keep)
+        if self.store.facts.get("storage") is None and time.monotonic() - self.snapshot_seconds > SNAPSHOT_SECONDS:
+            self.store.save_snapshot(self.optuna_study)
+            self.snapshot_seconds = time.monotonic()
 
 
 def resumable(trials: Sequence[Trial], stored: Sequence[optuna.trial.FrozenTrial]) -> set[int]:

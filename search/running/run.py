@@ -186,7 +186,7 @@ def run(
                 session.end_facts |= hourly.facts()
             course = recent_gain(Front.of(session.folder.run(optuna_study), complete_only=study.complete_only))
             reporter.tell("end", f"ended: {session.reason}" + ("" if course is None else f"; {course}"))
-            session.folder.save_snapshot(session.folder.run(optuna_study).trials)
+            session.folder.save_snapshot(optuna_study)
     return FrontView.of(RunFolder.open(path).run())
 
 

@@ -1,5 +1,6 @@
 """Wrong usage gets one clear line with a remedy and exit code 2, failed work exit code 1; neither gets a traceback."""
 
+import errno
 import subprocess
 import sys
 from collections.abc import Callable
@@ -92,7 +93,21 @@ def test_an_interrupt_outside_of_the_trainings_prints_how_to_continue(call: Call
 def test_without_a_word_the_help_is_shown(call: Callable[..., Any]) -> None:
     said = call()
     assert said.code == 0
-    for verb in ("run", "front", "plot", "report", "export", "price", "compare", "doctor", "studies", "dashboard", "estimate", "optimise"):
+    for verb in (
+        "run",
+        "front",
+        "plot",
+        "report",
+        "export",
+        "price",
+        "compare",
+        "doctor",
+        "studies",
+        "dashboard",
+        "estimate",
+        "optimise",
+        "repair",
+    ):
         assert f"  {verb}" in said.out
     assert "--debug" in said.out
 
@@ -125,4 +140,6 @@ def test_a_path_that_cannot_be_used_is_named_with_a_remedy_and_is_wrong_usage(tm
 
 def test_an_error_without_a_path_keeps_its_message_and_is_failed_work() -> None:
     assert one_line(OSError("no space left")) == "no space left"
+    full = OSError(errno.ENOSPC, "No space left on device", "runs/a/bill.json")
+    assert one_line(full) == "cannot write 'runs/a/bill.json': the disk is full; free some space, then run the same command again"
     assert exit_code(OSError("no space left")) == 1

@@ -190,6 +190,17 @@ def test_verbs_that_read_work_on_a_folder_that_cannot_be_written_and_change_noth
     folder.chmod(0o755)
 
 
+def test_a_lost_database_is_made_again(call: Callable[..., Any], folder: Path) -> None:
+    store = RunFolder.open(folder)
+    store.save_snapshot(store.study())
+    before = call("front", folder, "--json").out
+    refused(call("repair", folder), "nothing to repair")
+    (folder / "study.db").unlink()
+    refused(call("front", folder), "lost its study.db", "joulefront repair")
+    assert "has its database again, with 3 trials" in call("repair", folder).out
+    assert call("front", folder, "--json").out == before
+
+
 def test_unknown_zones_and_malformed_prices_are_refused(call: Callable[..., Any], folder: Path) -> None:
     refused(call("price", folder, "--zones", "ATLANTIS"), "ATLANTIS")
     refused(call("price", folder, "--zones", "FR", "--price", "0,25EUR"), "0.25EUR", "decimals with a point")

@@ -1,6 +1,7 @@
 import json
 import os
 import pwd
+import re
 import shutil
 import socket
 import sqlite3
@@ -18,7 +19,8 @@ import pytest
 from helpers.trials import make_trial
 
 from joulefront.search import Study, run
-from joulefront.search.records.database import without_password
+from joulefront.search.records import database
+from joulefront.search.records.database import DatabaseError, Mode, public_url, with_password, without_password
 from joulefront.search.records.files import write_json
 from joulefront.search.records.run_folder import RunFolder, StoreError
 from joulefront.search.records.trial import ATTRIBUTE, EXCUSED
@@ -123,6 +125,13 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> Non
     ("url", "shown"),
     [
         ("postgresql+psycopg://me:secret@host:5432/db", "postgresql+psycopg://me:***@host:5432/db"),
+        ("--storage=postgresql://me:sec/ret@host/db", "--storage=postgresql://me:***@host/db"),
+        ("postgresql://me:sec#?r:et@host/db", "postgresql://me:***@host/db"),
+        ("postgresql://me:sec@r/et@host/db", "postgresql://me:***@host/db"),
+        ("postgresql://me:sec/ret@host:port/db", "postgresql://me:***@host:port/db"),
+        ("postgresql:///db?user=me&password=secret", "postgresql:///db?password=***&user=me"),
+        ("postgresql://me@/db?sslpassword=secret&host=/run", "postgresql://me@/db?host=%2Frun&sslpassword=***"),
+        ("wall=http://me:secret@host/x", "wall=http://me:***@host/x"),
         ("postgresql://me@host/db", "postgresql://me@host/db"),
         ("sqlite:////tmp/a@b.db", "sqlite:////tmp/a@b.db"),
         ("wall=http://host:80/x@y", "wall=http://host:80/x@y"),
@@ -130,6 +139,22 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> Non
 )
 def test_a_password_is_hidden_and_nothing_else(url: str, shown: str) -> None:
     assert without_password(url) == shown
+
+
+def test_a_folder_keeps_a_url_without_its_password_and_takes_it_from_the_user_or_the_environment() -> None:
+    secret = "postgresql+psycopg://me:se%2Fcret@host/db?sslpassword=hidden&sslmode=require"
+    public = "postgresql+psycopg://me@host/db?sslmode=require"
+    other = "postgresql+psycopg://me:se%2Fcret@elsewhere/db?sslmode=require"
+    assert public_url(secret) == public == public_url(public)
+    assert with_password(public, secret, {}) == with_password(public, None, {"JOULEFRONT_STORAGE": secret}) == secret
+    assert with_password(public, None, {}) == with_password(public, other, {"JOULEFRONT_STORAGE": "no url"}) == public
+
+
+def test_a_password_that_cannot_be_told_from_the_host_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="must be written %40") as caught:
+        make(tmp_path / "r", storage="postgresql://me:sec@ret@host/db")
+    assert "ret@" not in str(caught.value)
+    assert not (tmp_path / "r").exists()
 
 
 def test_a_storage_without_its_driver_names_it(tmp_path: Path) -> None:
@@ -145,7 +170,7 @@ def test_a_storage_without_its_driver_names_it(tmp_path: Path) -> None:
 def test_a_copy_of_a_killed_run_shows_the_same_trials_whatever_the_clock_says(tmp_path: Path) -> None:
     store = make(tmp_path / "r")
     add(store, 0.9, 12.0)
-    store.save_snapshot(store.run(store.study()).trials)
+    store.save_snapshot(store.study())
     add(store, 0.8, 5.0)  # and killed before the next snapshot
     ahead = time.time() + 3600  # the clock was put back since
     os.utime(tmp_path / "r" / "trials.json", (ahead, ahead))
@@ -157,7 +182,7 @@ def test_a_copy_of_a_killed_run_shows_the_same_trials_whatever_the_clock_says(tm
 def test_a_snapshot_of_the_same_content_spares_the_database_library(tmp_path: Path) -> None:
     store = make(tmp_path / "r")
     add(store, 0.9, 12.0)
-    store.save_snapshot(store.run(store.study()).trials)
+    store.save_snapshot(store.study())
     shutil.copytree(tmp_path / "r", tmp_path / "copy")
     program = (
         "import sys; from joulefront.search.records.run_folder import RunFolder\n"
@@ -249,6 +274,83 @@ def test_a_folder_may_have_any_name(tmp_path: Path, name: str) -> None:
     assert [file.name for file in tmp_path.iterdir()] == [name]
 
 
+# -- what goes wrong while a study runs ------------------------------------------------------------------------------------------------
+
+
+def test_a_database_that_is_deleted_while_it_is_used_is_named_and_repaired_from_the_snapshot(tmp_path: Path) -> None:
+    store = make(tmp_path / "r")
+    study = store.study()
+    for number, accuracy in enumerate((0.9, None, 0.8)):
+        trial = study.ask()
+        width, rate = trial.suggest_int("width", 1, 9), trial.suggest_float("rate", 0.1, 1.0, log=True)
+        trial.suggest_categorical("kind", ["a", "b"])
+        trial.suggest_int("epochs", 1, 3)
+        facts = make_trial(
+            number, "complete", {"width": width, "rate": rate}, 2, quality={"accuracy": accuracy or 0.0}, train_joules=5.0, reason="NaN"
+        )
+        trial.set_user_attr(ATTRIBUTE, facts.facts())
+        trial.set_user_attr(EXCUSED, "ended")
+        study.tell(trial, None if accuracy is None else [accuracy, 5.0], state=None if accuracy else optuna.trial.TrialState.FAIL)
+    store.save_snapshot(study)
+    before, stored = store.run().trials, study.get_trials()
+    for number in (0, 2, 3):
+        store.artifact(number).write_bytes(b"weights")
+    with pytest.raises(StoreError, match="nothing to repair"):
+        RunFolder.repair(tmp_path / "r")
+    (tmp_path / "r" / "study.db").unlink()
+    with pytest.raises(DatabaseError, match="was deleted while it was in use; joulefront repair"):
+        study.ask()
+    with pytest.raises(StoreError, match=r"lost its study\.db; joulefront repair"):
+        RunFolder.open(tmp_path / "r")
+    store, lost = RunFolder.repair(tmp_path / "r")
+    assert lost == ["trial-00003.weights"]
+    assert RunFolder.open(tmp_path / "r").run().trials == store.run(store.study()).trials == before
+    for old, new in zip(stored, store.study().get_trials(), strict=True):
+        for name in ("number", "state", "params", "distributions", "values", "user_attrs", "system_attrs"):
+            assert getattr(new, name) == getattr(old, name), name
+    (tmp_path / "r" / "study.db").write_bytes(b"nonsense" * 999)
+    assert RunFolder.repair(tmp_path / "r")[0].run().trials == before
+    assert (tmp_path / "r" / "study.db.damaged").exists()
+    (tmp_path / "r" / "study.db").unlink()
+    write_json(tmp_path / "r" / "trials.json", {"trials": []})
+    with pytest.raises(StoreError, match="older version; restore"):
+        RunFolder.repair(tmp_path / "r")
+
+
+@pytest.mark.parametrize(("pragma", "named"), [("max_page_count = 1", "disk is full; free some space"), ("query_only = 1", "permissions")])
+def test_what_waiting_cannot_mend_is_named_with_its_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pragma: str, named: str
+) -> None:
+    store = make(tmp_path / "r")
+
+    really = database.connect
+
+    def connect(file: Path, mode: Mode) -> sqlite3.Connection:
+        connection = really(file, mode)
+        connection.execute(f"PRAGMA {pragma}")
+        return connection
+
+    monkeypatch.setattr(database, "connect", connect)
+    study = store.study()
+    monkeypatch.undo()
+    with pytest.raises(DatabaseError, match=rf"study\.db.*{named}.*run the same command again") as caught:
+        study.set_user_attr("large", "x" * 1_000_000)
+    assert "invalid data" not in str(caught.value)
+
+
+def test_a_file_that_finds_no_space_is_named_and_leaves_no_half_of_itself(tmp_path: Path) -> None:
+    program = (
+        "import pathlib, resource, signal, sys; from joulefront.search.records.files import write_json\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "write_json(pathlib.Path(sys.argv[1]), {'x': 'y' * 5000})"
+    )
+    write_json(tmp_path / "a.json", {"x": 1})
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path / "a.json")], capture_output=True, text=True, check=False)
+    assert done.stderr.splitlines()[-1].endswith(f"File too large: {str(tmp_path / 'a.json')!r}")
+    assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
+    assert json.loads((tmp_path / "a.json").read_text()) == {"x": 1}
+
+
 # -- PostgreSQL -----------------------------------------------------------------------------------------------------------------------
 
 
@@ -258,20 +360,32 @@ def program(name: str) -> str | None:
     return str(places[0]) if places else shutil.which(name)
 
 
+def owner() -> dict[str, Any]:
+    """Whose processes the server's are; it refuses to run as root."""
+    if os.geteuid() != 0:
+        return {}
+    try:
+        account = pwd.getpwnam("postgres")
+    except KeyError:
+        pytest.skip("PostgreSQL does not run as root, and there is no user postgres")
+    return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
+
+
+def control(folder: Path, action: str) -> subprocess.CompletedProcess[bytes]:
+    """Start or stop, as a power cut would, the server whose data are in a folder."""
+    options = ["-w", "-t", "60", "-o", f"-k {folder} -c listen_addresses='' -c fsync=off", "-l", str(folder / "log")]
+    command = [program("pg_ctl") or "", "-D", str(folder / "data"), *(options if action == "start" else ["-m", "immediate"]), action]
+    return subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder, check=False, **owner())
+
+
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[str]:
     """URL of a server of our own, on a socket in a folder that goes with it."""
     pytest.importorskip("psycopg", reason="PostgreSQL needs psycopg")
-    initdb, control = program("initdb"), program("pg_ctl")
-    if initdb is None or control is None:
+    initdb = program("initdb")
+    if initdb is None or program("pg_ctl") is None:
         pytest.skip("PostgreSQL is not installed (initdb, pg_ctl)")
-    whose: dict[str, Any] = {}
-    if os.geteuid() == 0:  # PostgreSQL refuses to run as root
-        try:
-            account = pwd.getpwnam("postgres")
-        except KeyError:
-            pytest.skip("PostgreSQL does not run as root, and there is no user postgres")
-        whose = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
+    whose = owner()
     folder = Path(tempfile.mkdtemp(prefix="jf-pg-", dir="/tmp"))
     try:
         if whose:
@@ -280,16 +394,12 @@ def postgresql() -> Iterator[str]:
         made = subprocess.run(command, capture_output=True, text=True, cwd=folder, **whose)
         if made.returncode != 0:
             pytest.skip(f"initdb failed: {made.stderr.strip()[-200:]}")
-        options = f"-k {folder} -c listen_addresses='' -c fsync=off"
-        command = [control, "-D", str(folder / "data"), "-w", "-t", "60", "-o", options, "-l", str(folder / "log"), "start"]
-        started = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder, **whose)
-        if started.returncode != 0:
+        if control(folder, "start").returncode != 0:
             pytest.skip("the PostgreSQL server does not start here")
         try:
             yield f"postgresql+psycopg://me@/postgres?host={folder}"
         finally:
-            stop = [control, "-D", str(folder / "data"), "-m", "immediate", "stop"]
-            subprocess.run(stop, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder, **whose)
+            control(folder, "stop")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -309,7 +419,10 @@ def test_two_runs_of_one_name_share_a_server_and_stay_apart(postgresql: str, tmp
 @pytest.mark.slow
 @pytest.mark.postgresql
 def test_a_study_runs_and_continues_in_postgresql(postgresql: str, rings: Callable[..., Study], tmp_path: Path) -> None:
-    run(rings(), out=tmp_path / "r", trials=2, storage=postgresql, meter="cpu_time")
+    secret = postgresql.replace("me@", "me:se%2Fcret@") + "&sslpassword=se%2Fcret"
+    run(rings(), out=tmp_path / "r", trials=2, storage=secret, meter="cpu_time")
+    assert not [file for file in (tmp_path / "r").rglob("*") if file.is_file() and re.search(rb"se(%2F|/)cret", file.read_bytes())]
+    assert (tmp_path / "r" / "study.json").stat().st_mode & 0o777 == 0o600
     run(rings(), out=tmp_path / "r", trials=3, meter="cpu_time")
     found = RunFolder.open(tmp_path / "r").run()
     assert [trial.state for trial in found.trials] == ["complete"] * 3
@@ -336,3 +449,30 @@ def test_what_is_no_run_folder_is_never_advised_away(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="choose another --out") as caught:
         make(tmp_path / "photos")
     assert "Delete" not in str(caught.value)
+
+
+@pytest.mark.slow
+@pytest.mark.postgresql
+def test_a_server_that_is_away_for_a_while_ends_nothing(
+    postgresql: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Path(postgresql.partition("host=")[2])
+    study = make(tmp_path / "r", "tiny-away", postgresql).study()
+    begun = study.ask()
+    control(server, "stop")
+    back = threading.Timer(4.0, control, (server, "start"))
+    back.start()
+    begun.suggest_int("width", 1, 9)
+    study.tell(begun, [0.9, 12.0])
+    back.join()
+    assert [trial.values for trial in RunFolder.open(tmp_path / "r").run().trials] == [(0.9, 12.0)]
+    said = capsys.readouterr().err
+    assert re.search(r"postgresql\S*: the connection is lost \(.+\); trying again for 60 s\n.*connected again after \d+ s", said)
+    monkeypatch.setattr("joulefront.search.records.database.PATIENCE_SECONDS", 1.0)
+    control(server, "stop")
+    try:
+        with pytest.raises(DatabaseError, match="see that the server runs") as caught:
+            study.ask()
+    finally:
+        control(server, "start")
+    assert "invalid data" not in str(caught.value)
