@@ -71,5 +71,5 @@ def test_members_need_different_names_and_there_must_be_two():
 
 
 def test_a_family_that_the_study_no_longer_has_is_named():
-    with pytest.raises(ValueError, match=r"family must be one of mlp, classical, got 'convnet'"):
+    with pytest.raises(ValueError, match=r"family must be one of 'mlp', 'classical', got 'convnet'; the space has changed"):
         Union(Mlp(), Classical()).sample(FixedTrial({"family": "convnet"}))
