@@ -21,6 +21,14 @@ from .training.task import Task
 Number = TypeVar("Number", int, float)
 
 
+def canonical(space: Space, params: Mapping[str, Any]) -> str:
+    """Return the canonical text of a candidate; while conditional parameters are missing, that of the parameters themselves."""
+    try:
+        return space.key(space.sample(FixedTrial(params)))
+    except ValueError:
+        return json.dumps(dict(params), sort_keys=True, default=str)
+
+
 @dataclass(frozen=True)
 class Candidate:
     """One architecture and the way to train it; all of it is JSON.

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from ..space import FixedTrial, RandomTrial, Sizes, Space
+from ..space import RandomTrial, Sizes, Space, canonical
 from ..study import ENERGY_OBJECTIVES, Study
 from .freeze_thaw import FreezeThawSampler
 
@@ -30,14 +29,6 @@ def energy_axis(study: Study) -> int:
 def any_resumable(space: Space) -> bool:
     """Whether any candidate can be resumed from a checkpoint; under a schedule with a fixed horizon none can."""
     return any(space.sample(RandomTrial(seed)).recipe.resumable for seed in range(_RESUMABLE_SAMPLE))
-
-
-def canonical(space: Space, params: Mapping[str, Any]) -> str:
-    """Return the canonical text of a candidate; while conditional parameters are missing, that of the parameters themselves."""
-    try:
-        return space.key(space.sample(FixedTrial(params)))
-    except ValueError:
-        return json.dumps(dict(params), sort_keys=True, default=str)
 
 
 def make_sampler(

@@ -17,12 +17,11 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 
-from .decisions import Decision, ScoredCandidates, SearchSettings, SearchState
 from .encoding import Array, Encoding, learn_encoding
 from .history import CLAIM, RESUME_FROM, History, Key, energy_second
 from .observations import Encoder, Features
 from .planner import Planner
-from .proposals import UNIFORM, Proposal
+from .proposals import UNIFORM, Decision, Proposal, ScoredCandidates, SearchSettings, SearchState
 from .surrogates import SurrogateModels
 from .transfer import TransferModel, studies_of
 

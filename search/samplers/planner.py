@@ -19,12 +19,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .decisions import Decision, ScoredCandidates, SearchSettings, SearchState
 from .ehvi import Boxes, boxes_above, front_of
 from .encoding import Array
 from .history import History
 from .observations import Encoder, ObservationTable, tabulate
-from .proposals import UNIFORM, Proposal, ProposalContext
+from .proposals import UNIFORM, Decision, Proposal, ProposalContext, ScoredCandidates, SearchSettings, SearchState
 from .surrogates import Predictions, SurrogateModels
 
 #: Random configurations whose predicted complete trainings give the reference point and the median cost.

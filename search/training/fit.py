@@ -13,13 +13,13 @@ from typing import Any
 
 import torch
 
-from .batch import laid_out
 from .device import autocast, require_precision
 from .estimator import as_estimator
 from .evaluate import evaluate, training_loss
 from .optimizer import Average, Patience, learning_rate_factor, make_optimizer, trainable
 from .recipe import Recipe
 from .results import EpochPoint, Fitted, Phases, ShouldContinue, TrainingFailed, always, no_phases
+from .splits_data import laid_out
 from .tactics.tactic import attached, make_tactics, total_penalty, training_resolution
 from .task import Task
 

@@ -132,7 +132,7 @@ def test_the_cards_code_reads_image_files_as_the_training_does(make, tmp_path):
         if resolution:
             import torch
 
-            from joulefront.search.training.batch import resized
+            from joulefront.search.training.splits_data import resized
 
             wanted = resized(torch.from_numpy(wanted), resolution).numpy()
         found = namespace["prepare"](file)

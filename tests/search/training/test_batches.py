@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from joulefront.search.training.batch import augmented, normalised, resized
+from joulefront.search.training.splits_data import augmented, normalised, resized
 
 
 def slow_augmented(images, augment, generator):
