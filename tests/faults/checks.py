@@ -13,7 +13,8 @@ from joulefront.search.records.bill import known_joules
 from joulefront.search.records.run_folder import RunFolder
 from joulefront.search.records.trial import KEY, Trial, from_optuna
 from joulefront.search.samplers.history import EPOCHS_REACHED
-from joulefront.tests.faults.processes import ledger_events, ledger_joules
+
+from .processes import ledger_events, ledger_joules
 
 #: What a session may have spent in one checkpoint before it made one: five seconds of two cores.
 FIRST_CHECKPOINT_JOULES = 5.0
