@@ -106,7 +106,7 @@ def run(
         storage: Optuna storage URL; SQLite in the run folder by default.
         meter: ``auto`` or a list of sources, e.g. ``nvml,rapl``.
         cpu_watts: Watts of the whole CPU with all cores busy, when you know better than the CPU-time estimate's default.
-        intensity: Carbon per kWh of the place, see ``joulefront.search.carbon.intensity.intensity_for``; a continued run keeps its own.
+        intensity: Carbon per kWh of the place, see ``joulefront.search.carbon.zones.intensity_for``; a continued run keeps its own.
         carbon: A forecast in place of ``intensity``: grams follow the hour in which joules are spent, and with a deadline large
             trainings wait for clean hours.
         pue: Power usage effectiveness of the site; enters grams and money, never joules. A run that continues keeps its own.
