@@ -140,15 +140,7 @@ class Split:
 
 
 def split(usages: Iterable[WindowUsage], t0_ns: int, t1_ns: int, meters: Sequence[MeteredPart], cpu: CpuSeconds) -> Split:
-    """Share out everything between two instants.
-
-    Args:
-        usages: Trials and other windows; they may overlap each other and the ends.
-        t0_ns: Start.
-        t1_ns: End.
-        meters: Components that count.
-        cpu: CPU-seconds of the machine and of this process tree.
-    """
+    """Share out everything between two instants; the windows may overlap each other and the ends."""
     chosen = sorted((usage for usage in usages if usage.t0_ns < t1_ns and usage.t1_ns > t0_ns), key=lambda usage: usage.t0_ns)
     found = Split(shares={usage.id: {} for usage in chosen if usage.competes})
     edges = [t for usage in chosen for t in (usage.t0_ns, usage.t1_ns)] + [t for meter in meters for t in meter.extent or ()]
@@ -300,16 +292,10 @@ class PartitionCache:
         revision: object = None,
         final_ns: int = FINAL_NS,
     ) -> Split:
-        """Return the split between two instants.
+        """Return the split from a start that is the same each time; an earlier end than the last, or a new ``revision``, starts anew.
 
-        Args:
-            t0_ns: Start, the same each time.
-            t1_ns: End; an earlier one than the last time starts anew.
-            snapshot: The windows that end after its first argument, the open ones up to its second.
-            meters: Components that count.
-            cpu: CPU-seconds of the machine and of this process tree.
-            revision: Changes when the meters' past does.
-            final_ns: How old is final.
+        ``snapshot`` gives the windows that end after its first argument, the open ones up to its second; what is older than ``final_ns``
+        is final.
         """
         with self._lock:
             if t0_ns != self._t0_ns or t1_ns < self._until_ns or revision != self._revision or self._found(meters):

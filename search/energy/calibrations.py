@@ -6,7 +6,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from . import host
 from .intervals import Interval, Line, fit_line
+from .journal import fitted
 from .record import Component, Record
 from .sources.cpu_time import CpuCoefficients
 from .sources.source import Capability
@@ -279,12 +280,7 @@ def load_calibration(hardware_id: str, folder: Path | None = None) -> CpuCalibra
     Raises:
         ValueError: The file is damaged or belongs to other hardware; deleting it is the remedy.
     """
-
-    def read(data: Mapping[str, Any]) -> CpuCalibration:
-        intervals = {name: Interval(**data[name]) for name in ("core_watts", "idle_watts")}
-        return CpuCalibration(**{**data, **intervals, "points": tuple(CpuPoint(**point) for point in data["points"])})
-
-    return _load("cpu", "--calibrate", hardware_id, folder, read)
+    return _load(CpuCalibration, "cpu", "--calibrate", hardware_id, folder)
 
 
 def load_wall_calibration(hardware_id: str, folder: Path | None = None) -> WallCalibration | None:
@@ -293,20 +289,11 @@ def load_wall_calibration(hardware_id: str, folder: Path | None = None) -> WallC
     Raises:
         ValueError: As for `load_calibration`.
     """
-
-    def read(data: Mapping[str, Any]) -> WallCalibration:
-        intervals = {name: Interval(**data["line"][name]) for name in ("slope", "intercept")}
-        points = tuple((float(x), float(y)) for x, y in data["points"])
-        return WallCalibration(**{**data, "line": Line(**{**data["line"], **intervals}), "parts": tuple(data["parts"]), "points": points})
-
-    return _load("wall", "--compare-meters --meter auto,wall=...", hardware_id, folder, read)
+    return _load(WallCalibration, "wall", "--compare-meters --meter auto,wall=...", hardware_id, folder)
 
 
 def calibrated_coefficients(folder: Path | None = None) -> CpuCoefficients | None:
     """Return this machine's calibrated watts per CPU, or None when it was never calibrated.
-
-    Args:
-        folder: Where calibrations are kept; None for the user's cache folder.
 
     Raises:
         ValueError: The calibration is damaged; the message names the file.
@@ -321,10 +308,6 @@ def with_wall(record: Record, folder: Path | None = None) -> Record:
     The estimate is a component ``wall``, ``estimated`` and outside of the sum. A record stays as it is when a wall meter was there,
     when the machine was never compared with one, or when other meters made up its sum then.
 
-    Args:
-        record: Of this machine or of one whose calibration lies in `folder`.
-        folder: Where calibrations are kept; None for the user's cache folder.
-
     Raises:
         ValueError: The calibration is damaged; the message names the file.
     """
@@ -332,13 +315,13 @@ def with_wall(record: Record, folder: Path | None = None) -> Record:
     return record if known is None else known.beside(record)
 
 
-def _load(kind: str, remedy: str, hardware_id: str, folder: Path | None, read: Callable[[Mapping[str, Any]], Kept]) -> Kept | None:
+def _load(shape: type[Kept], kind: str, remedy: str, hardware_id: str, folder: Path | None) -> Kept | None:
     path = (folder or cache_folder()) / f"{kind}-{hardware_id}.json"
     if not path.exists():
         return None
     try:
-        found = read(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError, KeyError) as error:
+        found = fitted(shape, json.loads(path.read_text(encoding="utf-8")), "calibration")
+    except ValueError as error:
         raise ValueError(f"calibration {path} cannot be read ({error}); delete it and run joulefront doctor {remedy}") from None
     if found.hardware_id != hardware_id:
         raise ValueError(f"calibration {path} is of hardware {found.hardware_id}, not {hardware_id}; delete it and calibrate again")

@@ -64,10 +64,6 @@ class MeterChannel:
 
     The counter is the account and the power its cross-check; a counter that cannot be right is replaced by the integrated power.
 
-    Args:
-        capability: What the source promised at its probe.
-        counts: Whether the component enters sums.
-
     Attributes:
         curve: Its cumulative energy.
         period: When the counter is refreshed, as far as it must be learnt; None when it is known beforehand or there is no counter.

@@ -112,12 +112,7 @@ class Comparison:
 
 
 def compared(records: Sequence[Record], gone: Collection[tuple[str, str]] = ()) -> Load:
-    """Put the meters side by side: one row per meter and part, the most trusted of each part as its reference.
-
-    Args:
-        records: Of the same load, once or several times, under all meters.
-        gone: Sources and components that were never there, to be left out.
-    """
+    """Put the meters side by side: one row per meter and part but for the ``gone`` ones, the most trusted as its part's reference."""
     rows = [_rows(record, gone) for record in records]
     found = [_Means.of([each[key] for each in rows if key in each]) for key in rows[0]]
     found.sort(key=lambda row: (row.family, row.joules is None, row.quality != "measured"))

@@ -9,11 +9,11 @@ from typing import Any
 
 from . import host
 from .attribution import FINAL_NS, MeteredPart, PartitionCache, Share, Split, WindowSnapshot, WindowUsage, split
+from .background import Warnings
 from .channel import MeterChannel, reach_seconds
 from .host import HostMonitor
 from .meters import MeterSet
 from .record import SCHEMA, Component, Record
-from .safety import Warnings
 from .sources.clock import NANO, Anchors, seconds_between
 from .windows import Window
 
@@ -24,15 +24,7 @@ GPU_SPLIT_U = 0.30
 
 
 class RecordBuilder:
-    """Puts together what the meters, the host and the hardware are known for in a window.
-
-    Args:
-        meters: The components and their curves.
-        monitor: Who else used the machine.
-        anchors: Tells UTC.
-        hardware: What the machine is.
-        warnings: What went wrong beside the readings.
-    """
+    """Puts together what the meters, the host and the hardware are known for in a window."""
 
     def __init__(self, meters: MeterSet, monitor: HostMonitor, anchors: Anchors, hardware: Mapping[str, Any], warnings: Warnings) -> None:
         self._meters, self._monitor, self._anchors, self._warnings = meters, monitor, anchors, warnings
@@ -65,13 +57,7 @@ class RecordBuilder:
         )
 
     def record(self, window: Window, t1_ns: int, usages: Sequence[WindowUsage] | None) -> Record:
-        """Return what a window cost.
-
-        Args:
-            window: The window.
-            t1_ns: Its end, or now.
-            usages: All windows in parallel with it, itself included, when it is to get its own part only.
-        """
+        """Return what a window cost by ``t1_ns``; its own part only, when ``usages`` names all windows in parallel with it and itself."""
         own = window.cpu_seconds if window.parallel else self._monitor.cpu_seconds(window.t0_ns, t1_ns)[1]
         return replace(
             self.bare(window, t1_ns),
@@ -108,13 +94,7 @@ class RecordBuilder:
         return split(usages, t0_ns, t1_ns, self._parts(), self._monitor.cpu_seconds)
 
     def whole(self, t0_ns: int, t1_ns: int, snapshot: Callable[[int, int], WindowSnapshot]) -> Split:
-        """Share out everything since the ledger's start; what cannot change any more is kept from the call before.
-
-        Args:
-            t0_ns: The start.
-            t1_ns: Until when.
-            snapshot: The windows between two instants.
-        """
+        """Share out everything since the ledger's start; what cannot change any more is kept from the call before."""
         revision = tuple((channel.idle_watts, channel.revision) for channel in self._meters.channels.values())
         slow_ns = max((int(2 * reach_seconds(channel) * NANO) for channel in self._meters.channels.values()), default=0)
         cpu, final_ns = self._monitor.cpu_seconds, max(FINAL_NS, slow_ns)
@@ -142,13 +122,7 @@ def _extent(channel: MeterChannel) -> tuple[int, int] | None:
 
 
 def attributed(part: Component, share: Share | None, *, held: bool = True) -> Component:
-    """Return a component of the whole machine's window as one usage's share of it.
-
-    Args:
-        part: The component over the usage's window.
-        share: What the window got of it; None for nothing.
-        held: Whether it is a device of the usage's own, or one that is shared.
-    """
+    """Return a component of the whole machine's window as one usage's share of it; ``held`` if a device is the usage's own."""
     device = part.name.startswith("gpu:")
     if device and not held:
         # A device that another trial holds is no part of this one: out of the sum, so that it adds neither energy nor doubt, nor

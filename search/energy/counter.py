@@ -105,11 +105,7 @@ SAME = 0.45
 
 
 class UpdatePeriod:
-    """Bounds on the period and the phase of a counter.
-
-    Args:
-        period_ns: Period that is assumed until it is learnt.
-    """
+    """Bounds on the period and the phase of a counter; ``period_ns`` is assumed until it is learnt."""
 
     def __init__(self, period_ns: int) -> None:
         self.assumed_ns = period_ns

@@ -199,17 +199,13 @@ class Curve:
         return ((b - a) / (c - a) - share) * (self.joules[segment + 1] - self.joules[segment])
 
     def at(self, t_ns: int, reach_seconds: float = REACH_SECONDS) -> Point | None:
-        """Return the value at an instant, or None where it is out of reach of the nodes.
+        """Return the value at an instant, or None more than ``reach_seconds`` beyond the nodes: so far the power there may continue.
 
         The uncertainty has three parts. A power sensor trails its load by up to a lag L: where the power changes by D, the energy is off by
         up to D·L. A node's own time is known to ± half, which is worth power × half / √3. Between two nodes a share f
         of the way, the power is unknown within its spread D. Whatever it does in a segment of length T, with a standard deviation of at
         most D/2 (Popoviciu), the energy is off the straight line by at most D/2·T·√(f(1-f)) (Cauchy and Schwarz): the half-width of a
         uniform distribution (GUM 4.3.7).
-
-        Args:
-            t_ns: Instant on the monotonic clock.
-            reach_seconds: How far beyond the first and the last node the power there is taken to continue.
         """
         count = len(self.t)
         if count == 0:
@@ -238,6 +234,11 @@ class Curve:
             inside = (max(self.spread(i, RECENT), 0.5 * watts) * away) ** 2
             placed = (watts * edge) ** 2 / 3
         return Point(joules, inside + placed + self._lagging(t_ns) + self.resolution**2 / 12, grown, i)
+
+    def between(self, t0_ns: int, t1_ns: int, reach_seconds: float = REACH_SECONDS) -> float | None:
+        """Return the energy between two instants, or None where one of them is out of reach."""
+        begin, end = self.at(t0_ns, reach_seconds), self.at(t1_ns, reach_seconds)
+        return None if begin is None or end is None else max(end.joules - begin.joules, 0.0)
 
 
 class Ripple:
@@ -277,9 +278,6 @@ class Ripple:
 
 class PowerIntegral:
     """The energy that follows from readings of the power.
-
-    Args:
-        capability: What the source promised at its probe.
 
     Attributes:
         curve: The integral since the first reading.

@@ -290,12 +290,7 @@ def compare_machine(
 ) -> Comparison:
     """Run short loads under every meter of this machine; how a wall meter relates to the components is kept for later records.
 
-    Args:
-        meter: As for `compare_meters`; with a wall meter (``auto,wall=http://...``) the loads are idle, one core and all cores.
-        seconds: Length of each load.
-        repeats: How often each load is run.
-        folder: Where calibrations are kept; None for the user's cache folder.
-        progress: Print progress on stderr.
+    The arguments are those of `compare_meters`, and `folder` as for `calibrate_machine`.
 
     Raises:
         ValueError: As for `compare_meters`.

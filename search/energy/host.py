@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from .background import Warnings
 from .curve import Curve
 from .record import Record
-from .safety import Warnings
 from .sources.clock import NANO
 from .sources.cpu_time import PROC, Machine, Tree, stat_fields
 from .sources.source import Busy, Observer, Source
@@ -30,13 +30,7 @@ def describe(
     proc: Path = Path("/proc"),
     cgroup: Path = Path("/sys/fs/cgroup"),
 ) -> dict[str, Any]:
-    """Return the facts about this machine that energy depends on.
-
-    Args:
-        devices: Facts by component that the sources know (name, driver, power limit of a GPU).
-        proc: The process file system.
-        cgroup: Root of the control groups.
-    """
+    """Return the facts about this machine that energy depends on."""
     info = _read(proc / "cpuinfo")
     fields = [line.partition(":")[::2] for line in info.splitlines()]
     values: dict[str, list[str]] = {}
@@ -92,13 +86,11 @@ class Idle:
 
     Attributes:
         watts: Median power of the idle windows.
-        drift_watts: Last window minus first; None with one window.
         u_watts: Standard uncertainty of `watts`: spread between the windows and the meter's random part.
         windows: Number of idle windows.
     """
 
     watts: float
-    drift_watts: float | None
     u_watts: float
     windows: int
 
@@ -109,7 +101,7 @@ def idle_watts(records: Iterable[Record]) -> dict[str, Idle]:
     Windows that a meter cannot resolve and components without energy are left out; a component that no window knows is absent.
     """
     watts: dict[str, list[tuple[float, float]]] = {}
-    for record in sorted(records, key=lambda record: record.t0_ns):
+    for record in records:
         for part in record.components:
             if record.kind == "idle" and part.joules is not None and not part.below_resolution and record.seconds > 0:
                 watts.setdefault(part.name, []).append((part.joules / record.seconds, (part.u_random_joules or 0.0) / record.seconds))
@@ -118,8 +110,7 @@ def idle_watts(records: Iterable[Record]) -> dict[str, Idle]:
         values = [value for value, _ in pairs]
         meter = math.sqrt(math.fsum(u * u for _, u in pairs)) / len(pairs)
         spread = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
-        drift = values[-1] - values[0] if len(values) > 1 else None
-        found[name] = Idle(statistics.median(values), drift, math.hypot(meter, spread), len(values))
+        found[name] = Idle(statistics.median(values), math.hypot(meter, spread), len(values))
     return found
 
 
@@ -133,12 +124,7 @@ LEAST_KNOWN = 0.5
 
 
 class Utilisation:
-    """Adds up the busy time of devices, and the time for which it is known.
-
-    Args:
-        sources: Sources; those that know how busy their devices are will be polled.
-        warnings: Takes note of a source that fails.
-    """
+    """Adds up the busy time of devices, and the time for which it is known."""
 
     def __init__(self, sources: Iterable[Source], warnings: Warnings | None = None) -> None:
         self._warnings = warnings or Warnings()
@@ -206,13 +192,7 @@ FOREIGN_SHARE = 0.05
 
 
 class HostMonitor:
-    """Follows the machine's CPU-seconds beside our own, and the other processes on each device.
-
-    Args:
-        sources: Sources; those that know temperatures and other processes are polled.
-        proc: The process file system.
-        warnings: Takes note of a source that fails.
-    """
+    """Follows the machine's CPU-seconds beside our own, and the other processes on each device."""
 
     def __init__(self, sources: Sequence[Source], proc: Path = PROC, warnings: Warnings | None = None) -> None:
         self._warnings = warnings or Warnings()
@@ -259,7 +239,7 @@ class HostMonitor:
     def cpu_seconds(self, t0_ns: int, t1_ns: int) -> tuple[float | None, float | None]:
         """Return CPU-seconds of the machine and of this process tree between two instants."""
         with self._lock:
-            return _between(self.busy, t0_ns, t1_ns), _between(self.own, t0_ns, t1_ns)
+            return self.busy.between(t0_ns, t1_ns), self.own.between(t0_ns, t1_ns)
 
     def contended(self, t0_ns: int, t1_ns: int) -> dict[str, Any] | None:
         """Return who else used the machine between two instants, or None when nobody was seen."""
@@ -286,8 +266,3 @@ class HostMonitor:
 
 def _instant(check: tuple[int, str, tuple[int, ...]]) -> int:
     return check[0]
-
-
-def _between(curve: Curve, t0_ns: int, t1_ns: int) -> float | None:
-    begin, end = curve.at(t0_ns), curve.at(t1_ns)
-    return None if begin is None or end is None else max(end.joules - begin.joules, 0.0)

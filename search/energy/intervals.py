@@ -148,11 +148,7 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval
 
 
 def student_t(probability: float, dof: float) -> float:
-    """Return the quantile of Student's t distribution.
-
-    Args:
-        probability: In (0, 1).
-        dof: Degrees of freedom, > 0; infinite for the normal distribution.
+    """Return the quantile of Student's t distribution; with infinite degrees of freedom, of the normal distribution.
 
     Raises:
         ValueError: An argument is out of range.
@@ -168,9 +164,6 @@ def spearman(pairs: list[tuple[float, float]]) -> tuple[float | None, float | No
     """Spearman's rank correlation and its two-sided p-value; None where fewer than 3 pairs or a constant allow none.
 
     With up to ``EXACT`` pairs the p-value is the share of all orders that correlate as strongly; beyond, that of the t distribution.
-
-    Args:
-        pairs: Points ``(x, y)``.
     """
     if len(pairs) < 3 or any(len({pair[side] for pair in pairs}) < 2 for side in (0, 1)):
         return None, None
@@ -220,9 +213,8 @@ class Spread:
         mean = statistics.fmean(known)
         if len(known) < 2:
             return cls(1, mean, None, None, None, mean, mean)
-        sd = statistics.stdev(known)
-        half = student_t(0.5 + CONFIDENCE / 2, len(known) - 1) * sd / math.sqrt(len(known))
-        return cls(len(known), mean, sd, mean - half, mean + half, min(known), max(known))
+        interval = mean_interval(known, CONFIDENCE)
+        return cls(len(known), mean, statistics.stdev(known), interval.low, interval.high, min(known), max(known))
 
     def outside(self, value: float) -> bool:
         """Whether a value lies outside of the range of this sample.

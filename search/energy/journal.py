@@ -28,9 +28,6 @@ class Journal:
 
     A disk that is full ends neither the measuring nor what is measured: the line is lost, and ``write`` returns why.
 
-    Args:
-        path: The file; its folder is created.
-
     Raises:
         OSError: If the file cannot be opened for writing.
     """

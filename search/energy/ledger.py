@@ -15,14 +15,13 @@ from typing import Any
 
 from . import host
 from .attribution import Split
+from .background import BURST_SECONDS, ENDED, Sampler, Section, Warnings, after_fork, whole
 from .composer import RecordBuilder
 from .discover import Discovery
 from .host import HostMonitor
 from .journal import Journal
 from .meters import MeterSet
 from .record import Record
-from .safety import Section, Warnings, after_fork, whole
-from .sampler import BURST_SECONDS, ENDED, Sampler
 from .sources.clock import NANO, Anchors, Clock
 from .sources.source import Capability, Source
 from .windows import Edge, Registry, Window, check_kind

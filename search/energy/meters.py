@@ -10,11 +10,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from .background import BURST_SECONDS, Warnings
 from .channel import MeterChannel, absent, component, interval_seconds, reach_seconds
 from .host import Idle
 from .record import Component, sum_known
-from .safety import Warnings
-from .sampler import BURST_SECONDS
 from .sources.clock import NANO, Clock
 from .sources.source import Capability, Reading, Source
 
@@ -51,13 +50,7 @@ class ActiveSource:
 
     @classmethod
     def of(cls, source: Source, names: Sequence[str], *, counts: bool) -> ActiveSource:
-        """Return a source with the components that are read of it.
-
-        Args:
-            source: The source.
-            names: Its components with a channel.
-            counts: Whether any of them enters a sum.
-        """
+        """Return a source with the components that are read of it."""
         fast_read = getattr(source, "fast_read", None)
         return cls(source, tuple(names), fast_read or source.read, counts or fast_read is None)
 
@@ -69,12 +62,7 @@ class ActiveSource:
             return self._without(clock(), f"failed: {error!r}")
 
     def complete(self, answer: Sequence[Reading], clock: Clock) -> Sequence[Reading]:
-        """Return a reading of each component with a channel, and of no other; one that is missing has a reason.
-
-        Args:
-            answer: What ``read`` returned.
-            clock: Tells the time of what has none.
-        """
+        """Return a reading of each component with a channel, and of no other; one that is missing has a reason."""
         try:
             found = [reading for reading in answer if reading.component in self.names]
             known = {reading.component for reading in found}
@@ -236,13 +224,14 @@ class MeterSet:
     def energy(self, name: str, t0_ns: int, t1_ns: int) -> float | None:
         """Return what one component took between two instants, or None when it is not known."""
         with self._lock:
-            return _between(self._apply_pending()[name], t0_ns, t1_ns)
+            channel = self._apply_pending()[name]
+            return channel.curve.between(t0_ns, t1_ns, reach_seconds(channel))
 
     def joules(self, t0_ns: int, t1_ns: int) -> float | None:
         """Return the sum of the counting components, or None when one of them is not known."""
         with self._lock:
-            parts = [_between(channel, t0_ns, t1_ns) for channel in self._apply_pending().values() if channel.counts]
-        return sum_known(parts)
+            counting = [channel for channel in self._apply_pending().values() if channel.counts]
+            return sum_known(channel.curve.between(t0_ns, t1_ns, reach_seconds(channel)) for channel in counting)
 
     def settled(self, t_ns: int) -> bool:
         """Return whether no later reading can change what was before an instant: each component was read after it, or will not be.
@@ -276,9 +265,3 @@ def _rest_ns(channel: MeterChannel, now_ns: int) -> int:
     first, last = period.locate(now_ns, now_ns + int(period.low_ns))
     # Bounds as wide as the whole stretch: the refreshes are not known well enough.
     return max(first - EARLY_NS - now_ns, 0) if last - first < period.low_ns / 2 else 0
-
-
-def _between(channel: MeterChannel, t0_ns: int, t1_ns: int) -> float | None:
-    reach = reach_seconds(channel)
-    begin, end = channel.curve.at(t0_ns, reach), channel.curve.at(t1_ns, reach)
-    return None if begin is None or end is None else max(end.joules - begin.joules, 0.0)

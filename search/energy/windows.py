@@ -214,9 +214,6 @@ class Window:
 class Registry:
     """Keeps the windows of one ledger.
 
-    Args:
-        owner: The ledger.
-
     Attributes:
         session: Random name of this ledger's life, which makes the ids of windows in one file differ.
     """
@@ -224,7 +221,7 @@ class Registry:
     def __init__(self, owner: WindowOwner) -> None:
         self.session = os.urandom(3).hex()
         self._owner = owner
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._number = 0
         self._open: dict[str, Window] = {}
         self._around: dict[str, tuple[str, ...]] = {}
@@ -242,31 +239,20 @@ class Registry:
         opening: Edge,
         synchronize: Callable[[], object] | None = None,
         devices: tuple[str, ...] | None = None,
+        id: str | None = None,
     ) -> Window:
-        """Return a new window that nobody has entered yet.
+        """Return a window that nobody has entered yet; without an id it is a new one.
 
         Raises:
             ValueError: If ``kind`` is none of ``KINDS``.
         """
         check_kind(kind)
         with self._lock:
-            return self._make(None, name, kind, parent, opening, synchronize, devices)
-
-    def _make(
-        self,
-        id: str | None,
-        name: str,
-        kind: str,
-        parent: Window | str | None,
-        opening: Edge,
-        synchronize: Callable[[], object] | None,
-        devices: tuple[str, ...] | None,
-    ) -> Window:
-        if id is None:
-            self._number += 1
-            id = f"{self.session}.{self._number}"
-        above = parent.id if isinstance(parent, Window) else parent
-        top = id if above is None else self._open[above].facts.top if above in self._open else above
+            if id is None:
+                self._number += 1
+                id = f"{self.session}.{self._number}"
+            above = parent.id if isinstance(parent, Window) else parent
+            top = id if above is None else self._open[above].facts.top if above in self._open else above
         return Window(self._owner, WindowFacts(id, name, kind, above, top, opening, devices), synchronize)
 
     def enter(self, window: Window) -> None:
@@ -309,11 +295,10 @@ class Registry:
         Raises:
             ValueError: If ``kind`` is none of ``KINDS``.
         """
-        check_kind(kind)
         key, parallel = (t0_ns, t1_ns, name), cpu_seconds is not None or devices is not None
         with self._lock:
             before = self._registered.get(key) if parallel else None
-            window = self._make(None if before is None else before.id, name, kind, parent, Edge(t0_ns), None, devices)
+            window = self.make(name, kind, parent, Edge(t0_ns), None, devices, None if before is None else before.id)
             window.cpu_seconds = cpu_seconds
             window.end(Edge(t1_ns), state)
             usage = window.usage(t1_ns)
@@ -376,7 +361,7 @@ class Registry:
 
     def clear(self) -> None:
         """Drop every open window: they belong to the process that this one was forked from."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         for kept in (self._open, self._around, self._threads):
             kept.clear()
 

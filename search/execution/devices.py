@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 
-from ..energy.safety import after_fork
+from ..energy.background import after_fork
 from ..study import Study
 from ..threads import warn_of_spinning
 from ..training.task import Task

@@ -52,10 +52,6 @@ class Anchors:
     """Converts to UTC over a long run: the wall clock is set occasionally, and the monotonic clock stands still while a machine sleeps.
 
     Between two such jumps the distance of the clocks is one; it is kept with the stretch of time in which it was seen to hold.
-
-    Args:
-        clock: Monotonic nanoseconds.
-        utc: The wall clock.
     """
 
     def __init__(self, clock: Clock = time.monotonic_ns, utc: Callable[[], datetime] = utc_now) -> None:

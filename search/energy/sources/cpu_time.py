@@ -76,11 +76,7 @@ class Tree:
         return self.read().seconds
 
     def read(self, *, exact: bool = True) -> CpuUse:
-        """Return user and system time so far, and how late it may be.
-
-        Args:
-            exact: Whether to bring the time of this process's own threads up to now; it takes half of the whole reading.
-        """
+        """Return user and system time so far, and how late it may be; ``exact`` brings this process's own threads up to now."""
         with self._lock:
             if not self._counting:  # otherwise a signal handler reads in the middle of a count
                 self._counting = True
@@ -300,11 +296,6 @@ class CpuTime:
 
     This process's own CPU-seconds are exact to a nanosecond. Those of a living child may show up a tick of the kernel later (1 to 10 ms),
     and those of its own ended children 20 ms later; the uncertainty of each reading says so.
-
-    Args:
-        coefficients: Watts per busy logical CPU.
-        clock: Monotonic nanoseconds.
-        tree: Counts the CPU-seconds.
     """
 
     name = "cpu_time"

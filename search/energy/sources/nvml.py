@@ -43,12 +43,7 @@ class Device:
 
 
 class Nvml:
-    """The GPUs of this process.
-
-    Args:
-        clock: Monotonic nanoseconds.
-        environment: Variables for ``CUDA_VISIBLE_DEVICES``; the process's own by default.
-    """
+    """The GPUs of this process."""
 
     name = "nvml"
 

@@ -43,10 +43,6 @@ def find(nvml: Any, handle: Any) -> Calls:
 
     The plain call for the power is an average over a second on Ampere and later, so the field of the instant power comes first.
 
-    Args:
-        nvml: NVIDIA's binding, initialised.
-        handle: The GPU.
-
     Source: NVML API reference, nvmlDeviceGetPowerUsage and nvmlDeviceGetFieldValues; fields NVML_FI_DEV_POWER_INSTANT and
     NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION.
     """
@@ -118,13 +114,7 @@ VIRTUALISATION = {0: "none", 1: "passthrough", 2: "vgpu", 3: "vgpu host", 4: "vs
 
 
 def attempt(nvml: Any, call: Callable[..., Any], *arguments: Any) -> Any:
-    """Return what a call gives, or the error that it raised.
-
-    Args:
-        nvml: NVIDIA's binding, initialised.
-        call: One of its functions.
-        arguments: Its arguments.
-    """
+    """Return what a call gives, or the error that it raised."""
     try:
         return call(*arguments)
     except nvml.NVMLError as error:
@@ -132,12 +122,7 @@ def attempt(nvml: Any, call: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def describe(nvml: Any, handle: Any) -> dict[str, Any]:
-    """Return name, driver, power limit, and whether a GPU is split (MIG) or virtual; what the driver does not report is None.
-
-    Args:
-        nvml: NVIDIA's binding, initialised.
-        handle: The GPU.
-    """
+    """Return name, driver, power limit, and whether a GPU is split (MIG) or virtual; what the driver does not report is None."""
     mig = attempt(nvml, nvml.nvmlDeviceGetMigMode, handle)
     enabled = isinstance(mig, list) and mig[0] == 1
     mode = attempt(nvml, nvml.nvmlDeviceGetVirtualizationMode, handle)
@@ -153,12 +138,7 @@ def describe(nvml: Any, handle: Any) -> dict[str, Any]:
 
 
 def state(nvml: Any, handle: Any) -> dict[str, float | int | str | None]:
-    """Return temperature, clock and the reasons of throttling of a GPU; what the driver does not report is None.
-
-    Args:
-        nvml: NVIDIA's binding, initialised.
-        handle: The GPU.
-    """
+    """Return temperature, clock and the reasons of throttling of a GPU; what the driver does not report is None."""
     throttle = _known(attempt(nvml, nvml.nvmlDeviceGetCurrentClocksEventReasons, handle), int)
     return {
         "temperature_celsius": _temperature(nvml, handle),
@@ -193,10 +173,6 @@ def visible(uuids: Sequence[str], environment: Mapping[str, str] | None = None) 
     NVML sees every GPU of the machine, CUDA only those of ``CUDA_VISIBLE_DEVICES``: indices, UUIDs or beginnings of UUIDs. As CUDA
     does, the list ends at the first entry that names nothing. An index counts in PCI order, which is CUDA's order
     when ``CUDA_DEVICE_ORDER=PCI_BUS_ID`` is set or the GPUs are alike.
-
-    Args:
-        uuids: UUIDs in NVML's order.
-        environment: Variables; the process's own by default.
 
     Source: CUDA C++ Programming Guide, "CUDA Environment Variables".
     """

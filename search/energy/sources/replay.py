@@ -156,10 +156,6 @@ def read_traces(path: Path, *, component: str = "gpu:replay") -> tuple[Trace, ..
     A CSV has a time column (``timestamp`` as nvidia-smi or ISO 8601 write it, or ``seconds``) and a power column (``watts``,
     ``power_w`` or nvidia-smi's ``power.draw [W]``).
 
-    Args:
-        path: The file.
-        component: Name of the component of a CSV, which has none.
-
     Raises:
         ValueError: The file cannot be understood; the message names the line.
     """

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from joulefront.search.energy import Capability, Ledger, Reading
-from joulefront.search.energy.sampler import due
+from joulefront.search.energy.background import due
 from joulefront.search.energy.sources.nvml import Nvml
 
 KINDS = {"constant": 0, "step": 1, "sine": 2, "square": 3, "trace": 4}

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from joulefront.search.energy import Capability, Ledger
-from joulefront.search.energy.safety import _children
+from joulefront.search.energy.background import _children
 from joulefront.search.energy.sources.clock import Anchors
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)

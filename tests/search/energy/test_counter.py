@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from joulefront.search.energy import Ledger
+from joulefront.search.energy.background import due
 from joulefront.search.energy.counter import JITTER_NS, Event, UpdatePeriod, fall
 from joulefront.search.energy.curve import Curve
-from joulefront.search.energy.sampler import due
 from joulefront.search.energy.sources.rapl import Rapl
 
 MS = 1_000_000

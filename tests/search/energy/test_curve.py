@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from joulefront.search.energy.background import due
 from joulefront.search.energy.curve import Ripple
-from joulefront.search.energy.sampler import due
 
 TENTH = 100_000_000
 

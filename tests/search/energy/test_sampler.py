@@ -10,8 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from joulefront.search.energy.background import BURST_SECONDS, Sampler
 from joulefront.search.energy.meters import MeterSet
-from joulefront.search.energy.sampler import BURST_SECONDS, Sampler
 from joulefront.search.energy.sources.nvml import Nvml
 
 from .conftest import Bench

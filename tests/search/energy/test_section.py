@@ -12,7 +12,7 @@ import time
 import pytest
 
 from joulefront.search.energy import Capability, Ledger
-from joulefront.search.energy.safety import Section
+from joulefront.search.energy.background import Section
 
 STOPPED = textwrap.dedent(
     """

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from joulefront.search.energy import Capability, Ledger, Reading, host
+from joulefront.search.energy.background import MOST, Warnings
 from joulefront.search.energy.host import HostMonitor
 from joulefront.search.energy.journal import Journal, lines
-from joulefront.search.energy.safety import MOST, Warnings
 from joulefront.search.energy.sources.cpu_time import CpuTime
 
 
@@ -163,13 +163,13 @@ def test_a_disk_that_gets_full_ends_no_training_and_loses_no_source(disk, tmp_pa
 def test_after_a_torn_line_the_next_one_begins_on_its_own(disk, tmp_path):
     file = tmp_path / "ledger.jsonl"
     journal = Journal(file)
-    assert journal.write("beat", {"number": 1}) is None
+    assert journal.write("start", {"number": 1}) is None
     disk.room = 9
-    assert "only 9 of" in journal.write("beat", {"number": 2})
+    assert "only 9 of" in journal.write("start", {"number": 2})
     disk.room = 0
-    assert journal.write("beat", {"number": 3}) == "No space left on device"
+    assert journal.write("start", {"number": 3}) == "No space left on device"
     disk.room = None
-    assert journal.write("beat", {"number": 4}) is None
+    assert journal.write("start", {"number": 4}) is None
     journal.close()
     assert [line["number"] for line in lines(file)] == [1, 4]
     assert file.read_bytes().count(b"\n") == 3
