@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -77,8 +77,8 @@ def settle_killed(sessions: list[dict[str, Any]], ledger_file: Path) -> dict[int
     Returns:
         Joules by number of the trials that died with their session; None where the ledger does not know.
     """
-    journal = _read(ledger_file)
-    billed = {_name(session) for session in sessions}
+    billed, owing = {_name(session) for session in sessions}, {_name(session) for session in sessions if not session.get("closed", True)}
+    journal = _read(ledger_file, billed - owing)
     if "" not in billed:  # which of the journal's sessions one without a name is, nobody can tell: none is billed twice
         sessions += [session for name, traces in journal.items() if name not in billed for session in _unbilled(name, traces)]
     found: dict[int, float | None] = {}
@@ -88,11 +88,11 @@ def settle_killed(sessions: list[dict[str, Any]], ledger_file: Path) -> dict[int
     return found
 
 
-def _read(ledger_file: Path) -> dict[str, _Traces]:
-    """Return what the journal holds, by the name of the session."""
+def _read(ledger_file: Path, settled: Collection[str]) -> dict[str, _Traces]:
+    """Return what the journal holds of the sessions that are not settled, by name."""
     found: dict[str, _Traces] = {}
     if ledger_file.is_file():
-        for event in lines(ledger_file):
+        for event in lines(ledger_file, settled):
             with suppress(*NOT_OURS):
                 found.setdefault(str(event["session"]), _Traces()).note(event)
     return found

@@ -126,7 +126,7 @@ def read_sessions(path: Path) -> list[dict[str, Any]]:
     """
     if not path.is_file():
         return []
-    remedy = "restore it from a copy, or delete it: the energy of the earlier sessions is then unknown"
+    remedy = "restore it from a copy, or delete it: the next run adds the sessions up again from the ledger's file"
     return cast(list[dict[str, Any]], read_json(path, BillFile, remedy)["sessions"])
 
 
