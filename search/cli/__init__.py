@@ -96,4 +96,5 @@ def one_line(error: Exception) -> str:
 
 
 def _flat(text: str) -> str:
-    return " ".join(text.split())
+    """One line that every terminal can print: a name in it may come from a file of somebody else."""
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in " ".join(text.split()))

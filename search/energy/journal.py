@@ -77,15 +77,24 @@ class _Event(TypedDict):
     session: NotRequired[str]
 
 
+class _Part(TypedDict):
+    joules: float | None
+    counts: bool
+
+
 class _Window(TypedDict):
     id: str
-    name: NotRequired[str]
     known_joules: NotRequired[float]
-    components: NotRequired[list[Component]]
+    components: list[_Part]
+
+
+class _Named(TypedDict):
+    id: str
+    name: str
 
 
 class _Edge(_Event):
-    record: _Window
+    record: _Named
 
 
 class _Split(TypedDict):

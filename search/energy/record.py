@@ -190,8 +190,9 @@ class Record:
         Raises:
             ValueError: If it was written by a later schema.
         """
-        if data.get("schema", SCHEMA) > SCHEMA:
-            raise ValueError(f"record has schema {data['schema']}, this version reads up to {SCHEMA}: update joulefront")
+        version = data.get("schema", SCHEMA)
+        if not isinstance(version, int) or version > SCHEMA:
+            raise ValueError(f"record has schema {version}, this version reads up to {SCHEMA}: update joulefront")
         own = {key: value for key, value in data.items() if key in cls.__dataclass_fields__ and key != "components"}
         return cls(components=tuple(Component.from_json(part) for part in data.get("components", ())), **own)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import wave
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from math import gcd
@@ -20,6 +21,8 @@ from .task import Task
 SUFFIXES = frozenset({".wav"})
 #: Recordings whose headers are read to learn the usual length of a set.
 PROBED = 512
+#: Samples per second that a recording may have: resampling takes time and memory in proportion.
+RATES = (1_000, 384_000)
 #: Added to the power before the logarithm, so that silence is finite: -100 dB of a full-scale tone.
 FLOOR = 1e-10
 
@@ -141,6 +144,8 @@ def read_wav(data: bytes) -> tuple[np.ndarray, int]:
             raw = np.frombuffer(file.readframes(count), dtype=np.uint8)
     except (wave.Error, EOFError) as error:
         raise ValueError(f"a recording must be a PCM WAV file ({error})") from error
+    if not RATES[0] <= rate <= RATES[1]:
+        raise ValueError(f"a recording must have {RATES[0]:,} to {RATES[1]:,} samples per second, got {rate:,}")
     raw = raw[: len(raw) // (width * channels) * width * channels].reshape(-1, width)
     if len(raw) == 0:
         raise ValueError("the recording is empty")
@@ -170,9 +175,7 @@ def mel_bands(sample_rate: int, window: int, mels: int) -> np.ndarray:
 def _median_seconds(files: Files, names: list[str]) -> float:
     lengths = []
     for k in spaced(len(names), PROBED):
-        try:
-            with wave.open(io.BytesIO(files.read(names[k]))) as file:
-                lengths.append(file.getnframes() / file.getframerate())
-        except (*UNREADABLE, ZeroDivisionError):
-            continue  # decoding reports it
+        with suppress(*UNREADABLE):  # decoding reports it
+            samples, rate = read_wav(files.read(names[k]))  # not by the header, which may name more samples than there are
+            lengths.append(len(samples) / rate)
     return float(np.median(lengths)) if lengths else 1.0

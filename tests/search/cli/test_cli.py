@@ -143,3 +143,7 @@ def test_an_error_without_a_path_keeps_its_message_and_is_failed_work() -> None:
     full = OSError(errno.ENOSPC, "No space left on device", "runs/a/bill.json")
     assert one_line(full) == "cannot write 'runs/a/bill.json': the disk is full; free some space, then run the same command again"
     assert exit_code(OSError("no space left")) == 1
+
+
+def test_an_error_never_prints_an_escape_sequence() -> None:
+    assert one_line(ValueError("no column 'a\x1b[31m';\nit has: b\x00")) == "no column 'a\\x1b[31m'; it has: b\\x00"

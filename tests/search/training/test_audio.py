@@ -121,3 +121,11 @@ def test_what_is_no_recording_is_named(recordings):
         audio(recordings, sample_rate=8000, skip_unreadable=True)
     with pytest.raises(ValueError, match="at least one window"):
         audio(recordings, seconds=0.001)
+
+
+def test_a_header_that_names_an_absurd_rate_is_refused(recordings):
+    data = bytearray((recordings / "low" / "3.wav").read_bytes())
+    data[24:28] = (2**31 - 1).to_bytes(4, "little")
+    (recordings / "low" / "bad.wav").write_bytes(bytes(data))
+    with pytest.raises(ValueError, match=r"low/bad\.wav: a recording must have 1,000 to 384,000 samples per second, got 2,147,483,647"):
+        audio(recordings, sample_rate=8000)
