@@ -44,7 +44,12 @@ def run(
     machine: TrainingMachineOptions,
     protocol: ProtocolOptions,
     out: Out = None,
-    storage: Annotated[str | None, typer.Option(help="Optuna storage URL; SQLite in the run folder by default.")] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            help="Optuna storage URL, its password better in PGPASSFILE or JOULEFRONT_STORAGE; SQLite in the run folder by default."
+        ),
+    ] = None,
     warm_start: Annotated[list[Path] | None, typer.Option(help="Earlier run folder that the sampler learns from; repeatable.")] = None,
     sizes: Annotated[
         bool, typer.Option("--sizes", help="Let freeze-thaw use the parameters and FLOPs of every candidate it considers.")

@@ -303,7 +303,7 @@ def with_password(url: str, given: str | None, environment: Mapping[str, str] = 
     """
     for one in (given, environment.get(STORAGE_VARIABLE)):
         with contextlib.suppress(ValueError):
-            if one and _parsed(public_url(one)) == _parsed(url):
+            if one and (public := public_url(one)) != one and _parsed(public) == _parsed(url):
                 return one
     return url
 

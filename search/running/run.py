@@ -103,7 +103,8 @@ def run(
         trials: Number of trials in total.
         budget: What the search may spend in total, e.g. ``"5Wh"``.
         timeout_seconds: Wall time of this session.
-        storage: Optuna storage URL; SQLite in the run folder by default.
+        storage: Optuna storage URL; SQLite in the run folder by default. The folder keeps it without its password: a run that goes on takes
+            that from here, ``JOULEFRONT_STORAGE`` (the same URL with its password) or ``PGPASSFILE``.
         meter: ``auto`` or a list of sources, e.g. ``nvml,rapl``.
         cpu_watts: Watts of the whole CPU with all cores busy, when you know better than the CPU-time estimate's default.
         intensity: Carbon per kWh of the place, see ``joulefront.search.carbon.zones.intensity_for``; a continued run keeps its own.
