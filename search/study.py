@@ -121,6 +121,7 @@ class Study:
         max_flops: The same for forward FLOPs of one example.
         max_memory_bytes: The same for the memory of the training, estimated by ``training.memory.training_bytes``.
         max_trial_joules: A single training is stopped (and measured) when it has paid this much; None for no limit.
+        max_trial_seconds: A single training that takes longer is ended, as failed; None for 10 times what trainings have taken so far.
         stop_dominated: Whether a training is ended at a rung on its way when it cannot reach the front any more (see ``dominated``); None
             leaves that to the sampler: yes for ``freeze-thaw``, no for the others, which learn from exactly the trials they proposed.
         sizes: Whether ``freeze-thaw`` gets parameters and FLOPs of every candidate that it compares. Off by default: counting
@@ -143,6 +144,7 @@ class Study:
     max_flops: int | None = None
     max_memory_bytes: int | None = None
     max_trial_joules: float | None = None
+    max_trial_seconds: float | None = None
     stop_dominated: bool | None = None
     sizes: bool = False
     description: str = ""
@@ -176,8 +178,9 @@ class Study:
         for name in ("trials", "max_parameters", "max_flops", "max_memory_bytes"):
             if (most := getattr(self, name)) is not None and not (isinstance(most, Real) and float(most) >= 1):
                 raise ValueError(f"study.{name} must be >= 1, got {most!r}; None is no limit")
-        if self.max_trial_joules is not None and not self.max_trial_joules > 0:
-            raise ValueError(f"study.max_trial_joules must be > 0, got {self.max_trial_joules!r}; None is no limit")
+        for name in ("max_trial_joules", "max_trial_seconds"):
+            if (most := getattr(self, name)) is not None and not most > 0:
+                raise ValueError(f"study.{name} must be > 0, got {most!r}; None is no limit")
         if not isinstance(self.seed, Integral) or self.seed < 0:
             raise ValueError(f"study.seed must be a whole number >= 0, got {self.seed!r}")
         floor, least = self.min_accuracy, -math.inf if self.objectives[0] == "r2" else 0.0

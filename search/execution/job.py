@@ -5,6 +5,7 @@ A job knows neither Optuna nor the ledger, so it can be trained anywhere.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 import zlib
@@ -17,6 +18,7 @@ from ..records.trial import INTERRUPTED
 from ..space import Candidate, FixedTrial, Space
 from ..training.results import Phases
 from ..training.task import Task
+from .watchdog import UNWATCHED, TrainingEnded, Watch, watched
 
 #: An inference window runs at least this long, so that it is far above the resolution of every meter.
 INFERENCE_SECONDS = 1.0
@@ -150,13 +152,16 @@ def train(job: Job, space: Space, task: Task, *, phases: Phases, should_continue
         )
         sha256 = save_weights(job.weights, fitted, with_checkpoint=candidate.recipe.resumable and fitted.epochs < job.checkpoint_below)
         predictions = _predict_for_a_while(fitted.model, task, candidate, job, phases) if job.measure_inference else 0
+    except TrainingEnded as ended:
+        return replace(measured_nothing(), failed=str(ended) or "ended from outside")
     except KeyboardInterrupt:
         return replace(measured_nothing(), failed=INTERRUPTED, excused=True)
     except Exception as error:
         return replace(measured_nothing(), failed=reason_of(error))
     finally:
         if job.device.startswith("cuda"):
-            torch.cuda.empty_cache()
+            with contextlib.suppress(RuntimeError):  # a context that an error has destroyed refuses this, too
+                torch.cuda.empty_cache()
     quality = {name: value for name, value in fitted.quality.items() if _finite(value) is not None}
     return Outcome(
         fitted.epochs,
@@ -180,7 +185,7 @@ def reason_of(error: BaseException) -> str:
     name = type(error).__name__
     if name == "OutOfMemoryError" or isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
         return f"out of memory: {text[:200]}" if text else "out of memory"
-    if name == "TrainingFailed":
+    if name in ("TrainingFailed", "TimeoutError"):
         return text
     return f"{name}: {text}"[:300]
 
@@ -212,8 +217,8 @@ class Executor(Protocol):
         """Ledger components that its trainings hold alone; None when nothing else runs on this machine."""
         ...
 
-    def train(self, job: Job, *, phases: Phases, should_continue: Callable[[Mapping[str, Any]], bool]) -> Outcome:
-        """Train a job; a training that fails is an outcome, too."""
+    def train(self, job: Job, *, phases: Phases, should_continue: Callable[[Mapping[str, Any]], bool], watch: Watch = UNWATCHED) -> Outcome:
+        """Train a job; a training that fails, or that the watch ends, is an outcome, too."""
         ...
 
     def close(self) -> None:
@@ -231,9 +236,12 @@ class InProcess:
     def devices(self) -> None:
         """Return None: nothing runs beside it."""
 
-    def train(self, job: Job, *, phases: Phases, should_continue: Callable[[Mapping[str, Any]], bool]) -> Outcome:
-        """Train a job here."""
-        return train(job, self.space, self.task, phases=phases, should_continue=should_continue)
+    def train(self, job: Job, *, phases: Phases, should_continue: Callable[[Mapping[str, Any]], bool], watch: Watch = UNWATCHED) -> Outcome:
+        """Train a job here; what hangs so that no exception reaches it ends with this process."""
+        outcome, reason = watched(lambda: train(job, self.space, self.task, phases=phases, should_continue=should_continue), watch)
+        if outcome is None:
+            return Outcome(0, failed=reason)
+        return replace(outcome, failed=reason) if outcome.failed and reason else outcome
 
     def close(self) -> None:
         """Nothing is held."""

@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,7 +21,8 @@ from ..space import FixedTrial, RandomTrial, Space
 from ..training.device import synchronizer
 from ..training.splits_data import Excerpt
 from ..training.task import Task
-from .job import Job, reason_of, train
+from .job import InProcess, Job, reason_of
+from .watchdog import UNWATCHED, Watch, watched, within
 
 #: Steps of one probe epoch; the first probe epoch warms up (allocation, autotuning) and is not counted.
 PROBE_STEPS = 6
@@ -106,7 +108,10 @@ def probe(
                 epochs.append(record)
             return len(epochs) < 2 or time.monotonic() - began < seconds
 
-        fit(model, small, recipe, epochs=200, seed=seed, device=device, phases=phases, should_continue=should_continue)
+        steps = partial(fit, epochs=200, seed=seed, device=device, phases=phases, should_continue=should_continue)
+        fitted, reason = watched(lambda: steps(model, small, recipe), Watch(within(WARM_UP_SECONDS)))
+        if fitted is None:
+            raise TimeoutError(reason)
     except Exception as error:  # a candidate that cannot be trained is a finding, too
         record = window.close(state="failed")
         return Probe(params, None, record.seconds, record.joules, failed=reason_of(error))
@@ -125,9 +130,11 @@ def probe(
 EXAMPLES = 128
 #: A kind that so many random candidates in a row do not show is too rare to look for.
 ENOUGH_DRAWS = 200
+#: Probes and warm-ups take seconds; what takes longer than this hangs.
+WARM_UP_SECONDS = 600.0
 
 
-def warm_up(space: Space, task: Task, *, device: str, threads: int, seed: int) -> None:
+def warm_up(space: Space, task: Task, *, device: str, threads: int, seed: int, watch: Watch = UNWATCHED) -> None:
     """Train one candidate of each kind on a few examples, continue from its file, and forget it.
 
     Libraries are imported where they are first used, devices and thread pools start with their first work: without this, the first trial
@@ -139,20 +146,26 @@ def warm_up(space: Space, task: Task, *, device: str, threads: int, seed: int) -
         device: PyTorch device.
         threads: Threads of a training; a recipe's own number wins.
         seed: Seeds the candidates and their weights.
+        watch: Ends the warm-up when it hangs.
 
     Raises:
         KeyboardInterrupt: If the user breaks it off.
     """
     few = [Excerpt(split, EXAMPLES, most=1, seed=0, device=device) for split in (task.train, task.validation)]
-    small = replace(task, train=few[0], validation=few[1])
+    here = InProcess(space, replace(task, train=few[0], validation=few[1]))
     with TemporaryDirectory(prefix="joulefront-") as folder:
         weights = Path(folder) / "weights"
         for params in one_of_each_kind(space, seed):
             for epochs, start in ((1, None), (2, weights)):
                 job = Job(-1, params, epochs, seed, device, threads, start, weights)
-                outcome = train(job, space, small, phases=lambda kind, index: nullcontext(), should_continue=lambda entry: True)
+                outcome = here.train(job, phases=lambda kind, index: nullcontext(), should_continue=lambda entry: True, watch=watch)
                 if outcome.failed == INTERRUPTED:
                     raise KeyboardInterrupt
+
+
+def warm_up_seconds(max_trial_seconds: float | None) -> float:
+    """How long a warm-up may take in a study whose trainings may take so long."""
+    return WARM_UP_SECONDS if max_trial_seconds is None else min(WARM_UP_SECONDS, 10 * max_trial_seconds)
 
 
 def one_of_each_kind(space: Space, seed: int) -> list[Mapping[str, Any]]:

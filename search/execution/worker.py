@@ -21,7 +21,8 @@ from ..study import Study
 from ..training.device import synchronizer
 from ..training.results import Phases
 from .job import Executor, Job, Outcome, train
-from .probe import warm_up
+from .probe import warm_up, warm_up_seconds
+from .watchdog import POLL_SECONDS, UNWATCHED, Watch, within
 
 
 class WorkerProcess:
@@ -47,8 +48,10 @@ class WorkerProcess:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, self._pickled, self._device), daemon=True)
-        self._process.start()
+        with _interrupts_kept_from_children():
+            self._process.start()
         theirs.close()
+        self._ready = False
 
     @property
     def devices(self) -> tuple[str, ...]:
@@ -60,8 +63,8 @@ class WorkerProcess:
         """Process id of the worker."""
         return int(self._process.pid or 0)
 
-    def train(self, job: Job, *, phases: Phases, should_continue: Callable[[Mapping[str, Any]], bool]) -> Outcome:
-        """Train a job in the worker; a worker that dies is a failed outcome."""
+    def train(self, job: Job, *, phases: Phases, should_continue: Callable[[Mapping[str, Any]], bool], watch: Watch = UNWATCHED) -> Outcome:
+        """Train a job in the worker; a worker that dies, or is killed because its training is overdue, is a failed outcome."""
         epochs = 0
         window: Any = None
         if not self._process.is_alive():  # it died with the job before: an out-of-memory kill ends one trial, not the study
@@ -74,11 +77,19 @@ class WorkerProcess:
         with ExitStack() as open_phases:
             while True:
                 try:
+                    while not self._pipe.poll(POLL_SECONDS):
+                        if (reason := watch.overdue()) is not None:
+                            self._kill()
+                            return Outcome(epochs, failed=reason)
                     kind, payload = self._pipe.recv()
                 except (EOFError, OSError):
                     self._process.join(5.0)
-                    return Outcome(epochs, failed=f"the worker process died (exit code {self._process.exitcode})")
-                if kind == "enter":
+                    when = "" if self._ready else " while it started"
+                    died = f"the worker process died{when} (exit code {self._process.exitcode})"
+                    return Outcome(epochs, failed=died, excused=not self._ready)
+                if kind == "ready":
+                    self._ready = True
+                elif kind == "enter":
                     window = open_phases.enter_context(phases(*payload))
                 elif kind == "exit":
                     window.cpu_seconds = payload
@@ -87,6 +98,8 @@ class WorkerProcess:
                     epochs = int(payload["epoch"])
                     self._pipe.send(should_continue(payload))
                 else:
+                    if kind == "spoiled":
+                        self._kill()
                     return payload  # type: ignore[no-any-return]  # "done": the child sends an Outcome
 
     @property
@@ -95,14 +108,17 @@ class WorkerProcess:
         return self._process.is_alive()
 
     def close(self) -> None:
-        """End the worker."""
-        with contextlib.suppress(OSError, BrokenPipeError):
-            self._pipe.send(("end", None))
-        self._process.join(5.0)
-        if self._process.is_alive():
-            self._process.kill()
-            self._process.join()
+        """End the worker; one that still loads the data has nothing to put in order."""
+        if self._ready:
+            with contextlib.suppress(OSError, BrokenPipeError):
+                self._pipe.send(("end", None))
+            self._process.join(5.0)
+        self._kill()
         self._pipe.close()
+
+    def _kill(self) -> None:
+        self._process.kill()
+        self._process.join(5.0)  # one that waits for a device cannot even be killed at once
 
 
 def _serve(pipe: Connection, pickled: bytes, device: str) -> None:
@@ -112,6 +128,7 @@ def _serve(pipe: Connection, pickled: bytes, device: str) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     study: Study = cloudpickle.loads(pickled)
     task = study.load_task()
+    pipe.send(("ready", None))
     synchronize = synchronizer(device) or (lambda: None)
     tree = Tree()  # counts as the parent's meter does, so a data loader's living workers are the trial's
 
@@ -123,8 +140,10 @@ def _serve(pipe: Connection, pickled: bytes, device: str) -> None:
         try:
             yield
         finally:
-            synchronize()
-            pipe.send(("exit", tree.seconds() - before))
+            try:
+                synchronize()
+            finally:
+                pipe.send(("exit", tree.seconds() - before))
 
     def should_continue(entry: Mapping[str, Any]) -> bool:
         pipe.send(("epoch", dict(entry)))
@@ -139,11 +158,35 @@ def _serve(pipe: Connection, pickled: bytes, device: str) -> None:
         if kind == "end":
             return
         if not warm:  # not at the start: the job knows the number of threads, and a worker without a job need not pay
-            warm_up(study.space, task, device=device, threads=job.threads, seed=study.seed)
+            watch = Watch(within(warm_up_seconds(study.max_trial_seconds)))
+            warm_up(study.space, task, device=device, threads=job.threads, seed=study.seed, watch=watch)
             warm = True
         before = tree.seconds()
         outcome = train(job, study.space, task, phases=phases, should_continue=should_continue)
-        pipe.send(("done", replace(outcome, cpu_seconds=tree.seconds() - before)))
+        kind = "spoiled" if _is_spoiled(outcome, synchronize) else "done"
+        pipe.send((kind, replace(outcome, cpu_seconds=tree.seconds() - before)))
+
+
+def _is_spoiled(outcome: Outcome, synchronize: Callable[[], object]) -> bool:
+    """Whether a training has left a process in which no other can be trusted: out of memory, or its device does not answer any more."""
+    try:
+        synchronize()
+    except Exception:
+        return True
+    return outcome.failed is not None and outcome.failed.startswith("out of memory") and "CUDA" not in outcome.failed
+
+
+@contextmanager
+def _interrupts_kept_from_children() -> Iterator[None]:
+    """Start a process that Ctrl-C does not reach while it starts: the parent decides when it ends."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _end_with_the_parent() -> None:

@@ -16,7 +16,8 @@ from typing import Any
 from ..energy import Ledger
 from ..energy.host import idle_watts
 from ..energy.record import Record
-from ..execution.probe import Probe, probe, warm_up
+from ..execution.probe import Probe, probe, warm_up, warm_up_seconds
+from ..execution.watchdog import UNWATCHED, Watch, within
 from ..space import RandomTrial
 from ..study import Study
 from ..training.task import Task
@@ -172,9 +173,10 @@ class BaselineController:
     _measuring: bool = False
     _turn: threading.Condition = field(default_factory=threading.Condition)
 
-    def warm_up(self) -> None:
+    def warm_up(self, watch: Watch = UNWATCHED) -> None:
         """Pay what only the first training of its kind pays in a process, before the first trial, see ``warm_up``."""
-        warm_up(self.study.space, self.task, device=self.device, threads=self.threads, seed=self.study.seed)
+        limited = Watch(within(warm_up_seconds(self.study.max_trial_seconds), watch.overdue), watch.abandon)
+        warm_up(self.study.space, self.task, device=self.device, threads=self.threads, seed=self.study.seed, watch=limited)
 
     def begin(self) -> None:
         """Measure before the first trial."""

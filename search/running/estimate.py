@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from ..energy import JOULES_PER_WH, Ledger
-from ..execution.probe import Probe, probe, warm_up
+from ..execution.probe import WARM_UP_SECONDS, Probe, probe, warm_up
+from ..execution.watchdog import Watch, within
 from ..records.run_folder import RunFolder
 from ..records.trial import Trial
 from ..samplers.factory import make_sampler
@@ -222,7 +223,8 @@ def probe_study(
         with session.starting():
             ledger, begin_ns = session.ledger, time.monotonic_ns()
             task = study.load_task()
-            warm_up(study.space, task, device=session.device, threads=session.threads, seed=study.seed)
+            watch = Watch(within(WARM_UP_SECONDS))
+            warm_up(study.space, task, device=session.device, threads=session.threads, seed=study.seed, watch=watch)
         start = ledger.joules(begin_ns)
         decision = decision_joules(study, task, ledger)
         probes = []

@@ -163,6 +163,9 @@ def run(
             optuna_study = session.folder.study(sampler)
             gain = StopGain(study, optuna_study, stop_gain)
             rules = StopRules(study, optuna_study, limits, session.account, session.interrupted, gain, intensity, pue, hourly)
+            for trial in session.before.trials:
+                if trial.state == "complete":
+                    rules.took(trial.energy.record.get("seconds"), len(trial.curve))
             reporter = Reporter(session, optuna_study, rules, listener)
             recorder = Recorder(study, session.folder, optuna_study, session.account, len(task.train))
             runner = TrialRunner(study, task, session, optuna_study, rules, recorder, reporter)
@@ -173,7 +176,7 @@ def run(
                 f"{study.name}: {doing}in {path} on {session.device}, {session.threads} thread(s), {meters_text(session.ledger)}"
                 + (f"; {raised}" if raised else ""),
             )
-            session.warm_up()
+            session.warm_up(rules.timed_out)
         try:
             with session.measuring():
                 reporter.begin()

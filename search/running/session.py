@@ -23,7 +23,7 @@ import platform
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -36,6 +36,7 @@ from ..energy.calibrations import load_wall_calibration
 from ..energy.doctor import calibrated_coefficients
 from ..execution.devices import Devices, cores, make_executors, pick_device, take_devices, torch_threads
 from ..execution.job import Executor
+from ..execution.watchdog import Watch
 from ..records.bill import Session as SessionBill
 from ..records.bill import add_up, read_sessions
 from ..records.run_folder import Run, RunFolder, StoreError
@@ -181,9 +182,9 @@ class Session:
         for executor in self.executors:
             self._training.callback(executor.close)
 
-    def warm_up(self) -> None:
-        """Pay what only the first training of its kind pays in a process, before the first trial."""
-        self.baselines.warm_up()
+    def warm_up(self, timed_out: Callable[[], str | None] = lambda: None) -> None:
+        """Pay what only the first training of its kind pays in a process, before the first trial; one that hangs is ended."""
+        self.baselines.warm_up(Watch(timed_out, lambda reason: self.close()))
 
     @contextmanager
     def measuring(self) -> Iterator[None]:

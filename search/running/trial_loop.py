@@ -5,12 +5,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from ..billing.session_account import TrialMeter
 from ..billing.trial_energy import trial_energy
 from ..carbon.clean_hours import text_of
-from ..execution.job import Executor, Job, seed_of
+from ..execution.devices import DeviceError
+from ..execution.job import Executor, Job, Outcome, reason_of, seed_of
+from ..execution.watchdog import Watch
 from ..records.trial import KEY, Trial, from_optuna
 from ..samplers.history import EPOCHS_REACHED, FROM_SCRATCH, resume_from
 from ..space import Candidate, weightless
@@ -22,7 +26,7 @@ from ..training.task import Task
 from .progress import Reporter
 from .recorder import Recorder
 from .session import Session
-from .stop_rules import StopRules
+from .stop_rules import Overdue, StopRules
 
 if TYPE_CHECKING:
     import optuna
@@ -54,8 +58,13 @@ class TrialLoop:
             self._work(self.executors[0])
         else:
             with ThreadPoolExecutor(len(self.executors)) as threads:
-                for done in [threads.submit(self._work, executor) for executor in self.executors]:
-                    done.result()
+                try:
+                    for done in [threads.submit(self._work, executor) for executor in self.executors]:
+                        done.result()
+                except KeyboardInterrupt as interrupt:
+                    self.rules.break_off(interrupt)
+                    self.rules.at_once = True
+                    raise
         assert self.rules.reason is not None
         return self.rules.reason
 
@@ -187,10 +196,19 @@ class TrialRunner:
         number, account, parent = asked.trial.number, self.session.account, asked.parent
         job = self._job(asked)
         stopped: list[tuple[str, str]] = []
-        meter = account.open(number, executor.devices)
+        overdue = Overdue(self.rules, asked.epochs - (parent.epochs if parent else 0))
+        try:
+            meter = account.open(number, executor.devices)
+        except Exception as error:
+            raise DeviceError(f"{job.device} does not answer any more ({error}); the same command continues in a new process") from error
         dominance = DominanceStopper(self.study, self._trials, asked.epochs, parent, meter.phases)
 
+        def phases(kind: str, index: int) -> AbstractContextManager[Any]:
+            overdue.begin()
+            return meter.phase(kind, index)
+
         def should_continue(entry: Mapping[str, Any]) -> bool:
+            overdue.epoch()
             with self.session.lock:
                 account.save_sometimes()
                 ended = "stopped", self.rules.end_of_training(meter.window.joules())
@@ -200,16 +218,34 @@ class TrialRunner:
                 stopped.append((ended[0], ended[1]))
             return ended[1] is None
 
+        def abandon(reason: str) -> None:
+            self._record(asked, Outcome(0, failed=reason, excused=overdue.excused), meter, stopped)
+            self.session.reason = f"trial {number} hung: {reason}"
+            self.session.close()
+
         try:
-            outcome = executor.train(job, phases=meter.phase, should_continue=should_continue)
+            outcome = executor.train(job, phases=phases, should_continue=should_continue, watch=Watch(overdue, abandon))
         except BaseException:
             account.close(number, meter, state="killed", cpu_seconds=None)
             account.save()
             raise
+        if outcome.failed and outcome.failed == overdue.reason:
+            outcome = replace(outcome, excused=overdue.excused)
+        self._record(asked, outcome, meter, stopped)
+
+    def _record(self, asked: Asked, outcome: Outcome, meter: TrialMeter, stopped: Sequence[tuple[str, str]]) -> None:
+        """Close the window of a training, and write down what came of it."""
+        number, account, parent = asked.trial.number, self.session.account, asked.parent
         state = "failed" if outcome.failed else stopped[0][0] if stopped else "ok"
-        whole = account.close(number, meter, state=state, cpu_seconds=outcome.cpu_seconds)
+        try:
+            whole = account.close(number, meter, state=state, cpu_seconds=outcome.cpu_seconds)
+        except Exception as error:  # the device does not answer any more; its window has ended, and the second call asks only the ledger
+            outcome = replace(outcome, failed=outcome.failed or reason_of(error))
+            whole = account.close(number, meter, state="failed", cpu_seconds=outcome.cpu_seconds)
         if not outcome.resumed and not outcome.failed:
             parent = None  # there was no checkpoint: everything was trained, and paid, again
+        if not outcome.failed:
+            self.rules.took(whole.seconds, len(outcome.curve))
         carbon = self.rules.carbon
         with self.session.lock:
             price = self.rules.intensity if carbon is None else carbon.over

@@ -14,11 +14,12 @@ import pytest
 
 from joulefront.search.cli.study_source import find_study
 from joulefront.search.execution.job import InProcess, Job, Outcome
-from joulefront.search.execution.worker import WorkerProcess, gpu_components
+from joulefront.search.execution.watchdog import Watch
+from joulefront.search.execution.worker import WorkerProcess, _is_spoiled, gpu_components
 
 pytestmark = pytest.mark.slow
 
-#: Width 13 kills its process, width 17 keeps a helper that has worked, width 19 takes an hour; every other one is a small perceptron.
+#: Width 13 kills its process, 23 runs out of memory, 17 keeps a helper that has worked, 19 takes an hour; others are small perceptrons.
 STUDY = """
 import os
 import subprocess
@@ -37,6 +38,12 @@ class Deadly(torch.nn.Linear):
             os._exit(7)
         return super().forward(x)
 
+class Hungry(torch.nn.Linear):
+    def forward(self, x):
+        if self.training:
+            raise MemoryError
+        return super().forward(x)
+
 class Slow(torch.nn.Linear):
     def forward(self, x):
         print("training", flush=True)
@@ -53,7 +60,7 @@ def make(architecture, task):
     if width == 17:  # as a data loader does: it lives on when the training has ended
         HELPERS.append(subprocess.Popen([sys.executable, "-S", "-c", HELPER], stdin=subprocess.PIPE, stdout=subprocess.PIPE))
         HELPERS[-1].stdout.read(1)
-    first = {13: Deadly, 19: Slow}.get(width, torch.nn.Linear)
+    first = {13: Deadly, 19: Slow, 23: Hungry}.get(width, torch.nn.Linear)
     return torch.nn.Sequential(first(2, width), torch.nn.ReLU(), torch.nn.Linear(width, task.outputs))
 
 def task():
@@ -206,6 +213,44 @@ def test_a_worker_that_dies_is_a_failed_outcome(workers: list[WorkerProcess], tm
     assert workers[0].alive
     again = workers[1].train(job(tmp_path, 5), phases=Notes().phase, should_continue=lambda _: True)
     assert again.failed is None  # one death ends one trial, not the study
+
+
+def test_a_training_that_hangs_is_killed_and_the_next_one_trains(workers: list[WorkerProcess], tmp_path: Path) -> None:
+    began, notes = time.monotonic(), Notes()
+    late = Watch(lambda: "it hangs" if any(kind == "overhead" for kind, _, _ in notes.phases) else None)
+    hanging = workers[1].train(job(tmp_path, 19), phases=notes.phase, should_continue=lambda _: True, watch=late)
+    assert hanging.failed == "it hangs"
+    assert time.monotonic() - began < 300
+    assert not workers[1].alive
+    assert workers[1].train(job(tmp_path, 5), phases=Notes().phase, should_continue=lambda _: True).failed is None
+
+
+def test_a_worker_that_ran_out_of_memory_is_replaced(workers: list[WorkerProcess], tmp_path: Path) -> None:
+    before = workers[1].pid
+    outcome = workers[1].train(job(tmp_path, 23), phases=Notes().phase, should_continue=lambda _: True)
+    assert outcome.failed == "out of memory"
+    assert not workers[1].alive
+    assert workers[1].train(job(tmp_path, 5), phases=Notes().phase, should_continue=lambda _: True).failed is None
+    assert workers[1].pid != before
+
+
+def test_a_worker_whose_device_does_not_answer_any_more_is_replaced_but_not_one_whose_gpu_memory_was_full() -> None:
+    def dead() -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    assert _is_spoiled(Outcome(1), dead)
+    assert _is_spoiled(Outcome(0, failed="out of memory"), lambda: None)
+    assert not _is_spoiled(Outcome(0, failed="out of memory: CUDA out of memory. Tried to allocate 9 GiB"), lambda: None)
+    assert not _is_spoiled(Outcome(1), lambda: None)
+
+
+def test_a_worker_that_still_starts_is_ended_within_two_seconds(study_file: Path, tmp_path: Path) -> None:
+    worker = WorkerProcess(find_study(str(study_file), {}), "cpu")
+    began = time.monotonic()
+    outcome = worker.train(job(tmp_path, 5), phases=Notes().phase, should_continue=lambda _: True, watch=Watch(lambda: "interrupted"))
+    worker.close()
+    assert time.monotonic() - began < 2
+    assert outcome.failed == "interrupted"
 
 
 def runs(pid: int) -> bool:
