@@ -149,7 +149,7 @@ def read_only_folder(folder: Path) -> list[str]:
 
 def full_disk(folder: Path) -> list[str]:
     """The disk is full in the middle: a line names path and remedy; with room again the same command ends the study, nothing is lost."""
-    with mounted(folder / "disk", "-t", "tmpfs", "-o", "size=4m", "tmpfs"):
+    with mounted(folder / "disk", "-t", "tmpfs", "-o", "size=32m", "tmpfs"):
         out, filler = folder / "disk" / "run", folder / "disk" / "filler"
         with ended(start(folder, out=out)) as session:
             in_the_middle(session)
