@@ -28,7 +28,7 @@ from helpers.postgresql import postgresql_server
 START_SECONDS = 400.0
 #: Kills of one study before it may end.
 KILLS_A_STUDY = 12
-TRIALS_A_KILL = 6
+TRIALS_A_KILL = 20
 #: Budget of a study with epochs of hours: a few starts.
 LONG_BUDGET_JOULES = 150
 
@@ -85,6 +85,7 @@ def kill_study(
     seed: int = 0,
     trials: int | None = None,
     whom: tuple[str, ...] | None = None,
+    wait_seconds: float = 6.0,
     say: bool = False,
 ) -> Row:
     """Kill one study in its middle, let it end, and check it after each kill and at the end.
@@ -97,6 +98,7 @@ def kill_study(
         seed: Of the moments and of whom they hit.
         trials: Number of trials; by default so many that the kills find it in its middle.
         whom: Whom the kills hit, in this order; at random by default.
+        wait_seconds: Longest time from the first trained trial to a kill.
         say: Whether to tell of each kill on stderr.
     """
     rng = random.Random(seed)
@@ -110,12 +112,13 @@ def kill_study(
         while True:
             session = Session(words, folder, out)
             row.sessions += 1
-            went_on = _kill_session(session, rng, row, watch, left - sum(row.kills.values()), whom, long=long)
+            went_on = _kill_session(session, rng, row, watch, left - sum(row.kills.values()), whom, wait_seconds, long=long)
             if say:
                 print(f"{time.strftime('%H:%M:%S')} {row.text()} {row.wrong}", file=sys.stderr, flush=True)
             if not went_on:
                 break
-        row.ended = session.process.returncode == 0
+        # Killed after its last trial: the same command has nothing left to do, and says so.
+        row.ended = session.process.returncode == 0 or "already (limits count the whole study)" in session.tail()
         if not row.ended:
             row.wrong.append(f"the study did not end normally (exit code {session.process.returncode}): {session.tail()}")
         row.wrong += watch.at_end()
@@ -127,14 +130,14 @@ def kill_study(
 
 
 def _kill_session(
-    session: Session, rng: random.Random, row: Row, watch: Watch, left: int, whom: tuple[str, ...] | None, *, long: bool
+    session: Session, rng: random.Random, row: Row, watch: Watch, left: int, whom: tuple[str, ...] | None, wait: float, *, long: bool
 ) -> bool:
     """Kill one session, perhaps some workers of it first; False when it ended by itself."""
     trained = 0
     while left > 0:
         # In the middle: trials were trained since the start, or since the last worker was killed.
         session.wait_for(lambda least=trained: session.training() and (long or session.trained() > least), START_SECONDS, "trials train")
-        time.sleep(rng.uniform(3.0, 12.0) if long else rng.uniform(0.0, 6.0))
+        time.sleep(rng.uniform(3.0, 12.0) if long else rng.uniform(0.0, wait))
         workers = session.workers()
         if not session.running or not workers:
             break
