@@ -211,7 +211,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
         one = Repeat(0, place % 2, place // 2, place, 1, 3, {"accuracy": 0.5 + 0.01 * place}, 10.0 + place, 0.1, 11.0)
         repeats = repeats.with_training(one)
     (path / "repeats.json").write_text(json.dumps(repeats.to_json()))
-    folder.save_snapshot(folder.run().trials)
+    folder.save_snapshot(study)
     return path
 
 
