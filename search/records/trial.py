@@ -119,7 +119,7 @@ class Trial:
     reason: str | None = None
     artifact: str | None = None
     complete_training: bool = False
-    curve: tuple[Mapping[str, float], ...] = ()
+    curve: tuple[Mapping[str, float | None], ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
     artifact_sha256: str | None = None
 

@@ -48,8 +48,8 @@ def errors_by_epoch(trial: Trial, trials: Sequence[Trial], metric: str, *, maxim
     member: Trial | None = trial
     while member is not None:
         for point in member.curve:
-            if point.get(metric) is not None:
-                found.setdefault(int(point["epoch"]), error_of(float(point[metric]), maximize=maximize))
+            if (value := point.get(metric)) is not None:
+                found.setdefault(int(point["epoch"] or 0), error_of(float(value), maximize=maximize))
         if member.quality.get(metric) is not None:
             found.setdefault(member.epochs, error_of(member.quality[metric], maximize=maximize))
         member = None if member.parent is None else trials[member.parent]

@@ -161,7 +161,7 @@ def epoch_energies(trial: Trial, trials: Sequence[Trial]) -> list[float] | None:
     chain = [trial]
     while (number := chain[0].parent) is not None:
         chain.insert(0, trials[number])
-    points = {int(point["epoch"]): point.get("joules") for member in chain for point in member.curve}
+    points = {int(point["epoch"] or 0): point.get("joules") for member in chain for point in member.curve}
     energies = [points.get(epoch) for epoch in range(1, trial.epochs + 1)]
     return None if any(value is None for value in energies) else [float(value) for value in energies if value is not None]
 

@@ -7,7 +7,7 @@ from helpers.trials import make_trial
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joulefront.search.records.trial import ATTRIBUTE, ComponentEnergy, Trial, from_optuna
+from joulefront.search.records.trial import ATTRIBUTE, ComponentEnergy, Trial, from_json, from_optuna, to_json
 from joulefront.search.study import objective_values
 
 NUMBER = st.none() | st.floats(0, 1e9, allow_nan=False)
@@ -76,3 +76,9 @@ def test_objective_values_have_the_order_of_the_objectives_and_an_unknown_one_is
 @pytest.mark.parametrize("name", ["accuracy", "train_energy", "inference_energy", "parameters", "r2"])
 def test_no_objective_is_ever_a_silent_zero(name: str) -> None:
     assert objective_values(Trial(0, "complete", {}, 1), (name,))[0] is None
+
+
+def test_an_epoch_without_a_loss_comes_back() -> None:
+    """scikit-learn has none, and a network's may be infinite."""
+    trial = Trial(0, "complete", {"width": 8}, 1, (0.9, 4.0), curve=({"epoch": 1, "loss": None, "accuracy": 0.9},))
+    assert from_json(json.loads(json.dumps(to_json(trial)))) == trial
