@@ -251,7 +251,7 @@ def damaged(draw: st.DrawFn, whole: Any) -> Any:
                 here = here[key]
                 continue
             if draw(st.integers(0, 4)):
-                here[key] = draw(VALUE)
+                here[key] = copy.deepcopy(draw(VALUE))  # what is put in may be damaged next, and must not stay so
             else:
                 del here[key]
             break
