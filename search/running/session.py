@@ -39,6 +39,7 @@ from ..execution.job import Executor
 from ..execution.watchdog import Watch
 from ..records.bill import Session as SessionBill
 from ..records.bill import add_up, read_sessions
+from ..records.files import write_json
 from ..records.run_folder import Run, RunFolder, StoreError
 from ..study import Study
 from ..threads import WAIT_POLICY
@@ -123,6 +124,8 @@ class Session:
             self.folder = folder
             self._earlier = read_sessions(folder.bill_file)
             folder.fail_dead_trials(settle_killed(self._earlier, folder.ledger_file))
+            if self._earlier:  # also when nothing is started: a spent budget refuses the start, and the folder is read as it is
+                write_json(folder.bill_file, {"sessions": self._earlier})
             self._before = folder.run()
 
     @property
