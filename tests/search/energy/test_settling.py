@@ -137,12 +137,13 @@ def test_idle_power_is_learnt_from_a_record_that_is_final():
 
 def test_waiting_ends_when_nobody_reads_any_more(scripted, clock, counter):
     counter.capabilities = (Capability("gpu:0", "scripted", True),)  # its refreshes are to be learnt
+    threads = threading.active_count()
     with Ledger([counter], interval_seconds=None, clock=clock) as ledger:
         window = ledger.open("w")
         begin = time.monotonic()
         window.close(settle=True)
         assert time.monotonic() - begin < 5
-        assert threading.active_count() == 1
+        assert threading.active_count() <= threads
 
 
 def test_windows_that_were_final_follow_when_their_counter_is_found_out(bench):

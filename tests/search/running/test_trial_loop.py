@@ -180,7 +180,7 @@ def test_a_killed_continuation_is_taken_up_again_from_its_parent(climbing: Maker
     train, broken = InProcess.train, []
 
     def dies(self: InProcess, job: Any, **rest: Any) -> Any:
-        if job.start is not None:
+        if job.start is not None and job.number >= 0:  # the warm-up continues, too
             broken.append((job.number, int(job.start.stem.removeprefix("trial-")), job.epochs))
             raise RuntimeError("the power is gone")
         return train(self, job, **rest)
@@ -205,7 +205,7 @@ def test_the_parent_of_a_training_that_was_interrupted_keeps_its_weights(
     train, hit = InProcess.train, []
 
     def interrupted_once(self: InProcess, job: Any, **rest: Any) -> Any:
-        if job.start is None or hit:
+        if job.start is None or job.number < 0 or hit:  # the warm-up continues, too
             return train(self, job, **rest)
 
         def ctrl_c(entry: Any) -> bool:
@@ -234,7 +234,8 @@ def test_only_what_can_go_on_has_a_checkpoint_beside_its_weights(climbing: Maker
 
     def looks(self: InProcess, job: Any, **rest: Any) -> Any:
         outcome = train(self, job, **rest)
-        found[job.number] = load_checkpoint(job.weights, torch.nn.Identity()) is not None
+        if job.number >= 0:
+            found[job.number] = load_checkpoint(job.weights, torch.nn.Identity()) is not None
         return outcome
 
     monkeypatch.setattr(InProcess, "train", looks)
@@ -278,7 +279,8 @@ def test_every_candidate_has_its_own_seed_and_keeps_it_over_its_rungs(
     train = InProcess.train
 
     def noted(self: InProcess, job: Any, **rest: Any) -> Any:
-        seeds[job.number] = job.seed
+        if job.number >= 0:  # not of the warm-up
+            seeds[job.number] = job.seed
         return train(self, job, **rest)
 
     monkeypatch.setattr(InProcess, "train", noted)
