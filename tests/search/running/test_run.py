@@ -14,6 +14,7 @@ import pytest
 from joulefront.search import Budget, Study, load, run
 from joulefront.search.billing.session_account import Account
 from joulefront.search.records.run_folder import RunFolder, StoreError
+from joulefront.search.records.trial import INTERRUPTED
 
 pytestmark = pytest.mark.slow
 
@@ -226,8 +227,10 @@ def test_ctrl_c_ends_the_epoch_stores_what_was_measured_and_says_how_to_continue
     assert process.returncode == 0, stderr
     assert "Traceback" not in stderr
     assert "continue: joulefront run" in stdout
-    trials = RunFolder.open(out).run().trials
+    *trials, last = RunFolder.open(out).run().trials
     assert all(trial.state == "complete" for trial in trials)
+    # The signal may come in the moment between a proposal and its first phase: that trial ends with nothing measured.
+    assert last.state == "complete" or (last.reason == INTERRUPTED and last.epochs == 0)
     assert len(load(out)) >= 1
 
 
