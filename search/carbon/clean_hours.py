@@ -27,11 +27,8 @@ class Timetable:
     Times are hours since 1970-01-01 UTC.
 
     Attributes:
-        forecast: Intensity over time; it covers now to the deadline.
-        now_hour: The present.
-        deadline_hour: When the work should be done.
-        needed_hours: Length of the trainings that are still expected.
-        training_hours: Length of one of them.
+        forecast: It covers now to the deadline.
+        needed_hours: Length of the trainings that are still expected; ``training_hours`` of one of them.
 
     Source:
         Cheap evaluations whenever, costly ones in hours of low intensity: Zhao et al. 2024, "CE-NAS: An end-to-end carbon-efficient

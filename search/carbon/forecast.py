@@ -26,14 +26,10 @@ class IntensityCurve:
     Attributes:
         hours: Times of the values in hours, strictly increasing, shape ``(n,)``: hours of the day in UTC when `period_hours` is
             set, else hours since 1970-01-01 UTC.
-        grams_per_kwh: Values in gCO2e/kWh, shape ``(n,)``.
+        grams_per_kwh: Values, shape ``(n,)``.
         period_hours: The curve repeats after this many hours (24 for a typical day); None when it covers one stretch of time.
         shape: ``linear`` between the values, or ``step``: each value holds until the next one, as hourly means are published.
-        zone: Code of the place, or None.
-        source: Who publishes the values.
-        year: Year that the values describe, or None.
-        kind: ``average`` or ``marginal``.
-        scope: ``lifecycle``, ``direct`` or ``unknown``.
+        kind: ``average`` or ``marginal``, as `scope`, `zone` and `year` those of an ``Intensity``.
     """
 
     hours: tuple[float, ...]
@@ -235,10 +231,7 @@ class Forecast(Protocol):
 
 @dataclass(frozen=True)
 class CalledForecast:
-    """A forecast that a function gives: it takes an instant with the time zone UTC and returns gCO2e/kWh.
-
-    ``source`` names who forecasts, in words; ``zone`` is the code of the place, or None.
-    """
+    """A forecast that a function gives: it takes an instant with the time zone UTC and returns gCO2e/kWh."""
 
     grams_per_kwh: Callable[[datetime], float]
     source: str = "a function given by the user"
@@ -277,12 +270,10 @@ class CalledForecast:
 
 
 def read_forecast(path: Path, zone: str | None = None) -> IntensityCurve:
-    """Read a forecast from a CSV file, see `joulefront.search.carbon.forecast.read_curve`.
-
-    Each value holds until the next, as grids publish them; hours of the day repeat daily.
+    """Read a forecast from a CSV file by ``read_curve``; each value holds until the next, as grids publish them.
 
     Raises:
-        ValueError: The file cannot be read as a curve; the message names file, rule and remedy.
+        ValueError: The file cannot be read as a curve.
         FileNotFoundError: There is no such file.
     """
     if not path.is_file():

@@ -15,13 +15,10 @@ class Intensity:
     """How many grams of CO2 equivalent one kWh of electricity costs at a place, with the source.
 
     Attributes:
-        grams_per_kwh: The factor, in gCO2e per kWh.
         zone: Code of the place, e.g. ``FR``, ``US-OR``, ``SE-SE3``, ``gcp:europe-west1``; None for a number given by the user alone.
         source: Who publishes the number, in words, with the version of the table.
-        year: Year that the number describes, or None when the source does not say.
         kind: ``average`` (all generation shares the emissions) or ``marginal`` (the plant that follows the load).
         scope: ``lifecycle`` (with construction and fuel supply), ``direct`` (the chimney only) or ``unknown``.
-        region: Name of the place in words.
         fallback: Why a coarser number than requested is used, or None when the number is for the requested place.
     """
 
@@ -46,12 +43,12 @@ class Intensity:
 
     def to_json(self) -> dict[str, Any]:
         """Return the facts as plain JSON values."""
-        return {name: getattr(self, name) for name in _FIELDS}
+        return dict(vars(self))
 
     @staticmethod
     def from_json(data: dict[str, Any]) -> Intensity:
         """Rebuild an intensity from `to_json`; unknown keys are ignored, so later versions can add some."""
-        return Intensity(**{name: data[name] for name in _FIELDS if name in data})
+        return Intensity(**{name: data[name] for name in Intensity.__dataclass_fields__ if name in data})
 
     def describe(self) -> str:
         """Describe the factor in one line, e.g. for a report."""
@@ -61,9 +58,6 @@ class Intensity:
         )
         line = f"{self.grams_per_kwh:.4g} gCO2e/kWh{' in ' + place if place else ''}: {facts}; {self.source}"
         return f"{line}; {self.fallback}" if self.fallback else line
-
-
-_FIELDS = tuple(Intensity.__dataclass_fields__)
 
 
 def given_intensity(value: float | str, zone: str | None = None) -> Intensity:

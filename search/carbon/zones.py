@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 from importlib.util import find_spec
@@ -28,28 +28,6 @@ CANADA_CODES = {
     "nova scotia": "NS", "quebec": "QC", "alberta": "AB", "manitoba": "MB", "northwest territories": "NT", "new brunswick": "NB",
     "nunavut": "NU", "yukon": "YT",
 }  # fmt: skip
-
-
-def intensity_for(zone: str | None) -> Intensity | None:
-    """Look a place up in CodeCarbon's offline tables; no network, and never another place than the given one.
-
-    Args:
-        zone: ISO 3166 code of a country with two or three letters (``FR``, ``FRA``), of a region (``US-OR``, ``CA-QC``, ``CN-BJ``,
-            ``SE-SE3``, ``US-Oregon``), a Google Cloud region (``gcp:europe-west1``), or ``WORLD`` for the flagged world average.
-            None: the place is unknown.
-
-    Returns:
-        The factor, or None for None: an unknown place has no CO2, not somebody else's.
-
-    Raises:
-        ValueError: The place is not in the tables; the message names near ones.
-    """
-    return None if zone is None else factor_for(zone)
-
-
-def intensity_table(zones: Iterable[str]) -> tuple[Intensity, ...]:
-    """Look several places up, in the order given; a study can then be priced for each of them."""
-    return tuple(factor_for(zone) for zone in zones)
 
 
 def live_intensity(zone: str, *, token: str | None, network: bool, url: str = URL, timeout_seconds: float = 10.0) -> Intensity:
@@ -126,17 +104,21 @@ def choose_intensity(
     except (OSError, ValueError) as error:
         reason = f"Electricity Maps gave no number ({error}): the offline table is used"
         try:
-            table = factor_for(zone)
+            table = intensity_for(zone)
         except ValueError as unknown:
             raise ValueError(f"{error}; and the offline table cannot stand in: {unknown}") from None
     return replace(table, fallback=f"{reason}; {table.fallback}" if table.fallback else reason)
 
 
-def factor_for(zone: str) -> Intensity:
-    """Find a place by its code or its name; the forms are those of `carbon.intensity_for`.
+def intensity_for(zone: str) -> Intensity:
+    """Look a place up in CodeCarbon's offline tables; no network, and never another place than the given one.
+
+    Args:
+        zone: ISO 3166 code of a country with two or three letters (``FR``, ``FRA``), of a region (``US-OR``, ``CA-QC``, ``CN-BJ``,
+            ``SE-SE3``, ``US-Oregon``), a Google Cloud region (``gcp:europe-west1``), or ``WORLD`` for the flagged world average.
 
     Raises:
-        ValueError: The place is unknown; the message names near ones.
+        ValueError: The place is not in the tables; the message names near ones.
     """
     text = " ".join(zone.strip().split())
     table, names = _factors(), zone_names()

@@ -201,8 +201,7 @@ def doctor(
     from ..carbon.zones import intensity_for
     from ..energy.doctor import calibrate_machine, compare_machine, diagnose_machine
 
-    place = intensity_for(zone)
-    carbon = None if place is None else place.describe()
+    carbon = None if zone is None else intensity_for(zone).describe()
     try:
         found: CpuCalibration | Comparison | Diagnosis = (
             calibrate_machine(meter) if calibrate else compare_machine(meter) if compare_meters else diagnose_machine(meter, carbon=carbon)

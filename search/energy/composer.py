@@ -14,7 +14,7 @@ from .channel import MeterChannel, reach_seconds
 from .host import HostMonitor
 from .meters import MeterSet
 from .record import SCHEMA, Component, Record
-from .sources.clock import NANO, Anchors, seconds_between
+from .sources.clock import NANO, Anchors
 from .windows import Window
 
 #: Relative standard uncertainty of a split by CPU-seconds: vector code draws more per second than waiting for memory does.
@@ -45,7 +45,7 @@ class RecordBuilder:
             t0_utc=self._anchors.iso(window.t0_ns),
             t0_ns=window.t0_ns,
             t1_ns=t1_ns,
-            seconds=seconds_between(window.t0_ns, t1_ns),
+            seconds=(t1_ns - window.t0_ns) / NANO,
             hardware_id=self.hardware_id,
             hardware=self.hardware,
             edges=edges if any(edges.values()) else {},

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..carbon.intensity import Intensity, grams_co2e, scope_note
 from ..carbon.price import Price, priced
-from ..carbon.zones import intensity_table
+from ..carbon.zones import intensity_for
 from ..energy import JOULES_PER_KWH
 from ..formatting import digits, grid
 from ..front import Front
@@ -107,7 +107,7 @@ def price_table(run: Run, zones: Sequence[str | Intensity], *, pue: float = 1.0,
     """
     if not zones:
         raise ValueError("--zones needs at least one zone, for example --zones FR,US,TW")
-    places = [zone if isinstance(zone, Intensity) else intensity_table([zone])[0] for zone in zones]
+    places = [zone if isinstance(zone, Intensity) else intensity_for(zone) for zone in zones]
     front = Front.of(run)
     knee = front.knee().train_joules if len(front) else None
     bills = priced(run.bill.total_joules, places, pue=pue, price=price)

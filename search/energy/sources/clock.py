@@ -7,35 +7,28 @@ from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 #: Returns nanoseconds that never go back; on Linux all processes of a machine share the epoch of ``time.monotonic_ns``.
 Clock = Callable[[], int]
 
 NANO = 1_000_000_000
+#: Returns the wall clock.
+UTC_NOW = partial(datetime.now, UTC)
 
 #: A change of the distance between the clocks that is not their drift.
 STEP = timedelta(milliseconds=20)
 
 
-def utc_now() -> datetime:
-    """Return the wall clock."""
-    return datetime.now(UTC)
-
-
 @dataclass(frozen=True)
 class Anchor:
-    """One instant known on both clocks.
-
-    Attributes:
-        t_ns: The instant on the monotonic clock.
-        utc: The same instant in UTC.
-    """
+    """One instant known on both clocks: the monotonic one and UTC."""
 
     t_ns: int
     utc: datetime
 
     @classmethod
-    def now(cls, clock: Clock = time.monotonic_ns, utc: Callable[[], datetime] = utc_now) -> Anchor:
+    def now(cls, clock: Clock = time.monotonic_ns, utc: Callable[[], datetime] = UTC_NOW) -> Anchor:
         """Read both clocks."""
         return cls(t_ns=clock(), utc=utc())
 
@@ -54,7 +47,7 @@ class Anchors:
     Between two such jumps the distance of the clocks is one; it is kept with the stretch of time in which it was seen to hold.
     """
 
-    def __init__(self, clock: Clock = time.monotonic_ns, utc: Callable[[], datetime] = utc_now) -> None:
+    def __init__(self, clock: Clock = time.monotonic_ns, utc: Callable[[], datetime] = UTC_NOW) -> None:
         self._clock, self._utc = clock, utc
         first = Anchor.now(clock, utc)
         #: Anchor of each stretch, and until when it held.
@@ -76,8 +69,3 @@ class Anchors:
         near = stretches[max(after - 1, 0) : after + 1]
         anchor, _ = min(near, key=lambda stretch: max(stretch[0].t_ns - t_ns, t_ns - stretch[1], 0))
         return anchor.iso(t_ns)
-
-
-def seconds_between(t0_ns: int, t1_ns: int) -> float:
-    """Return ``t1 - t0`` in seconds."""
-    return (t1_ns - t0_ns) / NANO

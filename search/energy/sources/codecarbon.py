@@ -7,12 +7,9 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from .source import JOULES_PER_KWH, Capability, Reading
-
-if TYPE_CHECKING:
-    from .source import Source
+from .source import JOULES_PER_KWH, Capability, Reading, Source
 
 #: CodeCarbon's own parts -> our component, whether it may enter a sum, and the share of error that its method may have.
 #: Its memory is a constant per guessed module and its GPU is NVML again: neither belongs into a sum of ours.
@@ -98,9 +95,7 @@ class CodeCarbon:
         """Return the totals that CodeCarbon took since the last time, or its last ones again: it measures less often than it is polled."""
         if os.getpid() != self.pid:
             return ()
-        found = []
-        while self.pending:
-            found.append(self.pending.popleft())
+        found = [self.pending.popleft() for _ in range(len(self.pending))]
         self.last.update({reading.component: reading for reading in found})
         return tuple(found) or tuple(self.last.values())
 
@@ -142,10 +137,6 @@ class _Totals:
         """Nothing is held open."""
 
 
-def from_spec(argument: str | None) -> CodeCarbon:
+def from_spec(argument: str | None) -> Source:
     """Return the meter of ``codecarbon`` or ``codecarbon=FRA`` in ``--meter``."""
     return CodeCarbon(argument)
-
-
-if TYPE_CHECKING:
-    _: Source = CodeCarbon()

@@ -250,6 +250,9 @@ class CpuCoefficients:
         idle_watts: Power of the idle CPU, or None when unknown.
         gain_u: Relative standard uncertainty of ``core_watts``.
         origin: Where the numbers come from, for the record.
+
+    Raises:
+        ValueError: If a power is not positive.
     """
 
     core_watts: float
@@ -258,11 +261,6 @@ class CpuCoefficients:
     origin: str = "default"
 
     def __post_init__(self) -> None:
-        """Check the powers.
-
-        Raises:
-            ValueError: If a power is not positive.
-        """
         if not self.core_watts > 0:
             raise ValueError(f"core_watts must be > 0, got {self.core_watts!r}")
         if self.idle_watts is not None and not self.idle_watts >= 0:

@@ -29,13 +29,7 @@ GAIN_U = 0.05
 
 @dataclass(frozen=True)
 class Device:
-    """One GPU.
-
-    Attributes:
-        component: ``gpu:`` and its UUID.
-        handle: NVML's handle.
-        calls: What it can be asked.
-    """
+    """One GPU; ``component`` is ``gpu:`` and its UUID, ``handle`` NVML's."""
 
     component: str
     handle: Any

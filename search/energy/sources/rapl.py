@@ -21,8 +21,6 @@ class Zone:
     """One counter of the tree.
 
     Attributes:
-        path: Its folder.
-        key: Name of the folder, e.g. ``intel-rapl:0:1``.
         label: What the kernel calls it, e.g. ``package-0`` or ``dram``.
         component: Our name, or None when it is left out.
         reason: Why it is left out, or why it cannot be read.

@@ -7,36 +7,27 @@ import gzip
 import json
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields
+from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from .source import Capability, Quality, Reading
+from .clock import NANO, Clock
+from .source import Capability, Quality, Reading, Source
 
-if TYPE_CHECKING:
-    from .source import Source
-
-NANO = 1_000_000_000
 SCHEMA = 1
 
 
 @dataclass(frozen=True)
 class Trace:
-    """What a meter said of one component, in its own time.
+    """What a meter gave of one component, in its own time; what is not listed here is that of a ``Capability``.
 
     Attributes:
-        component: Name, e.g. ``gpu:GPU-1a2b``.
         t_ns: Times of the readings in nanoseconds from any origin, strictly increasing, shape ``(n,)``.
         joules: Cumulative energy, shape ``(n,)``, or None when only power was recorded.
         watts: Power, shape ``(n,)``, or None when only energy was recorded.
-        quality: ``measured`` or ``estimated``, as it was recorded.
-        boundary: What the number covers, in words.
-        gain_u: Relative standard uncertainty of the scale.
         tick_seconds: Refresh period of the counter; 0 when every reading is exact.
-        range_joules: Where the counter starts again, or None.
-        counts: Whether it may enter a sum.
     """
 
     component: str
@@ -60,14 +51,9 @@ class Trace:
         if late is not None:
             raise ValueError(f"trace of {self.component}: t_ns must increase, but reading {late} is not later than the one before")
 
-    @property
-    def seconds(self) -> float:
-        """Return the length of the trace."""
-        return (self.t_ns[-1] - self.t_ns[0]) / NANO if self.t_ns else 0.0
-
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values; Python's floats survive JSON exactly."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        return dict(vars(self))
 
     @staticmethod
     def from_json(data: dict[str, Any]) -> Trace:
@@ -76,7 +62,7 @@ class Trace:
         Raises:
             ValueError: Something is missing or of the wrong length.
         """
-        known = {field.name for field in fields(Trace)}
+        known = Trace.__dataclass_fields__
         values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in data.items() if name in known}
         if not {"component", "t_ns"} <= set(values):
             raise ValueError(f"a trace needs 'component' and 't_ns', got {sorted(data)}")
@@ -94,7 +80,7 @@ class Replay:
 
     name = "replay"
 
-    def __init__(self, traces: Iterable[Trace], *, clock: Callable[[], int] = time.monotonic_ns, start_ns: int | None = None) -> None:
+    def __init__(self, traces: Iterable[Trace], *, clock: Clock = time.monotonic_ns, start_ns: int | None = None) -> None:
         self.traces = tuple(traces)
         if not any(trace.t_ns for trace in self.traces):
             raise ValueError("replay needs a trace with at least one reading, got none")
@@ -135,11 +121,6 @@ class Replay:
                 found.append(Reading(trace.component, trace.t_ns[i] + shift, 0, joules, watts))
             self.played[k] = max(self.played[k], stop)
         return tuple(sorted(found, key=lambda reading: reading.t_ns))
-
-    @property
-    def finished(self) -> bool:
-        """Return whether every reading has come out."""
-        return all(done == len(trace.t_ns) for done, trace in zip(self.played, self.traces, strict=True))
 
     def close(self) -> None:
         """Nothing is held open."""
@@ -208,7 +189,7 @@ def _nanoseconds(text: str) -> int:
         return int(whole.timestamp()) * NANO + moment.microsecond * 1000  # integers: a float of seconds would lose 100 ns
 
 
-def from_spec(argument: str | None) -> Replay:
+def from_spec(argument: str | None) -> Source:
     """Return the meter of ``replay=FILE`` in ``--meter``.
 
     Raises:
@@ -217,7 +198,3 @@ def from_spec(argument: str | None) -> Replay:
     if not argument:
         raise ValueError("replay needs a file: --meter replay=FILE.json, written by save_traces, or replay=FILE.csv")
     return Replay(read_traces(Path(argument)))
-
-
-if TYPE_CHECKING:
-    _: Source = Replay(())

@@ -18,8 +18,6 @@ class Capability:
 
     Attributes:
         component: Name, e.g. ``gpu:GPU-1a2b``, ``cpu:pkg0``, ``dram:0``, ``cpu``, ``wall``.
-        source: Name of the source, e.g. ``nvml``.
-        available: Whether a reading was obtained.
         quality: ``measured`` or ``estimated``.
         boundary: Which parts of the machine the number covers, in words.
         reason: Why it is absent, or what restricts it; None when there is nothing to add.
@@ -71,7 +69,6 @@ class Reading(NamedTuple):
     A counter and a power may come together: the counter is the account, the power its cross-check and its stand-in.
 
     Attributes:
-        component: Name as in the capability.
         t_ns: Midpoint of the read on ``time.monotonic_ns``.
         half_width_ns: Half of the time that the read took.
         counter_joules: Cumulative energy; may wrap at the capability's range.

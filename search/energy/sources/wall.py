@@ -14,13 +14,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from .clock import NANO
-from .source import JOULES_PER_KWH, JOULES_PER_WH, Capability, Reading
-
-if TYPE_CHECKING:
-    from .source import Source
+from .clock import NANO, Clock
+from .source import JOULES_PER_KWH, JOULES_PER_WH, Capability, Reading, Source
 
 #: No plug's answer has more bytes than this.
 LONGEST = 1 << 20
@@ -43,9 +40,7 @@ class Sample:
     """One answer of a wall meter.
 
     Attributes:
-        watts: Power now, or None when the meter has no power.
-        joules: Cumulative energy, or None when it has no counter.
-        step_joules: Smallest step of that counter.
+        joules: Cumulative energy, or None when it has no counter; ``step_joules`` is the smallest step of that counter.
         utc_seconds: When the meter took it (seconds since 1970), or None for now.
     """
 
@@ -241,7 +236,7 @@ class Wall:
         poll_seconds: float | None = 1.0,
         gain_u: float = PLUG_GAIN_U,
         coarse_joules: float = COARSE_JOULES,
-        clock: Callable[[], int] = time.monotonic_ns,
+        clock: Clock = time.monotonic_ns,
         utc: Callable[[], float] = time.time,
     ) -> None:
         self.meter, self.target, self.poll_seconds = meter, target, poll_seconds
@@ -297,9 +292,7 @@ class Wall:
         elif self._thread is None and not self._stop.is_set():
             self._thread = threading.Thread(target=self._poll, args=(self._stop,), name="joulefront-wall", daemon=True)
             self._thread.start()
-        found = []
-        while self.pending:
-            found.append(self.pending.popleft())
+        found = [self.pending.popleft() for _ in range(len(self.pending))]
         # A reading that is known already changes nothing in a ledger; none at all would pass for a meter that went silent.
         self._last = found[-1:] or self._last
         return tuple(found or self._last)
@@ -385,7 +378,7 @@ def open_wall(target: str | Path | Callable[[], float | Sample], *, poll_seconds
     return Wall(CsvTail(Path(text)), text, poll_seconds=None)
 
 
-def from_spec(argument: str | None) -> Wall:
+def from_spec(argument: str | None) -> Source:
     """Return the meter of ``wall=TARGET`` in ``--meter``.
 
     Raises:
@@ -394,7 +387,3 @@ def from_spec(argument: str | None) -> Wall:
     if not argument:
         raise ValueError("wall needs a target: --meter auto,wall=http://ADDRESS/rpc/Switch.GetStatus?id=0 or wall=FILE.csv")
     return open_wall(argument)
-
-
-if TYPE_CHECKING:
-    _: Source = Wall(lambda: ())

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from joulefront.search.carbon.intensity import Intensity, given_intensity, grams_co2e, scope_note
-from joulefront.search.carbon.zones import choose_intensity, factor_for, intensity_for, intensity_table, live_intensity, zone_names
+from joulefront.search.carbon.zones import choose_intensity, intensity_for, live_intensity, zone_names
 
 
 @pytest.fixture
@@ -42,7 +42,6 @@ def grid_service():
 
 
 def test_an_unknown_place_has_no_co2_and_no_country():
-    assert intensity_for(None) is None
     assert choose_intensity() is None
     assert grams_co2e(3.6e6, None) is None
     assert grams_co2e(None, intensity_for("FR")) is None
@@ -88,7 +87,7 @@ def test_table_agrees_with_codecarbon_itself_for_every_country_and_region():
 def test_every_zone_of_the_tables_has_a_finite_factor_and_a_source():
     zones = sorted(set(zone_names().values()))
     assert len(zones) > 300
-    for found in intensity_table(zones):
+    for found in map(intensity_for, zones):
         assert 0 <= found.grams_per_kwh < 2000
         assert found.source
         assert found.region
@@ -149,8 +148,8 @@ def test_users_number_wins_over_the_place_and_keeps_it():
 def test_intensity_survives_json_and_different_scopes_are_named():
     found = intensity_for("US-OR")
     assert Intensity.from_json(json.loads(json.dumps(found.to_json()))) == found
-    assert scope_note(intensity_table(["FR", "TW"])) is None
-    assert "direct, lifecycle" in scope_note(intensity_table(["FR", "US-OR"]))
+    assert scope_note(map(intensity_for, ["FR", "TW"])) is None
+    assert "direct, lifecycle" in scope_note(map(intensity_for, ["FR", "US-OR"]))
 
 
 @pytest.mark.parametrize(("network", "token"), [(False, None), (False, "secret"), (True, None), (True, "")])
@@ -194,4 +193,4 @@ def test_live_failure_with_a_zone_the_table_lacks_is_an_error(grid_service):
 
 
 def test_google_regions_state_no_year_rather_than_a_made_up_one():
-    assert factor_for("gcp:europe-west1").year is None
+    assert intensity_for("gcp:europe-west1").year is None

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from joulefront.search.carbon.intensity import Intensity
 from joulefront.search.carbon.price import Price, cost, parse_price, priced
-from joulefront.search.carbon.zones import intensity_table
+from joulefront.search.carbon.zones import intensity_for
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_cost_is_linear_in_energy(joules, per_kwh, pue):
 
 
 def test_one_energy_is_priced_for_many_places_in_their_order():
-    rows = priced(7.2e6, intensity_table(["FR", "US", "TW"]), pue=1.1, price=Price(0.2, "EUR"))
+    rows = priced(7.2e6, map(intensity_for, ["FR", "US", "TW"]), pue=1.1, price=Price(0.2, "EUR"))
     assert [row.intensity.zone for row in rows] == ["FR", "US", "TW"]
     assert [row.kwh for row in rows] == [pytest.approx(2.2)] * 3
     assert [row.cost for row in rows] == [pytest.approx(0.44)] * 3
