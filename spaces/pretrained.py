@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import torch
 from torch import nn
+
+from ..search.training.device import evaluating
 
 #: Images with a shorter side (pixels) are passed through a network before it is trained: its strides may shrink them to nothing.
 SMALL_SIDE = 64
@@ -35,19 +37,28 @@ def expand(
     return tuple(names)
 
 
-def freeze_parameters(model: nn.Module, names: Iterable[str]) -> None:
-    """Freeze parameters by name, and the batch norms that have no trainable parameter left.
+def freeze_stages(model: nn.Module, groups: Sequence[Sequence[str]], head: Collection[str], freeze: str | int) -> None:
+    """Freeze parameters up to a depth, and the batch norms that have no trainable parameter left.
 
     A batch norm that keeps counting would change the features of a frozen backbone from epoch to epoch, so it is replaced by one with
     fixed statistics. Keys of the state dictionary stay, but for the counter of batches.
 
+    Args:
+        model: The network.
+        groups: Names of its parameters by stage, from the input to the output.
+        head: Names of those that are always trained.
+        freeze: ``none``, ``backbone`` or the number of stages to freeze, the stem being the first.
+
     Raises:
-        ValueError: If nothing would be left to train.
+        ValueError: If ``freeze`` is none of these, or nothing would be left to train.
     """
     from timm.layers import BatchNormAct2d
     from timm.utils.model import freeze_batch_norm_2d
 
-    frozen = set(names)
+    if freeze not in ("none", "backbone") and (isinstance(freeze, (str, bool)) or freeze < 0):
+        raise ValueError(f"freeze must be 'none', 'backbone' or a number of stages >= 0, got {freeze!r}")
+    count = {"none": 0, "backbone": len(groups)}[freeze] if isinstance(freeze, str) else freeze
+    frozen = {name for group in groups[:count] for name in group if name not in head}
     for name, parameter in model.named_parameters():
         if name in frozen:
             parameter.requires_grad = False
@@ -59,39 +70,19 @@ def freeze_parameters(model: nn.Module, names: Iterable[str]) -> None:
             setattr(model.get_submodule(parent), child, freeze_batch_norm_2d(module))
 
 
-def frozen_names(groups: Sequence[Sequence[str]], head: Iterable[str], freeze: str | int) -> list[str]:
-    """Return the names of the parameters that a freezing depth keeps fixed.
-
-    ``groups`` holds them by stage, from the input to the output; the ``head`` is always trained. ``freeze`` is ``none``, ``backbone`` or
-    the number of stages to freeze, the stem being the first.
-
-    Raises:
-        ValueError: If ``freeze`` is none of these.
-    """
-    if freeze == "none":
-        return []
-    if freeze != "backbone" and (isinstance(freeze, (str, bool)) or freeze < 0):
-        raise ValueError(f"freeze must be 'none', 'backbone' or a number of stages >= 0, got {freeze!r}")
-    count = len(groups) if isinstance(freeze, str) else freeze
-    keep = set(head)
-    return [name for group in groups[:count] for name in group if name not in keep]
-
-
 def check_forward(model: nn.Module, name: str, shape: tuple[int, int, int]) -> None:
-    """Pass one black image through the model, for sizes that its strides may shrink to nothing.
+    """Pass one black image of a size that strides may shrink to nothing through the model; larger ones are taken for granted.
 
     Raises:
         ValueError: If the model cannot take images of this shape.
     """
-    training = model.training
-    model.eval()
+    if min(shape[1:]) >= SMALL_SIDE:
+        return
     try:
-        with torch.no_grad():
+        with evaluating(model), torch.no_grad():
             model(torch.zeros(1, *shape))
     except (RuntimeError, AssertionError, ValueError) as error:
         raise too_small(name, shape, error) from error
-    finally:
-        model.train(training)
 
 
 def too_small(name: str, shape: tuple[int, int, int], error: Exception) -> ValueError:

@@ -12,18 +12,7 @@ from torch import nn
 from ..search.space import Candidate, Suggest
 from ..search.training.task import Task
 from .layers import image_shape
-from .pretrained import (
-    SMALL_SIDE,
-    check_forward,
-    expand,
-    first_few,
-    first_line,
-    freeze_parameters,
-    frozen_names,
-    names_within,
-    too_small,
-    weights_file,
-)
+from .pretrained import check_forward, expand, first_few, first_line, freeze_stages, names_within, too_small, weights_file
 from .recipes import Family, Floats, Options, RecipeRanges, suggest_categorical, suggest_float
 
 #: Small models of different families that train on two CPU cores.
@@ -82,9 +71,8 @@ class TimmZoo(Family):
         parts = candidate.architecture
         shape = image_shape(candidate, task)
         model: nn.Module = create(parts["model"], shape, task.outputs, weights=parts["weights"], drop_path=parts["drop_path"])
-        if min(shape[1:]) < SMALL_SIDE:
-            check_forward(model, parts["model"], shape)
-        freeze_parameters(model, frozen_names(stages(model), _head_names(model), parts["freeze"]))
+        check_forward(model, parts["model"], shape)
+        freeze_stages(model, stages(model), _head_names(model), parts["freeze"])
         return model
 
 

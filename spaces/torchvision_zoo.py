@@ -16,20 +16,10 @@ import torch
 from torch import nn
 
 from ..search.space import Candidate, Suggest
+from ..search.training.device import evaluating
 from ..search.training.task import Task
 from .layers import image_shape
-from .pretrained import (
-    SMALL_SIDE,
-    check_forward,
-    expand,
-    first_few,
-    first_line,
-    freeze_parameters,
-    frozen_names,
-    names_within,
-    too_small,
-    weights_file,
-)
+from .pretrained import check_forward, expand, first_few, first_line, freeze_stages, names_within, too_small, weights_file
 from .recipes import Family, Options, RecipeRanges, suggest_categorical
 
 #: The three networks and the head of the paper that `studies/` repeats.
@@ -88,9 +78,9 @@ class TorchvisionZoo(Family):
         load_weights(model, name, parts["weights"])
         if parts["head"] != _OWN:
             model = HeadOn(feature_maps(model, name), hidden_units(parts["head"]), shape, task.outputs, name)
-        elif min(shape[1:]) < SMALL_SIDE:
+        else:
             check_forward(model, name, shape)
-        freeze_parameters(model, frozen_names(backbone_stages(model), names_within(model, head_of(model)), parts["freeze"]))
+        freeze_stages(model, backbone_stages(model), names_within(model, head_of(model)), parts["freeze"])
         return model
 
 
@@ -148,14 +138,11 @@ class HeadOn(nn.Module):
     def __init__(self, backbone: nn.Module, units: Sequence[int], shape: tuple[int, int, int], outputs: int, name: str) -> None:
         super().__init__()
         self.backbone = backbone
-        training = backbone.training
         try:
-            with torch.no_grad():
-                features = prod(backbone.eval()(torch.zeros(1, *shape)).shape[1:])
+            with evaluating(backbone), torch.no_grad():
+                features = prod(backbone(torch.zeros(1, *shape)).shape[1:])
         except RuntimeError as error:
             raise too_small(name, shape, error) from error
-        finally:
-            backbone.train(training)
         layers: list[nn.Module] = [nn.Flatten()]
         for inputs, width in pairwise([features, *units]):
             layers += [nn.Linear(inputs, width), nn.ReLU()]

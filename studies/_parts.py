@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
-from ..search.training.splits_data import Excerpt
+import numpy as np
+
+from ..search.training.arrays import arrays
+from ..search.training.images import images
+from ..search.training.splits_data import Excerpt, MemoryData
 from ..search.training.task import Data, Task
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from ..search.training.splits_data import MemoryData
 
 #: Examples of a smoke run: enough to train and validate on, few enough to finish within seconds.
 FEW = 48
@@ -25,12 +23,8 @@ def photographs(data: str | None, *, seed: int = 0, smoke: bool = False) -> Task
     ``data`` is a folder or zip with a sub-folder for each class; ``smoke`` keeps only the first examples.
     """
     if data is not None:
-        from ..search.training.images import images
-
         task = images(data, seed=seed)
     else:
-        from ..search.training.arrays import arrays
-
         pixels, labels = digit_images()
         large = pixels.repeat(4, axis=-2).repeat(4, axis=-1).repeat(3, axis=1)
         task = arrays(large, labels, name="digits 32x32", validation_share=0.2, test_share=0.2, seed=seed)
@@ -51,12 +45,8 @@ def pictures(data: str | None, *, seed: int = 0, examples: int | None = None, si
     ``data`` as in ``photographs``, resized to ``side`` pixels; with ``examples`` the task has so many for training, see ``part``.
     """
     if data is not None:
-        from ..search.training.images import images
-
         whole = images(data, resolution=side, seed=seed)
     else:
-        from ..search.training.arrays import arrays
-
         whole = arrays(*digit_images(), name="digits", validation_share=0.2, test_share=0.2, seed=seed)
     whole = whole if examples is None else part(whole, examples, seed=seed)
     return few(whole) if smoke else whole
@@ -79,10 +69,6 @@ def part(task: Task, examples: int, *, seed: int = 0) -> Task:
                 f"--set examples={examples} needs so many {name} examples, there are {len(data)}; give a number from 1 to that"
             )
         return data.only(np.random.default_rng(seed).permutation(len(data))[:examples])
-
-    import numpy as np
-
-    from ..search.training.splits_data import MemoryData
 
     return replace(task, train=drawn(task.train, "training"), validation=drawn(task.validation, "validation"))
 

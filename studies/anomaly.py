@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from ..search.study import Study
 from ..search.training.arrays import arrays
+from ..search.training.table import table
 from ..search.training.task import Task
 from ..spaces.classical import Classical
 from ..spaces.mlp import Mlp
@@ -30,8 +31,6 @@ def task(data: str | None = None, target: str | None = None, seed: int = 0) -> T
     if (data is None) != (target is None):
         raise ValueError("anomaly needs --data TABLE.csv together with --target COLUMN, or neither for scikit-learn's breast cancer set")
     if data is not None and target is not None:
-        from ..search.training.table import table
-
         return table(data, target, kind="anomaly", seed=seed)
     from sklearn.datasets import load_breast_cancer
 

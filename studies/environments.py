@@ -15,7 +15,10 @@ What differs:
 
 from __future__ import annotations
 
+import torch
+
 from ..search.study import Study
+from ..search.training.device import available_precisions, thread_choices
 from ..spaces.recipes import RecipeRanges, TacticRanges
 from ..spaces.timm_zoo import TimmZoo
 from ._parts import photographs
@@ -25,10 +28,6 @@ NETWORKS = ("mobilenetv2_100", "resnet50", "legacy_xception", "vgg16")
 
 def study(data: str | None = None, seed: int = 0, smoke: bool = False, power_limits_watts: tuple[float, ...] = ()) -> Study:
     """How much of a training's energy is a matter of settings?"""
-    import torch
-
-    from ..search.training.device import available_precisions, thread_choices
-
     on_gpu = torch.cuda.is_available()
     recipe = RecipeRanges(
         learning_rate=1e-3,

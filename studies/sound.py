@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import sys
 import tempfile
-import wave
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+from scipy.io import wavfile
 
 from ..search.study import Study
 from ..search.training.audio import audio
@@ -68,11 +69,7 @@ def write_sounds(folder: Path, *, count: int, seed: int = 0) -> None:
             sound = make(time, random)
             sound = sound / np.sqrt(np.mean(sound**2)) * 10 ** random.uniform(-1.5, -0.8)  # -30 to -16 dB
             sound = sound + random.normal(0.0, 10 ** random.uniform(-2.5, -1.2), len(time))
-            with wave.open(str(folder / name / f"{index:03}.wav"), "wb") as file:
-                file.setnchannels(1)
-                file.setsampwidth(2)
-                file.setframerate(RATE)
-                file.writeframes((np.clip(sound, -1.0, 1.0) * 32767).astype("<i2").tobytes())
+            wavfile.write(folder / name / f"{index:03}.wav", RATE, (np.clip(sound, -1.0, 1.0) * 32767).astype("<i2"))
 
 
 def _pitch(random: np.random.Generator) -> float:
@@ -84,18 +81,10 @@ def _tone(time: np.ndarray, random: np.random.Generator) -> np.ndarray:
     return np.sin(phase) + random.uniform(0.0, 0.5) * np.sin(2 * phase)
 
 
-def _chirp(time: np.ndarray, random: np.random.Generator, octaves: float) -> np.ndarray:
-    """Sweep evenly in pitch by so many octaves."""
-    rate = octaves / SECONDS * np.log(2.0)
+def _chirp(time: np.ndarray, random: np.random.Generator, *, direction: float) -> np.ndarray:
+    """Sweep evenly in pitch by half an octave to one and a half, up (1) or down (-1)."""
+    rate = direction * random.uniform(0.5, 1.5) / SECONDS * np.log(2.0)
     return np.asarray(np.sin(2 * np.pi * _pitch(random) * np.expm1(rate * time) / rate))
-
-
-def _rising(time: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    return _chirp(time, random, random.uniform(0.5, 1.5))
-
-
-def _falling(time: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    return _chirp(time, random, -random.uniform(0.5, 1.5))
 
 
 def _noise(time: np.ndarray, random: np.random.Generator) -> np.ndarray:
@@ -111,8 +100,8 @@ def _pulses(time: np.ndarray, random: np.random.Generator) -> np.ndarray:
 
 SOUNDS: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
     "tone": _tone,
-    "rising": _rising,
-    "falling": _falling,
+    "rising": partial(_chirp, direction=1.0),
+    "falling": partial(_chirp, direction=-1.0),
     "noise": _noise,
     "pulses": _pulses,
 }

@@ -7,18 +7,17 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
+
+import numpy as np
 
 from ..records.trial import Trial
 from ..space import Candidate, FixedTrial, Space
 from ..study import Study
 from ..training.task import Task
 
-if TYPE_CHECKING:
-    import numpy as np
-
 #: Normalised float32 inputs ``(b, *shape)`` -> raw outputs: logits or probabilities ``(b, k)``, values or scores ``(b,)`` or ``(b, 1)``.
-Predictor = Callable[["np.ndarray"], "np.ndarray"]
+Predictor = Callable[[np.ndarray], np.ndarray]
 
 
 class ExportFailed(RuntimeError):  # noqa: N818 - named like TrainingFailed

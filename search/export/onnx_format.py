@@ -13,12 +13,11 @@ import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
 
 from .model import Exporter, ExportFailed, Predictor, TrainedModel, estimator_predictor, first_line, plain_estimator
-
-if TYPE_CHECKING:
-    import numpy as np
 
 FILE = "model.onnx"
 #: A protobuf message ends at 2 GiB; weights beyond this go into a file of their own.

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 #: Operator sets that every ONNX Runtime since 1.15 supports and skl2onnx has converters for.
 OPSETS = {"": 18, "ai.onnx.ml": 3}
 #: Metrics that are the Euclidean distance.
@@ -105,8 +107,6 @@ def convert_neighbours(scope: Any, operator: Any, container: Any) -> None:
     Raises:
         RuntimeError: If the metric, the weights or the number of targets is another one.
     """
-    import numpy as np
-
     model = operator.raw_operator
     power = getattr(model, "effective_metric_params_", {}).get("p", 2)
     if model.effective_metric_ not in EUCLIDEAN and not (model.effective_metric_ == "minkowski" and power == 2):

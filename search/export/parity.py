@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
 
 from ..training.task import Data
 from .model import ExportFailed, Predictor, TrainedModel
-
-if TYPE_CHECKING:
-    import numpy as np
 
 #: Largest difference of any output that an export may show.
 TOLERANCE = 1e-4
@@ -62,8 +61,6 @@ def compare(trained: TrainedModel, exported: Predictor) -> Check:
     Raises:
         ExportFailed: If the model itself is not finite or is not the one that the trial measured, or the file cannot take a batch.
     """
-    import numpy as np
-
     task, metric = trained.task, trained.task.metric
     model = trained.predictor()
     reference, predicted, targets = [], [], []
@@ -127,8 +124,6 @@ def scores(trained: TrainedModel, outputs: np.ndarray) -> np.ndarray:
 
 def decisions(kind: str, outputs: np.ndarray, found: np.ndarray) -> np.ndarray:
     """Decisions of outputs and their scores, ``(n, d)``: class, labels, anomaly or not; ``d`` is 0 for values."""
-    import numpy as np
-
     if kind == "regression":
         return np.zeros((len(outputs), 0))
     if kind == "classification":  # from the raw outputs: the softmax in float32 can make ties
@@ -140,8 +135,6 @@ def decisions(kind: str, outputs: np.ndarray, found: np.ndarray) -> np.ndarray:
 
 def quality(trained: TrainedModel, outputs: np.ndarray, targets: np.ndarray) -> dict[str, float]:
     """All metrics of the task, computed from raw outputs as the training computes them; none when an output is not finite."""
-    import numpy as np
-
     from ..training.evaluate import quality as measured
 
     if not np.isfinite(outputs).all():
@@ -167,8 +160,6 @@ def _predict(exported: Predictor, inputs: np.ndarray, shape: tuple[int, ...]) ->
 
 
 def _score(trained: TrainedModel, exported: Predictor, data: Data) -> tuple[float | None, int]:
-    import numpy as np
-
     pairs = [(exported(inputs), targets) for inputs, targets in batches(trained, data)]
     outputs = np.concatenate([part for part, _ in pairs])
     found = quality(trained, outputs, np.concatenate([targets for _, targets in pairs]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution
@@ -12,10 +12,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from ..space import RandomTrial, Sizes, Space, canonical
 from ..study import ENERGY_OBJECTIVES, Study
+from ..training.task import Task
 from .freeze_thaw import FreezeThawSampler
-
-if TYPE_CHECKING:
-    from ..training.task import Task
 
 #: Random candidates that are checked for a training that can be resumed.
 _RESUMABLE_SAMPLE = 32

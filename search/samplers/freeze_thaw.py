@@ -10,11 +10,12 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler
+from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from .encoding import Array, Encoding, learn_encoding
@@ -24,9 +25,6 @@ from .planner import Planner
 from .proposals import UNIFORM, Decision, Proposal, ScoredCandidates, SearchSettings, SearchState
 from .surrogates import SurrogateModels
 from .transfer import TransferModel, studies_of
-
-if TYPE_CHECKING:
-    from optuna.study import Study
 
 #: The initial design draws so many configurations at most before the space counts as exhausted.
 _MAX_DRAWS = 64

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from optuna.study import Study
 
 from .ehvi import boxes_above
 from .freeze_thaw import FreezeThawSampler, Survey
-
-if TYPE_CHECKING:
-    from optuna.study import Study
 
 #: At most so many of the best plans are valued, and at most so many of them are carried out in the projection.
 _MAX_PLANS, _MAX_STEPS = 64, 60

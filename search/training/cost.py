@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from .device import evaluating
 from .recipe import Recipe
 from .task import Task
 
@@ -42,15 +43,11 @@ def count(model: Any, task: Task, recipe: Recipe, *, memory: bool = False) -> Co
         return Cost(None, None)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     shape = task.shape_at(recipe.resolution)
-    was_training = model.training
-    model.eval()
-    try:
+    with evaluating(model):
         flops = _flops(model, torch.device("meta"), shape)
         if flops is None:
             device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
             flops = _flops(model, device, shape)
-    finally:
-        model.train(was_training)
     return Cost(parameters, flops, training_bytes(model, task, recipe) if memory else None)
 
 

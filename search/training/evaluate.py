@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from .device import autocast
+from .device import autocast, evaluating
 from .estimator import Estimator, as_estimator, full_probabilities
 from .recipe import Recipe
 from .results import TrainingFailed
@@ -61,18 +61,13 @@ def scores_and_targets(
 
 
 def _torch_scores(model: torch.nn.Module, task: Task, data: Data, recipe: Recipe, device: torch.device) -> tuple[np.ndarray, np.ndarray]:
-    was_training = model.training
-    model.eval().to(device)
     scores, targets = [], []
-    try:
-        with torch.inference_mode(), autocast(recipe.precision, device):
-            # Twice the training batch: without gradients it needs less memory than a training step did.
-            for inputs, wanted in data.batches(2 * recipe.batch_size, device=device, resolution=recipe.resolution):
-                # Kept on the device until the end, so that no batch waits for a transfer.
-                scores.append(predictions(task.kind, model(laid_out(inputs, recipe))))
-                targets.append(wanted)
-    finally:
-        model.train(was_training)
+    with evaluating(model.to(device)), torch.inference_mode(), autocast(recipe.precision, device):
+        # Twice the training batch: without gradients it needs less memory than a training step did.
+        for inputs, wanted in data.batches(2 * recipe.batch_size, device=device, resolution=recipe.resolution):
+            # Kept on the device until the end, so that no batch waits for a transfer.
+            scores.append(predictions(task.kind, model(laid_out(inputs, recipe))))
+            targets.append(wanted)
     return torch.cat(scores).cpu().numpy(), torch.cat(targets).cpu().numpy()
 
 

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
+from PIL import Image
 
 from .arrays import task_of_arrays
 from .images import GREY_MODES, decode
@@ -50,8 +52,6 @@ def hugging_face(
         image = next((name for name, feature in first.features.items() if type(feature).__name__ == "Image"), None)
     names = getattr(first.features[target], "names", None)
     if image is None:
-        import pandas as pd
-
         frame = pd.concat([split.to_pandas() for split in splits.values()], ignore_index=True)
         if names is not None:
             frame[target] = [names[int(k)] if k is not None and k >= 0 else None for k in frame[target]]
@@ -109,8 +109,6 @@ def _bytes(entry: Mapping[str, Any]) -> bytes:
 
 
 def _shape(entry: Mapping[str, Any], resolution: int | None) -> tuple[int, int, int]:
-    from PIL import Image
-
     with Image.open(io.BytesIO(_bytes(entry))) as first:
         channels = 1 if first.mode in GREY_MODES else 3
         width, height = first.size

@@ -10,6 +10,7 @@ from typing import Any, Unpack
 
 import numpy as np
 import torch
+from PIL import Image, ImageOps
 
 from .files import UNREADABLE, Entries, FileOptions, Files, find_classes, open_files, spaced, standardised, task_of_files
 from .task import Task
@@ -21,12 +22,7 @@ MAX_SIDE = 224
 GREY_MODES = frozenset({"1", "L", "I;16", "I", "F"})
 
 
-def images(
-    path: str | Path,
-    *,
-    resolution: int | None = None,
-    **options: Unpack[FileOptions],
-) -> Task:
+def images(path: str | Path, *, resolution: int | None = None, **options: Unpack[FileOptions]) -> Task:
     """Make a classification task from a folder or zip whose sub-folders are the classes.
 
     ``train/``, ``val/`` (``valid/``, ``validation/``) and ``test/`` are used where they exist; a missing split is drawn from the training
@@ -60,8 +56,6 @@ def images(
 
 def decode(data: bytes, shape: tuple[int, int, int]) -> np.ndarray:
     """Decode one image file to ``(c, h, w)`` uint8: rotated upright, its centre cropped to the aspect ratio, resized."""
-    from PIL import Image, ImageOps
-
     channels, height, width = shape
     with Image.open(io.BytesIO(data)) as opened:
         # JPEG can decode at a fraction of its size, never below what is needed.
@@ -89,8 +83,6 @@ def prepare(preprocessing: Mapping[str, Any], image: bytes | str | Path) -> np.n
 
 def _to_bytes(image: Any) -> Any:
     """Scale an image of more than 8 bits to bytes: 16 bits by their range, floats by [0, 1]."""
-    from PIL import Image
-
     values = np.asarray(image, dtype=np.float32)
     scale = 255.0 if image.mode == "F" else 255.0 / 65535.0 if values.max(initial=0) > 255 else 1.0
     return Image.fromarray(np.clip(np.round(values * scale), 0, 255).astype(np.uint8))
@@ -98,8 +90,6 @@ def _to_bytes(image: Any) -> Any:
 
 def _shape(files: Files, entries: Entries, resolution: int | None) -> tuple[int, int, int]:
     """Learn channels and size of a set from the headers of evenly spaced images."""
-    from PIL import Image
-
     sizes, grey = [], True
     for k in spaced(len(entries), PROBED):
         try:

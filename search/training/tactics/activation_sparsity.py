@@ -5,14 +5,14 @@ What such hardware would save is a simulation, never a measurement: ``modelled_e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
+from ..device import evaluating
 from .tactic import NoOp
 
 #: Joules of one access to off-chip memory and of one 32-bit multiplication in 45 nm technology.
@@ -182,18 +182,6 @@ def modelled_energy(model: nn.Module, inputs: torch.Tensor) -> ModelledEnergy | 
     if not totals["layers"]:
         return None
     return ModelledEnergy(totals["dense"], totals["sparse"], int(totals["layers"]))
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put every module into evaluation mode and give each its own mode back afterwards."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def _pass_once(model: nn.Module, inputs: torch.Tensor, modules: list[nn.Module], hook: Callable[..., None]) -> None:

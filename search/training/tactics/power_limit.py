@@ -8,12 +8,12 @@ import signal
 import threading
 from collections.abc import Callable
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from torch import nn
 
 from .tactic import NoOp
-
-if TYPE_CHECKING:
-    from torch import nn
 
 #: Signals that end a process without its ``finally`` blocks unless something listens. SIGINT raises KeyboardInterrupt and needs nothing.
 _SIGNALS = ("SIGTERM", "SIGHUP")
@@ -56,8 +56,6 @@ class PowerLimit(NoOp):
         device = next((parameter.device for parameter in model.parameters()), None)
         if device is None or device.type != "cuda":
             raise ValueError(f"power_limit needs a model on an NVIDIA GPU, got one on {device}; leave the tactic out of this study")
-        import torch
-
         uuid = str(torch.cuda.get_device_properties(device).uuid)
         self._restore = set_power_limit(uuid, self.watts, self._nvml)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from .activation_sparsity import evaluating
+from ..device import evaluating
 from .tactic import NoOp
 
 
