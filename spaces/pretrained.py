@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..search.training.device import evaluating
+from ..search.training.tactics.tactic import evaluating
 
 #: Images with a shorter side (pixels) are passed through a network before it is trained: its strides may shrink them to nothing.
 SMALL_SIDE = 64

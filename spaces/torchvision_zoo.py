@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from ..search.space import Candidate, Suggest
-from ..search.training.device import evaluating
+from ..search.training.tactics.tactic import evaluating
 from ..search.training.task import Task
 from .layers import image_shape
 from .pretrained import check_forward, expand, first_few, first_line, freeze_stages, names_within, too_small, weights_file

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from .device import evaluating
 from .recipe import Recipe
+from .tactics.tactic import evaluating
 from .task import Task
 
 #: Examples of the pass that counts activations; batch normalisation rejects a single one.

@@ -1,10 +1,10 @@
-"""What a device can be set to, and how to wait for it: threads, precisions, autocast, synchronisation; and a model's evaluation mode."""
+"""What a device can be set to, and how to wait for it: threads, precisions, autocast, synchronisation."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -73,18 +73,6 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any
         name = torch.cuda.get_device_name(device)
         raise ValueError(f"recipe.precision must be one that {name} supports, got 'bfloat16'; use 'float16' or 'float32'")
     return torch.autocast(device.type, dtype=getattr(torch, precision))
-
-
-@contextmanager
-def evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """Put every module into evaluation mode and give each its own mode back afterwards."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def synchronizer(device: str) -> Callable[[], object] | None:

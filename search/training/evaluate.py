@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from .device import autocast, evaluating
+from .device import autocast
 from .estimator import Estimator, as_estimator, full_probabilities
 from .recipe import Recipe
 from .results import TrainingFailed
 from .splits_data import laid_out
+from .tactics.tactic import evaluating
 from .task import Data, Kind, Task
 
 #: AUC sorts the scores of every class; with more classes than this it would cost more than the evaluation itself and is absent.

@@ -12,8 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..device import evaluating
-from .tactic import NoOp
+from .tactic import NoOp, evaluating
 
 #: Joules of one access to off-chip memory and of one 32-bit multiplication in 45 nm technology.
 #: Source: Horowitz, "Computing's energy problem (and what we can do about it)", ISSCC 2014: DRAM access 1.3 to 2.6 nJ (middle: 1.95),

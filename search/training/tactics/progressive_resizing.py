@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from ..device import evaluating
-from .tactic import NoOp
+from .tactic import NoOp, evaluating
 
 
 class ProgressiveResizing(NoOp):

@@ -1,4 +1,4 @@
-"""The seam to training tactics: what a tactic may do, how settings become tactics, and how they are attached to a model."""
+"""The seam to training tactics: what a tactic may do, how settings become tactics, how they are attached; and evaluation mode."""
 
 from __future__ import annotations
 
@@ -110,6 +110,18 @@ def training_resolution(tactics: Sequence[Tactic], epoch: int, epochs: int, full
     """Side of the training images in this epoch in pixels: the smallest that a tactic returns, or ``full``."""
     sides = [tactic.resolution(epoch, epochs, full) for tactic in tactics]
     return min([full, *(side for side in sides if side is not None)])
+
+
+@contextmanager
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Put every module into evaluation mode and give each its own mode back afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
 
 
 def head_parameters(model: torch.nn.Module) -> list[torch.nn.Parameter]:
