@@ -31,6 +31,7 @@ class _Traces:
         open: Windows that were open at the last checkpoint.
         names: Names by id of the windows that never ended.
         ended: Outermost windows that ended.
+        joules: Of those that the journal holds no longer one by one: by the first word of their name and their state.
     """
 
     total: Record = NOTHING
@@ -38,6 +39,7 @@ class _Traces:
     open: list[Mapping[str, Any]] = field(default_factory=list)
     names: dict[str, str] = field(default_factory=dict)
     ended: list[Record] = field(default_factory=list)
+    joules: Mapping[str, float] = field(default_factory=dict)
 
     def note(self, event: Mapping[str, Any]) -> None:
         """Take in one line; one that does not fit raises one of ``NOT_OURS`` and changes nothing."""
@@ -52,6 +54,8 @@ class _Traces:
             self.names.pop(record["id"], None)  # ended after the checkpoint: its own record counts
             if record["parent"] is None:
                 self.ended.append(Record.from_json(record))
+        elif kind == "ended":
+            self.joules = event["joules"]
         elif kind == "stop":
             self._reached(int(event["t_ns"]), tuple(Component.from_json(part) for part in record["components"]), {}, [])
         elif kind == "beat":
@@ -109,11 +113,13 @@ def _unbilled(name: str, traces: _Traces) -> Iterator[dict[str, Any]]:
         return
     session = Session(traces.total.t0_utc, total=traces.total, ledger_session=name)
     session.by_component, session.unknown_seconds = traces.split.get("joules", {}), traces.split.get("unknown_seconds", {})
-    for record in traces.ended:
-        kind = record.name.partition(" ")[0]
-        state = REPEATS if kind == REPEAT else BOOKED.get(record.state, "failed")
-        if kind in (TRIAL, REPEAT) and record.t1_ns <= traces.total.t1_ns:
-            session.by_state[state] = session.by_state.get(state, 0.0) + record.known_joules
+    known = [record for record in traces.ended if record.t1_ns <= traces.total.t1_ns]
+    one_by_one = [(f"{record.name.partition(' ')[0]} {record.state}", record.known_joules) for record in known]
+    for ended, joules in (*traces.joules.items(), *one_by_one):
+        kind, _, state = ended.partition(" ")
+        if kind in (TRIAL, REPEAT):
+            state = REPEATS if kind == REPEAT else BOOKED.get(state, "failed")
+            session.by_state[state] = session.by_state.get(state, 0.0) + joules
     yield session.to_json()
 
 

@@ -9,20 +9,23 @@ import json
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from pathlib import Path
+from threading import RLock
 from types import UnionType
 from typing import Any, Literal, NotRequired, TypedDict, TypeVar, Union, cast, get_args, get_origin, get_type_hints, is_typeddict
 
-from .record import Component
+from .record import Component, Record
 
 T = TypeVar("T")
 SESSION = re.compile(rb'"session": ?"([0-9a-f]+)"')
 #: No quantity of a study is larger, or smaller without being zero: squares and ratios of what is within stay finite.
 LARGEST = 1e100
+#: A file is shortened when it is longer than this, and twice as long as it was after it had been shortened last.
+LONG_BYTES = 1_000_000
 
 
 class Journal:
@@ -38,25 +41,46 @@ class Journal:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
         # O_APPEND: several processes may share the file, and each write goes to its end.
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        self._fd = self._open()
         self._torn = torn(path)
+        self._lock, self._long_bytes = RLock(), LONG_BYTES
+
+    def _open(self) -> int:
+        return os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
 
     def write(self, event: str, facts: Mapping[str, Any]) -> str | None:
         """Append one line, which survives a kill of this process; return why it could not be written, or None."""
-        if self._fd < 0:
-            return None
-        text = json.dumps({"event": event, **facts}, separators=(",", ":"), default=str) + "\n"
-        line = ("\n" + text if self._torn else text).encode()
-        try:
-            written = os.write(self._fd, line)
-        except OSError as error:
-            return error.strerror or repr(error)
-        self._torn = written < len(line)
+        text = _line({"event": event, **facts})
+        with self._lock:
+            if self._fd < 0:
+                return None
+            line = b"\n" + text if self._torn else text
+            try:
+                written = os.write(self._fd, line)
+            except OSError as error:
+                return error.strerror or repr(error)
+            self._torn = written < len(line)
         return f"only {written} of {len(line)} bytes fitted" if self._torn else None
+
+    def shorten(self) -> None:
+        """Replace a long file by what the settling of a killed session needs of it, see `shortened`; a full disk leaves it as it is."""
+        with self._lock, suppress(OSError):
+            if self._fd < 0 or (size := os.fstat(self._fd).st_size) < self._long_bytes:
+                return
+            text = b"".join(_line(event) for event in shortened(lines(self.path)))
+            beside = self.path.with_name(f".{self.path.name}.tmp")
+            try:
+                beside.write_bytes(text)
+                if os.fstat(self._fd).st_size == size:  # else somebody has written meanwhile: another time
+                    os.replace(beside, self.path)
+                    os.close(self._fd)
+                    self._fd, self._torn, self._long_bytes = self._open(), False, max(LONG_BYTES, 2 * len(text))
+            finally:
+                beside.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Close the file; later writes are dropped."""
-        fd, self._fd = self._fd, -1
+        fd, self._fd = self._fd, -1  # without the lock, which in a forked process may be held for ever
         if fd >= 0:
             with suppress(OSError):  # some file systems report only now that the disk was full
                 os.close(fd)
@@ -109,7 +133,11 @@ class _Beat(_Event):
     open: list[_Window]
 
 
-_EVENTS: Mapping[str, type] = {"open": _Edge, "close": _Edge, "beat": _Beat}
+class _Ended(_Event):
+    joules: Mapping[str, float]
+
+
+_EVENTS: Mapping[str, type] = {"open": _Edge, "close": _Edge, "beat": _Beat, "ended": _Ended}
 
 
 def lines(path: Path, without: Collection[str] = ()) -> Iterator[dict[str, Any]]:
@@ -126,6 +154,47 @@ def lines(path: Path, without: Collection[str] = ()) -> Iterator[dict[str, Any]]
             with suppress(ValueError):
                 event = fitted(_Event, parse(line), "line")
                 yield cast(dict[str, Any], fitted(_EVENTS.get(event["event"], _Event), event, "line"))
+
+
+def shortened(events: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield what is needed to bill sessions that were killed: as much for each session, however long it was.
+
+    Up to a session's last checkpoint, or its end, that is its start, the windows that are still open, and in one event ``ended`` the
+    joules of the outermost windows that have ended, by the first word of their name and their state (``"trial ok"``). What comes after
+    the checkpoint stays as it is.
+
+    Args:
+        events: All events of a file, as ``lines`` reads them.
+    """
+    sessions: dict[str, list[dict[str, Any]]] = {}
+    for event in events:
+        sessions.setdefault(str(event.get("session", "")), []).append(event)
+    for name, every in sessions.items():
+        last = max((k for k, event in enumerate(every) if event["event"] in ("beat", "stop")), default=0)
+        at_ns = every[last].get("t_ns", 0)
+        heads, opened, later, joules = [], dict[str, dict[str, Any]](), every[last:], dict[str, float]()
+        for event in every[:last]:
+            kind, record = event["event"], event.get("record", {})
+            if kind == "start":
+                heads.append(event)
+            elif kind == "open":
+                opened[record["id"]] = event
+            elif kind == "ended":
+                joules.update(event["joules"])
+            elif kind == "close" and record.get("t1_ns", 0) > at_ns:
+                later.append(event)
+            elif kind == "close":
+                opened.pop(record["id"], None)
+                if record.get("parent") is None:
+                    ended = Record.from_json(record)
+                    key = f"{ended.name.partition(' ')[0]} {ended.state}"
+                    joules[key] = joules.get(key, 0.0) + ended.known_joules
+        sums = [{"event": "ended", "session": name, "joules": joules}] if joules else []
+        yield from (*heads, *sums, *opened.values(), *later)
+
+
+def _line(event: Mapping[str, Any]) -> bytes:
+    return (json.dumps(event, separators=(",", ":"), default=str) + "\n").encode()
 
 
 def parse(text: str | bytes) -> Any:

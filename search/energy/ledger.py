@@ -379,6 +379,7 @@ class Ledger:
             parts = self.partition(t1_ns=now)
             split = {"joules": parts.total, "unknown_seconds": parts.unknown}
             self._write("beat", t_ns=now, total=self._meters.lines(self.t0_ns, now), split=split, open=windows)
+            self._journal.shorten()
         self._monitor.note_foreign(now)
         if self.after_checkpoint is not None:
             self.after_checkpoint()

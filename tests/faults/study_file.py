@@ -13,8 +13,8 @@ from joulefront.spaces.own import Own
 from joulefront.spaces.recipes import RecipeRanges
 
 PAUSE_SECONDS = 0.02
-#: Candidates of an odd width pause for so long: their epochs outlast every kill.
-LONG_SECONDS = 0.02
+#: Candidates of an odd width pause for so long: their epochs outlast every kill. The first batches, a warm-up among them, are short.
+LONG_SECONDS, SHORT_BATCHES = 0.02, 4
 
 
 def draw(trial):
@@ -22,11 +22,12 @@ def draw(trial):
 
 
 class Pause(torch.nn.Linear):
-    seconds = PAUSE_SECONDS
+    seconds, batches = PAUSE_SECONDS, 0
 
     def forward(self, x):
         if self.training:
-            until = time.monotonic() + self.seconds
+            self.batches += 1
+            until = time.monotonic() + (self.seconds if self.batches > SHORT_BATCHES else PAUSE_SECONDS)
             while time.monotonic() < until:
                 (torch.ones(64, 64) @ torch.ones(64, 64)).sum()
                 time.sleep(0.01)
@@ -68,5 +69,5 @@ def source(*, pause_seconds: float = 0.02, long_seconds: float | None = None, sa
         sampler: Name of the sampler.
     """
     long_seconds = pause_seconds if long_seconds is None else long_seconds
-    text = SOURCE.replace("LONG_SECONDS = 0.02", f"LONG_SECONDS = {long_seconds!r}")
+    text = SOURCE.replace("SHORT_BATCHES = 0.02, 4", f"SHORT_BATCHES = {long_seconds!r}, 4")
     return text.replace("PAUSE_SECONDS = 0.02", f"PAUSE_SECONDS = {pause_seconds!r}").replace('"freeze-thaw"', f'"{sampler}"')

@@ -8,6 +8,7 @@ import pytest
 from joulefront.search.billing.recovery import settle_killed
 from joulefront.search.billing.session_account import Account
 from joulefront.search.energy import Capability, Ledger, Reading, Record
+from joulefront.search.energy.journal import lines, shortened
 from joulefront.search.records.bill import Session, add_up, read_sessions
 
 SECOND = 10**9
@@ -65,6 +66,17 @@ def test_a_killed_trial_is_billed_up_to_the_last_beat(killed: tuple[Path, list[d
     assert bill.total_joules == pytest.approx(270.0)
     assert bill.by_state == {"complete": 100.0, "overhead": pytest.approx(20.0), "failed": pytest.approx(150.0)}
     assert bill.seconds == pytest.approx(27.0)
+
+
+@pytest.mark.parametrize("billed", [True, False])
+def test_a_shortened_journal_settles_the_same_bill(killed: tuple[Path, list[dict[str, Any]]], billed: bool) -> None:
+    file, sessions = killed
+    sessions = sessions if billed else []
+    short, same = file.with_name("short.jsonl"), copy.deepcopy(sessions)
+    short.write_text("".join(json.dumps(event) + "\n" for event in shortened(lines(file))))
+    assert len(short.read_text().splitlines()) < len(file.read_text().splitlines())
+    assert settle_killed(same, short) == settle_killed(sessions, file)
+    assert same == sessions
 
 
 def test_a_checkpoint_of_a_later_version_is_read_by_this_one(killed: tuple[Path, list[dict[str, Any]]]) -> None:

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from joulefront.search.energy import Capability, Ledger, Record
-from joulefront.search.energy.journal import Journal, lines
+from joulefront.search.energy.journal import Journal, lines, shortened
 
 
 @pytest.fixture
@@ -99,3 +99,73 @@ def test_lines_of_several_writers_do_not_mix(tmp_path):
     text = file.read_text().splitlines()
     assert len(text) == 200
     assert sum(json.loads(line)["number"] for line in text) == 4 * sum(range(50))
+
+
+def test_a_long_file_is_shortened_to_what_a_killed_session_needs(source, clock, tmp_path, monkeypatch):
+    monkeypatch.setattr("joulefront.search.energy.journal.LONG_BYTES", 20_000)
+    file = tmp_path / "ledger.jsonl"
+    with Ledger([source], interval_seconds=None, clock=clock, file=file) as ledger:
+        still_open = ledger.open("trial 1000")
+        for number in range(300):
+            with ledger.window(f"trial {number}"):
+                clock.advance(1)
+            clock.advance(1)
+            ledger.checkpoint()
+            assert file.stat().st_size < 45_000
+        ledger.open("trial 1001")
+        found = list(lines(file))
+    names = {line["record"]["name"] for line in found if line["event"] == "open"}
+    assert {"trial 1000", "trial 1001"} <= names
+    known = sum(line["joules"]["trial ok"] for line in found if line["event"] == "ended")
+    later = sum(Record.from_json(line["record"]).known_joules for line in found if line["event"] == "close")
+    assert known + later == pytest.approx(300 * 100, rel=1e-3)
+    assert still_open.record.joules == pytest.approx(600 * 100, rel=1e-3)
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_shortened_file_is_not_shortened_further_and_keeps_what_is_after_the_last_checkpoint(source, clock, tmp_path):
+    file = tmp_path / "ledger.jsonl"
+    for state in ("ok", "failed"):  # two sessions
+        with Ledger([source], interval_seconds=None, clock=clock, file=file) as ledger:
+            for number in range(3):
+                window = ledger.open(f"trial {number}")
+                clock.advance(1)
+                ledger.checkpoint()
+                clock.advance(1)
+                window.close(state)
+    every = list(lines(file))
+    without_an_end = every[:-1]
+    once = list(shortened(without_an_end))
+    assert list(shortened(once)) == once
+    assert [line["event"] for line in once] == ["start", "ended", "stop", "start", "ended", "open", "beat", "close"]
+    assert once[1]["joules"] == {"trial ok": pytest.approx(600, rel=1e-3)}
+    assert once[4]["joules"] == {"trial failed": pytest.approx(400, rel=1e-3)}
+    assert once[-1] == without_an_end[-1]
+
+
+def test_a_file_that_another_writes_or_a_full_disk_is_left_as_it_is(source, clock, tmp_path, monkeypatch):
+    monkeypatch.setattr("joulefront.search.energy.journal.LONG_BYTES", 1)
+    file = tmp_path / "ledger.jsonl"
+    with Ledger([source], interval_seconds=None, clock=clock, file=file) as ledger:
+        clock.advance(1)
+
+        def full(path, data):
+            raise OSError(28, "No space left on device")
+
+        with monkeypatch.context() as patch:
+            patch.setattr("pathlib.Path.write_bytes", full)
+            before = file.read_bytes()
+            ledger.checkpoint()
+            assert file.read_bytes().startswith(before)
+
+        def write_too(path, data):
+            with file.open("ab") as other:
+                other.write(b'{"event":"start","session":"ab","t_ns":1}\n')
+            return len(data)
+
+        with monkeypatch.context() as patch:
+            patch.setattr("pathlib.Path.write_bytes", write_too)
+            ledger.checkpoint()
+            assert [line["session"] for line in lines(file)][-1] == "ab"
+    assert [line["event"] for line in lines(file)][-1] == "stop"
+    assert not list(tmp_path.glob(".*"))
