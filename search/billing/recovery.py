@@ -79,7 +79,8 @@ def settle_killed(sessions: list[dict[str, Any]], ledger_file: Path) -> dict[int
         ledger_file: The ledger's journal, with checkpoints of at most five seconds.
 
     Returns:
-        Joules by number of the trials that died with their session; None where the ledger does not know.
+        Joules by number of the trials of killed sessions, None where the ledger does not know: of those that died with their session,
+        and of those that had ended, since the session may have died before it stored them.
     """
     billed, owing = {_name(session) for session in sessions}, {_name(session) for session in sessions if not session.get("closed", True)}
     journal = _read(ledger_file, billed - owing)
@@ -88,7 +89,9 @@ def settle_killed(sessions: list[dict[str, Any]], ledger_file: Path) -> dict[int
     found: dict[int, float | None] = {}
     for session in sessions:
         if not session.get("closed", True):
-            found |= _settle(session, journal.get(_name(session), _Traces()))
+            traces = journal.get(_name(session), _Traces())
+            ended = {record.name.removeprefix(f"{TRIAL} "): record.known_joules for record in traces.ended}
+            found |= {int(number): joules for number, joules in ended.items() if number.isdecimal()} | _settle(session, traces)
     return found
 
 

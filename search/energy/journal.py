@@ -19,6 +19,7 @@ from types import UnionType
 from typing import Any, Literal, NotRequired, TypedDict, TypeVar, Union, cast, get_args, get_origin, get_type_hints, is_typeddict
 
 from .record import Component, Record
+from .sources.clock import NANO
 
 T = TypeVar("T")
 SESSION = re.compile(rb'"session": ?"([0-9a-f]+)"')
@@ -26,6 +27,8 @@ SESSION = re.compile(rb'"session": ?"([0-9a-f]+)"')
 LARGEST = 1e100
 #: A file is shortened when it is longer than this, and twice as long as it was after it had been shortened last.
 LONG_BYTES = 1_000_000
+#: Outermost windows that ended in so long a time before the last checkpoint stay one by one: what they measured may not be stored yet.
+RECENT_NS = 120 * NANO
 
 
 class Journal:
@@ -159,9 +162,9 @@ def lines(path: Path, without: Collection[str] = ()) -> Iterator[dict[str, Any]]
 def shortened(events: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Yield what is needed to bill sessions that were killed: as much for each session, however long it was.
 
-    Up to a session's last checkpoint, or its end, that is its start, the windows that are still open, and in one event ``ended`` the
-    joules of the outermost windows that have ended, by the first word of their name and their state (``"trial ok"``). What comes after
-    the checkpoint stays as it is.
+    Up to a session's last checkpoint, or its end, that is its start, the windows that are still open, the outermost ones that have ended
+    a short time ago, and in one event ``ended`` the joules of those that ended before, by the first word of their name and their state
+    (``"trial ok"``). What comes after the checkpoint stays as it is.
 
     Args:
         events: All events of a file, as ``lines`` reads them.
@@ -172,7 +175,8 @@ def shortened(events: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     for name, every in sessions.items():
         last = max((k for k, event in enumerate(every) if event["event"] in ("beat", "stop")), default=0)
         at_ns = every[last].get("t_ns", 0)
-        heads, opened, later, joules = [], dict[str, dict[str, Any]](), every[last:], dict[str, float]()
+        since_ns = at_ns - RECENT_NS if every[last]["event"] == "beat" else at_ns
+        heads, recent, opened, later, joules = [], [], dict[str, dict[str, Any]](), every[last:], dict[str, float]()
         for event in every[:last]:
             kind, record = event["event"], event.get("record", {})
             if kind == "start":
@@ -185,12 +189,14 @@ def shortened(events: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
                 later.append(event)
             elif kind == "close":
                 opened.pop(record["id"], None)
-                if record.get("parent") is None:
+                if record.get("parent") is None and record.get("t1_ns", 0) > since_ns:
+                    recent.append(event)
+                elif record.get("parent") is None:
                     ended = Record.from_json(record)
                     key = f"{ended.name.partition(' ')[0]} {ended.state}"
                     joules[key] = joules.get(key, 0.0) + ended.known_joules
         sums = [{"event": "ended", "session": name, "joules": joules}] if joules else []
-        yield from (*heads, *sums, *opened.values(), *later)
+        yield from (*heads, *sums, *recent, *opened.values(), *later)
 
 
 def _line(event: Mapping[str, Any]) -> bytes:

@@ -73,7 +73,8 @@ class Outcome:
         extra: Columns of the tactics.
         threads: Threads that were used.
         sha256: SHA-256 of the weights file, or None when it failed.
-        cpu_seconds: CPU-seconds of the worker and its children during the job; None where the job ran in the parent.
+        cpu_seconds: CPU-seconds of the worker and its children during the job, as far as the parent saw them where the worker died; None
+            where the job ran in the parent.
     """
 
     epochs: int

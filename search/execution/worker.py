@@ -10,13 +10,13 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
 import cloudpickle
 
-from ..energy.sources.cpu_time import Tree
+from ..energy.sources.cpu_time import Tree, process_seconds
 from ..study import Study
 from ..training.device import synchronizer
 from ..training.results import Phases
@@ -65,7 +65,7 @@ class WorkerProcess:
 
     def train(self, job: Job, *, phases: Phases, should_continue: Callable[[Mapping[str, Any]], bool], watch: Watch = UNWATCHED) -> Outcome:
         """Train a job in the worker; a worker that dies, or is killed because its training is overdue, is a failed outcome."""
-        epochs = 0
+        epochs, used = 0, _Used()
         window: Any = None
         if not self._process.is_alive():  # it died with the job before: an out-of-memory kill ends one trial, not the study
             self._pipe.close()
@@ -73,23 +73,25 @@ class WorkerProcess:
         try:
             self._pipe.send(("train", replace(job, device=self._device)))
         except OSError:
-            return Outcome(0, failed="the worker process died before it began", excused=True)
+            return Outcome(0, failed="the worker process died before it began", excused=True, cpu_seconds=0.0)
         with ExitStack() as open_phases:
             while True:
                 try:
                     while not self._pipe.poll(POLL_SECONDS):
+                        used.note(self.pid)
                         if (reason := watch.overdue()) is not None:
                             self._kill()
-                            return Outcome(epochs, failed=reason)
+                            return Outcome(epochs, failed=reason, cpu_seconds=used.seconds)
                     kind, payload = self._pipe.recv()
                 except (EOFError, OSError):
                     self._process.join(5.0)
                     when = "" if self._ready else " while it started"
                     died = f"the worker process died{when} (exit code {self._process.exitcode})"
-                    return Outcome(epochs, failed=died, excused=not self._ready)
+                    return Outcome(epochs, failed=died, excused=not self._ready, cpu_seconds=used.seconds)
                 if kind == "ready":
                     self._ready = True
                 elif kind == "enter":
+                    used.note(self.pid, begin=True)
                     window = open_phases.enter_context(phases(*payload))
                 elif kind == "exit":
                     window.cpu_seconds = payload
@@ -119,6 +121,27 @@ class WorkerProcess:
     def _kill(self) -> None:
         self._process.kill()
         self._process.join(5.0)  # one that waits for a device cannot even be killed at once
+
+
+@dataclass
+class _Used:
+    """CPU-seconds of a worker since its training began, as the parent saw them: a worker that dies cannot report its own.
+
+    What it took before, for its start, is nobody's training.
+    """
+
+    _began: float | None = None
+    _last: float = 0.0
+
+    def note(self, pid: int, *, begin: bool = False) -> None:
+        """Look at the process; the first phase of a training begins it."""
+        self._last = max(self._last, process_seconds(pid) or 0.0)
+        if begin and self._began is None:
+            self._began = self._last
+
+    @property
+    def seconds(self) -> float:
+        return 0.0 if self._began is None else self._last - self._began
 
 
 def _serve(pipe: Connection, pickled: bytes, device: str) -> None:

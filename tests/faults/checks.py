@@ -2,12 +2,14 @@
 
 import itertools
 import json
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from joulefront.search.energy.sources.cpu_time import DEFAULT_CORE_WATTS
 from joulefront.search.front import Front
 from joulefront.search.records.bill import known_joules
 from joulefront.search.records.run_folder import RunFolder
@@ -18,6 +20,10 @@ from .processes import ledger_events, ledger_joules
 
 #: What a session may have spent in one checkpoint before it made one: five seconds of two cores.
 FIRST_CHECKPOINT_JOULES = 5.0
+#: A ledger's checkpoints are so far apart; on a busy machine its thread may be late by so much.
+CHECKPOINT_SECONDS, LATE_SECONDS = 5.0, 2.5
+#: What this machine can take by the estimate from CPU-seconds.
+LARGEST_WATTS = (os.cpu_count() or 1) * DEFAULT_CORE_WATTS
 #: Between two numbers that should be equal lie the readings of a moment.
 SMALL_JOULES = 0.5
 
@@ -29,16 +35,18 @@ class Watch:
     Attributes:
         path: The run folder.
         worst_joules: Most that a settled session's bill and ledger were apart.
-        worst_share: The same in checkpoints.
+        worst_seconds: Longest time by which a killed session's bill was later than the last checkpoint of its ledger.
         ledgers: Joules by session of the ledger, as they were last seen: the file may be shortened when sessions are settled.
         ended: Sessions of the ledger that ended by themselves: nothing of them may be missing.
+        last_ns: When the ledger of each session was written last.
     """
 
     path: Path
     worst_joules: float = 0.0
-    worst_share: float = 0.0
+    worst_seconds: float = 0.0
     ledgers: dict[str, list[float]] = field(default_factory=dict)
     ended: set[str] = field(default_factory=set)
+    last_ns: dict[str, int] = field(default_factory=dict)
     _finished: dict[int, str] = field(default_factory=dict)
     _running: set[int] = field(default_factory=set)
     _billed: float = 0.0
@@ -58,6 +66,7 @@ class Watch:
 
     def _remember(self) -> None:
         self.ended |= {str(event["session"]) for event in ledger_events(self.path / "ledger.jsonl") if event["event"] == "stop"}
+        self.last_ns |= {str(event["session"]): event["t_ns"] for event in ledger_events(self.path / "ledger.jsonl") if "t_ns" in event}
         for session, joules in ledger_joules(self.path / "ledger.jsonl").items():
             if len(joules) >= len(self.ledgers.get(session, [])):
                 self.ledgers[session] = joules
@@ -115,9 +124,14 @@ class Watch:
             total += joules
             steps = [after - before for before, after in itertools.pairwise(known)]
             checkpoint = max(steps, default=0.0) or FIRST_CHECKPOINT_JOULES
-            allowed = SMALL_JOULES + (0.01 * known[-1] if name in self.ended else checkpoint)
+            # The bill is written after the ledger's checkpoint, and at the end of each training: it may know a checkpoint more.
+            later = 0.0 if session is None or session.get("total") is None else (session["total"]["t1_ns"] - self.last_ns[name]) / 1e9
+            more = max(checkpoint, max(later, 0.0) * LARGEST_WATTS)
+            allowed = SMALL_JOULES + (0.01 * known[-1] if name in self.ended else more)
             apart = abs(known[-1] - joules)
-            self.worst_joules, self.worst_share = max(self.worst_joules, apart), max(self.worst_share, apart / checkpoint)
+            self.worst_joules, self.worst_seconds = max(self.worst_joules, apart), max(self.worst_seconds, later)
+            if later > CHECKPOINT_SECONDS + LATE_SECONDS:
+                wrong.append(f"session {name}: its bill is {later:.1f} s later than its ledger's last checkpoint")
             if session is None and known[-1] > 0:
                 wrong.append(f"session {name} is not in the bill: {known[-1]:.1f} J")
             elif apart > allowed:

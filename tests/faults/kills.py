@@ -46,7 +46,7 @@ class Row:
         ledger_joules: Energy by the ledger.
         bill_joules: Energy by the bill.
         worst_joules: Most that bill and ledger of one session were apart.
-        worst_checkpoints: The same in checkpoints of that session.
+        worst_seconds: Longest time by which a killed session's bill was later than its ledger.
         ended: Whether the study ended normally.
         wrong: What broke a rule.
     """
@@ -59,20 +59,20 @@ class Row:
     ledger_joules: float = 0.0
     bill_joules: float = 0.0
     worst_joules: float = 0.0
-    worst_checkpoints: float = 0.0
+    worst_seconds: float = 0.0
     ended: bool = False
     wrong: list[str] = field(default_factory=list)
 
     def text(self) -> str:
         """Return a row of the table in Markdown."""
         kills = " + ".join(str(self.kills[whom]) for whom in ("parent", "worker", "group"))
-        energy = f"{self.ledger_joules:.1f} | {self.bill_joules:.1f} | {self.worst_joules:.1f} ({self.worst_checkpoints:.2f})"
+        energy = f"{self.ledger_joules:.1f} | {self.bill_joules:.1f} | {self.worst_joules:.1f} ({self.worst_seconds:.1f})"
         trials = f"{self.complete} / {self.failed}"
         return f"| {self.study} | {kills} | {self.sessions} | {trials} | {energy} | {'yes' if self.ended else 'no'} | {len(self.wrong)} |"
 
 
 HEAD = """\
-| study | parent + worker + group killed | sessions | complete / failed | ledger, J | bill, J | worst, J (checkpoints) | ended | wrong |
+| study | parent + worker + group killed | sessions | complete / failed | ledger, J | bill, J | worst, J (s) | ended | wrong |
 |---|---|---|---|---|---|---|---|---|"""
 
 
@@ -156,7 +156,7 @@ def _kill_session(
 
 def _sum_up(row: Row, watch: Watch) -> None:
     row.ledger_joules, row.bill_joules = watch.ledger_total, watch.bill_total
-    row.worst_joules, row.worst_checkpoints = watch.worst_joules, watch.worst_share
+    row.worst_joules, row.worst_seconds = watch.worst_joules, watch.worst_seconds
     states = [trial.state for trial in watch.stored_trials()] if (watch.path / "study.json").is_file() else []
     row.complete, row.failed = states.count("complete"), states.count("failed")
 

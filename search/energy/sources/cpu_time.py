@@ -151,6 +151,12 @@ class Tree:
         return False
 
 
+def process_seconds(pid: int, proc: Path = PROC) -> float | None:
+    """Return user and system time of one process and of its children that ended; None when it is gone, or the system does not report it."""
+    fields = stat_fields(pid, str(proc))
+    return None if fields is None or len(fields) < 20 else sum(int(field) for field in fields[11:15]) * STEP
+
+
 class Machine:
     """CPU-seconds of the whole machine."""
 

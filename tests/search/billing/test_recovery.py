@@ -61,7 +61,7 @@ def killed(tmp_path: Path) -> tuple[Path, list[dict[str, Any]]]:
 
 def test_a_killed_trial_is_billed_up_to_the_last_beat(killed: tuple[Path, list[dict[str, Any]]]) -> None:
     file, sessions = killed
-    assert settle_killed(sessions, file) == {1: pytest.approx(150.0)}
+    assert settle_killed(sessions, file) == {0: pytest.approx(100.0), 1: pytest.approx(150.0)}
     bill = add_up(sessions)
     assert bill.total_joules == pytest.approx(270.0)
     assert bill.by_state == {"complete": 100.0, "overhead": pytest.approx(20.0), "failed": pytest.approx(150.0)}
@@ -86,7 +86,7 @@ def test_a_checkpoint_of_a_later_version_is_read_by_this_one(killed: tuple[Path,
         for part in [*event.get("total", []), *(part for window in event.get("open", []) for part in window["components"])]:
             part["colour"] = "green"
     file.write_text("".join(json.dumps(event) + "\n" for event in events))
-    assert settle_killed(sessions, file) == {1: pytest.approx(150.0)}
+    assert settle_killed(sessions, file) == {0: pytest.approx(100.0), 1: pytest.approx(150.0)}
     assert add_up(sessions).total_joules == pytest.approx(270.0)
 
 
@@ -104,7 +104,7 @@ def test_a_trial_that_ended_after_the_beat_is_not_billed_twice(killed: tuple[Pat
     record = Record.from_json(closes[0]["record"])
     with file.open("a") as out:
         out.write(json.dumps({"event": "close", "session": sessions[0]["ledger_session"], "record": record.to_json()}) + "\n")
-    assert settle_killed(sessions, file) == {}
+    assert settle_killed(sessions, file) == {0: pytest.approx(100.0), 1: 0.0}
     assert sum(add_up(sessions).by_state.values()) == pytest.approx(270.0)
 
 
@@ -122,7 +122,7 @@ def test_a_lost_journal_leaves_the_bill_as_it_was(killed: tuple[Path, list[dict[
 def test_a_session_that_was_killed_before_its_first_bill_is_billed_from_the_journal(killed: tuple[Path, list[dict[str, Any]]]) -> None:
     file, _ = killed
     sessions: list[dict[str, Any]] = []
-    assert settle_killed(sessions, file) == {1: pytest.approx(150.0)}
+    assert settle_killed(sessions, file) == {0: pytest.approx(100.0), 1: pytest.approx(150.0)}
     bill = add_up(sessions)
     assert bill.total_joules == pytest.approx(270.0)
     assert bill.by_state == {"complete": pytest.approx(100.0), "overhead": pytest.approx(20.0), "failed": pytest.approx(150.0)}
@@ -187,7 +187,7 @@ def test_a_line_that_is_valid_json_but_not_of_a_ledger_is_left_out(killed: tuple
     with file.open("a") as out:
         out.write(line.replace("SESSION", sessions[0]["ledger_session"]) + "\n")
     unbilled: list[dict[str, Any]] = []
-    assert settle_killed(sessions, file) == settle_killed(unbilled, file) == {1: pytest.approx(150.0)}
+    assert settle_killed(sessions, file) == settle_killed(unbilled, file) == {0: pytest.approx(100.0), 1: pytest.approx(150.0)}
     assert add_up(sessions).total_joules == add_up(unbilled).total_joules == pytest.approx(270.0)
 
 

@@ -208,6 +208,8 @@ def test_a_worker_that_dies_is_a_failed_outcome(workers: list[WorkerProcess], tm
     notes = Notes()
     outcome = workers[1].train(job(tmp_path, 13), phases=notes.phase, should_continue=notes.should_continue)
     assert outcome.failed == "the worker process died (exit code 7)"
+    assert outcome.cpu_seconds is not None
+    assert 0.0 <= outcome.cpu_seconds < 1.0  # its start and its warm-up, which took seconds, are nobody's training
     assert outcome.quality == {}
     assert not workers[1].alive
     assert workers[0].alive
@@ -220,6 +222,8 @@ def test_a_training_that_hangs_is_killed_and_the_next_one_trains(workers: list[W
     late = Watch(lambda: "it hangs" if any(kind == "overhead" for kind, _, _ in notes.phases) else None)
     hanging = workers[1].train(job(tmp_path, 19), phases=notes.phase, should_continue=lambda _: True, watch=late)
     assert hanging.failed == "it hangs"
+    assert hanging.cpu_seconds is not None
+    assert 0.0 <= hanging.cpu_seconds < 1.0
     assert time.monotonic() - began < 300
     assert not workers[1].alive
     assert workers[1].train(job(tmp_path, 5), phases=Notes().phase, should_continue=lambda _: True).failed is None
