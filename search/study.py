@@ -12,7 +12,7 @@ from typing import Literal
 from .energy import JOULES_PER_WH
 from .formatting import JOULES_BY_UNIT
 from .records.trial import Trial
-from .space import Space, Suggest
+from .space import Candidate, Space, Suggest, weightless
 from .training.task import Task
 
 Direction = Literal["maximize", "minimize"]
@@ -197,6 +197,15 @@ class Study:
         """Whether trainings are ended that cannot reach the front any more."""
         return self.sampler == "freeze-thaw" if self.stop_dominated is None else self.stop_dominated
 
+    def rungs_to_check(self, start: int, end: int) -> tuple[int, ...]:
+        """Return the rungs between two numbers of epochs at which a training is checked; none when dominated trainings are not ended.
+
+        Only studies of quality against training energy are checked: with a further objective a model may be on the front that these two
+        alone call dominated.
+        """
+        checked = self.stops_dominated and len(self.objectives) == 2 and self.objectives[1] == "train_energy"
+        return tuple(rung for rung in self.rungs if start < rung < end) if checked else ()
+
     def draw_epochs(self, trial: Suggest) -> int:
         """Draw the epochs of a trial, as its last parameter."""
         low, high = self.rungs[0], self.rungs[-1]
@@ -245,3 +254,29 @@ def objective_values(trial: Trial, objectives: Sequence[str]) -> tuple[tuple[flo
             return None, f"objective {name!r} is unknown for this trial (quality known: {known}; energy {trial.energy_quality})"
         values.append(float(value))
     return tuple(values), None
+
+
+def rejection_of(study: Study, candidate: Candidate, task: Task, device: str = "cpu") -> str | None:
+    """Return which limit on size a candidate breaks, or which precision the device lacks, or None; costs no training."""
+    if candidate.recipe.precision != "float32":
+        from .training.device import require_precision
+
+        try:
+            require_precision(candidate.recipe.precision, device)
+        except ValueError as error:
+            return f"refused before training: {error}"
+    limits = {"parameters": study.max_parameters, "flops": study.max_flops, "memory_bytes": study.max_memory_bytes}
+    if all(most is None for most in limits.values()):
+        return None
+    from .training.cost import count
+
+    try:
+        model = weightless(study.space, candidate, task)
+    except ValueError as error:  # e.g. a network that the images are too small for: one refused candidate, not the end of the study
+        return f"refused before training: {' '.join(str(error).split())}"
+    cost = count(model, task, candidate.recipe, memory=study.max_memory_bytes is not None)
+    for name, most in limits.items():
+        have = getattr(cost, name)
+        if most is not None and have is not None and have > most:
+            return f"refused before training: {have:,} {name}, more than max_{name} = {most:,}"
+    return None

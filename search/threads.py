@@ -15,8 +15,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Container, Iterator, MutableMapping
-from contextlib import contextmanager
+from collections.abc import Container, MutableMapping
 
 POLICY = "OMP_WAIT_POLICY"
 BLAS_TIMEOUT, SOON = "OPENBLAS_THREAD_TIMEOUT", "4"
@@ -42,18 +41,6 @@ def ask_to_sleep(environment: MutableMapping[str, str], loaded: Container[str]) 
 
 #: The policy of this process; None when torch was loaded before it could be set.
 WAIT_POLICY = ask_to_sleep(os.environ, sys.modules)
-
-
-@contextmanager
-def one_blas_thread() -> Iterator[None]:
-    """Let products and factorisations take one thread: for deciding, whose matrices are small, where a training comes next.
-
-    The environment comes too late for whoever has imported numpy before us. Not for two threads at a time: each restores what it found.
-    """
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(1, user_api="blas"):
-        yield
 
 
 def warn_of_spinning(threads: int, policy: str | None = WAIT_POLICY) -> None:

@@ -12,7 +12,7 @@ from ..energy import Component, Record
 from ..energy.journal import lines
 from ..energy.record import sum_known
 from ..records.bill import REPEAT, REPEATS, TRIAL, Session, known_joules
-from .session_account import BOOKED
+from .account import BOOKED
 
 #: What a line raises that is valid JSON and was not written by a ledger.
 NOT_OURS = (ArithmeticError, AttributeError, KeyError, TypeError, ValueError)

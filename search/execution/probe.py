@@ -21,8 +21,7 @@ from ..space import FixedTrial, RandomTrial, Space
 from ..training.device import synchronizer
 from ..training.splits_data import Excerpt
 from ..training.task import Task
-from .job import InProcess, Job, reason_of
-from .watchdog import UNWATCHED, Watch, watched, within
+from .job import UNWATCHED, InProcess, Job, Watch, reason_of, watched, within
 
 #: Steps of one probe epoch; the first probe epoch warms up (allocation, autotuning) and is not counted.
 PROBE_STEPS = 6

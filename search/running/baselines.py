@@ -16,8 +16,8 @@ from typing import Any
 from ..energy import Ledger
 from ..energy.host import idle_watts
 from ..energy.record import Record
+from ..execution.job import UNWATCHED, Watch, within
 from ..execution.probe import Probe, probe, warm_up, warm_up_seconds
-from ..execution.watchdog import UNWATCHED, Watch, within
 from ..space import RandomTrial
 from ..study import Study
 from ..training.task import Task

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..billing.session_account import Account
+from ..billing.account import Account
 from ..carbon.clean_hours import Timetable, check_cover, deadline_of, text_of
 from ..carbon.forecast import Forecast, forecast_of, hours_of, moment_of, read_forecast
 from ..carbon.intensity import Intensity

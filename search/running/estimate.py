@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from ..energy import JOULES_PER_WH, Ledger
+from ..execution.job import Watch, within
 from ..execution.probe import WARM_UP_SECONDS, Probe, probe, warm_up
-from ..execution.watchdog import Watch, within
 from ..records.run_folder import RunFolder
 from ..records.trial import Trial
 from ..samplers.factory import make_sampler

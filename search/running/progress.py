@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ..energy import JOULES_PER_WH, SECONDS_PER_HOUR
 from ..front import Front
 from ..records.run_folder import Run
-from ..stopping.limits import Limits
+from ..stopping.limits import Limits, StopRules
 from ..stopping.projection import Expected, expected
 from .session import Session
-from .stop_rules import StopRules
 
 if TYPE_CHECKING:
     import optuna

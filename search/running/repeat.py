@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..billing.trial_energy import trial_energy
+from ..billing.account import trial_energy
 from ..energy import JOULES_PER_WH, Ledger, Record
 from ..energy.journal import fitted
 from ..execution.devices import cores, pick_device
@@ -177,7 +177,7 @@ class RepeatLoop:
         for done, slot in enumerate(left):
             if self.session.interrupted.is_set():
                 return
-            with self.session.baselines.trial():
+            with self.session.equal_conditions():
                 training = self._train(slot)
             self.keep(self.repeats.with_training(training))
             self.session.account.save()

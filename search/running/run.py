@@ -7,20 +7,23 @@ reports what its last energy has brought (`recent_gain`), a fact in place of a p
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..billing.session_account import SAVE_SECONDS
+from ..billing.account import SAVE_SECONDS
 from ..carbon.intensity import Intensity
 from ..energy import JOULES_PER_WH
+from ..execution.job import Executor
 from ..formatting import energy_text
 from ..front import Front
 from ..records.run_folder import RunFolder
 from ..report.front_view import FrontView
 from ..samplers.factory import make_sampler
-from ..stopping.limits import limits_of, refuse_wrong_limits
+from ..stopping.limits import StopRules, limits_of, refuse_wrong_limits
 from ..stopping.stop_gain import StopGain
 from ..study import Budget, Study
 from .baselines import PLAIN, MeasurementProtocol
@@ -28,10 +31,66 @@ from .carbon_log import keep_place
 from .carbon_session import CarbonSession, CarbonTime, grams_as_joules
 from .identity import note_study, study_folder
 from .progress import Listener, Reporter, quiet
-from .recorder import Recorder
 from .session import SessionOptions, meters_text, open_session
-from .stop_rules import StopRules
-from .trial_loop import TrialLoop, TrialRunner
+from .trial_runner import Recorder, TrialRunner, one_blas_thread
+
+
+@dataclass
+class TrialLoop:
+    """Feeds every executor with trials, one at a time, until a rule ends the study.
+
+    Attributes:
+        executors: Where trainings run.
+        rules: When to end.
+        trial: Takes one trial its whole way on an executor.
+        failures: Returns how many trials in a row measured nothing new.
+        lock: Held while trials are asked, told and counted.
+    """
+
+    executors: Sequence[Executor]
+    rules: StopRules
+    trial: Callable[[Executor], None]
+    failures: Callable[[], int]
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    _under_way: int = 0
+
+    def go(self) -> str:
+        """Run trials until a rule ends the study; return which."""
+        if len(self.executors) == 1:
+            self._work(self.executors[0])
+        else:
+            with ThreadPoolExecutor(len(self.executors)) as threads:
+                try:
+                    for done in [threads.submit(self._work, executor) for executor in self.executors]:
+                        done.result()
+                except KeyboardInterrupt as interrupt:
+                    self.rules.break_off(interrupt)
+                    self.rules.at_once = True
+                    raise
+        assert self.rules.reason is not None
+        return self.rules.reason
+
+    def _work(self, executor: Executor) -> None:
+        """Feed one executor until the study ends; an error here ends it for the others, too, after the epoch that they are in."""
+        try:
+            while self._begin():
+                try:
+                    self.trial(executor)
+                finally:
+                    with self.lock:
+                        self._under_way -= 1
+        except BaseException as error:
+            self.rules.break_off(error)
+            raise
+
+    def _begin(self) -> bool:
+        """Begin a trial; False when the study ends, or the trials under way elsewhere are the last ones."""
+        with self.lock, one_blas_thread():
+            if self.rules.end_of_study(self.failures()) is not None or self.rules.is_full(self._under_way):
+                return False
+            self._under_way += 1
+            return True
+
 
 #: Share of the trials' energy whose gain is reported.
 SHARE = 0.25
@@ -168,7 +227,7 @@ def run(
                     rules.took(trial.energy.record.get("seconds"), len(trial.curve))
             reporter = Reporter(session, optuna_study, rules, listener)
             recorder = Recorder(study, session.folder, optuna_study, session.account, len(task.train))
-            runner = TrialRunner(study, task, session, optuna_study, rules, recorder, reporter)
+            runner = TrialRunner(study, task, session, optuna_study, rules, recorder, reporter, hourly)
             loop = TrialLoop(session.executors, rules, runner, lambda: recorder.failures, session.lock)
             doing = "continuing " if finished else ""
             reporter.tell(

@@ -24,23 +24,23 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from ..billing.account import SAVE_SECONDS, Account
 from ..billing.recovery import settle_killed
-from ..billing.session_account import SAVE_SECONDS, Account
 from ..energy import Ledger, discover
 from ..energy.calibrations import load_wall_calibration
 from ..energy.doctor import calibrated_coefficients
 from ..execution.devices import Devices, cores, make_executors, pick_device, take_devices, torch_threads
-from ..execution.job import Executor
-from ..execution.watchdog import Watch
+from ..execution.job import Executor, Watch
 from ..records.bill import Session as SessionBill
 from ..records.bill import add_up, read_sessions
 from ..records.files import write_json
 from ..records.run_folder import Run, RunFolder, StoreError
+from ..stopping.limits import BROKEN_OFF
 from ..study import Study
 from ..threads import WAIT_POLICY
 from ..training.device import synchronizer
@@ -48,8 +48,6 @@ from ..training.task import Task
 from .baselines import PLAIN, BaselineController, MeasurementProtocol
 
 PACKAGES = ("joulefront", "torch", "torchvision", "timm", "scikit-learn", "optuna", "numpy", "codecarbon", "nvidia-ml-py")
-#: Why a session ended that did not come to its end.
-BROKEN_OFF = "broken off by an error"
 
 
 @dataclass(frozen=True)
@@ -100,6 +98,7 @@ class Session:
         ledger: The running ledger; from `starting` on.
         account: Who pays for what; from `starting` on, in a session with a folder.
         baselines: Measures the baselines; from `prepare` on.
+        equal_conditions: Entered around each training, which begins when the measurement protocol allows it; from `prepare` on.
         executors: Where trainings run, one at a time on each; from `prepare` on.
         baseline_facts: What the baselines found; after `measuring`.
     """
@@ -108,6 +107,7 @@ class Session:
     ledger: Ledger
     account: Account
     baselines: BaselineController
+    equal_conditions: Callable[[], AbstractContextManager[None]]
     executors: Sequence[Executor]
 
     def __init__(
@@ -181,6 +181,7 @@ class Session:
         self.folder = note_session(self.folder, self.ledger, self.device, self.threads, self.trials_before, self.options.meter)
         self._noted = True
         self.baselines = BaselineController(self.options.protocol, study, task, self.ledger, self.device, self.threads)
+        self.equal_conditions = nullcontext if self.options.protocol == PLAIN else self.baselines.trial
         self.executors = make_executors(study, task, self.devices.names)
         for executor in self.executors:
             self._training.callback(executor.close)

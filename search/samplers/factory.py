@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import optuna
@@ -57,7 +58,7 @@ def make_sampler(
                 seed=seed,
                 min_accuracy=study.min_accuracy,
                 energy=energy_axis(study),
-                key=lambda params: canonical(study.space, params),
+                key=partial(canonical, study.space),
                 complete_only=study.complete_only,
                 prior_trials=prior_trials,
                 features=Sizes(study.space, task) if study.sizes and task is not None else None,

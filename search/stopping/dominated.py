@@ -117,17 +117,6 @@ def stop_reason(
     )
 
 
-def rungs_on_the_way(study: Study, epochs: int, parent: Trial | None) -> tuple[int, ...]:
-    """Return the rungs that a training passes before its end, where it is checked; none when the study does not stop dominated trainings.
-
-    Only studies of quality against training energy are checked: with a further objective a model may be on the front that these two
-    alone call dominated.
-    """
-    start = 0 if parent is None else parent.epochs
-    two = len(study.objectives) == 2 and study.objectives[1] == "train_energy"
-    return tuple(rung for rung in study.rungs if start < rung < epochs) if study.stops_dominated and two else ()
-
-
 @dataclass(frozen=True)
 class DominanceStopper:
     """Checks one training at its rungs.

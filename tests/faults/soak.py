@@ -23,7 +23,7 @@ from faults.processes import CLI
 
 from joulefront.search import Study, arrays, run
 from joulefront.search.running.progress import Progress
-from joulefront.search.running.trial_loop import TrialRunner
+from joulefront.search.running.trial_runner import TrialRunner
 from joulefront.spaces.own import Own
 from joulefront.spaces.recipes import RecipeRanges
 

@@ -9,7 +9,8 @@ import pytest
 from threadpoolctl import threadpool_info
 
 from joulefront.search.execution.devices import cores
-from joulefront.search.threads import ask_to_sleep, one_blas_thread, warn_of_spinning
+from joulefront.search.running.trial_runner import one_blas_thread
+from joulefront.search.threads import ask_to_sleep, warn_of_spinning
 
 pytestmark = pytest.mark.slow
 
@@ -78,7 +79,7 @@ def test_threads_of_the_algebra_sleep_when_it_is_done() -> None:
     limited = AFTER.replace(
         "a @ a;", "time.sleep(1.0); guard = one_blas_thread(); guard.__enter__(); a @ a; guard.__exit__(None, None, None);"
     )
-    assert float(said_by(f"import numpy; from joulefront.search.threads import one_blas_thread; {limited}", **many)) < 0.02
+    assert float(said_by(f"import numpy; from joulefront.search.running.trial_runner import one_blas_thread; {limited}", **many)) < 0.02
 
 
 @pytest.mark.skipif(not SPINS, reason="needs two cores and OpenBLAS with threads of its own")

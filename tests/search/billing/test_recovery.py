@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from joulefront.search.billing.account import Account
 from joulefront.search.billing.recovery import settle_killed
-from joulefront.search.billing.session_account import Account
 from joulefront.search.energy import Capability, Ledger, Reading, Record
 from joulefront.search.energy.journal import lines, shortened
 from joulefront.search.records.bill import Session, add_up, read_sessions

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 #: Runs in a process of its own, because a library is imported once: what was loaded inside each trial's window, and what each cost.
 SESSION = """
 import json, sys
-from joulefront.search.billing.session_account import Account
+from joulefront.search.billing.account import Account
 from joulefront.search.training.arrays import arrays
 from joulefront.search import Study, run
 from joulefront.spaces.classical import Classical

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from joulefront.search.execution.watchdog import UNWATCHED, Watch, watched, within
+from joulefront.search.execution.job import UNWATCHED, Watch, watched, within
 
 
 def loop() -> None:
@@ -44,13 +44,13 @@ def test_work_that_ends_is_left_alone() -> None:
 def test_what_nothing_can_interrupt_is_written_down_and_ends_the_process() -> None:
     script = (
         "import ctypes\n"
-        "from joulefront.search.execution import watchdog\n"
-        "watchdog.ATTEMPTS = 1\n"
+        "from joulefront.search.execution import job\n"
+        "job.ATTEMPTS = 1\n"
         "libc, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(64)\n"
         "def hang():\n"
         "    for _ in range(2): libc.pthread_mutex_lock(mutex)\n"
-        "watch = watchdog.Watch(watchdog.within(1), lambda reason: print('written down:', reason, flush=True))\n"
-        "watchdog.watched(hang, watch)\n"
+        "watch = job.Watch(job.within(1), lambda reason: print('written down:', reason, flush=True))\n"
+        "job.watched(hang, watch)\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1

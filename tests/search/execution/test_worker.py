@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 
 from joulefront.search.cli.study_source import find_study
-from joulefront.search.execution.job import InProcess, Job, Outcome
-from joulefront.search.execution.watchdog import Watch
+from joulefront.search.execution.job import InProcess, Job, Outcome, Watch
 from joulefront.search.execution.worker import WorkerProcess, _is_spoiled, gpu_components
 
 pytestmark = pytest.mark.slow

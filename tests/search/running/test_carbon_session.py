@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from joulefront.search import Budget, Study, run
-from joulefront.search.billing.session_account import Account
+from joulefront.search.billing.account import Account
 from joulefront.search.carbon.forecast import IntensityCurve, hours_of
 from joulefront.search.carbon.intensity import Intensity
 from joulefront.search.records.run_folder import RunFolder, StoreError

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from joulefront.search import Candidate, Study
-from joulefront.search.running.trial_loop import duplicate_of, rejection_of
+from joulefront.search.running.trial_runner import duplicate_of
+from joulefront.search.study import rejection_of
 from joulefront.search.training.recipe import Recipe
 
 CANDIDATE = Candidate({"family": "own", "width": 10}, Recipe(batch_size=64))

@@ -13,8 +13,8 @@ import pytest
 from helpers.trials import make_trial
 
 from joulefront.search import Front, Study, run
+from joulefront.search.billing.account import Account
 from joulefront.search.billing.recovery import settle_killed
-from joulefront.search.billing.session_account import Account
 from joulefront.search.energy import Capability, Ledger, Reading
 from joulefront.search.records.bill import REPEAT, Session, read_sessions
 from joulefront.search.records.replicates import read_repeats

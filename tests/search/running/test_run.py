@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from joulefront.search import Budget, Study, load, run
-from joulefront.search.billing.session_account import Account
+from joulefront.search.billing.account import Account
 from joulefront.search.records.run_folder import RunFolder, StoreError
 from joulefront.search.records.trial import INTERRUPTED
 

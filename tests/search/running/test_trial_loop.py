@@ -18,13 +18,11 @@ from joulefront.search import Study, load, run
 from joulefront.search.execution.job import InProcess, seed_of
 from joulefront.search.records.run_folder import RunFolder
 from joulefront.search.records.trial import Trial
-from joulefront.search.running.recorder import Recorder
-from joulefront.search.running.session import BROKEN_OFF
-from joulefront.search.running.stop_rules import StopRules
-from joulefront.search.running.trial_loop import TrialLoop
+from joulefront.search.running.run import TrialLoop
+from joulefront.search.running.trial_runner import Recorder
 from joulefront.search.samplers import FreezeThawSampler
 from joulefront.search.samplers.history import FROM_SCRATCH
-from joulefront.search.stopping.limits import Limits
+from joulefront.search.stopping.limits import BROKEN_OFF, Limits, StopRules
 from joulefront.search.stopping.stop_gain import StopGain
 from joulefront.search.training.checkpoint import load_checkpoint
 from joulefront.spaces.recipes import RecipeRanges

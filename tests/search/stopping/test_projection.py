@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joulefront.search.billing.trial_energy import with_energies
+from joulefront.search.billing.account import with_energies
 from joulefront.search.records.trial import Trial
 from joulefront.search.stopping.projection import UNSTABLE, WINDOW, epoch_energies, project, projection_errors
 

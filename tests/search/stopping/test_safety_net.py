@@ -8,9 +8,8 @@ from helpers.trials import make_trial
 
 from joulefront.search import Study
 from joulefront.search.records.run_folder import RunFolder
-from joulefront.search.records.trial import Trial
 from joulefront.search.running.run import run
-from joulefront.search.stopping.dominated import ENOUGH, DominanceStopper, rungs_on_the_way
+from joulefront.search.stopping.dominated import ENOUGH, DominanceStopper
 from joulefront.search.training.arrays import arrays
 from joulefront.spaces.mlp import Mlp
 from joulefront.spaces.recipes import RecipeRanges
@@ -36,17 +35,17 @@ def phase(kind, joules):
 def test_freeze_thaw_stops_dominated_trainings_and_the_others_do_on_request(study):
     assert replace(study, sampler="freeze-thaw", stop_dominated=None).stops_dominated
     assert not replace(study, sampler="tpe", stop_dominated=None).stops_dominated
-    assert rungs_on_the_way(replace(study, stop_dominated=False), 9, None) == ()
+    assert replace(study, stop_dominated=False).rungs_to_check(0, 9) == ()
 
 
 def test_only_the_rungs_between_start_and_end_are_checked(study):
-    assert rungs_on_the_way(study, 9, None) == (1, 3)
-    assert rungs_on_the_way(study, 9, Trial(0, "complete", {}, 1)) == (3,)
-    assert rungs_on_the_way(study, 9, Trial(0, "complete", {}, 3)) == ()
+    assert study.rungs_to_check(0, 9) == (1, 3)
+    assert study.rungs_to_check(1, 9) == (3,)
+    assert study.rungs_to_check(3, 9) == ()
 
 
 def test_studies_with_more_objectives_than_quality_and_energy_are_not_checked(study):
-    assert rungs_on_the_way(replace(study, objectives=("accuracy", "train_energy", "parameters")), 9, None) == ()
+    assert replace(study, objectives=("accuracy", "train_energy", "parameters")).rungs_to_check(0, 9) == ()
 
 
 def test_an_epoch_with_unknown_energy_or_without_quality_is_not_checked(study):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from joulefront.search.billing.session_account import Account
+from joulefront.search.billing.account import Account
 from joulefront.search.energy import Capability, Component, Ledger, Reading, Record
 from joulefront.search.energy.calibrations import calibrate_wall
 from joulefront.search.energy.meters import MeterSet
@@ -267,7 +267,7 @@ def test_the_ledgers_thread_never_waits_for_a_bill_that_another_thread_is_writin
         writing.set()
         assert written.wait(10)
 
-    monkeypatch.setattr("joulefront.search.billing.session_account.write_json", slow)
+    monkeypatch.setattr("joulefront.search.billing.account.write_json", slow)
     worker = threading.Thread(target=account.save)
     worker.start()
     assert writing.wait(10)

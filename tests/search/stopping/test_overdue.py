@@ -7,9 +7,8 @@ from typing import Any, cast
 import pytest
 
 from joulefront.search.records.trial import INTERRUPTED
-from joulefront.search.running import stop_rules
-from joulefront.search.running.stop_rules import Overdue, StopRules
-from joulefront.search.stopping.limits import Limits
+from joulefront.search.stopping import limits
+from joulefront.search.stopping.limits import Limits, Overdue, StopRules
 
 
 class Clock:
@@ -25,7 +24,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr(stop_rules, "time", made)
+    monkeypatch.setattr(limits, "time", made)
     return made
 
 

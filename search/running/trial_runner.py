@@ -1,93 +1,44 @@
-"""The way of a trial: ask, check, train under the ledger, store, tell, until a rule ends the study."""
+"""The way of a trial: ask, check, train under the ledger, store, tell."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ..billing.session_account import TrialMeter
-from ..billing.trial_energy import trial_energy
+from threadpoolctl import threadpool_limits
+
+from ..billing.account import Account, TrialMeter, trial_energy, with_energies
 from ..carbon.clean_hours import text_of
 from ..execution.devices import DeviceError
-from ..execution.job import Executor, Job, Outcome, reason_of, seed_of
-from ..execution.watchdog import Watch
-from ..records.trial import KEY, Trial, from_optuna
-from ..samplers.history import EPOCHS_REACHED, FROM_SCRATCH, resume_from
-from ..space import Candidate, weightless
-from ..stopping.dominated import DominanceStopper, rungs_on_the_way
-from ..study import Study
-from ..threads import one_blas_thread
+from ..execution.job import Executor, Job, Outcome, Watch, reason_of, seed_of
+from ..front import Front
+from ..records.run_folder import RunFolder
+from ..records.trial import ATTRIBUTE, EXCUSED, KEY, Trial, TrialEnergy, from_optuna
+from ..samplers.history import EPOCHS_REACHED, FINISHED, FROM_SCRATCH, resume_from
+from ..space import Candidate
+from ..stopping.dominated import DominanceStopper
+from ..stopping.limits import Overdue, StopRules
+from ..study import Study, objective_values, rejection_of
 from ..training.checkpoint import check_weights
 from ..training.task import Task
+from .carbon_session import CarbonSession
 from .progress import Reporter
-from .recorder import Recorder
 from .session import Session
-from .stop_rules import Overdue, StopRules
 
 if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
 
-
-@dataclass
-class TrialLoop:
-    """Feeds every executor with trials, one at a time, until a rule ends the study.
-
-    Attributes:
-        executors: Where trainings run.
-        rules: When to end.
-        trial: Takes one trial its whole way on an executor.
-        failures: Returns how many trials in a row measured nothing new.
-        lock: Held while trials are asked, told and counted.
-    """
-
-    executors: Sequence[Executor]
-    rules: StopRules
-    trial: Callable[[Executor], None]
-    failures: Callable[[], int]
-    lock: threading.RLock = field(default_factory=threading.RLock)
-    _under_way: int = 0
-
-    def go(self) -> str:
-        """Run trials until a rule ends the study; return which."""
-        if len(self.executors) == 1:
-            self._work(self.executors[0])
-        else:
-            with ThreadPoolExecutor(len(self.executors)) as threads:
-                try:
-                    for done in [threads.submit(self._work, executor) for executor in self.executors]:
-                        done.result()
-                except KeyboardInterrupt as interrupt:
-                    self.rules.break_off(interrupt)
-                    self.rules.at_once = True
-                    raise
-        assert self.rules.reason is not None
-        return self.rules.reason
-
-    def _work(self, executor: Executor) -> None:
-        """Feed one executor until the study ends; an error here ends it for the others, too, after the epoch that they are in."""
-        try:
-            while self._begin():
-                try:
-                    self.trial(executor)
-                finally:
-                    with self.lock:
-                        self._under_way -= 1
-        except BaseException as error:
-            self.rules.break_off(error)
-            raise
-
-    def _begin(self) -> bool:
-        """Begin a trial; False when the study ends, or the trials under way elsewhere are the last ones."""
-        with self.lock, one_blas_thread():
-            if self.rules.end_of_study(self.failures()) is not None or self.rules.is_full(self._under_way):
-                return False
-            self._under_way += 1
-            return True
+#: Products and factorisations take one thread within: for deciding, whose matrices are small, where a training comes next. The environment
+#: (see ``search/threads.py``) comes too late for whoever has imported numpy before us. Not for two threads at a time: each restores what it
+#: found.
+one_blas_thread = partial(threadpool_limits, 1, user_api="blas")
+#: A database that is lost in a long session is made again from a copy that is not older than this and one trial.
+SNAPSHOT_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -119,6 +70,7 @@ class TrialRunner:
         rules: When a training ends.
         recorder: Writes down what came of each trial.
         reporter: Sends the state of the study to the listener.
+        carbon: Prices joules by the hour and lets large trainings wait for clean hours; None without a forecast.
     """
 
     study: Study
@@ -128,6 +80,7 @@ class TrialRunner:
     rules: StopRules
     recorder: Recorder
     reporter: Reporter
+    carbon: CarbonSession | None = None
 
     def __call__(self, executor: Executor) -> None:
         """Ask for a trial; train it, unless a check rejects it or its candidate was trained before; tell what came of it."""
@@ -146,7 +99,7 @@ class TrialRunner:
         while rejection is None and ended is None and self._postponed(asked.epochs):
             ended = self.rules.end_of_training(None)
         if rejection is None and ended is None:
-            with self.session.baselines.trial():
+            with self.session.equal_conditions():
                 return self._train(executor, asked)
         reason = rejection or f"{ended} before it began"
         with self.session.lock:
@@ -181,7 +134,7 @@ class TrialRunner:
 
     def _postponed(self, epochs: int | None = None) -> bool:
         """Wait if a training had better run in a cleaner hour; a limit may be reached after it."""
-        carbon = self.rules.carbon
+        carbon = self.carbon
         if carbon is None:
             return False
         with self.session.lock:
@@ -246,7 +199,7 @@ class TrialRunner:
             parent = None  # there was no checkpoint: everything was trained, and paid, again
         if not outcome.failed:
             self.rules.took(whole.seconds, len(outcome.curve))
-        carbon = self.rules.carbon
+        carbon = self.carbon
         with self.session.lock:
             price = self.rules.intensity if carbon is None else carbon.over
             energy = trial_energy(whole, meter.phases, parent=parent, predictions=outcome.predictions, intensity=price, pue=self.rules.pue)
@@ -268,7 +221,7 @@ class TrialRunner:
             start=None if asked.parent is None else self.session.folder.artifact(asked.parent.number),
             weights=self.session.folder.artifact(asked.trial.number),
             measure_inference="inference_energy" in self.study.objectives,
-            check_at=rungs_on_the_way(self.study, asked.epochs, asked.parent),
+            check_at=self.study.rungs_to_check(0 if asked.parent is None else asked.parent.epochs, asked.epochs),
             checkpoint_below=self.study.rungs[-1] if self.study.sampler == "freeze-thaw" else 0,
         )
 
@@ -282,30 +235,120 @@ class TrialRunner:
         self.reporter.tell("trial", message)
 
 
-def rejection_of(study: Study, candidate: Candidate, task: Task, device: str = "cpu") -> str | None:
-    """Return which limit on size a candidate breaks, or which precision the device lacks, or None; costs no training."""
-    if candidate.recipe.precision != "float32":
-        from ..training.device import require_precision
+@dataclass
+class Recorder:
+    """Writes down every trial exactly once.
 
-        try:
-            require_precision(candidate.recipe.precision, device)
-        except ValueError as error:
-            return f"refused before training: {error}"
-    limits = {"parameters": study.max_parameters, "flops": study.max_flops, "memory_bytes": study.max_memory_bytes}
-    if all(most is None for most in limits.values()):
-        return None
-    from ..training.cost import count
+    Attributes:
+        study: The study.
+        store: The run folder.
+        optuna_study: The Optuna study.
+        account: Who pays for what.
+        train_examples: Length of the training split.
+        failures: Trials in a row that measured nothing new: failed, rejected or duplicate ones.
+        snapshot_seconds: When the trials were last copied beside the database (monotonic clock).
+    """
 
-    try:
-        model = weightless(study.space, candidate, task)
-    except ValueError as error:  # e.g. a network that the images are too small for: one refused candidate, not the end of the study
-        return f"refused before training: {' '.join(str(error).split())}"
-    cost = count(model, task, candidate.recipe, memory=study.max_memory_bytes is not None)
-    for name, most in limits.items():
-        have = getattr(cost, name)
-        if most is not None and have is not None and have > most:
-            return f"refused before training: {have:,} {name}, more than max_{name} = {most:,}"
-    return None
+    study: Study
+    store: RunFolder
+    optuna_study: optuna.Study
+    account: Account
+    train_examples: int
+    failures: int = 0
+    snapshot_seconds: float = field(default_factory=time.monotonic)
+
+    def trained(
+        self, asked: optuna.Trial, outcome: Outcome, energy: TrialEnergy, parent: Trial | None, stopped: str | None, meter: TrialMeter
+    ) -> str:
+        """Record a training, complete or failed, and drop the weights that no longer matter; return a sentence about it.
+
+        Args:
+            asked: Optuna's trial.
+            outcome: What the executor handed back.
+            energy: Its energy.
+            parent: The trial that was continued, or None.
+            stopped: Why it was ended before its epochs from outside, or None: then the training ended itself.
+            meter: Its windows on the ledger.
+        """
+        epochs = max(outcome.epochs, parent.epochs if parent else 0)
+        trial = Trial(
+            number=asked.number,
+            state="failed" if outcome.failed else "complete",
+            params=dict(asked.params),
+            epochs=epochs,
+            quality=outcome.quality,
+            energy=energy,
+            parameters=outcome.parameters,
+            flops=outcome.flops,
+            parent=None if parent is None else parent.number,
+            artifact_sha256=outcome.sha256,
+            reason=outcome.failed or (outcome.stopped and (stopped or outcome.stopped)),
+            artifact=None if outcome.failed else self.store.artifact(asked.number).name,
+            complete_training=epochs >= self.study.rungs[-1],
+            curve=with_energies(outcome.curve, meter.phases),
+            extra={**outcome.extra, **self._circumstances(asked, outcome)},
+        )
+        if outcome.stopped and stopped is None:
+            asked.set_user_attr(FINISHED, True)
+        message = self._tell(asked, trial, meter, excused=outcome.excused)
+        self.drop_weights()
+        return message
+
+    def rejected(self, asked: optuna.Trial, epochs: int, reason: str, *, excused: bool = False) -> None:
+        """Record a candidate that was rejected before training, at no cost; it is excused when only the session has ended."""
+        trial = Trial(asked.number, "failed", asked.params, epochs, reason=reason, energy=TrialEnergy(increment_joules=0.0))
+        self._fail(asked, trial, excused=excused)
+
+    def repeated(self, asked: optuna.Trial, original: Trial) -> None:
+        """Record a duplicate with the values of the trial that measured it: a joule is paid once."""
+        unpaid = replace(original.energy, record={}, increment_joules=0.0, evaluation_joules=0.0, analysis_joules=None)
+        copy = replace(
+            original, number=asked.number, energy=unpaid, artifact=None, artifact_sha256=None, extra={"copy_of": original.number}
+        )
+        asked.set_user_attr(ATTRIBUTE, copy.facts())
+        asked.set_user_attr(EPOCHS_REACHED, original.epochs)
+        self.optuna_study.tell(asked, list(original.values))
+        self.failures += 1
+
+    def _tell(self, asked: optuna.Trial, trial: Trial, meter: TrialMeter, *, excused: bool) -> str:
+        if trial.state == "failed":
+            return self._fail(asked, trial, excused=excused)
+        values, missing = objective_values(trial, self.study.objectives)
+        if values is None:
+            self.account.rebook(meter)
+            return self._fail(asked, replace(trial, state="failed", artifact=None, artifact_sha256=None, reason=missing))
+        asked.set_user_attr(EPOCHS_REACHED, trial.epochs)
+        asked.set_user_attr(ATTRIBUTE, trial.facts())
+        self.optuna_study.tell(asked, list(values))
+        self.failures = 0
+        cost = "energy unknown" if trial.train_wh is None else f"{trial.train_wh:.4g} Wh"
+        return f"trial {asked.number}: {self.study.objectives[0]} {values[0]:.4f} after {trial.epochs} epochs, {cost}"
+
+    def _fail(self, asked: optuna.Trial, trial: Trial, *, excused: bool = False) -> str:
+        import optuna
+
+        asked.set_user_attr(ATTRIBUTE, trial.facts())
+        if excused:
+            asked.set_user_attr(EXCUSED, "ended")
+        self.optuna_study.tell(asked, state=optuna.trial.TrialState.FAIL)
+        self.failures += 1
+        return f"trial {asked.number} failed: {trial.reason}"
+
+    def _circumstances(self, asked: optuna.Trial, outcome: Outcome) -> Mapping[str, Any]:
+        """What else a comparison of trials needs to know of each."""
+        return {"threads": outcome.threads, "train_examples": self.train_examples, "asked_epochs": asked.params.get("epochs")}
+
+    def drop_weights(self) -> None:
+        """Keep the weights that can still matter: those on the front, and the ends of lineages that can be continued."""
+        run = self.store.run(self.optuna_study)
+        keep = {trial.number for trial in Front.of(run, complete_only=self.study.complete_only)}
+        if self.study.sampler == "freeze-thaw":
+            keep |= resumable(run.trials, self.optuna_study.get_trials(deepcopy=False))
+        keep |= {trial.number for trial in run.trials if trial.state == "running"}
+        self.store.keep_artifacts(keep)
+        if self.store.facts.get("storage") is None and time.monotonic() - self.snapshot_seconds > SNAPSHOT_SECONDS:
+            self.store.save_snapshot(self.optuna_study)
+            self.snapshot_seconds = time.monotonic()
 
 
 def duplicate_of(trials: Sequence[FrozenTrial], key: str, epochs: int) -> Trial | None:
@@ -314,3 +357,30 @@ def duplicate_of(trials: Sequence[FrozenTrial], key: str, epochs: int) -> Trial 
         if trial.state.name == "COMPLETE" and trial.user_attrs.get(KEY) == key and trial.user_attrs.get(EPOCHS_REACHED) == epochs:
             return from_optuna(trial)
     return None
+
+
+def resumable(trials: Sequence[Trial], stored: Sequence[optuna.trial.FrozenTrial]) -> set[int]:
+    """Return the numbers of the trials that the sampler may continue from their checkpoints.
+
+    They are not complete trainings, none has continued them yet, and nothing has ended their candidate.
+
+    Args:
+        trials: All trials of the study.
+        stored: The same trials as Optuna holds them.
+    """
+    over = {trial.user_attrs.get(KEY) for trial in stored if _ends_its_candidate(trial)}
+    parents = {trial.parent for trial in trials if trial.state == "complete"}
+    return {
+        trial.number
+        for trial in trials
+        if trial.state == "complete"
+        and not trial.complete_training
+        and trial.number not in parents
+        and stored[trial.number].user_attrs.get(KEY) not in over
+    }
+
+
+def _ends_its_candidate(trial: optuna.trial.FrozenTrial) -> bool:
+    """Whether no trial of the same candidate will ever continue from a checkpoint."""
+    failed = trial.state.name == "FAIL" and EXCUSED not in trial.user_attrs
+    return failed or FINISHED in trial.user_attrs or FROM_SCRATCH in trial.user_attrs
