@@ -56,12 +56,9 @@ __all__ = [
     "with_wall",
 ]
 
-#: Where the names lie that most programs do not need.
-_LATER = {"with_wall": "calibrations"}
-
 
 def __getattr__(name: str) -> Any:
-    """Import the calibrations only when they are asked for."""
-    if name in _LATER:
-        return getattr(importlib.import_module(f".{_LATER[name]}", __name__), name)
+    """Import the calibrations only when they are asked for: most programs do not need them."""
+    if name == "with_wall":
+        return importlib.import_module(".calibrations", __name__).with_wall
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

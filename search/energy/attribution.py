@@ -32,10 +32,7 @@ class WindowUsage:
     """One window as the split sees it: when, with how much of the CPU, on which devices.
 
     Attributes:
-        id: Id of its window.
-        kind: Kind of its window.
-        t0_ns: Start on the machine's monotonic clock.
-        t1_ns: End.
+        t0_ns: Start on the machine's monotonic clock, ``t1_ns`` the end.
         cpu_seconds: CPU-seconds of its own processes, or None when unknown.
         devices: Components that it holds alone, e.g. ``("gpu:GPU-1a2b",)``; None for all of them.
     """
@@ -68,7 +65,6 @@ class MeteredPart:
     """A component as the split sees it.
 
     Attributes:
-        name: Name of the component.
         energy: Its energy between two instants.
         idle_watts: Its power while nothing runs, or None.
         tree: Whether it knows this process tree only (the estimate from CPU-seconds), not the whole machine.
@@ -90,13 +86,7 @@ class MeteredPart:
 
 @dataclass
 class Share:
-    """What one window got of one component.
-
-    Attributes:
-        joules: Energy.
-        dynamic: The part above idle.
-        contested: The part that was split with others.
-    """
+    """The joules that one window got of one component, with the part above idle and the part that was split with others."""
 
     joules: float = 0.0
     dynamic: float = 0.0
@@ -122,12 +112,6 @@ class Split:
     unattributed: dict[str, float] = field(default_factory=dict)
     total: dict[str, float] = field(default_factory=dict)
     unknown: dict[str, float] = field(default_factory=dict)
-
-    def balance(self) -> float:
-        """Return what is missing between the total and the sum of its parts, in joules: rounding only."""
-        parts = [share.joules for shares in self.shares.values() for share in shares.values()]
-        rest = [joules for bucket in (self.overhead, self.idle, self.unattributed) for joules in bucket.values()]
-        return math.fsum(self.total.values()) - math.fsum(parts + rest)
 
     def plus(self, later: Split) -> Split:
         """Return the split of two stretches together; neither is changed."""

@@ -24,13 +24,9 @@ BURST_SECONDS = 0.002
 ENDED = "the thread that reads the meters has ended: nothing is read between the edges of windows"
 
 
-def _draw(count: int) -> tuple[float, ...]:
-    chance = random.Random(0)
-    return tuple(chance.random() for _ in range(count))
-
-
+_chance = random.Random(0)
 #: Random numbers between 0 and 1, the same in every ledger; drawn beforehand, since seeding a generator costs more than a reading.
-CHANCE = _draw(1024)
+CHANCE = tuple(_chance.random() for _ in range(1024))
 
 
 def due(number: int, interval_seconds: float) -> float:
@@ -52,13 +48,8 @@ class Sampler:
     Deadlines are absolute: a late wake-up does not push the later ones, and missed ones are left out. What the calls raise becomes a
     warning, and the thread continues: without it, counters wrap unseen and a killed process leaves nothing behind.
 
-    Args:
-        sample: Reads everything.
-        burst: Polls if it is time for it; returns in how many seconds the next time is, or None for no more.
-        checkpoint: Writes down where everything stands.
-        warn: Takes note of what went wrong.
-        interval_seconds: Time between two reads.
-        checkpoint_seconds: Time between two checkpoints, at most.
+    ``burst`` polls if it is time for it, and returns in how many seconds the next time is, or None for no more; ``checkpoint`` writes down
+    where everything stands, every ``checkpoint_seconds`` at most.
     """
 
     def __init__(
@@ -149,31 +140,22 @@ class Sampler:
             return None
 
 
-class _Children:
-    """The methods to call in a forked child.
-
-    ``os.register_at_fork`` knows no way back, so one of its calls serves all objects of the process, and none is kept alive by it.
-    """
-
-    def __init__(self) -> None:
-        self.methods: weakref.WeakKeyDictionary[Any, Callable[[Any], Any]] = weakref.WeakKeyDictionary()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self.call)
-
-    def add(self, method: Callable[[], Any]) -> None:
-        self.methods[method.__self__] = method.__func__  # type: ignore[attr-defined]  # a bound method has both
-
-    def call(self) -> None:
-        for alive, method in tuple(self.methods.items()):
-            method(alive)
-
-
-_children = _Children()
+#: The methods to call in a forked child. ``os.register_at_fork`` knows no way back, so one of its calls serves all objects of the process.
+_in_child: weakref.WeakKeyDictionary[Any, Callable[[Any], Any]] = weakref.WeakKeyDictionary()
 
 
 def after_fork(method: Callable[[], Any]) -> None:
     """Call a method in every forked child for as long as its object lives, one method for each; the object is not kept alive for it."""
-    _children.add(method)
+    _in_child[method.__self__] = method.__func__  # type: ignore[attr-defined]  # a bound method has both
+
+
+def _call_in_child() -> None:
+    for alive, method in tuple(_in_child.items()):
+        method(alive)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_call_in_child)
 
 
 class Section:

@@ -38,6 +38,11 @@ SPIN = (
 )
 
 
+def usable_cpus() -> int:
+    """Return how many logical CPUs this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @contextmanager
 def busy_cores(count: int) -> Iterator[None]:
     """Keep `count` logical CPUs busy with one spinning process each; on entry all of them run.
@@ -163,21 +168,14 @@ def calibrate_cpu(
 ) -> CpuCalibration:
     """Measure idle, one core and all cores, several rounds in mirrored order so that a drift cancels, and fit the line.
 
-    Args:
-        ledger: A running ledger whose sources hold the reference.
-        reference: From `reference_for`.
-        seconds: Length of each window.
-        rounds: Rounds of the three loads.
-        cores: Logical CPUs to load at most; None for those that this process may use.
-        hardware_id: What the result is kept under; None for the ledger's.
-        load: Keeps n logical CPUs busy inside a ``with``.
-        busy_seconds: CPU-seconds that the whole machine has spent so far.
-        sleep: Waits.
+    The ledger runs, and its sources hold the reference, which is from `reference_for`. At most ``cores`` logical CPUs are loaded, by
+    default those that this process may use, for ``seconds`` per window; the result is kept under ``hardware_id``, by default the
+    ledger's. ``load`` keeps n logical CPUs busy inside a ``with``, and ``busy_seconds`` returns what the whole machine has spent so far.
 
     Raises:
         ValueError: The reference gave no energy, or the result is not physical.
     """
-    count = cores or len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1))
+    count = cores or usable_cpus()
     steps = sorted({0, 1, count})
     points = []
     for turn in range(rounds):
@@ -221,19 +219,13 @@ def compare_meters(
     ledger: Ledger | None = None,
     progress: bool = False,
 ) -> Comparison:
-    """Run each load a few times under all meters at the same time.
+    """Run each load a few times under all meters at the same time, in an order that is mirrored each time so that a drift cancels.
 
-    Args:
-        meter: As for ``discover``; here ``auto`` means every meter of the components, e.g. ``auto,wall=http://...``.
-        sources: The meters themselves, instead of `meter`.
-        absent: With `sources`: what could not be had.
-        seconds: Length of each load, >= 1; CodeCarbon measures once a second, so a few seconds are needed to compare.
-        repeats: How often each load is run, >= 1; the order is mirrored each time, so that a drift cancels.
-        loads: Names and functions; None takes a busy loop of this thread, and a matrix multiplication where there is a CUDA device.
-            With a wall meter idle time and a load of all cores come besides: a line needs loads of different size.
-        sleep: Waits for the slowest meter's last refresh.
-        ledger: A ledger over `sources` that is not yet started, for a clock of one's own.
-        progress: Print on stderr how long it takes.
+    ``meter`` is as for ``discover``, but that ``auto`` means every meter of the components; ``sources`` and what is ``absent`` besides
+    replace it, and ``ledger`` is one over them that is not yet started, for a clock of one's own. CodeCarbon measures once a second, so
+    each load needs a few ``seconds``. ``loads`` are names and functions; None takes a busy loop of this thread, and a matrix
+    multiplication where there is a CUDA device. With a wall meter idle time and a load of all cores come besides: a line needs loads of
+    different size. ``progress`` prints on stderr how long it takes.
 
     Raises:
         ValueError: `seconds` or `repeats` is below 1, or no meter works here.
@@ -284,7 +276,7 @@ def _line(records: Sequence[Record]) -> tuple[WallCalibration | None, str | None
 def _usual(seconds: float, wall: bool) -> list[tuple[str, Callable[[], object]]]:
     loads: list[tuple[str, Callable[[], object]]] = [("idle", partial(time.sleep, seconds))] if wall else []
     loads.append(("one busy CPU, this process", partial(spin, seconds)))
-    count = len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1))
+    count = usable_cpus()
     if wall and count > 1:
         loads.append((f"{count} busy CPUs", partial(_spin_all, count, seconds)))
     if (device := gpu_matmul(0.2)) is not None:  # also wakes the device, so its context is not part of the load

@@ -6,7 +6,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,13 +27,7 @@ SOURCE = "wall line"
 
 @dataclass(frozen=True)
 class CpuPoint:
-    """One calibration window.
-
-    Attributes:
-        busy_cores: Mean number of busy logical CPUs of the whole machine.
-        watts: Mean power of the reference.
-        seconds: Length of the window.
-    """
+    """One calibration window: the mean number of busy logical CPUs of the whole machine, and the mean power of the reference."""
 
     busy_cores: float
     watts: float
@@ -46,12 +40,11 @@ class CpuCalibration:
 
     Attributes:
         hardware_id: The machine; a calibration is used on no other.
-        core_watts: Watts above idle per busy logical CPU, with its interval.
-        idle_watts: Watts of the idle reference, with its interval.
+        core_watts: Watts above idle per busy logical CPU.
+        idle_watts: Watts of the idle reference.
         gain_u: Relative standard uncertainty of `core_watts`.
         reference: Source that was trusted: ``rapl`` or ``wall``.
-        t_utc: When, ISO 8601.
-        points: The windows.
+        t_utc: ISO 8601.
     """
 
     hardware_id: str
@@ -96,7 +89,6 @@ class WallCalibration:
         parts: The components that made up the sum, each with its meter; another sum has another line.
         meter: What the wall meter covers, in words.
         gain_u: Relative standard uncertainty of the wall meter's scale.
-        t_utc: When, ISO 8601.
         points: Watts of the components and watts at the wall, one pair per window.
     """
 
@@ -197,20 +189,11 @@ def parts_of(record: Record) -> tuple[str, ...]:
     return tuple(name if names.count(name) == 1 else f"{names.count(name)} {name}" for name in sorted(set(names)))
 
 
-def fit_wall(components: Sequence[float], wall: Sequence[float]) -> Line:
-    """Fit ``wall = a * components + b`` over windows, both in one unit (J, kWh or W).
+def calibrate_wall(records: Iterable[Record]) -> WallCalibration:
+    """Fit ``wall = a * components + b`` to mean powers of the records that have both; windows may differ in length.
 
     `a` holds the losses that grow with load (power supply, fans), `b` what no component meter sees. With ``a > 0`` the order
     of models is that of the components; absolute numbers are not.
-
-    Raises:
-        ValueError: Fewer than two windows, or components that do not vary.
-    """
-    return fit_line(components, wall)
-
-
-def calibrate_wall(records: Iterable[Record]) -> WallCalibration:
-    """Fit mean powers of the records that have both a wall meter and known components; windows may differ in length.
 
     Raises:
         ValueError: Fewer than three such records, records of different sums or hardware, components that do not vary, or a line
@@ -224,7 +207,7 @@ def calibrate_wall(records: Iterable[Record]) -> WallCalibration:
         raise ValueError(f"the records must come from one machine with the same meters, got {sorted(kinds)}")
     ((hardware_id, parts),) = kinds
     points = tuple(((record.joules or 0.0) / record.seconds, (_wall(record) or 0.0) / record.seconds) for record in chosen)
-    line = fit_wall([x for x, _ in points], [y for _, y in points])
+    line = fit_line([x for x, _ in points], [y for _, y in points])
     slope = line.slope
     if not slope.low > 0:
         raise ValueError(
@@ -244,6 +227,8 @@ def _wall(record: Record) -> float | None:
 
 
 Kept = TypeVar("Kept", CpuCalibration, WallCalibration)
+#: How the file of each begins, and what `joulefront doctor` makes it with.
+FILES = {CpuCalibration: ("cpu", "--calibrate"), WallCalibration: ("wall", "--compare-meters --meter auto,wall=...")}
 
 
 def cache_folder() -> Path:
@@ -266,30 +251,30 @@ def save_calibration(calibration: CpuCalibration | WallCalibration, folder: Path
     """Write a calibration under its hardware id and return the file."""
     folder = folder or cache_folder()
     folder.mkdir(parents=True, exist_ok=True)
-    kind = "wall" if isinstance(calibration, WallCalibration) else "cpu"
-    path = folder / f"{kind}-{calibration.hardware_id}.json"
+    path = folder / f"{FILES[type(calibration)][0]}-{calibration.hardware_id}.json"
     draft = path.with_suffix(f".{os.getpid()}.tmp")
     draft.write_text(json.dumps(asdict(calibration), indent=1), encoding="utf-8")
     draft.replace(path)  # a reader sees the old file or the new one, never half of it
     return path
 
 
-def load_calibration(hardware_id: str, folder: Path | None = None) -> CpuCalibration | None:
-    """Return the calibration of a machine's CPU, or None when there is none.
+def load_calibration(shape: type[Kept], hardware_id: str, folder: Path | None = None) -> Kept | None:
+    """Return what was calibrated on a machine, or None when nothing was.
 
     Raises:
         ValueError: The file is damaged or belongs to other hardware; deleting it is the remedy.
     """
-    return _load(CpuCalibration, "cpu", "--calibrate", hardware_id, folder)
-
-
-def load_wall_calibration(hardware_id: str, folder: Path | None = None) -> WallCalibration | None:
-    """Return how the wall meter of a machine relates to its components, or None when they were never compared.
-
-    Raises:
-        ValueError: As for `load_calibration`.
-    """
-    return _load(WallCalibration, "wall", "--compare-meters --meter auto,wall=...", hardware_id, folder)
+    kind, remedy = FILES[shape]
+    path = (folder or cache_folder()) / f"{kind}-{hardware_id}.json"
+    if not path.exists():
+        return None
+    try:
+        found = fitted(shape, json.loads(path.read_text(encoding="utf-8")), "calibration")
+    except ValueError as error:
+        raise ValueError(f"calibration {path} cannot be read ({error}); delete it and run joulefront doctor {remedy}") from None
+    if found.hardware_id != hardware_id:
+        raise ValueError(f"calibration {path} is of hardware {found.hardware_id}, not {hardware_id}; delete it and calibrate again")
+    return found
 
 
 def calibrated_coefficients(folder: Path | None = None) -> CpuCoefficients | None:
@@ -298,7 +283,7 @@ def calibrated_coefficients(folder: Path | None = None) -> CpuCoefficients | Non
     Raises:
         ValueError: The calibration is damaged; the message names the file.
     """
-    found = load_calibration(cpu_id(), folder)
+    found = load_calibration(CpuCalibration, cpu_id(), folder)
     return None if found is None else found.coefficients()
 
 
@@ -311,18 +296,5 @@ def with_wall(record: Record, folder: Path | None = None) -> Record:
     Raises:
         ValueError: The calibration is damaged; the message names the file.
     """
-    known = load_wall_calibration(record.hardware_id, folder)
+    known = load_calibration(WallCalibration, record.hardware_id, folder)
     return record if known is None else known.beside(record)
-
-
-def _load(shape: type[Kept], kind: str, remedy: str, hardware_id: str, folder: Path | None) -> Kept | None:
-    path = (folder or cache_folder()) / f"{kind}-{hardware_id}.json"
-    if not path.exists():
-        return None
-    try:
-        found = fitted(shape, json.loads(path.read_text(encoding="utf-8")), "calibration")
-    except ValueError as error:
-        raise ValueError(f"calibration {path} cannot be read ({error}); delete it and run joulefront doctor {remedy}") from None
-    if found.hardware_id != hardware_id:
-        raise ValueError(f"calibration {path} is of hardware {found.hardware_id}, not {hardware_id}; delete it and calibrate again")
-    return found

@@ -41,8 +41,7 @@ class CounterState:
     """What is known of a counter by its last reading.
 
     Attributes:
-        joules: Its last reading.
-        seen_ns: When it was read last.
+        joules: Its last reading, at ``seen_ns``.
         moved_ns: When it was last seen to have moved.
         checked_ns: Until when it was compared with the integrated power.
         total: Energy since its first reading, wraps and restarts corrected, in joules.

@@ -19,13 +19,9 @@ class MeterResult:
     """What one meter gave for one part of the machine under one load.
 
     Attributes:
-        source: Name of the meter.
         part: ``gpu:...``, ``cpu``, ``dram``, ``wall`` ...
-        quality: ``measured``, ``estimated`` or ``absent``.
-        boundary: What its number covers.
         joules: Mean energy of the repeats, or None.
         u_joules: Its standard uncertainty, random and systematic together, or None.
-        watts: Mean power, or None.
         ratio: This over the reference of the same part (for the wall: over the sum of the components), or None. Its 95 % interval
             holds the spread of the repeats and both meters' uncertainties.
         reference: The meter it is compared with, or None for the reference itself.
@@ -46,14 +42,7 @@ class MeterResult:
 
 @dataclass(frozen=True)
 class Load:
-    """One load and what the meters gave for it.
-
-    Attributes:
-        name: What was done.
-        seconds: Mean length.
-        meters: One row per meter and part.
-        repeats: How often it was run.
-    """
+    """One load, its mean length, and what the meters gave for it: one row per meter and part."""
 
     name: str
     seconds: float
@@ -66,8 +55,6 @@ class Comparison:
     """All loads, and the meters that could not be had.
 
     Attributes:
-        loads: What was run.
-        absent: What could not be had.
         wall: The line of the wall meter over the components; None without a wall meter, or when no line could be fitted.
         why_no_line: Why there is a wall meter and no line.
     """

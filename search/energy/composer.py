@@ -61,15 +61,11 @@ class RecordBuilder:
         own = window.cpu_seconds if window.parallel else self._monitor.cpu_seconds(window.t0_ns, t1_ns)[1]
         return replace(
             self.bare(window, t1_ns),
-            components=self.components(window, t1_ns, usages),
+            components=self._own(window, t1_ns, usages)[0],
             contended=self._monitor.contended(window.t0_ns, t1_ns),
             cpu_seconds=own,
             utilisation=self._monitor.utilisation.mean(window.t0_ns, t1_ns),
         )
-
-    def components(self, window: Window, t1_ns: int, usages: Sequence[WindowUsage] | None) -> tuple[Component, ...]:
-        """Return what the components took in a window, or its own part of that; arguments as for ``record``."""
-        return self._own(window, t1_ns, usages)[0]
 
     def line(self, window: Window, t1_ns: int, usages: Sequence[WindowUsage] | None) -> dict[str, Any]:
         """Return what a window took as a plain dictionary, for the file: its own part where others run beside it.

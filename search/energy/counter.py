@@ -46,13 +46,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Fall:
-    """The increment behind a counter that went down.
-
-    Attributes:
-        joules: What was drawn since the reading before.
-        variance: Its squared standard uncertainty, in J^2.
-        events: What a record shows of it.
-    """
+    """The increment behind a counter that went down, with its squared standard uncertainty in J^2 and what a record shows of it."""
 
     joules: float
     variance: float
@@ -64,17 +58,9 @@ def fall(
 ) -> Fall:
     """Tell a wrap from a counter that started again, as after a suspend, a reload of the driver or a move of the virtual machine.
 
-    A wrap is taken for granted only where the power that it implies is one.
-
-    Args:
-        source: Name of the source.
-        before: Last reading in joules.
-        after: This one, which is less.
-        now_ns: Time of this one.
-        seconds: Time between the two.
-        watts: Power before, or None when it is not known yet.
-        reach: Range of the counter in joules, or None when it does not wrap.
-        tick_seconds: Refresh period.
+    A wrap is taken for granted only where the power that it implies is one. The reading ``before`` and the smaller one ``after`` are in
+    joules and so many seconds apart; ``watts`` is the power before, or None when it is not known yet; ``reach`` is the range of the counter
+    in joules, or None when it does not wrap; ``tick_seconds`` is the refresh period.
     """
     usual = watts or 0.0
     # Lost at a restart is what was drawn since the last refresh before, and what the restarted counter has not shown yet.

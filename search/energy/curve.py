@@ -39,7 +39,6 @@ class Point:
     """The value of a curve at one instant.
 
     Attributes:
-        joules: Energy since the curve began.
         variance: Squared standard uncertainty of the instant's place on the curve, in J^2.
         grown: Accumulated variance of the curve's own integration up to here, in J^2.
         segment: Index of the node before.
@@ -80,14 +79,10 @@ class Curve:
         return len(self.t)
 
     def append(self, low_ns: int, high_ns: int, joules: float, *, variance: float = 0.0, ripple: float | None = None) -> None:
-        """Add the node that lies somewhere in ``(low_ns, high_ns]``.
+        """Add the node that lies somewhere in ``(low_ns, high_ns]``, with the energy since the curve began.
 
-        Args:
-            low_ns: Earliest time of the node.
-            high_ns: Latest time of the node.
-            joules: Energy since the curve began; not less than the node's before.
-            variance: What the way from the node before adds to the uncertainty, in J^2.
-            ripple: Standard deviation of the power that comes and goes between nodes, in watts; None when it is not read.
+        ``variance`` is what the way from the node before adds to the uncertainty, in J^2; ``ripple`` the standard deviation of the power
+        that comes and goes between nodes, in watts, or None when it is not read.
         """
         if self.period is not None:
             low_ns, high_ns = self.period.locate(low_ns, high_ns)

@@ -26,12 +26,7 @@ WATCH_SECONDS = 0.05
 
 @dataclass(frozen=True)
 class Discovery:
-    """What was found.
-
-    Attributes:
-        sources: Sources that can read something, best first.
-        absent: What cannot be read, with the reason and the remedy.
-    """
+    """The sources that can read something, best first, and what cannot be read, with the reason and the remedy."""
 
     sources: tuple[Source, ...]
     absent: tuple[Capability, ...]
@@ -82,7 +77,7 @@ def discover(
     absent: list[Capability] = list(_not_built())
     covered: set[str] = set()
     for name, argument, automatic in _names(spec):
-        source = makers[name]() if name in makers else _load(name, argument)
+        source: Source = makers[name]() if name in makers else importlib.import_module(f".sources.{name}", __package__).from_spec(argument)
         found = source.probe()
         present = [capability for capability in found if capability.available]
         # Asked for by name, a second meter of the same part stays as a cross-check; found by itself, an estimate beside a
@@ -118,12 +113,6 @@ def _names(spec: str) -> list[tuple[str, str | None, bool]]:
         else:
             raise ValueError(f"meter must be auto or among {', '.join((*AUTO, *NAMED))}, got {name!r}")
     return list({name if argument is None else f"{name}={argument}": (name, argument, auto) for name, argument, auto in chosen}.values())
-
-
-def _load(name: str, argument: str | None) -> Source:
-    module = importlib.import_module(f".sources.{name}", __package__)
-    source: Source = module.from_spec(argument)
-    return source
 
 
 def _not_built() -> tuple[Capability, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import textwrap
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,10 +16,11 @@ from typing import Any
 
 from . import host
 from .calibrate import calibrate_cpu, compare_meters, reference_for
-from .calibrations import CpuCalibration, calibrated_coefficients, cpu_id, load_wall_calibration, save_calibration
+from .calibrations import CpuCalibration, WallCalibration, calibrated_coefficients, cpu_id, load_calibration, save_calibration
 from .comparison import Comparison
-from .discover import Discovery, discover
+from .discover import discover
 from .ledger import Ledger
+from .meters import MeterSet
 from .sources.cpu_time import DEFAULT
 from .sources.source import Capability, Quality
 
@@ -47,17 +49,11 @@ REASONS = {
 
 @dataclass(frozen=True)
 class Finding:
-    """What is known of one part of the bill.
+    """What is known of one part of the bill, in the words of a ``Capability``; ``component`` is the family when there is none.
 
     Attributes:
         subject: Family: ``gpu``, ``cpu``, ``dram``, ``wall`` or ``carbon``.
-        component: Name of the component, e.g. ``gpu:GPU-1a2b``; the family when there is none.
-        quality: ``measured``, ``estimated``, ``mixed`` or ``absent``.
-        source: Name of the meter, or None.
-        boundary: What the number covers, in words.
         relative_uncertainty: Relative standard uncertainty of the scale, or None when absent.
-        counts: Whether it enters the total.
-        reason: Why it is absent or restricted, or None.
         remedy: The one line that would improve it, or None when nothing would.
     """
 
@@ -85,11 +81,6 @@ class Diagnosis:
     findings: tuple[Finding, ...]
     verdict: str
     machine: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def counted(self) -> tuple[Finding, ...]:
-        """Return the findings that enter the total."""
-        return tuple(finding for finding in self.findings if finding.counts and finding.quality != "absent" and finding.subject != "carbon")
 
     def to_json(self) -> str:
         """Return the diagnosis as JSON text, stable in its keys."""
@@ -122,7 +113,7 @@ def examine(
     virtual: bool | None = None,
     machine: Mapping[str, Any] | None = None,
 ) -> Diagnosis:
-    """Turn what the sources found into findings with remedies; reads nothing itself.
+    """Turn what the sources found into findings with remedies, one for each family at least; reads nothing itself.
 
     Args:
         available: What the chosen sources can read, one capability per component.
@@ -131,9 +122,6 @@ def examine(
         cpu_watts_known: The power of a core was given or calibrated on this machine, so that an estimate is not a guess.
         virtual: The machine is a virtual one; None when unknown. Its host keeps the CPU's counters to itself.
         machine: Facts to be shown on top.
-
-    Returns:
-        The diagnosis; every family has at least one finding.
     """
     present = [item for item in available if item.available]
     missing = [item for item in (*absent, *(item for item in available if not item.available))]
@@ -142,11 +130,8 @@ def examine(
         found = [_finding(family, item, cpu_watts_known, virtual) for item in present if _family(item) == family]
         counted = any(item.counts and item.quality == "measured" for item in found)
         # Once something better stands in, a source that is merely not here is no news; a second GPU without a reading is.
-        lost = (
-            []
-            if counted and family != "gpu"
-            else [_finding(family, item, cpu_watts_known, virtual) for item in missing if _family(item) == family]
-        )
+        news = missing if family == "gpu" or not counted else []
+        lost = [_finding(family, item, cpu_watts_known, virtual) for item in news if _family(item) == family]
         findings += found + lost or [Finding(family, family, "absent", reason=REASONS[family], remedy=REMEDIES[family])]
     known = {_family(item) for item in (*present, *missing)}
     for family in sorted(known - set(FAMILIES)):
@@ -205,20 +190,13 @@ def _verdict(findings: Iterable[Finding]) -> str:
 
 
 def _percent(item: Finding) -> str:
-    return (
-        ""
-        if item.relative_uncertainty is None
-        else f"scale ±{100 * item.relative_uncertainty:.3g} %" + ("" if item.counts else ", not added")
-    )
+    if item.relative_uncertainty is None:
+        return ""
+    return f"scale ±{100 * item.relative_uncertainty:.3g} %" + ("" if item.counts else ", not added")
 
 
 def _wrap(line: str, indent: int) -> list[str]:
-    return textwrap.wrap(
-        line, 110, subsequent_indent=" " * indent, drop_whitespace=True, break_long_words=False, break_on_hyphens=False
-    ) or [line]
-
-
-__all__ = ["calibrate_machine", "calibrated_coefficients", "compare_machine", "cpu_id", "diagnose_machine"]
+    return textwrap.wrap(line, 110, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False) or [line]
 
 
 def diagnose_machine(
@@ -235,7 +213,7 @@ def diagnose_machine(
     coefficients = None if cpu_watts is not None else calibrated_coefficients(folder)
     found = discover(meter, cpu_watts=cpu_watts, coefficients=coefficients)
     try:
-        facts = host.describe(_devices(found))
+        facts = host.describe(MeterSet(found.sources, (), time.monotonic_ns).devices())
         names = [str(device.get("name")) for device in facts["devices"].values() if device.get("name")]
         machine = {
             "CPU": f"{facts['cpu_model']}, {facts['logical_cpus']} logical CPUs" + (", virtual machine" if facts["virtualised"] else ""),
@@ -244,7 +222,7 @@ def diagnose_machine(
         }
         known = cpu_watts is not None or coefficients is not None
         present = found.present
-        wall = load_wall_calibration(host.fingerprint(facts), folder)
+        wall = load_calibration(WallCalibration, host.fingerprint(facts), folder)
         if wall is not None and not any(item.component == "wall" for item in present):
             present += (wall.capability(),)
         return examine(present, found.absent, carbon=carbon, cpu_watts_known=known, virtual=bool(facts["virtualised"]), machine=machine)
@@ -257,12 +235,8 @@ def calibrate_machine(
 ) -> CpuCalibration:
     """Calibrate the estimate of the CPU against RAPL or a wall meter, and keep the result for this machine.
 
-    Args:
-        meter: As for ``discover``; must hold a measured reference.
-        seconds: Length of each of the three loads (idle, one core, all cores).
-        rounds: How often each load is measured.
-        folder: Where calibrations are kept; None for the user's cache folder.
-        progress: Print progress on stderr.
+    ``meter`` must hold a measured reference; ``seconds`` is the length of each of the three loads (idle, one core, all cores), ``folder``
+    is as for ``diagnose_machine``, and progress is printed on stderr.
 
     Raises:
         LookupError: Nothing here is measured, so there is nothing to calibrate against; the default stays.
@@ -272,9 +246,8 @@ def calibrate_machine(
     try:
         reference = reference_for(found.present)
         if progress:
-            print(
-                f"calibrating against {reference.source} for about {3 * rounds * seconds:.0f} s: leave the machine alone", file=sys.stderr
-            )
+            whole = 3 * rounds * seconds
+            print(f"calibrating against {reference.source} for about {whole:.0f} s: leave the machine alone", file=sys.stderr)
         with Ledger(found.sources, absent=found.absent) as ledger:
             result = calibrate_cpu(ledger, reference, seconds=seconds, rounds=rounds, hardware_id=cpu_id())
     finally:
@@ -301,11 +274,3 @@ def compare_machine(
         if progress:
             print(f"kept in {path}", file=sys.stderr)
     return found
-
-
-def _devices(found: Discovery) -> Mapping[str, Mapping[str, Any]]:
-    facts: dict[str, Mapping[str, Any]] = {}
-    for source in found.sources:
-        devices = getattr(source, "devices", None)
-        facts |= devices() if devices is not None else {}
-    return facts

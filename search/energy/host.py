@@ -13,6 +13,7 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, cast
 
@@ -82,12 +83,9 @@ def _cpu_limit(text: str) -> float | None:
 
 @dataclass(frozen=True)
 class Idle:
-    """What one component draws while nothing is done.
+    """What one component draws while nothing is done: the median over so many idle windows.
 
-    Attributes:
-        watts: Median power of the idle windows.
-        u_watts: Standard uncertainty of `watts`: spread between the windows and the meter's random part.
-        windows: Number of idle windows.
+    Its standard uncertainty holds the spread between the windows and the meter's random part.
     """
 
     watts: float
@@ -161,14 +159,10 @@ class _Line:
 
     def add(self, t_ns: int, share: float | None) -> None:
         self.share = share
-        if not self.t:
-            self.t.append(t_ns)
-            self.busy.append(0.0)
-            self.known.append(0.0)
-            return
-        known = 0 if share is None or t_ns - self.t[-1] > REACH_NS else t_ns - self.t[-1]
-        self.busy.append(self.busy[-1] + (share or 0.0) * known)
-        self.known.append(self.known[-1] + known)
+        since = t_ns - self.t[-1] if self.t else 0
+        known = 0 if share is None or since > REACH_NS else since
+        self.busy.append((self.busy[-1] if self.t else 0.0) + (share or 0.0) * known)
+        self.known.append((self.known[-1] if self.t else 0.0) + known)
         self.t.append(t_ns)
 
     def mean(self, t0_ns: int, t1_ns: int) -> float | None:
@@ -253,16 +247,12 @@ class HostMonitor:
         pids: dict[str, set[int]] = {}
         with self._lock:
             # The last check before the window still holds at its start.
-            before = bisect_right(self._foreign, t0_ns, key=_instant)
+            before = bisect_right(self._foreign, t0_ns, key=itemgetter(0))
             first = self._foreign[before - 1][0] if before else t0_ns
-            begin, end = bisect_left(self._foreign, first, key=_instant), bisect_right(self._foreign, t1_ns, key=_instant)
+            begin, end = bisect_left(self._foreign, first, key=itemgetter(0)), bisect_right(self._foreign, t1_ns, key=itemgetter(0))
             for _, component, others in self._foreign[begin:end]:
                 if others:
                     pids.setdefault(component, set()).update(others)
         if pids:
             found["foreign_gpu_pids"] = {component: sorted(seen) for component, seen in pids.items()}
         return found or None
-
-
-def _instant(check: tuple[int, str, tuple[int, ...]]) -> int:
-    return check[0]

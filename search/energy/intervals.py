@@ -31,6 +31,11 @@ class Interval:
     def __contains__(self, number: float) -> bool:
         return self.low <= number <= self.high
 
+    @classmethod
+    def around(cls, value: float, half: float) -> Interval:
+        """Return a number with as much on both sides."""
+        return cls(value, value - half, value + half)
+
     @property
     def half(self) -> float:
         """Return half of the width."""
@@ -42,12 +47,8 @@ class Line:
     """A straight line ``y = slope * x + intercept`` fitted by least squares.
 
     Attributes:
-        slope: Slope with its interval.
-        intercept: Value at zero with its interval.
         r: Pearson's correlation; None when x or y do not vary.
         residual_sd: Standard deviation of y about the line; None with two points.
-        n: Number of points.
-        x_mean: Mean of x.
         x_squares: Sum of squared deviations of x from its mean.
         confidence: Confidence of the intervals.
     """
@@ -81,19 +82,13 @@ class Line:
         """
         value = self.slope.value * x + self.intercept.value
         if self.residual_sd is None:
-            return Interval(value, -math.inf, math.inf)
+            return Interval.around(value, math.inf)
         spread = math.sqrt(1 + 1 / self.n + (x - self.x_mean) ** 2 / self.x_squares)
-        half = student_t(0.5 + self.confidence / 2, self.n - 2) * self.residual_sd * spread
-        return Interval(value, value - half, value + half)
+        return Interval.around(value, student_t(0.5 + self.confidence / 2, self.n - 2) * self.residual_sd * spread)
 
 
 def fit_line(x: Sequence[float], y: Sequence[float], confidence: float = 0.95) -> Line:
-    """Fit a straight line by least squares.
-
-    Args:
-        x: Shape ``(n,)``.
-        y: Shape ``(n,)``.
-        confidence: Confidence of the intervals, in (0, 1).
+    """Fit a straight line by least squares to x and y of shape ``(n,)``, with intervals of a confidence in (0, 1).
 
     Raises:
         ValueError: Fewer than two points, different lengths, numbers that are not finite, or x without any variation.
@@ -112,24 +107,15 @@ def fit_line(x: Sequence[float], y: Sequence[float], confidence: float = 0.95) -
     slope = products / x_squares
     intercept = y_mean - slope * x_mean
     r = products / math.sqrt(x_squares * y_squares) if y_squares > 0 else None
-    if n == 2:
-        unknown = math.inf
-        return Line(Interval(slope, -unknown, unknown), Interval(intercept, -unknown, unknown), r, None, n, x_mean, x_squares, confidence)
-    squares = math.fsum((b - slope * a - intercept) ** 2 for a, b in zip(x, y, strict=True))
-    sd = math.sqrt(squares / (n - 2))
-    t = student_t(0.5 + confidence / 2, n - 2)
-    slope_half = t * sd / math.sqrt(x_squares)
-    intercept_half = t * sd * math.sqrt(1 / n + x_mean**2 / x_squares)
-    return Line(
-        Interval(slope, slope - slope_half, slope + slope_half),
-        Interval(intercept, intercept - intercept_half, intercept + intercept_half),
-        r,
-        sd,
-        n,
-        x_mean,
-        x_squares,
-        confidence,
-    )
+    sd, slope_half, intercept_half = None, math.inf, math.inf
+    if n > 2:
+        squares = math.fsum((b - slope * a - intercept) ** 2 for a, b in zip(x, y, strict=True))
+        sd = math.sqrt(squares / (n - 2))
+        t = student_t(0.5 + confidence / 2, n - 2)
+        slope_half = t * sd / math.sqrt(x_squares)
+        intercept_half = t * sd * math.sqrt(1 / n + x_mean**2 / x_squares)
+    ends = Interval.around(slope, slope_half), Interval.around(intercept, intercept_half)
+    return Line(*ends, r, sd, n, x_mean, x_squares, confidence)
 
 
 def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
@@ -142,9 +128,8 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval
         raise ValueError("values must not be empty; a mean needs at least one measurement")
     mean = statistics.fmean(values)
     if len(values) == 1:
-        return Interval(mean, -math.inf, math.inf)
-    half = student_t(0.5 + confidence / 2, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
-    return Interval(mean, mean - half, mean + half)
+        return Interval.around(mean, math.inf)
+    return Interval.around(mean, student_t(0.5 + confidence / 2, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values)))
 
 
 def student_t(probability: float, dof: float) -> float:
@@ -184,17 +169,7 @@ def spearman(pairs: list[tuple[float, float]]) -> tuple[float | None, float | No
 
 @dataclass(frozen=True)
 class Spread:
-    """A sample of one quantity.
-
-    Attributes:
-        n: Number of values.
-        mean: Their mean.
-        sd: Their standard deviation; None for one value.
-        low: Lower end of the interval of the mean; None for one value.
-        high: Its upper end.
-        least: Smallest value.
-        most: Largest value.
-    """
+    """A sample of ``n`` values of one quantity; ``low`` and ``high`` are the interval of the mean, None as ``sd`` is for one value."""
 
     n: int
     mean: float
@@ -226,14 +201,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Difference:
-    """By how much the second of two means is larger, with an interval.
-
-    Attributes:
-        mean: The difference.
-        low: Lower end of its interval.
-        high: Upper end.
-        df: Degrees of freedom; infinite when neither sample spreads.
-    """
+    """By how much the second of two means is larger, with an interval; the degrees of freedom are infinite when neither sample spreads."""
 
     mean: float
     low: float

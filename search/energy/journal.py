@@ -146,9 +146,7 @@ _EVENTS: Mapping[str, type] = {"open": _Edge, "close": _Edge, "beat": _Beat, "en
 def lines(path: Path, without: Collection[str] = ()) -> Iterator[dict[str, Any]]:
     """Yield the events of a file; lines that are torn, or not of a ledger, are skipped.
 
-    Args:
-        path: The file.
-        without: Sessions whose lines are left out, which costs next to nothing: a long file takes seconds to be understood.
+    Leaving out the lines of the sessions in ``without`` costs next to nothing: a long file takes seconds to be understood.
     """
     with path.open("rb") as file:
         for line in file:

@@ -205,13 +205,9 @@ class Ledger:
     ) -> Window:
         """Open a window: wait for the device, take the time, read the meters.
 
-        Args:
-            name: What to call it.
-            kind: One of ``KINDS``.
-            parent: The window around it.
-            synchronize: Waits for the device of this window, e.g. ``torch.cuda.synchronize``; called at both edges, since
-                work that is still queued at the end would be billed to whoever comes next.
-            devices: Components that it holds alone while others run beside it; None for the parent's, or when it runs alone.
+        ``synchronize`` waits for the device of this window, e.g. ``torch.cuda.synchronize``, at both edges: work that is still queued at
+        the end would be billed to whoever comes next. ``devices`` are the components that it holds alone while others run beside it;
+        None for those of the ``parent`` around it, or when it runs alone.
 
         Raises:
             ValueError: If ``kind`` is none of ``KINDS``.
@@ -278,15 +274,8 @@ class Ledger:
         With ``cpu_seconds`` or ``devices`` the window is one of several in parallel: it gets its own part, and ``partition`` knows it.
         Its name and its instants say which window it is: queried again it is the same one, and the last query holds.
 
-        Args:
-            t0_ns: Start, ``time.monotonic_ns`` of any process of this machine.
-            t1_ns: End.
-            name: What to call it.
-            kind: One of ``KINDS``.
-            cpu_seconds: CPU-seconds that the window's own processes took.
-            devices: Components that it held alone, e.g. ``("gpu:GPU-1a2b",)``; empty for none, None for all.
-            state: One of the states of a record.
-            parent: Id of the window around it.
+        The instants are ``time.monotonic_ns`` of any process of this machine; ``cpu_seconds`` are those of the window's own processes, and
+        ``devices`` the components that it held alone, e.g. ``("gpu:GPU-1a2b",)``: empty for none, None for all. ``parent`` is an id.
 
         Raises:
             ValueError: If ``kind`` is none of ``KINDS``.
@@ -378,7 +367,8 @@ class Ledger:
             windows = [self._records.line(window, now, self._registry.usage_so_far(window, now)) for window in self._registry.open()]
             parts = self.partition(t1_ns=now)
             split = {"joules": parts.total, "unknown_seconds": parts.unknown}
-            self._write("beat", t_ns=now, total=self._meters.lines(self.t0_ns, now), split=split, open=windows)
+            total = [vars(part) for part in self._meters.components(self.t0_ns, now)]
+            self._write("beat", t_ns=now, total=total, split=split, open=windows)
             self._journal.shorten()
         self._monitor.note_foreign(now)
         if self.after_checkpoint is not None:

@@ -31,9 +31,8 @@ def measure(
         synchronize: Waits for the device, e.g. ``torch.cuda.synchronize``, before each of the two edges.
 
     Returns:
-        The function's result and the record. ``record.joules`` is the energy of all components that count, or None when nothing here
-        can be measured or estimated; each component says why. ``2 * record.u_random_joules`` is the 95 % interval between runs on this
-        machine. Where a wall meter was compared with the components before, its estimate stands beside them.
+        The function's result and the record, with an estimate at the wall where a wall meter was compared with the components before.
+        ``2 * record.u_random_joules`` is the 95 % interval between runs on this machine.
 
     Raises:
         ValueError: `meter` is unknown, or a calibration of this machine is damaged.

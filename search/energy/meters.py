@@ -36,7 +36,6 @@ class ActiveSource:
     """A source that was probed and is read from now on.
 
     Attributes:
-        source: The source.
         names: Its components with a channel.
         fast_read: Its cheaper reading for between the edges of windows; its plain one where it has no other.
         follows: Whether it is read as often as any: it counts, or has no cheaper reading. A cross-check that is exact at every edge need
@@ -86,11 +85,8 @@ class MeterSet:
     Two locks: ``_reading`` keeps readings in order, since a counter that is entered late would look like one that fell; ``_lock``
     guards the channels and is never held while a meter is read, so a slow meter delays no answer.
 
-    Args:
-        sources: Meters in the order of trust; of two that cover the same part the first counts, the other is a cross-check.
-        absent: What could not be measured, with reasons.
-        clock: Monotonic nanoseconds.
-        warnings: Takes note of a source that fails at something other than a reading.
+    Of two sources that cover the same part the first counts, the other is a cross-check; ``absent`` is what could not be measured, with
+    reasons, and ``warnings`` takes note of a source that fails at something other than a reading.
     """
 
     def __init__(self, sources: Iterable[Source], absent: Iterable[Capability], clock: Clock, warnings: Warnings | None = None) -> None:
@@ -196,30 +192,21 @@ class MeterSet:
 
     def burst(self) -> float | None:
         """Poll what is refreshed slowly if that is worth it now; return in how many seconds it will be, or None: no refresh is awaited."""
-        rest = self._rest()
-        if rest is None or rest > 0:
-            return rest
+        now = self._clock()
+        with self._lock:
+            rests = [_rest_ns(channel, now) for channel in self._apply_pending().values() if channel.awaited(self._edge_ns, now)]
+        if not rests or min(rests) > 0:
+            return min(rests) / NANO if rests else None
         self.read(lambda channel: channel.needs_burst)
         now = self._clock()
         with self._lock:
             return BURST_SECONDS if any(channel.awaited(self._edge_ns, now) for channel in self._apply_pending().values()) else None
-
-    def _rest(self) -> float | None:
-        """Return in how many seconds burst polling is worth it, 0.0 for now, or None when no refresh is awaited."""
-        now = self._clock()
-        with self._lock:
-            rests = [_rest_ns(channel, now) for channel in self._apply_pending().values() if channel.awaited(self._edge_ns, now)]
-        return min(rests) / NANO if rests else None
 
     def components(self, t0_ns: int, t1_ns: int) -> tuple[Component, ...]:
         """Return what every component took between two instants, the absent ones included."""
         with self._lock:
             known = [component(channel, t0_ns, t1_ns) for channel in self._apply_pending().values()]
         return (*known, *(absent(capability) for capability in self.absent))
-
-    def lines(self, t0_ns: int, t1_ns: int) -> list[dict[str, Any]]:
-        """Return the components as plain dictionaries, for the file."""
-        return [vars(part) for part in self.components(t0_ns, t1_ns)]
 
     def energy(self, name: str, t0_ns: int, t1_ns: int) -> float | None:
         """Return what one component took between two instants, or None when it is not known."""

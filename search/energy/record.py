@@ -21,11 +21,8 @@ class Component:
     Attributes:
         name: E.g. ``gpu:GPU-1a2b``, ``cpu:pkg0``, ``cpu``, ``wall``.
         joules: Energy, or None when it is not known; 0.0 only when a meter really did not move.
-        source: Name of the meter.
-        quality: ``measured``, ``estimated``, ``mixed`` or ``absent``.
         boundary: Which parts of the machine the number covers, in words.
         counts: Whether it enters the sum; never for wall meters and cross-checks.
-        reads: Readings inside the window.
         tick_seconds: Period at which the meter is refreshed; None when unknown.
         wraps: Times that the counter ran over its range and was corrected.
         resets: Times that the counter started again for another reason.
@@ -75,17 +72,11 @@ class Record:
 
     Attributes:
         id: Name of the window that no other of this ledger has.
-        name: What the caller called it.
         parent: Id of the window around it, or None.
-        kind: One of ``KINDS``.
-        state: One of ``STATES``.
-        t0_utc: Start in UTC, ISO 8601.
-        t0_ns: Start on the machine's monotonic clock.
-        t1_ns: End on the same clock.
-        seconds: Duration.
+        kind: One of ``KINDS``; ``state`` one of ``STATES``.
+        t0_ns: Start on the machine's monotonic clock, ``t1_ns`` the end; ``t0_utc`` is the start in UTC, ISO 8601.
         components: One per component that was looked for, the absent ones included.
         hardware_id: Short hash of the hardware; records of different hardware do not compare.
-        hardware: What the machine is.
         cpu_seconds: CPU-seconds of the window's own processes, or None when unknown.
         utilisation: Mean share of the time in which each device worked, 0 to 1, by component; a device that does not report it is left out.
         contended: Who else used the machine (``foreign_cpu_seconds``, ``foreign_gpu_pids``), or None.
@@ -174,10 +165,9 @@ class Record:
     def to_json(self) -> dict[str, Any]:
         """Return a plain dictionary, with the totals besides; ``from_json`` reads it back."""
         data = dict(vars(self)) | {"schema": SCHEMA}  # dataclasses.asdict copies deeply, which costs more than the window
-        data["joules"], data["net_joules"] = self.joules, self.net_joules
-        data["u_net_joules"] = self.u_net_joules
-        data["u_random_joules"], data["u_systematic_joules"] = self.u_random_joules, self.u_systematic_joules
-        data["quality"], data["coverage"] = self.quality, list(self.coverage)
+        for name in ("joules", "net_joules", "u_net_joules", "u_random_joules", "u_systematic_joules", "quality"):
+            data[name] = getattr(self, name)
+        data["coverage"] = list(self.coverage)
         data["components"] = [dict(vars(part)) for part in self.components]
         for name in ("hardware", "edges", "meter", "utilisation"):
             data[name] = dict(data[name])

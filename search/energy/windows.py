@@ -7,6 +7,7 @@ import threading
 from bisect import bisect_right, insort
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -48,7 +49,6 @@ class Edge:
     """One end of a window.
 
     Attributes:
-        t_ns: Instant on the monotonic clock.
         spent_ns: CPU time that measuring had cost by then.
         devices: Temperature, clocks and throttling of devices; empty where they are not noted.
     """
@@ -64,7 +64,6 @@ class WindowFacts:
 
     Attributes:
         id: Name that no other window of the ledger has.
-        name: What the caller called it.
         kind: One of ``KINDS``.
         parent: Id of the window around it, or None.
         top: Id of the outermost window around it; its own when there is none.
@@ -241,11 +240,7 @@ class Registry:
         devices: tuple[str, ...] | None = None,
         id: str | None = None,
     ) -> Window:
-        """Return a window that nobody has entered yet; without an id it is a new one.
-
-        Raises:
-            ValueError: If ``kind`` is none of ``KINDS``.
-        """
+        """Return a window that nobody has entered yet; without an id it is a new one."""
         check_kind(kind)
         with self._lock:
             if id is None:
@@ -291,9 +286,6 @@ class Registry:
         """Return a window that was never open here, e.g. of a worker process; one of several in parallel is kept.
 
         Its name and its instants say which it is: registered again, it is the same window, and the last registration holds.
-
-        Raises:
-            ValueError: If ``kind`` is none of ``KINDS``.
         """
         key, parallel = (t0_ns, t1_ns, name), cpu_seconds is not None or devices is not None
         with self._lock:
@@ -324,12 +316,9 @@ class Registry:
             return list(self._open.values())[::-1]
 
     def usages(self, t0_ns: int, t1_ns: int, window: Window | None = None) -> list[WindowUsage]:
-        """Return the top-level windows between two instants.
+        """Return the top-level windows between two instants; open ones are taken until the second.
 
-        Args:
-            t0_ns: Start; windows that ended before are left out.
-            t1_ns: End, until when open windows are taken.
-            window: A window that takes the place of the top-level one around it, and competes like a trial whatever its kind.
+        ``window`` takes the place of the top-level one around it, and competes like a trial whatever its kind.
         """
         with self._lock:
             found = self._between(t0_ns, t1_ns)
@@ -366,8 +355,7 @@ class Registry:
             kept.clear()
 
 
-def _end(usage: WindowUsage) -> int:
-    return usage.t1_ns
+_end = attrgetter("t1_ns")
 
 
 def _rival(window: Window) -> bool:

@@ -32,8 +32,7 @@ from typing import Any
 from ..billing.account import SAVE_SECONDS, Account
 from ..billing.recovery import settle_killed
 from ..energy import Ledger, discover
-from ..energy.calibrations import load_wall_calibration
-from ..energy.doctor import calibrated_coefficients
+from ..energy.calibrations import WallCalibration, calibrated_coefficients, load_calibration
 from ..execution.devices import Devices, cores, make_executors, pick_device, take_devices, torch_threads
 from ..execution.job import Executor, Watch
 from ..records.bill import Session as SessionBill
@@ -165,7 +164,7 @@ class Session:
                     self.joules_before,
                     self.folder.bill_file,
                     synchronizer(self.device),
-                    load_wall_calibration(self.ledger.hardware_id),
+                    load_calibration(WallCalibration, self.ledger.hardware_id),
                     save_seconds=self.options.save_seconds,
                 )
                 self.account.save()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import shutil
 import subprocess
@@ -15,8 +16,17 @@ from pathlib import Path
 import pytest
 
 from joulefront.search.energy import Capability, Ledger, Reading
+from joulefront.search.energy.attribution import Split
 from joulefront.search.energy.background import due
 from joulefront.search.energy.sources.nvml import Nvml
+
+
+def balance(split: Split) -> float:
+    """What is missing between the total of a split and the sum of its parts, in joules: rounding only."""
+    parts = [share.joules for shares in split.shares.values() for share in shares.values()]
+    rest = [joules for bucket in (split.overhead, split.idle, split.unattributed) for joules in bucket.values()]
+    return math.fsum(split.total.values()) - math.fsum(parts + rest)
+
 
 KINDS = {"constant": 0, "step": 1, "sine": 2, "square": 3, "trace": 4}
 

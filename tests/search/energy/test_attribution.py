@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from joulefront.search.energy import Capability, Ledger
 from joulefront.search.energy.attribution import MeteredPart, WindowUsage, split
 
+from .conftest import balance
+
 SECOND = 10**9
 
 
@@ -106,7 +108,7 @@ def test_the_split_equals_a_walk_through_every_millisecond_and_loses_nothing(raw
         assert got == pytest.approx(slow[usage.id], rel=1e-6, abs=1e-6)
     named = sum(joules for bucket in (found.overhead, found.idle, found.unattributed) for joules in bucket.values())
     assert named == pytest.approx(rest, rel=1e-6, abs=1e-6)
-    assert abs(found.balance()) <= 1e-9 * max(sum(found.total.values()), 1.0)
+    assert abs(balance(found)) <= 1e-9 * max(sum(found.total.values()), 1.0)
     for bucket in (found.overhead, found.idle, found.unattributed):
         assert all(joules >= -1e-9 for joules in bucket.values())
 

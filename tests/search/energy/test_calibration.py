@@ -10,7 +10,7 @@ import pytest
 
 from joulefront.search.energy import Ledger, discover
 from joulefront.search.energy.calibrate import busy_cores, calibrate_cpu, fit_cpu, machine_busy_seconds, reference_for
-from joulefront.search.energy.calibrations import CpuPoint, cache_folder, load_calibration, save_calibration
+from joulefront.search.energy.calibrations import CpuCalibration, CpuPoint, cache_folder, load_calibration, save_calibration
 from joulefront.search.energy.sources.cpu_time import Tree
 from joulefront.search.energy.sources.source import Capability, Reading
 
@@ -136,15 +136,15 @@ def test_a_calibration_is_kept_per_machine(tmp_path):
     folder = tmp_path / "deep" / "cache"
     path = save_calibration(found, folder)
     assert path.parent == folder
-    assert load_calibration(found.hardware_id, folder) == found
-    assert load_calibration("other", folder) is None
+    assert load_calibration(CpuCalibration, found.hardware_id, folder) == found
+    assert load_calibration(CpuCalibration, "other", folder) is None
     assert [item.name for item in folder.iterdir()] == [path.name]
 
 
 def test_infinite_intervals_survive_the_file(tmp_path):
     found = fit_cpu([CpuPoint(0, 10, 10), CpuPoint(2, 18, 10)], hardware_id="h", reference="rapl")
     save_calibration(found, tmp_path)
-    assert math.isinf(load_calibration("h", tmp_path).core_watts.half)
+    assert math.isinf(load_calibration(CpuCalibration, "h", tmp_path).core_watts.half)
 
 
 def test_a_damaged_or_foreign_file_is_an_error_with_a_remedy(tmp_path):
@@ -152,10 +152,10 @@ def test_a_damaged_or_foreign_file_is_an_error_with_a_remedy(tmp_path):
     path = save_calibration(found, tmp_path)
     path.rename(tmp_path / "cpu-other.json")
     with pytest.raises(ValueError, match="calibrate again"):
-        load_calibration("other", tmp_path)
+        load_calibration(CpuCalibration, "other", tmp_path)
     (tmp_path / "cpu-other.json").write_text("{}")
     with pytest.raises(ValueError, match="delete it"):
-        load_calibration("other", tmp_path)
+        load_calibration(CpuCalibration, "other", tmp_path)
 
 
 @pytest.mark.parametrize(

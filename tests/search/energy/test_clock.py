@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from joulefront.search.energy import Capability, Ledger
-from joulefront.search.energy.background import _children
+from joulefront.search.energy.background import _in_child
 from joulefront.search.energy.sources.clock import Anchors
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -89,7 +89,7 @@ def test_a_window_after_a_suspend_begins_at_its_own_time(scripted, clock, monkey
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_thousand_ledgers_leave_nothing_to_be_called_in_a_forked_child():
     gc.collect()
-    before = len(_children.methods)
+    before = len(_in_child)
     ledgers = []
     for _ in range(1000):
         ledger = Ledger([], interval_seconds=None).start()
@@ -98,7 +98,7 @@ def test_a_thousand_ledgers_leave_nothing_to_be_called_in_a_forked_child():
         del ledger
     gc.collect()
     assert not [ledger for ledger in ledgers if ledger() is not None]
-    assert len(_children.methods) <= before
+    assert len(_in_child) <= before
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from joulefront.search.energy.calibrations import calibrate_wall, fit_wall, load_wall_calibration, save_calibration, with_wall
+from joulefront.search.energy.calibrations import WallCalibration, calibrate_wall, load_calibration, save_calibration, with_wall
 from joulefront.search.energy.doctor import diagnose_machine
+from joulefront.search.energy.intervals import fit_line
 from joulefront.search.energy.record import Component, Record
 
 NANO = 1_000_000_000
@@ -46,7 +47,7 @@ def test_too_few_windows_mixed_meters_and_a_falling_line_are_refused():
 
 def test_order_of_models_survives_any_positive_slope():
     components = [1.0, 2.0, 5.0, 9.0]
-    line = fit_wall(components, [2.1, 3.9, 10.2, 17.8])
+    line = fit_line(components, [2.1, 3.9, 10.2, 17.8])
     assert line.slope.low > 0
     predicted = [line.predict(value).value for value in components]
     assert predicted == sorted(predicted)
@@ -54,7 +55,7 @@ def test_order_of_models_survives_any_positive_slope():
 
 def test_a_record_states_the_energy_at_the_wall_as_an_estimate_outside_of_the_sum(calibration, tmp_path):
     save_calibration(calibration, tmp_path)
-    assert load_wall_calibration("h", tmp_path) == calibration
+    assert load_calibration(WallCalibration, "h", tmp_path) == calibration
     plain = record(20, seconds=60)
     found = with_wall(plain, tmp_path)
     wall = found.component("wall")

@@ -12,6 +12,8 @@ from joulefront.search.energy import Capability, Ledger
 from joulefront.search.energy.attribution import MeteredPart, PartitionCache, WindowSnapshot, WindowUsage, split
 from joulefront.search.energy.journal import lines
 
+from .conftest import balance
+
 SECOND = 10**9
 WATTS = {"gpu:a": 300.0, "gpu:b": 150.0, "cpu:pkg0": 50.0}
 
@@ -90,7 +92,7 @@ def test_a_window_of_overhead_or_rest_around_a_trial_is_no_rival(ledger, wait, c
     rest = getattr(found, kind)
     assert rest["gpu:a"] == pytest.approx(5 * 300, rel=1e-2)
     assert rest["gpu:b"] == pytest.approx(15 * 150, rel=1e-2)
-    assert abs(found.balance()) < 1e-6
+    assert abs(balance(found)) < 1e-6
 
 
 def test_idle_windows_are_idle_and_overhead_windows_are_overhead_and_the_inner_one_decides(ledger, wait):
@@ -170,7 +172,7 @@ def test_a_meter_that_is_lost_keeps_what_it_knew_and_the_rest_is_named(scripted,
     assert found.total["gpu:a"] == pytest.approx(31 * 300, rel=1e-2)
     assert found.total["gpu:b"] == pytest.approx(40 * 150, rel=1e-2)
     assert found.idle["gpu:a"] == pytest.approx(11 * 300, rel=1e-2)
-    assert abs(found.balance()) < 1e-6
+    assert abs(balance(found)) < 1e-6
 
 
 def test_a_meter_that_is_refreshed_slowly_is_known_to_the_split_as_far_as_to_a_record(scripted, clock):
@@ -259,4 +261,4 @@ def test_what_is_kept_from_look_to_look_equals_a_split_of_everything(raw, instan
             assert getattr(found, name) == pytest.approx(getattr(slow, name), rel=1e-9, abs=1e-6)
         for id, shares in slow.shares.items():
             assert {n: share.joules for n, share in found.shares[id].items()} == pytest.approx({n: s.joules for n, s in shares.items()})
-        assert abs(found.balance()) < 1e-6
+        assert abs(balance(found)) < 1e-6

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from joulefront.search.carbon.intensity import Intensity, grams_co2e
-from joulefront.search.energy.calibrations import fit_wall
+from joulefront.search.energy.intervals import fit_line
 
 DATA = Path("../shared/data/xu2023")
 published = pytest.mark.skipif(
@@ -95,7 +95,7 @@ def test_software_against_wattmeter_is_fitted_and_shown():
         (summary,) = (DATA / "grilla").glob(f"out_code_carbon_{name}__summary_*.json")
         runs.append((read_tracker_rows(path)[-1], json.loads(summary.read_text())["joules"] / 3.6e6))
     assert len(runs) == 18
-    line = fit_wall([row.kwh for row, _ in runs], [wall for _, wall in runs])
+    line = fit_line([row.kwh for row, _ in runs], [wall for _, wall in runs])
     print(f"wattmeter = {line.slope.value:.3f} x codecarbon + {line.intercept.value:.3f} kWh, r {line.r:.3f}, n {line.n}")
     assert line.slope.value == pytest.approx(1.757, abs=5e-4)
     assert line.intercept.value == pytest.approx(0.040, abs=5e-4)
@@ -105,11 +105,11 @@ def test_software_against_wattmeter_is_fitted_and_shown():
     # Leaving out the two runs with negative CPU energy must make the fit tighter, not the data fewer by chance.
     sound = [(row.kwh, wall) for row, wall in runs if run_energies([row])[0].invalid is None]
     assert len(sound) == 16
-    cleaned = fit_wall([a for a, _ in sound], [b for _, b in sound])
+    cleaned = fit_line([a for a, _ in sound], [b for _, b in sound])
     assert cleaned.r > line.r
     assert cleaned.residual_sd < line.residual_sd
     # The means of three runs in the authors' own table lie on the same line.
-    means = fit_wall(software, wattmeter)
+    means = fit_line(software, wattmeter)
     assert means.slope.value in line.slope
 
 
