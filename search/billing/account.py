@@ -15,7 +15,7 @@ from ..carbon.intensity import Intensity, grams_co2e
 from ..energy import Ledger, Record, Window
 from ..energy.calibrations import WallCalibration
 from ..energy.record import combined_quality, sum_known
-from ..records.bill import REPEAT, REPEATS, TRIAL, Session
+from ..records.bill import REPEAT, REPEATS, TRIAL, SessionBill
 from ..records.files import write_json
 from ..records.trial import ComponentEnergy, Trial, TrialEnergy
 
@@ -76,7 +76,7 @@ class Account:
     """
 
     ledger: Ledger
-    session: Session
+    session: SessionBill
     earlier: list[dict[str, Any]]
     earlier_joules: float | None
     file: Path

@@ -11,7 +11,7 @@ from typing import Any
 from ..energy import Component, Record
 from ..energy.journal import lines
 from ..energy.record import sum_known
-from ..records.bill import REPEAT, REPEATS, TRIAL, Session, known_joules
+from ..records.bill import REPEAT, REPEATS, TRIAL, SessionBill, known_joules
 from .account import BOOKED
 
 #: What a line raises that is valid JSON and was not written by a ledger.
@@ -114,7 +114,7 @@ def _unbilled(name: str, traces: _Traces) -> Iterator[dict[str, Any]]:
     """Yield the session that the bill lacks, as if its last bill were of the last checkpoint; none if nothing was measured."""
     if not traces.total.t0_utc or not any(part.joules is not None for part in traces.total.counting):
         return
-    session = Session(traces.total.t0_utc, total=traces.total, ledger_session=name)
+    session = SessionBill(traces.total.t0_utc, total=traces.total, ledger_session=name)
     session.by_component, session.unknown_seconds = traces.split.get("joules", {}), traces.split.get("unknown_seconds", {})
     known = [record for record in traces.ended if record.t1_ns <= traces.total.t1_ns]
     one_by_one = [(f"{record.name.partition(' ')[0]} {record.state}", record.known_joules) for record in known]

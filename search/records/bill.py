@@ -76,7 +76,7 @@ class Bill:
 
 
 @dataclass
-class Session:
+class SessionBill:
     """One session of a run: from the start of its ledger to now. The only mutable record of a run.
 
     Attributes:

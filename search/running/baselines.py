@@ -44,19 +44,17 @@ def measure_idle(ledger: Ledger, seconds: float = 10.0, name: str = "idle", *, s
 
 @dataclass(frozen=True)
 class Wait:
-    """How a warm-up or a cool-down went.
+    """How a cool-down went.
 
     Attributes:
         seconds: How long it took.
         reached: The aim was reached; False when the time ran out; None without a sensor.
         celsius: Last temperature, or None.
-        steps: Steps of work that were made.
     """
 
     seconds: float
     reached: bool | None
     celsius: float | None
-    steps: int = 0
 
 
 def cool_down(

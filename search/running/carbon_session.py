@@ -32,19 +32,6 @@ if TYPE_CHECKING:
 LARGE = 0.25
 
 
-@dataclass(frozen=True)
-class Left:
-    """What a study may still do; None is no limit.
-
-    Attributes:
-        joules: Energy.
-        trials: Trials.
-    """
-
-    joules: float | None = None
-    trials: int | None = None
-
-
 @dataclass
 class Postponer:
     """Decides whether the next training starts now or waits.
@@ -77,7 +64,7 @@ class Postponer:
         self._epochs += epochs
         self._trainings += 1
 
-    def timetable(self, now_hour: float, left: Left) -> Timetable | None:
+    def timetable(self, now_hour: float, left: Limits) -> Timetable | None:
         """Return the clean hours for what is left to do; None while that is not known."""
         if not self._hours or not self._epochs:
             return None
@@ -91,7 +78,7 @@ class Postponer:
         complete = self.last_rung * self._hours / self._epochs
         return Timetable(self.forecast, now_hour, self.deadline_hour, max(0.0, min(work)) / self.workers, complete)
 
-    def until(self, study: optuna.Study, now_hour: float, left: Left, epochs: int | None = None) -> float | None:
+    def until(self, study: optuna.Study, now_hour: float, left: Limits, epochs: int | None = None) -> float | None:
         """Return the hour to wait for before the next training is chosen or started; None to continue now.
 
         Args:
@@ -322,7 +309,7 @@ class CarbonSession:
             return None
         done = sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False))
         joules = None if limits.joules is None else limits.joules - (self.account.spent_joules() or 0.0)
-        left = Left(joules, None if limits.trials is None else limits.trials - done)
+        left = Limits(joules, None if limits.trials is None else limits.trials - done)
         return self.postponer.until(study, self.clock.hour(), left, epochs)
 
     def wait(self, until_hour: float, broken_off: threading.Event, stop: Callable[[], object]) -> None:

@@ -34,7 +34,7 @@ EXAMPLES = 256
 TOLERANCE = 1e-4
 
 
-class Recorder(RandomTrial):
+class RangeRecorder(RandomTrial):
     """Draws at random and writes down the range of everything that is drawn.
 
     Attributes:
@@ -70,7 +70,7 @@ def of_space(space: Space) -> dict[str, Any]:
     ranges: dict[str, str] = {}
     fixed = 0
     for seed in range(DRAWS):
-        draw = Recorder(seed)
+        draw = RangeRecorder(seed)
         candidate = space.sample(draw)
         ranges |= draw.ranges
         fixed = zlib.crc32(_own_text(candidate).encode(), fixed)
@@ -195,30 +195,7 @@ def study_folder(
     *,
     forecast: bool = False,
 ) -> Iterator[RunFolder]:
-    """Open and lock a run folder, which is made if there is none, and removed again if its start is refused; see `open_or_create`."""
-    fresh = not RunFolder.exists(path)
-    store = open_or_create(path, study, storage, intensity, pue, price_per_kwh, origin, forecast=forecast)
-    try:
-        with store.lock():
-            yield RunFolder.open(path, storage=storage)
-    except Exception:  # not when the user broke it off: what that cost is on the study's bill
-        if fresh and RunFolder.exists(path) and not RunFolder.open(path).facts["sessions"]:
-            shutil.rmtree(path)  # it would count as a run
-        raise
-
-
-def open_or_create(
-    path: Path,
-    study: Study,
-    storage: str | None,
-    intensity: Intensity | None,
-    pue: float,
-    price_per_kwh: tuple[float, str] | None,
-    origin: Mapping[str, Any] | None,
-    *,
-    forecast: bool = False,
-) -> RunFolder:
-    """Open the folder of a run that continues, or make a new one.
+    """Open and lock the folder of a run that continues, or make a new one, which is removed again if its start is refused.
 
     Args:
         path: The run folder.
@@ -233,7 +210,8 @@ def open_or_create(
     Raises:
         StoreError: If the folder holds another study, or cannot be used.
     """
-    if not RunFolder.exists(path):
+    fresh = not RunFolder.exists(path)
+    if fresh:
         guess = path.with_name(f"{path.name}.estimate.json")
         facts = {
             "estimate": json.loads(guess.read_text(encoding="utf-8")) if guess.is_file() else None,
@@ -246,18 +224,30 @@ def open_or_create(
             "carbon": [] if forecast else None,
             "sessions": [],
         }
-        return RunFolder.create(path, facts, storage=storage)
-    store = RunFolder.open(path, storage=storage)
-    refuse_other_study(store, study)
+        store = RunFolder.create(path, facts, storage=storage)
+    else:
+        store = RunFolder.open(path, storage=storage)
+        refuse_other_study(store, study)
+        _refuse_other_factor(store, intensity, forecast=forecast)
+    try:
+        with store.lock():
+            yield RunFolder.open(path, storage=storage)
+    except Exception:  # not when the user broke it off: what that cost is on the study's bill
+        if fresh and RunFolder.exists(path) and not RunFolder.open(path).facts["sessions"]:
+            shutil.rmtree(path)  # it would count as a run
+        raise
+
+
+def _refuse_other_factor(store: RunFolder, intensity: Intensity | None, *, forecast: bool) -> None:
+    """Refuse grams by one number where they follow a forecast, and the reverse."""
     known = store.facts.get("intensity")
     if (store.facts.get("carbon") is not None) != forecast and (known or intensity):
         was, now = ("one number", "a forecast") if forecast else ("a forecast", "one number or none")
         raise StoreError(
-            f"the grams of {str(path)!r} follow {was if known or not forecast else 'nothing'}, now {now} is given; "
+            f"the grams of {str(store.path)!r} follow {was if known or not forecast else 'nothing'}, now {now} is given; "
             + ("leave out --forecast" if forecast else "add --forecast")
             + ", or give a new --out"
         )
-    return store
 
 
 def refuse_other_study(store: RunFolder, study: Study) -> None:

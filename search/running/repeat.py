@@ -62,7 +62,7 @@ def finalists(front: Front, pick: str = "front", most: int = MOST) -> tuple[Tria
     return tuple(members[round(place * (len(members) - 1) / (most - 1))] for place in range(most))
 
 
-def refuse_other_study(store: RunFolder, study: Study, members: Sequence[Trial]) -> None:
+def refuse_other_models(store: RunFolder, study: Study, members: Sequence[Trial]) -> None:
     """Refuse a study that is not the one of the run: its models would be others.
 
     Raises:
@@ -309,7 +309,7 @@ def repeat(
         run = session.before
         front = Front.of(run)
         members = finalists(front, pick, most)
-        refuse_other_study(session.folder, study, members)
+        refuse_other_models(session.folder, study, members)
         trials = {trial.number: trial for trial in members}
         asked = Plan(timestamp(), tuple(trials), times, order, study.seed if seed is None else seed, run.repeats.rounds)
         repeats, continued = _with(run.repeats, asked)

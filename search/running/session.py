@@ -35,8 +35,7 @@ from ..energy import Ledger, discover
 from ..energy.calibrations import WallCalibration, calibrated_coefficients, load_calibration
 from ..execution.devices import Devices, cores, make_executors, pick_device, take_devices, torch_threads
 from ..execution.job import Executor, Watch
-from ..records.bill import Session as SessionBill
-from ..records.bill import add_up, read_sessions
+from ..records.bill import SessionBill, add_up, read_sessions
 from ..records.files import write_json
 from ..records.run_folder import Run, RunFolder, StoreError
 from ..stopping.limits import BROKEN_OFF

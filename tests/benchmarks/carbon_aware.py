@@ -31,7 +31,8 @@ import pandas as pd  # noqa: E402 - after the number of threads is set
 import search_bench as bench  # noqa: E402 - after the number of threads is set
 
 from joulefront.search.carbon.forecast import IntensityCurve, read_forecast  # noqa: E402 - after the number of threads is set
-from joulefront.search.running.carbon_session import Left, Postponer  # noqa: E402 - after the number of threads is set
+from joulefront.search.running.carbon_session import Postponer  # noqa: E402 - after the number of threads is set
+from joulefront.search.stopping.limits import Limits  # noqa: E402 - the same
 
 #: Synthetic, in gCO2e/kWh by the hour in UTC: the shape of a spring day in a grid with much solar power, a valley at noon, a peak at night.
 SYNTHETIC_DAY = (
@@ -67,7 +68,7 @@ def simulate(job: tuple[str, str, int, float, float, float, str, str | None]) ->
 
     def wait(epochs: int | None) -> None:
         nonlocal hour, waited, wait_grams_at_full_power
-        while postponer and (until := postponer.until(study, hour, Left(meter.budget - meter.spent), epochs)) is not None:
+        while postponer and (until := postponer.until(study, hour, Limits(meter.budget - meter.spent), epochs)) is not None:
             wait_grams_at_full_power += kwh_per_hour * (until - hour) * day.mean(hour, until)
             waited, hour = waited + until - hour, until
 

@@ -12,7 +12,7 @@ from joulefront.search.billing.account import Account
 from joulefront.search.energy import Capability, Component, Ledger, Reading, Record
 from joulefront.search.energy.calibrations import calibrate_wall
 from joulefront.search.energy.meters import MeterSet
-from joulefront.search.records.bill import Session, read_bill
+from joulefront.search.records.bill import SessionBill, read_bill
 
 WATTS = {"gpu:a": 50.0, "gpu:b": 30.0}
 
@@ -44,7 +44,7 @@ def ledger() -> Iterator[Ledger]:
 
 @pytest.fixture
 def account(ledger: Ledger, tmp_path: Path) -> Account:
-    return Account(ledger, Session("now"), [], None, tmp_path / "bill.json")
+    return Account(ledger, SessionBill("now"), [], None, tmp_path / "bill.json")
 
 
 @pytest.fixture
@@ -123,7 +123,7 @@ class Lost(Constant):
 def test_a_gpu_that_is_lost_keeps_its_past_in_the_bill_and_names_the_rest(tmp_path: Path, hand_clock: list[int]) -> None:
     source = Lost(lambda: hand_clock[0])
     with Ledger([source], interval_seconds=None, clock=lambda: hand_clock[0]) as ledger:
-        account = Account(ledger, Session("now"), [], None, tmp_path / "bill.json")
+        account = Account(ledger, SessionBill("now"), [], None, tmp_path / "bill.json")
         meter = account.open(0, ("gpu:a",))
         for second in range(1, 301):
             hand_clock[0] += 10**9
@@ -159,7 +159,7 @@ def test_a_save_asks_the_meters_as_little_after_two_hundred_trials_as_after_twen
 
     monkeypatch.setattr(MeterSet, "energy", counted)
     with Ledger([Constant(lambda: hand_clock[0])], interval_seconds=None, clock=lambda: hand_clock[0]) as ledger:
-        account = Account(ledger, Session("now"), [], None, tmp_path / "bill.json")
+        account = Account(ledger, SessionBill("now"), [], None, tmp_path / "bill.json")
         costs = []
         for number in range(200):
             meter = account.open(number, ("gpu:a",))
@@ -213,8 +213,8 @@ def test_phases_are_kept_but_overhead_and_broken_ones_are_not(account: Account) 
 
 
 def test_what_earlier_sessions_spent_counts(ledger: Ledger, tmp_path: Path) -> None:
-    earlier = [Session("before", {"complete": 100.0}).to_json()]
-    account = Account(ledger, Session("now"), earlier, 100.0, tmp_path / "bill.json")
+    earlier = [SessionBill("before", {"complete": 100.0}).to_json()]
+    account = Account(ledger, SessionBill("now"), earlier, 100.0, tmp_path / "bill.json")
     ledger.sample()
     before = account.spent_joules()
     time.sleep(0.02)
@@ -279,7 +279,7 @@ def test_the_ledgers_thread_never_waits_for_a_bill_that_another_thread_is_writin
 
 def test_trials_that_open_and_end_while_the_ledger_writes_the_bill_are_all_in_it(tmp_path: Path) -> None:
     with Ledger([Constant()], file=tmp_path / "ledger.jsonl", interval_seconds=0.001, checkpoint_seconds=0.003) as ledger:
-        account = Account(ledger, Session("now"), [], None, tmp_path / "bill.json")
+        account = Account(ledger, SessionBill("now"), [], None, tmp_path / "bill.json")
         ledger.after_checkpoint = account.save_at_checkpoint
 
         def work(first: int) -> None:
@@ -310,7 +310,7 @@ def test_on_a_machine_that_was_compared_with_a_wall_meter_trials_and_bill_say_wh
         return Record("1", "w", None, "setup", "ok", "", 0, 10**9, 1.0, (*parts, plug), ledger.hardware_id)
 
     wall = calibrate_wall([at(watts) for watts in (10, 60, 100)])
-    account = Account(ledger, Session("now"), [], None, tmp_path / "bill.json", wall=wall)
+    account = Account(ledger, SessionBill("now"), [], None, tmp_path / "bill.json", wall=wall)
     meter = account.open(0, None)
     time.sleep(0.03)
     record = account.close(0, meter, state="ok", cpu_seconds=None)

@@ -9,7 +9,7 @@ from joulefront.search.billing.account import Account
 from joulefront.search.billing.recovery import settle_killed
 from joulefront.search.energy import Capability, Ledger, Reading, Record
 from joulefront.search.energy.journal import lines, shortened
-from joulefront.search.records.bill import Session, add_up, read_sessions
+from joulefront.search.records.bill import SessionBill, add_up, read_sessions
 
 SECOND = 10**9
 
@@ -150,7 +150,7 @@ def test_a_session_of_an_old_bill_that_opened_no_trial_is_known_by_its_total_and
     with Ledger([Steady(now)], file=file, interval_seconds=None, clock=lambda: now[0]) as ledger:
         now[0] = 9 * SECOND
         ledger.sample()
-        old = Session("then", {"overhead": 90.0}, total=ledger.total(), closed=True).to_json()
+        old = SessionBill("then", {"overhead": 90.0}, total=ledger.total(), closed=True).to_json()
     assert old["ledger_session"] == ""
     sessions = [old]
     settle_killed(sessions, file)
@@ -219,7 +219,7 @@ def test_parallel_trials_that_died_together_are_billed_their_own_part_each(tmp_p
     now = [0]
     source = TwoGpus(now)
     ledger = Ledger([source], file=tmp_path / "ledger.jsonl", interval_seconds=None, clock=lambda: now[0]).start()
-    account = Account(ledger, Session("then"), [], None, tmp_path / "bill.json")
+    account = Account(ledger, SessionBill("then"), [], None, tmp_path / "bill.json")
     now[0] = 5 * SECOND
     account.open(0, ("gpu:a",))
     account.open(1, ("gpu:b",))

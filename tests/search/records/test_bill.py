@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from joulefront.search.energy import Component, Record
-from joulefront.search.records.bill import Session, add_up, read_bill, read_sessions
+from joulefront.search.records.bill import SessionBill, add_up, read_bill, read_sessions
 
 
 def total(*parts: Component, seconds: float = 10.0) -> Record:
@@ -20,7 +20,7 @@ def part(name: str, joules: float | None, quality: str = "measured", source: str
 
 
 def session(record: Record | None, **states: float) -> dict[str, Any]:
-    return Session("2025-01-01T00:00:00+00:00", states, {}, record).to_json()
+    return SessionBill("2025-01-01T00:00:00+00:00", states, {}, record).to_json()
 
 
 def test_a_session_survives_the_file(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from joulefront.search import Study, load, run
 from joulefront.search.carbon.intensity import Intensity, given_intensity, grams_co2e
 from joulefront.search.carbon.zones import intensity_for
 from joulefront.search.records.run_folder import RunFolder, StoreError
-from joulefront.search.running.identity import open_or_create
+from joulefront.search.running.identity import study_folder
 
 pytestmark = pytest.mark.slow
 
@@ -62,6 +62,7 @@ def test_a_table_or_a_live_reading_that_moved_on_leaves_a_run_its_own_number(rin
 
 def test_a_start_that_failed_binds_nobody_to_its_place(rings: Maker, tmp_path: Path) -> None:
     study = rings(sampler="random")
-    open_or_create(tmp_path / "r", study, None, intensity_for("FR"), 1.0, None, None)  # and then its process was killed
+    with study_folder(tmp_path / "r", study, None, intensity_for("FR"), 1.0, None, None):
+        pass  # its process was killed before a session began
     run(study, out=tmp_path / "r", trials=1, intensity=intensity_for("PL"))
     assert RunFolder.open(tmp_path / "r").facts["intensity"]["zone"] == "PL"

@@ -6,14 +6,15 @@ import optuna
 import pytest
 
 from joulefront.search.carbon.forecast import IntensityCurve
-from joulefront.search.running.carbon_session import LARGE, Left, Postponer
+from joulefront.search.running.carbon_session import LARGE, Postponer
 from joulefront.search.samplers import FreezeThawSampler
 from joulefront.search.samplers.marginal_gain import passes_cost_gate
+from joulefront.search.stopping.limits import Limits
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 DAY = IntensityCurve((0.0, 12.0, 18.0), (400.0, 100.0, 400.0), shape="step")
 RUNGS = [1, 3, 9, 27]
-LEFT = Left(joules=100.0)
+LEFT = Limits(joules=100.0)
 
 
 def postponer(**changes: Any) -> Postponer:
@@ -38,7 +39,7 @@ def test_nothing_waits_before_it_is_known_how_long_trainings_take() -> None:
     study = a_study(optuna.samplers.RandomSampler(seed=0))
     fresh = Postponer(DAY, 24.0, 27)
     assert fresh.until(study, 8.0, LEFT, epochs=27) is None
-    assert postponer().until(study, 8.0, Left(), epochs=27) is None
+    assert postponer().until(study, 8.0, Limits(), epochs=27) is None
 
 
 def test_a_large_training_of_any_sampler_waits_and_a_small_one_does_not() -> None:
@@ -50,29 +51,29 @@ def test_a_large_training_of_any_sampler_waits_and_a_small_one_does_not() -> Non
 
 
 def test_work_is_counted_in_joules_or_trials_whichever_ends_first_and_shared_by_workers() -> None:
-    def needed(left: Left, **changes: Any) -> float:
+    def needed(left: Limits, **changes: Any) -> float:
         table = postponer(**changes).timetable(8.0, left)
         assert table is not None
         return table.needed_hours
 
-    assert needed(Left(joules=100.0)) == pytest.approx(1.0)
-    assert needed(Left(trials=3)) == pytest.approx(0.3)
-    assert needed(Left(joules=100.0, trials=3)) == pytest.approx(0.3)
-    assert needed(Left(joules=100.0), workers=2) == pytest.approx(0.5)
-    assert needed(Left(joules=-5.0)) == 0.0
+    assert needed(Limits(joules=100.0)) == pytest.approx(1.0)
+    assert needed(Limits(trials=3)) == pytest.approx(0.3)
+    assert needed(Limits(joules=100.0, trials=3)) == pytest.approx(0.3)
+    assert needed(Limits(joules=100.0), workers=2) == pytest.approx(0.5)
+    assert needed(Limits(joules=-5.0)) == 0.0
 
 
 def test_work_that_fills_the_time_to_the_deadline_does_not_wait() -> None:
     study = a_study(optuna.samplers.RandomSampler(seed=0))
-    assert postponer().until(study, 8.0, Left(joules=1600.0), epochs=27) is None
+    assert postponer().until(study, 8.0, Limits(joules=1600.0), epochs=27) is None
     assert postponer().until(study, 25.0, LEFT, epochs=27) is None
 
 
 def test_an_unknown_energy_leaves_trials_to_count_by() -> None:
     found = postponer()
     found.learn(0.1, None, 3)
-    assert found.timetable(8.0, Left(joules=100.0)) is None
-    assert found.timetable(8.0, Left(joules=100.0, trials=2)) is not None
+    assert found.timetable(8.0, Limits(joules=100.0)) is None
+    assert found.timetable(8.0, Limits(joules=100.0, trials=2)) is not None
 
 
 def test_our_sampler_is_held_to_small_trainings_in_dirty_hours_and_free_in_clean_ones() -> None:

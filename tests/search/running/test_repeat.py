@@ -16,7 +16,7 @@ from joulefront.search import Front, Study, run
 from joulefront.search.billing.account import Account
 from joulefront.search.billing.recovery import settle_killed
 from joulefront.search.energy import Capability, Ledger, Reading
-from joulefront.search.records.bill import REPEAT, Session, read_sessions
+from joulefront.search.records.bill import REPEAT, SessionBill, read_sessions
 from joulefront.search.records.replicates import read_repeats
 from joulefront.search.records.run_folder import RunFolder, StoreError
 from joulefront.search.records.trial import INTERRUPTED
@@ -232,7 +232,7 @@ def test_a_killed_repeat_is_settled_as_a_repeat(tmp_path: Path) -> None:
 
     file, bill = tmp_path / "ledger.jsonl", tmp_path / "bill.json"
     with Ledger([Steady()], file=file, interval_seconds=None) as ledger:
-        account = Account(ledger, Session("now"), [], None, bill)
+        account = Account(ledger, SessionBill("now"), [], None, bill)
         done = account.open(0, None, kind=REPEAT)
         time.sleep(0.02)
         account.close(0, done, state="failed", cpu_seconds=None)
