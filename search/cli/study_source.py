@@ -245,13 +245,9 @@ def origin_of(source: str, options: Mapping[str, Any], overrides: Mapping[str, A
 
 
 def remember(path: Path, earlier: int, origin: Mapping[str, Any] | None, command: str) -> None:
-    """Record the command line of the session that has begun, if one has, and where the study and its data are now.
+    """Record the command line of the session that has begun after `earlier` ones, if one has, and where the study and its data are now.
 
-    Args:
-        path: The run folder.
-        earlier: Number of sessions before this one.
-        origin: Where the study came from; None keeps what is recorded.
-        command: The command line.
+    None as the origin keeps what is recorded.
     """
     if not RunFolder.exists(path):
         return

@@ -60,10 +60,7 @@ class Lease:
         return self._fd >= 0
 
     def acquire(self, wait_seconds: float = 0.0) -> bool:
-        """Try to get the device; return whether it is ours now.
-
-        Args:
-            wait_seconds: How long to try; 0 for once.
+        """Try to get the device, for so long or once; return whether it is ours now.
 
         Raises:
             RuntimeError: On a system without file locks.

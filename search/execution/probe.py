@@ -65,15 +65,7 @@ def probe(
 ) -> Probe:
     """Train a candidate for a few metered steps and scale them to an epoch.
 
-    Args:
-        params: Parameters of the candidate.
-        space: Builds it.
-        task: The data.
-        ledger: A running ledger.
-        device: PyTorch device.
-        threads: Threads of a training, as in ``trainer.Job``; a recipe's own number wins.
-        seed: Seeds weights and batches.
-        seconds: Counted epochs continue for so long.
+    A recipe's own number of threads wins. Counted epochs continue for so many ``seconds``.
     """
     import torch
 
@@ -139,13 +131,7 @@ def warm_up(space: Space, task: Task, *, device: str, threads: int, seed: int, w
     Libraries are imported where they are first used, devices and thread pools start with their first work: without this, the first trial
     of a kind would be billed for them, and no later one. A candidate that cannot be trained is its trial's finding, not an error here.
 
-    Args:
-        space: The candidates.
-        task: The data.
-        device: PyTorch device.
-        threads: Threads of a training; a recipe's own number wins.
-        seed: Seeds the candidates and their weights.
-        watch: Ends the warm-up when it hangs.
+    A recipe's own number of threads wins; the watch ends a warm-up that hangs.
 
     Raises:
         KeyboardInterrupt: If the user breaks it off.
@@ -170,9 +156,7 @@ def warm_up_seconds(max_trial_seconds: float | None) -> float:
 def one_of_each_kind(space: Space, seed: int) -> list[Mapping[str, Any]]:
     """Return the parameters of a random candidate of each kind: each family, and within it each estimator.
 
-    Args:
-        space: The candidates.
-        seed: Seeds the draws; the first kind is that of ``RandomTrial(seed)``.
+    The first kind is that of ``RandomTrial(seed)``.
     """
     found: dict[tuple[Any, ...], Mapping[str, Any]] = {}
     without = 0

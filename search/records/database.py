@@ -296,10 +296,7 @@ def public_url(url: str) -> str:
 def with_password(url: str, given: str | None, environment: Mapping[str, str] = os.environ) -> str:
     """Return the URL of a run folder with the secrets that the user gives now.
 
-    Args:
-        url: The URL that the folder keeps.
-        given: What the user gave in this call, or None.
-        environment: May hold the same URL with its password as ``JOULEFRONT_STORAGE``.
+    They come in this call, or as the same URL with its password in ``JOULEFRONT_STORAGE``.
     """
     for one in (given, environment.get(STORAGE_VARIABLE)):
         with contextlib.suppress(ValueError):

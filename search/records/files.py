@@ -174,11 +174,6 @@ def write_json(path: Path, data: Mapping[str, Any], *, private: bool = False) ->
 def read_json(path: Path, kind: type[T], remedy: str) -> T:
     """Read a file that must hold one type, see `joulefront.search.energy.journal.fitted`.
 
-    Args:
-        path: The file.
-        kind: What it must hold.
-        remedy: What to do when it does not.
-
     Raises:
         ValueError: If it does not; the message names the file, what is wrong, and the remedy.
     """

@@ -106,11 +106,7 @@ def compare_replicates(repeats: Repeats, trials: Sequence[Trial], objective: str
 
     Each interval holds for itself with a probability of 95 %: of twenty pairs that do not differ one looks as if it did.
 
-    Args:
-        repeats: What was trained again.
-        trials: The trials of the run; those without repeats are left out.
-        objective: Name of the quality objective.
-        direction: ``maximize`` or ``minimize``.
+    Trials without repeats are left out.
     """
     known = {trial.number: trial for trial in trials if trial.values}
     mine: dict[int, list[Repeat]] = {}

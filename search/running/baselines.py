@@ -69,16 +69,8 @@ def cool_down(
 ) -> Wait:
     """Wait until the device is at most `margin_celsius` warmer than at the start, or the time is up.
 
-    A hot predecessor makes the next trial look worse: leakage grows with temperature.
-
-    Args:
-        celsius: Reads the temperature; None when there is no sensor.
-        start_celsius: Temperature before the first trial; None when it is unknown, and then nothing is waited for.
-        margin_celsius: How much warmer is cool enough.
-        limit_seconds: Longest wait.
-        poll_seconds: Time between two looks.
-        clock: Seconds that never go back.
-        sleep: Waits.
+    A hot predecessor makes the next trial look worse: leakage grows with temperature. Without a sensor, or when the temperature before
+    the first trial is unknown, nothing is waited for.
     """
     begin = clock()
     now = celsius()

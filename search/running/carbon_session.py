@@ -164,14 +164,6 @@ def carbon_time_of(
 ) -> CarbonTime | None:
     """Read the options of the command line about carbon over time.
 
-    Args:
-        forecast: ``--forecast``, a CSV file.
-        deadline: ``--deadline``.
-        carbon_aware: ``--carbon-aware``.
-        zone: ``--zone``; it names the place of the forecast.
-        grams_per_kwh: ``--intensity``; it contradicts a forecast.
-        network: ``--network``; so does the live intensity.
-
     Raises:
         ValueError: If options are missing, contradict each other or cannot be read.
     """
@@ -247,16 +239,7 @@ class CarbonSession:
     ) -> CarbonSession:
         """Begin a session.
 
-        Args:
-            asked: What the user wants.
-            study: The study.
-            limits: Limits of the study; a budget in grams was turned into joules at the nominal intensity.
-            budget: The budget of this session or of the study.
-            account: Knows what was spent.
-            nominal: The nominal intensity.
-            earlier: What earlier sessions noted.
-            pue: Power usage effectiveness.
-            workers: Trainings at the same time.
+        The limits are those of the study, where a budget in grams was turned into joules at the nominal intensity.
 
         Raises:
             ValueError: If there is a deadline but no end in energy or trials, so that it is unknown how much there is to wait with.

@@ -210,12 +210,6 @@ def probe_study(
 ) -> tuple[list[Probe], Overhead | None, float | None]:
     """Probe random candidates of a study, and what it costs to begin and to decide.
 
-    Args:
-        study: The study; its task is loaded.
-        count: Number of candidates.
-        meter: As for ``run``.
-        device: As for ``run``.
-
     Returns:
         The probes, the overhead (None when energy is unknown), and what all of this has cost in joules.
     """
@@ -240,12 +234,6 @@ def decision_joules(study: Study, task: Task, ledger: Ledger, *, trials: int = T
     """Return what asking for one trial and storing its result costs on this machine, or None when energy is unknown.
 
     Qualities and energies are made up: they decide what is proposed, not what proposing costs.
-
-    Args:
-        study: The study; its sampler is asked.
-        task: Its data, for samplers that know the sizes of candidates.
-        ledger: A running ledger.
-        trials: Number of trials.
     """
     random = np.random.default_rng(study.seed)
     with TemporaryDirectory() as folder:

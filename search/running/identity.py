@@ -197,15 +197,7 @@ def study_folder(
 ) -> Iterator[RunFolder]:
     """Open and lock the folder of a run that continues, or make a new one, which is removed again if its start is refused.
 
-    Args:
-        path: The run folder.
-        study: What to search.
-        storage: Optuna storage URL, or None.
-        intensity: Carbon per kWh, or None; with a forecast its mean over what is ahead.
-        pue: Power usage effectiveness.
-        price_per_kwh: Amount and currency, or None.
-        origin: Where the study came from.
-        forecast: Whether grams follow a forecast by the hour.
+    With a forecast grams follow it by the hour, and the intensity is its mean over what is ahead.
 
     Raises:
         StoreError: If the folder holds another study, or cannot be used.

@@ -155,12 +155,7 @@ class Reporter:
         self._start_seconds, self._start_joules = self.rules.seconds(), self.rules.account.spent_joules() or 0.0
 
     def tell(self, event: str, message: str) -> None:
-        """Send the state of the study.
-
-        Args:
-            event: What has just happened, see `Progress`.
-            message: A sentence about it.
-        """
+        """Send the state of the study."""
         seconds = self.rules.seconds()
         progress = progress_of(
             self.session.folder.run(self.optuna_study),
@@ -197,17 +192,8 @@ def progress_of(
 ) -> Progress:
     """Sum up a study.
 
-    Args:
-        run: Everything that is known of it.
-        event: What has just happened.
-        message: A sentence about it.
-        complete_only: Whether only complete trainings count for the front.
-        limits: When it ends.
-        spent_joules: Energy of all sessions.
-        begun_joules: Energy of all sessions when the first trial of this one began: its start is paid once.
-        before: Trials that were finished by then.
-        seconds: Wall time of this session.
-        trial_seconds: Wall time since then.
+    Seconds are those of this session, ``trial_seconds`` of them since its first trial began. By then ``before`` trials had finished and all
+    sessions had spent ``begun_joules``: the start of a session is paid once.
     """
     front = Front.of(run, complete_only=complete_only)
     done = [trial for trial in run.trials if trial.state != "running"]

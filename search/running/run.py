@@ -101,9 +101,6 @@ LEAST = 12
 def recent_gain(front: Front) -> str | None:
     """Return how much the last quarter of the trials' energy raised the hypervolume.
 
-    Args:
-        front: The front of all trials.
-
     Returns:
         A clause such as ``the last quarter of the trials' energy (1.2 mWh, 9 trials) raised the hypervolume from 0.580 to 0.589``; None
         while there are too few trials.

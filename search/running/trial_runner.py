@@ -364,9 +364,7 @@ def resumable(trials: Sequence[Trial], stored: Sequence[optuna.trial.FrozenTrial
 
     They are not complete trainings, none has continued them yet, and nothing has ended their candidate.
 
-    Args:
-        trials: All trials of the study.
-        stored: The same trials as Optuna holds them.
+    ``stored`` are the same trials as Optuna holds them.
     """
     over = {trial.user_attrs.get(KEY) for trial in stored if _ends_its_candidate(trial)}
     parents = {trial.parent for trial in trials if trial.state == "complete"}

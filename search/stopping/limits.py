@@ -52,10 +52,7 @@ class Limits:
     def reached(self, *, joules: float | None, trials: int, seconds: float) -> str | None:
         """Return which limit is reached, or None.
 
-        Args:
-            joules: Spent so far by all sessions; None when it cannot be measured.
-            trials: Finished trials.
-            seconds: Wall time of this session.
+        ``joules`` are those spent so far by all sessions, None when they cannot be measured; ``seconds`` are those of this session.
         """
         if self.joules is not None and joules is not None and joules >= self.joules:
             return f"the budget of {self.label} is spent"
@@ -242,11 +239,7 @@ class StopRules:
         return sum(trial.state.is_finished() for trial in self.optuna_study.get_trials(deepcopy=False))
 
     def end_of_study(self, failures: int) -> str | None:
-        """Return why no further trial should begin, or None.
-
-        Args:
-            failures: Trials in a row that measured nothing new.
-        """
+        """Return why no further trial should begin, or None; failures are trials in a row that measured nothing new."""
         if self.reason is None:
             self.reason = self._end_of_study(failures)
         return self.reason

@@ -140,10 +140,7 @@ class ProjectionError:
 def project(epoch_joules: Sequence[float], target: int, *, setup_joules: float = 0.0) -> float:
     """Project the energy of a training to ``target`` epochs.
 
-    Args:
-        epoch_joules: Energy of each epoch so far, in order; at least one.
-        target: Epochs to project to; up to ``len(epoch_joules)`` nothing is projected and the measured sum is returned.
-        setup_joules: Energy of the start-up.
+    Up to the number of epochs that are known nothing is projected: their measured sum is returned.
 
     Raises:
         ValueError: If no epoch is known.
