@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -174,15 +174,9 @@ def read_curve(path: Path, *, shape: Literal["linear", "step"] = "linear", zone:
     if not rows:
         raise ValueError(f"{path}: a curve needs at least one row, the file has only a header")
     daily = not any(instant for (_, instant), _ in rows)
-    return _curve(((time, value) for (time, _), (value, _) in rows), 24.0 if daily else None, shape, zone, path.name)
-
-
-def _curve(
-    rows: Iterable[tuple[float, float]], period: float | None, shape: Literal["linear", "step"], zone: str | None, name: str
-) -> IntensityCurve:
-    hours, grams = zip(*rows, strict=True)
-    year = None if period is not None else datetime.fromtimestamp(hours[0] * SECONDS_PER_HOUR, UTC).year
-    return IntensityCurve(tuple(hours), tuple(grams), period, shape, zone, f"file {name}", year)
+    hours, grams = zip(*((time, value) for (time, _), (value, _) in rows), strict=True)
+    year = None if daily else moment_of(hours[0]).year
+    return IntensityCurve(hours, grams, 24.0 if daily else None, shape, zone, f"file {path.name}", year)
 
 
 def _is_intensity(name: str) -> bool:
@@ -213,20 +207,16 @@ class Forecast(Protocol):
     @property
     def source(self) -> str:
         """Who forecasts, in words."""
-        ...
 
     @property
     def span(self) -> tuple[float, float]:
         """First and last hour that it covers."""
-        ...
 
     def mean(self, start_hour: float, stop_hour: float) -> float:
         """Return the mean over a window of constant power."""
-        ...
 
     def over(self, start_hour: float, stop_hour: float) -> Intensity:
         """Return the mean over a window as an intensity."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -80,12 +80,9 @@ def scope_note(intensities: Iterable[Intensity]) -> str | None:
 
 
 def grams_co2e(joules: float | None, intensity: Intensity | None, pue: float = 1.0) -> float | None:
-    """Turn joules into grams of CO2 equivalent: ``joules / 3.6e6 x pue x grams_per_kwh``; None when one of them is unknown.
+    """Turn joules at the machine into grams of CO2 equivalent: ``joules / 3.6e6 x pue x grams_per_kwh``; None when one is unknown.
 
-    Args:
-        joules: Energy at the machine, without the overhead of the building; None when unknown.
-        intensity: The factor; None when the place is unknown.
-        pue: Power usage effectiveness of the building, >= 1: all energy of the site per energy of its computers.
+    The power usage effectiveness of the building is >= 1: all energy of the site per energy of its computers.
 
     Raises:
         ValueError: `joules` is negative or not finite, or `pue` is below 1.

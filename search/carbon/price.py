@@ -42,12 +42,11 @@ class Priced:
 def parse_price(text: str) -> Price:
     """Read a price of electricity such as ``0.25EUR``, ``0.25 EUR/kWh``, ``€0.25`` or ``80EUR/MWh``.
 
+    >>> parse_price("0.25EUR")
+    Price(per_kwh=0.25, currency='EUR')
+
     Raises:
         ValueError: The text is not a price, or uses a decimal comma.
-
-    Example:
-        >>> parse_price("0.25EUR")
-        Price(per_kwh=0.25, currency='EUR')
     """
     match = next((found for form in _FORMS if (found := form.fullmatch(text.strip()))), None)
     if match is None:

@@ -79,12 +79,7 @@ def live_intensity(zone: str, *, token: str | None, network: bool, url: str = UR
 
 
 def choose_intensity(
-    given: float | str | None = None,
-    zone: str | None = None,
-    *,
-    network: bool = False,
-    token: str | None = None,
-    url: str = URL,
+    given: float | str | None = None, zone: str | None = None, *, network: bool = False, token: str | None = None, url: str = URL
 ) -> Intensity | None:
     """Decide which factor a study uses: the user's number, else the live one if requested, else the table, else none.
 
@@ -203,21 +198,17 @@ def _usa(table: Mapping[str, Any], name: str) -> dict[str, Intensity]:
     for state, row in table.items():
         # 'usa' is the national total, which the country table has already; keys with an underscore are notes.
         if not state.startswith("_") and state != "usa":
-            zone = f"US-{row['regionCode']}"
-            rows[zone] = _row(
-                float(row["emissions"]) * GRAMS_PER_POUND / 1000, zone, source, year, "direct", f"{state.title()}, United States"
-            )
+            zone, grams = f"US-{row['regionCode']}", float(row["emissions"]) * GRAMS_PER_POUND / 1000
+            rows[zone] = _row(grams, zone, source, year, "direct", f"{state.title()}, United States")
     return rows
 
 
 def _canada(table: Mapping[str, Any], name: str, year: int) -> dict[str, Intensity]:
-    rows = {}
+    source, rows = f"{name} (Canadian provinces; generation mix x fossil factors)", {}
     for province, mix in table.items():
         grams = sum(float(mix[fuel]) / float(mix["total"]) * factor for fuel, factor in CANADA_GRAMS.items())
         zone = f"CA-{CANADA_CODES[province]}"
-        rows[zone] = _row(
-            grams, zone, f"{name} (Canadian provinces; generation mix x fossil factors)", year, "direct", f"{province.title()}, Canada"
-        )
+        rows[zone] = _row(grams, zone, source, year, "direct", f"{province.title()}, Canada")
     return rows
 
 

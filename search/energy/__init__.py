@@ -7,17 +7,6 @@
 >>> print(f"energy: {record.joules:.3g} J ± {2 * record.u_random_joules:.2g} J, {record.quality}")  # doctest: +ELLIPSIS
 energy: ... J ± ... J, ...
 
-Several windows, nested ones too, on one ledger; what cannot be measured here is in each record, with the reason:
-
->>> with Ledger(discover("auto")) as ledger:
-...     with ledger.window("training") as training:
-...         with ledger.window("first half", kind="epoch", parent=training) as first:
-...             _ = sum(range(2_000_000))
-...         with ledger.window("second half", kind="epoch", parent=training) as second:
-...             _ = sum(range(2_000_000))
->>> 0 < first.record.joules + second.record.joules <= training.record.joules
-True
-
 ``record.joules`` is None where it is not known, never zero; ``record.u_random_joules`` and ``record.u_systematic_joules`` are standard
 uncertainties, the second one common to all windows of a meter. This package stands alone: it imports nothing of the rest of joulefront.
 """

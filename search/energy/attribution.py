@@ -102,7 +102,6 @@ class Split:
         overhead: This process tree's own work outside of all trials, by component.
         idle: Nothing ran, by component.
         unattributed: Foreign work beside trials whose CPU-seconds are known, by component.
-        total: All of it that is known, by component.
         unknown: Seconds without a known energy, by component; a component that is known throughout is left out.
     """
 

@@ -40,11 +40,9 @@ class CpuCalibration:
 
     Attributes:
         hardware_id: The machine; a calibration is used on no other.
-        core_watts: Watts above idle per busy logical CPU.
+        core_watts: Watts above idle per busy logical CPU; ``gain_u`` is its relative standard uncertainty.
         idle_watts: Watts of the idle reference.
-        gain_u: Relative standard uncertainty of `core_watts`.
         reference: Source that was trusted: ``rapl`` or ``wall``.
-        t_utc: ISO 8601.
     """
 
     hardware_id: str
@@ -288,10 +286,7 @@ def calibrated_coefficients(folder: Path | None = None) -> CpuCoefficients | Non
 
 
 def with_wall(record: Record, folder: Path | None = None) -> Record:
-    """Return the record with an estimate of the energy at the wall beside its components.
-
-    The estimate is a component ``wall``, ``estimated`` and outside of the sum. A record stays as it is when a wall meter was there,
-    when the machine was never compared with one, or when other meters made up its sum then.
+    """Return the record as ``WallCalibration.beside`` gives it, or as it is when the machine was never compared with a wall meter.
 
     Raises:
         ValueError: The calibration is damaged; the message names the file.

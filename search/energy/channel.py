@@ -14,7 +14,7 @@ from .curve import REACH_SECONDS, Curve, Point, PowerIntegral
 from .host import Idle
 from .record import Component
 from .sources.clock import NANO
-from .sources.source import Capability, Reading
+from .sources.source import POWER_TICK_SECONDS, Capability, Reading
 
 #: Refresh period that is assumed of a counter until it is learnt (NVML: about 100 ms).
 ASSUMED_TICK_NS = 100_000_000
@@ -28,8 +28,6 @@ DROPPED = (0.4, 2.5)
 CHECK_SECONDS = 5.0
 #: Counter over integrated power: outside of this range the record notes that the two differ.
 REMARKED = (0.85, 1.15)
-#: Refresh period of a power sensor, as long as nothing better is known. Source: Yang et al. 2024, arXiv:2312.02741 (20 to 100 ms).
-POWER_TICK_SECONDS = 0.1
 #: Nodes that tell how often a meter is read.
 RECENT = 12
 #: A sensor that works part of the time does so once in this time. Source: Yang et al. 2024, arXiv:2312.02741.
@@ -41,7 +39,6 @@ class CounterState:
     """What is known of a counter by its last reading.
 
     Attributes:
-        joules: Its last reading, at ``seen_ns``.
         moved_ns: When it was last seen to have moved.
         checked_ns: Until when it was compared with the integrated power.
         total: Energy since its first reading, wraps and restarts corrected, in joules.
@@ -64,11 +61,7 @@ class MeterChannel:
     The counter is the account and the power its cross-check; a counter that cannot be right is replaced by the integrated power.
 
     Attributes:
-        curve: Its cumulative energy.
         period: When the counter is refreshed, as far as it must be learnt; None when it is known beforehand or there is no counter.
-        gain_u: Relative standard uncertainty of the scale.
-        reads: When it was read.
-        events: What happened to its readings.
         integrating: Whether the curve is the integrated power.
         revision: How often its past was written anew.
         idle: What it draws while nothing is done; None before the first idle window.
@@ -255,12 +248,11 @@ def component(channel: MeterChannel, t0_ns: int, t1_ns: int) -> Component:
     refresh = tick_seconds(channel)
     reach = reach_seconds(channel)
     begin, end = channel.curve.at(t0_ns, reach), channel.curve.at(t1_ns, reach)
-    known = begin is not None and end is not None and t1_ns >= t0_ns
     found = Component(
         name=capability.component,
         joules=None,
         source=capability.source,
-        quality=capability.quality if known else "absent",
+        quality=capability.quality,
         boundary=capability.boundary,
         counts=channel.counts,
         reads=bisect_right(channel.reads, t1_ns) - bisect_left(channel.reads, t0_ns),
@@ -271,7 +263,7 @@ def component(channel: MeterChannel, t0_ns: int, t1_ns: int) -> Component:
         idle_watts=channel.idle_watts,
     )
     if begin is None or end is None or t1_ns < t0_ns:
-        return replace(found, reason=_why_unknown(channel, t0_ns, t1_ns))
+        return replace(found, quality="absent", reason=_why_unknown(channel, t0_ns, t1_ns))
     joules = max(end.joules - begin.joules, 0.0)
     u_random = math.sqrt(_variance(channel, begin, end, seconds))
     idle = channel.idle

@@ -19,13 +19,11 @@ class MeterResult:
     """What one meter gave for one part of the machine under one load.
 
     Attributes:
-        part: ``gpu:...``, ``cpu``, ``dram``, ``wall`` ...
         joules: Mean energy of the repeats, or None.
         u_joules: Its standard uncertainty, random and systematic together, or None.
         ratio: This over the reference of the same part (for the wall: over the sum of the components), or None. Its 95 % interval
             holds the spread of the repeats and both meters' uncertainties.
         reference: The meter it is compared with, or None for the reference itself.
-        reason: Why there is no number, or what restricts it.
     """
 
     source: str

@@ -30,7 +30,6 @@ class Event:
         t_ns: When it was noticed; a gap ends then.
         kind: ``wrap``, ``reset``, ``gap``, ``error`` or ``switch``.
         seconds: How long the readings were missing, where that applies.
-        text: What a record shows of it.
     """
 
     t_ns: int
@@ -124,12 +123,9 @@ class UpdatePeriod:
         return int(self.high_ns + self.jitter_ns) if self.learnt else self.assumed_ns
 
     def observe(self, low_ns: int, high_ns: int, *, unbroken: bool) -> None:
-        """Learn from a refresh that fell into ``(low_ns, high_ns]``; wide bounds teach only what they contradict.
+        """Learn from a refresh that fell into ``(low_ns, high_ns]``: after the last read of the old number, by the first of the new one.
 
-        Args:
-            low_ns: Time of the last read that still saw the old number.
-            high_ns: Time of the first read that saw the new one.
-            unbroken: Whether reads since the refresh before were so close that none can have been missed.
+        Wide bounds teach only what they contradict. ``unbroken`` if reads since the refresh before were so close that none can be missed.
         """
         if high_ns - low_ns > self.period_ns / 4:
             self._chained = False

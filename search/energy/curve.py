@@ -57,7 +57,6 @@ class Curve:
 
     Args:
         period: What is known of the refreshes of the counter, or None for a quantity that is exact when read.
-        resolution: Step of the counter.
         shape: A finer but less exact curve of the same energy. Between two nodes energy is spread as it says: the counter knows how
             much, the power sensor knows when. The uncertainty does not rely on it, since a sensor may lag, and it moves no value by
             more than the power's swing allows, since a load that pulses faster than the sensor is read has no shape.
@@ -275,7 +274,6 @@ class PowerIntegral:
     """The energy that follows from readings of the power.
 
     Attributes:
-        curve: The integral since the first reading.
         ripple: How the power comes and goes between readings; None where each reading is a mean, which shows none.
     """
 

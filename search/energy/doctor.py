@@ -75,7 +75,6 @@ class Diagnosis:
     Attributes:
         findings: One per component, the GPU first, CO2 last.
         verdict: What that means for a ranking of models, in one sentence.
-        machine: Facts about the machine, e.g. the CPU's model.
     """
 
     findings: tuple[Finding, ...]
@@ -115,13 +114,10 @@ def examine(
 ) -> Diagnosis:
     """Turn what the sources found into findings with remedies, one for each family at least; reads nothing itself.
 
-    Args:
-        available: What the chosen sources can read, one capability per component.
-        absent: What could not be had, with reasons.
-        carbon: The carbon intensity in use, in words, or None when the place is unknown.
-        cpu_watts_known: The power of a core was given or calibrated on this machine, so that an estimate is not a guess.
-        virtual: The machine is a virtual one; None when unknown. Its host keeps the CPU's counters to itself.
-        machine: Facts to be shown on top.
+    The chosen sources have one capability per component. ``carbon`` is the carbon intensity in use, in words, or None when the place is
+    unknown; ``cpu_watts_known`` if the power of a core was given or calibrated on this machine, so that an estimate is not a guess;
+    ``virtual`` if the machine is a virtual one, whose host keeps the CPU's counters to itself, and None when that is unknown; ``machine``
+    has facts to be shown on top.
     """
     present = [item for item in available if item.available]
     missing = [item for item in (*absent, *(item for item in available if not item.available))]
@@ -152,15 +148,8 @@ def _finding(family: str, item: Capability, cpu_watts_known: bool, virtual: bool
         if item.source == "rapl" and virtual and not item.needs_root:
             reason = f"{reason or 'no counter'}; this is a virtual machine, its host keeps the counters"
             remedy = "none inside a virtual machine: run on the host, name a wall meter, or give --cpu-watts"
-        return Finding(
-            family,
-            item.component,
-            "absent",
-            item.source,
-            counts=item.counts,
-            reason=reason or REASONS.get(family),
-            remedy=remedy or REMEDIES.get(family),
-        )
+        reason, remedy = reason or REASONS.get(family), remedy or REMEDIES.get(family)
+        return Finding(family, item.component, "absent", item.source, counts=item.counts, reason=reason, remedy=remedy)
     if family == "cpu" and item.quality == "estimated" and remedy is None and not cpu_watts_known:
         remedy = REMEDIES["cpu"]
     return Finding(family, item.component, item.quality, item.source, item.boundary, item.gain_u, item.counts, reason, remedy)
@@ -204,11 +193,8 @@ def diagnose_machine(
 ) -> Diagnosis:
     """Find the meters of this machine and return what they can and cannot measure; the meters are released again.
 
-    Args:
-        meter: As for ``discover``.
-        carbon: The carbon intensity in use, in words, or None when the place is unknown.
-        cpu_watts: Watts of the whole CPU with all cores busy, if the user gave them.
-        folder: Where calibrations are kept; None for the user's cache folder.
+    ``meter`` and ``cpu_watts`` are as for ``discover``, ``carbon`` as for ``examine``; ``folder`` is where calibrations are kept, None for
+    the user's cache folder.
     """
     coefficients = None if cpu_watts is not None else calibrated_coefficients(folder)
     found = discover(meter, cpu_watts=cpu_watts, coefficients=coefficients)

@@ -26,10 +26,7 @@ from .sources.source import Busy, Observer, Source
 
 
 def describe(
-    devices: Mapping[str, Mapping[str, Any]] | None = None,
-    *,
-    proc: Path = Path("/proc"),
-    cgroup: Path = Path("/sys/fs/cgroup"),
+    devices: Mapping[str, Mapping[str, Any]] | None = None, *, proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")
 ) -> dict[str, Any]:
     """Return the facts about this machine that energy depends on."""
     info = _read(proc / "cpuinfo")

@@ -16,13 +16,7 @@ EXACT = 8
 
 @dataclass(frozen=True)
 class Interval:
-    """A number with its confidence interval.
-
-    Attributes:
-        value: The estimate.
-        low: Lower bound; minus infinity when the data allow none.
-        high: Upper bound.
-    """
+    """A number with its confidence interval; a bound is infinite when the data allow none."""
 
     value: float
     low: float

@@ -218,10 +218,8 @@ def parse(text: str | bytes) -> Any:
 def fitted(kind: type[T], value: Any, where: str) -> T:
     """Return what ``parse`` read as the type that it must have.
 
-    Args:
-        kind: A dataclass, which is made of it (entries that it does not know are left out), or a ``TypedDict``, which it is compared with.
-        value: What was read.
-        where: What it is called in messages.
+    A dataclass is made of it (entries that it does not know are left out), with a ``TypedDict`` it is compared; ``where`` is what it is
+    called in messages.
 
     Raises:
         ValueError: If it does not fit; the message names the place, the rule and the value.

@@ -46,8 +46,7 @@ class Ledger:
         clock: Monotonic nanoseconds, shared by all processes of the machine.
 
     Attributes:
-        t0_ns: When it started on that clock.
-        t1_ns: When it stopped, or None.
+        t0_ns: When it started on that clock; ``t1_ns`` when it stopped, or None.
         after_checkpoint: Called after each checkpoint, by the thread that made it, or None.
 
     Raises:

@@ -25,23 +25,18 @@ class WindowOwner(Protocol):
     @property
     def revision(self) -> int:
         """How often the past was written anew."""
-        ...
 
     def joules(self, t0_ns: int, t1_ns: int | None = None) -> float | None:
         """Return the energy between two instants without a new reading, or None when it is not known."""
-        ...
 
     def settle(self, window: Window) -> tuple[Record, bool]:
         """Return what is known of a window, and whether that is final."""
-        ...
 
     def wait(self, t_ns: int) -> None:
         """Wait until no later reading can change what was before an instant."""
-        ...
 
     def close(self, window: Window, state: str, synchronize: Callable[[], object] | None = None, *, settle: bool = False) -> Record:
         """End a window and return its record."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +58,6 @@ class WindowFacts:
     """What is known of a window from its opening on.
 
     Attributes:
-        id: Name that no other window of the ledger has.
-        kind: One of ``KINDS``.
-        parent: Id of the window around it, or None.
         top: Id of the outermost window around it; its own when there is none.
         opening: Its beginning.
         devices: Components that it holds alone while others run beside it; None when it runs alone.
@@ -87,53 +79,26 @@ class Window:
     freely, and a reading that arrives after the end makes the answer better.
 
     Attributes:
-        facts: What is known from the opening on.
+        facts: What is known from the opening on; ``id``, ``name``, ``kind`` and the begin ``t0_ns`` on the monotonic clock are of it.
+        state: ``open``, or how it ended; set by ``end``.
+        closing: Its end, or None while it is open; set by ``end``.
         cpu_seconds: CPU-seconds of the window's own processes, or None when unknown. Who knows them sets them before the end, where others
             run beside the window; see ``Ledger.query``.
     """
 
     def __init__(self, owner: WindowOwner, facts: WindowFacts, synchronize: Callable[[], object] | None = None) -> None:
         self.facts = facts
+        self.id, self.name, self.kind, self.t0_ns = facts.id, facts.name, facts.kind, facts.opening.t_ns
         self.cpu_seconds: float | None = None
         self._owner, self._synchronize = owner, synchronize
-        self._closing: Edge | None = None
-        self._state = "open"
+        self.closing: Edge | None = None
+        self.state = "open"
         self._final: tuple[int, Record] | None = None  # the revision of the past that it is final for
-
-    @property
-    def id(self) -> str:
-        """Name that no other window of the ledger has."""
-        return self.facts.id
-
-    @property
-    def name(self) -> str:
-        """What the caller called it."""
-        return self.facts.name
-
-    @property
-    def kind(self) -> str:
-        """One of ``KINDS``."""
-        return self.facts.kind
-
-    @property
-    def state(self) -> str:
-        """``open``, or how it ended."""
-        return self._state
-
-    @property
-    def t0_ns(self) -> int:
-        """When it began on the monotonic clock."""
-        return self.facts.opening.t_ns
 
     @property
     def t1_ns(self) -> int | None:
         """When it ended; None while it is open."""
-        return None if self._closing is None else self._closing.t_ns
-
-    @property
-    def closing(self) -> Edge | None:
-        """Its end, or None while it is open."""
-        return self._closing
+        return None if self.closing is None else self.closing.t_ns
 
     @property
     def parallel(self) -> bool:
@@ -163,12 +128,12 @@ class Window:
 
     def usage(self, t1_ns: int) -> WindowUsage:
         """Return the window as the split of the machine's energy needs it, up to ``t1_ns`` while it is open."""
-        end_ns = t1_ns if self._closing is None else self._closing.t_ns
+        end_ns = t1_ns if self.closing is None else self.closing.t_ns
         return WindowUsage(self.id, self.kind, self.t0_ns, end_ns, self.cpu_seconds, self.facts.devices)
 
     def end(self, closing: Edge, state: str) -> None:
         """Note where and how it ended; for its owner, callers use ``close``."""
-        self._closing, self._state = closing, state
+        self.closing, self.state = closing, state
 
     def close(self, state: str = "ok", *, settle: bool = False, cpu_seconds: float | None = None) -> Record:
         """End the window; a second call changes nothing and returns the record.
@@ -184,9 +149,9 @@ class Window:
         """
         if state not in STATES or state == "open":
             raise ValueError(f"state must be one of {', '.join(name for name in STATES if name != 'open')}, got {state!r}")
-        if self._closing is not None:
+        if self.closing is not None:
             if settle:
-                self._owner.wait(self._closing.t_ns)
+                self._owner.wait(self.closing.t_ns)
             return self.record
         if cpu_seconds is not None:
             self.cpu_seconds = cpu_seconds

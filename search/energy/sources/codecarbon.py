@@ -29,7 +29,6 @@ class CodeCarbon:
     Args:
         country: Three-letter ISO code; only CodeCarbon's CO2 needs it, which is not used here. None switches its CO2 off.
         poll_seconds: CodeCarbon's own measuring period; below 1 s it loses accuracy.
-        clock: Monotonic nanoseconds.
     """
 
     name = "codecarbon"

@@ -254,7 +254,6 @@ class CpuCoefficients:
     Attributes:
         core_watts: Power above idle of one busy logical CPU.
         idle_watts: Power of the idle CPU, or None when unknown.
-        gain_u: Relative standard uncertainty of ``core_watts``.
         origin: Where the numbers come from, for the record.
 
     Raises:

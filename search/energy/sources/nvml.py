@@ -9,13 +9,11 @@ from typing import Any
 
 from .clock import Clock
 from .nvml_driver import Calls, attempt, describe, find, instances, state, visible
-from .source import Capability, Reading
+from .source import POWER_TICK_SECONDS, Capability, Reading
 
 BOUNDARY = "GPU board"
 #: Power is not read more often than this: burst polling is for the counter, and each further call costs.
 POWER_EVERY_NS = 3_000_000
-#: Refresh period of the power sensor. Source: Yang et al. 2024, arXiv:2312.02741 (20 to 100 ms by model).
-POWER_TICK_SECONDS = 0.1
 #: A reading of the power is as old as the last refresh at most, and a mean of 25 ms itself. Source: the same.
 LAG_SECONDS = 0.125
 #: The plain call's power is a mean over this long on Ampere and later. Source: NVML API reference, nvmlDeviceGetPowerUsage.

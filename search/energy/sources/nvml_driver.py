@@ -24,8 +24,7 @@ class Calls:
     """What one GPU can be asked.
 
     Attributes:
-        counter: Returns the joules of the energy counter, or None without one.
-        power: Returns the watts now, or None without a power reading.
+        counter: Returns the joules of the energy counter, or None without one; ``power`` the watts now.
         both: Returns the two from one call, each None when it failed; None where the driver does not give them so.
         averaged: Whether the power is the driver's average of up to a second.
         fault: Why there is no counter, or None.

@@ -43,8 +43,6 @@ class Rapl:
     found at the probe and left out.
 
     Args:
-        root: The powercap tree.
-        clock: Monotonic nanoseconds.
         watch_seconds: How long the probe waits for every counter to move at least; zero takes them as they are. Some virtual machines
             show counters that never move, and an estimate is worth more than those.
     """

@@ -10,6 +10,8 @@ Quality = Literal["measured", "estimated", "mixed", "absent"]
 SECONDS_PER_HOUR = 3600.0
 JOULES_PER_WH = 3600.0
 JOULES_PER_KWH = 3.6e6
+#: Refresh period of a power sensor, as long as nothing better is known. Source: Yang et al. 2024, arXiv:2312.02741 (20 to 100 ms by model).
+POWER_TICK_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,6 @@ class Capability:
         sees: Share of the time in which the sensor behind it measures.
         never_still: Whether a counter that stands still must be broken, since what it counts always draws power.
         gain_u: Relative standard uncertainty of the scale, common to all windows.
-        needs_root: Whether reading needs rights that a normal user lacks.
         counts: Whether it may enter a sum; False for cross-checks and for other boundaries (wall).
         covers: Families that it accounts for; empty means the component's own.
     """
@@ -69,11 +70,8 @@ class Reading(NamedTuple):
     A counter and a power may come together: the counter is the account, the power its cross-check and its stand-in.
 
     Attributes:
-        t_ns: Midpoint of the read on ``time.monotonic_ns``.
-        half_width_ns: Half of the time that the read took.
+        half_width_ns: Half of the time that the read took around its midpoint ``t_ns`` on ``time.monotonic_ns``.
         counter_joules: Cumulative energy; may wrap at the capability's range.
-        watts: Power now.
-        error: Why there is no number, or None.
     """
 
     component: str
@@ -95,15 +93,12 @@ class Source(Protocol):
 
     def probe(self) -> tuple[Capability, ...]:
         """Try what can be read; absent components come back with the reason, never as an exception."""
-        ...
 
     def read(self) -> tuple[Reading, ...]:
         """Read every available component; a failure is a reading with an error, never an exception."""
-        ...
 
     def close(self) -> None:
         """Release what was opened; may be called twice."""
-        ...
 
 
 class Busy(Protocol):
@@ -111,7 +106,6 @@ class Busy(Protocol):
 
     def utilisation(self) -> dict[str, float]:
         """Return the share of the last moments in which each device worked, 0 to 1; one that does not report it is left out."""
-        ...
 
 
 class Observer(Protocol):
@@ -119,8 +113,6 @@ class Observer(Protocol):
 
     def edges(self) -> dict[str, dict[str, float | int | str | None]]:
         """Return temperature, clocks and throttling by component."""
-        ...
 
     def foreign(self) -> dict[str, tuple[int, ...]]:
         """Return the process ids of others that use each component."""
-        ...

@@ -100,16 +100,12 @@ def parse_plug(text: str) -> Sample:
         return _tasmota(energy)
     for part in (data, *(value for value in data.values() if isinstance(value, dict))):
         if "apower" in part or "aenergy" in part:
-            return _shelly(part)
+            total = (part.get("aenergy") or {}).get("total")
+            # Wh with three decimals, trailing zeros left out.
+            return _sample(part.get("apower"), total, JOULES_PER_WH, Decimal("0.001"))
     raise ValueError(
         f"expected Shelly's 'apower' or Tasmota's 'ENERGY', got the keys {sorted(data)[:8]}; use a CSV file or a callable instead"
     )
-
-
-def _shelly(part: Mapping[str, Any]) -> Sample:
-    total = (part.get("aenergy") or {}).get("total")
-    # Wh with three decimals, trailing zeros left out.
-    return _sample(part.get("apower"), total, JOULES_PER_WH, Decimal("0.001"))
 
 
 def _tasmota(energy: Mapping[str, Any]) -> Sample:
@@ -150,12 +146,7 @@ class CsvTail:
         self.header: list[str] | None = None
 
     def __call__(self) -> tuple[Sample, ...]:
-        """Return the samples of the rows that are new.
-
-        Raises:
-            OSError: The file cannot be read.
-            ValueError: A row or the header cannot be understood.
-        """
+        """Return the samples of the rows that are new; a row or a header that cannot be understood is a ``ValueError``."""
         with self.path.open("rb") as file:
             if file.seek(0, 2) < self.position:  # rotated: a new file under the old name
                 self.position, self.header = 0, None
@@ -179,7 +170,8 @@ class CsvTail:
             watts = cells.get("watts", cells.get("power_w"))
             unit = next((name for name in UNITS if name in cells), None)
             joules = None if unit is None else Decimal(cells[unit]) * UNITS[unit]
-            step = Decimal(0) if unit is None else _step(cells[unit]) * UNITS[unit]
+            # One in the last place as it is written.
+            step = Decimal(0) if unit is None else Decimal(1).scaleb(int(Decimal(cells[unit]).as_tuple().exponent)) * UNITS[unit]
             stamp = cells.get("timestamp")
             return Sample(
                 None if watts is None else float(watts),
@@ -191,10 +183,6 @@ class CsvTail:
             raise ValueError(f"{self.path}: cannot read the row {row!r} under {self.header}") from None
 
 
-def _step(text: str) -> Decimal:
-    return Decimal(1).scaleb(int(Decimal(text).as_tuple().exponent))
-
-
 def _utc_seconds(text: str) -> float:
     try:
         return float(text)
@@ -203,26 +191,14 @@ def _utc_seconds(text: str) -> float:
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
-def callable_meter(function: Callable[[], float | Sample]) -> Poll:
-    """Return a meter around any function that gives watts or a `Sample`."""
-
-    def ask() -> tuple[Sample, ...]:
-        value = function()
-        return (value if isinstance(value, Sample) else Sample(watts=float(value)),)
-
-    return ask
-
-
 class Wall:
     """Reads a wall meter on its own thread, since a plug that does not answer must not hold up the other meters.
 
     Args:
-        meter: Asks the plug or the file; see `http_plug`, `CsvTail` and `callable_meter`.
+        meter: Asks the plug or the file; see `http_plug` and `CsvTail`.
         target: What is shown to people, e.g. the address.
         poll_seconds: Period of asking; None asks inside every `read` (for files, which answer at once).
-        gain_u: Relative standard uncertainty of the meter's scale.
         coarse_joules: A counter with larger steps is not used when there is a power.
-        clock: Monotonic nanoseconds.
         utc: Seconds since 1970, for meters that write their own times.
     """
 
@@ -369,7 +345,12 @@ def open_wall(target: str | Path | Callable[[], float | Sample], *, poll_seconds
         ValueError: The target is none of them.
     """
     if callable(target):
-        return Wall(callable_meter(target), "callable", poll_seconds=poll_seconds)
+
+        def ask() -> tuple[Sample, ...]:
+            value = target()
+            return (value if isinstance(value, Sample) else Sample(watts=float(value)),)
+
+        return Wall(ask, "callable", poll_seconds=poll_seconds)
     text = str(target)
     if text.startswith(("http://", "https://")):
         return Wall(http_plug(text, timeout_seconds=timeout_seconds), text, poll_seconds=poll_seconds)
