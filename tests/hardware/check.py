@@ -18,26 +18,27 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 
-#: Parts in their order: module, and the seconds after which one is killed. Together at most 10 minutes.
+#: Parts in their order: module, and the seconds after which one is killed.
 PARTS = {
-    "facts": ("nvml_parts", 40),
+    "facts": ("nvml_parts", 35),
     "tick": ("nvml_parts", 60),
-    "counter": ("nvml_parts", 120),
+    "counter": ("nvml_parts", 110),
     "edges": ("nvml_parts", 50),
-    "power_limit": ("sharing_parts", 20),
+    "power_limit": ("sharing_parts", 15),
     "leases": ("sharing_parts", 50),
-    "training": ("training_parts", 130),
+    "training": ("training_parts", 170),
     "loader": ("training_parts", 100),
-    "study": ("training_parts", 180),
+    "study": ("training_parts", 150),
 }
-#: Time for all parts that one call may take by default: the others are ``not run``.
-MINUTES = 10.0
+#: Time for all parts that one call may take by default, so that it ends within 10 minutes: the parts that are left are ``not run``.
+MINUTES = 9.5
 #: The file in which the process of a part leaves its result.
 ANSWER = "answer.json"
 
@@ -121,10 +122,16 @@ def run_part(given: argparse.Namespace, name: str, seconds: float, environment: 
                 code = process.wait(seconds)
             except subprocess.TimeoutExpired:
                 end_group(process.pid)
-                return {"error": f"took longer than {seconds:.0f} s and was ended"}
-        if not answer.is_file():
-            return {"error": f"ended with exit code {code} and without a result"}
-        return dict(json.loads(answer.read_text(encoding="utf-8")))
+                return so_far(answer) | {"error": f"took longer than {seconds:.0f} s and was ended"}
+        result = so_far(answer)
+        if code != 0 or not result:
+            result["error"] = f"ended with exit code {code}" + (" on the way" if result else " and without a result")
+        return result
+
+
+def so_far(answer: Path) -> dict[str, Any]:
+    """Return what the process of a part has found, all of it or what it had when it ended."""
+    return dict(json.loads(answer.read_text(encoding="utf-8"))) if answer.is_file() else {}
 
 
 def end_group(pid: int) -> None:
@@ -143,20 +150,26 @@ def run_here(given: argparse.Namespace) -> int:
     """The process of one part: run it and write its answer."""
     from hardware.table import as_result
 
-    answer: dict[str, Any] = {}
+    found: dict[str, Any] = as_result([])
+    file = Path(os.environ["JOULEFRONT_ANSWER"])
+    where: dict[str, Any] = {}
+
+    def save(result: dict[str, Any]) -> None:
+        nonlocal found
+        found = result
+        where.update(where or card(given.device))
+        file.with_suffix(".new").write_text(json.dumps(found | where, default=str), encoding="utf-8")
+        os.replace(file.with_suffix(".new"), file)
+
     try:
         module = importlib.import_module(f"hardware.{PARTS[given.part][0]}")
         context = importlib.import_module("hardware.context").Context(
-            given.out.resolve(), given.device, given.scale, given.data, given.set_power_limit
+            given.out.resolve(), given.device, given.scale, given.data, given.set_power_limit, save
         )
-        answer = getattr(module, given.part)(context)
-    except BaseException as error:  # a part that fails is a finding
-        import traceback
-
+        save(getattr(module, given.part)(context))
+    except BaseException as error:  # a part that fails is a finding, and so is what it had found before
         text = " ".join(str(error).split())
-        answer = as_result([], traceback=traceback.format_exc()[-3000:]) | {"error": f"{type(error).__name__}: {text}"[:300]}
-    answer |= card(given.device)
-    Path(os.environ["JOULEFRONT_ANSWER"]).write_text(json.dumps(answer, default=str), encoding="utf-8")
+        save(found | {"error": f"{type(error).__name__}: {text}"[:300], "traceback": traceback.format_exc()[-3000:]})
     return 0
 
 

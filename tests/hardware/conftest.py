@@ -67,6 +67,6 @@ def faked(driver: Any, tmp_path: Path) -> Callable[..., Context]:
         (on, off), low, high = PULSE, REST_WATTS, WORK_WATTS
         driver.trace([0.0, on, on + 1e-3, off, off + 1e-3, 60.0], [low, low, high, high, low, low])
         driver.set(**{"tick": 0.02, "refresh": 0.02} | knobs).run(1.0)
-        return Context(tmp_path, "cpu", scale, None, may_set, lambda device: CurveLoad(driver, early))
+        return Context(tmp_path, "cpu", scale, None, may_set, make_load=lambda device: CurveLoad(driver, early))
 
     return make

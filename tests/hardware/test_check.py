@@ -142,3 +142,17 @@ def test_the_sums_of_a_study_close(tmp_path):
     figures = [Figure(**row) for row in result["figures"]]
     assert [figure.name for figure in figures if figure.verdict == "missed"] == [], result["details"]["steps"]
     assert sum(" / " in figure.name and figure.verdict == "met" for figure in figures) == 3
+
+
+@pytest.mark.slow
+def test_a_part_that_is_ended_on_the_way_keeps_what_it_had_found(tmp_path, monkeypatch):
+    program = (
+        "import os, pathlib, time; file = pathlib.Path(os.environ['JOULEFRONT_ANSWER']);"
+        " file.write_text('{\"figures\": [1]}'); time.sleep(600)"
+    )
+    script = tmp_path / "part.py"
+    script.write_text(program)
+    monkeypatch.setattr(check, "__file__", str(script))
+    given = check.argparse.Namespace(out=tmp_path, device="cpu", scale=0.1, data=None, set_power_limit=False)
+    result = check.run_part(given, "training", 2.0, check.bare_environment(tmp_path))
+    assert result == {"figures": [1], "error": "took longer than 2 s and was ended"}

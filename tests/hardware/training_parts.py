@@ -23,6 +23,7 @@ import torch
 from joulefront.search.energy import Ledger, Record, Window, discover
 from joulefront.search.execution.job import Job, train
 from joulefront.search.execution.probe import warm_up
+from joulefront.search.records.bill import read_sessions
 from joulefront.search.records.run_folder import RunFolder
 from joulefront.search.space import Candidate
 from joulefront.search.training.arrays import arrays
@@ -36,7 +37,7 @@ from joulefront.spaces.convnet import ConvolutionalNetwork
 from .context import Context
 from .table import Figure, as_result, at_least, at_most, holds, near_one
 
-#: Recipes of ``training``: name and what differs from float32.
+#: Recipes of ``training``: name and what differs from float32; compiling last, since it may take what is left of the time.
 VARIANTS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("float32", {}),
     ("float32 again", {}),
@@ -44,9 +45,9 @@ VARIANTS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("float16", {"precision": "float16"}),
     ("channels_last", {"channels_last": True}),
     ("bfloat16, channels_last", {"precision": "bfloat16", "channels_last": True}),
+    ("float32 at the end", {}),
     ("compile", {"compile": True}),
     ("bfloat16, channels_last, compile", {"precision": "bfloat16", "channels_last": True, "compile": True}),
-    ("float32 at the end", {}),
 )
 CLASSES = 10
 BATCH = 256
@@ -78,11 +79,15 @@ def training(context: Context) -> dict[str, Any]:
         for name, changes in VARIANTS:
             if changes.get("precision", "float32") not in available_precisions(context.device):
                 rows.append({"variant": name, "failed": f"{context.device} does not compute in {changes['precision']}", "absent": True})
-                continue
-            if changes.get("compile") and not context.gpu:
+            elif changes.get("compile") and not context.gpu:
                 rows.append({"variant": name, "failed": "compiling on a CPU tells nothing about a GPU", "absent": True})
-                continue
-            rows.append(_trained(name, changes, task, ledger, context, Path(scratch) / "weights"))
+            else:
+                rows.append(_trained(name, changes, task, ledger, context, Path(scratch) / "weights"))
+            context.save(_training_result(rows, len(task.train)))
+    return _training_result(rows, len(task.train))
+
+
+def _training_result(rows: Sequence[dict[str, Any]], examples: int) -> dict[str, Any]:
     figures = []
     for row in rows:
         what = f"{row['variant']}: trained, finite, better than guessing"
@@ -93,7 +98,7 @@ def training(context: Context) -> dict[str, Any]:
         figures.append(holds(what, good, "yes", note=row["failed"] or ""))
         joules, seconds = row["epoch_joules"], row["epoch_seconds"]
         figures.append(Figure(f"{row['variant']}: energy of the last epoch", joules[-1] if joules else None, "J"))
-        rate = len(task.train) / seconds[-1] if seconds else None
+        rate = examples / seconds[-1] if seconds else None
         figures.append(Figure(f"{row['variant']}: images per second in the last epoch", rate, "1/s"))
     plain = [row for row in rows if row["variant"].startswith("float32") and row.get("epoch_joules")]
     if len(plain) > 1 and all(row["epoch_joules"][0] is not None for row in plain):
@@ -101,7 +106,7 @@ def training(context: Context) -> dict[str, Any]:
         figures.append(
             at_most("first epoch of the first training / that of later equal ones", first, 1.1, bar_text="≤ 1.1 after a warm-up")
         )
-    return as_result(figures, rows=rows, examples=len(task.train))
+    return as_result(figures, rows=rows, examples=examples)
 
 
 def _trained(name: str, changes: Mapping[str, Any], task: Task, ledger: Ledger, context: Context, weights: Path) -> dict[str, Any]:
@@ -193,13 +198,13 @@ def loader(context: Context) -> dict[str, Any]:
 def study(context: Context) -> dict[str, Any]:
     """The command ``run images`` under a budget, its front and its report; the sums of bill, ledger and trials."""
     command = [sys.executable, "-m", "joulefront.search.cli"]
-    budget, limit = ("3Wh", "90s") if context.gpu else ("0.02Wh", "40s")
-    run = context.out / "run"
+    budget, limit = ("3Wh", "60s") if context.gpu else ("0.02Wh", "300s")
     steps: dict[str, dict[str, Any]] = {}
+    figures: list[Figure] = []
     with TemporaryDirectory() as scratch:
-        count = 20_000 if context.gpu else 400
+        run, count = Path(scratch) / "run", 20_000 if context.gpu else 400
         folder = context.data or image_folder(Path(scratch), None, count)
-        small = [] if context.gpu else ["--smoke", "--device", "cpu"]
+        small = [] if context.gpu else ["--smoke", "--device", "cpu", "--trials", "2"]
         calls = {
             "doctor": ["doctor"],
             "run": ["run", "images", "--data", str(folder), "--budget", budget, "--timeout", limit, "--out", str(run), *small],
@@ -208,25 +213,21 @@ def study(context: Context) -> dict[str, Any]:
         }
         for name, arguments in calls.items():
             done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
-            steps[name] = {"exit_code": done.returncode, "stdout": done.stdout[-1500:], "stderr": done.stderr[-800:]}
-    figures = [
-        holds(
-            f"joulefront {name} ends well",
-            step["exit_code"] == 0,
-            "exit code 0",
-            note=_last_line(step["stderr"]) if step["exit_code"] else "",
-        )
-        for name, step in steps.items()
-    ]
-    if steps["run"]["exit_code"] == 0:
-        figures += sums(run, gpu=context.gpu)
+            steps[name] = step = {"exit_code": done.returncode, "stdout": done.stdout[-1500:], "stderr": done.stderr[-800:]}
+            note = _last_line(done.stderr) if done.returncode else ""
+            figures.append(holds(f"joulefront {name} ends well", done.returncode == 0, "exit code 0", note=note))
+            if name == "run" and done.returncode == 0:
+                figures += sums(run, gpu=context.gpu)
+                step["bill"] = [
+                    {key: one[key] for key in ("by_state_joules", "by_component_joules")} for one in read_sessions(run / "bill.json")
+                ]
+            context.save(as_result(figures, steps=steps))
     return as_result(figures, steps=steps)
 
 
 def sums(run: Path, *, gpu: bool) -> list[Figure]:
     """Compare the sums of a run folder: the bill with the ledger's journal, the bill's states with its components, trials with states."""
-    bill_file = run / "bill.json"
-    sessions = json.loads(bill_file.read_text(encoding="utf-8"))["sessions"]
+    sessions = read_sessions(run / "bill.json")
     states = math.fsum(joules for one in sessions for joules in one["by_state_joules"].values())
     components = math.fsum(joules for one in sessions for joules in one["by_component_joules"].values())
     ends = [json.loads(line) for line in (run / "ledger.jsonl").read_text(encoding="utf-8").splitlines() if '"stop"' in line]
