@@ -28,6 +28,9 @@ CpuWatts: TypeAlias = Annotated[
 ]
 Pick: TypeAlias = Annotated[str, typer.Option(help="knee, best, cheapest, trial=N, accuracy>=X or energy<=5Wh.")]
 Complete: TypeAlias = Annotated[bool, typer.Option("--complete", help="Only models trained to the last rung.")]
+TrialTimeout: TypeAlias = Annotated[
+    str | None, typer.Option(help="End a single training that takes longer, as failed: 90s, 30m or 2h; 10 times the slowest by default.")
+]
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON, with units in the keys.")]
 
 # -- groups ----------------------------------------------------------------------------------------------------------------------------
@@ -75,6 +78,7 @@ class SessionLimitOptions(LimitOptions):
     """The limits of the study, and those of one session."""
 
     timeout: Annotated[str | None, typer.Option(help="Wall time of this session: 90s, 30m or 2h.")] = None
+    trial_timeout: TrialTimeout = None
     stop_gain: Annotated[
         str | None, typer.Option(help="Stop when the rest is expected to add less than this share of the hypervolume, e.g. 0.5%.")
     ] = None

@@ -26,6 +26,7 @@ from .options import (
     SessionLimitOptions,
     StudyOptions,
     TrainingMachineOptions,
+    TrialTimeout,
     with_options,
 )
 
@@ -83,7 +84,8 @@ def run(
     intensity = None if carbon is not None else choose_intensity(place.intensity, place.zone, network=place.network, token=token)
     price_per_kwh = _price_per_kwh(place)
     stop_gain = None if limits.stop_gain is None else share_of(limits.stop_gain)
-    values, overrides = {**_values(study), "smoke": smoke or None}, {**_overrides(study), "sizes": sizes or None}
+    values = {**_values(study), "smoke": smoke or None}
+    overrides = {**_overrides(study), "sizes": sizes or None, "max_trial_seconds": _trial_seconds(limits.trial_timeout)}
     found = adapt(find_study(study.study, values), overrides, smoke)
     path = out if out is not None else Path("runs") / (f"{found.name}-smoke" if smoke else found.name)
     origin, command = origin_of(study.study, values, overrides), command_line(context.obj or ())
@@ -154,6 +156,7 @@ def repeat(
     device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N; that of the run by default.")] = None,
     meter: Annotated[str | None, typer.Option(help="Sources of energy; those of the run by default.")] = None,
     cpu_watts: CpuWatts = None,
+    trial_timeout: TrialTimeout = None,
     as_json: AsJson = False,
 ) -> None:
     """Train the finalists again with fresh seeds.
@@ -164,11 +167,12 @@ def repeat(
     from ..records.run_folder import RunFolder
     from ..report.replication_text import to_json, to_text
     from ..running.repeat import repeat as repeat_finalists
-    from .study_source import command_line, remember, study_of
+    from .study_source import adapt, command_line, remember, study_of
 
+    limit = {"max_trial_seconds": _trial_seconds(trial_timeout)}
     folder = RunFolder.open(run)
     earlier, command = len(folder.facts["sessions"]), command_line(context.obj or ())
-    study = study_of(folder, moved.data, moved.study, trust=moved.trust)
+    study = adapt(study_of(folder, moved.data, moved.study, trust=moved.trust), limit, smoke=False)
     try:
         finding = repeat_finalists(
             study,
@@ -254,6 +258,12 @@ def _values(study: StudyOptions) -> dict[str, Any]:
 def _overrides(study: StudyOptions) -> Mapping[str, Any]:
     """Return the fields of the study that the command line replaces; None keeps the study's own."""
     return {"sampler": study.sampler, "objectives": study.objectives, "seed": study.seed}
+
+
+def _trial_seconds(text: str | None) -> float | None:
+    from ..stopping.limits import seconds_of
+
+    return None if text is None else seconds_of(text, "--trial-timeout")
 
 
 def _price_per_kwh(place: PlaceOptions) -> tuple[float, str] | None:

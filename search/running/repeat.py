@@ -10,15 +10,16 @@ from __future__ import annotations
 import sys
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..billing.account import trial_energy
+from ..billing.account import TrialMeter, trial_energy
 from ..energy import JOULES_PER_WH, Ledger, Record
 from ..energy.journal import fitted
 from ..execution.devices import cores, pick_device
-from ..execution.job import Executor, Job
+from ..execution.job import Executor, Job, Outcome, Watch
 from ..formatting import energy_text
 from ..front import Front
 from ..records.bill import REPEAT
@@ -28,6 +29,7 @@ from ..records.replicates import REPEATS_FILE, Plan, Repeat, Repeats, Slot, slot
 from ..records.run_folder import RunFolder, StoreError
 from ..records.trial import INTERRUPTED, Trial
 from ..space import FixedTrial, Space
+from ..stopping.limits import TimeLimit, pace_of, slowest_epoch
 from ..study import Study
 from .baselines import PLAIN, MeasurementProtocol
 from .identity import existing_folder, refuse_other_data
@@ -149,6 +151,7 @@ class RepeatLoop:
         trials: What is trained again, by number.
         repeats: What was trained so far; the last plan is the one in work.
         listener: Receives a line about each training.
+        epoch_seconds: What an epoch has taken in the slowest training so far, the search's included; None when that is unknown.
     """
 
     study: Study
@@ -156,6 +159,7 @@ class RepeatLoop:
     trials: Mapping[int, Trial]
     repeats: Repeats
     listener: Callable[[str], None]
+    epoch_seconds: float | None = None
 
     @property
     def plan(self) -> int:
@@ -179,9 +183,12 @@ class RepeatLoop:
                 return
             with self.session.equal_conditions():
                 training = self._train(slot)
-            self.keep(self.repeats.with_training(training))
-            self.session.account.save()
+            self._keep_training(training)
             self.listener(f"{done + 1}/{len(left)}: {self._said(training)}")
+
+    def _keep_training(self, training: Repeat) -> None:
+        self.keep(self.repeats.with_training(training))
+        self.session.account.save()
 
     def _train(self, slot: Slot) -> Repeat:
         trial, seed = self.trials[slot.trial], self.repeats.plans[self.plan].seed
@@ -200,27 +207,45 @@ class RepeatLoop:
         )
         number = len(self.repeats.trainings)
         meter = self.session.account.open(number, self._executor.devices, kind=REPEAT)
+        limit = TimeLimit(self.study.max_trial_seconds, trial.epochs, lambda: self.epoch_seconds)
+
+        def phases(kind: str, index: int) -> AbstractContextManager[Any]:
+            limit.begin()
+            return meter.phase(kind, index)
 
         def should_continue(entry: Mapping[str, Any]) -> bool:
+            limit.epoch()
             self.session.account.save_sometimes()
             return not self.session.interrupted.is_set() and entry["epoch"] < trial.epochs
 
+        def abandon(reason: str) -> None:
+            self._keep_training(self._ended(slot, job, meter, number, Outcome(0, failed=reason)))
+            self.session.reason = f"a training of trial {trial.number} hung: {reason}"
+            self.session.close()
+
         try:
-            outcome = self._executor.train(job, phases=meter.phase, should_continue=should_continue)
+            outcome = self._executor.train(job, phases=phases, should_continue=should_continue, watch=Watch(limit, abandon))
         except BaseException:
             self.session.account.close(number, meter, state="killed", cpu_seconds=None)
             self.session.account.save()
             raise
         finally:
             weights.unlink(missing_ok=True)
+        return self._ended(slot, job, meter, number, outcome)
+
+    def _ended(self, slot: Slot, job: Job, meter: TrialMeter, number: int, outcome: Outcome) -> Repeat:
+        """Close the window of a training; return what came of it."""
+        trial = self.trials[slot.trial]
         failed = outcome.failed
-        if self.session.interrupted.is_set() and outcome.epochs < trial.epochs:
+        if failed is None and self.session.interrupted.is_set() and outcome.epochs < trial.epochs:
             failed = INTERRUPTED
         elif failed is None and self.study.objectives[0] not in outcome.quality:
             failed = f"{self.study.objectives[0]} is unknown"
         elif failed is None and outcome.epochs < trial.epochs:
             failed = f"another model than that of the search: {outcome.epochs} epochs of {trial.epochs} ({outcome.stopped})"
         whole = self.session.account.close(number, meter, state="failed" if failed else "ok", cpu_seconds=outcome.cpu_seconds)
+        if not failed:
+            self.epoch_seconds = slowest_epoch(self.epoch_seconds, whole.seconds, len(outcome.curve))
         energy = trial_energy(whole, meter.phases, parent=None, predictions=0, intensity=None)
         return Repeat(
             plan=self.plan,
@@ -318,7 +343,7 @@ def repeat(
             task = study.load_task()
             refuse_other_data(session.folder, task)
             session.prepare(study, task)
-            again = RepeatLoop(study, session, trials, repeats, listener)
+            again = RepeatLoop(study, session, trials, repeats, listener, pace_of(run.trials))
             left = again.repeats.open_slots(again.plan)
             some = f" of {len(front)}, evenly spread over the front," if pick.strip() == "front" and len(members) < len(front) else ""
             joules = sum(trials[slot.trial].train_joules or 0.0 for slot in left)

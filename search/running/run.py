@@ -23,7 +23,7 @@ from ..front import Front
 from ..records.run_folder import RunFolder
 from ..report.front_view import FrontView
 from ..samplers.factory import make_sampler
-from ..stopping.limits import StopRules, limits_of, refuse_wrong_limits
+from ..stopping.limits import StopRules, limits_of, pace_of, refuse_wrong_limits
 from ..stopping.stop_gain import StopGain
 from ..study import Budget, Study
 from .baselines import PLAIN, MeasurementProtocol
@@ -219,9 +219,7 @@ def run(
             optuna_study = session.folder.study(sampler)
             gain = StopGain(study, optuna_study, stop_gain)
             rules = StopRules(study, optuna_study, limits, session.account, session.interrupted, gain, intensity, pue, hourly)
-            for trial in session.before.trials:
-                if trial.state == "complete":
-                    rules.took(trial.energy.record.get("seconds"), len(trial.curve))
+            rules.epoch_seconds = pace_of(session.before.trials)
             reporter = Reporter(session, optuna_study, rules, listener)
             recorder = Recorder(study, session.folder, optuna_study, session.account, len(task.train))
             runner = TrialRunner(study, task, session, optuna_study, rules, recorder, reporter, hourly)

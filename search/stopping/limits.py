@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from ..carbon.intensity import Intensity
 from ..energy import JOULES_PER_KWH, JOULES_PER_WH, SECONDS_PER_HOUR
-from ..records.trial import INTERRUPTED
+from ..records.trial import INTERRUPTED, Trial
 from ..study import Budget, Study
 
 if TYPE_CHECKING:
@@ -84,8 +84,8 @@ def joules_of(budget: Budget, *, grams_per_kwh: float | None, pue: float = 1.0, 
     return amount / (price_per_kwh[0] * pue) * JOULES_PER_KWH
 
 
-def seconds_of(text: str) -> float:
-    """Read a duration: ``90s``, ``30m``, ``2h``.
+def seconds_of(text: str, name: str = "--timeout") -> float:
+    """Read a duration, the value of the option ``name``: ``90s``, ``30m``, ``2h``.
 
     >>> seconds_of("30m")
     1800.0
@@ -99,7 +99,7 @@ def seconds_of(text: str) -> float:
     except ValueError:
         amount = float("nan")
     if factor is None or not 0 < amount < math.inf:
-        raise ValueError(f"--timeout must be a positive number with s, m or h, got {text!r}; for example --timeout 30m")
+        raise ValueError(f"{name} must be a positive number with s, m or h, got {text!r}; for example {name} 30m")
     return amount * factor
 
 
@@ -281,8 +281,7 @@ class StopRules:
 
     def took(self, seconds: float | None, epochs: int) -> None:
         """Take note of what a training has taken."""
-        if seconds is not None and epochs > 0:
-            self.epoch_seconds = max(self.epoch_seconds or 0.0, seconds / epochs)
+        self.epoch_seconds = slowest_epoch(self.epoch_seconds, seconds, epochs)
 
     def break_off(self, error: BaseException) -> None:
         """End the study for all workers because one of them failed."""
@@ -301,24 +300,35 @@ class StopRules:
         return self.limits.reached(joules=self.account.spent_joules(), trials=trials, seconds=self.seconds())
 
 
-@dataclass
-class Overdue:
-    """Whether one training must end although its epoch has not; all other limits are looked at between two epochs.
+def slowest_epoch(known: float | None, seconds: float | None, epochs: int) -> float | None:
+    """Return what an epoch takes in the slowest training, after one more has taken so many seconds; None while no training is known."""
+    return known if seconds is None or epochs < 1 else max(known or 0.0, seconds / epochs)
+
+
+def pace_of(trials: Iterable[Trial]) -> float | None:
+    """Return what an epoch has taken in the slowest of some trials; None when none of them is complete."""
+    found = None
+    for trial in trials:
+        if trial.state == "complete":
+            found = slowest_epoch(found, trial.energy.record.get("seconds"), len(trial.curve))
+    return found
+
+
+class TimeLimit:
+    """Whether one training takes too long: longer than its study allows, or many times what the slowest one would have taken.
 
     Attributes:
-        rules: The rules of the session.
+        most_seconds: The limit of the study, or None.
         epochs: Epochs that the training makes.
+        expected: Returns what an epoch has taken in the slowest training so far, or None before the first.
         reason: Why it had to end; None while it has not.
-        excused: Whether that says nothing about its candidate.
     """
 
-    rules: StopRules
-    epochs: int
-    reason: str | None = None
-    excused: bool = False
-    _began: float | None = None
-    _edge: float = 0.0
-    _slowest: float = 0.0
+    def __init__(self, most_seconds: float | None, epochs: int, expected: Callable[[], float | None]) -> None:
+        self.most_seconds, self.epochs, self.expected = most_seconds, epochs, expected
+        self.reason: str | None = None
+        self._began: float | None = None
+        self._edge = self._slowest = 0.0
 
     def begin(self) -> None:
         """Take note that a phase begins; before the first one a worker process starts."""
@@ -332,29 +342,49 @@ class Overdue:
 
     def __call__(self) -> str | None:
         """Return why the training must end now, or None."""
-        if (found := self._outside() or self._too_long()) is not None:
+        if (found := self._found()) is not None:
             self.reason = found
         return found
 
-    def _outside(self) -> str | None:
-        """Look at what ends the session."""
-        self.excused, rules = True, self.rules
-        waiting = self._began is None
-        if rules.at_once or (waiting and rules.interrupted.is_set()):
-            return BROKEN_OFF if rules.reason == BROKEN_OFF else INTERRUPTED
-        return rules.timed_out(0.0 if waiting else max(TIMEOUT_GRACE_SECONDS, 2 * self._epoch_seconds()))
-
-    def _too_long(self) -> str | None:
-        """Look at the limit of a training."""
-        self.excused = False
-        limit = self.rules.study.max_trial_seconds
+    def _found(self) -> str | None:
+        limit = self.most_seconds
         if limit is None:
-            least = LEAST_SECONDS_UNKNOWN if self.rules.epoch_seconds is None else LEAST_SECONDS
+            least = LEAST_SECONDS_UNKNOWN if self.expected() is None else LEAST_SECONDS
             limit = max(least, TIMES_EXPECTED * self.epochs * self._epoch_seconds())
         if self._began is None or time.monotonic() - self._began <= limit:
             return None
-        expected = "" if self.rules.study.max_trial_seconds else ", 10 times what was expected"
-        return f"the training was ended after {limit:.0f} s{expected}; if it needs longer, set max_trial_seconds of the study"
+        expected = "" if self.most_seconds else ", 10 times what was expected"
+        return (
+            f"the training was ended after {limit:.0f} s{expected}; "
+            "if it needs longer, give --trial-timeout (Python: max_trial_seconds of the study)"
+        )
 
     def _epoch_seconds(self) -> float:
-        return max(self._slowest, self.rules.epoch_seconds or 0.0)
+        return max(self._slowest, self.expected() or 0.0)
+
+
+class Overdue(TimeLimit):
+    """Whether a trial's training must end although its epoch has not; all other limits are looked at between two epochs.
+
+    Attributes:
+        rules: The rules of the session.
+        excused: Whether its end says nothing about its candidate.
+    """
+
+    def __init__(self, rules: StopRules, epochs: int) -> None:
+        super().__init__(rules.study.max_trial_seconds, epochs, lambda: rules.epoch_seconds)
+        self.rules, self.excused = rules, False
+
+    def _found(self) -> str | None:
+        self.excused = True
+        if (outside := self._outside()) is not None:
+            return outside
+        self.excused = False
+        return super()._found()
+
+    def _outside(self) -> str | None:
+        """Look at what ends the session."""
+        rules, waiting = self.rules, self._began is None
+        if rules.at_once or (waiting and rules.interrupted.is_set()):
+            return BROKEN_OFF if rules.reason == BROKEN_OFF else INTERRUPTED
+        return rules.timed_out(0.0 if waiting else max(TIMEOUT_GRACE_SECONDS, 2 * self._epoch_seconds()))

@@ -29,6 +29,7 @@ pytestmark = pytest.mark.slow
         (["run", "digits", "--budget", "20"], ["--budget '20' has no unit", "--budget 20Wh"]),
         (["run", "digits", "--budget", "5apples"], ["unknown unit 'apples'", "Wh"]),
         (["run", "digits", "--timeout", "30"], ["--timeout", "30m"]),
+        (["run", "digits", "--trial-timeout", "30"], ["--trial-timeout", "30m"]),
         (["run", "digits", "--price", "cheap"], ["price", "0.25EUR"]),
         (["run", "digits", "--pue", "0.5"], ["pue", ">= 1"]),
         (["run", "digits", "--intensity", "-3"], ["grams_per_kwh", ">= 0"]),

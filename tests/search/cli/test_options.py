@@ -47,6 +47,7 @@ def test_the_verbs_share_what_they_have_in_common() -> None:
     shared |= {"--zone", "--intensity", "--pue", "--price", "--meter", "--device", "--out"}
     assert shared == options_of("run") & options_of("estimate")
     assert options_of("run") & options_of("repeat") >= {"--idle", "--cool-down", "--anchor", "--meter", "--cpu-watts", "--device", "--seed"}
+    assert "--trial-timeout" in options_of("run") & options_of("repeat")
     assert options_of("export") & options_of("optimise") == {"--pick", "--study", "--data", "--trust"}
 
 

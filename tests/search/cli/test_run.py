@@ -12,7 +12,7 @@ import pytest
 from helpers.command_line import Circle, refused, say
 from PIL import Image
 
-from joulefront.search.cli.study_source import command_line
+from joulefront.search.cli.study_source import command_line, study_of
 from joulefront.search.execution.probe import Probe
 from joulefront.search.records.run_folder import RunFolder
 from joulefront.search.running.estimate import Overhead
@@ -57,6 +57,11 @@ def test_the_command_line_is_recorded_for_every_session(circle: Circle) -> None:
     assert facts["origin"]["source"] == str(circle.study.resolve())
     assert facts["origin"]["overrides"]["seed"] == 3
     assert command_line(["run", "x", "--storage", "postgresql://a:b@c/d"]) == "joulefront run x --storage 'postgresql://a:***@c/d'"
+
+
+def test_the_limit_of_a_single_training_is_kept_for_the_verbs_that_train_again(tmp_path: Path, rings_file: Callable[[str], Path]) -> None:
+    say("run", rings_file("fine"), "--out", tmp_path / "r", "--meter", "cpu_time", "--trials", 1, "--trial-timeout", "90s")
+    assert study_of(RunFolder.open(tmp_path / "r"), None, None, trust=True).max_trial_seconds == 90.0
 
 
 def test_a_continued_run_records_where_its_study_is_now(tmp_path: Path, rings_file: Callable[[str], Path]) -> None:

@@ -22,6 +22,7 @@ from joulefront.search.records.run_folder import RunFolder, StoreError
 from joulefront.search.records.trial import INTERRUPTED
 from joulefront.search.running.baselines import MeasurementProtocol
 from joulefront.search.running.repeat import finalists, repeat
+from joulefront.search.stopping import limits
 from joulefront.spaces.recipes import RecipeRanges
 
 pytestmark = pytest.mark.slow
@@ -149,6 +150,31 @@ def test_a_repeat_that_fails_keeps_its_reason_and_its_energy_and_the_rest_goes_o
     assert finding.members[0].failed == 1
     assert finding.members[0].quality is not None
     assert finding.members[0].quality.n == 2
+    sums_up(folder)
+
+
+@pytest.mark.parametrize(("most_seconds", "said_of_it"), [(1.0, "after 1 s;"), (None, "10 times what was expected")])
+def test_a_repeat_that_hangs_is_ended_billed_as_failed_and_the_rest_goes_on(
+    folder: Path, rings: Maker, monkeypatch: pytest.MonkeyPatch, most_seconds: float | None, said_of_it: str
+) -> None:
+    study = rings(max_trial_seconds=most_seconds)
+    said: list[str] = []
+    build = type(study.space).build
+
+    def hangs(self: Any, candidate: Any, task: Any) -> Any:
+        if len(said) == 2:  # the start and the first training
+            time.sleep(600)
+        return build(self, candidate, task)
+
+    monkeypatch.setattr(type(study.space), "build", hangs)
+    monkeypatch.setattr(limits, "LEAST_SECONDS", 1.0)
+    finding = repeat(study, folder, times=3, pick="best", listener=said.append)
+    trainings = read_repeats(folder).trainings
+    assert [one.failed is None for one in trainings] == [True, False, True]
+    assert said_of_it in str(trainings[1].failed)
+    assert "--trial-timeout" in str(trainings[1].failed)
+    assert trainings[1].spent_joules is not None
+    assert finding.members[0].failed == 1
     sums_up(folder)
 
 
