@@ -5,6 +5,7 @@ Run with ``python tests/benchmarks/meter_overhead.py``. CPU time, not wall time,
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import importlib.util
 import os
@@ -134,6 +135,7 @@ def rate_dependence() -> list[tuple[float, float]]:
 
 def main() -> None:
     """Print the figures."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     print(f"Python {platform.python_version()}, {os.cpu_count()} logical CPUs, load {os.getloadavg()[0]:.1f}")
     print(f"{'import joulefront.search.energy':44} {fresh(IMPORT):8.3f} s CPU     bar 0.15 s")
     print(f"{'cold start: import, discover, start':44} {fresh(COLD):8.3f} s CPU     bar 0.15 s")

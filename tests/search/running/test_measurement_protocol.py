@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from joulefront.search import Study, run
+from joulefront.search.energy import Record
+from joulefront.search.energy.journal import lines
 from joulefront.search.records.run_folder import RunFolder
 from joulefront.search.running import baselines as module
 from joulefront.search.running.baselines import BaselineController, MeasurementProtocol
@@ -103,11 +105,17 @@ def test_a_cool_down_beside_other_trainings_is_refused_before_anything_starts(ri
     assert not (tmp_path / "r").exists()
 
 
-def test_two_workers_and_their_anchors_take_turns(rings: Maker, tmp_path: Path) -> None:
+def test_two_workers_and_their_anchors_take_turns_and_add_up_to_the_ledger(rings: Maker, tmp_path: Path) -> None:
     run(rings(trials=4), out=tmp_path / "r", workers=2, protocol=MeasurementProtocol(anchor_every=2, anchor_seconds=0.1))
-    result = RunFolder.open(tmp_path / "r").run()
+    folder = RunFolder.open(tmp_path / "r")
+    result = folder.run()
     assert len(result.facts["anchor"]["joules"]) == 4
+    assert len(result.trials) == 4
     assert {trial.state for trial in result.trials} == {"complete"}
+    stop = list(lines(folder.ledger_file))[-1]
+    assert stop["event"] == "stop"
+    assert result.bill.total_joules == pytest.approx(Record.from_json(stop["record"]).joules, rel=0.01)  # the workers' end is in it
+    assert sum(result.bill.by_state.values()) == pytest.approx(result.bill.total_joules, rel=1e-3)
 
 
 @pytest.mark.parametrize("name", ["idle_seconds", "cool_down_seconds", "anchor_every", "anchor_seconds"])

@@ -176,15 +176,6 @@ def test_freeze_thaw_continues_checkpoints_and_bills_each_increment_once(rings: 
         assert child.increment_joules is not None
 
 
-def test_two_workers_share_one_budget_and_add_up(rings: Maker, tmp_path: Path) -> None:
-    run(rings(trials=6), out=tmp_path / "r", workers=2)
-    result = RunFolder.open(tmp_path / "r").run()
-    done = [trial for trial in result.trials if trial.state == "complete"]
-    assert len(done) == len(result.trials) == 6
-    assert result.bill.total_joules is not None
-    assert sum(result.bill.by_state.values()) == pytest.approx(result.bill.total_joules, rel=1e-3)
-
-
 def test_one_folder_has_one_session_at_a_time(rings: Maker, tmp_path: Path) -> None:
     run(rings(trials=1), out=tmp_path / "r")
     with RunFolder.open(tmp_path / "r").lock(), pytest.raises(StoreError, match="another process"):
