@@ -14,7 +14,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -164,7 +164,7 @@ def compare_after_training(
     for _ in range(rounds):
         for one, windows in zip(applied, spent, strict=True):
             if one.model is not None:
-                windows.append(_measured(one.model, task, data, recipe, measure, device))
+                windows.append(measure(partial(_predictions, one.model, task, data, recipe, device), repeat=True))
     rows: list[AfterTraining] = []
     for one, windows in zip(applied, spent, strict=True):
         if one.model is None:
@@ -259,10 +259,10 @@ def _apply(name: str, apply: Callable[[Any], Any], model: Any, data: Data, recip
     return _Applied(name, ready[0], paid.joules)
 
 
-def _measured(model: Any, task: Task, data: Data, recipe: Recipe, measure: Measure, device: str) -> Spent:
+def _predictions(model: Any, task: Task, data: Data, recipe: Recipe, device: str) -> int:
     from ..training.evaluate import predict
 
-    return measure(lambda: len(predict(model, task, data, recipe=recipe, device=device)), repeat=True)
+    return len(predict(model, task, data, recipe=recipe, device=device))
 
 
 def _per_prediction(windows: Sequence[Spent]) -> tuple[float | None, float | None]:
@@ -286,7 +286,7 @@ def _saving(row: AfterTraining, plain: AfterTraining) -> AfterTraining:
     saving = before - after
     if abs(saving) <= 2.0 * math.hypot(u_before, u_after):
         return row
-    return AfterTraining(**{**row.__dict__, "saving_joules": saving})
+    return replace(row, saving_joules=saving)
 
 
 def to_text(rows: Sequence[AfterTraining], metric: str, quality: str) -> str:

@@ -147,6 +147,3 @@ def _preprocessing(trained: TrainedModel) -> dict[str, Any]:
 
 def _finite(data: Mapping[str, Any]) -> dict[str, Any]:
     return {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in data.items()}
-
-
-__all__ = ["FORMATS", "Exported", "describe", "export", "pick_format"]

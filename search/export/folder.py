@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,13 +35,11 @@ def staging(out: Path) -> Iterator[Path]:
         near = out.absolute()
         while not near.exists():
             near = near.parent
-        stage = Path(tempfile.mkdtemp(prefix=PREFIX, dir=near))
+        stage = tempfile.TemporaryDirectory(prefix=PREFIX, dir=near, ignore_cleanup_errors=True)
     except OSError as error:
         raise ValueError(f"-o {str(out)!r} cannot be written ({error.strerror or error}); give another folder") from error
-    try:
-        yield stage
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
+    with stage as folder:
+        yield Path(folder)
 
 
 def move_in(stage: Path, out: Path) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ import numpy as np
 from ..records.trial import Trial
 from ..space import Candidate, FixedTrial, Space
 from ..study import Study
+from ..training.estimator import as_estimator, full_probabilities
 from ..training.task import Task
 
 #: Normalised float32 inputs ``(b, *shape)`` -> raw outputs: logits or probabilities ``(b, k)``, values or scores ``(b,)`` or ``(b, 1)``.
@@ -174,8 +175,6 @@ def estimator_predictor(model: Any, task: Task, sklearn: Any = None) -> Predicto
 
     ``sklearn`` takes the place of the scikit-learn object inside, e.g. one that was read back from a file; the model is not changed.
     """
-    from ..training.estimator import as_estimator, full_probabilities
-
     estimator = copy.copy(as_estimator(model))
     known = estimator.sklearn
     if sklearn is not None:

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from ..training.estimator import is_outlier_detector
 from .model import Exporter, ExportFailed, Predictor, TrainedModel, estimator_predictor, first_line, plain_estimator
 
 FILE = "model.onnx"
@@ -75,7 +76,7 @@ class Onnx(Exporter):
         if program is None:
             raise RuntimeError("torch.onnx.export returned no program")
         program.model.metadata_props.update(_metadata(trained))
-        size = sum(tensor.numel() * tensor.element_size() for tensor in trained.model.state_dict().values())
+        size = sum(tensor.nbytes for tensor in trained.model.state_dict().values())
         program.save(str(file), external_data=size > MAX_INLINE_BYTES)
 
     def _write_sklearn(self, trained: TrainedModel, file: Path) -> None:
@@ -104,33 +105,25 @@ class SessionEstimator:
     def __init__(self, estimator: Any, run: Any) -> None:
         self._run = run
         self._several = isinstance(getattr(estimator, "classes_", None), list)
-        if is_detector(estimator):
+        if is_outlier_detector(estimator):
             self._estimator_type = "outlier_detector"
         if hasattr(estimator, "classes_"):
             self.classes_ = estimator.classes_
         # Only what the estimator has: its methods decide how its scores are read.
-        for name, method in (("predict_proba", self._last), ("decision_function", self._decision), ("predict", self._first)):
+        for name, method in (("predict_proba", self._last), ("decision_function", self._column), ("predict", self._first)):
             if callable(getattr(estimator, name, None)) and not (name == "decision_function" and hasattr(estimator, "predict_proba")):
                 setattr(self, name, method)
 
     def _first(self, rows: np.ndarray) -> np.ndarray:
-        outputs: np.ndarray = self._run(rows)[0]
-        return outputs.reshape(-1) if outputs.ndim == 2 and outputs.shape[1] == 1 else outputs
+        return self._column(rows, 0)
 
     def _last(self, rows: np.ndarray) -> Any:
         outputs = self._run(rows)[-1]
         return list(outputs) if self._several else outputs
 
-    def _decision(self, rows: np.ndarray) -> np.ndarray:
-        outputs: np.ndarray = self._run(rows)[-1]
+    def _column(self, rows: np.ndarray, index: int = -1) -> np.ndarray:
+        outputs: np.ndarray = self._run(rows)[index]
         return outputs.reshape(-1) if outputs.ndim == 2 and outputs.shape[1] == 1 else outputs
-
-
-def is_detector(estimator: Any) -> bool:
-    """Whether scikit-learn counts an estimator as an outlier detector."""
-    from sklearn.base import is_outlier_detector
-
-    return bool(is_outlier_detector(estimator))
 
 
 def _metadata(trained: TrainedModel) -> dict[str, str]:

@@ -97,16 +97,9 @@ class Boxes:
 
 def front_of(points: Array) -> Array:
     """Return the non-dominated rows of ``(n, d)`` points to be maximised, without duplicates, sorted by the first axis."""
-    points = np.unique(points, axis=0)
-    if points.shape[1] == 2:
-        order = points[::-1]  # first axis falling
-        best_before = np.r_[-np.inf, np.maximum.accumulate(order[:, 1])[:-1]]
-        return np.asarray(order[order[:, 1] > best_before][::-1])
-    keep = np.ones(len(points), dtype=bool)
-    for i, point in enumerate(points):
-        if keep[i]:
-            keep &= ~((points <= point).all(1) & (points < point).any(1))
-    return points[keep]
+    import moocore
+
+    return np.unique(moocore.filter_dominated(points, maximise=True), axis=0)
 
 
 def boxes_above(front: Array, reference: Array) -> Boxes:

@@ -66,14 +66,8 @@ def remaining_gain(sampler: FreezeThawSampler, study: Study, remaining: float | 
     if not len(order):
         return RemainingGain(volume, 0.0, budget, None, None)
     first, target = order[0], int(np.argmax(candidates.rate[order[0]]))
-    gain = _greedy(survey, order, budget)
-    return RemainingGain(
-        volume,
-        gain,
-        budget,
-        float(candidates.cost[first, target]),
-        float(candidates.step_cost[first, target]),
-    )
+    cost, step_cost = float(candidates.cost[first, target]), float(candidates.step_cost[first, target])
+    return RemainingGain(volume, _greedy(survey, order, budget), budget, cost, step_cost)
 
 
 def _greedy(survey: Survey, rows: NDArray[np.int64], budget: float) -> float:

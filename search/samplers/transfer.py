@@ -40,11 +40,8 @@ class TransferModel:
 
     def distributions(self) -> dict[str, BaseDistribution]:
         """Return the parameters of the earlier studies."""
-        found: dict[str, BaseDistribution] = {}
-        for trials in self.studies:
-            for trial in trials:
-                found.update({name: d for name, d in trial.distributions.items() if name != self.epochs_name})
-        return found
+        seen = (found for trials in self.studies for trial in trials for found in trial.distributions.items())
+        return {name: distribution for name, distribution in seen if name != self.epochs_name}
 
     def unknown_params(self, here: Iterable[Mapping[str, Any]]) -> set[str]:
         """Return the parameters of the earlier studies that the present one does not have.

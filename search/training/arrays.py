@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from .splits_data import MemoryData, StreamData
-from .task import Kind, Targets, Task, encode, split_indices, target_scale
+from .task import Kind, Targets, Task, complete_splits, encode, target_scale
 
 Pair = tuple[Any, Any]
 #: Name -> class of torchvision.datasets, for the sets that torchvision holds as arrays.
@@ -59,29 +59,26 @@ def arrays(
     Raises:
         ValueError: If shapes, lengths or values do not fit.
     """
-    pairs = [(inputs, targets), *(pair for pair in (validation, test) if pair is not None)]
-    examples = [_inputs(pair[0]) for pair in pairs]
-    lengths = [len(part) for part in examples]
-    wanted = [np.asarray(pair[1]) for pair in pairs]
-    for given, label in zip(examples, wanted, strict=True):
-        if len(given) != len(label):
-            raise ValueError(f"inputs and targets must have the same length, got {len(given)} and {len(label)}")
-        if given.shape[1:] != examples[0].shape[1:]:
-            raise ValueError(f"all splits must have examples of one shape, got {examples[0].shape[1:]} and {given.shape[1:]}")
+    pairs = {"train": (inputs, targets), "validation": validation, "test": test}
+    given = {split: pair for split, pair in pairs.items() if pair is not None}
+    examples = [_inputs(pair[0]) for pair in given.values()]
+    wanted = [np.asarray(pair[1]) for pair in given.values()]
+    for part, label in zip(examples, wanted, strict=True):
+        if len(part) != len(label):
+            raise ValueError(f"inputs and targets must have the same length, got {len(part)} and {len(label)}")
+        if part.shape[1:] != examples[0].shape[1:]:
+            raise ValueError(f"all splits must have examples of one shape, got {examples[0].shape[1:]} and {part.shape[1:]}")
     # All splits are encoded together, so that a class has one number everywhere.
     encoded = encode(np.concatenate(wanted), kind=kind, classes=classes, name="targets")
-    everything = np.concatenate(examples)
-    own = np.split(np.arange(len(everything)), np.cumsum(lengths)[:-1])
-    rows = iter(own[1:])
-    train, made_validation, made_test = split_indices(
-        encoded.values[: lengths[0]] if encoded.values.ndim == 1 else np.zeros(lengths[0]),
-        validation_share=0 if validation is not None else validation_share,
-        test_share=0 if test is not None else test_share,
+    parts = complete_splits(
+        encoded.values,
+        {split: len(part) for split, part in zip(given, examples, strict=True)},
+        validation_share=validation_share,
+        test_share=test_share,
         seed=seed,
         stratified=encoded.kind in ("classification", "anomaly"),
     )
-    parts = (train, made_validation if validation is None else next(rows), made_test if test is None else next(rows))
-    return task_of_arrays(name, everything, encoded, parts, device=device)
+    return task_of_arrays(name, np.concatenate(examples), encoded, parts, device=device)
 
 
 def sklearn_set(bunch: Any, *, name: str = "sklearn", images: bool | None = None, **options: Any) -> Task:

@@ -67,13 +67,13 @@ def training_bytes(model: torch.nn.Module, task: Task, recipe: Recipe) -> int | 
     if kept is None:
         return None
     batch = min(-(-recipe.batch_size // recipe.accumulation), len(task.train))
-    weights = sum(_size(tensor) for tensor in [*model.parameters(), *model.buffers()])
+    weights = sum(tensor.nbytes for tensor in [*model.parameters(), *model.buffers()])
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    learning = sum(_size(parameter) for parameter in trained)
+    learning = sum(parameter.nbytes for parameter in trained)
     states = 2 if recipe.optimizer == "adamw" else 1 if recipe.momentum > 0 else 0
     averaged = 0
     if recipe.averaging or recipe.schedule == "anytime":
-        averaged = learning + sum(_size(buffer) for buffer in model.buffers() if buffer.is_floating_point())
+        averaged = learning + sum(buffer.nbytes for buffer in model.buffers() if buffer.is_floating_point())
     inputs = batch * prod(task.shape_at(recipe.resolution)) * torch.finfo(torch.float32).bits // 8
     return weights + learning * (1 + states) + averaged + inputs + round(kept * batch)
 
@@ -128,10 +128,6 @@ def _kept(tensor: torch.Tensor, half: bool) -> int:
 
 def _storage(tensor: torch.Tensor) -> Any:
     return tensor.untyped_storage()._cdata
-
-
-def _size(tensor: torch.Tensor) -> int:
-    return tensor.numel() * tensor.element_size()
 
 
 def _unchanged(tensor: torch.Tensor) -> torch.Tensor:

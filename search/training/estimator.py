@@ -69,7 +69,7 @@ def as_estimator(model: Any) -> Estimator:
 
 def plain_scores(sklearn: Any, X: np.ndarray) -> np.ndarray:
     """Return the scores of a fitted scikit-learn object in the form of ``Estimator.predict_scores``."""
-    if getattr(sklearn, "_estimator_type", None) == "outlier_detector" or _is_outlier_detector(sklearn):
+    if getattr(sklearn, "_estimator_type", None) == "outlier_detector" or is_outlier_detector(sklearn):
         # decision_function is negative for outliers; the logistic function puts the threshold at 0.5 and keeps the order.
         return np.asarray(1.0 / (1.0 + np.exp(np.clip(sklearn.decision_function(X), -50.0, 50.0))), dtype=np.float64)
     if callable(getattr(sklearn, "predict_proba", None)):
@@ -86,11 +86,12 @@ def plain_scores(sklearn: Any, X: np.ndarray) -> np.ndarray:
     return np.asarray(sklearn.predict(X), dtype=np.float64)
 
 
-def _is_outlier_detector(sklearn: Any) -> bool:
-    from sklearn.base import is_outlier_detector
+def is_outlier_detector(sklearn: Any) -> bool:
+    """Whether scikit-learn counts an object as an outlier detector."""
+    from sklearn import base
 
     try:
-        return bool(is_outlier_detector(sklearn))
+        return bool(base.is_outlier_detector(sklearn))
     except AttributeError:  # a user's object without scikit-learn's tags
         return False
 

@@ -25,7 +25,7 @@ from PIL import Image
 from .arrays import channel_statistics
 from .device import available_cores
 from .splits_data import MemoryData, StreamData
-from .task import Data, Task, split_indices
+from .task import Data, Task, complete_splits
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"})
 SPLITS = {
@@ -378,17 +378,9 @@ def spaced(count: int, most: int) -> list[int]:
 
 
 def _split(found: Found, validation_share: float, test_share: float, seed: int) -> dict[str, Entries]:
-    train = found.splits["train"]
-    parts = split_indices(
-        np.array([label for _, label in train]),
-        validation_share=0 if "validation" in found.splits else validation_share,
-        test_share=0 if "test" in found.splits else test_share,
-        seed=seed,
-    )
-    splits: dict[str, Entries] = {}
-    for split, rows in zip(("train", "validation", "test"), parts, strict=True):
-        own = found.splits.get(split, ()) if split != "train" else ()
-        entries = own or tuple(train[k] for k in rows)
-        if entries or split != "test":
-            splits[split] = entries
-    return splits
+    everything = [entry for entries in found.splits.values() for entry in entries]
+    lengths = {split: len(entries) for split, entries in found.splits.items()}
+    labels = np.array([label for _, label in everything])
+    parts = complete_splits(labels, lengths, validation_share=validation_share, test_share=test_share, seed=seed)
+    splits = {split: [everything[k] for k in rows] for split, rows in zip(("train", "validation", "test"), parts, strict=True)}
+    return {split: entries for split, entries in splits.items() if entries or split != "test"}

@@ -15,7 +15,7 @@ from PIL import Image
 from .arrays import task_of_arrays
 from .images import GREY_MODES, decode
 from .table import table
-from .task import Task, encode, split_indices
+from .task import Task, complete_splits, encode
 
 NAMES = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation", "test": "test"}
 
@@ -71,17 +71,9 @@ def hugging_face(
     shape = _shape(next(iter(raw.values()))[0][image], resolution)
     pixels = np.stack([decode(_bytes(entry), shape) for split in raw.values() for entry in split[image]])
     labels = np.concatenate([np.asarray(split[target]) for split in raw.values()])
-    bounds = np.cumsum([0, *(len(split) for split in raw.values())])
-    own = {key: np.arange(a, b) for key, a, b in zip(raw, bounds, bounds[1:], strict=False)}
     targets = encode(labels, kind="classification", classes=names, name=f"column {target!r}")
-    train = own["train"]
-    dealt = split_indices(
-        targets.values[train],
-        validation_share=0 if "validation" in own else validation_share,
-        test_share=0 if "test" in own else test_share,
-        seed=seed,
-    )
-    parts = (train[dealt[0]], own.get("validation", train[dealt[1]]), own.get("test", train[dealt[2]]))
+    lengths = {key: len(split) for key, split in raw.items()}
+    parts = complete_splits(targets.values, lengths, validation_share=validation_share, test_share=test_share, seed=seed)
     return task_of_arrays(path.name, pixels, targets, parts, device=device)
 
 

@@ -96,11 +96,11 @@ class Average:
     def __init__(self, model: torch.nn.Module, trained: Iterable[torch.nn.Parameter]) -> None:
         """Start with a copy of the model's present state."""
         moving = {id(parameter) for parameter in trained}
-        self._live: dict[str, torch.Tensor] = {}
-        for name, tensor in model.state_dict(keep_vars=True).items():
-            counts = id(tensor) in moving if isinstance(tensor, torch.nn.Parameter) else tensor.is_floating_point()
-            if counts:
-                self._live[name] = tensor.detach()
+        self._live = {
+            name: tensor.detach()
+            for name, tensor in model.state_dict(keep_vars=True).items()
+            if (id(tensor) in moving if isinstance(tensor, torch.nn.Parameter) else tensor.is_floating_point())
+        }
         self.values = {name: tensor.clone() for name, tensor in self._live.items()}
         # One multi-tensor call for each dtype: a call for each tensor costs more than the arithmetic.
         dtypes = {tensor.dtype for tensor in self._live.values()}

@@ -79,13 +79,12 @@ def table(
     if len(frame) < 4:
         raise ValueError(f"{source} has {len(frame)} rows with a target; give at least 4")
     targets = encode(_values(frame, target), kind=kind, classes=None if isinstance(target, str) else wanted, name=f"column {target!r}")
-    stratified = targets.kind in ("classification", "anomaly")
     parts = split_indices(
-        targets.values if stratified else np.zeros(len(frame)),
+        targets.values,
         validation_share=validation_share,
         test_share=test_share,
         seed=seed,
-        stratified=stratified,
+        stratified=targets.kind in ("classification", "anomaly"),
     )
     inputs = frame.drop(columns=[*wanted, *drop])
     columns = learn(inputs.iloc[parts[0]], max_levels=max_levels, categorical=categorical)

@@ -212,6 +212,27 @@ def split_indices(
     return train, validation_part, test_part
 
 
+def complete_splits(
+    labels: np.ndarray, lengths: Mapping[str, int], *, validation_share: float, test_share: float, seed: int, stratified: bool = True
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the rows of training, validation and test; a split that is not in ``lengths`` is drawn from the training rows.
+
+    ``lengths`` are the examples of each split that there is, in the order in which they lie behind one another in ``labels (n,)``.
+    See ``split_indices`` for the rest.
+    """
+    bounds = np.cumsum([0, *lengths.values()])
+    given = {split: np.arange(first, last) for split, first, last in zip(lengths, bounds, bounds[1:], strict=False)}
+    train = given["train"]
+    drawn = split_indices(
+        labels[train],
+        validation_share=0 if "validation" in given else validation_share,
+        test_share=0 if "test" in given else test_share,
+        seed=seed,
+        stratified=stratified,
+    )
+    return train[drawn[0]], given.get("validation", train[drawn[1]]), given.get("test", train[drawn[2]])
+
+
 def _portion(count: int, share: float) -> int:
     """Round to the nearest, but at least one of any share that is not zero."""
     return 0 if share == 0 else max(1, round(count * share))

@@ -150,8 +150,9 @@ def set_power_limit(uuid: str, watts: float, nvml: Any = None) -> Restore:
         api.nvmlDeviceSetPowerManagementLimit(handle, wanted)
         now = api.nvmlDeviceGetPowerManagementLimit(handle)
     except api.NVMLError as error:
-        refused = error.value in (api.NVML_ERROR_NO_PERMISSION, api.NVML_ERROR_NOT_SUPPORTED)
-        _undo_quietly(restore, changed=not refused)
+        if error.value in (api.NVML_ERROR_NO_PERMISSION, api.NVML_ERROR_NOT_SUPPORTED):
+            restore._put_back = lambda: None  # the new limit was not taken: there is nothing to write, only to stop listening
+        restore()
         if error.value == api.NVML_ERROR_NO_PERMISSION:
             raise PermissionError("power_limit may not be changed by this user; run as root (sudo) or leave the tactic out") from error
         raise RuntimeError(f"power_limit is not accepted by this GPU: {error}; leave the tactic out") from error
@@ -159,10 +160,3 @@ def set_power_limit(uuid: str, watts: float, nvml: Any = None) -> Restore:
         restore()
         raise RuntimeError(f"power_limit of {watts:g} W was not accepted, the GPU reports {now / 1000:g} W; leave the tactic out")
     return restore
-
-
-def _undo_quietly(restore: Restore, *, changed: bool) -> None:
-    """Stop listening; write the old limit only where the new one may have been taken."""
-    if not changed:
-        restore._put_back = lambda: None
-    restore()

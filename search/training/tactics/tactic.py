@@ -98,12 +98,7 @@ def attached(tactics: Sequence[Tactic], model: torch.nn.Module) -> Iterator[dict
 def total_penalty(tactics: Sequence[Tactic]) -> torch.Tensor | None:
     """Sum of the penalties of the batch that was just passed forward, or None when there is none."""
     terms = [term for term in (tactic.penalty() for tactic in tactics) if term is not None]
-    if not terms:
-        return None
-    total = terms[0]
-    for term in terms[1:]:
-        total = total + term
-    return total
+    return sum(terms[1:], terms[0]) if terms else None
 
 
 def training_resolution(tactics: Sequence[Tactic], epoch: int, epochs: int, full: int) -> int:
