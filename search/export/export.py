@@ -14,7 +14,7 @@ from ..records.trial import Trial
 from ..study import Study
 from ..training.task import Task
 from .card import model_card
-from .folder import CONFIG, move_in, staging, write_json
+from .folder import CONFIG, move_in, staging, write_readable_json
 from .model import Exporter, ExportFailed, Predictor, TrainedModel, first_line, rebuild
 from .onnx_format import Onnx
 from .parity import Check, compare
@@ -69,7 +69,7 @@ def export(
     out = Path(out)
     with staging(out) as stage:
         trained = rebuild(trial, study=study, task=task, weights=weights)
-        write_json(stage / CONFIG, describe(trained, exporter, run))
+        write_readable_json(stage / CONFIG, describe(trained, exporter, run))
         file = exporter.write(trained, stage)
         check = compare(trained, _read_back(exporter, trained, stage))
         if check.fault is not None:
@@ -79,15 +79,15 @@ def export(
                 f"the {exporter.name} file of trial {trial.number} ({trained.type_name}) is not the model: {check.fault}. "
                 f"Nothing was written; {remedy}"
             )
-        write_json(stage / "preprocessing.json", _preprocessing(trained))
-        write_json(stage / "classes.json", list(task.classes))
+        write_readable_json(stage / "preprocessing.json", _preprocessing(trained))
+        write_readable_json(stage / "classes.json", list(task.classes))
         snippet = exporter.snippet(trained, stage)
         card = model_card(trained, check, to=exporter.name, file=file, snippet=snippet, run=run, seed=study.seed)
         (stage / "README.md").write_text(card, encoding="utf-8")
         names = sorted({*(found.name for found in stage.iterdir()), CONFIG})
         config = describe(trained, exporter, run)
         config["joulefront"] |= {"file": file, "files": names}
-        write_json(stage / CONFIG, {**config, "check": _finite(asdict(check))})
+        write_readable_json(stage / CONFIG, {**config, "check": _finite(asdict(check))})
         return Exported(out, move_in(stage, out), file, check)
 
 

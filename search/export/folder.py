@@ -73,6 +73,6 @@ def earlier_files(out: Path) -> tuple[str, ...]:
     return tuple(name for name in names if isinstance(name, str) and Path(name).name == name)
 
 
-def write_json(file: Path, data: Any) -> None:
+def write_readable_json(file: Path, data: Any) -> None:
     """Write JSON that people can read as well."""
     file.write_text(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..front import Front
 from ..records.run_folder import Run
-from .table import empty_text, to_csv, to_frame, to_html, to_rows, to_text
-
-if TYPE_CHECKING:
-    import pandas as pd
+from . import table
 
 SUFFIXES = (".html", ".png", ".svg")
 
@@ -18,21 +15,11 @@ SUFFIXES = (".html", ".png", ".svg")
 class FrontView(Front):
     """A front with its tables and pictures; what `joulefront.search.run` and `joulefront.search.load` return."""
 
-    def to_rows(self) -> list[dict[str, Any]]:
-        """One JSON object a member, with the stable keys of `joulefront.search.report.table.KEYS`; None where unknown."""
-        return to_rows(self)
-
-    def to_csv(self) -> str:
-        """The rows as CSV with a header; ``params`` is one column of JSON, unknown is empty."""
-        return to_csv(self)
-
-    def to_frame(self) -> pd.DataFrame:
-        """The rows as a data frame; parameters become columns ``params_NAME``, as in Optuna's own."""
-        return to_frame(self)
-
-    def to_text(self, *, width: int | None = None) -> str:
-        """The front as a table for people, ``width`` characters a line; by default as wide as the terminal, and at least 100."""
-        return to_text(self, width=width)
+    to_rows = table.to_rows
+    to_csv = table.to_csv
+    to_frame = table.to_frame
+    to_text = table.to_text
+    _repr_html_ = table.to_html
 
     def plot(self, path: str | Path | None = None) -> Any:
         """Draw the front to a file that ends in .html, .png or .svg and return its path; without one, return an interactive figure.
@@ -46,9 +33,6 @@ class FrontView(Front):
 
         return front_plotly(self)
 
-    def _repr_html_(self) -> str:
-        return to_html(self)
-
 
 def save_front(source: Run | Front, path: str | Path) -> Path:
     """Write the picture of a front in the format of the file's ending: .html (interactive), .png or .svg.
@@ -61,7 +45,7 @@ def save_front(source: Run | Front, path: str | Path) -> Path:
         raise ValueError(f"-o {str(path)!r}: a plot ends in one of {', '.join(SUFFIXES)}, for example {target.stem or 'front'}.html")
     front = source if isinstance(source, Front) else Front.of(source)
     if not front.members:
-        raise ValueError(f"nothing to draw in {str(path)!r}. {empty_text(front)}")
+        raise ValueError(f"nothing to draw in {str(path)!r}. {table.empty_text(front)}")
     if target.suffix.lower() == ".html":  # matplotlib and plotly are loaded only when they draw
         from .plotly_front import front_html
 
