@@ -271,11 +271,7 @@ class Ripple:
 
 
 class PowerIntegral:
-    """The energy that follows from readings of the power.
-
-    Attributes:
-        ripple: How the power comes and goes between readings; None where each reading is a mean, which shows none.
-    """
+    """The energy that follows from readings of the power, and its ripple between them: None where each is a mean, which shows none."""
 
     def __init__(self, capability: Capability) -> None:
         # A mean stands for its middle. Inside of it the power is smeared: an eighth of its length for one change of power, twice that here.

@@ -70,12 +70,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What the meters of one machine can measure.
-
-    Attributes:
-        findings: One per component, the GPU first, CO2 last.
-        verdict: What that means for a ranking of models, in one sentence.
-    """
+    """What the meters of one machine can measure: the GPU first, CO2 last, and what that means for a ranking of models in one sentence."""
 
     findings: tuple[Finding, ...]
     verdict: str

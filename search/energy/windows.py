@@ -41,12 +41,7 @@ class WindowOwner(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """One end of a window.
-
-    Attributes:
-        spent_ns: CPU time that measuring had cost by then.
-        devices: Temperature, clocks and throttling of devices; empty where they are not noted.
-    """
+    """One end of a window: the CPU time that measuring had cost by then, and temperature, clocks and throttling of devices where noted."""
 
     t_ns: int
     spent_ns: int = 0
@@ -59,7 +54,6 @@ class WindowFacts:
 
     Attributes:
         top: Id of the outermost window around it; its own when there is none.
-        opening: Its beginning.
         devices: Components that it holds alone while others run beside it; None when it runs alone.
     """
 
@@ -176,13 +170,10 @@ class Window:
 
 
 class Registry:
-    """Keeps the windows of one ledger.
-
-    Attributes:
-        session: Random name of this ledger's life, which makes the ids of windows in one file differ.
-    """
+    """Keeps the windows of one ledger."""
 
     def __init__(self, owner: WindowOwner) -> None:
+        #: Random name of this ledger's life, which makes the ids of windows in one file differ.
         self.session = os.urandom(3).hex()
         self._owner = owner
         self._lock = threading.RLock()

@@ -249,12 +249,7 @@ def _has_children() -> bool:
 
 @dataclass(frozen=True)
 class CpuCoefficients:
-    """What a CPU-second costs.
-
-    Attributes:
-        core_watts: Power above idle of one busy logical CPU.
-        idle_watts: Power of the idle CPU, or None when unknown.
-        origin: Where the numbers come from, for the record.
+    """What a CPU-second costs: the power above idle of one busy logical CPU, that of the idle CPU or None when unknown, and their origin.
 
     Raises:
         ValueError: If a power is not positive.

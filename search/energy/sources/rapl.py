@@ -22,8 +22,7 @@ class Zone:
 
     Attributes:
         label: What the kernel calls it, e.g. ``package-0`` or ``dram``.
-        component: Our name, or None when it is left out.
-        reason: Why it is left out, or why it cannot be read.
+        component: Our name, or None when it is left out; ``reason`` says why.
         range_joules: Largest value before it starts at zero again.
     """
 

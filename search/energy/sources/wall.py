@@ -37,11 +37,9 @@ LAST_SECONDS = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One answer of a wall meter.
+    """One answer of a wall meter: a power, a counter with its smallest step, or both.
 
-    Attributes:
-        joules: Cumulative energy, or None when it has no counter; ``step_joules`` is the smallest step of that counter.
-        utc_seconds: When the meter took it (seconds since 1970), or None for now.
+    ``utc_seconds`` is when the meter took it, since 1970; None for now.
     """
 
     watts: float | None = None
