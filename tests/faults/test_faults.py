@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from faults import scenarios
+from faults.kills import kill_study
 
 pytestmark = pytest.mark.slow
 
@@ -29,3 +30,10 @@ def test_a_study_waits_for_a_locked_database(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="another user needs root")
 def test_a_device_that_another_user_holds_is_not_given_away(tmp_path: Path) -> None:
     check(scenarios.lease_of_another_user, tmp_path)
+
+
+def test_a_study_with_two_workers_outlives_the_kill_of_a_worker_and_of_the_whole_group(tmp_path: Path) -> None:
+    row = kill_study(tmp_path, 2, whom=("worker", "group"), trials=12, wait_seconds=2.0)
+    assert row.wrong == []
+    assert row.ended
+    assert row.sessions == 2
