@@ -2,7 +2,6 @@
 
 from .freeze_thaw import FreezeThawSampler
 from .history import resume_from
-from .local_edits import LocalEdits
 from .marginal_gain import RemainingGain, remaining_gain
 
-__all__ = ["FreezeThawSampler", "LocalEdits", "RemainingGain", "remaining_gain", "resume_from"]
+__all__ = ["FreezeThawSampler", "RemainingGain", "remaining_gain", "resume_from"]

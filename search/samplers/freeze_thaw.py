@@ -79,7 +79,7 @@ class FreezeThawSampler(BaseSampler):
         estimate_floor: Whether a missing ``min_accuracy`` is estimated; False takes the worst quality seen.
         look_ahead: Whether a plan is valued with the option to stop at its next rung; False values it as if it were carried out
             whatever is measured on the way.
-        proposal: How fresh configurations are generated; ``LocalEdits()`` learns which changes of good ones help.
+        proposal: How fresh configurations are generated.
 
     Attributes:
         remaining: Energy left to spend, in the unit of the energy objective, or None. Trainings that cost more are not proposed.

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from aloe import LocalEdits
 from optuna.distributions import CategoricalDistribution
 from scipy.stats import wilcoxon
 
 from joulefront.search.samplers.encoding import Array, Encoding
-from joulefront.search.samplers.local_edits import LocalEdits
 from joulefront.search.samplers.proposals import UNIFORM, ProposalContext
 
 SPACE = Encoding(

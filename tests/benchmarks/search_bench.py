@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 import optuna
+from aloe import LocalEdits
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from synthetic_cells import SyntheticCells
 
-from joulefront.search.samplers import FreezeThawSampler, LocalEdits
+from joulefront.search.samplers import FreezeThawSampler
 
 SHARED = Path(__file__).resolve().parents[2] / ".." / "shared"
 PROBLEMS = ("ecnas4v", "lc7593", "lc189908", "lc168330")

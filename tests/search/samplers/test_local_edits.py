@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
+from benchmarks.aloe.edits import Edits, Policy, fit_policy, tilted_weights
+from benchmarks.aloe.local_edits import LocalEdits, measured_pairs, sibling_advantages
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 
-from joulefront.search.samplers import FreezeThawSampler, LocalEdits
-from joulefront.search.samplers.edits import Edits, Policy, fit_policy, tilted_weights
+from joulefront.search.samplers import FreezeThawSampler
 from joulefront.search.samplers.encoding import Array, Encoding
-from joulefront.search.samplers.local_edits import measured_pairs, sibling_advantages
 from joulefront.search.samplers.proposals import UNIFORM, Proposal, ProposalContext
 
 CELL = Encoding(

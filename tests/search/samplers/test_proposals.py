@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from benchmarks.aloe import LocalEdits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from joulefront.search.samplers.encoding import Array, Encoding, Gate
-from joulefront.search.samplers.local_edits import LocalEdits
 from joulefront.search.samplers.proposals import UNIFORM, Proposal, ProposalContext, mutate, propose
 
 SPACE = Encoding(

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from .encoding import Array, Encoding
+from joulefront.search.samplers.encoding import Array, Encoding
 
 #: Longest chain of edits.
 MAX_EDITS = 4

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from joulefront.search.samplers.encoding import Array
+from joulefront.search.samplers.proposals import ProposalContext, Score, cross
+
 from .edits import MAX_EDITS, Chains, Edits, Policy, Steps, concatenate_chains, concatenate_steps, fit_policy, tilted_weights
-from .encoding import Array
-from .proposals import ProposalContext, Score, cross
 
 #: Standard deviations of the steps of ordered parameters, as shares of their range: at first, and around the best.
 _WIDE, _NARROW = (0.05, 0.2), (0.02, 0.1)
