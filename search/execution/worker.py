@@ -97,7 +97,9 @@ class WorkerProcess:
                     open_phases.close()  # phases of a training do not nest
                 elif kind == "epoch":
                     epochs = int(payload["epoch"])
-                    self._pipe.send(should_continue(payload))
+                    go_on = should_continue(payload)
+                    with contextlib.suppress(OSError):  # a worker that has died meanwhile is noticed when it is read from
+                        self._pipe.send(go_on)
                 else:
                     if kind == "spoiled":
                         self._kill()

@@ -1,6 +1,7 @@
 """Worker processes: what they tell the parent, and what their death is."""
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -214,6 +215,17 @@ def test_a_worker_that_dies_is_a_failed_outcome(workers: list[WorkerProcess], tm
     assert workers[0].alive
     again = workers[1].train(job(tmp_path, 5), phases=Notes().phase, should_continue=lambda _: True)
     assert again.failed is None  # one death ends one trial, not the study
+
+
+def test_a_worker_that_is_killed_before_it_hears_whether_to_go_on_is_a_failed_outcome(workers: list[WorkerProcess], tmp_path: Path) -> None:
+    def kill(_: Mapping[str, Any]) -> bool:
+        os.kill(workers[1].pid, signal.SIGKILL)
+        workers[1]._process.join(30)
+        return True
+
+    outcome = workers[1].train(job(tmp_path, 5), phases=Notes().phase, should_continue=kill)
+    assert outcome.failed == "the worker process died (exit code -9)"
+    assert outcome.epochs == 1
 
 
 def test_a_training_that_hangs_is_killed_and_the_next_one_trains(workers: list[WorkerProcess], tmp_path: Path) -> None:
