@@ -44,13 +44,7 @@ def measure_idle(ledger: Ledger, seconds: float = 10.0, name: str = "idle", *, s
 
 @dataclass(frozen=True)
 class Wait:
-    """How a cool-down went.
-
-    Attributes:
-        seconds: How long it took.
-        reached: The aim was reached; False when the time ran out; None without a sensor.
-        celsius: Last temperature, or None.
-    """
+    """How a cool-down went: its length, whether its aim was reached (None without a sensor), and the last temperature, if known."""
 
     seconds: float
     reached: bool | None
@@ -96,8 +90,7 @@ class MeasurementProtocol:
     Attributes:
         idle_seconds: Length of an idle baseline before the first, between (every tenth) and after the last trial; 0 for none.
         cool_down_seconds: Longest wait before a trial for the device to come within 3 C of its temperature at the start; 0 for none.
-        anchor_every: After so many trials one fixed configuration is measured again; 0 for never.
-        anchor_seconds: How long an anchor measurement lasts.
+        anchor_every: After so many trials one fixed configuration is measured again for ``anchor_seconds``; 0 for never.
     """
 
     idle_seconds: float = 0.0
@@ -118,11 +111,7 @@ class MeasurementProtocol:
             )
 
     def __post_init__(self) -> None:
-        """Refuse lengths that nobody can wait for, and baselines too short for any meter.
-
-        Raises:
-            ValueError: If one is.
-        """
+        """Refuse lengths that nobody can wait for, and baselines too short for any meter, with a ``ValueError``."""
         for name in ("idle_seconds", "cool_down_seconds", "anchor_every", "anchor_seconds"):
             if not 0 <= getattr(self, name) <= LONGEST_SECONDS:
                 raise ValueError(f"{name} must be between 0 and {LONGEST_SECONDS:,} (a day), got {getattr(self, name)}")
@@ -138,14 +127,7 @@ PLAIN = MeasurementProtocol()
 class BaselineController:
     """Measures the baselines of a session and keeps the conditions of its trials equal.
 
-    Attributes:
-        rules: What to do.
-        study: The study; its first random candidate is the anchor.
-        task: The data.
-        ledger: A running ledger.
-        device: PyTorch device.
-        threads: Threads of a training.
-        anchors: ``(seconds since the start, joules per epoch)`` of each anchor measurement.
+    The anchor is the study's first random candidate; ``anchors`` are ``(seconds since the start, joules per epoch)`` of its measurements.
     """
 
     rules: MeasurementProtocol

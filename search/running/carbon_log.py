@@ -24,12 +24,9 @@ class CarbonLog:
     """The carbon of one session of a study.
 
     Attributes:
-        forecast: Intensity over time.
-        pue: Power usage effectiveness of the site.
         hour: When the session began, in hours since 1970-01-01 UTC; moves on with ``see``.
         earlier: What earlier sessions of the study noted, see ``to_json``.
-        joules: Energy of the session so far.
-        grams: Its carbon; None once the forecast did not cover an hour.
+        grams: Its carbon so far; None once the forecast did not cover an hour.
     """
 
     forecast: Forecast
@@ -134,17 +131,10 @@ _GIVEN = Intensity(0.0).source
 
 
 def keep_place(store: RunFolder, intensity: Intensity | None, pue: float, *, forecast: bool) -> tuple[RunFolder, Intensity | None, float]:
-    """Return the intensity and the PUE that hold for all sessions of a run.
+    """Return the run folder, and the intensity and the PUE that hold for all sessions of the run.
 
-    Args:
-        store: The run folder.
-        intensity: What is given now; None takes that of the run. For the same zone a table or a live reading may have moved on: the
-            run's own number stays.
-        pue: Power usage effectiveness given now; 1 takes that of the run.
-        forecast: Whether grams follow a forecast by the hour, whose mean is another one in every session.
-
-    Returns:
-        The run folder, the intensity (of the forecast: that of now) and the PUE.
+    Without an intensity, or with 1 as the PUE, those of the run are taken. For the same zone a table or a live reading may have moved on:
+    the run's own number stays, but not where grams follow a forecast by the hour, whose mean is another one in every session.
 
     Raises:
         StoreError: If the run began at another place, without one, or with another PUE.

@@ -41,11 +41,7 @@ class Postponer:
     large training that was proposed waits before it starts. Nothing waits before a first training has shown how long trainings take,
     nor once the time to the deadline only just holds the work.
 
-    Attributes:
-        forecast: Intensity over time.
-        deadline_hour: When the trainings should be done, in hours since 1970-01-01 UTC.
-        last_rung: Epochs of a complete training.
-        workers: Trainings at the same time.
+    The deadline is in hours since 1970-01-01 UTC; ``last_rung`` is the number of epochs of a complete training.
     """
 
     forecast: Forecast
@@ -81,11 +77,8 @@ class Postponer:
     def until(self, study: optuna.Study, now_hour: float, left: Limits, epochs: int | None = None) -> float | None:
         """Return the hour to wait for before the next training is chosen or started; None to continue now.
 
-        Args:
-            study: The study; a sampler of ours is held to small trainings, or set free.
-            now_hour: The present.
-            left: What the study may still do.
-            epochs: Epochs of a training that was proposed; None before the sampler proposes one.
+        A sampler of ours is held to small trainings, or set free; ``left`` is what the study may still do, and ``epochs`` are those of a
+        training that was proposed, None before the sampler proposes one.
         """
         table = self.timetable(now_hour, left)
         free = table is None or table.clean
@@ -146,11 +139,7 @@ class CarbonTime:
     clock: Clock = field(default_factory=WallClock)
 
     def check(self) -> None:
-        """Refuse a deadline that has passed, and a forecast that does not reach it.
-
-        Raises:
-            ValueError: The message says which, and the remedy.
-        """
+        """Refuse a deadline that has passed, and a forecast that does not reach it, with a ``ValueError`` that names the remedy."""
         check_cover(forecast_of(self.forecast), self.clock.hour(), None if self.deadline is None else hours_of(self.deadline))
 
     def nominal(self) -> Intensity:
@@ -190,12 +179,7 @@ def grams_as_joules(
 ) -> float | None:
     """Return what earlier sessions spent of a budget: for one in grams, their grams in joules at a nominal intensity.
 
-    Args:
-        sessions: What earlier sessions noted.
-        budget: The budget, or None.
-        grams_per_kwh: Nominal intensity.
-        pue: Power usage effectiveness.
-        otherwise: What they spent in joules, for every other budget.
+    For every other budget that is `otherwise`, what they spent in joules.
     """
     if budget is None or budget.grams_co2e is None or not grams_per_kwh or not sessions:
         return otherwise
@@ -208,9 +192,6 @@ class CarbonSession:
     """Carbon in time during one session.
 
     Attributes:
-        account: Knows what was spent.
-        clock: Tells the time and waits.
-        book: Grams so far.
         postponer: Decides what waits; None when nothing does.
         grams_limit: Grams that the whole search may spend, or None.
         grams_needed: Whether the study cannot do without grams: one of its objectives or its budget is in grams.
@@ -237,9 +218,7 @@ class CarbonSession:
         pue: float,
         workers: int,
     ) -> CarbonSession:
-        """Begin a session.
-
-        The limits are those of the study, where a budget in grams was turned into joules at the nominal intensity.
+        """Begin a session under the limits of the study, where a budget in grams was turned into joules at the nominal intensity.
 
         Raises:
             ValueError: If there is a deadline but no end in energy or trials, so that it is unknown how much there is to wait with.
@@ -296,14 +275,9 @@ class CarbonSession:
         return self.postponer.until(study, self.clock.hour(), left, epochs)
 
     def wait(self, until_hour: float, broken_off: threading.Event, stop: Callable[[], object]) -> None:
-        """Wait in slices; return early when interrupted or when a limit is reached.
+        """Wait in slices; return early when interrupted (`broken_off`) or when `stop`, asked between slices, answers anything true.
 
         No window of the ledger is open meanwhile (unless another worker trains): it books what the machine takes as idle.
-
-        Args:
-            until_hour: When to continue.
-            broken_off: Set by Ctrl-C.
-            stop: Asked between slices; anything true ends the wait.
         """
         begin, before = self.clock.hour(), self._session_joules()
         while (now := self.clock.hour()) < until_hour and not broken_off.is_set() and not stop():

@@ -46,12 +46,7 @@ TRIALS = 20
 
 @dataclass(frozen=True)
 class Overhead:
-    """What a search pays beside its trainings.
-
-    Attributes:
-        start_joules: Loading the data and warming up, once.
-        decision_joules: Asking for one trial and storing it.
-    """
+    """What a search pays beside its trainings: loading and warming up once, and for each trial asking for it and storing it."""
 
     start_joules: float
     decision_joules: float
@@ -62,17 +57,11 @@ class Estimate:
     """What a study is expected to cost.
 
     Attributes:
-        joules: Expected energy of the whole search.
-        low_joules: Lower end of the 90 % interval.
-        high_joules: Upper end.
-        trials: Expected number of trials.
-        low_trials: Lower end of the 90 % interval.
-        high_trials: Upper end.
+        joules: Expected energy of the whole search, with the ends of its 90 % interval beside it, as for ``trials``.
         seconds: Expected wall time with one worker.
         overhead_joules: What start and decisions are expected to cost of ``joules``; None when that is unknown, and then it is left out.
         full_training_joules: Median energy of one complete training of a random candidate.
-        probes: Number of probed candidates that could be trained.
-        failed_probes: Number that could not.
+        probes: Number of probed candidates that could be trained; ``failed_probes`` could not.
         earlier: Number of trials of earlier runs on this hardware that entered.
         probe_joules: What the probing itself has cost.
     """
@@ -128,11 +117,11 @@ def estimate(
 ) -> Estimate:
     """Estimate the cost of a study from probed candidates and earlier trials.
 
-    A trial is a candidate and a number of epochs. Candidates are drawn from the probes (and from the per-epoch energies of earlier
-    trials), epochs as the study's sampler draws them: spread evenly over the logarithm of the epochs for Optuna's samplers, one rung's
-    increment at a time for ``freeze-thaw``. A study with an energy budget costs its budget and the number of trials is what is
-    uncertain; one with a number of trials costs what those trials cost. How often ``freeze-thaw`` continues and how much it prefers what
-    is cheap depends on qualities that nobody knows yet: that is drawn, too, and widens the interval.
+    A trial is a candidate and a number of epochs. Candidates are drawn from the probes (and from the per-epoch energies of earlier trials),
+    epochs as the study's sampler draws them: spread evenly over the logarithm of the epochs for Optuna's samplers, one rung's increment at
+    a time for ``freeze-thaw``. A study with an energy budget costs its budget and the number of trials is what is uncertain; one with a
+    number of trials costs what those trials cost. How often ``freeze-thaw`` continues and how much it prefers what is cheap depends on
+    qualities that nobody knows yet: that is drawn, too, and widens the interval.
 
     Raises:
         ValueError: If no probe could be trained, or the study has no limit.
@@ -208,11 +197,7 @@ def _epochs(study: Study, count: int, random: np.random.Generator) -> np.ndarray
 def probe_study(
     study: Study, *, count: int, meter: str = "auto", device: str = "auto"
 ) -> tuple[list[Probe], Overhead | None, float | None]:
-    """Probe random candidates of a study, and what it costs to begin and to decide.
-
-    Returns:
-        The probes, the overhead (None when energy is unknown), and what all of this has cost in joules.
-    """
+    """Probe random candidates of a study; return them, the overhead (None when energy is unknown), and the joules of all of this."""
     with open_session(SessionOptions(meter=meter, device=device)) as session:
         with session.starting():
             ledger, begin_ns = session.ledger, time.monotonic_ns()

@@ -35,11 +35,7 @@ TOLERANCE = 1e-4
 
 
 class RangeRecorder(RandomTrial):
-    """Draws at random and writes down the range of everything that is drawn.
-
-    Attributes:
-        ranges: Range or choices of each parameter, as JSON.
-    """
+    """Draws at random and writes down the range or choices of every parameter that is drawn, as JSON."""
 
     def __init__(self, seed: int) -> None:
         super().__init__(seed)

@@ -23,13 +23,10 @@ class Progress:
 
     Attributes:
         event: ``start``, ``wait`` (for clean hours), ``warning``, ``trial`` or ``end``.
-        trials: Finished trials.
-        failed: Failed ones among them.
+        trials: Finished trials, ``failed`` ones among them.
         joules: Spent by the whole search, None when unknown.
-        budget_joules: What it may spend, None without an energy budget.
-        trial_limit: Number of trials it may have, None without.
+        budget_joules: What it may spend, None without an energy budget; ``trial_limit`` likewise.
         best: Best quality so far, None before the first.
-        quality_name: Name of the quality objective.
         front: Number of trials on the front.
         hypervolume: Normalised hypervolume of the front, None before the first trial.
         seconds: Wall time of this session.
@@ -134,12 +131,7 @@ NOTED = (0.25, 0.5, 0.75)
 class Reporter:
     """Sends the state of a running study to its listener.
 
-    Attributes:
-        session: Where it runs.
-        optuna_study: Its trials.
-        rules: When it ends, and what was spent.
-        listener: Receives progress.
-        expectations: What the study was expected to cost when these shares of it were done.
+    ``expectations`` hold what the study was expected to cost when these shares of it were done.
     """
 
     session: Session

@@ -1,8 +1,8 @@
 """Measure finalists again: from scratch, with fresh seeds, in an order that lets no drift favour one of them.
 
-A search knows each model from one measurement, and a front selects the lucky ones. Repeats show what a model reaches and takes on
-average, and which neighbours on the front can be told apart at all. They are no trials: no sampler learns from them, and they are
-never points of the front. Their joules are billed to the study by themselves (``repeats``) and count for its budget.
+A search knows each model from one measurement, and a front selects the lucky ones. Repeats show what a model reaches and takes on average,
+and which neighbours on the front can be told apart at all. They are no trials: no sampler learns from them, and they are never points of
+the front. Their joules are billed to the study by themselves (``repeats``) and count for its budget.
 """
 
 from __future__ import annotations
@@ -40,12 +40,9 @@ MOST = 10
 
 
 def finalists(front: Front, pick: str = "front", most: int = MOST) -> tuple[Trial, ...]:
-    """Return the trials that a rule names, cheapest first.
+    """Return the trials that a rule names, cheapest first, at most so many, evenly spread from the cheapest to the best.
 
-    Args:
-        front: Where to pick.
-        pick: ``front`` for all members, or rules of `joulefront.search.front.pick` with commas between them.
-        most: Of more members so many are taken, evenly spread from the cheapest to the best.
+    The rule is ``front`` for all members, or rules of `joulefront.search.front.pick` with commas between them.
 
     Raises:
         ValueError: If the front is empty, a rule names nothing, or ``most`` is below 1.
@@ -146,11 +143,8 @@ class RepeatLoop:
     """The trainings of one session of repeats, one after the other.
 
     Attributes:
-        study: The study of the run.
-        session: Where they are trained and billed.
         trials: What is trained again, by number.
         repeats: What was trained so far; the last plan is the one in work.
-        listener: Receives a line about each training.
         epoch_seconds: What an epoch has taken in the slowest training so far, the search's included; None when that is unknown.
     """
 

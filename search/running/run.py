@@ -40,8 +40,6 @@ class TrialLoop:
     """Feeds every executor with trials, one at a time, until a rule ends the study.
 
     Attributes:
-        executors: Where trainings run.
-        rules: When to end.
         trial: Takes one trial its whole way on an executor.
         failures: Returns how many trials in a row measured nothing new.
         lock: Held while trials are asked, told and counted.
@@ -99,11 +97,9 @@ LEAST = 12
 
 
 def recent_gain(front: Front) -> str | None:
-    """Return how much the last quarter of the trials' energy raised the hypervolume.
+    """Return how much the last quarter of the trials' energy raised the hypervolume; None while there are too few trials.
 
-    Returns:
-        A clause such as ``the last quarter of the trials' energy (1.2 mWh, 9 trials) raised the hypervolume from 0.580 to 0.589``; None
-        while there are too few trials.
+    A clause: ``the last quarter of the trials' energy (1.2 mWh, 9 trials) raised the hypervolume from 0.580 to 0.589``.
     """
     done = sorted((trial for trial in front.trials if trial.state != "running"), key=lambda trial: trial.number)
     joules = [trial.increment_joules or 0.0 for trial in done]
@@ -148,7 +144,7 @@ def run(
     listener: Listener = quiet,
     origin: Mapping[str, Any] | None = None,
 ) -> FrontView:
-    """Run a study until a limit is reached, and return its front.
+    """Run a study until a limit is reached, and return the front of all measured trials.
 
     The limits are totals of the study. Called again on the same folder it continues; when the study's own limits are reached
     and none is given here, it continues for as much again.
@@ -176,9 +172,6 @@ def run(
         warm_start: Run folders of earlier studies with the same parameters: knowledge for the sampler, never points of the front.
         listener: Receives progress.
         origin: Where the study came from (``{"source", "options"}``), so that ``export`` can make it again.
-
-    Returns:
-        The front of all measured trials.
 
     Raises:
         ValueError: If an argument breaks its rule.

@@ -84,15 +84,12 @@ class Session:
     """What a process holds while it works on a run folder; made by `open_session`.
 
     Attributes:
-        options: Where it trains and with what it measures.
-        devices: The devices that it holds, one for each worker.
-        device: PyTorch device of the first worker.
+        devices: The devices that it holds, one for each worker; ``device`` is the first one's.
         threads: Threads of each training.
         folder: The run folder, as this session last wrote it; not in a session that keeps nothing.
         interrupted: Set by the first Ctrl-C.
         lock: Held by whoever asks, tells or counts trials: workers are threads of this process.
-        reason: Why the session ended; noted at its end.
-        end_facts: What else is noted then.
+        reason: Why the session ended; noted at its end, as ``end_facts`` are.
         ledger: The running ledger; from `starting` on.
         account: Who pays for what; from `starting` on, in a session with a folder.
         baselines: Measures the baselines; from `prepare` on.
@@ -212,12 +209,7 @@ class Session:
 def open_session(options: SessionOptions, folder: AbstractContextManager[RunFolder] | None = None) -> Iterator[Session]:
     """Hold devices and a run folder for one session, and settle what killed sessions left there.
 
-    Args:
-        options: Where to train and with what to measure.
-        folder: Opens and locks the run folder, see `joulefront.search.running.identity`; None for a session that keeps nothing.
-
-    Yields:
-        The session. Nothing is metered before `Session.starting`.
+    Nothing is metered before `Session.starting`. The folder is opened and locked as in `joulefront.search.running.identity`; None keeps nothing.
 
     Raises:
         ValueError: If the device is not there.
@@ -331,11 +323,7 @@ def versions() -> dict[str, str]:
 
 
 def refuse_unmeasurable(ledger: Ledger, meter: str) -> None:
-    """Refuse to search without any meter.
-
-    Raises:
-        ValueError: If no component is measured or estimated; the message says why.
-    """
+    """Refuse to search without any meter: a ``ValueError`` that says why no component is measured or estimated."""
     total = ledger.total()
     if not any(part.counts and part.joules is not None for part in total.components):
         reasons = "; ".join(f"{part.name}: {part.reason}" for part in total.components if part.reason)

@@ -45,11 +45,7 @@ SNAPSHOT_SECONDS = 60.0
 class Asked:
     """A trial that the sampler has proposed and the checks have let through.
 
-    Attributes:
-        trial: Optuna's trial.
-        candidate: What is trained.
-        epochs: Epochs to reach, counted from scratch.
-        parent: The trial whose checkpoint is continued, or None.
+    Its epochs are counted from scratch, also when it continues the checkpoint of a ``parent``.
     """
 
     trial: optuna.Trial
@@ -62,15 +58,7 @@ class Asked:
 class TrialRunner:
     """Takes trials their whole way; the executors' threads share it.
 
-    Attributes:
-        study: What to search.
-        task: The loaded data.
-        session: Devices, folder, account, baselines and lock.
-        optuna_study: The Optuna study with its sampler.
-        rules: When a training ends.
-        recorder: Writes down what came of each trial.
-        reporter: Sends the state of the study to the listener.
-        carbon: Prices joules by the hour and lets large trainings wait for clean hours; None without a forecast.
+    ``carbon`` prices joules by the hour and lets large trainings wait for clean hours; None without a forecast.
     """
 
     study: Study
@@ -240,10 +228,6 @@ class Recorder:
     """Writes down every trial exactly once.
 
     Attributes:
-        study: The study.
-        store: The run folder.
-        optuna_study: The Optuna study.
-        account: Who pays for what.
         train_examples: Length of the training split.
         failures: Trials in a row that measured nothing new: failed, rejected or duplicate ones.
         snapshot_seconds: When the trials were last copied beside the database (monotonic clock).
@@ -262,13 +246,7 @@ class Recorder:
     ) -> str:
         """Record a training, complete or failed, and drop the weights that no longer matter; return a sentence about it.
 
-        Args:
-            asked: Optuna's trial.
-            outcome: What the executor handed back.
-            energy: Its energy.
-            parent: The trial that was continued, or None.
-            stopped: Why it was ended before its epochs from outside, or None: then the training ended itself.
-            meter: Its windows on the ledger.
+        ``stopped`` says why it was ended before its epochs from outside; None when it ended itself.
         """
         epochs = max(outcome.epochs, parent.epochs if parent else 0)
         trial = Trial(
@@ -360,11 +338,9 @@ def duplicate_of(trials: Sequence[FrozenTrial], key: str, epochs: int) -> Trial 
 
 
 def resumable(trials: Sequence[Trial], stored: Sequence[optuna.trial.FrozenTrial]) -> set[int]:
-    """Return the numbers of the trials that the sampler may continue from their checkpoints.
+    """Return the numbers of the trials that the sampler may continue from their checkpoints; `stored` are the same as Optuna holds them.
 
     They are not complete trainings, none has continued them yet, and nothing has ended their candidate.
-
-    ``stored`` are the same trials as Optuna holds them.
     """
     over = {trial.user_attrs.get(KEY) for trial in stored if _ends_its_candidate(trial)}
     parents = {trial.parent for trial in trials if trial.state == "complete"}
