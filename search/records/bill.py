@@ -23,7 +23,6 @@ class AtWall:
     """Energy of the whole machine at the wall while the study ran: beside the components, never added to them.
 
     Attributes:
-        joules: Energy.
         u_joules: Its standard uncertainty, random and systematic, or None.
         quality: ``measured``, ``estimated`` or ``mixed``.
         source: The meter, or ``wall line`` for what followed from the components.
@@ -47,8 +46,7 @@ class Bill:
             dominated; ``failed``), ``repeats`` (finalists trained again), ``overhead`` (deciding, loading, storing), ``idle`` and
             ``unattributed`` (work of other programs).
         by_component: Joules by component name, e.g. ``gpu:GPU-1a2b``, ``cpu:pkg0``, ``cpu``.
-        quality_by_component: ``measured``, ``estimated`` or ``mixed`` by component name.
-        source_by_component: Name of the meter by component name.
+        quality_by_component: ``measured``, ``estimated`` or ``mixed``, and ``source_by_component`` the name of its meter.
         absent: What could not be measured: component -> reason.
         u_joules: Standard uncertainty of the total (random and systematic), or None.
         seconds: Wall time that the ledger covered.
@@ -81,13 +79,12 @@ class SessionBill:
 
     Attributes:
         started: UTC time of the start, ISO 8601; names the session.
-        by_state: Joules billed so far by ``complete``, ``stopped``, ``pruned``, ``failed``, ``repeats``, ``overhead``, ``idle``,
-            ``unattributed``.
-        open_trials: Joules so far of trials that are still training, by number: what a killed session leaves behind.
+        by_state: Joules billed so far, by the states of a `Bill`.
+        open_trials: Joules so far of trials that are still training, by number: what a killed session leaves behind; ``open_repeats`` are
+            those of finalists that are being trained again.
         total: The ledger's own total, a record.
         ledger_session: Name of the session in the ledger's journal.
         closed: Whether the session ended by itself; a killed one is settled from the journal.
-        open_repeats: Like ``open_trials``, of finalists that are being trained again.
         by_component: Joules so far that are known, by component; what ``by_state`` and the open trainings add up to.
         unknown_seconds: Time of which a component's energy is not known, by component: it is in no sum.
     """

@@ -41,12 +41,7 @@ class DatabaseError(RuntimeError):
 
 
 def open_storage(file: Path, url: str | None, mode: Mode) -> RDBStorage:
-    """Open Optuna's storage.
-
-    Args:
-        file: The run folder's own SQLite database.
-        url: Storage URL with its password; None for ``file``.
-        mode: What it is opened for.
+    """Open Optuna's storage for a URL with its password, or for the run folder's own SQLite file without one.
 
     Raises:
         Exception: Whatever Optuna, SQLAlchemy or the driver raise when the storage cannot be opened.
@@ -174,11 +169,8 @@ def _sqlite_file(place: URL) -> Path | None:
 def _patient(operation: Callable[..., Any], file: Path | None, shown: str) -> Callable[..., Any]:
     """Return an operation of a storage that waits for a lost server, and that names the cause of what waiting cannot mend.
 
-    Args:
-        operation: A method of Optuna's storage. It may have been carried out although the answer was lost; a trial that is told twice has
-            been told, and one that was made twice stays open and is closed by the next session.
-        file: The database, if it is a file.
-        shown: How messages name it.
+    It may have been carried out although the answer was lost: a trial that is told twice has been told, and one that was made twice stays
+    open and is closed by the next session. Messages name the storage as `shown`; `file` is the database, if it is a file.
     """
 
     @functools.wraps(operation)
@@ -306,11 +298,7 @@ def with_password(url: str, given: str | None, environment: Mapping[str, str] = 
 
 
 def _parsed(url: str) -> URL:
-    """Parse a URL.
-
-    Raises:
-        ValueError: If it is none, or its password is ambiguous.
-    """
+    """Parse a URL; a ``ValueError`` when it is none, or its password is ambiguous."""
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
 

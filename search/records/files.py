@@ -149,12 +149,7 @@ class BillFile(TypedDict):
 
 
 def write_json(path: Path, data: Mapping[str, Any], *, private: bool = False) -> None:
-    """Write JSON so that a reader sees the old file or the new one, never half of one.
-
-    Args:
-        path: The file.
-        data: What it holds.
-        private: Whether only its owner may read it.
+    """Write JSON so that a reader sees the old file or the new one, never half of one; a private file is read by its owner only.
 
     Raises:
         OSError: If it cannot be written, e.g. to a full disk; nothing is left behind, and the error names the file.

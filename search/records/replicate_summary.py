@@ -16,10 +16,9 @@ from .trial import Trial
 
 @dataclass(frozen=True)
 class ReplicateSummary:
-    """A trial and its repeats.
+    """A trial as the search measured it, and its repeats.
 
     Attributes:
-        trial: The trial as the search measured it.
         searched: Its quality in the search.
         quality: Quality of the repeats; None when all of them failed.
         energy: Training energy of the repeats in joules; None when unknown.
@@ -56,8 +55,6 @@ class Neighbours:
     """Two trials that follow each other on the front, the cheaper one (in the search) first.
 
     Attributes:
-        cheaper: Number of the first.
-        other: Number of the second.
         energy: By how many joules the second needs more; None when unknown.
         quality: By how much the quality of the second is larger.
         order_kept: Whether energy and quality of the means differ in the same direction as they did in the search; None when unknown.
@@ -72,13 +69,9 @@ class Neighbours:
 
 @dataclass(frozen=True)
 class ReplicateComparison:
-    """The replicates of a run compared with the search, and the members with each other.
+    """The replicates of a run compared with the search, and the members with each other: cheapest in the search first.
 
-    Attributes:
-        objective: Name of the quality.
-        members: The trials that were trained again, cheapest in the search first.
-        pairs: Neighbours among them.
-        optimism: Selection optimism: by how much the mean quality of the repeats is worse than in the search, over the members.
+    ``optimism`` is the optimism of selection: by how much the mean quality of the repeats is worse than in the search, over the members.
     """
 
     objective: str
@@ -102,11 +95,9 @@ class ReplicateComparison:
 
 
 def compare_replicates(repeats: Repeats, trials: Sequence[Trial], objective: str, direction: str) -> ReplicateComparison:
-    """Compare the replicates with the search, and the members with each other.
+    """Compare the replicates with the search, and the members with each other; trials without repeats are left out.
 
     Each interval holds for itself with a probability of 95 %: of twenty pairs that do not differ one looks as if it did.
-
-    Trials without repeats are left out.
     """
     known = {trial.number: trial for trial in trials if trial.values}
     mine: dict[int, list[Repeat]] = {}
@@ -124,8 +115,7 @@ def compare_replicates(repeats: Repeats, trials: Sequence[Trial], objective: str
 def drift(repeats: Repeats) -> tuple[int, float | None, float | None]:
     """Correlate the energy of a repeat, relative to the mean of its trial in the same plan, with its position in the plan.
 
-    Returns:
-        Number of repeats, Spearman's rank correlation and its two-sided p-value; None for too few.
+    Return the number of repeats, Spearman's rank correlation and its two-sided p-value; None for too few.
     """
     groups: dict[tuple[int, int], list[Repeat]] = {}
     for one in repeats.good:

@@ -17,13 +17,7 @@ ORDERS = ("random", "abba", "given")
 
 @dataclass(frozen=True)
 class Slot:
-    """One training of a plan.
-
-    Attributes:
-        round: Number of the round; every round holds each trial once.
-        position: Place in the whole plan, from 0.
-        trial: Number of the trial that is trained again.
-    """
+    """One training of a plan: of a trial, in a round (each holds every trial once), at a position in the whole plan, from 0."""
 
     round: int
     position: int
@@ -33,13 +27,8 @@ class Slot:
 def slots(trials: Sequence[int], times: int, order: str, seed: int, *, first_round: int = 0) -> tuple[Slot, ...]:
     """Return the trainings of a plan in their order: randomised complete blocks, there and back, or as given.
 
-    Args:
-        trials: Numbers of the trials, each once.
-        times: Number of rounds.
-        order: ``random`` draws a new order in every round; ``abba`` goes there and back, so that over an even number of rounds each trial
-            has the same mean position and a linear drift cancels; ``given`` keeps the order, for machines that are known to be steady.
-        seed: Seeds ``random``; equal seeds give equal plans.
-        first_round: Number of the first round.
+    ``random`` draws a new order in every round, from the seed; ``abba`` goes there and back, so that over an even number of rounds each
+    trial has the same mean position and a linear drift cancels; ``given`` keeps the order, for machines that are known to be steady.
 
     Raises:
         ValueError: If ``times`` or ``order`` break their rule, or a trial is named twice or not at all.
@@ -66,13 +55,10 @@ def slots(trials: Sequence[int], times: int, order: str, seed: int, *, first_rou
 
 @dataclass(frozen=True)
 class Plan:
-    """What one call set out to train.
+    """What one call set out to train: trials, cheapest first, ``times`` times each, in one of the ``ORDERS``.
 
     Attributes:
         started: UTC time, ISO 8601.
-        trials: Numbers of the trials, cheapest first.
-        times: Trainings of each.
-        order: One of ``ORDERS``.
         seed: Seeds order and trainings.
         first_round: Number of its first round; rounds are counted over all plans of a run.
         idle_watts: Idle power by component, when it was measured.
@@ -102,18 +88,14 @@ class Repeat:
     """One training of a trial's candidate from scratch, with a seed of its own.
 
     Attributes:
-        plan: Number of the plan.
-        trial: Number of the trial.
-        round: Number of the round.
-        position: Place in the plan, from 0.
+        plan: Number of the plan, as ``trial`` and ``round`` are numbers of theirs; ``position`` is the place in the plan, from 0.
         seed: Seeded weights, order of the examples and augmentation.
         epochs: Epochs reached.
         quality: Validation quality by metric name; empty when it failed.
         train_joules: Energy to train from scratch (set-up and epochs, validation excluded), as for trials; None when unknown.
         train_u_joules: Its random standard uncertainty.
         spent_joules: Everything between taking and storing the job: what is billed.
-        seconds: Duration of the training.
-        cpu_seconds: CPU-seconds of the training; None when unknown.
+        seconds: Duration of the training; ``cpu_seconds`` are its CPU-seconds. None when unknown.
         hardware_id: Short hash of the hardware.
         energy_quality: ``measured``, ``estimated``, ``mixed`` or ``absent``.
         utc: When it ended, ISO 8601.
@@ -140,12 +122,7 @@ class Repeat:
 
 @dataclass(frozen=True)
 class Repeats:
-    """Everything that was trained again in a run; it only ever grows.
-
-    Attributes:
-        plans: What each call set out to do, oldest first.
-        trainings: What was trained, oldest first.
-    """
+    """Everything that was trained again in a run, and what each call set out to do, oldest first; it only ever grows."""
 
     plans: tuple[Plan, ...] = ()
     trainings: tuple[Repeat, ...] = ()

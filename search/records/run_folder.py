@@ -44,10 +44,7 @@ class Run:
     """Everything known of one run of a study.
 
     Attributes:
-        name: Name of the study.
-        path: The run folder.
-        objectives: Objective names, quality first.
-        directions: ``maximize`` or ``minimize`` of each objective.
+        objectives: Objective names, quality first; ``directions`` are ``maximize`` or ``minimize`` of each.
         rungs: Numbers of epochs at which models were measured.
         trials: All trials in the order of their numbers.
         bill: Where the energy of the search went.
@@ -75,10 +72,7 @@ class StoreError(ValueError):
 class RunFolder:
     """One run folder and its Optuna storage.
 
-    Attributes:
-        path: The run folder.
-        facts: Content of ``study.json``.
-        given: Storage URL as the user gave it, with its password; never written.
+    ``facts`` is the content of ``study.json``; ``given`` the storage URL as the user gave it, with its password: it is never written.
     """
 
     path: Path
@@ -133,12 +127,9 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: str | Path, *, storage: str | None = None, lost_database: bool = False) -> RunFolder:
-        """Open an existing run folder.
+        """Open an existing run folder, with `lost_database` also one whose database is lost.
 
-        Args:
-            path: The run folder.
-            storage: Storage URL with the password that the folder does not keep; that in ``JOULEFRONT_STORAGE`` by default.
-            lost_database: Open it although its database is lost.
+        The storage URL has the password that the folder does not keep; that in ``JOULEFRONT_STORAGE`` by default.
 
         Raises:
             StoreError: If there is no run, it was written by another version, or it is damaged.
@@ -202,11 +193,9 @@ class RunFolder:
                     file.unlink()
 
     def study(self, sampler: optuna.samplers.BaseSampler | None = None, *, read_only: bool = False) -> optuna.Study:
-        """Load the Optuna study.
+        """Load the Optuna study, `read_only` without changing anything, not even on disk.
 
-        Args:
-            sampler: Its sampler.
-            read_only: Change nothing, not even on disk. A storage that only the folder names is named on stderr before it is contacted.
+        A storage that only the folder names is then named on stderr before it is contacted.
 
         Raises:
             StoreError: If the storage is damaged or out of reach.
@@ -228,11 +217,7 @@ class RunFolder:
             raise StoreError(f"{str(self.path)!r}: the storage cannot be read ({cause_of(error)}); restore it from a copy") from error
 
     def run(self, study_now: optuna.Study | None = None) -> Run:
-        """Read everything that is known of this run.
-
-        Args:
-            study_now: The loaded Optuna study, when the caller holds it already; opening the storage again takes longer than reading it.
-        """
+        """Read everything that is known of this run; with the loaded study nothing is opened again, which takes longer than reading."""
         study = self.facts["study"]
         trials = self._snapshot() if study_now is None else None
         if trials is None:
@@ -267,8 +252,7 @@ class RunFolder:
     def repair(cls, path: str | Path) -> tuple[RunFolder, list[str]]:
         """Make a lost or damaged database again from the snapshot.
 
-        Returns:
-            The folder, and the names of weights whose trials are newer than the snapshot and therefore lost.
+        Return the folder, and the names of weights whose trials are newer than the snapshot and therefore lost.
 
         Raises:
             StoreError: If there is nothing to repair, or nothing to repair it from.
@@ -316,10 +300,9 @@ class RunFolder:
         return database.mark_of(self.path / DATABASE_FILE) if own else {"sessions": len(self.facts["sessions"])}
 
     def fail_dead_trials(self, joules_by_number: Mapping[int, float | None]) -> list[int]:
-        """Close the trials that a killed session left running; called while no other session holds the folder.
+        """Close the trials that a killed session left running, with what the ledger had billed to each of them when it died.
 
-        Args:
-            joules_by_number: What the ledger had billed to each of them when the session died.
+        It is called while no other session holds the folder.
         """
         from optuna.trial import TrialState
 

@@ -54,13 +54,12 @@ class TrialEnergy:
         increment_joules: What the search paid for this trial, evaluation and start-up included.
         evaluation_joules: Part of the increment that went into validation.
         analysis_joules: Part of the increment that tactics spent on analysing the finished model; None without such work.
-        inference_joules_per_1000: Energy of 1,000 predictions in a window of its own; None when not measured.
-        inference_u_joules_per_1000: Its random standard uncertainty.
+        inference_joules_per_1000: Energy of 1,000 predictions in a window of its own, and its random standard uncertainty beside it; None
+            when not measured.
         grams_co2e: Carbon of ``train_joules``; None without an intensity.
         components: Training energy by component name.
         quality: Quality of ``train_joules``: one kind throughout, or ``mixed``; ``absent`` when a part is unknown.
-        train_seconds: Duration of the training over the lineage.
-        cpu_seconds: CPU-seconds of the training over the lineage; None when unknown.
+        train_seconds: Duration of the training over the lineage; ``cpu_seconds`` are its CPU-seconds. None when unknown.
         gpu_utilisation: Mean share of the training time in which the busiest GPU worked, over the lineage; None when unknown.
         hardware_id: Short hash of the hardware that trained it.
         record: Full ledger record of the increment (JSON), see ``joulefront.search.energy``.

@@ -209,7 +209,7 @@ class Session:
 def open_session(options: SessionOptions, folder: AbstractContextManager[RunFolder] | None = None) -> Iterator[Session]:
     """Hold devices and a run folder for one session, and settle what killed sessions left there.
 
-    Nothing is metered before `Session.starting`. The folder is opened and locked as in `joulefront.search.running.identity`; None keeps nothing.
+    Nothing is metered before `Session.starting`. A folder is one of `joulefront.search.running.identity`; without one nothing is kept.
 
     Raises:
         ValueError: If the device is not there.
