@@ -19,8 +19,8 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from ..records.database import without_password
 from ..records.run_folder import RunFolder
+from ..records.storage_url import without_password
 from ..study import Study
 
 BUNDLED = "joulefront.studies"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 import re
 import sqlite3
 import sys
@@ -18,22 +17,20 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from .storage_url import sqlite_file, without_password
+from .trial import ATTRIBUTE, EXCUSED
+
 if TYPE_CHECKING:
+    import optuna
     from optuna.storages import RDBStorage
     from optuna.trial import FrozenTrial
-    from sqlalchemy.engine import URL
 
 #: What a database is opened for: ``create`` makes its tables, ``write`` finds them, ``read`` changes nothing, not even on disk.
 Mode = Literal["create", "write", "read"]
-#: Environment variable with the storage URL and its password, which stands in no file and in no list of processes.
-STORAGE_VARIABLE = "JOULEFRONT_STORAGE"
 #: How long a lost server is waited for; the pauses between two attempts double up to the longest one.
 PATIENCE_SECONDS, FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 60.0, 0.5, 8.0
 #: SQLite waits this long for another process that writes.
 LOCK_SECONDS = 60.0
-#: Keys of a URL's query whose values are secrets.
-_SECRET = re.compile(r"pass(word|wd|phrase)?$|pwd|secret|token|odbc_connect", re.IGNORECASE)
-_HIDDEN = "***"
 
 
 class DatabaseError(RuntimeError):
@@ -51,7 +48,7 @@ def open_storage(file: Path, url: str | None, mode: Mode) -> RDBStorage:
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     place = URL.create("sqlite", database=str(file.absolute())) if url is None else make_url(url)
-    local, arguments = _sqlite_file(place), dict[str, Any]()
+    local, arguments = sqlite_file(place), dict[str, Any]()
     if local is not None:
         # The path goes to SQLite as it is: a ? or % of a folder's name never becomes a part of a URL.
         arguments["creator"] = functools.partial(connect, local, mode)
@@ -113,6 +110,30 @@ def make_study(storage: RDBStorage, name: str, objectives: Sequence[str], direct
         study.set_metric_names(list(objectives))
 
 
+def fail_open_trials(study: optuna.Study, joules_by_number: Mapping[int, float | None]) -> list[int]:
+    """Close the trials that a killed session left running; return their numbers.
+
+    Args:
+        study: The study; no session trains for it.
+        joules_by_number: What the ledger had billed to each of them when the session died.
+    """
+    from optuna.trial import TrialState
+
+    dead = []
+    for trial in study.get_trials(deepcopy=False):
+        if not trial.state.is_finished():
+            facts = {
+                **trial.user_attrs.get(ATTRIBUTE, {}),
+                "reason": "killed: the session that trained it died",
+                "increment_joules": joules_by_number.get(trial.number),
+            }
+            study._storage.set_trial_user_attr(trial._trial_id, ATTRIBUTE, facts)
+            study._storage.set_trial_user_attr(trial._trial_id, EXCUSED, "killed")
+            study.tell(trial.number, state=TrialState.FAIL)
+            dead.append(trial.number)
+    return dead
+
+
 def mark_of(file: Path) -> dict[str, Any] | None:
     """Return what changes with every change of an SQLite database: its change counter, and its trials by state with the last of each.
 
@@ -157,13 +178,6 @@ def optuna_trial(part: Mapping[str, Any], attributes: Mapping[str, Any]) -> Froz
         user_attrs={**part["user_attrs"], **attributes},
         system_attrs=part["system_attrs"],
     )
-
-
-def _sqlite_file(place: URL) -> Path | None:
-    """Return the file of an SQLite URL, or None for servers, drivers of others and databases in memory."""
-    if place.drivername not in ("sqlite", "sqlite+pysqlite") or not place.database or place.database.startswith((":memory:", "file:")):
-        return None
-    return Path(place.database)
 
 
 def _patient(operation: Callable[..., Any], file: Path | None, shown: str) -> Callable[..., Any]:
@@ -246,70 +260,3 @@ def _explained(error: BaseException, file: Path | None, shown: str) -> str:
         return f"{shown} is locked by another program; end that (a dashboard, a backup), {again}"
     remedy = "see that its disk and its permissions are in order" if file is not None else "see that the server runs and can be reached"
     return f"{shown} cannot be used any more ({cause_of(error)}); {remedy}, {again}"
-
-
-# -- passwords -------------------------------------------------------------------------------------------------------------------------
-
-
-def without_password(text: str) -> str:
-    """Hide the secrets of a URL, which may be the value of an option: they belong on no screen and in no model card.
-
-    >>> without_password("postgresql+psycopg://me:sec/ret@host:5432/db?sslpassword=secret")
-    'postgresql+psycopg://me:***@host:5432/db?sslpassword=***'
-    """
-    before, url = re.fullmatch(r"(--[\w-]+=)?(.*)", text, re.DOTALL).groups("")  # type: ignore[union-attr]
-    if "://" not in url:
-        return text
-    try:
-        place = _parsed(url)
-    except ValueError:
-        greedy = r".*@" if re.match(r"[\w+]+://", url) else r"[^@/]*@"
-        return before + re.sub(rf"(://[^:/@]*):{greedy}", rf"\1:{_HIDDEN}@", url)
-    secrets = _secret_keys(place)
-    if place.password is None and not secrets:
-        return text
-    hidden = place.update_query_dict(dict.fromkeys(secrets, _HIDDEN)).render_as_string(hide_password=True)
-    return before + hidden.replace("%2A%2A%2A", _HIDDEN)
-
-
-def public_url(url: str) -> str:
-    """Return a storage URL without its secrets, as a run folder keeps it.
-
-    Raises:
-        ValueError: If it is no URL of a database.
-    """
-    place = _parsed(url)
-    secrets = _secret_keys(place)
-    if place.password is None and not secrets:
-        return url
-    return place._replace(password=None).difference_update_query(secrets).render_as_string(hide_password=False)
-
-
-def with_password(url: str, given: str | None, environment: Mapping[str, str] = os.environ) -> str:
-    """Return the URL of a run folder with the secrets that the user gives now.
-
-    They come in this call, or as the same URL with its password in ``JOULEFRONT_STORAGE``.
-    """
-    for one in (given, environment.get(STORAGE_VARIABLE)):
-        with contextlib.suppress(ValueError):
-            if one and (public := public_url(one)) != one and _parsed(public) == _parsed(url):
-                return one
-    return url
-
-
-def _parsed(url: str) -> URL:
-    """Parse a URL; a ``ValueError`` when it is none, or its password is ambiguous."""
-    from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import ArgumentError
-
-    try:
-        place = make_url(url)
-    except ArgumentError as error:
-        raise ValueError("it is no URL of a database; postgresql+psycopg://user@host/name is one") from error
-    if place.password is not None and "@" in f"{place.host}{place.database}":
-        raise ValueError("an @ in a password must be written %40")
-    return place
-
-
-def _secret_keys(place: URL) -> list[str]:
-    return [key for key in place.query if _SECRET.search(key)]

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from ..energy.journal import parse
-from . import database
+from . import database, storage_url
 from .bill import Bill, read_bill
-from .database import Mode, cause_of, without_password
+from .database import Mode, cause_of
 from .files import Snapshot, StudyFile, Versioned, lock, read_json, write_json
 from .replicates import Repeats, read_repeats
-from .trial import ATTRIBUTE, EXCUSED, Trial, check_order, from_json, from_optuna, to_json
+from .storage_url import without_password
+from .trial import ATTRIBUTE, Trial, check_order, from_json, from_optuna, to_json
 
 if TYPE_CHECKING:
     import optuna
@@ -99,7 +100,7 @@ class RunFolder:
         if begun is None and not made and any(file.name != LOCK_FILE and f"{STUDY_FILE}." not in file.name for file in path.iterdir()):
             raise StoreError(f"--out {str(path)!r} holds files but no {STUDY_FILE}: it is not a run folder; choose another --out")
         try:
-            facts = {"format": FORMAT, "storage": None if storage is None else database.public_url(storage), **facts}
+            facts = {"format": FORMAT, "storage": None if storage is None else storage_url.public_url(storage), **facts}
         except ValueError as error:
             raise StoreError(f"--storage {without_password(str(storage))!r} cannot be used: {error}") from error
         if begun is not None and all(begun.get(key) == facts[key] for key in ("storage", "study")):
@@ -132,7 +133,7 @@ class RunFolder:
         The storage URL has the password that the folder does not keep; that in ``JOULEFRONT_STORAGE`` by default.
 
         Raises:
-            StoreError: If there is no run, it was written by another version, or it is damaged.
+            StoreError: If there is no run, it was written by another version, it is damaged, or ``storage`` is another one.
         """
         path = Path(path)
         file = path / STUDY_FILE
@@ -154,12 +155,24 @@ class RunFolder:
             raise StoreError(
                 f"{str(path)!r} was written in format {version}, this joulefront reads format {FORMAT}; use the version that wrote it"
             )
-        facts = cast(dict[str, Any], _read(file, StudyFile))
+        facts = storage_url.commands_without_secrets(cast(dict[str, Any], _read(file, StudyFile)))
         if facts.get("state") == CREATING:
             raise StoreError(f"the start of {str(path)!r} was broken off before its first trial; run the same command again")
         if facts.get("storage") is None and not (path / DATABASE_FILE).is_file() and not lost_database:
             raise StoreError(f"{str(path)!r} has lost its {DATABASE_FILE}; joulefront repair makes it again, or restore it from a copy")
+        if storage is not None and (why := storage_url.other_database(storage, facts.get("storage"), path / DATABASE_FILE)):
+            raise StoreError(why)
         return cls(path, facts, storage)
+
+    def cleaned(self) -> RunFolder:
+        """Take the passwords out of ``study.json`` that an earlier version wrote there; this session goes on with that of the storage."""
+        facts, file = storage_url.without_secrets(self.facts), self.path / STUDY_FILE
+        if facts == parse(file.read_bytes()):
+            return self
+        if facts["storage"] != self.facts.get("storage"):
+            how = f"PGPASSFILE or {storage_url.STORAGE_VARIABLE}"
+            print(f"{str(file)!r} held the password of its storage, which is taken out: from now on give it in {how}", file=sys.stderr)
+        return replace(self.save_facts(facts), given=self._url())
 
     def save_facts(self, facts: Mapping[str, Any]) -> RunFolder:
         """Write ``study.json`` (atomically) and return the folder that holds it."""
@@ -259,9 +272,10 @@ class RunFolder:
         """
         folder = cls.open(path, lost_database=True)
         file, copy = folder.path / DATABASE_FILE, folder.path / SNAPSHOT_FILE
-        if folder.facts.get("storage") is not None:
-            raise StoreError(f"{str(folder.path)!r} has its trials elsewhere; only a {DATABASE_FILE} in the folder can be repaired")
         with folder.lock(), tempfile.TemporaryDirectory(dir=folder.path) as aside:
+            folder = folder.cleaned()
+            if folder.facts.get("storage") is not None:
+                raise StoreError(f"{str(folder.path)!r} has its trials elsewhere; only a {DATABASE_FILE} in the folder can be repaired")
             if folder._is_readable():
                 raise StoreError(f"{str(file)!r} can be read: there is nothing to repair")
             try:
@@ -304,22 +318,7 @@ class RunFolder:
 
         It is called while no other session holds the folder.
         """
-        from optuna.trial import TrialState
-
-        study, dead = self.study(), []
-        for trial in study.get_trials(deepcopy=False):
-            if not trial.state.is_finished():
-                joules = joules_by_number.get(trial.number)
-                facts = {
-                    **trial.user_attrs.get(ATTRIBUTE, {}),
-                    "reason": "killed: the session that trained it died",
-                    "increment_joules": joules,
-                }
-                study._storage.set_trial_user_attr(trial._trial_id, ATTRIBUTE, facts)
-                study._storage.set_trial_user_attr(trial._trial_id, EXCUSED, "killed")
-                study.tell(trial.number, state=TrialState.FAIL)
-                dead.append(trial.number)
-        return dead
+        return database.fail_open_trials(self.study(), joules_by_number)
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -340,7 +339,7 @@ class RunFolder:
     def _url(self) -> str | None:
         """Return the URL of the storage with its password, or None for the folder's own database."""
         url = self.facts.get("storage")
-        return None if url is None else database.with_password(str(url), self.given)
+        return None if url is None else storage_url.with_password(str(url), self.given)
 
     def _is_readable(self) -> bool:
         try:

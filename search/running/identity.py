@@ -176,7 +176,7 @@ def existing_folder(path: str | Path) -> Iterator[RunFolder]:
         StoreError: If there is no readable run, or another process holds it.
     """
     with RunFolder.open(path).lock():
-        yield RunFolder.open(path)  # as the session before left it, now that no other can write
+        yield RunFolder.open(path).cleaned()  # as the session before left it, now that no other can write
 
 
 @contextmanager
@@ -219,7 +219,7 @@ def study_folder(
         _refuse_other_factor(store, intensity, forecast=forecast)
     try:
         with store.lock():
-            yield RunFolder.open(path, storage=storage)
+            yield RunFolder.open(path, storage=storage).cleaned()
     except Exception:  # not when the user broke it off: what that cost is on the study's bill
         if fresh and RunFolder.exists(path) and not RunFolder.open(path).facts["sessions"]:
             shutil.rmtree(path)  # it would count as a run

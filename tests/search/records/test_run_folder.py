@@ -20,7 +20,7 @@ from helpers.trials import make_trial
 
 from joulefront.search import Study, run
 from joulefront.search.records import database
-from joulefront.search.records.database import DatabaseError, Mode, public_url, with_password, without_password
+from joulefront.search.records.database import DatabaseError, Mode
 from joulefront.search.records.files import write_json
 from joulefront.search.records.run_folder import RunFolder, StoreError
 from joulefront.search.records.trial import ATTRIBUTE, EXCUSED
@@ -119,36 +119,6 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> Non
         write_json(tmp_path / "a.json", {"x": float("nan")})
     assert json.loads((tmp_path / "a.json").read_text()) == {"x": 1}
     assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
-
-
-@pytest.mark.parametrize(
-    ("url", "shown"),
-    [
-        ("postgresql+psycopg://me:secret@host:5432/db", "postgresql+psycopg://me:***@host:5432/db"),
-        ("--storage=postgresql://me:sec/ret@host/db", "--storage=postgresql://me:***@host/db"),
-        ("postgresql://me:sec#?r:et@host/db", "postgresql://me:***@host/db"),
-        ("postgresql://me:sec@r/et@host/db", "postgresql://me:***@host/db"),
-        ("postgresql://me:sec/ret@host:port/db", "postgresql://me:***@host:port/db"),
-        ("postgresql:///db?user=me&password=secret", "postgresql:///db?password=***&user=me"),
-        ("postgresql://me@/db?sslpassword=secret&host=/run", "postgresql://me@/db?host=%2Frun&sslpassword=***"),
-        ("wall=http://me:secret@host/x", "wall=http://me:***@host/x"),
-        ("postgresql://me@host/db", "postgresql://me@host/db"),
-        ("sqlite:////tmp/a@b.db", "sqlite:////tmp/a@b.db"),
-        ("wall=http://host:80/x@y", "wall=http://host:80/x@y"),
-    ],
-)
-def test_a_password_is_hidden_and_nothing_else(url: str, shown: str) -> None:
-    assert without_password(url) == shown
-
-
-def test_a_folder_keeps_a_url_without_its_password_and_takes_it_from_the_user_or_the_environment() -> None:
-    secret = "postgresql+psycopg://me:se%2Fcret@host/db?sslpassword=hidden&sslmode=require"
-    public = "postgresql+psycopg://me@host/db?sslmode=require"
-    other = "postgresql+psycopg://me:se%2Fcret@elsewhere/db?sslmode=require"
-    assert public_url(secret) == public == public_url(public)
-    assert with_password(public, secret, {}) == with_password(public, None, {"JOULEFRONT_STORAGE": secret}) == secret
-    assert with_password(public, public, {"JOULEFRONT_STORAGE": secret}) == secret  # so that no list of processes shows it
-    assert with_password(public, None, {}) == with_password(public, other, {"JOULEFRONT_STORAGE": "no url"}) == public
 
 
 def test_a_password_that_cannot_be_told_from_the_host_is_refused_before_anything_is_written(tmp_path: Path) -> None:

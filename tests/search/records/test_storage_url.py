@@ -1,0 +1,152 @@
+"""Which database a URL names, and that its password stands nowhere."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from joulefront.search import Study, run
+from joulefront.search.records.run_folder import RunFolder, StoreError
+from joulefront.search.records.storage_url import public_url, same_database, with_password, without_password, without_secrets
+
+SECRET = "hunter2"
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql+psycopg://me:secret@host:5432/db", "postgresql+psycopg://me:***@host:5432/db"),
+        ("--storage=postgresql://me:sec/ret@host/db", "--storage=postgresql://me:***@host/db"),
+        ("postgresql://me:sec#?r:et@host/db", "postgresql://me:***@host/db"),
+        ("postgresql://me:sec@r/et@host/db", "postgresql://me:***@host/db"),
+        ("postgresql://me:sec/ret@host:port/db", "postgresql://me:***@host:port/db"),
+        ("postgresql:///db?user=me&password=secret", "postgresql:///db?password=***&user=me"),
+        ("postgresql://me@/db?sslpassword=secret&host=/run", "postgresql://me@/db?host=%2Frun&sslpassword=***"),
+        ("wall=http://me:secret@host/x", "wall=http://me:***@host/x"),
+        ("postgresql://me@host/db", "postgresql://me@host/db"),
+        ("sqlite:////tmp/a@b.db", "sqlite:////tmp/a@b.db"),
+        ("wall=http://host:80/x@y", "wall=http://host:80/x@y"),
+    ],
+)
+def test_a_password_is_hidden_and_nothing_else(url: str, shown: str) -> None:
+    assert without_password(url) == shown
+
+
+def test_a_folder_keeps_a_url_without_its_password_and_takes_it_from_the_user_or_the_environment() -> None:
+    secret = "postgresql+psycopg://me:se%2Fcret@host/db?sslpassword=hidden&sslmode=require"
+    public = "postgresql+psycopg://me@host/db?sslmode=require"
+    other = "postgresql+psycopg://me:se%2Fcret@elsewhere/db?sslmode=require"
+    assert public_url(secret) == public == public_url(public)
+    assert with_password(public, secret, {}) == with_password(public, None, {"JOULEFRONT_STORAGE": secret}) == secret
+    assert with_password(public, public, {"JOULEFRONT_STORAGE": secret}) == secret  # so that no list of processes shows it
+    assert with_password(public, None, {}) == with_password(public, other, {"JOULEFRONT_STORAGE": "no url"}) == public
+
+
+@pytest.mark.parametrize(
+    ("other", "same"),
+    [
+        ("postgresql+psycopg://me@host/db", True),
+        ("postgresql+psycopg://you:secret@host:5432/db?sslmode=require", True),
+        ("postgresql+psycopg2:///db?host=host&user=me&password=secret", True),
+        ("postgresql+psycopg://me@elsewhere/db", False),
+        ("postgresql+psycopg://me@host:5433/db", False),
+        ("postgresql+psycopg://me@host/db2", False),
+        ("postgresql+psycopg://me@host/db?options=-csearch_path%3Dtest", False),
+        ("mysql://me@host/db", False),
+        ("sqlite:///db", False),
+        ("no url", False),
+    ],
+)
+def test_a_database_is_told_by_its_place_and_not_by_who_connects_to_it(other: str, same: bool) -> None:
+    assert same_database("postgresql+psycopg://me@host/db", other) is same
+
+
+def test_another_user_of_the_same_database_is_taken_and_another_database_never_gets_the_password() -> None:
+    kept = "postgresql+psycopg://me@host/db"
+    assert with_password(kept, "postgresql+psycopg://you@host/db", {}) == "postgresql+psycopg://you@host/db"
+    for other in ("postgresql+psycopg://me:secret@host/db2", "postgresql+psycopg://me:secret@elsewhere/db"):
+        assert with_password(kept, other, {"JOULEFRONT_STORAGE": other}) == kept
+
+
+@pytest.mark.parametrize("begun_with", [None, "sqlite:///{}/here.db"])
+def test_a_storage_that_is_not_that_of_the_folder_is_refused_with_both_names(tmp_path: Path, begun_with: str | None) -> None:
+    kept = None if begun_with is None else begun_with.format(tmp_path)
+    described = {"name": "tiny", "objectives": ["accuracy", "train_energy"], "directions": ["maximize", "minimize"], "rungs": [1]}
+    RunFolder.create(tmp_path / "r", {"run_id": "tiny-1", "study": described, "sessions": []}, storage=kept)
+    with pytest.raises(StoreError) as caught:
+        RunFolder.open(tmp_path / "r", storage=f"postgresql+psycopg://me:{SECRET}@elsewhere/db")
+    said = str(caught.value)
+    for part in ("--storage must be that of", kept or "study.db", "got postgresql+psycopg://me:***@elsewhere/db; leave --storage out"):
+        assert part in said
+    RunFolder.open(tmp_path / "r", storage=kept or f"sqlite:///{tmp_path}/r/study.db")
+
+
+def test_passwords_are_taken_out_of_a_study_file_of_an_earlier_version() -> None:
+    commands = [
+        f"joulefront run 'my study.py' --storage 'postgresql://me@/db?password={SECRET}'",
+        f"joulefront run x --storage=postgresql://me:{SECRET}/x@host/db",
+        f"joulefront run 'x --storage postgresql://me:{SECRET}@host/db",
+        "joulefront  run x",
+        None,
+    ]
+    facts = {"storage": f"postgresql://me:{SECRET}@/db?sslpassword={SECRET}", "sessions": [{"command": one} for one in commands]}
+    found = without_secrets(facts)
+    assert SECRET not in json.dumps(found)
+    assert found["storage"] == "postgresql://me@/db"
+    assert [session["command"] for session in found["sessions"]][3:] == commands[3:]
+    assert without_secrets({"storage": f"postgresql://me:{SECRET}@x@host/db", "sessions": []})["storage"] == "postgresql://me@host/db"
+
+
+@pytest.fixture
+def old_folder(rings: Callable[..., Study], tmp_path: Path) -> Path:
+    """A run as a version left it that wrote passwords into study.json."""
+    path = tmp_path / "r"
+    run(rings(), out=path, trials=2, storage=f"sqlite:///{tmp_path}/server.db", meter="cpu_time")
+    file = path / "study.json"
+    facts = json.loads(file.read_text())
+    facts["storage"] += f"?password={SECRET}"
+    facts["sessions"][0]["command"] = f"joulefront run x --storage postgresql://me@/db?password={SECRET}"
+    file.write_text(json.dumps(facts))
+    file.chmod(0o644)
+    return path
+
+
+@pytest.mark.slow
+def test_reading_a_folder_with_a_password_never_shows_it_and_leaves_the_file(old_folder: Path, call: Callable[..., Any]) -> None:
+    before = (old_folder / "study.json").read_bytes()
+    (old_folder / "trials.json").unlink()  # so that the database is asked
+    for words in (("front", old_folder), ("report", old_folder, "-o", "page.html"), ("compare", old_folder, old_folder)):
+        said = call(*words)
+        assert said.code == 0, said.err
+        assert SECRET not in said.out + said.err
+    page = Path("page.html").read_text()
+    assert SECRET not in page
+    assert "password=***" in page
+    assert (old_folder / "study.json").read_bytes() == before
+
+
+@pytest.mark.slow
+def test_the_next_run_takes_the_password_out_says_so_and_still_knows_it(
+    old_folder: Path, rings: Callable[..., Study], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(rings(), out=old_folder, trials=3, meter="cpu_time")
+    said = capsys.readouterr().err
+    assert said.count("held the password of its storage, which is taken out") == 1
+    assert "PGPASSFILE or JOULEFRONT_STORAGE" in said
+    file = old_folder / "study.json"
+    assert SECRET not in file.read_text()
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert len(RunFolder.open(old_folder).run().trials) == 3
+    run(rings(), out=old_folder, trials=4, meter="cpu_time")
+    assert "held the password" not in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_repair_takes_the_password_out_although_it_has_nothing_else_to_do(old_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(StoreError, match="has its trials elsewhere"):
+        RunFolder.repair(old_folder)
+    assert "JOULEFRONT_STORAGE" in capsys.readouterr().err
+    assert SECRET not in (old_folder / "study.json").read_text()
+    assert (old_folder / "study.json").stat().st_mode & 0o777 == 0o600
