@@ -41,12 +41,8 @@ def leases_folder() -> Path:
 class Lease:
     """A lock on an energy domain, e.g. ``gpu:GPU-1a2b`` or ``cpu``.
 
-    The kernel holds the lock for the open file, so it ends with the process, however that ends. The files stay: removing one
-    would let two processes lock two files of one name.
-
-    Args:
-        domain: Name of the component.
-        folder: Where the lock files are, the same for all that compete; the run folder or one of the machine.
+    The kernel holds the lock for the open file, so it ends with the process, however that ends. The files stay: removing one would let two
+    processes lock two files of one name. Their folder is the same for all that compete: the run folder or one of the machine.
     """
 
     def __init__(self, domain: str, folder: Path) -> None:
@@ -165,12 +161,8 @@ def take_devices(
 ) -> Devices:
     """Take a GPU for each worker, the first ones that nobody holds; a CPU is shared and taken from nobody.
 
-    Args:
-        device: ``cpu``, ``cuda`` for any GPU or ``cuda:1`` for that one.
-        workers: How many are needed.
-        folder: Where the leases are; the machine's own folder by default.
-        count: Tells the number of GPUs; PyTorch by default.
-        components: Tells the ledger's name of a device.
+    The device is ``cpu``, ``cuda`` for any GPU or ``cuda:1`` for that one. The leases are in the machine's own folder by default; `count`
+    tells the number of GPUs, PyTorch's by default, and `components` the ledger's name of a device.
 
     Raises:
         ValueError: If there are fewer GPUs than workers.

@@ -69,10 +69,8 @@ class Job:
 
     Attributes:
         number: Number of the trial.
-        params: Parameters of the candidate.
         epochs: Epochs to reach, counted from scratch.
         seed: Seeds weights, order of the examples and augmentation.
-        device: PyTorch device.
         threads: ``torch.set_num_threads``; a recipe's own number wins.
         start: Weights file of the parent trial to continue from, or None.
         weights: File to write the weights (and the checkpoint) to.
@@ -103,8 +101,7 @@ class Outcome:
         quality: Validation metrics; empty when it failed.
         curve: ``(epoch, loss, quality)`` entries as JSON.
         stopped: Why it ended before ``job.epochs``, or None.
-        failed: Why it has no quality, in one line, or None.
-        excused: Whether it failed for a reason that has nothing to do with the candidate.
+        failed: Why it has no quality, in one line, or None; ``excused`` when that has nothing to do with the candidate.
         resumed: Whether it went on from the checkpoint of ``job.start``; without one there it began from scratch.
         predictions: Number of predictions made in the inference window.
         parameters: Parameters of the model, or None where it has none.
@@ -140,15 +137,8 @@ def seed_of(study_seed: int, key: str) -> int:
 def train(job: Job, space: Space, task: Task, *, phases: Phases, should_continue: Callable[[Mapping[str, Any]], bool]) -> Outcome:
     """Train a candidate to ``job.epochs`` and write its weights.
 
-    Args:
-        job: What to train.
-        space: Builds the model.
-        task: The data.
-        phases: Entered around each phase.
-        should_continue: Asked after each epoch with ``{"epoch", "loss", ...}``; False ends the training there, as a measured point.
-
-    Returns:
-        The outcome; a training that fails (NaN, out of memory, an exception in the model) is an outcome with ``failed``.
+    A training that fails (NaN, out of memory, an exception in the model) is an outcome with ``failed``. Each phase is entered by `phases`;
+    `should_continue` is asked after each epoch with ``{"epoch", "loss", ...}``, and False ends the training there, as a measured point.
     """
     import torch
 
@@ -275,8 +265,7 @@ def within(seconds: float, otherwise: Callable[[], str | None] = lambda: None) -
 def watched(work: Callable[[], T], watch: Watch) -> tuple[T | None, str | None]:
     """Do some work in this thread under a watch; what hangs so that no exception reaches it ends with the process.
 
-    Returns:
-        What the work has returned, None if it was ended; and why the watch wanted to end it, or None.
+    Return what the work has returned, None if it was ended; and why the watch wanted to end it, or None.
     """
     dog, found = _Watchdog(watch), None
     try:

@@ -34,11 +34,8 @@ class Probe:
     """What one candidate's epoch costs on this machine.
 
     Attributes:
-        params: Parameters of the candidate.
-        epoch_joules: Energy of a full epoch over the whole training split, or None when unknown.
-        epoch_seconds: Its duration.
+        epoch_joules: Energy of a full epoch over the whole training split, or None when unknown; ``epoch_seconds`` is its duration.
         startup_joules: Energy to build the model and to warm up.
-        parameters: Number of parameters, or None.
         flops: Forward FLOPs of one example, or None.
         failed: Why it cannot be trained, or None.
     """
@@ -63,9 +60,9 @@ def probe(
     seed: int,
     seconds: float = PROBE_SECONDS,
 ) -> Probe:
-    """Train a candidate for a few metered steps and scale them to an epoch.
+    """Train a candidate for a few metered steps, which continue for so many ``seconds``, and scale them to an epoch.
 
-    A recipe's own number of threads wins. Counted epochs continue for so many ``seconds``.
+    A recipe's own number of threads wins.
     """
     import torch
 

@@ -25,13 +25,10 @@ from .probe import warm_up, warm_up_seconds
 
 
 class WorkerProcess:
-    """One worker process with its own copy of the task.
+    """One worker process with its own copy of the task, which it loads itself.
 
-    The child is spawned, not forked: a forked child inherits locks and CUDA contexts in unknown states.
-
-    Args:
-        study: What to search; its task is loaded in the child.
-        device: PyTorch device whose queued work is waited for at each edge of a phase.
+    The child is spawned, not forked: a forked child inherits locks and CUDA contexts in unknown states. Work queued on its PyTorch device
+    is waited for at each edge of a phase.
     """
 
     def __init__(self, study: Study, device: str) -> None:

@@ -24,13 +24,7 @@ ENOUGH = 8
 
 @dataclass(frozen=True)
 class Ahead:
-    """What a training can still become.
-
-    Attributes:
-        epochs: A rung ahead.
-        error: Its projected error there, with the best improvement seen.
-        joules: Its projected energy there.
-    """
+    """What a training can still become at a rung ahead: its projected error there, with the best improvement seen, and its energy."""
 
     epochs: int
     error: float
@@ -77,16 +71,10 @@ def stop_reason(
     maximize: bool,
     complete_epochs: int | None = None,
 ) -> str | None:
-    """Return why a training should end at this rung, or None.
+    """Return why a training should end at this rung (``epoch``), or None.
 
-    Args:
-        error: Its validation error now, see ``error_of``.
-        epoch: The rung that it has reached.
-        rungs_ahead: Projected joules at each rung ahead, up to the training's end.
-        trials: All trials of the study, by number.
-        metric: Name of the quality objective.
-        maximize: Whether the quality is maximised.
-        complete_epochs: The last rung when only complete trainings count: then only they can beat it, and only its end matters.
+    Its error now is that of ``error_of``; the joules at each rung ahead are projected, up to the training's end. With `complete_epochs`,
+    the last rung when only complete trainings count, only they can beat it, and only its end matters.
     """
     parents = {trial.parent for trial in trials}
     lineages = [trial for trial in trials if trial.number not in parents and "copy_of" not in trial.extra]
@@ -122,8 +110,7 @@ class DominanceStopper:
     """Checks one training at its rungs.
 
     Attributes:
-        study: The study.
-        trials: Gives all its trials, by number.
+        trials: Gives all trials of the study, by number.
         epochs: Epochs that the training is to reach.
         parent: The trial that it continues, or None.
         phases: Records of its windows that have ended; grows while it trains.
@@ -136,11 +123,7 @@ class DominanceStopper:
     phases: Sequence[Record]
 
     def reason(self, entry: Mapping[str, float]) -> str | None:
-        """Return why the training should end after this epoch, or None.
-
-        Args:
-            entry: The epoch: ``{"epoch": 3, "loss": ..., "accuracy": ...}``; without a quality nothing is checked.
-        """
+        """Return why the training should end after this epoch, or None; without a quality in the epoch's entry nothing is checked."""
         metric, epoch = self.study.objectives[0], int(entry["epoch"])
         value = entry.get(metric)
         # A training that ends between two rungs is credited with the upper one's quality, for the energy of its own end.

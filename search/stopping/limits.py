@@ -37,11 +37,7 @@ TIMEOUT_GRACE_SECONDS = 10.0
 class Limits:
     """Totals of a study; None is no limit.
 
-    Attributes:
-        joules: Energy that the whole search may spend.
-        trials: Finished trials.
-        seconds: Wall time of this session.
-        label: The budget as the user wrote it, e.g. ``5Wh``.
+    The joules are those of the whole search, the seconds the wall time of this session; the label is the budget as the user wrote it.
     """
 
     joules: float | None = None
@@ -132,12 +128,9 @@ def limits_of(
     pue: float,
     price_per_kwh: tuple[float, str] | None,
 ) -> tuple[Limits, str | None]:
-    """Work out the limits of a session; they are totals of the study.
+    """Return the limits of a session, which are totals of the study, and a sentence for the user when they were raised.
 
     A study that has reached its own limits continues for as much again, unless a limit was given for this session.
-
-    Returns:
-        The limits, and a sentence for the user when they were raised.
 
     Raises:
         ValueError: If there is no limit at all, or a limit that was given is reached already.
@@ -202,14 +195,9 @@ class StopRules:
     """The rules of one session; its workers share them under the session's lock.
 
     Attributes:
-        study: The study.
-        optuna_study: Its trials, and the sampler.
         limits: When to end; what a budget in grams is worth in joules changes from hour to hour.
-        account: Knows what was spent.
         interrupted: Set by Ctrl-C, and by an error in a worker.
         stop_gain: Ends the study when the rest of its budget is expected to add too little.
-        intensity: Carbon per kWh, or None.
-        pue: Power usage effectiveness.
         carbon: Moves the limits with the hour; None without a forecast.
         reason: Why the study ended; None while it has not.
         epoch_seconds: What an epoch of the slowest training so far has taken, validation and all else included; None before the first.
@@ -260,11 +248,7 @@ class StopRules:
         return self.limits.trials is not None and self.finished() + under_way >= self.limits.trials
 
     def end_of_training(self, joules: float | None) -> str | None:
-        """Return why a training should end after its present epoch, or None.
-
-        Args:
-            joules: What it has taken so far; None when it is unknown, or before its start.
-        """
+        """Return why a training should end after its present epoch, or None; its joules are None when unknown, or before its start."""
         if self.interrupted.is_set():
             return BROKEN_OFF if self.reason == BROKEN_OFF else INTERRUPTED
         cap = self.study.max_trial_joules
@@ -366,9 +350,7 @@ class TimeLimit:
 class Overdue(TimeLimit):
     """Whether a trial's training must end although its epoch has not; all other limits are looked at between two epochs.
 
-    Attributes:
-        rules: The rules of the session.
-        excused: Whether its end says nothing about its candidate.
+    ``excused`` tells whether its end says nothing about its candidate.
     """
 
     def __init__(self, rules: StopRules, epochs: int) -> None:

@@ -35,16 +35,9 @@ WINDOW = 5
 
 @dataclass(frozen=True)
 class Expected:
-    """What a running study is expected to have cost at its end; intervals hold 90 %.
+    """What a running study is expected to have cost at its end, in trials and joules; intervals hold 90 %.
 
-    Attributes:
-        trials: Expected number of trials.
-        low_trials: Lower end.
-        high_trials: Upper end.
-        joules: Expected energy of the whole search.
-        low_joules: Lower end.
-        high_joules: Upper end.
-        done: Finished trials at this time.
+    ``done`` are the trials that had finished by then.
     """
 
     trials: float
@@ -75,15 +68,10 @@ def expected(
     The sum of ``m`` trainings to come has the mean ``m * mean`` and the variance ``m * s^2 + m^2 * s^2 / n + (DRIFT * m * mean)^2``:
     their own spread, that of the mean that is known from ``n`` trainings only, and that the search moves on.
 
-    Args:
-        increments: What each finished trial has cost the search, in order, in joules.
-        spent_joules: Spent by the whole search so far.
-        limits: When it ends.
-        begun_joules: Spent by the whole search when the first trial of this session began: earlier sessions, and a start that is paid once.
-        before: Finished trials by then.
+    The increments are what each finished trial has cost the search, in order, in joules. When the first trial of this session began,
+    ``before`` trials had finished and the whole search had spent ``begun_joules``: earlier sessions, and a start that is paid once.
 
-    Returns:
-        The expectation; None without a limit, without energy, before ``LEAST`` trials, and before the first trial of a session.
+    None without a limit, without energy, before ``LEAST`` trials, and before the first trial of a session.
     """
     done = len(increments)
     recent = list(increments)[-RECENT:]
@@ -118,14 +106,11 @@ def expected(
 
 @dataclass(frozen=True)
 class ProjectionError:
-    """How accurately the energy of trainings was projected.
+    """How accurately the energy of trainings was projected from the ``known`` epochs that had been trained to ``target`` epochs.
 
     Attributes:
-        known: Epochs that had been trained.
-        target: Epochs for which the energy was projected.
         n: Number of trainings that reached ``target``.
-        median: Median of |projected - actual| / actual.
-        worst: Largest of them.
+        median: Median of |projected - actual| / actual; ``worst`` is the largest of them.
         bias: Median of (projected - actual) / actual; positive when too much was projected.
     """
 
@@ -166,9 +151,7 @@ def epoch_energies(trial: Trial, trials: Sequence[Trial]) -> list[float] | None:
 def projection_errors(trials: Sequence[Trial], rungs: Sequence[int]) -> tuple[ProjectionError, ...]:
     """Compare the projections that could have been made at each rung with what the higher rungs cost.
 
-    Args:
-        trials: All trials of a run, by number. Of a lineage its longest trial counts.
-        rungs: Numbers of epochs at which models were measured.
+    The trials are those of a run, by number; of a lineage its longest trial counts.
     """
     parents = {trial.parent for trial in trials}
     measured = []

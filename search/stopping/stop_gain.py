@@ -18,13 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StopGain:
-    """The expected gain of the rest of one session.
-
-    Attributes:
-        study: The study.
-        optuna_study: The Optuna study with its sampler.
-        stop_gain: End when the rest is expected to add less than this share of the hypervolume; None for never.
-    """
+    """The expected gain of the rest of a session; the study ends when it is below a share of the hypervolume, and never for None."""
 
     study: Study
     optuna_study: optuna.Study
