@@ -14,12 +14,7 @@ JOULES_BY_UNIT = {"J": 1.0, "kJ": 1e3, "MJ": 1e6, "Wh": JOULES_PER_WH, "kWh": JO
 
 @dataclass(frozen=True)
 class Unit:
-    """A unit that keeps numbers readable.
-
-    Attributes:
-        size: How many of the base unit (Wh, gCO2e) it is.
-        name: What is written.
-    """
+    """A unit that keeps numbers readable: its name and how many of the base unit (Wh, gCO2e) it is."""
 
     size: float
     name: str
@@ -59,12 +54,9 @@ def digits(value: float | None) -> str:
 
 
 def grid(cells: Sequence[Sequence[str]], right: Sequence[bool], *, width: int | None = None) -> str:
-    """Align rows of text in columns, with a rule below the first row.
+    """Align rows of text, shape ``(rows, columns)``, with a rule below the first row; ``right`` tells each column's alignment.
 
-    Args:
-        cells: Rows of equal length, shape ``(rows, columns)``.
-        right: Whether each column is aligned to the right.
-        width: Characters in a line; only the last column is cut to keep to it. None for no limit.
+    Only the last column is cut to keep to the width in characters; None is no limit.
     """
     widths = [max(len(row[place]) for row in cells) for place in range(len(right))]
     if width is not None:

@@ -46,13 +46,10 @@ def stretch(name: str, value: float) -> float:
 def knee_index(joules: Sequence[float], gains: Sequence[float]) -> int:
     """Return the point farthest above the chord from the cheapest point to the best one.
 
-    Both axes are scaled to the extremes of the front, energy in logarithms, so the answer does not depend on units. Points within 1e-9
-    of the maximum count as equal, and the cheapest of them is taken. When no point lies above the chord (one or two points, a straight or
-    hollow front) there is no knee, and the point with the greatest gain is returned.
-
-    Args:
-        joules: Energy of each point, > 0.
-        gains: Quality of each point, more is better; `Front.knee` passes ``stretch``-ed ones.
+    Both axes are scaled to the extremes of the front, energy (> 0) in logarithms, so the answer does not depend on units. More gain is
+    better; `Front.knee` passes ``stretch``-ed qualities. Points within 1e-9 of the maximum count as equal, and the cheapest of them is
+    taken. When no point lies above the chord (one or two points, a straight or hollow front) there is no knee, and the point with the
+    greatest gain is returned.
 
     Source:
         Distance to the line through the extremes: Das 1999, "On characterizing the knee of the Pareto curve based on
@@ -111,12 +108,7 @@ class Front:
 
     @classmethod
     def of(cls, run: Run, *, complete_only: bool | None = None) -> Self:
-        """Return the front of a run.
-
-        Args:
-            run: The run.
-            complete_only: Whether only trials trained to the last rung count; None takes the study's own setting.
-        """
+        """Return the front of a run, of complete trainings alone or of all; None takes the study's own setting."""
         study = run.facts.get("study") or {}
         if complete_only is None:
             complete_only = bool(study.get("complete_only", False))
@@ -185,9 +177,8 @@ class Front:
     def knee(self) -> Trial:
         """The member after which more quality costs disproportionately more energy.
 
-        It is the member farthest above the chord from the cheapest to the best one, energy in logarithms and quality by the ratio
-        of errors; see `knee_index` and `stretch`. Members under the study's ``min_accuracy`` do not count while others
-        are left.
+        It is the member farthest above the chord from the cheapest to the best one, energy in logarithms and quality by the ratio of
+        errors; see `knee_index` and `stretch`. Members under the study's ``min_accuracy`` do not count while others are left.
         """
         members = self._some()
         if self.quality_floor is not None and self.directions[0] == "maximize":
@@ -232,11 +223,7 @@ class Front:
         return make_box(self.objectives, self.directions, first.values, quality_floor=self.quality_floor)
 
     def hypervolume(self, box: tuple[Axis, ...] | None = None) -> float:
-        """Share of the box that the front dominates, 0 to 1; never decreases during a run.
-
-        Args:
-            box: Another box, to compare fronts of several runs; the run's own by default.
-        """
+        """Share of the box that the front dominates, 0 to 1; never decreases during a run. Another box compares fronts of several runs."""
         return normalised_hypervolume([trial.values for trial in self.members], self.box if box is None else box)
 
     def indistinguishable(self) -> tuple[tuple[Trial, Trial], ...]:
@@ -305,11 +292,9 @@ def _beyond(trial: Trial, ancestor: Trial | None) -> float | None:
 
 
 def pick(front: Front, rule: str) -> Trial:
-    """Return the trial that a rule names.
+    """Return the trial of a rule: ``knee``, ``best``, ``cheapest``, ``trial=N``, ``QUALITY>=X`` (``<=`` for an error) or ``energy<=5Wh``.
 
-    Args:
-        front: Where to pick. ``trial=N`` may name any complete trial of the run, the other rules choose among the members.
-        rule: ``knee``, ``best``, ``cheapest``, ``trial=N``, ``QUALITY>=X`` (``<=`` for an error) or ``energy<=5Wh``.
+    ``trial=N`` may name any complete trial of the run, the other rules choose among the members.
 
     Raises:
         ValueError: If the rule cannot be read or no trial meets it; the message names the nearest trial that does.

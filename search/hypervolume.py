@@ -19,7 +19,6 @@ class Axis:
     """One side of the box: an objective with the values that count as 0 and as 1.
 
     Attributes:
-        name: Objective name.
         worst: Value that scores 0; the reference point of the hypervolume has this coordinate.
         best: Value that scores 1.
         log: Whether scores are linear in the logarithm of the value.
@@ -52,18 +51,12 @@ class Axis:
 def make_box(
     objectives: Sequence[str], directions: Sequence[str], first: Sequence[float], *, quality_floor: float | None = None
 ) -> tuple[Axis, ...]:
-    """Make the box of a run from facts that do not change while it runs.
+    """Make the box of a run from facts that do not change while it runs, among them the values of the first measured trial.
 
-    A quality that is maximised goes from ``quality_floor`` (0 by default) to 1; one that is minimised, an error, from 1 to 0.
-    Energy, carbon and parameters are logarithmic and reach ``DECADES`` on each side of the first measured trial, so that a factor of ten is
-    worth one sixth of the axis whatever the unit. Because the box depends on the first trial alone, the hypervolume of a growing
-    set of trials never falls.
-
-    Args:
-        objectives: Objective names.
-        directions: ``maximize`` or ``minimize`` of each.
-        first: Values of the first measured trial.
-        quality_floor: Quality under which a model is of no use, for the first objective.
+    A quality that is maximised goes from ``quality_floor`` (0 by default), under which a model is of no use, to 1; one that is minimised,
+    an error, from 1 to 0. Energy, carbon and parameters are logarithmic and reach ``DECADES`` on each side of the first measured trial, so
+    that a factor of ten is worth one sixth of the axis whatever the unit. Because the box depends on the first trial alone, the hypervolume
+    of a growing set of trials never falls.
     """
     axes = []
     for place, (name, direction, value) in enumerate(zip(objectives, directions, first, strict=True)):
@@ -81,14 +74,9 @@ def make_box(
 
 
 def normalised_hypervolume(values: Sequence[Sequence[float]], box: Sequence[Axis]) -> float:
-    """Share of the box that is dominated by at least one of the points.
+    """Share of the box that is dominated by at least one of the points, ``(n, m)``, where the box has ``m`` axes.
 
-    Args:
-        values: Objective values, ``(n, m)``.
-        box: One axis per objective, ``m``.
-
-    Returns:
-        A number between 0 (nothing is better than the reference point) and 1 (one point is best in everything).
+    It is 0 when nothing is better than the reference point, and 1 when one point is best in everything.
 
     Source:
         Exact, by moocore: Fonseca, Paquete, Lopez-Ibanez 2006, "An improved dimension-sweep algorithm for the hypervolume

@@ -100,11 +100,7 @@ class Space(Protocol):
 class RandomTrial:
     """Answers ``suggest_*`` uniformly at random (log-uniformly with ``log``) and remembers its answers.
 
-    Args:
-        seed: Seeds the draws.
-
-    Attributes:
-        params: Parameters so far, as Optuna would store them.
+    ``params`` are those so far, as Optuna would store them.
     """
 
     def __init__(self, seed: int) -> None:
@@ -140,13 +136,10 @@ class RandomTrial:
 
 @dataclass(frozen=True)
 class FixedTrial:
-    """Stored parameters that answer ``suggest_*`` in place of an Optuna trial.
+    """Stored parameters, by name, that answer ``suggest_*`` in place of an Optuna trial.
 
     They may come from a folder of somebody else, so a choice must be one of the space's own: a space may import or open what it is called.
     Numbers name nothing and are taken as they are, also outside of the range: a range that was narrowed since must not lock old weights.
-
-    Attributes:
-        params: Values by parameter name.
     """
 
     params: Mapping[str, Any]
@@ -187,13 +180,9 @@ class FixedTrial:
 
 
 class Sizes:
-    """Parameters and forward FLOPs of a candidate, as ``features`` of ``FreezeThawSampler``.
+    """Parameters and forward FLOPs of a candidate, as ``features`` of ``FreezeThawSampler``; the task gives the shapes.
 
     Counting builds the network without weights, which for large networks takes longer than deciding; every architecture is counted once.
-
-    Args:
-        space: The candidates.
-        task: The data, which gives the shapes.
     """
 
     def __init__(self, space: Space, task: Task) -> None:

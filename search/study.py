@@ -39,13 +39,7 @@ _MONEY = re.compile(r"^[A-Z]{3}$")
 
 @dataclass(frozen=True)
 class Budget:
-    """What a study may spend, exactly one of three currencies.
-
-    Attributes:
-        joules: Energy, or None.
-        grams_co2e: Carbon, or None (needs an intensity).
-        money: ``(amount, ISO currency)``, or None (needs a price per kWh in that currency).
-    """
+    """What a study may spend, exactly one of three currencies; grams need an intensity, and money a price per kWh in its ISO currency."""
 
     joules: float | None = None
     grams_co2e: float | None = None

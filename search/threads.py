@@ -24,14 +24,9 @@ LOADERS = ("torch", "sklearn")
 
 
 def ask_to_sleep(environment: MutableMapping[str, str], loaded: Container[str]) -> str | None:
-    """Make waiting threads sleep by the environment, unless the user has set a policy.
+    """Make waiting threads sleep by the environment, unless the user has set a policy; ``loaded`` are the modules that are loaded already.
 
-    Args:
-        environment: Environment variables of this process.
-        loaded: Modules that are loaded already.
-
-    Returns:
-        The policy that is in force; None when it came too late for this process (its children will have it).
+    Return the policy that is in force; None when it came too late for this process (its children will have it).
     """
     late = POLICY not in environment and any(name in loaded for name in LOADERS)
     policy = environment.setdefault(POLICY, "PASSIVE")
@@ -44,12 +39,7 @@ WAIT_POLICY = ask_to_sleep(os.environ, sys.modules)
 
 
 def warn_of_spinning(threads: int, policy: str | None = WAIT_POLICY) -> None:
-    """Warn of trainings whose threads will spin; one thread never waits.
-
-    Args:
-        threads: Threads of a training.
-        policy: What ``ask_to_sleep`` has returned.
-    """
+    """Warn of trainings whose threads will spin, by what ``ask_to_sleep`` has returned; one thread never waits."""
     if threads > 1 and policy is None:
         warnings.warn(
             "torch was imported before joulefront.search: its idle threads spin, and small models cost up to several times their energy. "

@@ -105,11 +105,7 @@ def kwh(joules: float) -> float:
 
 
 def check_pue(pue: float) -> None:
-    """Refuse a PUE below 1.
-
-    Raises:
-        ValueError: `pue` is below 1 or not finite.
-    """
+    """Refuse a power usage effectiveness that is below 1 or not finite, with a ``ValueError``."""
     if not math.isfinite(pue) or pue < 1:
         raise ValueError(
             f"pue must be a finite number >= 1 (all energy of the site per energy of its computers), got {pue!r}; use 1 for your own desk"

@@ -108,9 +108,8 @@ def choose_intensity(
 def intensity_for(zone: str) -> Intensity:
     """Look a place up in CodeCarbon's offline tables; no network, and never another place than the given one.
 
-    Args:
-        zone: ISO 3166 code of a country with two or three letters (``FR``, ``FRA``), of a region (``US-OR``, ``CA-QC``, ``CN-BJ``,
-            ``SE-SE3``, ``US-Oregon``), a Google Cloud region (``gcp:europe-west1``), or ``WORLD`` for the flagged world average.
+    A zone is an ISO 3166 code of a country with two or three letters (``FR``, ``FRA``), of a region (``US-OR``, ``CA-QC``, ``CN-BJ``,
+    ``SE-SE3``, ``US-Oregon``), a Google Cloud region (``gcp:europe-west1``), or ``WORLD`` for the flagged world average.
 
     Raises:
         ValueError: The place is not in the tables; the message names near ones.

@@ -92,10 +92,8 @@ def optimise(
 ) -> tuple[tuple[AfterTraining, ...], str]:
     """Quantise, compile and prune copies of a trial's model, and measure what each costs and saves on the validation data.
 
-    The weights are those that the trial kept; ``meter`` is as for ``discover``, and the rest as for ``compare_after_training``.
-
-    Returns:
-        A row for each tactic, the unchanged model first, and the quality of the energies: measured, estimated, mixed or absent.
+    The weights are those that the trial kept; ``meter`` is as for ``discover``, and the rest as for ``compare_after_training``. Beside the
+    rows, that of the unchanged model first, the quality of the energies is returned: measured, estimated, mixed or absent.
 
     Raises:
         ValueError: If the trial cannot be rebuilt, or a share or the rounds are out of range.
@@ -131,18 +129,12 @@ def compare_after_training(
     rounds: int = 3,
     device: str = "cpu",
 ) -> tuple[AfterTraining, ...]:
-    """Apply each tactic to a copy of the model and measure it; the first row is the unchanged model.
+    """Apply each tactic to a copy of a trained PyTorch model and measure it; the first row is the unchanged model.
 
-    Args:
-        model: A trained PyTorch model; it is not changed.
-        task: Its task.
-        data: What is predicted and scored, e.g. ``task.validation``.
-        recipe: How data is fed: batch size, resolution, precision.
-        measure: Runs work in an energy window.
-        prune: Shares of the weights that global magnitude pruning sets to zero, each in (0, 1).
-        compile_model: Whether to try ``torch.compile``; it takes seconds to minutes.
-        rounds: Windows of each tactic, taken in turns; at least 2, for their scatter is part of the uncertainty.
-        device: Where to predict.
+    The data is what is predicted and scored, e.g. ``task.validation``; the recipe tells how it is fed: batch size, resolution, precision.
+    `measure` runs work in an energy window. ``prune`` has shares of the weights that global magnitude pruning sets to zero, each in (0, 1).
+    ``torch.compile`` takes seconds to minutes. The rounds are windows of each tactic, taken in turns; at least 2, for their scatter is part
+    of the uncertainty.
 
     Raises:
         ValueError: If a share is outside (0, 1), or there are too few rounds.

@@ -99,10 +99,9 @@ def _plain(value: Any) -> Any:
 def convert_neighbours(scope: Any, operator: Any, container: Any) -> None:
     """Write a k-neighbours classifier or regressor of one target with Euclidean distances, as a converter for skl2onnx.
 
-    skl2onnx's own graph computes distances in float32, which picks other neighbours where two are about equally far, and weights
-    classes by the squared distance. Here, as in scikit-learn, the squared distances are ``|x|² - 2 x·t + |t|²`` in float64, and
-    weights are 1 or the inverse distance. An example that equals a training example gets its weight from a distance of 1e-12 and so
-    decides alone.
+    skl2onnx's own graph computes distances in float32, which picks other neighbours where two are about equally far, and weights classes by
+    the squared distance. Here, as in scikit-learn, the squared distances are ``|x|² - 2 x·t + |t|²`` in float64, and weights are 1 or the
+    inverse distance. An example that equals a training example gets its weight from a distance of 1e-12 and so decides alone.
 
     Raises:
         RuntimeError: If the metric, the weights or the number of targets is another one.

@@ -42,17 +42,14 @@ class Group:
 
 @dataclass(frozen=True)
 class BaselineComparison:
-    """One setting against the baseline.
+    """One setting, what distinguishes it from the others of its family, against the baseline.
 
     Attributes:
-        family: Its family.
-        setting: What distinguishes it from the others of its family.
         groups: One for each number of epochs, ascending.
         equal_epochs: Energy over the baseline's at the same number of epochs, geometric mean; None where nothing can be compared.
         equal_quality: Energy over what the baseline needs for the same quality, geometric mean over those numbers of epochs whose
-            quality lies within the baseline's; None where none does.
+            quality lies within the baseline's; None where none does. They are ``compared`` numbers.
         u_log: Standard uncertainty of the logarithm of ``equal_quality``, from the spread of the repeats; None with it.
-        compared: How many numbers of epochs that is.
         columns: Means of ``COLUMNS`` at the largest number of epochs.
     """
 

@@ -29,8 +29,7 @@ class Importance:
         target: What was predicted, e.g. ``accuracy`` or ``log10 training energy``.
         parameters: ``(name, drop of R² when it is shuffled, standard deviation over the shuffles)``, most important first.
         r2: Share of the variance that is explained on held-out configurations; None when nothing was fitted.
-        trials: Number of trials used.
-        configurations: Number of different configurations among them.
+        trials: Number of trials used, with so many different ``configurations`` among them.
         reason: Why there is no ranking, or None.
     """
 

@@ -19,8 +19,7 @@ def front_figure(source: Run | Front) -> Figure:
     """Draw all measured trials pale and the front strong, over energy in Wh on a logarithmic axis.
 
     Bars are two standard uncertainties of the energy on each side. The dominated area is shaded. Where the carbon intensity is known,
-    a second axis gives gCO2e.
-    The figure has 9 x 5.4 inches; save it with `save_figure`.
+    a second axis gives gCO2e. The figure has 9 x 5.4 inches; save it with `save_figure`.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -45,12 +45,10 @@ class View:
     """A front ready to be drawn.
 
     Attributes:
-        front: The front.
         others: Measured trials that are not on the front.
         line: Members that no other member beats in quality and training energy alone; with two objectives that is every member.
         knee: The marked trial, or None when the front is empty.
-        unit: Unit of the energy axis: Wh, or a part or multiple of it.
-        x_limits: Limits of the energy axis in ``unit``.
+        unit: Unit of the energy axis and its limits: Wh, or a part or multiple of it.
         y_limits: Limits of the quality axis, on the scale of ``y``.
         grams_per_wh: Carbon of a watt-hour at the place of the run, PUE included; None without an intensity.
     """
