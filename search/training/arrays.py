@@ -43,18 +43,9 @@ def arrays(
 ) -> Task:
     """Make a task from arrays; splits that are not given are drawn from the examples, stratified and seeded.
 
-    Args:
-        inputs: ``(n, features)`` numbers, or images ``(n, h, w)``, ``(n, c, h, w)`` or ``(n, h, w, c)``; uint8 images stay uint8.
-        targets: ``(n,)`` numbers or text, or ``(n, k)`` labels.
-        name: Name of the task.
-        kind: Kind of the task; None to infer it from the targets.
-        classes: Names of the classes or labels.
-        validation: Own validation split ``(inputs, targets)``.
-        test: Own test split ``(inputs, targets)``.
-        validation_share: Share of the examples for a validation split that is not given.
-        test_share: Share for a test split that is not given; 0 for none.
-        seed: Draws the splits.
-        device: Where the tensors are put at first.
+    Inputs are ``(n, features)`` numbers, or images ``(n, h, w)``, ``(n, c, h, w)`` or ``(n, h, w, c)``, of which uint8 ones stay uint8;
+    targets are ``(n,)`` numbers or text, or ``(n, k)`` labels, and the kind is by default inferred from them. Given splits are pairs
+    ``(inputs, targets)``; a ``test_share`` of 0 is for none. The tensors are put on ``device`` at first.
 
     Raises:
         ValueError: If shapes, lengths or values do not fit.
@@ -110,14 +101,8 @@ def dataset(
 ) -> Task:
     """Make a task from your own PyTorch datasets, read again in every epoch so that their random transforms keep working.
 
-    Args:
-        train: Training split; items are ``(input tensor, target)``, uint8 inputs are divided by 255, floats are used unchanged.
-        validation: Validation split.
-        test: Test split, or None.
-        name: Name of the task.
-        kind: Kind of the task; targets as in ``Task``.
-        classes: Class names; None to read ``train.classes`` or to number the targets that occur in ``train``.
-        workers: Processes that read ahead.
+    Items are ``(input tensor, target)``, targets as in ``Task``; uint8 inputs are divided by 255, floats are used unchanged. Classes are by
+    default ``train.classes``, or else the targets that occur in ``train``, numbered. ``workers`` are processes that read ahead.
 
     Raises:
         ValueError: If an item is not a tensor with a target.

@@ -31,12 +31,9 @@ FLOOR = 1e-10
 class Spectrogram:
     """How a recording becomes an image of frequency against time.
 
-    Attributes:
-        seconds: Length; longer recordings are cropped at their centre, shorter ones are padded with silence.
-        sample_rate: Samples per second, to which every recording is resampled.
-        mels: Frequency bands, the height of the image.
-        window: Samples of one Fourier window.
-        hop: Samples from one window to the next; one column of the image for each.
+    Every recording is resampled to ``sample_rate`` samples per second; longer ones than ``seconds`` are cropped at their centre, shorter
+    ones padded with silence. ``mels`` are frequency bands, the height of the image. ``window`` is samples of one Fourier window, ``hop``
+    samples from one to the next: one column of the image for each.
     """
 
     seconds: float
@@ -46,11 +43,7 @@ class Spectrogram:
     hop: int = 256
 
     def __post_init__(self) -> None:
-        """Reject settings that give no image.
-
-        Raises:
-            ValueError: If a setting is not positive or the recording is shorter than a window.
-        """
+        """Raise ValueError for a setting that is not positive, or a recording that is shorter than a window."""
         for name in ("seconds", "sample_rate", "mels", "window", "hop"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")

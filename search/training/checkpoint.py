@@ -48,9 +48,7 @@ def save_weights(path: str | Path, fitted: Fitted, *, with_checkpoint: bool) -> 
 def check_weights(path: str | Path, sha256: str | None) -> None:
     """Find out whether a weights file is the one that was written; nothing in it is made.
 
-    Args:
-        path: The file.
-        sha256: What `save_weights` returned. Where that was not kept, the parts are compared with the CRC-32 that a ZIP archive holds.
+    Without the ``sha256`` that `save_weights` returned, the parts are compared with the CRC-32 that a ZIP archive holds.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -72,12 +70,7 @@ def check_weights(path: str | Path, sha256: str | None) -> None:
 
 
 def load_weights(path: str | Path, model: Any, sha256: str | None = None) -> Any:
-    """Put stored weights into a freshly built model and return it, ready to predict.
-
-    Args:
-        path: The file.
-        model: The model, freshly built.
-        sha256: What `save_weights` returned; None for a file of which that was not kept.
+    """Put stored weights into a freshly built model and return it, ready to predict; ``sha256`` is None where it was not kept.
 
     Raises:
         FileNotFoundError: If there is no such file.

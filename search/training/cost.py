@@ -22,10 +22,9 @@ _BYTES_IN_HALF = 2
 class Cost:
     """Size of a model.
 
-    Attributes:
-        parameters: Number of parameters, shared ones once; None for scikit-learn.
-        flops: Forward floating-point operations for one example (a multiplication and an addition are two); None when unknown.
-        memory_bytes: Estimate of what a training holds on its device, see ``training_bytes``; None when unknown or not requested.
+    Shared parameters count once; scikit-learn has None. ``flops`` are forward operations for one example (a multiplication and an addition
+    are two), ``memory_bytes`` an estimate of what a training holds on its device, see ``training_bytes``; both are None when unknown, the
+    latter also when not requested.
     """
 
     parameters: int | None
@@ -34,10 +33,9 @@ class Cost:
 
 
 def count(model: Any, task: Task, recipe: Recipe, *, memory: bool = False) -> Cost:
-    """Count without computing: the forward pass runs on tensors that have shapes but no values.
+    """Count without computing: the forward pass runs on tensors that have shapes but no values. The memory takes a second pass.
 
     A model whose forward pass depends on values cannot run like that; then one example of zeros goes through the real model.
-    The memory takes a second pass.
     """
     if not isinstance(model, torch.nn.Module):
         return Cost(None, None)
@@ -81,8 +79,8 @@ def training_bytes(model: torch.nn.Module, task: Task, recipe: Recipe) -> int | 
 def activation_bytes(model: torch.nn.Module, shape: tuple[int, ...], *, half: bool = False) -> float | None:
     """Count what autograd keeps for the backward pass of one example of this shape, the weights and the input itself left out.
 
-    The model stays unchanged. With ``half``, floating point activations are kept in 2 bytes a value.
-    None for a model whose forward pass depends on the values of its input.
+    The model stays unchanged. With ``half``, floating point activations are kept in 2 bytes a value. None for a model whose forward pass
+    depends on the values of its input.
     """
     state = {name: tensor.detach().to("meta").requires_grad_(tensor.requires_grad) for name, tensor in model.named_parameters()}
     state |= {name: tensor.detach().to("meta") for name, tensor in model.named_buffers()}

@@ -49,22 +49,14 @@ def available_precisions(device: torch.device | str) -> tuple[str, ...]:
 
 
 def require_precision(precision: str, device: torch.device | str) -> None:
-    """Refuse a precision that the device would have to emulate.
-
-    Raises:
-        ValueError: If the device does not have it.
-    """
+    """Raise ValueError for a precision that the device would have to emulate."""
     have = available_precisions(device)
     if precision not in have:
         raise ValueError(f"recipe.precision must be one that {device} computes in natively ({', '.join(have)}), got {precision!r}")
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
-    """Return the context in which the model runs.
-
-    Raises:
-        ValueError: If the device cannot compute in that precision.
-    """
+    """Return the context in which the model runs, or raise ValueError if the device cannot compute in that precision."""
     if precision == "float32":
         return nullcontext()
     import torch

@@ -13,8 +13,7 @@ from .task import Task
 class Estimator(Protocol):
     """A classical model with a fidelity: trees, boosting rounds, solver iterations or a share of the data.
 
-    Attributes:
-        sklearn: The plain scikit-learn object: what is stored, exported, and put back when a training continues.
+    ``sklearn`` is the plain scikit-learn object: what is stored, exported, and put back when a training continues.
     """
 
     sklearn: Any
@@ -52,11 +51,7 @@ class SingleEpoch:
 
 
 def as_estimator(model: Any) -> Estimator:
-    """Return the model as an ``Estimator``, wrapping plain scikit-learn objects.
-
-    Raises:
-        ValueError: If the model is neither.
-    """
+    """Return the model as an ``Estimator``, wrapping plain scikit-learn objects; anything else raises ValueError."""
     if isinstance(model, Estimator):
         return model
     if callable(getattr(model, "fit", None)) and callable(getattr(model, "predict", None)):

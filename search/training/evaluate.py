@@ -39,9 +39,8 @@ def evaluate(model: Any, task: Task, data: Data, *, recipe: Recipe, device: str 
 def predict(model: Any, task: Task, data: Data, *, recipe: Recipe, device: str | torch.device = "cpu") -> np.ndarray:
     """Return the predictions for one split, in its order.
 
-    Returns:
-        Probabilities ``(n, classes)`` (multilabel: of each label on its own), values ``(n,)`` in the user's unit (regression),
-        or anomaly scores: ``(n, 2)`` probabilities of a network, ``(n,)`` in [0, 1] of a detector.
+    Probabilities ``(n, classes)`` (multilabel: of each label on its own), values ``(n,)`` in the user's unit (regression), or anomaly
+    scores: ``(n, 2)`` probabilities of a network, ``(n,)`` in [0, 1] of a detector.
     """
     scores, _ = scores_and_targets(model, task, data, recipe=recipe, device=device)
     if task.kind == "regression" and task.target_scale is not None:
@@ -108,11 +107,8 @@ def qualities(kind: Kind, classes: int) -> tuple[str, ...]:
 def quality(kind: Kind, scores: np.ndarray, targets: np.ndarray, *, scale: tuple[float, float] | None = None) -> dict[str, float]:
     """Return all metrics of a kind of task.
 
-    Args:
-        kind: ``classification``, ``multilabel``, ``regression`` or ``anomaly``.
-        scores: Probabilities ``(n, k)``, values ``(n,)``, or anomaly scores ``(n,)`` in [0, 1] or ``(n, 2)``.
-        targets: As in ``Task``.
-        scale: ``(mean, standard deviation)`` of the targets of a regression: ``rmse`` and ``mae`` are in the user's unit.
+    Scores are probabilities ``(n, k)``, values ``(n,)``, or anomaly scores ``(n,)`` in [0, 1] or ``(n, 2)``; targets are as in ``Task``.
+    With the ``scale`` of a regression, ``(mean, standard deviation)`` of its targets, ``rmse`` and ``mae`` are in the user's unit.
 
     Returns:
         ``accuracy, error, balanced_accuracy, macro_f1, auc, loss`` (anomaly also ``f1``; multilabel accuracy is the share of rows with

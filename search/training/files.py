@@ -205,16 +205,11 @@ def find_classes(files: Files, suffixes: frozenset[str] = SUFFIXES, *, noun: str
 class FileOptions(TypedDict, total=False):
     """What tasks of files have in common, whatever is in the files.
 
-    Attributes:
-        validation_share: Share for a validation split that is missing; 0.15 by default.
-        test_share: Share for a test split that is missing, 0 for none; 0.15 by default.
-        seed: Draws the splits.
-        device: Where the examples are put at first; a training on another device moves them once.
-        memory_limit_bytes: A larger set is not decoded in advance but read again in every epoch.
-        workers: Threads that decode, or processes that read a larger set; None for the number of cores.
-        skip_unreadable: Leave out files that cannot be read and warn with their number, instead of raising (sets in memory only).
-        progress: Called with the number of files decoded and their total.
-        name: Name of the task; None for that of the folder or zip.
+    The shares, 0.15 by default, are for splits that are missing; a ``test_share`` of 0 is for none. Examples are put on ``device`` at
+    first; a training on another device moves them once. A set above ``memory_limit_bytes`` is not decoded in advance but read again in
+    every epoch. ``workers`` are threads that decode, or processes that read such a larger set; None is the number of cores.
+    ``skip_unreadable`` leaves out files that cannot be read and warns with their number, instead of raising (sets in memory only).
+    ``progress`` is called with the number of files decoded and their total. The name is by default that of the folder or zip.
     """
 
     validation_share: float
@@ -350,11 +345,7 @@ def decode_all(
 
 
 def decode_named(files: Files, name: str, decode: Decode) -> np.ndarray:
-    """Decode one file.
-
-    Raises:
-        ValueError: If it cannot be read; the message names it.
-    """
+    """Decode one file; one that cannot be read raises a ValueError that names it."""
     try:
         return np.ascontiguousarray(decode(files.read(name)))
     except UNREADABLE as error:

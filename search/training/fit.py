@@ -40,24 +40,18 @@ def fit(
     should_continue: ShouldContinue = always,
     check_at: Collection[int] = (),
 ) -> Fitted:
-    """Train a model to ``epochs`` epochs and validate it.
+    """Train a model to ``epochs`` epochs, those of ``start`` included, and validate it.
 
-    Args:
-        model: A ``torch.nn.Module``, or an estimator (see ``estimator.py``).
-        task: The data.
-        recipe: How to train.
-        epochs: Epochs to reach, those of ``start`` included.
-        start: Checkpoint of an earlier ``Fitted`` to continue from; the model's own weights are then replaced.
-        seed: Seeds order, augmentation and everything that the model draws while it trains. The initial weights are the caller's.
-        device: Where to train.
-        phases: Entered around the set-up, each epoch, each evaluation, and what tactics compute about the finished model.
-        should_continue: Called after every epoch; False ends the training there and the model is measured as it is.
-        check_at: Epochs after which the model is validated on the way, so that ``should_continue`` gets its quality. Networks only:
-            an estimator has no epochs.
+    - ``model``: A ``torch.nn.Module``, or an estimator (see ``estimator.py``).
+    - ``start``: Checkpoint of an earlier ``Fitted`` to continue from; the model's own weights are then replaced.
+    - ``seed``: Seeds order, augmentation and everything that the model draws while it trains. The initial weights are the caller's.
+    - ``phases``: Entered around the set-up, each epoch, each evaluation, and what tactics compute about the finished model.
+    - ``should_continue``: Called after every epoch; False ends the training there and the model is measured as it is.
+    - ``check_at``: Epochs after which a network is validated on the way, so that ``should_continue`` gets its quality; estimators are not.
 
     Returns:
-        The model with the weights that were measured, its validation quality and what is needed to continue. With ``recipe.patience`` it
-        is the model of the last epoch, not of the best: a point of the search states what that many epochs give.
+        The model with the weights that were measured, its validation quality and what is needed to continue. With ``recipe.patience`` it is
+        the model of the last epoch, not of the best: a point of the search states what that many epochs give.
 
     Raises:
         TrainingFailed: If the loss or an output is not finite.
@@ -210,10 +204,7 @@ def _fit_estimator(
     phases: Phases,
     should_continue: ShouldContinue,
 ) -> Fitted:
-    """Fit an estimator; see ``fit`` for the arguments.
-
-    Its training loss is unknown, so the points of the curve have NaN as their loss.
-    """
+    """Fit an estimator, see ``fit``; its training loss is unknown, so the points of the curve have NaN as their loss."""
     estimator, cpu = as_estimator(model), torch.device("cpu")
     patience = Patience(recipe.patience)
     done = 0

@@ -23,11 +23,7 @@ ONE_CYCLE = (0.3, 1 / 25, 1 / 25e4)
 
 
 def trainable(model: torch.nn.Module) -> list[torch.nn.Parameter]:
-    """Return the parameters that require a gradient.
-
-    Raises:
-        ValueError: If there are none.
-    """
+    """Return the parameters that require a gradient, or raise ValueError if there are none."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not parameters:
         raise ValueError("the model must have a parameter with requires_grad, got none; freeze less of it")
@@ -55,16 +51,10 @@ def make_optimizer(model: torch.nn.Module, parameters: Sequence[torch.nn.Paramet
 
 
 def learning_rate_factor(recipe: Recipe, step: int, *, steps_per_epoch: int, total_steps: int) -> float:
-    """Return the factor of the peak learning rate at one optimiser step.
+    """Return the factor of the peak learning rate, in ``[0, 1]``, at one optimiser step, counted over the whole lineage from 0.
 
-    Args:
-        recipe: Names the schedule.
-        step: Number of the step over the whole lineage, from 0.
-        steps_per_epoch: Optimiser steps in one epoch.
-        total_steps: Steps of the whole training; only the schedules with a fixed horizon read it.
-
-    Returns:
-        A factor in ``[0, 1]``. For ``anytime`` and ``constant`` it does not depend on ``total_steps``, so that a training can continue.
+    Only schedules with a fixed horizon read ``total_steps``; for ``anytime`` and ``constant`` it has no effect, so that a training can
+    continue.
     """
     if recipe.schedule == "constant":
         return 1.0
@@ -89,8 +79,7 @@ def _cosine(first: float, last: float, share: float) -> float:
 class Average:
     """Moving average of the trained weights and floating-point buffers; frozen weights are left out, as they do not change.
 
-    Its window grows with the training, so that every epoch has a usable model.
-    ``values`` holds the averages by name in the model's ``state_dict``.
+    Its window grows with the training, so that every epoch has a usable model. ``values`` are by name in the model's ``state_dict``.
     """
 
     def __init__(self, model: torch.nn.Module, trained: Iterable[torch.nn.Parameter]) -> None:
@@ -121,11 +110,7 @@ class Average:
 
     @torch.no_grad()
     def load(self, values: Mapping[str, torch.Tensor]) -> None:
-        """Continue from stored averages.
-
-        Raises:
-            ValueError: If the names are not those of this model.
-        """
+        """Continue from stored averages; names that are not those of this model raise ValueError."""
         if set(values) != set(self.values):
             differing = sorted(set(values) ^ set(self.values))[:5]
             raise ValueError(f"start: the checkpoint's averaged weights are those of another model; they differ in {differing}")

@@ -20,13 +20,10 @@ class Recipe:
     """Everything about a training that is not the architecture.
 
     Attributes:
-        optimizer: One of ``OPTIMIZERS``.
-        learning_rate: Peak learning rate.
-        weight_decay: Decoupled weight decay (AdamW) or L2 (SGD).
-        momentum: Momentum of SGD; ignored by AdamW.
-        batch_size: Examples per step.
-        schedule: One of ``SCHEDULES``. ``anytime`` and ``constant`` do not depend on the number of epochs, so that a
-            training can continue from its checkpoint; ``cosine`` and ``one_cycle`` have a fixed horizon.
+        optimizer: One of ``OPTIMIZERS``; only SGD has the ``momentum``. Weight decay is decoupled for AdamW, L2 for SGD.
+        learning_rate: The peak; the head of a classifier has ``head_learning_rate`` unless that is None.
+        schedule: One of ``SCHEDULES``. ``anytime`` and ``constant`` do not depend on the number of epochs, so that a training can continue
+            from its checkpoint; ``cosine`` and ``one_cycle`` have a fixed horizon.
         averaging: Evaluate with an exponential moving average of the weights (always on for ``anytime``).
         resolution: Side of the images in pixels, or None for the task's own size.
         augment: One of ``AUGMENTATIONS``, applied per batch on the device.
@@ -34,9 +31,7 @@ class Recipe:
         precision: One of ``PRECISIONS``; half precisions run under autocast.
         accumulation: Number of micro-batches per optimiser step.
         channels_last: Keep images in the NHWC memory layout.
-        compile: Run the model through ``torch.compile``.
         threads: ``torch.set_num_threads``, or None for what the run gives to each worker.
-        head_learning_rate: Learning rate of the classifier head, or None for ``learning_rate``.
         patience: Stop after this many epochs without a better validation quality, or None.
         tactics: Searchable training tactics by name with their settings, e.g. ``{"sparse_backprop": {"keep": 0.2}}``.
     """
@@ -61,11 +56,7 @@ class Recipe:
     tactics: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Reject values that no training can use.
-
-        Raises:
-            ValueError: If a field is out of range; the message names field, range and value.
-        """
+        """Raise a ValueError that names field, range and value where no training can use the value."""
         for name, allowed in (
             ("optimizer", OPTIMIZERS),
             ("schedule", SCHEDULES),
@@ -99,11 +90,7 @@ class Recipe:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Recipe:
-        """Read what ``to_json`` wrote; unknown keys are an error.
-
-        Raises:
-            ValueError: If a key is not a field of this version.
-        """
+        """Read what ``to_json`` wrote; a key that is not a field of this version raises ValueError."""
         unknown = set(data) - set(cls.__dataclass_fields__)
         if unknown:
             raise ValueError(f"recipe has unknown keys {sorted(unknown)}; was it written by a newer version of joulefront?")

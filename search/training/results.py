@@ -14,12 +14,9 @@ class TrainingFailed(Exception):  # noqa: N818 - it is a result of the trial, no
 
 @dataclass(frozen=True)
 class EpochPoint:
-    """One epoch of a training.
+    """One epoch of a training, numbered over the whole lineage from 1.
 
-    Attributes:
-        epoch: Number of the epoch, counted over the whole lineage from 1.
-        loss: Mean training loss of the epoch (penalties of tactics included).
-        quality: Validation quality after the epoch, or None when it was not evaluated.
+    The loss is the epoch's mean, penalties of tactics included; the validation quality is None when it was not evaluated.
     """
 
     epoch: int
@@ -50,9 +47,8 @@ class Fitted:
 
     Attributes:
         model: The model in evaluation mode with the weights that were measured (averaged where the recipe has averaging).
-        epochs: Epochs of training that the model has seen, those before ``start`` included.
+        epochs: Epochs of training that the model has seen, those before ``start`` included; ``curve`` has only those of this call.
         quality: Validation quality by metric name, see ``evaluate.quality``.
-        curve: One point for each epoch of this call.
         checkpoint: Everything that ``fit(start=...)`` needs to continue, or None when the recipe has a fixed horizon.
         stopped: Why the training ended before the requested epochs, or None.
         extra: Columns that tactics report, neither quality nor energy.

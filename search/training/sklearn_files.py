@@ -72,11 +72,7 @@ LARGEST_SCHEMA_BYTES = 256 << 20
 
 
 def is_sklearn_file(path: Path) -> bool:
-    """Whether a weights file is one of skops'; nothing in it is made.
-
-    Raises:
-        ValueError: If it is not a ZIP archive, as every weights file is.
-    """
+    """Whether a weights file is one of skops'; nothing in it is made. A file that is no ZIP archive, as all are, raises ValueError."""
     try:
         with zipfile.ZipFile(path) as archive:
             return "schema.json" in archive.namelist()
@@ -98,9 +94,7 @@ def types_of(model: Any) -> frozenset[str]:
 
 
 def foreign_types(path: Path, own: frozenset[str] = frozenset()) -> list[str]:
-    """Return what a skops file would make that is not on the list, as ``loader of type``; empty when it may be read.
-
-    ``own`` names further estimators, see ``types_of``.
+    """Return what a skops file would make that is not on the list nor among ``own``, as ``loader of type``; empty when it may be read.
 
     Raises:
         ValueError: If the file is damaged.

@@ -19,12 +19,10 @@ SHIFT = 1 / 8
 
 
 def augmented(images: torch.Tensor, augment: str, generator: torch.Generator) -> torch.Tensor:
-    """Flip and shift each image of a batch on its own; their size stays.
+    """Flip and shift each image of a batch ``(b, c, h, w)``, of any dtype, on its own; their size stays.
 
-    Args:
-        images: ``(b, c, h, w)``, any dtype.
-        augment: ``none``, ``shift``, or ``flip_shift``; a shift mirrors the border inwards.
-        generator: Draws the flips and shifts, on the CPU so that every device gets the same ones.
+    ``augment`` is ``none``, ``shift``, or ``flip_shift``; a shift mirrors the border inwards. The generator is one on the CPU, so that
+    every device gets the same flips and shifts.
     """
     if augment == "none" or images.ndim != 4:
         return images
@@ -84,9 +82,7 @@ def laid_out(inputs: torch.Tensor, recipe: Recipe) -> torch.Tensor:
 class MemoryData(Data):
     """Examples as one tensor on the device, normalised and augmented batch by batch: no decoding and no copying during training.
 
-    Attributes:
-        inputs: ``(n, c, h, w)`` uint8 or float32 images, or ``(n, features)`` float32 rows.
-        targets: ``(n,)`` or ``(n, k)``, see ``Task``.
+    Inputs are ``(n, c, h, w)`` uint8 or float32 images, or ``(n, features)`` float32 rows; targets ``(n,)`` or ``(n, k)``, see ``Task``.
     """
 
     def __init__(
@@ -97,12 +93,9 @@ class MemoryData(Data):
         mean: Sequence[float] | None = None,
         deviation: Sequence[float] | None = None,
     ) -> None:
-        """Hold a split.
+        """Hold a split; lengths that differ raise ValueError.
 
         ``mean`` and ``deviation`` are those of each channel or feature, in [0, 1] for uint8; None when the inputs are already normalised.
-
-        Raises:
-            ValueError: If the lengths differ.
         """
         if len(inputs) != len(targets):
             raise ValueError(f"inputs and targets must have the same length, got {len(inputs)} and {len(targets)}")
@@ -158,10 +151,7 @@ class MemoryData(Data):
 
 
 class StreamData(Data):
-    """Examples of a PyTorch dataset, read again in every epoch, for data that do not fit into memory.
-
-    Order, augmentation and normalisation are those of ``MemoryData``.
-    """
+    """Examples of a PyTorch dataset that does not fit into memory, read again in every epoch; the rest is as in ``MemoryData``."""
 
     def __init__(
         self,
@@ -218,16 +208,10 @@ class StreamData(Data):
 
 
 class Excerpt(Data):
-    """The first ``size`` examples of each epoch of a split, in batches of the real size; nothing beyond them is read.
+    """The first ``size`` examples of each epoch of a split, in at most ``most`` batches of the real size; nothing beyond them is read.
 
-    For work whose result is not kept, such as probes and warm-ups.
-
-    Args:
-        data: The split.
-        size: Number of examples, at most.
-        most: Maximum number of batches; None for as many as hold ``size`` examples.
-        seed: Shuffles an epoch that is read without a seed, so that most classes of a sorted file occur; None keeps the order.
-        device: Where ``arrays`` reads them; a split in memory is then moved there once.
+    For work whose result is not kept, such as probes and warm-ups. With a ``seed`` an epoch that is read without one is shuffled, so that
+    most classes of a sorted file occur. ``device`` is where ``arrays`` reads them; a split in memory is then moved there once.
     """
 
     def __init__(

@@ -44,19 +44,14 @@ def table(
     Rows without a target are left out with a warning that counts them. Everything that is learnt about the columns (medians, means,
     frequent values) is learnt from the training rows and stored in ``task.preprocessing`` as JSON for ``prepare``.
 
-    Args:
-        data: A data frame, or a file ``.csv``, ``.tsv``, ``.txt`` (also compressed) or ``.parquet``; the first line names the columns.
-        target: Column to predict, or several columns of 0 and 1 (multilabel).
-        kind: Kind of the task; None to infer it: text, truth values and at most 20 different whole numbers are classes.
-        validation_share: Share of the rows for validation, stratified by class.
-        test_share: Share of the rows for the test; 0 for none.
-        seed: Draws the splits.
-        drop: Columns to leave out, for example row numbers.
-        categorical: Columns of numbers that are codes, not amounts.
-        max_levels: Features for a text column at most.
-        device: Where the tensors are put at first.
-        name: Name of the task; None for that of the file.
-        source: Names the table in messages; None for the path of the file.
+    - ``data``: A data frame, or a file ``.csv``, ``.tsv``, ``.txt`` (also compressed) or ``.parquet``; the first line names the columns.
+    - ``target``: Column to predict, or several columns of 0 and 1 (multilabel).
+    - ``kind``: None infers it: text, truth values and at most 20 different whole numbers are classes.
+    - ``validation_share``: Share of the rows for validation, stratified by class; a ``test_share`` of 0 is for none.
+    - ``drop``: Columns to leave out, for example row numbers.
+    - ``categorical``: Columns of numbers that are codes, not amounts; a text column has ``max_levels`` features at most.
+    - ``device``: Where the tensors are put at first.
+    - ``name``: By default that of the file; ``source``, which names the table in messages, is by default its path.
 
     Raises:
         FileNotFoundError: If the file does not exist.
@@ -133,10 +128,10 @@ def read(path: Path) -> pd.DataFrame:
 def learn(frame: pd.DataFrame, *, max_levels: int = MAX_LEVELS, categorical: Collection[str] = ()) -> list[Column]:
     """Learn from training rows how each column becomes features.
 
-    Numbers, truth values and times (seconds since 1970) are filled with their median where missing or infinite, marked there by a
-    feature of their own, and standardised. Text becomes one feature for each frequent value, one for all others, one for missing.
-    A column without information (constant, empty, or text that never repeats) is dropped.
-    ``categorical`` names columns of numbers that are codes, not amounts; a text column has ``max_levels`` features at most.
+    Numbers, truth values and times (seconds since 1970) are filled with their median where missing or infinite, marked there by a feature
+    of their own, and standardised. Text becomes one feature for each frequent value, one for all others, one for missing. A column without
+    information (constant, empty, or text that never repeats) is dropped. ``categorical`` names columns of numbers that are codes, not
+    amounts; a text column has ``max_levels`` features at most.
 
     Returns:
         One JSON dictionary for each column: ``name``, ``type`` (``numeric``, ``categorical``, ``dropped``), and what ``apply`` needs.

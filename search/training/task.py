@@ -53,12 +53,10 @@ class Task:
     """What the models have to learn.
 
     Attributes:
-        name: Short name, used in file names and cards.
+        name: Used in file names and cards.
         kind: One of ``KINDS``. Targets are int64 class numbers (classification), float32 0/1 rows ``(n, k)`` (multilabel), float32 values
             (regression; standardised by the training split when there is a ``target_scale``), or int64 with 1 for an anomaly.
-        train: Training split.
-        validation: The split that the search optimises.
-        test: Held-out split, never seen by the search; None when the user has none.
+        validation: The split that the search optimises; ``test`` is never seen by it, and None when the user has none.
         input_shape: Shape of one example: ``(channels, height, width)`` or ``(features,)``.
         classes: Class names in the order of their numbers; empty for regression.
         preprocessing: How raw data becomes model input, as JSON: written beside every exported model.
@@ -76,11 +74,7 @@ class Task:
     target_scale: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
-        """Reject a task that nothing can be learnt from.
-
-        Raises:
-            ValueError: If the kind is unknown, a split is empty or there are fewer than two classes.
-        """
+        """Raise ValueError for an unknown kind, an empty split or fewer than two classes."""
         if self.kind not in KINDS:
             raise ValueError(f"task.kind must be one of {', '.join(KINDS)}, got {self.kind!r}")
         if self.kind == "classification" and len(self.classes) < 2:
@@ -120,15 +114,10 @@ class Targets:
 def encode(values: np.ndarray, *, kind: Kind | None = None, classes: Sequence[str] | None = None, name: str = "target") -> Targets:
     """Turn raw values into targets.
 
-    Args:
-        values: ``(n,)`` numbers, truth values or text, or ``(n, k)`` zeros and ones; nothing missing.
-        kind: Kind of the task; None to infer it.
-        classes: Names of the classes ``0..k-1`` when the values are such numbers, or of the labels.
-        name: Name of the values in messages.
-
-    Returns:
-        Targets; classes are sorted (numbers by value), and of an anomaly task the second class is the anomaly: the greater of
-        two numbers, the rarer of two texts.
+    Values are ``(n,)`` numbers, truth values or text, or ``(n, k)`` zeros and ones, nothing missing; a kind of None is inferred.
+    ``classes`` are names of ``0..k-1`` when the values are such numbers, or of the labels; ``name`` is that of the values in messages. The
+    classes returned are sorted (numbers by value), and of an anomaly task the second one is the anomaly: the greater of two numbers, the
+    rarer of two texts.
 
     Raises:
         ValueError: If the values do not fit the kind.
@@ -164,10 +153,7 @@ def encode(values: np.ndarray, *, kind: Kind | None = None, classes: Sequence[st
 
 
 def infer_kind(values: np.ndarray) -> Kind:
-    """Infer the kind of a task from its target values.
-
-    Text, truth values and whole numbers with at most 20 distinct values are classes, rows of 0 and 1 are labels, other numbers are values.
-    """
+    """Infer the kind: text, truth values, at most 20 distinct whole numbers are classes, rows of 0 and 1 labels, other numbers values."""
     if values.ndim == 2:
         return "multilabel"
     if values.dtype.kind in "bOUS":
@@ -217,8 +203,8 @@ def complete_splits(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the rows of training, validation and test; a split that is not in ``lengths`` is drawn from the training rows.
 
-    ``lengths`` are the examples of each split that there is, in the order in which they lie behind one another in ``labels (n,)``.
-    See ``split_indices`` for the rest.
+    ``lengths`` are the examples of each split that there is, in the order in which they lie behind one another in ``labels (n,)``. See
+    ``split_indices`` for the rest.
     """
     bounds = np.cumsum([0, *lengths.values()])
     given = {split: np.arange(first, last) for split, first, last in zip(lengths, bounds, bounds[1:], strict=False)}

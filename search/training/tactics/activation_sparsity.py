@@ -1,7 +1,4 @@
-"""A smooth penalty on the number of non-zero activations, for hardware that skips zeros at inference.
-
-What such hardware would save is a simulation, never a measurement: ``modelled_energy``.
-"""
+"""A smooth penalty on the number of non-zero activations, for hardware that skips zeros: its saving is simulated, never measured."""
 
 from __future__ import annotations
 
@@ -37,14 +34,10 @@ class ActivationSparsity(NoOp):
     """
 
     def __init__(self, *, weight: float = 0.1, sigma: float = 1e-4) -> None:
-        """Choose the strength and the sharpness.
+        """Choose the strength and the sharpness; a setting that is out of range raises ValueError.
 
-        Args:
-            weight: Factor of the penalty (the paper's lambda); 0 adds nothing and still fills the columns.
-            sigma: Squared activations far above it count as non-zero.
-
-        Raises:
-            ValueError: If a setting is out of range.
+        ``weight`` is the factor of the penalty (the paper's lambda); 0 adds nothing and still fills the columns. Squared activations far
+        above ``sigma`` count as non-zero.
         """
         if not weight >= 0:
             raise ValueError(
@@ -119,9 +112,7 @@ class ActivationSparsity(NoOp):
 def smooth_l0(activations: torch.Tensor, sigma: float) -> torch.Tensor:
     """Differentiable share of non-zero numbers, ``mean(a^2 / (a^2 + sigma))``: the exact share as ``sigma`` goes to 0.
 
-    Computed in float32, since squares of small half-precision numbers vanish.
-
-    Source: EAT, arXiv 2307.00368 (approximation of the l0 norm).
+    Computed in float32, since squares of small half-precision numbers vanish. Source: EAT, arXiv 2307.00368 (approximation of the l0 norm).
     """
     squares = activations.float().square()
     return (squares / (squares + sigma)).mean()
@@ -164,8 +155,7 @@ def modelled_energy(model: nn.Module, inputs: torch.Tensor) -> ModelledEnergy | 
 
     Per layer, with z the non-zero share: memory x (parameters + inputs + outputs) + z_parameters x z_inputs x multiplications x compute;
     the dense estimate has every z = 1 and counts all numbers. Parameters are loaded once per batch of one. Only convolutions and linear
-    layers are counted, in evaluation mode.
-    The mode of the model is restored; activations are averaged over the batch.
+    layers are counted, in evaluation mode; the mode of the model is restored. Activations are averaged over the batch.
 
     Source: energy model of Shumailov et al., Sponge Examples, arXiv 2006.03463, with the constants of this module.
     """

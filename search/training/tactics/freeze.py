@@ -22,16 +22,11 @@ class Freeze(NoOp):
     """
 
     def __init__(self, *, share: float = 0.5, from_epoch: int = 1, until_epoch: int | None = None, batchnorm_eval: bool = True) -> None:
-        """Choose what is frozen and when.
+        """Choose what is frozen and when; a setting that is out of range raises ValueError.
 
-        Args:
-            share: Share of the backbone's layers that is frozen, from the input side, in [0, 1]; 1 leaves only the head.
-            from_epoch: First epoch (from 1) with frozen layers.
-            until_epoch: Last epoch with frozen layers, or None for all that follow.
-            batchnorm_eval: Keep frozen batch normalisation in evaluation mode, so that its running statistics stay as they are as well.
-
-        Raises:
-            ValueError: If a setting is out of range.
+        Frozen is the ``share``, in [0, 1], of the backbone's layers from the input side, 1 leaving only the head, from one epoch (counted
+        from 1) to another one, or None for all that follow. ``batchnorm_eval`` keeps frozen batch normalisation in evaluation mode, so that
+        its running statistics stay as they are as well.
         """
         if not 0 <= share <= 1:
             raise ValueError(f"freeze.share must be in [0, 1], got {share!r}; 1 freezes all but the head")

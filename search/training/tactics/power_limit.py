@@ -30,14 +30,9 @@ class PowerLimit(NoOp):
     """
 
     def __init__(self, *, watts: float, nvml: Any = None) -> None:
-        """Choose the limit.
+        """Choose the limit of the GPU that the model is on; watts that are not positive raise ValueError.
 
-        Args:
-            watts: Power limit of the GPU that the model is on.
-            nvml: Module with the functions of ``pynvml``; None is ``pynvml`` itself.
-
-        Raises:
-            ValueError: If ``watts`` is not positive.
+        ``nvml`` is a module with the functions of ``pynvml``; None is ``pynvml`` itself.
         """
         if not watts > 0:
             raise ValueError(f"power_limit.watts must be > 0, got {watts!r}; leave the tactic out for the GPU's own limit")

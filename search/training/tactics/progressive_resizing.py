@@ -18,15 +18,10 @@ class ProgressiveResizing(NoOp):
     """
 
     def __init__(self, *, start: float = 0.5, ramp_epochs: int = 4, multiple: int = 4) -> None:
-        """Choose the ramp.
+        """Choose the ramp; a setting that is out of range raises ValueError.
 
-        Args:
-            start: Share of the full side in the first epoch, in (0, 1].
-            ramp_epochs: Number of epochs below full size; epoch ``ramp_epochs + 1`` is the first at full size.
-            multiple: Sides below the full one are rounded to a multiple of this many pixels, and are at least that.
-
-        Raises:
-            ValueError: If a setting is out of range.
+        ``start`` is the share of the full side in the first epoch, in (0, 1]; epoch ``ramp_epochs + 1`` is the first at full size. Sides
+        below the full one are rounded to a multiple of ``multiple`` pixels, and are at least that.
         """
         if not 0 < start <= 1:
             raise ValueError(f"progressive_resizing.start must be in (0, 1], got {start!r}; 1 is full size")
@@ -43,11 +38,7 @@ class ProgressiveResizing(NoOp):
         self._model = model
 
     def resolution(self, epoch: int, epochs: int, full: int) -> int | None:
-        """Side of the images in this epoch in pixels; None at full size.
-
-        Raises:
-            ValueError: If the model takes only images of ``full`` pixels.
-        """
+        """Side of the images in pixels; None at full size. A model that takes only images of ``full`` pixels raises ValueError."""
         side = side_at(epoch, full, start=self.start, ramp_epochs=self.ramp_epochs, multiple=self.multiple)
         self._sides.append(side / full)
         if side == full:

@@ -23,16 +23,15 @@ _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 class SparseBackprop(NoOp):
     """Computes the backward pass of wide layers from the share ``keep`` of their output channels.
 
-    Forward passes, narrow layers, grouped and depthwise convolutions, normalisation and the optimiser stay dense. With ``interleave``
-    the backward FLOPs of the layers concerned fall to ``(1 + keep) / 2``; forward FLOPs do not fall, and FLOPs saved are not joules
-    saved: small layers gain nothing. The channels are chosen anew in every backward pass, that is in every micro-batch under gradient
-    accumulation. A dropped channel has a gradient of zero, not none: Adam still moves it by its momentum and weight decay still shrinks
-    it, as in the paper's own training.
-    Under ``torch.compile`` every new share compiles the model once more: ``interleave``, ``constant`` and ``bar`` have two shares,
-    ``linear`` and ``cosine`` one an epoch.
+    Forward passes, narrow layers, grouped and depthwise convolutions, normalisation and the optimiser stay dense. With ``interleave`` the
+    backward FLOPs of the layers concerned fall to ``(1 + keep) / 2``; forward FLOPs do not fall, and FLOPs saved are not joules saved:
+    small layers gain nothing. The channels are chosen anew in every backward pass, that is in every micro-batch under gradient
+    accumulation. A dropped channel has a gradient of zero, not none: Adam still moves it by its momentum and weight decay still shrinks it,
+    as in the paper's own training. Under ``torch.compile`` every new share compiles the model once more: ``interleave``, ``constant`` and
+    ``bar`` have two shares, ``linear`` and ``cosine`` one an epoch.
 
-    Source: Zhong, Huang and Shi, ssProp, arXiv 2408.12561; written from the algorithm. Unlike there, dilation is respected and
-    grouped convolutions are left alone instead of failing.
+    Source: Zhong, Huang and Shi, ssProp, arXiv 2408.12561; written from the algorithm. Unlike there, dilation is respected and grouped
+    convolutions are left alone instead of failing.
     """
 
     def __init__(
@@ -46,20 +45,15 @@ class SparseBackprop(NoOp):
         linear: bool = False,
         dense_input_gradient: bool = False,
     ) -> None:
-        """Choose what is dropped and when.
+        """Choose what is dropped and when; a setting that is out of range raises ValueError.
 
-        Args:
-            keep: Share of the output channels that is kept in a sparse epoch, in (0, 1].
-            schedule: ``interleave`` (dense, sparse, dense ...), ``constant``, ``linear`` or ``cosine`` (from 1 down to ``keep`` over
-                ``period`` epochs, then again), or ``bar`` (first half of each period dense, second half sparse).
-            period: Length of a cycle of ``linear``, ``cosine`` and ``bar`` in epochs.
-            warmup: Number of first epochs that are dense under every schedule.
-            min_channels: Layers with fewer output channels stay dense.
-            linear: Treat ``nn.Linear`` layers as well.
-            dense_input_gradient: Drop channels only in the gradient of the weights, not in what is passed on to earlier layers.
-
-        Raises:
-            ValueError: If a setting is out of range.
+        - ``keep``: Share of the output channels that is kept in a sparse epoch, in (0, 1].
+        - ``schedule``: ``interleave`` (dense, sparse, dense ...), ``constant``, ``linear`` or ``cosine`` (from 1 down to ``keep`` over
+          ``period`` epochs, then again), or ``bar`` (first half of each period dense, second half sparse).
+        - ``warmup``: Number of first epochs that are dense under every schedule.
+        - ``min_channels``: Layers with fewer output channels stay dense.
+        - ``linear``: Treat ``nn.Linear`` layers as well.
+        - ``dense_input_gradient``: Drop channels only in the gradient of the weights, not in what is passed on to earlier layers.
         """
         if not 0 < keep <= 1:
             raise ValueError(f"sparse_backprop.keep must be in (0, 1], got {keep!r}; 1 is dense, 0.2 is the paper's setting")
@@ -154,9 +148,8 @@ def kept_channels(keep: float, channels: int) -> int:
 def strongest(gradient: torch.Tensor, count: int, channel_dim: int) -> torch.Tensor:
     """Indices ``(count,)`` of the channels whose gradient has the largest sum of absolute values, ascending.
 
-    A channel with a NaN counts as the strongest, so that a loss scaler still detects it.
-
-    Source: score of Zhong, Huang and Shi, ssProp, arXiv 2408.12561. The mean there and the sum here give the same order.
+    A channel with a NaN counts as the strongest, so that a loss scaler still detects it. Source: score of Zhong, Huang and Shi, ssProp,
+    arXiv 2408.12561; the mean there and the sum here give the same order.
     """
     dims = [dim for dim in range(gradient.dim()) if dim != channel_dim]
     # the sum over many half-precision numbers needs float32 to keep its order

@@ -56,11 +56,9 @@ class NoOp(Tactic):
 
 
 def make_tactics(settings: Mapping[str, Mapping[str, Any]]) -> tuple[Tactic, ...]:
-    """Make the tactics of a recipe, in the order of ``settings``.
+    """Make the tactics of a recipe from settings by name, in their order, e.g. ``{"sparse_backprop": {"keep": 0.2}}``.
 
-    Args:
-        settings: Settings by tactic name, e.g. ``{"sparse_backprop": {"keep": 0.2}}``. A name with a colon, ``package.module:Class``, is
-            imported, so a tactic of your own needs no change here.
+    A name with a colon, ``package.module:Class``, is imported, so a tactic of your own needs no change here.
 
     Raises:
         ValueError: If a tactic or one of its settings is unknown, missing or out of range.
@@ -69,21 +67,13 @@ def make_tactics(settings: Mapping[str, Mapping[str, Any]]) -> tuple[Tactic, ...
 
 
 def settings_of(name: str) -> tuple[str, ...]:
-    """Names of the settings of a tactic.
-
-    Raises:
-        ValueError: If the tactic is unknown or cannot be imported.
-    """
+    """Names of the settings of a tactic; one that is unknown or cannot be imported raises ValueError."""
     return tuple(inspect.signature(_factory(name)).parameters)
 
 
 @contextmanager
 def attached(tactics: Sequence[Tactic], model: torch.nn.Module) -> Iterator[dict[str, float]]:
-    """Attach tactics to a model, and detach them whatever happens.
-
-    Yields:
-        A dictionary that holds the columns of all tactics after the block.
-    """
+    """Attach tactics to a model, and detach them whatever happens; the dictionary holds the columns of all tactics after the block."""
     columns: dict[str, float] = {}
     entered: list[Tactic] = []
     try:
