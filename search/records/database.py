@@ -111,11 +111,9 @@ def make_study(storage: RDBStorage, name: str, objectives: Sequence[str], direct
 
 
 def fail_open_trials(study: optuna.Study, joules_by_number: Mapping[int, float | None]) -> list[int]:
-    """Close the trials that a killed session left running; return their numbers.
+    """Close the trials that a killed session left running, with what the ledger had billed to each of them; return their numbers.
 
-    Args:
-        study: The study; no session trains for it.
-        joules_by_number: What the ledger had billed to each of them when the session died.
+    It is called while no session trains for the study.
     """
     from optuna.trial import TrialState
 

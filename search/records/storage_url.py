@@ -60,10 +60,8 @@ def public_url(url: str) -> str:
 def with_password(url: str, given: str | None, environment: Mapping[str, str] = os.environ) -> str:
     """Return the URL of a run folder as the user wants it now, with the secrets that are known of it.
 
-    Args:
-        url: The URL that the folder keeps.
-        given: What the user gave in this call, or None; it may name another user of the same database.
-        environment: May hold the same URL with its password as ``JOULEFRONT_STORAGE``.
+    What the user gives in this call may name another user of the same database; ``JOULEFRONT_STORAGE`` may hold the same URL with its
+    password.
     """
     wanted = given if given and same_database(given, url) else url
     for one in (given, environment.get(STORAGE_VARIABLE), url):
@@ -82,13 +80,7 @@ def same_database(one: str | URL, other: str | URL) -> bool:
 
 
 def other_database(given: str, kept: str | None, file: Path) -> str | None:
-    """Say that the storage that the user gives is not that of a run folder, or return None.
-
-    Args:
-        given: The user's URL.
-        kept: The URL that the folder keeps; None for ``file``.
-        file: The run folder's own SQLite database.
-    """
+    """Say that the storage that the user gives is not the one that a run folder keeps (None for its own ``file``), or return None."""
     from sqlalchemy.engine import URL
 
     if same_database(given, kept or URL.create("sqlite", database=str(file))):

@@ -294,7 +294,8 @@ def repeat(
     """Train the finalists of a run again and compare them; the run folder keeps every training in ``repeats.json``.
 
     Called again it adds ``times`` more trainings of each; called again after Ctrl-C with the same arguments it finishes what was planned.
-    The split of the data stays that of the study: the spread is that of training, not of the choice of examples.
+    The split of the data stays that of the study: the spread is that of training, not of the choice of examples. What is returned covers
+    all repeats of this run, earlier ones included.
 
     Args:
         study: The study of the run.
@@ -309,9 +310,6 @@ def repeat(
         device: PyTorch device; that of the run's last session by default.
         protocol: Idle baselines, cool-down and anchor measurements; none by default.
         listener: Receives a line about the start and one about each training.
-
-    Returns:
-        What all repeats of this run show, earlier ones included.
 
     Raises:
         ValueError: If an argument breaks its rule, or the front is empty.
