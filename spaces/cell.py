@@ -1,7 +1,5 @@
 """Networks of repeated cells: operations and edges of a small graph are the parameters, as in NAS-Bench-101 and EC-NAS.
 
-A cell is a labelled directed acyclic graph, kept in its canonical form so that isomorphic choices are one candidate.
-
 Source: Ying et al., NAS-Bench-101, arXiv 1902.09635, section 2 (skeleton, projections, channels); Bakhtiarifard et al., EC-NAS,
 arXiv 2210.06015, for the spaces of 4 and 5 vertices.
 """
@@ -31,14 +29,9 @@ MAX_INNER = 5
 class Cell(Family):
     """A convolution, then stacks of equal cells; between the stacks the image is halved and the channels double.
 
-    The candidate holds the canonical form of the graph, so that isomorphic choices are one candidate and no graph is trained twice.
-
-    Attributes:
-        vertices: Most vertices of the cell, input and output included, 2 to 7; a vertex may also be absent.
-        operations: Operations to choose from, out of ``OPERATIONS``.
-        widths: Channels of the first stack.
-        cells: Cells in a stack.
-        stacks: Number of stacks.
+    The candidate holds the canonical form of a labelled directed acyclic graph, so that isomorphic choices are one candidate and no graph
+    is trained twice. ``vertices`` are the most that a cell has, 2 to 7, input and output included; one may also be absent. ``operations``
+    are out of ``OPERATIONS``, ``widths`` the channels of the first stack, ``cells`` those in a stack.
     """
 
     vertices: int = 5
@@ -50,11 +43,7 @@ class Cell(Family):
     name: str = "cell"
 
     def __post_init__(self) -> None:
-        """Reject graphs that are too large, and unknown operations.
-
-        Raises:
-            ValueError: If a field is out of range.
-        """
+        """Raise ValueError for graphs that are too large, and for unknown operations."""
         if not 2 <= self.vertices <= 7:
             raise ValueError(f"cell.vertices must be 2 to 7, got {self.vertices}")
         unknown = [operation for operation in self.operations if operation not in OPERATIONS]
@@ -81,11 +70,7 @@ class Cell(Family):
         return connect([None if operation == "absent" else operation for operation in drawn], edges)
 
     def build(self, candidate: Candidate, task: Task) -> CellNetwork:
-        """Build the untrained network.
-
-        Raises:
-            ValueError: If the task has no images, or the graph is not a valid cell.
-        """
+        """Build the untrained network; a task without images or a graph that is not a valid cell raises ValueError."""
         parts = candidate.architecture
         return CellNetwork(
             image_shape(candidate, task),
@@ -106,20 +91,14 @@ class Cell(Family):
 class Graph:
     """A cell: vertex 0 is the input, vertices 1 to n carry operations, vertex n + 1 is the output.
 
-    Attributes:
-        operations: Operation of the inner vertices 1 to n.
-        inputs: Ascending predecessors of the vertices 1 to n + 1, each smaller than the vertex itself.
+    ``inputs`` are the ascending predecessors of the vertices 1 to n + 1, each smaller than the vertex itself.
     """
 
     operations: tuple[str, ...]
     inputs: tuple[tuple[int, ...], ...]
 
     def __post_init__(self) -> None:
-        """Reject a graph that is not a valid cell.
-
-        Raises:
-            ValueError: If the numbers of vertices differ, edges go backwards, or a vertex lies on no path from input to output.
-        """
+        """Raise ValueError if the numbers of vertices differ, edges go backwards, or a vertex lies on no path from input to output."""
         n = len(self.operations)
         if len(self.inputs) != n + 1:
             raise ValueError(f"a cell with {n} operations needs inputs for {n + 1} vertices, got {len(self.inputs)}")
@@ -134,9 +113,9 @@ class Graph:
 def connect(operations: Sequence[str | None], edges: Sequence[Sequence[int]]) -> Graph:
     """Make a valid cell from any choice of operations and edges.
 
-    Vertices without an operation are left out with their edges. A vertex without predecessor reads the input; a vertex without successor
-    feeds the output. So random choices cover the graphs far more evenly than if loose vertices were pruned.
-    ``edges`` holds the chosen predecessors of the vertices 1 to n + 1; an operation is None for a vertex that is left out.
+    ``edges`` holds the chosen predecessors of the vertices 1 to n + 1. Vertices whose operation is None are left out with their edges. A
+    vertex without predecessor reads the input; one without successor feeds the output. So random choices cover the graphs far more evenly
+    than if loose vertices were pruned.
     """
     present = [vertex for vertex, operation in enumerate(operations, start=1) if operation is not None]
     output = len(operations) + 1

@@ -47,30 +47,23 @@ def serving(kind: Kind) -> tuple[str, ...]:
 class Classical(Space):
     """Families of scikit-learn for classification, regression and, with ``DETECTORS``, anomaly detection.
 
-    ``linear`` is logistic regression for classes and the elastic net for values. Parameters of one estimator have its name in front,
-    e.g. ``random_forest.max_depth``. A pair of numbers is a range, logarithmic except for ``features``. What an epoch is:
+    ``linear`` is logistic regression for classes and the elastic net for values. Parameters of one estimator have its name in front, e.g.
+    ``random_forest.max_depth``. A pair of numbers is a range, logarithmic except for ``features``. What an epoch is:
 
-    - forests: ``trees_per_epoch`` trees; boosting: ``rounds_per_epoch`` rounds; linear models: ``iterations_per_epoch`` solver steps;
-      all three continue from where they stopped;
-    - one tree, neighbours, local outlier factor, one-class SVM: all training data from ``full_epochs`` on, a third from a third of
-      it, a ninth from a ninth ...; each step is fitted from scratch, and all steps together cost at most 1.5 fits on all data.
+    - forests: ``trees_per_epoch`` trees; boosting: ``rounds_per_epoch`` rounds; linear models: ``iterations_per_epoch`` solver steps; all
+      three continue from where they stopped;
+    - one tree, neighbours, local outlier factor, one-class SVM: all training data from ``full_epochs`` on, a third from a third of it, a
+      ninth from a ninth ...; each step is fitted from scratch, and all steps together cost at most 1.5 fits on all data.
 
     Attributes:
-        kind: Kind of the task: which estimators can compete when ``estimators`` is None, see ``serving``.
-        estimators: Names out of ``SUPERVISED`` and ``DETECTORS``, or None for all that serve the kind.
+        estimators: Names out of ``SUPERVISED`` and ``DETECTORS``, or None for all that serve the ``kind`` of the task, see ``serving``.
         regularisation: C of logistic regression; the elastic net's alpha is 0.001 / C.
-        depths: Largest depth of a tree.
-        leaves: Fewest examples in a leaf.
+        depths: Largest depth of a tree; ``leaves`` is the fewest examples in one of its leaves.
         features: Share of the features that a split of a forest looks at.
         learning_rate: Shrinkage of boosting.
-        neighbours: Number of neighbours.
         contamination: Share of the (normal) training data that a detector leaves outside; ``nu`` of the SVM.
-        trees_per_epoch: Trees of a forest in one epoch.
-        rounds_per_epoch: Boosting rounds in one epoch.
-        iterations_per_epoch: Solver steps of linear models in one epoch.
-        full_epochs: Epochs at which all training data is used where the share is the fidelity; best the study's last rung.
+        full_epochs: Best the study's last rung.
         threads: Threads of forests and neighbours; None for one.
-        name: Name of the family.
     """
 
     kind: Kind = "classification"
@@ -90,21 +83,13 @@ class Classical(Space):
     name: str = "classical"
 
     def sample(self, trial: Suggest) -> Candidate:
-        """Draw an estimator and its settings.
-
-        Raises:
-            ValueError: If the name of an estimator is unknown.
-        """
+        """Draw an estimator and its settings; an unknown name of an estimator raises ValueError."""
         estimator = suggest_categorical(trial, "estimator", serving(self.kind) if self.estimators is None else self.estimators)
         architecture = {"family": self.name, "estimator": estimator, **self._settings(trial, estimator)}
         return Candidate(architecture, Recipe(threads=suggest_categorical(trial, "threads", self.threads)))
 
     def build(self, candidate: Candidate, task: Task) -> FidelityEstimator:
-        """Build the unfitted estimator; its ``fit_epochs`` takes the seed.
-
-        Raises:
-            ValueError: If the estimator cannot serve this kind of task.
-        """
+        """Build the unfitted estimator; its ``fit_epochs`` takes the seed. One that cannot serve this kind of task raises ValueError."""
         settings = {key: value for key, value in candidate.architecture.items() if key not in ("family", "estimator")}
         name = candidate.architecture["estimator"]
         sklearn = make_sklearn(name, task.kind, settings, threads=candidate.recipe.threads)
@@ -153,12 +138,9 @@ class Classical(Space):
 class FidelityEstimator(Estimator):
     """Epochs as real work: trees, boosting rounds, solver steps, or a share of the data.
 
-    Args:
-        sklearn: The unfitted scikit-learn object; after training the object that is stored and exported.
-        name: Name of the estimator in ``Classical``.
-        per_epoch: Work of one epoch by unit: ``trees``, ``rounds``, ``iterations``.
-        full_epochs: Epochs at which all data is used, where the share is the fidelity.
-        detector: Whether it learns from normal examples alone and gives anomaly scores.
+    ``name`` is that of the estimator in ``Classical``, ``per_epoch`` the work of one epoch by unit: ``trees``, ``rounds``, ``iterations``.
+    All data is used at ``full_epochs``, where the share is the fidelity. A ``detector`` learns from normal examples alone and gives anomaly
+    scores. After training ``sklearn`` is the object that is stored and exported.
 
     Raises:
         ValueError: If an amount of work is less than 1.
@@ -180,14 +162,10 @@ class FidelityEstimator(Estimator):
         return self.name in _GROWING or self.name == _LINEAR
 
     def fit_epochs(self, X: np.ndarray, y: np.ndarray, epochs_from: int, epochs_to: int, seed: int) -> None:
-        """Bring the estimator from ``epochs_from`` epochs of work to ``epochs_to``.
+        """Bring the estimator from ``epochs_from`` epochs of work, 0 when it is untrained, to ``epochs_to``.
 
-        Args:
-            X: Inputs ``(n, features)``.
-            y: Targets ``(n,)`` or ``(n, labels)``; a detector leaves out the rows with a 1.
-            epochs_from: Work done so far; 0 for an untrained estimator.
-            epochs_to: Work to reach.
-            seed: Of the trees, and of the order in which the share of the data grows.
+        Inputs are ``(n, features)``, targets ``(n,)`` or ``(n, labels)``; a detector leaves out the rows with a 1. The seed is that of the
+        trees, and of the order in which the share of the data grows.
 
         Raises:
             ValueError: If a detector has fewer than two normal examples to learn from.

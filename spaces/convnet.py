@@ -21,14 +21,9 @@ POOLINGS = ("max", "average", "stride")
 class BlockFamily(Family):
     """The ranges of networks made of blocks of convolution, norm and activation; channels double where the image is halved.
 
-    Attributes:
-        depths: Number of blocks.
-        widths: Channels of the first block.
-        kernels: Side of the kernels in pixels, odd.
-        depthwise: Whether convolutions after the first are split into a depthwise and a pointwise one.
-        poolings: How a block halves the image, one of ``POOLINGS``.
-        norms: ``batch``, ``group``, ``layer`` or ``none``.
-        activations: ``relu``, ``gelu`` or ``silu``.
+    ``depths`` are numbers of blocks, ``widths`` channels of the first one, ``kernels`` the side of the kernels in pixels, odd.
+    ``depthwise`` splits convolutions after the first into a depthwise and a pointwise one. ``poolings``, one of ``POOLINGS``, is how a
+    block halves the image. Norms are ``batch``, ``group``, ``layer`` or ``none``; activations ``relu``, ``gelu`` or ``silu``.
     """
 
     depths: Ints = (1, 4)
@@ -59,11 +54,7 @@ class Convnet(BlockFamily):
     """Blocks, a global average and one linear layer; see ``BlockFamily`` for the ranges."""
 
     def build(self, candidate: Candidate, task: Task) -> ConvolutionalNetwork:
-        """Build the untrained network.
-
-        Raises:
-            ValueError: If the task has no images, or a part has an unknown name.
-        """
+        """Build the untrained network; a task without images or an unknown name of a part raises ValueError."""
         return ConvolutionalNetwork(image_shape(candidate, task), task.outputs, **parts_of(candidate))
 
     def key(self, candidate: Candidate) -> str:

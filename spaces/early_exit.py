@@ -26,9 +26,8 @@ NEVER = 1.0
 class EarlyExit(BlockFamily):
     """A convnet with an exit after every block.
 
-    Attributes:
-        thresholds: Confidence above which an example leaves; 1 for never. It does not change the training, so search it in studies
-            that have ``inference_energy`` among their objectives; ``ExitNetwork.threshold`` may be changed after training as well.
+    ``thresholds`` is the confidence above which an example leaves; 1 for never. It does not change the training, so search it in studies
+    that have ``inference_energy`` among their objectives; ``ExitNetwork.threshold`` may be changed after training as well.
     """
 
     depths: Ints = (2, 4)
@@ -44,22 +43,17 @@ class EarlyExit(BlockFamily):
         return {**super().architecture(trial), "threshold": suggest_float(trial, "threshold", self.thresholds)}
 
     def build(self, candidate: Candidate, task: Task) -> ExitNetwork:
-        """Build the untrained network.
-
-        Raises:
-            ValueError: If the task has no images, or its outputs have no confidence.
-        """
+        """Build the untrained network; a task without images, or whose outputs have no confidence, raises ValueError."""
         return ExitNetwork(image_shape(candidate, task), task.outputs, task.kind, **parts_of(candidate))
 
 
 class ExitNetwork(nn.Module):
-    """Blocks with an exit (global average and linear layer) after each.
+    """Blocks with an exit (global average and linear layer) after each; see ``EarlyExit`` for the arguments.
 
     In training every example is classified by one exit, drawn so that each exit has an equal share of the batch: the expected loss is the
     mean of the losses of all exits, and the output keeps the shape of any other network. In evaluation an example is classified by the
-    first exit whose confidence is above ``threshold``, and later blocks get only the others. While the network is traced for export
-    or compilation all blocks get all examples, with the same outputs.
-    See ``EarlyExit`` for the arguments; ``kind`` says what confidence is.
+    first exit whose confidence is above ``threshold``, and later blocks get only the others. While the network is traced for export or
+    compilation all blocks get all examples, with the same outputs. ``kind`` says what confidence is.
 
     Raises:
         ValueError: If the task is a regression, which has no confidence.

@@ -23,16 +23,11 @@ from .vit import Patches
 
 @dataclass(frozen=True)
 class EnergyTransformer(Family):
-    """One block whose energy the tokens descend for a number of steps.
+    """One block whose energy the tokens descend for a number of ``steps``.
 
-    Attributes:
-        patches: Side of a patch in pixels.
-        heads: Attention heads.
-        head_widths: Channels of a head.
-        widths: Channels of a token.
-        memories: Patterns that the Hopfield network stores, in channels of a token.
-        steps: Steps down the energy.
-        sizes: Size of the first step, alpha in the paper.
+    ``sizes`` is the size of the first step, alpha in the paper. ``patches`` is the side of a patch in pixels, ``head_widths`` the channels
+    of an attention head, ``widths`` those of a token; ``memories`` are the patterns that the Hopfield network stores, in channels of a
+    token.
     """
 
     patches: Options[int] = (2, 4)
@@ -58,20 +53,15 @@ class EnergyTransformer(Family):
         }
 
     def build(self, candidate: Candidate, task: Task) -> EnergyNetwork:
-        """Build the untrained network.
-
-        Raises:
-            ValueError: If the task has no images.
-        """
+        """Build the untrained network; a task without images raises ValueError."""
         return EnergyNetwork(image_shape(candidate, task), task.outputs, **parts_of(candidate))
 
 
 class LagrangianNorm(nn.Module):
-    """Layer normalisation as the gradient of a Lagrangian, with one scale for all channels.
+    """Layer normalisation as the gradient of a Lagrangian, with one scale for all channels; D is the ``width`` of a token.
 
-    ``L(x) = D gamma sqrt(mean((x - mean x)^2) + eps) + sum(delta x)`` and ``g = dL/dx``. With ``gamma > 0`` L is convex, so its Hessian
-    is positive semi-definite, and going along ``-dE/dg`` never raises E in the limit of small steps.
-    D is the ``width`` of a token.
+    ``L(x) = D gamma sqrt(mean((x - mean x)^2) + eps) + sum(delta x)`` and ``g = dL/dx``. With ``gamma > 0`` L is convex, so its Hessian is
+    positive semi-definite, and going along ``-dE/dg`` never raises E in the limit of small steps.
     """
 
     def __init__(self, width: int, eps: float = 1e-5) -> None:
@@ -118,8 +108,8 @@ class EnergyNetwork(Headed):
     """Tokens of an image and one class token descend the energy of one block; the mean of the tokens is classified.
 
     A step that would raise the energy of an image is not taken, and the next one of that image is half as long. So the energy never
-    increases, whatever the weights; the check costs nothing, for the energy of the new tokens is part of the next step.
-    See ``EnergyTransformer`` for the arguments; images are ``(channels, height, width)``.
+    increases, whatever the weights; the check costs nothing, for the energy of the new tokens is part of the next step. See
+    ``EnergyTransformer`` for the arguments; images are ``(channels, height, width)``.
 
     Raises:
         ValueError: If there is no step to take.

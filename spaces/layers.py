@@ -16,11 +16,7 @@ NORMS = ("batch", "group", "layer", "none")
 
 
 def image_shape(candidate: Candidate, task: Task) -> tuple[int, int, int]:
-    """Return ``(channels, height, width)`` of the images that the model gets.
-
-    Raises:
-        ValueError: If the task has no images.
-    """
+    """Return ``(channels, height, width)`` of the images that the model gets; a task without images raises ValueError."""
     shape = task.shape_at(candidate.recipe.resolution)
     if len(shape) != 3:
         raise ValueError(
@@ -31,11 +27,7 @@ def image_shape(candidate: Candidate, task: Task) -> tuple[int, int, int]:
 
 
 def norm(kind: str, channels: int) -> nn.Module:
-    """Return a normalisation of ``(b, channels, ...)``.
-
-    Raises:
-        ValueError: If the kind is not one of ``NORMS``.
-    """
+    """Return a normalisation of ``(b, channels, ...)``; a kind that is not one of ``NORMS`` raises ValueError."""
     if kind == "batch":
         return BatchNorm(channels)
     if kind == "group":
@@ -48,11 +40,7 @@ def norm(kind: str, channels: int) -> nn.Module:
 
 
 def activation(kind: str) -> nn.Module:
-    """Return an activation.
-
-    Raises:
-        ValueError: If the kind is not one of ``ACTIVATIONS``.
-    """
+    """Return an activation; a kind that is not one of ``ACTIVATIONS`` raises ValueError."""
     if kind not in ACTIVATIONS:
         raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {kind!r}")
     return ACTIVATIONS[kind]()

@@ -21,12 +21,8 @@ from .recipes import Family, Floats, Ints, Options, RecipeRanges, parts_of, sugg
 class Mlp(Family):
     """Fully connected layers of equal width.
 
-    Attributes:
-        depths: Number of hidden layers; 0 is a linear model.
-        widths: Units of a hidden layer.
-        norms: ``batch``, ``layer`` or ``none``.
-        activations: ``relu``, ``gelu`` or ``silu``.
-        dropouts: Share of the units that are switched off in training.
+    ``depths`` are numbers of hidden layers, 0 for a linear model, ``widths`` units of one; ``dropouts`` is the share of the units that are
+    switched off in training. Norms are ``batch``, ``layer`` or ``none``; activations ``relu``, ``gelu`` or ``silu``.
     """
 
     depths: Ints = (1, 4)
@@ -48,11 +44,7 @@ class Mlp(Family):
         }
 
     def build(self, candidate: Candidate, task: Task) -> Perceptron:
-        """Build the untrained network.
-
-        Raises:
-            ValueError: If a part has an unknown name.
-        """
+        """Build the untrained network; an unknown name of a part raises ValueError."""
         return Perceptron(prod(task.shape_at(candidate.recipe.resolution)), task.outputs, **parts_of(candidate))
 
     def key(self, candidate: Candidate) -> str:

@@ -15,9 +15,8 @@ from .recipes import Family, RecipeRanges, parts_of
 class Own(Family):
     """A space from two functions of the user.
 
-    Attributes:
-        draw: Takes a trial, suggests parameters from it and returns the architecture as a JSON-able dictionary.
-        make: Takes that dictionary and the task and returns the untrained ``torch.nn.Module``, or an ``Estimator``.
+    ``draw`` takes a trial, suggests parameters from it and returns the architecture as a JSON-able dictionary. ``make`` takes that
+    dictionary and the task and returns the untrained ``torch.nn.Module``, or an ``Estimator``.
     """
 
     draw: Callable[[Suggest], Mapping[str, Any]]

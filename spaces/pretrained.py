@@ -40,14 +40,11 @@ def expand(
 def freeze_stages(model: nn.Module, groups: Sequence[Sequence[str]], head: Collection[str], freeze: str | int) -> None:
     """Freeze parameters up to a depth, and the batch norms that have no trainable parameter left.
 
-    A batch norm that keeps counting would change the features of a frozen backbone from epoch to epoch, so it is replaced by one with
-    fixed statistics. Keys of the state dictionary stay, but for the counter of batches.
+    A batch norm that keeps counting would change the features of a frozen backbone from epoch to epoch, so it is replaced by one with fixed
+    statistics. Keys of the state dictionary stay, but for the counter of batches.
 
-    Args:
-        model: The network.
-        groups: Names of its parameters by stage, from the input to the output.
-        head: Names of those that are always trained.
-        freeze: ``none``, ``backbone`` or the number of stages to freeze, the stem being the first.
+    ``groups`` are names of the parameters by stage, from the input to the output, ``head`` those that are always trained. ``freeze`` is
+    ``none``, ``backbone`` or the number of stages to freeze, the stem being the first.
 
     Raises:
         ValueError: If ``freeze`` is none of these, or nothing would be left to train.
@@ -107,11 +104,7 @@ def names_within(model: nn.Module, part: nn.Module) -> set[str]:
 
 
 def weights_file(weights: str) -> Path:
-    """Return the path of a file of weights.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-    """
+    """Return the path of a file of weights, or raise FileNotFoundError where there is none."""
     path = Path(weights).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"weights={weights!r}: there is no such file; give a .safetensors or .pth file, 'hub' or 'none'")

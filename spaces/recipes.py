@@ -15,14 +15,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Range:
-    """All numbers from ``low`` to ``high``, both included.
-
-    Attributes:
-        low: Smallest value.
-        high: Largest value.
-        log: Whether the scale is logarithmic.
-        step: Distance of neighbouring values, or None for every value.
-    """
+    """All numbers from ``low`` to ``high``, both included; neighbours are a ``step`` apart, None for every value."""
 
     low: float
     high: float
@@ -30,11 +23,7 @@ class Range:
     step: float | None = None
 
     def __post_init__(self) -> None:
-        """Reject a range that nothing can be drawn from.
-
-        Raises:
-            ValueError: If the bounds are in the wrong order, or do not fit the scale.
-        """
+        """Raise ValueError if the bounds are in the wrong order, or do not fit the scale."""
         if not self.low <= self.high:
             raise ValueError(f"a range needs low <= high, got {self.low} and {self.high}")
         if self.log and not self.low > 0:
@@ -80,11 +69,7 @@ def suggest_float(trial: Suggest, name: str, what: Floats, *, log: bool = False)
 
 
 def suggest_categorical(trial: Suggest, name: str, what: Any) -> Any:
-    """Draw one of the choices of a tuple; anything else is fixed and no parameter of the search.
-
-    Raises:
-        ValueError: If the tuple is empty.
-    """
+    """Draw one of the choices of a tuple, ValueError if it is empty; anything else is fixed and no parameter of the search."""
     if not isinstance(what, tuple):
         return what
     if not what:
@@ -144,11 +129,7 @@ class RecipeRanges:
     tactics: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def sample(self, trial: Suggest) -> Recipe:
-        """Draw a recipe.
-
-        Raises:
-            ValueError: If a value is out of the range that ``Recipe`` allows.
-        """
+        """Draw a recipe; a value out of the range that ``Recipe`` allows raises ValueError."""
         values: dict[str, Any] = {}
         for name in self.__dataclass_fields__:
             what = getattr(self, name)
@@ -188,13 +169,8 @@ class TacticRanges:
 
         Convnet(recipe=RecipeRanges(tactics=TacticRanges(sparse_backprop=True, freeze={"share": (0.5, 1.0)}).settings()))
 
-    Attributes:
-        sparse_backprop: Gradients of wide layers from their strongest channels only.
-        activation_sparsity: A penalty on non-zero activations, for zero-skipping hardware.
-        freeze: Layers that stop learning.
-        progressive_resizing: Small images first; for models that take any image size.
-        power_limits_watts: GPU power limits to compare, in watts; the GPU's own limit competes with them.
-        always: Use the tactics in every trial, so that only their settings are searched.
+    With ``always`` the tactics are used in every trial, so that only their settings are searched. Progressive resizing needs models that
+    take any image size. Of ``power_limits_watts`` each competes with the others and with the GPU's own limit.
     """
 
     sparse_backprop: Use = False
@@ -205,11 +181,7 @@ class TacticRanges:
     always: bool = False
 
     def settings(self) -> dict[str, dict[str, Any]]:
-        """Return the ranges by tactic, for ``RecipeRanges.tactics``.
-
-        Raises:
-            ValueError: If a tactic has no setting of a given name.
-        """
+        """Return the ranges by tactic, for ``RecipeRanges.tactics``; a setting that a tactic does not have raises ValueError."""
         found: dict[str, dict[str, Any]] = {}
         for name, defaults in DEFAULTS.items():
             use: Use = getattr(self, name)
@@ -226,12 +198,7 @@ class TacticRanges:
 
 
 class Family(Space):
-    """What the families of networks share: an architecture is drawn first, then its training.
-
-    Attributes:
-        recipe: How candidates are trained.
-        name: Name of the family.
-    """
+    """What the families of networks share: an architecture is drawn first, then its training, from ``recipe``."""
 
     recipe: RecipeRanges
     name: str
@@ -241,11 +208,7 @@ class Family(Space):
         raise NotImplementedError
 
     def sample(self, trial: Suggest) -> Candidate:
-        """Draw a model and its training.
-
-        Raises:
-            ValueError: If a range of the family cannot be drawn from.
-        """
+        """Draw a model and its training; a range of the family that cannot be drawn from raises ValueError."""
         return Candidate({"family": self.name, **self.architecture(trial)}, self.recipe.sample(trial))
 
     def key(self, candidate: Candidate) -> str:

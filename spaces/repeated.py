@@ -24,11 +24,7 @@ class Repeated(Space):
     times: int = 3
 
     def __post_init__(self) -> None:
-        """Reject an impossible number of repeats.
-
-        Raises:
-            ValueError: If ``times`` is less than 1.
-        """
+        """Raise ValueError if ``times`` is less than 1."""
         if self.times < 1:
             raise ValueError(f"repeated.times must be >= 1, got {self.times}; 1 trains every candidate once")
 

@@ -48,11 +48,7 @@ class TimmZoo(Family):
     name: str = "timm"
 
     def architecture(self, trial: Suggest) -> Mapping[str, Any]:
-        """Draw a model and its settings.
-
-        Raises:
-            ValueError: If a name or pattern is unknown to timm.
-        """
+        """Draw a model and its settings; a name or pattern that is unknown to timm raises ValueError."""
         return {
             "model": suggest_categorical(trial, "model", names_of(self.models)),
             "weights": suggest_categorical(trial, "weights", self.weights),

@@ -51,11 +51,7 @@ class TorchvisionZoo(Family):
     name: str = "torchvision"
 
     def architecture(self, trial: Suggest) -> Mapping[str, Any]:
-        """Draw a network and its settings.
-
-        Raises:
-            ValueError: If a name or pattern is unknown to torchvision.
-        """
+        """Draw a network and its settings; a name or pattern that is unknown to torchvision raises ValueError."""
         return {
             "model": suggest_categorical(trial, "model", names_of(self.models)),
             "head": suggest_categorical(trial, "head", self.heads),
@@ -99,11 +95,7 @@ def names_of(patterns: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def hidden_units(head: str) -> list[int]:
-    """Read ``4096-4096``.
-
-    Raises:
-        ValueError: If the text is not ``own`` and not whole numbers >= 1 joined by hyphens.
-    """
+    """Read ``4096-4096``; a text that is not ``own`` and not whole numbers >= 1 joined by hyphens raises ValueError."""
     parts = head.split("-")
     if not all(part.isdigit() and int(part) >= 1 for part in parts):
         raise ValueError(f"head must be 'own' or units such as '4096-4096', got {head!r}")
@@ -155,11 +147,7 @@ class HeadOn(nn.Module):
 
 
 def head_of(model: nn.Module) -> nn.Module:
-    """Return the classifier.
-
-    Raises:
-        ValueError: If the model keeps none under the usual attributes.
-    """
+    """Return the classifier, or raise ValueError if the model keeps none under the usual attributes."""
     for name in HEADS:
         if isinstance(head := getattr(model, name, None), nn.Module):
             return head
@@ -167,11 +155,7 @@ def head_of(model: nn.Module) -> nn.Module:
 
 
 def feature_maps(model: Any, name: str) -> nn.Module:
-    """Return the network without pooling and classifier.
-
-    Raises:
-        ValueError: If the feature maps of this kind of network are unknown.
-    """
+    """Return the network without pooling and classifier; a kind of network whose feature maps are unknown raises ValueError."""
     if isinstance(getattr(model, "features", None), nn.Module):
         features: nn.Module = model.features
         return features

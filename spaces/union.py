@@ -15,12 +15,9 @@ from .recipes import TACTIC, RecipeRanges
 class Union:
     """The candidates of all given spaces; the categorical parameter ``family`` picks one.
 
-    Parameters of a member are named ``family.parameter``. Fields of the recipe that are equal in all members that have a recipe
-    keep their plain names, so that what a sampler learns about the learning rate in one family applies to the others.
-
-    Args:
-        spaces: The members; a union among them is replaced by its members.
-        name: Name of the union.
+    Parameters of a member are named ``family.parameter``. Fields of the recipe that are equal in all members that have a recipe keep their
+    plain names, so that what a sampler learns about the learning rate in one family applies to the others. A union among the members is
+    replaced by its own.
 
     Raises:
         ValueError: If there are fewer than two members, or two have the same name.

@@ -23,13 +23,9 @@ from .recipes import Family, Floats, Ints, Options, RecipeRanges, parts_of, sugg
 class Vit(Family):
     """Patches, positions, pre-norm transformer blocks, the mean of the tokens, one linear layer.
 
-    Attributes:
-        patches: Side of a patch in pixels; one larger than the image is reduced to its side.
-        depths: Number of blocks.
-        heads: Attention heads.
-        head_widths: Channels of a head; the tokens have heads x head_width channels.
-        ratios: Hidden units of a block's perceptron, in channels of the tokens.
-        drop_paths: Rate of stochastic depth of the last block; earlier ones have proportionally less.
+    ``patches`` is the side of a patch in pixels; one larger than the image is reduced to its side. ``depths`` are numbers of blocks,
+    ``head_widths`` channels of a head: the tokens have heads x head_width. ``ratios`` are the hidden units of a block's perceptron, in
+    channels of the tokens. ``drop_paths`` is the rate of stochastic depth of the last block; earlier ones have proportionally less.
     """
 
     patches: Options[int] = (2, 4)
@@ -53,11 +49,7 @@ class Vit(Family):
         }
 
     def build(self, candidate: Candidate, task: Task) -> Transformer:
-        """Build the untrained network.
-
-        Raises:
-            ValueError: If the task has no images.
-        """
+        """Build the untrained network; a task without images raises ValueError."""
         return Transformer(image_shape(candidate, task), task.outputs, **parts_of(candidate))
 
 
@@ -106,11 +98,7 @@ class Block(nn.Module):
 
 
 class Transformer(Headed):
-    """A vision transformer; see ``Vit`` for the arguments.
-
-    Raises:
-        ValueError: If ``drop_path`` would leave out everything.
-    """
+    """A vision transformer, see ``Vit`` for the arguments; a ``drop_path`` that would leave out everything raises ValueError."""
 
     def __init__(
         self,

@@ -18,9 +18,9 @@ FEW = 48
 def photographs(data: str | None, *, seed: int = 0, smoke: bool = False) -> Task:
     """Return a user's images, or scikit-learn's digits as colour images of 32 x 32 pixels.
 
-    Each pixel of the 8 x 8 digits becomes a square of four by four, and the grey level all three colours: networks made for photographs
-    need this size, and arXiv 2302.00967 stacked and enlarged MNIST in the same way.
-    ``data`` is a folder or zip with a sub-folder for each class; ``smoke`` keeps only the first examples.
+    ``data`` is a folder or zip with a sub-folder for each class; ``smoke`` keeps only the first examples. Each pixel of the 8 x 8 digits
+    becomes a square of four by four, and the grey level all three colours: networks made for photographs need this size, and arXiv
+    2302.00967 stacked and enlarged MNIST in the same way.
     """
     if data is not None:
         task = images(data, seed=seed)
@@ -53,9 +53,7 @@ def pictures(data: str | None, *, seed: int = 0, examples: int | None = None, si
 
 
 def part(task: Task, examples: int, *, seed: int = 0) -> Task:
-    """Return the task with so many training examples, drawn once, and as many for validation.
-
-    Unlike ``few``, every epoch sees the same examples.
+    """Return the task with so many training examples, drawn once, and as many for validation; unlike in ``few``, every epoch sees the same.
 
     Raises:
         ValueError: If there are not so many, or the data does not lie in memory.

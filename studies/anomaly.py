@@ -23,11 +23,7 @@ from ..spaces.union import Union
 
 
 def task(data: str | None = None, target: str | None = None, seed: int = 0) -> Task:
-    """Load the table, or the breast cancer set.
-
-    Raises:
-        ValueError: If only one of table and target is given.
-    """
+    """Load the table, or the breast cancer set; only one of table and target raises ValueError."""
     if (data is None) != (target is None):
         raise ValueError("anomaly needs --data TABLE.csv together with --target COLUMN, or neither for scikit-learn's breast cancer set")
     if data is not None and target is not None:
