@@ -44,13 +44,9 @@ class Normal:
 
 @dataclass(frozen=True)
 class BoundedLogNormal:
-    """A marginal of ``limit - scale * exp(-y)`` with Gaussian ``y``: a quality that approaches a limit.
+    """A marginal of ``limit - scale * exp(-y)`` with Gaussian ``y``: a quality that approaches a limit, which is never exceeded.
 
-    Attributes:
-        mean: Mean of ``y``, ``(n,)``.
-        sd: Standard deviation of ``y``, ``(n,)``, positive.
-        limit: Value that is never exceeded.
-        scale: Distance from the limit at ``y = 0``.
+    ``mean`` and ``sd`` are those of ``y``, ``(n,)``, the latter positive; ``scale`` is the distance from the limit at ``y = 0``.
     """
 
     mean: Array

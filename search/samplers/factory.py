@@ -79,8 +79,7 @@ def make_sampler(
 class GridSampler(optuna.samplers.BruteForceSampler):
     """Optuna's exhaustive sampler, for ask and tell: every combination of a finite space once, in random order.
 
-    Attributes:
-        exhausted: Whether every combination has been tried; updated at every ``tell``.
+    ``exhausted``, whether every combination has been tried, is updated at every ``tell``.
     """
 
     def __init__(self, seed: int | None = None) -> None:
@@ -88,11 +87,7 @@ class GridSampler(optuna.samplers.BruteForceSampler):
         self.exhausted = False
 
     def sample_independent(self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution) -> Any:
-        """Draw a value for which some combination has not been tried.
-
-        Raises:
-            ValueError: If the parameter is a continuous range, which a grid cannot enumerate.
-        """
+        """Draw a value for which some combination has not been tried; a continuous range, which no grid enumerates, raises ValueError."""
         if isinstance(param_distribution, FloatDistribution) and param_distribution.step is None:
             raise ValueError(f"--sampler grid needs choices or steps, got a continuous range for {param_name}; use --sampler random")
         return super().sample_independent(study, trial, param_name, param_distribution)

@@ -292,8 +292,8 @@ def initial_design(
     """Return the next training of the initial design; None when the models can take over.
 
     Random configurations at the lowest rung, those of earlier studies first; then ``settings.ladders`` complete trainings, rung by rung.
-    Trainings that are running count as done, those that failed are replaced.
-    ``warm_starts`` gives the genes of good configurations of earlier studies; those whose keys are ``excluded`` are not chosen.
+    Trainings that are running count as done, those that failed are replaced. ``warm_starts`` gives the genes of good configurations of
+    earlier studies; those whose keys are ``excluded`` are not chosen.
     """
     running = {trial.key for trial in history.running}
     usable = history.observations.keys() - history.failed

@@ -30,12 +30,9 @@ _SHARED_CURVE_LENGTH = 0.7
 
 @dataclass(frozen=True)
 class Posterior:
-    """Gaussian posterior of ``n`` configurations at ``r`` rungs.
+    """Gaussian posterior of ``n`` configurations at ``r`` rungs, ``(n, r)``; the standard deviation is without observation noise.
 
-    Attributes:
-        mean: ``(n, r)``.
-        sd: Standard deviation without observation noise, ``(n, r)``.
-        whitened: Prior covariance with the ``m`` measurements, whitened, ``(m, r, n)``; see ``GaussianProcess.covariance``.
+    ``whitened`` is the prior covariance with the ``m`` measurements, whitened, ``(m, r, n)``; see ``GaussianProcess.covariance``.
     """
 
     mean: Array
@@ -46,9 +43,8 @@ class Posterior:
 class GaussianProcess:
     """Exact regression on up to about a thousand points.
 
-    Args:
-        groups: Index of the parameter behind each input column, ``(d,)``; columns of one parameter share a length-scale.
-        warped: Input columns whose scale is learned (numbers in ``[0, 1]``), ``(d,)``.
+    ``groups`` is the index of the parameter behind each input column, ``(d,)``; columns of one parameter share a length-scale. ``warped``
+    are the input columns whose scale is learned (numbers in ``[0, 1]``), ``(d,)``.
     """
 
     def __init__(self, groups: NDArray[np.int64], warped: NDArray[np.bool_]) -> None:

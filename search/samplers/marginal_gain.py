@@ -22,14 +22,9 @@ _MIN_RELATIVE_RATE = 0.5
 class RemainingGain:
     """What continuing the study is expected to cost and to add.
 
-    The hypervolume is that above the sampler's reference point, with costs by their logarithm.
-
-    Attributes:
-        hypervolume: Present hypervolume.
-        gain: Hypervolume that spending ``energy`` is expected to add.
-        energy: Energy to spend, in the unit of the energy objective.
-        next_cost: Energy of the most promising plan, or None when nothing is left to train.
-        next_step: Energy of its first training, or None likewise.
+    The hypervolume is the present one above the sampler's reference point, with costs by their logarithm; spending ``energy``, in the unit
+    of the energy objective, is expected to add ``gain``. ``next_cost`` is the energy of the most promising plan, ``next_step`` that of its
+    first training; both are None when nothing is left to train.
     """
 
     hypervolume: float
@@ -52,8 +47,8 @@ def remaining_gain(sampler: FreezeThawSampler, study: Study, remaining: float | 
     """Estimate what ``remaining`` energy would add to the front; None during the initial design.
 
     Plans are taken greedily by gain per energy; each one counts as measured at its expected values before the next is valued, so
-    overlapping gains are not counted twice. Energy left over after the last plan is valued at the gain per energy of that plan.
-    By default ``sampler.remaining`` is to be spent, else the energy of one median complete training.
+    overlapping gains are not counted twice. Energy left over after the last plan is valued at the gain per energy of that plan. By default
+    ``sampler.remaining`` is to be spent, else the energy of one median complete training.
     """
     survey = sampler.survey(study)
     if survey is None:

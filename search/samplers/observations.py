@@ -23,15 +23,11 @@ _LOG_RATIO = 20.0
 
 @dataclass(frozen=True)
 class ObjectiveTransform:
-    """The transform of objective values in the user's units to values that are maximised.
+    """The transform of objective values in the user's units to values that are maximised; its arrays are ``(d,)``.
 
     An objective that is minimised and never negative is a cost, compared by its logarithm: half the energy is worth the same at 1 kWh as at
-    1 Wh.
-
-    Attributes:
-        signs: +1 to maximise, -1 to minimise, ``(d,)``.
-        logarithmic: Which objectives are compared by their logarithm, ``(d,)``.
-        smallest: Smallest positive value, which stands for a measured zero in the logarithm, ``(d,)``.
+    1 Wh. ``signs`` are +1 to maximise, -1 to minimise; ``smallest`` is the smallest positive value, which stands for a measured zero in the
+    logarithm.
     """
 
     signs: Array
@@ -57,19 +53,12 @@ class ObjectiveTransform:
 class ObservationTable:
     """The observations of a study: ``n`` rows of ``c`` configurations.
 
-    Attributes:
-        keys: Canonical texts of the configurations, ``c`` of them.
-        genes: Encoded configurations, ``(c, size)``.
-        columns: Model inputs, features included, ``(c, d)``.
-        longest_row: Row of the longest training of each configuration, ``(c,)``.
-        resumable: Whether a longer training of each configuration resumes its checkpoint, ``(c,)``.
-        trained_to: Epochs above which another training of each configuration gives a new observation, ``(c,)``.
-        config: Index of the configuration of each row, ``(n,)``.
-        epochs: Epochs trained, ``(n,)``.
-        values: Objectives, transformed, ``(n, k)``.
-        feasible: Whether no constraint is violated, ``(n,)``.
-        constraints: Constraint values by name, NaN where a trial did not set it, ``(n,)`` each.
-        transform: What gave ``values``.
+    By configuration, ``(c,)``: the canonical texts ``keys``; encoded ``genes (c, size)``; model inputs ``columns (c, d)``, features
+    included; ``longest_row`` of its trainings; whether it is ``resumable``, so that a longer one resumes its checkpoint; the epochs
+    ``trained_to``, above which another one gives a new observation.
+
+    By row, ``(n,)``: the index ``config`` of its configuration; the epochs trained; transformed objectives ``values (n, k)``; whether no constraint is
+    violated; constraint values by name, NaN where a trial did not set it.
     """
 
     keys: list[str]

@@ -87,7 +87,7 @@ class Planner:
     ) -> ScoredCandidates:
         """Score paused configurations and fresh ones.
 
-        Trainings that cost more than ``remaining``, in the user's unit, are left out, and those above the share ``largest_step`` of
+        Left out are trainings that cost more than ``remaining``, in the user's unit, or the share ``largest_step`` of
         ``state.median_cost``.
         """
         table, settings = state.table, self.settings
@@ -161,8 +161,8 @@ class Planner:
     def _reference(self, table: ObservationTable, mean: Array, sd: Array, energy: Array, rng: np.random.Generator) -> Array:
         """Choose the reference point: the lowest useful quality, and the highest cost of a random complete training.
 
-        The quality floor, unless the user has set one, is a low quantile of what random configurations are predicted to reach when they
-        are trained completely.
+        The quality floor, unless the user has set one, is a low quantile of what random configurations are predicted to reach when they are
+        trained completely.
         """
         best = float(table.values[:, 0].max())
         reference = table.values.min(0) - 1e-9

@@ -16,16 +16,11 @@ from .observations import ObservationTable
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """How a study is searched.
+    """How a study is searched; see ``FreezeThawSampler`` for the settings that it has as well.
 
-    See ``FreezeThawSampler`` for the settings that it has as well; ``quality_floor`` is its ``min_accuracy``.
-
-    Attributes:
-        minimized: Whether each objective is minimised.
-        cost_floor: Cost added to every training, as a share of that of a median complete one: without it, negligible gains at negligible
-            cost win forever.
-        fresh: Fresh configurations scored per decision.
-        refined: Variations of the best of them scored in each of two further rounds.
+    ``quality_floor`` is its ``min_accuracy``. ``cost_floor`` is added to every training, as a share of the cost of a median complete one:
+    without it, negligible gains at negligible cost win forever. A decision scores so many ``fresh`` configurations, and so many ``refined``
+    variations of the best in each of two further rounds.
     """
 
     rungs: tuple[int, ...]
@@ -47,12 +42,8 @@ class SearchSettings:
 class SearchState:
     """The measurements of a study and the hypervolume that they span.
 
-    Attributes:
-        table: Its measurements.
-        points: Measured and running points that count, as objectives to be maximised, ``(n, k)``.
-        reference: Reference point of the hypervolume, ``(k,)``.
-        boxes: Partition of the region that no point dominates.
-        median_cost: Median energy of a complete training, in the user's unit.
+    ``points`` are the measured and running ones that count, as objectives to be maximised, ``(n, k)``; the reference point is ``(k,)``, and
+    ``boxes`` partition the region that no point dominates. ``median_cost`` is that of complete trainings, in the user's unit.
     """
 
     table: ObservationTable
@@ -71,13 +62,9 @@ class SearchState:
 class ScoredCandidates:
     """Trainings to choose from: a row per configuration, a column per rung.
 
-    Attributes:
-        genes: Encoded configurations, ``(n, size)``.
-        config: Index of the measured configuration in the table, -1 for a fresh one, ``(n,)``.
-        gain: Expected hypervolume improvement (EHVI), ``(n, r)``; -inf where the training is not possible.
-        cost: Energy still to pay, ``(n, r)``.
-        step_cost: Energy of the first training of the plan, ``(n, r)``.
-        rate: Gain per energy, ``(n, r)``: the acquisition value.
+    ``config`` is the index of the measured configuration in the table, -1 for a fresh one, ``(n,)``; ``genes`` are ``(n, size)``. ``gain``
+    is the expected hypervolume improvement (EHVI), -inf where the training is not possible, ``cost`` the energy still to pay, ``step_cost``
+    that of the first training of the plan, and ``rate`` the gain per energy, the acquisition value; all ``(n, r)``.
     """
 
     genes: Array
@@ -127,10 +114,8 @@ class ProposalContext:
     """What a proposal may use.
 
     Attributes:
-        encoding: The space.
         parents: Genes of good configurations, ``(m, size)``.
-        fresh: Configurations to score at first.
-        refined: Variations of the best of them to score in each of two further rounds.
+        fresh: Configurations to score at first; of the best, ``refined`` variations are scored in each of two further rounds.
         measured: Genes of all measured configurations, ``(c, size)``.
         regret: Quality that each of them lacks against the best that was not more expensive, ``(c,)``; 0 on the front.
         known: Whether a row of genes is a configuration that was measured, is running or failed; isomorphic ones included.
@@ -149,10 +134,9 @@ class Proposal(Protocol):
     """The seam for generators of fresh configurations."""
 
     def explore(self, context: ProposalContext, score: Score, rng: np.random.Generator) -> None:
-        """Score configurations, about ``context.fresh + 2 * context.refined`` of them.
+        """Score configurations, about ``context.fresh + 2 * context.refined`` of them; any of them may be trained next.
 
         A proposal must not keep state between calls: then equal seeds give equal proposals, whichever worker decides.
-        Whatever ``score`` is called with may be trained next.
         """
         ...
 

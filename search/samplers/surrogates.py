@@ -37,17 +37,10 @@ Trend = Callable[[Array, Array], Array]
 class Surrogate:
     """A model of one objective or constraint.
 
-    Args:
-        process: The Gaussian process.
-        warp: Whether the objective approaches a limit that matters (a quality): it is modelled as ``limit - scale * exp(-y)``, so that
-            the last percent counts as much as the first ten. The distance of the limit from the best observation is part of the fit.
-        trend: Mean function from earlier studies; the Gaussian process then models the difference from a line fitted to it.
-
-    Attributes:
-        mean: Mean of the transformed values.
-        sd: Their standard deviation.
-        limit: Value that a warped objective approaches.
-        scale: Its distance from the limit at ``y = 0``.
+    With ``warp`` the objective approaches a limit that matters (a quality): it is modelled as ``limit - scale * exp(-y)``, so that the last
+    percent counts as much as the first ten. The distance of the limit from the best observation is part of the fit. With a ``trend``, a
+    mean function from earlier studies, the Gaussian process models the difference from a line fitted to it. ``mean`` and ``sd`` are those
+    of the transformed values.
     """
 
     process: GaussianProcess
@@ -160,12 +153,10 @@ def _subset(n: int, rng: np.random.Generator) -> NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class Predictions:
-    """Predictions for ``n`` configurations at the ``r`` rungs of a study.
+    """Predictions for ``n`` configurations at the ``r`` rungs of a study, with a standardised posterior per objective.
 
-    Attributes:
-        objectives: One standardised posterior per objective.
-        energy: Expected energy of the training from scratch, ``(n, r)``, in the user's unit.
-        feasibility: Probability that it neither fails nor breaks a constraint, ``(n,)``.
+    ``energy`` is expected for the training from scratch, ``(n, r)``, in the user's unit; ``feasibility``, ``(n,)``, is the probability that
+    it neither fails nor breaks a constraint.
     """
 
     objectives: tuple[Posterior, ...]
