@@ -57,8 +57,8 @@ class ObservationTable:
     included; ``longest_row`` of its trainings; whether it is ``resumable``, so that a longer one resumes its checkpoint; the epochs
     ``trained_to``, above which another one gives a new observation.
 
-    By row, ``(n,)``: the index ``config`` of its configuration; the epochs trained; transformed objectives ``values (n, k)``; whether no constraint is
-    violated; constraint values by name, NaN where a trial did not set it.
+    By row, ``(n,)``: the index ``config`` of its configuration; the epochs trained; transformed objectives ``values (n, k)``; whether no
+    constraint is violated; constraint values by name, NaN where a trial did not set it.
     """
 
     keys: list[str]
