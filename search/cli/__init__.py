@@ -5,12 +5,12 @@ Results go to stdout, progress and errors to stderr.
 
 from __future__ import annotations
 
-import errno
 import sys
 from typing import Any
 
 import typer
 
+from ..whole_file import full_disk
 from . import read, run
 
 #: The exit code of a program that Ctrl-C ended: 128 + SIGINT.
@@ -87,9 +87,8 @@ def one_line(error: Exception) -> str:
     if not isinstance(error, ValueError | RuntimeError | OSError | ImportError | LookupError) or isinstance(error, KeyError | IndexError):
         # Nobody wrote this message for the user: name its kind, and how to find out more.
         return f"{type(error).__name__}: {_flat(str(error))} (the same command with --debug shows where)"
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        file = "a file" if error.filename is None else repr(str(error.filename))
-        return f"cannot write {file}: the disk is full; free some space, then run the same command again"
+    if (said := full_disk(error)) is not None:
+        return said
     if isinstance(error, _PATHS) and error.filename is not None and error.strerror is not None:
         return f"cannot use {str(error.filename)!r}: {error.strerror.lower()}; give another path"
     return _flat(str(error)) or f"{type(error).__name__} (the same command with --debug shows where)"

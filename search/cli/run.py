@@ -125,6 +125,7 @@ def _print_run(front: FrontView, folder: RunFolder, command: str, named: str) ->
         RuntimeError: If no trial was measured.
     """
     from ..report.front_view import save_front
+    from ..whole_file import full_disk
 
     path = folder.path
     result = folder.run()
@@ -133,7 +134,13 @@ def _print_run(front: FrontView, folder: RunFolder, command: str, named: str) ->
         reasons = sorted({trial.reason for trial in result.trials if trial.reason})
         raise RuntimeError("no trial was measured" + (f": {reasons[0]}" if reasons else ""))
     for name in ("front.html", "front.png"):
-        save_front(front, path / name)
+        try:
+            save_front(front, path / name)
+        except OSError as error:
+            said = full_disk(error, f"joulefront plot {shlex.quote(str(path))} -o {shlex.quote(str(path / name))} draws it")
+            if said is None:
+                raise
+            raise RuntimeError(f"{said}. All trials are kept") from error
     print(f"\n{path / 'front.html'}\n{path / 'front.png'}")
     file_format = "skops" if front.knee().parameters is None else "onnx"
     print(f"\nnext: joulefront export {shlex.quote(str(path))} --pick knee --to {file_format} -o model{named}")

@@ -26,6 +26,7 @@ from ..records.trial import INTERRUPTED
 from ..space import Candidate, FixedTrial, Space
 from ..training.results import Phases
 from ..training.task import Task
+from ..whole_file import full_disk
 
 #: An inference window runs at least this long, so that it is far above the resolution of every meter.
 INFERENCE_SECONDS = 1.0
@@ -109,6 +110,7 @@ class Outcome:
         extra: Columns of the tactics.
         threads: Threads that were used.
         sha256: SHA-256 of the weights file, or None when it failed.
+        ends_study: Whether no further training could be stored either: the disk is full.
         cpu_seconds: CPU-seconds of the worker and its children during the job, as far as the parent saw them where the worker died; None
             where the job ran in the parent.
     """
@@ -127,6 +129,7 @@ class Outcome:
     excused: bool = False
     resumed: bool = False
     sha256: str | None = None
+    ends_study: bool = False
 
 
 def seed_of(study_seed: int, key: str) -> int:
@@ -187,6 +190,8 @@ def train(job: Job, space: Space, task: Task, *, phases: Phases, should_continue
     except KeyboardInterrupt:
         return replace(measured_nothing(), failed=INTERRUPTED, excused=True)
     except Exception as error:
+        if (said := full_disk(error)) is not None:
+            return replace(measured_nothing(), failed=said, excused=True, ends_study=True)
         return replace(measured_nothing(), failed=reason_of(error))
     finally:
         if job.device.startswith("cuda"):

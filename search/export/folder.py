@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ..whole_file import named_when_full
+
 #: Describes an export; its ``joulefront`` key tells a later export that it may replace the files.
 CONFIG = "config.json"
 PREFIX = ".joulefront-export-"
@@ -21,6 +23,7 @@ def staging(out: Path) -> Iterator[Path]:
 
     Raises:
         ValueError: If ``out`` is a file, holds something other than an export, or cannot be written.
+        OSError: If the disk is full; the error names ``out``.
     """
     if out.exists() and not out.is_dir():
         raise ValueError(f"-o {str(out)!r} is a file; give a folder that is empty or does not exist yet")
@@ -38,7 +41,7 @@ def staging(out: Path) -> Iterator[Path]:
         stage = tempfile.TemporaryDirectory(prefix=PREFIX, dir=near, ignore_cleanup_errors=True)
     except OSError as error:
         raise ValueError(f"-o {str(out)!r} cannot be written ({error.strerror or error}); give another folder") from error
-    with stage as folder:
+    with stage as folder, named_when_full(out):
         yield Path(folder)
 
 

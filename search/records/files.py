@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict, TypeVar
@@ -15,6 +14,7 @@ from typing import Any, Literal, NotRequired, TypedDict, TypeVar
 from ..carbon.intensity import Intensity
 from ..energy import Record
 from ..energy.journal import fitted, parse
+from ..whole_file import whole_file
 
 T = TypeVar("T")
 
@@ -155,15 +155,8 @@ def write_json(path: Path, data: Mapping[str, Any], *, private: bool = False) ->
         OSError: If it cannot be written, e.g. to a full disk; nothing is left behind, and the error names the file.
     """
     text = json.dumps(data, indent=1, allow_nan=False, default=str) + "\n"
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.touch(0o600 if private else 0o666)
+    with whole_file(path, private=private) as temporary:
         temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def read_json(path: Path, kind: type[T], remedy: str) -> T:

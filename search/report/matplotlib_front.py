@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..formatting import unit_for
 from ..front import Front
 from ..records.run_folder import Run
+from ..whole_file import whole_file
 from .view import EDGE, GRID, INK, KNEE, MUTED, PALE, REPEATS_LABEL, STRONG, View, choose_ticks, crosses, tick_candidates
 
 if TYPE_CHECKING:
@@ -171,8 +172,8 @@ def save_figure(figure: Figure, path: str | Path) -> Path:
     for text in figure.findobj(Text):  # names come from folders and studies: a $ in them is no formula, and XML holds no escape sequence
         text.set_parse_math(False)
         text.set_text("".join(sign if sign.isprintable() or sign == "\n" else "?" for sign in text.get_text()))
-    with rc_context({"svg.hashsalt": "joulefront", "svg.fonttype": "none"}):
-        figure.savefig(target, format=kind, metadata={"Date": None} if kind == "svg" else None)
+    with rc_context({"svg.hashsalt": "joulefront", "svg.fonttype": "none"}), whole_file(target) as unfinished:
+        figure.savefig(unfinished, format=kind, metadata={"Date": None} if kind == "svg" else None)
     return target
 
 

@@ -9,6 +9,7 @@ from ..energy import JOULES_PER_WH
 from ..formatting import energy_text
 from ..front import Front
 from ..records.run_folder import Run
+from ..whole_file import whole_file
 from .charts import bill_chart, hypervolume_trace, importance_chart, trace_chart
 from .facts import grams_per_wh, pue_of, sessions_of, wall_text
 from .html import page, paragraph, section, tile
@@ -67,7 +68,8 @@ def report_html(run: Run, path: str | Path) -> Path:
         ]
     )
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(page(f"{run.name} - report", body), encoding="utf-8")
+    with whole_file(target) as unfinished:
+        unfinished.write_text(page(f"{run.name} - report", body), encoding="utf-8")
     return target
 
 

@@ -12,6 +12,7 @@ from ..formatting import energy_text, unit_for
 from ..front import Front
 from ..records.run_folder import Run
 from ..records.trial import Trial
+from ..whole_file import whole_file
 from .facts import short_component
 from .view import (
     EDGE,
@@ -134,7 +135,9 @@ def front_html(source: Run | Front, path: str | Path) -> Path:
     text: str = front_plotly(source).to_html(
         include_plotlyjs=True, full_html=True, default_height="100vh", div_id="front", post_script=FOLLOW, config=CONFIG
     )
-    target.write_text(text.replace("<head>", f"<head><title>{escape(source.name)} - front</title>{WHOLE_WINDOW}", 1), encoding="utf-8")
+    with whole_file(target) as unfinished:
+        text = text.replace("<head>", f"<head><title>{escape(source.name)} - front</title>{WHOLE_WINDOW}", 1)
+        unfinished.write_text(text, encoding="utf-8")
     return target
 
 

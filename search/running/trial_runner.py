@@ -173,6 +173,8 @@ class TrialRunner:
         if outcome.failed and outcome.failed == overdue.reason:
             outcome = replace(outcome, excused=overdue.excused)
         self._record(asked, outcome, meter, stopped)
+        if outcome.ends_study:
+            raise RuntimeError(outcome.failed)
 
     def _record(self, asked: Asked, outcome: Outcome, meter: TrialMeter, stopped: Sequence[tuple[str, str]]) -> None:
         """Close the window of a training, and write down what came of it."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import torch
 
+from ..whole_file import whole_file
 from .estimator import Estimator, as_estimator
 from .results import Fitted
 from .sklearn_files import is_sklearn_file, load_sklearn, types_of
@@ -25,24 +25,23 @@ def save_weights(path: str | Path, fitted: Fitted, *, with_checkpoint: bool) -> 
 
     PyTorch's format for a network, skops' for scikit-learn. The checkpoint, what ``fit(start=...)`` needs to continue, makes the file three
     to four times as large.
+
+    Raises:
+        OSError: If it cannot be written, e.g. to a full disk; the error names the file.
     """
     path = Path(path)
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
     checkpoint = fitted.checkpoint if with_checkpoint else None
-    try:
+    with whole_file(path) as unfinished:
         if isinstance(fitted.model, torch.nn.Module):
             weights = {name: tensor.detach().cpu() for name, tensor in fitted.model.state_dict().items()}
-            torch.save({"weights": weights, "checkpoint": None if checkpoint is None else dict(checkpoint)}, unfinished)
+            with unfinished.open("wb") as opened:  # by its name, torch would not say why it cannot write
+                torch.save({"weights": weights, "checkpoint": None if checkpoint is None else dict(checkpoint)}, opened)
         else:
             import skops.io
 
             going_on = None if checkpoint is None else {name: value for name, value in checkpoint.items() if name != "sklearn"}
             skops.io.dump({"sklearn": fitted.model.sklearn, "checkpoint": going_on}, unfinished)
-        digest = _sha256(unfinished)
-        os.replace(unfinished, path)
-        return digest
-    finally:
-        unfinished.unlink(missing_ok=True)
+        return _sha256(unfinished)
 
 
 def check_weights(path: str | Path, sha256: str | None) -> None:
