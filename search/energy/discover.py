@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,6 +51,7 @@ def discover(
     powercap: Path = POWERCAP,
     clock: Clock = time.monotonic_ns,
     environment: Mapping[str, str] | None = None,
+    used: Collection[str] | None = None,
 ) -> Discovery:
     """Find the meters of this machine.
 
@@ -64,12 +65,13 @@ def discover(
         powercap: Root of the powercap tree, for ``rapl``.
         clock: Monotonic nanoseconds.
         environment: Variables that tell which GPUs are ours (``CUDA_VISIBLE_DEVICES``); the process's own by default.
+        used: Components of the GPUs that are used, e.g. ``gpu:GPU-1a2b``: others are shown and not counted. None counts all.
 
     Raises:
         ValueError: If a name is unknown, one that needs a value has none, or this machine's calibration is damaged.
     """
     makers: dict[str, Callable[[], Source]] = {
-        "nvml": lambda: Nvml(clock=clock, environment=environment),
+        "nvml": lambda: Nvml(clock=clock, environment=environment, used=used),
         "rapl": lambda: Rapl(powercap, clock=clock, watch_seconds=WATCH_SECONDS),
         "cpu_time": lambda: cpu_time.CpuTime(coefficients or _coefficients(cpu_watts, calibrations), clock=clock),
     }

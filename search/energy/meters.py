@@ -109,7 +109,7 @@ class MeterSet:
             names = []
             for found in self._probe(source):
                 if not found.available:
-                    self.absent.append(found)
+                    self.absent += [found] if found not in self.absent else []
                     continue
                 if found.component in self._channels:
                     reason = f"{self._channels[found.component].capability.source} already reads {found.component}"
@@ -193,14 +193,16 @@ class MeterSet:
     def burst(self) -> float | None:
         """Poll what is refreshed slowly if that is worth it now; return in how many seconds it will be, or None: no refresh is awaited."""
         now = self._clock()
-        with self._lock:
-            rests = [_rest_ns(channel, now) for channel in self._apply_pending().values() if channel.awaited(self._edge_ns, now)]
+        rests = [_rest_ns(channel, now) for channel in self._awaited(now)]
         if not rests or min(rests) > 0:
             return min(rests) / NANO if rests else None
-        self.read(lambda channel: channel.needs_burst)
-        now = self._clock()
+        self.read(lambda channel: channel.counts and channel.needs_burst)
+        return BURST_SECONDS if self._awaited(self._clock()) else None
+
+    def _awaited(self, now_ns: int) -> list[MeterChannel]:
+        """Return what counts and is to be refreshed soon; what does not count need not be exact at the edges."""
         with self._lock:
-            return BURST_SECONDS if any(channel.awaited(self._edge_ns, now) for channel in self._apply_pending().values()) else None
+            return [channel for channel in self._apply_pending().values() if channel.counts and channel.awaited(self._edge_ns, now_ns)]
 
     def components(self, t0_ns: int, t1_ns: int) -> tuple[Component, ...]:
         """Return what every component took between two instants, the absent ones included."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -132,13 +132,13 @@ class Devices:
 
     Attributes:
         names: PyTorch devices, one a worker.
-        environment: Variables that show the meters this run's GPUs only, where the machine has others; None for the process's own.
-            What somebody else's GPU draws is on somebody else's bill.
+        components: The ledger's names of the GPUs that the run uses, None for all that CUDA shows. What another GPU draws, idle or at
+            somebody else's work, is not on this run's bill.
         leases: What is held; nothing on a machine without a GPU.
     """
 
     names: tuple[str, ...]
-    environment: Mapping[str, str] | None = None
+    components: tuple[str, ...] | None = ()
     leases: tuple[Lease, ...] = field(default=(), repr=False)
 
     def __enter__(self) -> Devices:
@@ -191,7 +191,7 @@ def take_devices(
             raise DeviceError(_message(device, workers, len(taken), held, there > len(held)))
         back.pop_all()
     names = tuple(device if workers == 1 and (given.isdigit() or number == 0) else f"cuda:{number}" for number in taken)
-    return Devices(names, _shown(tuple(taken.values()), there), tuple(taken.values()))
+    return Devices(names, _used(tuple(taken.values()), there), tuple(taken.values()))
 
 
 def _message(device: str, workers: int, free: int, held: Sequence[str], others: bool) -> str:
@@ -204,11 +204,11 @@ def _message(device: str, workers: int, free: int, held: Sequence[str], others: 
     return f"{asked}: {'; '.join(held)}. Two trainings on one GPU cannot be told apart: {', '.join(ways)} or take --device cpu"
 
 
-def _shown(leases: Sequence[Lease], there: int) -> dict[str, str] | None:
-    """Show the meters the held GPUs; all of them, or instances of one (MIG), need no choice."""
+def _used(leases: Sequence[Lease], there: int) -> tuple[str, ...] | None:
+    """Name the held GPUs to the meters; all of them, or instances of one (MIG), need no choice."""
     if len(leases) == there or "MIG-" in os.environ.get("CUDA_VISIBLE_DEVICES", ""):
         return None
-    return {"CUDA_VISIBLE_DEVICES": ",".join(lease.domain.removeprefix("gpu:") for lease in leases)}
+    return tuple(lease.domain for lease in leases)
 
 
 def _gpus() -> int:

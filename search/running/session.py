@@ -146,8 +146,8 @@ class Session:
             ValueError: If nothing can be measured or estimated here.
         """
         known = None if self.options.cpu_watts else calibrated_coefficients()
-        environment = self.devices.environment
-        found = discover(self.options.meter, cpu_watts=self.options.cpu_watts, coefficients=known, environment=environment)
+        used = self.devices.components
+        found = discover(self.options.meter, cpu_watts=self.options.cpu_watts, coefficients=known, used=used)
         file = self.folder.ledger_file if self._keeps else None
         self.ledger = self._held.enter_context(Ledger(found, file=file, checkpoint_seconds=self.options.save_seconds))
         with self.ledger.window("start", kind="overhead"):

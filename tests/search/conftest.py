@@ -1,5 +1,8 @@
 """A study that is real in every part and small in every number."""
 
+import ctypes
+import shutil
+import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,3 +130,28 @@ def call(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest
         return Said(code, said.out, said.err)
 
     return call
+
+
+@pytest.fixture
+def fake_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Any]:
+    """Return a maker of so many fake GPUs of 200 W in real time, under NVIDIA's own binding."""
+
+    def make(count: int) -> Any:
+        compiler = shutil.which("gcc") or shutil.which("cc")
+        if compiler is None:
+            pytest.skip("the fake driver needs a C compiler (gcc)")
+        import pynvml
+
+        library = tmp_path / "libnvidia-ml.so.1"
+        source = Path(__file__).with_name("energy") / "fake_driver.c"
+        subprocess.run([compiler, "-O1", "-shared", "-fPIC", "-o", str(library), str(source), "-lm"], check=True)
+        driver = ctypes.CDLL(str(library))
+        driver.fake_run.argtypes = [ctypes.c_double]
+        driver.fake_reset(count)
+        driver.fake_run(1.0)
+        monkeypatch.setattr(pynvml, "nvmlLib", driver)
+        monkeypatch.setattr(pynvml, "_nvmlGetFunctionPointer_cache", {})
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        return driver
+
+    return make

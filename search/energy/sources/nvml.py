@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,14 @@ POWER_EVERY_NS = 3_000_000
 LAG_SECONDS = 0.125
 #: The plain call's power is a mean over this long on Ampere and later. Source: NVML API reference, nvmlDeviceGetPowerUsage.
 AVERAGED_SECONDS = 1.0
+#: What this process does not use is read this rarely: nobody is billed for it, so no edge of a window waits for it.
+UNUSED_EVERY_NS = 50_000_000
+#: What helps where a GPU cannot be opened, by NVML's error: NO_PERMISSION, GPU_IS_LOST, RESET_REQUIRED. Source: nvml.h, nvmlReturn_t.
+REMEDIES = {
+    4: "nothing to do if another job holds it; else ask the scheduler for it, or for access to /dev/nvidia*",
+    15: "it fell off the bus: the kernel's log (dmesg) has the Xid; restart the machine",
+    16: "reset it while nobody uses it: nvidia-smi --gpu-reset",
+}
 #: GPUs whose sensor measures for a part of the time only. Source: Yang et al. 2024, arXiv:2312.02741 (25 of every 100 ms on A100 and H100).
 PART_TIME = {"A100": 0.25, "H100": 0.25}
 #: Standard uncertainty of the board's sensor: NVIDIA states ± 5 %, taken as a uniform distribution's half-width and rounded up for
@@ -27,44 +35,51 @@ GAIN_U = 0.05
 
 @dataclass(frozen=True)
 class Device:
-    """One GPU; ``component`` is ``gpu:`` and its UUID, ``handle`` NVML's."""
+    """One GPU; ``component`` is ``gpu:`` and its UUID, ``handle`` NVML's; ``used`` if it is this process's to use."""
 
     component: str
     handle: Any
     calls: Calls
+    used: bool
 
 
 class Nvml:
-    """The GPUs of this process."""
+    """The GPUs of this process; of those that are not among the components ``used`` the energy is shown and not counted (None: all are)."""
 
     name = "nvml"
 
-    def __init__(self, clock: Clock = time.monotonic_ns, environment: Mapping[str, str] | None = None) -> None:
-        self._clock = clock
-        self._environment = environment
+    def __init__(
+        self, clock: Clock = time.monotonic_ns, environment: Mapping[str, str] | None = None, used: Collection[str] | None = None
+    ) -> None:
+        self._clock, self._environment, self._used = clock, environment, used
         self._nvml: Any = None
         self._devices: tuple[Device, ...] = ()
         self._powered_ns: dict[str, int] = {}
+        self._unused: dict[str, Reading] = {}
         self._facts: dict[str, dict[str, Any]] = {}
 
     def probe(self) -> tuple[Capability, ...]:
-        """Return the GPUs that CUDA shows to this process."""
+        """Return the GPUs that CUDA shows to this process, and those that cannot be opened, as on nodes that several jobs share."""
         absent = self._start()
         if absent is not None:
             return (absent,)
         nvml = self._nvml
+        # One that cannot be opened has no number in CUDA either, which lists what it can open.
         handles: dict[str, Any] = {}
-        try:
-            for index in range(nvml.nvmlDeviceGetCount()):
+        devices, found = [], []
+        count = attempt(nvml, nvml.nvmlDeviceGetCount)
+        if isinstance(count, nvml.NVMLError):
+            return (_absent("gpu", f"the driver does not list its GPUs: {count}", _remedy(count)),)
+        for index in range(count):
+            try:
                 handle = nvml.nvmlDeviceGetHandleByIndex(index)
                 handles[nvml.nvmlDeviceGetUUID(handle)] = handle
-        except nvml.NVMLError as error:
-            return (_absent("gpu", f"the driver does not list its GPUs: {error}"),)
+            except nvml.NVMLError as error:
+                found.append(_absent(f"gpu:{index}", f"the driver does not open GPU {index}: {error}", _remedy(error)))
         chosen = self._chosen(tuple(handles))
-        if not chosen:
+        if not chosen and (handles or not found):
             reason = "CUDA_VISIBLE_DEVICES shows no GPU to this process" if handles else "the driver knows no GPU"
-            return (_absent("gpu", reason),)
-        devices, found = [], []
+            found.append(_absent("gpu", reason))
         for uuid in chosen:
             device, capability = self._probe_device(f"gpu:{uuid}", handles[uuid])
             found.append(capability)
@@ -95,7 +110,9 @@ class Nvml:
         return None
 
     def _chosen(self, uuids: tuple[str, ...]) -> tuple[str, ...]:
-        chosen = visible(uuids, self._environment)
+        # What is known to be used is metered whatever number it has: CUDA may count by speed, NVML counts by the place on the bus.
+        used = [uuid for uuid in uuids if f"gpu:{uuid}" in (self._used or ())]
+        chosen = tuple(dict.fromkeys([*visible(uuids, self._environment), *used]))
         named = instances(self._environment)
         if chosen or not named:
             return chosen
@@ -112,15 +129,14 @@ class Nvml:
 
     def _probe_device(self, component: str, handle: Any) -> tuple[Device, Capability]:
         nvml = self._nvml
-        facts = self._facts[component] = describe(nvml, handle)
-        calls = find(nvml, handle)
-        device = Device(component, handle, calls)
+        facts, calls = describe(nvml, handle), find(nvml, handle)
+        device = Device(component, handle, calls, self._used is None or component in self._used)
         if calls.counter is None and calls.power is None:
             reason = f"{facts['name']} gives neither energy nor power ({calls.fault})"
             if facts["virtualisation"] == "vgpu":
                 reason = f"{facts['name']} is a virtual GPU: its energy is known only to the host"
-            return device, _absent(component, reason)
-        notes = []
+            return device, _absent(component, reason, _remedy(calls.fault))
+        notes = [] if device.used else ["not used by this run: shown, not counted"]
         if calls.counter is None:
             kind = "power, averaged by the driver over up to 1 s," if calls.averaged else "instant power"
             notes.append(f"no energy counter ({calls.fault}): {kind} is integrated")
@@ -128,13 +144,15 @@ class Nvml:
             notes.append(
                 f"this GPU's sensor measures for {_sees(facts['name']):.0%} of the time: what a load does meanwhile is in the uncertainty"
             )
-        counts = True
+        if device.used:
+            self._facts[component] = facts
+        counts = device.used
         if facts["mig"]:
             count = facts["mig_instances"]
-            counts = count == 1
+            counts = counts and count == 1
             notes.append(
                 "MIG is on: NVML knows the whole GPU only; it is this process's as long as its one instance is alone"
-                if counts
+                if count == 1
                 else f"MIG is on with {count} instances: NVML knows the whole GPU only, so it is shown and not counted"
             )
         if facts["virtualisation"] == "vgpu":
@@ -158,8 +176,14 @@ class Nvml:
         )
 
     def read(self) -> tuple[Reading, ...]:
-        """Read the counter of every GPU, and its power occasionally."""
-        return tuple(self._read_device(device) for device in self._devices)
+        """Read the counter of every GPU, and its power occasionally; of what is not used the last reading may be given again."""
+        return tuple(self._read_device(device) if device.used else self._read_unused(device) for device in self._devices)
+
+    def _read_unused(self, device: Device) -> Reading:
+        last = self._unused.get(device.component)
+        if last is None or self._clock() - last.t_ns >= UNUSED_EVERY_NS:
+            last = self._unused[device.component] = self._read_device(device)
+        return last
 
     def _read_device(self, device: Device) -> Reading:
         calls, counter, watts, error = device.calls, None, None, None
@@ -187,7 +211,7 @@ class Nvml:
         return Reading(device.component, (before + after) // 2, (after - before) // 2, counter, watts, text)
 
     def devices(self) -> dict[str, dict[str, Any]]:
-        """Return name, driver and power limit of each GPU, for the description of the hardware."""
+        """Return name, driver and power limit of each used GPU, for the description of the hardware: no other decides on energy."""
         return self._facts
 
     def edges(self) -> dict[str, dict[str, float | int | str | None]]:
@@ -196,13 +220,14 @@ class Nvml:
 
     def utilisation(self) -> dict[str, float]:
         """Return the share of the last moments in which any kernel ran, however small; drivers do not report it under MIG."""
-        rates = {device.component: attempt(self._nvml, self._nvml.nvmlDeviceGetUtilizationRates, device.handle) for device in self._devices}
+        ask, used = self._nvml.nvmlDeviceGetUtilizationRates, [device for device in self._devices if device.used]
+        rates = {device.component: attempt(self._nvml, ask, device.handle) for device in used}
         return {name: rate.gpu / 100 for name, rate in rates.items() if not isinstance(rate, self._nvml.NVMLError)}
 
     def foreign(self) -> dict[str, tuple[int, ...]]:
-        """Return the processes that compute on each GPU; which of them are ours is for the caller to say."""
+        """Return the processes that compute on each used GPU; which of them are ours is for the caller to say."""
         found = {}
-        for device in self._devices:
+        for device in (device for device in self._devices if device.used):
             running = attempt(self._nvml, self._nvml.nvmlDeviceGetComputeRunningProcesses, device.handle)
             if isinstance(running, list):
                 found[device.component] = tuple(process.pid for process in running)
@@ -217,6 +242,12 @@ class Nvml:
 
 def _absent(component: str, reason: str, remedy: str | None = None) -> Capability:
     return Capability(component, Nvml.name, False, boundary=BOUNDARY, reason=reason, remedy=remedy)
+
+
+def _remedy(error: Any) -> str | None:
+    """Return what helps against NVML's error; nothing does against a missing feature (NOT_SUPPORTED)."""
+    code = getattr(error, "value", None)
+    return None if code in (None, 3) else REMEDIES.get(code, "run nvidia-smi: it names the fault")
 
 
 def _sees(name: str) -> float:

@@ -27,14 +27,14 @@ class Calls:
         counter: Returns the joules of the energy counter, or None without one; ``power`` the watts now.
         both: Returns the two from one call, each None when it failed; None where the driver does not give them so.
         averaged: Whether the power is the driver's average of up to a second.
-        fault: Why there is no counter, or None.
+        fault: NVML's error in place of the counter, or None.
     """
 
     counter: Number | None
     power: Number | None
     both: Both | None
     averaged: bool = False
-    fault: str | None = None
+    fault: Exception | None = None
 
 
 def find(nvml: Any, handle: Any) -> Calls:
@@ -89,12 +89,9 @@ def _fields(nvml: Any, handle: Any, energy_id: int, power_id: int) -> Both:
     return both
 
 
-def _fault(nvml: Any, call: Callable[[], float]) -> str | None:
-    try:
-        call()
-    except nvml.NVMLError as error:
-        return str(error)
-    return None
+def _fault(nvml: Any, call: Callable[[], float]) -> Exception | None:
+    answer = attempt(nvml, call)
+    return answer if isinstance(answer, nvml.NVMLError) else None
 
 
 def _agree(nvml: Any, counter: Number, both: Both) -> bool:

@@ -11,7 +11,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { OK = 0, UNINITIALIZED = 1, INVALID = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, SMALL = 7, LOST = 15 };
+enum { OK = 0, UNINITIALIZED = 1, INVALID = 2, NOT_SUPPORTED = 3, NO_PERMISSION = 4, NOT_FOUND = 6, SMALL = 7, LOST = 15 };
 enum { UNSIGNED_INT = 1, UNSIGNED_LONG_LONG = 3 };
 enum { CONSTANT, STEP, SINE, SQUARE, TRACE };
 enum { DEVICES = 8, FIELD_ENERGY = 83, FIELD_POWER_INSTANT = 186 };
@@ -34,6 +34,7 @@ typedef struct {
     int temperature, clock, throttle;
     int busy; /* per cent of the time while the power is high, 0 while it is low; below 0: not told */
     int pids[8], pid_count;
+    int closed, unnamed, silent; /* NVML's error in answer to what is asked for the handle, the UUID, and a number */
     uint64_t reads;
 } Device;
 
@@ -146,6 +147,7 @@ int fake_set(int device, const char *name, double value) {
     DOUBLE(frozen_at) DOUBLE(reset_at) DOUBLE(lost_at) DOUBLE(counter_until) INTEGER(counter) INTEGER(instant) INTEGER(usage)
     INTEGER(energy_field) INTEGER(model)
     INTEGER(mig) INTEGER(instances) INTEGER(virtualisation) INTEGER(temperature) INTEGER(clock) INTEGER(throttle) INTEGER(busy)
+    INTEGER(closed) INTEGER(unnamed) INTEGER(silent)
     if (!strcmp(name, "pid")) {
         d->pids[d->pid_count++] = (int)value;
         return 0;
@@ -167,7 +169,7 @@ void fake_trace(int device, int points, const double *t, const double *w) {
 }
 
 /* NVML. A handle is the address of a device. */
-static int bad(const Device *d) { return !started ? UNINITIALIZED : now() >= d->lost_at ? LOST : OK; }
+static int bad(const Device *d) { return !started ? UNINITIALIZED : now() >= d->lost_at ? LOST : d->silent; }
 #define CHECK(d) do { int e = bad(d); if (e) return e; } while (0)
 
 int nvmlInitWithFlags(unsigned flags) { (void)flags; started++; return count < 0 ? 9 : OK; }
@@ -176,7 +178,9 @@ int nvmlShutdown(void) { started--; return OK; }
 const char *nvmlErrorString(int code) {
     switch (code) {
     case NOT_SUPPORTED: return "Not Supported";
+    case NO_PERMISSION: return "Insufficient Permissions";
     case LOST: return "GPU is lost";
+    case 999: return "Unknown Error";
     case 9: return "Driver Not Loaded";
     default: return "error of the fake driver";
     }
@@ -187,11 +191,14 @@ int nvmlDeviceGetCount_v2(unsigned *found) { *found = (unsigned)count; return st
 
 int nvmlDeviceGetHandleByIndex_v2(unsigned index, Device **d) {
     if ((int)index >= count) return NOT_FOUND;
+    if (devices[index].closed) return devices[index].closed;
+    if (now() >= devices[index].lost_at) return LOST;
     *d = &devices[index];
     return OK;
 }
 
 int nvmlDeviceGetUUID(Device *d, char *text, unsigned length) {
+    if (d->unnamed) return d->unnamed;
     snprintf(text, length, "GPU-%08d-fake", (int)(d - devices));
     return OK;
 }

@@ -1,7 +1,5 @@
 """GPUs are held by one run at a time: real lease files, several processes, a fake driver for the meters."""
 
-import ctypes
-import shutil
 import signal
 import subprocess
 import sys
@@ -63,7 +61,7 @@ def test_a_cpu_is_shared_and_leaves_no_trace(tmp_path: Path) -> None:
     with take_devices("cpu", 3, folder=folder) as devices:
         assert devices.names == ("cpu", "cpu", "cpu")
         assert devices.leases == ()
-        assert devices.environment is None
+        assert devices.components == ()
     assert not folder.exists()
 
 
@@ -114,29 +112,28 @@ def test_the_devices_are_free_again_after_the_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_runs_on_two_gpus_bill_each_its_own(tmp_path: Path, other_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    compiler = shutil.which("gcc") or shutil.which("cc")
-    if compiler is None:
-        pytest.skip("the fake driver needs a C compiler (gcc)")
-    import pynvml
-
-    library = tmp_path / "libnvidia-ml.so.1"
-    source = Path(__file__).parents[1] / "energy" / "fake_driver.c"
-    subprocess.run([compiler, "-O1", "-shared", "-fPIC", "-o", str(library), str(source), "-lm"], check=True)
-    driver = ctypes.CDLL(str(library))
-    driver.fake_reset(2)
-    monkeypatch.setattr(pynvml, "nvmlLib", driver)
-    monkeypatch.setattr(pynvml, "_nvmlGetFunctionPointer_cache", {})
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    both = {part.name for part in record_of(None).components if part.counts}
-    assert {component("cuda:0")[0], component("cuda:1")[0]} <= both
+def test_two_runs_on_two_gpus_bill_each_its_own(tmp_path: Path, other_run: Any, fake_gpus: Any) -> None:
+    fake_gpus(2)
+    assert counted(None) == {"cuda:0": True, "cuda:1": True}
     other_run()
     with take(tmp_path) as devices:
-        mine = {part.name for part in record_of(devices.environment).components if part.counts and part.name.startswith("gpu:")}
-    assert mine == {component("cuda:1")[0]}
+        assert counted(devices.components) == {"cuda:0": False, "cuda:1": True}
 
 
-def record_of(environment: Any) -> Any:
-    found = discover("nvml", environment=environment)
-    with Ledger(found.sources, absent=found.absent, interval_seconds=None) as ledger:
-        return ledger.total()
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("device", "workers", "counting"),
+    [("cpu", 1, ()), ("cpu", 2, ()), ("cuda:1", 1, (1,)), ("cuda", 1, (0,)), ("cuda", 2, (0, 1)), ("cuda", 3, (0, 1, 2))],
+)
+def test_the_gpus_that_a_run_holds_are_counted_and_the_others_are_shown(
+    tmp_path: Path, fake_gpus: Any, device: str, workers: int, counting: tuple[int, ...]
+) -> None:
+    fake_gpus(3)
+    with take(tmp_path, device, workers, gpus=3) as devices:
+        assert counted(devices.components) == {f"cuda:{number}": number in counting for number in range(3)}
+
+
+def counted(components: tuple[str, ...] | None) -> dict[str, bool]:
+    with Ledger(discover("nvml", used=components), interval_seconds=None) as ledger:
+        parts = {part.name: part.counts for part in ledger.total().components}
+    return {name: parts[component(name)[0]] for name in (f"cuda:{number}" for number in range(len(parts)))}

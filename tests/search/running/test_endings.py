@@ -46,14 +46,14 @@ def test_what_a_cap_ends_is_called_stopped(rings: Maker, tmp_path: Path) -> None
     assert found.bill.by_state["stopped"] == pytest.approx(sum(t.increment_joules or 0.0 for t in found.trials), rel=1e-3)
 
 
-def test_a_run_holds_its_device_until_its_end_and_meters_see_that_one_only(
+def test_a_run_holds_its_device_until_its_end_and_counts_that_one_only(
     rings: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lease, asked = Lease("gpu:GPU-1", tmp_path / "leases"), []
 
     def take(device: str, workers: int) -> Devices:
         assert lease.acquire()
-        return Devices(("cpu",) * workers, {"CUDA_VISIBLE_DEVICES": "GPU-1"}, (lease,))
+        return Devices(("cpu",) * workers, (lease.domain,), (lease,))
 
     from joulefront.search.running import session as module
 
@@ -61,7 +61,7 @@ def test_a_run_holds_its_device_until_its_end_and_meters_see_that_one_only(
     real = module.discover
 
     def discover(*arguments: Any, **options: Any) -> Any:
-        asked.append(options["environment"])
+        asked.append(options["used"])
         return real(*arguments, **options)
 
     monkeypatch.setattr(module, "discover", discover)
@@ -69,7 +69,7 @@ def test_a_run_holds_its_device_until_its_end_and_meters_see_that_one_only(
     run(rings(trials=2), out=tmp_path / "r", listener=lambda progress: held.append(Lease("gpu:GPU-1", tmp_path / "leases").acquire()))
     assert held
     assert not any(held)
-    assert asked == [{"CUDA_VISIBLE_DEVICES": "GPU-1"}]
+    assert asked == [("gpu:GPU-1",)]
     assert not lease.held
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "letter.txt").write_text("no run")

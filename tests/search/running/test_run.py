@@ -106,6 +106,24 @@ def test_a_budget_ends_the_study_with_less_than_one_epoch_of_overshoot(
     assert "budget" in str(trials[1].reason)
 
 
+def test_a_run_on_the_cpu_is_not_billed_for_gpus(rings: Maker, tmp_path: Path, fake_gpus: Callable[[int], object]) -> None:
+    fake_gpus(4)  # of 200 W each: 1000 J are 1.25 s of them, and minutes of any processor's share
+    run(rings(trials=3, budget=Budget(joules=1000.0)), out=tmp_path / "r", device="cpu")
+    result = RunFolder.open(tmp_path / "r").run()
+    assert [trial.state for trial in result.trials] == ["complete"] * 3
+    assert result.bill.total_joules is not None
+    assert 0 < result.bill.total_joules < 1000
+    assert not any(name.startswith("gpu") for name in result.bill.by_component)
+    for trial in result.trials:
+        assert not any(name.startswith("gpu") for name in trial.energy.components)
+        assert trial.energy.gpu_utilisation is None
+        gpus = [part for part in trial.energy.record["components"] if part["name"].startswith("gpu:")]
+        assert [part["counts"] for part in gpus] == [False] * 4
+        assert all(part["joules"] > 0 and "not used by this run" in part["reason"] for part in gpus)
+        counted = sum(part["joules"] for part in trial.energy.record["components"] if part["counts"])
+        assert trial.increment_joules == pytest.approx(counted)
+
+
 def test_a_budget_of_real_joules_is_kept(rings: Maker, tmp_path: Path) -> None:
     run(rings(trials=2), out=tmp_path / "r", meter="cpu_time")
     spent = RunFolder.open(tmp_path / "r").run().bill.total_joules
