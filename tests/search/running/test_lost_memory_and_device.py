@@ -1,0 +1,73 @@
+"""Memory that is refused and a device that does not answer any more cost one trial, which is billed; the study goes on."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from joulefront.search.records.run_folder import RunFolder
+
+pytestmark = pytest.mark.slow
+#: What stands in front of the study's own function that makes a model; the warm-up sees 128 examples at most.
+FIRST_TRAINING = "def make(architecture, task):\n    if len(task.train) > 128 and not MARK.exists():\n        MARK.touch()\n        {}\n"
+
+
+def spoiled(rings_file: Callable[[str], Path], tmp_path: Path, begin: str, first: str) -> Path:
+    """Return a study file whose first training does something bad."""
+    file = rings_file("fine")
+    text = file.read_text().replace("def make(architecture, task):\n", FIRST_TRAINING.format(first))
+    file.write_text(text.replace("MODE =", f"from pathlib import Path\nMARK = Path({str(tmp_path / 'mark')!r})\n{begin}\nMODE =", 1))
+    return file
+
+
+def one_failed_and_was_billed(path: Path, reason: str, states: list[str]) -> None:
+    found = RunFolder.open(path).run()
+    assert sorted(trial.state for trial in found.trials) == states
+    (failed,) = [trial for trial in found.trials if trial.state == "failed"]
+    assert reason in str(failed.reason)
+    assert (failed.increment_joules or 0.0) > 0
+    assert found.bill.total_joules is not None
+    assert sum(found.bill.by_state.values()) == pytest.approx(found.bill.total_joules, rel=1e-3)
+
+
+def test_a_training_beyond_a_limit_on_memory_fails_and_the_next_one_trains(rings_file: Callable[[str], Path], tmp_path: Path) -> None:
+    first = (
+        "resource.setrlimit(resource.RLIMIT_AS, ((int(Path('/proc/self/statm').read_text().split()[0]) << 12) + (1 << 30), -1)); "
+        "np.empty(16 << 30, dtype='uint8')"
+    )
+    if not Path("/proc/self/statm").exists():
+        pytest.skip("the size of a process is read from /proc")
+    file = spoiled(rings_file, tmp_path, "import resource", first)
+    words = ["run", str(file), "--out", str(tmp_path / "r"), "--meter", "cpu_time", "--trials", "3"]
+    done = subprocess.run([sys.executable, "-m", "joulefront.search.cli", *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    one_failed_and_was_billed(tmp_path / "r", "out of memory", ["complete", "complete", "failed"])
+
+
+LOST = """
+DEAD = []
+
+
+def synchronize():
+    if DEAD:
+        raise RuntimeError("CUDA error: device-side assert triggered")
+"""
+
+
+def test_a_worker_whose_device_is_lost_is_replaced_and_the_study_goes_on(rings_file: Callable[[str], Path], tmp_path: Path) -> None:
+    file = spoiled(rings_file, tmp_path, LOST, "DEAD.append(1)")
+    # The task is loaded in each worker before that asks what waits for its device.
+    patched = "def task():\n    from joulefront.search.execution import worker\n\n    worker.synchronizer = lambda device: synchronize\n"
+    file.write_text(file.read_text().replace("def task():\n", patched, 1))
+    program = (
+        "import sys; from joulefront.search import run; from joulefront.search.cli.study_source import find_study\n"
+        "if __name__ == '__main__': run(find_study(sys.argv[1], {}), out=sys.argv[2], trials=4, workers=2, meter='cpu_time')"
+    )
+    (tmp_path / "main.py").write_text(program)
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "main.py"), str(file), str(tmp_path / "r")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    one_failed_and_was_billed(tmp_path / "r", "CUDA error", ["complete", "complete", "complete", "failed"])
