@@ -22,6 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol, TypeVar
 
+from ..energy.journal import LARGEST
 from ..records.trial import INTERRUPTED
 from ..space import Candidate, FixedTrial, Space
 from ..training.results import Phases
@@ -197,7 +198,7 @@ def train(job: Job, space: Space, task: Task, *, phases: Phases, should_continue
         if job.device.startswith("cuda"):
             with contextlib.suppress(RuntimeError):  # a context that an error has destroyed refuses this, too
                 torch.cuda.empty_cache()
-    quality = {name: value for name, value in fitted.quality.items() if _finite(value) is not None}
+    quality = {name: number for name, value in fitted.quality.items() if (number := _finite(value)) is not None}
     return Outcome(
         fitted.epochs,
         quality,
@@ -241,7 +242,10 @@ def _last(reached: list[dict[str, Any]]) -> int:
 
 
 def _finite(value: float | None) -> float | None:
-    return None if value is None or value != value or value in (float("inf"), float("-inf")) else float(value)
+    """Return a number that a file of ours may hold: what a diverged training gives instead of one is unknown, next to nothing is zero."""
+    if value is None or not abs(value) < LARGEST:
+        return None
+    return float(value) if abs(value) > 1 / LARGEST else 0.0
 
 
 class Executor(Protocol):

@@ -9,7 +9,7 @@ import torch
 
 from joulefront.search import Study
 from joulefront.search.execution import job as trainer
-from joulefront.search.execution.job import Job, Outcome, reason_of, seed_of, train
+from joulefront.search.execution.job import Job, Outcome, _finite, reason_of, seed_of, train
 from joulefront.search.training.checkpoint import load_checkpoint, load_weights
 
 PARAMS = {"width": 8, "learning_rate": 0.03}
@@ -158,3 +158,8 @@ def test_reasons_are_one_line(error: Exception, reason: str) -> None:
     assert reason_of(error).startswith(reason)
     assert "\n" not in reason_of(error)
     assert len(reason_of(type(error)("x" * 5000))) <= 320
+
+
+@pytest.mark.parametrize(("given", "kept"), [(float("nan"), None), (float("-inf"), None), (1e150, None), (1e-150, 0.0), (-0.25, -0.25)])
+def test_a_number_that_no_file_holds_is_unknown(given: float, kept: float | None) -> None:
+    assert _finite(given) == kept

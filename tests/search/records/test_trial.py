@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from joulefront.search.records.trial import ATTRIBUTE, ComponentEnergy, Trial, from_json, from_optuna, to_json
 from joulefront.search.study import objective_values
 
-NUMBER = st.none() | st.floats(0, 1e9, allow_nan=False)
+NUMBER = st.none() | st.just(0.0) | st.floats(min_value=1e-9, max_value=1e9)  # no file of ours holds a number next to zero
 
 
 def roundtrip(trial: Trial) -> Trial:
@@ -82,3 +82,9 @@ def test_an_epoch_without_a_loss_comes_back() -> None:
     """scikit-learn has none, and a network's may be infinite."""
     trial = Trial(0, "complete", {"width": 8}, 1, (0.9, 4.0), curve=({"epoch": 1, "loss": None, "accuracy": 0.9},))
     assert from_json(json.loads(json.dumps(to_json(trial)))) == trial
+
+
+def test_a_number_of_a_database_that_no_file_holds_is_refused() -> None:
+    stored = optuna.trial.create_trial(state=optuna.trial.TrialState.FAIL, user_attrs={ATTRIBUTE: {"epochs": 1, "train_u_joules": 1e154}})
+    with pytest.raises(ValueError, match="train_u_joules must be a number that is not out of range, got 1e\\+154"):
+        from_optuna(stored)
