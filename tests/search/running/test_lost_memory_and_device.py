@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from joulefront.search import Study, run
+from joulefront.search.execution.devices import DeviceError
 from joulefront.search.records.run_folder import RunFolder
+from joulefront.search.running import session
 
 pytestmark = pytest.mark.slow
 #: What stands in front of the study's own function that makes a model; the warm-up sees 128 examples at most.
@@ -71,3 +74,31 @@ def test_a_worker_whose_device_is_lost_is_replaced_and_the_study_goes_on(rings_f
     )
     assert done.returncode == 0, done.stderr
     one_failed_and_was_billed(tmp_path / "r", "CUDA error", ["complete", "complete", "complete", "failed"])
+
+
+def test_a_lost_device_in_this_process_fails_its_trial_and_the_same_call_goes_on(
+    rings: Callable[..., Study], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost: list[int] = []
+    study = rings()
+    build = type(study.space).build
+
+    def breaks(self: object, candidate: object, task: object) -> object:
+        if len(task.train) > 128:  # type: ignore[arg-type, attr-defined]
+            lost.append(1)
+        return build(self, candidate, task)  # type: ignore[arg-type]
+
+    def synchronize() -> None:
+        if lost:
+            raise RuntimeError("CUDA error: device-side assert triggered")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(session, "synchronizer", lambda device: synchronize)
+        broken.setattr(type(study.space), "build", breaks)
+        with pytest.raises(DeviceError, match="the same command continues in a new process"):
+            run(study, out=tmp_path / "r", trials=3, meter="cpu_time")
+    run(study, out=tmp_path / "r", trials=4, meter="cpu_time")
+    first, *others = RunFolder.open(tmp_path / "r").run().trials
+    assert first.state == "failed"
+    assert (first.increment_joules or 0.0) > 0
+    assert [trial.state for trial in others].count("complete") >= 2
