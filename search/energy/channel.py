@@ -263,7 +263,8 @@ def component(channel: MeterChannel, t0_ns: int, t1_ns: int) -> Component:
         idle_watts=channel.idle_watts,
     )
     if begin is None or end is None or t1_ns < t0_ns:
-        return replace(found, quality="absent", reason=_why_unknown(channel, t0_ns, t1_ns))
+        apart = f"{capability.reason}; " if capability.reason and not capability.counts else ""  # that it counts nowhere comes first
+        return replace(found, quality="absent", reason=apart + _why_unknown(channel, t0_ns, t1_ns))
     joules = max(end.joules - begin.joules, 0.0)
     u_random = math.sqrt(_variance(channel, begin, end, seconds))
     idle = channel.idle

@@ -316,6 +316,8 @@ def test_a_gpu_that_is_not_used_and_lost_makes_nothing_unknown(four, clock):
     record = record_of(four, clock, lost=1, used=(uuid(2),))
     assert record.joules == pytest.approx(3000, rel=0.01)
     assert not part(record, uuid(1)).counts
+    assert part(record, uuid(1)).reason.startswith("not used by this run: shown, not counted; ")
+    assert "GPU is lost" in part(record, uuid(1)).reason
 
 
 @pytest.mark.parametrize("used", [(), (2,), (0, 3)])

@@ -124,6 +124,12 @@ def test_a_run_on_the_cpu_is_not_billed_for_gpus(rings: Maker, tmp_path: Path, f
         assert trial.increment_joules == pytest.approx(counted)
 
 
+def test_a_run_whose_meter_reads_what_it_does_not_use_is_refused(rings: Maker, tmp_path: Path, fake_gpus: Callable[[int], object]) -> None:
+    fake_gpus(1)
+    with pytest.raises(ValueError, match=r"--meter nvml: nothing can be measured .*gpu:GPU-00000000-fake: not used by this run"):
+        run(rings(trials=1), out=tmp_path / "r", device="cpu", meter="nvml")
+
+
 def test_a_budget_of_real_joules_is_kept(rings: Maker, tmp_path: Path) -> None:
     run(rings(trials=2), out=tmp_path / "r", meter="cpu_time")
     spent = RunFolder.open(tmp_path / "r").run().bill.total_joules
