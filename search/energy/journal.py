@@ -6,6 +6,7 @@ What is read back from JSON may be damaged or of somebody else, so it is compare
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import unicodedata

@@ -261,7 +261,7 @@ def test_a_folder_that_cannot_be_written_is_refused(make, tmp_path):
 
 
 def test_a_refused_write_is_reported_as_such(make, tmp_path, monkeypatch):
-    def refuse(**_: Any) -> str:
+    def refuse(*_: Any, **__: Any) -> str:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("tempfile.mkdtemp", refuse)
