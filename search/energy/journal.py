@@ -313,9 +313,7 @@ def _key(kind: type, key: str, where: str) -> str:
 
 
 def _typed(value: Any, kinds: Any, words: str, where: str) -> Any:
-    if (
-        isinstance(value, float) and value != 0 and not 1 / LARGEST < abs(value) < LARGEST
-    ):  # what a database holds was not read by ``parse``
+    if isinstance(value, float) and LARGEST <= abs(value) < math.inf:  # a database's was not read by ``parse``
         _refuse(value, "a number that is not out of range", where)
     return value if isinstance(value, kinds) and (kinds is bool or not isinstance(value, bool)) else _refuse(value, words, where)
 
