@@ -337,6 +337,7 @@ def test_the_trials_of_a_run_folder(folder: Path, name: str) -> None:
     holds()
 
 
+@pytest.mark.slow
 @fuzz(0.1)
 @given(st.data(), damaged(ledger()), damaged([bill(closed=False)]) | st.just([bill(closed=False)]))
 def test_a_ledger(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, events: list[Any], sessions: list[Any]) -> None:
@@ -387,6 +388,7 @@ def command(draw: st.DrawFn) -> list[str]:
     return words
 
 
+@pytest.mark.slow
 def test_options(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def reached(*_: Any, **__: Any) -> None:
         raise Reached

@@ -25,6 +25,7 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("old", "name"), [("joulefront.search.verbs.catalog", "find_study"), ("joulefront.search.training.table", "prepare")]
 )

@@ -56,6 +56,7 @@ def test_a_cell_computes_what_its_graph_describes():
     assert torch.allclose(cell(x), second + into["3"], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_networks_have_the_number_of_parameters_that_ec_nas_measured():
     """The full skeleton of NAS-Bench-101 (128 channels, 3 stacks of 3 cells) on the table's 91 cells."""
     if not ECNAS.exists():
@@ -167,6 +168,7 @@ def test_loose_vertices_are_tied_and_absent_ones_leave_no_trace():
     assert connect([None], [[], [1]]) == Graph((), ((0,),))
 
 
+@pytest.mark.slow
 def test_random_choices_are_spread_over_the_graphs(contract):
     """No graph may own a large share of the encodings, or a sampler would draw it again and again."""
     found = Counter(Cell().key(candidate) for candidate, _ in contract.trials(Cell(recipe=contract.fixed()), 1500))

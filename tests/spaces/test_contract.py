@@ -51,12 +51,14 @@ NETWORKS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_network_keeps_the_contract(contract, name):
     space, shape, count = NETWORKS[name]
     contract.check(space, contract.make_task(shape), count)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in NETWORKS if not name.startswith(("timm", "union"))])
 def test_a_network_can_be_traced_with_a_free_batch(contract, name):
     space, shape, _ = NETWORKS[name]

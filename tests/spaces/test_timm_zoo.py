@@ -131,6 +131,7 @@ def test_a_wrong_freezing_depth_is_named(contract, freeze):
         built(contract, freeze=freeze)
 
 
+@pytest.mark.slow
 def test_depth_of_freezing_and_weights_can_be_searched(contract):
     space = TimmZoo(("test_resnet", "test_vit"), freeze=("none", "backbone", 2), drop_paths=(0.0, 0.2))
     contract.check(space, contract.make_task((3, 32, 32)), 4)

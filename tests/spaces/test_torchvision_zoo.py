@@ -17,6 +17,7 @@ def size(model, trained=False):
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad or not trained)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["resnet18", "mobilenet_v3_small", "shufflenet_v2_x0_5", "squeezenet1_1", "mnasnet0_5"])
 @pytest.mark.parametrize("head", ["own", "16-8"])
 def test_a_network_keeps_the_contract(contract, model, head):

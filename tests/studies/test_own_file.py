@@ -71,6 +71,7 @@ def study(seed=0):
 '''
 
 
+@pytest.mark.slow
 def test_one_file_outside_the_package_adds_a_study_a_space_and_a_tactic(tmp_path: Path, smoke: Callable[..., Run]) -> None:
     (tmp_path / "own.py").write_text(OWN)
     run = smoke(str(tmp_path / "own.py"), tmp_path / "run")

@@ -31,6 +31,7 @@ def test_the_study_of_the_readme_is_at_most_thirty_lines_with_an_own_dataset_and
     assert used & {"Linear", "Sequential", "Conv2d", "Module"}, "an own model is built from torch.nn"
 
 
+@pytest.mark.slow
 def test_the_study_of_the_readme_runs(
     text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -277,6 +277,7 @@ def test_the_ledgers_thread_never_waits_for_a_bill_that_another_thread_is_writin
     assert files == [worker.ident]
 
 
+@pytest.mark.slow
 def test_trials_that_open_and_end_while_the_ledger_writes_the_bill_are_all_in_it(tmp_path: Path) -> None:
     with Ledger([Constant()], file=tmp_path / "ledger.jsonl", interval_seconds=0.001, checkpoint_seconds=0.003) as ledger:
         account = Account(ledger, SessionBill("now"), [], None, tmp_path / "bill.json")

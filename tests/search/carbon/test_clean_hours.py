@@ -33,6 +33,7 @@ def carry_out(curve: IntensityCurve, deadline: float, work: float, training: flo
     return starts, now
 
 
+@pytest.mark.slow
 @given(hourly(), st.integers(1, 20))
 @settings(max_examples=25, deadline=None)
 def test_work_that_can_be_cut_takes_the_cleanest_hours(curve: IntensityCurve, hours: int) -> None:

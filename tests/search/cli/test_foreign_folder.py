@@ -37,6 +37,7 @@ def test_what_a_folder_names_is_not_imported_without_the_users_word(foreign: Pat
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["front", "plot", "report", "compare", "price"])
 def test_the_reading_verbs_are_safe_on_it(foreign: Path, tmp_path: Path, verb: str) -> None:
     shutil.copytree(foreign, tmp_path / "other")
@@ -51,6 +52,7 @@ def test_the_reading_verbs_are_safe_on_it(foreign: Path, tmp_path: Path, verb: s
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.slow
 def test_a_study_of_ones_own_is_exported_when_it_is_named_or_trusted(tmp_path: Path, monkeypatch, capsys) -> None:
     text = Path(__file__).parents[3].joinpath("README.md").read_text(encoding="utf-8")
     source = text.split("<!-- study -->", 1)[1].split("```python\n", 1)[1].split("```", 1)[0]

@@ -82,7 +82,7 @@ def oracle(usages, t1, meters, busy, own):
 
 
 claims_of = st.lists(
-    st.tuples(st.integers(0, 900), st.integers(1, 600), st.floats(0, 4), st.sampled_from([(), ("gpu:0",), None])),
+    st.tuples(st.integers(0, 900), st.integers(1, 600), st.just(0.0) | st.floats(1e-6, 4), st.sampled_from([(), ("gpu:0",), None])),
     max_size=6,
 )
 

@@ -172,6 +172,7 @@ def plug(tmp_path):
 needs_stat = pytest.mark.skipif(not Path("/proc/stat").exists(), reason="needs /proc/stat")
 
 
+@pytest.mark.slow
 @needs_stat
 def test_the_wall_meter_of_this_machine_is_compared_and_its_line_is_kept_for_later_records(plug, tmp_path, capsys):
     found = compare_machine(f"cpu_time,wall={plug}", seconds=1.0, repeats=1, folder=tmp_path / "cache")

@@ -74,6 +74,7 @@ def test_the_refresh_period_is_learnt(bench, tick):
     assert part(window.record).tick_seconds == pytest.approx(tick, rel=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seconds", "bar"), [(1, 0.025), (3, 0.010), (10, 0.003)])
 def test_windows_are_better_than_the_counters_refresh(bench, seconds, bar):
     machine = bench(**SQUARE, tick=0.1, phase=0.037)
@@ -447,6 +448,7 @@ def test_discover_finds_the_gpu_and_the_cpu(driver, tmp_path):
         source.close()
 
 
+@pytest.mark.slow
 def test_the_thread_reads_the_same_driver_in_real_time(driver):
     driver.set(**SQUARE, tick=0.02).run(1.0)
     with Ledger([Nvml(environment={})], interval_seconds=0.05) as ledger:

@@ -122,6 +122,7 @@ def test_an_edge_before_a_burst_that_is_due_anyway_does_not_wake_the_thread():
     assert len(count) == 1
 
 
+@pytest.mark.slow
 def test_checkpoints_are_never_further_apart_than_promised():
     times = []
     thread = Sampler(

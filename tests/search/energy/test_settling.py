@@ -104,6 +104,7 @@ def test_a_meter_that_was_never_heard_holds_no_record_open_for_long(scripted, cl
         assert window.record.joules is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("inside", [False, True])
 def test_closing_again_with_settle_waits_for_the_plug(inside):
     asked = []
@@ -124,6 +125,7 @@ def test_closing_again_with_settle_waits_for_the_plug(inside):
     assert record.component("wall").joules == pytest.approx(60 * record.seconds, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_idle_power_is_learnt_from_a_record_that_is_final():
     with Ledger([open_wall(lambda: 40.0, poll_seconds=0.4)]) as ledger:
         time.sleep(1.0)

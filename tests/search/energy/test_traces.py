@@ -51,6 +51,7 @@ def trapezoid(times, watts, a, b):
     return sum((t1 - t0) * (w0 + w1) / 2 for (t0, w0), (t1, w1) in pairwise(points))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not FILES, reason="the recorded traces are not here (../shared/data/delrey2023/traces)")
 @pytest.mark.parametrize("path", FILES or [Path("none")], ids=lambda path: path.name.split("-gpu-power")[0])
 @pytest.mark.parametrize("counter", [1, 0], ids=["counter", "power"])

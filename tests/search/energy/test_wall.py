@@ -328,6 +328,7 @@ def test_a_forked_child_reads_nothing_and_starts_no_thread():
     assert os.waitstatus_to_exitcode(status) == 0
 
 
+@pytest.mark.slow
 def test_a_slow_meter_under_a_fast_ledger_is_no_failure(plug):
     plug.reply = {"apower": 84.3}
     wall = open_wall(plug.url, poll_seconds=0.2)
@@ -355,6 +356,7 @@ class Hung:
         return 50.0
 
 
+@pytest.mark.slow
 def test_closing_a_meter_that_hangs_returns_within_seconds():
     hung = Hung()
     ledger = Ledger([open_wall(hung, poll_seconds=0.01)], interval_seconds=0.02).start()
@@ -401,6 +403,7 @@ def test_a_plug_that_sends_a_byte_now_and_then_is_given_up(plug):
     server.close()
 
 
+@pytest.mark.slow
 def test_a_second_ledger_may_use_the_meter_of_the_first(plug, tmp_path):
     plug.reply = {"apower": 84.3}
     path = tmp_path / "wall.csv"

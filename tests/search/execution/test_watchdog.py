@@ -33,6 +33,7 @@ def test_a_loop_in_another_thread_is_interrupted_too() -> None:
     assert found == [(None, "it did not end within 0 s")]
 
 
+@pytest.mark.slow
 def test_work_that_ends_is_left_alone() -> None:
     assert watched(lambda: 7, UNWATCHED) == (7, None)
     for _ in range(50):  # also when it is overdue from the beginning: the exception ends here or never comes
@@ -41,6 +42,7 @@ def test_work_that_ends_is_left_alone() -> None:
     time.sleep(1.2)
 
 
+@pytest.mark.slow
 def test_what_nothing_can_interrupt_is_written_down_and_ends_the_process() -> None:
     script = (
         "import ctypes\n"

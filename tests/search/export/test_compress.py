@@ -128,6 +128,7 @@ SAVES = AfterTraining("dynamic quantisation", 0.95, 0.006, 0.0001, 8.0, 0.004)
 PLAIN = AfterTraining("none", 0.95, 0.010, 0.0001, 0.0)
 
 
+@pytest.mark.slow
 def test_a_real_model_is_optimised_and_metered(make):
     ready = make("mlp", "rows", width=32)
     rows, quality = optimise(

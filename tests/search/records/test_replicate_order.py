@@ -21,6 +21,7 @@ def test_every_round_holds_each_model_once_and_positions_count_up(trials: list[i
         assert Counter(slot.trial for slot in plan if slot.round == number) == Counter(trials)
 
 
+@pytest.mark.slow
 @given(numbers, st.integers(1, 4))
 def test_there_and_back_is_symmetric_so_that_a_linear_drift_favours_nobody(trials: list[int], pairs: int) -> None:
     plan = slots(trials, 2 * pairs, "abba", 0)

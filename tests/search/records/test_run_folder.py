@@ -181,6 +181,7 @@ def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
     return {str(file): (file.stat().st_mtime_ns, file.read_bytes()) for file in sorted(folder.rglob("*")) if file.is_file()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["create_study", "set_metric_names"])
 def test_a_start_that_is_killed_while_its_tables_are_made_begins_again_with_the_same_call(tmp_path: Path, moment: str) -> None:
     program = (
@@ -199,6 +200,7 @@ def test_a_start_that_is_killed_while_its_tables_are_made_begins_again_with_the_
     assert len(RunFolder.open(tmp_path / "r").run().trials) == 1
 
 
+@pytest.mark.slow
 def test_reading_changes_no_file_and_makes_none(tmp_path: Path) -> None:
     add(make(tmp_path / "r"), 0.9, 12.0)
     with sqlite3.connect(tmp_path / "victim.db") as victim:
@@ -248,6 +250,7 @@ def test_a_folder_may_have_any_name(tmp_path: Path, name: str) -> None:
 # -- what goes wrong while a study runs ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_database_that_is_deleted_while_it_is_used_is_named_and_repaired_from_the_snapshot(tmp_path: Path) -> None:
     store = make(tmp_path / "r")
     study = store.study()

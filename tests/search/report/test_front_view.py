@@ -108,6 +108,7 @@ def test_neighbours_that_the_meter_cannot_tell_apart_are_marked() -> None:
     assert "≈" not in apart.to_text()
 
 
+@pytest.mark.slow
 def test_equal_runs_give_equal_svg_files(fake_run: Run, tmp_path: Path) -> None:
     one, two = save_front(fake_run, tmp_path / "a" / "one.svg"), save_front(Front.of(fake_run), tmp_path / "two.svg")
     assert one.read_bytes() == two.read_bytes()

@@ -70,6 +70,7 @@ def test_few_configurations_get_no_ranking_however_many_epochs_they_were_measure
     assert (found.trials, found.configurations, found.parameters) == (30, 4, ())
 
 
+@pytest.mark.slow
 def test_the_same_trials_give_the_same_ranking() -> None:
     assert importance(planted(30), "energy") == importance(planted(30), "energy")
 

@@ -164,6 +164,7 @@ def test_a_report_is_html(fake_run: Run, tmp_path: Path) -> None:
         report_html(fake_run, tmp_path / "report.pdf")
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_a_browser_draws_all_charts_under_the_policy_without_a_complaint(fake_page: Path) -> None:
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

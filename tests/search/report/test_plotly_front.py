@@ -28,6 +28,7 @@ def test_the_carbon_axis_is_the_energy_axis_times_the_intensity_and_the_pue(fake
     assert figure.layout.xaxis2.title.text == "gCO2e"
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_the_carbon_axis_follows_when_the_reader_zooms(fake_run: Run, tmp_path: Path) -> None:
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -97,6 +97,7 @@ def test_the_first_random_trainings_are_small_and_the_ladder_waits_for_its_last_
     assert passes_cost_gate(sampler, study, 18 / 27)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resume", [True, False])
 def test_steps_over_the_limit_are_not_proposed(resume: bool) -> None:
     sampler = FreezeThawSampler(RUNGS, seed=0, resume=resume)

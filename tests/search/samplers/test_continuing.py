@@ -84,6 +84,7 @@ def scratch_objective(objective: Objective, short: int = 0) -> Callable[[optuna.
     return mixed
 
 
+@pytest.mark.slow
 def test_in_a_mixed_space_only_checkpoints_are_continued_and_the_others_pay_their_full_cost(objective: Objective) -> None:
     study = optuna.create_study(directions=["maximize", "minimize"], sampler=FreezeThawSampler(RUNGS))
     predicted: list[tuple[float, float]] = []

@@ -187,6 +187,7 @@ def test_the_sampler_takes_it_repeats_itself_and_trains_no_graph_twice(search: C
     assert points(2) != first
 
 
+@pytest.mark.slow
 def test_it_serves_conditional_spaces_and_ordered_parameters(search: Callable[..., optuna.Study]) -> None:
     study = search(24, proposal=LocalEdits())
     assert isinstance(study.sampler, FreezeThawSampler)

@@ -162,6 +162,7 @@ def test_a_straight_plan_that_is_better_keeps_its_rate() -> None:
     assert (np.delete(found, 2) < 1.0).all()
 
 
+@pytest.mark.slow
 def test_gains_after_a_measurement_averaged_over_all_of_them_are_those_before_it() -> None:
     """A check of the oracle itself."""
     oracle = synthetic()

@@ -57,6 +57,7 @@ def test_the_spread_of_a_cost_is_the_same_at_every_rung_and_that_of_a_quality_is
     assert (np.ptp(quality.sd, axis=1) > 1e-3).any()
 
 
+@pytest.mark.slow
 def test_the_feasibility_of_what_can_hardly_succeed_stays_positive(objective: Objective) -> None:
     """Everything wide is infeasible by far: it is avoided, and yet never ruled out."""
 

@@ -259,6 +259,7 @@ def test_progress_counts_every_image(tmp_path):
     assert seen == [(256, 300), (300, 300)]
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_decoding_stops_at_once(tmp_path, monkeypatch):
     decoded = []
 
@@ -278,6 +279,7 @@ def test_ctrl_c_while_decoding_stops_at_once(tmp_path, monkeypatch):
     assert threading.active_count() == before
 
 
+@pytest.mark.slow
 def test_half_of_cifar_is_read_from_its_zip(shared_data):
     task = images(shared_data("cifar10-images.zip"), memory_limit_bytes=0, workers=0)
     assert (len(task.train), len(task.validation), len(task.test)) == (21250, 3750, 5000)

@@ -39,6 +39,7 @@ def test_every_example_comes_once_and_in_order_without_a_seed(data):
     torch.testing.assert_close(torch.cat([inputs for inputs, _ in batches]), expected)
 
 
+@pytest.mark.slow
 def test_a_seed_shuffles_always_in_the_same_way(data):
     def order(seed):
         return torch.cat([targets for _, targets in data.batches(5, seed=seed)])

@@ -108,6 +108,7 @@ def test_several_targets_make_a_multilabel_task(tmp_path, frame):
     assert (task.kind, task.classes, task.outputs) == ("multilabel", ("big", "many"), 2)
 
 
+@pytest.mark.slow
 def test_ten_thousand_columns_are_fine(tmp_path):
     random = np.random.default_rng(0)
     wide = pd.DataFrame(random.normal(size=(60, 10_000)).astype(np.float32)).add_prefix("f")
