@@ -18,9 +18,8 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from .encoding import Array, Encoding, learn_encoding
+from .encoding import Array, Encoder, Encoding, Features, learn_encoding
 from .history import CLAIM, RESUME_FROM, History, Key, energy_second
-from .observations import Encoder, Features
 from .planner import Planner
 from .proposals import UNIFORM, Decision, Proposal, ScoredCandidates, SearchSettings, SearchState
 from .surrogates import SurrogateModels

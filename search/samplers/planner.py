@@ -20,9 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .ehvi import Boxes, boxes_above, front_of
-from .encoding import Array
+from .encoding import Array, Encoder, ObservationTable, tabulate
 from .history import History
-from .observations import Encoder, ObservationTable, tabulate
 from .proposals import UNIFORM, Decision, Proposal, ProposalContext, ScoredCandidates, SearchSettings, SearchState
 from .surrogates import Predictions, SurrogateModels
 

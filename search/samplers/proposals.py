@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .ehvi import Boxes, dominated_volume
-from .encoding import Array, Encoding
-from .observations import ObservationTable
+from .encoding import Array, Encoding, ObservationTable
 
 
 @dataclass(frozen=True)

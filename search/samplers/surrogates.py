@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 from scipy.special import ndtr
 
 from .ehvi import BoundedLogNormal, Marginal, Normal
-from .encoding import Array
+from .encoding import Array, Encoder, ObservationTable
 from .gaussian_process import GaussianProcess, Posterior
-from .observations import Encoder, ObservationTable
 
 #: Hyper-parameters are tuned on at most so many observations: the cost grows with the cube.
 _TUNE_POINTS = 120

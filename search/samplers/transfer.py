@@ -11,9 +11,8 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
 
 from .ehvi import front_of
-from .encoding import Array, Encoding
+from .encoding import Array, Encoder, Encoding, ObservationTable, tabulate
 from .history import History, Key
-from .observations import Encoder, ObservationTable, tabulate
 from .surrogates import SurrogateModels, Trend
 
 #: Earlier studies with fewer observations are ignored.

@@ -8,9 +8,8 @@ import pytest
 from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.trial import create_trial
 
-from joulefront.search.samplers.encoding import learn_encoding
+from joulefront.search.samplers.encoding import Encoder, ObjectiveTransform, learn_encoding, tabulate
 from joulefront.search.samplers.history import History
-from joulefront.search.samplers.observations import Encoder, ObjectiveTransform, tabulate
 from joulefront.search.samplers.surrogates import select_rows
 
 SPACE = {"x": FloatDistribution(0, 1), "epochs": IntDistribution(1, 27)}
