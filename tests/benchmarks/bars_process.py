@@ -20,7 +20,6 @@ from bars_simulated import Lab, Row
 from meter_overhead import counting
 
 from joulefront.search.carbon.intensity import grams_co2e
-from joulefront.search.carbon.zones import intensity_for
 from joulefront.search.energy import Ledger, Source, discover
 from joulefront.search.energy.sources.cpu_time import CpuTime
 from joulefront.search.energy.sources.nvml import Nvml
@@ -230,7 +229,7 @@ from joulefront.search.energy import Ledger, discover; from joulefront.search.ca
 from joulefront.search.carbon.zones import intensity_for
 found = discover()
 with Ledger(found.sources, absent=found.absent) as ledger, ledger.window("w") as window: sum(range(10**6))
-facts = {"grams": grams_co2e(window.record.joules, intensity_for(None))}
+facts = {"grams": grams_co2e(window.record.joules, None)}
 """
 CODECARBON = """
 from codecarbon import EmissionsTracker
@@ -253,7 +252,7 @@ def bars15_16(lab: Lab) -> tuple[Row, Row]:
     counts = [f"{found.get('tried')}, {len(found.get('files', []))}" for found in (ours, theirs)]
     place = f"{theirs.get('grams_per_kwh', float('nan')):.2f} g/kWh, {theirs.get('country')!r}, {theirs.get('region')!r}"
     message = next(item for item in _examined() if item.subject == "carbon")
-    reported = ours.get("grams") is None and grams_co2e(1.0, intensity_for(None)) is None and bool(message.remedy)
+    reported = ours.get("grams") is None and grams_co2e(1.0, None) is None and bool(message.remedy)
     return (
         Row(15, "connections tried, files by default", "0, 0", counts[0], counts[0] == "0, 0", counts[1]),
         Row(16, "unknown place", "null and a message", f"null; {message.remedy}", reported, place),
