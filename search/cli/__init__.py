@@ -6,6 +6,7 @@ Results go to stdout, progress and errors to stderr.
 from __future__ import annotations
 
 import sys
+from io import TextIOWrapper
 from typing import Any
 
 import typer
@@ -57,6 +58,9 @@ def main(arguments: list[str] | None = None) -> None:
     """
     typed = list(sys.argv[1:] if arguments is None else arguments)
     words = [word for word in typed if word != "--debug"]
+    for stream in (sys.stdout, sys.stderr):  # one that cannot encode a sign prints ? for it, and never ends a study that was paid for
+        if isinstance(stream, TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="replace")
     try:
         code = app(words or ["--help"], prog_name="joulefront", standalone_mode=False, obj=words)
     except (KeyboardInterrupt, typer.Abort):

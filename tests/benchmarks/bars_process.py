@@ -226,7 +226,6 @@ print(json.dumps({{"tried": len(tried), "files": os.listdir("."), **facts}}))
 """
 OURS = """
 from joulefront.search.energy import Ledger, discover; from joulefront.search.carbon.intensity import grams_co2e
-from joulefront.search.carbon.zones import intensity_for
 found = discover()
 with Ledger(found.sources, absent=found.absent) as ledger, ledger.window("w") as window: sum(range(10**6))
 facts = {"grams": grams_co2e(window.record.joules, None)}
