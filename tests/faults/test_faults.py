@@ -33,7 +33,7 @@ def test_a_device_that_another_user_holds_is_not_given_away(tmp_path: Path) -> N
 
 
 def test_a_study_with_two_workers_outlives_the_kill_of_a_worker_and_of_the_whole_group(tmp_path: Path) -> None:
-    row = kill_study(tmp_path, 2, whom=("worker", "group"), trials=12, wait_seconds=2.0)
+    row = kill_study(tmp_path, 2, whom=("worker", "group"), trials=24, wait_seconds=1.0)
     assert row.wrong == []
     assert row.ended
     assert row.sessions == 2
