@@ -113,7 +113,7 @@ class Study:
         complete_only: Whether only models trained to the last rung count for the front.
         max_parameters: Candidates with more parameters are refused before training, at no cost; None for no limit.
         max_flops: The same for forward FLOPs of one example.
-        max_memory_bytes: The same for the memory of the training, estimated by ``training.memory.training_bytes``.
+        max_memory_bytes: The same for the memory of the training, estimated by ``training.cost.training_bytes``.
         max_trial_joules: A single training is stopped (and measured) when it has paid this much; None for no limit.
         max_trial_seconds: A single training that takes longer is ended, as failed; None for 10 times what trainings have taken so far.
         stop_dominated: Whether a training is ended at a rung on its way when it cannot reach the front any more (see ``dominated``); None
