@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from ..energy import SECONDS_PER_HOUR
 from .intensity import Intensity
 
 _HOUR_NAMES = ("hour", "time", "timestamp", "datetime", "datetime (utc)")
+#: Which column is taken where a file has several, by its scope.
+_SCOPES = ("lifecycle", "unknown", "direct")
 
 
 @dataclass(frozen=True)
@@ -158,7 +161,8 @@ def read_curve(path: Path, *, shape: Literal["linear", "step"] = "linear", zone:
     """Read a curve from a CSV file: a column of times and one of gCO2e/kWh.
 
     Times are hours of the day in UTC (``0`` to ``23.75``; the curve then repeats daily) or ISO 8601 instants (UTC when no zone is
-    written). The value column is the one whose name has ``g`` per ``kWh`` or ``intensity`` in it; Electricity Maps' downloads fit.
+    written). The value column is the one whose name has ``g`` per ``kWh`` or ``intensity`` in it; Electricity Maps' downloads fit. Of
+    their two columns the life-cycle one is taken, and a name that says its scope gives the curve's.
 
     Raises:
         ValueError: A column is missing or a row is not a number; the message names the file and the line.
@@ -167,7 +171,7 @@ def read_curve(path: Path, *, shape: Literal["linear", "step"] = "linear", zone:
         reader = csv.DictReader(file)
         names = reader.fieldnames or []
         time_name = next((name for name in names if name.strip().casefold() in _HOUR_NAMES), None)
-        value_name = next((name for name in names if _is_intensity(name)), None)
+        value_name = min(filter(_is_intensity, names), key=lambda name: _SCOPES.index(_scope(name)), default=None)
         if time_name is None or value_name is None:
             raise ValueError(f"{path}: the header must name a time ('hour' or 'datetime') and 'g_per_kwh', got {names}")
         rows = [(_number(path, reader.line_num, row[time_name]), _number(path, reader.line_num, row[value_name])) for row in reader]
@@ -176,12 +180,17 @@ def read_curve(path: Path, *, shape: Literal["linear", "step"] = "linear", zone:
     daily = not any(instant for (_, instant), _ in rows)
     hours, grams = zip(*((time, value) for (time, _), (value, _) in rows), strict=True)
     year = None if daily else moment_of(hours[0]).year
-    return IntensityCurve(hours, grams, 24.0 if daily else None, shape, zone, f"file {path.name}", year)
+    return IntensityCurve(hours, grams, 24.0 if daily else None, shape, zone, f"file {path.name}", year, scope=_scope(value_name))
 
 
 def _is_intensity(name: str) -> bool:
     text = name.casefold().replace(" ", "").replace("_", "")
     return "intensity" in text or ("kwh" in text and "g" in text)
+
+
+def _scope(name: str) -> str:
+    text = re.sub(r"[^a-z]", "", name.casefold())
+    return "lifecycle" if "lifecycle" in text or text.endswith("lca") else "direct" if "direct" in text else "unknown"
 
 
 def _number(path: Path, line: int, text: str | None) -> tuple[float, bool]:

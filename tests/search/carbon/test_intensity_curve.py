@@ -113,3 +113,23 @@ def test_the_mean_of_milliseconds_keeps_its_digits(period: float | None, seconds
     curve = IntensityCurve(tuple(first + k for k in range(24)), tuple(400.0 for _ in range(24)), source="test", period_hours=period)
     start = 490_005.0 + share
     assert curve.mean(start, start + seconds / 3600) == pytest.approx(400.0, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("columns", "scope", "grams"),
+    [
+        ("Carbon intensity gCO₂eq/kWh (direct),Carbon intensity gCO₂eq/kWh (Life cycle)", "lifecycle", 350),
+        ("Carbon Intensity gCO₂eq/kWh (direct),Carbon Intensity gCO₂eq/kWh (LCA)", "lifecycle", 350),
+        ("Carbon intensity gCO₂eq/kWh (direct),Carbon-free energy percentage (CFE%)", "direct", 300),
+        ("g_per_kwh,note", "unknown", 300),
+        ("direct g_per_kwh,g_per_kwh", "unknown", 350),
+    ],
+)
+def test_of_several_columns_the_life_cycle_one_is_taken_and_its_scope_is_named(tmp_path, columns, scope, grams):
+    file = tmp_path / "DE_2024_hourly.csv"
+    file.write_text(f"Datetime (UTC),Zone id,{columns}\n2024-05-01 00:00:00,DE,300,350\n2024-05-01 01:00:00,DE,300,350\n")
+    curve = read_curve(file)
+    assert (curve.scope, curve.grams_per_kwh) == (scope, (grams, grams))
+    start = curve.hours[0]
+    assert curve.over(start, start + 1).scope == scope
+    assert (scope if scope != "unknown" else "scope not stated") in curve.over(start, start + 1).describe()
