@@ -50,7 +50,7 @@ def named_when_full(path: Path) -> Iterator[None]:
         yield
     except Exception as error:
         cause: BaseException | None = error
-        while cause is not None and not (isinstance(cause, OSError) and cause.errno in _FULL):
+        while cause is not None and not _says_full(cause):
             cause = cause.__cause__ or cause.__context__
         if cause is None and not (isinstance(error, OSError | RuntimeError) and _is_full(path)):
             raise
@@ -63,6 +63,13 @@ def full_disk(error: BaseException, remedy: str = "run the same command again") 
         return None
     file = "a file" if error.filename is None else repr(str(error.filename))
     return f"cannot write {file}: the disk is full; free some space, then {remedy}"
+
+
+def _says_full(error: BaseException) -> bool:
+    """Whether an error is a full disk's; a library in another language only quotes the system's words."""
+    if isinstance(error, OSError):
+        return error.errno in _FULL
+    return any(os.strerror(code) in str(error) for code in _FULL)
 
 
 def _is_full(path: Path) -> bool:

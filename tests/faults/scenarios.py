@@ -169,6 +169,27 @@ def full_disk(folder: Path) -> list[str]:
         return wrong + watch.at_end()
 
 
+def full_disk_of_results(folder: Path) -> list[str]:
+    """What the reading verbs write does not fit on the disk: a line names path and remedy, and nothing half written is left."""
+    with ended(start(folder)) as session:
+        wrong = ends_well(session)
+    export = ["export", "run", "--study", "rings.py", "--pick", "best", "--to"]
+    commands = [("model", [*export, form]) for form in ("onnx", "safetensors", "pt2")]
+    commands += [("front.png", ["plot", "run"]), ("front.html", ["plot", "run"]), ("report.html", ["report", "run"])]
+    with mounted(folder / "disk", "-t", "tmpfs", "-o", "size=12k", "tmpfs"):
+        for name, words in commands:
+            done = subprocess.run(
+                [*CLI, *words, "-o", f"disk/{name}"], cwd=folder, capture_output=True, text=True, timeout=SECONDS, check=False
+            )
+            said = " ".join(words)
+            if done.returncode == 0 or "Traceback" in done.stderr:
+                wrong.append(f"{said}: exit code {done.returncode}: {done.stderr.strip()[-500:]}")
+            elif f"disk/{name}" not in done.stderr or "space" not in done.stderr:
+                wrong.append(f"{said}: the message names neither path nor remedy: {done.stderr.strip()[-300:]!r}")
+            wrong += [f"{said}: {path.relative_to(folder)} is left" for path in (folder / "disk").rglob("*")]
+    return wrong
+
+
 def locked_database(folder: Path, seconds: float = 6.0) -> list[str]:
     """Another program holds the lock of ``study.db`` for a while: the study waits for it."""
     with ended(start(folder)) as session:
@@ -283,6 +304,7 @@ SCENARIOS: dict[str, Callable[[Path], list[str]]] = {
     "clock_step": clock_step,
     "read_only_folder": read_only_folder,
     "full_disk": full_disk,
+    "full_disk_of_results": full_disk_of_results,
     "locked_database": locked_database,
     "lease_of_another_user": lease_of_another_user,
 }

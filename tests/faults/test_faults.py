@@ -23,6 +23,10 @@ def test_a_study_outlives_a_restart_of_its_database(tmp_path: Path) -> None:
     check(scenarios.restarted_database, tmp_path, down_seconds=2.0)
 
 
+def test_what_does_not_fit_on_the_disk_is_said_and_leaves_nothing(tmp_path: Path) -> None:
+    check(scenarios.full_disk_of_results, tmp_path)
+
+
 def test_a_study_waits_for_a_locked_database(tmp_path: Path) -> None:
     check(scenarios.locked_database, tmp_path, seconds=2.0)
 
