@@ -118,14 +118,14 @@ def test_weights_that_find_no_space_end_the_study_which_goes_on_later(call: Call
     assert [trial.state for trial in load("r").trials].count("complete") == 3
 
 
-class QuotesTheSystem(Exception):
+class QuotingError(Exception):
     """As safetensors raises it: no OSError, no number."""
 
 
 def test_a_library_that_only_quotes_the_system_is_understood_as_well(tmp_path: Path) -> None:
     def write() -> None:
         with named_when_full(tmp_path / "model.safetensors"):
-            raise ValueError("cannot be written") from QuotesTheSystem("I/O error: No space left on device (os error 28)")
+            raise ValueError("cannot be written") from QuotingError("I/O error: No space left on device (os error 28)")
 
     with pytest.raises(OSError, match="No space left") as caught:
         write()
