@@ -243,6 +243,8 @@ class Ledger:
             raise
         finally:
             t1_ns = self._clock()
+            if window.ended_ns is not None:
+                t1_ns = max(min(window.ended_ns, t1_ns), window.t0_ns)
             self.sample()
             devices = self._monitor.edges() if window.kind in WITH_EDGES else {}
             window.end(Edge(t1_ns, self._meters.spent_ns, devices), state)

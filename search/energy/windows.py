@@ -78,12 +78,15 @@ class Window:
         closing: Its end, or None while it is open; set by ``end``.
         cpu_seconds: CPU-seconds of the window's own processes, or None when unknown. Who knows them sets them before the end, where others
             run beside the window; see ``Ledger.query``.
+        ended_ns: When it ended, where that was before the call that closes it: what another process does begins (``t0_ns``) and ends at
+            that process's instants of the monotonic clock, and who is told of them sets both.
     """
 
     def __init__(self, owner: WindowOwner, facts: WindowFacts, synchronize: Callable[[], object] | None = None) -> None:
         self.facts = facts
         self.id, self.name, self.kind, self.t0_ns = facts.id, facts.name, facts.kind, facts.opening.t_ns
         self.cpu_seconds: float | None = None
+        self.ended_ns: int | None = None
         self._owner, self._synchronize = owner, synchronize
         self.closing: Edge | None = None
         self.state = "open"

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -88,9 +89,11 @@ class WorkerProcess:
                     self._ready = True
                 elif kind == "enter":
                     used.note(self.pid, begin=True)
-                    window = open_phases.enter_context(phases(*payload))
+                    *phase, began_ns = payload
+                    window = open_phases.enter_context(phases(*phase))
+                    window.t0_ns = began_ns  # the child's instants: this process is late when it has other work
                 elif kind == "exit":
-                    window.cpu_seconds = payload
+                    window.cpu_seconds, window.ended_ns = payload
                     open_phases.close()  # phases of a training do not nest
                 elif kind == "epoch":
                     epochs = int(payload["epoch"])
@@ -156,7 +159,7 @@ def _serve(pipe: Connection, pickled: bytes, device: str) -> None:
     @contextmanager
     def phases(kind: str, index: int) -> Iterator[None]:
         synchronize()
-        pipe.send(("enter", (kind, index)))
+        pipe.send(("enter", (kind, index, time.monotonic_ns())))
         before = tree.seconds()
         try:
             yield
@@ -164,7 +167,7 @@ def _serve(pipe: Connection, pickled: bytes, device: str) -> None:
             try:
                 synchronize()
             finally:
-                pipe.send(("exit", tree.seconds() - before))
+                pipe.send(("exit", (tree.seconds() - before, time.monotonic_ns())))
 
     def should_continue(entry: Mapping[str, Any]) -> bool:
         pipe.send(("epoch", dict(entry)))

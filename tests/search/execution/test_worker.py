@@ -8,12 +8,16 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from joulefront.search.cli.study_source import find_study
+from joulefront.search.energy import Ledger
+from joulefront.search.energy import Window as LedgerWindow
+from joulefront.search.energy.sources.cpu_time import CpuTime
 from joulefront.search.execution.job import InProcess, Job, Outcome, Watch
 from joulefront.search.execution.worker import WorkerProcess, _is_spoiled, gpu_components
 
@@ -96,6 +100,26 @@ class Window:
     cpu_seconds: float | None = None
 
 
+class LatePhases:
+    """Phases of a parent that is busy elsewhere whenever the worker reports: each report waits before it is looked at."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+        self.windows: list[LedgerWindow] = []
+        self.seen_ns: list[tuple[int, int]] = []
+
+    @contextmanager
+    def phase(self, kind: str, index: int) -> Iterator[LedgerWindow]:
+        began_ns = time.monotonic_ns()
+        time.sleep(0.2)
+        window = self.ledger.open(f"{kind} {index}", kind)
+        self.windows.append(window)
+        yield window
+        self.seen_ns.append((began_ns, time.monotonic_ns()))
+        time.sleep(0.2)
+        window.close()
+
+
 class Notes:
     """What a parent learns of a training."""
 
@@ -138,6 +162,18 @@ def workers(study_file: Path) -> Iterator[list[WorkerProcess]]:
 
 def job(folder: Path, width: int, epochs: int = 2) -> Job:
     return Job(0, {"width": width}, epochs, seed=1, device="cpu", threads=1, start=None, weights=folder / f"w{width}")
+
+
+def test_the_phases_of_a_worker_have_its_own_instants_however_late_the_parent_is(workers: list[WorkerProcess], tmp_path: Path) -> None:
+    with Ledger([CpuTime()]) as ledger:
+        late = LatePhases(ledger)
+        workers[0].train(job(tmp_path, 10), phases=late.phase, should_continue=lambda entry: True)
+    found = [(window.record.t0_ns, window.record.t1_ns) for window in late.windows]
+    assert len(found) >= 3
+    for (begin, end), (seen_begin, seen_end) in zip(found, late.seen_ns, strict=True):
+        assert begin <= seen_begin  # the parent had to be told first, and it opened its window 0.2 s after that
+        assert begin <= end <= seen_end
+    assert all(end <= begin for (_, end), (begin, _) in pairwise(found))
 
 
 def test_two_workers_train_at_the_same_time_as_this_process_would(workers: list[WorkerProcess], study_file: Path, tmp_path: Path) -> None:
