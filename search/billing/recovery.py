@@ -158,7 +158,8 @@ def _extend_total(session: dict[str, Any], traces: _Traces) -> None:
         later = replace(known, components=traces.total.components, t1_ns=t1_ns, seconds=(t1_ns - known.t0_ns) / 1e9)
         session["total"] = later.to_json()
         if traces.split:
-            session["by_component_joules"] = dict(traces.split["joules"])
+            before = SessionBill("", before=session.get("before"))
+            session["by_component_joules"] = before.with_before(traces.split["joules"], "cpu")
             session["unknown_seconds"] = dict(traces.split["unknown_seconds"])
 
 

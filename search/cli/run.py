@@ -88,10 +88,12 @@ def run(
     overrides = {**_overrides(study), "sizes": sizes or None, "max_trial_seconds": _trial_seconds(limits.trial_timeout)}
     found = adapt(find_study(study.study, values), overrides, smoke)
     path = out if out is not None else Path("runs") / (f"{found.name}-smoke" if smoke else found.name)
-    origin, command = origin_of(study.study, values, overrides), command_line(context.obj or ())
+    words, whole_process = context.obj
+    origin, command = origin_of(study.study, values, overrides), command_line(words)
+    named = "" if study.study in bundled_studies() else f" --study {shlex.quote(study.study)}"
     earlier = len(RunFolder.open(path).facts["sessions"]) if RunFolder.exists(path) else 0
     try:
-        front = run_study(
+        run_study(
             found,
             out=path,
             trials=2 if smoke and limits.trials is None else limits.trials,
@@ -111,11 +113,11 @@ def run(
             warm_start=warm_start or [],
             listener=Console(),
             origin=origin,
+            whole_process=whole_process,
+            show=lambda front: _print_run(front, RunFolder.open(path), command, named),
         )
     finally:
         remember(path, earlier, origin, command)
-    named = "" if study.study in bundled_studies() else f" --study {shlex.quote(study.study)}"
-    _print_run(front, RunFolder.open(path), command, named)
 
 
 def _print_run(front: FrontView, folder: RunFolder, command: str, named: str) -> None:
@@ -170,6 +172,7 @@ def repeat(
 
     Prints means with intervals, and which of the models can be told apart.
     """
+    from ..records.replicate_summary import ReplicateComparison
     from ..records.replicates import read_repeats
     from ..records.run_folder import RunFolder
     from ..report.replication_text import to_json, to_text
@@ -178,10 +181,21 @@ def repeat(
 
     limit = {"max_trial_seconds": _trial_seconds(trial_timeout)}
     folder = RunFolder.open(run)
-    earlier, command = len(folder.facts["sessions"]), command_line(context.obj or ())
+    words, whole_process = context.obj
+    earlier, command = len(folder.facts["sessions"]), command_line(words)
     study = adapt(study_of(folder, moved.data, moved.study, trust=moved.trust), limit, smoke=False)
+
+    def show(finding: ReplicateComparison) -> None:
+        repeats = read_repeats(run)
+        print(json.dumps(to_json(finding, repeats), indent=1, allow_nan=False) if as_json else to_text(finding, repeats))
+        if RunFolder.open(run).facts["sessions"][-1].get("reason") == "interrupted":
+            print(f"continue: {command}", file=sys.stderr)
+        elif not any(member.quality for member in finding.members):
+            reason = next((one.failed for one in repeats.trainings if one.failed), "nothing was trained")
+            raise RuntimeError(f"no repeat has a result: {reason}")
+
     try:
-        finding = repeat_finalists(
+        repeat_finalists(
             study,
             run,
             times=times,
@@ -193,20 +207,16 @@ def repeat(
             cpu_watts=cpu_watts,
             device=device,
             protocol=_protocol(protocol),
+            whole_process=whole_process,
+            show=show,
         )
     finally:
         remember(run, earlier, None, command)
-    repeats = read_repeats(run)
-    print(json.dumps(to_json(finding, repeats), indent=1, allow_nan=False) if as_json else to_text(finding, repeats))
-    if RunFolder.open(run).facts["sessions"][-1].get("reason") == "interrupted":
-        print(f"continue: {command}", file=sys.stderr)
-    elif not any(member.quality for member in finding.members):
-        reason = next((one.failed for one in repeats.trainings if one.failed), "nothing was trained")
-        raise RuntimeError(f"no repeat has a result: {reason}")
 
 
 @with_options
 def estimate(
+    context: typer.Context,
     study: StudyOptions,
     limits: LimitOptions,
     place: PlaceOptions,
@@ -238,7 +248,7 @@ def estimate(
     found = adapt(find_study(study.study, _values(study)), _overrides(study), smoke=False)
     grams = None if intensity is None else intensity.grams_per_kwh
     bounds, _ = limits_of(found, budget, limits.trials, None, None, 0, grams, place.pue, price_per_kwh)
-    probed, overhead, joules = probe_study(found, count=probes, meter=machine.meter, device=machine.device)
+    probed, overhead, joules = probe_study(found, count=probes, meter=machine.meter, device=machine.device, whole_process=context.obj[1])
     guess = estimate_cost(
         found,
         probed,

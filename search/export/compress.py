@@ -92,8 +92,9 @@ def optimise(
 ) -> tuple[tuple[AfterTraining, ...], str]:
     """Quantise, compile and prune copies of a trial's model, and measure what each costs and saves on the validation data.
 
-    The weights are those that the trial kept; ``meter`` is as for ``discover``, and the rest as for ``compare_after_training``. Beside the
-    rows, that of the unchanged model first, the quality of the energies is returned: measured, estimated, mixed or absent.
+    The weights are those that the trial kept; ``meter`` is as for ``discover``, and the rest as for ``compare_after_training``. All of it
+    runs on the CPU, so GPUs are not counted. Beside the rows, that of the unchanged model first, the quality of the energies is returned:
+    measured, estimated, mixed or absent.
 
     Raises:
         ValueError: If the trial cannot be rebuilt, or a share or the rounds are out of range.
@@ -102,7 +103,7 @@ def optimise(
     trained = rebuild(trial, study=study, task=task, weights=weights)
     if not trained.is_torch:
         raise ExportFailed(f"trial {trial.number} is a {trained.type_name}: quantising, compiling and pruning are for PyTorch models")
-    with Ledger(discover(meter)) as ledger:
+    with Ledger(discover(meter, used=())) as ledger:
         rows = compare_after_training(
             trained.model,
             task,

@@ -52,6 +52,7 @@ class Bill:
         seconds: Wall time that the ledger covered.
         unknown_seconds: Time of which a component's energy is not known (its meter was lost), by component: it is in no sum.
         at_wall: The whole machine at the wall; None unless every session knows it.
+        unknown_cpu_seconds: CPU-seconds of processes before their meters ran, of which no energy is known: they are in no sum.
     """
 
     total_joules: float | None = None
@@ -64,13 +65,16 @@ class Bill:
     seconds: float = 0.0
     unknown_seconds: Mapping[str, float] = field(default_factory=dict)
     at_wall: AtWall | None = None
+    unknown_cpu_seconds: float = 0.0
 
     def gaps(self) -> str | None:
         """Return one sentence on what is not in the sums, or None when everything is."""
-        if not self.unknown_seconds:
+        parts = [f"{name} for {seconds:.1f} s" for name, seconds in sorted(self.unknown_seconds.items())]
+        if self.unknown_cpu_seconds:
+            parts.append(f"{self.unknown_cpu_seconds:.1f} CPU-seconds of the start, before it ran")
+        if not parts:
             return None
-        parts = ", ".join(f"{name} for {seconds:.1f} s" for name, seconds in sorted(self.unknown_seconds.items()))
-        return f"Not in these sums, because its meter gave nothing then: {parts}; the energy of the search is at least this."
+        return f"Not in these sums, because its meter gave nothing then: {', '.join(parts)}; the energy of the search is at least this."
 
 
 @dataclass
@@ -87,6 +91,8 @@ class SessionBill:
         closed: Whether the session ended by itself; a killed one is settled from the journal.
         by_component: Joules so far that are known, by component; what ``by_state`` and the open trainings add up to.
         unknown_seconds: Time of which a component's energy is not known, by component: it is in no sum.
+        before: What the session's process took before its ledger ran, ``{"cpu_seconds", "joules"}``: overhead of ``cpu``, unless the joules
+            are None, unknown; None where the process does other work, too.
     """
 
     started: str
@@ -98,6 +104,16 @@ class SessionBill:
     open_repeats: dict[int, float | None] = field(default_factory=dict)
     by_component: dict[str, float] = field(default_factory=dict)
     unknown_seconds: dict[str, float] = field(default_factory=dict)
+    before: Mapping[str, float | None] | None = None
+
+    @property
+    def before_joules(self) -> float:
+        """What is known of the energy before the ledger."""
+        return (self.before or {}).get("joules") or 0.0
+
+    def with_before(self, joules: Mapping[str, float], name: str) -> dict[str, float]:
+        """Return some joules by name with those from before the ledger under one of them."""
+        return {**joules, name: joules.get(name, 0.0) + self.before_joules} if self.before_joules else dict(joules)
 
     def to_json(self) -> dict[str, Any]:
         """Return a plain dictionary."""
@@ -110,6 +126,7 @@ class SessionBill:
             "open_trials_joules": {str(number): joules for number, joules in self.open_trials.items()},
             "open_repeats_joules": {str(number): joules for number, joules in self.open_repeats.items()},
             "ledger_session": self.ledger_session,
+            "before": None if self.before is None else dict(self.before),
             "closed": self.closed,
             "total": None if total is None else total.to_json(),
         }
@@ -143,13 +160,15 @@ def add_up(sessions: Iterable[Mapping[str, Any]]) -> Bill:
     kinds: dict[str, list[str]] = {}
     source: dict[str, str] = {}
     absent: dict[str, str] = {}
-    random_squares = systematic = seconds = 0.0
+    random_squares = systematic = seconds = unmetered = 0.0
     doubted = True
     walls: list[Component | None] = []
     for session in sessions:
         _add(by_state, session["by_state_joules"])
         if session.get("total") is None:
             continue
+        before = session.get("before") or {"joules": 0.0}
+        unmetered += before["cpu_seconds"] if before["joules"] is None else 0.0
         record = Record.from_json(session["total"])
         seconds += record.seconds
         walls.append(record.component("wall"))
@@ -160,6 +179,9 @@ def add_up(sessions: Iterable[Mapping[str, Any]]) -> Bill:
         if record.joules is not None:
             random_squares += (record.u_random_joules or 0.0) ** 2
             systematic += record.u_systematic_joules or 0.0  # the same gain error in every session: adds linearly
+            cpu = record.component("cpu")
+            if before["joules"] and cpu is not None and cpu.joules:
+                systematic += before["joules"] / cpu.joules * (cpu.u_systematic_joules or 0.0)
         elif known:
             doubted = False  # the uncertainty of a component that was lost is lost with it
         for part in record.components:
@@ -172,7 +194,7 @@ def add_up(sessions: Iterable[Mapping[str, Any]]) -> Bill:
     total = sum(joules.values()) if joules else None
     u_joules = (random_squares + systematic**2) ** 0.5 if joules and doubted else None
     quality = {name: combined_quality(found) for name, found in kinds.items()}
-    return Bill(total, by_state, joules, quality, source, absent, u_joules, seconds, unknown, _at_wall(walls))
+    return Bill(total, by_state, joules, quality, source, absent, u_joules, seconds, unknown, _at_wall(walls), unmetered)
 
 
 def _at_wall(walls: Sequence[Component | None]) -> AtWall | None:

@@ -33,15 +33,17 @@ class ComponentEnergy:
         joules: Energy, or None when it is not known.
         quality: ``measured``, ``estimated``, ``mixed`` or ``absent``.
         source: Name of the meter, e.g. ``nvml`` or ``cpu_time``.
+        idle_joules: Part of it that the component would have drawn without any work; None while its idle power is unknown (``--idle``).
     """
 
     joules: float | None
     quality: str
     source: str
+    idle_joules: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return a plain dictionary."""
-        return {"joules": self.joules, "quality": self.quality, "source": self.source}
+        return dict(vars(self))
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,8 @@ class TrialEnergy:
 
     Attributes:
         train_joules: Energy to train this model from scratch (whole lineage, evaluation excluded); None when unknown.
-        train_u_joules: Random standard uncertainty of ``train_joules``; None when unknown.
+        train_u_joules: Random standard uncertainty of ``train_joules``, wider beside foreign work; None when unknown.
+        contended: Whether other programs used the machine while a part of the lineage was trained.
         increment_joules: What the search paid for this trial, evaluation and start-up included.
         evaluation_joules: Part of the increment that went into validation.
         analysis_joules: Part of the increment that tactics spent on analysing the finished model; None without such work.
@@ -80,6 +83,7 @@ class TrialEnergy:
     gpu_utilisation: float | None = None
     hardware_id: str | None = None
     record: Mapping[str, Any] = field(default_factory=dict)
+    contended: bool = False
 
 
 @dataclass(frozen=True, repr=False)
@@ -200,6 +204,7 @@ class Trial:
             "train_seconds": energy.train_seconds,
             "cpu_seconds": energy.cpu_seconds,
             "gpu_utilisation": energy.gpu_utilisation,
+            "contended": energy.contended,
             "parent": self.parent,
             "reason": self.reason,
             "artifact": self.artifact,

@@ -24,7 +24,7 @@ from .facts import flatten, hardware_lines, sessions_of, short_component
 from .html import badge, paragraph, section, table
 from .replication_text import legend, sentences, table_of
 from .statement import statement
-from .table import columns_of, footnote, model_text
+from .table import FOREIGN, columns_of, footnote, model_text
 
 
 def estimate_section(run: Run) -> str:
@@ -279,12 +279,13 @@ def trials_section(run: Run) -> str:
         train = None if trial.train_joules is None else trial.train_joules / JOULES_PER_WH / unit.size
         spent = None if trial.increment_joules is None else trial.increment_joules / JOULES_PER_WH / unit.size
         parent = "-" if trial.parent is None else str(trial.parent)
-        numbers = [str(trial.number), trial.state, str(trial.epochs), quality, digits(train), digits(spent)]
+        number = f"{trial.number} {FOREIGN}" if trial.energy.contended else str(trial.number)
+        numbers = [number, trial.state, str(trial.epochs), quality, digits(train), digits(spent)]
         rows.append([*numbers, badge(trial.energy_quality), parent, model_text(trial), trial.reason or ""])
     energies = [f"train {unit.name}", f"search {unit.name}"]
     head = ["trial", "state", "epochs", run.objectives[0], *energies, "energy", "continues", "model", "reason"]
     inner = table(head, rows, right=(0, 2, 3, 4, 5, 7), markup=(6,))
-    meaning = "train: energy of the model from scratch; search: what this trial added to the bill."
+    meaning = f"train: energy of the model from scratch; search: what this trial added to the bill; {FOREIGN}: beside other programs."
     return section(
         "All trials",
         f"<details><summary>{len(rows)} trials</summary>{paragraph(meaning, 'muted small')}{inner}</details>" if rows else "",

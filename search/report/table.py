@@ -16,6 +16,7 @@ from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Any
 
 from ..energy import JOULES_PER_WH
+from ..energy.record import sum_known
 from ..formatting import Unit, digits, grid, unit_for
 from ..records.replicate_summary import row_of
 from .facts import scale_share
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 # -- rows for programs -----------------------------------------------------------------------------------------------------------------
 
-#: Keys of a row, in order. ``quality`` is that of the energy: measured, estimated, mixed or absent.
+#: Keys of a row, in order. ``quality`` is that of the energy: measured, estimated, mixed or absent; ``contended``: beside foreign work.
 KEYS = (
     "trial",
     "epochs",
@@ -41,6 +42,7 @@ KEYS = (
     "parameters",
     "quality",
     "params",
+    "contended",
 )
 
 
@@ -65,6 +67,7 @@ def to_rows(front: Front) -> list[dict[str, Any]]:
             "parameters": trial.parameters,
             "quality": trial.energy_quality,
             "params": dict(trial.params),
+            "contended": trial.energy.contended,
             **_repeated(front, trial),
         }
         for trial in front
@@ -107,6 +110,8 @@ def to_frame(front: Front) -> pd.DataFrame:
 # -- text for people -------------------------------------------------------------------------------------------------------------------
 
 
+#: Marks what was trained beside foreign work.
+FOREIGN = "†"
 #: Title of a column with the means of repeats.
 REPEATS = "repeats (mean ± sd)"
 
@@ -181,7 +186,7 @@ def energy_spread_text(spread: Spread | None, unit_joules: float) -> str:
 def marks_of(front: Front) -> dict[int, str]:
     """Return ``cheapest``, ``knee``, ``best``, ``≈`` (as cheap as the row above) and ``≡`` (nor does its quality differ) by trial number.
 
-    Where both rows have repeats these decide, else the uncertainty of the meter.
+    ``†`` marks what was trained beside foreign work. Where both rows have repeats these decide, else the uncertainty of the meter.
     """
     if not front.members:
         return {}
@@ -191,6 +196,9 @@ def marks_of(front: Front) -> dict[int, str]:
     for first, second in pairwise(front.members):
         if sign := _tie(front, first, second):
             marks.setdefault(second.number, []).append(sign)
+    for trial in front.members:
+        if trial.energy.contended:
+            marks.setdefault(trial.number, []).append(FOREIGN)
     return {number: " ".join(words) for number, words in marks.items()}
 
 
@@ -259,9 +267,23 @@ def footnote(front: Front) -> str:
         text += " ≈ costs the same as the row above within the uncertainty" + (" of the meter." if front.repeated is None else ".")
     if "≡" in signs:
         text += f" ≡ differs from the row above neither in energy nor in {front.objectives[0]}."
+    if FOREIGN in signs:
+        text += f" {FOREIGN} was trained while other programs used the machine: ± contains what such neighbours change."
+    text += _idle_gpu(front)
     if front.repeated is not None:
         text += " Repeats: mean ± standard deviation of trainings with fresh seeds; the front itself is what the search measured, once."
     return text
+
+
+def _idle_gpu(front: Front) -> str:
+    """Say how much of the energy of GPUs they would have drawn without any work; nothing where no GPU was used."""
+    parts = [part for trial in front for name, part in trial.components.items() if name.startswith("gpu:")]
+    joules, idle = sum_known(part.joules for part in parts), sum_known(part.idle_joules for part in parts)
+    if not joules:
+        return ""
+    if idle is None:
+        return " How much of it the GPU draws without any work is not known: --idle 10 measures that."
+    return f" {idle / joules:.0%} of the GPU's part it draws without any work."
 
 
 def to_html(front: Front) -> str:

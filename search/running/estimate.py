@@ -195,15 +195,16 @@ def _epochs(study: Study, count: int, random: np.random.Generator) -> np.ndarray
 
 
 def probe_study(
-    study: Study, *, count: int, meter: str = "auto", device: str = "auto"
+    study: Study, *, count: int, meter: str = "auto", device: str = "auto", whole_process: bool = False
 ) -> tuple[list[Probe], Overhead | None, float | None]:
     """Probe random candidates of a study; return them, the overhead (None when energy is unknown), and the joules of all of this."""
-    with open_session(SessionOptions(meter=meter, device=device)) as session:
+    with open_session(SessionOptions(meter=meter, device=device, whole_process=whole_process)) as session:
         with session.starting():
             ledger, begin_ns = session.ledger, time.monotonic_ns()
             task = study.load_task()
             watch = Watch(within(WARM_UP_SECONDS))
             warm_up(study.space, task, device=session.device, threads=session.threads, seed=study.seed, watch=watch)
+        before = (session.prelude or {}).get("joules") or 0.0
         start = ledger.joules(begin_ns)
         decision = decision_joules(study, task, ledger)
         probes = []
@@ -211,8 +212,9 @@ def probe_study(
             draw = RandomTrial(1000 * study.seed + index)
             study.space.sample(draw)
             probes.append(probe(draw.params, study.space, task, ledger, device=session.device, threads=session.threads, seed=study.seed))
-        overhead = None if start is None or decision is None else Overhead(start, decision)
-        return probes, overhead, ledger.joules(begin_ns)
+        overhead = None if start is None or decision is None else Overhead(before + start, decision)
+        joules = ledger.joules(begin_ns)
+        return probes, overhead, None if joules is None else before + joules
 
 
 def decision_joules(study: Study, task: Task, ledger: Ledger, *, trials: int = TRIALS) -> float | None:

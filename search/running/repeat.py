@@ -290,6 +290,8 @@ def repeat(
     device: str | None = None,
     protocol: MeasurementProtocol = PLAIN,
     listener: Callable[[str], None] = to_stderr,
+    whole_process: bool = False,
+    show: Callable[[ReplicateComparison], object] | None = None,
 ) -> ReplicateComparison:
     """Train the finalists of a run again and compare them; the run folder keeps every training in ``repeats.json``.
 
@@ -310,6 +312,8 @@ def repeat(
         device: PyTorch device; that of the run's last session by default.
         protocol: Idle baselines, cool-down and anchor measurements; none by default.
         listener: Receives a line about the start and one about each training.
+        whole_process: Whether this process is there for the repeats alone: what it took before the meters is billed, too.
+        show: Prints the comparison while the meters still run, so that this is on the bill, too.
 
     Raises:
         ValueError: If an argument breaks its rule, or the front is empty.
@@ -321,7 +325,7 @@ def repeat(
     last = store.facts["sessions"][-1] if store.facts["sessions"] else {}
     where = pick_device(device or str(last.get("device", "auto")))
     refuse_other_device(store, where)
-    options = SessionOptions(meter or str(last.get("meter", "auto")), cpu_watts, where, protocol=protocol)
+    options = SessionOptions(meter or str(last.get("meter", "auto")), cpu_watts, where, protocol=protocol, whole_process=whole_process)
     with open_session(options, existing_folder(path)) as session:
         run = session.before
         front = Front.of(run)
@@ -351,7 +355,10 @@ def repeat(
             session.reason = "interrupted" if session.interrupted.is_set() else "finalists trained again"
         finally:
             again.keep(again.repeats.with_facts(again.plan, session.baseline_facts))
-    return compare_replicates(again.repeats, run.trials, run.objectives[0], run.directions[0])
+        finding = compare_replicates(again.repeats, run.trials, run.objectives[0], run.directions[0])
+        if show is not None:
+            session.show(lambda: show(finding))
+    return finding
 
 
 def _with(repeats: Repeats, asked: Plan) -> tuple[Repeats, bool]:

@@ -143,6 +143,8 @@ def run(
     warm_start: Sequence[str | Path] = (),
     listener: Listener = quiet,
     origin: Mapping[str, Any] | None = None,
+    whole_process: bool = False,
+    show: Callable[[FrontView], object] | None = None,
 ) -> FrontView:
     """Run a study until a limit is reached, and return the front of all measured trials.
 
@@ -172,13 +174,15 @@ def run(
         warm_start: Run folders of earlier studies with the same parameters: knowledge for the sampler, never points of the front.
         listener: Receives progress.
         origin: Where the study came from (``{"source", "options"}``), so that ``export`` can make it again.
+        whole_process: Whether this process is there for the study alone: what it took before the meters is billed, too.
+        show: Prints or draws the front while the meters still run, so that this is on the bill, too.
 
     Raises:
         ValueError: If an argument breaks its rule.
         StoreError: If the folder cannot be used.
         DeviceError: If another run holds the GPU.
     """
-    options = SessionOptions(meter, cpu_watts, device, workers, protocol, save_seconds)
+    options = SessionOptions(meter, cpu_watts, device, workers, protocol, save_seconds, whole_process)
     refuse_wrong_limits(trials, timeout_seconds, stop_gain, warm_start)
     if carbon is not None:
         if intensity is not None:
@@ -238,7 +242,9 @@ def run(
             course = recent_gain(Front.of(session.folder.run(optuna_study), complete_only=study.complete_only))
             reporter.tell("end", f"ended: {session.reason}" + ("" if course is None else f"; {course}"))
             session.folder.save_snapshot(optuna_study)
-    return FrontView.of(RunFolder.open(path).run())
+        if show is not None:
+            session.show(lambda: show(load(path)))
+    return load(path)
 
 
 def load(path: str | Path, *, complete_only: bool | None = None) -> FrontView:

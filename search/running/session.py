@@ -23,7 +23,7 @@ import platform
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -33,6 +33,8 @@ from ..billing.account import SAVE_SECONDS, Account
 from ..billing.recovery import settle_killed
 from ..energy import Ledger, discover
 from ..energy.calibrations import WallCalibration, calibrated_coefficients, load_calibration
+from ..energy.discover import Discovery
+from ..energy.sources.cpu_time import CpuTime, Tree
 from ..execution.devices import Devices, cores, make_executors, pick_device, take_devices, torch_threads
 from ..execution.job import Executor, Watch
 from ..records.bill import SessionBill, add_up, read_sessions
@@ -59,6 +61,7 @@ class SessionOptions:
         workers: Trainings at the same time; each gets its share of the cores.
         protocol: Idle baselines, cool-down and anchor measurements.
         save_seconds: What was spent is written to the bill and to the ledger's file this often: a killed session loses no more.
+        whole_process: Whether this process is there for this session alone, so that what it took before the meters is on the bill, too.
 
     Raises:
         ValueError: If an option breaks its rule.
@@ -70,6 +73,7 @@ class SessionOptions:
     workers: int = 1
     protocol: MeasurementProtocol = PLAIN
     save_seconds: float = SAVE_SECONDS
+    whole_process: bool = False
 
     def __post_init__(self) -> None:
         """Check what can be checked without a machine."""
@@ -96,6 +100,7 @@ class Session:
         equal_conditions: Entered around each training, which begins when the measurement protocol allows it; from `prepare` on.
         executors: Where trainings run, one at a time on each; from `prepare` on.
         baseline_facts: What the baselines found; after `measuring`.
+        prelude: What this process took before the ledger, see `SessionBill`; from `starting` on.
     """
 
     folder: RunFolder
@@ -104,6 +109,7 @@ class Session:
     baselines: BaselineController
     equal_conditions: Callable[[], AbstractContextManager[None]]
     executors: Sequence[Executor]
+    prelude: Mapping[str, float | None] | None = None
 
     def __init__(
         self, options: SessionOptions, devices: Devices, threads: int, folder: RunFolder | None, held: ExitStack, interrupts: Interrupts
@@ -152,10 +158,12 @@ class Session:
         self.ledger = self._held.enter_context(Ledger(found, file=file, checkpoint_seconds=self.options.save_seconds))
         with self.ledger.window("start", kind="overhead"):
             refuse_unmeasurable(self.ledger, self.options.meter)
+            if self.options.whole_process:
+                self.prelude = before_ledger(self.ledger, found)
             if self._keeps:
                 self.account = Account(
                     self.ledger,
-                    SessionBill(started=timestamp()),
+                    SessionBill(started=timestamp(), before=self.prelude),
                     self._earlier,
                     self.joules_before,
                     self.folder.bill_file,
@@ -194,6 +202,13 @@ class Session:
             yield
         finally:
             self.baseline_facts = self.baselines.end()
+            self._interrupts.patient = False
+
+    def show(self, shown: Callable[[], object]) -> None:
+        """Do what comes after the work, such as printing and drawing, while the meters still run; the folder knows how the work ended."""
+        self.folder = note_end(self.folder, self.reason, **self.end_facts)
+        self.account.save()
+        shown()
 
     def close(self) -> None:
         """End the executors, so that their end is in the bill; close it, and note the end if the folder knows the session."""
@@ -304,11 +319,23 @@ def note_session(store: RunFolder, ledger: Ledger, device: str, threads: int, fi
     return store.save_facts({**store.facts, "sessions": sessions})
 
 
-def note_end(store: RunFolder, reason: str, **facts: Any) -> None:
+def note_end(store: RunFolder, reason: str, **facts: Any) -> RunFolder:
     """Note in the folder why the session ended, and what else it found out."""
     sessions = [dict(session) for session in store.facts["sessions"]]
     sessions[-1].update(ended=timestamp(), reason=reason)
-    store.save_facts({**store.facts, **facts, "sessions": sessions})
+    return store.save_facts({**store.facts, **facts, "sessions": sessions})
+
+
+def before_ledger(ledger: Ledger, found: Discovery) -> dict[str, float | None]:
+    """Return the CPU-seconds that this process and its children took before the ledger's start, and their energy.
+
+    It is known where the estimate from CPU-seconds is the account of the CPU; what another meter would have read then, nobody knows.
+    """
+    total = ledger.total()
+    seconds = max(0.0, Tree().seconds() - (total.cpu_seconds or 0.0))
+    counts = any(part.source == CpuTime.name and part.counts for part in total.components)
+    watts = next((source.coefficients.core_watts for source in found.sources if isinstance(source, CpuTime)), None)
+    return {"cpu_seconds": seconds, "joules": seconds * watts if counts and watts else None}
 
 
 def versions() -> dict[str, str]:

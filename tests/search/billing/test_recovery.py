@@ -239,3 +239,13 @@ def test_parallel_trials_that_died_together_are_billed_their_own_part_each(tmp_p
     assert bill.total_joules == pytest.approx(25 * 60 - (40 if lost else 0))
     assert sum(bill.by_state.values()) == pytest.approx(bill.total_joules)
     assert bill.unknown_seconds == ({"gpu:b": pytest.approx(4.0)} if lost else {})
+
+
+def test_a_killed_session_still_pays_what_it_took_before_its_ledger(killed: tuple[Path, list[dict[str, Any]]]) -> None:
+    file, sessions = killed
+    sessions[0]["before"] = {"cpu_seconds": 2.0, "joules": 5.0}
+    sessions[0]["by_state_joules"]["overhead"] += 5.0
+    settle_killed(sessions, file)
+    bill = add_up(sessions)
+    assert bill.total_joules == pytest.approx(275.0)
+    assert sum(bill.by_state.values()) == pytest.approx(275.0)

@@ -147,3 +147,45 @@ def test_cpu_seconds_and_the_work_of_the_gpu_are_those_of_the_training_alone() -
     assert on.gpu_utilisation == pytest.approx(0.8)
     assert facts(record("trial", 5.0), busy("epoch", 4.0, None), parent=PARENT).gpu_utilisation is None
     assert facts(record("trial", 5.0), busy("epoch", 4.0, 1.0), parent=PARENT).cpu_seconds is None, "the parent's are unknown"
+
+
+FOREIGN = {"foreign_cpu_seconds": 3.0}
+
+
+def test_foreign_work_widens_the_energy_by_what_neighbours_were_measured_to_add() -> None:
+    alone = facts(record("trial", 35.0), *PHASES)
+    beside = facts(replace(record("trial", 35.0), contended=FOREIGN), *PHASES)
+    assert not alone.contended
+    assert beside.contended
+    assert beside.train_joules == alone.train_joules
+    assert alone.train_u_joules is not None
+    assert beside.train_u_joules == pytest.approx((alone.train_u_joules**2 + (0.15 * 23.0) ** 2) ** 0.5)
+
+
+def test_what_continues_a_training_beside_foreign_work_stays_marked_and_wide() -> None:
+    parent = changed(PARENT, train_u_joules=3.5, contended=True)
+    child = facts(record("trial", 20.0), record("epoch", 12.0), parent=parent)
+    assert child.contended
+    assert child.train_u_joules == pytest.approx((3.5**2 + 0.1**2) ** 0.5)
+    unknown = facts(replace(record("trial", 20.0), contended=FOREIGN), record("epoch", 12.0, u=None))
+    assert unknown.train_u_joules is None
+
+
+def test_predictions_beside_foreign_work_are_less_sure_too() -> None:
+    phases = (record("epoch", 10.0), record("inference", 2.0))
+    found = facts(replace(record("trial", 35.0), contended=FOREIGN), *phases, predictions=1000)
+    assert found.inference_joules_per_1000 == 2.0
+    assert found.inference_u_joules_per_1000 == pytest.approx((0.1**2 + 0.3**2) ** 0.5)
+
+
+def idling(kind: str, joules: float, idle: float | None) -> Record:
+    part = Component("gpu:a", joules, "nvml", u_random_joules=0.1, net_joules=None if idle is None else joules - idle)
+    return replace(record(kind, joules), components=(part,))
+
+
+def test_what_a_device_draws_without_any_work_is_told_of_the_training_where_it_is_known() -> None:
+    known = facts(record("trial", 35.0), idling("setup", 4.0, 3.0), idling("epoch", 10.0, 2.0))
+    assert known.components["gpu:a"].idle_joules == pytest.approx(5.0)
+    some = facts(record("trial", 35.0), idling("setup", 4.0, None), idling("epoch", 10.0, 2.0))
+    assert some.components["gpu:a"].idle_joules is None
+    assert some.components["gpu:a"].joules == 14.0

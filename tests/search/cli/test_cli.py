@@ -2,6 +2,7 @@
 
 import errno
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.command_line import refused
+from helpers.command_line import refused, write
 
 from joulefront.search.cli import exit_code, main, one_line
 from joulefront.search.cli.study_source import StudyError
+from joulefront.search.records.run_folder import RunFolder
 
 pytestmark = pytest.mark.slow
 
@@ -162,3 +164,37 @@ def test_a_stream_that_cannot_encode_a_sign_ends_no_study_and_no_reading(
         assert done.returncode == 0, done.stderr
         assert b"accuracy" in done.stdout
     assert (tmp_path / "r" / "front.png").is_file()
+
+
+def command(*words: object, **more: Any) -> "subprocess.CompletedProcess[str]":
+    code = "from joulefront.search.cli import main; main()"
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, words)], text=True, capture_output="stdout" not in more, check=False, **more
+    )
+
+
+def test_the_cpu_seconds_of_whole_commands_are_on_the_bill(tmp_path: Path) -> None:
+    """From the interpreter's start to the last picture; at 1 W per busy core a joule is a CPU-second."""
+    study, out, watts = write(tmp_path, "fine"), tmp_path / "r", ["--cpu-watts", os.cpu_count()]
+    begin = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = [command("run", study, "--trials", 3, "--meter", "cpu_time", "--device", "cpu", "--out", out, *watts)]
+    done.append(command("repeat", out, "--times", 1, "--max-members", 1, "--trust", *watts))
+    end = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert [one.returncode for one in done] == [0, 0], [one.stderr for one in done]
+    bill = RunFolder.open(out).run().bill
+    used = end.ru_utime + end.ru_stime - begin.ru_utime - begin.ru_stime
+    assert bill.total_joules == pytest.approx(used, rel=0.05)
+    assert bill.total_joules == pytest.approx(sum(bill.by_state.values()))
+    reasons = [session["reason"] for session in RunFolder.open(out).facts["sessions"]]
+    assert reasons == ["all 3 trials are done", "finalists trained again"]
+
+
+def test_the_process_of_a_command_ends_with_all_that_it_said_and_its_exit_code(tmp_path: Path) -> None:
+    said = command("studies")
+    assert (said.returncode, said.stderr) == (0, "")
+    assert "digits" in said.stdout
+    wrong = command("front", tmp_path / "nowhere")
+    assert wrong.returncode == 2
+    assert wrong.stderr.startswith("error: ")
+    with Path("/dev/full").open("w") as full:  # what could not be written is an error, too
+        assert command("studies", stdout=full).returncode not in (0, 2)

@@ -68,6 +68,7 @@ KEYS = [
     "parameters",
     "quality",
     "params",
+    "contended",
 ]
 
 
@@ -87,6 +88,7 @@ def test_the_front_as_json_has_the_promised_keys_and_null_where_unknown(call: Ca
         "parameters": 100,
         "quality": "estimated",
         "params": {"width": 4},
+        "contended": False,
     }
 
 

@@ -189,3 +189,12 @@ def test_json_holds_every_row_with_its_break_even():
     found = json.loads(to_json([PLAIN, SAVES], "estimated"))
     assert found["energy_quality"] == "estimated"
     assert [row["break_even_predictions"] for row in found["tactics"]] == [None, 2000]
+
+
+def test_what_runs_on_the_cpu_is_not_billed_for_gpus(make, fake_gpus):
+    ready = make("mlp", "rows", width=32)
+    fake_gpus(4)
+    arguments = {"study": ready.study, "task": ready.task, "weights": ready.weights, "prune": (), "compile_model": False, "rounds": 2}
+    rows, quality = optimise(ready.trial, meter="nvml,cpu_time", **arguments)
+    assert quality == "estimated"  # four idle GPUs of 200 W that counted would make it mixed
+    assert all(row.joules_per_prediction < 0.01 for row in rows)

@@ -98,3 +98,24 @@ def test_the_bill_of_all_sessions_is_the_sum_of_their_bills(states: list[dict[st
     bill = add_up([session(total(part("cpu", sum(one.values()))), **one) for one in states])
     assert sum(bill.by_state.values()) == pytest.approx(sum(sum(one.values()) for one in states))
     assert (bill.total_joules or 0.0) == pytest.approx(sum(bill.by_state.values()))
+
+
+def started(record: Record, seconds: float, joules: float | None) -> dict[str, Any]:
+    bill = SessionBill("now", total=record, before={"cpu_seconds": seconds, "joules": joules})
+    known = {part.name: part.joules or 0.0 for part in record.counting}
+    bill.by_component, bill.by_state = bill.with_before(known, "cpu"), bill.with_before({"overhead": 20.0}, "overhead")
+    return bill.to_json()
+
+
+def test_what_the_process_took_before_its_ledger_is_overhead_of_the_cpu_with_its_scale_error() -> None:
+    bill = add_up([started(total(part("cpu", 20.0, "estimated", "cpu_time")), 2.0, 5.0)])
+    assert (bill.total_joules, bill.by_state, bill.by_component) == (25.0, {"overhead": 25.0}, {"cpu": 25.0})
+    assert bill.u_joules == pytest.approx((3.0**2 + (4.0 * 25 / 20) ** 2) ** 0.5)
+    assert bill.gaps() is None
+
+
+def test_what_no_meter_saw_before_the_ledger_is_told_and_not_invented() -> None:
+    bill = add_up([started(total(part("cpu:pkg0", 20.0)), 2.0, None)] * 2)
+    assert (bill.total_joules, bill.by_component) == (40.0, {"cpu:pkg0": 40.0})
+    assert bill.unknown_cpu_seconds == 4.0
+    assert "4.0 CPU-seconds of the start, before it ran" in str(bill.gaps())

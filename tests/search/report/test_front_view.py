@@ -19,7 +19,7 @@ from joulefront.search.report.front_view import FrontView, save_front
 from joulefront.search.report.plotly_front import front_html, front_plotly
 
 ROW_KEYS = ["trial", "epochs", "accuracy", "train_joules", "train_wh", "grams_co2e", "inference_joules_per_1000"]
-ROW_KEYS += ["parameters", "quality", "params"]
+ROW_KEYS += ["parameters", "quality", "params", "contended"]
 
 
 def test_rows_have_exactly_the_stable_keys_and_null_where_unknown() -> None:
@@ -51,7 +51,7 @@ def test_csv_and_frame_hold_what_the_rows_hold() -> None:
     frame = front.to_frame()
     assert list(frame["params_family"]) == ["a,b", "c"]
     assert frame["params_lr"].isna().tolist() == [False, True]
-    assert list(FrontView((), *TWO).to_frame().columns) == ROW_KEYS[:-1]
+    assert list(FrontView((), *TWO).to_frame().columns) == [key for key in ROW_KEYS if key != "params"]
 
 
 def test_the_front_shows_itself_in_a_terminal_and_in_a_notebook() -> None:

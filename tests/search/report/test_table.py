@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
+
+from helpers.trials import TWO, complete
 
 from joulefront.search.front import Front
 from joulefront.search.records.replicates import Plan, Repeat, Repeats
 from joulefront.search.records.run_folder import Run
-from joulefront.search.report.table import marks_of, to_text
+from joulefront.search.records.trial import ComponentEnergy, Trial
+from joulefront.search.report.table import marks_of, to_rows, to_text
 
 
 def test_ties_are_decided_by_the_repeats_where_both_neighbours_have_them(
@@ -52,3 +56,25 @@ def test_the_front_shows_the_means_beside_what_the_search_measured(fake_run: Run
         assert f"{trial.values[0]:.4f}" in line
         assert f"{trial.values[0] - 0.01:.4f} ±0.0020" in line
         assert "±2 %" in line
+
+
+def beside_others(number: int, accuracy: float, joules: float, **facts: Any) -> Trial:
+    return complete(number, accuracy, joules, train_u_joules=0.15 * joules, contended=True, **facts)
+
+
+def test_what_was_trained_beside_foreign_work_is_marked_and_ties_are_told_by_its_wider_uncertainty() -> None:
+    alone = Front((complete(0, 0.8, 100.0, train_u_joules=1.0), complete(1, 0.9, 110.0, train_u_joules=1.0)), *TWO)
+    assert "†" not in to_text(alone)
+    assert "≈" not in to_text(alone)
+    front = Front((complete(0, 0.8, 100.0, train_u_joules=1.0), beside_others(1, 0.9, 110.0)), *TWO)
+    assert marks_of(front)[1].split()[-2:] == ["≈", "†"]
+    assert "† was trained while other programs used the machine" in to_text(front)
+    assert [row["contended"] for row in to_rows(front)] == [False, True]
+
+
+def test_the_idle_part_of_a_gpu_is_told_and_what_would_measure_it() -> None:
+    assert "GPU" not in to_text(Front((complete(0, 0.8, 100.0, components={"cpu": ComponentEnergy(100.0, "measured", "rapl")}),), *TWO))
+    unknown = {"gpu:a": ComponentEnergy(80.0, "measured", "nvml"), "cpu": ComponentEnergy(20.0, "measured", "rapl")}
+    assert "is not known: --idle 10 measures that." in to_text(Front((complete(0, 0.8, 100.0, components=unknown),), *TWO))
+    known = {**unknown, "gpu:a": ComponentEnergy(80.0, "measured", "nvml", 60.0)}
+    assert "75% of the GPU's part it draws without any work." in to_text(Front((complete(0, 0.8, 100.0, components=known),), *TWO))

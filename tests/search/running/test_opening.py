@@ -6,8 +6,11 @@ import time
 
 import pytest
 
-from joulefront.search.energy import Capability, Ledger, Reading
-from joulefront.search.running.session import meters_text
+from joulefront.search.energy import Capability, Ledger, Reading, host
+from joulefront.search.energy.discover import Discovery
+from joulefront.search.energy.sources.cpu_time import CpuCoefficients, CpuTime, CpuUse, Tree
+from joulefront.search.running import session as session_module
+from joulefront.search.running.session import before_ledger, meters_text
 
 
 class Meter:
@@ -47,3 +50,30 @@ def test_a_wall_meter_is_named_after_what_counts_and_a_wrong_address_is_seen_at_
         time.sleep(0.01)
         ledger.sample()
         assert meters_text(ledger) == said
+
+
+class Seconds(Tree):
+    """CPU-seconds of one busy core; the process took 3 of them before the test."""
+
+    began = 0.0
+
+    def read(self, *, exact: bool = True) -> CpuUse:
+        return CpuUse(3.0 + time.monotonic() - Seconds.began, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("meters", "priced"), [(["cpu_time"], True), (["cpu:pkg0"], False), (["cpu:pkg0", "cpu_time"], False), (["cpu:pkg0", "gpu:a"], False)]
+)
+def test_what_the_process_took_before_the_ledger_is_priced_only_where_its_cpu_seconds_are_the_account(
+    meters: list[str], priced: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (session_module, host):
+        monkeypatch.setattr(module, "Tree", Seconds)
+    monkeypatch.setattr(Seconds, "began", time.monotonic())
+    found = Discovery(tuple(CpuTime(CpuCoefficients(5.0), tree=Seconds()) if name == "cpu_time" else Meter(name) for name in meters), ())
+    with Ledger(found, interval_seconds=None) as ledger:
+        time.sleep(0.3)  # what the ledger has seen is not before it
+        ledger.sample()
+        before = before_ledger(ledger, found)
+    assert before["cpu_seconds"] == pytest.approx(3.0, abs=0.2)
+    assert before["joules"] == (5.0 * before["cpu_seconds"] if priced else None)
