@@ -12,6 +12,7 @@ import torch
 
 from ..whole_file import whole_file
 from .estimator import Estimator, as_estimator
+from .features import Transfer
 from .results import Fitted
 from .sklearn_files import is_sklearn_file, load_sklearn, types_of
 
@@ -23,8 +24,9 @@ class DamagedError(ValueError):
 def save_weights(path: str | Path, fitted: Fitted, *, with_checkpoint: bool) -> str:
     """Write a model's measured weights, whole or not at all, and return the SHA-256 of the file in hexadecimal.
 
-    PyTorch's format for a network, skops' for scikit-learn. The checkpoint, what ``fit(start=...)`` needs to continue, makes the file three
-    to four times as large.
+    PyTorch's format for a network, skops' for scikit-learn. Of a `Transfer` model the file holds the head and names the backbone, which its
+    space builds from the origin of the weights. The checkpoint, what ``fit(start=...)`` needs to continue, makes the file three to four
+    times as large.
 
     Raises:
         OSError: If it cannot be written, e.g. to a full disk; the error names the file.
@@ -33,9 +35,15 @@ def save_weights(path: str | Path, fitted: Fitted, *, with_checkpoint: bool) -> 
     checkpoint = fitted.checkpoint if with_checkpoint else None
     with whole_file(path) as unfinished:
         if isinstance(fitted.model, torch.nn.Module):
-            weights = {name: tensor.detach().cpu() for name, tensor in fitted.model.state_dict().items()}
+            model, frozen = fitted.model, fitted.model if isinstance(fitted.model, Transfer) else None
+            state = model.state_dict() if frozen is None else frozen.own_state()
+            stored = {
+                "weights": {name: tensor.detach().cpu() for name, tensor in state.items()},
+                "checkpoint": None if checkpoint is None else dict(checkpoint),
+                **({} if frozen is None else {"backbone": frozen.backbone.identity}),
+            }
             with unfinished.open("wb") as opened:  # by its name, torch would not say why it cannot write
-                torch.save({"weights": weights, "checkpoint": None if checkpoint is None else dict(checkpoint)}, opened)
+                torch.save(stored, opened)
         else:
             import skops.io
 
@@ -80,8 +88,8 @@ def load_weights(path: str | Path, model: Any, sha256: str | None = None) -> Any
     stored = _read(Path(path), model)
     if isinstance(model, torch.nn.Module):
         try:
-            model.load_state_dict(stored["weights"])
-        except (RuntimeError, TypeError, AttributeError) as error:
+            (model.load_own_state if isinstance(model, Transfer) else model.load_state_dict)(stored["weights"])
+        except (RuntimeError, TypeError, AttributeError, KeyError) as error:
             reason = " ".join(str(error).split())[:300]
             raise ValueError(f"{path} must fit the model {type(model).__name__}; has the space changed? {reason}") from error
         return model.eval()
@@ -124,6 +132,9 @@ def _read(path: Path, model: Any) -> dict[str, Any]:
             raise ValueError(f"{path} must be a weights file of this project, got one that is damaged or foreign: {reason}") from error
     if not isinstance(stored, dict) or not {"checkpoint", "weights" if network else "sklearn"} <= stored.keys():
         raise ValueError(f"{path} must be a weights file of this project, got {type(stored).__name__} without its parts")
+    backbone = model.backbone.identity if isinstance(model, Transfer) else None
+    if stored.get("backbone") != backbone:
+        raise ValueError(f"{path} must be of a model with the backbone {backbone}, got {stored.get('backbone')}; give the same weights")
     return stored
 
 

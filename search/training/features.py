@@ -1,16 +1,34 @@
 """Transfer: a frozen network gives features once, and a small head is trained on them at almost no cost.
 
 The seam is `Backbone`: a frozen network that says what it is, how it wants its inputs, and what it gives at named places. `Transfer` is a
-whole model, a plain module from raw images to outputs, made of a backbone and a head.
+whole model, a plain module from raw images to outputs, made of a backbone and a head. `with_features` computes or finds the features of a
+task's splits (see ``feature_cache.py``) and gives the task that a head is trained on.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import nn
+
+from .device import autocast
+from .feature_cache import Entry, FeatureCache, TooLargeError, key_of, statistics
+from .results import FeaturesUsed, Phases, TrainingFailed
+from .splits_data import Excerpt, MemoryData
+from .task import Data, Task
+
+#: Seeds the order in which training images are taken: the first 500 are the same in every trial, and among the first 1,000.
+ORDER = 0
+#: Images that go through a backbone at once, by kind of device.
+BATCH = {"cuda": 512}
+SMALL_BATCH = 64
+#: Images on which the price of features is measured that others have computed, perhaps on another machine.
+SAMPLE = 256
 
 
 class Backbone(Protocol):
@@ -95,6 +113,191 @@ class Transfer(nn.Module):
     def head_parameters(self) -> list[nn.Parameter]:
         """Return what is trained."""
         return list(self.head.parameters())
+
+    def own_state(self) -> dict[str, torch.Tensor]:
+        """Return head, mean and deviation: with the weights of the backbone, which have a place of their own, they are the model."""
+        return {name: tensor for name, tensor in self.state_dict().items() if not name.startswith("backbone.")}
+
+    def load_own_state(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Take what `own_state` gave; parts that are missing, or are not of this model, raise RuntimeError."""
+        self.mean, self.deviation = state["mean"], state["deviation"]  # their length is that of the features
+        self.load_state_dict({**self.state_dict(), **state})
+
+
+@dataclass(frozen=True)
+class FeatureTask:
+    """The task of a head: the same splits as features, standardised by ``mean`` and ``deviation`` ``(d,)``; there is no test split."""
+
+    task: Task
+    mean: torch.Tensor
+    deviation: torch.Tensor
+    used: FeaturesUsed
+
+
+@dataclass(frozen=True)
+class _Split:
+    """The part of a split that a model needs, in the order in which its features are kept, and the entry of the cache, if any."""
+
+    data: Data
+    rows: int
+    order: int | None
+    facts: Mapping[str, Any]
+    key: str | None
+
+    def blocks(self, model: Transfer, device: torch.device, precision: str, first: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Compute the features from row ``first`` on, batch by batch, beside their targets."""
+        backbone = model.backbone
+        done = 0
+        for inputs, targets in self.data.batches(BATCH.get(device.type, SMALL_BATCH), device=device, seed=self.order):
+            part = slice(max(0, first - done), self.rows - done)
+            done += len(inputs)
+            if part.start >= len(inputs):
+                continue
+            with torch.inference_mode(), autocast(precision, device):
+                features = backbone.embed(backbone.prepare(inputs[part]), model.feature_set)
+            found = features.float().cpu().numpy()
+            if not np.isfinite(found).all():
+                raise TrainingFailed(f"the backbone {backbone.identity} gives features that are not finite")
+            yield found, targets[part].cpu().numpy()
+            if done >= self.rows:
+                return
+
+
+def with_features(
+    model: Transfer,
+    task: Task,
+    *,
+    cache: FeatureCache | None,
+    phases: Phases,
+    device: torch.device,
+    precision: str = "float32",
+) -> FeatureTask:
+    """Return a task whose inputs are the model's features of the training and validation images, from the cache where they are.
+
+    What is missing is computed inside of the phase ``features``. Without a cache, and for excerpts, they are kept in memory alone.
+
+    Raises:
+        TrainingFailed: If a feature is not finite.
+        OSError: If the cache cannot be written to.
+    """
+    model.eval()
+    with phases("overhead", 0):
+        model.to(device)
+        most = len(task.train) if model.images is None else min(model.images, len(task.train))
+        splits = [
+            _split(model, data, rows, order, precision, cache)
+            for data, rows, order in ((task.train, most, ORDER), (task.validation, len(task.validation), None))
+        ]
+    if cache is None or any(split.key is None for split in splits):
+        with phases("features", 0):
+            found = [_in_memory(split, model, device, precision) for split in splits]
+        computed, key = sum(split.rows for split in splits), None
+        mean, deviation = statistics(found[0].features)
+    else:
+        key = str(splits[0].key)
+        found, computed = _cached(splits, cache, model, phases, device, precision)
+        mean, deviation = cache.statistics(key, most, found[0].features)
+    parts = [
+        MemoryData(torch.from_numpy(entry.features), torch.from_numpy(entry.targets), mean=mean.tolist(), deviation=deviation.tolist())
+        for entry in found
+    ]
+    features = replace(task, train=parts[0], validation=parts[1], test=None, input_shape=(found[0].features.shape[1],), preprocessing={})
+    return FeatureTask(features, torch.from_numpy(mean), torch.from_numpy(deviation), FeaturesUsed(key, most, computed))
+
+
+def _split(model: Transfer, data: Data, rows: int, order: int | None, precision: str, cache: FeatureCache | None) -> _Split:
+    facts: dict[str, Any] = {}
+    if cache is not None and not isinstance(data, Excerpt):
+        facts = {
+            "backbone": model.backbone.identity,
+            "preprocessing": dict(model.backbone.preprocessing),
+            "feature_set": model.feature_set,
+            "precision": precision,
+            "data": fingerprint(data),
+            "order": order,
+        }
+    return _Split(data, rows, order, facts, key_of(facts) if facts else None)
+
+
+def _cached(
+    splits: list[_Split], cache: FeatureCache, model: Transfer, phases: Phases, device: torch.device, precision: str
+) -> tuple[list[Entry], int]:
+    """Return the entries of the splits, and how many images had to be computed for them."""
+    keys = [str(split.key) for split in splits]
+
+    def look() -> list[Entry | None]:
+        return [cache.open(key, split.rows) for key, split in zip(keys, splits, strict=True)]
+
+    def unpriced() -> bool:
+        return cache.place is not None and cache.price(keys[0]) is None
+
+    found, computed = look(), 0
+    if None in found or unpriced():
+        with cache.locked(keys):
+            found = look()  # another worker may have computed them meanwhile
+            if None in found:
+                with phases("features", 0):
+                    computed = sum(
+                        _store(split, cache, model, device, precision) for split, entry in zip(splits, found, strict=True) if entry is None
+                    )
+                found = look()
+            elif unpriced():
+                with phases("features", 0):
+                    sample = replace(splits[0], rows=min(SAMPLE, splits[0].rows))
+                    computed = sum(len(features) for features, _ in sample.blocks(model, device, precision))
+    entries = [entry for entry in found if entry is not None]
+    if len(entries) < len(splits):
+        raise OSError(f"the features in {str(cache.folder)!r} cannot be read back; clear them with joulefront cache --clear")
+    return entries, computed
+
+
+def _store(split: _Split, cache: FeatureCache, model: Transfer, device: torch.device, precision: str) -> int:
+    """Compute and store what the cache lacks of a split; return how many images that were."""
+    key = str(split.key)
+    known = cache.known_rows(key)
+    old = None if known == 0 else cache.open(key, min(known, split.rows))
+    first = 0 if old is None else len(old.features)
+
+    def blocks() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        if old is not None:
+            for start in range(0, first, 4096):
+                yield old.features[start : start + 4096], old.targets[start : start + 4096]
+        yield from split.blocks(model, device, precision, first)
+
+    try:
+        cache.write(key, split.facts, split.rows, blocks())
+    except TooLargeError:
+        cache.write(key, split.facts, split.rows, blocks(), dtype="float32")
+    return split.rows - first
+
+
+def _in_memory(split: _Split, model: Transfer, device: torch.device, precision: str) -> Entry:
+    features, targets = zip(*split.blocks(model, device, precision), strict=True)
+    return Entry(np.concatenate(features), np.concatenate(targets))
+
+
+def fingerprint(data: Data) -> str:
+    """Return the SHA-256 of a split, inputs and targets, as hexadecimal; it is kept with the split, which does not change.
+
+    A split that knows a faster way has a method ``fingerprint``.
+    """
+    known: str | None = getattr(data, "_fingerprint", None)
+    if known is not None:
+        return known
+    own = getattr(data, "fingerprint", None)
+    if callable(own):
+        found = str(own())
+    else:
+        digest = hashlib.sha256()
+        for inputs, targets in data.batches(256):
+            for tensor in (inputs, targets):
+                digest.update(tensor.cpu().contiguous().numpy().data)
+        found = digest.hexdigest()
+    try:
+        object.__setattr__(data, "_fingerprint", found)
+    except AttributeError:  # it has slots: it is read again for the next training
+        return found
+    return found
 
 
 def _start_at_zero(head: nn.Module) -> None:

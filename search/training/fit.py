@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,6 +17,8 @@ import torch
 from .device import autocast, require_precision
 from .estimator import as_estimator
 from .evaluate import evaluate, training_loss
+from .feature_cache import FeatureCache
+from .features import Transfer, with_features
 from .optimizer import Average, Patience, learning_rate_factor, make_optimizer, trainable
 from .recipe import Recipe
 from .results import EpochPoint, Fitted, Phases, ShouldContinue, TrainingFailed, always, no_phases
@@ -39,6 +42,7 @@ def fit(
     phases: Phases = no_phases,
     should_continue: ShouldContinue = always,
     check_at: Collection[int] = (),
+    features: FeatureCache | None = None,
 ) -> Fitted:
     """Train a model to ``epochs`` epochs, those of ``start`` included, and validate it.
 
@@ -47,6 +51,7 @@ def fit(
     - ``seed``: Seeds order, augmentation and everything that the model draws while it trains. The initial weights are the caller's.
     - ``phases``: Entered around the set-up, each epoch, each evaluation, and what tactics compute about the finished model.
     - ``should_continue``: Called after every epoch; False ends the training there and the model is measured as it is.
+    - ``features``: Where the features of a `Transfer` model are kept and found; None keeps them in memory for this training alone.
     - ``check_at``: Epochs after which a network is validated on the way, so that ``should_continue`` gets its quality; estimators are not.
 
     Returns:
@@ -74,9 +79,33 @@ def fit(
     try:
         # What the model draws (dropout ...) is seeded for each epoch below; the caller's generators are left as they were.
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            if isinstance(model, Transfer):
+                return _fit_head(model, task, recipe, epochs, start, seed, device, phases, should_continue, check_at, features)
             return _fit(model, task, recipe, epochs, start, seed, device, phases, should_continue, check_at)
     finally:
         torch.set_num_threads(threads)
+
+
+def _fit_head(
+    model: Transfer,
+    task: Task,
+    recipe: Recipe,
+    epochs: int,
+    start: Mapping[str, Any] | None,
+    seed: int,
+    device: torch.device,
+    phases: Phases,
+    should_continue: ShouldContinue,
+    check_at: Collection[int],
+    features: FeatureCache | None,
+) -> Fitted:
+    """Train the head of a model with a frozen backbone on features, by the ordinary loop; return the whole model."""
+    found = with_features(model, task, cache=features, phases=phases, device=device, precision=recipe.precision)
+    rate = recipe.head_learning_rate or recipe.learning_rate
+    plain = replace(recipe, learning_rate=rate, head_learning_rate=None, resolution=None, augment="none", channels_last=False)
+    fitted = _fit(model.head, found.task, plain, epochs, start, seed, device, phases, should_continue, check_at)
+    model.mean, model.deviation = found.mean.to(device), found.deviation.to(device)
+    return replace(fitted, model=model.eval(), features=found.used)
 
 
 def _fit(

@@ -25,7 +25,8 @@ class EpochPoint:
 
 
 #: Returns the context of one phase of a training, e.g. a window of the ledger, from its kind and index: ``setup`` (index 0), ``epoch``,
-#: ``eval`` or ``analysis`` (index: the epoch). A job opens ``overhead`` (loading a checkpoint, storing weights) and ``inference`` as well.
+#: ``eval`` or ``analysis`` (index: the epoch), or ``features`` (what a frozen backbone computes once for many trainings). A job opens
+#: ``overhead`` (loading a checkpoint, storing weights) and ``inference`` as well.
 Phases = Callable[[str, int], AbstractContextManager[Any]]
 #: Called after every epoch; False stops the training there, and the model is measured as it is.
 ShouldContinue = Callable[[EpochPoint], bool]
@@ -42,6 +43,21 @@ def always(point: EpochPoint, /) -> bool:
 
 
 @dataclass(frozen=True)
+class FeaturesUsed:
+    """The features that a model with a frozen backbone was trained on.
+
+    Attributes:
+        key: Entry of the cache with those of the training images; None when they were kept in memory alone.
+        images: Training images that the model has learnt from: what it costs to make it again.
+        computed: Images that were put through the backbone for this training, those for validation included: what was paid this time.
+    """
+
+    key: str | None
+    images: int
+    computed: int
+
+
+@dataclass(frozen=True)
 class Fitted:
     """A trained and validated model.
 
@@ -52,6 +68,7 @@ class Fitted:
         checkpoint: Everything that ``fit(start=...)`` needs to continue, or None when the recipe has a fixed horizon.
         stopped: Why the training ended before the requested epochs, or None.
         extra: Columns that tactics report, neither quality nor energy.
+        features: The features that it was trained on, for a model with a frozen backbone.
     """
 
     model: Any
@@ -61,3 +78,4 @@ class Fitted:
     checkpoint: Mapping[str, Any] | None
     stopped: str | None = None
     extra: Mapping[str, float] = field(default_factory=dict)
+    features: FeaturesUsed | None = None

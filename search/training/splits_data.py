@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
@@ -134,6 +135,15 @@ class MemoryData(Data):
         """Return everything as arrays, see ``Data.arrays``."""
         inputs = normalised(self.inputs, self._mean, self._deviation)
         return inputs.reshape(len(self), -1).cpu().numpy(), self.targets.cpu().numpy()
+
+    def fingerprint(self) -> str:
+        """Return the SHA-256 of inputs, targets and normalisation in hexadecimal: of the raw values, a quarter of the bytes for images."""
+        digest = hashlib.sha256()
+        for part in (self.inputs, self.targets, self._mean, self._deviation):
+            digest.update(b"-" if part is None else f"{part.dtype} {tuple(part.shape)}".encode())
+            if part is not None:
+                digest.update(part.cpu().contiguous().numpy().data)
+        return digest.hexdigest()
 
     def only(self, indices: np.ndarray) -> MemoryData:
         """Return a split of the examples at ``indices (m,)``, normalised as this one."""

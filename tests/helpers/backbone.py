@@ -7,7 +7,7 @@ import torch
 
 
 class Bands(torch.nn.Module):
-    """Means of the rows or the columns of grey images at 8 x 8 pixels, scaled by a weight.
+    """Means of the rows, of the columns, or of both, of grey images at 8 x 8 pixels, scaled by a weight.
 
     ``embedded`` are the images that went through it, by feature set; shapes without values (the count of operations) are left out.
     """
@@ -17,10 +17,10 @@ class Bands(torch.nn.Module):
         self.identity = identity
         self.preprocessing: Mapping[str, Any] = {"size": 8}
         self.scale = torch.nn.Parameter(torch.tensor(scale))
-        self.embedded: dict[str, int] = {"rows": 0, "columns": 0}
+        self.embedded: dict[str, int] = dict.fromkeys(self.feature_sets(), 0)
 
     def feature_sets(self) -> tuple[str, ...]:
-        return ("rows", "columns")
+        return ("rows", "columns", "both")
 
     def prepare(self, images: torch.Tensor) -> torch.Tensor:
         return torch.nn.functional.interpolate(images, size=(8, 8), mode="bilinear") if images.shape[-1] != 8 else images
@@ -29,4 +29,5 @@ class Bands(torch.nn.Module):
         assert not self.training
         if prepared.device.type != "meta":
             self.embedded[feature_set] += len(prepared)
-        return self.scale * prepared.mean(dim=(1, 3) if feature_set == "rows" else (1, 2))
+        parts = [prepared.mean(dim=axes) for name, axes in (("rows", (1, 3)), ("columns", (1, 2))) if feature_set in (name, "both")]
+        return self.scale * torch.cat(parts, dim=1)

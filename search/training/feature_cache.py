@@ -1,0 +1,235 @@
+"""Features on disk: computed once, and then shared by trials, workers and later runs on the same data.
+
+An entry is a folder that is named by a hash of all that its values depend on, so it is never out of date. It holds the features of the
+first images of a fixed order, and can be extended. What is read is data alone (npy without pickle, JSON), its sizes are checked, and an
+entry that does not fit is computed anew. Entries beyond a bound are dropped, those that nobody has used for longest first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock
+
+from ..energy.calibrations import cache_folder
+from ..whole_file import whole_file
+
+#: Environment variable that names the folder of the features.
+VARIABLE = "JOULEFRONT_CACHE"
+#: All entries together are kept below this; the features of a million images take 1 to 6 GB.
+LIMIT_BYTES = 20 * 2**30
+#: Format of an entry; another one is computed anew.
+FORMAT = 1
+_FACTS, _FEATURES, _TARGETS = "facts.json", "features.npy", "targets.npy"
+
+
+class TooLargeError(ValueError):
+    """A feature is too large for the precision in which it is to be stored."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What was stored: features ``(n, d)`` in float16 (float32 where that is too small), mapped from the file, and targets ``(n, ...)``."""
+
+    features: np.ndarray
+    targets: np.ndarray
+
+
+@dataclass(frozen=True)
+class FeatureCache:
+    """The features in one folder.
+
+    Attributes:
+        folder: Where they are; it need not exist yet.
+        limit_bytes: All entries together are kept below this.
+        place: What energies depend on besides the entry (hardware, device, threads, meters): prices are kept for each place. None where
+            nobody asks for prices.
+    """
+
+    folder: Path
+    limit_bytes: int = LIMIT_BYTES
+    place: str | None = None
+
+    @classmethod
+    def of_user(cls, place: str | None = None) -> FeatureCache:
+        """Return the cache of this user: the folder that ``JOULEFRONT_CACHE`` names, or ``features`` in the user's cache folder."""
+        named = os.environ.get(VARIABLE)
+        return cls(Path(named).expanduser() if named else cache_folder() / "features", place=place)
+
+    def open(self, key: str, rows: int) -> Entry | None:
+        """Return the first ``rows`` of an entry, or None where it is missing, too short or damaged."""
+        folder = self.folder / key
+        if self.known_rows(key) < rows:
+            return None
+        try:
+            features, targets = _mapped(folder / _FEATURES), _mapped(folder / _TARGETS)
+        except (OSError, ValueError):
+            return None
+        if features.ndim != 2 or features.dtype.kind != "f" or targets.dtype.kind not in "iuf" or min(len(features), len(targets)) < rows:
+            return None
+        with contextlib.suppress(OSError):
+            os.utime(folder / _FACTS)  # it was used
+        return Entry(features[:rows], targets[:rows])
+
+    def known_rows(self, key: str) -> int:
+        """Return how many rows an entry has; 0 where there is none."""
+        rows = (self._facts(key) or {}).get("rows")
+        return rows if isinstance(rows, int) else 0
+
+    @contextlib.contextmanager
+    def locked(self, keys: Iterable[str]) -> Iterator[None]:
+        """Hold entries: what two processes need at once is computed by one of them, and the other waits.
+
+        Raises:
+            OSError: If the folder cannot be written to.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.ExitStack() as held:
+            for key in sorted(set(keys)):  # in one order, so that no two wait for each other
+                held.enter_context(FileLock(self._lock(key)))
+            yield
+
+    def write(
+        self, key: str, facts: Mapping[str, Any], rows: int, blocks: Iterable[tuple[np.ndarray, np.ndarray]], *, dtype: str = "float16"
+    ) -> None:
+        """Store an entry whole, then drop what is beyond the bound.
+
+        ``blocks`` are features ``(b, d)`` and their targets, ``rows`` in all.
+
+        Raises:
+            TooLargeError: If a feature is not finite in ``dtype``.
+            OSError: If the disk is full, or the folder cannot be written to.
+        """
+        folder = self.folder / key
+        folder.mkdir(parents=True, exist_ok=True)
+        targets: list[np.ndarray] = []
+        done = 0
+        with whole_file(folder / _FEATURES) as unfinished, unfinished.open("wb") as file:
+            for features, wanted in blocks:
+                with np.errstate(over="ignore"):
+                    stored = np.ascontiguousarray(features, dtype=dtype)
+                if not np.isfinite(stored).all():
+                    raise TooLargeError(f"a feature is not finite in {dtype}")
+                if not targets:
+                    header = {"descr": stored.dtype.str, "fortran_order": False, "shape": (rows, stored.shape[1])}
+                    np.lib.format.write_array_header_1_0(file, header)
+                file.write(stored.data)
+                targets.append(wanted)
+                done += len(stored)
+            if done != rows:
+                raise ValueError(f"the split must have {rows} examples, got {done}")
+        with whole_file(folder / _TARGETS) as unfinished, unfinished.open("wb") as file:
+            np.save(file, np.concatenate(targets), allow_pickle=False)
+        self._write_facts(key, {**facts, "format": FORMAT, "rows": rows, "prices": (self._facts(key) or {}).get("prices", {})})
+        self._trim(key)
+
+    def statistics(self, key: str, rows: int, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return mean and standard deviation ``(d,)`` of the first ``rows`` of an entry, stored beside it for the next training."""
+        path = self.folder / key / f"statistics-{rows}.npy"
+        with contextlib.suppress(OSError, ValueError):
+            known = np.load(path, allow_pickle=False)
+            if known.shape == (2, features.shape[1]) and known.dtype == np.float32 and np.isfinite(known).all():
+                return known[0], known[1]
+        found = statistics(features)
+        with contextlib.suppress(OSError), whole_file(path) as unfinished, unfinished.open("wb") as file:
+            np.save(file, np.stack(found), allow_pickle=False)
+        return found
+
+    def price(self, key: str) -> tuple[int, Mapping[str, Any]] | None:
+        """Return what computing an entry took here, a number of images and the ledger's record of them; None when unknown."""
+        prices = (self._facts(key) or {}).get("prices")
+        price = prices.get(self.place) if isinstance(prices, dict) else None
+        if not isinstance(price, dict) or not isinstance(price.get("images"), int) or not isinstance(price.get("record"), dict):
+            return None
+        return (price["images"], price["record"]) if price["images"] > 0 else None
+
+    def keep_price(self, key: str, images: int, record: Mapping[str, Any]) -> None:
+        """Keep the ledger's record of computing so many images of an entry, unless that of more images is known here."""
+        with contextlib.suppress(OSError), FileLock(self._lock(key), timeout=1.0):  # who computes it meanwhile keeps a price as well
+            known, facts = self.price(key), self._facts(key)
+            if facts is not None and self.place is not None and (known is None or known[0] <= images):
+                others = facts.get("prices")
+                price = {self.place: {"images": images, "record": dict(record)}}
+                self._write_facts(key, {**facts, "prices": {**(others if isinstance(others, dict) else {}), **price}})
+
+    def entries(self) -> tuple[tuple[str, Mapping[str, Any], int], ...]:
+        """Return key, facts and bytes of each entry, those that were used last first."""
+        found = []
+        for facts in self.folder.glob(f"*/{_FACTS}"):
+            with contextlib.suppress(OSError):
+                size = sum(file.stat().st_size for file in facts.parent.iterdir())
+                found.append((facts.stat().st_mtime, facts.parent.name, size))
+        return tuple((key, self._facts(key) or {}, size) for _, key, size in sorted(found, reverse=True))
+
+    def clear(self) -> int:
+        """Remove all entries; return their bytes. Nothing else that lies in the folder is touched."""
+        freed = 0
+        for key, _, size in self.entries():
+            self._drop(key)
+            freed += size
+        return freed
+
+    def _trim(self, newest: str) -> None:
+        """Drop the entries that were not used for longest until the others fit; what was just written stays."""
+        total = 0
+        for key, _, size in self.entries():
+            total += size
+            if total > self.limit_bytes and key != newest:
+                self._drop(key)
+                total -= size
+
+    def _drop(self, key: str) -> None:
+        folder = self.folder / key
+        with contextlib.suppress(OSError), FileLock(self._lock(key), timeout=0.0):  # not what somebody computes or extends
+            (folder / _FACTS).unlink()  # first: without it nobody takes the rest for an entry
+            shutil.rmtree(folder, ignore_errors=True)
+            self._lock(key).unlink()
+
+    def _lock(self, key: str) -> Path:
+        return self.folder / f"{key}.lock"
+
+    def _facts(self, key: str) -> dict[str, Any] | None:
+        try:
+            facts = json.loads((self.folder / key / _FACTS).read_bytes())
+        except (OSError, ValueError):
+            return None
+        return facts if isinstance(facts, dict) and facts.get("format") == FORMAT else None
+
+    def _write_facts(self, key: str, facts: Mapping[str, Any]) -> None:
+        with whole_file(self.folder / key / _FACTS) as unfinished:
+            unfinished.write_text(json.dumps(facts, indent=1, default=str), encoding="utf-8")
+
+
+def key_of(facts: Mapping[str, Any]) -> str:
+    """Return the name of the entry with these facts, the same on every machine."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:32]
+
+
+def statistics(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and standard deviation ``(d,)`` float32 of features ``(n, d)``, read in parts; a feature that never varies has 1."""
+    total, squares = np.zeros(features.shape[1]), np.zeros(features.shape[1])
+    first = features[:1].astype(np.float64)  # near the mean: squares of what is left do not cancel
+    for start in range(0, len(features), 4096):
+        part = features[start : start + 4096].astype(np.float32) - first.astype(np.float32)
+        total += part.sum(axis=0, dtype=np.float64)
+        squares += np.einsum("nd,nd->d", part, part, dtype=np.float64)
+    mean = total / len(features)
+    deviation = np.sqrt(np.maximum(squares / len(features) - mean**2, 0.0))
+    return (mean + first[0]).astype(np.float32), np.where(deviation > 1e-6, deviation, 1.0).astype(np.float32)
+
+
+def _mapped(path: Path) -> np.ndarray:
+    """Map an array from its file, which must have exactly its size; what is written to the array stays in memory."""
+    found = np.load(path, mmap_mode="c", allow_pickle=False)
+    if not isinstance(found, np.memmap) or found.offset + found.nbytes != path.stat().st_size:
+        raise ValueError(f"{path} must end with its array")
+    return found
