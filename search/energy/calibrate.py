@@ -141,7 +141,7 @@ def reference_for(capabilities: Iterable[Capability]) -> Capability:
     """Return the measured component that a CPU calibration may trust.
 
     Raises:
-        LookupError: Nothing here is measured; the default with its wide uncertainty stays.
+        LookupError: Nothing here is measured; the estimate with its wide uncertainty stays.
     """
     measured = [item for item in capabilities if item.available and item.quality == "measured"]
     for family in REFERENCES:
@@ -150,7 +150,7 @@ def reference_for(capabilities: Iterable[Capability]) -> Capability:
                 return item
     raise LookupError(
         "calibration needs a measured reference (RAPL counters or a wall meter) and this machine has none that can be read: "
-        "the default per busy CPU stays, with its wide uncertainty; name a wall meter (--meter auto,wall=...) or give --cpu-watts"
+        "the estimate per busy CPU stays, with its wide uncertainty; name a wall meter (--meter auto,wall=...) or give --cpu-watts"
     )
 
 

@@ -58,7 +58,7 @@ def discover(
     Args:
         spec: ``auto``, or names separated by commas: ``nvml``, ``rapl``, ``cpu_time``, ``codecarbon``, ``wall=http://...``,
             ``replay=FILE``; ``auto`` may be one of them. Of two that cover the same part of the machine the first counts
-            and the other is a cross-check.
+            and the other is a cross-check. ``cpu_time=idle+memory`` also shows, outside of sums, what these draw whatever runs.
         cpu_watts: Watts of the whole CPU with all cores busy, for ``cpu_time``; goes before what was calibrated on this machine.
         coefficients: Coefficients for ``cpu_time``; they go before both.
         calibrations: Where ``joulefront doctor --calibrate`` has kept them; None for the user's cache folder.
@@ -70,16 +70,30 @@ def discover(
     Raises:
         ValueError: If a name is unknown, one that needs a value has none, or this machine's calibration is damaged.
     """
-    makers: dict[str, Callable[[], Source]] = {
-        "nvml": lambda: Nvml(clock=clock, environment=environment, used=used),
-        "rapl": lambda: Rapl(powercap, clock=clock, watch_seconds=WATCH_SECONDS),
-        "cpu_time": lambda: cpu_time.CpuTime(coefficients or _coefficients(cpu_watts, calibrations), clock=clock),
+
+    def estimate(parts: str | None) -> cpu_time.CpuTime:
+        # Fits, loads and tables, which only a machine without counters needs.
+        from .calibrations import calibrated_coefficients
+        from .sources.cpu_coefficients import identify, public_coefficients, standing
+
+        known, processor = coefficients, identify()
+        if known is None and cpu_watts is not None:
+            known = cpu_time.from_cpu_watts(cpu_watts)
+        known = known or calibrated_coefficients(calibrations) or public_coefficients(processor) or cpu_time.DEFAULT
+        return cpu_time.CpuTime(known, clock, standing=standing(parts, processor))
+
+    makers: dict[str, Callable[[str | None], Source]] = {
+        "nvml": lambda _: Nvml(clock=clock, environment=environment, used=used),
+        "rapl": lambda _: Rapl(powercap, clock=clock, watch_seconds=WATCH_SECONDS),
+        "cpu_time": estimate,
     }
     sources: list[Source] = []
     absent: list[Capability] = list(_not_built())
     covered: set[str] = set()
     for name, argument, automatic in _names(spec):
-        source: Source = makers[name]() if name in makers else importlib.import_module(f".sources.{name}", __package__).from_spec(argument)
+        source: Source = (
+            makers[name](argument) if name in makers else importlib.import_module(f".sources.{name}", __package__).from_spec(argument)
+        )
         found = source.probe()
         present = [capability for capability in found if capability.available]
         # Asked for by name, a second meter of the same part stays as a cross-check; found by itself, an estimate beside a
@@ -96,14 +110,6 @@ def discover(
     return Discovery(tuple(sources), tuple(absent))
 
 
-def _coefficients(cpu_watts: float | None, calibrations: Path | None) -> cpu_time.CpuCoefficients:
-    if cpu_watts is not None:
-        return cpu_time.from_cpu_watts(cpu_watts)
-    from .calibrations import calibrated_coefficients  # fits and loads, which only a machine without counters needs
-
-    return calibrated_coefficients(calibrations) or cpu_time.DEFAULT
-
-
 def _names(spec: str) -> list[tuple[str, str | None, bool]]:
     chosen: list[tuple[str, str | None, bool]] = []
     for item in (part.strip() for part in spec.split(",")):
@@ -114,7 +120,8 @@ def _names(spec: str) -> list[tuple[str, str | None, bool]]:
             chosen.append((name, argument or None, False))
         else:
             raise ValueError(f"meter must be auto or among {', '.join((*AUTO, *NAMED))}, got {name!r}")
-    return list({name if argument is None else f"{name}={argument}": (name, argument, auto) for name, argument, auto in chosen}.values())
+    named = {one[0]: one for one in chosen if not one[2]}  # what is named replaces what `auto` means, at its place
+    return list({one[:2]: one for one in (named.get(one[0], one) if one[2] else one for one in chosen)}.values())
 
 
 def _not_built() -> tuple[Capability, ...]:

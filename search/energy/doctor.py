@@ -6,11 +6,13 @@ Diagnosis, calibration and comparison of meters are one call each for the comman
 from __future__ import annotations
 
 import json
+import os
 import sys
 import textwrap
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from .comparison import Comparison
 from .discover import discover
 from .ledger import Ledger
 from .meters import MeterSet
-from .sources.cpu_time import DEFAULT
+from .sources.cpu_time import DEFAULT, PROC
 from .sources.source import Capability, Quality
 
 FAMILIES = ("gpu", "cpu", "dram", "wall")
@@ -192,7 +194,7 @@ def diagnose_machine(
     the user's cache folder.
     """
     coefficients = None if cpu_watts is not None else calibrated_coefficients(folder)
-    found = discover(meter, cpu_watts=cpu_watts, coefficients=coefficients)
+    found = discover(meter, cpu_watts=cpu_watts, coefficients=coefficients, calibrations=folder)
     try:
         facts = host.describe(MeterSet(found.sources, (), time.monotonic_ns).devices())
         names = [str(device.get("name")) for device in facts["devices"].values() if device.get("name")]
@@ -202,13 +204,31 @@ def diagnose_machine(
             "hardware id": host.fingerprint(facts),
         }
         known = cpu_watts is not None or coefficients is not None
-        present = found.present
+        present = tuple(
+            replace(item, reason=f"{item.reason}; {counters()}") if item.component == "cpu" and item.source == "cpu_time" else item
+            for item in found.present
+        )
         wall = load_calibration(WallCalibration, host.fingerprint(facts), folder)
         if wall is not None and not any(item.component == "wall" for item in present):
             present += (wall.capability(),)
         return examine(present, found.absent, carbon=carbon, cpu_watts_known=known, virtual=bool(facts["virtualised"]), machine=machine)
     finally:
         found.close()
+
+
+def counters(devices: Path = Path("/sys/bus/event_source/devices"), proc: Path = PROC) -> str:
+    """Say whether instructions and cache misses of a process can be counted here, and that they do not enter the estimate.
+
+    Models of power from counters are fitted on one machine against its energy counters, which are then the better meter; no public table
+    gives joules for an instruction or a miss. Source: Colmant et al. 2018, The next 700 CPU power models; perf_event_open(2) for the files.
+    """
+    end = "do not enter: no public table gives joules for them"
+    if not any((devices / name).exists() for name in ("cpu", "cpu_core", "armv8_pmuv3", "armv8_pmuv3_0")):
+        return f"instructions and cache misses cannot be counted here (virtual machines mostly hide them) and {end}"
+    with suppress(OSError, ValueError):
+        if int((proc / "sys/kernel/perf_event_paranoid").read_text()) > 2 and os.geteuid() != 0:
+            return f"instructions and cache misses may not be counted (sudo sysctl kernel.perf_event_paranoid=2 allows it) and {end}"
+    return f"instructions and cache misses could be counted and {end}"
 
 
 def calibrate_machine(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..energy import JOULES_PER_WH
+from ..energy.sources.cpu_time import estimates_in
 from ..formatting import digits, grid
 from ..front import Front
 from ..records.run_folder import Run
@@ -122,12 +123,18 @@ def leaderboard(runs: Sequence[Run]) -> Leaderboard:
         )
     elif unknown and machines:
         notes.append(f"the hardware of {', '.join(unknown)} is unknown: its energies are not put on one front with the others.")
+    estimates = {found for one in rows for trial in one.run.trials for found in estimates_in(trial.energy.record)}
+    if len(estimates) > 1:
+        notes.append(
+            f"the energies were estimated by different coefficients ({', '.join(sorted(estimates))}): they are not put on one front or "
+            "ranked. Give the later study the --cpu-watts of the earlier one to compare them."
+        )
     if len({one.run.name for one in rows}) > 1:
         notes.append("the studies have different names: their ranks mean something only if they learnt from the same data.")
     if len({one.quality for one in rows if one.quality}) > 1:
         each = "; ".join(f"{one.run.path}: {' and '.join(one.quality) or 'absent'}" for one in rows)
         notes.append(f"the energies are known in different ways ({each}).")
-    if len(goals) > 1 or len(machines) > 1 or (unknown and machines):
+    if len(goals) > 1 or len(machines) > 1 or len(estimates) > 1 or (unknown and machines):
         return Leaderboard(tuple(rows), tuple(notes), ())
     return _ranked(rows, notes)
 

@@ -18,6 +18,7 @@ from typing import Any
 from ..billing.account import TrialMeter, trial_energy
 from ..energy import JOULES_PER_WH, Ledger, Record
 from ..energy.journal import fitted
+from ..energy.sources.cpu_time import CpuTime, estimates_in
 from ..execution.devices import cores, pick_device
 from ..execution.job import Executor, Job, Outcome, Watch
 from ..formatting import energy_text
@@ -122,8 +123,9 @@ def refuse_other_machine(store: RunFolder, members: Sequence[Trial], ledger: Led
 
 def _meters(record: Record) -> dict[str, str]:
     """How each component that counts is known: the meter, and for an estimate its coefficients."""
+    coefficients = sorted(estimates_in(record.to_json()))
     return {
-        part.name: f"{part.source} {part.reason or ''}".strip() if part.source == "cpu_time" else part.source
+        part.name: f"{part.source} {', '.join(coefficients)}".strip() if part.source == CpuTime.name else part.source
         for part in record.components
         if part.counts and part.joules is not None
     }

@@ -19,11 +19,12 @@ the executors are closed, then the bill, the reason is noted, and everything is 
 from __future__ import annotations
 
 import contextlib
+import os
 import platform
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -32,14 +33,15 @@ from typing import Any
 from ..billing.account import SAVE_SECONDS, Account
 from ..billing.recovery import settle_killed
 from ..energy import Ledger, discover
-from ..energy.calibrations import WallCalibration, calibrated_coefficients, load_calibration
+from ..energy.calibrations import WallCalibration, load_calibration
 from ..energy.discover import Discovery
-from ..energy.sources.cpu_time import CpuTime, Tree
+from ..energy.sources.cpu_time import CpuTime, Tree, estimates_in
 from ..execution.devices import Devices, cores, make_executors, pick_device, take_devices, torch_threads
 from ..execution.job import Executor, Watch
 from ..records.bill import SessionBill, add_up, read_sessions
 from ..records.files import write_json
 from ..records.run_folder import Run, RunFolder, StoreError
+from ..records.trial import Trial
 from ..stopping.limits import BROKEN_OFF
 from ..study import Study
 from ..threads import WAIT_POLICY
@@ -151,9 +153,7 @@ class Session:
         Raises:
             ValueError: If nothing can be measured or estimated here.
         """
-        known = None if self.options.cpu_watts else calibrated_coefficients()
-        used = self.devices.components
-        found = discover(self.options.meter, cpu_watts=self.options.cpu_watts, coefficients=known, used=used)
+        found = discover(self.options.meter, cpu_watts=self.options.cpu_watts, used=self.devices.components)
         file = self.folder.ledger_file if self._keeps else None
         self.ledger = self._held.enter_context(Ledger(found, file=file, checkpoint_seconds=self.options.save_seconds))
         with self.ledger.window("start", kind="overhead"):
@@ -179,8 +179,9 @@ class Session:
         """Note the session in the folder, and make what trains: the baselines and the executors.
 
         Raises:
-            StoreError: If earlier sessions were measured on other hardware.
+            StoreError: If earlier sessions were measured on other hardware, or estimated by other watts per CPU.
         """
+        refuse_other_estimate(self.folder, self.before.trials, self.ledger)
         self.folder = note_session(self.folder, self.ledger, self.device, self.threads, self.trials_before, self.options.meter)
         self._noted = True
         self.baselines = BaselineController(self.options.protocol, study, task, self.ledger, self.device, self.threads)
@@ -286,6 +287,17 @@ def stop_on_interrupt() -> Iterator[Interrupts]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def refuse_other_estimate(store: RunFolder, trials: Iterable[Trial], ledger: Ledger) -> None:
+    """Refuse with a `StoreError` other watts per busy CPU than those by which the energies of earlier sessions were estimated."""
+    before, now = {found for trial in trials for found in estimates_in(trial.energy.record)}, estimates_in(ledger.total().to_json())
+    if before and not now <= before:
+        watts = float(min(before).split()[0]) * (os.cpu_count() or 1)
+        raise StoreError(
+            f"the energies of {str(store.path)!r} were estimated by {min(before)}, now by {min(now)}: they do not belong on one front. "
+            f"Go on with --cpu-watts {watts:g} (that for all logical CPUs), or give a new --out"
+        )
 
 
 def note_session(store: RunFolder, ledger: Ledger, device: str, threads: int, finished: int, meter: str) -> RunFolder:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import threading
 import time
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +32,8 @@ TICK = time.clock_getres(6) if LINUX else STEP
 #: busy virtual CPU on average.
 #: Source: Cloud Carbon Footprint, methodology, appendix I (average of AWS's machines).
 DEFAULT_CORE_WATTS = 2.8
+#: How the reason of an estimate begins, and what follows the watts of a busy CPU.
+ESTIMATED, PER_SECOND = "estimated: ", "per CPU-second above idle"
 
 
 class CpuUse(NamedTuple):
@@ -285,12 +289,22 @@ DEFAULT = CpuCoefficients(
 )
 
 
+class Draw(NamedTuple):
+    """Power of a component, what it stands for with its origin, and the relative standard uncertainty of its scale."""
+
+    component: str
+    watts: float
+    reason: str
+    gain_u: float
+    boundary: str = "idle CPU of the whole machine"
+
+
 class CpuTime:
     """CPU-seconds of the process tree times watts.
 
     ``cpu`` is the energy above idle that this process and its children caused: background load changes nothing, and windows of one
-    machine compare by the work they did. What the machine draws while idle belongs to nobody's work; when it is known it
-    is a line of its own, ``cpu:idle``, outside of the sum.
+    machine compare by the work they did. What the machine draws whatever runs belongs to nobody's work; where it is calibrated or among
+    ``standing`` it is a line of its own, ``cpu:idle`` or ``dram``, outside of the sum.
 
     This process's own CPU-seconds are exact to a nanosecond. Those of a living child may show up a tick of the kernel later (1 to 10 ms),
     and those of its own ended children 20 ms later; the uncertainty of each reading says so.
@@ -298,26 +312,39 @@ class CpuTime:
 
     name = "cpu_time"
 
-    def __init__(self, coefficients: CpuCoefficients = DEFAULT, clock: Clock = time.monotonic_ns, tree: Tree | None = None) -> None:
-        self.coefficients = coefficients
+    def __init__(
+        self,
+        coefficients: CpuCoefficients = DEFAULT,
+        clock: Clock = time.monotonic_ns,
+        tree: Tree | None = None,
+        standing: Iterable[Draw] = (),
+    ) -> None:
+        self.coefficients = known = coefficients
+        self._standing = {draw.component: draw for draw in standing}
+        if known.idle_watts is not None:
+            self._standing["cpu:idle"] = Draw("cpu:idle", known.idle_watts, f"while the clock runs ({known.origin})", known.gain_u)
         self._clock = clock
         self._tree = tree or Tree()
         self._begin_ns = clock()
 
     def probe(self) -> tuple[Capability, ...]:
-        """Return the estimate, and the idle line when its power is known."""
-        known = self.coefficients
-        reason = f"estimated: {known.core_watts:.3g} W per CPU-second above idle ({known.origin})"
-        boundary = "CPU above idle, this process and its children, by CPU-seconds"
-        common: dict[str, Any] = {"quality": "estimated", "tick_seconds": 0.0, "gain_u": known.gain_u}
-        step = known.core_watts * 1e-6
-        cpu = Capability("cpu", self.name, True, boundary=boundary, reason=reason, resolution_joules=step, **common)
-        if known.idle_watts is None:
-            return (cpu,)
-        reason, step = f"estimated: {known.idle_watts:.3g} W while the clock runs ({known.origin})", known.idle_watts * 1e-6
-        boundary = "idle CPU of the whole machine"
-        return cpu, Capability(
-            "cpu:idle", self.name, True, boundary=boundary, reason=reason, resolution_joules=step, counts=False, **common
+        """Return the estimate, and a line for each power that is drawn whatever runs."""
+        known, boundary = self.coefficients, "CPU above idle, this process and its children, by CPU-seconds"
+        work = Draw("cpu", known.core_watts, f"{PER_SECOND} ({known.origin})", known.gain_u, boundary)
+        return tuple(
+            Capability(
+                draw.component,
+                self.name,
+                True,
+                "estimated",
+                draw.boundary,
+                f"{ESTIMATED}{draw.watts:.3g} W {draw.reason}",
+                tick_seconds=0.0,
+                resolution_joules=draw.watts * 1e-6,
+                gain_u=draw.gain_u,
+                counts=draw is work,
+            )
+            for draw in (work, *self._standing.values())
         )
 
     def read(self) -> tuple[Reading, ...]:
@@ -335,11 +362,19 @@ class CpuTime:
         joules = used.seconds * self.coefficients.core_watts
         # What appears late was drawn early: for the curve, that is a reading whose time is known less well.
         t_ns, half = (before + after) // 2, (after - before) // 2 + int(used.late_seconds * NANO)
-        cpu = Reading("cpu", t_ns, half, counter_joules=joules)
-        if self.coefficients.idle_watts is None:
-            return (cpu,)
-        idle = self.coefficients.idle_watts * (t_ns - self._begin_ns) / NANO
-        return cpu, Reading("cpu:idle", t_ns, 0, counter_joules=max(idle, 0.0))
+        seconds = max(t_ns - self._begin_ns, 0) / NANO
+        standing = (Reading(draw.component, t_ns, 0, counter_joules=draw.watts * seconds) for draw in self._standing.values())
+        return Reading("cpu", t_ns, half, counter_joules=joules), *standing
 
     def close(self) -> None:
         """Nothing to release."""
+
+
+def estimates_in(record: Mapping[str, Any]) -> set[str]:
+    """Return the coefficients in a record's sum (JSON), e.g. ``{"2.8 W per CPU-second above idle"}``: energies by others do not compare."""
+    parts = record.get("components")
+    chosen = (
+        [part for part in parts if part.get("counts") and part.get("source") == CpuTime.name] if isinstance(parts, list | tuple) else []
+    )
+    found = [re.match(rf"{ESTIMATED}(\d+(?:\.\d+)?(?:e[+-]\d+)? W {PER_SECOND})", str(part.get("reason"))) for part in chosen]
+    return {match[1] for match in found if match}

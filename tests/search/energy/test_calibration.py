@@ -111,7 +111,7 @@ def test_a_reference_that_died_is_named_and_no_zero_is_fitted():
 def test_without_a_measured_reference_it_says_so_plainly():
     estimate = Capability("cpu", "cpu_time", True, "estimated")
     gpu = Capability("gpu:0", "nvml", True)
-    with pytest.raises(LookupError, match="default per busy CPU stays"):
+    with pytest.raises(LookupError, match="estimate per busy CPU stays"):
         reference_for([estimate, gpu])
     wall = Capability("wall", "wall", True, counts=False)
     assert reference_for([estimate, wall]) is wall

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,12 +14,15 @@ from joulefront.search.carbon.zones import intensity_for
 from joulefront.search.energy import Ledger, discover
 from joulefront.search.energy.calibrate import fit_cpu, spin
 from joulefront.search.energy.calibrations import CpuPoint, calibrated_coefficients, cpu_id, save_calibration, with_wall
-from joulefront.search.energy.doctor import FAMILIES, RAPL_REMEDY, calibrate_machine, compare_machine, diagnose_machine, examine
+from joulefront.search.energy.doctor import FAMILIES, RAPL_REMEDY, calibrate_machine, compare_machine, counters, diagnose_machine, examine
+from joulefront.search.energy.sources import cpu_coefficients
+from joulefront.search.energy.sources.cpu_coefficients import Processor, identify, public_coefficients
 from joulefront.search.energy.sources.cpu_time import DEFAULT
 from joulefront.search.energy.sources.source import Capability
 
 GPU = Capability("gpu:GPU-1a", "nvml", True, "measured", "board", gain_u=0.05)
 PACKAGE = Capability("cpu:pkg0", "rapl", True, "measured", "CPU package", gain_u=0.03)
+EPYC_4 = Processor("AMD EPYC", 25, 17)
 GUESS = Capability("cpu", "cpu_time", True, "estimated", "CPU-seconds of this process tree", gain_u=0.5)
 WALL = Capability("wall", "wall", True, "measured", "whole machine", gain_u=0.01, counts=False)
 
@@ -138,14 +142,54 @@ def test_a_kept_calibration_is_used_and_ends_the_advice(tmp_path):
     assert "--cpu-watts" in asked.origin  # what the user says goes first
 
 
-def test_without_a_calibration_the_library_takes_the_default_and_says_what_helps(tmp_path):
+def test_without_a_calibration_the_library_takes_public_tables_or_the_default_and_says_what_helps(tmp_path, monkeypatch):
+    (source,) = discover("cpu_time", calibrations=tmp_path).sources
+    assert source.coefficients == (public_coefficients(identify()) or DEFAULT)
+    monkeypatch.setattr(cpu_coefficients, "identify", lambda: EPYC_4)
+    (source,) = discover("cpu_time", calibrations=tmp_path).sources
+    assert source.coefficients == public_coefficients(EPYC_4)
+    monkeypatch.setattr(cpu_coefficients, "identify", Processor)
     (source,) = discover("cpu_time", calibrations=tmp_path).sources
     assert source.coefficients is DEFAULT
     assert "doctor --calibrate" in source.probe()[0].reason
 
 
+def test_the_diagnosis_names_origin_year_and_spread_of_the_estimate_and_that_counters_do_not_enter(tmp_path, monkeypatch):
+    monkeypatch.setattr(cpu_coefficients, "identify", lambda: EPYC_4)
+    diagnosis = diagnose_machine("cpu_time", folder=tmp_path)
+    (cpu,) = (item for item in diagnosis.findings if item.subject == "cpu" and item.quality == "estimated")
+    for part in ("1.54 W", "EPYC 4th Gen", "Cloud Carbon Footprint 2026", "differ by ±31%", "no public table gives joules"):
+        assert part in cpu.reason
+    assert cpu.remedy is not None  # a table is still no calibration
+    with Ledger(discover("cpu_time", calibrations=tmp_path).sources) as ledger, ledger.window("w") as window:
+        sum(range(10**6))
+    assert "Cloud Carbon Footprint 2026" in window.record.component("cpu").reason
+    save_calibration(calibration(), tmp_path)  # what was measured here goes before a table
+    (source,) = discover("cpu_time", calibrations=tmp_path).sources
+    assert source.coefficients.core_watts == pytest.approx(4)
+
+
+@pytest.mark.parametrize(
+    ("unit", "paranoid", "said"),
+    [
+        ("cpu", "2", "could be counted"),
+        ("armv8_pmuv3", "-1", "could be counted"),
+        ("cpu_core", "4", "may not be counted (sudo sysctl"),
+        (None, "2", "cannot be"),
+    ],
+)
+def test_why_counters_cannot_be_read_is_said(tmp_path, monkeypatch, unit, paranoid, said):
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    devices = tmp_path / "devices"
+    (devices / (unit or "software")).mkdir(parents=True)
+    (tmp_path / "sys/kernel").mkdir(parents=True)
+    (tmp_path / "sys/kernel/perf_event_paranoid").write_text(paranoid + "\n")
+    assert said in counters(devices, tmp_path)
+    assert "do not enter" in counters(devices, tmp_path)
+
+
 def test_calibration_without_a_reference_says_so_and_keeps_nothing(tmp_path):
-    with pytest.raises(LookupError, match="the default per busy CPU stays"):
+    with pytest.raises(LookupError, match="the estimate per busy CPU stays"):
         calibrate_machine("cpu_time", folder=tmp_path)
     assert list(tmp_path.iterdir()) == []
 

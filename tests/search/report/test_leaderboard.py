@@ -51,6 +51,17 @@ def test_different_hardware_is_never_put_on_one_front_and_a_note_explains_it(two
     assert "the hardware of runs/other is unknown" in leaderboard([two[0], unknown]).to_text()
 
 
+def test_energies_by_different_coefficients_are_never_put_on_one_front_and_a_note_explains_it(two: list[Run]) -> None:
+    def estimated(run: Run, watts: float) -> Run:
+        part = {"counts": True, "source": "cpu_time", "reason": f"estimated: {watts} W per CPU-second above idle (somewhere)"}
+        return replace(run, trials=tuple(changed(trial, record={"components": [part]}) for trial in run.trials))
+
+    board = leaderboard([estimated(two[0], 2.8), estimated(two[1], 1.54)])
+    assert board.front == ()
+    assert "different coefficients (1.54 W per CPU-second above idle, 2.8 W" in board.to_text().replace("\n", " ")
+    assert leaderboard([estimated(two[0], 2.8), estimated(two[1], 2.8)]).notes == ()
+
+
 def test_different_objectives_names_and_meters_are_noted(two: list[Run]) -> None:
     other = replace(two[1], name="digits", trials=tuple(changed(trial, energy_quality="estimated") for trial in two[1].trials))
     notes = " ".join(leaderboard([two[0], other]).notes)

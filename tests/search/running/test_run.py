@@ -13,6 +13,7 @@ import pytest
 
 from joulefront.search import Budget, Study, load, run
 from joulefront.search.billing.account import Account
+from joulefront.search.energy.sources import cpu_coefficients
 from joulefront.search.records.run_folder import RunFolder, StoreError
 from joulefront.search.records.trial import INTERRUPTED
 
@@ -212,6 +213,19 @@ def test_energies_of_two_machines_are_not_mixed(rings: Maker, tmp_path: Path) ->
     store.save_facts({**store.facts, "sessions": [{**store.facts["sessions"][0], "hardware_id": "other"}]})
     with pytest.raises(StoreError, match="other hardware"):
         run(rings(trials=9), out=tmp_path / "r")
+
+
+def test_energies_by_two_estimates_are_not_mixed_and_the_old_one_can_go_on(
+    rings: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that was billed with 2.8 W per busy CPU, and is continued where the tables say something else."""
+    cores = os.cpu_count() or 1
+    run(rings(trials=1), out=tmp_path / "r", cpu_watts=2.8 * cores)
+    monkeypatch.setattr(cpu_coefficients, "identify", lambda: cpu_coefficients.Processor("AMD EPYC", 25, 17))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(StoreError, match=rf"by 2\.8 W per CPU-second.*now by 1\.54 W.*--cpu-watts {2.8 * cores:g} "):
+        run(rings(trials=2), out=tmp_path / "r")
+    assert len(run(rings(trials=2), out=tmp_path / "r", cpu_watts=2.8 * cores).trials) == 2
 
 
 def start(file: Path, out: Path, *more: str) -> "subprocess.Popen[str]":
