@@ -50,9 +50,9 @@ _ARRAY = '''
 
 def prepare(raw):
     """Turn examples ``(n, {raw})``, as the study loads them, into model input."""
-    mean, std = (np.array(how[key], dtype="float32"){expand} for key in ("mean", "std"))
-    x = (np.asarray(raw, dtype="float32") * how["scale"] - mean) / std
-    return x{flat}
+    mean, std = (np.array(how[key]){expand} for key in ("mean", "std"))
+    x = (np.asarray(raw, dtype="float64") * how["scale"] - mean) / std
+    return x{flat}.astype("float32")
 
 
 '''
@@ -125,8 +125,7 @@ def _prepare(trained: TrainedModel) -> tuple[list[str], str, str]:
         resize = _RESIZE if trained.is_torch and trained.input_shape != own else ""
         return ["from PIL import Image, ImageOps"], _IMAGE_FILE.format(resize=resize, flat=flat), 'prepare("image.png")'
     if how.get("kind") == "table":
-        imports = ["import pandas as pd", "from joulefront.search import prepare"]
-        return imports, "\n", 'prepare(how, pd.read_csv("rows.csv"))'
+        return ["from joulefront.search import prepare"], "\n", 'prepare(how, "rows.csv")'
     if how.get("kind") in ("image", "features") and how.get("mean") is not None and trained.candidate.recipe.resolution is None:
         image = len(trained.task.input_shape) == 3
         raw = ", ".join(str(side) for side in trained.task.input_shape)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from .splits_data import MemoryData, StreamData
-from .task import Kind, Targets, Task, complete_splits, encode, target_scale
+from .task import Kind, Targets, Task, complete_splits, encode, target_scale, warn_of_absent_classes
 
 Pair = tuple[Any, Any]
 #: Name -> class of torchvision.datasets, for the sets that torchvision holds as arrays.
@@ -166,7 +166,7 @@ def task_of_arrays(
     *,
     device: str | torch.device = "cpu",
 ) -> Task:
-    """Put ``(n, features)`` or ``(n, c, h, w)`` inputs into a task, normalised by the training split.
+    """Put ``(n, features)`` or ``(n, c, h, w)`` inputs into a task, normalised by the training split in float64; bytes stay as they are.
 
     ``parts`` are the indices of the training, validation and test split; an empty test split becomes None.
     """
@@ -180,7 +180,13 @@ def task_of_arrays(
     }
     if image:
         preprocessing |= dict(zip(("channels", "height", "width"), inputs.shape[1:], strict=True))
-    return task_in_memory(name, inputs, targets, parts, preprocessing, mean=mean, deviation=deviation, device=device)
+    if inputs.dtype == np.uint8:
+        return task_in_memory(name, inputs, targets, parts, preprocessing, mean=mean, deviation=deviation, device=device)
+    standard, side = np.empty(inputs.shape, dtype=np.float32), (1, -1, *[1] * (inputs.ndim - 2))
+    for first in range(0, len(inputs), 1024):  # in slices, and not in float32, where seconds since 1970 are two minutes apart
+        part = inputs[first : first + 1024].astype(np.float64)
+        standard[first : first + 1024] = (part - np.reshape(mean, side)) / np.reshape(deviation, side)
+    return task_in_memory(name, standard, targets, parts, preprocessing, device=device)
 
 
 def task_in_memory(
@@ -196,6 +202,9 @@ def task_in_memory(
 ) -> Task:
     """Split inputs and targets, the values of a regression standardised by the training split; see ``MemoryData`` for the statistics."""
     scale = target_scale(targets.values[parts[0]]) if targets.kind == "regression" else None
+    if targets.kind in ("classification", "anomaly"):
+        named = zip(("training", "validation", "test"), parts, strict=True)
+        warn_of_absent_classes(name, targets.classes, {split: targets.values[part] for split, part in named})
     values = targets.values if scale is None else ((targets.values - scale[0]) / scale[1]).astype(np.float32)
     train, validation, test = (
         MemoryData(
@@ -222,7 +231,8 @@ def channel_statistics(inputs: np.ndarray) -> tuple[list[float], list[float]]:
         part = inputs[first : first + 1024].astype(np.float64) / scale
         square += ((part - mean.reshape(1, -1, *[1] * (inputs.ndim - 2))) ** 2).sum(axis=axes)
     deviation = np.sqrt(square / count)
-    return mean.tolist(), np.where(deviation > 1e-8, deviation, 1.0).tolist()
+    # Rounding leaves a tiny deviation in a constant feature of large numbers.
+    return mean.tolist(), np.where(deviation > 1e-12 * np.abs(mean), deviation, 1.0).tolist()
 
 
 def _inputs(inputs: Any) -> np.ndarray:
@@ -238,7 +248,8 @@ def _inputs(inputs: Any) -> np.ndarray:
         )
     if array.dtype == np.uint8 and array.ndim == 4:
         return array
-    array = array.astype(np.float32)
+    if array.dtype.kind != "f" or array.dtype.itemsize < 4:
+        array = array.astype(np.float32 if array.dtype.itemsize < 4 else np.float64)
     if not np.isfinite(array).all():
         raise ValueError("inputs must be finite, got values that are missing or infinite; fill them, or use table(), which does")
     return array

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -11,16 +12,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .arrays import task_in_memory
+from .columns import MISSING, Reading, as_json, from_json, infer, is_text, numbers, parse, readings, texts
+from .table_file import read
 from .task import Kind, Task, encode, split_indices
 
 if TYPE_CHECKING:
     import pandas as pd
     import torch
 
-PARQUET = frozenset({".parquet", ".pq"})
-TEXT = frozenset({".csv", ".tsv", ".txt"})
 #: A text column gets a feature for each of its most frequent values, at most this many; the others share one.
 MAX_LEVELS = 32
+#: Names of columns whose numbers, when all differ, name the rows: ``id``, ``CustomerID``, ``row_nr``, and columns without a name.
+_ROW_NAMES = re.compile(r"(?i:unnamed(: \d+)?|index|idx|uuid|row|(row|line)?[ _-]?(nr|no|num|number)\.?|(.*[ _-])?id)|.*[a-z]I[Dd]")
 Column = dict[str, Any]
 
 
@@ -32,8 +35,9 @@ def table(
     validation_share: float = 0.15,
     test_share: float = 0.15,
     seed: int = 0,
-    drop: Collection[str] = (),
-    categorical: Collection[str] = (),
+    drop: str | Collection[str] = (),
+    keep: str | Collection[str] = (),
+    categorical: str | Collection[str] = (),
     max_levels: int = MAX_LEVELS,
     device: str | torch.device = "cpu",
     name: str | None = None,
@@ -42,14 +46,16 @@ def table(
     """Make a task from a CSV or Parquet file, or from a data frame.
 
     Rows without a target are left out with a warning that counts them. Everything that is learnt about the columns (medians, means,
-    frequent values) is learnt from the training rows and stored in ``task.preprocessing`` as JSON for ``prepare``.
+    frequent values) is learnt from the training rows and stored in ``task.preprocessing`` as JSON for ``prepare``. What is probably not
+    meant gets a warning with its remedy: columns that name the rows, that hold the target, that are numbers but for some cells.
 
-    - ``data``: A data frame, or a file ``.csv``, ``.tsv``, ``.txt`` (also compressed) or ``.parquet``; the first line names the columns.
+    - ``data``: A data frame, or a file ``.csv``, ``.tsv``, ``.txt`` (also compressed) or ``.parquet``; see ``table_file.read``.
     - ``target``: Column to predict, or several columns of 0 and 1 (multilabel).
     - ``kind``: None infers it: text, truth values and at most 20 different whole numbers are classes.
     - ``validation_share``: Share of the rows for validation, stratified by class; a ``test_share`` of 0 is for none.
-    - ``drop``: Columns to leave out, for example row numbers.
-    - ``categorical``: Columns of numbers that are codes, not amounts; a text column has ``max_levels`` features at most.
+    - ``drop``: Columns to leave out; ``keep``: columns that are used although their numbers seem to name the rows.
+    - ``categorical``: Columns of numbers that are codes, not amounts; a text column has ``max_levels`` features at most. A text with
+      commas names several columns here.
     - ``device``: Where the tensors are put at first.
     - ``name``: By default that of the file; ``source``, which names the table in messages, is by default its path.
 
@@ -57,23 +63,36 @@ def table(
         FileNotFoundError: If the file does not exist.
         ValueError: If it cannot be read, lacks a column, or no feature is left.
     """
+    wanted = [target] if isinstance(target, str) else list(target)
+    drop, keep, categorical = (_names(given) for given in (drop, keep, categorical))
     if isinstance(data, str | Path):
         path = Path(data).expanduser()
-        data, name, source = read(path), name or path.name.split(".")[0], source or str(path)
+        data, name, source = read(path, wanted), name or path.name.split(".")[0], source or str(path)
     source = source or "the table"
-    frame = data.set_axis(data.columns.astype(str), axis=1)
-    wanted = [target] if isinstance(target, str) else list(target)
-    for column in (*wanted, *drop, *categorical):
+    frame = data.set_axis(data.columns.astype(str).str.strip(), axis=1)
+    for column in (*wanted, *drop, *keep, *categorical):
         if column not in frame.columns:
             raise ValueError(_no_column(source, column, [str(entry) for entry in frame.columns]))
-    labelled = frame[wanted].notna().all(axis=1)
+    frame = frame.drop(columns=[column for column in drop if column not in wanted])
+    if len(twice := frame.columns[frame.columns.duplicated()]):
+        raise ValueError(f"{source} has the column {twice[0]!r} twice; rename one" + ("" if twice[0] in wanted else ", or drop both"))
+    values = {column: _target(frame[column], source) for column in wanted}
+    labelled = np.logical_and.reduce([[value == value and value is not None for value in one] for one in values.values()])
     if not labelled.all():
-        left_out = int((~labelled).sum())
-        warnings.warn(f"{source}: left out {left_out} of {len(frame)} rows without {', '.join(wanted)}", stacklevel=2)
+        cells = {str(text) for column in wanted for text in frame[column][~labelled]} - {"", "nan", "None", "<NA>"}
+        shown = f" ({', '.join(sorted(cells)[:5])})" if cells else ""
+        left_out = f"{int((~labelled).sum())} of {len(frame)} rows without {', '.join(wanted)}{shown}"
+        warnings.warn(f"{source}: left out {left_out}", stacklevel=2)
         frame = frame[labelled]
     if len(frame) < 4:
         raise ValueError(f"{source} has {len(frame)} rows with a target; give at least 4")
-    targets = encode(_values(frame, target), kind=kind, classes=None if isinstance(target, str) else wanted, name=f"column {target!r}")
+    raw = [one[labelled].astype(str) if one.dtype.kind == "O" else one[labelled] for one in values.values()]
+    targets = encode(
+        raw[0] if isinstance(target, str) else np.column_stack(raw),
+        kind=kind,
+        classes=None if isinstance(target, str) else wanted,
+        name=f"column {target!r}",
+    )
     parts = split_indices(
         targets.values,
         validation_share=validation_share,
@@ -81,8 +100,12 @@ def table(
         seed=seed,
         stratified=targets.kind in ("classification", "anomaly"),
     )
-    inputs = frame.drop(columns=[*wanted, *drop])
-    columns = learn(inputs.iloc[parts[0]], max_levels=max_levels, categorical=categorical)
+    inputs = frame.drop(columns=wanted)
+    how = readings(inputs, categorical)
+    copies = [] if targets.values.ndim > 1 else _copies(inputs, how, targets.values, str(target), source, keep)
+    inputs = inputs.drop(columns=copies)
+    columns = learn(inputs.iloc[parts[0]], max_levels=max_levels, categorical=categorical, keep=keep, how=how)
+    _warn(source, columns, how, targets.values if kind is None and targets.kind == "regression" else None)
     features = apply(columns, inputs)
     if features.shape[1] == 0:
         reasons = ", ".join(f"{column['name']} ({column['reason']})" for column in columns[:5])
@@ -92,52 +115,62 @@ def table(
     return task_in_memory(name or "table", features, targets, parts, preprocessing, device=device)
 
 
-def prepare(preprocessing: Mapping[str, Any], rows: pd.DataFrame) -> np.ndarray:
-    """Turn rows of a user's table into model input ``(n, features)`` float32 as a task's ``preprocessing`` describes.
+def prepare(preprocessing: Mapping[str, Any], rows: pd.DataFrame | str | Path) -> np.ndarray:
+    """Turn rows of a user's table, or a file of them, into model input ``(n, features)`` float32 as a task's ``preprocessing`` describes.
+
+    A file is read as in training; in a data frame dates, decimal commas and codes may be text, or what a reader of CSV made of them. Values
+    that training never saw set no feature, or count as missing; a warning counts them.
 
     Raises:
         ValueError: If a column is missing.
     """
-    return apply(list(preprocessing["columns"]), rows)
+    columns = list(preprocessing["columns"])
+    if isinstance(rows, str | Path):
+        rows = read(Path(rows).expanduser(), [column["name"] for column in columns if column["type"] != "dropped"])
+    rows = rows.set_axis(rows.columns.astype(str).str.strip(), axis=1)
+    features = apply(columns, rows)
+    for column in (column for column in columns if column["type"] != "dropped"):
+        name, values = column["name"], texts(rows[column["name"]])
+        known = [True] * len(rows)
+        if column["type"] != "numeric":
+            known = [place is not None for place in _places(column, values, missing=0, other=0 if column["other"] else None)]
+        elif is_text(rows[name].dtype):
+            known = (~np.isnan(numbers(rows[name], from_json(column)))).tolist()
+        strange = [value for value, one in zip(values, known, strict=True) if not one and value is not None]
+        if strange:
+            counts = "as missing" if column["type"] == "numeric" else "as none of those"
+            warnings.warn(
+                f"{len(strange)} values of {name!r} were not seen in training, e.g. {strange[0]!r}: counted {counts}", stacklevel=2
+            )
+    return features
 
 
-def read(path: Path) -> pd.DataFrame:
-    """Read a table; the separator of a text file is the most frequent of comma, semicolon, tab and bar in its first line.
-
-    Raises:
-        FileNotFoundError: If the file does not exist.
-        ValueError: If it cannot be read.
-    """
-    import pandas as pd
-
-    if not path.is_file():
-        raise FileNotFoundError(f"no table at {path}; give a CSV or Parquet file")
-    suffixes = {suffix.lower() for suffix in path.suffixes[-2:]}
-    try:
-        if suffixes & PARQUET:
-            return pd.read_parquet(path)
-        if suffixes & TEXT:
-            head = pd.read_csv(path, nrows=1, header=None, sep="\0", engine="c", dtype=str, skip_blank_lines=True)
-            line = str(head.iloc[0, 0])
-            return pd.read_csv(path, sep=max(",;\t|", key=line.count), low_memory=False)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, OSError, ValueError, ImportError) as error:
-        raise ValueError(f"cannot read the table {path}: {' '.join(str(error).split())[:200]}") from error
-    raise ValueError(f"{path} must end in {', '.join(sorted(TEXT | PARQUET))}, got {''.join(path.suffixes) or 'no suffix'}")
-
-
-def learn(frame: pd.DataFrame, *, max_levels: int = MAX_LEVELS, categorical: Collection[str] = ()) -> list[Column]:
+def learn(
+    frame: pd.DataFrame,
+    *,
+    max_levels: int = MAX_LEVELS,
+    categorical: Collection[str] = (),
+    keep: Collection[str] = (),
+    how: Mapping[str, Reading] | None = None,
+) -> list[Column]:
     """Learn from training rows how each column becomes features.
 
     Numbers, truth values and times (seconds since 1970) are filled with their median where missing or infinite, marked there by a feature
     of their own, and standardised. Text becomes one feature for each frequent value, one for all others, one for missing. A column without
-    information (constant, empty, or text that never repeats) is dropped. ``categorical`` names columns of numbers that are codes, not
-    amounts; a text column has ``max_levels`` features at most.
+    information (constant, empty, text that never repeats, numbers that name the rows unless in ``keep``) is dropped. ``categorical`` names
+    columns of numbers that are codes, not amounts; a text column has ``max_levels`` features at most. ``how`` its texts are read is by
+    default told from these rows.
 
     Returns:
         One JSON dictionary for each column: ``name``, ``type`` (``numeric``, ``categorical``, ``dropped``), and what ``apply`` needs.
     """
-    numeric = [str(name) for name, dtype in frame.dtypes.items() if _is_numeric(dtype) and name not in categorical]
-    values = _numbers(frame, numeric)
+    how = readings(frame, categorical) if how is None else how
+    numeric = [
+        str(name)
+        for name, dtype in frame.dtypes.items()
+        if name not in categorical and (_is_numeric(dtype) or how.get(str(name), Reading()).kind != "text")
+    ]
+    values = _numbers(frame, numeric, how)
     missing = np.isnan(values)
     known = ~missing.all(axis=0)
     fill = np.zeros(len(numeric))
@@ -150,6 +183,9 @@ def learn(frame: pd.DataFrame, *, max_levels: int = MAX_LEVELS, categorical: Col
         marked = bool(missing[:, k].any())
         # Rounding leaves a tiny deviation in a constant column of large numbers.
         varies = deviation[k] > 1e-12 * max(1.0, abs(mean[k]))
+        if name not in keep and _ROW_NAMES.fullmatch(name) and _name_rows(values[:, k]):
+            learnt[name] = {"name": name, "type": "dropped", "reason": "names the rows"}
+            continue
         if not known[k] or not (varies or marked):
             learnt[name] = {"name": name, "type": "dropped", "reason": "constant" if known[k] else "empty"}
             continue
@@ -160,6 +196,7 @@ def learn(frame: pd.DataFrame, *, max_levels: int = MAX_LEVELS, categorical: Col
             "mean": float(mean[k]),
             "std": float(deviation[k]) if varies else 1.0,
             "missing": marked,
+            **as_json(how.get(name, Reading())),
         }
     for name in map(str, frame.columns):
         if name not in learnt:
@@ -179,7 +216,7 @@ def apply(columns: list[Column], frame: pd.DataFrame) -> np.ndarray:
         raise ValueError(f"the table must have the column {absent[0]!r} ({len(absent)} are missing), got {_listed(frame.columns)}")
     features = np.zeros((len(frame), len(feature_names(columns))), dtype=np.float32)
     numeric = [column for column in used if column["type"] == "numeric"]
-    values = _numbers(frame, [column["name"] for column in numeric])
+    values = _numbers(frame, [column["name"] for column in numeric], {column["name"]: from_json(column) for column in numeric})
     missing = np.isnan(values)
     fill, mean, deviation = (np.array([column[key] for column in numeric], dtype=np.float64) for key in ("fill", "mean", "std"))
     standard = (np.where(missing, fill, values) - mean) / deviation
@@ -191,7 +228,7 @@ def apply(columns: list[Column], frame: pd.DataFrame) -> np.ndarray:
                 features[:, position + 1] = missing[:, done]
             done += 1
         else:
-            _mark_levels(column, _texts(frame.loc[:, str(column["name"])]), features[:, position : position + len(_suffixes(column))])
+            _mark_levels(column, texts(frame[str(column["name"])]), features[:, position : position + len(_suffixes(column))])
         position += len(_suffixes(column))
     return features
 
@@ -204,13 +241,66 @@ def feature_names(columns: list[Column]) -> list[str]:
     return names
 
 
-def _values(frame: pd.DataFrame, target: str | Sequence[str]) -> np.ndarray:
-    if not isinstance(target, str):
-        return frame[list(target)].to_numpy()
-    values = frame[target]
-    if values.dtype.kind in "biuf":
-        return np.asarray(values.to_numpy(dtype=values.dtype.type if isinstance(values.dtype, np.dtype) else np.float64))
-    return np.asarray([str(value) for value in values])
+def _names(given: str | Collection[str]) -> list[str]:
+    return [name.strip() for name in given.split(",") if name.strip()] if isinstance(given, str) else list(given)
+
+
+def _target(column: pd.Series[Any], source: str) -> np.ndarray:
+    """Return the values of a target ``(n,)``: numbers, truth values, or texts and None; only an empty cell is no class of text."""
+    if not is_text(column.dtype) and _is_numeric(column.dtype) and column.dtype.kind != "M":
+        return np.asarray(column.to_numpy(dtype=column.dtype.type if isinstance(column.dtype, np.dtype) else np.float64, na_value=np.nan))
+    found, empty = texts(column, {""}), column.isna().to_numpy()
+    found[empty] = None
+    plain = np.array([None if text is None or text.lower() in MISSING else text for text in found], dtype=object)
+    reading = infer(plain)
+    if reading.kind == "number":
+        return parse(plain, reading)
+    odd = sorted({text for text in found if text is not None and text.lower() in MISSING})
+    if odd and str(column.dtype) != "category":
+        warnings.warn(f"{source}: {odd[0]!r} in {column.name} is taken for a class; empty these cells if it means missing", stacklevel=3)
+    return np.array([text == "True" or text == "true" for text in found]) if reading.kind == "truth" and None not in found else found
+
+
+def _copies(
+    frame: pd.DataFrame, how: Mapping[str, Reading], target: np.ndarray, name: str, source: str, keep: Collection[str]
+) -> list[str]:
+    """Return the columns that are the target again, under nearly its name; a warning names them, and others that tell it alone."""
+    import pandas as pd
+
+    def plain(text: str) -> str:
+        return re.sub(r"[\W_]|[._]?\d+$", "", text.casefold())
+
+    codes, found = pd.factorize(target)[0], []
+    if len(target) < 10 or len(set(codes)) < 2:
+        return []
+    for column in map(str, frame.columns):
+        values = numbers(frame[column], how[column]) if how.get(column, Reading()).kind != "text" else frame[column]
+        same = np.array_equal(pd.factorize(values)[0], codes)
+        if same and target.dtype.kind == "f":
+            with np.errstate(all="ignore"):
+                same = not is_text(np.asarray(values).dtype) and abs(np.corrcoef(np.asarray(values, dtype=float), target)[0, 1]) > 1 - 1e-12
+        if same and column not in keep:
+            near = plain(column) == plain(name)
+            found += [column] if near else []
+            does = "is the target again; left out, --set keep=" if near else "tells the target alone; if it is known too late, --set drop="
+            warnings.warn(f"{source}: the column {column!r} {does}{column}", stacklevel=3)
+    return found
+
+
+def _name_rows(values: np.ndarray) -> bool:
+    return len(values) >= 4 and bool((values == np.round(values)).all()) and len(np.unique(values)) == len(values)
+
+
+def _warn(source: str, columns: Sequence[Column], how: Mapping[str, Reading], amounts: np.ndarray | None) -> None:
+    """Say what was probably not meant, with the option that changes it."""
+    said = [f"{name!r} {reading.note} (--set drop={name} leaves it out)" for name, reading in how.items() if reading.note]
+    for reason, option in (("names the rows", "; --set keep={} uses it"), ("never repeats", "")):
+        if out := [column["name"] for column in columns if column.get("reason") == reason]:
+            said.append(f"left out {', '.join(map(repr, out[:10]))}, which {reason}{option.format(','.join(out))}")
+    if amounts is not None and (amounts == np.round(amounts)).all() and (levels := len(np.unique(amounts))) * 5 <= len(amounts):
+        said.append(f"the target is taken for amounts, {levels} different ones; --set kind=classification makes classes of them")
+    for one in said:
+        warnings.warn(f"{source}: {one}", stacklevel=3)
 
 
 def _no_column(source: str, column: str, names: list[str]) -> str:
@@ -220,11 +310,11 @@ def _no_column(source: str, column: str, names: list[str]) -> str:
 
 
 def _learn_levels(name: str, values: pd.Series[Any], max_levels: int) -> Column:
-    texts = _texts(values)
-    present = texts[[text is not None for text in texts]]
+    found = texts(values)
+    present = found[[text is not None for text in found]]
     levels, counts = np.unique(present.astype(str), return_counts=True) if len(present) else (np.array([]), np.array([]))
     repeated = levels[counts > 1]
-    if len(levels) == 0 or len(repeated) == 0 or (len(levels) == 1 and len(present) == len(texts)):
+    if len(levels) == 0 or len(repeated) == 0 or (len(levels) == 1 and len(present) == len(found)):
         reason = "empty" if len(levels) == 0 else "constant" if len(levels) == 1 else "never repeats"
         return {"name": name, "type": "dropped", "reason": reason}
     # The most frequent first, ties by name, so that the order of the rows does not matter.
@@ -235,18 +325,26 @@ def _learn_levels(name: str, values: pd.Series[Any], max_levels: int) -> Column:
         "type": "categorical",
         "levels": sorted(frequent),
         "other": len(frequent) < len(levels),
-        "missing": len(present) < len(texts),
+        "missing": len(present) < len(found),
     }
 
 
-def _mark_levels(column: Mapping[str, Any], texts: np.ndarray, features: np.ndarray) -> None:
-    places = {level: k for k, level in enumerate(column["levels"])}
-    other = len(places) if column["other"] else None
-    empty = features.shape[1] - 1 if column["missing"] else other
-    # A value that did not occur in training counts as one of the others; where there were none, it sets no feature.
-    where = [empty if text is None else places.get(text, other) for text in texts]
+def _mark_levels(column: Mapping[str, Any], values: np.ndarray, features: np.ndarray) -> None:
+    other = len(column["levels"]) if column["other"] else None
+    where = _places(column, values, missing=features.shape[1] - 1 if column["missing"] else other, other=other)
     rows = np.array([row for row, place in enumerate(where) if place is not None], dtype=int)
     features[rows, [place for place in where if place is not None]] = 1.0
+
+
+def _places(column: Mapping[str, Any], values: np.ndarray, *, missing: int | None, other: int | None) -> list[int | None]:
+    """Return which level each text is; one that did not occur in training is one of the others; where there were none, it is None."""
+    places = {level: k for k, level in enumerate(column["levels"])}
+    # A reader of CSV makes 1 of the code 01; where no two levels are the same number, it still is that level.
+    amounts = parse(np.array(column["levels"], dtype=object), Reading("number"))
+    for k, amount in enumerate(amounts):
+        if np.isfinite(amount) and (amounts == amount).sum() == 1 and amount.is_integer():
+            places.setdefault(str(int(amount)), k)
+    return [missing if text is None else places.get(text, other) for text in values]
 
 
 def _suffixes(column: Mapping[str, Any]) -> list[str]:
@@ -264,39 +362,24 @@ def _is_numeric(dtype: Any) -> bool:
     return bool(types.is_numeric_dtype(dtype) or types.is_datetime64_any_dtype(dtype)) and not types.is_complex_dtype(dtype)
 
 
-def _numbers(frame: pd.DataFrame, names: list[str]) -> np.ndarray:
+def _numbers(frame: pd.DataFrame, names: list[str], how: Mapping[str, Reading]) -> np.ndarray:
     """Return ``(n, columns)`` float64, NaN where missing or infinite."""
-    import pandas as pd
-
     values = np.empty((len(frame), len(names)))
     if all(isinstance(dtype, np.dtype) and dtype.kind in "biuf" for dtype in frame.dtypes.loc[names]):
         values[:] = frame.loc[:, names].to_numpy(dtype=np.float64)  # all at once: ten thousand columns one by one take seconds
         names = []
     for k, name in enumerate(names):
-        column = frame[name]
-        if isinstance(column.dtype, np.dtype) and column.dtype.kind in "biuf":
-            values[:, k] = column.to_numpy()
-        elif pd.api.types.is_datetime64_any_dtype(column):
-            times = column.dt.tz_localize(None) if column.dt.tz is None else column.dt.tz_convert("UTC").dt.tz_localize(None)
-            values[:, k] = ((times - pd.Timestamp(0)) / pd.Timedelta(seconds=1)).to_numpy(dtype=np.float64, na_value=np.nan)
-        else:
-            try:
-                values[:, k] = pd.to_numeric(column).to_numpy(dtype=np.float64, na_value=np.nan)
-            except (TypeError, ValueError) as error:
-                raise ValueError(f"the column {name!r} must hold numbers as it did in training: {error}") from None
+        values[:, k] = numbers(frame[name], how.get(name, Reading()))
+        if is_text(frame[name].dtype) and np.isnan(values[:, k]).all() and any(text is not None for text in texts(frame[name])):
+            raise ValueError(f"the column {name!r} must hold numbers as it did in training, got text, e.g. {frame[name].iloc[0]!r}")
     values[~np.isfinite(values)] = np.nan
     return values
-
-
-def _texts(values: pd.Series[Any]) -> np.ndarray:
-    """Return text or None; whole numbers give the same text whether or not a missing value turned them into floats."""
-    missing = values.isna().to_numpy()
-    texts = np.empty(len(values), dtype=object)
-    for k, value in enumerate(values.tolist()):
-        texts[k] = None if missing[k] else str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
-    return texts
 
 
 def _listed(names: Collection[Any]) -> str:
     shown = ", ".join(map(str, list(names)[:20]))
     return shown + (f", ... ({len(names)} in all)" if len(names) > 20 else "")
+
+
+#: The same for what is in memory already.
+table_of = table

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -217,6 +218,15 @@ def complete_splits(
         stratified=stratified,
     )
     return train[drawn[0]], given.get("validation", train[drawn[1]]), given.get("test", train[drawn[2]])
+
+
+def warn_of_absent_classes(name: str, classes: Sequence[str], splits: Mapping[str, np.ndarray]) -> None:
+    """Warn of classes without an example in the training, validation or test split, by class numbers ``(n,)``: its quality ignores them."""
+    counts = {split: np.bincount(labels, minlength=len(classes)) for split, labels in splits.items() if len(labels)}
+    for split, there in counts.items():
+        if absent := [f"{classes[k]!r} ({sum(int(one[k]) for one in counts.values())} in all)" for k in np.flatnonzero(there == 0)]:
+            shown = ", ".join(absent[:10]) + (", ..." if len(absent) > 10 else "")
+            warnings.warn(f"{name}: no {split} example of the class {shown}; give more examples, or leave the class out", stacklevel=4)
 
 
 def _portion(count: int, share: float) -> int:

@@ -1,0 +1,153 @@
+"""What the texts of a column mean: numbers of either decimal sign, dates, truth values, or just texts; and which of them say "missing"."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: Texts, in lower case, that say that a value is missing.
+MISSING = frozenset(
+    {"", "?", "-", "--", "---", ".", "..", "na", "n/a", "n.a.", "#n/a", "#na", "<na>", "nan", "-nan", "null", "none", "#value!", "#div/0!"}
+)
+#: Share of the different texts that must be dates, and of the rows that must be numbers, for a column to be of dates or numbers.
+MOST = 0.95
+MOST_ROWS = 0.7
+_SPACES = r"(?<=\d)[ '’\u00a0\u202f](?=\d{3})"
+_UNITS = "€$£% \u00a0"
+_DAYS = ("%d.%m.%Y", "%m/%d/%Y", "%d/%m/%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y/%m/%d", "%Y.%m.%d", "%d.%m.%y", "%m/%d/%y", "%d/%m/%y")
+_NAMED_DAYS = ("%d %b %Y", "%d %B %Y", "%b %d, %Y", "%B %d, %Y", "%b %d %Y", "%d-%b-%Y", "%d-%b-%y", "%d. %B %Y")
+_HOURS = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S %p")
+#: How dates are written, the first that fits counts; "ISO8601" is pandas' word for all of its forms.
+FORMATS = ("ISO8601", *(day + hour for day in (*_DAYS, *_NAMED_DAYS) for hour in _HOURS), "%H:%M", "%H:%M:%S")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the texts of a column are read.
+
+    Attributes:
+        kind: What they are.
+        how: Of numbers ``.,`` or ``,.``: the decimal sign, then that of thousands. Of dates one of ``FORMATS``.
+        note: What is probably not meant, in words, or None.
+    """
+
+    kind: Literal["text", "number", "date", "truth"] = "text"
+    how: str = ".,"
+    note: str | None = None
+
+
+def texts(values: pd.Series[Any], missing: Collection[str] = MISSING) -> np.ndarray:
+    """Return ``(n,)`` stripped texts, None where missing; a whole number is the same text as integer, as float and as ``1.0``."""
+    import pandas as pd
+
+    try:
+        codes, levels = pd.factorize(values)
+    except TypeError:  # lists and other values without a hash
+        codes, levels = pd.factorize(values.map(str))
+    found = np.empty(len(levels) + 1, dtype=object)
+    for k, level in enumerate(levels.tolist()):
+        text = str(int(level)) if isinstance(level, float) and level.is_integer() else str(level).strip()
+        whole, _, rest = text.partition(".")
+        found[k] = None if text.lower() in missing else whole if rest == "0" and whole.lstrip("-").isdigit() else text
+    return np.asarray(found[codes])
+
+
+def readings(frame: pd.DataFrame, plain: Collection[str] = ()) -> dict[str, Reading]:
+    """Tell how the columns of text of a table are read; those in ``plain`` stay text. One column with decimal commas decides for all."""
+    names = [name for name, dtype in frame.dtypes.items() if is_text(dtype) and name not in plain]
+    values = {str(name): texts(frame[name]) for name in names}
+    found = {name: infer(column) for name, column in values.items()}
+    if any(reading.kind == "number" and reading.how == ",." for reading in found.values()):
+        numbers = [name for name, reading in found.items() if reading.kind == "number"]
+        found |= {name: infer(values[name], styles=(",.", ".,")) for name in numbers}
+    return found
+
+
+def infer(values: np.ndarray, styles: tuple[str, ...] = (".,", ",.")) -> Reading:
+    """Tell how texts ``(n,)`` or None are read; of two ``styles`` of numbers that fit equally the first counts."""
+    import pandas as pd
+
+    codes, levels = pd.factorize(values)
+    different, counts = pd.Series(levels, dtype=object), np.bincount(codes[codes >= 0], minlength=len(levels))
+    if different.empty:
+        return Reading()
+    if set(different.str.lower()) <= {"true", "false"}:
+        return Reading("truth")
+    if different.str.fullmatch(r"0\d+").any():  # codes: 01 is not 1
+        return Reading()
+    parsed = {style: parse(different, Reading("number", style)) for style in styles}
+    style = max(styles, key=lambda one: np.isfinite(parsed[one]).sum())
+    strange = np.isnan(parsed[style])
+    share = float(counts[~strange].sum() / counts.sum())
+    shown = ", ".join(map(repr, different[strange][:3]))
+    if not strange.any() or (strange.sum() <= 2 and (~strange).sum() >= 10 * strange.sum() and share >= MOST_ROWS):
+        return Reading("number", style, f"{shown} counts as missing among its numbers" if strange.any() else None)
+    note = f"is text, for beside numbers it holds {shown}; correct or empty these cells to have numbers" if share > 0.5 else None
+    looks = different.str.match(r"\d{1,4}[-/.: ]\d|\d{1,2}[-. ]{1,2}[A-Za-z]|[A-Za-z]{3,9} \d")
+    if looks.mean() < MOST:
+        return Reading(note=note)
+    fits = [form for form in FORMATS if np.isfinite(parse(different[:100], Reading("date", form))).mean() >= MOST]
+    fits = [form for form in fits if np.isfinite(parse(different, Reading("date", form))).mean() >= MOST]
+    if not fits:
+        return Reading(note=note)
+    swapped = [form for form in fits[1:] if form.replace("%d", "x").replace("%m", "%d").replace("x", "%m") == fits[0]]
+    first = "month/day" if fits[0].startswith("%m") else "day/month"
+    return Reading("date", fits[0], f"is read as {first}, and could be the reverse; write dates as 2024-12-31" if swapped else None)
+
+
+def parse(values: Any, reading: Reading) -> np.ndarray:
+    """Turn texts ``(n,)`` or None into float64, NaN where they are none: numbers, 0 and 1, or seconds since 1970 (UTC)."""
+    import pandas as pd
+
+    column = pd.Series(values, dtype=object).astype("str")
+    if reading.kind == "truth":
+        return np.asarray(column.str.lower().map({"true": 1.0, "false": 0.0, "1": 1.0, "0": 0.0}).to_numpy(np.float64))
+    if reading.kind == "date":
+        times = pd.to_datetime(column, format=reading.how, errors="coerce", utc=True)
+        return ((times - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1)).to_numpy(dtype=np.float64, na_value=np.nan)
+    decimal, thousands = reading.how[0], reading.how[1]
+    numbers = np.full(len(column), np.nan)
+    if decimal == ".":
+        numbers[:] = pd.to_numeric(column, errors="coerce")
+    rest = column[np.isnan(numbers) & column.notna().to_numpy()]
+    if len(rest):
+        bare = rest.str.replace("−", "-").str.replace(_SPACES, "", regex=True).str.strip(_UNITS)
+        form = rf"[+-]?(?:\d+|[1-9]\d{{0,2}}(?:[{thousands}]\d{{3}})+|(?=[{decimal}]\d))(?:[{decimal}]\d*)?(?:[eE][+-]?\d+)?"
+        bare = bare.where(bare.str.fullmatch(form)).str.replace(thousands, "").str.replace(decimal, ".")
+        numbers[rest.index] = pd.to_numeric(bare, errors="coerce")
+    return numbers
+
+
+def numbers(values: pd.Series[Any], reading: Reading = Reading()) -> np.ndarray:
+    """Return a column as ``(n,)`` float64, NaN where missing; texts by their ``reading``, as numbers where it has none."""
+    import pandas as pd
+
+    if pd.api.types.is_datetime64_any_dtype(values) or (reading.kind == "date" and not is_text(values.dtype)):
+        times = pd.to_datetime(values, utc=True)
+        return ((times - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1)).to_numpy(dtype=np.float64, na_value=np.nan)
+    if not is_text(values.dtype):
+        return pd.to_numeric(values).to_numpy(dtype=np.float64, na_value=np.nan)
+    return parse(texts(values), reading if reading.kind != "text" else Reading("number"))
+
+
+def is_text(dtype: Any) -> bool:
+    """Whether the values of a column need a `Reading`: they are texts or objects, and no categories, which are what they are."""
+    from pandas.api import types
+
+    return bool(types.is_object_dtype(dtype) or types.is_string_dtype(dtype)) and str(dtype) != "category"
+
+
+def as_json(reading: Reading) -> Mapping[str, str]:
+    """Return what a column's dictionary keeps of a reading, nothing for the usual one."""
+    return {} if reading.kind in ("text", "number") and reading.how == ".," else {"reading": reading.kind, "how": reading.how}
+
+
+def from_json(column: Mapping[str, Any]) -> Reading:
+    """Read what ``as_json`` wrote into a column's dictionary."""
+    return Reading(column.get("reading", "number"), column.get("how", ".,"))

@@ -1,0 +1,224 @@
+"""Tables as people have them: every kind of file is read as it is meant, or refused in one line, or read with a word about what is odd."""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from joulefront.search.training.table import prepare, table
+
+ROWS = 60
+NUMBERS = [round(1000.5 + 37.25 * k, 2) for k in range(ROWS)]
+
+
+def german(value):
+    return f"{value:,.2f}".replace(",", "x").replace(".", ",").replace("x", ".")
+
+
+def write(path, rows, *, header="a,y", encoding="utf-8", above=""):
+    path.write_bytes((above + header + "\n" + "\n".join(rows) + "\n").encode(encoding))
+    return path
+
+
+def label(k):
+    return "yes" if k % 3 else "no"
+
+
+def of(task, name):
+    return next(column for column in task.preprocessing["columns"] if column["name"] == name)
+
+
+def read(path, target="y", **options):
+    """The task, and every warning in one text."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        task = table(path, target, **options)
+    return task, " | ".join(str(one.message) for one in caught)
+
+
+PLAIN = [f"{value},{label(k)}" for k, value in enumerate(NUMBERS)]
+SEMICOLON = [f"{german(value)};{label(k)}" for k, value in enumerate(NUMBERS)]
+FILES = {
+    "plain": {"rows": PLAIN},
+    "trailing separators": {"rows": [f"{row}," for row in PLAIN]},
+    "trailing separators in header and rows": {"rows": [f"{row},," for row in PLAIN], "header": "a,y,,"},
+    "decimal commas and points of thousands": {"rows": SEMICOLON, "header": "a;y"},
+    "decimal commas without thousands": {"rows": [row.replace(".", "") for row in SEMICOLON], "header": "a;y"},
+    "thousands with commas, quoted": {"rows": [f'"{value:,.2f}",{label(k)}' for k, value in enumerate(NUMBERS)]},
+    "thousands with spaces": {"rows": [f"{value:,.2f}".replace(",", " ") + f",{label(k)}" for k, value in enumerate(NUMBERS)]},
+    "euros": {"rows": [f"€ {value},{label(k)}" for k, value in enumerate(NUMBERS)]},
+    "spaces around everything": {"rows": [row.replace(",", " , ") for row in PLAIN], "header": " a , y "},
+    "bars": {"rows": [row.replace(",", "|") for row in PLAIN], "header": "a|y"},
+    "UTF-16 as Excel's Unicode text": {"rows": [row.replace(",", "\t") for row in PLAIN], "header": "a\ty", "encoding": "utf-16"},
+    "UTF-16 without a mark": {"rows": PLAIN, "encoding": "utf-16-le"},
+    "UTF-8 with a mark": {"rows": PLAIN, "encoding": "utf-8-sig"},
+    "title lines": {"rows": PLAIN, "above": "Report of 2024\n\nby the office; all rights, reserved\n"},
+    "a separator named for Excel": {"rows": SEMICOLON, "header": "a;y", "above": "sep=;\n"},
+    "windows line ends": {"rows": [f"{row}\r" for row in PLAIN], "header": "a,y\r"},
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*above the header")
+@pytest.mark.parametrize("kind", FILES.values(), ids=FILES)
+def test_a_file_of_every_kind_gives_the_same_task(tmp_path, kind):
+    expected, _ = read(write(tmp_path / "plain.csv", PLAIN))
+    task = table(write(tmp_path / "t.csv", **kind), "y")
+    assert (task.classes, task.preprocessing["features"]) == (("no", "yes"), ["a"])
+    np.testing.assert_allclose(task.train.inputs, expected.train.inputs, atol=1e-6)
+    assert task.train.targets.tolist() == expected.train.targets.tolist()
+    again = prepare(task.preprocessing, tmp_path / "t.csv")
+    np.testing.assert_array_equal(np.sort(again[:, 0]), np.sort(np.concatenate([part.inputs[:, 0] for part in _parts(task)])))
+
+
+def _parts(task):
+    return task.train, task.validation, task.test
+
+
+def test_latin_1_is_read_with_a_word_and_quoted_separators_are_no_columns(tmp_path):
+    towns = ["Köln, am Rhein", "Trier"]
+    task, said = read(write(tmp_path / "t.csv", [f'"{towns[k % 2]}",{label(k)}' for k in range(ROWS)], encoding="cp1252"))
+    assert of(task, "a")["levels"] == sorted(towns)
+    assert "not UTF-8" in said
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a,y\n" + "1,x\n2,z\n" * 9 + "1,000,x\n", "line 20 has more values than the header"),
+        ("a,y\n" + "1,000,x\n2,x,5\n" * 9, "more values than the header"),
+        ("a,y,y\n" + "1,x,x\n2,z,z\n" * 9, "the column 'y' twice"),
+        ("a, y,y \n" + "1,x,x\n2,z,z\n" * 9, "the column 'y' twice"),
+        ("a,a,y\n" + "1,2,x\n2,3,z\n" * 9, "the column 'a' twice; rename one, or drop both"),
+    ],
+)
+def test_rows_that_do_not_fit_their_header_are_refused_in_one_line(tmp_path, text, words):
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(ValueError, match=words) as caught:
+        table(tmp_path / "t.csv", "y")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_frame_with_a_name_twice_is_refused_unless_it_is_dropped():
+    frame = pd.DataFrame(np.random.default_rng(0).normal(size=(60, 3)), columns=["a", "b", "b"]).assign(y=["p", "q"] * 30)
+    with pytest.raises(ValueError, match="'b' twice"):
+        table(frame, "y")
+    assert table(frame, "y", drop="b").preprocessing["features"] == ["a"]
+
+
+def test_what_short_rows_lack_is_missing_and_names_of_rows_as_r_writes_them_are_no_feature(tmp_path):
+    task, said = read(write(tmp_path / "t.csv", [f"{k},yes,{k}" for k in range(9)] + [f"{k},no" for k in range(9)], header="a,y,b"))
+    assert of(task, "b")["missing"]
+    task, said = read(write(tmp_path / "r.csv", [f'"{k + 1}",{row}' for k, row in enumerate(PLAIN)]))
+    assert task.preprocessing["features"] == ["a"]
+    assert "'Unnamed: 0', which names the rows" in said
+
+
+@pytest.mark.parametrize("missing", ["?", "-", "n/a", "NA", "nan", "None", "NULL", "--", "", "#N/A", "unknown"])
+def test_every_way_to_say_missing_leaves_a_column_of_numbers(tmp_path, missing):
+    rows = [f"{missing if k % 10 == 0 else 50 + k * 1.5},{label(k)}" for k in range(ROWS)]
+    task, said = read(write(tmp_path / "t.csv", rows))
+    assert task.preprocessing["features"] == ["a", "a?"]
+    assert ("'unknown' counts as missing" in said) == (missing == "unknown")
+
+
+def test_numbers_among_many_texts_are_text_with_a_word(tmp_path):
+    rows = [f"{k * 1.5 if k % 4 else 'about ' + str(k)},{label(k)}" for k in range(ROWS)]
+    with (
+        pytest.warns(UserWarning, match=r"'a' is text, for beside numbers it holds 'about 0'"),
+        pytest.raises(ValueError, match="no column"),
+    ):
+        table(write(tmp_path / "t.csv", rows), "y")
+
+
+@pytest.mark.parametrize(
+    "form",
+    ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%d %H:%M:%S", "%d.%m.%Y", "%m/%d/%Y", "%d/%m/%Y %H:%M", "%d %b %Y", "%B %d, %Y", "%Y/%m/%d"],
+)
+def test_dates_are_seconds_however_they_are_written(tmp_path, form):
+    days = pd.date_range("2023-12-20", periods=ROWS, freq="25h")
+    path = write(tmp_path / "t.csv", [f'"{day.strftime(form)}",{label(k)}' for k, day in enumerate(days)])
+    task, said = read(path)
+    assert task.preprocessing["features"] == ["a"]
+    assert "reverse" not in said
+    made = prepare(task.preprocessing, pd.read_csv(path))[:, 0]
+    whole = np.array([pd.to_datetime(day.strftime(form), format=form).timestamp() for day in days])
+    np.testing.assert_allclose(made * of(task, "a")["std"] + of(task, "a")["mean"], whole, rtol=1e-6)
+    np.testing.assert_array_equal(made, prepare(task.preprocessing, path)[:, 0])
+
+
+def test_dates_that_could_be_the_reverse_are_said(tmp_path):
+    _, said = read(write(tmp_path / "t.csv", [f"{1 + k % 12:02}/{1 + k % 11:02}/2024,{label(k)}" for k in range(ROWS)]))
+    assert "'a' is read as month/day, and could be the reverse" in said
+
+
+@pytest.mark.parametrize("codes", [["01", "02", "03", "A4"], ["007", "010", "100"], ["1.0", "2.0", "B"], ["True", "no", "1"]])
+def test_codes_are_the_same_in_training_in_a_file_and_in_a_frame_that_pandas_read(tmp_path, codes):
+    path = write(tmp_path / "t.csv", [f"{codes[k % len(codes)]},{label(k)}" for k in range(ROWS)])
+    task, _ = read(path)
+    by_file = prepare(task.preprocessing, path)
+    np.testing.assert_array_equal(prepare(task.preprocessing, pd.read_csv(path)), by_file)
+    np.testing.assert_array_equal(by_file.sum(axis=1), 1)
+    plain = [code for code in codes if code.isdigit()]
+    write(tmp_path / "rows.csv", plain, header="a")
+    assert plain == [] or (prepare(task.preprocessing, pd.read_csv(tmp_path / "rows.csv")).sum(axis=1) == 1).all()
+
+
+def test_values_that_training_never_saw_are_counted():
+    frame = pd.DataFrame({"town": ["Ulm", "Paris"] * 30, "size": range(60), "y": [label(k) for k in range(60)]})
+    how = table(frame, "y").preprocessing
+    with pytest.warns(UserWarning, match=r"2 values of 'town' were not seen in training, e.g. 'Rome'"):
+        assert prepare(how, pd.DataFrame({"town": ["Rome", "Bonn", "Ulm"], "size": [1, 2, 3]}))[:, :2].sum() == 1
+    with pytest.warns(UserWarning, match=r"1 values of 'size' were not seen in training, e.g. 'large'"):
+        prepare(how, pd.DataFrame({"town": ["Ulm", "Ulm"], "size": ["1", "large"]}))
+
+
+@pytest.mark.parametrize("name", ["", "id", "ID", "PassengerId", "customer_id", "index", "row nr", "No."])
+def test_numbers_that_name_the_rows_are_no_feature_unless_they_are_kept(tmp_path, name):
+    path = write(tmp_path / "t.csv", [f"{7 * k},{row}" for k, row in enumerate(PLAIN)], header=f"{name},a,y")
+    task, said = read(path)
+    assert task.preprocessing["features"] == ["a"]
+    assert f"{name or 'Unnamed: 0'!r}, which names the rows; --set keep={name or 'Unnamed: 0'} uses it" in said
+    assert len(table(path, "y", keep=name or "Unnamed: 0").preprocessing["features"]) == 2
+
+
+@pytest.mark.parametrize("name", ["paid", "price", "valid", "number of rooms", "grid"])
+def test_other_numbers_stay_features(tmp_path, name):
+    path = write(tmp_path / "t.csv", [f"{7 * k},{row}" for k, row in enumerate(PLAIN)], header=f"{name},a,y")
+    assert table(path, "y").preprocessing["features"] == [name, "a"]
+
+
+def test_a_class_may_be_called_none_or_nan_and_an_empty_cell_is_missing(tmp_path):
+    names = ["None", "nan", "mild", "NA"]
+    task, said = read(write(tmp_path / "t.csv", [f"{k * 1.5},{names[k % 4]}" for k in range(ROWS)] + ["3,"] * 5))
+    assert task.classes == ("NA", "None", "mild", "nan")
+    assert "left out 5 of 65 rows without y" in said
+    assert "'NA' in y is taken for a class" in said
+    task, said = read(write(tmp_path / "n.csv", [f"{k * 1.5},{'?' if k % 20 == 0 else k % 2}" for k in range(ROWS)]))
+    assert task.classes == ("0", "1")
+    assert "left out 3 of 60 rows without y (?)" in said
+
+
+def test_the_target_again_under_nearly_its_name_is_left_out_and_under_another_it_is_said(tmp_path):
+    path = write(tmp_path / "t.csv", [f"{row},{label(k)},{k % 3 > 0:d}" for k, row in enumerate(PLAIN)], header="a,y,Y.1,code")
+    task, said = read(path)
+    assert task.preprocessing["features"] == ["a", "code"]
+    assert "'Y.1' is the target again; left out" in said
+    assert "'code' tells the target alone; if it is known too late, --set drop=code" in said
+    euros = pd.DataFrame({"cents": np.array(NUMBERS) * 100, "x": range(ROWS), "price": NUMBERS})
+    assert "'cents' tells the target alone" in read(euros, "price")[1]
+
+
+def test_a_class_that_a_split_lacks_is_named(tmp_path):
+    rows = [f"{k * 1.5 % 7},{'rare' if k < 2 else 'usual'}" for k in range(102)]
+    task, said = read(write(tmp_path / "t.csv", rows))
+    assert "no validation example of the class 'rare' (2 in all)" in said
+    assert set(task.validation.targets.tolist()) == {1}
+
+
+def test_amounts_that_may_be_classes_are_said_and_can_be_told(tmp_path):
+    path = write(tmp_path / "t.csv", [f"{k * 1.5},{k % 26}" for k in range(260)])
+    task, said = read(path)
+    assert task.kind == "regression"
+    assert "26 different ones; --set kind=classification" in said
+    assert len(read(path, kind="classification")[0].classes) == 26
