@@ -135,13 +135,12 @@ def design_watts(brand: str) -> float | None:
         extra = r"\((r|tm)\)|@.*|\bwith .*|\b\d+th gen\b|\b\d+-core\b|\b(cpu|processor)\b"
         return " ".join(re.sub(extra, " ", name.casefold()).split())
 
-    found = find_spec("codecarbon")  # importing it takes seconds
+    wanted, found = plain(brand), find_spec("codecarbon")  # importing it takes seconds
+    last = wanted.rpartition(" ")[2]  # what most names lack
     for folder in (found and found.submodule_search_locations) or ():
-        with (
-            suppress(OSError, KeyError, ValueError),
-            (Path(folder) / "data/hardware/cpu_power.csv").open(encoding="utf-8", newline="") as file,
-        ):
-            return next((float(row["TDP"]) for row in csv.DictReader(file) if plain(row["Name"]) == plain(brand)), None)
+        with suppress(OSError, KeyError, ValueError):
+            rows = csv.DictReader((Path(folder) / "data/hardware/cpu_power.csv").read_text(encoding="utf-8").splitlines())
+            return next((float(row["TDP"]) for row in rows if last in row["Name"].casefold() and plain(row["Name"]) == wanted), None)
     return None
 
 
