@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import hypot
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,17 @@ from typing import Any
 from ..carbon.intensity import Intensity, grams_co2e
 from ..energy import Component, Ledger, Record, Window
 from ..energy.calibrations import WallCalibration
-from ..energy.record import combined_quality, sum_known
+from ..energy.record import add, combined_quality, scaled, sum_known
 from ..records.bill import REPEAT, REPEATS, TRIAL, SessionBill
 from ..records.files import write_json
 from ..records.trial import ComponentEnergy, Trial, TrialEnergy
+from ..training.feature_cache import FeatureCache
+from ..training.results import FeaturesUsed
 
 #: A killed session loses at most what came after its last bill.
 SAVE_SECONDS = 5.0
+#: State under which the bill has what frozen backbones took: it is paid once by the study, not by the trial that happens to come first.
+FEATURES = "features"
 #: Relative standard uncertainty of an energy beside foreign work, which takes turns, caches and memory bandwidth: no meter shows it.
 #: Source: three networks trained beside four streaming neighbours took 1.10, 1.13 and 1.19 times as much (CPU estimate, ten runs each).
 FOREIGN_U = 0.15
@@ -87,6 +91,7 @@ class Account:
     wall: WallCalibration | None = None
     save_seconds: float = SAVE_SECONDS
     _states: dict[str, str] = field(default_factory=dict)
+    _features: dict[str, float] = field(default_factory=dict)
     _open: dict[str, Window] = field(default_factory=dict)
     _saved: float = 0.0
     _lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
@@ -112,6 +117,7 @@ class Account:
             self._open.pop(meter.window.name, None)
             if self._states[meter.window.id] != REPEATS:
                 self._states[meter.window.id] = BOOKED.get(state, "failed")
+                self._features[meter.window.id] = sum(one.known_joules for one in meter.phases if one.kind == FEATURES)
         return self._at_wall(record)
 
     def _at_wall(self, record: Record) -> Record:
@@ -168,7 +174,10 @@ class Account:
                 unfinished[running[id]] = joules
             else:
                 state = self._states.get(id, "overhead")  # windows of somebody else on this ledger
-                states[state] = states.get(state, 0.0) + joules
+                shared = min(joules, self._features.get(id, 0.0))
+                for name, part in ((state, joules - shared), (FEATURES, shared)):
+                    if part or name == state:
+                        states[name] = states.get(name, 0.0) + part
         for name, bucket in (("overhead", found.overhead), ("idle", found.idle), ("unattributed", found.unattributed)):
             if bucket:
                 states[name] = states.get(name, 0.0) + sum(bucket.values())
@@ -195,11 +204,12 @@ def trial_energy(
     predictions: int,
     intensity: Intensity | Callable[[Record], Intensity | None] | None,
     pue: float = 1.0,
+    shared: Sequence[Record] = (),
 ) -> TrialEnergy:
     """Return the energy of a trial.
 
-    What the model costs to train from scratch is the start-up of the lineage's first trial plus every epoch of the lineage.
-    Validation, analysis, storing and the start-up of continuations were paid by the search and are not part of it.
+    What the model costs to train from scratch is what it shares with others, the start-up of the lineage's first trial, and every epoch
+    of the lineage. Validation, analysis, storing and the start-up of continuations were paid by the search and are not part of it.
 
     Args:
         whole: The trial's own window, from the executor taking the job to the weights being stored.
@@ -208,9 +218,11 @@ def trial_energy(
         predictions: Number of predictions in the ``inference`` window.
         intensity: Carbon per kWh: one number, or its mean over the time of a record; None when unknown.
         pue: Power usage effectiveness of the site; enters the grams only.
+        shared: What the study pays once and every model that needs it costs, whoever has paid for it: the features of its images.
     """
+    shared = [replace(record, t0_utc=whole.t0_utc, t0_ns=whole.t0_ns, t1_ns=whole.t1_ns) for record in shared]  # as if it were done now
     epochs = [record for record in phases if record.kind == "epoch"]
-    training = epochs if parent is not None else [record for record in phases if record.kind == "setup"] + epochs
+    training = epochs if parent is not None else [*shared, *(record for record in phases if record.kind == "setup"), *epochs]
     components = {} if parent is None else dict(parent.energy.components)
     for record in training:
         for part in record.components:
@@ -231,6 +243,7 @@ def trial_energy(
     return TrialEnergy(
         train_joules=joules,
         train_u_joules=u_joules,
+        features_joules=parent.energy.features_joules if parent is not None else sum_known(record.joules for record in shared),
         increment_joules=whole.joules,
         evaluation_joules=sum_known(record.joules for record in phases if record.kind == "eval"),
         analysis_joules=sum_known(record.joules for record in phases if record.kind == "analysis"),
@@ -246,6 +259,26 @@ def trial_energy(
         record=whole.to_json(),
         contended=bool(whole.contended) or any(trial.energy.contended for trial in earlier),
     )
+
+
+def price_of_features(used: FeaturesUsed | None, phases: Sequence[Record], cache: FeatureCache | None, whole: Record) -> tuple[Record, ...]:
+    """Return what the features of a model's training images cost at its own cut, whoever has paid for them; nothing where it has none.
+
+    It is the price of an image times their number. The price is the one that is known of most images here; what this training has computed
+    is kept for later ones. Where nothing was measured it is unknown: a record without components.
+    """
+    if used is None:
+        return ()
+    measured = [record for record in phases if record.kind == FEATURES]
+    own = (used.computed, add(measured)) if used.computed and measured else None
+    known = own
+    if cache is not None and used.key is not None:
+        if own is not None and own[1].joules is not None:
+            cache.keep_price(used.key, *own)
+        known = cache.price(used.key) or own
+    if known is None:
+        return (replace(whole, kind=FEATURES, components=()),)
+    return (scaled(known[1], used.images / known[0]),)
 
 
 def with_energies(curve: Sequence[Mapping[str, float]], phases: Sequence[Record]) -> tuple[Mapping[str, float], ...]:

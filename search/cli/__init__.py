@@ -46,6 +46,7 @@ for _verb in (
     read.price,
     read.compare,
     read.repair,
+    read.cache,
     read.doctor,
 ):
     app.command()(_verb)

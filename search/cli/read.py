@@ -211,6 +211,32 @@ def doctor(
     print(found.to_json() if as_json else found.to_text())
 
 
+def cache(
+    clear: Annotated[bool, typer.Option("--clear", help="Remove the features; the next study computes them anew.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show the features of pretrained networks that are kept on this disk.
+
+    They are shared by all studies on the same data; JOULEFRONT_CACHE names another folder.
+    """
+    from ..training.feature_cache import FeatureCache
+
+    kept = FeatureCache.of_user()
+    if clear:
+        print(f"{kept.clear() / 1e6:.1f} MB of features removed from {kept.folder}")
+        return
+    entries = kept.entries()
+    total, names = sum(size for _, _, size in entries), ("backbone", "feature_set", "rows")
+    if as_json:
+        rows = [{"key": key, **{name: facts.get(name) for name in names}, "bytes": size} for key, facts, size in entries]
+        print(json.dumps({"folder": str(kept.folder), "bytes": total, "limit_bytes": kept.limit_bytes, "entries": rows}, indent=1))
+        return
+    for key, facts, size in entries:
+        backbone, feature_set, count = (facts.get(name) for name in names)
+        print(f"{key[:12]}  {size / 1e6:9.1f} MB  {count!s:>9} examples  {feature_set} of {backbone}")
+    print(f"{kept.folder}: {len(entries)} entries, {total / 1e6:.1f} MB of at most {kept.limit_bytes / 1e9:.0f} GB")
+
+
 def _read(path: Path) -> Run:
     from ..records.run_folder import RunFolder
 

@@ -10,7 +10,7 @@ from typing import Any, cast
 from .sources.source import Quality
 
 SCHEMA = 1
-KINDS = ("trial", "setup", "epoch", "eval", "analysis", "inference", "overhead", "idle", "total", "sum")
+KINDS = ("trial", "setup", "features", "epoch", "eval", "analysis", "inference", "overhead", "idle", "total", "sum")
 STATES = ("ok", "failed", "stopped", "pruned", "killed", "partial", "open")
 
 
@@ -185,6 +185,26 @@ class Record:
             raise ValueError(f"record has schema {version}, this version reads up to {SCHEMA}: update joulefront")
         own = {key: value for key, value in data.items() if key in cls.__dataclass_fields__ and key != "components"}
         return cls(components=tuple(Component.from_json(part) for part in data.get("components", ())), **own)
+
+
+def scaled(record: Record, factor: float) -> Record:
+    """Return a record of ``factor`` times as much work of the same kind: energies, uncertainties and times in proportion."""
+
+    def times(value: float | None) -> float | None:
+        return None if value is None else value * factor
+
+    parts = [
+        replace(
+            part,
+            joules=times(part.joules),
+            u_random_joules=times(part.u_random_joules),
+            u_systematic_joules=times(part.u_systematic_joules),
+            net_joules=times(part.net_joules),
+            u_net_joules=times(part.u_net_joules),
+        )
+        for part in record.components
+    ]
+    return replace(record, components=tuple(parts), seconds=record.seconds * factor, cpu_seconds=times(record.cpu_seconds))
 
 
 def sum_known(values: Iterable[float | None]) -> float | None:

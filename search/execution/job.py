@@ -25,7 +25,8 @@ from typing import Any, Protocol, TypeVar
 from ..energy.journal import LARGEST
 from ..records.trial import INTERRUPTED
 from ..space import Candidate, FixedTrial, Space
-from ..training.results import Phases
+from ..training.feature_cache import FeatureCache
+from ..training.results import FeaturesUsed, Phases
 from ..training.task import Task
 from ..whole_file import full_disk
 
@@ -79,6 +80,7 @@ class Job:
         measure_inference: Whether to spend a window on predictions alone.
         check_at: Epochs after which the model is validated on the way.
         checkpoint_below: A checkpoint to continue from is stored beside the weights when fewer epochs than this were reached.
+        features: Where the features of frozen backbones are kept and found; None keeps them for this training alone.
     """
 
     number: int
@@ -92,6 +94,7 @@ class Job:
     measure_inference: bool = False
     check_at: tuple[int, ...] = ()
     checkpoint_below: float = math.inf
+    features: FeatureCache | None = None
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,7 @@ class Outcome:
         extra: Columns of the tactics.
         threads: Threads that were used.
         sha256: SHA-256 of the weights file, or None when it failed.
+        features: The features that it was trained on, for a model with a frozen backbone.
         ends_study: Whether no further training could be stored either: the disk is full.
         cpu_seconds: CPU-seconds of the worker and its children during the job, as far as the parent saw them where the worker died; None
             where the job ran in the parent.
@@ -131,6 +135,7 @@ class Outcome:
     resumed: bool = False
     sha256: str | None = None
     ends_study: bool = False
+    features: FeaturesUsed | None = None
 
 
 def seed_of(study_seed: int, key: str) -> int:
@@ -183,6 +188,7 @@ def train(job: Job, space: Space, task: Task, *, phases: Phases, should_continue
             phases=phases,
             should_continue=after_epoch,
             check_at=job.check_at,
+            features=job.features,
         )
         sha256 = save_weights(job.weights, fitted, with_checkpoint=candidate.recipe.resumable and fitted.epochs < job.checkpoint_below)
         predictions = _predict_for_a_while(fitted.model, task, candidate, job, phases) if job.measure_inference else 0
@@ -212,6 +218,7 @@ def train(job: Job, space: Space, task: Task, *, phases: Phases, should_continue
         threads,
         resumed=start is not None,
         sha256=sha256,
+        features=fitted.features,
     )
 
 

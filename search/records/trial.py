@@ -54,6 +54,8 @@ class TrialEnergy:
         train_joules: Energy to train this model from scratch (whole lineage, evaluation excluded); None when unknown.
         train_u_joules: Random standard uncertainty of ``train_joules``, wider beside foreign work; None when unknown.
         contended: Whether other programs used the machine while a part of the lineage was trained.
+        features_joules: Part of ``train_joules`` that a frozen backbone takes for the training images, whoever has paid for that; None
+            for a model without one.
         increment_joules: What the search paid for this trial, evaluation and start-up included.
         evaluation_joules: Part of the increment that went into validation.
         analysis_joules: Part of the increment that tactics spent on analysing the finished model; None without such work.
@@ -70,6 +72,7 @@ class TrialEnergy:
 
     train_joules: float | None = None
     train_u_joules: float | None = None
+    features_joules: float | None = None
     increment_joules: float | None = None
     evaluation_joules: float | None = None
     analysis_joules: float | None = None
@@ -191,6 +194,7 @@ class Trial:
             "quality": dict(self.quality),
             "train_joules": energy.train_joules,
             "train_u_joules": energy.train_u_joules,
+            "features_joules": energy.features_joules,
             "increment_joules": energy.increment_joules,
             "evaluation_joules": energy.evaluation_joules,
             "analysis_joules": energy.analysis_joules,

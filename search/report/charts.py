@@ -27,6 +27,7 @@ STATE_COLORS = {
     "pruned": "#a7c957",
     "failed": KNEE,
     "repeats": "#3f7cac",
+    "features": "#c08a2d",
     "overhead": "#7a8f9b",
     "idle": "#c9d4da",
     "not attributed": "#8a5a83",

@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..billing.account import TrialMeter, trial_energy
+from ..billing.account import TrialMeter, price_of_features, trial_energy
 from ..energy import JOULES_PER_WH, Ledger, Record
 from ..energy.journal import fitted
-from ..energy.sources.cpu_time import CpuTime, estimates_in
 from ..execution.devices import cores, pick_device
 from ..execution.job import Executor, Job, Outcome, Watch
 from ..formatting import energy_text
@@ -34,7 +33,7 @@ from ..stopping.limits import TimeLimit, pace_of, slowest_epoch
 from ..study import Study
 from .baselines import PLAIN, MeasurementProtocol
 from .identity import existing_folder, refuse_other_data
-from .session import Session, SessionOptions, meters_text, open_session, timestamp
+from .session import Session, SessionOptions, meters_of, meters_text, open_session, timestamp
 
 #: Members of a front that are repeated by default, at most.
 MOST = 10
@@ -113,22 +112,12 @@ def refuse_other_machine(store: RunFolder, members: Sequence[Trial], ledger: Led
             )
         if trial.energy.record:
             record = fitted(Record, trial.energy.record, f"the record of trial {trial.number}")
-            before, now = _meters(record), _meters(here)
+            before, now = meters_of(record), meters_of(here)
             if set(before) != set(now) or any(now[name] not in before[name] for name in now):
                 raise StoreError(
                     f"trial {trial.number} of {str(store.path)!r} was metered otherwise ({_said(before)}; now {_said(now)}); "
                     "give the --meter and --cpu-watts of the search"
                 )
-
-
-def _meters(record: Record) -> dict[str, str]:
-    """How each component that counts is known: the meter, and for an estimate its coefficients."""
-    coefficients = sorted(estimates_in(record.to_json()))
-    return {
-        part.name: f"{part.source} {', '.join(coefficients)}".strip() if part.source == CpuTime.name else part.source
-        for part in record.components
-        if part.counts and part.joules is not None
-    }
 
 
 def _said(meters: dict[str, str]) -> str:
@@ -200,13 +189,14 @@ class RepeatLoop:
             start=None,
             weights=weights,
             checkpoint_below=0,
+            features=self.session.features,
         )
         number = len(self.repeats.trainings)
         meter = self.session.account.open(number, self._executor.devices, kind=REPEAT)
         limit = TimeLimit(self.study.max_trial_seconds, trial.epochs, lambda: self.epoch_seconds)
 
         def phases(kind: str, index: int) -> AbstractContextManager[Any]:
-            limit.begin()
+            limit.begin(kind)
             return meter.phase(kind, index)
 
         def should_continue(entry: Mapping[str, Any]) -> bool:
@@ -242,7 +232,8 @@ class RepeatLoop:
         whole = self.session.account.close(number, meter, state="failed" if failed else "ok", cpu_seconds=outcome.cpu_seconds)
         if not failed:
             self.epoch_seconds = slowest_epoch(self.epoch_seconds, whole.seconds, len(outcome.curve))
-        energy = trial_energy(whole, meter.phases, parent=None, predictions=0, intensity=None)
+        shared = price_of_features(outcome.features, meter.phases, self.session.features, whole)
+        energy = trial_energy(whole, meter.phases, parent=None, predictions=0, intensity=None, shared=shared)
         return Repeat(
             plan=self.plan,
             trial=trial.number,

@@ -32,7 +32,7 @@ from typing import Any
 
 from ..billing.account import SAVE_SECONDS, Account
 from ..billing.recovery import settle_killed
-from ..energy import Ledger, discover
+from ..energy import Ledger, Record, discover
 from ..energy.calibrations import WallCalibration, load_calibration
 from ..energy.discover import Discovery
 from ..energy.sources.cpu_time import CpuTime, Tree, estimates_in
@@ -46,6 +46,7 @@ from ..stopping.limits import BROKEN_OFF
 from ..study import Study
 from ..threads import WAIT_POLICY
 from ..training.device import synchronizer
+from ..training.feature_cache import FeatureCache
 from ..training.task import Task
 from .baselines import PLAIN, BaselineController, MeasurementProtocol
 
@@ -102,6 +103,7 @@ class Session:
         equal_conditions: Entered around each training, which begins when the measurement protocol allows it; from `prepare` on.
         executors: Where trainings run, one at a time on each; from `prepare` on.
         baseline_facts: What the baselines found; after `measuring`.
+        features: Where the features of frozen backbones are kept; from `prepare` on.
         prelude: What this process took before the ledger, see `SessionBill`; from `starting` on.
     """
 
@@ -111,6 +113,7 @@ class Session:
     baselines: BaselineController
     equal_conditions: Callable[[], AbstractContextManager[None]]
     executors: Sequence[Executor]
+    features: FeatureCache
     prelude: Mapping[str, float | None] | None = None
 
     def __init__(
@@ -186,6 +189,9 @@ class Session:
         self._noted = True
         self.baselines = BaselineController(self.options.protocol, study, task, self.ledger, self.device, self.threads)
         self.equal_conditions = nullcontext if self.options.protocol == PLAIN else self.baselines.trial
+        meters = ", ".join(f"{name} by {how}" for name, how in sorted(meters_of(self.ledger.total()).items()))
+        place = f"{self.ledger.hardware_id}, {self.device}, {self.threads} threads, {meters}"
+        self.features = FeatureCache.of_user(place, otherwise=self.folder.path / "features")
         self.executors = make_executors(study, task, self.devices.names)
         for executor in self.executors:
             self._training.callback(executor.close)
@@ -367,6 +373,16 @@ def refuse_unmeasurable(ledger: Ledger, meter: str) -> None:
     if not any(part.counts and part.joules is not None for part in total.components):
         reasons = "; ".join(f"{part.name}: {part.reason}" for part in total.components if part.reason)
         raise ValueError(f"--meter {meter}: nothing can be measured or estimated here ({reasons}); see joulefront doctor")
+
+
+def meters_of(record: Record) -> dict[str, str]:
+    """How each component that counts is known: the meter, and for an estimate its coefficients."""
+    coefficients = sorted(estimates_in(record.to_json()))
+    return {
+        part.name: f"{part.source} {', '.join(coefficients)}".strip() if part.source == CpuTime.name else part.source
+        for part in record.components
+        if part.counts and part.joules is not None
+    }
 
 
 def meters_text(ledger: Ledger) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from threadpoolctl import threadpool_limits
 
-from ..billing.account import Account, TrialMeter, trial_energy, with_energies
+from ..billing.account import Account, TrialMeter, price_of_features, trial_energy, with_energies
 from ..carbon.clean_hours import text_of
 from ..execution.devices import DeviceError
 from ..execution.job import Executor, Job, Outcome, Watch, reason_of, seed_of
@@ -145,7 +145,7 @@ class TrialRunner:
         dominance = DominanceStopper(self.study, self._trials, asked.epochs, parent, meter.phases)
 
         def phases(kind: str, index: int) -> AbstractContextManager[Any]:
-            overdue.begin()
+            overdue.begin(kind)
             return meter.phase(kind, index)
 
         def should_continue(entry: Mapping[str, Any]) -> bool:
@@ -188,11 +188,21 @@ class TrialRunner:
         if not outcome.resumed and not outcome.failed:
             parent = None  # there was no checkpoint: everything was trained, and paid, again
         if not outcome.failed:
-            self.rules.took(whole.seconds, len(outcome.curve))
+            apart = sum(record.seconds for record in meter.phases if record.kind == "features")
+            self.rules.took(whole.seconds - apart, len(outcome.curve))
+        shared = price_of_features(outcome.features, meter.phases, self.session.features, whole)
         carbon = self.carbon
         with self.session.lock:
             price = self.rules.intensity if carbon is None else carbon.over
-            energy = trial_energy(whole, meter.phases, parent=parent, predictions=outcome.predictions, intensity=price, pue=self.rules.pue)
+            energy = trial_energy(
+                whole,
+                meter.phases,
+                parent=parent,
+                predictions=outcome.predictions,
+                intensity=price,
+                pue=self.rules.pue,
+                shared=shared,
+            )
             if carbon is not None:
                 carbon.trained(whole, outcome.epochs - (parent.epochs if parent else 0))
                 self.session.folder = self.session.folder.save_facts({**self.session.folder.facts, **carbon.facts()})
@@ -213,6 +223,7 @@ class TrialRunner:
             measure_inference="inference_energy" in self.study.objectives,
             check_at=self.study.rungs_to_check(0 if asked.parent is None else asked.parent.epochs, asked.epochs),
             checkpoint_below=self.study.rungs[-1] if self.study.sampler == "freeze-thaw" else 0,
+            features=self.session.features,
         )
 
     def _optuna_trials(self) -> Sequence[FrozenTrial]:
@@ -270,7 +281,7 @@ class Recorder:
         )
         if outcome.stopped and stopped is None:
             asked.set_user_attr(FINISHED, True)
-        message = self._tell(asked, trial, meter, excused=outcome.excused)
+        message = self._tell(asked, trial, meter, excused=outcome.excused) + features_text(outcome)
         self.drop_weights()
         return message
 
@@ -316,7 +327,8 @@ class Recorder:
 
     def _circumstances(self, asked: optuna.Trial, outcome: Outcome) -> Mapping[str, Any]:
         """What else a comparison of trials needs to know of each."""
-        return {"threads": outcome.threads, "train_examples": self.train_examples, "asked_epochs": asked.params.get("epochs")}
+        examples = self.train_examples if outcome.features is None else outcome.features.images
+        return {"threads": outcome.threads, "train_examples": examples, "asked_epochs": asked.params.get("epochs")}
 
     def drop_weights(self) -> None:
         """Keep the weights that can still matter: those on the front, and the ends of lineages that can be continued."""
@@ -329,6 +341,14 @@ class Recorder:
         if self.store.facts.get("storage") is None and time.monotonic() - self.snapshot_seconds > SNAPSHOT_SECONDS:
             self.store.save_snapshot(self.optuna_study)
             self.snapshot_seconds = time.monotonic()
+
+
+def features_text(outcome: Outcome) -> str:
+    """Say whether the features of a training had to be computed; nothing for a model without a frozen backbone."""
+    used = outcome.features
+    if used is None:
+        return ""
+    return f", features of {used.computed:,} images computed" if used.computed else ", features from the cache: nothing paid for them"
 
 
 def duplicate_of(trials: Sequence[FrozenTrial], key: str, epochs: int) -> Trial | None:

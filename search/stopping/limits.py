@@ -312,12 +312,20 @@ class TimeLimit:
         self.most_seconds, self.epochs, self.expected = most_seconds, epochs, expected
         self.reason: str | None = None
         self._began: float | None = None
+        self._apart: float | None = None
         self._edge = self._slowest = 0.0
 
-    def begin(self) -> None:
-        """Take note that a phase begins; before the first one a worker process starts."""
+    def begin(self, kind: str = "") -> None:
+        """Take note that a phase begins; before the first one a worker process starts.
+
+        The time of ``features`` is left out: they are computed once, for many trainings that take a fraction of that.
+        """
+        now = time.monotonic()
         if self._began is None:
-            self._began = self._edge = time.monotonic()
+            self._began = self._edge = now
+        if self._apart is not None:
+            self._began, self._edge = self._began + (now - self._apart), self._edge + (now - self._apart)
+        self._apart = now if kind == "features" else None
 
     def epoch(self) -> None:
         """Take note that an epoch has ended."""
@@ -333,7 +341,7 @@ class TimeLimit:
     def _found(self) -> str | None:
         limit = self.most_seconds
         if limit is None:
-            least = LEAST_SECONDS_UNKNOWN if self.expected() is None else LEAST_SECONDS
+            least = LEAST_SECONDS_UNKNOWN if self.expected() is None or self._apart is not None else LEAST_SECONDS
             limit = max(least, TIMES_EXPECTED * self.epochs * self._epoch_seconds())
         if self._began is None or time.monotonic() - self._began <= limit:
             return None

@@ -15,12 +15,14 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict, cast
 
 import numpy as np
 from filelock import FileLock
 
+from ..energy import Record
 from ..energy.calibrations import cache_folder
+from ..energy.journal import fitted, parse
 from ..whole_file import whole_file
 
 #: Environment variable that names the folder of the features.
@@ -34,6 +36,15 @@ _FACTS, _FEATURES, _TARGETS = "facts.json", "features.npy", "targets.npy"
 
 class TooLargeError(ValueError):
     """A feature is too large for the precision in which it is to be stored."""
+
+
+class _Price(TypedDict):
+    images: int
+    record: Record
+
+
+class _Priced(TypedDict):
+    prices: NotRequired[Mapping[str, _Price]]
 
 
 @dataclass(frozen=True)
@@ -60,10 +71,16 @@ class FeatureCache:
     place: str | None = None
 
     @classmethod
-    def of_user(cls, place: str | None = None) -> FeatureCache:
-        """Return the cache of this user: the folder that ``JOULEFRONT_CACHE`` names, or ``features`` in the user's cache folder."""
+    def of_user(cls, place: str | None = None, otherwise: Path | None = None) -> FeatureCache:
+        """Return the cache of this user: the folder that ``JOULEFRONT_CACHE`` names, or ``features`` in the user's cache folder.
+
+        Where nobody may write to the latter, the folder ``otherwise`` is taken.
+        """
         named = os.environ.get(VARIABLE)
-        return cls(Path(named).expanduser() if named else cache_folder() / "features", place=place)
+        folder = Path(named).expanduser().absolute() if named else cache_folder() / "features"
+        there = next(path for path in (folder, *folder.parents) if path.exists())
+        usable = named or otherwise is None or (there.is_dir() and os.access(there, os.W_OK | os.X_OK))
+        return cls(folder if usable or otherwise is None else otherwise, place=place)
 
     def open(self, key: str, rows: int) -> Entry | None:
         """Return the first ``rows`` of an entry, or None where it is missing, too short or damaged."""
@@ -144,21 +161,22 @@ class FeatureCache:
             np.save(file, np.stack(found), allow_pickle=False)
         return found
 
-    def price(self, key: str) -> tuple[int, Mapping[str, Any]] | None:
-        """Return what computing an entry took here, a number of images and the ledger's record of them; None when unknown."""
-        prices = (self._facts(key) or {}).get("prices")
-        price = prices.get(self.place) if isinstance(prices, dict) else None
-        if not isinstance(price, dict) or not isinstance(price.get("images"), int) or not isinstance(price.get("record"), dict):
+    def price(self, key: str) -> tuple[int, Record] | None:
+        """Return what computing an entry took here, a number of images and the ledger's record of them; None when unknown or damaged."""
+        try:
+            price = fitted(_Priced, self._facts(key) or {}, key).get("prices", {}).get(self.place or "")
+            images, record = (0, None) if price is None else (price["images"], Record.from_json(cast(Mapping[str, Any], price["record"])))
+        except ValueError:
             return None
-        return (price["images"], price["record"]) if price["images"] > 0 else None
+        return None if record is None or images < 1 or record.joules is None else (images, record)
 
-    def keep_price(self, key: str, images: int, record: Mapping[str, Any]) -> None:
+    def keep_price(self, key: str, images: int, record: Record) -> None:
         """Keep the ledger's record of computing so many images of an entry, unless that of more images is known here."""
         with contextlib.suppress(OSError), FileLock(self._lock(key), timeout=1.0):  # who computes it meanwhile keeps a price as well
             known, facts = self.price(key), self._facts(key)
             if facts is not None and self.place is not None and (known is None or known[0] <= images):
                 others = facts.get("prices")
-                price = {self.place: {"images": images, "record": dict(record)}}
+                price = {self.place: {"images": images, "record": record.to_json()}}
                 self._write_facts(key, {**facts, "prices": {**(others if isinstance(others, dict) else {}), **price}})
 
     def entries(self) -> tuple[tuple[str, Mapping[str, Any], int], ...]:
@@ -199,7 +217,7 @@ class FeatureCache:
 
     def _facts(self, key: str) -> dict[str, Any] | None:
         try:
-            facts = json.loads((self.folder / key / _FACTS).read_bytes())
+            facts = parse((self.folder / key / _FACTS).read_bytes())
         except (OSError, ValueError):
             return None
         return facts if isinstance(facts, dict) and facts.get("format") == FORMAT else None

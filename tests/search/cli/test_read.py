@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from helpers.command_line import Circle, refused, say
 
@@ -15,6 +16,7 @@ from joulefront.search.cli import main
 from joulefront.search.cli.read import trained
 from joulefront.search.records.run_folder import RunFolder
 from joulefront.search.records.trial import Trial
+from joulefront.search.training.feature_cache import FeatureCache
 
 pytestmark = pytest.mark.slow
 
@@ -310,3 +312,16 @@ def test_an_export_without_weights_names_why_they_were_not_kept(circle: Circle, 
         pytest.skip("all five trials are on the front this time")
     line = failed(capsys, "export", "--trust", circle.path, "--pick", f"trial={gone[0]}", "--to", "safetensors", "-o", tmp_path / "model")
     assert "only trials on the front are kept" in line
+
+
+def test_the_cache_of_features_is_shown_and_cleared(call: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JOULEFRONT_CACHE", str(tmp_path / "kept"))
+    assert call("cache").out == f"{tmp_path / 'kept'}: 0 entries, 0.0 MB of at most 21 GB\n"
+    facts = {"backbone": "lite0 12ab", "feature_set": "pooled"}
+    FeatureCache(tmp_path / "kept").write("0123456789abcdef", facts, 3, [(np.ones((3, 4)), np.zeros(3, dtype=np.int64))])
+    assert "0123456789ab        0.0 MB          3 examples  pooled of lite0 12ab" in call("cache").out
+    rows = json.loads(call("cache", "--json").out)
+    assert [(row["rows"], row["backbone"]) for row in rows["entries"]] == [(3, "lite0 12ab")]
+    assert rows["bytes"] == rows["entries"][0]["bytes"] > 3 * 4 * 2
+    assert "0.0 MB of features removed" in call("cache", "--clear").out
+    assert json.loads(call("cache", "--json").out)["entries"] == []

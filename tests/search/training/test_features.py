@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 from helpers.backbone import Bands
+from helpers.backbone_contract import check_backbone
 
+from joulefront.search.energy import Component, Record
 from joulefront.search.training.checkpoint import load_checkpoint, load_weights, save_weights
 from joulefront.search.training.evaluate import evaluate
 from joulefront.search.training.feature_cache import FeatureCache
@@ -47,6 +49,10 @@ def test_an_unknown_feature_set_and_no_images_are_refused(spots):
         Transfer(Bands(), "last", torch.nn.Linear(8, 3))
     with pytest.raises(ValueError, match="images must be >= 1"):
         model(spots, images=0)
+
+
+def record(joules: float) -> Record:
+    return Record("1.1", "features 0", None, "features", "ok", "", 0, 1, 1.0, (Component("cpu", joules, "rapl"),))
 
 
 RECIPE = Recipe(batch_size=32, learning_rate=3e-2, threads=1)
@@ -201,12 +207,16 @@ def test_where_prices_are_wanted_a_sample_is_measured_once_for_features_of_other
     here = replace(cache, place="this machine")
     found = fit(model(spots), spots, RECIPE, epochs=1, features=here).features
     assert found.computed == 129
-    here.keep_price(found.key, 129, {"joules": 5.0})
+    assert here.price(found.key) is None
+    exact, rough = record(5.0), record(9.0)
+    here.keep_price(found.key, 129, exact)
     assert fit(model(spots), spots, RECIPE, epochs=1, features=here).features.computed == 0
-    assert here.price(found.key) == (129, {"joules": 5.0})
-    here.keep_price(found.key, 10, {"joules": 9.0})  # of fewer images: less exact
-    assert here.price(found.key) == (129, {"joules": 5.0})
+    assert here.price(found.key) == (129, exact)
+    here.keep_price(found.key, 10, rough)  # of fewer images: less exact
+    assert here.price(found.key) == (129, exact)
     assert replace(cache, place="another").price(found.key) is None
+    fit(model(spots), spots, RECIPE, epochs=1, features=replace(here, place=None))
+    assert here.price(found.key) == (129, exact)
 
 
 def test_going_on_from_a_checkpoint_equals_one_training_bit_for_bit(spots, cache, tmp_path):
@@ -290,3 +300,26 @@ def test_other_splits_than_ours_are_known_by_what_they_hold(spots):
     assert fingerprint(one) == fingerprint(same) != fingerprint(other)
     one.split = spots.validation
     assert fingerprint(one) == fingerprint(same)  # read once
+
+
+def test_the_backbone_of_these_tests_keeps_the_contract(spots):
+    inputs, _ = next(spots.validation.batches(6))
+    check_backbone(Bands(), inputs)
+
+
+@pytest.mark.parametrize("fault", ["batch", "random", "updates", "one value"])
+def test_the_contract_finds_what_breaks_a_cache(spots, fault):
+    class Broken(Bands):
+        def embed(self, prepared, feature_set):
+            features = super().embed(prepared, feature_set)
+            if fault == "batch":
+                return features - features.mean(dim=0)
+            if fault == "random":
+                return features + torch.rand_like(features)
+            if fault == "updates":
+                self.scale.data.mul_(1.01)
+            return features.mean(dim=1) if fault == "one value" else features
+
+    inputs, _ = next(spots.validation.batches(6))
+    with pytest.raises(AssertionError):
+        check_backbone(Broken(), inputs)

@@ -1,0 +1,135 @@
+"""What features cost: paid once by the study, priced in every model, with a ledger that was computed by hand."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from joulefront.search.billing.account import price_of_features, trial_energy
+from joulefront.search.carbon.intensity import Intensity
+from joulefront.search.energy import Component, Record
+from joulefront.search.records.trial import Trial
+from joulefront.search.training.feature_cache import FORMAT, FeatureCache
+from joulefront.search.training.results import FeaturesUsed
+
+
+def record(kind: str, joules: float | None, *, seconds: float = 1.0, quality: str = "measured", begin: int = 0) -> Record:
+    part = Component(
+        "cpu",
+        joules,
+        "rapl",
+        "absent" if joules is None else quality,
+        u_random_joules=None if joules is None else 0.1 * joules,  # type: ignore[arg-type]
+    )
+    return Record(
+        kind, kind, None, kind, "ok", "2026-01-01", begin, begin + int(seconds * 1e9), seconds, (part,), "abc", cpu_seconds=seconds
+    )
+
+
+HEAD = (record("setup", 1.0), record("epoch", 2.0), record("eval", 0.5), record("epoch", 2.0), record("eval", 0.5))
+WHOLE = record("trial", 106.0, seconds=60.0)
+
+
+@pytest.fixture
+def cache(tmp_path: Any) -> FeatureCache:
+    """A cache with an entry whose features nobody looks at."""
+    kept = FeatureCache(tmp_path, place="here")
+    (tmp_path / "key").mkdir()
+    kept._write_facts("key", {"rows": 800, "format": FORMAT})
+    return kept
+
+
+def priced(used: FeaturesUsed, phases: tuple[Record, ...], cache: FeatureCache | None, whole: Record = WHOLE, **more: Any) -> Any:
+    return trial_energy(
+        whole, phases, parent=None, predictions=0, intensity=None, shared=price_of_features(used, phases, cache, whole), **more
+    )
+
+
+def test_the_first_model_pays_all_images_and_costs_its_own(cache: FeatureCache) -> None:
+    # 1,000 images for 100 J, of which 800 are for training and 200 for validation: 0.1 J an image
+    found = priced(FeaturesUsed("key", 800, 1000), (record("features", 100.0, seconds=50.0), *HEAD), cache)
+    assert found.features_joules == pytest.approx(80.0)
+    assert found.train_joules == pytest.approx(80.0 + 1.0 + 2.0 + 2.0)
+    assert found.increment_joules == 106.0
+    assert found.evaluation_joules == 1.0
+    assert found.components["cpu"].joules == pytest.approx(85.0)
+    assert found.train_seconds == pytest.approx(40.0 + 3.0)
+    assert found.cpu_seconds == pytest.approx(43.0)
+    assert found.train_u_joules == pytest.approx((8.0**2 + 0.1**2 + 0.2**2 + 0.2**2) ** 0.5)
+
+
+def test_the_second_model_costs_the_same_and_pays_its_head_alone(cache: FeatureCache) -> None:
+    priced(FeaturesUsed("key", 800, 1000), (record("features", 100.0), *HEAD), cache)
+    found = priced(FeaturesUsed("key", 800, 0), HEAD, cache, record("trial", 6.0))
+    assert found.train_joules == pytest.approx(85.0)
+    assert found.increment_joules == 6.0
+    few = priced(FeaturesUsed("key", 50, 0), HEAD, cache, record("trial", 6.0))
+    assert few.train_joules == pytest.approx(5.0 + 5.0)  # its own number of images
+
+
+def test_the_price_is_the_one_of_most_images_and_each_place_has_its_own(cache: FeatureCache) -> None:
+    priced(FeaturesUsed("key", 50, 100), (record("features", 30.0), *HEAD), cache)  # a small pass: 0.3 J an image
+    priced(FeaturesUsed("key", 800, 900), (record("features", 90.0), *HEAD), cache)
+    assert priced(FeaturesUsed("key", 100, 0), HEAD, cache).features_joules == pytest.approx(10.0)
+    there = replace(cache, place="another machine")
+    sample = (record("features", 50.0), *HEAD)  # measured on 100 images
+    assert priced(FeaturesUsed("key", 800, 100), sample, there).features_joules == pytest.approx(400.0)
+    assert priced(FeaturesUsed("key", 800, 0), HEAD, cache).features_joules == pytest.approx(80.0)
+
+
+def test_a_price_that_nobody_measured_makes_the_energy_unknown(cache: FeatureCache) -> None:
+    assert priced(FeaturesUsed("key", 800, 0), HEAD, cache).train_joules is None
+    lost = priced(FeaturesUsed("key", 800, 1000), (record("features", None), *HEAD), cache)
+    assert lost.train_joules is None
+    assert cache.price("key") is None
+
+
+def test_a_damaged_price_is_unknown_and_not_free(cache: FeatureCache) -> None:
+    cache.keep_price("key", 1000, record("features", 100.0))
+    facts = cache.folder / "key" / "facts.json"
+    facts.write_text(facts.read_text().replace('"joules": 100.0', '"joules": "many"'))
+    assert cache.price("key") is None
+    assert priced(FeaturesUsed("key", 800, 0), HEAD, cache).train_joules is None
+
+
+def test_without_a_cache_a_training_prices_itself() -> None:
+    found = priced(FeaturesUsed(None, 300, 400), (record("features", 40.0), *HEAD), None)
+    assert found.features_joules == pytest.approx(30.0)
+    assert priced(FeaturesUsed(None, 300, 400), HEAD, None).train_joules is None
+
+
+def test_a_continued_model_has_its_features_in_its_lineage_once(cache: FeatureCache) -> None:
+    first = priced(FeaturesUsed("key", 800, 1000), (record("features", 100.0), *HEAD), cache)
+    parent = Trial(0, "complete", {}, 2, energy=first)
+    phases = (record("features", 100.0), record("setup", 1.0), record("epoch", 2.0))  # computed again: the cache was cleared
+    shared = price_of_features(FeaturesUsed("key", 800, 1000), phases, cache, WHOLE)
+    found = trial_energy(WHOLE, phases, parent=parent, predictions=0, intensity=None, shared=shared)
+    assert found.train_joules == pytest.approx(85.0 + 2.0)
+    assert found.features_joules == pytest.approx(80.0)
+
+
+def test_grams_take_the_hour_of_the_model_and_not_that_of_the_first_pass(cache: FeatureCache) -> None:
+    priced(FeaturesUsed("key", 800, 1000), (record("features", 100.0, begin=5), *HEAD), cache)
+    late = replace(WHOLE, t0_ns=10**12, t1_ns=10**12 + 10**9)
+    asked = []
+
+    def intensity(one: Record) -> Intensity:
+        asked.append(one.t0_ns)
+        return Intensity(1000.0, "test")
+
+    found = trial_energy(
+        late,
+        HEAD,
+        parent=None,
+        predictions=0,
+        intensity=intensity,
+        shared=price_of_features(FeaturesUsed("key", 800, 0), HEAD, cache, late),
+    )
+    assert asked[0] == 10**12
+    assert found.grams_co2e == pytest.approx(85.0 / 3600)
+
+
+def test_a_model_without_features_costs_what_it_did(cache: FeatureCache) -> None:
+    assert price_of_features(None, HEAD, cache, WHOLE) == ()
+    found = trial_energy(WHOLE, HEAD, parent=None, predictions=0, intensity=None)
+    assert (found.train_joules, found.features_joules) == (5.0, None)
