@@ -15,6 +15,7 @@ from ..carbon.intensity import Intensity, grams_co2e
 from ..energy import Component, Ledger, Record, Window
 from ..energy.calibrations import WallCalibration
 from ..energy.record import add, combined_quality, scaled, sum_known
+from ..energy.sources.cpu_time import CpuTime, estimates_in
 from ..records.bill import REPEAT, REPEATS, TRIAL, SessionBill
 from ..records.files import write_json
 from ..records.trial import ComponentEnergy, Trial, TrialEnergy
@@ -259,6 +260,16 @@ def trial_energy(
         record=whole.to_json(),
         contended=bool(whole.contended) or any(trial.energy.contended for trial in earlier),
     )
+
+
+def meters_of(record: Record) -> dict[str, str]:
+    """How each component that counts is known: the meter, and for an estimate its coefficients."""
+    coefficients = sorted(estimates_in(record.to_json()))
+    return {
+        part.name: f"{part.source} {', '.join(coefficients)}".strip() if part.source == CpuTime.name else part.source
+        for part in record.components
+        if part.counts and part.joules is not None
+    }
 
 
 def price_of_features(used: FeaturesUsed | None, phases: Sequence[Record], cache: FeatureCache | None, whole: Record) -> tuple[Record, ...]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..billing.account import TrialMeter, price_of_features, trial_energy
+from ..billing.account import TrialMeter, meters_of, price_of_features, trial_energy
 from ..energy import JOULES_PER_WH, Ledger, Record
 from ..energy.journal import fitted
 from ..execution.devices import cores, pick_device
@@ -33,7 +33,7 @@ from ..stopping.limits import TimeLimit, pace_of, slowest_epoch
 from ..study import Study
 from .baselines import PLAIN, MeasurementProtocol
 from .identity import existing_folder, refuse_other_data
-from .session import Session, SessionOptions, meters_of, meters_text, open_session, timestamp
+from .session import Session, SessionOptions, meters_text, open_session, timestamp
 
 #: Members of a front that are repeated by default, at most.
 MOST = 10

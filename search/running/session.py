@@ -30,9 +30,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from ..billing.account import SAVE_SECONDS, Account
+from ..billing.account import SAVE_SECONDS, Account, meters_of
 from ..billing.recovery import settle_killed
-from ..energy import Ledger, Record, discover
+from ..energy import Ledger, discover
 from ..energy.calibrations import WallCalibration, load_calibration
 from ..energy.discover import Discovery
 from ..energy.sources.cpu_time import CpuTime, Tree, estimates_in
@@ -373,16 +373,6 @@ def refuse_unmeasurable(ledger: Ledger, meter: str) -> None:
     if not any(part.counts and part.joules is not None for part in total.components):
         reasons = "; ".join(f"{part.name}: {part.reason}" for part in total.components if part.reason)
         raise ValueError(f"--meter {meter}: nothing can be measured or estimated here ({reasons}); see joulefront doctor")
-
-
-def meters_of(record: Record) -> dict[str, str]:
-    """How each component that counts is known: the meter, and for an estimate its coefficients."""
-    coefficients = sorted(estimates_in(record.to_json()))
-    return {
-        part.name: f"{part.source} {', '.join(coefficients)}".strip() if part.source == CpuTime.name else part.source
-        for part in record.components
-        if part.counts and part.joules is not None
-    }
 
 
 def meters_text(ledger: Ledger) -> str:
