@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Literal
+from typing import Any, Literal
 
 from .energy import JOULES_PER_WH
 from .formatting import JOULES_BY_UNIT
@@ -121,6 +121,10 @@ class Study:
         sizes: Whether ``freeze-thaw`` gets parameters and FLOPs of every candidate that it compares. Off by default: counting
             builds each of these networks, which takes longer than deciding.
         description: One or two sentences: which question the study asks.
+        first: Parameters of the trials to begin with, before the sampler decides; what an entry leaves out is drawn.
+        weights: What is known of the pretrained weights that candidates start from, as JSON: model, origin, licence, hash, size, and the
+            energy and grams of their pretraining, None where unknown.
+        notice: One line for the user before the first trial, e.g. which weights were found.
     """
 
     name: str
@@ -142,6 +146,9 @@ class Study:
     stop_dominated: bool | None = None
     sizes: bool = False
     description: str = ""
+    first: tuple[Mapping[str, Any], ...] = ()
+    weights: tuple[Mapping[str, Any], ...] = ()
+    notice: str = ""
 
     def __post_init__(self) -> None:
         """Refuse a study that cannot be run.

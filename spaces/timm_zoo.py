@@ -12,8 +12,21 @@ from torch import nn
 from ..search.space import Candidate, Suggest
 from ..search.training.task import Task
 from .layers import image_shape
-from .pretrained import check_forward, expand, first_few, first_line, freeze_stages, names_within, too_small, weights_file
+from .pretrained import (
+    SMALL_SIDE,
+    Prepare,
+    check_forward,
+    expand,
+    first_line,
+    freeze_stages,
+    names_within,
+    same_area,
+    start_at_zero,
+    too_small,
+    weights_file,
+)
 from .recipes import Family, Floats, Options, RecipeRanges, suggest_categorical, suggest_float
+from .weights import check_loaded, loading
 
 #: Small models of different families that train on two CPU cores.
 MODELS = (
@@ -32,6 +45,8 @@ MODELS = (
 @dataclass(frozen=True)
 class TimmZoo(Family):
     """Models of timm; ``recipe.head_learning_rate`` is the one of timm's classifier.
+
+    A pretrained model gets images as it knows them (``Prepared``), and its new head, as that of a frozen one, starts at zero.
 
     Attributes:
         models: Names or patterns such as ``convnext_*``; patterns are expanded in timm's order.
@@ -64,12 +79,57 @@ class TimmZoo(Family):
             FileNotFoundError: If the file of the weights does not exist.
             ConnectionError: If the hub's weights cannot be fetched.
         """
-        parts = candidate.architecture
-        shape = image_shape(candidate, task)
-        model: nn.Module = create(parts["model"], shape, task.outputs, weights=parts["weights"], drop_path=parts["drop_path"])
-        check_forward(model, parts["model"], shape)
-        freeze_stages(model, stages(model), _head_names(model), parts["freeze"])
-        return model
+        parts, shape = candidate.architecture, image_shape(candidate, task)
+        # An export without the file of the weights says so by itself: what was trained takes their place.
+        pretrained = parts["weights"] != "none" or parts.get("prepared", False)
+        seen = (shape[0], *_known_size(parts["model"], shape)) if pretrained and candidate.recipe.resolution is None else shape
+        model: nn.Module = create(parts["model"], seen, task.outputs, weights=parts["weights"], drop_path=parts["drop_path"])
+        check_forward(model, parts["model"], seen)
+        head: nn.Module = model.get_classifier()  # type: ignore[operator]  # every network of timm has it
+        freeze_stages(model, stages(model), names_within(model, head), parts["freeze"])
+        if pretrained or parts["freeze"] == "backbone":
+            start_at_zero(head)
+        return Prepared(prepare_for(model, task, shape, seen[1:]), model) if pretrained else model
+
+
+class Prepared(nn.Module):
+    """A pretrained network of timm that brings images to its own mean, deviation and size first."""
+
+    def __init__(self, prepare: Prepare, network: nn.Module) -> None:
+        """Put the two behind each other."""
+        super().__init__()
+        self.prepare, self.network = prepare, network
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the network's outputs for images as the task hands them out."""
+        outputs: torch.Tensor = self.network(self.prepare(images))
+        return outputs
+
+    def get_classifier(self) -> nn.Module:
+        """Return the head, which may have a learning rate of its own."""
+        head: nn.Module = self.network.get_classifier()  # type: ignore[operator]  # every network of timm has it
+        return head
+
+
+def prepare_for(network: Any, task: Task, shape: tuple[int, int, int], size: tuple[int, int], *, colours: bool = False) -> Prepare:
+    """Return the preprocessing of a pretrained network of timm for images of ``shape``, at ``size`` (height, width).
+
+    With ``colours`` grey images become three equal colours; else the network has as many channels as the images.
+    """
+    config = network.pretrained_cfg
+    mean, deviation = config["mean"], config["std"]
+    if shape[0] != 3 and not colours:
+        mean, deviation = ([sum(values) / len(values)] * shape[0] for values in (mean, deviation))
+    return Prepare(task, shape, size, mean=mean, deviation=deviation, interpolation=config["interpolation"])
+
+
+def _known_size(name: str, shape: tuple[int, int, int]) -> tuple[int, int]:
+    """Return the size at which a network was pretrained, or twice that of smaller images: there is nothing more to see in them."""
+    import timm
+
+    config = timm.get_pretrained_cfg(name)
+    known = SMALL_SIDE if config is None else min(config.input_size[1:])
+    return same_area(shape, min(known, max(SMALL_SIDE, 2 * min(shape[1:]))))
 
 
 def names_of(patterns: tuple[str, ...]) -> tuple[str, ...]:
@@ -108,8 +168,8 @@ def create(name: str, shape: tuple[int, int, int], outputs: int, *, weights: str
     plain = _create(name, shape, options)
     torch.set_rng_state(random)
     try:
-        model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"file": str(path)}, **options)
-        _check_loaded(model, plain)
+        model = _create(name, shape, {**options, **loading(path, name)})
+        check_loaded(model, plain)
     except Exception as error:  # unreadable files, other keys, other shapes
         raise ValueError(f"weights={weights!r} do not fit {name} ({first_line(error)}); give weights of this model, or 'none'") from error
     return model
@@ -129,25 +189,9 @@ def _create(name: str, shape: tuple[int, int, int], options: dict[str, Any]) -> 
         raise too_small(name, shape, error) from error
 
 
-def _check_loaded(model: Any, plain: Any) -> None:
-    """Reject a file that left a matrix of the backbone at its random values: timm only logs keys that do not fit."""
-    head = _head_names(model)
-    untouched = [
-        name
-        for (name, value), before in zip(model.named_parameters(), plain.parameters(), strict=True)
-        if value.ndim > 1 and name not in head and torch.equal(value, before)
-    ]
-    if untouched:
-        raise ValueError(f"it has no weights for {first_few(untouched)}")
-
-
 def stages(model: Any) -> list[list[str]]:
     """Return the parameter names of a timm model by stage, from the stem to the head."""
     from timm.models import group_parameters
 
     groups = group_parameters(model, model.group_matcher(coarse=True))
     return [groups[index] for index in sorted(groups)]
-
-
-def _head_names(model: Any) -> set[str]:
-    return names_within(model, model.get_classifier())

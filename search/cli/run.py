@@ -269,7 +269,13 @@ def _values(study: StudyOptions) -> dict[str, Any]:
     """Return what the function of the study is called with."""
     from .study_source import named_values
 
-    return {"data": study.data, "target": study.target, "seed": study.seed, **named_values(study.settings or [])}
+    return {
+        "data": study.data,
+        "target": study.target,
+        "pretrained": study.pretrained,
+        "seed": study.seed,
+        **named_values(study.settings or []),
+    }
 
 
 def _overrides(study: StudyOptions) -> Mapping[str, Any]:

@@ -235,7 +235,7 @@ def origin_of(source: str, options: Mapping[str, Any], overrides: Mapping[str, A
     given = {name: value for name, value in options.items() if value is not None}
     for name, value in given.items():
         # A column or a model may by chance have the name of a file in this folder; only what looks like a path is taken for one.
-        path_like = name == "data" or (name != "target" and isinstance(value, str) and ("/" in value or Path(value).suffix))
+        path_like = name in ("data", "pretrained") or (name != "target" and isinstance(value, str) and ("/" in value or Path(value).suffix))
         if path_like and Path(value).expanduser().exists():
             given[name] = str(Path(value).expanduser().resolve())
     file, colon, function = source.rpartition(":") if ":" in source else (source, "", "")

@@ -239,6 +239,9 @@ def _energy(trained: TrainedModel, run: Run | None) -> str:
         for name, part in trial.components.items():
             lines.append(f"| {name} | {'unknown' if part.joules is None else f'{part.joules:.4g} J'} | {part.quality} | {part.source} |")
         lines.append("")
+    lines += [
+        f"The energy of the pretraining of {one['model']} is {_pretraining(one)} and not included." for one in _pretrained(trained, run)
+    ]
     if trial.grams_co2e is not None:
         lines.append(f"Carbon: {trial.grams_co2e:.4g} gCO2e, the energy times the intensity of the grid.")
     else:
@@ -264,6 +267,9 @@ def _origin(trained: TrainedModel, run: Run | None, seed: int) -> str:
     versions = session.get("versions") or {}
     if versions:
         lines.append("- versions: " + ", ".join(f"{name} {version}" for name, version in versions.items()))
+    for one in _pretrained(trained, run):
+        size, licence = f"{one['bytes'] / 1e6:.1f} MB", one["licence"] or "licence unknown"
+        lines.append(f"- pretrained weights: `{one['model']}` from {one['origin']} ({licence}, {size}, SHA-256 `{one['sha256']}`)")
     lines.append("- parameters: " + ", ".join(f"{name} = {value}" for name, value in sorted(trained.trial.params.items())))
     lines.append("- architecture and recipe in full: `config.json`")
     return "\n".join(lines)
@@ -305,6 +311,20 @@ def _family(trained: TrainedModel) -> str:
 
 def _fine_tuned(trained: TrainedModel) -> bool:
     return str(trained.candidate.architecture.get("weights", "none")) != "none" or bool(trained.candidate.architecture.get("pretrained"))
+
+
+def _pretrained(trained: TrainedModel, run: Run | None) -> list[Mapping[str, Any]]:
+    """Return what is known of the pretrained weights in a model; a file that only its path names is that of the study."""
+    named = str(trained.candidate.architecture.get("weights", "none"))
+    known = _facts(run).get("study", {}).get("weights", []) if _fine_tuned(trained) else []
+    return [one for one in known if "@" not in named or named == f"{one['model']}@{one['sha256'][:16]}"]
+
+
+def _pretraining(weights: Mapping[str, Any]) -> str:
+    if weights["pretraining_joules"] is not None:
+        return f"{weights['pretraining_joules'] / JOULES_PER_WH:.4g} Wh"
+    grams = weights["pretraining_grams_co2e"]
+    return "unknown" if grams is None else f"unknown (its own card states {grams:g} gCO2e)"
 
 
 def _joined(data: Mapping[str, Any], *keys: str) -> str:

@@ -144,7 +144,7 @@ def build(space: Space, candidate: Candidate, task: Task) -> Any:
     except OSError:  # the hub is not reachable, or the local file was moved
         if "weights" not in candidate.architecture:
             raise
-        return space.build(replace(candidate, architecture={**candidate.architecture, "weights": "none"}), task)
+        return space.build(replace(candidate, architecture={**candidate.architecture, "weights": "none", "prepared": True}), task)
 
 
 def is_torch(model: Any) -> bool:

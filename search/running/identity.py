@@ -165,6 +165,7 @@ def described(study: Study) -> dict[str, Any]:
         "description": study.description,
         "min_accuracy": study.min_accuracy,
         "complete_only": study.complete_only,
+        "weights": [dict(one) for one in study.weights],
     }
 
 

@@ -227,6 +227,8 @@ def run(
                 f"{study.name}: {doing}in {path} on {session.device}, {session.threads} thread(s), {meters_text(session.ledger)}"
                 + (f"; {raised}" if raised else ""),
             )
+            if study.notice:
+                reporter.tell("start", study.notice)
             session.warm_up(rules.timed_out)
         try:
             with session.measuring():

@@ -95,6 +95,8 @@ class TrialRunner:
         return self._report(f"trial {asked.trial.number} refused: {reason}")
 
     def _ask(self) -> Asked:
+        if self.study.sampler != "grid" and (begun := len(self._optuna_trials())) < len(self.study.first):
+            self.optuna_study.enqueue_trial(dict(self.study.first[begun]))
         trial = self.optuna_study.ask()
         candidate = self.study.space.sample(trial)
         epochs = self.study.draw_epochs(trial)

@@ -1,9 +1,11 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
 from joulefront.search.space import FixedTrial
 from joulefront.spaces.recipes import FIXED
-from joulefront.spaces.timm_zoo import TimmZoo, create, names_of, stages
+from joulefront.spaces.timm_zoo import Prepared, TimmZoo, create, names_of, stages
 
 
 def built(contract, model="test_resnet", shape=(3, 32, 32), **fields):
@@ -54,10 +56,11 @@ def test_weights_come_from_a_local_file_and_the_head_is_new(contract, tmp_path, 
     source = timm.create_model("test_resnet", num_classes=1000)
     path = tmp_path / f"weights{suffix}"
     save_file(source.state_dict(), path) if suffix == ".safetensors" else torch.save(source.state_dict(), path)
-    model = built(contract, weights=str(path))
+    model = built(contract, weights=str(path)).network
     assert torch.equal(model.layer1[0].conv1.weight, source.layer1[0].conv1.weight)
     assert model.fc.out_features == 3
-    grey = built(contract, weights=str(path), shape=(1, 32, 32))
+    assert not model.fc.weight.any(), "the new head starts at zero"
+    grey = built(contract, weights=str(path), shape=(1, 32, 32)).network
     assert torch.allclose(grey.conv1[0].weight, source.conv1[0].weight.sum(dim=1, keepdim=True))
 
 
@@ -103,7 +106,7 @@ def test_a_frozen_backbone_does_not_move_and_costs_no_backward_pass(contract):
     features = model.forward_features(x)
     assert not features.requires_grad
     optimizer = torch.optim.SGD([parameter for parameter in model.parameters() if parameter.requires_grad], lr=0.1)
-    model(x).square().sum().backward()
+    (model(x) - 1).square().sum().backward()  # at zero, where the head starts, the plain square is at its minimum
     optimizer.step()
     moved = {name for name, value in model.state_dict().items() if not torch.equal(before[name], value)}
     assert moved == {"fc.weight", "fc.bias"}
@@ -135,3 +138,53 @@ def test_a_wrong_freezing_depth_is_named(contract, freeze):
 def test_depth_of_freezing_and_weights_can_be_searched(contract):
     space = TimmZoo(("test_resnet", "test_vit"), freeze=("none", "backbone", 2), drop_paths=(0.0, 0.2))
     contract.check(space, contract.make_task((3, 32, 32)), 4)
+
+
+def test_a_pretrained_model_gets_images_as_it_knows_them_and_one_from_scratch_as_the_data_has_them(contract, tmp_path):
+    import timm
+
+    path = tmp_path / "test_resnet.pth"
+    torch.manual_seed(7)
+    source = timm.create_model("test_resnet", num_classes=3).eval()
+    torch.save(source.state_dict(), path)
+    pixels = torch.rand(2, 3, 20, 20, generator=torch.Generator().manual_seed(0))
+    own_mean, own_deviation = [0.2, 0.5, 0.7], [0.1, 0.2, 0.3]
+    task = replace(contract.make_task((3, 20, 20)), preprocessing={"mean": own_mean, "std": own_deviation})
+    as_handed_out = (pixels - torch.tensor(own_mean)[:, None, None]) / torch.tensor(own_deviation)[:, None, None]
+    space = TimmZoo(("test_resnet",), weights=str(path), recipe=FIXED)
+    model = contract.build(space, space.sample(FixedTrial({})), task).eval()
+    config = source.pretrained_cfg
+    assert model.prepare.settings["size"] == [64, 64], "more than twice the side brings nothing"
+    large = torch.nn.functional.interpolate(pixels, size=(64, 64), mode=config["interpolation"], antialias=True)
+    wanted = (large - torch.tensor(config["mean"])[:, None, None]) / torch.tensor(config["std"])[:, None, None]
+    assert torch.allclose(model.prepare(as_handed_out), wanted, atol=1e-4)
+    assert not isinstance(built(contract), Prepared)
+
+
+def test_the_resolution_of_the_recipe_wins_over_the_networks_own(contract, tmp_path):
+    import timm
+
+    path = tmp_path / "test_resnet.pth"
+    torch.manual_seed(7)
+    torch.save(timm.create_model("test_resnet").state_dict(), path)
+    space = TimmZoo(("test_resnet",), weights=str(path), recipe=replace(FIXED, resolution=40))
+    model = contract.build(space, space.sample(FixedTrial({})), contract.make_task((3, 32, 32)))
+    assert model.prepare(torch.zeros(1, 3, 40, 40)).shape == (1, 3, 40, 40)
+
+
+def test_an_export_without_the_weights_file_builds_the_same_model(contract, tmp_path):
+    import timm
+
+    from joulefront.search.export.model import build
+
+    path = tmp_path / "test_resnet.pth"
+    torch.manual_seed(7)
+    torch.save(timm.create_model("test_resnet").state_dict(), path)
+    space = TimmZoo(("test_resnet",), weights=str(path), recipe=FIXED)
+    candidate, task = space.sample(FixedTrial({})), contract.make_task((3, 32, 32))
+    trained = contract.build(space, candidate, task)
+    path.unlink()
+    again = build(space, candidate, task)
+    again.load_state_dict(trained.state_dict())
+    x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(again.eval()(x), trained.eval()(x))

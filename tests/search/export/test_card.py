@@ -8,6 +8,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,14 @@ from huggingface_hub import ModelCard
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from joulefront.search.export import export
+from joulefront.search.export import card, export
 from joulefront.search.records.bill import Bill
 from joulefront.search.records.run_folder import Run
 from joulefront.search.records.trial import ComponentEnergy
+from joulefront.search.space import Candidate
 from joulefront.search.training import images, table
 from joulefront.search.training.arrays import arrays
+from joulefront.search.training.recipe import Recipe
 
 pytestmark = pytest.mark.slow
 
@@ -102,6 +105,19 @@ def test_the_way_back_is_in_the_card(make, run, tmp_path):
     assert "study `small`, trial 7, seed 3" in text
     assert "command: `joulefront run digits --zone FR`" in text
     assert "learning_rate = 0.01" in text
+
+
+def test_pretrained_weights_are_named_and_their_energy_is_unknown_and_not_zero(run):
+    weights = {"model": "resnet18", "origin": "the file resnet18.pth", "licence": "MIT", "sha256": "ab" * 32, "bytes": 46_800_000}
+    unknown = {"pretraining_joules": None, "pretraining_grams_co2e": None}
+    other = {**weights, **unknown, "model": "resnet34", "sha256": "cd" * 32}
+    known = replace(run, facts={**run.facts, "study": {"weights": [{**weights, **unknown}, other]}})
+    trained = SimpleNamespace(candidate=Candidate({"family": "transfer", "weights": f"resnet18@{'ab' * 8}"}, Recipe()))
+    assert [one["model"] for one in card._pretrained(trained, known)] == ["resnet18"]
+    assert card._pretraining({**weights, **unknown}) == "unknown"
+    assert card._pretraining({**weights, **unknown, "pretraining_grams_co2e": 1200.0}) == "unknown (its own card states 1200 gCO2e)"
+    scratch = SimpleNamespace(candidate=Candidate({"family": "timm", "weights": "none"}, Recipe()))
+    assert card._pretrained(scratch, known) == []
 
 
 def test_without_a_test_split_the_card_warns_of_the_validation_figure(make, tmp_path):

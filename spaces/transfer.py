@@ -1,0 +1,163 @@
+"""Transfer: a frozen pretrained network of timm and a small head, the cheapest good model that there is for most images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..search.space import Candidate, Suggest
+from ..search.training.features import Transfer
+from ..search.training.task import Task
+from .layers import image_shape
+from .pretrained import SMALL_SIDE, Prepare, same_area
+from .recipes import Family, Ints, Options, Range, RecipeRanges, suggest_categorical, suggest_int
+from .timm_zoo import prepare_for
+from .weights import REMEDY, Weights, network
+
+#: What a backbone gives, cheapest first.
+FEATURE_SETS = ("early", "pooled", "grid")
+#: Sides of the images in pixels, and how often the training images are halved.
+SIDES, HALVINGS = Range(64, 128, step=32), Range(0, 5)
+#: A network that learns from a part of the images gets so many a class at least.
+FEWEST_PER_CLASS = 8
+
+
+class TimmBackbone(nn.Module):
+    """A frozen pretrained network of timm, cut at one of three places.
+
+    ``pooled``: the last layer, averaged over the image: what its own classifier reads. ``grid``: beside it the maps of the two last stages,
+    averaged over the quarters of the image, which say more than the last layer where images are small. ``early``: the last but one stage
+    alone, by quarters; what lies behind it is not computed.
+
+    Attributes:
+        identity: The network and the SHA-256 of its weights.
+        preprocessing: What ``prepare`` does, as JSON.
+    """
+
+    def __init__(self, network: Any, prepare: Prepare, identity: str) -> None:
+        """Freeze a network of timm without a head, for images that ``prepare`` makes."""
+        super().__init__()
+        self.identity, self.preprocessing = identity, prepare.settings
+        self.network, self.preparation = network, prepare
+        self.requires_grad_(False)
+        self.eval()
+
+    def feature_sets(self) -> tuple[str, ...]:
+        """Return ``FEATURE_SETS``."""
+        return FEATURE_SETS
+
+    def prepare(self, images: torch.Tensor) -> torch.Tensor:
+        """Bring images ``(b, c, h, w)``, as the task hands them out, to the network's scale, size and colours."""
+        prepared: torch.Tensor = self.preparation(images)
+        return prepared
+
+    def embed(self, prepared: torch.Tensor, feature_set: str) -> torch.Tensor:
+        """Return the features ``(b, d)`` of prepared images."""
+        return embedded(self.network, prepared, feature_set)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the pooled features of images as the task hands them out."""
+        return self.embed(self.prepare(images), "pooled")
+
+    def train(self, mode: bool = True) -> TimmBackbone:
+        """Stay in evaluation mode: statistics that move would be other features in every epoch."""
+        return super().train(False)
+
+
+def embedded(network: Any, prepared: torch.Tensor, feature_set: str) -> torch.Tensor:
+    """Return the features ``(b, d)`` that a network of timm gives of prepared images ``(b, 3, h, w)``."""
+    if feature_set == "early":
+        (maps,) = network.forward_intermediates(prepared, indices=[-2], stop_early=True, intermediates_only=True)
+        return by_quarters(maps)
+    last, stages = network.forward_intermediates(prepared, indices=[-2, -1])
+    pooled: torch.Tensor = network.forward_head(last, pre_logits=True)
+    return pooled if feature_set == "pooled" else torch.cat([*map(by_quarters, stages), pooled], dim=1)
+
+
+def by_quarters(maps: torch.Tensor) -> torch.Tensor:
+    """Average maps ``(b, c, h, w)`` over the four quarters of the image, ``(b, 4 c)``; the middle of an odd side belongs to both."""
+    height, width = maps.shape[-2:]
+    rows, columns = ((slice(0, (side + 1) // 2), slice(side // 2, side)) for side in (height, width))
+    return torch.cat([maps[:, :, row, column].mean(dim=(2, 3)) for row in rows for column in columns], dim=1)
+
+
+@dataclass(frozen=True)
+class TransferFamily(Family):
+    """A head on features of a frozen pretrained network, computed once for all trials that share them.
+
+    Attributes:
+        weights: The networks, see ``joulefront.spaces.weights.find``.
+        resolution: Side in pixels of a square with the area of the images as the network gets them; the dearest of these settings.
+        images_halved: How often the training images are halved: a part of them makes an early, cheap point of the front.
+        features: Of ``FEATURE_SETS``.
+        heads: ``linear``, or the width of a hidden layer such as ``256``.
+    """
+
+    weights: tuple[Weights, ...]
+    resolution: Ints = SIDES
+    images_halved: Ints = HALVINGS
+    features: Options[str] = FEATURE_SETS
+    heads: Options[str] = ("linear", "256")
+    recipe: RecipeRanges = field(default_factory=RecipeRanges)
+    name: str = "transfer"
+
+    def __post_init__(self) -> None:
+        """Raise ValueError where there are no weights."""
+        if not self.weights:
+            raise ValueError(f"transfer.weights must hold pretrained weights, got none; {REMEDY}")
+
+    def architecture(self, trial: Suggest) -> Mapping[str, Any]:
+        """Draw a network, what it sees and gives, and a head."""
+        chosen = suggest_categorical(trial, "model", tuple(one.identity for one in self.weights))
+        return {
+            "weights": chosen,
+            "resolution": suggest_int(trial, "resolution", self.resolution),
+            "images_halved": suggest_int(trial, "images_halved", self.images_halved),
+            "features": suggest_categorical(trial, "features", self.features),
+            "head": suggest_categorical(trial, "head", self.heads),
+        }
+
+    def build(self, candidate: Candidate, task: Task) -> nn.Module:
+        """Put an untrained head on the network.
+
+        Raises:
+            ValueError: If the images are neither grey nor in colour, or the weights are not those of the study.
+        """
+        parts, shape = candidate.architecture, image_shape(candidate, task)
+        weights = next((one for one in self.weights if one.identity == parts["weights"]), None)
+        if weights is None:
+            known = ", ".join(one.identity for one in self.weights)
+            raise ValueError(f"the weights must be {parts['weights']}, here are {known}; give those of the search (--pretrained)")
+        found = network(weights)
+        size = same_area(shape, parts["resolution"])
+        if found.pretrained_cfg.get("fixed_input_size"):
+            size = tuple(found.pretrained_cfg["input_size"][1:])
+        backbone = TimmBackbone(found, prepare_for(found, task, shape, size, colours=True), weights.identity)
+        head = _head(parts["head"], _width(weights, parts["features"]), task.outputs)
+        whole = len(task.train)
+        images = max(whole >> parts["images_halved"], min(whole, FEWEST_PER_CLASS * task.outputs))
+        return Transfer(backbone, parts["features"], head, images=None if images == whole else images)
+
+
+@lru_cache(maxsize=16)
+def _width(weights: Weights, feature_set: str) -> int:
+    """Return the number of features that a network gives, which does not depend on the size of the images."""
+    found = network(weights)
+    side = found.pretrained_cfg["input_size"][-1] if found.pretrained_cfg.get("fixed_input_size") else SMALL_SIDE
+    with torch.no_grad(), torch.device("cpu"):
+        return embedded(found, torch.zeros(1, 3, side, side), feature_set).shape[1]
+
+
+def _head(widths: str, features: int, outputs: int) -> nn.Module:
+    """Return a linear head, or one with hidden layers of these widths, joined by dashes."""
+    if widths == "linear":
+        return nn.Linear(features, outputs)
+    sides = [features, *(int(width) for width in widths.split("-"))]
+    hidden = [layer for pair in pairwise(sides) for layer in (nn.Linear(*pair), nn.ReLU())]
+    return nn.Sequential(*hidden, nn.Linear(sides[-1], outputs))
