@@ -1,6 +1,7 @@
 """Finalists trained again for real: nothing of the search changes, and every joule is on the bill."""
 
 import json
+import re
 import shutil
 import signal
 import time
@@ -360,6 +361,15 @@ def test_other_hardware_and_other_meters_are_refused_before_anything_is_trained(
         repeat(rings(), folder, device="cpu", listener=silent)
     assert not (folder / "repeats.json").exists()
     assert "repeats" not in RunFolder.open(folder).run().bill.by_state
+
+
+def test_the_same_watts_from_another_origin_are_the_same_meter(folder: Path, rings: Maker) -> None:
+    text = (folder / "trials.json").read_text()
+    older = re.sub(r"(W per CPU-second above idle) \([^)]*\)", r"\1 (as an older version said)", text)
+    (folder / "trials.json").write_text(older)
+    assert older != text or "cpu_time" not in text
+    repeat(rings(), folder, times=1, listener=silent)
+    assert read_repeats(folder / "repeats.json").rounds == 1
 
 
 def test_two_sessions_never_share_a_folder(folder: Path, rings: Maker) -> None:
