@@ -343,7 +343,7 @@ def test_other_data_are_refused_before_anything_is_trained(folder: Path, rings: 
     other = replace(study, task=replace(task, train=Fewer()))  # type: ignore[arg-type]  # the rest is the split's own
     with pytest.raises(StoreError, match=r"holds trials of other data \(examples train: \d+, now \d+\).*give the --data of the search"):
         repeat(other, folder, times=1, listener=silent)
-    assert read_repeats(folder / "repeats.json").rounds == 0
+    assert RunFolder.open(folder).run().repeats.rounds == 0
 
 
 def test_other_hardware_and_other_meters_are_refused_before_anything_is_trained(folder: Path, rings: Maker) -> None:
@@ -369,7 +369,7 @@ def test_the_same_watts_from_another_origin_are_the_same_meter(folder: Path, rin
     (folder / "trials.json").write_text(older)
     assert older != text or "cpu_time" not in text
     repeat(rings(), folder, times=1, listener=silent)
-    assert read_repeats(folder / "repeats.json").rounds == 1
+    assert RunFolder.open(folder).run().repeats.rounds == 1
 
 
 def test_two_sessions_never_share_a_folder(folder: Path, rings: Maker) -> None:
