@@ -206,24 +206,29 @@ def trial_energy(
     intensity: Intensity | Callable[[Record], Intensity | None] | None,
     pue: float = 1.0,
     shared: Sequence[Record] = (),
+    compiled: Record | None = None,
 ) -> TrialEnergy:
     """Return the energy of a trial.
 
-    What the model costs to train from scratch is what it shares with others, the start-up of the lineage's first trial, and every epoch
-    of the lineage. Validation, analysis, storing and the start-up of continuations were paid by the search and are not part of it.
+    What the model costs to train from scratch is what it shares with others, the start-up of the lineage's first trial, compiling
+    included, and every epoch of the lineage. Kernels that were compiled for an earlier trial cost what they cost then: who trains the
+    model from scratch pays it. Validation, analysis, storing and the start-up of continuations were paid by the search, not by the model.
 
     Args:
         whole: The trial's own window, from the executor taking the job to the weights being stored.
-        phases: Records of its inner windows: ``setup``, ``epoch``, ``eval``, ``analysis``, ``inference``.
+        phases: Records of its inner windows: ``setup``, ``compile``, ``epoch``, ``eval``, ``analysis``, ``inference``.
         parent: The trial that was continued, or None.
         predictions: Number of predictions in the ``inference`` window.
         intensity: Carbon per kWh: one number, or its mean over the time of a record; None when unknown.
         pue: Power usage effectiveness of the site; enters the grams only.
         shared: What the study pays once and every model that needs it costs, whoever has paid for it: the features of its images.
+        compiled: The dearest ``compile`` window that is known of this model's kernels, or None.
     """
     shared = [replace(record, t0_utc=whole.t0_utc, t0_ns=whole.t0_ns, t1_ns=whole.t1_ns) for record in shared]  # as if it were done now
     epochs = [record for record in phases if record.kind == "epoch"]
-    training = epochs if parent is not None else [*shared, *(record for record in phases if record.kind == "setup"), *epochs]
+    compiling = [record for record in phases if record.kind == "compile"]
+    paid = [max([*compiling, *([compiled] if compiled else [])], key=lambda record: record.known_joules)] if compiling else []
+    training = epochs if parent is not None else [*shared, *(record for record in phases if record.kind == "setup"), *paid, *epochs]
     components = {} if parent is None else dict(parent.energy.components)
     for record in training:
         for part in record.components:
@@ -258,6 +263,7 @@ def trial_energy(
         gpu_utilisation=_gpu_utilisation(training, parent),
         hardware_id=whole.hardware_id,
         record=whole.to_json(),
+        compiled=dict(parent.energy.compiled) if parent is not None else replace(paid[0], hardware={}).to_json() if paid else {},
         contended=bool(whole.contended) or any(trial.energy.contended for trial in earlier),
     )
 

@@ -10,7 +10,7 @@ from typing import Any, cast
 from .sources.source import Quality
 
 SCHEMA = 1
-KINDS = ("trial", "setup", "features", "epoch", "eval", "analysis", "inference", "overhead", "idle", "total", "sum")
+KINDS = ("trial", "setup", "features", "compile", "epoch", "eval", "analysis", "inference", "overhead", "idle", "total", "sum")
 STATES = ("ok", "failed", "stopped", "pruned", "killed", "partial", "open")
 
 

@@ -6,19 +6,21 @@ any trial is metered.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
 from ..energy import Ledger, Record
 from ..records.trial import INTERRUPTED
-from ..space import FixedTrial, RandomTrial, Space
+from ..space import Candidate, FixedTrial, RandomTrial, Space, Suggest
 from ..training.device import synchronizer
+from ..training.recipe import Recipe
 from ..training.splits_data import Excerpt
 from ..training.task import Task
 from .job import UNWATCHED, InProcess, Job, Watch, reason_of, watched, within
@@ -128,13 +130,15 @@ def warm_up(space: Space, task: Task, *, device: str, threads: int, seed: int, w
     Libraries are imported where they are first used, devices and thread pools start with their first work: without this, the first trial
     of a kind would be billed for them, and no later one. A candidate that cannot be trained is its trial's finding, not an error here.
 
+    Nothing of the space is compiled: where it may be, a linear model is, which pays for loading and finding out about the compiler.
     A recipe's own number of threads wins; the watch ends a warm-up that hangs.
 
     Raises:
         KeyboardInterrupt: If the user breaks it off.
     """
     few = [Excerpt(split, EXAMPLES, most=1, seed=0, device=device) for split in (task.train, task.validation)]
-    here = InProcess(space, replace(task, train=few[0], validation=few[1]))
+    small = replace(task, train=few[0], validation=few[1])
+    here = InProcess(cast(Space, _Eager(space)), small)
     with TemporaryDirectory(prefix="joulefront-") as folder:
         weights = Path(folder) / "weights"
         for params in one_of_each_kind(space, seed):
@@ -143,6 +147,37 @@ def warm_up(space: Space, task: Task, *, device: str, threads: int, seed: int, w
                 outcome = here.train(job, phases=lambda kind, index: nullcontext(), should_continue=lambda entry: True, watch=watch)
                 if outcome.failed == INTERRUPTED:
                     raise KeyboardInterrupt
+    if may_compile(space, seed):
+        with suppress(Exception):
+            watched(lambda: _compile_something(small, device, threads), watch)
+
+
+@dataclass(frozen=True)
+class _Eager:
+    """A space none of whose candidates is compiled."""
+
+    space: Space
+
+    def sample(self, trial: Suggest) -> Candidate:
+        candidate = self.space.sample(trial)
+        return replace(candidate, recipe=replace(candidate.recipe, compile=False))
+
+    def build(self, candidate: Candidate, task: Task) -> Any:
+        return self.space.build(candidate, task)
+
+
+def may_compile(space: Space, seed: int = 0) -> bool:
+    """Whether candidates of a space ask for ``torch.compile``, as far as random ones show."""
+    return any(space.sample(RandomTrial(seed + draw)).recipe.compile for draw in range(ENOUGH_DRAWS))
+
+
+def _compile_something(task: Task, device: str, threads: int) -> None:
+    import torch
+
+    from ..training.fit import fit
+
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(math.prod(task.input_shape), task.outputs))
+    fit(model, task, Recipe(batch_size=len(task.train), compile=True, threads=threads), epochs=1, device=device)
 
 
 def warm_up_seconds(max_trial_seconds: float | None) -> float:

@@ -60,6 +60,21 @@ class WorkerProcess:
         """Process id of the worker."""
         return int(self._process.pid or 0)
 
+    def begin_warm_up(self, threads: int) -> None:
+        """Let the worker pay what only its first training pays, see ``warm_up``, as soon as it has loaded the task."""
+        with contextlib.suppress(OSError):
+            self._pipe.send(("warm", threads))
+
+    def wait_until_warm(self, overdue: Callable[[], str | None]) -> None:
+        """Wait for that; not for a worker that dies, or longer than until it is overdue: its first training then says why."""
+        with contextlib.suppress(EOFError, OSError):
+            while overdue() is None:
+                if self._pipe.poll(POLL_SECONDS):
+                    kind, _ = self._pipe.recv()
+                    self._ready = True
+                    if kind == "warm":
+                        return
+
     def train(self, job: Job, *, phases: Phases, should_continue: Callable[[Mapping[str, Any]], bool], watch: Watch = UNWATCHED) -> Outcome:
         """Train a job in the worker; a worker that dies, or is killed because its training is overdue, is a failed outcome."""
         epochs, used = 0, _Used()
@@ -85,7 +100,7 @@ class WorkerProcess:
                     when = "" if self._ready else " while it started"
                     died = f"the worker process died{when} (exit code {self._process.exitcode})"
                     return Outcome(epochs, failed=died, excused=not self._ready, cpu_seconds=used.seconds)
-                if kind == "ready":
+                if kind in ("ready", "warm"):
                     self._ready = True
                 elif kind == "enter":
                     used.note(self.pid, begin=True)
@@ -181,10 +196,14 @@ def _serve(pipe: Connection, pickled: bytes, device: str) -> None:
             return
         if kind == "end":
             return
-        if not warm:  # not at the start: the job knows the number of threads, and a worker without a job need not pay
+        if not warm:  # before the first job also where nobody asked for it: this process follows one that has died
             watch = Watch(within(warm_up_seconds(study.max_trial_seconds)))
-            warm_up(study.space, task, device=device, threads=job.threads, seed=study.seed, watch=watch)
+            threads = job if kind == "warm" else job.threads
+            warm_up(study.space, task, device=device, threads=threads, seed=study.seed, watch=watch)
             warm = True
+        if kind == "warm":
+            pipe.send(("warm", None))
+            continue
         before = tree.seconds()
         outcome = train(job, study.space, task, phases=phases, should_continue=should_continue)
         kind = "spoiled" if _is_spoiled(outcome, synchronize) else "done"

@@ -53,6 +53,7 @@ class TrialEnergy:
     Attributes:
         train_joules: Energy to train this model from scratch (whole lineage, evaluation excluded); None when unknown.
         train_u_joules: Random standard uncertainty of ``train_joules``, wider beside foreign work; None when unknown.
+        compiled: Ledger record (JSON) of the ``torch.compile`` that is part of ``train_joules``; empty for a model that is not compiled.
         contended: Whether other programs used the machine while a part of the lineage was trained.
         features_joules: Part of ``train_joules`` that a frozen backbone takes for the training images, whoever has paid for that; None
             for a model without one.
@@ -87,6 +88,7 @@ class TrialEnergy:
     hardware_id: str | None = None
     record: Mapping[str, Any] = field(default_factory=dict)
     contended: bool = False
+    compiled: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, repr=False)
@@ -209,6 +211,7 @@ class Trial:
             "cpu_seconds": energy.cpu_seconds,
             "gpu_utilisation": energy.gpu_utilisation,
             "contended": energy.contended,
+            "compiled": dict(energy.compiled),
             "parent": self.parent,
             "reason": self.reason,
             "artifact": self.artifact,

@@ -37,7 +37,8 @@ from ..energy.calibrations import WallCalibration, load_calibration
 from ..energy.discover import Discovery
 from ..energy.sources.cpu_time import CpuTime, Tree, estimates_in
 from ..execution.devices import Devices, cores, make_executors, pick_device, take_devices, torch_threads
-from ..execution.job import Executor, Watch
+from ..execution.job import Executor, Watch, within
+from ..execution.probe import WARM_UP_SECONDS, may_compile
 from ..records.bill import SessionBill, add_up, read_sessions
 from ..records.files import write_json
 from ..records.run_folder import Run, RunFolder, StoreError
@@ -192,13 +193,24 @@ class Session:
         meters = ", ".join(f"{name} by {how}" for name, how in sorted(meters_of(self.ledger.total()).items()))
         place = f"{self.ledger.hardware_id}, {self.device}, {self.threads} threads, {meters}"
         self.features = FeatureCache.of_user(place, otherwise=self.folder.path / "features")
+        if may_compile(study.space, study.seed):
+            self._held.enter_context(no_kernels_of_before())  # in the environment that workers inherit
         self.executors = make_executors(study, task, self.devices.names)
         for executor in self.executors:
             self._training.callback(executor.close)
 
     def warm_up(self, timed_out: Callable[[], str | None] = lambda: None) -> None:
         """Pay what only the first training of its kind pays in a process, before the first trial; one that hangs is ended."""
-        self.baselines.warm_up(Watch(timed_out, lambda reason: self.close()))
+        from ..execution.worker import WorkerProcess  # here, for whoever reads a run and starts no worker
+
+        workers = [executor for executor in self.executors if isinstance(executor, WorkerProcess)]
+        for worker in workers:
+            worker.begin_warm_up(self.threads)
+        if not workers or self.options.protocol.anchor_every:  # with workers only an anchor is trained in this process
+            self.baselines.warm_up(Watch(timed_out, lambda reason: self.close()))
+        limit = within(WARM_UP_SECONDS, timed_out)
+        for worker in workers:
+            worker.wait_until_warm(limit)
 
     @contextmanager
     def measuring(self) -> Iterator[None]:
@@ -342,6 +354,15 @@ def note_end(store: RunFolder, reason: str, **facts: Any) -> RunFolder:
     sessions = [dict(session) for session in store.facts["sessions"]]
     sessions[-1].update(ended=timestamp(), reason=reason)
     return store.save_facts({**store.facts, **facts, "sessions": sessions})
+
+
+@contextmanager
+def no_kernels_of_before() -> Iterator[None]:
+    """Give ``torch.compile`` a cache of its own for a session, so that the first of its kind is paid in full, as it is priced."""
+    from torch._inductor.utils import fresh_cache
+
+    with fresh_cache():
+        yield
 
 
 def before_ledger(ledger: Ledger, found: Discovery) -> dict[str, float | None]:

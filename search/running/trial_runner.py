@@ -13,13 +13,15 @@ from threadpoolctl import threadpool_limits
 
 from ..billing.account import Account, TrialMeter, price_of_features, trial_energy, with_energies
 from ..carbon.clean_hours import text_of
+from ..energy import Record
+from ..energy.journal import fitted
 from ..execution.devices import DeviceError
 from ..execution.job import Executor, Job, Outcome, Watch, reason_of, seed_of
 from ..front import Front
 from ..records.run_folder import RunFolder
 from ..records.trial import ATTRIBUTE, EXCUSED, KEY, Trial, TrialEnergy, from_optuna
 from ..samplers.history import EPOCHS_REACHED, FINISHED, FROM_SCRATCH, resume_from
-from ..space import Candidate
+from ..space import Candidate, FixedTrial, Space
 from ..stopping.dominated import DominanceStopper
 from ..stopping.limits import Overdue, StopRules
 from ..study import Study, objective_values, rejection_of
@@ -196,6 +198,9 @@ class TrialRunner:
         carbon = self.carbon
         with self.session.lock:
             price = self.rules.intensity if carbon is None else carbon.over
+            compiled = None
+            if any(record.kind == "compile" for record in meter.phases):
+                compiled = dearest_compile(self.study.space, asked.candidate, self._trials())
             energy = trial_energy(
                 whole,
                 meter.phases,
@@ -204,6 +209,7 @@ class TrialRunner:
                 intensity=price,
                 pue=self.rules.pue,
                 shared=shared,
+                compiled=compiled,
             )
             if carbon is not None:
                 carbon.trained(whole, outcome.epochs - (parent.epochs if parent else 0))
@@ -351,6 +357,25 @@ def features_text(outcome: Outcome) -> str:
     if used is None:
         return ""
     return f", features of {used.computed:,} images computed" if used.computed else ", features from the cache: nothing paid for them"
+
+
+#: Fields of a recipe that decide, with the architecture, which kernels ``torch.compile`` makes.
+KERNELS = ("batch_size", "accumulation", "resolution", "precision", "channels_last", "threads", "tactics")
+
+
+def dearest_compile(space: Space, candidate: Candidate, trials: Sequence[Trial]) -> Record | None:
+    """Return the record of the dearest ``torch.compile`` of the same kernels among trials, None when none has compiled them.
+
+    The first of them has paid in full; those after it found the kernels in a cache.
+    """
+
+    def kernels(one: Candidate) -> tuple[Any, ...]:
+        return one.architecture, *(getattr(one.recipe, name) for name in KERNELS)
+
+    known = [trial for trial in trials if trial.energy.compiled]
+    same = [trial for trial in known if kernels(space.sample(FixedTrial(trial.params))) == kernels(candidate)]
+    found = [fitted(Record, trial.energy.compiled, f"what trial {trial.number} has compiled") for trial in same]
+    return max(found, key=lambda record: record.known_joules, default=None)
 
 
 def duplicate_of(trials: Sequence[FrozenTrial], key: str, epochs: int) -> Trial | None:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..energy import JOULES_PER_WH, Record
+from ..energy.record import sum_known
 from ..records.trial import Trial
 from ..study import Study
 from .projection import epoch_energies, project
@@ -149,7 +150,8 @@ class DominanceStopper:
     def _energies(self, trials: Sequence[Trial]) -> tuple[float, list[float] | None]:
         """Return the energy of the start-up and of every epoch of the lineage so far; None when one is unknown."""
         own = [record.joules for record in self.phases if record.kind == "epoch"]
-        setup = next((record.joules for record in self.phases if record.kind == "setup"), None) if self.parent is None else 0.0
+        start = sum_known(record.joules for record in self.phases if record.kind in ("setup", "compile"))
+        setup = start if self.parent is None else 0.0
         before = [] if self.parent is None else epoch_energies(self.parent, trials)
         if setup is None or before is None or not own or any(joules is None for joules in own):
             return 0.0, None

@@ -7,7 +7,7 @@ threads): whatever is random in an epoch is drawn from ``(seed, epoch)``, and no
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
@@ -23,7 +23,7 @@ from .optimizer import Average, Patience, learning_rate_factor, make_optimizer, 
 from .recipe import Recipe
 from .results import EpochPoint, Fitted, Phases, ShouldContinue, TrainingFailed, always, no_phases
 from .splits_data import laid_out
-from .tactics.tactic import attached, make_tactics, total_penalty, training_resolution
+from .tactics.tactic import Tactic, attached, make_tactics, total_penalty, training_resolution
 from .task import Task
 
 #: The loss is read this often (steps): each read waits for the device, and a diverged training should not cost a whole epoch.
@@ -145,10 +145,18 @@ def _fit(
                 patience.load(start["patience"])
                 if average is not None:
                     average.load(start["averaged"])
-            forward = torch.compile(model) if recipe.compile else model
+            forward: Any = model
             steps_per_epoch = math.ceil(len(task.train) / recipe.batch_size)
             full_resolution = recipe.resolution or task.input_shape[-1]
 
+            def pixels(epoch: int) -> int | None:
+                side = training_resolution(tactics, epoch, epochs, full_resolution)
+                return recipe.resolution if side == full_resolution else side  # None unless another is requested: images need not be square
+
+        if recipe.compile:
+            with phases("compile", 0):
+                sizes = dict.fromkeys(pixels(later) for later in range(epoch + 1, epochs + 1))
+                forward = _compiled(model, task, recipe, device, tactics, sizes)
         while epoch < epochs and stopped is None:
             epoch += 1
             with phases("epoch", epoch):
@@ -156,15 +164,8 @@ def _fit(
                 model.train()
                 for tactic in tactics:
                     tactic.start_epoch(epoch, epochs)
-                resolution = training_resolution(tactics, epoch, epochs, full_resolution)
-                batches = task.train.batches(
-                    recipe.batch_size,
-                    device=device,
-                    seed=epoch_seed(seed, epoch),
-                    # None unless another size is requested: images need not be square then.
-                    resolution=recipe.resolution if resolution == full_resolution else resolution,
-                    augment=recipe.augment,
-                )
+                drawn = epoch_seed(seed, epoch)
+                batches = task.train.batches(recipe.batch_size, device=device, seed=drawn, resolution=pixels(epoch), augment=recipe.augment)
                 total, examples = torch.zeros((), device=device), 0
                 for inputs, targets in batches:
                     if len(inputs) == 1 and len(task.train) > 1:
@@ -220,6 +221,33 @@ def _fit(
             with phases("analysis", epoch):
                 undo.close()
     return Fitted(model, epoch, dict(curve[-1].quality or {}), tuple(curve), checkpoint, stopped, extra)
+
+
+def _compiled(
+    model: torch.nn.Module, task: Task, recipe: Recipe, device: torch.device, tactics: Sequence[Tactic], resolutions: Iterable[int | None]
+) -> Any:
+    """Compile a model before its first epoch, for each size of a batch that its epochs have; weights and statistics stay as they are.
+
+    What this process has compiled is forgotten first: the kernels would depend on what was trained before, and after eight models of one
+    class PyTorch compiles no more. Its cache of kernels stays, so the same architecture compiles for a twentieth the second time.
+    """
+    torch._dynamo.reset()
+    forward = torch.compile(model)
+    kept = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    rest = len(task.train) % recipe.batch_size
+    for resolution in resolutions:
+        inputs, targets = next(iter(task.train.batches(recipe.batch_size, device=device, resolution=resolution)))
+        for size in dict.fromkeys((len(inputs), rest if rest > 1 else len(inputs))):
+            for part, wanted in zip(inputs[:size].chunk(recipe.accumulation), targets[:size].chunk(recipe.accumulation), strict=True):
+                with autocast(recipe.precision, device):
+                    outputs = forward(laid_out(part, recipe))
+                loss, penalty = training_loss(task.kind, outputs, wanted, label_smoothing=recipe.label_smoothing), total_penalty(tactics)
+                torch.autograd.backward(loss if penalty is None else loss + penalty)
+    model.zero_grad(set_to_none=True)
+    with torch.no_grad():
+        for name, buffer in model.named_buffers():
+            buffer.copy_(kept[name])
+    return forward
 
 
 def _fit_estimator(

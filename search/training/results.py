@@ -24,9 +24,9 @@ class EpochPoint:
     quality: Mapping[str, float] | None = None
 
 
-#: Returns the context of one phase of a training, e.g. a window of the ledger, from its kind and index: ``setup`` (index 0), ``epoch``,
-#: ``eval`` or ``analysis`` (index: the epoch), or ``features`` (what a frozen backbone computes once for many trainings). A job opens
-#: ``overhead`` (loading a checkpoint, storing weights) and ``inference`` as well.
+#: Returns the context of one phase of a training, e.g. a window of the ledger, from its kind and index: ``setup`` or ``compile`` (index 0),
+#: ``epoch``, ``eval`` or ``analysis`` (index: the epoch), or ``features`` (what a frozen backbone computes once for many trainings). A job
+#: opens ``overhead`` (loading a checkpoint, storing weights) and ``inference`` as well.
 Phases = Callable[[str, int], AbstractContextManager[Any]]
 #: Called after every epoch; False stops the training there, and the model is measured as it is.
 ShouldContinue = Callable[[EpochPoint], bool]

@@ -189,3 +189,26 @@ def test_what_a_device_draws_without_any_work_is_told_of_the_training_where_it_i
     some = facts(record("trial", 35.0), idling("setup", 4.0, None), idling("epoch", 10.0, 2.0))
     assert some.components["gpu:a"].idle_joules is None
     assert some.components["gpu:a"].joules == 14.0
+
+
+def test_compiling_is_part_of_the_price_from_scratch_and_kernels_from_a_cache_cost_what_they_cost_first() -> None:
+    phases = (record("setup", 2.0), record("compile", 8.0), record("epoch", 10.0))
+    first = facts(record("trial", 35.0), *phases)
+    assert first.train_joules == 20.0
+    assert first.compiled["joules"] == 8.0
+    paid = Record.from_json(first.compiled)
+    cached = (record("setup", 2.0), record("compile", 0.5), record("epoch", 10.0))
+    later = trial_energy(record("trial", 35.0), cached, parent=None, predictions=0, intensity=None, compiled=paid)
+    assert later.train_joules == 20.0
+    assert later.components["cpu"].joules == 20.0
+    assert later.increment_joules == 35.0
+    assert later.compiled == first.compiled
+    eager = trial_energy(record("trial", 35.0), (record("epoch", 10.0),), parent=None, predictions=0, intensity=None, compiled=paid)
+    assert (eager.train_joules, eager.compiled) == (10.0, {})
+
+
+def test_a_lineage_pays_for_compiling_once() -> None:
+    parent = changed(PARENT, compiled=replace(record("compile", 8.0), hardware={}).to_json())
+    child = facts(record("trial", 20.0), record("setup", 2.0), record("compile", 8.0), record("epoch", 12.0), parent=parent)
+    assert child.train_joules == 35.0
+    assert child.compiled == parent.energy.compiled

@@ -17,7 +17,7 @@ import pytest
 from joulefront.search.cli.study_source import find_study
 from joulefront.search.energy import Ledger
 from joulefront.search.energy import Window as LedgerWindow
-from joulefront.search.energy.sources.cpu_time import CpuTime
+from joulefront.search.energy.sources.cpu_time import CpuTime, process_seconds
 from joulefront.search.execution.job import InProcess, Job, Outcome, Watch
 from joulefront.search.execution.worker import WorkerProcess, _is_spoiled, gpu_components
 
@@ -332,3 +332,34 @@ def test_a_worker_whose_parent_was_killed_ends_in_the_middle_of_its_training(stu
 def test_a_cpu_worker_holds_no_device(workers: list[WorkerProcess]) -> None:
     assert workers[0].devices == ()
     assert gpu_components("cpu") == ()
+
+
+def test_a_worker_that_is_warm_trains_at_once(study_file: Path, tmp_path: Path) -> None:
+    def seconds_until_the_first_phase(worker: WorkerProcess) -> float:
+        entered: list[float] = []
+        begun = process_seconds(worker.pid) or 0.0
+
+        @contextmanager
+        def phases(kind: str, index: int) -> Iterator[Window]:
+            entered.append(process_seconds(worker.pid) or 0.0)
+            yield Window()
+
+        assert worker.train(job(tmp_path, 9), phases=phases, should_continue=lambda entry: True).failed is None
+        return entered[0] - begun
+
+    @contextmanager
+    def ignored(kind: str, index: int) -> Iterator[Window]:
+        yield Window()
+
+    warm, cold = (WorkerProcess(find_study(str(study_file), {}), "cpu") for _ in range(2))
+    try:
+        warm.begin_warm_up(1)
+        warm.wait_until_warm(lambda: None)
+        assert seconds_until_the_first_phase(warm) < 0.2 * seconds_until_the_first_phase(cold)
+        warm._kill()
+        warm.begin_warm_up(1)  # nobody hears it, and nobody waits for it
+        warm.wait_until_warm(lambda: None)
+        assert warm.train(job(tmp_path, 9), phases=ignored, should_continue=lambda entry: True).failed is None
+    finally:
+        warm.close()
+        cold.close()

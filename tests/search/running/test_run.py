@@ -10,8 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
-from joulefront.search import Budget, Study, load, run
+from joulefront.search import Budget, Study, load, repeat, run
 from joulefront.search.billing.account import Account
 from joulefront.search.energy.sources import cpu_coefficients
 from joulefront.search.records.run_folder import RunFolder, StoreError
@@ -309,3 +310,35 @@ def test_a_start_that_is_refused_leaves_no_folder_that_counts_as_a_run(rings: Ma
     with pytest.raises(ValueError, match="--meter rapl"):
         run(rings(), out=tmp_path / "r", trials=2, meter="rapl")
     assert len(load(tmp_path / "r").trials) == 1
+
+
+def test_the_same_architecture_has_one_price_whoever_compiles_it_first(
+    rings: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compiling a size of a batch burns 0.4 CPU-seconds once in this process, as in PyTorch's cache of kernels."""
+    known: set[object] = set()
+
+    def compile_(model: torch.nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
+        def forward(x: torch.Tensor) -> torch.Tensor:
+            if (what := (str(model), x.shape)) not in known:
+                known.add(what)
+                end = time.process_time() + 0.4
+                while time.process_time() < end:
+                    pass
+            return model(x)  # type: ignore[no-any-return]  # nothing is known of a module's call
+
+        return forward
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    own = rings().space
+    space = replace(own, draw=lambda trial: {"width": 8}, recipe=replace(own.recipe, compile=True))  # type: ignore[attr-defined,type-var]
+    study = rings(space=space, rungs=(1,), trials=3)
+    run(study, out=tmp_path / "r", meter="cpu_time", cpu_watts=float(os.cpu_count() or 1))
+    trials = RunFolder.open(tmp_path / "r").run().trials
+    prices, paid = ([value(trial) or 0.0 for trial in trials] for value in (lambda t: t.train_joules, lambda t: t.increment_joules))
+    assert all(0.8 < price < 1.1 for price in prices)  # two sizes of batches, at 1 W a CPU-second
+    assert paid[0] > 0.8
+    assert max(paid[1:]) < 0.5
+    comparison = repeat(study, tmp_path / "r", times=1, most=1, cpu_watts=float(os.cpu_count() or 1), listener=lambda line: None)
+    assert 0.8 < comparison.members[0].energy.mean < 1.1  # type: ignore[union-attr]
+    assert comparison.members[0].energy is not None

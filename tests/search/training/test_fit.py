@@ -1,5 +1,6 @@
 import contextlib
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -347,3 +348,33 @@ def test_evaluate_leaves_the_model_in_its_mode(spots, net):
     assert model.training
     assert first == evaluate(model.eval(), spots, spots.validation, recipe=RECIPE)
     assert not model.training
+
+
+def test_a_model_is_compiled_in_a_phase_of_its_own_for_all_batches_to_come_and_trains_as_without(spots, net, monkeypatch):
+    seen, phase = {}, ["none"]
+
+    @contextlib.contextmanager
+    def phases(kind, index):
+        phase.append(kind)
+        yield
+        phase.pop()
+
+    def compile_(model):
+        assert phase[-1] == "compile"
+
+        def forward(x):
+            seen.setdefault(phase[-1], set()).add((*x.shape, x.is_contiguous()))
+            return model(x)
+
+        return forward
+
+    changes = {"batch_size": 48, "accumulation": 2, "tactics": {"progressive_resizing": {"start": 0.5, "ramp_epochs": 2}}}
+    recipe = Recipe(**(RECIPE.to_json() | changes))
+    plain = fit(net(spots), spots, recipe, epochs=3, seed=3)
+    monkeypatch.setattr(torch, "compile", compile_)
+    compiled = fit(net(spots), spots, replace(recipe, compile=True), epochs=3, seed=3, phases=phases)
+    assert len(spots.train) % 48 > 1
+    assert len(seen["epoch"]) >= 4
+    assert seen["compile"] == seen["epoch"]
+    assert equal(plain.model.state_dict(), compiled.model.state_dict())
+    assert equal(plain.checkpoint["weights"], compiled.checkpoint["weights"])
