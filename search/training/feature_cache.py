@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ LIMIT_BYTES = 20 * 2**30
 #: Format of an entry; another one is computed anew.
 FORMAT = 1
 _FACTS, _FEATURES, _TARGETS = "facts.json", "features.npy", "targets.npy"
+#: Names of the folders that are ours.
+_KEY = re.compile(r"[0-9a-f]{32}")
 
 
 class TooLargeError(ValueError):
@@ -128,6 +131,8 @@ class FeatureCache:
         """
         folder = self.folder / key
         folder.mkdir(parents=True, exist_ok=True)
+        for left in folder.glob("*.tmp"):  # by a process that was killed: who writes holds the entry
+            left.unlink(missing_ok=True)
         targets: list[np.ndarray] = []
         done = 0
         with whole_file(folder / _FEATURES) as unfinished, unfinished.open("wb") as file:
@@ -180,12 +185,13 @@ class FeatureCache:
                 self._write_facts(key, {**facts, "prices": {**(others if isinstance(others, dict) else {}), **price}})
 
     def entries(self) -> tuple[tuple[str, Mapping[str, Any], int], ...]:
-        """Return key, facts and bytes of each entry, those that were used last first."""
+        """Return key, facts and bytes of each entry, those that were used last first; one without facts is what a killed process left."""
         found = []
-        for facts in self.folder.glob(f"*/{_FACTS}"):
+        for folder in self.folder.glob("*"):
             with contextlib.suppress(OSError):
-                size = sum(file.stat().st_size for file in facts.parent.iterdir())
-                found.append((facts.stat().st_mtime, facts.parent.name, size))
+                if _KEY.fullmatch(folder.name) and folder.is_dir():
+                    size = sum(file.stat().st_size for file in folder.iterdir())
+                    found.append(((folder / _FACTS if (folder / _FACTS).exists() else folder).stat().st_mtime, folder.name, size))
         return tuple((key, self._facts(key) or {}, size) for _, key, size in sorted(found, reverse=True))
 
     def clear(self) -> int:
@@ -208,7 +214,7 @@ class FeatureCache:
     def _drop(self, key: str) -> None:
         folder = self.folder / key
         with contextlib.suppress(OSError), FileLock(self._lock(key), timeout=0.0):  # not what somebody computes or extends
-            (folder / _FACTS).unlink()  # first: without it nobody takes the rest for an entry
+            (folder / _FACTS).unlink(missing_ok=True)  # first: without it nobody takes the rest for an entry
             shutil.rmtree(folder, ignore_errors=True)
             self._lock(key).unlink()
 

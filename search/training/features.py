@@ -27,6 +27,8 @@ ORDER = 0
 #: Images that go through a backbone at once, by kind of device.
 BATCH = {"cuda": 512}
 SMALL_BATCH = 64
+#: What was computed is stored at least this early, and then whenever it has doubled: a killed process loses half of it at most.
+STORED = 8192
 #: Images on which the price of features is measured that others have computed, perhaps on another machine.
 SAMPLE = 256
 
@@ -254,21 +256,32 @@ def _cached(
 def _store(split: _Split, cache: FeatureCache, model: Transfer, device: torch.device, precision: str) -> int:
     """Compute and store what the cache lacks of a split; return how many images that were."""
     key = str(split.key)
-    known = cache.known_rows(key)
-    old = None if known == 0 else cache.open(key, min(known, split.rows))
-    first = 0 if old is None else len(old.features)
+    known = min(cache.known_rows(key), split.rows)
+    old = cache.open(key, known) if known else None
+    begun = done = 0 if old is None else known
+    dtype, new = "float16", split.blocks(model, device, precision, done)
+    while done < split.rows:
+        rows = min(split.rows, max(STORED, -(-2 * done // STORED) * STORED))  # whole batches
+        try:
+            cache.write(key, split.facts, rows, _parts(cache.open(key, done) if done else None, new, rows), dtype=dtype)
+            done = rows
+        except TooLargeError:
+            if dtype == "float32":
+                raise
+            dtype, new = "float32", split.blocks(model, device, precision, done)  # what the attempt has taken is computed again
+    return split.rows - begun
 
-    def blocks() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        if old is not None:
-            for start in range(0, first, 4096):
-                yield old.features[start : start + 4096], old.targets[start : start + 4096]
-        yield from split.blocks(model, device, precision, first)
 
-    try:
-        cache.write(key, split.facts, split.rows, blocks())
-    except TooLargeError:
-        cache.write(key, split.facts, split.rows, blocks(), dtype="float32")
-    return split.rows - first
+def _parts(old: Entry | None, new: Iterator[tuple[np.ndarray, np.ndarray]], rows: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield what is stored of an entry, and then new batches up to so many rows."""
+    done = 0 if old is None else len(old.features)
+    for start in range(0, done, STORED):
+        assert old is not None
+        yield old.features[start : start + STORED], old.targets[start : start + STORED]
+    while done < rows:
+        features, targets = next(new)
+        done += len(features)
+        yield features, targets
 
 
 def _in_memory(split: _Split, model: Transfer, device: torch.device, precision: str) -> Entry:

@@ -318,7 +318,7 @@ def test_the_cache_of_features_is_shown_and_cleared(call: Callable[..., Any], tm
     monkeypatch.setenv("JOULEFRONT_CACHE", str(tmp_path / "kept"))
     assert call("cache").out == f"{tmp_path / 'kept'}: 0 entries, 0.0 MB of at most 21 GB\n"
     facts = {"backbone": "lite0 12ab", "feature_set": "pooled"}
-    FeatureCache(tmp_path / "kept").write("0123456789abcdef", facts, 3, [(np.ones((3, 4)), np.zeros(3, dtype=np.int64))])
+    FeatureCache(tmp_path / "kept").write("0123456789abcdef" * 2, facts, 3, [(np.ones((3, 4)), np.zeros(3, dtype=np.int64))])
     assert "0123456789ab        0.0 MB          3 examples  pooled of lite0 12ab" in call("cache").out
     rows = json.loads(call("cache", "--json").out)
     assert [(row["rows"], row["backbone"]) for row in rows["entries"]] == [(3, "lite0 12ab")]

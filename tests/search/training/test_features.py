@@ -12,6 +12,7 @@ from helpers.backbone import Bands
 from helpers.backbone_contract import check_backbone
 
 from joulefront.search.energy import Component, Record
+from joulefront.search.training import features
 from joulefront.search.training.checkpoint import load_checkpoint, load_weights, save_weights
 from joulefront.search.training.evaluate import evaluate
 from joulefront.search.training.feature_cache import FeatureCache
@@ -159,7 +160,7 @@ def test_features_that_are_not_finite_fail_the_training(spots, cache):
     net = Transfer(Bands(scale=float("nan")), "rows", torch.nn.Linear(8, 3))
     with pytest.raises(TrainingFailed, match="bands 00ff gives features that are not finite"):
         fit(net, spots, RECIPE, epochs=1, features=cache)
-    assert cache.entries() == ()
+    assert sum(size for _, _, size in cache.entries()) == 0
 
 
 @pytest.mark.parametrize("damage", ["shorter", "longer", "pickle", "no facts", "other facts", "gone"])
@@ -281,7 +282,7 @@ def test_the_oldest_entries_are_dropped_beyond_the_bound_and_clearing_leaves_oth
     assert sum(size for _, _, size in cache.entries()) <= sum(sizes.values())
     (cache.folder / "mine.txt").write_text("mine")
     assert cache.clear() > 0
-    assert cache.entries() == ()
+    assert sum(size for _, _, size in cache.entries()) == 0
     assert (cache.folder / "mine.txt").exists()
 
 
@@ -323,3 +324,46 @@ def test_the_contract_finds_what_breaks_a_cache(spots, fault):
     inputs, _ = next(spots.validation.batches(6))
     with pytest.raises(AssertionError):
         check_backbone(Broken(), inputs)
+
+
+def test_a_long_pass_is_stored_on_its_way_and_a_killed_one_goes_on(spots, cache, monkeypatch):
+    monkeypatch.setattr(features, "STORED", 16)
+    monkeypatch.setattr(features, "SMALL_BATCH", 8)
+    whole = fit(model(spots), spots, RECIPE, epochs=1, features=FeatureCache(cache.folder / "whole"))
+
+    class Dying(Bands):
+        def embed(self, prepared, feature_set):
+            if prepared.device.type != "meta" and self.embedded[feature_set] >= 48:
+                raise KeyboardInterrupt
+            return super().embed(prepared, feature_set)
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(Transfer(Dying(), "rows", torch.nn.Linear(8, 3)), spots, RECIPE, epochs=1, features=cache)
+    again = fit(model(spots), spots, RECIPE, epochs=1, features=cache)
+    assert again.features.computed == 129 - 32 + 71  # 16, then 32 images were stored
+    assert again.quality == whole.quality
+    assert all(torch.equal(again.model.state_dict()[name], value) for name, value in whole.model.state_dict().items())
+    assert list(cache.folder.rglob("*.tmp")) == []
+
+
+def test_large_values_late_in_a_long_pass_are_kept_in_single_precision(spots, cache, monkeypatch):
+    monkeypatch.setattr(features, "STORED", 64)
+
+    class Growing(Bands):
+        def embed(self, prepared, feature_set):
+            return super().embed(prepared, feature_set) * (1e6 if self.embedded["rows"] > 100 else 1)
+
+    found = fit(Transfer(Growing(), "rows", torch.nn.Linear(8, 3)), spots, RECIPE, epochs=1, features=cache)
+    entry = cache.open(found.features.key, 129)
+    assert entry.features.dtype == np.float32
+    assert np.isfinite(entry.features).all()
+    assert np.array_equal(np.unique(entry.targets, return_counts=True)[1], np.unique(spots.train.arrays()[1], return_counts=True)[1])
+
+
+def test_what_a_killed_process_left_is_seen_and_cleared(cache):
+    folder = cache.folder / ("0" * 32)
+    folder.mkdir(parents=True)
+    (folder / "features.npy.1.tmp").write_bytes(b"x" * 1000)
+    assert cache.entries() == (("0" * 32, {}, 1000),)
+    assert cache.clear() == 1000
+    assert not folder.exists()
