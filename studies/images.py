@@ -19,6 +19,7 @@ def study(
     smoke: bool = False,
     models: str | None = None,
     weights: str | None = None,
+    resolution: int | None = None,
     skip_unreadable: bool = False,
 ) -> Study:
     """Which network sorts your images for the fewest joules?
@@ -29,6 +30,7 @@ def study(
         smoke: Fewer models, to see that everything works.
         models: Names or patterns of timm, separated by commas, in place of ``MODELS``: ``--set models=resnet18,convnext_*``.
         weights: Weights file for these models, which then compete with training from scratch: ``--set weights=resnet18.safetensors``.
+        resolution: Side of the images in pixels, in place of the median of theirs: ``--set resolution=64``.
         skip_unreadable: Leave out images that cannot be read, with a warning: ``--set skip_unreadable=true``.
 
     Raises:
@@ -42,7 +44,7 @@ def study(
     zoo = TimmZoo(models=chosen, weights="none" if weights is None else ("none", weights), recipe=recipe)
     return Study(
         name="images",
-        task=lambda: images(data, seed=seed, skip_unreadable=skip_unreadable),
+        task=lambda: images(data, resolution=resolution, seed=seed, skip_unreadable=skip_unreadable),
         space=Union(convnet, zoo),
         rungs=(1, 3, 9, 27),
         budget=Budget.parse("5Wh"),

@@ -34,7 +34,14 @@ _IMAGE_FILE = '''
 
 def prepare(path):
     """Turn an image file into model input."""
-    image = ImageOps.exif_transpose(Image.open(path)).convert("L" if how["channels"] == 1 else "RGB")
+    image = ImageOps.exif_transpose(Image.open(path))
+    if "white" in how and (image.mode in ("I", "F") or image.mode.startswith("I;16")):  # more than 8 bits
+        pixels = np.asarray(image).astype("float32") * (255 / how["white"]) + (0.5 if image.mode == "F" else 0)
+        image = Image.fromarray(np.clip(pixels, 0, 255).astype("uint8"))
+    if image.has_transparency_data:
+        clear, ground = image.convert("RGBA"), how.get("ground", 255)
+        image = Image.alpha_composite(Image.new("RGBA", clear.size, (ground, ground, ground, 255)), clear)
+    image = image.convert("L" if how["channels"] == 1 else "RGB")
     image = ImageOps.fit(image, (how["width"], how["height"]), Image.Resampling.BILINEAR)  # crops the centre, then resizes
     pixels = np.asarray(image, dtype="float32").reshape(how["height"], how["width"], how["channels"]).transpose(2, 0, 1)
     mean, std = (np.array(how[key], dtype="float32")[:, None, None] for key in ("mean", "std"))

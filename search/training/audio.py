@@ -1,9 +1,8 @@
-"""Tasks from a folder or zip of sound recordings (WAV): classification of log-mel spectrograms."""
+"""Tasks from a folder or zip of sound recordings: classification of log-mel spectrograms."""
 
 from __future__ import annotations
 
 import io
-import wave
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -15,10 +14,11 @@ from typing import Any, Unpack
 import numpy as np
 import torch
 
-from .files import UNREADABLE, FileOptions, Files, find_classes, open_files, spaced, standardised, task_of_files
+from .file_tree import UNREADABLE, Files, find_classes, open_files
+from .files import FileOptions, spaced, standardised, task_of_files
 from .task import Task
 
-SUFFIXES = frozenset({".wav"})
+SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".mp3", ".aif", ".aiff"})
 #: Recordings whose headers are read to learn the usual length of a set.
 PROBED = 512
 #: Samples per second that a recording may have: resampling takes time and memory in proportion.
@@ -71,7 +71,7 @@ def audio(
     hop: int = 256,
     **options: Unpack[FileOptions],
 ) -> Task:
-    """Make a classification task from WAV files whose sub-folders are the classes; splits and options as in ``images``.
+    """Make a classification task from WAV, FLAC, Ogg, MP3 or AIFF files whose sub-folders are the classes; the rest is as in ``images``.
 
     See ``Spectrogram`` for the settings; ``seconds`` is by default the median of the set.
 
@@ -96,8 +96,8 @@ def audio(
 
 
 def decode(data: bytes, how: Spectrogram) -> np.ndarray:
-    """Decode a WAV file to its log-mel spectrogram ``(1, mels, columns)`` in decibels, float32."""
-    samples, rate = read_wav(data)
+    """Decode a recording to its log-mel spectrogram ``(1, mels, columns)`` in decibels, float32."""
+    samples, rate = read_sound(data)
     if rate != how.sample_rate:
         from scipy.signal import resample_poly
 
@@ -116,14 +116,14 @@ def decode(data: bytes, how: Spectrogram) -> np.ndarray:
 
 
 def prepare(preprocessing: Mapping[str, Any], recording: bytes | str | Path) -> np.ndarray:
-    """Turn a WAV file into model input as a task's ``preprocessing`` describes; returns ``(1, 1, mels, columns)`` float32."""
+    """Turn a recording into model input as a task's ``preprocessing`` describes; returns ``(1, 1, mels, columns)`` float32."""
     data = recording if isinstance(recording, bytes) else Path(recording).read_bytes()
     how = Spectrogram(**{name: preprocessing[name] for name in Spectrogram.__dataclass_fields__})
     return standardised(preprocessing, decode(data, how))
 
 
-def read_wav(data: bytes) -> tuple[np.ndarray, int]:
-    """Read PCM samples of 8, 16, 24 or 32 bits.
+def read_sound(data: bytes) -> tuple[np.ndarray, int]:
+    """Read a recording of a format of ``SUFFIXES``, of integers or floats of any width.
 
     Returns:
         ``(n,)`` float32 in [-1, 1], the mean of all channels, and the samples per second.
@@ -131,24 +131,21 @@ def read_wav(data: bytes) -> tuple[np.ndarray, int]:
     Raises:
         ValueError: If the data are not such a file.
     """
+    import soundfile
+
     try:
-        with wave.open(io.BytesIO(data)) as file:
-            width, channels, rate, count = file.getsampwidth(), file.getnchannels(), file.getframerate(), file.getnframes()
-            raw = np.frombuffer(file.readframes(count), dtype=np.uint8)
-    except (wave.Error, EOFError) as error:
-        raise ValueError(f"a recording must be a PCM WAV file ({error})") from error
-    if not RATES[0] <= rate <= RATES[1]:
-        raise ValueError(f"a recording must have {RATES[0]:,} to {RATES[1]:,} samples per second, got {rate:,}")
-    raw = raw[: len(raw) // (width * channels) * width * channels].reshape(-1, width)
-    if len(raw) == 0:
+        with soundfile.SoundFile(io.BytesIO(data)) as file:
+            rate = file.samplerate
+            if not RATES[0] <= rate <= RATES[1]:
+                raise ValueError(f"a recording must have {RATES[0]:,} to {RATES[1]:,} samples per second, got {rate:,}")
+            samples = file.read(dtype="float32", always_2d=True).mean(axis=1, dtype=np.float32)
+    except soundfile.LibsndfileError as error:
+        raise ValueError(f"a recording must be a file of {', '.join(sorted(SUFFIXES))} ({error.error_string})") from error
+    if len(samples) == 0:
         raise ValueError("the recording is empty")
-    if width == 1:  # 8 bits are unsigned, all others are signed
-        values = (raw[:, 0].astype(np.float32) - 128.0) / 128.0
-    else:
-        wide = np.zeros((len(raw), 4), dtype=np.uint8)
-        wide[:, 4 - width :] = raw  # into the upper bytes, which keeps the sign
-        values = wide.view("<i4")[:, 0].astype(np.float32) / 2.0**31
-    return values.reshape(-1, channels).mean(axis=1, dtype=np.float32), rate
+    if not np.isfinite(samples).all():
+        raise ValueError("the recording has samples that are no numbers")
+    return samples, rate
 
 
 @lru_cache(maxsize=8)
@@ -169,6 +166,6 @@ def _median_seconds(files: Files, names: list[str]) -> float:
     lengths = []
     for k in spaced(len(names), PROBED):
         with suppress(*UNREADABLE):  # decoding reports it
-            samples, rate = read_wav(files.read(names[k]))  # not by the header, which may name more samples than there are
+            samples, rate = read_sound(files.read(names[k]))  # not by the header, which may name more samples than there are
             lengths.append(len(samples) / rate)
     return float(np.median(lengths)) if lengths else 1.0

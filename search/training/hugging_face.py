@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from .arrays import task_of_arrays
+from .file_tree import UNREADABLE
 from .images import GREY_MODES, decode
 from .table import table
 from .task import Task, complete_splits, encode
@@ -69,7 +70,7 @@ def hugging_face(
 
     raw = {key: split.cast_column(image, datasets.Image(decode=False)) for key, split in splits.items()}
     shape = _shape(next(iter(raw.values()))[0][image], resolution)
-    pixels = np.stack([decode(_bytes(entry), shape) for split in raw.values() for entry in split[image]])
+    pixels = np.stack([_decode(entry, shape, f"{path}, {key}, row {k}") for key in raw for k, entry in enumerate(raw[key][image])])
     labels = np.concatenate([np.asarray(split[target]) for split in raw.values()])
     targets = encode(labels, kind="classification", classes=names, name=f"column {target!r}")
     lengths = {key: len(split) for key, split in raw.items()}
@@ -98,6 +99,13 @@ def _load(path: Path) -> dict[str, Any]:
 def _bytes(entry: Mapping[str, Any]) -> bytes:
     data = entry["bytes"]
     return data if data is not None else Path(entry["path"]).read_bytes()
+
+
+def _decode(entry: Mapping[str, Any], shape: tuple[int, int, int], where: str) -> np.ndarray:
+    try:
+        return decode(_bytes(entry), shape)
+    except UNREADABLE as error:
+        raise ValueError(f"cannot read the image of {where}: {' '.join(str(error).split())[:120]}; remove this row") from error
 
 
 def _shape(entry: Mapping[str, Any], resolution: int | None) -> tuple[int, int, int]:

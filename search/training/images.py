@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -12,14 +13,19 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from .files import UNREADABLE, Entries, FileOptions, Files, find_classes, open_files, spaced, standardised, task_of_files
+from .file_tree import UNREADABLE, Files, find_classes, open_files
+from .files import Entries, FileOptions, spaced, standardised, task_of_files
 from .task import Task
 
 #: Images that are opened to learn size and colour of a set.
 PROBED = 512
 #: Side of the images of a set whose images differ in size, at most (pixels).
 MAX_SIDE = 224
-GREY_MODES = frozenset({"1", "L", "I;16", "I", "F"})
+GREY_MODES = frozenset({"1", "L", "I;16", "I;16L", "I;16B", "I;16N", "I", "F"})
+#: White of images of 16 bits and more, where a set does not say otherwise; that of floats is 1.
+WHITE = 65535.0
+#: Grey on which transparent images are put, where a set does not say otherwise.
+GROUND = 255
 
 
 def images(path: str | Path, *, resolution: int | None = None, **options: Unpack[FileOptions]) -> Task:
@@ -27,7 +33,8 @@ def images(path: str | Path, *, resolution: int | None = None, **options: Unpack
 
     ``train/``, ``val/`` (``valid/``, ``validation/``) and ``test/`` are used where they exist; a missing split is drawn from the training
     images, stratified and seeded. Images of one size keep it; else they are cropped to a square at the centre and resized to the
-    median short side, at most 224. Transparency is dropped; a set of grey images has one channel.
+    median short side, at most 224. Transparent images are put on the grey, black or white that they differ from most; a set of grey images
+    has one channel; images of more than 8 bits are scaled by the least usual white that all of them are below, once for the set.
     ``resolution`` is the side of the images in pixels; None as above. See ``FileOptions`` for the options.
 
     Raises:
@@ -36,33 +43,48 @@ def images(path: str | Path, *, resolution: int | None = None, **options: Unpack
     """
     files = open_files(path)
     found = find_classes(files)
-    shape = _shape(files, found.splits["train"], resolution)
+    shape, tones, sizes = _probe(files, found.splits["train"], resolution)
     preprocessing = {
         "kind": "image",
         **dict(zip(("channels", "height", "width"), shape, strict=True)),
         "resize": "crop the centre to the aspect ratio, then resize with antialiased bilinear interpolation",
         "scale": 1 / 255,
+        **tones,
     }
-    return task_of_files(
+    task = task_of_files(
         files,
         found,
-        partial(decode, shape=shape),
+        partial(decode, shape=shape, **tones),
         shape=shape,
         dtype=torch.uint8,
         preprocessing=preprocessing,
         **options,
     )
+    if len(set(sizes)) > 1 and resolution is None:
+        (low, lower), (high, higher) = min(sizes), max(sizes)
+        warnings.warn(
+            f"{files.path}: the images differ in size ({lower} x {low} to {higher} x {high}); the centre of each is cropped and resized "
+            f"to {shape[1]} x {shape[1]}, --set resolution=N takes another side",
+            stacklevel=2,
+        )
+    return task
 
 
-def decode(data: bytes, shape: tuple[int, int, int]) -> np.ndarray:
-    """Decode one image file to ``(c, h, w)`` uint8: rotated upright, its centre cropped to the aspect ratio, resized."""
+def decode(data: bytes, shape: tuple[int, int, int], *, white: float | None = None, ground: int = GROUND) -> np.ndarray:
+    """Decode one image file to ``(c, h, w)`` uint8: rotated upright, its centre cropped to the aspect ratio, resized.
+
+    Values of more than 8 bits are scaled so that ``white`` becomes 255; transparency is put on the grey ``ground``.
+    """
     channels, height, width = shape
     with Image.open(io.BytesIO(data)) as opened:
         # JPEG can decode at a fraction of its size, never below what is needed.
         opened.draft(None, (2 * width, 2 * height))
         image: Image.Image = ImageOps.exif_transpose(opened) if opened.getexif() else opened
-        if image.mode in ("I;16", "I", "F"):
-            image = _to_bytes(image)
+        if _is_deep(image):
+            image = _to_bytes(image, white)
+        if image.has_transparency_data:
+            clear = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", clear.size, (ground, ground, ground, 255)), clear)
         image = image.convert("L" if channels == 1 else "RGB")
     if image.size != (width, height):
         wide, high = image.size
@@ -78,33 +100,48 @@ def prepare(preprocessing: Mapping[str, Any], image: bytes | str | Path) -> np.n
     """Turn an image file into model input ``(1, c, h, w)`` float32 as a task's ``preprocessing`` describes."""
     data = image if isinstance(image, bytes) else Path(image).read_bytes()
     shape = (int(preprocessing["channels"]), int(preprocessing["height"]), int(preprocessing["width"]))
-    return standardised(preprocessing, decode(data, shape))
+    tones = {key: preprocessing[key] for key in ("white", "ground") if key in preprocessing}
+    return standardised(preprocessing, decode(data, shape, **tones))
 
 
-def _to_bytes(image: Any) -> Any:
-    """Scale an image of more than 8 bits to bytes: 16 bits by their range, floats by [0, 1]."""
-    values = np.asarray(image, dtype=np.float32)
-    scale = 255.0 if image.mode == "F" else 255.0 / 65535.0 if values.max(initial=0) > 255 else 1.0
-    return Image.fromarray(np.clip(np.round(values * scale), 0, 255).astype(np.uint8))
+def _is_deep(image: Image.Image) -> bool:
+    return image.mode in ("I", "F") or image.mode.startswith("I;16")
 
 
-def _shape(files: Files, entries: Entries, resolution: int | None) -> tuple[int, int, int]:
-    """Learn channels and size of a set from the headers of evenly spaced images."""
-    sizes, grey = [], True
+def _to_bytes(image: Image.Image, white: float | None) -> Image.Image:
+    """Scale an image of more than 8 bits to bytes: of integers the upper bits remain, floats are rounded."""
+    floats = image.mode == "F"
+    values = np.asarray(image).astype(np.float32) * (255.0 / (white or (1.0 if floats else WHITE)))
+    return Image.fromarray(np.clip(values + (0.5 if floats else 0.0), 0, 255).astype(np.uint8))
+
+
+def _probe(files: Files, entries: Entries, resolution: int | None) -> tuple[tuple[int, int, int], dict[str, Any], list[tuple[int, int]]]:
+    """Learn shape, tones (``white`` and ``ground``, where they matter) and sizes ``(h, w)`` of a set from evenly spaced images."""
+    sizes, grey, brightest, opaque = [], True, [], []
     for k in spaced(len(entries), PROBED):
         try:
             with Image.open(io.BytesIO(files.read(entries[k][0]))) as image:
                 turned = image.getexif().get(274, 1) >= 5  # the EXIF orientations that exchange width and height
                 sizes.append((image.size[0], image.size[1]) if turned else (image.size[1], image.size[0]))
                 grey = grey and image.mode in GREY_MODES
+                if _is_deep(image):
+                    brightest.append(float(np.nan_to_num(np.asarray(image)).max(initial=0)))
+                if image.has_transparency_data:
+                    light, alpha = np.asarray(image.convert("RGBA").convert("LA"), dtype=np.float64).transpose(2, 0, 1)
+                    opaque += [float((light * alpha).sum() / alpha.sum())] if alpha.sum() > 0 and alpha.min() < 255 else []
         except UNREADABLE:
             continue  # decoding reports it
+    tones: dict[str, Any] = {}
+    if brightest:
+        tones["white"] = next((top for top in (1.0, 255.0, 1023.0, 4095.0, 16383.0, WHITE) if max(brightest) <= top), max(brightest))
+    if opaque:
+        tones["ground"] = max((255, 0, 128), key=lambda tone: np.quantile(np.abs(np.subtract(opaque, tone)), 0.05))
     channels = 1 if grey and sizes else 3
     if resolution is not None:
         if resolution < 1:
             raise ValueError(f"resolution must be >= 1 pixel, got {resolution}")
-        return channels, resolution, resolution
+        return (channels, resolution, resolution), tones, sizes
     if len(set(sizes)) == 1:
-        return channels, *sizes[0]
+        return (channels, *sizes[0]), tones, sizes
     side = int(min(MAX_SIDE, np.median([min(size) for size in sizes]))) if sizes else 32
-    return channels, side, side
+    return (channels, side, side), tones, sizes

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from joulefront.search.training.audio import Spectrogram, audio, decode, mel_bands, prepare, read_wav
+from joulefront.search.training.audio import Spectrogram, audio, decode, mel_bands, prepare, read_sound
 from joulefront.search.training.fit import fit
 from joulefront.search.training.recipe import Recipe
 
@@ -45,7 +45,7 @@ def recordings(tmp_path):
 @pytest.mark.parametrize(("width", "channels"), [(1, 1), (2, 1), (2, 2), (3, 1), (4, 2)])
 def test_samples_of_every_width_are_read(width, channels):
     samples = tone(440)
-    found, rate = read_wav(wav(samples, width=width, channels=channels))
+    found, rate = read_sound(wav(samples, width=width, channels=channels))
     assert rate == 8000
     np.testing.assert_allclose(found, samples, atol=1.5 / 2 ** (8 * width - 1) if width < 3 else 1e-6)
 
@@ -66,7 +66,7 @@ def test_the_spectrogram_equals_a_plain_fourier_transform():
     samples = np.random.default_rng(0).uniform(-0.5, 0.5, 2000).astype(np.float32)
     how = Spectrogram(0.25, sample_rate=8000, mels=20, window=256, hop=100)
     data = wav(samples)
-    exact, _ = read_wav(data)
+    exact, _ = read_sound(data)
     window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(256) / 256)
     columns = [np.abs(np.fft.rfft(exact[first : first + 256] * window)) ** 2 for first in range(0, 2000 - 255, 100)]
     expected = 10 * np.log10(mel_bands(8000, 256, 20) @ np.array(columns).T / 64**2 + 1e-10)
@@ -115,7 +115,7 @@ def test_streamed_recordings_are_the_same(recordings):
 
 def test_what_is_no_recording_is_named(recordings):
     (recordings / "low" / "bad.wav").write_bytes(b"RIFF nothing")
-    with pytest.raises(ValueError, match=r"cannot read .*low/bad\.wav: a recording must be a PCM WAV file"):
+    with pytest.raises(ValueError, match=r"cannot read .*low/bad\.wav: a recording must be a file of .aif, .aiff, .flac, .mp3, .ogg, .wav"):
         audio(recordings, sample_rate=8000)
     with pytest.warns(UserWarning, match="left out 1 unreadable"):
         audio(recordings, sample_rate=8000, skip_unreadable=True)

@@ -1,0 +1,221 @@
+"""The files of a set: a folder or zip, what lies in it by class and split, and what its files raise that cannot be read."""
+
+from __future__ import annotations
+
+import lzma
+import os
+import struct
+import warnings
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+from PIL import Image
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"})
+SPLITS = {
+    "train": "train",
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "test": "test",
+    "testing": "test",
+}
+#: Folders that systems and editors leave behind, in lower case; hidden ones begin with a point.
+SYSTEM = frozenset(
+    {"__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found", "__pycache__", "thumbs.db"}
+)
+#: What the readers of zips, images and recordings raise for bytes that they cannot read; a bomb is an image over Pillow's limit of pixels.
+UNREADABLE = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    LookupError,
+    RuntimeError,  # an encrypted member of a zip; NotImplementedError: its compression is unknown
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    ArithmeticError,
+    MemoryError,
+    TypeError,  # Pillow, from a tag that has another type than it should
+    Image.DecompressionBombError,
+)
+
+
+class Files(Protocol):
+    """A tree of files."""
+
+    @property
+    def path(self) -> Path:
+        """Path of the folder or zip."""
+        ...
+
+    def names(self) -> list[str]:
+        """Relative names with forward slashes; a folder ends in a slash."""
+        ...
+
+    def read(self, name: str) -> bytes:
+        """Contents of one file."""
+        ...
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Files in a folder."""
+
+    path: Path
+
+    def names(self) -> list[str]:
+        """Return every file and folder below; links are followed, except those that lead back to a folder around them."""
+        found = []
+        around = {self.path: {os.path.realpath(self.path)}}
+        for parent, folders, files in os.walk(self.path, followlinks=True):
+            above = around.pop(Path(parent))
+            real = {name: os.path.realpath(os.path.join(parent, name)) for name in folders}
+            folders[:] = [name for name in folders if real[name] not in above]
+            around |= {Path(parent, name): above | {real[name]} for name in folders}
+            base = Path(parent).relative_to(self.path)
+            found += [(base / name).as_posix() + "/" for name in folders] + [(base / name).as_posix() for name in files]
+        return found
+
+    def read(self, name: str) -> bytes:
+        """Read one file."""
+        return (self.path / name).read_bytes()
+
+
+class Zip:
+    """Files in a zip, read in place; each process opens its own handle."""
+
+    def __init__(self, path: Path) -> None:
+        """Name the archive; it is opened on first use."""
+        self.path = path
+        self._open: tuple[int, zipfile.ZipFile] | None = None
+        self._entries: dict[str, str] = {}
+
+    def names(self) -> list[str]:
+        """Return every entry; some programs write backslashes, and names that begin with a slash."""
+        self._entries = {name.replace("\\", "/").lstrip("/"): name for name in self._archive().namelist()}
+        return list(self._entries)
+
+    def read(self, name: str) -> bytes:
+        """Read one entry."""
+        return self._archive().read(self._entries.get(name, name))
+
+    def _archive(self) -> zipfile.ZipFile:
+        # A forked worker shares the file position with its parent, so it must not use the parent's handle.
+        if self._open is None or self._open[0] != os.getpid():
+            self._open = (os.getpid(), zipfile.ZipFile(self.path))
+        return self._open[1]
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_open": None}
+
+
+def open_files(path: str | Path) -> Files:
+    """Return the files of a folder or zip.
+
+    Raises:
+        FileNotFoundError: If there is nothing at the path.
+        ValueError: If it is a file, but no zip.
+    """
+    path = Path(path).expanduser()
+    if path.is_dir():
+        return Folder(path)
+    if not path.exists():
+        raise FileNotFoundError(f"no data at {path}; give a folder or a zip with one sub-folder for each class")
+    archive = Zip(path)
+    try:
+        archive.names()
+    except UNREADABLE as error:
+        raise ValueError(f"{path} is neither a folder nor a zip ({error}); give one with a sub-folder for each class") from error
+    return archive
+
+
+@dataclass(frozen=True)
+class Found:
+    """Sorted class names of a tree, and ``(name, class number)`` of each file by split; only the splits that exist."""
+
+    classes: tuple[str, ...]
+    splits: Mapping[str, tuple[tuple[str, int], ...]]
+
+
+def find_classes(files: Files, suffixes: frozenset[str] = SUFFIXES, *, noun: str = "images") -> Found:
+    """Sort the files of some kind by split and class.
+
+    Sub-folders are classes. Folders ``train``, ``val`` (``valid``, ``validation``) and ``test`` are splits of such sub-folders; one alone
+    among other folders with files is a class. A single folder around everything is ignored, and so are hidden files, those of other kinds,
+    what systems leave behind, and files that links lead to a second time.
+
+    Raises:
+        ValueError: If there are no files of this kind, no class folders, one class only, or a class without (training) files.
+    """
+    where = files.path
+    paths = [(name, PurePosixPath(name)) for name in files.names()]
+    paths = [(name, path) for name, path in paths if not any(part.startswith(".") or part.lower() in SYSTEM for part in path.parts)]
+    images = [(name, path.parts) for name, path in paths if not name.endswith("/") and path.suffix.lower() in suffixes]
+    if not images:
+        raise ValueError(f"no {noun} in {where}; they must end in one of {', '.join(sorted(suffixes))}")
+    folders = {path.parts[:depth] for name, path in paths for depth in range(1, len(path.parts) + name.endswith("/"))}
+    # A zip often holds one folder with everything in it; a folder that holds images itself is a class and stays.
+    wrapped = len({parts[0] for _, parts in images}) == 1 and any(len(parts) >= 3 for _, parts in images)
+    wrapper = images[0][1][0]
+    if wrapped and wrapper.lower() not in SPLITS:
+        images = [(name, parts[1:]) for name, parts in images]
+        folders = {parts[1:] for parts in folders if parts[0] == wrapper and len(parts) > 1}
+    tops = {parts[0].lower() for parts in folders if len(parts) == 1}
+    named, others = tops & SPLITS.keys(), {parts[0] for _, parts in images if parts[0].lower() not in SPLITS}
+    below = [{parts[1].lower() for parts in folders if len(parts) > 1 and parts[0].lower() == top} for top in named]
+    # bus/, car/, train/ are classes; train/ and test/ with the same classes below are splits whatever lies beside them.
+    split_layout = bool(named) and (not others or (len(named) > 1 and bool(set.intersection(*below))))
+    if named and others:
+        meant = f"{', '.join(sorted(others)[:5])} is left out" if split_layout else "which is taken for a class; rename it if it is a split"
+        warnings.warn(f"{where} has {', '.join(sorted(named))}/ beside other folders: {meant}", stacklevel=3)
+    if split_layout and not any(SPLITS.get(top) == "train" for top in tops):
+        raise ValueError(f"{where} has {', '.join(sorted(tops & SPLITS.keys()))}/ but no train/; add it, or leave out the split folders")
+    depth = 1 if split_layout else 0
+    loose = [name for name, parts in images if len(parts) <= depth + 1 and (not split_layout or parts[0].lower() in SPLITS)]
+    if loose:
+        raise ValueError(f"{where} has {len(loose)} {noun} outside of a class folder, for example {loose[0]}; move each into its class")
+    known = [parts for parts in folders if len(parts) == depth + 1 and (not split_layout or parts[0].lower() in SPLITS)]
+    classes = tuple(sorted({parts[depth] for parts in known}))
+    if len(classes) < 2:
+        raise ValueError(f"{where} has only one class folder, {classes[0]}/; a classification needs at least two")
+    if strange := [name for name in classes if not name.isprintable()]:
+        raise ValueError(f"{where}: the name of a class folder must be printable, got {strange[0]!r}; rename the folder")
+    numbers = {name: k for k, name in enumerate(classes)}
+    splits: dict[str, list[tuple[str, int]]] = {}
+    for name, parts in sorted(images):
+        split = SPLITS.get(parts[0].lower()) if split_layout else "train"
+        if split is not None:
+            splits.setdefault(split, []).append((name, numbers[parts[depth]]))
+    if isinstance(files, Folder):
+        _drop_second_links(files, splits)
+    trained = {label for _, label in splits.get("train", [])}
+    if empty := [name for name in classes if numbers[name] not in trained]:
+        part = " of the training split" if split_layout else ""
+        raise ValueError(f"{where}: the class folder {empty[0]}/{part} has no {noun}; remove the folder or fill it ({len(empty)} empty)")
+    return Found(classes, {split: tuple(entries) for split, entries in splits.items()})
+
+
+def _drop_second_links(files: Folder, splits: Mapping[str, list[tuple[str, int]]]) -> None:
+    """Keep each file once, in its own place if that is one of the set's, and warn of the rest."""
+    root = os.path.realpath(files.path)
+    parents = {
+        parent: os.path.realpath(files.path / parent) for parent in {os.path.dirname(name) for e in splits.values() for name, _ in e}
+    }
+    real = {}
+    for name in (name for entries in splits.values() for name, _ in entries):
+        path = os.path.join(parents[os.path.dirname(name)], os.path.basename(name))
+        real[name] = os.path.realpath(path) if os.path.islink(path) else path
+    once = {place: name for name, place in real.items() if place != os.path.join(root, name)}
+    once |= {place: name for name, place in real.items() if place == os.path.join(root, name)}
+    if second := [name for name, place in real.items() if once[place] != name]:
+        for entries in splits.values():
+            entries[:] = [entry for entry in entries if once[real[entry[0]]] == entry[0]]
+        warnings.warn(f"{files.path}: left out {len(second)} files that are links to others of the set, e.g. {second[0]}", stacklevel=4)

@@ -1,0 +1,230 @@
+"""Folders and zips as people have them: every image counts once, in the class and split that is meant, or one line says why not."""
+
+import io
+import os
+import warnings
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from joulefront.search.training.audio import audio, read_sound
+from joulefront.search.training.images import decode, images, prepare
+
+RANDOM = np.random.default_rng(0)
+
+
+def saved(array, suffix="PNG", mode=None):
+    file = io.BytesIO()
+    Image.fromarray(array, mode).save(file, suffix)
+    return file.getvalue()
+
+
+def picture():
+    return saved(RANDOM.integers(0, 256, (6, 6, 3), dtype=np.uint8))
+
+
+def write(root, files):
+    for name, data in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(data)
+    return root
+
+
+def classes(*names, count=10):
+    return {f"{name}/{k}.png": picture() for name in names for k in range(count)}
+
+
+def read(path, **options):
+    """The task, its number of examples, and every warning in one text."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        task = images(path, **options)
+    return task, sum(len(part) for part in (task.train, task.validation, task.test or ())), " | ".join(str(one.message) for one in caught)
+
+
+@pytest.mark.parametrize(
+    ("folders", "expected", "count", "words"),
+    [
+        (
+            ("bus/1", "bus/2", "car/1", "train/1", "train/2"),
+            ("bus", "car", "train"),
+            50,
+            "train/ beside other folders: which is taken for a class",
+        ),
+        (("bus", "car", "train"), ("bus", "car", "train"), 30, "train/ beside"),
+        (("valid", "invalid"), ("invalid", "valid"), 20, "valid/ beside"),
+        (("control", "test"), ("control", "test"), 20, "test/ beside"),
+        (("train/a", "train/b", "val/a", "val/b"), ("a", "b"), 40, ""),
+        (("train/a", "train/b", "test/a", "test/b", "raw/x"), ("a", "b"), 40, "test, train/ beside other folders: raw is left out"),
+    ],
+)
+def test_train_val_and_test_are_classes_where_they_can_be_no_splits(tmp_path, folders, expected, count, words):
+    task, found, said = read(write(tmp_path, classes(*folders)))
+    assert (task.classes, found) == (expected, count)
+    assert words in said
+
+
+LOOPS = {
+    "to the set": {"a/up": ".."},
+    "to itself": {"a/again": "."},
+    "at each other": {"a/other": "../b", "b/other": "../a"},
+    "around the set": {"a/up": "../.."},
+    "to a file of the set": {"b/z.png": "../a/0.png"},
+}
+
+
+@pytest.mark.parametrize("links", LOOPS.values(), ids=LOOPS)
+def test_links_count_no_file_twice(tmp_path, links):
+    root = write(tmp_path / "set", classes("a", "b"))
+    for name, target in links.items():
+        os.symlink(target, root / name)
+    task, found, _ = read(root)
+    assert (task.classes, found) == (("a", "b"), 20)
+    assert len({tuple(image.flatten().tolist()) for part in (task.train, task.validation, task.test) for image in part.inputs}) == 20
+
+
+def test_splits_may_be_links_into_a_folder_of_all_files(tmp_path):
+    root = write(tmp_path, classes("all/a", "all/b"))
+    for split, rows in (("train", range(7)), ("val", range(7, 10))):
+        for name in "ab":
+            (root / split / name).mkdir(parents=True)
+            for k in rows:
+                os.symlink(root / "all" / name / f"{k}.png", root / split / name / f"{k}.png")
+    task, _, _ = read(root, test_share=0)
+    assert (len(task.train), len(task.validation)) == (14, 6)
+
+
+@pytest.mark.parametrize(
+    "name", ["__MACOSX", ".git", "@eaDir", ".ipynb_checkpoints", "$RECYCLE.BIN", "System Volume Information", "lost+found"]
+)
+@pytest.mark.parametrize("depth", ["", "a/"])
+def test_what_systems_leave_behind_is_no_class_and_no_image(tmp_path, name, depth):
+    root = write(
+        tmp_path, classes("a", "b") | {f"{depth}{name}/x.png": picture(), "a/Thumbs.db": b"x", "b/._0.png": b"x", "desktop.ini": b""}
+    )
+    task, found, said = read(root)
+    assert (task.classes, found, said) == (("a", "b"), 20, "")
+
+
+@pytest.mark.parametrize("form", ["a\\{}", "./a/{}", "/a/{}", "set\\a\\{}"])
+def test_entries_of_a_zip_may_be_written_in_any_way(tmp_path, form):
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+        for name in "ab":
+            for k in range(10):
+                info = zipfile.ZipInfo("x")
+                info.filename = form.replace("a", name).format(f"{k}.png") if "set" not in form else f"set\\{name}\\{k}.png"
+                archive.writestr(info, picture())
+    task, found, _ = read(tmp_path / "set.zip")
+    assert (task.classes, found) == (("a", "b"), 20)
+    assert len(read(tmp_path / "set.zip", memory_limit_bytes=0, workers=1)[0].train) == 12
+
+
+def encrypted(data):
+    """The same zip with the flag of encryption set on its first entry, in its head and in the directory."""
+    changed = bytearray(data)
+    for mark, place in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        changed[data.index(mark) + place] |= 1
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("memory_limit_bytes", [2**30, 0], ids=["memory", "streamed"])
+def test_skip_unreadable_names_every_file_of_any_kind_of_damage(tmp_path, memory_limit_bytes):
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+        for name, data in {"a/locked.png": picture(), **classes("a", "b"), "b/cut.png": picture()[:50], "b/text.png": b"<html>"}.items():
+            archive.writestr(name, data)
+    (tmp_path / "set.zip").write_bytes(encrypted((tmp_path / "set.zip").read_bytes()))
+    task, found, said = read(tmp_path / "set.zip", memory_limit_bytes=memory_limit_bytes, skip_unreadable=True, workers=1)
+    assert found == 20
+    assert "left out 3 unreadable files: a/locked.png (" in said or "left out 3 unreadable files: b/" in said
+    assert all(f"{name} (" in said for name in ("a/locked.png", "b/cut.png", "b/text.png"))
+    assert sum(len(targets) for _, targets in task.train.batches(8)) == len(task.train)
+
+
+def deep(values, kind):
+    if kind == "I;16B":
+        little = Image.fromarray(values.astype(np.uint16))
+        file = io.BytesIO()
+        Image.frombytes("I;16B", little.size, values.astype(">u2").tobytes()).save(file, "TIFF")
+        return file.getvalue()
+    return saved(values.astype({"I;16": np.uint16, "I": np.int32, "F": np.float32}[kind]), "PNG" if kind == "I;16" else "TIFF")
+
+
+@pytest.mark.parametrize("kind", ["I;16", "I;16B", "I", "F"])
+@pytest.mark.parametrize("top", [4095, 65535])
+def test_images_of_more_than_eight_bits_share_one_scale(tmp_path, kind, top):
+    levels = np.linspace(0.01, 1, 20)
+    files = {
+        f"{'ab'[k % 2]}/{k:02}.{'png' if kind == 'I;16' else 'tif'}": deep(np.full((4, 4), level * top), kind)
+        for k, level in enumerate(levels)
+    }
+    task, _, _ = read(write(tmp_path, files))
+    assert task.preprocessing["white"] == top
+    assert task.input_shape == (1, 4, 4)
+    seen = sorted(int(image[0, 0, 0]) for part in (task.train, task.validation, task.test) for image in part.inputs)
+    np.testing.assert_allclose(seen, levels * 255, atol=1.01)
+    whole = torch.cat([inputs for part in (task.train, task.validation, task.test) for inputs, _ in part.batches(8)])
+    made = torch.from_numpy(prepare(task.preprocessing, tmp_path / next(iter(files))))
+    assert float((whole - made).abs().amax(dim=(1, 2, 3)).min()) < 1e-5
+
+
+@pytest.mark.parametrize(("tone", "ground"), [(0, 255), (255, 0), (30, 255), (220, 0)])
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_what_is_drawn_on_a_transparent_ground_is_seen(tmp_path, tone, ground, mode):
+    for name, box in (("high", np.s_[2:14, 6:10]), ("wide", np.s_[6:10, 2:14])):
+        pixels = np.full((16, 16, 4), (tone, tone, tone, 0), dtype=np.uint8)
+        pixels[(*box, 3)] = 255
+        image = Image.fromarray(pixels)
+        for k in range(10):
+            (tmp_path / name).mkdir(exist_ok=True)
+            image.convert(mode).save(tmp_path / name / f"{k}.png")
+    task, _, _ = read(tmp_path)
+    assert task.preprocessing["ground"] == ground
+    first, second = (decode((tmp_path / name / "0.png").read_bytes(), task.input_shape, ground=ground) for name in ("high", "wide"))
+    assert np.abs(first.astype(int) - second).max() >= 200
+
+
+def test_sizes_that_differ_are_said_and_an_own_resolution_is_taken_without_a_word(tmp_path):
+    files = {f"{name}/{k}.png": saved(np.zeros((8 + k, 20, 3), dtype=np.uint8)) for name in ("a", "b") for k in range(10)}
+    _, _, said = read(write(tmp_path, files))
+    assert "the images differ in size (20 x 8 to 20 x 17)" in said
+    assert "--set resolution=N" in said
+    assert read(tmp_path, resolution=8)[2] == ""
+
+
+@pytest.mark.parametrize(
+    ("suffix", "subtype"),
+    [
+        *(("wav", subtype) for subtype in ("FLOAT", "DOUBLE", "PCM_24", "PCM_32", "PCM_U8", "ULAW")),
+        *(("flac", "PCM_24"), ("ogg", "VORBIS"), ("mp3", None), ("aiff", "PCM_16")),
+    ],
+)
+@pytest.mark.parametrize("form", [None, "WAVEX"])
+def test_sounds_of_every_usual_format_are_read(suffix, subtype, form):
+    import soundfile
+
+    if form is not None and suffix != "wav":
+        pytest.skip("extensible is a kind of WAV")
+    samples = 0.5 * np.sin(2 * np.pi * 440 * np.arange(8000) / 16000)
+    file = io.BytesIO()
+    soundfile.write(file, np.stack([samples, samples], axis=1), 16000, format=form or suffix, subtype=subtype)
+    found, rate = read_sound(file.getvalue())
+    assert rate == 16000
+    assert abs(float(np.abs(found[2000:6000]).max()) - 0.5) < 0.05
+
+
+def test_samples_that_are_no_numbers_are_refused_by_the_name_of_their_file(tmp_path):
+    import soundfile
+
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        for k in range(8):
+            soundfile.write(
+                tmp_path / name / f"{k}.wav", np.full(4000, np.nan if name == "b" and k == 3 else 0.1 * k), 8000, subtype="FLOAT"
+            )
+    with pytest.raises(ValueError, match=r"b/3\.wav: the recording has samples that are no numbers"):
+        audio(tmp_path)
+    with pytest.warns(UserWarning, match=r"left out 1 unreadable files: b/3\.wav"):
+        audio(tmp_path, skip_unreadable=True)
