@@ -10,13 +10,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
 from torch import nn
 
-from .device import autocast
+from .extractors import COMPARED, WORTH, Embedding, Extract, fastest, plain
 from .feature_cache import Entry, FeatureCache, TooLargeError, key_of, statistics
 from .results import FeaturesUsed, Phases, TrainingFailed
 from .splits_data import Excerpt, MemoryData
@@ -137,6 +137,25 @@ class FeatureTask:
 
 
 @dataclass(frozen=True)
+class _Run:
+    """How the features of one model are computed."""
+
+    identity: str
+    device: torch.device
+    extract: Extract
+
+    @classmethod
+    def of(cls, model: Transfer, device: torch.device, split: _Split, images: int) -> _Run:
+        """Look for the best way for so many images, on the first of a split."""
+        embedding = Embedding(cast(nn.Module, model.backbone), model.feature_set).eval()
+        extract = plain(embedding, device)
+        if images >= WORTH:
+            inputs, _ = next(iter(split.data.batches(COMPARED, device=device, seed=split.order)))
+            _, extract = fastest(embedding, inputs, device)
+        return cls(model.backbone.identity, device, extract)
+
+
+@dataclass(frozen=True)
 class _Split:
     """The part of a split that a model needs, in the order in which its features are kept, and the entry of the cache, if any."""
 
@@ -146,20 +165,17 @@ class _Split:
     facts: Mapping[str, Any]
     key: str | None
 
-    def blocks(self, model: Transfer, device: torch.device, precision: str, first: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def blocks(self, run: _Run, first: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Compute the features from row ``first`` on, batch by batch, beside their targets."""
-        backbone = model.backbone
-        done = 0
+        done, device = 0, run.device
         for inputs, targets in self.data.batches(BATCH.get(device.type, SMALL_BATCH), device=device, seed=self.order):
             part = slice(max(0, first - done), self.rows - done)
             done += len(inputs)
             if part.start >= len(inputs):
                 continue
-            with torch.inference_mode(), autocast(precision, device):
-                features = backbone.embed(backbone.prepare(inputs[part]), model.feature_set)
-            found = features.float().cpu().numpy()
+            found = run.extract(inputs[part])
             if not np.isfinite(found).all():
-                raise TrainingFailed(f"the backbone {backbone.identity} gives features that are not finite")
+                raise TrainingFailed(f"the backbone {run.identity} gives features that are not finite")
             yield found, targets[part].cpu().numpy()
             if done >= self.rows:
                 return
@@ -172,11 +188,11 @@ def with_features(
     cache: FeatureCache | None,
     phases: Phases,
     device: torch.device,
-    precision: str = "float32",
 ) -> FeatureTask:
     """Return a task whose inputs are the model's features of the training and validation images, from the cache where they are.
 
-    What is missing is computed inside of the phase ``features``. Without a cache, and for excerpts, they are kept in memory alone.
+    What is missing is computed inside of the phase ``features``, in the cheapest way that this machine has (``extractors.py``). Without a
+    cache, and for excerpts, it is kept in memory alone.
 
     Raises:
         TrainingFailed: If a feature is not finite.
@@ -187,17 +203,18 @@ def with_features(
         model.to(device)
         most = len(task.train) if model.images is None else min(model.images, len(task.train))
         splits = [
-            _split(model, data, rows, order, precision, cache)
+            _split(model, data, rows, order, cache)
             for data, rows, order in ((task.train, most, ORDER), (task.validation, len(task.validation), None))
         ]
     if cache is None or any(split.key is None for split in splits):
         with phases("features", 0):
-            found = [_in_memory(split, model, device, precision) for split in splits]
-        computed, key = sum(split.rows for split in splits), None
+            computed, key = sum(split.rows for split in splits), None
+            run = _Run.of(model, device, splits[0], computed)
+            found = [_in_memory(split, run) for split in splits]
         mean, deviation = statistics(found[0].features)
     else:
         key = str(splits[0].key)
-        found, computed = _cached(splits, cache, model, phases, device, precision)
+        found, computed = _cached(splits, cache, model, phases, device)
         mean, deviation = cache.statistics(key, most, found[0].features)
     parts = [
         MemoryData(torch.from_numpy(entry.features), torch.from_numpy(entry.targets), mean=mean.tolist(), deviation=deviation.tolist())
@@ -207,23 +224,20 @@ def with_features(
     return FeatureTask(features, torch.from_numpy(mean), torch.from_numpy(deviation), FeaturesUsed(key, most, computed))
 
 
-def _split(model: Transfer, data: Data, rows: int, order: int | None, precision: str, cache: FeatureCache | None) -> _Split:
+def _split(model: Transfer, data: Data, rows: int, order: int | None, cache: FeatureCache | None) -> _Split:
     facts: dict[str, Any] = {}
     if cache is not None and not isinstance(data, Excerpt):
         facts = {
             "backbone": model.backbone.identity,
             "preprocessing": dict(model.backbone.preprocessing),
             "feature_set": model.feature_set,
-            "precision": precision,
             "data": fingerprint(data),
             "order": order,
         }
     return _Split(data, rows, order, facts, key_of(facts) if facts else None)
 
 
-def _cached(
-    splits: list[_Split], cache: FeatureCache, model: Transfer, phases: Phases, device: torch.device, precision: str
-) -> tuple[list[Entry], int]:
+def _cached(splits: list[_Split], cache: FeatureCache, model: Transfer, phases: Phases, device: torch.device) -> tuple[list[Entry], int]:
     """Return the entries of the splits, and how many images had to be computed for them."""
     keys = [str(split.key) for split in splits]
 
@@ -238,28 +252,29 @@ def _cached(
         with cache.locked(keys):
             found = look()  # another worker may have computed them meanwhile
             if None in found:
+                missing = [split for split, entry in zip(splits, found, strict=True) if entry is None]
                 with phases("features", 0):
-                    computed = sum(
-                        _store(split, cache, model, device, precision) for split, entry in zip(splits, found, strict=True) if entry is None
-                    )
+                    run = _Run.of(model, device, splits[0], sum(split.rows for split in missing))
+                    computed = sum(_store(split, cache, run) for split in missing)
                 found = look()
             elif unpriced():
+                with phases("overhead", 0):  # who prices a sample has the way that a whole pass would take
+                    run = _Run.of(model, device, splits[0], sum(split.rows for split in splits))
                 with phases("features", 0):
-                    sample = replace(splits[0], rows=min(SAMPLE, splits[0].rows))
-                    computed = sum(len(features) for features, _ in sample.blocks(model, device, precision))
+                    computed = sum(len(one) for one, _ in replace(splits[0], rows=min(SAMPLE, splits[0].rows)).blocks(run))
     entries = [entry for entry in found if entry is not None]
     if len(entries) < len(splits):
         raise OSError(f"the features in {str(cache.folder)!r} cannot be read back; clear them with joulefront cache --clear")
     return entries, computed
 
 
-def _store(split: _Split, cache: FeatureCache, model: Transfer, device: torch.device, precision: str) -> int:
+def _store(split: _Split, cache: FeatureCache, run: _Run) -> int:
     """Compute and store what the cache lacks of a split; return how many images that were."""
     key = str(split.key)
     known = min(cache.known_rows(key), split.rows)
     old = cache.open(key, known) if known else None
     begun = done = 0 if old is None else known
-    dtype, new = "float16", split.blocks(model, device, precision, done)
+    dtype, new = "float16", split.blocks(run, done)
     while done < split.rows:
         rows = min(split.rows, max(STORED, -(-2 * done // STORED) * STORED))  # whole batches
         try:
@@ -268,7 +283,7 @@ def _store(split: _Split, cache: FeatureCache, model: Transfer, device: torch.de
         except TooLargeError:
             if dtype == "float32":
                 raise
-            dtype, new = "float32", split.blocks(model, device, precision, done)  # what the attempt has taken is computed again
+            dtype, new = "float32", split.blocks(run, done)  # what the attempt has taken is computed again
     return split.rows - begun
 
 
@@ -284,8 +299,8 @@ def _parts(old: Entry | None, new: Iterator[tuple[np.ndarray, np.ndarray]], rows
         yield features, targets
 
 
-def _in_memory(split: _Split, model: Transfer, device: torch.device, precision: str) -> Entry:
-    features, targets = zip(*split.blocks(model, device, precision), strict=True)
+def _in_memory(split: _Split, run: _Run) -> Entry:
+    features, targets = zip(*split.blocks(run), strict=True)
     return Entry(np.concatenate(features), np.concatenate(targets))
 
 

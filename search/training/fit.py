@@ -100,7 +100,7 @@ def _fit_head(
     features: FeatureCache | None,
 ) -> Fitted:
     """Train the head of a model with a frozen backbone on features, by the ordinary loop; return the whole model."""
-    found = with_features(model, task, cache=features, phases=phases, device=device, precision=recipe.precision)
+    found = with_features(model, task, cache=features, phases=phases, device=device)
     rate = recipe.head_learning_rate or recipe.learning_rate
     plain = replace(recipe, learning_rate=rate, head_learning_rate=None, resolution=None, augment="none", channels_last=False)
     fitted = _fit(model.head, found.task, plain, epochs, start, seed, device, phases, should_continue, check_at)

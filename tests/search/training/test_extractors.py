@@ -1,0 +1,93 @@
+import numpy as np
+import pytest
+import torch
+from helpers.backbone import Bands
+
+from joulefront.search.training import features
+from joulefront.search.training.extractors import Embedding, fastest, openvino, plain
+from joulefront.search.training.feature_cache import FeatureCache
+from joulefront.search.training.features import Transfer
+from joulefront.search.training.fit import fit
+from joulefront.search.training.recipe import Recipe
+
+CPU = torch.device("cpu")
+
+
+class Slow(Bands):
+    """Takes enough CPU time that anything else is faster."""
+
+    def embed(self, prepared, feature_set):
+        if prepared.device.type != "meta":
+            for _ in range(40):
+                torch.randn(300, 300) @ torch.randn(300, 300)
+        return super().embed(prepared, feature_set)
+
+
+@pytest.fixture
+def inputs(spots) -> torch.Tensor:
+    return next(spots.train.batches(64))[0]
+
+
+def chosen(inputs: torch.Tensor, change) -> str:
+    embedding = Embedding(Slow(), "both").eval()
+    right = Embedding(Bands(), "both").eval()
+
+    def others(embedding, inputs, device):
+        yield "other", lambda batch: change(plain(right, CPU)(batch))
+
+    return fastest(embedding, inputs, CPU, others)[0]
+
+
+def raising(found: np.ndarray) -> np.ndarray:
+    raise RuntimeError("an operator is missing")
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        (lambda found: found, "other"),
+        (lambda found: found * 1.01, "other"),
+        (lambda found: found * 0.5, "plain"),
+        (lambda found: found[:, :-1], "plain"),
+        (lambda found: found * np.nan, "plain"),
+        (lambda found: found[::-1], "plain"),
+        (raising, "plain"),
+    ],
+    ids=["equal", "near", "far", "another shape", "not finite", "in another order", "raises"],
+)
+def test_a_faster_way_is_taken_when_its_features_agree(inputs, change, name):
+    assert chosen(inputs, change) == name
+
+
+def test_a_slower_way_is_not_taken(inputs):
+    slow = Embedding(Slow(), "both").eval()
+    assert fastest(Embedding(Bands(), "both").eval(), inputs, CPU, lambda *_: iter([("slow", plain(slow, CPU))]))[0] == "plain"
+
+
+def test_openvino_gives_the_same_features_for_every_size_of_a_batch(inputs):
+    pytest.importorskip("openvino")
+    embedding = Embedding(Bands(), "both").eval()
+    extract, expected = openvino(embedding, inputs), plain(embedding, CPU)(inputs)
+    assert np.allclose(extract(inputs), expected, atol=0.05 * np.abs(expected).max())
+    assert np.allclose(extract(inputs[:3]), extract(inputs)[:3], atol=1e-5)
+
+
+def test_what_the_chosen_way_computes_is_what_is_kept(spots, tmp_path, monkeypatch):
+    monkeypatch.setattr(features, "WORTH", 100)
+    asked = []
+
+    def always_half(embedding, inputs, device):
+        asked.append(len(inputs))
+        return "half", lambda batch: plain(embedding, CPU)(batch) + 1.0
+
+    monkeypatch.setattr(features, "fastest", always_half)
+    cache = FeatureCache(tmp_path)
+    net = Transfer(Bands(), "both", torch.nn.Linear(16, 3))
+    found = fit(net, spots, Recipe(threads=1), epochs=1, features=cache).features
+    kept = np.concatenate([cache.open(found.key, 129).features])
+    order = next(spots.train.batches(129, seed=features.ORDER))[0]
+    assert np.allclose(kept, plain(Embedding(Bands(), "both").eval(), CPU)(order) + 1.0, atol=1e-2)
+    assert asked == [64]
+    few = Transfer(Bands("few 1"), "both", torch.nn.Linear(16, 3), images=20)
+    fit(few, spots, Recipe(threads=1), epochs=1, features=cache)
+    assert asked == [64]  # 20 and 71 images are not worth it
