@@ -93,14 +93,14 @@ class TransferFamily(Family):
 
     Attributes:
         weights: The networks, see ``joulefront.spaces.weights.find``.
-        resolution: Side in pixels of a square with the area of the images as the network gets them; the dearest of these settings.
+        sides: Side in pixels of a square with the area of the images as the network gets them; the dearest of these settings.
         images_halved: How often the training images are halved: a part of them makes an early, cheap point of the front.
         features: Of ``FEATURE_SETS``.
         heads: ``linear``, or the width of a hidden layer such as ``256``.
     """
 
     weights: tuple[Weights, ...]
-    resolution: Ints = SIDES
+    sides: Ints = SIDES
     images_halved: Ints = HALVINGS
     features: Options[str] = FEATURE_SETS
     heads: Options[str] = ("linear", "256")
@@ -117,7 +117,7 @@ class TransferFamily(Family):
         chosen = suggest_categorical(trial, "model", tuple(one.identity for one in self.weights))
         return {
             "weights": chosen,
-            "resolution": suggest_int(trial, "resolution", self.resolution),
+            "side": suggest_int(trial, "side", self.sides),
             "images_halved": suggest_int(trial, "images_halved", self.images_halved),
             "features": suggest_categorical(trial, "features", self.features),
             "head": suggest_categorical(trial, "head", self.heads),
@@ -135,7 +135,7 @@ class TransferFamily(Family):
             known = ", ".join(one.identity for one in self.weights)
             raise ValueError(f"the weights must be {parts['weights']}, here are {known}; give those of the search (--pretrained)")
         found = network(weights)
-        size = same_area(shape, parts["resolution"])
+        size = same_area(shape, parts["side"])
         if found.pretrained_cfg.get("fixed_input_size"):
             size = tuple(found.pretrained_cfg["input_size"][1:])
         backbone = TimmBackbone(found, prepare_for(found, task, shape, size, colours=True), weights.identity)

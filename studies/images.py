@@ -1,16 +1,28 @@
-"""Any folder or zip of images: small convnets beside timm's networks, from scratch. Sub-folders are classes."""
+"""Any folder or zip of images: heads on a pretrained network beside small networks from scratch. Sub-folders are classes."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ..search.study import Budget, Study
 from ..search.training.images import images
+from ..search.training.task import Task
 from ..spaces.convnet import Convnet
 from ..spaces.recipes import RecipeRanges
 from ..spaces.timm_zoo import TimmZoo
+from ..spaces.transfer import TransferFamily
 from ..spaces.union import Union
+from ..spaces.weights import find, network, sentence
 
 #: Families of timm by name, smallest first; networks that cannot take the images are refused before training.
 MODELS = ("test_vit", "test_resnet", "test_efficientnet", "test_convnext", "mobilenetv3_small_050", "resnet10t", "convnext_atto")
+
+#: The trials to begin with, heads on a pretrained network: the side of its images, and how often the training images are halved. A front
+#: stands within seconds, and the sampler begins with what is known of both.
+FIRST = ((64, 5), (96, 5), (96, 3), (96, 2))
+#: How these are trained: for epochs that few images need.
+FIRST_HEAD = {"transfer.features": "grid", "transfer.head": "linear"}
+FIRST_TRAINING = {"learning_rate": 2e-3, "weight_decay": 1e-2, "batch_size": 64, "epochs": 9}
 
 
 def study(
@@ -20,6 +32,7 @@ def study(
     models: str | None = None,
     weights: str | None = None,
     resolution: int | None = None,
+    pretrained: str = "auto",
     skip_unreadable: bool = False,
 ) -> Study:
     """Which network sorts your images for the fewest joules?
@@ -31,10 +44,13 @@ def study(
         models: Names or patterns of timm, separated by commas, in place of ``MODELS``: ``--set models=resnet18,convnext_*``.
         weights: Weights file for these models, which then compete with training from scratch: ``--set weights=resnet18.safetensors``.
         resolution: Side of the images in pixels, in place of the median of theirs: ``--set resolution=64``.
+        pretrained: Where weights are that heads are put on: ``auto`` (what this machine has), ``hub``, a folder, a file, or ``no``.
         skip_unreadable: Leave out images that cannot be read, with a warning: ``--set skip_unreadable=true``.
 
     Raises:
         ValueError: If there are weights and not one model that they belong to.
+        FileNotFoundError: If there are no weights at ``pretrained``.
+        ConnectionError: If the hub is asked for some and does not answer.
     """
     chosen = tuple(name.strip() for name in models.split(",")) if models else MODELS[:2] if smoke else MODELS
     if weights is not None and len(chosen) != 1:
@@ -42,12 +58,28 @@ def study(
     recipe = RecipeRanges(learning_rate=(1e-3, 2e-2), weight_decay=(1e-4, 1e-1), batch_size=(64, 128, 256), augment=("none", "flip_shift"))
     convnet = Convnet(depths=(2, 4), widths=(8, 64), kernels=(3,), poolings=("max", "stride"), recipe=recipe)
     zoo = TimmZoo(models=chosen, weights="none" if weights is None else ("none", weights), recipe=recipe)
+    found = find(pretrained, chosen if models else ())
+
+    def task() -> Task:
+        for one in found if weights is None else (*found, *find(weights, chosen)):
+            network(one)  # loaded once, as part of the start; what does not fit is refused here
+        return images(data, resolution=resolution, seed=seed, skip_unreadable=skip_unreadable)
+
+    scratch = Union(convnet, zoo)
+    first = [
+        {"family": "transfer", "transfer.side": side, "transfer.images_halved": halved, **FIRST_HEAD, **FIRST_TRAINING}
+        for side, halved in FIRST
+        if not smoke
+    ]
     return Study(
         name="images",
-        task=lambda: images(data, resolution=resolution, seed=seed, skip_unreadable=skip_unreadable),
-        space=Union(convnet, zoo),
+        task=task,
+        space=Union(TransferFamily(found[:1] if smoke else found, recipe=replace(recipe, augment="none")), scratch) if found else scratch,
         rungs=(1, 3, 9, 27),
         budget=Budget.parse("5Wh"),
         seed=seed,
         description="Which network sorts these images for the fewest joules?",
+        first=tuple(first) if found else (),
+        weights=tuple(one.facts() for one in found),
+        notice=sentence(found) if pretrained != "no" else "",
     )

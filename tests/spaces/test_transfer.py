@@ -9,7 +9,7 @@ from joulefront.spaces.recipes import FIXED
 from joulefront.spaces.transfer import FEATURE_SETS, TransferFamily, by_quarters
 from joulefront.spaces.weights import find
 
-PARAMS = {"resolution": 64, "images_halved": 0, "features": "grid", "head": "linear"}
+PARAMS = {"side": 64, "images_halved": 0, "features": "grid", "head": "linear"}
 
 
 @pytest.fixture(scope="module")

