@@ -97,15 +97,18 @@ class Account:
     _saved: float = 0.0
     _lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
 
-    def open(self, number: int, devices: tuple[str, ...] | None, *, kind: str = TRIAL) -> TrialMeter:
+    def open(self, number: int, devices: tuple[str, ...] | None, *, kind: str = TRIAL, pid: int | None = None) -> TrialMeter:
         """Open the window of a trial, or of a training of another kind.
 
         Args:
             number: Its number.
             devices: Components that it holds alone, or None.
             kind: ``trial``, or ``repeat`` for one that is billed by itself whatever comes of it.
+            pid: The process that trains, if it is another.
         """
-        window = self.ledger.open(f"{kind} {number}", "trial", None, self.synchronize, devices)
+        window = self.ledger.open(f"{kind} {number}", "trial", None, self.synchronize, devices, processes=devices is not None)
+        if pid is not None:
+            window.work_by(pid)
         with self._lock:
             self._states[window.id] = "failed" if kind == TRIAL else REPEATS  # failed until it is closed with another state
             self._open[window.name] = window

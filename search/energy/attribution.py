@@ -5,15 +5,22 @@ take is split in two: the idle part by wall time between the trials that run, th
 that no trial accounts for are overhead, those of foreign processes are unattributed, and power while nothing runs is idle. Where a meter
 knew nothing, the stretch is named beside the sums. The split of a ledger's whole life is
 needed again and again: what cannot change any more is added up once.
+
+Of windows that threads of this process have opened, each has what its thread used, with the children that the thread started. A thread
+that is no window's, of a pool say, may have worked for any of them: what it used is shared like the rest, but each window's part
+of it may be nothing or all. `Share` says how much that is.
 """
 
 from __future__ import annotations
 
 import math
 import threading
+from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from operator import itemgetter
 
 from .sources.clock import NANO
 
@@ -35,6 +42,10 @@ class WindowUsage:
         t0_ns: Start on the machine's monotonic clock, ``t1_ns`` the end.
         cpu_seconds: CPU-seconds of its own processes, or None when unknown.
         devices: Components that it holds alone, e.g. ``("gpu:GPU-1a2b",)``; None for all of them.
+        inside: Ids of the windows that it lies inside of.
+        opener: The thread of this process that opened it and does its work, so that what no window accounts for may be its own, too;
+            None where its CPU-seconds are stated.
+        nodes: Instants with the CPU-seconds of that thread until then, from its start on; empty when they do not tell its work.
     """
 
     id: str
@@ -43,6 +54,9 @@ class WindowUsage:
     t1_ns: int
     cpu_seconds: float | None = None
     devices: tuple[str, ...] | None = None
+    inside: tuple[str, ...] = ()
+    opener: int | None = None
+    nodes: tuple[tuple[int, float], ...] = ()
 
     @property
     def competes(self) -> bool:
@@ -50,7 +64,9 @@ class WindowUsage:
         return self.kind not in RESTS
 
     def cpu_between(self, t0_ns: int, t1_ns: int) -> float | None:
-        """Return the CPU-seconds of a part of it, taken as evenly spread."""
+        """Return the CPU-seconds of a part of it, taken as evenly spread between the instants at which they are known."""
+        if self.nodes:
+            return _seconds_by(self.nodes, t1_ns) - _seconds_by(self.nodes, t0_ns)
         if self.cpu_seconds is None:
             return None
         return self.cpu_seconds * (t1_ns - t0_ns) / max(self.t1_ns - self.t0_ns, 1)
@@ -58,6 +74,14 @@ class WindowUsage:
     def holds(self, component: str) -> bool:
         """Return whether a device is its own."""
         return self.devices is None or component in self.devices
+
+
+def _seconds_by(nodes: Sequence[tuple[int, float]], t_ns: int) -> float:
+    i = bisect_right(nodes, t_ns, key=itemgetter(0))
+    if i == 0 or i == len(nodes):
+        return nodes[min(i, len(nodes) - 1)][1]
+    (before_ns, before), (after_ns, after) = nodes[i - 1 : i + 1]
+    return before + (after - before) * (t_ns - before_ns) / (after_ns - before_ns)
 
 
 @dataclass(frozen=True)
@@ -86,11 +110,22 @@ class MeteredPart:
 
 @dataclass
 class Share:
-    """The joules that one window got of one component, with the part above idle and the part that was split with others."""
+    """The joules that one window got of one component.
+
+    Attributes:
+        dynamic: The part above idle.
+        contested: The part that was split with others.
+        beside: The work of this process tree while another of its threads had a window, all windows together.
+        untold: What of it nothing tells whose it is ...
+        doubt: ... and by how much the window's own part may be off because of that.
+    """
 
     joules: float = 0.0
     dynamic: float = 0.0
     contested: float = 0.0
+    beside: float = 0.0
+    untold: float = 0.0
+    doubt: float = 0.0
 
 
 @dataclass
@@ -155,9 +190,13 @@ def split(usages: Iterable[WindowUsage], t0_ns: int, t1_ns: int, meters: Sequenc
 
 
 def _device(found: Split, meter: MeteredPart, joules: float, holders: list[WindowUsage]) -> None:
+    part = joules / len(holders)
+    # Threads that name no devices may each have used this one, or none of them.
+    untold = len({usage.opener for usage in holders}) > 1 and any(usage.opener and usage.devices is None for usage in holders)
     for usage in holders:
-        part = joules / len(holders)
         _give(found, usage, meter.name, part, part, part if len(holders) > 1 else 0.0)
+        if untold:
+            _doubt(found, usage, meter.name, joules, joules, joules - part)
 
 
 def _shared(
@@ -173,8 +212,15 @@ def _shared(
     resting = min((meter.idle_watts or 0.0) * (end - begin) / NANO, joules)
     work = joules - resting
     stated = {usage.id: usage.cpu_between(begin, end) for usage in active}
+    threads = [usage for usage in active if usage.opener is not None]
+    count = Counter(usage.opener for usage in threads)
+    for usage in threads:  # where only one thread has windows, all that this process does is theirs
+        seconds = stated[usage.id] if len(count) > 1 else None
+        stated[usage.id] = None if seconds is None else seconds / count[usage.opener]
     claimed = math.fsum(seconds for seconds in stated.values() if seconds is not None)
     silent = [usage for usage in active if stated[usage.id] is None]
+    if active and len(threads) == len(active):
+        total_cpu = max(own_cpu or 0.0, claimed)  # as one window has all that it is alone with, so have these together
     base = max(total_cpu or 0.0, claimed)
     own = min(max((own_cpu or 0.0) - claimed, 0.0), base - claimed)  # this tree's CPU-seconds that no window accounts for
     if not active:
@@ -186,23 +232,25 @@ def _shared(
         _add(found.idle, meter.name, resting)
         return
     alone = len(silent) == len(active) or base <= 0
+    takers = active if alone else silent or threads
+    untold = work if alone else work * own / base
+    known = math.fsum(stated[usage.id] or 0.0 for usage in takers)
     given = 0.0
     for usage in active:
-        seconds = stated[usage.id]
-        if alone:
-            part = work / len(active)
-        elif seconds is not None:
-            part = work * seconds / base
-        else:
-            part = work * own / base / len(silent)
+        seconds = stated[usage.id] or 0.0
+        weight = 0.0 if usage not in takers else seconds / known if known > 0 and not alone else 1 / len(takers)
+        part = untold * weight + (0.0 if alone else work * seconds / base)
         given += part
         rest = resting / len(active)
         _give(found, usage, meter.name, part + rest, part, part if len(active) > 1 or not alone else 0.0)
+        if usage in threads and len(count) > 1:
+            tree = work if alone else work * (claimed + own) / base
+            _doubt(found, usage, meter.name, tree, untold, untold * max(weight, 1 - weight))
     if alone:
         return
     left = work - given
     left = 0.0 if abs(left) < ROUNDING * work else left  # rounding is nobody's energy
-    overhead = 0.0 if silent else min(work * own / base, left)
+    overhead = 0.0 if takers else min(work * own / base, left)
     _add(found.overhead, meter.name, overhead)
     _add(found.unattributed, meter.name, left - overhead)
 
@@ -214,9 +262,16 @@ def _give(found: Split, usage: WindowUsage, name: str, joules: float, dynamic: f
     share.contested += contested
 
 
+def _doubt(found: Split, usage: WindowUsage, name: str, beside: float, untold: float, doubt: float) -> None:
+    share = found.shares[usage.id][name]
+    share.beside += beside
+    share.untold += untold
+    share.doubt += doubt
+
+
 def _sum(one: Share | None, other: Share | None) -> Share:
-    one, other = one or Share(), other or Share()
-    return Share(one.joules + other.joules, one.dynamic + other.dynamic, one.contested + other.contested)
+    values = [vars(share or Share()) for share in (one, other)]
+    return Share(**{name: values[0][name] + values[1][name] for name in values[0]})
 
 
 def _merged(one: Mapping[str, float], other: Mapping[str, float]) -> dict[str, float]:

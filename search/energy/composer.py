@@ -21,6 +21,15 @@ from .windows import Window
 SPLIT_U = 0.15
 #: The same for two trials on one GPU, where nothing tells them apart.
 GPU_SPLIT_U = 0.30
+#: No window gets a number where nothing tells whose more than this share of the work was that was done while it overlapped others.
+MOST_UNTOLD = 0.2
+UNTOLD_CPU = (
+    "{:.0%} of the CPU work while windows of this process overlapped is told by no window's thread: a pool's threads did it, a window was "
+    "closed by another thread than opened it, or it holds another thread's windows. Let each window's own thread work and close it "
+    "(torch.set_num_threads(1), OMP_NUM_THREADS=1), or measure in processes; a window that lies inside of another thread's needs parent="
+)
+CROSSED = "shared(overlaps another window of its thread: each has the whole)"
+UNTOLD_GPU = "windows of several threads overlapped and nothing tells whose work it did: give each its devices=, or let one run at a time"
 
 
 class RecordBuilder:
@@ -58,10 +67,19 @@ class RecordBuilder:
 
     def record(self, window: Window, t1_ns: int, usages: Sequence[WindowUsage] | None) -> Record:
         """Return what a window cost by ``t1_ns``; its own part only, when ``usages`` names all windows in parallel with it and itself."""
-        own = window.cpu_seconds if window.parallel else self._monitor.cpu_seconds(window.t0_ns, t1_ns)[1]
+        parts, shares = self._own(window, t1_ns, usages)
+        parts = tuple(told(part, shares[part.name]) if part.name in shares else part for part in parts)
+        if not window.parallel and (usages is not None or window.crossed):
+            whole = CROSSED if window.crossed else "shared(the whole machine's)"
+            parts = tuple(replace(part, attribution=whole) if part.attribution == "exclusive" else part for part in parts)
+        own = window.cpu_seconds
+        if usages is None:
+            own = self._monitor.cpu_seconds(window.t0_ns, t1_ns)[1]
+        elif own is None:
+            own = next((usage.cpu_between(window.t0_ns, t1_ns) for usage in usages if usage.id == window.id), None)
         return replace(
             self.bare(window, t1_ns),
-            components=self._own(window, t1_ns, usages)[0],
+            components=parts,
             contended=self._monitor.contended(window.t0_ns, t1_ns),
             cpu_seconds=own,
             utilisation=self._monitor.utilisation.mean(window.t0_ns, t1_ns),
@@ -72,18 +90,21 @@ class RecordBuilder:
 
         ``known_joules`` holds the part of a meter that was lost, too, until then.
         """
-        parts, known = self._own(window, t1_ns, usages)
+        parts, shares = self._own(window, t1_ns, usages)
+        known = math.fsum(share.joules for share in shares.values())
+        if usages is None:
+            known = math.fsum(part.joules or 0.0 for part in parts if part.counts)
         facts = {"id": window.id, "cpu_seconds": window.cpu_seconds, "devices": window.facts.devices, "known_joules": known}
         return {**facts, "components": [vars(part) for part in parts]}
 
-    def _own(self, window: Window, t1_ns: int, usages: Sequence[WindowUsage] | None) -> tuple[tuple[Component, ...], float]:
+    def _own(self, window: Window, t1_ns: int, usages: Sequence[WindowUsage] | None) -> tuple[tuple[Component, ...], Mapping[str, Share]]:
         found = self._meters.components(window.t0_ns, t1_ns)
         own = next((usage for usage in usages or () if usage.id == window.id), None)
         if usages is None or own is None:
-            return found, math.fsum(part.joules or 0.0 for part in found if part.counts)
-        shares: Mapping[str, Share] = self.partition(window.t0_ns, t1_ns, usages).shares.get(window.id, {})
+            return found, {}
+        shares = self.partition(window.t0_ns, t1_ns, usages).shares.get(window.id, {})
         parts = (attributed(part, shares.get(part.name), held=own.holds(part.name)) if part.counts else part for part in found)
-        return tuple(parts), math.fsum(share.joules for share in shares.values())
+        return tuple(parts), shares
 
     def partition(self, t0_ns: int, t1_ns: int, usages: Sequence[WindowUsage]) -> Split:
         """Share out everything between two instants."""
@@ -123,25 +144,16 @@ def attributed(part: Component, share: Share | None, *, held: bool = True) -> Co
     if device and not held:
         # A device that another trial holds is no part of this one: out of the sum, so that it adds neither energy nor doubt, nor
         # makes this trial's energy unknown when it is lost.
-        return replace(
-            part,
-            joules=None,
-            quality="absent",
-            counts=False,
-            net_joules=None,
-            u_net_joules=None,
-            u_random_joules=None,
-            u_systematic_joules=None,
-            reason="held by another trial, or by none",
-        )
+        return replace(_unknown(part, "held by another trial, or by none"), counts=False)
     if part.joules is None or part.u_random_joules is None or part.u_systematic_joules is None:
         return part
     share = share or Share()
     ratio = share.joules / part.joules if part.joules > 0 else 0.0
-    if share.contested == 0.0 and ratio > 1 - 1e-9:
+    if share.contested == share.beside == 0.0 and ratio > 1 - 1e-9:
         return part
     method = "shared(equal parts)" if device else "shared(idle by wall time, the rest by CPU-seconds)"
-    split_u = (GPU_SPLIT_U if device else SPLIT_U) * share.contested
+    # Anything between nothing and all of what nobody can tell: the half-width of a uniform distribution (GUM 4.3.7).
+    split_u = math.hypot((GPU_SPLIT_U if device else SPLIT_U) * share.contested, share.doubt / math.sqrt(3))
     return replace(
         part,
         joules=share.joules,
@@ -149,5 +161,27 @@ def attributed(part: Component, share: Share | None, *, held: bool = True) -> Co
         u_systematic_joules=part.u_systematic_joules * ratio,
         net_joules=None if part.idle_watts is None else share.dynamic,
         u_net_joules=None if part.u_net_joules is None else math.hypot(part.u_net_joules * ratio, split_u),
-        attribution=f"{method}, {ratio:.1%} of the window's" if share.contested else "exclusive",
+        attribution=f"{method}, {ratio:.1%} of the window's" if share.contested or share.beside else "exclusive",
+    )
+
+
+def told(part: Component, share: Share) -> Component:
+    """Return a window's part as its record shows it: without a number where too much of it may as well be another window's."""
+    if part.joules is None or share.untold <= MOST_UNTOLD * share.beside:
+        return part
+    remedy = UNTOLD_GPU if part.name.startswith("gpu:") else UNTOLD_CPU.format(share.untold / share.beside)
+    reason = f"shared: {remedy}" if part.reason is None else f"shared: {remedy}; {part.reason}"
+    return replace(_unknown(part, reason), attribution="shared(nothing tells whose it was)")
+
+
+def _unknown(part: Component, reason: str) -> Component:
+    return replace(
+        part,
+        joules=None,
+        quality="absent",
+        net_joules=None,
+        u_net_joules=None,
+        u_random_joules=None,
+        u_systematic_joules=None,
+        reason=reason,
     )

@@ -21,7 +21,7 @@ from .background import Warnings
 from .curve import Curve
 from .record import Record
 from .sources.clock import NANO
-from .sources.cpu_time import PROC, Machine, Tree, stat_fields
+from .sources.cpu_time import PROC, CpuTime, Machine, Tree, stat_fields
 from .sources.source import Busy, Observer, Source
 
 
@@ -178,6 +178,8 @@ class _Line:
         return column[i] + share * (column[i + 1] - column[i])
 
 
+#: What the meter has counted is not counted again so soon.
+FRESH_NS = NANO // 1000
 #: Foreign work above this share of the machine's CPU time is worth a note: it takes turns, heat and memory bandwidth.
 FOREIGN_SHARE = 0.05
 
@@ -189,7 +191,8 @@ class HostMonitor:
         self._warnings = warnings or Warnings()
         self._observers = [cast(Observer, source) for source in sources if hasattr(source, "edges") and hasattr(source, "foreign")]
         self.utilisation = Utilisation(sources, self._warnings)
-        self._machine, self.tree = Machine(proc), Tree(proc)
+        self._machine, self._metered = Machine(proc), next((source for source in sources if isinstance(source, CpuTime)), None)
+        self.tree = self._metered.tree if self._metered and isinstance(self._metered.tree, Tree) else Tree(proc)
         self._proc = str(proc)
         self._cpus = os.cpu_count() or 1
         self._lock = threading.Lock()
@@ -201,9 +204,11 @@ class HostMonitor:
         self.utilisation.sample(t_ns)
         if len(self.own) and t_ns - self.own.t[-1] < every_ns:
             return
-        busy, own = self._machine.seconds(), self.tree.seconds()
+        busy, counted = self._machine.seconds(), None if self._metered is None else self._metered.counted
+        if counted is None or t_ns - counted[0] > FRESH_NS or counted[0] <= (self.own.t[-1] if len(self.own) else 0):
+            counted = t_ns, self.tree.seconds()
         with self._lock:
-            self.own.append(t_ns, t_ns, own)
+            self.own.append(counted[0], counted[0], counted[1])
             if busy is not None:
                 self.busy.append(t_ns, t_ns, busy)
 

@@ -5,6 +5,7 @@ The answers are what windows cost, whose each joule of the machine was, and whet
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -22,9 +23,10 @@ from .host import HostMonitor
 from .journal import Journal
 from .meters import MeterSet
 from .record import Record
+from .registry import Registry
 from .sources.clock import NANO, Anchors, Clock
 from .sources.source import Capability, Source
-from .windows import Edge, Registry, Window, check_kind
+from .windows import Edge, Window, check_kind
 
 #: Longest wait for a window's record to be final.
 SETTLE_SECONDS = 15.0
@@ -74,7 +76,7 @@ class Ledger:
         self._meters = MeterSet(found.sources, (*found.absent, *absent), clock, self._warnings)
         self._monitor = HostMonitor(self._meters.sources, warnings=self._warnings)
         self._anchors = Anchors(clock)
-        self._registry = Registry(self)
+        self._registry = Registry(self, clock)
         self._records = RecordBuilder(self._meters, self._monitor, self._anchors, {}, self._warnings)
         self._sampler: Sampler | None = None
         self._journal: Journal | None = None
@@ -106,6 +108,7 @@ class Ledger:
         facts = host.describe(self._meters.devices())
         self._records = RecordBuilder(self._meters, self._monitor, self._anchors, facts, self._warnings)
         self._state = "running"
+        self._registry.join()
         self._anchors.resync()
         self.sample()
         self.t0_ns = self._clock()
@@ -143,6 +146,7 @@ class Ledger:
 
     def _release(self) -> None:
         self._state = "stopped"
+        self._registry.part()
         sampler, self._sampler = self._sampler, None
         if sampler is not None:
             sampler.stop()
@@ -201,12 +205,17 @@ class Ledger:
         parent: Window | str | None = None,
         synchronize: Callable[[], object] | None = None,
         devices: Sequence[str] | None = None,
+        processes: bool = False,
     ) -> Window:
         """Open a window: wait for the device, take the time, read the meters.
 
+        While other threads of this process have windows, too, on this ledger or another, it gets what the thread used that opens it, and
+        the child processes that this thread started; open and close it there. What cannot be told apart is None, with the remedy.
+
         ``synchronize`` waits for the device of this window, e.g. ``torch.cuda.synchronize``, at both edges: work that is still queued at
         the end would be billed to whoever comes next. ``devices`` are the components that it holds alone while others run beside it;
-        None for those of the ``parent`` around it, or when it runs alone.
+        None for those of the ``parent`` around it, or when it runs alone. With ``processes`` other processes do the work, and its
+        ``cpu_seconds`` are stated at the end.
 
         Raises:
             ValueError: If ``kind`` is none of ``KINDS``.
@@ -219,12 +228,11 @@ class Ledger:
             synchronize()
         spent = self._meters.spent_ns
         t0_ns = self._clock()
+        used = self.thread_seconds(threading.get_native_id())
         self.sample()
-        if devices is None and isinstance(parent, Window):
-            devices = parent.facts.devices
-        opening = Edge(t0_ns, spent, self._monitor.edges() if kind in WITH_EDGES else {})
-        window = self._registry.make(name, kind, parent, opening, synchronize, None if devices is None else tuple(devices))
-        self._registry.enter(window)
+        edge, held = self._monitor.edges() if kind in WITH_EDGES else {}, None if devices is None else tuple(devices)
+        window = self._registry.make(name, kind, parent, Edge(t0_ns, spent, edge), synchronize, held, processes=processes)
+        self._registry.enter(window, used)
         self._nudge()
         self._write("open", record=replace(self._records.bare(window, t0_ns), hardware={}).to_json())
         return window
@@ -242,9 +250,10 @@ class Ledger:
             state = "failed"
             raise
         finally:
-            t1_ns = self._clock()
-            if window.ended_ns is not None:
-                t1_ns = max(min(window.ended_ns, t1_ns), window.t0_ns)
+            now = self._clock()
+            t1_ns = now if window.ended_ns is None else max(min(window.ended_ns, now), window.t0_ns)
+            self._registry.note()
+            window.note(t1_ns)
             self.sample()
             devices = self._monitor.edges() if window.kind in WITH_EDGES else {}
             window.end(Edge(t1_ns, self._meters.spent_ns, devices), state)
@@ -317,10 +326,10 @@ class Ledger:
         self._reads()
         now = self._clock()
         t1_ns = now if window.t1_ns is None else window.t1_ns
-        usages = self._registry.usages(window.t0_ns, t1_ns, window) if window.parallel else None
+        usages = self._registry.usage_beside(window, t1_ns)
         record = self._records.record(window, t1_ns, usages)
         # What parallel windows get depends on what the others took by their end, so theirs stays open until the ledger stops.
-        settled = self._state != "running" or (not window.parallel and self._meters.settled(t1_ns))
+        settled = self._state != "running" or (usages is None and self._meters.settled(t1_ns))
         return record, window.t1_ns is not None and settled
 
     def wait(self, t_ns: int) -> None:
@@ -332,6 +341,15 @@ class Ledger:
     @whole
     def _settled(self, t_ns: int) -> bool:
         return self._state != "running" or self._meters.settled(t_ns)
+
+    @whole
+    def beside(self, window: Window) -> bool:
+        """Return whether it has shared the machine with others of this process; for windows."""
+        return not window.parallel and self._registry.usage_beside(window, window.t1_ns or self._clock()) is not None
+
+    def thread_seconds(self, thread: int) -> float | None:
+        """Return the CPU-seconds of a thread and its children so far, or None; for windows."""
+        return self._monitor.tree.thread_seconds(thread)
 
     def _reads(self) -> bool:
         if self._sampler is not None and not self._sampler.alive:
@@ -346,7 +364,7 @@ class Ledger:
     def _read(self, every_ns: int) -> None:
         if self._state == "running":
             self._meters.read(fast=every_ns > 0)
-            self._monitor.sample(self._clock(), every_ns=every_ns)
+            self._monitor.sample(self._clock(), every_ns=0 if self._registry.crowded else every_ns)
 
     def burst(self) -> float | None:
         """Poll what is refreshed slowly if that is worth it now; return in how many seconds it will be, or None for no more.

@@ -192,7 +192,7 @@ class RepeatLoop:
             features=self.session.features,
         )
         number = len(self.repeats.trainings)
-        meter = self.session.account.open(number, self._executor.devices, kind=REPEAT)
+        meter = self.session.account.open(number, self._executor.devices, kind=REPEAT, pid=getattr(self._executor, "pid", None))
         limit = TimeLimit(self.study.max_trial_seconds, trial.epochs, lambda: self.epoch_seconds)
 
         def phases(kind: str, index: int) -> AbstractContextManager[Any]:

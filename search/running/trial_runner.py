@@ -143,7 +143,7 @@ class TrialRunner:
         stopped: list[tuple[str, str]] = []
         overdue = Overdue(self.rules, asked.epochs - (parent.epochs if parent else 0))
         try:
-            meter = account.open(number, executor.devices)
+            meter = account.open(number, executor.devices, pid=getattr(executor, "pid", None))
         except Exception as error:
             raise DeviceError(f"{job.device} does not answer any more ({error}); the same command continues in a new process") from error
         dominance = DominanceStopper(self.study, self._trials, asked.epochs, parent, meter.phases)

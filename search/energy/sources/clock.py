@@ -1,10 +1,13 @@
-"""Monotonic time for durations, with anchors in UTC for people."""
+"""Monotonic time for durations, with anchors in UTC for people; CPU time of threads and other processes."""
 
 from __future__ import annotations
 
+import sys
+import threading
 import time
 from bisect import bisect_right
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -13,6 +16,7 @@ from functools import partial
 Clock = Callable[[], int]
 
 NANO = 1_000_000_000
+LINUX = sys.platform == "linux"
 #: Returns the wall clock.
 UTC_NOW = partial(datetime.now, UTC)
 
@@ -69,3 +73,27 @@ class Anchors:
         near = stretches[max(after - 1, 0) : after + 1]
         anchor, _ = min(near, key=lambda stretch: max(stretch[0].t_ns - t_ns, t_ns - stretch[1], 0))
         return anchor.iso(t_ns)
+
+
+def thread_clock(thread: int) -> float | None:
+    """Return what a thread of this process used until now; None when it has ended, or only itself could tell."""
+    if thread == threading.get_native_id():
+        return time.thread_time()
+    if LINUX:
+        with suppress(OSError):
+            return time.clock_gettime(~thread << 3 | 6)  # see `process_clock`
+    return None
+
+
+def process_clock(pid: int) -> float | None:
+    """Return what all threads of another process used, in steps of a nanosecond, or None where the system does not report it.
+
+    Source: Linux, include/linux/posix-timers_types.h: a clock id is the inverted process id, shifted by three, and 2 for the scheduler's
+    time, with 4 besides for one thread. It needs no right, and a tenth of the time that reading /proc takes.
+    """
+    if not LINUX:
+        return None
+    try:
+        return time.clock_gettime(~pid << 3 | 2)
+    except OSError:
+        return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 import threading
 import time
 from collections.abc import Iterable, Mapping
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .clock import NANO, Clock
+from .clock import LINUX, NANO, Clock, process_clock, thread_clock
 from .source import Capability, Reading
 
 try:
@@ -24,7 +23,6 @@ except ImportError:  # Windows
 PROC = Path("/proc")
 #: /proc counts CPU time in steps of this many seconds.
 STEP = 1.0 / os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 0.01
-LINUX = sys.platform == "linux"
 #: The kernel adds up the time of a thread that runs on another CPU at its timer ticks, this many seconds apart at most.
 #: The resolution of CLOCK_MONOTONIC_COARSE (6) is one tick. Source: clock_getres(2).
 TICK = time.clock_getres(6) if LINUX else STEP
@@ -50,12 +48,16 @@ class CpuUse(NamedTuple):
 
 @dataclass(slots=True)
 class _Process:
-    """A living descendant: when it began, what it used itself, and what it collected from its own children that ended."""
+    """A living descendant: when it began, what it used itself, what it collected from its own children that ended; whose work it is.
+
+    ``thread`` is that of this process which started it, or the process above it.
+    """
 
     start: bytes
     used: float
     collected: float
     exact: bool
+    thread: int
 
 
 class Tree:
@@ -73,6 +75,7 @@ class Tree:
         self._last = CpuUse(0.0, 0.0)
         self._own = self._ended = 0.0
         self._living: dict[int, _Process] = {}
+        self._started: dict[int, float] = {}
         self._owed = 0.0  # seconds of children that are gone and whose parents have not shown them yet
 
     def seconds(self) -> float:
@@ -90,6 +93,18 @@ class Tree:
                     self._counting = False
             return self._last
 
+    def thread_seconds(self, thread: int) -> float | None:
+        """Return what a thread of this process used, and what the children that it started were seen to use while they lived.
+
+        ``thread`` is its native id. None when it has ended, and where the system tells a thread's time to itself only.
+        """
+        own = thread_clock(thread)
+        if own is None:
+            return None
+        if self._living or _has_children():
+            self.read(exact=False)
+        return own + self._started.get(thread, 0.0)
+
     def _count(self, exact: bool) -> CpuUse:
         # What was collected is read before the children that may hand it over: one that ends in between is then missing for a
         # moment, and never there twice.
@@ -102,11 +117,11 @@ class Tree:
             before = self._living.get(pid)
             if before is not None and before.start == process.start:
                 del gone[pid]
-                gained += process.used - before.used
-                collected += process.collected - before.collected
             else:
-                gained += process.used
-                collected += process.collected
+                before = _Process(process.start, 0.0, 0.0, process.exact, process.thread)
+            gained += process.used - before.used
+            collected += process.collected - before.collected
+            self._started[process.thread] = self._started.get(process.thread, 0.0) + process.used - before.used
         lost = sum(process.used + process.collected for process in gone.values())
         coarse = sum(not process.exact or process.collected > 0 for process in living.values())
         balance = collected - self._owed - lost
@@ -119,11 +134,11 @@ class Tree:
     def _walk(self) -> dict[int, _Process]:
         """Return the living descendants, and those seen before whose parents are gone, with theirs."""
         found: dict[int, _Process] = {}
-        waiting = children(os.getpid(), self._proc)
+        waiting = list(children(os.getpid(), self._proc).items())
         orphans = list(self._living)
         while waiting or orphans:
             known = not waiting
-            pid = orphans.pop() if known else waiting.pop()
+            pid, thread = (orphans.pop(), 0) if known else waiting.pop()
             fields = None if pid in found else stat_fields(pid, self._proc)
             if fields is None or len(fields) < 20:
                 continue
@@ -134,12 +149,12 @@ class Tree:
                 continue
             # utime, stime, cutime, cstime, starttime: proc_pid_stat(5), fields 14 to 17 and 22
             user, system, ended_user, ended_system = (int(field) * STEP for field in fields[11:15])
-            clock = _process_clock(pid)
+            clock = process_clock(pid)
             used, collected = user + system if clock is None else clock, ended_user + ended_system
             if before is not None:
-                used, collected = max(used, before.used), max(collected, before.collected)
-            found[pid] = _Process(fields[19], used, collected, exact=clock is not None)
-            waiting += children(pid, self._proc)
+                used, collected, thread = max(used, before.used), max(collected, before.collected), before.thread
+            found[pid] = _Process(fields[19], used, collected, clock is not None, thread)
+            waiting += [(child, thread) for child in children(pid, self._proc)]
         return found
 
     def __contains__(self, pid: int) -> bool:
@@ -184,13 +199,13 @@ class Machine:
         return (user + nice + system + irq + softirq) * STEP
 
 
-def children(pid: int, proc: str = "/proc") -> list[int]:
-    """Return the living children of a process."""
-    found: list[int] = []
+def children(pid: int, proc: str = "/proc") -> dict[int, int]:
+    """Return the living children of a process, each with the thread that started it."""
+    found: dict[int, int] = {}
     try:
         for task in os.listdir(f"{proc}/{pid}/task"):
             with open(f"{proc}/{pid}/task/{task}/children", "rb", buffering=0) as file:
-                found += [int(child) for child in file.read(65536).split()]
+                found.update((int(child), int(task)) for child in file.read(65536).split())
     except OSError:
         pass  # the process or one of its threads has just ended, or the kernel does not list children
     return found
@@ -216,20 +231,6 @@ def _own_seconds(proc: str) -> float:
                 with suppress(OSError):  # it has just ended
                     time.clock_gettime_ns(~int(thread) << 3 | 6)
     return time.process_time()
-
-
-def _process_clock(pid: int) -> float | None:
-    """Return what all threads of another process used, in steps of a nanosecond, or None where the system does not report it.
-
-    Source: Linux, include/linux/posix-timers_types.h: a clock id is the inverted process id, shifted by three, and 2 for the scheduler's
-    time, with 4 besides for one thread. It needs no right, and a tenth of the time that reading /proc takes.
-    """
-    if not LINUX:
-        return None
-    try:
-        return time.clock_gettime(~pid << 3 | 2)
-    except OSError:
-        return None
 
 
 def _ended_seconds() -> float:
@@ -324,7 +325,9 @@ class CpuTime:
         if known.idle_watts is not None:
             self._standing["cpu:idle"] = Draw("cpu:idle", known.idle_watts, f"while the clock runs ({known.origin})", known.gain_u)
         self._clock = clock
-        self._tree = tree or Tree()
+        self.tree = tree or Tree()
+        #: When the CPU-seconds were last read exactly, and how many there were.
+        self.counted: tuple[int, float] | None = None
         self._begin_ns = clock()
 
     def probe(self) -> tuple[Capability, ...]:
@@ -357,11 +360,13 @@ class CpuTime:
 
     def _reading(self, *, exact: bool) -> tuple[Reading, ...]:
         before = self._clock()
-        used = self._tree.read(exact=exact)
+        used = self.tree.read(exact=exact)
         after = self._clock()
         joules = used.seconds * self.coefficients.core_watts
         # What appears late was drawn early: for the curve, that is a reading whose time is known less well.
         t_ns, half = (before + after) // 2, (after - before) // 2 + int(used.late_seconds * NANO)
+        if exact:
+            self.counted = t_ns, used.seconds
         seconds = max(t_ns - self._begin_ns, 0) / NANO
         standing = (Reading(draw.component, t_ns, 0, counter_joules=draw.watts * seconds) for draw in self._standing.values())
         return Reading("cpu", t_ns, half, counter_joules=joules), *standing

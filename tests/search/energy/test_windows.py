@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import pytest
 from hypothesis import given, settings
@@ -35,6 +38,65 @@ def wait(ledger, clock):
             ledger.sample()
 
     return through
+
+
+class ThreadsAtWork:
+    """Threads that open and close windows on demand, with CPU time that follows a clock turned by hand.
+
+    ``pool`` are CPU-seconds a second of threads that have no window.
+    """
+
+    def __init__(self, clock, patch):
+        self.clock, self.rates, self.pool, self.running = clock, {}, 0.0, []
+        self.patch, self.begin_ns = patch, clock.now_ns
+
+    @classmethod
+    @contextmanager
+    def on(cls, clock):
+        with pytest.MonkeyPatch.context() as patch:
+            made = cls(clock, patch)
+            yield made
+            for pool in made.running:
+                pool.shutdown()
+
+    def measure(self, ledger):
+        """Make a ledger see this CPU time."""
+        self.ledger = ledger
+        self.patch.setattr(ledger._monitor, "cpu_seconds", lambda begin, end: (self.seconds(begin, end),) * 2)
+        self.patch.setattr(
+            ledger, "thread_seconds", lambda thread: self.rates.get(thread, 0.0) * (self.clock.now_ns - self.begin_ns) / SECOND
+        )
+
+    def seconds(self, begin, end):
+        return (sum(self.rates.values()) + self.pool) * (end - begin) / SECOND
+
+    def start(self, rate, ledger=None):
+        """Start a thread that uses so many CPU-seconds a second while the clock moves."""
+        pool = ThreadPoolExecutor(1)
+        self.running.append(pool)
+        self.rates[pool.submit(threading.get_native_id).result()] = rate
+        return Worker(pool, ledger or self.ledger)
+
+
+@dataclass
+class Worker:
+    """One such thread, and the ledger that it measures with."""
+
+    pool: ThreadPoolExecutor
+    ledger: Ledger
+
+    def open(self, name, **options):
+        return self.pool.submit(lambda: self.ledger.open(name, **options)).result()
+
+    def close(self, window):
+        self.pool.submit(window.close).result()
+
+
+@pytest.fixture
+def threads(ledger, clock):
+    with ThreadsAtWork.on(clock) as made:
+        made.measure(ledger)
+        yield made
 
 
 def joules(shares):
@@ -137,17 +199,172 @@ def test_a_window_that_outlives_the_one_around_it_is_a_window_of_its_own(ledger,
     assert shares[second.id]["gpu:a"].joules == pytest.approx(3 * 300, rel=1e-2)
 
 
-def test_windows_of_two_threads_lie_beside_each_other(ledger, wait):
-    first, second = ledger.open("first"), []
-    thread = threading.Thread(target=lambda: second.append(ledger.open("second")))
-    thread.start()
-    thread.join()
+def test_windows_of_two_threads_lie_beside_each_other(ledger, wait, threads):
+    mine, other = threads.start(1.0), threads.start(1.0)
+    first, second = mine.open("first"), other.open("second")
     wait(4)
-    second[0].close()
-    first.close()
+    other.close(second)
+    mine.close(first)
     shares = ledger.partition().shares
-    assert joules(shares[first.id]) == joules(shares[second[0].id])
+    assert joules(shares[first.id]) == joules(shares[second.id])
     assert shares[first.id]["gpu:a"].joules == pytest.approx(600, rel=1e-2)
+
+
+def test_windows_of_two_threads_share_the_cpu_by_what_each_thread_used_and_know_no_gpu_that_both_may_hold(ledger, wait, threads):
+    mine, other = threads.start(0.3), threads.start(0.9)
+    first = mine.open("first")
+    wait(4)
+    second = other.open("second")
+    wait(8)
+    mine.close(first)
+    wait(2)
+    other.close(second)
+    found = [window.record for window in (first, second)]
+    cpu = [record.component("cpu:pkg0") for record in found]
+    assert [part.joules for part in cpu] == [pytest.approx(50 * (4 + 8 / 4), rel=1e-2), pytest.approx(50 * (2 + 8 * 3 / 4), rel=1e-2)]
+    assert sum(part.joules for part in cpu) == pytest.approx(50 * 14, rel=1e-3)
+    assert all(part.attribution.startswith("shared") for record in found for part in record.components)
+    for record in found:
+        assert record.joules is None
+        assert record.component("gpu:a").joules is None
+        assert "give each its devices=" in record.component("gpu:a").reason
+    assert [record.cpu_seconds for record in found] == [pytest.approx(0.3 * 12, rel=1e-2), pytest.approx(0.9 * 10, rel=1e-2)]
+
+
+def test_windows_of_threads_that_name_their_devices_have_joules(ledger, wait, threads):
+    mine, other = threads.start(0.5), threads.start(0.5)
+    first, second = mine.open("first", devices=("gpu:a",)), other.open("second", devices=("gpu:b",))
+    wait(4)
+    mine.close(first)
+    other.close(second)
+    assert first.record.joules == pytest.approx(4 * (300 + 25), rel=1e-2)
+    assert second.record.joules == pytest.approx(4 * (150 + 25), rel=1e-2)
+
+
+def test_what_a_pool_of_threads_used_is_no_windows_and_the_record_says_what_helps(ledger, wait, threads):
+    mine, other = threads.start(0.5), threads.start(0.5)
+    threads.pool = 1.0
+    first, second = mine.open("first", devices=()), other.open("second", devices=())
+    wait(4)
+    mine.close(first)
+    other.close(second)
+    for window in (first, second):
+        part = window.record.component("cpu:pkg0")
+        assert (part.joules, part.quality) == (None, "absent")
+        assert part.attribution.startswith("shared")
+        assert "50% of the CPU work" in part.reason
+        assert "torch.set_num_threads(1)" in part.reason
+    found = ledger.partition()
+    assert found.shares[first.id]["cpu:pkg0"].joules == pytest.approx(100, rel=1e-2)  # a bill must close
+    assert abs(balance(found)) < 1e-6
+
+
+def test_a_little_work_of_a_pool_is_shared_and_the_interval_holds_all_of_it_and_none(ledger, wait, threads):
+    mine, other = threads.start(0.45), threads.start(0.45)
+    threads.pool = 0.1
+    first, second = mine.open("first", devices=()), other.open("second", devices=())
+    wait(4)
+    mine.close(first)
+    other.close(second)
+    part = first.record.component("cpu:pkg0")
+    assert part.joules == pytest.approx(100, rel=1e-2)
+    assert 2 * part.u_random_joules >= 10  # the pool took 20 J; the window's part of them is between 0 and all
+    assert first.record.component("cpu:pkg0").joules + second.record.component("cpu:pkg0").joules == pytest.approx(200, rel=1e-3)
+
+
+def test_a_window_that_another_thread_closes_is_told_by_nothing(ledger, wait, threads):
+    mine, other = threads.start(0.5), threads.start(0.5)
+    first, second = mine.open("first", devices=()), other.open("second", devices=())
+    wait(4)
+    other.close(first)
+    other.close(second)
+    assert first.record.component("cpu:pkg0").joules is None
+    assert "closed by another thread" in first.record.component("cpu:pkg0").reason
+
+
+def test_the_epochs_of_a_thread_are_parts_of_its_trial_and_take_nothing_from_another_threads(ledger, wait, threads):
+    mine, other = threads.start(0.25), threads.start(0.75)
+    trial, rival = mine.open("trial", devices=()), other.open("rival", devices=())
+    epochs = []
+    for _ in range(3):
+        epochs.append(mine.open("epoch", kind="epoch", parent=trial))
+        wait(2)
+        mine.close(epochs[-1])
+    mine.close(trial)
+    other.close(rival)
+    assert sum(epoch.record.joules for epoch in epochs) == pytest.approx(trial.record.joules, rel=1e-2)
+    assert trial.record.joules == pytest.approx(6 * 50 / 4, rel=1e-2)
+
+
+def test_windows_of_two_threads_inside_of_one_share_it(ledger, wait, threads):
+    around = ledger.open("study", devices=())
+    mine, other = threads.start(0.25), threads.start(0.75)
+    first, second = mine.open("first", parent=around), other.open("second", parent=around)
+    wait(4)
+    mine.close(first)
+    other.close(second)
+    around.close()
+    assert first.record.joules + second.record.joules == pytest.approx(around.record.joules, rel=1e-2)
+    assert first.record.joules == pytest.approx(50, rel=1e-2)
+    assert set(ledger.partition().shares) == {around.id}
+
+
+def test_a_window_that_crosses_another_of_its_thread_does_not_say_exclusive(ledger, wait):
+    first = ledger.open("first")
+    wait(2)
+    second = ledger.open("second")
+    wait(2)
+    first.close()
+    wait(2)
+    second.close()
+    for window in (first, second):
+        assert window.record.component("gpu:a").joules == pytest.approx(1200, rel=1e-2)
+        assert all("each has the whole" in part.attribution for part in window.record.components)
+
+
+@given(
+    edges=st.lists(st.tuples(st.integers(0, 3), st.floats(0.5, 5.0)), min_size=2, max_size=14),
+    rates=st.lists(st.floats(0.05, 1.0), min_size=4, max_size=4),
+    ledgers=st.integers(1, 2),
+)
+@settings(max_examples=25, deadline=None)
+def test_windows_of_threads_add_up_to_the_time_in_which_any_was_open(edges, rates, ledgers, scripted, hand_clock):
+    """Four threads open and close windows as they like, also on two ledgers; the oracle adds power times each thread's part."""
+    clock = hand_clock(step_ns=0)
+    with ThreadsAtWork.on(clock) as threads:
+        made = []
+        for _ in range(ledgers):
+            source = scripted((Capability("cpu:pkg0", "scripted", True, tick_seconds=0.0),), clock, joules=lambda name, t: 50 * t)
+            made.append(Ledger([source], interval_seconds=None, clock=clock).start())
+            threads.measure(made[-1])
+        workers = [threads.start(rate, made[k % ledgers]) for k, rate in enumerate(rates)]
+        open_windows, ended, truth = {}, [], {}
+        for who, seconds in [*edges, *((k, 1.0) for k in range(4))]:
+            worker = workers[who]
+            if who in open_windows:
+                window = open_windows.pop(who)
+                worker.close(window)
+                ended.append(window)
+            elif len(ended) + len(open_windows) < len(edges):
+                window = open_windows[who] = worker.open("trial", devices=())
+                truth[window.id] = 0.0
+            for _ in range(round(seconds * 2)):
+                clock.advance(0.5)
+                for ledger in made:
+                    ledger.sample()
+                busy = sum(rates[k] for k in open_windows)
+                for k, window in open_windows.items():
+                    truth[window.id] += 25.0 if len(open_windows) == 1 else 25.0 * rates[k] / busy
+        ended += list(open_windows.values())
+        for who, window in open_windows.items():
+            workers[who].close(window)
+        for window in ended:
+            part = window.record.component("cpu:pkg0")
+            if part.joules is not None:
+                assert part.joules == pytest.approx(truth[window.id], rel=1e-3, abs=0.1)
+        for ledger in made:
+            assert abs(balance(ledger.partition())) < 1e-6
+            ledger.stop()
 
 
 def test_a_meter_that_is_lost_keeps_what_it_knew_and_the_rest_is_named(scripted, clock):

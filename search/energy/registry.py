@@ -1,0 +1,239 @@
+"""The windows of a ledger together: which of them are open, and which lie inside of which or beside each other.
+
+Windows that threads of one process have open at the same time share what the process takes, also those of different ledgers, as those of
+two ``measure`` calls are. So the registries of the ledgers that run tell each other when a window opens and what it had when it ends.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from bisect import bisect_right, insort
+from collections.abc import Callable
+from dataclasses import replace
+from operator import attrgetter
+
+from .attribution import RESTS, WindowSnapshot, WindowUsage
+from .host import Idle, idle_watts
+from .record import Record
+from .sources.clock import Clock
+from .windows import Edge, Window, WindowFacts, WindowOwner, check_kind
+
+#: Idle windows shorter than this say nothing about idle power.
+IDLE_SECONDS = 1.0
+#: The registries of the ledgers that run in this process, by their sessions.
+_running: weakref.WeakValueDictionary[str, Registry] = weakref.WeakValueDictionary()
+
+
+class Registry:
+    """Keeps the windows of one ledger, and knows those of the process's other ledgers that run on the same clock."""
+
+    def __init__(self, owner: WindowOwner, clock: Clock) -> None:
+        #: Random name of this ledger's life, which makes the ids of windows in one file differ.
+        self.session = os.urandom(3).hex()
+        self._owner, self._clock = owner, clock
+        self._lock = threading.RLock()
+        self._number = 0
+        self._open: dict[str, Window] = {}
+        self._others: dict[str, Window] = {}
+        self._ended: list[WindowUsage] = []  # by their ends
+        self._registered: dict[tuple[int, int, str], WindowUsage] = {}
+        self._changed_ns: int | None = None
+        self._idle: list[Record] = []
+
+    def join(self) -> None:
+        """Be told of the windows of other ledgers from now on."""
+        _running[self.session] = self
+        for peer in self._peers():
+            with peer._lock:
+                self._others.update((window.id, window) for window in peer._open.values() if _rival(window))
+
+    def part(self) -> None:
+        """End what ``join`` began."""
+        _running.pop(self.session, None)
+
+    def _peers(self) -> list[Registry]:
+        found = (reference() for reference in _running.valuerefs())
+        return [peer for peer in found if peer is not None and peer is not self and peer._clock is self._clock]
+
+    def make(
+        self,
+        name: str,
+        kind: str,
+        parent: Window | str | None,
+        opening: Edge,
+        synchronize: Callable[[], object] | None = None,
+        devices: tuple[str, ...] | None = None,
+        id: str | None = None,
+        processes: bool = False,
+    ) -> Window:
+        """Return a window that nobody has entered yet; without an id it is a new one."""
+        check_kind(kind)
+        with self._lock:
+            if id is None:
+                self._number += 1
+                id = f"{self.session}.{self._number}"
+            above = parent if parent is None or isinstance(parent, Window) else self._open.get(parent)
+        if devices is None and isinstance(parent, Window):
+            devices = parent.facts.devices
+        named = parent.id if isinstance(parent, Window) else parent
+        processes = processes or (above is not None and above.facts.processes)
+        window = Window(self._owner, WindowFacts(id, name, kind, named, opening, devices, processes), synchronize)
+        window.inside = () if named is None else (named, *(() if above is None else above.inside))
+        return window
+
+    def enter(self, window: Window, seconds: float | None = None) -> None:
+        """Note that a window is open; ``seconds`` are those that its thread had used at its start.
+
+        One that does not run in parallel, opened while another is open in the same thread, lies inside of that one until it outlives it.
+        """
+        window.opener = threading.get_native_id()
+        if window.here:
+            window.note(window.t0_ns, seconds)
+        with self._lock:
+            if window.facts.parent is None and not window.parallel:
+                window.inside = tuple(one.id for one in self._known() if _rival(one) and one.opener == window.opener)
+            self._open[window.id] = window
+        if _rival(window):
+            for peer in self._peers():
+                with peer._lock:
+                    peer._others[window.id] = window
+        self.note()
+
+    def leave(self, window: Window) -> None:
+        """Note that a window has ended; the joules of one inside of another are the outer one's."""
+        if window.here and window.opener != threading.get_native_id():
+            window.forget()
+        with self._lock:
+            known = self._open.pop(window.id, None) is not None and window.t1_ns is not None
+            longer = [one for one in self._known() if one.facts.parent is None and window.id in one.inside]
+            for one in longer:
+                one.inside = tuple(id for id in one.inside if id != window.id)
+                one.crossed = window.crossed = True
+            usage = window.usage(window.t0_ns)
+            near: list[Window | WindowUsage] = (
+                [*self._open.values(), *self._ended[bisect_right(self._ended, usage.t0_ns, key=_end) :]] if usage.inside else []
+            )
+            if known and window.kind != "total" and (not usage.inside or any(_beside(usage, one) for one in near)):
+                insort(self._ended, usage, key=_end)
+        for peer in self._peers():
+            with peer._lock:
+                if peer._others.pop(window.id, None) is not None and not usage.inside:
+                    insort(peer._ended, usage, key=_end)
+
+    def _known(self) -> list[Window]:
+        return [*tuple(self._open.values()), *tuple(self._others.values())]  # other threads open and close theirs
+
+    @property
+    def crowded(self) -> bool:
+        """Whether windows of several threads are open."""
+        return len({window.opener for window in self._known() if window.facts.parent is None}) > 1
+
+    def note(self) -> None:
+        """Note what each thread has used by now, if several have windows."""
+        for window in self._known() if self.crowded else ():
+            window.note(self._clock())
+
+    def register(
+        self,
+        name: str,
+        kind: str,
+        parent: str | None,
+        t0_ns: int,
+        t1_ns: int,
+        *,
+        state: str,
+        cpu_seconds: float | None,
+        devices: tuple[str, ...] | None,
+    ) -> Window:
+        """Return a window that was never open here, e.g. of a worker process; one of several in parallel is kept.
+
+        Its name and its instants say which it is: registered again, it is the same window, and the last registration holds.
+        """
+        key, parallel = (t0_ns, t1_ns, name), cpu_seconds is not None or devices is not None
+        with self._lock:
+            before = self._registered.get(key) if parallel else None
+            window = self.make(name, kind, parent, Edge(t0_ns), None, devices, None if before is None else before.id)
+            window.cpu_seconds = cpu_seconds
+            window.end(Edge(t1_ns), state)
+            usage = window.usage(t1_ns)
+            if parallel and parent is None and kind != "total" and usage != before:
+                if before is not None:
+                    self._ended.remove(before)
+                self._registered[key] = usage
+                insort(self._ended, usage, key=_end)
+                self._changed_ns = t0_ns if self._changed_ns is None else min(self._changed_ns, t0_ns)
+        return window
+
+    def usage_so_far(self, window: Window, now_ns: int) -> list[WindowUsage] | None:
+        """Return the usages that decide what a window has taken so far, for a file that outlives this process.
+
+        None for the whole machine, which is what a window of overhead or of rest takes.
+        """
+        takes = window.here and window.kind != "total" and (window.kind not in RESTS or window.facts.parent is not None)
+        return self.usages(window.t0_ns, now_ns, window) if takes or window.parallel else None
+
+    def usage_beside(self, window: Window, t1_ns: int) -> list[WindowUsage] | None:
+        """Return the usages that decide what a window took; None when it has the whole machine, nothing being beside it."""
+        found = self.usage_so_far(window, t1_ns)
+        if found is None or window.parallel or any(one.competes and one.t0_ns < t1_ns and one.id != window.id for one in found):
+            return found
+        return None
+
+    def open(self) -> list[Window]:
+        """Return the open windows, the inner ones first."""
+        with self._lock:
+            return list(self._open.values())[::-1]
+
+    def usages(self, t0_ns: int, t1_ns: int, window: Window | None = None) -> list[WindowUsage]:
+        """Return the top-level windows between two instants; open ones are taken until the second.
+
+        With ``window`` those beside it and beside the windows around it, and itself, which competes like a trial whatever its kind.
+        """
+        self.note()
+        with self._lock:
+            found = self._between(t0_ns, t1_ns)
+        if window is None:
+            return [usage for usage in found if not usage.inside]
+        # What overlaps in one thread does not run at once: each window there is what its thread took, and none takes it from the other.
+        others = (usage for usage in found if window.parallel or usage.opener is None or usage.opener != window.opener)
+        return [usage for usage in others if _beside(usage, window)] + [replace(window.usage(t1_ns), kind="trial")]
+
+    def snapshot(self, t0_ns: int, t1_ns: int) -> WindowSnapshot:
+        """Return the windows between two instants, and what of them can still change."""
+        self.note()
+        with self._lock:
+            begins = [one.t0_ns for one in self._known() if _rival(one)]
+            changed, self._changed_ns = self._changed_ns, None
+            found = [usage for usage in self._between(t0_ns, t1_ns) if not usage.inside]
+            return WindowSnapshot(found, min(begins, default=None), changed)
+
+    def _between(self, t0_ns: int, t1_ns: int) -> list[WindowUsage]:
+        ended = self._ended[bisect_right(self._ended, t0_ns, key=_end) :]
+        return ended + [one.usage(t1_ns) for one in self._known() if one.kind != "total"]
+
+    def learn_idle(self, record: Record) -> dict[str, Idle]:
+        """Return the idle power of each component over the idle windows so far, this one included."""
+        if record.seconds >= IDLE_SECONDS:
+            self._idle.append(record)
+        return idle_watts(self._idle)
+
+    def clear(self) -> None:
+        """Drop every open window: they belong to the process that this one was forked from."""
+        self._lock = threading.RLock()
+        self._open, self._others = {}, {}
+        self.part()
+
+
+_end = attrgetter("t1_ns")
+
+
+def _beside(usage: WindowUsage, window: Window | WindowUsage) -> bool:
+    """Whether a window is beside another, or beside one around that other: neither lies inside of the other."""
+    return usage.id != window.id and usage.id not in window.inside and set(window.inside).issuperset(usage.inside)
+
+
+def _rival(window: Window) -> bool:
+    """Whether a window takes part of the energy of the trials beside it."""
+    return window.facts.parent is None and window.kind not in RESTS and window.kind != "total"

@@ -1,0 +1,169 @@
+"""Windows of threads at work: what they have together is what the process took, on one ledger and on one for each call."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
+import numpy as np
+import pytest
+
+from joulefront.search.energy import Ledger, Record, Window, measure
+from joulefront.search.energy.sources.cpu_time import CpuTime, Tree
+
+pytestmark = pytest.mark.slow
+linux = pytest.mark.skipif(sys.platform != "linux", reason="a thread's time can be read by another thread on Linux alone")
+
+BURN = "import sys, time\nwhile time.process_time() < float(sys.argv[1]): pass"
+MEBIBYTE = bytes(2**20)
+
+
+def python(seconds: float) -> None:
+    until = time.thread_time() + seconds
+    while time.thread_time() < until:
+        sum(range(500))
+
+
+def hashes(seconds: float) -> None:
+    until = time.thread_time() + seconds
+    while time.thread_time() < until:
+        hashlib.sha256(MEBIBYTE).digest()
+
+
+def arrays(seconds: float) -> None:
+    until, values = time.thread_time() + seconds, np.arange(200_000.0)
+    while time.thread_time() < until:
+        np.sqrt(values).sum()
+
+
+def child(seconds: float) -> None:
+    subprocess.run([sys.executable, "-S", "-c", BURN, str(seconds)], check=True)
+
+
+def spread(count: int) -> list[float]:
+    """CPU-seconds of each thread, the last three times those of the first."""
+    return [0.4 * (1 + 2 * k / (count - 1)) for k in range(count)]
+
+
+@linux
+@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("work", [python, hashes, arrays])
+def test_windows_of_threads_add_up_to_the_whole_and_each_has_its_own(work: Callable[[float], None], count: int) -> None:
+    source = CpuTime()
+    with Ledger([source]) as ledger:
+        start = Barrier(count)
+
+        def trial(seconds: float) -> Window:
+            start.wait()
+            with ledger.window("trial") as window:
+                work(seconds)
+            return window
+
+        with ThreadPoolExecutor(count) as pool:
+            windows = list(pool.map(trial, spread(count)))
+        whole = ledger.query(min(w.t0_ns for w in windows), max(w.t1_ns for w in windows))
+        found = [window.record for window in windows]
+    assert sum(record.joules for record in found) == pytest.approx(whole.joules, rel=0.02)
+    for record, seconds in zip(found, spread(count), strict=True):
+        assert record.component("cpu").attribution.startswith("shared")
+        assert record.joules == pytest.approx(seconds * source.coefficients.core_watts, rel=0.1)
+
+
+@linux
+@pytest.mark.parametrize("count", [2, 4])
+def test_calls_of_measure_in_threads_know_each_other(count: int) -> None:
+    tree, start = Tree(), Barrier(count)
+
+    def call(seconds: float) -> Record:
+        start.wait()
+        return measure(lambda: hashes(seconds), "cpu_time")[1]
+
+    before = tree.seconds()
+    with ThreadPoolExecutor(count) as pool:
+        found = list(pool.map(call, spread(count)))
+    used = tree.seconds() - before
+    watts = CpuTime().coefficients.core_watts
+    assert sum(spread(count)) <= sum(record.joules for record in found) / watts * 1.02
+    assert sum(record.joules for record in found) / watts <= used * 1.02
+    assert all(record.component("cpu").attribution.startswith("shared") for record in found)
+
+
+@linux
+def test_the_children_of_a_thread_are_its_own() -> None:
+    source = CpuTime()
+    with Ledger([source]) as ledger:
+
+        def trial(seconds: float) -> Window:
+            with ledger.window("trial") as window:
+                child(seconds)
+            return window
+
+        with ThreadPoolExecutor(2) as pool:
+            windows = list(pool.map(trial, (1.0, 3.0)))
+        whole = ledger.query(min(w.t0_ns for w in windows), max(w.t1_ns for w in windows))
+        found = [window.record for window in windows]
+    assert sum(record.joules for record in found) == pytest.approx(whole.joules, rel=0.02)
+    for record, seconds in zip(found, (1.0, 3.0), strict=True):
+        assert record.joules == pytest.approx(seconds * source.coefficients.core_watts, rel=0.15)
+
+
+@linux
+def test_a_measured_call_inside_of_a_window_is_a_part_of_it_also_beside_another_thread() -> None:
+    with Ledger([CpuTime()]) as ledger, ThreadPoolExecutor(1) as pool:
+        start = Barrier(2)
+
+        def other() -> None:
+            start.wait()
+            with ledger.window("other"):
+                hashes(0.6)
+
+        beside = pool.submit(other)
+        start.wait()
+        with ledger.window("outer") as outer:
+            hashes(0.2)
+            inner = measure(lambda: hashes(0.4), "cpu_time")[1]
+        beside.result()
+        record = outer.record
+    assert inner.joules == pytest.approx(0.4 * CpuTime().coefficients.core_watts, rel=0.1)
+    assert record.joules == pytest.approx(0.6 * CpuTime().coefficients.core_watts, rel=0.1)
+
+
+@linux
+def test_windows_of_processes_add_up_to_the_whole() -> None:
+    """As the search's workers do it: each process states its CPU-seconds at the end."""
+    with Ledger([CpuTime()]) as ledger:
+
+        def trial(seconds: float) -> Window:
+            window = ledger.open("trial", devices=(), processes=True)
+            code = BURN + "\nprint(time.process_time(), flush=True)\ninput()"
+            with subprocess.Popen(
+                [sys.executable, "-S", "-c", code, str(seconds)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            ) as process:
+                window.work_by(process.pid)
+                assert process.stdout is not None
+                window.close(cpu_seconds=float(process.stdout.readline()))
+                process.communicate(b"\n")
+            return window
+
+        with ThreadPoolExecutor(4) as pool:
+            windows = list(pool.map(trial, spread(4)))
+        found = [window.record for window in windows]
+        split = ledger.partition()
+    for window, record in zip(windows, found, strict=True):  # whatever the others did by when
+        assert record.joules == pytest.approx(window.cpu_seconds * CpuTime().coefficients.core_watts, rel=0.02)
+    assert sum(record.joules for record in found) + sum(split.overhead.values()) == pytest.approx(sum(split.total.values()), rel=1e-3)
+
+
+def test_a_fork_inside_of_a_window_knows_nothing_of_the_parents_windows() -> None:
+    with Ledger([CpuTime()]) as ledger, ledger.window("outer"):
+        pid = os.fork()
+        if pid == 0:
+            record = measure(lambda: python(0.05), "cpu_time")[1]
+            os._exit(0 if record.component("cpu").attribution == "exclusive" else 1)
+        assert os.waitpid(pid, 0)[1] == 0
