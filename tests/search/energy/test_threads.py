@@ -14,7 +14,7 @@ from threading import Barrier
 import numpy as np
 import pytest
 
-from joulefront.search.energy import Ledger, Record, Window, measure
+from joulefront.search.energy import Discovery, Ledger, Record, Window, measure
 from joulefront.search.energy.sources.cpu_time import CpuTime, Tree
 
 pytestmark = pytest.mark.slow
@@ -82,7 +82,7 @@ def test_calls_of_measure_in_threads_know_each_other(count: int) -> None:
 
     def call(seconds: float) -> Record:
         start.wait()
-        return measure(lambda: hashes(seconds), "cpu_time")[1]
+        return measure(lambda: hashes(seconds), Discovery((CpuTime(),), ()))[1]
 
     before = tree.seconds()
     with ThreadPoolExecutor(count) as pool:
@@ -127,7 +127,7 @@ def test_a_measured_call_inside_of_a_window_is_a_part_of_it_also_beside_another_
         start.wait()
         with ledger.window("outer") as outer:
             hashes(0.2)
-            inner = measure(lambda: hashes(0.4), "cpu_time")[1]
+            inner = measure(lambda: hashes(0.4), Discovery((CpuTime(),), ()))[1]
         beside.result()
         record = outer.record
     assert inner.joules == pytest.approx(0.4 * CpuTime().coefficients.core_watts, rel=0.1)
