@@ -134,6 +134,69 @@ class RandomTrial:
         return self.params[name]
 
 
+class SpaceError(ValueError):
+    """A space draws what would break a search or mislead it."""
+
+
+class _Checked(RandomTrial):
+    """Refuses choices that no storage keeps, the study's own name, and one name for two ranges, of which only the first would count."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed)
+        self._drawn: dict[str, Any] = {}
+
+    def _require(self, name: str, what: Any) -> None:
+        if name == "epochs":
+            raise SpaceError("the parameter 'epochs' of the space has the name of the study's own, the length of a training; rename it")
+        if self._drawn.setdefault(name, what) != what:
+            own = "which is a field of the recipe" if name in Recipe.__dataclass_fields__ else "both in one candidate"
+            raise SpaceError(f"the space draws the parameter {name!r} from {self._drawn[name]} and from {what}, {own}; rename one of them")
+
+    def suggest_float(self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False) -> float:
+        self._require(name, (low, high, step, log))
+        return super().suggest_float(name, low, high, step=step, log=log)
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        self._require(name, (low, high, step, log))
+        return super().suggest_int(name, low, high, step=step, log=log)
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        self._require(name, plain_choices(name, choices))
+        return super().suggest_categorical(name, choices)
+
+
+def plain_choices(name: str, choices: Sequence[Any]) -> tuple[Any, ...]:
+    """Return choices as a storage keeps them: None, truth values, numbers and texts.
+
+    Raises:
+        SpaceError: If there are none, or one is something else, as a tuple or an array is.
+    """
+    if len(choices) == 0:
+        raise SpaceError(f"the parameter {name!r} needs at least one choice, got none")
+    for choice in choices:
+        if type(choice) not in (type(None), bool, int, float, str) or choice != choice:
+            raise SpaceError(
+                f"the choices of {name!r} must be None, bool, int, float or str, got the {type(choice).__name__} {choice!r}; "
+                "choose by a text or a number and look the value up by it"
+            )
+    return tuple(choices)
+
+
+def check_space(space: Space) -> None:
+    """Draw some candidates before anything is paid for.
+
+    Raises:
+        SpaceError: If the space draws what would break the search or mislead it; other errors of a space belong to their candidates.
+    """
+    for seed in range(20):
+        try:
+            space.sample(_Checked(seed))
+        except SpaceError:
+            raise
+        except Exception:  # e.g. a candidate that cannot be: it is rejected when it is proposed
+            continue
+
+
 @dataclass(frozen=True)
 class FixedTrial:
     """Stored parameters, by name, that answer ``suggest_*`` in place of an Optuna trial.
@@ -220,3 +283,27 @@ def weightless(space: Space, candidate: Candidate, task: Task) -> Any:
             return space.build(candidate, task)
     except Exception:  # a user's model may compute with its weights while it is built
         return space.build(candidate, task)
+
+
+def check_outputs(space: Space, task: Task) -> None:
+    """Build a model and let it predict, before anything is paid for; what cannot be built or run here is found in its own trial.
+
+    Raises:
+        SpaceError: If it gives another number of outputs than the task has.
+    """
+    import torch
+
+    try:
+        candidate = space.sample(RandomTrial(0))
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            model = weightless(space, candidate, task)
+            inputs = torch.zeros(2, *task.shape_at(candidate.recipe.resolution), device=next(model.parameters()).device)
+            outputs = model.eval()(inputs)
+        found = int(outputs.shape[-1]) if outputs.ndim > 1 else 1
+    except Exception:
+        return
+    if found != task.outputs:
+        named = f" ({', '.join(task.classes[:5])}{', ...' if len(task.classes) > 5 else ''})" if task.classes else ""
+        raise SpaceError(
+            f"the model of the space {space.name!r} gives {found} outputs, the task has {task.outputs}{named}; build task.outputs"
+        )

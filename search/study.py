@@ -12,7 +12,7 @@ from typing import Any, Literal
 from .energy import JOULES_PER_WH
 from .formatting import JOULES_BY_UNIT
 from .records.trial import Trial
-from .space import Candidate, Space, Suggest, weightless
+from .space import Candidate, Space, Suggest, check_outputs, check_space, weightless
 from .training.task import Task
 
 Direction = Literal["maximize", "minimize"]
@@ -221,11 +221,17 @@ class Study:
         """Return the task, loading it if the study holds a function.
 
         Raises:
-            ValueError: If the study's quality is none of this kind of task, before anything is trained.
+            ValueError: If the space or the outputs of its models cannot be searched, or the study's quality is none of this kind of task;
+                before anything is trained.
         """
         from .training.evaluate import qualities
 
+        check_space(self.space)
         task = self.task() if callable(self.task) else self.task
+        if hasattr(self.space, "check"):
+            self.space.check(task)
+        elif not type(self.space).__module__.startswith("joulefront."):
+            check_outputs(self.space, task)
         known = [name for name in qualities(task.kind, len(task.classes)) if name in OBJECTIVES]
         strange = [name for name in self.objectives if OBJECTIVES[name][1:2] == ("",) and name not in (*known, "parameters")]
         if strange:

@@ -2,13 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..search.space import Candidate, Suggest
+import numpy as np
+
+from ..search.space import Candidate, SpaceError, Suggest, check_outputs, plain_choices
+from ..search.training.recipe import Recipe
 from ..search.training.task import Task
-from .recipes import Family, RecipeRanges, parts_of
+from .recipes import TACTIC, Family, RecipeRanges, parts_of
+
+
+@dataclass(frozen=True)
+class _OwnNames:
+    """A trial that takes NumPy's numbers, and refuses names of the recipe and choices that no storage keeps."""
+
+    trial: Suggest
+
+    def suggest_float(self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False) -> float:
+        return self.trial.suggest_float(_free(name), float(low), float(high), step=step if step is None else float(step), log=log)
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        return self.trial.suggest_int(_free(name), int(low), int(high), step=int(step), log=log)
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        plain = [choice.item() if isinstance(choice, np.generic) else str(choice) if type(choice) is np.str_ else choice for choice in choices]
+        return self.trial.suggest_categorical(_free(name), plain_choices(name, plain))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.trial, name)
+
+
+def _free(name: str) -> str:
+    if name in Recipe.__dataclass_fields__ or name == "epochs" or name.startswith(TACTIC):
+        raise SpaceError(f"the parameter {name!r} of the space has the name of a field of the recipe; rename it, or give its range as recipe=")
+    return name
 
 
 @dataclass(frozen=True)
@@ -16,7 +45,7 @@ class Own(Family):
     """A space from two functions of the user.
 
     ``draw`` takes a trial, suggests parameters from it and returns the architecture as a JSON-able dictionary. ``make`` takes that
-    dictionary and the task and returns the untrained ``torch.nn.Module``, or an ``Estimator``.
+    dictionary and the task and returns the untrained ``torch.nn.Module``, or an ``Estimator``. The names of the recipe's fields are taken.
     """
 
     draw: Callable[[Suggest], Mapping[str, Any]]
@@ -26,8 +55,12 @@ class Own(Family):
 
     def architecture(self, trial: Suggest) -> Mapping[str, Any]:
         """Draw an architecture."""
-        return self.draw(trial)
+        return self.draw(_OwnNames(trial))
 
     def build(self, candidate: Candidate, task: Task) -> Any:
         """Build the untrained model."""
         return self.make(parts_of(candidate), task)
+
+    def check(self, task: Task) -> None:
+        """Raise SpaceError if a model gives another number of outputs than the task has."""
+        check_outputs(self, task)

@@ -45,6 +45,11 @@ class Union:
         """Build the untrained model of the candidate's family."""
         return self._member(candidate.architecture["family"]).build(candidate, task)
 
+    def check(self, task: Task) -> None:
+        """Let the members that can check their models do so, see ``Own.check``."""
+        for member in self.spaces:
+            getattr(member, "check", lambda task: None)(task)
+
     def key(self, candidate: Candidate) -> str:
         """Return the canonical text of the candidate's family."""
         return self._member(candidate.architecture["family"]).key(candidate)

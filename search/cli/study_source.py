@@ -163,6 +163,9 @@ def _from_file(path: Path) -> Any:
     if spec is None or spec.loader is None:
         raise StudyError(f"study file {str(path)!r} is not a Python file; give a file that ends in .py")
     module = importlib.util.module_from_spec(spec)
+    folder = str(path.resolve().parent)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)  # as `python my_study.py` does: its neighbours can be imported, now, later and in the workers
     sys.modules[name] = module  # dataclasses and pickles in the file look themselves up by module name
     try:
         spec.loader.exec_module(module)

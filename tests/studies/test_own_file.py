@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -91,3 +92,20 @@ def test_a_file_in_the_folder_of_studies_is_listed_without_a_line_elsewhere(tmp_
     monkeypatch.setattr(joulefront.studies.__spec__, "submodule_search_locations", [str(tmp_path)])
     assert bundled_studies() == {"extra": "A study, a space and a tactic of one's own, in one file outside the package."}
     assert find_study("extra", {"seed": 3}).seed == 3
+
+
+@pytest.mark.parametrize("inside", ["rows = 300\n", None], ids=["module", "package"])
+def test_a_study_imports_what_lies_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside: str | None) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    name = f"neighbour_of_{'module' if inside else 'package'}"
+    if inside is None:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("from .inner import rows\n")
+        (tmp_path / name / "inner.py").write_text("rows = 300\n")
+    else:
+        (tmp_path / f"{name}.py").write_text(inside)
+    (tmp_path / "beside.py").write_text(
+        f"from {name} import rows\nfrom joulefront.studies.digits import study as digits\n\ndef study():\n    assert rows == 300\n    return digits()\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert find_study("beside.py", {}).name == "digits"

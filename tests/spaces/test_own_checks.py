@@ -1,0 +1,116 @@
+"""What would break a search with an own space, or mislead it, is refused by name before the first trial."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+
+from joulefront.search.space import Candidate, RandomTrial
+from joulefront.search.study import Study
+from joulefront.search.training.arrays import arrays
+from joulefront.spaces.mlp import Mlp
+from joulefront.spaces.own import Own
+from joulefront.spaces.recipes import RecipeRanges
+from joulefront.spaces.union import Union
+
+X = np.random.default_rng(0).normal(size=(120, 4)).astype("float32")
+TASK = arrays(X, X[:, 0] > 0)
+RECIPE = RecipeRanges(learning_rate=(1e-3, 1e-1), batch_size=(32, 64))
+
+
+def linear(architecture, task):
+    return torch.nn.Linear(4, task.outputs)
+
+
+def study(space, task=TASK):
+    return Study(name="n", task=task, space=space, rungs=(1,), trials=2)
+
+
+DRAWS = {
+    "a float of the recipe": (lambda t: {"x": t.suggest_float("learning_rate", 1.0, 2.0)}, "'learning_rate'.*recipe"),
+    "an int of the recipe": (lambda t: {"x": t.suggest_int("batch_size", 1, 2)}, "'batch_size'.*recipe"),
+    "the same range as the recipe's": (lambda t: {"x": t.suggest_float("learning_rate", 1e-3, 1e-1, log=True)}, "'learning_rate'.*recipe"),
+    "a field that the recipe fixes": (lambda t: {"x": t.suggest_categorical("optimizer", ["sgd", "adam"])}, "'optimizer'.*recipe"),
+    "the length of a training": (lambda t: {"x": t.suggest_int("epochs", 1, 5)}, "'epochs'"),
+    "only some candidates": (lambda t: {"x": t.suggest_int("a", 0, 1) and t.suggest_float("momentum", 0, 1)}, "'momentum'.*recipe"),
+    "tuples": (lambda t: {"k": t.suggest_categorical("k", [(8,), (8, 8)])}, "'k'.*got the tuple"),
+    "lists": (lambda t: {"k": t.suggest_categorical("k", [[8], [8, 8]])}, "'k'.*got the list"),
+    "arrays": (lambda t: {"k": t.suggest_categorical("k", [np.zeros(2), np.ones(2)])}, "'k'.*got the ndarray"),
+    "classes": (lambda t: {"k": t.suggest_categorical("k", [torch.nn.ReLU, torch.nn.GELU])}, "'k'.*got the type"),
+    "nothing": (lambda t: {"k": t.suggest_categorical("k", [])}, "'k' needs at least one choice"),
+    "one name twice": (lambda t: {"k": t.suggest_int("w", 1, 2) + t.suggest_int("w", 1, 9)}, r"w' from \(1, 2"),
+}
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["alone", "in a union"])
+@pytest.mark.parametrize(("draw", "words"), DRAWS.values(), ids=DRAWS)
+def test_what_an_own_space_must_not_draw_is_refused_by_name(draw, words, inside):
+    own = Own(draw, linear, recipe=RECIPE)
+    with pytest.raises(ValueError, match=words) as caught:
+        study(Union(own, Mlp(recipe=RECIPE)) if inside else own).load_task()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_space_of_another_kind_is_looked_at_too():
+    @dataclass(frozen=True)
+    class Foreign:
+        name: str = "foreign"
+
+        def sample(self, trial):
+            rate = trial.suggest_float("learning_rate", 1.0, 2.0)
+            return Candidate({"rate": rate}, RECIPE.sample(trial))
+
+    with pytest.raises(ValueError, match=r"'learning_rate' from \(1\.0, 2\.0.*field of the recipe"):
+        study(Foreign()).load_task()
+
+
+def test_numbers_of_numpy_are_choices_and_bounds():
+    def draw(trial):
+        width = trial.suggest_categorical("width", np.array([8, 16]))
+        return {
+            "width": width,
+            "depth": trial.suggest_int("depth", np.int64(1), np.int64(3)),
+            "rate": trial.suggest_float("rate", *np.array([0.0, 1.0])),
+        }
+
+    space = Own(draw, linear, recipe=RECIPE)
+    assert study(space).load_task() is TASK
+    kept = space.sample(RandomTrial(0)).architecture
+    assert [type(kept[name]) for name in ("width", "depth", "rate")] == [int, int, float]
+
+
+def test_a_model_of_a_space_of_another_kind_is_run_too():
+    @dataclass(frozen=True)
+    class Foreign:
+        name: str = "foreign"
+
+        def sample(self, trial):
+            return Candidate({}, RECIPE.sample(trial))
+
+        def build(self, candidate, task):
+            return torch.nn.Linear(4, 10)
+
+    with pytest.raises(ValueError, match="the space 'foreign' gives 10 outputs, the task has 2"):
+        study(Foreign()).load_task()
+
+
+@pytest.mark.parametrize("outputs", [1, 3, 10])
+@pytest.mark.parametrize("inside", [False, True], ids=["alone", "in a union"])
+def test_a_model_with_another_number_of_outputs_than_the_task_is_refused(outputs, inside):
+    own = Own(lambda trial: {}, lambda architecture, task: torch.nn.Linear(4, outputs), recipe=RECIPE)
+    with pytest.raises(ValueError, match=f"gives {outputs} outputs, the task has 2 \\(False, True\\)"):
+        study(Union(own, Mlp(recipe=RECIPE)) if inside else own).load_task()
+
+
+def test_the_check_of_outputs_leaves_what_it_cannot_run_and_the_generator_alone():
+    def broken(architecture, task):
+        raise RuntimeError("not here")
+
+    before = torch.random.get_rng_state()
+    assert study(Own(lambda trial: {}, broken, recipe=RECIPE)).load_task() is TASK
+    assert study(Own(lambda trial: {}, linear, recipe=RECIPE)).load_task() is TASK
+    assert torch.equal(before, torch.random.get_rng_state())
+    values = arrays(X, X[:, 0] * 1.5)
+    flat = Own(lambda trial: {}, lambda architecture, task: torch.nn.Sequential(torch.nn.Linear(4, 1), torch.nn.Flatten(0)), recipe=RECIPE)
+    assert Study(name="n", task=values, space=flat, objectives=("r2", "train_energy"), rungs=(1,)).load_task() is values
