@@ -27,7 +27,7 @@ class _OwnNames:
         return self.trial.suggest_int(_free(name), int(low), int(high), step=int(step), log=log)
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        plain = [choice.item() if isinstance(choice, np.generic) else str(choice) if type(choice) is np.str_ else choice for choice in choices]
+        plain = [choice.item() if isinstance(choice, np.generic) else choice for choice in choices]
         return self.trial.suggest_categorical(_free(name), plain_choices(name, plain))
 
     def __getattr__(self, name: str) -> Any:
@@ -36,7 +36,7 @@ class _OwnNames:
 
 def _free(name: str) -> str:
     if name in Recipe.__dataclass_fields__ or name == "epochs" or name.startswith(TACTIC):
-        raise SpaceError(f"the parameter {name!r} of the space has the name of a field of the recipe; rename it, or give its range as recipe=")
+        raise SpaceError(f"the space's parameter {name!r} has the name of a field of the recipe; rename it, or give its range as recipe=")
     return name
 
 

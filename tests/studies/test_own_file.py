@@ -104,8 +104,7 @@ def test_a_study_imports_what_lies_beside_it(tmp_path: Path, monkeypatch: pytest
         (tmp_path / name / "inner.py").write_text("rows = 300\n")
     else:
         (tmp_path / f"{name}.py").write_text(inside)
-    (tmp_path / "beside.py").write_text(
-        f"from {name} import rows\nfrom joulefront.studies.digits import study as digits\n\ndef study():\n    assert rows == 300\n    return digits()\n"
-    )
+    lines = [f"from {name} import rows", "from joulefront.studies.digits import study as digits", "assert rows == 300", "study = digits"]
+    (tmp_path / "beside.py").write_text("\n".join(lines))
     monkeypatch.chdir(tmp_path)
     assert find_study("beside.py", {}).name == "digits"
