@@ -30,10 +30,7 @@ def study(seed: int = 0) -> Study:
     return Study(
         name="digits",
         task=lambda: task(seed),
-        space=Union(
-            Convnet(depths=(1, 3), widths=(8, 48), kernels=(3,), poolings=("max", "stride"), recipe=recipe),
-            Mlp(recipe=recipe),
-        ),
+        space=Union(Convnet(depths=(1, 3), widths=(8, 48), kernels=(3,), poolings=("max", "stride"), recipe=recipe), Mlp(recipe=recipe)),
         rungs=(1, 3, 9, 27),
         trials=40,
         seed=seed,

@@ -11,15 +11,7 @@ from ..spaces.recipes import RecipeRanges
 from ..spaces.union import Union
 
 
-def study(
-    data: str,
-    target: str,
-    seed: int = 0,
-    kind: Kind | None = None,
-    drop: str = "",
-    keep: str = "",
-    categorical: str = "",
-) -> Study:
+def study(data: str, target: str, seed: int = 0, kind: Kind | None = None, drop: str = "", keep: str = "", categorical: str = "") -> Study:
     """Which family predicts your column for the fewest joules?
 
     Args:

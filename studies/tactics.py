@@ -31,12 +31,7 @@ SETTINGS = 11
 
 
 def study(
-    data: str | None = None,
-    seed: int = 0,
-    smoke: bool = False,
-    examples: int | None = None,
-    side: int | None = None,
-    repeats: int = 3,
+    data: str | None = None, seed: int = 0, smoke: bool = False, examples: int | None = None, side: int | None = None, repeats: int = 3
 ) -> Study:
     """Which training tactic saves energy at equal quality? For ``data``, ``examples`` and ``side`` see ``pictures``."""
     # One thread, so that the number of cores does not come between work and energy.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from math import hypot
@@ -14,6 +14,7 @@ from typing import Any
 from ..carbon.intensity import Intensity, grams_co2e
 from ..energy import Component, Ledger, Record, Window
 from ..energy.calibrations import WallCalibration
+from ..energy.journal import fitted
 from ..energy.record import add, combined_quality, scaled, sum_known
 from ..energy.sources.cpu_time import CpuTime, estimates_in
 from ..records.bill import REPEAT, REPEATS, TRIAL, SessionBill
@@ -209,7 +210,7 @@ def trial_energy(
     intensity: Intensity | Callable[[Record], Intensity | None] | None,
     pue: float = 1.0,
     shared: Sequence[Record] = (),
-    compiled: Record | None = None,
+    compiled: Iterable[Trial] = (),
 ) -> TrialEnergy:
     """Return the energy of a trial.
 
@@ -225,12 +226,14 @@ def trial_energy(
         intensity: Carbon per kWh: one number, or its mean over the time of a record; None when unknown.
         pue: Power usage effectiveness of the site; enters the grams only.
         shared: What the study pays once and every model that needs it costs, whoever has paid for it: the features of its images.
-        compiled: The dearest ``compile`` window that is known of this model's kernels, or None.
+        compiled: Trials that have the same kernels, if they were compiled: the first paid for them, others found them in a cache.
     """
     shared = [replace(record, t0_utc=whole.t0_utc, t0_ns=whole.t0_ns, t1_ns=whole.t1_ns) for record in shared]  # as if it were done now
     epochs = [record for record in phases if record.kind == "epoch"]
-    compiling = [record for record in phases if record.kind == "compile"]
-    paid = [max([*compiling, *([compiled] if compiled else [])], key=lambda record: record.known_joules)] if compiling else []
+    paid = [record for record in phases if record.kind == "compile"]
+    if paid:
+        known = (fitted(Record, one.energy.compiled, f"what trial {one.number} has compiled") for one in compiled if one.energy.compiled)
+        paid = [max((*paid, *known), key=lambda record: record.known_joules)]
     training = epochs if parent is not None else [*shared, *(record for record in phases if record.kind == "setup"), *paid, *epochs]
     components = {} if parent is None else dict(parent.energy.components)
     for record in training:

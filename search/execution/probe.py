@@ -14,11 +14,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, cast
+from typing import Any
 
 from ..energy import Ledger, Record
 from ..records.trial import INTERRUPTED
-from ..space import Candidate, FixedTrial, RandomTrial, Space, Suggest
+from ..space import FixedTrial, RandomTrial, Space
 from ..training.device import synchronizer
 from ..training.recipe import Recipe
 from ..training.splits_data import Excerpt
@@ -137,9 +137,9 @@ def warm_up(space: Space, task: Task, *, device: str, threads: int, seed: int, w
         KeyboardInterrupt: If the user breaks it off.
     """
     few = [Excerpt(split, EXAMPLES, most=1, seed=0, device=device) for split in (task.train, task.validation)]
-    small = replace(task, train=few[0], validation=few[1])
-    here = InProcess(cast(Space, _Eager(space)), small)
-    with TemporaryDirectory(prefix="joulefront-") as folder:
+    small, compiles = replace(task, train=few[0], validation=few[1]), may_compile(space, seed)
+    here = InProcess(space, small)
+    with _eagerly() if compiles else nullcontext(), TemporaryDirectory(prefix="joulefront-") as folder:
         weights = Path(folder) / "weights"
         for params in one_of_each_kind(space, seed):
             for epochs, start in ((1, None), (2, weights)):
@@ -147,28 +147,20 @@ def warm_up(space: Space, task: Task, *, device: str, threads: int, seed: int, w
                 outcome = here.train(job, phases=lambda kind, index: nullcontext(), should_continue=lambda entry: True, watch=watch)
                 if outcome.failed == INTERRUPTED:
                     raise KeyboardInterrupt
-    if may_compile(space, seed):
-        with suppress(Exception):
+    with suppress(Exception):
+        if compiles:
             watched(lambda: _compile_something(small, device, threads), watch)
-
-
-@dataclass(frozen=True)
-class _Eager:
-    """A space none of whose candidates is compiled."""
-
-    space: Space
-
-    def sample(self, trial: Suggest) -> Candidate:
-        candidate = self.space.sample(trial)
-        return replace(candidate, recipe=replace(candidate.recipe, compile=False))
-
-    def build(self, candidate: Candidate, task: Task) -> Any:
-        return self.space.build(candidate, task)
 
 
 def may_compile(space: Space, seed: int = 0) -> bool:
     """Whether candidates of a space ask for ``torch.compile``, as far as random ones show."""
     return any(space.sample(RandomTrial(seed + draw)).recipe.compile for draw in range(ENOUGH_DRAWS))
+
+
+def _eagerly() -> Any:
+    import torch
+
+    return torch.compiler.set_stance("force_eager")
 
 
 def _compile_something(task: Task, device: str, threads: int) -> None:

@@ -60,10 +60,11 @@ class WorkerProcess:
         """Process id of the worker."""
         return int(self._process.pid or 0)
 
-    def begin_warm_up(self, threads: int) -> None:
-        """Let the worker pay what only its first training pays, see ``warm_up``, as soon as it has loaded the task."""
+    def begin_warm_up(self, threads: int) -> bool:
+        """Let the worker pay what only its first training pays, see ``warm_up``, once it has the task; return whether it lives."""
         with contextlib.suppress(OSError):
             self._pipe.send(("warm", threads))
+        return self.alive
 
     def wait_until_warm(self, overdue: Callable[[], str | None]) -> None:
         """Wait for that; not for a worker that dies, or longer than until it is overdue: its first training then says why."""

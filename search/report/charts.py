@@ -180,9 +180,4 @@ def importance_chart(found: Importance) -> Figure:
 
 
 def _plain(*, height: int, left: int = 70) -> dict[str, Any]:
-    return {
-        "height": height,
-        **STYLE,
-        "showlegend": False,
-        "margin": {"l": left, "r": 20, "t": 15, "b": 55},
-    }
+    return {"height": height, **STYLE, "showlegend": False, "margin": {"l": left, "r": 20, "t": 15, "b": 55}}

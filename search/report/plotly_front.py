@@ -246,7 +246,7 @@ def _layout(figure: Any, view: View) -> None:
                 "ticks": "outside",
                 "tickcolor": EDGE,
                 "linecolor": EDGE,
-            },
+            }
         )
 
 

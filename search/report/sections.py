@@ -287,8 +287,7 @@ def trials_section(run: Run) -> str:
     inner = table(head, rows, right=(0, 2, 3, 4, 5, 7), markup=(6,))
     meaning = f"train: energy of the model from scratch; search: what this trial added to the bill; {FOREIGN}: beside other programs."
     return section(
-        "All trials",
-        f"<details><summary>{len(rows)} trials</summary>{paragraph(meaning, 'muted small')}{inner}</details>" if rows else "",
+        "All trials", f"<details><summary>{len(rows)} trials</summary>{paragraph(meaning, 'muted small')}{inner}</details>" if rows else ""
     )
 
 

@@ -219,14 +219,7 @@ class BaselineController:
     def _probe(self, seconds: float) -> Probe:
         study = self.study
         return probe(
-            self._anchor(),
-            study.space,
-            self.task,
-            self.ledger,
-            device=self.device,
-            threads=self.threads,
-            seed=study.seed,
-            seconds=seconds,
+            self._anchor(), study.space, self.task, self.ledger, device=self.device, threads=self.threads, seed=study.seed, seconds=seconds
         )
 
     def _anchor(self) -> Mapping[str, Any]:

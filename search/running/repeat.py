@@ -233,8 +233,7 @@ class RepeatLoop:
         if not failed:
             self.epoch_seconds = slowest_epoch(self.epoch_seconds, whole.seconds, len(outcome.curve))
         shared = price_of_features(outcome.features, meter.phases, self.session.features, whole)
-        compiled = fitted(Record, trial.energy.compiled, f"what trial {trial.number} has compiled") if trial.energy.compiled else None
-        energy = trial_energy(whole, meter.phases, parent=None, predictions=0, intensity=None, shared=shared, compiled=compiled)
+        energy = trial_energy(whole, meter.phases, parent=None, predictions=0, intensity=None, shared=shared, compiled=[trial])
         return Repeat(
             plan=self.plan,
             trial=trial.number,

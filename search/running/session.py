@@ -194,7 +194,9 @@ class Session:
         place = f"{self.ledger.hardware_id}, {self.device}, {self.threads} threads, {meters}"
         self.features = FeatureCache.of_user(place, otherwise=self.folder.path / "features")
         if may_compile(study.space, study.seed):
-            self._held.enter_context(no_kernels_of_before())  # in the environment that workers inherit
+            from torch._inductor.utils import fresh_cache
+
+            self._held.enter_context(fresh_cache())  # the first of its kind is paid in full, as it is priced; workers inherit it
         self.executors = make_executors(study, task, self.devices.names)
         for executor in self.executors:
             self._training.callback(executor.close)
@@ -203,9 +205,7 @@ class Session:
         """Pay what only the first training of its kind pays in a process, before the first trial; one that hangs is ended."""
         from ..execution.worker import WorkerProcess  # here, for whoever reads a run and starts no worker
 
-        workers = [executor for executor in self.executors if isinstance(executor, WorkerProcess)]
-        for worker in workers:
-            worker.begin_warm_up(self.threads)
+        workers = [one for one in self.executors if isinstance(one, WorkerProcess) and one.begin_warm_up(self.threads)]
         if not workers or self.options.protocol.anchor_every:  # with workers only an anchor is trained in this process
             self.baselines.warm_up(Watch(timed_out, lambda reason: self.close()))
         limit = within(WARM_UP_SECONDS, timed_out)
@@ -224,7 +224,7 @@ class Session:
             self._interrupts.patient = False
 
     def show(self, shown: Callable[[], object]) -> None:
-        """Do what comes after the work, such as printing and drawing, while the meters still run; the folder knows how the work ended."""
+        """Print and draw while the meters still run; the folder knows how the work ended."""
         self.folder = note_end(self.folder, self.reason, **self.end_facts)
         self.account.save()
         shown()
@@ -356,20 +356,8 @@ def note_end(store: RunFolder, reason: str, **facts: Any) -> RunFolder:
     return store.save_facts({**store.facts, **facts, "sessions": sessions})
 
 
-@contextmanager
-def no_kernels_of_before() -> Iterator[None]:
-    """Give ``torch.compile`` a cache of its own for a session, so that the first of its kind is paid in full, as it is priced."""
-    from torch._inductor.utils import fresh_cache
-
-    with fresh_cache():
-        yield
-
-
 def before_ledger(ledger: Ledger, found: Discovery) -> dict[str, float | None]:
-    """Return the CPU-seconds that this process and its children took before the ledger's start, and their energy.
-
-    It is known where the estimate from CPU-seconds is the account of the CPU; what another meter would have read then, nobody knows.
-    """
+    """Return this process's CPU-seconds before the ledger's start; their joules where CPU-seconds are the account, else nobody knows."""
     total = ledger.total()
     seconds = max(0.0, Tree().seconds() - (total.cpu_seconds or 0.0))
     counts = any(part.source == CpuTime.name and part.counts for part in total.components)

@@ -13,8 +13,6 @@ from threadpoolctl import threadpool_limits
 
 from ..billing.account import Account, TrialMeter, price_of_features, trial_energy, with_energies
 from ..carbon.clean_hours import text_of
-from ..energy import Record
-from ..energy.journal import fitted
 from ..execution.devices import DeviceError
 from ..execution.job import Executor, Job, Outcome, Watch, reason_of, seed_of
 from ..front import Front
@@ -198,19 +196,10 @@ class TrialRunner:
         carbon = self.carbon
         with self.session.lock:
             price = self.rules.intensity if carbon is None else carbon.over
-            compiled = None
-            if any(record.kind == "compile" for record in meter.phases):
-                compiled = dearest_compile(self.study.space, asked.candidate, self._trials())
-            energy = trial_energy(
-                whole,
-                meter.phases,
-                parent=parent,
-                predictions=outcome.predictions,
-                intensity=price,
-                pue=self.rules.pue,
-                shared=shared,
-                compiled=compiled,
-            )
+            known = self._trials() if asked.candidate.recipe.compile else ()
+            alike = of_the_same_kernels(self.study.space, asked.candidate, known)
+            facts: Mapping[str, Any] = {"predictions": outcome.predictions, "intensity": price, "pue": self.rules.pue}
+            energy = trial_energy(whole, meter.phases, parent=parent, shared=shared, compiled=alike, **facts)
             if carbon is not None:
                 carbon.trained(whole, outcome.epochs - (parent.epochs if parent else 0))
                 self.session.folder = self.session.folder.save_facts({**self.session.folder.facts, **carbon.facts()})
@@ -363,19 +352,14 @@ def features_text(outcome: Outcome) -> str:
 KERNELS = ("batch_size", "accumulation", "resolution", "precision", "channels_last", "threads", "tactics")
 
 
-def dearest_compile(space: Space, candidate: Candidate, trials: Sequence[Trial]) -> Record | None:
-    """Return the record of the dearest ``torch.compile`` of the same kernels among trials, None when none has compiled them.
-
-    The first of them has paid in full; those after it found the kernels in a cache.
-    """
+def of_the_same_kernels(space: Space, candidate: Candidate, trials: Sequence[Trial]) -> list[Trial]:
+    """Return the trials that have compiled what a candidate compiles."""
 
     def kernels(one: Candidate) -> tuple[Any, ...]:
         return one.architecture, *(getattr(one.recipe, name) for name in KERNELS)
 
-    known = [trial for trial in trials if trial.energy.compiled]
-    same = [trial for trial in known if kernels(space.sample(FixedTrial(trial.params))) == kernels(candidate)]
-    found = [fitted(Record, trial.energy.compiled, f"what trial {trial.number} has compiled") for trial in same]
-    return max(found, key=lambda record: record.known_joules, default=None)
+    compiled = [trial for trial in trials if trial.energy.compiled]
+    return [trial for trial in compiled if kernels(space.sample(FixedTrial(trial.params))) == kernels(candidate)]
 
 
 def duplicate_of(trials: Sequence[FrozenTrial], key: str, epochs: int) -> Trial | None:

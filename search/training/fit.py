@@ -294,13 +294,7 @@ def _fit_estimator(
 
 
 def _validate(
-    model: Any,
-    average: Average | None,
-    task: Task,
-    recipe: Recipe,
-    device: torch.device,
-    phases: Phases,
-    epoch: int,
+    model: Any, average: Average | None, task: Task, recipe: Recipe, device: torch.device, phases: Phases, epoch: int
 ) -> dict[str, float]:
     """Return the validation quality, of the averaged weights where there are any; the trained ones are put back."""
     with phases("eval", epoch):

@@ -57,12 +57,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Raise a ValueError that names field, range and value where no training can use the value."""
-        for name, allowed in (
-            ("optimizer", OPTIMIZERS),
-            ("schedule", SCHEDULES),
-            ("precision", PRECISIONS),
-            ("augment", AUGMENTATIONS),
-        ):
+        for name, allowed in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES), ("precision", PRECISIONS), ("augment", AUGMENTATIONS)):
             value = getattr(self, name)
             if value not in allowed:
                 raise ValueError(f"recipe.{name} must be one of {', '.join(allowed)}, got {value!r}")

@@ -196,7 +196,7 @@ def test_compiling_is_part_of_the_price_from_scratch_and_kernels_from_a_cache_co
     first = facts(record("trial", 35.0), *phases)
     assert first.train_joules == 20.0
     assert first.compiled["joules"] == 8.0
-    paid = Record.from_json(first.compiled)
+    paid = [changed(PARENT, compiled=first.compiled), changed(PARENT, compiled={})]
     cached = (record("setup", 2.0), record("compile", 0.5), record("epoch", 10.0))
     later = trial_energy(record("trial", 35.0), cached, parent=None, predictions=0, intensity=None, compiled=paid)
     assert later.train_joules == 20.0
