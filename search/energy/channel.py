@@ -183,7 +183,11 @@ class MeterChannel:
         if self.capability.sees < 1 and self.period is not None and len(self.curve) > 2:
             # A change of power between two turns of a part-time sensor is seen up to a period late.
             change = self.curve.watts(len(self.curve) - 2) - self.curve.watts(len(self.curve) - 3)
-            state.doubt += (1 - self.capability.sees) * (change * self.period.period_ns / NANO) ** 2 / 12
+            blind = (change * self.period.period_ns / NANO) ** 2 / 12
+            # It samples once in each of its turns, from the power as it comes and goes.
+            swing = self.curve.ripple_watts(len(self.curve) - 2) if self._power.ripple is None else self._power.ripple.wide_watts
+            blind += swing**2 * (high_ns - self.curve.t[-1]) / NANO * SEEN_EVERY_SECONDS
+            state.doubt += (1 - self.capability.sees) * blind
         self.curve.append(low_ns, high_ns, state.total, variance=state.doubt, ripple=self._power.swing_watts)
         state.doubt = 0.0
 
@@ -266,7 +270,7 @@ def component(channel: MeterChannel, t0_ns: int, t1_ns: int) -> Component:
         apart = f"{capability.reason}; " if capability.reason and not capability.counts else ""  # that it counts nowhere comes first
         return replace(found, quality="absent", reason=apart + _why_unknown(channel, t0_ns, t1_ns))
     joules = max(end.joules - begin.joules, 0.0)
-    u_random = math.sqrt(_variance(channel, begin, end, seconds))
+    u_random = math.sqrt(_variance(channel, begin, end, seconds) + _late(channel, t0_ns, t1_ns))
     idle = channel.idle
     net = None if idle is None else joules - idle.watts * seconds
     # How far idle power is uncertain shows when there is a second idle window to compare with.
@@ -332,12 +336,15 @@ def _variance(channel: MeterChannel, begin: Point, end: Point, seconds: float) -
     if begin.segment == end.segment and len(channel.curve) > 1:
         # Both ends lie between the same two nodes: all that is known of the power is the segment's mean, its neighbours and its ripple.
         variance += (channel.curve.spread(begin.segment) * seconds / 2) ** 2
-    sees = channel.capability.sees
-    if sees < 1 and not channel.integrating:
-        # A sensor that works part of the time samples at random: once in each of its turns, from the power as it comes and goes.
-        swing = channel.curve.ripple_watts(begin.segment)
-        variance += (1 - sees) * swing**2 * seconds * SEEN_EVERY_SECONDS
     return variance
+
+
+def _late(channel: MeterChannel, t0_ns: int, t1_ns: int) -> float:
+    """Return the variance of a window that comes from a counter behind its load: the lag times what the power differs by between its ends."""
+    lag = 0.0 if channel.integrating else channel.capability.counter_lag_seconds
+    ends = [channel.curve.watts_around(t, int(2 * lag * NANO)) for t in (t0_ns, t1_ns)] if lag else []
+    watts = [one for end in ends if end is not None for one in end]
+    return ((max(watts) - min(watts)) * lag) ** 2 / 3 if watts else 0.0
 
 
 def _why_unknown(channel: MeterChannel, t0_ns: int, t1_ns: int) -> str:

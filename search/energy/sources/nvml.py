@@ -16,6 +16,8 @@ BOUNDARY = "GPU board"
 POWER_EVERY_NS = 3_000_000
 #: A reading of the power is as old as the last refresh at most, and a mean of 25 ms itself. Source: the same.
 LAG_SECONDS = 0.125
+#: Nobody states how late the counter is: by a period of its sensor at most. `tests/hardware/check.py --only tick` measures it.
+COUNTER_LAG_SECONDS = 0.1
 #: The plain call's power is a mean over this long on Ampere and later. Source: NVML API reference, nvmlDeviceGetPowerUsage.
 AVERAGED_SECONDS = 1.0
 #: What this process does not use is read this rarely: nobody is billed for it, so no edge of a window waits for it.
@@ -44,13 +46,22 @@ class Device:
 
 
 class Nvml:
-    """The GPUs of this process; of those that are not among the components ``used`` the energy is shown and not counted (None: all are)."""
+    """The GPUs of this process; of those that are not among the components ``used`` the energy is shown and not counted (None: all are).
+
+    The counter is up to ``counter_lag_seconds`` late: what is not known of it is in the uncertainty of windows at whose edges the power
+    changes; give less where it was measured.
+    """
 
     name = "nvml"
 
     def __init__(
-        self, clock: Clock = time.monotonic_ns, environment: Mapping[str, str] | None = None, used: Collection[str] | None = None
+        self,
+        clock: Clock = time.monotonic_ns,
+        environment: Mapping[str, str] | None = None,
+        used: Collection[str] | None = None,
+        counter_lag_seconds: float = COUNTER_LAG_SECONDS,
     ) -> None:
+        self._counter_lag = counter_lag_seconds
         self._clock, self._environment, self._used = clock, environment, used
         self._nvml: Any = None
         self._devices: tuple[Device, ...] = ()
@@ -170,6 +181,8 @@ class Nvml:
             resolution_joules=0.001,
             lag_seconds=LAG_SECONDS if calls.power else 0.0,
             mean_seconds=AVERAGED_SECONDS if calls.averaged else 0.0,
+            smooths=not calls.averaged and _sees(facts["name"]) == 1,
+            counter_lag_seconds=self._counter_lag,
             sees=_sees(facts["name"]),
             gain_u=gain,
             counts=counts,

@@ -18,7 +18,7 @@ import pytest
 from joulefront.search.energy import Capability, Ledger, Reading
 from joulefront.search.energy.attribution import Split
 from joulefront.search.energy.background import due
-from joulefront.search.energy.sources.nvml import Nvml
+from joulefront.search.energy.sources.nvml import COUNTER_LAG_SECONDS, Nvml
 
 
 def balance(split: Split) -> float:
@@ -152,13 +152,13 @@ class Bench:
 
 @pytest.fixture
 def bench(driver: Driver, clock: HandClock) -> Iterator[Callable[..., Bench]]:
-    """Make a started ledger over the fake driver; knobs must be set before."""
+    """Make a started ledger over the fake driver; knobs must be set before. ``lag_seconds`` is what is known of the counter's lag."""
     made: list[Ledger] = []
 
-    def make(interval: float = 0.1, start: float = 1000.0, **knobs: float | str) -> Bench:
+    def make(interval: float = 0.1, start: float = 1000.0, lag_seconds: float = COUNTER_LAG_SECONDS, **knobs: float | str) -> Bench:
         clock.now_ns = round(start * 1e9)
         driver.set(**knobs).follow(clock)
-        ledger = Ledger([Nvml(clock=clock, environment={})], interval_seconds=None, clock=clock).start()
+        ledger = Ledger([Nvml(clock=clock, environment={}, counter_lag_seconds=lag_seconds)], interval_seconds=None, clock=clock).start()
         made.append(ledger)
         return Bench(ledger, clock, driver, interval, clock.now_ns)
 

@@ -25,6 +25,8 @@ typedef struct {
     double jitter;           /* refreshes of the counter come up to so many seconds early or late */
     double seen;             /* the counter adds up what its sensor sees: so many seconds at the end of each tick; 0: all */
     double refresh, average; /* of the power: held for so long, and the mean over so long; 0: the instant */
+    double held_at;          /* of the power: where in its time its refreshes lie */
+    double behind;           /* the counter shows what was drawn up to so many seconds ago */
     double seen_ticks, seen_joules;
     double frozen_at, reset_at, lost_at, counter_until;
     int counter, instant, usage;
@@ -145,6 +147,7 @@ int fake_set(int device, const char *name, double value) {
     INTEGER(kind) DOUBLE(low) DOUBLE(high) DOUBLE(period) DOUBLE(duty) DOUBLE(at) DOUBLE(tick) DOUBLE(phase) DOUBLE(gain) DOUBLE(noise)
     DOUBLE(jitter) DOUBLE(seen) DOUBLE(refresh) DOUBLE(average)
     DOUBLE(frozen_at) DOUBLE(reset_at) DOUBLE(lost_at) DOUBLE(counter_until) INTEGER(counter) INTEGER(instant) INTEGER(usage)
+    DOUBLE(held_at) DOUBLE(behind)
     INTEGER(energy_field) INTEGER(model)
     INTEGER(mig) INTEGER(instances) INTEGER(virtualisation) INTEGER(temperature) INTEGER(clock) INTEGER(throttle) INTEGER(busy)
     INTEGER(closed) INTEGER(unnamed) INTEGER(silent)
@@ -214,7 +217,7 @@ int nvmlDeviceGetHandleByUUID(const char *uuid, Device **d) {
 int nvmlDeviceGetDeviceHandleFromMigDeviceHandle(Device *instance, Device **d) { *d = instance; return OK; }
 
 int nvmlDeviceGetName(Device *d, char *text, unsigned length) {
-    snprintf(text, length, d->model ? "Fake A100" : "Fake GPU");
+    snprintf(text, length, d->model == 2 ? "Fake H100" : d->model ? "Fake A100" : "Fake GPU");
     return OK;
 }
 
@@ -245,14 +248,14 @@ static double refreshed(const Device *d, double number) {
 
 /* What a counter shows whose sensor looks for a part of each tick only; time must not run backwards. */
 static double counted(Device *d, double number) {
-    if (d->seen <= 0) return energy(d, refreshed(d, number));
+    if (d->seen <= 0) return energy(d, refreshed(d, number) - d->behind);
     if (d->seen_ticks == 0) {
         d->seen_ticks = number;
         d->seen_joules = energy(d, refreshed(d, number));
     }
     while (d->seen_ticks < number) {
         double end = refreshed(d, ++d->seen_ticks);
-        d->seen_joules += (energy(d, end) - energy(d, end - d->seen)) / d->seen * d->tick;
+        d->seen_joules += (energy(d, end - d->behind) - energy(d, end - d->behind - d->seen)) / d->seen * d->tick;
     }
     return d->seen_joules;
 }
@@ -263,7 +266,7 @@ int nvmlDeviceGetTotalEnergyConsumption(Device *d, unsigned long long *millijoul
     d->reads++;
     if (!d->counter || t >= d->counter_until) return NOT_SUPPORTED;
     t = fmin(t, d->frozen_at);
-    double joules = energy(d, t);
+    double joules = energy(d, t - d->behind);
     if (d->tick > 0) {
         double number = floor((t - d->phase) / d->tick) + 1;
         while (refreshed(d, number) > t) number--;
@@ -277,9 +280,14 @@ int nvmlDeviceGetTotalEnergyConsumption(Device *d, unsigned long long *millijoul
 }
 
 static double sensor(Device *d) {
-    double gauss = sqrt(-2 * log(uniform() + 1e-300)) * cos(2 * M_PI * uniform());
-    double t = now();
-    if (d->refresh > 0) t = floor(t / d->refresh) * d->refresh;
+    double t = now(), a = uniform(), b = uniform();
+    if (d->refresh > 0) { /* the noise is held, too */
+        double number = floor((t - d->held_at) / d->refresh);
+        t = number * d->refresh + d->held_at;
+        a = chance(number + 0.3);
+        b = chance(number + 0.7);
+    }
+    double gauss = sqrt(-2 * log(a + 1e-300)) * cos(2 * M_PI * b);
     double watts = d->average > 0 ? (energy(d, t) - energy(d, t - d->average)) / d->average : power(d, t);
     return fmax(watts * (1 + d->noise * gauss), 0);
 }

@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from joulefront.search.energy.background import due
-from joulefront.search.energy.curve import Ripple
+from joulefront.search.energy.curve import Curve, PowerIntegral, Ripple
+from joulefront.search.energy.sources.clock import NANO
+from joulefront.search.energy.sources.source import Capability
 
 TENTH = 100_000_000
 
@@ -88,3 +90,46 @@ def test_a_constant_on_top_changes_nothing(readings, more):
         one.add(number * TENTH, watts)
         other.add(number * TENTH, watts + more)
     assert other.watts == pytest.approx(one.watts, abs=1e-3)
+
+
+@pytest.mark.parametrize("held", [2, 3])
+def test_pulses_as_long_as_the_sensor_holds_its_reading_are_ripple(held):
+    ripple = Ripple()
+    for number in range(64):
+        ripple.add(number * NANO // 10, 350.0 if number // held % 2 else 60.0)
+    assert 0.6 * 145 < ripple.bent_watts < 1.3 * 145
+
+
+def test_a_single_step_is_forgotten_and_is_no_slow_pulse():
+    ripple = Ripple()
+    for number in range(16):
+        ripple.add(number * NANO // 10, 60.0 if number < 8 else 350.0)
+    assert ripple.wide_watts == ripple.bent_watts < 60
+    for number in range(16, 96):
+        ripple.add(number * NANO // 10, 350.0)
+    assert ripple.wide_watts == 0
+
+
+def test_how_long_a_sensor_holds_is_learnt_from_its_own_noise_alone():
+    noisy, clean = Ripple(), Ripple()
+    rng = random.Random(4)
+    held = {}
+    for number in range(200):
+        t = number * NANO // 10
+        noisy.add(t, held.setdefault(number // 10, 200 + rng.gauss(0, 1)))
+        clean.add(t, 60.0 if number // 10 % 2 else 350.0)
+    assert noisy.hold_ns == pytest.approx(NANO, rel=0.15)
+    assert clean.hold_ns == 0  # it is the load that rests
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_a_sensor_that_smooths_may_hide_a_swing_that_its_readings_barely_show(held):
+    swings = {}
+    for smooths in (False, True):
+        power = PowerIntegral(Capability("gpu", "scripted", True, smooths=smooths))
+        curve = Curve()
+        for number in range(32):
+            power.add(number * NANO // 10, 200.0 + (4.0 if number % 2 else -4.0 if held else 0.0), curve)
+        swings[smooths] = power.swing_watts
+    assert swings[True] > 5 * swings[False]
+    assert swings[True] <= 0.6 * 204

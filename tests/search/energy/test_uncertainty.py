@@ -79,7 +79,7 @@ def test_the_interval_is_not_bought_by_being_wide(bench, meter):
 def test_reading_more_often_does_not_change_the_answer_beyond_its_doubt(bench):
     found = []
     for interval in (0.02, 0.1, 0.3):
-        machine = bench(interval=interval, start=1000.0, **CURVES["square"], tick=0.1)
+        machine = bench(interval=interval, start=1000.0, lag_seconds=0.0, **CURVES["square"], tick=0.1)
         machine.run(2.0)
         with machine.ledger.window("trial") as window:
             machine.run(10.0)
@@ -146,7 +146,7 @@ def a_hundred_windows(machine, rng):
 @pytest.mark.parametrize("load", ["constant", "square"])
 @pytest.mark.parametrize("jitter", [0.002, 0.008, 0.02])
 def test_a_driver_that_refreshes_irregularly_is_given_its_tolerance(bench, load, jitter):
-    machine = bench(**CURVES[load], tick=0.1, phase=0.037, jitter=jitter)
+    machine = bench(lag_seconds=0.0, **CURVES[load], tick=0.1, phase=0.037, jitter=jitter)
     rng = random.Random(f"{load} {jitter}")
     records = a_hundred_windows(machine, rng)
     assert cover(records, machine.driver) >= 0.95
@@ -164,3 +164,45 @@ def test_a_counter_whose_sensor_looks_for_a_quarter_of_the_time_says_so_and_wide
     records = a_hundred_windows(machine, rng)
     assert cover(records, machine.driver) >= 0.95
     assert "measures for 25% of the time" in records[0].components[0].reason
+
+
+SLOW_SENSORS = {
+    "a counter beside a mean of 25 ms held for 100 ms": {"refresh": 0.1, "average": 0.025},
+    "a counter beside a mean of 100 ms": {"refresh": 0.1, "average": 0.1},
+    "a counter beside a power held for a second": {"refresh": 1.0},
+    "a power held for a second": {"counter": 0, "refresh": 1.0},
+    "a counter that is 100 ms late": {"instant": 0, "usage": 0, "behind": 0.1},
+    "a counter that is 100 ms late beside a power held for 100 ms": {"refresh": 0.1, "behind": 0.1},
+}
+
+
+@pytest.mark.parametrize("sensor", SLOW_SENSORS)
+def test_trainings_whose_steps_are_as_long_as_the_sensors_refresh_hold_their_truth(bench, driver, sensor):
+    rng = random.Random(sensor)
+    times, watts, trials, now = [], [], [], 1000.0
+
+    def draw(seconds, level):
+        nonlocal now
+        times.extend((now + 1e-4, now + seconds))
+        watts.extend((level, level))
+        now += seconds
+
+    draw(12.0, 60.0)
+    while len(trials) < 100:
+        draw(rng.uniform(0.3, 1.0), 60.0)
+        begin, hertz, mean = now, rng.uniform(2.5, 14), rng.uniform(180, 350)
+        while now < begin + 0.9:
+            for sign in (1, -1):
+                draw(rng.uniform(0.9, 1.1) / hertz / 2, mean + sign * 0.6 * (mean - 60))
+        trials.append((begin, now))
+    draw(5.0, 60.0)
+    driver.trace(times, watts)
+    machine = bench(noise=0.002, held_at=0.04, phase=0.037, **SLOW_SENSORS[sensor])
+    windows = []
+    for begin, end in trials:
+        machine.run(begin - machine.clock.now_ns / 1e9)
+        with machine.ledger.window("trial") as window:
+            machine.run(end - machine.clock.now_ns / 1e9)
+        windows.append(window)
+    machine.run(3.0)
+    assert cover([window.record for window in windows], machine.driver) >= 0.95
