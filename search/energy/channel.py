@@ -340,7 +340,7 @@ def _variance(channel: MeterChannel, begin: Point, end: Point, seconds: float) -
 
 
 def _late(channel: MeterChannel, t0_ns: int, t1_ns: int) -> float:
-    """Return the variance of a window that comes from a counter behind its load: the lag times what the power differs by between its ends."""
+    """Return the variance of a window that comes from a late counter: the lag times what the power differs by between its ends."""
     lag = 0.0 if channel.integrating else channel.capability.counter_lag_seconds
     ends = [channel.curve.watts_around(t, int(2 * lag * NANO)) for t in (t0_ns, t1_ns)] if lag else []
     watts = [one for end in ends if end is not None for one in end]
