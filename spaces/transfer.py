@@ -123,6 +123,11 @@ class TransferFamily(Family):
             "head": suggest_categorical(trial, "head", self.heads),
         }
 
+    def frozen(self, candidate: Candidate) -> tuple[str, float]:
+        """Return which features a candidate needs, and of which share of the training images: what trials pay once for many heads."""
+        parts = candidate.architecture
+        return f"{parts['weights']} {parts['resolution']} {parts['features']}", 2.0 ** -parts["images_halved"]
+
     def build(self, candidate: Candidate, task: Task) -> nn.Module:
         """Put an untrained head on the network.
 

@@ -54,6 +54,11 @@ class Union:
         """Return the canonical text of the candidate's family."""
         return self._member(candidate.architecture["family"]).key(candidate)
 
+    def frozen(self, candidate: Candidate) -> tuple[str, float] | None:
+        """Return the features that the candidate's family needs, see ``TransferFamily.frozen``; None where it needs none."""
+        own = getattr(self._member(candidate.architecture["family"]), "frozen", None)
+        return own(candidate) if callable(own) else None
+
     def shared(self) -> frozenset[str]:
         """Return the names of the recipe parameters that mean the same in all members."""
         recipes = [recipe for member in self.spaces if isinstance(recipe := getattr(member, "recipe", None), RecipeRanges)]

@@ -79,6 +79,8 @@ class FreezeThawSampler(BaseSampler):
         look_ahead: Whether a plan is valued with the option to stop at its next rung; False values it as if it were carried out
             whatever is measured on the way.
         proposal: How fresh configurations are generated.
+        paid: Function of all trials that returns a function of the parameters, or None: how much of the energy of a training from scratch
+            is paid once for several configurations, and was. Gains are divided by what is still to pay.
 
     Attributes:
         remaining: Energy left to spend, in the unit of the energy objective, or None. Trainings that cost more are not proposed.
@@ -110,6 +112,7 @@ class FreezeThawSampler(BaseSampler):
         estimate_floor: bool = True,
         look_ahead: bool = True,
         proposal: Proposal = UNIFORM,
+        paid: Callable[[Sequence[FrozenTrial]], Callable[[Mapping[str, Any]], float] | None] | None = None,
     ) -> None:
         if not rungs or list(rungs) != sorted(set(rungs)) or rungs[0] < 1:
             raise ValueError(f"rungs must be ascending integers >= 1, got {list(rungs)}; for example [4, 12, 36, 108]")
@@ -132,6 +135,7 @@ class FreezeThawSampler(BaseSampler):
             look_ahead=look_ahead,
         )
         self._features, self._key, self._warp, self._proposal = features, key, warp, proposal
+        self._paid = paid
         self._given_space = {n: d for n, d in (search_space or {}).items() if n != epochs_name}
         self._prior_trials = studies_of(prior_trials)
         self._history = History(key, epochs_name, energy)
@@ -274,6 +278,8 @@ class FreezeThawSampler(BaseSampler):
         if self._transfer is not None:
             self._planner.models.trends = self._transfer.trends(self._encoder)
             self._planner.warm_starts = self._transfer.warm_starts if self._planner.models.trends else None
+        if self._paid is not None:
+            self._planner.paid = self._paid(study._storage.get_all_trials(study._study_id, deepcopy=False))
         return self._planner, self._encoder
 
     def _rng(self, trial: FrozenTrial, salt: int) -> np.random.Generator:

@@ -47,13 +47,15 @@ _FIXED_POINT_STEPS = 4
 class Planner:
     """Scores what could be trained next, by the surrogates of a study.
 
-    ``warm_starts`` gives the genes of good configurations of earlier studies.
+    ``warm_starts`` gives the genes of good configurations of earlier studies; ``paid`` tells of a configuration how much of its energy was
+    paid already by others, in the user's unit.
     """
 
     settings: SearchSettings
     models: SurrogateModels
     warm_starts: Callable[[Encoder], Array] | None = None
     proposal: Proposal = UNIFORM
+    paid: Callable[[Mapping[str, Any]], float] | None = None
 
     def fit(self, history: History, encoder: Encoder, rng: np.random.Generator) -> SearchState:
         """Fit the models to the history, add the running trainings at their expected values, and partition the objective space."""
@@ -208,7 +210,7 @@ class Planner:
         if settings.complete_only:
             gain[:, :-1] = 0.0
         energy = 10 ** -table.values[table.longest_row[config], 1] if table.transform.logarithmic[1] else trained_to
-        paid = np.where((config >= 0) & resumable, energy, 0.0)
+        paid = np.where((config >= 0) & resumable, energy, self._paid_by_others(encoder, genes))
         cost = np.maximum(predictions.energy - paid[:, None], _MIN_INCREMENT * predictions.energy)
         rate = gain / (cost + settings.cost_floor * state.median_cost) ** settings.per_joule
         excluded = rungs[None, :] <= trained_to[:, None]
@@ -222,6 +224,11 @@ class Planner:
         if settings.look_ahead and settings.per_joule == 1.0:
             self._look_ahead(state, predictions, rate, cost, first, resumable, np.inf if remaining is None else remaining)
         return ScoredCandidates(genes, config, np.where(excluded, -np.inf, gain), cost, step_cost, rate)
+
+    def _paid_by_others(self, encoder: Encoder, genes: Array) -> Array:
+        if self.paid is None:
+            return np.zeros(len(genes))
+        return np.array([self.paid(encoder.encoding.params(row)) for row in genes], dtype=float)
 
     def _look_ahead(
         self,
