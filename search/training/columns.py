@@ -87,7 +87,7 @@ def infer(values: np.ndarray, styles: tuple[str, ...] = (".,", ",.")) -> Reading
     share = float(counts[~strange].sum() / counts.sum())
     shown = ", ".join(map(repr, different[strange][:3]))
     if not strange.any() or (strange.sum() <= 2 and (~strange).sum() >= 10 * strange.sum() and share >= MOST_ROWS):
-        return Reading("number", style, f"{shown} counts as missing among its numbers" if strange.any() else None)
+        return Reading("number", style, f"is numbers, among which {shown} counts as missing" if strange.any() else None)
     note = f"is text, for beside numbers it holds {shown}; correct or empty these cells to have numbers" if share > 0.5 else None
     looks = different.str.match(r"\d{1,4}[-/.: ]\d|\d{1,2}[-. ]{1,2}[A-Za-z]|[A-Za-z]{3,9} \d")
     if looks.mean() < MOST:

@@ -7,6 +7,7 @@ import re
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -79,7 +80,8 @@ def table(
     values = {column: _target(frame[column], source) for column in wanted}
     labelled = np.logical_and.reduce([[value == value and value is not None for value in one] for one in values.values()])
     if not labelled.all():
-        cells = {str(text) for column in wanted for text in frame[column][~labelled]} - {"", "nan", "None", "<NA>"}
+        cells = {str(text) for column, one in values.items() for text in frame[column][[value is None or value != value for value in one]]}
+        cells -= {"", "nan", "None", "<NA>"}
         shown = f" ({', '.join(sorted(cells)[:5])})" if cells else ""
         left_out = f"{int((~labelled).sum())} of {len(frame)} rows without {', '.join(wanted)}{shown}"
         warnings.warn(f"{source}: left out {left_out}", stacklevel=2)
@@ -274,11 +276,11 @@ def _copies(
     if len(target) < 10 or len(set(codes)) < 2:
         return []
     for column in map(str, frame.columns):
-        values = numbers(frame[column], how[column]) if how.get(column, Reading()).kind != "text" else frame[column]
-        same = np.array_equal(pd.factorize(values)[0], codes)
+        values = frame[column] if how.get(column, Reading()).kind == "text" else numbers(frame[column], how[column])
+        same = np.array_equal(pd.factorize(texts(frame[column]) if is_text(values.dtype) else values)[0], codes)
         if same and target.dtype.kind == "f":
             with np.errstate(all="ignore"):
-                same = not is_text(np.asarray(values).dtype) and abs(np.corrcoef(np.asarray(values, dtype=float), target)[0, 1]) > 1 - 1e-12
+                same = not is_text(values.dtype) and abs(np.corrcoef(np.asarray(values, dtype=float), target)[0, 1]) > 1 - 1e-12
         if same and column not in keep:
             near = plain(column) == plain(name)
             found += [column] if near else []
@@ -293,10 +295,11 @@ def _name_rows(values: np.ndarray) -> bool:
 
 def _warn(source: str, columns: Sequence[Column], how: Mapping[str, Reading], amounts: np.ndarray | None) -> None:
     """Say what was probably not meant, with the option that changes it."""
-    said = [f"{name!r} {reading.note} (--set drop={name} leaves it out)" for name, reading in how.items() if reading.note]
-    for reason, option in (("names the rows", "; --set keep={} uses it"), ("never repeats", "")):
+    said = [f"{name!r} {reading.note} (--set {quote(f'drop={name}')} leaves it out)" for name, reading in how.items() if reading.note]
+    for reason in ("names the rows", "never repeats"):
         if out := [column["name"] for column in columns if column.get("reason") == reason]:
-            said.append(f"left out {', '.join(map(repr, out[:10]))}, which {reason}{option.format(','.join(out))}")
+            option = f"; --set {quote('keep=' + ','.join(out))} uses it" if reason == "names the rows" else ""
+            said.append(f"left out {', '.join(map(repr, out[:10]))}, which {reason}{option}")
     if amounts is not None and (amounts == np.round(amounts)).all() and (levels := len(np.unique(amounts))) * 5 <= len(amounts):
         said.append(f"the target is taken for amounts, {levels} different ones; --set kind=classification makes classes of them")
     for one in said:

@@ -6,10 +6,11 @@ import codecs
 import csv
 import io
 import warnings
+import zipfile
 from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,7 +28,7 @@ def read(path: Path, names: Collection[str] = ()) -> pd.DataFrame:
     """Read a table; of a text file every cell stays text, an empty one "".
 
     ``names`` are columns that the table must have: the header is the first line that holds them all, and they tell the separator (comma,
-    semicolon, tab or bar). Lines above it get a warning; what a shorter row lacks is empty; a column without a name is ``Unnamed: k``.
+    semicolon, tab, bar, blank). Lines above it get a warning; what a shorter row lacks is empty; a column without name is ``Unnamed: k``.
 
     Raises:
         FileNotFoundError: If the file does not exist.
@@ -43,7 +44,17 @@ def read(path: Path, names: Collection[str] = ()) -> pd.DataFrame:
             return pd.read_parquet(path)
         if suffixes & TEXT:
             return _read_text(path, names)
-    except (pd.errors.ParserError, UnicodeDecodeError, OSError, EOFError, ValueError, ImportError, csv.Error) as error:
+    except (
+        pd.errors.ParserError,
+        pd.errors.ParserWarning,
+        zipfile.BadZipFile,
+        UnicodeDecodeError,
+        OSError,
+        EOFError,
+        ValueError,
+        ImportError,
+        csv.Error,
+    ) as error:
         raise ValueError(f"cannot read the table {path}: {' '.join(str(error).split())[:200]}") from error
     raise ValueError(f"{path} must end in {', '.join(sorted(TEXT | PARQUET))}, got {''.join(path.suffixes) or 'no suffix'}")
 
@@ -52,14 +63,15 @@ def _read_text(path: Path, names: Collection[str]) -> pd.DataFrame:
     import pandas as pd
     from pandas.io.common import get_handle  # type: ignore[import-not-found]  # the stubs leave it out
 
-    with get_handle(path, "rb", compression="infer", is_text=False) as opened:
+    member = _member(path)
+    with get_handle(member or path, "rb", compression=None if member else "infer", is_text=False) as opened:
         head = opened.handle.read(SNIFFED)
     encoding = _encoding(head)
     separator, above, width = _layout(head.decode(encoding, "replace"), names, cut=len(head) == SNIFFED)
 
     def rows(encoding: str) -> pd.DataFrame:
         return pd.read_csv(
-            path,
+            _member(path) or path,
             sep=separator,
             header=None,
             names=list(range(width)),
@@ -72,11 +84,13 @@ def _read_text(path: Path, names: Collection[str]) -> pd.DataFrame:
             encoding_errors="replace" if encoding == "cp1252" else "strict",
         )
 
-    try:
-        raw = rows(encoding)
-    except UnicodeDecodeError:
-        encoding = "cp1252"
-        raw = rows(encoding)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)  # it tells of values that are lost
+        try:
+            raw = rows(encoding)
+        except UnicodeDecodeError:
+            encoding = "cp1252"
+            raw = rows(encoding)
     if encoding == "cp1252":
         warnings.warn(f"{path} is not UTF-8 and was read as Windows-1252 (Latin-1); save it as UTF-8 if letters are wrong", stacklevel=4)
     if above:
@@ -94,11 +108,22 @@ def _read_text(path: Path, names: Collection[str]) -> pd.DataFrame:
     return body.iloc[:, :named].set_axis([name or f"Unnamed: {k}" for k, name in enumerate(header[:named])], axis=1)
 
 
+def _member(path: Path) -> IO[bytes] | None:
+    """Open the one table of a zip, beside which a Mac puts files of its own; None for other files."""
+    if path.suffix.lower() != ".zip":
+        return None
+    archive = zipfile.ZipFile(path)
+    names = [name for name in archive.namelist() if not name.endswith("/") and not name.startswith(("__MACOSX", "."))]
+    if len(names) != 1:
+        raise ValueError(f"it must hold one file, it holds {', '.join(names[:5]) or 'none'}")
+    return archive.open(names[0])
+
+
 def _encoding(head: bytes) -> str:
     for mark, name in _MARKS:
         if head.startswith(mark):
             return name
-    if b"\0" in head:
+    if head.count(0) * 4 > len(head):
         return "utf-16-le" if head[1::2].count(0) > head[::2].count(0) else "utf-16-be"
     try:
         codecs.getincrementaldecoder("utf-8")().decode(head)
@@ -110,7 +135,9 @@ def _encoding(head: bytes) -> str:
 def _layout(text: str, names: Collection[str], *, cut: bool) -> tuple[str, int, int]:
     """Return the separator, the records above the header, and the fields of the longest row; the last row of a ``cut`` text is partial."""
     best, found = (False, 0.0, 0), (",", 0, 1)
-    for separator in ",;\t|":
+    for separator in ",;\t| ":
+        if separator == " " and (best[0] or not names):
+            break  # blanks separate only where nothing else does
         read = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
         rows = [[cell.strip() for cell in row] for row in read]
         rows = rows[:-1] if cut and len(rows) > 1 else rows

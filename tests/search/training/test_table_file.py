@@ -1,6 +1,9 @@
 """Tables as people have them: every kind of file is read as it is meant, or refused in one line, or read with a word about what is odd."""
 
+import gzip
 import warnings
+import zipfile
+from shlex import quote
 
 import numpy as np
 import pandas as pd
@@ -55,6 +58,7 @@ FILES = {
     "UTF-8 with a mark": {"rows": PLAIN, "encoding": "utf-8-sig"},
     "title lines": {"rows": PLAIN, "above": "Report of 2024\n\nby the office; all rights, reserved\n"},
     "a separator named for Excel": {"rows": SEMICOLON, "header": "a;y", "above": "sep=;\n"},
+    "blanks": {"rows": [row.replace(",", "  ") for row in PLAIN], "header": "a y"},
     "windows line ends": {"rows": [f"{row}\r" for row in PLAIN], "header": "a,y\r"},
 }
 
@@ -69,6 +73,28 @@ def test_a_file_of_every_kind_gives_the_same_task(tmp_path, kind):
     assert task.train.targets.tolist() == expected.train.targets.tolist()
     again = prepare(task.preprocessing, tmp_path / "t.csv")
     np.testing.assert_array_equal(np.sort(again[:, 0]), np.sort(np.concatenate([part.inputs[:, 0] for part in _parts(task)])))
+
+
+@pytest.mark.parametrize("packed", ["gz", "zip", "zip of a Mac"])
+def test_a_packed_file_is_read_as_the_plain_one(tmp_path, packed):
+    data = write(tmp_path / "t.csv", SEMICOLON, header="a;y", encoding="utf-16").read_bytes()
+    path = tmp_path / f"t.csv.{packed.split()[0]}"
+    if packed == "gz":
+        path.write_bytes(gzip.compress(data))
+    else:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("t.csv", data)
+            if "Mac" in packed:
+                archive.writestr("__MACOSX/._t.csv", b"x")
+    assert table(path, "y").preprocessing["features"] == ["a"]
+    path.write_bytes(path.read_bytes()[: len(path.read_bytes()) // 2])
+    with pytest.raises(ValueError, match="cannot read the table"):
+        table(path, "y")
+
+
+def test_a_row_that_is_too_long_far_down_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"(line|Expected 2 fields in line) ?60002|60002"):
+        table(write(tmp_path / "t.csv", [*PLAIN * 1000, "1,yes,2"]), "y")
 
 
 def _parts(task):
@@ -119,7 +145,7 @@ def test_every_way_to_say_missing_leaves_a_column_of_numbers(tmp_path, missing):
     rows = [f"{missing if k % 10 == 0 else 50 + k * 1.5},{label(k)}" for k in range(ROWS)]
     task, said = read(write(tmp_path / "t.csv", rows))
     assert task.preprocessing["features"] == ["a", "a?"]
-    assert ("'unknown' counts as missing" in said) == (missing == "unknown")
+    assert ("'a' is numbers, among which 'unknown' counts as missing" in said) == (missing == "unknown")
 
 
 def test_numbers_among_many_texts_are_text_with_a_word(tmp_path):
@@ -178,7 +204,7 @@ def test_numbers_that_name_the_rows_are_no_feature_unless_they_are_kept(tmp_path
     path = write(tmp_path / "t.csv", [f"{7 * k},{row}" for k, row in enumerate(PLAIN)], header=f"{name},a,y")
     task, said = read(path)
     assert task.preprocessing["features"] == ["a"]
-    assert f"{name or 'Unnamed: 0'!r}, which names the rows; --set keep={name or 'Unnamed: 0'} uses it" in said
+    assert f"{name or 'Unnamed: 0'!r}, which names the rows; --set {quote('keep=' + (name or 'Unnamed: 0'))} uses it" in said
     assert len(table(path, "y", keep=name or "Unnamed: 0").preprocessing["features"]) == 2
 
 
