@@ -232,7 +232,7 @@ def channel_statistics(inputs: np.ndarray) -> tuple[list[float], list[float]]:
         square += ((part - mean.reshape(1, -1, *[1] * (inputs.ndim - 2))) ** 2).sum(axis=axes)
     deviation = np.sqrt(square / count)
     # Rounding leaves a tiny deviation in a constant feature of large numbers.
-    return mean.tolist(), np.where(deviation > 1e-12 * np.abs(mean), deviation, 1.0).tolist()
+    return mean.tolist(), np.where(deviation > 1e-14 * np.abs(mean), deviation, 1.0).tolist()
 
 
 def _inputs(inputs: Any) -> np.ndarray:

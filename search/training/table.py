@@ -183,8 +183,7 @@ def learn(
     learnt: dict[str, Column] = {}
     for k, name in enumerate(numeric):
         marked = bool(missing[:, k].any())
-        # Rounding leaves a tiny deviation in a constant column of large numbers.
-        varies = deviation[k] > 1e-12 * max(1.0, abs(mean[k]))
+        varies = filled[:, k].min() < filled[:, k].max()  # not by the deviation, which rounding leaves in a constant column
         if name not in keep and _ROW_NAMES.fullmatch(name) and _name_rows(values[:, k]):
             learnt[name] = {"name": name, "type": "dropped", "reason": "names the rows"}
             continue

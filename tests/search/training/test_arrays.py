@@ -155,3 +155,16 @@ def test_unknown_names_are_refused_and_known_ones_exist():
     with pytest.raises(ValueError, match="must be one of mnist"):
         builtin("imagenet")
     assert all(hasattr(torchvision.datasets, name) for name in SETS.values())
+
+
+@pytest.mark.parametrize(("offset", "scale"), [(1.7e9, 1.0), (1e12, 1.0), (1.7e18, 1e9), (0.0, 1e-12), (-3e5, 1e-3)])
+@pytest.mark.parametrize("kind", ["features", "images"])
+def test_values_far_from_zero_or_tiny_keep_their_digits(offset, scale, kind):
+    values = offset + scale * (np.arange(120.0) % 60)
+    inputs = (
+        np.stack([values, np.arange(120.0)], axis=1) if kind == "features" else np.broadcast_to(values[:, None, None], (120, 2, 2)).copy()
+    )
+    task = arrays(inputs, np.arange(120) % 2)
+    first = np.concatenate([part.arrays()[0][:, 0] for part in (task.train, task.validation, task.test)])
+    assert len(np.unique(first)) == 60
+    assert task.train.arrays()[0][:, 0].std() == pytest.approx(1.0, abs=1e-3)
