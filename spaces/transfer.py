@@ -126,7 +126,7 @@ class TransferFamily(Family):
     def frozen(self, candidate: Candidate) -> tuple[str, float]:
         """Return which features a candidate needs, and of which share of the training images: what trials pay once for many heads."""
         parts = candidate.architecture
-        return f"{parts['weights']} {parts['resolution']} {parts['features']}", 2.0 ** -parts["images_halved"]
+        return f"{parts['weights']} {parts['side']} {parts['features']}", 2.0 ** -parts["images_halved"]
 
     def build(self, candidate: Candidate, task: Task) -> nn.Module:
         """Put an untrained head on the network.

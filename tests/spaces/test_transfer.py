@@ -3,10 +3,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from joulefront.search.space import FixedTrial
+from joulefront.search.space import FixedTrial, RandomTrial
+from joulefront.spaces.mlp import Mlp
 from joulefront.spaces.pretrained import Prepare, resize_matrix, same_area
 from joulefront.spaces.recipes import FIXED
 from joulefront.spaces.transfer import FEATURE_SETS, TransferFamily, by_quarters
+from joulefront.spaces.union import Union
 from joulefront.spaces.weights import find
 
 PARAMS = {"side": 64, "images_halved": 0, "features": "grid", "head": "linear"}
@@ -122,3 +124,20 @@ def test_weights_of_another_file_are_refused(contract, family):
 
 def test_the_names_of_the_feature_sets_are_those_that_the_space_draws(family):
     assert family.features == FEATURE_SETS
+
+
+def test_heads_that_share_features_say_so_also_in_a_union(family):
+    space = Union(family, Mlp())
+
+    def needs(**params):
+        return family.frozen(family.sample(FixedTrial(PARAMS | params)))
+
+    assert needs(head="256") == needs()
+    assert needs(images_halved=2) == (needs()[0], 0.25)
+    assert len({needs(**other)[0] for other in ({}, {"side": 96}, {"features": "early"})}) == 3
+    drawn = {"transfer": None, "mlp": None}
+    for seed in range(20):
+        candidate = space.sample(RandomTrial(seed))
+        drawn[candidate.architecture["family"]] = space.frozen(candidate)
+    assert drawn["mlp"] is None
+    assert drawn["transfer"] is not None
