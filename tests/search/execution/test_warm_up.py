@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from joulefront.search.execution.probe import EXAMPLES, one_of_each_kind, warm_up
+from joulefront.search.execution import probe
+from joulefront.search.execution.probe import EXAMPLES, may_compile, one_of_each_kind, warm_up
 from joulefront.search.space import RandomTrial
 from joulefront.search.training.arrays import arrays
 from joulefront.search.training.splits_data import Excerpt
 from joulefront.spaces.classical import DETECTORS, SUPERVISED, Classical
 from joulefront.spaces.convnet import Convnet
 from joulefront.spaces.mlp import Mlp
+from joulefront.spaces.recipes import RecipeRanges
 from joulefront.spaces.union import Union
 
 pytestmark = pytest.mark.slow
@@ -167,3 +169,15 @@ def test_the_window_of_a_workers_first_trial_holds_no_start_of_a_process(tmp_pat
     seconds = [trial["record"]["seconds"] for trial in trials]
     # With loading and warming up inside, it was a hundred times as long.
     assert max(seconds[:2]) < 20 * np.median(seconds[2:])
+
+
+def test_where_candidates_may_be_compiled_the_compiler_is_warmed_and_none_of_them_is_compiled(points, monkeypatch):
+    asked = []
+    monkeypatch.setattr(probe, "_compile_something", lambda task, device, threads: asked.append(len(task.train)))
+    torch._dynamo.utils.counters.clear()
+    for choices in (False, (False, True)):
+        space = Mlp(recipe=RecipeRanges(threads=1, compile=choices))
+        assert may_compile(space) == (choices is not False)
+        warm_up(space, points, device="cpu", threads=1, seed=0)
+    assert asked == [EXAMPLES]
+    assert not torch._dynamo.utils.counters["stats"]
