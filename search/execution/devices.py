@@ -191,7 +191,7 @@ def take_devices(
             raise DeviceError(_message(device, workers, len(taken), held, there > len(held)))
         back.pop_all()
     names = tuple(device if workers == 1 and (given.isdigit() or number == 0) else f"cuda:{number}" for number in taken)
-    return Devices(names, _used(tuple(taken.values()), there), tuple(taken.values()))
+    return Devices(names, _used(tuple(taken.values())), tuple(taken.values()))
 
 
 def _message(device: str, workers: int, free: int, held: Sequence[str], others: bool) -> str:
@@ -204,9 +204,9 @@ def _message(device: str, workers: int, free: int, held: Sequence[str], others: 
     return f"{asked}: {'; '.join(held)}. Two trainings on one GPU cannot be told apart: {', '.join(ways)} or take --device cpu"
 
 
-def _used(leases: Sequence[Lease], there: int) -> tuple[str, ...] | None:
-    """Name the held GPUs to the meters; all of them, or instances of one (MIG), need no choice."""
-    if len(leases) == there or "MIG-" in os.environ.get("CUDA_VISIBLE_DEVICES", ""):
+def _used(leases: Sequence[Lease]) -> tuple[str, ...] | None:
+    """Name the held GPUs to the meters, which may count them in another order than CUDA; instances of one (MIG) need no choice."""
+    if "MIG-" in os.environ.get("CUDA_VISIBLE_DEVICES", ""):
         return None
     return tuple(lease.domain for lease in leases)
 

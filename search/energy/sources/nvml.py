@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from .clock import Clock
-from .nvml_driver import Calls, attempt, describe, find, instances, state, visible
+from .nvml_driver import Calls, architecture, attempt, describe, find, instances, state, visible, words
 from .source import POWER_TICK_SECONDS, Capability, Reading
 
 BOUNDARY = "GPU board"
+MODULE = "GPU module: GPU, CPU and memory together"
 #: Power is not read more often than this: burst polling is for the counter, and each further call costs.
 POWER_EVERY_NS = 3_000_000
 #: A reading of the power is as old as the last refresh at most, and a mean of 25 ms itself. Source: the same.
@@ -30,6 +31,10 @@ REMEDIES = {
 }
 #: GPUs whose sensor measures for a part of the time only. Source: Yang et al. 2024, arXiv:2312.02741 (25 of every 100 ms on A100 and H100).
 PART_TIME = {"A100": 0.25, "H100": 0.25}
+#: Relatives of them, of which nobody has published it: taken to be no better, as any GPU of Hopper, Blackwell or later.
+UNPUBLISHED = {"A800", "A30"}
+#: NVML_DEVICE_ARCH_HOPPER.
+HOPPER = 9
 #: Standard uncertainty of the board's sensor: NVIDIA states ± 5 %, taken as a uniform distribution's half-width and rounded up for
 #: sensors that see only a part of the time. Source: nvidia-smi manual, "Power Readings"; Yang et al. 2024, arXiv:2312.02741.
 GAIN_U = 0.05
@@ -151,10 +156,10 @@ class Nvml:
         if calls.counter is None:
             kind = "power, averaged by the driver over up to 1 s," if calls.averaged else "instant power"
             notes.append(f"no energy counter ({calls.fault}): {kind} is integrated")
-        if _sees(facts["name"]) < 1:
-            notes.append(
-                f"this GPU's sensor measures for {_sees(facts['name']):.0%} of the time: what a load does meanwhile is in the uncertainty"
-            )
+        sees, published = _sees(facts["name"], architecture(nvml, handle))
+        if sees < 1:
+            known = "this GPU's sensor measures" if published else "nobody has published when this GPU's sensor measures, at worst"
+            notes.append(f"{known} for {sees:.0%} of the time: what a load does meanwhile is in the uncertainty")
         if device.used:
             self._facts[component] = facts
         counts = device.used
@@ -174,18 +179,19 @@ class Nvml:
             component,
             self.name,
             True,
-            boundary=BOUNDARY,
+            boundary=MODULE if calls.module else BOUNDARY,
             reason="; ".join(notes) or None,
             remedy="switch MIG off for exact energy: sudo nvidia-smi -mig 0" if facts["mig"] else None,
             tick_seconds=None if calls.counter else AVERAGED_SECONDS if calls.averaged else POWER_TICK_SECONDS,
             resolution_joules=0.001,
             lag_seconds=LAG_SECONDS if calls.power else 0.0,
             mean_seconds=AVERAGED_SECONDS if calls.averaged else 0.0,
-            smooths=not calls.averaged and _sees(facts["name"]) == 1,
+            smooths=not calls.averaged and not published,
             counter_lag_seconds=self._counter_lag,
-            sees=_sees(facts["name"]),
+            sees=sees,
             gain_u=gain,
             counts=counts,
+            covers=(component, "cpu", "dram") if calls.module else (),
         )
 
     def read(self) -> tuple[Reading, ...]:
@@ -263,5 +269,10 @@ def _remedy(error: Any) -> str | None:
     return None if code in (None, 3) else REMEDIES.get(code, "run nvidia-smi: it names the fault")
 
 
-def _sees(name: str) -> float:
-    return next((share for model, share in PART_TIME.items() if model in name), 1.0)
+def _sees(name: str, architecture: int | None) -> tuple[float, bool]:
+    """Return the share of the time in which a GPU's sensor measures, and whether somebody has published it."""
+    for word in words(name):
+        if word in PART_TIME:
+            return PART_TIME[word], True
+    worst = architecture is None or architecture >= HOPPER or words(name) & UNPUBLISHED
+    return (min(PART_TIME.values()) if worst else 1.0), False

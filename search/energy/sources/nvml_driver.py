@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 #: Joules or watts; raises NVML's error.
@@ -27,6 +29,7 @@ class Calls:
         counter: Returns the joules of the energy counter, or None without one; ``power`` the watts now.
         both: Returns the two from one call, each None when it failed; None where the driver does not give them so.
         averaged: Whether the power is the driver's average of up to a second.
+        module: Whether counter and power are those of a module: GPU, CPU and memory together.
         fault: NVML's error in place of the counter, or None.
     """
 
@@ -34,23 +37,42 @@ class Calls:
     power: Number | None
     both: Both | None
     averaged: bool = False
+    module: bool = False
     fault: Exception | None = None
+
+
+#: Words in the names of GPUs with the chip GA100.
+GA100 = {"A100", "A800", "A30"}
+
+
+def words(name: str) -> set[str]:
+    """Return the words of a GPU's name: an RTX A1000 is no A100."""
+    return set(re.findall(r"[A-Za-z0-9]+", name))
+
+
+def architecture(nvml: Any, handle: Any) -> int | None:
+    """Return NVML's number of the architecture, or None where the driver does not tell or know it."""
+    found = attempt(nvml, nvml.nvmlDeviceGetArchitecture, handle)
+    return found if isinstance(found, int) and found != nvml.NVML_DEVICE_ARCH_UNKNOWN else None
 
 
 def find(nvml: Any, handle: Any) -> Calls:
     """Try what a GPU answers.
 
-    The plain call for the power is an average over a second on Ampere and later, so the field of the instant power comes first.
+    The plain call for the power is an average over a second on Ampere and later, except GA100, so the field of the instant power comes
+    first. Where the power of a module can be read, the counter is the module's: the power beside it is taken from the same boundary.
 
     Source: NVML API reference, nvmlDeviceGetPowerUsage and nvmlDeviceGetFieldValues; fields NVML_FI_DEV_POWER_INSTANT and
-    NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION.
+    NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION; nvmlDeviceGetArchitecture; NVML_POWER_SCOPE_MODULE. The counter of GH200 is the module's:
+    github.com/ml-energy/zeus/pull/172.
     """
+    whole, part = nvml.NVML_POWER_SCOPE_MODULE, nvml.NVML_POWER_SCOPE_GPU
 
     def counter() -> float:
         return float(nvml.nvmlDeviceGetTotalEnergyConsumption(handle)) / 1000
 
-    def instant() -> float:
-        field = nvml.nvmlDeviceGetFieldValues(handle, [nvml.NVML_FI_DEV_POWER_INSTANT])[0]
+    def instant(scope: int = part) -> float:
+        field = nvml.nvmlDeviceGetFieldValues(handle, [(nvml.NVML_FI_DEV_POWER_INSTANT, scope)])[0]
         if field.nvmlReturn != nvml.NVML_SUCCESS:
             raise nvml.NVMLError(field.nvmlReturn)
         return float(field.value.uiVal) / 1000
@@ -59,19 +81,27 @@ def find(nvml: Any, handle: Any) -> Calls:
         return float(nvml.nvmlDeviceGetPowerUsage(handle)) / 1000
 
     fault = _fault(nvml, counter)
-    power = next((call for call in (instant, averaged) if _fault(nvml, call) is None), None)
+    module = (attempt(nvml, instant, whole) or None) if fault is None else None
+    if isinstance(module, float):
+        power: Number | None = partial(instant, whole)
+    else:
+        power = next((call for call in (instant, averaged) if _fault(nvml, call) is None), None)
     both = None
-    if fault is None and power is instant:
-        both = _fields(nvml, handle, nvml.NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION, nvml.NVML_FI_DEV_POWER_INSTANT)
+    if fault is None and power not in (None, averaged):
+        scope = whole if isinstance(module, float) else part
+        both = _fields(nvml, handle, nvml.NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION, nvml.NVML_FI_DEV_POWER_INSTANT, scope)
         both = both if _agree(nvml, counter, both) else None
-    return Calls(None if fault else counter, power, both, power is averaged, fault)
+    known = architecture(nvml, handle)
+    instantly = known is not None and known <= nvml.NVML_DEVICE_ARCH_TURING
+    instantly = instantly or bool(words(str(attempt(nvml, nvml.nvmlDeviceGetName, handle))) & GA100)
+    return Calls(None if fault else counter, power, both, power is averaged and not instantly, isinstance(module, float), fault)
 
 
-def _fields(nvml: Any, handle: Any, energy_id: int, power_id: int) -> Both:
+def _fields(nvml: Any, handle: Any, energy_id: int, power_id: int, scope: int) -> Both:
     """Return how to read two fields into memory that is used again and again: the binding would make new types and arrays each time."""
     values = (nvml.c_nvmlFieldValue_t * 2)()
     energy, power = values
-    energy.fieldId, power.fieldId = energy_id, power_id
+    energy.fieldId, power.fieldId, power.scopeId = energy_id, power_id, scope
     joules, watts = energy.value, power.value
     ask, count, place, success = nvml.nvmlLib.nvmlDeviceGetFieldValues, ctypes.c_int(2), ctypes.byref(values), nvml.NVML_SUCCESS
     mine = threading.Lock()  # the driver writes without the interpreter's lock

@@ -30,6 +30,8 @@ typedef struct {
     double seen_ticks, seen_joules;
     double frozen_at, reset_at, lost_at, counter_until;
     int counter, instant, usage;
+    int arch;       /* NVML's number of the architecture, or less than 0: the driver does not know the call */
+    double module;  /* watts of a module beside the GPU; the counter is the module's then. 0: no module */
     int model;        /* 1: one whose sensor is known to look now and then */
     int energy_field; /* whether fields give the energy too: 0 no, 1 yes, 2 another number than the call's */
     int mig, instances, virtualisation;
@@ -123,6 +125,7 @@ void fake_reset(int devices_wanted) {
         d->frozen_at = d->reset_at = d->lost_at = d->counter_until = INFINITY;
         d->counter = d->instant = d->usage = d->energy_field = 1;
         d->temperature = 40;
+        d->arch = 8;
         d->clock = 1500;
         d->busy = 100;
     }
@@ -147,7 +150,7 @@ int fake_set(int device, const char *name, double value) {
     INTEGER(kind) DOUBLE(low) DOUBLE(high) DOUBLE(period) DOUBLE(duty) DOUBLE(at) DOUBLE(tick) DOUBLE(phase) DOUBLE(gain) DOUBLE(noise)
     DOUBLE(jitter) DOUBLE(seen) DOUBLE(refresh) DOUBLE(average)
     DOUBLE(frozen_at) DOUBLE(reset_at) DOUBLE(lost_at) DOUBLE(counter_until) INTEGER(counter) INTEGER(instant) INTEGER(usage)
-    DOUBLE(held_at) DOUBLE(behind)
+    DOUBLE(held_at) DOUBLE(behind) INTEGER(arch) DOUBLE(module)
     INTEGER(energy_field) INTEGER(model)
     INTEGER(mig) INTEGER(instances) INTEGER(virtualisation) INTEGER(temperature) INTEGER(clock) INTEGER(throttle) INTEGER(busy)
     INTEGER(closed) INTEGER(unnamed) INTEGER(silent)
@@ -217,7 +220,14 @@ int nvmlDeviceGetHandleByUUID(const char *uuid, Device **d) {
 int nvmlDeviceGetDeviceHandleFromMigDeviceHandle(Device *instance, Device **d) { *d = instance; return OK; }
 
 int nvmlDeviceGetName(Device *d, char *text, unsigned length) {
-    snprintf(text, length, d->model == 2 ? "Fake H100" : d->model ? "Fake A100" : "Fake GPU");
+    static const char *models[] = {"Fake GPU", "Fake A100", "Fake H100", "NVIDIA RTX A1000", "NVIDIA H200", "NVIDIA A100-SXM4-80GB"};
+    snprintf(text, length, "%s", models[d->model]);
+    return OK;
+}
+
+int nvmlDeviceGetArchitecture(Device *d, unsigned *arch) {
+    if (d->arch < 0) return NOT_SUPPORTED;
+    *arch = (unsigned)d->arch;
     return OK;
 }
 
@@ -273,7 +283,7 @@ int nvmlDeviceGetTotalEnergyConsumption(Device *d, unsigned long long *millijoul
         joules = counted(d, number);
         t = refreshed(d, number);
     }
-    joules = d->gain * joules + 1e6; /* a driver that has run for a while */
+    joules = d->gain * joules + d->module * t + 1e6; /* a driver that has run for a while */
     if (t >= d->reset_at) joules -= d->gain * energy(d, d->reset_at) + 1e6;
     *millijoules = (unsigned long long)fmax(joules * 1000, 0);
     return OK;
@@ -311,8 +321,9 @@ int nvmlDeviceGetFieldValues(Device *d, int fields, Field *values) {
     for (int i = 0; i < fields; i++) {
         Field *v = &values[i];
         v->result = NOT_SUPPORTED;
-        if (v->field == FIELD_POWER_INSTANT && d->instant) {
-            *v = (Field){.field = v->field, .type = UNSIGNED_INT, .value.u = (unsigned)(sensor(d) * 1000)};
+        if (v->field == FIELD_POWER_INSTANT && d->instant && (v->scope == 0 || (v->scope == 1 && d->module > 0))) {
+            double watts = sensor(d) + (v->scope == 1 ? d->module : 0);
+            *v = (Field){.field = v->field, .scope = v->scope, .type = UNSIGNED_INT, .value.u = (unsigned)(watts * 1000)};
         } else if (v->field == FIELD_ENERGY && d->energy_field) {
             v->type = UNSIGNED_LONG_LONG;
             v->result = nvmlDeviceGetTotalEnergyConsumption(d, &v->value.ull);

@@ -464,3 +464,47 @@ def test_the_thread_reads_the_same_driver_in_real_time(driver):
         truth = driver.joules(window.t0_ns + offset * 1e9, window.t1_ns + offset * 1e9)
         assert record.joules == pytest.approx(truth, rel=0.1)
         assert part(record).reads >= 5
+
+
+@pytest.mark.parametrize(
+    ("arch", "model", "averaged"), [(4, 0, False), (6, 0, False), (7, 0, True), (7, 5, False), (8, 0, True), (-1, 0, True)]
+)
+def test_the_plain_call_is_a_mean_by_architecture(driver, clock, arch, model, averaged):
+    driver.set(counter=0, instant=0, arch=arch, model=model).follow(clock)
+    (found,) = Nvml(clock=clock, environment={}).probe()
+    assert (found.mean_seconds > 0) == averaged
+    assert ("averaged by the driver" in found.reason) == averaged
+
+
+@pytest.mark.parametrize(
+    ("model", "arch", "sees", "text"),
+    [(3, 7, 1.0, ""), (5, 7, 0.25, "this GPU's sensor measures"), (4, 9, 0.25, "nobody has published"), (0, -1, 0.25, "nobody")],
+)
+def test_which_sensors_look_for_a_part_of_the_time_is_asked_word_by_word(driver, clock, model, arch, sees, text):
+    driver.set(model=model, arch=arch).follow(clock)
+    (found,) = Nvml(clock=clock, environment={}).probe()
+    assert found.sees == sees
+    assert text in (found.reason or "")
+
+
+def test_the_counter_of_a_module_is_named_so_and_kept(bench):
+    machine = bench(high=90, module=240, arch=9)
+    machine.run(15)
+    with machine.ledger.window("trial") as window:
+        machine.run(10)
+    found = part(window.record)
+    assert found.joules == pytest.approx(10 * 330, rel=0.01)
+    assert found.boundary == "GPU module: GPU, CPU and memory together"
+    assert found.cross_check == pytest.approx(1, rel=0.02)
+    assert "instead" not in found.reason
+
+
+def test_a_good_counter_is_kept_beside_a_sensor_that_sees_one_phase_of_the_load_for_seconds(bench):
+    machine = bench(kind="square", low=60, high=350, period=0.099, duty=0.5, refresh=0.1, tick=0.1, phase=0.037)
+    machine.run(40)
+    with machine.ledger.window("trial") as window:
+        machine.run(10)
+    machine.run(1)
+    found = part(window.record)
+    assert "instead" not in (found.reason or "")
+    assert found.joules == pytest.approx(2050, rel=0.02)

@@ -137,3 +137,8 @@ def counted(components: tuple[str, ...] | None) -> dict[str, bool]:
     with Ledger(discover("nvml", used=components), interval_seconds=None) as ledger:
         parts = {part.name: part.counts for part in ledger.total().components}
     return {name: parts[component(name)[0]] for name in (f"cuda:{number}" for number in range(len(parts)))}
+
+
+def test_the_leased_gpu_is_named_to_the_meters_though_it_is_all_that_cuda_shows(tmp_path: Path) -> None:
+    with take_devices("cuda", 1, folder=tmp_path, count=lambda: 1, components=lambda name: component("cuda:1")) as devices:
+        assert devices.components == component("cuda:1")  # CUDA may count by speed: its 0 is NVML's 1 here
