@@ -9,7 +9,9 @@ import pytest
 
 from joulefront.search import Study, run
 from joulefront.search.cli.study_source import find_study
+from joulefront.search.records.replicates import read_repeats
 from joulefront.search.records.run_folder import Run, RunFolder
+from joulefront.search.running.repeat import repeat
 
 pytestmark = pytest.mark.slow
 
@@ -126,6 +128,17 @@ def test_a_second_study_on_the_same_data_pays_no_features_and_says_so(spectra: C
     assert all(line.endswith("features from the cache: nothing paid for them") for line in trials)
     prices = [trial.energy.features_joules for trial in (*first.trials, *second.trials) if trial.params["images"] is None]
     assert prices[-1] == pytest.approx(prices[0], rel=1e-6)
+
+
+def test_a_finalist_that_is_trained_again_has_the_price_of_its_features(spectra: Callable[..., Study], tmp_path: Path) -> None:
+    found, _, before = ran(spectra(), tmp_path / "r")
+    repeat(spectra(), tmp_path / "r", times=1, pick="knee", listener=lambda line: None)
+    repeats = read_repeats(tmp_path / "r")
+    (again,) = repeats.trainings
+    member = found.trials[again.trial]
+    assert again.failed is None
+    assert (again.train_joules or 0.0) > (member.energy.features_joules or 0.0) > 0
+    assert sum(map(int, (tmp_path / "embedded").read_text().split())) - before < 1050  # a warm-up, and nothing again
 
 
 def test_workers_share_the_features(spectra: Callable[..., Study], tmp_path: Path) -> None:
