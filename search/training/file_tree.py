@@ -64,6 +64,10 @@ class Files(Protocol):
         """Contents of one file."""
         ...
 
+    def stamp(self, name: str) -> tuple[int, int]:
+        """Size of one file and what changes with its contents, without reading it."""
+        ...
+
 
 @dataclass(frozen=True)
 class Folder:
@@ -88,6 +92,11 @@ class Folder:
         """Read one file."""
         return (self.path / name).read_bytes()
 
+    def stamp(self, name: str) -> tuple[int, int]:
+        """Return size and time of the last change."""
+        facts = (self.path / name).stat()
+        return facts.st_size, facts.st_mtime_ns
+
 
 class Zip:
     """Files in a zip, read in place; each process opens its own handle."""
@@ -106,6 +115,11 @@ class Zip:
     def read(self, name: str) -> bytes:
         """Read one entry."""
         return self._archive().read(self._entries.get(name, name))
+
+    def stamp(self, name: str) -> tuple[int, int]:
+        """Return size and CRC-32."""
+        facts = self._archive().getinfo(self._entries.get(name, name))
+        return facts.file_size, facts.CRC
 
     def _archive(self) -> zipfile.ZipFile:
         # A forked worker shares the file position with its parent, so it must not use the parent's handle.

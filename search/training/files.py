@@ -5,6 +5,7 @@ What is in a file is decided by ``images.py`` and ``audio.py``, which hand in a 
 
 from __future__ import annotations
 
+import hashlib
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -129,6 +130,15 @@ class FileItems(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
     def __len__(self) -> int:
         """Number of files."""
         return len(self._entries)
+
+    def fingerprint(self) -> str:
+        """Return a hash of which files these are, as they are now, and how they are decoded; none is read."""
+        decode = getattr(self._decode, "func", self._decode)
+        how = getattr(decode, "__qualname__", type(decode)), getattr(self._decode, "args", ()), getattr(self._decode, "keywords", {})
+        digest = hashlib.sha256(f"{self._files.path.resolve()} {how}".encode())
+        for name, label in self._entries:
+            digest.update(f"{name} {label} {self._files.stamp(name)}\n".encode())
+        return digest.hexdigest()
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
         """Decode one file."""

@@ -211,6 +211,18 @@ class StreamData(Data):
                 moved = augmented(moved, augment, generator)
             yield resized(normalised(moved, mean, deviation), resolution), targets.to(device, self._dtype, non_blocking=True)
 
+    def fingerprint(self) -> str:
+        """Return the SHA-256 of the split in hexadecimal: of what its dataset says of itself, or of all that it holds, read once."""
+        own = getattr(self._dataset, "fingerprint", None)
+        digest = hashlib.sha256(f"{self._mean} {self._deviation} {self._dtype}".encode())
+        if callable(own):
+            digest.update(str(own()).encode())
+        else:
+            for inputs, targets in self.batches(256):
+                digest.update(inputs.contiguous().numpy().data)
+                digest.update(targets.contiguous().numpy().data)
+        return digest.hexdigest()
+
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:
         """Return everything as arrays, see ``Data.arrays``; the whole split must fit into memory for it."""
         inputs, targets = zip(*self.batches(256), strict=True)

@@ -1,4 +1,5 @@
 import os
+import shutil
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,7 @@ import pytest
 import torch
 from helpers.backbone import Bands
 from helpers.backbone_contract import check_backbone
+from PIL import Image
 
 from joulefront.search.energy import Component, Record
 from joulefront.search.training import features
@@ -18,9 +20,10 @@ from joulefront.search.training.evaluate import evaluate
 from joulefront.search.training.feature_cache import FeatureCache
 from joulefront.search.training.features import Transfer, fingerprint, with_features
 from joulefront.search.training.fit import fit
+from joulefront.search.training.images import images
 from joulefront.search.training.recipe import Recipe
 from joulefront.search.training.results import TrainingFailed, no_phases
-from joulefront.search.training.splits_data import Excerpt
+from joulefront.search.training.splits_data import Excerpt, StreamData
 
 
 def model(spots, **options) -> Transfer:
@@ -367,3 +370,28 @@ def test_what_a_killed_process_left_is_seen_and_cleared(cache):
     assert cache.entries() == (("0" * 32, {}, 1000),)
     assert cache.clear() == 1000
     assert not folder.exists()
+
+
+def test_a_streamed_folder_is_known_by_its_files_without_reading_them(tmp_path):
+    for split, count in (("train", 6), ("val", 2)):
+        for label in ("a", "b"):
+            (tmp_path / "set" / split / label).mkdir(parents=True)
+            for k in range(count):
+                pixels = np.full((8, 8, 3), 20 * k + 9 * (label == "b"), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / "set" / split / label / f"{k}.png")
+
+    def read(limit=0, **options):
+        return images(tmp_path / "set", memory_limit_bytes=limit, workers=0, test_share=0.0, **options)
+
+    first, again, small, memory = read(), read(), read(resolution=4), read(2**30)
+    assert isinstance(first.train, StreamData)
+    assert fingerprint(first.train) == fingerprint(again.train)
+    assert len({fingerprint(task.train) for task in (first, small, memory)}) == 3
+    assert fingerprint(first.train) != fingerprint(first.validation)
+    file = tmp_path / "set" / "train" / "a" / "0.png"
+    Image.fromarray(np.full((8, 8, 3), 99, dtype=np.uint8)).save(file)
+    os.utime(file, (10**9, 10**9))
+    assert fingerprint(read().train) != fingerprint(first.train)
+    shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path / "set")
+    packed = images(tmp_path / "packed.zip", memory_limit_bytes=0, workers=0, test_share=0.0)
+    assert fingerprint(packed.train) == fingerprint(images(tmp_path / "packed.zip", memory_limit_bytes=0, workers=0, test_share=0.0).train)
