@@ -121,6 +121,7 @@ class Watch:
             known = self.ledgers[name]
             session = billed.get(name)
             joules = 0.0 if session is None or session.get("total") is None else sum(known_joules(session).values())
+            joules -= (({} if session is None else session.get("before")) or {}).get("joules") or 0.0  # what no ledger has seen
             total += joules
             steps = [after - before for before, after in itertools.pairwise(known)]
             checkpoint = max(steps, default=0.0) or FIRST_CHECKPOINT_JOULES
