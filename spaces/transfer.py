@@ -95,14 +95,14 @@ class TransferFamily(Family):
         weights: The networks, see ``joulefront.spaces.weights.find``.
         sides: Side in pixels of a square with the area of the images as the network gets them; the dearest of these settings.
         images_halved: How often the training images are halved: a part of them makes an early, cheap point of the front.
-        features: Of ``FEATURE_SETS``.
+        features: Of ``FEATURE_SETS``; ``pooled`` costs what ``grid`` does and says less.
         heads: ``linear``, or the width of a hidden layer such as ``256``.
     """
 
     weights: tuple[Weights, ...]
     sides: Ints = SIDES
     images_halved: Ints = HALVINGS
-    features: Options[str] = FEATURE_SETS
+    features: Options[str] = ("early", "grid")
     heads: Options[str] = ("linear", "256")
     recipe: RecipeRanges = field(default_factory=RecipeRanges)
     name: str = "transfer"

@@ -53,10 +53,11 @@ def test_what_the_families_share_is_learned_from_all_of_them() -> None:
 
 def test_the_study_begins_with_what_it_says() -> None:
     found = study("anywhere")
-    for (side, halved), params in zip(FIRST, found.first, strict=True):
+    for (side, halved, epochs), params in zip(FIRST, found.first, strict=True):
         trial = RandomTrial(0)
         trial.params.update(params)
         parts = found.space.sample(trial).architecture
+        assert found.draw_epochs(trial) == epochs
         assert set(trial.params) == set(params), "no name of theirs is unknown to the space, and nothing is left to chance"
         assert (parts["family"], parts["side"], parts["images_halved"], parts["head"]) == ("transfer", side, halved, "linear")
 
