@@ -224,7 +224,9 @@ def warn_of_absent_classes(name: str, classes: Sequence[str], splits: Mapping[st
     """Warn of classes without an example in the training, validation or test split, by class numbers ``(n,)``: its quality ignores them."""
     counts = {split: np.bincount(labels, minlength=len(classes)) for split, labels in splits.items() if len(labels)}
     for split, there in counts.items():
-        if absent := [f"{classes[k]!r} ({sum(int(one[k]) for one in counts.values())} in all)" for k in np.flatnonzero(there == 0)]:
+        if absent := [
+            f"{classes[k]!r} ({sum(int(one[k]) for one in counts.values())} in all)" for k in np.flatnonzero(there == 0).tolist()
+        ]:
             shown = ", ".join(absent[:10]) + (", ..." if len(absent) > 10 else "")
             warnings.warn(f"{name}: no {split} example of the class {shown}; give more examples, or leave the class out", stacklevel=4)
 
