@@ -232,18 +232,19 @@ def sums(run: Path, *, gpu: bool) -> list[Figure]:
     components = math.fsum(joules for one in sessions for joules in one["by_component_joules"].values())
     ends = [json.loads(line) for line in (run / "ledger.jsonl").read_text(encoding="utf-8").splitlines() if '"stop"' in line]
     totals = [end["record"]["joules"] for end in ends if end.get("event") == "stop"]
+    before = math.fsum((one.get("before") or {}).get("joules") or 0.0 for one in sessions)  # what no ledger has seen
     ledger = math.fsum(totals) if totals and None not in totals else None
     found = RunFolder.open(run).run()
     by_state: dict[str, float] = {}
     for one in sessions:
         for state, joules in one["by_state_joules"].items():
             by_state[state] = by_state.get(state, 0.0) + joules
-    trained = math.fsum(by_state.get(state, 0.0) for state in ("complete", "stopped", "pruned", "failed"))
+    trained = math.fsum(by_state.get(state, 0.0) for state in ("complete", "stopped", "pruned", "failed", "features"))
     paid = math.fsum(trial.increment_joules or 0.0 for trial in found.trials)
     kinds = {part.quality for trial in found.trials for name, part in trial.components.items() if name.startswith("gpu:")}
     figures = [
         near_one("bill by state / bill by component", states / components if components else None, 1e-3),
-        near_one("bill / total of the ledger's journal", states / ledger if ledger else None, 1e-3),
+        near_one("bill / total of the ledger's journal", (states - before) / ledger if ledger else None, 1e-3),
         near_one("what the trials say that they cost / bill of the trials", paid / trained if trained else None, 1e-3),
         Figure("trials", float(len(found.trials))),
         Figure("energy of the study", states, "J"),

@@ -83,7 +83,7 @@ def test_images_of_one_pixel_train_or_are_refused_in_one_line(tmp_path: Path) ->
     for number in range(16):
         write_image(tmp_path / "dark" / f"{number}.png", 20 + number)
         write_image(tmp_path / "light" / f"{number}.png", 220 + number)
-    study = find_study("images", {"data": str(tmp_path), "smoke": True})
+    study = find_study("images", {"data": str(tmp_path), "smoke": True, "pretrained": "no"})
     task = study.load_task()
     assert task.input_shape == (3, 1, 1)
     learnt, refusals = {}, []
