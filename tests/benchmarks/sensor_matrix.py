@@ -12,8 +12,6 @@ polling at their edges; half are asked for afterwards, as those of worker proces
 from __future__ import annotations
 
 import argparse
-import csv
-import gzip
 import json
 import math
 import random
@@ -23,11 +21,13 @@ import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
 from bars_simulated import Lab
+from helpers.traces import read_trace
 
 from joulefront.search.energy import Ledger
 from joulefront.search.energy.sources.nvml import Nvml
@@ -204,19 +204,8 @@ def trials(rng: random.Random, variant: Variant, begin: float) -> Load:
 
 def _recorded(rng: random.Random) -> tuple[list[float], list[float]]:
     """Return a stretch of one of the ten recorded traces, in seconds from its beginning."""
-    times, watts = [], []
-    with gzip.open(rng.choice(TRACES), "rt") as file:
-        for row in csv.DictReader(file, skipinitialspace=True):
-            text = row.get("power.draw [W]") or row.get("gpu_power_draw") or ""
-            try:
-                at = datetime.strptime(row["timestamp"].replace("-", "/"), "%Y/%m/%d %H:%M:%S.%f").timestamp()
-                power = float(text.split()[0])
-            except (ValueError, IndexError):
-                continue  # a row cut off in the middle
-            if not times or at > times[-1]:
-                times.append(at)
-                watts.append(power)
-    first = rng.randrange(max(int(len(times) * (1 - 1.2 * SECONDS / (times[-1] - times[0]))), 1))
+    times, watts = read_trace(rng.choice(TRACES))
+    first = rng.randrange(max(int(len(times) * (1 - 1.2 * SECONDS / times[-1])), 1))
     return [t - times[first] for t in times[first:]], watts[first:]
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
-from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from helpers.traces import read_trace
 
 from joulefront.search.energy import Ledger
 from joulefront.search.energy.sources.nvml import Nvml
@@ -19,22 +17,9 @@ FILES = sorted(TRACES.glob("*.csv.gz"))
 
 def read(path):
     """Return seconds since the first row, and watts."""
-    times, watts = [], []
-    with gzip.open(path, "rt") as file:
-        rows = csv.DictReader(file, skipinitialspace=True)
-        for row in rows:
-            # Two loggers wrote them: nvidia-smi itself with slashes, a script of the authors with dashes.
-            text = row.get("power.draw [W]") or row.get("gpu_power_draw") or ""
-            try:
-                at = datetime.strptime(row["timestamp"].replace("-", "/"), "%Y/%m/%d %H:%M:%S.%f").timestamp()
-                power = float(text.split()[0])
-            except (ValueError, IndexError):
-                continue  # a row cut off in the middle
-            if not times or at > times[-1]:
-                times.append(at)
-                watts.append(power)
+    times, watts = read_trace(path)
     assert len(times) > 1000, f"{path.name} was not understood"
-    return [t - times[0] for t in times], watts
+    return times, watts
 
 
 def trapezoid(times, watts, a, b):

@@ -186,7 +186,8 @@ def test_a_window_inside_of_another_does_not_halve_it(ledger, wait):
     assert inner.record.component("gpu:a").joules == pytest.approx(5 * 300, rel=1e-2)
 
 
-def test_a_window_that_outlives_the_one_around_it_is_a_window_of_its_own(ledger, wait):
+def crossing(ledger, wait):
+    """Two windows of one thread, each of 4 s, of which 2 s are those of both."""
     first = ledger.open("first")
     wait(2)
     second = ledger.open("second")
@@ -194,6 +195,11 @@ def test_a_window_that_outlives_the_one_around_it_is_a_window_of_its_own(ledger,
     first.close()
     wait(2)
     second.close()
+    return first, second
+
+
+def test_a_window_that_outlives_the_one_around_it_is_a_window_of_its_own(ledger, wait):
+    first, second = crossing(ledger, wait)
     shares = ledger.partition().shares
     assert shares[first.id]["gpu:a"].joules == pytest.approx(3 * 300, rel=1e-2)
     assert shares[second.id]["gpu:a"].joules == pytest.approx(3 * 300, rel=1e-2)
@@ -310,14 +316,7 @@ def test_windows_of_two_threads_inside_of_one_share_it(ledger, wait, threads):
 
 
 def test_a_window_that_crosses_another_of_its_thread_does_not_say_exclusive(ledger, wait):
-    first = ledger.open("first")
-    wait(2)
-    second = ledger.open("second")
-    wait(2)
-    first.close()
-    wait(2)
-    second.close()
-    for window in (first, second):
+    for window in crossing(ledger, wait):
         assert window.record.component("gpu:a").joules == pytest.approx(1200, rel=1e-2)
         assert all("each has the whole" in part.attribution for part in window.record.components)
 
