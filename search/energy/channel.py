@@ -41,6 +41,7 @@ class CounterState:
     Attributes:
         moved_ns: When it was last seen to have moved.
         checked_ns: Until when it was compared with the integrated power.
+        agreed: Whether the two agreed over such a stretch.
         total: Energy since its first reading, wraps and restarts corrected, in joules.
         doubt: Variance of increments that no node of the curve shows yet, in J^2.
         widest_ns: Longest time between two readings since it moved.
@@ -53,6 +54,7 @@ class CounterState:
     total: float = 0.0
     doubt: float = 0.0
     widest_ns: int = 0
+    agreed: bool = False
 
 
 class MeterChannel:
@@ -218,15 +220,25 @@ class MeterChannel:
                 return
         if (now - state.checked_ns) / NANO >= CHECK_SECONDS:
             ratio = self.ratio(state.checked_ns, state.moved_ns)
-            low, high = self._range
-            # A sensor that holds or looks now and then may meet one phase of a load only: what lies between its readings is possible.
-            mean = (self.curve.between(state.checked_ns, state.moved_ns) or 0.0) / max(state.moved_ns - state.checked_ns, 1) * NANO
-            possible = low < mean < high
-            self._range = (math.inf, 0.0)
-            if ratio is not None and not DROPPED[0] <= ratio <= DROPPED[1] and not possible:
+            state.agreed = state.agreed or (ratio is not None and REMARKED[0] <= ratio <= REMARKED[1])
+            if ratio is not None and not DROPPED[0] <= ratio <= DROPPED[1] and not self._possible(state):
                 self._switch(state.checked_ns, f"the counter gave {ratio:.2f} of the integrated power")
             else:
                 state.checked_ns = state.moved_ns
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether the counter has not agreed with the integrated power yet."""
+        return self._counter is not None and not self.integrating and not self._counter.agreed
+
+    def _possible(self, state: CounterState) -> bool:
+        """Whether a counter that differs from the integrated power may be right, since a sensor in step with its load sees one phase of it.
+
+        No counter changes its scale on the way, so one that agreed once is right. Else what it says must be a power that the part may draw.
+        """
+        mean = (self.curve.between(state.checked_ns, state.moved_ns) or 0.0) / max(state.moved_ns - state.checked_ns, 1) * NANO
+        low, high = self._range
+        return state.agreed or low < mean < max(high, self.capability.most_watts or 0.0)
 
     def _switch(self, since_ns: int, why: str | None) -> None:
         """Let the integrated power take the counter's place from ``since_ns`` on."""
@@ -283,13 +295,16 @@ def component(channel: MeterChannel, t0_ns: int, t1_ns: int) -> Component:
     # How far idle power is uncertain shows when there is a second idle window to compare with.
     idle_u = None if idle is None or idle.windows < 2 else idle.u_watts
     ratio = channel.ratio(t0_ns, t1_ns)
+    scale_u = channel.gain_u
+    if ratio is not None and channel.doubtful and not DROPPED[0] <= ratio <= DROPPED[1]:
+        scale_u = math.hypot(scale_u, abs(1 - 1 / ratio) / math.sqrt(3))  # either may be right
     return replace(
         found,
         joules=joules,
         u_random_joules=u_random,
-        u_systematic_joules=channel.gain_u * joules,
+        u_systematic_joules=scale_u * joules,
         net_joules=net,
-        u_net_joules=None if net is None or idle_u is None else math.hypot(u_random, idle_u * seconds, channel.gain_u * net),
+        u_net_joules=None if net is None or idle_u is None else math.hypot(u_random, idle_u * seconds, scale_u * net),
         below_resolution=seconds < 2 * (refresh or 0.0) or 2 * u_random >= joules,
         reason=_remarks(channel, t0_ns, t1_ns, ratio),
         cross_check=ratio,

@@ -54,7 +54,9 @@ def fingerprint(hardware: Mapping[str, Any]) -> str:
     """
     kept = {key: hardware.get(key) for key in ("cpu_model", "sockets", "logical_cpus", "machine", "virtualised", "cpu_limit")}
     kinds = ("name", "power_limit_watts", "mig")
-    kept["devices"] = sorted(json.dumps([facts.get(key) for key in kinds]) for facts in hardware.get("devices", {}).values())
+    devices = hardware.get("devices", {}).values()
+    # What a module's counter saw does not compare with what a GPU's did.
+    kept["devices"] = sorted(json.dumps([*map(facts.get, kinds), *filter(None, [facts.get("boundary")])]) for facts in devices)
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
 
 

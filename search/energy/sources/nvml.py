@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from .clock import Clock
-from .nvml_driver import Calls, architecture, attempt, describe, find, instances, state, visible, words
+from .nvml_driver import Calls, architecture, attempt, describe, find, instances, socket, state, visible, words
 from .source import POWER_TICK_SECONDS, Capability, Reading
 
 BOUNDARY = "GPU board"
@@ -19,6 +19,8 @@ POWER_EVERY_NS = 3_000_000
 LAG_SECONDS = 0.125
 #: Nobody states how late the counter is: by a period of its sensor at most. `tests/hardware/check.py --only tick` measures it.
 COUNTER_LAG_SECONDS = 0.1
+#: Over seconds a GPU draws no more than so many times its power limit.
+OVER_LIMIT = 1.1
 #: The plain call's power is a mean over this long on Ampere and later. Source: NVML API reference, nvmlDeviceGetPowerUsage.
 AVERAGED_SECONDS = 1.0
 #: What this process does not use is read this rarely: nobody is billed for it, so no edge of a window waits for it.
@@ -65,7 +67,9 @@ class Nvml:
         environment: Mapping[str, str] | None = None,
         used: Collection[str] | None = None,
         counter_lag_seconds: float = COUNTER_LAG_SECONDS,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
+        self._sleep = sleep
         self._counter_lag = counter_lag_seconds
         self._clock, self._environment, self._used = clock, environment, used
         self._nvml: Any = None
@@ -93,11 +97,14 @@ class Nvml:
             except nvml.NVMLError as error:
                 found.append(_absent(f"gpu:{index}", f"the driver does not open GPU {index}: {error}", _remedy(error)))
         chosen = self._chosen(tuple(handles))
+        sockets = [socket(nvml, handle) for handle in handles.values()]
         if not chosen and (handles or not found):
             reason = "CUDA_VISIBLE_DEVICES shows no GPU to this process" if handles else "the driver knows no GPU"
             found.append(_absent("gpu", reason))
         for uuid in chosen:
-            device, capability = self._probe_device(f"gpu:{uuid}", handles[uuid])
+            beside = socket(nvml, handles[uuid])
+            alone = len(handles) == 1 or (beside is not None and sockets.count(beside) == 1)
+            device, capability = self._probe_device(f"gpu:{uuid}", handles[uuid], alone)
             found.append(capability)
             if capability.available:
                 devices.append(device)
@@ -143,9 +150,9 @@ class Nvml:
                 break
         return tuple(dict.fromkeys(uuid for uuid in parents if uuid in uuids))
 
-    def _probe_device(self, component: str, handle: Any) -> tuple[Device, Capability]:
+    def _probe_device(self, component: str, handle: Any, alone: bool) -> tuple[Device, Capability]:
         nvml = self._nvml
-        facts, calls = describe(nvml, handle), find(nvml, handle)
+        facts, calls = describe(nvml, handle), find(nvml, handle, alone, self._clock, self._sleep)
         device = Device(component, handle, calls, self._used is None or component in self._used)
         if calls.counter is None and calls.power is None:
             reason = f"{facts['name']} gives neither energy nor power ({calls.fault})"
@@ -161,7 +168,8 @@ class Nvml:
             known = "this GPU's sensor measures" if published else "nobody has published when this GPU's sensor measures, at worst"
             notes.append(f"{known} for {sees:.0%} of the time: what a load does meanwhile is in the uncertainty")
         if device.used:
-            self._facts[component] = facts
+            # Energies of a module and of a GPU are told apart as those of other hardware.
+            self._facts[component] = facts | ({"boundary": MODULE} if calls.module else {})
         counts = device.used
         if facts["mig"]:
             count = facts["mig_instances"]
@@ -188,6 +196,7 @@ class Nvml:
             mean_seconds=AVERAGED_SECONDS if calls.averaged else 0.0,
             smooths=not calls.averaged and not published,
             counter_lag_seconds=self._counter_lag,
+            most_watts=None if calls.module or facts["power_limit_watts"] is None else OVER_LIMIT * facts["power_limit_watts"],
             sees=sees,
             gain_u=gain,
             counts=counts,
@@ -234,8 +243,8 @@ class Nvml:
         return self._facts
 
     def edges(self) -> dict[str, dict[str, float | int | str | None]]:
-        """Return temperature, clock and the reasons of throttling of each GPU."""
-        return {device.component: state(self._nvml, device.handle) for device in self._devices}
+        """Return temperature, clock, the reasons of throttling and the power of its memory, a part of its own, of each GPU."""
+        return {device.component: state(self._nvml, device.handle, device.calls.memory) for device in self._devices}
 
     def utilisation(self) -> dict[str, float]:
         """Return the share of the last moments in which any kernel ran, however small; drivers do not report it under MIG."""

@@ -7,13 +7,17 @@ on building its arguments than the driver on answering: what is read ten times a
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import re
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
+
+from .clock import NANO, Clock
 
 #: Joules or watts; raises NVML's error.
 Number = Callable[[], float]
@@ -30,6 +34,7 @@ class Calls:
         both: Returns the two from one call, each None when it failed; None where the driver does not give them so.
         averaged: Whether the power is the driver's average of up to a second.
         module: Whether counter and power are those of a module: GPU, CPU and memory together.
+        memory: Returns the watts of the GPU's memory, a part of its power, as a mean of about a second; None where that is not told.
         fault: NVML's error in place of the counter, or None.
     """
 
@@ -38,9 +43,12 @@ class Calls:
     both: Both | None
     averaged: bool = False
     module: bool = False
+    memory: Number | None = None
     fault: Exception | None = None
 
 
+#: A counter is watched for so many readings, 10 ms apart, or until it has moved for so long.
+WATCHED, WATCHED_NS = 60, NANO // 5
 #: Words in the names of GPUs with the chip GA100.
 GA100 = {"A100", "A800", "A30"}
 
@@ -56,45 +64,87 @@ def architecture(nvml: Any, handle: Any) -> int | None:
     return found if isinstance(found, int) and found != nvml.NVML_DEVICE_ARCH_UNKNOWN else None
 
 
-def find(nvml: Any, handle: Any) -> Calls:
-    """Try what a GPU answers.
+def find(
+    nvml: Any, handle: Any, alone: bool = True, clock: Clock = time.monotonic_ns, sleep: Callable[[float], None] = time.sleep
+) -> Calls:
+    """Try what a GPU answers; ``alone`` if no other GPU is on its module.
 
     The plain call for the power is an average over a second on Ampere and later, except GA100, so the field of the instant power comes
-    first. Where the power of a module can be read, the counter is the module's: the power beside it is taken from the same boundary.
+    first. Power may have three scopes: GPU, module, and memory, which is a part of the GPU's and only told as an average. Of whose energy
+    the counter is, no document says: where a module's power can be read, the counter is watched beside both. Counter and power are of one
+    boundary; a module's counter is not taken where several GPUs would each be billed for the same module.
 
-    Source: NVML API reference, nvmlDeviceGetPowerUsage and nvmlDeviceGetFieldValues; fields NVML_FI_DEV_POWER_INSTANT and
-    NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION; nvmlDeviceGetArchitecture; NVML_POWER_SCOPE_MODULE. The counter of GH200 is the module's:
-    github.com/ml-energy/zeus/pull/172.
+    Source: NVML API reference, nvmlDeviceGetPowerUsage, nvmlDeviceGetFieldValues and nvmlDeviceGetArchitecture; fields
+    NVML_FI_DEV_POWER_INSTANT, NVML_FI_DEV_POWER_AVERAGE and NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION; nvmlPowerScopeType_t. The counter of
+    GH200 is the module's: github.com/ml-energy/zeus/pull/172; only the average of the memory is told: github.com/ml-energy/zeus/pull/122.
     """
-    whole, part = nvml.NVML_POWER_SCOPE_MODULE, nvml.NVML_POWER_SCOPE_GPU
+    whole, part, of_memory = nvml.NVML_POWER_SCOPE_MODULE, nvml.NVML_POWER_SCOPE_GPU, nvml.NVML_POWER_SCOPE_MEMORY
 
     def counter() -> float:
         return float(nvml.nvmlDeviceGetTotalEnergyConsumption(handle)) / 1000
 
-    def instant(scope: int = part) -> float:
-        field = nvml.nvmlDeviceGetFieldValues(handle, [(nvml.NVML_FI_DEV_POWER_INSTANT, scope)])[0]
-        if field.nvmlReturn != nvml.NVML_SUCCESS:
-            raise nvml.NVMLError(field.nvmlReturn)
-        return float(field.value.uiVal) / 1000
+    def field(number: int, scope: int) -> float:
+        found = nvml.nvmlDeviceGetFieldValues(handle, [(number, scope)])[0]
+        if found.nvmlReturn != nvml.NVML_SUCCESS:
+            raise nvml.NVMLError(found.nvmlReturn)
+        return float(found.value.uiVal) / 1000
 
     def averaged() -> float:
         return float(nvml.nvmlDeviceGetPowerUsage(handle)) / 1000
 
+    instant, instant_module = (partial(field, nvml.NVML_FI_DEV_POWER_INSTANT, scope) for scope in (part, whole))
+    memory = partial(field, nvml.NVML_FI_DEV_POWER_AVERAGE, of_memory)
     fault = _fault(nvml, counter)
-    module = (attempt(nvml, instant, whole) or None) if fault is None else None
-    if isinstance(module, float):
-        power: Number | None = partial(instant, whole)
-    else:
+    told = attempt(nvml, instant_module)
+    module = fault is None and isinstance(told, float) and told > 0 and _of_module(nvml, counter, instant, instant_module, clock, sleep)
+    if module and not alone:
+        module, fault = False, RuntimeError("that of this GPU is its module's, where other GPUs are, too")
+    power: Number | None = instant_module
+    if not module:
         power = next((call for call in (instant, averaged) if _fault(nvml, call) is None), None)
     both = None
     if fault is None and power not in (None, averaged):
-        scope = whole if isinstance(module, float) else part
-        both = _fields(nvml, handle, nvml.NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION, nvml.NVML_FI_DEV_POWER_INSTANT, scope)
+        both = _fields(nvml, handle, nvml.NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION, nvml.NVML_FI_DEV_POWER_INSTANT, whole if module else part)
         both = both if _agree(nvml, counter, both) else None
     known = architecture(nvml, handle)
     instantly = known is not None and known <= nvml.NVML_DEVICE_ARCH_TURING
     instantly = instantly or bool(words(str(attempt(nvml, nvml.nvmlDeviceGetName, handle))) & GA100)
-    return Calls(None if fault else counter, power, both, power is averaged and not instantly, isinstance(module, float), fault)
+    tells_memory = isinstance(found := attempt(nvml, memory), float) and found > 0  # an unsupported GPU may answer zero
+    return Calls(
+        None if fault else counter, power, both, power is averaged and not instantly, module, memory if tells_memory else None, fault
+    )
+
+
+def _of_module(nvml: Any, counter: Number, gpu: Number, module: Number, clock: Clock, sleep: Callable[[float], None]) -> bool:
+    """Whether a counter runs at the power of the module rather than that of the GPU; taken for the module's where it cannot be told."""
+    changes: list[tuple[int, float]] = []
+    watts: list[tuple[float, float]] = []
+    last: float | None = None
+    try:
+        for _ in range(WATCHED):
+            joules, now = counter(), clock()
+            if last is not None and joules != last:
+                changes.append((now, joules))
+            if len(changes) > 2 and now - changes[0][0] >= WATCHED_NS:
+                break
+            last = joules
+            watts.append((gpu(), module()))
+            sleep(0.01)
+    except nvml.NVMLError:
+        return True
+    if len(changes) < 2:
+        return True
+    (first_ns, first), (last_ns, latest) = changes[0], changes[-1]
+    own, all_of_it = (sum(one) / len(watts) for one in zip(*watts, strict=True))
+    return (latest - first) / (last_ns - first_ns) * NANO > math.sqrt(own * all_of_it)
+
+
+def socket(nvml: Any, handle: Any) -> tuple[int, ...] | None:
+    """Return the CPUs of the socket that a GPU is beside, as bits: GPUs of one module have one; None where the driver does not tell."""
+    words_needed = -(-(os.cpu_count() or 1) // 64)
+    ask = getattr(nvml, "nvmlDeviceGetCpuAffinityWithinScope", None)
+    found = None if ask is None else attempt(nvml, ask, handle, words_needed, nvml.NVML_AFFINITY_SCOPE_SOCKET)
+    return None if found is None or isinstance(found, nvml.NVMLError) else tuple(found)
 
 
 def _fields(nvml: Any, handle: Any, energy_id: int, power_id: int, scope: int) -> Both:
@@ -163,10 +213,11 @@ def describe(nvml: Any, handle: Any) -> dict[str, Any]:
     }
 
 
-def state(nvml: Any, handle: Any) -> dict[str, float | int | str | None]:
-    """Return temperature, clock and the reasons of throttling of a GPU; what the driver does not report is None."""
+def state(nvml: Any, handle: Any, memory: Number | None = None) -> dict[str, float | int | str | None]:
+    """Return temperature, clock, the reasons of throttling and, where it can be asked, the memory's power; what is not told is None."""
     throttle = _known(attempt(nvml, nvml.nvmlDeviceGetCurrentClocksEventReasons, handle), int)
-    return {
+    of_memory = {} if memory is None else {"memory_watts": _known(attempt(nvml, memory), float)}
+    return of_memory | {
         "temperature_celsius": _temperature(nvml, handle),
         "clock_mhz": _known(attempt(nvml, nvml.nvmlDeviceGetClockInfo, handle, nvml.NVML_CLOCK_SM), int),
         "throttle": None if throttle is None else ", ".join(name for bit, name in REASONS.items() if throttle & bit),

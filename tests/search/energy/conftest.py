@@ -158,7 +158,8 @@ def bench(driver: Driver, clock: HandClock) -> Iterator[Callable[..., Bench]]:
     def make(interval: float = 0.1, start: float = 1000.0, lag_seconds: float = COUNTER_LAG_SECONDS, **knobs: float | str) -> Bench:
         clock.now_ns = round(start * 1e9)
         driver.set(**knobs).follow(clock)
-        ledger = Ledger([Nvml(clock=clock, environment={}, counter_lag_seconds=lag_seconds)], interval_seconds=None, clock=clock).start()
+        nvml = Nvml(clock=clock, environment={}, counter_lag_seconds=lag_seconds, sleep=clock.advance)
+        ledger = Ledger([nvml], interval_seconds=None, clock=clock).start()
         made.append(ledger)
         return Bench(ledger, clock, driver, interval, clock.now_ns)
 

@@ -14,7 +14,7 @@
 enum { OK = 0, UNINITIALIZED = 1, INVALID = 2, NOT_SUPPORTED = 3, NO_PERMISSION = 4, NOT_FOUND = 6, SMALL = 7, LOST = 15 };
 enum { UNSIGNED_INT = 1, UNSIGNED_LONG_LONG = 3 };
 enum { CONSTANT, STEP, SINE, SQUARE, TRACE };
-enum { DEVICES = 8, FIELD_ENERGY = 83, FIELD_POWER_INSTANT = 186 };
+enum { DEVICES = 8, FIELD_ENERGY = 83, FIELD_POWER_AVERAGE = 185, FIELD_POWER_INSTANT = 186 };
 
 typedef struct {
     int kind;
@@ -31,7 +31,10 @@ typedef struct {
     double frozen_at, reset_at, lost_at, counter_until;
     int counter, instant, usage;
     int arch;       /* NVML's number of the architecture, or less than 0: the driver does not know the call */
-    double module;  /* watts of a module beside the GPU; the counter is the module's then. 0: no module */
+    double module;  /* watts of a module beside the GPU; the counter is the module's then, unless it is its own. 0: no module */
+    double memory;  /* watts of the GPU's memory, told as an average only. 0: not told */
+    int own;        /* whether the counter is the GPU's though there is a module */
+    int socket;     /* number of the CPU socket beside it, or less than 0: the driver does not tell */
     int model;        /* 1: one whose sensor is known to look now and then */
     int energy_field; /* whether fields give the energy too: 0 no, 1 yes, 2 another number than the call's */
     int mig, instances, virtualisation;
@@ -150,7 +153,7 @@ int fake_set(int device, const char *name, double value) {
     INTEGER(kind) DOUBLE(low) DOUBLE(high) DOUBLE(period) DOUBLE(duty) DOUBLE(at) DOUBLE(tick) DOUBLE(phase) DOUBLE(gain) DOUBLE(noise)
     DOUBLE(jitter) DOUBLE(seen) DOUBLE(refresh) DOUBLE(average)
     DOUBLE(frozen_at) DOUBLE(reset_at) DOUBLE(lost_at) DOUBLE(counter_until) INTEGER(counter) INTEGER(instant) INTEGER(usage)
-    DOUBLE(held_at) DOUBLE(behind) INTEGER(arch) DOUBLE(module)
+    DOUBLE(held_at) DOUBLE(behind) INTEGER(arch) DOUBLE(module) DOUBLE(memory) INTEGER(own) INTEGER(socket)
     INTEGER(energy_field) INTEGER(model)
     INTEGER(mig) INTEGER(instances) INTEGER(virtualisation) INTEGER(temperature) INTEGER(clock) INTEGER(throttle) INTEGER(busy)
     INTEGER(closed) INTEGER(unnamed) INTEGER(silent)
@@ -245,6 +248,13 @@ int nvmlDeviceGetMigDeviceHandleByIndex(Device *d, unsigned index, Device **inst
 }
 
 int nvmlDeviceGetVirtualizationMode(Device *d, uint32_t *mode) { *mode = (uint32_t)d->virtualisation; return OK; }
+
+int nvmlDeviceGetCpuAffinityWithinScope(Device *d, unsigned size, unsigned long *set, unsigned scope) {
+    if (d->socket < 0 || scope != 1) return NOT_SUPPORTED;
+    for (unsigned i = 0; i < size; i++) set[i] = i == 0 ? 1ul << d->socket : 0;
+    return OK;
+}
+
 int nvmlDeviceGetEnforcedPowerLimit(Device *d, unsigned *milliwatts) { (void)d; *milliwatts = 350000; return OK; }
 
 static double chance(double number) {
@@ -283,7 +293,7 @@ int nvmlDeviceGetTotalEnergyConsumption(Device *d, unsigned long long *millijoul
         joules = counted(d, number);
         t = refreshed(d, number);
     }
-    joules = d->gain * joules + d->module * t + 1e6; /* a driver that has run for a while */
+    joules = d->gain * joules + (d->own ? 0 : d->module * t) + 1e6; /* a driver that has run for a while */
     if (t >= d->reset_at) joules -= d->gain * energy(d, d->reset_at) + 1e6;
     *millijoules = (unsigned long long)fmax(joules * 1000, 0);
     return OK;
@@ -324,6 +334,8 @@ int nvmlDeviceGetFieldValues(Device *d, int fields, Field *values) {
         if (v->field == FIELD_POWER_INSTANT && d->instant && (v->scope == 0 || (v->scope == 1 && d->module > 0))) {
             double watts = sensor(d) + (v->scope == 1 ? d->module : 0);
             *v = (Field){.field = v->field, .scope = v->scope, .type = UNSIGNED_INT, .value.u = (unsigned)(watts * 1000)};
+        } else if (v->field == FIELD_POWER_AVERAGE && v->scope == 2 && d->memory > 0) {
+            *v = (Field){.field = v->field, .scope = v->scope, .type = UNSIGNED_INT, .value.u = (unsigned)(d->memory * 1000)};
         } else if (v->field == FIELD_ENERGY && d->energy_field) {
             v->type = UNSIGNED_LONG_LONG;
             v->result = nvmlDeviceGetTotalEnergyConsumption(d, &v->value.ull);
