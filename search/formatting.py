@@ -2,14 +2,114 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import floor, log10
+from math import floor, inf, log10
 
-from .energy import JOULES_PER_KWH, JOULES_PER_WH
+from .energy import JOULES_PER_WH
 
-#: Units of energy that are read (budgets, picking by a rule) -> joules.
-JOULES_BY_UNIT = {"J": 1.0, "kJ": 1e3, "MJ": 1e6, "Wh": JOULES_PER_WH, "kWh": JOULES_PER_KWH}
+#: SI prefixes that are printed or understood -> factor; ``u`` and the Greek letter stand for the micro sign.
+PREFIXES = {"n": 1e-9, "µ": 1e-6, "μ": 1e-6, "u": 1e-6, "m": 1e-3, "": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+#: Units that take a prefix -> what they measure, and how many of its base unit (J, gCO2e) they are.
+_BASES = {
+    "Wh": ("joules", JOULES_PER_WH),
+    "J": ("joules", 1.0),
+    "gCO2e": ("grams_co2e", 1.0),
+    "gCO2eq": ("grams_co2e", 1.0),
+    "gCO2": ("grams_co2e", 1.0),
+    "tCO2e": ("grams_co2e", 1e6),
+}
+#: Currencies by their sign, and hundredths by their names.
+_MONEY = {"€": ("EUR", 1.0), "$": ("USD", 1.0), "£": ("GBP", 1.0), "₹": ("INR", 1.0), "¢": ("USD", 0.01)}
+_CENTS = ("ct", "c", "cent", "cents")
+#: Units of energy -> joules, without those that nobody writes.
+JOULES_BY_UNIT = {prefix + unit: PREFIXES[prefix] * _BASES[unit][1] for unit in ("J", "Wh") for prefix in ("µ", "m", "", "k", "M")}
+#: The same of carbon -> grams.
+GRAMS_BY_UNIT = {prefix + "gCO2e": PREFIXES[prefix] for prefix in ("µ", "m", "", "k")} | {"tCO2e": 1e6}
+_NUMBER = r"[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]*)?|[0-9]+\.?[0-9]*(?:[eE][-+]?[0-9]+)?|\.[0-9]+(?:[eE][-+]?[0-9]+)?"
+_AMOUNT = re.compile(rf"\s*([€$£₹]?)\s*({_NUMBER})\s*(.*?)\s*", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Amount:
+    """A number with its unit, as somebody has written it.
+
+    Attributes:
+        value: The amount in ``kind``.
+        kind: ``joules``, ``grams_co2e``, or a currency by its ISO 4217 code.
+    """
+
+    value: float
+    kind: str
+
+
+def read_amount(text: str, name: str, example: str, kinds: Sequence[str] = ("joules", "grams_co2e", "money")) -> Amount:
+    """Read an energy, a mass of carbon or money in any unit that is printed, with any SI prefix.
+
+    Args:
+        text: ``5Wh``, ``4.5 µWh``, ``4.5uWh``, ``1,234 kJ``, ``20 mgCO2e``, ``0.5EUR``, ``€0.50`` or ``12 ct``.
+        name: What it is for, e.g. ``--budget``: the message begins with it.
+        example: A correct text for the message.
+        kinds: What the place of the text can take.
+
+    >>> read_amount("4.5 µWh", "--budget", "5Wh").value, read_amount("12ct", "--budget", "1EUR")
+    (0.0162, Amount(value=0.12, kind='EUR'))
+
+    Raises:
+        ValueError: If the number or its unit cannot be read; the message lists the units and proposes the nearest.
+    """
+    found = _AMOUNT.fullmatch(text)
+    units = ", ".join(
+        [*(JOULES_BY_UNIT if "joules" in kinds else ()), *(GRAMS_BY_UNIT if "grams_co2e" in kinds else ())]
+        + (["EUR", "ct"] if "money" in kinds else [])
+    )
+    value = float(found[2].replace(",", "")) if found else float("nan")
+    if found is None or not 0 < value < inf:
+        comma = "; write the decimals with a point" if re.search(r"\d,\d", text) else ""
+        raise ValueError(f"{name} must be a positive number with a unit ({units}), got {text!r}{comma}; for example {example}")
+    unit = found[1] or found[3]
+    amount = None if found[1] and found[3] else _in_base(value, unit)
+    if amount is not None and (amount.kind if amount.kind in ("joules", "grams_co2e") else "money") in kinds:
+        return amount
+    if not unit:
+        raise ValueError(f"{name} {text!r} has no unit; write one of {units}, for example {_proposed(example, value)}")
+    near = [known for known in (*JOULES_BY_UNIT, *GRAMS_BY_UNIT) if known.casefold().replace("μ", "µ") == _folded(unit)]
+    meant = f" (do you mean {' or '.join(near)}?)" if near else ""
+    raise ValueError(f"{name} {text!r} has the unknown unit {unit!r}{meant}; write one of {units}, for example {example}")
+
+
+def read_number(text: str) -> float | None:
+    """Read a plain number, with or without a sign and commas between thousands; None when it is none.
+
+    >>> read_number("-1,234.5"), read_number("1e-3"), read_number("1.2.3")
+    (-1234.5, 0.001, None)
+    """
+    found = re.fullmatch(rf"\s*([-+]?)({_NUMBER})\s*", text)
+    return None if found is None else float(found[1] + found[2].replace(",", ""))
+
+
+def _folded(unit: str) -> str:
+    return unit.casefold().replace("μ", "µ")
+
+
+def _proposed(example: str, value: float) -> str:
+    """The example with the user's own number in it."""
+    return re.sub(r"[0-9.]+(?=[^0-9.]*$)", f"{value:g}", example, count=1)
+
+
+def _in_base(value: float, unit: str) -> Amount | None:
+    for base, (kind, size) in _BASES.items():
+        if unit.endswith(base) and unit.removesuffix(base) in PREFIXES:
+            return Amount(value * PREFIXES[unit.removesuffix(base)] * size, kind)
+    if unit in _MONEY:
+        currency, share = _MONEY[unit]
+        return Amount(value * share, currency)
+    words = unit.split()
+    if words and words[-1].casefold() in _CENTS and len(words) <= 2:
+        currency = words[0] if len(words) == 2 else "EUR"
+        return Amount(value / 100, currency) if re.fullmatch("[A-Z]{3}", currency) else None
+    return Amount(value, unit) if re.fullmatch("[A-Z]{3}", unit) and not unit.endswith("WH") else None
 
 
 @dataclass(frozen=True)
@@ -26,22 +126,39 @@ def unit_for(largest: float, base: str = "Wh") -> Unit:
     >>> unit_for(0.0012).name, unit_for(0.0012, "gCO2e").name, unit_for(20.0).name, unit_for(25000.0).name
     ('mWh', 'mgCO2e', 'Wh', 'kWh')
     """
-    for least, size, letter in ((1e4, 1e3, "k"), (0.1, 1.0, ""), (1e-4, 1e-3, "m")):
-        if largest >= least:
-            return Unit(size, letter + base)
-    return Unit(1e-6, "µ" + base)
+    steps = ((1e10, "G"), (1e7, "M"), (1e4, "k"), (0.1, ""), (1e-4, "m"), (1e-7, "µ"))
+    prefix = next((prefix for least, prefix in steps if largest >= least), "n")
+    if base.startswith("g") and prefix in ("M", "G"):  # a tonne, not a megagram
+        return Unit(1e6, "t" + base[1:])
+    return Unit(PREFIXES[prefix], prefix + base)
 
 
 def energy_text(wh: float | None, base: str = "Wh") -> str:
-    """An energy (or a carbon mass, with ``base="gCO2e"``) for people: three digits and a unit.
+    """An energy (or a carbon mass, with ``base="gCO2e"``) for people: three digits and a unit; `read_amount` reads it back.
 
-    >>> energy_text(0.00154), energy_text(1.0), energy_text(None)
-    ('1.54 mWh', '1 Wh', 'unknown')
+    >>> energy_text(0.00154), energy_text(1.0), energy_text(1234.0), energy_text(None)
+    ('1.54 mWh', '1 Wh', '1,234 Wh', 'unknown')
     """
     if wh is None:
         return "unknown"
     unit = unit_for(wh, base) if wh > 0 else Unit(1.0, base)
-    return f"{wh / unit.size:.3g} {unit.name}"
+    return f"{_plain(wh / unit.size)} {unit.name}"
+
+
+def energies(joules: Sequence[float | None]) -> tuple[list[str], str]:
+    """Return several energies as numbers in the one unit that suits the largest, and that unit; ``-`` where unknown.
+
+    >>> energies([3600.0, 9.0, None])
+    (['1', '0.0025', '-'], 'Wh')
+    """
+    unit = unit_for(max((one for one in joules if one is not None), default=JOULES_PER_WH) / JOULES_PER_WH)
+    return ["-" if one is None else _plain(one / JOULES_PER_WH / unit.size) for one in joules], unit.name
+
+
+def _plain(value: float) -> str:
+    """Three significant digits without trailing zeros or an exponent."""
+    shown = f"{value:.3g}"
+    return digits(value) if "e" in shown or value >= 1000 else shown
 
 
 def digits(value: float | None) -> str:

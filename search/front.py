@@ -5,23 +5,19 @@ Nothing here needs torch, draws or prints; `joulefront.search.report.front_view.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
-from math import ceil, floor, hypot, isfinite, log10, sqrt
+from math import hypot, isfinite, log10, sqrt
 from typing import Self
 
-from .formatting import JOULES_BY_UNIT, energy_text
+from .formatting import energy_text
 from .hypervolume import METERED, Axis, make_box, normalised_hypervolume
+from .picking import RULES, Bound, read_rule
 from .records.replicate_summary import ReplicateComparison, compare_replicates
 from .records.run_folder import Run
 from .records.trial import Trial
-
-RULES = "knee, best, cheapest, trial=N, accuracy>=0.95 (cheapest that reaches it), energy<=5Wh (most accurate within it)"
-
-_RULE = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_]*)\s*(=|>=|<=)\s*([-+0-9.eE]+?)\s*([A-Za-z%]*)\s*")
 
 #: Qualities whose best value is 1; what is left to 1 is an error, and errors are compared by their ratio.
 FRACTIONS = ("accuracy", "balanced_accuracy", "macro_f1", "auc", "r2")
@@ -292,7 +288,7 @@ def _beyond(trial: Trial, ancestor: Trial | None) -> float | None:
 
 
 def pick(front: Front, rule: str) -> Trial:
-    """Return the trial of a rule: ``knee``, ``best``, ``cheapest``, ``trial=N``, ``QUALITY>=X`` (``<=`` for an error) or ``energy<=5Wh``.
+    """Return the trial of a rule, see `joulefront.search.picking.RULES`.
 
     ``trial=N`` may name any complete trial of the run, the other rules choose among the members.
 
@@ -302,25 +298,13 @@ def pick(front: Front, rule: str) -> Trial:
     simple = {"knee": front.knee, "best": front.best, "cheapest": front.cheapest}
     if rule.strip() in simple:
         return simple[rule.strip()]()
-    match = _RULE.fullmatch(rule)
-    if match is None:
-        raise ValueError(f"--pick must be a rule, got {rule!r}; write one of {RULES}")
-    name, sign, text, unit = match.groups()
-    try:
-        bound = float(text)
-    except ValueError:
-        raise ValueError(f"--pick {rule!r}: the bound must be a number, got {text!r}; write one of {RULES}") from None
-    if name == "trial":
-        return _by_number(front, rule, sign, bound, unit)
-    if name == "energy":
-        return _by_energy(front, rule, sign, bound, unit)
-    return _by_quality(front, rule, name, sign, bound, unit)
+    bound = read_rule(rule)
+    if bound.name == "trial":
+        return _by_number(front, rule, int(bound.value))
+    return _by_energy(front, rule, bound) if bound.name == "energy" else _by_quality(front, rule, bound)
 
 
-def _by_number(front: Front, rule: str, sign: str, bound: float, unit: str) -> Trial:
-    if sign != "=" or unit or bound != int(bound):
-        raise ValueError(f"--pick {rule!r}: a trial is named by its number, for example trial=12")
-    number = int(bound)
+def _by_number(front: Front, rule: str, number: int) -> Trial:
     complete = [trial for trial in front.trials if trial.state == "complete"]
     for trial in complete:
         if trial.number == number:
@@ -333,50 +317,36 @@ def _by_number(front: Front, rule: str, sign: str, bound: float, unit: str) -> T
     raise ValueError(f"--pick {rule!r}: trial {number} {state}; on the front the nearest is trial={near.number} ({front.describe(near)})")
 
 
-def _by_energy(front: Front, rule: str, sign: str, bound: float, unit: str) -> Trial:
-    if unit not in JOULES_BY_UNIT:
-        problem = f"unknown unit {unit!r}" if unit else "no unit"
-        raise ValueError(f"--pick {rule!r} has {problem}; write one of {', '.join(JOULES_BY_UNIT)}, for example energy<={bound:g}Wh")
-    if sign != "<=":
-        raise ValueError(f"--pick {rule!r}: energy is bounded from above; write energy<={bound:g}{unit}")
-    inside = [trial for trial in front.members if front.joules(trial) <= bound * JOULES_BY_UNIT[unit]]
+def _by_energy(front: Front, rule: str, bound: Bound) -> Trial:
+    inside = [trial for trial in front.members if front.joules(trial) <= bound.value]
     if inside:
         return max(inside, key=lambda trial: (front.gain(trial), -front.joules(trial)))
-    near = front.cheapest()
+    near = min(front._some(), key=front.joules)
     raise ValueError(
         f"--pick {rule!r}: no trial of the front needs so little; the nearest is trial={near.number} ({front.describe(near)}). "
-        f"Try energy<={_up(front.joules(near) / JOULES_BY_UNIT[unit])}{unit}, or --pick cheapest"
+        f"Try energy<={bound.rounded_up(front.joules(near))}, or --pick cheapest"
     )
 
 
-def _by_quality(front: Front, rule: str, name: str, sign: str, bound: float, unit: str) -> Trial:
-    members = front.members
+def _by_quality(front: Front, rule: str, bound: Bound) -> Trial:
+    members, name = front._some(), bound.name
     values = {trial.number: value for trial in members if (value := front.quality_of(trial, name)) is not None}
-    if not members:
-        front.cheapest()  # raises: the front is empty
     if not values:
         known = sorted({front.objectives[0], *(key for trial in members for key in trial.quality)})
         raise ValueError(f"--pick {rule!r}: {name!r} was not measured in this run (known: {', '.join(known)}); write one of {RULES}")
-    down = name in ("error", "loss") or (name == front.objectives[0] and front.directions[0] == "minimize")
+    down = name in ("error", "loss", "rmse", "mae") or (name == front.objectives[0] and front.directions[0] == "minimize")
     wanted = "<=" if down else ">="
-    if unit or sign != wanted:
-        shown = f"{bound / 100:g}" if unit == "%" else f"{bound:g}"
-        raise ValueError(
-            f"--pick {rule!r}: {name} is bounded from {'above' if down else 'below'}, without a unit; write {name}{wanted}{shown}"
-        )
+    if bound.sign != wanted:
+        raise ValueError(f"--pick {rule!r}: {name} is bounded from {'above' if down else 'below'}; write {name}{wanted}{bound.text}")
+    if bound.percent and name not in (*FRACTIONS, "error", "f1"):
+        raise ValueError(f"--pick {rule!r}: {name} is no share; write {name}{wanted}{bound.text.rstrip(' %')}")
     measured = [trial for trial in members if trial.number in values]
-    reached = [trial for trial in measured if (values[trial.number] <= bound if down else values[trial.number] >= bound)]
+    reached = [trial for trial in measured if (values[trial.number] <= bound.value if down else values[trial.number] >= bound.value)]
     if reached:
         return min(reached, key=lambda trial: (front.joules(trial), -front.gain(trial)))
     near = min(measured, key=lambda trial: ((values[trial.number] if down else -values[trial.number]), front.joules(trial)))
-    hint = f" ({name} is a fraction: 0.95, not 95)" if not down and 1.0 < bound <= 100.0 and name != "r2" else ""
+    hint = f" ({name} is a fraction: 0.95 or 95%, not 95)" if not down and 1.0 < bound.value <= 100.0 and name != "r2" else ""
     raise ValueError(
         f"--pick {rule!r}: no trial of the front reaches it{hint}; "
         f"the nearest is trial={near.number} with {name} {values[near.number]:.4f} ({front.describe(near)})"
     )
-
-
-def _up(value: float) -> str:
-    """Three significant digits of a positive number, rounded up so that the bound lets it through."""
-    step = 10.0 ** (floor(log10(value)) - 2)
-    return f"{ceil(value / step) * step:.3g}"

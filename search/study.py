@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, Literal
 
 from .energy import JOULES_PER_WH
-from .formatting import JOULES_BY_UNIT
+from .formatting import read_amount, unit_for
 from .records.trial import Trial
 from .space import Candidate, Space, Suggest, check_outputs, check_space, weightless
 from .training.task import Task
@@ -32,9 +31,6 @@ OBJECTIVES: dict[str, tuple[Direction, str, str]] = {
 }
 ENERGY_OBJECTIVES = ("train_energy", "train_co2")
 SAMPLERS = ("freeze-thaw", "tpe", "nsga2", "gp", "random", "grid")
-
-_GRAMS = {"gCO2e": 1.0, "kgCO2e": 1e3}
-_MONEY = re.compile(r"^[A-Z]{3}$")
 
 
 @dataclass(frozen=True)
@@ -59,7 +55,7 @@ class Budget:
 
     @classmethod
     def parse(cls, text: str) -> Budget:
-        """Read ``5Wh``, ``0.02 kWh``, ``900J``, ``100gCO2e`` or ``2EUR``.
+        """Read ``5Wh``, ``0.02 kWh``, ``4.5 µWh``, ``900J``, ``100 mgCO2e``, ``2EUR`` or ``50ct``, see `read_amount`.
 
         >>> Budget.parse("5Wh").joules
         18000.0
@@ -67,32 +63,23 @@ class Budget:
         Raises:
             ValueError: If the number or its unit cannot be read; the message lists the units.
         """
-        match = re.fullmatch(r"\s*([0-9.]+(?:[eE][-+]?[0-9]+)?)\s*([A-Za-z0-9]*)\s*", text)
-        units = ", ".join([*JOULES_BY_UNIT, *_GRAMS, "EUR"])
-        try:
-            amount = float(match.group(1)) if match else float("nan")
-        except ValueError:
-            amount = float("nan")
-        unit = match.group(2) if match else ""
-        if not 0 < amount < math.inf:
-            raise ValueError(f"--budget must be a positive number with a unit ({units}), got {text!r}; for example --budget 5Wh")
-        if unit in JOULES_BY_UNIT:
-            return cls(joules=amount * JOULES_BY_UNIT[unit])
-        if unit in _GRAMS:
-            return cls(grams_co2e=amount * _GRAMS[unit])
-        if _MONEY.match(unit):
-            return cls(money=(amount, unit))
-        problem = "has no unit" if not unit else f"has the unknown unit {unit!r}"
-        raise ValueError(f"--budget {text!r} {problem}; write one of {units}, for example --budget {amount:g}Wh")
+        amount = read_amount(text, "--budget", "--budget 5Wh")
+        if amount.kind == "joules":
+            return cls(joules=amount.value)
+        if amount.kind == "grams_co2e":
+            return cls(grams_co2e=amount.value)
+        return cls(money=(amount.value, amount.kind))
 
     def to_text(self) -> str:
         """Return text that ``parse`` reads back."""
         if self.joules is not None:
-            return f"{self.joules / JOULES_PER_WH:g}Wh"
+            unit = unit_for(self.joules / JOULES_PER_WH)
+            return f"{self.joules / JOULES_PER_WH / unit.size:.10g}{unit.name}"
         if self.grams_co2e is not None:
-            return f"{self.grams_co2e:g}gCO2e"
+            unit = unit_for(self.grams_co2e, "gCO2e")
+            return f"{self.grams_co2e / unit.size:.10g}{unit.name}"
         amount, currency = self.money or (0.0, "EUR")
-        return f"{amount:g}{currency}"
+        return f"{amount:.10g}{currency}"
 
 
 @dataclass(frozen=True)

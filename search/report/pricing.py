@@ -10,7 +10,7 @@ from ..carbon.intensity import Intensity, grams_co2e, scope_note
 from ..carbon.price import Price, priced
 from ..carbon.zones import intensity_for
 from ..energy import JOULES_PER_KWH
-from ..formatting import digits, grid
+from ..formatting import digits, grid, unit_for
 from ..front import Front
 from ..records.run_folder import Run
 
@@ -71,7 +71,10 @@ class PriceTable:
     def to_text(self) -> str:
         """A table for people, with its assumptions."""
         money = any(row.search_cost is not None for row in self.rows)
-        head = ["zone", "g/kWh", "search kWh", "search gCO2e", "knee gCO2e", *(["cost"] if money else []), "year", "source"]
+        energy = unit_for(max((row.search_kwh or 0.0 for row in self.rows), default=1.0) * 1000.0)
+        mass = unit_for(max((row.search_grams_co2e or 0.0 for row in self.rows), default=1.0), "gCO2e")
+        costs = ["cost"] if money else []
+        head = ["zone", "g/kWh", f"search {energy.name}", f"search {mass.name}", f"knee {mass.name}", *costs, "year", "source"]
         cells = [head]
         for row in self.rows:
             cost = "-" if row.search_cost is None else f"{digits(row.search_cost)} {row.currency}"
@@ -80,16 +83,16 @@ class PriceTable:
                 [
                     place.zone or "-",
                     digits(place.grams_per_kwh),
-                    digits(row.search_kwh),
-                    digits(row.search_grams_co2e),
-                    digits(row.knee_grams_co2e),
+                    digits(None if row.search_kwh is None else row.search_kwh * 1000.0 / energy.size),
+                    digits(None if row.search_grams_co2e is None else row.search_grams_co2e / mass.size),
+                    digits(None if row.knee_grams_co2e is None else row.knee_grams_co2e / mass.size),
                     *([cost] if money else []),
                     str(place.year or "-"),
                     place.source + (f" ({place.fallback})" if place.fallback else ""),
                 ]
             )
         right = [False, *[True] * (len(head) - 2), False]
-        lines = [grid(cells, right), "", f"Grams and money include the PUE of {self.pue:g}, kWh do not."]
+        lines = [grid(cells, right), "", f"Grams and money include the PUE of {self.pue:g}, energy does not."]
         if all(row.front == self.front for row in self.rows):
             lines.append(f"The front is the same {len(self.front)} trials in every zone: in one place carbon is energy times a constant.")
         else:

@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from ..energy import JOULES_PER_WH, Ledger
+from ..energy import Ledger
 from ..execution.job import Watch, within
 from ..execution.probe import WARM_UP_SECONDS, Probe, probe, warm_up
+from ..formatting import energies
 from ..records.run_folder import RunFolder
 from ..records.trial import Trial
 from ..samplers.factory import make_sampler
@@ -89,16 +90,17 @@ class Estimate:
         basis = f"{self.probes} probed candidates" + (f" ({self.failed_probes} more could not be trained)" if self.failed_probes else "")
         if self.earlier:
             basis += f" and {self.earlier} earlier trials on this hardware"
-        probing = "" if self.probe_joules is None else f"; probing took {self.probe_joules / JOULES_PER_WH:.3g} Wh"
-        overhead = "unknown, left out" if self.overhead_joules is None else f"{self.overhead_joules / JOULES_PER_WH:.3g} Wh"
-        wh, low_wh, high_wh = (joules / JOULES_PER_WH for joules in (self.joules, self.low_joules, self.high_joules))
+        named = (self.joules, self.low_joules, self.high_joules, self.overhead_joules, self.full_training_joules, self.probe_joules)
+        (energy, low, high, overhead, full, probed), unit = energies(named)
+        probing = "" if self.probe_joules is None else f"; probing took {probed} {unit}"
+        spread = "the budget: candidates fill it" if low == high else f"90 %: {low} to {high} {unit}"
         return "\n".join(
             [
-                f"energy   {wh:.3g} Wh (90 %: {low_wh:.3g} to {high_wh:.3g} Wh)",
-                f"         of which start and decisions: {overhead}",
+                f"energy   {energy} {unit} ({spread})",
+                "         of which start and decisions: " + ("unknown, left out" if self.overhead_joules is None else f"{overhead} {unit}"),
                 f"trials   {self.trials:.0f} (90 %: {self.low_trials:.0f} to {self.high_trials:.0f})",
                 f"time     about {self.seconds / 60:.1f} min with one worker",
-                f"one complete training of a random candidate: {self.full_training_joules / JOULES_PER_WH:.3g} Wh (median)",
+                f"one complete training of a random candidate: {full} {unit} (median)",
                 f"from {basis}{probing}",
             ]
         )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..energy import JOULES_PER_WH, SECONDS_PER_HOUR
+from ..formatting import digits, energy_text, unit_for
 from ..front import Front
 from ..records.run_folder import Run
 from ..stopping.limits import Limits, StopRules
@@ -54,10 +55,7 @@ class Progress:
         """One line for people: trials, Wh, best quality, front, hypervolume, time left."""
         of = f"/{self.trial_limit}" if self.trial_limit is not None else ""
         parts = [f"trials {self.trials}{of}" + (f" ({self.failed} failed)" if self.failed else "")]
-        if self.joules is None:
-            parts.append("Wh unknown")
-        else:
-            parts.append(f"{wh(self.joules)}" + (f" of {wh(self.budget_joules)}" if self.budget_joules is not None else ""))
+        parts.append(self.energy())
         parts.append(f"best {self.quality_name} " + ("-" if self.best is None else f"{self.best:.4f}"))
         parts.append(f"front {self.front}" + ("" if self.hypervolume is None else f", hypervolume {self.hypervolume:.3f}"))
         if self.expected is not None and self.expected.trials > self.trials:
@@ -65,6 +63,15 @@ class Progress:
         if self.seconds_left is not None:
             parts.append(f"{_clock(self.seconds_left)} left")
         return " · ".join(parts)
+
+    def energy(self) -> str:
+        """What was spent, and of how much, both in one unit."""
+        if self.joules is None:
+            return "energy unknown"
+        if self.budget_joules is None:
+            return energy_text(self.joules / JOULES_PER_WH)
+        unit = unit_for(self.budget_joules / JOULES_PER_WH)
+        return f"{digits(self.joules / JOULES_PER_WH / unit.size)} of {energy_text(self.budget_joules / JOULES_PER_WH)}"
 
 
 class Listener(Protocol):
@@ -77,15 +84,6 @@ class Listener(Protocol):
 
 def quiet(progress: Progress) -> None:
     """Ignore all events."""
-
-
-def wh(joules: float) -> str:
-    """Energy in watt-hours for people: three significant digits.
-
-    >>> wh(1800.0)
-    '0.5 Wh'
-    """
-    return f"{joules / JOULES_PER_WH:.3g} Wh"
 
 
 def _clock(seconds: float) -> str:

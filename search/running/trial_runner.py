@@ -15,6 +15,7 @@ from ..billing.account import Account, TrialMeter, price_of_features, trial_ener
 from ..carbon.clean_hours import text_of
 from ..execution.devices import DeviceError
 from ..execution.job import Executor, Job, Outcome, Watch, reason_of, seed_of
+from ..formatting import energy_text
 from ..front import Front
 from ..records.run_folder import RunFolder
 from ..records.trial import ATTRIBUTE, EXCUSED, KEY, Trial, TrialEnergy, from_optuna
@@ -309,7 +310,7 @@ class Recorder:
         asked.set_user_attr(ATTRIBUTE, trial.facts())
         self.optuna_study.tell(asked, list(values))
         self.failures = 0
-        cost = "energy unknown" if trial.train_wh is None else f"{trial.train_wh:.4g} Wh"
+        cost = "energy unknown" if trial.train_wh is None else energy_text(trial.train_wh)
         return f"trial {asked.number}: {self.study.objectives[0]} {values[0]:.4f} after {trial.epochs} epochs, {cost}"
 
     def _fail(self, asked: optuna.Trial, trial: Trial, *, excused: bool = False) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from ..carbon.intensity import Intensity
 from ..energy import JOULES_PER_KWH, JOULES_PER_WH, SECONDS_PER_HOUR
+from ..formatting import energy_text, read_number
 from ..records.trial import INTERRUPTED, Trial
 from ..study import Budget, Study
 
@@ -80,23 +82,28 @@ def joules_of(budget: Budget, *, grams_per_kwh: float | None, pue: float = 1.0, 
     return amount / (price_per_kwh[0] * pue) * JOULES_PER_KWH
 
 
-def seconds_of(text: str, name: str = "--timeout") -> float:
-    """Read a duration, the value of the option ``name``: ``90s``, ``30m``, ``2h``.
+#: Units of time -> seconds.
+_SECONDS = {"s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": SECONDS_PER_HOUR, "d": 24 * SECONDS_PER_HOUR}
 
-    >>> seconds_of("30m")
-    1800.0
+
+def seconds_of(text: str, name: str = "--timeout") -> float:
+    """Read a duration, the value of the option ``name``: ``90s``, ``30 min``, ``2h``, or ``1:30:00`` as progress prints it.
+
+    >>> seconds_of("30m"), seconds_of("1:30:00")
+    (1800.0, 5400.0)
 
     Raises:
         ValueError: If it is not a positive number with a unit.
     """
-    factor = {"s": 1.0, "m": 60.0, "h": SECONDS_PER_HOUR}.get(text[-1:])
-    try:
-        amount = float(text[:-1])
-    except ValueError:
-        amount = float("nan")
-    if factor is None or not 0 < amount < math.inf:
-        raise ValueError(f"{name} must be a positive number with s, m or h, got {text!r}; for example {name} 30m")
-    return amount * factor
+    amount: float | None = None
+    if clock := re.fullmatch(r"\s*(?:(\d+):)?(\d+):(\d\d)\s*", text):
+        amount = int(clock[1] or 0) * SECONDS_PER_HOUR + int(clock[2]) * 60.0 + int(clock[3])
+    elif found := re.fullmatch(r"(.*?)\s*([a-z]+)\s*", text, re.DOTALL):
+        number, factor = read_number(found[1]), _SECONDS.get(found[2])
+        amount = None if number is None or factor is None else number * factor
+    if amount is None or not 0 < amount < math.inf:
+        raise ValueError(f"{name} must be a positive number with s, m, h or d, got {text!r}; for example {name} 30m")
+    return amount
 
 
 def refuse_wrong_limits(
@@ -151,7 +158,7 @@ def limits_of(
         limits,
         joules=None if joules is None else joules + (spent_joules or 0.0),
         trials=None if count is None else count + finished,
-        label="" if joules is None else f"{(joules + (spent_joules or 0.0)) / JOULES_PER_WH:.3g}Wh",
+        label="" if joules is None else energy_text((joules + (spent_joules or 0.0)) / JOULES_PER_WH),
     )
     return further, f"{reached}; continuing for as much again"
 
@@ -166,7 +173,7 @@ def share_of(text: str) -> float:
         ValueError: If it is not a share between 0 and 1.
     """
     try:
-        value = float(text[:-1]) / 100 if text.endswith("%") else float(text)
+        value = float(text.rstrip()[:-1]) / 100 if text.rstrip().endswith("%") else float(text)
     except ValueError:
         value = float("nan")
     if not 0 <= value < 1:
@@ -253,7 +260,7 @@ class StopRules:
             return BROKEN_OFF if self.reason == BROKEN_OFF else INTERRUPTED
         cap = self.study.max_trial_joules
         if cap is not None and joules is not None and joules >= cap:
-            return f"the trial has paid its cap of {cap:g} J"
+            return f"the trial has paid its cap of {energy_text(cap / JOULES_PER_WH)}"
         return self._reached(trials=0)
 
     def timed_out(self, grace_seconds: float = TIMEOUT_GRACE_SECONDS) -> str | None:

@@ -13,7 +13,7 @@ from math import hypot, sqrt
 from statistics import fmean, median, stdev
 from typing import Any
 
-from ..energy import JOULES_PER_WH
+from ..formatting import energies
 from ..records.trial import Trial
 from .limits import Limits
 
@@ -55,8 +55,8 @@ class Expected:
     def to_text(self) -> str:
         """Describe in a few words what the limit does not fix."""
         if self.low_joules < self.high_joules:
-            wh, low, high = (joules / JOULES_PER_WH for joules in (self.joules, self.low_joules, self.high_joules))
-            return f"about {wh:.3g} Wh in all ({low:.3g} to {high:.3g})"
+            (all_of_it, low, high), unit = energies((self.joules, self.low_joules, self.high_joules))
+            return f"about {all_of_it} {unit} in all ({low} to {high})"
         return f"about {self.trials:.0f} trials in all ({self.low_trials:.0f} to {self.high_trials:.0f})"
 
 

@@ -179,7 +179,7 @@ def test_two_runs_are_compared_and_priced(call: Callable[..., Any], folder: Path
     places = json.loads(call("price", folder, "--zones", "FR, PL", "--json").out)
     assert [row["zone"] for row in places] == ["FR", "PL"]
     assert places[0]["knee_grams_co2e"] < places[1]["knee_grams_co2e"]
-    assert "the PUE of 1, kWh do not" in call("price", folder, "--zones", "FR").out
+    assert "the PUE of 1, energy does not" in call("price", folder, "--zones", "FR").out
 
 
 def test_verbs_that_read_work_on_a_folder_that_cannot_be_written_and_change_nothing(call: Callable[..., Any], folder: Path) -> None:

@@ -48,7 +48,7 @@ def test_zones_come_from_the_offline_table_with_source_and_year(fake_run: Run) -
     assert [row["zone"] for row in table.to_rows()] == ["FR", "TW"]
     assert all(row["source"] and row["year"] for row in table.to_rows())
     text = table.to_text()
-    assert "Grams and money include the PUE of 1, kWh do not." in text
+    assert "Grams and money include the PUE of 1, energy does not." in text
     assert "cost" not in text.splitlines()[0]
 
 
