@@ -10,13 +10,12 @@ import os
 import sys
 import threading
 from contextlib import suppress
-from io import TextIOWrapper
 from typing import Any
 
 import typer
 
 from ..whole_file import full_disk
-from . import read, run
+from . import read, run, streams
 
 #: The exit code of a program that Ctrl-C ended: 128 + SIGINT.
 INTERRUPT_CODE = 130
@@ -72,9 +71,7 @@ def _done(arguments: list[str] | None) -> int:
     """Do what the words say; return the exit code."""
     typed = list(sys.argv[1:] if arguments is None else arguments)
     words = [word for word in typed if word != "--debug"]
-    for stream in (sys.stdout, sys.stderr):  # one that cannot encode a sign prints ? for it, and never ends a study that was paid for
-        if isinstance(stream, TextIOWrapper) and stream.errors == "strict":
-            stream.reconfigure(errors="replace")
+    streams.prepare(whole_process=arguments is None)
     try:
         code = app(words or ["--help"], prog_name="joulefront", standalone_mode=False, obj=(words, arguments is None))
     except (KeyboardInterrupt, typer.Abort):

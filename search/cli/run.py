@@ -131,8 +131,8 @@ def _print_run(front: FrontView, folder: RunFolder, command: str, named: str) ->
 
     path = folder.path
     result = folder.run()
-    print(front.to_text())
     if len(front) == 0:
+        print(front.to_text())
         reasons = sorted({trial.reason for trial in result.trials if trial.reason})
         raise RuntimeError("no trial was measured" + (f": {reasons[0]}" if reasons else ""))
     for name in ("front.html", "front.png"):
@@ -142,7 +142,9 @@ def _print_run(front: FrontView, folder: RunFolder, command: str, named: str) ->
             said = full_disk(error, f"joulefront plot {shlex.quote(str(path))} -o {shlex.quote(str(path / name))} draws it")
             if said is None:
                 raise
+            print(front.to_text())
             raise RuntimeError(f"{said}. All trials are kept") from error
+    print(front.to_text())  # after the pictures: whatever becomes of the stream, they are there
     print(f"\n{path / 'front.html'}\n{path / 'front.png'}")
     file_format = "skops" if front.knee().parameters is None else "onnx"
     print(f"\nnext: joulefront export {shlex.quote(str(path))} --pick knee --to {file_format} -o model{named}")

@@ -153,19 +153,6 @@ def test_an_error_never_prints_an_escape_sequence() -> None:
     assert one_line(ValueError("no column 'a\x1b[31m';\nit has: b\x00")) == "no column 'a\\x1b[31m'; it has: b\\x00"
 
 
-@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
-def test_a_stream_that_cannot_encode_a_sign_ends_no_study_and_no_reading(
-    rings_file: Callable[[str], Path], tmp_path: Path, encoding: str
-) -> None:
-    out = str(tmp_path / "r")
-    for words in (["run", str(rings_file("fine")), "--trials", "2", "--out", out], ["front", out]):
-        command = [sys.executable, "-m", "joulefront.search.cli", *words]
-        done = subprocess.run(command, capture_output=True, check=False, env={**os.environ, "PYTHONIOENCODING": encoding})
-        assert done.returncode == 0, done.stderr
-        assert b"accuracy" in done.stdout
-    assert (tmp_path / "r" / "front.png").is_file()
-
-
 def command(*words: object, **more: Any) -> "subprocess.CompletedProcess[str]":
     code = "from joulefront.search.cli import main; main()"
     return subprocess.run(

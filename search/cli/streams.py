@@ -1,0 +1,77 @@
+"""Streams that never end a run that was paid for: signs that an encoding lacks get a plain spelling, and a reader may leave early."""
+
+from __future__ import annotations
+
+import codecs
+import os
+import sys
+from contextlib import suppress
+from io import TextIOWrapper
+from typing import Any
+
+#: Name of the error handler that `prepare` gives to the streams.
+PLAIN = "joulefront.plain"
+#: Signs that we print -> how a stream prints them that cannot encode them.
+SPELLINGS = {
+    "±": "+-", "≈": "~", "≡": "=", "µ": "u", "μ": "u", "²": "2", "³": "3", "×": "x", "÷": "/", "·": "|", "…": "...", "†": "*",
+    "→": "->", "≥": ">=", "≤": "<=", "−": "-", "–": "-", "—": "-", "°": " deg", "€": "EUR", "£": "GBP", "₹": "INR", "‘": "'", "’": "'",
+    "“": '"', "”": '"', "─": "-", "━": "-", "═": "=", "╸": "-", "╺": "-", "│": "|", "┃": "|", "┼": "+", "╋": "+", "█": "#", "\u00a0": " ",
+}  # fmt: skip
+
+
+def prepare(whole_process: bool) -> None:
+    """Make stdout and stderr of this process take every text; with ``whole_process`` also survive a reader that leaves (``| head -1``)."""
+    codecs.register_error(PLAIN, _plain)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if isinstance(stream, TextIOWrapper) and stream.errors in ("strict", "surrogateescape", "backslashreplace", "replace"):
+            stream.reconfigure(errors=PLAIN)
+        if whole_process and stream is not None and not isinstance(stream, Forgiving):
+            setattr(sys, name, Forgiving(stream))
+
+
+def _plain(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Spell the signs that cannot be encoded; bytes of a file name that are no text go out as they came in."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    signs = error.object[error.start : error.end]
+    if all("\udc80" <= sign <= "\udcff" for sign in signs):
+        return bytes(ord(sign) - 0xDC00 for sign in signs), error.end
+    text = "".join(SPELLINGS.get(sign, "?") for sign in signs)
+    try:
+        text.encode(error.encoding)
+    except (UnicodeError, LookupError):
+        text = "?" * len(signs)
+    return text, error.end
+
+
+class Forgiving:
+    """A text stream that goes on silently when nobody reads it any more; everything else is the stream's own."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write a text, or drop it when the reader has left."""
+        try:
+            return int(self._stream.write(text))
+        except (BrokenPipeError, ConnectionResetError):
+            self._drop()
+            return len(text)
+
+    def flush(self) -> None:
+        """Hand over what was written so far."""
+        try:
+            self._stream.flush()
+        except (BrokenPipeError, ConnectionResetError):
+            self._drop()
+
+    def _drop(self) -> None:
+        """Lead the stream nowhere: what waits in its buffer would fail again at every later write."""
+        with suppress(OSError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
