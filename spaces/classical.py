@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -81,6 +81,9 @@ class Classical(Space):
     full_epochs: int = 27
     threads: Options[int | None] = None
     name: str = "classical"
+
+    #: An epoch is trees, rounds or a share of the data, however many examples there are.
+    epochs_are_passes: ClassVar[bool] = False
 
     def sample(self, trial: Suggest) -> Candidate:
         """Draw an estimator and its settings; an unknown name of an estimator raises ValueError."""

@@ -33,6 +33,11 @@ class Repeated(Space):
         """Name of the space that is repeated."""
         return self.space.name
 
+    @property
+    def epochs_are_passes(self) -> bool:
+        """Whether an epoch is a pass over the data, as in the space that is repeated."""
+        return bool(getattr(self.space, "epochs_are_passes", True))
+
     def sample(self, trial: Suggest) -> Candidate:
         """Draw a candidate and the number of its repeat."""
         candidate = self.space.sample(trial)

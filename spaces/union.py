@@ -36,6 +36,11 @@ class Union:
         object.__setattr__(self, "spaces", members)
         object.__setattr__(self, "name", name)
 
+    @property
+    def epochs_are_passes(self) -> bool:
+        """Whether an epoch is a pass over the data in all members; they share their rungs."""
+        return all(getattr(member, "epochs_are_passes", True) for member in self.spaces)
+
     def sample(self, trial: Suggest) -> Candidate:
         """Draw a family, then a candidate of it."""
         family = trial.suggest_categorical("family", tuple(member.name for member in self.spaces))

@@ -74,7 +74,6 @@ def study(
         name="images",
         task=task,
         space=Union(TransferFamily(found[:1] if smoke else found, recipe=replace(recipe, augment="none")), scratch) if found else scratch,
-        rungs=(1, 3, 9, 27),
         budget=Budget.parse("5Wh"),
         seed=seed,
         description="Which network sorts these images for the fewest joules?",

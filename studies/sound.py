@@ -49,7 +49,6 @@ def study(data: str | None = None, seed: int = 0, smoke: bool = False, skip_unre
             Convnet(depths=(2, 4), widths=(4, 16 if smoke else 48), kernels=3, recipe=recipe),
             Mlp(depths=(0, 3), widths=(16, 32 if smoke else 256), recipe=recipe),
         ),
-        rungs=(1, 3, 9, 27),
         trials=40,
         seed=seed,
         description="Which small network tells sounds apart for the fewest joules?" + made,

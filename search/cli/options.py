@@ -52,6 +52,9 @@ class StudyOptions:
     settings: Annotated[list[str] | None, typer.Option("--set", help="Another option of the study, NAME=VALUE; repeatable.")] = None
     seed: Annotated[int | None, typer.Option(help="Seed of the sampler, the splits and the weights.")] = None
     sampler: Annotated[str | None, typer.Option(help="freeze-thaw, tpe, nsga2, gp, random or grid.")] = None
+    rungs: Annotated[
+        str | None, typer.Option(help="Epochs at which models may be measured, e.g. 1,3,9,27; by default by the steps of an epoch.")
+    ] = None
     objectives: Annotated[str | None, typer.Option(help="Objectives, quality first: accuracy,train_energy[,inference_energy,...].")] = None
 
 

@@ -7,6 +7,8 @@ import os
 import shlex
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -248,11 +250,13 @@ def estimate(
     intensity = choose_intensity(place.intensity, place.zone, network=False, token=None)
     price_per_kwh = _price_per_kwh(place)
     found = adapt(find_study(study.study, _values(study)), _overrides(study), smoke=False)
+    if callable(found.task):
+        found = replace(found, task=cache(found.task))  # loaded once, under the meters: its size decides the rungs as well
     grams = None if intensity is None else intensity.grams_per_kwh
     bounds, _ = limits_of(found, budget, limits.trials, None, None, 0, grams, place.pue, price_per_kwh)
     probed, overhead, joules = probe_study(found, count=probes, meter=machine.meter, device=machine.device, whole_process=context.obj[1])
     guess = estimate_cost(
-        found,
+        found if found.rungs else found.fitted_to(found.load_task()),
         probed,
         [trial for folder in earlier or [] for trial in RunFolder.open(folder).run().trials],
         joules_limit=bounds.joules,
@@ -282,7 +286,7 @@ def _values(study: StudyOptions) -> dict[str, Any]:
 
 def _overrides(study: StudyOptions) -> Mapping[str, Any]:
     """Return the fields of the study that the command line replaces; None keeps the study's own."""
-    return {"sampler": study.sampler, "objectives": study.objectives, "seed": study.seed}
+    return {"sampler": study.sampler, "objectives": study.objectives, "seed": study.seed, "rungs": study.rungs}
 
 
 def _trial_seconds(text: str | None) -> float | None:

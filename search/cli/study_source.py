@@ -21,7 +21,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from ..records.run_folder import RunFolder
 from ..records.storage_url import without_password
-from ..study import Study
+from ..study import Study, parse_rungs
 
 BUNDLED = "joulefront.studies"
 _TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
@@ -228,8 +228,10 @@ def adapt(study: Study, overrides: Mapping[str, Any], smoke: bool) -> Study:
     given = {name: value for name, value in overrides.items() if value is not None}
     if isinstance(given.get("objectives"), str):
         given["objectives"] = tuple(name.strip() for name in given["objectives"].split(","))
+    if isinstance(given.get("rungs"), str):
+        given["rungs"] = parse_rungs(given["rungs"])
     if smoke:
-        given |= {"rungs": study.rungs[:1], "sampler": "random", "trials": 2, "budget": None}
+        given |= {"rungs": given.get("rungs", study.rungs or (1,))[:1], "sampler": "random", "trials": 2, "budget": None}
     return replace(study, **given) if given else study
 
 

@@ -204,6 +204,7 @@ def probe_study(
         with session.starting():
             ledger, begin_ns = session.ledger, time.monotonic_ns()
             task = study.load_task()
+            study = study.fitted_to(task)
             watch = Watch(within(WARM_UP_SECONDS))
             warm_up(study.space, task, device=session.device, threads=session.threads, seed=study.seed, watch=watch)
         before = (session.prelude or {}).get("joules") or 0.0

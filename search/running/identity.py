@@ -158,7 +158,7 @@ def described(study: Study) -> dict[str, Any]:
         "name": study.name,
         "objectives": list(study.objectives),
         "directions": list(study.directions),
-        "rungs": list(study.rungs),
+        "rungs": list(study.rungs or ()),  # none until the data is known
         "sampler": study.sampler,
         "seed": study.seed,
         "space": study.space.name,
@@ -247,7 +247,7 @@ def refuse_other_study(store: RunFolder, study: Study) -> None:
     """
     before, now, folder = store.facts["study"], described(study), repr(str(store.path))
     for name in ("objectives", "rungs", "space"):
-        if before[name] != now[name]:
+        if before[name] != now[name] and not (name == "rungs" and [] in (before[name], now[name])):
             raise StoreError(f"{folder} holds a study with other {name} ({before[name]}, now {now[name]}); {REMEDY}")
     if not store.facts["sessions"]:  # nothing was trained: an earlier start has failed
         return

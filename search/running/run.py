@@ -202,6 +202,7 @@ def run(
         limits, raised = limits_of(study, wanted, trials, timeout_seconds, priced, finished, grams, pue, price_per_kwh)
         with session.starting():
             task = study.load_task()
+            asked, study = study.rungs, study.fitted_to(task, session.folder.facts["study"]["rungs"])
             session.folder = note_study(session.folder, study, task)
             session.prepare(study, task)
             # A continued study must not draw the same random numbers again.
@@ -227,6 +228,8 @@ def run(
                 f"{study.name}: {doing}in {path} on {session.device}, {session.threads} thread(s), {meters_text(session.ledger)}"
                 + (f"; {raised}" if raised else ""),
             )
+            if not asked:
+                reporter.tell("start", f"rungs: {', '.join(map(str, study.rungs))} epochs; --rungs (Python: rungs) sets others")
             if study.notice:
                 reporter.tell("start", study.notice)
             session.warm_up(rules.timed_out)

@@ -4,9 +4,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from joulefront.search.study import OBJECTIVES, Study
+from joulefront.search.study import OBJECTIVES, Study, parse_rungs
 from joulefront.search.training.arrays import arrays
 from joulefront.search.training.evaluate import qualities, quality
+from joulefront.spaces.classical import Classical
+from joulefront.spaces.mlp import Mlp
+from joulefront.spaces.recipes import RecipeRanges
+from joulefront.spaces.repeated import Repeated
+from joulefront.spaces.union import Union
 
 GOOD = Study(name="s", task=lambda: None, space=None, trials=1)  # type: ignore[arg-type,return-value]
 
@@ -90,3 +95,38 @@ def test_the_qualities_that_are_promised_are_those_that_are_measured(kind: Any, 
     scores = np.random.default_rng(0).uniform(size=(len(wanted), found.outputs))
     scores = scores[:, 0] if kind == "regression" else scores
     assert set(quality(found.kind, scores, wanted)) == set(qualities(found.kind, len(found.classes)))
+
+
+BATCHES_OF_64 = Mlp(recipe=RecipeRanges(batch_size=64))
+
+
+@pytest.mark.parametrize(
+    ("examples", "rungs"),
+    [(8, (27, 81, 243, 729)), (290, (9, 27, 81, 243)), (1200, (3, 9, 27, 81)), (64 * 32, (1, 3, 9, 27)), (10**6, (1, 3, 9, 27))],
+)
+def test_rungs_follow_the_steps_of_an_epoch(examples: int, rungs: tuple[int, ...]) -> None:
+    data = task(np.arange(80) % 2)
+    data = replace(data, train=type("Sized", (), {"__len__": lambda self: examples})())
+    for space in (BATCHES_OF_64, Repeated(BATCHES_OF_64)):
+        assert replace(GOOD, space=space).fitted_to(data).rungs == rungs
+    assert replace(GOOD, space=BATCHES_OF_64, rungs=(1, 2)).fitted_to(data, (5,)).rungs == (1, 2), "the user's own"
+    assert replace(GOOD, space=BATCHES_OF_64).fitted_to(data, [2, 5]).rungs == (2, 5), "those of the sessions before"
+
+
+def test_epochs_that_are_no_passes_over_the_data_begin_at_one() -> None:
+    data = task(np.arange(80) % 2)
+    for space in (Classical(), Union(Classical(), BATCHES_OF_64), Repeated(Classical())):
+        assert replace(GOOD, space=space).fitted_to(data).rungs == (1, 3, 9, 27)
+
+
+def test_trials_to_begin_with_get_at_least_the_lowest_rung() -> None:
+    first = ({"width": 4, "epochs": 1}, {"width": 8, "epochs": 50}, {"width": 16})
+    found = replace(GOOD, space=BATCHES_OF_64, first=first).fitted_to(task(np.arange(80) % 2))
+    assert [one.get("epochs") for one in found.first] == [27, 50, None]
+
+
+@pytest.mark.parametrize("text", ["", "1,", "3,1", "0,3", "1,1", "1.5", "1;3", "a"])
+def test_rungs_that_are_none_are_refused_with_an_example(text: str) -> None:
+    assert parse_rungs("1, 3,9") == (1, 3, 9)
+    with pytest.raises(ValueError, match=r"--rungs must be ascending whole numbers >= 1, .*for example --rungs 1,3,9,27"):
+        parse_rungs(text)

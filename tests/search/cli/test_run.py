@@ -95,6 +95,28 @@ def test_a_run_continues_only_with_the_same_study(call: Callable[..., Any], fold
     refused(call("run", "digits", "--out", folder), "holds a study with other rungs", "new --out")
 
 
+def test_rungs_are_set_on_the_command_line_and_kept(call: Callable[..., Any], rings_file: Callable[[str], Path]) -> None:
+    refused(call("run", rings_file("fine"), "--out", "r", "--rungs", "3,1"), "--rungs must be ascending", "--rungs 1,3,9,27")
+    assert not Path("r").exists()
+    assert call("run", rings_file("fine"), "--out", "r", "--rungs", "2,3", "--trials", 1, "--meter", "cpu_time").code == 0
+    facts = RunFolder.open("r").facts
+    assert facts["study"]["rungs"] == [2, 3]
+    assert study_of(RunFolder.open("r"), None, None, trust=True).rungs == (2, 3)
+    refused(call("run", rings_file("fine"), "--out", "r", "--rungs", "2,4", "--trials", 2), "other rungs ([2, 3], now [2, 4])")
+
+
+def test_chosen_rungs_are_said_stored_and_continued(call: Callable[..., Any], rings_file: Callable[[str], Path]) -> None:
+    file = rings_file("fine")
+    file.write_text(file.read_text().replace("rungs=(1, 2, 4),", ""))
+    said = call("run", file, "--out", "r", "--trials", 1, "--meter", "cpu_time")
+    assert said.code == 0, said.err
+    rungs = RunFolder.open("r").facts["study"]["rungs"]
+    assert rungs == [9, 27, 81, 243]  # 420 examples in batches of 64
+    assert "rungs: 9, 27, 81, 243 epochs; --rungs" in said.err
+    assert call("run", file, "--out", "r", "--trials", 2, "--meter", "cpu_time").code == 0
+    assert RunFolder.open("r").facts["study"]["rungs"] == rungs
+
+
 # -- data ----------------------------------------------------------------------------------------------------------------------------------
 
 
