@@ -134,6 +134,14 @@ class TransferFamily(Family):
         Raises:
             ValueError: If the images are neither grey nor in colour, or the weights are not those of the study.
         """
+        parts = candidate.architecture
+        weights, prepare = self.prepared(candidate, task)
+        backbone = TimmBackbone(network(weights), prepare, weights.identity)
+        head = linear_or_hidden(parts["head"], features_of(weights, parts["features"]), task.outputs)
+        return Transfer(backbone, parts["features"], head, images=images_of(parts["images_halved"], task))
+
+    def prepared(self, candidate: Candidate, task: Task) -> tuple[Weights, Prepare]:
+        """Return the weights of a candidate's network, and how that network gets the images; see `build` for the errors."""
         parts, shape = candidate.architecture, image_shape(candidate, task)
         weights = next((one for one in self.weights if one.identity == parts["weights"]), None)
         if weights is None:
@@ -143,15 +151,18 @@ class TransferFamily(Family):
         size = same_area(shape, parts["side"])
         if found.pretrained_cfg.get("fixed_input_size"):
             size = tuple(found.pretrained_cfg["input_size"][1:])
-        backbone = TimmBackbone(found, prepare_for(found, task, shape, size, colours=True), weights.identity)
-        head = _head(parts["head"], _width(weights, parts["features"]), task.outputs)
-        whole = len(task.train)
-        images = max(whole >> parts["images_halved"], min(whole, FEWEST_PER_CLASS * task.outputs))
-        return Transfer(backbone, parts["features"], head, images=None if images == whole else images)
+        return weights, prepare_for(found, task, shape, size, colours=True)
+
+
+def images_of(halved: int, task: Task) -> int | None:
+    """Return of how many training images a network learns when they are halved so often; None for all of them."""
+    whole = len(task.train)
+    images = max(whole >> halved, min(whole, FEWEST_PER_CLASS * task.outputs))
+    return None if images == whole else images
 
 
 @lru_cache(maxsize=16)
-def _width(weights: Weights, feature_set: str) -> int:
+def features_of(weights: Weights, feature_set: str) -> int:
     """Return the number of features that a network gives, which does not depend on the size of the images."""
     found = network(weights)
     side = found.pretrained_cfg["input_size"][-1] if found.pretrained_cfg.get("fixed_input_size") else SMALL_SIDE
@@ -159,7 +170,7 @@ def _width(weights: Weights, feature_set: str) -> int:
         return embedded(found, torch.zeros(1, 3, side, side), feature_set).shape[1]
 
 
-def _head(widths: str, features: int, outputs: int) -> nn.Module:
+def linear_or_hidden(widths: str, features: int, outputs: int) -> nn.Module:
     """Return a linear head, or one with hidden layers of these widths, joined by dashes."""
     if widths == "linear":
         return nn.Linear(features, outputs)

@@ -166,8 +166,10 @@ def of_file(path: Path, models: Sequence[str] = (), *, origin: str | None = None
 
 
 @lru_cache(maxsize=4)
-def network(weights: Weights) -> Any:
+def network(weights: Weights, *, fold: bool = True) -> Any:
     """Return the network of timm with its pretrained weights, without a head, in evaluation mode and frozen, the same for all.
+
+    Batch norms are multiplied into the convolutions, unless ``fold`` is False.
 
     Raises:
         ValueError: If the file is gone, is another one than was found, or does not fit the network.
@@ -190,7 +192,7 @@ def network(weights: Weights) -> Any:
         except Exception as error:  # unreadable files, other keys, other shapes
             raise ValueError(f"{weights.path} must hold weights of {weights.model}: {first_line(error)}") from error
         model.requires_grad_(False).eval()
-        faster: Any = folded(model, torch.randn(1, *model.pretrained_cfg["input_size"]))
+        faster: Any = folded(model, torch.randn(1, *model.pretrained_cfg["input_size"])) if fold else model
     return faster.to(memory_format=torch.channels_last)
 
 

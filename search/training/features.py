@@ -8,7 +8,7 @@ task's splits (see ``feature_cache.py``) and gives the task that a head is train
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, cast
 
@@ -29,6 +29,8 @@ BATCH = {"cuda": 512}
 SMALL_BATCH = 64
 #: What was computed is stored at least this early, and then whenever it has doubled: a killed process loses half of it at most.
 STORED = 8192
+#: Mean and deviation of features that are taken as they are: maps that a trained part of the network goes on from.
+UNCHANGED = np.zeros((), dtype=np.float32), np.ones((), dtype=np.float32)
 #: Images on which the price of features is measured that others have computed, perhaps on another machine.
 SAMPLE = 256
 
@@ -120,6 +122,11 @@ class Transfer(nn.Module):
         """Return head, mean and deviation: with the weights of the backbone, which have a place of their own, they are the model."""
         return {name: tensor for name, tensor in self.state_dict().items() if not name.startswith("backbone.")}
 
+    def rate_factors(self) -> Sequence[tuple[Sequence[nn.Parameter], float]]:
+        """Return groups of the head's parameters with factors of their learning rates, where it has such."""
+        found: Sequence[tuple[Sequence[nn.Parameter], float]] = getattr(self.head, "rate_factors", tuple)()
+        return found
+
     def load_own_state(self, state: Mapping[str, torch.Tensor]) -> None:
         """Take what `own_state` gave; parts that are missing, or are not of this model, raise RuntimeError."""
         self.mean, self.deviation = state["mean"], state["deviation"]  # their length is that of the features
@@ -188,6 +195,7 @@ def with_features(
     cache: FeatureCache | None,
     phases: Phases,
     device: torch.device,
+    standardised: bool = True,
 ) -> FeatureTask:
     """Return a task whose inputs are the model's features of the training and validation images, from the cache where they are.
 
@@ -211,15 +219,13 @@ def with_features(
             computed, key = sum(split.rows for split in splits), None
             run = _Run.of(model, device, splits[0], computed)
             found = [_in_memory(split, run) for split in splits]
-        mean, deviation = statistics(found[0].features)
+        mean, deviation = statistics(found[0].features) if standardised else UNCHANGED
     else:
         key = str(splits[0].key)
         found, computed = _cached(splits, cache, model, phases, device)
-        mean, deviation = cache.statistics(key, most, found[0].features)
-    parts = [
-        MemoryData(torch.from_numpy(entry.features), torch.from_numpy(entry.targets), mean=mean.tolist(), deviation=deviation.tolist())
-        for entry in found
-    ]
+        mean, deviation = cache.statistics(key, most, found[0].features) if standardised else UNCHANGED
+    scale: dict[str, Any] = {"mean": mean.tolist(), "deviation": deviation.tolist()} if standardised else {}
+    parts = [MemoryData(torch.from_numpy(entry.features), torch.from_numpy(entry.targets), **scale) for entry in found]
     features = replace(task, train=parts[0], validation=parts[1], test=None, input_shape=(found[0].features.shape[1],), preprocessing={})
     return FeatureTask(features, torch.from_numpy(mean), torch.from_numpy(deviation), FeaturesUsed(key, most, computed))
 

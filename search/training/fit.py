@@ -21,10 +21,11 @@ from .feature_cache import FeatureCache
 from .features import Transfer, with_features
 from .optimizer import Average, Patience, learning_rate_factor, make_optimizer, trainable
 from .recipe import Recipe
-from .results import EpochPoint, Fitted, Phases, ShouldContinue, TrainingFailed, always, no_phases
+from .results import EpochPoint, FeaturesUsed, Fitted, Phases, ShouldContinue, TrainingFailed, always, no_phases
 from .splits_data import laid_out
 from .tactics.tactic import Tactic, attached, make_tactics, total_penalty, training_resolution
 from .task import Task
+from .tuning import HEAD_EPOCHS, HEAD_RECIPE, Tuned, first_images, head_task, is_whole, probe_of
 
 #: The loss is read this often (steps): each read waits for the device, and a diverged training should not cost a whole epoch.
 CHECK_EVERY = 16
@@ -80,7 +81,8 @@ def fit(
         # What the model draws (dropout ...) is seeded for each epoch below; the caller's generators are left as they were.
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             if isinstance(model, Transfer):
-                return _fit_head(model, task, recipe, epochs, start, seed, device, phases, should_continue, check_at, features)
+                way = _fit_tuned if isinstance(model.head, Tuned) else _fit_head
+                return way(model, task, recipe, epochs, start, seed, device, phases, should_continue, check_at, features)
             return _fit(model, task, recipe, epochs, start, seed, device, phases, should_continue, check_at)
     finally:
         torch.set_num_threads(threads)
@@ -106,6 +108,49 @@ def _fit_head(
     fitted = _fit(model.head, found.task, plain, epochs, start, seed, device, phases, should_continue, check_at)
     model.mean, model.deviation = found.mean.to(device), found.deviation.to(device)
     return replace(fitted, model=model.eval(), features=found.used)
+
+
+def _fit_tuned(
+    model: Transfer,
+    task: Task,
+    recipe: Recipe,
+    epochs: int,
+    start: Mapping[str, Any] | None,
+    seed: int,
+    device: torch.device,
+    phases: Phases,
+    should_continue: ShouldContinue,
+    check_at: Collection[int],
+    features: FeatureCache | None,
+) -> Fitted:
+    """Train the head alone, and then a part of the network with it, on maps at the cut or on images; return the whole model."""
+    tuned, probe = model.head, probe_of(model)
+    assert isinstance(tuned, Tuned)
+    rate = recipe.head_learning_rate or recipe.learning_rate
+    plain = replace(recipe, learning_rate=rate, head_learning_rate=None, resolution=None)
+    if is_whole(model):
+        images = len(task.train) if model.images is None else min(model.images, len(task.train))
+        network: torch.nn.Module = model
+        part, used = first_images(task, model.images), FeaturesUsed(None, images, 0)
+    else:
+        maps = with_features(model, task, cache=features, phases=phases, device=device, standardised=False)
+        network, part, used = tuned, maps.task, maps.used
+        plain = replace(plain, augment="none", channels_last=False)
+    if start is None:
+        begun = None
+        if probe is not None:
+            begun = with_features(probe, task, cache=features, phases=phases, device=device)
+            used = begun.used
+        with phases("setup", 0):
+            model.to(device)
+            if begun is None:
+                of_head = tuned.head_task(part, plain, device)
+            else:
+                tuned.standardise_by(begun.mean, begun.deviation)
+                of_head = head_task(begun.task)
+            _fit(tuned.head, of_head, HEAD_RECIPE, HEAD_EPOCHS, None, seed, device, no_phases, always, ())
+    fitted = _fit(network, part, plain, epochs, start, seed, device, phases, should_continue, check_at)
+    return replace(fitted, model=model.eval(), features=used)
 
 
 def _fit(

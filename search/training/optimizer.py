@@ -34,15 +34,20 @@ def make_optimizer(model: torch.nn.Module, parameters: Sequence[torch.nn.Paramet
     """Build the optimiser; each group keeps its peak learning rate under ``"peak"``.
 
     Vectors (biases, normalisation scales) are not decayed: pulling them to zero does not limit what the network can express.
-    The order of the groups depends on the model alone, so that a stored state fits again.
+    A model may have a method ``rate_factors()`` that returns groups of parameters with factors of their learning rates. The order of the
+    groups depends on the model alone, so that a stored state fits again.
     """
     heads = {id(p) for p in head_parameters(model)} if recipe.head_learning_rate is not None else set()
+    factors = {id(p): float(factor) for part, factor in getattr(model, "rate_factors", tuple)() for p in part}
     groups: list[dict[str, Any]] = []
-    for in_head, rate in ((False, recipe.learning_rate), (True, recipe.head_learning_rate)):
-        for decays in (True, False):
-            chosen = [p for p in parameters if (id(p) in heads) == in_head and (p.ndim > 1) == decays]
-            if chosen:
-                groups.append({"params": chosen, "lr": rate, "peak": rate, "weight_decay": recipe.weight_decay if decays else 0.0})
+    for in_head, rate in ((False, recipe.learning_rate), (True, recipe.head_learning_rate or recipe.learning_rate)):
+        for factor in sorted({1.0, *factors.values()}, reverse=True):
+            for decays in (True, False):
+                place = in_head, factor, decays
+                chosen = [p for p in parameters if (id(p) in heads, factors.get(id(p), 1.0), p.ndim > 1) == place]
+                decay = recipe.weight_decay if decays else 0.0
+                if chosen:
+                    groups.append({"params": chosen, "lr": rate * factor, "peak": rate * factor, "weight_decay": decay})
     # One kernel for all tensors; on a CPU the plain loop over tensors costs as much as the backward pass of a small net.
     fused = all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in parameters)
     if recipe.optimizer == "sgd":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from .recipe import Recipe
 from .task import Data, Kind
@@ -222,6 +223,13 @@ class StreamData(Data):
                 digest.update(inputs.contiguous().numpy().data)
                 digest.update(targets.contiguous().numpy().data)
         return digest.hexdigest()
+
+    def only(self, indices: np.ndarray) -> StreamData:
+        """Return a split of the examples at ``indices (m,)``, read and normalised as this one."""
+        found = copy.copy(self)
+        found._dataset = Subset(self._dataset, indices.tolist())
+        found.__dict__.pop("_fingerprint", None)  # that of all of them
+        return found
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:
         """Return everything as arrays, see ``Data.arrays``; the whole split must fit into memory for it."""

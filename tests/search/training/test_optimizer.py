@@ -29,6 +29,21 @@ def test_every_trainable_parameter_is_in_one_group():
     assert all((group["lr"] == 0.5) == (id(p) in head) for group in groups for p in group["params"])
 
 
+def test_parts_of_a_network_have_rates_of_their_own():
+    class Staged(torch.nn.Sequential):
+        def rate_factors(self):
+            return [(list(self[0].parameters()), 0.1)]
+
+    model = Staged(torch.nn.Linear(3, 3), torch.nn.Linear(3, 2))
+    groups = make_optimizer(model, trainable(model), Recipe(learning_rate=0.5, weight_decay=0.1)).param_groups
+    assert [(group["peak"], group["lr"], group["weight_decay"], [tuple(p.shape) for p in group["params"]]) for group in groups] == [
+        (0.5, 0.5, 0.1, [(2, 3)]),
+        (0.5, 0.5, 0.0, [(2,)]),
+        (0.05, 0.05, 0.1, [(3, 3)]),
+        (0.05, 0.05, 0.0, [(3,)]),
+    ]
+
+
 def test_the_head_is_found_where_models_keep_it():
     own = torch.nn.Linear(2, 2)
     own.head_parameters = lambda: [own.bias]
