@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -114,10 +114,13 @@ class Prepared(nn.Module):
 def prepare_for(network: Any, task: Task, shape: tuple[int, int, int], size: tuple[int, int], *, colours: bool = False) -> Prepare:
     """Return the preprocessing of a pretrained network of timm for images of ``shape``, at ``size`` (height, width).
 
-    With ``colours`` grey images become three equal colours; else the network has as many channels as the images.
+    With ``colours`` grey images become three equal colours; else the network has as many channels as the images. Spectrograms are taken as
+    they are, standardised, for images of the network's own mean and deviation.
     """
     config = network.pretrained_cfg
     mean, deviation = config["mean"], config["std"]
+    if task.preprocessing.get("kind") == "audio":  # decibels, standardised by the task: the scale on which the network knows pixels
+        task, mean, deviation = replace(task, preprocessing={}), (0.0,) * len(mean), (1.0,) * len(mean)
     if shape[0] != 3 and not colours:
         mean, deviation = ([sum(values) / len(values)] * shape[0] for values in (mean, deviation))
     return Prepare(task, shape, size, mean=mean, deviation=deviation, interpolation=config["interpolation"])

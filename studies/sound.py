@@ -1,8 +1,11 @@
-"""Any folder of WAV recordings: small networks read their spectrograms; without data, sounds made on the spot.
+"""Any folder of sound recordings: small networks read their spectrograms, and heads on a network pretrained on images.
 
 The setting of Douwes and Serizel (arXiv 2409.05080): classification of sounds by networks of different families, and the energy of each.
 Their DESED recordings are not here: ``--data FOLDER`` (or zip) takes your own, with a sub-folder for each class. Without it the study makes
 short tones, rising and falling chirps, noises and pulses under noise and says so: good to try everything, not to conclude from.
+
+Where pretrained weights are found (``--pretrained``, as for ``images``), a spectrogram is resized to the network's own size and seen as a
+grey image; that such features serve for sounds is known from Palanisamy et al. 2020 (arXiv 2007.11154).
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -21,11 +25,24 @@ from ..search.training.audio import audio
 from ..search.training.task import Task
 from ..spaces.convnet import Convnet
 from ..spaces.mlp import Mlp
-from ..spaces.recipes import RecipeRanges
+from ..spaces.recipes import Range, RecipeRanges
+from ..spaces.transfer import TransferFamily
 from ..spaces.union import Union
+from ..spaces.weights import find, network, sentence
 
 RATE = 16_000
 SECONDS = 0.5
+#: The trials to begin with, heads on a pretrained network: side of the spectrogram as the network gets it, in pixels.
+FIRST_SIDES = (64, 96)
+FIRST_HEAD = {
+    "transfer.images_halved": 0,
+    "transfer.features": "grid",
+    "transfer.head": "linear",
+    "learning_rate": 1e-3,
+    "weight_decay": 1e-2,
+    "batch_size": 32,
+    "epochs": 9,
+}
 
 
 def task(data: str | None = None, seed: int = 0, smoke: bool = False, skip_unreadable: bool = False) -> Task:
@@ -38,20 +55,46 @@ def task(data: str | None = None, seed: int = 0, smoke: bool = False, skip_unrea
         return audio(folder, seed=seed, name="synthetic sounds")
 
 
-def study(data: str | None = None, seed: int = 0, smoke: bool = False, skip_unreadable: bool = False) -> Study:
-    """Which small network tells sounds apart for the fewest joules?"""
+def study(
+    data: str | None = None,
+    seed: int = 0,
+    smoke: bool = False,
+    skip_unreadable: bool = False,
+    pretrained: str = "auto",
+) -> Study:
+    """Which small network tells sounds apart for the fewest joules?
+
+    Args:
+        data: Folder or zip of recordings; None makes some.
+        seed: Seed of splits and search.
+        smoke: Few sounds and tiny models, to see that everything works.
+        skip_unreadable: Leave out recordings that cannot be read, with a warning: ``--set skip_unreadable=true``.
+        pretrained: Where weights are that heads are put on: ``auto`` (what this machine has), ``hub``, a folder, a file, or ``no``.
+    """
+    found = find(pretrained)
     recipe = RecipeRanges(learning_rate=(1e-3, 2e-2), weight_decay=(1e-4, 1e-1), batch_size=(32, 64, 128), augment=("none", "shift"))
     made = "" if data is not None else " The sounds are synthetic: no --data was given."
+    scratch = Union(
+        Convnet(depths=(2, 4), widths=(4, 16 if smoke else 48), kernels=3, recipe=recipe),
+        Mlp(depths=(0, 3), widths=(16, 32 if smoke else 256), recipe=recipe),
+    )
+
+    def load() -> Task:
+        for one in found:
+            network(one)  # loaded once, as part of the start; what does not fit is refused here
+        return task(data, seed, smoke, skip_unreadable)
+
+    heads = replace(recipe, augment="none")
     return Study(
         name="sound",
-        task=lambda: task(data, seed, smoke, skip_unreadable),
-        space=Union(
-            Convnet(depths=(2, 4), widths=(4, 16 if smoke else 48), kernels=3, recipe=recipe),
-            Mlp(depths=(0, 3), widths=(16, 32 if smoke else 256), recipe=recipe),
-        ),
+        task=load,
+        space=Union(TransferFamily(found, images_halved=Range(0, 2), recipe=heads), scratch) if found else scratch,
         trials=40,
         seed=seed,
         description="Which small network tells sounds apart for the fewest joules?" + made,
+        first=tuple({"family": "transfer", "transfer.side": side, **FIRST_HEAD} for side in FIRST_SIDES) if found and not smoke else (),
+        weights=tuple(one.facts() for one in found),
+        notice=sentence(found) if pretrained != "no" else "",
     )
 
 
