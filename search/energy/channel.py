@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from .counter import GAP_SECONDS, Event, UpdatePeriod, fall
-from .curve import REACH_SECONDS, Curve, Point, PowerIntegral
+from .curve import REACH_SECONDS, Curve, Point
 from .host import Idle
+from .power import PowerIntegral
 from .record import Component
 from .sources.clock import NANO
 from .sources.source import POWER_TICK_SECONDS, Capability, Reading
@@ -88,6 +89,11 @@ class MeterChannel:
     def idle_watts(self) -> float | None:
         """Power while nothing is done, or None while it is not known."""
         return None if self.idle is None else self.idle.watts
+
+    @property
+    def curves(self) -> tuple[Curve, ...]:
+        """The account, and beside it the integrated power where each reading is that of an instant."""
+        return (self.curve,) if self._power.ripple is None else (self.curve, self._power.curve)
 
     @property
     def needs_burst(self) -> bool:
@@ -186,8 +192,7 @@ class MeterChannel:
         state.total += delta
         if self.capability.sees < 1 and self.period is not None and len(self.curve) > 2:
             # A change of power between two turns of a part-time sensor is seen up to a period late.
-            change = self.curve.watts(len(self.curve) - 2) - self.curve.watts(len(self.curve) - 3)
-            blind = (change * self.period.period_ns / NANO) ** 2 / 12
+            blind = (self.curve.change(len(self.curve) - 2) * self.period.period_ns / NANO) ** 2 / 12
             # It samples once in each of its turns, from the power as it comes and goes.
             swing = self.curve.ripple_watts(len(self.curve) - 2) if self._power.ripple is None else self._power.ripple.wide_watts
             blind += swing**2 * (high_ns - self.curve.t[-1]) / NANO * SEEN_EVERY_SECONDS
@@ -232,13 +237,12 @@ class MeterChannel:
         return self._counter is not None and not self.integrating and not self._counter.agreed
 
     def _possible(self, state: CounterState) -> bool:
-        """Whether a counter that differs from the integrated power may be right, since a sensor in step with its load sees one phase of it.
+        """Whether a counter that differs from the integrated power may be right: a sensor in step with its load sees one phase of it.
 
-        No counter changes its scale on the way, so one that agreed once is right. Else what it says must be a power that the part may draw.
+        No counter changes its scale, so one that agreed once is right; else it must say a power that the part may draw.
         """
         mean = (self.curve.between(state.checked_ns, state.moved_ns) or 0.0) / max(state.moved_ns - state.checked_ns, 1) * NANO
-        low, high = self._range
-        return state.agreed or low < mean < max(high, self.capability.most_watts or 0.0)
+        return state.agreed or self._range[0] < mean < max(self._range[1], self.capability.most_watts or 0.0)
 
     def _switch(self, since_ns: int, why: str | None) -> None:
         """Let the integrated power take the counter's place from ``since_ns`` on."""
@@ -364,9 +368,10 @@ def _variance(channel: MeterChannel, begin: Point, end: Point, seconds: float) -
 def _late(channel: MeterChannel, t0_ns: int, t1_ns: int) -> float:
     """Return the variance of a window that comes from a late counter: the lag times what the power differs by between its ends."""
     lag = 0.0 if channel.integrating else channel.capability.counter_lag_seconds
-    ends = [channel.curve.watts_around(t, int(2 * lag * NANO)) for t in (t0_ns, t1_ns)] if lag else []
-    watts = [one for end in ends if end is not None for one in end]
-    return ((max(watts) - min(watts)) * lag) ** 2 / 3 if watts else 0.0
+    found = [[curve.watts_around(t, int(2 * lag * NANO)) for t in (t0_ns, t1_ns)] for curve in channel.curves] if lag else []
+    ends = [known for both in found if (known := [end for end in both if end is not None])]
+    watts = max((max(least for _, least in both) - min(most for most, _ in both) for both in ends), default=0.0)
+    return (max(watts, 0.0) * lag) ** 2 / 3
 
 
 def _why_unknown(channel: MeterChannel, t0_ns: int, t1_ns: int) -> str:

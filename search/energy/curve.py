@@ -9,12 +9,10 @@ from __future__ import annotations
 import math
 from array import array
 from bisect import bisect_right
-from collections import deque
 from dataclasses import dataclass
 
-from .counter import GAP_SECONDS, UpdatePeriod
+from .counter import UpdatePeriod
 from .sources.clock import NANO
-from .sources.source import Capability
 
 #: A window's end may lie this far beyond the last node (seconds); further out the energy is unknown.
 REACH_SECONDS = 1.0
@@ -24,26 +22,6 @@ UNSEEN = 0.05
 UNKNOWN = -1.0
 #: Number of segments that count as recent.
 RECENT = 10
-#: Share of the power that may come and go between two readings of it without being seen.
-UNSAMPLED = 0.02
-#: Readings closer together than this see one state of a fast load twice.
-APART_NS = NANO // 25
-#: What is held for longer (seconds) may stay at one phase of a load that pulses as slowly.
-HELD = 0.04
-#: Readings further apart than this are no neighbours.
-NEIGHBOURS_NS = NANO
-#: Number of readings that stand for the present, and for the load as such: rare bursts are seen rarely.
-NOW, LATELY, LONG = 16, 64, 256
-#: A sensor that looks now and then is in step with some loads for longer than its latest readings show: so many times their variance.
-#: Found with `tests/benchmarks/sensor_matrix.py`.
-ALIKE = 3
-#: So many bends come of a single change of the load, there and back.
-FEW = 3
-#: So many new values, none of them among the latest, show that a sensor never repeats itself: between two it holds its value.
-SEVERAL = 4
-#: Steps as long as a mean leave so little of their swing in it when their lengths differ by a few percent; more than this share of
-#: the power is not taken to come and go, and less than this is the sensor's own noise. Found with `tests/benchmarks/sensor_matrix.py`.
-LEFT, MOST, NOISE = 1 / 20, 0.6, 0.004
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,16 +159,33 @@ class Curve:
         return (self.joules[last] - self.joules[first]) / (self.t[last] - self.t[first]) * NANO
 
     def watts_around(self, t_ns: int, reach_ns: int) -> tuple[float, float] | None:
-        """Return the least and the greatest power between nodes around an instant, without slivers, or None where there are none."""
+        """Return the least and the greatest power around an instant, as far as they surely were: misplaced nodes make none of a constant.
+
+        Each segment's power has two bounds; returned are the least upper and the greatest lower one. The first is the greater one where no
+        change is sure. None where there are no nodes.
+        """
         first, last = bisect_right(self.t, t_ns - reach_ns) - 1, bisect_right(self.t, t_ns + reach_ns)
-        between = range(max(first, 0), min(last, len(self.t) - 1))
-        found = [self.watts(i) for i in between if self.t[i + 1] - self.t[i] > 2 * (self.half[i] + self.half[i + 1])]
-        return (min(found), max(found)) if found else None
+        most, least = math.inf, 0.0
+        for i in range(max(first, 0), min(last, len(self.t) - 1)):
+            span, doubt = self.t[i + 1] - self.t[i], self.half[i] + self.half[i + 1]
+            if span > doubt:
+                joules = (self.joules[i + 1] - self.joules[i]) * NANO
+                most, least = min(most, joules / (span - doubt)), max(least, joules / (span + doubt))
+        return None if math.isinf(most) else (most, least)
 
     def _lagging(self, t_ns: int) -> float:
         """Return the variance of a value at an instant that comes from a power sensor behind its load, in J^2."""
         around = self.watts_around(t_ns, 2 * self.lag_ns) if self.lag_ns else None
-        return ((around[1] - around[0]) * self.lag_ns / NANO) ** 2 / 3 if around else 0.0
+        return (max(around[1] - around[0], 0.0) * self.lag_ns / NANO) ** 2 / 3 if around else 0.0
+
+    def change(self, segment: int) -> float:
+        """Return by how much the power surely differs between a segment and the one before, in watts."""
+        bounds = []
+        for i in (segment - 1, segment):
+            joules, doubt = (self.joules[i + 1] - self.joules[i]) * NANO, self.half[i] + self.half[i + 1]
+            span = self.t[i + 1] - self.t[i]
+            bounds.append((joules / (span + doubt), joules / max(span - doubt, span / 4)))
+        return max(bounds[0][0] - bounds[1][1], bounds[1][0] - bounds[0][1], 0.0)
 
     def straight(self, t_ns: int) -> float | None:
         """Return the value on the straight line between the nodes around an instant, or None outside of the nodes."""
@@ -249,137 +244,3 @@ class Curve:
         """Return the energy between two instants, or None where one of them is out of reach."""
         begin, end = self.at(t0_ns, reach_seconds), self.at(t1_ns, reach_seconds)
         return None if begin is None or end is None else max(end.joules - begin.joules, 0.0)
-
-
-class Ripple:
-    """Standard deviation of the power around its slow course, from readings alone; each is None while fewer than three are known.
-
-    Two steps of power that follow each other, up and down again, multiply to a negative number; for readings that have nothing to do with
-    their neighbours its mean is minus their variance. A lasting change, a slow wave or a ramp gives zero or a positive number: those the
-    integration follows by itself.
-
-    Source: the autocovariance of a differenced series of independent values, e.g. Box and Jenkins, Time Series Analysis, MA(1).
-
-    Attributes:
-        watts: What alternates from reading to reading.
-        bent_watts: What does not lie on a straight line through its neighbours: a load whose pulses last as long as two readings, too.
-        wide_watts: What comes and goes at all of late, more where it does slowly: a sensor that looks now and then may meet one phase of a
-            load for as long.
-        level_watts: Mean of late.
-        hold_ns: For how long the sensor holds a value, as far as its own noise shows it, or zero.
-    """
-
-    def __init__(self) -> None:
-        self.watts: float | None = None
-        self.bent_watts = self.wide_watts = self.level_watts = 0.0
-        self.hold_ns = 0
-        self._last: tuple[int, float] | None = None
-        self._before: tuple[int, float] | None = None
-        self._now: deque[float] = deque(maxlen=NOW)
-        self._bends: deque[float] = deque(maxlen=LATELY)
-        self._lately: deque[float] = deque(maxlen=LATELY)
-        self._long, self._count = 0.0, 0
-        self._seen: tuple[int, float] | None = None
-        self._since_ns: int | None = None
-        self._values: deque[float] = deque(maxlen=NOW)
-        self._runs: deque[int] = deque(maxlen=LATELY)
-        self._new = self._same = 0
-
-    def add(self, t_ns: int, watts: float) -> None:
-        """Enter a reading; one that comes right after another, or is still held, is left out."""
-        self._hold(t_ns, watts)
-        if self._last is None or t_ns - self._last[0] > NEIGHBOURS_NS + 2 * self.hold_ns:
-            self._last, self._before = (t_ns, watts), None
-            return
-        if t_ns - self._last[0] < APART_NS or (self.hold_ns and watts == self._last[1]):
-            return
-        self._lately.append(watts)
-        if self._before is not None:
-            (t0, before), (t1, last) = self._before, self._last
-            product = (last - watts) * (last - before)
-            bend = last - before - (watts - before) * (t1 - t0) / (t_ns - t0)
-            self._now.append(product)
-            self._bends.append(bend * bend / 1.5)  # of independent values, about
-            self._count = min(self._count + 1, LONG)
-            self._long += (product - self._long) / self._count
-            alternating, bent = sum(self._now) / len(self._now), sum(self._bends) / len(self._bends)
-            self.watts = math.sqrt(max(alternating, self._long, 0.0))
-            count = len(self._lately)
-            self.level_watts = sum(self._lately) / count
-            # No standard deviation is more than half of the range (Popoviciu).
-            most = (max(self._lately) - min(self._lately)) ** 2 / 4
-            seen = max(min(max(alternating, bent), most), self._long)
-            self.bent_watts = math.sqrt(seen)
-            # As of a first-order process with this variance, and this one of its innovations; but a rest and a work are no pulses: so many
-            # readings of about equal weight bend.
-            lately = 2 * (sum(one * one for one in self._lately) / count - self.level_watts**2) - seen
-            fourth = sum(one * one for one in self._bends)
-            several = sum(self._bends) ** 2 / fourth - FEW if fourth else 0.0
-            if lately > seen:
-                lately = ALIKE * lately if several > FEW else min(lately, several * seen)
-            self.wide_watts = math.sqrt(max(seen, lately))
-        self._before, self._last = self._last, (t_ns, watts)
-
-    def _hold(self, t_ns: int, watts: float) -> None:
-        """Learn for how long a value is held: no longer than from before it came until after it went.
-
-        A load may rest and jump back by itself. Numbers that stay for a while and never come back are those of a sensor with its own noise.
-        """
-        if self._seen is not None and watts == self._seen[1]:
-            self._same += 1
-        elif self._seen is not None:
-            self._new = 0 if watts in self._values else self._new + 1
-            self._values.append(watts)
-            if self._since_ns is not None:
-                self._runs.append(t_ns - self._since_ns)
-            self._since_ns = self._seen[0]
-            if min(self._new, self._same) >= SEVERAL:
-                self.hold_ns = min(sorted(self._runs)[len(self._runs) // 8], 2 * NEIGHBOURS_NS)
-        self._seen = (t_ns, watts)
-
-
-class PowerIntegral:
-    """The energy that follows from readings of the power, and its ripple between them: None where each is a mean, which shows none."""
-
-    def __init__(self, capability: Capability) -> None:
-        # A mean stands for its middle. Inside of it the power is smeared: an eighth of its length for one change of power, twice that here.
-        self._middle_ns = int(capability.mean_seconds / 2 * NANO)
-        lag_ns = int((capability.lag_seconds + capability.mean_seconds / 4) * NANO)
-        self.curve = Curve(resolution=capability.resolution_joules, lag_ns=lag_ns)
-        self.ripple = None if capability.mean_seconds else Ripple()
-        self._learns, self._smooths = capability.lag_seconds > 0, capability.smooths
-        self._last: tuple[int, float] | None = None
-
-    @property
-    def swing_watts(self) -> float | None:
-        """Standard deviation of the power that comes and goes between readings: more than is seen where a reading may be a mean."""
-        if self.ripple is None or self.ripple.watts is None:
-            return None
-        seen = self.ripple.bent_watts
-        if not self._smooths:
-            return seen
-        level = self.ripple.level_watts
-        return max(seen, min(math.sqrt(max(seen**2 - (NOISE * level) ** 2, 0.0)) / LEFT, MOST * level))
-
-    def add(self, read_ns: int, watts: float, onto: Curve) -> None:
-        """Extend a curve by a trapezoid; every reading counts, also one equal to the last."""
-        t_ns, hold = read_ns - self._middle_ns, 0.0
-        if self.ripple is not None:
-            self.ripple.add(t_ns, watts)
-            if self._learns:
-                hold = self.ripple.hold_ns / NANO
-                onto.lag_ns = max(onto.lag_ns, self.ripple.hold_ns)
-        swing = 0.0 if self.ripple is None or self.ripple.watts is None else self.ripple.wide_watts if hold > HELD else self.ripple.watts
-        if self._last is None:
-            onto.append(t_ns, t_ns, onto.joules[-1] if len(onto) else 0.0)
-        else:
-            before_ns, before = self._last
-            seconds = (t_ns - before_ns) / NANO
-            mean = (watts + before) / 2
-            # The power may have changed anywhere between the two: uniform over ± half of the rectangle between them would be 1/12. A
-            # long window may hold few changes, and power may also come and go, so a third more. What a sensor holds, it holds wrongly.
-            variance = ((watts - before) ** 2 / 9 + (UNSAMPLED * mean) ** 2) * seconds**2 + swing**2 * seconds * max(seconds, hold)
-            if seconds > GAP_SECONDS:
-                variance += (0.5 * mean * seconds) ** 2
-            onto.append(t_ns, t_ns, onto.joules[-1] + mean * seconds, variance=variance, ripple=self.swing_watts)
-        self._last = (t_ns, watts)

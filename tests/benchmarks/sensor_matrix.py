@@ -295,9 +295,9 @@ def simulate(lab: Lab, knobs: dict[str, float], load: str, variant: Variant, run
         yield record.joules, driver.joules(record.t0_ns, record.t1_ns), record.u_random_joules, record.components[0].reason or ""
 
 
-def cell(lab: Lab, sensor: str, load: str, variant: Variant) -> Cell:
+def cell(lab: Lab, sensor: str, load: str, variant: Variant, runs: int) -> Cell:
     """Simulate one sensor under one load."""
-    found = [result for run in range(RUNS) for result in simulate(lab, SENSORS[sensor], load, variant, run)]
+    found = [result for run in range(runs) for result in simulate(lab, SENSORS[sensor], load, variant, run)]
     errors = [joules / truth - 1 for joules, truth, _, _ in found]
     switched = sum("instead" in remark for *_, remark in found)
     return Cell(
@@ -310,12 +310,12 @@ def cell(lab: Lab, sensor: str, load: str, variant: Variant) -> Cell:
     )
 
 
-def row(arguments: tuple[str, list[str], Variant]) -> dict[str, Cell]:
+def row(arguments: tuple[str, list[str], Variant, int]) -> dict[str, Cell]:
     """Simulate one sensor under all loads, in a process of its own: the binding knows one driver."""
-    sensor, loads, variant = arguments
+    sensor, loads, variant, runs = arguments
     with tempfile.TemporaryDirectory() as folder:
         lab: Any = Lab(Path(folder))
-        return {load: cell(lab, sensor, load, variant) for load in loads}
+        return {load: cell(lab, sensor, load, variant, runs) for load in loads}
 
 
 def main() -> int:
@@ -325,6 +325,7 @@ def main() -> int:
     parser.add_argument("--sensors", nargs="*", default=[], help="only sensors whose names contain one of these")
     parser.add_argument("--loads", nargs="*", default=[], help="only loads whose names contain one of these")
     parser.add_argument("--width", action="store_true", help="show the median 2u in place of the median |error|")
+    parser.add_argument("--runs", type=int, default=RUNS, help=f"simulations of each cell, about 55 windows each (default {RUNS})")
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--json", type=Path, help="also write the cells to this file")
     options = parser.parse_args()
@@ -335,7 +336,7 @@ def main() -> int:
     print(f"| sensor | {' | '.join(loads)} |\n|---|{'---|' * len(loads)}")
     low, least, kept = [], 1.0, {}
     with ProcessPoolExecutor(options.processes) as pool:
-        for sensor, cells in zip(sensors, pool.map(row, [(sensor, loads, variant) for sensor in sensors]), strict=True):
+        for sensor, cells in zip(sensors, pool.map(row, [(sensor, loads, variant, options.runs) for sensor in sensors]), strict=True):
             shown = []
             kept[sensor] = {load: asdict(found) for load, found in cells.items()}
             for load, found in cells.items():
