@@ -221,7 +221,7 @@ def _shared(
     silent = [usage for usage in active if stated[usage.id] is None]
     if active and len(threads) == len(active):
         total_cpu = max(own_cpu or 0.0, claimed)  # as one window has all that it is alone with, so have these together
-    base = max(total_cpu or 0.0, claimed)
+    base = max(total_cpu or 0.0, own_cpu or 0.0, claimed)  # the machine's shows up in steps, this tree's at once
     own = min(max((own_cpu or 0.0) - claimed, 0.0), base - claimed)  # this tree's CPU-seconds that no window accounts for
     if not active:
         used = 0.0 if base <= 0 else work * own / base

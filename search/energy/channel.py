@@ -6,7 +6,7 @@ import math
 import statistics
 from array import array
 from bisect import bisect_left, bisect_right
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 
 from .counter import GAP_SECONDS, Event, UpdatePeriod, fall
@@ -23,6 +23,7 @@ ASSUMED_TICK_NS = 100_000_000
 LEARNING_NS = 2_500_000_000
 #: A counter that stands still for this long while the power sensor shows power is taken for frozen.
 FROZEN_SECONDS = 1.0
+STANDS_STILL = f"the counter has stood still for more than {FROZEN_SECONDS:.0f} s: broken, since a part that is on always draws power"
 #: A counter whose ratio to the integrated power is outside of this range is dropped.
 DROPPED = (0.4, 2.5)
 #: The two are compared over stretches of this length. A load nearly in step with a sensor drifts through its phases meanwhile.
@@ -120,29 +121,31 @@ class MeterChannel:
 
     def add(self, reading: Reading) -> None:
         """Enter one reading; what cannot be energy is an error, never a number."""
-        bad = reading.error
-        for value in (reading.counter_joules, reading.watts):
-            if bad is None and value is not None and not (math.isfinite(value) and value >= 0):
+        _, t_ns, half_ns, joules, watts, bad = reading
+        for value in (joules, watts):
+            if bad is None and value is not None and not 0 <= value < math.inf:
                 bad = f"{self.capability.source} must give finite values >= 0, got {value!r}; refused"
-        if bad is None and reading.counter_joules is None and reading.watts is None:
+        if bad is None and joules is None and watts is None:
             bad = f"{self.capability.source} gave no number"
         if bad is not None:
             if not (self.events and self.events[-1].kind == "error" and self.events[-1].text == bad):
-                self.events.append(Event(reading.t_ns, "error", text=bad))
+                self.events.append(Event(t_ns, "error", text=bad))
             return
-        if self.reads and reading.t_ns <= self.reads[-1]:
-            return
-        if self.reads and (away := (reading.t_ns - self.reads[-1]) / NANO) > GAP_SECONDS:
-            self.events.append(Event(reading.t_ns, "gap", seconds=away))
-        self.reads.append(reading.t_ns)
-        if reading.watts is not None:
-            self._range = (min(self._range[0], reading.watts), max(self._range[1], reading.watts))
-            self._power.add(reading.t_ns, reading.watts, self.curve if self.integrating else self._power.curve)
+        if self.reads:
+            away_ns = t_ns - self.reads[-1]
+            if away_ns <= 0:
+                return
+            if away_ns > GAP_SECONDS * NANO:
+                self.events.append(Event(t_ns, "gap", seconds=away_ns / NANO))
+        self.reads.append(t_ns)
+        if watts is not None:
+            self._range = (min(self._range[0], watts), max(self._range[1], watts))
+            self._power.add(t_ns, watts, self.curve if self.integrating else self._power.curve)
         if not self.integrating:
-            if reading.counter_joules is not None:
-                self._count(reading.counter_joules, reading.t_ns, reading.half_width_ns)
-            if reading.watts is not None:
-                self._check(reading.t_ns)
+            if joules is not None:
+                self._count(joules, t_ns, half_ns)
+            if watts is not None:
+                self._check(t_ns)
 
     def _count(self, joules: float, now: int, slack: int) -> None:
         state = self._counter
@@ -182,9 +185,8 @@ class MeterChannel:
 
     def _stands_still(self, moved_ns: int, now: int) -> None:
         """Note a counter that does not move though what it counts always draws power, as some virtual machines show; not a zero."""
-        text = f"the counter has stood still for more than {FROZEN_SECONDS:.0f} s: broken, since a part that is on always draws power"
-        if not (self.events and self.events[-1].kind == "error" and self.events[-1].text == text):
-            self.events.append(Event(now, "error", text=text))
+        if not (self.events and self.events[-1].kind == "error" and self.events[-1].text == STANDS_STILL):
+            self.events.append(Event(now, "error", text=STANDS_STILL))
             self.curve.cut(moved_ns)
             self.revision += 1
 
@@ -271,46 +273,51 @@ class MeterChannel:
 
 def component(channel: MeterChannel, t0_ns: int, t1_ns: int) -> Component:
     """Return what one component took between two instants; what is not known is None with the reason."""
-    capability, seconds = channel.capability, (t1_ns - t0_ns) / NANO
+    capability, idle, seconds = channel.capability, channel.idle, (t1_ns - t0_ns) / NANO
     refresh = tick_seconds(channel)
-    reach = reach_seconds(channel)
+    reach = _reach_seconds(refresh)
     begin, end = channel.curve.at(t0_ns, reach), channel.curve.at(t1_ns, reach)
-    found = Component(
+    inside = [event for event in channel.events if t0_ns < event.t_ns <= t1_ns]
+    kinds = [event.kind for event in inside]
+    away = math.fsum([event.overlap(t0_ns, t1_ns) for event in channel.events if event.kind == "gap"])
+    joules = u_random = u_systematic = net = u_net = ratio = None
+    quality, short = capability.quality, False
+    if begin is None or end is None or t1_ns < t0_ns:
+        quality = "absent"
+        apart = f"{capability.reason}; " if capability.reason and not capability.counts else ""  # that it counts nowhere comes first
+        reason: str | None = apart + _why_unknown(channel, t0_ns, t1_ns)
+    else:
+        joules = max(end.joules - begin.joules, 0.0)
+        u_random = math.sqrt(_variance(channel, begin, end, seconds) + _late(channel, t0_ns, t1_ns))
+        ratio, scale_u = channel.ratio(t0_ns, t1_ns), channel.gain_u
+        if ratio is not None and channel.doubtful and not DROPPED[0] <= ratio <= DROPPED[1]:
+            scale_u = math.hypot(scale_u, abs(1 - 1 / ratio) / math.sqrt(3))  # either may be right
+        u_systematic = scale_u * joules
+        if idle is not None:
+            net = joules - idle.watts * seconds
+            # How far idle power is uncertain shows when there is a second idle window to compare with.
+            u_net = None if idle.windows < 2 else math.hypot(u_random, idle.u_watts * seconds, scale_u * net)
+        short = seconds < 2 * (refresh or 0.0) or 2 * u_random >= joules
+        reason = _remarks(channel, inside, t1_ns, away, ratio)
+    return Component(
         name=capability.component,
-        joules=None,
+        joules=joules,
         source=capability.source,
-        quality=capability.quality,
+        quality=quality,
         boundary=capability.boundary,
         counts=channel.counts,
         reads=bisect_right(channel.reads, t1_ns) - bisect_left(channel.reads, t0_ns),
         tick_seconds=refresh,
-        wraps=len(happened(channel, "wrap", t0_ns, t1_ns)),
-        resets=len(happened(channel, "reset", t0_ns, t1_ns)),
-        gap_seconds=math.fsum(event.overlap(t0_ns, t1_ns) for event in channel.events if event.kind == "gap"),
-        idle_watts=channel.idle_watts,
-    )
-    if begin is None or end is None or t1_ns < t0_ns:
-        apart = f"{capability.reason}; " if capability.reason and not capability.counts else ""  # that it counts nowhere comes first
-        return replace(found, quality="absent", reason=apart + _why_unknown(channel, t0_ns, t1_ns))
-    joules = max(end.joules - begin.joules, 0.0)
-    u_random = math.sqrt(_variance(channel, begin, end, seconds) + _late(channel, t0_ns, t1_ns))
-    idle = channel.idle
-    net = None if idle is None else joules - idle.watts * seconds
-    # How far idle power is uncertain shows when there is a second idle window to compare with.
-    idle_u = None if idle is None or idle.windows < 2 else idle.u_watts
-    ratio = channel.ratio(t0_ns, t1_ns)
-    scale_u = channel.gain_u
-    if ratio is not None and channel.doubtful and not DROPPED[0] <= ratio <= DROPPED[1]:
-        scale_u = math.hypot(scale_u, abs(1 - 1 / ratio) / math.sqrt(3))  # either may be right
-    return replace(
-        found,
-        joules=joules,
+        wraps=kinds.count("wrap"),
+        resets=kinds.count("reset"),
+        gap_seconds=away,
         u_random_joules=u_random,
-        u_systematic_joules=scale_u * joules,
+        u_systematic_joules=u_systematic,
+        idle_watts=channel.idle_watts,
         net_joules=net,
-        u_net_joules=None if net is None or idle_u is None else math.hypot(u_random, idle_u * seconds, scale_u * net),
-        below_resolution=seconds < 2 * (refresh or 0.0) or 2 * u_random >= joules,
-        reason=_remarks(channel, t0_ns, t1_ns, ratio),
+        u_net_joules=u_net,
+        below_resolution=short,
+        reason=reason,
         cross_check=ratio,
     )
 
@@ -348,12 +355,11 @@ def interval_seconds(channel: MeterChannel) -> float | None:
 
 def reach_seconds(channel: MeterChannel) -> float:
     """Return how far beyond its nodes a component's power is taken to continue: a meter that is refreshed slowly has its next one later."""
-    return max(REACH_SECONDS, 3 * (tick_seconds(channel) or ASSUMED_TICK_NS / NANO))
+    return _reach_seconds(tick_seconds(channel))
 
 
-def happened(channel: MeterChannel, kind: str, t0_ns: int, t1_ns: int) -> list[Event]:
-    """Return the events of one kind inside ``(t0_ns, t1_ns]``."""
-    return [event for event in channel.events if event.kind == kind and t0_ns < event.t_ns <= t1_ns]
+def _reach_seconds(refresh: float | None) -> float:
+    return max(REACH_SECONDS, 3 * (refresh or ASSUMED_TICK_NS / NANO))
 
 
 def _variance(channel: MeterChannel, begin: Point, end: Point, seconds: float) -> float:
@@ -385,15 +391,14 @@ def _why_unknown(channel: MeterChannel, t0_ns: int, t1_ns: int) -> str:
     return f"{channel.capability.source} was not read within reach of the window's edges"
 
 
-def _remarks(channel: MeterChannel, t0_ns: int, t1_ns: int, ratio: float | None) -> str | None:
+def _remarks(channel: MeterChannel, inside: list[Event], t1_ns: int, away: float, ratio: float | None) -> str | None:
     texts = [channel.capability.reason] if channel.capability.reason else []
-    switches = [event.text for event in channel.events if event.kind == "switch" and event.t_ns <= t1_ns]
-    texts += switches[-1:]
-    away = math.fsum(event.overlap(t0_ns, t1_ns) for event in channel.events if event.kind == "gap")
+    texts += [event.text for event in channel.events if event.kind == "switch" and event.t_ns <= t1_ns][-1:]
     if away:
         texts.append(f"{away:.1f} s of it without a reading")
-    for kind in ("error", "reset", "gap"):
-        texts += [event.text for event in happened(channel, kind, t0_ns, t1_ns) if event.text][-1:]
+    if inside:
+        for kind in ("error", "reset", "gap"):
+            texts += [event.text for event in inside if event.kind == kind and event.text][-1:]
     if ratio is not None and not REMARKED[0] <= ratio <= REMARKED[1]:
         texts.append(f"the driver's counter is {ratio:.2f} of its integrated power")
     return "; ".join(texts) or None

@@ -41,8 +41,8 @@ class RecordBuilder:
         self.hardware_id = host.fingerprint(hardware)
         self._partitions = PartitionCache()
 
-    def bare(self, window: Window, t1_ns: int) -> Record:
-        """Return a window's record without energy."""
+    def bare(self, window: Window, t1_ns: int, **measured: Any) -> Record:
+        """Return a window's record without energy, or with the fields that are ``measured``."""
         facts, closing = window.facts, window.closing
         edges = {"begin": facts.opening.devices, "end": {} if closing is None else closing.devices}
         return Record(
@@ -63,6 +63,7 @@ class RecordBuilder:
                 "overhead_seconds": None if closing is None else (closing.spent_ns - facts.opening.spent_ns) / NANO,
                 "troubles": self._warnings.during(window.t0_ns, t1_ns),
             },
+            **measured,
         )
 
     def record(self, window: Window, t1_ns: int, usages: Sequence[WindowUsage] | None) -> Record:
@@ -72,15 +73,17 @@ class RecordBuilder:
         if not window.parallel and (usages is not None or window.crossed):
             whole = CROSSED if window.crossed else "shared(the whole machine's)"
             parts = tuple(replace(part, attribution=whole) if part.attribution == "exclusive" else part for part in parts)
+        busy, tree = self._monitor.cpu_seconds(window.t0_ns, t1_ns)
         own = window.cpu_seconds
         if usages is None:
-            own = self._monitor.cpu_seconds(window.t0_ns, t1_ns)[1]
+            own = tree
         elif own is None:
             own = next((usage.cpu_between(window.t0_ns, t1_ns) for usage in usages if usage.id == window.id), None)
-        return replace(
-            self.bare(window, t1_ns),
+        return self.bare(
+            window,
+            t1_ns,
             components=parts,
-            contended=self._monitor.contended(window.t0_ns, t1_ns),
+            contended=self._monitor.contended(window.t0_ns, t1_ns, busy, tree),
             cpu_seconds=own,
             utilisation=self._monitor.utilisation.mean(window.t0_ns, t1_ns),
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from array import array
 from bisect import bisect_right
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from .counter import UpdatePeriod
 from .sources.clock import NANO
@@ -24,9 +24,8 @@ UNKNOWN = -1.0
 RECENT = 10
 
 
-@dataclass(frozen=True, slots=True)
-class Point:
-    """The value of a curve at one instant.
+class Point(NamedTuple):
+    """The value of a curve at one instant; a tuple, since every question to a curve makes some and a frozen dataclass takes longer.
 
     Attributes:
         variance: Squared standard uncertainty of the instant's place on the curve, in J^2.
@@ -139,19 +138,20 @@ class Curve:
 
         Where nobody reads the power, its mean is taken for its standard deviation too: a load that is off for half of the time.
         """
-        around = [self.watts(segment), *self._around(segment, reach)]
-        return max(max(around) - min(around), UNSEEN * max(around), 2 * self.ripple_watts(segment))
+        t, joules = self.t, self.joules
+        least = (t[segment + 1] - t[segment]) / 4  # without slivers: two misplaced refreshes that nearly meet give any power
+        low, high = math.inf, 0.0
+        for i in range(max(segment - reach, 0), min(segment + reach, len(t) - 2) + 1):
+            span = t[i + 1] - t[i]
+            if span >= least:
+                watts = (joules[i + 1] - joules[i]) / span * NANO
+                low, high = watts if watts < low else low, watts if watts > high else high
+        return max(high - low, UNSEEN * high, 2 * self.ripple_watts(segment))
 
     def ripple_watts(self, segment: int) -> float:
         """Return the standard deviation of the power that comes and goes inside of a segment."""
-        ripple = max(self.ripple[segment : segment + 2])
+        ripple = max(self.ripple[segment], self.ripple[segment + 1])
         return self._level(segment) if ripple < 0 else ripple
-
-    def _around(self, segment: int, reach: int) -> list[float]:
-        """Return the mean powers of the segments around one, without slivers: two misplaced refreshes that nearly meet give any power."""
-        least = (self.t[segment + 1] - self.t[segment]) / 4
-        first, last = max(segment - reach, 0), min(segment + reach, len(self.t) - 2)
-        return [self.watts(i) for i in range(first, last + 1) if self.t[i + 1] - self.t[i] >= least]
 
     def _level(self, segment: int) -> float:
         """Return the mean power of a segment with its neighbours, in watts: what a misplaced node is worth."""
@@ -221,13 +221,14 @@ class Curve:
         i = min(max(bisect_right(self.t, t_ns) - 1, 0), count - 2)
         span = self.t[i + 1] - self.t[i]
         share = (t_ns - self.t[i]) / span
-        watts = self.watts(i)
-        joules = self.joules[i] + share * (self.joules[i + 1] - self.joules[i])
+        gained = self.joules[i + 1] - self.joules[i]
+        joules = self.joules[i] + share * gained
         grown = self.grown[i] + min(max(share, 0.0), 1.0) * (self.grown[i + 1] - self.grown[i])
         if 0.0 <= share <= 1.0:
             room = self.spread(i) * span / NANO * math.sqrt(share * (1 - share))
             inside = room**2 / 12
-            joules += min(max(self._bend(i, t_ns, share), -room), room)
+            if self.shape is not None and self.shape.t:
+                joules += min(max(self._bend(i, t_ns, share), -room), room)
             near, far, level = self.half[i] / NANO, self.half[i + 1] / NANO, self._level(i)
             placed = (level * near * (1 - share)) ** 2 / 3 + (level * far * share) ** 2 / 3
         else:
@@ -236,6 +237,7 @@ class Curve:
             if away > reach_seconds + edge:
                 return None
             # Beyond the nodes nothing bounds the power: it may have gone to any recent level, or to half or double.
+            watts = gained / span * NANO
             inside = (max(self.spread(i, RECENT), 0.5 * watts) * away) ** 2
             placed = (watts * edge) ** 2 / 3
         return Point(joules, inside + placed + self._lagging(t_ns) + self.resolution**2 / 12, grown, i)

@@ -21,7 +21,7 @@ from .background import Warnings
 from .curve import Curve
 from .record import Record
 from .sources.clock import NANO
-from .sources.cpu_time import PROC, CpuTime, Machine, Tree, stat_fields
+from .sources.cpu_time import PROC, STEP, CpuTime, Machine, Tree, stat_fields
 from .sources.source import Busy, Observer, Source
 
 
@@ -127,18 +127,19 @@ class Utilisation:
         self._warnings = warnings or Warnings()
         self._sources = [cast(Busy, source) for source in sources if hasattr(source, "utilisation")]
         self._lock = threading.Lock()
-        self._last_ns: int | None = None
+        #: When the drivers are to be polled again.
+        self.due_ns = 0 if self._sources else math.inf
         self._lines: dict[str, _Line] = {}
 
     def sample(self, t_ns: int) -> None:
         """Poll the drivers, unless that was done a moment ago."""
-        if not self._sources or (self._last_ns is not None and t_ns - self._last_ns < EVERY_NS):
+        if t_ns < self.due_ns:
             return
         found: dict[str, float] = {}
         for source in self._sources:
             found.update(self._warnings.ask(source, "utilisation"))
         with self._lock:
-            self._last_ns = t_ns
+            self.due_ns = t_ns + EVERY_NS
             for name in found.keys() | self._lines.keys():
                 self._lines.setdefault(name, _Line()).add(t_ns, found.get(name))
 
@@ -203,11 +204,15 @@ class HostMonitor:
 
     def sample(self, t_ns: int, *, every_ns: int = 0) -> None:
         """Note how busy the devices are, and the CPU-seconds by now unless that was done less than ``every_ns`` ago."""
-        self.utilisation.sample(t_ns)
-        if len(self.own) and t_ns - self.own.t[-1] < every_ns:
+        if t_ns >= self.utilisation.due_ns:
+            self.utilisation.sample(t_ns)
+        last_ns = self.own.t[-1] if self.own.t else -NANO
+        if t_ns - last_ns < every_ns:
             return
-        busy, counted = self._machine.seconds(), None if self._metered is None else self._metered.counted
-        if counted is None or t_ns - counted[0] > FRESH_NS or counted[0] <= (self.own.t[-1] if len(self.own) else 0):
+        # The kernel shows the machine's time in steps: asked again within one, it has nothing to add.
+        stale = not self.busy.t or t_ns - self.busy.t[-1] >= STEP * NANO
+        busy, counted = self._machine.seconds() if stale else None, None if self._metered is None else self._metered.counted
+        if counted is None or t_ns - counted[0] > FRESH_NS or counted[0] <= last_ns:
             counted = t_ns, self.tree.seconds()
         with self._lock:
             self.own.append(counted[0], counted[0], counted[1])
@@ -239,9 +244,8 @@ class HostMonitor:
         with self._lock:
             return _gained(self.busy, t0_ns, t1_ns), _gained(self.own, t0_ns, t1_ns)
 
-    def contended(self, t0_ns: int, t1_ns: int) -> dict[str, Any] | None:
-        """Return who else used the machine between two instants, or None when nobody was seen."""
-        busy, own = self.cpu_seconds(t0_ns, t1_ns)
+    def contended(self, t0_ns: int, t1_ns: int, busy: float | None, own: float | None) -> dict[str, Any] | None:
+        """Return who else used the machine between two instants, whose ``cpu_seconds`` are given, or None when nobody was seen."""
         found: dict[str, Any] = {}
         if busy is not None and own is not None:
             foreign = max(busy - own, 0.0)

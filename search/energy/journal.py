@@ -198,8 +198,12 @@ def shortened(events: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         yield from (*heads, *sums, *recent, *opened.values(), *later)
 
 
+#: ``json.dumps`` would make one for each line.
+_ENCODER = json.JSONEncoder(separators=(",", ":"), default=str, check_circular=False)
+
+
 def _line(event: Mapping[str, Any]) -> bytes:
-    return (json.dumps(event, separators=(",", ":"), default=str) + "\n").encode()
+    return (_ENCODER.encode(event) + "\n").encode()
 
 
 def parse(text: str | bytes) -> Any:

@@ -79,6 +79,7 @@ class Ledger:
         self._registry = Registry(self, clock)
         self._records = RecordBuilder(self._meters, self._monitor, self._anchors, {}, self._warnings)
         self._sampler: Sampler | None = None
+        self._spent_ns = 0  # in opening and closing windows
         self._journal: Journal | None = None
         self.t0_ns = clock()
         self.t1_ns: int | None = None
@@ -105,19 +106,17 @@ class Ledger:
 
     def _begin(self) -> None:
         self._meters.open()
-        facts = host.describe(self._meters.devices())
-        self._records = RecordBuilder(self._meters, self._monitor, self._anchors, facts, self._warnings)
+        self._records = RecordBuilder(self._meters, self._monitor, self._anchors, host.describe(self._meters.devices()), self._warnings)
         self._state = "running"
         self._registry.join()
         self._anchors.resync()
         self.sample()
         self.t0_ns = self._clock()
-        begin = self._anchors.iso(self.t0_ns)
-        self._write("start", t_ns=self.t0_ns, utc=begin, hardware_id=self.hardware_id, hardware=self.hardware)
+        self._write("start", t_ns=self.t0_ns, utc=self._anchors.iso(self.t0_ns), hardware_id=self.hardware_id, hardware=self.hardware)
         after_fork(self._make_inert)
         if self._interval is not None:
             times = {"interval_seconds": self._interval, "checkpoint_seconds": self._checkpoint_seconds}
-            self._sampler = Sampler(lambda: self._read(NANO), self.burst, self.checkpoint, self._warnings.note, **times)
+            self._sampler = Sampler(partial(self._read, NANO), self.burst, self.checkpoint, self._warnings.note, **times)
             self._sampler.start()
 
     def stop(self, state: str = "partial") -> None:
@@ -133,9 +132,7 @@ class Ledger:
     @whole
     def _stop(self, state: str) -> None:
         try:
-            if self._sampler is not None:
-                self._sampler.stop()
-                self._sampler = None
+            self._end_thread()
             for window in self._registry.open():
                 self.close(window, state)
             self.sample()
@@ -147,13 +144,19 @@ class Ledger:
     def _release(self) -> None:
         self._state = "stopped"
         self._registry.part()
-        sampler, self._sampler = self._sampler, None
-        if sampler is not None:
-            sampler.stop()
-        journal, self._journal = self._journal, None
-        if journal is not None:
-            journal.close()
+        self._end_thread()
+        if self._journal is not None:
+            self._journal.close()
         self._meters.close()
+
+    def _cost_ns(self) -> int:
+        return self._spent_ns + (0 if self._sampler is None else self._sampler.spent_ns)
+
+    def _end_thread(self) -> None:
+        if self._sampler is not None:
+            self._sampler.stop()
+            self._spent_ns += self._sampler.spent_ns
+            self._sampler = None
 
     def __enter__(self) -> Ledger:
         """Start."""
@@ -226,15 +229,15 @@ class Ledger:
             raise RuntimeError(f"the ledger is {self._state}: open windows inside `with ledger:`")
         if synchronize is not None:
             synchronize()
-        spent = self._meters.spent_ns
-        t0_ns = self._clock()
+        begin, spent, t0_ns = time.thread_time_ns(), self._cost_ns(), self._clock()
         used = self.thread_seconds(threading.get_native_id())
-        self.sample()
+        self._read(0)
         edge, held = self._monitor.edges() if kind in WITH_EDGES else {}, None if devices is None else tuple(devices)
         window = self._registry.make(name, kind, parent, Edge(t0_ns, spent, edge), synchronize, held, processes=processes)
         self._registry.enter(window, used)
         self._nudge()
-        self._write("open", record=replace(self._records.bare(window, t0_ns), hardware={}).to_json())
+        self._write("open", record=self._records.bare(window, t0_ns).to_json() | {"hardware": {}})
+        self._spent_ns += time.thread_time_ns() - begin
         return window
 
     #: The same as ``open``, to be read in a ``with`` statement.
@@ -250,13 +253,13 @@ class Ledger:
             state = "failed"
             raise
         finally:
-            now = self._clock()
+            begin, now = time.thread_time_ns(), self._clock()
             t1_ns = now if window.ended_ns is None else max(min(window.ended_ns, now), window.t0_ns)
             self._registry.note()
             window.note(t1_ns)
-            self.sample()
+            self._read(0)
             devices = self._monitor.edges() if window.kind in WITH_EDGES else {}
-            window.end(Edge(t1_ns, self._meters.spent_ns, devices), state)
+            window.end(Edge(t1_ns, self._cost_ns() + time.thread_time_ns() - begin, devices), state)
             self._registry.leave(window)
             self._nudge()
             if settle:
@@ -264,7 +267,8 @@ class Ledger:
             record = window.record
             if window.kind == "idle":
                 self._meters.set_idle(self._registry.learn_idle(record))
-            self._write("close", record=replace(record, hardware={}).to_json())
+            self._write("close", record=record.to_json() | {"hardware": {}})
+            self._spent_ns += time.thread_time_ns() - begin
         return record
 
     @whole
@@ -324,8 +328,7 @@ class Ledger:
     def settle(self, window: Window) -> tuple[Record, bool]:
         """Return what is known of a window, and whether that is final; for windows, callers use ``Window.record``."""
         self._reads()
-        now = self._clock()
-        t1_ns = now if window.t1_ns is None else window.t1_ns
+        t1_ns = self._clock() if window.t1_ns is None else window.t1_ns
         usages = self._registry.usage_beside(window, t1_ns)
         record = self._records.record(window, t1_ns, usages)
         # What parallel windows get depends on what the others took by their end, so theirs stays open until the ledger stops.
@@ -367,10 +370,7 @@ class Ledger:
             self._monitor.sample(self._clock(), every_ns=0 if self._registry.crowded else every_ns)
 
     def burst(self) -> float | None:
-        """Poll what is refreshed slowly if that is worth it now; return in how many seconds it will be, or None for no more.
-
-        The thread does it by itself.
-        """
+        """Poll what is refreshed slowly if that is worth it now, as the thread does; return in how many seconds it will be, or None."""
         return self._meters.burst() if self._state == "running" else None
 
     def _nudge(self) -> None:
@@ -385,9 +385,8 @@ class Ledger:
         if self._journal is not None:
             windows = [self._records.line(window, now, self._registry.usage_so_far(window, now)) for window in self._registry.open()]
             parts = self.partition(t1_ns=now)
-            split = {"joules": parts.total, "unknown_seconds": parts.unknown}
             total = [vars(part) for part in self._meters.components(self.t0_ns, now)]
-            self._write("beat", t_ns=now, total=total, split=split, open=windows)
+            self._write("beat", t_ns=now, total=total, split={"joules": parts.total, "unknown_seconds": parts.unknown}, open=windows)
             self._journal.shorten()
         self._monitor.note_foreign(now)
         if self.after_checkpoint is not None:

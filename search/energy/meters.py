@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -63,6 +62,8 @@ class ActiveSource:
     def complete(self, answer: Sequence[Reading], clock: Clock) -> Sequence[Reading]:
         """Return a reading of each component with a channel, and of no other; one that is missing has a reason."""
         try:
+            if tuple([reading.component for reading in answer]) == self.names:
+                return answer
             found = [reading for reading in answer if reading.component in self.names]
             known = {reading.component for reading in found}
             if len(known) == len(self.names):
@@ -93,7 +94,6 @@ class MeterSet:
         self.sources = tuple(sources)
         self._warnings = warnings or Warnings(clock)
         self.absent = list(absent)
-        self.spent_ns = 0
         self._channels: dict[str, MeterChannel] = {}
         self._active: list[ActiveSource] = []
         self._pending: deque[tuple[ActiveSource, Sequence[Reading]]] = deque()
@@ -162,7 +162,6 @@ class MeterSet:
 
     def read(self, wanted: Callable[[MeterChannel], bool] | None = None, *, fast: bool = False) -> None:
         """Read every source once, or those with a channel that is wanted; fast where a source offers that."""
-        begin = time.thread_time_ns()
         with self._reading:
             self._fast_reads += fast
             for active in self._active:
@@ -170,20 +169,16 @@ class MeterSet:
                     continue
                 if wanted is None or any(wanted(self._channels[name]) for name in active.names):
                     self._pending.append((active, active.read(self._clock, fast=fast)))
-        self.spent_ns += time.thread_time_ns() - begin
         if len(self._pending) >= MOST_PENDING:
             with self._lock:
                 self._apply_pending()
 
     def _apply_pending(self) -> dict[str, MeterChannel]:
         """Enter what waits, and return the channels; the lock is held."""
-        if self._pending:
-            begin = time.thread_time_ns()
-            while self._pending:
-                active, answer = self._pending.popleft()
-                for reading in active.complete(answer, self._clock):
-                    self._channels[reading.component].add(reading)
-            self.spent_ns += time.thread_time_ns() - begin
+        while self._pending:
+            active, answer = self._pending.popleft()
+            for reading in active.complete(answer, self._clock):
+                self._channels[reading.component].add(reading)
         return self._channels
 
     def edge(self) -> None:
@@ -234,10 +229,11 @@ class MeterSet:
     def _awaits(self, channel: MeterChannel, t_ns: int, now_ns: int) -> bool:
         if channel.reaches(t_ns):
             return False
+        silent_ns = now_ns - min(t_ns, channel.reads[-1] if channel.reads else self._began_ns)
+        if silent_ns <= LEAST_PATIENCE_NS:
+            return True
         interval = interval_seconds(channel)
-        patience = UNKNOWN_PATIENCE_NS if interval is None else max(int(PATIENCE * interval * NANO), LEAST_PATIENCE_NS)
-        heard = channel.reads[-1] if channel.reads else self._began_ns
-        return now_ns - t_ns <= patience and now_ns - heard <= patience
+        return silent_ns <= (UNKNOWN_PATIENCE_NS if interval is None else PATIENCE * interval * NANO)
 
     def _probe(self, source: Source) -> Sequence[Capability]:
         try:

@@ -105,7 +105,7 @@ class Record:
     @property
     def counting(self) -> tuple[Component, ...]:
         """Return the components that make up the sum."""
-        return tuple(part for part in self.components if part.counts)
+        return tuple([part for part in self.components if part.counts])
 
     @property
     def joules(self) -> float | None:
@@ -114,7 +114,7 @@ class Record:
         None when there is none, and also when one of them was lost in this window: the rest would pass for the whole.
         ``known_joules`` has the rest.
         """
-        return sum_known(part.joules for part in self.counting)
+        return _joules(self.counting)
 
     @property
     def known_joules(self) -> float:
@@ -124,33 +124,32 @@ class Record:
     @property
     def net_joules(self) -> float | None:
         """Return the energy above idle, or None when a counting component has no idle power."""
-        return sum_known(part.net_joules for part in self.counting)
+        return _net_joules(self.counting)
 
     @property
     def u_random_joules(self) -> float | None:
         """Return the random standard uncertainty of ``joules``; components are independent."""
-        parts = [part.u_random_joules for part in self.counting]
-        return math.hypot(*(u for u in parts if u is not None)) if parts and None not in parts else None
+        return _u_random_joules(self.counting)
 
     @property
     def u_systematic_joules(self) -> float | None:
         """Return the systematic standard uncertainty of ``joules``; one meter's parts share one scale."""
-        return _by_source((part.source, part.u_systematic_joules) for part in self.counting)
+        return _u_systematic_joules(self.counting)
 
     @property
     def u_net_joules(self) -> float | None:
         """Return the standard uncertainty of ``net_joules``, or None when it is not known."""
-        return _by_source((part.source, part.u_net_joules) for part in self.counting)
+        return _u_net_joules(self.counting)
 
     @property
     def quality(self) -> Quality:
         """Return the worst quality of the sum; ``mixed`` when measured and estimated parts are added."""
-        return combined_quality("absent" if part.joules is None else part.quality for part in self.counting)
+        return _quality(self.counting)
 
     @property
     def coverage(self) -> tuple[str, ...]:
         """Return the kinds of parts in the sum, e.g. ``("cpu", "dram", "gpu")``."""
-        return tuple(sorted({part.name.split(":", 1)[0] for part in self.counting if part.joules is not None}))
+        return _coverage(self.counting)
 
     @property
     def below_resolution(self) -> bool:
@@ -164,14 +163,23 @@ class Record:
 
     def to_json(self) -> dict[str, Any]:
         """Return a plain dictionary, with the totals besides; ``from_json`` reads it back."""
-        data = dict(vars(self)) | {"schema": SCHEMA}  # dataclasses.asdict copies deeply, which costs more than the window
-        for name in ("joules", "net_joules", "u_net_joules", "u_random_joules", "u_systematic_joules", "quality"):
-            data[name] = getattr(self, name)
-        data["coverage"] = list(self.coverage)
-        data["components"] = [dict(vars(part)) for part in self.components]
-        for name in ("hardware", "edges", "meter", "utilisation"):
-            data[name] = dict(data[name])
-        return data
+        parts = self.counting
+        return {
+            **vars(self),  # dataclasses.asdict copies deeply, which costs more than the window
+            "schema": SCHEMA,
+            "joules": _joules(parts),
+            "net_joules": _net_joules(parts),
+            "u_net_joules": _u_net_joules(parts),
+            "u_random_joules": _u_random_joules(parts),
+            "u_systematic_joules": _u_systematic_joules(parts),
+            "quality": _quality(parts),
+            "coverage": list(_coverage(parts)),
+            "components": [dict(vars(part)) for part in self.components],
+            "hardware": dict(self.hardware),
+            "edges": dict(self.edges),
+            "meter": dict(self.meter),
+            "utilisation": dict(self.utilisation),
+        }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Record:
@@ -185,6 +193,35 @@ class Record:
             raise ValueError(f"record has schema {version}, this version reads up to {SCHEMA}: update joulefront")
         own = {key: value for key, value in data.items() if key in cls.__dataclass_fields__ and key != "components"}
         return cls(components=tuple(Component.from_json(part) for part in data.get("components", ())), **own)
+
+
+def _joules(parts: Sequence[Component]) -> float | None:
+    return sum_known([part.joules for part in parts])
+
+
+def _net_joules(parts: Sequence[Component]) -> float | None:
+    return sum_known([part.net_joules for part in parts])
+
+
+def _u_random_joules(parts: Sequence[Component]) -> float | None:
+    known = [part.u_random_joules for part in parts if part.u_random_joules is not None]
+    return math.hypot(*known) if known and len(known) == len(parts) else None
+
+
+def _u_systematic_joules(parts: Sequence[Component]) -> float | None:
+    return _by_source([(part.source, part.u_systematic_joules) for part in parts])
+
+
+def _u_net_joules(parts: Sequence[Component]) -> float | None:
+    return _by_source([(part.source, part.u_net_joules) for part in parts])
+
+
+def _quality(parts: Sequence[Component]) -> Quality:
+    return combined_quality(["absent" if part.joules is None else part.quality for part in parts])
+
+
+def _coverage(parts: Sequence[Component]) -> tuple[str, ...]:
+    return tuple(sorted({part.name.split(":", 1)[0] for part in parts if part.joules is not None}))
 
 
 def scaled(record: Record, factor: float) -> Record:

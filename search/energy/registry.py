@@ -112,9 +112,7 @@ class Registry:
                 one.inside = tuple(id for id in one.inside if id != window.id)
                 one.crossed = window.crossed = True
             usage = window.usage(window.t0_ns)
-            near: list[Window | WindowUsage] = (
-                [*self._open.values(), *self._ended[bisect_right(self._ended, usage.t0_ns, key=_end) :]] if usage.inside else []
-            )
+            near: list[Window | WindowUsage] = [*self._open.values(), *self._since(usage.t0_ns)] if usage.inside else []
             if known and window.kind != "total" and (not usage.inside or any(_beside(usage, one) for one in near)):
                 insort(self._ended, usage, key=_end)
         for peer in self._peers():
@@ -128,6 +126,8 @@ class Registry:
     @property
     def crowded(self) -> bool:
         """Whether windows of several threads are open."""
+        if len(self._open) + len(self._others) < 2:
+            return False
         return len({window.opener for window in self._known() if window.facts.parent is None}) > 1
 
     def note(self) -> None:
@@ -176,6 +176,11 @@ class Registry:
 
     def usage_beside(self, window: Window, t1_ns: int) -> list[WindowUsage] | None:
         """Return the usages that decide what a window took; None when it has the whole machine, nothing being beside it."""
+        if not window.parallel:
+            with self._lock:
+                near = {*(one.id for one in self._since(window.t0_ns)), *(one.id for one in self._known())}
+            if near <= {window.id}:
+                return None
         found = self.usage_so_far(window, t1_ns)
         if found is None or window.parallel or any(one.competes and one.t0_ns < t1_ns and one.id != window.id for one in found):
             return found
@@ -210,8 +215,10 @@ class Registry:
             return WindowSnapshot(found, min(begins, default=None), changed)
 
     def _between(self, t0_ns: int, t1_ns: int) -> list[WindowUsage]:
-        ended = self._ended[bisect_right(self._ended, t0_ns, key=_end) :]
-        return ended + [one.usage(t1_ns) for one in self._known() if one.kind != "total"]
+        return self._since(t0_ns) + [one.usage(t1_ns) for one in self._known() if one.kind != "total"]
+
+    def _since(self, t0_ns: int) -> list[WindowUsage]:
+        return self._ended[bisect_right(self._ended, t0_ns, key=_end) :]
 
     def learn_idle(self, record: Record) -> dict[str, Idle]:
         """Return the idle power of each component over the idle windows so far, this one included."""

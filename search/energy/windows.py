@@ -40,7 +40,10 @@ class WindowOwner(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """One end of a window: the CPU time that measuring had cost by then, and temperature, clocks and throttling of devices where noted."""
+    """One end of a window: the CPU time that the ledger's calls and its thread had cost by then, and what was noted of the devices.
+
+    That is temperature, clocks and throttling.
+    """
 
     t_ns: int
     spent_ns: int = 0

@@ -69,6 +69,8 @@ class Anchors:
     def iso(self, t_ns: int) -> str:
         """Return an instant as ISO 8601 in UTC, from the stretch that is nearest in time."""
         stretches = tuple(self._stretches)
+        if len(stretches) == 1:
+            return stretches[0][0].iso(t_ns)
         after = bisect_right(stretches, t_ns, key=lambda stretch: stretch[0].t_ns)
         near = stretches[max(after - 1, 0) : after + 1]
         anchor, _ = min(near, key=lambda stretch: max(stretch[0].t_ns - t_ns, t_ns - stretch[1], 0))

@@ -77,6 +77,7 @@ class Tree:
         self._living: dict[int, _Process] = {}
         self._started: dict[int, float] = {}
         self._owed = 0.0  # seconds of children that are gone and whose parents have not shown them yet
+        self._threads = Threads(self._proc)
 
     def seconds(self) -> float:
         """Return user and system time so far; it never falls."""
@@ -110,7 +111,9 @@ class Tree:
         # moment, and never there twice.
         ended = _ended_seconds()
         living = self._walk() if self._living or _has_children() else {}
-        own = max(_own_seconds(self._proc) if exact else time.process_time(), self._own)
+        if exact:
+            self._threads.update()
+        own = max(time.process_time(), self._own)
         gained, collected = own - self._own, max(ended - self._ended, 0.0)
         gone = dict(self._living)
         for pid, process in living.items():
@@ -220,17 +223,37 @@ def stat_fields(pid: int, proc: str = "/proc") -> list[bytes] | None:
         return None
 
 
-def _own_seconds(proc: str) -> float:
-    """Return what this process used; exact, also while other threads of it run.
+class Threads:
+    """The threads of this process, whose clocks bring its own up to now.
 
     The process's clock adds up what its threads have used by the last tick. Asking a thread's own clock brings its time up to now.
     """
-    if LINUX:
+
+    def __init__(self, proc: str) -> None:
+        self._path = f"{proc}/self/task"
+        self._clocks: list[int] = []
+        self._links = 0
+
+    def update(self) -> None:
+        """Ask the clock of every thread."""
+        if not LINUX:
+            return
+        try:
+            # A folder has two links, and this one another for each thread: while their number stays and all answer, they are the same.
+            if (links := os.stat(self._path).st_nlink) == self._links:
+                for clock in self._clocks:
+                    time.clock_gettime_ns(clock)
+                return
+        except OSError:
+            links = 0  # one has ended, and another may have begun
+        clocks = []
         with suppress(OSError):
-            for thread in os.listdir(f"{proc}/self/task"):
+            for thread in os.listdir(self._path):
                 with suppress(OSError):  # it has just ended
-                    time.clock_gettime_ns(~int(thread) << 3 | 6)
-    return time.process_time()
+                    clock = ~int(thread) << 3 | 6
+                    time.clock_gettime_ns(clock)
+                    clocks.append(clock)
+        self._clocks, self._links = clocks, links if links == len(clocks) + 2 else 0
 
 
 def _ended_seconds() -> float:

@@ -205,7 +205,10 @@ class Nvml:
 
     def read(self) -> tuple[Reading, ...]:
         """Read the counter of every GPU, and its power occasionally; of what is not used the last reading may be given again."""
-        return tuple(self._read_device(device) if device.used else self._read_unused(device) for device in self._devices)
+        readings = []
+        for device in self._devices:
+            readings.append(self._read_device(device) if device.used else self._read_unused(device))
+        return tuple(readings)
 
     def _read_unused(self, device: Device) -> Reading:
         last = self._unused.get(device.component)

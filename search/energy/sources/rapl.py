@@ -125,30 +125,25 @@ class Rapl:
         """Read every counter."""
         readings = []
         for zone in self._zones:
+            joules = error = None
             before = self._clock()
-            value = self._value(zone)
+            try:
+                joules = int(os.pread(self._handles[zone.key], 64, 0)) * 1e-6
+            except (KeyError, OSError, ValueError):
+                try:
+                    joules = self._read_again(zone)
+                except (OSError, ValueError) as failed:
+                    error = f"{zone.path / 'energy_uj'} cannot be read: {failed}"
             after = self._clock()
-            t_ns, half = (before + after) // 2, (after - before) // 2
-            component = zone.component or ""
-            if isinstance(value, float):
-                readings.append(Reading(component, t_ns, half, counter_joules=value))
-            else:
-                readings.append(Reading(component, t_ns, half, error=f"{zone.path / 'energy_uj'} cannot be read: {value}"))
+            readings.append(Reading(zone.component or "", (before + after) // 2, (after - before) // 2, joules, None, error))
         return tuple(readings)
 
-    def _value(self, zone: Zone) -> float | Exception:
-        """Read a counter through a file that stays open; one that turned stale, as after a reload of the module, is opened again."""
-        handle = self._handles.get(zone.key)
-        if handle is not None:
-            try:
-                return _number(os.pread(handle, 64, 0))
-            except (OSError, ValueError):
-                os.close(self._handles.pop(zone.key))
-        try:
-            handle = self._handles[zone.key] = _open(zone)
-            return _number(os.pread(handle, 64, 0))
-        except (OSError, ValueError) as error:
-            return error
+    def _read_again(self, zone: Zone) -> float:
+        """Read a counter whose file, which stays open, has not been opened yet or turned stale, as after a reload of the module."""
+        if zone.key in self._handles:
+            os.close(self._handles.pop(zone.key))
+        handle = self._handles[zone.key] = _open(zone)
+        return _number(os.pread(handle, 64, 0))
 
     def close(self) -> None:
         """Close the files."""

@@ -54,6 +54,10 @@ def test_a_machine_that_says_nothing_is_described_all_the_same(tmp_path):
     assert found["logical_cpus"] >= 1
 
 
+def foreign(monitor, t0_ns, t1_ns):
+    return monitor.contended(t0_ns, t1_ns, *monitor.cpu_seconds(t0_ns, t1_ns))
+
+
 def test_foreign_work_is_what_the_machine_did_beyond_us(tmp_path):
     stat = tmp_path / "stat"
     surroundings = HostMonitor([], proc=tmp_path)
@@ -61,14 +65,14 @@ def test_foreign_work_is_what_the_machine_did_beyond_us(tmp_path):
         # user nice system idle iowait irq softirq steal, in hundredths; ten foreign cores' worth
         stat.write_text(f"cpu  {1000 * second} 0 0 5000 100 0 0 700 0 0\n")
         surroundings.sample(10**12 + second * 10**9)
-    found = surroundings.contended(10**12, 10**12 + 2 * 10**9)
+    found = foreign(surroundings, 10**12, 10**12 + 2 * 10**9)
     assert found["foreign_cpu_seconds"] == pytest.approx(20, abs=0.5)
-    assert surroundings.contended(10**12, 10**12 + 10**6) is None
+    assert foreign(surroundings, 10**12, 10**12 + 10**6) is None
     stat.unlink()
     blind = HostMonitor([], proc=tmp_path)
     blind.sample(10**12)
     blind.sample(2 * 10**12)
-    assert blind.contended(10**12, 2 * 10**12) is None
+    assert foreign(blind, 10**12, 2 * 10**12) is None
 
 
 def test_one_anchor_tells_every_instant_in_utc():
