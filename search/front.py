@@ -12,9 +12,11 @@ from itertools import pairwise
 from math import hypot, isfinite, log10, sqrt
 from typing import Self
 
+from .certainty import Choice, Evidence, choose, decimals_of
 from .formatting import energy_text
 from .hypervolume import METERED, Axis, make_box, normalised_hypervolume
 from .picking import RULES, Bound, read_rule
+from .records.examples import Examples, examples_of
 from .records.replicate_summary import ReplicateComparison, compare_replicates
 from .records.run_folder import Run
 from .records.trial import Trial
@@ -186,11 +188,40 @@ class Front:
         return max(self._some(), key=lambda trial: (self.gain(trial), -self.joules(trial)))
 
     def cheapest(self) -> Trial:
-        """The member whose training took the least energy."""
-        return min(self._some(), key=lambda trial: (self.joules(trial), -self.gain(trial)))
+        """The cheapest member that is better than guessing; the cheapest of all where none is, or that is unknown."""
+        return self._by_number[self.choice.cheapest]
+
+    def sensible(self) -> Trial:
+        """The cheapest member that cannot be told from the best one: what is recommended, see `choice`."""
+        return self._by_number[self.choice.pick]
+
+    @cached_property
+    def choice(self) -> Choice:
+        """Which member to take and why, with the interval of every member.
+
+        Raises:
+            ValueError: If the front is empty.
+        """
+        return choose(self._some(), self.evidence, self.quality_floor if self.directions[0] == "maximize" else None)
+
+    @cached_property
+    def evidence(self) -> Evidence:
+        """What is known of the validation of the run: how many examples, their results by trial, what guessing gives, repeats."""
+        facts = {} if self.run is None else self.run.facts
+        count = facts.get("fingerprint", {}).get("data", {}).get("examples", {}).get("validation")
+        guessing = (facts.get("guessing") or {}).get(self.objectives[0])
+        return Evidence(self.objectives[0], self.directions[0] == "maximize", count, guessing, self._results, self.repeated)
+
+    def _results(self, trial: Trial) -> Examples | None:
+        return None if self.run is None else Examples.load(examples_of(self.run.path, trial.extra.get("copy_of", trial.number)))
+
+    @cached_property
+    def baseline(self) -> Trial | None:
+        """The default model that was trained as trial 0, when there is one and it is complete."""
+        return next((trial for trial in self.trials if trial.is_default and trial.values), None)
 
     def pick(self, rule: str) -> Trial:
-        """Return the trial that a rule names: ``knee``, ``best``, ``cheapest``, ``trial=N``, ``accuracy>=0.95`` or ``energy<=5Wh``.
+        """Return the trial that a rule names, see `joulefront.search.picking.RULES`.
 
         Raises:
             ValueError: If the rule cannot be read or nothing meets it; the message names the nearest trial that does.
@@ -266,14 +297,23 @@ class Front:
         >>> Front((trial,), ("accuracy", "train_energy"), ("maximize", "minimize")).describe(trial)
         'accuracy 0.9000, 1 Wh, 9 epochs'
         """
-        quality = f"{self.objectives[0]} {trial.values[0]:.4f}, " if trial.values else ""
+        quality = f"{self.objectives[0]} {self.quality_text(trial.values[0])}, " if trial.values else ""
         energy = energy_text(trial.train_wh)
         return f"{quality}{energy}, {trial.epochs} epoch{'' if trial.epochs == 1 else 's'}"
+
+    def quality_text(self, value: float) -> str:
+        """A quality with as many decimals as one validation example, or its standard error, can change."""
+        evidence = self.evidence
+        if evidence.examples and self.objectives[0] not in ("accuracy", "error"):
+            known = [one for one in self.choice.standings.values() if one.low is not None] if self.members else []
+            wide = min(((one.high or 0.0) - (one.low or 0.0) for one in known), default=0.0)
+            return f"{value:.{decimals_of(None, wide / 4 or None)}f}"
+        return f"{value:.{decimals_of(evidence.examples)}f}"
 
     def __repr__(self) -> str:
         if not self.members:
             return f"<Front of {self.name!r}: empty, {len(self.trials)} trials>"
-        ends = [f"{trial.values[0]:.4f} at {energy_text(trial.train_wh)}" for trial in (self.cheapest(), self.best())]
+        ends = [f"{self.quality_text(trial.values[0])} at {energy_text(trial.train_wh)}" for trial in (self.members[0], self.best())]
         return (
             f"<Front of {self.name!r}: {len(self)} of {len(self.trials)} trials, {self.objectives[0]} {' to '.join(ends)}, "
             f"hypervolume {self.hypervolume():.3f}>"
@@ -295,7 +335,7 @@ def pick(front: Front, rule: str) -> Trial:
     Raises:
         ValueError: If the rule cannot be read or no trial meets it; the message names the nearest trial that does.
     """
-    simple = {"knee": front.knee, "best": front.best, "cheapest": front.cheapest}
+    simple = {"sensible": front.sensible, "knee": front.knee, "best": front.best, "cheapest": front.cheapest}
     if rule.strip() in simple:
         return simple[rule.strip()]()
     bound = read_rule(rule)
@@ -348,5 +388,5 @@ def _by_quality(front: Front, rule: str, bound: Bound) -> Trial:
     hint = f" ({name} is a fraction: 0.95 or 95%, not 95)" if not down and 1.0 < bound.value <= 100.0 and name != "r2" else ""
     raise ValueError(
         f"--pick {rule!r}: no trial of the front reaches it{hint}; "
-        f"the nearest is trial={near.number} with {name} {values[near.number]:.4f} ({front.describe(near)})"
+        f"the nearest is trial={near.number} with {name} {front.quality_text(values[near.number])} ({front.describe(near)})"
     )

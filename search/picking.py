@@ -8,7 +8,7 @@ from math import ceil, floor, log10
 
 from .formatting import energy_text, read_amount, read_number
 
-RULES = "knee, best, cheapest, trial=N, accuracy>=0.95 (cheapest that reaches it), energy<=5Wh (most accurate within it)"
+RULES = "sensible, knee, best, cheapest, trial=N, accuracy>=0.95 (cheapest that reaches it), energy<=5Wh (most accurate within it)"
 
 _RULE = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_]*)\s*(=|>=|<=|≥|≤)\s*(\S.*?)\s*", re.DOTALL)
 _SIGNS = {"≥": ">=", "≤": "<="}

@@ -136,6 +136,47 @@ class RandomTrial:
         return self.params[name]
 
 
+class NearestTrial(RandomTrial):
+    """Answers ``suggest_*`` with the wanted values, as near as the ranges allow; the rest gets the middle or the first choice.
+
+    >>> trial = NearestTrial({"width": 100})
+    >>> trial.suggest_int("width", 8, 64), trial.suggest_categorical("norm", ("batch", "none"))
+    (64, 'batch')
+    """
+
+    def __init__(self, wanted: Mapping[str, Any]) -> None:
+        super().__init__(0)
+        self._wanted = wanted
+
+    def suggest_float(self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False) -> float:
+        """Return the nearest number in ``[low, high]``."""
+        if name not in self.params:
+            value = float(self._wanted.get(name, (low * high) ** 0.5 if log else (low + high) / 2))
+            value = value if step is None else low + step * round((value - low) / step)
+            self.params[name] = min(max(value, low), high)
+        return float(self.params[name])
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        """Return the nearest whole number in ``[low, high]``."""
+        if name not in self.params:
+            value = float(self._wanted.get(name, (low * high) ** 0.5 if log and low > 0 else (low + high) / 2))
+            self.params[name] = min(max(low + step * round((value - low) / step), low), low + (high - low) // step * step)
+        return int(self.params[name])
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """Return the wanted choice, the nearest of numbers, or the first."""
+        if name not in self.params:
+            wanted = self._wanted.get(name)
+            numbers = [one for one in choices if isinstance(one, int | float) and not isinstance(one, bool)]
+            if name in self._wanted and wanted in choices:
+                self.params[name] = wanted
+            elif numbers and len(numbers) == len(choices) and isinstance(wanted, int | float):
+                self.params[name] = min(numbers, key=lambda one: abs(one - wanted))
+            else:
+                self.params[name] = choices[0]
+        return self.params[name]
+
+
 class SpaceError(ValueError):
     """A space draws what would break a search or mislead it."""
 

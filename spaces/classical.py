@@ -33,6 +33,8 @@ _GROWING = {
 #: Names of settings in scikit-learn, where they are not ours.
 _THEIRS = {"min_leaf": "min_samples_leaf", "features": "max_features", "neighbours": "n_neighbors", "weighting": "weights"}
 _LINEAR = "linear"
+#: The ordinary estimator where gradient boosting does not serve.
+_ORDINARY = {"multilabel": "random_forest", "anomaly": "isolation_forest"}
 _FEWEST = 2
 
 
@@ -90,6 +92,23 @@ class Classical(Space):
         estimator = suggest_categorical(trial, "estimator", serving(self.kind) if self.estimators is None else self.estimators)
         architecture = {"family": self.name, "estimator": estimator, **self._settings(trial, estimator)}
         return Candidate(architecture, Recipe(threads=suggest_categorical(trial, "threads", self.threads)))
+
+    def defaults(self) -> Mapping[str, Any]:
+        """Return boosting on histograms at scikit-learn's defaults; where that does not serve, a random or an isolation forest.
+
+        Depths without a limit are the largest of the ranges, and so many rounds as the epochs are.
+        """
+        return {
+            "estimator": "gradient_boosting" if self.kind not in ("multilabel", "anomaly") else _ORDINARY[self.kind],
+            "gradient_boosting.learning_rate": 0.1,
+            "gradient_boosting.max_depth": 2**31,
+            "gradient_boosting.min_leaf": 20,
+            "random_forest.max_depth": 2**31,
+            "random_forest.min_leaf": 1,
+            "random_forest.features": 0.3,
+            "isolation_forest.contamination": 0.1,
+            "isolation_forest.features": 1.0,
+        }
 
     def build(self, candidate: Candidate, task: Task) -> FidelityEstimator:
         """Build the unfitted estimator; its ``fit_epochs`` takes the seed. One that cannot serve this kind of task raises ValueError."""

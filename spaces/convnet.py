@@ -12,7 +12,7 @@ from torch import nn
 from ..search.space import Candidate, Suggest
 from ..search.training.task import Task
 from .layers import Headed, activation, image_shape, norm
-from .recipes import Family, Ints, Options, RecipeRanges, parts_of, suggest_categorical, suggest_int
+from .recipes import ORDINARY, Family, Ints, Options, RecipeRanges, parts_of, suggest_categorical, suggest_int
 
 POOLINGS = ("max", "average", "stride")
 
@@ -52,6 +52,11 @@ class BlockFamily(Family):
 @dataclass(frozen=True)
 class Convnet(BlockFamily):
     """Blocks, a global average and one linear layer; see ``BlockFamily`` for the ranges."""
+
+    def defaults(self) -> Mapping[str, Any]:
+        """Return the parameters of the ordinary network of its kind; the ranges may allow only near ones."""
+        plain = {"depth": 4, "width": 32, "kernel": 3, "depthwise": False, "pooling": "max", "norm": "batch", "activation": "relu"}
+        return {**ORDINARY, **plain}
 
     def build(self, candidate: Candidate, task: Task) -> ConvolutionalNetwork:
         """Build the untrained network; a task without images or an unknown name of a part raises ValueError."""

@@ -14,7 +14,7 @@ from torch import nn
 from ..search.space import Candidate, Suggest
 from ..search.training.task import Task
 from .layers import Headed, activation, norm
-from .recipes import Family, Floats, Ints, Options, RecipeRanges, parts_of, suggest_categorical, suggest_float, suggest_int
+from .recipes import ORDINARY, Family, Floats, Ints, Options, RecipeRanges, parts_of, suggest_categorical, suggest_float, suggest_int
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,10 @@ class Mlp(Family):
             "activation": suggest_categorical(trial, "activation", self.activations),
             "dropout": suggest_float(trial, "dropout", self.dropouts),
         }
+
+    def defaults(self) -> Mapping[str, Any]:
+        """Return the parameters of the ordinary perceptron; the ranges may allow only near ones."""
+        return {**ORDINARY, "depth": 2, "width": 128, "norm": "none", "activation": "relu", "dropout": 0.0}
 
     def build(self, candidate: Candidate, task: Task) -> Perceptron:
         """Build the untrained network; an unknown name of a part raises ValueError."""

@@ -84,6 +84,8 @@ def _pair(what: Any, *, log: bool) -> Any:
 _WHOLE = ("batch_size",)
 _NUMBERS = ("learning_rate", "weight_decay", "momentum", "label_smoothing", "head_learning_rate")
 _LOG = frozenset({"learning_rate", "weight_decay", "batch_size", "head_learning_rate"})
+#: The recipe that somebody takes who does not search: PyTorch's own rate and weight decay of AdamW.
+ORDINARY: Mapping[str, Any] = {"learning_rate": 1e-3, "weight_decay": 1e-2, "batch_size": 64, "augment": "none", "precision": "float32"}
 #: Prefix of every parameter of a tactic.
 TACTIC = "tactic."
 #: Ranges that are worth searching; further settings of a tactic keep their defaults.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +63,13 @@ class Union:
         """Return the features that the candidate's family needs, see ``TransferFamily.frozen``; None where it needs none."""
         own = getattr(self._member(candidate.architecture["family"]), "frozen", None)
         return own(candidate) if callable(own) else None
+
+    def defaults(self) -> Mapping[str, Any]:
+        """Return the ordinary choice of the first member that has one; empty where none has."""
+        for member in self.spaces:
+            if (own := getattr(member, "defaults", None)) is not None and (wanted := own()):
+                return {"family": member.name, **wanted, **{f"{member.name}.{name}": value for name, value in wanted.items()}}
+        return {}
 
     def shared(self) -> frozenset[str]:
         """Return the names of the recipe parameters that mean the same in all members."""

@@ -26,7 +26,13 @@ Price: TypeAlias = Annotated[str | None, typer.Option(help="Price per kWh, e.g. 
 CpuWatts: TypeAlias = Annotated[
     float | None, typer.Option(help="Power of the whole CPU with all cores busy, in watts, for the CPU-time estimate.")
 ]
-Pick: TypeAlias = Annotated[str, typer.Option(help="knee, best, cheapest, trial=N, accuracy>=X or energy<=5Wh.")]
+Pick: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        help="sensible (cheapest that cannot be told from the best), knee, best, cheapest (better than guessing), trial=N, "
+        "accuracy>=X or energy<=5Wh."
+    ),
+]
 Complete: TypeAlias = Annotated[bool, typer.Option("--complete", help="Only models trained to the last rung.")]
 TrialTimeout: TypeAlias = Annotated[
     str | None, typer.Option(help="End a single training that takes longer, as failed: 90s, 30m or 2h; 10 times the slowest by default.")

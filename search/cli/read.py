@@ -96,7 +96,7 @@ def export(
     to: Annotated[str, typer.Option(help="onnx, pt2, safetensors or skops.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the model and its card.")],
     *,
-    pick: Pick = "knee",
+    pick: Pick = "sensible",
     moved: MovedOptions,
 ) -> None:
     """Export a model of the front.
@@ -115,7 +115,7 @@ def export(
 def optimise(
     run: RunArgument,
     *,
-    pick: Pick = "knee",
+    pick: Pick = "sensible",
     moved: MovedOptions,
     prune: Annotated[list[float] | None, typer.Option(help="Share of the weights to set to zero; repeatable. [default: 0.5]")] = None,
     compile_model: Annotated[

@@ -148,8 +148,8 @@ def _print_run(front: FrontView, folder: RunFolder, command: str, named: str) ->
             raise RuntimeError(f"{said}. All trials are kept") from error
     print(front.to_text())  # after the pictures: whatever becomes of the stream, they are there
     print(f"\n{path / 'front.html'}\n{path / 'front.png'}")
-    file_format = "skops" if front.knee().parameters is None else "onnx"
-    print(f"\nnext: joulefront export {shlex.quote(str(path))} --pick knee --to {file_format} -o model{named}")
+    file_format = "skops" if front.sensible().parameters is None else "onnx"
+    print(f"\nnext: joulefront export {shlex.quote(str(path))} --pick sensible --to {file_format} -o model{named}")
     if result.facts["sessions"][-1].get("reason") == "interrupted":
         print(f"continue: {command}")
 

@@ -23,10 +23,11 @@ from types import FrameType
 from typing import Any, Protocol, TypeVar
 
 from ..energy.journal import LARGEST
+from ..records.examples import Examples
 from ..records.trial import INTERRUPTED
 from ..space import Candidate, FixedTrial, Space
 from ..training.feature_cache import FeatureCache
-from ..training.results import FeaturesUsed, Phases
+from ..training.results import FeaturesUsed, Fitted, Phases
 from ..training.task import Task
 from ..whole_file import full_disk
 
@@ -81,6 +82,8 @@ class Job:
         check_at: Epochs after which the model is validated on the way.
         checkpoint_below: A checkpoint to continue from is stored beside the weights when fewer epochs than this were reached.
         features: Where the features of frozen backbones are kept and found; None keeps them for this training alone.
+        metric: The quality whose results for each validation example are kept in the file ``examples``; None keeps none.
+        score_test: Whether the model is scored on the test split, too: finalists that are trained again, never trials of a search.
     """
 
     number: int
@@ -95,6 +98,9 @@ class Job:
     check_at: tuple[int, ...] = ()
     checkpoint_below: float = math.inf
     features: FeatureCache | None = None
+    metric: str = ""
+    examples: Path | None = None
+    score_test: bool = False
 
 
 @dataclass(frozen=True)
@@ -118,6 +124,7 @@ class Outcome:
         ends_study: Whether no further training could be stored either: the disk is full.
         cpu_seconds: CPU-seconds of the worker and its children during the job, as far as the parent saw them where the worker died; None
             where the job ran in the parent.
+        test: Quality on the test split, where the job asked for it and there is one.
     """
 
     epochs: int
@@ -136,6 +143,7 @@ class Outcome:
     sha256: str | None = None
     ends_study: bool = False
     features: FeaturesUsed | None = None
+    test: Mapping[str, float] = field(default_factory=dict)
 
 
 def seed_of(study_seed: int, key: str) -> int:
@@ -191,6 +199,8 @@ def train(job: Job, space: Space, task: Task, *, phases: Phases, should_continue
             features=job.features,
         )
         sha256 = save_weights(job.weights, fitted, with_checkpoint=candidate.recipe.resumable and fitted.epochs < job.checkpoint_below)
+        _keep_examples(job, task, fitted, phases)
+        test = _score_test(fitted.model, task, candidate, job, phases, fitted.epochs)
         predictions = _predict_for_a_while(fitted.model, task, candidate, job, phases) if job.measure_inference else 0
     except TrainingEnded as ended:
         return replace(measured_nothing(), failed=str(ended) or "ended from outside")
@@ -219,7 +229,26 @@ def train(job: Job, space: Space, task: Task, *, phases: Phases, should_continue
         resumed=start is not None,
         sha256=sha256,
         features=fitted.features,
+        test=test,
     )
+
+
+def _keep_examples(job: Job, task: Task, fitted: Fitted, phases: Phases) -> None:
+    if job.examples is None or fitted.scores is None:
+        return
+    with phases("overhead", 0):
+        if (kept := Examples.of(job.metric, task.kind, *fitted.scores)) is not None:
+            kept.save(job.examples)
+
+
+def _score_test(model: Any, task: Task, candidate: Candidate, job: Job, phases: Phases, epoch: int) -> dict[str, float]:
+    if not job.score_test or task.test is None or len(task.test) == 0:
+        return {}
+    from ..training.evaluate import evaluate
+
+    with phases("eval", epoch):
+        found = evaluate(model, task, task.test, recipe=candidate.recipe, device=job.device)
+    return {name: number for name, value in found.items() if (number := _finite(value)) is not None}
 
 
 def reason_of(error: BaseException) -> str:

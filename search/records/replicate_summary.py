@@ -24,6 +24,7 @@ class ReplicateSummary:
         energy: Training energy of the repeats in joules; None when unknown.
         u_joules: Root mean square of the meter's random standard uncertainty of one repeat; None when unknown.
         failed: Repeats without a result.
+        test: Quality of the repeats on the test split; None unless all of them were scored on it.
     """
 
     trial: Trial
@@ -32,6 +33,7 @@ class ReplicateSummary:
     energy: Spread | None
     u_joules: float | None
     failed: int
+    test: Spread | None = None
 
     @property
     def spread_over_meter(self) -> float | None:
@@ -139,6 +141,7 @@ def _summary(trial: Trial, found: Sequence[Repeat], objective: str) -> Replicate
         Spread.of(one.train_joules for one in good if one.train_joules is not None),
         sqrt(fmean(u**2 for u in known)) if known else None,
         len(found) - len(good),
+        Spread.of(one.test[objective] for one in good) if all(objective in one.test for one in good) else None,
     )
 
 
@@ -168,6 +171,7 @@ def row_of(comparison: ReplicateComparison, member: ReplicateSummary) -> dict[st
         "train_joules": member.trial.train_joules,
         **spread_keys(name, member.quality),
         **spread_keys("train_joules", member.energy),
+        **spread_keys(f"test_{name}", member.test),
         "spread_over_meter": member.spread_over_meter,
         "next_trial": None if pair is None else pair.other,
         "next_differs_in_energy": _clear(None if pair is None else pair.energy),

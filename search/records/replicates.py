@@ -92,6 +92,7 @@ class Repeat:
         seed: Seeded weights, order of the examples and augmentation.
         epochs: Epochs reached.
         quality: Validation quality by metric name; empty when it failed.
+        test: The same on the test split, which the search never sees; empty without one, and in repeats of earlier versions.
         train_joules: Energy to train from scratch (set-up and epochs, validation excluded), as for trials; None when unknown.
         train_u_joules: Its random standard uncertainty.
         spent_joules: Everything between taking and storing the job: what is billed.
@@ -118,6 +119,7 @@ class Repeat:
     energy_quality: str = "absent"
     utc: str = ""
     failed: str | None = None
+    test: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from ..energy.journal import parse
 from . import database, storage_url
 from .bill import Bill, read_bill
 from .database import Mode, cause_of
+from .examples import examples_of
 from .files import Snapshot, StudyFile, Versioned, lock, read_json, write_json
 from .replicates import Repeats, read_repeats
 from .storage_url import without_password
@@ -192,6 +193,10 @@ class RunFolder:
     def artifact(self, number: int) -> Path:
         """File of the weights of a trial, whether it exists or not."""
         return self.path / "artifacts" / f"trial-{number:05d}.weights"
+
+    def examples(self, number: int) -> Path:
+        """File of what the model of a trial gave for each validation example, whether it exists or not."""
+        return examples_of(self.path, number)
 
     def has_artifact(self, number: int) -> bool:
         """Whether the weights of a trial are still there."""

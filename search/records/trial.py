@@ -21,6 +21,8 @@ ATTRIBUTE = "joulefront"
 INTERRUPTED = "interrupted by the user"
 #: User attribute of a failed Optuna trial whose failure is no evidence against its candidate: ``killed``, or ``ended`` with its session.
 EXCUSED = "excused"
+#: User attribute of an Optuna trial and key of ``Trial.extra``: the trial is what the search is compared with, of the kind ``DEFAULT``.
+BASELINE, DEFAULT = "baseline", "default"
 #: User attribute of an Optuna trial: the canonical text of its candidate.
 KEY = "key"
 
@@ -142,6 +144,11 @@ class Trial:
         parts += [energy_text(self.train_wh) + (f" {self.energy_quality}" if self.train_joules is not None else "")] if self.quality else []
         parts += [f"params {dict(self.params)}"] + ([self.reason] if self.reason else [])
         return f"<Trial {self.number}: {', '.join(parts)}>"
+
+    @property
+    def is_default(self) -> bool:
+        """Whether this is the task's ordinary choice at its default recipe, the baseline of its study."""
+        return self.extra.get(BASELINE) == DEFAULT
 
     @property
     def train_joules(self) -> float | None:
@@ -271,6 +278,7 @@ class _Totals(TypedDict):
 
 class _Extra(TypedDict):
     copy_of: NotRequired[int]
+    baseline: NotRequired[str]
     threads: NotRequired[int | None]
     train_examples: NotRequired[int | None]
     asked_epochs: NotRequired[int | None]

@@ -14,7 +14,7 @@ from ..records.bill import Bill
 from .facts import short_component
 from .importance import Importance
 from .plotly_front import AXIS, STYLE
-from .view import EDGE, INK, KNEE, MUTED, STRONG
+from .view import EDGE, INK, MUTED, PICK, STRONG
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -25,7 +25,7 @@ STATE_COLORS = {
     "complete": STRONG,
     "stopped": "#6a994e",
     "pruned": "#a7c957",
-    "failed": KNEE,
+    "failed": PICK,
     "repeats": "#3f7cac",
     "features": "#c08a2d",
     "overhead": "#7a8f9b",

@@ -50,6 +50,7 @@ class Leaderboard:
         for one in self.rows:
             best = one.front.best() if len(one.front) else None
             knee = one.front.knee() if len(one.front) else None
+            sensible = one.front.sensible() if len(one.front) else None
             total = one.run.bill.total_joules
             rows.append(
                 {
@@ -65,6 +66,8 @@ class Leaderboard:
                     "best_train_wh": None if best is None else best.train_wh,
                     "knee": None if knee is None else knee.values[0],
                     "knee_train_wh": None if knee is None else knee.train_wh,
+                    "sensible": None if sensible is None else sensible.values[0],
+                    "sensible_train_wh": None if sensible is None else sensible.train_wh,
                     "search_wh": None if total is None else total / JOULES_PER_WH,
                     "hypervolume": one.hypervolume,
                     "on_joint_front": one.joint,

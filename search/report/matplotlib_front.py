@@ -9,7 +9,7 @@ from ..formatting import unit_for
 from ..front import Front
 from ..records.run_folder import Run
 from ..whole_file import whole_file
-from .view import EDGE, GRID, INK, KNEE, MUTED, PALE, REPEATS_LABEL, STRONG, View, choose_ticks, crosses, tick_candidates
+from .view import EDGE, GRID, INK, MUTED, PALE, PICK, REPEATS_LABEL, STRONG, View, choose_ticks, crosses, tick_candidates
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -103,10 +103,10 @@ def _crosses(axes: Axes, view: View) -> None:
 
 def _labels(axes: Axes, view: View) -> None:
     for word, trial in view.named:
-        knee = word.startswith("knee")
-        if knee:
+        picked = word.startswith("sensible")
+        if picked:
             axes.scatter(
-                [view.x(trial)], [view.y(trial)], s=170, facecolors="none", edgecolors=KNEE, linewidths=2.0, zorder=5, label="knee"
+                [view.x(trial)], [view.y(trial)], s=170, facecolors="none", edgecolors=PICK, linewidths=2.0, zorder=5, label="sensible"
             )
         text = f"{word}: {view.label(trial)}"
         side, end = view.anchor(trial, text)
@@ -118,8 +118,8 @@ def _labels(axes: Axes, view: View) -> None:
             ha=side,
             va=end,
             fontsize=9.5,
-            fontweight="bold" if knee else "normal",
-            color=KNEE if knee else INK,
+            fontweight="bold" if picked else "normal",
+            color=PICK if picked else INK,
             zorder=6,
             bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 1.5},
         )

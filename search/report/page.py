@@ -94,7 +94,7 @@ def _tiles(run: Run, front: Front) -> str:
     joules = run.bill.total_joules
     tiles = []
     if len(front):
-        for trial, word in ((front.best(), "best"), (front.knee(), "knee")):
+        for trial, word in ((front.best(), "best"), (front.sensible(), "sensible")):
             tiles.append(tile(f"{trial.values[0]:.4f}", f"{word} {front.objectives[0]}, {energy_text(trial.train_wh)} to train"))
     tiles.append(tile(energy_text(None if joules is None else joules / JOULES_PER_WH), "energy of the whole search"))
     grams = grams_per_wh(run.facts)

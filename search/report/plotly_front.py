@@ -19,9 +19,9 @@ from .view import (
     ENOUGH_TICKS,
     GRID,
     INK,
-    KNEE,
     MUTED,
     PALE,
+    PICK,
     REPEATS_LABEL,
     STRONG,
     TICK_GAP,
@@ -106,9 +106,9 @@ def front_plotly(source: Run | Front) -> Figure:
         figure.add_trace(member)
         if repeats := crosses(view):
             figure.add_trace(_crosses(repeats))
-    if view.knee is not None:
-        ring = {"color": "rgba(0,0,0,0)", "size": 20, "line": {"color": KNEE, "width": 3}}
-        figure.add_trace(_markers(view, (view.knee,), "knee", ring))
+    if view.pick is not None:
+        ring = {"color": "rgba(0,0,0,0)", "size": 20, "line": {"color": PICK, "width": 3}}
+        figure.add_trace(_markers(view, (view.pick,), "sensible", ring))
     for word, trial in view.named:
         text = f"{word} {view.label(trial)}"
         side, end = view.anchor(trial, text)
@@ -122,7 +122,7 @@ def front_plotly(source: Run | Front) -> Figure:
             xshift=-10 if side == "right" else 12,
             yshift=11 if end == "bottom" else -11,
             bgcolor="rgba(255,255,255,0.7)",
-            font={"color": KNEE if word.startswith("knee") else INK, "size": 13},
+            font={"color": PICK if word.startswith("sensible") else INK, "size": 13},
         )
     _layout(figure, view)
     return figure

@@ -42,10 +42,10 @@ def _sentences(run: Run) -> list[str]:
         lines.append(_carbon(run, bill.total_joules, pue))
     front = Front.of(run)
     if len(front):
-        best, knee = front.best(), front.knee()
+        best, sensible = front.best(), front.sensible()
         lines.append(
             f"Training the best model once from scratch takes {_model(front, best)}; "
-            f"the one at the knee of the front {_model(front, knee)}."
+            f"the sensible one, {front.choice.why}, takes {_model(front, sensible)}."
         )
     machines = hardware_lines(run)
     lines.append(f"Hardware: {'; '.join(machines) if machines else 'not recorded'}.")
@@ -67,7 +67,7 @@ def _carbon(run: Run, joules: float, pue: float) -> str:
 
 def _model(front: Front, trial: Trial) -> str:
     carbon = "" if trial.grams_co2e is None else f" ({energy_text(trial.grams_co2e, 'gCO2e')})"
-    return f"{energy_text(trial.train_wh)}{carbon} for {front.objectives[0]} {trial.values[0]:.4f} (trial {trial.number})"
+    return f"{energy_text(trial.train_wh)}{carbon} for {front.objectives[0]} {front.quality_text(trial.values[0])} (trial {trial.number})"
 
 
 def _table(run: Run) -> list[str]:

@@ -43,6 +43,14 @@ KEYS = (
     "quality",
     "params",
     "contended",
+    "low",
+    "high",
+    "validation_examples",
+    "right",
+    "ties_best",
+    "beats_guessing",
+    "sensible",
+    "baseline",
 )
 
 
@@ -68,10 +76,26 @@ def to_rows(front: Front) -> list[dict[str, Any]]:
             "quality": trial.energy_quality,
             "params": dict(trial.params),
             "contended": trial.energy.contended,
+            **_standing(front, trial),
             **_repeated(front, trial),
         }
         for trial in front
     ]
+
+
+def _standing(front: Front, trial: Trial) -> dict[str, Any]:
+    """How surely the quality of a member is known: the 95 % interval, and whether it is the recommended one."""
+    one = front.choice.standings[trial.number]
+    return {
+        "low": one.low,
+        "high": one.high,
+        "validation_examples": one.examples,
+        "right": one.right,
+        "ties_best": one.ties_best,
+        "beats_guessing": one.beats_guessing,
+        "sensible": trial.number == front.choice.pick,
+        "baseline": trial.is_default,
+    }
 
 
 def _repeat_keys(front: Front) -> list[str]:
@@ -184,14 +208,19 @@ def energy_spread_text(spread: Spread | None, unit_joules: float) -> str:
 
 
 def marks_of(front: Front) -> dict[int, str]:
-    """Return ``cheapest``, ``knee``, ``best``, ``≈`` (as cheap as the row above) and ``≡`` (nor does its quality differ) by trial number.
+    """Return ``cheapest``, ``sensible``, ``knee``, ``best``, ``≈`` (as cheap as the row above) and ``≡`` (equal in quality, too) by number.
 
     ``†`` marks what was trained beside foreign work. Where both rows have repeats these decide, else the uncertainty of the meter.
     """
     if not front.members:
         return {}
     marks: dict[int, list[str]] = {}
-    for name, trial in (("cheapest", front.cheapest()), ("knee", front.knee()), ("best", front.best())):
+    for name, trial in (
+        ("cheapest", front.cheapest()),
+        ("sensible", front.sensible()),
+        ("knee", front.knee()),
+        ("best", front.best()),
+    ):
         marks.setdefault(trial.number, []).append(name)
     for first, second in pairwise(front.members):
         if sign := _tie(front, first, second):

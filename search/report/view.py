@@ -19,8 +19,8 @@ from ..records.trial import Trial
 from ..study import OBJECTIVES
 from .facts import grams_per_wh, how_energy_is_known, scale_share
 
-#: Colours of the text, of captions, of the other trials, of the front, and of the knee.
-INK, MUTED, PALE, STRONG, KNEE = "#1b2a33", "#5f6f79", "#a9bac4", "#0b6e69", "#d9480f"
+#: Colours of the text, of captions, of the other trials, of the front, and of the recommended trial.
+INK, MUTED, PALE, STRONG, PICK = "#1b2a33", "#5f6f79", "#a9bac4", "#0b6e69", "#d9480f"
 #: Colours of the grid and of the axes.
 GRID, EDGE = "#e7edf0", "#c5d0d6"
 
@@ -47,7 +47,7 @@ class View:
     Attributes:
         others: Measured trials that are not on the front.
         line: Members that no other member beats in quality and training energy alone; with two objectives that is every member.
-        knee: The marked trial, or None when the front is empty.
+        pick: The recommended trial, which is marked, or None when the front is empty.
         unit: Unit of the energy axis and its limits: Wh, or a part or multiple of it.
         y_limits: Limits of the quality axis, on the scale of ``y``.
         grams_per_wh: Carbon of a watt-hour at the place of the run, PUE included; None without an intensity.
@@ -56,7 +56,7 @@ class View:
     front: Front
     others: tuple[Trial, ...]
     line: tuple[Trial, ...]
-    knee: Trial | None
+    pick: Trial | None
     unit: Unit
     x_limits: tuple[float, float]
     y_limits: tuple[float, float]
@@ -77,7 +77,7 @@ class View:
             front=front,
             others=tuple(trial for trial in measured if trial.number not in on_front),
             line=tuple(t for t in members if not any(_beats(front, other, t) for other in members)),
-            knee=front.knee() if members else None,
+            pick=front.sensible() if members else None,
             unit=unit,
             x_limits=(10 ** (low - margin), 10 ** (high + margin)),
             y_limits=_quality_limits(front, [stretch(front.objectives[0], trial.values[0]) for trial in measured]),
@@ -138,15 +138,15 @@ class View:
 
     @property
     def named(self) -> list[tuple[str, Trial]]:
-        """The knee and the best with the words that name them; one label where both are one trial."""
-        if self.knee is None:
+        """The recommended trial and the best with the words that name them; one label where both are one trial."""
+        if self.pick is None:
             return []
         best = self.front.best()
-        return [("knee, best", best)] if self.knee is best else [("knee", self.knee), ("best", best)]
+        return [("sensible, best", best)] if self.pick is best else [("sensible", self.pick), ("best", best)]
 
     def label(self, trial: Trial) -> str:
         """Quality and energy of a trial, as the picture names them."""
-        return f"{trial.values[0]:.4g} at {self.x(trial):.3g} {self.unit.name}"
+        return f"{self.front.quality_text(trial.values[0])} at {self.x(trial):.3g} {self.unit.name}"
 
     def anchor(self, trial: Trial, text: str) -> tuple[Literal["left", "right"], Literal["top", "bottom"]]:
         """Which corner of a label's box touches its trial, e.g. ``("right", "bottom")`` for a label above and to the left.

@@ -18,7 +18,7 @@ from ..energy.host import idle_watts
 from ..energy.record import Record
 from ..execution.job import UNWATCHED, Watch, within
 from ..execution.probe import Probe, probe, warm_up, warm_up_seconds
-from ..space import RandomTrial
+from ..space import NearestTrial, RandomTrial
 from ..study import Study
 from ..training.task import Task
 
@@ -121,6 +121,21 @@ class MeasurementProtocol:
 
 #: Nothing is done.
 PLAIN = MeasurementProtocol()
+
+
+def default_candidate(study: Study) -> dict[str, Any] | None:
+    """Return the parameters of the default model of a study, trained to its last rung: trial 0, with which the search is compared.
+
+    It is what somebody trains who does not search: the ordinary choice of the first family that has one, see ``defaults`` of a space, also
+    where pretrained weights are at hand (they are then part of what the search gained). None without such a family, and for a grid.
+    """
+    ask = getattr(study.space, "defaults", None)
+    wanted = {} if ask is None or study.sampler == "grid" else ask()
+    if not wanted:
+        return None
+    draw = NearestTrial(wanted)
+    study.space.sample(draw)
+    return {**draw.params, "epochs": study.rungs[-1]}
 
 
 @dataclass

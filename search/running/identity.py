@@ -6,6 +6,7 @@ Points of other data or of another space have no place on a front; a fingerprint
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import uuid
 import warnings
@@ -284,6 +285,8 @@ def note_study(store: RunFolder, study: Study, task: Task) -> RunFolder:
     Raises:
         StoreError: If the data differ; the message says in what.
     """
+    from ..training.evaluate import guessing
+
     now = of_task(task)
     _refuse_data(store, now, REMEDY)
     if "data" not in store.facts.get("fingerprint", {}) and store.facts["sessions"]:
@@ -293,7 +296,8 @@ def note_study(store: RunFolder, study: Study, task: Task) -> RunFolder:
             stacklevel=3,
         )
     seen = {"space": of_space(study.space), "data": now}
-    return store.save_facts({**store.facts, "study": described(study), "fingerprint": seen})
+    known = {name: value for name, value in guessing(task).items() if math.isfinite(value)}
+    return store.save_facts({**store.facts, "study": described(study), "fingerprint": seen, "guessing": known})
 
 
 def _refuse_data(store: RunFolder, now: Mapping[str, Any], remedy: str) -> None:

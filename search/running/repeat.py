@@ -190,6 +190,7 @@ class RepeatLoop:
             weights=weights,
             checkpoint_below=0,
             features=self.session.features,
+            score_test=True,
         )
         number = len(self.repeats.trainings)
         meter = self.session.account.open(number, self._executor.devices, kind=REPEAT, pid=getattr(self._executor, "pid", None))
@@ -242,6 +243,7 @@ class RepeatLoop:
             seed=job.seed,
             epochs=outcome.epochs,
             quality=dict(outcome.quality),
+            test=dict(outcome.test),
             train_joules=energy.train_joules,
             train_u_joules=energy.train_u_joules,
             spent_joules=whole.joules,

@@ -26,7 +26,7 @@ from ..samplers.factory import make_sampler
 from ..stopping.limits import StopRules, limits_of, pace_of, refuse_wrong_limits
 from ..stopping.stop_gain import StopGain
 from ..study import Budget, Study
-from .baselines import PLAIN, MeasurementProtocol
+from .baselines import PLAIN, MeasurementProtocol, default_candidate
 from .carbon_log import keep_place
 from .carbon_session import CarbonSession, CarbonTime, grams_as_joules
 from .identity import note_study, study_folder
@@ -220,7 +220,12 @@ def run(
             rules.epoch_seconds = pace_of(session.before.trials)
             reporter = Reporter(session, optuna_study, rules, listener)
             recorder = Recorder(study, session.folder, optuna_study, session.account, len(task.train))
-            runner = TrialRunner(study, task, session, optuna_study, rules, recorder, reporter, hourly)
+            first, default = study.first, None
+            if finished == 0 or session.folder.facts.get("baseline") is not None:
+                default = default_candidate(study)
+                first = study.first if default is None else (default, *study.first)
+                session.folder = session.folder.save_facts({**session.folder.facts, "baseline": default})
+            runner = TrialRunner(study, task, session, optuna_study, rules, recorder, reporter, hourly, first, default is not None)
             loop = TrialLoop(session.executors, rules, runner, lambda: recorder.failures, session.lock)
             doing = "continuing " if finished else ""
             reporter.tell(

@@ -18,7 +18,7 @@ from ..execution.job import Executor, Job, Outcome, Watch, reason_of, seed_of
 from ..formatting import energy_text
 from ..front import Front
 from ..records.run_folder import RunFolder
-from ..records.trial import ATTRIBUTE, EXCUSED, KEY, Trial, TrialEnergy, from_optuna
+from ..records.trial import ATTRIBUTE, BASELINE, DEFAULT, EXCUSED, KEY, Trial, TrialEnergy, from_optuna
 from ..samplers.history import EPOCHS_REACHED, FINISHED, FROM_SCRATCH, resume_from
 from ..space import Candidate, FixedTrial, Space
 from ..stopping.dominated import DominanceStopper
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 one_blas_thread = partial(threadpool_limits, 1, user_api="blas")
 #: A database that is lost in a long session is made again from a copy that is not older than this and one trial.
 SNAPSHOT_SECONDS = 60.0
+#: Share of an energy budget that the default model may take; then it is measured as it is.
+DEFAULT_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,8 @@ class Asked:
 class TrialRunner:
     """Takes trials their whole way; the executors' threads share it.
 
-    ``carbon`` prices joules by the hour and lets large trainings wait for clean hours; None without a forecast.
+    ``carbon`` prices joules by the hour and lets large trainings wait for clean hours; None without a forecast. ``first`` are parameters of
+    the trials to begin with; with ``default_first`` the first of them is the baseline, which may take ``DEFAULT_SHARE`` of a budget.
     """
 
     study: Study
@@ -70,6 +73,8 @@ class TrialRunner:
     recorder: Recorder
     reporter: Reporter
     carbon: CarbonSession | None = None
+    first: Sequence[Mapping[str, Any]] = ()
+    default_first: bool = False
 
     def __call__(self, executor: Executor) -> None:
         """Ask for a trial; train it, unless a check rejects it or its candidate was trained before; tell what came of it."""
@@ -96,9 +101,11 @@ class TrialRunner:
         return self._report(f"trial {asked.trial.number} refused: {reason}")
 
     def _ask(self) -> Asked:
-        if self.study.sampler != "grid" and (begun := len(self._optuna_trials())) < len(self.study.first):
-            self.optuna_study.enqueue_trial(dict(self.study.first[begun]))
+        if self.study.sampler != "grid" and (begun := len(self._optuna_trials())) < len(self.first):
+            self.optuna_study.enqueue_trial(dict(self.first[begun]))
         trial = self.optuna_study.ask()
+        if self.default_first and trial.number == 0:
+            trial.set_user_attr(BASELINE, DEFAULT)
         candidate = self.study.space.sample(trial)
         epochs = self.study.draw_epochs(trial)
         trial.set_user_attr(KEY, self.study.space.key(candidate))
@@ -155,7 +162,10 @@ class TrialRunner:
             overdue.epoch()
             with self.session.lock:
                 account.save_sometimes()
-                ended = "stopped", self.rules.end_of_training(meter.window.joules())
+                joules, most = meter.window.joules(), self.rules.limits.joules
+                ended = "stopped", self.rules.end_of_training(joules)
+                if ended[1] is None and BASELINE in asked.trial.user_attrs and joules and most and joules >= DEFAULT_SHARE * most:
+                    ended = "stopped", f"the default model may take {DEFAULT_SHARE:.0%} of the budget"
                 if ended[1] is None and job.check_at:
                     ended = "pruned", dominance.reason(entry)
             if ended[1] is not None:
@@ -222,6 +232,8 @@ class TrialRunner:
             check_at=self.study.rungs_to_check(0 if asked.parent is None else asked.parent.epochs, asked.epochs),
             checkpoint_below=self.study.rungs[-1] if self.study.sampler == "freeze-thaw" else 0,
             features=self.session.features,
+            metric=self.study.objectives[0],
+            examples=self.session.folder.examples(asked.trial.number),
         )
 
     def _optuna_trials(self) -> Sequence[FrozenTrial]:
@@ -275,7 +287,7 @@ class Recorder:
             artifact=None if outcome.failed else self.store.artifact(asked.number).name,
             complete_training=epochs >= self.study.rungs[-1],
             curve=with_energies(outcome.curve, meter.phases),
-            extra={**outcome.extra, **self._circumstances(asked, outcome)},
+            extra={**outcome.extra, **self._circumstances(asked, outcome), **({BASELINE: DEFAULT} if BASELINE in asked.user_attrs else {})},
         )
         if outcome.stopped and stopped is None:
             asked.set_user_attr(FINISHED, True)

@@ -30,10 +30,47 @@ def evaluate(model: Any, task: Task, data: Data, *, recipe: Recipe, device: str 
     Raises:
         TrainingFailed: If the model gives a value that is not finite.
     """
+    return quality_and_scores(model, task, data, recipe=recipe, device=device)[0]
+
+
+def quality_and_scores(
+    model: Any, task: Task, data: Data, *, recipe: Recipe, device: str | torch.device = "cpu"
+) -> tuple[dict[str, float], tuple[np.ndarray, np.ndarray]]:
+    """Return what `evaluate` does, and the predictions and targets that it is made of, see `scores_and_targets`.
+
+    Raises:
+        TrainingFailed: If the model gives a value that is not finite.
+    """
     scores, targets = scores_and_targets(model, task, data, recipe=recipe, device=device)
     if not np.isfinite(scores).all():
         raise TrainingFailed(f"the model gives non-finite outputs for {int((~np.isfinite(scores)).sum())} of {scores.size} predictions")
-    return quality(task.kind, scores, targets, scale=task.target_scale)
+    return quality(task.kind, scores, targets, scale=task.target_scale), (scores, targets)
+
+
+def targets_of(data: Data) -> np.ndarray | None:
+    """Return the targets of a split without loading its inputs; None where it does not hold them apart."""
+    found = getattr(data, "targets", None)
+    if found is None and (labels := getattr(getattr(data, "dataset", None), "labels", None)) is not None:
+        found = labels
+    return None if found is None else np.asarray(found.cpu() if isinstance(found, torch.Tensor) else found)
+
+
+def guessing(task: Task) -> dict[str, float]:
+    """Return the validation quality of the answer that looks at no input: the shares of the training classes, or their mean value.
+
+    It trains nothing and takes no energy; empty where a split does not hold its targets apart.
+    """
+    train, validation = targets_of(task.train), targets_of(task.validation)
+    if train is None or validation is None or len(train) == 0 or len(validation) == 0:
+        return {}
+    if task.kind == "regression":
+        answer = np.full(len(validation), float(np.mean(train)))
+    elif task.kind == "multilabel":
+        answer = np.tile(np.asarray(train, dtype=np.float64).mean(axis=0), (len(validation), 1))
+    else:
+        shares = np.bincount(np.asarray(train).astype(int), minlength=task.outputs) / len(train)
+        answer = np.tile(shares, (len(validation), 1))
+    return quality(task.kind, answer, validation, scale=task.target_scale)
 
 
 def predict(model: Any, task: Task, data: Data, *, recipe: Recipe, device: str | torch.device = "cpu") -> np.ndarray:

@@ -12,11 +12,12 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 
 from .device import autocast, require_precision
 from .estimator import as_estimator
-from .evaluate import evaluate, training_loss
+from .evaluate import quality_and_scores, training_loss
 from .feature_cache import FeatureCache
 from .features import Transfer, with_features
 from .optimizer import Average, Patience, learning_rate_factor, make_optimizer, trainable
@@ -167,7 +168,7 @@ def _fit(
 ) -> Fitted:
     tactics = make_tactics(recipe.tactics)
     curve: list[EpochPoint] = []
-    stopped = None
+    stopped, scores = None, None
     with ExitStack() as undo:
         with phases("setup", 0):
             torch.manual_seed(epoch_seed(seed, 0))
@@ -238,7 +239,7 @@ def _fit(
                 _require_finite(total, epoch)
             quality = None
             if patience.enabled or (epoch in check_at and epoch < epochs):
-                quality = _validate(model, average, task, recipe, device, phases, epoch)
+                quality, scores = _validate(model, average, task, recipe, device, phases, epoch)
                 if patience.enabled and patience.exhausted(quality.get(task.metric, -quality["loss"])):
                     stopped = f"patience: no better validation {task.metric} in {recipe.patience} epochs"
             curve.append(EpochPoint(epoch, float(total) / max(1, examples), quality))
@@ -246,7 +247,8 @@ def _fit(
                 stopped = stopped or f"stopped after epoch {epoch} of {epochs}"
 
         if curve[-1].quality is None:
-            curve[-1] = EpochPoint(epoch, curve[-1].loss, _validate(model, average, task, recipe, device, phases, epoch))
+            quality, scores = _validate(model, average, task, recipe, device, phases, epoch)
+            curve[-1] = EpochPoint(epoch, curve[-1].loss, quality)
         checkpoint = None
         if recipe.resumable:
             checkpoint = {
@@ -265,7 +267,7 @@ def _fit(
             # What they report about the finished model is computed here: work of the search, not of the model's training.
             with phases("analysis", epoch):
                 undo.close()
-    return Fitted(model, epoch, dict(curve[-1].quality or {}), tuple(curve), checkpoint, stopped, extra)
+    return Fitted(model, epoch, dict(curve[-1].quality or {}), tuple(curve), checkpoint, stopped, extra, scores=scores)
 
 
 def _compiled(
@@ -317,13 +319,13 @@ def _fit_estimator(
             estimator.sklearn = start["sklearn"]
             patience.load(start["patience"])
     curve: list[EpochPoint] = []
-    stopped = None
+    stopped, scores = None, None
     for epoch in range(done + 1, epochs + 1):
         with phases("epoch", epoch):
             estimator.fit_epochs(inputs, targets, epoch - 1, epoch, seed)
         quality = None
         if patience.enabled:
-            quality = _validate(estimator, None, task, recipe, cpu, phases, epoch)
+            quality, scores = _validate(estimator, None, task, recipe, cpu, phases, epoch)
             if patience.exhausted(quality.get(task.metric, -quality["loss"])):
                 stopped = f"patience: no better validation {task.metric} in {recipe.patience} epochs"
         curve.append(EpochPoint(epoch, float("nan"), quality))
@@ -333,21 +335,22 @@ def _fit_estimator(
             break
     last = curve[-1]
     if last.quality is None:
-        curve[-1] = last = EpochPoint(last.epoch, last.loss, _validate(estimator, None, task, recipe, cpu, phases, last.epoch))
+        quality, scores = _validate(estimator, None, task, recipe, cpu, phases, last.epoch)
+        curve[-1] = last = EpochPoint(last.epoch, last.loss, quality)
     checkpoint = {"epochs": last.epoch, "sklearn": estimator.sklearn, "patience": patience.state()}
-    return Fitted(estimator, last.epoch, dict(last.quality or {}), tuple(curve), checkpoint, stopped)
+    return Fitted(estimator, last.epoch, dict(last.quality or {}), tuple(curve), checkpoint, stopped, scores=scores)
 
 
 def _validate(
     model: Any, average: Average | None, task: Task, recipe: Recipe, device: torch.device, phases: Phases, epoch: int
-) -> dict[str, float]:
-    """Return the validation quality, of the averaged weights where there are any; the trained ones are put back."""
+) -> tuple[dict[str, float], tuple[np.ndarray, np.ndarray]]:
+    """Return validation quality and predictions, of the averaged weights where there are any; the trained ones are put back."""
     with phases("eval", epoch):
         if average is None:
-            return evaluate(model, task, task.validation, recipe=recipe, device=device)
+            return quality_and_scores(model, task, task.validation, recipe=recipe, device=device)
         average.swap()
         try:
-            return evaluate(model, task, task.validation, recipe=recipe, device=device)
+            return quality_and_scores(model, task, task.validation, recipe=recipe, device=device)
         finally:
             average.swap()
 

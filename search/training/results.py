@@ -69,6 +69,7 @@ class Fitted:
         stopped: Why the training ended before the requested epochs, or None.
         extra: Columns that tactics report, neither quality nor energy.
         features: The features that it was trained on, for a model with a frozen backbone.
+        scores: Predictions and targets of the validation split, that ``quality`` was computed from; None when it was not kept.
     """
 
     model: Any
@@ -79,3 +80,4 @@ class Fitted:
     stopped: str | None = None
     extra: Mapping[str, float] = field(default_factory=dict)
     features: FeaturesUsed | None = None
+    scores: tuple[Any, Any] | None = None

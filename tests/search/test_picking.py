@@ -45,6 +45,7 @@ def front() -> Front:
         ("accuracy>=85%", 1),
         ("accuracy >= 92 %", 3),
         (" knee ", 1),
+        ("sensible", 4),
     ],
 )
 def test_a_rule_picks(front: Front, rule: str, number: int) -> None:
@@ -67,7 +68,7 @@ def test_a_rule_picks(front: Front, rule: str, number: int) -> None:
         ("trial=77", "trial 77 does not exist; on the front the nearest is trial=4"),
         ("trial>=3", "named by its number"),
         ("trial=1.5", "named by its number"),
-        ("elbow", "must be a rule, got 'elbow'; write one of knee, best"),
+        ("elbow", "must be a rule, got 'elbow'; write one of sensible, knee, best"),
         ("accuracy>=1.2.3", "must be a number, got '1.2.3'"),
         ("recall>=0.5", "'recall' was not measured in this run (known: accuracy, macro_f1)"),
         ("", "must be a rule, got ''"),

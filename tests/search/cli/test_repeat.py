@@ -55,7 +55,8 @@ def test_the_verb_prints_a_table_and_what_it_means_and_every_view_shows_it(call:
 
     rows = json.loads(call("front", folder, "--json").out)
     for before, row, trial in zip(plain, rows, front, strict=True):
-        assert {key: row[key] for key in before} == before
+        decided = {"ties_best", "sensible"}  # by the repeats from now on
+        assert {key: row[key] for key in before if key not in decided} == {key: before[key] for key in before if key not in decided}
         assert row["repeats_accuracy_n"] == row["repeats_train_joules_n"] == 2
         values = [one.train_joules or 0.0 for one in read_repeats(folder).trainings if one.trial == trial.number]
         assert row["repeats_train_joules_mean"] == pytest.approx(sum(values) / 2)

@@ -29,7 +29,7 @@ def test_the_still_picture_shows_every_measured_trial_once_and_the_front_strong(
     measured = [trial for trial in fake_run.trials if front.why_not(trial) is None]
     assert sizes["front"] == len(front)
     assert sizes["trial"] + sizes.get("trial below the axis", 0) == len(measured) - len(front)
-    assert sizes["knee"] == 1
+    assert sizes["sensible"] == 1
     (line,) = [line for line in axes.lines if line.get_drawstyle() == "steps-post"]
     assert list(line.get_xdata()) == pytest.approx([trial.train_wh for trial in front])
     assert list(line.get_ydata()) == pytest.approx([-math.log10(1.005 - trial.values[0]) for trial in front])
@@ -43,7 +43,7 @@ def test_the_picture_shows_units_place_and_how_the_energy_is_known(fake_run: Run
     assert "training energy of the model (Wh)" in shown
     assert "gCO2e at 56 g/kWh (FR" in shown
     assert "measured (gpu by nvml), estimated (cpu by cpu_time)" in shown
-    assert f"knee: {Front.of(fake_run).knee().values[0]:.4g}" in shown
+    assert f"sensible, best: {Front.of(fake_run).sensible().values[0]:.4f}" in shown
     assert "gCO2e" not in texts(front_figure(fake_run_maker(intensity=False)))
 
 

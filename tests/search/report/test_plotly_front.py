@@ -70,10 +70,10 @@ def test_hover_shows_parameters_energy_by_component_and_its_quality(fake_run: Ru
     assert "&lt;b&gt; = 1" in text
 
 
-def test_trials_below_the_axis_the_best_and_the_knee_are_named_in_the_browser_too(fake_run: Run) -> None:
+def test_trials_below_the_axis_the_best_and_the_sensible_one_are_named_in_the_browser_too(fake_run: Run) -> None:
     view, figure = View.of(fake_run), front_plotly(fake_run)
     names = [str(trace.name) for trace in figure.data]
     assert (f"{len(view.outside)} below the axis" in names) == (len(view.outside) > 0)
     shown = [annotation.text for annotation in figure.layout.annotations]
-    assert any(text.startswith("<b>knee") for text in shown)
+    assert any(text.startswith("<b>sensible") for text in shown)
     assert any("best</b>" in text for text in shown)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from helpers.trials import changed, make_trial
 
+from joulefront.search.certainty import Evidence
 from joulefront.search.front import Front, stretch
 from joulefront.search.records.run_folder import Run
 from joulefront.search.report.front_view import save_front
@@ -76,25 +77,27 @@ def test_a_front_of_one_trial_is_seen_beside_the_better_half_of_the_others() -> 
         for n, accuracy in enumerate((0.93, 0.85, 0.8, 0.3))
     )
     view = View.of(Front(trials, ("accuracy", "train_energy"), ("maximize", "minimize")))
-    assert [word for word, _ in view.named] == ["knee, best"]
+    assert [word for word, _ in view.named] == ["sensible, best"]
     assert all(view.y_limits[0] <= view.y(trial) <= view.y_limits[1] for trial in trials[:3])
 
 
 def test_a_label_stands_beside_its_point_on_the_side_where_no_front_is_in_both_pictures() -> None:
     def at(*points: tuple[float, float]) -> Front:
         trials = tuple(make_trial(n, "complete", {}, 1, values=(q, e), train_joules=e) for n, (q, e) in enumerate(points))
-        return Front(trials, ("accuracy", "train_energy"), ("maximize", "minimize"))
+        front = Front(trials, ("accuracy", "train_energy"), ("maximize", "minimize"))
+        front.__dict__["evidence"] = Evidence("accuracy", examples=99)  # with which 0.90 and 0.91 are a tie
+        return front
 
-    far_right, far_left = at((0.5, 1.0), (0.9, 90.0), (0.91, 100.0)), at((0.5, 1.0), (0.9, 1.1), (0.91, 100.0))  # the knee is the second
+    far_right, far_left = at((0.5, 1.0), (0.9, 90.0), (0.91, 100.0)), at((0.5, 1.0), (0.9, 1.1), (0.91, 100.0))  # the second is picked
     for front, expected in ((far_right, ("right", "bottom")), (far_left, ("left", "top"))):
-        view, knee = View.of(front), front.knee()
-        assert view.anchor(knee, f"knee {view.label(knee)}") == expected
-        still = next(text for text in front_figure(front).axes[0].texts if text.get_text().startswith("knee"))
+        view, pick = View.of(front), front.sensible()
+        assert view.anchor(pick, f"sensible {view.label(pick)}") == expected
+        still = next(text for text in front_figure(front).axes[0].texts if text.get_text().startswith("sensible"))
         assert (still.get_ha(), still.get_va()) == expected
-        assert still.xy == pytest.approx((view.x(knee), view.y(knee)))
-        moving = next(one for one in front_plotly(front).layout.annotations if one.text.startswith("<b>knee"))
+        assert still.xy == pytest.approx((view.x(pick), view.y(pick)))
+        moving = next(one for one in front_plotly(front).layout.annotations if one.text.startswith("<b>sensible"))
         assert (moving.xanchor, moving.yanchor) == expected
-        assert (10**moving.x, moving.y) == (pytest.approx(view.x(knee)), view.y(knee))
+        assert (10**moving.x, moving.y) == (pytest.approx(view.x(pick)), view.y(pick))
         assert ((moving.xshift < 0), (moving.yshift > 0)) == ((expected[0] == "right"), (expected[1] == "bottom"))
 
 

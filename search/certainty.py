@@ -1,0 +1,283 @@
+"""How surely a quality is known from a finite validation split, which models it can tell apart, and which one to take.
+
+Intervals hold with 95 %. Models are compared on the same examples where their results are kept, else by counts alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import ceil, floor, isfinite, log10, sqrt
+
+import numpy as np
+
+from .energy.intervals import Difference, Spread
+from .records.examples import SHARES, Examples
+from .records.replicate_summary import ReplicateComparison
+from .records.trial import Trial
+
+#: 97.5 % quantile of the normal distribution, and the level of every test.
+Z, LEVEL = 1.959963984540054, 0.05
+#: Resamples of a bootstrap, and its seed: the same examples for every model.
+RESAMPLES, SEED = 400, 20_240
+
+
+def wilson(right: float, n: int) -> tuple[float, float]:
+    """Return the interval of a share of ``right`` among ``n``.
+
+    Source: Wilson 1927, "Probable inference, the law of succession, and statistical inference", JASA 22.
+
+    >>> [round(end, 3) for end in wilson(347, 359)]
+    [0.942, 0.981]
+    """
+    share, squared = right / n, Z * Z
+    middle = (share + squared / (2 * n)) / (1 + squared / n)
+    half = Z / (1 + squared / n) * sqrt(share * (1 - share) / n + squared / (4 * n * n))
+    return max(0.0, min(middle - half, share)), min(1.0, max(middle + half, share))
+
+
+def mcnemar(only_one: int, only_two: int) -> float:
+    """Return the exact two-sided p-value of two models that are right alone on so many examples each.
+
+    Source: McNemar 1947, Psychometrika 12, with the binomial distribution.
+
+    >>> mcnemar(1, 8), mcnemar(0, 0)
+    (0.0390625, 1.0)
+    """
+    from scipy.special import bdtr  # not scipy.stats: that takes a second to load
+
+    n = only_one + only_two
+    return 1.0 if n == 0 else min(1.0, 2.0 * float(bdtr(min(only_one, only_two), n, 0.5)))
+
+
+def shares_differ(one: float, two: float, n: int) -> bool:
+    """Whether two shares of ``n`` examples each differ, when nothing is known of single examples.
+
+    Source: Newcombe 1998, Statistics in Medicine 17, "Interval estimation for the difference between independent proportions", method 10.
+    """
+    low, high = sorted((one, two))
+    (low_from, low_to), (high_from, high_to) = wilson(low * n, n), wilson(high * n, n)
+    del low_from, high_to
+    return high - low - sqrt((high - high_from) ** 2 + (low_to - low) ** 2) > 0
+
+
+def bootstrap(one: Examples, two: Examples | None = None) -> tuple[float, float] | None:
+    """Return the percentile interval of a metric, or of its difference ``one - two`` on the same examples; None when it is undefined.
+
+    Source: Efron and Tibshirani 1993, "An introduction to the bootstrap", chapters 13 and 16.
+    """
+    random, n = np.random.default_rng(SEED), len(one.given)
+    values = []
+    for _ in range(RESAMPLES):
+        chosen = random.integers(0, n, n)
+        values.append(one.value(chosen) - (0.0 if two is None else two.value(chosen)))
+    known = np.array([value for value in values if isfinite(value)])
+    if len(known) < RESAMPLES // 2:
+        return None
+    low, high = np.quantile(known, [LEVEL / 2, 1 - LEVEL / 2])
+    shrink = sqrt(n / one.count)  # more examples than are kept
+    middle = one.value() - (0.0 if two is None else two.value())
+    return float(middle + (low - middle) * shrink), float(middle + (high - middle) * shrink)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How surely the quality of one model is known.
+
+    Attributes:
+        number: Number of the trial.
+        value: Its quality on the validation split, as the search measured it.
+        low: The 95 % interval; None when it is unknown, as ``high`` is.
+        examples: Validation examples; None when unknown.
+        right: How many of them it has right, for accuracy and error.
+        method: ``wilson``, ``bootstrap`` or ``unknown``.
+        ties_best: Whether it cannot be told from the best one, by repeats where they decide.
+        beats_guessing: Whether it is better than guessing; None when that is unknown.
+    """
+
+    number: int
+    value: float
+    low: float | None
+    high: float | None
+    examples: int | None
+    right: int | None
+    method: str
+    ties_best: bool
+    beats_guessing: bool | None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which model to take, and why.
+
+    Attributes:
+        pick: Number of the recommended trial: the cheapest that cannot be told from the best.
+        best: Number of the trial with the best quality; with repeats, by their means.
+        cheapest: Number of the cheapest trial that is better than guessing; the cheapest of all where none is, or that is unknown.
+        ties: Numbers of the trials that cannot be told from the best, cheapest first; the best is one of them.
+        standings: By number of the trial.
+        guessing: Quality of the constant answer; None when unknown.
+        basis: ``paired``, ``counts``, ``repeats on the test split``, ``repeats`` or ``unknown``.
+        why: One sentence.
+    """
+
+    pick: int
+    best: int
+    cheapest: int
+    ties: tuple[int, ...]
+    standings: Mapping[int, Standing]
+    guessing: float | None
+    basis: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of the validation of a run.
+
+    Attributes:
+        metric: The quality that is compared.
+        maximise: Whether more is better.
+        examples: Validation examples; None when unknown.
+        guessing: Quality of the constant answer; None when unknown.
+        results: Returns the results of a trial for each example, or None.
+        repeats: The finalists that were trained again, or None.
+    """
+
+    metric: str
+    maximise: bool = True
+    examples: int | None = None
+    guessing: float | None = None
+    results: Callable[[Trial], Examples | None] = lambda trial: None
+    repeats: ReplicateComparison | None = None
+    _known: dict[int, Examples | None] = field(default_factory=dict, repr=False, compare=False)
+
+    def of(self, trial: Trial) -> Examples | None:
+        """Return the results of a trial for each example where they fit what was told of it; None otherwise."""
+        if trial.number not in self._known:
+            found = self.results(trial)
+            fits = found is not None and found.metric == self.metric and (self.examples is None or found.count == self.examples)
+            self._known[trial.number] = found if fits else None
+        return self._known[trial.number]
+
+    def standing(self, trial: Trial, best: Trial) -> Standing:
+        """Return how surely the quality of a trial is known, and whether it can be told from that of the best."""
+        value, n, kept = trial.values[0], self.examples, self.of(trial)
+        low = high = right = None
+        method = "unknown"
+        if self.metric in SHARES and n:
+            right = round((value if self.metric == "accuracy" else 1.0 - value) * n)
+            low, high = wilson(right, n)
+            low, high = (low, high) if self.metric == "accuracy" else (1.0 - high, 1.0 - low)
+            method = "wilson"
+        elif kept is not None and (found := bootstrap(kept)) is not None:
+            (low, high), method = found, "bootstrap"
+        beats = None
+        if self.guessing is not None and low is not None and high is not None:
+            beats = low > self.guessing if self.maximise else high < self.guessing
+        return Standing(trial.number, value, low, high, n, right, method, self.ties(trial, best), beats)
+
+    def ties(self, trial: Trial, best: Trial) -> bool:
+        """Whether a trial cannot be told from the best, on the same examples where they are kept; what nothing is known of never ties."""
+        if trial.values[0] == best.values[0]:
+            return True
+        one, two = self.of(trial), self.of(best)
+        if one is not None and two is not None and one.pairs_with(two):
+            if self.metric in SHARES:
+                return mcnemar(int((one.given & ~two.given).sum()), int((two.given & ~one.given).sum())) >= LEVEL
+            ends = bootstrap(one, two)
+            return ends is not None and ends[0] <= 0.0 <= ends[1]
+        if self.metric in SHARES and self.examples:
+            return not shares_differ(trial.values[0], best.values[0], self.examples)
+        return False
+
+    def basis(self, trials: Sequence[Trial]) -> str:
+        """Return how trials are compared: ``paired``, ``counts`` or ``unknown``."""
+        if len(trials) > 0 and all(self.of(trial) is not None for trial in trials):
+            return "paired"
+        return "counts" if self.metric in SHARES and self.examples else "unknown"
+
+
+def choose(members: Sequence[Trial], evidence: Evidence, floor_quality: float | None = None) -> Choice:
+    """Recommend one of some trials, given cheapest first: by their repeats where two of them or more have any, else by validation.
+
+    Trials under the floor of the study do not count while others are left.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    if not members:
+        raise ValueError("a choice needs at least one trial")
+    sign = 1.0 if evidence.maximise else -1.0
+    useful = [one for one in members if floor_quality is None or one.values[0] * sign >= floor_quality * sign] or list(members)
+    best = max(useful, key=lambda trial: trial.values[0] * sign)  # the first, cheapest one of equals
+    standings = {trial.number: evidence.standing(trial, best) for trial in members}
+    ahead = [trial for trial in members if standings[trial.number].beats_guessing]
+    cheapest = (ahead or list(members))[0].number
+    repeated = _by_repeats(useful, evidence, standings)
+    if repeated is not None:
+        ties, top, basis, standings = repeated
+    else:
+        ties = tuple(trial.number for trial in useful if standings[trial.number].ties_best)
+        top, basis = best.number, evidence.basis([trial for trial in useful if trial.number in ties])
+    good = [number for number in ties if standings[number].beats_guessing is not False] or list(ties)
+    pick = good[0]
+    return Choice(pick, top, cheapest, ties, standings, evidence.guessing, basis, _why(pick, top, ties, basis, evidence, standings))
+
+
+def _by_repeats(
+    members: Sequence[Trial], evidence: Evidence, standings: Mapping[int, Standing]
+) -> tuple[tuple[int, ...], int, str, dict[int, Standing]] | None:
+    """Return ties, best, basis and standings by the repeats of the members; None unless two of them have two or more."""
+    if evidence.repeats is None:
+        return None
+    found = {trial.number: one for trial in members if (one := evidence.repeats.summary_of(trial.number)) is not None}
+    tested = bool(found) and all(one.test is not None for one in found.values())
+    spreads: dict[int, Spread] = {
+        number: spread
+        for number, one in found.items()
+        if (spread := one.test if tested else one.quality) is not None and spread.sd is not None
+    }
+    if len(spreads) < 2:
+        return None
+    sign = 1.0 if evidence.maximise else -1.0
+    top = max(spreads, key=lambda number: spreads[number].mean * sign)
+
+    def ties(number: int) -> bool:
+        difference = Difference.of(spreads[number], spreads[top])
+        return number == top or difference is None or not difference.clear
+
+    def joules(number: int) -> float:
+        energy = found[number].energy
+        return energy.mean if energy is not None else found[number].trial.train_joules or 0.0
+
+    tied = tuple(sorted((number for number in spreads if ties(number)), key=joules))
+    new = {number: replace(old, ties_best=number in tied) for number, old in standings.items()}
+    return tied, top, "repeats on the test split" if tested else "repeats", new
+
+
+def _why(pick: int, top: int, ties: Sequence[int], basis: str, evidence: Evidence, standings: Mapping[int, Standing]) -> str:
+    how = {
+        "paired": f"on the same {evidence.examples} validation examples" if evidence.examples else "on the same validation examples",
+        "counts": f"with {evidence.examples} validation examples, by counts alone: results per example are not kept",
+        "repeats": "in repeated trainings",
+        "repeats on the test split": "in repeated trainings, scored on the test split",
+        "unknown": "",
+    }[basis]
+    lucky = "; it is not better than guessing" if standings[pick].beats_guessing is False else ""
+    if basis == "unknown":
+        return f"the best: how surely {evidence.metric} is known was not kept{lucky}"
+    if pick == top:
+        others = "every other member is clearly worse" if len(ties) == 1 else "no cheaper one is as good"
+        return f"the best: {others} ({how}){lucky}"
+    return f"the cheapest that cannot be told from the best, trial {top} (95 %, {how}){lucky}"
+
+
+def decimals_of(n: int | None, standard_error: float | None = None) -> int:
+    """Return how many decimals of a quality mean anything: those that one example, or the standard error, can change; 4 when unknown.
+
+    >>> decimals_of(359), decimals_of(2000), decimals_of(None), decimals_of(None, 0.02)
+    (3, 4, 4, 2)
+    """
+    step = 1.0 / n if n else standard_error
+    return 4 if not step else min(4, max(1, ceil(-log10(step) - 1e-9) if step < 1 else floor(1)))

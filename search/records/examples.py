@@ -1,0 +1,153 @@
+"""What a model gave for every validation example, in a few kilobytes: pairs of models are compared on the same examples.
+
+A file a trial, ``examples/trial-00012.npz``: one bit an example for accuracy, else what the metric can be computed from again.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+#: At most so many numbers (bits for accuracy) are kept of a trial; of more examples the same ones of every trial, evenly spread.
+MOST, MOST_BITS = 16_384, 262_144
+#: Metrics that are the mean of right or wrong.
+SHARES = ("accuracy", "error")
+
+
+def examples_of(folder: Path, number: int) -> Path:
+    """File of the results of a trial in a run folder."""
+    return folder / "examples" / f"trial-{number:05d}.npz"
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Results of one model on the validation split.
+
+    Attributes:
+        metric: What is computed from them: the study's quality.
+        given: ``(n,)`` right or wrong for accuracy and error; else classes or values ``(n,)``, labels or scores ``(n, k)``.
+        targets: ``(n,)`` classes or values, or ``(n, k)`` labels; empty where ``given`` says right or wrong.
+        count: Examples of the split, of which ``n`` are kept.
+    """
+
+    metric: str
+    given: np.ndarray
+    targets: np.ndarray
+    count: int
+
+    @classmethod
+    def of(cls, metric: str, kind: str, scores: np.ndarray, targets: np.ndarray) -> Examples | None:
+        """Take what a metric needs of scores and targets, shaped as ``training.evaluate.quality`` gets them; None for another metric."""
+        scores, targets = np.asarray(scores), np.asarray(targets)
+        n, none = len(targets), np.zeros(0, dtype=np.uint8)
+        if kind == "regression":
+            return _kept(metric, scores.reshape(-1).astype(np.float32), targets.reshape(-1).astype(np.float32)) if metric == "r2" else None
+        if kind == "multilabel":
+            labels, positive = scores > 0.5, targets > 0.5
+            if metric in SHARES:
+                return cls(metric, _few((labels == positive).all(axis=1), MOST_BITS), none, n)
+            return _kept(metric, scores.astype(np.float16) if metric == "auc" else labels, positive)
+        if kind == "anomaly" and scores.ndim == 1:
+            scores = np.stack([1.0 - scores, scores], axis=1)
+        classes, small = scores.argmax(axis=1), np.uint8 if scores.shape[1] <= 256 else np.uint16
+        if metric in SHARES:
+            return cls(metric, _few(classes == targets, MOST_BITS), none, n)
+        if metric == "auc":
+            return _kept(metric, scores[:, 1:] if scores.shape[1] == 2 else scores, targets.astype(small), np.float16)
+        return _kept(metric, classes.astype(small), targets.astype(small)) if metric in ("balanced_accuracy", "macro_f1") else None
+
+    def save(self, path: Path) -> None:
+        """Write them, right or wrong as bits."""
+        path.parent.mkdir(exist_ok=True)
+        bits = self.given.dtype == bool
+        with path.open("wb") as file:
+            np.savez_compressed(
+                file,
+                given=np.packbits(self.given) if bits else self.given,
+                shape=np.array(self.given.shape),
+                bits=np.array(bits),
+                targets=self.targets,
+                count=np.array(self.count),
+                metric=np.array(self.metric),
+            )
+
+    @classmethod
+    def load(cls, path: Path) -> Examples | None:
+        """Read what `save` wrote, without running any code; None where there is no such file, or it is damaged."""
+        try:
+            with np.load(path, allow_pickle=False) as kept:
+                given, shape = kept["given"], tuple(int(side) for side in kept["shape"])
+                if kept["bits"]:
+                    given = np.unpackbits(given, count=int(np.prod(shape))).astype(bool).reshape(shape)
+                found = cls(str(kept["metric"]), given, kept["targets"], int(kept["count"]))
+        except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile):
+            return None
+        return found if found.given.shape == shape and (found.metric in SHARES or len(found.given) == len(found.targets)) else None
+
+    def pairs_with(self, other: Examples) -> bool:
+        """Whether both are of the same examples."""
+        alike = self.metric == other.metric and self.given.shape == other.given.shape and self.count == other.count
+        return alike and np.array_equal(self.targets, other.targets)
+
+    def value(self, chosen: np.ndarray | None = None) -> float:
+        """Return the metric on the examples of these places, all by default; NaN where they leave it undefined."""
+        given = self.given if chosen is None else self.given[chosen]
+        if self.metric in SHARES:
+            share = float(given.mean())
+            return share if self.metric == "accuracy" else 1.0 - share
+        targets = self.targets if chosen is None else self.targets[chosen]
+        if self.metric == "r2":
+            spread = float(((targets - targets.mean()) ** 2).sum())
+            return 1.0 - float(((given - targets) ** 2).sum()) / spread if spread > 0 else float("nan")
+        if self.metric == "auc":
+            return _auc(given, targets)
+        if given.ndim == 2:  # labels
+            pairs = zip(given.T.astype(int), targets.T.astype(int), strict=True)
+            return float(np.mean([_of_label(self.metric, one, wanted) for one, wanted in pairs]))
+        return _of_classes(self.metric, given, targets)
+
+
+def _few(values: np.ndarray, most: int) -> np.ndarray:
+    return values if len(values) <= most else values[np.linspace(0, len(values) - 1, most).astype(int)]
+
+
+def _kept(metric: str, given: np.ndarray, targets: np.ndarray, dtype: type | None = None) -> Examples:
+    most = max(1, MOST // (given.shape[1] if given.ndim == 2 else 1))
+    return Examples(metric, _few(given if dtype is None else given.astype(dtype), most), _few(targets, most), len(targets))
+
+
+def _of_classes(metric: str, given: np.ndarray, targets: np.ndarray) -> float:
+    classes = int(max(given.max(), targets.max())) + 1
+    confusion = np.bincount(targets.astype(int) * classes + given, minlength=classes * classes).reshape(classes, classes)
+    hits, actual, guessed = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
+    if metric == "balanced_accuracy":
+        return float((hits[actual > 0] / actual[actual > 0]).mean())
+    named = (actual + guessed) > 0
+    scores = 2 * hits[named] / (actual[named] + guessed[named])
+    return float(scores.mean())
+
+
+def _of_label(metric: str, given: np.ndarray, targets: np.ndarray) -> float:
+    """The same of one label, whose F1 is that of its presence alone."""
+    if metric == "balanced_accuracy":
+        return _of_classes(metric, given, targets)
+    total = int(given.sum() + targets.sum())
+    return float(2 * (given & targets).sum() / total) if total else 0.0
+
+
+def _auc(scores: np.ndarray, targets: np.ndarray) -> float:
+    """Mean area under the ROC curve over the columns, by ranks."""
+    from scipy.stats import rankdata
+
+    columns = scores if scores.ndim == 2 else scores[:, None]
+    areas = []
+    for place in range(columns.shape[1]):
+        positive = targets[:, place] if targets.ndim == 2 else targets == (place if columns.shape[1] > 1 else 1)
+        count = int(positive.sum())
+        if 0 < count < len(positive):
+            ranks = rankdata(columns[:, place].astype(np.float64))
+            areas.append((ranks[positive.astype(bool)].sum() - count * (count + 1) / 2) / (count * (len(positive) - count)))
+    return float(np.mean(areas)) if areas else float("nan")

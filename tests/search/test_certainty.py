@@ -1,0 +1,219 @@
+"""Intervals of a quality, which models can be told apart, and the recommended one."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.trials import TWO, complete
+from scipy.stats import binomtest
+from sklearn import metrics
+
+from joulefront.search.certainty import Evidence, bootstrap, choose, decimals_of, mcnemar, shares_differ, wilson
+from joulefront.search.front import Front
+from joulefront.search.records.examples import MOST_BITS, Examples, examples_of
+from joulefront.search.records.replicate_summary import compare_replicates
+from joulefront.search.records.replicates import Plan, Repeat, Repeats
+from joulefront.search.records.trial import Trial
+from joulefront.search.training.evaluate import quality
+
+RANDOM = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize(("right", "n"), [(0, 5), (5, 5), (347, 359), (109, 240), (1, 2)])
+def test_the_interval_of_a_share_is_wilsons(right: int, n: int) -> None:
+    reference = binomtest(right, n).proportion_ci(method="wilson")
+    assert wilson(right, n) == pytest.approx((reference.low, reference.high), abs=1e-9)
+
+
+def test_the_paired_test_is_the_exact_binomial_one() -> None:
+    for one, two in itertools.product(range(8), range(8)):
+        reference = binomtest(one, one + two, 0.5).pvalue if one + two else 1.0
+        assert mcnemar(one, two) == pytest.approx(reference)
+
+
+def test_equal_shares_never_differ_and_distant_ones_do() -> None:
+    assert not shares_differ(0.5, 0.5, 10)
+    assert not shares_differ(0.9666, 0.9721, 359)
+    assert shares_differ(0.1, 0.9, 50)
+    assert shares_differ(0.0, 1.0, 10)
+
+
+def scores_of(kind: str, n: int = 400, k: int = 4) -> tuple[np.ndarray, np.ndarray]:
+    if kind == "regression":
+        targets = RANDOM.normal(size=n).astype("float32")
+        return targets + RANDOM.normal(size=n).astype("float32") * 0.5, targets
+    if kind == "multilabel":
+        targets = (RANDOM.random((n, k)) < 0.3).astype("float32")
+        return np.clip(targets * 0.4 + RANDOM.random((n, k)) * 0.6, 0, 1), targets
+    if kind == "anomaly":
+        targets = (RANDOM.random(n) < 0.2).astype("int64")
+        return np.clip(targets * 0.3 + RANDOM.random(n) * 0.7, 0, 1), targets
+    targets = RANDOM.integers(0, k, n)
+    scores = RANDOM.random((n, k)) + np.eye(k)[targets] * 0.5
+    return scores / scores.sum(axis=1, keepdims=True), targets
+
+
+@pytest.mark.parametrize(
+    ("kind", "metric"),
+    [("classification", m) for m in ("accuracy", "error", "balanced_accuracy", "macro_f1", "auc")]
+    + [("multilabel", m) for m in ("accuracy", "balanced_accuracy", "macro_f1", "auc")]
+    + [("anomaly", m) for m in ("accuracy", "auc", "macro_f1")]
+    + [("regression", "r2")],
+)
+def test_what_is_kept_gives_the_metric_again(tmp_path: Path, kind: str, metric: str) -> None:
+    scores, targets = scores_of(kind)
+    kept = Examples.of(metric, kind, scores, targets)
+    assert kept is not None
+    kept.save(examples_of(tmp_path, 3))
+    again = Examples.load(examples_of(tmp_path, 3))
+    assert again is not None
+    assert again.pairs_with(kept)
+    assert again.value() == pytest.approx(quality(kind, scores, targets)[metric], abs=2e-3 if metric in ("auc", "r2") else 1e-9)
+    assert examples_of(tmp_path, 3).stat().st_size < 8_000
+    ends = bootstrap(again)
+    assert ends is not None
+    assert ends[0] < again.value() < ends[1]
+
+
+def test_of_very_many_examples_a_bounded_part_is_kept_and_the_interval_is_that_of_all() -> None:
+    scores = RANDOM.random((60_000, 3))
+    targets = RANDOM.integers(0, 3, 60_000)
+    kept = Examples.of("balanced_accuracy", "classification", scores, targets)
+    assert kept is not None
+    assert len(kept.given) < 20_000
+    ends = bootstrap(kept)
+    assert ends is not None
+    assert ends[1] - ends[0] == pytest.approx(2 * 1.96 * (2 / 9 / 60_000) ** 0.5, rel=0.25)
+    bits = Examples.of("accuracy", "classification", RANDOM.random((MOST_BITS + 9, 2)), RANDOM.integers(0, 2, MOST_BITS + 9))
+    assert bits is not None
+    assert len(bits.given) == MOST_BITS
+
+
+def test_a_damaged_file_is_none(tmp_path: Path) -> None:
+    for number, content in enumerate([b"", b"PK\x03\x04 not really", b"nonsense" * 99]):
+        examples_of(tmp_path, number).parent.mkdir(exist_ok=True)
+        examples_of(tmp_path, number).write_bytes(content)
+        assert Examples.load(examples_of(tmp_path, number)) is None
+    assert Examples.load(examples_of(tmp_path, 77)) is None
+    np.savez(examples_of(tmp_path, 8), given=np.array([{}], dtype=object))
+    assert Examples.load(examples_of(tmp_path, 8)) is None
+
+
+def test_the_paired_bootstrap_sees_a_difference_that_unpaired_intervals_hide() -> None:
+    targets = RANDOM.integers(0, 2, 500)
+    one = np.where(RANDOM.random(500) < 0.85, targets, 1 - targets)
+    two = one.copy()
+    two[np.flatnonzero(one == targets)[:12]] ^= 1  # worse on 12 examples, equal on all others
+    kept = [Examples.of("balanced_accuracy", "classification", np.eye(2)[given], targets) for given in (one, two)]
+    assert kept[0] is not None
+    assert kept[1] is not None
+    low, high = bootstrap(kept[0]), bootstrap(kept[1])
+    assert low is not None
+    assert high is not None
+    assert low[0] < high[1]
+    difference = bootstrap(kept[0], kept[1])
+    assert difference is not None
+    assert difference[0] > 0
+    assert kept[0].value() == pytest.approx(metrics.balanced_accuracy_score(targets, one))
+
+
+# -- the choice ---------------------------------------------------------------------------------------------------------------------------
+
+
+def right(share: float, n: int = 400) -> Examples:
+    given = np.zeros(n, dtype=bool)
+    given[: round(share * n)] = True
+    return Examples("accuracy", given, np.zeros(0, dtype=np.uint8), n)
+
+
+MEMBERS = [complete(n, accuracy, joules) for n, (accuracy, joules) in enumerate([(0.1, 1.0), (0.5, 10.0), (0.90, 20.0), (0.91, 90.0)])]
+
+
+def test_the_cheapest_that_cannot_be_told_from_the_best_is_recommended() -> None:
+    found = choose(MEMBERS, Evidence("accuracy", examples=400, guessing=0.1))
+    assert (found.pick, found.best, found.ties, found.basis) == (2, 3, (2, 3), "counts")
+    assert found.cheapest == 1  # the first is no better than guessing
+    assert "cheapest that cannot be told from the best, trial 3" in found.why
+    assert found.standings[3].right == 364
+    assert [found.standings[n].beats_guessing for n in range(4)] == [False, True, True, True]
+
+
+def test_paired_results_tell_apart_what_counts_alone_do_not() -> None:
+    kept = {n: right(trial.values[0]) for n, trial in enumerate(MEMBERS)}
+    kept[3] = right(0.92)  # right wherever trial 2 is, and on eight more
+    members = [*MEMBERS[:3], replace(MEMBERS[3], values=(0.92, 90.0))]
+    paired = choose(members, Evidence("accuracy", examples=400, results=lambda trial: kept[trial.number]))
+    assert (paired.pick, paired.basis) == (3, "paired")
+    assert "every other member is clearly worse" in paired.why
+    assert choose(members, Evidence("accuracy", examples=400)).pick == 2
+
+
+def test_results_of_other_examples_are_not_paired() -> None:
+    evidence = Evidence("accuracy", examples=400, results=lambda trial: right(0.5, 100))
+    assert choose(MEMBERS, evidence).basis == "counts"
+
+
+def test_without_any_knowledge_of_noise_the_best_is_taken_and_said() -> None:
+    found = choose(MEMBERS, Evidence("r2"))
+    assert (found.pick, found.ties, found.basis) == (3, (3,), "unknown")
+    assert "how surely r2 is known was not kept" in found.why
+
+
+def test_an_error_is_compared_the_other_way_round() -> None:
+    members = [complete(n, 1 - trial.values[0], 1.0 + n) for n, trial in enumerate(MEMBERS)]
+    found = choose(members, Evidence("error", maximise=False, examples=400, guessing=0.9))
+    assert (found.pick, found.best, found.cheapest) == (2, 3, 1)
+    one = found.standings[3]
+    assert one.low is not None
+    assert one.high is not None
+    assert one.low < 0.09 < one.high
+
+
+def test_where_nothing_beats_guessing_it_is_said() -> None:
+    found = choose(MEMBERS[:1], Evidence("accuracy", examples=30, guessing=0.2))
+    assert (found.pick, found.cheapest) == (0, 0)
+    assert "not better than guessing" in found.why
+
+
+def test_models_under_the_floor_of_the_study_are_not_recommended() -> None:
+    assert choose(MEMBERS, Evidence("accuracy", examples=10), floor_quality=0.905).pick == 3
+    assert choose(MEMBERS, Evidence("accuracy", examples=10), floor_quality=0.99).pick in (2, 3)
+
+
+def repeats(test: bool) -> Repeats:
+    trainings = []
+    for trial, mean in ((1, 0.905), (2, 0.88), (3, 0.90)):
+        for place, off in enumerate((-0.005, 0.0, 0.005)):
+            scored = {"accuracy": mean + off}
+            trainings.append(
+                Repeat(0, trial, place, place, 0, 1, quality=scored if not test else {"accuracy": 0.5 + off}, train_joules=10.0 * trial,
+                       test=scored if test else {})
+            )  # fmt: skip
+    return Repeats((Plan("", (1, 2, 3), 3, "given", 0),), tuple(trainings))
+
+
+@pytest.mark.parametrize("test", [False, True])
+def test_repeats_replace_the_recommendation_scored_on_the_test_split_where_they_were(test: bool) -> None:
+    comparison = compare_replicates(repeats(test), MEMBERS, "accuracy", "maximize")
+    found = choose(MEMBERS, Evidence("accuracy", examples=400, repeats=comparison))
+    assert (found.pick, found.ties) == (1, (1, 3))  # by the search, 1 was far behind
+    assert found.basis == ("repeats on the test split" if test else "repeats")
+    assert [found.standings[n].ties_best for n in range(4)] == [False, True, False, True]
+    assert found.standings[1].value == MEMBERS[1].values[0]  # the interval is that of the search
+
+
+def test_a_front_names_its_choice_by_every_rule_that_means_it() -> None:
+    front = Front(tuple(MEMBERS), *TWO)
+    assert front.sensible() is front.pick("sensible") is front.best()
+    with pytest.raises(ValueError, match="empty"):
+        Front((), *TWO).pick("sensible")
+
+
+def test_a_quality_is_written_with_the_digits_that_an_example_can_change() -> None:
+    assert [decimals_of(n) for n in (2, 50, 100, 240, 359, 1000, 2000, 10**6)] == [1, 2, 2, 3, 3, 3, 4, 4]
+    front = Front((Trial(0, "failed", {}, 1),), *TWO)
+    assert front.quality_text(0.96657) == "0.9666"
