@@ -302,7 +302,7 @@ def objective_values(trial: Trial, objectives: Sequence[str]) -> tuple[tuple[flo
 def rejection_of(study: Study, candidate: Candidate, task: Task, device: str = "cpu") -> str | None:
     """Return which limit on size a candidate breaks, or which precision the device lacks, or None; costs no training."""
     if candidate.recipe.precision != "float32":
-        from .training.device import require_precision
+        from .training.recipe import require_precision
 
         try:
             require_precision(candidate.recipe.precision, device)

@@ -18,7 +18,7 @@ from __future__ import annotations
 import torch
 
 from ..search.study import Study
-from ..search.training.device import available_precisions, thread_choices
+from ..search.training.recipe import available_precisions, thread_choices
 from ..spaces.recipes import RecipeRanges, TacticRanges
 from ..spaces.timm_zoo import TimmZoo
 from ._parts import photographs

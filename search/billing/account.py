@@ -96,7 +96,12 @@ class Account:
     _features: dict[str, float] = field(default_factory=dict)
     _open: dict[str, Window] = field(default_factory=dict)
     _saved: float = 0.0
+    _before_joules: float = field(init=False)
     _lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
+
+    def __post_init__(self) -> None:
+        """Take over what the session had spent before its ledger, which is known by now."""
+        self._before_joules = self.session.before_joules
 
     def open(self, number: int, devices: tuple[str, ...] | None, *, kind: str = TRIAL, pid: int | None = None) -> TrialMeter:
         """Open the window of a trial, or of a training of another kind.
@@ -140,7 +145,7 @@ class Account:
         now = self.ledger.joules(self.ledger.t0_ns)
         if now is None:
             now = sum(self.ledger.partition().total.values()) or None
-        return None if now is None else now + self.session.before_joules + (self.earlier_joules or 0.0)
+        return None if now is None else now + self._before_joules + (self.earlier_joules or 0.0)
 
     def save_sometimes(self) -> None:
         """Write the bill if the last one is old."""

@@ -199,7 +199,8 @@ class MeterChannel:
             swing = self.curve.ripple_watts(len(self.curve) - 2) if self._power.ripple is None else self._power.ripple.wide_watts
             blind += swing**2 * (high_ns - self.curve.t[-1]) / NANO * SEEN_EVERY_SECONDS
             state.doubt += (1 - self.capability.sees) * blind
-        self.curve.append(low_ns, high_ns, state.total, variance=state.doubt, ripple=self._power.swing_watts)
+        ripple = self._power.swing_watts if self._power.curve.t else None
+        self.curve.append(low_ns, high_ns, state.total, variance=state.doubt, ripple=ripple)
         state.doubt = 0.0
 
     def _fell(self, state: CounterState, joules: float, now: int) -> float:
@@ -275,10 +276,9 @@ def component(channel: MeterChannel, t0_ns: int, t1_ns: int) -> Component:
     """Return what one component took between two instants; what is not known is None with the reason."""
     capability, idle, seconds = channel.capability, channel.idle, (t1_ns - t0_ns) / NANO
     refresh = tick_seconds(channel)
-    reach = _reach_seconds(refresh)
+    reach = reach_seconds(channel)
     begin, end = channel.curve.at(t0_ns, reach), channel.curve.at(t1_ns, reach)
     inside = [event for event in channel.events if t0_ns < event.t_ns <= t1_ns]
-    kinds = [event.kind for event in inside]
     away = math.fsum([event.overlap(t0_ns, t1_ns) for event in channel.events if event.kind == "gap"])
     joules = u_random = u_systematic = net = u_net = ratio = None
     quality, short = capability.quality, False
@@ -308,8 +308,8 @@ def component(channel: MeterChannel, t0_ns: int, t1_ns: int) -> Component:
         counts=channel.counts,
         reads=bisect_right(channel.reads, t1_ns) - bisect_left(channel.reads, t0_ns),
         tick_seconds=refresh,
-        wraps=kinds.count("wrap"),
-        resets=kinds.count("reset"),
+        wraps=sum([event.kind == "wrap" for event in inside]),
+        resets=sum([event.kind == "reset" for event in inside]),
         gap_seconds=away,
         u_random_joules=u_random,
         u_systematic_joules=u_systematic,
@@ -355,11 +355,7 @@ def interval_seconds(channel: MeterChannel) -> float | None:
 
 def reach_seconds(channel: MeterChannel) -> float:
     """Return how far beyond its nodes a component's power is taken to continue: a meter that is refreshed slowly has its next one later."""
-    return _reach_seconds(tick_seconds(channel))
-
-
-def _reach_seconds(refresh: float | None) -> float:
-    return max(REACH_SECONDS, 3 * (refresh or ASSUMED_TICK_NS / NANO))
+    return max(REACH_SECONDS, 3 * (tick_seconds(channel) or ASSUMED_TICK_NS / NANO))
 
 
 def _variance(channel: MeterChannel, begin: Point, end: Point, seconds: float) -> float:

@@ -8,14 +8,14 @@ from dataclasses import replace
 from typing import Any
 
 from . import host
-from .attribution import FINAL_NS, MeteredPart, PartitionCache, Share, Split, WindowSnapshot, WindowUsage, split
+from .attribution import FINAL_NS, MeteredPart, PartitionCache, Share, Split, WindowSnapshot, split
 from .background import Warnings
 from .channel import MeterChannel, reach_seconds
 from .host import HostMonitor
 from .meters import MeterSet
 from .record import SCHEMA, Component, Record
 from .sources.clock import NANO, Anchors
-from .windows import Window
+from .windows import Window, WindowUsage
 
 #: Relative standard uncertainty of a split by CPU-seconds: vector code draws more per second than waiting for memory does.
 SPLIT_U = 0.15

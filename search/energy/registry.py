@@ -14,11 +14,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from operator import attrgetter
 
-from .attribution import RESTS, WindowSnapshot, WindowUsage
+from .attribution import WindowSnapshot
 from .host import Idle, idle_watts
 from .record import Record
 from .sources.clock import Clock
-from .windows import Edge, Window, WindowFacts, WindowOwner, check_kind
+from .windows import RESTS, Edge, Window, WindowFacts, WindowOwner, WindowUsage, check_kind
 
 #: Idle windows shorter than this say nothing about idle power.
 IDLE_SECONDS = 1.0

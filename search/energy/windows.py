@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from types import TracebackType
 from typing import Any, Protocol
 
-from .attribution import WindowUsage
 from .record import KINDS, STATES, Record
 from .sources.clock import process_clock
+
+#: Kinds of windows that take nothing from a trial: they name what the time without trials was.
+RESTS = frozenset({"idle", "overhead"})
 
 
 class WindowOwner(Protocol):
@@ -66,6 +70,56 @@ class WindowFacts:
     opening: Edge
     devices: tuple[str, ...] | None = None
     processes: bool = False
+
+
+@dataclass(frozen=True)
+class WindowUsage:
+    """One window as the split sees it: when, with how much of the CPU, on which devices.
+
+    Attributes:
+        t0_ns: Start on the machine's monotonic clock, ``t1_ns`` the end.
+        cpu_seconds: CPU-seconds of its own processes, or None when unknown.
+        devices: Components that it holds alone, e.g. ``("gpu:GPU-1a2b",)``; None for all of them.
+        inside: Ids of the windows that it lies inside of.
+        opener: The thread of this process that opened it and does its work, so that what no window accounts for may be its own, too;
+            None where its CPU-seconds are stated.
+        nodes: Instants with the CPU-seconds of that thread until then, from its start on; empty when they do not tell its work.
+    """
+
+    id: str
+    kind: str
+    t0_ns: int
+    t1_ns: int
+    cpu_seconds: float | None = None
+    devices: tuple[str, ...] | None = None
+    inside: tuple[str, ...] = ()
+    opener: int | None = None
+    nodes: tuple[tuple[int, float], ...] = ()
+
+    @property
+    def competes(self) -> bool:
+        """Whether it takes its part like a trial; idle and overhead windows have what the trials leave."""
+        return self.kind not in RESTS
+
+    def cpu_between(self, t0_ns: int, t1_ns: int) -> float | None:
+        """Return the CPU-seconds of a part of it, taken as evenly spread between the instants at which they are known."""
+        if self.nodes:
+            return _seconds_by(self.nodes, t1_ns) - _seconds_by(self.nodes, t0_ns)
+        if self.cpu_seconds is None:
+            return None
+        return self.cpu_seconds * (t1_ns - t0_ns) / max(self.t1_ns - self.t0_ns, 1)
+
+    def holds(self, component: str) -> bool:
+        """Return whether a device is its own."""
+        return self.devices is None or component in self.devices
+
+
+def _seconds_by(nodes: Sequence[tuple[int, float]], t_ns: int) -> float:
+    i = bisect_right(nodes, t_ns, key=itemgetter(0))
+    if i == 0 or i == len(nodes):
+        return nodes[min(i, len(nodes) - 1)][1]
+    (before_ns, before), (after_ns, after) = nodes[i - 1 : i + 1]
+    return before + (after - before) * (t_ns - before_ns) / (after_ns - before_ns)
 
 
 class Window:

@@ -19,8 +19,7 @@ from typing import Any
 from ..energy import Ledger, Record
 from ..records.trial import INTERRUPTED
 from ..space import FixedTrial, RandomTrial, Space
-from ..training.device import synchronizer
-from ..training.recipe import Recipe
+from ..training.recipe import Recipe, synchronizer
 from ..training.splits_data import Excerpt
 from ..training.task import Task
 from .job import UNWATCHED, InProcess, Job, Watch, reason_of, watched, within

@@ -19,7 +19,7 @@ import cloudpickle
 
 from ..energy.sources.cpu_time import Tree, process_seconds
 from ..study import Study
-from ..training.device import synchronizer
+from ..training.recipe import synchronizer
 from ..training.results import Phases
 from .job import POLL_SECONDS, UNWATCHED, Executor, Job, Outcome, Watch, train, within
 from .probe import warm_up, warm_up_seconds

@@ -46,8 +46,8 @@ from ..records.trial import Trial
 from ..stopping.limits import BROKEN_OFF
 from ..study import Study
 from ..threads import WAIT_POLICY
-from ..training.device import synchronizer
 from ..training.feature_cache import FeatureCache
+from ..training.recipe import synchronizer
 from ..training.task import Task
 from .baselines import PLAIN, BaselineController, MeasurementProtocol
 

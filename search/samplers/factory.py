@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -11,11 +11,11 @@ import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from ..records.trial import ATTRIBUTE
-from ..space import FixedTrial, RandomTrial, Sizes, Space, canonical
+from ..space import RandomTrial, Sizes, Space, canonical
 from ..study import ENERGY_OBJECTIVES, Study
 from ..training.task import Task
 from .freeze_thaw import FreezeThawSampler
+from .history import features_paid
 
 #: Random candidates that are checked for a training that can be resumed.
 _RESUMABLE_SAMPLE = 32
@@ -76,36 +76,6 @@ def make_sampler(
         if name == "random":
             return optuna.samplers.RandomSampler(seed=seed)
     raise ValueError(f"sampler must be freeze-thaw, tpe, nsga2, gp, random or grid, got {name!r}")
-
-
-def features_paid(space: Space, trials: Sequence[FrozenTrial]) -> Callable[[Mapping[str, Any]], float] | None:
-    """Return what of a candidate's price earlier trials have paid: features of its frozen backbone, for as many images; None without any.
-
-    The function takes the parameters of a candidate and returns joules. A space whose models have a frozen backbone says by a method
-    ``frozen(candidate)`` which features a candidate needs, as text, and of which share of the training images; None for one without.
-    """
-    if not callable(frozen := getattr(space, "frozen", None)):
-        return None
-
-    def needs(params: Mapping[str, Any]) -> tuple[str, float] | None:
-        try:
-            found: tuple[str, float] | None = frozen(space.sample(FixedTrial(params)))
-        except ValueError:  # conditional parameters that are not all drawn yet
-            return None
-        return found
-
-    known: dict[str, tuple[float, float]] = {}  # by features: the largest share of the images, and joules for all of them
-    for trial in trials:
-        joules = trial.user_attrs.get(ATTRIBUTE, {}).get("features_joules") if trial.state == TrialState.COMPLETE else None
-        if joules and (found := needs(trial.params)) is not None and found[1] > known.get(found[0], (0.0, 0.0))[0]:
-            known[found[0]] = found[1], joules / found[1]
-
-    def paid(params: Mapping[str, Any]) -> float:
-        name, share = needs(params) or ("", 0.0)
-        largest, joules = known.get(name, (0.0, 0.0))
-        return min(share, largest) * joules
-
-    return paid if known else None
 
 
 class GridSampler(optuna.samplers.BruteForceSampler):

@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from ..records.trial import EXCUSED
+from ..records.trial import ATTRIBUTE, EXCUSED
+from ..space import FixedTrial, Space
 
 #: User attribute: number of the trial whose checkpoint a trial resumes; the objective reads it with ``resume_from``.
 RESUME_FROM = "resume_from"
@@ -204,3 +205,33 @@ def constraints_of(trial: FrozenTrial) -> dict[str, float]:
         if name.startswith("constraints:"):
             found[name.removeprefix("constraints:")] = float(value)
     return found
+
+
+def features_paid(space: Space, trials: Sequence[FrozenTrial]) -> Callable[[Mapping[str, Any]], float] | None:
+    """Return what of a candidate's price earlier trials have paid: features of its frozen backbone, for as many images; None without any.
+
+    The function takes the parameters of a candidate and returns joules. A space whose models have a frozen backbone says by a method
+    ``frozen(candidate)`` which features a candidate needs, as text, and of which share of the training images; None for one without.
+    """
+    if not callable(frozen := getattr(space, "frozen", None)):
+        return None
+
+    def needs(params: Mapping[str, Any]) -> tuple[str, float] | None:
+        try:
+            found: tuple[str, float] | None = frozen(space.sample(FixedTrial(params)))
+        except ValueError:  # conditional parameters that are not all drawn yet
+            return None
+        return found
+
+    known: dict[str, tuple[float, float]] = {}  # by features: the largest share of the images, and joules for all of them
+    for trial in trials:
+        joules = trial.user_attrs.get(ATTRIBUTE, {}).get("features_joules") if trial.state == TrialState.COMPLETE else None
+        if joules and (found := needs(trial.params)) is not None and found[1] > known.get(found[0], (0.0, 0.0))[0]:
+            known[found[0]] = found[1], joules / found[1]
+
+    def paid(params: Mapping[str, Any]) -> float:
+        name, share = needs(params) or ("", 0.0)
+        largest, joules = known.get(name, (0.0, 0.0))
+        return min(share, largest) * joules
+
+    return paid if known else None

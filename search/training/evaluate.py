@@ -12,9 +12,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from .device import autocast
 from .estimator import Estimator, as_estimator, full_probabilities
-from .recipe import Recipe
+from .recipe import Recipe, autocast
 from .results import TrainingFailed
 from .splits_data import laid_out
 from .tactics.tactic import evaluating

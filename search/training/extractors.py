@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from .device import autocast, available_precisions
+from .recipe import autocast, available_precisions
 
 #: Turns inputs ``(b, ...)`` on the device into features ``(b, d)`` float32.
 Extract = Callable[[torch.Tensor], np.ndarray]

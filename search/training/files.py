@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 from .arrays import channel_statistics
-from .device import available_cores
 from .file_tree import UNREADABLE, Files, Found
+from .recipe import available_cores
 from .splits_data import MemoryData, StreamData
 from .task import Data, Task, complete_splits, warn_of_absent_classes
 

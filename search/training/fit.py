@@ -15,13 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from .device import autocast, require_precision
 from .estimator import as_estimator
 from .evaluate import quality_and_scores, training_loss
 from .feature_cache import FeatureCache
 from .features import Transfer, with_features
 from .optimizer import Average, Patience, learning_rate_factor, make_optimizer, trainable
-from .recipe import Recipe
+from .recipe import Recipe, autocast, require_precision
 from .results import EpochPoint, FeaturesUsed, Fitted, Phases, ShouldContinue, TrainingFailed, always, no_phases
 from .splits_data import laid_out
 from .tactics.tactic import Tactic, attached, make_tactics, total_penalty, training_resolution

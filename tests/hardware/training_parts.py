@@ -27,10 +27,9 @@ from joulefront.search.records.bill import read_sessions
 from joulefront.search.records.run_folder import RunFolder
 from joulefront.search.space import Candidate
 from joulefront.search.training.arrays import arrays
-from joulefront.search.training.device import available_precisions, synchronizer
 from joulefront.search.training.fit import fit
 from joulefront.search.training.images import images
-from joulefront.search.training.recipe import Recipe
+from joulefront.search.training.recipe import Recipe, available_precisions, synchronizer
 from joulefront.search.training.task import Task
 from joulefront.spaces.convnet import ConvolutionalNetwork
 

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from joulefront.search.energy import Capability, Ledger
-from joulefront.search.energy.attribution import MeteredPart, WindowUsage, split
+from joulefront.search.energy.attribution import MeteredPart, split
+from joulefront.search.energy.windows import WindowUsage
 
 from .conftest import balance
 

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from joulefront.search.energy import Capability, Ledger
-from joulefront.search.energy.attribution import MeteredPart, PartitionCache, WindowSnapshot, WindowUsage, split
+from joulefront.search.energy.attribution import MeteredPart, PartitionCache, WindowSnapshot, split
 from joulefront.search.energy.journal import lines
+from joulefront.search.energy.windows import WindowUsage
 
 from .conftest import balance
 

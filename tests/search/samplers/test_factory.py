@@ -14,10 +14,8 @@ import pytest
 from joulefront.search import Study, run
 from joulefront.search.records.run_folder import RunFolder
 from joulefront.search.samplers import FreezeThawSampler
-from joulefront.search.samplers.factory import GridSampler, any_resumable, energy_axis, features_paid, make_sampler
+from joulefront.search.samplers.factory import GridSampler, any_resumable, energy_axis, make_sampler
 from joulefront.search.samplers.freeze_thaw import Survey
-from joulefront.search.space import Candidate
-from joulefront.search.training.recipe import Recipe
 from joulefront.spaces.mlp import Mlp
 from joulefront.spaces.recipes import RecipeRanges
 
@@ -160,49 +158,6 @@ def test_a_study_trains_each_setting_to_each_rung_and_ends(small: Study, tmp_pat
     again = RunFolder.open(tmp_path / "r").run()
     assert len(again.trials) == 7, "a continued session finds out with one trial, which costs nothing"
     assert again.trials[-1].increment_joules == 0.0
-
-
-class Heads:
-    """Heads on features of two kinds, from a share of the images; other families need none."""
-
-    name = "heads"
-
-    def sample(self, trial: Any) -> Candidate:
-        return Candidate(
-            {"kind": trial.suggest_categorical("kind", ["a", "b", "none"]), "halved": trial.suggest_int("halved", 0, 3)}, Recipe()
-        )
-
-    def frozen(self, candidate: Candidate) -> tuple[str, float] | None:
-        parts = candidate.architecture
-        return None if parts["kind"] == "none" else (parts["kind"], 0.5 ** parts["halved"])
-
-
-def finished(kind: str, halved: int, features_joules: float | None, state: str = "COMPLETE") -> optuna.trial.FrozenTrial:
-    return optuna.trial.create_trial(
-        state=optuna.trial.TrialState[state],
-        values=[0.5, 1.0] if state == "COMPLETE" else None,
-        params={"kind": kind, "halved": halved},
-        distributions={
-            "kind": optuna.distributions.CategoricalDistribution(["a", "b", "none"]),
-            "halved": optuna.distributions.IntDistribution(0, 3),
-        },
-        user_attrs={"joulefront": {"features_joules": features_joules}},
-    )
-
-
-def test_features_that_a_trial_has_paid_are_no_cost_of_the_next_ones_up_to_its_number_of_images() -> None:
-    trials = [finished("a", 2, 25.0), finished("a", 1, 50.0), finished("none", 0, None), finished("b", 0, 70.0, "FAIL")]
-    paid = features_paid(Heads(), trials)  # type: ignore[arg-type]
-    assert paid is not None
-    assert [paid({"kind": "a", "halved": halved}) for halved in (0, 1, 2, 3)] == [50.0, 50.0, 25.0, 12.5]
-    assert paid({"kind": "b", "halved": 0}) == 0.0
-    assert paid({"kind": "none", "halved": 0}) == 0.0
-    assert paid({"kind": "a"}) == 0.0  # not all of it is drawn yet
-
-
-def test_without_features_nothing_is_paid_by_others() -> None:
-    assert features_paid(Heads(), [finished("none", 0, None)]) is None  # type: ignore[arg-type]
-    assert features_paid(study_with().space, [finished("a", 0, 5.0)]) is None
 
 
 def test_the_sampler_divides_gains_by_what_is_still_to_pay(objective: Objective) -> None:
