@@ -13,7 +13,7 @@ import typer
 from .options import AsJson, Complete, Meter, MovedOptions, Pick, Price, Pue, RunArgument, Zone, with_options
 
 if TYPE_CHECKING:
-    from ..energy.calibrations import CpuCalibration
+    from ..energy.calibrations import MachineCalibration
     from ..energy.comparison import Comparison
     from ..energy.doctor import Diagnosis
     from ..records.run_folder import Run
@@ -186,7 +186,9 @@ def doctor(
     as_json: AsJson = False,
     meter: Meter = "auto",
     zone: Zone = None,
-    calibrate: Annotated[bool, typer.Option("--calibrate", help="Calibrate the CPU-time estimate (half a minute).")] = False,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Measure a busy CPU's watts and how late a GPU's counter is (a minute under load).")
+    ] = False,
     compare_meters: Annotated[
         bool,
         typer.Option(
@@ -199,12 +201,12 @@ def doctor(
     What cannot be measured comes with a one-line remedy.
     """
     from ..carbon.zones import intensity_for
-    from ..energy.doctor import calibrate_machine, compare_machine, diagnose_machine
+    from ..energy.doctor import calibrate_all, compare_machine, diagnose_machine
 
     carbon = None if zone is None else intensity_for(zone).describe()
     try:
-        found: CpuCalibration | Comparison | Diagnosis = (
-            calibrate_machine(meter) if calibrate else compare_machine(meter) if compare_meters else diagnose_machine(meter, carbon=carbon)
+        found: MachineCalibration | Comparison | Diagnosis = (
+            calibrate_all(meter) if calibrate else compare_machine(meter) if compare_meters else diagnose_machine(meter, carbon=carbon)
         )
     except LookupError as error:  # nothing here is measured, so there is nothing to calibrate against
         raise RuntimeError(str(error.args[0] if error.args else error)) from error

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -75,6 +76,45 @@ class CpuCalibration:
         idle = None if self.reference == "wall" else max(self.idle_watts.value, 0.0)
         origin = f"calibrated against {self.reference} on {self.t_utc[:10]}"
         return CpuCoefficients(self.core_watts.value, idle, self.gain_u, origin)
+
+
+@dataclass(frozen=True)
+class LagCalibration:
+    """How late the energy counter of a kind of GPU is under one driver.
+
+    Attributes:
+        hardware_id: Name and driver of the GPU, see `gpu_id`.
+        lag_seconds: A reading shows what was drawn up to so long ago; ``u_seconds`` is its standard uncertainty.
+        edges: So many beginnings and ends of a load it comes from.
+    """
+
+    hardware_id: str
+    lag_seconds: float
+    u_seconds: float
+    edges: int
+    t_utc: str
+
+    def to_text(self) -> str:
+        """Return the result in one line."""
+        return f"{self.hardware_id}: its energy counter is {self.lag_seconds:.3f} s late, ± {2 * self.u_seconds:.3f} s ({self.edges} edges)"
+
+
+@dataclass(frozen=True)
+class MachineCalibration:
+    """What a calibration of this machine found: the CPU's, or why there is none, and one for each kind of GPU."""
+
+    cpu: CpuCalibration | None
+    lags: tuple[LagCalibration, ...] = ()
+    missing: tuple[str, ...] = ()
+
+    def to_text(self) -> str:
+        """Return the results, a few lines each, and what could not be calibrated."""
+        return "\n".join([*([self.cpu.to_text()] if self.cpu else []), *(lag.to_text() for lag in self.lags), *self.missing])
+
+    def to_json(self) -> str:
+        """Return the CPU's calibration with those of the counters beside it."""
+        data = json.loads(self.cpu.to_json()) if self.cpu else {}
+        return json.dumps(data | {"counter_lags": [asdict(lag) for lag in self.lags], "missing": list(self.missing)}, indent=1)
 
 
 @dataclass(frozen=True)
@@ -224,9 +264,13 @@ def _wall(record: Record) -> float | None:
     return None if wall is None or wall.quality != "measured" else wall.joules
 
 
-Kept = TypeVar("Kept", CpuCalibration, WallCalibration)
+Kept = TypeVar("Kept", CpuCalibration, WallCalibration, LagCalibration)
 #: How the file of each begins, and what `joulefront doctor` makes it with.
-FILES = {CpuCalibration: ("cpu", "--calibrate"), WallCalibration: ("wall", "--compare-meters --meter auto,wall=...")}
+FILES = {
+    CpuCalibration: ("cpu", "--calibrate"),
+    WallCalibration: ("wall", "--compare-meters --meter auto,wall=..."),
+    LagCalibration: ("counter-lag", "--calibrate"),
+}
 
 
 def cache_folder() -> Path:
@@ -245,7 +289,12 @@ def cpu_id() -> str:
     return host.fingerprint(host.describe())
 
 
-def save_calibration(calibration: CpuCalibration | WallCalibration, folder: Path | None = None) -> Path:
+def gpu_id(facts: Mapping[str, Any]) -> str:
+    """Return name and driver of a GPU, of its ``name`` and ``driver``, as a word: on them depends how its counter is kept."""
+    return re.sub(r"[^A-Za-z0-9.]+", "-", f"{facts.get('name')} {facts.get('driver')}")
+
+
+def save_calibration(calibration: CpuCalibration | WallCalibration | LagCalibration, folder: Path | None = None) -> Path:
     """Write a calibration under its hardware id and return the file."""
     folder = folder or cache_folder()
     folder.mkdir(parents=True, exist_ok=True)
@@ -283,6 +332,16 @@ def calibrated_coefficients(folder: Path | None = None) -> CpuCoefficients | Non
     """
     found = load_calibration(CpuCalibration, cpu_id(), folder)
     return None if found is None else found.coefficients()
+
+
+def calibrated_lag(facts: Mapping[str, Any], folder: Path | None = None) -> tuple[float, float] | None:
+    """Return lag and standard uncertainty (seconds) of a GPU's energy counter, or None when none of its kind was calibrated.
+
+    Raises:
+        ValueError: The calibration is damaged; the message names the file.
+    """
+    found = load_calibration(LagCalibration, gpu_id(facts), folder)
+    return None if found is None else (found.lag_seconds, found.u_seconds)
 
 
 def with_wall(record: Record, folder: Path | None = None) -> Record:

@@ -76,14 +76,14 @@ class MeterChannel:
         self.gain_u = capability.gain_u
         self._fixed_period_ns = None if capability.tick_seconds is None else int(capability.tick_seconds * NANO)
         self.period = UpdatePeriod(ASSUMED_TICK_NS) if self._fixed_period_ns is None else None
+        self._delay_ns = round(capability.counter_delay_seconds * NANO)
         self._counter: CounterState | None = None
         self._power = PowerIntegral(capability)
         self._range = (math.inf, 0.0)
         self.curve = Curve(self.period, capability.resolution_joules, shape=self._power.curve)
         self.reads = array("q")
         self.events: list[Event] = []
-        self.integrating = False
-        self.revision = 0
+        self.integrating, self.revision = False, 0
         self.idle: Idle | None = None
 
     @property
@@ -113,7 +113,7 @@ class MeterChannel:
             return True
         if not self.period.learnt:
             return now_ns - max(since_ns - 5 * ASSUMED_TICK_NS, first) < LEARNING_NS
-        return self._counter.moved_ns <= since_ns and now_ns - since_ns < 1.5 * self.period.period_ns
+        return self._counter.moved_ns <= since_ns and now_ns - since_ns < 1.5 * self.period.period_ns + self._delay_ns
 
     def reaches(self, t_ns: int) -> bool:
         """Whether there is a node at or after an instant."""
@@ -143,7 +143,7 @@ class MeterChannel:
             self._power.add(t_ns, watts, self.curve if self.integrating else self._power.curve)
         if not self.integrating:
             if joules is not None:
-                self._count(joules, t_ns, half_ns)
+                self._count(joules, t_ns - self._delay_ns, half_ns)
             if watts is not None:
                 self._check(t_ns)
 

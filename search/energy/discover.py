@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from .sources import cpu_time
 from .sources.clock import Clock
@@ -82,8 +83,13 @@ def discover(
         known = known or calibrated_coefficients(calibrations) or public_coefficients(processor) or cpu_time.DEFAULT
         return cpu_time.CpuTime(known, clock, standing=standing(parts, processor))
 
+    def lag_of(facts: Mapping[str, Any]) -> tuple[float, float] | None:
+        from .calibrations import calibrated_lag  # which only a machine with a GPU needs
+
+        return calibrated_lag(facts, calibrations)
+
     makers: dict[str, Callable[[str | None], Source]] = {
-        "nvml": lambda _: Nvml(clock=clock, environment=environment, used=used),
+        "nvml": lambda _: Nvml(clock=clock, environment=environment, used=used, lag_of=lag_of),
         "rapl": lambda _: Rapl(powercap, clock=clock, watch_seconds=WATCH_SECONDS),
         "cpu_time": estimate,
     }

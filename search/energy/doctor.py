@@ -10,20 +10,33 @@ import os
 import sys
 import textwrap
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from . import host
 from .calibrate import calibrate_cpu, compare_meters, reference_for
-from .calibrations import CpuCalibration, WallCalibration, calibrated_coefficients, cpu_id, load_calibration, save_calibration
+from .calibrations import (
+    CpuCalibration,
+    LagCalibration,
+    MachineCalibration,
+    WallCalibration,
+    calibrated_coefficients,
+    cpu_id,
+    gpu_id,
+    load_calibration,
+    save_calibration,
+)
 from .comparison import Comparison
+from .counter_lag import REPEATS, Load, MatrixProducts, measure_lag, torch_device
 from .discover import discover
 from .ledger import Ledger
 from .meters import MeterSet
 from .sources.cpu_time import DEFAULT, PROC
+from .sources.nvml import Nvml
 from .sources.source import Capability, Quality
 
 FAMILIES = ("gpu", "cpu", "dram", "wall")
@@ -205,7 +218,9 @@ def diagnose_machine(
         }
         known = cpu_watts is not None or coefficients is not None
         present = tuple(
-            replace(item, reason=f"{item.reason}; {counters()}") if item.component == "cpu" and item.source == "cpu_time" else item
+            replace(item, reason="; ".join(filter(None, (item.reason, counters()))))
+            if item.component == "cpu" and item.source == "cpu_time"
+            else replace(item, reason="; ".join(filter(None, (item.reason, _lag(item)))) or None)
             for item in found.present
         )
         wall = load_calibration(WallCalibration, host.fingerprint(facts), folder)
@@ -214,6 +229,14 @@ def diagnose_machine(
         return examine(present, found.absent, carbon=carbon, cpu_watts_known=known, virtual=bool(facts["virtualised"]), machine=machine)
     finally:
         found.close()
+
+
+def _lag(item: Capability) -> str:
+    if item.counter_delay_seconds:
+        return f"its counter is {item.counter_delay_seconds:.3f} s late, measured on this kind of GPU"
+    if item.counter_lag_seconds:
+        return f"its counter may be up to {item.counter_lag_seconds:g} s late (joulefront doctor --calibrate measures it)"
+    return ""
 
 
 def counters(devices: Path = Path("/sys/bus/event_source/devices"), proc: Path = PROC) -> str:
@@ -257,6 +280,70 @@ def calibrate_machine(
     if progress:
         print(f"kept in {path}", file=sys.stderr)
     return result
+
+
+def calibrate_counters(
+    meter: str = "auto",
+    *,
+    seconds: float = 2.0,
+    folder: Path | None = None,
+    progress: bool = True,
+    load_of: Callable[[str], Load | None] | None = None,
+    source: Nvml | None = None,
+) -> tuple[tuple[LagCalibration, ...], tuple[str, ...]]:
+    """Measure how late the energy counters of this process's GPUs are, one GPU of each kind, keep it, and say what could not be measured.
+
+    Matrix products load each GPU for ``seconds``, three times, between rests as long. ``load_of`` makes a load for a component, or returns
+    None; by default products by PyTorch on CUDA. ``source`` is NVML, closed afterwards; by default as ``meter`` finds it.
+    """
+    sources = discover(meter, coefficients=DEFAULT).sources if source is None else (source,)
+    kept: dict[str, LagCalibration] = {}
+    missing: list[str] = []
+    try:
+        for nvml in (one for one in sources if isinstance(one, Nvml)):
+            for item in nvml.probe():
+                facts = nvml.devices().get(item.component)
+                if facts is None or item.tick_seconds is not None or gpu_id(facts) in kept:
+                    continue  # not this process's, or without a counter
+                load = (load_of or _products)(item.component)
+                if load is None:
+                    missing.append(f"{item.component}: PyTorch shows no such CUDA device, so its counter's lag stays in the uncertainty")
+                    continue
+                if progress:
+                    print(f"measuring how late the counter of {facts['name']} is, about {9 * seconds:.0f} s", file=sys.stderr)
+                try:
+                    lag, u = measure_lag(nvml, item.component, load, seconds=seconds, clock=nvml.clock, sleep=nvml.sleep)
+                except ValueError as error:
+                    missing.append(f"{item.component}: {error}")
+                    continue
+                now = datetime.now(UTC).isoformat(timespec="seconds")
+                kept[gpu_id(facts)] = LagCalibration(gpu_id(facts), lag, u, 2 * REPEATS, now)
+                save_calibration(kept[gpu_id(facts)], folder)
+    finally:
+        for one in sources:
+            one.close()
+    return tuple(kept.values()), tuple(missing)
+
+
+def _products(component: str) -> Load | None:
+    device = torch_device(component)
+    return None if device is None else MatrixProducts(device)
+
+
+def calibrate_all(meter: str = "auto", *, folder: Path | None = None, progress: bool = True) -> MachineCalibration:
+    """Calibrate the estimate of the CPU and the lag of the GPUs' counters, as far as this machine allows.
+
+    Raises:
+        LookupError: There is neither a reference for the CPU nor a GPU whose counter could be measured.
+        ValueError: As for `calibrate_machine`.
+    """
+    lags, missing = calibrate_counters(meter, folder=folder, progress=progress)
+    try:
+        return MachineCalibration(calibrate_machine(meter, folder=folder, progress=progress), lags, missing)
+    except LookupError as error:
+        if not lags:
+            raise
+        return MachineCalibration(None, lags, (*missing, str(error.args[0] if error.args else error)))
 
 
 def compare_machine(

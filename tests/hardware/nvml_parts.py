@@ -118,7 +118,7 @@ def tick(context: Context) -> dict[str, Any]:
     figures = [
         at_most("refresh period of the counter, median", _of(counter, "p50"), 0.11, "s"),
         at_most("refresh period of the instant power, median", _of(power, "p50"), 1.1 * POWER_TICK_SECONDS, "s"),
-        at_most("lag of the counter behind the load (the ledger assumes none)", None if lag is None else abs(lag), 0.02, "s"),
+        at_most("lag of the counter behind the load (the ledger allows for 0.1 s)", None if lag is None else abs(lag), 0.02, "s"),
         at_most("lag of the instant power behind the load", power_lag, LAG_SECONDS, "s"),
         at_most("a reading of the counter while the GPU works, median", busy["counter"]["p50"], 5.0, "ms"),
         at_most("a window's opening and closing, median", window["p50"], 1.0, "ms"),

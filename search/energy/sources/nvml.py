@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -56,7 +57,7 @@ class Nvml:
     """The GPUs of this process; of those that are not among the components ``used`` the energy is shown and not counted (None: all are).
 
     The counter is up to ``counter_lag_seconds`` late: what is not known of it is in the uncertainty of windows at whose edges the power
-    changes; give less where it was measured.
+    changes. ``lag_of`` returns, by a GPU's facts, lag and standard uncertainty in seconds where they were measured, or None.
     """
 
     name = "nvml"
@@ -68,10 +69,11 @@ class Nvml:
         used: Collection[str] | None = None,
         counter_lag_seconds: float = COUNTER_LAG_SECONDS,
         sleep: Callable[[float], None] = time.sleep,
+        lag_of: Callable[[Mapping[str, Any]], tuple[float, float] | None] = lambda facts: None,
     ) -> None:
-        self._sleep = sleep
+        self.sleep, self._lag_of = sleep, lag_of
         self._counter_lag = counter_lag_seconds
-        self._clock, self._environment, self._used = clock, environment, used
+        self.clock, self._environment, self._used = clock, environment, used
         self._nvml: Any = None
         self._devices: tuple[Device, ...] = ()
         self._powered_ns: dict[str, int] = {}
@@ -152,7 +154,7 @@ class Nvml:
 
     def _probe_device(self, component: str, handle: Any, alone: bool) -> tuple[Device, Capability]:
         nvml = self._nvml
-        facts, calls = describe(nvml, handle), find(nvml, handle, alone, self._clock, self._sleep)
+        facts, calls = describe(nvml, handle), find(nvml, handle, alone, self.clock, self.sleep)
         device = Device(component, handle, calls, self._used is None or component in self._used)
         if calls.counter is None and calls.power is None:
             reason = f"{facts['name']} gives neither energy nor power ({calls.fault})"
@@ -182,6 +184,7 @@ class Nvml:
         if facts["virtualisation"] == "vgpu":
             counts = False
             notes.append("a virtual GPU: what the driver shows is not this machine's share, so it is not counted")
+        measured = self._lag_of(facts)
         gain = GAIN_U if calls.counter else 0.15 if calls.averaged else 0.07
         return device, Capability(
             component,
@@ -195,7 +198,9 @@ class Nvml:
             lag_seconds=LAG_SECONDS if calls.power else 0.0,
             mean_seconds=AVERAGED_SECONDS if calls.averaged else 0.0,
             smooths=not calls.averaged and not published,
-            counter_lag_seconds=self._counter_lag,
+            # What is left of it is normal; the ledger takes it for uniform.
+            counter_lag_seconds=self._counter_lag if measured is None else math.sqrt(3) * measured[1],
+            counter_delay_seconds=0.0 if measured is None else measured[0],
             most_watts=None if calls.module or facts["power_limit_watts"] is None else OVER_LIMIT * facts["power_limit_watts"],
             sees=sees,
             gain_u=gain,
@@ -212,13 +217,13 @@ class Nvml:
 
     def _read_unused(self, device: Device) -> Reading:
         last = self._unused.get(device.component)
-        if last is None or self._clock() - last.t_ns >= UNUSED_EVERY_NS:
+        if last is None or self.clock() - last.t_ns >= UNUSED_EVERY_NS:
             last = self._unused[device.component] = self._read_device(device)
         return last
 
     def _read_device(self, device: Device) -> Reading:
         calls, counter, watts, error = device.calls, None, None, None
-        before = self._clock()
+        before = self.clock()
         powered = before - self._powered_ns.get(device.component, 0) >= POWER_EVERY_NS or calls.counter is None
         together = calls.both if powered else None
         try:
@@ -228,7 +233,7 @@ class Nvml:
                 counter = calls.counter()
         except self._nvml.NVMLError as failed:
             error = failed
-        after = self._clock()
+        after = self.clock()
         if powered and together is None and calls.power is not None:
             try:
                 watts = calls.power()
@@ -237,7 +242,7 @@ class Nvml:
         if watts is not None:
             self._powered_ns[device.component] = before
         if calls.counter is None:
-            after = self._clock()
+            after = self.clock()
         text = None if counter is not None or watts is not None else f"{device.component} cannot be read: {error}"
         return Reading(device.component, (before + after) // 2, (after - before) // 2, counter, watts, text)
 

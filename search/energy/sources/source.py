@@ -30,7 +30,8 @@ class Capability:
         lag_seconds: A reading of the power may be as old as this.
         mean_seconds: A reading of the power is the mean of so long before it; zero for the power of an instant.
         smooths: Whether a reading that is called an instant's may be a mean of a tenth of a second, which hides pulses as short.
-        counter_lag_seconds: The counter may show what was drawn until so long ago.
+        counter_lag_seconds: The counter may show what was drawn until so long ago, besides its known delay.
+        counter_delay_seconds: The counter shows what was drawn until so long ago: measured.
         most_watts: It draws no more than this over seconds, or None when nobody tells.
         sees: Share of the time in which the sensor behind it measures.
         never_still: Whether a counter that stands still must be broken, since what it counts always draws power.
@@ -53,6 +54,7 @@ class Capability:
     mean_seconds: float = 0.0
     smooths: bool = False
     counter_lag_seconds: float = 0.0
+    counter_delay_seconds: float = 0.0
     most_watts: float | None = None
     sees: float = 1.0
     never_still: bool = False

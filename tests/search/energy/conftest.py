@@ -152,13 +152,22 @@ class Bench:
 
 @pytest.fixture
 def bench(driver: Driver, clock: HandClock) -> Iterator[Callable[..., Bench]]:
-    """Make a started ledger over the fake driver; knobs must be set before. ``lag_seconds`` is what is known of the counter's lag."""
+    """Make a started ledger over the fake driver; knobs must be set before.
+
+    The counter is up to ``lag_seconds`` late; ``lag`` is what was measured of it.
+    """
     made: list[Ledger] = []
 
-    def make(interval: float = 0.1, start: float = 1000.0, lag_seconds: float = COUNTER_LAG_SECONDS, **knobs: float | str) -> Bench:
+    def make(
+        interval: float = 0.1,
+        start: float = 1000.0,
+        lag_seconds: float = COUNTER_LAG_SECONDS,
+        lag: tuple[float, float] | None = None,
+        **knobs: float | str,
+    ) -> Bench:
         clock.now_ns = round(start * 1e9)
         driver.set(**knobs).follow(clock)
-        nvml = Nvml(clock=clock, environment={}, counter_lag_seconds=lag_seconds, sleep=clock.advance)
+        nvml = Nvml(clock=clock, environment={}, counter_lag_seconds=lag_seconds, sleep=clock.advance, lag_of=lambda facts: lag)
         ledger = Ledger([nvml], interval_seconds=None, clock=clock).start()
         made.append(ledger)
         return Bench(ledger, clock, driver, interval, clock.now_ns)
