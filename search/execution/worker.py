@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerContext, SpawnContext
 from typing import Any
 
 import cloudpickle
@@ -24,12 +25,24 @@ from ..training.results import Phases
 from .job import POLL_SECONDS, UNWATCHED, Executor, Job, Outcome, Watch, train, within
 from .probe import warm_up, warm_up_seconds
 
+#: Libraries that take seconds to load; the server of CPU workers loads those that this process has loaded.
+SLOW_TO_LOAD = (
+    "timm",
+    "torchvision",
+    "sklearn.ensemble",
+    "sklearn.neighbors",
+    "sklearn.linear_model",
+    "scipy.optimize",
+    "pandas",
+    "optuna",
+)
+
 
 class WorkerProcess:
     """One worker process with its own copy of the task, which it loads itself.
 
-    The child is spawned, not forked: a forked child inherits locks and CUDA contexts in unknown states. Work queued on its PyTorch device
-    is waited for at each edge of a phase.
+    The child is never forked from this process: it would inherit locks and CUDA contexts in unknown states, see ``context_for``. Work
+    queued on its PyTorch device is waited for at each edge of a phase.
     """
 
     def __init__(self, study: Study, device: str) -> None:
@@ -42,9 +55,9 @@ class WorkerProcess:
         self._start()
 
     def _start(self) -> None:
-        context = multiprocessing.get_context("spawn")
+        context = context_for(self._device)
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, self._pickled, self._device), daemon=True)
+        self._process = context.Process(target=_serve, args=(theirs, self._pickled, self._device, dict(os.environ)), daemon=True)
         with _interrupts_kept_from_children():
             self._process.start()
         theirs.close()
@@ -161,8 +174,23 @@ class _Used:
         return 0.0 if self._began is None else self._last - self._began
 
 
-def _serve(pipe: Connection, pickled: bytes, device: str) -> None:
-    """The child: load the task once, then train what comes."""
+def context_for(device: str) -> SpawnContext | ForkServerContext:
+    """How a worker for this device is started: what it does before its first training is paid by the study.
+
+    A worker for the CPU is forked from a server, a process of one thread that loads what this process has loaded, once for all workers.
+    A worker for a GPU is spawned and loads everything itself: CUDA does not survive a fork, and libraries may touch it as they load.
+    """
+    if device != "cpu" or not sys.platform.startswith("linux"):
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__, *(library for library in SLOW_TO_LOAD if library in sys.modules)])
+    return context
+
+
+def _serve(pipe: Connection, pickled: bytes, device: str, environment: Mapping[str, str]) -> None:
+    """The child: load the task once, then train what comes; its environment is the parent's of now, not of the server's start."""
+    os.environ.clear()
+    os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when a training ends
     threading.Thread(target=_end_with_the_parent, name="joulefront-parent", daemon=True).start()
     os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -4,12 +4,15 @@
 
 The bundled studies ``digits`` and ``table`` (scikit-learn's breast cancer as a CSV file) run as processes of their own, under the estimate
 from CPU-seconds at 1 W per busy core: then a joule on the bill is a CPU-second. What the process and its children really used the kernel
-says when it has ended (``getrusage`` of the children). Beside the sum stands what of it was before the ledger.
+says when they have ended (``getrusage`` of the children, also of those that outlive the command by a moment). Beside the sum stands what
+of it was before the ledger.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import ctypes
 import json
 import os
 import resource
@@ -31,12 +34,21 @@ class Bill:
     before: float
 
 
+def adopt_orphans() -> None:
+    """Become the parent of descendants whose own parent ends first, as the server of the workers: prctl(2), PR_SET_CHILD_SUBREAPER."""
+    ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
+
+
 def bill_of(study: str, *words: str, out: Path, trials: int) -> Bill:
     """Run a study in a process of its own; compare what it used with what it billed."""
     watts = ["--cpu-watts", str(os.cpu_count() or 1)]
     options = ["--trials", str(trials), "--meter", "cpu_time", *watts, "--device", "cpu", "--out", str(out)]
     begin = resource.getrusage(resource.RUSAGE_CHILDREN)
+    adopt_orphans()
     subprocess.run([sys.executable, "-c", COMMAND, "run", study, *words, *options], check=True, capture_output=True)
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            os.wait()
     end = resource.getrusage(resource.RUSAGE_CHILDREN)
     (session,) = json.loads((out / "bill.json").read_text(encoding="utf-8"))["sessions"]
     billed = sum(session["by_component_joules"].values())

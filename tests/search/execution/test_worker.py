@@ -19,11 +19,12 @@ from joulefront.search.energy import Ledger
 from joulefront.search.energy import Window as LedgerWindow
 from joulefront.search.energy.sources.cpu_time import CpuTime, process_seconds
 from joulefront.search.execution.job import InProcess, Job, Outcome, Watch
-from joulefront.search.execution.worker import WorkerProcess, _is_spoiled, gpu_components
+from joulefront.search.execution.worker import WorkerProcess, _is_spoiled, context_for, gpu_components
 
 pytestmark = pytest.mark.slow
 
-#: Width 13 kills its process, 23 runs out of memory, 17 keeps a helper that has worked, 19 takes an hour; others are small perceptrons.
+#: Width 13 kills its process, 23 runs out of memory, 17 keeps a helper that has worked, 19 takes an hour; 29 looks for a
+#: variable of the environment; others are small perceptrons.
 STUDY = """
 import os
 import subprocess
@@ -64,6 +65,8 @@ def make(architecture, task):
     if width == 17:  # as a data loader does: it lives on when the training has ended
         HELPERS.append(subprocess.Popen([sys.executable, "-S", "-c", HELPER], stdin=subprocess.PIPE, stdout=subprocess.PIPE))
         HELPERS[-1].stdout.read(1)
+    if width == 29:
+        assert os.environ["SET_AFTER_THE_SERVER"] == "yes"
     first = {13: Deadly, 19: Slow, 23: Hungry}.get(width, torch.nn.Linear)
     return torch.nn.Sequential(first(2, width), torch.nn.ReLU(), torch.nn.Linear(width, task.outputs))
 
@@ -363,3 +366,21 @@ def test_a_worker_that_is_warm_trains_at_once(study_file: Path, tmp_path: Path) 
     finally:
         warm.close()
         cold.close()
+
+
+def test_workers_for_the_cpu_are_forked_from_one_server_and_have_the_environment_of_now(
+    workers: list[WorkerProcess], study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = find_study(str(study_file), {})
+    first = workers[0]
+    monkeypatch.setenv("SET_AFTER_THE_SERVER", "yes")
+    second = WorkerProcess(study, "cpu")
+    try:
+        parents = {int(Path(f"/proc/{worker.pid}/stat").read_text().rpartition(")")[2].split()[1]) for worker in (first, second)}
+        assert len(parents) == 1
+        assert os.getpid() not in parents
+        assert context_for("cuda:0").get_start_method() == "spawn", "CUDA does not survive a fork"
+        outcome = second.train(job(tmp_path, 29), phases=Notes().phase, should_continue=lambda entry: True)
+        assert (outcome.failed, outcome.epochs) == (None, 2)
+    finally:
+        second.close()
