@@ -55,11 +55,12 @@ class Session:
         return found
 
     def workers(self) -> list[int]:
-        """Process ids of the processes that train."""
+        """Process ids of the processes that train: what the server of the workers has forked."""
         found = []
         for pid in self.members():
             with contextlib.suppress(OSError):
-                if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                parent = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1]
+                if all(b"forkserver" in Path(f"/proc/{one}/cmdline").read_bytes() for one in (pid, parent)):
                     found.append(pid)
         return found
 
