@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
 from numbers import Real
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -29,6 +29,20 @@ def canonical(space: Space, params: Mapping[str, Any]) -> str:
         return space.key(space.sample(FixedTrial(params)))
     except ValueError:
         return json.dumps(dict(params), sort_keys=True, default=str)
+
+
+class FrozenPart(NamedTuple):
+    """What a candidate with a frozen backbone needs of it: trials pay it once for all that need the same.
+
+    Attributes:
+        features: Name of the features, equal for candidates that share them.
+        share: Of the training images that they are needed of; those of the validation images are needed as well.
+        work: What an image takes, in a unit of the family's own, by which features that nobody has computed yet are compared with others.
+    """
+
+    features: str
+    share: float
+    work: float = 1.0
 
 
 @dataclass(frozen=True)

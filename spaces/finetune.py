@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..search.space import Candidate, Suggest
+from ..search.space import Candidate, FrozenPart, Suggest
 from ..search.training.features import Transfer
 from ..search.training.task import Task
 from ..search.training.tuning import PREPARED, Tuned
@@ -126,11 +126,10 @@ class FineTuning(TransferFamily):
         drawn["rate_decay"] = 1.0 if tuned == "1" else suggest_float(trial, "rate_decay", self.rate_decay)  # one stage has one rate
         return {**drawn, "tuned": tuned}
 
-    def frozen(self, candidate: Candidate) -> tuple[str, float]:
-        """Return which features a candidate needs, and of which share of the images: maps at its cut, or those that its head begins on."""
-        parts = candidate.architecture
-        name, share = super().frozen(candidate)
-        return (f"{name} before {parts['tuned']}" if parts["tuned"].isdigit() else name), share
+    def frozen(self, candidate: Candidate) -> FrozenPart:
+        """Return which features a candidate needs: maps at its cut, or those that its head begins on."""
+        tuned, found = candidate.architecture["tuned"], super().frozen(candidate)
+        return found._replace(features=f"{found.features} before {tuned}") if tuned.isdigit() else found
 
     def passes(self, candidate: Candidate) -> float:
         """Return what an epoch costs, in passes of the whole frozen network over the same images: more than its trained stages need."""

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..search.space import Candidate, Suggest
-from ..search.training.features import Transfer
+from ..search.space import Candidate, FrozenPart, Suggest
+from ..search.training.features import Part, Transfer
 from ..search.training.task import Task
 from .layers import image_shape
 from .pretrained import SMALL_SIDE, Prepare, same_area
@@ -24,6 +24,8 @@ from .weights import REMEDY, Weights, network
 FEATURE_SETS = ("early", "pooled", "grid")
 #: Sides of the images in pixels, and how often the training images are halved.
 SIDES, HALVINGS = Range(64, 128, step=32), Range(0, 5)
+#: Side that most networks were pretrained with, and how far images are enlarged at most: more pixels say nothing more.
+LARGEST_SIDE, ENLARGED = 224, 5
 #: A network that learns from a part of the images gets so many a class at least.
 FEWEST_PER_CLASS = 8
 
@@ -61,6 +63,15 @@ class TimmBackbone(nn.Module):
         """Return the features ``(b, d)`` of prepared images."""
         return embedded(self.network, prepared, feature_set)
 
+    def part_of(self, feature_set: str) -> Part | None:
+        """Return which columns of ``grid`` the other sets are; ``pooled`` takes the same layers."""
+        if feature_set == "early":
+            return Part("grid", slice(0, 4 * self.network.feature_info[-2]["num_chs"]))
+        if feature_set == "pooled":
+            width = getattr(self.network, "head_hidden_size", self.network.num_features)
+            return Part("grid", slice(-width, None), same_cut=True)
+        return None
+
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return the pooled features of images as the task hands them out."""
         return self.embed(self.prepare(images), "pooled")
@@ -95,14 +106,14 @@ class TransferFamily(Family):
         weights: The networks, see ``joulefront.spaces.weights.find``.
         sides: Side in pixels of a square with the area of the images as the network gets them; the dearest of these settings.
         images_halved: How often the training images are halved: a part of them makes an early, cheap point of the front.
-        features: Of ``FEATURE_SETS``; ``pooled`` costs what ``grid`` does and says less.
+        features: Of ``FEATURE_SETS``; ``pooled`` costs what ``grid`` does, and has fewer numbers to learn from few images.
         heads: ``linear``, or the width of a hidden layer such as ``256``.
     """
 
     weights: tuple[Weights, ...]
     sides: Ints = SIDES
     images_halved: Ints = HALVINGS
-    features: Options[str] = ("early", "grid")
+    features: Options[str] = ("pooled", "grid")
     heads: Options[str] = ("linear", "256")
     recipe: RecipeRanges = field(default_factory=RecipeRanges)
     name: str = "transfer"
@@ -123,10 +134,10 @@ class TransferFamily(Family):
             "head": suggest_categorical(trial, "head", self.heads),
         }
 
-    def frozen(self, candidate: Candidate) -> tuple[str, float]:
-        """Return which features a candidate needs, and of which share of the training images: what trials pay once for many heads."""
+    def frozen(self, candidate: Candidate) -> FrozenPart:
+        """Return which features a candidate needs: one pass gives all sets of a network at one size."""
         parts = candidate.architecture
-        return f"{parts['weights']} {parts['side']} {parts['features']}", 2.0 ** -parts["images_halved"]
+        return FrozenPart(f"{parts['weights']} {parts['side']}", 2.0 ** -parts["images_halved"], float(parts["side"] ** 2))
 
     def build(self, candidate: Candidate, task: Task) -> nn.Module:
         """Put an untrained head on the network.
@@ -159,6 +170,13 @@ def images_of(halved: int, task: Task) -> int | None:
     whole = len(task.train)
     images = max(whole >> halved, min(whole, FEWEST_PER_CLASS * task.outputs))
     return None if images == whole else images
+
+
+def sides_for(side: int | None) -> Range:
+    """Return the sides that are worth trying for images of some side in pixels; None is unknown."""
+    if side is None:
+        return Range(SIDES.low, 160, step=32)
+    return Range(SIDES.low, min(LARGEST_SIDE, max(96, ENLARGED * side // 32 * 32)), step=32)
 
 
 @lru_cache(maxsize=16)

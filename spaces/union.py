@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from ..search.space import Candidate, Space, Suggest
+from ..search.space import Candidate, FrozenPart, Space, Suggest
 from ..search.training.task import Task
 from .recipes import TACTIC, RecipeRanges
 
@@ -59,10 +59,10 @@ class Union:
         """Return the canonical text of the candidate's family."""
         return self._member(candidate.architecture["family"]).key(candidate)
 
-    def frozen(self, candidate: Candidate) -> tuple[str, float] | None:
+    def frozen(self, candidate: Candidate) -> FrozenPart | None:
         """Return the features that the candidate's family needs, see ``TransferFamily.frozen``; None where it needs none."""
-        own = getattr(self._member(candidate.architecture["family"]), "frozen", None)
-        return own(candidate) if callable(own) else None
+        own: Callable[[Candidate], FrozenPart | None] | None = getattr(self._member(candidate.architecture["family"]), "frozen", None)
+        return None if own is None else own(candidate)
 
     def defaults(self) -> Mapping[str, Any]:
         """Return the ordinary choice of the first member that has one; empty where none has."""

@@ -5,23 +5,36 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..search.study import Budget, Study
-from ..search.training.images import images
+from ..search.training.images import images, side_of
 from ..search.training.task import Task
 from ..spaces.convnet import Convnet
 from ..spaces.recipes import RecipeRanges
 from ..spaces.timm_zoo import TimmZoo
-from ..spaces.transfer import TransferFamily
+from ..spaces.transfer import TransferFamily, sides_for
 from ..spaces.union import Union
 from ..spaces.weights import find, network, sentence
 
 #: Families of timm by name, smallest first; networks that cannot take the images are refused before training.
 MODELS = ("test_vit", "test_resnet", "test_efficientnet", "test_convnext", "mobilenetv3_small_050", "resnet10t", "convnext_atto")
 
-#: The trials to begin with, heads on a pretrained network: the side of its images, how often the training images are halved, and epochs, of
-#: which few images need more. A front stands within seconds; each takes about as much as all before it, so that a small budget is not
-#: spent at once.
-FIRST = ((64, 5, 9), (96, 5, 9), (96, 3, 3), (96, 2, 3), (96, 1, 3), (96, 0, 3))
-FIRST_HEAD = {"transfer.features": "grid", "transfer.head": "linear", "learning_rate": 1e-3, "weight_decay": 1e-2, "batch_size": 64}
+#: The trials to begin with, heads on a pretrained network: the side of its images, how often the training images are halved, epochs, of
+#: which few images need more, and the head. A front stands within seconds; those that need new features take about as much as all before
+#: them, so that a small budget is not spent at once. As many as the sampler would draw at random, of which each would pay for features.
+FIRST = (
+    (96, 5, 9, "linear"),
+    (96, 2, 3, "linear"),
+    (96, 0, 3, "linear"),
+    (64, 5, 9, "linear"),
+    (128, 0, 3, "linear"),
+    (128, 0, 3, "256"),
+    (128, 2, 3, "256"),
+    (96, 0, 3, "256"),
+    (160, 0, 9, "256"),
+)
+#: How these heads learn, as measured best on few and on many images.
+FIRST_HEAD = {"transfer.features": "grid", "transfer.learning_rate": 1e-3, "transfer.weight_decay": 1e-1, "batch_size": 64}
+#: What heads may be: ``linear``, or the width of a hidden layer.
+HEADS = ("linear", "256", "1024")
 
 
 def study(
@@ -64,16 +77,20 @@ def study(
             network(one)  # loaded once, as part of the start; what does not fit is refused here
         return images(data, resolution=resolution, seed=seed, skip_unreadable=skip_unreadable)
 
-    scratch = Union(convnet, zoo)
+    scratch, heads = Union(convnet, zoo), replace(recipe, learning_rate=(3e-4, 1e-2), weight_decay=(1e-2, 3.0), augment="none")
+    heads = replace(heads, label_smoothing=(0.0, 0.2))
+    sides = sides_for(resolution or (side_of(data) if found else None))
+    transfer = TransferFamily(found[:1] if smoke else found, sides=sides, heads=HEADS, recipe=heads) if found else None
     first = [
-        {"family": "transfer", "transfer.side": side, "transfer.images_halved": halved, **FIRST_HEAD, "epochs": epochs}
-        for side, halved, epochs in FIRST
-        if not smoke
+        {"family": "transfer", "transfer.side": side, "transfer.images_halved": halved, "transfer.head": head, "epochs": epochs}
+        | {**FIRST_HEAD, "transfer.label_smoothing": 0.0 if head == "linear" else 0.1}
+        for side, halved, epochs, head in FIRST
+        if not smoke and side <= sides.high
     ]
     return Study(
         name="images",
         task=task,
-        space=Union(TransferFamily(found[:1] if smoke else found, recipe=replace(recipe, augment="none")), scratch) if found else scratch,
+        space=scratch if transfer is None else Union(transfer, scratch),
         budget=Budget.parse("5Wh"),
         seed=seed,
         description="Which network sorts these images for the fewest joules?",

@@ -15,13 +15,13 @@ from ..carbon.intensity import Intensity, grams_co2e
 from ..energy import Component, Ledger, Record, Window
 from ..energy.calibrations import WallCalibration
 from ..energy.journal import fitted
-from ..energy.record import add, combined_quality, scaled, sum_known
+from ..energy.record import add, combined_quality, sum_known
 from ..energy.sources.cpu_time import CpuTime, estimates_in
 from ..records.bill import REPEAT, REPEATS, TRIAL, SessionBill
 from ..records.files import write_json
 from ..records.trial import ComponentEnergy, Trial, TrialEnergy
-from ..training.feature_cache import FeatureCache
-from ..training.results import FeaturesUsed
+from ..training.feature_cache import FeatureCache, Price
+from ..training.results import PASS, SAMPLE, WAY, FeaturesUsed
 
 #: A killed session loses at most what came after its last bill.
 SAVE_SECONDS = 5.0
@@ -292,21 +292,26 @@ def meters_of(record: Record) -> dict[str, str]:
 def price_of_features(used: FeaturesUsed | None, phases: Sequence[Record], cache: FeatureCache | None, whole: Record) -> tuple[Record, ...]:
     """Return what the features of a model's training images cost at its own cut, whoever has paid for them; nothing where it has none.
 
-    It is the price of an image times their number. The price is the one that is known of most images here; what this training has computed
-    is kept for later ones. Where nothing was measured it is unknown: a record without components.
+    It is the price of an image times their number, and that of finding a faster way of running the network, see ``Price``. It is the one
+    that is known of most images here; what this training has computed is kept for later ones. Where nothing was measured it is unknown: a
+    record without components.
     """
     if used is None:
         return ()
-    measured = [record for record in phases if record.kind == FEATURES]
-    own = (used.computed, add(measured)) if used.computed and measured else None
-    known = own
+    passed, found, sampled = (
+        [record for record in phases if record.kind == FEATURES and record.name.endswith(f" {index}")] for index in (PASS, WAY, SAMPLE)
+    )
+    once = add(found) if found else None
+    # What was passed is the whole entry, which may be more than the part that this model has.
+    measured = [("", used.computed - used.sampled, passed), (used.part, used.sampled, sampled)]
+    own = {part: Price(images, add(records), once, used.slower) for part, images, records in measured if images and records}
+    price = own.get(used.part)
     if cache is not None and used.key is not None:
-        if own is not None and own[1].joules is not None:
-            cache.keep_price(used.key, *own)
-        known = cache.price(used.key) or own
-    if known is None:
-        return (replace(whole, kind=FEATURES, components=()),)
-    return (scaled(known[1], used.images / known[0]),)
+        for part, one in own.items():
+            if one.record.joules is not None:
+                cache.keep_price(used.key, one, part)
+        price = cache.price(used.key, used.part) or price
+    return (replace(whole, kind=FEATURES, components=()),) if price is None else price.of(used.images)
 
 
 def with_energies(curve: Sequence[Mapping[str, float]], phases: Sequence[Record]) -> tuple[Mapping[str, float], ...]:

@@ -9,6 +9,7 @@ import atexit
 import os
 import sys
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -67,13 +68,22 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(code)
 
 
+def with_implied_values(words: Sequence[str]) -> list[str]:
+    """Give ``--pretrained`` without a value the one that it implies, ``auto``: typer knows no options with a value that may be left out."""
+    own = words.index("--") if "--" in words else len(words)  # what follows belongs to another command
+    return [
+        f"{word}=auto" if word == "--pretrained" and k < own and (k + 1 == len(words) or words[k + 1].startswith("-")) else word
+        for k, word in enumerate(words)
+    ]
+
+
 def _done(arguments: list[str] | None) -> int:
     """Do what the words say; return the exit code."""
     typed = list(sys.argv[1:] if arguments is None else arguments)
     words = [word for word in typed if word != "--debug"]
     streams.prepare(whole_process=arguments is None)
     try:
-        code = app(words or ["--help"], prog_name="joulefront", standalone_mode=False, obj=(words, arguments is None))
+        code = app(with_implied_values(words) or ["--help"], prog_name="joulefront", standalone_mode=False, obj=(words, arguments is None))
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPT_CODE
     except Exception as error:

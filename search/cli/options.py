@@ -53,7 +53,8 @@ class StudyOptions:
     data: Annotated[str | None, typer.Option(help="Data of the study: a folder, zip, CSV or Parquet file.")] = None
     target: Annotated[str | None, typer.Option(help="Column to predict, for tables.")] = None
     pretrained: Annotated[
-        str | None, typer.Option(metavar="WHERE", help="Pretrained weights: auto (what is on this machine), hub, a folder, a file, or no.")
+        str | None,
+        typer.Option(metavar="[WHERE]", help="Pretrained weights: auto (what is on this machine), hub, a folder, a file, or no."),
     ] = None
     settings: Annotated[list[str] | None, typer.Option("--set", help="Another option of the study, NAME=VALUE; repeatable.")] = None
     seed: Annotated[int | None, typer.Option(help="Seed of the sampler, the splits and the weights.")] = None

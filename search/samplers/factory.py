@@ -63,7 +63,9 @@ def make_sampler(
                 complete_only=study.complete_only,
                 prior_trials=prior_trials,
                 features=Sizes(study.space, task) if study.sizes and task is not None else None,
-                paid=partial(features_paid, study.space) if study.objectives[energy_axis(study)] == "train_energy" else None,
+                paid=partial(features_paid, study.space, share=validation_share(task))
+                if study.objectives[energy_axis(study)] == "train_energy"
+                else None,
             )
         if name == "tpe":
             return optuna.samplers.TPESampler(seed=seed)
@@ -76,6 +78,11 @@ def make_sampler(
         if name == "random":
             return optuna.samplers.RandomSampler(seed=seed)
     raise ValueError(f"sampler must be freeze-thaw, tpe, nsga2, gp, random or grid, got {name!r}")
+
+
+def validation_share(task: Task | None) -> float:
+    """Return how many validation examples there are for each training example; 0 where that is unknown."""
+    return len(task.validation) / max(1, len(task.train)) if task is not None else 0.0
 
 
 class GridSampler(optuna.samplers.BruteForceSampler):

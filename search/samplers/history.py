@@ -6,13 +6,14 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import median
 from typing import Any, TypeVar
 
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from ..records.trial import ATTRIBUTE, EXCUSED
-from ..space import FixedTrial, Space
+from ..space import FixedTrial, FrozenPart, Space
 
 #: User attribute: number of the trial whose checkpoint a trial resumes; the objective reads it with ``resume_from``.
 RESUME_FROM = "resume_from"
@@ -207,31 +208,37 @@ def constraints_of(trial: FrozenTrial) -> dict[str, float]:
     return found
 
 
-def features_paid(space: Space, trials: Sequence[FrozenTrial]) -> Callable[[Mapping[str, Any]], float] | None:
+def features_paid(space: Space, trials: Sequence[FrozenTrial], *, share: float = 0.0) -> Callable[[Mapping[str, Any]], float] | None:
     """Return what of a candidate's price earlier trials have paid: features of its frozen backbone, for as many images; None without any.
 
-    The function takes the parameters of a candidate and returns joules. A space whose models have a frozen backbone says by a method
-    ``frozen(candidate)`` which features a candidate needs, as text, and of which share of the training images; None for one without.
+    The function takes the parameters of a candidate and returns joules. Features that nobody has computed yet cost more than their price:
+    those of the validation images come on top, ``share`` of what all training images take; then it is negative. A space whose models have a
+    frozen backbone has a method ``frozen(candidate)``, which returns a ``FrozenPart``, or None for a candidate without one.
     """
     if not callable(frozen := getattr(space, "frozen", None)):
         return None
 
-    def needs(params: Mapping[str, Any]) -> tuple[str, float] | None:
+    def needs(params: Mapping[str, Any]) -> FrozenPart | None:
         try:
-            found: tuple[str, float] | None = frozen(space.sample(FixedTrial(params)))
+            found: FrozenPart | None = frozen(space.sample(FixedTrial(params)))
         except ValueError:  # conditional parameters that are not all drawn yet
             return None
         return found
 
-    known: dict[str, tuple[float, float]] = {}  # by features: the largest share of the images, and joules for all of them
+    known: dict[str, tuple[float, float, float]] = {}  # by features: largest share of the images, joules for all of them, work
     for trial in trials:
         joules = trial.user_attrs.get(ATTRIBUTE, {}).get("features_joules") if trial.state == TrialState.COMPLETE else None
-        if joules and (found := needs(trial.params)) is not None and found[1] > known.get(found[0], (0.0, 0.0))[0]:
-            known[found[0]] = found[1], joules / found[1]
+        if joules and (found := needs(trial.params)) is not None and found.share > known.get(found.features, (0.0, 0.0, 0.0))[0]:
+            known[found.features] = found.share, joules / found.share, found.work
+    each = median(joules / work for _, joules, work in known.values()) if known else 0.0
 
     def paid(params: Mapping[str, Any]) -> float:
-        name, share = needs(params) or ("", 0.0)
-        largest, joules = known.get(name, (0.0, 0.0))
-        return min(share, largest) * joules
+        found = needs(params)
+        if found is None:
+            return 0.0
+        if found.features not in known:
+            return -share * each * found.work
+        largest, joules, _ = known[found.features]
+        return min(found.share, largest) * joules
 
     return paid if known else None

@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict, cast
 
@@ -24,7 +24,9 @@ from filelock import FileLock
 from ..energy import Record
 from ..energy.calibrations import cache_folder
 from ..energy.journal import fitted, parse
+from ..energy.record import scaled
 from ..whole_file import whole_file
+from .task import Data
 
 #: Environment variable that names the folder of the features.
 VARIABLE = "JOULEFRONT_CACHE"
@@ -41,13 +43,41 @@ class TooLargeError(ValueError):
     """A feature is too large for the precision in which it is to be stored."""
 
 
-class _Price(TypedDict):
+class _Stored(TypedDict):
     images: int
     record: Record
+    once: NotRequired[Record | None]
+    slower: NotRequired[float]
 
 
 class _Priced(TypedDict):
-    prices: NotRequired[Mapping[str, _Price]]
+    prices: NotRequired[Mapping[str, _Stored]]
+
+
+@dataclass(frozen=True)
+class Price:
+    """What computing features took.
+
+    Attributes:
+        images: Number of images of the pass.
+        record: The ledger's record of the pass.
+        once: That of finding and making the way of running the network, which any number of images needs once; None where there is none.
+        slower: How many times as long the plain way takes, which needs nothing.
+    """
+
+    images: int
+    record: Record
+    once: Record | None = None
+    slower: float = 1.0
+
+    def of(self, images: int) -> tuple[Record, ...]:
+        """Return what so many images cost by themselves: few of them are cheaper the plain way."""
+        each = scaled(self.record, images / self.images)
+        if self.once is None:
+            return (each,)
+        if self.slower > 1.0 and self.once.known_joules > (self.slower - 1.0) * each.known_joules:
+            return (scaled(each, self.slower),)
+        return self.once, each
 
 
 @dataclass(frozen=True)
@@ -166,23 +196,38 @@ class FeatureCache:
             np.save(file, np.stack(found), allow_pickle=False)
         return found
 
-    def price(self, key: str) -> tuple[int, Record] | None:
-        """Return what computing an entry took here, a number of images and the ledger's record of them; None when unknown or damaged."""
+    def price(self, key: str, part: str = "") -> Price | None:
+        """Return what computing an entry took here, or a ``part`` of it at its own cut; None when unknown or damaged."""
         try:
-            price = fitted(_Priced, self._facts(key) or {}, key).get("prices", {}).get(self.place or "")
-            images, record = (0, None) if price is None else (price["images"], Record.from_json(cast(Mapping[str, Any], price["record"])))
+            stored = fitted(_Priced, self._facts(key) or {}, key).get("prices", {}).get(self._place_of(part))
+            if stored is None:
+                return None
+            record, once = (one and Record.from_json(cast(Mapping[str, Any], one)) for one in (stored["record"], stored.get("once")))
         except ValueError:
             return None
-        return None if record is None or images < 1 or record.joules is None else (images, record)
+        if record is None or stored["images"] < 1 or record.joules is None or (once is not None and once.joules is None):
+            return None
+        return Price(stored["images"], record, once, stored.get("slower", 1.0))
 
-    def keep_price(self, key: str, images: int, record: Record) -> None:
-        """Keep the ledger's record of computing so many images of an entry, unless that of more images is known here."""
+    def keep_price(self, key: str, price: Price, part: str = "") -> None:
+        """Keep what computing an entry, or a part of it, took, unless the price of more images is known here.
+
+        Who has found a way pays for it once, whoever finds it again: the first finding stays until it is found at a higher price.
+        """
         with contextlib.suppress(OSError), FileLock(self._lock(key), timeout=1.0):  # who computes it meanwhile keeps a price as well
-            known, facts = self.price(key), self._facts(key)
-            if facts is not None and self.place is not None and (known is None or known[0] <= images):
-                others = facts.get("prices")
-                price = {self.place: {"images": images, "record": record.to_json()}}
-                self._write_facts(key, {**facts, "prices": {**(others if isinstance(others, dict) else {}), **price}})
+            known, facts = self.price(key, part), self._facts(key)
+            if facts is None or self.place is None:
+                return
+            if known is not None:
+                once = max((one for one in (known.once, price.once) if one is not None), key=lambda one: one.known_joules, default=None)
+                price = replace(price if known.images <= price.images else known, once=once)
+            stored = {"images": price.images, "record": price.record.to_json(), "slower": price.slower}
+            stored |= {} if price.once is None else {"once": price.once.to_json()}
+            others = facts.get("prices")
+            self._write_facts(key, {**facts, "prices": {**(others if isinstance(others, dict) else {}), self._place_of(part): stored}})
+
+    def _place_of(self, part: str) -> str:
+        return f"{self.place or ''} {part}".strip()
 
     def entries(self) -> tuple[tuple[str, Mapping[str, Any], int], ...]:
         """Return key, facts and bytes of each entry, those that were used last first; one without facts is what a killed process left."""
@@ -236,6 +281,30 @@ class FeatureCache:
 def key_of(facts: Mapping[str, Any]) -> str:
     """Return the name of the entry with these facts, the same on every machine."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:32]
+
+
+def fingerprint(data: Data) -> str:
+    """Return the SHA-256 of a split, inputs and targets, as hexadecimal; it is kept with the split, which does not change.
+
+    A split that knows a faster way has a method ``fingerprint``.
+    """
+    known: str | None = getattr(data, "_fingerprint", None)
+    if known is not None:
+        return known
+    own = getattr(data, "fingerprint", None)
+    if callable(own):
+        found = str(own())
+    else:
+        digest = hashlib.sha256()
+        for inputs, targets in data.batches(256):
+            for tensor in (inputs, targets):
+                digest.update(tensor.cpu().contiguous().numpy().data)
+        found = digest.hexdigest()
+    try:
+        object.__setattr__(data, "_fingerprint", found)
+    except AttributeError:  # it has slots: it is read again for the next training
+        return found
+    return found
 
 
 def statistics(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

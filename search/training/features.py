@@ -7,18 +7,18 @@ task's splits (see ``feature_cache.py``) and gives the task that a head is train
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
 from torch import nn
 
-from .extractors import COMPARED, WORTH, Embedding, Extract, fastest, plain
-from .feature_cache import Entry, FeatureCache, TooLargeError, key_of, statistics
-from .results import FeaturesUsed, Phases, TrainingFailed
+from .extractors import COMPARED, WORTH, Embedding, Way, fastest, plain
+from .feature_cache import Entry, FeatureCache, TooLargeError, fingerprint, key_of, statistics
+from .results import PASS, SAMPLE, WAY, FeaturesUsed, Phases, TrainingFailed
 from .splits_data import Excerpt, MemoryData
 from .task import Data, Task
 
@@ -32,7 +32,7 @@ STORED = 8192
 #: Mean and deviation of features that are taken as they are: maps that a trained part of the network goes on from.
 UNCHANGED = np.zeros((), dtype=np.float32), np.ones((), dtype=np.float32)
 #: Images on which the price of features is measured that others have computed, perhaps on another machine.
-SAMPLE = 256
+SAMPLED = 256
 
 
 class Backbone(Protocol):
@@ -42,6 +42,9 @@ class Backbone(Protocol):
         identity: Name and SHA-256 of the weights: features of other weights are other features.
         preprocessing: What `prepare` does, as JSON (the network's size in pixels, mean, deviation and interpolation, and the scale of the
             task that it undoes): inputs that are prepared in another way have other features.
+
+    A backbone may also have a method ``part_of(feature_set) -> Part | None``: which larger set holds the features of a set. Then the larger
+    one is computed for both.
     """
 
     identity: str
@@ -65,6 +68,21 @@ class Backbone(Protocol):
     def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
         """Return its parameters, as ``nn.Module`` does."""
         ...
+
+
+@dataclass(frozen=True)
+class Part:
+    """Where a larger feature set holds the features of a smaller one.
+
+    Attributes:
+        whole: The larger set.
+        columns: Its columns that are the smaller one.
+        same_cut: Whether both take the same layers, and cost the same.
+    """
+
+    whole: str
+    columns: slice
+    same_cut: bool = False
 
 
 class Transfer(nn.Module):
@@ -144,22 +162,41 @@ class FeatureTask:
 
 
 @dataclass(frozen=True)
+class _Frozen:
+    """A frozen network that a way of running it is found for; two with the same ``facts`` are the same."""
+
+    facts: str
+    device: torch.device
+    embedding: Embedding = field(compare=False)
+    inputs: torch.Tensor = field(compare=False)
+
+
+@lru_cache(maxsize=8)
+def _way(frozen: _Frozen) -> Way:
+    """Find the best way once for a process: the trials after the first one have it already."""
+    return fastest(frozen.embedding, frozen.inputs, frozen.device)
+
+
+@dataclass(frozen=True)
 class _Run:
-    """How the features of one model are computed."""
+    """How the features of one set are computed."""
 
     identity: str
     device: torch.device
-    extract: Extract
+    way: Way
 
     @classmethod
-    def of(cls, model: Transfer, device: torch.device, split: _Split, images: int) -> _Run:
-        """Look for the best way for so many images, on the first of a split."""
-        embedding = Embedding(cast(nn.Module, model.backbone), model.feature_set).eval()
-        extract = plain(embedding, device)
+    def of(cls, model: Transfer, feature_set: str, device: torch.device, split: _Split, images: int) -> _Run:
+        """Look for the best way for a set of so many images, on the first of a split."""
+        backbone = model.backbone
+        embedding = Embedding(cast(nn.Module, backbone), feature_set).eval()
+        way = Way("plain", plain(embedding, device))
         if images >= WORTH:
             inputs, _ = next(iter(split.data.batches(COMPARED, device=device, seed=split.order)))
-            _, extract = fastest(embedding, inputs, device)
-        return cls(model.backbone.identity, device, extract)
+            shape, threads = tuple(inputs.shape[1:]), torch.get_num_threads()
+            facts = key_of({"parts": [backbone.identity, dict(backbone.preprocessing), feature_set, shape, threads]})
+            way = _way(_Frozen(facts, device, embedding, inputs))
+        return cls(backbone.identity, device, way)
 
 
 @dataclass(frozen=True)
@@ -180,7 +217,7 @@ class _Split:
             done += len(inputs)
             if part.start >= len(inputs):
                 continue
-            found = run.extract(inputs[part])
+            found = run.way.extract(inputs[part])
             if not np.isfinite(found).all():
                 raise TrainingFailed(f"the backbone {run.identity} gives features that are not finite")
             yield found, targets[part].cpu().numpy()
@@ -207,71 +244,94 @@ def with_features(
         OSError: If the cache cannot be written to.
     """
     model.eval()
+    part: Part | None = None if cache is None else getattr(model.backbone, "part_of", lambda name: None)(model.feature_set)
+    whole = model.feature_set if part is None else part.whole
     with phases("overhead", 0):
         model.to(device)
         most = len(task.train) if model.images is None else min(model.images, len(task.train))
         splits = [
-            _split(model, data, rows, order, cache)
+            _split(model, whole, data, rows, order, cache)
             for data, rows, order in ((task.train, most, ORDER), (task.validation, len(task.validation), None))
         ]
     if cache is None or any(split.key is None for split in splits):
-        with phases("features", 0):
-            computed, key = sum(split.rows for split in splits), None
-            run = _Run.of(model, device, splits[0], computed)
+        computed = sum(split.rows for split in splits)
+        with phases("features", WAY):
+            run = _Run.of(model, model.feature_set, device, splits[0], computed)
+        with phases("features", PASS):
             found = [_in_memory(split, run) for split in splits]
+        used = FeaturesUsed(None, most, computed, slower=run.way.slower)
         mean, deviation = statistics(found[0].features) if standardised else UNCHANGED
     else:
-        key = str(splits[0].key)
-        found, computed = _cached(splits, cache, model, phases, device)
-        mean, deviation = cache.statistics(key, most, found[0].features) if standardised else UNCHANGED
+        priced = "" if part is None or part.same_cut else model.feature_set
+        worth = len(task.train) + len(task.validation)  # later trials take more of them
+        found, used = _cached(splits, cache, model, whole, priced, worth, phases, device)
+        mean, deviation = cache.statistics(str(splits[0].key), most, found[0].features) if standardised else UNCHANGED
+        if part is not None:
+            mean, deviation = (one[part.columns] if one.ndim else one for one in (mean, deviation))
+            found = [Entry(entry.features[:, part.columns], entry.targets) for entry in found]
     scale: dict[str, Any] = {"mean": mean.tolist(), "deviation": deviation.tolist()} if standardised else {}
     parts = [MemoryData(torch.from_numpy(entry.features), torch.from_numpy(entry.targets), **scale) for entry in found]
     features = replace(task, train=parts[0], validation=parts[1], test=None, input_shape=(found[0].features.shape[1],), preprocessing={})
-    return FeatureTask(features, torch.from_numpy(mean), torch.from_numpy(deviation), FeaturesUsed(key, most, computed))
+    return FeatureTask(features, torch.from_numpy(mean), torch.from_numpy(deviation), used)
 
 
-def _split(model: Transfer, data: Data, rows: int, order: int | None, cache: FeatureCache | None) -> _Split:
+def _split(model: Transfer, feature_set: str, data: Data, rows: int, order: int | None, cache: FeatureCache | None) -> _Split:
     facts: dict[str, Any] = {}
     if cache is not None and not isinstance(data, Excerpt):
         facts = {
             "backbone": model.backbone.identity,
             "preprocessing": dict(model.backbone.preprocessing),
-            "feature_set": model.feature_set,
+            "feature_set": feature_set,
             "data": fingerprint(data),
             "order": order,
         }
     return _Split(data, rows, order, facts, key_of(facts) if facts else None)
 
 
-def _cached(splits: list[_Split], cache: FeatureCache, model: Transfer, phases: Phases, device: torch.device) -> tuple[list[Entry], int]:
-    """Return the entries of the splits, and how many images had to be computed for them."""
+def _cached(
+    splits: list[_Split],
+    cache: FeatureCache,
+    model: Transfer,
+    feature_set: str,
+    priced: str,
+    worth: int,
+    phases: Phases,
+    device: torch.device,
+) -> tuple[list[Entry], FeaturesUsed]:
+    """Return the entries of the splits with a feature set, and what had to be computed for them.
+
+    ``priced`` is a smaller set with a price of its own, or empty; a faster way is looked for as for so many images as ``worth``.
+    """
     keys = [str(split.key) for split in splits]
 
     def look() -> list[Entry | None]:
         return [cache.open(key, split.rows) for key, split in zip(keys, splits, strict=True)]
 
-    def unpriced() -> bool:
-        return cache.place is not None and cache.price(keys[0]) is None
+    def unpriced(part: str) -> bool:
+        return cache.place is not None and cache.price(keys[0], part) is None
 
-    found, computed = look(), 0
-    if None in found or unpriced():
+    def run_of(name: str) -> _Run:
+        with phases("features", WAY):
+            return _Run.of(model, name, device, splits[0], worth)
+
+    found, used = look(), FeaturesUsed(keys[0], splits[0].rows, 0, priced)
+    if None in found or unpriced(priced):
         with cache.locked(keys):
             found = look()  # another worker may have computed them meanwhile
             if None in found:
-                missing = [split for split, entry in zip(splits, found, strict=True) if entry is None]
-                with phases("features", 0):
-                    run = _Run.of(model, device, splits[0], sum(split.rows for split in missing))
-                    computed = sum(_store(split, cache, run) for split in missing)
-                found = look()
-            elif unpriced():
-                with phases("overhead", 0):  # who prices a sample has the way that a whole pass would take
-                    run = _Run.of(model, device, splits[0], sum(split.rows for split in splits))
-                with phases("features", 0):
-                    computed = sum(len(one) for one, _ in replace(splits[0], rows=min(SAMPLE, splits[0].rows)).blocks(run))
+                run = run_of(feature_set)
+                with phases("features", PASS):
+                    computed = sum(_store(split, cache, run) for split, entry in zip(splits, found, strict=True) if entry is None)
+                used, found = replace(used, computed=computed, slower=run.way.slower), look()
+            if unpriced(priced) and (priced or not used.computed):
+                run = run_of(priced or feature_set)
+                with phases("features", SAMPLE):
+                    sampled = sum(len(one) for one, _ in replace(splits[0], rows=min(SAMPLED, splits[0].rows)).blocks(run))
+                used = replace(used, computed=used.computed + sampled, sampled=sampled, slower=run.way.slower)
     entries = [entry for entry in found if entry is not None]
     if len(entries) < len(splits):
         raise OSError(f"the features in {str(cache.folder)!r} cannot be read back; clear them with joulefront cache --clear")
-    return entries, computed
+    return entries, used
 
 
 def _store(split: _Split, cache: FeatureCache, run: _Run) -> int:
@@ -308,30 +368,6 @@ def _parts(old: Entry | None, new: Iterator[tuple[np.ndarray, np.ndarray]], rows
 def _in_memory(split: _Split, run: _Run) -> Entry:
     features, targets = zip(*split.blocks(run), strict=True)
     return Entry(np.concatenate(features), np.concatenate(targets))
-
-
-def fingerprint(data: Data) -> str:
-    """Return the SHA-256 of a split, inputs and targets, as hexadecimal; it is kept with the split, which does not change.
-
-    A split that knows a faster way has a method ``fingerprint``.
-    """
-    known: str | None = getattr(data, "_fingerprint", None)
-    if known is not None:
-        return known
-    own = getattr(data, "fingerprint", None)
-    if callable(own):
-        found = str(own())
-    else:
-        digest = hashlib.sha256()
-        for inputs, targets in data.batches(256):
-            for tensor in (inputs, targets):
-                digest.update(tensor.cpu().contiguous().numpy().data)
-        found = digest.hexdigest()
-    try:
-        object.__setattr__(data, "_fingerprint", found)
-    except AttributeError:  # it has slots: it is read again for the next training
-        return found
-    return found
 
 
 def _start_at_zero(head: nn.Module) -> None:

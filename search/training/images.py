@@ -70,6 +70,15 @@ def images(path: str | Path, *, resolution: int | None = None, **options: Unpack
     return task
 
 
+def side_of(path: str | Path) -> int | None:
+    """Return the shorter side that `images` would give those at ``path``, in pixels, from a look at some; None where it would refuse."""
+    try:
+        files = open_files(path)
+        return min(_probe(files, find_classes(files).splits["train"], None)[0][1:])
+    except (OSError, ValueError):
+        return None
+
+
 def decode(data: bytes, shape: tuple[int, int, int], *, white: float | None = None, ground: int = GROUND) -> np.ndarray:
     """Decode one image file to ``(c, h, w)`` uint8: rotated upright, its centre cropped to the aspect ratio, resized.
 

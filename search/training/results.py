@@ -25,9 +25,11 @@ class EpochPoint:
 
 
 #: Returns the context of one phase of a training, e.g. a window of the ledger, from its kind and index: ``setup`` or ``compile`` (index 0),
-#: ``epoch``, ``eval`` or ``analysis`` (index: the epoch), or ``features`` (what a frozen backbone computes once for many trainings). A job
-#: opens ``overhead`` (loading a checkpoint, storing weights) and ``inference`` as well.
+#: ``epoch``, ``eval`` or ``analysis`` (index: the epoch), or ``features`` (what a frozen backbone computes once for many trainings; index:
+#: ``PASS``, ``WAY`` or ``SAMPLE``). A job opens ``overhead`` (loading a checkpoint, storing weights) and ``inference`` as well.
 Phases = Callable[[str, int], AbstractContextManager[Any]]
+#: A pass over images; finding the cheapest way for it, conversion included; a few images that tell the price of others' passes.
+PASS, WAY, SAMPLE = 0, 1, 2
 #: Called after every epoch; False stops the training there, and the model is measured as it is.
 ShouldContinue = Callable[[EpochPoint], bool]
 
@@ -50,11 +52,17 @@ class FeaturesUsed:
         key: Entry of the cache with those of the training images; None when they were kept in memory alone.
         images: Training images that the model has learnt from: what it costs to make it again.
         computed: Images that were put through the backbone for this training, those for validation included: what was paid this time.
+        part: The feature set, where the entry holds a larger one with a later cut: its price is another one. Empty where it is the entry's.
+        sampled: How many of them were computed only to learn the price of this feature set here.
+        slower: How many times as long the plain way of running the backbone takes as the one that was taken.
     """
 
     key: str | None
     images: int
     computed: int
+    part: str = ""
+    sampled: int = 0
+    slower: float = 1.0
 
 
 @dataclass(frozen=True)

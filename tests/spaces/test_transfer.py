@@ -7,7 +7,7 @@ from joulefront.search.space import FixedTrial, RandomTrial
 from joulefront.spaces.mlp import Mlp
 from joulefront.spaces.pretrained import Prepare, resize_matrix, same_area
 from joulefront.spaces.recipes import FIXED
-from joulefront.spaces.transfer import FEATURE_SETS, TransferFamily, by_quarters
+from joulefront.spaces.transfer import FEATURE_SETS, TransferFamily, by_quarters, sides_for
 from joulefront.spaces.union import Union
 from joulefront.spaces.weights import find
 
@@ -26,6 +26,22 @@ def whole(family) -> TransferFamily:
 
 def built(contract, family, shape=(3, 32, 32), task=None, **params):
     return contract.build(family, family.sample(FixedTrial(PARAMS | params)), task or contract.make_task(shape))
+
+
+def test_every_set_of_features_is_in_the_largest_one(contract, whole):
+    backbone = built(contract, whole).backbone
+    prepared = backbone.prepare(torch.rand(2, 3, 32, 32))
+    with torch.no_grad():
+        grid = backbone.embed(prepared, "grid")
+        for name in ("early", "pooled"):
+            assert torch.equal(grid[:, backbone.part_of(name).columns], backbone.embed(prepared, name))
+    assert backbone.part_of("grid") is None
+    assert (backbone.part_of("pooled").same_cut, backbone.part_of("early").same_cut) == (True, False)
+
+
+@pytest.mark.parametrize(("side", "largest"), [(None, 160), (8, 96), (28, 128), (32, 160), (56, 224), (500, 224)])
+def test_images_are_enlarged_five_times_at_most(side, largest):
+    assert (sides_for(side).low, sides_for(side).high) == (64, largest)
 
 
 @pytest.mark.slow
@@ -52,8 +68,8 @@ def test_features_are_those_of_timms_own_layers(contract, whole, features, width
     assert torch.allclose(found, torch.cat(parts, dim=1), atol=1e-5)
 
 
-def test_the_early_cut_computes_nothing_behind_it(contract, family):
-    model = built(contract, family, features="early")
+def test_the_early_cut_computes_nothing_behind_it(contract, whole):
+    model = built(contract, whole, features="early")
     ran = []
     hooks = [block.register_forward_hook(lambda *_, k=k: ran.append(k)) for k, block in enumerate(model.backbone.network.blocks)]
     model(torch.zeros(1, 3, 32, 32))
@@ -138,8 +154,10 @@ def test_heads_that_share_features_say_so_also_in_a_union(family):
         return family.frozen(family.sample(FixedTrial(PARAMS | params)))
 
     assert needs(head="256") == needs()
-    assert needs(images_halved=2) == (needs()[0], 0.25)
-    assert len({needs(**other)[0] for other in ({}, {"side": 96}, {"features": "early"})}) == 3
+    assert needs(images_halved=2) == needs()._replace(share=0.25)
+    assert needs(features="pooled") == needs()
+    assert needs(side=128).features != needs().features
+    assert needs(side=128).work == 4 * needs().work
     drawn = {"transfer": None, "mlp": None}
     for seed in range(20):
         candidate = space.sample(RandomTrial(seed))

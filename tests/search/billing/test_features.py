@@ -9,11 +9,13 @@ from joulefront.search.billing.account import price_of_features, trial_energy
 from joulefront.search.carbon.intensity import Intensity
 from joulefront.search.energy import Component, Record
 from joulefront.search.records.trial import Trial
-from joulefront.search.training.feature_cache import FORMAT, FeatureCache
-from joulefront.search.training.results import FeaturesUsed
+from joulefront.search.training.feature_cache import FORMAT, FeatureCache, Price
+from joulefront.search.training.results import PASS, SAMPLE, WAY, FeaturesUsed
 
 
-def record(kind: str, joules: float | None, *, seconds: float = 1.0, quality: str = "measured", begin: int = 0) -> Record:
+def record(
+    kind: str, joules: float | None, *, seconds: float = 1.0, quality: str = "measured", begin: int = 0, index: int = PASS
+) -> Record:
     part = Component(
         "cpu",
         joules,
@@ -22,7 +24,18 @@ def record(kind: str, joules: float | None, *, seconds: float = 1.0, quality: st
         u_random_joules=None if joules is None else 0.1 * joules,  # type: ignore[arg-type]
     )
     return Record(
-        kind, kind, None, kind, "ok", "2026-01-01", begin, begin + int(seconds * 1e9), seconds, (part,), "abc", cpu_seconds=seconds
+        kind,
+        f"{kind} {index}",
+        None,
+        kind,
+        "ok",
+        "2026-01-01",
+        begin,
+        begin + int(seconds * 1e9),
+        seconds,
+        (part,),
+        "abc",
+        cpu_seconds=seconds,
     )
 
 
@@ -77,6 +90,28 @@ def test_the_price_is_the_one_of_most_images_and_each_place_has_its_own(cache: F
     assert priced(FeaturesUsed("key", 800, 0), HEAD, cache).features_joules == pytest.approx(80.0)
 
 
+def test_finding_a_faster_way_is_paid_once_and_few_images_are_cheaper_without_it(cache: FeatureCache) -> None:
+    # 20 J to find and convert, then 0.1 J an image in place of 0.3 J the plain way
+    phases = (record("features", 20.0, index=WAY), record("features", 100.0), *HEAD)
+    assert priced(FeaturesUsed("key", 800, 1000, slower=3.0), phases, cache).features_joules == pytest.approx(20.0 + 80.0)
+    again = (record("features", 0.1, index=WAY), record("features", 10.0), *HEAD)  # found before in this process: still its price
+    assert priced(FeaturesUsed("key", 800, 100, slower=3.0), again, cache).features_joules == pytest.approx(100.0)
+    assert priced(FeaturesUsed("key", 50, 0), HEAD, cache).features_joules == pytest.approx(50 * 0.3)  # 15 J instead of 25 J
+    assert priced(FeaturesUsed("key", 200, 0), HEAD, cache).features_joules == pytest.approx(20.0 + 20.0)
+
+
+def test_a_part_with_an_earlier_cut_has_the_price_of_a_sample_of_its_own(cache: FeatureCache) -> None:
+    priced(FeaturesUsed("key", 800, 1000), (record("features", 100.0), *HEAD), cache)
+    sample = (record("features", 15.0, index=SAMPLE), *HEAD)  # 0.06 J an image
+    assert priced(FeaturesUsed("key", 800, 250, part="early", sampled=250), sample, cache).features_joules == pytest.approx(48.0)
+    assert priced(FeaturesUsed("key", 100, 0, part="early"), HEAD, cache).features_joules == pytest.approx(6.0)
+    assert priced(FeaturesUsed("key", 800, 0), HEAD, cache).features_joules == pytest.approx(80.0)
+    both = (record("features", 40.0), record("features", 15.0, index=SAMPLE), *HEAD)  # the whole was missing as well
+    anew = replace(cache, place="there")
+    assert priced(FeaturesUsed("key", 100, 650, part="early", sampled=250), both, anew).features_joules == pytest.approx(6.0)
+    assert priced(FeaturesUsed("key", 100, 0), HEAD, anew).features_joules == pytest.approx(10.0)
+
+
 def test_a_price_that_nobody_measured_makes_the_energy_unknown(cache: FeatureCache) -> None:
     assert priced(FeaturesUsed("key", 800, 0), HEAD, cache).train_joules is None
     lost = priced(FeaturesUsed("key", 800, 1000), (record("features", None), *HEAD), cache)
@@ -85,7 +120,7 @@ def test_a_price_that_nobody_measured_makes_the_energy_unknown(cache: FeatureCac
 
 
 def test_a_damaged_price_is_unknown_and_not_free(cache: FeatureCache) -> None:
-    cache.keep_price("key", 1000, record("features", 100.0))
+    cache.keep_price("key", Price(1000, record("features", 100.0)))
     facts = cache.folder / "key" / "facts.json"
     facts.write_text(facts.read_text().replace('"joules": 100.0', '"joules": "many"'))
     assert cache.price("key") is None

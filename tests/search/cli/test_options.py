@@ -8,7 +8,7 @@ import pytest
 import typer
 from typer.main import get_command
 
-from joulefront.search.cli import app
+from joulefront.search.cli import app, with_implied_values
 from joulefront.search.cli.options import LimitOptions, PlaceOptions, SessionLimitOptions, with_options
 
 
@@ -56,3 +56,10 @@ def test_the_earlier_name_of_an_option_works_and_is_not_shown(call: Callable[...
     help_text = call("repeat", "--help").out
     assert "--max-members" in help_text
     assert "--most" not in help_text
+
+
+def test_pretrained_without_a_value_means_auto_and_with_one_that_value() -> None:
+    assert with_implied_values(["run", "images", "--pretrained"]) == ["run", "images", "--pretrained=auto"]
+    assert with_implied_values(["run", "images", "--pretrained", "--seed", "1"]) == ["run", "images", "--pretrained=auto", "--seed", "1"]
+    for typed in (["run", "--pretrained", "hub"], ["run", "--pretrained=no"], ["measure", "--", "other", "--pretrained"], []):
+        assert with_implied_values(typed) == typed

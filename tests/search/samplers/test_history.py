@@ -10,7 +10,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import TrialState, create_trial
 
 from joulefront.search.samplers.history import CLAIM, History, constraints_of, features_paid
-from joulefront.search.space import Candidate
+from joulefront.search.space import Candidate, FrozenPart
 from joulefront.search.training.recipe import Recipe
 from joulefront.spaces.mlp import Mlp
 
@@ -118,9 +118,9 @@ class Heads:
             {"kind": trial.suggest_categorical("kind", ["a", "b", "none"]), "halved": trial.suggest_int("halved", 0, 3)}, Recipe()
         )
 
-    def frozen(self, candidate: Candidate) -> tuple[str, float] | None:
+    def frozen(self, candidate: Candidate) -> FrozenPart | None:
         parts = candidate.architecture
-        return None if parts["kind"] == "none" else (parts["kind"], 0.5 ** parts["halved"])
+        return None if parts["kind"] == "none" else FrozenPart(parts["kind"], 0.5 ** parts["halved"], {"a": 4.0, "b": 6.0}[parts["kind"]])
 
 
 def finished(kind: str, halved: int, features_joules: float | None, state: str = "COMPLETE") -> optuna.trial.FrozenTrial:
@@ -144,6 +144,15 @@ def test_features_that_a_trial_has_paid_are_no_cost_of_the_next_ones_up_to_its_n
     assert paid({"kind": "b", "halved": 0}) == 0.0
     assert paid({"kind": "none", "halved": 0}) == 0.0
     assert paid({"kind": "a"}) == 0.0  # not all of it is drawn yet
+
+
+def test_features_that_are_new_cost_those_of_the_validation_images_as_well() -> None:
+    paid = features_paid(Heads(), [finished("a", 1, 50.0)], share=0.2)  # type: ignore[arg-type]
+    assert paid is not None
+    # 100 J for all training images at a work of 4, so 150 J at a work of 6, and a fifth of it for validation
+    assert paid({"kind": "b", "halved": 3}) == pytest.approx(-30.0)
+    assert paid({"kind": "a", "halved": 3}) == pytest.approx(12.5)
+    assert paid({"kind": "none", "halved": 0}) == 0.0
 
 
 def test_without_features_nothing_is_paid_by_others() -> None:

@@ -4,7 +4,7 @@ import torch
 from helpers.backbone import Bands
 
 from joulefront.search.training import features
-from joulefront.search.training.extractors import Embedding, fastest, openvino, plain
+from joulefront.search.training.extractors import COMPARED, Embedding, Way, fastest, openvino, plain
 from joulefront.search.training.feature_cache import FeatureCache
 from joulefront.search.training.features import Transfer
 from joulefront.search.training.fit import fit
@@ -35,7 +35,7 @@ def chosen(inputs: torch.Tensor, change) -> str:
     def others(embedding, inputs, device):
         yield "other", lambda batch: change(plain(right, CPU)(batch))
 
-    return fastest(embedding, inputs, CPU, others)[0]
+    return fastest(embedding, inputs, CPU, others).name
 
 
 def raising(found: np.ndarray) -> np.ndarray:
@@ -61,7 +61,7 @@ def test_a_faster_way_is_taken_when_its_features_agree(inputs, change, name):
 
 def test_a_slower_way_is_not_taken(inputs):
     slow = Embedding(Slow(), "both").eval()
-    assert fastest(Embedding(Bands(), "both").eval(), inputs, CPU, lambda *_: iter([("slow", plain(slow, CPU))]))[0] == "plain"
+    assert fastest(Embedding(Bands(), "both").eval(), inputs, CPU, lambda *_: iter([("slow", plain(slow, CPU))])).name == "plain"
 
 
 def test_openvino_gives_the_same_features_for_every_size_of_a_batch(inputs):
@@ -74,11 +74,12 @@ def test_openvino_gives_the_same_features_for_every_size_of_a_batch(inputs):
 
 def test_what_the_chosen_way_computes_is_what_is_kept(spots, tmp_path, monkeypatch):
     monkeypatch.setattr(features, "WORTH", 100)
+    features._way.cache_clear()
     asked = []
 
     def always_half(embedding, inputs, device):
         asked.append(len(inputs))
-        return "half", lambda batch: plain(embedding, CPU)(batch) + 1.0
+        return Way("half", lambda batch: plain(embedding, CPU)(batch) + 1.0)
 
     monkeypatch.setattr(features, "fastest", always_half)
     cache = FeatureCache(tmp_path)
@@ -87,7 +88,12 @@ def test_what_the_chosen_way_computes_is_what_is_kept(spots, tmp_path, monkeypat
     kept = np.concatenate([cache.open(found.key, 129).features])
     order = next(spots.train.batches(129, seed=features.ORDER))[0]
     assert np.allclose(kept, plain(Embedding(Bands(), "both").eval(), CPU)(order) + 1.0, atol=1e-2)
-    assert asked == [64]
-    few = Transfer(Bands("few 1"), "both", torch.nn.Linear(16, 3), images=20)
-    fit(few, spots, Recipe(threads=1), epochs=1, features=cache)
-    assert asked == [64]  # 20 and 71 images are not worth it
+    assert asked == [COMPARED]
+    fit(Transfer(Bands("few 1"), "both", torch.nn.Linear(16, 3), images=20), spots, Recipe(threads=1), epochs=1, features=cache)
+    assert asked == [COMPARED] * 2, "later trials will take more images than 20"
+    fit(Transfer(Bands("few 1"), "both", torch.nn.Linear(16, 3)), spots, Recipe(threads=1), epochs=1, features=cache)
+    assert asked == [COMPARED] * 2, "what was found stays for the process"
+    monkeypatch.setattr(features, "WORTH", 1000)
+    fit(Transfer(Bands("few 2"), "both", torch.nn.Linear(16, 3)), spots, Recipe(threads=1), epochs=1, features=cache)
+    assert asked == [COMPARED] * 2, "so small a set is not worth it"
+    features._way.cache_clear()

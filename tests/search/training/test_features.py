@@ -17,8 +17,8 @@ from joulefront.search.energy import Component, Record
 from joulefront.search.training import features
 from joulefront.search.training.checkpoint import load_checkpoint, load_weights, save_weights
 from joulefront.search.training.evaluate import evaluate
-from joulefront.search.training.feature_cache import FeatureCache
-from joulefront.search.training.features import Transfer, fingerprint, with_features
+from joulefront.search.training.feature_cache import FeatureCache, Price
+from joulefront.search.training.features import Part, Transfer, fingerprint, with_features
 from joulefront.search.training.fit import fit
 from joulefront.search.training.images import images
 from joulefront.search.training.recipe import Recipe
@@ -202,7 +202,7 @@ def test_the_phase_of_the_features_is_there_only_where_something_is_computed(spo
     first, second = Watched(), Watched()
     fit(model(spots), spots, RECIPE, epochs=1, features=cache, phases=first)
     fit(model(spots), spots, RECIPE, epochs=1, features=cache, phases=second)
-    assert first.kinds == ["overhead", "features", "setup", "epoch", "eval"]
+    assert first.kinds == ["overhead", "features", "features", "setup", "epoch", "eval"]
     assert second.kinds == ["overhead", "setup", "epoch", "eval"]
 
 
@@ -212,15 +212,47 @@ def test_where_prices_are_wanted_a_sample_is_measured_once_for_features_of_other
     found = fit(model(spots), spots, RECIPE, epochs=1, features=here).features
     assert found.computed == 129
     assert here.price(found.key) is None
-    exact, rough = record(5.0), record(9.0)
-    here.keep_price(found.key, 129, exact)
+    exact, rough = Price(129, record(5.0)), Price(10, record(9.0))
+    here.keep_price(found.key, exact)
     assert fit(model(spots), spots, RECIPE, epochs=1, features=here).features.computed == 0
-    assert here.price(found.key) == (129, exact)
-    here.keep_price(found.key, 10, rough)  # of fewer images: less exact
-    assert here.price(found.key) == (129, exact)
+    assert here.price(found.key) == exact
+    here.keep_price(found.key, rough)  # of fewer images: less exact
+    assert here.price(found.key) == exact
     assert replace(cache, place="another").price(found.key) is None
     fit(model(spots), spots, RECIPE, epochs=1, features=replace(here, place=None))
-    assert here.price(found.key) == (129, exact)
+    assert here.price(found.key) == exact
+
+
+class Parted(Bands):
+    """Bands whose rows and columns are columns of both, the rows at an earlier cut."""
+
+    def part_of(self, feature_set):
+        parts = {"rows": Part("both", slice(0, 8)), "columns": Part("both", slice(8, 16), same_cut=True)}
+        return parts.get(feature_set)
+
+
+def test_one_pass_serves_several_feature_sets_and_an_earlier_cut_is_priced_by_a_sample(spots, cache):
+    here = replace(cache, place="this machine")
+
+    def trained(name: str, width: int, backbone: Bands):
+        net = Transfer(backbone, name, torch.nn.Linear(width, 3))
+        return net, fit(net, spots, RECIPE, epochs=2, features=here)
+
+    first, paid = trained("columns", 8, Parted())
+    assert (paid.features.part, paid.features.computed, first.backbone.embedded["both"]) == ("", 200, 200)
+    here.keep_price(paid.features.key, Price(200, record(5.0)))
+    whole, more = trained("both", 16, Parted())
+    assert (more.features.key, more.features.computed) == (paid.features.key, 0)
+    rows, sampled = trained("rows", 8, Parted())
+    assert (sampled.features.part, sampled.features.computed, sampled.features.sampled) == ("rows", 129, 129)
+    here.keep_price(sampled.features.key, Price(129, record(1.0)), "rows")
+    _, free = trained("rows", 8, Parted())
+    assert free.features.computed == 0
+    for net, found in ((first, paid), (whole, more), (rows, sampled)):
+        raw = evaluate(net, spots, spots.validation, recipe=RECIPE, device=torch.device("cpu"))
+        assert raw["accuracy"] == pytest.approx(found.quality["accuracy"])
+    alone = Transfer(Bands(), "rows", torch.nn.Linear(8, 3))
+    assert fit(alone, spots, RECIPE, epochs=2).quality["loss"] == pytest.approx(sampled.quality["loss"], rel=1e-3)
 
 
 def test_going_on_from_a_checkpoint_equals_one_training_bit_for_bit(spots, cache, tmp_path):
