@@ -213,6 +213,6 @@ def test_maps_are_shared_by_what_has_the_same_cut_and_heads_by_the_whole_network
     heads = TransferFamily((found["test_resnet"],), recipe=FIXED)
     needs = {tuned: family.frozen(candidate(found["test_resnet"], tuned, images_halved=1)) for tuned in ("1", "2", "all")}
     assert needs["all"] == heads.frozen(candidate(found["test_resnet"], "all", images_halved=1))
-    assert len({name for name, _ in needs.values()}) == 3
-    assert {share for _, share in needs.values()} == {0.5}
+    assert len({one.features for one in needs.values()}) == 3
+    assert {one.share for one in needs.values()} == {0.5}
     assert family.sample(FixedTrial({"side": 64, "images_halved": 0, "layers": "1", "norms": "free", "backbone_rate": 0.1}))
