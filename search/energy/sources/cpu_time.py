@@ -7,12 +7,11 @@ import re
 import threading
 import time
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .clock import LINUX, NANO, Clock, process_clock, thread_clock
+from .clock import LINUX, NANO, Clock, Threads, process_clock, thread_clock
 from .source import Capability, Reading
 
 try:
@@ -221,39 +220,6 @@ def stat_fields(pid: int, proc: str = "/proc") -> list[bytes] | None:
             return file.read(2048).rpartition(b")")[2].split()
     except OSError:
         return None
-
-
-class Threads:
-    """The threads of this process, whose clocks bring its own up to now.
-
-    The process's clock adds up what its threads have used by the last tick. Asking a thread's own clock brings its time up to now.
-    """
-
-    def __init__(self, proc: str) -> None:
-        self._path = f"{proc}/self/task"
-        self._clocks: list[int] = []
-        self._links = 0
-
-    def update(self) -> None:
-        """Ask the clock of every thread."""
-        if not LINUX:
-            return
-        try:
-            # A folder has two links, and this one another for each thread: while their number stays and all answer, they are the same.
-            if (links := os.stat(self._path).st_nlink) == self._links:
-                for clock in self._clocks:
-                    time.clock_gettime_ns(clock)
-                return
-        except OSError:
-            links = 0  # one has ended, and another may have begun
-        clocks = []
-        with suppress(OSError):
-            for thread in os.listdir(self._path):
-                with suppress(OSError):  # it has just ended
-                    clock = ~int(thread) << 3 | 6
-                    time.clock_gettime_ns(clock)
-                    clocks.append(clock)
-        self._clocks, self._links = clocks, links if links == len(clocks) + 2 else 0
 
 
 def _ended_seconds() -> float:

@@ -135,9 +135,12 @@ def test_a_measured_call_inside_of_a_window_is_a_part_of_it_also_beside_another_
 
 
 @linux
-def test_windows_of_processes_add_up_to_the_whole() -> None:
+@pytest.mark.parametrize("count", [2, 4])
+def test_windows_of_processes_are_what_the_processes_used_and_with_the_overhead_the_whole(count: int) -> None:
     """As the search's workers do it: each process states its CPU-seconds at the end."""
+    watts = CpuTime().coefficients.core_watts
     with Ledger([CpuTime()]) as ledger:
+        before = time.process_time()
 
         def trial(seconds: float) -> Window:
             window = ledger.open("trial", devices=(), processes=True)
@@ -151,12 +154,14 @@ def test_windows_of_processes_add_up_to_the_whole() -> None:
                 process.communicate(b"\n")
             return window
 
-        with ThreadPoolExecutor(4) as pool:
-            windows = list(pool.map(trial, spread(4)))
+        with ThreadPoolExecutor(count) as pool:
+            windows = list(pool.map(trial, spread(count)))
         found = [window.record for window in windows]
-        split = ledger.partition()
+        split, here = ledger.partition(), time.process_time() - before
     for window, record in zip(windows, found, strict=True):  # whatever the others did by when
-        assert record.joules == pytest.approx(window.cpu_seconds * CpuTime().coefficients.core_watts, rel=0.02)
+        assert record.joules == pytest.approx(window.cpu_seconds * watts, rel=0.02)
+    # What this process did meanwhile, and what the children did before and after their trials.
+    assert here * 0.9 <= sum(split.overhead.values()) / watts <= here + 0.1 * count
     assert sum(record.joules for record in found) + sum(split.overhead.values()) == pytest.approx(sum(split.total.values()), rel=1e-3)
 
 
