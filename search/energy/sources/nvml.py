@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .clock import Clock
-from .nvml_driver import Calls, architecture, attempt, describe, find, instances, socket, state, visible, words
+from .nvml_driver import Calls, architecture, attempt, describe, find, instances, other_order, socket, state, visible, words
 from .source import POWER_TICK_SECONDS, Capability, Reading
 
 BOUNDARY = "GPU board"
@@ -103,10 +103,15 @@ class Nvml:
         if not chosen and (handles or not found):
             reason = "CUDA_VISIBLE_DEVICES shows no GPU to this process" if handles else "the driver knows no GPU"
             found.append(_absent("gpu", reason))
+        # What is known to be used is named by its UUID, which no order changes.
+        names = [str(attempt(nvml, nvml.nvmlDeviceGetName, handle)) for handle in handles.values()]
+        doubt = other_order(names, self._environment) if self._used is None else None
         for uuid in chosen:
             beside = socket(nvml, handles[uuid])
             alone = len(handles) == 1 or (beside is not None and sockets.count(beside) == 1)
             device, capability = self._probe_device(f"gpu:{uuid}", handles[uuid], alone)
+            if doubt is not None:
+                capability = replace(capability, reason="; ".join(filter(None, (doubt, capability.reason))))
             found.append(capability)
             if capability.available:
                 devices.append(device)

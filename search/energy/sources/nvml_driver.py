@@ -273,6 +273,22 @@ def visible(uuids: Sequence[str], environment: Mapping[str, str] | None = None) 
     return tuple(chosen)
 
 
+def other_order(names: Sequence[str], environment: Mapping[str, str] | None = None) -> str | None:
+    """Return why a number in ``CUDA_VISIBLE_DEVICES`` may be another GPU's for CUDA than for NVML, or None.
+
+    Source: CUDA C++ Programming Guide, "CUDA Environment Variables": by default CUDA counts unlike GPUs by speed, the fastest first.
+    """
+    variables = os.environ if environment is None else environment
+    text = variables.get("CUDA_VISIBLE_DEVICES", "")
+    numbered = any(entry.strip().lstrip("+-").isdigit() for entry in text.split(","))
+    if not numbered or len(set(names)) < 2 or variables.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID":
+        return None
+    return (
+        f"CUDA_VISIBLE_DEVICES={text} is taken as the driver counts, by place on the bus, while CUDA counts unlike GPUs by speed: another "
+        "GPU may do the work; set CUDA_DEVICE_ORDER=PCI_BUS_ID, or give UUIDs"
+    )
+
+
 def instances(environment: Mapping[str, str] | None = None) -> tuple[str, ...]:
     """Return the MIG instances that ``CUDA_VISIBLE_DEVICES`` names."""
     variables = os.environ if environment is None else environment

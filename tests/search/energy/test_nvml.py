@@ -342,6 +342,28 @@ def test_a_used_gpu_is_metered_by_its_uuid_whatever_number_cuda_gives_it(four, c
     assert record.joules == pytest.approx(4000, rel=0.01)
 
 
+@pytest.mark.parametrize(
+    ("visible_ones", "order", "models", "used", "doubtful"),
+    [
+        ("1", None, (0, 2), None, True),
+        ("1, 0", "FASTEST_FIRST", (0, 2), None, True),
+        ("1", "PCI_BUS_ID", (0, 2), None, False),
+        ("1", None, (2, 2), None, False),
+        ("GPU-00000001-fake", None, (0, 2), None, False),
+        (None, None, (0, 2), None, False),
+        ("1", None, (0, 2), ("gpu:GPU-00000001-fake",), False),
+    ],
+)
+def test_a_number_that_cuda_may_give_to_another_gpu_is_remarked(driver, clock, visible_ones, order, models, used, doubtful):
+    driver.reset(2).follow(clock)
+    for index, model in enumerate(models):
+        driver.set(index, model=model)
+    variables = {"CUDA_VISIBLE_DEVICES": visible_ones, "CUDA_DEVICE_ORDER": order}
+    environment = {name: value for name, value in variables.items() if value is not None}
+    for found in Nvml(clock=clock, environment=environment, used=used).probe():
+        assert ("set CUDA_DEVICE_ORDER=PCI_BUS_ID, or give UUIDs" in (found.reason or "")) is doubtful
+
+
 def test_a_gpu_that_is_not_used_is_read_rarely(four, clock):
     source = Nvml(clock=clock, environment={}, used=(uuid(0),))
     source.probe()
