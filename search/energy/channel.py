@@ -99,16 +99,16 @@ class MeterChannel:
     @property
     def needs_burst(self) -> bool:
         """Whether the refreshes of this component are worth polling for around the edges of windows."""
-        return self.period is not None and self._counter is not None and not self.integrating
+        return self._power.learning if self.integrating else self.period is not None and self._counter is not None
 
     def awaited(self, since_ns: int, now_ns: int) -> bool:
         """Whether a refresh after ``since_ns`` is still to come: burst polling lasts until it is seen, or does not come.
 
-        Until the period is learnt, several refreshes are awaited; at the start, until the rhythm is confirmed.
+        Until the period, or how long a power is held, is learnt, several are awaited; at the start, until the rhythm is confirmed.
         """
-        if not self.needs_burst or self.period is None or self._counter is None:
-            return False
         first = self.reads[0] if self.reads else now_ns
+        if not self.needs_burst or self.period is None or self._counter is None:
+            return self.needs_burst and now_ns - first < LEARNING_NS
         if not self.period.settled and now_ns - first < LEARNING_NS:
             return True
         if not self.period.learnt:

@@ -14,6 +14,8 @@ from .sources.source import Capability
 UNSAMPLED = 0.02
 #: Readings closer together than this see one state of a fast load twice.
 APART_NS = NANO // 25
+#: A change between two readings as close as this is seen sharply.
+SHARP_NS = NANO // 100
 #: What is held for longer (seconds) may stay at one phase of a load that pulses as slowly.
 HELD = 0.04
 #: Readings further apart than this are no neighbours.
@@ -69,7 +71,14 @@ class Ripple:
         self._since_ns: int | None = None
         self._values: deque[float] = deque(maxlen=NOW)
         self._runs: deque[int] = deque(maxlen=LATELY)
+        self._sharp: deque[int] = deque(maxlen=LATELY)
+        self._sharply = False
         self._new = self._same = 0
+
+    @property
+    def settled(self) -> bool:
+        """Whether enough values were seen to come and to go by close looks."""
+        return len(self._sharp) >= 2 * SEVERAL
 
     def add(self, t_ns: int, watts: float) -> None:
         """Enter a reading; one that comes right after another, or is still held, is left out."""
@@ -133,11 +142,13 @@ class Ripple:
         elif self._seen is not None:
             self._new = 0 if watts in self._values else self._new + 1
             self._values.append(watts)
+            sharp = t_ns - self._seen[0] < SHARP_NS
             if self._since_ns is not None:
-                self._runs.append(t_ns - self._since_ns)
-            self._since_ns = self._seen[0]
+                (self._sharp if sharp and self._sharply else self._runs).append(t_ns - self._since_ns)
+            self._since_ns, self._sharply = self._seen[0], sharp
             if min(self._new, self._same) >= SEVERAL:
-                self.hold_ns = min(sorted(self._runs)[len(self._runs) // 8], 2 * NEIGHBOURS_NS)
+                runs = self._sharp if len(self._sharp) >= SEVERAL or not self._runs else self._runs
+                self.hold_ns = min(sorted(runs)[len(runs) // 8], 2 * NEIGHBOURS_NS)
         self._seen = (t_ns, watts)
 
 
@@ -163,6 +174,11 @@ class PowerIntegral:
             return seen
         level, usual = self.ripple.level_watts, self.ripple.usual_watts
         return max(seen, min(math.sqrt(max(usual**2 - (NOISE * level) ** 2, 0.0)) / LEFT, MOST * level))
+
+    @property
+    def learning(self) -> bool:
+        """Whether close looks may still tell for how long the sensor holds a value."""
+        return self._learns and self.ripple is not None and not self.ripple.settled
 
     def add(self, read_ns: int, watts: float, onto: Curve) -> None:
         """Extend a curve by a trapezoid; every reading counts, also one equal to the last."""

@@ -600,3 +600,17 @@ def test_a_good_counter_is_kept_beside_a_sensor_that_sees_one_phase_of_the_load_
     found = part(window.record)
     assert "instead" not in (found.reason or "")
     assert found.joules == pytest.approx(2050, rel=0.02)
+
+
+def test_a_power_without_a_counter_is_looked_at_closely_at_first_until_its_hold_is_known(bench):
+    reads = {}
+    for held in (0.02, 1.0):
+        machine = bench(counter=0, refresh=held, noise=0.002)
+        for name, seconds in (("first", 3), ("later", 10)):
+            with machine.ledger.window(name) as window:
+                machine.run(seconds)
+            reads[held, name] = part(window.record).reads
+    assert 50 < reads[0.02, "first"] < 300
+    assert reads[1.0, "first"] > 800  # nothing came to be seen, so it ends by itself
+    assert reads[0.02, "later"] < 110
+    assert reads[1.0, "later"] < 110

@@ -168,3 +168,12 @@ def test_a_few_steps_of_the_load_hide_no_swing_in_a_sensor_that_smooths():
     for number in range(64):
         power.add(number * NANO // 10, 350.0 if number // 16 % 2 else 60.0, curve)
     assert power.swing_watts == power.ripple.bent_watts
+
+
+def test_how_long_a_value_is_held_is_told_by_close_looks_and_not_by_far_ones():
+    ripple, rng, held = Ripple(), random.Random(4), {}
+    looks = [k * 2_000_000 for k in range(150)] + [NANO + k * NANO // 10 for k in range(300)]
+    for t in looks:
+        ripple.add(t, held.setdefault(t // 20_000_000, 200 + rng.gauss(0, 1)))
+    assert ripple.settled
+    assert ripple.hold_ns == pytest.approx(20e6, rel=0.15)
