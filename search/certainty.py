@@ -191,6 +191,26 @@ class Evidence:
             return not shares_differ(trial.values[0], best.values[0], self.examples)
         return False
 
+    def shortfall(self, trial: Trial, best: Trial) -> float | None:
+        """Return by how much a trial may be worse than the best, the far end of the 95 % interval of their difference; None when unknown.
+
+        Source: Agresti and Min 2005, Statistics in Medicine 24, for pairs (half an example added to each cell); Newcombe 1998, method 10.
+        """
+        one, two, n = self.of(trial), self.of(best), self.examples
+        if one is not None and two is not None and one.pairs_with(two):
+            if self.metric not in SHARES:
+                ends = bootstrap(two, one) if self.maximise else bootstrap(one, two)
+                return None if ends is None else max(0.0, ends[1])
+            ahead, behind = (float((a.given & ~b.given).sum()) + 0.5 for a, b in ((two, one), (one, two)))
+            count = len(one.given) + 2
+            error = sqrt(ahead + behind - (ahead - behind) ** 2 / count) / count
+            return max(0.0, (ahead - behind) / count + Z * error)
+        if self.metric in SHARES and n:
+            low, high = sorted((trial.values[0], best.values[0]))
+            ends_of_low, ends_of_high = wilson(low * n, n), wilson(high * n, n)
+            return high - low + sqrt((low - ends_of_low[0]) ** 2 + (ends_of_high[1] - high) ** 2)
+        return None
+
     def basis(self, trials: Sequence[Trial]) -> str:
         """Return how trials are compared: ``paired``, ``counts`` or ``unknown``."""
         if len(trials) > 0 and all(self.of(trial) is not None for trial in trials):
@@ -222,7 +242,9 @@ def choose(members: Sequence[Trial], evidence: Evidence, floor_quality: float | 
         top, basis = best.number, evidence.basis([trial for trial in useful if trial.number in ties])
     good = [number for number in ties if standings[number].beats_guessing is not False] or list(ties)
     pick = good[0]
-    return Choice(pick, top, cheapest, ties, standings, evidence.guessing, basis, _why(pick, top, ties, basis, evidence, standings))
+    by_number = {trial.number: trial for trial in members}
+    short = evidence.shortfall(by_number[pick], by_number[top]) if basis in ("paired", "counts") and pick != top else None
+    return Choice(pick, top, cheapest, ties, standings, evidence.guessing, basis, _why(pick, top, ties, basis, evidence, standings, short))
 
 
 def _by_repeats(
@@ -256,7 +278,9 @@ def _by_repeats(
     return tied, top, "repeats on the test split" if tested else "repeats", new
 
 
-def _why(pick: int, top: int, ties: Sequence[int], basis: str, evidence: Evidence, standings: Mapping[int, Standing]) -> str:
+def _why(
+    pick: int, top: int, ties: Sequence[int], basis: str, evidence: Evidence, standings: Mapping[int, Standing], short: float | None
+) -> str:
     how = {
         "paired": f"on the same {evidence.examples} validation examples" if evidence.examples else "on the same validation examples",
         "counts": f"with {evidence.examples} validation examples, by counts alone: results per example are not kept",
@@ -270,7 +294,8 @@ def _why(pick: int, top: int, ties: Sequence[int], basis: str, evidence: Evidenc
     if pick == top:
         others = "every other member is clearly worse" if len(ties) == 1 else "no cheaper one is as good"
         return f"the best: {others} ({how}){lucky}"
-    return f"the cheapest that cannot be told from the best, trial {top} (95 %, {how}){lucky}"
+    worse = "" if short is None else f"; it may be up to {short:.2g} worse"
+    return f"the cheapest that cannot be told from the best, trial {top} (95 %, {how}){worse}{lucky}"
 
 
 def decimals_of(n: int | None, standard_error: float | None = None) -> int:

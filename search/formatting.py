@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import floor, inf, log10
+from shutil import get_terminal_size
 
 from .energy import JOULES_PER_WH
 
@@ -168,6 +170,43 @@ def digits(value: float | None) -> str:
     if value == 0 or abs(value) >= 1000:
         return f"{value:,.0f}"
     return f"{value:.{max(0, 2 - floor(log10(abs(value))))}f}"
+
+
+#: Width where no terminal says one: a pipe or a file.
+PIPED = 100
+
+
+def terminal_width() -> int:
+    """Return the width of the terminal in characters, 100 where there is none; COLUMNS wins."""
+    return get_terminal_size((PIPED, 24)).columns
+
+
+def wrapped(text: str, width: int, indent: str = "") -> list[str]:
+    """Break a text into lines of a width, at spaces where there are any."""
+    return textwrap.wrap(text, max(width, 20), initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
+
+
+def paragraphs(text: str, width: int | None = None) -> str:
+    """Break every line of a text at a width, the terminal's by default."""
+    return "\n".join(part for line in text.split("\n") for part in wrapped(line, width or terminal_width()) or [""])
+
+
+def fitted(cells: Sequence[Sequence[str]], right: Sequence[bool], width: int | None = None) -> str:
+    """Align rows as `grid` does where that fits the width, the terminal's by default; else write each row as titles and values.
+
+    >>> print(fitted([["run", "best"], ["runs/digits", "0.97"]], [False, True], 12))
+    run runs/digits,
+      best 0.97
+    """
+    width, whole = width or terminal_width(), grid(cells, right)
+    if all(len(line) <= width for line in whole.split("\n")):
+        return whole
+    titles, *rows = cells
+    lines = []
+    for row in rows:
+        text = ", ".join(f"{title} {cell}".strip() for title, cell in zip(titles, row, strict=True) if cell)
+        lines += textwrap.wrap(text, width, subsequent_indent="  ", break_on_hyphens=False)
+    return "\n".join(lines)
 
 
 def grid(cells: Sequence[Sequence[str]], right: Sequence[bool], *, width: int | None = None) -> str:

@@ -57,6 +57,8 @@ def run(
     sizes: Annotated[
         bool, typer.Option("--sizes", help="Let freeze-thaw use the parameters and FLOPs of every candidate it considers.")
     ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress; results and warnings alone.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Hypervolumes and what the last energy has brought, too.")] = False,
     smoke: Annotated[bool, typer.Option("--smoke", help="Two tiny trials, to check that everything works.")] = False,
 ) -> None:
     """Run or continue a study; print its front."""
@@ -113,7 +115,7 @@ def run(
             protocol=_protocol(protocol),
             stop_gain=stop_gain,
             warm_start=warm_start or [],
-            listener=Console(),
+            listener=Console(verbose=verbose, silent=quiet),
             origin=origin,
             whole_process=whole_process,
             show=lambda front: _print_run(front, RunFolder.open(path), command, named),

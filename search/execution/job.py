@@ -174,7 +174,8 @@ def train(job: Job, space: Space, task: Task, *, phases: Phases, should_continue
         return should_continue(entry)
 
     def measured_nothing() -> Outcome:
-        return Outcome(_last(reached), curve=tuple(reached), parameters=parameters, flops=flops, threads=threads, resumed=start is not None)
+        last = int(reached[-1]["epoch"]) if reached else 0
+        return Outcome(last, curve=tuple(reached), parameters=parameters, flops=flops, threads=threads, resumed=start is not None)
 
     parameters = flops = start = None
     try:
@@ -271,10 +272,6 @@ def _predict_for_a_while(model: Any, task: Task, candidate: Candidate, job: Job,
         while made == 0 or time.monotonic() < end:
             made += len(predict(model, task, task.validation, recipe=candidate.recipe, device=job.device))
     return made
-
-
-def _last(reached: list[dict[str, Any]]) -> int:
-    return int(reached[-1]["epoch"]) if reached else 0
 
 
 def _finite(value: float | None) -> float | None:

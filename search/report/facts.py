@@ -11,6 +11,10 @@ from ..front import Front
 from ..records.bill import Bill
 from ..records.run_folder import Run
 
+#: By how much the energies of repeated trainings of one model spread, as standard deviation, before a run has repeats of its own:
+#: lowest and highest of 8 models of the digits study, each trained 10 times (`joulefront repeat`, see studies/results/choice.md).
+TYPICAL_SPREAD = (0.03, 0.23)
+
 
 def sessions_of(run: Run) -> list[Mapping[str, Any]]:
     """Return the sessions of a run, oldest first; a run that keeps its facts at the top level has one."""
@@ -102,6 +106,23 @@ def scale_share(front: Front) -> float | None:
         if joules and systematic:
             shares.append(systematic / joules)
     return max(shares, default=None)
+
+
+def over_default(front: Front) -> str | None:
+    """Say what the search gained over the default model in quality and energy; None without one, or where it is itself the pick."""
+    default, pick = front.baseline, front.sensible() if len(front) else None
+    if default is None or pick is None or pick is default or not default.train_joules or front.why_not(default) is not None:
+        return None
+    name, change = front.objectives[0], front.gain(pick) - front.gain(default)
+    tied = front.evidence.ties(pick, default)
+    what = f"cannot be told from it in {name}" if tied else f"is {'better' if change > 0 else 'worse'} in {name}"
+    ratio = front.joules(pick) / default.train_joules
+    energy = f"{1 - ratio:.0%} less" if ratio < 1 else f"{ratio - 1:.0%} more" if ratio < 2 else f"{ratio:.3g} times the"
+    shown = front.quality_text(abs(change))
+    return (
+        f"Against the default model (trial {default.number}: {front.describe(default)}) trial {pick.number} {what} "
+        f"({'+' if change >= 0 else '-'}{shown}) for {energy} energy."
+    )
 
 
 def wall_text(bill: Bill) -> str | None:

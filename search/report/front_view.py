@@ -7,7 +7,7 @@ from typing import Any
 
 from ..front import Front
 from ..records.run_folder import Run
-from . import table
+from . import table, text_table
 
 SUFFIXES = (".html", ".png", ".svg")
 
@@ -18,7 +18,7 @@ class FrontView(Front):
     to_rows = table.to_rows
     to_csv = table.to_csv
     to_frame = table.to_frame
-    to_text = table.to_text
+    to_text = text_table.to_text
     _repr_html_ = table.to_html
 
     def plot(self, path: str | Path | None = None) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..energy import JOULES_PER_WH
 from ..energy.sources.cpu_time import estimates_in
-from ..formatting import digits, grid
+from ..formatting import Unit, digits, fitted, paragraphs, unit_for
 from ..front import Front
 from ..records.run_folder import Run
 from ..records.trial import Trial
@@ -77,14 +77,16 @@ class Leaderboard:
 
     def to_text(self) -> str:
         """A table for people, then the notes."""
+        known = [row[name] for row in self.to_rows() for name in ("best_train_wh", "sensible_train_wh", "search_wh")]
+        unit = unit_for(max((wh for wh in known if wh is not None), default=1.0))
         columns: list[tuple[str, Callable[[dict[str, Any]], str]]] = [
             ("run", lambda row: row["run"]),
             ("objective", lambda row: row["objectives"][0]),
             ("best", lambda row: _four_digits(row["best"])),
-            ("at Wh", lambda row: digits(row["best_train_wh"])),
-            ("knee", lambda row: _four_digits(row["knee"])),
-            ("at Wh", lambda row: digits(row["knee_train_wh"])),
-            ("search Wh", lambda row: digits(row["search_wh"])),
+            (f"at {unit.name}", lambda row: _in(row["best_train_wh"], unit)),
+            ("sensible", lambda row: _four_digits(row["sensible"])),
+            (f"at {unit.name}", lambda row: _in(row["sensible_train_wh"], unit)),
+            (f"search {unit.name}", lambda row: _in(row["search_wh"], unit)),
             ("trials", lambda row: str(row["trials"]) + (f" ({row['failed']} failed)" if row["failed"] else "")),
             ("front", lambda row: str(row["front"])),
             ("hypervolume", lambda row: _four_digits(row["hypervolume"])),
@@ -92,8 +94,12 @@ class Leaderboard:
             ("hardware", lambda row: ", ".join(row["hardware_id"]) or "unknown"),
         ]
         cells = [[title for title, _ in columns], *([show(row) for _, show in columns] for row in self.to_rows())]
-        table = grid(cells, [False, False, *[True] * 9, False])
-        return "\n".join([table, *(["", *(f"Note: {note}" for note in self.notes)] if self.notes else [])])
+        table = fitted(cells, [False, False, *[True] * (len(columns) - 3), False])
+        return "\n".join([table, *(["", *(paragraphs(f"Note: {note}") for note in self.notes)] if self.notes else [])])
+
+
+def _in(wh: float | None, unit: Unit) -> str:
+    return digits(None if wh is None else wh / unit.size)
 
 
 def _four_digits(value: float | None) -> str:

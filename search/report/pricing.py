@@ -10,7 +10,7 @@ from ..carbon.intensity import Intensity, grams_co2e, scope_note
 from ..carbon.price import Price, priced
 from ..carbon.zones import intensity_for
 from ..energy import JOULES_PER_KWH
-from ..formatting import digits, grid, unit_for
+from ..formatting import digits, fitted, paragraphs, unit_for
 from ..front import Front
 from ..records.run_folder import Run
 
@@ -92,12 +92,13 @@ class PriceTable:
                 ]
             )
         right = [False, *[True] * (len(head) - 2), False]
-        lines = [grid(cells, right), "", f"Grams and money include the PUE of {self.pue:g}, energy does not."]
+        lines = [fitted(cells, right), "", f"Grams and money include the PUE of {self.pue:g}, energy does not."]
         if all(row.front == self.front for row in self.rows):
             lines.append(f"The front is the same {len(self.front)} trials in every zone: in one place carbon is energy times a constant.")
         else:
             lines.append("The front differs in: " + ", ".join(str(r.intensity.zone) for r in self.rows if r.front != self.front) + ".")
-        return "\n".join([*lines, *([f"Note: {self.note}."] if self.note else [])])
+        table, *rest = [*lines, *([f"Note: {self.note}."] if self.note else [])]
+        return "\n".join([table, *map(paragraphs, rest)])
 
 
 def price_table(run: Run, zones: Sequence[str | Intensity], *, pue: float = 1.0, price: Price | None = None) -> PriceTable:

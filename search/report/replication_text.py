@@ -7,7 +7,7 @@ from typing import Any
 
 from ..energy import JOULES_PER_WH
 from ..energy.intervals import Difference
-from ..formatting import digits, grid, unit_for
+from ..formatting import digits, fitted, paragraphs, unit_for
 from ..records.replicate_summary import ReplicateComparison, ReplicateSummary, drift, row_of
 from ..records.replicates import Repeats
 from .table import REPEATS, energy_spread_text, quality_text
@@ -60,7 +60,8 @@ def sentences(comparison: ReplicateComparison, repeats: Repeats) -> list[str]:
 def to_text(comparison: ReplicateComparison, repeats: Repeats) -> str:
     """Render the table and the sentences for a terminal."""
     head, rows = table_of(comparison)
-    return "\n".join([grid([head, *rows], [True] * len(head)), "", legend(comparison), *sentences(comparison, repeats)])
+    said = map(paragraphs, (legend(comparison), *sentences(comparison, repeats)))
+    return "\n".join([fitted([head, *rows], [True] * len(head)), "", *said])
 
 
 def to_json(comparison: ReplicateComparison, repeats: Repeats) -> dict[str, Any]:

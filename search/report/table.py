@@ -8,18 +8,17 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
-from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Any
 
 from ..energy import JOULES_PER_WH
 from ..energy.record import sum_known
-from ..formatting import Unit, digits, grid, unit_for
+from ..formatting import Unit, digits, unit_for
 from ..records.replicate_summary import row_of
-from .facts import scale_share
+from .facts import TYPICAL_SPREAD, over_default, scale_share
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -156,9 +155,11 @@ def columns_of(front: Front) -> list[Column]:
     columns = [
         Column("trial", lambda trial: str(trial.number)),
         Column("epochs", lambda trial: str(trial.epochs)),
-        Column(front.objectives[0], lambda trial: f"{trial.values[0]:.4f}"),
+        Column(front.objectives[0], lambda trial: front.quality_text(trial.values[0])),
         Column(f"train {unit.name}", lambda trial: _energy(trial, unit)),
     ]
+    if any(one.low is not None for one in (front.choice.standings.values() if members else ())):
+        columns.insert(3, Column("95 %", lambda trial: _interval(front, trial)))
     columns += _repeat_columns(front, unit)
     carbon = [trial.grams_co2e for trial in members if trial.grams_co2e is not None]
     if carbon:
@@ -178,6 +179,11 @@ def columns_of(front: Front) -> list[Column]:
     ]
 
 
+def _interval(front: Front, trial: Trial) -> str:
+    one = front.choice.standings[trial.number]
+    return "-" if one.low is None or one.high is None else f"{front.quality_text(one.low)}–{front.quality_text(one.high)}"
+
+
 def _repeat_columns(front: Front, unit: Unit) -> list[Column]:
     comparison = front.repeated
     if comparison is None:
@@ -191,7 +197,7 @@ def _repeat_columns(front: Front, unit: Unit) -> list[Column]:
         member = comparison.summary_of(trial.number)
         return energy_spread_text(None if member is None else member.energy, JOULES_PER_WH * unit.size)
 
-    return [Column(REPEATS, quality), Column(f"{unit.name}, {REPEATS}", energy)]
+    return [Column("repeats", quality), Column(f"repeats {unit.name}", energy)]
 
 
 def quality_text(spread: Spread | None) -> str:
@@ -240,33 +246,25 @@ def _tie(front: Front, first: Trial, second: Trial) -> str:
     return "≈" if pair.quality is None or pair.quality.clear else "≡"
 
 
-def model_text(trial: Trial) -> str:
-    """The parameters of a trial in one line: the family by its value alone, its own parameters without its name before them.
+def model_parts(trial: Trial) -> dict[str, str]:
+    """The parameters of a trial as short texts by name: the family by its value alone, its own parameters without its name before them."""
+    family = f"{trial.params.get('family', '')}."
+    parts = {}
+    for name, value in trial.params.items():
+        text = f"{value:.3g}" if isinstance(value, float) else str(value)
+        short = name.removeprefix(family) if family != "." else name
+        parts[short] = text if short in ("family", "model", "architecture") else f"{short}={text}"
+    return parts
+
+
+def model_text(trial: Trial, without: Collection[str] = ()) -> str:
+    """The parameters of a trial in one line, without those of some names.
 
     >>> from joulefront.search.records.trial import Trial
     >>> model_text(Trial(0, "complete", {"family": "mlp", "lr": 0.00123456, "mlp.width": 64}, 1))
     'mlp, lr=0.00123, width=64'
     """
-    family = f"{trial.params.get('family', '')}."
-    parts = []
-    for name, value in trial.params.items():
-        text = f"{value:.3g}" if isinstance(value, float) else str(value)
-        short = name.removeprefix(family) if family != "." else name
-        parts.append(text if short in ("family", "model", "architecture") else f"{short}={text}")
-    return ", ".join(parts)
-
-
-def to_text(front: Front, *, width: int | None = None) -> str:
-    """Render the front for a terminal; the last line explains the marks and how the energies are known.
-
-    It is as wide as the terminal by default, and at least 100 characters. Only the last column is cut to keep to the width.
-    """
-    if not front.members:
-        return empty_text(front)
-    columns = columns_of(front)
-    cells = [[column.title for column in columns], *([column.show(trial) for column in columns] for trial in front)]
-    table = grid(cells, [column.right for column in columns], width=width or max(100, get_terminal_size().columns))
-    return f"{table}\n\n{footnote(front)}"
+    return ", ".join(text for name, text in model_parts(trial).items() if name not in without)
 
 
 def empty_text(front: Front) -> str:
@@ -286,22 +284,37 @@ def empty_text(front: Front) -> str:
 def footnote(front: Front) -> str:
     """Explain the table: how many trials, how the energy is known and how well, which neighbours are ties."""
     kinds = sorted({trial.energy_quality for trial in front})
-    text = f"{len(front)} of {len(front.trials)} trials are on the front; their energy is {' and '.join(kinds)}."
-    if any(trial.train_u_joules for trial in front):
-        text += " ± is the random standard uncertainty of the meter; repeated trainings vary by more (joulefront repeat)"
-        scale = scale_share(front)
-        text += "." if scale is None else f"; the scale, common to all rows, is known to {_percent(scale)}."
+    text = f"{len(front)} of {len(front.trials)} trials are on the front; their energy is {' and '.join(kinds)}. {_spread_text(front)}"
+    scale = scale_share(front)
+    text += "" if scale is None else f" The scale, common to all rows, is known to {_percent(scale)}."
+    choice = front.choice
+    text += f" sensible: trial {choice.pick}, {choice.why}."
+    if choice.guessing is not None:
+        behind = sum(one.beats_guessing is False for one in choice.standings.values())
+        text += f" Guessing gives {front.objectives[0]} {choice.guessing:.3g}"
+        text += f"; {behind} of the rows {'is' if behind == 1 else 'are'} not better." if behind else "."
+    text += "" if (gained := over_default(front)) is None else f" {gained}"
     signs = " ".join(marks_of(front).values())
     if "≈" in signs:
         text += " ≈ costs the same as the row above within the uncertainty" + (" of the meter." if front.repeated is None else ".")
     if "≡" in signs:
         text += f" ≡ differs from the row above neither in energy nor in {front.objectives[0]}."
     if FOREIGN in signs:
-        text += f" {FOREIGN} was trained while other programs used the machine: ± contains what such neighbours change."
+        text += f" {FOREIGN} was trained while other programs used the machine: its energy is less sure."
     text += _idle_gpu(front)
     if front.repeated is not None:
         text += " Repeats: mean ± standard deviation of trainings with fresh seeds; the front itself is what the search measured, once."
     return text
+
+
+def _spread_text(front: Front) -> str:
+    """Say by how much energies of repeated trainings spread: this run's, or what is typical; the meter's alone is less and not said."""
+    found = [] if front.repeated is None else [one.energy for one in front.repeated.members if one.energy is not None]
+    shares = [one.sd / one.mean for one in found if one.sd is not None and one.mean > 0]
+    if shares:
+        return f"Energies of the same model trained again spread by {100 * min(shares):.0f} to {100 * max(shares):.0f} % here (sd)."
+    low, high = (100 * share for share in TYPICAL_SPREAD)
+    return f"Energies of the same model trained again typically spread by {low:.0f} to {high:.0f} % (sd); joulefront repeat measures it."
 
 
 def _idle_gpu(front: Front) -> str:
@@ -333,12 +346,7 @@ def _side(column: Column) -> str:
 
 
 def _energy(trial: Trial, unit: Unit) -> str:
-    if trial.train_wh is None:
-        return "-"
-    shown = digits(trial.train_wh / unit.size)
-    if not trial.train_u_joules:
-        return shown
-    return f"{shown} {_percent(trial.train_u_joules / (trial.train_joules or 1.0))}"
+    return "-" if trial.train_wh is None else digits(trial.train_wh / unit.size)
 
 
 def _percent(share: float) -> str:

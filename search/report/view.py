@@ -17,7 +17,7 @@ from ..front import FRACTIONS, Front, stretch
 from ..records.run_folder import Run
 from ..records.trial import Trial
 from ..study import OBJECTIVES
-from .facts import grams_per_wh, how_energy_is_known, scale_share
+from .facts import TYPICAL_SPREAD, grams_per_wh, how_energy_is_known, scale_share
 
 #: Colours of the text, of captions, of the other trials, of the front, and of the recommended trial.
 INK, MUTED, PALE, STRONG, PICK = "#1b2a33", "#5f6f79", "#a9bac4", "#0b6e69", "#d9480f"
@@ -117,8 +117,17 @@ class View:
         return low <= self.y(trial) <= high
 
     def spread(self, trial: Trial) -> tuple[float, float]:
-        """Two standard uncertainties of the energy to the left and to the right, in ``unit``; never down to zero."""
-        span = self.x_of(2.0 * (trial.train_u_joules or 0.0))
+        """Two standard uncertainties of the energy to the left and to the right, in ``unit``; never down to zero.
+
+        Repeated trainings spread by more than the meter errs: by what the trial's own repeats say, else by what is typical.
+        """
+        member = None if self.front.repeated is None else self.front.repeated.summary_of(trial.number)
+        if member is not None and member.energy is not None and member.energy.sd is not None:
+            one = member.energy.sd
+        else:
+            least = 0.0 if trial.train_u_joules is None else TYPICAL_SPREAD[0] * self.front.joules(trial)
+            one = max(trial.train_u_joules or 0.0, least)
+        span = self.x_of(2.0 * one)
         return min(span, 0.95 * self.x(trial)), span
 
     @property

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ..certainty import decimals_of
 from ..energy import JOULES_PER_WH, SECONDS_PER_HOUR
-from ..formatting import digits, energy_text, unit_for
+from ..formatting import energies, energy_text
 from ..front import Front
+from ..records.examples import SHARES
 from ..records.run_folder import Run
 from ..stopping.limits import Limits, StopRules
 from ..stopping.projection import Expected, expected
@@ -23,11 +26,11 @@ class Progress:
     """The state of a running study.
 
     Attributes:
-        event: ``start``, ``wait`` (for clean hours), ``warning``, ``trial`` or ``end``.
+        event: ``start``, ``wait`` (for clean hours), ``warning``, ``trial``, ``end`` or ``detail`` (for who asks for more).
         trials: Finished trials, ``failed`` ones among them.
         joules: Spent by the whole search, None when unknown.
         budget_joules: What it may spend, None without an energy budget; ``trial_limit`` likewise.
-        best: Best quality so far, None before the first.
+        best: Best quality so far, None before the first; ``decimals`` of it mean anything.
         front: Number of trials on the front.
         hypervolume: Normalised hypervolume of the front, None before the first trial.
         seconds: Wall time of this session.
@@ -50,14 +53,27 @@ class Progress:
     seconds_left: float | None = None
     message: str = ""
     expected: Expected | None = None
+    decimals: int = 4
 
-    def line(self) -> str:
-        """One line for people: trials, Wh, best quality, front, hypervolume, time left."""
+    @property
+    def share(self) -> float:
+        """How far the study is on its way to the nearest of its limits, 0 to 1."""
+        parts = [0.0]
+        if self.trial_limit:
+            parts.append(self.trials / self.trial_limit)
+        if self.joules is not None and self.budget_joules:
+            parts.append(self.joules / self.budget_joules)
+        if self.seconds_left is not None and self.seconds > 0:
+            parts.append(self.seconds / (self.seconds + self.seconds_left))
+        return min(1.0, max(parts))
+
+    def line(self, verbose: bool = False) -> str:
+        """One line for people: trials, energy, best quality, front, time left; ``verbose`` adds the hypervolume."""
         of = f"/{self.trial_limit}" if self.trial_limit is not None else ""
         parts = [f"trials {self.trials}{of}" + (f" ({self.failed} failed)" if self.failed else "")]
         parts.append(self.energy())
-        parts.append(f"best {self.quality_name} " + ("-" if self.best is None else f"{self.best:.4f}"))
-        parts.append(f"front {self.front}" + ("" if self.hypervolume is None else f", hypervolume {self.hypervolume:.3f}"))
+        parts.append(f"best {self.quality_name} " + ("-" if self.best is None else f"{self.best:.{self.decimals}f}"))
+        parts.append(f"front {self.front}" + (f", hypervolume {self.hypervolume:.3f}" if verbose and self.hypervolume is not None else ""))
         if self.expected is not None and self.expected.trials > self.trials:
             parts.append(self.expected.to_text())
         if self.seconds_left is not None:
@@ -70,8 +86,8 @@ class Progress:
             return "energy unknown"
         if self.budget_joules is None:
             return energy_text(self.joules / JOULES_PER_WH)
-        unit = unit_for(self.budget_joules / JOULES_PER_WH)
-        return f"{digits(self.joules / JOULES_PER_WH / unit.size)} of {energy_text(self.budget_joules / JOULES_PER_WH)}"
+        (spent, budget), unit = energies((self.joules, self.budget_joules))
+        return f"{spent} of {budget} {unit}"
 
 
 class Listener(Protocol):
@@ -92,33 +108,88 @@ def _clock(seconds: float) -> str:
     return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"
 
 
+#: In a log a line is written when the front improves, and otherwise when none was for so long.
+LOG_SECONDS = 10.0
+#: Columns of a terminal that the bar itself keeps.
+LEAST_BAR = 12
+
+
 @dataclass
 class Console:
-    """Writes progress to standard error: one line kept up to date on a terminal, a line per trial elsewhere."""
+    """Writes progress to standard error: a bar that fits any terminal, in a log a line per improvement of the front or ten seconds.
+
+    Attributes:
+        verbose: Whether details are shown, e.g. hypervolumes.
+        silent: Whether only warnings are.
+    """
 
     stream: Any = field(default_factory=lambda: sys.stderr)
-    _width: int = 0
+    verbose: bool = False
+    silent: bool = False
+    _bar: Any = None
+    _task: Any = None
+    _hypervolume: float = 0.0
+    _written: float = -LOG_SECONDS
+    _reasons: set[str] = field(default_factory=set)
 
     def __call__(self, progress: Progress) -> None:
         """Show an event."""
-        live = bool(getattr(self.stream, "isatty", lambda: False)())
-        if progress.message and (not live or progress.event != "trial" or "failed" in progress.message):
-            self._clear(live)
-            print(progress.message, file=self.stream, flush=True)
-        if live:
-            if progress.event == "end":
-                self._clear(live)
-            else:
-                text = progress.line()
-                print("\r" + text.ljust(self._width), end="", file=self.stream, flush=True)
-                self._width = len(text)
+        if self.silent and progress.event != "warning":
+            return
+        live = bool(getattr(self.stream, "isatty", lambda: False)()) and not self.silent
+        if progress.event == "detail":
+            if self.verbose:
+                self._say(progress.message)
         elif progress.event == "trial":
-            print("  " + progress.line(), file=self.stream, flush=True)
+            self._trial(progress, live)
+        else:
+            if progress.event == "end":
+                self._close()
+            if progress.message:
+                self._say(progress.message)
+        if live and progress.event in ("start", "trial", "wait"):
+            self._show(progress)
 
-    def _clear(self, live: bool) -> None:
-        if live and self._width:
-            print("\r" + " " * self._width + "\r", end="", file=self.stream, flush=True)
-            self._width = 0
+    def _trial(self, progress: Progress, live: bool) -> None:
+        better = (progress.hypervolume or 0.0) > self._hypervolume
+        self._hypervolume = max(self._hypervolume, progress.hypervolume or 0.0)
+        _, _, reason = progress.message.partition(" failed: ")
+        strange = bool(reason) and reason not in self._reasons
+        self._reasons.add(reason)
+        if live:
+            if strange:
+                self._say(progress.message)
+        elif better or strange or time.monotonic() - self._written >= LOG_SECONDS:
+            self._written = time.monotonic()
+            self._say(f"{progress.message} · {progress.line(self.verbose)}" if progress.message else progress.line(self.verbose))
+
+    def _say(self, text: str) -> None:
+        if self._bar is not None:
+            self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        else:
+            print(text, file=self.stream, flush=True)
+
+    def _show(self, progress: Progress) -> None:
+        """Keep the bar up to date; what does not fit beside it is left out, the least important first."""
+        if self._bar is None:
+            from rich.console import Console as Terminal
+            from rich.progress import BarColumn, TextColumn
+            from rich.progress import Progress as Bar
+            from rich.table import Column
+
+            text = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis"))
+            self._bar = Bar(BarColumn(bar_width=None), text, console=Terminal(file=self.stream), expand=True, transient=True)
+            self._task = self._bar.add_task("", total=1.0)
+            self._bar.start()
+        parts = progress.line(self.verbose).split(" · ")
+        while len(parts) > 1 and len(" · ".join(parts)) > self._bar.console.width - LEAST_BAR:
+            del parts[-1 if progress.seconds_left is None or len(parts) < 3 else -2]
+        self._bar.update(self._task, completed=progress.share, description=" · ".join(parts), refresh=True)
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
 
 
 #: Shares of the study's limit at which the refined estimate of its cost is kept for the report.
@@ -204,6 +275,7 @@ def progress_of(
         budget_joules=limits.joules,
         trial_limit=limits.trials,
         best=best,
+        decimals=decimals_of(front.evidence.examples if run.objectives[0] in SHARES else None),
         quality_name=run.objectives[0],
         front=len(front),
         hypervolume=front.hypervolume() if len(front) else None,

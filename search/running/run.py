@@ -21,11 +21,14 @@ from ..execution.job import Executor
 from ..formatting import energy_text
 from ..front import Front
 from ..records.run_folder import RunFolder
+from ..report.facts import over_default
 from ..report.front_view import FrontView
 from ..samplers.factory import make_sampler
 from ..stopping.limits import StopRules, limits_of, pace_of, refuse_wrong_limits
 from ..stopping.stop_gain import StopGain
 from ..study import Budget, Study
+from ..training.evaluate import targets_of
+from ..training.task import Task
 from .baselines import PLAIN, MeasurementProtocol, default_candidate
 from .carbon_log import keep_place
 from .carbon_session import CarbonSession, CarbonTime, grams_as_joules
@@ -119,6 +122,41 @@ def recent_gain(front: Front) -> str | None:
     if after <= before:
         return f"{what} did not raise the hypervolume of {after:.3f}"
     return f"{what} raised the hypervolume from {before:.3f} to {after:.3f}"
+
+
+def course(front: Front, spent_joules: float | None) -> list[str]:
+    """Return which share of the energy trained models, and when the quality last rose, as clauses."""
+    done = sorted((trial for trial in front.trials if trial.values), key=lambda trial: trial.number)
+    if not done:
+        return []
+    beside = ("evaluation_joules", "analysis_joules")
+    trained = sum((t.increment_joules or 0.0) - sum(getattr(t.energy, name) or 0.0 for name in beside) for t in front.trials)
+    said = []
+    if spent_joules:
+        said.append(f"{min(1.0, trained / spent_joules):.0%} of {energy_text(spent_joules / JOULES_PER_WH)} trained models")
+    best = max(done, key=lambda trial: (front.gain(trial), -trial.number))
+    return [*said, f"{front.objectives[0]} last rose at trial {best.number} of {len(front.trials)}"]
+
+
+#: Classes of which the largest has so many times the examples of the smallest are skewed.
+SKEWED = 3.0
+#: So many classes are counted by name.
+NAMED = 10
+
+
+def classes_text(task: Task, metric: str, guess: Mapping[str, float]) -> str | None:
+    """Return the class counts of the training split and what guessing gives; None where neither is known."""
+    targets, parts = targets_of(task.train), []
+    if task.kind in ("classification", "anomaly") and targets is not None and task.classes:
+        counts = [int((targets == number).sum()) for number in range(len(task.classes))]
+        order = sorted(range(len(counts)), key=lambda number: -counts[number])
+        shown = ", ".join(f"{task.classes[number]} {counts[number]:,}" for number in order[:NAMED])
+        parts.append(f"training examples: {shown}" + (f" and {len(counts) - NAMED} more classes" if len(counts) > NAMED else ""))
+        if metric == "accuracy" and max(counts) >= SKEWED * max(1, min(counts)):
+            parts.append("the classes are skewed: --objectives balanced_accuracy,train_energy counts each class alike")
+    if metric in guess:
+        parts.insert(min(1, len(parts)), f"guessing gives {metric} {guess[metric]:.3g}")
+    return "; ".join(parts) or None
 
 
 def run(
@@ -235,6 +273,8 @@ def run(
             )
             if not asked:
                 reporter.tell("start", f"rungs: {', '.join(map(str, study.rungs))} epochs; --rungs (Python: rungs) sets others")
+            if (classes := classes_text(task, study.objectives[0], session.folder.facts.get("guessing") or {})) is not None:
+                reporter.tell("start", classes)
             if study.notice:
                 reporter.tell("start", study.notice)
             session.warm_up(rules.timed_out)
@@ -249,8 +289,12 @@ def run(
                 session.end_facts["expected"] = [{"share": share, **expected.to_json()} for share, expected in noted]
             if hourly is not None:
                 session.end_facts |= hourly.facts()
-            course = recent_gain(Front.of(session.folder.run(optuna_study), complete_only=study.complete_only))
-            reporter.tell("end", f"ended: {session.reason}" + ("" if course is None else f"; {course}"))
+            front = Front.of(session.folder.run(optuna_study), complete_only=study.complete_only)
+            reporter.tell("end", "; ".join([f"ended: {session.reason}", *course(front, rules.account.spent_joules())]))
+            if (gained := over_default(front)) is not None:
+                reporter.tell("end", gained)
+            if (recent := recent_gain(front)) is not None:
+                reporter.tell("detail", recent)
             session.folder.save_snapshot(optuna_study)
         if show is not None:
             session.show(lambda: show(load(path)))

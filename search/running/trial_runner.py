@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 one_blas_thread = partial(threadpool_limits, 1, user_api="blas")
 #: A database that is lost in a long session is made again from a copy that is not older than this and one trial.
 SNAPSHOT_SECONDS = 60.0
-#: Share of an energy budget that the default model may take; then it is measured as it is.
-DEFAULT_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ class TrialRunner:
     """Takes trials their whole way; the executors' threads share it.
 
     ``carbon`` prices joules by the hour and lets large trainings wait for clean hours; None without a forecast. ``first`` are parameters of
-    the trials to begin with; with ``default_first`` the first of them is the baseline, which may take ``DEFAULT_SHARE`` of a budget.
+    the trials to begin with; with ``default_first`` the first of them is the baseline.
     """
 
     study: Study
@@ -88,7 +86,7 @@ class TrialRunner:
             if rejection is None and duplicate is not None:
                 self.recorder.repeated(asked.trial, duplicate)
         if rejection is None and duplicate is not None:
-            return self._report(f"trial {asked.trial.number} repeats trial {duplicate.number}: nothing was trained")
+            return self.reporter.tell("trial", f"trial {asked.trial.number} repeats trial {duplicate.number}: nothing was trained")
         ended = None
         while rejection is None and ended is None and self._postponed(asked.epochs):
             ended = self.rules.end_of_training(None)
@@ -98,7 +96,7 @@ class TrialRunner:
         reason = rejection or f"{ended} before it began"
         with self.session.lock:
             self.recorder.rejected(asked.trial, asked.epochs, reason, excused=ended is not None)
-        return self._report(f"trial {asked.trial.number} refused: {reason}")
+        return self.reporter.tell("trial", f"trial {asked.trial.number} refused: {reason}")
 
     def _ask(self) -> Asked:
         if self.study.sampler != "grid" and (begun := len(self._optuna_trials())) < len(self.first):
@@ -162,10 +160,7 @@ class TrialRunner:
             overdue.epoch()
             with self.session.lock:
                 account.save_sometimes()
-                joules, most = meter.window.joules(), self.rules.limits.joules
-                ended = "stopped", self.rules.end_of_training(joules)
-                if ended[1] is None and BASELINE in asked.trial.user_attrs and joules and most and joules >= DEFAULT_SHARE * most:
-                    ended = "stopped", f"the default model may take {DEFAULT_SHARE:.0%} of the budget"
+                ended = "stopped", self.rules.end_of_training(meter.window.joules(), default=BASELINE in asked.trial.user_attrs)
                 if ended[1] is None and job.check_at:
                     ended = "pruned", dominance.reason(entry)
             if ended[1] is not None:
@@ -216,7 +211,7 @@ class TrialRunner:
                 self.session.folder = self.session.folder.save_facts({**self.session.folder.facts, **carbon.facts()})
             message = self.recorder.trained(asked.trial, outcome, energy, parent, stopped[0][1] if stopped else None, meter)
             account.save()
-            self._report(message)
+            self.reporter.tell("trial", message)
 
     def _job(self, asked: Asked) -> Job:
         return Job(
@@ -241,9 +236,6 @@ class TrialRunner:
 
     def _trials(self) -> tuple[Trial, ...]:
         return self.session.folder.run(self.optuna_study).trials
-
-    def _report(self, message: str) -> None:
-        self.reporter.tell("trial", message)
 
 
 @dataclass

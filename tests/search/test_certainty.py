@@ -152,6 +152,18 @@ def test_paired_results_tell_apart_what_counts_alone_do_not() -> None:
     assert choose(members, Evidence("accuracy", examples=400)).pick == 2
 
 
+def test_how_much_worse_the_pick_may_be_is_said_by_the_same_evidence() -> None:
+    unpaired = Evidence("accuracy", examples=400)
+    kept = {n: right(trial.values[0]) for n, trial in enumerate(MEMBERS)}
+    paired = Evidence("accuracy", examples=400, results=lambda trial: kept[trial.number])
+    far, near = unpaired.shortfall(MEMBERS[2], MEMBERS[3]), paired.shortfall(MEMBERS[2], MEMBERS[3])
+    assert far is not None
+    assert near is not None
+    assert 0.01 < near < far < 0.06  # 4 of 400 between them, on the same examples nothing else
+    assert f"it may be up to {far:.2g} worse" in choose(MEMBERS, unpaired).why
+    assert Evidence("r2").shortfall(MEMBERS[2], MEMBERS[3]) is None
+
+
 def test_results_of_other_examples_are_not_paired() -> None:
     evidence = Evidence("accuracy", examples=400, results=lambda trial: right(0.5, 100))
     assert choose(MEMBERS, evidence).basis == "counts"

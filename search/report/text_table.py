@@ -1,0 +1,91 @@
+"""A front as a table for a terminal of any width: what rows share is said once, and no line is wider than the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from ..formatting import grid, terminal_width, wrapped
+from .table import Column, columns_of, empty_text, footnote, marks_of, model_parts, model_text
+
+if TYPE_CHECKING:
+    from ..front import Front
+    from ..records.trial import Trial
+
+#: A model's own column has at least so many characters, or it stands in a line of its own under its row.
+LEAST_MODEL = 30
+#: Columns that give way on a narrow terminal, the first one first.
+OPTIONAL = ("parameters", "epochs", "95 %")
+
+
+def to_text(front: Front, *, width: int | None = None) -> str:
+    """Render the front for a terminal, as wide as that, 100 characters where there is none; no line is wider.
+
+    Parameters that the models of a family share stand once above; the last lines explain the marks and how the energies are known.
+    """
+    if not front.members:
+        return empty_text(front)
+    width = width or terminal_width()
+    shared = shared_parts(front.members)
+    models = {trial.number: model_text(trial, shared.get(family_of(trial), ())) for trial in front}
+    marks = marks_of(front)
+    plain = [column for column in columns_of(front) if column.title != "model"]
+    least = LEAST_MODEL if any(models.values()) else 0
+    beside = plain
+    for title in OPTIONAL:
+        if _wide(front, beside) + 2 + least > width:
+            beside = [column for column in beside if column.title != title]
+    if _wide(front, beside) + 2 + least <= width:
+        columns = [*beside, Column("model", lambda trial: models[trial.number], right=False)]
+        table = _grid(front, columns, width).splitlines()
+    else:  # marks and model in a line of their own
+        columns = [column for column in plain if column.title]
+        for title in OPTIONAL:
+            if _wide(front, columns) > width:
+                columns = [column for column in columns if column.title != title]
+        rows = _grid(front, columns, None).splitlines()
+        table = rows[:2]
+        for row, trial in zip(rows[2:], front, strict=True):
+            below = ": ".join(text for text in (marks.get(trial.number, ""), models[trial.number]) if text)
+            table += [row, *wrapped(below, width, "       ")]
+    above = [line for family, parts in shared.items() for line in wrapped(f"{family or 'all'}: {', '.join(parts.values())}", width)]
+    return "\n".join([*above, *([""] if above else []), *table, "", *wrapped(footnote(front), width)])
+
+
+def family_of(trial: Trial) -> str:
+    """Name of the family of a model; empty where a study has one alone."""
+    return str(trial.params.get("family", ""))
+
+
+def shared_parts(trials: Sequence[Trial]) -> dict[str, Mapping[str, str]]:
+    """Return by family the parameters that all its models have in common, where it has two or more, its own name left out.
+
+    >>> from joulefront.search.records.trial import Trial
+    >>> shared_parts([Trial(n, "complete", {"family": "mlp", "mlp.depth": 1, "mlp.width": n}, 1) for n in (8, 9)])
+    {'mlp': {'depth': 'depth=1'}}
+    """
+    groups: dict[str, list[dict[str, str]]] = {}
+    for trial in trials:
+        groups.setdefault(family_of(trial), []).append(model_parts(trial))
+    found: dict[str, Mapping[str, str]] = {}
+    for family, (first, *others) in groups.items():
+        parts = {k: text for k, text in first.items() if k != "family" and others and all(one.get(k) == text for one in others)}
+        if parts:
+            found[family] = parts
+    return found
+
+
+def _wide(front: Front, columns: Sequence[Column]) -> int:
+    return sum(max(len(text) for text in (column.title, *map(column.show, front))) + 2 for column in columns) - 2
+
+
+def _grid(front: Front, columns: Sequence[Column], width: int | None) -> str:
+    """Align the rows; with a width the last column goes on in the next line where it is too wide."""
+    cells = [[column.title for column in columns], *([column.show(trial) for column in columns] for trial in front)]
+    if width is not None:
+        room, shown = width - _wide(front, columns[:-1]) - 2, []
+        for row in cells:
+            first, *rest = wrapped(row[-1], room) or [""]
+            shown += [[*row[:-1], first], *([""] * (len(row) - 1) + [more] for more in rest)]
+        cells = shown
+    return grid(cells, [column.right for column in columns])

@@ -1,0 +1,83 @@
+"""The front in a terminal of any width: nothing is wider, nothing that differs is cut."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import pytest
+from helpers.trials import TWO, complete
+
+from joulefront.search.certainty import Evidence
+from joulefront.search.formatting import fitted, paragraphs
+from joulefront.search.front import Front
+from joulefront.search.records.run_folder import Run
+from joulefront.search.records.trial import BASELINE, DEFAULT
+from joulefront.search.report.facts import over_default
+from joulefront.search.report.text_table import to_text
+
+LONG = {"family": "convnet", "convnet.pooling": "stride", "convnet.norm": "group", "convnet.activation": "silu", "learning_rate": 0.00123}
+
+
+def front() -> Front:
+    members = [
+        complete(n, 0.5 + 0.04 * n, 10.0 * 2**n, params={**LONG, "convnet.width": 8 + n, "weight_decay": 10.0**-n}, parameters=10**n)
+        for n in range(8)
+    ]
+    other = complete(8, 0.9, 9000.0, params={"family": "mlp", "mlp.width": 77}, extra={BASELINE: DEFAULT})
+    found = Front((*members, other), *TWO)
+    found.__dict__["evidence"] = Evidence("accuracy", examples=240, guessing=0.6)
+    return found
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 160, 300])
+def test_no_line_is_wider_than_the_terminal_and_every_difference_is_shown(width: int) -> None:
+    text = to_text(front(), width=width)
+    assert max(map(len, text.splitlines())) <= width
+    flat = " ".join(text.split())
+    for trial in front():
+        width_of = trial.params.get("convnet.width", trial.params.get("mlp.width"))
+        assert f"width={width_of}" in flat
+    assert flat.count("norm=group") == 1  # what a family shares is said once
+    assert flat.startswith("convnet: pooling=stride, norm=group, activation=silu, learning_rate=0.00123")
+
+
+def test_with_repeats_and_carbon_it_still_fits(fake_run: Run, repeated: Callable[..., Run]) -> None:
+    for width in (80, 160):
+        assert max(map(len, to_text(Front.of(repeated(fake_run)), width=width).splitlines())) <= width
+
+
+def test_a_row_has_its_interval_and_as_many_digits_as_one_example_can_change() -> None:
+    text = to_text(front(), width=160)
+    assert re.search(r"^ *8 +1 +0\.900 +0\.856–0\.932 ", text, re.MULTILINE)
+    assert "0.9000" not in text
+
+
+def test_the_last_lines_say_which_is_sensible_why_and_what_guessing_gives() -> None:
+    text = " ".join(to_text(front(), width=100).split())
+    assert "sensible: trial 8, the best: no cheaper one is as good" in text or "sensible: trial" in text
+    assert "with 240 validation examples, by counts alone" in text
+    assert "Guessing gives accuracy 0.6; 5 of the rows are not better." in text
+    assert "typically spread by" in text
+    assert "±" not in text.replace("±<", "")
+
+
+def test_what_the_search_gained_over_the_default_model_is_said() -> None:
+    default = complete(0, 0.80, 1000.0, extra={BASELINE: DEFAULT})
+    tied = Front((default, complete(1, 0.81, 100.0)), *TWO)
+    tied.__dict__["evidence"] = Evidence("accuracy", examples=100)
+    said = "trial 1 cannot be told from it in accuracy (+0.01) for 90% less energy."
+    assert over_default(tied) == f"Against the default model (trial 0: accuracy 0.80, 0.278 Wh, 1 epoch) {said}"
+    better = Front((default, complete(1, 0.95, 4000.0)), *TWO)
+    better.__dict__["evidence"] = Evidence("accuracy", examples=1000)
+    assert "is better in accuracy (+0.150) for 4 times the energy" in (over_default(better) or "")
+    assert over_default(Front((complete(1, 0.95, 10.0),), *TWO)) is None
+
+
+def test_a_table_that_is_too_wide_becomes_titles_and_values() -> None:
+    cells = [["run", "best", "at mWh"], ["runs/a", "0.9", "12"], ["runs/b", "0.8", "3"]]
+    assert "─" in fitted(cells, [False, True, True], 80)
+    narrow = fitted(cells, [False, True, True], 18)
+    assert max(map(len, narrow.splitlines())) <= 18
+    assert "best 0.8" in " ".join(narrow.split())
+    assert max(map(len, paragraphs("word " * 50, 30).splitlines())) <= 30
