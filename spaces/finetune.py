@@ -31,8 +31,12 @@ ADAPTERS = ("bitfit", "all")
 RATES, DECAYS = Range(0.01, 1.0, log=True), Range(0.4, 1.0)
 #: Rank and scale of the updates. Source: Hu et al. 2021, arXiv:2106.09685, tables 6 and 18: ranks of 4 to 8 suffice.
 RANK, SCALE = 8, 16
-#: A step of training costs about as much as so many forward passes: one forward, two backward.
-PASSES = 3.0
+#: What an epoch costs, in passes of the frozen network over the same images, in its cheapest way on a CPU.
+#: Measured: studies/results/transfer.md.
+PASSES = {"1": 1.0, "2": 2.5, "all": 8.0}
+#: Learning rate of the pretrained part in the first fine-tuning of a study.
+FIRST_RATE = 3e-4
+RECIPE_FIELDS = tuple(RecipeRanges.__dataclass_fields__)
 #: Modules in front of the stages, and the stages or what holds them, of the networks that can be cut.
 CUTS = (
     (("conv_stem", "bn1"), ("blocks",)),  # EfficientNet, MobileNet
@@ -101,6 +105,7 @@ class FineTuning(TransferFamily):
         norms: ``frozen``: batch norms are multiplied into the convolutions, which halves the time; ``free``: they are trained.
         backbone_rate: Learning rate of the pretrained part as a share of that of the head.
         rate_decay: Share of it that the stage before has, and so on from the last to the first.
+        after: Name of the family whose heads come first: the sampler begins no fine-tuning by itself, see ``history.following``.
     """
 
     layers: Options[str] = LAYERS
@@ -112,6 +117,7 @@ class FineTuning(TransferFamily):
     features: Options[str] = "grid"
     recipe: RecipeRanges = field(default_factory=RecipeRanges)
     name: str = "finetune"
+    after: str = "transfer"
 
     def architecture(self, trial: Suggest) -> Mapping[str, Any]:
         """Draw a network, its images, what of it is trained, and how fast."""
@@ -127,13 +133,23 @@ class FineTuning(TransferFamily):
         return {**drawn, "tuned": tuned}
 
     def frozen(self, candidate: Candidate) -> FrozenPart:
-        """Return which features a candidate needs: maps at its cut, or those that its head begins on."""
-        tuned, found = candidate.architecture["tuned"], super().frozen(candidate)
-        return found._replace(features=f"{found.features} before {tuned}") if tuned.isdigit() else found
+        """Return which features a candidate needs, and of which share of the images: maps at its cut, or those that its head begins on."""
+        tuned, shared = candidate.architecture["tuned"], super().frozen(candidate)
+        return shared._replace(features=f"{shared.features} before {tuned}") if tuned.isdigit() else shared
 
-    def passes(self, candidate: Candidate) -> float:
-        """Return what an epoch costs, in passes of the whole frozen network over the same images: more than its trained stages need."""
-        return PASSES
+    def tuning(self, candidate: Candidate) -> tuple[FrozenPart, float]:
+        """Return which features a candidate's head shares with heads, and what an epoch costs in passes over the images, see ``PASSES``."""
+        return super().frozen(candidate), PASSES.get(candidate.architecture["tuned"], PASSES["all"])
+
+    def going_on(self, params: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the parameters of the fine-tuning to begin with, given those of the best head: the same network, images and recipe."""
+        ranges: tuple[Any, ...] = self.layers, self.adapters
+        layers, adapter = (one[0] if isinstance(one, tuple) else one for one in ranges)
+        rate = FIRST_RATE / params.get("learning_rate", 1e-3)
+        if isinstance(self.backbone_rate, Range):
+            rate = min(max(rate, self.backbone_rate.low), self.backbone_rate.high)
+        kept = {name: value for name, value in params.items() if name in ("model", "side", "images_halved", "head", *RECIPE_FIELDS)}
+        return {**kept, "layers": layers, "adapters": adapter, "norms": "frozen", "backbone_rate": rate, "rate_decay": 1.0}
 
     def build(self, candidate: Candidate, task: Task) -> nn.Module:
         """Put an untrained head on the network, and make a part of it trainable.

@@ -71,6 +71,26 @@ class Union:
                 return {"family": member.name, **wanted, **{f"{member.name}.{name}": value for name, value in wanted.items()}}
         return {}
 
+    def waits(self, params: Mapping[str, Any]) -> bool:
+        """Whether parameters are of a family that is begun only after another, see ``FineTuning``."""
+        return getattr(self._member(params["family"]), "after", None) is not None if "family" in params else False
+
+    def tuning(self, candidate: Candidate) -> tuple[FrozenPart, float] | None:
+        """Return what the candidate's family says of fine-tuning, see ``FineTuning.tuning``; None where it does none."""
+        own: Callable[[Candidate], tuple[FrozenPart, float]] | None = getattr(
+            self._member(candidate.architecture["family"]), "tuning", None
+        )
+        return None if own is None else own(candidate)
+
+    def going_on(self, params: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """Return the parameters of a fine-tuning that goes on from a head with these parameters; None where there is none."""
+        family, shared = params.get("family"), self.shared()
+        follower: Any = next((member for member in self.spaces if getattr(member, "after", None) == family), None)
+        if follower is None or family is None:
+            return None
+        drawn = follower.going_on({name.removeprefix(f"{family}."): value for name, value in params.items()})
+        return {"family": follower.name, **{name if name in shared else f"{follower.name}.{name}": drawn[name] for name in drawn}}
+
     def shared(self) -> frozenset[str]:
         """Return the names of the recipe parameters that mean the same in all members."""
         recipes = [recipe for member in self.spaces if isinstance(recipe := getattr(member, "recipe", None), RecipeRanges)]

@@ -8,6 +8,7 @@ from ..search.study import Budget, Study
 from ..search.training.images import images, side_of
 from ..search.training.task import Task
 from ..spaces.convnet import Convnet
+from ..spaces.finetune import FineTuning
 from ..spaces.recipes import RecipeRanges
 from ..spaces.timm_zoo import TimmZoo
 from ..spaces.transfer import TransferFamily, sides_for
@@ -80,7 +81,15 @@ def study(
     scratch, heads = Union(convnet, zoo), replace(recipe, learning_rate=(3e-4, 1e-2), weight_decay=(1e-2, 3.0), augment="none")
     heads = replace(heads, label_smoothing=(0.0, 0.2))
     sides = sides_for(resolution or (side_of(data) if found else None))
-    transfer = TransferFamily(found[:1] if smoke else found, sides=sides, heads=HEADS, recipe=heads) if found else None
+    few, fixed = found[:1] if smoke else found, replace(heads, weight_decay=1e-2)
+    pretrained_families = (
+        (
+            TransferFamily(few, sides=sides, heads=HEADS, recipe=heads),
+            FineTuning(few, sides=sides, heads=HEADS, recipe=fixed),
+        )
+        if found
+        else ()
+    )
     first = [
         {"family": "transfer", "transfer.side": side, "transfer.images_halved": halved, "transfer.head": head, "epochs": epochs}
         | {**FIRST_HEAD, "transfer.label_smoothing": 0.0 if head == "linear" else 0.1}
@@ -90,7 +99,7 @@ def study(
     return Study(
         name="images",
         task=task,
-        space=scratch if transfer is None else Union(transfer, scratch),
+        space=Union(*pretrained_families, scratch) if found else scratch,
         budget=Budget.parse("5Wh"),
         seed=seed,
         description="Which network sorts these images for the fewest joules?",

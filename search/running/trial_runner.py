@@ -19,7 +19,7 @@ from ..formatting import energy_text
 from ..front import Front
 from ..records.run_folder import RunFolder
 from ..records.trial import ATTRIBUTE, BASELINE, DEFAULT, EXCUSED, KEY, Trial, TrialEnergy, from_optuna
-from ..samplers.history import EPOCHS_REACHED, FINISHED, FROM_SCRATCH, resume_from
+from ..samplers.history import EPOCHS_REACHED, FINISHED, FROM_SCRATCH, following, resume_from
 from ..space import Candidate, FixedTrial, Space
 from ..stopping.dominated import DominanceStopper
 from ..stopping.limits import Overdue, StopRules
@@ -101,6 +101,8 @@ class TrialRunner:
     def _ask(self) -> Asked:
         if self.study.sampler != "grid" and (begun := len(self._optuna_trials())) < len(self.first):
             self.optuna_study.enqueue_trial(dict(self.first[begun]))
+        elif (later := following(self.study, self._optuna_trials(), getattr(self.optuna_study.sampler, "remaining", None))) is not None:
+            self.optuna_study.enqueue_trial(dict(later))
         trial = self.optuna_study.ask()
         if self.default_first and trial.number == 0:
             trial.set_user_attr(BASELINE, DEFAULT)

@@ -15,7 +15,7 @@ from ..space import RandomTrial, Sizes, Space, canonical
 from ..study import ENERGY_OBJECTIVES, Study
 from ..training.task import Task
 from .freeze_thaw import FreezeThawSampler
-from .history import features_paid
+from .history import features_paid, withheld
 
 #: Random candidates that are checked for a training that can be resumed.
 _RESUMABLE_SAMPLE = 32
@@ -66,6 +66,7 @@ def make_sampler(
                 paid=partial(features_paid, study.space, share=validation_share(task))
                 if study.objectives[energy_axis(study)] == "train_energy"
                 else None,
+                withheld=partial(withheld, study) if callable(getattr(study.space, "waits", None)) else None,
             )
         if name == "tpe":
             return optuna.samplers.TPESampler(seed=seed)

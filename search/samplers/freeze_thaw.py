@@ -81,6 +81,8 @@ class FreezeThawSampler(BaseSampler):
         proposal: How fresh configurations are generated.
         paid: Function of all trials that returns a function of the parameters, or None: how much of the energy of a training from scratch
             is paid once for several configurations, and was. Gains are divided by what is still to pay.
+        withheld: Function of all trials and of ``remaining`` that returns a function of the parameters, or None: whether a configuration
+            must not be begun yet.
 
     Attributes:
         remaining: Energy left to spend, in the unit of the energy objective, or None. Trainings that cost more are not proposed.
@@ -113,6 +115,7 @@ class FreezeThawSampler(BaseSampler):
         look_ahead: bool = True,
         proposal: Proposal = UNIFORM,
         paid: Callable[[Sequence[FrozenTrial]], Callable[[Mapping[str, Any]], float] | None] | None = None,
+        withheld: Callable[[Sequence[FrozenTrial], float | None], Callable[[Mapping[str, Any]], bool] | None] | None = None,
     ) -> None:
         if not rungs or list(rungs) != sorted(set(rungs)) or rungs[0] < 1:
             raise ValueError(f"rungs must be ascending integers >= 1, got {list(rungs)}; for example [4, 12, 36, 108]")
@@ -135,7 +138,7 @@ class FreezeThawSampler(BaseSampler):
             look_ahead=look_ahead,
         )
         self._features, self._key, self._warp, self._proposal = features, key, warp, proposal
-        self._paid = paid
+        self._paid, self._withheld = paid, withheld
         self._given_space = {n: d for n, d in (search_space or {}).items() if n != epochs_name}
         self._prior_trials = studies_of(prior_trials)
         self._history = History(key, epochs_name, energy)
@@ -197,7 +200,7 @@ class FreezeThawSampler(BaseSampler):
         self._update(study, exclude=number)
         history, rng = self._history, np.random.default_rng([self._seed, number, len(excluded)])
         planner, encoder = self._prepared(study)
-        decision = initial_design(planner.settings, history, encoder, rng, excluded, planner.warm_starts)
+        decision = initial_design(planner.settings, history, encoder, rng, excluded, planner.warm_starts, planner.withheld)
         if decision is not None:
             return decision
         survey = self._survey(planner, encoder, rng, self.largest_step)
@@ -210,7 +213,10 @@ class FreezeThawSampler(BaseSampler):
             self._update(study, exclude=None)
             planner, encoder = self._prepared(study)
             rng = np.random.default_rng([self._seed, sum(len(points) for points in self._history.observations.values())])
-            if initial_design(planner.settings, self._history, encoder, rng, frozenset(), planner.warm_starts) is not None:
+            if (
+                initial_design(planner.settings, self._history, encoder, rng, frozenset(), planner.warm_starts, planner.withheld)
+                is not None
+            ):
                 return None
             return self._survey(planner, encoder, rng)
 
@@ -278,8 +284,10 @@ class FreezeThawSampler(BaseSampler):
         if self._transfer is not None:
             self._planner.models.trends = self._transfer.trends(self._encoder)
             self._planner.warm_starts = self._transfer.warm_starts if self._planner.models.trends else None
-        if self._paid is not None:
-            self._planner.paid = self._paid(study._storage.get_all_trials(study._study_id, deepcopy=False))
+        if self._paid is not None or self._withheld is not None:
+            trials = study._storage.get_all_trials(study._study_id, deepcopy=False)
+            self._planner.paid = None if self._paid is None else self._paid(trials)
+            self._planner.withheld = None if self._withheld is None else self._withheld(trials, self.remaining)
         return self._planner, self._encoder
 
     def _rng(self, trial: FrozenTrial, salt: int) -> np.random.Generator:
@@ -293,12 +301,13 @@ def initial_design(
     rng: np.random.Generator,
     excluded: frozenset[str],
     warm_starts: Callable[[Encoder], Array] | None,
+    withheld: Callable[[Mapping[str, Any]], bool] | None = None,
 ) -> Decision | None:
     """Return the next training of the initial design; None when the models can take over.
 
     Random configurations at the lowest rung, those of earlier studies first; then ``settings.ladders`` complete trainings, rung by rung.
     Trainings that are running count as done, those that failed are replaced. ``warm_starts`` gives the genes of good configurations of
-    earlier studies; those whose keys are ``excluded`` are not chosen.
+    earlier studies; those whose keys are ``excluded`` or that are ``withheld`` are not chosen.
     """
     running = {trial.key for trial in history.running}
     usable = history.observations.keys() - history.failed
@@ -308,6 +317,8 @@ def initial_design(
         drawn = encoder.encoding.random(rng, _MAX_DRAWS)
         for genes in drawn if warm_starts is None else np.vstack([warm_starts(encoder), drawn]):
             params = encoder.encoding.params(genes)
+            if withheld is not None and withheld(params):
+                continue
             key = history.canonical_or_raw(params)
             if key not in tried | excluded:
                 return Decision(params, key, settings.rungs[0], None)

@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from ..records.trial import ATTRIBUTE, EXCUSED
 from ..space import FixedTrial, FrozenPart, Space
+from ..study import Study
 
 #: User attribute: number of the trial whose checkpoint a trial resumes; the objective reads it with ``resume_from``.
 RESUME_FROM = "resume_from"
@@ -25,6 +26,8 @@ EPOCHS_REACHED = "epochs_reached"
 FINISHED = "finished"
 #: User attribute that the objective may set: every length of this configuration is a training of its own (fixed-horizon schedule).
 FROM_SCRATCH = "from_scratch"
+#: Fine-tuning waits for so many heads, and until its first rung costs at most this share of what is left.
+HEADS, LARGEST_SHARE = 6, 0.1
 #: A configuration counts as failed after so many kills at the same epochs: it may exhaust the memory of the machine.
 MAX_KILLS = 3
 
@@ -215,25 +218,13 @@ def features_paid(space: Space, trials: Sequence[FrozenTrial], *, share: float =
     those of the validation images come on top, ``share`` of what all training images take; then it is negative. A space whose models have a
     frozen backbone has a method ``frozen(candidate)``, which returns a ``FrozenPart``, or None for a candidate without one.
     """
-    if not callable(frozen := getattr(space, "frozen", None)):
+    if not callable(getattr(space, "frozen", None)):
         return None
-
-    def needs(params: Mapping[str, Any]) -> FrozenPart | None:
-        try:
-            found: FrozenPart | None = frozen(space.sample(FixedTrial(params)))
-        except ValueError:  # conditional parameters that are not all drawn yet
-            return None
-        return found
-
-    known: dict[str, tuple[float, float, float]] = {}  # by features: largest share of the images, joules for all of them, work
-    for trial in trials:
-        joules = trial.user_attrs.get(ATTRIBUTE, {}).get("features_joules") if trial.state == TrialState.COMPLETE else None
-        if joules and (found := needs(trial.params)) is not None and found.share > known.get(found.features, (0.0, 0.0, 0.0))[0]:
-            known[found.features] = found.share, joules / found.share, found.work
+    known = _prices(space, trials)
     each = median(joules / work for _, joules, work in known.values()) if known else 0.0
 
     def paid(params: Mapping[str, Any]) -> float:
-        found = needs(params)
+        found: FrozenPart | None = _asked(space, "frozen", params)
         if found is None:
             return 0.0
         if found.features not in known:
@@ -242,3 +233,63 @@ def features_paid(space: Space, trials: Sequence[FrozenTrial], *, share: float =
         return min(found.share, largest) * joules
 
     return paid if known else None
+
+
+def withheld(study: Study, trials: Sequence[FrozenTrial], remaining: float | None) -> Callable[[Mapping[str, Any]], bool]:
+    """Return which parameters must not be begun yet: fine-tuning before `following` has begun it, and what the budget does not carry.
+
+    A space with such families says by ``waits(params)`` whether parameters are of one, and by ``tuning(candidate)`` which features it
+    begins on, a ``FrozenPart``, and what an epoch costs, in passes of the frozen network over its images.
+    ``remaining`` is what is left, in the unit of the energy; None for no limit.
+    """
+    space: Any = study.space
+    known = _prices(space, trials)
+    begun = any(trial.state == TrialState.COMPLETE and space.waits(trial.params) for trial in trials)
+
+    def dear(params: Mapping[str, Any]) -> bool:
+        return bool(space.waits(params)) and (not begun or not _carried(study, known, params, remaining))
+
+    return dear
+
+
+def following(study: Study, trials: Sequence[FrozenTrial], remaining: float | None) -> Mapping[str, Any] | None:
+    """Return the parameters of the first fine-tuning, which goes on from the best head; None while it has to wait, or has begun."""
+    space: Any = study.space
+    waits = study.sampler == "freeze-thaw" and callable(getattr(space, "waits", None))
+    if not waits or any(space.waits(trial.params) for trial in trials):
+        return None
+    sign = 1.0 if study.directions[0] == "maximize" else -1.0
+    heads = [trial for trial in trials if trial.state == TrialState.COMPLETE and space.going_on(trial.params) is not None]
+    if len(heads) < max(HEADS, len(study.first)):
+        return None
+    best = max(heads, key=lambda trial: sign * trial.values[0])
+    params: Mapping[str, Any] = space.going_on(best.params)
+    return params if _carried(study, _prices(space, trials), params, remaining) else None
+
+
+def _carried(study: Study, known: Mapping[str, tuple[float, float, float]], params: Mapping[str, Any], remaining: float | None) -> bool:
+    """Whether the first rung of a fine-tuning is a small part of what is left; not where nothing is known of its cost."""
+    found: tuple[FrozenPart, float] | None = _asked(study.space, "tuning", params)
+    if found is None or found[0].features not in known:
+        return False
+    joules = known[found[0].features][1] * found[0].share * found[1] * study.rungs[0]
+    return remaining is None or "train_energy" not in study.objectives or joules <= LARGEST_SHARE * remaining
+
+
+def _prices(space: Space, trials: Sequence[FrozenTrial]) -> dict[str, tuple[float, float, float]]:
+    """Return by features the largest share of the images that was paid, joules for all of them, and their work."""
+    known: dict[str, tuple[float, float, float]] = {}
+    for trial in trials:
+        joules = trial.user_attrs.get(ATTRIBUTE, {}).get("features_joules") if trial.state == TrialState.COMPLETE else None
+        found: FrozenPart | None = _asked(space, "frozen", trial.params) if joules else None
+        if joules and found is not None and found.share > known.get(found.features, (0.0, 0.0, 0.0))[0]:
+            known[found.features] = found.share, joules / found.share, found.work
+    return known
+
+
+def _asked(space: Space, what: str, params: Mapping[str, Any]) -> Any:
+    """Return what a method of a space says of the candidate with these parameters; None while some of them are not drawn yet."""
+    try:
+        return getattr(space, what)(space.sample(FixedTrial(params)))
+    except ValueError:
+        return None

@@ -48,7 +48,7 @@ class Planner:
     """Scores what could be trained next, by the surrogates of a study.
 
     ``warm_starts`` gives the genes of good configurations of earlier studies; ``paid`` tells of a configuration how much of its energy was
-    paid already by others, in the user's unit.
+    paid already by others, in the user's unit, and ``withheld`` whether it must not be begun now.
     """
 
     settings: SearchSettings
@@ -56,6 +56,7 @@ class Planner:
     warm_starts: Callable[[Encoder], Array] | None = None
     proposal: Proposal = UNIFORM
     paid: Callable[[Mapping[str, Any]], float] | None = None
+    withheld: Callable[[Mapping[str, Any]], bool] | None = None
 
     def fit(self, history: History, encoder: Encoder, rng: np.random.Generator) -> SearchState:
         """Fit the models to the history, add the running trainings at their expected values, and partition the objective space."""
@@ -216,6 +217,10 @@ class Planner:
         excluded = rungs[None, :] <= trained_to[:, None]
         if remaining is not None:
             excluded |= cost > remaining
+        if self.withheld is not None:
+            excluded |= np.array([k < 0 and self.withheld(encoder.encoding.params(row)) for k, row in zip(config, genes, strict=True)])[
+                :, None
+            ]
         first = np.argmax(rungs[None, :] > trained_to[:, None], 1)
         step_cost = np.where(resumable[:, None], cost[np.arange(len(cost)), first][:, None], cost)
         if largest_step is not None:

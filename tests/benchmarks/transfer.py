@@ -50,16 +50,14 @@ TUNED = [
     ("stages 6-7", "frozen", 64, 2000, (0.03, 0.1, 0.3, 1.0)),
     ("stage 7", "frozen", 64, 2000, (0.1, 0.3, 1.0)),
     ("stages 6-7", "free", 64, 2000, (0.03, 0.1, 0.3)),
-    ("all", "frozen", 64, 2000, (0.03, 0.1, 0.3)),
+    ("all", "frozen", 64, 2000, (0.1, 0.3)),
+    ("stage 7", "frozen", 96, 2000, None),
+    ("stage 7", "frozen", 64, 5000, None),
     ("stages 6-7", "frozen", 64, 5000, None),
     ("stage 7", "frozen", 96, 5000, None),
-    ("stage 7", "frozen", 64, 5000, None),
-    ("stage 7", "frozen", 96, 2000, None),
     ("stages 6-7", "frozen", 96, 2000, None),
-    ("stages 6-7", "free", 64, 5000, None),
     ("all", "frozen", 64, 5000, None),
     ("stages 6-7", "frozen", 96, 5000, None),
-    ("all", "frozen", 96, 2000, None),
 ]
 LAYERS = {"stages 6-7": "2", "stage 7": "1", "all": "all"}
 

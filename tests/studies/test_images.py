@@ -35,7 +35,7 @@ def test_a_weights_file_needs_the_one_model_that_it_belongs_to() -> None:
 
 def test_heads_on_a_pretrained_network_compete_where_there_are_weights_and_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
     found = study("anywhere")
-    assert [member.name for member in found.space.spaces] == ["transfer", "convnet", "timm"]
+    assert [member.name for member in found.space.spaces] == ["transfer", "finetune", "convnet", "timm"]
     assert found.weights[0]["model"] == "tf_efficientnet_lite0"
     assert "tf_efficientnet_lite0 from the package" in found.notice
     without = study("anywhere", pretrained="no")
