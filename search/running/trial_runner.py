@@ -285,7 +285,7 @@ class Recorder:
         )
         if outcome.stopped and stopped is None:
             asked.set_user_attr(FINISHED, True)
-        message = self._tell(asked, trial, meter, excused=outcome.excused) + features_text(outcome)
+        message = self._tell(asked, trial, meter, excused=outcome.excused) + ("" if outcome.features is None else outcome.features.sentence)
         self.drop_weights()
         return message
 
@@ -345,14 +345,6 @@ class Recorder:
         if self.store.facts.get("storage") is None and time.monotonic() - self.snapshot_seconds > SNAPSHOT_SECONDS:
             self.store.save_snapshot(self.optuna_study)
             self.snapshot_seconds = time.monotonic()
-
-
-def features_text(outcome: Outcome) -> str:
-    """Say whether the features of a training had to be computed; nothing for a model without a frozen backbone."""
-    used = outcome.features
-    if used is None:
-        return ""
-    return f", features of {used.computed:,} images computed" if used.computed else ", features from the cache: nothing paid for them"
 
 
 #: Fields of a recipe that decide, with the architecture, which kernels ``torch.compile`` makes.

@@ -64,6 +64,11 @@ class FeaturesUsed:
     sampled: int = 0
     slower: float = 1.0
 
+    @property
+    def sentence(self) -> str:
+        """What to add to the sentence about a training: whether its features had to be computed."""
+        return f", features of {self.computed:,} images computed" if self.computed else ", features from the cache: nothing paid for them"
+
 
 @dataclass(frozen=True)
 class Fitted:
