@@ -81,15 +81,10 @@ def study(
     scratch, heads = Union(convnet, zoo), replace(recipe, learning_rate=(3e-4, 1e-2), weight_decay=(1e-2, 3.0), augment="none")
     heads = replace(heads, label_smoothing=(0.0, 0.2))
     sides = sides_for(resolution or (side_of(data) if found else None))
-    few, fixed = found[:1] if smoke else found, replace(heads, weight_decay=1e-2)
-    pretrained_families = (
-        (
-            TransferFamily(few, sides=sides, heads=HEADS, recipe=heads),
-            FineTuning(few, sides=sides, heads=HEADS, recipe=fixed),
-        )
-        if found
-        else ()
-    )
+    few, tuned = found[:1] if smoke else found, replace(heads, weight_decay=1e-2)
+    space = scratch
+    if found:
+        space = Union(TransferFamily(few, sides, heads=HEADS, recipe=heads), FineTuning(few, sides, heads=HEADS, recipe=tuned), scratch)
     first = [
         {"family": "transfer", "transfer.side": side, "transfer.images_halved": halved, "transfer.head": head, "epochs": epochs}
         | {**FIRST_HEAD, "transfer.label_smoothing": 0.0 if head == "linear" else 0.1}
@@ -99,7 +94,7 @@ def study(
     return Study(
         name="images",
         task=task,
-        space=Union(*pretrained_families, scratch) if found else scratch,
+        space=space,
         budget=Budget.parse("5Wh"),
         seed=seed,
         description="Which network sorts these images for the fewest joules?",
