@@ -217,7 +217,7 @@ class Front:
 
     @cached_property
     def baseline(self) -> Trial | None:
-        """The default model that was trained as trial 0, when there is one and it is complete."""
+        """The default model that was trained with the first trials, when there is one and it is complete."""
         return next((trial for trial in self.trials if trial.is_default and trial.values), None)
 
     def pick(self, rule: str) -> Trial:

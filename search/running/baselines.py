@@ -124,7 +124,7 @@ PLAIN = MeasurementProtocol()
 
 
 def default_candidate(study: Study) -> dict[str, Any] | None:
-    """Return the parameters of the default model of a study, trained to its last rung: trial 0, with which the search is compared.
+    """Return the parameters of the default model of a study, trained to its last rung: the trial with which the search is compared.
 
     It is what somebody trains who does not search: the ordinary choice of the first family that has one, see ``defaults`` of a space, also
     where pretrained weights are at hand (they are then part of what the search gained). None without such a family, and for a grid.

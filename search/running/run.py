@@ -258,12 +258,13 @@ def run(
             rules.epoch_seconds = pace_of(session.before.trials)
             reporter = Reporter(session, optuna_study, rules, listener)
             recorder = Recorder(study, session.folder, optuna_study, session.account, len(task.train))
-            first, default = study.first, None
+            first, baseline = study.first, None
             if finished == 0 or session.folder.facts.get("baseline") is not None:
                 default = default_candidate(study)
-                first = study.first if default is None else (default, *study.first)
+                first = study.first if default is None else (*study.first, default)  # the study's own are the cheap ones
                 session.folder = session.folder.save_facts({**session.folder.facts, "baseline": default})
-            runner = TrialRunner(study, task, session, optuna_study, rules, recorder, reporter, hourly, first, default is not None)
+                baseline = None if default is None else len(study.first)
+            runner = TrialRunner(study, task, session, optuna_study, rules, recorder, reporter, hourly, first, baseline)
             loop = TrialLoop(session.executors, rules, runner, lambda: recorder.failures, session.lock)
             doing = "continuing " if finished else ""
             reporter.tell(

@@ -60,7 +60,7 @@ class TrialRunner:
     """Takes trials their whole way; the executors' threads share it.
 
     ``carbon`` prices joules by the hour and lets large trainings wait for clean hours; None without a forecast. ``first`` are parameters of
-    the trials to begin with; with ``default_first`` the first of them is the baseline.
+    the trials to begin with, that of number ``baseline`` the default model.
     """
 
     study: Study
@@ -72,7 +72,7 @@ class TrialRunner:
     reporter: Reporter
     carbon: CarbonSession | None = None
     first: Sequence[Mapping[str, Any]] = ()
-    default_first: bool = False
+    baseline: int | None = None
 
     def __call__(self, executor: Executor) -> None:
         """Ask for a trial; train it, unless a check rejects it or its candidate was trained before; tell what came of it."""
@@ -104,7 +104,7 @@ class TrialRunner:
         elif (later := following(self.study, self._optuna_trials(), getattr(self.optuna_study.sampler, "remaining", None))) is not None:
             self.optuna_study.enqueue_trial(dict(later))
         trial = self.optuna_study.ask()
-        if self.default_first and trial.number == 0:
+        if trial.number == self.baseline:
             trial.set_user_attr(BASELINE, DEFAULT)
         candidate = self.study.space.sample(trial)
         epochs = self.study.draw_epochs(trial)
@@ -162,8 +162,9 @@ class TrialRunner:
             overdue.epoch()
             with self.session.lock:
                 account.save_sometimes()
-                ended = "stopped", self.rules.end_of_training(meter.window.joules(), default=BASELINE in asked.trial.user_attrs)
-                if ended[1] is None and job.check_at:
+                default = BASELINE in asked.trial.user_attrs
+                ended = "stopped", self.rules.end_of_training(meter.window.joules(), default=default)
+                if ended[1] is None and job.check_at and not default:
                     ended = "pruned", dominance.reason(entry)
             if ended[1] is not None:
                 stopped.append((ended[0], ended[1]))

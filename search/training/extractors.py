@@ -22,8 +22,8 @@ from .recipe import autocast, available_precisions
 Extract = Callable[[torch.Tensor], np.ndarray]
 #: The most by which features may differ from plain ones, as a share of how much those vary between images (Frobenius norms).
 TOLERANCE = 0.1
-#: In smaller sets the plain way is taken: looking for another, conversion included, costs as much as some hundreds of images.
-WORTH = 1500
+#: In sets of fewer images the plain way is taken, and below the second number no network is converted: that costs what a thousand do.
+WORTH, WORTH_CONVERTING = 1500, 3000
 #: Images that the ways are compared on.
 COMPARED = 32
 
@@ -82,13 +82,18 @@ def openvino(embedding: Embedding, inputs: torch.Tensor) -> Extract:
 
 def ways(embedding: Embedding, inputs: torch.Tensor, device: torch.device) -> Iterator[tuple[str, Extract]]:
     """Yield other ways than the plain one that there are here."""
-    if "bfloat16" in available_precisions(device):
-        yield "bfloat16", plain(embedding, device, "bfloat16")
+    yield from casts(embedding, inputs, device)
     if device.type == "cpu":
         try:
             yield "openvino", openvino(embedding, inputs)
         except Exception:  # not installed, or it cannot convert this network
             return
+
+
+def casts(embedding: Embedding, inputs: torch.Tensor, device: torch.device) -> Iterator[tuple[str, Extract]]:
+    """Yield those of them that need no conversion."""
+    if "bfloat16" in available_precisions(device):
+        yield "bfloat16", plain(embedding, device, "bfloat16")
 
 
 def fastest(

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from .extractors import COMPARED, WORTH, Embedding, Way, fastest, plain
+from .extractors import COMPARED, WORTH, WORTH_CONVERTING, Embedding, Way, casts, fastest, plain, ways
 from .feature_cache import Entry, FeatureCache, TooLargeError, fingerprint, key_of, statistics
 from .results import PASS, SAMPLE, WAY, FeaturesUsed, Phases, TrainingFailed
 from .splits_data import Excerpt, MemoryData
@@ -167,6 +167,7 @@ class _Frozen:
 
     facts: str
     device: torch.device
+    converted: bool
     embedding: Embedding = field(compare=False)
     inputs: torch.Tensor = field(compare=False)
 
@@ -174,7 +175,7 @@ class _Frozen:
 @lru_cache(maxsize=8)
 def _way(frozen: _Frozen) -> Way:
     """Find the best way once for a process: the trials after the first one have it already."""
-    return fastest(frozen.embedding, frozen.inputs, frozen.device)
+    return fastest(frozen.embedding, frozen.inputs, frozen.device, ways if frozen.converted else casts)
 
 
 @dataclass(frozen=True)
@@ -195,7 +196,7 @@ class _Run:
             inputs, _ = next(iter(split.data.batches(COMPARED, device=device, seed=split.order)))
             shape, threads = tuple(inputs.shape[1:]), torch.get_num_threads()
             facts = key_of({"parts": [backbone.identity, dict(backbone.preprocessing), feature_set, shape, threads]})
-            way = _way(_Frozen(facts, device, embedding, inputs))
+            way = _way(_Frozen(facts, device, images >= WORTH_CONVERTING, embedding, inputs))
         return cls(backbone.identity, device, way)
 
 

@@ -1,4 +1,4 @@
-"""The default model that every study begins with where its space has one, and what guessing gives."""
+"""The default model that every study trains early where its space has one, and what guessing gives."""
 
 from __future__ import annotations
 
@@ -87,13 +87,13 @@ def test_it_is_trial_0_a_normal_trial_with_its_energy_and_a_mark(tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_it_is_not_trained_again_by_a_run_that_goes_on_and_the_studys_own_first_trials_follow(tmp_path: Path) -> None:
+def test_the_studys_own_first_trials_come_before_it_and_a_run_that_goes_on_trains_none_again(tmp_path: Path) -> None:
     begun = replace(study(), first=({"width": 11, "epochs": 1},))
     run(begun, out=tmp_path / "r", trials=1, meter="cpu_time")
     run(begun, out=tmp_path / "r", trials=3, meter="cpu_time")
     trials = RunFolder.open(tmp_path / "r").run().trials
-    assert [trial.is_default for trial in trials] == [True, False, False]
-    assert trials[1].params["width"] == 11
+    assert [trial.is_default for trial in trials] == [False, True, False]
+    assert trials[0].params["width"] == 11
 
 
 @pytest.mark.slow

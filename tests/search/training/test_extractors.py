@@ -4,7 +4,7 @@ import torch
 from helpers.backbone import Bands
 
 from joulefront.search.training import features
-from joulefront.search.training.extractors import COMPARED, Embedding, Way, fastest, openvino, plain
+from joulefront.search.training.extractors import COMPARED, Embedding, Way, casts, fastest, openvino, plain
 from joulefront.search.training.feature_cache import FeatureCache
 from joulefront.search.training.features import Transfer
 from joulefront.search.training.fit import fit
@@ -77,8 +77,9 @@ def test_what_the_chosen_way_computes_is_what_is_kept(spots, tmp_path, monkeypat
     features._way.cache_clear()
     asked = []
 
-    def always_half(embedding, inputs, device):
+    def always_half(embedding, inputs, device, others):
         asked.append(len(inputs))
+        assert others is casts, "converting costs more than so few images"
         return Way("half", lambda batch: plain(embedding, CPU)(batch) + 1.0)
 
     monkeypatch.setattr(features, "fastest", always_half)
