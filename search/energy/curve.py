@@ -164,13 +164,18 @@ class Curve:
         Each segment's power has two bounds; returned are the least upper and the greatest lower one. The first is the greater one where no
         change is sure. None where there are no nodes.
         """
-        first, last = bisect_right(self.t, t_ns - reach_ns) - 1, bisect_right(self.t, t_ns + reach_ns)
+        t, half, joules = self.t, self.half, self.joules
+        first, last = bisect_right(t, t_ns - reach_ns) - 1, bisect_right(t, t_ns + reach_ns)
         most, least = math.inf, 0.0
-        for i in range(max(first, 0), min(last, len(self.t) - 1)):
-            span, doubt = self.t[i + 1] - self.t[i], self.half[i] + self.half[i + 1]
+        for i in range(max(first, 0), min(last, len(t) - 1)):
+            span, doubt = t[i + 1] - t[i], half[i] + half[i + 1]
             if span > doubt:
-                joules = (self.joules[i + 1] - self.joules[i]) * NANO
-                most, least = min(most, joules / (span - doubt)), max(least, joules / (span + doubt))
+                gained = (joules[i + 1] - joules[i]) * NANO
+                high, low = gained / (span - doubt), gained / (span + doubt)
+                if high < most:
+                    most = high
+                if low > least:
+                    least = low
         return None if math.isinf(most) else (most, least)
 
     def _lagging(self, t_ns: int) -> float:
