@@ -46,6 +46,7 @@ MODELS = (
 class TimmZoo(Family):
     """Models of timm; ``recipe.head_learning_rate`` is the one of timm's classifier.
 
+    What is frozen here is computed again in every epoch: `TransferFamily` and `FineTuning` keep it for all trials.
     A pretrained model gets images as it knows them (``Prepared``), and its new head, as that of a frozen one, starts at zero.
 
     Attributes:
