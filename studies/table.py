@@ -5,13 +5,23 @@ from __future__ import annotations
 from ..search.study import Study
 from ..search.training.table import table
 from ..search.training.task import Kind
+from ..search.training.text import REMEDY, find_text
 from ..spaces.classical import Classical
 from ..spaces.mlp import Mlp
 from ..spaces.recipes import RecipeRanges
 from ..spaces.union import Union
 
 
-def study(data: str, target: str, seed: int = 0, kind: Kind | None = None, drop: str = "", keep: str = "", categorical: str = "") -> Study:
+def study(
+    data: str,
+    target: str,
+    seed: int = 0,
+    kind: Kind | None = None,
+    drop: str = "",
+    keep: str = "",
+    categorical: str = "",
+    pretrained: str = "auto",
+) -> Study:
     """Which family predicts your column for the fewest joules?
 
     Args:
@@ -22,9 +32,18 @@ def study(data: str, target: str, seed: int = 0, kind: Kind | None = None, drop:
         drop: Columns to leave out: ``--set drop=id,comment``.
         keep: Columns to use although their numbers seem to name the rows.
         categorical: Columns of numbers that are codes, not amounts.
+        pretrained: ``auto`` makes features of columns of free text where a static embedding is installed (``pip install wordllama``), once,
+            as a part of the start; ``no`` leaves such columns out.
+
+    Raises:
+        ValueError: If ``pretrained`` is another word.
     """
+    if pretrained not in ("auto", "no"):
+        raise ValueError(f"--pretrained must be auto or no for tables, got {pretrained!r}; {REMEDY}, which auto finds")
+    text = find_text() if pretrained == "auto" else None
     # Read here: its kind decides which families can compete and what quality means.
-    task = table(data, target, kind=kind, seed=seed, drop=drop, keep=keep, categorical=categorical)
+    task = table(data, target, kind=kind, seed=seed, drop=drop, keep=keep, categorical=categorical, text=text)
+    embedded = [column["name"] for column in task.preprocessing["columns"] if column["type"] == "text"]
     recipe = RecipeRanges(learning_rate=(1e-3, 3e-2), weight_decay=(1e-5, 1e-1), batch_size=(64, 128, 256))
     return Study(
         name="table",
@@ -35,4 +54,6 @@ def study(data: str, target: str, seed: int = 0, kind: Kind | None = None, drop:
         trials=40,
         seed=seed,
         description=f"Which family predicts {target!r} for the fewest joules?",
+        weights=(text.facts,) if text is not None and embedded else (),
+        notice=f"text: {', '.join(embedded)} by {text.facts['model']} from {text.facts['origin']}" if text is not None and embedded else "",
     )

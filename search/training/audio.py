@@ -69,11 +69,13 @@ def audio(
     mels: int = 64,
     window: int = 512,
     hop: int = 256,
+    waveform: bool = False,
     **options: Unpack[FileOptions],
 ) -> Task:
     """Make a classification task from WAV, FLAC, Ogg, MP3 or AIFF files whose sub-folders are the classes; the rest is as in ``images``.
 
-    See ``Spectrogram`` for the settings; ``seconds`` is by default the median of the set.
+    See ``Spectrogram`` for the settings; ``seconds`` is by default the median of the set. With ``waveform`` the inputs are the samples
+    themselves, ``(1, 1, samples)``, for models that hear (``joulefront.spaces.sound``).
 
     Raises:
         FileNotFoundError: If ``path`` does not exist.
@@ -87,16 +89,25 @@ def audio(
     return task_of_files(
         files,
         found,
-        partial(decode, how=how),
-        shape=how.shape,
+        partial(samples_of if waveform else decode, how=how),
+        shape=(1, 1, how.samples) if waveform else how.shape,
         dtype=torch.float32,
-        preprocessing={"kind": "audio", **asdict(how), "scale": 1.0},
+        preprocessing={"kind": "audio", **asdict(how), "scale": 1.0, **({"waveform": True} if waveform else {})},
         **options,
     )
 
 
 def decode(data: bytes, how: Spectrogram) -> np.ndarray:
     """Decode a recording to its log-mel spectrogram ``(1, mels, columns)`` in decibels, float32."""
+    signal = torch.from_numpy(samples_of(data, how)[0, 0])
+    spectrum = torch.stft(signal, how.window, how.hop, window=torch.hann_window(how.window), center=False, return_complex=True)
+    power = torch.from_numpy(mel_bands(how.sample_rate, how.window, how.mels)) @ spectrum.abs().square()
+    # A full-scale tone has the power (window / 4) ** 2 in its bin under a Hann window: that is 0 dB.
+    return (10.0 * torch.log10(power / (how.window / 4) ** 2 + FLOOR))[None].numpy()
+
+
+def samples_of(data: bytes, how: Spectrogram) -> np.ndarray:
+    """Decode a recording to its samples ``(1, 1, samples)``, float32 in [-1, 1], at the rate and length of all of them."""
     samples, rate = read_sound(data)
     if rate != how.sample_rate:
         from scipy.signal import resample_poly
@@ -108,18 +119,17 @@ def decode(data: bytes, how: Spectrogram) -> np.ndarray:
         samples = samples[spare // 2 : spare // 2 + how.samples]
     elif spare < 0:
         samples = np.pad(samples, (-spare // 2, -spare - (-spare // 2)))
-    signal = torch.from_numpy(np.ascontiguousarray(samples))
-    spectrum = torch.stft(signal, how.window, how.hop, window=torch.hann_window(how.window), center=False, return_complex=True)
-    power = torch.from_numpy(mel_bands(how.sample_rate, how.window, how.mels)) @ spectrum.abs().square()
-    # A full-scale tone has the power (window / 4) ** 2 in its bin under a Hann window: that is 0 dB.
-    return (10.0 * torch.log10(power / (how.window / 4) ** 2 + FLOOR))[None].numpy()
+    return np.ascontiguousarray(samples)[None, None]
 
 
 def prepare(preprocessing: Mapping[str, Any], recording: bytes | str | Path) -> np.ndarray:
-    """Turn a recording into model input as a task's ``preprocessing`` describes; returns ``(1, 1, mels, columns)`` float32."""
+    """Turn a recording into model input as a task's ``preprocessing`` describes; returns ``(1, 1, mels, columns)`` float32.
+
+    With samples as inputs it is ``(1, 1, 1, samples)``.
+    """
     data = recording if isinstance(recording, bytes) else Path(recording).read_bytes()
     how = Spectrogram(**{name: preprocessing[name] for name in Spectrogram.__dataclass_fields__})
-    return standardised(preprocessing, decode(data, how))
+    return standardised(preprocessing, (samples_of if preprocessing.get("waveform") else decode)(data, how))
 
 
 def read_sound(data: bytes) -> tuple[np.ndarray, int]:

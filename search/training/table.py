@@ -16,6 +16,7 @@ from .arrays import task_in_memory
 from .columns import MISSING, Reading, as_json, from_json, infer, is_text, numbers, parse, readings, texts
 from .table_file import read
 from .task import Kind, Task, encode, split_indices
+from .text import StaticEmbedding, learn_text, text_features
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,6 +44,7 @@ def table(
     device: str | torch.device = "cpu",
     name: str | None = None,
     source: str | None = None,
+    text: StaticEmbedding | None = None,
 ) -> Task:
     """Make a task from a CSV or Parquet file, or from a data frame.
 
@@ -57,6 +59,7 @@ def table(
     - ``drop``: Columns to leave out; ``keep``: columns that are used although their numbers seem to name the rows.
     - ``categorical``: Columns of numbers that are codes, not amounts; a text column has ``max_levels`` features at most. A text with
       commas names several columns here.
+    - ``text``: Makes features of columns of free text, see ``find_text`` in ``text.py``; without it they are left out.
     - ``device``: Where the tensors are put at first.
     - ``name``: By default that of the file; ``source``, which names the table in messages, is by default its path.
 
@@ -106,7 +109,7 @@ def table(
     how = readings(inputs, categorical)
     copies = [] if targets.values.ndim > 1 else _copies(inputs, how, targets.values, str(target), source, keep)
     inputs = inputs.drop(columns=copies)
-    columns = learn(inputs.iloc[parts[0]], max_levels=max_levels, categorical=categorical, keep=keep, how=how)
+    columns = learn(inputs.iloc[parts[0]], max_levels=max_levels, categorical=categorical, keep=keep, how=how, text=text)
     _warn(source, columns, how, targets.values if kind is None and targets.kind == "regression" else None)
     features = apply(columns, inputs)
     if features.shape[1] == 0:
@@ -131,7 +134,7 @@ def prepare(preprocessing: Mapping[str, Any], rows: pd.DataFrame | str | Path) -
         rows = read(Path(rows).expanduser(), [column["name"] for column in columns if column["type"] != "dropped"])
     rows = rows.set_axis(rows.columns.astype(str).str.strip(), axis=1)
     features = apply(columns, rows)
-    for column in (column for column in columns if column["type"] != "dropped"):
+    for column in (column for column in columns if column["type"] not in ("dropped", "text")):
         name, values = column["name"], texts(rows[column["name"]])
         known = [True] * len(rows)
         if column["type"] != "numeric":
@@ -154,6 +157,7 @@ def learn(
     categorical: Collection[str] = (),
     keep: Collection[str] = (),
     how: Mapping[str, Reading] | None = None,
+    text: StaticEmbedding | None = None,
 ) -> list[Column]:
     """Learn from training rows how each column becomes features.
 
@@ -164,7 +168,7 @@ def learn(
     default told from these rows.
 
     Returns:
-        One JSON dictionary for each column: ``name``, ``type`` (``numeric``, ``categorical``, ``dropped``), and what ``apply`` needs.
+        One JSON dictionary for each column: ``name``, ``type`` (numeric, categorical, text or dropped), and what ``apply`` needs.
     """
     how = readings(frame, categorical) if how is None else how
     numeric = [
@@ -201,7 +205,7 @@ def learn(
         }
     for name in map(str, frame.columns):
         if name not in learnt:
-            learnt[name] = _learn_levels(name, frame[name], max_levels)
+            learnt[name] = learn_text(name, frame[name], text) or _learn_levels(name, frame[name], max_levels)
     return [learnt[str(name)] for name in frame.columns]
 
 
@@ -228,6 +232,8 @@ def apply(columns: list[Column], frame: pd.DataFrame) -> np.ndarray:
             if column["missing"]:
                 features[:, position + 1] = missing[:, done]
             done += 1
+        elif column["type"] == "text":
+            features[:, position : position + len(_suffixes(column))] = text_features(column, frame[str(column["name"])])
         else:
             _mark_levels(column, texts(frame[str(column["name"])]), features[:, position : position + len(_suffixes(column))])
         position += len(_suffixes(column))
@@ -355,6 +361,8 @@ def _suffixes(column: Mapping[str, Any]) -> list[str]:
     missing = ["?"] if column["missing"] else []
     if column["type"] == "numeric":
         return ["", *missing]
+    if column["type"] == "text":
+        return [*(f"~{k}" for k in range(len(column["components"]))), *missing]
     return [*(f"={level}" for level in column["levels"]), *(["=*"] if column["other"] else []), *missing]
 
 

@@ -66,3 +66,30 @@ def test_a_table_is_refused_with_the_family_that_can_take_it(contract):
     space = Convnet(recipe=FIXED)
     with pytest.raises(ValueError, match=r"needs images.*joulefront\.spaces\.mlp"):
         space.build(space.sample(FixedTrial(PARAMS)), contract.make_task((5,)))
+
+
+def test_the_first_convolution_starts_as_a_whitening_of_the_images(contract):
+    space = Convnet(recipe=FIXED)
+    task = contract.make_task((3, 12, 12), n=300)
+    model = space_model(space, contract, task)
+    assert torch.equal(model.blocks[0][0].weight, space_model(space, contract, task).blocks[0][0].weight)
+    maps = torch.nn.functional.conv2d(task.train.inputs, model.blocks[0][0].weight)
+    half = 4
+    assert torch.allclose(maps[:, :half], -maps[:, half:], atol=1e-5)
+    across = torch.cov(maps[:, :half].transpose(0, 1).flatten(1))
+    assert torch.allclose(across.diagonal(), torch.ones(half), atol=0.15)
+    assert (across - across.diagonal().diag()).abs().max() < 0.1
+    plain = space_model(Convnet(whitened=False, recipe=FIXED), contract, task)
+    assert torch.equal(plain.blocks[1][0].weight, model.blocks[1][0].weight), "what else is drawn stays as it was"
+    assert all(weight.requires_grad for weight in model.parameters())
+
+
+def test_whitening_needs_no_more_channels_images_or_pixels_than_there_are(contract):
+    for shape, width in (((1, 1, 1), 64), ((1, 2, 9), 1), ((3, 8, 8), 64)):
+        task = contract.make_task(shape, n=9)
+        model = space_model(Convnet(recipe=FIXED), contract, task, width=width)
+        assert all(torch.isfinite(weight).all() for weight in model.parameters())
+
+
+def space_model(space, contract, task, **changes):
+    return contract.build(space, space.sample(FixedTrial(PARAMS | changes)), task)

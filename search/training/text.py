@@ -1,0 +1,159 @@
+"""Columns of free text as numbers: a static embedding that a package ships, of which only the data is read.
+
+A word has one vector, whatever stands beside it, and a text the mean of its words' vectors: no network runs, so that ten thousand short
+texts take about a CPU-second. `StaticEmbedding` keeps the seam ``Backbone``, its inputs are the numbers of tokens.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from .columns import texts
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: Ships a static embedding of 32,000 tokens in 256 dimensions, made of the first layer of large language models (MIT, 16 MB).
+PACKAGE = "wordllama"
+FILE, FILE_SHA256 = "wordllama/weights/l2_supercat_256.safetensors", "64b47a2dc493cb8e85944076601189739852d7b64e0e1eedcb1937a251cd9fd5"
+TOKENIZER = "wordllama/tokenizers/l2_supercat_tokenizer_config.json"
+TOKENIZER_SHA256 = "93248f2a9ec36c7b35f700a033d5f36228aae48db61aee31007fa49062cdeb68"
+REMEDY = f"pip install {PACKAGE} brings an embedding for columns of text"
+#: A column of text gets so many features, the directions in which its texts differ most; digits that a component is stored with.
+FEATURES, DIGITS = 32, 4
+#: A column is free text when its texts have so many words on average, and most of them occur once.
+WORDS = 3.0
+#: Tokens of a text that count, and texts that are embedded at once.
+LONGEST, BATCH = 256, 256
+
+
+class StaticEmbedding(nn.Module):
+    """A table of vectors, one for each token; see the seam ``Backbone`` in ``features.py``.
+
+    Attributes:
+        identity: The package and the SHA-256 of its weights.
+        preprocessing: The SHA-256 of what cuts texts into tokens, and how many of these count.
+        facts: Origin, licence, hash and size, as ``study.json`` has them of pretrained weights.
+    """
+
+    def __init__(self, vectors: torch.Tensor, tokenizer: Any, facts: Mapping[str, Any], tokenizer_sha256: str = TOKENIZER_SHA256) -> None:
+        """Freeze ``vectors`` ``(tokens, d)``; ``tokenizer`` is one of the library ``tokenizers``."""
+        super().__init__()
+        self.facts, self.tokenizer = dict(facts), tokenizer
+        self.identity = f"{facts['model']}@{facts['sha256'][:16]}"
+        self.preprocessing: Mapping[str, Any] = {"tokenizer": tokenizer_sha256, "longest": LONGEST}
+        self.vectors = nn.Parameter(vectors.float(), requires_grad=False)
+
+    def feature_sets(self) -> tuple[str, ...]:
+        """Return the only one there is."""
+        return ("mean",)
+
+    def prepare(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Return the numbers of tokens ``(b, length)``, below zero behind the end of a text, as whole numbers."""
+        return tokens.long()
+
+    def embed(self, prepared: torch.Tensor, feature_set: str) -> torch.Tensor:
+        """Return the mean of the vectors ``(b, d)`` of each text; zeros for one without tokens."""
+        there = (prepared >= 0).unsqueeze(-1)
+        summed = (self.vectors[prepared.clamp(0, len(self.vectors) - 1)] * there).sum(dim=1)
+        return summed / there.sum(dim=1).clamp(min=1)
+
+    def tokens(self, values: Sequence[str]) -> torch.Tensor:
+        """Cut texts into tokens ``(n, length)``, -1 behind the end of each."""
+        cut = [one.ids[:LONGEST] for one in self.tokenizer.encode_batch(list(values), add_special_tokens=False)]
+        found = torch.full((len(cut), max(1, *map(len, cut)) if cut else 1), -1)
+        for row, one in enumerate(cut):
+            found[row, : len(one)] = torch.tensor(one)
+        return found
+
+    def vectors_of(self, values: Sequence[str]) -> np.ndarray:
+        """Return the vectors of texts, ``(n, d)`` float32."""
+        found = [np.zeros((0, self.vectors.shape[1]), dtype=np.float32)]
+        with torch.inference_mode():
+            for start in range(0, len(values), BATCH):
+                found.append(self.embed(self.prepare(self.tokens(values[start : start + BATCH])), "mean").numpy())
+        return np.concatenate(found)
+
+
+@lru_cache(maxsize=1)
+def find_text() -> StaticEmbedding | None:
+    """Return the embedding that an installed package ships, without importing the package; None where it is absent or was changed."""
+    try:
+        found = distribution(PACKAGE)
+        from tokenizers import Tokenizer
+    except (PackageNotFoundError, ImportError):
+        return None
+    weights, tokenizer = (Path(str(found.locate_file(name))) for name in (FILE, TOKENIZER))
+    if (_sha256(weights), _sha256(tokenizer)) != (FILE_SHA256, TOKENIZER_SHA256):
+        return None
+    from safetensors.torch import load_file
+
+    facts = {
+        "model": "wordllama_256",
+        "origin": f"the package {PACKAGE} {found.version}",
+        "licence": "MIT",
+        "sha256": FILE_SHA256,
+        "bytes": weights.stat().st_size,
+        "pretraining_joules": None,
+        "pretraining_grams_co2e": None,
+    }
+    return StaticEmbedding(load_file(weights)["embedding.weight"], Tokenizer.from_file(str(tokenizer)), facts)
+
+
+def learn_text(name: str, values: pd.Series[Any], embedding: StaticEmbedding | None) -> dict[str, Any] | None:
+    """Learn from training rows how a column of free text becomes features; None where it is none, or there is no embedding.
+
+    The features are principal components of the texts' vectors, each of mean 0 and deviation 1 over these rows.
+    """
+    found = texts(values)
+    present = [text for text in found if text is not None]
+    if embedding is None or len(present) < 8 or 2 * len(set(present)) < len(present):
+        return None
+    if np.mean([len(text.split()) for text in present]) < WORDS:
+        return None
+    vectors = embedding.vectors_of(present).astype(np.float64)
+    centre = vectors.mean(axis=0)
+    _, sizes, directions = np.linalg.svd(vectors - centre, full_matrices=False)
+    count = int(min(FEATURES, (sizes > 1e-6 * max(sizes[0], 1e-12)).sum()))
+    if count == 0:
+        return None
+    scales = sizes[:count] / np.sqrt(len(vectors))
+    components = [[float(f"{value:.{DIGITS}g}") for value in row] for row in (directions[:count] / scales[:, None])]
+    return {
+        "name": name,
+        "type": "text",
+        "embedding": embedding.identity,
+        "centre": [float(f"{value:.{DIGITS + 2}g}") for value in centre],
+        "components": components,
+        "missing": len(present) < len(found),
+    }
+
+
+def text_features(column: Mapping[str, Any], values: pd.Series[Any]) -> np.ndarray:
+    """Return the features ``(n, k)`` of a column of text, and one that marks what is missing, where training saw that.
+
+    Raises:
+        ValueError: If the embedding that the features were learnt with is not installed.
+    """
+    embedding = find_text()
+    if embedding is None or embedding.identity != column["embedding"]:
+        raise ValueError(f"the column {column['name']!r} needs the embedding {column['embedding']}, which is not here; {REMEDY}")
+    found = texts(values)
+    missing = np.array([text is None for text in found], dtype=bool)
+    vectors = embedding.vectors_of([text or "" for text in found])
+    features = (vectors - np.array(column["centre"])) @ np.array(column["components"]).T
+    features[missing] = 0.0
+    return np.concatenate([features, missing[:, None]], axis=1) if column["missing"] else features
+
+
+def _sha256(path: Path) -> str | None:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
