@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import ceil, floor, isfinite, log10, sqrt
+from typing import Any
 
 import numpy as np
 
@@ -296,6 +297,17 @@ def _why(
         return f"the best: {others} ({how}){lucky}"
     worse = "" if short is None else f"; it may be up to {short:.2g} worse"
     return f"the cheapest that cannot be told from the best, trial {top} (95 %, {how}){worse}{lucky}"
+
+
+def examples_in(facts: Mapping[str, Any]) -> int | None:
+    """Return the number of validation examples of a run from its ``study.json``; None where an early version did not note it."""
+    found = (facts.get("fingerprint") or {}).get("data", {}).get("examples", {}).get("validation")
+    return int(found) if found else None
+
+
+def written(facts: Mapping[str, Any], metric: str, value: float) -> str:
+    """A quality with as many decimals as one validation example of a run can change; four of what is no share of them."""
+    return f"{value:.{decimals_of(examples_in(facts) if metric in SHARES else None)}f}"
 
 
 def decimals_of(n: int | None, standard_error: float | None = None) -> int:

@@ -12,7 +12,7 @@ from itertools import pairwise
 from math import hypot, isfinite, log10, sqrt
 from typing import Self
 
-from .certainty import Choice, Evidence, choose, decimals_of
+from .certainty import Choice, Evidence, choose, decimals_of, examples_in
 from .formatting import energy_text
 from .hypervolume import METERED, Axis, make_box, normalised_hypervolume
 from .picking import RULES, Bound, read_rule
@@ -208,9 +208,8 @@ class Front:
     def evidence(self) -> Evidence:
         """What is known of the validation of the run: how many examples, their results by trial, what guessing gives, repeats."""
         facts = {} if self.run is None else self.run.facts
-        count = facts.get("fingerprint", {}).get("data", {}).get("examples", {}).get("validation")
         guessing = (facts.get("guessing") or {}).get(self.objectives[0])
-        return Evidence(self.objectives[0], self.directions[0] == "maximize", count, guessing, self._results, self.repeated)
+        return Evidence(self.objectives[0], self.directions[0] == "maximize", examples_in(facts), guessing, self._results, self.repeated)
 
     def _results(self, trial: Trial) -> Examples | None:
         return None if self.run is None else Examples.load(examples_of(self.run.path, trial.extra.get("copy_of", trial.number)))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from ..carbon.intensity import Intensity
 from ..energy import JOULES_PER_KWH, JOULES_PER_WH, SECONDS_PER_HOUR
-from ..formatting import digits, energy_text
+from ..formatting import digits, energy_text, unit_for
 from ..front import Front
 from ..records.run_folder import Run
 from ..records.trial import Trial
@@ -74,13 +74,15 @@ def _table(run: Run) -> list[str]:
     bill = run.bill
     if not bill.by_component and not bill.absent:
         return ["No component was metered."]
-    lines = ["| component | kWh | quality | meter |", "|---|---:|---|---|"]
+    unit = unit_for(max([*bill.by_component.values(), bill.total_joules or 0.0]) / JOULES_PER_WH)
+    size = unit.size * JOULES_PER_WH
+    lines = [f"| component | {unit.name} | quality | meter |", "|---|---:|---|---|"]
     for name, joules in bill.by_component.items():
         quality, meter = bill.quality_by_component.get(name, "unknown"), bill.source_by_component.get(name, "unknown")
-        lines.append(f"| {short_component(name)} | {digits(joules / JOULES_PER_KWH)} | {quality} | {meter} |")
+        lines.append(f"| {short_component(name)} | {digits(joules / size)} | {quality} | {meter} |")
     lines += [f"| {short_component(name)} | unknown | absent | {_cell(reason)} |" for name, reason in bill.absent.items()]
     if bill.total_joules is not None:
-        lines.append(f"| **all** | **{digits(bill.total_joules / JOULES_PER_KWH)}** | | |")
+        lines.append(f"| **all** | **{digits(bill.total_joules / size)}** | | |")
     return lines
 
 

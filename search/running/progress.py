@@ -126,6 +126,7 @@ class Console:
     stream: Any = field(default_factory=lambda: sys.stderr)
     verbose: bool = False
     silent: bool = False
+    _ended: bool = False
     _bar: Any = None
     _task: Any = None
     _hypervolume: float = 0.0
@@ -145,6 +146,9 @@ class Console:
         else:
             if progress.event == "end":
                 self._close()
+                if not live and not self._ended:
+                    self._say(progress.line(self.verbose))
+                self._ended = True
             if progress.message:
                 self._say(progress.message)
         if live and progress.event in ("start", "trial", "wait"):

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..billing.account import TrialMeter, meters_of, price_of_features, trial_energy
+from ..certainty import written
 from ..energy import JOULES_PER_WH, Ledger, Record
 from ..energy.journal import fitted
 from ..execution.devices import cores, pick_device
@@ -258,10 +259,10 @@ class RepeatLoop:
     def _said(self, training: Repeat) -> str:
         if training.failed is not None:
             return f"trial {training.trial} failed: {training.failed}"
-        name, trial = self.study.objectives[0], self.trials[training.trial]
+        name, trial, facts = self.study.objectives[0], self.trials[training.trial], self.session.folder.facts
         joules = None if training.train_joules is None else training.train_joules / JOULES_PER_WH
         return (
-            f"trial {training.trial}: {name} {training.quality[name]:.4f} (search {trial.values[0]:.4f}), "
+            f"trial {training.trial}: {name} {written(facts, name, training.quality[name])} (search {written(facts, name, trial.values[0])}), "
             f"{energy_text(joules)} (search {energy_text(trial.train_wh)})"
         )
 

@@ -13,6 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from ..billing.account import Account, TrialMeter, price_of_features, trial_energy, with_energies
 from ..carbon.clean_hours import text_of
+from ..certainty import written
 from ..execution.devices import DeviceError
 from ..execution.job import Executor, Job, Outcome, Watch, reason_of, seed_of
 from ..formatting import energy_text
@@ -318,7 +319,7 @@ class Recorder:
         self.optuna_study.tell(asked, list(values))
         self.failures = 0
         cost = "energy unknown" if trial.train_wh is None else energy_text(trial.train_wh)
-        return f"trial {asked.number}: {self.study.objectives[0]} {values[0]:.4f} after {trial.epochs} epochs, {cost}"
+        return f"trial {asked.number}: {self.study.objectives[0]} {written(self.store.facts, self.study.objectives[0], values[0])} after {trial.epochs} epochs, {cost}"
 
     def _fail(self, asked: optuna.Trial, trial: Trial, *, excused: bool = False) -> str:
         import optuna

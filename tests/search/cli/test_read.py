@@ -71,6 +71,14 @@ KEYS = [
     "quality",
     "params",
     "contended",
+    "low",
+    "high",
+    "validation_examples",
+    "right",
+    "ties_best",
+    "beats_guessing",
+    "sensible",
+    "baseline",
 ]
 
 
@@ -91,6 +99,14 @@ def test_the_front_as_json_has_the_promised_keys_and_null_where_unknown(call: Ca
         "quality": "estimated",
         "params": {"width": 4},
         "contended": False,
+        "low": None,
+        "high": None,
+        "validation_examples": None,
+        "right": None,
+        "ties_best": False,
+        "beats_guessing": None,
+        "sensible": False,
+        "baseline": False,
     }
 
 
@@ -258,8 +274,8 @@ def test_a_duplicate_of_a_duplicate_leads_to_the_trial_that_was_trained() -> Non
     ("pick", "parts"),
     [
         ("accuracy>=0.95", ["nearest is trial=1", "0.9000"]),
-        ("accuracy>=90", ["0.95, not 95"]),
-        ("energy<=1J", ["nearest is trial=0", "energy<=36J"]),
+        ("accuracy>=90", ["0.95 or 95%, not 95"]),
+        ("energy<=1J", ["nearest is trial=0", "energy<=10mWh"]),
         ("energy<=5", ["no unit", "energy<=5Wh"]),
         ("trial=7", ["trial 7 does not exist", "nearest is trial=1"]),
         ("trial=1.5", ["by its number"]),

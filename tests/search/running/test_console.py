@@ -25,16 +25,18 @@ def shown(stream: io.StringIO, console: Console, count: int = 40) -> str:
     for number in range(count):
         console(replace(STATE, trials=number, hypervolume=0.4, message=f"trial {number}: accuracy 0.9300 after 3 epochs, 2 mWh"))
     console(Progress("detail", message="raised the hypervolume"))
-    console(Progress("end", message="ended: all 40 trials are done"))
+    console(replace(STATE, event="end", trials=40, message="ended: all 40 trials are done"))
+    console(replace(STATE, event="end", trials=40, message=""))
     return stream.getvalue()
 
 
 def test_a_log_has_a_line_for_an_improvement_and_not_for_every_trial() -> None:
     stream = io.StringIO()
     lines = shown(stream, Console(stream)).splitlines()
-    assert len(lines) == 3
+    assert len(lines) == 4
     assert lines[1].startswith("trial 0: accuracy 0.9300 after 3 epochs, 2 mWh · trials 0/40 · 1 of 10 mWh · best accuracy 0.93 · front 2")
-    assert lines[2] == "ended: all 40 trials are done"
+    assert lines[2].startswith("trials 40/40")
+    assert lines[3] == "ended: all 40 trials are done"
     assert "hypervolume" not in "".join(lines)
 
 
