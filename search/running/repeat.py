@@ -262,7 +262,8 @@ class RepeatLoop:
         name, trial, facts = self.study.objectives[0], self.trials[training.trial], self.session.folder.facts
         joules = None if training.train_joules is None else training.train_joules / JOULES_PER_WH
         return (
-            f"trial {training.trial}: {name} {written(facts, name, training.quality[name])} (search {written(facts, name, trial.values[0])}), "
+            f"trial {training.trial}: {name} {written(facts, name, training.quality[name])} "
+            f"(search {written(facts, name, trial.values[0])}), "
             f"{energy_text(joules)} (search {energy_text(trial.train_wh)})"
         )
 

@@ -319,7 +319,8 @@ class Recorder:
         self.optuna_study.tell(asked, list(values))
         self.failures = 0
         cost = "energy unknown" if trial.train_wh is None else energy_text(trial.train_wh)
-        return f"trial {asked.number}: {self.study.objectives[0]} {written(self.store.facts, self.study.objectives[0], values[0])} after {trial.epochs} epochs, {cost}"
+        name = self.study.objectives[0]
+        return f"trial {asked.number}: {name} {written(self.store.facts, name, values[0])} after {trial.epochs} epochs, {cost}"
 
     def _fail(self, asked: optuna.Trial, trial: Trial, *, excused: bool = False) -> str:
         import optuna
