@@ -131,12 +131,10 @@ class MeterChannel:
             if not (self.events and self.events[-1].kind == "error" and self.events[-1].text == bad):
                 self.events.append(Event(t_ns, "error", text=bad))
             return
-        if self.reads:
-            away_ns = t_ns - self.reads[-1]
-            if away_ns <= 0:
-                return
-            if away_ns > GAP_SECONDS * NANO:
-                self.events.append(Event(t_ns, "gap", seconds=away_ns / NANO))
+        if self.reads and t_ns <= self.reads[-1]:
+            return
+        if self.reads and (away := (t_ns - self.reads[-1]) / NANO) > GAP_SECONDS:
+            self.events.append(Event(t_ns, "gap", seconds=away))
         self.reads.append(t_ns)
         if watts is not None:
             self._range = (min(self._range[0], watts), max(self._range[1], watts))
@@ -370,7 +368,10 @@ def _variance(channel: MeterChannel, begin: Point, end: Point, seconds: float) -
 def _late(channel: MeterChannel, t0_ns: int, t1_ns: int) -> float:
     """Return the variance of a window that comes from a late counter: the lag times what the power differs by between its ends."""
     lag = 0.0 if channel.integrating else channel.capability.counter_lag_seconds
-    found = [[curve.watts_around(t, int(2 * lag * NANO)) for t in (t0_ns, t1_ns)] for curve in channel.curves] if lag else []
+    half_ns, reach_ns = (t1_ns - t0_ns) // 2, int(2 * lag * NANO)
+    # What is around the two ends of a short window is one stretch.
+    around = [(t0_ns + half_ns, half_ns + reach_ns)] if half_ns < reach_ns else [(t0_ns, reach_ns), (t1_ns, reach_ns)]
+    found = [[curve.watts_around(*place) for place in around] for curve in channel.curves] if lag else []
     ends = [known for both in found if (known := [end for end in both if end is not None])]
     watts = max((max(least for _, least in both) - min(most for most, _ in both) for both in ends), default=0.0)
     return (max(watts, 0.0) * lag) ** 2 / 3
@@ -392,9 +393,8 @@ def _remarks(channel: MeterChannel, inside: list[Event], t1_ns: int, away: float
     texts += [event.text for event in channel.events if event.kind == "switch" and event.t_ns <= t1_ns][-1:]
     if away:
         texts.append(f"{away:.1f} s of it without a reading")
-    if inside:
-        for kind in ("error", "reset", "gap"):
-            texts += [event.text for event in inside if event.kind == kind and event.text][-1:]
+    for kind in ("error", "reset", "gap"):
+        texts += [event.text for event in inside if event.kind == kind and event.text][-1:]
     if ratio is not None and not REMARKED[0] <= ratio <= REMARKED[1]:
         texts.append(f"the driver's counter is {ratio:.2f} of its integrated power")
     return "; ".join(texts) or None
