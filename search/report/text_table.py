@@ -32,7 +32,7 @@ def to_text(front: Front, *, width: int | None = None) -> str:
     plain = [column for column in columns_of(front) if column.title != "model"]
     least = LEAST_MODEL if any(models.values()) else 0
     beside = plain
-    for title in OPTIONAL:
+    for title in OPTIONAL[:-1]:  # an interval is worth a line of its own for the model
         if _wide(front, beside) + 2 + least > width:
             beside = [column for column in beside if column.title != title]
     if _wide(front, beside) + 2 + least <= width:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from helpers.trials import TWO, complete
@@ -14,7 +15,12 @@ from joulefront.search.front import Front
 from joulefront.search.records.run_folder import Run
 from joulefront.search.records.trial import BASELINE, DEFAULT
 from joulefront.search.report.facts import over_default
+from joulefront.search.report.front_view import FrontView
+from joulefront.search.report.leaderboard import leaderboard
+from joulefront.search.report.statement import statement
+from joulefront.search.report.table import marks_of
 from joulefront.search.report.text_table import to_text
+from joulefront.search.report.view import View
 
 LONG = {"family": "convnet", "convnet.pooling": "stride", "convnet.norm": "group", "convnet.activation": "silu", "learning_rate": 0.00123}
 
@@ -81,3 +87,20 @@ def test_a_table_that_is_too_wide_becomes_titles_and_values() -> None:
     assert max(map(len, narrow.splitlines())) <= 18
     assert "best 0.8" in " ".join(narrow.split())
     assert max(map(len, paragraphs("word " * 50, 30).splitlines())) <= 30
+
+
+def test_every_surface_names_the_same_model(fake_run: Run) -> None:
+    run = replace(
+        fake_run, facts={**fake_run.facts, "fingerprint": {"data": {"examples": {"validation": 40}}}, "guessing": {"accuracy": 0.1}}
+    )
+    shown = FrontView.of(run)
+    pick = shown.sensible()
+    assert pick is not shown.best()  # 40 examples tell little apart
+    assert shown.pick("sensible") == pick
+    assert [row["trial"] for row in shown.to_rows() if row["sensible"]] == [pick.number]
+    assert [number for number, words in marks_of(shown).items() if "sensible" in words.split()] == [pick.number]
+    assert f"sensible: trial {pick.number}, the cheapest that cannot be told from the best" in shown.to_text(width=3000)
+    assert re.search(rf"the sensible one, .*\(trial {pick.number}\)\.", statement(run))
+    assert View.of(run).named[0] == ("sensible", pick)
+    rows = leaderboard([run, run]).to_rows()
+    assert {row["sensible_train_wh"] for row in rows} == {pick.train_wh}
