@@ -69,7 +69,7 @@ def _points(axes: Axes, view: View) -> None:
             "elinewidth": 1.1,
             "capsize": 2.5,
             "alpha": 0.55,
-            "label": "±2 standard uncertainties, random",
+            "label": "±2 sd of a repeated training",
         }
         spans = [view.spread(trial) for trial in known]
         both = [[left for left, _ in spans], [right for _, right in spans]]

@@ -147,11 +147,15 @@ class View:
 
     @property
     def named(self) -> list[tuple[str, Trial]]:
-        """The recommended trial and the best with the words that name them; one label where both are one trial."""
+        """The recommended trial, the best and the default model with the words that name them; one label a trial."""
         if self.pick is None:
             return []
-        best = self.front.best()
-        return [("sensible, best", best)] if self.pick is best else [("sensible", self.pick), ("best", best)]
+        words = {self.pick.number: "sensible"}
+        for word, trial in (("best", self.front.best()), ("default", self.front.baseline)):
+            if trial is not None and trial in self.front.members:
+                words[trial.number] = f"{words[trial.number]}, {word}" if trial.number in words else word
+        members = {trial.number: trial for trial in self.front}
+        return [(word, members[number]) for number, word in words.items()]
 
     def label(self, trial: Trial) -> str:
         """Quality and energy of a trial, as the picture names them."""
@@ -164,7 +168,7 @@ class View:
         at the usual size of the picture, it goes to the opposite side, which the front does not enter.
         """
         low, high = self.x_limits
-        fits = log10(self.x(trial) / low) / log10(high / low) >= 0.0095 * len(text)
+        fits = log10(self.x(trial) / low) / log10(high / low) >= 0.0108 * len(text)
         return "right" if fits else "left", "bottom" if fits == _more_is_better(self.front) else "top"
 
     @property
@@ -184,6 +188,8 @@ class View:
         trials = self.front.trials
         failed = sum(trial.state == "failed" for trial in trials)
         text = f"{len(self.front)} of {len(trials)} trials on the front" + (f", {failed} failed" if failed else "")
+        if (default := self.front.baseline) is not None and self.front.why_not(default) is None:
+            text += f" · default model {self.label(default)}"
         how = how_energy_is_known(self.front)
         scale = scale_share(self.front)
         known = "" if scale is None else f", common scale ±{100 * scale:.2g} %"
