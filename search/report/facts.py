@@ -14,6 +14,8 @@ from ..records.run_folder import Run
 #: By how much the energies of repeated trainings of one model spread, as standard deviation, before a run has repeats of its own:
 #: lowest and highest of 8 models of the digits study, each trained 10 times (`joulefront repeat`, see studies/results/choice.md).
 TYPICAL_SPREAD = (0.03, 0.23)
+#: The median of the same.
+TYPICAL_MEDIAN = 0.10
 
 
 def sessions_of(run: Run) -> list[Mapping[str, Any]]:

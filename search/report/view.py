@@ -17,7 +17,7 @@ from ..front import FRACTIONS, Front, stretch
 from ..records.run_folder import Run
 from ..records.trial import Trial
 from ..study import OBJECTIVES
-from .facts import TYPICAL_SPREAD, grams_per_wh, how_energy_is_known, scale_share
+from .facts import TYPICAL_MEDIAN, grams_per_wh, how_energy_is_known, scale_share
 
 #: Colours of the text, of captions, of the other trials, of the front, and of the recommended trial.
 INK, MUTED, PALE, STRONG, PICK = "#1b2a33", "#5f6f79", "#a9bac4", "#0b6e69", "#d9480f"
@@ -125,7 +125,7 @@ class View:
         if member is not None and member.energy is not None and member.energy.sd is not None:
             one = member.energy.sd
         else:
-            least = 0.0 if trial.train_u_joules is None else TYPICAL_SPREAD[0] * self.front.joules(trial)
+            least = 0.0 if trial.train_u_joules is None else TYPICAL_MEDIAN * self.front.joules(trial)
             one = max(trial.train_u_joules or 0.0, least)
         span = self.x_of(2.0 * one)
         return min(span, 0.95 * self.x(trial)), span
