@@ -35,7 +35,7 @@ RANK, SCALE = 8, 16
 #: Measured: studies/results/transfer.md.
 PASSES = {"1": 1.0, "2": 2.5, "all": 8.0}
 #: Learning rate of the pretrained part in the first fine-tuning of a study.
-FIRST_RATE = 3e-4
+FIRST_RATE = 1e-3
 RECIPE_FIELDS = tuple(RecipeRanges.__dataclass_fields__)
 #: Modules in front of the stages, and the stages or what holds them, of the networks that can be cut.
 CUTS = (
