@@ -25,11 +25,11 @@ FIRST = (
     (96, 5, 9, "linear"),
     (96, 2, 3, "linear"),
     (96, 0, 3, "linear"),
+    (96, 0, 3, "256"),
     (64, 5, 9, "linear"),
     (128, 0, 3, "linear"),
     (128, 0, 3, "256"),
     (128, 2, 3, "256"),
-    (96, 0, 3, "256"),
     (160, 0, 9, "256"),
 )
 #: How these heads learn, as measured best on few and on many images.

@@ -98,8 +98,8 @@ def decode(data: bytes, shape: tuple[int, int, int], *, white: float | None = No
     if image.size != (width, height):
         wide, high = image.size
         share = min(wide / width, high / height)
-        left, top = (wide - share * width) / 2, (high - share * height) / 2
-        box = (left, top, left + share * width, top + share * height)
+        left, top = max(0.0, wide - share * width) / 2, max(0.0, high - share * height) / 2  # rounded, it may be just below zero
+        box = (left, top, min(wide, left + share * width), min(high, top + share * height))
         image = image.resize((width, height), Image.Resampling.BILINEAR, box=box)
     pixels = np.asarray(image)
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)

@@ -286,3 +286,12 @@ def test_half_of_cifar_is_read_from_its_zip(shared_data):
     assert task.input_shape == (3, 32, 32)
     assert len(task.classes) == 10
     assert task.preprocessing["mean"] == pytest.approx([0.491, 0.482, 0.447], abs=0.01)  # published means of CIFAR-10
+
+
+def test_a_crop_that_rounding_would_put_outside_of_the_image_stays_inside():
+    sizes = [(wide, 2 * wide) for wide in range(150, 400) if wide - wide / 203 * 203 < 0][:3]
+    assert sizes, "numbers whose quotient is rounded up"
+    for size in (*sizes, *(size[::-1] for size in sizes)):
+        written = io.BytesIO()
+        Image.new("RGB", size, (9, 9, 9)).save(written, "BMP")
+        assert decode(written.getvalue(), (3, 203, 203)).shape == (3, 203, 203)
