@@ -194,7 +194,7 @@ def paragraphs(text: str, width: int | None = None) -> str:
 def fitted(cells: Sequence[Sequence[str]], right: Sequence[bool], width: int | None = None) -> str:
     """Align rows as `grid` does where that fits the width, the terminal's by default; else write each row as titles and values.
 
-    >>> print(fitted([["run", "best"], ["runs/digits", "0.97"]], [False, True], 12))
+    >>> print(fitted([["run", "best"], ["runs/digits", "0.97"]], [False, True], 16))
     run runs/digits,
       best 0.97
     """

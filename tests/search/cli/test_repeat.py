@@ -39,7 +39,10 @@ def folder(kept: dict[str, Path], rings_file: Callable[[str], Path], tmp_path: P
     return path
 
 
-def test_the_verb_prints_a_table_and_what_it_means_and_every_view_shows_it(call: Callable[..., Any], folder: Path) -> None:
+def test_the_verb_prints_a_table_and_what_it_means_and_every_view_shows_it(
+    call: Callable[..., Any], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "240")
     plain = json.loads(call("front", folder, "--json").out)
     assert "repeats" not in json.dumps(plain)
     said = call("repeat", folder, "--times", 2)
@@ -67,7 +70,7 @@ def test_the_verb_prints_a_table_and_what_it_means_and_every_view_shows_it(call:
     assert list(table[0]) == list(rows[0])
     assert list(front.to_frame()["repeats_accuracy_n"]) == [2] * len(front)
     text = call("front", folder).out
-    assert "repeats (mean ± sd)" in text.splitlines()[0]
+    assert "repeats  repeats µWh" in text.splitlines()[0]
     assert "standard deviation of trainings with fresh seeds" in text
 
     assert call("report", folder, "-o", "page.html").code == 0

@@ -156,7 +156,7 @@ def test_a_cap_ends_each_training_and_the_next_one_goes_on_from_there(climbing: 
     assert len({(candidate_of(trial), trial.epochs) for trial in trials}) == len(trials) == 16
     assert {len(trial.curve) for trial in trials} == {1}
     stopped = [trial for trial in trials if trial.reason]
-    assert all("has paid its cap of 1e-12 J" in str(trial.reason) for trial in stopped)
+    assert all("has paid its cap of 0.000000278 nWh" in str(trial.reason) for trial in stopped)
     assert all(trial.state == "complete" for trial in trials)
     assert max(trial.epochs for trial in trials) > 2
     assert all(trial.parent is not None for trial in trials if trial.epochs > 1)
