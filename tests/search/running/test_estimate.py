@@ -71,7 +71,7 @@ def test_start_and_decisions_are_part_of_what_a_search_costs(monkeypatch: pytest
 
 def test_an_estimate_and_the_run_after_it_agree(rings_file: Callable[[str], Path], tmp_path: Path) -> None:
     for verb in ("estimate", "run"):  # each in an interpreter of its own: imports are part of the price
-        words = [verb, str(rings_file("fine")), "--trials", "14", "--out", str(tmp_path / "r"), "--meter", "cpu_time"]
+        words = [verb, str(rings_file("fine")), "--trials", "8", "--out", str(tmp_path / "r"), "--meter", "cpu_time"]
         subprocess.run([sys.executable, "-c", "from joulefront.search.cli import main; main()", *words], check=True, capture_output=True)
     result = RunFolder.open(tmp_path / "r").run()
     guess, total = result.facts["estimate"], result.bill.total_joules

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from joulefront.search import Study, run
+from joulefront.search.cli.study_source import find_study
 from joulefront.search.execution.devices import DeviceError
 from joulefront.search.records.run_folder import RunFolder
 from joulefront.search.running import session
@@ -64,15 +65,7 @@ def test_a_worker_whose_device_is_lost_is_replaced_and_the_study_goes_on(rings_f
     # The task is loaded in each worker before that asks what waits for its device.
     patched = "def task():\n    from joulefront.search.execution import worker\n\n    worker.synchronizer = lambda device: synchronize\n"
     file.write_text(file.read_text().replace("def task():\n", patched, 1))
-    program = (
-        "import sys; from joulefront.search import run; from joulefront.search.cli.study_source import find_study\n"
-        "if __name__ == '__main__': run(find_study(sys.argv[1], {}), out=sys.argv[2], trials=4, workers=2, meter='cpu_time')"
-    )
-    (tmp_path / "main.py").write_text(program)
-    done = subprocess.run(
-        [sys.executable, str(tmp_path / "main.py"), str(file), str(tmp_path / "r")], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    run(find_study(str(file), {}), out=tmp_path / "r", trials=4, workers=2, meter="cpu_time")
     one_failed_and_was_billed(tmp_path / "r", "CUDA error", ["complete", "complete", "complete", "failed"])
 
 
