@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+#: Points closer than this, in pixels, have their labels on different sides.
+LABEL_ROOM = (250.0, 40.0)
+
 
 def front_figure(source: Run | Front) -> Figure:
     """Draw all measured trials pale and the front strong, over energy in Wh on a logarithmic axis.
@@ -102,6 +105,7 @@ def _crosses(axes: Axes, view: View) -> None:
 
 
 def _labels(axes: Axes, view: View) -> None:
+    placed: list[tuple[float, float]] = []
     for word, trial in view.named:
         picked = word.startswith("sensible")
         if picked:
@@ -110,6 +114,10 @@ def _labels(axes: Axes, view: View) -> None:
             )
         text = f"{word}: {view.label(trial)}"
         side, end = view.anchor(trial, text)
+        x, y = (float(place) for place in axes.transData.transform((view.x(trial), view.y(trial))))
+        if any(abs(x - near_x) < LABEL_ROOM[0] and abs(y - near_y) < LABEL_ROOM[1] for near_x, near_y in placed):
+            end = "top" if end == "bottom" else "bottom"  # the other side of its point is free
+        placed.append((x, y))
         axes.annotate(
             text,
             (view.x(trial), view.y(trial)),

@@ -14,6 +14,7 @@ import pytest
 from joulefront.search.front import Front
 from joulefront.search.records.run_folder import Run
 from joulefront.search.report.matplotlib_front import front_figure, save_figure
+from joulefront.search.report.view import View
 
 
 def texts(figure: Any) -> str:
@@ -53,3 +54,14 @@ def test_a_name_is_no_formula_and_breaks_no_picture(fake_run: Run, tmp_path: Pat
     written = minidom.parse(str(save_figure(figure, tmp_path / "front.svg"))).documentElement.toxml()
     assert "a$b^_{?[31m \\frac$" in written
     assert "against training energy" in written
+
+
+def test_two_names_of_neighbours_do_not_cover_each_other(fake_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from matplotlib.text import Annotation
+
+    last = list(Front.of(fake_run))[-1]
+    monkeypatch.setattr(View, "named", property(lambda view: [("sensible", last), ("best", last)]))
+    figure = front_figure(fake_run)
+    figure.canvas.draw()
+    one, other = (text.get_window_extent() for text in figure.axes[0].findobj(Annotation))
+    assert not one.overlaps(other)
