@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,19 @@ from .tuning import HEAD_EPOCHS, HEAD_RECIPE, Tuned, first_images, head_task, is
 
 #: The loss is read this often (steps): each read waits for the device, and a diverged training should not cost a whole epoch.
 CHECK_EVERY = 16
+
+
+@dataclass(frozen=True)
+class _Training:
+    """What the ways of `fit` hand on to the loop; its arguments of the same names."""
+
+    epochs: int
+    start: Mapping[str, Any] | None
+    seed: int
+    device: torch.device
+    phases: Phases = no_phases
+    should_continue: ShouldContinue = always
+    check_at: Collection[int] = ()
 
 
 def fit(
@@ -80,49 +93,26 @@ def fit(
     try:
         # What the model draws (dropout ...) is seeded for each epoch below; the caller's generators are left as they were.
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            how = _Training(epochs, start, seed, device, phases, should_continue, check_at)
             if isinstance(model, Transfer):
                 way = _fit_tuned if isinstance(model.head, Tuned) else _fit_head
-                return way(model, task, recipe, epochs, start, seed, device, phases, should_continue, check_at, features)
-            return _fit(model, task, recipe, epochs, start, seed, device, phases, should_continue, check_at)
+                return way(model, task, recipe, how, features)
+            return _fit(model, task, recipe, how)
     finally:
         torch.set_num_threads(threads)
 
 
-def _fit_head(
-    model: Transfer,
-    task: Task,
-    recipe: Recipe,
-    epochs: int,
-    start: Mapping[str, Any] | None,
-    seed: int,
-    device: torch.device,
-    phases: Phases,
-    should_continue: ShouldContinue,
-    check_at: Collection[int],
-    features: FeatureCache | None,
-) -> Fitted:
+def _fit_head(model: Transfer, task: Task, recipe: Recipe, how: _Training, features: FeatureCache | None) -> Fitted:
     """Train the head of a model with a frozen backbone on features, by the ordinary loop; return the whole model."""
-    found = with_features(model, task, cache=features, phases=phases, device=device)
+    found = with_features(model, task, cache=features, phases=how.phases, device=how.device)
     rate = recipe.head_learning_rate or recipe.learning_rate
     plain = replace(recipe, learning_rate=rate, head_learning_rate=None, resolution=None, augment="none", channels_last=False)
-    fitted = _fit(model.head, found.task, plain, epochs, start, seed, device, phases, should_continue, check_at)
-    model.mean, model.deviation = found.mean.to(device), found.deviation.to(device)
+    fitted = _fit(model.head, found.task, plain, how)
+    model.mean, model.deviation = found.mean.to(how.device), found.deviation.to(how.device)
     return replace(fitted, model=model.eval(), features=found.used)
 
 
-def _fit_tuned(
-    model: Transfer,
-    task: Task,
-    recipe: Recipe,
-    epochs: int,
-    start: Mapping[str, Any] | None,
-    seed: int,
-    device: torch.device,
-    phases: Phases,
-    should_continue: ShouldContinue,
-    check_at: Collection[int],
-    features: FeatureCache | None,
-) -> Fitted:
+def _fit_tuned(model: Transfer, task: Task, recipe: Recipe, how: _Training, features: FeatureCache | None) -> Fitted:
     """Train the head alone, and then a part of the network with it, on maps at the cut or on images; return the whole model."""
     tuned, probe = model.head, probe_of(model)
     assert isinstance(tuned, Tuned)
@@ -133,38 +123,29 @@ def _fit_tuned(
         network: torch.nn.Module = model
         part, used = first_images(task, model.images), FeaturesUsed(None, images, 0)
     else:
-        maps = with_features(model, task, cache=features, phases=phases, device=device, standardised=False)
+        maps = with_features(model, task, cache=features, phases=how.phases, device=how.device, standardised=False)
         network, part, used = tuned, maps.task, maps.used
         plain = replace(plain, augment="none", channels_last=False)
-    if start is None:
+    if how.start is None:
         begun = None
         if probe is not None:
-            begun = with_features(probe, task, cache=features, phases=phases, device=device)
+            begun = with_features(probe, task, cache=features, phases=how.phases, device=how.device)
             used = begun.used
-        with phases("setup", 0):
-            model.to(device)
+        with how.phases("setup", 0):
+            model.to(how.device)
             if begun is None:
-                of_head = tuned.head_task(part, plain, device)
+                of_head = tuned.head_task(part, plain, how.device)
             else:
                 tuned.standardise_by(begun.mean, begun.deviation)
                 of_head = head_task(begun.task)
-            _fit(tuned.head, of_head, HEAD_RECIPE, HEAD_EPOCHS, None, seed, device, no_phases, always, ())
-    fitted = _fit(network, part, plain, epochs, start, seed, device, phases, should_continue, check_at)
+            _fit(tuned.head, of_head, HEAD_RECIPE, _Training(HEAD_EPOCHS, None, how.seed, how.device))
+    fitted = _fit(network, part, plain, how)
     return replace(fitted, model=model.eval(), features=used)
 
 
-def _fit(
-    model: torch.nn.Module,
-    task: Task,
-    recipe: Recipe,
-    epochs: int,
-    start: Mapping[str, Any] | None,
-    seed: int,
-    device: torch.device,
-    phases: Phases,
-    should_continue: ShouldContinue,
-    check_at: Collection[int],
-) -> Fitted:
+def _fit(model: torch.nn.Module, task: Task, recipe: Recipe, how: _Training) -> Fitted:
+    epochs, start, seed, device = how.epochs, how.start, how.seed, how.device
+    phases, should_continue, check_at = how.phases, how.should_continue, how.check_at
     tactics = make_tactics(recipe.tactics)
     curve: list[EpochPoint] = []
     stopped, scores = None, None
