@@ -339,7 +339,21 @@ def test_a_cpu_worker_holds_no_device(workers: list[WorkerProcess]) -> None:
     assert gpu_components("cpu") == ()
 
 
-def test_a_worker_that_is_warm_trains_at_once(study_file: Path, tmp_path: Path) -> None:
+#: What a library does when it is used first: half a CPU-second, once in a process.
+FIRST_USE = """USED = []
+
+def make(architecture, task):
+    end = time.process_time() + 0.5
+    while not USED and time.process_time() < end:
+        pass
+    USED.append(1)
+"""
+
+
+def test_a_worker_that_is_warm_trains_at_once(tmp_path: Path) -> None:
+    study_file = tmp_path / "lazy_rings.py"
+    study_file.write_text(STUDY.replace("def make(architecture, task):\n", FIRST_USE))
+
     def seconds_until_the_first_phase(worker: WorkerProcess) -> float:
         entered: list[float] = []
         begun = process_seconds(worker.pid) or 0.0
