@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from .pretrained import first_few, first_line, folded, names_within
+from .pretrained import SMALL_SIDE, first_few, first_line, folded, names_within
 
 #: Folder of weights that ``auto`` looks into first.
 FOLDER_VARIABLE = "JOULEFRONT_WEIGHTS"
@@ -192,7 +192,9 @@ def network(weights: Weights, *, fold: bool = True) -> Any:
         except Exception as error:  # unreadable files, other keys, other shapes
             raise ValueError(f"{weights.path} must hold weights of {weights.model}: {first_line(error)}") from error
         model.requires_grad_(False).eval()
-        faster: Any = folded(model, torch.randn(1, *model.pretrained_cfg["input_size"])) if fold else model
+        size = model.pretrained_cfg["input_size"]
+        example = torch.randn(1, *(size if model.pretrained_cfg.get("fixed_input_size") else (size[0], SMALL_SIDE, SMALL_SIDE)))
+        faster: Any = folded(model, example) if fold else model
     return faster.to(memory_format=torch.channels_last)
 
 

@@ -129,6 +129,7 @@ def warm_up(space: Space, task: Task, *, device: str, threads: int, seed: int, w
     Libraries are imported where they are first used, devices and thread pools start with their first work: without this, the first trial
     of a kind would be billed for them, and no later one. A candidate that cannot be trained is its trial's finding, not an error here.
 
+    A family that waits for another (fine-tuning for its heads) may never begin, and is left out.
     Nothing of the space is compiled: where it may be, a linear model is, which pays for loading and finding out about the compiler.
     A recipe's own number of threads wins; the watch ends a warm-up that hangs.
 
@@ -137,7 +138,7 @@ def warm_up(space: Space, task: Task, *, device: str, threads: int, seed: int, w
     """
     few = [Excerpt(split, EXAMPLES, most=1, seed=0, device=device) for split in (task.train, task.validation)]
     small, compiles = replace(task, train=few[0], validation=few[1]), may_compile(space, seed)
-    here = InProcess(space, small)
+    here, waits = InProcess(space, small), getattr(space, "waits", lambda params: False)
     with _eagerly() if compiles else nullcontext(), TemporaryDirectory(prefix="joulefront-") as folder:
         weights = Path(folder) / "weights"
         for params in one_of_each_kind(space, seed):

@@ -292,6 +292,8 @@ def run(
                 session.end_facts |= hourly.facts()
             front = Front.of(session.folder.run(optuna_study), complete_only=study.complete_only)
             reporter.tell("end", "; ".join([f"ended: {session.reason}", *course(front, rules.account.spent_joules())]))
+            if not front.trials and limits.joules is not None and (started := rules.account.spent_joules() or 0.0) >= limits.joules:
+                reporter.tell("end", f"imports, data and warm-up alone took {energy_text(started / JOULES_PER_WH)}; give a larger --budget")
             if (gained := over_default(front)) is not None:
                 reporter.tell("end", gained)
             if (recent := recent_gain(front)) is not None:

@@ -175,7 +175,7 @@ def split_indices(
     """Assign examples to training, validation and test: three ascending arrays of indices that together are ``0 .. n-1``.
 
     Only the equality of ``labels (n,)`` counts. With ``stratified`` each class keeps its share; a class of fewer than three examples stays
-    in the training split as a whole.
+    in the training split as a whole, unless nothing were left to validate: then those of two give one to validation.
 
     Raises:
         ValueError: If a share is negative or nothing is left to train on.
@@ -188,11 +188,12 @@ def split_indices(
     random = np.random.default_rng(seed)
     groups = [np.flatnonzero(labels == label) for label in np.unique(labels)] if stratified else [np.arange(len(labels))]
     parts: tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]] = ([], [], [])
+    few = validation_share > 0 and max(map(len, groups), default=0) == 2
     for group in groups:
         order = random.permutation(group)
         validation, test = (_portion(len(group), share) for share in (validation_share, test_share))
         if validation + test >= len(group):
-            validation = test = 0
+            validation, test = int(few and len(group) == 2), 0
         for part, chosen in zip(parts, np.split(order, [len(order) - validation - test, len(order) - test]), strict=True):
             part.append(chosen)
     train, validation_part, test_part = (np.sort(np.concatenate(part)) for part in parts)

@@ -23,6 +23,13 @@ def test_classes_keep_their_shares():
     assert np.bincount(labels[train]).tolist() == [700, 70, 7]
 
 
+def test_of_two_examples_a_class_one_validates_where_no_class_has_more():
+    train, validation, test = split_indices(np.array([0, 0, 1, 1, 2]), validation_share=0.15, test_share=0.15, seed=0)
+    assert (len(train), len(validation), len(test)) == (3, 2, 0)
+    train, validation, test = split_indices(np.array([0, 0, *[1] * 20]), validation_share=0.15, test_share=0.15, seed=0)
+    assert {0, 1} <= set(train.tolist())
+
+
 def test_the_seed_decides():
     labels = np.zeros(50)
     first, again, other = (split_indices(labels, validation_share=0.3, test_share=0, seed=seed)[1].tolist() for seed in (1, 1, 2))
