@@ -8,26 +8,50 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..energy import Ledger, Record
 from ..records.trial import INTERRUPTED
 from ..space import FixedTrial, RandomTrial, Space
+from ..training.feature_cache import FeatureCache
 from ..training.recipe import Recipe, synchronizer
+from ..training.results import PASS, WAY, FeaturesUsed
 from ..training.splits_data import Excerpt
 from ..training.task import Task
 from .job import UNWATCHED, InProcess, Job, Watch, reason_of, watched, within
+
+if TYPE_CHECKING:
+    from ..training.features import Transfer
 
 #: Steps of one probe epoch; the first probe epoch warms up (allocation, autotuning) and is not counted.
 PROBE_STEPS = 6
 #: Counted probe epochs continue until they are far above the resolution of a meter.
 PROBE_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class SharedFeatures:
+    """Features of a frozen network that a candidate needs, and all that need the same pay once.
+
+    Attributes:
+        name: Equal for candidates that share them.
+        share: Of the training images that the candidate needs them of.
+        joules: What those of all training images take; None when unknown.
+        beside_joules: What comes on top once: those of the validation images, and finding the cheapest way of running the network.
+        kept: Share of the training images whose features are in the cache already; then nothing comes on top.
+    """
+
+    name: str
+    share: float
+    joules: float | None
+    beside_joules: float
+    kept: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -37,6 +61,7 @@ class Probe:
     Attributes:
         epoch_joules: Energy of a full epoch over the whole training split, or None when unknown; ``epoch_seconds`` is its duration.
         startup_joules: Energy to build the model and to warm up.
+        shared: The features that it is trained on, whose energy is neither in the epoch nor in the start; None where it is trained whole.
         flops: Forward FLOPs of one example, or None.
         failed: Why it cannot be trained, or None.
     """
@@ -48,6 +73,7 @@ class Probe:
     parameters: int | None = None
     flops: int | None = None
     failed: str | None = None
+    shared: SharedFeatures | None = None
 
 
 def probe(
@@ -60,14 +86,16 @@ def probe(
     threads: int,
     seed: int,
     seconds: float = PROBE_SECONDS,
+    features: FeatureCache | None = None,
 ) -> Probe:
     """Train a candidate for a few metered steps, which continue for so many ``seconds``, and scale them to an epoch.
 
-    A recipe's own number of threads wins.
+    A recipe's own number of threads wins. ``features`` is where those of frozen networks would be found; nothing is kept there.
     """
     import torch
 
     from ..training.cost import count
+    from ..training.features import Transfer
     from ..training.fit import fit
 
     epochs: list[Record] = []
@@ -77,15 +105,19 @@ def probe(
         candidate = space.sample(FixedTrial(params))
         recipe = candidate.recipe if candidate.recipe.resumable else replace(candidate.recipe, schedule="constant")
         torch.set_num_threads(recipe.threads or threads)
-        small = replace(
-            task, train=Excerpt(task.train, PROBE_STEPS * recipe.batch_size), validation=Excerpt(task.validation, recipe.batch_size)
-        )
+        steps_of = Excerpt(task.train, PROBE_STEPS * recipe.batch_size, stands_for=len(task.train))
+        small = replace(task, train=steps_of, validation=Excerpt(task.validation, recipe.batch_size, stands_for=len(task.validation)))
         torch.manual_seed(seed)
         model = space.build(candidate, task)
         cost = count(model, task, recipe)
         windows: list[Any] = []
+        frozen: list[tuple[int, Any]] = []
 
         def phases(kind: str, index: int) -> AbstractContextManager[Any]:
+            if kind == "features":
+                opened = ledger.window(f"features {index}", kind="features", parent=window, synchronize=synchronizer(device))
+                frozen.append((index, opened))
+                return opened
             if kind != "epoch":
                 return nullcontext()
             windows.append(ledger.window(f"epoch {index}", kind="epoch", parent=window, synchronize=synchronizer(device)))
@@ -106,13 +138,34 @@ def probe(
         return Probe(params, None, record.seconds, record.joules, failed=reason_of(error))
     finally:
         whole = window.close()
-    counted = epochs[1:] or epochs
-    scale = len(task.train) / len(small.train) / len(counted)
+    counted, seen = epochs[1:] or epochs, len(task.train)
+    shared, apart = None, 0.0
+    if fitted.features is not None and isinstance(model, Transfer):
+        seen = min(model.images or seen, seen)
+        records = [(index, one.record) for index, one in frozen if one.record is not None]
+        apart = sum(record.known_joules for _, record in records)
+        shared = _shared(model, task, records, fitted.features, features)
+    scale = seen / (len(small.train) if fitted.features is None else fitted.features.images) / len(counted)
     joules = [record.joules for record in counted]
     known = None if any(value is None for value in joules) else sum(value for value in joules if value is not None)
-    spent = None if whole.joules is None or known is None else max(0.0, whole.joules - known)
+    spent = None if whole.joules is None or known is None else max(0.0, whole.joules - known - apart)
     seconds = sum(record.seconds for record in counted)
-    return Probe(params, None if known is None else known * scale, seconds * scale, spent, cost.parameters, cost.flops)
+    return Probe(params, None if known is None else known * scale, seconds * scale, spent, cost.parameters, cost.flops, shared=shared)
+
+
+def _shared(
+    model: Transfer, task: Task, records: Sequence[tuple[int, Record]], used: FeaturesUsed, cache: FeatureCache | None
+) -> SharedFeatures:
+    """Scale what the features of a few images took to those of all images that a study computes."""
+    from ..training.features import shared_features
+
+    known = [record.joules for index, record in records if index == PASS]
+    each = None if not used.computed or any(one is None for one in known) else sum(one for one in known if one) / used.computed
+    once = sum(record.known_joules for index, record in records if index == WAY)
+    name, kept = shared_features(model, task, cache)
+    count = len(task.train)
+    share = min(model.images or count, count) / count
+    return SharedFeatures(name, share, None if each is None else each * count, once + (each or 0.0) * len(task.validation), kept)
 
 
 #: Examples that a warm-up learns from: enough for the neighbours that an estimator may ask for.
@@ -142,6 +195,8 @@ def warm_up(space: Space, task: Task, *, device: str, threads: int, seed: int, w
     with _eagerly() if compiles else nullcontext(), TemporaryDirectory(prefix="joulefront-") as folder:
         weights = Path(folder) / "weights"
         for params in one_of_each_kind(space, seed):
+            if waits(params):
+                continue
             for epochs, start in ((1, None), (2, weights)):
                 job = Job(-1, params, epochs, seed, device, threads, start, weights)
                 outcome = here.train(job, phases=lambda kind, index: nullcontext(), should_continue=lambda entry: True, watch=watch)

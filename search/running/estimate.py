@@ -17,7 +17,7 @@ import numpy as np
 
 from ..energy import Ledger
 from ..execution.job import Watch, within
-from ..execution.probe import WARM_UP_SECONDS, Probe, probe, warm_up
+from ..execution.probe import WARM_UP_SECONDS, Probe, SharedFeatures, probe, warm_up
 from ..formatting import energies
 from ..records.run_folder import RunFolder
 from ..records.trial import Trial
@@ -25,6 +25,7 @@ from ..samplers.factory import make_sampler
 from ..samplers.history import EPOCHS_REACHED
 from ..space import RandomTrial
 from ..study import Study
+from ..training.feature_cache import FeatureCache
 from ..training.task import Task
 from .identity import described
 from .session import SessionOptions, open_session
@@ -65,6 +66,8 @@ class Estimate:
         probes: Number of probed candidates that could be trained; ``failed_probes`` could not.
         earlier: Number of trials of earlier runs on this hardware that entered.
         probe_joules: What the probing itself has cost.
+        features_joules: What features of frozen networks are expected to cost of ``joules``: once for all trials that share them, and
+            nothing where they are kept from earlier studies. None where no candidate has any.
     """
 
     joules: float
@@ -80,6 +83,7 @@ class Estimate:
     failed_probes: int
     earlier: int
     probe_joules: float | None
+    features_joules: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return a plain dictionary, units in the keys."""
@@ -91,13 +95,14 @@ class Estimate:
         if self.earlier:
             basis += f" and {self.earlier} earlier trials on this hardware"
         named = (self.joules, self.low_joules, self.high_joules, self.overhead_joules, self.full_training_joules, self.probe_joules)
-        (energy, low, high, overhead, full, probed), unit = energies(named)
+        (energy, low, high, overhead, full, probed, features), unit = energies((*named, self.features_joules))
         probing = "" if self.probe_joules is None else f"; probing took {probed} {unit}"
         spread = "the budget: candidates fill it" if low == high else f"90 %: {low} to {high} {unit}"
         return "\n".join(
             [
                 f"energy   {energy} {unit} ({spread})",
                 "         of which start and decisions: " + ("unknown, left out" if self.overhead_joules is None else f"{overhead} {unit}"),
+                *([f"         of which features, once for all: {features} {unit}"] if self.features_joules is not None else []),
                 f"trials   {self.trials:.0f} (90 %: {self.low_trials:.0f} to {self.high_trials:.0f})",
                 f"time     about {self.seconds / 60:.1f} min with one worker",
                 f"one complete training of a random candidate: {full} {unit} (median)",
@@ -123,7 +128,8 @@ def estimate(
     epochs as the study's sampler draws them: spread evenly over the logarithm of the epochs for Optuna's samplers, one rung's increment at
     a time for ``freeze-thaw``. A study with an energy budget costs its budget and the number of trials is what is uncertain; one with a
     number of trials costs what those trials cost. How often ``freeze-thaw`` continues and how much it prefers what is cheap depends on
-    qualities that nobody knows yet: that is drawn, too, and widens the interval.
+    qualities that nobody knows yet: that is drawn, too, and widens the interval. Features of a frozen network are paid by the first trial
+    that needs them, those of further images by the first that needs more.
 
     Raises:
         ValueError: If no probe could be trained, or the study has no limit.
@@ -133,8 +139,11 @@ def estimate(
     startup = [p.startup_joules or 0.0 for p in good]
     seconds_per_joule = [p.epoch_seconds / p.epoch_joules for p in good if p.epoch_joules]
     used = [t for t in earlier if t.state == "complete" and t.train_joules and t.epochs]
-    per_epoch += [(t.train_joules or 0.0) / t.epochs for t in used]
+    # Their features are kept on this machine: they cost no more.
+    heads = [(t.train_joules or 0.0) - (t.energy.features_joules or 0.0) for t in used]
+    per_epoch += [head / t.epochs for t, head in zip(used, heads, strict=True)]
     startup += [max(0.0, (t.increment_joules or 0.0) - (t.train_joules or 0.0)) if t.parent is None else 0.0 for t in used]
+    shared = _Shared.of([*(p.shared for p in good), *(None for _ in used)])
     if not per_epoch:
         reasons = "; ".join(sorted({p.failed for p in probes if p.failed})) or "their energy is unknown"
         raise ValueError(f"none of {len(probes)} probed candidates could be measured: {reasons}")
@@ -145,14 +154,16 @@ def estimate(
     start, decision = (0.0, 0.0) if overhead is None else (overhead.start_joules, overhead.decision_joules)
     frugal = study.sampler == "freeze-thaw"
     totals, counts = [], []
-    beside = []
+    beside, frozen = [], []
     for _ in range(DRAWS):
         factor = random.uniform(*BESIDE)
         chosen = random.integers(len(energies), size=len(energies))  # which candidates were probed is luck, too
         size = trial_limit if trial_limit is not None else MOST_DRAWN
         weights = energies[chosen] ** -(random.uniform(*THRIFT) if frugal else 0.0)
         pick = chosen[random.choice(len(chosen), size=size, p=weights / weights.sum())]
-        spent = factor * start + np.cumsum(energies[pick] * _epochs(study, size, random) + extras[pick] + factor * decision)
+        computed = shared.paid(pick)
+        paid = energies[pick] * _epochs(study, size, random) + extras[pick] + factor * decision + computed
+        spent = factor * start + np.cumsum(paid)
         if joules_limit is None:
             count, total = float(size), float(spent[-1])
         elif spent[-1] >= joules_limit:
@@ -164,6 +175,7 @@ def estimate(
         totals.append(total)
         counts.append(count)
         beside.append(min(total, factor * (start + decision * count)))
+        frozen.append(min(total, float(computed[: max(1, int(count))].sum())))
     joules = float(np.median(totals))
     return Estimate(
         joules=joules,
@@ -179,7 +191,48 @@ def estimate(
         failed_probes=sum(p.failed is not None for p in probes),
         earlier=len(used),
         probe_joules=probe_joules,
+        features_joules=float(np.median(frozen)) if shared.names else None,
     )
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """Features that candidates share: by candidate ``(n,)`` the place of their name (-1 for none) and the share of the images."""
+
+    names: tuple[str, ...]
+    place: np.ndarray
+    share: np.ndarray
+    joules: tuple[float, ...]
+    beside: tuple[float, ...]
+    kept: tuple[float, ...]
+
+    @classmethod
+    def of(cls, found: Sequence[SharedFeatures | None]) -> _Shared:
+        """Take the features of candidates; what several candidates tell of the same ones is their median."""
+        known: dict[str, list[SharedFeatures]] = {}
+        for one in found:
+            if one is not None and one.joules is not None:
+                known.setdefault(one.name, []).append(one)
+        names = tuple(known)
+        return cls(
+            names,
+            np.array([-1 if one is None or one.name not in known else names.index(one.name) for one in found], dtype=int),
+            np.array([0.0 if one is None else one.share for one in found]),
+            tuple(float(np.median([one.joules or 0.0 for one in known[name]])) for name in names),
+            tuple(max(one.beside_joules for one in known[name]) for name in names),  # who comes later finds the way known
+            tuple(max(one.kept for one in known[name]) for name in names),
+        )
+
+    def paid(self, pick: np.ndarray) -> np.ndarray:
+        """Return what each of the candidates ``pick (m,)``, one after another, pays for features that none before it has paid."""
+        paid = np.zeros(len(pick))
+        for place in range(len(self.names)):
+            wanted = np.where(self.place[pick] == place, self.share[pick], 0.0)
+            there = np.maximum.accumulate(np.maximum(wanted, self.kept[place]))
+            paid += np.diff(there, prepend=self.kept[place]) * self.joules[place]
+            if self.kept[place] == 0.0 and wanted.any():
+                paid[np.argmax(wanted > 0)] += self.beside[place]
+        return paid
 
 
 def _epochs(study: Study, count: int, random: np.random.Generator) -> np.ndarray:
@@ -210,11 +263,14 @@ def probe_study(
         before = (session.prelude or {}).get("joules") or 0.0
         start = ledger.joules(begin_ns)
         decision = decision_joules(study, task, ledger)
-        probes = []
-        for index in range(count):
+        probes: list[Probe] = []
+        waits, cache = getattr(study.space, "waits", lambda params: False), FeatureCache.of_user()
+        for index in range(10 * count):
             draw = RandomTrial(1000 * study.seed + index)
             study.space.sample(draw)
-            probes.append(probe(draw.params, study.space, task, ledger, device=session.device, threads=session.threads, seed=study.seed))
+            if len(probes) < count and not waits(draw.params):  # what waits for others may never begin
+                where: Any = dict(device=session.device, threads=session.threads, seed=study.seed, features=cache)
+                probes.append(probe(draw.params, study.space, task, ledger, **where))
         overhead = None if start is None or decision is None else Overhead(before + start, decision)
         joules = ledger.joules(begin_ns)
         return probes, overhead, None if joules is None else before + joules

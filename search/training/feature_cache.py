@@ -32,6 +32,8 @@ from .task import Data
 VARIABLE = "JOULEFRONT_CACHE"
 #: All entries together are kept below this; the features of a million images take 1 to 6 GB.
 LIMIT_BYTES = 20 * 2**30
+#: The least deviation of a feature, as a share of the median of all.
+LEAST = 0.1
 #: Format of an entry; another one is computed anew.
 FORMAT = 1
 _FACTS, _FEATURES, _TARGETS = "facts.json", "features.npy", "targets.npy"
@@ -186,7 +188,7 @@ class FeatureCache:
 
     def statistics(self, key: str, rows: int, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return mean and standard deviation ``(d,)`` of the first ``rows`` of an entry, stored beside it for the next training."""
-        path = self.folder / key / f"statistics-{rows}.npy"
+        path = self.folder / key / f"moments-{rows}.npy"
         with contextlib.suppress(OSError, ValueError):
             known = np.load(path, allow_pickle=False)
             if known.shape == (2, features.shape[1]) and known.dtype == np.float32 and np.isfinite(known).all():
@@ -308,7 +310,10 @@ def fingerprint(data: Data) -> str:
 
 
 def statistics(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and standard deviation ``(d,)`` float32 of features ``(n, d)``, read in parts; a feature that never varies has 1."""
+    """Return mean and standard deviation ``(d,)`` float32 of features ``(n, d)``, read in parts; a feature that never varies has 1.
+
+    No deviation is below ``LEAST`` of their median: what hardly varies, as many features do over a few images, is not blown up to noise.
+    """
     total, squares = np.zeros(features.shape[1]), np.zeros(features.shape[1])
     first = features[:1].astype(np.float64)  # near the mean: squares of what is left do not cancel
     for start in range(0, len(features), 4096):
@@ -317,7 +322,9 @@ def statistics(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         squares += np.einsum("nd,nd->d", part, part, dtype=np.float64)
     mean = total / len(features)
     deviation = np.sqrt(np.maximum(squares / len(features) - mean**2, 0.0))
-    return (mean + first[0]).astype(np.float32), np.where(deviation > 1e-6, deviation, 1.0).astype(np.float32)
+    varies = deviation > 1e-6
+    least = LEAST * float(np.median(deviation[varies])) if varies.any() else 0.0
+    return (mean + first[0]).astype(np.float32), np.where(varies, np.maximum(deviation, least), 1.0).astype(np.float32)
 
 
 def _mapped(path: Path) -> np.ndarray:

@@ -245,7 +245,7 @@ def with_features(
         OSError: If the cache cannot be written to.
     """
     model.eval()
-    part: Part | None = None if cache is None else getattr(model.backbone, "part_of", lambda name: None)(model.feature_set)
+    part = None if cache is None else _part(model)
     whole = model.feature_set if part is None else part.whole
     with phases("overhead", 0):
         model.to(device)
@@ -257,7 +257,8 @@ def with_features(
     if cache is None or any(split.key is None for split in splits):
         computed = sum(split.rows for split in splits)
         with phases("features", WAY):
-            run = _Run.of(model, model.feature_set, device, splits[0], computed)
+            worth = sum(split.data.stands_for if isinstance(split.data, Excerpt) else split.rows for split in splits)
+            run = _Run.of(model, model.feature_set, device, splits[0], worth)
         with phases("features", PASS):
             found = [_in_memory(split, run) for split in splits]
         used = FeaturesUsed(None, most, computed, slower=run.way.slower)
@@ -274,6 +275,24 @@ def with_features(
     parts = [MemoryData(torch.from_numpy(entry.features), torch.from_numpy(entry.targets), **scale) for entry in found]
     features = replace(task, train=parts[0], validation=parts[1], test=None, input_shape=(found[0].features.shape[1],), preprocessing={})
     return FeatureTask(features, torch.from_numpy(mean), torch.from_numpy(deviation), used)
+
+
+def shared_features(model: Transfer, task: Task, cache: FeatureCache | None) -> tuple[str, float]:
+    """Return a name of a model's features, equal where they are shared, and the share of images with it; 0 where validation has none."""
+    part = _part(model)
+    whole, backbone = model.feature_set if part is None else part.whole, model.backbone
+    name = key_of({"parts": [backbone.identity, dict(backbone.preprocessing), whole]})
+    if cache is None:
+        return name, 0.0
+    train = _split(model, whole, task.train, len(task.train), ORDER, cache)
+    validation = _split(model, whole, task.validation, len(task.validation), None, cache)
+    there = validation.key is not None and cache.known_rows(validation.key) >= validation.rows
+    return name, min(1.0, cache.known_rows(str(train.key)) / max(1, train.rows)) if there else 0.0
+
+
+def _part(model: Transfer) -> Part | None:
+    found: Part | None = getattr(model.backbone, "part_of", lambda name: None)(model.feature_set)
+    return found
 
 
 def _split(model: Transfer, feature_set: str, data: Data, rows: int, order: int | None, cache: FeatureCache | None) -> _Split:

@@ -241,12 +241,21 @@ class Excerpt(Data):
     """The first ``size`` examples of each epoch of a split, in at most ``most`` batches of the real size; nothing beyond them is read.
 
     For work whose result is not kept, such as probes and warm-ups. With a ``seed`` an epoch that is read without one is shuffled, so that
-    most classes of a sorted file occur. ``device`` is where ``arrays`` reads them; a split in memory is then moved there once.
+    most classes of a sorted file occur. ``device`` is where ``arrays`` reads them; a split in memory is then moved there once. What is
+    prepared at a cost that many examples are worth is prepared as for ``stands_for``, by default its size.
     """
 
     def __init__(
-        self, data: Data, size: int, *, most: int | None = None, seed: int | None = None, device: torch.device | str = "cpu"
+        self,
+        data: Data,
+        size: int,
+        *,
+        most: int | None = None,
+        seed: int | None = None,
+        device: torch.device | str = "cpu",
+        stands_for: int | None = None,
     ) -> None:
+        self.stands_for = min(size, len(data)) if stands_for is None else stands_for
         self._data, self._size, self._most, self._seed, self._device = data, min(size, len(data)), most, seed, device
 
     def __len__(self) -> int:

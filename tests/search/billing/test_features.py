@@ -4,12 +4,18 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from optuna.distributions import CategoricalDistribution
+from optuna.trial import create_trial
 
-from joulefront.search.billing.account import price_of_features, trial_energy
+from joulefront.search.billing.account import Account, price_of_features, trial_energy
 from joulefront.search.carbon.intensity import Intensity
-from joulefront.search.energy import Component, Record
-from joulefront.search.records.trial import Trial
+from joulefront.search.energy import Capability, Component, Ledger, Reading, Record
+from joulefront.search.records.bill import SessionBill
+from joulefront.search.records.trial import Trial, TrialEnergy
+from joulefront.search.samplers.history import features_paid
+from joulefront.search.space import Candidate, FrozenPart
 from joulefront.search.training.feature_cache import FORMAT, FeatureCache, Price
+from joulefront.search.training.recipe import Recipe
 from joulefront.search.training.results import PASS, SAMPLE, WAY, FeaturesUsed
 
 
@@ -168,3 +174,88 @@ def test_a_model_without_features_costs_what_it_did(cache: FeatureCache) -> None
     assert price_of_features(None, HEAD, cache, WHOLE) == ()
     found = trial_energy(WHOLE, HEAD, parent=None, predictions=0, intensity=None)
     assert (found.train_joules, found.features_joules) == (5.0, None)
+
+
+class Scripted:
+    """A counter of joules that the test turns, beside a clock that it turns."""
+
+    name = "scripted"
+
+    def __init__(self) -> None:
+        self.joules, self.now_ns = 0.0, 10**12
+
+    def probe(self) -> tuple[Capability, ...]:
+        return (Capability("cpu", self.name, True, tick_seconds=1e-6, gain_u=0.0),)
+
+    def read(self) -> tuple[Reading, ...]:
+        return (Reading("cpu", self.now_ns, 0, counter_joules=self.joules),)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def take(self, joules: float) -> None:
+        """Let a second pass in which the machine takes so much."""
+        self.now_ns += 10**9
+        self.joules += joules
+
+
+class Heads:
+    """Heads on one set of features, from all images or a quarter of them."""
+
+    name = "heads"
+
+    def sample(self, trial: Any) -> Candidate:
+        return Candidate({"halved": trial.suggest_categorical("halved", [0, 2])}, Recipe())
+
+    def frozen(self, candidate: Candidate) -> FrozenPart:
+        return FrozenPart("96 px", 0.5 ** candidate.architecture["halved"])
+
+
+def test_a_hundred_heads_on_one_cache_by_hand(cache: FeatureCache, tmp_path: Any) -> None:
+    # 1,000 images at 0.4 J: 400 J for all features, 800 of the images for training (320 J, a quarter of them 80 J); a head takes
+    # 1 J to set up, 2 J of training and 0.5 J of validation; 0.25 J between two trials.
+    meters = Scripted()
+    trials: list[TrialEnergy] = []
+    marginal = []
+    with Ledger([meters], interval_seconds=None, clock=lambda: meters.now_ns) as ledger:
+        account = Account(ledger, SessionBill("now"), [], None, tmp_path / "bill.json")
+        for number in range(100):
+            done = [finished(k, energy) for k, energy in enumerate(trials[-3:])]
+            paid = features_paid(Heads(), done, share=0.25)  # type: ignore[arg-type]
+            marginal.append(None if paid is None else (323.0 - paid({"halved": 0}), 83.0 - paid({"halved": 2})))
+            meter = account.open(number, None)
+            phases = [*([("features", 400.0)] if number == 0 else []), ("setup", 1.0), ("epoch", 2.0), ("eval", 0.5)]
+            for kind, joules in phases:
+                with meter.phase(kind, 0):
+                    meters.take(joules)
+            whole = account.close(number, meter, state="ok", cpu_seconds=None)
+            used = FeaturesUsed("key", 200 if number % 2 else 800, 0 if number else 1000)
+            shared = price_of_features(used, meter.phases, cache, whole)
+            trials.append(trial_energy(whole, meter.phases, parent=None, predictions=0, intensity=None, shared=shared))
+            meters.take(0.25)
+        account.save()
+    assert [one.train_joules for one in trials[:4]] == pytest.approx([323.0, 83.0, 323.0, 83.0])
+    assert [one.train_joules for one in trials[::2]] == pytest.approx([323.0] * 50), "who comes first is no dearer"
+    assert [one.features_joules for one in trials[1::2]] == pytest.approx([80.0] * 50)
+    assert [one.increment_joules for one in trials[:3]] == pytest.approx([403.5, 3.5, 3.5])
+    assert marginal[0] is None, "nothing is known before the first trial"
+    assert marginal[1] == pytest.approx((3.0, 3.0)), "a further head costs itself alone, from all images or some"
+    bill = account.session.by_state
+    assert bill["features"] == pytest.approx(400.0)
+    assert bill["complete"] == pytest.approx(100 * 3.5)
+    assert sum(joules for name, joules in bill.items() if name not in ("features", "complete")) == pytest.approx(25.0, abs=1e-3)
+    assert account.session.total is not None
+    assert sum(bill.values()) == pytest.approx(account.session.total.joules)
+    assert sum(one.increment_joules or 0.0 for one in trials) <= 1.5 * (400.0 + 100 * 3.0), "a hundred heads for little more than one"
+    assert sum(one.train_joules or 0.0 for one in trials) == pytest.approx(50 * 323.0 + 50 * 83.0), "what they cost one by one"
+
+
+def finished(number: int, energy: TrialEnergy) -> Any:
+    """A trial of the sampler with this energy; those of even numbers had all images."""
+    halved = 0 if (energy.features_joules or 0.0) > 100 else 2
+    return create_trial(
+        values=[0.5, energy.train_joules or 0.0],
+        params={"halved": halved},
+        distributions={"halved": CategoricalDistribution([0, 2])},
+        user_attrs={"joulefront": {"features_joules": energy.features_joules}},
+    )

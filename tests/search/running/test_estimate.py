@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from helpers.trials import make_trial
 
-from joulefront.search.execution.probe import Probe
+from joulefront.search.execution.probe import Probe, SharedFeatures
 from joulefront.search.records.run_folder import RunFolder
 from joulefront.search.running import estimate as module
 from joulefront.search.running.estimate import Overhead, estimate
@@ -29,6 +29,33 @@ def test_equal_candidates_cost_exactly_their_number() -> None:
     assert (found.low_trials, found.trials, found.high_trials) == (10, 10, 10)
     assert found.full_training_joules == 24.0
     assert found.seconds == pytest.approx(found.joules * 0.5 / 3.0)
+
+
+def head(name: str, share: float = 1.0, kept: float = 0.0, joules: float = 1000.0, beside: float = 150.0) -> Probe:
+    return replace(probe(3.0, 2.0), shared=SharedFeatures(name, share, joules, beside, kept))
+
+
+def test_features_are_paid_by_the_first_trial_that_needs_them_and_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BESIDE", (1.0, 1.0))
+    found = estimate(STUDY, [head("96")] * 4, trial_limit=100)
+    assert found.joules == found.high_joules == pytest.approx(1000.0 + 150.0 + 100 * (8 * 3.0 + 2.0))
+    assert found.features_joules == pytest.approx(1150.0)
+    two = estimate(STUDY, [head("96"), head("128", joules=2000.0)] * 3, trial_limit=100)
+    assert two.high_joules == pytest.approx(3000.0 + 2 * 150.0 + 2600.0)
+    part = estimate(STUDY, [head("96", 0.25), head("96", 0.5)] * 3, trial_limit=100)  # half of the images is the most that any takes
+    assert part.high_joules == pytest.approx(500.0 + 150.0 + 2600.0)
+    assert "of which features, once for all: " in found.to_text()
+
+
+def test_features_that_are_kept_cost_nothing_and_models_without_any_say_nothing_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BESIDE", (1.0, 1.0))
+    assert estimate(STUDY, [head("96", kept=1.0)] * 4, trial_limit=10).joules == pytest.approx(260.0)
+    assert estimate(STUDY, [head("96", kept=0.5)] * 4, trial_limit=10).joules == pytest.approx(500.0 + 260.0)
+    plain = estimate(STUDY, [probe(3.0, 2.0)] * 4, trial_limit=10)
+    assert plain.features_joules is None
+    assert "features" not in plain.to_text()
+    earlier = make_trial(0, "complete", {}, 4, (0.9, 512.0), train_joules=512.0, increment_joules=14.0, features_joules=500.0)
+    assert estimate(STUDY, [], [earlier], trial_limit=5).joules == pytest.approx(5 * 8 * 3.0)
 
 
 def test_a_budget_is_spent_and_the_number_of_trials_follows() -> None:

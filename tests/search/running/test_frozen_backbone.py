@@ -9,9 +9,15 @@ import pytest
 
 from joulefront.search import Study, run
 from joulefront.search.cli.study_source import find_study
+from joulefront.search.energy import Ledger, discover
+from joulefront.search.execution.probe import Probe, probe
 from joulefront.search.records.replicates import read_repeats
 from joulefront.search.records.run_folder import Run, RunFolder
 from joulefront.search.running.repeat import repeat
+from joulefront.search.space import FixedTrial
+from joulefront.search.training.feature_cache import FeatureCache
+from joulefront.search.training.fit import fit
+from joulefront.search.training.recipe import Recipe
 
 pytestmark = pytest.mark.slow
 
@@ -147,3 +153,24 @@ def test_workers_share_the_features(spectra: Callable[..., Study], tmp_path: Pat
     assert sum(found.bill.by_state.values()) == pytest.approx(found.bill.total_joules, rel=1e-3)
     assert sum("from the cache" in line for line in said) >= 2
     assert all(0 < (trial.energy.features_joules or 0.0) < (trial.train_joules or 0.0) for trial in found.trials)
+
+
+def test_an_estimate_knows_what_is_shared_and_what_is_kept(spectra: Callable[..., Study]) -> None:
+    study = spectra()
+    task, cache = study.load_task(), FeatureCache.of_user()
+
+    def probes() -> list[Probe]:
+        found = discover("cpu_time")
+        how: dict[str, Any] = {"device": "cpu", "threads": 1, "seed": 0, "seconds": 0.0, "features": cache}
+        with Ledger(found.sources, absent=found.absent) as ledger:
+            return [probe({"learning_rate": 0.01, "images": number}, study.space, task, ledger, **how) for number in (200, None)]
+
+    few, whole = (one.shared for one in probes())
+    assert few is not None
+    assert whole is not None
+    assert (few.name, few.kept, few.share, whole.share) == (whole.name, 0.0, 200 / 1050, 1.0)
+    assert whole.joules
+    assert whole.beside_joules > 0
+    model = study.space.build(study.space.sample(FixedTrial({"learning_rate": 0.01, "images": 200})), task)
+    fit(model, task, Recipe(batch_size=64, threads=1), epochs=1, features=cache)
+    assert {one.shared.kept for one in probes() if one.shared} == {200 / 1050}
