@@ -37,6 +37,7 @@ for _verb in (
     run.repeat,
     run.estimate,
     read.studies,
+    read.inspect,
     read.front,
     read.plot,
     read.report,

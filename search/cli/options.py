@@ -43,7 +43,19 @@ AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON, wit
 
 
 @dataclass(frozen=True, kw_only=True)
-class StudyOptions:
+class TableOptions:
+    """How a table is read: which column is predicted, which are used and how, and what divides its rows."""
+
+    target: Annotated[str | None, typer.Option(help="Column to predict, for tables.")] = None
+    kind: Annotated[str | None, typer.Option(help="For tables: classification, regression or anomaly, where it is told wrongly.")] = None
+    drop: Annotated[str | None, typer.Option(help="For tables: columns to leave out, separated by commas.")] = None
+    keep: Annotated[str | None, typer.Option(help="For tables: columns to use although they seem to name the rows or the target.")] = None
+    categorical: Annotated[str | None, typer.Option(help="For tables: columns of numbers that are codes, not amounts.")] = None
+    split: Annotated[str | None, typer.Option(help="For tables: random, time:COLUMN or group:COLUMN.")] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyOptions(TableOptions):
     """Which study, with which data, settings and changes."""
 
     study: Annotated[
@@ -51,7 +63,7 @@ class StudyOptions:
         typer.Argument(metavar="STUDY", help="Bundled study (see joulefront studies), my_study.py[:function] or package.module:function."),
     ]
     data: Annotated[str | None, typer.Option(help="Data of the study: a folder, zip, CSV or Parquet file.")] = None
-    target: Annotated[str | None, typer.Option(help="Column to predict, for tables.")] = None
+    metric: Annotated[str | None, typer.Option(help="For tables: the quality to search for, e.g. balanced_accuracy, auc or r2.")] = None
     pretrained: Annotated[
         str | None,
         typer.Option(metavar="[WHERE]", help="Pretrained weights: auto (what is on this machine), hub, a folder, a file, or no."),

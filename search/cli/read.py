@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import AsJson, Complete, Meter, MovedOptions, Pick, Price, Pue, RunArgument, Zone, with_options
+from .options import AsJson, Complete, Meter, MovedOptions, Pick, Price, Pue, RunArgument, TableOptions, Zone, with_options
 
 if TYPE_CHECKING:
     from ..energy.calibrations import MachineCalibration
@@ -21,12 +22,38 @@ if TYPE_CHECKING:
     from ..study import Study
 
 
-def studies() -> None:
-    """List the bundled studies."""
-    from .study_source import bundled_studies
+def studies(name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One of them, with its options.")] = None) -> None:
+    """List the bundled studies, or the options of one."""
+    from .study_source import bundled_studies, options_text
 
-    for name, line in bundled_studies().items():
-        print(f"{name:15} {line}")
+    if name is not None:
+        print(options_text(name))
+        return
+    for known, line in bundled_studies().items():
+        print(f"{known:15} {line}")
+
+
+@with_options
+def inspect(
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="A table (CSV or Parquet), or a folder or zip of images or recordings.")],
+    table: TableOptions,
+    seed: Annotated[int, typer.Option(help="Seed of the splits.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a study would make of data, before anything is trained.
+
+    Kind of task, classes and guessing, columns used and left out with the reason, and what was probably not meant.
+    """
+    import warnings
+
+    from ..training.summary import open_data, summarise, summary_text
+
+    given = {one.name: getattr(table, one.name) for one in fields(TableOptions) if one.name != "target"}
+    options = {option: value for option, value in given.items() if value is not None}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the summary has them
+        found = summarise(open_data(data, table.target, **options, **({"seed": seed} if table.target is not None else {})))
+    print(json.dumps(found, indent=1, allow_nan=False) if as_json else summary_text(found))
 
 
 def front(

@@ -7,7 +7,7 @@ import os
 import shlex
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -27,6 +27,7 @@ from .options import (
     RunArgument,
     SessionLimitOptions,
     StudyOptions,
+    TableOptions,
     TrainingMachineOptions,
     TrialTimeout,
     with_options,
@@ -279,7 +280,8 @@ def _values(study: StudyOptions) -> dict[str, Any]:
 
     return {
         "data": study.data,
-        "target": study.target,
+        **{one.name: getattr(study, one.name) for one in fields(TableOptions)},
+        "metric": study.metric,
         "pretrained": study.pretrained,
         "seed": study.seed,
         **named_values(study.settings or []),

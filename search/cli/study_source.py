@@ -11,9 +11,10 @@ import importlib.util
 import inspect
 import shlex
 import sys
+import textwrap
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from difflib import get_close_matches
 from pathlib import Path
 from types import UnionType
@@ -22,6 +23,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from ..records.run_folder import RunFolder
 from ..records.storage_url import without_password
 from ..study import Study, parse_rungs
+from .options import StudyOptions
 
 BUNDLED = "joulefront.studies"
 _TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
@@ -48,6 +50,32 @@ def bundled_studies() -> dict[str, str]:
                 text = file.read_text(encoding="utf-8").lstrip()
                 found[file.stem] = text.strip('"').split("\n", 1)[0].strip('" ')
     return found
+
+
+def options_text(source: str) -> str:
+    """Return the options of a study with what they mean and their defaults, from the signature and the docstring of its function.
+
+    Raises:
+        StudyError: If nothing has this name.
+    """
+    function = _function(source)
+    heads, told = inspect.getdoc(function) or "", {}
+    if "Args:" in heads:
+        for line in heads.partition("Args:")[2].partition("\nRaises:")[0].strip("\n").splitlines():
+            if not line.startswith(" " * 8) and ": " in line:
+                told[(last := line.partition(":")[0].strip())] = line.partition(":")[2].strip()
+            elif told and line.strip():
+                told[last] += " " + line.strip()
+    lines = [heads.partition("\n")[0], ""]
+    plain = {"data", "seed", *(one.name for one in fields(StudyOptions))}
+    for name, one in inspect.signature(function).parameters.items():
+        if one.kind in (one.VAR_KEYWORD, one.VAR_POSITIONAL):
+            continue
+        option = "--smoke" if name == "smoke" else f"--{name} VALUE" if name in plain else f"--set {name}=VALUE"
+        needed = " Required." if one.default is one.empty else "" if one.default in (None, "", ()) else f" Default: {one.default}."
+        text = f"{told.get(name, '')}{needed}".replace("``", "")
+        lines += textwrap.wrap(text, 100, initial_indent=f"  {option:31} ", subsequent_indent=" " * 34)
+    return "\n".join(lines)
 
 
 def find_study(source: str, options: Mapping[str, Any]) -> Study:

@@ -11,6 +11,7 @@ from ..front import Front
 from ..records.run_folder import Run
 from ..whole_file import whole_file
 from .charts import bill_chart, hypervolume_trace, importance_chart, trace_chart
+from .data_section import data_section
 from .facts import grams_per_wh, pue_of, sessions_of, wall_text
 from .html import page, paragraph, section, tile
 from .importance import Importance, importance
@@ -51,6 +52,7 @@ def report_html(run: Run, path: str | Path) -> Path:
             _tiles(run, front),
             section("Front", _chart(front_plotly(front), "front", first=True, script=FOLLOW), front_table(front)),
             repeats_section(run),
+            data_section(run),
             _growth(front),
             _bill(run),
             _importances(front),

@@ -6,7 +6,6 @@ Points of other data or of another space have no place on a front; a fingerprint
 from __future__ import annotations
 
 import json
-import math
 import shutil
 import uuid
 import warnings
@@ -285,7 +284,7 @@ def note_study(store: RunFolder, study: Study, task: Task) -> RunFolder:
     Raises:
         StoreError: If the data differ; the message says in what.
     """
-    from ..training.evaluate import guessing
+    from ..training.summary import summarise
 
     now = of_task(task)
     _refuse_data(store, now, REMEDY)
@@ -296,8 +295,8 @@ def note_study(store: RunFolder, study: Study, task: Task) -> RunFolder:
             stacklevel=3,
         )
     seen = {"space": of_space(study.space), "data": now}
-    known = {name: value for name, value in guessing(task).items() if math.isfinite(value)}
-    return store.save_facts({**store.facts, "study": described(study), "fingerprint": seen, "guessing": known})
+    found = summarise(task)
+    return store.save_facts({**store.facts, "study": described(study), "fingerprint": seen, "guessing": found["guessing"], "data": found})
 
 
 def _refuse_data(store: RunFolder, now: Mapping[str, Any], remedy: str) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
 from math import gcd
 from pathlib import Path
@@ -14,9 +15,9 @@ from typing import Any, Unpack
 import numpy as np
 import torch
 
-from .file_tree import UNREADABLE, Files, find_classes, open_files
+from .file_tree import UNREADABLE, Files, Found, find_classes, open_files
 from .files import FileOptions, spaced, standardised, task_of_files
-from .task import Task
+from .task import Task, noting
 
 SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".mp3", ".aif", ".aiff"})
 #: Recordings whose headers are read to learn the usual length of a set.
@@ -81,11 +82,19 @@ def audio(
         FileNotFoundError: If ``path`` does not exist.
         ValueError: If there are no classes or a recording cannot be read; the message names the folder or file.
     """
-    files = open_files(path)
-    found = find_classes(files, SUFFIXES, noun="recordings")
-    if seconds is None:
-        seconds = _median_seconds(files, [entry for entry, _ in found.splits["train"]])
-    how = Spectrogram(seconds, sample_rate, mels, window, hop)
+    with noting() as said:
+        files = open_files(path)
+        found = find_classes(files, SUFFIXES, noun="recordings")
+        lengths, rates = ([], Counter()) if seconds is not None else _lengths(files, [entry for entry, _ in found.splits["train"]])
+        if seconds is None:
+            seconds = float(np.median(lengths)) if lengths else 1.0
+        task = _recordings(files, found, Spectrogram(seconds, sample_rate, mels, window, hop), waveform, options)
+    facts = dict(zip(("shortest", "median", "longest"), np.quantile(lengths, (0, 0.5, 1)).tolist(), strict=True)) if lengths else {}
+    seen = {"examined": len(lengths), "seconds": facts, "rates": dict(rates.most_common())}
+    return replace(task, seen={"sound": seen, "warnings": said})
+
+
+def _recordings(files: Files, found: Found, how: Spectrogram, waveform: bool, options: FileOptions) -> Task:
     return task_of_files(
         files,
         found,
@@ -172,10 +181,13 @@ def mel_bands(sample_rate: int, window: int, mels: int) -> np.ndarray:
     return np.maximum(0.0, np.minimum(rising, falling)).astype(np.float32)
 
 
-def _median_seconds(files: Files, names: list[str]) -> float:
-    lengths = []
+def _lengths(files: Files, names: list[str]) -> tuple[list[float], Counter[str]]:
+    """Return the seconds and the sample rates of evenly spaced recordings."""
+    lengths: list[float] = []
+    rates: Counter[str] = Counter()
     for k in spaced(len(names), PROBED):
         with suppress(*UNREADABLE):  # decoding reports it
             samples, rate = read_sound(files.read(names[k]))  # not by the header, which may name more samples than there are
             lengths.append(len(samples) / rate)
-    return float(np.median(lengths)) if lengths else 1.0
+            rates[str(rate)] += 1
+    return lengths, rates

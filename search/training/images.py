@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
@@ -15,7 +17,7 @@ from PIL import Image, ImageOps
 
 from .file_tree import UNREADABLE, Files, find_classes, open_files
 from .files import Entries, FileOptions, spaced, standardised, task_of_files
-from .task import Task
+from .task import Task, noting
 
 #: Images that are opened to learn size and colour of a set.
 PROBED = 512
@@ -41,9 +43,15 @@ def images(path: str | Path, *, resolution: int | None = None, **options: Unpack
         FileNotFoundError: If ``path`` does not exist.
         ValueError: If there are no classes or an image cannot be read; the message names the folder or file.
     """
+    with noting() as said:
+        task = _images(path, resolution, options)
+    return replace(task, seen={**task.seen, "warnings": said})
+
+
+def _images(path: str | Path, resolution: int | None, options: FileOptions) -> Task:
     files = open_files(path)
     found = find_classes(files)
-    shape, tones, sizes = _probe(files, found.splits["train"], resolution)
+    shape, tones, sizes, modes = _probe(files, found.splits["train"], resolution)
     preprocessing = {
         "kind": "image",
         **dict(zip(("channels", "height", "width"), shape, strict=True)),
@@ -65,9 +73,10 @@ def images(path: str | Path, *, resolution: int | None = None, **options: Unpack
         warnings.warn(
             f"{files.path}: the images differ in size ({lower} x {low} to {higher} x {high}); the centre of each is cropped and resized "
             f"to {shape[1]} x {shape[1]}, --set resolution=N takes another side",
-            stacklevel=2,
+            stacklevel=3,
         )
-    return task
+    named = Counter(f"{width} x {height}" for height, width in sizes)
+    return replace(task, seen={"images": {"examined": len(sizes), "sizes": dict(named.most_common()), "modes": dict(modes.most_common())}})
 
 
 def side_of(path: str | Path) -> int | None:
@@ -124,15 +133,18 @@ def _to_bytes(image: Image.Image, white: float | None) -> Image.Image:
     return Image.fromarray(np.clip(values + (0.5 if floats else 0.0), 0, 255).astype(np.uint8))
 
 
-def _probe(files: Files, entries: Entries, resolution: int | None) -> tuple[tuple[int, int, int], dict[str, Any], list[tuple[int, int]]]:
-    """Learn shape, tones (``white`` and ``ground``, where they matter) and sizes ``(h, w)`` of a set from evenly spaced images."""
-    sizes, grey, brightest, opaque = [], True, [], []
+def _probe(
+    files: Files, entries: Entries, resolution: int | None
+) -> tuple[tuple[int, int, int], dict[str, Any], list[tuple[int, int]], Counter[str]]:
+    """Learn shape, tones (``white`` and ``ground``, where they matter), sizes ``(h, w)`` and modes of a set from evenly spaced images."""
+    sizes, grey, brightest, opaque, modes = [], True, [], [], Counter[str]()
     for k in spaced(len(entries), PROBED):
         try:
             with Image.open(io.BytesIO(files.read(entries[k][0]))) as image:
                 turned = image.getexif().get(274, 1) >= 5  # the EXIF orientations that exchange width and height
                 sizes.append((image.size[0], image.size[1]) if turned else (image.size[1], image.size[0]))
                 grey = grey and image.mode in GREY_MODES
+                modes[image.mode] += 1
                 if _is_deep(image):
                     brightest.append(float(np.nan_to_num(np.asarray(image)).max(initial=0)))
                 if image.has_transparency_data:
@@ -149,8 +161,8 @@ def _probe(files: Files, entries: Entries, resolution: int | None) -> tuple[tupl
     if resolution is not None:
         if resolution < 1:
             raise ValueError(f"resolution must be >= 1 pixel, got {resolution}")
-        return (channels, resolution, resolution), tones, sizes
+        return (channels, resolution, resolution), tones, sizes, modes
     if len(set(sizes)) == 1:
-        return (channels, *sizes[0]), tones, sizes
+        return (channels, *sizes[0]), tones, sizes, modes
     side = int(min(MAX_SIDE, np.median([min(size) for size in sizes]))) if sizes else 32
-    return (channels, side, side), tones, sizes
+    return (channels, side, side), tones, sizes, modes

@@ -67,7 +67,7 @@ def _read_text(path: Path, names: Collection[str]) -> pd.DataFrame:
     with get_handle(member or path, "rb", compression=None if member else "infer", is_text=False) as opened:
         head = opened.handle.read(SNIFFED)
     encoding = _encoding(head)
-    separator, above, width = _layout(head.decode(encoding, "replace"), names, cut=len(head) == SNIFFED)
+    separator, above, width, short = _layout(head.decode(encoding, "replace"), names, cut=len(head) == SNIFFED)
 
     def rows(encoding: str) -> pd.DataFrame:
         return pd.read_csv(
@@ -97,6 +97,12 @@ def _read_text(path: Path, names: Collection[str]) -> pd.DataFrame:
         warnings.warn(f"{path}: left out {above} lines above the header", stacklevel=4)
     header, body = [str(name).strip() for name in raw.iloc[0]], raw.iloc[1:].reset_index(drop=True)
     named = max((k + 1 for k, name in enumerate(header) if name), default=0)
+    if short:
+        warnings.warn(
+            f"{path}: {len(short)} rows have fewer values than the header has names, first line {short[0]}; what they lack counts as "
+            "missing, and if a value was left out in their middle the others stand in wrong columns",
+            stacklevel=4,
+        )
     surplus = (body.iloc[:, named:] != "").any(axis=1)
     if surplus.any() and bool(surplus.all()) and width == named + 1 and body[0].is_unique:
         header, named = ["", *header[:named]], width  # R writes the names of the rows without a name for their column
@@ -132,9 +138,13 @@ def _encoding(head: bytes) -> str:
     return "utf-8"
 
 
-def _layout(text: str, names: Collection[str], *, cut: bool) -> tuple[str, int, int]:
-    """Return the separator, the records above the header, and the fields of the longest row; the last row of a ``cut`` text is partial."""
-    best, found = (False, 0.0, 0), (",", 0, 1)
+def _layout(text: str, names: Collection[str], *, cut: bool) -> tuple[str, int, int, list[int]]:
+    """Return the separator, the records above the header, the fields of the longest row, and the lines of rows shorter than the header.
+
+    The last row of a ``cut`` text is partial.
+    """
+    best: tuple[bool, float, int] = (False, 0.0, 0)
+    found: tuple[str, int, int, list[int]] = (",", 0, 1, [])
     for separator in ",;\t| ":
         if separator == " " and (best[0] or not names):
             break  # blanks separate only where nothing else does
@@ -152,7 +162,9 @@ def _layout(text: str, names: Collection[str], *, cut: bool) -> tuple[str, int, 
         usual, count = max(widths.items(), key=lambda item: (item[1], item[0]))
         score = (bool(names and holding), count / widths.total() if usual > 1 else 0.0, usual)
         if score > best:
-            best, found = score, (separator, above, max(widths))
+            named = max((k + 1 for k, name in enumerate(rows[above]) if name), default=0)
+            short = [k + 1 for k, row in enumerate(rows) if k > above and any(row) and len(row) < named]
+            best, found = score, (separator, above, max(widths), short)
     return found
 
 

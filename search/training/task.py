@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -62,6 +63,7 @@ class Task:
         classes: Class names in the order of their numbers; empty for regression.
         preprocessing: How raw data becomes model input, as JSON: written beside every exported model.
         target_scale: ``(mean, standard deviation)`` that turns a regression model's output back into the user's unit.
+        seen: What the loader saw in the raw data, as JSON, for ``summary.py``; no model depends on it.
     """
 
     name: str
@@ -73,6 +75,7 @@ class Task:
     classes: tuple[str, ...] = ()
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
     target_scale: tuple[float, float] | None = None
+    seen: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
         """Raise ValueError for an unknown kind, an empty split or fewer than two classes."""
@@ -110,6 +113,21 @@ class Targets:
     kind: Kind
     values: np.ndarray
     classes: tuple[str, ...]
+
+
+@contextmanager
+def noting() -> Iterator[list[str]]:
+    """Collect the texts of the warnings inside, which then go on to where they would have gone."""
+    said: list[str] = []
+    caught: list[warnings.WarningMessage] = []
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            yield said
+            said += [str(one.message) for one in caught if issubclass(one.category, UserWarning)]
+    finally:
+        for one in caught:
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
 
 
 def encode(values: np.ndarray, *, kind: Kind | None = None, classes: Sequence[str] | None = None, name: str = "target") -> Targets:

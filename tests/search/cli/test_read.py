@@ -341,3 +341,38 @@ def test_the_cache_of_features_is_shown_and_cleared(call: Callable[..., Any], tm
     assert rows["bytes"] == rows["entries"][0]["bytes"] > 3 * 4 * 2
     assert "0.0 MB of features removed" in call("cache", "--clear").out
     assert json.loads(call("cache", "--json").out)["entries"] == []
+
+
+# -- data ----------------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    file = tmp_path / "t.csv"
+    file.write_text("a,b,c,y\n" + "".join(f"{k % 7},{k % 5 * 1.5},{k % 11},{'pq'[k % 3 == 0]}\n" for k in range(90)))
+    return file
+
+
+def test_inspect_shows_what_a_study_would_make_of_data(call: Any, rows: Path) -> None:
+    text = call("inspect", rows, "--target", "y", "--drop", "c").out
+    for part in ("t: classification, 90 examples", "guessing gives accuracy 0.6", "used as number: a, b", "c (asked for)"):
+        assert part in text
+    found = json.loads(call("inspect", rows, "--target", "a", "--kind", "regression", "--json").out)
+    assert (found["kind"], found["metric"], found["split"]) == ("regression", "r2", "random")
+    refused(call("inspect", rows), "--target NAME; its columns are a, b, c, y")
+    refused(call("inspect", rows, "--target", "y", "--split", "kfold"), "random, time:COLUMN or group:COLUMN")
+
+
+def test_studies_lists_the_options_of_one_with_their_meaning(call: Any) -> None:
+    text = call("studies", "table").out
+    for option in (
+        "--target VALUE",
+        "--drop VALUE",
+        "--split VALUE",
+        "--metric VALUE",
+        "--set max_levels=VALUE",
+        "Required.",
+        "Default: 32.",
+    ):
+        assert option in text
+    refused(call("studies", "tabel"), "unknown study 'tabel'")

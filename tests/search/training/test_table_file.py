@@ -204,7 +204,7 @@ def test_numbers_that_name_the_rows_are_no_feature_unless_they_are_kept(tmp_path
     path = write(tmp_path / "t.csv", [f"{7 * k},{row}" for k, row in enumerate(PLAIN)], header=f"{name},a,y")
     task, said = read(path)
     assert task.preprocessing["features"] == ["a"]
-    assert f"{name or 'Unnamed: 0'!r}, which names the rows; --set {quote('keep=' + (name or 'Unnamed: 0'))} uses it" in said
+    assert f"{name or 'Unnamed: 0'!r}, which names the rows; --keep {quote(name or 'Unnamed: 0')} uses it" in said
     assert len(table(path, "y", keep=name or "Unnamed: 0").preprocessing["features"]) == 2
 
 
@@ -230,7 +230,7 @@ def test_the_target_again_under_nearly_its_name_is_left_out_and_under_another_it
     task, said = read(path)
     assert task.preprocessing["features"] == ["a", "code"]
     assert "'Y.1' is the target again; left out" in said
-    assert "'code' tells the target alone; if it is known too late, --set drop=code" in said
+    assert "'code' tells the target alone; if it is known too late, --drop code" in said
     euros = pd.DataFrame({"cents": np.array(NUMBERS) * 100, "x": range(ROWS), "price": NUMBERS})
     assert "'cents' tells the target alone" in read(euros, "price")[1]
 
@@ -246,5 +246,5 @@ def test_amounts_that_may_be_classes_are_said_and_can_be_told(tmp_path):
     path = write(tmp_path / "t.csv", [f"{k * 1.5},{k % 26}" for k in range(260)])
     task, said = read(path)
     assert task.kind == "regression"
-    assert "26 different ones; --set kind=classification" in said
+    assert "26 different ones; --kind classification" in said
     assert len(read(path, kind="classification")[0].classes) == 26

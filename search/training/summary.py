@@ -1,0 +1,139 @@
+"""One look at the data before anything is paid: what a task was made of, as JSON for ``study.json`` and as text for people."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .evaluate import guessing, targets_of
+from .table_file import PARQUET, TEXT
+from .task import Task
+
+if TYPE_CHECKING:
+    from .table_features import Column
+
+#: So many classes, columns of one kind, sizes and modes are named in the text; the JSON has them all.
+NAMED = 12
+
+
+def open_data(path: str | Path, target: str | None = None, **options: Any) -> Task:
+    """Make a task from whatever lies at a path: a table, or a folder or zip of images or recordings, whichever are more.
+
+    The options are those of the loader that it takes: ``table``, ``images`` or ``audio``.
+
+    Raises:
+        FileNotFoundError: If there is nothing.
+        ValueError: If it cannot be read, or a table comes without its target; the message names the columns.
+    """
+    from . import audio, images
+    from .file_tree import SUFFIXES, open_files
+    from .table import table
+    from .table_file import read
+
+    path = Path(path).expanduser()
+    suffixes = {suffix.lower() for suffix in path.suffixes[-2:]}
+    if suffixes & (TEXT | PARQUET):
+        if target is None:
+            names = list(map(str, read(path).columns))
+            shown = ", ".join(names[:40]) + (f", ... ({len(names)} in all)" if len(names) > 40 else "")
+            raise ValueError(f"{path} is a table: give the column to predict, --target NAME; its columns are {shown}")
+        return table(path, target, **options)
+    if target is not None or options:
+        given = "--target" if target is not None else f"--{next(iter(options))}"
+        raise ValueError(f"{given} is for tables, got {path}, which ends in none of {', '.join(sorted(TEXT | PARQUET))}; leave it out")
+    endings = [Path(name).suffix.lower() for name in open_files(path).names()]
+    sounds = sum(ending in audio.SUFFIXES for ending in endings)
+    return (audio.audio if sounds > sum(ending in SUFFIXES for ending in endings) else images.images)(path, skip_unreadable=True)
+
+
+def summarise(task: Task) -> dict[str, Any]:
+    """Return what is known of a task's data as JSON.
+
+    Keys: ``kind``, ``metric``, ``examples`` by split, ``classes`` by split, ``guessing``; of a table ``split``, ``columns``,
+    ``missing_texts``; of files ``images`` (sizes, modes) or ``sound`` (seconds, rates); and ``warnings``. What is unknown is absent.
+    """
+    splits = {"train": task.train, "validation": task.validation, **({} if task.test is None else {"test": task.test})}
+    found: dict[str, Any] = {
+        "name": task.name,
+        "kind": task.kind,
+        "metric": task.metric,
+        "examples": {split: len(data) for split, data in splits.items()},
+    }
+    if task.classes:
+        found["classes"] = {
+            split: _counts(task, targets) for split, data in splits.items() if (targets := targets_of(data)) is not None and len(targets)
+        }
+    found["guessing"] = {name: value for name, value in guessing(task).items() if math.isfinite(value)}
+    seen = dict(task.seen)
+    columns = task.preprocessing.get("columns")
+    if columns is not None:
+        left_out = seen.pop("left_out", {})
+        found["columns"] = [_column(column) for column in columns]
+        found["columns"] += [{"name": name, "as": "dropped", "reason": reason} for name, reason in left_out.items()]
+    return {**found, **seen}
+
+
+def summary_text(found: Mapping[str, Any]) -> str:
+    """Return a summary as lines of text."""
+    examples = ", ".join(f"{count:,} {split}" for split, count in found["examples"].items())
+    divided = f", {found['split']} split" if "split" in found else ""
+    lines = [f"{found['name']}: {found['kind']}, {sum(found['examples'].values()):,} examples ({examples}{divided})"]
+    if classes := found.get("classes"):
+        lines += ["", "class".ljust(24) + "".join(split.rjust(12) for split in classes)]
+        names = list(next(iter(classes.values())))
+        lines += [f"  {name[:21]:22}" + "".join(f"{counts[name]:12,}" for counts in classes.values()) for name in names[:NAMED]]
+        lines += [f"  and {len(names) - NAMED} more classes"] if len(names) > NAMED else []
+    guess = found.get("guessing", {})
+    if found["metric"] in guess:
+        lines += ["", f"guessing gives {found['metric']} {guess[found['metric']]:.3g}"]
+    columns = found.get("columns", [])
+    for kind in dict.fromkeys(column["as"] for column in columns):
+        here = [_column_text(column) for column in columns if column["as"] == kind]
+        more = f", and {len(here) - NAMED} more" if len(here) > NAMED else ""
+        lines += ["", f"{len(here)} column(s) {'left out' if kind == 'dropped' else 'used as ' + kind}: {', '.join(here[:NAMED])}{more}"]
+    if missing := found.get("missing_texts"):
+        told = [f"{name} ({', '.join(f'{text!r} {count} times' for text, count in texts.items())})" for name, texts in missing.items()]
+        lines += ["", f"taken for missing: {'; '.join(told[:NAMED])}" + (f"; and {len(told) - NAMED} more" if len(told) > NAMED else "")]
+    if (images := found.get("images")) and images["examined"]:
+        lines += ["", f"images ({images['examined']} looked at): {_most(images['sizes'])} pixels; modes {_most(images['modes'])}"]
+    if (sound := found.get("sound")) and sound["examined"]:
+        seconds = ", ".join(f"{name} {value:.3g} s" for name, value in sound["seconds"].items())
+        lines += ["", f"recordings ({sound['examined']} looked at): {seconds}; samples per second {_most(sound['rates'])}"]
+    lines += ["", *(f"warning: {text}" for text in found["warnings"])] if found.get("warnings") else []
+    return "\n".join(lines)
+
+
+def _counts(task: Task, targets: np.ndarray) -> dict[str, int]:
+    if targets.ndim > 1:
+        return dict(zip(task.classes, targets.sum(axis=0).astype(int).tolist(), strict=True))
+    counts = np.bincount(targets.astype(int), minlength=max(2, len(task.classes)))
+    return dict(zip(task.classes, counts.tolist(), strict=False))
+
+
+def _column(column: Column) -> dict[str, Any]:
+    """Return what a column became: ``as`` number, truth, date, category, text or dropped, the features it makes, and details."""
+    from .table_features import feature_names
+
+    kind = {"numeric": column.get("reading", "number"), "categorical": "category"}.get(column["type"], column["type"])
+    told: dict[str, Any] = {"name": column["name"], "as": kind}
+    if kind == "dropped":
+        return {**told, "reason": column["reason"]}
+    told |= {"features": len(feature_names([column])), "missing": bool(column["missing"])}
+    return {**told, "levels": len(column["levels"]), "others": bool(column["other"])} if kind == "category" else told
+
+
+def _column_text(column: Mapping[str, Any]) -> str:
+    if column["as"] == "dropped":
+        return f"{column['name']} ({column['reason']})"
+    parts = [f"{column['levels']} values{' and others' if column['others'] else ''}"] if column["as"] == "category" else []
+    parts += ["some missing"] if column["missing"] else []
+    return f"{column['name']}" + (f" ({', '.join(parts)})" if parts else "")
+
+
+def _most(counts: Mapping[str, int]) -> str:
+    shown = ", ".join(f"{name} ({count})" for name, count in list(counts.items())[:NAMED])
+    return shown + (f", and {len(counts) - NAMED} more" if len(counts) > NAMED else "")

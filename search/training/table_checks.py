@@ -1,0 +1,97 @@
+"""What is probably not meant in a table: copies of the target, columns that tell it alone, neighbours in time in two splits."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Collection, Mapping, Sequence
+from shlex import quote
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .columns import MISSING, Reading, is_text, numbers, texts
+from .table_features import Column, apply
+from .task import Targets
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: A column that alone reaches this balanced accuracy or R2 on rows that it has not seen probably knows the answer.
+TELLING = 0.99
+#: So many columns are tried, each on at most so many training and validation rows.
+TRIED, ROWS = 200, 2_000
+
+
+def copies(frame: pd.DataFrame, how: Mapping[str, Reading], target: np.ndarray, name: str, source: str, keep: Collection[str]) -> list[str]:
+    """Return the columns that are the target again, under nearly its name; a warning names them, and others that tell it alone."""
+    import pandas as pd
+
+    def plain(text: str) -> str:
+        return re.sub(r"[\W_]|[._]?\d+$", "", text.casefold())
+
+    codes, found = pd.factorize(target)[0], []
+    if len(target) < 10 or len(set(codes)) < 2:
+        return []
+    for column in map(str, frame.columns):
+        values = frame[column] if how.get(column, Reading()).kind == "text" else numbers(frame[column], how[column])
+        same = np.array_equal(pd.factorize(texts(frame[column]) if is_text(values.dtype) else values)[0], codes)
+        if same and target.dtype.kind == "f":
+            with np.errstate(all="ignore"):
+                same = not is_text(values.dtype) and abs(np.corrcoef(np.asarray(values, dtype=float), target)[0, 1]) > 1 - 1e-12
+        if same and column not in keep:
+            near = plain(column) == plain(name)
+            found += [column] if near else []
+            does = "is the target again; left out, --keep " if near else "tells the target alone; if it is known too late, --drop "
+            warnings.warn(f"{source}: the column {column!r} {does}{quote(column)}", stacklevel=3)
+    return found
+
+
+def warn_of_columns(source: str, columns: Sequence[Column], how: Mapping[str, Reading], amounts: np.ndarray | None) -> None:
+    """Say what was probably not meant, with the option that changes it."""
+    said = [f"{name!r} {reading.note} (--drop {quote(name)} leaves it out)" for name, reading in how.items() if reading.note]
+    for reason in ("names the rows", "never repeats"):
+        if out := [column["name"] for column in columns if column.get("reason") == reason]:
+            option = f"; --keep {quote(','.join(out))} uses it" if reason == "names the rows" else ""
+            said.append(f"left out {', '.join(map(repr, out[:10]))}, which {reason}{option}")
+    if amounts is not None and (amounts == np.round(amounts)).all() and (levels := len(np.unique(amounts))) * 5 <= len(amounts):
+        said.append(f"the target is taken for amounts, {levels} different ones; --kind classification makes classes of them")
+    for one in said:
+        warnings.warn(f"{source}: {one}", stacklevel=3)
+
+
+def telling_alone(
+    columns: Sequence[Column], frame: pd.DataFrame, targets: Targets, parts: tuple[np.ndarray, ...]
+) -> list[tuple[str, float]]:
+    """Return the columns by which a small tree alone predicts the target almost without fault, and how well on validation rows."""
+    if targets.values.ndim > 1 or len(parts[0]) < 50 or len(parts[1]) < 20 or np.ptp(targets.values[parts[1]]) == 0:
+        return []
+    from sklearn.metrics import balanced_accuracy_score, r2_score
+    from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
+
+    regression = targets.kind == "regression"
+    grow, score = (DecisionTreeRegressor, r2_score) if regression else (DecisionTreeClassifier, balanced_accuracy_score)
+    train, validation = (part[np.linspace(0, len(part) - 1, min(len(part), ROWS)).astype(int)] for part in parts[:2])
+    found = []
+    for column in [column for column in columns if column["type"] in ("numeric", "categorical")][:TRIED]:
+        one = apply([column], frame[[column["name"]]].iloc[np.concatenate([train, validation])])
+        tree = grow(max_leaf_nodes=64 if regression else 16, min_samples_leaf=3, random_state=0).fit(
+            one[: len(train)], targets.values[train]
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # a class that only the training rows have
+            value = float(score(targets.values[validation], tree.predict(one[len(train) :])))
+        if value >= TELLING:
+            found.append((str(column["name"]), value))
+    return found
+
+
+def words_for_missing(frame: pd.DataFrame) -> dict[str, dict[str, int]]:
+    """Count by column the texts, empty cells left out, that are taken for missing."""
+    found: dict[str, dict[str, int]] = {}
+    for name, dtype in frame.dtypes.items():
+        if is_text(dtype):
+            counts = frame[name].value_counts()
+            odd = {str(text).strip(): int(count) for text, count in counts.items() if str(text).strip().lower() in MISSING - {""}}
+            found |= {str(name): odd} if odd else {}
+    return found

@@ -1,0 +1,199 @@
+"""Columns of a table as features of numbers: learnt from training rows, kept as JSON, applied to any rows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .columns import Reading, as_json, from_json, is_text, numbers, parse, readings, texts
+from .text import StaticEmbedding, learn_text, text_features
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: A text column gets a feature for each of its most frequent values, at most this many; the others share one.
+MAX_LEVELS = 32
+#: Names of columns whose numbers, when all differ, name the rows: ``id``, ``CustomerID``, ``row_nr``, and columns without a name.
+_ROW_NAMES = re.compile(r"(?i:unnamed(: \d+)?|index|idx|uuid|row|(row|line)?[ _-]?(nr|no|num|number)\.?|(.*[ _-])?id)|.*[a-z]I[Dd]")
+Column = dict[str, Any]
+
+
+def learn(
+    frame: pd.DataFrame,
+    *,
+    max_levels: int = MAX_LEVELS,
+    categorical: Collection[str] = (),
+    keep: Collection[str] = (),
+    how: Mapping[str, Reading] | None = None,
+    text: StaticEmbedding | None = None,
+) -> list[Column]:
+    """Learn from training rows how each column becomes features.
+
+    Numbers, truth values and times (seconds since 1970) are filled with their median where missing or infinite, marked there by a feature
+    of their own, and standardised. Text becomes one feature for each frequent value, one for all others, one for missing. A column without
+    information (constant, empty, text that never repeats, numbers that name the rows unless in ``keep``) is dropped. ``categorical`` names
+    columns of numbers that are codes, not amounts; a text column has ``max_levels`` features at most. ``how`` its texts are read is by
+    default told from these rows.
+
+    Returns:
+        One JSON dictionary for each column: ``name``, ``type`` (numeric, categorical, text or dropped), and what ``apply`` needs.
+    """
+    how = readings(frame, categorical) if how is None else how
+    numeric = [
+        str(name)
+        for name, dtype in frame.dtypes.items()
+        if name not in categorical and (is_numeric(dtype) or how.get(str(name), Reading()).kind != "text")
+    ]
+    values = _numbers(frame, numeric, how)
+    missing = np.isnan(values)
+    known = ~missing.all(axis=0)
+    fill = np.zeros(len(numeric))
+    if known.any():
+        fill[known] = np.nanmedian(values[:, known], axis=0)
+    filled = np.where(missing, fill, values)
+    mean, deviation = filled.mean(axis=0), filled.std(axis=0)
+    learnt: dict[str, Column] = {}
+    for k, name in enumerate(numeric):
+        marked = bool(missing[:, k].any())
+        varies = filled[:, k].min() < filled[:, k].max()  # not by the deviation, which rounding leaves in a constant column
+        if name not in keep and _ROW_NAMES.fullmatch(name) and _name_rows(values[:, k]):
+            learnt[name] = {"name": name, "type": "dropped", "reason": "names the rows"}
+            continue
+        if not known[k] or not (varies or marked):
+            learnt[name] = {"name": name, "type": "dropped", "reason": "constant" if known[k] else "empty"}
+            continue
+        learnt[name] = {
+            "name": name,
+            "type": "numeric",
+            "fill": float(fill[k]),
+            "mean": float(mean[k]),
+            "std": float(deviation[k]) if varies else 1.0,
+            "missing": marked,
+            **as_json(how.get(name, Reading())),
+        }
+    for name in map(str, frame.columns):
+        if name not in learnt:
+            learnt[name] = learn_text(name, frame[name], text) or _learn_levels(name, frame[name], max_levels)
+    return [learnt[str(name)] for name in frame.columns]
+
+
+def apply(columns: list[Column], frame: pd.DataFrame) -> np.ndarray:
+    """Turn rows into ``(n, features)`` float32, by what ``learn`` returned or its JSON; columns that it does not name are ignored.
+
+    Raises:
+        ValueError: If a column is missing or has text where numbers were learnt.
+    """
+    used = [column for column in columns if column["type"] != "dropped"]
+    absent = [column["name"] for column in used if column["name"] not in frame.columns]
+    if absent:
+        raise ValueError(f"the table must have the column {absent[0]!r} ({len(absent)} are missing), got {listed(frame.columns)}")
+    features = np.zeros((len(frame), len(feature_names(columns))), dtype=np.float32)
+    numeric = [column for column in used if column["type"] == "numeric"]
+    values = _numbers(frame, [column["name"] for column in numeric], {column["name"]: from_json(column) for column in numeric})
+    missing = np.isnan(values)
+    fill, mean, deviation = (np.array([column[key] for column in numeric], dtype=np.float64) for key in ("fill", "mean", "std"))
+    standard = (np.where(missing, fill, values) - mean) / deviation
+    position, done = 0, 0
+    for column in used:
+        if column["type"] == "numeric":
+            features[:, position] = standard[:, done]
+            if column["missing"]:
+                features[:, position + 1] = missing[:, done]
+            done += 1
+        elif column["type"] == "text":
+            features[:, position : position + len(_suffixes(column))] = text_features(column, frame[str(column["name"])])
+        else:
+            _mark_levels(column, texts(frame[str(column["name"])]), features[:, position : position + len(_suffixes(column))])
+        position += len(_suffixes(column))
+    return features
+
+
+def feature_names(columns: list[Column]) -> list[str]:
+    """Return the name of each feature that ``apply`` makes, in order."""
+    names: list[str] = []
+    for column in columns:
+        names += [column["name"] + suffix for suffix in _suffixes(column)]
+    return names
+
+
+def _name_rows(values: np.ndarray) -> bool:
+    return len(values) >= 4 and bool((values == np.round(values)).all()) and len(np.unique(values)) == len(values)
+
+
+def _learn_levels(name: str, values: pd.Series[Any], max_levels: int) -> Column:
+    found = texts(values)
+    present = found[[text is not None for text in found]]
+    levels, counts = np.unique(present.astype(str), return_counts=True) if len(present) else (np.array([]), np.array([]))
+    repeated = levels[counts > 1]
+    if len(levels) == 0 or len(repeated) == 0 or (len(levels) == 1 and len(present) == len(found)):
+        reason = "empty" if len(levels) == 0 else "constant" if len(levels) == 1 else "never repeats"
+        return {"name": name, "type": "dropped", "reason": reason}
+    # The most frequent first, ties by name, so that the order of the rows does not matter.
+    order = np.lexsort((levels, -counts))
+    frequent = [str(levels[k]) for k in order if counts[k] > 1][:max_levels]
+    return {
+        "name": name,
+        "type": "categorical",
+        "levels": sorted(frequent),
+        "other": len(frequent) < len(levels),
+        "missing": len(present) < len(found),
+    }
+
+
+def _mark_levels(column: Mapping[str, Any], values: np.ndarray, features: np.ndarray) -> None:
+    other = len(column["levels"]) if column["other"] else None
+    where = places(column, values, missing=features.shape[1] - 1 if column["missing"] else other, other=other)
+    rows = np.array([row for row, place in enumerate(where) if place is not None], dtype=int)
+    features[rows, [place for place in where if place is not None]] = 1.0
+
+
+def places(column: Mapping[str, Any], values: np.ndarray, *, missing: int | None, other: int | None) -> list[int | None]:
+    """Return which level each text is; one that did not occur in training is one of the others; where there were none, it is None."""
+    places = {level: k for k, level in enumerate(column["levels"])}
+    # A reader of CSV makes 1 of the code 01; where no two levels are the same number, it still is that level.
+    amounts = parse(np.array(column["levels"], dtype=object), Reading("number"))
+    for k, amount in enumerate(amounts):
+        if np.isfinite(amount) and (amounts == amount).sum() == 1 and amount.is_integer():
+            places.setdefault(str(int(amount)), k)
+    return [missing if text is None else places.get(text, other) for text in values]
+
+
+def _suffixes(column: Mapping[str, Any]) -> list[str]:
+    if column["type"] == "dropped":
+        return []
+    missing = ["?"] if column["missing"] else []
+    if column["type"] == "numeric":
+        return ["", *missing]
+    if column["type"] == "text":
+        return [*(f"~{k}" for k in range(len(column["components"]))), *missing]
+    return [*(f"={level}" for level in column["levels"]), *(["=*"] if column["other"] else []), *missing]
+
+
+def is_numeric(dtype: Any) -> bool:
+    """Whether values of a type are numbers, truth values or times."""
+    from pandas.api import types
+
+    return bool(types.is_numeric_dtype(dtype) or types.is_datetime64_any_dtype(dtype)) and not types.is_complex_dtype(dtype)
+
+
+def _numbers(frame: pd.DataFrame, names: list[str], how: Mapping[str, Reading]) -> np.ndarray:
+    """Return ``(n, columns)`` float64, NaN where missing or infinite."""
+    values = np.empty((len(frame), len(names)))
+    if all(isinstance(dtype, np.dtype) and dtype.kind in "biuf" for dtype in frame.dtypes.loc[names]):
+        values[:] = frame.loc[:, names].to_numpy(dtype=np.float64)  # all at once: ten thousand columns one by one take seconds
+        names = []
+    for k, name in enumerate(names):
+        values[:, k] = numbers(frame[name], how.get(name, Reading()))
+        if is_text(frame[name].dtype) and np.isnan(values[:, k]).all() and any(text is not None for text in texts(frame[name])):
+            raise ValueError(f"the column {name!r} must hold numbers as it did in training, got text, e.g. {frame[name].iloc[0]!r}")
+    values[~np.isfinite(values)] = np.nan
+    return values
+
+
+def listed(names: Collection[Any]) -> str:
+    """Return the first names of columns, and how many there are."""
+    shown = ", ".join(map(str, list(names)[:20]))
+    return shown + (f", ... ({len(names)} in all)" if len(names) > 20 else "")

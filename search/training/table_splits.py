@@ -1,0 +1,169 @@
+"""Which rows of a table train, validate and test: at random, by time or by group; and whether rows that are alike lie in several splits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .columns import Reading, is_text, numbers, texts
+from .task import Targets, split_indices
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Parts = tuple[np.ndarray, np.ndarray, np.ndarray]
+#: So many ways of dealing out the groups are compared.
+DEALS = 30
+#: Rows and columns that are looked at for likeness; columns of fewer different values say nothing.
+LOOKED_AT, COLUMNS, DIFFERENT = 20_000, 60, 10
+#: A column changes slowly when the mean square of its steps is below this share of what it is in shuffled rows; so must this many columns.
+SLOW, FEWEST, SHARE = 0.2, 3, 0.5
+#: Amounts of a regression are divided into so many classes, within which likeness counts: a table may be sorted by its target.
+BINS = 20
+
+
+def split_column(split: str) -> tuple[str, str | None]:
+    """Read ``random``, ``time:COLUMN`` or ``group:COLUMN``.
+
+    >>> split_column("time:day"), split_column("random")
+    (('time', 'day'), ('random', None))
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    how, colon, column = split.partition(":")
+    if how == "random" and not colon:
+        return how, None
+    if how in ("time", "group") and column:
+        return how, column
+    raise ValueError(f"--split must be random, time:COLUMN or group:COLUMN, got {split!r}")
+
+
+def split_rows(
+    frame: pd.DataFrame,
+    how: Mapping[str, Reading],
+    targets: Targets,
+    split: str,
+    *,
+    validation_share: float,
+    test_share: float,
+    seed: int,
+) -> Parts:
+    """Return the rows of training, validation and test.
+
+    ``random`` is stratified by class. With ``time:COLUMN`` the last rows by this column test, those before them validate; rows without a
+    time train. With ``group:COLUMN`` all rows of one value lie in one split; of several ways to deal them out the one is taken whose
+    splits are most alike in size and in their targets.
+
+    Raises:
+        ValueError: If the column cannot divide the rows so.
+    """
+    kind, column = split_column(split)
+    stratified = targets.kind in ("classification", "anomaly")
+    shares = {"validation_share": validation_share, "test_share": test_share}
+    drawn = split_indices(targets.values, **shares, seed=seed, stratified=stratified)
+    if column is None:
+        return drawn
+    values = frame[column]
+    if kind == "time":
+        when = numbers(values, how.get(column, Reading())) if not is_text(values.dtype) or how[column].kind != "text" else None
+        if when is None or len(np.unique(when[np.isfinite(when)])) < 3:
+            raise ValueError(f"--split time:{column} needs at least 3 dates or numbers in that column, got {_few(values)}")
+        order = np.argsort(np.where(np.isfinite(when), when, -np.inf), kind="stable")
+        ends = np.cumsum([len(part) for part in drawn])
+        train, validation, test = (np.sort(part) for part in np.split(order, ends[:2]))
+        return train, validation, test
+    groups = np.array([str(text) for text in texts(values)])
+    needed = 2 + (test_share > 0)
+    if len(np.unique(groups)) < needed:
+        raise ValueError(f"--split group:{column} needs at least {needed} different values in that column, got {_few(values)}")
+    return _deal(groups, targets, (1 - validation_share - test_share, validation_share, test_share), seed)
+
+
+def _deal(groups: np.ndarray, targets: Targets, shares: tuple[float, float, float], seed: int) -> Parts:
+    """Deal out whole groups: each to the split that lacks most of its share."""
+    random = np.random.default_rng(seed)
+    names, places = np.unique(groups, return_inverse=True)
+    sizes = np.bincount(places)
+    wanted = np.array([*shares]) * len(groups)
+    answers = targets.values if targets.values.ndim > 1 else targets.values[:, None]
+    if targets.kind in ("classification", "anomaly"):
+        answers = np.eye(int(answers.max()) + 1)[answers[:, 0].astype(int)]
+    spread = answers.std(axis=0) + 1e-12
+    best: tuple[float, np.ndarray] | None = None
+    for _ in range(DEALS):
+        have, split_of = np.zeros(3), np.zeros(len(names), dtype=int)
+        order = random.permutation(len(names))
+        for place, group in enumerate(order):
+            left = [k for k in np.flatnonzero(wanted > 0) if not (split_of[order[:place]] == k).any()]
+            among = left if len(order) - place <= len(left) else np.flatnonzero(wanted > 0)
+            chosen = max(among, key=lambda k: (wanted[k] - have[k]) / wanted[k])
+            split_of[group] = chosen
+            have[chosen] += sizes[group]
+        rows = split_of[places]
+        present = [k for k in range(3) if wanted[k] > 0]
+        unlike = sum(abs(have[k] - wanted[k]) / len(groups) for k in present)
+        unlike += sum(float(np.mean(np.abs(answers[rows == k].mean(axis=0) - answers.mean(axis=0)) / spread)) for k in present)
+        if best is None or unlike < best[0]:
+            best = (unlike, rows)
+    assert best is not None
+    return np.flatnonzero(best[1] == 0), np.flatnonzero(best[1] == 1), np.flatnonzero(best[1] == 2)
+
+
+def alike_neighbours(frame: pd.DataFrame, how: Mapping[str, Reading], targets: Targets) -> str | None:
+    """Return what to say where rows that follow one another are alike, as in recordings, with the options that keep them together.
+
+    A column is slow when the mean square of its steps is small against twice its variance, within the classes of the target.
+
+    Source: von Neumann 1941, "Distribution of the ratio of the mean square successive difference to the variance".
+    """
+    if len(frame) < 100 or targets.values.ndim > 1:
+        return None
+    few = frame.iloc[:LOOKED_AT]
+    answers = targets.values[: len(few)]
+    if targets.kind == "regression":
+        answers = np.searchsorted(np.quantile(answers, np.linspace(0, 1, BINS + 1)[1:-1]), answers)
+    slow, seen = [], 0
+    for name in map(str, few.columns[:COLUMNS]):
+        if is_text(few[name].dtype) and how.get(name, Reading()).kind not in ("number",):
+            continue
+        try:
+            values = numbers(few[name], how.get(name, Reading()))
+        except (TypeError, ValueError):
+            continue
+        values = values[np.isfinite(values)] if np.isfinite(values).all() else np.where(np.isfinite(values), values, np.nanmedian(values))
+        steps = np.diff(values)
+        if len(np.unique(values)) < DIFFERENT or (steps >= 0).all() or (steps <= 0).all():
+            continue  # whoever numbers rows or sorts them by a column makes no recording
+        inside = (
+            values - np.array([values[answers == k].mean() if (answers == k).any() else 0.0 for k in range(answers.max() + 1)])[answers]
+        )
+        seen += 1
+        if inside.var() > 0 and np.mean(np.diff(inside) ** 2) < SLOW * 2 * inside.var():
+            slow.append(name)
+    if len(slow) < max(FEWEST, SHARE * seen):
+        return None
+    times = [name for name, reading in how.items() if reading.kind == "date"]
+    times += [str(name) for name, dtype in frame.dtypes.items() if dtype.kind == "M"]
+    options = [f"--split {kind}:{name}" for kind, names in (("time", times[:1]), ("group", _recordings(frame))) for name in names]
+    remedy = " or ".join(options) or "sort out a column that names the time or the recording, then --split time:COLUMN or group:COLUMN"
+    return (
+        f"rows that follow one another are alike ({', '.join(map(repr, slow[:3]))} change little from row to row): at random, training "
+        f"rows have their neighbours in validation, which then looks better than new data will; {remedy} keeps them apart"
+    )
+
+
+def _recordings(frame: pd.DataFrame) -> list[str]:
+    """Return a column whose values lie behind one another in blocks, as the names of recordings do."""
+    for name in map(str, frame.columns):
+        values = texts(frame[name])
+        different = len({*values.tolist()})
+        if 3 <= different <= len(values) / 10 and 1 + int((values[1:] != values[:-1]).sum()) <= 2 * different:
+            return [name]
+    return []
+
+
+def _few(values: Any) -> str:
+    return ", ".join(map(repr, dict.fromkeys(str(value) for value in values.iloc[:20]))) + ", ..."

@@ -1,0 +1,97 @@
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from joulefront.search.training.table import table
+from joulefront.search.training.table_splits import split_column
+
+
+def recordings(seed=0, groups=12, length=40):
+    random = np.random.default_rng(seed)
+    frame = pd.DataFrame({f"s{k}": np.concatenate([random.normal(size=length).cumsum() for _ in range(groups)]) for k in range(4)})
+    frame["who"] = np.repeat([f"r{k}" for k in range(groups)], length)
+    frame["when"] = pd.date_range("2024-01-01", periods=len(frame), freq="min").astype(str)
+    frame["y"] = np.where(frame["s0"] + random.normal(size=len(frame)) > 0, "on", "off")
+    return frame
+
+
+def said_of(frame, **options):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        task = table(frame, "y", **options)
+    return task, "\n".join(str(one.message) for one in caught)
+
+
+def test_by_time_the_last_rows_test_and_those_before_them_validate():
+    frame = recordings()
+    frame["t"] = np.arange(len(frame), dtype=float)
+    frame = frame.sample(frac=1, random_state=0).reset_index(drop=True)
+    task, _ = said_of(frame, split="time:when", keep="t")
+    column = next(one for one in task.preprocessing["columns"] if one["name"] == "t")
+    place = task.preprocessing["features"].index("t")
+    times = [np.asarray(part.arrays()[0][:, place]) * column["std"] + column["mean"] for part in (task.train, task.validation, task.test)]
+    assert times[0].max() < times[1].min() <= times[1].max() < times[2].min()
+    assert len(task.train) == pytest.approx(0.7 * len(frame), abs=5)
+
+
+def test_by_group_no_recording_lies_in_two_splits_and_the_column_is_no_feature():
+    frame = recordings()
+    frame["number"] = np.repeat(np.arange(12.0), 40)
+    task, said = said_of(frame, split="group:who", keep="number")
+    place = task.preprocessing["features"].index("number")
+    found = [{*np.round(np.asarray(part.arrays()[0][:, place]), 4)} for part in (task.train, task.validation, task.test)]
+    assert all(found)
+    assert not found[0] & found[1]
+    assert not (found[0] | found[1]) & found[2]
+    assert not any(name.startswith("who") for name in task.preprocessing["features"])
+    assert "follow one another" not in said
+
+
+def test_rows_that_follow_one_another_get_a_warning_with_both_options():
+    _, said = said_of(recordings())
+    assert "rows that follow one another are alike" in said
+    assert "--split time:when or --split group:who" in said
+
+
+@pytest.mark.parametrize("order", ["shuffled", "sorted by a column", "sorted by the target"])
+def test_other_tables_get_none(order):
+    random = np.random.default_rng(1)
+    frame = pd.DataFrame(random.normal(size=(400, 6)), columns=list("abcdef"))
+    frame["y"] = frame["a"] + frame["b"] + 0.1 * random.normal(size=400)
+    frame["b"] += frame["y"]
+    frame["c"] += frame["y"]
+    frame = frame if order == "shuffled" else frame.sort_values("a" if order == "sorted by a column" else "y", ignore_index=True)
+    assert "follow one another" not in said_of(frame)[1]
+
+
+@pytest.mark.parametrize("split", ["time", "when", "group:", "kfold:who", "random:who"])
+def test_another_split_is_refused_with_those_there_are(split):
+    with pytest.raises(ValueError, match=r"random, time:COLUMN or group:COLUMN"):
+        split_column(split)
+
+
+@pytest.mark.parametrize(
+    ("split", "rule"),
+    [
+        ("time:who", "dates or numbers"),
+        ("group:one", "different values"),
+        ("group:y", "the target"),
+        ("time:nothing", "no column 'nothing'"),
+    ],
+)
+def test_a_column_that_cannot_divide_is_refused(split, rule):
+    with pytest.raises(ValueError, match=rule):
+        said_of(recordings().assign(one="a"), split=split)
+
+
+def test_a_column_that_tells_the_target_almost_alone_is_named_with_its_remedies():
+    random = np.random.default_rng(0)
+    frame = pd.DataFrame({"a": random.normal(size=300), "y": random.choice(["p", "q"], 300)})
+    frame["paid back"] = np.where(frame["y"] == "p", random.uniform(0, 1, 300), random.uniform(2, 3, 300))
+    _, said = said_of(frame)
+    assert "the column 'paid back' tells the target almost alone (balanced accuracy 1.000)" in said
+    assert "--drop 'paid back'" in said
+    assert "tells the target" not in said_of(frame, keep="paid back")[1]
+    assert "tells the target" not in said_of(frame.drop(columns="paid back"))[1]
