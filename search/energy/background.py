@@ -89,9 +89,9 @@ class Sampler:
         """Start to read."""
         self._thread.start()
 
-    def nudge(self) -> None:
-        """Ask for a burst: an edge of a window has just passed. One that is under way will see what comes next anyway."""
-        if not self._polling:
+    def nudge(self, *, at_once: bool = False) -> None:
+        """Ask for a burst: an edge of a window has just passed. One that is under way will see what comes next anyway, if not at once."""
+        if at_once or not self._polling:
             self._rouse()
 
     def stop(self) -> None:

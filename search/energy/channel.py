@@ -190,13 +190,13 @@ class MeterChannel:
 
     def _move(self, state: CounterState, low_ns: int, high_ns: int, delta: float) -> None:
         state.total += delta
-        if self.capability.sees < 1 and self.period is not None and len(self.curve) > 2:
+        if self.capability.counter_sees < 1 and self.period is not None and len(self.curve) > 2:
             # A change of power between two turns of a part-time sensor is seen up to a period late.
             blind = (self.curve.change(len(self.curve) - 2) * self.period.period_ns / NANO) ** 2 / 12
             # It samples once in each of its turns, from the power as it comes and goes.
             swing = self.curve.ripple_watts(len(self.curve) - 2) if self._power.ripple is None else self._power.ripple.wide_watts
             blind += swing**2 * (high_ns - self.curve.t[-1]) / NANO * SEEN_EVERY_SECONDS
-            state.doubt += (1 - self.capability.sees) * blind
+            state.doubt += (1 - self.capability.counter_sees) * blind
         ripple = self._power.swing_watts if self._power.curve.t else None
         self.curve.append(low_ns, high_ns, state.total, variance=state.doubt, ripple=ripple)
         state.doubt = 0.0
@@ -218,7 +218,7 @@ class MeterChannel:
             self._switch(now, None)
             return
         still = (now - state.moved_ns) / NANO
-        if still > max(FROZEN_SECONDS, 8 * (self.period.period_ns if self.period else 0) / NANO):
+        if still > max(FROZEN_SECONDS, 8 * (self.period.period_ns if self.period else 0) / NANO) + 2 * self.capability.rest_seconds:
             begin = power.at(state.moved_ns)
             drawn = 0.0 if begin is None else power.joules[-1] - begin.joules
             if drawn > max(1.0, 10 * self.capability.resolution_joules):
@@ -352,8 +352,8 @@ def interval_seconds(channel: MeterChannel) -> float | None:
 
 
 def reach_seconds(channel: MeterChannel) -> float:
-    """Return how far beyond its nodes a component's power is taken to continue: a meter that is refreshed slowly has its next one later."""
-    return max(REACH_SECONDS, 3 * (tick_seconds(channel) or ASSUMED_TICK_NS / NANO))
+    """Return how far beyond its nodes a component's power is taken to continue: what is seldom refreshed or read has its next one later."""
+    return max(REACH_SECONDS, 3 * (tick_seconds(channel) or ASSUMED_TICK_NS / NANO), 2 * channel.capability.rest_seconds)
 
 
 def _variance(channel: MeterChannel, begin: Point, end: Point, seconds: float) -> float:

@@ -116,7 +116,7 @@ class Ledger:
         after_fork(self._make_inert)
         if self._interval is not None:
             times = {"interval_seconds": self._interval, "checkpoint_seconds": self._checkpoint_seconds}
-            self._sampler = Sampler(partial(self._read, NANO), self.burst, self.checkpoint, self._warnings.note, **times)
+            self._sampler = Sampler(partial(self.sample, fast=True), self.burst, self.checkpoint, self._warnings.note, **times)
             self._sampler.start()
 
     def stop(self, state: str = "partial") -> None:
@@ -231,7 +231,7 @@ class Ledger:
             synchronize()
         begin, spent, t0_ns = time.thread_time_ns(), self._cost_ns(), self._clock()
         used = self.thread_seconds(threading.get_native_id())
-        self._read(0)
+        self._read(0, edge=True)
         edge, held = self._monitor.edges() if kind in WITH_EDGES else {}, None if devices is None else tuple(devices)
         window = self._registry.make(name, kind, parent, Edge(t0_ns, spent, edge), synchronize, held, processes=processes)
         self._registry.enter(window, used)
@@ -257,7 +257,7 @@ class Ledger:
             t1_ns = now if window.ended_ns is None else max(min(window.ended_ns, now), window.t0_ns)
             self._registry.note()
             window.note(t1_ns)
-            self._read(0)
+            self._read(0, edge=True)
             devices = self._monitor.edges() if window.kind in WITH_EDGES else {}
             window.end(Edge(t1_ns, self._cost_ns() + time.thread_time_ns() - begin, devices), state)
             self._registry.leave(window)
@@ -360,13 +360,13 @@ class Ledger:
         return self.reading
 
     @whole
-    def sample(self) -> None:
-        """Read every source once; the thread does it by itself."""
-        self._read(0)
+    def sample(self, *, fast: bool = False) -> None:
+        """Read every source once, in its cheaper way where ``fast`` and it has one; the thread does it by itself."""
+        self._read(NANO if fast else 0)
 
-    def _read(self, every_ns: int) -> None:
+    def _read(self, every_ns: int, *, edge: bool = False) -> None:
         if self._state == "running":
-            self._meters.read(fast=every_ns > 0)
+            self._meters.read(fast=every_ns > 0, dear=not edge or self._sampler is None)
             self._monitor.sample(self._clock(), every_ns=0 if self._registry.crowded else every_ns)
 
     def burst(self) -> float | None:
@@ -376,7 +376,7 @@ class Ledger:
     def _nudge(self) -> None:
         self._meters.edge()
         if self._sampler is not None:
-            self._sampler.nudge()
+            self._sampler.nudge(at_once=self._meters.dear)
 
     def checkpoint(self) -> None:
         """Write down where everything stands, for whoever settles the bill of a killed process; the thread does it by itself."""

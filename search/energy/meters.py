@@ -28,6 +28,8 @@ CROSS_CHECK_EVERY = 5
 MOST_PENDING = 32
 #: Where the next refresh is known, burst polling begins so long before.
 EARLY_NS = 2_000_000
+#: Of a counter whose readings are dear, bursts read once in this share of its rest.
+DEAR_PAUSE = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,7 @@ class MeterSet:
         self._lock = threading.Lock()
         self._reading = threading.Lock()
         self._edge_ns = self._began_ns = self._fast_reads = 0
+        self._edge_unread = False
 
     def open(self) -> None:
         """Probe the sources and open a channel for each component that can be read."""
@@ -160,8 +163,18 @@ class MeterSet:
             with suppress(Exception):
                 source.close()
 
-    def read(self, wanted: Callable[[MeterChannel], bool] | None = None, *, fast: bool = False) -> None:
-        """Read every source once, or those with a channel that is wanted; fast where a source offers that."""
+    @property
+    def dear(self) -> bool:
+        """Whether a counter's readings are so dear that no window waits for one."""
+        return not all(_is_cheap(channel) for channel in self._channels.values())
+
+    def read(self, wanted: Callable[[MeterChannel], bool] | None = None, *, fast: bool = False, dear: bool = True) -> None:
+        """Read every source once, or those with a channel that is wanted; fast where a source offers that.
+
+        Without ``dear`` those that are dear to read are left to the next burst.
+        """
+        if not dear and self.dear:
+            wanted = _is_cheap
         with self._reading:
             self._fast_reads += fast
             for active in self._active:
@@ -184,15 +197,21 @@ class MeterSet:
     def edge(self) -> None:
         """Note that a window begins or ends: the next refresh is worth polling for."""
         self._edge_ns = self._clock()
+        self._edge_unread = True
 
     def burst(self) -> float | None:
         """Poll what is refreshed slowly if that is worth it now; return in how many seconds it will be, or None: no refresh is awaited."""
         now = self._clock()
+        if self._edge_unread:
+            self._edge_unread = False
+            if self.dear:
+                self.read(lambda channel: not _is_cheap(channel))
         rests = [_rest_ns(channel, now) for channel in self._awaited(now)]
         if not rests or min(rests) > 0:
             return min(rests) / NANO if rests else None
         self.read(lambda channel: channel.counts and channel.needs_burst)
-        return BURST_SECONDS if self._awaited(self._clock()) else None
+        awaited = self._awaited(self._clock())
+        return max(BURST_SECONDS, *(DEAR_PAUSE * channel.capability.rest_seconds for channel in awaited)) if awaited else None
 
     def _awaited(self, now_ns: int) -> list[MeterChannel]:
         """Return what counts and is to be refreshed soon; what does not count need not be exact at the edges."""
@@ -240,6 +259,10 @@ class MeterSet:
             return source.probe()
         except Exception as error:  # somebody else's meter must not end the measuring
             return [Capability(source.name, source.name, False, reason=f"{source.name} failed: {error!r}")]
+
+
+def _is_cheap(channel: MeterChannel) -> bool:
+    return channel.capability.rest_seconds == 0
 
 
 def _rest_ns(channel: MeterChannel, now_ns: int) -> int:

@@ -23,6 +23,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
@@ -30,6 +31,7 @@ from bars_simulated import Lab
 from helpers.traces import read_trace
 
 from joulefront.search.energy import Ledger
+from joulefront.search.energy.sources import nvml
 from joulefront.search.energy.sources.nvml import Nvml
 
 TRACES = sorted((Path(__file__).resolve().parents[3] / "shared" / "data" / "delrey2023" / "traces").glob("*.csv.gz"))
@@ -52,6 +54,7 @@ POWERS: dict[str, dict[str, float]] = {
     "mean of 100 ms": {"refresh": 0.1, "average": 0.1},
     "mean of 1 s": {"instant": 0, "refresh": 0.1, "average": 1.0},
     "H100: 25 of 100 ms": {"refresh": 0.1, "average": 0.025, "model": 2},
+    "later Hopper: 25 of 100 ms": {"refresh": 0.1, "average": 0.025, "arch": 9},
 }
 SENSORS: dict[str, dict[str, float]] = {
     **{f"power {name}": {"counter": 0, **knobs} for name, knobs in POWERS.items()},
@@ -69,10 +72,12 @@ SENSORS: dict[str, dict[str, float]] = {
             (100, 50, "mean of 100 ms"),
             (100, 100, "mean of 100 ms"),
             (100, 100, "mean of 1 s"),
-            (100, 50, "H100: 25 of 100 ms"),
-            (100, 100, "H100: 25 of 100 ms"),
+            (100, 50, "later Hopper: 25 of 100 ms"),
+            (100, 100, "later Hopper: 25 of 100 ms"),
         )
     },
+    "counter 100 ms, read every 1.7 s + H100: 25 of 100 ms": {"rest": 1.7, **POWERS["H100: 25 of 100 ms"]},
+    "counter 100 ms, read every 1.7 s + held 100 ms": {"rest": 1.7, **POWERS["held 100 ms"]},
 }
 #: Seconds and watts of a load, straight between its points, and its own windows if it has some.
 Load = tuple[list[float], list[float], list[tuple[float, float]]]
@@ -263,9 +268,10 @@ def simulate(lab: Lab, knobs: dict[str, float], load: str, variant: Variant, run
     begin = 1000.0
     times, watts, own = LOADS[load](rng, variant, begin - 5)
     clock = lab.fakes.HandClock(now_ns=int(begin * 1e9))
-    driver = lab.driver.reset().trace(times, watts).set(noise=NOISE, **knobs)
+    driver = lab.driver.reset().trace(times, watts).set(noise=NOISE, **{name: knob for name, knob in knobs.items() if name != "rest"})
     driver.set(phase=rng.uniform(0, 0.1), held_at=rng.uniform(0, 1)).follow(clock)
-    ledger = Ledger([Nvml(clock=clock, environment={})], interval_seconds=None, clock=clock).start()
+    with mock.patch.object(nvml, "_rest_seconds", return_value=knobs.get("rest", 0.0)):  # what a call costs is real time
+        ledger = Ledger([Nvml(clock=clock, environment={})], interval_seconds=None, clock=clock).start()
     bench = lab.fakes.Bench(ledger, clock, driver, 0.1, clock.now_ns)
     bench.run(10.0)
     windows, asked = [], []

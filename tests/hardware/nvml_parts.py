@@ -15,6 +15,7 @@ import pynvml
 
 from joulefront.search.energy import Ledger, Window, discover
 from joulefront.search.energy.sources.nvml import LAG_SECONDS, POWER_TICK_SECONDS, Nvml
+from joulefront.search.energy.sources.nvml_driver import find
 
 from .context import Context
 from .oracle import SCOPES, Gpu, Recorder, add_trace, ask, percentiles, readings_for
@@ -102,13 +103,20 @@ def tick(context: Context) -> dict[str, Any]:
         "power": lambda: ask(pynvml.nvmlDeviceGetPowerUsage, gpu.handle),
         "utilisation": lambda: ask(pynvml.nvmlDeviceGetUtilizationRates, gpu.handle),
         "processes": lambda: ask(pynvml.nvmlDeviceGetComputeRunningProcesses, gpu.handle),
+        "temperature": lambda: ask(pynvml.nvmlDeviceGetTemperature, gpu.handle, pynvml.NVML_TEMPERATURE_GPU),
+        "clock": lambda: ask(pynvml.nvmlDeviceGetClockInfo, gpu.handle, pynvml.NVML_CLOCK_SM),
+        "throttle": lambda: ask(pynvml.nvmlDeviceGetCurrentClocksEventReasons, gpu.handle),
+        "memory's power": lambda: gpu.field(pynvml.NVML_FI_DEV_POWER_AVERAGE, 2),
     }
+    both = find(pynvml, gpu.handle).both
+    calls |= {} if both is None else {"counter and power": both}
     idle = {name: _milliseconds(call) for name, call in calls.items()}
     worker = threading.Thread(target=load.steady, args=("compute", 2 * scale + 0.2))
     worker.start()
     time.sleep(0.3 * scale)
     busy = {name: _milliseconds(call, 30) for name, call in calls.items()}
     worker.join()
+    apart = {name: _milliseconds(call, 20, 0.1) for name, call in calls.items()}
     with Ledger(discover("nvml")) as ledger:
         window = _milliseconds(lambda: ledger.open("one").close())
         spent, began = time.process_time(), time.monotonic()
@@ -132,6 +140,7 @@ def tick(context: Context) -> dict[str, Any]:
         counter_lag_seconds=lag,
         idle_ms=idle,
         busy_ms=busy,
+        after_a_rest_ms=apart,
         window_ms=window,
     )
 
@@ -219,14 +228,14 @@ def edges(context: Context) -> dict[str, Any]:
     parts = [share.joules for shares in split.shares.values() for share in shares.values()]
     parts += [joules for bucket in (split.overhead, split.idle, split.unattributed) for joules in bucket.values()]
     spread = statistics.stdev(joules) / statistics.mean(joules) if statistics.mean(joules) else None
-    waits, leaks = (pairs[name][1]["seconds"] or 0.0 for name in ("waits", "does not wait"))
+    waits, leaks = (pairs[name][0]["joules"] or 0.0 for name in ("waits", "does not wait"))
     figures = [
         at_most("what the parts of the ledger lack of its total", abs(total - sum(parts)) / total if total else None, 1e-6),
         at_most("spread of ten equal windows (standard deviation / mean)", spread if context.gpu else None, 0.05),
     ]
     if context.gpu:  # a CPU queues nothing, so its windows cannot leak
         figures += [
-            at_least("seconds of the next window without waiting / with", leaks / waits if waits else None, 1.5),
+            at_most("energy of a window that does not wait for what it queued / of one that does", leaks / waits if waits else None, 0.2),
             at_least("utilisation of a busy window", max(usage[1].values(), default=None), 0.9),
             at_most("utilisation of an idle window", max(usage[0].values(), default=None), 0.1),
         ]
@@ -273,13 +282,16 @@ def _work(load: Any, kind: str, seconds: float, period: float | None) -> None:
         load.pulsed(seconds, period)
 
 
-def _milliseconds(call: Callable[[], object], times: int = 60) -> dict[str, float]:
-    seconds = []
+def _milliseconds(call: Callable[[], object], times: int = 60, rest_seconds: float = 0.0) -> dict[str, float]:
+    """Return percentiles of what a call takes in milliseconds, and the mean of its CPU time."""
+    seconds, cpu = [], 0.0
     for _ in range(times):
-        begin = time.perf_counter()
+        time.sleep(rest_seconds)
+        begin, spent = time.perf_counter(), time.thread_time()
         call()
         seconds.append(1e3 * (time.perf_counter() - begin))
-    return percentiles(seconds) or {}
+        cpu += time.thread_time() - spent
+    return (percentiles(seconds) or {}) | {"cpu": 1e3 * cpu / times}
 
 
 def _uuid_at(index: int) -> str:

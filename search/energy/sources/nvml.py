@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import statistics
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .clock import Clock
+from .clock import NANO, Clock
 from .nvml_driver import Calls, architecture, attempt, describe, find, instances, other_order, socket, state, visible, words
 from .source import POWER_TICK_SECONDS, Capability, Reading
 
@@ -20,12 +21,18 @@ POWER_EVERY_NS = 3_000_000
 LAG_SECONDS = 0.125
 #: Nobody states how late the counter is: by a period of its sensor at most. `tests/hardware/check.py --only tick` measures it.
 COUNTER_LAG_SECONDS = 0.1
+#: The same where it was measured: 0.008 and 0.010 s early, by loads that begin and end. Source: `tests/hardware/check.py --only tick` on
+#: an H200 and an H100, driver 580, see search/energy/README.md.
+MEASURED_LAG_SECONDS = 0.02
 #: Over seconds a GPU draws no more than so many times its power limit.
 OVER_LIMIT = 1.1
 #: The plain call's power is a mean over this long on Ampere and later. Source: NVML API reference, nvmlDeviceGetPowerUsage.
 AVERAGED_SECONDS = 1.0
 #: What this process does not use is read this rarely: nobody is billed for it, so no edge of a window waits for it.
 UNUSED_EVERY_NS = 50_000_000
+#: A reading of the counter is dear from this much CPU time on, in seconds; dear ones take this share of a core. They are not read from
+#: memory: in virtual machines the driver asks the GPU's own processor (2.4 ms, `tests/hardware/check.py --only tick`).
+DEAR_SECONDS, DEAR_SHARE = 0.0005, 0.002
 #: What helps where a GPU cannot be opened, by NVML's error: NO_PERMISSION, GPU_IS_LOST, RESET_REQUIRED. Source: nvml.h, nvmlReturn_t.
 REMEDIES = {
     4: "nothing to do if another job holds it; else ask the scheduler for it, or for access to /dev/nvidia*",
@@ -33,7 +40,10 @@ REMEDIES = {
     16: "reset it while nobody uses it: nvidia-smi --gpu-reset",
 }
 #: GPUs whose sensor measures for a part of the time only. Source: Yang et al. 2024, arXiv:2312.02741 (25 of every 100 ms on A100 and H100).
-PART_TIME = {"A100": 0.25, "H100": 0.25}
+PART_TIME = {"A100": 0.25, "H100": 0.25, "H200": 0.25}
+#: GPUs whose counter misses nothing: it shows one power under pulses in step with the sensor, where the power goes up and down with their
+#: phase. Source: `tests/hardware/check.py --only counter`, driver 580, see search/energy/README.md.
+WHOLE_COUNTERS = {"H100", "H200"}
 #: Relatives of them, of which nobody has published it: taken to be no better, as any GPU of Hopper, Blackwell or later.
 UNPUBLISHED = {"A800", "A30"}
 #: NVML_DEVICE_ARCH_HOPPER.
@@ -45,12 +55,16 @@ GAIN_U = 0.05
 
 @dataclass(frozen=True)
 class Device:
-    """One GPU; ``component`` is ``gpu:`` and its UUID, ``handle`` NVML's; ``used`` if it is this process's to use."""
+    """One GPU; ``component`` is ``gpu:`` and its UUID, ``handle`` NVML's; ``used`` if it is this process's to use.
+
+    ``rest_ns`` is the time between two readings of a counter that is dear to read, else zero.
+    """
 
     component: str
     handle: Any
     calls: Calls
     used: bool
+    rest_ns: int = 0
 
 
 class Nvml:
@@ -77,6 +91,7 @@ class Nvml:
         self._nvml: Any = None
         self._devices: tuple[Device, ...] = ()
         self._powered_ns: dict[str, int] = {}
+        self._counted_ns: dict[str, int] = {}
         self._unused: dict[str, Reading] = {}
         self._facts: dict[str, dict[str, Any]] = {}
 
@@ -160,7 +175,8 @@ class Nvml:
     def _probe_device(self, component: str, handle: Any, alone: bool) -> tuple[Device, Capability]:
         nvml = self._nvml
         facts, calls = describe(nvml, handle), find(nvml, handle, alone, self.clock, self.sleep)
-        device = Device(component, handle, calls, self._used is None or component in self._used)
+        rest_seconds = 0.0 if calls.counter is None or calls.power is None else _rest_seconds(nvml, calls.counter)
+        device = Device(component, handle, calls, self._used is None or component in self._used, round(rest_seconds * NANO))
         if calls.counter is None and calls.power is None:
             reason = f"{facts['name']} gives neither energy nor power ({calls.fault})"
             if facts["virtualisation"] == "vgpu":
@@ -171,7 +187,8 @@ class Nvml:
             kind = "power, averaged by the driver over up to 1 s," if calls.averaged else "instant power"
             notes.append(f"no energy counter ({calls.fault}): {kind} is integrated")
         sees, published = _sees(facts["name"], architecture(nvml, handle))
-        if sees < 1:
+        whole = bool(words(facts["name"]) & WHOLE_COUNTERS) and calls.counter is not None and not calls.module
+        if sees < 1 and not whole:
             known = "this GPU's sensor measures" if published else "nobody has published when this GPU's sensor measures, at worst"
             notes.append(f"{known} for {sees:.0%} of the time: what a load does meanwhile is in the uncertainty")
         if device.used:
@@ -190,6 +207,7 @@ class Nvml:
             counts = False
             notes.append("a virtual GPU: what the driver shows is not this machine's share, so it is not counted")
         measured = self._lag_of(facts)
+        lag = min(self._counter_lag, MEASURED_LAG_SECONDS) if whole else self._counter_lag
         gain = GAIN_U if calls.counter else 0.15 if calls.averaged else 0.07
         return device, Capability(
             component,
@@ -204,10 +222,12 @@ class Nvml:
             mean_seconds=AVERAGED_SECONDS if calls.averaged else 0.0,
             smooths=not calls.averaged and not published,
             # What is left of it is normal; the ledger takes it for uniform.
-            counter_lag_seconds=self._counter_lag if measured is None else math.sqrt(3) * measured[1],
+            counter_lag_seconds=lag if measured is None else math.sqrt(3) * measured[1],
             counter_delay_seconds=0.0 if measured is None else measured[0],
             most_watts=None if calls.module or facts["power_limit_watts"] is None else OVER_LIMIT * facts["power_limit_watts"],
             sees=sees,
+            counter_sees=1.0 if whole else sees,
+            rest_seconds=rest_seconds,
             gain_u=gain,
             counts=counts,
             covers=(component, "cpu", "dram") if calls.module else (),
@@ -215,26 +235,32 @@ class Nvml:
 
     def read(self) -> tuple[Reading, ...]:
         """Read the counter of every GPU, and its power occasionally; of what is not used the last reading may be given again."""
-        readings = []
-        for device in self._devices:
-            readings.append(self._read_device(device) if device.used else self._read_unused(device))
-        return tuple(readings)
+        return tuple(self._read_device(device) if device.used else self._read_unused(device) for device in self._devices)
+
+    def fast_read(self) -> tuple[Reading, ...]:
+        """Read as `read` does, but of a counter that is dear to read, and was read a short while ago, the power alone."""
+        return tuple(self._read_fast(device) if device.used else self._read_unused(device) for device in self._devices)
+
+    def _read_fast(self, device: Device) -> Reading:
+        counted_ns = self._counted_ns.get(device.component)
+        rests = device.rest_ns > 0 and counted_ns is not None and self.clock() - counted_ns < device.rest_ns
+        return self._read_device(device, counted=not rests)
 
     def _read_unused(self, device: Device) -> Reading:
         last = self._unused.get(device.component)
-        if last is None or self.clock() - last.t_ns >= UNUSED_EVERY_NS:
+        if last is None or self.clock() - last.t_ns >= max(UNUSED_EVERY_NS, device.rest_ns):
             last = self._unused[device.component] = self._read_device(device)
         return last
 
-    def _read_device(self, device: Device) -> Reading:
+    def _read_device(self, device: Device, *, counted: bool = True) -> Reading:
         calls, counter, watts, error = device.calls, None, None, None
         before = self.clock()
-        powered = before - self._powered_ns.get(device.component, 0) >= POWER_EVERY_NS or calls.counter is None
-        together = calls.both if powered else None
+        powered = before - self._powered_ns.get(device.component, 0) >= POWER_EVERY_NS or calls.counter is None or not counted
+        together = calls.both if powered and counted else None
         try:
             if together is not None:
                 counter, watts = together()
-            elif calls.counter is not None:
+            elif calls.counter is not None and counted:
                 counter = calls.counter()
         except self._nvml.NVMLError as failed:
             error = failed
@@ -246,7 +272,9 @@ class Nvml:
                 error = error or failed
         if watts is not None:
             self._powered_ns[device.component] = before
-        if calls.counter is None:
+        if counter is not None:
+            self._counted_ns[device.component] = before
+        if calls.counter is None or not counted:
             after = self.clock()
         text = None if counter is not None or watts is not None else f"{device.component} cannot be read: {error}"
         return Reading(device.component, (before + after) // 2, (after - before) // 2, counter, watts, text)
@@ -289,6 +317,17 @@ def _remedy(error: Any) -> str | None:
     """Return what helps against NVML's error; nothing does against a missing feature (NOT_SUPPORTED)."""
     code = getattr(error, "value", None)
     return None if code in (None, 3) else REMEDIES.get(code, "run nvidia-smi: it names the fault")
+
+
+def _rest_seconds(nvml: Any, counter: Callable[[], float]) -> float:
+    """Return how long a counter is left alone between two readings, so that they take ``DEAR_SHARE`` of a core; zero for a cheap one."""
+    spent = []
+    for _ in range(5):
+        begin = time.thread_time()
+        attempt(nvml, counter)
+        spent.append(time.thread_time() - begin)
+    seconds = statistics.median(spent)
+    return seconds / DEAR_SHARE if seconds >= DEAR_SECONDS else 0.0
 
 
 def _sees(name: str, architecture: int | None) -> tuple[float, bool]:

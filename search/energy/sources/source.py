@@ -33,7 +33,10 @@ class Capability:
         counter_lag_seconds: The counter may show what was drawn until so long ago, besides its known delay.
         counter_delay_seconds: The counter shows what was drawn until so long ago: measured.
         most_watts: It draws no more than this over seconds, or None when nobody tells.
-        sees: Share of the time in which the sensor behind it measures.
+        sees: Share of the time in which the sensor of the power measures.
+        counter_sees: Share of the time that the counter accounts for.
+        rest_seconds: A reading of the counter is dear: between the edges of windows this much time lies between two, and none is made by
+            the thread that opens or closes a window. Zero where it costs next to nothing.
         never_still: Whether a counter that stands still must be broken, since what it counts always draws power.
         gain_u: Relative standard uncertainty of the scale, common to all windows.
         counts: Whether it may enter a sum; False for cross-checks and for other boundaries (wall).
@@ -57,6 +60,8 @@ class Capability:
     counter_delay_seconds: float = 0.0
     most_watts: float | None = None
     sees: float = 1.0
+    counter_sees: float = 1.0
+    rest_seconds: float = 0.0
     never_still: bool = False
     gain_u: float = 0.05
     needs_root: bool = False

@@ -138,16 +138,16 @@ class Bench:
     def run(self, seconds: float) -> None:
         """Let time pass as the sampler would: a reading per interval, burst polling while it is worth it."""
         end_ns = self.clock.now_ns + round(seconds * 1e9)
-        polling = True
+        pause: float | None = 0.002
         while self.clock.now_ns < end_ns:
             due_ns = min(end_ns, self.begin_ns + round(due(self.number, self.interval) * 1e9))
-            while polling and self.clock.now_ns + 2_000_000 < due_ns:
-                self.clock.advance(0.002)
-                polling = self.ledger.burst() is not None
+            while pause is not None and self.clock.now_ns + round(max(pause, 0.002) * 1e9) < due_ns:
+                self.clock.advance(max(pause, 0.002))
+                pause = self.ledger.burst()
             self.clock.advance_ns(max(due_ns - self.clock.now_ns, 0))
             if due_ns < end_ns:
                 self.number += 1
-                self.ledger.sample()
+                self.ledger.sample(fast=True)
 
 
 @pytest.fixture

@@ -500,14 +500,20 @@ def test_the_plain_call_is_a_mean_by_architecture(driver, clock, arch, model, av
 
 
 @pytest.mark.parametrize(
-    ("model", "arch", "sees", "text"),
-    [(3, 7, 1.0, ""), (5, 7, 0.25, "this GPU's sensor measures"), (4, 9, 0.25, "nobody has published"), (0, -1, 0.25, "nobody")],
+    ("model", "arch", "sees", "counter", "text"),
+    [
+        (3, 7, 1.0, 1.0, None),
+        (5, 7, 0.25, 0.25, "this GPU's sensor measures"),
+        (4, 9, 0.25, 1.0, None),
+        (0, 9, 0.25, 0.25, "nobody has published"),
+        (0, -1, 0.25, 0.25, "nobody has published"),
+    ],
 )
-def test_which_sensors_look_for_a_part_of_the_time_is_asked_word_by_word(driver, clock, model, arch, sees, text):
+def test_which_sensors_look_for_a_part_of_the_time_is_asked_word_by_word(driver, clock, model, arch, sees, counter, text):
     driver.set(model=model, arch=arch).follow(clock)
     (found,) = Nvml(clock=clock, environment={}).probe()
-    assert found.sees == sees
-    assert text in (found.reason or "")
+    assert (found.sees, found.counter_sees) == (sees, counter)
+    assert text in found.reason if text else found.reason is None
 
 
 @pytest.mark.parametrize(("own", "joules", "boundary"), [(0, 3300, "GPU module: GPU, CPU and memory together"), (1, 900, "GPU board")])
