@@ -260,15 +260,15 @@ class Front:
         """
         pairs = []
         for one, two in pairwise(self.members):
-            lineage = {trial.number for trial in self._lineage(two)}
-            shared = next((trial for trial in self._lineage(one) if trial.number in lineage), None)
+            lineage = {trial.number for trial in self.lineage(two)}
+            shared = next((trial for trial in self.lineage(one) if trial.number in lineage), None)
             parts = [_beyond(trial, shared) for trial in (one, two) if trial is not shared]
             known = [u for u in parts if u is not None]
             if known and self.joules(two) - self.joules(one) < 2.0 * hypot(*known):
                 pairs.append((one, two))
         return tuple(pairs)
 
-    def _lineage(self, trial: Trial) -> list[Trial]:
+    def lineage(self, trial: Trial) -> list[Trial]:
         """The trial, its parent, the parent of that and so on."""
         chain = [trial]
         while (parent := self._by_number.get(chain[-1].parent)) is not None:

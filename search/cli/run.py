@@ -132,6 +132,7 @@ def _print_run(front: FrontView, folder: RunFolder, command: str, named: str) ->
         RuntimeError: If no trial was measured.
     """
     from ..report.front_view import save_front
+    from ..report.page import report_html
     from ..whole_file import full_disk
 
     path = folder.path
@@ -140,11 +141,15 @@ def _print_run(front: FrontView, folder: RunFolder, command: str, named: str) ->
         print(front.to_text())
         reasons = sorted({trial.reason for trial in result.trials if trial.reason})
         raise RuntimeError("no trial was measured" + (f": {reasons[0]}" if reasons else ""))
-    for name in ("front.html", "front.png"):
+    # The ranking of the parameters costs a second or more: whoever wants it asks for it with joulefront report.
+    for name, verb in (("front.html", "report"), ("front.png", "plot")):
         try:
-            save_front(front, path / name)
+            if verb == "report":
+                report_html(result, path / name, ranking=False)
+            else:
+                save_front(front, path / name)
         except OSError as error:
-            said = full_disk(error, f"joulefront plot {shlex.quote(str(path))} -o {shlex.quote(str(path / name))} draws it")
+            said = full_disk(error, f"joulefront {verb} {shlex.quote(str(path))} -o {shlex.quote(str(path / name))} draws it")
             if said is None:
                 raise
             print(front.to_text())

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import log10
+from random import Random
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..front import Front
@@ -14,9 +15,11 @@ from ..records.trial import Trial
 if TYPE_CHECKING:
     import numpy as np
 
-FOLDS, TREES, REPEATS = 5, 100, 10
+FOLDS, TREES, REPEATS = 5, 100, 5
 #: Fewer different configurations than this allow no ranking.
 MIN_CONFIGURATIONS = 8
+#: Of more trials so many are used, whole configurations chosen at random: the ranking costs seconds however long the search was.
+MOST_TRIALS = 300
 #: Below this share of explained variance on held-out configurations the importances mean nothing.
 MIN_R2 = 0.1
 
@@ -29,7 +32,7 @@ class Importance:
         target: What was predicted, e.g. ``accuracy`` or ``log10 training energy``.
         parameters: ``(name, drop of R² when it is shuffled, standard deviation over the shuffles)``, most important first.
         r2: Share of the variance that is explained on held-out configurations; None when nothing was fitted.
-        trials: Number of trials used, with so many different ``configurations`` among them.
+        trials: Number of trials used, with so many different ``configurations`` among them; ``of`` all measured ones.
         reason: Why there is no ranking, or None.
     """
 
@@ -38,6 +41,7 @@ class Importance:
     r2: float | None = None
     trials: int = 0
     configurations: int = 0
+    of: int = 0
     reason: str | None = None
 
     def method(self) -> str:
@@ -45,7 +49,7 @@ class Importance:
         return (
             f"Permutation importance of a random forest ({TREES} trees) on held-out configurations: {FOLDS}-fold cross-validation in which "
             f"all epochs of a configuration stay together, {REPEATS} shuffles; n = {self.trials} trials of {self.configurations} "
-            "configurations."
+            f"configurations{f', chosen at random among {self.of} trials' if self.of > self.trials else ''}."
         )
 
 
@@ -60,25 +64,44 @@ def importance(front: Front, target: Literal["quality", "energy"]) -> Importance
     """
     import numpy as np
 
-    trials = [trial for trial in front.trials if front.why_not(trial) in (None, "not trained to the last rung")]
+    measured = [trial for trial in front.trials if front.why_not(trial) in (None, "not trained to the last rung")]
+    trials = _some(measured)
     title = front.objectives[0] if target == "quality" else "log10 training energy"
-    groups = [json.dumps(dict(trial.params), sort_keys=True, default=str) for trial in trials]
+    groups = [_configuration(trial) for trial in trials]
     names, columns = _columns(trials)
     count = len(set(groups))
     if count < MIN_CONFIGURATIONS:
         reason = f"{count} different configurations were measured; at least {MIN_CONFIGURATIONS} are needed"
         return Importance(title, trials=len(trials), configurations=count, reason=reason)
     if not names:
-        return Importance(title, trials=len(trials), configurations=count, reason="no parameter varied")
+        return Importance(title, trials=len(trials), configurations=count, of=len(measured), reason="no parameter varied")
     y = np.array([trial.values[0] if target == "quality" else log10(front.joules(trial)) for trial in trials])
     if np.ptp(y) == 0:
-        return Importance(title, trials=len(trials), configurations=count, reason="all trials have the same value")
+        return Importance(title, trials=len(trials), configurations=count, of=len(measured), reason="all trials have the same value")
     r2, drops = _held_out(np.array(columns).T, y, groups)
     if r2 < MIN_R2:
         reason = f"the parameters explain too little of it on held-out configurations (R² = {r2:.2f})"
-        return Importance(title, r2=r2, trials=len(trials), configurations=count, reason=reason)
+        return Importance(title, r2=r2, trials=len(trials), configurations=count, of=len(measured), reason=reason)
     ranked = sorted(zip(names, drops.mean(axis=1), drops.std(axis=1), strict=True), key=lambda row: -row[1])
-    return Importance(title, tuple((name, float(drop), float(sd)) for name, drop, sd in ranked), r2, len(trials), count)
+    return Importance(title, tuple((name, float(drop), float(sd)) for name, drop, sd in ranked), r2, len(trials), count, len(measured))
+
+
+def _configuration(trial: Trial) -> str:
+    return json.dumps(dict(trial.params), sort_keys=True, default=str)
+
+
+def _some(trials: Sequence[Trial]) -> list[Trial]:
+    """At most `MOST_TRIALS` of them, in their order: all trials of configurations that are drawn with a fixed seed."""
+    if len(trials) <= MOST_TRIALS:
+        return list(trials)
+    groups: dict[str, list[Trial]] = {}
+    for trial in trials:
+        groups.setdefault(_configuration(trial), []).append(trial)
+    chosen: list[Trial] = []
+    for name in Random(0).sample(sorted(groups), len(groups)):
+        if len(chosen) + len(groups[name]) <= MOST_TRIALS:
+            chosen += groups[name]
+    return sorted(chosen, key=lambda trial: trial.number)
 
 
 def _columns(trials: Sequence[Trial]) -> tuple[list[str], list[list[float]]]:

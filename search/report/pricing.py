@@ -130,6 +130,21 @@ def price_table(run: Run, zones: Sequence[str | Intensity], *, pue: float = 1.0,
     return PriceTable(rows, tuple(trial.number for trial in front), pue, scope_note(places))
 
 
+#: Places that the page prices a run for, from clean to dirty grids on every inhabited continent.
+PLACES = ("NO", "SE", "FR", "BR", "CA", "GB", "US", "DE", "JP", "AU", "CN", "TW", "PL", "ZA", "IN")
+
+
+def places(run: Run) -> list[dict[str, Any]]:
+    """Return the run's own place first, then `PLACES`: what a kWh emits there, with its source."""
+    own = run.facts.get("intensity")
+    found = [Intensity.from_json(dict(own))] if own else []
+    found += [one for one in map(intensity_for, PLACES) if own is None or one.zone != own.get("zone")]
+    return [
+        {"zone": one.zone, "region": one.region, "grams_per_kwh": one.grams_per_kwh, "year": one.year, "describe": one.describe()}
+        for one in found
+    ]
+
+
 def front_at(front: Front, place: Intensity, pue: float = 1.0) -> Front:
     """Return the front of quality against grams at a place; the objectives that are energy become carbon there."""
     where = {i for i, name in enumerate(front.objectives) if name in ("train_energy", "train_co2")}

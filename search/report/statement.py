@@ -88,3 +88,8 @@ def _table(run: Run) -> list[str]:
 
 def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
+
+
+def statements(run: Run) -> list[dict[str, str]]:
+    """Return the statement in every form, each with its name."""
+    return [{"name": "text", "text": statement(run)}]

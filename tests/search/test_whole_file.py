@@ -97,7 +97,7 @@ def test_a_run_whose_pictures_find_no_space_keeps_its_trials_and_says_how_to_dra
     no_space_for(Path("r/front.html"))
     said = call(*words, 2)
     assert said.code == 1
-    assert "cannot write 'r/front.html': the disk is full; free some space, then joulefront plot r -o r/front.html draws it" in said.err
+    assert "cannot write 'r/front.html': the disk is full; free some space, then joulefront report r -o r/front.html draws it" in said.err
     assert len(RunFolder.open("r").run().trials) == 2
     assert not list(Path("r").rglob("*.tmp"))
 

@@ -13,7 +13,7 @@ from joulefront.search.records.run_folder import Run
 from joulefront.search.records.trial import ComponentEnergy, Trial
 from joulefront.search.report.baseline_comparison import compare_to_baseline, groups_of, setting_of, spread_text, to_text
 from joulefront.search.report.comparison_figures import save_comparison
-from joulefront.search.report.page import report_html
+from joulefront.search.report.sections import baseline_section
 
 RUNGS = (2, 4, 8)
 
@@ -119,9 +119,10 @@ def test_the_table_the_picture_and_the_page_agree(fake_run: Run, tmp_path) -> No
     assert "0.900" in next(line for line in text.splitlines() if line.startswith("sparse"))
     assert text.startswith(to_text(compare_to_baseline(run)))
     assert "two standard uncertainties" in spread_text(compare_to_baseline(run))
-    page = report_html(run, tmp_path / "page.html").read_text(encoding="utf-8")
-    assert "Against plain training" in page
-    assert "Against plain training" not in report_html(fake_run, tmp_path / "other.html").read_text(encoding="utf-8")
+    found = baseline_section(run)
+    assert found is not None
+    assert len(found.tables[0].rows) == 3
+    assert baseline_section(fake_run) is None
 
 
 def test_what_cannot_be_compared_is_an_error_of_one_line(fake_run: Run, tmp_path) -> None:  # type: ignore[no-untyped-def]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -60,3 +61,16 @@ def test_the_energy_at_the_wall_stands_beside_the_sum_where_it_is_known(fake_run
     line = AtWall(7200.0, None, "estimated", "wall line", "estimated: 1.25 times the components and 30 W")
     text = statement(replace(fake_run, bill=replace(fake_run.bill, at_wall=line)))
     assert "took 2 Wh (estimated: 1.25 times the components and 30 W); that contains the sums above" in text
+
+
+def test_a_meter_that_was_lost_on_the_way_is_named_beside_the_sums(fake_run: Run) -> None:
+    name = next(iter(fake_run.bill.by_component))
+    run = replace(fake_run, bill=replace(fake_run.bill, unknown_seconds={name: 99.0}))
+    assert f"Not in these sums, because its meter gave nothing then: {name} for 99.0 s" in statement(run)
+    assert "Not in these sums" not in statement(fake_run)
+
+
+def test_a_statement_of_a_run_without_carbon_guesses_none(fake_run_maker: Callable[..., Run]) -> None:
+    text = statement(fake_run_maker(intensity=False))
+    assert "gCO2e" not in text
+    assert "carbon is not stated" in text

@@ -1,0 +1,342 @@
+"""Everything that the decision page shows of a run, as plain JSON: joules, fractions and seconds; the page gives them their units.
+
+No text is escaped here: the page writes every one of them as text, never as markup.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from itertools import combinations
+from typing import Any
+
+from ..certainty import decimals_of
+from ..energy import JOULES_PER_WH
+from ..formatting import Unit, unit_for
+from ..front import FRACTIONS, Front
+from ..hypervolume import normalised_hypervolume
+from ..picking import RULES
+from ..records.examples import SHARES
+from ..records.run_folder import Run
+from ..records.trial import Trial
+from .facts import TYPICAL_MEDIAN, how_energy_is_known, over_default, pue_of, scale_share, sessions_of, short_component
+from .importance import importance
+from .pricing import places
+from .sections import sections
+from .statement import statements
+from .table import marks_of
+from .view import View, choose_ticks, is_stretched, tick_candidates
+
+#: Metrics that are shown in percent.
+PERCENT = (*(name for name in FRACTIONS if name != "r2"), "error")
+#: Pairs are compared with each other up to so many members, which takes a moment each; beyond that with the best one alone.
+MOST_PAIRED = 80
+
+
+def page_data(run: Run, *, ranking: bool = True) -> dict[str, Any]:
+    """Return what the page shows of a run, finished or not.
+
+    ``ranking`` tells whether the importance of the parameters is computed, which takes seconds of a CPU.
+    """
+    front = Front.of(run)
+    limits, unit = _limits(front), _unit(front)
+    members = [_member(front, trial) for trial in front]
+    examples = front.evidence.examples
+    maximise = front.directions[0] == "maximize"
+    return {
+        **_about(run, front),
+        "metric": front.objectives[0],
+        "maximise": maximise,
+        "percent": front.objectives[0] in PERCENT,
+        "decimals": _decimals(front),
+        "examples": examples,
+        "counted": front.objectives[0] in SHARES and bool(examples),
+        "guessing": front.evidence.guessing,
+        "stretched": is_stretched(front),
+        "range": list(limits),
+        "ticks": [place for place, _ in choose_ticks(tick_candidates(front), *limits)],
+        "unit": {"name": unit.name, "joules": unit.size * JOULES_PER_WH},
+        "members": members,
+        "fixed": _shared(front.members),
+        "choice": _choice(front),
+        "default": _default(front),
+        "others": _others(front),
+        "all": _all_trials(run),
+        "bill": _bill(run),
+        "measured": how_energy_is_known(front) if members else "",
+        "scale": scale_share(front),
+        "typical": TYPICAL_MEDIAN,
+        "money": run.facts.get("price_per_kwh"),
+        "place": run.facts.get("intensity"),
+        "pue": pue_of(run),
+        "places": places(run),
+        "growth": hypervolume_trace(front),
+        "importance": [_ranking(front, target) for target in ("quality", "energy")] if ranking else [],
+        "sections": [asdict(one) for one in sections(run, unit)],
+        "statements": statements(run),
+    }
+
+
+def _limits(front: Front) -> tuple[float, float]:
+    """Ends of the quality axis: those of the picture, or of the intervals of the best and of the recommended model."""
+    view = View.of(front)
+    ends = list(view.y_limits)
+    for trial in (front.best(), front.sensible()) if front.members else ():
+        one = front.choice.standings[trial.number]
+        ends += [view.y_of(end) for end in (one.low, one.high) if end is not None]
+    return min(ends), max(ends)
+
+
+def _unit(front: Front) -> Unit:
+    """The one unit of the page, that of the largest model of the front."""
+    return unit_for(max((trial.train_wh or 0.0 for trial in front.members), default=0.0) or 1.0)
+
+
+def _about(run: Run, front: Front) -> dict[str, Any]:
+    study, sessions = run.facts.get("study") or {}, sessions_of(run)
+    machine = next((str(one["hardware"]) for one in [dict(s.get("hardware") or {}) for s in sessions[-1:]] if "hardware" in one), "")
+    hardware = [_machine(session) for session in sessions]
+    states = [trial.state for trial in run.trials]
+    return {
+        "name": run.name,
+        "folder": shlex.quote(str(run.path)),
+        "source": _source(run),
+        "description": str(study.get("description") or ""),
+        "started": str(sessions[0].get("started") or "") if sessions else "",
+        "command": str(sessions[0].get("command") or "") if sessions else "",
+        "hardware": "; ".join(dict.fromkeys(one for one in [*hardware, machine] if one)),
+        "ended": bool(sessions) and "ended" in sessions[-1],
+        "trials": len(states),
+        "failed": states.count("failed"),
+        "running": states.count("running"),
+        "complete_only": front.complete_only,
+    }
+
+
+def _machine(session: Mapping[str, Any]) -> str:
+    """The processors of a machine in a few words."""
+    facts = session.get("hardware") or {}
+    named = [facts.get("cpu_model") or facts.get("cpu"), facts.get("gpu"), *(facts.get("devices") or {}).values()]
+    return ", ".join(str(one.get("name", one) if isinstance(one, Mapping) else one) for one in named if one)
+
+
+def _source(run: Run) -> str:
+    """What a command needs beside the folder to find the study again: nothing for a bundled one."""
+    source = (run.facts.get("origin") or {}).get("source")
+    return "" if source is None or not ("/" in str(source) or "." in str(source)) else f" --study {shlex.quote(str(source))}"
+
+
+def _decimals(front: Front) -> int:
+    """How many decimals of the quality mean anything, in percent where that is how it is shown."""
+    places = decimals_of(front.evidence.examples)
+    if front.members and front.evidence.examples and front.objectives[0] not in SHARES:
+        places = len(front.quality_text(0.5).partition(".")[2])
+    return max(0, places - 2) if front.objectives[0] in PERCENT else places
+
+
+def _member(front: Front, trial: Trial) -> dict[str, Any]:
+    one = front.choice.standings[trial.number]
+    return {
+        "n": trial.number,
+        "q": trial.values[0],
+        "low": one.low,
+        "high": one.high,
+        "right": one.right,
+        "ties_best": one.ties_best,
+        "beats_guessing": one.beats_guessing,
+        "j": front.joules(trial),
+        "u": trial.train_u_joules,
+        "g": trial.grams_co2e,
+        "how": trial.energy_quality,
+        "epochs": trial.epochs,
+        "seconds": trial.energy.train_seconds,
+        "parameters": trial.parameters,
+        "flops": trial.flops,
+        "j1000": trial.inference_joules_per_1000,
+        "contended": trial.energy.contended,
+        "default": trial.is_default,
+        "parts": [[short_component(name), part.joules, part.quality, part.source] for name, part in trial.components.items()],
+        "params": {name: _plain(value) for name, value in trial.params.items()},
+        "curve": _curve(front, trial),
+        "again": _again(front, trial),
+        "values": dict(zip(front.objectives[2:], trial.values[2:], strict=True)),
+    }
+
+
+def _plain(value: Any) -> Any:
+    """A parameter as JSON can hold it."""
+    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
+
+
+def _curve(front: Front, trial: Trial) -> list[dict[str, Any]]:
+    """Loss and quality after each epoch, those of the trials that this one continued first."""
+    return [
+        {"epoch": point.get("epoch"), "loss": point.get("loss"), "q": point.get(front.objectives[0])}
+        for one in reversed(front.lineage(trial))
+        for point in one.curve
+    ]
+
+
+def _again(front: Front, trial: Trial) -> dict[str, Any] | None:
+    """Means of the repeats, None without any; the energy spreads by a share."""
+    member = None if front.repeated is None else front.repeated.summary_of(trial.number)
+    if member is None or member.quality is None:
+        return None
+    spreads = {"q": member.quality, "test": member.test, "j": member.energy}
+    return {
+        "n": member.quality.n,
+        **{name: None if one is None else [one.mean, one.sd, one.low, one.high] for name, one in spreads.items()},
+    }
+
+
+def _shared(trials: Sequence[Trial]) -> dict[str, Any]:
+    """Parameters that two or more members all have alike."""
+    if len(trials) < 2:
+        return {}
+    first, *others = (trial.params for trial in trials)
+    return {name: _plain(value) for name, value in first.items() if all(name in one and one[name] == value for one in others)}
+
+
+def _choice(front: Front) -> dict[str, Any] | None:
+    """The members that rules name, as ``--pick`` does, and which pairs cannot be told apart."""
+    if not front.members:
+        return None
+    choice = front.choice
+    pairs = []
+    if front.objectives[0] in SHARES and len(front) <= MOST_PAIRED and not choice.basis.startswith("repeats"):
+        pairs = [[one.number, two.number] for one, two in combinations(front, 2) if front.evidence.ties(one, two)]
+    return {
+        "sensible": choice.pick,
+        "best": front.best().number,
+        "knee": front.knee().number,
+        "cheapest": choice.cheapest,
+        "why": choice.why,
+        "basis": choice.basis,
+        "ties": [number for number in choice.ties if choice.standings[number].beats_guessing is not False] or list(choice.ties),
+        "pairs": pairs,
+        "marks": {str(number): text for number, text in marks_of(front).items()},
+        "over_default": over_default(front),
+        "rules": RULES,
+    }
+
+
+def _default(front: Front) -> dict[str, Any] | None:
+    trial = front.baseline
+    if trial is None or front.why_not(trial) is not None:
+        return None
+    return {"n": trial.number, "q": trial.values[0], "j": trial.train_joules, "on_front": trial in front}
+
+
+def _others(front: Front) -> list[list[float]]:
+    """Number, quality and joules of the measured trials that are not on the front, rounded to what a picture can show."""
+    members = {trial.number for trial in front}
+    return [
+        [trial.number, _rounded(trial.values[0], 5), _rounded(front.joules(trial), 4)]
+        for trial in front.trials
+        if trial.number not in members and front.why_not(trial) in (None, "not trained to the last rung")
+    ]
+
+
+def _rounded(value: float, significant: int) -> float:
+    return float(f"{value:.{significant}g}")
+
+
+def _all_trials(run: Run) -> dict[str, Any]:
+    """Every trial by columns, texts by their place in a list: 10,000 of them stay small."""
+    texts: dict[str, int] = {}
+
+    def place(text: str) -> int:
+        return texts.setdefault(text, len(texts))
+
+    names = sorted({name for trial in run.trials for name in trial.params})
+    rows = [
+        [
+            place(trial.state),
+            trial.epochs,
+            _rounded(trial.values[0], 5) if trial.values else None,
+            None if trial.train_joules is None else _rounded(trial.train_joules, 4),
+            None if trial.increment_joules is None else _rounded(trial.increment_joules, 4),
+            place(trial.energy_quality),
+            trial.parent,
+            None if not trial.reason else place(trial.reason[:500]),
+        ]
+        for trial in run.trials
+    ]
+    return {
+        "texts": list(texts),
+        "rows": rows,
+        "params": {name: _column([trial.params.get(name) for trial in run.trials]) for name in names},
+    }
+
+
+def _column(values: Sequence[Any]) -> dict[str, Any]:
+    """Values as places in a list of the different ones where that is shorter, else the values themselves."""
+    plain = [_rounded(value, 4) if isinstance(value, float) else _plain(value) for value in values]
+    different = list(dict.fromkeys((type(value), value) for value in plain))
+    if len(different) > max(1, len(plain) // 2):
+        return {"values": plain}
+    where = {one: number for number, one in enumerate(different)}
+    return {"of": [value for _, value in different], "at": [where[type(value), value] for value in plain]}
+
+
+def _bill(run: Run) -> dict[str, Any]:
+    bill = run.bill
+    kept = {trial.number for trial in Front.of(run)}
+    paid = [trial for trial in run.trials if trial.increment_joules is not None]
+    wall = bill.at_wall
+    return {
+        "total": bill.total_joules,
+        "u": bill.u_joules,
+        "seconds": bill.seconds,
+        "states": dict(bill.by_state),
+        "front": sum(trial.increment_joules or 0.0 for trial in paid if trial.number in kept and trial.state == "complete"),
+        "validation": sum(trial.energy.evaluation_joules or 0.0 for trial in paid),
+        "parts": [
+            [short_component(name), joules, bill.quality_by_component.get(name, "unknown"), bill.source_by_component.get(name, "unknown")]
+            for name, joules in sorted(bill.by_component.items(), key=lambda item: -item[1])
+        ],
+        "absent": [[short_component(name), reason] for name, reason in bill.absent.items()],
+        "lost": [[short_component(name), seconds] for name, seconds in bill.unknown_seconds.items() if seconds > 0],
+        "gaps": bill.gaps(),
+        "wall": None if wall is None else {"joules": wall.joules, "u": wall.u_joules, "how": wall.quality, "by": wall.source},
+    }
+
+
+def _ranking(front: Front, target: Any) -> dict[str, Any]:
+    found = importance(front, target)
+    return {
+        "target": found.target,
+        "r2": found.r2,
+        "trials": found.trials,
+        "reason": found.reason,
+        "method": found.method() if found.parameters else "",
+        "bars": [[name, max(0.0, drop), sd] for name, drop, sd in found.parameters[:8]],
+    }
+
+
+def hypervolume_trace(front: Front) -> list[list[float]]:
+    """Return ``[number, joules, hypervolume]`` whenever a trial raised the hypervolume, and after the last trial.
+
+    Joules are those of all trials by then, without deciding and idling; a trial of unknown increment does not move them. The box is that of
+    the whole run.
+    """
+    import moocore
+
+    upwards = [direction == "maximize" for direction in front.directions]
+    kept: list[tuple[float, ...]] = []
+    joules, volume, steps, last = 0.0, 0.0, [], None
+    for trial in sorted(front.trials, key=lambda trial: trial.number):
+        if trial.state == "running":
+            continue
+        joules, last = joules + (trial.increment_joules or 0.0), trial.number
+        if front.why_not(trial) is None:
+            keep = moocore.is_nondominated([*kept, trial.values], maximise=upwards)
+            if keep[-1]:
+                kept = [values for values, stays in zip([*kept, trial.values], keep, strict=True) if stays]
+                before, volume = volume, normalised_hypervolume(kept, front.box)
+                if volume > before + 1e-12:
+                    steps.append([float(trial.number), joules, volume])
+    if last is not None and (not steps or steps[-1][0] != last):
+        steps.append([float(last), joules, volume])
+    return steps

@@ -1,0 +1,96 @@
+"""What the page is told: the same facts as the terminal, the bill whole, unknown as unknown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from helpers.trials import changed
+
+from joulefront.search.front import Front
+from joulefront.search.records.run_folder import Run
+from joulefront.search.report.page_data import hypervolume_trace, page_data
+
+
+def test_members_and_choice_are_those_of_the_front(fake_run: Run) -> None:
+    data, front = page_data(fake_run, ranking=False), Front.of(fake_run)
+    json.dumps(data, allow_nan=False)
+    assert [one["n"] for one in data["members"]] == [trial.number for trial in front]
+    assert [one["j"] for one in data["members"]] == [trial.train_joules for trial in front]
+    for rule in ("sensible", "best", "knee", "cheapest"):
+        assert data["choice"][rule] == front.pick(rule).number
+    assert data["importance"] == []
+
+
+def test_a_member_knows_the_curve_of_all_that_it_was_continued_from(fake_run: Run) -> None:
+    front = Front.of(fake_run)
+    trial = next(one for one in front if one.parent is not None)
+    data = next(one for one in page_data(fake_run, ranking=False)["members"] if one["n"] == trial.number)
+    assert len(data["curve"]) == sum(len(one.curve) for one in front.lineage(trial))
+    assert data["curve"][-1]["q"] == pytest.approx(trial.values[0])
+
+
+def test_the_interval_and_the_ties_are_those_of_the_choice(fake_run: Run) -> None:
+    run = replace(fake_run, facts={**fake_run.facts, "fingerprint": {"data": {"examples": {"validation": 300}}}})
+    data, front = page_data(run, ranking=False), Front.of(run)
+    assert data["decimals"] == 1  # of 300 examples one is 0.3 points
+    for one in data["members"]:
+        standing = front.choice.standings[one["n"]]
+        assert (one["low"], one["high"], one["right"]) == (standing.low, standing.high, standing.right)
+    assert front.choice.pick in data["choice"]["ties"]
+    best = front.best().number
+    assert {n for pair in data["choice"]["pairs"] if best in pair for n in pair} == set(front.choice.ties)
+
+
+def test_repeats_give_the_spread_of_the_energy(fake_run: Run, repeated: Callable[..., Run]) -> None:
+    data = page_data(repeated(fake_run, spread=0.05, times=5), ranking=False)
+    mean, sd, _, _ = data["members"][0]["again"]["j"]
+    assert sd / mean == pytest.approx(0.05 * 2.5**0.5, rel=1e-6)
+    assert page_data(fake_run, ranking=False)["members"][0]["again"] is None
+
+
+def test_every_trial_is_in_the_columns_as_it_was(fake_run: Run) -> None:
+    table = page_data(fake_run, ranking=False)["all"]
+    for trial, row in zip(fake_run.trials, table["rows"], strict=True):
+        assert table["texts"][row[0]] == trial.state
+        assert row[4] == (None if trial.increment_joules is None else pytest.approx(trial.increment_joules, rel=1e-3))
+        for name, column in table["params"].items():
+            shown = column["values"][trial.number] if "values" in column else column["of"][column["at"][trial.number]]
+            value = trial.params.get(name)
+            assert shown == (pytest.approx(value, rel=1e-3) if isinstance(value, float) else value)
+
+
+def test_true_and_1_are_different_parameters(fake_run: Run) -> None:
+    trials = tuple(changed(t, params={"flag": [True, 1, 1.0, None][t.number % 4]}) for t in fake_run.trials)
+    column = page_data(replace(fake_run, trials=trials), ranking=False)["all"]["params"]["flag"]
+    shown = [column["of"][place] for place in column["at"][:4]]
+    assert list(map(repr, shown)) == ["True", "1", "1.0", "None"]
+
+
+def test_the_trace_never_falls_counts_failed_trials_and_ends_at_the_front(fake_run: Run) -> None:
+    front = Front.of(fake_run)
+    steps = hypervolume_trace(front)
+    volumes = [volume for _, _, volume in steps]
+    assert volumes == sorted(volumes)
+    assert volumes[-1] == pytest.approx(front.hypervolume())
+    paid = sum(trial.increment_joules or 0.0 for trial in fake_run.trials)
+    assert steps[-1][1] == pytest.approx(paid)
+    number = int(steps[len(steps) // 2][0])
+    partial = Front.of(replace(fake_run, trials=fake_run.trials[: number + 1]))
+    assert steps[len(steps) // 2][2] == pytest.approx(partial.hypervolume())
+
+
+def test_a_quality_without_a_best_value_is_shown_as_a_number_with_less_at_the_top_where_less_is_better(fake_run: Run) -> None:
+    trials = tuple(replace(t, values=(10 - 9 * t.values[0], *t.values[1:])) if t.values else t for t in fake_run.trials)
+    run = replace(fake_run, objectives=("rmse", "train_energy"), directions=("minimize", "minimize"), trials=trials)
+    data = page_data(run, ranking=False)
+    assert (data["percent"], data["maximise"], data["stretched"]) == (False, False, False)
+    assert data["choice"]["best"] == Front.of(run).best().number
+
+
+def test_places_begin_with_that_of_the_run_and_each_comes_once(fake_run: Run) -> None:
+    found = [one["zone"] for one in page_data(fake_run, ranking=False)["places"]]
+    assert found[0] == "FR"
+    assert len(found) == len(set(found)) > 10

@@ -1,0 +1,139 @@
+"""The decision page in Chromium: drawn at every width, chosen on, readable, printed, and deaf to what a run's texts try."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import helpers.browser
+import pytest
+from helpers.browser import Opened, browser
+from helpers.page import EVIL, hostile
+
+from joulefront.search.front import Front
+from joulefront.search.records.run_folder import Run
+from joulefront.search.records.trial import Trial
+from joulefront.search.report.page import report_html
+
+pytestmark = [pytest.mark.slow, pytest.mark.browser]
+
+
+@pytest.fixture(scope="module")
+def chrome() -> Iterator[Any]:
+    with browser() as found:
+        yield found
+
+
+@pytest.mark.parametrize(("width", "dark"), [(390, False), (800, True), (1440, False)])
+def test_a_browser_draws_it_at_every_width_without_a_complaint_or_a_request(chrome: Any, fake_page: Path, width: int, dark: bool) -> None:
+    with Opened(chrome, fake_page, width=width, dark=dark) as opened:
+        opened.page.wait_for_selector("#chart svg")
+        assert opened.complaints == []
+        assert [url for url in opened.requests if not url.startswith(("file:", "data:"))] == []
+        assert opened.page.evaluate("document.documentElement.scrollWidth") <= width  # nothing sticks out to the side
+        assert opened.page.evaluate("+document.querySelector('#chart canvas').dataset.dots") > 5
+
+
+def test_nothing_in_a_run_acts_in_a_browser(chrome: Any, fake_run: Run, tmp_path: Path) -> None:
+    with Opened(chrome, report_html(hostile(fake_run), tmp_path / "r.html")) as opened:
+        opened.page.wait_for_selector("#chart svg")
+        opened.page.click("#rest > summary")
+        for details in opened.page.query_selector_all("details"):
+            details.evaluate("one => { one.open = true; }")
+        opened.page.wait_for_selector("#all tbody tr")
+        assert opened.complaints == []
+        assert opened.page.query_selector_all("main img, main script, main b b") == []
+        assert opened.page.inner_text("h1") == EVIL.replace("\u2028", "\u2028")
+        assert EVIL[:28] in opened.text("#details")
+        assert opened.page.evaluate(
+            "[...document.querySelectorAll('*')].every(e => [...e.attributes].every(a => !a.name.startsWith('on')))"
+        )
+
+
+def test_sliders_presets_keys_and_links_choose_a_model(chrome: Any, fake_run: Run, fake_page: Path) -> None:
+    front = Front.of(fake_run)
+    with Opened(chrome, fake_page) as opened:
+        page = opened.page
+
+        def chosen() -> int:
+            return int(page.inner_text("#h-pick").split()[1])
+
+        assert chosen() == front.sensible().number
+        for rule in ("cheapest", "knee", "best", "sensible"):
+            page.click(f"#presets button[data-rule={rule}]")
+            assert chosen() == front.pick(rule).number
+            assert page.get_attribute(f"#presets button[data-rule={rule}]", "aria-pressed") == "true"
+        page.click("#presets button[data-rule=cheapest]")
+        page.focus("#members input:checked")
+        page.keyboard.press("ArrowDown")
+        assert chosen() == front.members[1].number
+        assert page.evaluate("document.activeElement.name") == "pick"  # the arrow keys go on
+        assert page.url.endswith(f"#trial={front.members[1].number}")
+        page.fill("#quality", "900")
+        needed = page.inner_text("#o-quality")
+        assert front.pick(f"accuracy>={float(needed.split()[0]) - 0.06}%").number == chosen()
+        assert page.query_selector("#members .tag:has-text('outside')")
+        page.goto(f"{fake_page.as_uri()}#trial={front.members[2].number}")
+        page.reload()
+        assert chosen() == front.members[2].number
+        assert f"--pick trial={front.members[2].number} " in opened.text("#details")
+        assert opened.complaints == []
+
+
+def test_with_predictions_the_choice_is_by_the_energy_of_a_whole_life(chrome: Any, fake_run: Run, fake_page: Path) -> None:
+    front = Front.of(fake_run)
+    with Opened(chrome, fake_page) as opened:
+        opened.page.fill("#uses", "10")
+        assert "10 billion predictions" in opened.text("#details")
+        text = re.search(r"Trial (\d+)", opened.text("#details"))
+        assert text is not None
+        ties = [front.pick(f"trial={number}") for number in front.choice.ties]
+
+        def life(trial: Trial) -> float:
+            return (trial.train_joules or 0.0) + 1e7 * (trial.inference_joules_per_1000 or 0.0)
+
+        assert int(text.group(1)) == min(ties, key=life).number
+
+
+def test_ten_thousand_trials_are_one_canvas_and_their_table_comes_when_it_is_asked_for(
+    chrome: Any, fake_run_maker: Callable[..., Run], tmp_path: Path
+) -> None:
+    with Opened(chrome, report_html(fake_run_maker(configs=4450), tmp_path / "r.html", ranking=False)) as opened:
+        opened.page.wait_for_selector("#chart svg")
+        assert opened.page.evaluate("document.querySelectorAll('*').length") < 3000  # 131,000 before
+        opened.page.click("#rest > summary")
+        assert len(opened.page.query_selector_all("#all tbody tr")) == 200
+        opened.page.fill("#filter", "NaN")
+        assert "the loss became NaN" in opened.text("#all tbody tr")
+        assert opened.complaints == []
+
+
+READABLE = (Path(helpers.browser.__file__).parent / "readable.js").read_text()
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_text_and_marks_are_readable_and_everything_has_a_name(chrome: Any, fake_page: Path, dark: bool) -> None:
+    with Opened(chrome, fake_page, dark=dark) as opened:
+        opened.page.wait_for_selector("#chart svg")
+        found = opened.page.evaluate(READABLE)
+        assert len(found["text"]) > 100
+        assert found["text"][0][0] >= 4.5, found["text"][:5]
+        assert found["marks"][0][0] >= 3.0, found["marks"][:5]
+        assert found["unnamed"] == []
+        names = opened.page.evaluate(
+            "[...document.querySelectorAll('h1, h2, h3')].filter(e => e.getClientRects().length).map(e => +e.tagName[1])"
+        )
+        assert names[0] == 1
+        assert all(after - before <= 1 for before, after in itertools.pairwise(names))
+
+
+def test_it_prints_in_light_colours_without_its_controls(chrome: Any, fake_page: Path) -> None:
+    with Opened(chrome, fake_page, dark=True) as opened:
+        opened.page.emulate_media(media="print")
+        assert opened.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+        assert not opened.page.is_visible("#quality")
+        assert opened.page.is_visible("#members")
+        assert opened.page.evaluate(READABLE)["text"][0][0] >= 4.5
