@@ -26,6 +26,9 @@ FEATURE_SETS = ("early", "pooled", "grid")
 SIDES, HALVINGS = Range(64, 128, step=32), Range(0, 5)
 #: Side that most networks were pretrained with, and how far images are enlarged at most: more pixels say nothing more.
 LARGEST_SIDE, ENLARGED = 224, 5
+#: How a head learns that nobody has tuned, as measured best on few and on many images, and the side that it sees images at.
+ORDINARY_HEAD = {"learning_rate": 1e-3, "weight_decay": 1e-1, "batch_size": 64, "label_smoothing": 0.0, "epochs": 3}
+ORDINARY_SIDE = 96
 #: A network that learns from a part of the images gets so many a class at least.
 FEWEST_PER_CLASS = 8
 
@@ -134,6 +137,10 @@ class TransferFamily(Family):
             "head": suggest_categorical(trial, "head", self.heads),
         }
 
+    def defaults(self) -> Mapping[str, Any]:
+        """Return the ordinary choice where weights are at hand: a linear head on frozen features of all images, for a few epochs."""
+        return {"side": ORDINARY_SIDE, "images_halved": 0, "features": "grid", "head": "linear", **ORDINARY_HEAD}
+
     def frozen(self, candidate: Candidate) -> FrozenPart:
         """Return which features a candidate needs: one pass gives all sets of a network at one size."""
         parts = candidate.architecture
@@ -170,6 +177,11 @@ def images_of(halved: int, task: Task) -> int | None:
     whole = len(task.train)
     images = max(whole >> halved, min(whole, FEWEST_PER_CLASS * task.outputs))
     return None if images == whole else images
+
+
+def halvings_for(images: int, classes: int) -> int:
+    """Return how often so many training images can be halved, at most as often as ``HALVINGS``, before every class has too few."""
+    return next(halved for halved in range(int(HALVINGS.high), -1, -1) if halved == 0 or images >> halved >= FEWEST_PER_CLASS * classes)
 
 
 def sides_for(side: int | None) -> Range:

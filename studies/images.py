@@ -2,38 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from ..search.study import Budget, Study
-from ..search.training.images import images, side_of
+from ..search.training.images import images, look_at
 from ..search.training.task import Task
 from ..spaces.convnet import Convnet
 from ..spaces.finetune import FineTuning
-from ..spaces.recipes import RecipeRanges
+from ..spaces.recipes import Range, RecipeRanges
 from ..spaces.timm_zoo import TimmZoo
-from ..spaces.transfer import TransferFamily, sides_for
+from ..spaces.transfer import HALVINGS, ORDINARY_HEAD, TransferFamily, halvings_for, sides_for
 from ..spaces.union import Union
-from ..spaces.weights import find, network, sentence
+from ..spaces.weights import Weights, find, network, sentence
 
 #: Families of timm by name, smallest first; networks that cannot take the images are refused before training.
 MODELS = ("test_vit", "test_resnet", "test_efficientnet", "test_convnext", "mobilenetv3_small_050", "resnet10t", "convnext_atto")
 
 #: The trials to begin with, heads on a pretrained network: the side of its images, how often the training images are halved, epochs, of
-#: which few images need more, and the head. A front stands within seconds; those that need new features take about as much as all before
-#: them, so that a small budget is not spent at once. As many as the sampler would draw at random, of which each would pay for features.
+#: which few images need more, and the head. A front stands within seconds. All images are seen at the middle side alone; the smaller and
+#: the larger one are tried on a quarter, which tells the sampler whether more pixels pay. The last ones are for sets that are too small to
+#: be halved: in all as many as the sampler would draw at random, of which each would pay for features.
 FIRST = (
     (96, 5, 9, "linear"),
     (96, 2, 3, "linear"),
     (96, 0, 3, "linear"),
     (96, 0, 3, "256"),
     (64, 5, 9, "linear"),
-    (128, 0, 3, "linear"),
-    (128, 0, 3, "256"),
+    (96, 2, 3, "256"),
+    (64, 2, 3, "256"),
     (128, 2, 3, "256"),
-    (160, 0, 9, "256"),
+    (64, 0, 3, "linear"),
+    (128, 0, 3, "linear"),
+    (96, 0, 3, "1024"),
 )
-#: How these heads learn, as measured best on few and on many images.
-FIRST_HEAD = {"transfer.features": "grid", "transfer.learning_rate": 1e-3, "transfer.weight_decay": 1e-1, "batch_size": 64}
+STARTED = 8
 #: What heads may be: ``linear``, or the width of a hidden layer.
 HEADS = ("linear", "256", "1024")
 
@@ -80,17 +84,17 @@ def study(
 
     scratch, heads = Union(convnet, zoo), replace(recipe, learning_rate=(3e-4, 1e-2), weight_decay=(1e-2, 3.0), augment="none")
     heads = replace(heads, label_smoothing=(0.0, 0.2))
-    sides = sides_for(resolution or (side_of(data) if found else None))
+    seen = look_at(data) if found else None
+    sides, most = (
+        sides_for(resolution or (seen and seen.side)),
+        int(HALVINGS.high) if seen is None else halvings_for(seen.train, seen.classes),
+    )
     few, tuned = found[:1] if smoke else found, replace(heads, weight_decay=1e-2)
     space = scratch
     if found:
-        space = Union(TransferFamily(few, sides, heads=HEADS, recipe=heads), FineTuning(few, sides, heads=HEADS, recipe=tuned), scratch)
-    first = [
-        {"family": "transfer", "transfer.side": side, "transfer.images_halved": halved, "transfer.head": head, "epochs": epochs}
-        | {**FIRST_HEAD, "transfer.label_smoothing": 0.0 if head == "linear" else 0.1}
-        for side, halved, epochs, head in FIRST
-        if not smoke and side <= sides.high
-    ]
+        halved = Range(0, most) if most else 0
+        transfer = TransferFamily(few, sides, halved, heads=HEADS, recipe=heads)
+        space = Union(transfer, FineTuning(few, sides, halved, heads=HEADS, recipe=tuned), scratch)
     return Study(
         name="images",
         task=task,
@@ -98,7 +102,24 @@ def study(
         budget=Budget.parse("5Wh"),
         seed=seed,
         description="Which network sorts these images for the fewest joules?",
-        first=tuple(first) if found else (),
+        first=beginning(int(sides.high), most, few) if found and not smoke else (),
         weights=tuple(one.facts() for one in found),
         notice=sentence(found) if pretrained != "no" else "",
     )
+
+
+def beginning(largest: int, halvings: int, weights: Sequence[Weights]) -> tuple[Mapping[str, Any], ...]:
+    """Return the parameters of the trials to begin with, for images up to a side in pixels that can be halved so often in number."""
+    wanted: dict[tuple[int, int, str], int] = {}
+    for side, halved, epochs, head in FIRST:
+        if side <= largest:
+            wanted.setdefault((side, min(halved, halvings), head), epochs)
+    drawn: dict[str, Any] = {"model": weights[0].identity} if len(weights) > 1 else {}
+    drawn |= {"features": "grid", "learning_rate": ORDINARY_HEAD["learning_rate"], "weight_decay": ORDINARY_HEAD["weight_decay"]}
+    found = []
+    for (side, halved, head), epochs in list(wanted.items())[:STARTED]:
+        own = {**drawn, "side": side, "head": head, "label_smoothing": 0.0 if head == "linear" else 0.1}
+        own |= {"images_halved": halved} if halvings else {}
+        shared = {"family": "transfer", "batch_size": ORDINARY_HEAD["batch_size"], "epochs": epochs}
+        found.append(shared | {f"transfer.{name}": value for name, value in own.items()})
+    return tuple(found)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +18,7 @@ from ..energy.host import idle_watts
 from ..energy.record import Record
 from ..execution.job import UNWATCHED, Watch, within
 from ..execution.probe import Probe, probe, warm_up, warm_up_seconds
-from ..space import NearestTrial, RandomTrial
+from ..space import FixedTrial, NearestTrial, RandomTrial
 from ..study import Study
 from ..training.task import Task
 
@@ -124,10 +124,11 @@ PLAIN = MeasurementProtocol()
 
 
 def default_candidate(study: Study) -> dict[str, Any] | None:
-    """Return the parameters of the default model of a study, trained to its last rung: the trial with which the search is compared.
+    """Return the parameters of the default model of a study: the trial with which the search is compared.
 
-    It is what somebody trains who does not search: the ordinary choice of the first family that has one, see ``defaults`` of a space, also
-    where pretrained weights are at hand (they are then part of what the search gained). None without such a family, and for a grid.
+    It is what somebody trains who does not search: the ordinary choice of the first family that has one, see ``defaults`` of a space, to
+    the study's last rung, or to the ``epochs`` that it names. With pretrained weights at hand that is a head on a frozen network.
+    None without such a family, and for a grid.
     """
     ask = getattr(study.space, "defaults", None)
     wanted = {} if ask is None or study.sampler == "grid" else ask()
@@ -135,7 +136,25 @@ def default_candidate(study: Study) -> dict[str, Any] | None:
         return None
     draw = NearestTrial(wanted)
     study.space.sample(draw)
-    return {**draw.params, "epochs": study.rungs[-1]}
+    return {**draw.params, "epochs": min(max(int(wanted.get("epochs", study.rungs[-1])), study.rungs[0]), study.rungs[-1])}
+
+
+def beginning(study: Study) -> tuple[Sequence[Mapping[str, Any]], Mapping[str, Any] | None, int | None]:
+    """Return the trials to begin with, the default model, and its place among them: one of the study's own, else behind those."""
+    default = default_candidate(study)
+    if default is None:
+        return study.first, None, None
+    place = next((k for k, own in enumerate(study.first) if _same(study, own, default)), len(study.first))
+    return (study.first if place < len(study.first) else (*study.first, default)), default, place
+
+
+def _same(study: Study, params: Mapping[str, Any], default: Mapping[str, Any]) -> bool:
+    """Whether parameters leave nothing open and are those of the default model, also in its epochs."""
+    try:
+        own, other = (study.space.key(study.space.sample(FixedTrial(one))) for one in (params, default))
+    except ValueError:
+        return False
+    return own == other and min(max(int(params.get("epochs", 0)), study.rungs[0]), study.rungs[-1]) == default["epochs"]
 
 
 @dataclass

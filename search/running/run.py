@@ -29,7 +29,7 @@ from ..stopping.stop_gain import StopGain
 from ..study import Budget, Study
 from ..training.evaluate import targets_of
 from ..training.task import Task
-from .baselines import PLAIN, MeasurementProtocol, default_candidate
+from .baselines import PLAIN, MeasurementProtocol, beginning
 from .carbon_log import keep_place
 from .carbon_session import CarbonSession, CarbonTime, grams_as_joules
 from .identity import note_study, study_folder
@@ -258,12 +258,11 @@ def run(
             rules.epoch_seconds = pace_of(session.before.trials)
             reporter = Reporter(session, optuna_study, rules, listener)
             recorder = Recorder(study, session.folder, optuna_study, session.account, len(task.train))
-            first, baseline = study.first, None
+            first: Sequence[Mapping[str, Any]] = study.first
+            baseline = None
             if finished == 0 or session.folder.facts.get("baseline") is not None:
-                default = default_candidate(study)
-                first = study.first if default is None else (*study.first, default)  # the study's own are the cheap ones
+                first, default, baseline = beginning(study)
                 session.folder = session.folder.save_facts({**session.folder.facts, "baseline": default})
-                baseline = None if default is None else len(study.first)
             runner = TrialRunner(study, task, session, optuna_study, rules, recorder, reporter, hourly, first, baseline)
             loop = TrialLoop(session.executors, rules, runner, lambda: recorder.failures, session.lock)
             doing = "continuing " if finished else ""

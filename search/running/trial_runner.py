@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from threadpoolctl import threadpool_limits
 
-from ..billing.account import Account, TrialMeter, price_of_features, trial_energy, with_energies
+from ..billing.account import FEATURES, Account, TrialMeter, price_of_features, trial_energy, with_energies
 from ..carbon.clean_hours import text_of
 from ..certainty import written
 from ..execution.devices import DeviceError
@@ -164,7 +164,10 @@ class TrialRunner:
             with self.session.lock:
                 account.save_sometimes()
                 default = BASELINE in asked.trial.user_attrs
-                ended = "stopped", self.rules.end_of_training(meter.window.joules(), default=default)
+                own = meter.window.joules()
+                if default and own is not None:  # features of a frozen network are paid for all trials
+                    own -= sum(record.known_joules for record in meter.phases if record.kind == FEATURES)
+                ended = "stopped", self.rules.end_of_training(own, default=default)
                 if ended[1] is None and job.check_at and not default:
                     ended = "pruned", dominance.reason(entry)
             if ended[1] is not None:
@@ -319,8 +322,8 @@ class Recorder:
         self.optuna_study.tell(asked, list(values))
         self.failures = 0
         cost = "energy unknown" if trial.train_wh is None else energy_text(trial.train_wh)
-        name = self.study.objectives[0]
-        return f"trial {asked.number}: {name} {written(self.store.facts, name, values[0])} after {trial.epochs} epochs, {cost}"
+        name, epochs = self.study.objectives[0], "1 epoch" if trial.epochs == 1 else f"{trial.epochs} epochs"
+        return f"trial {asked.number}: {name} {written(self.store.facts, name, values[0])} after {epochs}, {cost}"
 
     def _fail(self, asked: optuna.Trial, trial: Trial, *, excused: bool = False) -> str:
         import optuna

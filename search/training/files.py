@@ -25,6 +25,8 @@ from .task import Data, Task, complete_splits, warn_of_absent_classes
 MEMORY_LIMIT_BYTES = 4 * 2**30
 #: Mean and deviation are taken from this many training examples at most, so that they are equal in memory and streamed.
 STATISTICS_FROM = 4096
+#: Of the training examples that becomes a split that is missing.
+SHARE = 0.15
 #: How a decoder names the bytes that it was given; a memory address does not help a user.
 _ADDRESS = re.compile(r"<[^<>]* at 0x[0-9a-f]+>")
 Progress = Callable[[int, int], None]
@@ -63,8 +65,8 @@ def task_of_files(
     shape: tuple[int, ...],
     dtype: torch.dtype,
     preprocessing: Mapping[str, Any],
-    validation_share: float = 0.15,
-    test_share: float = 0.15,
+    validation_share: float = SHARE,
+    test_share: float = SHARE,
     seed: int = 0,
     device: str | torch.device = "cpu",
     memory_limit_bytes: int = MEMORY_LIMIT_BYTES,

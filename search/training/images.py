@@ -9,14 +9,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 
 from .file_tree import UNREADABLE, Files, find_classes, open_files
-from .files import Entries, FileOptions, spaced, standardised, task_of_files
+from .files import SHARE, Entries, FileOptions, spaced, standardised, task_of_files
 from .task import Task, noting
 
 #: Images that are opened to learn size and colour of a set.
@@ -79,13 +79,24 @@ def _images(path: str | Path, resolution: int | None, options: FileOptions) -> T
     return replace(task, seen={"images": {"examined": len(sizes), "sizes": dict(named.most_common()), "modes": dict(modes.most_common())}})
 
 
-def side_of(path: str | Path) -> int | None:
-    """Return the shorter side that `images` would give those at ``path``, in pixels, from a look at some; None where it would refuse."""
+class Look(NamedTuple):
+    """What a look at some images of a set tells: the shorter side that `images` would give them, training images, and classes."""
+
+    side: int
+    train: int
+    classes: int
+
+
+def look_at(path: str | Path) -> Look | None:
+    """Look at a set without reading it all; None where `images` would refuse it."""
     try:
         files = open_files(path)
-        return min(_probe(files, find_classes(files).splits["train"], None)[0][1:])
+        found = find_classes(files)
+        side = min(_probe(files, found.splits["train"], None)[0][1:])
     except (OSError, ValueError):
         return None
+    drawn = SHARE * sum(split not in found.splits for split in ("validation", "test"))
+    return Look(side, round((1.0 - drawn) * len(found.splits["train"])), len(found.classes))
 
 
 def decode(data: bytes, shape: tuple[int, int, int], *, white: float | None = None, ground: int = GROUND) -> np.ndarray:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -6,11 +7,13 @@ import torch
 from joulefront.search.cli import main
 from joulefront.search.export import export
 from joulefront.search.records.run_folder import RunFolder
+from joulefront.search.running.baselines import beginning
 from joulefront.search.running.run import run
-from joulefront.search.space import RandomTrial
+from joulefront.search.space import FixedTrial, RandomTrial
 from joulefront.spaces import weights
 from joulefront.spaces.timm_zoo import TimmZoo
-from joulefront.studies.images import FIRST, study
+from joulefront.spaces.transfer import halvings_for
+from joulefront.studies.images import FIRST, STARTED, study
 
 pytestmark = pytest.mark.slow
 
@@ -54,13 +57,38 @@ def test_what_the_families_share_is_learned_from_all_of_them() -> None:
 
 def test_the_study_begins_with_what_it_says() -> None:
     found = study("anywhere")
-    for (side, halved, epochs, head), params in zip(FIRST, found.first, strict=True):
+    assert len(found.first) == STARTED, "as many as would be drawn at random"
+    for (side, halved, epochs, head), params in zip(FIRST, found.first, strict=False):
         trial = RandomTrial(0)
         trial.params.update(params)
         parts = found.space.sample(trial).architecture
         assert found.draw_epochs(trial) == epochs
         assert set(trial.params) == set(params), "no name of theirs is unknown to the space, and nothing is left to chance"
         assert (parts["family"], parts["side"], parts["images_halved"], parts["head"]) == ("transfer", side, halved, head)
+    assert max(side for side, halved, *_ in FIRST[:STARTED] if halved == 0) == 96, "more pixels on all images are the sampler's decision"
+
+
+def test_the_default_model_is_the_linear_head_that_the_study_begins_with(photographs: Path) -> None:
+    for made, epochs in ((replace(study("anywhere"), rungs=(1, 3, 9, 27)), 3), (replace(study(str(photographs)), rungs=(27, 81)), 27)):
+        first, default, place = beginning(made)
+        assert first == made.first, "nothing is trained twice"
+        assert default is not None
+        assert place is not None
+        assert made.first[place]["transfer.head"] == default["transfer.head"] == "linear"
+        assert (default["transfer.side"], default["epochs"]) == (96, epochs)
+    scratch = replace(study("anywhere", pretrained="no"), rungs=(1, 3, 9))
+    first, default, place = beginning(scratch)
+    assert default is not None
+    assert (default["family"], default["epochs"], len(first), place) == ("convnet", 9, 1, 0)
+
+
+def test_no_two_first_trials_on_few_images_are_the_same(photographs: Path) -> None:
+    made = study(str(photographs))  # 30 images of three classes to learn from: a half of them is too few
+    heads = made.space.spaces[0]
+    assert heads.images_halved == 0
+    keys = [made.space.key(made.space.sample(FixedTrial(params))) for params in made.first]
+    assert len(set(keys)) == len(keys) >= 6
+    assert [halvings_for(images, 10) for images in (21_250, 1_400, 160, 80, 20)] == [5, 4, 1, 0, 0]
 
 
 def test_missing_and_wrong_weights_are_refused_before_anything_is_trained(tmp_path: Path, photographs: Path, capsys) -> None:
