@@ -191,21 +191,79 @@ def paragraphs(text: str, width: int | None = None) -> str:
     return "\n".join(part for line in text.split("\n") for part in wrapped(line, width or terminal_width()) or [""])
 
 
-def fitted(cells: Sequence[Sequence[str]], right: Sequence[bool], width: int | None = None) -> str:
-    """Align rows as `grid` does where that fits the width, the terminal's by default; else write each row as titles and values.
+def fitted(cells: Sequence[Sequence[str]], right: Sequence[bool], width: int | None = None, *, optional: Sequence[str] = ()) -> str:
+    """Align rows as `grid` does where that fits the width, the terminal's by default.
 
-    >>> print(fitted([["run", "best"], ["runs/digits", "0.97"]], [False, True], 16))
+    Else the ``optional`` columns give way by their titles, then the widest column of texts is broken into lines, then few rows become
+    columns, and if nothing helps each row is written as titles and values.
+
+    >>> print(fitted([["found in", "best"], ["a folder", "0.97"], ["a zip file", "0.9"]], [False, True], 14))
+    found in  best
+    ──────────────
+    a folder  0.97
+    a zip      0.9
+    file
+
+    >>> print(fitted([["run", "best"], ["runs/digits", "0.97"]], [True, True], 16))
     run runs/digits,
       best 0.97
     """
-    width, whole = width or terminal_width(), grid(cells, right)
-    if all(len(line) <= width for line in whole.split("\n")):
-        return whole
+    width = width or terminal_width()
+    keep = list(range(len(right)))
+    for title in optional:
+        if _wide(cells, keep) > width:
+            keep = [place for place in keep if cells[0][place] != title]
+    cells, right = [[row[place] for place in keep] for row in cells], [right[place] for place in keep]
+    if _wide(cells) <= width:
+        return grid(cells, right)
+    texts = [place for place, aligned in enumerate(right) if not aligned]
+    broad = max(texts, key=lambda place: max(len(row[place]) for row in cells), default=None)
+    if broad is not None:
+        room = width - _wide(cells) + max(len(row[broad]) for row in cells)
+        if room >= max(LEAST_TEXT, len(cells[0][broad])):
+            return grid(_broken(cells, broad, room), right)
+    if len(cells) <= MOST_TURNED and _wide(turned := [list(column) for column in zip(*cells, strict=True)]) <= width:
+        return grid(turned, [False] + [True] * (len(cells) - 1))
     titles, *rows = cells
     lines = []
     for row in rows:
         text = ", ".join(f"{title} {cell}".strip() for title, cell in zip(titles, row, strict=True) if cell)
         lines += textwrap.wrap(text, width, subsequent_indent="  ", break_on_hyphens=False)
+    return "\n".join(lines)
+
+
+#: A column of texts is broken into lines of at least so many characters; so many rows with their titles may become columns.
+LEAST_TEXT, MOST_TURNED = 8, 5
+
+
+def _wide(cells: Sequence[Sequence[str]], places: Sequence[int] | None = None) -> int:
+    """Width of a grid, of some of its columns."""
+    chosen = range(len(cells[0])) if places is None else places
+    return sum(max(len(row[place]) for row in cells) + 2 for place in chosen) - 2
+
+
+def _broken(cells: Sequence[Sequence[str]], place: int, room: int) -> list[list[str]]:
+    """The rows with one column broken into lines."""
+    rows = []
+    for row in cells:
+        first, *rest = textwrap.wrap(row[place], room, break_on_hyphens=False) or [""]
+        rows.append([*row[:place], first, *row[place + 1 :]])
+        rows += [["" if other != place else line for other in range(len(row))] for line in rest]
+    return rows
+
+
+def hanging(text: str, width: int | None = None, *, indent: int = 2) -> str:
+    """Break every line that is wider than a width, the terminal's by default; what goes on is indented by so much more than its line."""
+    width = width or terminal_width()
+    lines = []
+    for line in text.split("\n"):
+        lead = " " * (len(line) - len(line.lstrip()))
+        more = lead + " " * indent
+        lines += (
+            textwrap.wrap(line, max(width, 20), subsequent_indent=more, break_on_hyphens=False, break_long_words=False)
+            if len(line) > width
+            else [line]
+        )
     return "\n".join(lines)
 
 

@@ -12,11 +12,11 @@ from itertools import pairwise
 from math import hypot, isfinite, log10, sqrt
 from typing import Self
 
-from .certainty import Choice, Evidence, choose, decimals_of, examples_in
+from .certainty import Choice, Evidence, Standing, choose, decimals_of, examples_in
 from .formatting import energy_text
 from .hypervolume import METERED, Axis, make_box, normalised_hypervolume
 from .picking import RULES, Bound, read_rule
-from .records.examples import Examples, examples_of
+from .records.examples import SHARES, Examples, examples_of
 from .records.replicate_summary import ReplicateComparison, compare_replicates
 from .records.run_folder import Run
 from .records.trial import Trial
@@ -204,6 +204,10 @@ class Front:
         """
         return choose(self._some(), self.evidence, self.quality_floor if self.directions[0] == "maximize" else None)
 
+    def standing(self, trial: Trial) -> Standing:
+        """How surely the quality of a complete trial is known, of a member or of another one."""
+        return self.choice.standings.get(trial.number) or self.evidence.standing(trial, self.best())
+
     @cached_property
     def evidence(self) -> Evidence:
         """What is known of the validation of the run: how many examples, their results by trial, what guessing gives, repeats."""
@@ -302,12 +306,17 @@ class Front:
 
     def quality_text(self, value: float) -> str:
         """A quality with as many decimals as one validation example, or its standard error, can change."""
+        return f"{value:.{self.decimals}f}"
+
+    @cached_property
+    def decimals(self) -> int:
+        """How many decimals of the quality mean anything; 4 while that is unknown."""
         evidence = self.evidence
-        if evidence.examples and self.objectives[0] not in ("accuracy", "error"):
+        if evidence.examples and self.objectives[0] not in SHARES:
             known = [one for one in self.choice.standings.values() if one.low is not None] if self.members else []
             wide = min(((one.high or 0.0) - (one.low or 0.0) for one in known), default=0.0)
-            return f"{value:.{decimals_of(None, wide / 4 or None)}f}"
-        return f"{value:.{decimals_of(evidence.examples)}f}"
+            return decimals_of(None, wide / 4 or None)
+        return decimals_of(evidence.examples)
 
     def __repr__(self) -> str:
         if not self.members:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -24,13 +25,14 @@ if TYPE_CHECKING:
 
 def studies(name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One of them, with its options.")] = None) -> None:
     """List the bundled studies, or the options of one."""
+    from ..formatting import terminal_width
     from .study_source import bundled_studies, options_text
 
     if name is not None:
         print(options_text(name))
         return
     for known, line in bundled_studies().items():
-        print(f"{known:15} {line}")
+        print(textwrap.fill(f"{known:15} {line}", max(terminal_width(), 40), subsequent_indent=" " * 16, break_on_hyphens=False))
 
 
 @with_options
@@ -61,17 +63,20 @@ def front(
     as_json: Annotated[bool, typer.Option("--json", help="Print stable JSON, one object per member, with units in the keys.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print the same as CSV.")] = False,
     complete: Complete = False,
+    pick: Annotated[str | None, typer.Option(help="Only the model that a rule names, as for export.")] = None,
 ) -> None:
-    """Print the Pareto front of a run."""
+    """Print the Pareto front of a run, or one model of it."""
     from ..report.front_view import FrontView
+    from ..report.text_table import one_model
 
     shown = FrontView.of(_read(run), complete_only=complete or None)
+    only = None if pick is None else [shown.pick(pick)]
     if as_json:
-        print(json.dumps(shown.to_rows(), indent=1, allow_nan=False))
+        print(json.dumps(shown.to_rows(only), indent=1, allow_nan=False))
     elif as_csv:
-        print(shown.to_csv(), end="")
+        print(shown.to_csv(only), end="")
     else:
-        print(shown.to_text())
+        print(shown.to_text() if only is None else one_model(shown, only[0]))
 
 
 def plot(
@@ -229,6 +234,7 @@ def doctor(
     """
     from ..carbon.zones import intensity_for
     from ..energy.doctor import calibrate_all, compare_machine, diagnose_machine
+    from ..formatting import hanging
 
     carbon = None if zone is None else intensity_for(zone).describe()
     try:
@@ -237,7 +243,7 @@ def doctor(
         )
     except LookupError as error:  # nothing here is measured, so there is nothing to calibrate against
         raise RuntimeError(str(error.args[0] if error.args else error)) from error
-    print(found.to_json() if as_json else found.to_text())
+    print(found.to_json() if as_json else hanging(found.to_text()))
 
 
 def cache(
@@ -248,6 +254,7 @@ def cache(
 
     They are shared by all studies on the same data; JOULEFRONT_CACHE names another folder.
     """
+    from ..formatting import fitted, hanging
     from ..training.feature_cache import FeatureCache
 
     kept = FeatureCache.of_user()
@@ -260,10 +267,12 @@ def cache(
         rows = [{"key": key, **{name: facts.get(name) for name in names}, "bytes": size} for key, facts, size in entries]
         print(json.dumps({"folder": str(kept.folder), "bytes": total, "limit_bytes": kept.limit_bytes, "entries": rows}, indent=1))
         return
+    cells = [["key", "MB", "examples", "features"]]
     for key, facts, size in entries:
         backbone, feature_set, count = (facts.get(name) for name in names)
-        print(f"{key[:12]}  {size / 1e6:9.1f} MB  {count!s:>9} examples  {feature_set} of {backbone}")
-    print(f"{kept.folder}: {len(entries)} entries, {total / 1e6:.1f} MB of at most {kept.limit_bytes / 1e9:.0f} GB")
+        cells.append([key[:12], f"{size / 1e6:.1f}", str(count), f"{feature_set} of {backbone}"])
+    print(*([fitted(cells, [False, True, True, False]), ""] if entries else []), sep="\n", end="\n" if entries else "")
+    print(hanging(f"{kept.folder}: {len(entries)} entries, {total / 1e6:.1f} MB of at most {kept.limit_bytes / 1e9:.0f} GB"))
 
 
 def _read(path: Path) -> Run:

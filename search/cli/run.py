@@ -184,6 +184,7 @@ def repeat(
 
     Prints means with intervals, and which of the models can be told apart.
     """
+    from ..front import Front
     from ..records.replicate_summary import ReplicateComparison
     from ..records.replicates import read_repeats
     from ..records.run_folder import RunFolder
@@ -199,7 +200,11 @@ def repeat(
 
     def show(finding: ReplicateComparison) -> None:
         repeats = read_repeats(run)
-        print(json.dumps(to_json(finding, repeats), indent=1, allow_nan=False) if as_json else to_text(finding, repeats))
+        print(
+            json.dumps(to_json(finding, repeats), indent=1, allow_nan=False)
+            if as_json
+            else to_text(finding, repeats, Front.of(folder.run()).decimals)
+        )
         if RunFolder.open(run).facts["sessions"][-1].get("reason") == "interrupted":
             print(f"continue: {command}", file=sys.stderr)
         elif not any(member.quality for member in finding.members):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import textwrap
 import time
@@ -98,7 +99,7 @@ class Diagnosis:
         )
 
     def to_text(self) -> str:
-        """Return the diagnosis as lines of at most 110 characters for a terminal."""
+        """Return the diagnosis as lines for a terminal, of at most 110 characters."""
         lines = [f"{key}: {value}" for key, value in self.machine.items() if value not in (None, "")]
         for item in self.findings:
             head = f"{TITLES.get(item.subject, item.subject):<11}{item.quality:<10}"
@@ -110,7 +111,7 @@ class Diagnosis:
                 lines += _wrap(f"{'':22}{item.reason}", 22)
             if item.remedy:
                 lines += _wrap(f"{'':22}-> {item.remedy}", 25)
-        return "\n".join([*lines, "", *textwrap.wrap(self.verdict, 110)])
+        return "\n".join([*lines, "", *textwrap.wrap(self.verdict, _width())])
 
 
 def examine(
@@ -194,8 +195,13 @@ def _percent(item: Finding) -> str:
     return f"scale ±{100 * item.relative_uncertainty:.3g} %" + ("" if item.counts else ", not added")
 
 
+def _width() -> int:
+    """Width of the terminal, at most 110 characters, which is easier to read than more."""
+    return max(40, min(110, shutil.get_terminal_size((110, 24)).columns))
+
+
 def _wrap(line: str, indent: int) -> list[str]:
-    return textwrap.wrap(line, 110, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False) or [line]
+    return textwrap.wrap(line, _width(), subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False) or [line]
 
 
 def diagnose_machine(

@@ -172,7 +172,7 @@ def to_text(found: Sequence[BaselineComparison], quality: str = "accuracy") -> s
     return grid(cells, right)
 
 
-def cells_of(found: Sequence[BaselineComparison], quality: str = "accuracy") -> list[list[str]]:
+def cells_of(found: Sequence[BaselineComparison], quality: str = "accuracy", decimals: int = 4) -> list[list[str]]:
     """The head and one row a setting, as text."""
     used = [name for name in COLUMNS if any(name in one.columns for one in found)]
     head = ["family", "setting", "n", f"best {quality}", "energy", "validation", "equal epochs", "equal quality", ""]
@@ -189,7 +189,7 @@ def cells_of(found: Sequence[BaselineComparison], quality: str = "accuracy") -> 
                 one.family,
                 one.setting,
                 str(n),
-                f"{best.quality:.4f}",
+                f"{best.quality:.{decimals}f}",
                 energy_text(best.joules / JOULES_PER_WH),
                 paid,
                 same,

@@ -82,18 +82,19 @@ class Leaderboard:
         columns: list[tuple[str, Callable[[dict[str, Any]], str]]] = [
             ("run", lambda row: row["run"]),
             ("objective", lambda row: row["objectives"][0]),
-            ("best", lambda row: _four_digits(row["best"])),
+            ("best", lambda row: row["best_text"]),
             (f"at {unit.name}", lambda row: _in(row["best_train_wh"], unit)),
-            ("sensible", lambda row: _four_digits(row["sensible"])),
+            ("sensible", lambda row: row["sensible_text"]),
             (f"at {unit.name}", lambda row: _in(row["sensible_train_wh"], unit)),
             (f"search {unit.name}", lambda row: _in(row["search_wh"], unit)),
             ("trials", lambda row: str(row["trials"]) + (f" ({row['failed']} failed)" if row["failed"] else "")),
             ("front", lambda row: str(row["front"])),
-            ("hypervolume", lambda row: _four_digits(row["hypervolume"])),
+            ("hypervolume", lambda row: "-" if row["hypervolume"] is None else f"{row['hypervolume']:.3f}"),
             ("joint front", lambda row: "-" if row["on_joint_front"] is None else str(row["on_joint_front"])),
             ("hardware", lambda row: ", ".join(row["hardware_id"]) or "unknown"),
         ]
-        cells = [[title for title, _ in columns], *([show(row) for _, show in columns] for row in self.to_rows())]
+        rows = [{**row, **_texts(one.front)} for row, one in zip(self.to_rows(), self.rows, strict=True)]
+        cells = [[title for title, _ in columns], *([show(row) for _, show in columns] for row in rows)]
         table = fitted(cells, [False, False, *[True] * (len(columns) - 3), False])
         return "\n".join([table, *(["", *(paragraphs(f"Note: {note}") for note in self.notes)] if self.notes else [])])
 
@@ -102,8 +103,10 @@ def _in(wh: float | None, unit: Unit) -> str:
     return digits(None if wh is None else wh / unit.size)
 
 
-def _four_digits(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
+def _texts(front: Front) -> dict[str, str]:
+    """The qualities of a row with as many digits as mean anything."""
+    named = {"best": front.best, "sensible": front.sensible}
+    return {f"{name}_text": front.quality_text(pick().values[0]) if len(front) else "-" for name, pick in named.items()}
 
 
 def leaderboard(runs: Sequence[Run]) -> Leaderboard:

@@ -11,7 +11,6 @@ from dataclasses import asdict
 from itertools import combinations
 from typing import Any
 
-from ..certainty import decimals_of
 from ..energy import JOULES_PER_WH
 from ..formatting import Unit, unit_for
 from ..front import FRACTIONS, Front
@@ -129,10 +128,7 @@ def _source(run: Run) -> str:
 
 def _decimals(front: Front) -> int:
     """How many decimals of the quality mean anything, in percent where that is how it is shown."""
-    places = decimals_of(front.evidence.examples)
-    if front.members and front.evidence.examples and front.objectives[0] not in SHARES:
-        places = len(front.quality_text(0.5).partition(".")[2])
-    return max(0, places - 2) if front.objectives[0] in PERCENT else places
+    return max(0, front.decimals - 2) if front.objectives[0] in PERCENT else front.decimals
 
 
 def _member(front: Front, trial: Trial) -> dict[str, Any]:

@@ -180,7 +180,7 @@ def hover(front: Front, trial: Trial) -> str:
     """Describe one model in the HTML that plotly's hover labels understand."""
     energy = energy_text(trial.train_wh) + (f" ± {energy_text(2 * trial.train_u_joules / JOULES_PER_WH)}" if trial.train_u_joules else "")
     epochs = f"{trial.epochs} epoch{'' if trial.epochs == 1 else 's'}"
-    lines = [f"<b>trial {trial.number}</b>, {epochs}", f"{front.objectives[0]} <b>{trial.values[0]:.4f}</b>"]
+    lines = [f"<b>trial {trial.number}</b>, {epochs}", f"{front.objectives[0]} <b>{front.quality_text(trial.values[0])}</b>"]
     lines.append(f"training <b>{energy}</b>, {trial.energy_quality}")
     for name, part in trial.components.items():
         known = energy_text(None if part.joules is None else part.joules / JOULES_PER_WH)

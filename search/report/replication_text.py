@@ -10,20 +10,25 @@ from ..energy.intervals import Difference
 from ..formatting import digits, fitted, paragraphs, unit_for
 from ..records.replicate_summary import ReplicateComparison, ReplicateSummary, drift, row_of
 from ..records.replicates import Repeats
-from .table import REPEATS, energy_spread_text, quality_text
+from .table import energy_spread_text, quality_text
 
+#: Title of the column that gives way first on a narrow terminal.
+OVER_METER = "sd ÷ meter u"
 #: The machine is said to drift when fewer than this share of steady machines would show as large a correlation.
 SIGNIFICANT = 0.05
 
 
-def table_of(comparison: ReplicateComparison) -> tuple[list[str], list[list[str]]]:
-    """Return the head and the rows of the table of members; all columns are numbers or short words, aligned to the right."""
+def table_of(comparison: ReplicateComparison, decimals: int = 4) -> tuple[list[str], list[list[str]]]:
+    """Return the head and the rows of the table of members; all columns are numbers or short words, aligned to the right.
+
+    So many ``decimals`` of a quality mean anything.
+    """
     joules = [member.energy.mean for member in comparison.members if member.energy is not None]
     unit = unit_for(
         max([*joules, *(member.trial.train_joules or 0.0 for member in comparison.members)], default=JOULES_PER_WH) / JOULES_PER_WH
     )
     name = comparison.objective
-    head = ["trial", name, REPEATS, unit.name, REPEATS, "n", "sd ÷ meter u", "differs from next"]
+    head = ["trial", name, "repeats", unit.name, f"repeats {unit.name}", "n", OVER_METER, "differs from next"]
     rows = []
     for member in comparison.members:
         pair = comparison.after(member.trial.number)
@@ -31,8 +36,8 @@ def table_of(comparison: ReplicateComparison) -> tuple[list[str], list[list[str]
         rows.append(
             [
                 str(member.trial.number),
-                f"{member.searched:.4f}",
-                quality_text(member.quality),
+                f"{member.searched:.{decimals}f}",
+                quality_text(member.quality, decimals),
                 digits(wh),
                 energy_spread_text(member.energy, JOULES_PER_WH * unit.size),
                 str(member.quality.n if member.quality else 0) + (f" ({member.failed} failed)" if member.failed else ""),
@@ -52,16 +57,16 @@ def legend(comparison: ReplicateComparison) -> str:
     )
 
 
-def sentences(comparison: ReplicateComparison, repeats: Repeats) -> list[str]:
+def sentences(comparison: ReplicateComparison, repeats: Repeats, decimals: int = 4) -> list[str]:
     """Return one line each: was the search lucky, does the order survive, did the machine drift, what failed."""
-    return [line for line in (_luck(comparison), _order(comparison), _drifted(repeats), _failed(comparison, repeats)) if line]
+    return [line for line in (_luck(comparison, decimals), _order(comparison), _drifted(repeats), _failed(comparison, repeats)) if line]
 
 
-def to_text(comparison: ReplicateComparison, repeats: Repeats) -> str:
+def to_text(comparison: ReplicateComparison, repeats: Repeats, decimals: int = 4) -> str:
     """Render the table and the sentences for a terminal."""
-    head, rows = table_of(comparison)
-    said = map(paragraphs, (legend(comparison), *sentences(comparison, repeats)))
-    return "\n".join([fitted([head, *rows], [True] * len(head)), "", *said])
+    head, rows = table_of(comparison, decimals)
+    said = map(paragraphs, (legend(comparison), *sentences(comparison, repeats, decimals)))
+    return "\n".join([fitted([head, *rows], [True] * len(head), optional=(OVER_METER, "n")), "", *said])
 
 
 def to_json(comparison: ReplicateComparison, repeats: Repeats) -> dict[str, Any]:
@@ -81,7 +86,7 @@ def _differences(differences: Mapping[str, Difference | None]) -> str:
     return ", ".join(known.values()) or "nothing"
 
 
-def _luck(comparison: ReplicateComparison) -> str:
+def _luck(comparison: ReplicateComparison, decimals: int) -> str:
     """The optimism of the selection in one line: the best of many noisy values is too good on average."""
     if comparison.optimism is None:
         return ""
@@ -96,13 +101,17 @@ def _luck(comparison: ReplicateComparison) -> str:
     chance = f" (by chance alone 1 in {(min(sizes) + 1) / 2:.2g} does)" if len(sizes) == 1 and min(sizes) > 1 else ""
     text = f"What the search measured lies outside the range of the repeats for {' and '.join(outside)}{chance}. " if outside else ""
     optimism = comparison.optimism
-    span = "" if optimism.low is None or optimism.high is None else f" (95 % interval {_worse(optimism.low)} to {_worse(optimism.high)})"
+    span = (
+        ""
+        if optimism.low is None or optimism.high is None
+        else f" (95 % interval {_worse(optimism.low, decimals)} to {_worse(optimism.high, decimals)})"
+    )
     whose = "the member's" if optimism.n == 1 else "the members'"
-    return f"{text}On average {whose} {comparison.objective} is {_worse(optimism.mean)} than in the search{span}."
+    return f"{text}On average {whose} {comparison.objective} is {_worse(optimism.mean, decimals)} than in the search{span}."
 
 
-def _worse(optimism: float) -> str:
-    return f"{abs(optimism):.4f} {'worse' if optimism >= 0 else 'better'}"
+def _worse(optimism: float, decimals: int) -> str:
+    return f"{abs(optimism):.{decimals}f} {'worse' if optimism >= 0 else 'better'}"
 
 
 def _order(comparison: ReplicateComparison) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..energy import JOULES_PER_WH
 from ..formatting import Unit, digits, energy_text
+from ..front import Front
 from ..records.replicate_summary import compare_replicates
 from ..records.run_folder import Run
 from ..records.trial import Trial
@@ -150,10 +151,11 @@ def repeats_section(run: Run) -> Section | None:
     comparison = compare_replicates(run.repeats, run.trials, run.objectives[0], run.directions[0])
     if not comparison.members:
         return None
-    head, rows = table_of(comparison)
+    decimals = Front.of(run).decimals
+    head, rows = table_of(comparison, decimals)
     plans = [f"{len(plan.trials)} models {plan.times} times in {plan.order} order on {plan.started[:10]}" for plan in run.repeats.plans]
     text = f"Trained from scratch with fresh seeds: {'; '.join(plans)}. Repeats are neither trials nor points of the front."
-    notes = [legend(comparison), *sentences(comparison, run.repeats)]
+    notes = [legend(comparison), *sentences(comparison, run.repeats, decimals)]
     return Section("Finalists measured again", [text], [Table(head, rows, tuple(range(len(head))))], notes)
 
 
@@ -218,7 +220,7 @@ def baseline_section(run: Run) -> Section | None:
     if BASELINE not in {family_of(trial) for trial in run.trials if trial.state == "complete"}:
         return None
     found = compare_to_baseline(run)
-    head, *rows = cells_of(found, run.objectives[0])
+    head, *rows = cells_of(found, run.objectives[0], Front.of(run).decimals)
     right = tuple(range(2, 7)) + tuple(range(9, len(head)))
     return Section("Against plain training", [spread_text(found)], [Table(head, rows, right)])
 

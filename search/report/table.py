@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
@@ -59,8 +59,8 @@ def keys_of(front: Front) -> list[str]:
     return [key for name in KEYS for key in ([name, own] if name == "accuracy" and own != name else [name])] + _repeat_keys(front)
 
 
-def to_rows(front: Front) -> list[dict[str, Any]]:
-    """Return one JSON object a member, None where unknown."""
+def to_rows(front: Front, trials: Iterable[Trial] | None = None) -> list[dict[str, Any]]:
+    """Return one JSON object a member, or a trial of some others, None where unknown."""
     return [
         {
             "trial": trial.number,
@@ -78,13 +78,13 @@ def to_rows(front: Front) -> list[dict[str, Any]]:
             **_standing(front, trial),
             **_repeated(front, trial),
         }
-        for trial in front
+        for trial in (front if trials is None else trials)
     ]
 
 
 def _standing(front: Front, trial: Trial) -> dict[str, Any]:
     """How surely the quality of a member is known: the 95 % interval, and whether it is the recommended one."""
-    one = front.choice.standings[trial.number]
+    one = front.standing(trial)
     return {
         "low": one.low,
         "high": one.high,
@@ -113,12 +113,12 @@ def _repeated(front: Front, trial: Trial) -> dict[str, Any]:
     return {key: known.get(key) for key in _repeat_keys(front)}
 
 
-def to_csv(front: Front) -> str:
+def to_csv(front: Front, trials: Iterable[Trial] | None = None) -> str:
     """Return the rows as CSV with a header; ``params`` is one column of JSON, unknown is empty."""
     text = io.StringIO()
     writer = csv.DictWriter(text, keys_of(front), lineterminator="\n")
     writer.writeheader()
-    writer.writerows({**row, "params": json.dumps(row["params"], sort_keys=True)} for row in to_rows(front))
+    writer.writerows({**row, "params": json.dumps(row["params"], sort_keys=True)} for row in to_rows(front, trials))
     return text.getvalue()
 
 
@@ -135,8 +135,6 @@ def to_frame(front: Front) -> pd.DataFrame:
 
 #: Marks what was trained beside foreign work.
 FOREIGN = "†"
-#: Title of a column with the means of repeats.
-REPEATS = "repeats (mean ± sd)"
 
 
 @dataclass(frozen=True)
@@ -191,7 +189,7 @@ def _repeat_columns(front: Front, unit: Unit) -> list[Column]:
 
     def quality(trial: Trial) -> str:
         member = comparison.summary_of(trial.number)
-        return quality_text(None if member is None else member.quality)
+        return quality_text(None if member is None else member.quality, front.decimals)
 
     def energy(trial: Trial) -> str:
         member = comparison.summary_of(trial.number)
@@ -200,9 +198,9 @@ def _repeat_columns(front: Front, unit: Unit) -> list[Column]:
     return [Column("repeats", quality), Column(f"repeats {unit.name}", energy)]
 
 
-def quality_text(spread: Spread | None) -> str:
+def quality_text(spread: Spread | None, decimals: int = 4) -> str:
     """Mean and standard deviation of a quality; ``-`` when unknown."""
-    return "-" if spread is None else f"{spread.mean:.4f}" + ("" if spread.sd is None else f" ±{spread.sd:.4f}")
+    return "-" if spread is None else f"{spread.mean:.{decimals}f}" + ("" if spread.sd is None else f" ±{spread.sd:.{decimals}f}")
 
 
 def energy_spread_text(spread: Spread | None, unit_joules: float) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from ..formatting import grid, terminal_width, wrapped
+from ..energy import JOULES_PER_WH
+from ..formatting import energy_text, grid, paragraphs, terminal_width, wrapped
+from .facts import short_component
 from .table import Column, columns_of, empty_text, footnote, marks_of, model_parts, model_text
 
 if TYPE_CHECKING:
@@ -50,6 +52,28 @@ def to_text(front: Front, *, width: int | None = None) -> str:
             table += [row, *wrapped(below, width, "       ")]
     above = [line for family, parts in shared.items() for line in wrapped(f"{family or 'all'}: {', '.join(parts.values())}", width)]
     return "\n".join([*above, *([""] if above else []), *table, "", *wrapped(footnote(front), width)])
+
+
+def one_model(front: Front, trial: Trial) -> str:
+    """Say of one model, a member or not, what is known of it: interval, energy with its kind, place on the front, parameters."""
+    one, name = front.standing(trial), front.objectives[0]
+    marks = marks_of(front).get(trial.number) or ("" if trial in front else "not on the front")
+    lines = [f"trial {trial.number}{f' ({marks})' if marks else ''}: {front.describe(trial)}"]
+    if one.low is not None and one.high is not None:
+        counted = "" if one.right is None else f", {one.right:,} of {one.examples:,} validation examples right"
+        lines.append(f"{name} {front.quality_text(one.low)} to {front.quality_text(one.high)} (95 %){counted}")
+    else:
+        lines.append(f"the interval of its {name} is unknown: how many examples it was validated on was not kept")
+    parts = [
+        f"{short_component(key)} {energy_text(None if part.joules is None else part.joules / JOULES_PER_WH)} {part.quality}"
+        for key, part in trial.components.items()
+    ]
+    grams = [] if trial.grams_co2e is None else [energy_text(trial.grams_co2e, "gCO2e")]
+    lines.append("energy " + ", ".join([trial.energy_quality, *parts, *grams]))
+    if trial.number == front.choice.pick:
+        lines.append(f"sensible is {front.choice.why}")
+    lines.append(model_text(trial))
+    return "\n".join(paragraphs(line) for line in lines)
 
 
 def family_of(trial: Trial) -> str:

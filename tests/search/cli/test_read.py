@@ -141,6 +141,33 @@ def test_the_front_as_a_table_names_the_quality_of_its_energy(call: Callable[...
     assert "estimated" in said.out
 
 
+def test_one_model_is_printed_by_the_rule_that_exports_it(call: Callable[..., Any], folder: Path) -> None:
+    said = call("front", folder, "--pick", "cheapest")
+    assert said.out.startswith("trial 0 (cheapest")
+    assert "0.7000, 10 mWh, 1 epoch" in said.out
+    assert "width=4" in said.out
+    assert [row["trial"] for row in json.loads(call("front", folder, "--pick", "accuracy>=0.8", "--json").out)] == [1]
+    assert "not on the front" in call("front", folder, "--pick", "trial=2").out
+    assert len(call("front", folder, "--pick", "trial=2", "--csv").out.splitlines()) == 2
+    refused(call("front", folder, "--pick", "fastest"), "must be a rule, got 'fastest'")
+
+
+@pytest.mark.parametrize(
+    "words", [["studies"], ["cache"], ["doctor", "--meter", "cpu_time"], ["front"], ["compare"], ["price", "--zones", "FR,US"]]
+)
+def test_no_line_is_wider_than_the_terminal(
+    call: Callable[..., Any], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("JOULEFRONT_CACHE", str(tmp_path / "k"))
+    facts = {"backbone": "a_network_with_a_long_name@0123456789abcdef", "feature_set": "pooled and averaged over all of the places"}
+    FeatureCache(tmp_path / "k").write("0123456789abcdef" * 2, facts, 3, [(np.ones((3, 4)), np.zeros(3, dtype=np.int64))])
+    runs = {"front": [folder], "price": [folder], "compare": [folder, Path("run")]}.get(words[0], [])
+    out = call(words[0], *runs, *words[1:]).out
+    assert [line for line in out.splitlines() if len(line) > 80 and str(tmp_path) not in line] == []
+    assert len(out.splitlines()) > 3
+
+
 # -- pictures and pages --------------------------------------------------------------------------------------------------------------------
 
 
@@ -335,7 +362,7 @@ def test_the_cache_of_features_is_shown_and_cleared(call: Callable[..., Any], tm
     assert call("cache").out == f"{tmp_path / 'kept'}: 0 entries, 0.0 MB of at most 21 GB\n"
     facts = {"backbone": "lite0 12ab", "feature_set": "pooled"}
     FeatureCache(tmp_path / "kept").write("0123456789abcdef" * 2, facts, 3, [(np.ones((3, 4)), np.zeros(3, dtype=np.int64))])
-    assert "0123456789ab        0.0 MB          3 examples  pooled of lite0 12ab" in call("cache").out
+    assert call("cache").out.splitlines()[2].split("  ") == ["0123456789ab", "0.0", "       3", "pooled of lite0 12ab"]
     rows = json.loads(call("cache", "--json").out)
     assert [(row["rows"], row["backbone"]) for row in rows["entries"]] == [(3, "lite0 12ab")]
     assert rows["bytes"] == rows["entries"][0]["bytes"] > 3 * 4 * 2

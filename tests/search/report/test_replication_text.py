@@ -9,7 +9,7 @@ import pytest
 from joulefront.search.front import Front
 from joulefront.search.records.replicate_summary import ReplicateComparison
 from joulefront.search.records.run_folder import Run
-from joulefront.search.report.replication_text import sentences, table_of, to_json
+from joulefront.search.report.replication_text import sentences, table_of, to_json, to_text
 
 
 def compare(run: Run) -> ReplicateComparison:
@@ -42,3 +42,16 @@ def test_the_sentences_give_the_optimism_of_the_selection_and_the_order(fake_run
     assert "On average the members' accuracy is 0.0100 worse than in the search" in lines[0]
     assert lines[1] == "The order of the front survives."
     assert to_json(compare(run), run.repeats)["mean_fall_of_accuracy"] == pytest.approx(0.01)
+
+
+def test_at_80_columns_it_is_still_a_table_and_has_the_digits_that_mean_anything(
+    fake_run: Run, repeated: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    run = repeated(fake_run)
+    head, rule, *rows = to_text(compare(run), run.repeats, 2).splitlines()
+    assert head.split()[:2] == ["trial", "accuracy"]
+    assert set(rule) == {"─"}
+    assert max(map(len, [head, rule, *rows])) <= 80
+    assert [row.split()[0] for row in rows[: len(Front.of(run))]] == [str(trial.number) for trial in Front.of(run)]
+    assert len(rows[0].split()[1]) == len("0.12")
