@@ -359,7 +359,7 @@ def test_an_export_without_weights_names_why_they_were_not_kept(circle: Circle, 
 
 def test_the_cache_of_features_is_shown_and_cleared(call: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JOULEFRONT_CACHE", str(tmp_path / "kept"))
-    assert call("cache").out == f"{tmp_path / 'kept'}: 0 entries, 0.0 MB of at most 21 GB\n"
+    assert " ".join(call("cache").out.split()) == f"{tmp_path / 'kept'}: 0 entries, 0.0 MB of at most 21 GB"
     facts = {"backbone": "lite0 12ab", "feature_set": "pooled"}
     FeatureCache(tmp_path / "kept").write("0123456789abcdef" * 2, facts, 3, [(np.ones((3, 4)), np.zeros(3, dtype=np.int64))])
     assert call("cache").out.splitlines()[2].split("  ") == ["0123456789ab", "0.0", "       3", "pooled of lite0 12ab"]
