@@ -165,15 +165,20 @@ def of_file(path: Path, models: Sequence[str] = (), *, origin: str | None = None
     return found
 
 
-@lru_cache(maxsize=4)
 def network(weights: Weights, *, fold: bool = True) -> Any:
     """Return the network of timm with its pretrained weights, without a head, in evaluation mode and frozen, the same for all.
 
-    Batch norms are multiplied into the convolutions, unless ``fold`` is False.
+    It is on the CPU, wherever the last training has moved it. Batch norms are multiplied into the convolutions, unless ``fold`` is False.
 
     Raises:
         ValueError: If the file is gone, is another one than was found, or does not fit the network.
     """
+    return loaded(weights, fold).cpu()
+
+
+@lru_cache(maxsize=4)
+def loaded(weights: Weights, fold: bool) -> Any:
+    """Return a network of `network`, wherever it is by now."""
     import timm
 
     if not weights.path.is_file():

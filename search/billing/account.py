@@ -43,14 +43,18 @@ class TrialMeter:
         window: The trial's own window.
         synchronize: Waits for the device at each edge, or None.
         devices: Components that the trial holds alone while others run beside it; None when nothing runs beside it.
-        phases: Records of the inner windows that have ended.
     """
 
     ledger: Ledger
     window: Window
     synchronize: Callable[[], object] | None
     devices: tuple[str, ...] | None
-    phases: list[Record] = field(default_factory=list)
+    _ended: list[Window] = field(default_factory=list)
+
+    @property
+    def phases(self) -> Sequence[Record]:
+        """Records of the inner windows that have ended, overhead left out, as they are known by now, a refresh of the meters later."""
+        return [window.record for window in self._ended]
 
     @contextmanager
     def phase(self, kind: str, index: int) -> Iterator[Window]:
@@ -61,9 +65,9 @@ class TrialMeter:
         except BaseException:
             inner.close("failed")
             raise
-        record = inner.close()
+        inner.close()
         if kind != "overhead":
-            self.phases.append(record)
+            self._ended.append(inner)
 
 
 @dataclass

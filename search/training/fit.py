@@ -179,10 +179,15 @@ def _fit(model: torch.nn.Module, task: Task, recipe: Recipe, how: _Training) -> 
                 side = training_resolution(tactics, epoch, epochs, full_resolution)
                 return recipe.resolution if side == full_resolution else side  # None unless another is requested: images need not be square
 
+            sizes = dict.fromkeys(pixels(later) for later in range(epoch + 1, epochs + 1))
         if recipe.compile:
             with phases("compile", 0):
-                sizes = dict.fromkeys(pixels(later) for later in range(epoch + 1, epochs + 1))
-                forward = _compiled(model, task, recipe, device, tactics, sizes)
+                torch._dynamo.reset()
+                forward = torch.compile(model)
+                _rehearse(forward, model, task, recipe, device, tactics, sizes)
+        elif device.type == "cuda" and not tactics:
+            with phases("overhead", 0):  # kernels are loaded and chosen at their first use: no candidate pays for what later ones find
+                _rehearse(model, model, task, recipe, device, tactics, sizes)
         while epoch < epochs and stopped is None:
             epoch += 1
             with phases("epoch", epoch):
@@ -250,16 +255,21 @@ def _fit(model: torch.nn.Module, task: Task, recipe: Recipe, how: _Training) -> 
     return Fitted(model, epoch, dict(curve[-1].quality or {}), tuple(curve), checkpoint, stopped, extra, scores=scores)
 
 
-def _compiled(
-    model: torch.nn.Module, task: Task, recipe: Recipe, device: torch.device, tactics: Sequence[Tactic], resolutions: Iterable[int | None]
-) -> Any:
-    """Compile a model before its first epoch, for each size of a batch that its epochs have; weights and statistics stay as they are.
+def _rehearse(
+    forward: Any,
+    model: torch.nn.Module,
+    task: Task,
+    recipe: Recipe,
+    device: torch.device,
+    tactics: Sequence[Tactic],
+    resolutions: Iterable[int | None],
+) -> None:
+    """Compute a step before the first epoch for each size of a batch that the epochs have; weights and statistics stay as they are.
 
-    What this process has compiled is forgotten first: the kernels would depend on what was trained before, and after eight models of one
-    class PyTorch compiles no more. Its cache of kernels stays, so the same architecture compiles for a twentieth the second time.
+    What is compiled is compiled then, and what this process has compiled before is to be forgotten first (``torch._dynamo.reset``): the
+    kernels would depend on what was trained before, and after eight models of one class PyTorch compiles no more. Its cache of kernels
+    stays, so the same architecture compiles for a twentieth the second time.
     """
-    torch._dynamo.reset()
-    forward = torch.compile(model)
     kept = {name: buffer.clone() for name, buffer in model.named_buffers()}
     rest = len(task.train) % recipe.batch_size
     for resolution in resolutions:
@@ -274,7 +284,6 @@ def _compiled(
     with torch.no_grad():
         for name, buffer in model.named_buffers():
             buffer.copy_(kept[name])
-    return forward
 
 
 def _fit_estimator(

@@ -29,16 +29,18 @@ def augmented(images: torch.Tensor, augment: str, generator: torch.Generator) ->
     if augment == "none" or images.ndim != 4:
         return images
     count, channels, height, width = images.shape
+    device = images.device
     top, left = max(1, round(height * SHIFT)) if height > 1 else 0, max(1, round(width * SHIFT)) if width > 1 else 0
     down = torch.randint(-top, top + 1, (count, 1), generator=generator)
     right = torch.randint(-left, left + 1, (count, 1), generator=generator)
-    rows = _mirrored(torch.arange(height) + down, height)
-    columns = _mirrored(torch.arange(width) + right, width)
-    if augment == "flip_shift":
-        flips = torch.rand(count, 1, generator=generator) < 0.5
-        columns = torch.where(flips, columns.flip(1), columns)
+    flips = torch.rand(count, 1, generator=generator) < 0.5 if augment == "flip_shift" else torch.zeros(count, 1, dtype=torch.bool)
+    # Three numbers an image travel to the device, not an index of every pixel.
+    down, right, mirror = torch.stack((down, right, flips)).to(device, non_blocking=True)
+    rows = _mirrored(torch.arange(height, device=device) + down, height)
+    columns = _mirrored(torch.arange(width, device=device) + right, width)
+    columns = torch.where(mirror.bool(), columns.flip(1), columns)
     # Flip and both shifts are one gather over the pixels, the same for every channel.
-    pixels = (rows[:, :, None] * width + columns[:, None, :]).reshape(count, 1, height * width).to(images.device, non_blocking=True)
+    pixels = (rows[:, :, None] * width + columns[:, None, :]).reshape(count, 1, height * width)
     flat = images.reshape(count, channels, height * width)
     return flat.gather(2, pixels.expand(-1, channels, -1)).reshape(images.shape)
 
@@ -126,9 +128,8 @@ class MemoryData(Data):
                 yield resized(normalised(self.inputs[part], self._mean, self._deviation), resolution), self.targets[part]
             return
         generator = torch.Generator().manual_seed(seed)
-        order = torch.randperm(len(self), generator=generator)
-        for first in range(0, len(self), batch_size):
-            chosen = order[first : first + batch_size].to(self.inputs.device, non_blocking=True)
+        order = torch.randperm(len(self), generator=generator).to(self.inputs.device)
+        for chosen in order.split(batch_size):
             images = augmented(self.inputs.index_select(0, chosen), augment, generator)
             yield resized(normalised(images, self._mean, self._deviation), resolution), self.targets.index_select(0, chosen)
 

@@ -197,7 +197,7 @@ def loader(context: Context) -> dict[str, Any]:
 def study(context: Context) -> dict[str, Any]:
     """The command ``run images`` under a budget, its front and its report; the sums of bill, ledger and trials."""
     command = [sys.executable, "-m", "joulefront.search.cli"]
-    budget, limit = ("3Wh", "60s") if context.gpu else ("0.02Wh", "300s")
+    budget, limit = ("3Wh", f"{60 * context.scale:.0f}s") if context.gpu else ("0.02Wh", "300s")
     steps: dict[str, dict[str, Any]] = {}
     figures: list[Figure] = []
     with TemporaryDirectory() as scratch:
@@ -217,6 +217,10 @@ def study(context: Context) -> dict[str, Any]:
             figures.append(holds(f"joulefront {name} ends well", done.returncode == 0, "exit code 0", note=note))
             if name == "run" and done.returncode == 0:
                 figures += sums(run, gpu=context.gpu)
+                step["failed"] = failed(run)
+                figures.append(
+                    at_most("trials that failed", float(len(step["failed"])), 2, note="; ".join(sorted(set(step["failed"])))[:300])
+                )
                 step["bill"] = [
                     {key: one[key] for key in ("by_state_joules", "by_component_joules")} for one in read_sessions(run / "bill.json")
                 ]
@@ -244,7 +248,8 @@ def sums(run: Path, *, gpu: bool) -> list[Figure]:
     figures = [
         near_one("bill by state / bill by component", states / components if components else None, 1e-3),
         near_one("bill / total of the ledger's journal", (states - before) / ledger if ledger else None, 1e-3),
-        near_one("what the trials say that they cost / bill of the trials", paid / trained if trained else None, 1e-3),
+        # A trial's record is made when it ends; the bill knows the counter's next refresh, too.
+        near_one("what the trials say that they cost / bill of the trials", paid / trained if trained else None, 5e-3),
         Figure("trials", float(len(found.trials))),
         Figure("energy of the study", states, "J"),
     ]
@@ -253,6 +258,12 @@ def sums(run: Path, *, gpu: bool) -> list[Figure]:
             holds("the trials' GPU energy is measured", kinds == {"measured"}, "measured", note=", ".join(sorted(kinds)) or "no GPU")
         )
     return figures
+
+
+def failed(run: Path) -> list[str]:
+    """Return why trials of a run have failed, but for those that the session's end broke off."""
+    found = RunFolder.open(run).run()
+    return [f"{trial.params.get('family')}: {trial.reason}" for trial in found.trials if trial.state == "failed" and not trial.excused]
 
 
 def image_folder(scratch: Path, data: Path | None, count: int) -> Path:

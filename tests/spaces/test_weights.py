@@ -7,7 +7,7 @@ import torch
 
 from joulefront.spaces import weights
 from joulefront.spaces.pretrained import Prepare, folded
-from joulefront.spaces.weights import Weights, find, hub, loading, network, of_file, sentence
+from joulefront.spaces.weights import Weights, find, hub, loaded, loading, network, of_file, sentence
 
 PALACE, DAISY = 698, 985  # of ImageNet's thousand classes
 LITE = "tf_efficientnet_lite0"
@@ -176,7 +176,7 @@ def test_weights_that_are_gone_or_were_changed_since_are_refused(tmp_path, small
     path = tmp_path / "test_resnet.pth"
     path.write_bytes(small.read_bytes())
     found = of_file(path)
-    network.cache_clear()
+    loaded.cache_clear()
     torch.save({}, path)
     with pytest.raises(ValueError, match=r"must have the SHA-256 .* of the search, got"):
         network(found)
