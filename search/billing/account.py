@@ -9,19 +9,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from math import hypot
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..carbon.intensity import Intensity, grams_co2e
 from ..energy import Component, Ledger, Record, Window
 from ..energy.calibrations import WallCalibration
 from ..energy.journal import fitted
-from ..energy.record import add, combined_quality, sum_known
+from ..energy.record import add, combined_quality, scaled, sum_known
 from ..energy.sources.cpu_time import CpuTime, estimates_in
 from ..records.bill import REPEAT, REPEATS, TRIAL, SessionBill
 from ..records.files import write_json
 from ..records.trial import ComponentEnergy, Trial, TrialEnergy
 from ..training.feature_cache import FeatureCache, Price
 from ..training.results import PASS, SAMPLE, WAY, FeaturesUsed
+
+if TYPE_CHECKING:
+    from ..training.text import Embedded
 
 #: A killed session loses at most what came after its last bill.
 SAVE_SECONDS = 5.0
@@ -316,6 +319,19 @@ def price_of_features(used: FeaturesUsed | None, phases: Sequence[Record], cache
                 cache.keep_price(used.key, one, part)
         price = cache.price(used.key, used.part) or price
     return (replace(whole, kind=FEATURES, components=()),) if price is None else price.of(used.images)
+
+
+def price_of_inputs(embedded: Embedded | None, ledger: Ledger) -> tuple[Record, ...]:
+    """Return what features in a task's inputs take for its training rows, measured on some of them; nothing where there are none.
+
+    They were computed as the task was loaded, once for all models; each model that is made again needs them.
+    """
+    if embedded is None:
+        return ()
+    with ledger.window("features of the inputs", kind="overhead") as window:
+        embedded.compute()
+        record = window.close()
+    return (replace(scaled(record, embedded.times), kind=FEATURES),)
 
 
 def with_energies(curve: Sequence[Mapping[str, float]], phases: Sequence[Record]) -> tuple[Mapping[str, float], ...]:

@@ -234,7 +234,7 @@ class RepeatLoop:
         whole = self.session.account.close(number, meter, state="failed" if failed else "ok", cpu_seconds=outcome.cpu_seconds)
         if not failed:
             self.epoch_seconds = slowest_epoch(self.epoch_seconds, whole.seconds, len(outcome.curve))
-        shared = price_of_features(outcome.features, meter.phases, self.session.features, whole)
+        shared = (*price_of_features(outcome.features, meter.phases, self.session.features, whole), *self.session.inputs)
         energy = trial_energy(whole, meter.phases, parent=None, predictions=0, intensity=None, shared=shared, compiled=[trial])
         return Repeat(
             plan=self.plan,

@@ -30,9 +30,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from ..billing.account import SAVE_SECONDS, Account, meters_of
+from ..billing.account import SAVE_SECONDS, Account, meters_of, price_of_inputs
 from ..billing.recovery import settle_killed
-from ..energy import Ledger, discover
+from ..energy import Ledger, Record, discover
 from ..energy.calibrations import WallCalibration, load_calibration
 from ..energy.discover import Discovery
 from ..energy.sources.cpu_time import CpuTime, Tree, estimates_in
@@ -98,13 +98,11 @@ class Session:
         interrupted: Set by the first Ctrl-C.
         lock: Held by whoever asks, tells or counts trials: workers are threads of this process.
         reason: Why the session ended; noted at its end, as ``end_facts`` are.
-        ledger: The running ledger; from `starting` on.
-        account: Who pays for what; from `starting` on, in a session with a folder.
-        baselines: Measures the baselines; from `prepare` on.
+        ledger: The running ledger, and in a session with a folder its ``account``, who pays for what; from `starting` on.
+        baselines: Measures the baselines, which found ``baseline_facts``; from `prepare` on.
         equal_conditions: Entered around each training, which begins when the measurement protocol allows it; from `prepare` on.
         executors: Where trainings run, one at a time on each; from `prepare` on.
-        baseline_facts: What the baselines found; after `measuring`.
-        features: Where the features of frozen backbones are kept; from `prepare` on.
+        features: Where the features of frozen backbones are kept, and ``inputs`` what those in the task's inputs cost; from `prepare` on.
         prelude: What this process took before the ledger, see `SessionBill`; from `starting` on.
     """
 
@@ -115,6 +113,7 @@ class Session:
     equal_conditions: Callable[[], AbstractContextManager[None]]
     executors: Sequence[Executor]
     features: FeatureCache
+    inputs: tuple[Record, ...]
     prelude: Mapping[str, float | None] | None = None
 
     def __init__(
@@ -197,6 +196,7 @@ class Session:
             from torch._inductor.utils import fresh_cache
 
             self._held.enter_context(fresh_cache())  # the first of its kind is paid in full, as it is priced; workers inherit it
+        self.inputs = price_of_inputs(task.embedded, self.ledger)
         self.executors = make_executors(study, task, self.devices.names)
         for executor in self.executors:
             self._training.callback(executor.close)

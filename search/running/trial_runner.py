@@ -205,7 +205,7 @@ class TrialRunner:
         if not outcome.failed:
             apart = sum(record.seconds for record in meter.phases if record.kind == "features")
             self.rules.took(whole.seconds - apart, len(outcome.curve))
-        shared = price_of_features(outcome.features, meter.phases, self.session.features, whole)
+        shared = (*price_of_features(outcome.features, meter.phases, self.session.features, whole), *self.session.inputs)
         carbon = self.carbon
         with self.session.lock:
             price = self.rules.intensity if carbon is None else carbon.over

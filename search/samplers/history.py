@@ -216,23 +216,22 @@ def features_paid(space: Space, trials: Sequence[FrozenTrial], *, share: float =
 
     The function takes the parameters of a candidate and returns joules. Features that nobody has computed yet cost more than their price:
     those of the validation images come on top, ``share`` of what all training images take; then it is negative. A space whose models have a
-    frozen backbone has a method ``frozen(candidate)``, which returns a ``FrozenPart``, or None for a candidate without one.
+    frozen backbone has a method ``frozen(candidate)``, which returns a ``FrozenPart``, or None for a candidate without one: what its
+    features cost is in the inputs of the task, and was paid as that was loaded.
     """
-    if not callable(getattr(space, "frozen", None)):
-        return None
-    known = _prices(space, trials)
+    known, inputs = _prices(space, trials)
     each = median(joules / work for _, joules, work in known.values()) if known else 0.0
 
     def paid(params: Mapping[str, Any]) -> float:
         found: FrozenPart | None = _asked(space, "frozen", params)
         if found is None:
-            return 0.0
+            return inputs
         if found.features not in known:
             return -share * each * found.work
         largest, joules, _ = known[found.features]
         return min(found.share, largest) * joules
 
-    return paid if known else None
+    return paid if known or inputs else None
 
 
 def withheld(study: Study, trials: Sequence[FrozenTrial], remaining: float | None) -> Callable[[Mapping[str, Any]], bool]:
@@ -243,7 +242,7 @@ def withheld(study: Study, trials: Sequence[FrozenTrial], remaining: float | Non
     ``remaining`` is what is left, in the unit of the energy; None for no limit.
     """
     space: Any = study.space
-    known = _prices(space, trials)
+    known, _ = _prices(space, trials)
     begun = any(trial.state == TrialState.COMPLETE and space.waits(trial.params) for trial in trials)
 
     def dear(params: Mapping[str, Any]) -> bool:
@@ -264,7 +263,7 @@ def following(study: Study, trials: Sequence[FrozenTrial], remaining: float | No
         return None
     best = max(heads, key=lambda trial: sign * trial.values[0])
     params: Mapping[str, Any] = space.going_on(best.params)
-    return params if _carried(study, _prices(space, trials), params, remaining) else None
+    return params if _carried(study, _prices(space, trials)[0], params, remaining) else None
 
 
 def _carried(study: Study, known: Mapping[str, tuple[float, float, float]], params: Mapping[str, Any], remaining: float | None) -> bool:
@@ -276,20 +275,24 @@ def _carried(study: Study, known: Mapping[str, tuple[float, float, float]], para
     return remaining is None or "train_energy" not in study.objectives or joules <= LARGEST_SHARE * remaining
 
 
-def _prices(space: Space, trials: Sequence[FrozenTrial]) -> dict[str, tuple[float, float, float]]:
-    """Return by features the largest share of the images that was paid, joules for all of them, and their work."""
+def _prices(space: Space, trials: Sequence[FrozenTrial]) -> tuple[dict[str, tuple[float, float, float]], float]:
+    """Return by features the largest share of the images that was paid, joules for all of them, and their work; and those of the inputs."""
     known: dict[str, tuple[float, float, float]] = {}
+    inputs: list[float] = []
     for trial in trials:
         joules = trial.user_attrs.get(ATTRIBUTE, {}).get("features_joules") if trial.state == TrialState.COMPLETE else None
         found: FrozenPart | None = _asked(space, "frozen", trial.params) if joules else None
-        if joules and found is not None and found.share > known.get(found.features, (0.0, 0.0, 0.0))[0]:
+        if joules and found is None:
+            inputs.append(joules)
+        elif joules and found is not None and found.share > known.get(found.features, (0.0, 0.0, 0.0))[0]:
             known[found.features] = found.share, joules / found.share, found.work
-    return known
+    return known, min(inputs, default=0.0)
 
 
 def _asked(space: Space, what: str, params: Mapping[str, Any]) -> Any:
     """Return what a method of a space says of the candidate with these parameters; None while some of them are not drawn yet."""
+    ask = getattr(space, what, None)
     try:
-        return getattr(space, what)(space.sample(FixedTrial(params)))
+        return None if ask is None else ask(space.sample(FixedTrial(params)))
     except ValueError:
         return None

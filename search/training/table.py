@@ -19,7 +19,7 @@ from .table_features import MAX_LEVELS, apply, feature_names, is_numeric, learn,
 from .table_file import read
 from .table_splits import alike_neighbours, split_column, split_rows
 from .task import Kind, Task, encode, noting
-from .text import StaticEmbedding
+from .text import Embedded, StaticEmbedding
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -157,7 +157,8 @@ def _task(
     task = task_in_memory(name or "table", features, targets, parts, preprocessing, device=device)
     reasons = {column: "asked for" for column in drop if column not in wanted}
     reasons |= {column: "divides the rows" if column in divides else "the target again" for column in again}
-    return replace(task, seen={"split": split, "left_out": reasons, "missing_texts": words_for_missing(inputs)})
+    seen = {"split": split, "left_out": reasons, "missing_texts": words_for_missing(inputs)}
+    return replace(task, seen=seen, embedded=Embedded.of(learnt, inputs.iloc[parts[0]]))
 
 
 def prepare(preprocessing: Mapping[str, Any], rows: pd.DataFrame | str | Path) -> np.ndarray:

@@ -16,6 +16,8 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
+    from .text import Embedded
+
 Kind = Literal["classification", "multilabel", "regression", "anomaly"]
 KINDS: tuple[Kind, ...] = ("classification", "multilabel", "regression", "anomaly")
 #: Whole numbers with at most this many distinct values are treated as classes.
@@ -64,6 +66,7 @@ class Task:
         preprocessing: How raw data becomes model input, as JSON: written beside every exported model.
         target_scale: ``(mean, standard deviation)`` that turns a regression model's output back into the user's unit.
         seen: What the loader saw in the raw data, as JSON, for ``summary.py``; no model depends on it.
+        embedded: Texts whose features are in the inputs: their price belongs to every model; None without any.
     """
 
     name: str
@@ -76,6 +79,7 @@ class Task:
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
     target_scale: tuple[float, float] | None = None
     seen: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    embedded: Embedded | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         """Raise ValueError for an unknown kind, an empty split or fewer than two classes."""

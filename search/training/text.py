@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -32,6 +33,8 @@ REMEDY = f"pip install {PACKAGE} brings an embedding for columns of text"
 FEATURES, DIGITS = 32, 4
 #: A column is free text when its texts have so many words on average, and most of them occur once.
 WORDS = 3.0
+#: Rows on which the price of the features is measured.
+SAMPLED = 2048
 #: Tokens of a text that count, and texts that are embedded at once.
 LONGEST, BATCH = 256, 256
 
@@ -153,6 +156,32 @@ def text_features(column: Mapping[str, Any], values: pd.Series[Any]) -> np.ndarr
     features = (vectors - np.array(column["centre"])) @ np.array(column["components"]).T
     features[missing] = 0.0
     return np.concatenate([features, missing[:, None]], axis=1) if column["missing"] else features
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Texts whose features are in the inputs of a task, so that it can be measured what these take: they were computed as it was loaded.
+
+    Attributes:
+        texts: Those of some training rows.
+        times: How many times as many all training rows have.
+    """
+
+    texts: tuple[str, ...]
+    times: float
+
+    @classmethod
+    def of(cls, columns: Sequence[Mapping[str, Any]], rows: pd.DataFrame) -> Embedded | None:
+        """Take the texts of training rows, from the columns that ``learn_text`` has learnt; None where it has learnt none."""
+        names = [column["name"] for column in columns if column["type"] == "text"]
+        some = rows.iloc[:SAMPLED]
+        found = tuple(text or "" for name in names for text in texts(some[name]))
+        return cls(found, len(rows) / len(some)) if found else None
+
+    def compute(self) -> None:
+        """Embed the texts again."""
+        if (embedding := find_text()) is not None:
+            embedding.vectors_of(self.texts)
 
 
 def _sha256(path: Path) -> str | None:

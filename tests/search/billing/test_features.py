@@ -7,7 +7,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import create_trial
 
-from joulefront.search.billing.account import Account, price_of_features, trial_energy
+from joulefront.search.billing.account import Account, price_of_features, price_of_inputs, trial_energy
 from joulefront.search.carbon.intensity import Intensity
 from joulefront.search.energy import Capability, Component, Ledger, Reading, Record
 from joulefront.search.records.bill import SessionBill
@@ -248,6 +248,23 @@ def test_a_hundred_heads_on_one_cache_by_hand(cache: FeatureCache, tmp_path: Any
     assert sum(bill.values()) == pytest.approx(account.session.total.joules)
     assert sum(one.increment_joules or 0.0 for one in trials) <= 1.5 * (400.0 + 100 * 3.0), "a hundred heads for little more than one"
     assert sum(one.train_joules or 0.0 for one in trials) == pytest.approx(50 * 323.0 + 50 * 83.0), "what they cost one by one"
+
+
+def test_texts_in_a_tables_inputs_cost_every_model_what_those_of_its_training_rows_take() -> None:
+    meters = Scripted()
+
+    class Texts:
+        times = 2.5
+
+        def compute(self) -> None:
+            meters.take(4.0)
+
+    with Ledger([meters], interval_seconds=None, clock=lambda: meters.now_ns) as ledger:
+        shared = price_of_inputs(Texts(), ledger)  # type: ignore[arg-type]
+        assert price_of_inputs(None, ledger) == ()
+    found = trial_energy(WHOLE, HEAD, parent=None, predictions=0, intensity=None, shared=shared)
+    assert found.features_joules == pytest.approx(10.0)
+    assert found.train_joules == pytest.approx(15.0)
 
 
 def finished(number: int, energy: TrialEnergy) -> Any:

@@ -156,6 +156,13 @@ def test_features_that_are_new_cost_those_of_the_validation_images_as_well() -> 
     assert paid({"kind": "none", "halved": 0}) == 0.0
 
 
+def test_features_in_the_inputs_of_a_task_are_paid_for_every_candidate() -> None:
+    trials = [finished("a", 0, 5.0), finished("b", 1, 5.5)]
+    paid = features_paid(Mlp(), trials)
+    assert paid is not None
+    assert paid({"kind": "a"}) == 5.0
+
+
 def test_without_features_nothing_is_paid_by_others() -> None:
     assert features_paid(Heads(), [finished("none", 0, None)]) is None  # type: ignore[arg-type]
-    assert features_paid(Mlp(), [finished("a", 0, 5.0)]) is None
+    assert features_paid(Mlp(), [finished("a", 0, None)]) is None

@@ -1,14 +1,20 @@
 """Columns of free text: the form of wordllama's embedding, whose package need not be installed."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from helpers.backbone_contract import check_backbone
 
+from joulefront.search import Study, run
+from joulefront.search.records.run_folder import RunFolder
 from joulefront.search.training import text as module
 from joulefront.search.training.table import prepare, table
 from joulefront.search.training.text import StaticEmbedding, find_text, learn_text
+from joulefront.spaces.mlp import Mlp
+from joulefront.spaces.recipes import RecipeRanges
 
 WORDS = [f"word{k}" for k in range(40)]
 
@@ -62,6 +68,31 @@ def test_a_column_of_free_text_becomes_features_that_tell_the_class(embedding: S
     )
     with pytest.warns(UserWarning, match="never repeats"):
         assert table(frame, "kind").input_shape == (1,)
+
+
+def test_a_task_knows_the_texts_of_its_training_rows_so_that_their_price_can_be_measured(
+    embedding: StaticEmbedding, frame: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SAMPLED", 20)
+    task = table(frame, "kind", text=embedding)
+    assert task.embedded is not None
+    assert len(task.embedded.texts) == 20
+    assert task.embedded.times == len(task.train) / 20
+    assert set(task.embedded.texts) < set(frame["said"])
+    assert table(frame[["size", "kind"]], "kind", text=embedding).embedded is None
+
+
+@pytest.mark.slow
+def test_a_model_of_a_table_costs_the_features_of_its_texts_whoever_has_computed_them(
+    embedding: StaticEmbedding, frame: pd.DataFrame, tmp_path: Path
+) -> None:
+    space = Mlp(depths=(0, 1), widths=(4, 8), recipe=RecipeRanges(learning_rate=(1e-3, 1e-1), batch_size=64))
+    study = Study("texts", table(frame, "kind", text=embedding), space, rungs=(1, 2), trials=2, sampler="random")
+    run(study, out=tmp_path / "r", meter="cpu_time")
+    trials = RunFolder.open(tmp_path / "r").run().trials
+    prices = {trial.energy.features_joules for trial in trials}
+    assert len(prices) == 1, "measured once"
+    assert all(0 < (trial.energy.features_joules or 0.0) < (trial.train_joules or 0.0) for trial in trials)
 
 
 def test_missing_texts_are_marked_and_words_that_repeat_stay_categories(embedding: StaticEmbedding, frame: pd.DataFrame) -> None:
