@@ -26,7 +26,7 @@ from .pretrained import (
     weights_file,
 )
 from .recipes import Family, Floats, Options, RecipeRanges, suggest_categorical, suggest_float
-from .weights import check_loaded, loading
+from .weights import check_loaded, hub, loading
 
 #: Small models of different families that train on two CPU cores.
 MODELS = (
@@ -42,12 +42,17 @@ MODELS = (
 )
 
 
+#: In place of weights that a stored trial names and the family has no more: nothing is opened that a folder names.
+EARLIER = "earlier"
+
+
 @dataclass(frozen=True)
 class TimmZoo(Family):
     """Models of timm; ``recipe.head_learning_rate`` is the one of timm's classifier.
 
-    What is frozen here is computed again in every epoch: `TransferFamily` and `FineTuning` keep it for all trials.
-    A pretrained model gets images as it knows them (``Prepared``), and its new head, as that of a frozen one, starts at zero.
+    The bundled studies start from weights by `TransferFamily` and `FineTuning` alone, which keep what is frozen for all trials; here it is
+    computed again in every epoch. A pretrained model gets images as it knows them (``Prepared``), and its new head, as that of a frozen
+    one, starts at zero.
 
     Attributes:
         models: Names or patterns such as ``convnext_*``; patterns are expanded in timm's order.
@@ -65,9 +70,10 @@ class TimmZoo(Family):
 
     def architecture(self, trial: Suggest) -> Mapping[str, Any]:
         """Draw a model and its settings; a name or pattern that is unknown to timm raises ValueError."""
+        stored = getattr(trial, "params", {}).get("weights", "none")
         return {
             "model": suggest_categorical(trial, "model", names_of(self.models)),
-            "weights": suggest_categorical(trial, "weights", self.weights),
+            "weights": EARLIER if self.weights == "none" != stored else suggest_categorical(trial, "weights", self.weights),
             "freeze": suggest_categorical(trial, "freeze", self.freeze),
             "drop_path": suggest_float(trial, "drop_path", self.drop_paths),
         }
@@ -77,10 +83,15 @@ class TimmZoo(Family):
 
         Raises:
             ValueError: If the model cannot take the images, or has no stochastic depth.
-            FileNotFoundError: If the file of the weights does not exist.
+            FileNotFoundError: If the file of the weights does not exist, or this family had weights in an earlier version of the study.
             ConnectionError: If the hub's weights cannot be fetched.
         """
         parts, shape = candidate.architecture, image_shape(candidate, task)
+        if parts["weights"] == EARLIER:  # an export goes on without: what was trained takes the place of the weights
+            raise FileNotFoundError(
+                f"{parts['model']} was started from weights by an earlier version of this study, which can be exported, not trained again; "
+                "search anew with --pretrained FILE"
+            )
         # An export without the file of the weights says so by itself: what was trained takes their place.
         pretrained = parts["weights"] != "none" or parts.get("prepared", False)
         seen = (shape[0], *_known_size(parts["model"], shape)) if pretrained and candidate.recipe.resolution is None else shape
@@ -160,14 +171,7 @@ def create(name: str, shape: tuple[int, int, int], outputs: int, *, weights: str
         options["drop_path_rate"] = drop_path
     if weights == "none":
         return _create(name, shape, options)
-    if weights == "hub":
-        try:
-            return _create(name, shape, {**options, "pretrained": True})
-        except Exception as error:  # the hub's client raises a dozen kinds
-            raise ConnectionError(
-                f"weights='hub': cannot fetch {name} from the Hugging Face hub ({first_line(error)}); use weights='none' or a local file"
-            ) from error
-    path = weights_file(weights)
+    path = hub(name).path if weights == "hub" else weights_file(weights)
     random = torch.get_rng_state()
     plain = _create(name, shape, options)
     torch.set_rng_state(random)

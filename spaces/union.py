@@ -117,6 +117,11 @@ class Prefixed:
     prefix: str
     shared: frozenset[str]
 
+    @property
+    def params(self) -> Mapping[str, Any]:
+        """What the trial has drawn or stored, by the names that the family knows."""
+        return {name.removeprefix(self.prefix): value for name, value in getattr(self.trial, "params", {}).items()}
+
     def _name(self, name: str) -> str:
         return name if name in self.shared else self.prefix + name
 

@@ -11,6 +11,7 @@ from ..search.training.images import images, look_at
 from ..search.training.task import Task
 from ..spaces.convnet import Convnet
 from ..spaces.finetune import FineTuning
+from ..spaces.pretrained import weights_file
 from ..spaces.recipes import Range, RecipeRanges
 from ..spaces.timm_zoo import TimmZoo
 from ..spaces.transfer import HALVINGS, ORDINARY_HEAD, TransferFamily, halvings_for, sides_for
@@ -59,14 +60,15 @@ def study(
         seed: Seed of splits and search.
         smoke: Fewer models, to see that everything works.
         models: Names or patterns of timm, separated by commas, in place of ``MODELS``: ``--set models=resnet18,convnext_*``.
-        weights: Weights file for these models, which then compete with training from scratch: ``--set weights=resnet18.safetensors``.
+        weights: File of weights, or ``hub``, for the one model: as ``pretrained``, and before what that finds:
+            ``--set models=resnet18 --set weights=resnet18.safetensors``.
         resolution: Side of the images in pixels, in place of the median of theirs: ``--set resolution=64``.
         pretrained: Where weights are that heads are put on: ``auto`` (what this machine has), ``hub``, a folder, a file, or ``no``.
         skip_unreadable: Leave out images that cannot be read, with a warning: ``--set skip_unreadable=true``.
 
     Raises:
         ValueError: If there are weights and not one model that they belong to.
-        FileNotFoundError: If there are no weights at ``pretrained``.
+        FileNotFoundError: If there are no weights at ``pretrained`` or ``weights``.
         ConnectionError: If the hub is asked for some and does not answer.
     """
     chosen = tuple(name.strip() for name in models.split(",")) if models else MODELS[:2] if smoke else MODELS
@@ -74,11 +76,12 @@ def study(
         raise ValueError(f"--set weights={weights}: a weights file belongs to one model; name it with --set models=NAME")
     recipe = RecipeRanges(learning_rate=(1e-3, 2e-2), weight_decay=(1e-4, 1e-1), batch_size=(64, 128, 256), augment=("none", "flip_shift"))
     convnet = Convnet(depths=(2, 4), widths=(8, 64), kernels=(3,), poolings=("max", "stride"), recipe=recipe)
-    zoo = TimmZoo(models=chosen, weights="none" if weights is None else ("none", weights), recipe=recipe)
-    found = find(pretrained, chosen if models else ())
+    zoo = TimmZoo(models=chosen, recipe=recipe)
+    own = () if weights in (None, "none") else find("hub" if weights == "hub" else str(weights_file(str(weights))), chosen)
+    found = (*own, *(one for one in find(pretrained, chosen if models else ()) if one not in own))
 
     def task() -> Task:
-        for one in found if weights is None else (*found, *find(weights, chosen)):
+        for one in found:
             network(one)  # loaded once, as part of the start; what does not fit is refused here
         return images(data, resolution=resolution, seed=seed, skip_unreadable=skip_unreadable)
 

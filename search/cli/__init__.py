@@ -84,7 +84,9 @@ def _done(arguments: list[str] | None) -> int:
     words = [word for word in typed if word != "--debug"]
     streams.prepare(whole_process=arguments is None)
     try:
-        code = app(with_implied_values(words) or ["--help"], prog_name="joulefront", standalone_mode=False, obj=(words, arguments is None))
+        with streams.plain_warnings():
+            called = with_implied_values(words) or ["--help"]
+            code = app(called, prog_name="joulefront", standalone_mode=False, obj=(words, arguments is None))
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPT_CODE
     except Exception as error:

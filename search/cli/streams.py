@@ -5,7 +5,9 @@ from __future__ import annotations
 import codecs
 import os
 import sys
-from contextlib import suppress
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 from typing import Any
 
@@ -28,6 +30,21 @@ def prepare(whole_process: bool) -> None:
             stream.reconfigure(errors=PLAIN)
         if whole_process and stream is not None and not isinstance(stream, Forgiving):
             setattr(sys, name, Forgiving(stream))
+
+
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Print a warning for the user as one line, without the place in the code that gave it."""
+    before = warnings.formatwarning
+
+    def formatted(message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None) -> str:
+        return f"warning: {message}\n" if category is UserWarning else before(message, category, filename, lineno, line)
+
+    warnings.formatwarning = formatted
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
 
 
 def _plain(error: UnicodeError) -> tuple[str | bytes, int]:

@@ -4,8 +4,10 @@ import pytest
 import torch
 
 from joulefront.search.space import FixedTrial
+from joulefront.spaces.mlp import Mlp
 from joulefront.spaces.recipes import FIXED
 from joulefront.spaces.timm_zoo import Prepared, TimmZoo, create, names_of, stages
+from joulefront.spaces.union import Union
 
 
 def built(contract, model="test_resnet", shape=(3, 32, 32), **fields):
@@ -80,9 +82,7 @@ def test_the_hub_off_line_is_one_clear_line(contract, monkeypatch, tmp_path):
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(
-        ConnectionError, match=r"cannot fetch test_resnet from the Hugging Face hub.*weights='none' or a local file"
-    ) as error:
+    with pytest.raises(ConnectionError, match=r"cannot fetch test_resnet from the Hugging Face hub.*pip install") as error:
         built(contract, weights="hub")
     assert "\n" not in str(error.value)
 
@@ -188,3 +188,26 @@ def test_an_export_without_the_weights_file_builds_the_same_model(contract, tmp_
     again.load_state_dict(trained.state_dict())
     x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     assert torch.equal(again.eval()(x), trained.eval()(x))
+
+
+def test_a_trial_that_an_earlier_version_started_from_weights_is_rebuilt_for_its_trained_ones_and_not_trained_again(contract, tmp_path):
+    import timm
+
+    from joulefront.search.export.model import build
+
+    path = tmp_path / "test_resnet.pth"
+    torch.manual_seed(7)
+    torch.save(timm.create_model("test_resnet").state_dict(), path)
+    stored, task = FixedTrial({"family": "timm", "timm.weights": str(path)}), contract.make_task((3, 32, 32))
+    before = Union(Mlp(recipe=FIXED), TimmZoo(("test_resnet",), weights=("none", str(path)), recipe=FIXED))
+    trained = contract.build(before, before.sample(stored), task)
+    path.unlink()
+    now = Union(Mlp(recipe=FIXED), TimmZoo(("test_resnet",), recipe=FIXED))
+    with pytest.raises(FileNotFoundError, match="can be exported, not trained again; search anew with --pretrained FILE"):
+        now.build(now.sample(stored), task)
+    again = build(now, now.sample(stored), task)
+    again.load_state_dict(trained.state_dict())
+    x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(again.eval()(x), trained.eval()(x))
+    scratch = now.sample(FixedTrial({"family": "timm", "timm.weights": "none"}))
+    assert scratch == now.sample(FixedTrial({"family": "timm"}))

@@ -25,8 +25,20 @@ def zoo_of(**options: str) -> TimmZoo:
 
 def test_models_and_weights_are_the_users_choice() -> None:
     assert zoo_of(models="resnet18, convnext_*").models == ("resnet18", "convnext_*")
-    assert zoo_of(models="resnet18", weights="resnet18.safetensors").weights == ("none", "resnet18.safetensors")
     assert zoo_of().weights == "none"
+
+
+def test_a_weights_file_of_the_users_model_is_one_more_start_of_heads_and_fine_tuning(tmp_path: Path) -> None:
+    import timm
+
+    path = tmp_path / "mine.pth"
+    torch.save(timm.create_model("test_resnet").state_dict(), path)
+    found = study("anywhere", models="test_resnet", weights=str(path))
+    assert [member.name for member in found.space.spaces] == ["transfer", "finetune", "convnet", "timm"]
+    assert [(one.model, one.path) for one in found.space.spaces[0].weights] == [("test_resnet", path)]
+    assert found.first[0]["transfer.side"] == 96
+    with pytest.raises(FileNotFoundError, match="there is no such file"):
+        study("anywhere", models="test_resnet", weights=str(tmp_path / "none.pth"))
 
 
 def test_a_weights_file_needs_the_one_model_that_it_belongs_to() -> None:
