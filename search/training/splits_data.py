@@ -129,7 +129,7 @@ class MemoryData(Data):
             return
         generator = torch.Generator().manual_seed(seed)
         order = torch.randperm(len(self), generator=generator).to(self.inputs.device)
-        for chosen in order.split(batch_size):
+        for chosen in torch.split(order, batch_size):
             images = augmented(self.inputs.index_select(0, chosen), augment, generator)
             yield resized(normalised(images, self._mean, self._deviation), resolution), self.targets.index_select(0, chosen)
 

@@ -217,10 +217,8 @@ def study(context: Context) -> dict[str, Any]:
             figures.append(holds(f"joulefront {name} ends well", done.returncode == 0, "exit code 0", note=note))
             if name == "run" and done.returncode == 0:
                 figures += sums(run, gpu=context.gpu)
-                step["failed"] = failed(run)
-                figures.append(
-                    at_most("trials that failed", float(len(step["failed"])), 2, note="; ".join(sorted(set(step["failed"])))[:300])
-                )
+                step["failed"] = reasons = failed(run)
+                figures.append(at_most("trials that failed", float(len(reasons)), 2, note="; ".join(sorted(set(reasons)))[:300]))
                 step["bill"] = [
                     {key: one[key] for key in ("by_state_joules", "by_component_joules")} for one in read_sessions(run / "bill.json")
                 ]
@@ -261,9 +259,8 @@ def sums(run: Path, *, gpu: bool) -> list[Figure]:
 
 
 def failed(run: Path) -> list[str]:
-    """Return why trials of a run have failed, but for those that the session's end broke off."""
-    found = RunFolder.open(run).run()
-    return [f"{trial.params.get('family')}: {trial.reason}" for trial in found.trials if trial.state == "failed" and not trial.excused]
+    """Return why trials of a run have failed."""
+    return [f"{trial.params.get('family')}: {trial.reason}" for trial in RunFolder.open(run).run().trials if trial.state == "failed"]
 
 
 def image_folder(scratch: Path, data: Path | None, count: int) -> Path:
