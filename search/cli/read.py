@@ -112,14 +112,13 @@ def dashboard(
     port: Annotated[int, typer.Option(help="Port on this machine.", min=1, max=65535)] = 8080,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
 ) -> None:
-    """Serve optuna-dashboard on the run's storage until Ctrl-C."""
-    from ..records.run_folder import RunFolder
+    """Serve the decision page of a run, beside optuna-dashboard, until Ctrl-C.
 
-    folder = RunFolder.open(run)
-    from optuna_dashboard import run_server
+    The page follows a study that is still running. Nothing in the run folder is changed: optuna-dashboard gets a copy.
+    """
+    from ..report.live import serve
 
-    print(f"http://{host}:{port}/", file=sys.stderr)
-    run_server(folder.study()._storage, host=host, port=port)
+    serve(run, host=host, port=port)
 
 
 @with_options

@@ -42,17 +42,20 @@ def report_html(run: Run, path: str | Path, *, ranking: bool = True) -> Path:
     return target
 
 
-def render(data: Mapping[str, Any], *, live: bool = False) -> str:
-    """Return the page of some data; a ``live`` one asks the server that it came from for newer data while its study runs."""
+def render(data: Mapping[str, Any], *, every_seconds: float | None = None) -> str:
+    """Return the page of some data.
+
+    With a number of seconds it asks the server that it came from for newer data so often while its study runs.
+    """
     from jinja2 import Environment, StrictUndefined
 
     scripts = [asset(name) for name in SCRIPTS]
     hashes = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" for text in scripts)
     policy = f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
-    policy += "; connect-src 'self'" if live else ""
+    policy += "; connect-src 'self'" if every_seconds else ""
     template = Environment(autoescape=True, undefined=StrictUndefined).from_string(asset("page.html.j2"))
     return template.render(
-        name=data["name"], policy=policy, style=asset("page.css"), scripts=scripts, data=data_text(data), live="yes" if live else "no"
+        name=data["name"], policy=policy, style=asset("page.css"), scripts=scripts, data=data_text(data), every_seconds=every_seconds or 0
     )
 
 

@@ -2,7 +2,7 @@
 // Every text of a run is written as text: nothing here makes markup of a string.
 let run = JSON.parse(document.getElementById("data").textContent);
 const $ = (id) => document.getElementById(id);
-const live = document.documentElement.dataset.live === "yes";
+const every = 1000 * document.documentElement.dataset.everySeconds, live = every > 0;
 
 /** An element with attributes, handlers (`onclick`) and children; strings become text, null is left out. */
 function h(tag, attributes, ...children) {
@@ -163,7 +163,9 @@ function dots(svg, others, size, width) {
 function command(text) {
   const button = h("button", { type: "button", "aria-label": `copy: ${text}` }, "copy");
   button.onclick = () => copy(text, button);
-  return h("div", { class: "command" }, h("code", null, text), button);
+  // A line breaks between words, not behind a hyphen of one, unless a word is too long for any line.
+  const words = text.split(" ").map((word, i) => [i ? " " : "", word.length < 30 ? h("span", { class: "whole" }, word) : word]);
+  return h("div", { class: "command" }, h("code", null, words), button);
 }
 function copy(text, button) {
   const done = (word) => { button.textContent = word; setTimeout(() => (button.textContent = "copy"), 1500); };
@@ -333,7 +335,7 @@ const part = (title, id, ...children) => h("section", { id: `s-${id}`, "aria-lab
 const slider = (id, label, attributes, oninput) => h("label", { id: `l-${id}`, for: id }, label, h("output", { id: `o-${id}`, for: id }), h("input", { id, type: "range", step: "any", ...attributes, oninput }));
 function skeleton() {
   $("page").replaceChildren(
-    h("header", null, h("h1", null, run.name), h("p", { id: "lead" }), h("p", { id: "caveat", class: "warn small" }), h("p", { id: "now", role: "status" })),
+    h("header", null, h("h1", null, run.name), h("p", { id: "lead" }), h("p", { id: "caveat", class: "warn small" }), h("p", { id: "now", role: "status" }), h("p", { id: "beside", class: "small noprint", hidden: true }, h("a", { href: "/dashboard/studies/0" }, "The same study in optuna-dashboard"))),
     h("div", { class: "choose", id: "choose" },
       part("Which model is worth its energy?", "front",
         h("div", { class: "controls" },
@@ -381,6 +383,7 @@ function words() {
   const going = live ? !run.ended : run.running > 0;
   $("now").hidden = !going;
   $("now").replaceChildren(h("span", { class: "live" }, live ? "live" : "unfinished"), ` ${plural(run.running, "trial")} running, ${count(run.trials - run.running)} done${live ? "; this page follows the study" : "; a report made later has the rest"}.`);
+  $("beside").hidden = !live;
 }
 function controls() {
   const show = (id, text) => { $(`o-${id}`).textContent = text; $(id).setAttribute("aria-valuetext", text); };
@@ -420,7 +423,7 @@ async function follow() {
       }
     } catch (error) { $("now").hidden = false; $("now").textContent = "The server does not answer any more; this is the last that it said."; }
   }
-  if (!run.ended) setTimeout(follow, 5000);
+  if (!run.ended) setTimeout(follow, every);
 }
 
 skeleton();
@@ -433,4 +436,4 @@ new ResizeObserver(() => { if ($("chart").clientWidth !== width) { width = $("ch
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", chart);
 addEventListener("beforeprint", () => { chart(); growth(); });
 addEventListener("hashchange", () => { const m = member(+location.hash.match(/trial=(\d+)/)?.[1]); if (m && m !== state.pick) choose(m); });
-if (live && !run.ended) setTimeout(follow, 5000);
+if (live && !run.ended) setTimeout(follow, every);

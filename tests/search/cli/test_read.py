@@ -362,7 +362,7 @@ def test_the_cache_of_features_is_shown_and_cleared(call: Callable[..., Any], tm
     assert " ".join(call("cache").out.split()) == f"{tmp_path / 'kept'}: 0 entries, 0.0 MB of at most 21 GB"
     facts = {"backbone": "lite0 12ab", "feature_set": "pooled"}
     FeatureCache(tmp_path / "kept").write("0123456789abcdef" * 2, facts, 3, [(np.ones((3, 4)), np.zeros(3, dtype=np.int64))])
-    assert call("cache").out.splitlines()[2].split() == "0123456789ab 0.0 3 pooled of lite0 12ab".split()
+    assert call("cache").out.splitlines()[2].split() == ["0123456789ab", "0.0", "3", "pooled", "of", "lite0", "12ab"]
     rows = json.loads(call("cache", "--json").out)
     assert [(row["rows"], row["backbone"]) for row in rows["entries"]] == [(3, "lite0 12ab")]
     assert rows["bytes"] == rows["entries"][0]["bytes"] > 3 * 4 * 2
