@@ -23,7 +23,7 @@ from .facts import TYPICAL_MEDIAN, how_energy_is_known, over_default, pue_of, sc
 from .importance import importance
 from .pricing import places
 from .sections import sections
-from .statement import statements
+from .statement_forms import forms
 from .table import marks_of
 from .view import View, choose_ticks, is_stretched, tick_candidates
 
@@ -73,7 +73,7 @@ def page_data(run: Run, *, ranking: bool = True) -> dict[str, Any]:
         "growth": hypervolume_trace(front),
         "importance": [_ranking(front, target) for target in ("quality", "energy")] if ranking else [],
         "sections": [asdict(one) for one in sections(run, unit)],
-        "statements": statements(run),
+        "statements": forms(run),
     }
 
 

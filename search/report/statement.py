@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from ..carbon.intensity import Intensity
 from ..energy import JOULES_PER_KWH, JOULES_PER_WH, SECONDS_PER_HOUR
-from ..formatting import digits, energy_text, unit_for
+from ..formatting import Unit, digits, energies, energy_text, unit_for
 from ..front import Front
 from ..records.run_folder import Run
 from ..records.trial import Trial
@@ -33,9 +33,10 @@ def _sentences(run: Run) -> list[str]:
     if bill.total_joules is None:
         lines = [f"The energy of this search is unknown: nothing could be measured or estimated. It made {trials}."]
     else:
-        spread = "" if bill.u_joules is None else f" ± {energy_text(2 * bill.u_joules / JOULES_PER_WH)} (two standard uncertainties)"
+        shown, unit = energies([bill.total_joules, None if bill.u_joules is None else 2 * bill.u_joules])
+        spread = "" if bill.u_joules is None else f" ± {shown[1]} {unit} (two standard uncertainties)"
         lines = [
-            f"The whole search used **{energy_text(bill.total_joules / JOULES_PER_WH)}**{spread} at the machine in "
+            f"The whole search used **{shown[0]} {unit}**{spread} at the machine in "
             f"{bill.seconds / SECONDS_PER_HOUR:.2f} h. It made {trials}; failed ones, deciding and idling are included."
         ]
         lines += [more for more in (bill.gaps(), wall_text(bill)) if more]
@@ -43,9 +44,10 @@ def _sentences(run: Run) -> list[str]:
     front = Front.of(run)
     if len(front):
         best, sensible = front.best(), front.sensible()
+        common = unit_for((run.bill.total_joules or front.joules(best)) / JOULES_PER_WH)
         lines.append(
-            f"Training the best model once from scratch takes {_model(front, best)}; "
-            f"the sensible one, {front.choice.why}, takes {_model(front, sensible)}."
+            f"Training the best model once from scratch takes {_model(front, best, common)}; "
+            f"the sensible one, {front.choice.why}, takes {_model(front, sensible, common)}."
         )
     machines = hardware_lines(run)
     lines.append(f"Hardware: {'; '.join(machines) if machines else 'not recorded'}.")
@@ -65,9 +67,10 @@ def _carbon(run: Run, joules: float, pue: float) -> str:
     return f"That is **{energy_text(grams, 'gCO2e')}** with {site} and {intensity.describe()}."
 
 
-def _model(front: Front, trial: Trial) -> str:
+def _model(front: Front, trial: Trial, unit: Unit) -> str:
     carbon = "" if trial.grams_co2e is None else f" ({energy_text(trial.grams_co2e, 'gCO2e')})"
-    return f"{energy_text(trial.train_wh)}{carbon} for {front.objectives[0]} {front.quality_text(trial.values[0])} (trial {trial.number})"
+    energy = f"{digits(front.joules(trial) / JOULES_PER_WH / unit.size)} {unit.name}"
+    return f"{energy}{carbon} for {front.objectives[0]} {front.quality_text(trial.values[0])} (trial {trial.number})"
 
 
 def _table(run: Run) -> list[str]:
@@ -88,8 +91,3 @@ def _table(run: Run) -> list[str]:
 
 def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
-
-
-def statements(run: Run) -> list[dict[str, str]]:
-    """Return the statement in every form, each with its name."""
-    return [{"name": "text", "text": statement(run)}]

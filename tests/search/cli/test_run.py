@@ -10,11 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers.command_line import Circle, refused, say
+from helpers.page import data_of
 from PIL import Image
 
 from joulefront.search.cli.study_source import command_line, study_of
 from joulefront.search.execution.probe import Probe
+from joulefront.search.front import Front
 from joulefront.search.records.run_folder import RunFolder
+from joulefront.search.report.view import View
 from joulefront.search.running.estimate import Overhead
 
 pytestmark = pytest.mark.slow
@@ -32,6 +35,19 @@ def test_only_results_are_on_stdout(circle: Circle) -> None:
     assert "trial 0: " in circle.err
     assert "trials 5/5" in circle.err
     assert "ended: all 5 trials are done" in circle.err
+
+
+def test_terminal_page_picture_and_next_name_the_same_model(circle: Circle) -> None:
+    picked = Front.of(RunFolder.open(circle.path).run()).pick("sensible").number
+    page = data_of(circle.path / "front.html")
+    assert page["choice"]["sensible"] == picked
+    assert f"sensible: trial {picked}," in " ".join(circle.out.split())
+    marked = [line for line in circle.out.splitlines() if line.split()[:1] == [str(picked)]]
+    assert any("sensible" in line for line in marked)
+    assert View.of(RunFolder.open(circle.path).run()).named[0][1].number == picked
+    assert " --pick sensible " in circle.out.rstrip().splitlines()[-1]
+    assert page["bill"]["total"] > 0
+    assert page["importance"] == []  # that would cost every run a second of a CPU
 
 
 def test_the_next_command_can_be_typed_as_it_stands(circle: Circle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
