@@ -141,6 +141,10 @@ class FineTuning(TransferFamily):
         """Return which features a candidate's head shares with heads, and what an epoch costs in passes over the images, see ``PASSES``."""
         return super().frozen(candidate), PASSES.get(candidate.architecture["tuned"], PASSES["all"])
 
+    def further(self, params: Mapping[str, Any], larger: bool) -> Mapping[str, Any] | None:
+        """Return None: more pixels are tried by heads."""
+        return None
+
     def going_on(self, params: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the parameters of the fine-tuning to begin with, given those of the best head: the same network, images and recipe."""
         ranges: tuple[Any, ...] = self.layers, self.adapters

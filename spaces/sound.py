@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ..search.space import Candidate, Space, Suggest
+from ..search.space import Candidate, FrozenPart, Space, Suggest
 from ..search.training.audio import FLOOR, Spectrogram, mel_bands
 from ..search.training.features import Backbone, Transfer
 from ..search.training.task import Data, Task
@@ -152,10 +152,15 @@ class Heard:
         """Return the candidate's canonical text."""
         return self.space.key(candidate)
 
-    def frozen(self, candidate: Candidate) -> tuple[str, float] | None:
+    def frozen(self, candidate: Candidate) -> FrozenPart | None:
         """Return which features a candidate needs, where it needs some."""
         own = getattr(self.space, "frozen", None)
         return own(candidate) if callable(own) else None
+
+    def defaults(self) -> Mapping[str, Any]:
+        """Return the ordinary choice of the family; empty where it has none."""
+        found: Mapping[str, Any] = getattr(self.space, "defaults", dict)()
+        return found
 
     def build(self, candidate: Candidate, task: Task) -> nn.Module:
         """Build a model of the family for spectrograms, behind one.
@@ -261,10 +266,11 @@ class Crepe(Family):
             "head": suggest_categorical(trial, "head", self.heads),
         }
 
-    def frozen(self, candidate: Candidate) -> tuple[str, float]:
-        """Return which features a candidate needs, and of which share of the training recordings."""
+    def frozen(self, candidate: Candidate) -> FrozenPart:
+        """Return which features a candidate needs, and of which share of the training recordings; the frames of each are their work."""
         parts = candidate.architecture
-        return f"{parts['weights']} {parts['hop']} {parts['features']}", 2.0 ** -parts["images_halved"]
+        name = f"{parts['weights']} {parts['hop']} {parts['features']}"
+        return FrozenPart(name, 2.0 ** -parts["images_halved"], CREPE_SETS[parts["features"]] / parts["hop"])
 
     def build(self, candidate: Candidate, task: Task) -> nn.Module:
         """Put an untrained head on the network.

@@ -29,6 +29,8 @@ LARGEST_SIDE, ENLARGED = 224, 5
 #: How a head learns that nobody has tuned, as measured best on few and on many images, and the side that it sees images at.
 ORDINARY_HEAD = {"learning_rate": 1e-3, "weight_decay": 1e-1, "batch_size": 64, "label_smoothing": 0.0, "epochs": 3}
 ORDINARY_SIDE = 96
+#: Images are halved twice where more pixels are tried.
+QUARTER = 2
 #: A network that learns from a part of the images gets so many a class at least.
 FEWEST_PER_CLASS = 8
 
@@ -145,6 +147,18 @@ class TransferFamily(Family):
         """Return which features a candidate needs: one pass gives all sets of a network at one size."""
         parts = candidate.architecture
         return FrozenPart(f"{parts['weights']} {parts['side']}", 2.0 ** -parts["images_halved"], float(parts["side"] ** 2))
+
+    def further(self, params: Mapping[str, Any], larger: bool) -> Mapping[str, Any] | None:
+        """Return the parameters of a head on all images, or with ``larger`` at the next side, on a quarter; None where there is none."""
+        found = dict(params)
+        if isinstance(self.images_halved, Range):
+            most = int(self.images_halved.high)
+            found["images_halved"] = min(QUARTER, most) if larger else int(self.images_halved.low)
+        if larger:
+            if not isinstance(self.sides, Range) or params["side"] + (self.sides.step or 1) > self.sides.high:
+                return None
+            found["side"] = params["side"] + int(self.sides.step or 1)
+        return found
 
     def build(self, candidate: Candidate, task: Task) -> nn.Module:
         """Put an untrained head on the network.

@@ -91,6 +91,16 @@ class Union:
         drawn = follower.going_on({name.removeprefix(f"{family}."): value for name, value in params.items()})
         return {"family": follower.name, **{name if name in shared else f"{follower.name}.{name}": drawn[name] for name in drawn}}
 
+    def further(self, params: Mapping[str, Any], larger: bool) -> Mapping[str, Any] | None:
+        """Return what the family of parameters says of a head on more images or pixels, see ``TransferFamily.further``."""
+        family, shared = params.get("family"), self.shared()
+        member = next((one for one in self.spaces if one.name == family), None)
+        own: Callable[[Mapping[str, Any], bool], Mapping[str, Any] | None] | None = getattr(member, "further", None)
+        drawn = None if own is None else own({name.removeprefix(f"{family}."): value for name, value in params.items()}, larger)
+        if drawn is None:
+            return None
+        return {name if name == "family" or name in shared else f"{family}.{name}": value for name, value in drawn.items()}
+
     def shared(self) -> frozenset[str]:
         """Return the names of the recipe parameters that mean the same in all members."""
         recipes = [recipe for member in self.spaces if isinstance(recipe := getattr(member, "recipe", None), RecipeRanges)]

@@ -168,8 +168,8 @@ def _shared(
     return SharedFeatures(name, share, None if each is None else each * count, once + (each or 0.0) * len(task.validation), kept)
 
 
-#: Examples that a warm-up learns from: enough for the neighbours that an estimator may ask for.
-EXAMPLES = 128
+#: Examples that a warm-up learns from: enough for the neighbours that an estimator may ask for, and fewer large ones, by their numbers.
+EXAMPLES, NUMBERS, FEWEST = 128, 2**19, 16
 #: A kind that so many random candidates in a row do not show is too rare to look for.
 ENOUGH_DRAWS = 200
 #: Probes and warm-ups take seconds; what takes longer than this hangs.
@@ -189,7 +189,8 @@ def warm_up(space: Space, task: Task, *, device: str, threads: int, seed: int, w
     Raises:
         KeyboardInterrupt: If the user breaks it off.
     """
-    few = [Excerpt(split, EXAMPLES, most=1, seed=0, device=device) for split in (task.train, task.validation)]
+    count = min(EXAMPLES, max(FEWEST, NUMBERS // math.prod(task.input_shape)))
+    few = [Excerpt(split, count, most=1, seed=0, device=device) for split in (task.train, task.validation)]
     small, compiles = replace(task, train=few[0], validation=few[1]), may_compile(space, seed)
     here, waits = InProcess(space, small), getattr(space, "waits", lambda params: False)
     with _eagerly() if compiles else nullcontext(), TemporaryDirectory(prefix="joulefront-") as folder:

@@ -14,13 +14,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..billing.account import SAVE_SECONDS
+from ..billing.account import FEATURES, SAVE_SECONDS
 from ..carbon.intensity import Intensity
 from ..energy import JOULES_PER_WH
 from ..execution.job import Executor
 from ..formatting import energy_text
 from ..front import Front
 from ..records.run_folder import RunFolder
+from ..records.trial import Trial
 from ..report.facts import over_default
 from ..report.front_view import FrontView
 from ..samplers.factory import make_sampler
@@ -136,6 +137,17 @@ def course(front: Front, spent_joules: float | None) -> list[str]:
         said.append(f"{min(1.0, trained / spent_joules):.0%} of {energy_text(spent_joules / JOULES_PER_WH)} trained models")
     best = max(done, key=lambda trial: (front.gain(trial), -trial.number))
     return [*said, f"{front.objectives[0]} last rose at trial {best.number} of {len(front.trials)}"]
+
+
+def features_text(trials: Sequence[Trial], paid_joules: float) -> str | None:
+    """Return what a session has paid for features of frozen networks; None where none of its trials has any."""
+    count = sum(trial.energy.features_joules is not None for trial in trials)
+    if not count:
+        return None
+    models = f"{count} trial{'' if count == 1 else 's'}"
+    if not paid_joules:
+        return f"features of frozen networks: all from the cache, nothing paid for {models}"
+    return f"features of frozen networks: {energy_text(paid_joules / JOULES_PER_WH)}, paid once for {models}"
 
 
 #: Classes of which the largest has so many times the examples of the smallest are skewed.
@@ -293,6 +305,9 @@ def run(
             reporter.tell("end", "; ".join([f"ended: {session.reason}", *course(front, rules.account.spent_joules())]))
             if not front.trials and limits.joules is not None and (started := rules.account.spent_joules() or 0.0) >= limits.joules:
                 reporter.tell("end", f"imports, data and warm-up alone took {energy_text(started / JOULES_PER_WH)}; give a larger --budget")
+            own = [trial for trial in front.trials if trial.number >= finished]
+            if not session.inputs and (said := features_text(own, session.account.session.by_state.get(FEATURES, 0.0))) is not None:
+                reporter.tell("end", said)
             if (gained := over_default(front)) is not None:
                 reporter.tell("end", gained)
             if (recent := recent_gain(front)) is not None:

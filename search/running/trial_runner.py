@@ -20,7 +20,8 @@ from ..formatting import energy_text
 from ..front import Front
 from ..records.run_folder import RunFolder
 from ..records.trial import ATTRIBUTE, BASELINE, DEFAULT, EXCUSED, KEY, Trial, TrialEnergy, from_optuna
-from ..samplers.history import EPOCHS_REACHED, FINISHED, FROM_SCRATCH, following, resume_from
+from ..samplers.factory import noise_of
+from ..samplers.history import EPOCHS_REACHED, FINISHED, FROM_SCRATCH, resume_from, scheduled
 from ..space import Candidate, FixedTrial, Space
 from ..stopping.dominated import DominanceStopper
 from ..stopping.limits import Overdue, StopRules
@@ -102,7 +103,7 @@ class TrialRunner:
     def _ask(self) -> Asked:
         if self.study.sampler != "grid" and (begun := len(self._optuna_trials())) < len(self.first):
             self.optuna_study.enqueue_trial(dict(self.first[begun]))
-        elif (later := following(self.study, self._optuna_trials(), getattr(self.optuna_study.sampler, "remaining", None))) is not None:
+        elif (later := scheduled(self.optuna_study, self.study, noise_of(self.study, self.task))) is not None:
             self.optuna_study.enqueue_trial(dict(later))
         trial = self.optuna_study.ask()
         if trial.number == self.baseline:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from functools import partial
@@ -66,7 +67,9 @@ def make_sampler(
                 paid=partial(features_paid, study.space, share=validation_share(task))
                 if study.objectives[energy_axis(study)] == "train_energy"
                 else None,
-                withheld=partial(withheld, study) if callable(getattr(study.space, "waits", None)) else None,
+                withheld=partial(withheld, study)
+                if any(callable(getattr(study.space, name, None)) for name in ("waits", "further"))
+                else None,
             )
         if name == "tpe":
             return optuna.samplers.TPESampler(seed=seed)
@@ -84,6 +87,11 @@ def make_sampler(
 def validation_share(task: Task | None) -> float:
     """Return how many validation examples there are for each training example; 0 where that is unknown."""
     return len(task.validation) / max(1, len(task.train)) if task is not None else 0.0
+
+
+def noise_of(study: Study, task: Task | None) -> float:
+    """Return a bound of the standard error of a share of right validation examples; 0 for other qualities, where it is unknown."""
+    return 0.5 / math.sqrt(len(task.validation)) if task is not None and study.objectives[0] in ("accuracy", "error") else 0.0
 
 
 class GridSampler(optuna.samplers.BruteForceSampler):

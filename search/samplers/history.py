@@ -10,6 +10,7 @@ from statistics import median
 from typing import Any, TypeVar
 
 from optuna.distributions import BaseDistribution
+from optuna.study import Study as OptunaStudy
 from optuna.trial import FrozenTrial, TrialState
 
 from ..records.trial import ATTRIBUTE, EXCUSED
@@ -28,6 +29,8 @@ FINISHED = "finished"
 FROM_SCRATCH = "from_scratch"
 #: Fine-tuning waits for so many heads, and until its first rung costs at most this share of what is left.
 HEADS, LARGEST_SHARE = 6, 0.1
+#: Features with more work than any before cost at most this share of what is left.
+LARGEST_STEP = 0.2
 #: A configuration counts as failed after so many kills at the same epochs: it may exhaust the memory of the machine.
 MAX_KILLS = 3
 
@@ -235,20 +238,69 @@ def features_paid(space: Space, trials: Sequence[FrozenTrial], *, share: float =
 
 
 def withheld(study: Study, trials: Sequence[FrozenTrial], remaining: float | None) -> Callable[[Mapping[str, Any]], bool]:
-    """Return which parameters must not be begun yet: fine-tuning before `following` has begun it, and what the budget does not carry.
+    """Return which parameters must not be begun yet.
 
-    A space with such families says by ``waits(params)`` whether parameters are of one, and by ``tuning(candidate)`` which features it
-    begins on, a ``FrozenPart``, and what an epoch costs, in passes of the frozen network over its images.
-    ``remaining`` is what is left, in the unit of the energy; None for no limit.
+    That is fine-tuning before `following` has begun it, and what the budget does not carry: a space with such families says by
+    ``waits(params)`` whether parameters are of one, and by ``tuning(candidate)`` which features it begins on, a ``FrozenPart``, and what an
+    epoch costs, in passes of the frozen network over its images. And it is heads on features with more work than any before, which
+    `further` begins. ``remaining`` is what is left, in the unit of the energy; None for no limit.
     """
     space: Any = study.space
+    waits = getattr(space, "waits", lambda params: False)
     known, _ = _prices(space, trials)
-    begun = any(trial.state == TrialState.COMPLETE and space.waits(trial.params) for trial in trials)
+    begun = any(trial.state == TrialState.COMPLETE and waits(trial.params) for trial in trials)
+    steps = callable(getattr(space, "further", None))
+    most = max((work for _, _, work in known.values()), default=math.inf) if steps else math.inf
 
     def dear(params: Mapping[str, Any]) -> bool:
-        return bool(space.waits(params)) and (not begun or not _carried(study, known, params, remaining))
+        if waits(params):
+            return not begun or not _carried(study, known, params, remaining)
+        found: FrozenPart | None = _asked(space, "frozen", params) if most < math.inf else None
+        return found is not None and found.work > most
 
     return dear
+
+
+def scheduled(search: OptunaStudy, study: Study, noise: float) -> Mapping[str, Any] | None:
+    """Return the parameters of a trial that no sampler would begin by itself: more pixels, see `further`, or fine-tuning, see `following`."""
+    trials, left = search.get_trials(deepcopy=False), getattr(search.sampler, "remaining", None)
+    return further(study, trials, left, noise=noise) or following(study, trials, left)
+
+
+def further(study: Study, trials: Sequence[FrozenTrial], remaining: float | None, *, noise: float = 0.0) -> Mapping[str, Any] | None:
+    """Return the parameters of the next head on features with more work than those before; None where that does not pay, or costs too much.
+
+    The dearest features so far are those that have been tried on a part of the images. Where they gain on the next cheaper ones, on as many
+    images, the best of their heads gets all images; where it gains more than ``noise`` also there, it is tried on the next dearer ones. A
+    space with such steps has a method ``further(params, larger)``.
+    """
+    space: Any = study.space
+    ask = getattr(space, "further", None)
+    if ask is None or study.sampler != "freeze-thaw" or "train_energy" not in study.objectives:
+        return None
+    sign = 1.0 if study.directions[0] == "maximize" else -1.0
+    tried = [(trial, found) for trial in trials if (found := _asked(space, "frozen", trial.params)) is not None]
+    heads = [(one, part) for one, part in tried if one.state == TrialState.COMPLETE and ask(one.params, False) is not None]
+    best: dict[tuple[float, float], FrozenTrial] = {}
+    for trial, part in sorted(heads, key=lambda head: sign * head[0].values[0]):
+        best[part.work, part.share] = trial
+    works = sorted({work for work, _ in best})
+    if len(heads) < max(HEADS, len(study.first)) or len(works) < 2:
+        return None
+    share = max((share for work, share in best if work == works[-1] and (works[-2], share) in best), default=None)
+    if share is None:
+        return None
+    top, below = best[works[-1], share], best[works[-2], share]
+    if sign * (top.values[0] - below.values[0]) <= (noise if share == 1.0 else 0.0):
+        return None
+    params: Mapping[str, Any] | None = ask(top.params, share == 1.0)
+    wanted = None if params is None else _asked(space, "frozen", params)
+    if params is None or wanted is None or any(part.features == wanted.features and part.share >= wanted.share for _, part in tried):
+        return None
+    known, _ = _prices(space, trials)
+    joules = median(joules / work for _, joules, work in known.values()) * wanted.work * wanted.share if known else 0.0
+    epochs = top.user_attrs.get(EPOCHS_REACHED, study.rungs[0])
+    return {**params, "epochs": epochs} if remaining is None or joules <= LARGEST_STEP * remaining else None
 
 
 def following(study: Study, trials: Sequence[FrozenTrial], remaining: float | None) -> Mapping[str, Any] | None:

@@ -127,9 +127,11 @@ def test_features_are_paid_once_and_priced_in_every_model(spectra: Callable[...,
 
 
 def test_a_second_study_on_the_same_data_pays_no_features_and_says_so(spectra: Callable[..., Study], tmp_path: Path) -> None:
-    first, _, _ = ran(spectra(), tmp_path / "first")
+    first, told, _ = ran(spectra(), tmp_path / "first")
+    assert any(line.startswith("features of frozen networks: ") and line.endswith("paid once for 6 trials") for line in told)
     second, said, _ = ran(spectra(seed=5), tmp_path / "second")
     assert "features" not in second.bill.by_state
+    assert "features of frozen networks: all from the cache, nothing paid for 6 trials" in said
     trials = [line for line in said if line.startswith("trial ")]
     assert all(line.endswith("features from the cache: nothing paid for them") for line in trials)
     prices = [trial.energy.features_joules for trial in (*first.trials, *second.trials) if trial.params["images"] is None]

@@ -7,15 +7,15 @@ from typing import Any
 import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution
-from optuna.trial import FrozenTrial, create_trial
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from joulefront.search.records.trial import ATTRIBUTE
 from joulefront.search.samplers.factory import make_sampler
-from joulefront.search.samplers.history import HEADS, LARGEST_SHARE, following, withheld
+from joulefront.search.samplers.history import HEADS, LARGEST_SHARE, LARGEST_STEP, following, further, withheld
 from joulefront.search.study import Study
 from joulefront.spaces.finetune import PASSES, FineTuning
 from joulefront.spaces.mlp import Mlp
-from joulefront.spaces.recipes import RecipeRanges
+from joulefront.spaces.recipes import Range, RecipeRanges
 from joulefront.spaces.transfer import TransferFamily
 from joulefront.spaces.union import Union
 from joulefront.spaces.weights import find
@@ -81,6 +81,33 @@ def test_the_sampler_begins_none_by_itself_and_later_none_that_is_too_dear(study
     cost = PRICE * PASSES["all"] * study.rungs[0]
     assert [withheld(study, after, share * cost / LARGEST_SHARE)(whole) for share in (0.9, 1.1)] == [True, False]
     assert withheld(study, after, None)({**whole, "finetune.side": 128}), "nothing is known of the cost at this size"
+
+
+def at(side: int, halved: int, accuracy: float) -> FrozenTrial:
+    return head(accuracy, **{"transfer.side": side, "transfer.images_halved": halved})
+
+
+def test_more_pixels_are_tried_on_a_quarter_then_on_all_images_and_only_where_those_below_have_paid(study: Study) -> None:
+    sides = Union(TransferFamily(find(), Range(64, 160, step=32), recipe=RECIPE), Mlp(recipe=RECIPE))
+    study = replace(study, space=sides)
+    small = [at(64, 2, 0.5), *[at(96, 0, 0.6)] * HEADS, at(96, 2, 0.55)]
+
+    def step(*heads: FrozenTrial, remaining: float | None = None) -> tuple[int, int] | None:
+        params = further(study, [*small, *heads], remaining, noise=0.01)
+        return None if params is None else (params["transfer.side"], params["transfer.images_halved"])
+
+    assert step(at(128, 2, 0.57)) == (128, 0)
+    assert step(at(128, 2, 0.54)) is None, "more pixels do not pay"
+    assert step(at(128, 2, 0.57), at(128, 0, 0.605)) is None, "no more than chance"
+    assert step(at(128, 2, 0.57), at(128, 0, 0.62)) == (160, 2)
+    assert step(at(128, 2, 0.57), at(128, 0, 0.62), at(160, 2, 0.58)) == (160, 0)
+    assert step(at(128, 2, 0.57), at(128, 0, 0.62), at(160, 2, 0.58), at(160, 0, 0.65)) is None, "there are no more pixels"
+    failed = create_trial(state=TrialState.FAIL, params=at(128, 0, 0.6).params, distributions=at(128, 0, 0.6).distributions)
+    assert step(at(128, 2, 0.57), failed) is None, "it is tried once"
+    cost = PRICE * (128 / 96) ** 2
+    assert [step(at(128, 2, 0.57), remaining=share * cost / LARGEST_STEP) for share in (0.5, 2.0)] == [None, (128, 0)]
+    dear = withheld(study, small, None)
+    assert [dear(at(side, 0, 0.5).params) for side in (64, 96, 128)] == [False, False, True], "the sampler begins none by itself"
 
 
 def test_the_first_trials_of_a_search_are_no_fine_tuning(study: Study) -> None:
