@@ -262,7 +262,7 @@ def withheld(study: Study, trials: Sequence[FrozenTrial], remaining: float | Non
 
 
 def scheduled(search: OptunaStudy, study: Study, noise: float) -> Mapping[str, Any] | None:
-    """Return the parameters of a trial that no sampler would begin by itself: more pixels, see `further`, or fine-tuning, see `following`."""
+    """Return the parameters of what no sampler begins by itself: more pixels, see `further`, or fine-tuning, see `following`; or None."""
     trials, left = search.get_trials(deepcopy=False), getattr(search.sampler, "remaining", None)
     return further(study, trials, left, noise=noise) or following(study, trials, left)
 
