@@ -1,6 +1,6 @@
 """What a study will cost, with an interval, before anything is trained.
 
-Random candidates are probed for a few metered steps; what deciding costs is measured by a sampler on trials that are never trained, in a
+Random candidates, and those that a study begins with, are probed for a few metered steps; what deciding costs is measured by a sampler on trials that are never trained, in a
 storage like the real one.
 """
 
@@ -23,9 +23,10 @@ from ..records.run_folder import RunFolder
 from ..records.trial import Trial
 from ..samplers.factory import make_sampler
 from ..samplers.history import EPOCHS_REACHED
-from ..space import RandomTrial
+from ..space import NearestTrial, RandomTrial
 from ..study import Study
 from ..training.feature_cache import FeatureCache
+from ..training.files import spaced
 from ..training.task import Task
 from .identity import described
 from .session import SessionOptions, open_session
@@ -252,7 +253,10 @@ def _epochs(study: Study, count: int, random: np.random.Generator) -> np.ndarray
 def probe_study(
     study: Study, *, count: int, meter: str = "auto", device: str = "auto", whole_process: bool = False
 ) -> tuple[list[Probe], Overhead | None, float | None]:
-    """Probe random candidates of a study; return them, the overhead (None when energy is unknown), and the joules of all of this."""
+    """Probe candidates of a study, half of them those that it begins with, else random ones.
+
+    Return them, the overhead (None when energy is unknown), and the joules of all of this.
+    """
     with open_session(SessionOptions(meter=meter, device=device, whole_process=whole_process)) as session:
         with session.starting():
             ledger, begin_ns = session.ledger, time.monotonic_ns()
@@ -265,8 +269,8 @@ def probe_study(
         decision = decision_joules(study, task, ledger)
         probes: list[Probe] = []
         waits, cache = getattr(study.space, "waits", lambda params: False), FeatureCache.of_user()
-        for index in range(10 * count):
-            draw = RandomTrial(1000 * study.seed + index)
+        known = [NearestTrial(study.first[k]) for k in spaced(len(study.first), count // 2)]  # a study knows what it begins with
+        for draw in [*known, *(RandomTrial(1000 * study.seed + index) for index in range(10 * count))]:
             study.space.sample(draw)
             if len(probes) < count and not waits(draw.params):  # what waits for others may never begin
                 where: Any = dict(device=session.device, threads=session.threads, seed=study.seed, features=cache)
