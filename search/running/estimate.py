@@ -1,7 +1,7 @@
 """What a study will cost, with an interval, before anything is trained.
 
-Random candidates, and those that a study begins with, are probed for a few metered steps; what deciding costs is measured by a sampler on trials that are never trained, in a
-storage like the real one.
+Candidates that a study begins with and random ones are probed for a few metered steps; what deciding costs is measured by a sampler on
+trials that are never trained, in a storage like the real one.
 """
 
 from __future__ import annotations
