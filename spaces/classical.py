@@ -96,10 +96,19 @@ class Classical(Space):
     def defaults(self) -> Mapping[str, Any]:
         """Return boosting on histograms at scikit-learn's defaults; where that does not serve, a random or an isolation forest.
 
-        Depths without a limit are the largest of the ranges, and so many rounds as the epochs are.
+        Depths without a limit are the largest of the ranges, and so many rounds as the epochs are. Those of the other estimators are there
+        as well, for studies that begin with them.
         """
         return {
             "estimator": "gradient_boosting" if self.kind not in ("multilabel", "anomaly") else _ORDINARY[self.kind],
+            "linear.regularisation": 1.0,
+            "decision_tree.max_depth": 8,
+            "decision_tree.min_leaf": 8,
+            "extra_trees.max_depth": 2**31,
+            "extra_trees.min_leaf": 1,
+            "extra_trees.features": 0.3,
+            "k_neighbours.weighting": "distance",
+            "k_neighbours.neighbours": 10,
             "gradient_boosting.learning_rate": 0.1,
             "gradient_boosting.max_depth": 2**31,
             "gradient_boosting.min_leaf": 20,

@@ -1,18 +1,26 @@
-"""Any CSV or Parquet file: scikit-learn's families and a torch perceptron compete in one study, classification or regression."""
+"""Any CSV or Parquet file: gradient boosting, forests, linear models, neighbours and a perceptron compete in one study."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+from ..search.space import NearestTrial, Space
 from ..search.study import Study
 from ..search.training.table import table
 from ..search.training.table_features import MAX_LEVELS
 from ..search.training.task import Kind
 from ..search.training.text import REMEDY, find_text
+from ..spaces.boosting import DEFAULTS, Boosting, boosting
 from ..spaces.classical import Classical
 from ..spaces.mlp import Mlp
 from ..spaces.recipes import RecipeRanges
 from ..spaces.union import Union
+
+#: Training rows above which the share of them that boosting learns from is searched, and those at which a forest begins with fewer trees.
+MANY, SEVERAL = 10_000, 5_000
+#: Qualities that count each class alike: then the weights of the classes are searched, too.
+EVEN = ("balanced_accuracy", "macro_f1")
 
 
 def study(
@@ -59,16 +67,39 @@ def study(
     shares: dict[str, Any] = {"validation_share": validation_share, "test_share": test_share, "max_levels": max_levels}
     task = table(data, target, kind=kind, seed=seed, drop=drop, keep=keep, categorical=categorical, text=text, split=split, **shares)
     embedded = [column["name"] for column in task.preprocessing["columns"] if column["type"] == "text"]
+    weights = (False, True) if metric in EVEN and task.kind != "regression" else False
+    boosted = boosting(task.kind, rows=(1.0, 0.3, 0.1) if len(task.train) >= MANY else 1.0, balanced=weights)
     recipe = RecipeRanges(learning_rate=(1e-3, 3e-2), weight_decay=(1e-5, 1e-1), batch_size=(64, 128, 256))
+    space = Union(*boosted, Classical(kind=task.kind), Mlp(recipe=recipe))
     return Study(
         name="table",
         task=task,
-        space=Union(Classical(kind=task.kind), Mlp(recipe=recipe)),
+        space=space,
         objectives=(metric or task.metric, "train_energy"),
         rungs=(1, 3, 9, 27),
         trials=40,
         seed=seed,
+        first=defaults(space, boosted, task.kind, len(task.train)),
         description=f"Which family predicts {target!r} for the fewest joules?",
         weights=(text.facts,) if text is not None and embedded else (),
         notice=f"text: {', '.join(embedded)} by {text.facts['model']} from {text.facts['origin']}" if text is not None and embedded else "",
     )
+
+
+def defaults(space: Space, boosted: tuple[Boosting, ...], kind: Kind, rows: int) -> tuple[Mapping[str, Any], ...]:
+    """Return the trials to begin with: each family at its defaults, the cheap ones first, so that a front stands at once."""
+    trees = 9 if rows < SEVERAL else 3 if rows < MANY else 1
+    wanted: list[tuple[Mapping[str, Any], int]] = []
+    if kind != "multilabel":
+        wanted.append(({"family": "classical", "classical.estimator": "linear"}, 9))
+        wanted += [
+            ({"family": one.name, **{f"{one.name}.{name}": value for name, value in DEFAULTS[one.name].items()}}, 9) for one in boosted
+        ]
+    wanted += [({"family": "classical", "classical.estimator": name}, trees) for name in ("extra_trees", "random_forest")]
+    ordinary = {f"classical.{name}": value for name, value in Classical(kind=kind).defaults().items() if "." in name}
+    first = []
+    for given, epochs in wanted:
+        draw = NearestTrial({**ordinary, **given})
+        space.sample(draw)
+        first.append({**draw.params, "epochs": epochs})
+    return tuple(first)

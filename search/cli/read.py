@@ -124,7 +124,7 @@ def dashboard(
 @with_options
 def export(
     run: RunArgument,
-    to: Annotated[str, typer.Option(help="onnx, pt2, safetensors or skops.")],
+    to: Annotated[str, typer.Option(help="onnx, pt2, safetensors, skops, or native (LightGBM, XGBoost, CatBoost).")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the model and its card.")],
     *,
     pick: Pick = "sensible",

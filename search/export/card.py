@@ -11,7 +11,7 @@ from ..records.run_folder import Run
 from .model import TrainedModel
 from .parity import Check
 
-LIBRARIES = {"onnx": "onnx", "pt2": "pytorch", "safetensors": "joulefront", "skops": "sklearn"}
+LIBRARIES = {"onnx": "onnx", "pt2": "pytorch", "safetensors": "joulefront", "skops": "sklearn", "native": "joulefront"}
 #: Names of stored qualities in a card; ``model-index`` has them as well.
 METRICS = {
     "accuracy": "Accuracy",

@@ -13,6 +13,7 @@ from ..records.run_folder import Run
 from ..records.trial import Trial
 from ..study import Study
 from ..training.task import Task
+from .boosted_format import Native
 from .card import model_card
 from .folder import CONFIG, move_in, staging, write_readable_json
 from .model import Exporter, ExportFailed, Predictor, TrainedModel, first_line, rebuild
@@ -21,7 +22,7 @@ from .parity import Check, compare
 from .skops_format import Skops
 from .torch_formats import Pt2, Safetensors
 
-FORMATS: Mapping[str, Exporter] = {exporter.name: exporter for exporter in (Onnx(), Pt2(), Safetensors(), Skops())}
+FORMATS: Mapping[str, Exporter] = {exporter.name: exporter for exporter in (Onnx(), Pt2(), Safetensors(), Skops(), Native())}
 
 
 @dataclass(frozen=True)

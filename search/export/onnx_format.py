@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from ..training.boosted import BoostedTrees
 from ..training.estimator import is_outlier_detector
 from .model import Exporter, ExportFailed, Predictor, TrainedModel, estimator_predictor, first_line, plain_estimator
 
@@ -24,7 +25,7 @@ FILE = "model.onnx"
 #: A protobuf message ends at 2 GiB; weights beyond this go into a file of their own.
 MAX_INLINE_BYTES = 1_800_000_000
 #: Libraries with log handlers of their own, which a redirected stderr does not capture.
-LOGGERS = ("torch", "torch.onnx", "torch.export", "torch.fx", "torch._dynamo", "onnxscript", "onnx_ir", "skl2onnx")
+LOGGERS = ("torch", "torch.onnx", "torch.export", "torch.fx", "torch._dynamo", "onnxscript", "onnx_ir", "skl2onnx", "onnxmltools")
 
 
 class Onnx(Exporter):
@@ -82,9 +83,11 @@ class Onnx(Exporter):
     def _write_sklearn(self, trained: TrainedModel, file: Path) -> None:
         import onnx
 
+        from .onnx_boosted import convert as convert_boosted
         from .onnx_sklearn import convert
 
-        graph = convert(plain_estimator(trained.model), trained.input_shape[0])
+        estimator = plain_estimator(trained.model)
+        graph = (convert_boosted if isinstance(estimator, BoostedTrees) else convert)(estimator, trained.input_shape[0])
         onnx.helper.set_model_props(graph, _metadata(trained))
         file.write_bytes(graph.SerializeToString())
 

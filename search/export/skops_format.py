@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..training.boosted import BoostedTrees
 from ..training.sklearn_files import load_sklearn, trusted_in, types_of
 from .model import Exporter, ExportFailed, Predictor, TrainedModel, estimator_predictor, first_line, plain_estimator
 
@@ -21,6 +22,11 @@ class Skops(Exporter):
             raise ExportFailed(
                 f"trial {trained.trial.number} is a PyTorch model ({trained.type_name}) and --to skops takes scikit-learn models; "
                 "use --to onnx, --to pt2 or --to safetensors"
+            )
+        if isinstance(plain_estimator(trained.model), BoostedTrees):
+            raise ExportFailed(
+                f"trial {trained.trial.number} is a model of {plain_estimator(trained.model).library} and --to skops takes those of "
+                "scikit-learn; use --to onnx, or --to native for the library's own file"
             )
         import skops.io
 

@@ -299,7 +299,7 @@ def _fit_estimator(
 ) -> Fitted:
     """Fit an estimator, see ``fit``; its training loss is unknown, so the points of the curve have NaN as their loss."""
     estimator, cpu = as_estimator(model), torch.device("cpu")
-    patience = Patience(recipe.patience)
+    patience, by = Patience(recipe.patience), "loss" if getattr(estimator, "stops_by_loss", False) else task.metric
     done = 0
     with phases("setup", 0):
         inputs, targets = task.train.arrays()
@@ -315,8 +315,8 @@ def _fit_estimator(
         quality = None
         if patience.enabled:
             quality, scores = _validate(estimator, None, task, recipe, cpu, phases, epoch)
-            if patience.exhausted(quality.get(task.metric, -quality["loss"])):
-                stopped = f"patience: no better validation {task.metric} in {recipe.patience} epochs"
+            if patience.exhausted(-quality["loss"] if by == "loss" else quality.get(by, -quality["loss"])):
+                stopped = f"patience: no better validation {by} in {recipe.patience} epochs"
         curve.append(EpochPoint(epoch, float("nan"), quality))
         if not should_continue(curve[-1]) and epoch < epochs:
             stopped = stopped or f"stopped after epoch {epoch} of {epochs}"

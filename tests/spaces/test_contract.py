@@ -8,6 +8,7 @@ import pytest
 from torch import nn
 
 from joulefront.search.space import Space
+from joulefront.spaces.boosting import Boosting
 from joulefront.spaces.cell import Cell
 from joulefront.spaces.classical import DETECTORS, SUPERVISED, Classical
 from joulefront.spaces.convnet import Convnet
@@ -85,6 +86,11 @@ def test_trees_and_neighbours_serve_several_labels(contract, estimator):
 @pytest.mark.parametrize("estimator", DETECTORS)
 def test_a_detector_keeps_the_contract(contract, estimator):
     contract.check(Classical(estimators=estimator), contract.make_task((5,), "anomaly"), 2)
+
+
+@pytest.mark.parametrize("kind", ["classification", "regression", "anomaly"])
+def test_boosting_keeps_the_contract(contract, kind):
+    contract.check(Boosting(rows=(1.0, 0.5)), contract.make_task((5,), kind), 2)
 
 
 def test_families_compete_on_a_table(contract):

@@ -1,0 +1,43 @@
+"""Boosted trees leave as ONNX and as the file of their own library."""
+
+import numpy as np
+import pytest
+import torch
+
+from joulefront.search.export import ExportFailed, export
+from joulefront.search.training.boosted import LIBRARIES, installed
+from joulefront.search.training.splits_data import MemoryData
+from joulefront.search.training.task import Task
+from joulefront.spaces.boosting import DEFAULTS, Boosting
+
+
+def a_task(kind: str) -> Task:
+    random = np.random.default_rng(0)
+    inputs = random.normal(size=(500, 5)).astype(np.float32)
+    inputs[:, 3:] = np.round(inputs[:, 3:] * 8) / 8  # many inputs lie exactly on thresholds
+    total = inputs[:, 0] + inputs[:, 3] * inputs[:, 4]
+    targets = {"regression": total, "two": (total > 0).astype(np.int64), "three": np.digitize(total, [-0.5, 0.5])}[kind]
+    classes = {"regression": (), "two": ("no", "yes"), "three": ("a", "b", "c")}[kind]
+    parts = [MemoryData(torch.from_numpy(inputs[part]), torch.from_numpy(targets[part])) for part in (slice(0, 350), slice(350, 500))]
+    return Task(kind, "regression" if kind == "regression" else "classification", *parts, None, (5,), classes)
+
+
+def ready(make, library, kind):
+    params = {name: value for name, value in DEFAULTS[library].items()} | {"l2": 1.0}
+    return make(library, a_task(kind), space=Boosting(library=library), params=params, epochs=2)
+
+
+@pytest.mark.parametrize("kind", ["regression", "two", "three"])
+@pytest.mark.parametrize("library", [name for name in LIBRARIES if installed(name)])
+def test_onnx_and_the_own_file_predict_as_the_model_does(make, tmp_path, library, kind):
+    trial = ready(make, library, kind)
+    for to in ("onnx", "native"):
+        exported = export(**trial.arguments, to=to, out=tmp_path / to)
+        assert exported.check.decisions_changed == 0
+        assert exported.check.max_abs_difference <= 1e-5
+    assert f"import {library}" in (tmp_path / "native" / "README.md").read_text()
+
+
+def test_skops_names_the_formats_that_take_it(make, tmp_path):
+    with pytest.raises(ExportFailed, match="--to onnx, or --to native"):
+        export(**ready(make, "lightgbm", "two").arguments, to="skops", out=tmp_path / "model")
