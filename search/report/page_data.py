@@ -19,9 +19,9 @@ from ..picking import RULES
 from ..records.examples import SHARES
 from ..records.run_folder import Run
 from ..records.trial import Trial
-from .facts import TYPICAL_MEDIAN, how_energy_is_known, over_default, pue_of, scale_share, sessions_of, short_component
+from .facts import TYPICAL_MEDIAN, how_energy_is_known, pue_of, scale_share, sessions_of, short_component
 from .importance import importance
-from .pricing import places
+from .pricing import hours, places
 from .sections import sections
 from .statement_forms import forms
 from .table import marks_of
@@ -70,6 +70,7 @@ def page_data(run: Run, *, ranking: bool = True) -> dict[str, Any]:
         "place": run.facts.get("intensity"),
         "pue": pue_of(run),
         "places": places(run),
+        "hours": hours(run),
         "growth": hypervolume_trace(front),
         "importance": [_ranking(front, target) for target in ("quality", "energy")] if ranking else [],
         "sections": [asdict(one) for one in sections(run, unit)],
@@ -167,10 +168,11 @@ def _plain(value: Any) -> Any:
 
 def _curve(front: Front, trial: Trial) -> list[dict[str, Any]]:
     """Loss and quality after each epoch, those of the trials that this one continued first."""
+    points = {point.get("epoch"): point for one in reversed(front.lineage(trial)) for point in one.curve}
+    name = front.objectives[0]
     return [
-        {"epoch": point.get("epoch"), "loss": point.get("loss"), "q": point.get(front.objectives[0])}
-        for one in reversed(front.lineage(trial))
-        for point in one.curve
+        {"epoch": epoch, "loss": point.get("loss"), "q": point.get(name)}
+        for epoch, point in sorted(points.items(), key=lambda item: item[0] or 0)
     ]
 
 
@@ -212,16 +214,18 @@ def _choice(front: Front) -> dict[str, Any] | None:
         "ties": [number for number in choice.ties if choice.standings[number].beats_guessing is not False] or list(choice.ties),
         "pairs": pairs,
         "marks": {str(number): text for number, text in marks_of(front).items()},
-        "over_default": over_default(front),
         "rules": RULES,
     }
 
 
 def _default(front: Front) -> dict[str, Any] | None:
     trial = front.baseline
-    if trial is None or front.why_not(trial) is not None:
+    if trial is None or front.why_not(trial) is not None or not front.members:
         return None
-    return {"n": trial.number, "q": trial.values[0], "j": trial.train_joules, "on_front": trial in front}
+    asked = front.members if front.objectives[0] in SHARES else (front.sensible(),)  # a bootstrap takes longer
+    ties = [one.number for one in asked if front.evidence.ties(one, trial)]
+    known = [one.number for one in asked]
+    return {"n": trial.number, "q": trial.values[0], "j": trial.train_joules, "on_front": trial in front, "ties": ties, "compared": known}
 
 
 def _others(front: Front) -> list[list[float]]:

@@ -145,6 +145,18 @@ def places(run: Run) -> list[dict[str, Any]]:
     ]
 
 
+def hours(run: Run) -> list[list[Any]]:
+    """Return ``[hour, joules, grams per kWh]`` of the hours in which a run with a forecast trained, as far as they are known."""
+    pue = float(run.facts.get("pue") or 1.0)
+    found: dict[str, list[float]] = {}
+    for session in run.facts.get("carbon") or []:
+        for one in session.get("hours") or []:
+            if one["joules"] and one["grams"] is not None:
+                before = found.setdefault(str(one["hour"]), [0.0, 0.0])
+                found[str(one["hour"])] = [before[0] + one["joules"], before[1] + one["grams"]]
+    return [[hour, joules, grams / (joules / JOULES_PER_KWH * pue)] for hour, (joules, grams) in sorted(found.items())]
+
+
 def front_at(front: Front, place: Intensity, pue: float = 1.0) -> Front:
     """Return the front of quality against grams at a place; the objectives that are energy become carbon there."""
     where = {i for i, name in enumerate(front.objectives) if name in ("train_energy", "train_co2")}

@@ -21,15 +21,16 @@ function h(tag, attributes, ...children) {
 const digits = (x) => (x === null || x === undefined ? "-" : x === 0 || Math.abs(x) >= 1000 ? Math.round(x).toLocaleString("en") : String(+x.toPrecision(3)).includes("e") ? x.toFixed(12).replace(/0+$/, "") : String(+x.toPrecision(3)));
 const count = (x) => (x === null || x === undefined ? "-" : x.toLocaleString("en"));
 const many = (x) => (x >= 1e9 ? `${digits(x / 1e9)} billion` : x >= 1e6 ? `${digits(x / 1e6)} million` : count(x));
+const gap = "\u00a0"; // a number and its unit stay in one line
 /** Energy in the one unit of this page, which the commands on it use, too. */
-const energy = (joules) => (joules === null || joules === undefined ? "unknown" : `${digits(joules / run.unit.joules)} ${run.unit.name}`);
+const energy = (joules) => (joules === null || joules === undefined ? "unknown" : `${digits(joules / run.unit.joules)}${gap}${run.unit.name}`);
 const steps = [[1e9, "G"], [1e6, "M"], [1e3, "k"], [1, ""], [1e-3, "m"], [1e-6, "µ"], [1e-9, "n"]];
-const prefixed = (x, unit) => { if (!x) return `0 ${unit}`; const [size, prefix] = steps.find(([s]) => Math.abs(x) >= s * 0.1) ?? steps.at(-1); return `${digits(x / size)} ${prefix}${unit}`; };
+const prefixed = (x, unit) => { if (!x) return `0${gap}${unit}`; const [size, prefix] = steps.find(([s]) => Math.abs(x) >= s * 0.1) ?? steps.at(-1); return `${digits(x / size)}${gap}${prefix}${unit}`; };
 const mass = (grams) => (grams === null || grams === undefined ? "unknown" : grams >= 1e6 ? `${digits(grams / 1e6)} tCO₂e` : prefixed(grams, "gCO₂e"));
 const fixed = (x, n) => x.toFixed(n);
-const quality = (q) => (q === null || q === undefined ? "unknown" : run.percent ? `${fixed(100 * q, run.decimals)} %` : fixed(q, run.decimals));
+const quality = (q) => (q === null || q === undefined ? "unknown" : run.percent ? `${fixed(100 * q, run.decimals)}${gap}%` : fixed(q, run.decimals));
 const step = (d) => (run.percent ? `${fixed(100 * Math.abs(d), run.decimals)} points` : fixed(Math.abs(d), run.decimals));
-const percent = (share) => `${share < 0.1 ? (100 * share).toFixed(share < 0.01 ? 2 : 1) : Math.round(100 * share)} %`;
+const percent = (share) => `${share < 0.1 ? (100 * share).toFixed(share < 0.01 ? 2 : 1) : Math.round(100 * share)}${gap}%`;
 const value = (v) => (typeof v === "number" && !Number.isInteger(v) ? String(+v.toPrecision(3)) : String(v));
 const clock = (s) => (s >= 5400 ? `${(s / 3600).toFixed(1)} hours` : s >= 90 ? `${(s / 60).toFixed(1)} minutes` : `${digits(s)} seconds`);
 const plural = (n, word) => `${count(n)} ${word}${n === 1 ? "" : "s"}`;
@@ -128,6 +129,7 @@ function chart() {
       Plot.ruleY([pick], { y, x1: (m) => Math.max(low, x(m) - (m.j / size) * Math.min(0.95, 2 * side)), x2: (m) => Math.min(high, x(m) + (m.j / size) * 2 * side), stroke: "var(--pick)", strokeWidth: 1.5 }),
       run.default && !run.default.on_front && !state.uses ? [Plot.dot([run.default], { x: (m) => m.j / size, y: (m) => inside(stretch(m.q)), r: 6, symbol: "diamond", stroke: "var(--other)", strokeWidth: 2, fill: "var(--card)" }), Plot.text([run.default], { x: (m) => m.j / size, y: (m) => inside(stretch(m.q)), text: () => "default", dy: 14, fill: "var(--other)" })] : null,
       Plot.dot(front, { x, y, r: front.length > 60 ? 3.5 : 5, fill: (m) => (allowed(m) ? "var(--front)" : "var(--card)"), stroke: "var(--front)", strokeWidth: 1.5 }),
+      Plot.dot(state.uses ? [] : front.filter((m) => m.again?.j && m.again.q), { x: (m) => m.again.j[0] / size, y: (m) => inside(stretch(m.again.q[0])), symbol: "times", r: 4, stroke: "var(--other)", strokeWidth: 2 }),
       Plot.dot([pick], { x, y, r: 9, stroke: "var(--pick)", strokeWidth: 3 }),
       Plot.text(labels.filter(({ m }) => left(m)), { x: ({ m }) => x(m), y: ({ m }) => y(m), text: "text", textAnchor: "end", dx: -12, dy: -9, fontWeight: 600, fill: "var(--ink)", stroke: "var(--card)", strokeWidth: 4 }),
       Plot.text(labels.filter(({ m }) => !left(m)), { x: ({ m }) => x(m), y: ({ m }) => y(m), text: "text", textAnchor: "start", dx: 12, dy: 13, fontWeight: 600, fill: "var(--ink)", stroke: "var(--card)", strokeWidth: 4 }),
@@ -181,7 +183,7 @@ const money = (joules) => (run.money && joules !== null ? `${((joules / 3.6e6) *
 function details() {
   const m = state.pick, top = member(run.choice.best), ties = tiesOf(m), saved = 1 - lifetime(m) / lifetime(top), side = spread(m);
   const about = m.low === null ? "its interval is unknown: how many examples it was validated on was not kept" : `95 % interval ${quality(m.low)} to ${quality(m.high)}${m.right === null ? "" : `, ${count(m.right)} of ${count(run.examples)} right`}`;
-  const how = measuredSpread(m) ? `± ${percent(2 * side)} between ${m.again.n} trainings (2 sd)` : `± ${percent(2 * side)}: as repeats typically spread (2 sd)`;
+  const how = measuredSpread(m) ? `±${gap}${percent(2 * side)} between ${m.again.n} trainings (2 sd)` : `±${gap}${percent(2 * side)}, as repeats typically spread (2 sd)`;
   const cost = [grams(m.j) === null ? null : mass(grams(m.j)), money(m.j)].filter(Boolean).join(", ");
   const below = m === top ? "The best of all." : `${step(top.q - m.q)} ${better(top.q, m.q) ? "worse than" : "from"} the best (trial ${top.n}), ${saved >= 0 ? `${percent(saved)} less` : `${percent(-saved)} more`} energy${state.uses ? " over its life" : ""}.`;
   const box = [h("h2", { id: "h-pick" }, `Trial ${m.n}`, run.choice.marks[m.n] ? [" ", h("span", { class: "tag" }, run.choice.marks[m.n])] : null),
@@ -191,9 +193,9 @@ function details() {
     state.uses ? h("p", null, `With ${many(state.uses)} predictions: ${digits(lifetime(m) / axisUnit()[1])} ${axisUnit()[0]}.`) : null,
     h("p", null, below, m.beats_guessing === false ? " It is not better than guessing." : "", m.contended ? " It was trained while other programs used the machine." : "")];
   if (ties.length) {
-    box.push(h("p", null, `On these examples it cannot be told from ${plural(ties.length, "other")}: `, ties.slice(0, 8).map((o) => [h("button", { type: "button", "aria-label": `choose trial ${o.n}`, onclick: () => choose(o) }, String(o.n)), " "]), ties.length > 8 ? "…" : null));
+    box.push(h("p", null, `On these examples it cannot be told from ${plural(ties.length, "other")}: `, ties.slice(0, 8).map((o) => [h("button", { type: "button", class: "tie", "aria-label": `choose trial ${o.n}`, onclick: () => choose(o) }, String(o.n)), " "]), ties.length > 8 ? "…" : null));
   } else if (m !== top) box.push(h("p", null, `It can be told from the best${run.choice.basis === "unknown" ? " as far as is known: what it gave for single examples was not kept" : ""}.`));
-  if (m.n === run.choice.sensible && run.choice.over_default) box.push(h("p", { class: "small" }, run.choice.over_default));
+  if (run.default && run.default.n !== m.n) box.push(h("p", { class: "small" }, overDefault(m)));
   box.push(...again(m, top), h("h3", null, "Use it"), command(`joulefront export ${run.folder} --pick trial=${m.n} --to ${m.parameters === null ? "skops" : "onnx"} -o model${run.source}`));
   const own = Object.entries(m.params).filter(([k]) => !(k in run.fixed));
   box.push(h("h3", null, "What it is"), list([
@@ -203,6 +205,11 @@ function details() {
     ...Object.entries(m.values).filter(([k]) => k !== "inference_energy").map(([k, v]) => [k, digits(v)]),
     ...m.parts.map(([k, j, kind, by]) => [`energy of ${k}`, `${energy(j)}, ${kind}${by ? ` by ${by}` : ""}`]), ...own.map(([k, v]) => [k, value(v)])]));
   $("details").replaceChildren(...box.filter(Boolean), ...curves(m));
+}
+function overDefault(m) {
+  const d = run.default, ratio = m.j / d.j, less = ratio < 1 ? `${percent(1 - ratio)} less energy` : ratio < 2 ? `${percent(ratio - 1)} more energy` : `${digits(ratio)} times the energy`;
+  const tied = d.ties.includes(m.n) ? "cannot be told from it" : `${step(m.q - d.q)} ${better(m.q, d.q) ? "better" : "worse"}${d.compared.includes(m.n) ? "" : " as measured"}`;
+  return `Against the default model (trial ${d.n}, ${quality(d.q)} for ${energy(d.j)}): ${tied}, for ${less}.`;
 }
 function again(m, top) {
   if (m.again) {
@@ -240,14 +247,14 @@ function differs(m) {
   return shown.filter((k) => k in mine).map((k) => `${short(k)} ${value(mine[k])}`).join(", ") || (m.epochs !== state.pick.epochs ? "epochs alone" : "nothing that is a parameter");
 }
 function membersTable() {
-  const priced = run.members.some((m) => grams(m.j) !== null), measured = usable();
-  const names = [["trial", "text"], [run.metric, null], ["95 % interval", "wide"], [run.unit.name, null], ["± (2 sd)", "wide"], ...(priced ? [["CO₂e", null]] : []), ...(measured ? [["J per 1,000", "wide"]] : []), ["epochs", "wide"], ["parameters", "wide"], [`differs from trial ${state.pick.n} in`, "text"]];
+  const priced = run.members.some((m) => grams(m.j) !== null), measured = usable(), repeated = run.members.some(measuredSpread);
+  const names = [["trial", "text"], [run.metric, null], ["95 % interval", "wide"], [run.unit.name, null], ...(repeated ? [["± (2 sd)", "wide"]] : []), ...(priced ? [["CO₂e", null]] : []), ...(measured ? [["J per 1,000", "wide"]] : []), ["epochs", "wide"], ["parameters", "wide"], [`differs from trial ${state.pick.n} in`, "text"]];
   const row = (m) => h("tr", { class: `${m === state.pick ? "on" : ""} ${allowed(m) ? "" : "out"}`, onclick: (e) => { if (e.target.tagName !== "INPUT") choose(m); } },
     h("td", { class: "text first" }, h("label", null, h("input", { type: "radio", name: "pick", value: m.n, checked: m === state.pick, onchange: () => choose(m) }), ` ${m.n}`, allowed(m) ? null : [" ", h("span", { class: "tag" }, "outside")])),
-    cell(quality(m.q)), cell(m.low === null ? "-" : `${quality(m.low).replace(" %", "")} to ${quality(m.high)}`, "wide"), cell(digits(m.j / run.unit.joules)), cell(percent(2 * spread(m)), "wide"),
+    cell(quality(m.q)), cell(m.low === null ? "-" : `${quality(m.low).replace(`${gap}%`, "")} to ${quality(m.high)}`, "wide"), cell(digits(m.j / run.unit.joules)), repeated ? cell(measuredSpread(m) ? percent(2 * spread(m)) : "-", "wide") : null,
     priced ? cell(mass(grams(m.j)).replace("CO₂e", "")) : null, measured ? cell(digits(m.j1000), "wide") : null, cell(count(m.epochs), "wide"), cell(count(m.parameters), "wide"),
     h("td", { class: "text long" }, differs(m), run.choice.marks[m.n] ? [" ", h("span", { class: "tag" }, run.choice.marks[m.n])] : null));
-  $("members").replaceChildren(h("caption", null, "Cheapest training first; the arrow keys choose."), head(names), h("tbody", null, run.members.map(row)));
+  $("members").replaceChildren(h("caption", null, `Cheapest training first.${repeated ? "" : ` Energies of one model trained again typically spread by ±${gap}${percent(2 * run.typical)} (2 sd).`}`), head(names), h("tbody", null, run.members.map(row)));
 }
 /** All trials, a page of them at a time and only when they are asked for. */
 function allTrials() {
@@ -284,14 +291,24 @@ function payback(m) {
   const each = top.j - m.j, use = top.j1000 !== null && m.j1000 !== null ? (top.j1000 - m.j1000) / 1000 : 0;
   return `Against training the best model (trial ${top.n}) each time, trial ${m.n} has paid for the search after ${plural(Math.ceil(total / each), "training")}${use > 0 ? `, or after ${many(Math.ceil(total / use))} predictions` : ""}.`;
 }
+/** The hours in which a run with a forecast trained, and what the same would have emitted in the cleanest of them. */
+function byHour() {
+  if (!run.hours.length) return null;
+  const cleanest = d3.least(run.hours, (one) => one[2]), spent = d3.sum(run.hours, (one) => one[1]), grams = (j, perKwh) => (j / 3.6e6) * perKwh * run.pue;
+  const emitted = d3.sum(run.hours, ([, j, perKwh]) => grams(j, perKwh)), name = (hour) => hour.slice(0, 16).replace("T", " ");
+  return h("details", { open: true }, h("summary", null, "Hour by hour"),
+    h("p", { class: "small" }, `The trainings emitted ${mass(emitted)}; all of them in the cleanest of these hours (${name(cleanest[0])} UTC) would have emitted ${mass(grams(spent, cleanest[2]))}.`),
+    table({ head: ["hour (UTC)", "g/kWh", `trained (${run.unit.name})`, "emitted", state.pick ? `training trial ${state.pick.n} then` : ""], rows: run.hours.map(([hour, j, perKwh]) => [name(hour), digits(perKwh), digits(j / run.unit.joules), mass(grams(j, perKwh)), state.pick ? mass(grams(state.pick.j, perKwh)) : ""]), right: [1, 2, 3, 4] }));
+}
 function carbon() {
+  const open = new Set([...document.querySelectorAll("#carbon details[open]")].map((d) => d.dataset.title));
   const here = run.places[state.place], known = run.place || state.place > 0;
   const chosen = h("select", { id: "place", onchange: (e) => { state.place = +e.target.value; draw(); $("place").focus(); } }, run.places.map((p, i) => h("option", { value: i, selected: i === state.place }, `${i === 0 && run.place ? "here: " : ""}${p.region ?? p.zone ?? "given by the user"} (${digits(p.grams_per_kwh)} g/kWh)`)), run.place ? null : h("option", { value: -1, selected: !known }, "unknown"));
   if (!run.place) chosen.onchange = (e) => { state.place = Math.max(0, +e.target.value); state.known = +e.target.value >= 0; draw(); $("place").focus(); };
   const rows = run.places.map((p) => [p.region ?? p.zone ?? "given by the user", digits(p.grams_per_kwh), run.bill.total === null ? "unknown" : mass((run.bill.total / 3.6e6) * p.grams_per_kwh * run.pue), state.pick ? mass((state.pick.j / 3.6e6) * p.grams_per_kwh * run.pue) : "-", p.year === null ? "" : String(p.year)]);
-  $("carbon").replaceChildren(h("p", null, h("label", { for: "place" }, "Price this page for "), chosen),
+  $("carbon").replaceChildren(h("p", { class: "noprint" }, h("label", { for: "place" }, "Price this page for "), chosen),
     h("p", { class: "small muted" }, known ? `${here.describe}. ` : "Where this was computed is not known, so its carbon is not stated. ", run.pue === 1 ? "The machine alone, without the building (PUE 1)." : `The building is in it: PUE ${run.pue}.`, " The joules stay: another place is another factor, not another training."),
-    h("details", null, h("summary", null, "The same in other places"), table({ head: ["place", "g/kWh", "whole search", state.pick ? `training trial ${state.pick.n}` : "", "year"], rows, right: [1, 2, 3, 4] })));
+    byHour() ?? "", h("details", { open: open.has("places"), "data-title": "places" }, h("summary", null, "The same in other places"), table({ head: ["place", "g/kWh", "whole search", state.pick ? `training trial ${state.pick.n}` : "", "year"], rows, right: [1, 2, 3, 4] })));
 }
 function mattered() {
   const found = run.importance;
@@ -343,7 +360,7 @@ function skeleton() {
           slider("uses", "predictions over its life", { min: 0, max: 10, step: 0.25, value: 0 }, (e) => { state.uses = +e.target.value ? Math.round(10 ** +e.target.value) : 0; limits(); apply(); draw(); })),
         h("div", { id: "presets", class: "row", role: "group", "aria-label": "Ways to choose" }), h("p", { id: "why", class: "small", role: "status" }),
         h("div", { id: "chart", class: "chart", role: "img" }),
-        h("p", { class: "muted small" }, "Click a model, or use the table below with the arrow keys. Whiskers: 95 % interval of the quality, two standard deviations of the energy. Further up is better, further left is cheaper.")),
+        h("p", { class: "muted small noprint" }, "Click a model, or use the table below with the arrow keys."), h("p", { class: "muted small" }, "Whiskers: 95 % interval of the quality, two standard deviations of the energy. Further up is better, further left is cheaper. × is the mean of repeats, where there are any; ◇ the default model.")),
       h("section", { id: "details", "aria-live": "polite", "aria-labelledby": "h-pick" })),
     part("The models that nothing beats", "members", h("div", { class: "scroll" }, h("table", { id: "members" })), h("p", { id: "same", class: "muted small" }),
       h("details", { id: "rest", ontoggle: (e) => { if (e.target.open && !state.shown) { state.shown = 200; allTrials(); } } }, h("summary", null, `All ${plural(run.trials, "trial")}`),

@@ -12,6 +12,7 @@ from helpers.trials import changed
 from joulefront.search.front import Front
 from joulefront.search.records.run_folder import Run
 from joulefront.search.report.page_data import hypervolume_trace, page_data
+from joulefront.search.report.pricing import hours
 
 
 def test_members_and_choice_are_those_of_the_front(fake_run: Run) -> None:
@@ -28,7 +29,7 @@ def test_a_member_knows_the_curve_of_all_that_it_was_continued_from(fake_run: Ru
     front = Front.of(fake_run)
     trial = next(one for one in front if one.parent is not None)
     data = next(one for one in page_data(fake_run, ranking=False)["members"] if one["n"] == trial.number)
-    assert len(data["curve"]) == sum(len(one.curve) for one in front.lineage(trial))
+    assert [point["epoch"] for point in data["curve"]] == list(range(1, trial.epochs + 1))
     assert data["curve"][-1]["q"] == pytest.approx(trial.values[0])
 
 
@@ -94,3 +95,25 @@ def test_places_begin_with_that_of_the_run_and_each_comes_once(fake_run: Run) ->
     found = [one["zone"] for one in page_data(fake_run, ranking=False)["places"]]
     assert found[0] == "FR"
     assert len(found) == len(set(found)) > 10
+
+
+def test_hours_of_several_sessions_add_up_and_what_is_unknown_is_left_out(fake_run: Run) -> None:
+    first = {
+        "hours": [{"hour": "2026-01-02T03:00", "joules": 3.6e6, "grams": 100.0}, {"hour": "2026-01-02T04:00", "joules": 1.0, "grams": None}]
+    }
+    second = {"hours": [{"hour": "2026-01-02T03:00", "joules": 3.6e6, "grams": 300.0}]}
+    run = replace(fake_run, facts={**fake_run.facts, "pue": 2.0, "carbon": [first, second]})
+    assert hours(run) == [["2026-01-02T03:00", 7.2e6, 100.0]]  # 400 g over 2 kWh, half of them the building's
+
+
+def test_the_default_model_is_told_from_a_member_only_where_it_can_be(fake_run: Run) -> None:
+    trials = tuple(replace(t, extra={"baseline": "default"}) if t.number == 0 else t for t in fake_run.trials)
+    facts = {**fake_run.facts, "fingerprint": {"data": {"examples": {"validation": 300}}}}
+    data, front = (
+        page_data(replace(fake_run, trials=trials, facts=facts), ranking=False),
+        Front.of(replace(fake_run, trials=trials, facts=facts)),
+    )
+    assert front.baseline is not None
+    assert data["default"]["n"] == 0
+    assert data["default"]["ties"] == [one.number for one in front if front.evidence.ties(one, front.baseline)]
+    assert page_data(fake_run, ranking=False)["default"] is None

@@ -136,4 +136,5 @@ def test_it_prints_in_light_colours_without_its_controls(chrome: Any, fake_page:
         assert opened.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
         assert not opened.page.is_visible("#quality")
         assert opened.page.is_visible("#members")
+        assert opened.page.evaluate("document.documentElement.scrollWidth") <= 1440
         assert opened.page.evaluate(READABLE)["text"][0][0] >= 4.5
