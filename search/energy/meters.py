@@ -6,7 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from .background import BURST_SECONDS, Warnings
@@ -39,6 +39,7 @@ class ActiveSource:
     Attributes:
         names: Its components with a channel.
         fast_read: Its cheaper reading for between the edges of windows; its plain one where it has no other.
+        lock: Held while it is read, so that its readings stay in order.
         follows: Whether it is read as often as any: it counts, or has no cheaper reading. A cross-check that is exact at every edge need
             not be followed as closely between them.
     """
@@ -47,6 +48,7 @@ class ActiveSource:
     names: tuple[str, ...]
     fast_read: Callable[[], Sequence[Reading]]
     follows: bool
+    lock: threading.Lock = field(default_factory=threading.Lock, compare=False, repr=False)
 
     @classmethod
     def of(cls, source: Source, names: Sequence[str], *, counts: bool) -> ActiveSource:
@@ -85,7 +87,7 @@ class MeterSet:
     Reading and entering are two steps: what was read waits until somebody needs the channels, or until much waits. A reading knows its
     time, so when it is entered changes nothing.
 
-    Two locks: ``_reading`` keeps readings in order, since a counter that is entered late would look like one that fell; ``_lock``
+    Each source has a lock that keeps its readings in order, since a counter that is entered late would look like one that fell; ``_lock``
     guards the channels and is never held while a meter is read, so a slow meter delays no answer.
 
     Of two sources that cover the same part the first counts, the other is a cross-check; ``absent`` is what could not be measured, with
@@ -101,7 +103,6 @@ class MeterSet:
         self._pending: deque[tuple[ActiveSource, Sequence[Reading]]] = deque()
         self._clock = clock
         self._lock = threading.Lock()
-        self._reading = threading.Lock()
         self._edge_ns = self._began_ns = self._fast_reads = 0
         self._edge_unread = False
 
@@ -175,12 +176,12 @@ class MeterSet:
         """
         if not dear and self.dear:
             wanted = _is_cheap
-        with self._reading:
-            self._fast_reads += fast
-            for active in self._active:
-                if fast and not active.follows and self._fast_reads % CROSS_CHECK_EVERY:
-                    continue
-                if wanted is None or any(wanted(self._channels[name]) for name in active.names):
+        self._fast_reads += fast
+        for active in self._active:
+            if fast and not active.follows and self._fast_reads % CROSS_CHECK_EVERY:
+                continue
+            if wanted is None or any(wanted(self._channels[name]) for name in active.names):
+                with active.lock:
                     self._pending.append((active, active.read(self._clock, fast=fast)))
         if len(self._pending) >= MOST_PENDING:
             with self._lock:

@@ -26,6 +26,9 @@ Extract = Callable[[torch.Tensor], np.ndarray]
 TOLERANCE = 0.1
 #: In sets of fewer images the plain way is taken, and below the second number no network is converted: that costs what a thousand do.
 WORTH, WORTH_CONVERTING = 1500, 3000
+#: Images that go through a backbone at once, by kind of device. A GPU gets no other number: each makes cuDNN plan every convolution anew.
+BATCH = {"cuda": 512}
+SMALL_BATCH = 64
 #: Images that the ways are compared on.
 COMPARED = 32
 
@@ -37,6 +40,12 @@ class Way:
     name: str
     extract: Extract
     slower: float = 1.0
+
+
+def filled(inputs: torch.Tensor, size: int) -> torch.Tensor:
+    """Return a batch of at least so many inputs: what is missing is the first of them again."""
+    missing = size - len(inputs)
+    return inputs if missing <= 0 else torch.cat((inputs, inputs[:1].expand(missing, *inputs.shape[1:])))
 
 
 class Embedding(nn.Module):

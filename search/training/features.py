@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from .extractors import COMPARED, WORTH, WORTH_CONVERTING, Embedding, Way, casts, fastest, plain, ways
+from .extractors import BATCH, COMPARED, SMALL_BATCH, WORTH, WORTH_CONVERTING, Embedding, Way, casts, fastest, filled, plain, ways
 from .feature_cache import Entry, FeatureCache, TooLargeError, fingerprint, key_of, statistics
 from .results import PASS, SAMPLE, WAY, FeaturesUsed, Phases, TrainingFailed
 from .splits_data import Excerpt, MemoryData
@@ -24,9 +24,6 @@ from .task import Data, Task
 
 #: Seeds the order in which training images are taken: the first 500 are the same in every trial, and among the first 1,000.
 ORDER = 0
-#: Images that go through a backbone at once, by kind of device.
-BATCH = {"cuda": 512}
-SMALL_BATCH = 64
 #: What was computed is stored at least this early, and then whenever it has doubled: a killed process loses half of it at most.
 STORED = 8192
 #: Mean and deviation of features that are taken as they are: maps that a trained part of the network goes on from.
@@ -193,7 +190,8 @@ class _Run:
         embedding = Embedding(cast(nn.Module, backbone), feature_set).eval()
         way = Way("plain", plain(embedding, device))
         if images >= WORTH:
-            inputs, _ = next(iter(split.data.batches(COMPARED, device=device, seed=split.order)))
+            inputs, _ = next(iter(split.data.batches(BATCH.get(device.type, COMPARED), device=device, seed=split.order)))
+            inputs = filled(inputs, BATCH.get(device.type, 0))
             shape, threads = tuple(inputs.shape[1:]), torch.get_num_threads()
             facts = key_of({"parts": [backbone.identity, dict(backbone.preprocessing), feature_set, shape, threads]})
             way = _way(_Frozen(facts, device, images >= WORTH_CONVERTING, embedding, inputs))
@@ -218,7 +216,8 @@ class _Split:
             done += len(inputs)
             if part.start >= len(inputs):
                 continue
-            found = run.way.extract(inputs[part])
+            chosen = inputs[part]
+            found = run.way.extract(filled(chosen, BATCH.get(device.type, 0)))[: len(chosen)]
             if not np.isfinite(found).all():
                 raise TrainingFailed(f"the backbone {run.identity} gives features that are not finite")
             yield found, targets[part].cpu().numpy()
