@@ -18,6 +18,9 @@ APART_NS = NANO // 25
 SHARP_NS = NANO // 100
 #: What is held for longer (seconds) may stay at one phase of a load that pulses as slowly.
 HELD = 0.04
+#: What is held for longer than this (seconds) meets one phase of any load with a whole number of steps in it, for minutes, and nothing shows
+#: it: so much more is taken to come and go. Found with `tests/benchmarks/sensor_matrix.py` (held 1 s, jagged: steps of 7.01 Hz).
+LONG_HELD, IN_STEP = 0.5, 1.5
 #: Readings further apart than this are no neighbours.
 NEIGHBOURS_NS = NANO
 #: Number of readings that stand for the present, and for the load as such: rare bursts are seen rarely.
@@ -189,6 +192,7 @@ class PowerIntegral:
                 hold = self.ripple.hold_ns / NANO
                 onto.lag_ns = max(onto.lag_ns, self.ripple.hold_ns)
         swing = 0.0 if self.ripple is None or self.ripple.watts is None else self.ripple.wide_watts if hold > HELD else self.ripple.watts
+        swing *= IN_STEP if hold > LONG_HELD else 1.0
         if self._last is None:
             onto.append(t_ns, t_ns, onto.joules[-1] if len(onto) else 0.0)
         else:
