@@ -1,4 +1,4 @@
-"""The command line: its verbs are functions of `run` and `read`, and what goes wrong is one line and an exit code.
+"""The command line: its verbs are functions of `run`, `read` and `deploy`, and what goes wrong is one line and an exit code.
 
 Results go to stdout, progress and errors to stderr.
 """
@@ -16,7 +16,7 @@ from typing import Any
 import typer
 
 from ..whole_file import full_disk
-from . import read, run, streams
+from . import deploy, read, run, streams
 
 #: The exit code of a program that Ctrl-C ended: 128 + SIGINT.
 INTERRUPT_CODE = 130
@@ -42,8 +42,9 @@ for _verb in (
     read.plot,
     read.report,
     read.dashboard,
-    read.export,
-    read.optimise,
+    deploy.export,
+    deploy.predict,
+    deploy.optimise,
     read.price,
     read.compare,
     read.repair,

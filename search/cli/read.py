@@ -1,4 +1,4 @@
-"""The verbs that train nothing: they read run folders, export a model of one, or examine this machine."""
+"""The verbs that train nothing: they read run folders, or examine this machine."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import AsJson, Complete, Meter, MovedOptions, Pick, Price, Pue, RunArgument, TableOptions, Zone, with_options
+from .options import AsJson, Complete, Meter, Price, Pue, RunArgument, TableOptions, Zone, with_options
 
 if TYPE_CHECKING:
     from ..energy.calibrations import MachineCalibration
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from ..energy.doctor import Diagnosis
     from ..records.run_folder import Run
     from ..records.trial import Trial
-    from ..study import Study
 
 
 def studies(name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One of them, with its options.")] = None) -> None:
@@ -119,58 +118,6 @@ def dashboard(
     from ..report.live import serve
 
     serve(run, host=host, port=port)
-
-
-@with_options
-def export(
-    run: RunArgument,
-    to: Annotated[str, typer.Option(help="onnx, pt2, safetensors, skops, or native (LightGBM, XGBoost, CatBoost).")],
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the model and its card.")],
-    *,
-    pick: Pick = "sensible",
-    moved: MovedOptions,
-) -> None:
-    """Export a model of the front.
-
-    Its outputs are checked against those of the trained model on validation data.
-    """
-    from ..export import export as export_model
-    from ..export.export import pick_format
-
-    pick_format(to)
-    result, trial, study, weights = _picked(run, pick, moved)
-    print(export_model(trial, study=study, task=study.load_task(), weights=weights, to=to, out=out, run=result).summary())
-
-
-@with_options
-def optimise(
-    run: RunArgument,
-    *,
-    pick: Pick = "sensible",
-    moved: MovedOptions,
-    prune: Annotated[list[float] | None, typer.Option(help="Share of the weights to set to zero; repeatable. [default: 0.5]")] = None,
-    compile_model: Annotated[
-        bool, typer.Option("--compile/--no-compile", help="Try torch.compile, which takes seconds to minutes.")
-    ] = True,
-    rounds: Annotated[int, typer.Option(help="Measurements of each tactic, taken in turns.")] = 3,
-    meter: Meter = "auto",
-    as_json: AsJson = False,
-) -> None:
-    """Quantise, compile and prune a trained model.
-
-    Prints what each tactic costs, what it saves per prediction, and when it has paid for itself.
-    """
-    from ..execution.devices import cores, torch_threads
-    from ..export.compress import optimise as measure_tactics
-    from ..export.compress import to_json, to_text
-
-    _, trial, study, weights = _picked(run, pick, moved)
-    task = study.load_task()
-    torch_threads(cores())
-    rows, quality = measure_tactics(
-        trial, study=study, task=task, weights=weights, meter=meter, prune=prune or [0.5], compile_model=compile_model, rounds=rounds
-    )
-    print(to_json(rows, quality) if as_json else to_text(rows, task.metric, quality))
 
 
 def price(
@@ -278,19 +225,6 @@ def _read(path: Path) -> Run:
     from ..records.run_folder import RunFolder
 
     return RunFolder.open(path).run()
-
-
-def _picked(path: Path, pick: str, moved: MovedOptions) -> tuple[Run, Trial, Study, Path]:
-    """Return a run, the trial that a rule picks, the study and the file of the trial's weights."""
-    from ..front import Front
-    from ..records.run_folder import RunFolder
-    from .study_source import study_of
-
-    folder = RunFolder.open(path)
-    result = folder.run()
-    trial = Front.of(result).pick(pick)
-    study = study_of(folder, moved.data, moved.study, trust=moved.trust)
-    return result, trial, study, folder.artifact(trained(trial, result.trials).number)
 
 
 def trained(trial: Trial, trials: Sequence[Trial]) -> Trial:

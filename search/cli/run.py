@@ -133,7 +133,6 @@ def _print_run(front: FrontView, folder: RunFolder, command: str, named: str) ->
     """
     from ..report.front_view import save_front
     from ..report.page import report_html
-    from ..training.boosted import LIBRARIES
     from ..whole_file import full_disk
 
     path = folder.path
@@ -157,9 +156,7 @@ def _print_run(front: FrontView, folder: RunFolder, command: str, named: str) ->
             raise RuntimeError(f"{said}. All trials are kept") from error
     print(front.to_text())  # after the pictures: whatever becomes of the stream, they are there
     print(f"\n{path / 'front.html'}\n{path / 'front.png'}")
-    chosen = front.sensible()
-    file_format = "skops" if chosen.parameters is None and chosen.params.get("family") not in LIBRARIES else "onnx"
-    print(f"\nnext: joulefront export {shlex.quote(str(path))} --pick sensible --to {file_format} -o model{named}")
+    print(f"\nnext: joulefront export {shlex.quote(str(path))} --pick sensible --to onnx -o model{named}")
     if result.facts["sessions"][-1].get("reason") == "interrupted":
         print(f"continue: {command}")
 

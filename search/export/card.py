@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Mapping
 from typing import Any
 
 from ..energy import JOULES_PER_WH
+from ..front import Front
 from ..records.run_folder import Run
 from .model import TrainedModel
 from .parity import Check
+from .raw_check import origin
+from .usage import usage
 
 LIBRARIES = {"onnx": "onnx", "pt2": "pytorch", "safetensors": "joulefront", "skops": "sklearn", "native": "joulefront"}
 #: Names of stored qualities in a card; ``model-index`` has them as well.
@@ -30,43 +35,17 @@ _KNOWN = {
     "mixed": "partly measured, partly estimated",
     "absent": "of unknown quality",
 }
-_IMAGE_FILE = '''
-
-def prepare(path):
-    """Turn an image file into model input."""
-    image = ImageOps.exif_transpose(Image.open(path))
-    if "white" in how and (image.mode in ("I", "F") or image.mode.startswith("I;16")):  # more than 8 bits
-        pixels = np.asarray(image).astype("float32") * (255 / how["white"]) + (0.5 if image.mode == "F" else 0)
-        image = Image.fromarray(np.clip(pixels, 0, 255).astype("uint8"))
-    if image.has_transparency_data:
-        clear, ground = image.convert("RGBA"), how.get("ground", 255)
-        image = Image.alpha_composite(Image.new("RGBA", clear.size, (ground, ground, ground, 255)), clear)
-    image = image.convert("L" if how["channels"] == 1 else "RGB")
-    image = ImageOps.fit(image, (how["width"], how["height"]), Image.Resampling.BILINEAR)  # crops the centre, then resizes
-    pixels = np.asarray(image, dtype="float32").reshape(how["height"], how["width"], how["channels"]).transpose(2, 0, 1)
-    mean, std = (np.array(how[key], dtype="float32")[:, None, None] for key in ("mean", "std"))
-    x = (pixels * how["scale"] - mean) / std
-{resize}    return x[None]{flat}
+#: What a model of each kind cannot do, whatever its figures.
+_LIMITS = (
+    "It knows the classes and the kind of data that it was trained on; anything else gets one of its answers, too.",
+    "A probability is as sure as the training made it: it was not calibrated.",
+)
 
 
-'''
-_RESIZE = """    size = tuple(how["input_shape"][1:])
-    x = np.stack([np.asarray(Image.fromarray(channel).resize(size, Image.Resampling.BILINEAR)) for channel in x])
-"""
-_ARRAY = '''
-
-def prepare(raw):
-    """Turn examples ``(n, {raw})``, as the study loads them, into model input."""
-    mean, std = (np.array(how[key]){expand} for key in ("mean", "std"))
-    x = (np.asarray(raw, dtype="float64") * how["scale"] - mean) / std
-    return x{flat}.astype("float32")
-
-
-'''
-
-
-def model_card(trained: TrainedModel, check: Check, *, to: str, file: str, snippet: str, run: Run | None, seed: int) -> str:
-    """Return the text of ``README.md``: YAML front matter by ``huggingface_hub`` and the body.
+def model_card(
+    trained: TrainedModel, check: Check, *, to: str, file: str, snippet: str | None, takes: str, run: Run | None, seed: int
+) -> str:
+    """Return the text of ``README.md``: YAML front matter by ``huggingface_hub`` and the body; for ``snippet`` and ``takes`` see ``usage``.
 
     ``co2_eq_emissions`` appears only when the grams are known: an unknown emission is absent, never 0.
 
@@ -91,72 +70,19 @@ def model_card(trained: TrainedModel, check: Check, *, to: str, file: str, snipp
         + (f", {trial.parameters:,} parameters" if trial.parameters is not None else "")
         + (f", {trial.flops:,} FLOPs per prediction" if trial.flops is not None else "")
         + ". Found by a search for models that are worth their energy.",
-        "## Quality\n\n" + _quality(trained, check),
+        "## Quality\n\n" + _quality(trained, check, run),
         "## Energy and carbon\n\n" + _energy(trained, run),
-        "## Use\n\n" + usage(trained, snippet),
+        "## Use\n\n" + usage(trained, takes, snippet),
         "## The exported file\n\n"
         + f"`{file}` was compared with the model on all {check.examples:,} validation examples: outputs differ by at most "
         + f"{check.max_abs_difference:.2g} (allowed: {check.tolerance:.2g}), {check.decisions_changed} decisions changed, "
-        + f"{check.metric} {check.quality_exported:.6g} against {check.quality_model:.6g}.",
+        + f"{check.metric} {check.quality_exported:.6g} against {check.quality_model:.6g}."
+        + _raw_check(trained, check),
+        "## Limits\n\n" + _limits(trained, check),
         "## Origin\n\n" + _origin(trained, run, seed),
     ]
     body = "\n\n".join(sections)
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}\n"))
-
-
-def usage(trained: TrainedModel, snippet: str) -> str:
-    """Return the section of the card that shows how to prepare data, load the file and read the outputs.
-
-    ``snippet`` is the part of the format: from ``inputs`` to the outputs.
-    """
-    shape = ", ".join(str(side) for side in trained.input_shape)
-    imports, prepare, call = _prepare(trained)
-    after = _read_outputs(trained)
-    # The code of a format starts with its imports; they move to the top.
-    lines = snippet.splitlines()
-    theirs = [line for line in lines if line.startswith(("import ", "from "))]
-    rest = "\n".join(line for line in lines if line not in theirs).strip("\n")
-    inputs = f'inputs = np.zeros((1, {shape}), dtype="float32")  # put yours here{f": {call}" if call else ""}'
-    loaded = 'how = json.load(open("preprocessing.json"))\n' if prepare else ""
-    top = "\n".join(sorted({"import json", "import numpy as np", *imports, *theirs}, key=lambda line: (line.startswith("from"), line)))
-    body = f"{top}\n\n{loaded}{prepare}{inputs}\n{rest}\n{after}"
-    return f"The input is float32 `(n, {shape})`, prepared as `preprocessing.json` describes. In this folder:\n\n```python\n{body}```"
-
-
-def _prepare(trained: TrainedModel) -> tuple[list[str], str, str]:
-    """Imports, the code of ``prepare`` and a call of it; empty where the user's own code turns raw data into input."""
-    how = trained.task.preprocessing
-    flat = "" if trained.is_torch else ".reshape(1, -1)"
-    if how.get("kind") == "image" and how.get("mean") is not None and "resize" in how:
-        own = tuple(trained.task.input_shape)
-        resize = _RESIZE if trained.is_torch and trained.input_shape != own else ""
-        return ["from PIL import Image, ImageOps"], _IMAGE_FILE.format(resize=resize, flat=flat), 'prepare("image.png")'
-    if how.get("kind") == "table":
-        return ["from joulefront.search import prepare"], "\n", 'prepare(how, "rows.csv")'
-    if how.get("kind") in ("image", "features") and how.get("mean") is not None and trained.candidate.recipe.resolution is None:
-        image = len(trained.task.input_shape) == 3
-        raw = ", ".join(str(side) for side in trained.task.input_shape)
-        flat = "" if trained.is_torch else ".reshape(len(x), -1)"
-        return [], _ARRAY.format(raw=raw, expand="[:, None, None]" if image else "", flat=flat), "prepare(raw)"
-    return [], "", ""
-
-
-def _read_outputs(trained: TrainedModel) -> str:
-    task, output = trained.task, trained.output_name
-    if task.kind == "classification":
-        return f'classes = json.load(open("classes.json"))\nprint([classes[i] for i in {output}.argmax(axis=1)])\n'
-    if task.kind == "multilabel":
-        border = 0 if trained.is_torch else 0.5
-        named = f"[[classes[i] for i in row.nonzero()[0]] for row in {output} > {border}]"
-        return f'classes = json.load(open("classes.json"))\nprint({named})\n'
-    if task.kind == "anomaly" and trained.is_torch:
-        return f"print({output}[:, 1] > {output}[:, 0])  # True: an anomaly\n"
-    if task.kind == "anomaly":
-        return f"print({output} < 0)  # True: an anomaly\n"
-    if task.target_scale is not None:
-        mean, deviation = task.target_scale
-        return f"print({output}.reshape(-1) * {deviation!r} + {mean!r})  # in the unit of the data\n"
-    return f"print({output}.reshape(-1))\n"
 
 
 def _results(trained: TrainedModel, check: Check) -> list[Any]:
@@ -210,7 +136,53 @@ def _emissions(trained: TrainedModel, run: Run | None) -> dict[str, Any]:
     return {"co2_eq_emissions": emissions}
 
 
-def _quality(trained: TrainedModel, check: Check) -> str:
+def _raw_check(trained: TrainedModel, check: Check) -> str:
+    if check.raw_max_abs_difference is None:
+        return ""
+    return (
+        f" With its own preprocessing, from the {origin(trained.task.validation)} of the same examples, its answers differ by at most "
+        f"{check.raw_max_abs_difference:.2g}, {check.raw_decisions_changed} decisions changed, {check.metric} "
+        f"{float('nan') if check.raw_quality is None else check.raw_quality:.6g}."
+    )
+
+
+def _limits(trained: TrainedModel, check: Check) -> str:
+    lines = [*_LIMITS] if trained.task.kind in ("classification", "multilabel") else [_LIMITS[0].replace("the classes and ", "")]
+    lines.append(
+        f"Its {METRICS.get(check.metric, check.metric)} was measured on data of one source; on other data it is unknown."
+        + ("" if check.quality_test is not None else " There was no test split.")
+    )
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _standing(trained: TrainedModel, run: Run | None) -> list[str]:
+    """Say how surely the quality is known, what guessing and the default model reach, and where on the front the model stands."""
+    front = None if run is None or not run.trials else Front.of(run)
+    if front is None or not len(front):
+        return []
+    trial, name = trained.trial, front.objectives[0]
+    lines = []
+    standing = front.choice.standings.get(trial.number)
+    if standing is not None and standing.low is not None and standing.high is not None:
+        lines.append(f"95 % interval on the validation split: {standing.low:.3f} to {standing.high:.3f} ({standing.method}).")
+    if front.choice.guessing is not None:
+        lines.append(f"Guessing gives {name} {front.choice.guessing:.3g}.")
+    if (base := front.baseline) is not None:
+        spent = "" if base.train_joules is None else f" for {base.train_joules:.4g} J"
+        own = " It is this model." if base.number == trial.number else ""
+        lines.append(f"The default model (trial {base.number}) reaches {name} {base.values[0]:.4g}{spent}.{own}")
+    place = next((k for k, one in enumerate(front.members, 1) if one.number == trial.number), None)
+    if place is None:
+        lines.append(f"It is not on the front of {name} against energy.")
+    else:
+        named = [rule for rule, one in (("sensible", front.choice.pick), ("best", front.choice.best)) if one == trial.number]
+        picked = f", {' and '.join(named)}" if named else ""
+        lines.append(f"Of the {len(front)} models on the front of {name} against energy it is number {place} from the cheapest{picked}.")
+        lines += [front.choice.why[:1].upper() + front.choice.why[1:].rstrip(".") + "."] if front.choice.pick == trial.number else []
+    return [" ".join(lines)]
+
+
+def _quality(trained: TrainedModel, check: Check, run: Run | None) -> str:
     name = METRICS.get(check.metric, check.metric)
     rows = ["| split | examples | metric | value |", "|---|---:|---|---:|"]
     rows.append(f"| validation (what the search optimised) | {check.examples:,} | {name} | {check.quality_exported:.4f} |")
@@ -229,7 +201,8 @@ def _quality(trained: TrainedModel, check: Check) -> str:
             f"The trial stored {check.quality_recorded:.6f}; in float32 on the CPU the same weights give {check.quality_model:.6f} "
             f"({check.quality_model - check.quality_recorded:+.6f})."
         )
-    return "\n".join(rows) + ("\n\n" + " ".join(notes) if notes else "")
+    notes = [*_standing(trained, run), *notes]
+    return "\n".join(rows) + ("\n\n" + "\n\n".join(notes) if notes else "")
 
 
 def _energy(trained: TrainedModel, run: Run | None) -> str:
@@ -241,6 +214,10 @@ def _energy(trained: TrainedModel, run: Run | None) -> str:
         spread = "" if trial.train_u_joules is None else f" ± {trial.train_u_joules:.2g} J (random standard uncertainty)"
         spent = f"**{trial.train_joules:.4g} J** ({trial.train_wh:.4g} Wh)"
         lines.append(f"Training this model from scratch took {spent}{spread}; {_KNOWN[trial.energy_quality]}.")
+        joules, scale = (trial.energy.record.get(key) for key in ("joules", "u_systematic_joules"))
+        if joules and scale:
+            share = f"±{scale / joules:.0%}"
+            lines.append(f"The scale of the meter, common to all models of the study, is known to {share} (standard uncertainty).")
     if trial.components:
         lines.append("\n| component | energy | quality | meter |\n|---|---:|---|---|")
         for name, part in trial.components.items():
@@ -277,6 +254,12 @@ def _origin(trained: TrainedModel, run: Run | None, seed: int) -> str:
     for one in _pretrained(trained, run):
         size, licence = f"{one['bytes'] / 1e6:.1f} MB", one["licence"] or "licence unknown"
         lines.append(f"- pretrained weights: `{one['model']}` from {one['origin']} ({licence}, {size}, SHA-256 `{one['sha256']}`)")
+    if seen := (_facts(run).get("fingerprint") or {}).get("data"):
+        shown = hashlib.sha256(json.dumps(seen, sort_keys=True).encode()).hexdigest()[:16]
+        counts = ", ".join(f"{split} {count:,}" for split, count in (seen.get("examples") or {}).items() if count)
+        lines.append(f"- data: {trained.task.name}, {counts} examples, fingerprint `{shown}`")
+    recipe = ", ".join(f"{name} = {value}" for name, value in sorted(trained.candidate.to_json()["recipe"].items()) if value is not None)
+    lines.append(f"- recipe: {_epochs(trained.trial.epochs)}, {recipe}")
     lines.append("- parameters: " + ", ".join(f"{name} = {value}" for name, value in sorted(trained.trial.params.items())))
     lines.append("- architecture and recipe in full: `config.json`")
     return "\n".join(lines)

@@ -5,45 +5,63 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from ..records.run_folder import Run
 from ..records.trial import Trial
 from ..study import Study
 from ..training.task import Task
+from . import predict
 from .boosted_format import Native
 from .card import model_card
 from .folder import CONFIG, move_in, staging, write_readable_json
 from .model import Exporter, ExportFailed, Predictor, TrainedModel, first_line, rebuild
 from .onnx_format import Onnx
 from .parity import Check, compare
+from .raw_check import SCRIPT, answers, example, origin, write_script
 from .skops_format import Skops
-from .torch_formats import Pt2, Safetensors
+from .torch_formats import Pt2, Safetensors, builder_of
 
 FORMATS: Mapping[str, Exporter] = {exporter.name: exporter for exporter in (Onnx(), Pt2(), Safetensors(), Skops(), Native())}
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What an export wrote: the folder, the sorted names of its files, that of the model among them, and the check it passed."""
+    """What an export wrote: the folder, the sorted names of its files, that of the model among them, and the check it passed.
+
+    ``raw`` is what the check read the exported preprocessing with, None where it has none; ``use`` are lines with commands that predict.
+    """
 
     path: Path
     files: tuple[str, ...]
     file: str
     check: Check
+    raw: str | None = None
+    use: tuple[str, ...] = ()
 
     def summary(self) -> str:
-        """Return a few lines on what was written where and how it was checked."""
+        """Return a few lines on what was written where, how it was checked, and commands that predict with it."""
         check = self.check
-        test = "" if check.quality_test is None else f"; test {check.metric} {check.quality_test:.4f} on {check.test_examples:,} examples"
-        return (
-            f"{self.path / self.file}\n"
-            f"checked on {check.examples:,} validation examples: outputs within {check.max_abs_difference:.1e}, "
-            f"{check.metric} {check.quality_exported:.4f} as the model{test}\n"
-            f"beside it: {', '.join(name for name in self.files if name != self.file)}"
-        )
+        lines = [
+            f"{self.path / self.file}",
+            f"checked on {check.examples:,} validation examples: outputs within {check.max_abs_difference:.1e},",
+            f"{check.metric} {check.quality_exported:.4f} as the model",
+        ]
+        if self.raw is not None and check.raw_max_abs_difference is not None:
+            changed = check.raw_decisions_changed or 0
+            lines.append(
+                f"and with its own preprocessing on their {self.raw}: answers within {check.raw_max_abs_difference:.1e},\n"
+                + f"{check.metric} {check.raw_quality or float('nan'):.4f}"
+                + (f", {changed} decision{'s' * (changed != 1)} changed" if check.metric != "r2" else "")
+            )
+        if check.quality_test is not None:
+            lines.append(f"test {check.metric} {check.quality_test:.4f} on {check.test_examples:,} examples")
+        lines.append(f"beside it: {', '.join(name for name in self.files if name != self.file)}")
+        return "\n".join([*lines, *(["", *self.use] if self.use else [])])
 
 
 def export(
@@ -72,7 +90,11 @@ def export(
         trained = rebuild(trial, study=study, task=task, weights=weights)
         write_readable_json(stage / CONFIG, describe(trained, exporter, run))
         file = exporter.write(trained, stage)
-        check = compare(trained, _read_back(exporter, trained, stage))
+        exported = _read_back(exporter, trained, stage)
+        takes = write_script(stage, file, trained)
+        model = predict.Model(stage) if file == predict.MODEL else None
+        raw = None if model is None or takes == "inputs" else partial(answers, model, trained=trained)
+        check = compare(trained, exported, raw)
         if check.fault is not None:
             safest = "safetensors" if trained.is_torch else "skops"
             remedy = "pick another trial" if exporter.name == safest else f"use --to {safest}"
@@ -82,14 +104,15 @@ def export(
             )
         write_readable_json(stage / "preprocessing.json", _preprocessing(trained))
         write_readable_json(stage / "classes.json", list(task.classes))
-        snippet = exporter.snippet(trained, stage)
-        card = model_card(trained, check, to=exporter.name, file=file, snippet=snippet, run=run, seed=study.seed)
+        snippet = None if model is not None else exporter.snippet(trained, stage)
+        card = model_card(trained, check, to=exporter.name, file=file, snippet=snippet, takes=takes, run=run, seed=study.seed)
         (stage / "README.md").write_text(card, encoding="utf-8")
         names = sorted({*(found.name for found in stage.iterdir()), CONFIG})
         config = describe(trained, exporter, run)
         config["joulefront"] |= {"file": file, "files": names}
         write_readable_json(stage / CONFIG, {**config, "check": _finite(asdict(check))})
-        return Exported(out, move_in(stage, out), file, check)
+        use = () if model is None else _use(model, out, example(task.validation))
+        return Exported(out, move_in(stage, out), file, check, None if raw is None else origin(task.validation), use)
 
 
 def pick_format(name: str) -> Exporter:
@@ -118,8 +141,18 @@ def describe(trained: TrainedModel, exporter: Exporter, run: Run | None) -> dict
         "epochs": trial.epochs,
         "params": dict(trial.params),
         "space": trained.space.name,
+        "builder": builder_of(trained.space, trained.candidate),
         **trained.candidate.to_json(),
-        "task": {"name": task.name, "kind": task.kind, "outputs": task.outputs, "metric": task.metric},
+        "task": {
+            "name": task.name,
+            "kind": task.kind,
+            "outputs": task.outputs,
+            "metric": task.metric,
+            "shape": list(task.input_shape),
+            "scale": task.target_scale,
+            "train": len(task.train),
+            "validation": len(task.validation),
+        },
         "input": {"name": "inputs", "shape": ["batch", *trained.input_shape], "dtype": "float32"},
         "output": {"name": trained.output_name, "classes": len(task.classes) or None},
     }
@@ -130,6 +163,20 @@ def _read_back(exporter: Exporter, trained: TrainedModel, folder: Path) -> Predi
         return exporter.load(trained, folder)
     except Exception as error:
         raise ExportFailed(f"the exported {exporter.name} file cannot be read back ({first_line(error)}); nothing was written") from error
+
+
+def _use(model: predict.Model, out: Path, file: str | None) -> tuple[str, ...]:
+    """Return commands that predict, for a shell: with joulefront, and without."""
+    packages = {"image": "pillow", "audio": "soundfile", "table": "pandas"}.get(model.takes, "")
+    if file is not None and file.startswith(f"{Path.cwd()}/"):
+        file = str(Path(file).relative_to(Path.cwd()))
+    named = file or {"image": "PHOTO.jpg", "audio": "SOUND.wav", "table": "ROWS.csv"}.get(model.takes, "ARRAY.npy")
+    return (
+        f"next: joulefront predict {quote(str(out))} {quote(named)}",
+        "or, where joulefront is not installed:",
+        f"  pip install onnxruntime numpy {packages}".rstrip(),
+        f"  python {quote(str(out / SCRIPT))} {quote(named)}",
+    )
 
 
 def _preprocessing(trained: TrainedModel) -> dict[str, Any]:

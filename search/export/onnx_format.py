@@ -1,4 +1,4 @@
-"""ONNX: one graph with a free batch axis, for ONNX Runtime and everything that reads it.
+"""ONNX: one graph with a free batch axis, for ONNX Runtime and everything that reads it; it takes raw data where the task says how.
 
 ``quiet`` and ``cause`` serve the other PyTorch formats as well: exporters print a lot, which only matters when one of them fails.
 """
@@ -20,6 +20,7 @@ import numpy as np
 from ..training.boosted import BoostedTrees
 from ..training.estimator import is_outlier_detector
 from .model import Exporter, ExportFailed, Predictor, TrainedModel, estimator_predictor, first_line, plain_estimator
+from .raw_graph import core_of, front_of, whole
 
 FILE = "model.onnx"
 #: A protobuf message ends at 2 GiB; weights beyond this go into a file of their own.
@@ -29,12 +30,16 @@ LOGGERS = ("torch", "torch.onnx", "torch.export", "torch.fx", "torch._dynamo", "
 
 
 class Onnx(Exporter):
-    """PyTorch through ``torch.onnx.export``, scikit-learn through skl2onnx."""
+    """PyTorch through ``torch.onnx.export``, scikit-learn through skl2onnx; around it what a task's preprocessing says."""
 
     name = "onnx"
 
     def write(self, trained: TrainedModel, folder: Path) -> str:
-        """Write ``model.onnx``: input ``inputs``, first dimension free; class names and provenance in its metadata."""
+        """Write ``model.onnx``, its first dimension free; what it takes, class names, kind of task and provenance in its metadata.
+
+        It takes raw data and gives probabilities or values, see ``raw_graph.py``; ``inputs``, prepared, and raw outputs where the
+        preprocessing of the task is the user's own, or the weights are too large for one file.
+        """
         with quiet() as captured:
             try:
                 (self._write_torch if trained.is_torch else self._write_sklearn)(trained, folder / FILE)
@@ -47,7 +52,7 @@ class Onnx(Exporter):
         return FILE
 
     def load(self, trained: TrainedModel, folder: Path) -> Predictor:
-        """Open the file in ONNX Runtime on the CPU."""
+        """Open the model in the file in ONNX Runtime on the CPU: prepared ``inputs`` -> raw outputs."""
         run = session(folder / FILE)
         if trained.is_torch:
             return lambda inputs: run(inputs)[0]
@@ -76,29 +81,47 @@ class Onnx(Exporter):
         )
         if program is None:
             raise RuntimeError("torch.onnx.export returned no program")
-        program.model.metadata_props.update(_metadata(trained))
         size = sum(tensor.nbytes for tensor in trained.model.state_dict().values())
-        program.save(str(file), external_data=size > MAX_INLINE_BYTES)
+        if size > MAX_INLINE_BYTES:
+            program.model.metadata_props.update(metadata(trained, "inputs", []))
+            program.save(str(file), external_data=True)
+            return
+        self._write_whole(program.model_proto, trained, file)
 
     def _write_sklearn(self, trained: TrainedModel, file: Path) -> None:
-        import onnx
-
         from .onnx_boosted import convert as convert_boosted
         from .onnx_sklearn import convert
 
         estimator = plain_estimator(trained.model)
         graph = (convert_boosted if isinstance(estimator, BoostedTrees) else convert)(estimator, trained.input_shape[0])
-        onnx.helper.set_model_props(graph, _metadata(trained))
-        file.write_bytes(graph.SerializeToString())
+        self._write_whole(graph, trained, file)
+
+    def _write_whole(self, core: Any, trained: TrainedModel, file: Path) -> None:
+        import onnx
+
+        front = front_of(trained.task.preprocessing, trained.task.input_shape)
+        several = isinstance(getattr(plain_estimator(trained.model), "classes_", None), list)
+        outputs = [output.name for output in core.graph.output]
+        raw = front is not None and not several
+        model = whole(core, trained, front) if front is not None and raw else core
+        onnx.helper.set_model_props(model, metadata(trained, front.kind if front is not None and raw else "inputs", outputs))
+        onnx.checker.check_model(model)
+        file.write_bytes(model.SerializeToString())
 
 
 def session(file: Path) -> Any:
-    """Open an ONNX file and return a function from ``(b, ...)`` inputs to the list of its outputs."""
+    """Open the model in an ONNX file and return a function from ``(b, ...)`` prepared inputs to the list of its raw outputs."""
+    import onnx
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors only: the session's warnings bypass Python and reach the terminal
-    opened = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    providers = ["CPUExecutionProvider"]
+    opened = onnxruntime.InferenceSession(str(file), options, providers=providers)
+    facts = opened.get_modelmeta().custom_metadata_map
+    if facts.get("takes", "inputs") != "inputs":
+        core = core_of(onnx.load(file), json.loads(facts["core_outputs"])).SerializeToString()
+        opened = onnxruntime.InferenceSession(core, options, providers=providers)
     return lambda inputs: opened.run(None, {"inputs": inputs.astype("float32", copy=False)})
 
 
@@ -129,10 +152,20 @@ class SessionEstimator:
         return outputs.reshape(-1) if outputs.ndim == 2 and outputs.shape[1] == 1 else outputs
 
 
-def _metadata(trained: TrainedModel) -> dict[str, str]:
+def metadata(trained: TrainedModel, takes: str, outputs: list[str]) -> dict[str, str]:
+    """Return what the file says of itself: what it ``takes`` (see ``Front.kind``), and all that ``predict.py`` needs."""
+    task = trained.task
+    answers = "values" if task.kind == "regression" else "probabilities"
+    target = task.preprocessing.get("target", "")
     return {
-        "classes": json.dumps(list(trained.task.classes)),
-        "output": trained.output_name,
+        "classes": json.dumps(list(task.classes), ensure_ascii=False),
+        "kind": task.kind,
+        "takes": takes,
+        "preprocessing": json.dumps(dict(task.preprocessing), ensure_ascii=False),
+        "target": target if isinstance(target, str) else ", ".join(target),
+        "target_scale": json.dumps(task.target_scale),
+        "output": trained.output_name if takes == "inputs" else answers,
+        "core_outputs": json.dumps(outputs),
         "study": trained.study,
         "trial": str(trained.trial.number),
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,11 @@ TOLERANCE = 1e-4
 #: few examples that lie on the decision boundary; other weights or other data move far more.
 DRIFT = 0.01
 BATCH = 64
+#: The same from raw data: a resize may round a pixel otherwise. Share of the examples whose decision may change, of 1 in any case, and the
+#: largest difference of a probability, or of a value in standard deviations.
+RAW_CHANGED, RAW_TOLERANCE = 0.002, 0.02
+#: Answers of an exported file for a split, from its raw data: see ``raw_check.answers``.
+FromRaw = Callable[[Data], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,7 @@ class Check:
 
     Differences are absolute, of any output. Qualities are those of the validation split unless named otherwise: of the rebuilt model, of
     the exported file, and what the trial stored. ``decisions_changed`` counts examples with another class, label or side; 0 for regression.
+    What begins with ``raw`` is the same with the exported preprocessing, from the raw files, rows or arrays of the split; None without it.
     """
 
     examples: int
@@ -38,6 +44,9 @@ class Check:
     decisions_changed: int = 0
     quality_test: float | None = None
     test_examples: int = 0
+    raw_max_abs_difference: float | None = None
+    raw_decisions_changed: int | None = None
+    raw_quality: float | None = None
 
     @property
     def fault(self) -> str | None:
@@ -50,13 +59,21 @@ class Check:
         slack = 0.0 if self.metric == "accuracy" else self.tolerance
         if not (abs(self.quality_model - self.quality_exported) <= slack or self.quality_model != self.quality_model):
             return f"its validation {self.metric} is {self.quality_exported:.6g}, the model's {self.quality_model:.6g}"
+        if self.raw_max_abs_difference is not None and not (
+            self.raw_max_abs_difference <= RAW_TOLERANCE and (self.raw_decisions_changed or 0) <= max(1, RAW_CHANGED * self.examples)
+        ):
+            return (
+                f"from the raw data its answers differ by up to {self.raw_max_abs_difference:.3g} (allowed: {RAW_TOLERANCE:.3g}), "
+                f"{self.raw_decisions_changed} of {self.examples} decisions differ"
+            )
         return None
 
 
-def compare(trained: TrainedModel, exported: Predictor) -> Check:
+def compare(trained: TrainedModel, exported: Predictor, from_raw: FromRaw | None = None) -> Check:
     """Compare a file with its model on the whole validation split, and score it on the test split if there is one.
 
-    The first example is predicted again alone: a graph with a fixed batch size fails there.
+    The first example is predicted again alone: a graph with a fixed batch size fails there. With ``from_raw`` the validation split is
+    predicted from its raw data, too, and the test split from these alone.
 
     Raises:
         ExportFailed: If the model itself is not finite or is not the one that the trial measured, or the file cannot take a batch.
@@ -84,7 +101,8 @@ def compare(trained: TrainedModel, exported: Predictor) -> Check:
             "the data or the space are not those of the run; give the run's own --data"
         )
     changed = decisions(task.kind, ours, scores(trained, ours)) != decisions(task.kind, theirs, scores(trained, theirs))
-    test, test_examples = _score(trained, exported, task.test) if task.test is not None else (None, 0)
+    test, test_examples = _score(trained, exported, task.test, from_raw) if task.test is not None else (None, 0)
+    raw = {} if from_raw is None else _from_raw(trained, ours, wanted, from_raw(task.validation))
     return Check(
         examples=len(ours),
         max_abs_difference=float(difference) if np.isfinite(difference) else float("inf"),
@@ -96,7 +114,30 @@ def compare(trained: TrainedModel, exported: Predictor) -> Check:
         decisions_changed=int(changed.any(axis=1).sum()),
         quality_test=test,
         test_examples=test_examples,
+        **raw,
     )
+
+
+def _from_raw(trained: TrainedModel, outputs: np.ndarray, targets: np.ndarray, answers: np.ndarray) -> dict[str, Any]:
+    kind = trained.task.kind
+    ours, theirs = scores(trained, outputs), _as_scores(trained, answers)
+    changed = decisions(kind, ours if kind == "classification" else outputs, ours) != decisions(kind, theirs, theirs)
+    difference = np.abs(ours.reshape(theirs.shape) - theirs).max() / (_scale(trained, outputs) if kind == "regression" else 1.0)
+    return {
+        "raw_max_abs_difference": float(difference) if np.isfinite(difference) else float("inf"),
+        "raw_decisions_changed": int(changed.any(axis=1).sum()),
+        "raw_quality": _measured(trained, theirs, targets).get(trained.task.metric),
+    }
+
+
+def _as_scores(trained: TrainedModel, answers: np.ndarray) -> np.ndarray:
+    """Turn what an exported folder answers into what the metrics take."""
+    if trained.task.kind == "anomaly":
+        return np.asarray(answers[:, 1])
+    if trained.task.target_scale is not None:
+        mean, deviation = trained.task.target_scale
+        return np.asarray((answers - mean) / deviation, dtype=np.float32)
+    return answers
 
 
 def batches(trained: TrainedModel, data: Data) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -135,11 +176,15 @@ def decisions(kind: str, outputs: np.ndarray, found: np.ndarray) -> np.ndarray:
 
 def quality(trained: TrainedModel, outputs: np.ndarray, targets: np.ndarray) -> dict[str, float]:
     """All metrics of the task, computed from raw outputs as the training computes them; none when an output is not finite."""
+    return _measured(trained, scores(trained, outputs), targets) if np.isfinite(outputs).all() else {}
+
+
+def _measured(trained: TrainedModel, found: np.ndarray, targets: np.ndarray) -> dict[str, float]:
     from ..training.evaluate import quality as measured
 
-    if not np.isfinite(outputs).all():
+    if not np.isfinite(found).all():
         return {}
-    return measured(trained.task.kind, scores(trained, outputs), targets, scale=trained.task.target_scale)
+    return measured(trained.task.kind, found, targets, scale=trained.task.target_scale)
 
 
 def _scale(trained: TrainedModel, outputs: np.ndarray) -> float:
@@ -159,7 +204,10 @@ def _predict(exported: Predictor, inputs: np.ndarray, shape: tuple[int, ...]) ->
     return reshaped
 
 
-def _score(trained: TrainedModel, exported: Predictor, data: Data) -> tuple[float | None, int]:
+def _score(trained: TrainedModel, exported: Predictor, data: Data, from_raw: FromRaw | None) -> tuple[float | None, int]:
+    if from_raw is not None:
+        wanted = np.concatenate([targets for _, targets in batches(trained, data)])
+        return _measured(trained, _as_scores(trained, from_raw(data)), wanted).get(trained.task.metric), len(wanted)
     pairs = [(exported(inputs), targets) for inputs, targets in batches(trained, data)]
     outputs = np.concatenate([part for part, _ in pairs])
     found = quality(trained, outputs, np.concatenate([targets for _, targets in pairs]))

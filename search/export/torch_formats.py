@@ -5,14 +5,17 @@ A safetensors export is rebuilt by the study's space from ``config.json``: ``loa
 
 from __future__ import annotations
 
+import importlib
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from ..space import Candidate, Space
 from ..study import Study
-from ..training.task import Task
+from ..training.task import Data, Task
 from .folder import CONFIG
 from .model import Exporter, ExportFailed, Predictor, TrainedModel, build, first_line, torch_predictor
 from .onnx_format import cause, quiet
@@ -90,17 +93,18 @@ class Safetensors(Exporter):
         return torch_predictor(_load(folder, trained.space, trained.task))
 
     def snippet(self, trained: TrainedModel, folder: Path) -> str:
-        """Build the model with the study's space; plain PyTorch from there."""
+        """Build the model with its family, or for a family of the user's own with the study's space; plain PyTorch from there."""
         origin = read_config(folder).get("origin") or {}
-        if origin.get("source"):
-            options = {name: value for name, value in (origin.get("options") or {}).items() if value is not None}
-            imported, made = "from joulefront.search import find_study", f"find_study({origin['source']!r}, {options!r})"
-        else:
-            imported, made = "from my_study import study as make_study", f"make_study()  # the function that made {trained.study!r}"
+        imported, made = "", ""
+        if read_config(folder).get("builder") is None:
+            imported = "from my_study import study as make_study\n"
+            made = f"study = make_study()  # the function that made {trained.study!r}\n"
+            if origin.get("source"):
+                options = {name: value for name, value in (origin.get("options") or {}).items() if value is not None}
+                imported, made = "from joulefront.search import find_study\n", f"study = find_study({origin['source']!r}, {options!r})\n"
         return (
-            f"import torch\nfrom joulefront.search.export import load_model\n{imported}\n\n"
-            f"study = {made}\n"
-            'model = load_model(".", study)\n'
+            f"import torch\nfrom joulefront.search.export import load_model\n{imported}\n{made}"
+            f'model = load_model("."{", study" if made else ""})\n'
             "with torch.no_grad():\n"
             f"    {trained.output_name} = model(torch.from_numpy(inputs)).numpy()\n"
         )
@@ -114,8 +118,11 @@ def _require_torch(trained: TrainedModel, to: str) -> None:
         )
 
 
-def load_model(folder: str | Path, study: Study) -> Any:
-    """Build the model that ``export(..., to="safetensors")`` wrote, on the CPU in eval mode, with the study that it came from.
+def load_model(folder: str | Path, study: Study | None = None) -> Any:
+    """Build the model that ``export(..., to="safetensors")`` wrote, on the CPU in eval mode; the data of the study is not read.
+
+    Without a study the family that built it is taken with its defaults, where it is one of joulefront's own: the stored architecture says
+    all. A model of your own family needs the study that it came from.
 
     Raises:
         ValueError: If the folder holds no such export, or the study has another space.
@@ -123,11 +130,78 @@ def load_model(folder: str | Path, study: Study) -> Any:
     config = read_config(Path(folder))
     if not (Path(folder) / SAFETENSORS_FILE).is_file():
         raise ValueError(f"{str(folder)!r} must hold {SAFETENSORS_FILE}; give a folder written by joulefront export --to safetensors")
+    task = recorded_task(Path(folder))
+    if study is None and task is not None:
+        return _load(Path(folder), _builder(config), task)
+    if study is None:
+        raise ValueError(f"{str(folder)!r} is of an earlier version; give the study that it came from: load_model(folder, study)")
     if config["space"] != study.space.name:
         raise ValueError(
             f"the model was built by space {config['space']!r}, study {study.name!r} has {study.space.name!r}; give its own study"
         )
-    return _load(Path(folder), study.space, study.load_task())
+    return _load(Path(folder), study.space, task or study.load_task())
+
+
+def builder_of(space: Space, candidate: Candidate) -> str | None:
+    """Return ``module:class`` of the family that builds a candidate, None where it is not one of joulefront's own."""
+    members: tuple[Space, ...] = getattr(space, "spaces", (space,))
+    family = next((one for one in members if one.name == candidate.architecture.get("family")), members[0] if len(members) == 1 else None)
+    kind: Any = type(family)
+    known = kind.__module__.startswith("joulefront.spaces.") and is_dataclass(kind)
+    needed = [one.name for one in fields(kind) if one.default is MISSING and one.default_factory is MISSING] if known else []
+    return f"{kind.__module__}:{kind.__qualname__}" if known and needed in ([], ["weights"]) else None
+
+
+def _builder(config: Mapping[str, Any]) -> Space:
+    name = str(config.get("builder") or "")
+    if not re.fullmatch(r"joulefront\.spaces\.[a-z_]+:[A-Za-z]+", name):  # nothing else is imported: the folder may be somebody else's
+        raise ValueError("the model is of a family of its own; give the study that it came from: load_model(folder, study)")
+    module, _, kind = name.partition(":")
+    family = getattr(importlib.import_module(module), kind)
+    needed = {one.name for one in fields(family) if one.default is MISSING and one.default_factory is MISSING}
+    found = importlib.import_module("joulefront.spaces.weights").find("auto") if needed else None
+    built: Space = family(weights=found) if needed else family()
+    return built
+
+
+class Absent(Data):
+    """A split of which only the length is kept.
+
+    What a family looks at when it builds, e.g. to whiten images, is noise: the weights that are loaded replace it.
+    """
+
+    def __init__(self, length: int, shape: Sequence[int], kind: str) -> None:
+        """Have so many examples of a shape."""
+        self._length, self._shape, self._kind = length, tuple(shape), kind
+
+    def __len__(self) -> int:
+        """Number of examples."""
+        return self._length
+
+    def batches(self, batch_size: int, **options: Any) -> Iterator[tuple[Any, Any]]:
+        """Yield one batch of noise."""
+        import torch
+
+        count, side = min(batch_size, self._length), options.get("resolution")
+        shape = (self._shape[0], side, side) if side is not None and len(self._shape) == 3 else self._shape
+        yield torch.randn(count, *shape, generator=torch.Generator().manual_seed(0)), torch.zeros(count, dtype=torch.int64)
+
+    def arrays(self) -> tuple[Any, Any]:
+        """Return noise, too."""
+        inputs, targets = next(self.batches(self._length))
+        return inputs.flatten(1).numpy(), targets.numpy()
+
+
+def recorded_task(folder: Path) -> Task | None:
+    """Return the task of an export without its data, None where the export is of an earlier version that did not keep it."""
+    task = read_config(folder)["task"]
+    if "shape" not in task:
+        return None
+    how = json.loads((folder / "preprocessing.json").read_text(encoding="utf-8"))
+    classes = tuple(json.loads((folder / "classes.json").read_text(encoding="utf-8")))
+    train, validation = (Absent(task[split], task["shape"], task["kind"]) for split in ("train", "validation"))
+    scale = None if task["scale"] is None else (task["scale"][0], task["scale"][1])
+    return Task(task["name"], task["kind"], train, validation, None, tuple(task["shape"]), classes, how, scale)
 
 
 def read_config(folder: Path) -> Mapping[str, Any]:
@@ -144,8 +218,14 @@ def read_config(folder: Path) -> Mapping[str, Any]:
 
 
 def _load(folder: Path, space: Space, task: Task) -> Any:
+    from safetensors.torch import load_file
     from safetensors.torch import load_model as load_into
 
     model = build(space, Candidate.from_json(read_config(folder)), task)
+    state = load_file(folder / SAFETENSORS_FILE)
+    for name, buffer in list(model.named_buffers()):
+        if name in state and buffer.ndim == 0 < state[name].ndim:  # statistics that an untrained model has no length of
+            parent, _, own = name.rpartition(".")
+            setattr(model.get_submodule(parent), own, state[name])
     load_into(model, str(folder / SAFETENSORS_FILE), strict=True)
     return model.float().eval()

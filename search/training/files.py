@@ -19,7 +19,7 @@ from .arrays import channel_statistics
 from .file_tree import UNREADABLE, Files, Found
 from .recipe import available_cores
 from .splits_data import MemoryData, StreamData
-from .task import Data, Task, complete_splits, warn_of_absent_classes
+from .task import Data, Raw, Task, complete_splits, warn_of_absent_classes
 
 #: Data sets up to this size are held in memory.
 MEMORY_LIMIT_BYTES = 4 * 2**30
@@ -102,10 +102,12 @@ def task_of_files(
             whole = len(rows) > 0 and rows[-1] - rows[0] + 1 == len(rows)
             part = decoded[rows[0] : rows[-1] + 1] if whole else decoded[rows]
             parts[split] = MemoryData(part.to(device), labels[rows].to(device), mean=mean, deviation=deviation)
+            parts[split].raw = Raw(files, tuple(everything[k][0] for k in rows))
     else:
         mean, deviation = channel_statistics(decoded[torch.from_numpy(readable)].numpy())
         for split, entries in splits.items():
             parts[split] = StreamData(FileItems(files, entries, decode), workers=cores, mean=mean, deviation=deviation)
+            parts[split].raw = Raw(files, tuple(name for name, _ in entries))
     labels_of = {split: np.array([label for _, label in entries], dtype=int) for split, entries in splits.items()}
     if in_memory:
         labels_of = {split: labels.numpy()[rows] for split, rows in kept.items()}

@@ -120,7 +120,9 @@ def decode(data: bytes, shape: tuple[int, int, int], *, white: float | None = No
         share = min(wide / width, high / height)
         left, top = max(0.0, wide - share * width) / 2, max(0.0, high - share * height) / 2  # rounded, it may be just below zero
         box = (left, top, min(wide, left + share * width), min(high, top + share * height))
-        image = image.resize((width, height), Image.Resampling.BILINEAR, box=box)
+        # The rows, then the columns: Pillow's own order differs by version and shape, and with it the rounding in between.
+        image = image.resize((width, high), Image.Resampling.BILINEAR, box=(box[0], 0, box[2], high))
+        image = image.resize((width, height), Image.Resampling.BILINEAR, box=(0, box[1], width, box[3]))
     pixels = np.asarray(image)
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
 

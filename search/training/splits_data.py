@@ -152,6 +152,7 @@ class MemoryData(Data):
         chosen = torch.as_tensor(indices, device=self.inputs.device)
         found = MemoryData(self.inputs[chosen], self.targets[chosen])
         found._mean, found._deviation = self._mean, self._deviation
+        found.raw = None if self.raw is None else self.raw.only(indices)
         return found
 
     def _move(self, device: torch.device) -> None:
@@ -229,6 +230,7 @@ class StreamData(Data):
         """Return a split of the examples at ``indices (m,)``, read and normalised as this one."""
         found = copy.copy(self)
         found._dataset = Subset(self._dataset, indices.tolist())
+        found.raw = None if self.raw is None else self.raw.only(indices)
         found.__dict__.pop("_fingerprint", None)  # that of all of them
         return found
 
@@ -258,6 +260,8 @@ class Excerpt(Data):
     ) -> None:
         self.stands_for = min(size, len(data)) if stands_for is None else stands_for
         self._data, self._size, self._most, self._seed, self._device = data, min(size, len(data)), most, seed, device
+        raw = getattr(data, "raw", None)
+        self.raw = None if raw is None or seed is not None else raw.only(np.arange(self._size))
 
     def __len__(self) -> int:
         """Number of examples."""

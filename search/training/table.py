@@ -18,7 +18,7 @@ from .table_checks import copies, telling_alone, warn_of_columns, words_for_miss
 from .table_features import MAX_LEVELS, apply, feature_names, is_numeric, learn, listed, places
 from .table_file import read
 from .table_splits import alike_neighbours, split_column, split_rows
-from .task import Kind, Task, encode, noting
+from .task import Kind, Task, encode, keep_rows, noting
 from .text import Embedded, StaticEmbedding
 
 if TYPE_CHECKING:
@@ -106,6 +106,7 @@ def _task(
     """Do what ``table`` says; ``columns`` are those to drop, to keep and that are codes."""
     drop, keep, categorical = columns
     divides = [column for column in split_column(split)[1:] if column is not None]
+    path = None
     if isinstance(data, str | Path):
         path = Path(data).expanduser()
         data, name, source = read(path, wanted), name or path.name.split(".")[0], source or str(path)
@@ -155,6 +156,7 @@ def _task(
     preprocessing = {"kind": "table", "target": wanted if several else wanted[0], "columns": learnt}
     preprocessing["features"] = feature_names(learnt)
     task = task_in_memory(name or "table", features, targets, parts, preprocessing, device=device)
+    task = keep_rows(task, path or data, [np.flatnonzero(labelled)[part] for part in parts])
     reasons = {column: "asked for" for column in drop if column not in wanted}
     reasons |= {column: "divides the rows" if column in divides else "the target again" for column in again}
     seen = {"split": split, "left_out": reasons, "missing_texts": words_for_missing(inputs)}

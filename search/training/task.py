@@ -25,7 +25,13 @@ MAX_NUMERIC_CLASSES = 20
 
 
 class Data(Protocol):
-    """One split: examples with their targets, in memory or streamed."""
+    """One split: examples with their targets, in memory or streamed.
+
+    Attributes:
+        raw: Where they come from, None where that is unknown.
+    """
+
+    raw: Raw | None = None
 
     def __len__(self) -> int:
         """Number of examples."""
@@ -50,6 +56,35 @@ class Data(Protocol):
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:
         """Return ``(n, features)`` float32 inputs (flattened and normalised) and ``(n,)`` targets, for scikit-learn."""
         ...
+
+
+@dataclass(frozen=True)
+class Raw:
+    """Where the examples of a split come from, one by one; an export is checked on them.
+
+    Attributes:
+        names: Files, as ``source`` reads them by name; empty where the examples are rows.
+        rows: Positions of rows in ``source``, ``(n,)``; None where the examples are files.
+        source: A tree of files with ``path`` and ``read(name)``, the path of a table, or a data frame.
+    """
+
+    source: Any
+    names: tuple[str, ...] = ()
+    rows: np.ndarray | None = None
+
+    def only(self, indices: np.ndarray) -> Raw:
+        """Return the examples at ``indices (m,)`` alone."""
+        return Raw(
+            self.source, tuple(self.names[k] for k in indices) if self.names else (), None if self.rows is None else self.rows[indices]
+        )
+
+
+def keep_rows(task: Task, source: Any, parts: Sequence[np.ndarray]) -> Task:
+    """Note of which rows of a table the training, validation and test split of a task are; returns the task."""
+    for data, rows in zip((task.train, task.validation, task.test), parts, strict=True):
+        if data is not None:
+            data.raw = Raw(source, rows=rows)
+    return task
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import re
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -201,6 +205,29 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Ready]:
         return done[key]
 
     return make
+
+
+@pytest.fixture
+def run_card(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
+    """Run the code of a card unchanged, in its folder, with files as arguments; returns its names, with what it ``printed``."""
+
+    def run(folder: Path, *files: Path) -> dict[str, Any]:
+        found = re.search(r"```python\n(.*?)```", (folder / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+        assert found
+        compile(found.group(1), "README.md", "exec")
+        monkeypatch.setattr(sys, "argv", ["card.py", *map(str, files)])
+        monkeypatch.syspath_prepend(str(folder))
+        printed = io.StringIO()
+        names: dict[str, Any] = {}
+        with contextlib.chdir(folder), contextlib.redirect_stdout(printed):
+            for name in ("predict", "columns", "table_file"):
+                sys.modules.pop(name, None)
+            exec(found.group(1), names)
+        for name in ("predict", "columns", "table_file"):
+            sys.modules.pop(name, None)
+        return {**names, "printed": printed.getvalue()}
+
+    return run
 
 
 @pytest.fixture(scope="session")

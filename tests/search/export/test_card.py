@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import json
-import re
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -132,7 +128,7 @@ def test_a_delta_to_the_recorded_quality_is_stated(make, tmp_path):
     assert "(+0.003000)" in card_of(shifted, tmp_path / "model")[1]
 
 
-def test_the_cards_code_reads_image_files_as_the_training_does(make, tmp_path):
+def test_the_cards_code_reads_image_files_as_the_training_does(make, run_card, tmp_path):
     generator = np.random.default_rng(0)
     for name in ("cat", "dog"):
         (tmp_path / "set" / name).mkdir(parents=True)
@@ -140,9 +136,10 @@ def test_the_cards_code_reads_image_files_as_the_training_does(make, tmp_path):
             pixels = generator.integers(0, 255, (40, 52, 3), dtype=np.uint8) // (2 if name == "cat" else 1)
             Image.fromarray(pixels).save(tmp_path / "set" / name / f"{k}.png")
     task = images.images(tmp_path / "set", resolution=24)
+    level = max(1 / 255 / deviation for deviation in task.preprocessing["std"])
     for resolution in (None, 16):
         ready = make("convnet", task, resolution=resolution)
-        namespace = run_card(ready, tmp_path / f"model {resolution}")
+        export(**ready.arguments, to="pt2", out=tmp_path / f"model {resolution}")
         file = tmp_path / "set" / "cat" / "3.png"
         wanted = images.prepare(task.preprocessing, file)
         if resolution:
@@ -151,39 +148,31 @@ def test_the_cards_code_reads_image_files_as_the_training_does(make, tmp_path):
             from joulefront.search.training.splits_data import resized
 
             wanted = resized(torch.from_numpy(wanted), resolution).numpy()
-        found = namespace["prepare"](file)
+        found = run_card(tmp_path / f"model {resolution}", file)["inputs"]
         assert found.dtype == np.float32
-        np.testing.assert_allclose(found, wanted, atol=1e-5)
+        np.testing.assert_allclose(found, wanted, atol=1.01 * level)  # a tie may round the other way
+        assert (np.abs(found - wanted) > 0.01 * level).mean() < 0.02
 
 
 @pytest.mark.parametrize("flat", [False, True])
-def test_the_cards_code_prepares_arrays_as_the_training_does(make, tmp_path, flat):
+def test_the_cards_code_prepares_arrays_as_the_training_does(make, run_card, tmp_path, flat):
     bunch = load_digits()
     raw = bunch.data.astype("float32") if flat else bunch.images[:, None].astype("float32")
     task = arrays(raw, bunch.target, name="digits", validation=(raw[:50], bunch.target[:50]))
-    namespace = run_card(make("mlp" if flat else "convnet", task), tmp_path / "model")
+    export(**make("mlp" if flat else "convnet", task).arguments, to="pt2", out=tmp_path / "model")
+    np.save(tmp_path / "raw.npy", raw[:50])
     wanted, _ = next(task.validation.batches(50))
-    np.testing.assert_allclose(namespace["prepare"](raw[:50]), wanted.numpy(), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(run_card(tmp_path / "model", tmp_path / "raw.npy")["inputs"], wanted.numpy(), rtol=1e-4, atol=1e-5)
 
 
-def test_the_cards_code_prepares_rows_of_a_table_as_the_training_does(make, tmp_path):
+def test_the_cards_code_prepares_rows_of_a_table_as_the_training_does(make, run_card, tmp_path):
     generator = np.random.default_rng(1)
     frame = pd.DataFrame({"size": generator.normal(50, 9, 80), "town": generator.choice(["Bern", "Rome"], 80)})
     frame["price"] = frame["size"] * 3 + (frame["town"] == "Bern") * 40
     frame.to_csv(tmp_path / "flats.csv", index=False)
     task = table.table(tmp_path / "flats.csv", "price")
-    namespace = run_card(make("mlp", task), tmp_path / "model")
-    how = json.loads((tmp_path / "model" / "preprocessing.json").read_text())
-    rows = frame.drop(columns="price")[:7]
-    np.testing.assert_array_equal(namespace["prepare"](how, rows), table.prepare(task.preprocessing, rows))
-    assert namespace["values"].shape[0] == 1
-
-
-def run_card(ready: Any, out: Path) -> dict[str, Any]:
-    export(**ready.arguments, to="onnx", out=out)
-    found = re.search(r"```python\n(.*?)```", (out / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    assert found
-    namespace: dict[str, Any] = {}
-    with contextlib.chdir(out), contextlib.redirect_stdout(io.StringIO()):
-        exec(found.group(1), namespace)
-    return namespace
+    export(**make("mlp", task).arguments, to="pt2", out=tmp_path / "model")
+    frame.drop(columns="price")[:7].to_csv(tmp_path / "rows.csv", index=False)
+    names = run_card(tmp_path / "model", tmp_path / "rows.csv")
+    np.testing.assert_allclose(names["inputs"], table.prepare(task.preprocessing, tmp_path / "rows.csv"), atol=1e-6)
+    assert names["values"].shape[0] == 7

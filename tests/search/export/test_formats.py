@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import re
 import subprocess
@@ -18,6 +16,7 @@ import torch
 from huggingface_hub import ModelCard
 
 from joulefront.search.export import FORMATS, Exported, export
+from joulefront.search.export.model import rebuild
 from joulefront.search.training.checkpoint import load_weights
 from joulefront.search.training.evaluate import evaluate
 
@@ -87,7 +86,8 @@ def test_an_independent_reader_gets_the_quality_of_the_trial(case):
 def test_it_lies_beside_what_is_needed_to_use_it(case):
     ready, exported, to = case
     names = {file.name for file in exported.path.iterdir()}
-    assert names == set(exported.files) == {f"model.{to}", "README.md", "config.json", "preprocessing.json", "classes.json"}
+    script = {"predict.py"} if to == "onnx" else set()
+    assert names == set(exported.files) == {f"model.{to}", "README.md", "config.json", "preprocessing.json", "classes.json", *script}
     assert json.loads((exported.path / "classes.json").read_text()) == list(ready.task.classes)
     preprocessing = json.loads((exported.path / "preprocessing.json").read_text())
     assert {name: preprocessing[name] for name in ready.task.preprocessing} == ready.task.preprocessing
@@ -98,16 +98,21 @@ def test_it_lies_beside_what_is_needed_to_use_it(case):
         assert (preprocessing["target_mean"], preprocessing["target_std"]) == ready.task.target_scale
 
 
-def test_the_snippet_of_the_card_runs_in_the_folder(case):
-    _, exported, to = case
-    snippet = _snippet(exported.path)
+def test_the_snippet_of_the_card_predicts_what_the_model_does(case, run_card, tmp_path):
+    ready, exported, to = case
     if to == "safetensors":  # the study is the user's own; the next test runs it
-        assert "load_model" in snippet
+        assert "load_model" in _snippet(exported.path)
         return
-    compile(snippet, "README.md", "exec")
-    namespace: dict[str, Any] = {}
-    with contextlib.chdir(exported.path), contextlib.redirect_stdout(io.StringIO()):
-        exec(snippet, namespace)
+    inputs, _ = next(ready.task.validation.batches(40))
+    np.save(tmp_path / "inputs.npy", inputs.numpy() if ready.is_torch else inputs.flatten(1).numpy())
+    printed = run_card(exported.path, tmp_path / "inputs.npy")["printed"]
+    if ready.task.kind == "classification":
+        trained = rebuild(**ready.arguments)
+        wanted = trained.predictor()(inputs.numpy()).argmax(axis=1)
+        found = re.findall(r"label='(\d)'" if to == "onnx" else r"'(\d)'", printed)
+        assert found == [str(number) for number in wanted]
+    assert "Unusable" not in printed
+    assert printed.strip()
 
 
 def test_the_safetensors_snippet_runs_where_the_study_is_a_file(make, tmp_path):
@@ -122,7 +127,10 @@ def test_the_safetensors_snippet_runs_where_the_study_is_a_file(make, tmp_path):
     run = _run(tmp_path, {"origin": {"source": str(study_file), "options": {}}})
     exported = export(ready.trial, study=study, task=task, weights=ready.weights, to="safetensors", out=tmp_path / "model", run=run)
     code = _snippet(exported.path)
-    done = subprocess.run([sys.executable, "-c", code], cwd=exported.path, capture_output=True, text=True, check=False)
+    np.save(tmp_path / "one.npy", next(task.validation.batches(1))[0].numpy())
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "one.npy")], cwd=exported.path, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert re.fullmatch(r"\['\d'\]\n", done.stdout)
 

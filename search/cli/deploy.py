@@ -1,0 +1,100 @@
+"""The verbs of a finished model: export it, predict with it, measure what makes it cheaper."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .options import AsJson, Meter, MovedOptions, Pick, RunArgument, with_options
+from .read import trained
+
+if TYPE_CHECKING:
+    from ..records.run_folder import Run
+    from ..records.trial import Trial
+    from ..study import Study
+
+
+@with_options
+def export(
+    run: RunArgument,
+    to: Annotated[str, typer.Option(help="onnx, pt2, safetensors, skops, or native (LightGBM, XGBoost, CatBoost).")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the model and its card.")],
+    *,
+    pick: Pick = "sensible",
+    moved: MovedOptions,
+) -> None:
+    """Export a model of the front.
+
+    Its outputs are checked against those of the trained model on validation data.
+    """
+    from ..export import export as export_model
+    from ..export.export import pick_format
+
+    pick_format(to)
+    result, trial, study, weights = _picked(run, pick, moved)
+    print(export_model(trial, study=study, task=study.load_task(), weights=weights, to=to, out=out, run=result).summary())
+
+
+def predict(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder that joulefront export --to onnx wrote.")],
+    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Raw files: images, recordings, tables, arrays (.npy).")],
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with the probability of every class.")] = False,
+) -> None:
+    """Predict files with an exported model.
+
+    Prints label and probability, or the value, of each file or row. A file that cannot be read is one line on stderr and exit code 2; the
+    others are predicted. No code of the folder runs.
+    """
+    from ..export.predict import Model, run
+
+    if as_csv and as_json:
+        raise ValueError("--csv and --json exclude each other; give one")
+    if code := run(Model(folder), files, "csv" if as_csv else "json" if as_json else "table"):
+        raise typer.Exit(code)
+
+
+@with_options
+def optimise(
+    run: RunArgument,
+    *,
+    pick: Pick = "sensible",
+    moved: MovedOptions,
+    prune: Annotated[list[float] | None, typer.Option(help="Share of the weights to set to zero; repeatable. [default: 0.5]")] = None,
+    compile_model: Annotated[
+        bool, typer.Option("--compile/--no-compile", help="Try torch.compile, which takes seconds to minutes.")
+    ] = True,
+    rounds: Annotated[int, typer.Option(help="Measurements of each tactic, taken in turns.")] = 3,
+    meter: Meter = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Quantise, compile and prune a trained model.
+
+    Prints what each tactic costs, what it saves per prediction, and when it has paid for itself.
+    """
+    from ..execution.devices import cores, torch_threads
+    from ..export.compress import optimise as measure_tactics
+    from ..export.compress import to_json, to_text
+
+    _, trial, study, weights = _picked(run, pick, moved)
+    task = study.load_task()
+    torch_threads(cores())
+    rows, quality = measure_tactics(
+        trial, study=study, task=task, weights=weights, meter=meter, prune=prune or [0.5], compile_model=compile_model, rounds=rounds
+    )
+    print(to_json(rows, quality) if as_json else to_text(rows, task.metric, quality))
+
+
+def _picked(path: Path, pick: str, moved: MovedOptions) -> tuple[Run, Trial, Study, Path]:
+    """Return a run, the trial that a rule picks, the study and the file of the trial's weights."""
+    from ..front import Front
+    from ..records.run_folder import RunFolder
+    from .study_source import study_of
+
+    folder = RunFolder.open(path)
+    result = folder.run()
+    trial = Front.of(result).pick(pick)
+    study = study_of(folder, moved.data, moved.study, trust=moved.trust)
+    return result, trial, study, folder.artifact(trained(trial, result.trials).number)

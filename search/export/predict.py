@@ -1,0 +1,393 @@
+"""Predict with an exported folder: ``python predict.py FILE...`` gives the label and probability, or the value, of each file or row.
+
+This file is the same in every folder; beside ``model.onnx`` it needs onnxruntime and numpy, and Pillow for images, soundfile for sound,
+pandas for tables. What is done to a file before the graph is told by the metadata of ``model.onnx``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import re
+import sys
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from math import gcd
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+MODEL = "model.onnx"
+#: Beside a model of another format: raw data -> what that model takes.
+PREPARATION = "prepare.onnx"
+#: Examples that are predicted at once.
+BATCH = 64
+#: What a file of each kind of input must be, and the package that reads it.
+READS = {
+    "image": ("an image", "pillow"),
+    "audio": ("a recording (WAV, FLAC, Ogg, MP3, AIFF)", "soundfile"),
+    "table": ("a table (.csv, .tsv, .txt, .parquet)", "pandas"),
+    "array": ("an array saved by numpy (.npy)", "numpy"),
+    "inputs": ("an array of prepared inputs, float32, saved by numpy (.npy)", "numpy"),
+}
+#: White of images of 16 bits and more, and the ground of transparent ones, where the training said nothing else.
+WHITE, GROUND = 65535.0, 255
+
+
+class Unusable(ValueError):  # noqa: N818 - what it is called in messages
+    """A file that cannot be predicted; the message says why, and what to do."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the model says of one file, or of one row of it, counted from 1.
+
+    Attributes:
+        file: The file as it was named.
+        row: Number of the row below the header, or of the example; None where a file is one example.
+        label: The class, labels separated by commas, or None for a value.
+        probability: Of the label, as the model has it; of the least sure one where there are several labels. A score for anomaly detectors.
+        value: The value in the unit of the data, None for classes.
+        probabilities: Of every class.
+    """
+
+    file: str
+    row: int | None
+    label: str | None
+    probability: float | None
+    value: float | None
+    probabilities: Mapping[str, float] = field(default_factory=dict)
+
+
+class Model:
+    """An exported model that takes raw files."""
+
+    def __init__(self, folder: str | Path = ".") -> None:
+        """Open ``model.onnx`` of a folder.
+
+        Raises:
+            ValueError: If there is none, or it was not written by joulefront.
+        """
+        import onnxruntime
+
+        file = Path(folder) / MODEL if Path(folder).is_dir() else Path(folder)
+        if not file.is_file():
+            raise ValueError(f"{str(folder)!r} must hold {MODEL}; give a folder written by joulefront export --to onnx")
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        try:
+            self.session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+            facts = self.session.get_modelmeta().custom_metadata_map
+            self.kind, self.takes, self.classes = facts["kind"], facts["takes"], json.loads(facts["classes"])
+            self.how, self.scale = json.loads(facts["preprocessing"]), json.loads(facts["target_scale"])
+            self.output = facts["output"]
+        except KeyError as error:
+            raise ValueError(f"{file} has no {error} in its metadata; export it again by this version of joulefront") from error
+        except Exception as error:
+            raise ValueError(f"{file} must be an ONNX file that joulefront wrote: {first_line(error)}") from error
+        self.inputs = [one.name for one in self.session.get_inputs()]
+
+    def predict(self, files: Sequence[str | Path]) -> Iterator[Prediction | Unusable]:
+        """Yield the predictions of each file in order; for one that cannot be read what is wrong with it."""
+        for file in files:
+            try:
+                rows = self.read(Path(file))
+                answers = self.answers(rows)
+            except Unusable as error:
+                yield error
+            except Exception as error:  # the readers raise whatever they like on bytes of somebody else
+                yield Unusable(self._refused(file, error))
+            else:
+                alone = self.takes in ("image", "audio") or (self.takes in ("array", "inputs") and len(answers) == 1)
+                yield from (self.prediction(str(file), None if alone else k + 1, answer) for k, answer in enumerate(answers))
+
+    def read(self, file: Path) -> dict[str, np.ndarray]:
+        """Read a file as the inputs of the graph.
+
+        Raises:
+            Unusable: If it is none for this model.
+        """
+        if file.is_dir():
+            raise Unusable(f"{file} is a folder; give the files in it: {file}/*")
+        if not file.exists():
+            raise Unusable(f"{file} does not exist; give an existing file")
+        try:
+            if self.takes == "table":
+                return self.columns(read_table(file, [one["name"] for one in self.used]))
+            if self.takes in ("array", "inputs"):
+                return {self.inputs[0]: self._array(file)}
+            data = file.read_bytes()
+            example = self.image(data) if self.takes == "image" else self.waveform(data)
+            return {self.inputs[0]: example[None]}
+        except ImportError as error:
+            raise Unusable(f"{file} needs a package to be read ({error}); pip install {READS[self.takes][1]}") from error
+        except Unusable:
+            raise
+        except Exception as error:
+            raise Unusable(self._refused(file, error)) from error
+
+    def _refused(self, file: str | Path, error: BaseException) -> str:
+        return f"{file} must be {READS[self.takes][0]}, got what cannot be read as one ({first_line(error)}); leave it out"
+
+    def answers(self, feed: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Return probabilities or scores ``(n, classes)``, or values ``(n,)``, of inputs of the graph."""
+        count = len(next(iter(feed.values())))
+        place = -1 if self.takes == "inputs" and self.kind != "regression" else 0
+        parts = [
+            self.session.run(None, {name: values[k : k + BATCH] for name, values in feed.items()})[place] for k in range(0, count, BATCH)
+        ]
+        found = np.concatenate(parts) if parts else np.zeros((0, max(1, len(self.classes))))
+        return self._answered(found) if self.takes == "inputs" else found
+
+    def prepared(self, files: Sequence[str | Path]) -> np.ndarray:
+        """Return what a model of another format takes, ``(n, ...)`` float32, of files; this one is of ``prepare.onnx``.
+
+        Raises:
+            Unusable: If one cannot be read.
+        """
+        return np.concatenate([self.answers(self.read(Path(file))) for file in files])
+
+    def _answered(self, raw: np.ndarray) -> np.ndarray:
+        """Turn raw outputs into answers."""
+        if self.kind == "regression":
+            mean, deviation = self.scale or (0.0, 1.0)
+            return np.asarray(raw.reshape(-1).astype(np.float64) * deviation + mean)
+        if self.output == "scores":  # below zero: an anomaly
+            normal = 1.0 / (1.0 + np.exp(-np.clip(raw.reshape(-1, 1), -50.0, 50.0)))
+            return np.concatenate([normal, 1.0 - normal], axis=1)
+        if self.output != "logits":
+            return raw
+        if self.kind == "multilabel":
+            return np.asarray(1.0 / (1.0 + np.exp(-np.clip(raw, -50.0, 50.0))))
+        powers = np.exp(raw - raw.max(axis=1, keepdims=True))
+        return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+    def prediction(self, file: str, row: int | None, answer: Any) -> Prediction:
+        """Name what the graph answered for one example."""
+        if self.kind == "regression":
+            return Prediction(file, row, None, None, float(answer))
+        classes = self.classes or [str(k) for k in range(len(answer))] if self.kind != "anomaly" else self.classes or ["normal", "anomaly"]
+        named = {name: float(f"{share:.6g}") for name, share in zip(classes, answer, strict=True)}
+        if self.kind == "multilabel":
+            there = [name for name, share in named.items() if share > 0.5]
+            return Prediction(file, row, ", ".join(there), min((named[name] for name in there), default=None), None, named)
+        best = int(np.argmax(answer))
+        return Prediction(file, row, classes[best], float(f"{answer[best]:.6g}"), None, named)
+
+    def image(self, data: bytes) -> np.ndarray:
+        """Decode an image to ``(h, w, 3)`` uint8, upright, on its ground, of any size: the graph crops and resizes it."""
+        from PIL import Image, ImageOps
+
+        with Image.open(io.BytesIO(data)) as opened:
+            # JPEG can decode at a fraction of its size; as in training, never below twice what is needed.
+            opened.draft(None, (2 * int(self.how["width"]), 2 * int(self.how["height"])))
+            image: Any = ImageOps.exif_transpose(opened) if opened.getexif() else opened
+            if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+                floats = image.mode == "F"
+                values = np.asarray(image).astype(np.float32) * (255.0 / (self.how.get("white") or (1.0 if floats else WHITE)))
+                image = Image.fromarray(np.clip(values + (0.5 if floats else 0.0), 0, 255).astype(np.uint8))
+            if image.has_transparency_data:
+                clear, ground = image.convert("RGBA"), int(self.how.get("ground", GROUND))
+                image = Image.alpha_composite(Image.new("RGBA", clear.size, (ground, ground, ground, 255)), clear)
+            if self.how["channels"] == 1:
+                image = image.convert("L")  # before it is three equal colours: Pillow makes grey of all its modes
+            return np.asarray(image.convert("RGB"))
+
+    def waveform(self, data: bytes) -> np.ndarray:
+        """Decode a recording to the samples ``(n,)`` float32 at the rate of the model, of any length: the graph cuts and pads it."""
+        import soundfile
+
+        with soundfile.SoundFile(io.BytesIO(data)) as opened:
+            rate = opened.samplerate
+            samples = opened.read(dtype="float32", always_2d=True).mean(axis=1, dtype=np.float32)
+        if len(samples) == 0 or not np.isfinite(samples).all():
+            raise ValueError("it is empty" if len(samples) == 0 else "it has samples that are no numbers")
+        wanted = int(self.how["sample_rate"])
+        return samples if rate == wanted else resampled(samples, rate, wanted, round(self.how["seconds"] * wanted))
+
+    @property
+    def used(self) -> list[Mapping[str, Any]]:
+        """Columns of a table that the model reads."""
+        return [column for column in self.how["columns"] if column["type"] != "dropped"]
+
+    def columns(self, frame: Any) -> dict[str, np.ndarray]:
+        """Return the inputs of the graph for rows of a table: float64 with NaN for missing, or texts with "" for missing.
+
+        Dates are seconds since 1970 (UTC), truth values 0 and 1.
+        """
+        reading = _reading()
+        frame = frame.set_axis(frame.columns.astype(str).str.strip(), axis=1)
+        absent = [column["name"] for column in self.used if column["name"] not in frame.columns]
+        if absent:
+            raise Unusable(f"the table must have the column {absent[0]!r} ({len(absent)} are missing), got {', '.join(frame.columns[:20])}")
+        feed: dict[str, np.ndarray] = {}
+        for column in self.used:
+            name, values = column["name"], frame[column["name"]]
+            if column["type"] == "text":
+                feed[name] = _text_features(column, values)
+            elif column["type"] == "numeric":
+                found = reading.numbers(values, reading.from_json(column))
+                strange = [text for text, one in zip(reading.texts(values), found, strict=True) if text is not None and np.isnan(one)]
+                if strange and len(strange) == np.isnan(found).sum() == len(found):
+                    raise Unusable(f"the column {name!r} must hold {reading.from_json(column).kind}s as in training, got {strange[0]!r}")
+                _warn(strange, name, "missing")
+                feed[name] = np.where(np.isfinite(found), found, np.nan)[:, None]
+            else:
+                texts = reading.texts(values)
+                _warn([text for text in texts if text is not None and not _known(text, column)], name, "none of those of training")
+                feed[name] = np.array([text or "" for text in texts], dtype=object)[:, None]
+        return feed
+
+    def _array(self, file: Path) -> np.ndarray:
+        values = np.load(file, allow_pickle=False)
+        shape = tuple(self.session.get_inputs()[0].shape[1:])
+        if values.shape == shape:
+            values = values[None]
+        if values.shape[1:] != shape:
+            raise Unusable(f"{file} must have the shape (n, {', '.join(map(str, shape))}), got {values.shape}")
+        return np.asarray(values, dtype=np.float32 if "float)" in self.session.get_inputs()[0].type else np.float64)
+
+
+def read_table(file: Path, names: Sequence[str]) -> Any:
+    """Read a table as training did; every cell of a text file stays text."""
+    return _tables().read(file, names)
+
+
+def resampled(samples: np.ndarray, rate: int, wanted: int, most: int) -> np.ndarray:
+    """Return samples at another rate, of a long recording only about its middle ``most`` ones, with an even number left out.
+
+    A windowed sinc, evaluated where it is needed. Source: scipy.signal.resample_poly with its window, Kaiser with beta 5.
+    """
+    up, down = wanted // gcd(rate, wanted), rate // gcd(rate, wanted)
+    half = 10 * max(up, down)
+    taps = np.sinc(np.arange(-half, half + 1) / max(up, down)) * np.kaiser(2 * half + 1, 5.0)
+    taps = (taps / taps.sum() * up).astype(np.float32)
+    count = -(-len(samples) * up // down)
+    skip = max(0, (count - most) // 2)  # the graph cuts at the same place
+    found = np.zeros(min(count, most) if count > most else count, dtype=np.float32)
+    reach = -(-half // up)
+    for first in range(0, len(found), 4096):
+        places = (np.arange(first, min(first + 4096, len(found))) + skip) * down
+        around = places[:, None] // up + np.arange(-reach, reach + 2)
+        offset = places[:, None] - around * up + half
+        inside = (offset >= 0) & (offset <= 2 * half) & (around >= 0) & (around < len(samples))
+        weights = np.where(inside, taps[np.clip(offset, 0, 2 * half)], 0)
+        found[first : first + 4096] = (samples[np.clip(around, 0, len(samples) - 1)] * weights).sum(axis=1)
+    return found
+
+
+def first_line(error: BaseException) -> str:
+    """Return what an error says, in one line."""
+    return (re.sub(r"\s*<[^<>]* at 0x\w+>", "", " ".join(str(error).split())) or type(error).__name__)[:200]
+
+
+def _warn(strange: Sequence[Any], name: str, what: str) -> None:
+    if strange:
+        warnings.warn(f"{len(strange)} values of {name!r} were not seen in training, e.g. {strange[0]!r}: counted as {what}", stacklevel=2)
+
+
+def _known(text: str, column: Mapping[str, Any]) -> bool:
+    return text in column["levels"] or column["other"] or any(level.lstrip("0") == text for level in column["levels"])
+
+
+def _reading() -> Any:
+    """Return the module that reads cells: the file beside this one, or that of the installed package."""
+    try:
+        from ..training import columns
+    except ImportError:
+        import columns  # type: ignore[import-not-found,no-redef]  # the copy beside this file
+    return columns
+
+
+def _tables() -> Any:
+    try:
+        from ..training import table_file
+    except ImportError:
+        import table_file  # type: ignore[import-not-found,no-redef]  # the copy beside this file
+    return table_file
+
+
+def _text_features(column: Mapping[str, Any], values: Any) -> np.ndarray:
+    try:
+        from joulefront.search.training.text import text_features
+    except ImportError:
+        message = f"the column {column['name']!r} is free text, for which the embedding of training is needed"
+        raise Unusable(f"{message}: pip install 'joulefront[text]'") from None
+    return np.asarray(text_features(column, values), dtype=np.float32)
+
+
+def show(found: Sequence[Prediction], form: str) -> str:
+    """Return predictions as ``table``, ``csv`` or ``json``."""
+    if form == "json":
+        return json.dumps([_without_none(asdict(one)) for one in found], indent=1, ensure_ascii=False) + "\n"
+    several = any(one.row is not None for one in found)
+    valued = any(one.value is not None for one in found)
+    header = ["file", *(["row"] if several else []), *(["value"] if valued else ["label", "probability"])]
+    rows = [
+        [one.file, *([str(one.row)] if several else []), *([f"{one.value:.6g}"] if valued else [one.label or "", _share(one, form)])]
+        for one in found
+    ]
+    if form == "csv":
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([header, *rows])
+        return text.getvalue()
+    right = {"row", "value", "probability"}
+    widths = [max(len(row[k]) for row in [header, *rows]) for k in range(len(header))]
+    lines = [
+        "  ".join(cell.rjust(width) if name in right else cell.ljust(width) for cell, width, name in zip(row, widths, header, strict=True))
+        for row in [header, *rows]
+    ]
+    return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def _share(one: Prediction, form: str) -> str:
+    return "" if one.probability is None else f"{one.probability:.6g}" if form == "csv" else f"{one.probability:.3f}"
+
+
+def _without_none(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if value is not None and value != {}}
+
+
+def run(model: Model, files: Sequence[str], form: str = "table") -> int:
+    """Print the predictions of files, and a line on stderr for each that cannot be read; return 0, or 2 where there is one."""
+    said: list[str] = []
+    found: list[Prediction] = []
+    with warnings.catch_warnings(record=True) as noted:
+        warnings.simplefilter("always")
+        for one in model.predict(files):
+            if isinstance(one, Unusable):
+                said.append(f"error: {one}")
+            else:
+                found.append(one)
+    for line in [*dict.fromkeys(f"warning: {note.message}" for note in noted if note.category is UserWarning), *said]:
+        print("".join(sign if sign.isprintable() else "?" for sign in line), file=sys.stderr)
+    if found or form == "json":
+        sys.stdout.write(show(found, form))
+    return 2 if said else 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Predict the files that are named, with the model beside this file."""
+    parser = argparse.ArgumentParser(description="Predict files with the model beside this script.")
+    parser.add_argument("files", nargs="+", metavar="FILE", help="what the model was trained on: images, recordings, tables, arrays")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--csv", action="store_true", help="print CSV")
+    form.add_argument("--json", action="store_true", help="print JSON, with the probability of every class")
+    given = parser.parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        model = Model(Path(__file__).resolve().parent)
+    except (ValueError, ImportError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return run(model, given.files, "csv" if given.csv else "json" if given.json else "table")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

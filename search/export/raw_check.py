@@ -1,0 +1,118 @@
+"""The check of what a stranger will do: the exported folder predicts the very files, rows or arrays of a split."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ..training import columns, table_file
+from ..training.splits_data import Excerpt, MemoryData
+from ..training.task import Data
+from . import predict
+from .model import ExportFailed, TrainedModel, first_line
+from .onnx_format import metadata
+from .raw_graph import front_of, preparation
+
+SCRIPT = "predict.py"
+#: Files that are read with little memory at once, and rows.
+ROWS = 1024
+
+
+def write_script(folder: Path, file: str, trained: TrainedModel) -> str:
+    """Put ``predict.py`` beside a model, with what it needs; return what raw data the model takes, see ``Front.kind``.
+
+    For tables these are the modules that read them as training did; where the model is no ``model.onnx``, what it takes is made by
+    ``prepare.onnx``.
+    """
+    front = front_of(trained.task.preprocessing, trained.task.input_shape)
+    takes = "inputs" if front is None else front.kind
+    if file == predict.MODEL:
+        takes = predict.Model(folder).takes
+    elif front is not None:
+        (folder / predict.PREPARATION).write_bytes(preparation(trained, front, metadata(trained, takes, [])).SerializeToString())
+    if file == predict.MODEL or front is not None:
+        for module in (predict, *((columns, table_file) if takes == "table" else ())):
+            source = Path(str(module.__file__))
+            shutil.copyfile(source, folder / source.name)
+    return takes
+
+
+def answers(model: predict.Model, data: Data, trained: TrainedModel) -> np.ndarray:
+    """Return what an exported model says of a split, in its order: ``(n, classes)`` or ``(n,)``, computed from the raw data.
+
+    Raises:
+        ExportFailed: If it cannot take them.
+    """
+    try:
+        return np.concatenate([model.answers(feed) for feed in _feeds(model, data, trained)])
+    except Exception as error:
+        raise ExportFailed(f"the exported folder cannot predict the validation data from the start: {first_line(error)}") from error
+
+
+def example(data: Data) -> str | None:
+    """Return a file of a split that ``predict`` takes, None where there is none by itself."""
+    raw = getattr(data, "raw", None)
+    if raw is None:
+        return None
+    if raw.names:
+        path = Path(raw.source.path) / raw.names[0]
+        return str(path) if path.is_file() else None
+    return str(raw.source) if isinstance(raw.source, Path) else None
+
+
+def origin(data: Data) -> str:
+    """Say what the examples of a split are read from."""
+    raw = getattr(data, "raw", None)
+    if raw is None:
+        return "arrays"
+    return "raw files" if raw.names else "rows of the table"
+
+
+def _feeds(model: predict.Model, data: Data, trained: TrainedModel) -> Iterator[dict[str, np.ndarray]]:
+    raw = getattr(data, "raw", None)
+    if model.takes == "table":
+        if raw is None or raw.rows is None:
+            raise ValueError("the rows of the table are unknown")
+        frame = raw.source
+        if not isinstance(frame, pd.DataFrame):
+            frame = predict.read_table(Path(frame), [column["name"] for column in model.used])
+        for first in range(0, len(raw.rows), ROWS):
+            yield model.columns(frame.iloc[raw.rows[first : first + ROWS]])
+    elif raw is not None and raw.names and model.takes in ("image", "audio"):
+        read = model.image if model.takes == "image" else model.waveform
+        yield from _alike(model.inputs[0], (read(raw.source.read(name)) for name in raw.names))
+    else:
+        yield from _arrays(model, data, trained)
+
+
+def _alike(name: str, examples: Iterator[np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
+    """Stack neighbours of one shape."""
+    waiting: list[np.ndarray] = []
+    for one in examples:
+        if waiting and (one.shape != waiting[0].shape or len(waiting) == predict.BATCH):
+            yield {name: np.stack(waiting)}
+            waiting = []
+        waiting.append(one)
+    if waiting:
+        yield {name: np.stack(waiting)}
+
+
+def _arrays(model: predict.Model, data: Data, trained: TrainedModel) -> Iterator[dict[str, np.ndarray]]:
+    """Give arrays as a user has them: bytes as they are kept, numbers with their standardisation undone."""
+    inner = data._data if isinstance(data, Excerpt) else data
+    shape, how = tuple(trained.task.input_shape), model.how
+    if model.takes == "image":
+        if not isinstance(inner, MemoryData):
+            raise ValueError("the images of the validation split are not at hand")
+        pixels = inner.inputs[: len(data)].cpu().numpy().transpose(0, 2, 3, 1)
+        yield {model.inputs[0]: np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:3], 3)))}
+        return
+    if model.takes == "audio":
+        raise ValueError("the recordings of the validation split are not at hand")
+    values = data.arrays()[0].reshape(-1, *shape).astype(np.float64)
+    mean, deviation = (np.reshape(how[key], (1, -1) + (1,) * (len(shape) - 1)) for key in ("mean", "std"))
+    yield {model.inputs[0]: (values * deviation + mean) / how["scale"]}

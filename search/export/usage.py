@@ -1,0 +1,102 @@
+"""The part of a model card that shows how to predict: commands, code that runs unchanged, and what goes in and comes out."""
+
+from __future__ import annotations
+
+from .model import TrainedModel
+
+_PACKAGES = {"image": " pillow", "audio": " soundfile", "table": " pandas"}
+_FROM_FILES = """import sys
+
+from predict import Model
+
+model = Model(".")
+for found in model.predict(sys.argv[1:]):
+    print(found)  # a file that cannot be read is a message
+"""
+
+
+def usage(trained: TrainedModel, takes: str, snippet: str | None) -> str:
+    """Return the section of the card that shows how to predict files.
+
+    ``takes`` is what the model takes, see ``Front.kind``; ``snippet`` is the part of a format, from ``inputs`` to the outputs, None where
+    ``predict.py`` does it all.
+    """
+    packages = f"pip install onnxruntime numpy{_PACKAGES.get(takes, '')}"
+    if snippet is None:
+        return (
+            "Label and probability, or the value, of files; `--csv` and `--json` print it so:\n\n"
+            f"```\n{packages}\npython predict.py FILE...\n```\n\n"
+            f"{_inputs(trained, takes)} {_outputs(trained, takes)} What a file is before the graph is told by its metadata, which "
+            f"`predict.py` reads. From Python, in this folder, with the files as arguments:\n\n```python\n{_FROM_FILES}```"
+        )
+    shape = ", ".join(map(str, trained.input_shape))
+    lines = snippet.splitlines()  # the code of a format starts with its imports; they move to the top
+    theirs = [line for line in lines if line.startswith(("import ", "from "))]
+    rest = "\n".join(line for line in lines if line not in theirs).strip("\n")
+    own = takes == "inputs"
+    imports = {"import json", "import sys", "import numpy as np", *theirs} if own else {"import json", "import sys", *theirs}
+    imports |= set() if own else {"from predict import Model"}
+    top = "\n".join(sorted(imports, key=lambda line: (line.startswith("from"), line)))
+    made = f"np.load(sys.argv[1])  # float32 (n, {shape})" if own else 'Model("prepare.onnx").prepared(sys.argv[1:])  # raw files'
+    said = (
+        f"The input is float32 `(n, {shape})`, prepared by your own study's code; the argument is a file of it that numpy saved."
+        if own
+        else f"The input is float32 `(n, {shape})`; `prepare.onnx` makes it of raw files, the arguments ({packages})."
+    )
+    body = f"{top}\n\ninputs = {made}\n{rest}\n{_read_outputs(trained)}"
+    return f"{said} In this folder:\n\n```python\n{body}```"
+
+
+def _inputs(trained: TrainedModel, takes: str) -> str:
+    how = trained.task.preprocessing
+    if takes == "image":
+        side = f"{how['height']} x {how['width']}"
+        return f"`model.onnx` takes `image`, uint8 `(batch, height, width, 3)` of any size, and crops and resizes it to {side} itself."
+    if takes == "audio":
+        return (
+            f"`model.onnx` takes `waveform`, float32 `(batch, samples)` in [-1, 1], one channel at {how['sample_rate']:,} samples per "
+            f"second, of any length; {how['seconds']:g} s about the middle count."
+        )
+    if takes == "table":
+        named = ", ".join(f"`{column['name']}` ({_meaning(column)})" for column in how["columns"] if column["type"] != "dropped")
+        return f"`model.onnx` takes one input `(batch, 1)` for each column: {named}."
+    shape = ", ".join(map(str, trained.task.input_shape if takes == "array" else trained.input_shape))
+    if takes == "array":
+        return f"`model.onnx` takes `raw`, float64 `(batch, {shape})`, in the units of the study's arrays; a file is one saved by numpy."
+    return f"`model.onnx` takes `inputs`, float32 `(batch, {shape})`, prepared by the study's own code; a file is one saved by numpy."
+
+
+def _meaning(column: dict[str, object]) -> str:
+    if column["type"] == "numeric":
+        kind = {"date": "seconds since 1970", "truth": "0 or 1"}.get(str(column.get("reading")), "number")
+        return f"float64, {kind}, NaN for missing"
+    return "text, empty for missing" if column["type"] == "categorical" else "features of free text"
+
+
+def _outputs(trained: TrainedModel, takes: str) -> str:
+    task = trained.task
+    if takes == "inputs":
+        return f"It gives `{trained.output_name}`."
+    if task.kind == "regression":
+        target = task.preprocessing.get("target")
+        return "It gives `values (batch,)` in the unit of " + (f"the column `{target}`." if target else "the data.")
+    names = ", ".join(task.classes[:10]) + (f", ... ({len(task.classes)} in all)" if len(task.classes) > 10 else "")
+    return f"It gives a probability for each class `(batch, {task.outputs})`: {names}."
+
+
+def _read_outputs(trained: TrainedModel) -> str:
+    task, output = trained.task, trained.output_name
+    if task.kind == "classification":
+        return f'classes = json.load(open("classes.json", encoding="utf-8"))\nprint([classes[i] for i in {output}.argmax(axis=1)])\n'
+    if task.kind == "multilabel":
+        border = 0 if trained.is_torch else 0.5
+        named = f"[[classes[i] for i in row.nonzero()[0]] for row in {output} > {border}]"
+        return f'classes = json.load(open("classes.json", encoding="utf-8"))\nprint({named})\n'
+    if task.kind == "anomaly" and trained.is_torch:
+        return f"print({output}[:, 1] > {output}[:, 0])  # True: an anomaly\n"
+    if task.kind == "anomaly":
+        return f"print({output} < 0)  # True: an anomaly\n"
+    if task.target_scale is not None:
+        mean, deviation = task.target_scale
+        return f"print({output}.reshape(-1) * {deviation!r} + {mean!r})  # in the unit of the data\n"
+    return f"print({output}.reshape(-1))\n"
