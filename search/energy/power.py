@@ -18,8 +18,8 @@ APART_NS = NANO // 25
 SHARP_NS = NANO // 100
 #: What is held for longer (seconds) may stay at one phase of a load that pulses as slowly.
 HELD = 0.04
-#: What is held for longer than this (seconds) meets one phase of any load with a whole number of steps in it, for minutes, and nothing shows
-#: it: so much more is taken to come and go. Found with `tests/benchmarks/sensor_matrix.py` (held 1 s, jagged: steps of 7.01 Hz).
+#: What is held for longer than this (seconds) meets one phase of any load with a whole number of steps in it, for minutes, and nothing
+#: shows it: so much more is taken to come and go. Found with `tests/benchmarks/sensor_matrix.py` (held 1 s, jagged: steps of 7.01 Hz).
 LONG_HELD, IN_STEP = 0.5, 1.5
 #: Readings further apart than this are no neighbours.
 NEIGHBOURS_NS = NANO
