@@ -138,12 +138,13 @@ class Bench:
     def run(self, seconds: float) -> None:
         """Let time pass as the sampler would: a reading per interval, burst polling while it is worth it."""
         end_ns = self.clock.now_ns + round(seconds * 1e9)
-        pause: float | None = 0.002
+        next_ns: int | None = self.clock.now_ns + 2_000_000
         while self.clock.now_ns < end_ns:
             due_ns = min(end_ns, self.begin_ns + round(due(self.number, self.interval) * 1e9))
-            while pause is not None and self.clock.now_ns + round(max(pause, 0.002) * 1e9) < due_ns:
-                self.clock.advance(max(pause, 0.002))
+            while next_ns is not None and next_ns < due_ns:
+                self.clock.advance_ns(max(next_ns - self.clock.now_ns, 0))
                 pause = self.ledger.burst()
+                next_ns = None if pause is None else self.clock.now_ns + round(max(pause, 0.002) * 1e9)
             self.clock.advance_ns(max(due_ns - self.clock.now_ns, 0))
             if due_ns < end_ns:
                 self.number += 1
