@@ -1,6 +1,11 @@
-"""How many processes `pytest -n auto` takes."""
+"""How many processes `pytest -n auto` takes; examples of properties have no time limit, since the machine may be busy."""
 
 import os
+
+from hypothesis import settings
+
+settings.register_profile("joulefront", deadline=None)
+settings.load_profile("joulefront")
 
 
 def pytest_xdist_auto_num_workers() -> int:

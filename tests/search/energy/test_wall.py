@@ -137,7 +137,7 @@ def test_reading_never_waits_for_the_plug_and_nothing_is_left_behind(plug):
 )
 def test_every_failure_of_a_plug_is_a_reason_and_never_a_number(plug, status, reply, delay, word):
     plug.status, plug.reply, plug.delay = status, reply, delay
-    wall = Wall(http_plug(plug.url, timeout_seconds=0.1), plug.url, poll_seconds=None)
+    wall = Wall(http_plug(plug.url, timeout_seconds=0.1 if delay else 10.0), plug.url, poll_seconds=None)
     (found,) = wall.probe()
     assert not found.available
     assert word in found.reason
