@@ -15,7 +15,7 @@ import numpy as np
 import optuna
 import torch
 
-from joulefront.search.space import Candidate, FixedTrial, Space
+from joulefront.search.space import Candidate, FixedTrial, FrozenPart, Space
 from joulefront.search.training.task import Task
 
 
@@ -186,11 +186,18 @@ def load(folder: Path, name: str, source: str) -> ModuleType:
     return module
 
 
+def check_frozen(space: Space, candidate: Candidate) -> None:
+    """What a space says of a candidate's frozen network is what the sampler prices by."""
+    found = getattr(space, "frozen", lambda candidate: None)(candidate)
+    assert found is None or (isinstance(found, FrozenPart) and 0 < found.share <= 1 and found.work > 0)
+
+
 def check(space: Space, task: Task, count: int = 3, *, cost: bool = True) -> None:
     """All of the above, for a number of random candidates."""
     for candidate, params in trials(space, count):
         check_stored_parameters(space, candidate, params)
         check_key(space, candidate)
+        check_frozen(space, candidate)
         if hasattr(build(space, candidate, task), "fit_epochs"):
             check_estimator(space, candidate, params, task)
         else:
