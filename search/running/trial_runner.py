@@ -148,7 +148,7 @@ class TrialRunner:
     def _train(self, executor: Executor, asked: Asked) -> None:
         number, account, parent = asked.trial.number, self.session.account, asked.parent
         job = self._job(asked)
-        stopped: list[tuple[str, str]] = []
+        stopped, began = list[tuple[str, str]](), time.monotonic()
         overdue = Overdue(self.rules, asked.epochs - (parent.epochs if parent else 0))
         try:
             meter = account.open(number, executor.devices, pid=getattr(executor, "pid", None))
@@ -168,7 +168,7 @@ class TrialRunner:
                 own = meter.window.joules()
                 if default and own is not None:  # features of a frozen network are paid for all trials
                     own -= sum(record.known_joules for record in meter.phases if record.kind == FEATURES)
-                ended = "stopped", self.rules.end_of_training(own, default=default)
+                ended = "stopped", self.rules.end_of_training(own, default=default, seconds=time.monotonic() - began)
                 if ended[1] is None and job.check_at and not default:
                     ended = "pruned", dominance.reason(entry)
             if ended[1] is not None:

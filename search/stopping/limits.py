@@ -256,10 +256,10 @@ class StopRules:
         """Whether the trials under way are the last ones that the limits allow."""
         return self.limits.trials is not None and self.finished() + under_way >= self.limits.trials
 
-    def end_of_training(self, joules: float | None, *, default: bool = False) -> str | None:
+    def end_of_training(self, joules: float | None, *, default: bool = False, seconds: float = 0.0) -> str | None:
         """Return why a training should end after its present epoch, or None; its joules are None when unknown, or before its start.
 
-        The ``default`` model, with which the search is compared, may take ``DEFAULT_SHARE`` of a budget.
+        The ``default`` model, with which the search is compared, may take ``DEFAULT_SHARE`` of a budget, and of a timeout.
         """
         if self.interrupted.is_set():
             return BROKEN_OFF if self.reason == BROKEN_OFF else INTERRUPTED
@@ -269,6 +269,8 @@ class StopRules:
         most = self.limits.joules
         if default and joules is not None and most is not None and joules >= DEFAULT_SHARE * most:
             return f"the default model may take {DEFAULT_SHARE:.0%} of the budget"
+        if default and self.limits.seconds is not None and seconds >= DEFAULT_SHARE * self.limits.seconds:
+            return f"the default model may take {DEFAULT_SHARE:.0%} of the timeout"
         return self._reached(trials=0)
 
     def timed_out(self, grace_seconds: float = TIMEOUT_GRACE_SECONDS) -> str | None:

