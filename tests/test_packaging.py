@@ -58,6 +58,8 @@ def test_every_module_of_the_checkout_is_in_the_wheel_and_nothing_else(wheel: Pa
     }
     assert here <= names, f"not in the wheel: {sorted(here - names)}; name the package under [tool.setuptools] packages"
     assert {name.split("/")[0] for name in names} == {"joulefront"}
+    assets = {f"joulefront/{file.relative_to(ROOT).as_posix()}" for file in (ROOT / "search" / "report" / "assets").iterdir()}
+    assert assets <= names, f"not in the wheel: {sorted(assets - names)}; name them under [tool.setuptools.package-data]"
     assert {name for name in names if name.endswith(".py")} <= here
 
 
@@ -80,3 +82,19 @@ def test_the_command_works_outside_of_the_checkout(installed: Path) -> None:
     assert "digits" in done.stdout
     [entry] = installed.glob("joulefront-*.dist-info/entry_points.txt")
     assert "joulefront = joulefront.search.cli:main" in entry.read_text()
+
+
+def test_what_others_have_written_carries_their_licence(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        licences = {name.rpartition("licenses/")[2]: archive.read(name).decode() for name in archive.namelist() if "/licenses/" in name}
+        [metadata] = [archive.read(name).decode() for name in archive.namelist() if name.endswith("/METADATA")]
+    assert "License-Expression: Apache-2.0 AND ISC" in metadata
+    for library, owner in (("d3", "Mike Bostock"), ("plot", "Observable, Inc.")):
+        text = licences[f"search/report/assets/LICENSE.{library}.txt"]
+        assert owner in text
+        assert "Permission to use, copy, modify, and/or distribute this software" in text
+
+
+def test_the_page_is_made_from_the_wheel(installed: Path) -> None:
+    code = "from joulefront.search.report.page import SCRIPTS, asset; print(sum(len(asset(name)) for name in SCRIPTS) > 450_000)"
+    assert python(installed, "-c", code).stdout.strip() == "True"

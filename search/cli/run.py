@@ -141,7 +141,7 @@ def _print_run(front: FrontView, folder: RunFolder, command: str, named: str) ->
         print(front.to_text())
         reasons = sorted({trial.reason for trial in result.trials if trial.reason})
         raise RuntimeError("no trial was measured" + (f": {reasons[0]}" if reasons else ""))
-    # The ranking of the parameters costs a second or more: whoever wants it asks for it with joulefront report.
+    # What predicts quality and energy costs a second or more: whoever wants it asks for it with joulefront report.
     for name, verb in (("front.html", "report"), ("front.png", "plot")):
         try:
             if verb == "report":

@@ -27,7 +27,7 @@ SCRIPTS = ("d3.min.js", "plot.umd.min.js", "page.js")
 def report_html(run: Run, path: str | Path, *, ranking: bool = True) -> Path:
     """Write the decision page of a run, finished or not.
 
-    ``ranking`` tells whether the importance of the parameters is on it, which takes seconds of a CPU.
+    Without ``ranking``, while the meters run, what predicts quality and energy is left out: it takes seconds of a CPU.
 
     Raises:
         ValueError: If the file does not end in ``.html``.

@@ -36,7 +36,7 @@ MOST_PAIRED = 80
 def page_data(run: Run, *, ranking: bool = True) -> dict[str, Any]:
     """Return what the page shows of a run, finished or not.
 
-    ``ranking`` tells whether the importance of the parameters is computed, which takes seconds of a CPU.
+    Without ``ranking``, while the meters run, what predicts quality and energy is left out: it takes seconds of a CPU.
     """
     front = Front.of(run)
     limits, unit = _limits(front), _unit(front)
@@ -63,6 +63,7 @@ def page_data(run: Run, *, ranking: bool = True) -> dict[str, Any]:
         "others": _others(front),
         "all": _all_trials(run),
         "bill": _bill(run),
+        "so_far": not ranking,
         "measured": how_energy_is_known(front) if members else "",
         "scale": scale_share(front),
         "typical": TYPICAL_MEDIAN,
@@ -73,7 +74,7 @@ def page_data(run: Run, *, ranking: bool = True) -> dict[str, Any]:
         "hours": hours(run),
         "growth": hypervolume_trace(front),
         "importance": [_ranking(front, target) for target in ("quality", "energy")] if ranking else [],
-        "sections": [asdict(one) for one in sections(run, unit)],
+        "sections": [asdict(one) for one in sections(run, unit, ranking=ranking)],
         "statements": forms(run),
     }
 

@@ -47,9 +47,11 @@ class Section:
     notes: Sequence[str] = ()
 
 
-def sections(run: Run, unit: Unit | None = None) -> list[Section]:
-    """Return the blocks that a run has, in their order; energies are in one unit, Wh unless another is given."""
-    unit = unit or WH
+def sections(run: Run, unit: Unit = WH, *, ranking: bool = True) -> list[Section]:
+    """Return the blocks that a run has, in their order; energies are in one unit.
+
+    Without ``ranking`` what predicts the energy is left out: its library takes longer to load than all else.
+    """
     found = (
         data_section(run),
         repeats_section(run),
@@ -58,7 +60,7 @@ def sections(run: Run, unit: Unit | None = None) -> list[Section]:
         carbon_section(run, unit),
         anchor_section(run, unit),
         baseline_section(run),
-        relations_section(run),
+        relations_section(run) if ranking else None,
         failures_section(run, unit),
         reproduce_section(run),
     )
