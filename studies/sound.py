@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.io import wavfile
@@ -28,14 +29,18 @@ from ..spaces.convnet import Convnet
 from ..spaces.mlp import Mlp
 from ..spaces.recipes import Range, RecipeRanges
 from ..spaces.sound import CREPE, Crepe, Heard
-from ..spaces.transfer import TransferFamily
+from ..spaces.transfer import ORDINARY_HEAD, ORDINARY_SIDE, TransferFamily
 from ..spaces.union import Union
 from ..spaces.weights import find, network, sentence, shipped
 
 RATE = 16_000
 SECONDS = 0.5
-#: The trials to begin with, heads on a pretrained network: side of the spectrogram as the network gets it, in pixels.
-FIRST_SIDES = (64, 96)
+#: The trials to begin with, heads on a pretrained network: side of the spectrogram as the network gets it, in pixels, and what its head
+#: has otherwise than the first; the second is the default model.
+FIRST: tuple[tuple[int, Mapping[str, Any]], ...] = (
+    (64, {}),
+    (ORDINARY_SIDE, {name: value for name, value in ORDINARY_HEAD.items() if name != "label_smoothing"}),
+)
 FIRST_HEAD = {
     "transfer.images_halved": 0,
     "transfer.features": "grid",
@@ -103,7 +108,9 @@ def study(
         trials=40,
         seed=seed,
         description="Which small network tells sounds apart for the fewest joules?" + made,
-        first=tuple({"family": "transfer", "transfer.side": side, **FIRST_HEAD} for side in FIRST_SIDES) if found and not smoke else (),
+        first=tuple({"family": "transfer", "transfer.side": side, **FIRST_HEAD, **own} for side, own in FIRST)
+        if found and not smoke
+        else (),
         weights=tuple(one.facts() for one in weights),
         notice=sentence(weights) if pretrained != "no" else "",
     )

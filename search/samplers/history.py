@@ -298,7 +298,8 @@ def further(study: Study, trials: Sequence[FrozenTrial], remaining: float | None
     if params is None or wanted is None or any(part.features == wanted.features and part.share >= wanted.share for _, part in tried):
         return None
     known, _ = _prices(space, trials)
-    joules = median(joules / work for _, joules, work in known.values()) * wanted.work * wanted.share if known else 0.0
+    new = wanted.share - known.get(wanted.features, (0.0, 0.0, 0.0))[0]
+    joules = median(joules / work for _, joules, work in known.values()) * wanted.work * new if known else 0.0
     epochs = top.user_attrs.get(EPOCHS_REACHED, study.rungs[0])
     return {**params, "epochs": epochs} if remaining is None or joules <= LARGEST_STEP * remaining else None
 

@@ -7,6 +7,7 @@ from helpers.backbone_contract import check_backbone
 
 from joulefront.search.export import export
 from joulefront.search.records.run_folder import RunFolder
+from joulefront.search.running.baselines import beginning
 from joulefront.search.running.run import run
 from joulefront.search.space import RandomTrial
 from joulefront.search.training.audio import audio
@@ -29,6 +30,7 @@ def test_heads_on_a_pretrained_network_compete_where_there_are_weights(sounds: P
     without = study(str(sounds), pretrained="no")
     assert [member.name for member in without.space.spaces] == ["convnet", "mlp"]
     assert (without.first, without.weights, without.notice) == ((), (), "")
+    assert beginning(replace(found, rungs=(9, 27)))[2] == 1, "the default model is one of them"
     for params in found.first:
         trial = RandomTrial(0)
         trial.params.update(params)

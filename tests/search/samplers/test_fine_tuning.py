@@ -104,8 +104,8 @@ def test_more_pixels_are_tried_on_a_quarter_then_on_all_images_and_only_where_th
     assert step(at(128, 2, 0.57), at(128, 0, 0.62), at(160, 2, 0.58), at(160, 0, 0.65)) is None, "there are no more pixels"
     failed = create_trial(state=TrialState.FAIL, params=at(128, 0, 0.6).params, distributions=at(128, 0, 0.6).distributions)
     assert step(at(128, 2, 0.57), failed) is None, "it is tried once"
-    cost = PRICE * (128 / 96) ** 2
-    assert [step(at(128, 2, 0.57), remaining=share * cost / LARGEST_STEP) for share in (0.5, 2.0)] == [None, (128, 0)]
+    cost = 0.75 * PRICE  # a quarter is paid already
+    assert [step(at(128, 2, 0.57), remaining=share * cost / LARGEST_STEP) for share in (0.9, 1.8)] == [None, (128, 0)]
     dear = withheld(study, small, None)
     assert [dear(at(side, 0, 0.5).params) for side in (64, 96, 128)] == [False, False, True], "the sampler begins none by itself"
 
