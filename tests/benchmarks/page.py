@@ -5,6 +5,7 @@ Run it from the checkout: ``python tests/benchmarks/page.py``; it prints a line 
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import sys
 import tempfile
@@ -21,6 +22,10 @@ from joulefront.search.report.page import report_html  # noqa: E402
 
 def main() -> None:
     """Make and open the pages."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    help_ = "configurations of each run; they have two to three trials each"
+    parser.add_argument("--configs", type=int, nargs="+", default=[14, 450, 4450], help=help_)
+    configs = parser.parse_args().configs
     spec = importlib.util.spec_from_file_location("runs", HERE.parent / "search" / "report" / "conftest.py")
     assert spec is not None
     assert spec.loader is not None
@@ -28,8 +33,8 @@ def main() -> None:
     spec.loader.exec_module(runs)
     print(f"{'trials':>8}{'made s':>9}{'CPU s':>8}{'opened s':>10}{'MB':>7}{'elements':>10}")
     with tempfile.TemporaryDirectory() as folder, browser() as chrome:
-        for configs in (14, 14, 450, 4450):  # the first one also loads the libraries
-            run = runs.make_run(configs=configs)
+        for count in (configs[0], *configs):  # the first one also loads the libraries
+            run = runs.make_run(configs=count)
             begin, cpu = time.perf_counter(), time.process_time()
             path = report_html(run, Path(folder) / "page.html")
             made, cpu = time.perf_counter() - begin, time.process_time() - cpu
