@@ -98,7 +98,9 @@ def test_more_pixels_are_tried_on_a_quarter_then_on_all_images_and_only_where_th
 
     assert step(at(128, 2, 0.57)) == (128, 0)
     assert step(at(128, 2, 0.54)) is None, "more pixels do not pay"
-    assert step(at(128, 2, 0.57), at(128, 0, 0.605)) is None, "no more than chance"
+    assert step(at(128, 2, 0.57), at(128, 0, 0.595)) is None, "nor do they on all images"
+    assert further(study, [*small, at(128, 2, 0.54)], None, noise=0.03), "what few examples say is worth little"
+    assert further(study, [*small, at(128, 2, 0.552)], None) is None, "what is no share of examples is taken as it is"
     assert step(at(128, 2, 0.57), at(128, 0, 0.62)) == (160, 2)
     assert step(at(128, 2, 0.57), at(128, 0, 0.62), at(160, 2, 0.58)) == (160, 0)
     assert step(at(128, 2, 0.57), at(128, 0, 0.62), at(160, 2, 0.58), at(160, 0, 0.65)) is None, "there are no more pixels"
