@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from ..search.space import Candidate, FrozenPart, Space, Suggest
 from ..search.training.audio import FLOOR, Spectrogram, mel_bands
 from ..search.training.features import Backbone, Transfer
-from ..search.training.task import Data, Task
+from ..search.training.task import Data, Raw, Task
 from .pretrained import first_line
 from .recipes import Family, Ints, Options, RecipeRanges, suggest_categorical, suggest_int
 from .transfer import images_of, linear_or_hidden
@@ -79,12 +79,13 @@ class LogMel(nn.Module):
         return ((decibels - CENTRE) / SPREAD).transpose(1, 2)[:, None]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Seen:
     """The spectrograms of a split of samples, for families that look at their data before they are trained."""
 
     data: Data
     spectrogram: LogMel
+    raw: Raw | None = None
 
     def __len__(self) -> int:
         """Number of examples."""

@@ -298,7 +298,8 @@ def further(study: Study, trials: Sequence[FrozenTrial], remaining: float | None
     gained, weight = sign * (top.values[0] - below.values[0]), (SPREAD / noise) ** 2 if noise else math.inf
     if (gained if weight == math.inf else (GAIN + weight * gained) / (1.0 + weight)) <= WORTH:
         return None
-    params: Mapping[str, Any] | None = ask(top.params, share == 1.0)
+    own = {name: value for name, value in top.params.items() if name != "epochs"}
+    params: Mapping[str, Any] | None = ask(own, share == 1.0)
     wanted = None if params is None else _asked(space, "frozen", params)
     if params is None or wanted is None or any(part.features == wanted.features and part.share >= wanted.share for _, part in tried):
         return None

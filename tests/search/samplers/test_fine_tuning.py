@@ -104,6 +104,9 @@ def test_more_pixels_are_tried_on_a_quarter_then_on_all_images_and_only_where_th
     assert step(at(128, 2, 0.57), at(128, 0, 0.62)) == (160, 2)
     assert step(at(128, 2, 0.57), at(128, 0, 0.62), at(160, 2, 0.58)) == (160, 0)
     assert step(at(128, 2, 0.57), at(128, 0, 0.62), at(160, 2, 0.58), at(160, 0, 0.65)) is None, "there are no more pixels"
+    found = further(study, [*small, at(128, 2, 0.57)], None)
+    assert found is not None
+    assert found.keys() == {*at(128, 2, 0.57).params, "epochs"}, "all of its parameters have names that the space knows"
     failed = create_trial(state=TrialState.FAIL, params=at(128, 0, 0.6).params, distributions=at(128, 0, 0.6).distributions)
     assert step(at(128, 2, 0.57), failed) is None, "it is tried once"
     cost = 0.75 * PRICE  # a quarter is paid already
