@@ -34,6 +34,8 @@ def ask_to_sleep(environment: MutableMapping[str, str], loaded: Container[str]) 
     return None if late else policy
 
 
+#: What the environment gets here and did not have: a command of the user's own does not inherit it.
+ADDED = frozenset({POLICY, BLAS_TIMEOUT} - os.environ.keys())
 #: The policy of this process; None when torch was loaded before it could be set.
 WAIT_POLICY = ask_to_sleep(os.environ, sys.modules)
 

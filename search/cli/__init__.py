@@ -16,7 +16,7 @@ from typing import Any
 import typer
 
 from ..whole_file import full_disk
-from . import deploy, read, run, streams
+from . import deploy, measure, read, run, streams
 
 #: The exit code of a program that Ctrl-C ended: 128 + SIGINT.
 INTERRUPT_CODE = 130
@@ -52,6 +52,7 @@ for _verb in (
     read.doctor,
 ):
     app.command()(_verb)
+app.command(context_settings={"allow_interspersed_args": False})(measure.measure)  # what follows the command belongs to it
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -72,17 +73,32 @@ def main(arguments: list[str] | None = None) -> None:
 
 def with_implied_values(words: Sequence[str]) -> list[str]:
     """Give ``--pretrained`` without a value the one that it implies, ``auto``: typer knows no options with a value that may be left out."""
-    own = words.index("--") if "--" in words else len(words)  # what follows belongs to another command
+    own = own_words(words)
     return [
         f"{word}=auto" if word == "--pretrained" and k < own and (k + 1 == len(words) or words[k + 1].startswith("-")) else word
         for k, word in enumerate(words)
     ]
 
 
+def own_words(words: Sequence[str]) -> int:
+    """Return how many of the words are ours: what follows ``--``, or the options of ``measure``, belongs to another command.
+
+    >>> own_words(["run", "digits", "--smoke"]), own_words(["measure", "-o", "a.json", "--json", "train", "--debug"])
+    (3, 4)
+    """
+    if words[:1] != ["measure"]:
+        return words.index("--") if "--" in words else len(words)
+    count = 1
+    while count < len(words) and words[count].startswith("-") and words[count] != "--":
+        count += 1 if "=" in words[count] or words[count] in ("--json", "--debug", "--help", "-h") else 2
+    return min(count, len(words))
+
+
 def _done(arguments: list[str] | None) -> int:
     """Do what the words say; return the exit code."""
     typed = list(sys.argv[1:] if arguments is None else arguments)
-    words = [word for word in typed if word != "--debug"]
+    own = own_words(typed)
+    words = [word for k, word in enumerate(typed) if word != "--debug" or k >= own]
     streams.prepare(whole_process=arguments is None)
     try:
         with streams.plain_warnings():
@@ -95,7 +111,7 @@ def _done(arguments: list[str] | None) -> int:
             raise
         print(f"error: {one_line(error)}", file=sys.stderr)
         return exit_code(error)
-    if code == INTERRUPT_CODE:
+    if code == INTERRUPT_CODE and words[:1] != ["measure"]:  # whose code is the command's, and which has said so
         resumable = words[:1] in (["run"], ["repeat"])
         print("interrupted" + ("; what was measured is kept. Run the same command again to continue" if resumable else ""), file=sys.stderr)
     return int(code or 0)

@@ -1,0 +1,54 @@
+"""The verb measure: any command under the meter."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .options import AsJson, CpuWatts, Meter, PlaceOptions, with_options
+
+
+@with_options
+def measure(
+    place: PlaceOptions,
+    command: Annotated[list[str], typer.Argument(metavar="-- COMMAND...", help="The command with its arguments.")],
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Write the record as JSON to this file.")] = None,
+    meter: Meter = "auto",
+    cpu_watts: CpuWatts = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run any command and print what it took, its child processes included.
+
+    Streams and exit code stay the command's own (128 + N when signal N ended it, 127 when it does not exist); the record is printed on
+    stderr when it has ended, with --json on stdout. Ctrl-C reaches the command, and what it took until then is printed.
+    """
+    from ..carbon.intensity import check_pue
+    from ..carbon.price import cost, parse_price
+    from ..carbon.zones import choose_intensity
+    from ..integrations.command import measure_command
+    from ..records.files import write_json
+
+    # All is checked before the command starts: a typing mistake must not cost a training.
+    check_pue(place.pue)
+    price = None if place.price is None else parse_price(place.price)
+    intensity = choose_intensity(place.intensity, place.zone)
+    if out is not None:
+        if out.is_dir():
+            raise ValueError(f"-o must be a file, got the folder {str(out)!r}; give for example {str(out / 'energy.json')!r}")
+        out.parent.mkdir(parents=True, exist_ok=True)
+    done = measure_command(command, meter, cpu_watts=cpu_watts, intensity=intensity, pue=place.pue)
+    paid = cost(done.record.joules, price, place.pue)
+    facts = {**done.to_json(), **({} if price is None else {"cost": paid, "currency": price.currency})}
+    if as_json:
+        print(json.dumps(facts, indent=1, allow_nan=False, default=str))
+    else:
+        money = "" if price is None or paid is None else f"\nprice: {paid:.3g} {price.currency}, at {price.per_kwh:g} {price.currency}/kWh"
+        print(done.to_text() + money, file=sys.stderr)
+    if out is not None:
+        write_json(out, facts)
+    if done.exit_code:
+        raise typer.Exit(done.exit_code)

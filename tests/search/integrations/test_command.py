@@ -1,0 +1,150 @@
+"""A command under the meter: its streams, signals and exit code are its own, and what it took is said as far as it is known."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from helpers.command_line import say
+
+from joulefront.search.cli import main
+from joulefront.search.energy import Discovery, Record
+from joulefront.search.integrations.command import CommandError, measure_command
+from joulefront.search.threads import ADDED
+
+BUSY = "import time\nend = time.process_time() + {}\nwhile time.process_time() < end: pass"
+
+
+def exit_code(*words: str) -> int:
+    try:
+        main(["measure", "--meter", "cpu_time", *words])
+    except SystemExit as ended:
+        return int(ended.code or 0)
+    return 0
+
+
+def test_children_that_the_command_starts_are_counted() -> None:
+    code = "import subprocess, sys\nfor one in [subprocess.Popen([sys.executable, '-c', sys.argv[1]]) for _ in 'ab']: one.wait()"
+    done = measure_command([sys.executable, "-c", code, BUSY.format(0.2)], "cpu_time")
+    assert done.exit_code == 0
+    assert done.record.cpu_seconds is not None
+    assert done.record.cpu_seconds >= 0.4
+    assert done.record.quality == "estimated"
+    assert done.record.joules is not None
+    assert done.record.joules > 0
+
+
+def test_streams_are_untouched_and_the_record_is_on_stderr(capfd: pytest.CaptureFixture[str]) -> None:
+    assert exit_code("--", "sh", "-c", "printf out; printf err >&2; exit 3") == 3
+    out, err = capfd.readouterr()
+    assert out == "out"
+    first, second, *parts = err.removeprefix("err").splitlines()
+    assert "exit code 3 after" in first
+    assert second.startswith("energy: ")
+    assert second.endswith(", estimated")
+    assert parts[0].startswith("  cpu: ")
+
+
+def test_json_goes_to_stdout_or_to_a_file_that_reads_back(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "new" / "energy.json"
+    assert exit_code("--json", "-o", str(file), "--intensity", "100", "--", "true") == 0
+    shown, kept = json.loads(capfd.readouterr().out), json.loads(file.read_text())
+    assert shown == kept
+    assert kept["command"] == ["true"]
+    assert kept["grams_co2e"] == pytest.approx(kept["kwh"] * 100)
+    assert Record.from_json(kept).joules == kept["joules"] == pytest.approx(kept["kwh"] * 3.6e6)
+
+
+@pytest.mark.parametrize("words", [["--", "printf", "%s", "--debug", "--json"], ["printf", "%s", "--debug", "--json", "-o", "--"]])
+def test_options_after_the_command_are_its_own(words: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    assert exit_code(*words) == 0
+    assert capfd.readouterr().out == "".join(words[words.index("%s") + 1 :])
+
+
+def test_a_command_that_a_signal_ended_returns_128_and_its_number(capfd: pytest.CaptureFixture[str]) -> None:
+    assert exit_code("--", "sh", "-c", "kill -TERM $$") == 128 + signal.SIGTERM
+    assert "exit code 143 (SIGTERM)" in capfd.readouterr().err
+
+
+def test_a_command_that_does_not_exist_is_one_line_and_127(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert exit_code("--", "no-such-command") == 127
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err == "error: COMMAND must be a program that exists, got 'no-such-command'; check the spelling, the path and PATH\n"
+    assert exit_code("--", str(tmp_path)) == 126
+
+
+@pytest.mark.parametrize("words", [[], ["--"], ["-o", ".", "--", "touch", "ran"], ["--pue", "0.5", "--", "touch", "ran"]])
+def test_wrong_usage_is_said_before_the_command_starts(words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert exit_code(*words) == 2
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 5), (signal.SIGTERM, 6)])
+def test_a_signal_reaches_the_command_once_and_what_was_measured_is_returned(number: int, code: int, tmp_path: Path) -> None:
+    ready, got = tmp_path / "ready", tmp_path / "got"
+    child = (
+        "import pathlib, signal, sys, time\ngot = []\n"
+        "for n in (signal.SIGINT, signal.SIGTERM): signal.signal(n, lambda n, f: got.append(n))\n"
+        "pathlib.Path(sys.argv[1]).touch()\nwhile not got: time.sleep(0.01)\ntime.sleep(0.2)\n"
+        "pathlib.Path(sys.argv[2]).write_text(repr(len(got)))\nsys.exit(5 if got[0] == signal.SIGINT else 6)"
+    )
+
+    def interrupt() -> None:
+        while not ready.exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), number)
+
+    before = signal.getsignal(number)
+    helper = threading.Thread(target=interrupt)
+    helper.start()
+    done = measure_command([sys.executable, "-c", child, str(ready), str(got)], "cpu_time")
+    helper.join()
+    assert (done.exit_code, got.read_text()) == (code, "1")
+    assert done.record.joules is not None
+    assert signal.getsignal(number) is before
+
+
+def test_energy_that_nothing_reads_is_unknown_with_a_remedy_and_never_zero() -> None:
+    done = measure_command(["true"], Discovery((), ()))
+    assert done.record.joules is None
+    assert done.to_json()["kwh"] is None
+    assert "energy: unknown; " in done.to_text()
+    assert "--meter auto,wall=" in done.to_text()
+
+
+def test_the_environment_is_the_users_own() -> None:
+    assert {"OMP_WAIT_POLICY", "OPENBLAS_THREAD_TIMEOUT"} & ADDED <= os.environ.keys()
+    check = f"import os, sys\nsys.exit(any(name in os.environ for name in {sorted(ADDED)!r}))"
+    assert measure_command([sys.executable, "-c", check], "cpu_time").exit_code == 0
+
+
+def test_nothing_to_run_is_refused() -> None:
+    with pytest.raises(ValueError, match="COMMAND must be a program"):
+        measure_command([])
+    with pytest.raises(CommandError, match="must be a program that exists"):
+        measure_command(["no-such-command"], "cpu_time")
+
+
+@pytest.mark.slow
+def test_a_whole_group_that_is_interrupted_ends_with_the_commands_code_and_a_record() -> None:
+    words = [sys.executable, "-m", "joulefront.search.cli", "measure", "--meter", "cpu_time", "--"]
+    child = [sys.executable, "-c", "import time\nprint('ready', flush=True)\ntime.sleep(60)"]
+    with subprocess.Popen([*words, *child], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        os.killpg(process.pid, signal.SIGINT)
+        _, err = process.communicate()
+    assert process.returncode == 130
+    assert "exit code 130 (SIGINT)" in err
+    assert "energy: " in err
+
+
+def test_help_says_how_the_exit_code_is_passed_on() -> None:
+    assert "128 + N" in " ".join(say("measure", "--help")[0].split())
