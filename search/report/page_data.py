@@ -29,6 +29,8 @@ from .view import View, choose_ticks, is_stretched, tick_candidates
 
 #: Metrics that are shown in percent.
 PERCENT = (*(name for name in FRACTIONS if name != "r2"), "error")
+#: The quality axis is at least so long, on its scale, or this share of the quality: a single model is no reason for six decimals.
+LEAST_STRETCH = 0.1
 #: Pairs are compared with each other up to so many members, which takes a moment each; beyond that with the best one alone.
 MOST_PAIRED = 80
 
@@ -86,7 +88,9 @@ def _limits(front: Front) -> tuple[float, float]:
     for trial in (front.best(), front.sensible()) if front.members else ():
         one = front.choice.standings[trial.number]
         ends += [view.y_of(end) for end in (one.low, one.high) if end is not None]
-    return min(ends), max(ends)
+    low, high = min(ends), max(ends)
+    lacking = LEAST_STRETCH * (1.0 if is_stretched(front) else max(abs(low), abs(high))) - (high - low)
+    return (low - lacking / 2, high + lacking / 2) if lacking > 0 else (low, high)
 
 
 def _unit(front: Front) -> Unit:
@@ -123,9 +127,9 @@ def _machine(session: Mapping[str, Any]) -> str:
 
 
 def _source(run: Run) -> str:
-    """What a command needs beside the folder to find the study again: nothing for a bundled one."""
-    source = (run.facts.get("origin") or {}).get("source")
-    return "" if source is None or not ("/" in str(source) or "." in str(source)) else f" --study {shlex.quote(str(source))}"
+    """What a command needs beside the folder to find the study again: nothing for a bundled one, the file where Python began it."""
+    source = str((run.facts.get("origin") or {}).get("source") or "my_study.py")
+    return f" --study {shlex.quote(source)}" if "/" in source or "." in source else ""
 
 
 def _decimals(front: Front) -> int:

@@ -107,7 +107,7 @@ function chart() {
   const [unit, size] = axisUnit(), x = (m) => lifetime(m) / size, y = (m) => stretch(m.q), pick = state.pick;
   const others = state.uses ? [] : run.others, front = d3.sort(run.members, lifetime), line = [];
   for (const m of front) if (!line.length || better(m.q, line.at(-1).q)) line.push(m);
-  const ends = [...front.map(x), ...others.map((o) => o[2] / size)], low = d3.min(ends) * 0.85, high = d3.max(ends) * 1.18;
+  const ends = [...front.map(x), ...others.map((o) => o[2] / size)], room = Math.sqrt(Math.max(1.4, (3 * d3.min(ends)) / d3.max(ends))), low = d3.min(ends) / room, high = d3.max(ends) * room;
   const whisker = pick.low === null ? [] : [pick], side = spread(pick), [bottom, top] = run.range;
   const inside = (v) => Math.min(top, Math.max(bottom, v)), labelled = new Map();
   for (const [word, n] of [["sensible", run.choice.sensible], ["best", run.choice.best], ["default", run.default?.n]]) {
@@ -196,7 +196,7 @@ function details() {
     box.push(h("p", null, `On these examples it cannot be told from ${plural(ties.length, "other")}: `, ties.slice(0, 8).map((o) => [h("button", { type: "button", class: "tie", "aria-label": `choose trial ${o.n}`, onclick: () => choose(o) }, String(o.n)), " "]), ties.length > 8 ? "…" : null));
   } else if (m !== top) box.push(h("p", null, `It can be told from the best${run.choice.basis === "unknown" ? " as far as is known: what it gave for single examples was not kept" : ""}.`));
   if (run.default && run.default.n !== m.n) box.push(h("p", { class: "small" }, overDefault(m)));
-  box.push(...again(m, top), h("h3", null, "Use it"), command(`joulefront export ${run.folder} --pick trial=${m.n} --to ${m.parameters === null ? "skops" : "onnx"} -o model${run.source}`));
+  box.push(...again(m, top), h("h3", null, "Use it"), command(`joulefront export ${run.folder} --pick trial=${m.n} --to onnx -o model${run.source}`), command("joulefront predict model FILE"));
   const own = Object.entries(m.params).filter(([k]) => !(k in run.fixed));
   box.push(h("h3", null, "What it is"), list([
     ["parameters", m.parameters === null ? null : count(m.parameters)], ["operations", m.flops === null ? null : `${prefixed(m.flops, "FLOP")} a prediction`],
@@ -270,7 +270,7 @@ function allTrials() {
   $("all").replaceChildren(h("p", { class: "small muted", role: "status" }, `${count(shown.length)} of ${count(wanted.length)} shown. Train: this model from scratch; paid: what this trial added to the bill.`),
     h("div", { class: "scroll" }, h("table", null, head([["trial", "text"], ["state", "text"], ["epochs", null], [run.metric, null], [`train ${run.unit.name}`, null], [`paid ${run.unit.name}`, "wide"], ["energy is", "text wide"], ["continues", "wide"], ["model", "text"]]), h("tbody", null, rows))), more ?? "");
 }
-const table = ({ head: names, rows, right }) => h("div", { class: "scroll" }, h("table", null, head(names.map((name, i) => [name, right.includes(i) ? null : "text"])), h("tbody", null, rows.map((row) => h("tr", null, row.map((text, i) => cell(text, right.includes(i) ? null : "text long")))))));
+const table = ({ head: names, rows, right }) => h("div", { class: "scroll" }, h("table", null, head(names.map((name, i) => [name, right.includes(i) ? null : "text"])), h("tbody", null, rows.map((row) => h("tr", null, row.map((text, i) => cell(text, right.includes(i) ? null : text.length > 40 ? "text long" : "text")))))));
 
 // -- the bill, carbon, what mattered, how it was measured ---------------------------------------------------------------------------------
 
@@ -391,7 +391,7 @@ function words() {
   const b = run.bill, ends = d3.sort(run.members, (m) => m.j), top = run.choice && member(run.choice.best);
   document.title = `${run.name} - joulefront`;
   document.querySelector("h1").textContent = run.name;
-  const some = run.members.length ? [h("b", null, `${count(run.members.length)} of ${count(run.trials)}`), ` trained models ${run.members.length === 1 ? "is" : "are"} worth a look: from ${quality(ends[0].q)} for ${energy(ends[0].j)} to ${quality(top.q)} for ${energy(top.j)}.`] : [`No model is on the front yet: ${plural(run.trials, "trial")}, ${count(run.failed)} failed, ${count(run.running)} running.`];
+  const some = run.members.length ? [h("b", null, `${count(run.members.length)} of ${count(run.trials)}`), ` trained models ${run.members.length === 1 ? "is" : "are"} worth a look: ${run.members.length > 1 ? `from ${quality(ends[0].q)} for ${energy(ends[0].j)} to ` : ""}${quality(top.q)} for ${energy(top.j)}.`] : [`No model is on the front yet: ${plural(run.trials, "trial")}, ${count(run.failed)} failed, ${count(run.running)} running.`];
   $("lead").replaceChildren(run.description ? `${run.description} ` : "", ...some, run.complete_only ? " Only models trained to the last rung count." : "");
   const kinds = [...new Set(b.parts.map((p) => p[2]))].join(" and "), missing = b.absent.length ? ` ${b.absent.map(([k]) => k).join(", ")}: absent, and counted nowhere.` : "";
   const sure = run.scale ? ` All of it together may be off by ± ${percent(2 * run.scale)}, which changes no comparison on this page.` : "";

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ import helpers.browser
 import pytest
 from helpers.browser import Opened, browser
 from helpers.page import EVIL, hostile
+from helpers.trials import changed
 
 from joulefront.search.front import Front
+from joulefront.search.records.bill import Bill
 from joulefront.search.records.run_folder import Run
 from joulefront.search.records.trial import Trial
 from joulefront.search.report.page import report_html
@@ -35,6 +38,48 @@ def test_a_browser_draws_it_at_every_width_without_a_complaint_or_a_request(chro
         assert [url for url in opened.requests if not url.startswith(("file:", "data:"))] == []
         assert opened.page.evaluate("document.documentElement.scrollWidth") <= width  # nothing sticks out to the side
         assert opened.page.evaluate("+document.querySelector('#chart canvas').dataset.dots") > 5
+
+
+def few(run: Run, count: int) -> Run:
+    """The run with as many measured trials, and one that is still training."""
+    measured = [t for t in run.trials if t.state == "complete" and t.parent is None][:count]
+    return replace(run, trials=(*(replace(t, number=n) for n, t in enumerate(measured)), Trial(count, "running", {"lr": 0.1}, 0)))
+
+
+def with_loss(run: Run, name: str, direction: str, of: Callable[[float], float]) -> Run:
+    """The run with another quality."""
+    trials = tuple(replace(t, values=(of(t.values[0]), *t.values[1:])) if t.values else t for t in run.trials)
+    return replace(run, objectives=(name, *run.objectives[1:]), directions=(direction, *run.directions[1:]), trials=trials)
+
+
+STRANGE: dict[str, Callable[[Run], Run]] = {
+    "nothing measured": lambda run: few(run, 0),
+    "one model": lambda run: few(run, 1),
+    "less is better, without a best value": lambda run: with_loss(run, "rmse", "minimize", lambda q: 100 - 90 * q),
+    "an error": lambda run: with_loss(run, "error", "minimize", lambda q: 1 - q),
+    "r2, below zero": lambda run: with_loss(run, "r2", "maximize", lambda q: 3 * q - 2),
+    "a metric of somebody": lambda run: with_loss(run, "my <score>", "maximize", lambda q: 1e-6 * q),
+    "no facts and no bill": lambda run: replace(run, facts={}, bill=Bill()),
+    "energies of nothing": lambda run: replace(run, trials=tuple(changed(t, components={}, train_u_joules=None) for t in run.trials)),
+}
+
+
+@pytest.mark.parametrize("kind", STRANGE)
+def test_a_strange_run_is_drawn_without_a_complaint_and_every_rule_can_be_chosen(
+    chrome: Any, fake_run: Run, tmp_path: Path, kind: str
+) -> None:
+    run = STRANGE[kind](fake_run)
+    front = Front.of(run)
+    with Opened(chrome, report_html(run, tmp_path / "r.html", ranking=False), width=800) as opened:
+        for rule in ("cheapest", "knee", "best", "sensible") if len(front) else ():
+            opened.page.click(f"#presets button[data-rule={rule}]")
+            assert opened.page.inner_text("#h-pick").split()[1] == str(front.pick(rule).number)
+            assert "NaN" not in opened.text()
+            assert "undefined" not in opened.text()
+        if len(front):
+            opened.page.fill("#quality", "1000")
+            assert opened.page.inner_text("#h-pick").split()[1] == str(front.best().number)
+        assert opened.complaints == []
 
 
 def test_nothing_in_a_run_acts_in_a_browser(chrome: Any, fake_run: Run, tmp_path: Path) -> None:
