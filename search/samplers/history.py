@@ -30,7 +30,7 @@ FROM_SCRATCH = "from_scratch"
 #: Fine-tuning waits for so many heads, and until its first rung costs at most this share of what is left.
 HEADS, LARGEST_SHARE = 6, 0.1
 #: Features with more work than any before cost at most this share of what is left.
-LARGEST_STEP = 0.2
+LARGEST_STEP = 0.3
 #: What the next step of 32 pixels gains in accuracy before anything is measured, with its spread, and what it has to promise.
 #: Source: 96 to 128 to 160 pixels, three seeds of 30,000 images (studies/results/images.md): -0.001 to 0.014, 0.009 in the mean.
 GAIN, SPREAD, WORTH = 0.01, 0.01, 0.005
