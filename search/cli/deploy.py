@@ -23,6 +23,7 @@ def export(
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the model and its card.")],
     *,
     pick: Pick = "sensible",
+    variant: Annotated[str | None, typer.Option(help="A cheaper variant, see optimise: int8 (as onnx) or bfloat16 (as pt2).")] = None,
     moved: MovedOptions,
 ) -> None:
     """Export a model of the front.
@@ -34,7 +35,8 @@ def export(
 
     pick_format(to)
     result, trial, study, weights = _picked(run, pick, moved)
-    print(export_model(trial, study=study, task=study.load_task(), weights=weights, to=to, out=out, run=result).summary())
+    task = study.load_task()
+    print(export_model(trial, study=study, task=task, weights=weights, to=to, out=out, run=result, variant=variant).summary())
 
 
 def predict(

@@ -12,6 +12,7 @@ import copy
 import json
 import math
 import statistics
+import textwrap
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -27,6 +28,7 @@ from ..training.recipe import Recipe
 from ..training.task import Data, Task
 from .model import ExportFailed, first_line, rebuild
 from .onnx_format import quiet
+from .variants import InBfloat16, in_int8, in_onnx
 
 #: A window of predictions runs at least this long, far above the resolution of every meter.
 WINDOW_SECONDS = 0.5
@@ -89,6 +91,7 @@ def optimise(
     prune: Sequence[float] = (0.5,),
     compile_model: bool = True,
     rounds: int = 3,
+    variants: Sequence[str] = ("bfloat16", "onnx", "onnx int8"),
 ) -> tuple[tuple[AfterTraining, ...], str]:
     """Quantise, compile and prune copies of a trial's model, and measure what each costs and saves on the validation data.
 
@@ -113,6 +116,7 @@ def optimise(
             prune=prune,
             compile_model=compile_model,
             rounds=rounds,
+            variants=variants,
         )
         quality = ledger.total().quality
     return rows, quality
@@ -128,13 +132,15 @@ def compare_after_training(
     prune: Sequence[float] = (0.5,),
     compile_model: bool = True,
     rounds: int = 3,
+    variants: Sequence[str] = (),
     device: str = "cpu",
 ) -> tuple[AfterTraining, ...]:
     """Apply each tactic to a copy of a trained PyTorch model and measure it; the first row is the unchanged model.
 
     The data is what is predicted and scored, e.g. ``task.validation``; the recipe tells how it is fed: batch size, resolution, precision.
     `measure` runs work in an energy window. ``prune`` has shares of the weights that global magnitude pruning sets to zero, each in (0, 1).
-    ``torch.compile`` takes seconds to minutes. The rounds are windows of each tactic, taken in turns; at least 2, for their scatter is part
+    ``torch.compile`` takes seconds to minutes. ``variants`` are of ``bfloat16``, ``onnx`` (ONNX Runtime) and ``onnx int8``, whose ranges
+    the data shows. The rounds are windows of each tactic, taken in turns; at least 2, for their scatter is part
     of the uncertainty.
 
     Raises:
@@ -151,6 +157,14 @@ def compare_after_training(
     if compile_model:
         tactics.append(("compile", compiled))
     tactics += [(f"global prune {share:g}", partial(pruned, share=share)) for share in prune]
+    shape = task.shape_at(recipe.resolution)
+    feed = (inputs.float().contiguous().numpy() for inputs, _ in data.batches(32, resolution=recipe.resolution))
+    known: dict[str, Callable[[Any], Any]] = {
+        "bfloat16": InBfloat16,
+        "onnx": partial(in_onnx, shape=shape),
+        "onnx int8": partial(in_int8, shape=shape, inputs=feed),
+    }
+    tactics += [(name, known[name]) for name in variants]
     applied = [_apply(name, apply, model, data, recipe, measure, device) for name, apply in tactics]
     spent: list[list[Spent]] = [[] for _ in applied]
     # In turns, so that a drift of the machine affects all of them; the rest of it appears in the scatter of the rounds.
@@ -282,33 +296,61 @@ def _saving(row: AfterTraining, plain: AfterTraining) -> AfterTraining:
     return replace(row, saving_joules=saving)
 
 
+def on_front(rows: Sequence[AfterTraining]) -> tuple[bool, ...]:
+    """Return which rows are on the second front, quality against joules of a prediction: none is as good for less, or better for no more.
+
+    What two standard uncertainties could have made is no difference in energy.
+    """
+
+    def beats(one: AfterTraining, two: AfterTraining) -> bool:
+        less = (two.joules_per_prediction or 0.0) - (one.joules_per_prediction or 0.0)
+        noise = 2.0 * math.hypot(one.u_joules_per_prediction or 0.0, two.u_joules_per_prediction or 0.0)
+        better = (one.quality or 0.0) - (two.quality or 0.0)
+        return (better >= 0.0 and less > noise) or (better > 0.0 and less >= -noise)
+
+    known = [row.quality is not None and row.joules_per_prediction is not None for row in rows]
+    return tuple(
+        one and not any(other and beats(two, row) for two, other in zip(rows, known, strict=True) if two is not row)
+        for row, one in zip(rows, known, strict=True)
+    )
+
+
 def to_text(rows: Sequence[AfterTraining], metric: str, quality: str) -> str:
-    """Return the comparison as a table with an explanation."""
-    header = ["tactic", metric, "J per 1,000", "± 2u", "saves", "optimising J", "pays after"]
-    cells = [header]
-    for row in rows:
+    """Return the comparison as a table of at most 80 columns with an explanation; what does not fit the model is said below it."""
+    cells = [["", "tactic", metric, "J/1,000", "±2u", "saves", "cost J", "predictions to pay"]]
+    for row, member in zip(rows, on_front(rows), strict=True):
         if row.reason is not None:
-            cells.append([row.tactic, "", "", "", "", "", row.reason])
+            cells.append(["", row.tactic, "", "", "", "", "", row.reason if len(row.reason) < 20 else "does not fit"])
             continue
         even = row.break_even_predictions
         cells.append(
             [
+                "*" if member else "",
                 row.tactic,
                 "" if row.quality is None else f"{row.quality:.4f}",
                 _per_1000(row.joules_per_prediction),
                 _per_1000(None if row.u_joules_per_prediction is None else 2 * row.u_joules_per_prediction),
-                "nothing seen" if row.saving_joules is None and row is not rows[0] else _share(row, rows[0]),
+                "none seen" if row.saving_joules is None and row is not rows[0] else _share(row, rows[0]),
                 digits(row.optimisation_joules),
-                "" if row is rows[0] else "never" if even is None else f"{even:,} predictions",
+                "" if row is rows[0] else "never" if even is None else f"{even:,}",
             ]
         )
-    spent = f"Energies of predictions are {quality}; a saving is one that exceeds twice its uncertainty."
-    return "\n".join([grid(cells, right=[False, True, True, True, True, True, False]), "", spent])
+    said = [
+        f"* on the front of {metric} against joules per prediction",
+        f"Energies of predictions are {quality}; a saving is one that exceeds twice its uncertainty.",
+        *(f"{row.tactic}: {row.reason}" for row in rows if row.reason is not None and len(row.reason) >= 20),
+    ]
+    wrapped = [line for text in said for line in textwrap.wrap(text, 80)]
+    return "\n".join([grid(cells, right=[False, False, True, True, True, True, True, False]), "", *wrapped])
 
 
 def to_json(rows: Sequence[AfterTraining], quality: str) -> str:
     """Return the rows as JSON, with ``break_even_predictions``."""
-    found = [{**asdict(row), "break_even_predictions": row.break_even_predictions} for row in rows]
+    members = on_front(rows)
+    found = [
+        {**asdict(row), "break_even_predictions": row.break_even_predictions, "on_front": member}
+        for row, member in zip(rows, members, strict=True)
+    ]
     return json.dumps({"energy_quality": quality, "tactics": found}, indent=1, allow_nan=False)
 
 

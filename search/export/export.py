@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -25,6 +26,7 @@ from .parity import Check, compare
 from .raw_check import SCRIPT, answers, example, origin, write_script
 from .skops_format import Skops
 from .torch_formats import Pt2, Safetensors, builder_of
+from .variants import variant_of
 
 FORMATS: Mapping[str, Exporter] = {exporter.name: exporter for exporter in (Onnx(), Pt2(), Safetensors(), Skops(), Native())}
 
@@ -46,21 +48,19 @@ class Exported:
     def summary(self) -> str:
         """Return a few lines on what was written where, how it was checked, and commands that predict with it."""
         check = self.check
-        lines = [
-            f"{self.path / self.file}",
-            f"checked on {check.examples:,} validation examples: outputs within {check.max_abs_difference:.1e},",
-            f"{check.metric} {check.quality_exported:.4f} as the model",
-        ]
+        said = [f"checked on {check.examples:,} validation examples: outputs within {check.max_abs_difference:.1e}"]
+        said.append(f"{check.metric} {check.quality_exported:.4f} as the model")
         if self.raw is not None and check.raw_max_abs_difference is not None:
             changed = check.raw_decisions_changed or 0
-            lines.append(
-                f"and with its own preprocessing on their {self.raw}: answers within {check.raw_max_abs_difference:.1e},\n"
-                + f"{check.metric} {check.raw_quality or float('nan'):.4f}"
-                + (f", {changed} decision{'s' * (changed != 1)} changed" if check.metric != "r2" else "")
-            )
+            said[-1] += f"; with its own preprocessing on their {self.raw}: answers within {check.raw_max_abs_difference:.1e}"
+            said.append(f"{check.metric} {check.raw_quality or float('nan'):.4f}")
+            said += [f"{changed} decision{'s' * (changed != 1)} changed"] if check.metric != "r2" else []
         if check.quality_test is not None:
-            lines.append(f"test {check.metric} {check.quality_test:.4f} on {check.test_examples:,} examples")
-        lines.append(f"beside it: {', '.join(name for name in self.files if name != self.file)}")
+            said[-1] += f"; test {check.metric} {check.quality_test:.4f} on {check.test_examples:,} examples"
+        beside = f"beside it: {', '.join(name for name in self.files if name != self.file)}"
+        lines = [f"{self.path / self.file}"]
+        for text in (", ".join(said), beside):
+            lines += textwrap.wrap(text, 80, break_on_hyphens=False, break_long_words=False)
         return "\n".join([*lines, *(["", *self.use] if self.use else [])])
 
 
@@ -73,12 +73,14 @@ def export(
     to: str | Exporter,
     out: str | Path,
     run: Run | None = None,
+    variant: str | None = None,
 ) -> Exported:
     """Write the model of a trial in a format, after checking the file against the model on all validation data.
 
     Everything is written into a temporary folder and moved to ``out`` when the check has passed; a failure leaves ``out`` unchanged.
     The trial must be complete, its weights kept; ``to`` is a name of ``FORMATS`` or an exporter of your own; ``out`` is new, empty, or an
-    earlier export, which is replaced. The run is the source of hardware, place, command and bill for the card.
+    earlier export, which is replaced. ``variant`` is one of ``VARIANTS``. The run is the source of hardware, place, command and bill for
+    the card.
 
     Raises:
         ValueError: If the format is unknown, ``out`` cannot be used, or the trial is not complete.
@@ -88,6 +90,8 @@ def export(
     out = Path(out)
     with staging(out) as stage:
         trained = rebuild(trial, study=study, task=task, weights=weights)
+        if variant is not None:
+            trained = variant_of(trained, variant, exporter.name)
         write_readable_json(stage / CONFIG, describe(trained, exporter, run))
         file = exporter.write(trained, stage)
         exported = _read_back(exporter, trained, stage)
@@ -139,6 +143,7 @@ def describe(trained: TrainedModel, exporter: Exporter, run: Run | None) -> dict
         "origin": None if run is None else run.facts.get("origin"),
         "trial": trial.number,
         "epochs": trial.epochs,
+        "variant": trained.variant,
         "params": dict(trial.params),
         "space": trained.space.name,
         "builder": builder_of(trained.space, trained.candidate),

@@ -35,7 +35,7 @@ class ExportFailed(RuntimeError):  # noqa: N818 - named like TrainingFailed
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A trained model with its candidate, task and trial, the space that built it, and the name of the study.
+    """A trained model with its candidate, task and trial, the space that built it, the name of the study, and its ``variant`` if it is one.
 
     The model is a ``torch.nn.Module`` on the CPU in eval mode, or a fitted estimator.
     """
@@ -46,6 +46,7 @@ class TrainedModel:
     task: Task
     trial: Trial
     study: str
+    variant: str | None = None
 
     @property
     def is_torch(self) -> bool:
@@ -71,7 +72,8 @@ class TrainedModel:
     @property
     def type_name(self) -> str:
         """Class of the model, for messages and the card."""
-        return type(self.model if self.is_torch else plain_estimator(self.model)).__name__
+        named: str | None = getattr(self.model, "named", None)
+        return named or type(self.model if self.is_torch else plain_estimator(self.model)).__name__
 
     def predictor(self) -> Predictor:
         """The model itself as a function of arrays."""

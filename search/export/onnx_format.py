@@ -68,19 +68,11 @@ class Onnx(Exporter):
         )
 
     def _write_torch(self, trained: TrainedModel, file: Path) -> None:
-        import torch
-
-        program = torch.onnx.export(
-            trained.model,
-            (torch.zeros(2, *trained.input_shape),),  # two: a batch of one would be traced as a constant
-            dynamo=True,
-            dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
-            input_names=["inputs"],
-            output_names=[trained.output_name],
-            verbose=False,
-        )
-        if program is None:
-            raise RuntimeError("torch.onnx.export returned no program")
+        core = getattr(trained.model, "core", None)  # that of a variant is made already
+        if core is not None:
+            self._write_whole(core, trained, file)
+            return
+        program = torch_core(trained.model, trained.input_shape, trained.output_name)
         size = sum(tensor.nbytes for tensor in trained.model.state_dict().values())
         if size > MAX_INLINE_BYTES:
             program.model.metadata_props.update(metadata(trained, "inputs", []))
@@ -107,6 +99,24 @@ class Onnx(Exporter):
         onnx.helper.set_model_props(model, metadata(trained, front.kind if front is not None and raw else "inputs", outputs))
         onnx.checker.check_model(model)
         file.write_bytes(model.SerializeToString())
+
+
+def torch_core(model: Any, shape: tuple[int, ...], output: str) -> Any:
+    """Return the program of a PyTorch model in ONNX: ``inputs`` ``(batch, *shape)`` to what is named ``output``."""
+    import torch
+
+    program = torch.onnx.export(
+        model,
+        (torch.zeros(2, *shape),),  # two: a batch of one would be traced as a constant
+        dynamo=True,
+        dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+        input_names=["inputs"],
+        output_names=[output],
+        verbose=False,
+    )
+    if program is None:
+        raise RuntimeError("torch.onnx.export returned no program")
+    return program
 
 
 def session(file: Path) -> Any:
@@ -168,6 +178,7 @@ def metadata(trained: TrainedModel, takes: str, outputs: list[str]) -> dict[str,
         "core_outputs": json.dumps(outputs),
         "study": trained.study,
         "trial": str(trained.trial.number),
+        **({"variant": trained.variant} if trained.variant else {}),
     }
 
 

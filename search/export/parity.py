@@ -21,6 +21,8 @@ BATCH = 64
 #: The same from raw data: a resize may round a pixel otherwise. Share of the examples whose decision may change, of 1 in any case, and the
 #: largest difference of a probability, or of a value in standard deviations.
 RAW_CHANGED, RAW_TOLERANCE = 0.002, 0.02
+#: The same for variants, whose steps are coarse: a pixel that is rounded otherwise may move an activation by a whole step.
+COARSE_CHANGED, COARSE_TOLERANCE = 0.02, 0.2
 #: Answers of an exported file for a split, from its raw data: see ``raw_check.answers``.
 FromRaw = Callable[[Data], np.ndarray]
 
@@ -32,6 +34,7 @@ class Check:
     Differences are absolute, of any output. Qualities are those of the validation split unless named otherwise: of the rebuilt model, of
     the exported file, and what the trial stored. ``decisions_changed`` counts examples with another class, label or side; 0 for regression.
     What begins with ``raw`` is the same with the exported preprocessing, from the raw files, rows or arrays of the split; None without it.
+    A variant in fewer bits is ``coarse``; its model is the variant itself.
     """
 
     examples: int
@@ -47,6 +50,7 @@ class Check:
     raw_max_abs_difference: float | None = None
     raw_decisions_changed: int | None = None
     raw_quality: float | None = None
+    coarse: bool = False
 
     @property
     def fault(self) -> str | None:
@@ -59,11 +63,12 @@ class Check:
         slack = 0.0 if self.metric == "accuracy" else self.tolerance
         if not (abs(self.quality_model - self.quality_exported) <= slack or self.quality_model != self.quality_model):
             return f"its validation {self.metric} is {self.quality_exported:.6g}, the model's {self.quality_model:.6g}"
+        allowed, changed = (COARSE_TOLERANCE, COARSE_CHANGED) if self.coarse else (RAW_TOLERANCE, RAW_CHANGED)
         if self.raw_max_abs_difference is not None and not (
-            self.raw_max_abs_difference <= RAW_TOLERANCE and (self.raw_decisions_changed or 0) <= max(1, RAW_CHANGED * self.examples)
+            self.raw_max_abs_difference <= allowed and (self.raw_decisions_changed or 0) <= max(1, changed * self.examples)
         ):
             return (
-                f"from the raw data its answers differ by up to {self.raw_max_abs_difference:.3g} (allowed: {RAW_TOLERANCE:.3g}), "
+                f"from the raw data its answers differ by up to {self.raw_max_abs_difference:.3g} (allowed: {allowed:.3g}), "
                 f"{self.raw_decisions_changed} of {self.examples} decisions differ"
             )
         return None
@@ -95,7 +100,12 @@ def compare(trained: TrainedModel, exported: Predictor, from_raw: FromRaw | None
     difference = np.abs(ours - theirs).max()
     recorded = trained.trial.quality.get(metric)
     now = quality(trained, ours, wanted).get(metric, float("nan"))
-    if recorded is not None and abs(now - recorded) > DRIFT:
+    if recorded is not None and trained.variant is not None and recorded - now > DRIFT:
+        raise ExportFailed(
+            f"the variant {trained.variant} of trial {trained.trial.number} has validation {metric} {now:.4f}, the model {recorded:.4f}: "
+            f"it loses more than {DRIFT}; leave out --variant"
+        )
+    if recorded is not None and trained.variant is None and abs(now - recorded) > DRIFT:
         raise ExportFailed(
             f"the rebuilt model has validation {metric} {now:.4f}, but trial {trained.trial.number} was measured at {recorded:.4f}: "
             "the data or the space are not those of the run; give the run's own --data"
@@ -114,6 +124,7 @@ def compare(trained: TrainedModel, exported: Predictor, from_raw: FromRaw | None
         decisions_changed=int(changed.any(axis=1).sum()),
         quality_test=test,
         test_examples=test_examples,
+        coarse=trained.variant is not None,
         **raw,
     )
 

@@ -59,7 +59,7 @@ def whole(core: Any, trained: TrainedModel, front: Front) -> Any:
 
     model = onnx.compose.add_prefix(core, "model/")
     opsets = {opset.domain: opset.version for opset in model.opset_import}
-    opsets[""] = opsets.get("", 15)
+    opsets[""] = max(15, opsets.get("", 0))  # what the converters of trees write for 9 means the same; the check sees to it
     opsets["ai.onnx.ml"] = max(3, opsets.get("ai.onnx.ml", 0))  # a LabelEncoder of texts; what skl2onnx writes for 1 means the same
     del model.opset_import[:]
     model.opset_import.extend(onnx.helper.make_opsetid(*one) for one in opsets.items())

@@ -16,6 +16,7 @@ from joulefront.search.export.compress import (
     Spent,
     compare_after_training,
     metered,
+    on_front,
     optimise,
     pruned,
     quantised,
@@ -141,7 +142,9 @@ def test_a_real_model_is_optimised_and_metered(make):
         compile_model=False,
         rounds=2,
     )
-    assert [row.tactic for row in rows] == ["none", "dynamic quantisation", "global prune 0.3", "global prune 0.9"]
+    plain = ["none", "dynamic quantisation", "global prune 0.3", "global prune 0.9"]
+    assert [row.tactic for row in rows] == [*plain, "bfloat16", "onnx", "onnx int8"]
+    assert all(abs(row.quality - rows[0].quality) < 0.03 for row in rows[4:])
     assert quality == "estimated"
     assert all(row.joules_per_prediction > 0 and row.u_joules_per_prediction > 0 for row in rows)
     assert rows[0].quality >= rows[3].quality
@@ -167,10 +170,13 @@ def test_predictions_are_repeated_until_the_meter_sees_them_and_an_optimisation_
 def test_the_table_shows_what_is_saved_and_when_it_has_paid():
     text = to_text([PLAIN, SAVES, AfterTraining("compile", reason="no compiler")], "accuracy", "measured")
     none, quantised, compiled = text.splitlines()[2:5]
+    assert max(map(len, text.splitlines())) <= 80
+    assert quantised.startswith("*")
     assert "saves" in text.splitlines()[0]
-    assert none.split()[:3] == ["none", "0.9500", "10.0"]
+    assert none.split()[:3] == ["none", "0.9500", "10.0"]  # as good as the other one, which takes less
     assert "40%" in quantised
-    assert quantised.endswith("2,000 predictions")
+    assert quantised.endswith(" 2,000")
+    assert text.splitlines()[0].endswith("predictions to pay")
     assert compiled.endswith("no compiler")
     assert "predictions are measured" in text
 
@@ -181,7 +187,7 @@ def test_what_is_lost_or_not_seen_never_pays():
     lines = to_text([PLAIN, worse, unseen], "accuracy", "measured").splitlines()
     assert "-20%" in lines[3]
     assert lines[3].endswith("never")
-    assert "nothing seen" in lines[4]
+    assert "none seen" in lines[4]
     assert lines[4].endswith("never")
 
 
@@ -198,3 +204,16 @@ def test_what_runs_on_the_cpu_is_not_billed_for_gpus(make, fake_gpus):
     rows, quality = optimise(ready.trial, meter="nvml,cpu_time", **arguments)
     assert quality == "estimated"  # four idle GPUs of 200 W that counted would make it mixed
     assert all(row.joules_per_prediction < 0.01 for row in rows)
+
+
+def test_the_second_front_has_what_is_better_or_clearly_cheaper():
+    rows = [
+        AfterTraining("none", 0.95, 0.010, 0.0001),
+        AfterTraining("cheaper and worse", 0.94, 0.004, 0.0001),
+        AfterTraining("as cheap, as good", 0.94, 0.00401, 0.0001),
+        AfterTraining("dearer and worse", 0.93, 0.012, 0.0001),
+        AfterTraining("within the noise of none, and worse", 0.945, 0.0099, 0.0001),
+        AfterTraining("unknown", 0.99, None),
+        AfterTraining("does not fit", reason="no compiler"),
+    ]
+    assert on_front(rows) == (True, True, True, False, False, False, False)

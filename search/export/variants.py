@@ -1,0 +1,113 @@
+"""Variants of a finished model that may be cheaper to use: 8-bit integers calibrated on validation examples, and half precision.
+
+What they save is measured by ``joulefront optimise``; ``joulefront export --variant`` writes them.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from .model import ExportFailed, TrainedModel
+from .onnx_format import quiet, torch_core
+
+#: Variants that can be exported, and the format that takes each.
+VARIANTS = {"int8": "onnx", "bfloat16": "pt2"}
+#: Batches of validation examples from which the ranges of activations are learnt.
+CALIBRATED_FROM = 8
+
+
+class InBfloat16(nn.Module):
+    """A model whose weights and activations are bfloat16; inputs and outputs stay float32."""
+
+    def __init__(self, model: nn.Module) -> None:
+        """Convert a model."""
+        super().__init__()
+        self.model = model.to(torch.bfloat16)
+        self.named = f"{type(model).__name__} in bfloat16"
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Return the outputs in float32."""
+        outputs: torch.Tensor = self.model(inputs.to(torch.bfloat16)).float()
+        return outputs
+
+
+class InOnnxRuntime(nn.Module):
+    """A graph, prepared ``inputs`` -> raw outputs, that ONNX Runtime computes with as many threads as PyTorch has."""
+
+    def __init__(self, core: Any, named: str) -> None:
+        """Open a graph."""
+        import onnxruntime
+
+        super().__init__()
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level, options.intra_op_num_threads = 3, torch.get_num_threads()
+        self.session = onnxruntime.InferenceSession(core.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        self.core, self.named = core, named
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Return the outputs."""
+        return torch.from_numpy(self.session.run(None, {"inputs": inputs.float().contiguous().numpy()})[0])
+
+
+def in_onnx(model: nn.Module, shape: Iterable[int]) -> InOnnxRuntime:
+    """Return a model in ONNX Runtime; ``shape`` is that of one input."""
+    return InOnnxRuntime(torch_core(model, tuple(shape), "outputs").model_proto, f"{type(model).__name__} in ONNX")
+
+
+def in_int8(model: nn.Module, shape: Iterable[int], inputs: Iterator[np.ndarray]) -> InOnnxRuntime:
+    """Return a model in ONNX Runtime whose weights and activations are 8-bit integers; batches of ``inputs`` show the ranges.
+
+    Source: static quantisation with min-max ranges, Jacob et al. 2018, arXiv:1712.05877, as onnxruntime.quantization has it.
+    """
+    import onnx
+    from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Batches(CalibrationDataReader):  # type: ignore[misc]  # the library has no types
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            batch = next(kept, None)
+            return None if batch is None else {"inputs": batch}
+
+    kept = islice(inputs, CALIBRATED_FROM)
+    with tempfile.TemporaryDirectory() as folder, quiet():
+        plain, ready, small = (str(Path(folder) / name) for name in ("plain.onnx", "ready.onnx", "small.onnx"))
+        onnx.save(torch_core(model, tuple(shape), "logits").model_proto, plain)
+        quant_pre_process(plain, ready, skip_symbolic_shape=True)
+        quantize_static(ready, small, Batches(), per_channel=True, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8)
+        return InOnnxRuntime(onnx.load(small), f"{type(model).__name__} in 8-bit integers")
+
+
+def inputs_of(trained: TrainedModel) -> Iterator[np.ndarray]:
+    """Yield batches of validation inputs as the model takes them."""
+    for inputs, _ in trained.task.validation.batches(32, resolution=trained.candidate.recipe.resolution):
+        yield inputs.float().contiguous().numpy()
+
+
+def variant_of(trained: TrainedModel, variant: str, to: str) -> TrainedModel:
+    """Return a variant of a trained model, to be exported.
+
+    Raises:
+        ValueError: If there is no such variant, or the format does not take it.
+        ExportFailed: If the model has none.
+    """
+    if variant not in VARIANTS:
+        raise ValueError(f"--variant must be one of {', '.join(VARIANTS)}, got {variant!r}")
+    if to != VARIANTS[variant]:
+        raise ValueError(f"--variant {variant} must be written as {VARIANTS[variant]}, got {to}; give --to {VARIANTS[variant]}")
+    if not trained.is_torch:
+        raise ExportFailed(f"trial {trained.trial.number} is a {trained.type_name}: variants are for PyTorch models; leave out --variant")
+    try:
+        made = InBfloat16(trained.model) if variant == "bfloat16" else in_int8(trained.model, trained.input_shape, inputs_of(trained))
+    except Exception as error:
+        line = " ".join(str(error).split())[:150]
+        raise ExportFailed(f"trial {trained.trial.number} has no variant {variant}: {line}; leave out --variant") from error
+    return replace(trained, model=made.eval(), variant=variant)
