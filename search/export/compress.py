@@ -317,7 +317,7 @@ def on_front(rows: Sequence[AfterTraining]) -> tuple[bool, ...]:
 
 def to_text(rows: Sequence[AfterTraining], metric: str, quality: str) -> str:
     """Return the comparison as a table of at most 80 columns with an explanation; what does not fit the model is said below it."""
-    cells = [["", "tactic", metric, "J/1,000", "±2u", "saves", "cost J", "predictions to pay"]]
+    cells = [["", "tactic", metric, "J/1,000", "±2u", "saves", "cost J", "pays after"]]
     for row, member in zip(rows, on_front(rows), strict=True):
         if row.reason is not None:
             cells.append(["", row.tactic, "", "", "", "", "", row.reason if len(row.reason) < 20 else "does not fit"])
@@ -337,7 +337,8 @@ def to_text(rows: Sequence[AfterTraining], metric: str, quality: str) -> str:
         )
     said = [
         f"* on the front of {metric} against joules per prediction",
-        f"Energies of predictions are {quality}; a saving is one that exceeds twice its uncertainty.",
+        f"Energies of predictions are {quality}; a saving is one that exceeds twice its uncertainty. It has paid for itself after so many "
+        "predictions. To deploy: joulefront export RUN --to onnx --variant int8, or --to pt2 --variant bfloat16.",
         *(f"{row.tactic}: {row.reason}" for row in rows if row.reason is not None and len(row.reason) >= 20),
     ]
     wrapped = [line for text in said for line in textwrap.wrap(text, 80)]

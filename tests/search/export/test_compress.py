@@ -176,7 +176,7 @@ def test_the_table_shows_what_is_saved_and_when_it_has_paid():
     assert none.split()[:3] == ["none", "0.9500", "10.0"]  # as good as the other one, which takes less
     assert "40%" in quantised
     assert quantised.endswith(" 2,000")
-    assert text.splitlines()[0].endswith("predictions to pay")
+    assert text.splitlines()[0].endswith("pays after")
     assert compiled.endswith("no compiler")
     assert "predictions are measured" in text
 
