@@ -123,7 +123,8 @@ def test_the_module_is_the_command() -> None:
     assert "did you mean 'digits'" in done.stderr
 
 
-def test_the_bundled_studies_are_listed_with_a_line_each(call: Callable[..., Any]) -> None:
+def test_the_bundled_studies_are_listed_with_a_line_each(call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "300")  # where it is narrow, a line goes on below
     lines = {line.split()[0]: line for line in call("studies").out.splitlines()}
     assert {"digits", "images", "table"} <= set(lines)
     assert all(len(line.split()) > 5 for line in lines.values())
