@@ -74,9 +74,10 @@ def test_the_verb_prints_a_table_and_what_it_means_and_every_view_shows_it(
     assert "standard deviation of trainings with fresh seeds" in text
 
     assert call("report", folder, "-o", "page.html").code == 0
-    page = Path("page.html").read_text()
-    assert "Finalists measured again" in page
-    assert "repeats" in page[page.index("Energy of the search") :]
+    page = data_of(Path("page.html"))
+    assert "Finalists measured again" in [one["title"] for one in page["sections"]]
+    assert page["bill"]["states"]["repeats"] > 0
+    assert [one["again"]["n"] for one in page["members"]] == [2] * len(front)
 
 
 def test_as_json_every_number_has_its_unit_in_its_key(call: Callable[..., Any], folder: Path) -> None:
