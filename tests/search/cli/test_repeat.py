@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.page import data_of
 
 from joulefront.search import Study, load, run
 from joulefront.search.cli import main
