@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import ceil, floor, isfinite, log10, sqrt
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ from .records.trial import Trial
 Z, LEVEL = 1.959963984540054, 0.05
 #: Resamples of a bootstrap, and its seed: the same examples for every model.
 RESAMPLES, SEED = 400, 20_240
+#: Resamples of the standard deviation alone, of every trial of a search.
+FEW_RESAMPLES = 30
 
 
 def wilson(right: float, n: int) -> tuple[float, float]:
@@ -79,6 +82,32 @@ def bootstrap(one: Examples, two: Examples | None = None) -> tuple[float, float]
     shrink = sqrt(n / one.count)  # more examples than are kept
     middle = one.value() - (0.0 if two is None else two.value())
     return float(middle + (low - middle) * shrink), float(middle + (high - middle) * shrink)
+
+
+def standard_error(metric: str, quality: Mapping[str, float], n: int, file: Path | None = None) -> float | None:
+    """Return the standard deviation of a metric of a ``quality`` that was measured on ``n`` validation examples; None when it is unknown.
+
+    A share is binomial, with two examples more on either side: none right of a few is not known exactly. Other metrics are drawn again from
+    what the model gave for each example, which is kept in a ``file``.
+
+    Source: Agresti and Coull 1998, "Approximate is better than exact for interval estimation of binomial proportions".
+
+    >>> round(standard_error("accuracy", {"accuracy": 0.9}, 100), 4), standard_error("r2", {"r2": 0.9}, 100)
+    (0.0312, None)
+    """
+    value = quality.get(metric)
+    if value is None or not n:
+        return None
+    if metric in SHARES:
+        share = (value * n + 2.0) / (n + 4.0)
+        return sqrt(max(share * (1.0 - share), 0.0) / (n + 4.0))
+    examples = None if file is None else Examples.load(file)
+    if examples is None:
+        return None
+    random, kept = np.random.default_rng(SEED), len(examples.given)
+    drawn = np.array([examples.value(random.integers(0, kept, kept)) for _ in range(FEW_RESAMPLES)])
+    known = drawn[np.isfinite(drawn)]
+    return float(known.std() * sqrt(kept / examples.count)) if len(known) > FEW_RESAMPLES // 2 else None
 
 
 @dataclass(frozen=True)

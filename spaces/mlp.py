@@ -34,9 +34,12 @@ class Mlp(Family):
     name: str = "mlp"
 
     def architecture(self, trial: Suggest) -> Mapping[str, Any]:
-        """Draw the settings of a network."""
+        """Draw the settings of a network; a linear model has no hidden layers to draw."""
+        depth = suggest_int(trial, "depth", self.depths)
+        if depth == 0:
+            return {"depth": 0}
         return {
-            "depth": suggest_int(trial, "depth", self.depths),
+            "depth": depth,
             "width": suggest_int(trial, "width", self.widths, log=True),
             "norm": suggest_categorical(trial, "norm", self.norms),
             "activation": suggest_categorical(trial, "activation", self.activations),
@@ -63,7 +66,7 @@ class Perceptron(Headed):
     """Hidden layers of linear map, norm, activation and dropout, then a linear head; see ``Mlp`` for the arguments."""
 
     def __init__(
-        self, features: int, outputs: int, *, depth: int, width: int, norm: str = "none", activation: str = "relu", dropout: float = 0.0
+        self, features: int, outputs: int, *, depth: int, width: int = 0, norm: str = "none", activation: str = "relu", dropout: float = 0.0
     ) -> None:
         super().__init__()
         sizes = [features, *[width] * depth]

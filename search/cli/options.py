@@ -105,8 +105,9 @@ class SessionLimitOptions(LimitOptions):
     timeout: Annotated[str | None, typer.Option(help="Wall time of this session: 90s, 30m or 2h.")] = None
     trial_timeout: TrialTimeout = None
     stop_gain: Annotated[
-        str | None, typer.Option(help="Stop when the rest is expected to add less than this share of the hypervolume, e.g. 0.5%.")
+        str | None, typer.Option(help="Stop when the rest is expected to add less than this share of the hypervolume; 0.5% by default.")
     ] = None
+    no_stop: Annotated[bool, typer.Option("--no-stop", help="Go on to the limits, whatever the rest is expected to add.")] = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -67,9 +67,12 @@ def run(
     from ..carbon.zones import choose_intensity
     from ..records.run_folder import RunFolder
     from ..running.carbon_session import carbon_time_of
+    from ..running.identity import refuse_other_study
     from ..running.progress import Console
+    from ..running.run import load
     from ..running.run import run as run_study
     from ..stopping.limits import seconds_of, share_of
+    from ..stopping.stop_gain import STOP_GAIN, finished
     from ..study import Budget
     from .study_source import adapt, bundled_studies, command_line, find_study, origin_of, remember
 
@@ -88,7 +91,9 @@ def run(
     token = os.environ.get("ELECTRICITYMAPS_TOKEN")
     intensity = None if carbon is not None else choose_intensity(place.intensity, place.zone, network=place.network, token=token)
     price_per_kwh = _price_per_kwh(place)
-    stop_gain = None if limits.stop_gain is None else share_of(limits.stop_gain)
+    if limits.no_stop and limits.stop_gain is not None:
+        raise ValueError("give --stop-gain or --no-stop, not both: one says when to stop, the other never to")
+    stop_gain = None if limits.no_stop else STOP_GAIN if limits.stop_gain is None else share_of(limits.stop_gain)
     values = {**_values(study), "smoke": smoke or None}
     overrides = {**_overrides(study), "sizes": sizes or None, "max_trial_seconds": _trial_seconds(limits.trial_timeout)}
     found = adapt(find_study(study.study, values), overrides, smoke)
@@ -96,7 +101,13 @@ def run(
     words, whole_process = context.obj
     origin, command = origin_of(study.study, values, overrides), command_line(words)
     named = "" if study.study in bundled_studies() else f" --study {shlex.quote(study.study)}"
-    earlier = len(RunFolder.open(path).facts["sessions"]) if RunFolder.exists(path) else 0
+    sessions = RunFolder.open(path).facts["sessions"] if RunFolder.exists(path) else []
+    earlier = len(sessions)
+    unlimited = limits.trials is None and budget is None and timeout_seconds is None and limits.stop_gain is None
+    if unlimited and (reason := finished(sessions, no_stop=limits.no_stop)) is not None:
+        refuse_other_study(RunFolder.open(path), found)
+        print(f"{found.name} is finished in {path}: {reason}; a larger --trials or --budget continues it", file=sys.stderr)
+        return _print_run(load(path), RunFolder.open(path), command, named)
     try:
         run_study(
             found,

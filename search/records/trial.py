@@ -282,6 +282,7 @@ class _Extra(TypedDict):
     threads: NotRequired[int | None]
     train_examples: NotRequired[int | None]
     asked_epochs: NotRequired[int | None]
+    quality_sd: NotRequired[float | None]
     activation_nonzero_share: NotRequired[float]
     modelled_asic_energy_ratio: NotRequired[float]
 

@@ -269,7 +269,9 @@ def run(
             rules = StopRules(study, optuna_study, limits, session.account, session.interrupted, gain, intensity, pue, hourly)
             rules.epoch_seconds = pace_of(session.before.trials)
             reporter = Reporter(session, optuna_study, rules, listener)
-            recorder = Recorder(study, session.folder, optuna_study, session.account, len(task.train))
+            recorder = Recorder(
+                study, session.folder, optuna_study, session.account, len(task.train), validation_examples=len(task.validation)
+            )
             first: Sequence[Mapping[str, Any]] = study.first
             baseline = None
             if finished == 0 or session.folder.facts.get("baseline") is not None:

@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from ..billing.account import FEATURES, Account, TrialMeter, price_of_features, trial_energy, with_energies
 from ..carbon.clean_hours import text_of
-from ..certainty import written
+from ..certainty import standard_error, written
 from ..execution.devices import DeviceError
 from ..execution.job import Executor, Job, Outcome, Watch, reason_of, seed_of
 from ..formatting import energy_text
@@ -21,7 +21,7 @@ from ..front import Front
 from ..records.run_folder import RunFolder
 from ..records.trial import ATTRIBUTE, BASELINE, DEFAULT, EXCUSED, KEY, Trial, TrialEnergy, from_optuna
 from ..samplers.factory import noise_of
-from ..samplers.history import EPOCHS_REACHED, FINISHED, FROM_SCRATCH, resume_from, scheduled
+from ..samplers.history import EPOCHS_REACHED, FINISHED, FROM_SCRATCH, QUALITY_SD, resume_from, scheduled
 from ..space import Candidate, FixedTrial, Space
 from ..stopping.dominated import DominanceStopper
 from ..stopping.limits import Overdue, StopRules
@@ -251,7 +251,7 @@ class Recorder:
     """Writes down every trial exactly once.
 
     Attributes:
-        train_examples: Length of the training split.
+        train_examples: Length of the training split, ``validation_examples`` that of the validation split; 0 where unknown.
         failures: Trials in a row that measured nothing new: failed, rejected or duplicate ones.
         snapshot_seconds: When the trials were last copied beside the database (monotonic clock).
     """
@@ -262,6 +262,7 @@ class Recorder:
     account: Account
     train_examples: int
     failures: int = 0
+    validation_examples: int = 0
     snapshot_seconds: float = field(default_factory=time.monotonic)
 
     def trained(
@@ -339,7 +340,9 @@ class Recorder:
     def _circumstances(self, asked: optuna.Trial, outcome: Outcome) -> Mapping[str, Any]:
         """What else a comparison of trials needs to know of each."""
         examples = self.train_examples if outcome.features is None else outcome.features.images
-        return {"threads": outcome.threads, "train_examples": examples, "asked_epochs": asked.params.get("epochs")}
+        spread = standard_error(self.study.objectives[0], outcome.quality, self.validation_examples, self.store.examples(asked.number))
+        known = {"threads": outcome.threads, "train_examples": examples, "asked_epochs": asked.params.get("epochs")}
+        return known if spread is None else {**known, QUALITY_SD: spread}
 
     def drop_weights(self) -> None:
         """Keep the weights that can still matter: those on the front, and the ends of lineages that can be continued."""

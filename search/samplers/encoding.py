@@ -264,7 +264,8 @@ class ObservationTable:
     included; ``longest_row`` of its trainings; whether it is ``resumable``, so that a longer one resumes its checkpoint; the epochs
     ``trained_to``, above which another one gives a new observation.
 
-    By row, ``(n,)``: the index ``config`` of its configuration; the epochs trained; transformed objectives ``values (n, k)``; whether no
+    By row, ``(n,)``: the index ``config`` of its configuration; the epochs trained; transformed objectives ``values (n, k)``; the
+    ``numbers`` of the trials; ``quality_sd``, the known noise of the quality, 0 where unknown; whether no
     constraint is violated; constraint values by name, NaN where a trial did not set it.
     """
 
@@ -277,6 +278,8 @@ class ObservationTable:
     config: NDArray[np.int64]
     epochs: Array
     values: Array
+    numbers: NDArray[np.int64]
+    quality_sd: Array
     feasible: NDArray[np.bool_]
     constraints: Mapping[str, Array]
     transform: ObjectiveTransform
@@ -366,6 +369,8 @@ def tabulate(history: History, encoder: Encoder, minimized: tuple[bool, ...], *,
         config=config,
         epochs=epochs,
         values=transform.apply(raw),
+        numbers=np.array([point.number for _, point in points]),
+        quality_sd=np.array([point.quality_sd for _, point in points]),
         feasible=np.array([point.feasible for _, point in points]),
         constraints={name: np.array([point.constraints.get(name, np.nan) for _, point in points]) for name in names},
         transform=transform,

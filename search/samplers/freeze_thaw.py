@@ -9,7 +9,7 @@ import threading
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from .encoding import Array, Encoder, Encoding, Features, learn_encoding
+from .hedge import HALVING, MODEL, earnings, halving_decision, mutation_decision
 from .history import CLAIM, RESUME_FROM, History, Key, energy_second
 from .planner import Planner
 from .proposals import UNIFORM, Decision, Proposal, ScoredCandidates, SearchSettings, SearchState
@@ -71,8 +72,10 @@ class FreezeThawSampler(BaseSampler):
         prior_trials: Trials of earlier studies with the same parameters, one sequence per study (or the trials of a single one): they
             inform the models and are never points of the front.
         startup: Random configurations at the lowest rung before the models are used.
-        ladders: Complete trainings that follow them. A single one starts from the cheapest of the better half; of several, the first starts
-            from the most accurate configuration.
+        ladders: Complete trainings, rung by rung, that follow them; none by default. A single one starts from the cheapest of the better
+            half; of several, the first starts from the most accurate configuration.
+        hedge: Share of the energy that each of two arms without a model is sure of, see `hedge`; 0 leaves everything to the models.
+        calibrate: Whether beliefs are widened or narrowed by how far earlier measurements were off, see `beliefs`.
         per_joule: Exponent of the energy by which expected gains are divided; 0 ignores energy.
         warp: Whether quality is modelled as approaching a limit, and the scales of parameters are learned.
         estimate_floor: Whether a missing ``min_accuracy`` is estimated; False takes the worst quality seen.
@@ -108,7 +111,9 @@ class FreezeThawSampler(BaseSampler):
         search_space: Mapping[str, BaseDistribution] | None = None,
         prior_trials: Sequence[Sequence[FrozenTrial]] | Sequence[FrozenTrial] = (),
         startup: int = 8,
-        ladders: int = 1,
+        ladders: int = 0,
+        hedge: float = 0.1,
+        calibrate: bool = True,
         per_joule: float = 1.0,
         warp: bool = True,
         estimate_floor: bool = True,
@@ -134,6 +139,8 @@ class FreezeThawSampler(BaseSampler):
             per_joule=per_joule,
             startup=startup,
             ladders=ladders,
+            hedge=hedge,
+            calibrate=calibrate,
             estimate_floor=estimate_floor,
             look_ahead=look_ahead,
         )
@@ -204,8 +211,26 @@ class FreezeThawSampler(BaseSampler):
         if decision is not None:
             return decision
         survey = self._survey(planner, encoder, rng, self.largest_step)
+        hedged = self._hedged(survey, rng, excluded)
+        if hedged is not None:
+            return hedged
         ranked = planner.ranked_decisions(survey.state, survey.candidates, history, encoder)
         return next((found for found in ranked if found.key not in excluded), None)
+
+    def _hedged(self, survey: Survey, rng: np.random.Generator, excluded: frozenset[str]) -> Decision | None:
+        """Return what an arm without a model proposes, if it is due and its training fits into what remains."""
+        settings, history, encoder = survey.planner.settings, survey.history, survey.encoder
+        if not settings.hedge or settings.complete_only or self.largest_step is not None:
+            return None
+        due = earnings(survey.state, history).due(settings.hedge)
+        if due == MODEL:
+            return None
+        taken = {trial.key for trial in history.running} | history.failed | excluded
+        arm = halving_decision if due == HALVING else mutation_decision
+        found = arm(settings, survey.state, history, encoder, rng, taken)
+        if found is None or (survey.planner.withheld is not None and found.parent is None and survey.planner.withheld(found.params)):
+            return None
+        return survey.planner.affordable(survey.state, encoder, found, self.remaining)
 
     def survey(self, study: Study) -> Survey | None:
         """Return what the next decision would be made from; None during the initial design."""
@@ -237,7 +262,8 @@ class FreezeThawSampler(BaseSampler):
             if decision is None:
                 assert self._encoder is not None
                 return _random_decision(self.rungs[0], self._history, self._encoder, self._rng(trial, 1))
-            claim: Any = {"key": decision.key, "params": dict(decision.params), "epochs": decision.epochs}
+            claim: Any = {"key": decision.key, "params": dict(decision.params), "epochs": decision.epochs, "arm": decision.arm}
+            claim |= {} if decision.belief is None else {"belief": list(astuple(decision.belief))}
             study._storage.set_trial_system_attr(trial._trial_id, CLAIM, claim)
             self._update(study, exclude=trial.number)
             running = any(other.key == decision.key for other in self._history.running)

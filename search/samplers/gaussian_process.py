@@ -33,11 +33,17 @@ class Posterior:
     """Gaussian posterior of ``n`` configurations at ``r`` rungs, ``(n, r)``; the standard deviation is without observation noise.
 
     ``whitened`` is the prior covariance with the ``m`` measurements, whitened, ``(m, r, n)``; see ``GaussianProcess.covariance``.
+    ``inflation`` is what the standard deviations were multiplied by, ``(n,)``; None for 1.
     """
 
     mean: Array
     sd: Array
     whitened: Array
+    inflation: Array | None = None
+
+    def inflated(self, factors: Array) -> Posterior:
+        """Multiply the standard deviations by ``(n,)`` factors."""
+        return Posterior(self.mean, self.sd * factors[:, None], self.whitened, factors)
 
 
 class GaussianProcess:
@@ -61,30 +67,36 @@ class GaussianProcess:
         self.high = np.r_[np.full(g, np.log(30.0)), np.log([30.0, 30.0, 30.0, 5.0, 1.0, 1.0]), np.full(2 * w, 1.5)]
         self.theta = self.prior_mean.copy()
 
-    def tune(self, X: Array, u: Array, y: Array, *, steps: int) -> float:
+    def tune(self, X: Array, u: Array, y: Array, known: Array | float = 0.0, *, steps: int, restart: bool = False) -> float:
         """Improve the hyper-parameters by at most ``steps`` L-BFGS steps; return the negative log posterior reached.
 
-        ``X (n, d)`` are encoded configurations, ``u (n,)`` scaled log epochs, ``y (n,)`` targets of about zero mean and unit variance.
+        ``X (n, d)`` are encoded configurations, ``u (n,)`` scaled log epochs, ``y (n,)`` targets of about zero mean and unit variance,
+        ``known (n,)`` the variance of their known noise, to which that of the rungs is added. With ``restart`` the prior mean is a second
+        start: the optimum of few measurements can be a trap for more.
         """
-        result = minimize(
-            self.loss,
-            self.theta,
-            (X, u, y),
-            "L-BFGS-B",
-            jac=True,
-            bounds=list(zip(self.low, self.high, strict=True)),
-            options={"maxiter": steps},
-        )
-        if np.isfinite(result.fun):
-            self.theta = np.asarray(result.x)
-        return float(result.fun)
+        results = [
+            minimize(
+                self.loss,
+                start,
+                (X, u, y, known),
+                "L-BFGS-B",
+                jac=True,
+                bounds=list(zip(self.low, self.high, strict=True)),
+                options={"maxiter": steps},
+            )
+            for start in ((self.theta, self.prior_mean) if restart else (self.theta,))
+        ]
+        best = min(results, key=lambda result: float(result.fun) if np.isfinite(result.fun) else np.inf)
+        if np.isfinite(best.fun):
+            self.theta = np.asarray(best.x)
+        return float(best.fun)
 
-    def fit(self, X: Array, u: Array, y: Array) -> None:
+    def fit(self, X: Array, u: Array, y: Array, known: Array | float = 0.0) -> None:
         """Condition on measurements with the present hyper-parameters; see ``tune`` for the arguments."""
         self.W, self.u = self._scaled(X), u
         times, plus = self._curves(u, u)
         K = _matern(_squared_distances(self.W, self.W), slope=False)[0] * times + plus
-        K[np.diag_indices_from(K)] += self._noise(u)
+        K[np.diag_indices_from(K)] += self._noise(u) + known
         self.L = cholesky(K, lower=True, check_finite=False)
         self.alpha = cho_solve((self.L, True), y, check_finite=False)
 
@@ -111,7 +123,8 @@ class GaussianProcess:
         """Return the posterior covariance of each configuration between two of the rungs passed to ``predict``, ``(n,)``."""
         times, plus = self._curves(rungs[[first]], rungs[[second]])
         prior = times[0, 0] + plus[0, 0]
-        return np.asarray(prior - np.einsum("ik,ik->k", posterior.whitened[:, first], posterior.whitened[:, second]))
+        found = prior - np.einsum("ik,ik->k", posterior.whitened[:, first], posterior.whitened[:, second])
+        return np.asarray(found if posterior.inflation is None else found * posterior.inflation**2)
 
     def noise(self, u: Array) -> float:
         """Return the variance of a measurement at the first of some scaled log epochs."""
@@ -122,7 +135,7 @@ class GaussianProcess:
         """Prior variance."""
         return float(np.exp(self.theta[self.count : self.count + 3]).sum())
 
-    def loss(self, theta: Array, X: Array, u: Array, y: Array) -> tuple[float, Array]:
+    def loss(self, theta: Array, X: Array, u: Array, y: Array, known: Array | float = 0.0) -> tuple[float, Array]:
         """Return the negative log posterior of the hyper-parameters and its gradient."""
         g, w = self.count, len(self.warped)
         scale, (a0, a1, a2, length) = np.exp(theta[:g])[self.groups], np.exp(theta[g : g + 4])
@@ -133,7 +146,7 @@ class GaussianProcess:
         M, slope = _matern(_squared_distances(W, W))
         noise = self._noise(u, theta)
         K = M * (a0 + a1 * E) + a2 * E2
-        K[np.diag_indices_from(K)] += noise
+        K[np.diag_indices_from(K)] += noise + known
         try:
             L = cholesky(K, lower=True, check_finite=False)
         except np.linalg.LinAlgError:

@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from ..records.trial import ATTRIBUTE, EXCUSED
 from ..space import FixedTrial, FrozenPart, Space
 from ..study import Study
+from .beliefs import Belief
 
 #: User attribute: number of the trial whose checkpoint a trial resumes; the objective reads it with ``resume_from``.
 RESUME_FROM = "resume_from"
@@ -37,6 +38,9 @@ GAIN, SPREAD, WORTH = 0.01, 0.01, 0.005
 #: A configuration counts as failed after so many kills at the same epochs: it may exhaust the memory of the machine.
 MAX_KILLS = 3
 
+#: User attribute that the objective may set: standard deviation of the measured quality, known from its validation examples.
+QUALITY_SD = "quality_sd"
+
 Key = Callable[[Mapping[str, Any]], Any]
 T = TypeVar("T")
 
@@ -45,7 +49,8 @@ T = TypeVar("T")
 class Observation:
     """One complete trial.
 
-    Epochs count from scratch. ``values`` are the objectives in the user's units, the quality first, the energy second.
+    Epochs count from scratch. ``values`` are the objectives in the user's units, the quality first, the energy second; ``quality_sd`` is
+    the known noise of the quality, 0 where nothing is known of it.
     """
 
     number: int
@@ -53,6 +58,7 @@ class Observation:
     epochs: int
     values: tuple[float, ...]
     constraints: Mapping[str, float]
+    quality_sd: float = 0.0
 
     @property
     def feasible(self) -> bool:
@@ -79,7 +85,9 @@ class History:
 
     Of isomorphic configurations ``params`` are those of the first trial. Of equal measurements ``observations`` holds the first: later ones
     are copies without weights. ``finished`` are trainings that ended by themselves, ``from_scratch`` those that cannot be resumed;
-    ``kills`` counts by configuration and epochs. ``distributions`` are the latest of each parameter, without the epochs.
+    ``kills`` counts by configuration and epochs. ``arms`` tells which arm of the sampler has proposed a trial, ``surprises`` whether it was
+    a fresh configuration and how many standard deviations its quality was off, by the models alone. ``distributions`` are the latest of
+    each parameter, without the epochs.
     """
 
     key: Key | None
@@ -92,6 +100,8 @@ class History:
     finished: set[str] = field(default_factory=set)
     from_scratch: set[str] = field(default_factory=set)
     kills: dict[tuple[str, int], int] = field(default_factory=dict)
+    arms: dict[int, str] = field(default_factory=dict)
+    surprises: list[tuple[bool, float]] = field(default_factory=list)
     running: tuple[RunningTrial, ...] = ()
     distributions: dict[str, BaseDistribution] = field(default_factory=dict)
     epochs_distribution: BaseDistribution | None = None
@@ -177,7 +187,15 @@ class History:
             return
         assert trial.values is not None
         epochs = int(trial.user_attrs.get(EPOCHS_REACHED, requested))
-        point = Observation(trial.number, key, epochs, energy_second(trial.values, self.energy), constraints_of(trial))
+        noted = trial.user_attrs.get(ATTRIBUTE, {}).get("extra", {}).get(QUALITY_SD)
+        spread = max(0.0, float(trial.user_attrs.get(QUALITY_SD, noted) or 0.0))
+        point = Observation(trial.number, key, epochs, energy_second(trial.values, self.energy), constraints_of(trial), spread)
+        claim = trial.system_attrs.get(CLAIM) or {}
+        if claim.get("arm"):
+            self.arms[trial.number] = claim["arm"]
+        if claim.get("belief") and int(claim["epochs"]) == epochs:
+            z_score = Belief(*claim["belief"]).raw_z_score(float(trial.values[0]))
+            self.surprises.append((trial.user_attrs.get(RESUME_FROM) is None, z_score))
         self.observations.setdefault(key, {}).setdefault(epochs, point)
         self.requested_epochs[key] = max(self.requested_epochs.get(key, 0), requested, epochs)
         if trial.user_attrs.get(FINISHED):

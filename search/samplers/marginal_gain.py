@@ -11,6 +11,7 @@ from optuna.study import Study
 
 from .ehvi import boxes_above
 from .freeze_thaw import FreezeThawSampler, Survey
+from .proposals import SearchState
 
 #: At most so many of the best plans are valued, and at most so many of them are carried out in the projection.
 _MAX_PLANS, _MAX_STEPS = 64, 60
@@ -24,7 +25,8 @@ class RemainingGain:
 
     The hypervolume is the present one above the sampler's reference point, with costs by their logarithm; spending ``energy``, in the unit
     of the energy objective, is expected to add ``gain``. ``next_cost`` is the energy of the most promising plan, ``next_step`` that of its
-    first training; both are None when nothing is left to train.
+    first training; both are None when nothing is left to train. ``noise`` is the
+    standard deviation that the known noise of the qualities on the front gives the hypervolume, as a share of it.
     """
 
     hypervolume: float
@@ -32,6 +34,7 @@ class RemainingGain:
     energy: float
     next_cost: float | None
     next_step: float | None
+    noise: float = 0.0
 
     @property
     def share(self) -> float:
@@ -39,8 +42,8 @@ class RemainingGain:
         return self.gain / self.hypervolume if self.hypervolume > 0 else (np.inf if self.gain > 0 else 0.0)
 
     def worth(self, threshold: float) -> bool:
-        """Whether continuing is expected to add at least this share of the present hypervolume, e.g. 0.005."""
-        return self.share >= threshold
+        """Whether continuing is expected to add at least this share of the present hypervolume, e.g. 0.005, and more than noise could."""
+        return self.share >= max(threshold, self.noise)
 
 
 def remaining_gain(sampler: FreezeThawSampler, study: Study, remaining: float | None = None) -> RemainingGain | None:
@@ -59,10 +62,27 @@ def remaining_gain(sampler: FreezeThawSampler, study: Study, remaining: float | 
     rows = survey.planner.ranked_rows(state, candidates, survey.history, survey.encoder)
     order = np.array([row for row, _, _ in islice(rows, _MAX_PLANS) if candidates.best[row] > 0], dtype=np.int64)
     if not len(order):
-        return RemainingGain(volume, 0.0, budget, None, None)
+        return RemainingGain(volume, 0.0, budget, None, None, noise_share(state))
     first, target = order[0], int(np.argmax(candidates.rate[order[0]]))
     cost, step_cost = float(candidates.cost[first, target]), float(candidates.step_cost[first, target])
-    return RemainingGain(volume, _greedy(survey, order, budget), budget, cost, step_cost)
+    return RemainingGain(volume, _greedy(survey, order, budget), budget, cost, step_cost, noise_share(state))
+
+
+def noise_share(state: SearchState) -> float:
+    """Return the standard deviation of the hypervolume by the known noise of its qualities, as a share of it; 0 without a hypervolume.
+
+    Each member of the front moves the volume by its own part of the cost axis; their noises count as independent. Objectives beyond
+    quality and energy are left out.
+    """
+    table, volume = state.table, state.hypervolume
+    rows = np.flatnonzero(table.feasible & (table.values > state.reference).all(1))
+    if not len(rows) or not volume > 0 or table.values.shape[1] != 2:
+        return 0.0
+    order = rows[np.argsort(-table.values[rows, 1], kind="stable")]  # cheapest first
+    best = np.maximum.accumulate(table.values[order, 0])
+    front = order[table.values[order, 0] >= np.r_[-np.inf, best[:-1]]]
+    width = -np.diff(np.r_[table.values[front, 1], state.reference[1]])
+    return float(np.sqrt(np.sum((width * table.quality_sd[front]) ** 2)) / volume)
 
 
 def _greedy(survey: Survey, rows: NDArray[np.int64], budget: float) -> float:

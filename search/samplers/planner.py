@@ -11,7 +11,7 @@ Source: Dinkelbach 1967, "On nonlinear fractional programming", for the fixed po
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import product
 from typing import Any
@@ -19,8 +19,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .beliefs import Belief, inflation
 from .ehvi import Boxes, boxes_above, front_of
 from .encoding import Array, Encoder, ObservationTable, tabulate
+from .hedge import MODEL
 from .history import History
 from .proposals import UNIFORM, Decision, Proposal, ProposalContext, ScoredCandidates, SearchSettings, SearchState
 from .surrogates import Predictions, SurrogateModels
@@ -29,16 +31,19 @@ from .surrogates import Predictions, SurrogateModels
 _REFERENCE_SAMPLE = 200
 #: Quantile of their quality that stands for the lowest useful one.
 _FLOOR_QUANTILE = 0.1
+#: The reference lies beyond the dearest training by this share of the range of costs, and by so many decades at least: a complete training
+#: is worth something also where all configurations cost the same.
+_MARGIN, _MARGIN_DECADES = 0.05, 0.05
 #: At most so many paused configurations are scored: those closest to the front.
-_MAX_PAUSED = 300
+_MAX_PAUSED = 150
 #: At most so many of the best configurations are valued with the option to stop early.
-_MAX_LOOKED_AHEAD = 48
+_MAX_LOOKED_AHEAD = 24
 #: User-defined features take longer than everything else: with them the number of fresh configurations is divided by this.
-_FEATURES_DIVISOR = 4
+_FEATURES_DIVISOR = 2
 #: An increment costs at least this share of the training from scratch, whatever the models predict.
 _MIN_INCREMENT = 0.01
 #: Gauss-Hermite quadrature over the measurement at the stopping rung, and the steps of the fixed point.
-_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(7)
+_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(9)
 _WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
 _FIXED_POINT_STEPS = 4
 
@@ -48,7 +53,8 @@ class Planner:
     """Scores what could be trained next, by the surrogates of a study.
 
     ``warm_starts`` gives the genes of good configurations of earlier studies; ``paid`` tells of a configuration how much of its energy was
-    paid already by others, in the user's unit, and ``withheld`` whether it must not be begun now.
+    paid already by others, in the user's unit, and ``withheld`` whether it must not be begun now. ``inflation`` is by how much the spread
+    of fresh configurations, and of paused ones, turned out larger than the models believe.
     """
 
     settings: SearchSettings
@@ -57,10 +63,13 @@ class Planner:
     proposal: Proposal = UNIFORM
     paid: Callable[[Mapping[str, Any]], float] | None = None
     withheld: Callable[[Mapping[str, Any]], bool] | None = None
+    inflation: tuple[float, float] = (1.0, 1.0)
 
     def fit(self, history: History, encoder: Encoder, rng: np.random.Generator) -> SearchState:
         """Fit the models to the history, add the running trainings at their expected values, and partition the objective space."""
         settings = self.settings
+        if settings.calibrate:
+            self.inflation = inflation(history.surprises, fresh=True), inflation(history.surprises, fresh=False)
         table = tabulate(history, encoder, settings.minimized, resume=settings.resume)
         failed = np.array([encoder.genes(key, history.params[key]) for key in sorted(history.failed - history.observations.keys())])
         self.models.fit(table, encoder, failed, rng)
@@ -158,10 +167,36 @@ class Planner:
                 float(candidates.gain[i, target]),
                 float(candidates.cost[i, target]),
                 float(candidates.step_cost[i, target]),
+                self.belief(state, encoder, candidates.genes[i], step if resumable else target, fresh=config < 0),
+                MODEL,
             )
 
+    def belief(self, state: SearchState, encoder: Encoder, genes: Array, rung: int, *, fresh: bool) -> Belief:
+        """Return what the quality of one configuration, ``(size,)``, is expected to be when it is measured at a rung."""
+        model = self.models.quality
+        at = self.models.scaled(np.array([self.settings.rungs[rung]], dtype=float))
+        found = model.predict(encoder.columns(genes[None]), at)
+        sd = float(np.hypot(found.sd[0, 0], np.sqrt(self.models.noise_at(found.mean[0, 0], rung))))
+        return Belief(
+            model.mean + model.sd * float(found.mean[0, 0]),
+            model.sd * sd,
+            model.limit if model.warp else None,
+            model.scale,
+            float(state.table.transform.signs[0]),
+            self.inflation[0 if fresh else 1],
+        )
+
+    def affordable(self, state: SearchState, encoder: Encoder, decision: Decision, remaining: float | None) -> Decision | None:
+        """Return the decision with its expected cost; None where that is more than what remains, in the user's unit."""
+        table = state.table
+        genes = table.genes[table.keys.index(decision.key)] if decision.key in table.keys else encoder.encoding.genes(decision.params)
+        energy = self.models.predict(encoder.columns(genes[None])).energy[0]
+        done = 0.0 if decision.parent is None else float(10 ** -table.values[table.numbers == decision.parent, 1][0])
+        cost = max(float(energy[self.settings.rungs.index(decision.epochs)]) - done, _MIN_INCREMENT * float(energy[0]))
+        return replace(decision, cost=cost, step_cost=cost) if remaining is None or cost <= remaining else None
+
     def _reference(self, table: ObservationTable, mean: Array, sd: Array, energy: Array, rng: np.random.Generator) -> Array:
-        """Choose the reference point: the lowest useful quality, and the highest cost of a random complete training.
+        """Choose the reference point: the lowest useful quality, and a little more than a random complete training costs at most.
 
         The quality floor, unless the user has set one, is a low quantile of what random configurations are predicted to reach when they are
         trained completely.
@@ -170,6 +205,7 @@ class Planner:
         reference = table.values.min(0) - 1e-9
         if table.transform.logarithmic[1]:
             reference[1] = min(reference[1], -float(np.log10(energy.max())))
+            reference[1] -= max(_MARGIN_DECADES, _MARGIN * float(table.values[:, 1].max() - reference[1]))
         if self.settings.quality_floor is not None:
             reference[0] = table.transform.signs[0] * self.settings.quality_floor
         elif self.settings.estimate_floor:
@@ -202,7 +238,7 @@ class Planner:
         largest_step: float | None,
     ) -> ScoredCandidates:
         settings, table = self.settings, state.table
-        predictions = self.models.predict(encoder.columns(genes))
+        predictions = self.models.predict(encoder.columns(genes)).inflated(np.where(config < 0, *self.inflation))
         rungs = np.array(settings.rungs, dtype=float)
         resumable = np.where(config >= 0, table.resumable[config], settings.resume)
         trained_to = np.where(config >= 0, table.trained_to[config], 0.0)

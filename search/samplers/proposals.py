@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from .beliefs import Belief
 from .ehvi import Boxes, dominated_volume
 from .encoding import Array, Encoding, ObservationTable
 
@@ -30,9 +31,11 @@ class SearchSettings:
     per_joule: float = 1.0
     cost_floor: float = 0.05
     startup: int = 8
-    ladders: int = 1
-    fresh: int = 400
-    refined: int = 96
+    ladders: int = 0
+    hedge: float = 0.1
+    calibrate: bool = True
+    fresh: int = 240
+    refined: int = 64
     estimate_floor: bool = True
     look_ahead: bool = True
 
@@ -88,8 +91,9 @@ class Decision:
     """The training to run next.
 
     ``params`` leave out the epochs; ``epochs`` are the total that it will have been trained for, ``parent`` the trial whose checkpoint is
-    resumed. Gain and cost, in the user's unit, are those of the plan that it starts; ``step_cost`` is that of this training alone. They are
-    None during the initial design.
+    resumed. Gain and cost, in the user's unit, are those of the plan that it starts; ``step_cost`` is that of this training alone, and
+    ``belief`` the quality that it is expected to have. They are None during the initial design, and without a model. ``arm`` is what has
+    proposed it, see `hedge`.
     """
 
     params: Mapping[str, Any]
@@ -99,6 +103,8 @@ class Decision:
     gain: float | None = None
     cost: float | None = None
     step_cost: float | None = None
+    belief: Belief | None = None
+    arm: str | None = None
 
 
 #: Scores ``(n, size)`` genes, which become candidates for the next training; returns the acquisition value of each, ``(n,)``.

@@ -20,6 +20,10 @@ from .gaussian_process import GaussianProcess, Posterior
 _TUNE_POINTS = 120
 #: L-BFGS steps of the first tuning and of later ones, which start from the previous optimum.
 _FIRST_STEPS, _NEXT_STEPS = 50, 8
+#: The hyper-parameters are also tuned from their prior when there are so many times the observations of the last time.
+_RESTART = 1.5
+#: Known noise counts at most so much, as a share of the variance of all measurements.
+_LARGEST_NOISE = 4.0
 #: Candidate distances of the limit from the best quality, in spreads, and their log-normal prior.
 _HEADROOMS = tuple(float(x) for x in np.exp(np.linspace(np.log(0.02), np.log(20.0), 15)))
 _HEADROOM_PRIOR, _HEADROOM_PRIOR_SD = float(np.log(0.5)), 1.0
@@ -52,21 +56,38 @@ class Surrogate:
     _headroom: int = field(default=int(np.argmin(np.abs(np.log(_HEADROOMS) - _HEADROOM_PRIOR))))
     _tuned_at: int = 0
     _trend_line: tuple[float, float] = (0.0, 0.0)
-    _data: tuple[Array, Array, Array] | None = None
+    _data: tuple[Array, Array, Array, Array] | None = None
+    _restarted_at: int = 0
+    _typical_noise: float = 0.0
 
-    def fit(self, X: Array, u: Array, values: Array, rng: np.random.Generator) -> None:
-        """Fit to ``(n,)`` values of ``(n, d)`` configurations at ``(n,)`` scaled log epochs."""
+    def fit(
+        self,
+        X: Array,
+        u: Array,
+        values: Array,
+        rng: np.random.Generator,
+        *,
+        noise: Array | None = None,
+    ) -> None:
+        """Fit to ``(n,)`` values of ``(n, d)`` configurations at ``(n,)`` scaled log epochs.
+
+        ``noise (n,)`` is their known standard deviation; 0 by default.
+        """
+        noise = np.zeros(len(values)) if noise is None else noise
         n = len(values)
         tune = self._tuned_at == 0 or n >= self._tuned_at + max(2, self._tuned_at // 25) or n < self._tuned_at
         subset = _subset(n, rng) if tune else None
         if self.warp and subset is not None:
-            self._choose_headroom(X[subset], u[subset], values[subset])
+            self._choose_headroom(X[subset], u[subset], values[subset], noise[subset])
         y = self._standardise(values) - self._fit_trend(X, u, self._standardise(values))
+        known = self._variance(values, noise)
         if subset is not None:
-            self.process.tune(X[subset], u[subset], y[subset], steps=_FIRST_STEPS if self._tuned_at == 0 else _NEXT_STEPS)
-            self._tuned_at = n
-        self._data = X, u, y
-        self.process.fit(X, u, y)
+            restart = n >= _RESTART * self._restarted_at
+            steps = _FIRST_STEPS if restart else _NEXT_STEPS
+            self.process.tune(X[subset], u[subset], y[subset], known[subset], steps=steps, restart=restart and self._tuned_at > 0)
+            self._tuned_at, self._restarted_at = n, n if restart else self._restarted_at
+        self._data, self._typical_noise = (X, u, y, known), float(np.median(noise))
+        self.process.fit(X, u, y, known)
 
     def fantasize(self, X: Array, u: Array) -> Array:
         """Condition on ``(n, d)`` running trainings at their posterior means (the Kriging believer); return those values, ``(n,)``.
@@ -75,8 +96,8 @@ class Surrogate:
         """
         assert self._data is not None
         guess = np.array([self.process.predict(x[None], np.array([at])).mean[0, 0] for x, at in zip(X, u, strict=True)])
-        old_X, old_u, y = self._data
-        self.process.fit(np.vstack([old_X, X]), np.r_[old_u, u], np.r_[y, guess])
+        old_X, old_u, y, known = self._data
+        self.process.fit(np.vstack([old_X, X]), np.r_[old_u, u], np.r_[y, guess], np.r_[known, np.zeros(len(guess))])
         trend = np.array([self._trend_at(x[None], np.array([at]))[0, 0] for x, at in zip(X, u, strict=True)])
         return self.values(guess + trend)
 
@@ -106,7 +127,17 @@ class Surrogate:
         self.mean, self.sd = float(y.mean()), max(float(y.std()), 1e-9)
         return np.asarray((y - self.mean) / self.sd)
 
-    def _choose_headroom(self, X: Array, u: Array, values: Array) -> None:
+    def noise_at(self, mean: float) -> float:
+        """Return the variance of the known noise where the standardised expectation is ``mean``, standardised."""
+        at = self.values(np.array([mean]))
+        return float(self._variance(at, np.full(1, self._typical_noise))[0])
+
+    def _variance(self, values: Array, noise: Array) -> Array:
+        """Standardise the variance of ``(n,)`` values whose noise has the standard deviations ``noise``, by the slope of the transform."""
+        slope = 1.0 / np.maximum(self.limit - values, np.maximum(noise, 1e-300)) if self.warp else np.ones(len(values))
+        return np.asarray(np.minimum((noise * slope / self.sd) ** 2, _LARGEST_NOISE))
+
+    def _choose_headroom(self, X: Array, u: Array, values: Array, noise: Array) -> None:
         """Move the limit to a neighbouring candidate while the likelihood of the values (with the Jacobian) grows.
 
         Source: Snelson, Rasmussen and Ghahramani 2003, "Warped Gaussian processes", eq. 6.
@@ -117,7 +148,7 @@ class Surrogate:
             y = self._standardise(values)
             jacobian = float((y * self.sd + self.mean).sum()) - len(y) * float(np.log(self.sd))
             prior = 0.5 * ((np.log(_HEADROOMS[headroom]) - _HEADROOM_PRIOR) / _HEADROOM_PRIOR_SD) ** 2
-            return float(self.process.loss(self.process.theta, X, u, y)[0] - jacobian + prior)
+            return float(self.process.loss(self.process.theta, X, u, y, self._variance(values, noise))[0] - jacobian + prior)
 
         best, now = self._headroom, loss(self._headroom)
         for step in (1, -1):
@@ -162,6 +193,10 @@ class Predictions:
     energy: Array
     feasibility: Array
 
+    def inflated(self, factors: Array) -> Predictions:
+        """Multiply the standard deviations of the quality by ``(n,)`` factors."""
+        return Predictions((self.objectives[0].inflated(factors), *self.objectives[1:]), self.energy, self.feasibility)
+
 
 @dataclass
 class SurrogateModels:
@@ -193,7 +228,8 @@ class SurrogateModels:
         # Energy is about proportional to the epochs; the model is fitted to the energy per epoch.
         self._per_epoch = bool(table.transform.logarithmic[1])
         for j, model in enumerate(self._objectives):
-            model.fit(X, u, table.values[rows, j] + (np.log10(table.epochs[rows]) if j == 1 and self._per_epoch else 0.0), rng)
+            values = table.values[rows, j] + (np.log10(table.epochs[rows]) if j == 1 and self._per_epoch else 0.0)
+            model.fit(X, u, values, rng, noise=table.quality_sd[rows] if j == 0 else None)
         self._constraints = {name: self._constraints.get(name) or Surrogate(self._process(encoder)) for name in table.constraints}
         for name, model in self._constraints.items():
             known = np.isfinite(table.constraints[name][rows])
@@ -273,6 +309,10 @@ class SurrogateModels:
     def noise(self, rung: int) -> float:
         """Return the variance of a repeated measurement of the quality at a rung, standardised."""
         return self.quality.process.noise(self.scaled(np.array([self.rungs[rung]], dtype=float)))
+
+    def noise_at(self, mean: float, rung: int) -> float:
+        """Return the variance of a measurement of a quality that is expected to be ``mean``, standardised."""
+        return self.noise(rung) + self.quality.noise_at(mean)
 
     @property
     def quality(self) -> Surrogate:

@@ -250,7 +250,7 @@ class StopRules:
             return "every combination has been tried"
         reason = self._reached(self.finished()) or (self.carbon and self.carbon.ended())
         self.update_remaining()
-        return reason or self.stop_gain.not_worth_it()
+        return reason or self.stop_gain.not_worth_it(None if self.limits.trials is None else self.limits.trials - self.finished())
 
     def is_full(self, under_way: int) -> bool:
         """Whether the trials under way are the last ones that the limits allow."""

@@ -26,8 +26,6 @@ import numpy as np  # noqa: E402 - after the number of threads is set
 import pandas as pd  # noqa: E402 - after the number of threads is set
 import search_bench as bench  # noqa: E402 - after the number of threads is set
 
-COLUMNS = ["problem", "strategy", "seed", "spent_fte", "hv_full", "hv_any", "n_evals", "n_full", "seconds_per_decision"]
-
 
 def collect(arguments: argparse.Namespace, strategies: list[str]) -> pd.DataFrame:
     """Run what is not in the cache; return all requested rows."""
@@ -54,7 +52,7 @@ def collect(arguments: argparse.Namespace, strategies: list[str]) -> pd.DataFram
             bench.problem_and_metric(str(cache), problem)  # fills the cache once, before several processes want it
         with multiprocessing.get_context("spawn").Pool(arguments.jobs) as pool:
             for done, (file, rows) in enumerate(zip(files, pool.imap(bench.run, jobs), strict=True), 1):
-                frame = pd.DataFrame(rows, columns=COLUMNS)
+                frame = pd.DataFrame(rows)
                 frame.to_csv(file, index=False)
                 parts.append(frame)
                 print(
@@ -119,7 +117,9 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--problems", default=",".join(bench.PROBLEMS))
     parser.add_argument(
-        "--strategies", default=",".join(("freeze-thaw", "freeze-thaw complete", *bench.STOCK)), help="of: " + "; ".join(bench.STRATEGIES)
+        "--strategies",
+        default=",".join(("freeze-thaw", "freeze-thaw complete", "hyperband", *bench.STOCK)),
+        help="of: " + "; ".join(bench.STRATEGIES),
     )
     parser.add_argument("--ablate", action="store_true")
     parser.add_argument("--reported", action="store_true", help="take the stock samplers from results measured before")

@@ -192,6 +192,32 @@ def check_frozen(space: Space, candidate: Candidate) -> None:
     assert found is None or (isinstance(found, FrozenPart) and 0 < found.share <= 1 and found.work > 0)
 
 
+def check_equal_models(space: Space, task: Task, count: int = 6) -> None:
+    """Two candidates with equal models and recipes have equal keys: nothing is drawn, or named, that changes nothing."""
+    random = np.random.default_rng(0)
+    for candidate, params in trials(space, count):
+        network = describe(space, candidate, task)
+        others = [one for _, one in trials(space, count, seed=1)]
+        for name in params:
+            values = [one[name] for one in others if name in one and one[name] != params[name]]
+            if not values:
+                continue
+            try:
+                other = space.sample(FixedTrial({**params, name: values[random.integers(len(values))]}))
+            except ValueError:  # the value opens parameters that are not drawn
+                continue
+            if other.recipe == candidate.recipe and describe(space, other, task) == network:
+                assert space.key(other) == space.key(candidate), f"{name} changes nothing and must not change the key"
+
+
+def describe(space: Space, candidate: Candidate, task: Task) -> tuple[str, list[float]]:
+    """What a network is made of, and what it answers in training."""
+    model = build(space, candidate, task).train()
+    torch.manual_seed(0)
+    x = torch.randn(8, *seen_shape(candidate, task))
+    return str(model), [round(float(value), 5) for value in model(x).flatten()]
+
+
 def check(space: Space, task: Task, count: int = 3, *, cost: bool = True) -> None:
     """All of the above, for a number of random candidates."""
     for candidate, params in trials(space, count):

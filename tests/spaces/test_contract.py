@@ -66,6 +66,12 @@ def test_a_network_can_be_traced_with_a_free_batch(contract, name):
     contract.check_traced(space, contract.trials(space, 1)[0][0], contract.make_task(shape))
 
 
+@pytest.mark.parametrize("name", ["convnet on digits", "mlp on a table", "cell on digits", "vit", "energy transformer", "own"])
+def test_candidates_with_equal_models_have_equal_keys(contract, name):
+    space, shape, _ = NETWORKS[name]
+    contract.check_equal_models(space, contract.make_task(shape))
+
+
 @pytest.mark.parametrize("kind", ["classification", "regression", "multilabel"])
 def test_a_small_network_serves_every_kind_of_task(contract, kind):
     contract.check(Mlp(), contract.make_task((5,), kind), 2)

@@ -40,3 +40,12 @@ def search() -> Callable[..., optuna.Study]:
         return study
 
     return run
+
+
+@pytest.fixture(scope="package")
+def studied() -> tuple[FreezeThawSampler, optuna.Study]:
+    """A study of 40 trials and its sampler, to be looked at."""
+    sampler = FreezeThawSampler(RUNGS)
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
+    study.optimize(curve, 40)
+    return sampler, study

@@ -118,7 +118,7 @@ def synthetic() -> Oracle:
 
 def searched(objective: Objective) -> Oracle:
     """Fresh configurations of a study on an analytic problem."""
-    sampler = FreezeThawSampler([1, 9, 27])
+    sampler = FreezeThawSampler([1, 9, 27], ladders=1)
     study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
     study.optimize(objective, 20)
     survey = sampler.survey(study)

@@ -1,0 +1,53 @@
+"""What is believed of a quality before it is measured, and how far measurements were off: beliefs are held to account."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+#: The models alone are trusted like so many measurements with z-scores of 1.
+_TRUST = 6.0
+#: The latest measurements count; a single one counts at most like so many standard deviations.
+_WINDOW, _LARGEST = 40, 5.0
+#: Beliefs are widened or narrowed at most so far.
+_RANGE = (0.7, 4.0)
+
+
+@dataclass(frozen=True)
+class Belief:
+    """What a measured quality is expected to be, its noise included: Gaussian with ``mean`` and ``sd`` after the output transform.
+
+    The transform of a quality ``v``, to be maximised, is ``-log((limit - v) / scale)``, or ``v`` itself without a ``limit``. ``sign`` is -1
+    where the user's quality is minimised. ``sd`` is that of the models, which ``inflation`` multiplies.
+    """
+
+    mean: float
+    sd: float
+    limit: float | None
+    scale: float
+    sign: float
+    inflation: float = 1.0
+
+    def z_score(self, quality: float) -> float:
+        """Return how many standard deviations a quality, in the user's unit, lies above its expectation."""
+        return self.raw_z_score(quality) / self.inflation
+
+    def raw_z_score(self, quality: float) -> float:
+        """Return the z-score by what the models alone believe."""
+        value = self.sign * quality
+        if self.limit is not None:
+            value = -float(np.log(max(self.limit - value, 1e-6 * self.scale) / self.scale))
+        return (value - self.mean) / self.sd
+
+
+def inflation(surprises: Sequence[tuple[bool, float]], *, fresh: bool) -> float:
+    """Return by how much the spread of fresh configurations, or of continuations, turned out larger than the models believe.
+
+    ``surprises`` are as in ``History``. The factor is the root mean square of the latest z-scores, shrunk towards 1: what is chosen is what
+    the models are too sure of, which no fit to the measurements shows.
+    """
+    recent = [z for was_fresh, z in surprises if was_fresh == fresh][-_WINDOW:]
+    squares = float(np.sum(np.clip(recent, -_LARGEST, _LARGEST) ** 2))
+    return float(np.clip(np.sqrt((_TRUST + squares) / (_TRUST + len(recent))), *_RANGE))

@@ -1,0 +1,160 @@
+"""A hedge against wrong models: arms that need none share the budget with the model, by what each has earned per energy.
+
+Three arms propose: ``model`` (expected improvement per energy), ``halving`` (random configurations, of which the best third by
+non-dominated rank goes on, as in asynchronous successive halving) and ``mutation`` (a neighbour of a model on the front, trained as long as
+that). Each of the latter two is sure of a floor; what is left goes by what the arms have added to the hypervolume per energy, lately more
+than at first. An arm is due when it has had less of the energy than its share.
+
+Sources: Li et al. 2020, "A system for massively parallel hyperparameter tuning" (arXiv 1810.05934), for the rule of promotion; Schmucker et
+al. 2021, "Multi-objective asynchronous successive halving" (arXiv 2106.12639), for the rank; Hoffman, Brochu and de Freitas 2011,
+"Portfolio allocation for Bayesian optimization" (arXiv 1009.5419), for a portfolio of acquisition functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .ehvi import dominated_volume, front_of
+from .encoding import Array, Encoder, ObservationTable
+from .history import History
+from .proposals import Decision, SearchSettings, SearchState, mutate
+
+MODEL, HALVING, MUTATION = "model", "halving", "mutation"
+ARMS = (MODEL, HALVING, MUTATION)
+#: One in so many goes on to the next rung, as everywhere in successive halving.
+ETA = 3
+#: The model has at least this share: arms that live on luck look good while everything is new.
+MODEL_SHARE = 0.6
+#: What an arm has added counts half after so large a share of the energy has been spent since.
+HALF_LIFE = 0.25
+#: Mutations that are tried until one is new.
+_TRIES = 32
+
+
+@dataclass(frozen=True)
+class Earnings:
+    """What the arms have had and brought: energy, and hypervolume per energy with what was lately counting more, ``(3,)`` each."""
+
+    spent: Array
+    rate: Array
+
+    def shares(self, floor: float) -> Array:
+        """Return the share of the energy that each arm is to have, ``(3,)``.
+
+        Those without a model have the floor, and the model at least ``MODEL_SHARE``; the rest goes by the squares of the rates.
+        """
+        known = np.nan_to_num(self.rate) ** 2
+        weights = known / known.sum() if known.sum() > 0 else np.array([1.0, 0.0, 0.0])
+        return np.array([MODEL_SHARE, floor, floor]) + (1 - MODEL_SHARE - 2 * floor) * weights
+
+    def due(self, floor: float) -> str:
+        """Return the arm that is furthest behind its share; at first that which needs no model of learning curves."""
+        total = self.spent.sum()
+        return ARMS[int(np.argmax(self.shares(floor) * total - self.spent))] if total > 0 else HALVING
+
+
+def earnings(state: SearchState, history: History) -> Earnings:
+    """Replay the measurements of a study by the trial that made each, and add up energy and hypervolume by arm.
+
+    Trials before the models were used belong to no arm; energy is in the user's unit, increments of what was resumed.
+    """
+    table, spent, gained = state.table, np.zeros(len(ARMS)), np.zeros(len(ARMS))
+    paid = _increments(table)
+    later = paid.sum() - np.cumsum(paid)  # energy that has been spent since
+    decay = 0.5 ** (later / max(HALF_LIFE * paid.sum(), 1e-300))
+    weighted = np.zeros(len(ARMS))
+    points, volume = np.zeros((0, table.values.shape[1])), 0.0
+    counts = table.feasible & (table.values > state.reference).all(1)
+    for row, number in enumerate(table.numbers):
+        gain = 0.0
+        if counts[row] and not (points >= table.values[row]).all(1).any():
+            points = np.vstack([points[~(points <= table.values[row]).all(1)], table.values[row]])
+            gain, volume = -volume, dominated_volume(points, state.reference)
+            gain += volume
+        arm = history.arms.get(int(number))
+        if arm is not None:
+            index = ARMS.index(arm)
+            spent[index] += paid[row]
+            gained[index] += decay[row] * gain
+            weighted[index] += decay[row] * paid[row]
+    return Earnings(spent, np.where(weighted > 0, gained / np.maximum(weighted, 1e-300), np.nan))
+
+
+def _increments(table: ObservationTable) -> Array:
+    """Energy that each measurement has cost, ``(n,)``: of a training that was resumed what came on top."""
+    whole = 10 ** -table.values[:, 1] if table.transform.logarithmic[1] else table.epochs
+    found = whole.copy()
+    for config in np.flatnonzero(table.resumable):
+        rows = np.flatnonzero(table.config == config)
+        rows = rows[np.argsort(table.epochs[rows])]
+        found[rows[1:]] = np.maximum(np.diff(whole[rows]), 0.0)
+    return found
+
+
+def halving_decision(
+    settings: SearchSettings, state: SearchState, history: History, encoder: Encoder, rng: np.random.Generator, taken: AbstractSet[str]
+) -> Decision | None:
+    """Return the next training of successive halving: the best promotion that is open, the highest rung first, else a random configuration.
+
+    A rung promotes its best third by non-dominated rank; among equals, the best quality goes on.
+    """
+    table, rungs = state.table, settings.rungs
+    for lower, upper in reversed(list(pairwise(rungs))):
+        rows = np.flatnonzero((table.epochs >= lower) & (table.epochs < upper) & table.feasible)
+        here = np.union1d(rows, np.flatnonzero((table.epochs >= upper) & table.feasible))
+        if not len(rows):
+            continue
+        promoted = len(here) // ETA - len(np.unique(table.config[table.epochs >= upper]))
+        if promoted < 1:
+            continue
+        order = rows[np.lexsort((-table.values[rows, 0], nondominated_rank(table.values[rows])))]
+        for row in order[:promoted]:
+            key = table.keys[table.config[row]]
+            if key in taken or key in history.finished or table.trained_to[table.config[row]] >= upper:
+                continue
+            resumable = history.resumable(key, resume=settings.resume)
+            parent = history.longest(key)
+            return Decision(history.params[key], key, upper, parent.number if resumable and parent else None, arm=HALVING)
+    return _new(encoder.encoding.random(rng, _TRIES), rungs[0], HALVING, history, encoder, taken)
+
+
+def mutation_decision(
+    settings: SearchSettings, state: SearchState, history: History, encoder: Encoder, rng: np.random.Generator, taken: AbstractSet[str]
+) -> Decision | None:
+    """Return a neighbour of a random model on the front; where it can be continued it begins at the lowest rung, else as long as that."""
+    table = state.table
+    rows = np.flatnonzero(table.feasible & (table.values > state.reference).all(1))
+    if not len(rows) or not encoder.encoding.size:
+        return None
+    rows = rows[nondominated_rank(table.values[rows]) == 0]
+    row = int(rng.choice(rows))
+    genes = mutate(encoder.encoding, np.repeat(table.genes[[table.config[row]]], _TRIES, 0), rng)
+    epochs = (
+        settings.rungs[0] if settings.resume else max(rung for rung in settings.rungs if rung <= max(table.epochs[row], settings.rungs[0]))
+    )
+    return _new(genes, int(epochs), MUTATION, history, encoder, taken)
+
+
+def _new(genes: Array, epochs: int, arm: str, history: History, encoder: Encoder, taken: AbstractSet[str]) -> Decision | None:
+    for row in genes:
+        params = encoder.encoding.params(row)
+        key = history.canonical_or_raw(params)
+        if key not in history.observations and key not in taken:
+            return Decision(params, key, epochs, None, arm=arm)
+    return None
+
+
+def nondominated_rank(points: Array) -> NDArray[np.int64]:
+    """Return the rank of ``(n, d)`` points to be maximised, ``(n,)``: 0 on the front, 1 on the front of the rest, and so on."""
+    ranks, left = np.zeros(len(points), dtype=np.int64), np.arange(len(points))
+    while len(left):
+        front = front_of(points[left])
+        beaten = ~(points[left][:, None, :] == front[None]).all(2).any(1)
+        ranks[left[beaten]] += 1
+        left = left[beaten]
+    return ranks

@@ -1,0 +1,88 @@
+"""Beliefs are held to account: known noise, z-scores, and the width that they should have had."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+
+from joulefront.search.samplers import FreezeThawSampler
+from joulefront.search.samplers.beliefs import Belief, inflation
+from joulefront.search.samplers.gaussian_process import GaussianProcess
+from joulefront.search.samplers.history import QUALITY_SD
+from joulefront.search.samplers.marginal_gain import remaining_gain
+
+Objective = Callable[[optuna.Trial], tuple[float, float]]
+
+
+def test_a_z_score_counts_standard_deviations_in_the_transformed_quality() -> None:
+    plain = Belief(0.5, 0.1, None, 1.0, 1.0)
+    assert plain.z_score(0.7) == pytest.approx(2.0)
+    assert Belief(-0.5, 0.1, None, 1.0, -1.0).z_score(0.7) == pytest.approx(-2.0)
+    warped = Belief(1.0, 0.5, 0.9, 0.2, 1.0, inflation=2.0)
+    assert warped.raw_z_score(0.9 - 0.2 * np.exp(-2.0)) == pytest.approx(2.0)
+    assert warped.z_score(0.9 - 0.2 * np.exp(-2.0)) == pytest.approx(1.0)
+    assert np.isfinite(warped.z_score(0.95)), "a quality above the limit is a surprise, not an error"
+
+
+def test_beliefs_are_widened_by_what_was_off_each_kind_by_its_own() -> None:
+    assert inflation([], fresh=True) == 1.0
+    surprises = [(True, z) for z in (3.0, -3.0) * 20] + [(False, z) for z in (0.5, -0.5) * 20]
+    assert 2.5 < inflation(surprises, fresh=True) < 3.0
+    assert 0.7 <= inflation(surprises, fresh=False) < 0.8
+    assert inflation([(True, 1e9)] * 3, fresh=True) < 4.0, "a few outliers do not end all trust"
+
+
+def test_known_noise_is_not_explained_by_the_configurations() -> None:
+    rng = np.random.default_rng(0)
+    X, u = rng.random((40, 1)), np.zeros(40)
+    y = 2.0 * X[:, 0] - 1.0
+    y[0] += 3.0
+    known = np.zeros(40)
+    known[0] = 9.0
+    sure, told = (GaussianProcess(np.zeros(1, dtype=np.int64), np.ones(1, dtype=bool)) for _ in range(2))
+    sure.tune(X, u, y, steps=50)
+    sure.fit(X, u, y)
+    told.tune(X, u, y, known, steps=50)
+    told.fit(X, u, y, known)
+    off = [abs(float(one.predict(X[:1], np.zeros(1)).mean[0, 0]) - (2.0 * X[0, 0] - 1.0)) for one in (sure, told)]
+    assert off[1] < 0.5 * off[0]
+
+
+@pytest.mark.slow
+def test_every_decision_of_the_model_says_what_it_expects_and_the_study_keeps_it(objective: Objective) -> None:
+    sampler = FreezeThawSampler([1, 3, 9, 27])
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
+    z_scores: list[float] = []
+    for _ in range(45):
+        trial = study.ask()
+        values = objective(trial)
+        study.tell(trial, values)
+        decision = sampler.last_decision
+        if decision is not None and decision.belief is not None and decision.parent is None:
+            z_scores.append(decision.belief.z_score(values[0]))
+    assert len(z_scores) > 10
+    assert 0.3 < float(np.sqrt(np.mean(np.square(z_scores)))) < 2.0
+    assert sampler.survey(study) is not None
+    assert sum(fresh for fresh, _ in sampler._history.surprises) == len(z_scores)
+
+
+@pytest.mark.slow
+def test_what_noise_could_have_made_is_no_reason_to_go_on(objective: Objective) -> None:
+    def noisy(trial: Any) -> tuple[float, float]:
+        trial.set_user_attr(QUALITY_SD, 0.2)
+        return objective(trial)
+
+    shares = []
+    for one in (objective, noisy):
+        sampler = FreezeThawSampler([1, 3, 9, 27])
+        study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
+        study.optimize(one, 30)
+        view = remaining_gain(sampler, study, 100.0)
+        assert view is not None
+        shares.append(view.noise)
+    assert shares[0] == 0.0
+    assert 0.01 < shares[1] < 1.0
