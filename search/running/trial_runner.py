@@ -37,8 +37,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 #: Products and factorisations take one thread within: for deciding, whose matrices are small, where a training comes next. The environment
-#: (see ``search/threads.py``) comes too late for whoever has imported numpy before us. Not for two threads at a time: each restores what it
-#: found.
+#: (``search/threads.py``) is too late for whoever has imported numpy before us. Not for two threads at a time: each restores what it found.
 one_blas_thread = partial(threadpool_limits, 1, user_api="blas")
 #: A database that is lost in a long session is made again from a copy that is not older than this and one trial.
 SNAPSHOT_SECONDS = 60.0
@@ -341,8 +340,7 @@ class Recorder:
         """What else a comparison of trials needs to know of each."""
         examples = self.train_examples if outcome.features is None else outcome.features.images
         spread = standard_error(self.study.objectives[0], outcome.quality, self.validation_examples, self.store.examples(asked.number))
-        known = {"threads": outcome.threads, "train_examples": examples, "asked_epochs": asked.params.get("epochs")}
-        return known if spread is None else {**known, QUALITY_SD: spread}
+        return {"threads": outcome.threads, "train_examples": examples, "asked_epochs": asked.params.get("epochs"), QUALITY_SD: spread}
 
     def drop_weights(self) -> None:
         """Keep the weights that can still matter: those on the front, and the ends of lineages that can be continued."""
