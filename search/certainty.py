@@ -330,7 +330,8 @@ def _why(
 
 def examples_in(facts: Mapping[str, Any]) -> int | None:
     """Return the number of validation examples of a run from its ``study.json``; None where an early version did not note it."""
-    found = (facts.get("fingerprint") or {}).get("data", {}).get("examples", {}).get("validation")
+    counts = (facts.get("fingerprint") or {}).get("data", {}).get("examples", {})
+    found = counts.get("cross_validated", counts.get("validation"))
     return int(found) if found else None
 
 

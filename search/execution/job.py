@@ -31,8 +31,8 @@ from ..training.results import FeaturesUsed, Fitted, Phases
 from ..training.task import Task
 from ..whole_file import full_disk
 
-#: An inference window runs at least this long, so that it is far above the resolution of every meter.
-INFERENCE_SECONDS = 1.0
+#: An inference window runs at least this long, so that it is far above the resolution of every meter; that of a CPU is finer.
+INFERENCE_SECONDS, CPU_INFERENCE_SECONDS = 1.0, 0.25
 #: A training is looked at this often.
 POLL_SECONDS = 0.25
 #: Attempts, one a second, to interrupt a training in this process before the process ends.
@@ -268,7 +268,7 @@ def _predict_for_a_while(model: Any, task: Task, candidate: Candidate, job: Job,
 
     made = 0
     with phases("inference", 0):
-        end = time.monotonic() + INFERENCE_SECONDS
+        end = time.monotonic() + (CPU_INFERENCE_SECONDS if job.device == "cpu" else INFERENCE_SECONDS)
         while made == 0 or time.monotonic() < end:
             made += len(predict(model, task, task.validation, recipe=candidate.recipe, device=job.device))
     return made

@@ -106,7 +106,9 @@ def probe(
         recipe = candidate.recipe if candidate.recipe.resumable else replace(candidate.recipe, schedule="constant")
         torch.set_num_threads(recipe.threads or threads)
         steps_of = Excerpt(task.train, PROBE_STEPS * recipe.batch_size, stands_for=len(task.train))
-        small = replace(task, train=steps_of, validation=Excerpt(task.validation, recipe.batch_size, stands_for=len(task.validation)))
+        small = replace(
+            task, train=steps_of, validation=Excerpt(task.validation, recipe.batch_size, stands_for=len(task.validation)), folds=0
+        )
         torch.manual_seed(seed)
         model = space.build(candidate, task)
         cost = count(model, task, recipe)
@@ -191,7 +193,7 @@ def warm_up(space: Space, task: Task, *, device: str, threads: int, seed: int, w
     """
     count = min(EXAMPLES, max(FEWEST, NUMBERS // math.prod(task.input_shape)))
     few = [Excerpt(split, count, most=1, seed=0, device=device) for split in (task.train, task.validation)]
-    small, compiles = replace(task, train=few[0], validation=few[1]), may_compile(space, seed)
+    small, compiles = replace(task, train=few[0], validation=few[1], folds=0), may_compile(space, seed)
     here, waits = InProcess(space, small), getattr(space, "waits", lambda params: False)
     with _eagerly() if compiles else nullcontext(), TemporaryDirectory(prefix="joulefront-") as folder:
         weights = Path(folder) / "weights"

@@ -81,7 +81,10 @@ def of_task(task: Task) -> dict[str, Any]:
     splits: dict[str, Data | None] = {"train": task.train, "validation": task.validation}
     return {
         "kind": task.kind,
-        "examples": {name: 0 if data is None else len(data) for name, data in {**splits, "test": task.test}.items()},
+        "examples": {
+            **{name: 0 if data is None else len(data) for name, data in {**splits, "test": task.test}.items()},
+            **({"cross_validated": len(task.train) + len(task.validation), "folds": task.folds} if task.folds else {}),
+        },
         "input_shape": list(task.input_shape),
         "classes": list(task.classes),
         "preprocessing": f"{zlib.crc32(json.dumps(_words(task.preprocessing), sort_keys=True, default=str).encode()):08x}",

@@ -6,6 +6,7 @@ threads): whatever is random in an epoch is drawn from ``(seed, epoch)``, and no
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -16,13 +17,13 @@ import numpy as np
 import torch
 
 from .estimator import as_estimator
-from .evaluate import quality_and_scores, training_loss
+from .evaluate import quality, quality_and_scores, training_loss
 from .feature_cache import FeatureCache
 from .features import Transfer, with_features
 from .optimizer import Average, Patience, learning_rate_factor, make_optimizer, trainable
 from .recipe import Recipe, autocast, require_precision
 from .results import EpochPoint, FeaturesUsed, Fitted, Phases, ShouldContinue, TrainingFailed, always, no_phases
-from .splits_data import laid_out
+from .splits_data import fold_tasks, laid_out
 from .tactics.tactic import Tactic, attached, make_tactics, total_penalty, training_resolution
 from .task import Task
 from .tuning import HEAD_EPOCHS, HEAD_RECIPE, Tuned, first_images, head_task, is_whole, probe_of
@@ -83,6 +84,9 @@ def fit(
         raise ValueError(
             f"recipe.schedule={recipe.schedule!r} has a fixed horizon and cannot continue from a checkpoint; train from scratch"
         )
+    if task.folds and not isinstance(model, Transfer):
+        how = _Training(epochs, start, seed, torch.device(device), phases, should_continue, check_at)
+        return _cross_validated(model, task, recipe, how)
     if not isinstance(model, torch.nn.Module):
         return _fit_estimator(model, task, recipe, epochs=epochs, start=start, seed=seed, phases=phases, should_continue=should_continue)
     device = torch.device(device)
@@ -100,6 +104,40 @@ def fit(
             return _fit(model, task, recipe, how)
     finally:
         torch.set_num_threads(threads)
+
+
+def _cross_validated(model: Any, task: Task, recipe: Recipe, how: _Training) -> Fitted:
+    """Train the model on the training split, and one for each fold, whose predictions of the rest make the quality; see ``Task.folds``.
+
+    What the folds take is the price of knowing the quality, not of the model: it is spent within the phase of the evaluation.
+    """
+    others = [copy.deepcopy(model) for _ in range(task.folds)]
+    alone = replace(task, folds=0)
+    options: dict[str, Any] = {"seed": how.seed, "device": how.device}
+    fitted = fit(
+        model,
+        alone,
+        recipe,
+        epochs=how.epochs,
+        start=how.start,
+        phases=how.phases,
+        should_continue=how.should_continue,
+        check_at=how.check_at,
+        **options,
+    )
+    plain = replace(recipe, patience=None)  # all to the same epoch
+    before = [None] * task.folds if how.start is None else how.start["folds"]
+    with how.phases("eval", fitted.epochs):
+        folds = [
+            fit(other, part, plain, epochs=fitted.epochs, start=start, **options)
+            for other, part, start in zip(others, fold_tasks(task), before, strict=True)
+        ]
+        found = [fold.scores for fold in folds if fold.scores is not None]
+        scores, targets = (np.concatenate([pair[k] for pair in found]) for k in (0, 1))
+        known = quality(task.kind, scores, targets, scale=task.target_scale)
+    curve = (*fitted.curve[:-1], replace(fitted.curve[-1], quality=known))
+    checkpoint = None if fitted.checkpoint is None else {**fitted.checkpoint, "folds": [fold.checkpoint for fold in folds]}
+    return replace(fitted, quality=known, curve=curve, checkpoint=checkpoint, scores=(scores, targets))
 
 
 def _fit_head(model: Transfer, task: Task, recipe: Recipe, how: _Training, features: FeatureCache | None) -> Fitted:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from .recipe import Recipe
-from .task import Data, Kind
+from .task import Data, Kind, Task
 
 #: Share of the side by which an image is shifted at most in each direction: 4 of 32 pixels, the usual for CIFAR.
 SHIFT = 1 / 8
@@ -161,6 +162,29 @@ class MemoryData(Data):
             self.inputs, self.targets = self.inputs.to(device), self.targets.to(device)
             self._mean = None if self._mean is None else self._mean.to(device)
             self._deviation = None if self._deviation is None else self._deviation.to(device)
+
+
+def fold_tasks(task: Task) -> list[Task]:
+    """Return a task for each of ``task.folds`` parts of its training and validation examples: it validates, the others train.
+
+    The parts are the same for every model, and have all classes alike.
+
+    Raises:
+        ValueError: If the data is not in memory.
+    """
+    from sklearn.model_selection import KFold, StratifiedKFold
+
+    train, validation = task.train, task.validation
+    if not isinstance(train, MemoryData) or not isinstance(validation, MemoryData):
+        raise ValueError(f"folds must be 0 where the data is not in memory, got {task.folds}")
+    both = train.only(np.arange(len(train)))
+    both.inputs = torch.cat([both.inputs, validation.inputs.to(both.inputs.device)])
+    both.targets = torch.cat([both.targets, validation.targets.to(both.targets.device)])
+    labels = both.targets.cpu().numpy()
+    counted = task.kind in ("classification", "anomaly") and int(np.unique(labels, return_counts=True)[1].min()) >= task.folds
+    deal = (StratifiedKFold if counted else KFold)(task.folds, shuffle=True, random_state=0)
+    parts = deal.split(np.zeros(len(labels)), labels if counted else None)
+    return [replace(task, train=both.only(others), validation=both.only(part), test=None, folds=0) for others, part in parts]
 
 
 class StreamData(Data):

@@ -67,6 +67,8 @@ def summarise(task: Task) -> dict[str, Any]:
         found["classes"] = {
             split: _counts(task, targets) for split, data in splits.items() if (targets := targets_of(data)) is not None and len(targets)
         }
+    if task.folds:
+        found["folds"] = task.folds
     found["guessing"] = {name: value for name, value in guessing(task).items() if math.isfinite(value)}
     seen = dict(task.seen)
     columns = task.preprocessing.get("columns")
@@ -81,6 +83,7 @@ def summary_text(found: Mapping[str, Any]) -> str:
     """Return a summary as lines of text."""
     examples = ", ".join(f"{count:,} {split}" for split, count in found["examples"].items())
     divided = f", {found['split']} split" if "split" in found else ""
+    divided += f", validated in {found['folds']} parts of the training and validation rows" if found.get("folds") else ""
     lines = [f"{found['name']}: {found['kind']}, {sum(found['examples'].values()):,} examples ({examples}{divided})"]
     if classes := found.get("classes"):
         lines += ["", "class".ljust(24) + "".join(split.rjust(12) for split in classes)]

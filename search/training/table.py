@@ -15,7 +15,8 @@ import numpy as np
 from .arrays import task_in_memory
 from .columns import MISSING, from_json, infer, is_text, numbers, parse, readings, texts
 from .table_checks import copies, telling_alone, warn_of_columns, words_for_missing
-from .table_features import MAX_LEVELS, apply, feature_names, is_numeric, learn, listed, places
+from .table_encodings import goals_of
+from .table_features import MAX_LEVELS, apply, feature_names, is_numeric, learn, listed, other_means, places
 from .table_file import read
 from .table_splits import alike_neighbours, split_column, split_rows
 from .task import Kind, Task, encode, keep_rows, noting
@@ -24,6 +25,9 @@ from .text import Embedded, StaticEmbedding
 if TYPE_CHECKING:
     import pandas as pd
     import torch
+
+#: Below so many training and validation rows a model is validated in so many parts of them: 150 rows tell little.
+FOLDS = ((1_000, 5), (5_000, 3))
 
 
 def table(
@@ -43,6 +47,7 @@ def table(
     source: str | None = None,
     text: StaticEmbedding | None = None,
     split: str = "random",
+    folds: int | None = 0,
 ) -> Task:
     """Make a task from a CSV or Parquet file, or from a data frame.
 
@@ -61,6 +66,7 @@ def table(
     - ``text``: Makes features of columns of free text, see ``find_text`` in ``text.py``; without it they are left out.
     - ``split``: ``random``, stratified by class; ``time:COLUMN``, where the last rows by that column validate and test; or
       ``group:COLUMN``, where all rows of one value lie in one split, and the column is no feature.
+    - ``folds``: Parts of the training and validation rows for cross-validation, see ``Task``; None for 5 below 1,000 rows, 3 below 5,000.
     - ``device``: Where the tensors are put at first.
     - ``name``: By default that of the file; ``source``, which names the table in messages, is by default its path.
 
@@ -84,7 +90,12 @@ def table(
             text=text,
             split=split,
         )
-    return replace(task, seen={**task.seen, "warnings": said})
+    if folds is None:
+        count = len(task.train) + len(task.validation)
+        folds = next((parts for most, parts in FOLDS if count < most), 0) if split == "random" else 0
+    if folds and split != "random":
+        raise ValueError(f"folds must be 0 with --split {split}: parts at random would undo it; leave out --set folds={folds}")
+    return replace(task, folds=folds, seen={**task.seen, "warnings": said})
 
 
 def _task(
@@ -143,7 +154,9 @@ def _task(
     if split.startswith("group:"):
         again = [*again, *divides]
     inputs = inputs.drop(columns=again)
-    learnt = learn(inputs.iloc[parts[0]], max_levels=max_levels, categorical=categorical, keep=keep, how=how, text=text)
+    goals = goals_of(targets)
+    rows, known = inputs.iloc[parts[0]], None if goals is None else goals[parts[0]]
+    learnt = learn(rows, max_levels=max_levels, categorical=categorical, keep=keep, how=how, text=text, goals=known)
     warn_of_columns(source, learnt, how, targets.values if kind is None and targets.kind == "regression" else None)
     for column, value in telling_alone([one for one in learnt if one["name"] not in keep], inputs, targets, parts):
         score = f"{'R²' if targets.kind == 'regression' else 'balanced accuracy'} {value:.3f}"
@@ -153,6 +166,8 @@ def _task(
     if features.shape[1] == 0:
         why = ", ".join(f"{column['name']} ({column['reason']})" for column in learnt[:5])
         raise ValueError(f"{source} has no column to predict {named.partition(' ')[2]} from: {why or 'there is no other column'}")
+    for place, values_of_others in other_means(learnt, rows, known).items():
+        features[parts[0], place] = values_of_others
     preprocessing = {"kind": "table", "target": wanted if several else wanted[0], "columns": learnt}
     preprocessing["features"] = feature_names(learnt)
     task = task_in_memory(name or "table", features, targets, parts, preprocessing, device=device)
@@ -180,9 +195,9 @@ def prepare(preprocessing: Mapping[str, Any], rows: pd.DataFrame | str | Path) -
     for column in (column for column in columns if column["type"] not in ("dropped", "text")):
         name, values = column["name"], texts(rows[column["name"]])
         known = [True] * len(rows)
-        if column["type"] != "numeric":
+        if column["type"] != "numeric" and column["levels"]:
             known = [place is not None for place in places(column, values, missing=0, other=0 if column["other"] else None)]
-        elif is_text(rows[name].dtype):
+        elif column["type"] == "numeric" and is_text(rows[name].dtype):
             known = (~np.isnan(numbers(rows[name], from_json(column)))).tolist()
         strange = [value for value, one in zip(values, known, strict=True) if not one and value is not None]
         if strange:

@@ -9,6 +9,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .columns import Reading, as_json, from_json, is_text, numbers, parse, readings, texts
+from .table_encodings import (
+    calendar_features,
+    calendar_names,
+    learn_calendar,
+    learn_means,
+    learn_words,
+    mean_features,
+    means_of_others,
+    word_features,
+)
 from .text import StaticEmbedding, learn_text, text_features
 
 if TYPE_CHECKING:
@@ -29,6 +39,7 @@ def learn(
     keep: Collection[str] = (),
     how: Mapping[str, Reading] | None = None,
     text: StaticEmbedding | None = None,
+    goals: np.ndarray | None = None,
 ) -> list[Column]:
     """Learn from training rows how each column becomes features.
 
@@ -36,7 +47,8 @@ def learn(
     of their own, and standardised. Text becomes one feature for each frequent value, one for all others, one for missing. A column without
     information (constant, empty, text that never repeats, numbers that name the rows unless in ``keep``) is dropped. ``categorical`` names
     columns of numbers that are codes, not amounts; a text column has ``max_levels`` features at most. ``how`` its texts are read is by
-    default told from these rows.
+    default told from these rows. Dates have parts of the calendar beside their seconds; texts of more levels than that have the mean of the
+    ``goals (n, k)`` of each level (see ``goals_of``; None for no such feature), and the words that some of them share.
 
     Returns:
         One JSON dictionary for each column: ``name``, ``type`` (numeric, categorical, text or dropped), and what ``apply`` needs.
@@ -73,10 +85,11 @@ def learn(
             "std": float(deviation[k]) if varies else 1.0,
             "missing": marked,
             **as_json(how.get(name, Reading())),
+            **(learn_calendar(values[:, k]) if how.get(name, Reading()).kind == "date" or frame[name].dtype.kind == "M" else {}),
         }
     for name in map(str, frame.columns):
         if name not in learnt:
-            learnt[name] = learn_text(name, frame[name], text) or _learn_levels(name, frame[name], max_levels)
+            learnt[name] = learn_text(name, frame[name], text) or _learn_levels(name, frame[name], max_levels, goals)
     return [learnt[str(name)] for name in frame.columns]
 
 
@@ -102,6 +115,9 @@ def apply(columns: list[Column], frame: pd.DataFrame) -> np.ndarray:
             features[:, position] = standard[:, done]
             if column["missing"]:
                 features[:, position + 1] = missing[:, done]
+            if column.get("calendar"):
+                end = position + len(_suffixes(column))
+                features[:, end - len(calendar_names(column)) : end] = calendar_features(column, values[:, done])
             done += 1
         elif column["type"] == "text":
             features[:, position : position + len(_suffixes(column))] = text_features(column, frame[str(column["name"])])
@@ -123,12 +139,26 @@ def _name_rows(values: np.ndarray) -> bool:
     return len(values) >= 4 and bool((values == np.round(values)).all()) and len(np.unique(values)) == len(values)
 
 
-def _learn_levels(name: str, values: pd.Series[Any], max_levels: int) -> Column:
+def other_means(columns: list[Column], frame: pd.DataFrame, goals: np.ndarray | None) -> dict[int, np.ndarray]:
+    """Return the features of training rows that are means of the target, by their place, as the other rows tell them."""
+    found: dict[int, np.ndarray] = {}
+    position = 0
+    for column in columns:
+        if "target" in column and goals is not None:
+            made = means_of_others(texts(frame[str(column["name"])]), goals)
+            first = position + len(_levels(column))
+            found |= {first + k: made[:, k] for k in range(made.shape[1])}
+        position += len(_suffixes(column))
+    return found
+
+
+def _learn_levels(name: str, values: pd.Series[Any], max_levels: int, goals: np.ndarray | None = None) -> Column:
     found = texts(values)
     present = found[[text is not None for text in found]]
     levels, counts = np.unique(present.astype(str), return_counts=True) if len(present) else (np.array([]), np.array([]))
     repeated = levels[counts > 1]
-    if len(levels) == 0 or len(repeated) == 0 or (len(levels) == 1 and len(present) == len(found)):
+    words = learn_words(list(found)) if len(levels) > max_levels else []
+    if len(levels) == 0 or (len(repeated) == 0 and not words) or (len(levels) == 1 and len(present) == len(found)):
         reason = "empty" if len(levels) == 0 else "constant" if len(levels) == 1 else "never repeats"
         return {"name": name, "type": "dropped", "reason": reason}
     # The most frequent first, ties by name, so that the order of the rows does not matter.
@@ -138,14 +168,21 @@ def _learn_levels(name: str, values: pd.Series[Any], max_levels: int) -> Column:
         "name": name,
         "type": "categorical",
         "levels": sorted(frequent),
-        "other": len(frequent) < len(levels),
+        "other": 0 < len(frequent) < len(levels),
         "missing": len(present) < len(found),
+        **({"target": learn_means(found, goals)} if goals is not None and len(repeated) > max_levels else {}),
+        **({"words": words} if words else {}),
     }
 
 
 def _mark_levels(column: Mapping[str, Any], values: np.ndarray, features: np.ndarray) -> None:
-    other = len(column["levels"]) if column["other"] else None
-    where = places(column, values, missing=features.shape[1] - 1 if column["missing"] else other, other=other)
+    other, last = len(column["levels"]) if column["other"] else None, len(_levels(column))
+    if "target" in column:
+        count = len(column["target"]["prior"])
+        features[:, last : last + count] = mean_features(column["target"], values)
+    if "words" in column:
+        features[:, features.shape[1] - len(column["words"]) :] = word_features(column["words"], list(values))
+    where = places(column, values, missing=last - 1 if column["missing"] else other, other=other)
     rows = np.array([row for row, place in enumerate(where) if place is not None], dtype=int)
     features[rows, [place for place in where if place is not None]] = 1.0
 
@@ -166,10 +203,15 @@ def _suffixes(column: Mapping[str, Any]) -> list[str]:
         return []
     missing = ["?"] if column["missing"] else []
     if column["type"] == "numeric":
-        return ["", *missing]
+        return ["", *missing, *calendar_names(column)]
     if column["type"] == "text":
         return [*(f"~{k}" for k in range(len(column["components"]))), *missing]
-    return [*(f"={level}" for level in column["levels"]), *(["=*"] if column["other"] else []), *missing]
+    means = [f"~target{k or ''}" for k in range(len(column["target"]["prior"]))] if "target" in column else []
+    return [*_levels(column), *means, *(f"~{word}" for word in column.get("words", ()))]
+
+
+def _levels(column: Mapping[str, Any]) -> list[str]:
+    return [*(f"={level}" for level in column["levels"]), *(["=*"] if column["other"] else []), *(["?"] if column["missing"] else [])]
 
 
 def is_numeric(dtype: Any) -> bool:

@@ -100,6 +100,8 @@ class Task:
         classes: Class names in the order of their numbers; empty for regression.
         preprocessing: How raw data becomes model input, as JSON: written beside every exported model.
         target_scale: ``(mean, standard deviation)`` that turns a regression model's output back into the user's unit.
+        folds: Parts of the training and validation examples that validate in turn, each predicted by a model of the others: quality is then
+            that of all these predictions. The model itself is trained on the training split alone. 0 validates on the validation split.
         seen: What the loader saw in the raw data, as JSON, for ``summary.py``; no model depends on it.
         embedded: Texts whose features are in the inputs: their price belongs to every model; None without any.
     """
@@ -113,6 +115,7 @@ class Task:
     classes: tuple[str, ...] = ()
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
     target_scale: tuple[float, float] | None = None
+    folds: int = 0
     seen: Mapping[str, Any] = field(default_factory=dict, compare=False)
     embedded: Embedded | None = field(default=None, compare=False, repr=False)
 
@@ -122,6 +125,8 @@ class Task:
             raise ValueError(f"task.kind must be one of {', '.join(KINDS)}, got {self.kind!r}")
         if self.kind == "classification" and len(self.classes) < 2:
             raise ValueError(f"a classification task needs at least 2 classes, got {len(self.classes)}: {list(self.classes)}")
+        if self.folds < 0 or self.folds == 1:
+            raise ValueError(f"task.folds must be 0, or at least 2 parts, got {self.folds}")
         for name in ("train", "validation"):
             if len(getattr(self, name)) == 0:
                 raise ValueError(f"task.{name} must not be empty; give more data or a smaller share to the other splits")
