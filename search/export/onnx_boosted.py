@@ -67,6 +67,9 @@ def _catboost(trees: BoostedTrees, features: int) -> Any:
         graph.graph.output.append(onnx.helper.make_tensor_value_info(node.input[0], onnx.TensorProto.FLOAT, ["batch", trees.classes]))
     if trees.classes == 2 and [node.op_type for node in graph.graph.node] == ["TreeEnsembleRegressor"]:
         _with_classes(graph.graph)  # a model whose rounds were added in steps has forgotten that its values are log-odds
+    graph.ir_version = max(graph.ir_version, 8)  # before 4 every constant had to be an input
+    if not any(opset.domain == "" for opset in graph.opset_import):
+        graph.opset_import.append(onnx.helper.make_opsetid("", OPSET))
     graph.graph.input[0].name = "inputs"
     for node in graph.graph.node:
         node.input[:] = ["inputs" if name == "features" else name for name in node.input]

@@ -44,7 +44,8 @@ class Onnx(Exporter):
             try:
                 (self._write_torch if trained.is_torch else self._write_sklearn)(trained, folder / FILE)
             except Exception as error:
-                remedy = "--to pt2 or --to safetensors" if trained.is_torch else "--to skops"
+                own = "--to native" if isinstance(plain_estimator(trained.model), BoostedTrees) else "--to skops"
+                remedy = "--to pt2 or --to safetensors" if trained.is_torch else own
                 raise ExportFailed(
                     f"trial {trained.trial.number} ({trained.type_name}) cannot be written as ONNX: {cause(error)}; use {remedy}",
                     f"{captured.getvalue()}\n{error}",

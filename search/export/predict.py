@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import importlib
 import io
 import json
 import re
@@ -240,6 +241,8 @@ class Model:
                 texts = reading.texts(values)
                 _warn([text for text in texts if text is not None and not _known(text, column)], name, "none of those of training")
                 feed[name] = np.array([text or "" for text in texts], dtype=object)[:, None]
+                if "words" in column:
+                    feed[f"{name} words"] = _reading("table_encodings").word_features(column["words"], list(texts)).astype(np.float32)
         return feed
 
     def _array(self, file: Path) -> np.ndarray:
@@ -254,7 +257,7 @@ class Model:
 
 def read_table(file: Path, names: Sequence[str]) -> Any:
     """Read a table as training did; every cell of a text file stays text."""
-    return _tables().read(file, names)
+    return _reading("table_file").read(file, names)
 
 
 def resampled(samples: np.ndarray, rate: int, wanted: int, most: int) -> np.ndarray:
@@ -291,24 +294,16 @@ def _warn(strange: Sequence[Any], name: str, what: str) -> None:
 
 
 def _known(text: str, column: Mapping[str, Any]) -> bool:
-    return text in column["levels"] or column["other"] or any(level.lstrip("0") == text for level in column["levels"])
+    levels = column["levels"]
+    return not levels or text in levels or column["other"] or any(level.lstrip("0") == text for level in levels)
 
 
-def _reading() -> Any:
-    """Return the module that reads cells: the file beside this one, or that of the installed package."""
+def _reading(name: str = "columns") -> Any:
+    """Return a module that reads tables: the file beside this one, or that of the installed package."""
     try:
-        from ..training import columns
+        return importlib.import_module(f"joulefront.search.training.{name}" if __package__ else name)
     except ImportError:
-        import columns  # type: ignore[import-not-found,no-redef]  # the copy beside this file
-    return columns
-
-
-def _tables() -> Any:
-    try:
-        from ..training import table_file
-    except ImportError:
-        import table_file  # type: ignore[import-not-found,no-redef]  # the copy beside this file
-    return table_file
+        return importlib.import_module(name)
 
 
 def _text_features(column: Mapping[str, Any], values: Any) -> np.ndarray:

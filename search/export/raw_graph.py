@@ -15,6 +15,7 @@ import numpy as np
 from ..training.audio import FLOOR, Spectrogram, mel_bands
 from ..training.columns import MISSING, Reading, parse
 from ..training.estimator import is_outlier_detector
+from ..training.table_encodings import PERIOD
 from .model import TrainedModel, plain_estimator
 
 #: Steps of Pillow's fixed-point weights for images of 8 bits. Source: Pillow, src/libImaging/Resample.c, PRECISION_BITS.
@@ -39,7 +40,10 @@ def front_of(preprocessing: Mapping[str, Any], shape: Sequence[int]) -> Front | 
     """
     kind = preprocessing.get("kind")
     if kind == "table":
-        return Front("table", [(c["name"], *_of_column(c)) for c in preprocessing["columns"] if c["type"] != "dropped"])
+        used = [column for column in preprocessing["columns"] if column["type"] != "dropped"]
+        inputs: list[tuple[str, int, Sequence[int | str]]] = [(c["name"], *_of_column(c)) for c in used]
+        inputs += [(f"{c['name']} words", _FLOAT, ["batch", len(c["words"])]) for c in used if "words" in c]  # no operator cuts texts
+        return Front("table", inputs)
     if preprocessing.get("mean") is None or kind not in ("image", "audio", "features"):
         return None
     if kind == "audio":
@@ -264,8 +268,51 @@ def _number(nodes: Nodes, column: Mapping[str, Any]) -> str:
     missing = nodes.add("Or", nodes.add("IsNaN", given), nodes.add("IsInf", given))
     filled = nodes.add("Where", missing, float(column["fill"]), given)
     standard = nodes.add("Div", nodes.add("Sub", filled, float(column["mean"])), float(column["std"]))
-    value = nodes.add("Cast", standard, to=_FLOAT)
-    return str(nodes.add("Concat", value, nodes.add("Cast", missing, to=_FLOAT), axis=1) if column["missing"] else value)
+    made = [nodes.add("Cast", standard, to=_FLOAT)]
+    made += [nodes.add("Cast", missing, to=_FLOAT)] if column["missing"] else []
+    if column.get("calendar"):
+        made.append(nodes.add("Cast", nodes.add("Where", missing, 0.0, _calendar(nodes, column)), to=_FLOAT))
+    return str(nodes.add("Concat", *made, axis=1) if len(made) > 1 else made[0])
+
+
+def _calendar(nodes: Nodes, column: Mapping[str, Any]) -> str:
+    """Seconds since 1970 become the parts of the calendar that training saw vary, as ``table_encodings.calendar_features`` makes them.
+
+    Source: Hinnant 2013, "chrono-compatible low-level date algorithms", civil_from_days.
+    """
+
+    def op(kind: str, *given: Any) -> str:
+        return str(nodes.add(kind, *given))
+
+    def whole(value: str, size: float) -> str:
+        return op("Floor", op("Div", value, size))
+
+    seconds = op("Floor", op("Clip", column["name"], -6.2e10, 2.5e11))
+    days = whole(seconds, 86_400.0)
+    shifted = op("Add", days, 719_468.0)
+    era = whole(shifted, 146_097.0)
+    inside = op("Sub", shifted, op("Mul", era, 146_097.0))
+    leaps = op("Sub", op("Sub", whole(inside, 36_524.0), whole(inside, 1_460.0)), whole(inside, 146_096.0))
+    of_era = whole(op("Add", inside, leaps), 365.0)
+    before = op("Sub", op("Add", op("Mul", of_era, 365.0), whole(of_era, 4.0)), whole(of_era, 100.0))
+    march = whole(op("Add", op("Mul", op("Sub", inside, before), 5.0), 2.0), 153.0)
+    late = op("GreaterOrEqual", march, 10.0)  # January and February end the year that began in March
+    parts = {
+        "year": op("Add", op("Add", of_era, op("Mul", era, 400.0)), op("Where", late, 1.0, 0.0)),
+        "month": op("Where", late, op("Sub", march, 10.0), op("Add", march, 2.0)),
+        "weekday": op("Sub", op("Add", days, 3.0), op("Mul", whole(op("Add", days, 3.0), 7.0), 7.0)),
+        "hour": op("Div", op("Sub", seconds, op("Mul", days, 86_400.0)), 3_600.0),
+    }
+    made = []
+    for part in column["calendar"]:
+        if part == "year":
+            low, high = column["years"]
+            made.append(op("Div", op("Sub", parts[part], float(low)), max(1.0, high - low)))
+        else:
+            angle = op("Mul", parts[part], 2 * np.pi / PERIOD[part])
+            # ONNX Runtime has no sine of float64
+            made += [str(nodes.add("Cast", op(wave, str(nodes.add("Cast", angle, to=_FLOAT))), to=_DOUBLE)) for wave in ("Sin", "Cos")]
+    return str(nodes.add("Concat", *made, axis=1) if len(made) > 1 else made[0])
 
 
 def _levels(nodes: Nodes, column: Mapping[str, Any]) -> str:
@@ -286,7 +333,13 @@ def _levels(nodes: Nodes, column: Mapping[str, Any]) -> str:
         values_int64s=list(places.values()),
         default_int64=other,
     )
-    return str(nodes.add("Cast", nodes.add("Equal", numbers, np.arange(count)[None]), to=_FLOAT))
+    blocks = [nodes.add("Cast", nodes.add("Equal", numbers, np.arange(count)[None]), to=_FLOAT)] if count else []
+    target = column.get("target", {"prior": (), "means": {}})
+    for k, prior in enumerate(target["prior"]):
+        means: dict[str, Any] = {"keys_strings": list(target["means"]), "values_floats": [one[k] for one in target["means"].values()]}
+        blocks.append(nodes.add("LabelEncoder", column["name"], domain="ai.onnx.ml", **means, default_float=float(prior)))
+    blocks += [f"{column['name']} words"] if "words" in column else []
+    return str(nodes.add("Concat", *blocks, axis=1) if len(blocks) > 1 else blocks[0])
 
 
 def _text(nodes: Nodes, column: Mapping[str, Any]) -> str:

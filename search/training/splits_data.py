@@ -178,6 +178,7 @@ def fold_tasks(task: Task) -> list[Task]:
     if not isinstance(train, MemoryData) or not isinstance(validation, MemoryData):
         raise ValueError(f"folds must be 0 where the data is not in memory, got {task.folds}")
     both = train.only(np.arange(len(train)))
+    both.raw = None  # the rows of a file are those of one split
     both.inputs = torch.cat([both.inputs, validation.inputs.to(both.inputs.device)])
     both.targets = torch.cat([both.targets, validation.targets.to(both.targets.device)])
     labels = both.targets.cpu().numpy()

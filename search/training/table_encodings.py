@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .task import Targets
+if TYPE_CHECKING:
+    from .task import Targets
 
 #: A part of the calendar is a feature when the training rows have so many different values of it.
 FEWEST = {"year": 2, "month": 3, "weekday": 3, "hour": 3}
-_PERIOD = {"month": 12.0, "weekday": 7.0, "hour": 24.0}
+#: Months of a year, days of a week, hours of a day.
+PERIOD = {"month": 12.0, "weekday": 7.0, "hour": 24.0}
 #: The mean target of a level counts as so many rows of the overall mean: a level of one row says little.
 PRIOR_ROWS = 10.0
 #: Of a column with more levels than this the most frequent ones are kept; of a task with more classes none is encoded.
@@ -24,7 +26,7 @@ LEVELS, CLASSES = 5_000, 10
 FOLDS = 5
 #: A word is a feature when so many rows, and this share of them, have it and not nearly all; at most so many of the most frequent.
 ROWS, RARE, COMMON, WORDS = 10, 0.01, 0.9, 24
-_WORD = re.compile(r"[^\W\d_]+|\d+")
+_WORD = re.compile(r"[^\W\d_]+")
 
 
 def learn_calendar(seconds: np.ndarray) -> dict[str, Any]:
@@ -52,15 +54,15 @@ def calendar_features(column: Mapping[str, Any], seconds: np.ndarray) -> np.ndar
             low, high = column["years"]
             made.append((parts[part] - low) / max(1.0, high - low))
         else:
-            angle = 2 * np.pi * parts[part] / _PERIOD[part]
+            angle = 2 * np.pi * parts[part] / PERIOD[part]
             made += [np.sin(angle), np.cos(angle)]
     return np.where(known[:, None], np.stack(made, axis=1), 0.0)
 
 
 def _calendar(seconds: np.ndarray) -> dict[str, np.ndarray]:
     # Beyond these years numpy's dates overflow.
-    inside = np.clip(seconds, -6.2e10, 2.5e11)
-    moments = np.floor(inside).astype("int64").astype("datetime64[s]")
+    inside = np.floor(np.clip(seconds, -6.2e10, 2.5e11))
+    moments = inside.astype("int64").astype("datetime64[s]")
     months = moments.astype("datetime64[M]").astype("int64")
     days = np.floor(inside / 86_400)
     return {
@@ -119,7 +121,7 @@ def means_of_others(found: np.ndarray, goals: np.ndarray, seed: int = 0) -> np.n
 
 
 def learn_words(found: Sequence[str | None]) -> list[str]:
-    """Return the most frequent words and numbers of texts, in lower case, that some of the rows have and others have not."""
+    """Return the most frequent words of texts, in lower case, that some of the rows have and others have not."""
     counts: dict[str, int] = {}
     for text in found:
         for word in words_of(text):
@@ -130,10 +132,10 @@ def learn_words(found: Sequence[str | None]) -> list[str]:
 
 
 def words_of(text: str | None) -> set[str]:
-    """Return the words and the whole numbers of a text; ``A/5 21171`` has three.
+    """Return the words of a text in lower case.
 
     >>> sorted(words_of("Braund, Mr. Owen A/5"))
-    ['5', 'a', 'braund', 'mr', 'owen']
+    ['a', 'braund', 'mr', 'owen']
     """
     return set() if text is None else set(_WORD.findall(text.casefold()))
 
