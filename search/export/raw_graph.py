@@ -15,7 +15,8 @@ import numpy as np
 from ..training.audio import FLOOR, Spectrogram, mel_bands
 from ..training.columns import MISSING, Reading, parse
 from ..training.estimator import is_outlier_detector
-from ..training.table_encodings import PERIOD
+from ..training.table_encodings import STEPS as CIRCLE
+from ..training.table_encodings import circle
 from .model import TrainedModel, plain_estimator
 
 #: Steps of Pillow's fixed-point weights for images of 8 bits. Source: Pillow, src/libImaging/Resample.c, PRECISION_BITS.
@@ -309,9 +310,9 @@ def _calendar(nodes: Nodes, column: Mapping[str, Any]) -> str:
             low, high = column["years"]
             made.append(op("Div", op("Sub", parts[part], float(low)), max(1.0, high - low)))
         else:
-            angle = op("Mul", parts[part], 2 * np.pi / PERIOD[part])
-            # ONNX Runtime has no sine of float64
-            made += [str(nodes.add("Cast", op(wave, str(nodes.add("Cast", angle, to=_FLOAT))), to=_DOUBLE)) for wave in ("Sin", "Cos")]
+            step = op("Floor", op("Add", op("Mul", parts[part], float(CIRCLE[part][1])), 1e-6))
+            found = nodes.add("Gather", circle(part), nodes.add("Cast", step, to=_INT64), axis=0)  # (batch, 1, 2)
+            made.append(str(nodes.add("Reshape", found, np.array([-1, 2]))))
     return str(nodes.add("Concat", *made, axis=1) if len(made) > 1 else made[0])
 
 

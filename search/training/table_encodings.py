@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 #: A part of the calendar is a feature when the training rows have so many different values of it.
 FEWEST = {"year": 2, "month": 3, "weekday": 3, "hour": 3}
-#: Months of a year, days of a week, hours of a day.
-PERIOD = {"month": 12.0, "weekday": 7.0, "hour": 24.0}
+#: Steps of a part on its circle, and how many of them are one of its unit: months, days, and the minutes of an hour.
+STEPS = {"month": (12, 1), "weekday": (7, 1), "hour": (1_440, 60)}
 #: The mean target of a level counts as so many rows of the overall mean: a level of one row says little.
 PRIOR_ROWS = 10.0
 #: Of a column with more levels than this the most frequent ones are kept; of a task with more classes none is encoded.
@@ -54,9 +54,14 @@ def calendar_features(column: Mapping[str, Any], seconds: np.ndarray) -> np.ndar
             low, high = column["years"]
             made.append((parts[part] - low) / max(1.0, high - low))
         else:
-            angle = 2 * np.pi * parts[part] / PERIOD[part]
-            made += [np.sin(angle), np.cos(angle)]
+            made += [*circle(part)[np.floor(parts[part] * STEPS[part][1] + 1e-6).astype(int)].T]
     return np.where(known[:, None], np.stack(made, axis=1), 0.0)
+
+
+def circle(part: str) -> np.ndarray:
+    """Return sine and cosine ``(steps, 2)`` of a part of the calendar: a table, so that a graph which looks them up gives the same."""
+    angle = 2 * np.pi * np.arange(STEPS[part][0]) / STEPS[part][0]
+    return np.asarray(np.round(np.stack([np.sin(angle), np.cos(angle)], axis=1), 6))
 
 
 def _calendar(seconds: np.ndarray) -> dict[str, np.ndarray]:
