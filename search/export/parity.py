@@ -100,15 +100,15 @@ def compare(trained: TrainedModel, exported: Predictor, from_raw: FromRaw | None
     difference = np.abs(ours - theirs).max()
     recorded = trained.trial.quality.get(metric)
     now = quality(trained, ours, wanted).get(metric, float("nan"))
-    recorded_here = None if task.folds else recorded  # the quality of folds is that of other models
-    if recorded_here is not None and trained.variant is not None and recorded_here - now > DRIFT:
+    known = None if task.folds else recorded  # the quality of folds is that of other models
+    if known is not None and trained.variant is not None and known - now > DRIFT:
         raise ExportFailed(
-            f"the variant {trained.variant} of trial {trained.trial.number} has validation {metric} {now:.4f}, the model {recorded_here:.4f}: "
+            f"the variant {trained.variant} of trial {trained.trial.number} has validation {metric} {now:.4f}, the model {known:.4f}: "
             f"it loses more than {DRIFT}; leave out --variant"
         )
-    if recorded_here is not None and trained.variant is None and abs(now - recorded_here) > DRIFT:
+    if known is not None and trained.variant is None and abs(now - known) > DRIFT:
         raise ExportFailed(
-            f"the rebuilt model has validation {metric} {now:.4f}, but trial {trained.trial.number} was measured at {recorded_here:.4f}: "
+            f"the rebuilt model has validation {metric} {now:.4f}, but trial {trained.trial.number} was measured at {known:.4f}: "
             "the data or the space are not those of the run; give the run's own --data"
         )
     changed = decisions(task.kind, ours, scores(trained, ours)) != decisions(task.kind, theirs, scores(trained, theirs))
