@@ -164,10 +164,11 @@ class TrialRunner:
             with self.session.lock:
                 account.save_sometimes()
                 default = BASELINE in asked.trial.user_attrs
-                own = meter.window.joules()
-                if default and own is not None:  # features of a frozen network are paid for all trials
-                    own -= sum(record.known_joules for record in meter.phases if record.kind == FEATURES)
-                ended = "stopped", self.rules.end_of_training(own, default=default, seconds=time.monotonic() - began)
+                # Features of a frozen network are paid for all trials.
+                features = [record for record in meter.phases if default and record.kind == FEATURES]
+                own, seconds = meter.window.joules(), time.monotonic() - began - sum(record.seconds for record in features)
+                own = None if own is None else own - sum(record.known_joules for record in features)
+                ended = "stopped", self.rules.end_of_training(own, default=default, seconds=seconds)
                 if ended[1] is None and job.check_at and not default:
                     ended = "pruned", dominance.reason(entry)
             if ended[1] is not None:
