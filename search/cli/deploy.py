@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import AsJson, Meter, MovedOptions, Pick, RunArgument, with_options
+from .options import AsJson, Meter, MovedOptions, Pick, Predictions, RunArgument, with_options
 from .read import trained
 
 if TYPE_CHECKING:
@@ -24,6 +24,11 @@ def export(
     *,
     pick: Pick = "sensible",
     variant: Annotated[str | None, typer.Option(help="A cheaper variant, see optimise: int8 (as onnx) or bfloat16 (as pt2).")] = None,
+    predictions: Predictions = None,
+    push: Annotated[
+        str | None, typer.Option(help="Also upload the folder to this repository of the Hugging Face hub; needs --network and HF_TOKEN.")
+    ] = None,
+    network: Annotated[bool, typer.Option("--network", help="Allow the upload.")] = False,
     moved: MovedOptions,
 ) -> None:
     """Export a model of the front.
@@ -32,11 +37,16 @@ def export(
     """
     from ..export import export as export_model
     from ..export.export import pick_format
+    from ..export.folder import check_push, upload
 
     pick_format(to)
-    result, trial, study, weights = _picked(run, pick, moved)
+    if push is not None:
+        check_push(push, network)
+    result, trial, study, weights = _picked(run, pick, moved, predictions)
     task = study.load_task()
     print(export_model(trial, study=study, task=task, weights=weights, to=to, out=out, run=result, variant=variant).summary())
+    if push is not None:
+        print(f"uploaded: {upload(out, push)}")
 
 
 def predict(
@@ -89,14 +99,17 @@ def optimise(
     print(to_json(rows, quality) if as_json else to_text(rows, task.metric, quality))
 
 
-def _picked(path: Path, pick: str, moved: MovedOptions) -> tuple[Run, Trial, Study, Path]:
-    """Return a run, the trial that a rule picks, the study and the file of the trial's weights."""
+def _picked(path: Path, pick: str, moved: MovedOptions, predictions: str | None = None) -> tuple[Run, Trial, Study, Path]:
+    """Return a run, the trial that a rule picks, where asked by its training and use, the study and the file of the trial's weights."""
+    from .. import lifetime
     from ..front import Front
     from ..records.run_folder import RunFolder
     from .study_source import study_of
 
     folder = RunFolder.open(path)
     result = folder.run()
-    trial = Front.of(result).pick(pick)
+    front = Front.of(result)
+    used = front if predictions is None else lifetime.with_use(front, lifetime.read_predictions(predictions))
+    trial = lifetime.original(front, used.pick(pick))
     study = study_of(folder, moved.data, moved.study, trust=moved.trust)
     return result, trial, study, folder.artifact(trained(trial, result.trials).number)

@@ -33,6 +33,10 @@ Pick: TypeAlias = Annotated[
         "accuracy>=X or energy<=5Wh."
     ),
 ]
+Predictions: TypeAlias = Annotated[
+    str | None,
+    typer.Option(help="Rank by the energy of the training and of so many predictions, e.g. 10M; needs the objective inference_energy."),
+]
 Complete: TypeAlias = Annotated[bool, typer.Option("--complete", help="Only models trained to the last rung.")]
 TrialTimeout: TypeAlias = Annotated[
     str | None, typer.Option(help="End a single training that takes longer, as failed: 90s, 30m or 2h; 10 times the slowest by default.")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import AsJson, Complete, Meter, Price, Pue, RunArgument, TableOptions, Zone, with_options
+from .options import AsJson, Complete, Meter, Predictions, Price, Pue, RunArgument, TableOptions, Zone, with_options
 
 if TYPE_CHECKING:
     from ..energy.calibrations import MachineCalibration
@@ -63,8 +63,12 @@ def front(
     as_csv: Annotated[bool, typer.Option("--csv", help="Print the same as CSV.")] = False,
     complete: Complete = False,
     pick: Annotated[str | None, typer.Option(help="Only the model that a rule names, as for export.")] = None,
+    predictions: Predictions = None,
 ) -> None:
     """Print the Pareto front of a run, or one model of it."""
+    if predictions is not None:
+        _front_of_life(run, predictions, as_json, as_csv or complete or pick is not None)
+        return
     from ..report.front_view import FrontView
     from ..report.text_table import one_model
 
@@ -76,6 +80,16 @@ def front(
         print(shown.to_csv(only), end="")
     else:
         print(shown.to_text() if only is None else one_model(shown, only[0]))
+
+
+def _front_of_life(run: Path, predictions: str, as_json: bool, others: bool) -> None:
+    from .. import lifetime
+    from ..front import Front
+
+    if others:
+        raise ValueError("--predictions goes with --json alone; leave out --csv, --complete and --pick")
+    count, found = lifetime.read_predictions(predictions), Front.of(_read(run))
+    print(json.dumps(lifetime.to_rows(found, count), indent=1, allow_nan=False) if as_json else lifetime.to_text(found, count))
 
 
 def plot(

@@ -107,6 +107,8 @@ def _results(trained: TrainedModel, check: Check) -> list[Any]:
 
 
 def _task_type(trained: TrainedModel) -> str:
+    if trained.task.preprocessing.get("kind") == "audio":
+        return "audio-classification"
     images = len(trained.task.input_shape) == 3
     if trained.task.kind == "regression":
         return "other" if images else "tabular-regression"

@@ -79,3 +79,40 @@ def earlier_files(out: Path) -> tuple[str, ...]:
 def write_readable_json(file: Path, data: Any) -> None:
     """Write JSON that people can read as well."""
     file.write_text(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def check_push(repository: str, network: bool) -> None:
+    """See that a folder may be uploaded, before anything is made.
+
+    Raises:
+        ValueError: If the network was not allowed, there is no token, or the name is none of a repository.
+    """
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # documented, but not listed
+
+    if not network:
+        raise ValueError("--push must come with --network, which allows the upload; add it")
+    if not os.environ.get("HF_TOKEN"):
+        raise ValueError("--push needs a token that may write: set HF_TOKEN to one of huggingface.co/settings/tokens")
+    try:
+        validate_repo_id(repository)
+    except HFValidationError as error:
+        raise ValueError(f"--push must be NAME or USER/NAME, got {repository!r}: {error}") from error
+
+
+def upload(folder: Path, repository: str) -> str:
+    """Upload an export to a repository of the Hugging Face hub, which is made where there is none; returns its address.
+
+    Raises:
+        RuntimeError: If the hub refuses it or cannot be reached; the folder stays.
+    """
+    from huggingface_hub import HfApi
+
+    try:
+        api = HfApi(token=os.environ["HF_TOKEN"])
+        found = api.create_repo(repository, exist_ok=True, private=True)
+        api.upload_folder(folder_path=folder, repo_id=found.repo_id, commit_message="Exported by joulefront")
+    except Exception as error:
+        line = " ".join(str(error).split())[:200]
+        raise RuntimeError(f"{folder} is complete, but could not be uploaded to {repository}: {line}; try again, or upload it") from error
+    return str(found)

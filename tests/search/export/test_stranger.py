@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import shlex
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from huggingface_hub import ModelCard
 from PIL import Image
 
 from joulefront.search.cli import main
@@ -86,6 +88,12 @@ def test_four_printed_commands_lead_from_files_to_labels(
     main(shlex.split(step)[2:])
     printed = capsys.readouterr().out.splitlines()
     assert max(map(len, printed)) <= 80
+    card = ModelCard.load(tmp_path / "model" / "README.md")
+    assert card.data.pipeline_tag == {photos: "image", rows: "tabular", sounds: "audio"}[make] + "-classification"
+    assert all(
+        said in card.text for said in ("95 % interval", "Guessing gives", "on the front of", "fingerprint `", "- recipe: ", "## Limits")
+    )
+    assert "here" not in re.findall(r"```python\n(.*?)```", card.text, re.DOTALL)[0]  # "put yours here" is no code that works
     install, use = [shlex.split(line) for line in printed if line.startswith("  p")]
     assert install[:2] == ["pip", "install"]
     assert set(install[2:]) <= set(PACKAGES)

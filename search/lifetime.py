@@ -1,0 +1,110 @@
+"""The front over a model's life: quality against the energy of its training and of so many predictions."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import replace
+from typing import Any
+
+from .formatting import energies, energy_text, fitted, paragraphs, read_number
+from .front import Front
+from .records.trial import Trial
+
+_SIZES = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9}
+
+
+def read_predictions(text: str) -> int:
+    """Read a number of predictions: ``2000``, ``10k``, ``10M``, ``1.5e6`` or ``10,000,000``.
+
+    Raises:
+        ValueError: If it is none.
+
+    >>> read_predictions("10M"), read_predictions("1,500")
+    (10000000, 1500)
+    """
+    found = re.fullmatch(r"\s*([\d.,_eE+]+)\s*([kKmMgGbB]?)\s*", text)
+    number = None if found is None else read_number(found[1].replace(",", "").replace("_", ""))
+    if found is None or number is None or not 0 <= number < math.inf:
+        raise ValueError(f"--predictions must be a number of predictions, got {text!r}; for example 10k, 10M or 2000")
+    return round(number * _SIZES[found[2].lower()])
+
+
+def with_use(front: Front, predictions: int) -> Front:
+    """Return the front in which the energy of a trial is that of its training and of so many predictions with it.
+
+    Trials whose predictions were not measured have no place on it.
+
+    Raises:
+        ValueError: If those of no trial were.
+    """
+    trials = tuple(_with_use(trial, predictions) for trial in front.trials)
+    found = replace(front, trials=trials, objectives=(front.objectives[0], "train_energy"), directions=(front.directions[0], "minimize"))
+    if not any(trial.energy.inference_joules_per_1000 is not None and trial.values for trial in front.trials):
+        raise ValueError(
+            "--predictions needs the energy of predictions, which this run did not measure; "
+            "run the study with --objectives accuracy,train_energy,inference_energy"
+        )
+    return found
+
+
+def original(front: Front, trial: Trial) -> Trial:
+    """Return the trial as it was measured, of one that ``with_use`` made."""
+    return next(one for one in front.trials if one.number == trial.number)
+
+
+def to_rows(front: Front, predictions: int) -> list[dict[str, Any]]:
+    """Return the members of the front over the life of a model, least energy first, as JSON with units in the keys."""
+    used = with_use(front, predictions)
+    return [_row(front, used, trial, predictions) for trial in used.members]
+
+
+def to_text(front: Front, predictions: int) -> str:
+    """Return the same as a table, with the sensible one and what it would be without use."""
+    used = with_use(front, predictions)
+    rows = to_rows(front, predictions)
+    if not rows:
+        raise ValueError("the front is empty: no trial has all energies known; run more trials")
+    name = front.objectives[0]
+    columns = [energies([row[key] for row in rows]) for key in ("train_joules", "inference_joules", "total_joules")]
+    header = ["trial", name, *(f"{what} {unit}" for what, (_, unit) in zip(("train", "use", "sum"), columns, strict=True)), ""]
+    cells = [header] + [
+        [str(row["trial"]), front.quality_text(row["value"]), *(texts[k] for texts, _ in columns), "sensible" if row["sensible"] else ""]
+        for k, row in enumerate(rows)
+    ]
+    pick, before = used.sensible(), front.sensible() if len(front) else None
+    said = f"Energy of the training and of {predictions:,} predictions, as measured. sensible: trial {pick.number}, {used.choice.why}."
+    if before is not None and before.number != pick.number:
+        said += f" By training alone it is trial {before.number} ({energy_text(before.train_wh)})."
+    missing = sum(1 for trial in front.members if trial.inference_joules_per_1000 is None)
+    if missing:
+        said += f" {missing} of {len(front)} members have no measured predictions and are left out."
+    return fitted(cells, [True, True, True, True, True, False]) + "\n\n" + paragraphs(said)
+
+
+def _with_use(trial: Trial, predictions: int) -> Trial:
+    energy, per_1000 = trial.energy, trial.energy.inference_joules_per_1000
+    if not trial.values:
+        return trial
+    if energy.train_joules is None or per_1000 is None:
+        return replace(trial, energy=replace(energy, train_joules=None), values=(trial.values[0], math.nan))
+    total = energy.train_joules + per_1000 * predictions / 1000
+    parts = energy.train_u_joules, energy.inference_u_joules_per_1000
+    known = None if None in parts else math.hypot(parts[0] or 0.0, (parts[1] or 0.0) * predictions / 1000)
+    return replace(trial, energy=replace(energy, train_joules=total, train_u_joules=known), values=(trial.values[0], total))
+
+
+def _row(front: Front, used: Front, trial: Trial, predictions: int) -> dict[str, Any]:
+    own = original(front, trial)
+    per_1000 = own.energy.inference_joules_per_1000 or 0.0
+    return {
+        "trial": own.number,
+        "metric": front.objectives[0],
+        "value": own.values[0],
+        "predictions": predictions,
+        "train_joules": own.train_joules,
+        "inference_joules": per_1000 * predictions / 1000,
+        "total_joules": trial.train_joules,
+        "u_total_joules": trial.energy.train_u_joules,
+        "sensible": own.number == used.choice.pick,
+    }

@@ -1,0 +1,57 @@
+"""Over a model's life its predictions count beside its training, and may change which model is worth its energy."""
+
+from __future__ import annotations
+
+import pytest
+from helpers.trials import TWO, complete
+
+from joulefront.search.front import Front
+from joulefront.search.lifetime import original, read_predictions, to_rows, to_text, with_use
+
+
+@pytest.fixture
+def front() -> Front:
+    trials = (
+        complete(0, 0.80, 10.0, train_u_joules=1.0, inference_joules_per_1000=5.0, inference_u_joules_per_1000=0.5),
+        complete(1, 0.90, 20.0, train_u_joules=1.0, inference_joules_per_1000=50.0, inference_u_joules_per_1000=0.5),
+        complete(2, 0.90, 90.0, train_u_joules=1.0, inference_joules_per_1000=1.0, inference_u_joules_per_1000=0.5),
+        complete(3, 0.95, 95.0),
+    )
+    return Front(trials, *TWO)
+
+
+def test_predictions_decide_once_there_are_enough_of_them(front):
+    assert [row["trial"] for row in to_rows(front, 0)] == [0, 1]
+    assert [row["trial"] for row in to_rows(front, 10_000)] == [0, 2]
+    assert [row["trial"] for row in to_rows(front, 1_000_000)] == [2]  # the cheapest in use is as good as any
+
+
+def test_energies_and_their_uncertainties_add_up(front):
+    row = to_rows(front, 10_000)[0]
+    assert (row["train_joules"], row["inference_joules"], row["total_joules"]) == (10.0, 50.0, 60.0)
+    assert row["u_total_joules"] == pytest.approx((1.0 + 5.0**2) ** 0.5)
+
+
+def test_what_was_not_measured_has_no_place_and_is_said(front):
+    assert 3 not in [row["trial"] for row in to_rows(front, 1000)]
+    assert "1 of 3 members have no measured predictions" in " ".join(to_text(front, 1000).split())
+    unmeasured = Front((complete(0, 0.8, 10.0),), *TWO)
+    with pytest.raises(ValueError, match="--objectives accuracy,train_energy,inference_energy"):
+        with_use(unmeasured, 1000)
+
+
+def test_the_pick_is_the_trial_as_it_was_measured(front):
+    used = with_use(front, 1_000_000)
+    assert used.pick("best").train_joules == pytest.approx(1090.0)
+    assert original(front, used.pick("best")) is front.trials[2]
+
+
+@pytest.mark.parametrize(("text", "count"), [("2000", 2000), ("10k", 10_000), ("10M", 10_000_000), ("1.5e6", 1_500_000), ("1,000", 1000)])
+def test_numbers_of_predictions_are_read_as_people_write_them(text, count):
+    assert read_predictions(text) == count
+
+
+@pytest.mark.parametrize("text", ["", "many", "-5", "10Wh", "nan", "1e999"])
+def test_other_texts_are_refused_with_an_example(text):
+    with pytest.raises(ValueError, match=r"--predictions must be a number of predictions, got .*for example 10k"):
+        read_predictions(text)
