@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from ..energy import JOULES_PER_WH, Discovery, Record
@@ -66,3 +67,10 @@ def facts_of(record: Record) -> dict[str, Any]:
         **{f"{part.name.replace(':', '_')}_joules": part.joules for part in known},
     }
     return {PREFIX + name: value for name, value in facts.items()}
+
+
+def synchronize() -> None:
+    """Wait for the GPU where this process uses one: what is queued at the end of a window belongs to it."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.synchronize()

@@ -1,0 +1,226 @@
+"""Energy in anybody's Optuna study: a trial under the meter, a budget, and an end when the rest is not worth its energy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ..energy import JOULES_PER_WH, Discovery, Ledger, Record, discover
+from ..formatting import energy_text, read_amount
+from .metering import PREFIX, EnergyUnknownError, facts_of, known_joules, refuse_unknown, synchronize
+
+if TYPE_CHECKING:
+    import optuna
+
+#: Attributes of a trial that was measured: what it took itself, and with the trainings whose checkpoints it continues.
+JOULES, FROM_SCRATCH = f"{PREFIX}joules", f"{PREFIX}joules_from_scratch"
+#: Attribute of a study that a callback of this module has ended: why.
+STOPPED = "stopped_because"
+
+
+@dataclass
+class EnergyTrial:
+    """A trial under the meter; what it took is known once its ``with`` block has ended.
+
+    Attributes:
+        record: The energy by component, or None inside of the block.
+    """
+
+    record: Record | None = None
+    _parent_joules: float = 0.0
+
+    @property
+    def joules(self) -> float:
+        """Return the energy of this trial alone.
+
+        Raises:
+            RuntimeError: If the block has not ended.
+        """
+        if self.record is None or self.record.joules is None:
+            raise RuntimeError("the energy of a trial must be read after its `with energy_trial(trial)` block, got a read inside of it")
+        return self.record.joules
+
+    @property
+    def joules_from_scratch(self) -> float:
+        """Return the energy of the whole lineage: of this trial and of those whose checkpoints it resumes, see ``resume_from``."""
+        return self.joules + self._parent_joules
+
+    @property
+    def wh(self) -> float:
+        """Return the energy of this trial in Wh."""
+        return self.joules / JOULES_PER_WH
+
+
+@contextmanager
+def energy_trial(
+    trial: optuna.trial.BaseTrial, meter: str | Discovery = "auto", *, devices: Sequence[str] | None = None
+) -> Iterator[EnergyTrial]:
+    """Measure the training of a trial, and store what it took in the trial's user attributes.
+
+    With several jobs (``study.optimize(n_jobs=2)``) each trial has what its own thread used, its child processes included, and says
+    ``shared``. A training that fails or is pruned is measured, too.
+
+    Args:
+        trial: The trial of the objective.
+        meter: As for ``discover``, or what it found; its sources are released at the end.
+        devices: GPUs that this trial holds alone while others run beside it, e.g. ``["gpu:GPU-1a2b"]``; None for all, one job at a time.
+
+    Yields:
+        The energy: ``energy.joules`` after the block, for the objective to return.
+
+    Raises:
+        ValueError: If the study has a single objective, before anything is trained.
+        EnergyUnknownError: If no meter can read the energy (before anything is trained), or one was lost; the study stops, so that the
+            error comes once.
+    """
+    _refuse_single_objective(trial)
+    found = discover(meter) if isinstance(meter, str) else meter
+    energy = EnergyTrial(_parent_joules=_parent_joules(trial))
+    number = getattr(trial, "number", 0)
+    with _stopping(trial):
+        refuse_unknown(found)
+        with Ledger(found) as ledger:
+            window = ledger.open(f"trial {number}", synchronize=synchronize, devices=devices)
+            state = "failed"
+            try:
+                yield energy
+                state = "ok"
+            except BaseException as error:
+                state = "pruned" if type(error).__name__ == "TrialPruned" else "failed" if isinstance(error, Exception) else "stopped"
+                raise
+            finally:
+                record = window.close(state, settle=True)
+                for name, value in facts_of(record).items():
+                    trial.set_user_attr(name, value)
+        energy.record = record
+        joules = known_joules(record, found)
+        trial.set_user_attr(FROM_SCRATCH, joules + energy._parent_joules)
+
+
+def _refuse_single_objective(trial: Any) -> None:
+    study = getattr(trial, "study", None)  # a FixedTrial has none
+    if study is not None and len(study.directions) < 2:
+        raise ValueError(
+            "the study must have two or more objectives, one of them the energy, got 1; create it with "
+            'optuna.create_study(directions=["maximize", "minimize"]) and return quality, energy.joules'
+        )
+
+
+def _parent_joules(trial: Any) -> float:
+    """What the trainings took whose checkpoint this trial resumes, where `FreezeThawSampler` has decided so."""
+    from ..samplers import resume_from
+
+    parent = resume_from(trial)
+    if parent is None:
+        return 0.0
+    known = trial.study.get_trials(deepcopy=False)[parent].user_attrs
+    if known.get(FROM_SCRATCH) is None:
+        raise EnergyUnknownError(
+            f"trial {trial.number} continues trial {parent}, whose energy must be known, got None; measure every trial with energy_trial"
+        )
+    return float(known[FROM_SCRATCH])
+
+
+@contextmanager
+def _stopping(trial: Any) -> Iterator[None]:
+    """Stop the study at an unknown energy: the next trials would end the same way, also where ``optimize`` catches errors."""
+    try:
+        yield
+    except EnergyUnknownError:
+        with suppress(RuntimeError, AttributeError):  # ask and tell, or no study
+            trial.study.stop()
+        raise
+
+
+@dataclass
+class EnergyBudgetCallback:
+    """End a study when its measured trials have spent an energy: ``study.optimize(objective, callbacks=[EnergyBudgetCallback("5Wh")])``.
+
+    What failed and pruned trials took counts. Trials that are running when the budget is spent still end, one per job; what the sampler
+    and the storage take is not in it.
+
+    Attributes:
+        budget: An energy with its unit, e.g. ``5Wh`` or ``900J``; a total of the study, so that a continued study keeps to it.
+
+    Raises:
+        ValueError: If the budget is no energy.
+    """
+
+    budget: str
+    joules: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        amount = read_amount(self.budget, "budget", "5Wh", kinds=("joules",))
+        if not amount.value > 0:
+            raise ValueError(f"budget must be > 0, got {self.budget!r}; for example '5Wh'")
+        self.joules = amount.value
+
+    def spent(self, study: optuna.Study) -> float:
+        """Return the joules of all trials so far.
+
+        Raises:
+            EnergyUnknownError: If a complete trial has none.
+        """
+        total = 0.0
+        for trial in study.get_trials(deepcopy=False):
+            known = trial.user_attrs.get(JOULES)
+            if known is None and trial.state.name == "COMPLETE":
+                raise EnergyUnknownError(
+                    f"the energy of trial {trial.number} must be known for a budget, got None; train it inside `with energy_trial(trial)`"
+                )
+            total += known or 0.0
+        return total
+
+    def __call__(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+        """Look after a trial whether the budget is spent."""
+        spent = self.spent(study)
+        if spent >= self.joules:
+            _end(study, f"the budget of {self.budget} is spent ({energy_text(spent / JOULES_PER_WH)})")
+
+
+@dataclass
+class MarginalGainCallback:
+    """End a study when the rest is expected to add less than a share of the hypervolume; it needs ``FreezeThawSampler``.
+
+    Attributes:
+        share: Share of the present hypervolume, e.g. ``"0.5%"`` or 0.005.
+        remaining: Energy that is left to spend, in the unit of the energy objective: a number, or a function of the study; None for that of
+            one median complete training.
+
+    Raises:
+        ValueError: If the share is no number from 0 to below 1.
+    """
+
+    share: float | str = 0.005
+    remaining: float | Callable[[optuna.Study], float] | None = None
+
+    def __post_init__(self) -> None:
+        from ..stopping.limits import refuse_wrong_limits, share_of
+
+        self.share = share_of(self.share) if isinstance(self.share, str) else self.share
+        refuse_wrong_limits(None, None, self.share)
+
+    def __call__(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+        """Look after a trial whether going on is worth it; during the initial design it is."""
+        from ..samplers import FreezeThawSampler, remaining_gain
+
+        if not isinstance(study.sampler, FreezeThawSampler):
+            raise ValueError(
+                f"MarginalGainCallback needs a sampler that can look ahead, got {type(study.sampler).__name__}; create the study with "
+                "sampler=FreezeThawSampler(rungs=[1, 3, 9])"
+            )
+        left = self.remaining(study) if callable(self.remaining) else self.remaining
+        view = remaining_gain(study.sampler, study, left)
+        threshold = float(self.share)
+        if view is not None and not view.worth(threshold):
+            _end(study, f"{view.energy:.3g} more would add {view.share:.2%} to the hypervolume at most, less than {threshold:.2%}")
+
+
+def _end(study: optuna.Study, reason: str) -> None:
+    import optuna
+
+    study.set_user_attr(STOPPED, reason)
+    optuna.logging.get_logger("optuna.joulefront").info(f"The study ends: {reason}.")
+    study.stop()

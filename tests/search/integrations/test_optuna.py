@@ -1,0 +1,213 @@
+"""Energy in an Optuna study of one's own: what a trial took, a budget, and an end when the rest is not worth it."""
+
+import subprocess
+import sys
+import time
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from joulefront.search.energy import Discovery
+from joulefront.search.integrations.metering import EnergyUnknownError
+from joulefront.search.integrations.optuna import EnergyBudgetCallback, MarginalGainCallback, energy_trial
+from joulefront.search.samplers import FreezeThawSampler, resume_from
+
+ROOT = Path(__file__).parents[3]
+HUB = ROOT / "studies" / "integrations" / "optunahub"
+
+
+def burn(seconds: float) -> None:
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        pass
+
+
+def two_objectives(sampler: Any = None) -> optuna.Study:
+    return optuna.create_study(directions=["maximize", "minimize"], sampler=sampler or optuna.samplers.RandomSampler(seed=0))
+
+
+def measured(seconds: float = 0.05) -> Callable[[optuna.Trial], tuple[float, float]]:
+    def objective(trial: optuna.Trial) -> tuple[float, float]:
+        with energy_trial(trial, "cpu_time") as energy:
+            burn(seconds)
+        return trial.suggest_float("x", 0, 1), energy.joules
+
+    return objective
+
+
+def test_a_trial_has_its_energy_with_unit_and_provenance() -> None:
+    study = two_objectives()
+    study.optimize(measured(), n_trials=1)
+    (trial,) = study.trials
+    facts = trial.user_attrs
+    assert facts["energy_joules"] == trial.values[1] > 0
+    assert facts["energy_wh"] == pytest.approx(trial.values[1] / 3600)
+    assert (facts["energy_quality"], facts["energy_meters"], facts["energy_attribution"]) == ("estimated", "cpu_time", "exclusive")
+    assert facts["energy_cpu_seconds"] == pytest.approx(0.05, rel=0.5)
+    assert facts["energy_joules_from_scratch"] == facts["energy_joules"]
+    assert facts["energy_u_systematic_joules"] > 0
+    assert facts["energy_hardware_id"]
+
+
+def test_trials_at_the_same_time_have_what_their_own_threads_used() -> None:
+    study = two_objectives()
+
+    def objective(trial: optuna.Trial) -> tuple[float, float]:
+        with energy_trial(trial, "cpu_time") as energy:
+            burn(0.1 if trial.number % 2 else 0.4)
+        return 0.0, energy.joules
+
+    begin = time.process_time()
+    study.optimize(objective, n_trials=4, n_jobs=2)
+    used = time.process_time() - begin
+    seconds = {trial.number: trial.user_attrs["energy_cpu_seconds"] for trial in study.trials}
+    watts = [trial.values[1] / seconds[trial.number] for trial in study.trials]
+    assert max(watts) == pytest.approx(min(watts), rel=0.25)
+    assert all(seconds[number] >= 0.8 * (0.1 if number % 2 else 0.4) for number in seconds)
+    assert sum(seconds.values()) <= used * 1.05
+    assert max(seconds[1], seconds[3]) < min(seconds[0], seconds[2])
+
+
+@pytest.mark.parametrize(("error", "state"), [(ValueError("no"), "failed"), (optuna.TrialPruned(), "pruned")])
+def test_what_fails_or_is_pruned_is_measured_too(error: Exception, state: str) -> None:
+    study = optuna.create_study(directions=["maximize", "minimize"])
+
+    def objective(trial: optuna.Trial) -> tuple[float, float]:
+        with energy_trial(trial, "cpu_time"):
+            burn(0.02)
+            raise error
+        return 0.0, 0.0
+
+    study.optimize(objective, n_trials=1, catch=(ValueError,))
+    assert study.trials[0].user_attrs["energy_joules"] > 0
+    assert study.trials[0].user_attrs["energy_state"] == state
+
+
+def test_a_study_of_one_objective_is_refused_before_the_first_training() -> None:
+    trained = []
+
+    def objective(trial: optuna.Trial) -> float:
+        with energy_trial(trial, "cpu_time"):
+            trained.append(trial.number)
+        return 0.0
+
+    with pytest.raises(
+        ValueError, match=r'must have two or more objectives.*got 1; create it with .*directions=\["maximize", "minimize"\]'
+    ):
+        optuna.create_study().optimize(objective, n_trials=2)
+    assert trained == []
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_machine_without_a_meter_is_said_once_before_the_first_training_with_the_remedy(jobs: int) -> None:
+    study, trained = two_objectives(), []
+
+    def objective(trial: optuna.Trial) -> tuple[float, float]:
+        with energy_trial(trial, Discovery((), ())) as energy:
+            trained.append(trial.number)
+        return 0.0, energy.joules
+
+    study.optimize(objective, n_trials=20, n_jobs=jobs, catch=(EnergyUnknownError,))
+    assert trained == []
+    assert len(study.trials) <= jobs
+    with pytest.raises(EnergyUnknownError, match=r"got none on this machine; .*--meter auto,wall=.*joulefront doctor"):
+        study.optimize(objective, n_trials=3)
+
+
+def test_the_energy_is_read_after_the_block_only() -> None:
+    trial = two_objectives().ask()
+    with energy_trial(trial, "cpu_time") as energy, pytest.raises(RuntimeError, match="must be read after"):
+        _ = energy.joules
+    assert energy.wh == energy.joules / 3600
+    with energy_trial(optuna.trial.FixedTrial({"x": 1.0}), "cpu_time") as energy:  # no study: the best parameters again
+        pass
+    assert energy.joules >= 0
+
+
+def test_a_budget_ends_the_study_and_holds_when_it_goes_on() -> None:
+    study = two_objectives()
+    study.optimize(measured(0.05), n_trials=50, callbacks=[EnergyBudgetCallback("0.2J")])
+    joules = [trial.values[1] for trial in study.trials]
+    assert sum(joules) >= 0.2 > sum(joules[:-1])
+    assert study.user_attrs["stopped_because"].startswith("the budget of 0.2J is spent (")
+    before = len(study.trials)
+    study.optimize(measured(0.05), n_trials=50, callbacks=[EnergyBudgetCallback("0.2J")])
+    assert len(study.trials) == before + 1
+
+
+@pytest.mark.parametrize("text", ["5", "0Wh", "-1Wh", "3EUR", "20gCO2e", "much"])
+def test_a_budget_that_is_no_energy_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="budget"):
+        EnergyBudgetCallback(text)
+
+
+def test_a_budget_over_trials_that_nobody_measured_is_an_error() -> None:
+    study = two_objectives()
+    with pytest.raises(EnergyUnknownError, match="energy of trial 0 must be known"):
+        study.optimize(lambda trial: (0.0, 1.0), n_trials=2, callbacks=[EnergyBudgetCallback("5Wh")])
+
+
+def saturating(trial: optuna.Trial) -> tuple[float, float]:
+    epochs = trial.suggest_int("epochs", 1, 4)
+    return min(0.9, 0.5 + trial.suggest_float("x", 0, 1)), float(epochs)
+
+
+def test_a_study_ends_when_the_rest_is_not_worth_it() -> None:
+    study = two_objectives(FreezeThawSampler(rungs=[1, 2, 4], seed=0))
+    study.optimize(saturating, n_trials=60, callbacks=[MarginalGainCallback("90%", remaining=0.5)])
+    assert 8 <= len(study.trials) < 60
+    assert "to the hypervolume at most, less than 90.00%" in study.user_attrs["stopped_because"]
+
+
+def test_marginal_gain_needs_a_sampler_that_looks_ahead_and_a_share() -> None:
+    with pytest.raises(ValueError, match="got RandomSampler; create the study with"):
+        two_objectives().optimize(saturating, n_trials=2, callbacks=[MarginalGainCallback()])
+    with pytest.raises(ValueError, match="stop-gain"):
+        MarginalGainCallback("lots")
+    with pytest.raises(ValueError, match="stop_gain"):
+        MarginalGainCallback(2.0)
+
+
+def test_a_lineage_costs_what_all_its_trainings_took() -> None:
+    study = two_objectives(FreezeThawSampler(rungs=[1, 2], seed=0, startup=2))
+
+    def objective(trial: optuna.Trial) -> tuple[float, float]:
+        quality = trial.suggest_float("x", 0, 1)
+        trial.suggest_int("epochs", 1, 2)
+        with energy_trial(trial, "cpu_time") as energy:
+            burn(0.02)
+        return quality, energy.joules_from_scratch
+
+    study.optimize(objective, n_trials=5)
+    continued = [trial for trial in study.trials if resume_from(trial) is not None]
+    assert continued
+    for trial in continued:
+        parent = study.trials[resume_from(trial) or 0]
+        assert trial.values[1] == pytest.approx(parent.user_attrs["energy_joules_from_scratch"] + trial.user_attrs["energy_joules"])
+
+
+@pytest.mark.slow
+def test_the_package_for_optunahub_loads_and_its_example_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    optunahub = pytest.importorskip("optunahub", reason="optunahub is not installed (pip install optunahub)")
+    module = optunahub.load_local_module("samplers/freeze_thaw", registry_root=str(HUB))
+    assert module.FreezeThawSampler is FreezeThawSampler
+    stand_in = types.ModuleType("optunahub")
+    stand_in.load_module = lambda package: module  # type: ignore[attr-defined]  # without the network
+    monkeypatch.setitem(sys.modules, "optunahub", stand_in)
+    file = HUB / "samplers" / "freeze_thaw" / "example.py"
+    exec(compile(file.read_text(encoding="utf-8"), str(file), "exec"), {"__name__": "__main__"})
+    assert " J (" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_script_runs_in_at_most_25_lines() -> None:
+    file = ROOT / "studies" / "integrations" / "optuna_trials.py"
+    assert len(file.read_text(encoding="utf-8").splitlines()) <= 25
+    done = subprocess.run([sys.executable, file], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert " J estimated" in done.stdout or " J measured" in done.stdout
+    assert "The study ends: the budget of 0.3mWh is spent" in done.stderr
