@@ -1,11 +1,9 @@
 """Multi-fidelity search of a small classifier: quality against measured training energy, with trainings that are resumed."""
 
 import optuna
-import optunahub
 from sklearn.datasets import load_digits
 from sklearn.linear_model import SGDClassifier
 
-freeze_thaw = optunahub.load_module("samplers/freeze_thaw")
 features, labels = load_digits(return_X_y=True)
 models: dict[int, tuple[SGDClassifier, int]] = {}
 
@@ -23,8 +21,12 @@ def objective(trial: optuna.Trial) -> tuple[float, float]:
     return model.score(features[1200:], labels[1200:]), energy.joules_from_scratch
 
 
-sampler = freeze_thaw.FreezeThawSampler(rungs=[1, 3, 9], seed=0)
-study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
-study.optimize(objective, n_trials=15, callbacks=[freeze_thaw.EnergyBudgetCallback("5mWh")])
-for trial in sorted(study.best_trials, key=lambda trial: trial.values[1]):
-    print(f"{trial.values[0]:.3f} for {trial.values[1]:.3g} J ({trial.user_attrs['energy_quality']})")
+if __name__ == "__main__":
+    import optunahub
+
+    freeze_thaw = optunahub.load_module("samplers/freeze_thaw")
+    sampler = freeze_thaw.FreezeThawSampler(rungs=[1, 3, 9], seed=0)
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
+    study.optimize(objective, n_trials=15, callbacks=[freeze_thaw.EnergyBudgetCallback("5mWh")])
+    for trial in sorted(study.best_trials, key=lambda trial: trial.values[1]):
+        print(f"{trial.values[0]:.3f} for {trial.values[1]:.3g} J ({trial.user_attrs['energy_quality']})")

@@ -1,0 +1,190 @@
+"""The meter inside a training loop of another library: energy per epoch, an end at a cap, and what a model card says of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..carbon.intensity import Intensity, grams_co2e
+from ..carbon.zones import choose_intensity
+from ..energy import JOULES_PER_WH, Discovery, Ledger, Record, Window, discover
+from ..formatting import energy_text, read_amount
+from .metering import PREFIX, EnergyUnknownError, facts_of, refuse_unknown, remedy, synchronize
+
+_log = logging.getLogger("joulefront")
+
+
+@dataclass(frozen=True)
+class Emissions:
+    """What a training took, as the metadata of a Hugging Face model card.
+
+    Attributes:
+        record: The whole training.
+        intensity: Carbon intensity of the place, or None when it is unknown.
+        training_type: ``pre-training`` or ``fine-tuning``.
+    """
+
+    record: Record
+    intensity: Intensity | None
+    training_type: str = "pre-training"
+
+    def metadata(self) -> dict[str, Any]:
+        """Return ``co2_eq_emissions`` (grams), empty when the grams are unknown: an unknown emission is absent, never 0.
+
+        Source: Hugging Face Hub, model card metadata specification.
+        """
+        grams = grams_co2e(self.record.joules, self.intensity)
+        if grams is None or self.intensity is None:
+            return {}
+        meters = ", ".join(dict.fromkeys(part.source for part in self.record.counting))
+        found: dict[str, Any] = {
+            "emissions": float(f"{grams:.6g}"),
+            "source": f"joulefront: energy {self.record.quality} ({meters}) times {self.intensity.describe()}",
+            "training_type": self.training_type,
+        }
+        hardware = self.record.hardware
+        names = [hardware.get("cpu_model"), *(device.get("name") for device in (hardware.get("devices") or {}).values())]
+        found |= {"geographical_location": self.intensity.zone} if self.intensity.zone else {}
+        found |= {"hardware_used": ", ".join(dict.fromkeys(str(name) for name in names if name))} if any(names) else {}
+        return {"co2_eq_emissions": found}
+
+    def write(self, card: Path) -> bool:
+        """Write it into the front matter of a card, which is made if need be; the rest of it stays. False when the grams are unknown."""
+        from huggingface_hub.repocard import metadata_load, metadata_save
+
+        metadata = self.metadata()
+        if not metadata:
+            return False
+        card.parent.mkdir(parents=True, exist_ok=True)
+        metadata_save(card, {**((metadata_load(card) or {}) if card.exists() else {}), **metadata})
+        return True
+
+
+@dataclass
+class EpochMeter:
+    """One training under the meter, epoch by epoch; the callbacks of all libraries hold one.
+
+    Args:
+        cap: Energy at which the training ends, e.g. ``5Wh``; looked at after every step and epoch. None is no cap.
+        meter: As for ``discover``, or what it found.
+        zone: Grid zone of the machine, e.g. ``FR``; None with no ``grams_per_kwh`` leaves the grams unknown.
+        grams_per_kwh: Carbon intensity in place of the zone's.
+        training_type: For the card: ``pre-training`` or ``fine-tuning``.
+
+    Attributes:
+        epochs: The energy of each epoch so far: training, and validation where the library does it inside of the epoch.
+        record: The whole training once it has ended, or None.
+        stopped: Why the cap has ended the training, or None.
+
+    Raises:
+        ValueError: If the cap is no energy, or the zone is unknown.
+    """
+
+    cap: str | None = None
+    meter: str | Discovery = "auto"
+    zone: str | None = None
+    grams_per_kwh: float | None = None
+    training_type: str = "pre-training"
+    epochs: list[Record] = field(default_factory=list, init=False)
+    record: Record | None = field(default=None, init=False)
+    stopped: str | None = field(default=None, init=False)
+    _found: Discovery | None = field(default=None, init=False, repr=False)
+    _ledger: Ledger | None = field(default=None, init=False, repr=False)
+    _window: Window | None = field(default=None, init=False, repr=False)
+    _epoch: Window | None = field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.intensity = choose_intensity(self.grams_per_kwh, self.zone)
+        self.cap_joules = None if self.cap is None else read_amount(self.cap, "cap", "5Wh", kinds=("joules",)).value
+        if self.cap_joules is not None and not self.cap_joules > 0:
+            raise ValueError(f"cap must be > 0, got {self.cap!r}; for example '5Wh'")
+
+    def begin(self) -> None:
+        """Start to measure a training; what an earlier one has left is dropped.
+
+        Raises:
+            EnergyUnknownError: If there is a cap and nothing on this machine counts.
+        """
+        self.end("stopped")
+        self.epochs, self.record, self.stopped = [], None, None
+        self._found = discover(self.meter) if isinstance(self.meter, str) else self.meter
+        if self.cap is not None:
+            refuse_unknown(self._found)
+        self._ledger = Ledger(self._found).start()
+        self._window = self._ledger.open("training", synchronize=synchronize)
+
+    def begin_epoch(self) -> None:
+        """Open the window of an epoch; one that is open ends."""
+        self.end_epoch()
+        if self._ledger is not None:
+            self._epoch = self._ledger.open(f"epoch {len(self.epochs) + 1}", "epoch", self._window, synchronize)
+
+    def end_epoch(self, state: str = "ok") -> dict[str, Any] | None:
+        """Close the window of an epoch and return its facts under names with units; None when none is open."""
+        if self._epoch is None:
+            return None
+        self.epochs.append(self._epoch.close(state, settle=True))
+        self._epoch = None
+        facts = facts_of(self.epochs[-1])
+        return {**facts, f"{PREFIX}total_joules": None if self._window is None else self._window.joules()}
+
+    def spent(self) -> bool:
+        """Whether the training has taken its cap; says so once.
+
+        Raises:
+            EnergyUnknownError: If there is a cap and the energy is not known any more.
+        """
+        if self.cap_joules is None or self._window is None:
+            return False
+        joules = self._window.joules()
+        if joules is None and self._found is not None:
+            raise EnergyUnknownError(f"the energy of a training with a cap must be known, got None; {remedy(self._found)}")
+        if self.stopped is None and joules is not None and joules >= self.cap_joules:
+            self.stopped = f"the cap of {self.cap} is reached ({energy_text(joules / JOULES_PER_WH)})"
+            _log.warning("the training ends: %s", self.stopped)
+        return self.stopped is not None
+
+    def end(self, state: str = "ok") -> Record | None:
+        """End the training; a second call changes nothing. Return its record, None when none was begun."""
+        if self._ledger is not None and self._window is not None:
+            self.end_epoch(state)
+            self.record = self._window.close("stopped" if self.stopped and state == "ok" else state, settle=True)
+            self._ledger.stop()
+            self._ledger = self._window = None
+        return self.record
+
+    @property
+    def emissions(self) -> Emissions:
+        """What the training took, for a card.
+
+        Raises:
+            RuntimeError: If no training has ended.
+        """
+        if self.record is None:
+            raise RuntimeError("the emissions must be read after a training, got none; call the trainer's fit or train first")
+        return Emissions(self.record, self.intensity, self.training_type)
+
+    def write_card(self, card: str | Path) -> bool:
+        """Write ``co2_eq_emissions`` into a model card; False, and a warning, when the grams are unknown."""
+        done = self.emissions.write(Path(card))
+        if not done:
+            _log.warning("%s has no co2_eq_emissions: the energy or the place is unknown; give zone='FR'", card)
+        return done
+
+
+def numbers(facts: dict[str, Any], keep: Callable[[str], bool] = lambda name: True) -> dict[str, float]:
+    """Return the facts that a chart can show: finite numbers; what is unknown is left out."""
+    return {name: float(value) for name, value in facts.items() if isinstance(value, int | float) and keep(name)}
+
+
+def require(base: type, package: str) -> None:
+    """Refuse a callback whose library is not installed: its base class is then ``object``.
+
+    Raises:
+        ImportError: With the command that installs it.
+    """
+    if base is object:
+        raise ImportError(f"EnergyCallback needs {package}, which is not installed; pip install {package}")

@@ -1,0 +1,74 @@
+"""Energy in Keras 3, whatever its backend: ``model.fit(..., callbacks=[EnergyCallback(cap="5Wh")])``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..energy import Discovery
+from .epochs import EpochMeter, numbers, require
+
+if TYPE_CHECKING:
+    from keras.callbacks import Callback
+else:
+    try:
+        from keras.callbacks import Callback
+    except ImportError:  # Keras, or its backend
+        Callback = object
+
+
+class EnergyCallback(Callback):  # type: ignore[misc]  # untyped where Keras is not installed
+    """Measures a training epoch by epoch (validation included), ends it at a cap, and writes ``co2_eq_emissions`` into a card.
+
+    The energy of an epoch is in the history that ``fit`` returns: ``energy_joules`` and ``energy_total_joules``.
+
+    Args:
+        cap: Energy at which the training ends, e.g. ``5Wh``; None is no cap.
+        meter: As for ``discover``, or what it found.
+        zone: Grid zone of the machine, e.g. ``FR``; ``grams_per_kwh`` in its place. Without either the grams are unknown.
+        training_type: ``pre-training`` or ``fine-tuning``.
+        card: The model card that gets the emissions when the training has ended, or None.
+
+    Attributes:
+        energy: The meter: ``energy.epochs``, ``energy.record``, ``energy.stopped``.
+    """
+
+    def __init__(
+        self,
+        cap: str | None = None,
+        meter: str | Discovery = "auto",
+        *,
+        zone: str | None = None,
+        grams_per_kwh: float | None = None,
+        training_type: str = "pre-training",
+        card: str | Path | None = None,
+    ) -> None:
+        require(Callback, "keras")
+        super().__init__()
+        self.energy = EpochMeter(cap, meter, zone, grams_per_kwh, training_type)
+        self._card = card
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Start to measure."""
+        self.energy.begin()
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Open the window of an epoch."""
+        self.energy.begin_epoch()
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """End the training where the cap is reached."""
+        if self.energy.spent():
+            self.model.stop_training = True
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Close the window of an epoch and put what it took into the history."""
+        facts = self.energy.end_epoch()
+        if facts is not None and logs is not None:
+            logs.update(numbers(facts, lambda name: name in ("energy_joules", "energy_total_joules")))
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Close the account, and write the card."""
+        self.energy.end()
+        if self._card is not None:
+            self.energy.write_card(self._card)
