@@ -164,8 +164,7 @@ class TrialRunner:
             with self.session.lock:
                 account.save_sometimes()
                 default = BASELINE in asked.trial.user_attrs
-                # Features of a frozen network are paid for all trials.
-                features = [record for record in meter.phases if default and record.kind == FEATURES]
+                features = [record for record in meter.phases if default and record.kind == FEATURES]  # paid for all trials
                 own, seconds = meter.window.joules(), time.monotonic() - began - sum(record.seconds for record in features)
                 own = None if own is None else own - sum(record.known_joules for record in features)
                 ended = "stopped", self.rules.end_of_training(own, default=default, seconds=seconds)
