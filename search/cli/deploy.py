@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,6 +30,7 @@ def export(
         str | None, typer.Option(help="Also upload the folder to this repository of the Hugging Face hub; needs --network and HF_TOKEN.")
     ] = None,
     network: Annotated[bool, typer.Option("--network", help="Allow the upload.")] = False,
+    refit: Annotated[bool, typer.Option("--refit", help="Train it again on all but the test split, which says what that brought.")] = False,
     moved: MovedOptions,
 ) -> None:
     """Export a model of the front.
@@ -38,13 +40,23 @@ def export(
     from ..export import export as export_model
     from ..export.export import pick_format
     from ..export.folder import check_push, upload
+    from ..records.files import write_json
 
     pick_format(to)
     if push is not None:
         check_push(push, network)
     result, trial, study, weights = _picked(run, pick, moved, predictions)
     task = study.load_task()
-    print(export_model(trial, study=study, task=task, weights=weights, to=to, out=out, run=result, variant=variant).summary())
+    with tempfile.TemporaryDirectory() as folder:
+        again = None
+        if refit:
+            from ..export.refit import refit as train_again
+
+            trial, task, weights, again = train_again(trial, study=study, task=task, weights=weights, folder=Path(folder))
+        exported = export_model(trial, study=study, task=task, weights=weights, to=to, out=out, run=result, variant=variant)
+    if again is not None:
+        write_json(out / "refit.json", dict(again.to_json()))
+    print(exported.summary() + ("" if again is None else f"\n{again.to_text()}"))
     if push is not None:
         print(f"uploaded: {upload(out, push)}")
 

@@ -164,6 +164,22 @@ class MemoryData(Data):
             self._deviation = None if self._deviation is None else self._deviation.to(device)
 
 
+def training_and_validation(task: Task) -> MemoryData:
+    """Return the training and the validation examples of a task as one split.
+
+    Raises:
+        ValueError: If they are not in memory.
+    """
+    train, validation = task.train, task.validation
+    if not isinstance(train, MemoryData) or not isinstance(validation, MemoryData):
+        raise ValueError("folds and --refit need data in memory, got data that is not in memory; set folds=0, leave out --refit")
+    both = train.only(np.arange(len(train)))
+    both.raw = None  # the rows of a file are those of one split
+    both.inputs = torch.cat([both.inputs, validation.inputs.to(both.inputs.device)])
+    both.targets = torch.cat([both.targets, validation.targets.to(both.targets.device)])
+    return both
+
+
 def fold_tasks(task: Task) -> list[Task]:
     """Return a task for each of ``task.folds`` parts of its training and validation examples: it validates, the others train.
 
@@ -174,13 +190,7 @@ def fold_tasks(task: Task) -> list[Task]:
     """
     from sklearn.model_selection import KFold, StratifiedKFold
 
-    train, validation = task.train, task.validation
-    if not isinstance(train, MemoryData) or not isinstance(validation, MemoryData):
-        raise ValueError(f"folds must be 0 where the data is not in memory, got {task.folds}")
-    both = train.only(np.arange(len(train)))
-    both.raw = None  # the rows of a file are those of one split
-    both.inputs = torch.cat([both.inputs, validation.inputs.to(both.inputs.device)])
-    both.targets = torch.cat([both.targets, validation.targets.to(both.targets.device)])
+    both = training_and_validation(task)
     labels = both.targets.cpu().numpy()
     counted = task.kind in ("classification", "anomaly") and int(np.unique(labels, return_counts=True)[1].min()) >= task.folds
     deal = (StratifiedKFold if counted else KFold)(task.folds, shuffle=True, random_state=0)

@@ -1,0 +1,84 @@
+"""The picked model trained again on all rows but those of the test split, which say whether that was worth its joules."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..certainty import shares_differ
+from ..energy import JOULES_PER_WH
+from ..energy.measure import measure
+from ..formatting import energy_text
+from ..records.examples import SHARES
+from ..records.trial import Trial
+from ..space import FixedTrial
+from ..study import Study
+from ..training.checkpoint import save_weights
+from ..training.evaluate import evaluate
+from ..training.fit import fit
+from ..training.splits_data import training_and_validation
+from ..training.task import Task
+from .model import rebuild
+
+
+@dataclass(frozen=True)
+class Refit:
+    """What a refit has cost and brought.
+
+    ``examples`` are those that it was trained on, ``before`` and ``after`` the quality ``metric`` on the test split of ``tested`` examples,
+    and ``joules`` what it took, None where nothing is measured or estimated here.
+    """
+
+    examples: int
+    tested: int
+    metric: str
+    before: float
+    after: float
+    joules: float | None
+
+    def to_json(self) -> Mapping[str, Any]:
+        """Return it as JSON."""
+        return asdict(self)
+
+    def to_text(self) -> str:
+        """Return one sentence."""
+        paid = "an unknown amount of energy" if self.joules is None else energy_text(self.joules / JOULES_PER_WH)
+        verdict = ""
+        if self.metric in SHARES:
+            told = shares_differ(self.before, self.after, self.tested)
+            verdict = ", a tie" if not told else ", better" if self.after > self.before else ", worse: leave --refit out"
+        change = f"test {self.metric} {self.after:.4f}, {self.before:.4f} before, on {self.tested:,} examples"
+        return f"refitted on {self.examples:,} examples for {paid}: {change}{verdict}"
+
+
+def refit(trial: Trial, *, study: Study, task: Task, weights: Path, folder: Path, meter: str = "auto") -> tuple[Trial, Task, Path, Refit]:
+    """Train the model of a trial from scratch on its training and validation examples, to the same epochs.
+
+    Returns:
+        What ``export`` takes in place of trial, task and weights: the validation split of the task is that of the test, the only examples
+        that the new model has not seen.
+
+    Raises:
+        ValueError: If there is no test split to check it on, or the data is not in memory.
+    """
+    import torch
+
+    if task.test is None or len(task.test) == 0:
+        raise ValueError("--refit needs a test split, which says whether it was worth it; leave --refit out, or give the study one")
+    candidate = study.space.sample(FixedTrial(trial.params))
+    recipe = replace(candidate.recipe, patience=None)
+    whole = replace(task, train=training_and_validation(task), validation=task.test, folds=0)
+
+    def train() -> Any:
+        torch.manual_seed(study.seed)
+        return fit(study.space.build(candidate, whole), whole, recipe, epochs=trial.epochs, seed=study.seed)
+
+    old = rebuild(trial, study=study, task=task, weights=weights)
+    before = evaluate(old.model, task, task.test, recipe=recipe)[task.metric]
+    fitted, record = measure(train, meter, name="refit")
+    path = folder / "refit.weights"
+    sha256 = save_weights(path, fitted, with_checkpoint=False)
+    done = Refit(len(whole.train), len(task.test), task.metric, before, fitted.quality[task.metric], record.joules)
+    return replace(trial, artifact_sha256=sha256, quality=dict(fitted.quality)), whole, path, done
