@@ -60,7 +60,7 @@ def test_the_next_command_can_be_typed_as_it_stands(circle: Circle, tmp_path: Pa
     import onnxruntime
 
     session = onnxruntime.InferenceSession(tmp_path / "model" / out.splitlines()[0].split("/")[-1])
-    (found,) = session.run(None, {"inputs": np.zeros((3, 2), dtype=np.float32)})
+    found, *_ = session.run(None, {session.get_inputs()[0].name: np.zeros((3, 2))})
     assert found.shape == (3, 2)
     card = (tmp_path / "model" / "README.md").read_text()
     assert "co2_eq_emissions" in card
