@@ -15,6 +15,7 @@ from joulefront.search.energy import Discovery
 from joulefront.search.integrations.metering import EnergyUnknownError
 from joulefront.search.integrations.optuna import EnergyBudgetCallback, MarginalGainCallback, energy_trial
 from joulefront.search.samplers import FreezeThawSampler, resume_from
+from joulefront.search.samplers.history import RESUME_FROM
 
 ROOT = Path(__file__).parents[3]
 HUB = ROOT / "studies" / "integrations" / "optunahub"
@@ -173,21 +174,30 @@ def test_marginal_gain_needs_a_sampler_that_looks_ahead_and_a_share() -> None:
 
 
 def test_a_lineage_costs_what_all_its_trainings_took() -> None:
-    study = two_objectives(FreezeThawSampler(rungs=[1, 2], seed=0, startup=2))
+    study = two_objectives()
 
     def objective(trial: optuna.Trial) -> tuple[float, float]:
-        quality = trial.suggest_float("x", 0, 1)
-        trial.suggest_int("epochs", 1, 2)
+        if trial.number:
+            trial.set_user_attr(RESUME_FROM, trial.number - 1)  # as the sampler does
         with energy_trial(trial, "cpu_time") as energy:
             burn(0.02)
-        return quality, energy.joules_from_scratch
+        return 0.0, energy.joules_from_scratch
 
-    study.optimize(objective, n_trials=5)
-    continued = [trial for trial in study.trials if resume_from(trial) is not None]
-    assert continued
-    for trial in continued:
-        parent = study.trials[resume_from(trial) or 0]
-        assert trial.values[1] == pytest.approx(parent.user_attrs["energy_joules_from_scratch"] + trial.user_attrs["energy_joules"])
+    study.optimize(objective, n_trials=3)
+    own = [trial.user_attrs["energy_joules"] for trial in study.trials]
+    assert [resume_from(trial) for trial in study.trials] == [None, 0, 1]
+    assert [trial.values[1] for trial in study.trials] == pytest.approx([own[0], own[0] + own[1], sum(own)])
+    assert study.trials[2].user_attrs["energy_joules_from_scratch"] == study.trials[2].values[1]
+
+
+def test_a_continuation_of_a_trial_that_nobody_measured_is_refused_before_it_is_trained() -> None:
+    study, trained = two_objectives(), []
+    study.add_trial(optuna.trial.create_trial(values=[0.0, 1.0]))
+    trial = study.ask()
+    trial.set_user_attr(RESUME_FROM, 0)
+    with pytest.raises(EnergyUnknownError, match="continues trial 0, whose energy must be known"), energy_trial(trial, "cpu_time"):
+        trained.append(1)
+    assert trained == []
 
 
 @pytest.mark.slow
