@@ -126,8 +126,8 @@ class Model:
             return {self.inputs[0]: example[None]}
         except ImportError as error:
             raise Unusable(f"{file} needs a package to be read ({error}); pip install {READS[self.takes][1]}") from error
-        except Unusable:
-            raise
+        except Unusable as error:
+            raise Unusable(f"{file}: {error}") from error
         except Exception as error:
             raise Unusable(self._refused(file, error)) from error
 
@@ -251,7 +251,7 @@ class Model:
         if values.shape == shape:
             values = values[None]
         if values.shape[1:] != shape:
-            raise Unusable(f"{file} must have the shape (n, {', '.join(map(str, shape))}), got {values.shape}")
+            raise Unusable(f"the array must have the shape (n, {', '.join(map(str, shape))}), got {values.shape}")
         return np.asarray(values, dtype=np.float32 if "float)" in self.session.get_inputs()[0].type else np.float64)
 
 
