@@ -133,7 +133,7 @@ def test_a_failed_trial_has_nothing_to_export(make, tmp_path):
 
 
 def test_an_unknown_format_lists_the_known(make, tmp_path):
-    with pytest.raises(ValueError, match="--to must be one of onnx, pt2, safetensors, skops, got 'tflite'"):
+    with pytest.raises(ValueError, match="--to must be one of onnx, pt2, safetensors, skops, native, got 'tflite'"):
         export(**make("convnet").arguments, to="tflite", out=tmp_path / "model")
 
 
