@@ -7,6 +7,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import textwrap
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -26,6 +27,8 @@ _FORWARDED = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGH
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
 #: A shell reports the end by a signal as 128 and its number.
 _BY_SIGNAL = 128
+#: Longest command that is printed, in characters; JSON has all of it.
+_SHOWN = 200
 #: Longest time between two looks whether the command has ended, where its end itself wakes nobody.
 _LOOK_SECONDS = 0.5
 
@@ -77,17 +80,18 @@ class MeasuredCommand:
         if self.exit_code > _BY_SIGNAL and self.exit_code - _BY_SIGNAL in {*signal.Signals}:
             ended += f" ({signal.Signals(self.exit_code - _BY_SIGNAL).name})"
         cpu = "" if record.cpu_seconds is None else f", {digits(record.cpu_seconds)} CPU-seconds"
-        lines = [f"joulefront: {shlex.join(self.words)}: {ended} after {digits(record.seconds)} s{cpu}"]
+        shown = textwrap.shorten(shlex.join(self.words), _SHOWN, placeholder=" ...")  # a program in an argument may have many lines
+        lines = [f"joulefront: {shown}: {ended} after {digits(record.seconds)} s{cpu}"]
         if joules is None:
             known = f"; at least {digits(record.known_joules)} J, the rest was not read" if record.known_joules > 0 else ""
             lines.append(f"energy: unknown{known}" + (f"; {self.remedy}" if self.remedy else ""))
         else:
             lines.append(f"energy: {energy_text(joules / JOULES_PER_WH)} ({digits(joules)} J{_doubt(record)}), {record.quality}")
         for part in record.components:
-            shown = "absent" if part.joules is None else f"{digits(part.joules)} J {part.quality}"
+            value = "absent" if part.joules is None else f"{digits(part.joules)} J {part.quality}"
             aside = "" if part.counts or part.joules is None else ", not in the sum"
             said = part.reason or part.boundary
-            lines.append(f"  {part.name}: {shown} ({part.source}{aside})" + (f"; {said}" if said else ""))
+            lines.append(f"  {part.name}: {value} ({part.source}{aside})" + (f"; {said}" if said else ""))
         grams = grams_co2e(joules, self.intensity, self.pue)
         if self.intensity is not None and grams is not None:
             lines.append(f"carbon: {energy_text(grams, 'gCO2e')}, derived with {self.intensity.describe()}")

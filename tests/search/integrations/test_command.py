@@ -125,6 +125,14 @@ def test_the_environment_is_the_users_own() -> None:
     assert measure_command([sys.executable, "-c", check], "cpu_time").exit_code == 0
 
 
+def test_a_command_of_many_lines_is_shown_in_one() -> None:
+    done = measure_command(["sh", "-c", "true\n" * 200], "cpu_time")
+    first, second, *_ = done.to_text().splitlines()
+    assert first.startswith("joulefront: sh -c 'true true")
+    assert " ...: exit code 0 after " in first
+    assert second.startswith("energy: ")
+
+
 def test_nothing_to_run_is_refused() -> None:
     with pytest.raises(ValueError, match="COMMAND must be a program"):
         measure_command([])
