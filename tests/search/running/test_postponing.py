@@ -88,9 +88,9 @@ def test_our_sampler_is_held_to_small_trainings_in_dirty_hours_and_free_in_clean
 
 
 def test_the_first_random_trainings_are_small_and_the_ladder_waits_for_its_last_step() -> None:
-    sampler = FreezeThawSampler(RUNGS, seed=0)
+    sampler = FreezeThawSampler(RUNGS, seed=0, ladders=1)
     assert passes_cost_gate(sampler, a_study(sampler, 3), LARGE)
-    sampler = FreezeThawSampler(RUNGS, seed=0)
+    sampler = FreezeThawSampler(RUNGS, seed=0, ladders=1)
     study = a_study(sampler, 10)  # eight at the lowest rung, then 3 and 9 epochs of one of them: the next is 27
     assert [trial.params["epochs"] for trial in study.trials[8:]] == [3, 9]
     assert not passes_cost_gate(sampler, study, LARGE)
