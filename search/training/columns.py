@@ -52,7 +52,7 @@ def texts(values: pd.Series[Any], missing: Collection[str] = MISSING) -> np.ndar
         codes, levels = pd.factorize(values.map(str))
     found = np.empty(len(levels) + 1, dtype=object)
     for k, level in enumerate(levels.tolist()):
-        text = str(int(level)) if isinstance(level, float) and level.is_integer() else str(level).strip()
+        text = str(int(level)) if isinstance(level, float) and level.is_integer() else str(level).replace("\0", "").strip()
         whole, _, rest = text.partition(".")
         found[k] = None if text.lower() in missing else whole if rest == "0" and whole.lstrip("-").isdigit() else text
     return np.asarray(found[codes])

@@ -89,7 +89,9 @@ def learn(
         }
     for name in map(str, frame.columns):
         if name not in learnt:
-            learnt[name] = learn_text(name, frame[name], text) or _learn_levels(name, frame[name], max_levels, goals)
+            learnt[name] = learn_text(name, frame[name], text) or _learn_levels(
+                name, frame[name], max_levels, goals, shared=f"{name} words" not in frame.columns
+            )
     return [learnt[str(name)] for name in frame.columns]
 
 
@@ -152,12 +154,13 @@ def other_means(columns: list[Column], frame: pd.DataFrame, goals: np.ndarray | 
     return found
 
 
-def _learn_levels(name: str, values: pd.Series[Any], max_levels: int, goals: np.ndarray | None = None) -> Column:
+def _learn_levels(name: str, values: pd.Series[Any], max_levels: int, goals: np.ndarray | None = None, shared: bool = True) -> Column:
     found = texts(values)
     present = found[[text is not None for text in found]]
     levels, counts = np.unique(present.astype(str), return_counts=True) if len(present) else (np.array([]), np.array([]))
     repeated = levels[counts > 1]
-    words = learn_words(list(found)) if len(levels) > max_levels else []
+    # The words are an input of the exported graph, by a name that another column may have.
+    words = learn_words(list(found)) if len(levels) > max_levels and shared else []
     if len(levels) == 0 or (len(repeated) == 0 and not words) or (len(levels) == 1 and len(present) == len(found)):
         reason = "empty" if len(levels) == 0 else "constant" if len(levels) == 1 else "never repeats"
         return {"name": name, "type": "dropped", "reason": reason}

@@ -120,3 +120,10 @@ def test_values_never_seen_get_the_mean_of_all_without_an_error():
         made = prepare(task.preprocessing, rows)
     column = next(one for one in task.preprocessing["columns"] if one["name"] == "code")
     np.testing.assert_allclose(made[:, task.preprocessing["features"].index("code~target")], column["target"]["prior"][0], rtol=1e-5)
+
+
+def test_words_are_left_out_where_their_input_would_have_the_name_of_a_column_and_nul_is_no_letter():
+    rows = frame(200).assign(**{"note words": 1.0, "nul": ["a\0", "b"] * 100})
+    names = table(rows, "y").preprocessing["features"]
+    assert not any(name.startswith("note~") for name in names)
+    assert "nul=a" in names
