@@ -38,8 +38,8 @@ def export(
     Its outputs are checked against those of the trained model on validation data.
     """
     from ..export import export as export_model
-    from ..export.export import pick_format
     from ..export.folder import check_push, upload
+    from ..export.write import pick_format
     from ..records.files import write_json
 
     pick_format(to)

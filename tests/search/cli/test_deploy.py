@@ -53,3 +53,14 @@ def test_a_hub_that_refuses_leaves_the_folder_and_says_so(tmp_path, monkeypatch)
     monkeypatch.setattr(huggingface_hub, "HfApi", Refusing)
     with pytest.raises(RuntimeError, match=r"is complete, but could not be uploaded to me/model: no way to the hub"):
         upload(Path(tmp_path), "me/model")
+
+
+def test_the_room_exports_functions_whatever_was_imported_before():
+    import subprocess
+    import sys
+
+    code = (
+        "import joulefront.search.export.predict, sys; assert 'torch' not in sys.modules\n"
+        "from joulefront.search.export import FORMATS, load_model, export; assert callable(export) and callable(load_model)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
