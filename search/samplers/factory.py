@@ -62,6 +62,7 @@ def make_sampler(
                 energy=energy_axis(study),
                 key=partial(canonical, study.space),
                 complete_only=study.complete_only,
+                ladders=1,  # where no default model is a complete training: few noisy examples would not lead to one
                 prior_trials=prior_trials,
                 features=Sizes(study.space, task) if study.sizes and task is not None else None,
                 paid=partial(features_paid, study.space, share=validation_share(task))
