@@ -145,6 +145,11 @@ def main() -> int:
             print(reach_table(rows, strategies, "any", reference), end="\n\n")
     if "gp" in strategies:
         print(reach_table(rows, strategies, "full", "gp"), end="\n\n")
+    if "z_count" in rows:
+        last = rows[(rows.spent_fte == rows.spent_fte.max()) & (rows.z_count > 0)]
+        for (strategy, problem), found in last.groupby(["strategy", "problem"])[["z_squares", "z_beyond", "z_count"]].sum().iterrows():
+            rms, beyond = (found.z_squares / found.z_count) ** 0.5, found.z_beyond / found.z_count
+            print(f"z-scores of fresh picks, {strategy}, {problem}: rms {rms:.2f}, {beyond:.0%} beyond 2, of {found.z_count:.0f}")
     if rows.get("seconds_per_decision") is not None:
         for strategy, seconds in rows.groupby("strategy").seconds_per_decision.mean().dropna().items():
             print(f"CPU seconds per decision, {strategy}: {seconds:.3f}")
