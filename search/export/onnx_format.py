@@ -126,7 +126,7 @@ def session(file: Path) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors only: the session's warnings bypass Python and reach the terminal
+    options.log_severity_level = 4  # errors are raised, too; what the session prints bypasses Python and reaches the terminal
     providers = ["CPUExecutionProvider"]
     opened = onnxruntime.InferenceSession(str(file), options, providers=providers)
     facts = opened.get_modelmeta().custom_metadata_map

@@ -40,7 +40,7 @@ WHITE, GROUND = 65535.0, 255
 
 
 class Unusable(ValueError):  # noqa: N818 - what it is called in messages
-    """A file that cannot be predicted; the message says why, and what to do."""
+    """A file, or a row of it, that cannot be predicted; the message says why, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,9 @@ class Model:
 
         file = Path(folder) / MODEL if Path(folder).is_dir() else Path(folder)
         if not file.is_file():
-            raise ValueError(f"{str(folder)!r} must hold {MODEL}; give a folder written by joulefront export --to onnx")
+            raise ValueError(_no_model(Path(folder)))
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # what fails is raised, too; the session would print it past Python
         try:
             self.session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
             facts = self.session.get_modelmeta().custom_metadata_map
@@ -100,11 +100,17 @@ class Model:
                 answers = self.answers(rows)
             except Unusable as error:
                 yield error
-            except Exception as error:  # the readers raise whatever they like on bytes of somebody else
-                yield Unusable(self._refused(file, error))
+            except Exception as error:  # onnxruntime has errors of its own
+                yield Unusable(f"{file} was read, but the model failed on it ({first_line(error)}); leave it out, or export again")
             else:
+                if len(answers) == 0:
+                    warnings.warn(f"{file} has 0 rows; nothing was predicted of it", stacklevel=2)
                 alone = self.takes in ("image", "audio") or (self.takes in ("array", "inputs") and len(answers) == 1)
-                yield from (self.prediction(str(file), None if alone else k + 1, answer) for k, answer in enumerate(answers))
+                for k, answer in enumerate(answers):
+                    if np.isfinite(answer).all():
+                        yield self.prediction(str(file), None if alone else k + 1, answer)
+                    else:
+                        yield Unusable(f"{file}{'' if alone else f', row {k + 1}'}: the model gives no number; correct what is far off")
 
     def read(self, file: Path) -> dict[str, np.ndarray]:
         """Read a file as the inputs of the graph.
@@ -128,11 +134,12 @@ class Model:
             raise Unusable(f"{file} needs a package to be read ({error}); pip install {READS[self.takes][1]}") from error
         except Unusable as error:
             raise Unusable(f"{file}: {error}") from error
-        except Exception as error:
-            raise Unusable(self._refused(file, error)) from error
-
-    def _refused(self, file: str | Path, error: BaseException) -> str:
-        return f"{file} must be {READS[self.takes][0]}, got what cannot be read as one ({first_line(error)}); leave it out"
+        except Exception as error:  # the readers raise whatever they like on bytes of somebody else
+            if self.takes in ("array", "inputs") and not isinstance(error, OSError):  # what numpy says of other files is advice on pickle
+                wanted = f"a .npy file of shape (n, {', '.join(map(str, self._shape))})"
+                raise Unusable(f"{file} must be {wanted}, got {file.name}; write numbers by numpy.save(FILE, array)") from error
+            wanted = READS[self.takes][0]
+            raise Unusable(f"{file} must be {wanted}, got what cannot be read as one ({first_line(error)}); leave it out") from error
 
     def answers(self, feed: Mapping[str, np.ndarray]) -> np.ndarray:
         """Return probabilities or scores ``(n, classes)``, or values ``(n,)``, of inputs of the graph."""
@@ -145,11 +152,7 @@ class Model:
         return self._answered(found) if self.takes == "inputs" else found
 
     def prepared(self, files: Sequence[str | Path]) -> np.ndarray:
-        """Return what a model of another format takes, ``(n, ...)`` float32, of files; this one is of ``prepare.onnx``.
-
-        Raises:
-            Unusable: If one cannot be read.
-        """
+        """Return what a model of another format takes, ``(n, ...)`` float32, of readable files; this one is of ``prepare.onnx``."""
         return np.concatenate([self.answers(self.read(Path(file))) for file in files])
 
     def _answered(self, raw: np.ndarray) -> np.ndarray:
@@ -224,7 +227,7 @@ class Model:
         frame = frame.set_axis(frame.columns.astype(str).str.strip(), axis=1)
         absent = [column["name"] for column in self.used if column["name"] not in frame.columns]
         if absent:
-            raise Unusable(f"the table must have the column {absent[0]!r} ({len(absent)} are missing), got {', '.join(frame.columns[:20])}")
+            raise Unusable(f"the table must have the column {absent[0]!r} ({len(absent)} missing), got {', '.join(frame.columns[:20])}")
         feed: dict[str, np.ndarray] = {}
         for column in self.used:
             name, values = column["name"], frame[column["name"]]
@@ -245,9 +248,12 @@ class Model:
                     feed[f"{name} words"] = _reading("table_encodings").word_features(column["words"], list(texts)).astype(np.float32)
         return feed
 
+    @property
+    def _shape(self) -> tuple[int, ...]:
+        return tuple(self.session.get_inputs()[0].shape[1:])
+
     def _array(self, file: Path) -> np.ndarray:
-        values = np.load(file, allow_pickle=False)
-        shape = tuple(self.session.get_inputs()[0].shape[1:])
+        values, shape = np.load(file, allow_pickle=False), self._shape
         if values.shape == shape:
             values = values[None]
         if values.shape[1:] != shape:
@@ -283,6 +289,13 @@ def resampled(samples: np.ndarray, rate: int, wanted: int, most: int) -> np.ndar
     return found
 
 
+def _no_model(folder: Path) -> str:
+    other = next((one.name for one in sorted(folder.glob("model.*")) if (folder / "config.json").is_file()), None)
+    if other is None:
+        return f"{str(folder)!r} must hold {MODEL}; give a folder written by joulefront export --to onnx"
+    return f"{str(folder)!r} must hold {MODEL}, got {other}, which the code in its README.md predicts with; or export again --to onnx"
+
+
 def first_line(error: BaseException) -> str:
     """Return what an error says, in one line."""
     return (re.sub(r"\s*<[^<>]* at 0x\w+>", "", " ".join(str(error).split())) or type(error).__name__)[:200]
@@ -290,7 +303,8 @@ def first_line(error: BaseException) -> str:
 
 def _warn(strange: Sequence[Any], name: str, what: str) -> None:
     if strange:
-        warnings.warn(f"{len(strange)} values of {name!r} were not seen in training, e.g. {strange[0]!r}: counted as {what}", stacklevel=2)
+        values = f"1 value of {name!r} was" if len(strange) == 1 else f"{len(strange)} values of {name!r} were"
+        warnings.warn(f"{values} not seen in training, e.g. {strange[0]!r}: counted as {what}", stacklevel=2)
 
 
 def _known(text: str, column: Mapping[str, Any]) -> bool:
@@ -354,10 +368,8 @@ def run(model: Model, files: Sequence[str], form: str = "table") -> int:
     with warnings.catch_warnings(record=True) as noted:
         warnings.simplefilter("always")
         for one in model.predict(files):
-            if isinstance(one, Unusable):
-                said.append(f"error: {one}")
-            else:
-                found.append(one)
+            said += [f"error: {one}"] if isinstance(one, Unusable) else []
+            found += [one] if isinstance(one, Prediction) else []
     for line in [*dict.fromkeys(f"warning: {note.message}" for note in noted if note.category is UserWarning), *said]:
         print("".join(sign if sign.isprintable() else "?" for sign in line), file=sys.stderr)
     if found or form == "json":

@@ -272,12 +272,14 @@ def _number(nodes: Nodes, column: Mapping[str, Any]) -> str:
     made = [nodes.add("Cast", standard, to=_FLOAT)]
     made += [nodes.add("Cast", missing, to=_FLOAT)] if column["missing"] else []
     if column.get("calendar"):
-        made.append(nodes.add("Cast", nodes.add("Where", missing, 0.0, _calendar(nodes, column)), to=_FLOAT))
+        made.append(nodes.add("Cast", nodes.add("Where", missing, 0.0, _calendar(nodes, column, filled)), to=_FLOAT))
     return str(nodes.add("Concat", *made, axis=1) if len(made) > 1 else made[0])
 
 
-def _calendar(nodes: Nodes, column: Mapping[str, Any]) -> str:
+def _calendar(nodes: Nodes, column: Mapping[str, Any], seconds: str) -> str:
     """Seconds since 1970 become the parts of the calendar that training saw vary, as ``table_encodings.calendar_features`` makes them.
+
+    ``seconds`` must be finite: they become indices, and an integer of NaN is none.
 
     Source: Hinnant 2013, "chrono-compatible low-level date algorithms", civil_from_days.
     """
@@ -288,7 +290,7 @@ def _calendar(nodes: Nodes, column: Mapping[str, Any]) -> str:
     def whole(value: str, size: float) -> str:
         return op("Floor", op("Div", value, size))
 
-    seconds = op("Floor", op("Clip", column["name"], -6.2e10, 2.5e11))
+    seconds = op("Floor", op("Clip", seconds, -6.2e10, 2.5e11))
     days = whole(seconds, 86_400.0)
     shifted = op("Add", days, 719_468.0)
     era = whole(shifted, 146_097.0)

@@ -49,7 +49,7 @@ class InOnnxRuntime(nn.Module):
 
         super().__init__()
         options = onnxruntime.SessionOptions()
-        options.log_severity_level, options.intra_op_num_threads = 3, torch.get_num_threads()
+        options.log_severity_level, options.intra_op_num_threads = 4, torch.get_num_threads()
         self.session = onnxruntime.InferenceSession(core.SerializeToString(), options, providers=["CPUExecutionProvider"])
         self.core, self.named = core, named
 

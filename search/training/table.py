@@ -202,9 +202,8 @@ def prepare(preprocessing: Mapping[str, Any], rows: pd.DataFrame | str | Path) -
         strange = [value for value, one in zip(values, known, strict=True) if not one and value is not None]
         if strange:
             counts = "as missing" if column["type"] == "numeric" else "as none of those"
-            warnings.warn(
-                f"{len(strange)} values of {name!r} were not seen in training, e.g. {strange[0]!r}: counted {counts}", stacklevel=2
-            )
+            said = f"1 value of {name!r} was" if len(strange) == 1 else f"{len(strange)} values of {name!r} were"
+            warnings.warn(f"{said} not seen in training, e.g. {strange[0]!r}: counted {counts}", stacklevel=2)
     return features
 
 

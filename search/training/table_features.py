@@ -104,7 +104,7 @@ def apply(columns: list[Column], frame: pd.DataFrame) -> np.ndarray:
     used = [column for column in columns if column["type"] != "dropped"]
     absent = [column["name"] for column in used if column["name"] not in frame.columns]
     if absent:
-        raise ValueError(f"the table must have the column {absent[0]!r} ({len(absent)} are missing), got {listed(frame.columns)}")
+        raise ValueError(f"the table must have the column {absent[0]!r} ({len(absent)} missing), got {listed(frame.columns)}")
     features = np.zeros((len(frame), len(feature_names(columns))), dtype=np.float32)
     numeric = [column for column in used if column["type"] == "numeric"]
     values = _numbers(frame, [column["name"] for column in numeric], {column["name"]: from_json(column) for column in numeric})

@@ -193,7 +193,7 @@ def test_values_that_training_never_saw_are_counted():
     how = table(frame, "y").preprocessing
     with pytest.warns(UserWarning, match=r"2 values of 'town' were not seen in training, e.g. 'Rome'"):
         assert prepare(how, pd.DataFrame({"town": ["Rome", "Bonn", "Ulm"], "size": [1, 2, 3]}))[:, :2].sum() == 1
-    with pytest.warns(UserWarning, match=r"1 values of 'size' were not seen in training, e.g. 'large'"):
+    with pytest.warns(UserWarning, match=r"1 value of 'size' was not seen in training, e.g. 'large'"):
         prepare(how, pd.DataFrame({"town": ["Ulm", "Ulm"], "size": ["1", "large"]}))
 
 

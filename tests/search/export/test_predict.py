@@ -1,0 +1,128 @@
+"""Files that strangers have: empty dates, no rows, numbers far off, files of another kind, folders of another format."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from joulefront.search.export import export, predict
+from joulefront.search.export.model import rebuild
+from joulefront.search.training.arrays import arrays
+from joulefront.search.training.table import prepare, table
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+EMPTY = "when,town,size\n2024-03-01,Rome,1\n,Rome,1\n2024-05-09,,\nnever,Paris,1\n2051-01-01,Rome,1\n"
+
+
+def rows(share_of_empty_dates: float) -> pd.DataFrame:
+    random = np.random.default_rng(0)
+    days = pd.Series(pd.date_range("2023-01-05", periods=160, freq="4D").strftime("%Y-%m-%d"))
+    days[random.random(160) < share_of_empty_dates] = ""
+    size = random.normal(size=160)
+    towns = random.choice(["Rome", "Oslo", ""], 160)
+    return pd.DataFrame({"when": days, "town": towns, "size": size.round(3).astype(str), "y": 3 * size + random.normal(size=160)})
+
+
+@pytest.fixture(scope="module")
+def exported(make: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Callable[[float], tuple[Any, Path]]:
+    done: dict[float, tuple[Any, Path]] = {}
+
+    def exported(share: float) -> tuple[Any, Path]:
+        if share not in done:
+            ready = make("regressor", table(rows(share), "y"), width=4)
+            done[share] = ready, export(**ready.arguments, to="onnx", out=tmp_path_factory.mktemp("table") / "model").path
+        return done[share]
+
+    return exported
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2])
+def test_rows_without_a_date_are_predicted_as_the_model_does_and_so_are_the_others(exported, share, tmp_path):
+    ready, folder = exported(share)
+    column = ready.task.preprocessing["columns"][0]
+    assert column["calendar"]
+    assert column["missing"] == (share > 0)
+    file = tmp_path / "new.csv"
+    file.write_text(EMPTY, encoding="utf-8")
+    found = list(predict.Model(folder).predict([file]))
+    outputs = rebuild(**ready.arguments).predictor()(prepare(ready.task.preprocessing, file))
+    mean, deviation = ready.task.target_scale or (0.0, 1.0)
+    np.testing.assert_allclose([one.value for one in found], np.reshape(outputs, -1) * deviation + mean, rtol=1e-5)
+
+
+def test_a_file_of_one_row_without_a_date_is_predicted(exported, tmp_path):
+    (tmp_path / "one.csv").write_text("when,town,size\n,Rome,1\n", encoding="utf-8")
+    (one,) = predict.Model(exported(0.0)[1]).predict([tmp_path / "one.csv"])
+    assert np.isfinite(one.value)
+
+
+def test_a_table_without_rows_is_said_and_no_error(exported, tmp_path, capfd):
+    (tmp_path / "head.csv").write_text("when,town,size\n", encoding="utf-8")
+    assert predict.run(predict.Model(exported(0.2)[1]), [str(tmp_path / "head.csv")]) == 0
+    said = capfd.readouterr()
+    assert said.out == ""
+    assert said.err == f"warning: {tmp_path / 'head.csv'} has 0 rows; nothing was predicted of it\n"
+
+
+def test_one_value_is_one_and_two_are_two(exported, tmp_path, capfd):
+    (tmp_path / "odd.csv").write_text("when,town,size\nnever,Rome,1\n2024-01-01,Rome,a\n,Rome,b\n,Rome,1\n", encoding="utf-8")
+    assert predict.run(predict.Model(exported(0.2)[1]), [str(tmp_path / "odd.csv")]) == 0
+    said = capfd.readouterr().err
+    assert "1 value of 'when' was not seen" in said
+    assert "2 values of 'size' were not seen" in said
+
+
+def test_a_model_that_fails_is_not_laid_on_the_file_and_nothing_of_onnxruntime_leaks(exported, tmp_path, monkeypatch, capfd):
+    """A column of another type makes the session fail, as a fault of the graph would."""
+    (tmp_path / "new.csv").write_text(EMPTY, encoding="utf-8")
+    model = predict.Model(exported(0.2)[1])
+    read = model.read
+    monkeypatch.setattr(model, "read", lambda file: {name: values[:1].repeat(2, axis=1) for name, values in read(file).items()})
+    assert predict.run(model, [str(tmp_path / "new.csv")]) == 2
+    said = capfd.readouterr()
+    assert "new.csv was read, but the model failed on it (" in said.err
+    assert "must be a table" not in said.err
+    assert "\x1b" not in said.out + said.err
+    assert all(line.startswith(("warning: ", "error: ")) for line in said.err.splitlines())
+
+
+def test_an_answer_that_is_no_number_is_an_error_of_its_row(exported, tmp_path, monkeypatch, capfd):
+    (tmp_path / "new.csv").write_text(EMPTY, encoding="utf-8")
+    model = predict.Model(exported(0.2)[1])
+    answers = model.answers
+    monkeypatch.setattr(model, "answers", lambda feed: np.concatenate([[np.inf], answers(feed)[1:]]))
+    assert predict.run(model, [str(tmp_path / "new.csv")], "json") == 2
+    said = capfd.readouterr()
+    assert [one["row"] for one in json.loads(said.out)] == [2, 3, 4, 5]
+    assert "new.csv, row 1: the model gives no number" in said.err
+
+
+def test_a_file_that_is_no_array_is_told_the_shape_and_nothing_of_pickle(make, tmp_path, capfd):
+    random = np.random.default_rng(0)
+    values = random.normal(size=(80, 3)).astype("float32")
+    ready = make("forest", arrays(values, values[:, 0] > 0, name="own"), width=3)
+    folder = export(**ready.arguments, to="onnx", out=tmp_path / "model").path
+    text, objects, several, words = (tmp_path / name for name in ("README.md", "objects.npy", "several.npz", "words.npy"))
+    text.write_text("# text\n", encoding="utf-8")
+    np.save(objects, np.array([None, 1], dtype=object), allow_pickle=True)
+    np.savez(several, a=values)
+    np.save(words, np.array([["a", "b", "c"]]))
+    model = predict.Model(folder)
+    assert model.takes == "array"
+    for file in (text, objects, several, words):
+        assert predict.run(model, [str(file)]) == 2
+        said = capfd.readouterr().err
+        assert f"{file} must be a .npy file of shape (n, 3), got {file.name}; write numbers by numpy.save" in said
+        assert "pickle" not in said
+
+
+def test_a_folder_of_another_format_says_what_predicts_with_it(make, tmp_path):
+    folder = export(**make("forest", "rows").arguments, to="skops", out=tmp_path / "model").path
+    with pytest.raises(ValueError, match=r"must hold model.onnx, got model.skops, which the code in its README.md predicts with"):
+        predict.Model(folder)
