@@ -321,6 +321,8 @@ def _why(
     lucky = "; it is not better than guessing" if standings[pick].beats_guessing is False else ""
     if basis == "unknown":
         return f"the best: how surely {evidence.metric} is known was not kept{lucky}"
+    if len(standings) == 1:
+        return f"the only one{lucky}"
     if pick == top:
         others = "every other member is clearly worse" if len(ties) == 1 else "no cheaper one is as good"
         return f"the best: {others} ({how}){lucky}"

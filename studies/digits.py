@@ -1,4 +1,4 @@
-"""Handwritten digits: small convnets and perceptrons on scikit-learn's 1,797 real images of 8 x 8 pixels; two minutes on two cores."""
+"""Handwritten digits: small convnets and perceptrons on scikit-learn's 1,797 real images of 8 x 8 pixels."""
 
 from __future__ import annotations
 

@@ -138,7 +138,8 @@ def one_line(error: Exception) -> str:
     """Return the message of an error in one line, with what to do about it."""
     if hasattr(error, "format_message"):  # the parser's
         context: Any = getattr(error, "ctx", None)
-        return f"{_flat(error.format_message()).rstrip('.')}. See {context.command_path if context else 'joulefront'} --help"
+        problem = _flat(error.format_message()).rstrip(".")
+        return f"{problem}{'' if problem.endswith('?') else '.'} See {context.command_path if context else 'joulefront'} --help"
     if not isinstance(error, ValueError | RuntimeError | OSError | ImportError | LookupError) or isinstance(error, KeyError | IndexError):
         # Nobody wrote this message for the user: name its kind, and how to find out more.
         return f"{type(error).__name__}: {_flat(str(error))} (the same command with --debug shows where)"

@@ -90,7 +90,7 @@ def optimise(
     compile_model: Annotated[
         bool, typer.Option("--compile/--no-compile", help="Try torch.compile, which takes seconds to minutes.")
     ] = True,
-    rounds: Annotated[int, typer.Option(help="Measurements of each tactic, taken in turns.")] = 3,
+    rounds: Annotated[int, typer.Option(min=2, help="Measurements of each tactic, taken in turns.")] = 3,
     meter: Meter = "auto",
     as_json: AsJson = False,
 ) -> None:

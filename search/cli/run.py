@@ -151,6 +151,11 @@ def _print_run(front: FrontView, folder: RunFolder, command: str, named: str) ->
     if len(front) == 0:
         print(front.to_text())
         reasons = sorted({trial.reason for trial in result.trials if trial.reason})
+        ended = str(result.facts["sessions"][-1].get("reason") or "") if result.facts.get("sessions") else ""
+        if "timeout" in ended and not any(
+            trial.increment_joules for trial in result.trials
+        ):  # loading the data and the libraries counts, too
+            raise RuntimeError(f"no trial was measured: {ended} while the study was starting; give a longer --timeout")
         raise RuntimeError("no trial was measured" + (f": {reasons[0]}" if reasons else ""))
     # What predicts quality and energy costs a second or more: whoever wants it asks for it with joulefront report.
     for name, verb in (("front.html", "report"), ("front.png", "plot")):

@@ -168,10 +168,12 @@ def train(job: Job, space: Space, task: Task, *, phases: Phases, should_continue
     torch.set_num_threads(threads)
     reached: list[dict[str, Any]] = []
 
+    def entry_of(point: Any) -> dict[str, Any]:
+        return {"epoch": point.epoch, "loss": _finite(point.loss), **{k: _finite(v) for k, v in (point.quality or {}).items()}}
+
     def after_epoch(point: Any) -> bool:
-        entry = {"epoch": point.epoch, "loss": _finite(point.loss), **{k: _finite(v) for k, v in (point.quality or {}).items()}}
-        reached.append(entry)
-        return should_continue(entry)
+        reached.append(entry_of(point))
+        return should_continue(reached[-1])
 
     def measured_nothing() -> Outcome:
         last = int(reached[-1]["epoch"]) if reached else 0
@@ -219,7 +221,7 @@ def train(job: Job, space: Space, task: Task, *, phases: Phases, should_continue
     return Outcome(
         fitted.epochs,
         quality,
-        tuple(reached),
+        tuple(map(entry_of, fitted.curve)),  # the last epoch is validated after `should_continue` was asked about it
         fitted.stopped,
         None,
         predictions,

@@ -32,6 +32,8 @@ from .variants import InBfloat16, in_int8, in_onnx
 
 #: A window of predictions runs at least this long, far above the resolution of every meter.
 WINDOW_SECONDS = 0.5
+#: The table for people has at most so many columns; a longer reason stands below it.
+COLUMNS, LONGEST_REASON = 80, 19
 
 
 @dataclass(frozen=True)
@@ -317,10 +319,31 @@ def on_front(rows: Sequence[AfterTraining]) -> tuple[bool, ...]:
 
 def to_text(rows: Sequence[AfterTraining], metric: str, quality: str) -> str:
     """Return the comparison as a table of at most 80 columns with an explanation; what does not fit the model is said below it."""
+    table, longest = _table(rows, metric, LONGEST_REASON), LONGEST_REASON
+    if _wide(table):  # the metric's name stands below, and so do the reasons
+        name, longest = metric if len(metric) <= 8 else "quality", len("pays after")
+        table = _table(rows, name, longest, unseen="none")
+        if _wide(table):
+            table = _table(rows, name, longest, unseen="none", spread=False)
+    said = [
+        f"* on the front of {metric} against joules per prediction",
+        f"Energies of predictions are {quality}; a saving is one that exceeds twice its uncertainty. It has paid for itself after so many "
+        "predictions. To deploy: joulefront export RUN --to onnx --variant int8, or --to pt2 --variant bfloat16.",
+        *(f"{row.tactic}: {row.reason}" for row in rows if row.reason is not None and len(row.reason) > longest),
+    ]
+    return "\n".join([table, "", *(line for text in said for line in textwrap.wrap(text, COLUMNS))])
+
+
+def _wide(table: str) -> bool:
+    return max(map(len, table.splitlines())) > COLUMNS
+
+
+def _table(rows: Sequence[AfterTraining], metric: str, longest: int, *, unseen: str = "none seen", spread: bool = True) -> str:
+    """The rows as a grid: reasons of more than ``longest`` characters are left for below, ``spread`` has the uncertainty."""
     cells = [["", "tactic", metric, "J/1,000", "±2u", "saves", "cost J", "pays after"]]
     for row, member in zip(rows, on_front(rows), strict=True):
         if row.reason is not None:
-            cells.append(["", row.tactic, "", "", "", "", "", row.reason if len(row.reason) < 20 else "does not fit"])
+            cells.append(["", row.tactic, "", "", "", "", "", row.reason if len(row.reason) <= longest else "see below"])
             continue
         even = row.break_even_predictions
         cells.append(
@@ -330,19 +353,13 @@ def to_text(rows: Sequence[AfterTraining], metric: str, quality: str) -> str:
                 "" if row.quality is None else f"{row.quality:.4f}",
                 _per_1000(row.joules_per_prediction),
                 _per_1000(None if row.u_joules_per_prediction is None else 2 * row.u_joules_per_prediction),
-                "none seen" if row.saving_joules is None and row is not rows[0] else _share(row, rows[0]),
+                unseen if row.saving_joules is None and row is not rows[0] else _share(row, rows[0]),
                 digits(row.optimisation_joules),
                 "" if row is rows[0] else "never" if even is None else f"{even:,}",
             ]
         )
-    said = [
-        f"* on the front of {metric} against joules per prediction",
-        f"Energies of predictions are {quality}; a saving is one that exceeds twice its uncertainty. It has paid for itself after so many "
-        "predictions. To deploy: joulefront export RUN --to onnx --variant int8, or --to pt2 --variant bfloat16.",
-        *(f"{row.tactic}: {row.reason}" for row in rows if row.reason is not None and len(row.reason) >= 20),
-    ]
-    wrapped = [line for text in said for line in textwrap.wrap(text, 80)]
-    return "\n".join([grid(cells, right=[False, False, True, True, True, True, True, False]), "", *wrapped])
+    shown = [place for place in range(len(cells[0])) if spread or cells[0][place] != "±2u"]
+    return grid([[row[place] for place in shown] for row in cells], right=[place in range(2, 7) for place in shown])
 
 
 def to_json(rows: Sequence[AfterTraining], quality: str) -> str:

@@ -99,10 +99,11 @@ class MeasuredCommand:
 
 
 def _doubt(record: Record) -> str:
-    """The 95 % interval between runs, and the scale's."""
+    """The standard uncertainty between runs, and the scale's."""
     run, scale, joules = record.u_random_joules, record.u_systematic_joules, record.joules
-    between = "" if run is None else f" ± {digits(2 * run)} J between runs"
-    return between + ("" if scale is None or not joules else f", scale ± {2 * scale / joules:.0%}")
+    known = [] if run is None else [f"±{digits(run)} J between runs"]
+    known += [] if scale is None or not joules else [f"±{100 * scale / joules:.2g} % of the scale"]
+    return "; standard uncertainty " + ", ".join(known) if known else ""
 
 
 def measure_command(

@@ -11,6 +11,7 @@ from dataclasses import asdict
 from itertools import combinations
 from typing import Any
 
+from ..billing.account import BOOKED
 from ..energy import JOULES_PER_WH
 from ..formatting import Unit, unit_for
 from ..front import FRACTIONS, Front
@@ -175,8 +176,10 @@ def _curve(front: Front, trial: Trial) -> list[dict[str, Any]]:
     """Loss and quality after each epoch, those of the trials that this one continued first."""
     points = {point.get("epoch"): point for one in reversed(front.lineage(trial)) for point in one.curve}
     name = front.objectives[0]
+    # What ended an epoch early came before its validation, whose result is the trial's.
+    ends = {one.curve[-1].get("epoch"): one.values[0] for one in reversed(front.lineage(trial)) if one.curve and one.values}
     return [
-        {"epoch": epoch, "loss": point.get("loss"), "q": point.get(name)}
+        {"epoch": epoch, "loss": point.get("loss"), "q": ends.get(epoch) if point.get(name) is None else point[name]}
         for epoch, point in sorted(points.items(), key=lambda item: item[0] or 0)
     ]
 
@@ -287,7 +290,7 @@ def _column(values: Sequence[Any]) -> dict[str, Any]:
 
 def _bill(run: Run) -> dict[str, Any]:
     bill = run.bill
-    kept = {trial.number for trial in Front.of(run)}
+    members = tuple(Front.of(run))
     paid = [trial for trial in run.trials if trial.increment_joules is not None]
     wall = bill.at_wall
     return {
@@ -295,7 +298,8 @@ def _bill(run: Run) -> dict[str, Any]:
         "u": bill.u_joules,
         "seconds": bill.seconds,
         "states": dict(bill.by_state),
-        "front": sum(trial.increment_joules or 0.0 for trial in paid if trial.number in kept and trial.state == "complete"),
+        "front": sum(trial.increment_joules or 0.0 for trial in members),
+        "uses": uses_of(run, members),
         "validation": sum(trial.energy.evaluation_joules or 0.0 for trial in paid),
         "parts": [
             [short_component(name), joules, bill.quality_by_component.get(name, "unknown"), bill.source_by_component.get(name, "unknown")]
@@ -306,6 +310,32 @@ def _bill(run: Run) -> dict[str, Any]:
         "gaps": bill.gaps(),
         "wall": None if wall is None else {"joules": wall.joules, "u": wall.u_joules, "how": wall.quality, "by": wall.source},
     }
+
+
+def uses_of(run: Run, members: Sequence[Trial]) -> dict[str, float]:
+    """Return where the joules of a run went: ``front``, what the trials of the front took in all, then the bill's states without these.
+
+    A trial that a limit ended is billed as ``stopped``, and its model may be on the front all the same. The parts add up to the states.
+    """
+    rest, front, features = dict(run.bill.by_state), 0.0, _features_paid(run)
+    for trial in members:
+        state = BOOKED.get(str(trial.energy.record.get("state", "ok")), "failed")
+        share = min(rest.get(state, 0.0), max(0.0, (trial.increment_joules or 0.0) - features.get(trial.number, 0.0)))
+        front, rest[state] = front + share, rest.get(state, 0.0) - share
+    return {"front": front, **rest}
+
+
+def _features_paid(run: Run) -> dict[int, float]:
+    """Joules of the bill's features by trial: they are in what it took, shared out by what its training and validation do not explain."""
+    billed = run.bill.by_state.get("features", 0.0)
+    beyond = {
+        trial.number: max(0.0, (trial.increment_joules or 0.0) - (energy.evaluation_joules or 0.0) - own)
+        for trial in run.trials
+        if (energy := trial.energy).features_joules and trial.parent is None
+        for own in [max(0.0, (trial.train_joules or 0.0) - energy.features_joules)]
+    }
+    known = sum(beyond.values())
+    return {number: billed * joules / known for number, joules in beyond.items()} if known > 0 else {}
 
 
 def _ranking(front: Front, target: Any) -> dict[str, Any]:

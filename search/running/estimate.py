@@ -105,11 +105,20 @@ class Estimate:
                 "         of which start and decisions: " + ("unknown, left out" if self.overhead_joules is None else f"{overhead} {unit}"),
                 *([f"         of which features, once for all: {features} {unit}"] if self.features_joules is not None else []),
                 f"trials   {self.trials:.0f} (90 %: {self.low_trials:.0f} to {self.high_trials:.0f})",
-                f"time     about {self.seconds / 60:.1f} min with one worker",
+                f"time     about {_duration(self.seconds)} with one worker",
                 f"one complete training of a random candidate: {full} {unit} (median)",
                 f"from {basis}{probing}",
             ]
         )
+
+
+def _duration(seconds: float) -> str:
+    """A time in the unit in which it reads best.
+
+    >>> _duration(44.0), _duration(600.0), _duration(15012.0)
+    ('44 s', '10.0 min', '4.2 h')
+    """
+    return f"{seconds:.0f} s" if seconds < 60 else f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def estimate(

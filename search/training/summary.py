@@ -97,7 +97,8 @@ def summary_text(found: Mapping[str, Any]) -> str:
     for kind in dict.fromkeys(column["as"] for column in columns):
         here = [_column_text(column) for column in columns if column["as"] == kind]
         more = f", and {len(here) - NAMED} more" if len(here) > NAMED else ""
-        lines += ["", f"{len(here)} column(s) {'left out' if kind == 'dropped' else 'used as ' + kind}: {', '.join(here[:NAMED])}{more}"]
+        counted = "1 column" if len(here) == 1 else f"{len(here)} columns"
+        lines += ["", f"{counted} {'left out' if kind == 'dropped' else 'used as ' + kind}: {', '.join(here[:NAMED])}{more}"]
     if missing := found.get("missing_texts"):
         told = [f"{name} ({', '.join(f'{text!r} {count} times' for text, count in texts.items())})" for name, texts in missing.items()]
         lines += ["", f"taken for missing: {'; '.join(told[:NAMED])}" + (f"; and {len(told) - NAMED} more" if len(told) > NAMED else "")]

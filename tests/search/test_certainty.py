@@ -152,6 +152,10 @@ def test_paired_results_tell_apart_what_counts_alone_do_not() -> None:
     assert choose(members, Evidence("accuracy", examples=400)).pick == 2
 
 
+def test_one_model_alone_is_not_compared_with_others() -> None:
+    assert choose(MEMBERS[2:3], Evidence("accuracy", examples=400)).why == "the only one"
+
+
 def test_how_much_worse_the_pick_may_be_is_said_by_the_same_evidence() -> None:
     unpaired = Evidence("accuracy", examples=400)
     kept = {n: right(trial.values[0]) for n, trial in enumerate(MEMBERS)}

@@ -207,7 +207,7 @@ function details() {
   $("details").replaceChildren(...box.filter(Boolean), ...curves(m));
 }
 function overDefault(m) {
-  const d = run.default, ratio = m.j / d.j, less = ratio < 1 ? `${percent(1 - ratio)} less energy` : ratio < 2 ? `${percent(ratio - 1)} more energy` : `${digits(ratio)} times the energy`;
+  const d = run.default, ratio = m.j / d.j, less = Math.abs(ratio - 1) < 0.005 ? "the same energy" : ratio < 1 ? `${percent(1 - ratio)} less energy` : ratio < 2 ? `${percent(ratio - 1)} more energy` : `${digits(ratio)} times the energy`;
   const tied = d.ties.includes(m.n) ? "cannot be told from it" : `${step(m.q - d.q)} ${better(m.q, d.q) ? "better" : "worse"}${d.compared.includes(m.n) ? "" : " as measured"}`;
   return `Against the default model (trial ${d.n}, ${quality(d.q)} for ${energy(d.j)}): ${tied}, for ${less}.`;
 }
@@ -275,18 +275,19 @@ const table = ({ head: names, rows, right }) => h("div", { class: "scroll" }, h(
 // -- the bill, carbon, what mattered, how it was measured ---------------------------------------------------------------------------------
 
 const bar = (name, share, text) => h("div", { class: "bar" }, h("span", null, name), h("i", { style: `width:${Math.min(100, Math.max(0, 100 * share))}%` }), h("b", null, text));
-const WORDS = { overhead: "starting up, deciding, storing", idle: "idle", failed: "failed trials", repeats: "training finalists again", stopped: "stopped trials", pruned: "trials stopped because others dominate them", features: "features of pretrained networks", unattributed: "work of other programs" };
+const WORDS = { front: "trials whose models are on the front, all that they took", complete: "the other complete trials", overhead: "starting up, deciding, storing", idle: "idle", failed: "failed trials", repeats: "training finalists again", stopped: "the other stopped trials", pruned: "trials stopped because others dominate them", features: "features of pretrained networks", unattributed: "work of other programs" };
 function bill() {
   const b = run.bill, m = state.pick;
   if (b.total === null) return $("bill").replaceChildren(h("p", null, "Unknown: nothing could be measured or estimated."));
-  const trained = Math.max(0, (b.states.complete ?? 0) - b.validation), kept = Math.min(b.front, trained), sum = d3.sum(Object.values(b.states));
-  const rows = [["training the models of the front", kept], ["training the other complete ones", trained - kept], ["validation", b.validation], ...Object.entries(b.states).filter(([k]) => k !== "complete").map(([k, j]) => [WORDS[k] ?? k, j]), ["not attributed", b.total - sum]].filter(([, j]) => j > 0.001 * b.total);
-  const parts = [h("b", null, energy(b.total)), b.u === null ? "" : ` ± ${percent((2 * b.u) / b.total)} (2 standard uncertainties)`, ` in ${clock(b.seconds)} for ${plural(run.trials, "training")}`, run.failed ? `, ${count(run.failed)} of them failed` : "", grams(b.total) === null ? "" : `; ${mass(grams(b.total))}`, money(b.total) ? `; ${money(b.total)}` : "", `. A 10 W lamp burns as much in ${clock(b.total / 10)}.`];
+  const rows = [...Object.entries(b.uses).map(([k, j]) => [WORDS[k] ?? k, j]), ["not attributed", b.total - d3.sum(Object.values(b.uses))]].filter(([, j]) => j > 0.001 * b.total);
+  const parts = [h("b", null, energy(b.total)), b.u === null ? "" : ` ±${gap}${percent(b.u / b.total)} (standard uncertainty)`, ` in ${clock(b.seconds)} for ${plural(run.trials, "training")}`, run.failed ? `, ${count(run.failed)} of them failed` : "", grams(b.total) === null ? "" : `; ${mass(grams(b.total))}`, money(b.total) ? `; ${money(b.total)}` : "", `. A 10 W lamp burns as much in ${clock(b.total / 10)}.`];
   const wall = b.wall ? h("p", { class: "small" }, `At the wall the whole machine took ${energy(b.wall.joules)} (${b.wall.how} by ${b.wall.by}); that contains the sums above.`) : null;
-  $("bill").replaceChildren(h("p", null, parts), ...rows.map(([name, j]) => bar(name, j / b.total, `${energy(j)} (${percent(j / b.total)})`)), b.gaps ? h("p", { class: "small warn" }, b.gaps) : "", run.so_far ? h("p", { class: "small muted" }, `So far: ${live ? "the study is not over" : "what making this page took is not in it, and nor is what predicts quality and energy"}; joulefront report ${run.folder} has it.`) : "", wall ?? "", m ? h("p", { id: "payback" }, payback(m)) : "");
+  $("bill").replaceChildren(h("p", null, parts), ...rows.map(([name, j]) => bar(name, j / b.total, `${energy(j)} (${percent(j / b.total)})`)), b.validation > 0 ? h("p", { class: "small muted" }, `Validating the models is ${energy(b.validation)} of what the trials took.`) : "", b.gaps ? h("p", { class: "small warn" }, b.gaps) : "", run.so_far ? h("p", { class: "small muted" }, `So far: ${live ? "the study is not over" : "what making this page took is not in it, and nor is what predicts quality and energy"}; joulefront report ${run.folder} has it.`) : "", wall ?? "", m ? h("p", { id: "payback" }, payback(m)) : "");
 }
 function payback(m) {
   const top = member(run.choice.best), total = run.bill.total;
+  if (run.members.length === 1) return "The front has one model: there is no cheaper one with which the search could pay for itself.";
+  if (m === top && m === run.members[0]) return "The best model is the cheapest one, too: nothing cheaper pays for the search.";
   if (m === top) return "Choose a cheaper model to see when the search has paid for itself.";
   const each = top.j - m.j, use = top.j1000 !== null && m.j1000 !== null ? (top.j1000 - m.j1000) / 1000 : 0;
   return `Against training the best model (trial ${top.n}) each time, trial ${m.n} has paid for the search after ${plural(Math.ceil(total / each), "training")}${use > 0 ? `, or after ${many(Math.ceil(total / use))} predictions` : ""}.`;
@@ -394,7 +395,7 @@ function words() {
   const some = run.members.length ? [h("b", null, `${count(run.members.length)} of ${count(run.trials)}`), ` trained models ${run.members.length === 1 ? "is" : "are"} worth a look: ${run.members.length > 1 ? `from ${quality(ends[0].q)} for ${energy(ends[0].j)} to ` : ""}${quality(top.q)} for ${energy(top.j)}.`] : [`No model is on the front yet: ${plural(run.trials, "trial")}, ${count(run.failed)} failed, ${count(run.running)} running.`];
   $("lead").replaceChildren(run.description ? `${run.description} ` : "", ...some, run.complete_only ? " Only models trained to the last rung count." : "");
   const kinds = [...new Set(b.parts.map((p) => p[2]))].join(" and "), missing = b.absent.length ? ` ${b.absent.map(([k]) => k).join(", ")}: absent, and counted nowhere.` : "";
-  const sure = run.scale ? ` All of it together may be off by ± ${percent(2 * run.scale)}, which changes no comparison on this page.` : "";
+  const sure = run.scale ? ` All of it together is known to ±${gap}${percent(run.scale)} (standard uncertainty), which changes no comparison on this page.` : "";
   const rests = run.examples ? ` Quality rests on ${plural(run.examples, "validation example")}${run.counted && run.percent ? `: one is ${+(100 / run.examples).toPrecision(2)} points` : ""}.` : " How many examples quality rests on was not kept.";
   $("caveat").textContent = `Energy is ${run.measured || kinds || "unknown"}.${sure}${missing}${rests}`;
   const going = live ? !run.ended : run.running > 0;

@@ -23,7 +23,8 @@ pytestmark = pytest.mark.slow
     ("words", "parts"),
     [
         (["run"], ["Missing argument", "joulefront run --help"]),
-        (["frnt", "x"], ["frnt", "--help"]),
+        (["frnt", "x"], ["Did you mean 'front'? See joulefront --help"]),
+        (["optimise", "runs/nothing", "--rounds", "1"], ["--rounds", "2"]),
         (["run", "digits", "--budgte", "5Wh"], ["--budgte", "joulefront run --help"]),
         (["run", "digits", "--trials", "0"], ["--trials", "joulefront run --help"]),
         (["run", "digitz"], ["unknown study 'digitz'", "did you mean 'digits'"]),

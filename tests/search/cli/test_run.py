@@ -111,6 +111,12 @@ def test_a_run_continues_only_with_the_same_study(call: Callable[..., Any], fold
     refused(call("run", "digits", "--out", folder), "holds a study with other rungs", "new --out")
 
 
+def test_a_timeout_that_starting_has_taken_says_so(call: Callable[..., Any], rings_file: Callable[[str], Path]) -> None:
+    said = call("run", rings_file("fine"), "--out", "r", "--timeout", "0.01s", "--meter", "cpu_time")
+    assert said.code == 1
+    assert "while the study was starting; give a longer --timeout" in said.err
+
+
 def test_rungs_are_set_on_the_command_line_and_kept(call: Callable[..., Any], rings_file: Callable[[str], Path]) -> None:
     refused(call("run", rings_file("fine"), "--out", "r", "--rungs", "3,1"), "--rungs must be ascending", "--rungs 1,3,9,27")
     assert not Path("r").exists()

@@ -55,6 +55,7 @@ def test_a_training_reaches_its_epochs_and_leaves_its_weights(rings: Callable[..
     assert notes.kinds.count("epoch") == 2
     assert notes.kinds[-1] in ("eval", "overhead")
     assert [entry["epoch"] for entry in outcome.curve] == [1, 2]
+    assert outcome.curve[-1]["accuracy"] == outcome.quality["accuracy"]  # validated after the last epoch was reported
     assert outcome.parameters == 2 * 8 + 8 + 8 * 2 + 2
     assert outcome.flops is not None
     assert outcome.threads == 1

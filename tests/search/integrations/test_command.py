@@ -14,6 +14,7 @@ from helpers.command_line import say
 
 from joulefront.search.cli import main
 from joulefront.search.energy import Discovery, Record
+from joulefront.search.formatting import digits
 from joulefront.search.integrations.command import CommandError, measure_command
 from joulefront.search.threads import ADDED
 
@@ -122,6 +123,14 @@ def test_energy_that_nothing_reads_is_unknown_with_a_remedy_and_never_zero() -> 
     assert done.to_json()["kwh"] is None
     assert "energy: unknown; " in done.to_text()
     assert "--meter auto,wall=" in done.to_text()
+
+
+def test_both_uncertainties_are_standard_ones() -> None:
+    done = measure_command(["true"], "cpu_time")
+    scale = (done.record.u_systematic_joules or 0.0) / (done.record.joules or 1.0)
+    assert (
+        f"standard uncertainty ±{digits(done.record.u_random_joules)} J between runs, ±{100 * scale:.2g} % of the scale" in done.to_text()
+    )
 
 
 def test_the_environment_is_the_users_own() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from helpers.trials import changed
+from helpers.trials import changed, complete
 
 from joulefront.search.front import Front
 from joulefront.search.records.run_folder import Run
@@ -31,6 +31,38 @@ def test_a_member_knows_the_curve_of_all_that_it_was_continued_from(fake_run: Ru
     data = next(one for one in page_data(fake_run, ranking=False)["members"] if one["n"] == trial.number)
     assert [point["epoch"] for point in data["curve"]] == list(range(1, trial.epochs + 1))
     assert data["curve"][-1]["q"] == pytest.approx(trial.values[0])
+
+
+def test_a_curve_whose_last_epoch_was_validated_late_ends_at_the_quality_of_its_trial(fake_run: Run) -> None:
+    number = next(one.number for one in Front.of(fake_run) if one.curve)
+    last = [{k: v for k, v in fake_run.trials[number].curve[-1].items() if k != "accuracy"}]
+    trials = tuple(replace(t, curve=(*t.curve[:-1], *last)) if t.number == number else t for t in fake_run.trials)
+    data = next(one for one in page_data(replace(fake_run, trials=trials), ranking=False)["members"] if one["n"] == number)
+    assert data["curve"][-1]["q"] == fake_run.trials[number].values[0]
+
+
+@pytest.mark.parametrize(("ended", "state"), [("ok", "complete"), ("stopped", "stopped"), ("pruned", "pruned")])
+def test_what_a_trial_of_the_front_took_is_the_fronts_however_it_ended(fake_run: Run, ended: str, state: str) -> None:
+    member = Front.of(fake_run).best()
+    trials = tuple(changed(t, record={"state": ended}) if t.number == member.number else t for t in fake_run.trials)
+    paid, states = member.increment_joules or 0.0, fake_run.bill.by_state
+    moved = {**states, "complete": states["complete"] - paid}
+    moved[state] = moved.get(state, 0.0) + paid + 5.0  # of another trial
+    run = replace(fake_run, trials=trials, bill=replace(fake_run.bill, by_state=moved))
+    uses = page_data(run, ranking=False)["bill"]["uses"]
+    members = tuple(Front.of(run))
+    assert uses["front"] == pytest.approx(sum(one.increment_joules or 0.0 for one in members))
+    assert sum(uses.values()) == pytest.approx(sum(moved.values()))
+    if state != "complete":
+        assert uses[state] == pytest.approx(5.0)
+
+
+def test_features_that_a_trial_of_the_front_paid_for_all_are_in_their_own_part_of_the_bill(fake_run: Run) -> None:
+    first, other = complete(0, 0.9, 12.0, increment_joules=115.0, features_joules=2.0), complete(1, 0.8, 20.0, increment_joules=18.0)
+    bill = replace(fake_run.bill, by_state={"complete": 33.0, "features": 100.0}, total_joules=133.0)
+    run = replace(fake_run, trials=(first, replace(other, energy=replace(other.energy, features_joules=2.0))), bill=bill)
+    uses = page_data(run, ranking=False)["bill"]["uses"]
+    assert uses == pytest.approx({"front": 15.0, "complete": 18.0, "features": 100.0})
 
 
 def test_the_interval_and_the_ties_are_those_of_the_choice(fake_run: Run) -> None:

@@ -77,6 +77,8 @@ def test_what_the_search_gained_over_the_default_model_is_said() -> None:
     better = Front((default, complete(1, 0.95, 4000.0)), *TWO)
     better.__dict__["evidence"] = Evidence("accuracy", examples=1000)
     assert "is better in accuracy (+0.150) for 4 times the energy" in (over_default(better) or "")
+    same = Front((default, complete(1, 0.95, 998.0)), *TWO)
+    assert (over_default(same) or "").endswith("for the same energy.")
     assert over_default(Front((complete(1, 0.95, 10.0),), *TWO)) is None
 
 
