@@ -290,6 +290,7 @@ function payback(m) {
   if (m === top && m === run.members[0]) return "The best model is the cheapest one, too: nothing cheaper pays for the search.";
   if (m === top) return "Choose a cheaper model to see when the search has paid for itself.";
   const each = top.j - m.j, use = top.j1000 !== null && m.j1000 !== null ? (top.j1000 - m.j1000) / 1000 : 0;
+  if (each <= 0) return `Trial ${m.n} costs no less to train than the best model (trial ${top.n}): choose a cheaper one to see when the search has paid for itself.`;
   return `Against training the best model (trial ${top.n}) each time, trial ${m.n} has paid for the search after ${plural(Math.ceil(total / each), "training")}${use > 0 ? `, or after ${many(Math.ceil(total / use))} predictions` : ""}.`;
 }
 /** The hours in which a run with a forecast trained, and what the same would have emitted in the cleanest of them. */
