@@ -133,6 +133,7 @@ def wall_text(bill: Bill) -> str | None:
     wall = bill.at_wall
     if wall is None:
         return None
-    spread = "" if wall.u_joules is None else f" ± {energy_text(2 * wall.u_joules / JOULES_PER_WH)} (two standard uncertainties)"
+    spread = "" if wall.u_joules is None else f" ± {energy_text(2 * wall.u_joules / JOULES_PER_WH)}"
     how = f"{wall.quality} by {wall.source}" if wall.reason is None else wall.reason
+    how = f"two standard uncertainties; {how}" if spread else how
     return f"At the wall the whole machine took {energy_text(wall.joules / JOULES_PER_WH)}{spread} ({how}); that contains the sums above."

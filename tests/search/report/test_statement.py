@@ -57,7 +57,7 @@ def test_the_energy_at_the_wall_stands_beside_the_sum_where_it_is_known(fake_run
     assert "At the wall" not in statement(fake_run)
     wall = AtWall(7200.0, 36.0, "measured", "wall")
     text = statement(replace(fake_run, bill=replace(fake_run.bill, at_wall=wall)))
-    assert "At the wall the whole machine took 2 Wh ± 20 mWh (measured by wall)" in text
+    assert "At the wall the whole machine took 2 Wh ± 20 mWh (two standard uncertainties; measured by wall)" in text
     line = AtWall(7200.0, None, "estimated", "wall line", "estimated: 1.25 times the components and 30 W")
     text = statement(replace(fake_run, bill=replace(fake_run.bill, at_wall=line)))
     assert "took 2 Wh (estimated: 1.25 times the components and 30 W); that contains the sums above" in text
