@@ -153,7 +153,7 @@ class TrialRunner:
             meter = account.open(number, executor.devices, pid=getattr(executor, "pid", None))
         except Exception as error:
             raise DeviceError(f"{job.device} does not answer any more ({error}); the same command continues in a new process") from error
-        dominance = DominanceStopper(self.study, self._trials, asked.epochs, parent, meter.phases)
+        dominance = DominanceStopper(self.study, self._trials, asked.epochs, parent, lambda: meter.phases)
 
         def phases(kind: str, index: int) -> AbstractContextManager[Any]:
             overdue.begin(kind)

@@ -114,14 +114,14 @@ class DominanceStopper:
         trials: Gives all trials of the study, by number.
         epochs: Epochs that the training is to reach.
         parent: The trial that it continues, or None.
-        phases: Records of its windows that have ended; grows while it trains.
+        phases: Gives the records of its windows that have ended by now.
     """
 
     study: Study
     trials: Callable[[], Sequence[Trial]]
     epochs: int
     parent: Trial | None
-    phases: Sequence[Record]
+    phases: Callable[[], Sequence[Record]]
 
     def reason(self, entry: Mapping[str, float]) -> str | None:
         """Return why the training should end after this epoch, or None; without a quality in the epoch's entry nothing is checked."""
@@ -149,8 +149,9 @@ class DominanceStopper:
 
     def _energies(self, trials: Sequence[Trial]) -> tuple[float, list[float] | None]:
         """Return the energy of the start-up and of every epoch of the lineage so far; None when one is unknown."""
-        own = [record.joules for record in self.phases if record.kind == "epoch"]
-        start = sum_known(record.joules for record in self.phases if record.kind in ("setup", "compile"))
+        phases = self.phases()
+        own = [record.joules for record in phases if record.kind == "epoch"]
+        start = sum_known(record.joules for record in phases if record.kind in ("setup", "compile"))
         setup = start if self.parent is None else 0.0
         before = [] if self.parent is None else epoch_energies(self.parent, trials)
         if setup is None or before is None or not own or any(joules is None for joules in own):

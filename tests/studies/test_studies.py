@@ -33,7 +33,7 @@ def test_the_column_decides_whether_families_classify_or_regress(
     main(["run", "table", "--data", "houses.csv", "--target", target, "--smoke", "--trials", "3", "--meter", "cpu_time", "--out", "r"])
     store = RunFolder.open("r")
     run = store.run()
-    assert run.objectives == (objective, "train_energy")
+    assert run.objectives == (objective, "train_energy", "inference_energy")
     assert [trial.state for trial in run.trials] == ["complete"] * 3
     assert len({trial.params["family"] for trial in run.trials}) >= 2
     assert store.facts["origin"]["options"] == {"data": str(tmp_path / "houses.csv"), "target": target, "smoke": True}

@@ -53,20 +53,22 @@ def test_an_epoch_with_unknown_energy_or_without_quality_is_not_checked(study):
         make_trial(k, "complete", {}, 9, quality={"accuracy": 0.9}, train_joules=1.0, curve=({"epoch": 1, "accuracy": 0.5},))
         for k in range(ENOUGH)
     ]
-    known = DominanceStopper(study, lambda: seen, 9, None, [phase("setup", 1.0), phase("epoch", 5.0)])
+    known = DominanceStopper(study, lambda: seen, 9, None, lambda: [phase("setup", 1.0), phase("epoch", 5.0)])
     assert known.reason({"epoch": 1, "accuracy": 0.1}) is None  # no training was measured at rung 3: nothing is known of it
     seen = [replace(trial, curve=(*trial.curve, {"epoch": 3, "accuracy": 0.6})) for trial in seen]
     assert known.reason({"epoch": 1, "accuracy": 0.1}) is not None
     assert known.reason({"epoch": 1}) is None
     assert known.reason({"epoch": 2, "accuracy": 0.1}) is None
-    unknown = replace(known, phases=[phase("setup", 1.0), phase("epoch", None)])
+    unknown = replace(known, phases=lambda: [phase("setup", 1.0), phase("epoch", None)])
     assert unknown.reason({"epoch": 1, "accuracy": 0.1}) is None
 
 
 def test_a_training_that_ends_between_two_rungs_is_credited_with_the_upper_one_for_the_energy_of_its_end(study, monkeypatch):
     asked = []
     monkeypatch.setattr("joulefront.search.stopping.dominated.stop_reason", lambda error, epoch, ahead, *a, **k: asked.append(ahead))
-    net = DominanceStopper(study, list, 6, None, [phase("setup", 1.0), phase("epoch", 5.0), phase("epoch", 2.0), phase("epoch", 2.0)])
+    net = DominanceStopper(
+        study, list, 6, None, lambda: [phase("setup", 1.0), phase("epoch", 5.0), phase("epoch", 2.0), phase("epoch", 2.0)]
+    )
     net.reason({"epoch": 3, "accuracy": 0.1})
     assert asked == [{9: 1.0 + 5.0 + 2.0 + 2.0 + 3 * 2.0}]
 
