@@ -176,8 +176,14 @@ def train(job: Job, space: Space, task: Task, *, phases: Phases, should_continue
         return should_continue(reached[-1])
 
     def measured_nothing() -> Outcome:
-        last = int(reached[-1]["epoch"]) if reached else 0
-        return Outcome(last, curve=tuple(reached), parameters=parameters, flops=flops, threads=threads, resumed=start is not None)
+        return Outcome(
+            int(reached[-1]["epoch"]) if reached else 0,
+            curve=tuple(reached),
+            parameters=parameters,
+            flops=flops,
+            threads=threads,
+            resumed=start is not None,
+        )
 
     parameters = flops = start = None
     try:

@@ -116,7 +116,7 @@ def tick(context: Context) -> dict[str, Any]:
     time.sleep(0.3 * scale)
     busy = {name: _milliseconds(call, 30) for name, call in calls.items()}
     worker.join()
-    apart = {name: _milliseconds(call, 10, 0.1) for name, call in calls.items()}
+    apart = {name: _milliseconds(call, 10, 0.1 * scale) for name, call in calls.items()}
     with Ledger(discover("nvml")) as ledger:
         window = _milliseconds(lambda: ledger.open("one").close())
         time.sleep(3 * scale)  # until the meter knows when the counter is refreshed, it looks closely

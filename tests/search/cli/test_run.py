@@ -42,7 +42,8 @@ def test_terminal_page_picture_and_next_name_the_same_model(circle: Circle) -> N
     page = data_of(circle.path / "front.html")
     assert page["choice"]["sensible"] == picked
     assert f"sensible: trial {picked}," in " ".join(circle.out.split())
-    marked = [line for line in circle.out.splitlines() if line.split()[:1] == [str(picked)]]
+    lines = circle.out.splitlines()
+    marked = [" ".join(lines[k : k + 2]) for k, line in enumerate(lines) if line.split()[:1] == [str(picked)]]  # a narrow row is two lines
     assert any("sensible" in line for line in marked)
     assert View.of(RunFolder.open(circle.path).run()).named[0][1].number == picked
     assert " --pick sensible " in circle.out.rstrip().splitlines()[-1]
