@@ -35,10 +35,8 @@ from ..whole_file import full_disk
 INFERENCE_SECONDS, CPU_INFERENCE_SECONDS = 1.0, 0.25
 #: A training is looked at this often.
 POLL_SECONDS = 0.25
-#: Attempts, one a second, to interrupt a training in this process before the process ends.
-ATTEMPTS = 5
-#: What is known is written down within this time, or by the next session: a device that hangs may block even that.
-ABANDON_SECONDS = 20.0
+#: Attempts, one a second, to interrupt a training in this process before the process ends; and the time to write down what is known.
+ATTEMPTS, ABANDON_SECONDS = 5, 20.0
 #: Interrupts the calls in which the main thread waits; ignored by default, and hardly ever used by libraries.
 WAKE = getattr(signal, "SIGURG", None)
 
@@ -147,7 +145,7 @@ class Outcome:
 
 
 def seed_of(study_seed: int, key: str) -> int:
-    """Seed of a candidate: the same for each of its rungs, different between candidates."""
+    """Seed of a candidate: one for all of its rungs."""
     return zlib.crc32(f"{study_seed}:{key}".encode())
 
 
@@ -176,14 +174,8 @@ def train(job: Job, space: Space, task: Task, *, phases: Phases, should_continue
         return should_continue(reached[-1])
 
     def measured_nothing() -> Outcome:
-        return Outcome(
-            int(reached[-1]["epoch"]) if reached else 0,
-            curve=tuple(reached),
-            parameters=parameters,
-            flops=flops,
-            threads=threads,
-            resumed=start is not None,
-        )
+        last = int(reached[-1]["epoch"]) if reached else 0
+        return Outcome(last, curve=tuple(reached), parameters=parameters, flops=flops, threads=threads, resumed=start is not None)
 
     parameters = flops = start = None
     try:
