@@ -137,7 +137,7 @@ def bar2(lab: Lab) -> Row:
     )
 
 
-def bar3(lab: Lab, windows: int = 60) -> Row:
+def bar3(lab: Lab, windows: int = 300) -> Row:
     """Counter refreshed every 100 ms under a square wave; CodeCarbon's way is the counter's difference at the edges, and so is Zeus's."""
     bench = lab.bench(kind="square", low=60.0, high=350.0, period=2.7, duty=0.6, tick=0.1, phase=0.033)
     theirs = lab.codecarbon_gpu()
