@@ -175,6 +175,35 @@ class EpochMeter:
         return done
 
 
+class Metered:
+    """What callbacks of libraries with epochs share: their settings, and the meter.
+
+    Args:
+        cap: Energy at which the training ends, e.g. ``5Wh``; None is no cap.
+        meter: As for ``discover``, or what it found.
+        zone: Grid zone of the machine, e.g. ``FR``; ``grams_per_kwh`` in its place. Without either the grams are unknown.
+        training_type: ``pre-training`` or ``fine-tuning``.
+        card: The model card that gets the emissions when the training has ended, or None.
+
+    Attributes:
+        energy: The meter: ``energy.epochs``, ``energy.record``, ``energy.stopped``.
+    """
+
+    def __init__(
+        self,
+        cap: str | None = None,
+        meter: str | Discovery = "auto",
+        *,
+        zone: str | None = None,
+        grams_per_kwh: float | None = None,
+        training_type: str = "pre-training",
+        card: str | Path | None = None,
+    ) -> None:
+        super().__init__()
+        self.energy = EpochMeter(cap, meter, zone, grams_per_kwh, training_type)
+        self._card = card
+
+
 def numbers(facts: dict[str, Any], keep: Callable[[str], bool] = lambda name: True) -> dict[str, float]:
     """Return the facts that a chart can show: finite numbers; what is unknown is left out."""
     return {name: float(value) for name, value in facts.items() if isinstance(value, int | float) and keep(name)}

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..energy import Discovery
-from .epochs import EpochMeter, numbers, require
+from .epochs import Metered, numbers, require
 
 if TYPE_CHECKING:
     from keras.callbacks import Callback
@@ -17,36 +15,17 @@ else:
         Callback = object
 
 
-class EnergyCallback(Callback):  # type: ignore[misc]  # untyped where Keras is not installed
+class EnergyCallback(Metered, Callback):  # type: ignore[misc]  # untyped where Keras is not installed
     """Measures a training epoch by epoch (validation included), ends it at a cap, and writes ``co2_eq_emissions`` into a card.
 
     The energy of an epoch is in the history that ``fit`` returns: ``energy_joules`` and ``energy_total_joules``.
 
-    Args:
-        cap: Energy at which the training ends, e.g. ``5Wh``; None is no cap.
-        meter: As for ``discover``, or what it found.
-        zone: Grid zone of the machine, e.g. ``FR``; ``grams_per_kwh`` in its place. Without either the grams are unknown.
-        training_type: ``pre-training`` or ``fine-tuning``.
-        card: The model card that gets the emissions when the training has ended, or None.
-
-    Attributes:
-        energy: The meter: ``energy.epochs``, ``energy.record``, ``energy.stopped``.
+    Its arguments and attributes are those of ``Metered``.
     """
 
-    def __init__(
-        self,
-        cap: str | None = None,
-        meter: str | Discovery = "auto",
-        *,
-        zone: str | None = None,
-        grams_per_kwh: float | None = None,
-        training_type: str = "pre-training",
-        card: str | Path | None = None,
-    ) -> None:
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
         require(Callback, "keras")
-        super().__init__()
-        self.energy = EpochMeter(cap, meter, zone, grams_per_kwh, training_type)
-        self._card = card
+        super().__init__(*arguments, **settings)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Start to measure."""

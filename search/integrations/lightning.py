@@ -5,11 +5,9 @@ from __future__ import annotations
 import importlib
 import sys
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..energy import Discovery
-from .epochs import EpochMeter, numbers, require
+from .epochs import Metered, numbers, require
 
 
 def _base() -> type:
@@ -28,37 +26,18 @@ else:
     Callback = _base()
 
 
-class EnergyCallback(Callback):  # type: ignore[misc]  # untyped where Lightning is not installed
+class EnergyCallback(Metered, Callback):  # type: ignore[misc]  # untyped where Lightning is not installed
     """Measures a training epoch by epoch, ends it at a cap, and writes ``co2_eq_emissions`` into a card.
 
     What an epoch took is logged, with its unit in the name: ``energy_joules`` and ``energy_total_joules``. The sanity check before the
     first epoch is in the total; validation inside of an epoch is in the epoch's.
 
-    Args:
-        cap: Energy at which the training ends, e.g. ``5Wh``; None is no cap.
-        meter: As for ``discover``, or what it found.
-        zone: Grid zone of the machine, e.g. ``FR``; ``grams_per_kwh`` in its place. Without either the grams are unknown.
-        training_type: ``pre-training`` or ``fine-tuning``.
-        card: The model card that gets the emissions when the training has ended, or None.
-
-    Attributes:
-        energy: The meter: ``energy.epochs``, ``energy.record``, ``energy.stopped``.
+    Its arguments and attributes are those of ``Metered``.
     """
 
-    def __init__(
-        self,
-        cap: str | None = None,
-        meter: str | Discovery = "auto",
-        *,
-        zone: str | None = None,
-        grams_per_kwh: float | None = None,
-        training_type: str = "pre-training",
-        card: str | Path | None = None,
-    ) -> None:
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
         require(Callback, "pytorch-lightning")
-        super().__init__()
-        self.energy = EpochMeter(cap, meter, zone, grams_per_kwh, training_type)
-        self._card = card
+        super().__init__(*arguments, **settings)
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         """Start to measure."""
