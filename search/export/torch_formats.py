@@ -6,6 +6,7 @@ A safetensors export is rebuilt by the study's space from ``config.json``: ``loa
 from __future__ import annotations
 
 import importlib
+import io
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -41,13 +42,15 @@ class Pt2(Exporter):
                     dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
                     strict=False,
                 )
-                torch.export.save(program, folder / PT2_FILE)
+                file = io.BytesIO()  # torch's writer ends the whole process where a file that it holds open cannot be finished
+                torch.export.save(program, file)
             except Exception as error:
                 raise ExportFailed(
                     f"trial {trained.trial.number} ({trained.type_name}) cannot be traced by torch.export: {cause(error)}; "
                     "use --to safetensors",
                     f"{captured.getvalue()}\n{error}",
                 ) from error
+        (folder / PT2_FILE).write_bytes(file.getvalue())
         return PT2_FILE
 
     def load(self, trained: TrainedModel, folder: Path) -> Predictor:

@@ -8,6 +8,7 @@ Each takes an empty folder and returns what broke a rule, in sentences; one that
 
 import contextlib
 import hashlib
+import json
 import os
 import shutil
 import signal
@@ -177,17 +178,42 @@ def full_disk_of_results(folder: Path) -> list[str]:
     commands = [("model", [*export, form]) for form in ("onnx", "safetensors", "pt2")]
     commands += [("front.png", ["plot", "run"]), ("front.html", ["plot", "run"]), ("report.html", ["report", "run"])]
     with mounted(folder / "disk", "-t", "tmpfs", "-o", "size=12k", "tmpfs"):
-        for name, words in commands:
-            done = subprocess.run(
-                [*CLI, *words, "-o", f"disk/{name}"], cwd=folder, capture_output=True, text=True, timeout=SECONDS, check=False
-            )
-            said = " ".join(words)
-            if done.returncode == 0 or "Traceback" in done.stderr:
-                wrong.append(f"{said}: exit code {done.returncode}: {done.stderr.strip()[-500:]}")
-            elif f"disk/{name}" not in done.stderr or "space" not in done.stderr:
-                wrong.append(f"{said}: the message names neither path nor remedy: {done.stderr.strip()[-300:]!r}")
-            wrong += [f"{said}: {path.relative_to(folder)} is left" for path in (folder / "disk").rglob("*")]
+        calls = [[*words, "-o", f"disk/{name}"] for name, words in commands]
+        for words, code, stderr, left in in_one_process(calls, folder):
+            called = " ".join(words)
+            if code == 0 or "Traceback" in stderr:
+                wrong.append(f"{called}: exit code {code}: {stderr.strip()[-500:]}")
+            elif words[-1] not in stderr or "space" not in stderr:
+                wrong.append(f"{called}: the message names neither path nor remedy: {stderr.strip()[-300:]!r}")
+            wrong += [f"{called}: {path} is left" for path in left]
     return wrong
+
+
+CALLS = """
+import contextlib, io, json, sys
+from pathlib import Path
+from joulefront.search.cli import main
+for words in json.load(sys.stdin):
+    stderr, code = io.StringIO(), 0
+    with contextlib.redirect_stderr(stderr), contextlib.redirect_stdout(io.StringIO()):
+        try:
+            main(words)
+        except SystemExit as end:
+            code = end.code
+    left = [str(path) for path in Path("disk").rglob("*")]
+    print(json.dumps([words, code, stderr.getvalue(), left]), flush=True)
+"""
+
+
+def in_one_process(calls: list[list[str]], folder: Path) -> list[tuple[list[str], int, str, list[str]]]:
+    """Call the command line once for each list of words; the words, exit code, stderr and the files on the small disk after each."""
+    done = subprocess.run(
+        [sys.executable, "-c", CALLS], input=json.dumps(calls), cwd=folder, capture_output=True, text=True, timeout=SECONDS, check=False
+    )
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    if len(rows) < len(calls):
+        raise AssertionError(f"the process ended in {' '.join(calls[len(rows)])}:\n{done.stderr[-500:]}")
+    return [(words, code, stderr, left) for words, code, stderr, left in rows]
 
 
 def locked_database(folder: Path, seconds: float = 6.0) -> list[str]:
