@@ -27,7 +27,6 @@ app = typer.Typer(
     name="joulefront",
     help="Search models that are worth their energy: the Pareto front of accuracy against measured kWh and CO2.",
     epilog="Every verb takes --debug, which shows the traceback of an error. Exit codes: 0 done, 1 the work failed, 2 wrong usage.",
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},

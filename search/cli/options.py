@@ -15,9 +15,11 @@ from typing import Annotated, Any, TypeAlias, get_type_hints
 
 import typer
 
+from .completion import complete_run, complete_study
+
 # -- options that verbs take one by one ------------------------------------------------------------------------------------------------
 
-RunArgument: TypeAlias = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, e.g. runs/digits.")]
+RunArgument: TypeAlias = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, e.g. runs/digits.", autocompletion=complete_run)]
 Out: TypeAlias = Annotated[Path | None, typer.Option(help="Run folder; runs/STUDY by default.")]
 Meter: TypeAlias = Annotated[str, typer.Option(help="auto, or a list of sources, e.g. nvml,rapl,cpu_time or wall=http://...")]
 Zone: TypeAlias = Annotated[str | None, typer.Option(help="Grid zone of the electricity, e.g. FR; without it grams of CO2e are unknown.")]
@@ -64,7 +66,11 @@ class StudyOptions(TableOptions):
 
     study: Annotated[
         str,
-        typer.Argument(metavar="STUDY", help="Bundled study (see joulefront studies), my_study.py[:function] or package.module:function."),
+        typer.Argument(
+            metavar="STUDY",
+            help="Bundled study (see joulefront studies), my_study.py[:function] or package.module:function.",
+            autocompletion=complete_study,
+        ),
     ]
     data: Annotated[str | None, typer.Option(help="Data of the study: a folder, zip, CSV or Parquet file.")] = None
     metric: Annotated[str | None, typer.Option(help="For tables: the quality to search for, e.g. balanced_accuracy, auc or r2.")] = None

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .completion import bundled_studies, complete_run, complete_study
 from .options import AsJson, Complete, Meter, Predictions, Price, Pue, RunArgument, TableOptions, Zone, with_options
 
 if TYPE_CHECKING:
@@ -22,10 +23,14 @@ if TYPE_CHECKING:
     from ..records.trial import Trial
 
 
-def studies(name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One of them, with its options.")] = None) -> None:
+def studies(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="One of them, with its options.", autocompletion=complete_study)
+    ] = None,
+) -> None:
     """List the bundled studies, or the options of one."""
     from ..formatting import terminal_width
-    from .study_source import bundled_studies, options_text
+    from .study_source import options_text
 
     if name is not None:
         print(options_text(name))
@@ -154,7 +159,7 @@ def price(
 
 
 def compare(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Two or more run folders.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Two or more run folders.", autocompletion=complete_run)],
     as_json: AsJson = False,
 ) -> None:
     """Print a leaderboard of several runs."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .completion import bundled_studies
 from .options import (
     AsJson,
     CarbonOptions,
@@ -74,7 +75,7 @@ def run(
     from ..stopping.limits import seconds_of, share_of
     from ..stopping.stop_gain import STOP_GAIN, finished
     from ..study import Budget
-    from .study_source import adapt, bundled_studies, command_line, find_study, origin_of, remember
+    from .study_source import adapt, command_line, find_study, origin_of, remember
 
     # Every option is checked before anything is loaded: a typing mistake must cost nothing.
     budget = None if limits.budget is None else Budget.parse(limits.budget)

@@ -23,9 +23,9 @@ from typing import Any, get_args, get_origin, get_type_hints
 from ..records.run_folder import RunFolder
 from ..records.storage_url import without_password
 from ..study import Study, parse_rungs
+from .completion import BUNDLED, bundled_studies
 from .options import StudyOptions
 
-BUNDLED = "joulefront.studies"
 _TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 #: How the text of an option is read, what it must be, and an example, by type.
 _READ: Mapping[Any, tuple[Callable[[str], Any], str, str]] = {
@@ -37,19 +37,6 @@ _READ: Mapping[Any, tuple[Callable[[str], Any], str, str]] = {
 
 class StudyError(ValueError):
     """A study cannot be found, read or made; the message names the remedy."""
-
-
-def bundled_studies() -> dict[str, str]:
-    """Return the bundled studies: name -> first line of the file's docstring, without importing any of them."""
-    spec = importlib.util.find_spec(BUNDLED)
-    folders = list(spec.submodule_search_locations or ()) if spec else []
-    found: dict[str, str] = {}
-    for folder in folders:
-        for file in sorted(Path(folder).glob("*.py")):
-            if not file.stem.startswith("_"):
-                text = file.read_text(encoding="utf-8").lstrip()
-                found[file.stem] = text.strip('"').split("\n", 1)[0].strip('" ')
-    return found
 
 
 def options_text(source: str) -> str:

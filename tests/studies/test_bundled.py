@@ -11,7 +11,8 @@ import pytest
 import torchvision
 
 from joulefront.search.cli import main
-from joulefront.search.cli.study_source import bundled_studies, find_study
+from joulefront.search.cli.completion import bundled_studies
+from joulefront.search.cli.study_source import find_study
 from joulefront.search.records.run_folder import Run
 from joulefront.studies import _parts
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from joulefront.search.cli.study_source import bundled_studies, find_study
+from joulefront.search.cli.completion import bundled_studies
+from joulefront.search.cli.study_source import find_study
 from joulefront.search.records.run_folder import Run
 
 OWN = '''"""A study, a space and a tactic of one's own, in one file outside the package."""

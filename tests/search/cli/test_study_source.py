@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from joulefront.search.cli.study_source import StudyError, bundled_studies, find_study, named_values, origin_of
+from joulefront.search.cli.completion import bundled_studies
+from joulefront.search.cli.study_source import StudyError, find_study, named_values, origin_of
 
 GOOD = """
 from joulefront.search import Study
