@@ -22,6 +22,7 @@ from .records.trial import Trial
 Z, LEVEL = 1.959963984540054, 0.05
 #: Resamples of a bootstrap, and its seed: the same examples for every model.
 RESAMPLES, SEED = 400, 20_240
+Results = Callable[[Trial], Examples | None]
 #: Resamples of the standard deviation alone, of every trial of a search.
 FEW_RESAMPLES = 30
 
@@ -70,17 +71,22 @@ def bootstrap(one: Examples, two: Examples | None = None) -> tuple[float, float]
 
     Source: Efron and Tibshirani 1993, "An introduction to the bootstrap", chapters 13 and 16.
     """
-    random, n = np.random.default_rng(SEED), len(one.given)
-    values = []
-    for _ in range(RESAMPLES):
-        chosen = random.integers(0, n, n)
-        values.append(one.value(chosen) - (0.0 if two is None else two.value(chosen)))
+    return _ends(resampled(one), None if two is None else resampled(two), sqrt(len(one.given) / one.count))
+
+
+def resampled(examples: Examples) -> np.ndarray:
+    """Return the metric of all examples, then of each resample; those of two models of as many examples are the same resamples."""
+    random, n = np.random.default_rng(SEED), len(examples.given)
+    return np.array([examples.value(), *(examples.value(random.integers(0, n, n)) for _ in range(RESAMPLES))])
+
+
+def _ends(one: np.ndarray, two: np.ndarray | None, shrink: float) -> tuple[float, float] | None:
+    """Ends of the interval of what `resampled` returned, or of a difference of two; it shrinks where more examples than are kept count."""
+    middle, *values = one if two is None else one - two
     known = np.array([value for value in values if isfinite(value)])
     if len(known) < RESAMPLES // 2:
         return None
     low, high = np.quantile(known, [LEVEL / 2, 1 - LEVEL / 2])
-    shrink = sqrt(n / one.count)  # more examples than are kept
-    middle = one.value() - (0.0 if two is None else two.value())
     return float(middle + (low - middle) * shrink), float(middle + (high - middle) * shrink)
 
 
@@ -172,15 +178,26 @@ class Evidence:
         guessing: Quality of the constant answer; None when unknown.
         results: Returns the results of a trial for each example, or None.
         repeats: The finalists that were trained again, or None.
+        folds: Parts of the rows that validate in turn; 0 for a validation split.
     """
 
     metric: str
     maximise: bool = True
     examples: int | None = None
     guessing: float | None = None
-    results: Callable[[Trial], Examples | None] = lambda trial: None
+    results: Results = lambda trial: None
     repeats: ReplicateComparison | None = None
+    folds: int = 0
     _known: dict[int, Examples | None] = field(default_factory=dict, repr=False, compare=False)
+    _resampled: dict[int, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
+
+    @classmethod
+    def in_run(
+        cls, facts: Mapping[str, Any], metric: str, maximise: bool, results: Results, repeats: ReplicateComparison | None
+    ) -> Evidence:
+        """Take what the ``study.json`` of a run tells of its validation."""
+        guessing = (facts.get("guessing") or {}).get(metric)
+        return cls(metric, maximise, examples_in(facts), guessing, results, repeats, folds_in(facts))
 
     def of(self, trial: Trial) -> Examples | None:
         """Return the results of a trial for each example where they fit what was told of it; None otherwise."""
@@ -190,9 +207,21 @@ class Evidence:
             self._known[trial.number] = found if fits else None
         return self._known[trial.number]
 
+    def bootstrap(self, trial: Trial, other: Trial | None = None) -> tuple[float, float] | None:
+        """Return what `bootstrap` does for the results of a trial, or of two; each is resampled once, however often it is asked for."""
+        kept = [(one.number, self.of(one)) for one in (trial, other) if one is not None]
+        for number, examples in kept:
+            if examples is not None and number not in self._resampled:
+                self._resampled[number] = resampled(examples)
+        first = kept[0][1]
+        if first is None or any(number not in self._resampled for number, _ in kept):
+            return None
+        one, two = self._resampled[trial.number], None if other is None else self._resampled[other.number]
+        return _ends(one, two, sqrt(len(first.given) / first.count))
+
     def standing(self, trial: Trial, best: Trial) -> Standing:
         """Return how surely the quality of a trial is known, and whether it can be told from that of the best."""
-        value, n, kept = trial.values[0], self.examples, self.of(trial)
+        value, n = trial.values[0], self.examples
         low = high = right = None
         method = "unknown"
         if self.metric in SHARES and n:
@@ -200,7 +229,7 @@ class Evidence:
             low, high = wilson(right, n)
             low, high = (low, high) if self.metric == "accuracy" else (1.0 - high, 1.0 - low)
             method = "wilson"
-        elif kept is not None and (found := bootstrap(kept)) is not None:
+        elif (found := self.bootstrap(trial)) is not None:
             (low, high), method = found, "bootstrap"
         beats = None
         if self.guessing is not None and low is not None and high is not None:
@@ -215,7 +244,7 @@ class Evidence:
         if one is not None and two is not None and one.pairs_with(two):
             if self.metric in SHARES:
                 return mcnemar(int((one.given & ~two.given).sum()), int((two.given & ~one.given).sum())) >= LEVEL
-            ends = bootstrap(one, two)
+            ends = self.bootstrap(trial, best)
             return ends is not None and ends[0] <= 0.0 <= ends[1]
         if self.metric in SHARES and self.examples:
             return not shares_differ(trial.values[0], best.values[0], self.examples)
@@ -229,7 +258,7 @@ class Evidence:
         one, two, n = self.of(trial), self.of(best), self.examples
         if one is not None and two is not None and one.pairs_with(two):
             if self.metric not in SHARES:
-                ends = bootstrap(two, one) if self.maximise else bootstrap(one, two)
+                ends = self.bootstrap(best, trial) if self.maximise else self.bootstrap(trial, best)
                 return None if ends is None else max(0.0, ends[1])
             ahead, behind = (float((a.given & ~b.given).sum()) + 0.5 for a, b in ((two, one), (one, two)))
             count = len(one.given) + 2
@@ -311,9 +340,10 @@ def _by_repeats(
 def _why(
     pick: int, top: int, ties: Sequence[int], basis: str, evidence: Evidence, standings: Mapping[int, Standing], short: float | None
 ) -> str:
+    counted = examples_text(evidence.examples, evidence.folds)
     how = {
-        "paired": f"on the same {evidence.examples} validation examples" if evidence.examples else "on the same validation examples",
-        "counts": f"with {evidence.examples} validation examples, by counts alone: results per example are not kept",
+        "paired": f"on the same {counted}",
+        "counts": f"with {counted}, by counts alone: results per example are not kept",
         "repeats": "in repeated trainings",
         "repeats on the test split": "in repeated trainings, scored on the test split",
         "unknown": "",
@@ -335,6 +365,20 @@ def examples_in(facts: Mapping[str, Any]) -> int | None:
     counts = (facts.get("fingerprint") or {}).get("data", {}).get("examples", {})
     found = counts.get("cross_validated", counts.get("validation"))
     return int(found) if found else None
+
+
+def folds_in(facts: Mapping[str, Any]) -> int:
+    """Return in how many parts of its rows a run validates in turn; 0 for a validation split."""
+    return int((facts.get("fingerprint") or {}).get("data", {}).get("examples", {}).get("folds") or 0)
+
+
+def examples_text(n: int | None, folds: int = 0) -> str:
+    """Name the examples that a quality rests on, and that they are of several folds where they are.
+
+    >>> examples_text(359), examples_text(1340, 3), examples_text(None)
+    ('359 validation examples', '1,340 validation examples of 3 folds', 'validation examples')
+    """
+    return f"{'' if n is None else f'{n:,} '}validation examples" + (f" of {folds} folds" if folds else "")
 
 
 def written(facts: Mapping[str, Any], metric: str, value: float) -> str:

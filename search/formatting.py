@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 import textwrap
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from math import floor, inf, log10
 from shutil import get_terminal_size
+from typing import Any
 
 from .energy import JOULES_PER_WH
 
@@ -265,6 +268,16 @@ def hanging(text: str, width: int | None = None, *, indent: int = 2) -> str:
             else [line]
         )
     return "\n".join(lines)
+
+
+def for_stream(text: str, stream: Any) -> str:
+    """Return a text for a stream: broken at the width of a terminal, as it is where it goes to a file or another program."""
+    if not bool(getattr(stream, "isatty", lambda: False)()):
+        return text
+    if not os.environ.get("COLUMNS"):
+        with suppress(OSError, ValueError):  # a stream without a file behind it
+            return hanging(text, os.get_terminal_size(stream.fileno()).columns)
+    return hanging(text)
 
 
 def grid(cells: Sequence[Sequence[str]], right: Sequence[bool], *, width: int | None = None) -> str:

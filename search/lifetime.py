@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -53,16 +56,25 @@ def original(front: Front, trial: Trial) -> Trial:
     return next(one for one in front.trials if one.number == trial.number)
 
 
-def to_rows(front: Front, predictions: int) -> list[dict[str, Any]]:
-    """Return the members of the front over the life of a model, least energy first, as JSON with units in the keys."""
+def to_rows(front: Front, predictions: int, only: Trial | None = None) -> list[dict[str, Any]]:
+    """Return the members of the front over the life of a model, or one trial, least energy first, as JSON with units in the keys."""
     used = with_use(front, predictions)
-    return [_row(front, used, trial, predictions) for trial in used.members]
+    return [_row(front, used, trial, predictions) for trial in (used.members if only is None else (original(used, only),))]
 
 
-def to_text(front: Front, predictions: int) -> str:
-    """Return the same as a table, with the sensible one and what it would be without use."""
+def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return what ``to_rows`` did as CSV with a header; unknown is empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]) if rows else ["trial"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def to_text(front: Front, predictions: int, rows: Sequence[Mapping[str, Any]] | None = None) -> str:
+    """Return rows, by default those of the front, as a table with the sensible one and what it would be without use."""
     used = with_use(front, predictions)
-    rows = to_rows(front, predictions)
+    rows = to_rows(front, predictions) if rows is None else rows
     if not rows:
         raise ValueError("the front is empty: no trial has all energies known; run more trials")
     name = front.objectives[0]

@@ -154,6 +154,14 @@ class Account:
             now = sum(self.ledger.partition().total.values()) or None
         return None if now is None else now + self._before_joules + (self.earlier_joules or 0.0)
 
+    def refuse(self, reason: str) -> None:
+        """Close the session without billing it: its start was refused. The bill names it, so that the ledger's file does not bill it."""
+        with self._lock:
+            if not self.session.closed:
+                name = self.ledger.total().id.partition(".")[0]
+                self.session = SessionBill(self.session.started, ledger_session=name, closed=True, refused=reason)
+                write_json(self.file, {"sessions": [*self.earlier, self.session.to_json()]})
+
     def save_sometimes(self) -> None:
         """Write the bill if the last one is old."""
         if time.monotonic() - self._saved > self.save_seconds:

@@ -15,6 +15,7 @@ from typing import Any
 
 import typer
 
+from ..formatting import for_stream
 from ..whole_file import full_disk
 from . import deploy, measure, read, run, streams
 
@@ -108,11 +109,12 @@ def _done(arguments: list[str] | None) -> int:
     except Exception as error:
         if len(words) < len(typed):
             raise
-        print(f"error: {one_line(error)}", file=sys.stderr)
+        print(for_stream(f"error: {one_line(error)}", sys.stderr), file=sys.stderr)
         return exit_code(error)
     if code == INTERRUPT_CODE and words[:1] != ["measure"]:  # whose code is the command's, and which has said so
         resumable = words[:1] in (["run"], ["repeat"])
-        print("interrupted" + ("; what was measured is kept. Run the same command again to continue" if resumable else ""), file=sys.stderr)
+        said = "interrupted" + ("; what was measured is kept. Run the same command again to continue" if resumable else "")
+        print(for_stream(said, sys.stderr), file=sys.stderr)
     return int(code or 0)
 
 

@@ -71,13 +71,22 @@ def front(
     predictions: Predictions = None,
 ) -> None:
     """Print the Pareto front of a run, or one model of it."""
-    if predictions is not None:
-        _front_of_life(run, predictions, as_json, as_csv or complete or pick is not None)
-        return
+    if as_json and as_csv:
+        raise ValueError("--csv and --json exclude each other; give one")
+    from .. import lifetime
     from ..report.front_view import FrontView
     from ..report.text_table import one_model
 
     shown = FrontView.of(_read(run), complete_only=complete or None)
+    if predictions is not None:
+        count = lifetime.read_predictions(predictions)
+        picked = None if pick is None else lifetime.original(shown, lifetime.with_use(shown, count).pick(pick))
+        rows = lifetime.to_rows(shown, count, picked)
+        if as_json:
+            print(json.dumps(rows, indent=1, allow_nan=False))
+        else:
+            print(lifetime.to_csv(rows) if as_csv else lifetime.to_text(shown, count, rows), end="" if as_csv else "\n")
+        return
     only = None if pick is None else [shown.pick(pick)]
     if as_json:
         print(json.dumps(shown.to_rows(only), indent=1, allow_nan=False))
@@ -85,16 +94,6 @@ def front(
         print(shown.to_csv(only), end="")
     else:
         print(shown.to_text() if only is None else one_model(shown, only[0]))
-
-
-def _front_of_life(run: Path, predictions: str, as_json: bool, others: bool) -> None:
-    from .. import lifetime
-    from ..front import Front
-
-    if others:
-        raise ValueError("--predictions goes with --json alone; leave out --csv, --complete and --pick")
-    count, found = lifetime.read_predictions(predictions), Front.of(_read(run))
-    print(json.dumps(lifetime.to_rows(found, count), indent=1, allow_nan=False) if as_json else lifetime.to_text(found, count))
 
 
 def plot(
@@ -117,11 +116,20 @@ def plot(
     print(FrontView.of(_read(run), complete_only=complete or None).plot(out))
 
 
-def report(run: RunArgument, out: Annotated[Path, typer.Option("-o", "--out", help="The HTML file.")] = Path("report.html")) -> None:
+def report(
+    run: RunArgument,
+    out: Annotated[Path, typer.Option("-o", "--out", help="The HTML file; a folder that is missing is made.")] = Path("report.html"),
+    predictions: Predictions = None,
+) -> None:
     """Write one self-contained page about the run."""
+    from .. import lifetime
+    from ..front import Front
     from ..report.page import report_html
 
-    report_html(_read(run), out)
+    found, uses = _read(run), 0 if predictions is None else lifetime.read_predictions(predictions)
+    if uses:
+        lifetime.with_use(Front.of(found), uses)  # refuses what was not measured
+    report_html(found, out, uses=uses)
     print(out)
 
 

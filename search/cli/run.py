@@ -66,6 +66,7 @@ def run(
     """Run or continue a study; print its front."""
     from ..carbon.intensity import check_pue
     from ..carbon.zones import choose_intensity
+    from ..formatting import for_stream
     from ..records.run_folder import RunFolder
     from ..running.carbon_session import carbon_time_of
     from ..running.identity import refuse_other_study
@@ -107,7 +108,8 @@ def run(
     unlimited = limits.trials is None and budget is None and timeout_seconds is None and limits.stop_gain is None
     if unlimited and (reason := finished(sessions, no_stop=limits.no_stop)) is not None:
         refuse_other_study(RunFolder.open(path), found)
-        print(f"{found.name} is finished in {path}: {reason}; a larger --trials or --budget continues it", file=sys.stderr)
+        said = f"{found.name} is finished in {path}: {reason}; a larger --trials or --budget continues it"
+        print(for_stream(said, sys.stderr), file=sys.stderr)
         return _print_run(load(path), RunFolder.open(path), command, named)
     try:
         run_study(

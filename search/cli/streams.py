@@ -11,6 +11,8 @@ from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 from typing import Any
 
+from ..formatting import for_stream
+
 #: Name of the error handler that `prepare` gives to the streams.
 PLAIN = "joulefront.plain"
 #: Signs that we print -> how a stream prints them that cannot encode them.
@@ -38,7 +40,11 @@ def plain_warnings() -> Iterator[None]:
     before = warnings.formatwarning
 
     def formatted(message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None) -> str:
-        return f"warning: {message}\n" if category is UserWarning else before(message, category, filename, lineno, line)
+        return (
+            for_stream(f"warning: {message}", sys.stderr) + "\n"
+            if category is UserWarning
+            else before(message, category, filename, lineno, line)
+        )
 
     warnings.formatwarning = formatted
     try:

@@ -20,6 +20,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
+from ..formatting import hanging, terminal_width
 from ..records.run_folder import RunFolder
 from ..records.storage_url import without_password
 from ..study import Study, parse_rungs
@@ -53,7 +54,7 @@ def options_text(source: str) -> str:
                 told[(last := line.partition(":")[0].strip())] = line.partition(":")[2].strip()
             elif told and line.strip():
                 told[last] += " " + line.strip()
-    lines = [heads.partition("\n")[0], ""]
+    lines = [hanging(heads.partition("\n")[0]), ""]
     plain = {"data", "seed", *(one.name for one in fields(StudyOptions))}
     for name, one in inspect.signature(function).parameters.items():
         if one.kind in (one.VAR_KEYWORD, one.VAR_POSITIONAL):
@@ -61,7 +62,7 @@ def options_text(source: str) -> str:
         option = "--smoke" if name == "smoke" else f"--{name} VALUE" if name in plain else f"--set {name}=VALUE"
         needed = " Required." if one.default is one.empty else "" if one.default in (None, "", ()) else f" Default: {one.default}."
         text = f"{told.get(name, '')}{needed}".replace("``", "")
-        lines += textwrap.wrap(text, 100, initial_indent=f"  {option:31} ", subsequent_indent=" " * 34)
+        lines += textwrap.wrap(text, max(terminal_width(), 60), initial_indent=f"  {option:31} ", subsequent_indent=" " * 34)
     return "\n".join(lines)
 
 

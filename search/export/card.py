@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from ..certainty import examples_text
 from ..energy import JOULES_PER_WH
 from ..front import Front
 from ..records.run_folder import Run
@@ -166,7 +167,9 @@ def _standing(trained: TrainedModel, run: Run | None) -> list[str]:
     lines = []
     standing = front.choice.standings.get(trial.number)
     if standing is not None and standing.low is not None and standing.high is not None:
-        lines.append(f"95 % interval on the validation split: {standing.low:.3f} to {standing.high:.3f} ({standing.method}).")
+        on = examples_text(standing.examples, front.evidence.folds) if standing.examples else "the validation split"
+        whose = "" if trained.variant is None else " of the model before it became this variant"
+        lines.append(f"95 % interval{whose} on {on}: {standing.low:.3f} to {standing.high:.3f} ({standing.method}).")
     if front.choice.guessing is not None:
         lines.append(f"Guessing gives {name} {front.choice.guessing:.3g}.")
     if (base := front.baseline) is not None:
@@ -187,10 +190,16 @@ def _standing(trained: TrainedModel, run: Run | None) -> list[str]:
 def _quality(trained: TrainedModel, check: Check, run: Run | None) -> str:
     name = METRICS.get(check.metric, check.metric)
     rows = ["| split | examples | metric | value |", "|---|---:|---|---:|"]
-    rows.append(f"| validation (what the search optimised) | {check.examples:,} | {name} | {check.quality_exported:.4f} |")
+    folds = trained.task.folds
+    counted = len(trained.task.train) + check.examples if folds else check.examples
+    stored = f"validation, {folds} models of {folds} folds" if folds else "validation, as the trial stored it"
+    stored += ", before it became this variant" if trained.variant is not None else ""
+    searched = "validation" if folds or trained.variant is not None else "validation (what the search optimised)"
+    rows.append(f"| {searched} | {check.examples:,} | {name} | {check.quality_exported:.4f} |")
     for key, value in trained.trial.quality.items():
-        if key not in (check.metric, "error") and math.isfinite(value):
-            rows.append(f"| validation, as the trial stored it | {check.examples:,} | {METRICS.get(key, key)} | {value:.4f} |")
+        if (folds or trained.variant is not None or key != check.metric) and key != "error" and math.isfinite(value):
+            optimised = " (what the search optimised)" if key == check.metric else ""
+            rows.append(f"| {stored}{optimised} | {counted:,} | {METRICS.get(key, key)} | {value:.4f} |")
     if check.quality_test is not None:
         rows.append(f"| test (never seen by the search) | {check.test_examples:,} | {name} | {check.quality_test:.4f} |")
     notes = (
@@ -198,7 +207,8 @@ def _quality(trained: TrainedModel, check: Check, run: Run | None) -> str:
         if check.quality_test is not None
         else ["There was no test split: the validation figure is optimistic, because the search selected by it."]
     )
-    if check.quality_recorded is not None and abs(check.quality_recorded - check.quality_model) > 1e-6:
+    own = trained.variant is None and not folds  # else the recorded quality is that of other models
+    if own and check.quality_recorded is not None and abs(check.quality_recorded - check.quality_model) > 1e-6:
         notes.append(
             f"The trial stored {check.quality_recorded:.6f}; in float32 on the CPU the same weights give {check.quality_model:.6f} "
             f"({check.quality_model - check.quality_recorded:+.6f})."
@@ -232,7 +242,12 @@ def _energy(trained: TrainedModel, run: Run | None) -> str:
         lines.append(f"Carbon: {trial.grams_co2e:.4g} gCO2e, the energy times the intensity of the grid.")
     else:
         lines.append("Carbon: unknown, because no zone was given (`--zone`).")
-    if trial.inference_joules_per_1000 is not None:
+    if trial.inference_joules_per_1000 is not None and trained.variant is not None:
+        lines.append(
+            f"What a prediction of this {trained.variant} variant takes was not measured: `joulefront optimise` does that, beside the "
+            "unchanged model."
+        )
+    elif trial.inference_joules_per_1000 is not None:
         spread = "" if trial.energy.inference_u_joules_per_1000 is None else f" ± {trial.energy.inference_u_joules_per_1000:.2g} J"
         lines.append(f"1,000 predictions of the trained model took {trial.inference_joules_per_1000:.4g} J{spread}.")
     if run is not None and run.bill.total_joules is not None:

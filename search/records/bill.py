@@ -93,6 +93,7 @@ class SessionBill:
         unknown_seconds: Time of which a component's energy is not known, by component: it is in no sum.
         before: What the session's process took before its ledger ran, ``{"cpu_seconds", "joules"}``: overhead of ``cpu``, unless the joules
             are None, unknown; None where the process does other work, too.
+        refused: Why its start was refused: a command that could not begin is no work of the study, and nothing of it is billed.
     """
 
     started: str
@@ -105,6 +106,7 @@ class SessionBill:
     by_component: dict[str, float] = field(default_factory=dict)
     unknown_seconds: dict[str, float] = field(default_factory=dict)
     before: Mapping[str, float | None] | None = None
+    refused: str | None = None
 
     @property
     def before_joules(self) -> float:
@@ -129,6 +131,7 @@ class SessionBill:
             "before": None if self.before is None else dict(self.before),
             "closed": self.closed,
             "total": None if total is None else total.to_json(),
+            **({} if self.refused is None else {"refused": self.refused}),
         }
 
 

@@ -24,8 +24,8 @@ from .page_data import page_data
 SCRIPTS = ("d3.min.js", "plot.umd.min.js", "page.js")
 
 
-def report_html(run: Run, path: str | Path, *, ranking: bool = True) -> Path:
-    """Write the decision page of a run, finished or not.
+def report_html(run: Run, path: str | Path, *, ranking: bool = True, uses: int = 0) -> Path:
+    """Write the decision page of a run, finished or not; it opens ranked by training and so many ``uses``, predictions of a model.
 
     Without ``ranking``, while the meters run, what predicts quality and energy is left out: it takes seconds of a CPU.
 
@@ -35,7 +35,7 @@ def report_html(run: Run, path: str | Path, *, ranking: bool = True) -> Path:
     target = Path(path)
     if target.suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"-o {str(path)!r}: a report is an HTML page, write for example {target.stem or 'report'}.html")
-    text = render(page_data(run, ranking=ranking))
+    text = render({**page_data(run, ranking=ranking), "uses": uses})
     target.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(target) as unfinished:
         unfinished.write_text(text, encoding="utf-8", errors="backslashreplace")

@@ -53,6 +53,7 @@ def page_data(run: Run, *, ranking: bool = True) -> dict[str, Any]:
         "percent": front.objectives[0] in PERCENT,
         "decimals": _decimals(front),
         "examples": examples,
+        "folds": front.evidence.folds,
         "counted": front.objectives[0] in SHARES and bool(examples),
         "guessing": front.evidence.guessing,
         "stretched": is_stretched(front),
@@ -210,7 +211,7 @@ def _choice(front: Front) -> dict[str, Any] | None:
         return None
     choice = front.choice
     pairs = []
-    if front.objectives[0] in SHARES and len(front) <= MOST_PAIRED and not choice.basis.startswith("repeats"):
+    if len(front) <= MOST_PAIRED and not choice.basis.startswith("repeats"):
         pairs = [[one.number, two.number] for one, two in combinations(front, 2) if front.evidence.ties(one, two)]
     return {
         "sensible": choice.pick,
@@ -230,9 +231,8 @@ def _default(front: Front) -> dict[str, Any] | None:
     trial = front.baseline
     if trial is None or front.why_not(trial) is not None or not front.members:
         return None
-    asked = front.members if front.objectives[0] in SHARES else (front.sensible(),)  # a bootstrap takes longer
-    ties = [one.number for one in asked if front.evidence.ties(one, trial)]
-    known = [one.number for one in asked]
+    ties = [one.number for one in front if front.evidence.ties(one, trial)]
+    known = [one.number for one in front]
     return {"n": trial.number, "q": trial.values[0], "j": trial.train_joules, "on_front": trial in front, "ties": ties, "compared": known}
 
 

@@ -182,7 +182,7 @@ def report(run: Run, found: Mapping[str, Any]) -> dict[str, Any] | None:
         **_tracking(used),
         "powerConsumption": found["kwh"],
         "measurementDuration": found["hours"] * SECONDS_PER_HOUR,
-        **({"measurementDateTime": moment} if moment else {}),
+        **({"measurementDateTime": begun} if (begun := _moment(found["started"])) else {}),
     }
     return {
         "header": {
@@ -248,7 +248,8 @@ def _data_type(run: Run) -> str:
 
 def _dataset(run: Run) -> dict[str, Any]:
     counts = ((run.facts.get("fingerprint") or {}).get("data") or {}).get("examples") or {}
-    quantity = {"dataQuantity": sum(int(count) for count in counts.values())} if examples_in(run.facts) else {}
+    splits = [int(counts.get(split) or 0) for split in ("train", "validation", "test")]
+    quantity = {"dataQuantity": sum(splits)} if examples_in(run.facts) else {}
     return {"dataUsage": "input", "dataType": _data_type(run), **quantity}
 
 

@@ -50,6 +50,7 @@ KEYS = (
     "beats_guessing",
     "sensible",
     "baseline",
+    "validation_folds",
 )
 
 
@@ -94,6 +95,7 @@ def _standing(front: Front, trial: Trial) -> dict[str, Any]:
         "beats_guessing": one.beats_guessing,
         "sensible": trial.number == front.choice.pick,
         "baseline": trial.is_default,
+        "validation_folds": front.evidence.folds or None,
     }
 
 

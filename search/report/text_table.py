@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from ..certainty import examples_text
 from ..energy import JOULES_PER_WH
 from ..formatting import energy_text, grid, paragraphs, terminal_width, wrapped
 from .facts import short_component
@@ -60,7 +61,8 @@ def one_model(front: Front, trial: Trial) -> str:
     marks = marks_of(front).get(trial.number) or ("" if trial in front else "not on the front")
     lines = [f"trial {trial.number}{f' ({marks})' if marks else ''}: {front.describe(trial)}"]
     if one.low is not None and one.high is not None:
-        counted = "" if one.right is None else f", {one.right:,} of {one.examples:,} validation examples right"
+        counted = examples_text(one.examples, front.evidence.folds)
+        counted = f", from {counted}" if one.right is None else f", {one.right:,} of {counted} right"
         lines.append(f"{name} {front.quality_text(one.low)} to {front.quality_text(one.high)} (95 %){counted}")
     else:
         lines.append(f"the interval of its {name} is unknown: how many examples it was validated on was not kept")

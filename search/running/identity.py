@@ -6,18 +6,22 @@ Points of other data or of another space have no place on a front; a fingerprint
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import uuid
 import warnings
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..carbon.intensity import Intensity
+from ..energy import Ledger
+from ..energy.sources.cpu_time import estimates_in
 from ..records.run_folder import RunFolder, StoreError
+from ..records.trial import Trial
 from ..space import Candidate, RandomTrial, Space
 from ..study import Study
 from ..training.recipe import Recipe
@@ -251,7 +255,9 @@ def refuse_other_study(store: RunFolder, study: Study) -> None:
     before, now, folder = store.facts["study"], described(study), repr(str(store.path))
     for name in ("objectives", "rungs", "space"):
         if before[name] != now[name] and not (name == "rungs" and [] in (before[name], now[name])):
-            raise StoreError(f"{folder} holds a study with other {name} ({before[name]}, now {now[name]}); {REMEDY}")
+            quality = name == "objectives" and before[name][:1] != now[name][:1]
+            why = f": {before[name][0]} and {now[name][0]} are of other --metric, --target or data" if quality else ""
+            raise StoreError(f"{folder} holds a study with other {name} ({before[name]}, now {now[name]}){why}; {REMEDY}")
     if not store.facts["sessions"]:  # nothing was trained: an earlier start has failed
         return
     if before["seed"] != now["seed"]:
@@ -268,6 +274,17 @@ def refuse_other_study(store: RunFolder, study: Study) -> None:
     known = store.facts.get("fingerprint", {}).get("space")
     if known is not None:
         _refuse(store, "candidates of another space", differences(known, of_space(study.space)))
+
+
+def refuse_other_estimate(store: RunFolder, trials: Iterable[Trial], ledger: Ledger) -> None:
+    """Refuse with a `StoreError` other watts per busy CPU than those by which the energies of earlier sessions were estimated."""
+    before, now = {found for trial in trials for found in estimates_in(trial.energy.record)}, estimates_in(ledger.total().to_json())
+    if before and not now <= before:
+        watts = float(min(before).split()[0]) * (os.cpu_count() or 1)
+        raise StoreError(
+            f"the energies of {str(store.path)!r} were estimated by {min(before)}, now by {min(now)}: they do not belong on one front. "
+            f"Go on with --cpu-watts {watts:g} (that for all logical CPUs), or give a new --out"
+        )
 
 
 def refuse_other_data(store: RunFolder, task: Task) -> None:
@@ -304,8 +321,32 @@ def note_study(store: RunFolder, study: Study, task: Task) -> RunFolder:
 
 def _refuse_data(store: RunFolder, now: Mapping[str, Any], remedy: str) -> None:
     known = store.facts.get("fingerprint", {})
-    if "data" in known:
-        _refuse(store, "trials of other data", differences(known["data"], now), remedy)
+    if "data" in known and differences(known["data"], now):
+        where = ((store.facts.get("origin") or {}).get("options") or {}).get("data")
+        made = f"{_data_text(known['data'])}{f', from {where}' if where else ''}"
+        raise StoreError(
+            f"run folder {str(store.path)!r} was made with other data: {made}; got {_data_text(now)}"
+            f"{_not_in_sizes(known['data'], now)}; {remedy}"
+        )
+
+
+def _data_text(seen: Mapping[str, Any]) -> str:
+    """Rows by split, what one example is, and what is predicted, of a fingerprint."""
+    counts = {name: int(count) for name, count in (seen.get("examples") or {}).items() if name in ("train", "validation", "test") and count}
+    splits, classes = ", ".join(f"{count:,} {name}" for name, count in counts.items()), list(seen.get("classes") or ())
+    names = f" {', '.join(classes[:5])}{', ...' if len(classes) > 5 else ''}" if classes else ""
+    shape = " x ".join(map(str, seen.get("input_shape") or ()))
+    goal = f"{len(classes)} classes{names}" if classes else str(seen.get("kind"))
+    return f"{sum(counts.values()):,} rows ({splits}) of {shape} inputs, {goal}"
+
+
+def _not_in_sizes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Say what differs although sizes, shapes and classes are the same; nothing where these differ."""
+    if _data_text(before) != _data_text(now):
+        return ""
+    found = [name for name in before.get("contents", {}) if not _alike(before["contents"][name], now.get("contents", {}).get(name))]
+    what = f"the values of the {' and '.join(found)} rows" if found else "how the columns are read, or the folds"
+    return f", alike in size; {what} differ"
 
 
 def _refuse(store: RunFolder, what: str, found: list[str], remedy: str = REMEDY) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ..certainty import decimals_of
 from ..energy import JOULES_PER_WH, SECONDS_PER_HOUR
-from ..formatting import energies, energy_text
+from ..formatting import energies, energy_text, for_stream, hanging
 from ..front import Front
 from ..records.examples import SHARES
 from ..records.run_folder import Run
@@ -169,9 +169,9 @@ class Console:
 
     def _say(self, text: str) -> None:
         if self._bar is not None:
-            self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            self._bar.console.print(hanging(text, self._bar.console.width), markup=False, highlight=False, soft_wrap=True)
         else:
-            print(text, file=self.stream, flush=True)
+            print(for_stream(text, self.stream), file=self.stream, flush=True)
 
     def _show(self, progress: Progress) -> None:
         """Keep the bar up to date; what does not fit beside it is left out, the least important first."""

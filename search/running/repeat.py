@@ -21,7 +21,7 @@ from ..energy import JOULES_PER_WH, Ledger, Record
 from ..energy.journal import fitted
 from ..execution.devices import cores, pick_device
 from ..execution.job import Executor, Job, Outcome, Watch
-from ..formatting import energy_text
+from ..formatting import energy_text, for_stream
 from ..front import Front
 from ..records.bill import REPEAT
 from ..records.files import write_json
@@ -270,7 +270,7 @@ class RepeatLoop:
 
 def to_stderr(text: str) -> None:
     """Say something about the progress."""
-    print(text, file=sys.stderr, flush=True)
+    print(for_stream(text, sys.stderr), file=sys.stderr, flush=True)
 
 
 def repeat(

@@ -289,6 +289,10 @@ def run(
                 reporter.tell("start", f"rungs: {', '.join(map(str, study.rungs))} epochs; --rungs (Python: rungs) sets others")
             if (classes := classes_text(task, study.objectives[0], session.folder.facts.get("guessing") or {})) is not None:
                 reporter.tell("start", classes)
+            if task.folds:
+                reporter.tell(
+                    "start", f"validated in {task.folds} folds of the {len(task.train) + len(task.validation):,} rows beside the test"
+                )
             if study.notice:
                 reporter.tell("start", study.notice)
             session.warm_up(rules.timed_out)

@@ -19,12 +19,11 @@ the executors are closed, then the bill, the reason is noted, and everything is 
 from __future__ import annotations
 
 import contextlib
-import os
 import platform
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -35,14 +34,13 @@ from ..billing.recovery import settle_killed
 from ..energy import Ledger, Record, discover
 from ..energy.calibrations import WallCalibration, load_calibration
 from ..energy.discover import Discovery
-from ..energy.sources.cpu_time import CpuTime, Tree, estimates_in
+from ..energy.sources.cpu_time import CpuTime, Tree
 from ..execution.devices import Devices, cores, make_executors, pick_device, take_devices, torch_threads
 from ..execution.job import Executor, Watch, within
 from ..execution.probe import WARM_UP_SECONDS, may_compile
 from ..records.bill import SessionBill, add_up, read_sessions
 from ..records.files import write_json
 from ..records.run_folder import Run, RunFolder, StoreError
-from ..records.trial import Trial
 from ..stopping.limits import BROKEN_OFF
 from ..study import Study
 from ..threads import WAIT_POLICY
@@ -50,7 +48,10 @@ from ..training.feature_cache import FeatureCache
 from ..training.recipe import synchronizer
 from ..training.task import Task
 from .baselines import PLAIN, BaselineController, MeasurementProtocol
+from .identity import refuse_other_estimate
 
+#: What a user's mistake raises, in the options, the data or the study, before the folder knows the session.
+REFUSALS = (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
 PACKAGES = ("joulefront", "torch", "torchvision", "timm", "scikit-learn", "optuna", "numpy", "codecarbon", "nvidia-ml-py")
 
 
@@ -229,6 +230,11 @@ class Session:
         self.account.save()
         shown()
 
+    def refuse(self, reason: str) -> None:
+        """Bill nothing where the folder does not know the session yet: a mistake in a command is not the study's."""
+        if self._keeps and not self._noted and hasattr(self, "account"):
+            self.account.refuse(" ".join(reason.split())[:300])
+
     def close(self) -> None:
         """End the executors, so that their end is in the bill; close it, and note the end if the folder knows the session."""
         with ExitStack() as last:  # each step is taken whatever becomes of those before it
@@ -261,6 +267,9 @@ def open_session(options: SessionOptions, folder: AbstractContextManager[RunFold
             yield session
         except KeyboardInterrupt:
             session.reason = "interrupted" if session.reason == BROKEN_OFF else session.reason
+            raise
+        except REFUSALS as error:
+            session.refuse(str(error))
             raise
         finally:
             session.close()
@@ -305,17 +314,6 @@ def stop_on_interrupt() -> Iterator[Interrupts]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def refuse_other_estimate(store: RunFolder, trials: Iterable[Trial], ledger: Ledger) -> None:
-    """Refuse with a `StoreError` other watts per busy CPU than those by which the energies of earlier sessions were estimated."""
-    before, now = {found for trial in trials for found in estimates_in(trial.energy.record)}, estimates_in(ledger.total().to_json())
-    if before and not now <= before:
-        watts = float(min(before).split()[0]) * (os.cpu_count() or 1)
-        raise StoreError(
-            f"the energies of {str(store.path)!r} were estimated by {min(before)}, now by {min(now)}: they do not belong on one front. "
-            f"Go on with --cpu-watts {watts:g} (that for all logical CPUs), or give a new --out"
-        )
 
 
 def note_session(store: RunFolder, ledger: Ledger, device: str, threads: int, finished: int, meter: str) -> RunFolder:

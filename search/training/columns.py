@@ -150,4 +150,5 @@ def as_json(reading: Reading) -> Mapping[str, str]:
 
 def from_json(column: Mapping[str, Any]) -> Reading:
     """Read what ``as_json`` wrote into a column's dictionary."""
-    return Reading(column.get("reading", "number"), column.get("how", ".,"))
+    dates = bool(column.get("calendar"))  # a column that was stored as dates, which may come as texts later
+    return Reading(column.get("reading", "date" if dates else "number"), column.get("how", "ISO8601" if dates else ".,"))

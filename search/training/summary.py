@@ -122,7 +122,8 @@ def _column(column: Column) -> dict[str, Any]:
     """Return what a column became: ``as`` number, truth, date, category, text or dropped, the features it makes, and details."""
     from .table_features import feature_names
 
-    kind = {"numeric": column.get("reading", "number"), "categorical": "category"}.get(column["type"], column["type"])
+    number = "date" if column.get("calendar") else column.get("reading", "number")
+    kind = {"numeric": number, "categorical": "category"}.get(column["type"], column["type"])
     told: dict[str, Any] = {"name": column["name"], "as": kind}
     if kind == "dropped":
         return {**told, "reason": column["reason"]}

@@ -131,7 +131,7 @@ def _task(
     frame = frame.drop(columns=[column for column in drop if column not in wanted])
     if len(twice := frame.columns[frame.columns.duplicated()]):
         raise ValueError(f"{source} has the column {twice[0]!r} twice; rename one" + ("" if twice[0] in wanted else ", or drop both"))
-    values = {column: _target(frame[column], source) for column in wanted}
+    values = {column: _target(frame[column], source, kind) for column in wanted}
     labelled = np.logical_and.reduce([[value == value and value is not None for value in one] for one in values.values()])
     if not labelled.all():
         cells = {str(text) for column, one in values.items() for text in frame[column][[value is None or value != value for value in one]]}
@@ -211,8 +211,11 @@ def _names(given: str | Collection[str]) -> list[str]:
     return [name.strip() for name in given.split(",") if name.strip()] if isinstance(given, str) else list(given)
 
 
-def _target(column: pd.Series[Any], source: str) -> np.ndarray:
-    """Return the values of a target ``(n,)``: numbers, truth values, or texts and None; only an empty cell is no class of text."""
+def _target(column: pd.Series[Any], source: str, kind: Kind | None) -> np.ndarray:
+    """Return the values of a target ``(n,)``: numbers, truth values, or texts and None; only an empty cell is no class of text.
+
+    Dates are classes, or for regression days since 1970 (float32 of these is exact to minutes).
+    """
     if not is_text(column.dtype) and is_numeric(column.dtype) and column.dtype.kind != "M":
         return np.asarray(column.to_numpy(dtype=column.dtype.type if isinstance(column.dtype, np.dtype) else np.float64, na_value=np.nan))
     found, empty = texts(column, {""}), column.isna().to_numpy()
@@ -221,6 +224,12 @@ def _target(column: pd.Series[Any], source: str) -> np.ndarray:
     reading = infer(plain)
     if reading.kind == "number":
         return parse(plain, reading)
+    if reading.kind == "date":
+        if kind == "regression":
+            return parse(plain, reading) / 86_400.0
+        levels = len({text for text in plain if text is not None})
+        said = f"the target {column.name!r} is dates, taken for {levels} classes; --kind regression predicts them as days since 1970"
+        warnings.warn(f"{source}: {said}", stacklevel=3)
     odd = sorted({text for text in found if text is not None and text.lower() in MISSING})
     if odd and str(column.dtype) != "category":
         warnings.warn(f"{source}: {odd[0]!r} in {column.name} is taken for a class; empty these cells if it means missing", stacklevel=3)

@@ -87,6 +87,8 @@ def learn(
             **as_json(how.get(name, Reading())),
             **(learn_calendar(values[:, k]) if how.get(name, Reading()).kind == "date" or frame[name].dtype.kind == "M" else {}),
         }
+        if frame[name].dtype.kind == "M" and "calendar" not in learnt[name]:  # where there is a calendar it says so
+            learnt[name] |= as_json(Reading("date", "ISO8601"))
     for name in map(str, frame.columns):
         if name not in learnt:
             learnt[name] = learn_text(name, frame[name], text) or _learn_levels(

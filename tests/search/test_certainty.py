@@ -168,6 +168,39 @@ def test_how_much_worse_the_pick_may_be_is_said_by_the_same_evidence() -> None:
     assert Evidence("r2").shortfall(MEMBERS[2], MEMBERS[3]) is None
 
 
+@pytest.mark.parametrize(
+    ("metric", "kind"), [("balanced_accuracy", "classification"), ("macro_f1", "classification"), ("r2", "regression")]
+)
+def test_other_metrics_are_compared_on_the_same_examples_too(metric: str, kind: str) -> None:
+    random = np.random.default_rng(3)
+    targets = random.integers(0, 3, 400) if kind == "classification" else random.normal(size=400)
+
+    def kept(wrong: int) -> Examples:
+        given = targets.copy()
+        given[:wrong] = (targets[:wrong] + 1) % 3 if kind == "classification" else 0.0
+        found = Examples.of(metric, kind, np.eye(3)[given] if kind == "classification" else given, targets)
+        assert found is not None
+        return found
+
+    results = {0: kept(200), 1: kept(42), 2: kept(40)}
+    members = [complete(n, one.value(), 1.0 + n) for n, one in results.items()]
+    evidence = Evidence(metric, examples=400, results=lambda trial: results[trial.number])
+    found = choose(members, evidence)
+    assert (found.best, found.basis) == (2, "paired")
+    assert 0 not in found.ties
+    for n in (0, 1):  # the same as resampling both at once
+        ends = bootstrap(results[n], results[2])
+        assert ends is not None
+        assert evidence.bootstrap(members[n], members[2]) == pytest.approx(ends)
+        assert evidence.ties(members[n], members[2]) == (ends[0] <= 0 <= ends[1])
+
+
+def test_examples_of_folds_are_named_so() -> None:
+    kept = {"fingerprint": {"data": {"examples": {"train": 280, "validation": 60, "cross_validated": 340, "folds": 5}}}}
+    evidence = Evidence.in_run(kept, "accuracy", True, lambda trial: None, None)
+    assert "with 340 validation examples of 5 folds" in choose(MEMBERS, evidence).why
+
+
 def test_results_of_other_examples_are_not_paired() -> None:
     evidence = Evidence("accuracy", examples=400, results=lambda trial: right(0.5, 100))
     assert choose(MEMBERS, evidence).basis == "counts"

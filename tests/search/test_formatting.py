@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joulefront.search.formatting import GRAMS_BY_UNIT, JOULES_BY_UNIT, digits, energies, energy_text, read_amount, read_number, unit_for
+from joulefront.search.formatting import (
+    GRAMS_BY_UNIT,
+    JOULES_BY_UNIT,
+    digits,
+    energies,
+    energy_text,
+    for_stream,
+    read_amount,
+    read_number,
+    unit_for,
+)
 from joulefront.search.study import Budget
 
 SIZES = st.floats(1e-10, 1e12)
@@ -115,3 +126,16 @@ def test_every_listed_unit_is_read() -> None:
 def test_plain_numbers_are_read_with_their_commas(value: float) -> None:
     assert read_number(f"{value:,.9f}") == pytest.approx(value, abs=1e-8)
     assert read_number(f"{value:.9f} x") is None
+
+
+def test_long_lines_are_broken_on_a_terminal_and_left_alone_in_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    text = "error: " + "a word " * 40
+    monkeypatch.setenv("COLUMNS", "40")
+    lines = for_stream(text, Terminal()).splitlines()
+    assert max(map(len, lines)) <= 40
+    assert " ".join(" ".join(lines).split()) == text.strip()
+    assert for_stream(text, io.StringIO()) == text

@@ -6,7 +6,7 @@ import pytest
 from helpers.trials import TWO, complete
 
 from joulefront.search.front import Front
-from joulefront.search.lifetime import original, read_predictions, to_rows, to_text, with_use
+from joulefront.search.lifetime import original, read_predictions, to_csv, to_rows, to_text, with_use
 
 
 @pytest.fixture
@@ -24,6 +24,13 @@ def test_predictions_decide_once_there_are_enough_of_them(front):
     assert [row["trial"] for row in to_rows(front, 0)] == [0, 1]
     assert [row["trial"] for row in to_rows(front, 10_000)] == [0, 2]
     assert [row["trial"] for row in to_rows(front, 1_000_000)] == [2]  # the cheapest in use is as good as any
+
+
+def test_one_model_and_csv_have_the_same_columns_as_the_front(front):
+    (row,) = to_rows(front, 10_000, original(front, with_use(front, 10_000).pick("sensible")))
+    assert row == next(one for one in to_rows(front, 10_000) if one["trial"] == row["trial"])
+    assert to_csv([row]).splitlines()[0].split(",") == list(row)
+    assert f"{row['trial']:>5}" in to_text(front, 10_000, [row])
 
 
 def test_energies_and_their_uncertainties_add_up(front):

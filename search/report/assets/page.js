@@ -33,6 +33,8 @@ const step = (d) => (run.percent ? `${fixed(100 * Math.abs(d), run.decimals)} po
 const percent = (share) => `${share < 0.1 ? (100 * share).toFixed(share < 0.01 ? 2 : 1) : Math.round(100 * share)}${gap}%`;
 const value = (v) => (typeof v === "number" && !Number.isInteger(v) ? String(+v.toPrecision(3)) : String(v));
 const clock = (s) => (s >= 5400 ? `${(s / 3600).toFixed(1)} hours` : s >= 90 ? `${(s / 60).toFixed(1)} minutes` : `${digits(s)} seconds`);
+/** The examples that quality rests on, and that they are of several folds where they are. */
+const validated = () => `${plural(run.examples, "validation example")}${run.folds ? ` of ${run.folds} folds` : ""}`;
 const plural = (n, word) => `${count(n)} ${word}${n === 1 ? "" : "s"}`;
 
 // -- the model of the choice --------------------------------------------------------------------------------------------------------------
@@ -182,7 +184,7 @@ const money = (joules) => (run.money && joules !== null ? `${((joules / 3.6e6) *
 
 function details() {
   const m = state.pick, top = member(run.choice.best), ties = tiesOf(m), saved = 1 - lifetime(m) / lifetime(top), side = spread(m);
-  const about = m.low === null ? "its interval is unknown: how many examples it was validated on was not kept" : `95 % interval ${quality(m.low)} to ${quality(m.high)}${m.right === null ? "" : `, ${count(m.right)} of ${count(run.examples)} right`}`;
+  const about = m.low === null ? "its interval is unknown: how many examples it was validated on was not kept" : `95 % interval ${quality(m.low)} to ${quality(m.high)}${m.right === null ? "" : `, ${count(m.right)} of ${validated()} right`}`;
   const how = measuredSpread(m) ? `±${gap}${percent(2 * side)} between ${m.again.n} trainings (2 sd)` : `±${gap}${percent(2 * side)}, as repeats typically spread (2 sd)`;
   const cost = [grams(m.j) === null ? null : mass(grams(m.j)), money(m.j)].filter(Boolean).join(", ");
   const below = m === top ? "The best of all." : `${step(top.q - m.q)} ${better(top.q, m.q) ? "worse than" : "from"} the best (trial ${top.n}), ${saved >= 0 ? `${percent(saved)} less` : `${percent(-saved)} more`} energy${state.uses ? " over its life" : ""}.`;
@@ -397,7 +399,7 @@ function words() {
   $("lead").replaceChildren(run.description ? `${run.description} ` : "", ...some, run.complete_only ? " Only models trained to the last rung count." : "");
   const kinds = [...new Set(b.parts.map((p) => p[2]))].join(" and "), missing = b.absent.length ? ` ${b.absent.map(([k]) => k).join(", ")}: absent, and counted nowhere.` : "";
   const sure = run.scale ? ` All of it together is known to ±${gap}${percent(run.scale)} (standard uncertainty), which changes no comparison on this page.` : "";
-  const rests = run.examples ? ` Quality rests on ${plural(run.examples, "validation example")}${run.counted && run.percent ? `: one is ${+(100 / run.examples).toPrecision(2)} points` : ""}.` : " How many examples quality rests on was not kept.";
+  const rests = run.examples ? ` Quality rests on ${validated()}${run.counted && run.percent ? `: one is ${+(100 / run.examples).toPrecision(2)} points` : ""}.` : " How many examples quality rests on was not kept.";
   $("caveat").textContent = `Energy is ${run.measured || kinds || "unknown"}.${sure}${missing}${rests}`;
   const going = live ? !run.ended : run.running > 0;
   $("now").hidden = !going;
@@ -448,6 +450,10 @@ async function follow() {
 skeleton();
 const wanted = member(+location.hash.match(/trial=(\d+)/)?.[1]);
 if (wanted) Object.assign(state, { pick: wanted, rule: undefined });
+if (run.uses && usable()) {
+  state.uses = run.uses;
+  $("uses").value = Math.log10(run.uses);
+}
 if (run.members.length) limits();
 fill();
 let width = 0;

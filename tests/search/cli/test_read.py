@@ -79,6 +79,7 @@ KEYS = [
     "beats_guessing",
     "sensible",
     "baseline",
+    "validation_folds",
 ]
 
 
@@ -107,6 +108,7 @@ def test_the_front_as_json_has_the_promised_keys_and_null_where_unknown(call: Ca
         "beats_guessing": None,
         "sensible": False,
         "baseline": False,
+        "validation_folds": None,
     }
 
 
@@ -153,7 +155,16 @@ def test_one_model_is_printed_by_the_rule_that_exports_it(call: Callable[..., An
 
 
 @pytest.mark.parametrize(
-    "words", [["studies"], ["cache"], ["doctor", "--meter", "cpu_time"], ["front"], ["compare"], ["price", "--zones", "FR,US"]]
+    "words",
+    [
+        ["studies"],
+        ["studies", "table"],
+        ["cache"],
+        ["doctor", "--meter", "cpu_time"],
+        ["front"],
+        ["compare"],
+        ["price", "--zones", "FR,US"],
+    ],
 )
 def test_no_line_is_wider_than_the_terminal(
     call: Callable[..., Any], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
@@ -166,6 +177,22 @@ def test_no_line_is_wider_than_the_terminal(
     out = call(words[0], *runs, *words[1:]).out
     assert [line for line in out.splitlines() if len(line) > 80 and str(tmp_path) not in line] == []
     assert len(out.splitlines()) > 3
+
+
+@pytest.mark.parametrize("words", [["report", "x.html"], ["plot", "x.svg"], ["measure", "x.json"]])
+def test_missing_folders_of_an_output_are_made_by_every_verb(
+    call: Callable[..., Any], folder: Path, tmp_path: Path, words: list[str]
+) -> None:
+    verb, name = words
+    out = tmp_path / "not" / "there" / name
+    said = call("measure", "--meter", "cpu_time", "-o", out, "true") if verb == "measure" else call(verb, folder, "-o", out)
+    assert (said.code, out.is_file()) == (0, True)
+
+
+def test_predictions_go_with_every_form_of_the_front(call: Callable[..., Any], folder: Path) -> None:
+    refused(call("front", folder, "--predictions", "10M", "--csv"), "--objectives accuracy,train_energy,inference_energy")
+    refused(call("report", folder, "--predictions", "10M"), "--objectives accuracy,train_energy,inference_energy")
+    refused(call("front", folder, "--csv", "--json"), "exclude each other")
 
 
 # -- pictures and pages --------------------------------------------------------------------------------------------------------------------

@@ -128,6 +128,22 @@ def test_a_delta_to_the_recorded_quality_is_stated(make, tmp_path):
     assert "(+0.003000)" in card_of(shifted, tmp_path / "model")[1]
 
 
+def test_the_card_of_a_variant_or_of_folds_has_no_figure_of_another_model_as_its_own(make, tmp_path):
+    ready = make("mlp", "rows").but(inference_joules_per_1000=4.5)
+    export(**ready.arguments, to="onnx", out=tmp_path / "int8", variant="int8")
+    text = (tmp_path / "int8" / "README.md").read_text()
+    assert "1,000 predictions of the trained model took" not in text
+    assert "a prediction of this int8 variant takes was not measured: `joulefront optimise`" in text
+    assert "as the trial stored it, before it became this variant (what the search optimised)" in text
+    assert "The trial stored" not in text
+    folds = {**ready.arguments, "task": replace(ready.arguments["task"], folds=3)}
+    export(**folds, to="onnx", out=tmp_path / "folds")
+    text = (tmp_path / "folds" / "README.md").read_text()
+    rows = len(folds["task"].train) + len(folds["task"].validation)
+    assert f"| validation, 3 models of 3 folds (what the search optimised) | {rows:,} | Accuracy |" in text
+    assert "1,000 predictions of the trained model took 4.5 J" in text
+
+
 def test_the_cards_code_reads_image_files_as_the_training_does(make, run_card, tmp_path):
     generator = np.random.default_rng(0)
     for name in ("cat", "dog"):

@@ -20,7 +20,7 @@ from joulefront.search.report.plotly_front import front_html, front_plotly
 
 ROW_KEYS = ["trial", "epochs", "accuracy", "train_joules", "train_wh", "grams_co2e", "inference_joules_per_1000"]
 ROW_KEYS += ["parameters", "quality", "params", "contended", "low", "high", "validation_examples", "right", "ties_best", "beats_guessing"]
-ROW_KEYS += ["sensible", "baseline"]
+ROW_KEYS += ["sensible", "baseline", "validation_folds"]
 
 
 def test_rows_have_exactly_the_stable_keys_and_null_where_unknown() -> None:

@@ -145,6 +145,13 @@ def test_with_predictions_the_choice_is_by_the_energy_of_a_whole_life(chrome: An
         assert int(text.group(1)) == min(ties, key=life).number
 
 
+def test_a_page_that_was_made_for_many_predictions_opens_so(chrome: Any, fake_run: Run, tmp_path: Path) -> None:
+    with Opened(chrome, report_html(fake_run, tmp_path / "r.html", uses=10_000_000)) as opened:
+        assert opened.text("#o-uses") == "10 million"
+        assert "With 10 million predictions" in opened.text("#details")
+        assert opened.complaints == []
+
+
 def test_ten_thousand_trials_are_one_canvas_and_their_table_comes_when_it_is_asked_for(
     chrome: Any, fake_run_maker: Callable[..., Run], tmp_path: Path
 ) -> None:

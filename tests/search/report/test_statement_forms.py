@@ -16,40 +16,67 @@ from joulefront.search.records.bill import Bill
 from joulefront.search.records.run_folder import Run
 from joulefront.search.report.statement_forms import bibtex, escaped, facts, forms, latex, report
 
-#: What BoAmps' schemas ask for: required keys, and the words that they allow.
-REQUIRED = {
-    "": {"task", "measures", "infrastructure"},
-    "header": {"reportDatetime"},
-    "task": {"taskStage", "taskFamily", "algorithms", "dataset"},
-    "system": {"os"},
-    "software": {"language"},
-    "infrastructure": {"infraType", "components"},
-    "environment": {"country"},
+WORDS, NUMBER, WHOLE, SHARE, MOMENT = str, (int, float), int, "0 to 1", re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d")
+#: The fields of BoAmps' schemas (version of April 2026) with their types, by object; those with a star are required, sets are the words
+#: that are allowed.
+#: Source: github.com/Boavizta/BoAmps, model/report_schema.json, algorithm_, dataset_, measure_ and hardware_schema.json.
+SCHEMA: dict[str, dict[str, Any]] = {
+    "": {
+        **{name: dict for name in ("header", "*task", "system", "software", "*infrastructure", "environment")},
+        "*measures": list,
+        "quality": {"high", "medium", "low"},
+    },
+    "header": {
+        **{name: WORDS for name in ("licensing", "formatVersion", "formatVersionSpecificationUri", "reportId")},
+        "*reportDatetime": MOMENT,
+        "reportStatus": {"draft", "final", "corrective", "other"},
+    },
+    "task": {
+        **{name: WORDS for name in ("*taskStage", "*taskFamily", "taskDescription")},
+        **{name: list for name in ("*algorithms", "*dataset")},
+        "nbRequest": NUMBER,
+        "measuredAccuracy": SHARE,
+    },
+    "algorithms": {
+        **{name: WORDS for name in ("trainingType", "algorithmType", "algorithmName", "framework", "frameworkVersion", "optimizer")},
+        **{name: NUMBER for name in ("parametersNumber", "layersNumber", "epochsNumber")},
+    },
+    "dataset": {
+        "*dataUsage": {"input", "output"},
+        "*dataType": {"tabular", "audio", "boolean", "image", "video", "object", "text", "token", "word", "other"},
+        "dataQuantity": NUMBER,
+    },
+    "measures": {
+        **{name: WORDS for name in ("*measurementMethod", "manufacturer", "version", "cpuTrackingMode", "gpuTrackingMode")},
+        **{name: NUMBER for name in ("*powerConsumption", "measurementDuration")},
+        "measurementDateTime": MOMENT,
+    },
+    "system": {"*os": WORDS, "distribution": WORDS, "distributionVersion": WORDS},
+    "software": {"*language": WORDS, "version": WORDS},
+    "infrastructure": {"*infraType": {"publicCloud", "privateCloud", "onPremise", "other"}, "*components": list},
+    "components": {"componentName": WORDS, "*componentType": WORDS, "*nbComponent": WHOLE, "memorySize": WHOLE, "share": SHARE},
+    "environment": {"*country": WORDS, "location": WORDS, "powerSourceCarbonIntensity": NUMBER},
 }
-WORDS = {
-    ("header", "reportStatus"): {"draft", "final", "corrective", "other"},
-    ("infrastructure", "infraType"): {"publicCloud", "privateCloud", "onPremise", "other"},
-}
-DATA_TYPES = {"tabular", "audio", "boolean", "image", "video", "object", "text", "token", "word", "other"}
 
 
-def check(found: dict[str, Any]) -> None:
-    """Check a report against what the schemas ask for."""
-    assert REQUIRED[""] <= found.keys()
-    assert found.keys() <= {"header", "task", "measures", "system", "software", "infrastructure", "environment", "quality", "$hash"}
-    for part, names in REQUIRED.items():
-        assert part == "" or part not in found or names <= found[part].keys(), part
-    for (part, name), words in WORDS.items():
-        assert found[part].get(name) in words
-    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", found["header"]["reportDatetime"])
-    assert found["task"]["algorithms"]
-    assert all(isinstance(one.get("parametersNumber", 0.0), (int, float)) for one in found["task"]["algorithms"])
-    assert 0 <= found["task"].get("measuredAccuracy", 0.5) <= 1
-    assert all(one["dataUsage"] in ("input", "output") and one["dataType"] in DATA_TYPES for one in found["task"]["dataset"])
-    assert all(one["measurementMethod"] and one["powerConsumption"] > 0 for one in found["measures"])
-    assert all(isinstance(one["nbComponent"], int) and one["componentType"] for one in found["infrastructure"]["components"])
-    assert all(isinstance(one.get("memorySize", 1), int) for one in found["infrastructure"]["components"])
-    assert found["quality"] in ("high", "medium", "low")
+def check(found: dict[str, Any], part: str = "") -> None:
+    """Check a report against the schema: required fields, no others, types, words; lists have an entry at least."""
+    fields = {name.lstrip("*"): kind for name, kind in SCHEMA[part].items()}
+    assert {name.lstrip("*") for name in SCHEMA[part] if name.startswith("*")} <= found.keys() <= fields.keys(), part
+    for name, value in found.items():
+        kind, where = fields[name], f"{part}.{name}: {value!r}"
+        if isinstance(kind, re.Pattern):
+            assert kind.fullmatch(value), where
+        elif kind == SHARE:
+            assert 0 <= value <= 1, where
+        elif isinstance(kind, set):
+            assert value in kind, where
+        else:
+            assert isinstance(value, kind), where
+            assert not isinstance(value, bool), where
+        for one in [value] if kind is dict else value if kind is list else []:
+            check(one, name)
+        assert kind is not list or value, where
 
 
 def test_boamps_gets_what_it_asks_for_in_its_units(fake_run: Run) -> None:
@@ -62,6 +89,13 @@ def test_boamps_gets_what_it_asks_for_in_its_units(fake_run: Run) -> None:
     assert found["quality"] == "high"  # ±10 %: two standard uncertainties of 5 %
     assert found["measures"][0]["gpuTrackingMode"] == "nvml"
     assert report(fake_run, facts(fake_run)) == found  # with the same id
+    assert found["measures"][0]["measurementDateTime"] == "2026-01-02 03:04:05"  # when the measurement began
+    counts = {"train": 280, "validation": 60, "test": 60, "cross_validated": 340, "folds": 5}
+    folds = replace(fake_run, facts={**fake_run.facts, "fingerprint": {"data": {"kind": "classification", "examples": counts}}})
+    again = report(folds, facts(folds))
+    assert again is not None
+    check(again)
+    assert again["task"]["dataset"][0]["dataQuantity"] == 400
 
 
 def test_what_is_unknown_is_left_out_or_null(fake_run: Run, fake_run_maker: Callable[..., Run]) -> None:

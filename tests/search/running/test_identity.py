@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from joulefront.search import Study, run
+from joulefront.search.billing.recovery import settle_killed
+from joulefront.search.records.bill import add_up, read_sessions
 from joulefront.search.records.run_folder import RunFolder, StoreError
 from joulefront.search.training.arrays import arrays
 
@@ -38,17 +40,18 @@ def begun(rings: Maker, tmp_path: Path) -> tuple[Study, Path]:
 @pytest.mark.parametrize(
     ("other", "said"),
     [
-        (lambda: data(500), r"examples train: 420, now 350"),
-        (lambda: data(seed=1), r"contents train"),
-        (lambda: data(wrong=1), r"contents"),
+        (lambda: data(500), r"600 rows \(420 train, .*got 500 rows \(350 train"),
+        (lambda: data(seed=1), r"2 inputs, 2 classes inside, outside.*alike in size; the values of the train and validation rows differ"),
+        (lambda: data(wrong=1), r"the values of the .* rows differ"),
     ],
 )
 def test_models_of_other_data_do_not_meet_on_one_front(begun: tuple[Study, Path], other: Callable[[], Any], said: str) -> None:
     study, folder = begun
-    before = (folder / "study.json").read_text()
-    with pytest.raises(StoreError, match=rf"other data \(.*{said}.*--out"):
+    before, spent = (folder / "study.json").read_text(), RunFolder.open(folder).run().bill.total_joules
+    with pytest.raises(StoreError, match=rf"was made with other data: .*{said}.*--out"):
         run(replace(study, task=other), out=folder, trials=3)
     assert (folder / "study.json").read_text() == before  # no session was noted, and export still knows where the data lay
+    assert RunFolder.open(folder).run().bill.total_joules == spent  # and what the mistake took is nobody's model
     assert len(RunFolder.open(folder).run().trials) == 2
 
 
@@ -107,4 +110,13 @@ def test_a_start_that_failed_binds_nobody(rings: Maker, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no data here"):
         run(replace(rings(), task=broken), out=tmp_path / "r")
     run(replace(rings(), seed=1, task=data), out=tmp_path / "r", trials=1)
+    spent = read_sessions(tmp_path / "r" / "bill.json")
+    with pytest.raises(ValueError, match="no data here"):
+        run(replace(rings(), seed=1, task=broken), out=tmp_path / "r", trials=2)
+    again = RunFolder.open(tmp_path / "r")
+    sessions = read_sessions(again.bill_file)
+    assert sessions[:-1] == spent
+    assert (sessions[-1]["refused"], sessions[-1]["by_state_joules"], sessions[-1]["total"]) == ("no data here", {}, None)
+    assert settle_killed(sessions, again.ledger_file) == {}  # the ledger's file does not bill it, either
+    assert [len(sessions), add_up(sessions)] == [2, add_up(spent)]
     assert RunFolder.open(tmp_path / "r").facts["study"]["seed"] == 1

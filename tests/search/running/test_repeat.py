@@ -341,7 +341,7 @@ def test_other_data_are_refused_before_anything_is_trained(folder: Path, rings: 
             return getattr(task.train, name)
 
     other = replace(study, task=replace(task, train=Fewer()))  # type: ignore[arg-type]  # the rest is the split's own
-    with pytest.raises(StoreError, match=r"holds trials of other data \(examples train: \d+, now \d+\).*give the --data of the search"):
+    with pytest.raises(StoreError, match=r"made with other data: .*; got .* rows \(.*give the --data of the search"):
         repeat(other, folder, times=1, listener=silent)
     assert RunFolder.open(folder).run().repeats.rounds == 0
 

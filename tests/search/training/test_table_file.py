@@ -3,6 +3,7 @@
 import gzip
 import warnings
 import zipfile
+from contextlib import suppress
 from shlex import quote
 
 import numpy as np
@@ -169,6 +170,26 @@ def test_dates_are_seconds_however_they_are_written(tmp_path, form):
     whole = np.array([pd.to_datetime(day.strftime(form), format=form).timestamp() for day in days])
     np.testing.assert_allclose(made * of(task, "a")["std"] + of(task, "a")["mean"], whole, rtol=1e-6)
     np.testing.assert_array_equal(made, prepare(task.preprocessing, path)[:, 0])
+
+
+def test_dates_that_were_stored_as_such_are_read_from_text_later(tmp_path):
+    days = pd.date_range("2023-12-20", periods=ROWS, freq="25h")
+    frame = pd.DataFrame({"a": days, "y": [label(k) for k in range(ROWS)]})
+    frame.to_parquet(tmp_path / "t.parquet")
+    frame.to_csv(tmp_path / "later.csv", index=False)
+    how = table(tmp_path / "t.parquet", "y").preprocessing
+    np.testing.assert_array_equal(prepare(how, tmp_path / "later.csv"), prepare(how, tmp_path / "t.parquet"))
+
+
+def test_dates_as_the_target_are_classes_with_a_hint_or_days(tmp_path):
+    days = pd.date_range("2024-01-01", periods=ROWS, freq="D")
+    frame = pd.DataFrame({"a": np.arange(ROWS) % 7 + 0.5, "y": days})
+    path = tmp_path / "t.csv"
+    frame.to_csv(path, index=False)
+    with pytest.warns(UserWarning, match=rf"'y' is dates, taken for {ROWS} classes; --kind regression"), suppress(ValueError):
+        table(path, "y")
+    mean, deviation = table(path, "y", kind="regression").target_scale
+    assert abs(mean - (days - pd.Timestamp(0)).days.to_numpy().mean()) < deviation
 
 
 def test_dates_that_could_be_the_reverse_are_said(tmp_path):
