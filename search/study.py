@@ -117,6 +117,7 @@ class Study:
             leaves that to the sampler: yes for ``freeze-thaw``, no for the others, which learn from exactly the trials they proposed.
         sizes: Whether ``freeze-thaw`` gets parameters and FLOPs of every candidate that it compares. Off by default: counting
             builds each of these networks, which takes longer than deciding.
+        ensemble: Most members of an ensemble that is tried when the search has ended, see ``running/ensemble.py``; 0 for none.
         description: One or two sentences: which question the study asks.
         first: Parameters of the trials to begin with, before the sampler decides; what an entry leaves out is drawn.
         weights: What is known of the pretrained weights that candidates start from, as JSON: model, origin, licence, hash, size, and the
@@ -142,6 +143,7 @@ class Study:
     max_trial_seconds: float | None = None
     stop_dominated: bool | None = None
     sizes: bool = False
+    ensemble: int = 0
     description: str = ""
     first: tuple[Mapping[str, Any], ...] = ()
     weights: tuple[Mapping[str, Any], ...] = ()

@@ -11,7 +11,7 @@ from ..search.training.table import table
 from ..search.training.table_features import MAX_LEVELS
 from ..search.training.task import Kind
 from ..search.training.text import REMEDY, find_text
-from ..spaces.boosting import DEFAULTS, Boosting, boosting
+from ..spaces.boosting import DEFAULTS, PORTFOLIO, Boosting, boosting
 from ..spaces.classical import Classical
 from ..spaces.mlp import Mlp
 from ..spaces.recipes import RecipeRanges
@@ -79,8 +79,9 @@ def study(
         task=task,
         space=space,
         objectives=(metric or task.metric, "train_energy", "inference_energy"),
-        rungs=(1, 3, 9, 27),
+        rungs=(1, 3, 9, 27, 81),
         trials=40,
+        ensemble=5,
         seed=seed,
         first=defaults(space, boosted, task.kind, len(task.train)),
         description=f"Which family predicts {target!r} for the fewest joules?",
@@ -90,13 +91,18 @@ def study(
 
 
 def defaults(space: Space, boosted: tuple[Boosting, ...], kind: Kind, rows: int) -> tuple[Mapping[str, Any], ...]:
-    """Return the trials to begin with: each family at its defaults, the cheap ones first, so that a front stands at once."""
+    """Return the trials to begin with: each family at its defaults, the cheap ones first, so that a front stands at once.
+
+    Two further settings of each library of boosting follow its own, so that noisy and large tables have a good model at once, too.
+    """
     trees = 9 if rows < SEVERAL else 3 if rows < MANY else 1
     wanted: list[tuple[Mapping[str, Any], int]] = []
     if kind != "multilabel":
         wanted.append(({"family": "classical", "classical.estimator": "linear"}, 9))
+        settings = [(one.name, DEFAULTS[one.name], 9) for one in boosted]
+        settings += [(one.name, values, 27) for k in (0, 1) for one in boosted for values in PORTFOLIO[one.name][k : k + 1]]
         wanted += [
-            ({"family": one.name, **{f"{one.name}.{name}": value for name, value in DEFAULTS[one.name].items()}}, 9) for one in boosted
+            ({"family": name, **{f"{name}.{key}": value for key, value in values.items()}}, epochs) for name, values, epochs in settings
         ]
     wanted += [({"family": "classical", "classical.estimator": name}, trees) for name in ("extra_trees", "random_forest")]
     ordinary = {f"classical.{name}": value for name, value in Classical(kind=kind).defaults().items() if "." in name}

@@ -22,6 +22,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol, TypeVar
 
+import numpy as np
+
 from ..energy.journal import LARGEST
 from ..records.examples import Examples
 from ..records.trial import INTERRUPTED
@@ -31,8 +33,9 @@ from ..training.results import FeaturesUsed, Fitted, Phases
 from ..training.task import Task
 from ..whole_file import full_disk
 
-#: An inference window runs at least this long, so that it is far above the resolution of every meter; that of a CPU is finer.
-INFERENCE_SECONDS, CPU_INFERENCE_SECONDS = 1.0, 0.25
+#: An inference window runs so long, far above the resolution of every meter; on a CPU, whose meters are finer, as long as the training has
+#: taken, within bounds: a model of some milliseconds is not worth a quarter of a second. The record has the uncertainty.
+INFERENCE_SECONDS, CPU_INFERENCE_SECONDS = 1.0, (0.05, 0.25)
 #: A training is looked at this often.
 POLL_SECONDS = 0.25
 #: Attempts, one a second, to interrupt a training in this process before the process ends; and the time to write down what is known.
@@ -81,6 +84,7 @@ class Job:
         checkpoint_below: A checkpoint to continue from is stored beside the weights when fewer epochs than this were reached.
         features: Where the features of frozen backbones are kept and found; None keeps them for this training alone.
         metric: The quality whose results for each validation example are kept in the file ``examples``; None keeps none.
+        scores: File for the validation predictions of an estimator and their targets, from which an ensemble is chosen; None keeps none.
         score_test: Whether the model is scored on the test split, too: finalists that are trained again, never trials of a search.
     """
 
@@ -98,6 +102,7 @@ class Job:
     features: FeatureCache | None = None
     metric: str = ""
     examples: Path | None = None
+    scores: Path | None = None
     score_test: bool = False
 
 
@@ -159,6 +164,7 @@ def train(job: Job, space: Space, task: Task, *, phases: Phases, should_continue
 
     from ..training.checkpoint import load_checkpoint, save_weights
     from ..training.cost import count
+    from ..training.evaluate import predict_for
     from ..training.fit import fit
 
     candidate = space.sample(FixedTrial(job.params))
@@ -186,6 +192,7 @@ def train(job: Job, space: Space, task: Task, *, phases: Phases, should_continue
         with phases("overhead", 0):
             cost = count(model, task, candidate.recipe)
             parameters, flops = cost.parameters, cost.flops
+        began = time.monotonic()
         fitted = fit(
             model,
             task,
@@ -199,10 +206,12 @@ def train(job: Job, space: Space, task: Task, *, phases: Phases, should_continue
             check_at=job.check_at,
             features=job.features,
         )
+        measured = float(np.clip(time.monotonic() - began, *CPU_INFERENCE_SECONDS)) if job.device == "cpu" else INFERENCE_SECONDS
         sha256 = save_weights(job.weights, fitted, with_checkpoint=candidate.recipe.resumable and fitted.epochs < job.checkpoint_below)
         _keep_examples(job, task, fitted, phases)
         test = _score_test(fitted.model, task, candidate, job, phases, fitted.epochs)
-        predictions = _predict_for_a_while(fitted.model, task, candidate, job, phases) if job.measure_inference else 0
+        asked = (fitted.model, task, candidate.recipe, job.device, measured, phases)
+        predictions = predict_for(*asked) if job.measure_inference else 0
     except TrainingEnded as ended:
         return replace(measured_nothing(), failed=str(ended) or "ended from outside")
     except KeyboardInterrupt:
@@ -238,6 +247,9 @@ def _keep_examples(job: Job, task: Task, fitted: Fitted, phases: Phases) -> None
     if job.examples is None or fitted.scores is None:
         return
     with phases("overhead", 0):
+        if job.scores is not None and hasattr(fitted.model, "sklearn"):
+            job.scores.parent.mkdir(exist_ok=True)
+            np.savez(job.scores, scores=fitted.scores[0].astype(np.float32), targets=fitted.scores[1])
         if (kept := Examples.of(job.metric, task.kind, *fitted.scores)) is not None:
             kept.save(job.examples)
 
@@ -261,17 +273,6 @@ def reason_of(error: BaseException) -> str:
     if name in ("TrainingFailed", "TimeoutError"):
         return text
     return f"{name}: {text}"[:300]
-
-
-def _predict_for_a_while(model: Any, task: Task, candidate: Candidate, job: Job, phases: Phases) -> int:
-    from ..training.evaluate import predict
-
-    made = 0
-    with phases("inference", 0):
-        end = time.monotonic() + (CPU_INFERENCE_SECONDS if job.device == "cpu" else INFERENCE_SECONDS)
-        while made == 0 or time.monotonic() < end:
-            made += len(predict(model, task, task.validation, recipe=candidate.recipe, device=job.device))
-    return made
 
 
 def _finite(value: float | None) -> float | None:

@@ -14,7 +14,9 @@ import numpy as np
 from ..records.trial import Trial
 from ..space import Candidate, FixedTrial, Space
 from ..study import Study
-from ..training.estimator import as_estimator, full_probabilities
+from ..training.blend import Blend
+from ..training.estimator import SingleEpoch, as_estimator, full_probabilities
+from ..training.recipe import Recipe
 from ..training.task import Task
 
 #: Normalised float32 inputs ``(b, *shape)`` -> raw outputs: logits or probabilities ``(b, k)``, values or scores ``(b,)`` or ``(b, 1)``.
@@ -121,8 +123,11 @@ def rebuild(trial: Trial, *, study: Study, task: Task, weights: Path) -> Trained
             f"the weights of trial {trial.number} are gone ({weights}): only trials on the front are kept. Pick one of those; "
             "if this is one, restore its file from a copy, or search again in a new --out"
         )
-    candidate = study.space.sample(FixedTrial(trial.params))
-    model = build(study.space, candidate, task)
+    if trial.members:
+        candidate, model = Candidate({"family": "ensemble", "members": list(trial.members)}, Recipe()), SingleEpoch(Blend())
+    else:
+        candidate = study.space.sample(FixedTrial(trial.params))
+        model = build(study.space, candidate, task)
     try:
         model = load_weights(weights, model, trial.artifact_sha256)
     except DamagedError as error:

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from ..training.blend import Blend
 from ..training.boosted import BoostedTrees
 from ..training.estimator import is_outlier_detector
 from .model import Exporter, ExportFailed, Predictor, TrainedModel, estimator_predictor, first_line, plain_estimator
@@ -45,6 +46,7 @@ class Onnx(Exporter):
                 (self._write_torch if trained.is_torch else self._write_sklearn)(trained, folder / FILE)
             except Exception as error:
                 own = "--to native" if isinstance(plain_estimator(trained.model), BoostedTrees) else "--to skops"
+                own = f"--pick trial=N of its members {list(trained.trial.members)}" if trained.trial.members else own
                 remedy = "--to pt2 or --to safetensors" if trained.is_torch else own
                 raise ExportFailed(
                     f"trial {trained.trial.number} ({trained.type_name}) cannot be written as ONNX: {cause(error)}; use {remedy}",
@@ -82,12 +84,16 @@ class Onnx(Exporter):
         self._write_whole(program.model_proto, trained, file)
 
     def _write_sklearn(self, trained: TrainedModel, file: Path) -> None:
+        from .onnx_blend import convert as convert_blend
         from .onnx_boosted import convert as convert_boosted
         from .onnx_sklearn import convert
 
-        estimator = plain_estimator(trained.model)
-        graph = (convert_boosted if isinstance(estimator, BoostedTrees) else convert)(estimator, trained.input_shape[0])
-        self._write_whole(graph, trained, file)
+        def of_member(one: Any, features: int) -> Any:
+            return (convert_boosted if isinstance(one, BoostedTrees) else convert)(one, features)
+
+        estimator, features = plain_estimator(trained.model), trained.input_shape[0]
+        blended = isinstance(estimator, Blend)
+        self._write_whole(convert_blend(estimator, features, of_member) if blended else of_member(estimator, features), trained, file)
 
     def _write_whole(self, core: Any, trained: TrainedModel, file: Path) -> None:
         import onnx

@@ -67,6 +67,9 @@ def refit(trial: Trial, *, study: Study, task: Task, weights: Path, folder: Path
 
     if task.test is None or len(task.test) == 0:
         raise ValueError("--refit needs a test split, which says whether it was worth it; leave --refit out, or give the study one")
+    if trial.members:
+        named = ", ".join(map(str, dict.fromkeys(trial.members)))
+        raise ValueError(f"--refit trains one model again, and trial {trial.number} is an ensemble; --pick trial=N of its members {named}")
     candidate = study.space.sample(FixedTrial(trial.params))
     recipe = replace(candidate.recipe, patience=None)
     whole = replace(task, train=training_and_validation(task), validation=task.test, folds=0)

@@ -28,6 +28,10 @@ class Skops(Exporter):
                 f"trial {trained.trial.number} is a model of {plain_estimator(trained.model).library} and --to skops takes those of "
                 "scikit-learn; use --to onnx, or --to native for the library's own file"
             )
+        if trained.trial.members:
+            raise ExportFailed(
+                f"trial {trained.trial.number} is an ensemble, which --to skops does not write; use --to onnx, or --pick one of its members"
+            )
         import skops.io
 
         try:

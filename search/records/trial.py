@@ -23,6 +23,8 @@ INTERRUPTED = "interrupted by the user"
 EXCUSED = "excused"
 #: User attribute of an Optuna trial and key of ``Trial.extra``: the trial is what the search is compared with, of the kind ``DEFAULT``.
 BASELINE, DEFAULT = "baseline", "default"
+#: Name in ``extra`` of the trials that an ensemble takes the mean of.
+MEMBERS = "members"
 #: User attribute of an Optuna trial: the canonical text of its candidate.
 KEY = "key"
 
@@ -151,6 +153,11 @@ class Trial:
         return self.extra.get(BASELINE) == DEFAULT
 
     @property
+    def members(self) -> tuple[int, ...]:
+        """Numbers of the trials whose mean this is, each as often as it counts; empty for a model of its own, which was trained."""
+        return tuple(self.extra.get(MEMBERS, ()))
+
+    @property
     def train_joules(self) -> float | None:
         """Energy to train this model from scratch; None when unknown."""
         return self.energy.train_joules
@@ -260,6 +267,8 @@ def from_optuna(trial: FrozenTrial) -> Trial:
     if state == "failed" and not facts.get("reason"):
         facts["reason"] = "the process that trained it died"
     params = {name: value for name, value in trial.params.items() if name != "epochs"}
+    if isinstance(extra := facts.get("extra"), Mapping) and extra.get(MEMBERS):
+        params = {"family": "ensemble"}
     facts.setdefault("epochs", trial.params.get("epochs", 0))
     return _from_facts({**facts, "number": trial.number, "state": state, "params": params, "values": list(trial.values or ())})
 
@@ -278,6 +287,7 @@ class _Totals(TypedDict):
 
 class _Extra(TypedDict):
     copy_of: NotRequired[int]
+    members: NotRequired[list[int]]
     baseline: NotRequired[str]
     threads: NotRequired[int | None]
     train_examples: NotRequired[int | None]

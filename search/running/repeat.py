@@ -326,7 +326,7 @@ def repeat(
     with open_session(options, existing_folder(path)) as session:
         run = session.before
         front = Front.of(run)
-        members = finalists(front, pick, most)
+        members = tuple(one for one in finalists(front, pick, most) if not one.members)  # an ensemble was not trained itself
         refuse_other_models(session.folder, study, members)
         trials = {trial.number: trial for trial in members}
         asked = Plan(timestamp(), tuple(trials), times, order, study.seed if seed is None else seed, run.repeats.rounds)

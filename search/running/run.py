@@ -33,6 +33,7 @@ from ..training.task import Task
 from .baselines import PLAIN, MeasurementProtocol, beginning
 from .carbon_log import keep_place
 from .carbon_session import CarbonSession, CarbonTime, grams_as_joules
+from .ensemble import add_ensemble
 from .identity import note_study, study_folder
 from .progress import Listener, Reporter, quiet
 from .session import SessionOptions, meters_text, open_session
@@ -300,6 +301,8 @@ def run(
             with session.measuring():
                 reporter.begin()
                 loop.go()
+                if study.ensemble and not session.interrupted.is_set() and session.folder.facts.get("storage") is None:
+                    add_ensemble(study, task, session, optuna_study, reporter)
         finally:
             session.reason = rules.reason or session.reason
             session.end_facts |= session.baseline_facts

@@ -29,6 +29,7 @@ from ..study import Study, objective_values, rejection_of
 from ..training.checkpoint import check_weights
 from ..training.task import Task
 from .carbon_session import CarbonSession
+from .ensemble import scores_file
 from .progress import Reporter
 from .session import Session
 
@@ -209,8 +210,7 @@ class TrialRunner:
         carbon = self.carbon
         with self.session.lock:
             price = self.rules.intensity if carbon is None else carbon.over
-            known = self._trials() if asked.candidate.recipe.compile else ()
-            alike = of_the_same_kernels(self.study.space, asked.candidate, known)
+            alike = of_the_same_kernels(self.study.space, asked.candidate, self._trials() if asked.candidate.recipe.compile else ())
             facts: Mapping[str, Any] = {"predictions": outcome.predictions, "intensity": price, "pue": self.rules.pue}
             energy = trial_energy(whole, meter.phases, parent=parent, shared=shared, compiled=alike, **facts)
             if carbon is not None:
@@ -236,6 +236,7 @@ class TrialRunner:
             features=self.session.features,
             metric=self.study.objectives[0],
             examples=self.session.folder.examples(asked.trial.number),
+            scores=scores_file(self.session.folder, asked.trial.number) if self.study.ensemble else None,
         )
 
     def _optuna_trials(self) -> Sequence[FrozenTrial]:
@@ -348,8 +349,7 @@ class Recorder:
         keep = {trial.number for trial in Front.of(run, complete_only=self.study.complete_only)}
         if self.study.sampler == "freeze-thaw":
             keep |= resumable(run.trials, self.optuna_study.get_trials(deepcopy=False))
-        keep |= {trial.number for trial in run.trials if trial.state == "running"}
-        self.store.keep_artifacts(keep)
+        self.store.keep_artifacts(keep | {trial.number for trial in run.trials if trial.state == "running"})
         if self.store.facts.get("storage") is None and time.monotonic() - self.snapshot_seconds > SNAPSHOT_SECONDS:
             self.store.save_snapshot(self.optuna_study)
             self.snapshot_seconds = time.monotonic()

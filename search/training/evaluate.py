@@ -6,6 +6,7 @@ for it is what the outputs of a network mean.
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch.nn import functional as F
 
 from .estimator import Estimator, as_estimator, full_probabilities
 from .recipe import Recipe, autocast
-from .results import TrainingFailed
+from .results import Phases, TrainingFailed
 from .splits_data import laid_out
 from .tactics.tactic import evaluating
 from .task import Data, Kind, Task
@@ -83,6 +84,16 @@ def predict(model: Any, task: Task, data: Data, *, recipe: Recipe, device: str |
         mean, deviation = task.target_scale
         return np.asarray(scores * deviation + mean)
     return scores
+
+
+def predict_for(model: Any, task: Task, recipe: Recipe, device: str, seconds: float, phases: Phases) -> int:
+    """Predict the validation split again and again for so long, in a phase ``inference``; return how many predictions that were."""
+    made = 0
+    with phases("inference", 0):
+        end = time.monotonic() + seconds
+        while made == 0 or time.monotonic() < end:
+            made += len(predict(model, task, task.validation, recipe=recipe, device=device))
+    return made
 
 
 def scores_and_targets(
