@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from ..carbon.intensity import Intensity, grams_co2e
 from ..carbon.zones import choose_intensity
@@ -182,12 +182,16 @@ class Metered:
         cap: Energy at which the training ends, e.g. ``5Wh``; None is no cap.
         meter: As for ``discover``, or what it found.
         zone: Grid zone of the machine, e.g. ``FR``; ``grams_per_kwh`` in its place. Without either the grams are unknown.
-        training_type: ``pre-training`` or ``fine-tuning``.
+        training_type: ``pre-training`` or ``fine-tuning``; the library's usual one by default.
         card: The model card that gets the emissions when the training has ended, or None.
 
     Attributes:
         energy: The meter: ``energy.epochs``, ``energy.record``, ``energy.stopped``.
+        library: The base class of the library, ``object`` where it is not installed, and the package that has it.
     """
+
+    library: ClassVar[tuple[type, str]]
+    usual_type: ClassVar[str] = "pre-training"
 
     def __init__(
         self,
@@ -196,12 +200,17 @@ class Metered:
         *,
         zone: str | None = None,
         grams_per_kwh: float | None = None,
-        training_type: str = "pre-training",
+        training_type: str | None = None,
         card: str | Path | None = None,
     ) -> None:
+        require(*self.library)
         super().__init__()
-        self.energy = EpochMeter(cap, meter, zone, grams_per_kwh, training_type)
+        self.energy = EpochMeter(cap, meter, zone, grams_per_kwh, training_type or self.usual_type)
         self._card = card
+
+    def write_card(self, card: str | Path) -> bool:
+        """Write ``co2_eq_emissions`` into a model card, e.g. after it was made anew; False when the grams are unknown."""
+        return self.energy.write_card(card)
 
 
 def numbers(facts: dict[str, Any], keep: Callable[[str], bool] = lambda name: True) -> dict[str, float]:

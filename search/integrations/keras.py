@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .epochs import Metered, numbers, require
+from .epochs import Metered, numbers
 
 if TYPE_CHECKING:
     from keras.callbacks import Callback
@@ -23,9 +23,7 @@ class EnergyCallback(Metered, Callback):  # type: ignore[misc]  # untyped where 
     Its arguments and attributes are those of ``Metered``.
     """
 
-    def __init__(self, *arguments: Any, **settings: Any) -> None:
-        require(Callback, "keras")
-        super().__init__(*arguments, **settings)
+    library = (Callback, "keras")
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Start to measure."""

@@ -7,7 +7,7 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from .epochs import Metered, numbers, require
+from .epochs import Metered, numbers
 
 
 def _base() -> type:
@@ -35,9 +35,7 @@ class EnergyCallback(Metered, Callback):  # type: ignore[misc]  # untyped where 
     Its arguments and attributes are those of ``Metered``.
     """
 
-    def __init__(self, *arguments: Any, **settings: Any) -> None:
-        require(Callback, "pytorch-lightning")
-        super().__init__(*arguments, **settings)
+    library = (Callback, "pytorch-lightning")
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         """Start to measure."""

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..energy import Discovery
-from .epochs import EpochMeter, numbers, require
+from .epochs import Metered, numbers
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -17,35 +16,20 @@ else:
         TrainerCallback = object
 
 
-class EnergyCallback(TrainerCallback):  # type: ignore[misc]  # untyped where transformers is not installed
+class EnergyCallback(Metered, TrainerCallback):  # type: ignore[misc]  # untyped where transformers is not installed
     """Measures a training epoch by epoch, ends it at a cap, and writes ``co2_eq_emissions`` into the card of the output folder.
 
     The energy of an epoch is in the trainer's log (``state.log_history``), so whatever the trainer reports to shows it, with its unit.
 
-    Args:
-        cap: Energy at which the training ends, e.g. ``5Wh``; None is no cap.
-        meter: As for ``discover``, or what it found.
-        zone: Grid zone of the machine, e.g. ``FR``; ``grams_per_kwh`` in its place. Without either the card says nothing of CO2e.
-        training_type: ``fine-tuning`` or ``pre-training``.
-        card: Whether ``README.md`` of the output folder gets the emissions when the training has ended; ``write_card`` does it later.
-
-    Attributes:
-        energy: The meter: ``energy.epochs``, ``energy.record``, ``energy.stopped``.
+    Its arguments and attributes are those of ``Metered``, but for ``card``: True is ``README.md`` of the output folder, False is none.
     """
 
-    def __init__(
-        self,
-        cap: str | None = None,
-        meter: str | Discovery = "auto",
-        *,
-        zone: str | None = None,
-        grams_per_kwh: float | None = None,
-        training_type: str = "fine-tuning",
-        card: bool = True,
-    ) -> None:
-        require(TrainerCallback, "transformers")
-        self.energy = EpochMeter(cap, meter, zone, grams_per_kwh, training_type)
-        self._card = card
+    library = (TrainerCallback, "transformers")
+    usual_type = "fine-tuning"
+
+    def __init__(self, *arguments: Any, card: bool | str | Path = True, **settings: Any) -> None:
+        super().__init__(*arguments, card=None if isinstance(card, bool) else card, **settings)
+        self._own_card = card is True
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Start to measure."""
@@ -69,11 +53,9 @@ class EnergyCallback(TrainerCallback):  # type: ignore[misc]  # untyped where tr
             )
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Close the account, and write the card."""
+        """Close the account, and write the card; that of the output folder only where the place is known."""
         self.energy.end()
-        if self._card and state.is_world_process_zero and self.energy.intensity is not None and args.output_dir is not None:
-            self.write_card(Path(args.output_dir) / "README.md")
-
-    def write_card(self, card: str | Path) -> bool:
-        """Write ``co2_eq_emissions`` into a model card, e.g. after ``trainer.create_model_card()``; False when the grams are unknown."""
-        return self.energy.write_card(card)
+        own = self._own_card and self.energy.intensity is not None and args.output_dir is not None
+        card = Path(args.output_dir) / "README.md" if own else self._card
+        if card is not None and state.is_world_process_zero:
+            self.write_card(card)

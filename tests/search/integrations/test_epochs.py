@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from joulefront.search.energy import Discovery
-from joulefront.search.integrations.epochs import EpochMeter, require
+from joulefront.search.integrations.epochs import EpochMeter, Metered
 from joulefront.search.integrations.metering import EnergyUnknownError
 
 SCRIPTS = Path(__file__).parents[3] / "studies" / "integrations"
@@ -78,8 +78,11 @@ def test_a_cap_needs_a_meter_and_an_energy() -> None:
 
 
 def test_a_library_that_is_not_installed_is_named() -> None:
+    class Callback(Metered):
+        library = (object, "keras")
+
     with pytest.raises(ImportError, match="pip install keras"):
-        require(object, "keras")
+        Callback("5Wh")
 
 
 @pytest.mark.slow
@@ -137,11 +140,12 @@ def test_lightning_measures_epochs_stops_at_the_cap_and_bills_a_failure(tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["lightning_training", "transformers_training"])
+@pytest.mark.parametrize("name", ["lightning_training", "transformers_training", "keras_training"])
 def test_a_script_of_at_most_25_lines_runs(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    package = {"lightning_training": "pytorch_lightning", "transformers_training": "transformers"}[name]
+    package = {"lightning_training": "pytorch_lightning"}.get(name, name.removesuffix("_training"))
+    os.environ.setdefault("KERAS_BACKEND", "torch")
     pytest.importorskip(package, reason=f"{package} is not installed")
     if package == "transformers":
         pytest.importorskip("accelerate", reason="accelerate, which the Trainer needs, is not installed")
