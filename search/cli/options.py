@@ -68,7 +68,7 @@ class StudyOptions(TableOptions):
         str,
         typer.Argument(
             metavar="STUDY",
-            help="Bundled study (see joulefront studies), my_study.py[:function] or package.module:function.",
+            help="Bundled study (see joulefront studies), my_study.py[:function], my_study.toml or package.module:function.",
             autocompletion=complete_study,
         ),
     ]
@@ -167,6 +167,25 @@ class ProtocolOptions:
     idle: Annotated[float, typer.Option(help="Seconds of idle baseline before, between and after the trainings.")] = 0.0
     cool_down: Annotated[float, typer.Option(help="Longest wait for the device to cool down before a training, in seconds.")] = 0.0
     anchor: Annotated[int, typer.Option(help="Measure a fixed configuration again after every N trainings; 0 means never.")] = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """Where a run is kept, what its sampler knows, and what is said meanwhile."""
+
+    out: Out = None
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            help="Optuna storage URL, its password better in PGPASSFILE or JOULEFRONT_STORAGE; SQLite in the run folder by default."
+        ),
+    ] = None
+    warm_start: Annotated[list[Path] | None, typer.Option(help="Earlier run folder that the sampler learns from; repeatable.")] = None
+    sizes: Annotated[
+        bool, typer.Option("--sizes", help="Let freeze-thaw use the parameters and FLOPs of every candidate it considers.")
+    ] = False
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress; results and warnings alone.")] = False
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Hypervolumes and what the last energy has brought, too.")] = False
 
 
 # -- from groups to a signature --------------------------------------------------------------------------------------------------------

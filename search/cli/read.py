@@ -27,8 +27,14 @@ def studies(
     name: Annotated[
         str | None, typer.Argument(metavar="[NAME]", help="One of them, with its options.", autocompletion=complete_study)
     ] = None,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of a study in TOML, for an editor.")] = False,
 ) -> None:
     """List the bundled studies, or the options of one."""
+    if schema:
+        from .study_toml import schema as schema_of_files
+
+        print(json.dumps(schema_of_files(), indent=1))
+        return
     from ..formatting import terminal_width
     from .study_source import options_text
 

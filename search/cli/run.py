@@ -26,6 +26,7 @@ from .options import (
     PlaceOptions,
     ProtocolOptions,
     RunArgument,
+    RunOptions,
     SessionLimitOptions,
     StudyOptions,
     TableOptions,
@@ -48,19 +49,7 @@ def run(
     place: CarbonOptions,
     machine: TrainingMachineOptions,
     protocol: ProtocolOptions,
-    out: Out = None,
-    storage: Annotated[
-        str | None,
-        typer.Option(
-            help="Optuna storage URL, its password better in PGPASSFILE or JOULEFRONT_STORAGE; SQLite in the run folder by default."
-        ),
-    ] = None,
-    warm_start: Annotated[list[Path] | None, typer.Option(help="Earlier run folder that the sampler learns from; repeatable.")] = None,
-    sizes: Annotated[
-        bool, typer.Option("--sizes", help="Let freeze-thaw use the parameters and FLOPs of every candidate it considers.")
-    ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress; results and warnings alone.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Hypervolumes and what the last energy has brought, too.")] = False,
+    own: RunOptions,
     smoke: Annotated[bool, typer.Option("--smoke", help="Two tiny trials, to check that everything works.")] = False,
 ) -> None:
     """Run or continue a study; print its front."""
@@ -77,7 +66,10 @@ def run(
     from ..stopping.stop_gain import STOP_GAIN, finished
     from ..study import Budget
     from .study_source import adapt, command_line, find_study, origin_of, remember
+    from .study_toml import with_session
 
+    if study.study.endswith(".toml"):
+        limits, place, machine, protocol, own = with_session(context, study.study, limits, place, machine, protocol, own)
     # Every option is checked before anything is loaded: a typing mistake must cost nothing.
     budget = None if limits.budget is None else Budget.parse(limits.budget)
     check_pue(place.pue)
@@ -97,9 +89,9 @@ def run(
         raise ValueError("give --stop-gain or --no-stop, not both: one says when to stop, the other never to")
     stop_gain = None if limits.no_stop else STOP_GAIN if limits.stop_gain is None else share_of(limits.stop_gain)
     values = {**_values(study), "smoke": smoke or None}
-    overrides = {**_overrides(study), "sizes": sizes or None, "max_trial_seconds": _trial_seconds(limits.trial_timeout)}
+    overrides = {**_overrides(study), "sizes": own.sizes or None, "max_trial_seconds": _trial_seconds(limits.trial_timeout)}
     found = adapt(find_study(study.study, values), overrides, smoke)
-    path = out if out is not None else Path("runs") / (f"{found.name}-smoke" if smoke else found.name)
+    path = own.out if own.out is not None else Path("runs") / (f"{found.name}-smoke" if smoke else found.name)
     words, whole_process = context.obj
     origin, command = origin_of(study.study, values, overrides), command_line(words)
     named = "" if study.study in bundled_studies() else f" --study {shlex.quote(study.study)}"
@@ -118,7 +110,7 @@ def run(
             trials=2 if smoke and limits.trials is None else limits.trials,
             budget=budget,
             timeout_seconds=timeout_seconds,
-            storage=storage,
+            storage=own.storage,
             meter=machine.meter,
             cpu_watts=machine.cpu_watts,
             intensity=intensity,
@@ -129,8 +121,8 @@ def run(
             workers=machine.workers,
             protocol=_protocol(protocol),
             stop_gain=stop_gain,
-            warm_start=warm_start or [],
-            listener=Console(verbose=verbose, silent=quiet),
+            warm_start=own.warm_start or [],
+            listener=Console(verbose=own.verbose, silent=own.quiet),
             origin=origin,
             whole_process=whole_process,
             show=lambda front: _print_run(front, RunFolder.open(path), command, named),
@@ -275,7 +267,10 @@ def estimate(
     from ..stopping.limits import limits_of
     from ..study import Budget
     from .study_source import adapt, find_study
+    from .study_toml import with_session
 
+    if study.study.endswith(".toml"):
+        limits, place, machine = with_session(context, study.study, limits, place, machine)
     budget = None if limits.budget is None else Budget.parse(limits.budget)
     check_pue(place.pue)
     intensity = choose_intensity(place.intensity, place.zone, network=False, token=None)

@@ -26,6 +26,7 @@ from ..records.storage_url import without_password
 from ..study import Study, parse_rungs
 from .completion import BUNDLED, bundled_studies
 from .options import StudyOptions
+from .study_toml import as_typed, read_study_file
 
 _TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 #: How the text of an option is read, what it must be, and an example, by type.
@@ -70,13 +71,28 @@ def find_study(source: str, options: Mapping[str, Any]) -> Study:
     """Make the study that ``source`` names, called with those ``options`` that were given (not None).
 
     Args:
-        source: ``digits``, ``my_study.py``, ``my_study.py:function`` or ``package.module:function``.
+        source: ``digits``, ``my_study.py``, ``my_study.py:function``, ``my_study.toml`` or ``package.module:function``.
         options: Options of the command line such as ``{"data": path, "target": "price", "seed": 1}``.
 
     Raises:
         StudyError: If nothing has this name, the file raises, or an option is given that the study does not take.
     """
-    return call_study(_function(source), source, options)
+    if not source.endswith(".toml"):
+        return call_study(_function(source), source, options)
+    file = read_study_file(source)
+    try:
+        function = _function(file.source)
+        takes = inspect.signature(function).parameters
+        if strange := [name for name in file.values if name not in (*takes, "seed") and "kwargs" not in takes]:
+            place = strange[:1] if strange[0] in StudyOptions.__dataclass_fields__ else ["set", strange[0]]
+            known = ", ".join(name for name in takes if name != "smoke") or "none"
+            raise file.error(f"is no option of the study {file.source!r}; its options are: {known}", *place)
+        told = {name: one for name, one in takes.items() if name in file.values and one.annotation is not one.empty}
+        given = {**file.values, **{name: _typed(function, name, as_typed(file.values[name])) for name in told}}
+        given |= {name: value for name, value in options.items() if value is not None}
+        return file.apply(call_study(function, file.source, given))
+    except StudyError as error:
+        raise StudyError(f"{source}: {error}") from error
 
 
 def named_values(texts: Sequence[str]) -> dict[str, str]:
@@ -151,6 +167,8 @@ def _typed(function: Callable[..., Any], name: str, text: str) -> Any:
 
 
 def _function(source: str) -> Callable[..., Any]:
+    if source.endswith(".toml"):
+        source = read_study_file(source).source
     path, _, name = source.partition(":") if not source.startswith(("/", ".")) or ":" in source else (source, "", "")
     if path.endswith(".py") or "/" in path:
         module = _from_file(Path(path))
@@ -260,7 +278,7 @@ def origin_of(source: str, options: Mapping[str, Any], overrides: Mapping[str, A
         if path_like and Path(value).expanduser().exists():
             given[name] = str(Path(value).expanduser().resolve())
     file, colon, function = source.rpartition(":") if ":" in source else (source, "", "")
-    if file.endswith(".py") and Path(file).exists():
+    if file.endswith((".py", ".toml")) and Path(file).exists():
         source = str(Path(file).resolve()) + colon + function
     return {"source": source, "options": given, "overrides": dict(overrides)}
 
