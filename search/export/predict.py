@@ -254,10 +254,11 @@ class Model:
 
     def _array(self, file: Path) -> np.ndarray:
         values, shape = np.load(file, allow_pickle=False), self._shape
-        if values.shape == shape:
-            values = values[None]
+        values = values[None] if values.shape == shape else values
         if values.shape[1:] != shape:
             raise Unusable(f"the array must have the shape (n, {', '.join(map(str, shape))}), got {values.shape}")
+        if values.dtype.kind == "f" and not np.isfinite(values).all():  # trees answer all the same
+            warnings.warn(f"{file} has missing or infinite values, as training had none: do not rely on its answers", stacklevel=2)
         return np.asarray(values, dtype=np.float32 if "float)" in self.session.get_inputs()[0].type else np.float64)
 
 
@@ -363,8 +364,7 @@ def _without_none(row: dict[str, Any]) -> dict[str, Any]:
 
 def run(model: Model, files: Sequence[str], form: str = "table") -> int:
     """Print the predictions of files, and a line on stderr for each that cannot be read; return 0, or 2 where there is one."""
-    said: list[str] = []
-    found: list[Prediction] = []
+    said, found = list[str](), list[Prediction]()
     with warnings.catch_warnings(record=True) as noted:
         warnings.simplefilter("always")
         for one in model.predict(files):

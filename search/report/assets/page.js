@@ -112,10 +112,14 @@ function chart() {
   const ends = [...front.map(x), ...others.map((o) => o[2] / size)], room = Math.sqrt(Math.max(1.4, (3 * d3.min(ends)) / d3.max(ends))), low = d3.min(ends) / room, high = d3.max(ends) * room;
   const whisker = pick.low === null ? [] : [pick], side = spread(pick), [bottom, top] = run.range;
   const inside = (v) => Math.min(top, Math.max(bottom, v)), labelled = new Map();
-  for (const [word, n] of [["sensible", run.choice.sensible], ["best", run.choice.best], ["default", run.default?.n]]) {
+  for (const [word, n] of [["sensible", rules.sensible[0]().n], ["best", run.choice.best], ["default", run.default?.n]]) {
     if (n !== undefined && member(n)) labelled.set(n, [...(labelled.get(n) ?? []), word]);
   }
-  const labels = width < 520 ? [] : [...labelled].map(([n, words]) => ({ m: member(n), text: words.join(", ") }));
+  const labels = [], near = (a, b) => Math.abs(Math.log(x(a) / x(b))) < 0.12 * Math.log(high / low) && Math.abs(y(a) - y(b)) < 0.05 * (top - bottom);
+  for (const [n, words] of width < 520 ? [] : labelled) {
+    const m = member(n), beside = labels.find((one) => near(one.m, m));  // two labels in one place are one
+    if (beside) beside.text += `, ${words.join(", ")}`; else labels.push({ m, text: words.join(", ") });
+  }
   const left = (m) => Math.log(x(m) / low) / Math.log(high / low) > 0.25;
   const svg = Plot.plot({
     width, height: Math.min(500, Math.max(340, width * 0.68)), marginLeft: 56, marginTop: 30, marginBottom: 44, marginRight: 18,
@@ -209,9 +213,9 @@ function details() {
   $("details").replaceChildren(...box.filter(Boolean), ...curves(m));
 }
 function overDefault(m) {
-  const d = run.default, ratio = m.j / d.j, less = Math.abs(ratio - 1) < 0.005 ? "the same energy" : ratio < 1 ? `${percent(1 - ratio)} less energy` : ratio < 2 ? `${percent(ratio - 1)} more energy` : `${digits(ratio)} times the energy`;
+  const d = run.default, own = member(d.n), life = state.uses && own, ratio = life ? lifetime(m) / lifetime(own) : m.j / d.j, less = Math.abs(ratio - 1) < 0.005 ? "the same energy" : ratio < 1 ? `${percent(1 - ratio)} less energy` : ratio < 2 ? `${percent(ratio - 1)} more energy` : `${digits(ratio)} times the energy`;
   const tied = d.ties.includes(m.n) ? "cannot be told from it" : `${step(m.q - d.q)} ${better(m.q, d.q) ? "better" : "worse"}${d.compared.includes(m.n) ? "" : " as measured"}`;
-  return `Against the default model (trial ${d.n}, ${quality(d.q)} for ${energy(d.j)}): ${tied}, for ${less}.`;
+  return `Against the default model (trial ${d.n}, ${quality(d.q)} for ${energy(d.j)}): ${tied}, for ${less}${life ? " over its life" : state.uses ? " to train" : ""}.`;
 }
 function again(m, top) {
   if (m.again) {
@@ -250,11 +254,11 @@ function differs(m) {
 }
 function membersTable() {
   const priced = run.members.some((m) => grams(m.j) !== null), measured = usable(), repeated = run.members.some(measuredSpread);
-  const names = [["trial", "text"], [run.metric, null], ["95 % interval", "wide"], [run.unit.name, null], ...(repeated ? [["± (2 sd)", "wide"]] : []), ...(priced ? [["CO₂e", null]] : []), ...(measured ? [["J per 1,000", "wide"]] : []), ["epochs", "wide"], ["parameters", "wide"], [`differs from trial ${state.pick.n} in`, "text"]];
+  const names = [["trial", "text"], [run.metric, null], ["95 % interval", "wide"], [run.unit.name, null], ...(repeated ? [["± (2 sd)", "wide"]] : []), ...(priced ? [["CO₂e", "broad"]] : []), ...(measured ? [["J per 1,000", "wide"]] : []), ["epochs", "wide known"], ["parameters", "wide known"], [`differs from trial ${state.pick.n} in`, "text"]];
   const row = (m) => h("tr", { class: `${m === state.pick ? "on" : ""} ${allowed(m) ? "" : "out"}`, onclick: (e) => { if (e.target.tagName !== "INPUT") choose(m); } },
     h("td", { class: "text first" }, h("label", null, h("input", { type: "radio", name: "pick", value: m.n, checked: m === state.pick, onchange: () => choose(m) }), ` ${m.n}`, allowed(m) ? null : [" ", h("span", { class: "tag" }, "outside")])),
     cell(quality(m.q)), cell(m.low === null ? "-" : `${quality(m.low).replace(`${gap}%`, "")} to ${quality(m.high)}`, "wide"), cell(digits(m.j / run.unit.joules)), repeated ? cell(measuredSpread(m) ? percent(2 * spread(m)) : "-", "wide") : null,
-    priced ? cell(mass(grams(m.j)).replace("CO₂e", "")) : null, measured ? cell(digits(m.j1000), "wide") : null, cell(count(m.epochs), "wide"), cell(count(m.parameters), "wide"),
+    priced ? cell(mass(grams(m.j)).replace("CO₂e", ""), "broad") : null, measured ? cell(digits(m.j1000), "wide") : null, cell(count(m.epochs), "wide known"), cell(count(m.parameters), "wide known"),
     h("td", { class: "text long" }, differs(m), run.choice.marks[m.n] ? [" ", h("span", { class: "tag" }, run.choice.marks[m.n])] : null));
   $("members").replaceChildren(h("caption", null, `Cheapest training first.${repeated ? "" : ` Energies of one model trained again typically spread by ±${gap}${percent(2 * run.typical)} (2 sd).`}`), head(names), h("tbody", null, run.members.map(row)));
 }
@@ -365,10 +369,10 @@ function skeleton() {
         h("div", { id: "presets", class: "row", role: "group", "aria-label": "Ways to choose" }), h("p", { id: "why", class: "small", role: "status" }),
         h("div", { id: "chart", class: "chart", role: "img" }),
         h("p", { class: "muted small noprint" }, "Click a model, or use the table below with the arrow keys."), h("p", { class: "muted small" }, "Whiskers: 95 % interval of the quality, two standard deviations of the energy. Further up is better, further left is cheaper. × is the mean of repeats, where there are any; ◇ the default model.")),
-      h("section", { id: "details", "aria-live": "polite", "aria-labelledby": "h-pick" })),
-    part("The models that nothing beats", "members", h("div", { class: "scroll" }, h("table", { id: "members" })), h("p", { id: "same", class: "muted small" }),
+      h("section", { id: "details", "aria-live": "polite", "aria-labelledby": "h-pick" }),
+      part("The models that nothing beats", "members", h("div", { class: "scroll" }, h("table", { id: "members" })), h("p", { id: "same", class: "muted small" }),
       h("details", { id: "rest", ontoggle: (e) => { if (e.target.open && !state.shown) { state.shown = 200; allTrials(); } } }, h("summary", null, `All ${plural(run.trials, "trial")}`),
-        h("p", { class: "noprint" }, h("label", null, "with the text ", h("input", { id: "filter", type: "search", oninput: (e) => { state.filter = e.target.value.trim().toLowerCase(); state.shown = 200; allTrials(); } }))), h("div", { id: "all" }))),
+        h("p", { class: "noprint" }, h("label", null, "with the text ", h("input", { id: "filter", type: "search", oninput: (e) => { state.filter = e.target.value.trim().toLowerCase(); state.shown = 200; allTrials(); } }))), h("div", { id: "all" })))),
     part("What the search cost, and when it pays back", "bill", h("div", { id: "bill" })), part("Carbon, here and elsewhere", "carbon", h("div", { id: "carbon" })),
     part("What mattered", "mattered", h("div", { id: "mattered", class: "two" })), part("How the search went", "growth", h("div", { id: "growth" })),
     part("How this was measured", "measured", h("div", { id: "meters" }), h("details", null, h("summary", null, "Words on this page"), list([
@@ -422,7 +426,7 @@ function draw() {
   const focus = document.activeElement?.name === "pick";
   words(); measured(); bill(); carbon();
   const some = run.members.length > 0;
-  $("choose").hidden = !some; $("s-members").hidden = !run.trials; $("members").hidden = !some;
+  $("s-front").hidden = $("details").hidden = $("members").hidden = !some; $("s-members").hidden = !run.trials;
   if (!some) return;
   controls(); chart(); details(); membersTable();
   if (focus) document.querySelector("#members input:checked").focus();

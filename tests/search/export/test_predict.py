@@ -120,6 +120,10 @@ def test_a_file_that_is_no_array_is_told_the_shape_and_nothing_of_pickle(make, t
         said = capfd.readouterr().err
         assert f"{file} must be a .npy file of shape (n, 3), got {file.name}; write numbers by numpy.save" in said
         assert "pickle" not in said
+    holes = tmp_path / "holes.npy"
+    np.save(holes, np.where(values[:4] > 1, np.nan, values[:4]) * [[np.nan, 1, 1]])
+    assert predict.run(model, [str(holes)]) == 0  # a forest answers all the same
+    assert f"warning: {holes} has missing or infinite values" in capfd.readouterr().err
 
 
 def test_a_folder_of_another_format_says_what_predicts_with_it(make, tmp_path):
