@@ -106,8 +106,8 @@ class Front:
 
     @classmethod
     def of(cls, run: Run, *, complete_only: bool | None = None) -> Self:
-        """Return the front of a run, of complete trainings alone or of all; None takes the study's own setting."""
-        study = run.facts.get("study") or {}
+        """Return the front of a run, of complete trainings alone or of all (None: the study's own setting), on one kind of hardware."""
+        run, study = run.comparable(), run.facts.get("study") or {}
         if complete_only is None:
             complete_only = bool(study.get("complete_only", False))
         floor = study.get("min_accuracy")

@@ -42,6 +42,10 @@ USEFUL_STEPS = 32
 DRAWS = 16
 
 
+class LimitReachedError(ValueError):
+    """A study has reached the limit that it is to be continued to."""
+
+
 @dataclass(frozen=True)
 class Budget:
     """What a study may spend, exactly one of three currencies; grams need an intensity, and money a price per kWh in its ISO currency."""

@@ -89,6 +89,7 @@ class Account:
         synchronize: Waits for the device, or None.
         wall: This machine's calibration against a wall meter, or None; it adds an estimate of the energy at the wall.
         save_seconds: The bill is written this often.
+        elsewhere: Returns what other workers of the study have spent.
     """
 
     ledger: Ledger
@@ -99,6 +100,7 @@ class Account:
     synchronize: Callable[[], object] | None = None
     wall: WallCalibration | None = None
     save_seconds: float = SAVE_SECONDS
+    elsewhere: Callable[[], float] = lambda: 0.0
     _states: dict[str, str] = field(default_factory=dict)
     _features: dict[str, float] = field(default_factory=dict)
     _open: dict[str, Window] = field(default_factory=dict)
@@ -145,7 +147,20 @@ class Account:
         self._states[meter.window.id] = "failed"
 
     def spent_joules(self) -> float | None:
-        """Joules of all sessions so far; None when the ledger knows nothing.
+        """Joules that the study has spent so far, here and elsewhere; None when the ledger knows nothing."""
+        own = self.own_joules()
+        return None if own is None else own + self.elsewhere()
+
+    def open_joules(self) -> dict[int, float | None]:
+        """Return what the trainings under way have taken so far, by number."""
+        return _numbered({name: window.joules() for name, window in tuple(self._open.items())}, TRIAL)
+
+    def sessions(self, *, closed: bool = False) -> list[dict[str, Any]]:
+        """Return all sessions as the bill has them."""
+        return [*self.earlier, {**self.session.to_json(), "closed": closed}]
+
+    def own_joules(self) -> float | None:
+        """Joules of all sessions of this folder so far; None when the ledger knows nothing.
 
         What was known of a component that was lost still counts: a budget must not become endless with it.
         """
@@ -211,7 +226,7 @@ class Account:
         self.session.open_trials, self.session.open_repeats = _numbered(unfinished, TRIAL), _numbered(unfinished, REPEAT)
         self.session.total = self._at_wall(whole)
         self.session.ledger_session = whole.id.partition(".")[0]
-        write_json(self.file, {"sessions": [*self.earlier, {**self.session.to_json(), "closed": closed}]})
+        write_json(self.file, {"sessions": self.sessions(closed=closed)})
         self.session.closed = closed
         self._saved = time.monotonic()
 
@@ -340,13 +355,6 @@ def price_of_inputs(embedded: Embedded | None, ledger: Ledger) -> tuple[Record, 
         embedded.compute()
         record = window.close()
     return (replace(scaled(record, embedded.times), kind=FEATURES),)
-
-
-def with_energies(curve: Sequence[Mapping[str, float]], phases: Sequence[Record]) -> tuple[Mapping[str, float], ...]:
-    """Return the entries of a curve with the ``joules`` of their epochs; epochs whose energy is unknown stay as they are."""
-    epochs = [record for record in phases if record.kind == "epoch"]
-    joules = {record.name.rpartition(" ")[2]: record.joules for record in epochs}
-    return tuple({**point, "joules": value} if (value := joules.get(str(point["epoch"]))) is not None else dict(point) for point in curve)
 
 
 def _gpu_utilisation(training: Sequence[Record], parent: Trial | None) -> float | None:

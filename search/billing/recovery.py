@@ -126,6 +126,15 @@ def _unbilled(name: str, traces: _Traces) -> Iterator[dict[str, Any]]:
     yield session.to_json()
 
 
+def close_without_journal(session: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a session of a worker that died elsewhere, closed with what its last bill says: its open trials have failed."""
+    if session.get("closed", True):
+        return dict(session)
+    closed = {**session, "by_state_joules": dict(session["by_state_joules"])}
+    _settle(closed, _Traces())
+    return closed
+
+
 def _settle(session: dict[str, Any], traces: _Traces) -> dict[int, float | None]:
     """Close the bill of one session; return what its open trials had taken, by number."""
     _extend_total(session, traces)

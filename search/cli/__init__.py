@@ -17,7 +17,7 @@ import typer
 
 from ..formatting import for_stream
 from ..whole_file import full_disk
-from . import deploy, measure, read, run, streams
+from . import deploy, measure, read, run, streams, worker
 
 #: The exit code of a program that Ctrl-C ended: 128 + SIGINT.
 INTERRUPT_CODE = 130
@@ -34,6 +34,7 @@ app = typer.Typer(
 )
 for _verb in (
     run.run,
+    worker.worker,
     run.repeat,
     run.estimate,
     read.studies,
@@ -112,7 +113,7 @@ def _done(arguments: list[str] | None) -> int:
         print(for_stream(f"error: {one_line(error)}", sys.stderr), file=sys.stderr)
         return exit_code(error)
     if code == INTERRUPT_CODE and words[:1] != ["measure"]:  # whose code is the command's, and which has said so
-        resumable = words[:1] in (["run"], ["repeat"])
+        resumable = words[:1] in (["run"], ["worker"], ["repeat"])
         said = "interrupted" + ("; what was measured is kept. Run the same command again to continue" if resumable else "")
         print(for_stream(said, sys.stderr), file=sys.stderr)
     return int(code or 0)

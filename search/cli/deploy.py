@@ -124,4 +124,4 @@ def _picked(path: Path, pick: str, moved: MovedOptions, predictions: str | None 
     used = front if predictions is None else lifetime.with_use(front, lifetime.read_predictions(predictions))
     trial = lifetime.original(front, used.pick(pick))
     study = study_of(folder, moved.data, moved.study, trust=moved.trust)
-    return result, trial, study, folder.artifact(trained(trial, result.trials).number)
+    return result, trial, study, folder.fetch_artifact(trained(trial, result.trials).number)

@@ -177,9 +177,14 @@ class RunOptions:
     storage: Annotated[
         str | None,
         typer.Option(
-            help="Optuna storage URL, its password better in PGPASSFILE or JOULEFRONT_STORAGE; SQLite in the run folder by default."
+            help="Optuna storage URL, its password better in PGPASSFILE or JOULEFRONT_STORAGE; SQLite in the run folder by default. "
+            "A study of this name there is joined; joulefront worker joins it from other machines."
         ),
     ] = None
+    artifacts: Annotated[
+        str | None, typer.Option(help="With --storage: where all workers reach the weights, a folder or s3://bucket/prefix.")
+    ] = None
+    name: Annotated[str | None, typer.Option(help="Name of the study in place of its own: that of its folder, and in a --storage.")] = None
     warm_start: Annotated[list[Path] | None, typer.Option(help="Earlier run folder that the sampler learns from; repeatable.")] = None
     sizes: Annotated[
         bool, typer.Option("--sizes", help="Let freeze-thaw use the parameters and FLOPs of every candidate it considers.")

@@ -75,6 +75,9 @@ def front(
     complete: Complete = False,
     pick: Annotated[str | None, typer.Option(help="Only the model that a rule names, as for export.")] = None,
     predictions: Predictions = None,
+    hardware: Annotated[
+        str | None, typer.Option(help="In a run of several kinds of hardware: that with this ID, not this folder's.")
+    ] = None,
 ) -> None:
     """Print the Pareto front of a run, or one model of it."""
     if as_json and as_csv:
@@ -83,7 +86,7 @@ def front(
     from ..report.front_view import FrontView
     from ..report.text_table import one_model
 
-    shown = FrontView.of(_read(run), complete_only=complete or None)
+    shown = FrontView.of(_read(run).comparable(hardware), complete_only=complete or None)
     if predictions is not None:
         count = lifetime.read_predictions(predictions)
         picked = None if pick is None else lifetime.original(shown, lifetime.with_use(shown, count).pick(pick))
@@ -262,6 +265,8 @@ def _read(path: Path) -> Run:
 
 def trained(trial: Trial, trials: Sequence[Trial]) -> Trial:
     """Return the trial that has the weights: a duplicate has those of the trial that it repeats."""
+    from ..records.trial import by_number
+
     while (number := trial.extra.get("copy_of")) is not None:
-        trial = trials[number]
+        trial = by_number(trials, number)
     return trial

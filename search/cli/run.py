@@ -87,9 +87,12 @@ def run(
     price_per_kwh = _price_per_kwh(place)
     if limits.no_stop and limits.stop_gain is not None:
         raise ValueError("give --stop-gain or --no-stop, not both: one says when to stop, the other never to")
+    if own.artifacts is not None and own.storage is None:
+        raise ValueError(f"--artifacts is for the workers of a --storage, got {own.artifacts!r} without one; leave it out")
     stop_gain = None if limits.no_stop else STOP_GAIN if limits.stop_gain is None else share_of(limits.stop_gain)
     values = {**_values(study), "smoke": smoke or None}
-    overrides = {**_overrides(study), "sizes": own.sizes or None, "max_trial_seconds": _trial_seconds(limits.trial_timeout)}
+    changes = {"sizes": own.sizes or None, "max_trial_seconds": _trial_seconds(limits.trial_timeout), "name": own.name}
+    overrides = {**_overrides(study), **changes}
     found = adapt(find_study(study.study, values), overrides, smoke)
     path = own.out if own.out is not None else Path("runs") / (f"{found.name}-smoke" if smoke else found.name)
     words, whole_process = context.obj
@@ -126,6 +129,7 @@ def run(
             origin=origin,
             whole_process=whole_process,
             show=lambda front: _print_run(front, RunFolder.open(path), command, named),
+            artifacts=own.artifacts,
         )
     finally:
         remember(path, earlier, origin, command)

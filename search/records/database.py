@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 Mode = Literal["create", "write", "read"]
 #: How long a lost server is waited for; the pauses between two attempts double up to the longest one.
 PATIENCE_SECONDS, FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 60.0, 0.5, 8.0
+#: How long a database may take to get its tables from another worker.
+TABLES_SECONDS = 10.0
 #: SQLite waits this long for another process that writes.
 LOCK_SECONDS = 60.0
 
@@ -58,14 +60,28 @@ def open_storage(file: Path, url: str | None, mode: Mode) -> RDBStorage:
         if mode == "read":
             arguments["execution_options"] = {"postgresql_readonly": True}
     text = place.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")  # Optuna formats it
-    storage = optuna.storages.RDBStorage(
-        text, engine_kwargs={"pool_pre_ping": local is None, **arguments}, skip_table_creation=mode != "create"
+    storage = _with_tables(
+        lambda: optuna.storages.RDBStorage(
+            text, engine_kwargs={"pool_pre_ping": local is None, **arguments}, skip_table_creation=mode != "create"
+        )
     )
     shown = str(local) if local is not None else without_password(place.render_as_string(hide_password=False))
     for name in (*vars(optuna.storages.BaseStorage), "_create_new_trial", "_set_trial_param", "_get_trials", "_get_best_trial_id"):
         if callable(getattr(storage, name)) and not name.startswith("__") and name not in ("remove_session", "check_trial_is_updatable"):
             setattr(storage, name, _patient(getattr(storage, name), local, shown))
     return storage
+
+
+def _with_tables(opened: Callable[[], RDBStorage]) -> RDBStorage:
+    """Open a storage whose tables another worker of the same study may be making at this moment."""
+    until = time.monotonic() + TABLES_SECONDS
+    while True:
+        try:
+            return opened()
+        except Exception as error:
+            if time.monotonic() > until or not re.search(r"already exists|unique constraint|duplicate", cause_of(error), re.IGNORECASE):
+                raise
+        time.sleep(FIRST_PAUSE_SECONDS)
 
 
 def connect(file: Path, mode: Mode) -> sqlite3.Connection:
@@ -110,16 +126,21 @@ def make_study(storage: RDBStorage, name: str, objectives: Sequence[str], direct
         study.set_metric_names(list(objectives))
 
 
-def fail_open_trials(study: optuna.Study, joules_by_number: Mapping[int, float | None]) -> list[int]:
+def fail_open_trials(
+    study: optuna.Study, joules_by_number: Mapping[int, float | None], *, only: Collection[int] | None = None
+) -> list[int]:
     """Close the trials that a killed session left running, with what the ledger had billed to each of them; return their numbers.
 
-    It is called while no session trains for the study.
+    Without ``only``, the numbers of the trials that are meant, it is called while no session trains for the study.
     """
+    from optuna.exceptions import UpdateFinishedTrialError
     from optuna.trial import TrialState
 
     dead = []
     for trial in study.get_trials(deepcopy=False):
-        if not trial.state.is_finished():
+        if trial.state.is_finished() if only is None else trial.number not in only:
+            continue
+        with contextlib.suppress(UpdateFinishedTrialError):  # its worker was just in time
             facts = {
                 **trial.user_attrs.get(ATTRIBUTE, {}),
                 "reason": "killed: the session that trained it died",

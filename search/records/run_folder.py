@@ -16,13 +16,15 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from ..energy.journal import parse
 from . import database, storage_url
-from .bill import Bill, read_bill
+from .bill import Bill, add_up, read_bill, read_sessions
 from .database import Mode, cause_of
 from .examples import examples_of
 from .files import Snapshot, StudyFile, Versioned, lock, read_json, write_json
-from .replicates import Repeats, read_repeats
+from .replicates import read_repeats
+from .run import Run as Run
+from .shared_study import ArtifactStore, SharedStudy
 from .storage_url import without_password
-from .trial import ATTRIBUTE, Trial, check_order, from_json, from_optuna, to_json
+from .trial import ATTRIBUTE, WORKER, Trial, check_order, from_json, from_optuna, to_json
 
 if TYPE_CHECKING:
     import optuna
@@ -39,31 +41,6 @@ SNAPSHOT_FILE = "trials.json"
 LOCK_FILE = ".lock"
 #: Entry ``state`` of ``study.json`` until the database is made: the same command begins again.
 CREATING = "creating"
-
-
-@dataclass(frozen=True)
-class Run:
-    """Everything known of one run of a study.
-
-    Attributes:
-        objectives: Objective names, quality first; ``directions`` are ``maximize`` or ``minimize`` of each.
-        rungs: Numbers of epochs at which models were measured.
-        trials: All trials in the order of their numbers.
-        bill: Where the energy of the search went.
-        facts: ``study.json``: study description, options, versions, hardware, command, budget, sampler, seed, intensity
-            (``{"grams_per_kwh", "zone", "source", "year", "kind"}`` or None).
-        repeats: Trainings of finalists again; never trials, never points of the front.
-    """
-
-    name: str
-    path: Path
-    objectives: tuple[str, ...]
-    directions: tuple[str, ...]
-    rungs: tuple[int, ...]
-    trials: tuple[Trial, ...]
-    bill: Bill
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    repeats: Repeats = field(default_factory=Repeats)
 
 
 class StoreError(ValueError):
@@ -202,11 +179,31 @@ class RunFolder:
         """Whether the weights of a trial are still there."""
         return self.artifact(number).exists()
 
+    @property
+    def _shared_files(self) -> ArtifactStore | None:
+        place = self.facts.get("artifacts")
+        return None if place is None else ArtifactStore(str(place), str(self.facts["run_id"]))
+
+    def share_artifact(self, number: int) -> None:
+        """Give the files of a trial to the other workers of a shared study; an ``OSError`` where their place cannot be reached."""
+        for file in (self.artifact(number), self.examples(number)):
+            if self._shared_files is not None and file.exists():
+                self._shared_files.put(file)
+
+    def fetch_artifact(self, number: int) -> Path:
+        """Return the file of the weights of a trial, fetched with its examples if another worker has trained it."""
+        if self._shared_files is not None:
+            self._shared_files.get(self.examples(number))
+            self._shared_files.get(self.artifact(number))
+        return self.artifact(number)
+
     def keep_artifacts(self, keep: Iterable[int]) -> None:
         """Drop the weights of every trial that is not in ``keep``."""
         names = {self.artifact(number).name for number in keep}
         for file in (self.path / "artifacts").glob("trial-*.weights"):
             if file.name not in names:
+                if self._shared_files is not None:
+                    self._shared_files.remove(file)
                 with contextlib.suppress(FileNotFoundError):  # another worker was faster
                     file.unlink()
 
@@ -237,9 +234,11 @@ class RunFolder:
     def run(self, study_now: optuna.Study | None = None) -> Run:
         """Read everything that is known of this run; with the loaded study nothing is opened again, which takes longer than reading."""
         study = self.facts["study"]
-        trials = self._snapshot() if study_now is None else None
+        shared = self.facts.get("shared") is not None  # its other workers know more than any snapshot
+        trials = self._snapshot() if study_now is None and not shared else None
         if trials is None:
-            stored = (study_now or self.study(read_only=True)).get_trials(deepcopy=False)
+            study_now = study_now or self.study(read_only=True)
+            stored = study_now.get_trials(deepcopy=False)
             try:
                 trials = tuple(map(from_optuna, stored))
                 check_order(trials)
@@ -254,10 +253,15 @@ class RunFolder:
             directions=tuple(study["directions"]),
             rungs=tuple(study["rungs"]),
             trials=trials,
-            bill=read_bill(self.bill_file),
+            bill=self._shared_bill(study_now) if shared and study_now is not None else read_bill(self.bill_file),
             facts=self.facts,
             repeats=read_repeats(self.path),
         )
+
+    def _shared_bill(self, study: optuna.Study) -> Bill:
+        """Return the bill of all workers; this one's from its own file, which is newer."""
+        bills = {**SharedStudy(study).bills(), self.facts["worker"]: read_sessions(self.bill_file)}
+        return add_up(session for sessions in bills.values() for session in sessions)
 
     def save_snapshot(self, study: optuna.Study) -> None:
         """Keep the trials beside the database: reading them needs no database library, which takes long to import; `repair` needs them."""
@@ -323,7 +327,12 @@ class RunFolder:
 
         It is called while no other session holds the folder.
         """
-        return database.fail_open_trials(self.study(), joules_by_number)
+        study, own = self.study(), self.facts.get("worker")
+        if own is None:
+            return database.fail_open_trials(study, joules_by_number)
+        opened = [trial for trial in study.get_trials(deepcopy=False) if trial.state.name == "RUNNING"]
+        left = {trial.number for trial in opened if trial.user_attrs.get(WORKER, {}).get("id") == own}
+        return database.fail_open_trials(study, joules_by_number, only=left)
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -339,7 +348,8 @@ class RunFolder:
 
     @property
     def _study_name(self) -> str:
-        return str(self.facts["study"]["name"] if self.facts.get("storage") is None else self.facts["run_id"])
+        own = self.facts["study"]["name"] if self.facts.get("storage") is None else self.facts["run_id"]
+        return str(self.facts.get("shared") or own)
 
     def _url(self) -> str | None:
         """Return the URL of the storage with its password, or None for the folder's own database."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict
@@ -27,6 +28,8 @@ BASELINE, DEFAULT = "baseline", "default"
 MEMBERS = "members"
 #: User attribute of an Optuna trial: the canonical text of its candidate.
 KEY = "key"
+#: User attribute of an Optuna trial of a shared study: who trains it, ``{"id", "hardware_id"}``.
+WORKER = "worker"
 
 
 @dataclass(frozen=True)
@@ -264,6 +267,8 @@ def from_optuna(trial: FrozenTrial) -> Trial:
     """
     facts = dict(fitted(_Facts, trial.user_attrs.get(ATTRIBUTE, {}), f"trial {trial.number}"))
     state: State = "complete" if trial.state.name == "COMPLETE" else "running" if not trial.state.is_finished() else "failed"
+    if WORKER in trial.user_attrs:
+        facts["hardware_id"] = facts.get("hardware_id") or trial.user_attrs[WORKER].get("hardware_id")
     if state == "failed" and not facts.get("reason"):
         facts["reason"] = "the process that trained it died"
     params = {name: value for name, value in trial.params.items() if name != "epochs"}
@@ -302,6 +307,11 @@ def _from_facts(facts: Mapping[str, Any]) -> Trial:
     where = f"trial {facts.get('number')}" if isinstance(facts, Mapping) else "trial"
     energy = {name: facts[key] for key, name in _ENERGY.items() if key in fitted(_Facts, facts, where)}
     return fitted(Trial, {**facts, "energy": energy}, where)
+
+
+def by_number(trials: Sequence[Trial], number: int) -> Trial:
+    """Return the trial with a number; where those of other hardware are left out, it is not its place among the others."""
+    return trials[bisect_left(trials, number, key=lambda trial: trial.number)]
 
 
 def check_order(trials: Sequence[Trial]) -> None:

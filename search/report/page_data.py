@@ -41,6 +41,7 @@ def page_data(run: Run, *, ranking: bool = True) -> dict[str, Any]:
 
     Without ``ranking``, while the meters run, what predicts quality and energy is left out: it takes seconds of a CPU.
     """
+    run = run.comparable()
     front = Front.of(run)
     limits, unit = _limits(front), _unit(front)
     members = [_member(front, trial) for trial in front]
@@ -307,7 +308,7 @@ def _bill(run: Run) -> dict[str, Any]:
         ],
         "absent": [[short_component(name), reason] for name, reason in bill.absent.items()],
         "lost": [[short_component(name), seconds] for name, seconds in bill.unknown_seconds.items() if seconds > 0],
-        "gaps": bill.gaps(),
+        "gaps": " ".join(filter(None, [bill.gaps(), run.apart()])) or None,
         "wall": None if wall is None else {"joules": wall.joules, "u": wall.u_joules, "how": wall.quality, "by": wall.source},
     }
 

@@ -39,7 +39,7 @@ def _sentences(run: Run) -> list[str]:
             f"The whole search used **{shown[0]} {unit}**{spread} at the machine in "
             f"{bill.seconds / SECONDS_PER_HOUR:.2f} h. It made {trials}; failed ones, deciding and idling are included."
         ]
-        lines += [more for more in (bill.gaps(), wall_text(bill)) if more]
+        lines += [more for more in (bill.gaps(), wall_text(bill), run.comparable().apart()) if more]
         lines.append(_carbon(run, bill.total_joules, pue))
     front = Front.of(run)
     if len(front):

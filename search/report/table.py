@@ -304,7 +304,8 @@ def footnote(front: Front) -> str:
     text += _idle_gpu(front)
     if front.repeated is not None:
         text += " Repeats: mean ± standard deviation of trainings with fresh seeds; the front itself is what the search measured, once."
-    return text
+    apart = None if front.run is None else front.run.apart()
+    return text + ("" if apart is None else f" {apart}")
 
 
 def _spread_text(front: Front) -> str:

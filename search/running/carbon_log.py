@@ -140,7 +140,7 @@ def keep_place(store: RunFolder, intensity: Intensity | None, pue: float, *, for
         StoreError: If the run began at another place, without one, or with another PUE.
     """
     facts = store.facts
-    if not facts["sessions"]:  # nothing was trained: an earlier start has failed
+    if not facts["sessions"] and not facts.get("joined"):  # nothing was trained: an earlier start has failed
         return store.save_facts({**facts, "intensity": None if intensity is None else asdict(intensity), "pue": pue}), intensity, pue
     own_pue = float(facts.get("pue") or 1.0)
     if pue not in (1.0, own_pue):

@@ -21,6 +21,7 @@ from ..carbon.intensity import Intensity
 from ..energy import Ledger
 from ..energy.sources.cpu_time import estimates_in
 from ..records.run_folder import RunFolder, StoreError
+from ..records.shared_study import SharedStudy, check_place, new_worker
 from ..records.trial import Trial
 from ..space import Candidate, RandomTrial, Space
 from ..study import Study
@@ -198,10 +199,14 @@ def study_folder(
     origin: Mapping[str, Any] | None,
     *,
     forecast: bool = False,
+    artifacts: str | None = None,
+    beat_seconds: float = 5.0,
 ) -> Iterator[RunFolder]:
     """Open and lock the folder of a run that continues, or make a new one, which is removed again if its start is refused.
 
-    With a forecast grams follow it by the hour, and the intensity is its mean over what is ahead.
+    With a forecast grams follow it by the hour, and the intensity is its mean over what is ahead. A new folder with a storage joins the
+    study of this name there, or makes it: for the workers to come it keeps its files in ``artifacts`` and says every ``beat_seconds`` that
+    it lives. A study with a forecast is this folder's alone.
 
     Raises:
         StoreError: If the folder holds another study, or cannot be used.
@@ -220,18 +225,44 @@ def study_folder(
             "carbon": [] if forecast else None,
             "sessions": [],
         }
+        if storage is not None and not forecast:
+            place = check_place(artifacts or str(path / "shared"))
+            facts |= {"shared": study.name, "worker": new_worker(), "artifacts": place, "beat_seconds": beat_seconds}
         store = RunFolder.create(path, facts, storage=storage)
     else:
         store = RunFolder.open(path, storage=storage)
         refuse_other_study(store, study)
         _refuse_other_factor(store, intensity, forecast=forecast)
     try:
+        if fresh and "shared" in store.facts:
+            _join(store, study)
         with store.lock():
             yield RunFolder.open(path, storage=storage).cleaned()
     except Exception:  # not when the user broke it off: what that cost is on the study's bill
         if fresh and RunFolder.exists(path) and not RunFolder.open(path).facts["sessions"]:
             shutil.rmtree(path)  # it would count as a run
         raise
+
+
+def _join(store: RunFolder, study: Study) -> None:
+    """Take over what the study of this name in the storage is, or make it.
+
+    Raises:
+        StoreError: If it is another study, or nobody has made it with this program.
+    """
+    shared, name = SharedStudy(store.study()), study.name
+    with shared.exclusive():
+        known = shared.description()
+        begun = bool(shared.study.get_trials(deepcopy=False))
+        if not begun and not (known and shared.look()[0]):  # a start that has failed before its first trial leaves nothing to join
+            return shared.describe({key: store.facts.get(key) for key in ("run_id", "study", "origin", "artifacts", "beat_seconds")})
+    if known is None:
+        raise StoreError(f"--storage has a study {name!r} of another program; give another --name (Python: the name of the study)")
+    store = store.save_facts({**store.facts, **known, "joined": True})
+    try:
+        refuse_other_study(store, study)
+    except StoreError as error:
+        raise StoreError(f"--storage has another study {name!r}: {error}, or another --name (Python: the name of the study)") from error
 
 
 def _refuse_other_factor(store: RunFolder, intensity: Intensity | None, *, forecast: bool) -> None:
@@ -258,7 +289,7 @@ def refuse_other_study(store: RunFolder, study: Study) -> None:
             quality = name == "objectives" and before[name][:1] != now[name][:1]
             why = f": {before[name][0]} and {now[name][0]} are of other --metric, --target or data" if quality else ""
             raise StoreError(f"{folder} holds a study with other {name} ({before[name]}, now {now[name]}){why}; {REMEDY}")
-    if not store.facts["sessions"]:  # nothing was trained: an earlier start has failed
+    if not store.facts["sessions"] and not store.facts.get("joined"):  # nothing was trained: an earlier start has failed
         return
     if before["seed"] != now["seed"]:
         raise StoreError(
@@ -278,7 +309,8 @@ def refuse_other_study(store: RunFolder, study: Study) -> None:
 
 def refuse_other_estimate(store: RunFolder, trials: Iterable[Trial], ledger: Ledger) -> None:
     """Refuse with a `StoreError` other watts per busy CPU than those by which the energies of earlier sessions were estimated."""
-    before, now = {found for trial in trials for found in estimates_in(trial.energy.record)}, estimates_in(ledger.total().to_json())
+    here = [trial.energy.record for trial in trials if trial.hardware_id in (None, ledger.hardware_id)]
+    before, now = {found for record in here for found in estimates_in(record)}, estimates_in(ledger.total().to_json())
     if before and not now <= before:
         watts = float(min(before).split()[0]) * (os.cpu_count() or 1)
         raise StoreError(

@@ -25,6 +25,7 @@ from ..records.trial import Trial
 from ..report.facts import over_default
 from ..report.front_view import FrontView
 from ..samplers.factory import make_sampler
+from ..samplers.freeze_thaw import FreezeThawSampler
 from ..stopping.limits import StopRules, limits_of, pace_of, refuse_wrong_limits
 from ..stopping.stop_gain import StopGain
 from ..study import Budget, Study
@@ -35,6 +36,7 @@ from .carbon_log import keep_place
 from .carbon_session import CarbonSession, CarbonTime, grams_as_joules
 from .ensemble import add_ensemble
 from .identity import note_study, study_folder
+from .membership import Membership
 from .progress import Listener, Reporter, quiet
 from .session import SessionOptions, meters_text, open_session
 from .trial_runner import Recorder, TrialRunner, one_blas_thread
@@ -196,6 +198,8 @@ def run(
     origin: Mapping[str, Any] | None = None,
     whole_process: bool = False,
     show: Callable[[FrontView], object] | None = None,
+    artifacts: str | None = None,
+    same_hardware: bool = False,
 ) -> FrontView:
     """Run a study until a limit is reached, and return the front of all measured trials.
 
@@ -208,8 +212,9 @@ def run(
         trials: Number of trials in total.
         budget: What the search may spend in total, e.g. ``"5Wh"``.
         timeout_seconds: Wall time of this session.
-        storage: Optuna storage URL; SQLite in the run folder by default. The folder keeps it without its password: a run that goes on takes
-            that from here, ``JOULEFRONT_STORAGE`` (the same URL with its password) or ``PGPASSFILE``.
+        storage: Optuna storage URL; SQLite in the run folder by default. The study of this name there is made, or joined: its workers share
+            trials, budget and bill. The folder keeps the URL without its password: a run that goes on takes that from here,
+            ``JOULEFRONT_STORAGE`` (the same URL with its password) or ``PGPASSFILE``.
         meter: ``auto`` or a list of sources, e.g. ``nvml,rapl``.
         cpu_watts: Watts of the whole CPU with all cores busy, when you know better than the CPU-time estimate's default.
         intensity: Carbon per kWh of the place, see ``joulefront.search.carbon.zones.intensity_for``; a continued run keeps its own.
@@ -227,6 +232,8 @@ def run(
         origin: Where the study came from (``{"source", "options"}``), so that ``export`` can make it again.
         whole_process: Whether this process is there for the study alone: what it took before the meters is billed, too.
         show: Prints or draws the front while the meters still run, so that this is on the bill, too.
+        artifacts: Where workers keep weights for each other: a folder or ``s3://bucket/prefix``; by default in the folder that began.
+        same_hardware: Whether joining is refused on hardware unlike that of the first worker.
 
     Raises:
         ValueError: If an argument breaks its rule.
@@ -243,21 +250,36 @@ def run(
     path = Path(out) if out is not None else Path("runs") / study.name
     wanted = Budget.parse(budget) if isinstance(budget, str) else budget
     prior = [RunFolder.open(folder).study(read_only=True).get_trials(deepcopy=False) for folder in warm_start]
-    place = study_folder(path, study, storage, intensity, pue, price_per_kwh, origin, forecast=carbon is not None)
+    by_hour = carbon is not None
+    place = study_folder(
+        *(path, study, storage, intensity, pue, price_per_kwh, origin),
+        forecast=by_hour,
+        artifacts=artifacts,
+        beat_seconds=save_seconds,
+    )
     with open_session(options, place) as session:
         session.folder, intensity, pue = keep_place(session.folder, intensity, pue, forecast=carbon is not None)
         spent, finished = session.joules_before, session.trials_before
+        member = Membership.of(session.folder)
+        if member is not None:
+            wanted, trials = member.limits(wanted, trials, study)
+            spent = (spent or 0.0) + member.elsewhere_joules()
         grams = None if intensity is None else intensity.grams_per_kwh
         chosen = wanted or (study.budget if trials is None else None)
         priced = spent if carbon is None else grams_as_joules(session.folder.facts["carbon"], chosen, grams, pue, otherwise=spent)
         limits, raised = limits_of(study, wanted, trials, timeout_seconds, priced, finished, grams, pue, price_per_kwh)
         with session.starting():
+            if member is not None:
+                member.begin(session.account, session.ledger.hardware_id, same_hardware=same_hardware)
+                session.at_end(member.close)
             task = study.load_task()
+            if member is not None:
+                session.folder = member.refreshed(session.folder)
             asked, study = study.rungs, study.fitted_to(task, session.folder.facts["study"]["rungs"])
             session.folder = note_study(session.folder, study, task)
             session.prepare(study, task)
-            # A continued study must not draw the same random numbers again.
-            seed = study.seed + 7919 * finished
+            # A continued study must not draw the same random numbers again, nor another worker those of this one.
+            seed = study.seed + 7919 * finished + (0 if member is None else 104_729 * len(member.others))
             sampler = make_sampler(study.sampler, rungs=study.rungs, seed=seed, study=study, task=task, prior_trials=prior)
             hourly = None
             if carbon is not None and intensity is not None:
@@ -266,6 +288,8 @@ def run(
                     carbon, study, limits, chosen, session.account, nominal=intensity, earlier=earlier, pue=pue, workers=workers
                 )
             optuna_study = session.folder.study(sampler)
+            if member is not None and isinstance(sampler, FreezeThawSampler):
+                sampler.comparable = member.alike
             gain = StopGain(study, optuna_study, stop_gain)
             rules = StopRules(study, optuna_study, limits, session.account, session.interrupted, gain, intensity, pue, hourly)
             rules.epoch_seconds = pace_of(session.before.trials)
@@ -278,7 +302,10 @@ def run(
             if finished == 0 or session.folder.facts.get("baseline") is not None:
                 first, default, baseline = beginning(study)
                 session.folder = session.folder.save_facts({**session.folder.facts, "baseline": default})
-            runner = TrialRunner(study, task, session, optuna_study, rules, recorder, reporter, hourly, first, baseline)
+            if member is not None:
+                member.describe(session.folder.facts)
+                rules.stopped = lambda: member.stopped
+            runner = TrialRunner(study, task, session, optuna_study, rules, recorder, reporter, hourly, first, baseline, member)
             loop = TrialLoop(session.executors, rules, runner, lambda: recorder.failures, session.lock)
             doing = "continuing " if finished else ""
             reporter.tell(
@@ -303,6 +330,8 @@ def run(
                 loop.go()
                 if study.ensemble and not session.interrupted.is_set() and session.folder.facts.get("storage") is None:
                     add_ensemble(study, task, session, optuna_study, reporter)
+                if member is not None:
+                    member.leave(rules, reporter.tell, session.interrupted)
         finally:
             session.reason = rules.reason or session.reason
             session.end_facts |= session.baseline_facts
@@ -321,6 +350,8 @@ def run(
                 reporter.tell("end", gained)
             if (recent := recent_gain(front)) is not None:
                 reporter.tell("detail", recent)
+            for trial in front if member is not None else ():
+                session.folder.fetch_artifact(trial.number)
             session.folder.save_snapshot(optuna_study)
         if show is not None:
             session.show(lambda: show(load(path)))

@@ -13,7 +13,7 @@ Devices, folder, meters, ledger, bill, executors and interrupt handling are the 
         session.reason = "all of it is done"
 
 The bill has the session from the start of its ledger, and is written at each of the ledger's checkpoints. At the end, also after an error,
-the executors are closed, then the bill, the reason is noted, and everything is given back in the reverse order.
+the executors are closed, then the bill, the reason is noted, everything is given back in the reverse order.
 """
 
 from __future__ import annotations
@@ -125,6 +125,7 @@ class Session:
         self.reason, self.end_facts, self.baseline_facts = BROKEN_OFF, dict[str, Any](), dict[str, Any]()
         self.device = devices.names[0]
         self._held, self._keeps, self._noted, self._interrupts = held, folder is not None, False, interrupts
+        self.at_end = held.callback  # for what comes after the bill and before the ledger's end
         self._training = ExitStack()
         self._earlier: list[dict[str, Any]] = []
         if folder is not None:
@@ -308,12 +309,10 @@ def stop_on_interrupt() -> Iterator[Interrupts]:
         how = "press Ctrl-C again" if signum == signal.SIGINT else "send the signal again"
         print(f"\nstopping after this epoch; {how} to stop at once", file=sys.stderr, flush=True)
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with ExitStack() as restored:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            restored.callback(signal.signal, number, signal.signal(number, stop))
         yield interrupts
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def note_session(store: RunFolder, ledger: Ledger, device: str, threads: int, finished: int, meter: str) -> RunFolder:
@@ -322,8 +321,7 @@ def note_session(store: RunFolder, ledger: Ledger, device: str, threads: int, fi
     Raises:
         StoreError: If earlier sessions were measured on other hardware.
     """
-    total = ledger.total()
-    sessions = list(store.facts.get("sessions", []))
+    total, sessions = ledger.total(), list(store.facts.get("sessions", []))
     for before in sessions:
         if before.get("hardware_id") != total.hardware_id:
             raise StoreError(

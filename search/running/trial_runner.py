@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from threadpoolctl import threadpool_limits
 
-from ..billing.account import FEATURES, Account, TrialMeter, price_of_features, trial_energy, with_energies
+from ..billing.account import FEATURES, Account, TrialMeter, price_of_features, trial_energy
 from ..carbon.clean_hours import text_of
 from ..certainty import standard_error, written
 from ..execution.devices import DeviceError
@@ -19,17 +20,20 @@ from ..execution.job import Executor, Job, Outcome, Watch, reason_of, seed_of
 from ..formatting import energy_text
 from ..front import Front
 from ..records.run_folder import RunFolder
-from ..records.trial import ATTRIBUTE, BASELINE, DEFAULT, EXCUSED, KEY, Trial, TrialEnergy, from_optuna
+from ..records.trial import ATTRIBUTE, BASELINE, DEFAULT, EXCUSED, KEY, WORKER, Trial, TrialEnergy, from_optuna
 from ..samplers.factory import noise_of
 from ..samplers.history import EPOCHS_REACHED, FINISHED, FROM_SCRATCH, QUALITY_SD, resume_from, scheduled
-from ..space import Candidate, FixedTrial, Space
+from ..space import Candidate
 from ..stopping.dominated import DominanceStopper
 from ..stopping.limits import Overdue, StopRules
+from ..stopping.projection import with_energies
 from ..study import Study, objective_values, rejection_of
 from ..training.checkpoint import check_weights
 from ..training.task import Task
 from .carbon_session import CarbonSession
 from .ensemble import scores_file
+from .lineages import duplicate_of, expected_joules, of_the_same_kernels, resumable
+from .membership import Membership
 from .progress import Reporter
 from .session import Session
 
@@ -62,7 +66,7 @@ class TrialRunner:
     """Takes trials their whole way; the executors' threads share it.
 
     ``carbon`` prices joules by the hour and lets large trainings wait for clean hours; None without a forecast. ``first`` are parameters of
-    the trials to begin with, that of number ``baseline`` the default model.
+    the trials to begin with, that of number ``baseline`` the default model; ``member`` is this worker's place in a shared study.
     """
 
     study: Study
@@ -75,16 +79,25 @@ class TrialRunner:
     carbon: CarbonSession | None = None
     first: Sequence[Mapping[str, Any]] = ()
     baseline: int | None = None
+    member: Membership | None = None
 
     def __call__(self, executor: Executor) -> None:
         """Ask for a trial; train it, unless a check rejects it or its candidate was trained before; tell what came of it."""
+        member = self.member
         if self._postponed():
             return
-        with self.session.lock, one_blas_thread():
+        with self.session.lock, nullcontext() if member is None else member.shared.exclusive(), one_blas_thread():
+            if member is not None and (full := member.full(self.rules.limits, self._trials(), self._optuna_trials())) is not None:
+                self.rules.reason = self.rules.reason or full
+                return
             self.rules.update_remaining()
             asked = self._ask()
-            duplicate = duplicate_of(self._optuna_trials(), asked.trial.user_attrs[KEY], asked.epochs)
+            key, trials = asked.trial.user_attrs[KEY], self._optuna_trials()
+            duplicate = duplicate_of(trials if member is None else member.alike(trials), key, asked.epochs)
             rejection = rejection_of(self.study, asked.candidate, self.task, self.session.device)
+            if rejection is None and duplicate is None and member is not None:
+                expected = expected_joules(self._trials(), asked.epochs, asked.parent)
+                rejection = member.claim(self.rules.limits, trials, asked.trial.number, asked.epochs, asked.parent, expected)
             if rejection is None and duplicate is not None:
                 self.recorder.repeated(asked.trial, duplicate)
         if rejection is None and duplicate is not None:
@@ -106,6 +119,8 @@ class TrialRunner:
         elif (later := scheduled(self.optuna_study, self.study, noise_of(self.study, self.task))) is not None:
             self.optuna_study.enqueue_trial(dict(later))
         trial = self.optuna_study.ask()
+        if self.member is not None:
+            trial.set_user_attr(WORKER, {"id": self.member.state.id, "hardware_id": self.member.state.hardware_id})
         if trial.number == self.baseline:
             trial.set_user_attr(BASELINE, DEFAULT)
         candidate = self.study.space.sample(trial)
@@ -126,7 +141,7 @@ class TrialRunner:
         if parent.state != "complete":
             return None
         try:
-            check_weights(self.session.folder.artifact(number), parent.artifact_sha256)
+            check_weights(self.session.folder.fetch_artifact(number), parent.artifact_sha256)
         except (OSError, ValueError) as error:
             self.reporter.tell("warning", f"warning: trial {trial.number} is trained from scratch: {error}")
             return None
@@ -164,6 +179,8 @@ class TrialRunner:
             overdue.epoch()
             with self.session.lock:
                 account.save_sometimes()
+                if self.member is not None:
+                    self.member.exchange()
                 default = BASELINE in asked.trial.user_attrs
                 features = [record for record in meter.phases if default and record.kind == FEATURES]  # paid for all trials
                 own, seconds = meter.window.joules(), time.monotonic() - began - sum(record.seconds for record in features)
@@ -208,6 +225,8 @@ class TrialRunner:
             self.rules.took(whole.seconds - apart, len(outcome.curve))
         shared = (*price_of_features(outcome.features, meter.phases, self.session.features, whole), *self.session.inputs)
         carbon = self.carbon
+        from optuna.exceptions import UpdateFinishedTrialError
+
         with self.session.lock:
             price = self.rules.intensity if carbon is None else carbon.over
             alike = of_the_same_kernels(self.study.space, asked.candidate, self._trials() if asked.candidate.recipe.compile else ())
@@ -216,8 +235,15 @@ class TrialRunner:
             if carbon is not None:
                 carbon.trained(whole, outcome.epochs - (parent.epochs if parent else 0))
                 self.session.folder = self.session.folder.save_facts({**self.session.folder.facts, **carbon.facts()})
-            message = self.recorder.trained(asked.trial, outcome, energy, parent, stopped[0][1] if stopped else None, meter)
+            try:
+                message = self.recorder.trained(asked.trial, outcome, energy, parent, stopped[0][1] if stopped else None, meter)
+            except UpdateFinishedTrialError:
+                account.rebook(meter)
+                message = f"trial {number} was given up for dead by another worker: what it took is on the bill as failed"
             account.save()
+            if self.member is not None:
+                self.member.reserve(number, None)
+                self.member.exchange()
             self.reporter.tell("trial", message)
 
     def _job(self, asked: Asked) -> Job:
@@ -243,7 +269,7 @@ class TrialRunner:
         return self.optuna_study.get_trials(deepcopy=False)
 
     def _trials(self) -> tuple[Trial, ...]:
-        return self.session.folder.run(self.optuna_study).trials
+        return self.session.folder.run(self.optuna_study).comparable().trials
 
 
 @dataclass
@@ -290,6 +316,11 @@ class Recorder:
             curve=with_energies(outcome.curve, meter.phases),
             extra={**outcome.extra, **self._circumstances(asked, outcome), **({BASELINE: DEFAULT} if BASELINE in asked.user_attrs else {})},
         )
+        if not outcome.failed:
+            try:
+                self.store.share_artifact(asked.number)
+            except OSError as error:
+                print(f"the other workers cannot continue trial {asked.number}: {error}", file=sys.stderr)
         if outcome.stopped and stopped is None:
             asked.set_user_attr(FINISHED, True)
         message = self._tell(asked, trial, meter, excused=outcome.excused) + ("" if outcome.features is None else outcome.features.sentence)
@@ -353,48 +384,3 @@ class Recorder:
         if self.store.facts.get("storage") is None and time.monotonic() - self.snapshot_seconds > SNAPSHOT_SECONDS:
             self.store.save_snapshot(self.optuna_study)
             self.snapshot_seconds = time.monotonic()
-
-
-#: Fields of a recipe that decide, with the architecture, which kernels ``torch.compile`` makes.
-KERNELS = ("batch_size", "accumulation", "resolution", "precision", "channels_last", "threads", "tactics")
-
-
-def of_the_same_kernels(space: Space, candidate: Candidate, trials: Sequence[Trial]) -> list[Trial]:
-    """Return the trials that have compiled what a candidate compiles."""
-
-    def kernels(one: Candidate) -> tuple[Any, ...]:
-        return one.architecture, *(getattr(one.recipe, name) for name in KERNELS)
-
-    compiled = [trial for trial in trials if trial.energy.compiled]
-    return [trial for trial in compiled if kernels(space.sample(FixedTrial(trial.params))) == kernels(candidate)]
-
-
-def duplicate_of(trials: Sequence[FrozenTrial], key: str, epochs: int) -> Trial | None:
-    """Return the trial that measured the same candidate at the same epochs, or None."""
-    for trial in trials:
-        if trial.state.name == "COMPLETE" and trial.user_attrs.get(KEY) == key and trial.user_attrs.get(EPOCHS_REACHED) == epochs:
-            return from_optuna(trial)
-    return None
-
-
-def resumable(trials: Sequence[Trial], stored: Sequence[optuna.trial.FrozenTrial]) -> set[int]:
-    """Return the numbers of the trials that the sampler may continue from their checkpoints; `stored` are the same as Optuna holds them.
-
-    They are not complete trainings, none has continued them yet, and nothing has ended their candidate.
-    """
-    over = {trial.user_attrs.get(KEY) for trial in stored if _ends_its_candidate(trial)}
-    parents = {trial.parent for trial in trials if trial.state == "complete"}
-    return {
-        trial.number
-        for trial in trials
-        if trial.state == "complete"
-        and not trial.complete_training
-        and trial.number not in parents
-        and stored[trial.number].user_attrs.get(KEY) not in over
-    }
-
-
-def _ends_its_candidate(trial: optuna.trial.FrozenTrial) -> bool:
-    """Whether no trial of the same candidate will ever continue from a checkpoint."""
-    failed = trial.state.name == "FAIL" and EXCUSED not in trial.user_attrs
-    return failed or FINISHED in trial.user_attrs or FROM_SCRATCH in trial.user_attrs

@@ -91,6 +91,7 @@ class FreezeThawSampler(BaseSampler):
         remaining: Energy left to spend, in the unit of the energy objective, or None. Trainings that cost more are not proposed.
         largest_step: Largest training proposed after the initial design, as a share of the energy of a median complete one, or None.
         last_decision: The latest proposal.
+        comparable: Function that keeps of all trials those whose energies are comparable: those of one kind of hardware.
 
     Raises:
         ValueError: If an argument is not valid.
@@ -132,6 +133,7 @@ class FreezeThawSampler(BaseSampler):
         self.remaining: float | None = None
         self.largest_step: float | None = None
         self.last_decision: Decision | None = None
+        self.comparable: Callable[[Sequence[FrozenTrial]], Sequence[FrozenTrial]] = tuple
         self._seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
         self._settings: dict[str, Any] = dict(
             complete_only=complete_only,
@@ -287,7 +289,10 @@ class FreezeThawSampler(BaseSampler):
             self._transfer = TransferModel(self._prior_trials, *facts) if self._prior_trials else None
             self._history.distributions.update(self._given_space)
         # All trials, without a copy, and not from a cache that other workers' claims have not reached.
-        self._history.update(study._storage.get_all_trials(study._study_id, deepcopy=False), exclude=exclude)
+        self._history.update(self._trials(study), exclude=exclude)
+
+    def _trials(self, study: Study) -> Sequence[FrozenTrial]:
+        return self.comparable(study._storage.get_all_trials(study._study_id, deepcopy=False))
 
     def _space(self) -> dict[str, BaseDistribution]:
         """Parameters seen in this study; during the initial design also those of earlier studies, if the spaces can be the same."""
@@ -311,7 +316,7 @@ class FreezeThawSampler(BaseSampler):
             self._planner.models.trends = self._transfer.trends(self._encoder)
             self._planner.warm_starts = self._transfer.warm_starts if self._planner.models.trends else None
         if self._paid is not None or self._withheld is not None:
-            trials = study._storage.get_all_trials(study._study_id, deepcopy=False)
+            trials = self._trials(study)
             self._planner.paid = None if self._paid is None else self._paid(trials)
             self._planner.withheld = None if self._withheld is None else self._withheld(trials, self.remaining)
         return self._planner, self._encoder

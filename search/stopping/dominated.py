@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from ..energy import JOULES_PER_WH, Record
 from ..energy.record import sum_known
-from ..records.trial import Trial
+from ..records.trial import Trial, by_number
 from ..study import Study
 from .projection import epoch_energies, project
 
@@ -47,7 +47,7 @@ def errors_by_epoch(trial: Trial, trials: Sequence[Trial], metric: str, *, maxim
                 found.setdefault(int(point["epoch"] or 0), error_of(float(value), maximize=maximize))
         if member.quality.get(metric) is not None:
             found.setdefault(member.epochs, error_of(member.quality[metric], maximize=maximize))
-        member = None if member.parent is None else trials[member.parent]
+        member = None if member.parent is None else by_number(trials, member.parent)
     return found
 
 

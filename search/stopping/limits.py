@@ -15,7 +15,7 @@ from ..carbon.intensity import Intensity
 from ..energy import JOULES_PER_KWH, JOULES_PER_WH, SECONDS_PER_HOUR
 from ..formatting import energy_text, read_number
 from ..records.trial import INTERRUPTED, Trial
-from ..study import Budget, Study
+from ..study import Budget, LimitReachedError, Study
 
 if TYPE_CHECKING:
     import optuna
@@ -155,7 +155,7 @@ def limits_of(
     if reached is None:
         return limits, None
     if given:
-        raise ValueError(f"{reached} already (limits count the whole study); give a larger one to continue")
+        raise LimitReachedError(f"{reached} already (limits count the whole study); give a larger one to continue")
     further = replace(
         limits,
         joules=None if joules is None else joules + (spent_joules or 0.0),
@@ -211,6 +211,7 @@ class StopRules:
         reason: Why the study ended; None while it has not.
         epoch_seconds: What an epoch of the slowest training so far has taken, validation and all else included; None before the first.
         at_once: Whether trainings end without waiting for their epoch: after the second Ctrl-C.
+        stopped: Returns why the study was stopped for all its workers, or None.
     """
 
     study: Study
@@ -225,6 +226,7 @@ class StopRules:
     reason: str | None = None
     epoch_seconds: float | None = None
     at_once: bool = False
+    stopped: Callable[[], str | None] = lambda: None
     _started: float = field(default_factory=time.monotonic)
 
     def seconds(self) -> float:
@@ -298,7 +300,7 @@ class StopRules:
     def _reached(self, trials: int) -> str | None:
         if self.carbon is not None:  # a budget in grams is worth fewer joules in dirty hours
             self.limits = self.carbon.limits(self.limits)
-        return self.limits.reached(joules=self.account.spent_joules(), trials=trials, seconds=self.seconds())
+        return self.stopped() or self.limits.reached(joules=self.account.spent_joules(), trials=trials, seconds=self.seconds())
 
 
 def slowest_epoch(known: float | None, seconds: float | None, epochs: int) -> float | None:

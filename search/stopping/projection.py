@@ -7,14 +7,15 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import hypot, sqrt
 from statistics import fmean, median, stdev
 from typing import Any
 
+from ..energy import Record
 from ..formatting import energies
-from ..records.trial import Trial
+from ..records.trial import Trial, by_number
 from .limits import Limits
 
 #: The next trials are priced by the latest: a search moves from many short trainings to fewer long ones.
@@ -138,11 +139,18 @@ def project(epoch_joules: Sequence[float], target: int, *, setup_joules: float =
     return setup_joules + sum(epoch_joules) + fmean(stable[-WINDOW:]) * (target - len(epoch_joules))
 
 
+def with_energies(curve: Sequence[Mapping[str, float]], phases: Sequence[Record]) -> tuple[Mapping[str, float], ...]:
+    """Return the entries of a curve with the ``joules`` of their epochs; epochs whose energy is unknown stay as they are."""
+    epochs = [record for record in phases if record.kind == "epoch"]
+    joules = {record.name.rpartition(" ")[2]: record.joules for record in epochs}
+    return tuple({**point, "joules": value} if (value := joules.get(str(point["epoch"]))) is not None else dict(point) for point in curve)
+
+
 def epoch_energies(trial: Trial, trials: Sequence[Trial]) -> list[float] | None:
     """Return the energy of every epoch of a trial's lineage from the first on; None when one of them is unknown."""
     chain = [trial]
     while (number := chain[0].parent) is not None:
-        chain.insert(0, trials[number])
+        chain.insert(0, by_number(trials, number))
     points = {int(point["epoch"] or 0): point.get("joules") for member in chain for point in member.curve}
     energies = [points.get(epoch) for epoch in range(1, trial.epochs + 1)]
     return None if any(value is None for value in energies) else [float(value) for value in energies if value is not None]

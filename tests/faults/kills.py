@@ -106,7 +106,7 @@ def kill_study(
     out, row = folder / "run", Row("epochs of hours" if long else "short epochs")
     limit = ["--budget", f"{LONG_BUDGET_JOULES}J"] if long else ["--trials", str(trials or TRIALS_A_KILL * kills + 6)]
     words = ["run", "rings.py", "--workers", "2", "--meter", "cpu_time", "--out", "run", "--seed", str(seed), *limit]
-    words += [] if storage is None else ["--storage", storage]
+    words += [] if storage is None else ["--storage", storage, "--name", f"rings-{seed}"]
     watch, left, session = Watch(out), 3 * kills if long else kills, None
     try:
         while True:

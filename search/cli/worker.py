@@ -1,0 +1,125 @@
+"""The verb ``worker``: join a study that ``run --storage`` has begun, from any machine that reaches its storage."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .options import Out, TrainingMachineOptions, with_options
+
+
+@with_options
+def worker(
+    context: typer.Context,
+    machine: TrainingMachineOptions,
+    study: Annotated[str, typer.Option(help="Name of the study, as joulefront run calls it.")],
+    storage: Annotated[
+        str | None, typer.Option(help="Optuna storage URL that joulefront run was given; JOULEFRONT_STORAGE by default.")
+    ] = None,
+    out: Out = None,
+    same_hardware: Annotated[
+        bool, typer.Option("--same-hardware", help="Refuse to train on hardware unlike that of the first worker.")
+    ] = False,
+    artifacts: Annotated[
+        str | None, typer.Option(help="Where this machine reaches the study's weights: a folder or s3://bucket/prefix.")
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="Location of the study's data on this machine, if it is another one.")] = None,
+    source: Annotated[str | None, typer.Option(help="The study's file or module on this machine, if it is not a bundled study.")] = None,
+    timeout: Annotated[str | None, typer.Option(help="Wall time of this worker: 90s, 30m or 2h.")] = None,
+    stop: Annotated[bool, typer.Option("--stop", help="Train nothing: let all workers end after the epochs under way.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress; results and warnings alone.")] = False,
+) -> None:
+    """Join a study that other machines search, too.
+
+    The study, its data, seed and budget are those that joulefront run wrote to the storage. The worker has its own meter, and its ledger in
+    a run folder of its own; it ends when the budget of all workers is spent.
+    """
+    from ..records.storage_url import STORAGE_VARIABLE
+    from ..running.progress import Console
+    from ..running.run import run as run_study
+    from ..stopping.limits import seconds_of
+    from ..study import LimitReachedError
+
+    url = storage or os.environ.get(STORAGE_VARIABLE)
+    if url is None:
+        raise ValueError(f"--storage must be the URL that joulefront run was given, got none; give it here or in {STORAGE_VARIABLE}")
+    seconds = None if timeout is None else seconds_of(timeout)
+    facts, stopped = _described(url, study, stop=stop)
+    if stop or stopped:
+        print(f"{study} is stopped: {stopped or 'its workers end after the epochs under way'}; joulefront run goes on", file=sys.stderr)
+        return
+    try:
+        front = run_study(
+            _made(facts, study, data, source),
+            out=out if out is not None else Path("runs") / f"{study}-{socket.gethostname()}-{os.getpid()}",
+            storage=url,
+            timeout_seconds=seconds,
+            meter=machine.meter,
+            cpu_watts=machine.cpu_watts,
+            device=machine.device,
+            workers=machine.workers,
+            listener=Console(silent=quiet),
+            origin=facts.get("origin"),
+            whole_process=context.obj[1],
+            artifacts=artifacts,
+            same_hardware=same_hardware,
+        )
+    except LimitReachedError as error:
+        print(f"{study}: nothing to do, {error}", file=sys.stderr)
+        return
+    print(front.to_text())
+
+
+def _described(url: str, name: str, *, stop: bool) -> tuple[dict[str, Any], str | None]:
+    """Return what the storage says of a study, and why it was stopped, or None; with ``stop`` it is.
+
+    Raises:
+        ValueError: If there is no such storage or study.
+    """
+    import optuna
+
+    from ..records.database import cause_of, open_storage
+    from ..records.shared_study import SharedStudy
+    from ..records.storage_url import without_password
+
+    shown = without_password(url)
+    try:
+        opened = open_storage(Path("study.db"), url, "write")
+        names = optuna.get_all_study_names(opened)
+    except Exception as error:
+        raise ValueError(f"--storage {shown!r} cannot be used: {cause_of(error)}; begin the study with joulefront run --storage") from error
+    if name not in names:
+        raise ValueError(f"--study must be a study of {shown}, got {name!r}; there are: {', '.join(sorted(names)) or 'none'}")
+    shared = SharedStudy(optuna.load_study(study_name=name, storage=opened))
+    facts = shared.description()
+    if facts is None:
+        raise ValueError(f"--study must be one that joulefront run has begun, got {name!r}, of another program or an earlier version")
+    if stop:
+        shared.stop("joulefront worker --stop")
+        return facts, None
+    return facts, shared.look()[1]
+
+
+def _made(facts: dict[str, Any], name: str, data: str | None, source: str | None) -> Any:
+    """Make the study from its description; code that is not bundled is imported only where this machine's user names it."""
+    import shlex
+
+    from .completion import bundled_studies
+    from .study_source import StudyError, adapt, find_study
+
+    origin = facts.get("origin") or {}
+    where = source or origin.get("source")
+    if where is None:
+        raise ValueError(f"{name!r} came from Python: give --source my_study.py, or call joulefront.search.run with its storage")
+    if source is None and where not in bundled_studies():
+        raise StudyError(
+            f"the study {name!r} must be a bundled one, got {where!r}: importing it would run that code; "
+            f"give --source {shlex.quote(str(where))} if you know it"
+        )
+    options = {**origin.get("options", {}), **({"data": data} if data else {})}
+    return adapt(find_study(where, options), {**origin.get("overrides", {}), "name": name}, bool(options.get("smoke")))

@@ -1,0 +1,77 @@
+"""A run as front, report and export read it, and the part of it that one kind of hardware has measured."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from .bill import Bill
+from .replicates import Repeats
+from .trial import Trial
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything known of one run of a study.
+
+    Attributes:
+        objectives: Objective names, quality first; ``directions`` are ``maximize`` or ``minimize`` of each.
+        rungs: Numbers of epochs at which models were measured.
+        trials: All trials in the order of their numbers.
+        bill: Where the energy of the search went.
+        facts: ``study.json``: study description, options, versions, hardware, command, budget, sampler, seed, intensity
+            (``{"grams_per_kwh", "zone", "source", "year", "kind"}`` or None).
+        repeats: Trainings of finalists again; never trials, never points of the front.
+        elsewhere: In a run of several kinds of hardware, of which `comparable` keeps one: what was left out, a clause by ``hardware_id``.
+    """
+
+    name: str
+    path: Path
+    objectives: tuple[str, ...]
+    directions: tuple[str, ...]
+    rungs: tuple[int, ...]
+    trials: tuple[Trial, ...]
+    bill: Bill
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    repeats: Repeats = field(default_factory=Repeats)
+    elsewhere: Mapping[str, str] = field(default_factory=dict)
+
+    def comparable(self, hardware_id: str | None = None) -> Run:
+        """Return the run with the trials of one kind of hardware: energies of unlike machines are not compared.
+
+        By default it is the hardware of this folder's last session, or else that with the most trials. Trials of which the hardware is
+        unknown, e.g. because they failed before they began, stay.
+
+        Raises:
+            ValueError: If no trial was measured on that hardware.
+        """
+        counts = Counter(trial.hardware_id for trial in self.trials if trial.hardware_id)
+        known = [one for one, _ in counts.most_common()]
+        if hardware_id is not None and hardware_id not in (*known, *self.elsewhere):
+            raise ValueError(f"--hardware must be one of {', '.join(known) or 'none'}, got {hardware_id!r}")
+        if len(known) < 2:
+            return self
+        last = [session.get("hardware_id") for session in self.facts.get("sessions") or ()][-1:]
+        own = hardware_id or next((one for one in last if one in counts), known[0])
+        kept = tuple(trial for trial in self.trials if trial.hardware_id in (None, own))
+        return replace(self, trials=kept, elsewhere={one: self._told(one, counts[one]) for one in known if one != own})
+
+    def _told(self, hardware_id: str, count: int) -> str:
+        machines = (trial.energy.record.get("hardware") for trial in self.trials if trial.hardware_id == hardware_id)
+        hardware: Mapping[str, Any] = next((one for one in machines if one), {})
+        devices = [str(one.get("name")) for one in (hardware.get("devices") or {}).values() if one.get("name")]
+        named = ", ".join(filter(None, [hardware.get("cpu_model"), *dict.fromkeys(devices)]))
+        return f"{count} trial{'' if count == 1 else 's'} on hardware {hardware_id}{f' ({named})' if named else ''}"
+
+    def apart(self) -> str | None:
+        """Return one sentence on what was measured on other hardware and is not here, or None."""
+        if not self.elsewhere:
+            return None
+        names = " or ".join(self.elsewhere)
+        return (
+            f"Not compared, as energies of unlike machines do not compare: {'; '.join(self.elsewhere.values())}. "
+            f"joulefront front RUN --hardware {names} shows theirs."
+        )

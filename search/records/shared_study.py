@@ -1,0 +1,238 @@
+"""What the workers of one study share beside its trials: its description, what each has spent, a lock, and the files of the trials.
+
+Two kinds of entries, both in Optuna's own tables: a small one for each worker, rewritten at every beat (what it has spent, what its open
+trainings took and are expected to take), and large ones that are rarely read (the description of the study, each worker's bill).
+Each worker writes its own entries alone, so no sum is lost to a race; what must not happen twice is done under `SharedStudy.exclusive`.
+Weights and examples lie in an `ArtifactStore`; a run folder has files of its own as well, and gets from there what others have trained.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import time
+import uuid
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from ..whole_file import whole_file
+from .files import lock
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.artifacts._protocol import ArtifactStore as Store
+    from sqlalchemy.engine import Connection
+
+_DESCRIPTION, _STATE, _BILL, _STOP = "joulefront:study", "joulefront:worker:", "joulefront:bill:", "joulefront:stop"
+#: How the place of files in an S3 bucket begins.
+S3 = "s3://"
+#: A worker waits so long for the others to decide; then it goes on without the lock, as the claims of trials still show.
+LOCK_SECONDS, LOCK_POLL_SECONDS = 60.0, 0.005
+
+
+@dataclass(frozen=True)
+class WorkerState:
+    """What a worker last said of itself.
+
+    Attributes:
+        id: Its name, which its run folder keeps; ``host`` is where it last ran.
+        hardware_id: Short hash of its hardware, None before it has looked.
+        beat: Grows with every word of it: whoever sees it grow knows that the worker lives, whatever the clocks of the machines say.
+        joules: What all its sessions have spent so far.
+        open_joules: Of that, what its open trainings have taken, by number.
+        expected_joules: What they are expected to take in all, by number; nothing where it is unknown.
+        ended: Whether its session has ended by itself.
+    """
+
+    id: str
+    host: str
+    hardware_id: str | None = None
+    beat: int = 0
+    joules: float = 0.0
+    open_joules: Mapping[str, float | None] = field(default_factory=dict)
+    expected_joules: Mapping[str, float] = field(default_factory=dict)
+    ended: bool = False
+
+    @property
+    def reserved_joules(self) -> float:
+        """What its open trainings are expected to take yet."""
+        return sum(max(0.0, joules - (self.open_joules.get(number) or 0.0)) for number, joules in self.expected_joules.items())
+
+
+def new_worker() -> str:
+    """Return a name for a worker that tells where it was made."""
+    return f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
+
+
+class SharedStudy:
+    """A study in a storage that several workers train."""
+
+    def __init__(self, study: optuna.Study) -> None:
+        self.study = study
+        self._storage, self._id = study._storage, study._study_id
+
+    def description(self) -> dict[str, Any] | None:
+        """Return what a worker needs to know of the study: facts of its ``study.json``; None before anybody has written them."""
+        found = self._storage.get_study_user_attrs(self._id).get(_DESCRIPTION)
+        return None if found is None else dict(found)
+
+    def describe(self, facts: Mapping[str, Any]) -> None:
+        """Write these facts for the workers to come."""
+        self._storage.set_study_user_attr(self._id, _DESCRIPTION, dict(facts))
+
+    def note(self, state: WorkerState) -> None:
+        """Write what a worker has to say of itself."""
+        self._storage.set_study_system_attr(self._id, f"{_STATE}{state.id}", asdict(state))
+
+    def look(self) -> tuple[dict[str, WorkerState], str | None]:
+        """Return what all workers have said last, by id, and why the study was stopped, or None."""
+        attrs = self._storage.get_study_system_attrs(self._id)
+        found = {key.removeprefix(_STATE): WorkerState(**value) for key, value in attrs.items() if key.startswith(_STATE)}
+        return found, attrs.get(_STOP) or None
+
+    def stop(self, reason: str) -> None:
+        """Let all workers end after the epochs under way; an empty reason lets them go on."""
+        self._storage.set_study_system_attr(self._id, _STOP, reason)
+
+    def save_bill(self, worker: str, sessions: Sequence[Mapping[str, Any]]) -> None:
+        """Keep the sessions of a worker's ``bill.json`` for whoever reads the study elsewhere."""
+        self._storage.set_study_user_attr(self._id, f"{_BILL}{worker}", list(sessions))
+
+    def bills(self) -> dict[str, list[dict[str, Any]]]:
+        """Return the sessions of every worker's bill, by id."""
+        attrs = self._storage.get_study_user_attrs(self._id)
+        return {key.removeprefix(_BILL): list(value) for key, value in attrs.items() if key.startswith(_BILL)}
+
+    @contextlib.contextmanager
+    def exclusive(self, wait_seconds: float = LOCK_SECONDS) -> Iterator[bool]:
+        """Keep the other workers from asking for a trial, or closing one, meanwhile; yield whether that is so.
+
+        The lock goes with the process or its connection, however these end. It is False after so long, and in a database without locks
+        that outlive a statement: then it is the claims of the trials that keep workers apart.
+        """
+        engine: Any = getattr(getattr(self._storage, "_backend", self._storage), "engine", None)
+        kind = None if engine is None else engine.dialect.name
+        name = f"joulefront:{zlib.crc32(self.study.study_name.encode())}"
+        if kind == "sqlite" and engine.url.database and Path(engine.url.database).is_file():
+            with _file_lock(Path(f"{engine.url.database}.lock"), wait_seconds) as held:
+                yield held
+        elif kind in ("postgresql", "mysql", "mariadb"):
+            with engine.connect() as connection, connection.begin():
+                held = _take(connection, kind, name, wait_seconds)
+                try:
+                    yield held
+                finally:
+                    if held and kind != "postgresql":  # PostgreSQL's goes with the transaction
+                        with contextlib.suppress(Exception):
+                            _ask(connection, "SELECT RELEASE_LOCK(:name)", name=name)
+        else:
+            yield False
+
+
+def _take(connection: Connection, kind: str, name: str, wait_seconds: float) -> bool:
+    from sqlalchemy.exc import DBAPIError
+
+    try:
+        if kind != "postgresql":
+            return bool(_ask(connection, "SELECT GET_LOCK(:name, :seconds)", name=name, seconds=wait_seconds) == 1)
+        with connection.begin_nested():
+            _ask(connection, f"SET LOCAL lock_timeout = {int(1000 * wait_seconds)}")
+            _ask(connection, "SELECT pg_advisory_xact_lock(:key)", key=zlib.crc32(name.encode()))
+        return True
+    except DBAPIError:
+        return False
+
+
+def _ask(connection: Connection, statement: str, **values: Any) -> Any:
+    from sqlalchemy import text
+
+    found = connection.execute(text(statement), values)
+    return found.scalar() if found.returns_rows else None
+
+
+@contextlib.contextmanager
+def _file_lock(file: Path, wait_seconds: float) -> Iterator[bool]:
+    until = time.monotonic() + wait_seconds
+    while True:
+        with lock(file) as held:
+            if held or time.monotonic() > until:
+                yield held
+                return
+        time.sleep(LOCK_POLL_SECONDS)
+
+
+def check_place(place: str) -> str:
+    """Return the place of a store as workers elsewhere understand it: a folder by its whole path, or ``s3://bucket/prefix``.
+
+    Raises:
+        ValueError: If it is neither.
+    """
+    if place.startswith(S3):
+        if not urlsplit(place).netloc:
+            raise ValueError(f"--artifacts must name a bucket, got {place!r}; s3://bucket/prefix is one")
+        return place.rstrip("/")
+    if "://" in place:
+        raise ValueError(f"--artifacts must be a folder or s3://bucket/prefix, got {place!r}")
+    return str(Path(place).expanduser().absolute())
+
+
+@dataclass(frozen=True)
+class ArtifactStore:
+    """The files of the trials of one study in a place that all workers reach.
+
+    ``place`` is that of `check_place`; ``prefix`` begins the names, so that a place may hold several studies. A folder is made by the first
+    file, if its parent exists: elsewhere it is a path of another machine.
+    """
+
+    place: str
+    prefix: str
+
+    def put(self, file: Path) -> None:
+        """Store a file; an ``OSError`` where the place cannot be reached."""
+        with file.open("rb") as opened:
+            self._store(writing=True).write(self._name(file), opened)
+
+    def get(self, file: Path) -> bool:
+        """Fetch the file of this name, unless it is here; return whether it is now."""
+        if file.exists():
+            return True
+        with contextlib.suppress(Exception), self._store().open_reader(self._name(file)) as opened:
+            with whole_file(file) as temporary, temporary.open("wb") as written:
+                shutil.copyfileobj(opened, written)
+            return True
+        return False
+
+    def remove(self, file: Path) -> None:
+        """Drop the file of this name, if it is there."""
+        with contextlib.suppress(Exception):
+            self._store().remove(self._name(file))
+
+    def _name(self, file: Path) -> str:
+        bucket = self.place.startswith(S3)
+        folder = urlsplit(self.place).path.strip("/") if bucket else ""
+        return f"{folder}/{self.prefix}-{file.name}".lstrip("/")
+
+    def _store(self, *, writing: bool = False) -> Store:
+        from optuna.artifacts import Boto3ArtifactStore, FileSystemArtifactStore
+
+        if self.place.startswith(S3):
+            try:
+                return Boto3ArtifactStore(urlsplit(self.place).netloc, client=_s3_client())
+            except ImportError as error:
+                raise OSError(f"--artifacts {self.place} needs boto3: pip install boto3, or give a folder") from error
+        if writing and not (folder := Path(self.place)).is_dir():
+            folder.mkdir()  # not its parents
+        return FileSystemArtifactStore(self.place)
+
+
+def _s3_client() -> Any:
+    """Return boto3's client; the address of a server other than Amazon's is in ``AWS_ENDPOINT_URL``, which boto3 reads."""
+    import boto3  # type: ignore[import-not-found]  # optional
+
+    return boto3.client("s3")

@@ -1,0 +1,82 @@
+"""Which trials are of one candidate: duplicates, lineages and who trains them, and candidates with the same kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..records.trial import EXCUSED, KEY, Trial, from_optuna
+from ..samplers.history import EPOCHS_REACHED, FINISHED, FROM_SCRATCH, RESUME_FROM
+from ..space import Candidate, FixedTrial, Space
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.trial import FrozenTrial
+
+#: Fields of a recipe that decide, with the architecture, which kernels ``torch.compile`` makes.
+KERNELS = ("batch_size", "accumulation", "resolution", "precision", "channels_last", "threads", "tactics")
+
+
+def of_the_same_kernels(space: Space, candidate: Candidate, trials: Sequence[Trial]) -> list[Trial]:
+    """Return the trials that have compiled what a candidate compiles."""
+
+    def kernels(one: Candidate) -> tuple[Any, ...]:
+        return one.architecture, *(getattr(one.recipe, name) for name in KERNELS)
+
+    compiled = [trial for trial in trials if trial.energy.compiled]
+    return [trial for trial in compiled if kernels(space.sample(FixedTrial(trial.params))) == kernels(candidate)]
+
+
+def duplicate_of(trials: Sequence[FrozenTrial], key: str, epochs: int) -> Trial | None:
+    """Return the trial that measured the same candidate at the same epochs, or None; ``trials`` are those of like hardware."""
+    for trial in trials:
+        if trial.state.name == "COMPLETE" and trial.user_attrs.get(KEY) == key and trial.user_attrs.get(EPOCHS_REACHED) == epochs:
+            return from_optuna(trial)
+    return None
+
+
+def claimed(trials: Sequence[FrozenTrial], asked: FrozenTrial, epochs: int, parent: int | None) -> str | None:
+    """Return why a candidate must not be trained now though no trial has measured it: another worker does, or has gone further; or None.
+
+    A lineage is one worker's at a time. What is trained from scratch to other epochs is another training. ``trials`` are those of like
+    hardware, as they are under the lock of all workers.
+    """
+    alike = [trial for trial in trials if trial.user_attrs.get(KEY) == asked.user_attrs[KEY] and trial.number != asked.number]
+    for trial in alike:
+        resumes = RESUME_FROM in trial.user_attrs or parent is not None
+        if trial.state.name == "RUNNING" and (resumes or trial.params.get("epochs") == epochs):
+            return f"trial {trial.number} trains the same candidate at another worker"
+        if parent is not None and trial.state.name == "COMPLETE" and trial.user_attrs.get(RESUME_FROM) == parent:
+            return f"trial {trial.number} has continued trial {parent} meanwhile"
+    return None
+
+
+def expected_joules(trials: Sequence[Trial], epochs: int, parent: Trial | None) -> float | None:
+    """Return about what a training will take, by its own epochs so far or the cheapest of any model; None where nothing is known."""
+    if parent is not None and parent.train_joules is not None:
+        return parent.train_joules / max(1, parent.epochs) * (epochs - parent.epochs)
+    known = [trial.train_joules / trial.epochs for trial in trials if trial.state == "complete" and trial.epochs and trial.train_joules]
+    return min(known) * epochs if known else None
+
+
+def resumable(trials: Sequence[Trial], stored: Sequence[optuna.trial.FrozenTrial]) -> set[int]:
+    """Return the numbers of the trials that the sampler may continue from their checkpoints; `stored` are the same as Optuna holds them.
+
+    They are not complete trainings, none has continued them yet, and nothing has ended their candidate.
+    """
+    over = {trial.user_attrs.get(KEY) for trial in stored if _ends_its_candidate(trial)}
+    parents = {trial.parent for trial in trials if trial.state == "complete"}
+    return {
+        trial.number
+        for trial in trials
+        if trial.state == "complete"
+        and not trial.complete_training
+        and trial.number not in parents
+        and stored[trial.number].user_attrs.get(KEY) not in over
+    }
+
+
+def _ends_its_candidate(trial: optuna.trial.FrozenTrial) -> bool:
+    """Whether no trial of the same candidate will ever continue from a checkpoint."""
+    failed = trial.state.name == "FAIL" and EXCUSED not in trial.user_attrs
+    return failed or FINISHED in trial.user_attrs or FROM_SCRATCH in trial.user_attrs

@@ -1,0 +1,304 @@
+"""One worker among those that train a study: its beats, what the others have spent, who of them is dead, and whether a training fits.
+
+A worker says at every beat, and after every epoch under a budget, what it has spent; the sum over all workers is what the budget counts, so
+it is overshot by less than an epoch of each. A worker that is not heard of for `GRACE_BEATS` beats is dead: its trials are closed with
+what they had taken at its last beat, and its bill ends there. It may come back: then it finds its trial closed, and its own bill counts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from ..billing.account import Account
+from ..billing.recovery import close_without_journal
+from ..energy import JOULES_PER_WH
+from ..formatting import energy_text
+from ..records.database import DatabaseError, fail_open_trials
+from ..records.run_folder import RunFolder, StoreError
+from ..records.shared_study import SharedStudy, WorkerState
+from ..records.trial import WORKER, Trial
+from ..stopping.limits import Limits, StopRules
+from ..stopping.stop_gain import NOT_WORTH_IT
+from ..study import Budget, Study
+from .lineages import claimed
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+#: A worker is dead when it was not heard of for so many beats.
+GRACE_BEATS = 4
+#: How the reason begins for which a finite space ends a study.
+EXHAUSTED = "every combination"
+#: While others are waited for, they are looked at this often.
+LOOK_SECONDS = 0.2
+#: Facts of ``study.json`` that all workers of a study share.
+SHARED_FACTS = (
+    *("run_id", "study", "origin", "intensity", "pue", "price_per_kwh", "fingerprint", "guessing", "data", "baseline"),
+    *("artifacts", "beat_seconds", "limits", "hardware_id"),
+)
+
+
+@dataclass
+class Membership:
+    """A worker's place in a shared study; its threads and the one that beats use it.
+
+    Attributes:
+        shared: The study.
+        state: What this worker last said of itself.
+        beat_seconds: How often it says so while it lives.
+        others: What the others have said last, by id.
+        stopped: Why the study was stopped for all workers, or None.
+        account: Pays for this worker's trials; from `begin` on.
+    """
+
+    shared: SharedStudy
+    state: WorkerState
+    beat_seconds: float
+    others: dict[str, WorkerState] = field(default_factory=dict)
+    stopped: str | None = None
+    account: Account | None = None
+    clock: Callable[[], float] = time.monotonic
+    _heard: dict[str, tuple[int, float]] = field(default_factory=dict)
+    _unowned: dict[int, float] = field(default_factory=dict)
+    _lock: threading.RLock = field(default_factory=threading.RLock)
+    _ended: threading.Event = field(default_factory=threading.Event)
+    _thread: threading.Thread | None = None
+
+    @classmethod
+    def of(cls, folder: RunFolder) -> Membership | None:
+        """Return the place that a run folder has in a shared study; None for a study of its own."""
+        if folder.facts.get("shared") is None:
+            return None
+        shared = SharedStudy(folder.study())
+        states, stopped = shared.look()
+        known = states.pop(folder.facts["worker"], WorkerState(folder.facts["worker"], ""))
+        state = replace(known, host=socket.gethostname(), ended=False)
+        member = cls(shared, state, float(folder.facts["beat_seconds"]), states, stopped)
+        member._hear()
+        return member
+
+    def begin(self, account: Account, hardware_id: str, *, same_hardware: bool = False) -> None:
+        """Say what trains here, and beat from now on.
+
+        Raises:
+            StoreError: If the study was begun on other hardware, and only the same is wanted.
+        """
+        known = self.shared.description() or {}
+        first = known.get("hardware_id")
+        if same_hardware and first not in (None, hardware_id):
+            raise StoreError(
+                f"--same-hardware: the study {self.shared.study.study_name!r} was begun on hardware {first}, here it is {hardware_id}; "
+                "train on machines of that kind, or leave --same-hardware out: then the front keeps them apart"
+            )
+        self.account, self.state = account, replace(self.state, hardware_id=hardware_id)
+        account.elsewhere = self.elsewhere_joules
+        self.exchange()
+        self._thread = threading.Thread(target=self._beat, name="joulefront-beat", daemon=True)
+        self._thread.start()
+
+    def refreshed(self, folder: RunFolder) -> RunFolder:
+        """Return the folder with what all workers share as it is known by now."""
+        return folder.save_facts({**folder.facts, **(self.shared.description() or {})})
+
+    def describe(self, facts: Mapping[str, Any]) -> None:
+        """Share the facts of the study that are known here and were not known before; the first to know them decides."""
+        with self.shared.exclusive():
+            known = self.shared.description() or {}
+            own = {**facts, "hardware_id": self.state.hardware_id}
+            new = {key: own[key] for key in SHARED_FACTS if known.get(key) is None and own.get(key) is not None}
+            if not known.get("fingerprint"):
+                new |= {"study": facts["study"]}  # its rungs follow from the data
+            if new:
+                self.shared.describe({**known, **new})
+
+    def limits(self, budget: Budget | None, trials: int | None, study: Study) -> tuple[Budget | None, int | None]:
+        """Return the limits of the study: those given here, which hold for the workers to come, or else those that were given before.
+
+        A study that was stopped goes on when it is given new ones.
+        """
+        with self.shared.exclusive():
+            known = self.shared.description() or {}
+            before = known.get("limits")
+            if before is None or budget is not None or trials is not None:
+                if budget is None and trials is None:
+                    budget, trials = study.budget, study.trials
+                limits = {"budget": None if budget is None else budget.to_text(), "trials": trials}
+                self.shared.describe({**known, "limits": limits})
+                if self.stopped is not None:
+                    self.shared.stop("")
+                    self.stopped = None
+            elif before is not None:
+                budget, trials = before["budget"] and Budget.parse(before["budget"]), before["trials"]
+        return budget, trials
+
+    def leave(self, rules: StopRules, tell: Callable[[str, str], None], interrupted: threading.Event) -> None:
+        """Wait until nothing that others train can be lost with them; let all end where the study itself is at its end."""
+        reason = rules.reason or ""
+        if reason.startswith((NOT_WORTH_IT, EXHAUSTED)):
+            self.shared.stop(reason)
+        if not interrupted.is_set() and (left := self.await_others(interrupted)):
+            tell("end", f"{left} trial{' is' if left == 1 else 's are'} still under way at other workers")
+
+    # -- spending ---------------------------------------------------------------------------------------------------------------------
+
+    def elsewhere_joules(self) -> float:
+        """Return what the other workers, dead ones included, had spent when they were last looked at."""
+        return sum(state.joules for state in tuple(self.others.values()))
+
+    def exchange(self, *, ended: bool = False) -> None:
+        """Say what was spent here, and hear what was spent elsewhere."""
+        with self._lock:
+            if self.account is not None:
+                opened = {str(number): joules for number, joules in self.account.open_joules().items()}
+                joules = max(self.account.own_joules() or 0.0, self.state.joules)
+                self.state = replace(self.state, beat=self.state.beat + 1, joules=joules, open_joules=opened, ended=ended)
+                self.shared.note(self.state)
+            states, self.stopped = self.shared.look()
+            states.pop(self.state.id, None)
+            self.others = states
+            self._hear()
+
+    def reserve(self, number: int, joules: float | None) -> None:
+        """Say what a training that begins here is expected to take, None at its end: others do not begin what would not fit beside it."""
+        with self._lock:
+            kept = {one: expected for one, expected in self.state.expected_joules.items() if one != str(number)}
+            self.state = replace(self.state, expected_joules={**kept, **({} if joules is None else {str(number): joules})})
+            self.shared.note(self.state)
+
+    def _free_joules(self, limits: Limits) -> float | None:
+        """What is left of the budget beside what the trainings under way are expected to take yet; None without a budget."""
+        spent = None if self.account is None else self.account.spent_joules()
+        if limits.joules is None or spent is None:
+            return None
+        reserved = sum(one.reserved_joules for one in (self.state, *self.others.values()) if not one.ended)
+        return limits.joules - spent - reserved
+
+    def alike(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+        """Return the trials that were measured on hardware like this worker's: energies of others are not compared with its own."""
+        return [trial for trial in trials if trial.user_attrs.get(WORKER, {}).get("hardware_id") in (None, self.state.hardware_id)]
+
+    def full(self, limits: Limits, trials: Sequence[Trial], stored: Sequence[FrozenTrial]) -> str | None:
+        """Return why no further trial may begin anywhere, or None; under the lock of all workers.
+
+        ``trials`` are those of this hardware, ``stored`` all of them as Optuna holds them.
+        """
+        self.exchange()
+        if limits.trials is not None and sum(trial.state.name != "WAITING" for trial in stored) >= limits.trials:
+            return f"all {limits.trials} trials are done or under way"
+        free = self._free_joules(limits)
+        least = min((joules for trial in trials if trial.state == "complete" and (joules := trial.increment_joules)), default=0.0)
+        if free is not None and least > free:
+            return f"what is free of the budget of {limits.label} pays for no further training"
+        return None
+
+    def claim(
+        self, limits: Limits, stored: Sequence[FrozenTrial], number: int, epochs: int, parent: Trial | None, expected: float | None
+    ) -> str | None:
+        """Return why a trial that was asked for must not be trained here, or None: then what it is expected to take is reserved.
+
+        Under the lock of all workers; ``stored`` are all trials, the one that was asked for among them.
+        """
+        refused = claimed(self.alike(stored), stored[number], epochs, None if parent is None else parent.number)
+        free = self._free_joules(limits)
+        if refused is None and free is not None and expected is not None and expected > free:
+            wanted, left = (energy_text(joules / JOULES_PER_WH) for joules in (expected, max(0.0, free)))
+            refused = f"it would take about {wanted}, and {left} of the budget is free"
+        if refused is None:
+            self.reserve(number, expected)
+        return refused
+
+    # -- who lives ----------------------------------------------------------------------------------------------------------------------
+
+    def _hear(self) -> None:
+        now = self.clock()
+        for id, state in self.others.items():
+            if self._heard.get(id, (-1, 0.0))[0] != state.beat:
+                self._heard[id] = state.beat, now
+
+    def _beat(self) -> None:
+        while not self._ended.wait(self.beat_seconds):
+            with contextlib.suppress(DatabaseError, StoreError):  # the threads that train find out, and say so
+                self.exchange()
+                assert self.account is not None
+                self.shared.save_bill(self.state.id, self.account.sessions())
+                self.bury_dead()
+
+    def _dead(self, trial: FrozenTrial) -> str | None:
+        """Return the id of the dead worker that an open trial belongs to ("" for one that died before it said who it is), or None."""
+        now, grace = self.clock(), GRACE_BEATS * self.beat_seconds
+        owner = trial.user_attrs.get(WORKER, {}).get("id")
+        if owner == self.state.id:
+            return None
+        if owner is None:
+            return "" if now - self._unowned.setdefault(trial.number, now) > grace else None
+        state = self.others.get(owner)
+        if state is None or state.ended:
+            return str(owner)
+        return str(owner) if now - self._heard[owner][1] > grace else None
+
+    def bury_dead(self) -> list[int]:
+        """Close the trials of dead workers, and their bills; return the numbers of the trials."""
+        opened = running(self.shared)
+        quiet = [one.id for one in self.others.values() if not one.ended and self._silent(one.id)]
+        if not quiet and not any(self._dead(trial) is not None for trial in opened):
+            return []
+        with self.shared.exclusive(), self._lock:
+            self.exchange()
+            dead = {trial.number: owner for trial in running(self.shared) if (owner := self._dead(trial)) is not None}
+            taken = {number: self._taken(owner, number) for number, owner in dead.items()}
+            found = fail_open_trials(self.shared.study, taken, only=set(dead))
+            bills = self.shared.bills()
+            for id in {*dead.values(), *quiet} & {one.id for one in self.others.values() if not one.ended and self._silent(one.id)}:
+                self.shared.note(replace(self.others[id], open_joules={}, expected_joules={}, ended=True))
+                if any(not session.get("closed", True) for session in bills.get(id, ())):
+                    self.shared.save_bill(id, [close_without_journal(session) for session in bills[id]])
+        return found
+
+    def _silent(self, id: str) -> bool:
+        return self.clock() - self._heard[id][1] > GRACE_BEATS * self.beat_seconds
+
+    def _taken(self, owner: str, number: int) -> float | None:
+        state = self.others.get(owner)
+        return None if state is None else state.open_joules.get(str(number))
+
+    def await_others(self, interrupted: threading.Event) -> int:
+        """Wait until no open trial can be that of a dead worker: each has ended, was closed, or its worker has beaten since.
+
+        Return how many trials living workers still train.
+        """
+        before = {id: beat for id, (beat, _) in self._heard.items()}
+        while True:
+            self.exchange()
+            self.bury_dead()
+            opened = [trial for trial in running(self.shared) if trial.user_attrs.get(WORKER, {}).get("id") != self.state.id]
+            owners = [trial.user_attrs.get(WORKER, {}).get("id") for trial in opened]
+            if all(id in before and self._heard.get(id, (before[id], 0.0))[0] != before[id] for id in owners) or interrupted.is_set():
+                return len(opened)
+            before |= {id: self._heard[id][0] for id in owners if id in self._heard and id not in before}
+            interrupted.wait(LOOK_SECONDS)
+
+    def close(self) -> None:
+        """Beat a last time, with the closed bill; whatever was left open here is closed."""
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join(10.0)
+        if self.account is None:
+            return
+        left = {trial.number: self.state.open_joules.get(str(trial.number)) for trial in running(self.shared) if self._is_own(trial)}
+        fail_open_trials(self.shared.study, left, only=set(left))
+        self.shared.save_bill(self.state.id, self.account.sessions(closed=True))
+        self.exchange(ended=True)
+
+    def _is_own(self, trial: FrozenTrial) -> bool:
+        return bool(trial.user_attrs.get(WORKER, {}).get("id") == self.state.id)
+
+
+def running(shared: SharedStudy) -> list[FrozenTrial]:
+    """Return the trials that are under way at any worker."""
+    return [trial for trial in shared.study.get_trials(deepcopy=False) if trial.state.name == "RUNNING"]

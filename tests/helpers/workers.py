@@ -1,0 +1,112 @@
+"""Workers of a shared study with trainings that sleep: everything is real but the model, so that hundreds of trials take a minute."""
+
+import hashlib
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+
+from joulefront.search import Study, run
+from joulefront.search.energy import host
+from joulefront.search.execution.job import Job, Outcome
+from joulefront.search.report.front_view import FrontView
+from joulefront.search.training.arrays import arrays
+from joulefront.spaces.own import Own
+from joulefront.spaces.recipes import RecipeRanges
+
+_machine = threading.local()
+#: CPU time of an epoch, so that its energy is known.
+BUSY_SECONDS = 0.002
+
+
+class Sleeper:
+    """An executor whose epochs sleep; a checkpoint says how many there were, and each epoch is written to a log."""
+
+    devices = None
+
+    def __init__(self, epoch_seconds: float, log: Path | None = None) -> None:
+        self.epoch_seconds, self.log = epoch_seconds, log
+
+    def train(self, job: Job, *, phases: Any, should_continue: Callable[[Mapping[str, Any]], bool], watch: Any = None) -> Outcome:
+        done = 0 if job.start is None else int(json.loads(job.start.read_text())["epochs"])
+        with phases("setup", 0):
+            pass
+        curve, stopped = [], None
+        for epoch in range(done + 1, job.epochs + 1):
+            with phases("epoch", epoch):
+                until = time.thread_time() + BUSY_SECONDS
+                while time.thread_time() < until:
+                    pass
+                time.sleep(self.epoch_seconds)
+            if self.log is not None:
+                with self.log.open("a") as file:
+                    file.write(f"{job.number} {epoch} {os.getpid()} {json.dumps(dict(job.params), sort_keys=True)}\n")
+            accuracy = 1.0 - 1.0 / (2.0 + float(job.params["width"]) / 50 + epoch)
+            curve.append({"epoch": epoch, "loss": 1.0 - accuracy, "accuracy": accuracy})
+            if not should_continue(curve[-1]):
+                stopped = "stopped"
+                break
+        job.weights.write_text(json.dumps({"epochs": curve[-1]["epoch"], "number": job.number}))
+        sha256 = hashlib.sha256(job.weights.read_bytes()).hexdigest()
+        quality = {"accuracy": curve[-1]["accuracy"], "loss": curve[-1]["loss"]}
+        return Outcome(int(curve[-1]["epoch"]), quality, tuple(curve), stopped, resumed=done > 0, sha256=sha256, parameters=1)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def _draw(trial: Any) -> dict[str, Any]:
+    return {"width": trial.suggest_int("width", 4, 4000)}
+
+
+def _make(architecture: Mapping[str, Any], task: Any) -> Any:
+    raise AssertionError("nothing is trained")
+
+
+def _task() -> Any:
+    x = np.random.default_rng(0).normal(size=(60, 2)).astype("float32")
+    return arrays(x, (x[:, 0] > 0).astype("int64"), name="halves", classes=["left", "right"])
+
+
+def sleeping_study(sampler: str = "random", **changes: Any) -> Study:
+    """Return a study whose candidates differ in a width."""
+    space = Own(_draw, _make, recipe=RecipeRanges(learning_rate=(1e-3, 1e-1), weight_decay=0.0, batch_size=64))
+    return Study(**{"name": "sleep", "task": _task, "space": space, "rungs": (1, 2, 4), "sampler": sampler, "seed": 0, **changes})
+
+
+@contextmanager
+def sleeping(epoch_seconds: float = 0.01, log: Path | None = None) -> Iterator[None]:
+    """Let every study sleep in place of training; a thread that calls `work` may pretend to be another machine."""
+    describe = host.describe
+
+    def pretended(*args: Any, **words: Any) -> dict[str, Any]:
+        model = getattr(_machine, "cpu_model", None)
+        return describe(*args, **words) | ({} if model is None else {"cpu_model": model})
+
+    with (
+        patch("joulefront.search.running.session.make_executors", lambda *args: [Sleeper(epoch_seconds, log)]),
+        patch("joulefront.search.running.baselines.warm_up", lambda *args, **words: None),
+        patch.object(host, "describe", pretended),
+    ):
+        yield
+
+
+def work(url: str, out: Path, study: Study, *, cpu_model: str | None = None, **options: Any) -> FrontView:
+    """Be one worker of a study until it ends, on a machine with this processor; within `sleeping`."""
+    _machine.cpu_model = cpu_model
+    return run(study, out=out, storage=url, meter="cpu_time", **options)
+
+
+def in_threads(workers: Sequence[Callable[[], object]]) -> None:
+    """Let workers work at the same time; the error of one is raised."""
+    with ThreadPoolExecutor(len(workers)) as threads:
+        for done in [threads.submit(worker) for worker in workers]:
+            done.result()

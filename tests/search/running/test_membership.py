@@ -1,0 +1,203 @@
+"""Workers of one study: who may train what, what all of them have spent, and what becomes of those that die."""
+
+import threading
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import optuna
+import pytest
+from helpers.workers import in_threads, sleeping, sleeping_study, work
+
+from joulefront.search.records.run import Run
+from joulefront.search.records.run_folder import RunFolder, StoreError
+from joulefront.search.records.shared_study import ArtifactStore, SharedStudy, WorkerState, check_place
+from joulefront.search.records.trial import ATTRIBUTE, EXCUSED, KEY, WORKER, Trial, TrialEnergy
+from joulefront.search.running.membership import GRACE_BEATS, Membership
+from joulefront.search.stopping.limits import Limits
+
+BEAT = 1.0
+
+
+class Clock:
+    """Seconds that pass when a test says so, and a quarter of a beat whenever somebody looks."""
+
+    now, step = 0.0, 0.0
+
+    def __call__(self) -> float:
+        self.now += self.step
+        return self.now
+
+
+SPACE = {"width": optuna.distributions.IntDistribution(1, 9), "epochs": optuna.distributions.IntDistribution(1, 9)}
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> SharedStudy:
+    url = f"sqlite:///{tmp_path}/s.db"
+    return SharedStudy(optuna.create_study(study_name="s", storage=url, directions=["maximize", "minimize"]))
+
+
+def member(shared: SharedStudy, id: str, *, joules: float = 0.0, hardware: str = "h1", clock: Clock | None = None) -> Membership:
+    found = Membership(shared, WorkerState(id, "here", hardware), BEAT, clock=clock or Clock())
+    found.account = SimpleNamespace(  # type: ignore[assignment]  # what a membership asks of an account
+        own_joules=lambda: joules, open_joules=lambda: {}, spent_joules=lambda: joules + found.elsewhere_joules()
+    )
+    found.exchange()
+    return found
+
+
+def begin(shared: SharedStudy, owner: str | None, key: str = "k", epochs: int = 1, hardware: str = "h1", **attributes: Any) -> int:
+    trial = shared.study.ask(SPACE)
+    trial = shared.study.ask() if trial is None else trial
+    for name, value in {KEY: key, **attributes}.items():
+        trial.set_user_attr(name, value)
+    if owner is not None:
+        trial.set_user_attr(WORKER, {"id": owner, "hardware_id": hardware})
+    return trial.number
+
+
+def state_of(shared: SharedStudy, number: int) -> str:
+    return str(shared.study.get_trials(deepcopy=False)[number].state.name)
+
+
+def test_a_silent_worker_is_dead_and_billed_to_its_last_beat_and_one_that_beats_is_not(shared: SharedStudy) -> None:
+    alive, dead = member(shared, "alive"), member(shared, "dead", joules=7.0)
+    ours, theirs, unowned = begin(shared, "alive"), begin(shared, "dead"), begin(shared, None)
+    dead.state = replace(dead.state, open_joules={str(theirs): 3.0})
+    shared.note(dead.state)
+    shared.save_bill("dead", [{"by_state_joules": {"overhead": 4.0}, "open_trials_joules": {str(theirs): 3.0}, "closed": False}])
+    clock = Clock()
+    watcher = member(shared, "watcher", clock=clock)
+    assert watcher.bury_dead() == []
+    clock.now += (GRACE_BEATS - 1) * BEAT
+    assert watcher.bury_dead() == []
+    alive.exchange()
+    watcher.exchange()
+    clock.now += 2 * BEAT
+    assert watcher.bury_dead() == [theirs, unowned]
+    assert [state_of(shared, number) for number in (ours, theirs, unowned)] == ["RUNNING", "FAIL", "FAIL"]
+    trial = shared.study.get_trials()[theirs]
+    assert trial.user_attrs[ATTRIBUTE]["increment_joules"] == 3.0
+    assert trial.user_attrs[EXCUSED] == "killed"
+    assert shared.bills()["dead"][0]["by_state_joules"] == {"overhead": 4.0, "failed": 3.0}
+    assert watcher.elsewhere_joules() == 7.0, "what a dead worker has spent is spent"
+
+
+def test_nobody_leaves_while_an_open_trial_may_be_that_of_a_dead_worker(shared: SharedStudy) -> None:
+    member(shared, "dead")
+    number = begin(shared, "dead")
+    clock = Clock()
+    clock.step = BEAT
+    assert member(shared, "last", clock=clock).await_others(threading.Event()) == 0
+    assert state_of(shared, number) == "FAIL"
+
+
+def test_the_lock_of_a_study_is_held_by_one_at_a_time_and_given_up_after_a_while(shared: SharedStudy) -> None:
+    with shared.exclusive() as first, shared.exclusive(wait_seconds=0.05) as second:
+        assert first
+        assert not second
+    with shared.exclusive(wait_seconds=0.05) as again:
+        assert again
+
+
+def test_a_candidate_is_trained_by_one_worker_of_a_kind_of_hardware_at_a_time(shared: SharedStudy) -> None:
+    one, two, other = member(shared, "one"), member(shared, "two"), member(shared, "other", hardware="h2")
+    first, second = begin(shared, "one"), begin(shared, "two")
+    third = begin(shared, "other", hardware="h2")
+
+    def claim(worker: Membership, number: int) -> str | None:
+        stored = shared.study.get_trials()
+        return worker.claim(Limits(), stored, number, int(stored[number].params["epochs"]), None, None)
+
+    for number in (first, second, third):
+        shared.study._storage.set_trial_user_attr(shared.study.get_trials()[number]._trial_id, "resume_from", 0)
+    assert "trains the same candidate" in (claim(two, second) or "")
+    assert claim(other, third) is None
+    shared.study.tell(second, state=optuna.trial.TrialState.FAIL)
+    assert claim(one, first) is None
+
+
+def test_what_others_are_expected_to_take_is_not_free_for_a_training(shared: SharedStudy) -> None:
+    one, two = member(shared, "one", joules=40.0), member(shared, "two", joules=10.0)
+    limits = Limits(joules=100.0, label="100J")
+    number = begin(shared, "one", key="a")
+    one.exchange()
+    assert one.claim(limits, shared.study.get_trials(), number, 1, None, 30.0) is None
+    two.exchange()
+    number = begin(shared, "two", key="b")
+    refused = two.claim(limits, shared.study.get_trials(), number, 1, None, 25.0)
+    assert refused is not None
+    assert "of the budget is free" in refused
+    assert two.claim(limits, shared.study.get_trials(), number, 1, None, 15.0) is None
+    cheap = Trial(0, "complete", {}, 1, energy=TrialEnergy(increment_joules=1.0))
+    assert two.full(limits, [cheap], []) is None
+    assert "pays for no further" in (two.full(Limits(joules=51.0, label="51J"), [replace(cheap, number=1)], []) or "")
+
+
+def test_files_of_trials_travel_between_workers_and_the_folder_is_made_by_the_first(tmp_path: Path) -> None:
+    store = ArtifactStore(check_place(str(tmp_path / "store")), "run-1")
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    (tmp_path / "a" / "trial-00001.weights").write_bytes(b"weights")
+    assert not store.get(tmp_path / "b" / "trial-00001.weights")
+    store.put(tmp_path / "a" / "trial-00001.weights")
+    assert store.get(tmp_path / "b" / "trial-00001.weights")
+    assert (tmp_path / "b" / "trial-00001.weights").read_bytes() == b"weights"
+    store.remove(tmp_path / "a" / "trial-00001.weights")
+    assert not store.get(tmp_path / "c")
+    with pytest.raises(OSError, match="nowhere"):
+        ArtifactStore("/nowhere/at/all", "run-1").put(tmp_path / "a" / "trial-00001.weights")
+    for wrong in ("s3://", "https://somewhere"):
+        with pytest.raises(ValueError, match="--artifacts"):
+            check_place(wrong)
+
+
+def test_a_run_of_two_kinds_of_hardware_is_shown_one_kind_at_a_time(tmp_path: Path) -> None:
+    def trial(number: int, hardware: str, model: str) -> Trial:
+        energy = TrialEnergy(train_joules=1.0 + number, hardware_id=hardware, record={"hardware": {"cpu_model": model}})
+        return Trial(number, "complete", {}, 1, values=(0.5 + number / 10, 1.0 + number), energy=energy)
+
+    trials = (trial(0, "aa", "Slow"), trial(1, "bb", "Fast"), trial(2, "aa", "Slow"))
+    facts = {"sessions": [{"hardware_id": "bb"}]}
+    run = Run("s", tmp_path, ("accuracy", "train_energy"), ("maximize", "minimize"), (1,), trials, Any, facts)  # type: ignore[arg-type]
+    assert [one.number for one in run.comparable().trials] == [1]
+    assert [one.number for one in run.comparable("aa").trials] == [0, 2]
+    assert "2 trials on hardware aa (Slow)" in (run.comparable().apart() or "")
+    with pytest.raises(ValueError, match="--hardware must be one of aa, bb"):
+        run.comparable("cc")
+
+
+@pytest.mark.slow
+def test_three_workers_share_trials_budget_and_bill_and_a_fourth_of_other_hardware_is_kept_apart(tmp_path: Path) -> None:
+    url, log = f"sqlite:///{tmp_path}/s.db", tmp_path / "log"
+    study = sleeping_study("freeze-thaw")
+    with sleeping(0.01, log):
+        kinds = (None, None, "Another CPU")
+        in_threads(
+            [
+                lambda n=n, kind=kind: work(url, tmp_path / f"r{n}", study, cpu_model=kind, trials=24, save_seconds=0.5)  # type: ignore[misc]
+                for n, kind in enumerate(kinds)
+            ]
+        )
+        with pytest.raises(StoreError, match="another study 'sleep'"):
+            work(url, tmp_path / "other", replace(study, seed=1), trials=30)
+    folder = RunFolder.open(tmp_path / "r0")
+    run = folder.run()
+    assert [trial.number for trial in run.trials] == list(range(24))
+    assert all(trial.state != "running" for trial in run.trials)
+    assert len({trial.hardware_id for trial in run.trials if trial.values}) == 2
+    kept = run.comparable()
+    assert kept.elsewhere
+    assert {trial.hardware_id for trial in kept.trials if trial.values} == {run.facts["sessions"][-1]["hardware_id"]}
+    epochs = [tuple(line.split(" ", 3)[1::2]) for line in log.read_text().splitlines()]
+    own = Counter(
+        (trial.hardware_id, trial.params["width"], trial.params["learning_rate"], trial.epochs) for trial in run.trials if trial.values
+    )
+    assert max(own.values()) == 1, f"nothing is trained twice: {epochs}"
+    by_folder = [RunFolder.open(tmp_path / f"r{n}").bill_file for n in range(3)]
+    assert all(file.exists() for file in by_folder)
+    states, _ = SharedStudy(folder.study()).look()
+    assert run.bill.total_joules == pytest.approx(sum(state.joules for state in states.values()), rel=0.02)
