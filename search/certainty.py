@@ -362,14 +362,20 @@ def _why(
 
 def examples_in(facts: Mapping[str, Any]) -> int | None:
     """Return the number of validation examples of a run from its ``study.json``; None where an early version did not note it."""
-    counts = (facts.get("fingerprint") or {}).get("data", {}).get("examples", {})
-    found = counts.get("cross_validated", counts.get("validation"))
-    return int(found) if found else None
+    splits = splits_in(facts)
+    return (splits.get("validation", 0) + (splits.get("train", 0) if folds_in(facts) else 0)) or None
+
+
+def splits_in(facts: Mapping[str, Any]) -> dict[str, int]:
+    """Return how many examples each split of a run has, from its ``study.json``; empty where an early version did not note it."""
+    counts = ((facts.get("fingerprint") or {}).get("data") or {}).get("examples") or {}
+    return {split: int(counts[split]) for split in ("train", "validation", "test") if counts.get(split)}
 
 
 def folds_in(facts: Mapping[str, Any]) -> int:
     """Return in how many parts of its rows a run validates in turn; 0 for a validation split."""
-    return int((facts.get("fingerprint") or {}).get("data", {}).get("examples", {}).get("folds") or 0)
+    data = (facts.get("fingerprint") or {}).get("data") or {}
+    return int(data.get("folds") or (data.get("examples") or {}).get("folds") or 0)  # there in folders of earlier versions
 
 
 def examples_text(n: int | None, folds: int = 0) -> str:

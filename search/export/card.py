@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from ..certainty import examples_text
+from ..certainty import examples_text, folds_in, splits_in
 from ..energy import JOULES_PER_WH
 from ..front import Front
 from ..records.run_folder import Run
@@ -207,8 +207,7 @@ def _quality(trained: TrainedModel, check: Check, run: Run | None) -> str:
         if check.quality_test is not None
         else ["There was no test split: the validation figure is optimistic, because the search selected by it."]
     )
-    own = trained.variant is None and not folds  # else the recorded quality is that of other models
-    if own and check.quality_recorded is not None and abs(check.quality_recorded - check.quality_model) > 1e-6:
+    if trained.variant is None and check.quality_recorded is not None and abs(check.quality_recorded - check.quality_model) > 1e-6:
         notes.append(
             f"The trial stored {check.quality_recorded:.6f}; in float32 on the CPU the same weights give {check.quality_model:.6f} "
             f"({check.quality_model - check.quality_recorded:+.6f})."
@@ -273,8 +272,9 @@ def _origin(trained: TrainedModel, run: Run | None, seed: int) -> str:
         lines.append(f"- pretrained weights: `{one['model']}` from {one['origin']} ({licence}, {size}, SHA-256 `{one['sha256']}`)")
     if seen := (_facts(run).get("fingerprint") or {}).get("data"):
         shown = hashlib.sha256(json.dumps(seen, sort_keys=True).encode()).hexdigest()[:16]
-        counts = ", ".join(f"{split} {count:,}" for split, count in (seen.get("examples") or {}).items() if count)
-        lines.append(f"- data: {trained.task.name}, {counts} examples, fingerprint `{shown}`")
+        counts = ", ".join(f"{split} {count:,}" for split, count in splits_in(_facts(run)).items())
+        folds = f" ({folds_in(_facts(run))} folds of training and validation)" if folds_in(_facts(run)) else ""
+        lines.append(f"- data: {trained.task.name}, {counts} examples{folds}, fingerprint `{shown}`")
     recipe = ", ".join(f"{name} = {value}" for name, value in sorted(trained.candidate.to_json()["recipe"].items()) if value is not None)
     lines.append(f"- recipe: {_epochs(trained.trial.epochs)}, {recipe}")
     lines.append("- parameters: " + ", ".join(f"{name} = {value}" for name, value in sorted(trained.trial.params.items())))

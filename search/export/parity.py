@@ -32,7 +32,7 @@ class Check:
     """What the comparison of an exported file with its model found.
 
     Differences are absolute, of any output. Qualities are those of the validation split unless named otherwise: of the rebuilt model, of
-    the exported file, and what the trial stored. ``decisions_changed`` counts examples with another class, label or side; 0 for regression.
+    the exported file, and what the trial stored of this model (None for folds, whose models are others). ``decisions_changed`` counts examples with another class, label or side; 0 for regression.
     What begins with ``raw`` is the same with the exported preprocessing, from the raw files, rows or arrays of the split; None without it.
     A variant in fewer bits is ``coarse``; its model is the variant itself.
     """
@@ -98,9 +98,8 @@ def compare(trained: TrainedModel, exported: Predictor, from_raw: FromRaw | None
     if not np.isfinite(ours).all():
         raise ExportFailed(f"trial {trained.trial.number} gives NaN or infinite outputs on the validation data; pick another trial")
     difference = np.abs(ours - theirs).max()
-    recorded = trained.trial.quality.get(metric)
     now = quality(trained, ours, wanted).get(metric, float("nan"))
-    known = None if task.folds else recorded  # the quality of folds is that of other models
+    known = None if task.folds else trained.trial.quality.get(metric)  # the quality of folds is that of other models
     if known is not None and trained.variant is not None and known - now > DRIFT:
         raise ExportFailed(
             f"the variant {trained.variant} of trial {trained.trial.number} has validation {metric} {now:.4f}, the model {known:.4f}: "
@@ -121,7 +120,7 @@ def compare(trained: TrainedModel, exported: Predictor, from_raw: FromRaw | None
         metric=metric,
         quality_model=now,
         quality_exported=quality(trained, theirs, wanted).get(metric, float("nan")),
-        quality_recorded=recorded,
+        quality_recorded=known,
         decisions_changed=int(changed.any(axis=1).sum()),
         quality_test=test,
         test_examples=test_examples,

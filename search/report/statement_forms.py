@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..certainty import examples_in
+from ..certainty import splits_in
 from ..energy import JOULES_PER_KWH, SECONDS_PER_HOUR
 from ..formatting import digits, energy_text, unit_for
 from ..front import Front
@@ -247,9 +247,8 @@ def _data_type(run: Run) -> str:
 
 
 def _dataset(run: Run) -> dict[str, Any]:
-    counts = ((run.facts.get("fingerprint") or {}).get("data") or {}).get("examples") or {}
-    splits = [int(counts.get(split) or 0) for split in ("train", "validation", "test")]
-    quantity = {"dataQuantity": sum(splits)} if examples_in(run.facts) else {}
+    splits = splits_in(run.facts)
+    quantity = {"dataQuantity": sum(splits.values())} if splits else {}
     return {"dataUsage": "input", "dataType": _data_type(run), **quantity}
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..carbon.intensity import Intensity
+from ..certainty import folds_in, splits_in
 from ..energy import Ledger
 from ..energy.sources.cpu_time import estimates_in
 from ..records.run_folder import RunFolder, StoreError
@@ -86,10 +87,8 @@ def of_task(task: Task) -> dict[str, Any]:
     splits: dict[str, Data | None] = {"train": task.train, "validation": task.validation}
     return {
         "kind": task.kind,
-        "examples": {
-            **{name: 0 if data is None else len(data) for name, data in {**splits, "test": task.test}.items()},
-            **({"cross_validated": len(task.train) + len(task.validation), "folds": task.folds} if task.folds else {}),
-        },
+        "examples": {name: 0 if data is None else len(data) for name, data in {**splits, "test": task.test}.items()},
+        **({"folds": task.folds} if task.folds else {}),
         "input_shape": list(task.input_shape),
         "classes": list(task.classes),
         "preprocessing": f"{zlib.crc32(json.dumps(_words(task.preprocessing), sort_keys=True, default=str).encode()):08x}",
@@ -352,19 +351,22 @@ def note_study(store: RunFolder, study: Study, task: Task) -> RunFolder:
 
 
 def _refuse_data(store: RunFolder, now: Mapping[str, Any], remedy: str) -> None:
-    known = store.facts.get("fingerprint", {})
-    if "data" in known and differences(known["data"], now):
+    if "data" not in (store.facts.get("fingerprint") or {}):
+        return
+    known = dict(store.facts["fingerprint"]["data"])
+    if folds := folds_in(store.facts):  # an earlier version kept them among the examples
+        known |= {"examples": {split: count for split, count in known["examples"].items() if split in now["examples"]}, "folds": folds}
+    if differences(known, now):
         where = ((store.facts.get("origin") or {}).get("options") or {}).get("data")
-        made = f"{_data_text(known['data'])}{f', from {where}' if where else ''}"
+        made = f"{_data_text(known)}{f', from {where}' if where else ''}"
         raise StoreError(
-            f"run folder {str(store.path)!r} was made with other data: {made}; got {_data_text(now)}"
-            f"{_not_in_sizes(known['data'], now)}; {remedy}"
+            f"run folder {str(store.path)!r} was made with other data: {made}; got {_data_text(now)}{_not_in_sizes(known, now)}; {remedy}"
         )
 
 
 def _data_text(seen: Mapping[str, Any]) -> str:
     """Rows by split, what one example is, and what is predicted, of a fingerprint."""
-    counts = {name: int(count) for name, count in (seen.get("examples") or {}).items() if name in ("train", "validation", "test") and count}
+    counts = splits_in({"fingerprint": {"data": seen}})
     splits, classes = ", ".join(f"{count:,} {name}" for name, count in counts.items()), list(seen.get("classes") or ())
     names = f" {', '.join(classes[:5])}{', ...' if len(classes) > 5 else ''}" if classes else ""
     shape = " x ".join(map(str, seen.get("input_shape") or ()))

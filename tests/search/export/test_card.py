@@ -128,7 +128,7 @@ def test_a_delta_to_the_recorded_quality_is_stated(make, tmp_path):
     assert "(+0.003000)" in card_of(shifted, tmp_path / "model")[1]
 
 
-def test_the_card_of_a_variant_or_of_folds_has_no_figure_of_another_model_as_its_own(make, tmp_path):
+def test_the_card_of_a_variant_or_of_folds_has_no_figure_of_another_model_as_its_own(make, run, tmp_path):
     ready = make("mlp", "rows").but(inference_joules_per_1000=4.5)
     export(**ready.arguments, to="onnx", out=tmp_path / "int8", variant="int8")
     text = (tmp_path / "int8" / "README.md").read_text()
@@ -137,8 +137,12 @@ def test_the_card_of_a_variant_or_of_folds_has_no_figure_of_another_model_as_its
     assert "as the trial stored it, before it became this variant (what the search optimised)" in text
     assert "The trial stored" not in text
     folds = {**ready.arguments, "task": replace(ready.arguments["task"], folds=3)}
-    export(**folds, to="onnx", out=tmp_path / "folds")
+    seen = {"data": {"examples": {"train": 1000, "validation": 333, "test": 464}, "folds": 3}}
+    exported = export(**folds, to="onnx", out=tmp_path / "folds", run=replace(run, facts={**run.facts, "fingerprint": seen}))
+    assert exported.check.quality_recorded is None
     text = (tmp_path / "folds" / "README.md").read_text()
+    assert "The trial stored" not in text
+    assert "train 1,000, validation 333, test 464 examples (3 folds of training and validation)" in text
     rows = len(folds["task"].train) + len(folds["task"].validation)
     assert f"| validation, 3 models of 3 folds (what the search optimised) | {rows:,} | Accuracy |" in text
     assert "1,000 predictions of the trained model took 4.5 J" in text

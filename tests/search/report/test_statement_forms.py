@@ -90,12 +90,14 @@ def test_boamps_gets_what_it_asks_for_in_its_units(fake_run: Run) -> None:
     assert found["measures"][0]["gpuTrackingMode"] == "nvml"
     assert report(fake_run, facts(fake_run)) == found  # with the same id
     assert found["measures"][0]["measurementDateTime"] == "2026-01-02 03:04:05"  # when the measurement began
-    counts = {"train": 280, "validation": 60, "test": 60, "cross_validated": 340, "folds": 5}
-    folds = replace(fake_run, facts={**fake_run.facts, "fingerprint": {"data": {"kind": "classification", "examples": counts}}})
-    again = report(folds, facts(folds))
-    assert again is not None
-    check(again)
-    assert again["task"]["dataset"][0]["dataQuantity"] == 400
+    counts = {"train": 280, "validation": 60, "test": 60}
+    earlier = {"examples": {**counts, "cross_validated": 340, "folds": 5}}
+    for data in ({"examples": counts, "folds": 5}, earlier):
+        folds = replace(fake_run, facts={**fake_run.facts, "fingerprint": {"data": {"kind": "classification", **data}}})
+        again = report(folds, facts(folds))
+        assert again is not None
+        check(again)
+        assert again["task"]["dataset"][0]["dataQuantity"] == 400
 
 
 def test_what_is_unknown_is_left_out_or_null(fake_run: Run, fake_run_maker: Callable[..., Run]) -> None:

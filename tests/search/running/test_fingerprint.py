@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,8 @@ import pytest
 import torch
 
 from joulefront.search import Study
-from joulefront.search.running.identity import differences, of_space, of_task
+from joulefront.search.records.run_folder import RunFolder, StoreError
+from joulefront.search.running.identity import differences, of_space, of_task, refuse_other_data
 from joulefront.search.training.arrays import arrays
 from joulefront.search.training.splits_data import StreamData
 from joulefront.spaces.convnet import Convnet
@@ -44,6 +46,18 @@ def test_one_label_or_another_column_is_a_difference(row: int) -> None:
     # A turned label moves in the stratified split; of the test split nothing is looked at but its length.
     changed = [said for said in differences(plain, of_task(task(relabel)))]
     assert any(said.startswith("contents") for said in changed)
+
+
+def test_folds_are_no_split_and_those_of_an_earlier_version_are_the_same(tmp_path: Path) -> None:
+    now = of_task(replace(task(), folds=3))
+    assert (set(now["examples"]), now["folds"]) == ({"train", "validation", "test"}, 3)
+    rows = now["examples"]["train"] + now["examples"]["validation"]
+    earlier = {**now, "examples": {**now["examples"], "cross_validated": rows, "folds": 3}}
+    del earlier["folds"]
+    store = RunFolder(tmp_path, {"fingerprint": {"data": earlier}})
+    refuse_other_data(store, replace(task(), folds=3))
+    with pytest.raises(StoreError, match="alike in size; how the columns are read, or the folds differ"):
+        refuse_other_data(store, replace(task(), folds=4))
 
 
 def test_streamed_data_is_looked_at_in_its_first_examples() -> None:
