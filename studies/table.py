@@ -13,6 +13,7 @@ from ..search.training.task import Kind
 from ..search.training.text import REMEDY, find_text
 from ..spaces.boosting import DEFAULTS, PORTFOLIO, Boosting, boosting
 from ..spaces.classical import Classical
+from ..spaces.foundation import Foundation, find_weights
 from ..spaces.mlp import Mlp
 from ..spaces.recipes import RecipeRanges
 from ..spaces.union import Union
@@ -38,6 +39,7 @@ def study(
     max_levels: int = MAX_LEVELS,
     folds: int | None = None,
     pretrained: str = "auto",
+    foundation: str = "",
 ) -> Study:
     """Which family predicts your column for the fewest joules?
 
@@ -59,9 +61,10 @@ def study(
             (the validation split): ``--set folds=0``.
         pretrained: ``auto`` makes features of columns of free text where a static embedding is installed (``pip install wordllama``), once,
             as a part of the start; ``no`` leaves such columns out.
+        foundation: Folder with weights of TabICL or TabPFN, which then compete, too: ``--set foundation=weights``. Nothing is downloaded.
 
     Raises:
-        ValueError: If ``pretrained`` is another word.
+        ValueError: If ``pretrained`` is another word, or there are no such weights; ImportError if their library is not installed.
     """
     if pretrained not in ("auto", "no"):
         raise ValueError(f"--pretrained must be auto or no for tables, got {pretrained!r}; {REMEDY}, which auto finds")
@@ -73,7 +76,11 @@ def study(
     weights = (False, True) if metric in EVEN and task.kind != "regression" else False
     boosted = boosting(task.kind, rows=(1.0, 0.3, 0.1) if len(task.train) >= MANY else 1.0, balanced=weights)
     recipe = RecipeRanges(learning_rate=(1e-3, 3e-2), weight_decay=(1e-5, 1e-1), batch_size=(64, 128, 256))
-    space = Union(*boosted, Classical(kind=task.kind), Mlp(recipe=recipe))
+    more: list[Space] = []
+    if foundation:
+        find_weights(foundation, regression=task.kind == "regression")
+        more.append(Foundation(folder=foundation))
+    space = Union(*boosted, Classical(kind=task.kind), Mlp(recipe=recipe), *more)
     return Study(
         name="table",
         task=task,

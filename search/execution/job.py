@@ -247,7 +247,7 @@ def _keep_examples(job: Job, task: Task, fitted: Fitted, phases: Phases) -> None
     if job.examples is None or fitted.scores is None:
         return
     with phases("overhead", 0):
-        if job.scores is not None and hasattr(fitted.model, "sklearn"):
+        if job.scores is not None and hasattr(fitted.model, "sklearn") and not hasattr(fitted.model.sklearn, "not_exportable"):
             job.scores.parent.mkdir(exist_ok=True)
             np.savez(job.scores, scores=fitted.scores[0].astype(np.float32), targets=fitted.scores[1])
         if (kept := Examples.of(job.metric, task.kind, *fitted.scores)) is not None:

@@ -20,7 +20,7 @@ from . import predict
 from .boosted_format import Native
 from .card import model_card
 from .folder import CONFIG, move_in, staging, write_readable_json
-from .model import Exporter, ExportFailed, Predictor, TrainedModel, first_line, rebuild
+from .model import Exporter, ExportFailed, Predictor, TrainedModel, first_line, plain_estimator, rebuild
 from .onnx_format import Onnx
 from .parity import Check, compare
 from .raw_check import SCRIPT, answers, example, origin, write_script
@@ -90,6 +90,8 @@ def export(
     out = Path(out)
     with staging(out) as stage:
         trained = rebuild(trial, study=study, task=task, weights=weights)
+        if (why := getattr(plain_estimator(trained.model), "not_exportable", None)) is not None:
+            raise ExportFailed(f"trial {trial.number} ({trained.type_name}) cannot be exported: {why}")
         if variant is not None:
             trained = variant_of(trained, variant, exporter.name)
         write_readable_json(stage / CONFIG, describe(trained, exporter, run))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,12 +15,17 @@ if TYPE_CHECKING:
 #: Texts, in lower case, that say that a value is missing.
 MISSING = frozenset(
     {"", "?", "-", "--", "---", ".", "..", "na", "n/a", "n.a.", "#n/a", "#na", "<na>", "nan", "-nan", "null", "none", "#value!", "#div/0!"}
+    | {"(null)", "nil", "n.d.", "missing", "#num!", "#ref!", "#name?", "#null!", "\\n"}
 )
 #: Share of the different texts that must be dates, and of the rows that must be numbers, for a column to be of dates or numbers.
 MOST = 0.95
 MOST_ROWS = 0.7
 _SPACES = r"(?<=\d)[ '’\u00a0\u202f](?=\d{3})"
-_UNITS = "€$£% \u00a0"
+_UNITS = "€$£¥₹% \u00a0"
+#: Currencies before or behind a number. Source: ISO 4217 for the codes.
+_CURRENCY = r"(?:EUR|USD|GBP|CHF|JPY|CNY|INR|AUD|CAD|NZD|SEK|NOK|DKK|PLN|CZK|HUF|BRL|MXN|ZAR|TRY|KRW|RUB|US\$|R\$|Rs\.?|kr\.?|€|\$|£|¥|₹)"
+#: Letters of a unit behind a number.
+_UNIT = r"\d[ \u00a0]?([A-Za-zµμ°Ω][A-Za-zµμ°Ω/²³]{0,11})$"
 _DAYS = ("%d.%m.%Y", "%m/%d/%Y", "%d/%m/%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y/%m/%d", "%Y.%m.%d", "%d.%m.%y", "%m/%d/%y", "%d/%m/%y")
 _NAMED_DAYS = ("%d %b %Y", "%d %B %Y", "%b %d, %Y", "%B %d, %Y", "%b %d %Y", "%d-%b-%Y", "%d-%b-%y", "%d. %B %Y")
 _HOURS = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S %p")
@@ -33,7 +39,8 @@ class Reading:
 
     Attributes:
         kind: What they are.
-        how: Of numbers ``.,`` or ``,.``: the decimal sign, then that of thousands. Of dates one of ``FORMATS``.
+        how: Of numbers ``.,`` or ``,.``: the decimal sign, then that of thousands, then the unit behind them, if any. Of dates one of
+            ``FORMATS``.
         note: What is probably not meant, in words, or None.
     """
 
@@ -58,12 +65,28 @@ def texts(values: pd.Series[Any], missing: Collection[str] = MISSING) -> np.ndar
     return np.asarray(found[codes])
 
 
+def plain_frame(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a frame whose columns have texts as names, durations as seconds and periods as the dates on which they begin."""
+    import pandas as pd
+
+    names = frame.columns
+    if isinstance(names, pd.MultiIndex):
+        names = pd.Index([" ".join(str(part) for part in name if str(part)) for name in names])
+    frame = frame.set_axis(names.astype(str).str.strip(), axis=1)
+    for place, dtype in enumerate(frame.dtypes):
+        if isinstance(dtype, pd.PeriodDtype):
+            frame.isetitem(place, frame.iloc[:, place].dt.to_timestamp())
+        elif getattr(dtype, "kind", "") == "m":
+            frame.isetitem(place, frame.iloc[:, place].dt.total_seconds())
+    return frame
+
+
 def readings(frame: pd.DataFrame, plain: Collection[str] = ()) -> dict[str, Reading]:
     """Tell how the columns of text of a table are read; those in ``plain`` stay text. One column with decimal commas decides for all."""
     names = [name for name, dtype in frame.dtypes.items() if is_text(dtype) and name not in plain]
     values = {str(name): texts(frame[name]) for name in names}
     found = {name: infer(column) for name, column in values.items()}
-    if any(reading.kind == "number" and reading.how == ",." for reading in found.values()):
+    if any(reading.kind == "number" and reading.how[:2] == ",." for reading in found.values()):
         numbers = [name for name, reading in found.items() if reading.kind == "number"]
         found |= {name: infer(values[name], styles=(",.", ".,")) for name in numbers}
     return found
@@ -77,13 +100,18 @@ def infer(values: np.ndarray, styles: tuple[str, ...] = (".,", ",.")) -> Reading
     different, counts = pd.Series(levels, dtype=object), np.bincount(codes[codes >= 0], minlength=len(levels))
     if different.empty:
         return Reading()
-    if set(different.str.lower()) <= {"true", "false"}:
+    if {"true", "false"} & set(different.str.lower()) and set(different.str.lower()) <= {"true", "false", "1", "0"}:
         return Reading("truth")
     if different.str.fullmatch(r"0\d+").any():  # codes: 01 is not 1
         return Reading()
     parsed = {style: parse(different, Reading("number", style)) for style in styles}
     style = max(styles, key=lambda one: np.isfinite(parsed[one]).sum())
+    if np.isnan(parsed[style]).mean() > 1 - MOST and (unit := _unit(different)):
+        parsed = {one + unit: parse(different, Reading("number", one + unit)) for one in styles}
+        style = max(parsed, key=lambda one: np.isfinite(parsed[one]).sum())
     strange = np.isnan(parsed[style])
+    if different.str.fullmatch(r"\d{16,}").all() and len(np.unique(parsed[style])) < len(different):
+        return Reading(note="is text, for its whole numbers are too long to tell apart as numbers")
     share = float(counts[~strange].sum() / counts.sum())
     shown = ", ".join(map(repr, different[strange][:3]))
     if not strange.any() or (strange.sum() <= 2 and (~strange).sum() >= 10 * strange.sum() and share >= MOST_ROWS):
@@ -95,10 +123,22 @@ def infer(values: np.ndarray, styles: tuple[str, ...] = (".,", ",.")) -> Reading
     fits = [form for form in FORMATS if np.isfinite(parse(different[:100], Reading("date", form))).mean() >= MOST]
     fits = [form for form in fits if np.isfinite(parse(different, Reading("date", form))).mean() >= MOST]
     if not fits:
-        return Reading(note=note)
+        mixed = f"looks like dates, of which no one form fits {MOST:.0%}, e.g. {different[0]!r}; write all as 2024-12-31"
+        return Reading(note=note or (mixed if different.str.count(r"[-/.: ]").median() >= 2 else None))
     swapped = [form for form in fits[1:] if form.replace("%d", "x").replace("%m", "%d").replace("x", "%m") == fits[0]]
     first = "month/day" if fits[0].startswith("%m") else "day/month"
     return Reading("date", fits[0], f"is read as {first}, and could be the reverse; write dates as 2024-12-31" if swapped else None)
+
+
+def _unit(different: Any) -> str:
+    """Return the unit that nearly all texts have behind a number, e.g. ``kg``; empty where there is none."""
+    found = different.str.extract(_UNIT)[0].value_counts()
+    return str(found.index[0]) if len(found) and found.iloc[0] >= MOST * len(different) else ""
+
+
+def _plain_digits(text: str) -> str:
+    """Return a text with the digits 0 to 9 in place of those of other scripts."""
+    return text if text.isascii() else "".join(str(unicodedata.decimal(one)) if one.isdecimal() else one for one in text)
 
 
 def parse(values: Any, reading: Reading) -> np.ndarray:
@@ -117,8 +157,12 @@ def parse(values: Any, reading: Reading) -> np.ndarray:
         numbers[:] = pd.to_numeric(column, errors="coerce")
     rest = column[np.isnan(numbers) & column.notna().to_numpy()]
     if len(rest):
-        bare = rest.str.replace("−", "-").str.replace(_SPACES, "", regex=True).str.strip(_UNITS)
-        form = rf"[+-]?(?:\d+|[1-9]\d{{0,2}}(?:[{thousands}]\d{{3}})+|(?=[{decimal}]\d))(?:[{decimal}]\d*)?(?:[eE][+-]?\d+)?"
+        bare = rest.map(_plain_digits).str.replace("−", "-").str.removesuffix(reading.how[2:]).str.strip(_UNITS)
+        bare = bare.str.replace(r"^\((.*\d.*)\)$|^([^-]*\d)-$", r"-\1\2", regex=True)  # as accountants write what is below zero
+        bare = bare.str.replace(rf"^([+-]?)\s*{_CURRENCY}\s*|\s*{_CURRENCY}$", r"\1", regex=True)
+        bare = bare.str.replace(_SPACES, "", regex=True).str.strip(_UNITS)
+        groups = rf"[1-9]\d{{0,2}}(?:[{thousands}]\d{{3}})+|[1-9]\d?(?:[{thousands}]\d\d)+[{thousands}]\d{{3}}"  # the latter in India
+        form = rf"[+-]?(?:\d+|{groups}|(?=[{decimal}]\d))(?:[{decimal}]\d*)?(?:[eE][+-]?\d+)?"
         bare = bare.where(bare.str.fullmatch(form)).str.replace(thousands, "").str.replace(decimal, ".")
         numbers[rest.index] = pd.to_numeric(bare, errors="coerce")
     return numbers

@@ -58,7 +58,8 @@ NODES: Mapping[str, frozenset[str]] = {
     | frozenset(f"sklearn.linear_model._sgd_fast.{name}" for name in ("Hinge", "Log", "ModifiedHuber", "SquaredLoss", "Huber")),
     "ObjectNode": frozenset(f"sklearn.{module}.{name}" for module, names in _OBJECTS.items() for name in names)
     | {"joulefront.search.training.boosted.BoostedTrees"}  # bytes of a tree model, which its library reads
-    | {"joulefront.search.training.blend.Blend"},  # others of this list, and their weights
+    | {"joulefront.search.training.blend.Blend"}  # others of this list, and their weights
+    | {"joulefront.spaces.foundation.InContext"},  # rows; which weights are loaded the space says
 }
 #: What estimators outside of the bundled families hold when they are fitted, read for models of a user's own study alone.
 INTERNALS = frozenset(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .arrays import task_in_memory
-from .columns import MISSING, from_json, infer, is_text, numbers, parse, readings, texts
+from .columns import MISSING, from_json, infer, is_text, numbers, parse, plain_frame, readings, texts
 from .table_checks import copies, telling_alone, warn_of_columns, words_for_missing
 from .table_encodings import goals_of
 from .table_features import MAX_LEVELS, apply, feature_names, is_numeric, learn, listed, other_means, places
@@ -122,7 +122,7 @@ def _task(
         path = Path(data).expanduser()
         data, name, source = read(path, wanted), name or path.name.split(".")[0], source or str(path)
     source = source or "the table"
-    frame = data.set_axis(data.columns.astype(str).str.strip(), axis=1)
+    frame = plain_frame(data)
     for column in (*wanted, *drop, *keep, *categorical, *divides):
         if column not in frame.columns:
             raise ValueError(_no_column(source, column, [str(entry) for entry in frame.columns]))
@@ -190,7 +190,7 @@ def prepare(preprocessing: Mapping[str, Any], rows: pd.DataFrame | str | Path) -
     columns = list(preprocessing["columns"])
     if isinstance(rows, str | Path):
         rows = read(Path(rows).expanduser(), [column["name"] for column in columns if column["type"] != "dropped"])
-    rows = rows.set_axis(rows.columns.astype(str).str.strip(), axis=1)
+    rows = plain_frame(rows)
     features = apply(columns, rows)
     for column in (column for column in columns if column["type"] not in ("dropped", "text")):
         name, values = column["name"], texts(rows[column["name"]])
@@ -220,6 +220,14 @@ def _target(column: pd.Series[Any], source: str, kind: Kind | None) -> np.ndarra
         return np.asarray(column.to_numpy(dtype=column.dtype.type if isinstance(column.dtype, np.dtype) else np.float64, na_value=np.nan))
     found, empty = texts(column, {""}), column.isna().to_numpy()
     found[empty] = None
+    spelt: dict[str, set[str]] = {}
+    for text in {text for text in found if text is not None}:
+        spelt.setdefault(" ".join(text.casefold().split()), set()).add(text)
+    if twice := [sorted(ways) for ways in spelt.values() if len(ways) > 1]:
+        shown = " and ".join(map(repr, twice[0][:3]))
+        warnings.warn(
+            f"{source}: {shown} in {column.name} differ in capitals or blanks only, and are two classes; spell them alike", stacklevel=3
+        )
     plain = np.array([None if text is None or text.lower() in MISSING else text for text in found], dtype=object)
     reading = infer(plain)
     if reading.kind == "number":

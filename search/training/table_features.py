@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 #: A text column gets a feature for each of its most frequent values, at most this many; the others share one.
 MAX_LEVELS = 32
 #: Names of columns whose numbers, when all differ, name the rows: ``id``, ``CustomerID``, ``row_nr``, and columns without a name.
-_ROW_NAMES = re.compile(r"(?i:unnamed(: \d+)?|index|idx|uuid|row|(row|line)?[ _-]?(nr|no|num|number)\.?|(.*[ _-])?id)|.*[a-z]I[Dd]")
+#: Hashes and UUIDs name them, too, whatever their column is called.
+_HASHES = re.compile(r"[0-9a-f]{12,}|[0-9A-F]{12,}|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_ROW_NAMES = re.compile(r"(?i:unnamed(: \d+)?|index|idx|[ug]u?id|row|(row|line)?[ _-]?(nr|no|num|number)\.?|(.*[ _-])?id)|.*[a-z]I[Dd]")
 Column = dict[str, Any]
 
 
@@ -92,7 +94,7 @@ def learn(
     for name in map(str, frame.columns):
         if name not in learnt:
             learnt[name] = learn_text(name, frame[name], text) or _learn_levels(
-                name, frame[name], max_levels, goals, shared=f"{name} words" not in frame.columns
+                name, frame[name], max_levels, goals, shared=f"{name} words" not in frame.columns, keep=name in keep
             )
     return [learnt[str(name)] for name in frame.columns]
 
@@ -156,11 +158,15 @@ def other_means(columns: list[Column], frame: pd.DataFrame, goals: np.ndarray | 
     return found
 
 
-def _learn_levels(name: str, values: pd.Series[Any], max_levels: int, goals: np.ndarray | None = None, shared: bool = True) -> Column:
+def _learn_levels(
+    name: str, values: pd.Series[Any], max_levels: int, goals: np.ndarray | None = None, shared: bool = True, keep: bool = False
+) -> Column:
     found = texts(values)
     present = found[[text is not None for text in found]]
     levels, counts = np.unique(present.astype(str), return_counts=True) if len(present) else (np.array([]), np.array([]))
     repeated = levels[counts > 1]
+    if not keep and len(levels) >= 4 and len(repeated) == 0 and all(map(_HASHES.fullmatch, levels)):
+        return {"name": name, "type": "dropped", "reason": "names the rows"}
     # The words are an input of the exported graph, by a name that another column may have.
     words = learn_words(list(found)) if len(levels) > max_levels and shared else []
     if len(levels) == 0 or (len(repeated) == 0 and not words) or (len(levels) == 1 and len(present) == len(found)):

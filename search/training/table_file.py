@@ -21,6 +21,8 @@ TEXT = frozenset({".csv", ".tsv", ".txt"})
 SNIFFED = 2**18
 #: The header is looked for in so many lines.
 HEADING = 30
+#: A text that Excel is kept from making a number of: ``="01"``.
+_EXCEL = r'^="(.*)"$'
 _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 
 
@@ -96,6 +98,11 @@ def _read_text(path: Path, names: Collection[str]) -> pd.DataFrame:
     if above:
         warnings.warn(f"{path}: left out {above} lines above the header", stacklevel=4)
     header, body = [str(name).strip() for name in raw.iloc[0]], raw.iloc[1:].reset_index(drop=True)
+    again = (body == raw.iloc[0]).all(axis=1)
+    if again.any() and sum(map(bool, header)) > 1:
+        warnings.warn(f"{path}: left out {int(again.sum())} rows that are the header again", stacklevel=4)
+        body = body[~again].reset_index(drop=True)
+    body = body.apply(lambda column: column.str.replace(_EXCEL, r"\1", regex=True))
     named = max((k + 1 for k, name in enumerate(header) if name), default=0)
     if short:
         warnings.warn(

@@ -267,3 +267,82 @@ def test_amounts_that_may_be_classes_are_said_and_can_be_told(tmp_path):
     assert task.kind == "regression"
     assert "26 different ones; --kind classification" in said
     assert len(read(path, kind="classification")[0].classes) == 26
+
+
+DRESSED = {
+    "percent signs": "{0}%",
+    "codes of currencies behind": "{0} EUR",
+    "codes of currencies before": "USD {0}",
+    "signs of currencies": "${0}",
+    "units": "{0} kg",
+    "units without a blank": "{0}cm²",
+    "digits of another script": "{1}",
+    "formulas that keep Excel from reading": '"=""{0}"""',
+}
+
+
+@pytest.mark.parametrize("form", DRESSED.values(), ids=DRESSED)
+def test_numbers_are_numbers_however_they_are_dressed_and_in_prediction_as_well(tmp_path, form):
+    other = str.maketrans("0123456789", "٠١٢٣٤٥٦٧٨٩")
+    rows = [f"{form.format(value, str(value).translate(other))},{label(k)}" for k, value in enumerate(NUMBERS)]
+    plain, _ = read(write(tmp_path / "plain.csv", PLAIN))
+    task, _ = read(write(tmp_path / "t.csv", rows))
+    np.testing.assert_allclose(task.train.inputs, plain.train.inputs, atol=1e-6)
+    expected = prepare(plain.preprocessing, tmp_path / "plain.csv")
+    np.testing.assert_allclose(prepare(task.preprocessing, tmp_path / "t.csv"), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("form", ["({0})", "{0}-", "-${0}", "−{0}", "$ -{0}"])
+def test_what_is_below_zero_is_so_however_it_is_written(tmp_path, form):
+    rows = [f"{form.format(value) if k % 2 else value},{label(k)}" for k, value in enumerate(NUMBERS)]
+    task, _ = read(write(tmp_path / "t.csv", rows))
+    plain = [f"{-value if k % 2 else value},{label(k)}" for k, value in enumerate(NUMBERS)]
+    np.testing.assert_allclose(task.train.inputs, read(write(tmp_path / "plain.csv", plain))[0].train.inputs, atol=1e-6)
+
+
+def test_groups_of_digits_as_in_india_and_truth_in_several_spellings(tmp_path):
+    rows = [f'"1,23,{100 + k}.50",{("TRUE", "False", "true", "1", "0")[k % 5]},{label(k)}' for k in range(ROWS)]
+    task, _ = read(write(tmp_path / "t.csv", rows, header="a,b,y"))
+    assert task.preprocessing["features"] == ["a", "b"]
+    assert of(task, "a")["mean"] == pytest.approx(123_100.5 + 29.5, abs=15)
+
+
+def test_whole_numbers_that_a_float_cannot_tell_apart_are_texts_and_hashes_name_the_rows(tmp_path):
+    rows = [f"{2**60 + k % 3},{k * 2654435761 % 2**48:012x},{k % 7},{label(k)}" for k in range(ROWS)]
+    task, said = read(write(tmp_path / "t.csv", rows, header="code,key,a,y"))
+    assert of(task, "code")["levels"] == [str(2**60 + k) for k in range(3)]
+    assert "too long to tell apart as numbers" in said
+    assert of(task, "key")["reason"] == "names the rows"
+    assert "--keep key uses it" in said
+    assert of(read(tmp_path / "t.csv", keep="key")[0], "key")["type"] == "categorical"
+
+
+def test_dates_in_several_forms_and_classes_that_differ_in_capitals_are_said(tmp_path):
+    days = [f"2024-{k % 9 + 1:02}-1{k % 9}" if k % 2 else f"1{k % 9}/0{k % 9 + 1}/2024" for k in range(ROWS)]
+    _, said = read(
+        write(tmp_path / "t.csv", [f"{days[k]},{k % 7},{label(k) if k % 4 else label(k).upper()}" for k in range(ROWS)], header="d,a,y")
+    )
+    assert "'d' looks like dates, of which no one form fits" in said
+    assert "differ in capitals or blanks only, and are two classes" in said
+
+
+def test_the_header_again_among_the_rows_is_left_out_with_a_word(tmp_path):
+    task, said = read(write(tmp_path / "t.csv", [*PLAIN[:30], "a,y", *PLAIN[30:]]))
+    assert task.classes == ("no", "yes")
+    assert "left out 1 rows that are the header again" in said
+
+
+def test_a_frame_with_names_of_several_levels_durations_and_periods_is_read():
+    numbers = np.arange(ROWS) % 13
+    frame = pd.DataFrame(
+        {
+            ("a", "b"): numbers,
+            ("t", ""): pd.to_timedelta(numbers, unit="h"),
+            ("p", ""): pd.period_range("2020-01", periods=ROWS, freq="M"),
+            ("y", ""): [label(k) for k in range(ROWS)],
+        }
+    )
+    task = table(frame, "y")
+    assert {"a b", "t", "p", "p@year"} <= set(task.preprocessing["features"])
+    whole = np.concatenate([part.inputs for part in _parts(task)])
+    np.testing.assert_allclose(np.sort(prepare(task.preprocessing, frame.drop(columns="y")), axis=0), np.sort(whole, axis=0), atol=1e-6)
