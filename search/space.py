@@ -342,6 +342,18 @@ def weightless(space: Space, candidate: Candidate, task: Task) -> Any:
         return space.build(candidate, task)
 
 
+def check_models(space: Space, task: Task) -> None:
+    """Check the models of a space before anything is paid for: by its own ``check``, else, of a space of a user, by `check_outputs`.
+
+    Raises:
+        SpaceError: If a model gives another number of outputs than the task has.
+    """
+    if (own := getattr(space, "check", None)) is not None:
+        own(task)
+    elif not type(space).__module__.startswith("joulefront."):
+        check_outputs(space, task)
+
+
 def check_outputs(space: Space, task: Task) -> None:
     """Build a model and let it predict, before anything is paid for; what cannot be built or run here is found in its own trial.
 

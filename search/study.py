@@ -12,7 +12,7 @@ from typing import Any, Literal
 from .energy import JOULES_PER_WH
 from .formatting import read_amount, unit_for
 from .records.trial import Trial
-from .space import Candidate, RandomTrial, Space, Suggest, check_outputs, check_space, weightless
+from .space import Candidate, RandomTrial, Space, Suggest, check_models, check_space, weightless
 from .training.task import Task
 
 Direction = Literal["maximize", "minimize"]
@@ -250,10 +250,7 @@ class Study:
 
         check_space(self.space)
         task = self.task() if callable(self.task) else self.task
-        if hasattr(self.space, "check"):
-            self.space.check(task)
-        elif not type(self.space).__module__.startswith("joulefront."):
-            check_outputs(self.space, task)
+        check_models(self.space, task)
         known = [name for name in qualities(task.kind, len(task.classes)) if name in OBJECTIVES]
         strange = [name for name in self.objectives if OBJECTIVES[name][1:2] == ("",) and name not in (*known, "parameters")]
         if strange:

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..search.space import Candidate, Space, Suggest
+from ..search.space import Candidate, Space, Suggest, check_models
 from ..search.training.task import Task
 
 #: The parameter that numbers the repeats.
@@ -37,6 +37,10 @@ class Repeated(Space):
     def epochs_are_passes(self) -> bool:
         """Whether an epoch is a pass over the data, as in the space that is repeated."""
         return bool(getattr(self.space, "epochs_are_passes", True))
+
+    def check(self, task: Task) -> None:
+        """Check the models of the space that is repeated, see `check_models`."""
+        check_models(self.space, task)
 
     def sample(self, trial: Suggest) -> Candidate:
         """Draw a candidate and the number of its repeat."""

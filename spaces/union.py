@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from ..search.space import Candidate, FrozenPart, Space, Suggest
+from ..search.space import Candidate, FrozenPart, Space, Suggest, check_models
 from ..search.training.task import Task
 from .recipes import TACTIC, RecipeRanges
 
@@ -51,9 +51,9 @@ class Union:
         return self._member(candidate.architecture["family"]).build(candidate, task)
 
     def check(self, task: Task) -> None:
-        """Let the members that can check their models do so, see ``Own.check``."""
+        """Check the models of each member, see `check_models`."""
         for member in self.spaces:
-            getattr(member, "check", lambda task: None)(task)
+            check_models(member, task)
 
     def key(self, candidate: Candidate) -> str:
         """Return the canonical text of the candidate's family."""

@@ -192,6 +192,11 @@ class Account:
             self.ledger.sample()  # what is read now need not be guessed from the power of a moment ago
             self._write(closed)
 
+    def idle_joules(self) -> float | None:
+        """Joules of this session while nothing was done; None when the ledger knows nothing."""
+        found = self.ledger.partition()
+        return sum(found.idle.values()) if found.total else None
+
     def save_at_checkpoint(self) -> None:
         """Write the bill from the ledger's own thread, which has just read the meters and waits for nobody."""
         if self._lock.acquire(blocking=False):

@@ -165,11 +165,13 @@ def take_devices(
     tells the number of GPUs, PyTorch's by default, and `components` the ledger's name of a device.
 
     Raises:
-        ValueError: If there are fewer GPUs than workers.
+        ValueError: If there are fewer GPUs than workers, or several workers for a GPU with a number.
         DeviceError: If others hold them.
     """
     if not device.startswith("cuda"):
         return Devices((device,) * workers)
+    if workers > 1 and device.startswith("cuda:"):
+        raise ValueError(f"--device must be cuda with --workers {workers}, got {device}: CUDA_VISIBLE_DEVICES says which GPUs they take")
     there = _gpus() if count is None else count()
     if workers > there:
         raise ValueError(f"--workers {workers}: there are {there} CUDA devices, and two trainings on one cannot be told apart")

@@ -215,7 +215,7 @@ def _serve(pipe: Connection, pickled: bytes, device: str, environment: Mapping[s
 
     def should_continue(entry: Mapping[str, Any]) -> bool:
         pipe.send(("epoch", dict(entry)))
-        return bool(pipe.recv())
+        return pipe.recv() is True  # the parent may end it instead, with a tuple
 
     warm = False
     while True:

@@ -17,6 +17,7 @@ from ..training.columns import MISSING, Reading, parse
 from ..training.estimator import is_outlier_detector
 from ..training.table_encodings import STEPS as CIRCLE
 from ..training.table_encodings import circle
+from ..training.table_features import LARGEST
 from .model import TrainedModel, plain_estimator
 
 #: Steps of Pillow's fixed-point weights for images of 8 bits. Source: Pillow, src/libImaging/Resample.c, PRECISION_BITS.
@@ -266,7 +267,7 @@ def _table(nodes: Nodes, how: Mapping[str, Any], trained: TrainedModel) -> str:
 
 def _number(nodes: Nodes, column: Mapping[str, Any]) -> str:
     given = column["name"]
-    missing = nodes.add("Or", nodes.add("IsNaN", given), nodes.add("IsInf", given))
+    missing = nodes.add("Not", nodes.add("Less", nodes.add("Abs", given), LARGEST))  # NaN is less than nothing
     filled = nodes.add("Where", missing, float(column["fill"]), given)
     standard = nodes.add("Div", nodes.add("Sub", filled, float(column["mean"])), float(column["std"]))
     made = [nodes.add("Cast", standard, to=_FLOAT)]

@@ -66,7 +66,7 @@ class _Carbon(TypedDict):
     trainings: _Trained
     hours: list[_Hour]
     hours_waited: float
-    wait_joules: float
+    wait_joules: float | None
     wait_grams: float | None
     deadline: NotRequired[str | None]
 
@@ -114,10 +114,20 @@ class StudyFile(TypedDict):
     expected: NotRequired[list[_Expected] | None]
     anchor: NotRequired[_Anchor | None]
     fingerprint: NotRequired[_Fingerprint]
+    guessing: NotRequired[Mapping[str, float] | None]
+    data: NotRequired[Mapping[str, Any] | None]
+    baseline: NotRequired[Mapping[str, Any] | None]
+    price_per_kwh: NotRequired[list[float | str] | None]
+
+
+class _Before(TypedDict):
+    cpu_seconds: float
+    joules: float | None
 
 
 class _BillSession(TypedDict):
     started: NotRequired[str]
+    before: NotRequired[_Before | None]
     by_state_joules: Mapping[str, float]
     by_component_joules: NotRequired[Mapping[str, float]]
     unknown_seconds: NotRequired[Mapping[str, float]]

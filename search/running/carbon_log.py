@@ -38,9 +38,11 @@ class CarbonLog:
     _trained: dict[str, float | None] = field(default_factory=lambda: {"joules": 0.0, "grams": 0.0, "grams_at_once": 0.0})
     _by_hour: dict[int, tuple[float, float | None]] = field(default_factory=dict)
     _waits: list[tuple[float, float]] = field(default_factory=list)
-    _wait_joules: float = 0.0
+    _wait_joules: float | None = 0.0
     _wait_grams: float | None = 0.0
     _waited: dict[int, float] = field(default_factory=dict)
+    _until: float = -math.inf
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def over(self, start_hour: float, stop_hour: float) -> Intensity | None:
         """Return the mean intensity over a window; None when the forecast does not cover it."""
@@ -80,12 +82,17 @@ class CarbonLog:
                     self._by_hour[hour] = before + joules * part, sum_known((grams, paid))
 
     def waited(self, start_hour: float, stop_hour: float, joules: float | None) -> None:
-        """Book a wait of the present thread, with what the machine took meanwhile."""
+        """Book a wait of the present thread, with what the idle machine took meanwhile; hours in which several wait are paid once."""
         name = threading.get_ident()
-        self._waited[name] = self._waited.get(name, 0.0) + stop_hour - start_hour
-        self._waits.append((start_hour, stop_hour))
-        self._wait_joules += joules or 0.0
-        self._wait_grams = sum_known((self._wait_grams, self._price(joules or 0.0, start_hour, stop_hour)))
+        with self._lock:
+            self._waited[name] = self._waited.get(name, 0.0) + stop_hour - start_hour
+            self._waits.append((start_hour, stop_hour))
+            first = min(max(start_hour, self._until), stop_hour)
+            self._until = max(self._until, stop_hour)
+            if first < stop_hour:
+                own = None if joules is None else joules * (stop_hour - first) / (stop_hour - start_hour)
+                self._wait_joules = sum_known((self._wait_joules, own))
+                self._wait_grams = sum_known((self._wait_grams, self._price(own, first, stop_hour)))
 
     @property
     def all_grams(self) -> float | None:

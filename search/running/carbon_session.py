@@ -277,12 +277,12 @@ class CarbonSession:
     def wait(self, until_hour: float, broken_off: threading.Event, stop: Callable[[], object]) -> None:
         """Wait in slices; return early when interrupted (`broken_off`) or when `stop`, asked between slices, answers anything true.
 
-        No window of the ledger is open meanwhile (unless another worker trains): it books what the machine takes as idle.
+        What the machine takes at idle is booked, not what other workers train meanwhile.
         """
-        begin, before = self.clock.hour(), self._session_joules()
+        begin, before = self.clock.hour(), self.account.idle_joules()
         while (now := self.clock.hour()) < until_hour and not broken_off.is_set() and not stop():
             self.clock.wait(min(until_hour - now, SLICE_SECONDS / SECONDS_PER_HOUR), broken_off)
-        after = self._session_joules()
+        after = self.account.idle_joules()
         self.book.waited(begin, self.clock.hour(), None if after is None or before is None else after - before)
 
     def trained(self, record: Record, epochs: int) -> None:

@@ -256,7 +256,8 @@ class FreezeThawSampler(BaseSampler):
         """Choose a training that no other worker runs, and write the claim to the storage.
 
         Every worker writes its claim before it looks for others': of two that want the same configuration at least one sees the other and
-        chooses again. If both see each other both choose again, which costs nothing.
+        chooses again. If both see each other both choose again, which costs nothing. Where nothing else is left (all else failed or runs),
+        the same is proposed again: the study's limit of failures ends that, not this loop.
         """
         excluded: set[str] = set()
         while True:
@@ -270,7 +271,7 @@ class FreezeThawSampler(BaseSampler):
             self._update(study, exclude=trial.number)
             running = any(other.key == decision.key for other in self._history.running)
             trained = decision.epochs in self._history.observations.get(decision.key, {}) or decision.key in self._history.failed
-            if not running and not trained:
+            if decision.key in excluded or not (running or trained):
                 return decision
             excluded.add(decision.key)
 

@@ -237,7 +237,7 @@ def _fit(model: torch.nn.Module, task: Task, recipe: Recipe, how: _Training) -> 
                 batches = task.train.batches(recipe.batch_size, device=device, seed=drawn, resolution=pixels(epoch), augment=recipe.augment)
                 total, examples = torch.zeros((), device=device), 0
                 for inputs, targets in batches:
-                    if len(inputs) == 1 and len(task.train) > 1:
+                    if len(inputs) == 1 < min(recipe.batch_size, len(task.train)):
                         continue  # a single left-over example has no batch statistics; the order differs in the next epoch
                     factor = learning_rate_factor(recipe, step, steps_per_epoch=steps_per_epoch, total_steps=epochs * steps_per_epoch)
                     for group in optimizer.param_groups:

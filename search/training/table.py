@@ -241,7 +241,7 @@ def _target(column: pd.Series[Any], source: str, kind: Kind | None) -> np.ndarra
     odd = sorted({text for text in found if text is not None and text.lower() in MISSING})
     if odd and str(column.dtype) != "category":
         warnings.warn(f"{source}: {odd[0]!r} in {column.name} is taken for a class; empty these cells if it means missing", stacklevel=3)
-    return np.array([text == "True" or text == "true" for text in found]) if reading.kind == "truth" and None not in found else found
+    return parse(found, reading) == 1.0 if reading.kind == "truth" and None not in found else found
 
 
 def _no_column(source: str, column: str, names: list[str]) -> str:

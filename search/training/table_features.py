@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 #: A text column gets a feature for each of its most frequent values, at most this many; the others share one.
 MAX_LEVELS = 32
+#: A number of this size or more is a marker, no value: its square would leave float64, and with it the mean and deviation of its column.
+LARGEST = 1e100
 #: Names of columns whose numbers, when all differ, name the rows: ``id``, ``CustomerID``, ``row_nr``, and columns without a name.
 #: Hashes and UUIDs name them, too, whatever their column is called.
 _HASHES = re.compile(r"[0-9a-f]{12,}|[0-9A-F]{12,}|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
@@ -45,8 +47,9 @@ def learn(
 ) -> list[Column]:
     """Learn from training rows how each column becomes features.
 
-    Numbers, truth values and times (seconds since 1970) are filled with their median where missing or infinite, marked there by a feature
-    of their own, and standardised. Text becomes one feature for each frequent value, one for all others, one for missing. A column without
+    Numbers, truth values and times (seconds since 1970) are filled with their median where missing, infinite or
+    beyond 1e100, marked there by a feature of their own, and standardised. Text becomes one feature for each frequent value, one for all
+    others, one for missing. A column without
     information (constant, empty, text that never repeats, numbers that name the rows unless in ``keep``) is dropped. ``categorical`` names
     columns of numbers that are codes, not amounts; a text column has ``max_levels`` features at most. ``how`` its texts are read is by
     default told from these rows. Dates have parts of the calendar beside their seconds; texts of more levels than that have the mean of the
@@ -233,7 +236,7 @@ def is_numeric(dtype: Any) -> bool:
 
 
 def _numbers(frame: pd.DataFrame, names: list[str], how: Mapping[str, Reading]) -> np.ndarray:
-    """Return ``(n, columns)`` float64, NaN where missing or infinite."""
+    """Return ``(n, columns)`` float64, NaN where missing, infinite or a marker (``LARGEST``)."""
     values = np.empty((len(frame), len(names)))
     if all(isinstance(dtype, np.dtype) and dtype.kind in "biuf" for dtype in frame.dtypes.loc[names]):
         values[:] = frame.loc[:, names].to_numpy(dtype=np.float64)  # all at once: ten thousand columns one by one take seconds
@@ -242,7 +245,7 @@ def _numbers(frame: pd.DataFrame, names: list[str], how: Mapping[str, Reading]) 
         values[:, k] = numbers(frame[name], how.get(name, Reading()))
         if is_text(frame[name].dtype) and np.isnan(values[:, k]).all() and any(text is not None for text in texts(frame[name])):
             raise ValueError(f"the column {name!r} must hold numbers as it did in training, got text, e.g. {frame[name].iloc[0]!r}")
-    values[~np.isfinite(values)] = np.nan
+    values[~(np.abs(values) < LARGEST)] = np.nan
     return values
 
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from joulefront.search.execution.job import seed_of
-from joulefront.search.space import FixedTrial, RandomTrial
+from joulefront.search.space import Candidate, FixedTrial, RandomTrial, SpaceError, check_models
+from joulefront.search.training.recipe import Recipe
 from joulefront.spaces.convnet import Convnet
 from joulefront.spaces.mlp import Mlp
 from joulefront.spaces.repeated import REPEAT, Repeated
@@ -43,3 +44,30 @@ def _params(space):
     draw = RandomTrial(0)
     space.sample(draw)
     return draw.params
+
+
+class _Wrong:
+    """A space of a user whose models forget the task's outputs; it has no check of its own."""
+
+    name = "wrong"
+
+    def sample(self, trial):
+        return Candidate({"width": trial.suggest_int("width", 2, 3)}, Recipe())
+
+    def build(self, candidate, task):
+        return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, task.outputs + 1))
+
+    def key(self, candidate):
+        return str(candidate.architecture["width"])
+
+
+_Wrong.__module__ = "a_file_of_the_user"
+
+
+@pytest.mark.parametrize(
+    "around", [lambda space: space, Repeated, lambda space: Union(space, Mlp()), lambda space: Repeated(Union(space, Mlp()))]
+)
+def test_models_of_another_number_of_outputs_are_refused_inside_of_any_space(contract, around):
+    task = contract.make_task((1, 8, 8))
+    with pytest.raises(SpaceError, match=r"gives \d+ outputs, the task has"):
+        check_models(around(_Wrong()), task)

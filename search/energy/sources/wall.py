@@ -144,7 +144,7 @@ class CsvTail:
         self.header: list[str] | None = None
 
     def __call__(self) -> tuple[Sample, ...]:
-        """Return the samples of the rows that are new; a row or a header that cannot be understood is a ``ValueError``."""
+        """Return the samples of the rows that are new, without those that cannot be read; nothing but such is a ``ValueError``."""
         with self.path.open("rb") as file:
             if file.seek(0, 2) < self.position:  # rotated: a new file under the old name
                 self.position, self.header = 0, None
@@ -154,12 +154,21 @@ class CsvTail:
         self.position += end
         rows = list(csv.reader(data[:end].decode("utf-8-sig").splitlines()))
         if self.header is None and rows:
-            self.header = [name.strip().casefold() for name in rows.pop(0)]
-            if not {"watts", "power_w", *UNITS} & set(self.header):
-                raise ValueError(f"{self.path}: the header must name watts, power_w, joules, wh or kwh, got {self.header}")
+            header = [name.strip().casefold() for name in rows.pop(0)]
+            if not {"watts", "power_w", *UNITS} & set(header):
+                raise ValueError(f"{self.path}: the header must name watts, power_w, joules, wh or kwh, got {header}")
+            self.header = header
         if self.skip_old:
             rows, self.skip_old = rows[-1:], False
-        return tuple(self._row(row) for row in rows if row)
+        good, bad = [], None
+        for row in filter(None, rows):
+            try:
+                good.append(self._row(row))
+            except ValueError as error:
+                bad = error
+        if bad is not None and not good:
+            raise bad
+        return tuple(good)
 
     def _row(self, row: list[str]) -> Sample:
         assert self.header is not None

@@ -1,5 +1,6 @@
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,16 @@ def test_a_trial_that_ended_after_the_beat_is_not_billed_twice(killed: tuple[Pat
         out.write(json.dumps({"event": "close", "session": sessions[0]["ledger_session"], "record": record.to_json()}) + "\n")
     assert settle_killed(sessions, file) == {0: pytest.approx(100.0), 1: 0.0}
     assert sum(add_up(sessions).by_state.values()) == pytest.approx(270.0)
+
+
+def test_a_trial_that_ended_after_the_beat_is_priced_by_its_own_record(killed: tuple[Path, list[dict[str, Any]]]) -> None:
+    file, sessions = killed
+    opened = next(json.loads(line) for line in file.read_text().splitlines() if '"open"' in line and "trial 1" in line)
+    record = Record.from_json(opened["record"])
+    record = replace(record, components=(replace(Record.from_json(sessions[0]["total"]).components[0], joules=345.0),))
+    with file.open("a") as out:
+        out.write(json.dumps({"event": "close", "session": sessions[0]["ledger_session"], "record": record.to_json()}) + "\n")
+    assert settle_killed(sessions, file)[1] == 345.0
 
 
 def test_a_lost_journal_leaves_the_bill_as_it_was(killed: tuple[Path, list[dict[str, Any]]]) -> None:

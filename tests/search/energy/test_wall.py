@@ -266,8 +266,21 @@ def test_a_file_with_a_counter_and_iso_times_works_and_bad_rows_name_themselves(
     with pytest.raises(ValueError, match="much"):
         tail()
     path.write_text("a,b\n1,2\n")
-    with pytest.raises(ValueError, match="header"):
-        CsvTail(path)()
+    wrong = CsvTail(path)
+    for _ in range(2):  # the header stays refused: the next rows are not read under it
+        wrong.position = 0
+        with pytest.raises(ValueError, match="header"):
+            wrong()
+
+
+def test_a_row_that_cannot_be_read_takes_no_other_with_it(tmp_path):
+    path = tmp_path / "meter.csv"
+    path.write_text("watts\n1\n")
+    tail = CsvTail(path)
+    tail()
+    with path.open("a") as file:
+        file.write("2\nmuch\n3\n")
+    assert [sample.watts for sample in tail()] == [2.0, 3.0]
 
 
 def test_a_rotated_file_is_read_from_its_start(tmp_path):

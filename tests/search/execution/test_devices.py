@@ -142,3 +142,8 @@ def counted(components: tuple[str, ...] | None) -> dict[str, bool]:
 def test_the_leased_gpu_is_named_to_the_meters_though_it_is_all_that_cuda_shows(tmp_path: Path) -> None:
     with take_devices("cuda", 1, folder=tmp_path, count=lambda: 1, components=lambda name: component("cuda:1")) as devices:
         assert devices.components == component("cuda:1")  # CUDA may count by speed: its 0 is NVML's 1 here
+
+
+def test_a_numbered_gpu_for_several_workers_is_refused_as_it_cannot_be_meant(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="--device must be cuda with --workers 2, got cuda:1"):
+        take_devices("cuda:1", 2, folder=tmp_path, count=lambda: 4)

@@ -37,6 +37,8 @@ def test_what_fits_is_returned_as_it_was_written_with_what_a_later_version_added
         ({"pue": True}, "a.json.pue must be a number, got True"),
         ({"intensity": {"grams_per_kwh": -1}}, "grams_per_kwh must be a finite number >= 0"),
         ({"carbon": [{}]}, "has no entry 'forecast'"),
+        ({"guessing": 5}, "guessing must be an object, got 5"),
+        ({"data": []}, "data must be an object"),
     ],
 )
 def test_what_does_not_fit_is_named_with_its_place_its_rule_and_the_remedy(tmp_path: Path, changes: Any, said: str) -> None:

@@ -48,6 +48,18 @@ def test_waits_move_later_trainings_back_and_add_up() -> None:
     assert book.to_json()["hours_waited"] == 6.0
 
 
+def test_hours_in_which_two_workers_wait_are_paid_once_and_an_unknown_energy_stays_unknown() -> None:
+    book = CarbonLog(DAY, 1.0, 0.0)
+    book.waited(2.0, 4.0, KWH)
+    book.waited(3.0, 5.0, KWH)
+    book.waited(3.0, 4.5, KWH)
+    found = book.to_json()
+    assert found["wait_joules"] == pytest.approx(1.5 * KWH)
+    assert found["wait_grams"] == pytest.approx(DAY.mean(2.0, 4.0) + DAY.mean(4.0, 5.0) / 2)
+    book.waited(6.0, 7.0, None)
+    assert book.to_json()["wait_joules"] is None
+
+
 @given(st.floats(0.0, 40.0), st.floats(0.0, 7.0), st.floats(1.0, 1e7))
 def test_the_hours_of_the_trainings_add_up_to_their_energy(start: float, length: float, joules: float) -> None:
     book = CarbonLog(DAY, 1.0, start)

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import numpy as np
+import optuna
 import pytest
 from benchmarks.aloe import LocalEdits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
+from joulefront.search.samplers import FreezeThawSampler
 from joulefront.search.samplers.encoding import Array, Encoding, Gate
 from joulefront.search.samplers.proposals import UNIFORM, Proposal, ProposalContext, mutate, propose
 
@@ -56,3 +58,15 @@ def test_whatever_is_scored_is_a_configuration_that_exists(seed: int, parents: i
 
 def _present(params: dict[str, object]) -> list[tuple[str, object]]:
     return [(name, distribution) for name, distribution in SPACE.distributions.items() if name in params]
+
+
+def test_a_space_of_which_all_has_failed_is_proposed_again_in_place_of_an_endless_search() -> None:
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=FreezeThawSampler([1, 3]))
+
+    def objective(trial: optuna.Trial) -> tuple[float, float]:
+        trial.suggest_categorical("kind", ["a", "b"])
+        trial.suggest_int("epochs", 1, 3)
+        raise ValueError("cannot be trained")
+
+    study.optimize(objective, n_trials=5, catch=ValueError)
+    assert len(study.trials) == 5

@@ -273,6 +273,15 @@ def test_one_left_over_example_does_not_break_batch_normalisation(spots):
     assert fit(model, spots, RECIPE, epochs=1).epochs == 1
 
 
+def test_batches_of_one_example_are_trained(spots):
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3))
+    before = model[1].weight.clone()
+    fitted = fit(model, spots, Recipe(batch_size=1, learning_rate=1e-3, schedule="constant", averaging=False), epochs=1)
+    assert fitted.curve[0].loss > 0
+    assert not torch.equal(fitted.model[1].weight, before)
+
+
 def test_a_compiled_model_is_stored_under_its_own_names(spots, net, monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda model: torch._dynamo.optimize("eager")(model))
     names = list(net(spots).state_dict())

@@ -166,6 +166,21 @@ def test_missing_and_infinite_numbers_take_the_median_and_are_marked():
     assert made[0, 0] == made[1, 0] == made[2, 0]
 
 
+@pytest.mark.parametrize("marker", [1e200, -1.7976931348623157e308, 1e101])
+def test_a_marker_beyond_all_values_is_missing_and_leaves_its_column_alone(marker):
+    columns = learn(pd.DataFrame({"x": [1.0, 2.0, 9.0, marker]}))
+    assert columns == learn(pd.DataFrame({"x": [1.0, 2.0, 9.0, np.nan]}))
+    assert np.array_equal(apply(columns, pd.DataFrame({"x": [2.0, marker]})), apply(columns, pd.DataFrame({"x": [2.0, np.nan]})))
+
+
+@pytest.mark.parametrize("words", [("True", "False"), ("TRUE", "FALSE"), ("true", "FALSE")])
+def test_a_target_of_truth_values_is_read_in_any_case(words):
+    frame = pd.DataFrame({"x": np.arange(60.0) % 7, "y": [words[k % 2] for k in range(60)]})
+    task = table(frame, "y", seed=0)
+    assert task.classes == ("False", "True")
+    assert 20 <= sum(int(split.arrays()[1].sum()) for split in (task.train, task.validation)) <= 30
+
+
 def test_numbers_that_are_codes_and_times():
     codes = pd.DataFrame({"zip": [1.0, 1.0, 2.0, 2.0, np.nan], "when": pd.to_datetime(["2020-01-01", "2020-01-02"] * 2 + [None])})
     columns = learn(codes, categorical=["zip"])
