@@ -99,7 +99,7 @@ def test_an_answer_that_is_no_number_is_an_error_of_its_row(exported, tmp_path, 
     monkeypatch.setattr(model, "answers", lambda feed: np.concatenate([[np.inf], answers(feed)[1:]]))
     assert predict.run(model, [str(tmp_path / "new.csv")], "json") == 2
     said = capfd.readouterr()
-    assert [one["row"] for one in json.loads(said.out)] == [2, 3, 4, 5]
+    assert [one["row"] for one in json.loads(said.out)] == [2, 3, 4, 5, 6, 7]
     assert "new.csv, row 1: the model gives no number" in said.err
 
 
