@@ -191,6 +191,16 @@ class NearestTrial(RandomTrial):
         return self.params[name]
 
 
+def starts_of(space: Space) -> tuple[Mapping[str, Any], ...]:
+    """Return the ordinary choice of each family of a space, see its ``starts`` or ``defaults``: what an expert would train first.
+
+    ``epochs`` among the parameters says how long a training has to be to mean something, where the family knows.
+    """
+    own = getattr(space, "starts", None)
+    found = own() if callable(own) else (getattr(space, "defaults", dict)(),)
+    return tuple(wanted for wanted in found if wanted)
+
+
 class SpaceError(ValueError):
     """A space draws what would break a search or mislead it."""
 

@@ -66,7 +66,7 @@ class Boosting(Space):
 
     #: An epoch is a number of rounds, however many examples there are.
     epochs_are_passes: ClassVar[bool] = False
-    #: Epochs in which the default has about the libraries' own hundred rounds.
+    #: Epochs in which the ordinary choice has about the libraries' own hundred rounds.
     default_epochs: ClassVar[int] = 9
 
     @property
@@ -92,6 +92,10 @@ class Boosting(Space):
     def defaults(self) -> Mapping[str, Any]:
         """Return the library's own settings."""
         return {**DEFAULTS[self.library], "rows": 1.0, "balanced": False}
+
+    def starts(self) -> tuple[Mapping[str, Any], ...]:
+        """Return the library's own settings for about as many rounds as it makes by itself."""
+        return ({**self.defaults(), "epochs": self.default_epochs},)
 
     def build(self, candidate: Candidate, task: Task) -> BoostedEstimator:
         """Build the untrained estimator; its ``fit_epochs`` takes the seed. Multilabel tasks raise ValueError."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
-from itertools import permutations
+from itertools import pairwise, permutations
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from torch import nn
 from ..search.space import Candidate, Suggest
 from ..search.training.task import Task
 from .layers import BatchNorm, Headed, image_shape
-from .recipes import Family, Ints, RecipeRanges, suggest_int
+from .recipes import ORDINARY, Family, Ints, RecipeRanges, suggest_int
 
 OPERATIONS = ("conv3x3", "conv1x1", "maxpool3x3")
 #: More inner vertices would make the exact search for the canonical form slow (120 orders at 5).
@@ -68,6 +68,15 @@ class Cell(Family):
             for vertex in range(1, self.vertices)
         ]
         return connect([None if operation == "absent" else operation for operation in drawn], edges)
+
+    def defaults(self) -> Mapping[str, Any]:
+        """Return two convolutions in a row beside a short cut, as in a residual network, or as many as the cell has place for."""
+        output, found = self.vertices - 1, dict[str, Any]()
+        chain = [0, *range(1, min(2, self.vertices - 2) + 1), output]
+        for vertex in range(1, self.vertices):
+            found |= {f"edge_{source}_{vertex}": (source, vertex) in [*pairwise(chain), (0, output)] for source in range(vertex)}
+            found |= {f"operation_{vertex}": "conv3x3" if vertex in chain else "absent"} if vertex < output else {}
+        return {**ORDINARY, **found, "width": 16, "cells": 1, "stacks": 3}
 
     def build(self, candidate: Candidate, task: Task) -> CellNetwork:
         """Build the untrained network; a task without images or a graph that is not a valid cell raises ValueError."""

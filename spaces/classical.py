@@ -36,6 +36,8 @@ _LINEAR = "linear"
 #: The ordinary estimator where gradient boosting does not serve.
 _ORDINARY = {"multilabel": "random_forest", "anomaly": "isolation_forest"}
 _FEWEST = 2
+#: Epochs of the first of its kind that grows: some seventy trees or rounds.
+STARTED_AT = 9
 
 
 def serving(kind: Kind) -> tuple[str, ...]:
@@ -117,7 +119,19 @@ class Classical(Space):
             "random_forest.features": 0.3,
             "isolation_forest.contamination": 0.1,
             "isolation_forest.features": 1.0,
+            "local_outlier_factor.contamination": 0.1,
+            "local_outlier_factor.neighbours": 20,
+            "one_class_svm.contamination": 0.1,
+            "one_class_svm.gamma": 0.1,
         }
+
+    def starts(self) -> tuple[Mapping[str, Any], ...]:
+        """Return the ordinary choice of each estimator, the default one first: what is fitted on a share of the data on all of it."""
+        named = serving(self.kind) if self.estimators is None else self.estimators
+        known, default = self.defaults(), self.defaults()["estimator"]
+        order = sorted((named,) if isinstance(named, str) else named, key=lambda name: name != default)
+        grown = (*_GROWING, _LINEAR)
+        return tuple({**known, "estimator": name, "epochs": STARTED_AT if name in grown else self.full_epochs} for name in order)
 
     def build(self, candidate: Candidate, task: Task) -> FidelityEstimator:
         """Build the unfitted estimator; its ``fit_epochs`` takes the seed. One that cannot serve this kind of task raises ValueError."""
@@ -139,7 +153,7 @@ class Classical(Space):
             "random_forest": (*tree, "features"),
             "extra_trees": (*tree, "features"),
             "gradient_boosting": ("learning_rate", *tree),
-            "k_neighbours": ("weighting", "neighbours"),
+            "k_neighbours": ("neighbours", "weighting"),
             "isolation_forest": ("contamination", "features"),
             "local_outlier_factor": ("contamination", "neighbours"),
             "one_class_svm": ("contamination", "gamma"),
@@ -161,8 +175,8 @@ class Classical(Space):
                 drawn[name] = suggest_int(trial, full, integers[name], log=True)
             elif name in reals:
                 drawn[name] = suggest_float(trial, full, reals[name], log=name != "features")
-            else:
-                drawn[name] = suggest_categorical(trial, full, ("uniform", "distance"))
+            else:  # one neighbour decides alone, whatever its weight
+                drawn[name] = suggest_categorical(trial, full, ("uniform", "distance")) if drawn["neighbours"] > 1 else "uniform"
         return drawn
 
 

@@ -42,26 +42,27 @@ class BlockFamily(Family):
 
     def architecture(self, trial: Suggest) -> Mapping[str, Any]:
         """Draw the settings of the blocks."""
+        depth = suggest_int(trial, "depth", self.depths)
         return {
-            "depth": suggest_int(trial, "depth", self.depths),
+            "depth": depth,
             "width": suggest_int(trial, "width", self.widths, log=True),
             "kernel": suggest_categorical(trial, "kernel", self.kernels),
-            "depthwise": suggest_categorical(trial, "depthwise", self.depthwise),
+            "depthwise": depth > 1 and suggest_categorical(trial, "depthwise", self.depthwise),  # the first block has nothing to split
             "pooling": suggest_categorical(trial, "pooling", self.poolings),
             "norm": suggest_categorical(trial, "norm", self.norms),
             "activation": suggest_categorical(trial, "activation", self.activations),
             "whitened": suggest_categorical(trial, "whitened", self.whitened),
         }
 
-
-@dataclass(frozen=True)
-class Convnet(BlockFamily):
-    """Blocks, a global average and one linear layer; see ``BlockFamily`` for the ranges."""
-
     def defaults(self) -> Mapping[str, Any]:
         """Return the parameters of the ordinary network of its kind; the ranges may allow only near ones."""
         plain = {"depth": 4, "width": 32, "kernel": 3, "depthwise": False, "pooling": "max", "norm": "batch", "activation": "relu"}
         return {**ORDINARY, **plain}
+
+
+@dataclass(frozen=True)
+class Convnet(BlockFamily):
+    """Blocks, a global average and one linear layer; see ``BlockFamily`` for the ranges."""
 
     def build(self, candidate: Candidate, task: Task) -> ConvolutionalNetwork:
         """Build the untrained network; a task without images or an unknown name of a part raises ValueError."""

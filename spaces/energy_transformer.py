@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from ..search.space import Candidate, Suggest
 from ..search.training.task import Task
 from .layers import Headed, image_shape
-from .recipes import Family, Floats, Ints, Options, RecipeRanges, parts_of, suggest_categorical, suggest_float, suggest_int
+from .recipes import ORDINARY, Family, Floats, Ints, Options, RecipeRanges, parts_of, suggest_categorical, suggest_float, suggest_int
 from .vit import Patches
 
 
@@ -51,6 +51,11 @@ class EnergyTransformer(Family):
             "steps": suggest_int(trial, "steps", self.steps),
             "size": suggest_float(trial, "size", self.sizes, log=True),
         }
+
+    def defaults(self) -> Mapping[str, Any]:
+        """Return the parameters of a network of middle size; the ranges may allow only near ones."""
+        plain = {"patch": 4, "heads": 4, "head_width": 16, "width": 64, "memories": 4, "steps": 6, "size": 0.1}
+        return {**ORDINARY, **plain}
 
     def build(self, candidate: Candidate, task: Task) -> EnergyNetwork:
         """Build the untrained network; a task without images raises ValueError."""

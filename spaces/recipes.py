@@ -217,6 +217,10 @@ class Family(Space):
         """Return the candidate's canonical text."""
         return candidate.key
 
+    def defaults(self) -> Mapping[str, Any]:
+        """Return the parameters that an expert begins with, an ``epochs`` among them where a few are enough; empty where there are none."""
+        return {}
+
 
 def parts_of(candidate: Candidate) -> dict[str, Any]:
     """Return what ``Family.architecture`` drew, without the name of the family."""

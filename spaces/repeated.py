@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -46,6 +47,11 @@ class Repeated(Space):
         """Draw a candidate and the number of its repeat."""
         candidate = self.space.sample(trial)
         return replace(candidate, architecture={**candidate.architecture, REPEAT: trial.suggest_int(REPEAT, 1, self.times)})
+
+    def defaults(self) -> Mapping[str, Any]:
+        """Return the ordinary choice of the space that is repeated; empty where it has none."""
+        found: Mapping[str, Any] = getattr(self.space, "defaults", dict)()
+        return {**found, REPEAT: 1} if found else {}
 
     def build(self, candidate: Candidate, task: Task) -> Any:
         """Build the untrained model."""

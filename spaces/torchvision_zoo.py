@@ -20,7 +20,7 @@ from ..search.training.tactics.tactic import evaluating
 from ..search.training.task import Task
 from .layers import image_shape
 from .pretrained import check_forward, expand, first_few, first_line, freeze_stages, names_within, too_small, weights_file
-from .recipes import Family, Options, RecipeRanges, suggest_categorical
+from .recipes import ORDINARY, Family, Options, RecipeRanges, suggest_categorical
 
 #: The three networks and the head of the paper that `studies/` repeats.
 #: Source: Xu, Martinez-Fernandez, Martinez, Franch, arXiv 2302.00967 (VGG16, VGG19, ResNet50, frozen; two layers of 4,096 units).
@@ -58,6 +58,10 @@ class TorchvisionZoo(Family):
             "weights": suggest_categorical(trial, "weights", self.weights),
             "freeze": suggest_categorical(trial, "freeze", self.freeze),
         }
+
+    def defaults(self) -> Mapping[str, Any]:
+        """Return the small residual network that everybody knows, or else the first of the models, with a first choice of everything."""
+        return {**ORDINARY, "model": "resnet18", "head": _OWN}
 
     def build(self, candidate: Candidate, task: Task) -> nn.Module:
         """Build the network with the task's channels and classes.

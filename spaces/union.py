@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from ..search.space import Candidate, FrozenPart, Space, Suggest, check_models
+from ..search.space import Candidate, FrozenPart, Space, Suggest, check_models, starts_of
 from ..search.training.task import Task
 from .recipes import TACTIC, RecipeRanges
 
@@ -68,8 +68,13 @@ class Union:
         """Return the ordinary choice of the first member that has one; empty where none has."""
         for member in self.spaces:
             if (own := getattr(member, "defaults", None)) is not None and (wanted := own()):
-                return {"family": member.name, **wanted, **{f"{member.name}.{name}": value for name, value in wanted.items()}}
+                return _named(member, wanted)
         return {}
+
+    def starts(self) -> tuple[Mapping[str, Any], ...]:
+        """Return the ordinary choices of all members, but for those that are begun only after another, see ``FineTuning``."""
+        first = [member for member in self.spaces if getattr(member, "after", None) is None]
+        return tuple(_named(member, wanted) for member in first for wanted in starts_of(member))
 
     def waits(self, params: Mapping[str, Any]) -> bool:
         """Whether parameters are of a family that is begun only after another, see ``FineTuning``."""
@@ -117,6 +122,11 @@ class Union:
                 return member
         known = ", ".join(member.name for member in self.spaces)
         raise ValueError(f"family must be one of {known}, got {family!r}; the study may have changed since the trial was made")
+
+
+def _named(member: Space, wanted: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the parameters of a member by the names of the union, shared ones or not."""
+    return {"family": member.name, **wanted, **{f"{member.name}.{name}": value for name, value in wanted.items()}}
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from ..search.space import Candidate, Suggest
 from ..search.training.task import Task
 from .layers import Headed, image_shape
-from .recipes import Family, Floats, Ints, Options, RecipeRanges, parts_of, suggest_categorical, suggest_float, suggest_int
+from .recipes import ORDINARY, Family, Floats, Ints, Options, RecipeRanges, parts_of, suggest_categorical, suggest_float, suggest_int
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,10 @@ class Vit(Family):
             "ratio": suggest_categorical(trial, "ratio", self.ratios),
             "drop_path": suggest_float(trial, "drop_path", self.drop_paths),
         }
+
+    def defaults(self) -> Mapping[str, Any]:
+        """Return the parameters of the ordinary small transformer; the ranges may allow only near ones."""
+        return {**ORDINARY, "patch": 4, "depth": 4, "heads": 4, "head_width": 16, "ratio": 2, "drop_path": 0.0}
 
     def build(self, candidate: Candidate, task: Task) -> Transformer:
         """Build the untrained network; a task without images raises ValueError."""

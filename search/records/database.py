@@ -84,6 +84,25 @@ def _with_tables(opened: Callable[[], RDBStorage]) -> RDBStorage:
         time.sleep(FIRST_PAUSE_SECONDS)
 
 
+def guarded(storage: RDBStorage, operation: Callable[..., Any]) -> Callable[..., Any]:
+    """Return an operation on the tables of a storage of the run folder's own file, with the messages of all others."""
+    local = sqlite_file(storage.engine.url)
+    return _patient(operation, local, str(local))
+
+
+def buffered(storage: RDBStorage, name: str) -> optuna.storages.BaseStorage:
+    """Return a study of the run folder's own file for the one session that writes to it."""
+    from .buffered import BufferedStorage
+
+    return BufferedStorage(storage, name)
+
+
+def keep(study: optuna.Study) -> None:
+    """Write what the session that holds a study has only in memory, see ``buffered``; other storages have it already."""
+    flush: Callable[[], None] = getattr(study._storage, "flush", lambda: None)
+    flush()
+
+
 def connect(file: Path, mode: Mode) -> sqlite3.Connection:
     """Connect to an SQLite file; what is opened to be read is never changed, and only ``create`` makes a file.
 

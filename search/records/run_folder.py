@@ -20,15 +20,16 @@ from .bill import Bill, add_up, read_bill, read_sessions
 from .database import Mode, cause_of
 from .examples import examples_of
 from .files import Snapshot, StudyFile, Versioned, lock, read_json, write_json
-from .replicates import read_repeats
+from .replicates import Repeats, read_repeats
 from .run import Run as Run
 from .shared_study import ArtifactStore, SharedStudy
 from .storage_url import without_password
-from .trial import ATTRIBUTE, WORKER, Trial, check_order, from_json, from_optuna, to_json
+from .trial import ATTRIBUTE, WORKER, Trial, all_from_optuna, check_order, from_json, to_json
 
 if TYPE_CHECKING:
     import optuna
     from optuna.storages import RDBStorage
+    from optuna.trial import FrozenTrial
 
 T = TypeVar("T")
 #: Version of the layout of a run folder; raised when an older version cannot be read any more.
@@ -57,6 +58,7 @@ class RunFolder:
     path: Path
     facts: Mapping[str, Any]
     given: str | None = field(default=None, repr=False)
+    _ended: dict[int, tuple[FrozenTrial, Trial]] = field(default_factory=dict, repr=False, compare=False)  # they change no more
 
     @classmethod
     def exists(cls, path: Path) -> bool:
@@ -207,10 +209,11 @@ class RunFolder:
                 with contextlib.suppress(FileNotFoundError):  # another worker was faster
                     file.unlink()
 
-    def study(self, sampler: optuna.samplers.BaseSampler | None = None, *, read_only: bool = False) -> optuna.Study:
+    def study(self, sampler: optuna.samplers.BaseSampler | None = None, *, read_only: bool = False, alone: bool = False) -> optuna.Study:
         """Load the Optuna study, `read_only` without changing anything, not even on disk.
 
-        A storage that only the folder names is then named on stderr before it is contacted.
+        A storage that only the folder names is then named on stderr before it is contacted. Who is `alone` with the folder's own database,
+        as a session is, has it in memory and writes a trial at a time, see ``buffered``.
 
         Raises:
             StoreError: If the storage is damaged or out of reach.
@@ -220,8 +223,9 @@ class RunFolder:
         url = self.facts.get("storage")
         if read_only and url is not None and self._url() == url:
             print(f"reading {without_password(url)}, which {str(self.path / STUDY_FILE)!r} names", file=sys.stderr)
-        storage = self._storage("read" if read_only else "write")
+        storage: Any = self._storage("read" if read_only else "write")
         try:
+            storage = database.buffered(storage, self._study_name) if alone and url is None else storage
             study: optuna.Study = optuna.load_study(study_name=self._study_name, storage=storage, sampler=sampler)
             return study
         except KeyError as error:
@@ -231,21 +235,21 @@ class RunFolder:
         except Exception as error:
             raise StoreError(f"{str(self.path)!r}: the storage cannot be read ({cause_of(error)}); restore it from a copy") from error
 
-    def run(self, study_now: optuna.Study | None = None) -> Run:
-        """Read everything that is known of this run; with the loaded study nothing is opened again, which takes longer than reading."""
+    def run(self, study_now: optuna.Study | None = None, *, bill: bool = True) -> Run:
+        """Read everything that is known of this run; with the loaded study nothing is opened again, which takes longer than reading.
+
+        Without `bill` neither it nor the repeats are read: a session asks after every trial, and what it spends is in its account.
+        """
         study = self.facts["study"]
         shared = self.facts.get("shared") is not None  # its other workers know more than any snapshot
         trials = self._snapshot() if study_now is None and not shared else None
         if trials is None:
             study_now = study_now or self.study(read_only=True)
-            stored = study_now.get_trials(deepcopy=False)
             try:
-                trials = tuple(map(from_optuna, stored))
-                check_order(trials)
+                trials = all_from_optuna(study_now.get_trials(deepcopy=False), self._ended)
             except ValueError as error:
-                raise StoreError(
-                    f"the database of {str(self.path)!r} is damaged ({error}); restore it from a copy, or run again"
-                ) from error
+                damage = f"the database of {str(self.path)!r} is damaged ({error}); restore it from a copy, or run again"
+                raise StoreError(damage) from error
         return Run(
             name=study["name"],
             path=self.path,
@@ -253,9 +257,9 @@ class RunFolder:
             directions=tuple(study["directions"]),
             rungs=tuple(study["rungs"]),
             trials=trials,
-            bill=self._shared_bill(study_now) if shared and study_now is not None else read_bill(self.bill_file),
+            bill=Bill() if not bill else self._shared_bill(study_now) if shared and study_now is not None else read_bill(self.bill_file),
             facts=self.facts,
-            repeats=read_repeats(self.path),
+            repeats=read_repeats(self.path) if bill else Repeats(),
         )
 
     def _shared_bill(self, study: optuna.Study) -> Bill:
@@ -265,8 +269,9 @@ class RunFolder:
 
     def save_snapshot(self, study: optuna.Study) -> None:
         """Keep the trials beside the database: reading them needs no database library, which takes long to import; `repair` needs them."""
+        database.keep(study)
         stored = study.get_trials(deepcopy=False)
-        trials = [to_json(from_optuna(trial)) for trial in stored]
+        trials = [to_json(trial) for trial in all_from_optuna(stored, self._ended)]
         rest = [database.optuna_part(trial, without=ATTRIBUTE) for trial in stored]
         write_json(self.path / SNAPSHOT_FILE, {"format": FORMAT, "mark": self._mark(), "trials": trials, "optuna": rest})
 

@@ -278,6 +278,20 @@ def from_optuna(trial: FrozenTrial) -> Trial:
     return _from_facts({**facts, "number": trial.number, "state": state, "params": params, "values": list(trial.values or ())})
 
 
+def all_from_optuna(stored: Sequence[FrozenTrial], ended: dict[int, tuple[FrozenTrial, Trial]]) -> tuple[Trial, ...]:
+    """Read all our trials back from Optuna's; those that have ended, which change no more, are kept in ``ended`` for the next time.
+
+    Raises:
+        ValueError: If a fact is of another type than we write, or a trial continues none before it.
+    """
+    for trial in stored:
+        if trial.state.is_finished() and ended.get(trial.number, (None,))[0] is not trial:
+            ended[trial.number] = trial, from_optuna(trial)
+    found = tuple(ended[trial.number][1] if trial.state.is_finished() else from_optuna(trial) for trial in stored)
+    check_order(found)
+    return found
+
+
 class _Facts(TypedDict):
     """What the flat facts of a trial hold beside fields of ``Trial``."""
 

@@ -18,10 +18,12 @@ from ..energy.host import idle_watts
 from ..energy.record import Record
 from ..execution.job import UNWATCHED, Watch, within
 from ..execution.probe import Probe, probe, warm_up, warm_up_seconds
-from ..space import FixedTrial, NearestTrial, RandomTrial
+from ..space import FixedTrial, NearestTrial, RandomTrial, starts_of
 from ..study import Study
 from ..training.task import Task
 
+#: Share of a limit on trials that the first ones may take, the ordinary choice of each family among them.
+SHARE_TO_BEGIN = 0.25
 #: A trial starts when the device is at most this much warmer than before the first one.
 MARGIN_CELSIUS = 3.0
 #: No baseline and no wait is longer.
@@ -139,13 +141,32 @@ def default_candidate(study: Study) -> dict[str, Any] | None:
     return {**draw.params, "epochs": min(max(int(wanted.get("epochs", study.rungs[-1])), study.rungs[0]), study.rungs[-1])}
 
 
-def beginning(study: Study) -> tuple[Sequence[Mapping[str, Any]], Mapping[str, Any] | None, int | None]:
-    """Return the trials to begin with, the default model, and its place among them: one of the study's own, else behind those."""
+def beginning(study: Study, trials: int | None = None) -> tuple[Sequence[Mapping[str, Any]], Mapping[str, Any] | None, int | None]:
+    """Return the trials to begin with, the default model, and its place among them: one of the study's own, else behind those.
+
+    Behind it comes the ordinary choice of every family that is not among them, so that none is dropped before it was tried; of so many
+    ``trials`` in all, at most ``SHARE_TO_BEGIN`` are spent like that.
+    """
     default = default_candidate(study)
     if default is None:
         return study.first, None, None
     place = next((k for k, own in enumerate(study.first) if _same(study, own, default)), len(study.first))
-    return (study.first if place < len(study.first) else (*study.first, default)), default, place
+    first = study.first if place < len(study.first) else (*study.first, default)
+    others = [] if study.complete_only else list(_of_other_families(study, first))
+    most = len(others) if trials is None else max(0, int(SHARE_TO_BEGIN * trials) - len(first))
+    return (*first, *others[:most]), default, place
+
+
+def _of_other_families(study: Study, first: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """Yield the ordinary choices of the families that are not tried first, at the rung at which they mean something, see ``starts_of``."""
+    known, passes = set(), getattr(study.space, "epochs_are_passes", True)
+    middle = study.rungs[(len(study.rungs) - passes) // 2]
+    for wanted in (*first, *starts_of(study.space)):
+        draw = NearestTrial(wanted)
+        family = tuple(study.space.sample(draw).architecture.get(name) for name in ("family", "estimator"))
+        if family not in known and wanted not in first:
+            yield {**draw.params, "epochs": max(rung for rung in study.rungs if rung <= max(study.rungs[0], wanted.get("epochs", middle)))}
+        known.add(family)
 
 
 def _same(study: Study, params: Mapping[str, Any], default: Mapping[str, Any]) -> bool:

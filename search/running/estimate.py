@@ -298,7 +298,7 @@ def decision_joules(study: Study, task: Task, ledger: Ledger, *, trials: int = T
     with TemporaryDirectory() as folder:
         store = RunFolder.create(Path(folder) / "rehearsal", {"study": described(study), "sessions": [], "run_id": "rehearsal"})
         sampler = make_sampler(study.sampler, rungs=study.rungs, seed=study.seed, study=study, task=task)
-        optuna_study = store.study(sampler)
+        optuna_study = store.study(sampler, alone=True)
         begin_ns, asked_for = time.monotonic_ns(), 0
         while asked_for < trials and not getattr(sampler, "exhausted", False):
             asked = optuna_study.ask()

@@ -223,7 +223,7 @@ class Reporter:
         """Send the state of the study."""
         seconds = self.rules.seconds()
         progress = progress_of(
-            self.session.folder.run(self.optuna_study),
+            self.session.folder.run(self.optuna_study, bill=False),
             event=event,
             message=message,
             complete_only=self.rules.study.complete_only,

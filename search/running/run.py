@@ -287,7 +287,7 @@ def run(
                 hourly = CarbonSession.begin(
                     carbon, study, limits, chosen, session.account, nominal=intensity, earlier=earlier, pue=pue, workers=workers
                 )
-            optuna_study = session.folder.study(sampler)
+            optuna_study = session.folder.study(sampler, alone=True)
             if member is not None and isinstance(sampler, FreezeThawSampler):
                 sampler.comparable = member.alike
             gain = StopGain(study, optuna_study, stop_gain)
@@ -300,7 +300,7 @@ def run(
             first: Sequence[Mapping[str, Any]] = study.first
             baseline = None
             if finished == 0 or session.folder.facts.get("baseline") is not None:
-                first, default, baseline = beginning(study)
+                first, default, baseline = beginning(study, limits.trials)
                 session.folder = session.folder.save_facts({**session.folder.facts, "baseline": default})
             if member is not None:
                 member.describe(session.folder.facts)

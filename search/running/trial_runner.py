@@ -19,6 +19,7 @@ from ..execution.devices import DeviceError
 from ..execution.job import Executor, Job, Outcome, Watch, reason_of, seed_of
 from ..formatting import energy_text
 from ..front import Front
+from ..records.database import keep
 from ..records.run_folder import RunFolder
 from ..records.trial import ATTRIBUTE, BASELINE, DEFAULT, EXCUSED, KEY, WORKER, Trial, TrialEnergy, from_optuna
 from ..samplers.factory import noise_of
@@ -108,8 +109,8 @@ class TrialRunner:
         if rejection is None and ended is None:
             with self.session.equal_conditions():
                 return self._train(executor, asked)
-        reason = rejection or f"{ended} before it began"
         with self.session.lock:
+            reason = rejection or f"{ended} before it began"
             self.recorder.rejected(asked.trial, asked.epochs, reason, excused=ended is not None)
         return self.reporter.tell("trial", f"trial {asked.trial.number} refused: {reason}")
 
@@ -149,8 +150,7 @@ class TrialRunner:
 
     def _postponed(self, epochs: int | None = None) -> bool:
         """Wait if a training had better run in a cleaner hour; a limit may be reached after it."""
-        carbon = self.carbon
-        if carbon is None:
+        if (carbon := self.carbon) is None:
             return False
         with self.session.lock:
             self.rules.update_remaining()
@@ -162,6 +162,7 @@ class TrialRunner:
 
     def _train(self, executor: Executor, asked: Asked) -> None:
         number, account, parent = asked.trial.number, self.session.account, asked.parent
+        keep(self.optuna_study)  # a session that is killed in the training leaves its trial
         job = self._job(asked)
         stopped, began = list[tuple[str, str]](), time.monotonic()
         overdue = Overdue(self.rules, asked.epochs - (parent.epochs if parent else 0))
@@ -181,11 +182,11 @@ class TrialRunner:
                 account.save_sometimes()
                 if self.member is not None:
                     self.member.exchange()
-                default = BASELINE in asked.trial.user_attrs
-                features = [record for record in meter.phases if default and record.kind == FEATURES]  # paid for all trials
+                default, beginner = BASELINE in asked.trial.user_attrs, len(self.study.first) <= number < len(self.first)
+                features = [record for record in meter.phases if (default or beginner) and record.kind == FEATURES]  # paid for all trials
                 own, seconds = meter.window.joules(), time.monotonic() - began - sum(record.seconds for record in features)
                 own = None if own is None else own - sum(record.known_joules for record in features)
-                ended = "stopped", self.rules.end_of_training(own, default=default, seconds=seconds)
+                ended = "stopped", self.rules.end_of_training(own, default=default, beginner=beginner, seconds=seconds)
                 if ended[1] is None and job.check_at and not default:
                     ended = "pruned", dominance.reason(entry)
             if ended[1] is not None:
@@ -218,8 +219,7 @@ class TrialRunner:
         except Exception as error:  # the device does not answer any more; its window has ended, and the second call asks only the ledger
             outcome = replace(outcome, failed=outcome.failed or reason_of(error))
             whole = account.close(number, meter, state="failed", cpu_seconds=outcome.cpu_seconds)
-        if not outcome.resumed and not outcome.failed:
-            parent = None  # there was no checkpoint: everything was trained, and paid, again
+        parent = parent if outcome.resumed or outcome.failed else None  # without a checkpoint everything was trained, and paid, again
         if not outcome.failed:
             apart = sum(record.seconds for record in meter.phases if record.kind == "features")
             self.rules.took(whole.seconds - apart, len(outcome.curve))
@@ -269,7 +269,7 @@ class TrialRunner:
         return self.optuna_study.get_trials(deepcopy=False)
 
     def _trials(self) -> tuple[Trial, ...]:
-        return self.session.folder.run(self.optuna_study).comparable().trials
+        return self.session.folder.run(self.optuna_study, bill=False).comparable().trials
 
 
 @dataclass
@@ -376,7 +376,7 @@ class Recorder:
 
     def drop_weights(self) -> None:
         """Keep the weights that can still matter: those on the front, and the ends of lineages that can be continued."""
-        run = self.store.run(self.optuna_study)
+        run = self.store.run(self.optuna_study, bill=False)
         keep = {trial.number for trial in Front.of(run, complete_only=self.study.complete_only)}
         if self.study.sampler == "freeze-thaw":
             keep |= resumable(run.trials, self.optuna_study.get_trials(deepcopy=False))

@@ -31,8 +31,8 @@ MAX_FAILURES_IN_A_ROW = 25
 TIMES_EXPECTED, LEAST_SECONDS = 10.0, 60.0
 #: The same before anything is known: a first epoch may take hours.
 LEAST_SECONDS_UNKNOWN = 6 * 3600.0
-#: Share of an energy budget that the default model may take; then it is measured as it is.
-DEFAULT_SHARE = 0.1
+#: Share of an energy budget that the default model may take; then it is measured as it is. Then that of the first of another family.
+DEFAULT_SHARE, BEGINNER_SHARE = 0.1, 0.03
 #: After the timeout, an epoch has this long, or twice what an epoch takes, to end by itself.
 TIMEOUT_GRACE_SECONDS = 10.0
 
@@ -258,21 +258,22 @@ class StopRules:
         """Whether the trials under way are the last ones that the limits allow."""
         return self.limits.trials is not None and self.finished() + under_way >= self.limits.trials
 
-    def end_of_training(self, joules: float | None, *, default: bool = False, seconds: float = 0.0) -> str | None:
+    def end_of_training(self, joules: float | None, *, default: bool = False, beginner: bool = False, seconds: float = 0.0) -> str | None:
         """Return why a training should end after its present epoch, or None; its joules are None when unknown, or before its start.
 
-        The ``default`` model, with which the search is compared, may take ``DEFAULT_SHARE`` of a budget, and of a timeout.
+        The ``default`` model may take ``DEFAULT_SHARE`` of a budget, and of a timeout, another ``beginner`` ``BEGINNER_SHARE``.
         """
         if self.interrupted.is_set():
             return BROKEN_OFF if self.reason == BROKEN_OFF else INTERRUPTED
         cap = self.study.max_trial_joules
         if cap is not None and joules is not None and joules >= cap:
             return f"the trial has paid its cap of {energy_text(cap / JOULES_PER_WH)}"
+        share, who = (DEFAULT_SHARE, "the default model") if default else (BEGINNER_SHARE if beginner else 1.0, "the first of a family")
         most = self.limits.joules
-        if default and joules is not None and most is not None and joules >= DEFAULT_SHARE * most:
-            return f"the default model may take {DEFAULT_SHARE:.0%} of the budget"
-        if default and self.limits.seconds is not None and seconds >= DEFAULT_SHARE * self.limits.seconds:
-            return f"the default model may take {DEFAULT_SHARE:.0%} of the timeout"
+        if share < 1 and joules is not None and most is not None and joules >= share * most:
+            return f"{who} may take {share:.0%} of the budget"
+        if share < 1 and self.limits.seconds is not None and seconds >= share * self.limits.seconds:
+            return f"{who} may take {share:.0%} of the timeout"
         return self._reached(trials=0)
 
     def timed_out(self, grace_seconds: float = TIMEOUT_GRACE_SECONDS) -> str | None:

@@ -12,13 +12,13 @@ import pytest
 from joulefront.search import Study, run
 from joulefront.search.front import Front
 from joulefront.search.records.run_folder import RunFolder
-from joulefront.search.running.baselines import default_candidate
+from joulefront.search.running.baselines import beginning, default_candidate
 from joulefront.search.space import FixedTrial, Space
 from joulefront.search.study import Budget
 from joulefront.search.training.arrays import arrays
 from joulefront.search.training.evaluate import guessing
 from joulefront.search.training.task import Task
-from joulefront.spaces.classical import Classical
+from joulefront.spaces.classical import SUPERVISED, Classical
 from joulefront.spaces.convnet import Convnet
 from joulefront.spaces.mlp import Mlp
 from joulefront.spaces.recipes import RecipeRanges
@@ -61,6 +61,23 @@ def test_the_default_is_the_ordinary_choice_within_the_ranges_of_the_space(space
 def test_a_grid_and_a_space_without_an_ordinary_choice_have_none(rings: Callable[..., Study]) -> None:
     assert default_candidate(study(sampler="grid")) is None
     assert default_candidate(rings()) is None
+
+
+def test_no_family_is_dropped_before_its_ordinary_choice_was_tried() -> None:
+    several = study(Union(Classical(), SMALL), rungs=(1, 3, 9, 27), trials=None)
+    first, default, place = beginning(several)
+    assert default == first[place or 0]
+    tried = [several.space.sample(FixedTrial(one)).architecture for one in first]  # complete: nothing is drawn
+    assert {one.get("estimator", one["family"]) for one in tried} == {*SUPERVISED, "mlp"}
+    assert len(first) == len(SUPERVISED) + 1
+    assert {one["epochs"] for one in first} <= {9, 27}
+    begun = replace(several, first=({"family": "classical", "classical.estimator": "linear", "epochs": 3},))
+    assert len(beginning(begun)[0]) == len(first), "the study begins with one of them by itself"
+
+
+def test_the_first_of_each_family_take_a_quarter_of_few_trials_at_most() -> None:
+    several = study(Union(Classical(), SMALL), rungs=(1, 3, 9, 27))
+    assert [len(beginning(several, trials)[0]) for trials in (1, 8, 12, 400)] == [1, 2, 3, 7]
 
 
 def test_guessing_is_the_majority_or_the_mean() -> None:
