@@ -104,6 +104,7 @@ class Account:
     _states: dict[str, str] = field(default_factory=dict)
     _features: dict[str, float] = field(default_factory=dict)
     _open: dict[str, Window] = field(default_factory=dict)
+    _spans: list[tuple[str, int, int]] = field(default_factory=list)
     _saved: float = 0.0
     _before_joules: float = field(init=False)
     _lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
@@ -116,7 +117,6 @@ class Account:
         """Open the window of a trial, or of a training of another kind.
 
         Args:
-            number: Its number.
             devices: Components that it holds alone, or None.
             kind: ``trial``, or ``repeat`` for one that is billed by itself whatever comes of it.
             pid: The process that trains, if it is another.
@@ -146,6 +146,13 @@ class Account:
         """Book a trial as failed after all: its objectives are unknown."""
         self._states[meter.window.id] = "failed"
 
+    @contextmanager
+    def spending(self, what: str, since_ns: int | None = None) -> Iterator[None]:
+        """Book what happens inside, or since an instant, as a part of the overhead; nothing while a trial is under way beside it."""
+        begin_ns, alone = time.monotonic_ns() if since_ns is None else since_ns, not self._open
+        yield
+        self._spans += [(what, begin_ns, time.monotonic_ns())] if alone and not self._open else []
+
     def spent_joules(self) -> float | None:
         """Joules that the study has spent so far, here and elsewhere; None when the ledger knows nothing."""
         own = self.own_joules()
@@ -164,8 +171,7 @@ class Account:
 
         What was known of a component that was lost still counts: a budget must not become endless with it.
         """
-        now = self.ledger.joules(self.ledger.t0_ns)
-        if now is None:
+        if (now := self.ledger.joules(self.ledger.t0_ns)) is None:
             now = sum(self.ledger.partition().total.values()) or None
         return None if now is None else now + self._before_joules + (self.earlier_joules or 0.0)
 
@@ -226,6 +232,9 @@ class Account:
         for name, bucket in (("overhead", found.overhead), ("idle", found.idle), ("unattributed", found.unattributed)):
             if bucket:
                 states[name] = states.get(name, 0.0) + sum(bucket.values())
+        while self._spans:  # by now the meters were read after them
+            what, begin_ns, end_ns = self._spans.pop()
+            self.session.parts[what] = self.session.parts.get(what, 0.0) + (self.ledger.joules(begin_ns, end_ns) or 0.0)
         self.session.by_state = self.session.with_before(states, "overhead")
         self.session.by_component, self.session.unknown_seconds = self.session.with_before(found.total, "cpu"), dict(found.unknown)
         self.session.open_trials, self.session.open_repeats = _numbered(unfinished, TRIAL), _numbered(unfinished, REPEAT)
@@ -401,5 +410,4 @@ def _plus(before: ComponentEnergy | None, part: Component) -> ComponentEnergy:
 
 def _quadrature(values: Sequence[float | None], parent: float | None) -> float | None:
     """Independent random uncertainties add in squares."""
-    known = [value for value in (*values, parent) if value is not None]
-    return hypot(*known) if known else None
+    return hypot(*known) if (known := [value for value in (*values, parent) if value is not None]) else None

@@ -257,10 +257,10 @@ def estimate(
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
-    """Estimate what a study will cost, with an interval.
+    """Estimate what a study will cost and which budget it needs, with intervals.
 
-    A few steps of random candidates are trained under the meter. A run that follows in the same folder compares the estimate with what
-    the study really cost.
+    A few steps of random candidates are trained under the meter, for at most 5 % of what the study
+    needs beside its start. A run that follows in the same folder compares the estimate with what the study really cost.
     """
     from ..carbon.intensity import check_pue
     from ..carbon.zones import choose_intensity
@@ -268,6 +268,7 @@ def estimate(
     from ..records.run_folder import RunFolder
     from ..running.estimate import estimate as estimate_cost
     from ..running.estimate import probe_study
+    from ..running.progress import progress_line
     from ..stopping.limits import limits_of
     from ..study import Budget
     from .study_source import adapt, find_study
@@ -284,7 +285,10 @@ def estimate(
         found = replace(found, task=cache(found.task))  # loaded once, under the meters: its size decides the rungs as well
     grams = None if intensity is None else intensity.grams_per_kwh
     bounds, _ = limits_of(found, budget, limits.trials, None, None, 0, grams, place.pue, price_per_kwh)
-    probed, overhead, joules = probe_study(found, count=probes, meter=machine.meter, device=machine.device, whole_process=context.obj[1])
+    show = progress_line(sys.stderr)
+    where: Mapping[str, Any] = {"meter": machine.meter, "device": machine.device, "whole_process": context.obj[1]}
+    probed, overhead, joules = probe_study(found, count=probes, tell=show, **where)
+    show("")
     guess = estimate_cost(
         found if found.rungs else found.fitted_to(found.load_task()),
         probed,

@@ -52,6 +52,7 @@ class Bill:
         seconds: Wall time that the ledger covered.
         unknown_seconds: Time of which a component's energy is not known (its meter was lost), by component: it is in no sum.
         at_wall: The whole machine at the wall; None unless every session knows it.
+        overhead_parts: What of the overhead is known by what it was for, see `SessionBill`; the rest of it is other.
         unknown_cpu_seconds: CPU-seconds of processes before their meters ran, of which no energy is known: they are in no sum.
     """
 
@@ -66,6 +67,7 @@ class Bill:
     unknown_seconds: Mapping[str, float] = field(default_factory=dict)
     at_wall: AtWall | None = None
     unknown_cpu_seconds: float = 0.0
+    overhead_parts: Mapping[str, float] = field(default_factory=dict)
 
     def gaps(self) -> str | None:
         """Return one sentence on what is not in the sums, or None when everything is."""
@@ -91,6 +93,8 @@ class SessionBill:
         closed: Whether the session ended by itself; a killed one is settled from the journal.
         by_component: Joules so far that are known, by component; what ``by_state`` and the open trainings add up to.
         unknown_seconds: Time of which a component's energy is not known, by component: it is in no sum.
+        parts: Of the overhead by what it was for, ``start`` (imports, data, warm-up), ``deciding``, ``storing`` and ``showing``, in joules;
+            shared out by the meters' curves between two edges. With several workers only ``start`` and ``showing`` can be told apart.
         before: What the session's process took before its ledger ran, ``{"cpu_seconds", "joules"}``: overhead of ``cpu``, unless the joules
             are None, unknown; None where the process does other work, too.
         refused: Why its start was refused: a command that could not begin is no work of the study, and nothing of it is billed.
@@ -107,6 +111,7 @@ class SessionBill:
     unknown_seconds: dict[str, float] = field(default_factory=dict)
     before: Mapping[str, float | None] | None = None
     refused: str | None = None
+    parts: dict[str, float] = field(default_factory=dict)
 
     @property
     def before_joules(self) -> float:
@@ -129,6 +134,7 @@ class SessionBill:
             "open_repeats_joules": {str(number): joules for number, joules in self.open_repeats.items()},
             "ledger_session": self.ledger_session,
             "before": None if self.before is None else dict(self.before),
+            "overhead_parts_joules": self.with_before(self.parts, "start"),
             "closed": self.closed,
             "total": None if total is None else total.to_json(),
             **({} if self.refused is None else {"refused": self.refused}),
@@ -158,6 +164,7 @@ def add_up(sessions: Iterable[Mapping[str, Any]]) -> Bill:
     A component that was lost on the way is in the sums with what is known of it, and its unknown time is named beside them.
     """
     by_state: dict[str, float] = {}
+    parts: dict[str, float] = {}
     joules: dict[str, float] = {}
     unknown: dict[str, float] = {}
     kinds: dict[str, list[str]] = {}
@@ -168,6 +175,7 @@ def add_up(sessions: Iterable[Mapping[str, Any]]) -> Bill:
     walls: list[Component | None] = []
     for session in sessions:
         _add(by_state, session["by_state_joules"])
+        _add(parts, session.get("overhead_parts_joules") or {})
         if session.get("total") is None:
             continue
         before = session.get("before") or {"joules": 0.0}
@@ -197,7 +205,7 @@ def add_up(sessions: Iterable[Mapping[str, Any]]) -> Bill:
     total = sum(joules.values()) if joules else None
     u_joules = (random_squares + systematic**2) ** 0.5 if joules and doubted else None
     quality = {name: combined_quality(found) for name, found in kinds.items()}
-    return Bill(total, by_state, joules, quality, source, absent, u_joules, seconds, unknown, _at_wall(walls), unmetered)
+    return Bill(total, by_state, joules, quality, source, absent, u_joules, seconds, unknown, _at_wall(walls), unmetered, parts)
 
 
 def _at_wall(walls: Sequence[Component | None]) -> AtWall | None:

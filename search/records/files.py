@@ -131,6 +131,7 @@ class _BillSession(TypedDict):
     by_state_joules: Mapping[str, float]
     by_component_joules: NotRequired[Mapping[str, float]]
     unknown_seconds: NotRequired[Mapping[str, float]]
+    overhead_parts_joules: NotRequired[Mapping[str, float]]
     open_trials_joules: NotRequired[Mapping[int, float | None]]
     open_repeats_joules: NotRequired[Mapping[int, float | None]]
     ledger_session: NotRequired[str]

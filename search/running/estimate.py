@@ -6,8 +6,9 @@ trials that are never trained, in a storage like the real one.
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -43,6 +44,11 @@ THRIFT = (0.0, 1.0)
 #: A run pays so many times its rehearsed start and decisions: it also writes files and shows progress, and decisions grow with trials.
 #: Three runs of the bundled digits (40 trials) have paid 1.1, 1.4 and 1.4 times.
 BESIDE = (1.0, 1.6)
+#: Complete trainings' energy after which ``freeze-thaw`` has 95 % of the hypervolume that it has after 20: the range over six problems.
+#: Source: studies/results/search.md, the tasks that were kept out of every choice, between its rows by the logarithm of the energy.
+NEEDED = (2.0, 14.0)
+#: An estimate takes at most this share of the needed budget, beside the start that every run pays; but it probes so many candidates.
+FRUGAL, LEAST_PROBES = 0.05, 2
 #: Trials of a rehearsal: past the random start of the samplers, so that their models are fitted, too.
 TRIALS = 20
 
@@ -69,6 +75,8 @@ class Estimate:
         probe_joules: What the probing itself has cost.
         features_joules: What features of frozen networks are expected to cost of ``joules``: once for all trials that share them, and
             nothing where they are kept from earlier studies. None where no candidate has any.
+        needed_joules: What is needed for 95 % of what a long search brings, start and decisions included, with the ends of its 90 %
+            interval and ``needed_seconds`` beside it; None for Optuna's samplers, of which it is not known.
     """
 
     joules: float
@@ -85,6 +93,10 @@ class Estimate:
     earlier: int
     probe_joules: float | None
     features_joules: float | None = None
+    needed_joules: float | None = None
+    low_needed_joules: float | None = None
+    high_needed_joules: float | None = None
+    needed_seconds: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return a plain dictionary, units in the keys."""
@@ -96,7 +108,9 @@ class Estimate:
         if self.earlier:
             basis += f" and {self.earlier} earlier trials on this hardware"
         named = (self.joules, self.low_joules, self.high_joules, self.overhead_joules, self.full_training_joules, self.probe_joules)
-        (energy, low, high, overhead, full, probed, features), unit = energies((*named, self.features_joules))
+        needs = (self.needed_joules, self.low_needed_joules, self.high_needed_joules)
+        (energy, low, high, overhead, full, probed, features, need, least, most), unit = energies((*named, self.features_joules, *needs))
+        needed = f"{need} {unit} and about {_duration(self.needed_seconds or 0.0)} (90 %: {least} to {most} {unit})"
         probing = "" if self.probe_joules is None else f"; probing took {probed} {unit}"
         spread = "the budget: candidates fill it" if low == high else f"90 %: {low} to {high} {unit}"
         return "\n".join(
@@ -106,6 +120,7 @@ class Estimate:
                 *([f"         of which features, once for all: {features} {unit}"] if self.features_joules is not None else []),
                 f"trials   {self.trials:.0f} (90 %: {self.low_trials:.0f} to {self.high_trials:.0f})",
                 f"time     about {_duration(self.seconds)} with one worker",
+                *([f"needed   {needed} for 95 % of what a long search brings"] if self.needed_joules is not None else []),
                 f"one complete training of a random candidate: {full} {unit} (median)",
                 f"from {basis}{probing}",
             ]
@@ -164,15 +179,20 @@ def estimate(
     start, decision = (0.0, 0.0) if overhead is None else (overhead.start_joules, overhead.decision_joules)
     frugal = study.sampler == "freeze-thaw"
     totals, counts = [], []
-    beside, frozen = [], []
-    for _ in range(DRAWS):
+    beside, frozen, needed = [], [], []
+    goals = np.exp(np.random.default_rng(seed + 1).uniform(math.log(NEEDED[0]), math.log(NEEDED[1]), size=DRAWS))
+    for draw in range(DRAWS):
         factor = random.uniform(*BESIDE)
         chosen = random.integers(len(energies), size=len(energies))  # which candidates were probed is luck, too
         size = trial_limit if trial_limit is not None else MOST_DRAWN
         weights = energies[chosen] ** -(random.uniform(*THRIFT) if frugal else 0.0)
         pick = chosen[random.choice(len(chosen), size=size, p=weights / weights.sum())]
         computed = shared.paid(pick)
-        paid = energies[pick] * _epochs(study, size, random) + extras[pick] + factor * decision + computed
+        trained = energies[pick] * _epochs(study, size, random)
+        paid = trained + extras[pick] + factor * decision + computed
+        goal = goals[draw] * float(np.median(energies[chosen])) * study.rungs[-1]
+        rest = float(np.mean(extras[pick])) + factor * decision
+        needed.append(factor * start + goal + max(1.0, goal / float(trained.mean())) * rest + float(computed.sum()))
         spent = factor * start + np.cumsum(paid)
         if joules_limit is None:
             count, total = float(size), float(spent[-1])
@@ -187,6 +207,8 @@ def estimate(
         beside.append(min(total, factor * (start + decision * count)))
         frozen.append(min(total, float(computed[: max(1, int(count))].sum())))
     joules = float(np.median(totals))
+    pace = float(np.median(seconds_per_joule)) if seconds_per_joule else 0.0
+    need, least, most = (float(value) if frugal else None for value in np.quantile(needed, (0.5, LOW, HIGH)))
     return Estimate(
         joules=joules,
         low_joules=float(np.quantile(totals, LOW)),
@@ -194,7 +216,7 @@ def estimate(
         trials=float(np.median(counts)),
         low_trials=float(np.quantile(counts, LOW)),
         high_trials=float(np.quantile(counts, HIGH)),
-        seconds=joules * float(np.median(seconds_per_joule)) if seconds_per_joule else 0.0,
+        seconds=joules * pace,
         overhead_joules=None if overhead is None else float(np.median(beside)),
         full_training_joules=float(np.median(energies)) * study.rungs[-1],
         probes=len(good),
@@ -202,7 +224,17 @@ def estimate(
         earlier=len(used),
         probe_joules=probe_joules,
         features_joules=float(np.median(frozen)) if shared.names else None,
+        needed_joules=need,
+        low_needed_joules=least,
+        high_needed_joules=most,
+        needed_seconds=None if need is None else need * pace,
     )
+
+
+def roughly_needed(study: Study, probes: Sequence[Probe], start_joules: float) -> float:
+    """Return about what a study needs, in joules, from its probes so far; 0 while nothing is known."""
+    known = [one.epoch_joules for one in probes if one.epoch_joules is not None]
+    return start_joules + float(np.sqrt(np.prod(NEEDED))) * float(np.median(known)) * study.rungs[-1] if known else 0.0
 
 
 @dataclass(frozen=True)
@@ -260,13 +292,21 @@ def _epochs(study: Study, count: int, random: np.random.Generator) -> np.ndarray
 
 
 def probe_study(
-    study: Study, *, count: int, meter: str = "auto", device: str = "auto", whole_process: bool = False
+    study: Study,
+    *,
+    count: int,
+    meter: str = "auto",
+    device: str = "auto",
+    whole_process: bool = False,
+    tell: Callable[[str], None] = lambda text: None,
 ) -> tuple[list[Probe], Overhead | None, float | None]:
-    """Probe candidates of a study, half of them those that it begins with, else random ones.
+    """Probe candidates of a study, half of them those that it begins with, else random ones; what it does is told in a line at a time.
 
-    Return them, the overhead (None when energy is unknown), and the joules of all of this.
+    Fewer than so many are probed where more would take more than ``FRUGAL`` of what the study needs. Return them, the overhead (None when
+    energy is unknown), and the joules of all of this.
     """
     with open_session(SessionOptions(meter=meter, device=device, whole_process=whole_process)) as session:
+        tell("loading the data and warming up")
         with session.starting():
             ledger, begin_ns = session.ledger, time.monotonic_ns()
             task = study.load_task()
@@ -274,25 +314,31 @@ def probe_study(
             watch = Watch(within(WARM_UP_SECONDS))
             warm_up(study.space, task, device=session.device, threads=session.threads, seed=study.seed, watch=watch)
         before = (session.prelude or {}).get("joules") or 0.0
-        start = ledger.joules(begin_ns)
-        decision = decision_joules(study, task, ledger)
+        start, probing_ns = ledger.joules(begin_ns), time.monotonic_ns()
         probes: list[Probe] = []
         waits, cache = getattr(study.space, "waits", lambda params: False), FeatureCache.of_user()
         known = [NearestTrial(study.first[k]) for k in spaced(len(study.first), count // 2)]  # a study knows what it begins with
         for draw in [*known, *(RandomTrial(1000 * study.seed + index) for index in range(10 * count))]:
+            left = FRUGAL * roughly_needed(study, probes, before + (start or 0.0)) - (ledger.joules(probing_ns) or 0.0)
+            if len(probes) == count or (len(probes) >= LEAST_PROBES and left < 0 < len([one for one in probes if one.failed is None])):
+                break
             study.space.sample(draw)
-            if len(probes) < count and not waits(draw.params):  # what waits for others may never begin
+            if not waits(draw.params):  # what waits for others may never begin
+                tell(f"probing candidate {len(probes) + 1} of {count}")
                 where: Any = dict(device=session.device, threads=session.threads, seed=study.seed, features=cache)
                 probes.append(probe(draw.params, study.space, task, ledger, **where))
+        tell("rehearsing decisions")
+        decision = decision_joules(study, task, ledger, most_joules=left)
         overhead = None if start is None or decision is None else Overhead(before + start, decision)
         joules = ledger.joules(begin_ns)
         return probes, overhead, None if joules is None else before + joules
 
 
-def decision_joules(study: Study, task: Task, ledger: Ledger, *, trials: int = TRIALS) -> float | None:
+def decision_joules(study: Study, task: Task, ledger: Ledger, *, trials: int = TRIALS, most_joules: float | None = None) -> float | None:
     """Return what asking for one trial and storing its result costs on this machine, or None when energy is unknown.
 
-    Qualities and energies are made up: they decide what is proposed, not what proposing costs.
+    Qualities and energies are made up: they decide what is proposed, not what proposing costs. Once it has taken the most that it may, it
+    ends, and is too low: the first decisions are cheap.
     """
     random = np.random.default_rng(study.seed)
     with TemporaryDirectory() as folder:
@@ -301,6 +347,8 @@ def decision_joules(study: Study, task: Task, ledger: Ledger, *, trials: int = T
         optuna_study = store.study(sampler, alone=True)
         begin_ns, asked_for = time.monotonic_ns(), 0
         while asked_for < trials and not getattr(sampler, "exhausted", False):
+            if asked_for and most_joules is not None and (ledger.joules(begin_ns) or 0.0) > most_joules:
+                break
             asked = optuna_study.ask()
             study.space.sample(asked)
             epochs = study.draw_epochs(asked)

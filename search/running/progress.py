@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from ..certainty import decimals_of
 from ..energy import JOULES_PER_WH, SECONDS_PER_HOUR
@@ -194,6 +195,18 @@ class Console:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+
+def progress_line(stream: TextIO) -> Callable[[str], None]:
+    """Return what shows a text in place of the one before, on one line of a terminal; in a log every text has a line, and "" none."""
+
+    def show(text: str) -> None:
+        if stream.isatty():
+            print(f"\r\x1b[K{text}", end="", file=stream, flush=True)
+        elif text:
+            print(text, file=stream, flush=True)
+
+    return show
 
 
 #: Shares of the study's limit at which the refined estimate of its cost is kept for the report.

@@ -20,6 +20,7 @@ from ..energy import JOULES_PER_WH
 from ..execution.job import Executor
 from ..formatting import energy_text
 from ..front import Front
+from ..records.bill import add_up
 from ..records.run_folder import RunFolder
 from ..records.trial import Trial
 from ..report.facts import over_default
@@ -90,7 +91,7 @@ class TrialLoop:
 
     def _begin(self) -> bool:
         """Begin a trial; False when the study ends, or the trials under way elsewhere are the last ones."""
-        with self.lock, one_blas_thread():
+        with self.lock, one_blas_thread(), self.rules.account.spending("deciding"):
             if self.rules.end_of_study(self.failures()) is not None or self.rules.is_full(self._under_way):
                 return False
             self._under_way += 1
@@ -128,8 +129,11 @@ def recent_gain(front: Front) -> str | None:
     return f"{what} raised the hypervolume from {before:.3f} to {after:.3f}"
 
 
-def course(front: Front, spent_joules: float | None) -> list[str]:
-    """Return which share of the energy trained models, and when the quality last rose, as clauses."""
+def course(front: Front, spent_joules: float | None, overhead: Mapping[str, float] | None = None) -> list[str]:
+    """Return which share of the energy trained models and what the rest was for, and when the quality last rose, as clauses.
+
+    ``overhead`` is in joules by what it was for; what of the rest is not in it is left out.
+    """
     done = sorted((trial for trial in front.trials if trial.values), key=lambda trial: trial.number)
     if not done:
         return []
@@ -137,7 +141,11 @@ def course(front: Front, spent_joules: float | None) -> list[str]:
     trained = sum((t.increment_joules or 0.0) - sum(getattr(t.energy, name) or 0.0 for name in beside) for t in front.trials)
     said = []
     if spent_joules:
+        validation = sum(trial.energy.evaluation_joules or 0.0 for trial in front.trials)
+        parts = [("validation", validation), *sorted((overhead or {}).items(), key=lambda part: -part[1])]
+        rest = ", ".join(f"{name} {joules / spent_joules:.0%}" for name, joules in parts if joules >= 0.005 * spent_joules)
         said.append(f"{min(1.0, trained / spent_joules):.0%} of {energy_text(spent_joules / JOULES_PER_WH)} trained models")
+        said[-1] += f" ({rest})" if rest and overhead else ""
     best = max(done, key=lambda trial: (front.gain(trial), -trial.number))
     return [*said, f"{front.objectives[0]} last rose at trial {best.number} of {len(front.trials)}"]
 
@@ -324,6 +332,8 @@ def run(
             if study.notice:
                 reporter.tell("start", study.notice)
             session.warm_up(rules.timed_out)
+        with session.account.spending("start", session.ledger.t0_ns):
+            pass
         try:
             with session.measuring():
                 reporter.begin()
@@ -340,7 +350,10 @@ def run(
             if hourly is not None:
                 session.end_facts |= hourly.facts()
             front = Front.of(session.folder.run(optuna_study), complete_only=study.complete_only)
-            reporter.tell("end", "; ".join([f"ended: {session.reason}", *course(front, rules.account.spent_joules())]))
+            rules.account.save()
+            parts = add_up([*rules.account.earlier, rules.account.session.to_json()]).overhead_parts
+            used = course(front, rules.account.spent_joules(), parts)
+            reporter.tell("end", "; ".join([f"ended: {session.reason}", *used]))
             if not front.trials and limits.joules is not None and (started := rules.account.spent_joules() or 0.0) >= limits.joules:
                 reporter.tell("end", f"imports, data and warm-up alone took {energy_text(started / JOULES_PER_WH)}; give a larger --budget")
             own = [trial for trial in front.trials if trial.number >= finished]
@@ -354,7 +367,8 @@ def run(
                 session.folder.fetch_artifact(trial.number)
             session.folder.save_snapshot(optuna_study)
         if show is not None:
-            session.show(lambda: show(load(path)))
+            with session.account.spending("showing"):
+                session.show(lambda: show(load(path)))
     return load(path)
 
 

@@ -87,7 +87,8 @@ class TrialRunner:
         member = self.member
         if self._postponed():
             return
-        with self.session.lock, nullcontext() if member is None else member.shared.exclusive(), one_blas_thread():
+        alone = nullcontext() if member is None else member.shared.exclusive()
+        with self.session.lock, alone, one_blas_thread(), self.session.account.spending("deciding"):
             if member is not None and (full := member.full(self.rules.limits, self._trials(), self._optuna_trials())) is not None:
                 self.rules.reason = self.rules.reason or full
                 return
@@ -227,7 +228,7 @@ class TrialRunner:
         carbon = self.carbon
         from optuna.exceptions import UpdateFinishedTrialError
 
-        with self.session.lock:
+        with self.session.lock, self.session.account.spending("storing"):
             price = self.rules.intensity if carbon is None else carbon.over
             alike = of_the_same_kernels(self.study.space, asked.candidate, self._trials() if asked.candidate.recipe.compile else ())
             facts: Mapping[str, Any] = {"predictions": outcome.predictions, "intensity": price, "pue": self.rules.pue}

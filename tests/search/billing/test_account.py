@@ -324,3 +324,39 @@ def test_on_a_machine_that_was_compared_with_a_wall_meter_trials_and_bill_say_wh
     assert bill.at_wall is not None
     assert bill.at_wall.joules == pytest.approx((1.5 * 80 + 20) * bill.seconds, rel=1e-3)
     assert bill.total_joules == pytest.approx(80 * bill.seconds, rel=1e-3)
+
+
+def test_the_overhead_is_told_apart_by_what_it_was_for(account: Account, tmp_path: Path) -> None:
+    with account.spending("deciding"):
+        time.sleep(0.03)
+    with account.spending("storing"):
+        time.sleep(0.01)
+    begun = time.monotonic_ns()
+    time.sleep(0.01)
+    with account.spending("showing", begun):
+        pass
+    account.save()
+    bill = read_bill(tmp_path / "bill.json")
+    assert set(bill.overhead_parts) == {"deciding", "storing", "showing"}
+    assert bill.overhead_parts["deciding"] >= 80.0 * 0.03
+    assert bill.overhead_parts["showing"] >= 80.0 * 0.01
+    assert sum(bill.overhead_parts.values()) <= total(account) * 1.001
+
+
+def test_what_is_decided_beside_a_training_belongs_to_nobody_known(account: Account) -> None:
+    meter = account.open(0, None)
+    with account.spending("deciding"):
+        time.sleep(0.01)
+    account.close(0, meter, state="ok", cpu_seconds=None)
+    with account.spending("deciding"):
+        account.open(1, None)
+    account.save()
+    assert account.session.parts == {}
+
+
+def test_what_came_before_the_ledger_is_a_part_of_the_start(ledger: Ledger, tmp_path: Path) -> None:
+    account = Account(ledger, SessionBill("now", before={"cpu_seconds": 2.0, "joules": 3.0}), [], None, tmp_path / "bill.json")
+    with account.spending("start", ledger.t0_ns):
+        pass
+    account.save()
+    assert read_bill(tmp_path / "bill.json").overhead_parts["start"] >= 3.0

@@ -154,3 +154,35 @@ def test_a_budget_for_very_many_trials_is_all_counted() -> None:
     assert found.joules == pytest.approx(18000.0)
     assert found.trials * 0.001 * min(STUDY.rungs) >= 18000.0 * 0.001
     assert found.trials > 100_000
+
+
+def test_the_needed_budget_follows_the_energy_of_complete_trainings_and_holds_all_that_comes_beside() -> None:
+    study = replace(STUDY, sampler="freeze-thaw", complete_only=False, rungs=(1, 3, 9))
+    small, large = (estimate(study, [probe(joules)] * 4, trial_limit=40) for joules in (1.0, 10.0))
+    assert small.needed_joules == pytest.approx(9.0 * 28**0.5, rel=0.05)  # the middle of 2 to 14 complete trainings, by the logarithm
+    assert large.needed_joules == pytest.approx(10 * (small.needed_joules or 0.0), rel=0.01)
+    assert (small.low_needed_joules or 0.0) < small.needed_joules < (small.high_needed_joules or 0.0)
+    assert small.needed_seconds == pytest.approx(small.needed_joules * 0.5)
+    dear = estimate(study, [probe(1.0)] * 4, trial_limit=40, overhead=Overhead(50.0, 2.0))
+    assert (dear.needed_joules or 0.0) > small.needed_joules + 50.0
+    assert "for 95 % of what a long search brings" in small.to_text()
+    assert estimate(STUDY, [probe(1.0)] * 4, trial_limit=40).needed_joules is None, "of Optuna's samplers it is not known"
+
+
+def test_probing_ends_where_more_would_take_more_than_a_twentieth_of_what_is_needed(
+    rings: Callable[..., Study], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from joulefront.search.execution.probe import probe as real
+
+    monkeypatch.setattr(module, "FRUGAL", 1e-6)
+    told, study = list[str](), replace(rings(), sampler="freeze-thaw")
+    found, _, joules = module.probe_study(
+        replace(rings(), sampler="freeze-thaw"), count=6, meter="cpu_time", device="cpu", tell=told.append
+    )
+    assert len(found) == module.LEAST_PROBES
+    assert joules
+    assert told[0].startswith("loading")
+    assert "probing candidate 2 of 6" in told
+    monkeypatch.setattr(module, "FRUGAL", 1e6)
+    monkeypatch.setattr(module, "probe", lambda *given, **where: replace(real(*given, **where), params={}))
+    assert len(module.probe_study(study, count=3, meter="cpu_time", device="cpu")[0]) == 3

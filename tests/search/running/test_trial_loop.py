@@ -5,6 +5,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -313,7 +314,7 @@ def test_the_sampler_is_told_what_remains_of_the_budget(climbing: Maker, tmp_pat
 def rules(rings: Maker) -> StopRules:
     """The rules of a study whose trials are in memory and take no energy."""
     study, trials = rings(), optuna.create_study()
-    account: Any = SimpleNamespace(spent_joules=lambda: None)
+    account: Any = SimpleNamespace(spent_joules=lambda: None, spending=lambda what: nullcontext())
     return StopRules(study, trials, Limits(), account, threading.Event(), StopGain(study, trials, None))
 
 
