@@ -117,6 +117,7 @@ class Account:
         """Open the window of a trial, or of a training of another kind.
 
         Args:
+            number: Its number.
             devices: Components that it holds alone, or None.
             kind: ``trial``, or ``repeat`` for one that is billed by itself whatever comes of it.
             pid: The process that trains, if it is another.
@@ -167,10 +168,7 @@ class Account:
         return [*self.earlier, {**self.session.to_json(), "closed": closed}]
 
     def own_joules(self) -> float | None:
-        """Joules of all sessions of this folder so far; None when the ledger knows nothing.
-
-        What was known of a component that was lost still counts: a budget must not become endless with it.
-        """
+        """Joules of all sessions of this folder, lost components as far as known: no budget is endless; None when nothing is known."""
         if (now := self.ledger.joules(self.ledger.t0_ns)) is None:
             now = sum(self.ledger.partition().total.values()) or None
         return None if now is None else now + self._before_joules + (self.earlier_joules or 0.0)

@@ -351,7 +351,7 @@ def run(
                 session.end_facts |= hourly.facts()
             front = Front.of(session.folder.run(optuna_study), complete_only=study.complete_only)
             rules.account.save()
-            parts = add_up([*rules.account.earlier, rules.account.session.to_json()]).overhead_parts
+            parts = add_up(rules.account.sessions()).overhead_parts
             used = course(front, rules.account.spent_joules(), parts)
             reporter.tell("end", "; ".join([f"ended: {session.reason}", *used]))
             if not front.trials and limits.joules is not None and (started := rules.account.spent_joules() or 0.0) >= limits.joules:
