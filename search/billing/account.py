@@ -16,7 +16,6 @@ from ..energy import Component, Ledger, Record, Window
 from ..energy.calibrations import WallCalibration
 from ..energy.journal import fitted
 from ..energy.record import add, combined_quality, scaled, sum_known
-from ..energy.sources.cpu_time import CpuTime, estimates_in
 from ..records.bill import REPEAT, REPEATS, TRIAL, SessionBill
 from ..records.files import write_json
 from ..records.trial import ComponentEnergy, Trial, TrialEnergy
@@ -319,16 +318,6 @@ def trial_energy(
         compiled=dict(parent.energy.compiled) if parent is not None else replace(paid[0], hardware={}).to_json() if paid else {},
         contended=bool(whole.contended) or any(trial.energy.contended for trial in earlier),
     )
-
-
-def meters_of(record: Record) -> dict[str, str]:
-    """How each component that counts is known: the meter, and for an estimate its coefficients."""
-    coefficients = sorted(estimates_in(record.to_json()))
-    return {
-        part.name: f"{part.source} {', '.join(coefficients)}".strip() if part.source == CpuTime.name else part.source
-        for part in record.components
-        if part.counts and part.joules is not None
-    }
 
 
 def price_of_features(used: FeaturesUsed | None, phases: Sequence[Record], cache: FeatureCache | None, whole: Record) -> tuple[Record, ...]:

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from ..energy import Component, Record
 from ..energy.record import combined_quality
+from ..energy.sources.cpu_time import CpuTime, estimates_in
 from .files import BillFile, read_json
 
 #: Kinds of the ledger's windows: a training of the search, and one of a finalist that is trained again.
@@ -236,3 +237,13 @@ def known_joules(session: Mapping[str, Any]) -> dict[str, float]:
 def _add(sums: dict[str, float], more: Mapping[str, float]) -> None:
     for name, value in more.items():
         sums[name] = sums.get(name, 0.0) + value
+
+
+def meters_of(record: Record) -> dict[str, str]:
+    """How each component that counts is known: the meter, and for an estimate its coefficients."""
+    coefficients = sorted(estimates_in(record.to_json()))
+    return {
+        part.name: f"{part.source} {', '.join(coefficients)}".strip() if part.source == CpuTime.name else part.source
+        for part in record.components
+        if part.counts and part.joules is not None
+    }

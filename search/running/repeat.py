@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..billing.account import TrialMeter, meters_of, price_of_features, trial_energy
+from ..billing.account import TrialMeter, price_of_features, trial_energy
 from ..certainty import written
 from ..energy import JOULES_PER_WH, Ledger, Record
 from ..energy.journal import fitted
@@ -23,7 +23,7 @@ from ..execution.devices import cores, pick_device
 from ..execution.job import Executor, Job, Outcome, Watch
 from ..formatting import energy_text, for_stream
 from ..front import Front
-from ..records.bill import REPEAT
+from ..records.bill import REPEAT, meters_of
 from ..records.files import write_json
 from ..records.replicate_summary import ReplicateComparison, compare_replicates
 from ..records.replicates import REPEATS_FILE, Plan, Repeat, Repeats, Slot, slots

@@ -29,7 +29,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from ..billing.account import SAVE_SECONDS, Account, meters_of, price_of_inputs
+from ..billing.account import SAVE_SECONDS, Account, price_of_inputs
 from ..billing.recovery import settle_killed
 from ..energy import Ledger, Record, discover
 from ..energy.calibrations import WallCalibration, load_calibration
@@ -38,7 +38,7 @@ from ..energy.sources.cpu_time import CpuTime, Tree
 from ..execution.devices import Devices, cores, make_executors, pick_device, take_devices, torch_threads
 from ..execution.job import Executor, Watch, within
 from ..execution.probe import WARM_UP_SECONDS, may_compile
-from ..records.bill import SessionBill, add_up, read_sessions
+from ..records.bill import SessionBill, add_up, meters_of, read_sessions
 from ..records.files import write_json
 from ..records.run_folder import Run, RunFolder, StoreError
 from ..stopping.limits import BROKEN_OFF
