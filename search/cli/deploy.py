@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ..records.run_folder import Run
     from ..records.trial import Trial
     from ..study import Study
+    from ..training.task import Task
 
 
 @with_options
@@ -40,22 +41,18 @@ def export(
     from ..export import export as export_model
     from ..export.folder import check_push, upload
     from ..export.write import pick_format
-    from ..records.files import write_json
 
     pick_format(to)
     if push is not None:
         check_push(push, network)
-    result, trial, study, weights = _picked(run, pick, moved, predictions)
-    task = study.load_task()
+    result, trial, study, task, weights = _picked(run, pick, moved, predictions)
     with tempfile.TemporaryDirectory() as folder:
         again = None
         if refit:
             from ..export.refit import refit as train_again
 
-            trial, task, weights, again = train_again(trial, study=study, task=task, weights=weights, folder=Path(folder))
-        exported = export_model(trial, study=study, task=task, weights=weights, to=to, out=out, run=result, variant=variant)
-    if again is not None:
-        write_json(out / "refit.json", dict(again.to_json()))
+            trial, task, weights, again = train_again(trial, study=study, task=task, weights=weights, folder=Path(folder), run=result)
+        exported = export_model(trial, study=study, task=task, weights=weights, to=to, out=out, run=result, variant=variant, refit=again)
     print(exported.summary() + ("" if again is None else f"\n{again.to_text()}"))
     if push is not None:
         print(f"uploaded: {upload(out, push)}")
@@ -102,8 +99,7 @@ def optimise(
     from ..export.compress import optimise as measure_tactics
     from ..export.compress import to_json, to_text
 
-    _, trial, study, weights = _picked(run, pick, moved)
-    task = study.load_task()
+    _, trial, study, task, weights = _picked(run, pick, moved)
     torch_threads(cores())
     rows, quality = measure_tactics(
         trial, study=study, task=task, weights=weights, meter=meter, prune=prune or [0.5], compile_model=compile_model, rounds=rounds
@@ -111,11 +107,16 @@ def optimise(
     print(to_json(rows, quality) if as_json else to_text(rows, task.metric, quality))
 
 
-def _picked(path: Path, pick: str, moved: MovedOptions, predictions: str | None = None) -> tuple[Run, Trial, Study, Path]:
-    """Return a run, the trial that a rule picks, where asked by its training and use, the study and the file of the trial's weights."""
+def _picked(path: Path, pick: str, moved: MovedOptions, predictions: str | None = None) -> tuple[Run, Trial, Study, Task, Path]:
+    """Return a run, the trial that a rule picks, where asked by its training and use, the study, its data and the file of the weights.
+
+    Raises:
+        StoreError: If the data are not those of the run: a model's figures would be of other rows.
+    """
     from .. import lifetime
     from ..front import Front
     from ..records.run_folder import RunFolder
+    from ..running.identity import refuse_other_data
     from .study_source import study_of
 
     folder = RunFolder.open(path)
@@ -124,4 +125,6 @@ def _picked(path: Path, pick: str, moved: MovedOptions, predictions: str | None 
     used = front if predictions is None else lifetime.with_use(front, lifetime.read_predictions(predictions))
     trial = lifetime.original(front, used.pick(pick))
     study = study_of(folder, moved.data, moved.study, trust=moved.trust)
-    return result, trial, study, folder.fetch_artifact(trained(trial, result.trials).number)
+    task = study.load_task()
+    refuse_other_data(folder, task)
+    return result, trial, study, task, folder.fetch_artifact(trained(trial, result.trials).number)

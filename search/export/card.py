@@ -75,7 +75,7 @@ def model_card(
         "## Energy and carbon\n\n" + _energy(trained, run),
         "## Use\n\n" + usage(trained, takes, snippet),
         "## The exported file\n\n"
-        + f"`{file}` was compared with the model on all {check.examples:,} validation examples: outputs differ by at most "
+        + f"`{file}` was compared with the model on all {check.examples:,} {check.split} examples: outputs differ by at most "
         + f"{check.max_abs_difference:.2g} (allowed: {check.tolerance:.2g}), {check.decisions_changed} decisions changed, "
         + f"{check.metric} {check.quality_exported:.6g} against {check.quality_model:.6g}."
         + _raw_check(trained, check),
@@ -89,7 +89,7 @@ def model_card(
 def _results(trained: TrainedModel, check: Check) -> list[Any]:
     from huggingface_hub import EvalResult
 
-    splits = [("validation", check.quality_exported)]
+    splits = [(check.split, check.quality_exported)]
     if check.quality_test is not None:
         splits.append(("test", check.quality_test))
     return [
@@ -145,7 +145,7 @@ def _raw_check(trained: TrainedModel, check: Check) -> str:
     return (
         f" With its own preprocessing, from the {origin(trained.task.validation)} of the same examples, its answers differ by at most "
         f"{check.raw_max_abs_difference:.2g}, {check.raw_decisions_changed} decisions changed, {check.metric} "
-        f"{float('nan') if check.raw_quality is None else check.raw_quality:.6g}."
+        f"{'unknown' if check.raw_quality is None else f'{check.raw_quality:.6g}'}."
     )
 
 
@@ -153,7 +153,7 @@ def _limits(trained: TrainedModel, check: Check) -> str:
     lines = [*_LIMITS] if trained.task.kind in ("classification", "multilabel") else [_LIMITS[0].replace("the classes and ", "")]
     lines.append(
         f"Its {METRICS.get(check.metric, check.metric)} was measured on data of one source; on other data it is unknown."
-        + ("" if check.quality_test is not None else " There was no test split.")
+        + ("" if check.quality_test is not None or trained.refitted else " There was no test split.")
     )
     return "\n".join(f"- {line}" for line in lines)
 
@@ -168,7 +168,7 @@ def _standing(trained: TrainedModel, run: Run | None) -> list[str]:
     standing = front.choice.standings.get(trial.number)
     if standing is not None and standing.low is not None and standing.high is not None:
         on = examples_text(standing.examples, front.evidence.folds) if standing.examples else "the validation split"
-        whose = "" if trained.variant is None else " of the model before it became this variant"
+        whose = f" of the model before {trained.before}" if trained.before else ""
         lines.append(f"95 % interval{whose} on {on}: {standing.low:.3f} to {standing.high:.3f} ({standing.method}).")
     if front.choice.guessing is not None:
         lines.append(f"Guessing gives {name} {front.choice.guessing:.3g}.")
@@ -176,13 +176,15 @@ def _standing(trained: TrainedModel, run: Run | None) -> list[str]:
         spent = "" if base.train_joules is None else f" for {base.train_joules:.4g} J"
         own = " It is this model." if base.number == trial.number else ""
         lines.append(f"The default model (trial {base.number}) reaches {name} {base.values[0]:.4g}{spent}.{own}")
+    subject = f"The model before {trained.before}" if trained.before else "It"
     place = next((k for k, one in enumerate(front.members, 1) if one.number == trial.number), None)
     if place is None:
-        lines.append(f"It is not on the front of {name} against energy.")
+        lines.append(f"{subject} is not on the front of {name} against energy.")
     else:
         named = [rule for rule, one in (("sensible", front.choice.pick), ("best", front.choice.best)) if one == trial.number]
         picked = f", {' and '.join(named)}" if named else ""
-        lines.append(f"Of the {len(front)} models on the front of {name} against energy it is number {place} from the cheapest{picked}.")
+        which = f"number {place} from the cheapest of the {len(front)} models on the front of {name} against energy"
+        lines.append(f"{subject} is {which}{picked}.")
         lines += [front.choice.why[:1].upper() + front.choice.why[1:].rstrip(".") + "."] if front.choice.pick == trial.number else []
     return [" ".join(lines)]
 
@@ -193,18 +195,22 @@ def _quality(trained: TrainedModel, check: Check, run: Run | None) -> str:
     folds = trained.task.folds
     counted = len(trained.task.train) + check.examples if folds else check.examples
     stored = f"validation, {folds} models of {folds} folds" if folds else "validation, as the trial stored it"
-    stored += ", before it became this variant" if trained.variant is not None else ""
-    searched = "validation" if folds or trained.variant is not None else "validation (what the search optimised)"
+    own, searched = trained.variant is None and not folds, check.split
+    if trained.refitted:
+        stored = searched = "test (never seen by the search)"
+    elif own:
+        searched += " (what the search optimised)"
+    stored += f", before it became this {trained.variant} variant" if trained.variant is not None else ""
     rows.append(f"| {searched} | {check.examples:,} | {name} | {check.quality_exported:.4f} |")
     for key, value in trained.trial.quality.items():
-        if (folds or trained.variant is not None or key != check.metric) and key != "error" and math.isfinite(value):
-            optimised = " (what the search optimised)" if key == check.metric else ""
+        if (not own or key != check.metric) and key != "error" and math.isfinite(value):
+            optimised = " (what the search optimised)" if key == check.metric and not trained.refitted else ""
             rows.append(f"| {stored}{optimised} | {counted:,} | {METRICS.get(key, key)} | {value:.4f} |")
     if check.quality_test is not None:
         rows.append(f"| test (never seen by the search) | {check.test_examples:,} | {name} | {check.quality_test:.4f} |")
     notes = (
         []
-        if check.quality_test is not None
+        if check.quality_test is not None or trained.refitted
         else ["There was no test split: the validation figure is optimistic, because the search selected by it."]
     )
     if trained.variant is None and check.quality_recorded is not None and abs(check.quality_recorded - check.quality_model) > 1e-6:
@@ -212,6 +218,7 @@ def _quality(trained: TrainedModel, check: Check, run: Run | None) -> str:
             f"The trial stored {check.quality_recorded:.6f}; in float32 on the CPU the same weights give {check.quality_model:.6f} "
             f"({check.quality_model - check.quality_recorded:+.6f})."
         )
+    notes += [f"The model was trained again on the training and validation examples: {trained.refitted}."] if trained.refitted else []
     notes = [*_standing(trained, run), *notes]
     return "\n".join(rows) + ("\n\n" + "\n\n".join(notes) if notes else "")
 
@@ -240,7 +247,8 @@ def _energy(trained: TrainedModel, run: Run | None) -> str:
     if trial.grams_co2e is not None:
         lines.append(f"Carbon: {trial.grams_co2e:.4g} gCO2e, the energy times the intensity of the grid.")
     else:
-        lines.append("Carbon: unknown, because no zone was given (`--zone`).")
+        hours = "the forecast does not cover all hours of the training" if _facts(run).get("carbon") else "no zone was given (`--zone`)"
+        lines.append(f"Carbon: unknown, because {'the energy is' if trial.train_joules is None else hours}.")
     if trial.inference_joules_per_1000 is not None and trained.variant is not None:
         lines.append(
             f"What a prediction of this {trained.variant} variant takes was not measured: `joulefront optimise` does that, beside the "

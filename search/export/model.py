@@ -39,7 +39,8 @@ class ExportFailed(RuntimeError):  # noqa: N818 - named like TrainingFailed
 class TrainedModel:
     """A trained model with its candidate, task and trial, the space that built it, the name of the study, and its ``variant`` if it is one.
 
-    The model is a ``torch.nn.Module`` on the CPU in eval mode, or a fitted estimator.
+    ``refitted`` says how the trial's model was trained again with the validation split, after which only the test split is left to check
+    it: that is then ``task.validation``. The model is a ``torch.nn.Module`` on the CPU in eval mode, or a fitted estimator.
     """
 
     model: Any
@@ -49,6 +50,17 @@ class TrainedModel:
     trial: Trial
     study: str
     variant: str | None = None
+    refitted: str | None = None
+
+    @property
+    def split(self) -> str:
+        """Name of the split that checks the exported file."""
+        return "validation" if self.refitted is None else "test"
+
+    @property
+    def before(self) -> str:
+        """What tells the model that the search measured from this one, for the card; empty where they are the same."""
+        return f"it became this {self.variant} variant" if self.variant else "it was trained again" if self.refitted else ""
 
     @property
     def is_torch(self) -> bool:

@@ -35,7 +35,8 @@ class Check:
     the exported file, and what the trial stored of this model (None for folds, whose models are others). ``decisions_changed`` counts
     examples with another class, label or side; 0 for regression.
     What begins with ``raw`` is the same with the exported preprocessing, from the raw files, rows or arrays of the split; None without it.
-    A variant in fewer bits is ``coarse``; its model is the variant itself.
+    A variant in fewer bits is ``coarse``; its model is the variant itself. A model that was trained with the validation ``split``, too, is
+    checked on that of the test.
     """
 
     examples: int
@@ -52,6 +53,7 @@ class Check:
     raw_decisions_changed: int | None = None
     raw_quality: float | None = None
     coarse: bool = False
+    split: str = "validation"
 
     @property
     def fault(self) -> str | None:
@@ -63,7 +65,7 @@ class Check:
             )
         slack = 0.0 if self.metric == "accuracy" else self.tolerance
         if not (abs(self.quality_model - self.quality_exported) <= slack or self.quality_model != self.quality_model):
-            return f"its validation {self.metric} is {self.quality_exported:.6g}, the model's {self.quality_model:.6g}"
+            return f"its {self.split} {self.metric} is {self.quality_exported:.6g}, the model's {self.quality_model:.6g}"
         allowed, changed = (COARSE_TOLERANCE, COARSE_CHANGED) if self.coarse else (RAW_TOLERANCE, RAW_CHANGED)
         if self.raw_max_abs_difference is not None and not (
             self.raw_max_abs_difference <= allowed and (self.raw_decisions_changed or 0) <= max(1, changed * self.examples)
@@ -126,6 +128,7 @@ def compare(trained: TrainedModel, exported: Predictor, from_raw: FromRaw | None
         quality_test=test,
         test_examples=test_examples,
         coarse=trained.variant is not None,
+        split=trained.split,
         **raw,
     )
 

@@ -7,11 +7,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..billing.account import trial_energy
 from ..certainty import shares_differ
 from ..energy import JOULES_PER_WH
 from ..energy.measure import measure
 from ..formatting import energy_text
 from ..records.examples import SHARES
+from ..records.run import Run
 from ..records.trial import Trial
 from ..space import FixedTrial
 from ..study import Study
@@ -22,13 +24,16 @@ from ..training.splits_data import training_and_validation
 from ..training.task import Task
 from .model import rebuild
 
+#: Its file beside an exported model.
+REFIT = "refit.json"
+
 
 @dataclass(frozen=True)
 class Refit:
     """What a refit has cost and brought.
 
     ``examples`` are those that it was trained on, ``before`` and ``after`` the quality ``metric`` on the test split of ``tested`` examples,
-    and ``joules`` what it took, None where nothing is measured or estimated here.
+    and ``joules`` what it took, that validation included; None where nothing is measured or estimated here.
     """
 
     examples: int
@@ -53,12 +58,15 @@ class Refit:
         return f"refitted on {self.examples:,} examples for {paid}: {change}{verdict}"
 
 
-def refit(trial: Trial, *, study: Study, task: Task, weights: Path, folder: Path, meter: str = "auto") -> tuple[Trial, Task, Path, Refit]:
-    """Train the model of a trial from scratch on its training and validation examples, to the same epochs.
+def refit(
+    trial: Trial, *, study: Study, task: Task, weights: Path, folder: Path, meter: str = "auto", run: Run | None = None
+) -> tuple[Trial, Task, Path, Refit]:
+    """Train the model of a trial from scratch on its training and validation examples, to the same epochs of the same schedule.
 
     Returns:
-        What ``export`` takes in place of trial, task and weights: the validation split of the task is that of the test, the only examples
-        that the new model has not seen.
+        What ``export`` takes in place of trial, task and weights, and as ``refit``. The trial has the energy of this training, and its
+        carbon where the run has an intensity that is no forecast. The task's validation split is that of the test, the only examples that
+        the new model has not seen; it has no other.
 
     Raises:
         ValueError: If there is no test split to check it on, or the data is not in memory.
@@ -72,11 +80,12 @@ def refit(trial: Trial, *, study: Study, task: Task, weights: Path, folder: Path
         raise ValueError(f"--refit trains one model again, and trial {trial.number} is an ensemble; --pick trial=N of its members {named}")
     candidate = study.space.sample(FixedTrial(trial.params))
     recipe = replace(candidate.recipe, patience=None)
-    whole = replace(task, train=training_and_validation(task), validation=task.test, folds=0)
+    whole = replace(task, train=training_and_validation(task), validation=task.test, test=None, folds=0)
 
     def train() -> Any:
         torch.manual_seed(study.seed)
-        return fit(study.space.build(candidate, whole), whole, recipe, epochs=trial.epochs, seed=study.seed)
+        model, end = study.space.build(candidate, whole), trial.epochs
+        return fit(model, whole, recipe, epochs=trial.horizon, seed=study.seed, should_continue=lambda point: point.epoch < end)
 
     old = rebuild(trial, study=study, task=task, weights=weights)
     before = evaluate(old.model, task, task.test, recipe=recipe)[task.metric]
@@ -84,4 +93,7 @@ def refit(trial: Trial, *, study: Study, task: Task, weights: Path, folder: Path
     path = folder / "refit.weights"
     sha256 = save_weights(path, fitted, with_checkpoint=False)
     done = Refit(len(whole.train), len(task.test), task.metric, before, fitted.quality[task.metric], record.joules)
-    return replace(trial, artifact_sha256=sha256, quality=dict(fitted.quality)), whole, path, done
+    energy = trial_energy(record, [replace(record, kind="epoch")], parent=None, predictions=0, intensity=None)
+    if run is not None and run.facts.get("carbon") is None:
+        energy = replace(energy, grams_co2e=run.grams_co2e(record.joules))
+    return replace(trial, artifact_sha256=sha256, quality=dict(fitted.quality), energy=energy), whole, path, done

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -24,6 +24,7 @@ from .model import Exporter, ExportFailed, Predictor, TrainedModel, first_line, 
 from .onnx_format import Onnx
 from .parity import Check, compare
 from .raw_check import SCRIPT, answers, example, origin, write_script
+from .refit import REFIT, Refit
 from .skops_format import Skops
 from .torch_formats import Pt2, Safetensors, builder_of
 from .variants import variant_of
@@ -48,12 +49,12 @@ class Exported:
     def summary(self) -> str:
         """Return a few lines on what was written where, how it was checked, and commands that predict with it."""
         check = self.check
-        said = [f"checked on {check.examples:,} validation examples: outputs within {check.max_abs_difference:.1e}"]
+        said = [f"checked on {check.examples:,} {check.split} examples: outputs within {check.max_abs_difference:.1e}"]
         said.append(f"{check.metric} {check.quality_exported:.4f} as the model")
         if self.raw is not None and check.raw_max_abs_difference is not None:
             changed = check.raw_decisions_changed or 0
             said[-1] += f"; with its own preprocessing on their {self.raw}: answers within {check.raw_max_abs_difference:.1e}"
-            said.append(f"{check.metric} {check.raw_quality or float('nan'):.4f}")
+            said.append(f"{check.metric} {'unknown' if check.raw_quality is None else f'{check.raw_quality:.4f}'}")
             said += [f"{changed} decision{'s' * (changed != 1)} changed"] if check.metric != "r2" else []
         if check.quality_test is not None:
             said[-1] += f"; test {check.metric} {check.quality_test:.4f} on {check.test_examples:,} examples"
@@ -74,12 +75,14 @@ def export(
     out: str | Path,
     run: Run | None = None,
     variant: str | None = None,
+    refit: Refit | None = None,
 ) -> Exported:
     """Write the model of a trial in a format, after checking the file against the model on all validation data.
 
     Everything is written into a temporary folder and moved to ``out`` when the check has passed; a failure leaves ``out`` unchanged.
     The trial must be complete, its weights kept; ``to`` is a name of ``FORMATS`` or an exporter of your own; ``out`` is new, empty, or an
-    earlier export, which is replaced. ``variant`` is one of ``VARIANTS``. The run is the source of hardware, place, command and bill for
+    earlier export, which is replaced. ``variant`` is one of ``VARIANTS``; ``refit`` is what `joulefront.search.export.refit.refit` found of
+    the trial, task and weights that it gave. The run is the source of hardware, place, command and bill for
     the card.
 
     Raises:
@@ -92,6 +95,9 @@ def export(
         trained = rebuild(trial, study=study, task=task, weights=weights)
         if (why := getattr(plain_estimator(trained.model), "not_exportable", None)) is not None:
             raise ExportFailed(f"trial {trial.number} ({trained.type_name}) cannot be exported: {why}")
+        if refit is not None:
+            trained = replace(trained, refitted=refit.to_text())
+            write_readable_json(stage / REFIT, _finite(refit.to_json()))
         if variant is not None:
             trained = variant_of(trained, variant, exporter.name)
         write_readable_json(stage / CONFIG, describe(trained, exporter, run))
@@ -158,7 +164,7 @@ def describe(trained: TrainedModel, exporter: Exporter, run: Run | None) -> dict
             "shape": list(task.input_shape),
             "scale": task.target_scale,
             "train": len(task.train),
-            "validation": len(task.validation),
+            trained.split: len(task.validation),
         },
         "input": {"name": "inputs", "shape": ["batch", *trained.input_shape], "dtype": "float32"},
         "output": {"name": trained.output_name, "classes": len(task.classes) or None},

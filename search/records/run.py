@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ..carbon.intensity import Intensity, grams_co2e
 from .bill import Bill
 from .replicates import Repeats
 from .trial import Trial
@@ -58,6 +59,15 @@ class Run:
         own = hardware_id or next((one for one in last if one in counts), known[0])
         kept = tuple(trial for trial in self.trials if trial.hardware_id in (None, own))
         return replace(self, trials=kept, elsewhere={one: self._told(one, counts[one]) for one in known if one != own})
+
+    def grams_co2e(self, joules: float | None) -> float | None:
+        """Return the carbon of an energy at the place of the run, with the power usage effectiveness there; None where one is unknown.
+
+        Raises:
+            ValueError: If a factor in ``study.json`` breaks its rule.
+        """
+        place = self.facts.get("intensity")
+        return grams_co2e(joules, Intensity.from_json(dict(place)) if place else None, float(self.facts.get("pue") or 1.0))
 
     def _told(self, hardware_id: str, count: int) -> str:
         machines = (trial.energy.record.get("hardware") for trial in self.trials if trial.hardware_id == hardware_id)

@@ -177,10 +177,6 @@ class RunFolder:
         """File of what the model of a trial gave for each validation example, whether it exists or not."""
         return examples_of(self.path, number)
 
-    def has_artifact(self, number: int) -> bool:
-        """Whether the weights of a trial are still there."""
-        return self.artifact(number).exists()
-
     @property
     def _shared_files(self) -> ArtifactStore | None:
         place = self.facts.get("artifacts")

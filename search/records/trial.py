@@ -156,6 +156,11 @@ class Trial:
         return self.extra.get(BASELINE) == DEFAULT
 
     @property
+    def horizon(self) -> int:
+        """Epochs that its schedule was laid out for: those that were asked for, though the training may have ended before."""
+        return max(self.epochs, int(self.extra.get("asked_epochs") or 0))
+
+    @property
     def members(self) -> tuple[int, ...]:
         """Numbers of the trials whose mean this is, each as often as it counts; empty for a model of its own, which was trained."""
         return tuple(self.extra.get(MEMBERS, ()))

@@ -116,7 +116,7 @@ def groups_of(run: Run) -> tuple[Group, ...]:
     found: dict[tuple[str, str, int], list[Trial]] = defaultdict(list)
     for trial in run.trials:
         if trial.state == "complete" and trial.values and trial.train_joules and "copy_of" not in trial.extra:
-            found[family_of(trial), setting_of(trial), int(trial.extra.get("asked_epochs") or trial.epochs)].append(trial)
+            found[family_of(trial), setting_of(trial), trial.horizon].append(trial)
     return tuple(_group(*key, trials) for key, trials in sorted(found.items()))
 
 

@@ -8,7 +8,7 @@ Source:
 from __future__ import annotations
 
 from ..carbon.intensity import Intensity
-from ..energy import JOULES_PER_KWH, JOULES_PER_WH, SECONDS_PER_HOUR
+from ..energy import JOULES_PER_WH, SECONDS_PER_HOUR
 from ..formatting import Unit, digits, energies, energy_text, unit_for
 from ..front import Front
 from ..records.run_folder import Run
@@ -63,8 +63,7 @@ def _carbon(run: Run, joules: float, pue: float) -> str:
     if not place:
         return f"Its carbon is not stated: the place of the computation is unknown ({site})."
     intensity = Intensity.from_json(dict(place))
-    grams = joules / JOULES_PER_KWH * pue * intensity.grams_per_kwh
-    return f"That is **{energy_text(grams, 'gCO2e')}** with {site} and {intensity.describe()}."
+    return f"That is **{energy_text(run.grams_co2e(joules), 'gCO2e')}** with {site} and {intensity.describe()}."
 
 
 def _model(front: Front, trial: Trial, unit: Unit) -> str:

@@ -75,7 +75,7 @@ def facts(run: Run) -> dict[str, Any]:
         "components": parts,
         "wall_kwh": None if bill.at_wall is None else bill.at_wall.joules / JOULES_PER_KWH,
         "pue": pue,
-        "grams_co2e": None if total is None or not place else total / JOULES_PER_KWH * pue * float(place["grams_per_kwh"]),
+        "grams_co2e": run.grams_co2e(total),
         "place": dict(place) if place else None,
         "models": {name: _model(front, pick()) for name, pick in (("sensible", front.sensible), ("best", front.best))}
         if len(front)

@@ -183,7 +183,7 @@ class RepeatLoop:
             number=trial.number,
             params=trial.params,
             # A schedule with a horizon (cosine) keeps that of the search, though the training ends where the trial did.
-            epochs=max(trial.epochs, int(trial.extra.get("asked_epochs") or 0)),
+            epochs=trial.horizon,
             seed=seed_of_repeat(seed, slot.round, key_of(self.study.space, trial)),
             device=self.session.device,
             threads=int(trial.extra.get("threads") or cores()),

@@ -185,7 +185,7 @@ def front_is_wrong(folder: RunFolder, trials: Sequence[Trial]) -> list[str]:
     wrong += [
         f"trial {number} is on the front and has no weights"
         for number, trial in members.items()
-        if not folder.has_artifact(original(trial.extra, number))
+        if not folder.artifact(original(trial.extra, number)).exists()
     ]
     return wrong
 

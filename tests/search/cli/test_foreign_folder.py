@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from joulefront.search import Study, run
 from joulefront.search.cli import main
+from joulefront.search.training.splits_data import MemoryData
 
 
 @pytest.fixture
@@ -35,6 +37,20 @@ def test_what_a_folder_names_is_not_imported_without_the_users_word(foreign: Pat
     assert "--trust" in said
     assert said.count("\n") == 1
     assert not (tmp_path / "ran").exists()
+
+
+def test_models_are_not_exported_or_measured_on_other_data_than_theirs(rings, tmp_path: Path, monkeypatch, capsys) -> None:
+    study: Study = rings(trials=1)
+    run(study, out=tmp_path / "r", meter="cpu_time")
+    task = study.load_task()
+    other = replace(study, task=replace(task, validation=MemoryData(task.validation.inputs.flip(0), task.validation.targets)))
+    monkeypatch.setattr("joulefront.search.cli.study_source.study_of", lambda *given, **options: other)
+    for words in (["export", str(tmp_path / "r"), "--to", "skops", "-o", str(tmp_path / "m")], ["optimise", str(tmp_path / "r")]):
+        with pytest.raises(SystemExit) as stopped:
+            main(words)
+        assert stopped.value.code == 2
+        assert "was made with other data" in capsys.readouterr().err
+    assert not (tmp_path / "m").exists()
 
 
 @pytest.mark.slow

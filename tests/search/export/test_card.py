@@ -134,7 +134,7 @@ def test_the_card_of_a_variant_or_of_folds_has_no_figure_of_another_model_as_its
     text = (tmp_path / "int8" / "README.md").read_text()
     assert "1,000 predictions of the trained model took" not in text
     assert "a prediction of this int8 variant takes was not measured: `joulefront optimise`" in text
-    assert "as the trial stored it, before it became this variant (what the search optimised)" in text
+    assert "as the trial stored it, before it became this int8 variant (what the search optimised)" in text
     assert "The trial stored" not in text
     folds = {**ready.arguments, "task": replace(ready.arguments["task"], folds=3)}
     seen = {"data": {"examples": {"train": 1000, "validation": 333, "test": 464}, "folds": 3}}

@@ -5,7 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from joulefront.search.export import export
 from joulefront.search.export.refit import Refit, refit
+from joulefront.search.records.bill import Bill
+from joulefront.search.records.run_folder import Run
+from joulefront.search.training.fit import fit
 
 
 def test_a_refit_learns_from_all_but_the_test_split_which_checks_it(make, tmp_path):
@@ -15,11 +19,44 @@ def test_a_refit_learns_from_all_but_the_test_split_which_checks_it(make, tmp_pa
     old = ready.task
     assert len(task.train) == done.examples == len(old.train) + len(old.validation)
     assert np.array_equal(task.validation.arrays()[0], old.test.arrays()[0])
+    assert task.test is None  # else the same rows would be two splits of the card
     assert weights.is_file()
     assert trial.artifact_sha256 != ready.arguments["trial"].artifact_sha256
     assert 0 < done.before <= 1
     assert done.after == pytest.approx(trial.quality["accuracy"])
-    assert done.joules is None or done.joules > 0
+    assert trial.train_joules == done.joules
+    assert trial.inference_joules_per_1000 is None
+
+
+def test_the_card_of_a_refit_has_its_own_energy_and_calls_the_test_rows_by_their_name(make, tmp_path):
+    ready = make("forest", "rows").but(inference_joules_per_1000=4.5)
+    given = {"study": ready.study, "task": ready.task, "weights": ready.weights}
+    place = {"intensity": {"grams_per_kwh": 100.0, "zone": "FR"}, "pue": 2.0}
+    run = Run("small", tmp_path, ("accuracy", "train_energy"), ("maximize", "minimize"), (1,), (), Bill(), place)
+    trial, task, weights, done = refit(ready.trial, **given, folder=tmp_path, meter="cpu_time", run=run)
+    assert done.joules is not None
+    assert trial.grams_co2e == pytest.approx(done.joules / 3.6e6 * 200)
+    out, given = tmp_path / "model", {**given, "task": task, "weights": weights}
+    exported = export(trial, **given, to="skops", out=out, run=run, refit=done)
+    assert {"refit.json"} <= set(exported.files) == {file.name for file in out.iterdir()}
+    assert f"checked on {len(task.validation)} test examples" in " ".join(exported.summary().split())
+    text = (out / "README.md").read_text()
+    assert text.count("| test (never seen by the search) | 464 | Accuracy |") == 1
+    assert "| validation" not in text
+    assert "split: validation" not in text
+    assert f"**{done.joules:.4g} J**" in text
+    assert "1,000 predictions" not in text
+    assert "trained again on the training and validation examples: refitted on 1,333 examples" in text
+    export(**ready.arguments, to="skops", out=out)
+    assert not (out / "refit.json").exists()  # it is of another model
+
+
+def test_a_schedule_keeps_the_horizon_of_the_search(make, tmp_path, monkeypatch):
+    ready, asked = make("mlp", "rows"), []
+    monkeypatch.setattr("joulefront.search.export.refit.fit", lambda *given, **how: asked.append(how["epochs"]) or fit(*given, **how))
+    trial = replace(ready.trial, epochs=1, extra={"asked_epochs": 3})
+    refit(trial, study=ready.study, task=ready.task, weights=ready.weights, folder=tmp_path, meter="cpu_time")
+    assert asked == [3]
 
 
 def test_without_a_test_split_it_is_refused(make, tmp_path):

@@ -94,7 +94,7 @@ def test_weights_are_dropped_except_for_those_to_keep(tmp_path: Path) -> None:
         store.artifact(number).write_bytes(b"weights")
     (tmp_path / "r" / "artifacts" / "notes.txt").write_text("mine")
     store.keep_artifacts([1, 3, 7])
-    assert [store.has_artifact(number) for number in range(4)] == [False, True, False, True]
+    assert [store.artifact(number).exists() for number in range(4)] == [False, True, False, True]
     assert (tmp_path / "r" / "artifacts" / "notes.txt").exists()
 
 

@@ -156,7 +156,7 @@ def test_a_training_that_fails_keeps_its_energy_and_its_reason(rings: Maker, tmp
         assert trial.increment_joules >= 0
 
         assert re.search(reason, str(trial.reason)), trial.reason
-        assert not RunFolder.open(tmp_path / "r").has_artifact(trial.number)
+        assert not RunFolder.open(tmp_path / "r").artifact(trial.number).exists()
 
 
 def test_a_space_in_which_nothing_can_be_trained_ends_by_itself(rings: Maker, tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ def test_a_space_in_which_nothing_can_be_trained_ends_by_itself(rings: Maker, tm
 def test_only_weights_on_the_front_are_kept(rings: Maker, tmp_path: Path) -> None:
     front = run(rings(trials=8), out=tmp_path / "r")
     store = RunFolder.open(tmp_path / "r")
-    kept = {trial.number for trial in store.run().trials if store.has_artifact(trial.number)}
+    kept = {trial.number for trial in store.run().trials if store.artifact(trial.number).exists()}
     assert kept == {trial.number for trial in front}
 
 

@@ -74,7 +74,7 @@ def test_a_schedule_with_a_horizon_has_no_parent_and_pays_for_itself_alone(climb
         assert trial.train_joules is not None
         assert epochs <= trial.train_joules
     store = RunFolder.open(tmp_path / "r")
-    assert {trial.number for trial in trials if store.has_artifact(trial.number)} == {trial.number for trial in front}
+    assert {trial.number for trial in trials if store.artifact(trial.number).exists()} == {trial.number for trial in front}
 
 
 def test_where_schedules_are_mixed_only_those_without_a_horizon_are_continued(climbing: Maker, tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_what_patience_has_ended_is_not_continued_and_keeps_no_weights_for_it(cl
     assert all("patience" in str(trial.reason) and trial.epochs == 2 for trial in ended)
     for trial in ended:
         assert not [later.number for later in trials[trial.number + 1 :] if later.params == trial.params]
-        assert store.has_artifact(trial.number) == (trial in front)
+        assert store.artifact(trial.number).exists() == (trial in front)
 
 
 def test_a_cap_ends_each_training_and_the_next_one_goes_on_from_there(climbing: Maker, tmp_path: Path) -> None:
@@ -247,7 +247,7 @@ def test_only_what_can_go_on_has_a_checkpoint_beside_its_weights(climbing: Maker
     parents = {trial.parent for trial in trials}
     for trial in trials:
         end = trial.number not in parents and not trial.complete_training
-        assert store.has_artifact(trial.number) == (end or trial.number in front)
+        assert store.artifact(trial.number).exists() == (end or trial.number in front)
 
 
 def test_other_samplers_store_no_checkpoints(rings: Maker, tmp_path: Path) -> None:
@@ -264,8 +264,8 @@ def test_weights_of_a_trial_that_is_being_recorded_elsewhere_are_kept(rings: Mak
     for number in (asked.number, 77):
         store.artifact(number).write_bytes(b"weights")
     Recorder(rings(), store, study, account=None, train_examples=1).drop_weights()  # type: ignore[arg-type]  # nothing is billed
-    assert store.has_artifact(asked.number)
-    assert not store.has_artifact(77)
+    assert store.artifact(asked.number).exists()
+    assert not store.artifact(77).exists()
 
 
 # -- what trainings and the sampler are told -------------------------------------------------------------------------------------------
