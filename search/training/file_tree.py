@@ -16,6 +16,9 @@ from typing import Protocol
 from PIL import Image
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"})
+#: Pictures and recordings in formats that are not read.
+FOREIGN = frozenset({".heic", ".heif", ".avif", ".jxl", ".jp2", ".svg", ".psd", ".raw", ".cr2", ".cr3", ".nef", ".arw", ".dng"})
+FOREIGN |= {".m4a", ".aac", ".opus", ".wma", ".amr", ".mp4", ".mov", ".avi"}
 SPLITS = {
     "train": "train",
     "training": "train",
@@ -175,6 +178,11 @@ def find_classes(files: Files, suffixes: frozenset[str] = SUFFIXES, *, noun: str
     images = [(name, path.parts) for name, path in paths if not name.endswith("/") and path.suffix.lower() in suffixes]
     if not images:
         raise ValueError(f"no {noun} in {where}; they must end in one of {', '.join(sorted(suffixes))}")
+    foreign = sorted(path for name, path in paths if not name.endswith("/") and path.suffix.lower() in (*FOREIGN - suffixes, ""))
+    if foreign:
+        kinds = ", ".join(sorted({path.suffix.lower() or "no suffix" for path in foreign}))
+        one = f"{len(foreign)} file{'s' * (len(foreign) != 1)} ({kinds}), for example {foreign[0]}"
+        warnings.warn(f"{where}: left out {one}; convert or rename what is meant as {noun}", stacklevel=3)
     folders = {path.parts[:depth] for name, path in paths for depth in range(1, len(path.parts) + name.endswith("/"))}
     # A zip often holds one folder with everything in it; a folder that holds images itself is a class and stays.
     wrapped = len({parts[0] for _, parts in images}) == 1 and any(len(parts) >= 3 for _, parts in images)

@@ -102,7 +102,7 @@ def _read_text(path: Path, names: Collection[str]) -> pd.DataFrame:
     if again.any() and sum(map(bool, header)) > 1:
         warnings.warn(f"{path}: left out {int(again.sum())} rows that are the header again", stacklevel=4)
         body = body[~again].reset_index(drop=True)
-    body = body.apply(lambda column: column.str.replace(_EXCEL, r"\1", regex=True))
+    body = body.replace(_EXCEL, r"\1", regex=True)
     named = max((k + 1 for k, name in enumerate(header) if name), default=0)
     if short:
         warnings.warn(

@@ -228,3 +228,10 @@ def test_samples_that_are_no_numbers_are_refused_by_the_name_of_their_file(tmp_p
         audio(tmp_path)
     with pytest.warns(UserWarning, match=r"left out 1 unreadable files: b/3\.wav"):
         audio(tmp_path, skip_unreadable=True)
+
+
+def test_pictures_in_formats_that_are_not_read_are_counted(tmp_path):
+    more = {"cat/a.HEIC": b"x", "cat/b.svg": b"<svg/>", "dog/no_suffix": picture(), "dog/notes.txt": b"x", "cat/Thumbs.db": b"x"}
+    _, count, said = read(write(tmp_path, classes("cat", "dog") | more))
+    assert count == 20
+    assert "left out 3 files (.heic, .svg, no suffix), for example cat/a.HEIC; convert or rename what is meant as images" in said
