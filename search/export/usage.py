@@ -34,8 +34,8 @@ def usage(trained: TrainedModel, takes: str, snippet: str | None) -> str:
     theirs = [line for line in lines if line.startswith(("import ", "from "))]
     rest = "\n".join(line for line in lines if line not in theirs).strip("\n")
     own = takes == "inputs"
-    imports = {"import json", "import sys", "import numpy as np", *theirs} if own else {"import json", "import sys", *theirs}
-    imports |= set() if own else {"from predict import Model"}
+    imports = {"import json", "import sys", *theirs} | (set() if own else {"from predict import Model"})
+    imports |= {"import numpy as np"} if own or "np." in rest else set()
     top = "\n".join(sorted(imports, key=lambda line: (line.startswith("from"), line)))
     made = f"np.load(sys.argv[1])  # float32 (n, {shape})" if own else 'Model("prepare.onnx").prepared(sys.argv[1:])  # raw files'
     said = (

@@ -49,7 +49,7 @@ class BaselineComparison:
         equal_epochs: Energy over the baseline's at the same number of epochs, geometric mean; None where nothing can be compared.
         equal_quality: Energy over what the baseline needs for the same quality, geometric mean over those numbers of epochs whose
             quality lies within the baseline's; None where none does. They are ``compared`` numbers.
-        u_log: Standard uncertainty of the logarithm of ``equal_quality``, from the spread of the repeats; None with it.
+        u_log: Standard uncertainty of the logarithm of ``equal_quality``, from the spread of the repeats; None where nothing was repeated.
         columns: Means of ``COLUMNS`` at the largest number of epochs.
     """
 
@@ -101,12 +101,12 @@ def compare_to_baseline(run: Run, baseline: str = BASELINE) -> tuple[BaselineCom
             if place is not None:
                 needed, slope, count = place
                 logs.append(log(group.joules) - needed)
-                n = len(group.trials)
-                variances.append(((slope * quality_sd) ** 2 + log_sd**2) * (1 / n + 1 / count))
+                if quality_sd is not None and log_sd is not None:
+                    variances.append(((slope * quality_sd) ** 2 + log_sd**2) * (1 / len(group.trials) + 1 / count))
         last = own[-1].trials
         columns = {name: fmean(trial.extra[name] for trial in last) for name in COLUMNS if all(name in trial.extra for trial in last)}
         mean = exp(fmean(logs)) if logs else None
-        u_log = sqrt(sum(variances)) / len(logs) if logs else None
+        u_log = sqrt(sum(variances)) / len(logs) if variances else None
         found.append(BaselineComparison(family, setting, tuple(own), exp(fmean(same)) if same else None, mean, u_log, len(logs), columns))
     return tuple(sorted(found, key=lambda one: (one.family != baseline, one.family, one.setting)))
 
@@ -158,11 +158,11 @@ def _needed(base: Sequence[Group], quality: float, sign: float) -> tuple[float, 
     return None
 
 
-def _pooled_sd(groups: Iterable[Sequence[float]]) -> float:
-    """Standard deviation within groups, pooled; 0.0 where nothing was repeated."""
+def _pooled_sd(groups: Iterable[Sequence[float]]) -> float | None:
+    """Standard deviation within groups, pooled; None where nothing was repeated."""
     several = [values for values in groups if len(values) > 1]
     freedom = sum(len(values) - 1 for values in several)
-    return sqrt(sum(variance(values) * (len(values) - 1) for values in several) / freedom) if freedom else 0.0
+    return sqrt(sum(variance(values) * (len(values) - 1) for values in several) / freedom) if freedom else None
 
 
 def to_text(found: Sequence[BaselineComparison], quality: str = "accuracy") -> str:
@@ -203,8 +203,10 @@ def cells_of(found: Sequence[BaselineComparison], quality: str = "accuracy", dec
 def _judged(one: BaselineComparison) -> tuple[str, str]:
     if one.family == BASELINE:
         return "x 1", "the baseline"
-    if one.equal_quality is None or one.u_log is None:
+    if one.equal_quality is None:
         return "-", one.verdict
+    if one.u_log is None:
+        return f"x {one.equal_quality:.2f} (no repeats)", one.verdict
     low, high = (one.equal_quality * exp(sign * 2 * one.u_log) for sign in (-1, 1))
     return f"x {one.equal_quality:.2f} ({low:.2f} to {high:.2f})", one.verdict
 
@@ -213,9 +215,14 @@ def spread_text(found: Sequence[BaselineComparison]) -> str:
     """Explain the intervals and the columns."""
     quality_sd = _pooled_sd([[trial.values[0] for trial in group.trials] for one in found for group in one.groups])
     log_sd = _pooled_sd([[log(trial.train_joules or 1.0) for trial in group.trials] for one in found for group in one.groups])
+    known = "No setting was repeated, so how far chance alone moves these figures is unknown (joulefront.spaces.repeated)."
+    if quality_sd is not None and log_sd is not None:
+        known = (
+            f"In brackets two standard uncertainties; repeats of one setting have a standard deviation of {quality_sd:.4f} in quality and "
+            f"{100 * log_sd:.1f} % in energy."
+        )
     return (
-        f"In brackets two standard uncertainties; repeats of one setting have a standard deviation of {quality_sd:.4f} in quality and "
-        f"{100 * log_sd:.1f} % in energy. Equal epochs, equal quality: training energy over that of plain training, without validation. "
+        f"{known} Equal epochs, equal quality: training energy over that of plain training, without validation. "
         "Non-zero: share of the activations; modelled ASIC: inference energy on hardware that skips zeros over that on hardware that does "
         "not, a model and not a measurement."
     )

@@ -122,7 +122,7 @@ def baseline_figure(run: Run) -> Figure:
     for axis, family in zip(axes, families, strict=True):
         _line(axis, base, unit.size, INK, "o", BASELINE)
         for number, one in enumerate(one for one in found if one.family == family):
-            _line(axis, one.groups, unit.size, COLORS[(number + 1) % len(COLORS)], MARKERS[number + 1], _legend_text(one))
+            _line(axis, one.groups, unit.size, COLORS[(number + 1) % len(COLORS)], MARKERS[(number + 1) % len(MARKERS)], _legend_text(one))
         axis.set_xscale("log")
         axis.set_title(family, fontsize=10, color=INK, loc="left")
         axis.legend(fontsize=7.5, frameon=False, labelcolor=INK, loc="lower right")
@@ -165,7 +165,7 @@ def _legend_text(one: BaselineComparison) -> str:
 
 
 def _deviation(trials: Sequence[Trial]) -> float:
-    return stdev(trial.values[0] for trial in trials) if len(trials) > 1 else 0.0
+    return stdev(trial.values[0] for trial in trials) if len(trials) > 1 else float("nan")  # no bar: that of one training is unknown
 
 
 def _rho(found: Sequence[Relation], predictor: str, family: str) -> str:

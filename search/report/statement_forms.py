@@ -9,6 +9,7 @@ Source:
 from __future__ import annotations
 
 import json
+import math
 import re
 import uuid
 from collections.abc import Mapping, Sequence
@@ -37,6 +38,8 @@ def forms(run: Run) -> list[dict[str, str]]:
     found = facts(run)
     boamps = report(run, found)
     why = "BoAmps asks for an energy, and nothing could be measured or estimated in this run."
+    if found["kwh"] is not None:
+        why = "BoAmps asks for the time of the report, and this run does not say when it was."
     return [
         {"name": "text", "text": statement(run)},
         {"name": "LaTeX", "text": latex(found)},
@@ -109,14 +112,18 @@ def latex(found: Mapping[str, Any]) -> str:
     def shown(kwh: float | None) -> str:
         return "unknown" if kwh is None else digits(kwh * 1000 / unit.size)
 
-    spread = "" if found["two_standard_uncertainties_kwh"] is None else f" ± {shown(found['two_standard_uncertainties_kwh'])}"
+    spread = (
+        ""
+        if found["two_standard_uncertainties_kwh"] is None
+        else f" ± {shown(found['two_standard_uncertainties_kwh'])} {unit.name} (two standard uncertainties)"
+    )
     place, grams = found["place"], found["grams_co2e"]
     carbon = "its carbon is not stated, because the place of the computation is unknown"
     if grams is not None:
         where = f"{place.get('zone') or 'given by the user'}, {place.get('source')}"
         factor = f"{digits(float(place['grams_per_kwh']))} gCO2e/kWh ({where}) and a PUE of {found['pue']:g}"
         carbon = f"that is {energy_text(grams, 'gCO2e')} at {factor}"
-    used = f"{shown(found['kwh'])}{spread} {unit.name} (two standard uncertainties) in {found['hours']:.2f} h"
+    used = f"{shown(found['kwh'])} {unit.name}{spread} in {found['hours']:.2f} h"
     lines = [f"The whole search used {used} for {made}, deciding and idling included; {carbon}."]
     if models:
         one = models["sensible"]
@@ -166,14 +173,16 @@ def bibtex(found: Mapping[str, Any]) -> str:
 
 
 def report(run: Run, found: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The report that BoAmps' schema describes; None without an energy, which it asks for."""
-    if found["kwh"] is None:
+    """The report that BoAmps' schema describes; None without an energy or a moment, which it asks for."""
+    moment = _moment(found["ended"] or found["started"])
+    if found["kwh"] is None or moment is None:
         return None
     session = next(iter(sessions_of(run)[-1:]), {})
     machine, software = session.get("hardware") or {}, found["software"]
-    version, moment = str(software.get("joulefront", "unknown")), _moment(found["ended"] or found["started"])
+    version = str(software.get("joulefront", "unknown"))
     used = [part for part in found["components"] if part["kwh"] is not None]
-    error = (found["two_standard_uncertainties_kwh"] or 0.0) / found["kwh"] if found["kwh"] else 1.0
+    u_kwh = found["two_standard_uncertainties_kwh"]  # unknown where a component was lost: then the error is, too
+    error = u_kwh / found["kwh"] if found["kwh"] and u_kwh is not None else math.inf
     place = found["place"] or {}
     accuracy = found["models"].get("sensible", {}).get("accuracy")
     measure = {
@@ -189,7 +198,7 @@ def report(run: Run, found: Mapping[str, Any]) -> dict[str, Any] | None:
             "formatVersion": "0.1",
             "formatVersionSpecificationUri": SPECIFICATION,
             "reportId": str(uuid.uuid5(uuid.NAMESPACE_URL, f"joulefront:{found['run_id'] or found['study']}")),
-            "reportDatetime": moment or "1970-01-01 00:00:00",
+            "reportDatetime": moment,
             "reportStatus": "final" if found["ended"] else "draft",
         },
         "task": {

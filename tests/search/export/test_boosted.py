@@ -1,10 +1,12 @@
 """Boosted trees leave as ONNX and as the file of their own library."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from joulefront.search.export import ExportFailed, export
+from joulefront.search.training import table
 from joulefront.search.training.boosted import LIBRARIES, installed
 from joulefront.search.training.splits_data import MemoryData
 from joulefront.search.training.task import Task
@@ -41,3 +43,19 @@ def test_onnx_and_the_own_file_predict_as_the_model_does(make, tmp_path, library
 def test_skops_names_the_formats_that_take_it(make, tmp_path):
     with pytest.raises(ExportFailed, match="--to onnx, or --to native"):
         export(**ready(make, "lightgbm", "two").arguments, to="skops", out=tmp_path / "model")
+
+
+@pytest.mark.parametrize("library", [name for name in LIBRARIES if installed(name)])
+def test_the_cards_code_of_two_classes_runs_on_rows_of_a_table(make, run_card, tmp_path, library):
+    generator = np.random.default_rng(1)
+    frame = pd.DataFrame({"size": generator.normal(50, 9, 120), "town": generator.choice(["Bern", "Rome"], 120)})
+    frame["dear"] = np.where(frame["size"] > 50, "yes", "no")
+    frame.to_csv(tmp_path / "flats.csv", index=False)
+    trial = make(
+        library, table.table(tmp_path / "flats.csv", "dear"), space=Boosting(library=library), params={**DEFAULTS[library], "l2": 1.0}
+    )
+    export(**trial.arguments, to="native", out=tmp_path / "model")
+    frame.drop(columns="dear")[:7].to_csv(tmp_path / "rows.csv", index=False)
+    names = run_card(tmp_path / "model", tmp_path / "rows.csv")
+    assert names["probabilities"].shape == (7, 2)
+    assert set(names["printed"]) & set("yn")

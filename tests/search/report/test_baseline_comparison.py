@@ -12,7 +12,7 @@ from helpers.trials import make_trial
 from joulefront.search.records.run_folder import Run
 from joulefront.search.records.trial import ComponentEnergy, Trial
 from joulefront.search.report.baseline_comparison import compare_to_baseline, groups_of, setting_of, spread_text, to_text
-from joulefront.search.report.comparison_figures import save_comparison
+from joulefront.search.report.comparison_figures import baseline_figure, save_comparison
 from joulefront.search.report.sections import baseline_section
 
 RUNGS = (2, 4, 8)
@@ -62,6 +62,24 @@ def test_the_same_quality_for_half_the_energy_is_half(fake_run: Run) -> None:
     assert found.equal_quality == pytest.approx(0.5)
     assert (found.compared, found.u_log) == (3, 0.0)
     assert found.verdict == "saves"
+
+
+def test_without_a_repeat_nothing_saves_and_no_spread_is_claimed(fake_run: Run) -> None:
+    run = make(fake_run, {"plain": (1.0, 0.0), "half": (0.5, 0.0)}, repeats=1)
+    found = one(run, "half")
+    assert found.equal_quality == pytest.approx(0.5)
+    assert (found.u_log, found.verdict) == (None, "not comparable")
+    text = f"{to_text(compare_to_baseline(run))} {spread_text(compare_to_baseline(run))}"
+    assert "x 0.50 (no repeats)" in text
+    assert "No setting was repeated" in text
+    assert "0.0000" not in text
+
+
+def test_more_settings_of_a_family_than_markers_are_drawn(fake_run: Run) -> None:
+    run = make(fake_run, {"plain": (1.0, 0.0), "half": (0.5, 0.0)}, repeats=1)
+    half = [trial for trial in run.trials if trial.params["family"] == "half"]
+    more = [replace(trial, params={**trial.params, "tactic.some.share": share}, number=100 + share) for share in range(8) for trial in half]
+    assert len(baseline_figure(replace(run, trials=(*run.trials, *more))).axes[0].get_lines()) > 8
 
 
 def test_cheaper_epochs_that_learn_less_can_cost_more_at_equal_quality(fake_run: Run) -> None:

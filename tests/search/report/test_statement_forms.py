@@ -106,6 +106,14 @@ def test_what_is_unknown_is_left_out_or_null(fake_run: Run, fake_run_maker: Call
     found = report(fake_run_maker(intensity=False), elsewhere)
     assert found is not None
     assert "environment" not in found
+    lost = replace(fake_run, bill=replace(fake_run.bill, u_joules=None))  # a component was lost: nobody knows how large the error is
+    unsure = report(lost, facts(lost))
+    assert unsure is not None
+    assert unsure["quality"] == "low"
+    assert "uncertaint" not in latex(facts(lost))
+    timeless = replace(fake_run, facts={**fake_run.facts, "sessions": []})
+    assert report(timeless, facts(timeless)) is None
+    assert "does not say when" in forms(timeless)[4]["text"]
     bare = replace(fake_run, facts={}, bill=Bill(), trials=())
     assert report(bare, facts(bare)) is None
     assert [one["name"] for one in forms(bare)] == ["text", "LaTeX", "BibTeX", "JSON", "BoAmps"]
