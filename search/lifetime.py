@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from .formatting import energies, energy_text, fitted, paragraphs, read_number
+from .formatting import energies, fitted, paragraphs, read_number
 from .front import Front
 from .records.trial import Trial
 
@@ -77,21 +77,21 @@ def to_text(front: Front, predictions: int, rows: Sequence[Mapping[str, Any]] | 
     rows = to_rows(front, predictions) if rows is None else rows
     if not rows:
         raise ValueError("the front is empty: no trial has all energies known; run more trials")
-    name = front.objectives[0]
-    columns = [energies([row[key] for row in rows]) for key in ("train_joules", "inference_joules", "total_joules")]
-    header = ["trial", name, *(f"{what} {unit}" for what, (_, unit) in zip(("train", "use", "sum"), columns, strict=True)), ""]
-    cells = [header] + [
-        [str(row["trial"]), front.quality_text(row["value"]), *(texts[k] for texts, _ in columns), "sensible" if row["sensible"] else ""]
-        for k, row in enumerate(rows)
-    ]
+    name, keys = front.objectives[0], ("train_joules", "inference_joules", "total_joules")
+    numbers, unit = energies([row[key] for row in rows for key in keys])
+    spread = ["-" if row["u_total_joules"] is None else f"±{200 * row['u_total_joules'] / row['total_joules']:.2g} %" for row in rows]
+    cells = [["trial", name, f"train {unit}", f"use {unit}", f"sum {unit}", "2 u", ""]]
+    for k, row in enumerate(rows):
+        shown = [str(row["trial"]), front.quality_text(row["value"]), *numbers[3 * k : 3 * k + 3], spread[k]]
+        cells.append([*shown, "sensible" if row["sensible"] else ""])
     pick, before = used.sensible(), front.sensible() if len(front) else None
     said = f"Energy of the training and of {predictions:,} predictions, as measured. sensible: trial {pick.number}, {used.choice.why}."
     if before is not None and before.number != pick.number:
-        said += f" By training alone it is trial {before.number} ({energy_text(before.train_wh)})."
+        said += f" By training alone it is trial {before.number}."
     missing = sum(1 for trial in front.members if trial.inference_joules_per_1000 is None)
     if missing:
         said += f" {missing} of {len(front)} members have no measured predictions and are left out."
-    return fitted(cells, [True, True, True, True, True, False]) + "\n\n" + paragraphs(said)
+    return fitted(cells, [*[True] * 6, False]) + "\n\n" + paragraphs(said)
 
 
 def _with_use(trial: Trial, predictions: int) -> Trial:

@@ -58,6 +58,7 @@ def inspect(
     """
     import warnings
 
+    from ..formatting import hanging
     from ..training.summary import open_data, summarise, summary_text
 
     given = {one.name: getattr(table, one.name) for one in fields(TableOptions) if one.name != "target"}
@@ -65,7 +66,7 @@ def inspect(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the summary has them
         found = summarise(open_data(data, table.target, **options, **({"seed": seed} if table.target is not None else {})))
-    print(json.dumps(found, indent=1, allow_nan=False) if as_json else summary_text(found))
+    print(json.dumps(found, indent=1, allow_nan=False) if as_json else hanging(summary_text(found)))
 
 
 def front(

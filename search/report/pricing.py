@@ -19,8 +19,8 @@ from ..records.run_folder import Run
 class PriceRow:
     """A study priced for one place.
 
-    Energy is that at the machine, without PUE; grams and money include it. They are those of the whole search, and of training the model at
-    the knee once; None when unknown. ``front`` numbers the trials on the front of quality against grams at this place.
+    Energy is that at the machine, without PUE; grams and money include it. They are those of the whole search, and of training once the
+    model at the knee and the sensible one; None when unknown. ``front`` numbers the trials on the front of quality against grams here.
     """
 
     intensity: Intensity
@@ -29,6 +29,7 @@ class PriceRow:
     search_cost: float | None
     currency: str | None
     knee_grams_co2e: float | None
+    sensible_grams_co2e: float | None
     front: tuple[int, ...]
 
 
@@ -62,6 +63,7 @@ class PriceTable:
                 "search_cost": row.search_cost,
                 "currency": row.currency,
                 "knee_grams_co2e": row.knee_grams_co2e,
+                "sensible_grams_co2e": row.sensible_grams_co2e,
                 "front": list(row.front),
                 "same_front_as_energy": row.front == self.front,
             }
@@ -74,7 +76,7 @@ class PriceTable:
         energy = unit_for(max((row.search_kwh or 0.0 for row in self.rows), default=1.0) * 1000.0)
         mass = unit_for(max((row.search_grams_co2e or 0.0 for row in self.rows), default=1.0), "gCO2e")
         costs = ["cost"] if money else []
-        head = ["zone", "g/kWh", f"search {energy.name}", f"search {mass.name}", f"knee {mass.name}", *costs, "year", "source"]
+        head = ["zone", "g/kWh", f"search {energy.name}", f"search {mass.name}", f"sensible {mass.name}", *costs, "year", "source"]
         cells = [head]
         for row in self.rows:
             cost = "-" if row.search_cost is None else f"{digits(row.search_cost)} {row.currency}"
@@ -85,7 +87,7 @@ class PriceTable:
                     digits(place.grams_per_kwh),
                     digits(None if row.search_kwh is None else row.search_kwh * 1000.0 / energy.size),
                     digits(None if row.search_grams_co2e is None else row.search_grams_co2e / mass.size),
-                    digits(None if row.knee_grams_co2e is None else row.knee_grams_co2e / mass.size),
+                    digits(None if row.sensible_grams_co2e is None else row.sensible_grams_co2e / mass.size),
                     *([cost] if money else []),
                     str(place.year or "-"),
                     place.source + (f" ({place.fallback})" if place.fallback else ""),
@@ -113,7 +115,7 @@ def price_table(run: Run, zones: Sequence[str | Intensity], *, pue: float = 1.0,
         raise ValueError("--zones needs at least one zone, for example --zones FR,US,TW")
     places = [zone if isinstance(zone, Intensity) else intensity_for(zone) for zone in zones]
     front = Front.of(run)
-    knee = front.knee().train_joules if len(front) else None
+    knee, sensible = (front.knee().train_joules, front.sensible().train_joules) if len(front) else (None, None)
     bills = priced(run.bill.total_joules, places, pue=pue, price=price)
     rows = tuple(
         PriceRow(
@@ -123,6 +125,7 @@ def price_table(run: Run, zones: Sequence[str | Intensity], *, pue: float = 1.0,
             search_cost=bill.cost,
             currency=bill.currency,
             knee_grams_co2e=grams_co2e(knee, place, pue),
+            sensible_grams_co2e=grams_co2e(sensible, place, pue),
             front=tuple(trial.number for trial in front_at(front, place, pue)),
         )
         for place, bill in zip(places, bills, strict=True)

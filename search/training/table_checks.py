@@ -75,11 +75,10 @@ def telling_alone(
     found = []
     for column in [column for column in columns if column["type"] in ("numeric", "categorical")][:TRIED]:
         one = apply([column], frame[[column["name"]]].iloc[np.concatenate([train, validation])])
-        tree = grow(max_leaf_nodes=64 if regression else 16, min_samples_leaf=3, random_state=0).fit(
-            one[: len(train)], targets.values[train]
-        )
+        tree = grow(max_leaf_nodes=64 if regression else 16, min_samples_leaf=3, random_state=0)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # a class that only the training rows have
+            warnings.simplefilter("ignore", UserWarning)  # many classes, one that only the training rows have: said elsewhere
+            tree.fit(one[: len(train)], targets.values[train])
             value = float(score(targets.values[validation], tree.predict(one[len(train) :])))
         if value >= TELLING:
             found.append((str(column["name"]), value))

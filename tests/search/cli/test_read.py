@@ -407,8 +407,10 @@ def rows(tmp_path: Path) -> Path:
     return file
 
 
-def test_inspect_shows_what_a_study_would_make_of_data(call: Any, rows: Path) -> None:
+def test_inspect_shows_what_a_study_would_make_of_data(call: Any, rows: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "72")
     text = call("inspect", rows, "--target", "y", "--drop", "c").out
+    assert max(map(len, text.splitlines())) <= 72
     for part in ("t: classification, 90 examples", "guessing gives accuracy 0.6", "used as number: a, b", "c (asked for)"):
         assert part in text
     found = json.loads(call("inspect", rows, "--target", "a", "--kind", "regression", "--json").out)

@@ -29,7 +29,7 @@ def test_pue_scales_grams_and_money_linearly_and_not_kwh(fake_run: Run) -> None:
     price = Price(0.25, "EUR")
     one, two = (price_table(fake_run, [OREGON], pue=pue, price=price).to_rows()[0] for pue in (1.0, 1.5))
     assert two["search_kwh"] == one["search_kwh"]
-    for key in ("search_grams_co2e", "search_cost", "knee_grams_co2e"):
+    for key in ("search_grams_co2e", "search_cost", "knee_grams_co2e", "sensible_grams_co2e"):
         assert two[key] == pytest.approx(1.5 * one[key])
     assert one["search_cost"] == pytest.approx(one["search_kwh"] * 0.25)
     assert one["currency"] == "EUR"
@@ -59,7 +59,9 @@ def test_factors_of_different_scope_are_called_different(fake_run: Run) -> None:
 
 def test_unknown_energy_and_an_empty_front_stay_unknown(fake_run: Run) -> None:
     (row,) = price_table(replace(fake_run, bill=Bill(), trials=()), [OREGON], price=Price(0.3, "EUR")).to_rows()
-    assert row["search_kwh"] is row["search_grams_co2e"] is row["search_cost"] is row["knee_grams_co2e"] is None
+    assert (
+        row["search_kwh"] is row["search_grams_co2e"] is row["search_cost"] is row["knee_grams_co2e"] is row["sensible_grams_co2e"] is None
+    )
     assert row["front"] == []
 
 
