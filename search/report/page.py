@@ -67,11 +67,15 @@ def data_text(data: Mapping[str, Any]) -> str:
 
 def _finite(value: Any) -> Any:
     """Infinities and NaN, which JSON cannot hold, become unknown."""
+    if value is None or isinstance(value, (str, int)):  # most of them, and a million in a large run
+        return value
+    if isinstance(value, float):
+        return value if isfinite(value) else None
     if isinstance(value, Mapping):
         return {str(name): _finite(one) for name, one in value.items()}
     if isinstance(value, (list, tuple)):
         return [_finite(one) for one in value]
-    return None if isinstance(value, float) and not isfinite(value) else value
+    return value
 
 
 @cache
