@@ -56,6 +56,7 @@ def run(
     from ..carbon.intensity import check_pue
     from ..carbon.zones import choose_intensity
     from ..formatting import for_stream
+    from ..integrations.run_log import loggers_of
     from ..records.run_folder import RunFolder
     from ..running.carbon_session import carbon_time_of
     from ..running.identity import refuse_other_study
@@ -85,6 +86,7 @@ def run(
     token = os.environ.get("ELECTRICITYMAPS_TOKEN")
     intensity = None if carbon is not None else choose_intensity(place.intensity, place.zone, network=place.network, token=token)
     price_per_kwh = _price_per_kwh(place)
+    loggers = [] if own.log is None else loggers_of(own.log)
     if limits.no_stop and limits.stop_gain is not None:
         raise ValueError("give --stop-gain or --no-stop, not both: one says when to stop, the other never to")
     if own.artifacts is not None and own.storage is None:
@@ -128,6 +130,7 @@ def run(
             listener=Console(verbose=own.verbose, silent=own.quiet),
             origin=origin,
             whole_process=whole_process,
+            loggers=loggers,
             show=lambda front: _print_run(front, RunFolder.open(path), command, named),
             artifacts=own.artifacts,
         )

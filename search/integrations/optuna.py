@@ -71,15 +71,15 @@ def energy_trial(
         The energy: ``energy.joules`` after the block, for the objective to return.
 
     Raises:
-        ValueError: If the study has a single objective, before anything is trained.
+        SingleObjectiveError: If the study has a single objective, before anything is trained; the study stops.
         EnergyUnknownError: If no meter can read the energy (before anything is trained), or one was lost; the study stops, so that the
             error comes once.
     """
-    _refuse_single_objective(trial)
-    found = discover(meter) if isinstance(meter, str) else meter
-    energy = EnergyTrial(_parent_joules=_parent_joules(trial))
     number = getattr(trial, "number", 0)
     with _stopping(trial):
+        _refuse_single_objective(trial)
+        found = discover(meter) if isinstance(meter, str) else meter
+        energy = EnergyTrial(_parent_joules=_parent_joules(trial))
         refuse_unknown(found)
         with Ledger(found) as ledger:
             window = ledger.open(f"trial {number}", synchronize=synchronize, devices=devices)
@@ -99,10 +99,14 @@ def energy_trial(
         trial.set_user_attr(FROM_SCRATCH, joules + energy._parent_joules)
 
 
+class SingleObjectiveError(ValueError):
+    """A study has one objective, so that energy can be none of them."""
+
+
 def _refuse_single_objective(trial: Any) -> None:
     study = getattr(trial, "study", None)  # a FixedTrial has none
     if study is not None and len(study.directions) < 2:
-        raise ValueError(
+        raise SingleObjectiveError(
             "the study must have two or more objectives, one of them the energy, got 1; create it with "
             'optuna.create_study(directions=["maximize", "minimize"]) and return quality, energy.joules'
         )
@@ -125,10 +129,10 @@ def _parent_joules(trial: Any) -> float:
 
 @contextmanager
 def _stopping(trial: Any) -> Iterator[None]:
-    """Stop the study at an unknown energy: the next trials would end the same way, also where ``optimize`` catches errors."""
+    """Stop a study whose next trials would end the same way (unknown energy, one objective), also where ``optimize`` catches errors."""
     try:
         yield
-    except EnergyUnknownError:
+    except (EnergyUnknownError, SingleObjectiveError):
         with suppress(RuntimeError, AttributeError):  # ask and tell, or no study
             trial.study.stop()
         raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
@@ -12,6 +12,7 @@ from ..certainty import decimals_of
 from ..energy import JOULES_PER_WH, SECONDS_PER_HOUR
 from ..formatting import energies, energy_text, for_stream, hanging
 from ..front import Front
+from ..integrations.run_log import RunLog, TrialLogger
 from ..records.examples import SHARES
 from ..records.run_folder import Run
 from ..stopping.limits import Limits, StopRules
@@ -217,16 +218,20 @@ NOTED = (0.25, 0.5, 0.75)
 class Reporter:
     """Sends the state of a running study to its listener.
 
-    ``expectations`` hold what the study was expected to cost when these shares of it were done.
+    ``expectations`` hold what the study was expected to cost when these shares of it were done; ``loggers`` get the trials.
     """
 
     session: Session
     optuna_study: optuna.Study
     rules: StopRules
     listener: Listener
+    loggers: Sequence[TrialLogger] = ()
     expectations: dict[float, Expected] = field(default_factory=dict)
     _start_seconds: float = 0.0
     _start_joules: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.logs = [RunLog(one, lambda text: self.tell("warning", text)) for one in self.loggers]
 
     def begin(self) -> None:
         """Take note that the first trial begins: what was spent so far is paid once."""
@@ -234,9 +239,11 @@ class Reporter:
 
     def tell(self, event: str, message: str) -> None:
         """Send the state of the study."""
-        seconds = self.rules.seconds()
+        seconds, run = self.rules.seconds(), self.session.folder.run(self.optuna_study, bill=False)
+        for log in self.logs if event in ("trial", "end") else ():
+            log.follow(run)
         progress = progress_of(
-            self.session.folder.run(self.optuna_study, bill=False),
+            run,
             event=event,
             message=message,
             complete_only=self.rules.study.complete_only,

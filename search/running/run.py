@@ -20,6 +20,7 @@ from ..energy import JOULES_PER_WH
 from ..execution.job import Executor
 from ..formatting import energy_text
 from ..front import Front
+from ..integrations.run_log import TrialLogger
 from ..records.bill import add_up
 from ..records.run_folder import RunFolder
 from ..records.trial import Trial
@@ -208,6 +209,7 @@ def run(
     show: Callable[[FrontView], object] | None = None,
     artifacts: str | None = None,
     same_hardware: bool = False,
+    loggers: Sequence[TrialLogger] = (),
 ) -> FrontView:
     """Run a study until a limit is reached, and return the front of all measured trials.
 
@@ -242,6 +244,7 @@ def run(
         show: Prints or draws the front while the meters still run, so that this is on the bill, too.
         artifacts: Where workers keep weights for each other: a folder or ``s3://bucket/prefix``; by default in the folder that began.
         same_hardware: Whether joining is refused on hardware unlike that of the first worker.
+        loggers: Trackers that get each trial and the front at the end, see ``loggers_of``; what they take is on the bill.
 
     Raises:
         ValueError: If an argument breaks its rule.
@@ -301,7 +304,7 @@ def run(
             gain = StopGain(study, optuna_study, stop_gain)
             rules = StopRules(study, optuna_study, limits, session.account, session.interrupted, gain, intensity, pue, hourly)
             rules.epoch_seconds = pace_of(session.before.trials)
-            reporter = Reporter(session, optuna_study, rules, listener)
+            reporter = Reporter(session, optuna_study, rules, listener, loggers)
             recorder = Recorder(
                 study, session.folder, optuna_study, session.account, len(task.train), validation_examples=len(task.validation)
             )
@@ -366,6 +369,8 @@ def run(
             for trial in front if member is not None else ():
                 session.folder.fetch_artifact(trial.number)
             session.folder.save_snapshot(optuna_study)
+            for log in reporter.logs:
+                log.end(session.folder.run(optuna_study), front)
         if show is not None:
             with session.account.spending("showing"):
                 session.show(lambda: show(load(path)))
