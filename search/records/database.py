@@ -30,7 +30,7 @@ Mode = Literal["create", "write", "read"]
 #: How long a lost server is waited for; the pauses between two attempts double up to the longest one.
 PATIENCE_SECONDS, FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 60.0, 0.5, 8.0
 #: How long a database may take to get its tables from another worker.
-TABLES_SECONDS = 10.0
+TABLES_SECONDS = 60.0
 #: SQLite waits this long for another process that writes.
 LOCK_SECONDS = 60.0
 

@@ -1,0 +1,178 @@
+"""Many workers of one study: is each trial trained once, how fast, and what is left when some are killed?
+
+    python tests/benchmarks/workers.py speed --storage postgresql --workers 1 2 4 8 --trials-each 50
+    python tests/benchmarks/workers.py kills --storage postgresql --times 20
+
+Trainings sleep (tests/helpers/workers.py); everything else is real. Workers are processes that are forked with the libraries loaded, so
+that their start does not count. A kill study has the process that began it and four workers: that one and two of the four are killed at
+random moments (SIGKILL), and the other two end it.
+"""
+
+import argparse
+import contextlib
+import importlib
+import json
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from contextlib import ExitStack
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from helpers.postgresql import postgresql_server
+from helpers.workers import sleeping, sleeping_study, work
+
+from joulefront.search.records.run_folder import RunFolder
+from joulefront.search.records.shared_study import SharedStudy
+
+#: Beat of the workers that are killed, and what all cores take in one: no bill is further off.
+BEAT_SECONDS, BEAT_JOULES = 0.5, 0.5 * 1.54 * (os.cpu_count() or 1)
+
+
+def start(
+    url: str, out: Path, name: str, sampler: str, epoch_seconds: float, log: Path, rungs: tuple[int, ...], **limits: object
+) -> BaseProcess:
+    """Fork a worker that works until the study ends."""
+
+    def go() -> None:
+        sys.stderr = (out.parent / f"{out.name}.log").open("w")
+        with sleeping(epoch_seconds, log):
+            work(url, out, sleeping_study(sampler, name=name, rungs=rungs), save_seconds=BEAT_SECONDS, **limits)
+        (out.parent / f"{out.name}.modules").write_text("\n".join(sys.modules))
+        os._exit(0)
+
+    process = multiprocessing.get_context("fork").Process(target=go)
+    process.start()
+    return process
+
+
+def load_libraries(place: Path) -> None:
+    """Load here what a worker loads on its way, so that those to come are forked with it."""
+    process = start(f"sqlite:///{place}/first.db", place / "first", "first", "freeze-thaw", 0.0, place / "first.txt", (1,), trials=3)
+    process.join()
+    for name in (place / "first.modules").read_text().split():
+        with contextlib.suppress(Exception):
+            importlib.import_module(name)
+
+
+def speed(url: str, place: Path, workers: int, each: int, epoch_seconds: float) -> str:
+    """Return a row: so many workers with so many trials each."""
+    name, count = f"speed-{workers}", workers * each
+    processes = [
+        start(url, place / f"{name}-{n}", name, "random", epoch_seconds, place / f"{name}.txt", (1,), trials=count) for n in range(workers)
+    ]
+    for process in processes:
+        process.join()
+    folder = RunFolder.open(place / f"{name}-0", storage=url)
+    stored = folder.study(read_only=True).get_trials(deepcopy=False)
+    complete = [trial for trial in stored if trial.state.name == "COMPLETE"]
+    numbers = Counter(int(line.split()[0]) for line in (place / f"{name}.txt").read_text().splitlines())
+    twice = sum(count - 1 for count in numbers.values())
+    begun = sorted(trial.datetime_start for trial in complete if trial.datetime_start)
+    ended = max(trial.datetime_complete for trial in complete if trial.datetime_complete)
+    seconds = (ended - begun[min(workers, len(begun) - 1)]).total_seconds()  # from where all of them have begun
+    rate = (len(complete) - workers) / seconds
+    per_trial = workers / rate - epoch_seconds
+    return f"| {workers} | {len(complete)} of {count} | {len(stored) - len(complete)} | {twice} | {60 * rate:.0f} | {per_trial:.3f} |"
+
+
+def kill(url: str, place: Path, seed: int, trials: int | None, joules: float | None) -> tuple[str, list[str]]:
+    """Return a row of one study of which three of five processes were killed, and what was wrong."""
+    rng, name = random.Random(seed), f"kill-{seed}"
+    log, limits = place / f"{name}.txt", {"budget": f"{joules:g}J"} if joules else {"trials": trials}
+    processes = {n: start(url, place / f"{name}-{n}", name, "freeze-thaw", 0.05, log, (1, 2, 4), **limits) for n in range(5)}
+    while not log.exists():
+        time.sleep(0.05)
+    victims = [0, *rng.sample(range(1, 5), 2)]
+    rng.shuffle(victims)
+    killed, failed = [], list[str]()
+    for victim in victims:
+        time.sleep(rng.uniform(0.2, 4.0))
+        if processes[victim].is_alive():
+            os.kill(processes[victim].pid or 0, signal.SIGKILL)
+            killed.append(victim)
+    for process in processes.values():
+        process.join()
+    for n, process in processes.items():
+        if n not in killed and process.exitcode != 0:
+            said = (place / f"{name}-{n}.log").read_text().splitlines()
+            failed.append(f"worker {n} ended with {process.exitcode}: {said[-1] if said else ''}")
+    survivor = next(n for n in range(5) if n not in killed and (place / f"{name}-{n}" / "study.json").exists())
+    folder = RunFolder.open(place / f"{name}-{survivor}", storage=url)
+    shared = SharedStudy(folder.study())
+    stored, run, (states, _) = shared.study.get_trials(deepcopy=False), folder.run(), shared.look()
+    wrong = failed + [f"trial {trial.number} is {trial.state.name}" for trial in stored if not trial.state.is_finished()]
+    trained = Counter((json.dumps(dict(trial.params), sort_keys=True), trial.epochs) for trial in run.trials if trial.values)
+    wrong += [f"trained twice: {what}" for what, times in trained.items() if times > 1]
+    worst = 0.0
+    for n in killed:
+        path = place / f"{name}-{n}"
+        if not (path / "ledger.jsonl").exists():
+            continue
+        beats = [
+            event
+            for line in (path / "ledger.jsonl").read_text().splitlines()
+            if line.endswith("}") and (event := json.loads(line))["event"] == "beat"
+        ]
+        known = sum(part["joules"] or 0.0 for part in beats[-1]["total"] if part["counts"]) if beats else 0.0
+        said = states.get(json.loads((path / "study.json").read_text())["worker"])
+        worst = max(worst, abs(known - (0.0 if said is None else said.joules)))
+    if worst > BEAT_JOULES:
+        wrong.append(f"a bill is {worst:.2f} J off its ledger")
+    spent = sum(state.joules for state in states.values())
+    billed = run.bill.total_joules or 0.0
+    if abs(spent - billed) > len(states) * BEAT_JOULES:
+        wrong.append(f"bill {billed:.2f} J, spent {spent:.2f} J")
+    if trials is not None and len(stored) != trials:
+        wrong.append(f"{len(stored)} of {trials} trials")
+    count = Counter(trial.state.name for trial in stored)
+    over = "" if joules is None else f"{100 * (spent / joules - 1):+.1f} %"
+    cells = [name, len(killed), f"{count['COMPLETE']} + {count['FAIL']}", f"{spent:.1f}", f"{billed:.1f}", f"{worst:.2f}", over, len(wrong)]
+    return f"| {' | '.join(map(str, cells))} |", wrong
+
+
+def main() -> int:
+    """Print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("speed", "kills"))
+    parser.add_argument("--storage", choices=("sqlite", "postgresql"), default="postgresql")
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4, 8])
+    parser.add_argument("--trials-each", type=int, default=50)
+    parser.add_argument("--epoch", type=float, default=0.25, help="Seconds that a trial sleeps.")
+    parser.add_argument("--times", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    bad: list[str] = []
+    with ExitStack() as held:
+        place = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="joulefront-workers-")))
+        load_libraries(place)
+        url = f"sqlite:///{place}/s.db"
+        if options.storage == "postgresql":
+            url = held.enter_context(postgresql_server()).url
+        if options.what == "speed":
+            print(
+                "| workers | complete | refused | trained twice | trials per minute | overhead per trial, s |\n|--:|--:|--:|--:|--:|--:|",
+                flush=True,
+            )
+            for workers in options.workers:
+                print(speed(url, place, workers, options.trials_each, options.epoch), flush=True)
+            return 0
+        print("| study | killed | complete + failed | spent, J | bill, J | worst off, J | over budget | wrong |")
+        print("|---|--:|--:|--:|--:|--:|--:|--:|", flush=True)
+        for seed in range(options.seed, options.seed + options.times):
+            row, wrong = kill(url, place, seed, None if seed % 2 else 40, 30.0 if seed % 2 else None)
+            print(row, flush=True)
+            bad += [f"kill-{seed}: {sentence}" for sentence in wrong]
+    print("\n".join(bad))
+    return int(bool(bad))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
