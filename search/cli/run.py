@@ -65,7 +65,7 @@ def run(
     from ..running.run import run as run_study
     from ..stopping.limits import seconds_of, share_of
     from ..stopping.stop_gain import STOP_GAIN, finished
-    from ..study import Budget
+    from ..study import Budget, LimitReachedError
     from .study_source import adapt, command_line, find_study, origin_of, remember
     from .study_toml import with_session
 
@@ -134,6 +134,10 @@ def run(
             show=lambda front: _print_run(front, RunFolder.open(path), command, named),
             artifacts=own.artifacts,
         )
+    except LimitReachedError as error:
+        if own.storage is None:
+            raise
+        print(f"{found.name}: nothing to do, {error}", file=sys.stderr)  # the other workers were faster
     finally:
         remember(path, earlier, origin, command)
 

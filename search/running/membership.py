@@ -129,8 +129,8 @@ class Membership:
                 if budget is None and trials is None:
                     budget, trials = study.budget, study.trials
                 limits = {"budget": None if budget is None else budget.to_text(), "trials": trials}
-                self.shared.describe({**known, "limits": limits})
-                if self.stopped is not None:
+                if limits != before:
+                    self.shared.describe({**known, "limits": limits})
                     self.shared.stop("")
                     self.stopped = None
             elif before is not None:
