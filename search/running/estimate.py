@@ -55,10 +55,11 @@ TRIALS = 20
 
 @dataclass(frozen=True)
 class Overhead:
-    """What a search pays beside its trainings: loading and warming up once, and for each trial asking for it and storing it."""
+    """What a search pays beside its trainings: loading and warming up once, and for each trial asking for it and storing it, here."""
 
     start_joules: float
     decision_joules: float
+    hardware_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class Estimate:
         overhead_joules: What start and decisions are expected to cost of ``joules``; None when that is unknown, and then it is left out.
         full_training_joules: Median energy of one complete training of a random candidate.
         probes: Number of probed candidates that could be trained; ``failed_probes`` could not.
-        earlier: Number of trials of earlier runs on this hardware that entered.
+        earlier: Number of trials of earlier runs on this hardware that entered; ``elsewhere`` those on other hardware, which did not.
         probe_joules: What the probing itself has cost.
         features_joules: What features of frozen networks are expected to cost of ``joules``: once for all trials that share them, and
             nothing where they are kept from earlier studies. None where no candidate has any.
@@ -97,6 +98,7 @@ class Estimate:
     low_needed_joules: float | None = None
     high_needed_joules: float | None = None
     needed_seconds: float | None = None
+    elsewhere: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Return a plain dictionary, units in the keys."""
@@ -107,6 +109,8 @@ class Estimate:
         basis = f"{self.probes} probed candidates" + (f" ({self.failed_probes} more could not be trained)" if self.failed_probes else "")
         if self.earlier:
             basis += f" and {self.earlier} earlier trials on this hardware"
+        if self.elsewhere:
+            basis += f"; {self.elsewhere} earlier trials on other hardware left out"
         named = (self.joules, self.low_joules, self.high_joules, self.overhead_joules, self.full_training_joules, self.probe_joules)
         needs = (self.needed_joules, self.low_needed_joules, self.high_needed_joules)
         (energy, low, high, overhead, full, probed, features, need, least, most), unit = energies((*named, self.features_joules, *needs))
@@ -163,7 +167,9 @@ def estimate(
     per_epoch = [p.epoch_joules for p in good if p.epoch_joules is not None]
     startup = [p.startup_joules or 0.0 for p in good]
     seconds_per_joule = [p.epoch_seconds / p.epoch_joules for p in good if p.epoch_joules]
-    used = [t for t in earlier if t.state == "complete" and t.train_joules and t.epochs]
+    here = None if overhead is None else overhead.hardware_id  # energies of other hardware are no energies of this
+    alike = [t for t in earlier if here is None or t.energy.hardware_id in (None, here)]
+    used = [t for t in alike if t.state == "complete" and t.train_joules and t.epochs]
     # Their features are kept on this machine: they cost no more.
     heads = [(t.train_joules or 0.0) - (t.energy.features_joules or 0.0) for t in used]
     per_epoch += [head / t.epochs for t, head in zip(used, heads, strict=True)]
@@ -222,6 +228,7 @@ def estimate(
         probes=len(good),
         failed_probes=sum(p.failed is not None for p in probes),
         earlier=len(used),
+        elsewhere=len(earlier) - len(alike),
         probe_joules=probe_joules,
         features_joules=float(np.median(frozen)) if shared.names else None,
         needed_joules=need,
@@ -329,7 +336,7 @@ def probe_study(
                 probes.append(probe(draw.params, study.space, task, ledger, **where))
         tell("rehearsing decisions")
         decision = decision_joules(study, task, ledger, most_joules=left)
-        overhead = None if start is None or decision is None else Overhead(before + start, decision)
+        overhead = None if start is None or decision is None else Overhead(before + start, decision, ledger.hardware_id)
         joules = ledger.joules(begin_ns)
         return probes, overhead, None if joules is None else before + joules
 

@@ -332,6 +332,10 @@ def run(
                 reporter.tell(
                     "start", f"validated in {task.folds} folds of the {len(task.train) + len(task.validation):,} rows beside the test"
                 )
+            others = [folder for folder in warm_start if hardware_of(folder) not in (None, session.ledger.hardware_id)]
+            if others:
+                named = ", ".join(map(str, others))
+                reporter.tell("start", f"warm start from other hardware ({named}): its energies only say what costs more than what")
             if study.notice:
                 reporter.tell("start", study.notice)
             session.warm_up(rules.timed_out)
@@ -375,6 +379,12 @@ def run(
             with session.account.spending("showing"):
                 session.show(lambda: show(load(path)))
     return load(path)
+
+
+def hardware_of(folder: str | Path) -> str | None:
+    """Return the hash of the hardware that a run was last measured on; None where it does not say."""
+    sessions = RunFolder.open(folder).facts.get("sessions") or [{}]
+    return sessions[-1].get("hardware_id")  # type: ignore[no-any-return]  # a text, see StudyFile
 
 
 def load(path: str | Path, *, complete_only: bool | None = None) -> FrontView:

@@ -239,8 +239,7 @@ class StopRules:
 
     def end_of_study(self, failures: int) -> str | None:
         """Return why no further trial should begin, or None; failures are trials in a row that measured nothing new."""
-        if self.reason is None:
-            self.reason = self._end_of_study(failures)
+        self.reason = self.reason or self._end_of_study(failures)
         return self.reason
 
     def _end_of_study(self, failures: int) -> str | None:
@@ -366,10 +365,8 @@ class TimeLimit:
         if self._began is None or time.monotonic() - self._began <= limit:
             return None
         expected = "" if self.most_seconds else ", 10 times what was expected"
-        return (
-            f"the training was ended after {limit:.0f} s{expected}; "
-            "if it needs longer, give --trial-timeout (Python: max_trial_seconds of the study)"
-        )
+        remedy = "if it needs longer, give --trial-timeout (Python: max_trial_seconds of the study)"
+        return f"the training was ended after {limit:.0f} s{expected}; {remedy}"
 
     def _epoch_seconds(self) -> float:
         return max(self._slowest, self.expected() or 0.0)
@@ -393,8 +390,11 @@ class Overdue(TimeLimit):
         return super()._found()
 
     def _outside(self) -> str | None:
-        """Look at what ends the session."""
-        rules, waiting = self.rules, self._began is None
-        if rules.at_once or (waiting and rules.interrupted.is_set()):
+        """Look at what ends the session; features have no epoch whose end could be waited for, and what is stored of them stays."""
+        rules, at_once = self.rules, self._began is None or self._apart is not None
+        if rules.at_once or (at_once and rules.interrupted.is_set()):
             return BROKEN_OFF if rules.reason == BROKEN_OFF else INTERRUPTED
-        return rules.timed_out(0.0 if waiting else max(TIMEOUT_GRACE_SECONDS, 2 * self._epoch_seconds()))
+        spent = None if self._apart is None or rules.limits.joules is None else rules.account.spent_joules()
+        if (found := rules.limits.reached(joules=spent, trials=0, seconds=0.0)) is not None:
+            return found
+        return rules.timed_out(0.0 if at_once else max(TIMEOUT_GRACE_SECONDS, 2 * self._epoch_seconds()))

@@ -24,8 +24,8 @@ from .task import Data, Task
 
 #: Seeds the order in which training images are taken: the first 500 are the same in every trial, and among the first 1,000.
 ORDER = 0
-#: What was computed is stored at least this early, and then whenever it has doubled: a killed process loses half of it at most.
-STORED = 8192
+#: What was computed is stored at least this early, and then whenever it has doubled: a pass that is cut off loses half of it at most.
+STORED = 1024
 #: Mean and deviation of features that are taken as they are: maps that a trained part of the network goes on from.
 UNCHANGED = np.zeros((), dtype=np.float32), np.ones((), dtype=np.float32)
 #: Images on which the price of features is measured that others have computed, perhaps on another machine.

@@ -186,3 +186,14 @@ def test_probing_ends_where_more_would_take_more_than_a_twentieth_of_what_is_nee
     monkeypatch.setattr(module, "FRUGAL", 1e6)
     monkeypatch.setattr(module, "probe", lambda *given, **where: replace(real(*given, **where), params={}))
     assert len(module.probe_study(study, count=3, meter="cpu_time", device="cpu")[0]) == 3
+
+
+def test_earlier_trials_on_other_hardware_are_left_out_and_counted() -> None:
+    ours, theirs = (
+        make_trial(0, "complete", {}, 4, (0.9, joules), train_joules=joules, increment_joules=joules, hardware_id=name)
+        for joules, name in ((12.0, "here"), (1200.0, "there"))
+    )
+    found = estimate(STUDY, [], [ours, theirs], trial_limit=5, overhead=Overhead(0.0, 0.0, "here"))
+    assert found.joules == pytest.approx(5 * 8 * 3.0)
+    assert (found.earlier, found.elsewhere) == (1, 1)
+    assert "1 earlier trials on other hardware left out" in found.to_text()

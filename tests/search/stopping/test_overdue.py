@@ -104,3 +104,27 @@ def test_ctrl_c_ends_a_start_at_once_and_a_training_at_the_second_time(clock: Cl
     made.at_once = True
     assert overdue() == INTERRUPTED
     assert overdue.excused
+
+
+def test_features_have_no_epoch_to_wait_for_so_a_spent_budget_a_timeout_or_an_interrupt_ends_them(clock: Clock) -> None:
+    spent = [1.0]
+    for ends in ("budget", "timeout", "interrupt"):
+        made = rules(clock, timeout=100.0)
+        made.account = cast(Any, SimpleNamespace(spent_joules=lambda: spent[0]))
+        made.limits = Limits(joules=5.0, seconds=100.0, label="5 J")
+        overdue = begun(made)
+        overdue.begin("features")
+        assert overdue() is None
+        if ends == "budget":
+            spent[0] = 5.0
+            assert overdue() == "the budget of 5 J is spent"
+            assert overdue.excused, "its end says nothing about the candidate"
+            overdue.begin("epoch")
+            assert overdue() is None, "an epoch ends by itself"
+            spent[0] = 1.0
+        elif ends == "timeout":
+            clock.now += 101.0
+            assert "the timeout of 100 s has passed" in str(overdue())
+        else:
+            made.interrupted.set()
+            assert overdue() == INTERRUPTED
