@@ -75,6 +75,7 @@ def to_rows(front: Front, trials: Iterable[Trial] | None = None) -> list[dict[st
             "parameters": trial.parameters,
             "quality": trial.energy_quality,
             "params": dict(trial.params),
+            **({"members": list(trial.members)} if trial.members else {}),
             "contended": trial.energy.contended,
             **_standing(front, trial),
             **_repeated(front, trial),
@@ -254,6 +255,8 @@ def model_parts(trial: Trial) -> dict[str, str]:
         text = f"{value:.3g}" if isinstance(value, float) else str(value)
         short = name.removeprefix(family) if family != "." else name
         parts[short] = text if short in ("family", "model", "architecture") else f"{short}={text}"
+    if trial.members:
+        parts["members"] = "of trials " + " ".join(f"{one}" for one in dict.fromkeys(trial.members))
     return parts
 
 

@@ -326,7 +326,10 @@ def repeat(
     with open_session(options, existing_folder(path)) as session:
         run = session.before
         front = Front.of(run)
-        members = tuple(one for one in finalists(front, pick, most) if not one.members)  # an ensemble was not trained itself
+        asked_for = finalists(front, pick, most)
+        members = tuple(one for one in asked_for if not one.members)  # an ensemble was not trained itself
+        if asked_for and not members:
+            raise ValueError(f"an ensemble is not trained again, got {pick!r}; --pick trial=N of its members {list(asked_for[0].members)}")
         refuse_other_models(session.folder, study, members)
         trials = {trial.number: trial for trial in members}
         asked = Plan(timestamp(), tuple(trials), times, order, study.seed if seed is None else seed, run.repeats.rounds)

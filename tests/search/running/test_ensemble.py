@@ -13,6 +13,9 @@ from joulefront.search.export.model import ExportFailed
 from joulefront.search.export.refit import refit
 from joulefront.search.export.write import export
 from joulefront.search.records.run_folder import RunFolder
+from joulefront.search.report.page import report_html
+from joulefront.search.report.table import model_text
+from joulefront.search.running.repeat import repeat
 from joulefront.search.running.run import load, run
 from joulefront.studies.table import study as table_study
 
@@ -34,7 +37,7 @@ def made(tmp_path_factory):
 
 @pytest.mark.slow
 def test_the_ensemble_is_a_trial_whose_price_is_that_of_its_members_and_which_nobody_pays_again(made):
-    _study, out, said = made
+    study, out, said = made
     store = RunFolder.open(out)
     (found,) = [trial for trial in store.run().trials if trial.members] or [None]
     assert found is not None, said
@@ -46,7 +49,13 @@ def test_the_ensemble_is_a_trial_whose_price_is_that_of_its_members_and_which_no
     assert found.train_joules <= sum(one.train_joules for one in members.values()) + 1e-9
     assert found.inference_joules_per_1000 > 0
     assert any(f"trial {found.number}, ensemble of trials" in line for line in said)
-    assert found.number in {trial.number for trial in load(out).trials}
+    front = load(out)
+    assert found.number in {trial.number for trial in front.trials}
+    assert "ensemble, of trials " in model_text(found)
+    report_html(store.run(), out.parent / "page.html")
+    assert "ensemble" in (out.parent / "page.html").read_text()
+    with pytest.raises(ValueError, match="an ensemble is not trained again"):
+        repeat(study, out, pick=f"trial={found.number}", times=2, meter="cpu_time")
 
 
 @pytest.mark.slow
