@@ -115,7 +115,7 @@ function chart() {
   for (const [word, n] of [["sensible", rules.sensible[0]().n], ["best", run.choice.best], ["default", run.default?.n]]) {
     if (n !== undefined && member(n)) labelled.set(n, [...(labelled.get(n) ?? []), word]);
   }
-  const labels = [], near = (a, b) => Math.abs(Math.log(x(a) / x(b))) < 0.12 * Math.log(high / low) && Math.abs(y(a) - y(b)) < 0.05 * (top - bottom);
+  const labels = [], near = (a, b) => Math.abs(Math.log(x(a) / x(b))) < 0.03 * Math.log(high / low) && Math.abs(y(a) - y(b)) < 0.02 * (top - bottom);
   for (const [n, words] of width < 520 ? [] : labelled) {
     const m = member(n), beside = labels.find((one) => near(one.m, m));  // two labels in one place are one
     if (beside) beside.text += `, ${words.join(", ")}`; else labels.push({ m, text: words.join(", ") });
