@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from functools import cache
@@ -66,7 +67,7 @@ def run(
     from ..stopping.limits import seconds_of, share_of
     from ..stopping.stop_gain import STOP_GAIN, finished
     from ..study import Budget, LimitReachedError
-    from .study_source import adapt, command_line, find_study, origin_of, remember
+    from .study_source import adapt, command_line, find_study, origin_of
     from .study_toml import with_session
 
     if study.study.endswith(".toml"):
@@ -101,7 +102,6 @@ def run(
     origin, command = origin_of(study.study, values, overrides), command_line(words)
     named = "" if study.study in bundled_studies() else f" --study {shlex.quote(study.study)}"
     sessions = RunFolder.open(path).facts["sessions"] if RunFolder.exists(path) else []
-    earlier = len(sessions)
     unlimited = limits.trials is None and budget is None and timeout_seconds is None and limits.stop_gain is None
     if unlimited and (reason := finished(sessions, no_stop=limits.no_stop)) is not None:
         refuse_other_study(RunFolder.open(path), found)
@@ -109,37 +109,37 @@ def run(
         print(for_stream(said, sys.stderr), file=sys.stderr)
         return _print_run(load(path), RunFolder.open(path), command, named)
     try:
-        run_study(
-            found,
-            out=path,
-            trials=2 if smoke and limits.trials is None else limits.trials,
-            budget=budget,
-            timeout_seconds=timeout_seconds,
-            storage=own.storage,
-            meter=machine.meter,
-            cpu_watts=machine.cpu_watts,
-            intensity=intensity,
-            carbon=carbon,
-            pue=place.pue,
-            price_per_kwh=price_per_kwh,
-            device=machine.device,
-            workers=machine.workers,
-            protocol=_protocol(protocol),
-            stop_gain=stop_gain,
-            warm_start=own.warm_start or [],
-            listener=Console(verbose=own.verbose, silent=own.quiet),
-            origin=origin,
-            whole_process=whole_process,
-            loggers=loggers,
-            show=lambda front: _print_run(front, RunFolder.open(path), command, named),
-            artifacts=own.artifacts,
-        )
+        with Console(verbose=own.verbose, silent=own.quiet) as listener:
+            run_study(
+                found,
+                out=path,
+                trials=2 if smoke and limits.trials is None else limits.trials,
+                budget=budget,
+                timeout_seconds=timeout_seconds,
+                storage=own.storage,
+                meter=machine.meter,
+                cpu_watts=machine.cpu_watts,
+                intensity=intensity,
+                carbon=carbon,
+                pue=place.pue,
+                price_per_kwh=price_per_kwh,
+                device=machine.device,
+                workers=machine.workers,
+                protocol=_protocol(protocol),
+                stop_gain=stop_gain,
+                warm_start=own.warm_start or [],
+                listener=listener,
+                origin=origin,
+                command=command,
+                whole_process=whole_process,
+                loggers=loggers,
+                show=lambda front: _print_run(front, RunFolder.open(path), command, named),
+                artifacts=own.artifacts,
+            )
     except LimitReachedError as error:
         if own.storage is None:
             raise
         print(f"{found.name}: nothing to do, {error}", file=sys.stderr)  # the other workers were faster
-    finally:
-        remember(path, earlier, origin, command)
 
 
 def _print_run(front: FrontView, folder: RunFolder, command: str, named: str) -> None:
@@ -211,12 +211,12 @@ def repeat(
     from ..records.run_folder import RunFolder
     from ..report.replication_text import to_json, to_text
     from ..running.repeat import repeat as repeat_finalists
-    from .study_source import adapt, command_line, remember, study_of
+    from .study_source import adapt, command_line, study_of
 
     limit = {"max_trial_seconds": _trial_seconds(trial_timeout)}
     folder = RunFolder.open(run)
     words, whole_process = context.obj
-    earlier, command = len(folder.facts["sessions"]), command_line(words)
+    command = command_line(words)
     study = adapt(study_of(folder, moved.data, moved.study, trust=moved.trust), limit, smoke=False)
 
     def show(finding: ReplicateComparison) -> None:
@@ -232,24 +232,22 @@ def repeat(
             reason = next((one.failed for one in repeats.trainings if one.failed), "nothing was trained")
             raise RuntimeError(f"no repeat has a result: {reason}")
 
-    try:
-        repeat_finalists(
-            study,
-            run,
-            times=times,
-            order=order,
-            pick=pick,
-            most=max_members if most is None else most,
-            seed=seed,
-            meter=meter,
-            cpu_watts=cpu_watts,
-            device=device,
-            protocol=_protocol(protocol),
-            whole_process=whole_process,
-            show=show,
-        )
-    finally:
-        remember(run, earlier, None, command)
+    repeat_finalists(
+        study,
+        run,
+        times=times,
+        order=order,
+        pick=pick,
+        most=max_members if most is None else most,
+        seed=seed,
+        meter=meter,
+        cpu_watts=cpu_watts,
+        device=device,
+        protocol=_protocol(protocol),
+        command=command,
+        whole_process=whole_process,
+        show=show,
+    )
 
 
 @with_options
@@ -294,8 +292,11 @@ def estimate(
     bounds, _ = limits_of(found, budget, limits.trials, None, None, 0, grams, place.pue, price_per_kwh)
     show = progress_line(sys.stderr)
     where: Mapping[str, Any] = {"meter": machine.meter, "device": machine.device, "whole_process": context.obj[1]}
-    probed, overhead, joules = probe_study(found, count=probes, tell=show, **where)
-    show("")
+    file = _estimate_file(out if out is not None else Path("runs") / found.name)
+    try:
+        probed, overhead, joules = probe_study(found, count=probes, tell=show, **where)
+    finally:
+        show("")
     guess = estimate_cost(
         found if found.rungs else found.fitted_to(found.load_task()),
         probed,
@@ -306,10 +307,25 @@ def estimate(
         probe_joules=joules,
         seed=found.seed,
     )
-    path = out if out is not None else Path("runs") / found.name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path.with_name(f"{path.name}.estimate.json"), guess.to_json())
-    print(json.dumps(guess.to_json(), indent=1) if as_json else guess.to_text())
+    print(json.dumps(guess.to_json(), indent=1) if as_json else guess.to_text(), flush=True)
+    write_json(file, guess.to_json())
+
+
+def _estimate_file(path: Path) -> Path:
+    """Return where the estimate of a run is kept, once it is certain that it can be written there: before anything is probed.
+
+    Raises:
+        ValueError: If it cannot.
+    """
+    from ..running.identity import estimate_file
+
+    file = estimate_file(path)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=file.parent):
+            return file
+    except OSError as error:
+        raise ValueError(f"--out must lie in a folder that can be written, got {str(path)!r} ({error.strerror}); give another") from error
 
 
 def _values(study: StudyOptions) -> dict[str, Any]:

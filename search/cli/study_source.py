@@ -281,17 +281,3 @@ def origin_of(source: str, options: Mapping[str, Any], overrides: Mapping[str, A
     if file.endswith((".py", ".toml")) and Path(file).exists():
         source = str(Path(file).resolve()) + colon + function
     return {"source": source, "options": given, "overrides": dict(overrides)}
-
-
-def remember(path: Path, earlier: int, origin: Mapping[str, Any] | None, command: str) -> None:
-    """Record the command line of the session that has begun after `earlier` ones, if one has, and where the study and its data are now.
-
-    None as the origin keeps what is recorded.
-    """
-    if not RunFolder.exists(path):
-        return
-    store = RunFolder.open(path)
-    sessions = list(store.facts["sessions"])
-    if len(sessions) > earlier:
-        sessions[-1] = {**sessions[-1], "command": command}
-        store.save_facts({**store.facts, **({} if origin is None else {"origin": origin}), "sessions": sessions})

@@ -54,21 +54,22 @@ def worker(
         print(f"{study} is stopped: {stopped or 'its workers end after the epochs under way'}; joulefront run goes on", file=sys.stderr)
         return
     try:
-        front = run_study(
-            _made(facts, study, data, source),
-            out=out if out is not None else Path("runs") / f"{study}-{socket.gethostname()}-{os.getpid()}",
-            storage=url,
-            timeout_seconds=seconds,
-            meter=machine.meter,
-            cpu_watts=machine.cpu_watts,
-            device=machine.device,
-            workers=machine.workers,
-            listener=Console(silent=quiet),
-            origin=facts.get("origin"),
-            whole_process=context.obj[1],
-            artifacts=artifacts,
-            same_hardware=same_hardware,
-        )
+        with Console(silent=quiet) as listener:
+            front = run_study(
+                _made(facts, study, data, source),
+                out=out if out is not None else Path("runs") / f"{study}-{socket.gethostname()}-{os.getpid()}",
+                storage=url,
+                timeout_seconds=seconds,
+                meter=machine.meter,
+                cpu_watts=machine.cpu_watts,
+                device=machine.device,
+                workers=machine.workers,
+                listener=listener,
+                origin=facts.get("origin"),
+                whole_process=context.obj[1],
+                artifacts=artifacts,
+                same_hardware=same_hardware,
+            )
     except LimitReachedError as error:
         print(f"{study}: nothing to do, {error}", file=sys.stderr)
         return

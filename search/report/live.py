@@ -70,10 +70,11 @@ class LiveRun:
                     self.copy.follow(run, study.get_trials(deepcopy=False))
                     ended = "ended" in (folder.facts.get("sessions") or [{}])[-1]
                     self.data = page_data(run, ranking=ended)  # while it trains, the ranking would cost more than it tells
+                    self._seen = seen  # not before: what could not be read is read again
             except (OSError, ValueError, RuntimeError) as error:
                 if self.data is None:
                     raise StoreError(str(error)) from error
-            self._seen, self._read = seen, time.monotonic()
+            self._read = time.monotonic()
             return self.data
 
     def _files(self) -> tuple[Any, ...]:

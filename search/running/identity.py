@@ -176,6 +176,12 @@ def described(study: Study) -> dict[str, Any]:
     }
 
 
+def estimate_file(path: Path) -> Path:
+    """Return where `joulefront estimate` keeps what a run in this folder is expected to cost: beside it."""
+    path = path.resolve()  # that of "." has a name
+    return path.parent / f"{path.name}.estimate.json"
+
+
 @contextmanager
 def existing_folder(path: str | Path) -> Iterator[RunFolder]:
     """Open an existing run folder that no other session can write meanwhile.
@@ -212,7 +218,7 @@ def study_folder(
     """
     fresh = not RunFolder.exists(path)
     if fresh:
-        guess = path.with_name(f"{path.name}.estimate.json")
+        guess = estimate_file(path)
         facts = {
             "estimate": json.loads(guess.read_text(encoding="utf-8")) if guess.is_file() else None,
             "run_id": f"{study.name}-{uuid.uuid4().hex[:8]}",

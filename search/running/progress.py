@@ -135,6 +135,14 @@ class Console:
     _written: float = -LOG_SECONDS
     _reasons: set[str] = field(default_factory=set)
 
+    def __enter__(self) -> Console:
+        """Show events until the end of the block."""
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        """Leave the terminal as it was, whatever has ended the study: the bar goes and the cursor is shown."""
+        self._close()
+
     def __call__(self, progress: Progress) -> None:
         """Show an event."""
         if self.silent and progress.event != "warning":

@@ -287,6 +287,7 @@ def repeat(
     device: str | None = None,
     protocol: MeasurementProtocol = PLAIN,
     listener: Callable[[str], None] = to_stderr,
+    command: str | None = None,
     whole_process: bool = False,
     show: Callable[[ReplicateComparison], object] | None = None,
 ) -> ReplicateComparison:
@@ -309,6 +310,7 @@ def repeat(
         device: PyTorch device; that of the run's last session by default.
         protocol: Idle baselines, cool-down and anchor measurements; none by default.
         listener: Receives a line about the start and one about each training.
+        command: What was typed, for the run folder.
         whole_process: Whether this process is there for the repeats alone: what it took before the meters is billed, too.
         show: Prints the comparison while the meters still run, so that this is on the bill, too.
 
@@ -322,7 +324,8 @@ def repeat(
     last = store.facts["sessions"][-1] if store.facts["sessions"] else {}
     where = pick_device(device or str(last.get("device", "auto")))
     refuse_other_device(store, where)
-    options = SessionOptions(meter or str(last.get("meter", "auto")), cpu_watts, where, protocol=protocol, whole_process=whole_process)
+    sources = meter or str(last.get("meter", "auto"))
+    options = SessionOptions(sources, cpu_watts, where, protocol=protocol, whole_process=whole_process, command=command)
     with open_session(options, existing_folder(path)) as session:
         run = session.before
         front = Front.of(run)

@@ -205,6 +205,7 @@ def run(
     warm_start: Sequence[str | Path] = (),
     listener: Listener = quiet,
     origin: Mapping[str, Any] | None = None,
+    command: str | None = None,
     whole_process: bool = False,
     show: Callable[[FrontView], object] | None = None,
     artifacts: str | None = None,
@@ -240,6 +241,7 @@ def run(
         warm_start: Run folders of earlier studies with the same parameters: knowledge for the sampler, never points of the front.
         listener: Receives progress.
         origin: Where the study came from (``{"source", "options"}``), so that ``export`` can make it again.
+        command: What was typed, for the run folder.
         whole_process: Whether this process is there for the study alone: what it took before the meters is billed, too.
         show: Prints or draws the front while the meters still run, so that this is on the bill, too.
         artifacts: Where workers keep weights for each other: a folder or ``s3://bucket/prefix``; by default in the folder that began.
@@ -251,7 +253,7 @@ def run(
         StoreError: If the folder cannot be used.
         DeviceError: If another run holds the GPU.
     """
-    options = SessionOptions(meter, cpu_watts, device, workers, protocol, save_seconds, whole_process)
+    options = SessionOptions(meter, cpu_watts, device, workers, protocol, save_seconds, whole_process, command, origin)
     refuse_wrong_limits(trials, timeout_seconds, stop_gain, warm_start)
     if carbon is not None:
         if intensity is not None:

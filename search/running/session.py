@@ -67,6 +67,8 @@ class SessionOptions:
         protocol: Idle baselines, cool-down and anchor measurements.
         save_seconds: What was spent is written to the bill and to the ledger's file this often: a killed session loses no more.
         whole_process: Whether this process is there for this session alone, so that what it took before the meters is on the bill, too.
+        command: What was typed, without passwords; None from Python.
+        origin: Where the study and its data are now; None keeps what the folder knows.
 
     Raises:
         ValueError: If an option breaks its rule.
@@ -79,6 +81,8 @@ class SessionOptions:
     protocol: MeasurementProtocol = PLAIN
     save_seconds: float = SAVE_SECONDS
     whole_process: bool = False
+    command: str | None = None
+    origin: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         """Check what can be checked without a machine."""
@@ -187,7 +191,7 @@ class Session:
             StoreError: If earlier sessions were measured on other hardware, or estimated by other watts per CPU.
         """
         refuse_other_estimate(self.folder, self.before.trials, self.ledger)
-        self.folder = note_session(self.folder, self.ledger, self.device, self.threads, self.trials_before, self.options.meter)
+        self.folder = note_session(self.folder, self.ledger, self.device, self.threads, self.trials_before, self.options)
         self._noted = True
         self.baselines = BaselineController(self.options.protocol, study, task, self.ledger, self.device, self.threads)
         self.equal_conditions = nullcontext if self.options.protocol == PLAIN else self.baselines.trial
@@ -315,8 +319,8 @@ def stop_on_interrupt() -> Iterator[Interrupts]:
         yield interrupts
 
 
-def note_session(store: RunFolder, ledger: Ledger, device: str, threads: int, finished: int, meter: str) -> RunFolder:
-    """Note in the folder when, where and with what this session measures.
+def note_session(store: RunFolder, ledger: Ledger, device: str, threads: int, finished: int, options: SessionOptions) -> RunFolder:
+    """Note in the folder, which this session holds, when, where, with what and by which command it measures.
 
     Raises:
         StoreError: If earlier sessions were measured on other hardware.
@@ -331,18 +335,19 @@ def note_session(store: RunFolder, ledger: Ledger, device: str, threads: int, fi
     sessions.append(
         {
             "started": timestamp(),
-            "command": None,  # the command line notes what was typed
+            "command": options.command,
             "versions": versions(),
             "hardware": total.hardware,
             "hardware_id": total.hardware_id,
             "device": device,
             "threads": threads,
             "openmp_wait_policy": WAIT_POLICY,  # None: torch was loaded before it could be set, and idle threads spin
-            "meter": meter,
+            "meter": options.meter,
             "trials_before": finished,
         }
     )
-    return store.save_facts({**store.facts, "sessions": sessions})
+    origin = {} if options.origin is None else {"origin": dict(options.origin)}
+    return store.save_facts({**store.facts, **origin, "sessions": sessions})
 
 
 def note_end(store: RunFolder, reason: str, **facts: Any) -> RunFolder:

@@ -198,6 +198,7 @@ class TrialRunner:
             self._record(asked, Outcome(0, failed=reason, excused=overdue.excused), meter, stopped)
             self.session.reason = f"trial {number} hung: {reason}"
             self.session.close()
+            self.reporter.tell("end", "")  # the bar goes before the process does
 
         try:
             outcome = executor.train(job, phases=phases, should_continue=should_continue, watch=Watch(overdue, abandon))

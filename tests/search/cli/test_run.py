@@ -16,9 +16,10 @@ from PIL import Image
 from joulefront.search.cli.study_source import command_line, study_of
 from joulefront.search.execution.probe import Probe
 from joulefront.search.front import Front
-from joulefront.search.records.run_folder import RunFolder
+from joulefront.search.records.run_folder import RunFolder, StoreError
 from joulefront.search.report.view import View
 from joulefront.search.running.estimate import Overhead
+from joulefront.search.running.identity import estimate_file
 
 pytestmark = pytest.mark.slow
 
@@ -234,6 +235,24 @@ def test_a_task_that_raises_is_one_line_and_the_folder_can_be_used_again(
     assert len(RunFolder.open("r").run().trials) == 1
 
 
+def test_a_run_that_is_refused_changes_no_session_and_leaves_no_bar(
+    call: Callable[..., Any], folder: Path, rings_file: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[Any] = []
+
+    def refused_start(*given: Any, **options: Any) -> None:  # another process holds the folder, and begins a session meanwhile
+        store = RunFolder.open(folder)
+        store.save_facts({**store.facts, "sessions": [{"command": "joulefront run theirs"}]})
+        raise StoreError("another process is running the study")
+
+    monkeypatch.setattr("joulefront.search.running.run.run", refused_start)
+    monkeypatch.setattr("joulefront.search.running.progress.Console._close", lambda console: closed.append(console))
+    refused(call("run", rings_file("fine"), "--out", folder, "--trials", "9"), "another process")
+    facts = RunFolder.open(folder).facts
+    assert (facts["sessions"], facts["origin"]) == ([{"command": "joulefront run theirs"}], None)
+    assert len(closed) == 1
+
+
 # -- estimates -----------------------------------------------------------------------------------------------------------------------------
 
 
@@ -273,6 +292,18 @@ def test_the_study_that_is_estimated_is_the_one_that_would_run(
     assert call("estimate", rings_file("fine"), *words).code == 0
     (study,) = probed
     assert (study.sampler, study.objectives[-1], study.seed) == ("tpe", "parameters", 3)
+
+
+def test_an_estimate_knows_where_it_is_kept_before_anything_is_probed(
+    call: Callable[..., Any], rings_file: Callable[[str], Path], probed: list[Any]
+) -> None:
+    file = rings_file("fine")
+    Path("here").write_text("")
+    refused(call("estimate", file, "--out", "here/run"), "--out must lie in a folder that can be written", "'here/run'")
+    assert probed == []
+    assert call("estimate", file, "--out", ".").code == 0
+    assert estimate_file(Path()).is_file()
+    assert estimate_file(Path("/")) == Path("/.estimate.json")
 
 
 def test_a_study_receives_its_own_options(call: Callable[..., Any], rings_file: Callable[[str], Path], probed: list[Any]) -> None:

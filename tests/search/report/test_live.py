@@ -150,6 +150,23 @@ def test_a_folder_that_is_spoilt_on_the_way_leaves_the_last_data_and_a_missing_o
         LiveRun(folder.path.with_name("none")).refresh()
 
 
+def test_what_could_not_be_read_at_the_end_is_read_again_though_nothing_changes(
+    young: tuple[RunFolder, optuna.Study], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, study = young
+    run = LiveRun(folder.path, fresh_seconds=0.0)
+    assert run.refresh()["trials"] == 2
+    finish(study, optuna.trial.Trial(study, study._storage.get_all_trials(study._study_id)[1]._trial_id), 0.9, 360.0)
+
+    def locked(*given: object, **options: object) -> None:
+        raise StoreError("database is locked")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RunFolder, "study", locked)
+        assert run.refresh()["running"] == 1
+    assert run.refresh()["running"] == 0
+
+
 @pytest.fixture
 def served(young: tuple[RunFolder, optuna.Study], monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The address of the page while it is served."""

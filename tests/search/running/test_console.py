@@ -66,6 +66,21 @@ def test_the_bar_of_a_terminal_keeps_to_its_one_line(monkeypatch: pytest.MonkeyP
     assert text.count("\n") <= 4
 
 
+def test_whatever_ends_a_study_the_cursor_is_shown_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    stream = Terminal()
+
+    def broken_off() -> None:
+        with Console(stream) as console:
+            console(Progress("start", message="rings: in runs/rings"))
+            assert "\x1b[?25l" in stream.getvalue()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        broken_off()
+    assert stream.getvalue().rfind("\x1b[?25h") > stream.getvalue().rfind("\x1b[?25l")
+
+
 def test_quiet_says_warnings_alone_and_verbose_hypervolumes() -> None:
     silent = io.StringIO()
     console = Console(silent, silent=True)
