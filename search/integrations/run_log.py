@@ -23,6 +23,7 @@ from typing import Any, Protocol
 from ..front import Front
 from ..records.files import write_json
 from ..records.run_folder import Run
+from ..records.storage_url import without_password
 from ..records.trial import Trial
 from ..report.front_view import save_front
 from ..report.table import to_csv, to_rows
@@ -147,7 +148,7 @@ class RunLog:
             call()
         except (Exception, SystemExit) as error:  # whatever a tracker or its server does
             self._broken = True
-            reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            reason = " ".join(map(without_password, f"{type(error).__name__}: {error}".split()))[:300]
             self.warn(f"warning: {self.logger.place} takes no more ({reason}); the run goes on, and the same command logs the rest later")
 
 
@@ -175,7 +176,7 @@ class MlflowLogger:
         for name in ("mlflow.store.db.utils", "alembic"):
             logging.getLogger(name).setLevel(logging.WARNING)
         self._client = MlflowClient()
-        self.place = f"mlflow at {self._client.tracking_uri}"
+        self.place = f"mlflow at {without_password(self._client.tracking_uri)}"
 
     def begin(self, name: str, known: str | None, facts: Mapping[str, Any], folder: Path) -> str:
         """Find the run again, or create it and its experiment."""
