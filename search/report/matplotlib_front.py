@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-#: Points closer than this, in pixels, have their labels on different sides.
+#: Points closer than this, in pixels, have labels that would meet; a label's height in points.
 LABEL_ROOM = (250.0, 40.0)
+LABEL_POINTS = 16.0
 
 
 def front_figure(source: Run | Front) -> Figure:
@@ -115,13 +116,17 @@ def _labels(axes: Axes, view: View) -> None:
         text = f"{word}: {view.label(trial)}"
         side, end = view.anchor(trial, text)
         x, y = (float(place) for place in axes.transData.transform((view.x(trial), view.y(trial))))
-        if any(abs(x - near_x) < LABEL_ROOM[0] and abs(y - near_y) < LABEL_ROOM[1] for near_x, near_y in placed):
+        near = [b for a, b in placed if abs(x - a) < LABEL_ROOM[0] and abs(y - b) < LABEL_ROOM[1]]
+        raised = 0.0
+        if near and end == "bottom" and y >= max(near):  # the higher point has the higher label
+            raised = max(0.0, LABEL_POINTS - (y - max(near)) * 72.0 / axes.figure.dpi)
+        elif near:
             end = "top" if end == "bottom" else "bottom"  # the other side of its point is free
         placed.append((x, y))
         axes.annotate(
             text,
             (view.x(trial), view.y(trial)),
-            xytext=(-9 if side == "right" else 11, 10 if end == "bottom" else -9),
+            xytext=(-9 if side == "right" else 11, 10 + raised if end == "bottom" else -9),
             textcoords="offset points",
             ha=side,
             va=end,
