@@ -1,14 +1,12 @@
-"""The training loop: plain PyTorch, from top to bottom; estimators are fitted epoch by epoch, so that a budget can stop them as well.
+"""A training from set-up to measured model: of a network by its `Loop`, of an estimator epoch by epoch, so that a budget can stop both.
 
-A training that continues from a checkpoint gives bit for bit what one uninterrupted training gives (on a CPU with the same number of
-threads): whatever is random in an epoch is drawn from ``(seed, epoch)``, and nothing carries over but what the checkpoint holds.
+A training that continues from a checkpoint gives bit for bit what one uninterrupted training gives, on a CPU with equal numbers of threads.
 """
 
 from __future__ import annotations
 
 import copy
-import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,19 +15,17 @@ import numpy as np
 import torch
 
 from .estimator import as_estimator
-from .evaluate import quality, quality_and_scores, training_loss
+from .evaluate import quality, quality_and_scores
 from .feature_cache import FeatureCache
 from .features import Transfer, with_features
-from .optimizer import Average, Patience, learning_rate_factor, make_optimizer, trainable
-from .recipe import Recipe, autocast, require_precision
-from .results import EpochPoint, FeaturesUsed, Fitted, Phases, ShouldContinue, TrainingFailed, always, no_phases
-from .splits_data import fold_tasks, laid_out
-from .tactics.tactic import Tactic, attached, make_tactics, total_penalty, training_resolution
+from .loop import Loop
+from .optimizer import Average, Patience
+from .recipe import Recipe, require_precision
+from .results import EpochPoint, FeaturesUsed, Fitted, Phases, ShouldContinue, always, no_phases
+from .splits_data import fold_tasks
+from .tactics.tactic import make_tactics
 from .task import Task
 from .tuning import HEAD_EPOCHS, HEAD_RECIPE, Tuned, first_images, head_task, is_whole, probe_of
-
-#: The loss is read this often (steps): each read waits for the device, and a diverged training should not cost a whole epoch.
-CHECK_EVERY = 16
 
 
 @dataclass(frozen=True)
@@ -182,146 +178,42 @@ def _fit_tuned(model: Transfer, task: Task, recipe: Recipe, how: _Training, feat
 
 
 def _fit(model: torch.nn.Module, task: Task, recipe: Recipe, how: _Training) -> Fitted:
-    epochs, start, seed, device = how.epochs, how.start, how.seed, how.device
-    phases, should_continue, check_at = how.phases, how.should_continue, how.check_at
-    tactics = make_tactics(recipe.tactics)
+    """Train a network: set it up, train and look after each epoch, validate it."""
+    phases, tactics = how.phases, make_tactics(recipe.tactics)
     curve: list[EpochPoint] = []
     stopped, scores = None, None
     with ExitStack() as undo:
         with phases("setup", 0):
-            torch.manual_seed(epoch_seed(seed, 0))
-            model.to(device).train()
-            if recipe.channels_last:
-                model.to(memory_format=torch.channels_last)
-            if start is not None:
-                model.load_state_dict(start["weights"])
-            parameters = trainable(model)  # before the tactics: what they freeze for some epochs is trained in the others
-            extra = undo.enter_context(attached(tactics, model))
-            optimizer = make_optimizer(model, parameters, recipe)
-            scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "float16")
-            average = Average(model, parameters) if recipe.averaging or recipe.schedule == "anytime" else None
-            patience = Patience(recipe.patience)
-            epoch, step = 0, 0
-            if start is not None:
-                epoch, step = int(start["epochs"]), int(start["steps"])
-                optimizer.load_state_dict(start["optimizer"])
-                scaler.load_state_dict(start["scaler"])
-                patience.load(start["patience"])
-                if average is not None:
-                    average.load(start["averaged"])
-            forward: Any = model
-            steps_per_epoch = math.ceil(len(task.train) / recipe.batch_size)
-            full_resolution = recipe.resolution or task.input_shape[-1]
-
-            def pixels(epoch: int) -> int | None:
-                side = training_resolution(tactics, epoch, epochs, full_resolution)
-                return recipe.resolution if side == full_resolution else side  # None unless another is requested: images need not be square
-
-            sizes = dict.fromkeys(pixels(later) for later in range(epoch + 1, epochs + 1))
+            loop = Loop(model, task, recipe, tactics, undo, epochs=how.epochs, start=how.start, seed=how.seed, device=how.device)
         if recipe.compile:
             with phases("compile", 0):
-                torch._dynamo.reset()
-                forward = torch.compile(model)
-                _rehearse(forward, model, task, recipe, device, tactics, sizes)
-        elif device.type == "cuda" and not tactics:
+                loop.compile()
+        elif how.device.type == "cuda" and not tactics:
             with phases("overhead", 0):  # kernels are loaded and chosen at their first use: no candidate pays for what later ones find
-                _rehearse(model, model, task, recipe, device, tactics, sizes)
-        while epoch < epochs and stopped is None:
-            epoch += 1
-            with phases("epoch", epoch):
-                torch.manual_seed(epoch_seed(seed, epoch))
-                model.train()
-                for tactic in tactics:
-                    tactic.start_epoch(epoch, epochs)
-                drawn = epoch_seed(seed, epoch)
-                batches = task.train.batches(recipe.batch_size, device=device, seed=drawn, resolution=pixels(epoch), augment=recipe.augment)
-                total, examples = torch.zeros((), device=device), 0
-                for inputs, targets in batches:
-                    if len(inputs) == 1 < min(recipe.batch_size, len(task.train)):
-                        continue  # a single left-over example has no batch statistics; the order differs in the next epoch
-                    factor = learning_rate_factor(recipe, step, steps_per_epoch=steps_per_epoch, total_steps=epochs * steps_per_epoch)
-                    for group in optimizer.param_groups:
-                        group["lr"] = group["peak"] * factor
-                    for part, wanted in zip(inputs.chunk(recipe.accumulation), targets.chunk(recipe.accumulation), strict=True):
-                        with autocast(recipe.precision, device):
-                            outputs = forward(laid_out(part, recipe))
-                        loss = training_loss(task.kind, outputs, wanted, label_smoothing=recipe.label_smoothing)
-                        penalty = total_penalty(tactics)
-                        loss = loss if penalty is None else loss + penalty
-                        torch.autograd.backward(scaler.scale(loss * (len(part) / len(inputs))))
-                        total += loss.detach() * len(part)
-                    scaler.step(optimizer)
-                    scaler.update()
-                    optimizer.zero_grad(set_to_none=True)
-                    step += 1
-                    examples += len(inputs)
-                    if average is not None:
-                        average.update(step)
-                    if step % CHECK_EVERY == 0:
-                        _require_finite(total, epoch)
-                _require_finite(total, epoch)
+                loop.rehearse()
+        while loop.epoch < how.epochs and stopped is None:
+            with phases("epoch", loop.epoch + 1):
+                loss = loop.train_epoch()
             quality = None
-            if patience.enabled or (epoch in check_at and epoch < epochs):
-                quality, scores = _validate(model, average, task, recipe, device, phases, epoch)
-                if patience.enabled and patience.exhausted(quality.get(task.metric, -quality["loss"])):
+            if loop.patience.enabled or (loop.epoch in how.check_at and loop.epoch < how.epochs):
+                quality, scores = _validate(model, loop.average, task, recipe, how.device, phases, loop.epoch)
+                if loop.patience.enabled and loop.patience.exhausted(quality.get(task.metric, -quality["loss"])):
                     stopped = f"patience: no better validation {task.metric} in {recipe.patience} epochs"
-            curve.append(EpochPoint(epoch, float(total) / max(1, examples), quality))
-            if not should_continue(curve[-1]) and epoch < epochs:
-                stopped = stopped or f"stopped after epoch {epoch} of {epochs}"
-
+            curve.append(EpochPoint(loop.epoch, loss, quality))
+            if not how.should_continue(curve[-1]) and loop.epoch < how.epochs:
+                stopped = stopped or f"stopped after epoch {loop.epoch} of {how.epochs}"
         if curve[-1].quality is None:
-            quality, scores = _validate(model, average, task, recipe, device, phases, epoch)
-            curve[-1] = EpochPoint(epoch, curve[-1].loss, quality)
-        checkpoint = None
-        if recipe.resumable:
-            checkpoint = {
-                "epochs": epoch,
-                "steps": step,
-                "weights": {name: tensor.detach().clone() for name, tensor in model.state_dict().items()},
-                "averaged": None if average is None else {name: tensor.clone() for name, tensor in average.values.items()},
-                "optimizer": optimizer.state_dict(),
-                "scaler": scaler.state_dict(),
-                "patience": patience.state(),
-            }
-        if average is not None:
-            average.swap()
+            quality, scores = _validate(model, loop.average, task, recipe, how.device, phases, loop.epoch)
+            curve[-1] = replace(curve[-1], quality=quality)
+        checkpoint = loop.checkpoint() if recipe.resumable else None
+        if loop.average is not None:
+            loop.average.swap()
         model.eval()
         if tactics:
             # What they report about the finished model is computed here: work of the search, not of the model's training.
-            with phases("analysis", epoch):
+            with phases("analysis", loop.epoch):
                 undo.close()
-    return Fitted(model, epoch, dict(curve[-1].quality or {}), tuple(curve), checkpoint, stopped, extra, scores=scores)
-
-
-def _rehearse(
-    forward: Any,
-    model: torch.nn.Module,
-    task: Task,
-    recipe: Recipe,
-    device: torch.device,
-    tactics: Sequence[Tactic],
-    resolutions: Iterable[int | None],
-) -> None:
-    """Compute a step before the first epoch for each size of a batch that the epochs have; weights and statistics stay as they are.
-
-    What is compiled is compiled then, and what this process has compiled before is to be forgotten first (``torch._dynamo.reset``): the
-    kernels would depend on what was trained before, and after eight models of one class PyTorch compiles no more. Its cache of kernels
-    stays, so the same architecture compiles for a twentieth the second time.
-    """
-    kept = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    rest = len(task.train) % recipe.batch_size
-    for resolution in resolutions:
-        inputs, targets = next(iter(task.train.batches(recipe.batch_size, device=device, resolution=resolution)))
-        for size in dict.fromkeys((len(inputs), rest if rest > 1 else len(inputs))):
-            for part, wanted in zip(inputs[:size].chunk(recipe.accumulation), targets[:size].chunk(recipe.accumulation), strict=True):
-                with autocast(recipe.precision, device):
-                    outputs = forward(laid_out(part, recipe))
-                loss, penalty = training_loss(task.kind, outputs, wanted, label_smoothing=recipe.label_smoothing), total_penalty(tactics)
-                torch.autograd.backward(loss if penalty is None else loss + penalty)
-    model.zero_grad(set_to_none=True)
-    with torch.no_grad():
-        for name, buffer in model.named_buffers():
-            buffer.copy_(kept[name])
+    return Fitted(model, loop.epoch, dict(curve[-1].quality or {}), tuple(curve), checkpoint, stopped, loop.extra, scores=scores)
 
 
 def _fit_estimator(
@@ -380,14 +272,3 @@ def _validate(
             return quality_and_scores(model, task, task.validation, recipe=recipe, device=device)
         finally:
             average.swap()
-
-
-def epoch_seed(seed: int, epoch: int) -> int:
-    """Return the seed of one epoch (0: the set-up), so that an epoch is the same whether or not the ones before ran in this process."""
-    return (seed * 1_000_003 + epoch) % 2**63
-
-
-def _require_finite(total: torch.Tensor, epoch: int) -> None:
-    value = float(total)
-    if not math.isfinite(value):
-        raise TrainingFailed(f"the training loss became {value} in epoch {epoch}; a lower learning rate may help")

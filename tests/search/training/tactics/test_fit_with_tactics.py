@@ -5,7 +5,8 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from joulefront.search.training.fit import epoch_seed, fit
+from joulefront.search.training.fit import fit
+from joulefront.search.training.loop import epoch_seed
 from joulefront.search.training.recipe import Recipe
 from joulefront.search.training.tactics.activation_sparsity import nonzero_share
 
