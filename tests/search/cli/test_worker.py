@@ -1,0 +1,56 @@
+"""The verb worker: what it refuses before anything is loaded, and how it stops a study."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from joulefront.search.records.shared_study import SharedStudy
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> SharedStudy:
+    optuna.create_study(study_name="bare", storage=f"sqlite:///{tmp_path}/s.db", directions=["maximize", "minimize"])
+    study = optuna.create_study(study_name="mine", storage=f"sqlite:///{tmp_path}/s.db", directions=["maximize", "minimize"])
+    found = SharedStudy(study)
+    found.describe({"origin": {"source": "/somewhere/mine.py", "options": {}, "overrides": {}}})
+    return found
+
+
+def refused(said: Any, *words: str) -> None:
+    assert said.code == 2
+    assert said.err.count("\n") == 1
+    for word in words:
+        assert word in said.err
+
+
+def test_a_worker_needs_a_storage_that_holds_its_study(
+    call: Callable[..., Any], shared: SharedStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("JOULEFRONT_STORAGE", raising=False)
+    refused(call("worker", "--study", "mine"), "--storage must be the URL that joulefront run was given, got none")
+    refused(call("worker", "--study", "mine", "--storage", f"sqlite:///{tmp_path}/none.db"), "cannot be used", "joulefront run --storage")
+    assert not (tmp_path / "none.db").exists()
+    url = f"sqlite:///{tmp_path}/s.db"
+    refused(call("worker", "--study", "yours", "--storage", url), "got 'yours'", "bare, mine")
+    refused(call("worker", "--study", "bare", "--storage", url), "of another program")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_code_that_the_storage_names_runs_only_when_the_user_of_this_machine_names_it(
+    call: Callable[..., Any], shared: SharedStudy, tmp_path: Path
+) -> None:
+    refused(
+        call("worker", "--study", "mine", "--storage", f"sqlite:///{tmp_path}/s.db"), "would run that code", "--source /somewhere/mine.py"
+    )
+
+
+def test_stopping_a_study_is_told_to_all_its_workers(call: Callable[..., Any], shared: SharedStudy, tmp_path: Path) -> None:
+    words = ("worker", "--study", "mine", "--storage", f"sqlite:///{tmp_path}/s.db")
+    assert call(*words, "--stop").code == 0
+    assert shared.look()[1] == "joulefront worker --stop"
+    later = call(*words)
+    assert later.code == 0
+    assert "mine is stopped" in later.err
