@@ -160,12 +160,13 @@ def beginning(study: Study, trials: int | None = None) -> tuple[Sequence[Mapping
 def _of_other_families(study: Study, first: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
     """Yield the ordinary choices of the families that are not tried first, at the rung at which they mean something, see ``starts_of``."""
     known, passes = set(), getattr(study.space, "epochs_are_passes", True)
-    middle = study.rungs[(len(study.rungs) - passes) // 2]
+    # What trains in passes goes on from a short training if that promises anything; trees and shares of the data mean little before.
+    short = study.rungs[min(1, len(study.rungs) - 1) if passes else len(study.rungs) // 2]
     for wanted in (*first, *starts_of(study.space)):
         draw = NearestTrial(wanted)
         family = tuple(study.space.sample(draw).architecture.get(name) for name in ("family", "estimator"))
         if family not in known and wanted not in first:
-            yield {**draw.params, "epochs": max(rung for rung in study.rungs if rung <= max(study.rungs[0], wanted.get("epochs", middle)))}
+            yield {**draw.params, "epochs": max(rung for rung in study.rungs if rung <= max(study.rungs[0], wanted.get("epochs", short)))}
         known.add(family)
 
 

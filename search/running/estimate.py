@@ -115,7 +115,7 @@ class Estimate:
         needs = (self.needed_joules, self.low_needed_joules, self.high_needed_joules)
         (energy, low, high, overhead, full, probed, features, need, least, most), unit = energies((*named, self.features_joules, *needs))
         needed = f"{need} {unit} and about {_duration(self.needed_seconds or 0.0)} (90 %: {least} to {most} {unit})"
-        probing = "" if self.probe_joules is None else f"; probing took {probed} {unit}"
+        probing = "" if self.probe_joules is None else f"; probing took {probed} {unit}, its start included"
         spread = "the budget: candidates fill it" if low == high else f"90 %: {low} to {high} {unit}"
         return "\n".join(
             [

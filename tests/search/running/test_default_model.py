@@ -75,6 +75,11 @@ def test_no_family_is_dropped_before_its_ordinary_choice_was_tried() -> None:
     assert len(beginning(begun)[0]) == len(first), "the study begins with one of them by itself"
 
 
+def test_another_network_begins_with_a_short_training_that_may_go_on() -> None:
+    networks = study(Union(Convnet(), SMALL), rungs=(1, 3, 9, 27, 81, 243), trials=None)
+    assert [one["epochs"] for one in beginning(networks)[0]] == [243, 3]
+
+
 def test_the_first_of_each_family_take_a_quarter_of_few_trials_at_most() -> None:
     several = study(Union(Classical(), SMALL), rungs=(1, 3, 9, 27))
     assert [len(beginning(several, trials)[0]) for trials in (1, 8, 12, 400)] == [1, 2, 3, 7]
