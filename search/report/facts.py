@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..energy import JOULES_PER_WH
+from ..energy.intervals import Difference
 from ..formatting import energy_text
 from ..front import Front
 from ..records.bill import Bill
 from ..records.run_folder import Run
+from ..records.trial import Trial
 
 #: By how much the energies of repeated trainings of one model spread, as standard deviation, before a run has repeats of its own:
 #: lowest and highest of 8 models of the digits study, each trained 10 times (`joulefront repeat`, see studies/results/choice.md).
@@ -110,21 +112,37 @@ def scale_share(front: Front) -> float | None:
     return max(shares, default=None)
 
 
+def difference_in_repeats(front: Front, one: Trial, two: Trial) -> Difference | None:
+    """Return by how much the quality of the second model is more in repeats, on the test split where these have it; None without any."""
+    again = None if front.repeated is None else [front.repeated.summary_of(trial.number) for trial in (one, two)]
+    if again is None or again[0] is None or again[1] is None:
+        return None
+    first, second = (again[0].test, again[1].test) if again[0].test and again[1].test else (again[0].quality, again[1].quality)
+    return None if first is None or second is None else Difference.of(first, second)
+
+
+def tied(front: Front, one: Trial, two: Trial) -> bool:
+    """Whether two models cannot be told apart in quality: by their repeats where both have some, else by validation."""
+    found = difference_in_repeats(front, one, two)
+    return front.evidence.ties(one, two) if found is None else not found.clear
+
+
 def over_default(front: Front) -> str | None:
     """Say what the search gained over the default model in quality and energy; None without one, or where it is itself the pick."""
     default, pick = front.baseline, front.sensible() if len(front) else None
     if default is None or pick is None or pick is default or not default.train_joules or front.why_not(default) is not None:
         return None
-    name, change = front.objectives[0], front.gain(pick) - front.gain(default)
-    tied = front.evidence.ties(pick, default)
-    what = f"cannot be told from it in {name}" if tied else f"is {'better' if change > 0 else 'worse'} in {name}"
+    name, repeats = front.objectives[0], difference_in_repeats(front, default, pick)
+    sign = 1.0 if front.directions[0] == "maximize" else -1.0
+    change = front.gain(pick) - front.gain(default) if repeats is None else sign * repeats.mean
+    what = f"cannot be told from it in {name}" if tied(front, pick, default) else f"is {'better' if change > 0 else 'worse'} in {name}"
     ratio = front.joules(pick) / default.train_joules
     energy = f"{1 - ratio:.0%} less" if ratio < 1 else f"{ratio - 1:.0%} more" if ratio < 2 else f"{ratio:.3g} times the"
     energy = "the same" if abs(ratio - 1) < 0.005 else energy  # "0% less" is no news
     shown = front.quality_text(abs(change))
     return (
         f"Against the default model (trial {default.number}: {front.describe(default)}) trial {pick.number} {what} "
-        f"({'+' if change >= 0 else '-'}{shown}) for {energy} energy."
+        f"({'+' if change >= 0 else '-'}{shown}{'' if repeats is None else ' in repeats'}) for {energy} energy."
     )
 
 

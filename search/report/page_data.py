@@ -20,7 +20,7 @@ from ..picking import RULES
 from ..records.examples import SHARES
 from ..records.run_folder import Run
 from ..records.trial import Trial
-from .facts import TYPICAL_MEDIAN, how_energy_is_known, pue_of, scale_share, sessions_of, short_component
+from .facts import TYPICAL_MEDIAN, how_energy_is_known, pue_of, scale_share, sessions_of, short_component, tied
 from .importance import importance
 from .pricing import hours, places
 from .sections import sections
@@ -232,7 +232,7 @@ def _default(front: Front) -> dict[str, Any] | None:
     trial = front.baseline
     if trial is None or front.why_not(trial) is not None or not front.members:
         return None
-    ties = [one.number for one in front if front.evidence.ties(one, trial)]
+    ties = [one.number for one in front if tied(front, one, trial)]
     known = [one.number for one in front]
     return {"n": trial.number, "q": trial.values[0], "j": trial.train_joules, "on_front": trial in front, "ties": ties, "compared": known}
 

@@ -14,7 +14,7 @@ from joulefront.search.formatting import fitted, paragraphs
 from joulefront.search.front import Front
 from joulefront.search.records.run_folder import Run
 from joulefront.search.records.trial import BASELINE, DEFAULT
-from joulefront.search.report.facts import over_default
+from joulefront.search.report.facts import over_default, tied
 from joulefront.search.report.front_view import FrontView
 from joulefront.search.report.leaderboard import leaderboard
 from joulefront.search.report.statement import statement
@@ -80,6 +80,16 @@ def test_what_the_search_gained_over_the_default_model_is_said() -> None:
     same = Front((default, complete(1, 0.95, 998.0)), *TWO)
     assert (over_default(same) or "").endswith("for the same energy.")
     assert over_default(Front((complete(1, 0.95, 10.0),), *TWO)) is None
+
+
+def test_repeats_decide_how_the_pick_compares_with_the_default_model(fake_run: Run, repeated: Callable[..., Run]) -> None:
+    cheapest = Front.of(fake_run).members[0].number
+    trials = tuple(replace(t, extra={**t.extra, BASELINE: DEFAULT}) if t.number == cheapest else t for t in fake_run.trials)
+    front = Front.of(repeated(replace(fake_run, trials=trials), fall=0.01))
+    apart = front.gain(front.sensible()) - front.gain(front.members[0])
+    assert apart > 0.01
+    assert f"is better in accuracy (+{front.quality_text(apart)} in repeats)" in (over_default(front) or "")
+    assert not tied(front, front.members[0], front.sensible())
 
 
 def test_a_table_that_is_too_wide_becomes_titles_and_values() -> None:
