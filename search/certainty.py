@@ -314,11 +314,8 @@ def _by_repeats(
         return None
     found = {trial.number: one for trial in members if (one := evidence.repeats.summary_of(trial.number)) is not None}
     tested = bool(found) and all(one.test is not None for one in found.values())
-    spreads: dict[int, Spread] = {
-        number: spread
-        for number, one in found.items()
-        if (spread := one.test if tested else one.quality) is not None and spread.sd is not None
-    }
+    known = {number: one.test if tested else one.quality for number, one in found.items()}
+    spreads: dict[int, Spread] = {number: one for number, one in known.items() if one is not None and one.sd is not None}
     if len(spreads) < 2:
         return None
     sign = 1.0 if evidence.maximise else -1.0

@@ -48,3 +48,10 @@ def warn_of_spinning(threads: int, policy: str | None = WAIT_POLICY) -> None:
             "Import joulefront.search first, or start Python with OMP_WAIT_POLICY=PASSIVE (or OMP_NUM_THREADS=1)",
             stacklevel=3,
         )
+
+
+def cores() -> int:
+    """Number of processor cores that trainings may use: those of this process, or fewer where ``OMP_NUM_THREADS`` is set."""
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    limit = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # a list is for nested teams: the outermost counts
+    return min(here, int(limit)) if limit.isdecimal() and int(limit) > 0 else here

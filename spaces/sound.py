@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..search.space import Candidate, FrozenPart, Space, Suggest, starts_of
-from ..search.training.audio import FLOOR, Spectrogram, mel_bands
+from ..search.training.audio import FLOOR, Spectrogram, fourier_waves, mel_bands
 from ..search.training.features import Backbone, Transfer
 from ..search.training.task import Data, Raw, Task
 from .pretrained import first_line
@@ -59,12 +59,9 @@ class LogMel(nn.Module):
         super().__init__()
         self.mean, self.deviation = mean, deviation
         columns = how.shape[2]
-        angles = 2.0 * np.pi * np.outer(np.arange(how.window), np.arange(how.window // 2 + 1)) / how.window
-        window = 0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(how.window) / how.window)  # Hann, periodic
-        waves = np.concatenate([np.cos(angles), np.sin(angles)], axis=1) * window[:, None] / (how.window / 4)
         buffers = {
             "places": torch.arange(columns)[:, None] * how.hop + torch.arange(how.window),
-            "waves": torch.tensor(waves, dtype=torch.float32),
+            "waves": torch.tensor(fourier_waves(how.window), dtype=torch.float32),
             "mels": torch.from_numpy(mel_bands(how.sample_rate, how.window, how.mels)).T.contiguous(),
         }
         for name, values in buffers.items():

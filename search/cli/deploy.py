@@ -95,9 +95,10 @@ def optimise(
 
     Prints what each tactic costs, what it saves per prediction, and when it has paid for itself.
     """
-    from ..execution.devices import cores, torch_threads
+    from ..execution.devices import torch_threads
     from ..export.compress import optimise as measure_tactics
     from ..export.compress import to_json, to_text
+    from ..threads import cores
 
     _, trial, study, task, weights = _picked(run, pick, moved)
     torch_threads(cores())

@@ -219,13 +219,6 @@ def _gpus() -> int:
     return torch.cuda.device_count()
 
 
-def cores() -> int:
-    """Number of processor cores that trainings may use: those of this process, or fewer where ``OMP_NUM_THREADS`` is set."""
-    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    limit = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # a list is for nested teams: the outermost counts
-    return min(here, int(limit)) if limit.isdecimal() and int(limit) > 0 else here
-
-
 def pick_device(device: str) -> str:
     """Resolve ``auto`` and refuse a device that is not there.
 

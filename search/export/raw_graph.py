@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..training.audio import FLOOR, Spectrogram, mel_bands
+from ..training.audio import FLOOR, Spectrogram, fourier_waves, mel_bands
 from ..training.columns import MISSING, Reading, parse
 from ..training.estimator import is_outlier_detector
 from ..training.table_encodings import STEPS as CIRCLE
@@ -237,9 +237,7 @@ def _audio(nodes: Nodes, how: Mapping[str, Any], trained: TrainedModel) -> str:
     if how.get("waveform"):
         return _standardised(nodes, str(nodes.add("Unsqueeze", padded, np.array([1, 2]))), how, 3)
     columns = sound.shape[2]
-    angles = 2.0 * np.pi * np.outer(np.arange(sound.window), np.arange(sound.window // 2 + 1)) / sound.window
-    window = 0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(sound.window) / sound.window)  # Hann, periodic
-    waves = np.concatenate([np.cos(angles), np.sin(angles)], axis=1) * window[:, None] / (sound.window / 4)
+    waves = fourier_waves(sound.window)
     places = np.arange(columns)[:, None] * sound.hop + np.arange(sound.window)
     # In float64: a quiet band beside a loud one would show the rounding of the sum.
     frames = nodes.add("Gather", nodes.add("Cast", padded, to=_DOUBLE), places, axis=1)

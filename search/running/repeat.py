@@ -19,7 +19,7 @@ from ..billing.account import TrialMeter, price_of_features, trial_energy
 from ..certainty import written
 from ..energy import JOULES_PER_WH, Ledger, Record
 from ..energy.journal import fitted
-from ..execution.devices import cores, pick_device
+from ..execution.devices import pick_device
 from ..execution.job import Executor, Job, Outcome, Watch
 from ..formatting import energy_text, for_stream
 from ..front import Front
@@ -32,6 +32,7 @@ from ..records.trial import INTERRUPTED, Trial
 from ..space import FixedTrial, Space
 from ..stopping.limits import TimeLimit, pace_of, slowest_epoch
 from ..study import Study
+from ..threads import cores
 from .baselines import PLAIN, MeasurementProtocol
 from .identity import existing_folder, refuse_other_data
 from .session import Session, SessionOptions, meters_text, open_session, timestamp

@@ -35,7 +35,7 @@ from ..energy import Ledger, Record, discover
 from ..energy.calibrations import WallCalibration, load_calibration
 from ..energy.discover import Discovery
 from ..energy.sources.cpu_time import CpuTime, Tree
-from ..execution.devices import Devices, cores, make_executors, pick_device, take_devices, torch_threads
+from ..execution.devices import Devices, make_executors, pick_device, take_devices, torch_threads
 from ..execution.job import Executor, Watch, within
 from ..execution.probe import WARM_UP_SECONDS, may_compile
 from ..records.bill import SessionBill, add_up, meters_of, read_sessions
@@ -43,7 +43,7 @@ from ..records.files import write_json
 from ..records.run_folder import Run, RunFolder, StoreError
 from ..stopping.limits import BROKEN_OFF
 from ..study import Study
-from ..threads import WAIT_POLICY
+from ..threads import WAIT_POLICY, cores
 from ..training.feature_cache import FeatureCache
 from ..training.recipe import synchronizer
 from ..training.task import Task
@@ -310,8 +310,8 @@ def stop_on_interrupt() -> Iterator[Interrupts]:
         interrupts.seen.set()
         if again or not interrupts.patient:
             raise KeyboardInterrupt
-        how = "press Ctrl-C again" if signum == signal.SIGINT else "send the signal again"
-        print(f"\nstopping after this epoch; {how} to stop at once", file=sys.stderr, flush=True)
+        how = "press Ctrl-C" if signum == signal.SIGINT else "send the signal"
+        print(f"\nstopping after this epoch; {how} again to stop at once", file=sys.stderr, flush=True)
 
     with ExitStack() as restored:
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -346,8 +346,7 @@ def note_session(store: RunFolder, ledger: Ledger, device: str, threads: int, fi
             "trials_before": finished,
         }
     )
-    origin = {} if options.origin is None else {"origin": dict(options.origin)}
-    return store.save_facts({**store.facts, **origin, "sessions": sessions})
+    return store.save_facts({**store.facts, **({"origin": dict(options.origin)} if options.origin else {}), "sessions": sessions})
 
 
 def note_end(store: RunFolder, reason: str, **facts: Any) -> RunFolder:

@@ -115,6 +115,17 @@ def decode(data: bytes, how: Spectrogram) -> np.ndarray:
     return (10.0 * torch.log10(power / (how.window / 4) ** 2 + FLOOR))[None].numpy()
 
 
+def fourier_waves(window: int) -> np.ndarray:
+    """Return what samples ``(..., window)`` are multiplied with for the real and the imaginary parts ``(..., 2 x bins)`` of their spectrum.
+
+    It holds a periodic Hann window and the scale of ``decode``: a full-scale tone has the power 1 in its bin. For runtimes that have no
+    Fourier transform: for windows of this size it costs little more.
+    """
+    places = 2.0 * np.pi * np.arange(window) / window
+    angles = np.outer(places, np.arange(window // 2 + 1))
+    return np.concatenate([np.cos(angles), np.sin(angles)], axis=1) * (0.5 - 0.5 * np.cos(places))[:, None] / (window / 4)
+
+
 def samples_of(data: bytes, how: Spectrogram) -> np.ndarray:
     """Decode a recording to its samples ``(1, 1, samples)``, float32 in [-1, 1], at the rate and length of all of them."""
     samples, rate = read_sound(data)

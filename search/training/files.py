@@ -15,9 +15,9 @@ from typing import Any, TypedDict
 import numpy as np
 import torch
 
+from ..threads import cores
 from .arrays import channel_statistics
 from .file_tree import UNREADABLE, Files, Found
-from .recipe import available_cores
 from .splits_data import MemoryData, StreamData
 from .task import Data, Raw, Task, complete_splits, warn_of_absent_classes
 
@@ -81,10 +81,10 @@ def task_of_files(
     """
     splits = _split(found, validation_share, test_share, seed)
     everything = [entry for entries in splits.values() for entry in entries]
-    cores = workers if workers is not None else available_cores()
+    threads = workers if workers is not None else cores()
     in_memory = len(everything) * int(np.prod(shape)) * dtype.itemsize <= memory_limit_bytes
     wanted = everything if in_memory else [splits["train"][k] for k in spaced(len(splits["train"]), STATISTICS_FROM)]
-    how: dict[str, Any] = {"shape": shape, "dtype": dtype, "threads": cores, "skip_unreadable": skip_unreadable, "progress": progress}
+    how: dict[str, Any] = {"shape": shape, "dtype": dtype, "threads": threads, "skip_unreadable": skip_unreadable, "progress": progress}
     if not in_memory and skip_unreadable:
         _, readable = decode_all(files, everything, decode, keep=False, **how)
         kept_names = {name for (name, _), one in zip(everything, readable, strict=True) if one}
@@ -106,7 +106,7 @@ def task_of_files(
     else:
         mean, deviation = channel_statistics(decoded[torch.from_numpy(readable)].numpy())
         for split, entries in splits.items():
-            parts[split] = StreamData(FileItems(files, entries, decode), workers=cores, mean=mean, deviation=deviation)
+            parts[split] = StreamData(FileItems(files, entries, decode), workers=threads, mean=mean, deviation=deviation)
             parts[split].raw = Raw(files, tuple(name for name, _ in entries))
     labels_of = {split: np.array([label for _, label in entries], dtype=int) for split, entries in splits.items()}
     if in_memory:

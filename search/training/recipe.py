@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
+
+from ..threads import cores
 
 if TYPE_CHECKING:
     import torch
@@ -97,18 +98,13 @@ class Recipe:
         return replace(cls(), **dict(data))
 
 
-def available_cores() -> int:
-    """Number of CPU cores that this process may use, which can be fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def thread_choices(cores: int | None = None) -> tuple[int, ...]:
+def thread_choices(most: int | None = None) -> tuple[int, ...]:
     """Thread counts worth comparing: the powers of two below the number of cores, and that number.
 
     >>> thread_choices(6)
     (1, 2, 4, 6)
     """
-    most = available_cores() if cores is None else cores
+    most = cores() if most is None else most
     return tuple(sorted({2**power for power in range(most.bit_length()) if 2**power <= most} | {most}))
 
 

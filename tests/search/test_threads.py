@@ -8,9 +8,8 @@ import numpy as np  # noqa: F401  # loads the algebra that is asked for below
 import pytest
 from threadpoolctl import threadpool_info
 
-from joulefront.search.execution.devices import cores
 from joulefront.search.running.trial_runner import one_blas_thread
-from joulefront.search.threads import ask_to_sleep, warn_of_spinning
+from joulefront.search.threads import ask_to_sleep, cores, warn_of_spinning
 
 pytestmark = pytest.mark.slow
 

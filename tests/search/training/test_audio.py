@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from joulefront.search.training.audio import Spectrogram, audio, decode, mel_bands, prepare, read_sound
+from joulefront.search.training.audio import Spectrogram, audio, decode, fourier_waves, mel_bands, prepare, read_sound
 from joulefront.search.training.fit import fit
 from joulefront.search.training.recipe import Recipe
 
@@ -129,3 +129,10 @@ def test_a_header_that_names_an_absurd_rate_is_refused(recordings):
     (recordings / "low" / "bad.wav").write_bytes(bytes(data))
     with pytest.raises(ValueError, match=r"low/bad\.wav: a recording must have 1,000 to 384,000 samples per second, got 2,147,483,647"):
         audio(recordings, sample_rate=8000)
+
+
+def test_the_products_for_runtimes_without_a_fourier_transform_give_the_same_powers():
+    frame = np.random.default_rng(0).uniform(-0.5, 0.5, 256)
+    real, imaginary = np.split(frame @ fourier_waves(256), 2)
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(256) / 256)
+    np.testing.assert_allclose(real**2 + imaginary**2, np.abs(np.fft.rfft(frame * window)) ** 2 / 64**2, atol=1e-12)

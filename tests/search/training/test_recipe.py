@@ -8,7 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joulefront.search.training.recipe import Recipe, available_cores, available_precisions, require_precision, thread_choices
+from joulefront.search.threads import cores
+from joulefront.search.training.recipe import Recipe, available_precisions, require_precision, thread_choices
 
 
 @pytest.mark.parametrize(
@@ -48,7 +49,12 @@ def test_thread_choices_are_powers_of_two_and_all_cores(cores: int) -> None:
 
 def test_this_machine_has_at_least_the_one_core_that_runs_this() -> None:
     assert thread_choices()[0] == 1
-    assert thread_choices()[-1] == available_cores() >= 1
+    assert thread_choices()[-1] == cores() >= 1
+
+
+def test_no_more_threads_are_tried_than_the_user_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert thread_choices() == (1,)
 
 
 @pytest.mark.parametrize(
