@@ -90,13 +90,6 @@ def guarded(storage: RDBStorage, operation: Callable[..., Any]) -> Callable[...,
     return _patient(operation, local, str(local))
 
 
-def buffered(storage: RDBStorage, name: str) -> optuna.storages.BaseStorage:
-    """Return a study of the run folder's own file for the one session that writes to it."""
-    from .buffered import BufferedStorage
-
-    return BufferedStorage(storage, name)
-
-
 def keep(study: optuna.Study) -> None:
     """Write what the session that holds a study has only in memory, see ``buffered``; other storages have it already."""
     flush: Callable[[], None] = getattr(study._storage, "flush", lambda: None)

@@ -216,12 +216,14 @@ class RunFolder:
         """
         import optuna
 
+        from .buffered import BufferedStorage
+
         url = self.facts.get("storage")
         if read_only and url is not None and self._url() == url:
             print(f"reading {without_password(url)}, which {str(self.path / STUDY_FILE)!r} names", file=sys.stderr)
         storage: Any = self._storage("read" if read_only else "write")
         try:
-            storage = database.buffered(storage, self._study_name) if alone and url is None else storage
+            storage = BufferedStorage(storage, self._study_name) if alone and url is None else storage
             study: optuna.Study = optuna.load_study(study_name=self._study_name, storage=storage, sampler=sampler)
             return study
         except KeyError as error:

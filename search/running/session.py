@@ -130,8 +130,7 @@ class Session:
         self.device = devices.names[0]
         self._held, self._keeps, self._noted, self._interrupts = held, folder is not None, False, interrupts
         self.at_end = held.callback  # for what comes after the bill and before the ledger's end
-        self._training = ExitStack()
-        self._earlier: list[dict[str, Any]] = []
+        self._training, self._earlier = ExitStack(), list[dict[str, Any]]()
         if folder is not None:
             self.folder = folder
             self._earlier = read_sessions(folder.bill_file)
