@@ -1,7 +1,7 @@
 """Learned local edits against uniform ones: on planted structures, and paired over the seeds of runs of ``search.py``.
 
     python tests/benchmarks/local_edits.py --seeds 60
-    python tests/benchmarks/local_edits.py --cache build/benchmarks/search --problems ecnas4v
+    python tests/benchmarks/local_edits.py --runs build/benchmarks/search/runs.jsonl --problems ecnas4v
 
 The first needs no models: the score of a configuration is a random function of its choices and of some pairs of them, and every proposal
 may score as many configurations as the sampler would. ``unlearned`` is the same search as ``learned``, but its policy stays the uniform
@@ -11,6 +11,7 @@ one. The second reads what ``search.py --strategies "freeze-thaw,freeze-thaw loc
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from pathlib import Path
 
@@ -72,12 +73,14 @@ def planted(seeds: int) -> str:
     return "\n".join(lines)
 
 
-def paired(cache: Path, problem: str) -> str:
+def paired(file: Path, problem: str) -> str:
     """Compare hypervolumes of runs with equal seeds at each spent energy."""
-    runs = []
-    for strategy in ("freeze-thaw", "freeze-thaw-local-edits"):
-        files = sorted(cache.glob(f"{problem}__{strategy}__[0-9]*.csv"))
-        runs.append(pd.concat([pd.read_csv(file) for file in files]).pivot_table(index="seed", columns="spent_fte", values="hv_any"))
+    rows = pd.DataFrame([row for line in file.read_text().splitlines() for row in json.loads(line)["rows"]])
+    rows = rows[(rows.problem == problem) & rows.spent_fte.isin((1, 2, 3, 5, 7, 10, 15, 20))]
+    runs = [
+        rows[rows.strategy == strategy].pivot_table(index="seed", columns="spent_fte", values="hv_any")
+        for strategy in ("freeze-thaw", "freeze-thaw local-edits")
+    ]
     uniform, learned = runs[0].align(runs[1], join="inner")
     lines = [f"| {problem}, FTE spent | uniform | learned | mean difference | better / worse | p |", "|---" * 6 + "|"]
     for spent in uniform.columns[uniform.columns >= 1]:
@@ -94,13 +97,13 @@ def main() -> int:
     """Print Markdown tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=60)
-    parser.add_argument("--cache", type=Path, help="cache of search.py; without it the planted structures are searched")
+    parser.add_argument("--runs", type=Path, help="file of search.py --out; without it the planted structures are searched")
     parser.add_argument("--problems", default="ecnas4v")
     arguments = parser.parse_args()
-    if arguments.cache is None:
+    if arguments.runs is None:
         print(planted(arguments.seeds))
     else:
-        print("\n\n".join(paired(arguments.cache, problem) for problem in arguments.problems.split(",")))
+        print("\n\n".join(paired(arguments.runs, problem) for problem in arguments.problems.split(",")))
     return 0
 
 
