@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-#: The models alone are trusted like so many measurements with z-scores of 1.
-_TRUST = 6.0
+#: Before anything is measured the models are thought to be off like so many measurements with this mean square of their z-scores: on few
+#: measurements they are too sure of themselves. Bias counts as zero on so many.
+_TRUST, _FIRST_SQUARE, _UNBIASED = 6.0, 2.0, 10.0
 #: The latest measurements count; a single one counts at most like so many standard deviations.
 _WINDOW, _LARGEST = 40, 5.0
 #: Beliefs are widened or narrowed at most so far.
@@ -20,7 +21,8 @@ class Belief:
     """What a measured quality is expected to be, its noise included: Gaussian with ``mean`` and ``sd`` after the output transform.
 
     The transform of a quality ``v``, to be maximised, is ``-log((limit - v) / scale)``, or ``v`` itself without a ``limit``. ``sign`` is -1
-    where the user's quality is minimised. ``sd`` is that of the models, which ``inflation`` multiplies.
+    where the user's quality is minimised. ``sd`` is that of the models, which ``inflation`` multiplies;
+    ``bias`` is how many of these standard deviations of the models a pick is below what they expect.
     """
 
     mean: float
@@ -29,10 +31,11 @@ class Belief:
     scale: float
     sign: float
     inflation: float = 1.0
+    bias: float = 0.0
 
     def z_score(self, quality: float) -> float:
         """Return how many standard deviations a quality, in the user's unit, lies above its expectation."""
-        return self.raw_z_score(quality) / self.inflation
+        return (self.raw_z_score(quality) - self.bias) / self.inflation
 
     def raw_z_score(self, quality: float) -> float:
         """Return the z-score by what the models alone believe."""
@@ -50,4 +53,13 @@ def inflation(surprises: Sequence[tuple[bool, float]], *, fresh: bool) -> float:
     """
     recent = [z for was_fresh, z in surprises if was_fresh == fresh][-_WINDOW:]
     squares = float(np.sum(np.clip(recent, -_LARGEST, _LARGEST) ** 2))
-    return float(np.clip(np.sqrt((_TRUST + squares) / (_TRUST + len(recent))), *_RANGE))
+    return float(np.clip(np.sqrt((_TRUST * _FIRST_SQUARE + squares) / (_TRUST + len(recent))), *_RANGE))
+
+
+def bias(surprises: Sequence[tuple[bool, float]], *, fresh: bool) -> float:
+    """Return the mean z-score of fresh configurations, or of continuations, shrunk towards 0: the winner's curse of what is picked.
+
+    It belongs to what is said of a pick; the others, which it was chosen from, have none.
+    """
+    recent = [z for was_fresh, z in surprises if was_fresh == fresh][-_WINDOW:]
+    return float(np.clip(recent, -_LARGEST, _LARGEST).sum() / (_UNBIASED + len(recent)))

@@ -10,9 +10,11 @@ Yang et al. 2019, "Efficient computation of expected hypervolume improvement usi
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import ndtr
 
 from .encoding import Array
@@ -78,17 +80,24 @@ class Boxes:
     def expected_gain(self, marginals: list[Marginal]) -> Array:
         """Return the expected hypervolume improvement of ``n`` points, ``(n,)``, from one marginal per objective."""
         product: Array | None = None
-        for axis, marginal in enumerate(marginals):
-            levels, where = np.unique(np.r_[self.lower[:, axis], self.upper[:, axis]], return_inverse=True)
+        for (levels, low, high), marginal in zip(self._levels, marginals, strict=True):
             finite = np.isfinite(levels)
             improvement = marginal.expected_improvement(levels[finite])
             if not finite.all():
                 improvement = np.hstack([improvement, np.zeros((len(improvement), 1))])  # nothing exceeds infinity
-            k = len(self.lower)
-            length = improvement[:, where[:k]] - improvement[:, where[k:]]
+            length = improvement[:, low] - improvement[:, high]
             product = length if product is None else product * length
         assert product is not None
         return np.asarray(product.sum(1))
+
+    @cached_property
+    def _levels(self) -> list[tuple[Array, NDArray[np.int64], NDArray[np.int64]]]:
+        """By axis the different coordinates of the corners, and which of them the boxes begin and end at."""
+        found = []
+        for low, high in zip(self.lower.T, self.upper.T, strict=True):
+            levels, where = np.unique(np.r_[low, high], return_inverse=True)
+            found.append((levels, where[: len(low)], where[len(low) :]))
+        return found
 
 
 def front_of(points: Array) -> Array:
@@ -120,6 +129,11 @@ def _partition(points: Array, reference: Array) -> tuple[Array, Array]:
         top = points.max() if len(points) else reference[0]
         return np.array([[top]]), np.array([[np.inf]])
     edges = np.unique(np.r_[reference[-1], points[:, -1]])
+    if d == 2:  # each slab is a single box, above the best of the points that reach it
+        order = np.argsort(points[:, 1])
+        best = np.r_[np.maximum.accumulate(points[order[::-1], 0])[::-1], reference[0]]
+        top = best[np.searchsorted(points[order, 1], edges, side="right")]
+        return np.c_[top, edges], np.c_[np.full(len(edges), np.inf), np.r_[edges[1:], np.inf]]
     lowers, uppers = [], []
     for low, high in zip(edges, np.r_[edges[1:], np.inf], strict=True):
         reach = points[points[:, -1] >= high][:, :-1] if np.isfinite(high) else points[:0, :-1]

@@ -26,6 +26,9 @@ Features = Callable[[Mapping[str, Any]], Any]
 
 #: Random configurations that give the range of each feature.
 _FEATURE_SAMPLE = 64
+#: A training has diverged where it is worse than the best by so many times the gap between that and the best quarter; rungs with fewer
+#: measurements than these are compared with all.
+_FARTHEST, _FEW = 100.0, 4
 #: A positive feature is scaled logarithmically where its range spans more than this factor.
 _LOG_RATIO = 20.0
 
@@ -375,3 +378,14 @@ def tabulate(history: History, encoder: Encoder, minimized: tuple[bool, ...], *,
         constraints={name: np.array([point.constraints.get(name, np.nan) for _, point in points]) for name in names},
         transform=transform,
     )
+
+
+def diverged(table: ObservationTable) -> NDArray[np.bool_]:
+    """Return which measurements lie so far below others of as many epochs that they tell of a failure, not of a quality, ``(n,)``."""
+    quality, found = table.values[:, 0], np.zeros(len(table.values), dtype=bool)
+    for epochs in np.unique(table.epochs):
+        here = table.epochs == epochs
+        others = quality[here] if here.sum() >= _FEW else quality
+        gaps = others.max() - np.quantile(others, [0.75, 0.5, 0.25])
+        found |= here & (quality < others.max() - _FARTHEST * float(next((gap for gap in gaps if gap > 0), np.inf)))
+    return found

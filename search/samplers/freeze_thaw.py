@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from dataclasses import astuple, dataclass
 from typing import Any
 
@@ -16,18 +16,18 @@ import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler
 from optuna.study import Study
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
-from .encoding import Array, Encoder, Encoding, Features, learn_encoding
-from .hedge import HALVING, MODEL, earnings, halving_decision, mutation_decision
+from .encoding import Encoder, Encoding, Features, learn_encoding
+from .hedge import HALVING, MODEL, earnings, halving_decision, initial_design, mutation_decision, random_decision
 from .history import CLAIM, RESUME_FROM, History, Key, energy_second
 from .planner import Planner
 from .proposals import UNIFORM, Decision, Proposal, ScoredCandidates, SearchSettings, SearchState
 from .surrogates import SurrogateModels
 from .transfer import TransferModel, studies_of
 
-#: The initial design draws so many configurations at most before the space counts as exhausted.
-_MAX_DRAWS = 64
+#: One fit serves a decision, and another one for each so many measurements: where trainings are that many, they are cheap beside deciding.
+_BATCH, _LARGEST_BATCH = 100, 4
 #: Conditional parameters are learned from so many of the latest configurations.
 _GATE_SAMPLE = 1000
 
@@ -92,6 +92,7 @@ class FreezeThawSampler(BaseSampler):
         largest_step: Largest training proposed after the initial design, as a share of the energy of a median complete one, or None.
         last_decision: The latest proposal.
         comparable: Function that keeps of all trials those whose energies are comparable: those of one kind of hardware.
+        exhausted: Whether nothing was left to train that was not trained before; ``Study.optimize`` then ends.
 
     Raises:
         ValueError: If an argument is not valid.
@@ -134,6 +135,7 @@ class FreezeThawSampler(BaseSampler):
         self.largest_step: float | None = None
         self.last_decision: Decision | None = None
         self.comparable: Callable[[Sequence[FrozenTrial]], Sequence[FrozenTrial]] = tuple
+        self.exhausted = False
         self._seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
         self._settings: dict[str, Any] = dict(
             complete_only=complete_only,
@@ -153,10 +155,11 @@ class FreezeThawSampler(BaseSampler):
         self._history = History(key, epochs_name, energy)
         self._lock = threading.RLock()
         self._study_id: int | None = None
+        self._ahead: dict[int, Decision] = {}
+        self._minimized: tuple[bool, ...] = ()
         self._encoder: Encoder | None = None
         self._planner: Planner | None = None
         self._transfer: TransferModel | None = None
-        self._minimized: tuple[bool, ...] = ()
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_lock"}
@@ -172,7 +175,7 @@ class FreezeThawSampler(BaseSampler):
         with self._lock:
             self._update(study, exclude=trial.number)
             space = self._space()
-        if not space:
+        if not space and not self._history.observations:
             return {}
         return {**space, self.epochs_name: self._history.epochs_distribution or IntDistribution(self.rungs[0], self.rungs[-1])}
 
@@ -195,8 +198,14 @@ class FreezeThawSampler(BaseSampler):
         if isinstance(param_distribution, CategoricalDistribution) and param_name == self.epochs_name:
             return min(c for c in param_distribution.choices if isinstance(c, int | float))
         rng = self._rng(trial, zlib.crc32(param_name.encode()))
-        encoding = Encoding({param_name: param_distribution})
-        return encoding.params(encoding.random(rng, 1)[0])[param_name]
+        alone = Encoding({param_name: param_distribution})
+        return alone.params(alone.random(rng, 1)[0])[param_name]
+
+    def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
+        """End ``Study.optimize`` when the space is exhausted; with ask and tell the caller reads ``exhausted``."""
+        if self.exhausted:
+            with suppress(RuntimeError):
+                study.stop()
 
     def reseed_rng(self) -> None:
         """Do nothing: randomness depends on the seed and the number of the trial, so parallel copies of the sampler never coincide."""
@@ -212,27 +221,44 @@ class FreezeThawSampler(BaseSampler):
         decision = initial_design(planner.settings, history, encoder, rng, excluded, planner.warm_starts, planner.withheld)
         if decision is not None:
             return decision
-        survey = self._survey(planner, encoder, rng, self.largest_step)
-        hedged = self._hedged(survey, rng, excluded)
-        if hedged is not None:
+        if (decision := self._decided_before(number, excluded)) is not None:
+            return decision
+        state = planner.fit(history, encoder, rng)
+        if (hedged := self._hedged(planner, encoder, state, rng, excluded)) is not None:
             return hedged
-        ranked = planner.ranked_decisions(survey.state, survey.candidates, history, encoder)
-        return next((found for found in ranked if found.key not in excluded), None)
+        several = min(_LARGEST_BATCH, 1 + len(state.table.values) // _BATCH) if self.largest_step is None else 1
+        candidates = planner.score(state, history, encoder, rng, self.remaining, self.largest_step)
+        found = planner.batch(state, candidates, history, encoder, excluded, several)
+        if not excluded:
+            self._ahead = {number + index: later for index, later in enumerate(found) if index}
+        return found[0] if found else None
 
-    def _hedged(self, survey: Survey, rng: np.random.Generator, excluded: frozenset[str]) -> Decision | None:
+    def _decided_before(self, number: int, excluded: frozenset[str]) -> Decision | None:
+        """Return what was decided for this trial together with an earlier one, if that still is possible."""
+        found = self._ahead.get(number)
+        if found is None or found.key in excluded | self._history.failed | {trial.key for trial in self._history.running}:
+            return None
+        longest = self._history.longest(found.key)
+        if (None if longest is None else longest.number) != found.parent or self.largest_step is not None:
+            return None
+        return found if self.remaining is None or found.step_cost is None or found.step_cost <= self.remaining else None
+
+    def _hedged(
+        self, planner: Planner, encoder: Encoder, state: SearchState, rng: np.random.Generator, excluded: frozenset[str]
+    ) -> Decision | None:
         """Return what an arm without a model proposes, if it is due and its training fits into what remains."""
-        settings, history, encoder = survey.planner.settings, survey.history, survey.encoder
+        settings, history = planner.settings, self._history
         if not settings.hedge or settings.complete_only or self.largest_step is not None:
             return None
-        due = earnings(survey.state, history).due(settings.hedge)
+        due = earnings(state, history).due(settings.hedge)
         if due == MODEL:
             return None
         taken = {trial.key for trial in history.running} | history.failed | excluded
         arm = halving_decision if due == HALVING else mutation_decision
-        found = arm(settings, survey.state, history, encoder, rng, taken)
-        if found is None or (survey.planner.withheld is not None and found.parent is None and survey.planner.withheld(found.params)):
+        found = arm(settings, state, history, encoder, rng, taken)
+        if found is None or (planner.withheld is not None and found.parent is None and planner.withheld(found.params)):
             return None
-        return survey.planner.affordable(survey.state, encoder, found, self.remaining)
+        return planner.affordable(state, encoder, found, self.remaining)
 
     def survey(self, study: Study) -> Survey | None:
         """Return what the next decision would be made from; None during the initial design."""
@@ -240,17 +266,12 @@ class FreezeThawSampler(BaseSampler):
             self._update(study, exclude=None)
             planner, encoder = self._prepared(study)
             rng = np.random.default_rng([self._seed, sum(len(points) for points in self._history.observations.values())])
-            if (
-                initial_design(planner.settings, self._history, encoder, rng, frozenset(), planner.warm_starts, planner.withheld)
-                is not None
-            ):
+            design = initial_design(planner.settings, self._history, encoder, rng, frozenset(), planner.warm_starts, planner.withheld)
+            if design is not None:
                 return None
-            return self._survey(planner, encoder, rng)
-
-    def _survey(self, planner: Planner, encoder: Encoder, rng: np.random.Generator, largest_step: float | None = None) -> Survey:
-        state = planner.fit(self._history, encoder, rng)
-        candidates = planner.score(state, self._history, encoder, rng, self.remaining, largest_step)
-        return Survey(planner, self._history, encoder, state, candidates)
+            state = planner.fit(self._history, encoder, rng)
+            candidates = planner.score(state, self._history, encoder, rng, self.remaining)
+            return Survey(planner, self._history, encoder, state, candidates)
 
     def _decide_and_claim(self, study: Study, trial: FrozenTrial) -> Decision:
         """Choose a training that no other worker runs, and write the claim to the storage.
@@ -264,7 +285,10 @@ class FreezeThawSampler(BaseSampler):
             decision = self.decide(study, trial.number, excluded=frozenset(excluded))
             if decision is None:
                 assert self._encoder is not None
-                return _random_decision(self.rungs[0], self._history, self._encoder, self._rng(trial, 1))
+                decision = random_decision(self.rungs[0], self._history, self._encoder, self._rng(trial, 1))
+                known = self._history.observations.keys() | self._history.failed
+                self.exhausted = decision.key in known and not self._history.running
+                return decision
             claim: Any = {"key": decision.key, "params": dict(decision.params), "epochs": decision.epochs, "arm": decision.arm}
             claim |= {} if decision.belief is None else {"belief": list(astuple(decision.belief))}
             study._storage.set_trial_system_attr(trial._trial_id, CLAIM, claim)
@@ -283,7 +307,7 @@ class FreezeThawSampler(BaseSampler):
                     "FreezeThawSampler needs two or more objectives, the quality first, and energy must be the index of another one; "
                     f"got {len(minimized)} objectives and energy={self._energy}"
                 )
-            self._study_id, self._planner = study._study_id, None
+            self._study_id, self._planner, self._ahead = study._study_id, None, {}
             self._history = History(self._key, self.epochs_name, self._energy)
             self._minimized = energy_second(minimized, self._energy)
             facts = (self.rungs, self._minimized, self._key, self.epochs_name, self._energy)
@@ -324,74 +348,3 @@ class FreezeThawSampler(BaseSampler):
 
     def _rng(self, trial: FrozenTrial, salt: int) -> np.random.Generator:
         return np.random.default_rng([self._seed, trial.number, salt])
-
-
-def initial_design(
-    settings: SearchSettings,
-    history: History,
-    encoder: Encoder,
-    rng: np.random.Generator,
-    excluded: frozenset[str],
-    warm_starts: Callable[[Encoder], Array] | None,
-    withheld: Callable[[Mapping[str, Any]], bool] | None = None,
-) -> Decision | None:
-    """Return the next training of the initial design; None when the models can take over.
-
-    Random configurations at the lowest rung, those of earlier studies first; then ``settings.ladders`` complete trainings, rung by rung.
-    Trainings that are running count as done, those that failed are replaced. ``warm_starts`` gives the genes of good configurations of
-    earlier studies; those whose keys are ``excluded`` or that are ``withheld`` are not chosen.
-    """
-    running = {trial.key for trial in history.running}
-    usable = history.observations.keys() - history.failed
-    tried = history.observations.keys() | running | history.failed
-    wanted = settings.startup if warm_starts is None else max(2, settings.startup // 2)
-    if (len(usable | running) < wanted and len(tried) < 8 * wanted) or len(usable) < 2:
-        drawn = encoder.encoding.random(rng, _MAX_DRAWS)
-        for genes in drawn if warm_starts is None else np.vstack([warm_starts(encoder), drawn]):
-            params = encoder.encoding.params(genes)
-            if withheld is not None and withheld(params):
-                continue
-            key = history.canonical_or_raw(params)
-            if key not in tried | excluded:
-                return Decision(params, key, settings.rungs[0], None)
-        if len(usable) < 2:
-            return None if len(usable) else _random_decision(settings.rungs[0], history, encoder, rng)
-    return _ladder(settings, history, running | excluded)
-
-
-def _ladder(settings: SearchSettings, history: History, unavailable: AbstractSet[str]) -> Decision | None:
-    """Continue one of the first complete trainings, or start one; None when there are enough or none can be chosen.
-
-    A single ladder starts from the cheapest of the better half. Of several, the first starts from the most accurate configuration, the
-    others from the cheapest of the better half of the rest.
-    """
-    last, first = settings.rungs[-1], settings.rungs[0]
-    observations = history.observations
-    usable = [key for key, points in observations.items() if key not in history.failed and any(p.feasible for p in points.values())]
-    climbed = {key for key in usable if max(observations[key]) > first} | {trial.key for trial in history.running if trial.epochs > first}
-    reached = {key: history.trained_to(key, resume=settings.resume) for key in usable}
-    complete = {key for key in usable if reached[key] >= last or key in history.finished}
-    if len(complete) >= settings.ladders:
-        return None
-    eligible = [key for key in usable if key in climbed and key not in complete and key not in unavailable]
-    if len(climbed) < settings.ladders:
-        sign = -1.0 if settings.minimized[0] else 1.0
-        cheap = 1.0 if settings.minimized[1] else -1.0
-        starts = [key for key in usable if key not in climbed | complete | unavailable and first in observations[key]]
-        starts.sort(key=lambda key: -sign * observations[key][first].values[0])
-        if starts and (climbed or settings.ladders == 1):
-            starts = sorted(starts[: max(1, len(starts) // 2)], key=lambda key: cheap * observations[key][first].values[1])
-        eligible += starts[:1]
-    if not eligible:
-        return None
-    key = eligible[0]
-    parent = history.longest(key)
-    assert parent is not None
-    epochs = next(rung for rung in settings.rungs if rung > reached[key])
-    return Decision(history.params[key], key, epochs, parent.number if history.resumable(key, resume=settings.resume) else None)
-
-
-def _random_decision(epochs: int, history: History, encoder: Encoder, rng: np.random.Generator) -> Decision:
-    """Draw any configuration, be it one that was tried: nothing else is left."""
-    params = encoder.encoding.params(encoder.encoding.random(rng, 1)[0])
-    return Decision(params, history.canonical_or_raw(params), epochs, None)

@@ -33,7 +33,7 @@ class Posterior:
     """Gaussian posterior of ``n`` configurations at ``r`` rungs, ``(n, r)``; the standard deviation is without observation noise.
 
     ``whitened`` is the prior covariance with the ``m`` measurements, whitened, ``(m, r, n)``; see ``GaussianProcess.covariance``.
-    ``inflation`` is what the standard deviations were multiplied by, ``(n,)``; None for 1.
+    ``inflation`` is what the standard deviations were multiplied by, ``(n, r)``; None for 1.
     """
 
     mean: Array
@@ -42,8 +42,8 @@ class Posterior:
     inflation: Array | None = None
 
     def inflated(self, factors: Array) -> Posterior:
-        """Multiply the standard deviations by ``(n,)`` factors."""
-        return Posterior(self.mean, self.sd * factors[:, None], self.whitened, factors)
+        """Multiply the standard deviations by ``(n, r)`` factors; correlations stay."""
+        return Posterior(self.mean, self.sd * factors, self.whitened, factors)
 
 
 class GaussianProcess:
@@ -119,16 +119,25 @@ class GaussianProcess:
         sd = np.sqrt(np.maximum(variance, 1e-9)).T
         return Posterior(mean.T, np.repeat(sd, r, 1) if first_sd_only else sd, whitened)
 
+    def mean(self, X: Array, u: Array) -> Array:
+        """Return the posterior mean of ``(n, d)`` configurations, each at its own of ``(n,)`` scaled log epochs, ``(n,)``."""
+        times, plus = self._curves(u, self.u)
+        return np.asarray((_matern(_squared_distances(self._scaled(X), self.W), slope=False)[0] * times + plus) @ self.alpha)
+
+    def likeness(self, X: Array, Y: Array) -> Array:
+        """Return the correlation of ``(n, d)`` with ``(m, d)`` configurations, the epochs left aside, ``(n, m)``."""
+        return _matern(_squared_distances(self._scaled(X), self._scaled(Y)), slope=False)[0]
+
     def covariance(self, posterior: Posterior, rungs: Array, first: int, second: int) -> Array:
         """Return the posterior covariance of each configuration between two of the rungs passed to ``predict``, ``(n,)``."""
         times, plus = self._curves(rungs[[first]], rungs[[second]])
         prior = times[0, 0] + plus[0, 0]
         found = prior - np.einsum("ik,ik->k", posterior.whitened[:, first], posterior.whitened[:, second])
-        return np.asarray(found if posterior.inflation is None else found * posterior.inflation**2)
+        return np.asarray(found if posterior.inflation is None else found * posterior.inflation[:, first] * posterior.inflation[:, second])
 
-    def noise(self, u: Array) -> float:
-        """Return the variance of a measurement at the first of some scaled log epochs."""
-        return float(self._noise(u)[0])
+    def noise(self, u: Array) -> Array:
+        """Return the variance of a measurement at ``(n,)`` scaled log epochs, ``(n,)``."""
+        return self._noise(u)
 
     @property
     def amplitude(self) -> float:

@@ -1,5 +1,6 @@
-"""A hedge against wrong models: arms that need none share the budget with the model, by what each has earned per energy.
+"""What needs no model: the first trainings of a study, and a hedge against wrong models.
 
+Arms without a model share the budget with the model, by what each has earned per energy.
 Three arms propose: ``model`` (expected improvement per energy), ``halving`` (random configurations, of which the best third by
 non-dominated rank goes on, as in asynchronous successive halving) and ``mutation`` (a neighbour of a model on the front, trained as long as
 that). Each of the latter two is sure of a floor; what is left goes by what the arms have added to the hypervolume per energy, lately more
@@ -12,9 +13,11 @@ al. 2021, "Multi-objective asynchronous successive halving" (arXiv 2106.12639), 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +37,8 @@ MODEL_SHARE = 0.6
 HALF_LIFE = 0.25
 #: Mutations that are tried until one is new.
 _TRIES = 32
+#: The initial design draws so many configurations at most before the space counts as exhausted.
+_MAX_DRAWS = 64
 
 
 @dataclass(frozen=True)
@@ -87,12 +92,11 @@ def earnings(state: SearchState, history: History) -> Earnings:
 
 def _increments(table: ObservationTable) -> Array:
     """Energy that each measurement has cost, ``(n,)``: of a training that was resumed what came on top."""
-    whole = 10 ** -table.values[:, 1] if table.transform.logarithmic[1] else table.epochs
-    found = whole.copy()
-    for config in np.flatnonzero(table.resumable):
-        rows = np.flatnonzero(table.config == config)
-        rows = rows[np.argsort(table.epochs[rows])]
-        found[rows[1:]] = np.maximum(np.diff(whole[rows]), 0.0)
+    found = 10 ** -table.values[:, 1] if table.transform.logarithmic[1] else table.epochs.copy()
+    order = np.lexsort((table.epochs, table.config))
+    before, after = order[:-1], order[1:]
+    resumed = (table.config[before] == table.config[after]) & table.resumable[table.config[after]]
+    found[after[resumed]] = np.maximum(found[after] - found[before], 0.0)[resumed]
     return found
 
 
@@ -158,3 +162,74 @@ def nondominated_rank(points: Array) -> NDArray[np.int64]:
         ranks[left[beaten]] += 1
         left = left[beaten]
     return ranks
+
+
+def initial_design(
+    settings: SearchSettings,
+    history: History,
+    encoder: Encoder,
+    rng: np.random.Generator,
+    excluded: frozenset[str],
+    warm_starts: Callable[[Encoder], Array] | None,
+    withheld: Callable[[Mapping[str, Any]], bool] | None = None,
+) -> Decision | None:
+    """Return the next training of the initial design; None when the models can take over.
+
+    Random configurations at the lowest rung, those of earlier studies first; then ``settings.ladders`` complete trainings, rung by rung.
+    Trainings that are running count as done, those that failed are replaced. ``warm_starts`` gives the genes of good configurations of
+    earlier studies; those whose keys are ``excluded`` or that are ``withheld`` are not chosen.
+    """
+    running = {trial.key for trial in history.running}
+    usable = history.observations.keys() - history.failed
+    tried = history.observations.keys() | running | history.failed
+    wanted = settings.startup if warm_starts is None else max(2, settings.startup // 2)
+    if (len(usable | running) < wanted and len(tried) < 8 * wanted) or len(usable) < 2:
+        drawn = encoder.encoding.random(rng, _MAX_DRAWS)
+        for genes in drawn if warm_starts is None else np.vstack([warm_starts(encoder), drawn]):
+            params = encoder.encoding.params(genes)
+            if withheld is not None and withheld(params):
+                continue
+            key = history.canonical_or_raw(params)
+            if key not in tried | excluded:
+                return Decision(params, key, settings.rungs[0], None)
+        if len(usable) < 2:
+            return None if len(usable) else random_decision(settings.rungs[0], history, encoder, rng)
+    return _ladder(settings, history, running | excluded)
+
+
+def _ladder(settings: SearchSettings, history: History, unavailable: AbstractSet[str]) -> Decision | None:
+    """Continue one of the first complete trainings, or start one; None when there are enough or none can be chosen.
+
+    A single ladder starts from the cheapest of the better half. Of several, the first starts from the most accurate configuration, the
+    others from the cheapest of the better half of the rest.
+    """
+    last, first = settings.rungs[-1], settings.rungs[0]
+    observations = history.observations
+    usable = [key for key, points in observations.items() if key not in history.failed and any(p.feasible for p in points.values())]
+    climbed = {key for key in usable if max(observations[key]) > first} | {trial.key for trial in history.running if trial.epochs > first}
+    reached = {key: history.trained_to(key, resume=settings.resume) for key in usable}
+    complete = {key for key in usable if reached[key] >= last or key in history.finished}
+    if len(complete) >= settings.ladders:
+        return None
+    eligible = [key for key in usable if key in climbed and key not in complete and key not in unavailable]
+    if len(climbed) < settings.ladders:
+        sign = -1.0 if settings.minimized[0] else 1.0
+        cheap = 1.0 if settings.minimized[1] else -1.0
+        starts = [key for key in usable if key not in climbed | complete | unavailable and first in observations[key]]
+        starts.sort(key=lambda key: -sign * observations[key][first].values[0])
+        if starts and (climbed or settings.ladders == 1):
+            starts = sorted(starts[: max(1, len(starts) // 2)], key=lambda key: cheap * observations[key][first].values[1])
+        eligible += starts[:1]
+    if not eligible:
+        return None
+    key = eligible[0]
+    parent = history.longest(key)
+    assert parent is not None
+    epochs = next(rung for rung in settings.rungs if rung > reached[key])
+    return Decision(history.params[key], key, epochs, parent.number if history.resumable(key, resume=settings.resume) else None)
+
+
+def random_decision(epochs: int, history: History, encoder: Encoder, rng: np.random.Generator) -> Decision:
+    """Draw any configuration, be it one that was tried: nothing else is left."""
+    params = encoder.encoding.params(encoder.encoding.random(rng, 1)[0])
+    return Decision(params, history.canonical_or_raw(params), epochs, None)

@@ -1,29 +1,27 @@
 """Choosing the next training: the largest expected hypervolume improvement (EHVI) per unit of energy still to pay.
 
 Every configuration, paused or fresh, is scored at every rung. The most promising ones are valued a second time with the option to stop
-early: a plan is then "train to rung ``n``, measure, and continue to ``t`` only where that pays". Its value is the expected gain over all
-measurements at ``n``, divided by the energy that is expected to be paid. The best policy for such a ratio continues exactly where the
-further gain exceeds the ratio times the further cost, so a few fixed-point steps find it.
-
-Source: Dinkelbach 1967, "On nonlinear fractional programming", for the fixed point.
+early, see `lookahead`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from functools import reduce
-from itertools import product
+from itertools import islice, product
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .beliefs import Belief, inflation
-from .ehvi import Boxes, boxes_above, front_of
+from .beliefs import Belief, bias, inflation
+from .ehvi import boxes_above, front_of
 from .encoding import Array, Encoder, ObservationTable, tabulate
 from .hedge import MODEL
 from .history import History
+from .lookahead import lookahead_rates
 from .proposals import UNIFORM, Decision, Proposal, ProposalContext, ScoredCandidates, SearchSettings, SearchState
 from .surrogates import Predictions, SurrogateModels
 
@@ -40,12 +38,11 @@ _MAX_PAUSED = 150
 _MAX_LOOKED_AHEAD = 24
 #: User-defined features take longer than everything else: with them the number of fresh configurations is divided by this.
 _FEATURES_DIVISOR = 2
+#: Of so many of the best candidates several are decided on at once: two tell about the same where the model's correlation between their
+#: configurations is larger than this, and none has less than this share of the best one's rate.
+_MAX_RANKED, _ALIKE, _WORTHWHILE = 48, 0.8, 0.3
 #: An increment costs at least this share of the training from scratch, whatever the models predict.
 _MIN_INCREMENT = 0.01
-#: Gauss-Hermite quadrature over the measurement at the stopping rung, and the steps of the fixed point.
-_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(9)
-_WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
-_FIXED_POINT_STEPS = 4
 
 
 @dataclass
@@ -54,7 +51,7 @@ class Planner:
 
     ``warm_starts`` gives the genes of good configurations of earlier studies; ``paid`` tells of a configuration how much of its energy was
     paid already by others, in the user's unit, and ``withheld`` whether it must not be begun now. ``inflation`` is by how much the spread
-    of fresh configurations, and of paused ones, turned out larger than the models believe.
+    of fresh configurations, and of paused ones, turned out larger than the models believe, ``bias`` see ``Belief``.
     """
 
     settings: SearchSettings
@@ -64,28 +61,32 @@ class Planner:
     paid: Callable[[Mapping[str, Any]], float] | None = None
     withheld: Callable[[Mapping[str, Any]], bool] | None = None
     inflation: tuple[float, float] = (1.0, 1.0)
+    bias: tuple[float, float] = (0.0, 0.0)
 
     def fit(self, history: History, encoder: Encoder, rng: np.random.Generator) -> SearchState:
         """Fit the models to the history, add the running trainings at their expected values, and partition the objective space."""
         settings = self.settings
         if settings.calibrate:
-            self.inflation = inflation(history.surprises, fresh=True), inflation(history.surprises, fresh=False)
+            past = history.surprises
+            self.inflation = inflation(past, fresh=True), inflation(past, fresh=False)
+            self.bias = bias(past, fresh=True), bias(past, fresh=False)
         table = tabulate(history, encoder, settings.minimized, resume=settings.resume)
         failed = np.array([encoder.genes(key, history.params[key]) for key in sorted(history.failed - history.observations.keys())])
         self.models.fit(table, encoder, failed, rng)
         last = settings.rungs[-1]
         counts = table.feasible & ((table.epochs >= last) if settings.complete_only else True)
-        points = table.values[counts]
+        points, margin = self._settled(table, counts)
         running = history.running
         if running:
             genes = encoder.encoding.settle(np.array([encoder.encoding.genes(trial.params) for trial in running]))
             epochs = np.array([trial.epochs for trial in running], dtype=float)
             fantasies = self.models.fantasize(encoder.columns(genes), epochs)
-            points = np.vstack([points, fantasies[(epochs >= last) | (not settings.complete_only)]])
+            some = fantasies[(epochs >= last) | (not settings.complete_only)]
+            points, margin = np.vstack([points, some]), np.vstack([margin, some])
         random = encoder.encoding.random(rng, _REFERENCE_SAMPLE)
         quality, energy = self.models.predict_complete(encoder.columns(random))
         reference = self._reference(table, quality.mean[:, 0], quality.sd[:, 0], energy, rng)
-        return SearchState(table, points, reference, boxes_above(points, reference), float(np.median(energy)))
+        return SearchState(table, points, reference, boxes_above(margin, reference), float(np.median(energy)))
 
     def score(
         self,
@@ -125,11 +126,13 @@ class Planner:
             parts.append(self._score(state, encoder, genes, np.full(len(genes), -1), remaining, largest_step))
             return parts[-1].best
 
+        if len(paused):
+            parts.append(self._score(state, encoder, table.genes[paused], paused, remaining, largest_step))
         self.proposal.explore(context, rate_fresh, rng)
-        fresh = reduce(ScoredCandidates.concatenate, parts)
-        if not len(paused):
-            return fresh
-        return self._score(state, encoder, table.genes[paused], paused, remaining, largest_step).concatenate(fresh)
+        found = reduce(ScoredCandidates.concatenate, parts)
+        if settings.look_ahead and settings.per_joule == 1.0:
+            self._look_ahead(state, encoder, found, np.inf if remaining is None else remaining)
+        return found
 
     def ranked_rows(
         self, state: SearchState, candidates: ScoredCandidates, history: History, encoder: Encoder
@@ -151,25 +154,57 @@ class Planner:
                 seen.add(key)
                 yield int(i), key, params
 
-    def ranked_decisions(self, state: SearchState, candidates: ScoredCandidates, history: History, encoder: Encoder) -> Iterator[Decision]:
-        """Yield the decisions that the scored candidates stand for, the best first."""
+    def batch(
+        self,
+        state: SearchState,
+        candidates: ScoredCandidates,
+        history: History,
+        encoder: Encoder,
+        excluded: AbstractSet[str],
+        count: int,
+    ) -> list[Decision]:
+        """Return up to ``count`` decisions, the best first, of which no two would tell about the same: one fit serves them all."""
+        ranked = [one for one in islice(self.ranked_rows(state, candidates, history, encoder), _MAX_RANKED) if one[1] not in excluded]
+        if not ranked:
+            return []
+        rows = np.array([row for row, _, _ in ranked])
+        columns = encoder.columns(candidates.genes[rows])
+        open_ = candidates.best[rows] > _WORTHWHILE * candidates.best[rows[0]]
+        found: list[Decision] = []
+        while len(found) < count and open_.any():
+            index = int(np.argmax(open_))
+            found.append(self._decision(state, candidates, history, encoder, *ranked[index]))
+            open_ &= self.models.quality.process.likeness(columns, columns[[index]])[:, 0] < _ALIKE
+            open_[index] = False
+        return found
+
+    def _decision(
+        self,
+        state: SearchState,
+        candidates: ScoredCandidates,
+        history: History,
+        encoder: Encoder,
+        i: int,
+        key: str,
+        params: Mapping[str, Any],
+    ) -> Decision:
+        """Return the decision that a scored row stands for."""
         rungs = np.array(self.settings.rungs)
-        for i, key, params in self.ranked_rows(state, candidates, history, encoder):
-            config, target = int(candidates.config[i]), int(np.argmax(candidates.rate[i]))
-            resumable = bool(state.table.resumable[config]) if config >= 0 else self.settings.resume
-            parent = history.longest(key) if config >= 0 and resumable else None
-            step = int(np.flatnonzero(rungs > state.table.trained_to[config])[0]) if config >= 0 else 0
-            yield Decision(
-                params,
-                key,
-                int(rungs[step if resumable else target]),
-                None if parent is None else parent.number,
-                float(candidates.gain[i, target]),
-                float(candidates.cost[i, target]),
-                float(candidates.step_cost[i, target]),
-                self.belief(state, encoder, candidates.genes[i], step if resumable else target, fresh=config < 0),
-                MODEL,
-            )
+        config, target = int(candidates.config[i]), int(np.argmax(candidates.rate[i]))
+        resumable = bool(state.table.resumable[config]) if config >= 0 else self.settings.resume
+        parent = history.longest(key) if config >= 0 and resumable else None
+        step = int(np.flatnonzero(rungs > state.table.trained_to[config])[0]) if config >= 0 else 0
+        return Decision(
+            params,
+            key,
+            int(rungs[step if resumable else target]),
+            None if parent is None else parent.number,
+            float(candidates.gain[i, target]),
+            float(candidates.cost[i, target]),
+            float(candidates.step_cost[i, target]),
+            self.belief(state, encoder, candidates.genes[i], step if resumable else target, fresh=config < 0),
+            MODEL,
+        )
 
     def belief(self, state: SearchState, encoder: Encoder, genes: Array, rung: int, *, fresh: bool) -> Belief:
         """Return what the quality of one configuration, ``(size,)``, is expected to be when it is measured at a rung."""
@@ -184,6 +219,7 @@ class Planner:
             model.scale,
             float(state.table.transform.signs[0]),
             self.inflation[0 if fresh else 1],
+            self.bias[0 if fresh else 1],
         )
 
     def affordable(self, state: SearchState, encoder: Encoder, decision: Decision, remaining: float | None) -> Decision | None:
@@ -194,6 +230,19 @@ class Planner:
         done = 0.0 if decision.parent is None else float(10 ** -table.values[table.numbers == decision.parent, 1][0])
         cost = max(float(energy[self.settings.rungs.index(decision.epochs)]) - done, _MIN_INCREMENT * float(energy[0]))
         return replace(decision, cost=cost, step_cost=cost) if remaining is None or cost <= remaining else None
+
+    def _settled(self, table: ObservationTable, counts: NDArray[np.bool_]) -> tuple[Array, Array]:
+        """Return the points of the front, and above where an improvement is more than noise, ``(m, k)`` each.
+
+        A lucky measurement counts for what the models believe of it, none for more than was measured. What is better by less than a
+        standard deviation of the noise is a tie: near copies of a trained configuration earn nothing.
+        """
+        points = table.values[counts].copy()
+        if not self.settings.calibrate:
+            return points, points
+        mean, lifted = (found[counts] for found in self.models.believed(table))
+        points[:, 0] = np.minimum(points[:, 0], mean[:, 0])
+        return points, points + np.maximum(lifted - mean, 0.0)
 
     def _reference(self, table: ObservationTable, mean: Array, sd: Array, energy: Array, rng: np.random.Generator) -> Array:
         """Choose the reference point: the lowest useful quality, and a little more than a random complete training costs at most.
@@ -226,7 +275,7 @@ class Planner:
         expected = self.models.quality.predict(table.columns[near], np.ones(1)).mean[:, 0]
         order |= {int(near[i]): None for i in np.argsort(-expected, kind="stable")[: max(6, len(near) // 8)]}
         parents = table.genes[list(order)]
-        return parents if self.warm_starts is None else np.vstack([parents, self.warm_starts(encoder)])
+        return parents if self.warm_starts is None or not self.models.quality.supported else np.vstack([parents, self.warm_starts(encoder)])
 
     def _score(
         self,
@@ -238,9 +287,8 @@ class Planner:
         largest_step: float | None,
     ) -> ScoredCandidates:
         settings, table = self.settings, state.table
-        predictions = self.models.predict(encoder.columns(genes)).inflated(np.where(config < 0, *self.inflation))
+        predictions, (first, resumable) = self._predictions(encoder, genes, config), self._first_rung(table, config)
         rungs = np.array(settings.rungs, dtype=float)
-        resumable = np.where(config >= 0, table.resumable[config], settings.resume)
         trained_to = np.where(config >= 0, table.trained_to[config], 0.0)
         gain = np.stack([state.boxes.expected_gain(self.models.marginals(predictions, r)) for r in range(len(rungs))], 1)
         gain = gain * predictions.feasibility[:, None]
@@ -257,13 +305,10 @@ class Planner:
             excluded |= np.array([k < 0 and self.withheld(encoder.encoding.params(row)) for k, row in zip(config, genes, strict=True)])[
                 :, None
             ]
-        first = np.argmax(rungs[None, :] > trained_to[:, None], 1)
         step_cost = np.where(resumable[:, None], cost[np.arange(len(cost)), first][:, None], cost)
         if largest_step is not None:
             excluded |= step_cost > largest_step * state.median_cost
         rate = np.where(excluded, -np.inf, rate)
-        if settings.look_ahead and settings.per_joule == 1.0:
-            self._look_ahead(state, predictions, rate, cost, first, resumable, np.inf if remaining is None else remaining)
         return ScoredCandidates(genes, config, np.where(excluded, -np.inf, gain), cost, step_cost, rate)
 
     def _paid_by_others(self, encoder: Encoder, genes: Array) -> Array:
@@ -271,21 +316,15 @@ class Planner:
             return np.zeros(len(genes))
         return np.array([self.paid(encoder.encoding.params(row)) for row in genes], dtype=float)
 
-    def _look_ahead(
-        self,
-        state: SearchState,
-        predictions: Predictions,
-        rate: Array,
-        cost: Array,
-        first: NDArray[np.int64],
-        resumable: NDArray[np.bool_],
-        remaining: float,
-    ) -> None:
+    def _look_ahead(self, state: SearchState, encoder: Encoder, candidates: ScoredCandidates, remaining: float) -> None:
         """Raise, in place, the rates of the most promising rows to what they are worth when the training may stop at a rung."""
         settings, last = self.settings, len(self.settings.rungs) - 1
-        top = np.argsort(-rate.max(1), kind="stable")[:_MAX_LOOKED_AHEAD]
+        top = np.argsort(-candidates.best, kind="stable")[:_MAX_LOOKED_AHEAD]
+        config, rate, cost = candidates.config[top], candidates.rate[top], candidates.cost[top]
+        predictions = self._predictions(encoder, candidates.genes[top], config)
+        first, resumable = self._first_rung(state.table, config)
         for rung, resume in product(range(last), (True, False)):
-            rows = top[(resumable[top] == resume) & ((first[top] == rung) if resume else (first[top] <= rung))]
+            rows = np.flatnonzero((resumable == resume) & ((first == rung) if resume else (first <= rung)))
             # A continuation is decided again at its next rung: its row keeps the target of the plan and only gains in rate.
             column = rate[rows].argmax(1) if resume else np.full(len(rows), rung)
             possible = np.isfinite(rate[rows, column])
@@ -306,62 +345,16 @@ class Planner:
                 last_only=settings.complete_only,
             )
             rate[rows, column] = np.maximum(rate[rows, column], found)
+        candidates.rate[top] = rate
 
+    def _predictions(self, encoder: Encoder, genes: Array, config: NDArray[np.int64]) -> Predictions:
+        return self.models.inflated(self.models.predict(encoder.columns(genes)), config < 0, self.inflation)
 
-def lookahead_rates(
-    models: SurrogateModels,
-    boxes: Boxes,
-    predictions: Predictions,
-    rate: Array,
-    cost: Array,
-    *,
-    rows: NDArray[np.int64],
-    first: int,
-    cost_floor: float,
-    remaining: float = np.inf,
-    resume: bool,
-    last_only: bool,
-) -> Array:
-    """Return the best gain per energy of training ``rows`` to rung ``first`` and then perhaps further, ``(len(rows),)``.
-
-    ``rate`` and ``cost`` are those of going straight to each rung, ``(n, r)``; ``cost_floor`` is added to every training. Rungs that cost
-    more than ``remaining`` in total cannot be continued to. With ``resume`` continuing pays only the difference; with ``last_only`` a
-    stopped training is worth nothing.
-    """
-    stop_gain = _gain_given_measurement(models, predictions, boxes, rows, first, first)
-    stop_gain = np.zeros_like(stop_gain) if last_only else stop_gain
-    targets = [rate.shape[1] - 1] if last_only else range(first + 1, rate.shape[1])
-    gains = [_gain_given_measurement(models, predictions, boxes, rows, first, target) for target in targets]
-    further_gain = np.stack(gains) - stop_gain  # (targets, nodes, rows)
-    further_cost = np.stack([cost[rows, t] - cost[rows, first] if resume else cost[rows, t] + cost_floor for t in targets])
-    # What is paid in the end: a continuation's cost counts from where it is now, a training from scratch comes on top of the first.
-    total_cost = np.stack([cost[rows, t] + (0.0 if resume else cost[rows, first]) for t in targets])
-    affordable = (total_cost <= remaining)[:, None]
-    best = np.maximum(rate[rows].max(1), 0.0)
-    for _ in range(_FIXED_POINT_STEPS):
-        surplus = np.where(affordable, further_gain - best * further_cost[:, None], -np.inf)
-        choice = surplus.argmax(0)[None]  # (1, nodes, rows)
-        proceed = np.take_along_axis(surplus, choice, 0)[0] > 0
-        gained = stop_gain + np.where(proceed, np.take_along_axis(further_gain, choice, 0)[0], 0.0)
-        costs = np.broadcast_to(further_cost[:, None], further_gain.shape)
-        paid = np.where(proceed, np.take_along_axis(costs, choice, 0)[0], 0.0)
-        best = np.maximum(best, _WEIGHTS @ gained / (cost[rows, first] + cost_floor + _WEIGHTS @ paid))
-    return np.asarray(best)
-
-
-def _gain_given_measurement(
-    models: SurrogateModels, predictions: Predictions, boxes: Boxes, rows: NDArray[np.int64], measured: int, target: int
-) -> Array:
-    """Expected gain at rung ``target`` after each possible measurement of the quality at rung ``measured``, ``(nodes, rows)``."""
-    quality = predictions.objectives[0]
-    measurement_sd = np.sqrt(quality.sd[rows, measured] ** 2 + models.noise(measured))
-    explained = models.covariance(predictions, measured, target)[rows] / measurement_sd
-    mean = quality.mean[rows, target][None] + np.outer(_NODES, explained)
-    sd = np.sqrt(np.maximum(quality.sd[rows, target] ** 2 - explained**2, 1e-9))
-    columns = [(mean.ravel(), np.tile(sd, len(_NODES)))]
-    columns += [(np.tile(p.mean[rows, target], len(_NODES)), np.tile(p.sd[rows, target], len(_NODES))) for p in predictions.objectives[1:]]
-    gain = boxes.expected_gain(models.marginals_of(columns, target)).reshape(len(_NODES), len(rows))
-    return np.asarray(gain * predictions.feasibility[rows])
+    def _first_rung(self, table: ObservationTable, config: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Return the next rung of each row, -1 in ``config`` being a fresh one, and whether it is reached by resuming a checkpoint."""
+        trained_to = np.where(config >= 0, table.trained_to[config], 0.0)
+        resumable = np.where(config >= 0, table.resumable[config], self.settings.resume)
+        return np.argmax(np.array(self.settings.rungs)[None, :] > trained_to[:, None], 1), resumable
 
 
 def _closest_to_front(table: ObservationTable, configs: NDArray[np.int64]) -> NDArray[np.int64]:

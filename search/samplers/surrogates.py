@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtr
 
 from .ehvi import BoundedLogNormal, Marginal, Normal
-from .encoding import Array, Encoder, ObservationTable
+from .encoding import Array, Encoder, ObservationTable, diverged
 from .gaussian_process import GaussianProcess, Posterior
 
 #: Hyper-parameters are tuned on at most so many observations: the cost grows with the cube.
@@ -28,7 +28,7 @@ _LARGEST_NOISE = 4.0
 _HEADROOMS = tuple(float(x) for x in np.exp(np.linspace(np.log(0.02), np.log(20.0), 15)))
 _HEADROOM_PRIOR, _HEADROOM_PRIOR_SD = float(np.log(0.5)), 1.0
 #: The models are fitted to at most so many observations.
-_MAX_ROWS = 800
+_MAX_ROWS = 200
 #: No configuration is less feasible: what looks hopeless may still be tried, and models can be wrong.
 _MIN_FEASIBILITY = 0.02
 
@@ -106,6 +106,18 @@ class Surrogate:
         found = self.process.predict(X, rungs, first_sd_only=first_sd_only)
         return found if self.trend is None else Posterior(found.mean + self._trend_at(X, rungs), found.sd, found.whitened)
 
+    @property
+    def supported(self) -> bool:
+        """Whether the measurements support the trend; True without one."""
+        return self.trend is None or self._trend_line[0] > 0
+
+    def believed(self, X: Array, u: Array, noise: Array | None, shift: Array | float) -> tuple[Array, Array]:
+        """Return the expectation of measurements, less ``shift``, and it with one standard deviation of their noise, ``(n,)`` each."""
+        rungs, at = np.unique(u, return_inverse=True)
+        mean = self.process.mean(X, u) + self._trend_at(X, rungs)[np.arange(len(X)), at]
+        known = np.zeros(len(u)) if noise is None else self._variance(self.values(mean), noise)
+        return self.values(mean) - shift, self.values(mean + np.sqrt(self.process.noise(u) + known)) - shift
+
     def marginal(self, mean: Array, sd: Array, shift: float = 0.0) -> Marginal:
         """Turn standardised means and standard deviations, ``(n,)``, into the marginal of the values plus ``shift``."""
         m, s = self.mean + self.sd * mean, self.sd * sd
@@ -157,13 +169,20 @@ class Surrogate:
         self._headroom = best
 
     def _fit_trend(self, X: Array, u: Array, y: Array) -> Array:
-        """Regress ``y`` on the trend, with one pseudo-observation for slope 1; return the fitted values, ``(n,)``."""
+        """Regress ``y`` on the trend, with one pseudo-observation for slope 1; return the fitted values, ``(n,)``.
+
+        The trend is left out where it predicts measurements that were left out worse than none at all.
+        """
         if self.trend is None:
             return np.zeros(len(y))
         rungs, at = np.unique(u, return_inverse=True)
-        expected = self.trend(X, rungs)[np.arange(len(X)), at]
-        centred = expected - expected.mean()
-        slope = float(np.clip((centred @ (y - y.mean()) + 1.0) / (centred @ centred + 1.0), 0.0, 3.0))
+        expected, count = self.trend(X, rungs)[np.arange(len(X)), at], np.bincount(at)
+        # That longer is better all studies agree on: only what sets configurations of one rung apart counts.
+        here, wanted = (values - (np.bincount(at, values) / count)[at] for values in (expected, y))
+        both, alone = here * wanted, here * here
+        left_out = (both.sum() - both + 1.0) / (alone.sum() - alone + 1.0)
+        helps = np.sum((wanted - np.clip(left_out, 0.0, 3.0) * here) ** 2) <= np.sum(wanted**2)
+        slope = float(np.clip((both.sum() + 1.0) / (alone.sum() + 1.0), 0.0, 3.0)) if helps else 0.0
         self._trend_line = slope, float(y.mean() - slope * expected.mean())
         return np.asarray(self._trend_line[1] + slope * expected)
 
@@ -193,10 +212,6 @@ class Predictions:
     energy: Array
     feasibility: Array
 
-    def inflated(self, factors: Array) -> Predictions:
-        """Multiply the standard deviations of the quality by ``(n,)`` factors."""
-        return Predictions((self.objectives[0].inflated(factors), *self.objectives[1:]), self.energy, self.feasibility)
-
 
 @dataclass
 class SurrogateModels:
@@ -223,24 +238,37 @@ class SurrogateModels:
             trends: list[Trend | None] = [*self.trends] or [None] * count
             self._shape, self._constraints, self._failure = shape, {}, None
             self._objectives = [Surrogate(self._process(encoder), warp=j == 0 and self.warp, trend=trends[j]) for j in range(count)]
-        rows = select_rows(table, rng)
+        rows, bad = select_rows(table, rng), diverged(table)
         X, u = table.columns[table.config[rows]], self.scaled(table.epochs[rows])
         # Energy is about proportional to the epochs; the model is fitted to the energy per epoch.
         self._per_epoch = bool(table.transform.logarithmic[1])
         for j, model in enumerate(self._objectives):
             values = table.values[rows, j] + (np.log10(table.epochs[rows]) if j == 1 and self._per_epoch else 0.0)
-            model.fit(X, u, values, rng, noise=table.quality_sd[rows] if j == 0 else None)
+            good = ~bad[rows] if j == 0 else np.ones(len(rows), dtype=bool)
+            model.fit(X[good], u[good], values[good], rng, noise=table.quality_sd[rows][good] if j == 0 else None)
         self._constraints = {name: self._constraints.get(name) or Surrogate(self._process(encoder)) for name in table.constraints}
         for name, model in self._constraints.items():
             known = np.isfinite(table.constraints[name][rows])
             model.fit(X[known], u[known], table.constraints[name][rows][known], rng)
-        if not len(failed):
+        if not len(failed) and not bad.any():
             self._failure = None
             return
+        lost = np.zeros(len(table.columns))
+        lost[table.config[bad]] = 1.0
         self._failure = self._failure or Surrogate(self._process(encoder))
-        inputs = np.vstack([table.columns, encoder.columns(failed)])[-_MAX_ROWS:]
-        outcome = np.r_[np.zeros(len(table.columns)), np.ones(len(failed))][-_MAX_ROWS:]
+        inputs = np.vstack([table.columns, *([encoder.columns(failed)] if len(failed) else [])])[-_MAX_ROWS:]
+        outcome = np.r_[lost, np.ones(len(failed))][-_MAX_ROWS:]
         self._failure.fit(inputs, np.zeros(len(inputs)), outcome, rng)
+
+    def believed(self, table: ObservationTable) -> tuple[Array, Array]:
+        """Return what the models believe of the measurements without their noise, and that with a standard deviation of it, ``(n, k)``."""
+        X, u = table.columns[table.config], self.scaled(table.epochs)
+        shift = np.log10(table.epochs) if self._per_epoch else np.zeros(len(u))
+        pairs = [
+            model.believed(X, u, table.quality_sd if j == 0 else None, shift if j == 1 else 0.0) for j, model in enumerate(self._objectives)
+        ]
+        mean, lifted = (np.stack([pair[i] for pair in pairs], 1) for i in (0, 1))
+        return mean, lifted
 
     def fantasize(self, X: Array, epochs: Array) -> Array:
         """Condition the objectives on running trainings at their expected values; return those, ``(n, k)``."""
@@ -263,6 +291,19 @@ class SurrogateModels:
         if self._failure is not None:
             feasibility *= 1 - np.clip(self._failure.values(self._failure.predict(X, u[:1]).mean[:, 0]), 0.0, 1.0)
         return Predictions(found, self._energy(found[1].mean), np.maximum(feasibility, _MIN_FEASIBILITY))
+
+    def inflated(self, predictions: Predictions, fresh: NDArray[np.bool_], factors: tuple[float, float]) -> Predictions:
+        """Widen the spread of the quality by a factor for ``fresh (n,)`` configurations, and by another one for what training on adds.
+
+        Of a fresh configuration the first holds for what its first rung would tell: a near copy of a trained one, of which that is known,
+        looks no less certain at higher rungs than that itself.
+        """
+        quality = predictions.objectives[0]
+        variance = quality.sd**2
+        told = np.stack([self.covariance(predictions, 0, rung) for rung in range(len(self.rungs))], 1) ** 2 / variance[:, :1]
+        told = np.where(fresh[:, None], np.minimum(told, variance), 0.0)
+        found = quality.inflated(np.sqrt(factors[1] ** 2 + (factors[0] ** 2 - factors[1] ** 2) * told / variance))
+        return Predictions((found, *predictions.objectives[1:]), predictions.energy, predictions.feasibility)
 
     def predict_complete(self, X: Array) -> tuple[Posterior, Array]:
         """Predict complete trainings of ``(n, d)`` configurations: their quality, and their energy ``(n,)``."""
@@ -308,7 +349,7 @@ class SurrogateModels:
 
     def noise(self, rung: int) -> float:
         """Return the variance of a repeated measurement of the quality at a rung, standardised."""
-        return self.quality.process.noise(self.scaled(np.array([self.rungs[rung]], dtype=float)))
+        return float(self.quality.process.noise(self.scaled(np.array([self.rungs[rung]], dtype=float)))[0])
 
     def noise_at(self, mean: float, rung: int) -> float:
         """Return the variance of a measurement of a quality that is expected to be ``mean``, standardised."""

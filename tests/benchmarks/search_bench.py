@@ -224,6 +224,7 @@ def run(job: tuple[str, str, int, float, int, str]) -> list[dict[str, Any]]:
         row |= {"z_squares": float(np.sum(z**2)), "z_beyond": int(np.sum(np.abs(z) > 2)), "z_count": len(z)}
         cost = seconds.mean() if len(seconds) else None, seconds[-LATE:].mean() if len(seconds) > 2 * LATE else None
         rows.append({**row, "seconds_per_decision": cost[0], "seconds_late": cost[1]})
+    rows[-1]["z_scores"] = [round(float(z), 2) for z in meter.z_scores]
     return rows
 
 

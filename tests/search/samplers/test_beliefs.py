@@ -10,7 +10,7 @@ import optuna
 import pytest
 
 from joulefront.search.samplers import FreezeThawSampler
-from joulefront.search.samplers.beliefs import Belief, inflation
+from joulefront.search.samplers.beliefs import Belief, bias, inflation
 from joulefront.search.samplers.gaussian_process import GaussianProcess
 from joulefront.search.samplers.history import QUALITY_SD
 from joulefront.search.samplers.marginal_gain import remaining_gain
@@ -29,11 +29,20 @@ def test_a_z_score_counts_standard_deviations_in_the_transformed_quality() -> No
 
 
 def test_beliefs_are_widened_by_what_was_off_each_kind_by_its_own() -> None:
-    assert inflation([], fresh=True) == 1.0
+    assert inflation([], fresh=True) == pytest.approx(2**0.5), "models of few measurements are too sure of themselves"
     surprises = [(True, z) for z in (3.0, -3.0) * 20] + [(False, z) for z in (0.5, -0.5) * 20]
     assert 2.5 < inflation(surprises, fresh=True) < 3.0
     assert 0.7 <= inflation(surprises, fresh=False) < 0.8
     assert inflation([(True, 1e9)] * 3, fresh=True) < 4.0, "a few outliers do not end all trust"
+
+
+def test_the_winners_curse_is_what_picks_were_worse_than_expected() -> None:
+    assert bias([], fresh=True) == 0.0
+    picks = [(True, z) for z in (-1.5, -0.5) * 20] + [(False, 1.0)]
+    assert -1.0 < bias(picks, fresh=True) < -0.7
+    assert 0.0 < bias(picks, fresh=False) < 0.2
+    told = Belief(0.5, 0.1, None, 1.0, 1.0, inflation=2.0, bias=-1.0)
+    assert told.z_score(0.6) == pytest.approx(1.0)
 
 
 def test_known_noise_is_not_explained_by_the_configurations() -> None:

@@ -14,7 +14,7 @@ from joulefront.search.samplers import FreezeThawSampler
 from joulefront.search.samplers.ehvi import Boxes, Marginal, Normal, boxes_above
 from joulefront.search.samplers.encoding import Array
 from joulefront.search.samplers.gaussian_process import Posterior
-from joulefront.search.samplers.planner import lookahead_rates
+from joulefront.search.samplers.lookahead import lookahead_rates
 from joulefront.search.samplers.surrogates import Predictions
 
 Objective = Callable[[optuna.Trial], tuple[float, float]]
