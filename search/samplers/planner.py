@@ -41,6 +41,8 @@ _FEATURES_DIVISOR = 2
 #: Of so many of the best candidates several are decided on at once: two tell about the same where the model's correlation between their
 #: configurations is larger than this, and none has less than this share of the best one's rate.
 _MAX_RANKED, _ALIKE, _WORTHWHILE = 48, 0.8, 0.3
+#: What is less probable to be feasible no arm begins.
+_HOPELESS = 0.2
 #: An increment costs at least this share of the training from scratch, whatever the models predict.
 _MIN_INCREMENT = 0.01
 
@@ -169,7 +171,7 @@ class Planner:
             return []
         rows = np.array([row for row, _, _ in ranked])
         columns = encoder.columns(candidates.genes[rows])
-        open_ = candidates.best[rows] > _WORTHWHILE * candidates.best[rows[0]]
+        open_ = candidates.best[rows] >= _WORTHWHILE * candidates.best[rows[0]]
         found: list[Decision] = []
         while len(found) < count and open_.any():
             index = int(np.argmax(open_))
@@ -223,10 +225,13 @@ class Planner:
         )
 
     def affordable(self, state: SearchState, encoder: Encoder, decision: Decision, remaining: float | None) -> Decision | None:
-        """Return the decision with its expected cost; None where that is more than what remains, in the user's unit."""
+        """Return the decision with its expected cost; None where it hardly is feasible, or costs more than remains."""
         table = state.table
         genes = table.genes[table.keys.index(decision.key)] if decision.key in table.keys else encoder.encoding.genes(decision.params)
-        energy = self.models.predict(encoder.columns(genes[None])).energy[0]
+        predictions = self.models.predict(encoder.columns(genes[None]))
+        if predictions.feasibility[0] < _HOPELESS:
+            return None
+        energy = predictions.energy[0]
         done = 0.0 if decision.parent is None else float(10 ** -table.values[table.numbers == decision.parent, 1][0])
         cost = max(float(energy[self.settings.rungs.index(decision.epochs)]) - done, _MIN_INCREMENT * float(energy[0]))
         return replace(decision, cost=cost, step_cost=cost) if remaining is None or cost <= remaining else None

@@ -82,7 +82,7 @@ def test_every_decision_of_the_model_says_what_it_expects_and_the_study_keeps_it
 @pytest.mark.slow
 def test_what_noise_could_have_made_is_no_reason_to_go_on(objective: Objective) -> None:
     def noisy(trial: Any) -> tuple[float, float]:
-        trial.set_user_attr(QUALITY_SD, 0.2)
+        trial.set_user_attr(QUALITY_SD, 0.1)
         return objective(trial)
 
     shares = []
