@@ -37,14 +37,22 @@ BEAT_SECONDS, BEAT_JOULES = 0.5, 0.5 * 1.54 * (os.cpu_count() or 1)
 
 
 def start(
-    url: str, out: Path, name: str, sampler: str, epoch_seconds: float, log: Path, rungs: tuple[int, ...], **limits: object
+    url: str,
+    out: Path,
+    name: str,
+    sampler: str,
+    epoch_seconds: float,
+    log: Path,
+    rungs: tuple[int, ...],
+    beat_seconds: float = 5.0,
+    **limits: object,
 ) -> BaseProcess:
     """Fork a worker that works until the study ends."""
 
     def go() -> None:
         sys.stderr = (out.parent / f"{out.name}.log").open("w")
         with sleeping(epoch_seconds, log):
-            work(url, out, sleeping_study(sampler, name=name, rungs=rungs), save_seconds=BEAT_SECONDS, **limits)
+            work(url, out, sleeping_study(sampler, name=name, rungs=rungs), save_seconds=beat_seconds, **limits)
         (out.parent / f"{out.name}.modules").write_text("\n".join(sys.modules))
         os._exit(0)
 
@@ -73,6 +81,9 @@ def speed(url: str, place: Path, workers: int, each: int, epoch_seconds: float) 
     folder = RunFolder.open(place / f"{name}-0", storage=url)
     stored = folder.study(read_only=True).get_trials(deepcopy=False)
     complete = [trial for trial in stored if trial.state.name == "COMPLETE"]
+    reasons = Counter(trial.user_attrs.get("joulefront", {}).get("reason") for trial in stored if trial not in complete)
+    for reason, times in reasons.items():
+        print(f"{times} trials are not complete: {reason}", file=sys.stderr)
     numbers = Counter(int(line.split()[0]) for line in (place / f"{name}.txt").read_text().splitlines())
     twice = sum(count - 1 for count in numbers.values())
     begun = sorted(trial.datetime_start for trial in complete if trial.datetime_start)
@@ -87,7 +98,7 @@ def kill(url: str, place: Path, seed: int, trials: int | None, joules: float | N
     """Return a row of one study of which three of five processes were killed, and what was wrong."""
     rng, name = random.Random(seed), f"kill-{seed}"
     log, limits = place / f"{name}.txt", {"budget": f"{joules:g}J"} if joules else {"trials": trials}
-    processes = {n: start(url, place / f"{name}-{n}", name, "freeze-thaw", 0.05, log, (1, 2, 4), **limits) for n in range(5)}
+    processes = {n: start(url, place / f"{name}-{n}", name, "freeze-thaw", 0.05, log, (1, 2, 4), BEAT_SECONDS, **limits) for n in range(5)}
     while not log.exists():
         time.sleep(0.05)
     victims = [0, *rng.sample(range(1, 5), 2)]
