@@ -80,8 +80,5 @@ class Run:
         """Return one sentence on what was measured on other hardware and is not here, or None."""
         if not self.elsewhere:
             return None
-        names = " or ".join(self.elsewhere)
-        return (
-            f"Not compared, as energies of unlike machines do not compare: {'; '.join(self.elsewhere.values())}. "
-            f"joulefront front RUN --hardware {names} shows theirs."
-        )
+        told, names = "; ".join(self.elsewhere.values()), " or ".join(self.elsewhere)
+        return f"Energies of unlike machines do not compare, left out: {told}. joulefront front RUN --hardware {names} shows theirs."

@@ -223,16 +223,10 @@ class ArtifactStore:
 
         if self.place.startswith(S3):
             try:
-                return Boto3ArtifactStore(urlsplit(self.place).netloc, client=_s3_client())
+                import boto3  # type: ignore[import-not-found]  # optional; AWS_ENDPOINT_URL names a server other than Amazon's
             except ImportError as error:
                 raise OSError(f"--artifacts {self.place} needs boto3: pip install boto3, or give a folder") from error
+            return Boto3ArtifactStore(urlsplit(self.place).netloc, client=boto3.client("s3"))
         if writing and not (folder := Path(self.place)).is_dir():
             folder.mkdir()  # not its parents
         return FileSystemArtifactStore(self.place)
-
-
-def _s3_client() -> Any:
-    """Return boto3's client; the address of a server other than Amazon's is in ``AWS_ENDPOINT_URL``, which boto3 reads."""
-    import boto3  # type: ignore[import-not-found]  # optional
-
-    return boto3.client("s3")

@@ -251,7 +251,7 @@ class Membership:
         with self.shared.exclusive(), self._lock:
             self.exchange()
             dead = {trial.number: owner for trial in running(self.shared) if (owner := self._dead(trial)) is not None}
-            taken = {number: self._taken(owner, number) for number, owner in dead.items()}
+            taken = {n: self.others[owner].open_joules.get(str(n)) if owner in self.others else None for n, owner in dead.items()}
             found = fail_open_trials(self.shared.study, taken, only=set(dead))
             bills = self.shared.bills()
             for id in {*dead.values(), *quiet} & {one.id for one in self.others.values() if not one.ended and self._silent(one.id)}:
@@ -262,10 +262,6 @@ class Membership:
 
     def _silent(self, id: str) -> bool:
         return self.clock() - self._heard[id][1] > GRACE_BEATS * self.beat_seconds
-
-    def _taken(self, owner: str, number: int) -> float | None:
-        state = self.others.get(owner)
-        return None if state is None else state.open_joules.get(str(number))
 
     def await_others(self, interrupted: threading.Event) -> int:
         """Wait until no open trial can be that of a dead worker: each has ended, was closed, or its worker has beaten since.
@@ -290,13 +286,11 @@ class Membership:
             self._thread.join(10.0)
         if self.account is None:
             return
-        left = {trial.number: self.state.open_joules.get(str(trial.number)) for trial in running(self.shared) if self._is_own(trial)}
+        own = [trial.number for trial in running(self.shared) if trial.user_attrs.get(WORKER, {}).get("id") == self.state.id]
+        left = {number: self.state.open_joules.get(str(number)) for number in own}
         fail_open_trials(self.shared.study, left, only=set(left))
         self.shared.save_bill(self.state.id, self.account.sessions(closed=True))
         self.exchange(ended=True)
-
-    def _is_own(self, trial: FrozenTrial) -> bool:
-        return bool(trial.user_attrs.get(WORKER, {}).get("id") == self.state.id)
 
 
 def running(shared: SharedStudy) -> list[FrozenTrial]:
