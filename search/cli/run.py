@@ -133,7 +133,7 @@ def run(
                 command=command,
                 whole_process=whole_process,
                 loggers=loggers,
-                show=lambda front: _print_run(front, RunFolder.open(path), command, named),
+                show=lambda front: _print_run(front, RunFolder.open(path, storage=own.storage), command, named),
                 artifacts=own.artifacts,
             )
     except LimitReachedError as error:

@@ -71,7 +71,8 @@ def worker(
                 same_hardware=same_hardware,
             )
     except LimitReachedError as error:
-        print(f"{study}: nothing to do, {error}", file=sys.stderr)
+        reached = str(error).partition("; ")[0]
+        print(f"{study}: nothing to do, {reached}; joulefront run with a larger --trials or --budget lets it go on", file=sys.stderr)
         return
     print(front.to_text())
 
@@ -86,16 +87,26 @@ def _described(url: str, name: str, *, stop: bool) -> tuple[dict[str, Any], str 
 
     from ..records.database import cause_of, open_storage
     from ..records.shared_study import SharedStudy
-    from ..records.storage_url import without_password
+    from ..records.storage_url import public_url, without_password
 
     shown = without_password(url)
+    try:
+        public_url(url)
+    except ValueError as error:
+        raise ValueError(f"--storage {shown!r} cannot be used: {error}") from error
     try:
         opened = open_storage(Path("study.db"), url, "write")
         names = optuna.get_all_study_names(opened)
     except Exception as error:
-        raise ValueError(f"--storage {shown!r} cannot be used: {cause_of(error)}; begin the study with joulefront run --storage") from error
+        cause, names = cause_of(error), []
+        if "version_info" not in cause:  # a table that every database with a study has
+            raise ValueError(
+                f"--storage {shown!r} cannot be used: {cause}; "
+                "it must be the URL of a study that joulefront run --storage has begun, as this machine reaches it"
+            ) from error
     if name not in names:
-        raise ValueError(f"--study must be a study of {shown}, got {name!r}; there are: {', '.join(sorted(names)) or 'none'}")
+        there = f"there are: {', '.join(sorted(names))}" if names else "there is none yet; begin it with joulefront run --storage"
+        raise ValueError(f"--study must be a study of {shown}, got {name!r}; {there}")
     shared = SharedStudy(optuna.load_study(study_name=name, storage=opened))
     facts = shared.description()
     if facts is None:
@@ -123,4 +134,6 @@ def _made(facts: dict[str, Any], name: str, data: str | None, source: str | None
             f"give --source {shlex.quote(str(where))} if you know it"
         )
     options = {**origin.get("options", {}), **({"data": data} if data else {})}
+    if data is None and Path(place := str(options.get("data"))).is_absolute() and not Path(place).exists():
+        raise StudyError(f"the data of the study {name!r} must be at {place!r} on this machine, got nothing there; give --data where it is")
     return adapt(find_study(where, options), {**origin.get("overrides", {}), "name": name}, bool(options.get("smoke")))

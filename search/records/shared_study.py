@@ -96,6 +96,11 @@ class SharedStudy:
         found = {key.removeprefix(_STATE): WorkerState(**value) for key, value in attrs.items() if key.startswith(_STATE)}
         return found, attrs.get(_STOP) or None
 
+    def is_closed(self, number: int) -> bool:
+        """Whether a trial has ended, as the storage has it now."""
+        trial = self._storage.get_trial(self._storage.get_trial_id_from_study_id_trial_number(self._id, number))
+        return bool(trial.state.is_finished())
+
     def stop(self, reason: str) -> None:
         """Let all workers end after the epochs under way; an empty reason lets them go on."""
         self._storage.set_study_system_attr(self._id, _STOP, reason)
@@ -113,8 +118,8 @@ class SharedStudy:
     def exclusive(self, wait_seconds: float = LOCK_SECONDS) -> Iterator[bool]:
         """Keep the other workers from asking for a trial, or closing one, meanwhile; yield whether that is so.
 
-        The lock goes with the process or its connection, however these end. It is False after so long, and in a database without locks
-        that outlive a statement: then it is the claims of the trials that keep workers apart.
+        The lock goes with the process or its connection, however these end. It is False after so long. In a database without locks
+        that outlive a statement nothing is waited for: then it is the claims of the trials that keep workers apart.
         """
         engine: Any = getattr(getattr(self._storage, "_backend", self._storage), "engine", None)
         kind = None if engine is None else engine.dialect.name
@@ -132,7 +137,7 @@ class SharedStudy:
                         with contextlib.suppress(Exception):
                             _ask(connection, "SELECT RELEASE_LOCK(:name)", name=name)
         else:
-            yield False
+            yield True
 
 
 def _take(connection: Connection, kind: str, name: str, wait_seconds: float) -> bool:
@@ -142,7 +147,7 @@ def _take(connection: Connection, kind: str, name: str, wait_seconds: float) -> 
         if kind != "postgresql":
             return bool(_ask(connection, "SELECT GET_LOCK(:name, :seconds)", name=name, seconds=wait_seconds) == 1)
         with connection.begin_nested():
-            _ask(connection, f"SET LOCAL lock_timeout = {int(1000 * wait_seconds)}")
+            _ask(connection, f"SET LOCAL lock_timeout = {max(1, int(1000 * wait_seconds))}")
             _ask(connection, "SELECT pg_advisory_xact_lock(:key)", key=zlib.crc32(name.encode()))
         return True
     except DBAPIError:

@@ -2,7 +2,9 @@
 
 A worker says at every beat, and after every epoch under a budget, what it has spent; the sum over all workers is what the budget counts, so
 it is overshot by less than an epoch of each. A worker that is not heard of for `GRACE_BEATS` beats is dead: its trials are closed with
-what they had taken at its last beat, and its bill ends there. It may come back: then it finds its trial closed, and its own bill counts.
+what they had taken at its last beat, and its bill ends there. It may come back: then it finds its trial closed after the epoch under way
+(`Membership.given_up`), ends it, and stores nothing of it; its own bill counts. Beats wait for nobody but the database, and silence is
+counted only while the one who listens gets to listen: a busy machine, or a database that was away, makes nobody dead.
 """
 
 from __future__ import annotations
@@ -19,9 +21,9 @@ from ..billing.account import Account
 from ..billing.recovery import close_without_journal
 from ..energy import JOULES_PER_WH
 from ..formatting import energy_text
-from ..records.database import DatabaseError, fail_open_trials
+from ..records.database import fail_open_trials
 from ..records.run_folder import RunFolder, StoreError
-from ..records.shared_study import SharedStudy, WorkerState
+from ..records.shared_study import LOCK_SECONDS, SharedStudy, WorkerState
 from ..records.trial import WORKER, Trial
 from ..stopping.limits import Limits, StopRules
 from ..stopping.stop_gain import NOT_WORTH_IT
@@ -37,6 +39,8 @@ GRACE_BEATS = 4
 EXHAUSTED = "every combination"
 #: While others are waited for, they are looked at this often.
 LOOK_SECONDS = 0.2
+#: A worker that ends waits so long for those that decide.
+CLOSE_SECONDS = 10.0
 #: Facts of ``study.json`` that all workers of a study share.
 SHARED_FACTS = (
     *("run_id", "study", "origin", "intensity", "pue", "price_per_kwh", "fingerprint", "guessing", "data", "baseline"),
@@ -66,6 +70,8 @@ class Membership:
     clock: Callable[[], float] = time.monotonic
     _heard: dict[str, tuple[int, float]] = field(default_factory=dict)
     _unowned: dict[int, float] = field(default_factory=dict)
+    _looked: float | None = None
+    _listened: float = 0.0
     _lock: threading.RLock = field(default_factory=threading.RLock)
     _ended: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
@@ -217,21 +223,28 @@ class Membership:
 
     def _hear(self) -> None:
         now = self.clock()
+        # Who was away itself (no core, no database) has not listened meanwhile: that is at most one beat of silence.
+        self._listened += 0.0 if self._looked is None else min(now - self._looked, self.beat_seconds)
+        self._looked = now
         for id, state in self.others.items():
             if self._heard.get(id, (-1, 0.0))[0] != state.beat:
-                self._heard[id] = state.beat, now
+                self._heard[id] = state.beat, self._listened
+
+    def given_up(self, number: int) -> bool:
+        """Whether another worker has closed an open trial of this one, which it took for dead."""
+        return self.shared.is_closed(number)
 
     def _beat(self) -> None:
         while not self._ended.wait(self.beat_seconds):
-            with contextlib.suppress(DatabaseError, StoreError):  # the threads that train find out, and say so
+            with contextlib.suppress(Exception):  # the threads that train find out, and say so; this one must go on
                 self.exchange()
                 assert self.account is not None
                 self.shared.save_bill(self.state.id, self.account.sessions())
-                self.bury_dead()
+                self.bury_dead(wait_seconds=0.0)  # in the queue of those that decide it would be silent itself
 
     def _dead(self, trial: FrozenTrial) -> str | None:
         """Return the id of the dead worker that an open trial belongs to ("" for one that died before it said who it is), or None."""
-        now, grace = self.clock(), GRACE_BEATS * self.beat_seconds
+        now, grace = self._listened, GRACE_BEATS * self.beat_seconds
         owner = trial.user_attrs.get(WORKER, {}).get("id")
         if owner == self.state.id:
             return None
@@ -240,15 +253,17 @@ class Membership:
         state = self.others.get(owner)
         if state is None or state.ended:
             return str(owner)
-        return str(owner) if now - self._heard[owner][1] > grace else None
+        return str(owner) if self._silent(owner) else None
 
-    def bury_dead(self) -> list[int]:
-        """Close the trials of dead workers, and their bills; return the numbers of the trials."""
+    def bury_dead(self, wait_seconds: float = LOCK_SECONDS) -> list[int]:
+        """Close the trials of dead workers, and their bills; return the numbers of the trials: none when others decide for so long."""
         opened = running(self.shared)
-        quiet = [one.id for one in self.others.values() if not one.ended and self._silent(one.id)]
+        quiet = [one.id for one in tuple(self.others.values()) if not one.ended and self._silent(one.id)]
         if not quiet and not any(self._dead(trial) is not None for trial in opened):
             return []
-        with self.shared.exclusive(), self._lock:
+        with self.shared.exclusive(wait_seconds) as held, self._lock:
+            if not held:
+                return []
             self.exchange()
             dead = {trial.number: owner for trial in running(self.shared) if (owner := self._dead(trial)) is not None}
             taken = {n: self.others[owner].open_joules.get(str(n)) if owner in self.others else None for n, owner in dead.items()}
@@ -261,7 +276,7 @@ class Membership:
         return found
 
     def _silent(self, id: str) -> bool:
-        return self.clock() - self._heard[id][1] > GRACE_BEATS * self.beat_seconds
+        return self._listened - self._heard.get(id, (0, self._listened))[1] > GRACE_BEATS * self.beat_seconds
 
     def await_others(self, interrupted: threading.Event) -> int:
         """Wait until no open trial can be that of a dead worker: each has ended, was closed, or its worker has beaten since.
@@ -289,8 +304,9 @@ class Membership:
         own = [trial.number for trial in running(self.shared) if trial.user_attrs.get(WORKER, {}).get("id") == self.state.id]
         left = {number: self.state.open_joules.get(str(number)) for number in own}
         fail_open_trials(self.shared.study, left, only=set(left))
-        self.shared.save_bill(self.state.id, self.account.sessions(closed=True))
-        self.exchange(ended=True)
+        with self.shared.exclusive(CLOSE_SECONDS):  # who takes this worker for dead does not write an older bill over this one
+            self.shared.save_bill(self.state.id, self.account.sessions(closed=True))
+            self.exchange(ended=True)
 
 
 def running(shared: SharedStudy) -> list[FrozenTrial]:

@@ -379,8 +379,8 @@ def run(
                 log.end(session.folder.run(optuna_study), front)
         if show is not None:
             with session.account.spending("showing"):
-                session.show(lambda: show(load(path)))
-    return load(path)
+                session.show(lambda: show(load(path, storage=storage)))
+    return load(path, storage=storage)
 
 
 def hardware_of(folder: str | Path) -> str | None:
@@ -389,10 +389,10 @@ def hardware_of(folder: str | Path) -> str | None:
     return sessions[-1].get("hardware_id")  # type: ignore[no-any-return]  # a text, see StudyFile
 
 
-def load(path: str | Path, *, complete_only: bool | None = None) -> FrontView:
-    """Return the front of a run folder.
+def load(path: str | Path, *, complete_only: bool | None = None, storage: str | None = None) -> FrontView:
+    """Return the front of a run folder; its storage is reached by the URL that is given, with its password, or by that of the folder.
 
     Raises:
         StoreError: If there is no readable run.
     """
-    return FrontView.of(RunFolder.open(path).run(), complete_only=complete_only)
+    return FrontView.of(RunFolder.open(path, storage=storage).run(), complete_only=complete_only)

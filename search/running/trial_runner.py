@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 one_blas_thread = partial(threadpool_limits, 1, user_api="blas")
 #: A database that is lost in a long session is made again from a copy that is not older than this and one trial.
 SNAPSHOT_SECONDS = 60.0
+#: Why a training ends whose trial is not this worker's any more.
+GIVEN_UP = "was given up for dead by another worker"
 
 
 @dataclass(frozen=True)
@@ -183,6 +185,9 @@ class TrialRunner:
                 account.save_sometimes()
                 if self.member is not None:
                     self.member.exchange()
+                    if self.member.given_up(number):
+                        stopped.append(("failed", GIVEN_UP))
+                        return False
                 default, beginner = BASELINE in asked.trial.user_attrs, len(self.study.first) <= number < len(self.first)
                 features = [record for record in meter.phases if (default or beginner) and record.kind == FEATURES]  # paid for all trials
                 own, seconds = meter.window.joules(), time.monotonic() - began - sum(record.seconds for record in features)
@@ -238,10 +243,12 @@ class TrialRunner:
                 carbon.trained(whole, outcome.epochs - (parent.epochs if parent else 0))
                 self.session.folder = self.session.folder.save_facts({**self.session.folder.facts, **carbon.facts()})
             try:
+                if self.member is not None and self.member.given_up(number):
+                    raise UpdateFinishedTrialError(GIVEN_UP)
                 message = self.recorder.trained(asked.trial, outcome, energy, parent, stopped[0][1] if stopped else None, meter)
             except UpdateFinishedTrialError:
                 account.rebook(meter)
-                message = f"trial {number} was given up for dead by another worker: what it took is on the bill as failed"
+                message = f"trial {number} {GIVEN_UP}: what it took is on the bill as failed"
             account.save()
             if self.member is not None:
                 self.member.reserve(number, None)

@@ -16,8 +16,11 @@ import numpy as np
 
 from joulefront.search import Study, run
 from joulefront.search.energy import host
+from joulefront.search.energy.discover import Discovery
+from joulefront.search.energy.sources.cpu_time import CpuCoefficients, CpuTime, CpuUse, Tree
 from joulefront.search.execution.job import Job, Outcome
 from joulefront.search.report.front_view import FrontView
+from joulefront.search.running import session
 from joulefront.search.training.arrays import arrays
 from joulefront.spaces.own import Own
 from joulefront.spaces.recipes import RecipeRanges
@@ -25,6 +28,15 @@ from joulefront.spaces.recipes import RecipeRanges
 _machine = threading.local()
 #: CPU time of an epoch, so that its energy is known.
 BUSY_SECONDS = 0.002
+
+
+class Counter(Tree):
+    """CPU-seconds at a watt that a test counts out: the energy of an epoch of one thread's trainings is what it says."""
+
+    joules = 0.0
+
+    def read(self, *, exact: bool = True) -> CpuUse:
+        return CpuUse(self.joules, 0.0)
 
 
 class Sleeper:
@@ -46,6 +58,8 @@ class Sleeper:
                 while time.thread_time() < until:
                     pass
                 time.sleep(self.epoch_seconds)
+                if (counter := getattr(_machine, "counter", None)) is not None:
+                    counter.joules += _machine.epoch_joules
             if self.log is not None:
                 with self.log.open("a") as file:
                     file.write(f"{job.number} {epoch} {os.getpid()} {json.dumps(dict(job.params), sort_keys=True)}\n")
@@ -85,13 +99,18 @@ def sleeping_study(sampler: str = "random", **changes: Any) -> Study:
 @contextmanager
 def sleeping(epoch_seconds: float = 0.01, log: Path | None = None) -> Iterator[None]:
     """Let every study sleep in place of training; a thread that calls `work` may pretend to be another machine."""
-    describe = host.describe
+    describe, discover = host.describe, session.discover
 
     def pretended(*args: Any, **words: Any) -> dict[str, Any]:
         model = getattr(_machine, "cpu_model", None)
         return describe(*args, **words) | ({} if model is None else {"cpu_model": model})
 
+    def found(*args: Any, **words: Any) -> Discovery:
+        counter = getattr(_machine, "counter", None)
+        return discover(*args, **words) if counter is None else Discovery((CpuTime(CpuCoefficients(1.0), tree=counter),), ())
+
     with (
+        patch.object(session, "discover", found),
         patch("joulefront.search.running.session.make_executors", lambda *args: [Sleeper(epoch_seconds, log)]),
         patch("joulefront.search.running.baselines.warm_up", lambda *args, **words: None),
         patch.object(host, "describe", pretended),
@@ -99,9 +118,12 @@ def sleeping(epoch_seconds: float = 0.01, log: Path | None = None) -> Iterator[N
         yield
 
 
-def work(url: str, out: Path, study: Study, *, cpu_model: str | None = None, **options: Any) -> FrontView:
-    """Be one worker of a study until it ends, on a machine with this processor; within `sleeping`."""
-    _machine.cpu_model = cpu_model
+def work(
+    url: str, out: Path, study: Study, *, cpu_model: str | None = None, epoch_joules: float | None = None, **options: Any
+) -> FrontView:
+    """Be one worker of a study until it ends, on a machine with this processor, or where only epochs take energy; within `sleeping`."""
+    _machine.cpu_model, _machine.epoch_joules = cpu_model, epoch_joules
+    _machine.counter = None if epoch_joules is None else Counter()
     return run(study, out=out, storage=url, meter="cpu_time", **options)
 
 

@@ -36,6 +36,11 @@ def test_a_worker_needs_a_storage_that_holds_its_study(
     url = f"sqlite:///{tmp_path}/s.db"
     refused(call("worker", "--study", "yours", "--storage", url), "got 'yours'", "bare, mine")
     refused(call("worker", "--study", "bare", "--storage", url), "of another program")
+    (tmp_path / "empty.db").touch()
+    refused(
+        call("worker", "--study", "mine", "--storage", f"sqlite:///{tmp_path}/empty.db"), "there is none yet", "joulefront run --storage"
+    )
+    refused(call("worker", "--study", "mine", "--storage", "s.db"), "it is no URL of a database", "postgresql+psycopg://")
     assert not (tmp_path / "runs").exists()
 
 
@@ -45,6 +50,12 @@ def test_code_that_the_storage_names_runs_only_when_the_user_of_this_machine_nam
     refused(
         call("worker", "--study", "mine", "--storage", f"sqlite:///{tmp_path}/s.db"), "would run that code", "--source /somewhere/mine.py"
     )
+
+
+def test_data_that_this_machine_does_not_have_is_asked_for(call: Callable[..., Any], shared: SharedStudy, tmp_path: Path) -> None:
+    words = ("worker", "--study", "mine", "--storage", f"sqlite:///{tmp_path}/s.db", "--out", tmp_path / "r")
+    shared.describe({"origin": {"source": "table", "options": {"data": "/nowhere/t.csv", "target": "y"}, "overrides": {}}})
+    refused(call(*words), "'/nowhere/t.csv' on this machine", "--data")
 
 
 def test_stopping_a_study_is_told_to_all_its_workers(call: Callable[..., Any], shared: SharedStudy, tmp_path: Path) -> None:

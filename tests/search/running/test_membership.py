@@ -1,6 +1,7 @@
 """Workers of one study: who may train what, what all of them have spent, and what becomes of those that die."""
 
 import threading
+import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import optuna
 import pytest
 from helpers.workers import in_threads, sleeping, sleeping_study, work
 
+from joulefront.search.records.database import fail_open_trials
 from joulefront.search.records.run import Run
 from joulefront.search.records.run_folder import RunFolder, StoreError
 from joulefront.search.records.shared_study import ArtifactStore, SharedStudy, WorkerState, check_place
@@ -59,6 +61,12 @@ def begin(shared: SharedStudy, owner: str | None, key: str = "k", epochs: int = 
     return trial.number
 
 
+def listen(watcher: Membership, beats: int) -> None:
+    for _ in range(beats):
+        watcher.clock.now += BEAT  # type: ignore[attr-defined]  # the clock of a test
+        watcher.exchange()
+
+
 def state_of(shared: SharedStudy, number: int) -> str:
     return str(shared.study.get_trials(deepcopy=False)[number].state.name)
 
@@ -69,14 +77,12 @@ def test_a_silent_worker_is_dead_and_billed_to_its_last_beat_and_one_that_beats_
     dead.state = replace(dead.state, open_joules={str(theirs): 3.0})
     shared.note(dead.state)
     shared.save_bill("dead", [{"by_state_joules": {"overhead": 4.0}, "open_trials_joules": {str(theirs): 3.0}, "closed": False}])
-    clock = Clock()
-    watcher = member(shared, "watcher", clock=clock)
+    watcher = member(shared, "watcher")
     assert watcher.bury_dead() == []
-    clock.now += (GRACE_BEATS - 1) * BEAT
+    listen(watcher, GRACE_BEATS - 1)
     assert watcher.bury_dead() == []
     alive.exchange()
-    watcher.exchange()
-    clock.now += 2 * BEAT
+    listen(watcher, 2)
     assert watcher.bury_dead() == [theirs, unowned]
     assert [state_of(shared, number) for number in (ours, theirs, unowned)] == ["RUNNING", "FAIL", "FAIL"]
     trial = shared.study.get_trials()[theirs]
@@ -84,6 +90,46 @@ def test_a_silent_worker_is_dead_and_billed_to_its_last_beat_and_one_that_beats_
     assert trial.user_attrs[EXCUSED] == "killed"
     assert shared.bills()["dead"][0]["by_state_joules"] == {"overhead": 4.0, "failed": 3.0}
     assert watcher.elsewhere_joules() == 7.0, "what a dead worker has spent is spent"
+
+
+def test_silence_is_counted_only_while_the_one_who_listens_gets_to_listen(shared: SharedStudy) -> None:
+    member(shared, "alive")
+    theirs = begin(shared, "alive")
+    watcher = member(shared, "watcher")
+    assert watcher.bury_dead() == []
+    for _ in range(GRACE_BEATS - 1):  # it got no core for an hour, or its database was away
+        watcher.clock.now += 3600.0  # type: ignore[attr-defined]  # the clock of a test
+        assert watcher.bury_dead() == []
+        watcher.exchange()
+    listen(watcher, 2)
+    assert watcher.bury_dead() == [theirs]
+
+
+def test_a_beat_does_not_queue_for_the_lock_of_those_that_decide(shared: SharedStudy) -> None:
+    member(shared, "dead")
+    theirs = begin(shared, "dead")
+    watcher = member(shared, "watcher")
+    listen(watcher, GRACE_BEATS + 1)
+    with shared.exclusive():
+        assert watcher.bury_dead(wait_seconds=0.0) == []
+    assert watcher.bury_dead(wait_seconds=0.0) == [theirs]
+
+
+def test_a_worker_that_was_taken_for_dead_stores_nothing_of_its_trial_and_its_own_bill_counts(shared: SharedStudy) -> None:
+    slow = member(shared, "slow", joules=9.0)
+    theirs = begin(shared, "slow")
+    shared.save_bill("slow", [{"by_state_joules": {"overhead": 4.0}, "open_trials_joules": {}, "closed": False}])
+    watcher = member(shared, "watcher")
+    assert not slow.given_up(theirs)
+    listen(watcher, GRACE_BEATS + 1)
+    assert watcher.bury_dead() == [theirs]
+    assert slow.given_up(theirs)
+    slow.account.sessions = lambda closed=False: [{"by_state_joules": {"overhead": 4.0, "failed": 5.0}, "closed": closed}]  # type: ignore
+    slow.close()
+    watcher.exchange()
+    assert watcher.elsewhere_joules() == 9.0
+    assert watcher.bury_dead() == []
+    assert shared.bills()["slow"][0]["by_state_joules"] == {"overhead": 4.0, "failed": 5.0}
 
 
 def test_nobody_leaves_while_an_open_trial_may_be_that_of_a_dead_worker(shared: SharedStudy) -> None:
@@ -168,6 +214,43 @@ def test_a_run_of_two_kinds_of_hardware_is_shown_one_kind_at_a_time(tmp_path: Pa
     assert "2 trials on hardware aa (Slow)" in (run.comparable().apart() or "")
     with pytest.raises(ValueError, match="--hardware must be one of aa, bb"):
         run.comparable("cc")
+
+
+def test_a_training_whose_trial_was_given_up_ends_after_its_epoch_and_is_billed_as_failed(tmp_path: Path) -> None:
+    url, log = f"sqlite:///{tmp_path}/s.db", tmp_path / "log"
+
+    def give_up() -> None:
+        until = time.monotonic() + 60.0
+        while not log.exists() and time.monotonic() < until:
+            time.sleep(0.01)
+        study = optuna.load_study(study_name="sleep", storage=url)
+        assert fail_open_trials(study, {0: 0.5}, only={0}) == [0]
+
+    with sleeping(0.3, log):
+        in_threads([lambda: work(url, tmp_path / "r", sleeping_study(rungs=(9,)), trials=1, epoch_joules=2.0), give_up])
+    run = RunFolder.open(tmp_path / "r").run()
+    epochs = len(log.read_text().splitlines())
+    assert epochs < 9
+    assert (run.trials[0].state, run.trials[0].increment_joules) == ("failed", 0.5)
+    assert run.bill.total_joules == pytest.approx(2.0 * epochs)
+    assert run.bill.by_state["failed"] == pytest.approx(2.0 * epochs)
+    assert not list((tmp_path / "r" / "shared").glob("*.weights")), "others do not continue what was given up"
+
+
+@pytest.mark.slow
+def test_a_budget_is_overshot_by_less_than_an_epoch_of_each_worker(tmp_path: Path) -> None:
+    url, workers, joules, budget = f"sqlite:///{tmp_path}/s.db", 3, 2.0, 25.0
+    with sleeping(0.01, tmp_path / "log"):
+        study = sleeping_study(rungs=(1, 2, 4, 8))
+        in_threads([
+            lambda n=n: work(url, tmp_path / f"r{n}", study, budget=f"{budget:g}J", epoch_joules=joules)  # type: ignore[misc]
+            for n in range(workers)
+        ])  # fmt: skip
+    run = RunFolder.open(tmp_path / "r0").run()
+    spent = joules * len((tmp_path / "log").read_text().splitlines())
+    assert run.bill.total_joules == pytest.approx(spent), "every epoch is on the bill once"
+    assert spent < budget + workers * joules
+    assert all(trial.state != "running" for trial in run.trials)
 
 
 @pytest.mark.slow
