@@ -48,6 +48,10 @@ class Foundation(Space):
         """Draw the number of passes."""
         return Candidate({"family": self.name, "members": suggest_categorical(trial, "members", self.members)}, Recipe())
 
+    def defaults(self) -> Mapping[str, Any]:
+        """Return the ordinary number of passes."""
+        return {"members": 4}
+
     def build(self, candidate: Candidate, task: Task) -> InContextEstimator:
         """Find the weights for the kind of task; ValueError or ImportError says what is missing."""
         library, file = find_weights(self.folder, regression=task.kind == "regression")

@@ -68,7 +68,7 @@ def open_storage(file: Path, url: str | None, mode: Mode) -> RDBStorage:
     shown = str(local) if local is not None else without_password(place.render_as_string(hide_password=False))
     for name in (*vars(optuna.storages.BaseStorage), "_create_new_trial", "_set_trial_param", "_get_trials", "_get_best_trial_id"):
         if callable(getattr(storage, name)) and not name.startswith("__") and name not in ("remove_session", "check_trial_is_updatable"):
-            setattr(storage, name, _patient(getattr(storage, name), local, shown))
+            setattr(storage, name, patient(getattr(storage, name), local, shown))
     return storage
 
 
@@ -87,7 +87,7 @@ def _with_tables(opened: Callable[[], RDBStorage]) -> RDBStorage:
 def guarded(storage: RDBStorage, operation: Callable[..., Any]) -> Callable[..., Any]:
     """Return an operation on the tables of a storage of the run folder's own file, with the messages of all others."""
     local = sqlite_file(storage.engine.url)
-    return _patient(operation, local, str(local))
+    return patient(operation, local, str(local))
 
 
 def keep(study: optuna.Study) -> None:
@@ -211,7 +211,7 @@ def optuna_trial(part: Mapping[str, Any], attributes: Mapping[str, Any]) -> Froz
     )
 
 
-def _patient(operation: Callable[..., Any], file: Path | None, shown: str) -> Callable[..., Any]:
+def patient(operation: Callable[..., Any], file: Path | None, shown: str) -> Callable[..., Any]:
     """Return an operation of a storage that waits for a lost server, and that names the cause of what waiting cannot mend.
 
     It may have been carried out although the answer was lost: a trial that is told twice has been told, and one that was made twice stays

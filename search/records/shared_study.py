@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from ..whole_file import whole_file
+from .database import patient
 from .files import lock
 
 if TYPE_CHECKING:
@@ -128,16 +129,28 @@ class SharedStudy:
             with _file_lock(Path(f"{engine.url.database}.lock"), wait_seconds) as held:
                 yield held
         elif kind in ("postgresql", "mysql", "mariadb"):
-            with engine.connect() as connection, connection.begin():
-                held = _take(connection, kind, name, wait_seconds)
-                try:
-                    yield held
-                finally:
+            connection, held = patient(_connect, None, engine.url.render_as_string())(engine, kind, name, wait_seconds)
+            try:
+                yield held
+            finally:
+                with contextlib.suppress(Exception):  # a server that has gone has no lock
                     if held and kind != "postgresql":  # PostgreSQL's goes with the transaction
-                        with contextlib.suppress(Exception):
-                            _ask(connection, "SELECT RELEASE_LOCK(:name)", name=name)
+                        _ask(connection, "SELECT RELEASE_LOCK(:name)", name=name)
+                with contextlib.suppress(Exception):
+                    connection.close()
         else:
             yield True
+
+
+def _connect(engine: Any, kind: str, name: str, wait_seconds: float) -> tuple[Connection, bool]:
+    """Return a connection with a transaction of its own, and whether it has the lock."""
+    connection = engine.connect()
+    try:
+        connection.begin()
+        return connection, _take(connection, kind, name, wait_seconds)
+    except BaseException:
+        connection.close()
+        raise
 
 
 def _take(connection: Connection, kind: str, name: str, wait_seconds: float) -> bool:
@@ -150,8 +163,10 @@ def _take(connection: Connection, kind: str, name: str, wait_seconds: float) -> 
             _ask(connection, f"SET LOCAL lock_timeout = {max(1, int(1000 * wait_seconds))}")
             _ask(connection, "SELECT pg_advisory_xact_lock(:key)", key=zlib.crc32(name.encode()))
         return True
-    except DBAPIError:
-        return False
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise
+        return False  # another has it for longer
 
 
 def _ask(connection: Connection, statement: str, **values: Any) -> Any:

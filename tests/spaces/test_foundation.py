@@ -61,6 +61,10 @@ def task():
     return arrays(X, (X[:, 0] > 0).astype(int))
 
 
+def test_it_is_a_space_like_every_other(weights, contract):
+    contract.check(Foundation(folder=str(weights)), contract.make_task((5,)), 3)
+
+
 def test_rows_are_the_context_and_an_epoch_is_a_share_of_them(weights, task):
     space = Foundation(folder=str(weights), members=4)
     candidate = space.sample(NearestTrial({}))

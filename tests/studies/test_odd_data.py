@@ -132,7 +132,7 @@ def test_depthwise_convolutions_train_under_sparse_back_propagation() -> None:
 
 
 def test_a_column_that_is_not_there_is_a_line_and_not_a_run(tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_text("a,label\n1,x\n2,z\n" * 5)
+    (tmp_path / "t.csv").write_text("a,label\n" + "1,x\n2,z\n" * 5)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with pytest.raises(StudyError, match="did you mean 'label'"):
