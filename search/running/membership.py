@@ -13,6 +13,7 @@ import contextlib
 import socket
 import threading
 import time
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -59,6 +60,7 @@ class Membership:
         others: What the others have said last, by id.
         stopped: Why the study was stopped for all workers, or None.
         account: Pays for this worker's trials; from `begin` on.
+        draws: Added to the seed of the sampler, zero for the first worker: two that draw alike would want the same candidates.
     """
 
     shared: SharedStudy
@@ -67,11 +69,13 @@ class Membership:
     others: dict[str, WorkerState] = field(default_factory=dict)
     stopped: str | None = None
     account: Account | None = None
+    draws: int = 0
     clock: Callable[[], float] = time.monotonic
     _heard: dict[str, tuple[int, float]] = field(default_factory=dict)
     _unowned: dict[int, float] = field(default_factory=dict)
     _looked: float | None = None
     _listened: float = 0.0
+    _noted: float = 0.0
     _lock: threading.RLock = field(default_factory=threading.RLock)
     _ended: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
@@ -104,7 +108,9 @@ class Membership:
             )
         self.account, self.state = account, replace(self.state, hardware_id=hardware_id)
         account.elsewhere = self.elsewhere_joules
-        self.exchange()
+        with self.shared.exclusive():  # of those that begin at the same time one alone is the first
+            self.exchange()
+        self.draws = 1 + zlib.crc32(self.state.id.encode()) % 2**31 if self.others else 0
         self._thread = threading.Thread(target=self._beat, name="joulefront-beat", daemon=True)
         self._thread.start()
 
@@ -165,6 +171,7 @@ class Membership:
                 joules = max(self.account.own_joules() or 0.0, self.state.joules)
                 self.state = replace(self.state, beat=self.state.beat + 1, joules=joules, open_joules=opened, ended=ended)
                 self.shared.note(self.state)
+                self._noted = self.clock()
             states, self.stopped = self.shared.look()
             states.pop(self.state.id, None)
             self.others = states
@@ -233,6 +240,11 @@ class Membership:
     def given_up(self, number: int) -> bool:
         """Whether another worker has closed an open trial of this one, which it took for dead."""
         return self.shared.is_closed(number)
+
+    def recording(self) -> contextlib.AbstractContextManager[object]:
+        """Keep others from closing a trial while it is written down; they must wait only where they may take this worker for dead."""
+        silent = self.clock() - self._noted > GRACE_BEATS / 2 * self.beat_seconds
+        return self.shared.exclusive() if silent else contextlib.nullcontext()
 
     def _beat(self) -> None:
         while not self._ended.wait(self.beat_seconds):

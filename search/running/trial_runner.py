@@ -234,7 +234,8 @@ class TrialRunner:
         carbon = self.carbon
         from optuna.exceptions import UpdateFinishedTrialError
 
-        with self.session.lock, self.session.account.spending("storing"):
+        kept = nullcontext() if self.member is None else self.member.recording()
+        with self.session.lock, kept, self.session.account.spending("storing"):
             price = self.rules.intensity if carbon is None else carbon.over
             alike = of_the_same_kernels(self.study.space, asked.candidate, self._trials() if asked.candidate.recipe.compile else ())
             facts: Mapping[str, Any] = {"predictions": outcome.predictions, "intensity": price, "pue": self.rules.pue}

@@ -2,10 +2,12 @@
 
     python tests/benchmarks/workers.py speed --storage postgresql --workers 1 2 4 8 --trials-each 50
     python tests/benchmarks/workers.py kills --storage postgresql --times 20
+    python tests/benchmarks/workers.py stalls --storage postgresql --times 4
 
 Trainings sleep (tests/helpers/workers.py); everything else is real. Workers are processes that are forked with the libraries loaded, so
 that their start does not count. A kill study has the process that began it and four workers: that one and two of the four are killed at
-random moments (SIGKILL), and the other two end it.
+random moments (SIGKILL), and the other two end it. In a stall study the same three are stopped for longer than a worker may be silent
+(SIGSTOP), and go on: they were taken for dead and live.
 """
 
 import argparse
@@ -34,6 +36,8 @@ from joulefront.search.records.shared_study import SharedStudy
 
 #: Beat of the workers that are killed, and what all cores take in one: no bill is further off.
 BEAT_SECONDS, BEAT_JOULES = 0.5, 0.5 * 1.54 * (os.cpu_count() or 1)
+#: Longer than a worker with that beat may be silent.
+STALL_SECONDS = 8.0
 
 
 def start(
@@ -94,21 +98,27 @@ def speed(url: str, place: Path, workers: int, each: int, epoch_seconds: float) 
     return f"| {workers} | {len(complete)} of {count} | {len(stored) - len(complete)} | {twice} | {60 * rate:.0f} | {per_trial:.3f} |"
 
 
-def kill(url: str, place: Path, seed: int, trials: int | None, joules: float | None) -> tuple[str, list[str]]:
-    """Return a row of one study of which three of five processes were killed, and what was wrong."""
-    rng, name = random.Random(seed), f"kill-{seed}"
+def kill(url: str, place: Path, seed: int, trials: int | None, joules: float | None, *, stall: bool) -> tuple[str, list[str]]:
+    """Return a row of one study of which three of five processes were killed, or stopped for a while, and what was wrong."""
+    rng, name = random.Random(seed), f"{'stall' if stall else 'kill'}-{seed}"
     log, limits = place / f"{name}.txt", {"budget": f"{joules:g}J"} if joules else {"trials": trials}
     processes = {n: start(url, place / f"{name}-{n}", name, "freeze-thaw", 0.05, log, (1, 2, 4), BEAT_SECONDS, **limits) for n in range(5)}
     while not log.exists():
         time.sleep(0.05)
     victims = [0, *rng.sample(range(1, 5), 2)]
     rng.shuffle(victims)
-    killed, failed = [], list[str]()
+    killed, stalled, failed = list[int](), list[tuple[float, int]](), list[str]()
     for victim in victims:
         time.sleep(rng.uniform(0.2, 4.0))
-        if processes[victim].is_alive():
+        if processes[victim].is_alive() and stall:
+            os.kill(processes[victim].pid or 0, signal.SIGSTOP)
+            stalled.append((time.monotonic() + STALL_SECONDS, victim))
+        elif processes[victim].is_alive():
             os.kill(processes[victim].pid or 0, signal.SIGKILL)
             killed.append(victim)
+    for until, victim in stalled:
+        time.sleep(max(0.0, until - time.monotonic()))
+        os.kill(processes[victim].pid or 0, signal.SIGCONT)
     for process in processes.values():
         process.join()
     for n, process in processes.items():
@@ -145,14 +155,23 @@ def kill(url: str, place: Path, seed: int, trials: int | None, joules: float | N
         wrong.append(f"{len(stored)} of {trials} trials")
     count = Counter(trial.state.name for trial in stored)
     over = "" if joules is None else f"{100 * (spent / joules - 1):+.1f} %"
-    cells = [name, len(killed), f"{count['COMPLETE']} + {count['FAIL']}", f"{spent:.1f}", f"{billed:.1f}", f"{worst:.2f}", over, len(wrong)]
+    cells = [
+        name,
+        len(killed) + len(stalled),
+        f"{count['COMPLETE']} + {count['FAIL']}",
+        f"{spent:.1f}",
+        f"{billed:.1f}",
+        f"{worst:.2f}",
+        over,
+        len(wrong),
+    ]
     return f"| {' | '.join(map(str, cells))} |", wrong
 
 
 def main() -> int:
     """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("speed", "kills"))
+    parser.add_argument("what", choices=("speed", "kills", "stalls"))
     parser.add_argument("--storage", choices=("sqlite", "postgresql"), default="postgresql")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--trials-each", type=int, default=50)
@@ -175,12 +194,14 @@ def main() -> int:
             for workers in options.workers:
                 print(speed(url, place, workers, options.trials_each, options.epoch), flush=True)
             return 0
-        print("| study | killed | complete + failed | spent, J | bill, J | worst off, J | over budget | wrong |")
+        what = "stopped" if options.what == "stalls" else "killed"
+        print(f"| study | {what} | complete + failed | spent, J | bill, J | worst off, J | over budget | wrong |")
         print("|---|--:|--:|--:|--:|--:|--:|--:|", flush=True)
         for seed in range(options.seed, options.seed + options.times):
-            row, wrong = kill(url, place, seed, None if seed % 2 else 40, 30.0 if seed % 2 else None)
+            stall = options.what == "stalls"
+            row, wrong = kill(url, place, seed, None if seed % 2 else 40, 30.0 if seed % 2 else None, stall=stall)
             print(row, flush=True)
-            bad += [f"kill-{seed}: {sentence}" for sentence in wrong]
+            bad += [f"study {seed}: {sentence}" for sentence in wrong]
     print("\n".join(bad))
     return int(bool(bad))
 

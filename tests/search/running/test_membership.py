@@ -122,6 +122,9 @@ def test_a_worker_that_was_taken_for_dead_stores_nothing_of_its_trial_and_its_ow
     watcher = member(shared, "watcher")
     assert not slow.given_up(theirs)
     listen(watcher, GRACE_BEATS + 1)
+    slow.clock.now += GRACE_BEATS  # type: ignore[attr-defined]  # the clock of a test
+    with slow.recording():
+        assert watcher.bury_dead(wait_seconds=0.0) == []
     assert watcher.bury_dead() == [theirs]
     assert slow.given_up(theirs)
     slow.account.sessions = lambda closed=False: [{"by_state_joules": {"overhead": 4.0, "failed": 5.0}, "closed": closed}]  # type: ignore
@@ -130,6 +133,16 @@ def test_a_worker_that_was_taken_for_dead_stores_nothing_of_its_trial_and_its_ow
     assert watcher.elsewhere_joules() == 9.0
     assert watcher.bury_dead() == []
     assert shared.bills()["slow"][0]["by_state_joules"] == {"overhead": 4.0, "failed": 5.0}
+
+
+def test_workers_that_begin_together_draw_each_for_itself_and_the_first_as_one_alone_would(shared: SharedStudy) -> None:
+    workers = [Membership(shared, WorkerState(id, "here"), 60.0) for id in ("one", "two", "three")]
+    for worker in workers:
+        account = SimpleNamespace(own_joules=lambda: 0.0, open_joules=dict)
+        worker.begin(account, "h1")  # type: ignore[arg-type]  # what a membership asks of an account
+        worker._ended.set()
+    assert workers[0].draws == 0
+    assert len({worker.draws for worker in workers}) == 3
 
 
 def test_nobody_leaves_while_an_open_trial_may_be_that_of_a_dead_worker(shared: SharedStudy) -> None:
