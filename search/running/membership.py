@@ -40,8 +40,6 @@ GRACE_BEATS = 4
 EXHAUSTED = "every combination"
 #: While others are waited for, they are looked at this often.
 LOOK_SECONDS = 0.2
-#: A worker that ends waits so long for those that decide.
-CLOSE_SECONDS = 10.0
 #: Facts of ``study.json`` that all workers of a study share.
 SHARED_FACTS = (
     *("run_id", "study", "origin", "intensity", "pue", "price_per_kwh", "fingerprint", "guessing", "data", "baseline"),
@@ -202,6 +200,8 @@ class Membership:
         ``trials`` are those of this hardware, ``stored`` all of them as Optuna holds them.
         """
         self.exchange()
+        if self._anyone_dead():  # a beat does not queue for the lock, which is held here
+            self._bury()
         if limits.trials is not None and sum(trial.state.name != "WAITING" for trial in stored) >= limits.trials:
             return f"all {limits.trials} trials are done or under way"
         free = self._free_joules(limits)
@@ -242,7 +242,7 @@ class Membership:
         return self.shared.is_closed(number)
 
     def recording(self) -> contextlib.AbstractContextManager[object]:
-        """Keep others from closing a trial while it is written down; they must wait only where they may take this worker for dead."""
+        """Keep others from closing a trial or a bill while it is written; they wait only where they may take this worker for dead."""
         silent = self.clock() - self._noted > GRACE_BEATS / 2 * self.beat_seconds
         return self.shared.exclusive() if silent else contextlib.nullcontext()
 
@@ -269,14 +269,20 @@ class Membership:
 
     def bury_dead(self, wait_seconds: float = LOCK_SECONDS) -> list[int]:
         """Close the trials of dead workers, and their bills; return the numbers of the trials: none when others decide for so long."""
-        opened = running(self.shared)
-        quiet = [one.id for one in tuple(self.others.values()) if not one.ended and self._silent(one.id)]
-        if not quiet and not any(self._dead(trial) is not None for trial in opened):
+        if not self._anyone_dead():
             return []
-        with self.shared.exclusive(wait_seconds) as held, self._lock:
-            if not held:
-                return []
+        with self.shared.exclusive(wait_seconds) as held:
+            return self._bury() if held else []
+
+    def _anyone_dead(self) -> bool:
+        quiet = any(self._silent(one.id) for one in tuple(self.others.values()) if not one.ended)
+        return quiet or any(self._dead(trial) is not None for trial in running(self.shared))
+
+    def _bury(self) -> list[int]:
+        """Close what dead workers have left, under the lock of all workers."""
+        with self._lock:
             self.exchange()
+            quiet = [one.id for one in self.others.values() if not one.ended and self._silent(one.id)]
             dead = {trial.number: owner for trial in running(self.shared) if (owner := self._dead(trial)) is not None}
             taken = {n: self.others[owner].open_joules.get(str(n)) if owner in self.others else None for n, owner in dead.items()}
             found = fail_open_trials(self.shared.study, taken, only=set(dead))
@@ -316,7 +322,7 @@ class Membership:
         own = [trial.number for trial in running(self.shared) if trial.user_attrs.get(WORKER, {}).get("id") == self.state.id]
         left = {number: self.state.open_joules.get(str(number)) for number in own}
         fail_open_trials(self.shared.study, left, only=set(left))
-        with self.shared.exclusive(CLOSE_SECONDS):  # who takes this worker for dead does not write an older bill over this one
+        with self.recording():  # who takes this worker for dead does not write an older bill over this one
             self.shared.save_bill(self.state.id, self.account.sessions(closed=True))
             self.exchange(ended=True)
 

@@ -102,7 +102,10 @@ def kill(url: str, place: Path, seed: int, trials: int | None, joules: float | N
     """Return a row of one study of which three of five processes were killed, or stopped for a while, and what was wrong."""
     rng, name = random.Random(seed), f"{'stall' if stall else 'kill'}-{seed}"
     log, limits = place / f"{name}.txt", {"budget": f"{joules:g}J"} if joules else {"trials": trials}
-    processes = {n: start(url, place / f"{name}-{n}", name, "freeze-thaw", 0.05, log, (1, 2, 4), BEAT_SECONDS, **limits) for n in range(5)}
+    processes = {
+        n: start(url, place / f"{name}-{n}", name, "freeze-thaw", 0.5 if stall else 0.05, log, (1, 2, 4), BEAT_SECONDS, **limits)
+        for n in range(5)
+    }
     while not log.exists():
         time.sleep(0.05)
     victims = [0, *rng.sample(range(1, 5), 2)]
