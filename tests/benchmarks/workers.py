@@ -156,6 +156,9 @@ def kill(url: str, place: Path, seed: int, trials: int | None, joules: float | N
         wrong.append(f"bill {billed:.2f} J, spent {spent:.2f} J")
     if trials is not None and len(stored) != trials:
         wrong.append(f"{len(stored)} of {trials} trials")
+    for trial in run.trials:
+        if trial.state == "failed":
+            print(f"{name}: trial {trial.number} is not complete: {trial.reason}", file=sys.stderr)
     count = Counter(trial.state.name for trial in stored)
     over = "" if joules is None else f"{100 * (spent / joules - 1):+.1f} %"
     cells = [
