@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from .energy.intervals import Difference, Spread
+from .energy.intervals import Spread
 from .records.examples import SHARES, Examples
-from .records.replicate_summary import ReplicateComparison
+from .records.replicate_summary import ReplicateComparison, told_apart
 from .records.trial import Trial
 
 #: 97.5 % quantile of the normal distribution, and the level of every test.
@@ -322,8 +322,9 @@ def _by_repeats(
     top = max(spreads, key=lambda number: spreads[number].mean * sign)
 
     def ties(number: int) -> bool:
-        difference = Difference.of(spreads[number], spreads[top])
-        return number == top or difference is None or not difference.clear
+        pair = found[number].trial, found[top].trial
+        apart = number != top and told_apart(spreads[number], spreads[top], evidence.shortfall(*pair))
+        return evidence.ties(*pair) if apart is None else not apart
 
     def joules(number: int) -> float:
         energy = found[number].energy

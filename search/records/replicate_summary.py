@@ -52,12 +52,29 @@ class ReplicateSummary:
         return self.energy is not None and self.energy.n > 1 and joules is not None and self.energy.outside(joules)
 
 
+#: So many repeats of each of two models may say that nothing tells these apart where nothing else is known of them.
+ENOUGH = 5
+
+
+def told_apart(one: Spread, two: Spread, otherwise: float | None) -> bool | None:
+    """Whether repeats tell the qualities of two models apart; None where they have no power to say no: two repeats seldom have.
+
+    ``otherwise`` is by how much the two may differ by what else is known; where that is less than the half width of the repeats' interval,
+    the repeats add nothing to it.
+    """
+    difference = Difference.of(one, two)
+    if difference is None or difference.clear:
+        return None if difference is None else True
+    half = (difference.high - difference.low) / 2
+    return False if (min(one.n, two.n) >= ENOUGH if otherwise is None else half <= otherwise) else None
+
+
 @dataclass(frozen=True)
 class Neighbours:
     """Two trials that follow each other on the front, the cheaper one (in the search) first.
 
     Attributes:
-        energy: By how many joules the second needs more; None when unknown.
+        energy: The logarithm of how many times the energy the second needs; None when unknown.
         quality: By how much the quality of the second is larger.
         order_kept: Whether energy and quality of the means differ in the same direction as they did in the search; None when unknown.
     """
@@ -152,7 +169,7 @@ def _neighbours(one: ReplicateSummary, two: ReplicateSummary) -> Neighbours:
         kept = _same_way(two.searched - one.searched, two.quality.mean - one.quality.mean)
         kept = kept and _same_way(joules, two.energy.mean - one.energy.mean)
     return Neighbours(
-        one.trial.number, two.trial.number, Difference.of(one.energy, two.energy), Difference.of(one.quality, two.quality), kept
+        one.trial.number, two.trial.number, Difference.of_logarithms(one.energy, two.energy), Difference.of(one.quality, two.quality), kept
     )
 
 

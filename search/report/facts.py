@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..energy import JOULES_PER_WH
-from ..energy.intervals import Difference
+from ..energy.intervals import Difference, Spread
 from ..formatting import energy_text
 from ..front import Front
 from ..records.bill import Bill
+from ..records.replicate_summary import told_apart
 from ..records.run_folder import Run
 from ..records.trial import Trial
 
@@ -114,17 +115,23 @@ def scale_share(front: Front) -> float | None:
 
 def difference_in_repeats(front: Front, one: Trial, two: Trial) -> Difference | None:
     """Return by how much the quality of the second model is more in repeats, on the test split where these have it; None without any."""
+    again = _spreads(front, one, two)
+    return None if again is None else Difference.of(*again)
+
+
+def _spreads(front: Front, one: Trial, two: Trial) -> tuple[Spread, Spread] | None:
     again = None if front.repeated is None else [front.repeated.summary_of(trial.number) for trial in (one, two)]
     if again is None or again[0] is None or again[1] is None:
         return None
     first, second = (again[0].test, again[1].test) if again[0].test and again[1].test else (again[0].quality, again[1].quality)
-    return None if first is None or second is None else Difference.of(first, second)
+    return None if first is None or second is None else (first, second)
 
 
 def tied(front: Front, one: Trial, two: Trial) -> bool:
-    """Whether two models cannot be told apart in quality: by their repeats where both have some, else by validation."""
-    found = difference_in_repeats(front, one, two)
-    return front.evidence.ties(one, two) if found is None else not found.clear
+    """Whether two models cannot be told apart in quality: by their repeats where these have the power for it, else by validation."""
+    again = _spreads(front, one, two)
+    apart = None if again is None else told_apart(*again, front.evidence.shortfall(one, two))
+    return front.evidence.ties(one, two) if apart is None else not apart
 
 
 def over_default(front: Front) -> str | None:

@@ -98,7 +98,7 @@ def _luck(comparison: ReplicateComparison, decimals: int) -> str:
     if energy:
         outside.append(f"the energy of {_numbers(energy)}")
     sizes = {member.quality.n for member in comparison.members if member.quality is not None}
-    chance = f" (by chance alone 1 in {(min(sizes) + 1) / 2:.2g} does)" if len(sizes) == 1 and min(sizes) > 1 else ""
+    chance = f" (by chance alone {2 / (min(sizes) + 1):.0%} do)" if len(sizes) == 1 and min(sizes) > 1 else ""
     text = f"What the search measured lies outside the range of the repeats for {' and '.join(outside)}{chance}. " if outside else ""
     optimism = comparison.optimism
     span = (

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ..energy import JOULES_PER_WH
 from ..energy.record import sum_known
 from ..formatting import Unit, digits, unit_for
-from ..records.replicate_summary import row_of
+from ..records.replicate_summary import ENOUGH, row_of
 from .facts import TYPICAL_SPREAD, over_default, scale_share
 
 if TYPE_CHECKING:
@@ -242,9 +242,12 @@ def _tie(front: Front, first: Trial, second: Trial) -> str:
     pair = None if front.repeated is None else front.repeated.after(first.number)
     if pair is None or pair.other != second.number or pair.energy is None:
         return "≈" if (first, second) in front.indistinguishable() else ""
-    if pair.energy.clear:
+    assert front.repeated is not None
+    again = [front.repeated.summary_of(trial.number) for trial in (first, second)]
+    few = min(one.energy.n if one is not None and one.energy is not None else 0 for one in again) < ENOUGH
+    if pair.energy.clear or (few and (first, second) not in front.indistinguishable()):  # few repeats say little: the meter decides
         return ""
-    return "≈" if pair.quality is None or pair.quality.clear else "≡"
+    return "≈" if pair.quality is None or pair.quality.clear or (few and not front.evidence.ties(first, second)) else "≡"
 
 
 def model_parts(trial: Trial) -> dict[str, str]:

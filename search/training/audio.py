@@ -170,6 +170,8 @@ def read_sound(data: bytes) -> tuple[np.ndarray, int]:
                 raise ValueError(f"a recording must have {RATES[0]:,} to {RATES[1]:,} samples per second, got {rate:,}")
             samples = file.read(dtype="float32", always_2d=True).mean(axis=1, dtype=np.float32)
     except soundfile.LibsndfileError as error:
+        if not data:
+            raise ValueError("the recording is empty") from error
         raise ValueError(f"a recording must be a file of {', '.join(sorted(SUFFIXES))} ({error.error_string})") from error
     if len(samples) == 0:
         raise ValueError("the recording is empty")

@@ -198,7 +198,7 @@ def decode_all(
         pool.shutdown(cancel_futures=True)
     if reasons:
         shown = [f"{entries[k][0]} ({_reason(reasons[k])[:60]})" for k in sorted(reasons)[:20]] + ["..."] * (len(reasons) > 20)
-        warnings.warn(f"{files.path}: left out {len(reasons)} unreadable files: {', '.join(shown)}", stacklevel=4)
+        warnings.warn(f"{files.path}: left out {len(reasons)} unreadable file{'s' * (len(reasons) > 1)}: {', '.join(shown)}", stacklevel=4)
     return decoded, readable
 
 

@@ -256,6 +256,20 @@ def test_repeats_replace_the_recommendation_scored_on_the_test_split_where_they_
     assert found.standings[1].value == MEMBERS[1].values[0]  # the interval is that of the search
 
 
+def test_two_repeats_that_spread_overrule_nothing_that_the_examples_show() -> None:
+    scores = {0: (0.66, 0.84), 3: (0.96, 0.97)}
+    trainings = tuple(
+        Repeat(0, trial, place, place, 0, 1, quality={"accuracy": value}, train_joules=10.0, test={})
+        for trial, values in scores.items()
+        for place, value in enumerate(values)
+    )
+    members = [replace(MEMBERS[0], values=(0.77, *MEMBERS[0].values[1:])), replace(MEMBERS[3], values=(0.97, *MEMBERS[3].values[1:]))]
+    comparison = compare_replicates(Repeats((Plan("", (0, 3), 2, "given", 0),), trainings), members, "accuracy", "maximize")
+    found = choose(members, Evidence("accuracy", examples=359, repeats=comparison))
+    assert (found.pick, found.ties) == (3, (3,))
+    assert choose(members, Evidence("accuracy", examples=None, repeats=comparison)).ties == (3,)
+
+
 def test_a_front_names_its_choice_by_every_rule_that_means_it() -> None:
     front = Front(tuple(MEMBERS), *TWO)
     assert front.sensible() is front.pick("sensible") is front.best()

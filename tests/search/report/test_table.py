@@ -41,12 +41,14 @@ def test_ties_are_decided_by_the_repeats_where_both_neighbours_have_them(
 def test_neighbours_that_differ_in_nothing_are_marked_so(fake_run: Run) -> None:
     front = Front.of(fake_run)
     first, second = front.members[:2]
-    repeats = Repeats().with_plan(Plan("now", (first.number, second.number), 2, "given", 0))
-    for number in range(2):
+    repeats = Repeats().with_plan(Plan("now", (first.number, second.number), 5, "given", 0))
+    for number in range(5):
         for trial in (first, second):
             repeats = repeats.with_training(Repeat(0, trial.number, number, number, 1, 1, {"accuracy": 0.5 + number}, 10.0 + number))
     tied = Front.of(replace(fake_run, repeats=repeats))
     assert marks_of(tied)[second.number].split()[-1] == "≡"
+    few = replace(repeats, trainings=repeats.trainings[:4])  # two of each have no power against what the search measured
+    assert second.number not in marks_of(Front.of(replace(fake_run, repeats=few)))
     assert "≡ differs from the row above neither in energy nor in accuracy." in said(tied)
     assert [trial.number for trial in tied] == [trial.number for trial in front]
 
