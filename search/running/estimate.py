@@ -122,7 +122,8 @@ class Estimate:
                 f"energy   {energy} {unit} ({spread})",
                 "         of which start and decisions: " + ("unknown, left out" if self.overhead_joules is None else f"{overhead} {unit}"),
                 *([f"         of which features, once for all: {features} {unit}"] if self.features_joules is not None else []),
-                f"trials   {self.trials:.0f} (90 %: {self.low_trials:.0f} to {self.high_trials:.0f})",
+                f"trials   {self.trials:.0f} (90 %: {self.low_trials:.0f} to {self.high_trials:.0f})"
+                + ("" if self.trials else ": a start alone takes as much, give a larger budget"),
                 f"time     about {_duration(self.seconds)} with one worker",
                 *([f"needed   {needed} for 95 % of what a long search brings"] if self.needed_joules is not None else []),
                 f"one complete training of a random candidate: {full} {unit} (median)",
@@ -203,7 +204,7 @@ def estimate(
         if joules_limit is None:
             count, total = float(size), float(spent[-1])
         elif spent[-1] >= joules_limit:
-            count, total = float(np.searchsorted(spent, joules_limit)) + 1, joules_limit
+            count, total = (float(np.searchsorted(spent, joules_limit)) + 1 if factor * start < joules_limit else 0.0), joules_limit
         elif trial_limit is not None:
             count, total = float(size), float(spent[-1])
         else:  # so many trials fit that their mean is enough

@@ -94,6 +94,9 @@ def test_start_and_decisions_are_part_of_what_a_search_costs(monkeypatch: pytest
     assert estimate(STUDY, [probe(3.0)] * 4, trial_limit=10).overhead_joules is None
     budget = estimate(STUDY, [probe(3.0, 2.0)] * 4, joules_limit=50.0 + 5 * 30.0, overhead=Overhead(50.0, 4.0))
     assert budget.trials == pytest.approx(5, abs=1)
+    nothing = estimate(STUDY, [probe(3.0, 2.0)] * 4, joules_limit=49.0, overhead=Overhead(50.0, 4.0))
+    assert nothing.trials == 0
+    assert "a start alone takes as much, give a larger budget" in nothing.to_text()
 
 
 def test_an_estimate_and_the_run_after_it_agree(rings_file: Callable[[str], Path], tmp_path: Path) -> None:
