@@ -74,8 +74,9 @@ class TrialLoop:
                     self.rules.break_off(interrupt)
                     self.rules.at_once = True
                     raise
-        assert self.rules.reason is not None
-        return self.rules.reason
+        reason = self.rules.end_of_study(self.failures())  # a worker elsewhere may have done the last trial between two looks
+        assert reason is not None
+        return reason
 
     def _work(self, executor: Executor) -> None:
         """Feed one executor until the study ends; an error here ends it for the others, too, after the epoch that they are in."""

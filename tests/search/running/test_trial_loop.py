@@ -331,6 +331,13 @@ def test_several_workers_begin_no_trial_beyond_the_limit(rules: StopRules, most:
     assert len(rules.optuna_study.trials) == most
 
 
+def test_a_study_whose_last_trial_another_worker_ends_between_two_looks_has_a_reason(rules: StopRules, monkeypatch) -> None:
+    rules = replace(rules, limits=Limits(trials=2, label="2 trials"))
+    counts = iter([1, 1, 1])
+    monkeypatch.setattr(StopRules, "finished", lambda self: next(counts, 2))
+    assert TrialLoop([object()], rules, lambda executor: None, lambda: 0).go()  # type: ignore[list-item]
+
+
 def test_an_error_in_one_worker_ends_the_study_for_all(rules: StopRules) -> None:
     begun = threading.Event()
 

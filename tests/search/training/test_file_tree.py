@@ -226,7 +226,7 @@ def test_samples_that_are_no_numbers_are_refused_by_the_name_of_their_file(tmp_p
             )
     with pytest.raises(ValueError, match=r"b/3\.wav: the recording has samples that are no numbers"):
         audio(tmp_path)
-    with pytest.warns(UserWarning, match=r"left out 1 unreadable files: b/3\.wav"):
+    with pytest.warns(UserWarning, match=r"left out 1 unreadable file: b/3\.wav"):
         audio(tmp_path, skip_unreadable=True)
 
 

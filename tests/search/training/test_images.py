@@ -228,7 +228,7 @@ def test_an_unreadable_image_is_named_or_left_out_with_a_count(make, broken):
     with pytest.raises(ValueError, match=r"cannot read .*cat/zz\.png.*--set skip_unreadable=true") as caught:
         images(path)
     assert "0x" not in str(caught.value)  # the address of a buffer is no remedy
-    with pytest.warns(UserWarning, match="left out 1 unreadable files: .*zz.png"):
+    with pytest.warns(UserWarning, match="left out 1 unreadable file: .*zz.png"):
         task = images(path, skip_unreadable=True)
     assert sum(len(part) for part in (task.train, task.validation, task.test)) == 24
 
@@ -241,7 +241,7 @@ def test_a_member_of_a_zip_with_a_wrong_check_sum_is_named_or_left_out(tmp_path)
     path.write_bytes(path.read_bytes().replace(b"Z" * 99, b"Z" * 98 + b"Y"))
     with pytest.raises(ValueError, match=r"cannot read .*cat/zz\.png: Bad CRC-32"):
         images(path)
-    with pytest.warns(UserWarning, match="left out 1 unreadable files: cat/zz.png"):
+    with pytest.warns(UserWarning, match="left out 1 unreadable file: cat/zz.png"):
         images(path, skip_unreadable=True)
 
 
