@@ -333,8 +333,9 @@ def test_several_workers_begin_no_trial_beyond_the_limit(rules: StopRules, most:
 
 def test_a_study_whose_last_trial_another_worker_ends_between_two_looks_has_a_reason(rules: StopRules, monkeypatch) -> None:
     rules = replace(rules, limits=Limits(trials=2, label="2 trials"))
-    counts = iter([1, 1, 1])
-    monkeypatch.setattr(StopRules, "finished", lambda self: next(counts, 2))
+    looks: list[int] = []
+    monkeypatch.setattr(StopRules, "is_full", lambda self, under_way: looks.append(under_way) is None)
+    monkeypatch.setattr(StopRules, "finished", lambda self: 2 if looks else 1)
     assert TrialLoop([object()], rules, lambda executor: None, lambda: 0).go()  # type: ignore[list-item]
 
 
