@@ -209,7 +209,7 @@ class StudyFile:
             known["space"] = space = self._candidates(study)
             for seed in range(DRAWS):
                 trial = RandomTrial(seed)
-                self._checked(lambda trial=trial: space.sample(trial), "space" if self._space else "recipe")  # type: ignore[misc]
+                self._checked(lambda trial=trial: space.sample(trial), "space" if self._space else "recipe")  # type: ignore[misc]  # a default binds it
         return self._checked(lambda: replace(study, **known))
 
     def _candidates(self, study: Study) -> Space:
@@ -247,7 +247,7 @@ class StudyFile:
         return replace(recipe, **found)
 
     def _values(self, given: Mapping[str, Any], *at: str) -> dict[str, Any]:
-        return {name: self._checked(lambda value=value: _python(value), *at, name) for name, value in given.items()}  # type: ignore[misc]
+        return {name: self._checked(lambda value=value: _python(value), *at, name) for name, value in given.items()}  # type: ignore[misc]  # as above
 
     def _checked(self, make: Callable[[], G], *at: str) -> G:
         try:

@@ -70,6 +70,11 @@ class Bill:
     unknown_cpu_seconds: float = 0.0
     overhead_parts: Mapping[str, float] = field(default_factory=dict)
 
+    @property
+    def search_joules(self) -> float | None:
+        """What the search itself took, without finalists that were trained again; None when nothing is known."""
+        return None if self.total_joules is None else self.total_joules - self.by_state.get(REPEATS, 0.0)
+
     def gaps(self) -> str | None:
         """Return one sentence on what is not in the sums, or None when everything is."""
         parts = [f"{name} for {seconds:.1f} s" for name, seconds in sorted(self.unknown_seconds.items())]

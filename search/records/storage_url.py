@@ -29,7 +29,7 @@ def without_password(text: str) -> str:
     >>> without_password("postgresql+psycopg://me:sec/ret@host:5432/db?sslpassword=secret")
     'postgresql+psycopg://me:***@host:5432/db?sslpassword=***'
     """
-    before, url = re.fullmatch(r"(--[\w-]+=)?(.*)", text, re.DOTALL).groups("")  # type: ignore[union-attr]
+    before, url = re.fullmatch(r"(--[\w-]+=)?(.*)", text, re.DOTALL).groups("")  # type: ignore[union-attr]  # it fits every text
     if "://" not in url:
         return text
     try:

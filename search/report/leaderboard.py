@@ -51,7 +51,7 @@ class Leaderboard:
             best = one.front.best() if len(one.front) else None
             knee = one.front.knee() if len(one.front) else None
             sensible = one.front.sensible() if len(one.front) else None
-            total = one.run.bill.total_joules
+            total = one.run.bill.search_joules
             rows.append(
                 {
                     "run": str(one.run.path),

@@ -116,11 +116,12 @@ def price_table(run: Run, zones: Sequence[str | Intensity], *, pue: float = 1.0,
     places = [zone if isinstance(zone, Intensity) else intensity_for(zone) for zone in zones]
     front = Front.of(run)
     knee, sensible = (front.knee().train_joules, front.sensible().train_joules) if len(front) else (None, None)
-    bills = priced(run.bill.total_joules, places, pue=pue, price=price)
+    search_joules = run.bill.search_joules
+    bills = priced(search_joules, places, pue=pue, price=price)
     rows = tuple(
         PriceRow(
             intensity=place,
-            search_kwh=None if run.bill.total_joules is None else run.bill.total_joules / JOULES_PER_KWH,
+            search_kwh=None if search_joules is None else search_joules / JOULES_PER_KWH,
             search_grams_co2e=bill.grams_co2e,
             search_cost=bill.cost,
             currency=bill.currency,

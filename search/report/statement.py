@@ -11,6 +11,7 @@ from ..carbon.intensity import Intensity
 from ..energy import JOULES_PER_WH, SECONDS_PER_HOUR
 from ..formatting import Unit, digits, energies, energy_text, unit_for
 from ..front import Front
+from ..records.bill import REPEATS
 from ..records.run_folder import Run
 from ..records.trial import Trial
 from .facts import hardware_lines, pue_of, sessions_of, short_component, wall_text
@@ -37,7 +38,8 @@ def _sentences(run: Run) -> list[str]:
         spread = "" if bill.u_joules is None else f" ± {shown[1]} {unit} (two standard uncertainties)"
         lines = [
             f"The whole search used **{shown[0]} {unit}**{spread} at the machine in "
-            f"{bill.seconds / SECONDS_PER_HOUR:.2f} h. It made {trials}; failed ones, deciding and idling are included."
+            f"{bill.seconds / SECONDS_PER_HOUR:.2f} h. It made {trials}; failed ones, deciding and idling are included"
+            f"{', and finalists that were trained again' if bill.by_state.get(REPEATS) else ''}."
         ]
         lines += [more for more in (bill.gaps(), wall_text(bill), run.comparable().apart()) if more]
         lines.append(_carbon(run, bill.total_joules, pue))

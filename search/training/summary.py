@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,8 @@ NAMED = 12
 def open_data(path: str | Path, target: str | None = None, **options: Any) -> Task:
     """Make a task from whatever lies at a path: a table, or a folder or zip of images or recordings, whichever are more.
 
-    The options are those of the loader that it takes: ``table``, ``images`` or ``audio``.
+    The options are those of the loader that it takes: ``table``, ``images`` or ``audio``. Folds and columns of text are as a study has
+    them. Files that cannot be read are left out, with a warning that a study refuses them unless it is told to leave them out.
 
     Raises:
         FileNotFoundError: If there is nothing.
@@ -33,6 +35,7 @@ def open_data(path: str | Path, target: str | None = None, **options: Any) -> Ta
     from .file_tree import SUFFIXES, open_files
     from .table import table
     from .table_file import read
+    from .text import find_text
 
     path = Path(path).expanduser()
     suffixes = {suffix.lower() for suffix in path.suffixes[-2:]}
@@ -41,13 +44,17 @@ def open_data(path: str | Path, target: str | None = None, **options: Any) -> Ta
             names = list(map(str, read(path).columns))
             shown = ", ".join(names[:40]) + (f", ... ({len(names)} in all)" if len(names) > 40 else "")
             raise ValueError(f"{path} is a table: give the column to predict, --target NAME; its columns are {shown}")
-        return table(path, target, **options)
+        return table(path, target, **{"folds": None, "text": find_text(), **options})
     if target is not None or options:
         given = "--target" if target is not None else f"--{next(iter(options))}"
         raise ValueError(f"{given} is for tables, got {path}, which ends in none of {', '.join(sorted(TEXT | PARQUET))}; leave it out")
     endings = [Path(name).suffix.lower() for name in open_files(path).names()]
     sounds = sum(ending in audio.SUFFIXES for ending in endings)
-    return (audio.audio if sounds > sum(ending in SUFFIXES for ending in endings) else images.images)(path, skip_unreadable=True)
+    task = (audio.audio if sounds > sum(ending in SUFFIXES for ending in endings) else images.images)(path, skip_unreadable=True)
+    told = list(task.seen.get("warnings", ()))
+    if any("unreadable file" in text for text in told):
+        told.append("joulefront run ends at the first of them; --set skip_unreadable=true leaves them out there, too")
+    return replace(task, seen={**task.seen, "warnings": told}) if told else task
 
 
 def summarise(task: Task) -> dict[str, Any]:

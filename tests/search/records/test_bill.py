@@ -36,6 +36,13 @@ def test_a_session_survives_the_file(tmp_path: Path) -> None:
     assert bill.seconds == 10.0
 
 
+def test_finalists_that_were_trained_again_are_no_part_of_the_search(tmp_path: Path) -> None:
+    file = tmp_path / "bill.json"
+    file.write_text(json.dumps({"sessions": [session(total(part("cpu", 70.0)), complete=30.0, repeats=25.0, overhead=15.0)]}))
+    assert (read_bill(file).total_joules, read_bill(file).search_joules) == (70.0, 45.0)
+    assert read_bill(tmp_path / "none.json").search_joules is None
+
+
 def test_without_a_file_nothing_is_known() -> None:
     bill = read_bill(Path("nowhere/bill.json"))
     assert bill.total_joules is None

@@ -57,6 +57,20 @@ def test_of_images_it_says_sizes_and_modes(tmp_path):
         open_data(tmp_path, "label")
 
 
+def test_what_a_study_refuses_is_left_out_with_the_option_that_it_needs(tmp_path):
+    for k in range(12):
+        folder = tmp_path / "ab"[k % 2]
+        folder.mkdir(exist_ok=True)
+        Image.fromarray(np.full((8, 8), 9 * k, dtype=np.uint8)).save(folder / f"{k}.png")
+    assert not any("skip_unreadable" in text for text in summarise(open_data(tmp_path))["warnings"])
+    (tmp_path / "a" / "broken.png").write_bytes(b"no image")
+    assert any("--set skip_unreadable=true" in text for text in summarise(open_data(tmp_path))["warnings"])
+
+
+def test_a_table_is_looked_at_as_a_study_does_it(path):
+    assert "validated in 5 parts of the training and validation rows" in summary_text(summarise(open_data(path, "label")))
+
+
 def test_of_recordings_it_says_their_seconds(tmp_path):
     import soundfile
 
