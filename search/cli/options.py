@@ -150,14 +150,14 @@ class MachineOptions:
 
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto"
     meter: Meter = "auto"
+    cpu_watts: CpuWatts = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingMachineOptions(MachineOptions):
-    """The machine of a search: its trainings may be parallel, and the power of its CPU may be known."""
+    """The machine of a search, whose trainings may be parallel."""
 
     workers: Annotated[int, typer.Option(min=1, help="Number of parallel trainings.")] = 1
-    cpu_watts: CpuWatts = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -291,7 +291,7 @@ def estimate(
     grams = None if intensity is None else intensity.grams_per_kwh
     bounds, _ = limits_of(found, budget, limits.trials, None, None, 0, grams, place.pue, price_per_kwh)
     show = progress_line(sys.stderr)
-    where: Mapping[str, Any] = {"meter": machine.meter, "device": machine.device, "whole_process": context.obj[1]}
+    where = {"meter": machine.meter, "device": machine.device, "cpu_watts": machine.cpu_watts, "whole_process": context.obj[1]}
     file = _estimate_file(out if out is not None else Path("runs") / found.name)
     try:
         probed, overhead, joules = probe_study(found, count=probes, tell=show, **where)

@@ -185,13 +185,14 @@ def estimate(
     energies, extras = np.array(per_epoch), np.array(startup)
     start, decision = (0.0, 0.0) if overhead is None else (overhead.start_joules, overhead.decision_joules)
     frugal = study.sampler == "freeze-thaw"
+    most, budget = (math.inf if limit is None else float(limit) for limit in (trial_limit, joules_limit))
+    size = int(min(most, MOST_DRAWN))
     totals, counts = [], []
     beside, frozen, needed = [], [], []
     goals = np.exp(np.random.default_rng(seed + 1).uniform(math.log(NEEDED[0]), math.log(NEEDED[1]), size=DRAWS))
     for draw in range(DRAWS):
         factor = random.uniform(*BESIDE)
         chosen = random.integers(len(energies), size=len(energies))  # which candidates were probed is luck, too
-        size = trial_limit if trial_limit is not None else MOST_DRAWN
         weights = energies[chosen] ** -(random.uniform(*THRIFT) if frugal else 0.0)
         pick = chosen[random.choice(len(chosen), size=size, p=weights / weights.sum())]
         computed = shared.paid(pick)
@@ -201,14 +202,14 @@ def estimate(
         rest = float(np.mean(extras[pick])) + factor * decision
         needed.append(factor * start + goal + max(1.0, goal / float(trained.mean())) * rest + float(computed.sum()))
         spent = factor * start + np.cumsum(paid)
-        if joules_limit is None:
-            count, total = float(size), float(spent[-1])
-        elif spent[-1] >= joules_limit:
-            count, total = (float(np.searchsorted(spent, joules_limit)) + 1 if factor * start < joules_limit else 0.0), joules_limit
-        elif trial_limit is not None:
-            count, total = float(size), float(spent[-1])
-        else:  # so many trials fit that their mean is enough
-            count, total = (joules_limit - factor * start) / (float(spent[-1] - factor * start) / size), joules_limit
+        each = float(np.mean(paid - computed))  # of more trials than are drawn their mean is enough; they find their features
+        whole = float(spent[-1]) + (most - size) * each
+        if whole <= budget:
+            count, total = most, whole
+        elif spent[-1] >= budget:
+            count, total = (float(np.searchsorted(spent, budget)) + 1 if factor * start < budget else 0.0), budget
+        else:
+            count, total = size + (budget - float(spent[-1])) / each, budget
         totals.append(total)
         counts.append(count)
         beside.append(min(total, factor * (start + decision * count)))
@@ -305,6 +306,7 @@ def probe_study(
     count: int,
     meter: str = "auto",
     device: str = "auto",
+    cpu_watts: float | None = None,
     whole_process: bool = False,
     tell: Callable[[str], None] = lambda text: None,
 ) -> tuple[list[Probe], Overhead | None, float | None]:
@@ -313,7 +315,7 @@ def probe_study(
     Fewer than so many are probed where more would take more than ``FRUGAL`` of what the study needs. Return them, the overhead (None when
     energy is unknown), and the joules of all of this.
     """
-    with open_session(SessionOptions(meter=meter, device=device, whole_process=whole_process)) as session:
+    with open_session(SessionOptions(meter, cpu_watts, device, whole_process=whole_process)) as session:
         tell("loading the data and warming up")
         with session.starting():
             ledger, begin_ns = session.ledger, time.monotonic_ns()

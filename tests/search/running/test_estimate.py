@@ -152,6 +152,15 @@ def test_what_cannot_be_estimated_says_why() -> None:
         estimate(STUDY, [probe(3.0)])
 
 
+def test_more_trials_than_anybody_draws_are_counted_by_their_mean() -> None:
+    few, many = (estimate(STUDY, [probe(3.0, 2.0)] * 4, trial_limit=count) for count in (4_000, 10**9))
+    assert many.trials == 10**9
+    assert many.joules / few.joules == pytest.approx(10**9 / 4_000, rel=0.05)
+    both = estimate(STUDY, [probe(3.0, 2.0)] * 4, trial_limit=10**9, joules_limit=few.joules * 10)
+    assert both.trials == pytest.approx(40_000, rel=0.1)
+    assert both.joules == few.joules * 10
+
+
 def test_a_budget_for_very_many_trials_is_all_counted() -> None:
     found = estimate(STUDY, [probe(0.001, 0.0)] * 4, joules_limit=18000.0)
     assert found.joules == pytest.approx(18000.0)
