@@ -185,8 +185,8 @@ def estimate(
     energies, extras = np.array(per_epoch), np.array(startup)
     start, decision = (0.0, 0.0) if overhead is None else (overhead.start_joules, overhead.decision_joules)
     frugal = study.sampler == "freeze-thaw"
-    most, budget = (math.inf if limit is None else float(limit) for limit in (trial_limit, joules_limit))
-    size = int(min(most, MOST_DRAWN))
+    longest, budget = (math.inf if limit is None else float(limit) for limit in (trial_limit, joules_limit))
+    size = int(min(longest, MOST_DRAWN))
     totals, counts = [], []
     beside, frozen, needed = [], [], []
     goals = np.exp(np.random.default_rng(seed + 1).uniform(math.log(NEEDED[0]), math.log(NEEDED[1]), size=DRAWS))
@@ -203,9 +203,9 @@ def estimate(
         needed.append(factor * start + goal + max(1.0, goal / float(trained.mean())) * rest + float(computed.sum()))
         spent = factor * start + np.cumsum(paid)
         each = float(np.mean(paid - computed))  # of more trials than are drawn their mean is enough; they find their features
-        whole = float(spent[-1]) + (most - size) * each
+        whole = float(spent[-1]) + (longest - size) * each
         if whole <= budget:
-            count, total = most, whole
+            count, total = longest, whole
         elif spent[-1] >= budget:
             count, total = (float(np.searchsorted(spent, budget)) + 1 if factor * start < budget else 0.0), budget
         else:
