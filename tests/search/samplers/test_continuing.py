@@ -69,6 +69,19 @@ def test_of_several_ladders_none_begins_with_what_has_ended_by_itself(objective:
     assert all(trial.params["lr"] <= 0.005 for trial in longer)
 
 
+def test_what_the_study_began_with_at_a_higher_rung_is_no_ladder(objective: Objective) -> None:
+    def dear(trial: optuna.Trial) -> tuple[float, float]:
+        quality, energy = objective(trial)
+        return (quality + 0.1, 100 * energy) if trial.number == 0 else (quality, energy)
+
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=FreezeThawSampler(RUNGS, ladders=1))
+    study.enqueue_trial({"kind": "conv", "lr": 0.01, "width": 8, "epochs": 3})
+    study.optimize(dear, 14)
+    complete = [trial for trial in study.trials if trial.params["epochs"] == RUNGS[-1]]
+    assert complete
+    assert key_of(study.trials[0]) not in map(key_of, complete)
+
+
 def scratch_objective(objective: Objective, short: int = 0) -> Callable[[optuna.Trial], tuple[float, float]]:
     """Many configurations can only be trained from scratch; ``short`` ends those trainings so many epochs early."""
 
