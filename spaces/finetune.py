@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from ..search.space import Candidate, FrozenPart, Suggest
-from ..search.training.features import Transfer
+from ..search.training.backbone import Transfer
 from ..search.training.task import Task
 from ..search.training.tuning import PREPARED, Tuned
 from .pretrained import Prepare
@@ -105,7 +105,7 @@ class FineTuning(TransferFamily):
         norms: ``frozen``: batch norms are multiplied into the convolutions, which halves the time; ``free``: they are trained.
         backbone_rate: Learning rate of the pretrained part as a share of that of the head.
         rate_decay: Share of it that the stage before has, and so on from the last to the first.
-        after: Name of the family whose heads come first: the sampler begins no fine-tuning by itself, see ``history.following``.
+        after: Name of the family whose heads come first: the sampler begins no fine-tuning by itself, see ``frozen_features.following``.
     """
 
     layers: Options[str] = LAYERS

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from ..search.space import Candidate, FrozenPart, Space, Suggest, starts_of
 from ..search.training.audio import FLOOR, Spectrogram, fourier_waves, mel_bands
-from ..search.training.features import Backbone, Transfer
+from ..search.training.backbone import Backbone, Transfer
 from ..search.training.task import Data, Raw, Task
 from .pretrained import first_line
 from .recipes import Family, Ints, Options, RecipeRanges, suggest_categorical, suggest_int

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from ..search.space import Candidate, FrozenPart, Suggest
-from ..search.training.features import Part, Transfer
+from ..search.training.backbone import Part, Transfer
 from ..search.training.task import Task
 from .layers import image_shape
 from .pretrained import SMALL_SIDE, Prepare, same_area

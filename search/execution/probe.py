@@ -27,7 +27,7 @@ from ..training.task import Task
 from .job import UNWATCHED, InProcess, Job, Watch, reason_of, watched, within
 
 if TYPE_CHECKING:
-    from ..training.features import Transfer
+    from ..training.backbone import Transfer
 
 #: Steps of one probe epoch; the first probe epoch warms up (allocation, autotuning) and is not counted.
 PROBE_STEPS = 6
@@ -94,8 +94,8 @@ def probe(
     """
     import torch
 
+    from ..training.backbone import Transfer
     from ..training.cost import count
-    from ..training.features import Transfer
     from ..training.fit import fit
 
     epochs: list[Record] = []
@@ -159,12 +159,12 @@ def _shared(
     model: Transfer, task: Task, records: Sequence[tuple[int, Record]], used: FeaturesUsed, cache: FeatureCache | None
 ) -> SharedFeatures:
     """Scale what the features of a few images took to those of all images that a study computes."""
-    from ..training.features import shared_features
+    from ..training.features import kept_features
 
     known = [record.joules for index, record in records if index == PASS]
     each = None if not used.computed or any(one is None for one in known) else sum(one for one in known if one) / used.computed
     once = sum(record.known_joules for index, record in records if index == WAY)
-    name, kept = shared_features(model, task, cache)
+    name, kept, _ = kept_features(model, task, cache)
     count = len(task.train)
     share = min(model.images or count, count) / count
     return SharedFeatures(name, share, None if each is None else each * count, once + (each or 0.0) * len(task.validation), kept)

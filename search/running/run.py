@@ -294,7 +294,8 @@ def run(
             session.prepare(study, task)
             # A continued study must not draw the same random numbers again, nor another worker those of this one.
             seed = (study.seed + 7919 * finished + (0 if member is None else member.draws)) % 2**32
-            sampler = make_sampler(study.sampler, rungs=study.rungs, seed=seed, study=study, task=task, prior_trials=prior)
+            kept = session.features
+            sampler = make_sampler(study.sampler, rungs=study.rungs, seed=seed, study=study, task=task, prior_trials=prior, cache=kept)
             hourly = None
             if carbon is not None and intensity is not None:
                 earlier = session.folder.facts["carbon"]

@@ -22,8 +22,8 @@ from ..front import Front
 from ..records.database import keep
 from ..records.run_folder import RunFolder
 from ..records.trial import ATTRIBUTE, BASELINE, DEFAULT, EXCUSED, KEY, WORKER, Trial, TrialEnergy, from_optuna
-from ..samplers.factory import noise_of
-from ..samplers.history import EPOCHS_REACHED, FINISHED, FROM_SCRATCH, QUALITY_SD, resume_from, scheduled
+from ..samplers.frozen_features import scheduled
+from ..samplers.history import EPOCHS_REACHED, FINISHED, FROM_SCRATCH, QUALITY_SD, resume_from
 from ..space import Candidate
 from ..stopping.dominated import DominanceStopper
 from ..stopping.limits import Overdue, StopRules
@@ -120,7 +120,7 @@ class TrialRunner:
     def _ask(self) -> Asked:
         if self.study.sampler != "grid" and (begun := len(self._optuna_trials())) < len(self.first):
             self.optuna_study.enqueue_trial(dict(self.first[begun]))
-        elif (later := scheduled(self.optuna_study, self.study, noise_of(self.study, self.task))) is not None:
+        elif (later := scheduled(self.optuna_study, self.study, self.task, self.session.features)) is not None:
             self.optuna_study.enqueue_trial(dict(later))
         trial = self.optuna_study.ask()
         if self.member is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Sequence
 from functools import partial
@@ -14,9 +13,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from ..space import RandomTrial, Sizes, Space, canonical
 from ..study import ENERGY_OBJECTIVES, Study
+from ..training.feature_cache import FeatureCache
 from ..training.task import Task
 from .freeze_thaw import FreezeThawSampler
-from .history import features_paid, withheld
+from .frozen_features import StoredFeatures, features_paid, withheld
 
 #: Random candidates that are checked for a training that can be resumed.
 _RESUMABLE_SAMPLE = 32
@@ -40,17 +40,20 @@ def make_sampler(
     study: Study,
     task: Task | None = None,
     prior_trials: Sequence[Sequence[optuna.trial.FrozenTrial]] = (),
+    cache: FeatureCache | None = None,
 ) -> optuna.samplers.BaseSampler:
     """Return a seeded sampler for a study.
 
     NSGA-II gets a population of 20: with Optuna's 50 a study of a usual size never finishes its first generation.
-    ``freeze-thaw`` alone takes trials of earlier studies; the task is needed only where the sizes of candidates are features.
+    ``freeze-thaw`` alone takes trials of earlier studies, and knows what features they left in the ``cache``; the task is needed only
+    for those, and where the sizes of candidates are features.
 
     Raises:
         ValueError: If the name is unknown, or there are prior trials for a sampler that cannot use them.
     """
     if prior_trials and name != "freeze-thaw":
         raise ValueError(f"--warm-start needs --sampler freeze-thaw, got {name!r}")
+    stored = None if cache is None or task is None else StoredFeatures(study.space, task, cache)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         if name == "freeze-thaw":
@@ -65,10 +68,10 @@ def make_sampler(
                 ladders=1,  # where no default model is a complete training: few noisy examples would not lead to one
                 prior_trials=prior_trials,
                 features=Sizes(study.space, task) if study.sizes and task is not None else None,
-                paid=partial(features_paid, study.space, share=validation_share(task))
+                paid=partial(features_paid, study.space, share=validation_share(task), stored=stored)
                 if study.objectives[energy_axis(study)] == "train_energy"
                 else None,
-                withheld=partial(withheld, study)
+                withheld=partial(withheld, study, stored=stored)
                 if any(callable(getattr(study.space, name, None)) for name in ("waits", "further"))
                 else None,
             )
@@ -88,11 +91,6 @@ def make_sampler(
 def validation_share(task: Task | None) -> float:
     """Return how many validation examples there are for each training example; 0 where that is unknown."""
     return len(task.validation) / max(1, len(task.train)) if task is not None else 0.0
-
-
-def noise_of(study: Study, task: Task | None) -> float:
-    """Return a bound of the standard error of a share of right validation examples; 0 for other qualities, where it is unknown."""
-    return 0.5 / math.sqrt(len(task.validation)) if task is not None and study.objectives[0] in ("accuracy", "error") else 0.0
 
 
 class GridSampler(optuna.samplers.BruteForceSampler):

@@ -6,16 +6,12 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from statistics import median
 from typing import Any, TypeVar
 
 from optuna.distributions import BaseDistribution
-from optuna.study import Study as OptunaStudy
 from optuna.trial import FrozenTrial, TrialState
 
 from ..records.trial import ATTRIBUTE, EXCUSED
-from ..space import FixedTrial, FrozenPart, Space
-from ..study import Study
 from .beliefs import Belief
 
 #: User attribute: number of the trial whose checkpoint a trial resumes; the objective reads it with ``resume_from``.
@@ -28,13 +24,6 @@ EPOCHS_REACHED = "epochs_reached"
 FINISHED = "finished"
 #: User attribute that the objective may set: every length of this configuration is a training of its own (fixed-horizon schedule).
 FROM_SCRATCH = "from_scratch"
-#: Fine-tuning waits for so many heads, and until its first rung costs at most this share of what is left.
-HEADS, LARGEST_SHARE = 6, 0.1
-#: Features with more work than any before cost at most this share of what is left.
-LARGEST_STEP = 0.3
-#: What the next step of 32 pixels gains in accuracy before anything is measured, with its spread, and what it has to promise.
-#: Source: 96 to 128 to 160 pixels, three seeds of 30,000 images (studies/results/images.md): -0.001 to 0.014, 0.009 in the mean.
-GAIN, SPREAD, WORTH = 0.01, 0.01, 0.005
 #: A configuration counts as failed after so many kills at the same epochs: it may exhaust the memory of the machine.
 MAX_KILLS = 3
 
@@ -233,143 +222,3 @@ def constraints_of(trial: FrozenTrial) -> dict[str, float]:
         if name.startswith("constraints:"):
             found[name.removeprefix("constraints:")] = float(value)
     return found
-
-
-def features_paid(space: Space, trials: Sequence[FrozenTrial], *, share: float = 0.0) -> Callable[[Mapping[str, Any]], float] | None:
-    """Return what of a candidate's price earlier trials have paid: features of its frozen backbone, for as many images; None without any.
-
-    The function takes the parameters of a candidate and returns joules. Features that nobody has computed yet cost more than their price:
-    those of the validation images come on top, ``share`` of what all training images take; then it is negative. A space whose models have a
-    frozen backbone has a method ``frozen(candidate)``, which returns a ``FrozenPart``, or None for a candidate without one: what its
-    features cost is in the inputs of the task, and was paid as that was loaded.
-    """
-    known, inputs = _prices(space, trials)
-    each = median(joules / work for _, joules, work in known.values()) if known else 0.0
-
-    def paid(params: Mapping[str, Any]) -> float:
-        found: FrozenPart | None = _asked(space, "frozen", params)
-        if found is None:
-            return inputs
-        if found.features not in known:
-            return -share * each * found.work
-        largest, joules, _ = known[found.features]
-        return min(found.share, largest) * joules
-
-    return paid if known or inputs else None
-
-
-def withheld(study: Study, trials: Sequence[FrozenTrial], remaining: float | None) -> Callable[[Mapping[str, Any]], bool]:
-    """Return which parameters must not be begun yet.
-
-    That is fine-tuning before `following` has begun it, and what the budget does not carry: a space with such families says by
-    ``waits(params)`` whether parameters are of one, and by ``tuning(candidate)`` which features it begins on, a ``FrozenPart``, and what an
-    epoch costs, in passes of the frozen network over its images. And it is heads on features with more work than any before, which
-    `further` begins. ``remaining`` is what is left, in the unit of the energy; None for no limit.
-    """
-    space: Any = study.space
-    waits = getattr(space, "waits", lambda params: False)
-    known, _ = _prices(space, trials)
-    begun = any(trial.state == TrialState.COMPLETE and waits(trial.params) for trial in trials)
-    steps = callable(getattr(space, "further", None))
-    most = max((work for _, _, work in known.values()), default=math.inf) if steps else math.inf
-
-    def dear(params: Mapping[str, Any]) -> bool:
-        if waits(params):
-            return not begun or not _carried(study, known, params, remaining)
-        found: FrozenPart | None = _asked(space, "frozen", params) if most < math.inf else None
-        return found is not None and found.work > most
-
-    return dear
-
-
-def scheduled(search: OptunaStudy, study: Study, noise: float) -> Mapping[str, Any] | None:
-    """Return the parameters of what no sampler begins by itself: more pixels, see `further`, or fine-tuning, see `following`; or None."""
-    trials, left = search.get_trials(deepcopy=False), getattr(search.sampler, "remaining", None)
-    return further(study, trials, left, noise=noise) or following(study, trials, left)
-
-
-def further(study: Study, trials: Sequence[FrozenTrial], remaining: float | None, *, noise: float = 0.0) -> Mapping[str, Any] | None:
-    """Return the parameters of the next head on features with more work than those before; None where that does not pay, or costs too much.
-
-    The dearest features so far have been tried on a part of the images. Where they promise a gain on the next cheaper ones, by what was
-    gained on as many images, the best of their heads gets all images; where it does so also there, it is tried on the next dearer ones. Few
-    validation examples say little: ``noise`` is the standard error of what was gained (0: it is taken as it is), and the rest is what such
-    steps gain elsewhere. A space with such steps has a method ``further(params, larger)``.
-    """
-    space: Any = study.space
-    ask = getattr(space, "further", None)
-    if ask is None or study.sampler != "freeze-thaw" or "train_energy" not in study.objectives:
-        return None
-    sign = 1.0 if study.directions[0] == "maximize" else -1.0
-    tried = [(trial, found) for trial in trials if (found := _asked(space, "frozen", trial.params)) is not None]
-    heads = [(one, part) for one, part in tried if one.state == TrialState.COMPLETE and ask(one.params, False) is not None]
-    best: dict[tuple[float, float], FrozenTrial] = {}
-    for trial, part in sorted(heads, key=lambda head: sign * head[0].values[0]):
-        best[part.work, part.share] = trial
-    works = sorted({work for work, _ in best})
-    if len(heads) < max(HEADS, len(study.first)) or len(works) < 2:
-        return None
-    share = max((share for work, share in best if work == works[-1] and (works[-2], share) in best), default=None)
-    if share is None:
-        return None
-    top, below = best[works[-1], share], best[works[-2], share]
-    gained, weight = sign * (top.values[0] - below.values[0]), (SPREAD / noise) ** 2 if noise else math.inf
-    if (gained if weight == math.inf else (GAIN + weight * gained) / (1.0 + weight)) <= WORTH:
-        return None
-    own = {name: value for name, value in top.params.items() if name != "epochs"}
-    params: Mapping[str, Any] | None = ask(own, share == 1.0)
-    wanted = None if params is None else _asked(space, "frozen", params)
-    if params is None or wanted is None or any(part.features == wanted.features and part.share >= wanted.share for _, part in tried):
-        return None
-    known, _ = _prices(space, trials)
-    new = wanted.share - known.get(wanted.features, (0.0, 0.0, 0.0))[0]
-    joules = median(joules / work for _, joules, work in known.values()) * wanted.work * new if known else 0.0
-    epochs = top.user_attrs.get(EPOCHS_REACHED, study.rungs[0])
-    return {**params, "epochs": epochs} if remaining is None or joules <= LARGEST_STEP * remaining else None
-
-
-def following(study: Study, trials: Sequence[FrozenTrial], remaining: float | None) -> Mapping[str, Any] | None:
-    """Return the parameters of the first fine-tuning, which goes on from the best head; None while it has to wait, or has begun."""
-    space: Any = study.space
-    waits = study.sampler == "freeze-thaw" and callable(getattr(space, "waits", None))
-    if not waits or any(space.waits(trial.params) for trial in trials):
-        return None
-    sign = 1.0 if study.directions[0] == "maximize" else -1.0
-    heads = [trial for trial in trials if trial.state == TrialState.COMPLETE and space.going_on(trial.params) is not None]
-    if len(heads) < max(HEADS, len(study.first)):
-        return None
-    best = max(heads, key=lambda trial: sign * trial.values[0])
-    params: Mapping[str, Any] = space.going_on(best.params)
-    return params if _carried(study, _prices(space, trials)[0], params, remaining) else None
-
-
-def _carried(study: Study, known: Mapping[str, tuple[float, float, float]], params: Mapping[str, Any], remaining: float | None) -> bool:
-    """Whether the first rung of a fine-tuning is a small part of what is left; not where nothing is known of its cost."""
-    found: tuple[FrozenPart, float] | None = _asked(study.space, "tuning", params)
-    if found is None or found[0].features not in known:
-        return False
-    joules = known[found[0].features][1] * found[0].share * found[1] * study.rungs[0]
-    return remaining is None or "train_energy" not in study.objectives or joules <= LARGEST_SHARE * remaining
-
-
-def _prices(space: Space, trials: Sequence[FrozenTrial]) -> tuple[dict[str, tuple[float, float, float]], float]:
-    """Return by features the largest share of the images that was paid, joules for all of them, and their work; and those of the inputs."""
-    known: dict[str, tuple[float, float, float]] = {}
-    inputs: list[float] = []
-    for trial in trials:
-        joules = trial.user_attrs.get(ATTRIBUTE, {}).get("features_joules") if trial.state == TrialState.COMPLETE else None
-        found: FrozenPart | None = _asked(space, "frozen", trial.params) if joules else None
-        if joules and found is None:
-            inputs.append(joules)
-        elif joules and found is not None and found.share > known.get(found.features, (0.0, 0.0, 0.0))[0]:
-            known[found.features] = found.share, joules / found.share, found.work
-    return known, min(inputs, default=0.0)
-
-
-def _asked(space: Space, what: str, params: Mapping[str, Any]) -> Any:
-    """Return what a method of a space says of the candidate with these parameters; None while some of them are not drawn yet."""
-    ask = getattr(space, what, None)
-    try:
-        return None if ask is None else ask(space.sample(FixedTrial(params)))
-    except ValueError:
-        return None

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from ..whole_file import whole_file
+from .backbone import Transfer
 from .estimator import Estimator, as_estimator
-from .features import Transfer
 from .results import Fitted
 from .sklearn_files import is_sklearn_file, load_sklearn, types_of
 

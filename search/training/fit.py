@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from .backbone import Transfer
 from .estimator import as_estimator
 from .evaluate import quality, quality_and_scores
 from .feature_cache import FeatureCache
-from .features import Transfer, with_features
+from .features import with_features
 from .loop import Loop
 from .optimizer import Average, Patience
 from .recipe import Recipe, require_precision

@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from .backbone import Backbone, Transfer
 from .feature_cache import statistics
-from .features import ORDER, Backbone, Transfer
+from .features import ORDER
 from .recipe import Recipe
 from .splits_data import Excerpt, MemoryData
 from .task import Data, Task

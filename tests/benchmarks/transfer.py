@@ -27,9 +27,10 @@ import numpy as np
 import torch
 
 from joulefront.search.space import Candidate
+from joulefront.search.training.backbone import Transfer
 from joulefront.search.training.evaluate import evaluate
 from joulefront.search.training.feature_cache import FeatureCache
-from joulefront.search.training.features import Transfer, with_features
+from joulefront.search.training.features import with_features
 from joulefront.search.training.fit import fit
 from joulefront.search.training.images import images
 from joulefront.search.training.recipe import Recipe

@@ -4,7 +4,7 @@ import json
 
 import torch
 
-from joulefront.search.training.features import Backbone, Transfer
+from joulefront.search.training.backbone import Backbone, Transfer
 
 
 def check_backbone(backbone: Backbone, inputs: torch.Tensor, outputs: int = 3) -> None:

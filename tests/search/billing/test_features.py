@@ -12,7 +12,7 @@ from joulefront.search.carbon.intensity import Intensity
 from joulefront.search.energy import Capability, Component, Ledger, Reading, Record
 from joulefront.search.records.bill import SessionBill
 from joulefront.search.records.trial import Trial, TrialEnergy
-from joulefront.search.samplers.history import features_paid
+from joulefront.search.samplers.frozen_features import features_paid
 from joulefront.search.space import Candidate, FrozenPart
 from joulefront.search.training.feature_cache import FORMAT, FeatureCache, Price
 from joulefront.search.training.recipe import Recipe

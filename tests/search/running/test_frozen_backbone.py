@@ -29,7 +29,7 @@ import torch
 from torch import nn
 from joulefront.search.study import Study
 from joulefront.search.training.arrays import arrays
-from joulefront.search.training.features import Transfer
+from joulefront.search.training.backbone import Transfer
 from joulefront.search.training.recipe import Recipe
 from joulefront.search.space import Candidate
 

@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from joulefront.search.records.trial import ATTRIBUTE
 from joulefront.search.samplers.factory import make_sampler
-from joulefront.search.samplers.history import HEADS, LARGEST_SHARE, LARGEST_STEP, following, further, withheld
+from joulefront.search.samplers.frozen_features import HEADS, LARGEST_SHARE, LARGEST_STEP, following, further, withheld
 from joulefront.search.study import Study
 from joulefront.spaces.finetune import PASSES, FineTuning
 from joulefront.spaces.mlp import Mlp

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import optuna
-import pytest
-from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
 
-from joulefront.search.samplers.history import CLAIM, History, constraints_of, features_paid
-from joulefront.search.space import Candidate, FrozenPart
-from joulefront.search.training.recipe import Recipe
-from joulefront.spaces.mlp import Mlp
+from joulefront.search.samplers.history import CLAIM, History, constraints_of
 
 SPACE = {"x": FloatDistribution(0, 1), "epochs": IntDistribution(1, 27)}
 
@@ -107,62 +102,3 @@ def test_the_longest_training_of_a_configuration_is_that_with_the_most_epochs() 
     longest = history.longest(json.dumps({"x": 0.5}))
     assert longest is not None
     assert longest.number == 2
-
-
-class Heads:
-    """Heads on features of two kinds, from a share of the images; other families need none."""
-
-    name = "heads"
-
-    def sample(self, trial: Any) -> Candidate:
-        return Candidate(
-            {"kind": trial.suggest_categorical("kind", ["a", "b", "none"]), "halved": trial.suggest_int("halved", 0, 3)}, Recipe()
-        )
-
-    def frozen(self, candidate: Candidate) -> FrozenPart | None:
-        parts = candidate.architecture
-        return None if parts["kind"] == "none" else FrozenPart(parts["kind"], 0.5 ** parts["halved"], {"a": 4.0, "b": 6.0}[parts["kind"]])
-
-
-def finished(kind: str, halved: int, features_joules: float | None, state: str = "COMPLETE") -> optuna.trial.FrozenTrial:
-    return create_trial(
-        state=TrialState[state],
-        values=[0.5, 1.0] if state == "COMPLETE" else None,
-        params={"kind": kind, "halved": halved},
-        distributions={
-            "kind": CategoricalDistribution(["a", "b", "none"]),
-            "halved": IntDistribution(0, 3),
-        },
-        user_attrs={"joulefront": {"features_joules": features_joules}},
-    )
-
-
-def test_features_that_a_trial_has_paid_are_no_cost_of_the_next_ones_up_to_its_number_of_images() -> None:
-    trials = [finished("a", 2, 25.0), finished("a", 1, 50.0), finished("none", 0, None), finished("b", 0, 70.0, "FAIL")]
-    paid = features_paid(Heads(), trials)  # type: ignore[arg-type]
-    assert paid is not None
-    assert [paid({"kind": "a", "halved": halved}) for halved in (0, 1, 2, 3)] == [50.0, 50.0, 25.0, 12.5]
-    assert paid({"kind": "b", "halved": 0}) == 0.0
-    assert paid({"kind": "none", "halved": 0}) == 0.0
-    assert paid({"kind": "a"}) == 0.0  # not all of it is drawn yet
-
-
-def test_features_that_are_new_cost_those_of_the_validation_images_as_well() -> None:
-    paid = features_paid(Heads(), [finished("a", 1, 50.0)], share=0.2)  # type: ignore[arg-type]
-    assert paid is not None
-    # 100 J for all training images at a work of 4, so 150 J at a work of 6, and a fifth of it for validation
-    assert paid({"kind": "b", "halved": 3}) == pytest.approx(-30.0)
-    assert paid({"kind": "a", "halved": 3}) == pytest.approx(12.5)
-    assert paid({"kind": "none", "halved": 0}) == 0.0
-
-
-def test_features_in_the_inputs_of_a_task_are_paid_for_every_candidate() -> None:
-    trials = [finished("a", 0, 5.0), finished("b", 1, 5.5)]
-    paid = features_paid(Mlp(), trials)
-    assert paid is not None
-    assert paid({"kind": "a"}) == 5.0
-
-
-def test_without_features_nothing_is_paid_by_others() -> None:
-    assert features_paid(Heads(), [finished("none", 0, None)]) is None  # type: ignore[arg-type]
-    assert features_paid(Mlp(), [finished("a", 0, None)]) is None

@@ -15,10 +15,11 @@ from PIL import Image
 
 from joulefront.search.energy import Component, Record
 from joulefront.search.training import features
+from joulefront.search.training.backbone import Part, Transfer
 from joulefront.search.training.checkpoint import load_checkpoint, load_weights, save_weights
 from joulefront.search.training.evaluate import evaluate
 from joulefront.search.training.feature_cache import FeatureCache, Price
-from joulefront.search.training.features import Part, Transfer, fingerprint, with_features
+from joulefront.search.training.features import fingerprint, with_features
 from joulefront.search.training.fit import fit
 from joulefront.search.training.images import images
 from joulefront.search.training.recipe import Recipe

@@ -1,0 +1,143 @@
+"""Transfer: a frozen network gives features once, and a small head is trained on them at almost no cost.
+
+The seam is `Backbone`: a frozen network that says what it is, how it wants its inputs, and what it gives at named places. `Transfer` is a
+whole model, a plain module from raw images to outputs, made of a backbone and a head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+
+class Backbone(Protocol):
+    """A frozen network that is cut at named places; an ``nn.Module`` as well, so that its weights move and are exported with the model.
+
+    Attributes:
+        identity: Name and SHA-256 of the weights: features of other weights are other features.
+        preprocessing: What `prepare` does, as JSON (the network's size in pixels, mean, deviation and interpolation, and the scale of the
+            task that it undoes): inputs that are prepared in another way have other features.
+
+    A backbone may also have a method ``part_of(feature_set) -> Part | None``: which larger set holds the features of a set. Then the larger
+    one is computed for both.
+    """
+
+    identity: str
+    preprocessing: Mapping[str, Any]
+
+    def feature_sets(self) -> tuple[str, ...]:
+        """Return the names of what `embed` can give, e.g. ``("pooled", "stages", "grid")``."""
+        ...
+
+    def prepare(self, images: torch.Tensor) -> torch.Tensor:
+        """Bring inputs ``(b, c, h, w)``, as the task hands them out, to the network's own scale and size."""
+        ...
+
+    def embed(self, prepared: torch.Tensor, feature_set: str) -> torch.Tensor:
+        """Return the features ``(b, d)`` of prepared inputs; each row depends on its own input alone, and nothing is drawn at random.
+
+        No layer behind the cut is computed: what a feature set costs is what a model with it costs.
+        """
+        ...
+
+    def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
+        """Return its parameters, as ``nn.Module`` does."""
+        ...
+
+
+@dataclass(frozen=True)
+class Part:
+    """Where a larger feature set holds the features of a smaller one.
+
+    Attributes:
+        whole: The larger set.
+        columns: Its columns that are the smaller one.
+        same_cut: Whether both take the same layers, and cost the same.
+    """
+
+    whole: str
+    columns: slice
+    same_cut: bool = False
+
+
+class Transfer(nn.Module):
+    """A whole model: inputs as the task hands them out -> backbone -> standardised features -> head -> outputs.
+
+    The backbone is frozen and stays in evaluation mode; only the head is trained, by ``fit``, on features that are computed once.
+
+    Attributes:
+        feature_set: One of the backbone's.
+        head: Features ``(b, d)`` -> ``(b, outputs)``; its last linear layer starts at zero.
+        images: Number of training images that it learns from; None for all of them.
+        mean: Of each feature over the training images, ``(d,)``, and ``deviation`` its standard deviation; buffers, fitted before the head.
+    """
+
+    mean: torch.Tensor
+    deviation: torch.Tensor
+
+    def __init__(self, backbone: Backbone, feature_set: str, head: nn.Module, *, images: int | None = None) -> None:
+        """Put a head on a backbone.
+
+        Raises:
+            ValueError: If the backbone has no such feature set, or there are no images.
+        """
+        super().__init__()
+        if feature_set not in backbone.feature_sets():
+            raise ValueError(f"feature_set must be one of {', '.join(backbone.feature_sets())}, got {feature_set!r}")
+        if images is not None and images < 1:
+            raise ValueError(f"images must be >= 1, or None for all, got {images!r}")
+        self.backbone, self.feature_set, self.head, self.images = backbone, feature_set, head, images
+        for parameter in backbone.parameters():
+            parameter.requires_grad = False
+        _start_at_zero(head)
+        self.register_buffer("mean", torch.zeros(()))
+        self.register_buffer("deviation", torch.ones(()))
+        self.train(self.training)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Return the outputs ``(b, outputs)`` for raw inputs ``(b, c, h, w)``."""
+        features = self.backbone.embed(self.backbone.prepare(inputs), self.feature_set)
+        outputs: torch.Tensor = self.head((features - self.mean) / self.deviation)
+        return outputs
+
+    def train(self, mode: bool = True) -> Transfer:
+        """Put the head into training mode; statistics and dropout of the backbone stay as they are."""
+        super().train(mode)
+        if isinstance(self.backbone, nn.Module):
+            self.backbone.eval()
+        return self
+
+    def head_parameters(self) -> list[nn.Parameter]:
+        """Return what is trained."""
+        return list(self.head.parameters())
+
+    def own_state(self) -> dict[str, torch.Tensor]:
+        """Return head, mean and deviation: with the weights of the backbone, which have a place of their own, they are the model."""
+        return {name: tensor for name, tensor in self.state_dict().items() if not name.startswith("backbone.")}
+
+    def rate_factors(self) -> Sequence[tuple[Sequence[nn.Parameter], float]]:
+        """Return groups of the head's parameters with factors of their learning rates, where it has such."""
+        found: Sequence[tuple[Sequence[nn.Parameter], float]] = getattr(self.head, "rate_factors", tuple)()
+        return found
+
+    def load_own_state(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Take what `own_state` gave; parts that are missing, or are not of this model, raise RuntimeError."""
+        self.load_state_dict({**self.state_dict(), **state})
+
+    def _load_from_state_dict(self, state: Mapping[str, torch.Tensor], prefix: str, *rest: Any) -> None:
+        for name in {"mean", "deviation"} & {key.removeprefix(prefix) for key in state}:  # their length is that of the features
+            setattr(self, name, torch.zeros_like(state[prefix + name], device=self.mean.device))
+        super()._load_from_state_dict(state, prefix, *rest)
+
+
+def _start_at_zero(head: nn.Module) -> None:
+    """Set the last linear layer to zero: a random start of the usual size costs a tenth of the accuracy before it is forgotten."""
+    layers = [layer for layer in head.modules() if isinstance(layer, nn.Linear)]
+    if layers:
+        nn.init.zeros_(layers[-1].weight)
+        if layers[-1].bias is not None:
+            nn.init.zeros_(layers[-1].bias)
