@@ -82,8 +82,16 @@ class Encoding:
 
     def params(self, genes: Array) -> dict[str, Any]:
         """Decode a row of genes; absent parameters are left out."""
-        row = {name: _value(d, float(g)) for (name, d), g in zip(self.distributions.items(), genes, strict=True) if not np.isnan(g)}
-        return {**self.fixed, **row}
+        return self.rows(genes[None])[0]
+
+    def rows(self, genes: Array) -> list[dict[str, Any]]:
+        """Decode ``(n, size)`` genes; absent parameters are left out."""
+        found = [dict(self.fixed) for _ in genes]
+        for name, distribution, column in zip(self.distributions, self.distributions.values(), genes.T, strict=True):
+            present = np.flatnonzero(~np.isnan(column))
+            for row, value in zip(present, _values(distribution, column[present]), strict=True):
+                found[row][name] = value
+        return found
 
     def columns(self, genes: Array) -> Array:
         """Encode ``(n, size)`` genes as ``(n, columns)``: ordered ones as they are, choices one-hot, absent ones as 0.5 or all zero."""
@@ -137,7 +145,7 @@ def learn_encoding(seen: Sequence[Mapping[str, Any]], distributions: Mapping[str
 
     ``distributions`` holds the latest one of every parameter that appears in the configurations.
     """
-    fixed = {name: _value(d, 0.0) for name, d in sorted(distributions.items()) if d.single()}
+    fixed = {name: _values(d, np.zeros(1))[0] for name, d in sorted(distributions.items()) if d.single()}
     encoding = Encoding({name: d for name, d in sorted(distributions.items()) if not d.single()}, fixed)
     names = list(encoding.distributions)
     if not seen or all(len(params.keys() & encoding.distributions.keys()) == len(names) for params in seen):
@@ -220,15 +228,15 @@ def _snap(distribution: BaseDistribution, genes: Array) -> Array:
     return ((np.log(numbers) if distribution.log else numbers) - low) / (high - low)
 
 
-def _value(distribution: BaseDistribution, gene: float) -> Any:
+def _values(distribution: BaseDistribution, genes: Array) -> list[Any]:
     if isinstance(distribution, CategoricalDistribution):
-        return distribution.choices[int(gene)]
+        return [distribution.choices[index] for index in genes.astype(int).tolist()]
     assert isinstance(distribution, FloatDistribution | IntDistribution)
-    number = float(_numbers(distribution, np.array([gene]))[0])
+    numbers = _numbers(distribution, genes).tolist()
     if isinstance(distribution, IntDistribution):
-        return round(number)
+        return [round(number) for number in numbers]
     # The grid of a float with a step must survive a round trip through decimal text.
-    return round(number, 12) if distribution.step is not None else number
+    return [round(number, 12) for number in numbers] if distribution.step is not None else numbers
 
 
 @dataclass(frozen=True)

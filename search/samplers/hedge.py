@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .ehvi import dominated_volume, front_of
+from .ehvi import added_volumes, front_of
 from .encoding import Array, Encoder, ObservationTable
 from .history import History
 from .proposals import Decision, SearchSettings, SearchState, mutate
@@ -73,19 +73,15 @@ def earnings(state: SearchState, history: History) -> Earnings:
     later = paid.sum() - np.cumsum(paid)  # energy that has been spent since
     decay = 0.5 ** (later / max(HALF_LIFE * paid.sum(), 1e-300))
     weighted = np.zeros(len(ARMS))
-    points, volume = np.zeros((0, table.values.shape[1])), 0.0
-    counts = table.feasible & (table.values > state.reference).all(1)
+    counts = np.flatnonzero(table.feasible)
+    gains = np.zeros(len(paid))
+    gains[counts] = added_volumes(table.values[counts], state.reference)
     for row, number in enumerate(table.numbers):
-        gain = 0.0
-        if counts[row] and not (points >= table.values[row]).all(1).any():
-            points = np.vstack([points[~(points <= table.values[row]).all(1)], table.values[row]])
-            gain, volume = -volume, dominated_volume(points, state.reference)
-            gain += volume
         arm = history.arms.get(int(number))
         if arm is not None:
             index = ARMS.index(arm)
             spent[index] += paid[row]
-            gained[index] += decay[row] * gain
+            gained[index] += decay[row] * gains[row]
             weighted[index] += decay[row] * paid[row]
     return Earnings(spent, np.where(weighted > 0, gained / np.maximum(weighted, 1e-300), np.nan))
 
@@ -203,6 +199,8 @@ def _ladder(settings: SearchSettings, history: History, unavailable: AbstractSet
     A single ladder starts from the cheapest of the better half. Of several, the first starts from the most accurate configuration, the
     others from the cheapest of the better half of the rest.
     """
+    if not settings.ladders:
+        return None
     last, first = settings.rungs[-1], settings.rungs[0]
     observations = history.observations
     usable = [key for key, points in observations.items() if key not in history.failed and any(p.feasible for p in points.values())]

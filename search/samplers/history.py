@@ -52,7 +52,7 @@ class Observation:
     @property
     def feasible(self) -> bool:
         """Whether no constraint is violated."""
-        return all(value <= 0 for value in self.constraints.values())
+        return not self.constraints or all(value <= 0 for value in self.constraints.values())
 
 
 @dataclass(frozen=True)

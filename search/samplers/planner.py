@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from functools import reduce
-from itertools import islice, product
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -141,20 +141,21 @@ class Planner:
     ) -> Iterator[tuple[int, str, Mapping[str, Any]]]:
         """Yield row, key and parameters by falling rate, without duplicates and without what is measured, running or failed."""
         seen = {trial.key for trial in history.running} | history.failed
-        for i in np.argsort(-candidates.best, kind="stable"):
-            if not np.isfinite(candidates.best[i]):
-                return
-            if candidates.config[i] >= 0:
-                key = state.table.keys[candidates.config[i]]
-                params = history.params[key]
-            else:
-                params = encoder.encoding.params(candidates.genes[i])
-                key = history.canonical_or_raw(params)
-                if key in history.observations:
-                    continue
-            if key not in seen:
-                seen.add(key)
-                yield int(i), key, params
+        order = np.argsort(-candidates.best, kind="stable")
+        order = order[np.isfinite(candidates.best[order])]
+        for chunk in np.split(order, range(_MAX_RANKED, len(order), _MAX_RANKED)):
+            for i, decoded in zip(chunk.tolist(), encoder.encoding.rows(candidates.genes[chunk]), strict=True):
+                if candidates.config[i] >= 0:
+                    key = state.table.keys[candidates.config[i]]
+                    params = history.params[key]
+                else:
+                    params = decoded
+                    key = history.canonical_or_raw(params)
+                    if key in history.observations:
+                        continue
+                if key not in seen:
+                    seen.add(key)
+                    yield i, key, params
 
     def batch(
         self,
@@ -166,12 +167,19 @@ class Planner:
         count: int,
     ) -> list[Decision]:
         """Return up to ``count`` decisions, the best first, of which no two would tell about the same: one fit serves them all."""
-        ranked = [one for one in islice(self.ranked_rows(state, candidates, history, encoder), _MAX_RANKED) if one[1] not in excluded]
+        ranked: list[tuple[int, str, Mapping[str, Any]]] = []
+        for one in self.ranked_rows(state, candidates, history, encoder):
+            if one[1] in excluded:
+                continue
+            if ranked and candidates.best[one[0]] < _WORTHWHILE * candidates.best[ranked[0][0]]:
+                break
+            ranked.append(one)
+            if len(ranked) == (_MAX_RANKED if count > 1 else 1):
+                break
         if not ranked:
             return []
-        rows = np.array([row for row, _, _ in ranked])
-        columns = encoder.columns(candidates.genes[rows])
-        open_ = candidates.best[rows] >= _WORTHWHILE * candidates.best[rows[0]]
+        columns = encoder.columns(candidates.genes[np.array([row for row, _, _ in ranked])])
+        open_ = np.ones(len(ranked), dtype=bool)
         found: list[Decision] = []
         while len(found) < count and open_.any():
             index = int(np.argmax(open_))

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from joulefront.search.samplers.ehvi import BoundedLogNormal, Normal, boxes_above, dominated_volume, front_of
+from joulefront.search.samplers.ehvi import BoundedLogNormal, Normal, added_volumes, boxes_above, dominated_volume, front_of
 
 
 def volume_by_counting(points: np.ndarray, reference: np.ndarray, cells: int) -> float:
@@ -75,3 +75,12 @@ def test_many_objectives_keep_a_bounded_number_of_boxes() -> None:
     boxes = boxes_above(points, np.zeros(4))
     assert len(boxes.lower) < 24**3
     assert (boxes.lower < boxes.upper).all()
+
+
+@pytest.mark.parametrize("objectives", [2, 3])
+def test_what_each_point_adds_sums_up_to_the_volume_of_those_before_it(objectives):
+    rng = np.random.default_rng(0)
+    for count, digits in [(0, 1), (1, 1), (25, 1), (25, 6)]:  # with one digit many are equal
+        points, reference = rng.normal(size=(count, objectives)).round(digits), np.full(objectives, -0.5)
+        volumes = [dominated_volume(points[:end], reference) for end in range(count + 1)]
+        assert added_volumes(points, reference) == pytest.approx(np.diff(volumes))
