@@ -1,13 +1,71 @@
-"""How many processes `pytest -n auto` takes; examples of properties have no time limit, since the machine may be busy."""
+"""What keeps the suite short: processes for ``pytest -n auto``, and fixed costs of every test that are paid once or not at all.
 
+Examples of properties have no time limit, since the machine may be busy.
+"""
+
+import base64
+import functools
+import gc
 import os
+from pathlib import Path
+from typing import Any
 
+import pytest
 from hypothesis import settings
 
 settings.register_profile("joulefront", deadline=None)
 settings.load_profile("joulefront")
 
+#: A picture of one pixel.
+PNG = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGP4DwABAQEAG7buVgAAAABJRU5ErkJggg==")
+
 
 def pytest_xdist_auto_num_workers() -> int:
     """One more than there are cores: many tests wait for a process, a lock or a clock."""
     return (os.process_cpu_count() if hasattr(os, "process_cpu_count") else os.cpu_count() or 1) + 1
+
+
+def pytest_configure() -> None:
+    """Modules and tests stay: looking for garbage among them takes a third of the time that collecting them takes."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """From now on there is garbage, but not among what is there already."""
+    gc.freeze()
+    gc.enable()
+
+
+def pytest_unconfigure() -> None:
+    """At the end libraries may look for what was left behind."""
+    gc.unfreeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _migrations_are_read_once() -> None:
+    """Optuna reads its ten scripts three times for each new database, which takes longer than to make the tables."""
+    from optuna.storages._rdb.storage import _VersionManager as Versions
+
+    any_database = Versions.__new__(Versions)
+    any_database.url = "sqlite://"
+    scripts = functools.cache(functools.partial(Versions._create_alembic_script, any_database))
+    Versions._create_alembic_script = lambda self: scripts()  # type: ignore[method-assign]
+
+
+@pytest.fixture(autouse=True)
+def _runs_end_with_a_small_picture(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What ``run`` draws at its end is drawn in the tests that are marked ``picture``; ``plot`` always draws."""
+    if request.node.get_closest_marker("picture") is not None:
+        return
+    from joulefront.search.report import front_view
+
+    draw = front_view.save_front
+
+    def small(source: Any, path: str | Path) -> Path:
+        target = Path(path)
+        if target.name != "front.png" or not (target.parent / "study.json").exists():
+            return draw(source, path)
+        target.write_bytes(PNG)
+        return target
+
+    monkeypatch.setattr(front_view, "save_front", small)

@@ -45,6 +45,7 @@ def test_a_verb_that_reads_prints_into_any_encoding(folder: Path, monkeypatch: p
 
 
 @pytest.mark.slow
+@pytest.mark.picture
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
 def test_a_run_keeps_its_pictures_and_its_result_in_any_encoding(
     circle: Circle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str
