@@ -89,7 +89,7 @@ class Suggest(Protocol):
 
 
 class Space(Protocol):
-    """One family of candidates.
+    """One family of candidates; what it may say beside these four members is in ``hints.py``.
 
     A model is a ``torch.nn.Module`` whose ``forward`` takes ``(b, *task.input_shape)`` (at the recipe's resolution) and gives
     ``(b, task.outputs)``, or an ``Estimator`` around a scikit-learn model (``search/training/estimator.py``).
@@ -189,16 +189,6 @@ class NearestTrial(RandomTrial):
             else:
                 self.params[name] = choices[0]
         return self.params[name]
-
-
-def starts_of(space: Space) -> tuple[Mapping[str, Any], ...]:
-    """Return the ordinary choice of each family of a space, see its ``starts`` or ``defaults``: what an expert would train first.
-
-    ``epochs`` among the parameters says how long a training has to be to mean something, where the family knows.
-    """
-    own = getattr(space, "starts", None)
-    found = own() if callable(own) else (getattr(space, "defaults", dict)(),)
-    return tuple(wanted for wanted in found if wanted)
 
 
 class SpaceError(ValueError):
@@ -350,18 +340,6 @@ def weightless(space: Space, candidate: Candidate, task: Task) -> Any:
             return space.build(candidate, task)
     except Exception:  # a user's model may compute with its weights while it is built
         return space.build(candidate, task)
-
-
-def check_models(space: Space, task: Task) -> None:
-    """Check the models of a space before anything is paid for: by its own ``check``, else, of a space of a user, by `check_outputs`.
-
-    Raises:
-        SpaceError: If a model gives another number of outputs than the task has.
-    """
-    if (own := getattr(space, "check", None)) is not None:
-        own(task)
-    elif not type(space).__module__.startswith("joulefront."):
-        check_outputs(space, task)
 
 
 def check_outputs(space: Space, task: Task) -> None:

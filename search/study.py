@@ -11,8 +11,9 @@ from typing import Any, Literal
 
 from .energy import JOULES_PER_WH
 from .formatting import read_amount, unit_for
+from .hints import Hints
 from .records.trial import Trial
-from .space import Candidate, RandomTrial, Space, Suggest, check_models, check_space, weightless
+from .space import Candidate, RandomTrial, Space, Suggest, check_space, weightless
 from .training.task import Task
 
 Direction = Literal["maximize", "minimize"]
@@ -211,7 +212,7 @@ class Study:
         rungs = self.rungs or tuple(known or ())
         if not rungs:
             lowest = 1
-            if getattr(self.space, "epochs_are_passes", True):
+            if Hints(self.space).epochs_are_passes:
                 batches = [self.space.sample(RandomTrial(seed)).recipe.batch_size for seed in range(DRAWS)]
                 steps = max(1.0, len(task.train) / statistics.median(batches))
                 lowest = next((rung for rung in THREEFOLD if rung * steps >= USEFUL_STEPS), THREEFOLD[-1])
@@ -250,7 +251,7 @@ class Study:
 
         check_space(self.space)
         task = self.task() if callable(self.task) else self.task
-        check_models(self.space, task)
+        Hints(self.space).check(task)
         known = [name for name in qualities(task.kind, len(task.classes)) if name in OBJECTIVES]
         strange = [name for name in self.objectives if OBJECTIVES[name][1:2] == ("",) and name not in (*known, "parameters")]
         if strange:

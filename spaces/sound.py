@@ -18,7 +18,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ..search.space import Candidate, FrozenPart, Space, Suggest, starts_of
+from ..search.hints import Wrapper
+from ..search.space import Candidate, FrozenPart, Suggest
 from ..search.training.audio import FLOOR, Spectrogram, fourier_waves, mel_bands
 from ..search.training.backbone import Backbone, Transfer
 from ..search.training.task import Data, Raw, Task
@@ -124,45 +125,13 @@ class HeardBackbone(nn.Module):
 
 
 @dataclass(frozen=True)
-class Heard:
-    """A family of image models that hears: each model begins with the spectrogram of the samples.
-
-    What a candidate is does not change; ``name`` and ``recipe`` are those of the family.
-    """
-
-    space: Space
-
-    @property
-    def name(self) -> str:
-        """Name of the family."""
-        return self.space.name
+class Heard(Wrapper):
+    """A family of image models that hears: each model begins with the spectrogram of the samples; what a candidate is does not change."""
 
     @property
     def recipe(self) -> RecipeRanges | None:
         """The trainings that the family allows, where it says so."""
         return getattr(self.space, "recipe", None)
-
-    def sample(self, trial: Suggest) -> Candidate:
-        """Draw a candidate of the family."""
-        return self.space.sample(trial)
-
-    def key(self, candidate: Candidate) -> str:
-        """Return the candidate's canonical text."""
-        return self.space.key(candidate)
-
-    def frozen(self, candidate: Candidate) -> FrozenPart | None:
-        """Return which features a candidate needs, where it needs some."""
-        own = getattr(self.space, "frozen", None)
-        return own(candidate) if callable(own) else None
-
-    def defaults(self) -> Mapping[str, Any]:
-        """Return the ordinary choice of the family; empty where it has none."""
-        found: Mapping[str, Any] = getattr(self.space, "defaults", dict)()
-        return found
-
-    def starts(self) -> tuple[Mapping[str, Any], ...]:
-        """Return the ordinary choices of the family."""
-        return starts_of(self.space)
 
     def build(self, candidate: Candidate, task: Task) -> nn.Module:
         """Build a model of the family for spectrograms, behind one.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from ..search.space import Candidate, FrozenPart, Space, Suggest, check_models, starts_of
+from ..search.hints import Hints
+from ..search.space import Candidate, FrozenPart, Space, Suggest
 from ..search.training.task import Task
 from .recipes import TACTIC, RecipeRanges
 
@@ -39,7 +40,17 @@ class Union:
     @property
     def epochs_are_passes(self) -> bool:
         """Whether an epoch is a pass over the data in all members; they share their rungs."""
-        return all(getattr(member, "epochs_are_passes", True) for member in self.spaces)
+        return all(Hints(member).epochs_are_passes for member in self.spaces)
+
+    @property
+    def steps(self) -> bool:
+        """Whether some member has steps, see ``Hints.steps``."""
+        return any(Hints(member).steps for member in self.spaces)
+
+    @property
+    def staged(self) -> bool:
+        """Whether candidates of some member wait for others, see ``Hints.staged``."""
+        return any(Hints(member).staged for member in self.spaces)
 
     def sample(self, trial: Suggest) -> Candidate:
         """Draw a family, then a candidate of it."""
@@ -51,9 +62,9 @@ class Union:
         return self._member(candidate.architecture["family"]).build(candidate, task)
 
     def check(self, task: Task) -> None:
-        """Check the models of each member, see `check_models`."""
+        """Check the models of each member, see ``Hints.check``."""
         for member in self.spaces:
-            check_models(member, task)
+            Hints(member).check(task)
 
     def key(self, candidate: Candidate) -> str:
         """Return the canonical text of the candidate's family."""
@@ -61,47 +72,42 @@ class Union:
 
     def frozen(self, candidate: Candidate) -> FrozenPart | None:
         """Return the features that the candidate's family needs, see ``TransferFamily.frozen``; None where it needs none."""
-        own: Callable[[Candidate], FrozenPart | None] | None = getattr(self._member(candidate.architecture["family"]), "frozen", None)
-        return None if own is None else own(candidate)
+        return Hints(self._member(candidate.architecture["family"])).frozen(candidate)
 
     def defaults(self) -> Mapping[str, Any]:
         """Return the ordinary choice of the first member that has one; empty where none has."""
         for member in self.spaces:
-            if (own := getattr(member, "defaults", None)) is not None and (wanted := own()):
+            if wanted := Hints(member).defaults():
                 return _named(member, wanted)
         return {}
 
     def starts(self) -> tuple[Mapping[str, Any], ...]:
         """Return the ordinary choices of all members, but for those that are begun only after another, see ``FineTuning``."""
-        first = [member for member in self.spaces if getattr(member, "after", None) is None]
-        return tuple(_named(member, wanted) for member in first for wanted in starts_of(member))
+        first = [member for member in self.spaces if Hints(member).after is None]
+        return tuple(_named(member, wanted) for member in first for wanted in Hints(member).starts())
 
     def waits(self, params: Mapping[str, Any]) -> bool:
         """Whether parameters are of a family that is begun only after another, see ``FineTuning``."""
-        return getattr(self._member(params["family"]), "after", None) is not None if "family" in params else False
+        return Hints(self._member(params["family"])).after is not None if "family" in params else False
 
     def tuning(self, candidate: Candidate) -> tuple[FrozenPart, float] | None:
         """Return what the candidate's family says of fine-tuning, see ``FineTuning.tuning``; None where it does none."""
-        own: Callable[[Candidate], tuple[FrozenPart, float]] | None = getattr(
-            self._member(candidate.architecture["family"]), "tuning", None
-        )
-        return None if own is None else own(candidate)
+        return Hints(self._member(candidate.architecture["family"])).tuning(candidate)
 
     def going_on(self, params: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """Return the parameters of a fine-tuning that goes on from a head with these parameters; None where there is none."""
         family, shared = params.get("family"), self.shared()
-        follower: Any = next((member for member in self.spaces if getattr(member, "after", None) == family), None)
-        if follower is None or family is None:
+        follower = next((member for member in self.spaces if family is not None and Hints(member).after == family), None)
+        drawn = None if follower is None else Hints(follower).going_on(_plain(params, family))
+        if follower is None or drawn is None:
             return None
-        drawn = follower.going_on({name.removeprefix(f"{family}."): value for name, value in params.items()})
         return {"family": follower.name, **{name if name in shared else f"{follower.name}.{name}": drawn[name] for name in drawn}}
 
     def further(self, params: Mapping[str, Any], larger: bool) -> Mapping[str, Any] | None:
         """Return what the family of parameters says of a head on more images or pixels, see ``TransferFamily.further``."""
         family, shared = params.get("family"), self.shared()
         member = next((one for one in self.spaces if one.name == family), None)
-        own: Callable[[Mapping[str, Any], bool], Mapping[str, Any] | None] | None = getattr(member, "further", None)
-        drawn = None if own is None else own({name.removeprefix(f"{family}."): value for name, value in params.items()}, larger)
+        drawn = None if member is None else Hints(member).further(_plain(params, family), larger)
         if drawn is None:
             return None
         return {name if name == "family" or name in shared else f"{family}.{name}": value for name, value in drawn.items()}
@@ -122,6 +128,11 @@ class Union:
                 return member
         known = ", ".join(member.name for member in self.spaces)
         raise ValueError(f"family must be one of {known}, got {family!r}; the study may have changed since the trial was made")
+
+
+def _plain(params: Mapping[str, Any], family: str | None) -> Mapping[str, Any]:
+    """Return parameters by the names that a family knows."""
+    return {name.removeprefix(f"{family}."): value for name, value in params.items()}
 
 
 def _named(member: Space, wanted: Mapping[str, Any]) -> Mapping[str, Any]:

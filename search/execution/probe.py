@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from ..energy import Ledger, Record
+from ..hints import Hints
 from ..records.trial import INTERRUPTED
 from ..space import FixedTrial, RandomTrial, Space
 from ..training.feature_cache import FeatureCache
@@ -194,7 +195,7 @@ def warm_up(space: Space, task: Task, *, device: str, threads: int, seed: int, w
     count = min(EXAMPLES, max(FEWEST, NUMBERS // math.prod(task.input_shape)))
     few = [Excerpt(split, count, most=1, seed=0, device=device) for split in (task.train, task.validation)]
     small, compiles = replace(task, train=few[0], validation=few[1], folds=0), may_compile(space, seed)
-    here, waits = InProcess(space, small), getattr(space, "waits", lambda params: False)
+    here, waits = InProcess(space, small), Hints(space).waits
     with _eagerly() if compiles else nullcontext(), TemporaryDirectory(prefix="joulefront-") as folder:
         weights = Path(folder) / "weights"
         for params in one_of_each_kind(space, seed):

@@ -18,7 +18,8 @@ from ..energy.host import idle_watts
 from ..energy.record import Record
 from ..execution.job import UNWATCHED, Watch, within
 from ..execution.probe import Probe, probe, warm_up, warm_up_seconds
-from ..space import FixedTrial, NearestTrial, RandomTrial, starts_of
+from ..hints import Hints
+from ..space import FixedTrial, NearestTrial, RandomTrial
 from ..study import Study
 from ..training.task import Task
 
@@ -132,8 +133,7 @@ def default_candidate(study: Study) -> dict[str, Any] | None:
     the study's last rung, or to the ``epochs`` that it names. With pretrained weights at hand that is a head on a frozen network.
     None without such a family, and for a grid.
     """
-    ask = getattr(study.space, "defaults", None)
-    wanted = {} if ask is None or study.sampler == "grid" else ask()
+    wanted = {} if study.sampler == "grid" else Hints(study.space).defaults()
     if not wanted:
         return None
     draw = NearestTrial(wanted)
@@ -158,11 +158,11 @@ def beginning(study: Study, trials: int | None = None) -> tuple[Sequence[Mapping
 
 
 def _of_other_families(study: Study, first: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
-    """Yield the ordinary choices of the families that are not tried first, at the rung at which they mean something, see ``starts_of``."""
-    known, passes = set(), getattr(study.space, "epochs_are_passes", True)
+    """Yield the ordinary choices of families that are not tried first, at the rung at which they mean something, see ``Hints.starts``."""
+    known, passes = set(), Hints(study.space).epochs_are_passes
     # What trains in passes goes on from a short training if that promises anything; trees and shares of the data mean little before.
     short = study.rungs[min(1, len(study.rungs) - 1) if passes else len(study.rungs) // 2]
-    for wanted in (*first, *starts_of(study.space)):
+    for wanted in (*first, *Hints(study.space).starts()):
         draw = NearestTrial(wanted)
         family = tuple(study.space.sample(draw).architecture.get(name) for name in ("family", "estimator"))
         if family not in known and wanted not in first:

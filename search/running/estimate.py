@@ -20,6 +20,7 @@ from ..energy import Ledger
 from ..execution.job import Watch, within
 from ..execution.probe import WARM_UP_SECONDS, Probe, SharedFeatures, probe, warm_up
 from ..formatting import energies
+from ..hints import Hints
 from ..records.run_folder import RunFolder
 from ..records.trial import Trial
 from ..samplers.factory import make_sampler
@@ -326,7 +327,7 @@ def probe_study(
         before = (session.prelude or {}).get("joules") or 0.0
         start, probing_ns = ledger.joules(begin_ns), time.monotonic_ns()
         probes: list[Probe] = []
-        waits, cache = getattr(study.space, "waits", lambda params: False), FeatureCache.of_user()
+        waits, cache = Hints(study.space).waits, FeatureCache.of_user()
         known = [NearestTrial(study.first[k]) for k in spaced(len(study.first), count // 2)]  # a study knows what it begins with
         for draw in [*known, *(RandomTrial(1000 * study.seed + index) for index in range(10 * count))]:
             left = FRUGAL * roughly_needed(study, probes, before + (start or 0.0)) - (ledger.joules(probing_ns) or 0.0)

@@ -11,6 +11,7 @@ import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
 
+from ..hints import Hints
 from ..space import RandomTrial, Sizes, Space, canonical
 from ..study import ENERGY_OBJECTIVES, Study
 from ..training.feature_cache import FeatureCache
@@ -71,9 +72,7 @@ def make_sampler(
                 paid=partial(features_paid, study.space, share=validation_share(task), stored=stored)
                 if study.objectives[energy_axis(study)] == "train_energy"
                 else None,
-                withheld=partial(withheld, study, stored=stored)
-                if any(callable(getattr(study.space, name, None)) for name in ("waits", "further"))
-                else None,
+                withheld=partial(withheld, study, stored=stored) if Hints(study.space).staged else None,
             )
         if name == "tpe":
             return optuna.samplers.TPESampler(seed=seed)

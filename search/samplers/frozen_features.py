@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from statistics import median
-from typing import Any
+from typing import Any, TypeVar
 
 from optuna.study import Study as OptunaStudy
 from optuna.trial import FrozenTrial, TrialState
 
+from ..hints import Hints
 from ..records.trial import ATTRIBUTE
 from ..space import Candidate, FixedTrial, FrozenPart, Space
 from ..study import Study
@@ -30,6 +31,9 @@ LARGEST_STEP = 0.3
 #: What the next step of 32 pixels gains in accuracy before anything is measured, with its spread, and what it has to promise.
 #: Source: 96 to 128 to 160 pixels, three seeds of 30,000 images (studies/results/images.md): -0.001 to 0.014, 0.009 in the mean.
 GAIN, SPREAD, WORTH = 0.01, 0.01, 0.005
+
+
+T = TypeVar("T")
 
 
 class StoredFeatures:
@@ -72,7 +76,7 @@ def features_paid(
         largest, joules, _ = known.get(found.features, (0.0, each * found.work if stated is None else stated, 0.0))
         return min(found.share, max(largest, kept)) * joules
 
-    return paid if known or inputs or (stored is not None and callable(getattr(space, "frozen", None))) else None
+    return paid if known or inputs or (stored is not None and Hints(space).shares_features) else None
 
 
 def withheld(
@@ -85,15 +89,13 @@ def withheld(
     epoch costs, in passes of the frozen network over its images. And it is heads on features with more work than any before, which
     `further` begins, unless an earlier study left them. ``remaining`` is what is left, in the unit of the energy; None for no limit.
     """
-    space: Any = study.space
-    waits = getattr(space, "waits", lambda params: False)
+    space, hints = study.space, Hints(study.space)
     known, _ = _prices(space, trials)
-    begun = any(trial.state == TrialState.COMPLETE and waits(trial.params) for trial in trials)
-    steps = callable(getattr(space, "further", None))
-    most = max((work for _, _, work in known.values()), default=math.inf) if steps else math.inf
+    begun = any(trial.state == TrialState.COMPLETE and hints.waits(trial.params) for trial in trials)
+    most = max((work for _, _, work in known.values()), default=math.inf) if hints.steps else math.inf
 
     def dear(params: Mapping[str, Any]) -> bool:
-        if waits(params):
+        if hints.waits(params):
             return not begun or not _carried(study, known, params, remaining)
         if most == math.inf:
             return False
@@ -125,13 +127,12 @@ def further(
     validation examples say little: ``noise`` is the standard error of what was gained (0: it is taken as it is), and the rest is what such
     steps gain elsewhere. A space with such steps has a method ``further(params, larger)``.
     """
-    space: Any = study.space
-    ask = getattr(space, "further", None)
-    if ask is None or study.sampler != "freeze-thaw" or "train_energy" not in study.objectives:
+    space, hints = study.space, Hints(study.space)
+    if not hints.steps or study.sampler != "freeze-thaw" or "train_energy" not in study.objectives:
         return None
     sign = 1.0 if study.directions[0] == "maximize" else -1.0
-    tried = [(trial, found) for trial in trials if (found := _asked(space, "frozen", trial.params)) is not None]
-    heads = [(one, part) for one, part in tried if one.state == TrialState.COMPLETE and ask(one.params, False) is not None]
+    tried = [(trial, found) for trial in trials if (found := _asked(space, hints.frozen, trial.params)) is not None]
+    heads = [(one, part) for one, part in tried if one.state == TrialState.COMPLETE and hints.further(one.params, False) is not None]
     best: dict[tuple[float, float], FrozenTrial] = {}
     for trial, part in sorted(heads, key=lambda head: sign * head[0].values[0]):
         best[part.work, part.share] = trial
@@ -146,7 +147,7 @@ def further(
     if (gained if weight == math.inf else (GAIN + weight * gained) / (1.0 + weight)) <= WORTH:
         return None
     own = {name: value for name, value in top.params.items() if name != "epochs"}
-    params: Mapping[str, Any] | None = ask(own, share == 1.0)
+    params = hints.further(own, share == 1.0)
     wanted, kept, _ = (None, 0.0, None) if params is None else _frozen(space, params, stored)
     if params is None or wanted is None or any(part.features == wanted.features and part.share >= wanted.share for _, part in tried):
         return None
@@ -159,22 +160,21 @@ def further(
 
 def following(study: Study, trials: Sequence[FrozenTrial], remaining: float | None) -> Mapping[str, Any] | None:
     """Return the parameters of the first fine-tuning, which goes on from the best head; None while it has to wait, or has begun."""
-    space: Any = study.space
-    waits = study.sampler == "freeze-thaw" and callable(getattr(space, "waits", None))
-    if not waits or any(space.waits(trial.params) for trial in trials):
+    space, hints = study.space, Hints(study.space)
+    if study.sampler != "freeze-thaw" or not hints.staged or any(hints.waits(trial.params) for trial in trials):
         return None
     sign = 1.0 if study.directions[0] == "maximize" else -1.0
-    heads = [trial for trial in trials if trial.state == TrialState.COMPLETE and space.going_on(trial.params) is not None]
+    heads = [trial for trial in trials if trial.state == TrialState.COMPLETE and hints.going_on(trial.params) is not None]
     if len(heads) < max(HEADS, len(study.first)):
         return None
     best = max(heads, key=lambda trial: sign * trial.values[0])
-    params: Mapping[str, Any] = space.going_on(best.params)
-    return params if _carried(study, _prices(space, trials)[0], params, remaining) else None
+    params = hints.going_on(best.params)
+    return params if params is not None and _carried(study, _prices(space, trials)[0], params, remaining) else None
 
 
 def _carried(study: Study, known: Mapping[str, tuple[float, float, float]], params: Mapping[str, Any], remaining: float | None) -> bool:
     """Whether the first rung of a fine-tuning is a small part of what is left; not where nothing is known of its cost."""
-    found: tuple[FrozenPart, float] | None = _asked(study.space, "tuning", params)
+    found: tuple[FrozenPart, float] | None = _asked(study.space, Hints(study.space).tuning, params)
     if found is None or found[0].features not in known:
         return False
     joules = known[found[0].features][1] * found[0].share * found[1] * study.rungs[0]
@@ -187,7 +187,7 @@ def _prices(space: Space, trials: Sequence[FrozenTrial]) -> tuple[dict[str, tupl
     inputs: list[float] = []
     for trial in trials:
         joules = trial.user_attrs.get(ATTRIBUTE, {}).get("features_joules") if trial.state == TrialState.COMPLETE else None
-        found: FrozenPart | None = _asked(space, "frozen", trial.params) if joules else None
+        found: FrozenPart | None = _asked(space, Hints(space).frozen, trial.params) if joules else None
         if joules and found is None:
             inputs.append(joules)
         elif joules and found is not None and found.share > known.get(found.features, (0.0, 0.0, 0.0))[0]:
@@ -197,16 +197,15 @@ def _prices(space: Space, trials: Sequence[FrozenTrial]) -> tuple[dict[str, tupl
 
 def _frozen(space: Space, params: Mapping[str, Any], stored: StoredFeatures | None) -> tuple[FrozenPart | None, float, float | None]:
     """Return what the candidate with these parameters needs of a frozen network, and what is stored of that: its share, its joules."""
-    found: FrozenPart | None = _asked(space, "frozen", params)
+    found = _asked(space, Hints(space).frozen, params)
     if found is None or stored is None:
         return found, 0.0, None
     return found, *stored(found, space.sample(FixedTrial(params)))
 
 
-def _asked(space: Space, what: str, params: Mapping[str, Any]) -> Any:
-    """Return what a method of a space says of the candidate with these parameters; None while some of them are not drawn yet."""
-    ask = getattr(space, what, None)
+def _asked(space: Space, hint: Callable[[Candidate], T | None], params: Mapping[str, Any]) -> T | None:
+    """Return a hint on the candidate with these parameters; None while some of them are not drawn yet."""
     try:
-        return None if ask is None else ask(space.sample(FixedTrial(params)))
+        return hint(space.sample(FixedTrial(params)))
     except ValueError:
         return None

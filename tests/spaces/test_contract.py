@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from joulefront.search.space import FixedTrial, NearestTrial, RandomTrial, Space, starts_of
+from joulefront.search.hints import Hints
+from joulefront.search.space import FixedTrial, NearestTrial, RandomTrial, Space
 from joulefront.spaces.boosting import Boosting
 from joulefront.spaces.cell import Cell
 from joulefront.spaces.classical import DETECTORS, SUPERVISED, Classical
@@ -123,7 +124,7 @@ FAMILIES = {
 def test_the_ordinary_choice_of_every_family_lies_in_its_ranges_and_is_a_model(contract, name):
     space, shape = FAMILIES[name]
     kind = name.removeprefix("classical ") if name.startswith("classical") else "classification"
-    for wanted in starts_of(space):
+    for wanted in Hints(space).starts():
         draw = NearestTrial(wanted)
         candidate = space.sample(draw)
         assert space.sample(FixedTrial(draw.params)) == candidate, "complete: nothing is left open"
@@ -138,10 +139,10 @@ def test_the_ordinary_choice_of_every_family_lies_in_its_ranges_and_is_a_model(c
 
 def test_every_family_of_a_union_and_every_estimator_has_its_own_ordinary_choice():
     union = Union(Boosting(), Classical(), Mlp())
-    found = [union.sample(NearestTrial(wanted)).architecture for wanted in starts_of(union)]
+    found = [union.sample(NearestTrial(wanted)).architecture for wanted in Hints(union).starts()]
     assert [one["family"] for one in found] == ["lightgbm", *["classical"] * len(SUPERVISED), "mlp"]
     assert {one["estimator"] for one in found if "estimator" in one} == set(SUPERVISED)
-    epochs = {wanted["estimator"]: wanted["epochs"] for wanted in starts_of(Classical())}
+    epochs = {wanted["estimator"]: wanted["epochs"] for wanted in Hints(Classical()).starts()}
     assert epochs["gradient_boosting"] == 9
     assert epochs["k_neighbours"] == 27, "what is fitted on a share of the data means something on all of it"
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from joulefront.search.execution.job import seed_of
-from joulefront.search.space import Candidate, FixedTrial, RandomTrial, SpaceError, check_models
+from joulefront.search.hints import Hints
+from joulefront.search.space import Candidate, FixedTrial, RandomTrial, SpaceError
 from joulefront.search.training.recipe import Recipe
 from joulefront.spaces.convnet import Convnet
 from joulefront.spaces.mlp import Mlp
@@ -70,4 +71,4 @@ _Wrong.__module__ = "a_file_of_the_user"
 def test_models_of_another_number_of_outputs_are_refused_inside_of_any_space(contract, around):
     task = contract.make_task((1, 8, 8))
     with pytest.raises(SpaceError, match=r"gives \d+ outputs, the task has"):
-        check_models(around(_Wrong()), task)
+        Hints(around(_Wrong())).check(task)

@@ -1,0 +1,179 @@
+"""What a space may say beside what it must, and what is taken of one that does not say it.
+
+A search works with the four members of `Space`. What more a family knows makes it better: the ordinary choice, which candidates share
+features of a frozen network, what is begun only after something else. Each of these is a method or an attribute that a space has or has
+not; `Hints` is the one place that looks. `Wrapper` is a space around another one that passes all of them on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .space import Candidate, FrozenPart, Space, Suggest, check_outputs
+from .training.task import Task
+
+
+class Hints:
+    """Asks a space for its hints; the attributes and methods here have the names that a family gives them."""
+
+    def __init__(self, space: Space) -> None:
+        """Ask nothing yet."""
+        self._space: Any = space
+
+    @property
+    def epochs_are_passes(self) -> bool:
+        """Whether an epoch is a pass over the data; without the hint it is. It is not where epochs are trees, or shares of the data."""
+        return bool(getattr(self._space, "epochs_are_passes", True))
+
+    @property
+    def after(self) -> str | None:
+        """Name of the family whose candidates come first; without the hint there is none."""
+        found: str | None = getattr(self._space, "after", None)
+        return found
+
+    @property
+    def steps(self) -> bool:
+        """Whether candidates on features with more work than any before are begun by `further` alone."""
+        return bool(getattr(self._space, "steps", callable(getattr(self._space, "further", None))))
+
+    @property
+    def staged(self) -> bool:
+        """Whether some candidates wait for others: for those of another family, or for the step before theirs."""
+        return bool(getattr(self._space, "staged", self.steps or self.after is not None))
+
+    @property
+    def shares_features(self) -> bool:
+        """Whether candidates may share features, see `frozen`."""
+        return callable(getattr(self._space, "frozen", None))
+
+    def defaults(self) -> Mapping[str, Any]:
+        """Return the parameters that an expert would begin with, ``epochs`` among them where the family knows how many; or nothing."""
+        found: Mapping[str, Any] = getattr(self._space, "defaults", dict)()
+        return found
+
+    def starts(self) -> tuple[Mapping[str, Any], ...]:
+        """Return the ordinary choice of each family of the space; without the hint, the defaults."""
+        own = getattr(self._space, "starts", None)
+        return tuple(wanted for wanted in (own() if callable(own) else (self.defaults(),)) if wanted)
+
+    def frozen(self, candidate: Candidate) -> FrozenPart | None:
+        """Return which features of a frozen network a candidate needs; without the hint, none that it shares with others."""
+        found: FrozenPart | None = getattr(self._space, "frozen", _none)(candidate)
+        return found
+
+    def tuning(self, candidate: Candidate) -> tuple[FrozenPart, float] | None:
+        """Return the features that a fine-tuning begins on, and what an epoch costs in passes of the frozen network; None for others."""
+        found: tuple[FrozenPart, float] | None = getattr(self._space, "tuning", _none)(candidate)
+        return found
+
+    def waits(self, params: Mapping[str, Any]) -> bool:
+        """Whether parameters are of a family that is begun only after another."""
+        return bool(getattr(self._space, "waits", lambda params: False)(params))
+
+    def going_on(self, params: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """Return the parameters of what goes on from a candidate with these, as a fine-tuning does from a head; or None."""
+        found: Mapping[str, Any] | None = getattr(self._space, "going_on", _none)(params)
+        return found
+
+    def further(self, params: Mapping[str, Any], larger: bool) -> Mapping[str, Any] | None:
+        """Return the parameters of a head on all images, or with ``larger`` on features with the next more work; or None."""
+        own = getattr(self._space, "further", None)
+        found: Mapping[str, Any] | None = None if own is None else own(params, larger)
+        return found
+
+    def check(self, task: Task) -> None:
+        """Check the models before anything is paid for: as the space says, else, where it is a user's, by `check_outputs`.
+
+        Raises:
+            SpaceError: If a model gives another number of outputs than the task has.
+        """
+        if (own := getattr(self._space, "check", None)) is not None:
+            own(task)
+        elif not type(self._space).__module__.startswith("joulefront."):
+            check_outputs(self._space, task)
+
+
+@dataclass(frozen=True)
+class Wrapper(Space):
+    """A space around another: the same, but for what a subclass changes. Candidates of its own become the other's by `inner`."""
+
+    space: Space
+
+    @property
+    def name(self) -> str:
+        """Name of the space inside."""
+        return self.space.name
+
+    @property
+    def epochs_are_passes(self) -> bool:
+        """As inside; so are all hints, see `Hints`."""
+        return Hints(self.space).epochs_are_passes
+
+    @property
+    def after(self) -> str | None:
+        """As inside."""
+        return Hints(self.space).after
+
+    @property
+    def steps(self) -> bool:
+        """As inside."""
+        return Hints(self.space).steps
+
+    @property
+    def staged(self) -> bool:
+        """As inside."""
+        return Hints(self.space).staged
+
+    def inner(self, candidate: Candidate) -> Candidate:
+        """Return the candidate of the space inside."""
+        return candidate
+
+    def sample(self, trial: Suggest) -> Candidate:
+        """Draw a candidate."""
+        return self.space.sample(trial)
+
+    def build(self, candidate: Candidate, task: Task) -> Any:
+        """Build the untrained model."""
+        return self.space.build(self.inner(candidate), task)
+
+    def key(self, candidate: Candidate) -> str:
+        """Return the candidate's canonical text."""
+        return self.space.key(self.inner(candidate))
+
+    def defaults(self) -> Mapping[str, Any]:
+        """As inside."""
+        return Hints(self.space).defaults()
+
+    def starts(self) -> tuple[Mapping[str, Any], ...]:
+        """As inside."""
+        return Hints(self.space).starts()
+
+    def frozen(self, candidate: Candidate) -> FrozenPart | None:
+        """As inside."""
+        return Hints(self.space).frozen(self.inner(candidate))
+
+    def tuning(self, candidate: Candidate) -> tuple[FrozenPart, float] | None:
+        """As inside."""
+        return Hints(self.space).tuning(self.inner(candidate))
+
+    def waits(self, params: Mapping[str, Any]) -> bool:
+        """As inside."""
+        return Hints(self.space).waits(params)
+
+    def going_on(self, params: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """As inside."""
+        return Hints(self.space).going_on(params)
+
+    def further(self, params: Mapping[str, Any], larger: bool) -> Mapping[str, Any] | None:
+        """As inside."""
+        return Hints(self.space).further(params, larger)
+
+    def check(self, task: Task) -> None:
+        """Check the models of the space inside."""
+        Hints(self.space).check(task)
+
+
+def _none(_: Any) -> None:
+    return None
