@@ -7,6 +7,7 @@ import base64
 import functools
 import gc
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,13 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 def pytest_configure() -> None:
-    """Modules and tests stay: looking for garbage among them takes a third of the time that collecting them takes."""
+    """Modules and tests stay: looking for garbage among them takes a third of the time that collecting them takes.
+
+    Ctrl-C is heard also where the shell ignores it for its background jobs, and by the children of tests.
+    """
     gc.disable()
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish() -> None:

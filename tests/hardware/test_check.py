@@ -6,12 +6,14 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from hardware import check, training_parts
 from hardware.context import Context
 from hardware.table import RESULTS, TABLE, Figure, as_result, at_least, at_most, holds, load, make_table, near_one, store
+from joulefront.search.cli import main
 
 SCRIPT = Path(check.__file__)
 
@@ -137,7 +139,16 @@ def test_our_loop_and_the_usual_one_train_the_same_images(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_sums_of_a_study_close(tmp_path):
+def test_the_sums_of_a_study_close(tmp_path, monkeypatch, capsys):
+    def in_this_process(words, **_):
+        code = 0
+        try:
+            main(words[3:])  # the libraries are loaded already
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+        return subprocess.CompletedProcess(words, code, *capsys.readouterr())
+
+    monkeypatch.setattr(training_parts, "subprocess", SimpleNamespace(run=in_this_process))
     result = training_parts.study(Context(tmp_path, "cpu", 0.1))
     figures = [Figure(**row) for row in result["figures"]]
     assert [figure.name for figure in figures if figure.verdict == "missed"] == [], result["details"]["steps"]
