@@ -189,6 +189,7 @@ def report(run: Run, found: Mapping[str, Any]) -> dict[str, Any] | None:
         "measurementMethod": "joulefront: " + ", ".join(f"{part['component']} {part['how']} by {part['meter']}" for part in used),
         "version": version,
         **_tracking(used),
+        "unit": "kWh",  # required until version 1.0 of the format; since then it is always kWh
         "powerConsumption": found["kwh"],
         "measurementDuration": found["hours"] * SECONDS_PER_HOUR,
         **({"measurementDateTime": begun} if (begun := _moment(found["started"])) else {}),
