@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+import sysconfig
 import textwrap
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from math import floor, inf, log10
+from pathlib import Path
 from shutil import get_terminal_size
+from traceback import extract_tb
 from typing import Any
 
 from .energy import JOULES_PER_WH
@@ -270,14 +273,35 @@ def hanging(text: str, width: int | None = None, *, indent: int = 2) -> str:
     return "\n".join(lines)
 
 
+#: Folders whose files are not the user's own: this project, Python and what is installed.
+_FOREIGN = (
+    *(f"{Path(__file__).resolve().parents[1] / name}{os.sep}" for name in ("search", "spaces", "studies")),
+    f"{Path(sysconfig.get_path('stdlib')).resolve()}{os.sep}",
+)
+
+
+def own_place(error: BaseException) -> str:
+    """Return where in the user's own code an error was raised, as `` (mine.py, line 7)``; empty where it was none of theirs."""
+    for frame in reversed(extract_tb(error.__traceback__)):
+        file = os.path.realpath(frame.filename)
+        if os.path.isfile(file) and not file.startswith(_FOREIGN) and "-packages" not in file:
+            return f" ({os.path.basename(file)}, line {frame.lineno})"
+    return ""
+
+
 def for_stream(text: str, stream: Any) -> str:
     """Return a text for a stream: broken at the width of a terminal, as it is where it goes to a file or another program."""
     if not bool(getattr(stream, "isatty", lambda: False)()):
         return text
+    return hanging(text, stream_width(stream))
+
+
+def stream_width(stream: Any) -> int:
+    """Return the width of the terminal behind a stream, which another stream may lack; COLUMNS wins."""
     if not os.environ.get("COLUMNS"):
         with suppress(OSError, ValueError):  # a stream without a file behind it
-            return hanging(text, os.get_terminal_size(stream.fileno()).columns)
-    return hanging(text)
+            return os.get_terminal_size(stream.fileno()).columns
+    return terminal_width()
 
 
 def grid(cells: Sequence[Sequence[str]], right: Sequence[bool], *, width: int | None = None) -> str:

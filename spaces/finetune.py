@@ -230,7 +230,7 @@ def unfreeze(network: nn.Module, tuned: str) -> None:
         try:
             from peft import LoraConfig, inject_adapter_in_model
         except ImportError as error:
-            raise ImportError('finetune.adapters lora needs the package peft; pip install "joulefront[peft]"') from error
+            raise ImportError('peft must be installed for finetune.adapters lora, got none; do pip install "joulefront[peft]"') from error
         targets = [path for path, layer in network.named_modules() if isinstance(layer, nn.Linear) and "blocks." in path]
         inject_adapter_in_model(LoraConfig(r=RANK, lora_alpha=SCALE, target_modules=targets), network)
         return

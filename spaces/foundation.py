@@ -84,7 +84,7 @@ def find_weights(folder: str | Path, *, regression: bool) -> tuple[str, Path]:
         )
     library, file = found[-1]
     if find_spec(library) is None:
-        raise ImportError(f"the weights {file.name} need {library}: pip install 'joulefront[{library}]'")
+        raise ImportError(f"{library} must be installed for the weights {file.name}, got none; do pip install 'joulefront[{library}]'")
     return library, file
 
 

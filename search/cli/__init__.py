@@ -9,13 +9,13 @@ import atexit
 import os
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
 import typer
 
-from ..formatting import for_stream
+from ..formatting import for_stream, own_place
 from ..whole_file import full_disk
 from . import deploy, measure, read, run, streams, worker
 
@@ -32,6 +32,13 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def first_sentence(verb: Callable[..., Any]) -> str:
+    """Return the first line of a docstring: the list of verbs breaks it at the width of the terminal, where it would cut a longer help."""
+    return (verb.__doc__ or "").strip().partition("\n")[0]
+
+
 for _verb in (
     run.run,
     worker.worker,
@@ -52,8 +59,9 @@ for _verb in (
     read.cache,
     read.doctor,
 ):
-    app.command()(_verb)
-app.command(context_settings={"allow_interspersed_args": False})(measure.measure)  # what follows the command belongs to it
+    app.command(short_help=first_sentence(_verb))(_verb)
+# What follows the command belongs to it.
+app.command(short_help=first_sentence(measure.measure), context_settings={"allow_interspersed_args": False})(measure.measure)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -133,7 +141,7 @@ def _end_process(code: int) -> None:
 def exit_code(error: Exception) -> int:
     """Return 2 for wrong usage, 1 for work that failed."""
     usage = getattr(error, "exit_code", None)  # the parser's own errors bring it
-    return int(usage) if usage is not None else 2 if isinstance(error, ValueError | _PATHS) else 1
+    return int(usage) if usage is not None else 2 if isinstance(error, ValueError | ImportError | _PATHS) else 1
 
 
 def one_line(error: Exception) -> str:
@@ -144,12 +152,13 @@ def one_line(error: Exception) -> str:
         return f"{problem}{'' if problem.endswith('?') else '.'} See {context.command_path if context else 'joulefront'} --help"
     if not isinstance(error, ValueError | RuntimeError | OSError | ImportError | LookupError) or isinstance(error, KeyError | IndexError):
         # Nobody wrote this message for the user: name its kind, and how to find out more.
-        return f"{type(error).__name__}: {_flat(str(error))} (the same command with --debug shows where)"
+        return f"{type(error).__name__}: {_flat(str(error))}{own_place(error)} (the same command with --debug shows the traceback)"
     if (said := full_disk(error)) is not None:
         return said
     if isinstance(error, _PATHS) and error.filename is not None and error.strerror is not None:
         return f"cannot use {str(error.filename)!r}: {error.strerror.lower()}; give another path"
-    return _flat(str(error)) or f"{type(error).__name__} (the same command with --debug shows where)"
+    said = _flat(str(error))
+    return f"{said}{own_place(error)}" if said else f"{type(error).__name__} (the same command with --debug shows the traceback)"
 
 
 def _flat(text: str) -> str:

@@ -103,11 +103,15 @@ def run(
     named = "" if study.study in bundled_studies() else f" --study {shlex.quote(study.study)}"
     sessions = RunFolder.open(path).facts["sessions"] if RunFolder.exists(path) else []
     unlimited = limits.trials is None and budget is None and timeout_seconds is None and limits.stop_gain is None
-    if unlimited and (reason := finished(sessions, no_stop=limits.no_stop)) is not None:
+
+    def is_finished(reason: object) -> None:
         refuse_other_study(RunFolder.open(path), found)
         said = f"{found.name} is finished in {path}: {reason}; a larger --trials or --budget continues it"
         print(for_stream(said, sys.stderr), file=sys.stderr)
-        return _print_run(load(path), RunFolder.open(path), command, named)
+        _print_run(load(path), RunFolder.open(path), command, named)
+
+    if unlimited and (reason := finished(sessions, no_stop=limits.no_stop)) is not None:
+        return is_finished(reason)
     try:
         with Console(verbose=own.verbose, silent=own.quiet) as listener:
             run_study(
@@ -138,7 +142,7 @@ def run(
             )
     except LimitReachedError as error:
         if own.storage is None:
-            raise
+            return is_finished(str(error).partition(" already")[0])
         print(f"{found.name}: nothing to do, {error}", file=sys.stderr)  # the other workers were faster
 
 
@@ -257,7 +261,9 @@ def estimate(
     limits: LimitOptions,
     place: PlaceOptions,
     machine: MachineOptions,
-    probes: Annotated[int, typer.Option(min=2, help="Number of random candidates to probe.")] = 8,
+    probes: Annotated[
+        int, typer.Option(min=2, help="Most candidates to probe; fewer where they would cost more than 5 % of what is needed.")
+    ] = 8,
     earlier: Annotated[list[Path] | None, typer.Option(help="Earlier run folder on this machine; repeatable.")] = None,
     out: Out = None,
     as_json: AsJson = False,

@@ -12,7 +12,6 @@ import inspect
 import shlex
 import sys
 import textwrap
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from difflib import get_close_matches
@@ -20,7 +19,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from ..formatting import hanging, terminal_width
+from ..formatting import hanging, own_place, terminal_width
 from ..records.run_folder import RunFolder
 from ..records.storage_url import without_password
 from ..study import Study, parse_rungs
@@ -218,9 +217,7 @@ def _import(name: str) -> Any:
 def _where(error: Exception) -> str:
     if isinstance(error, SyntaxError):
         return f"SyntaxError: {error.msg} (line {error.lineno})"
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {error}{place}"
+    return f"{type(error).__name__}: {error}{own_place(error)}"
 
 
 def command_line(words: Sequence[str]) -> str:

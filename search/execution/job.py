@@ -25,6 +25,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from ..energy.journal import LARGEST
+from ..formatting import own_place
 from ..records.examples import Examples
 from ..records.trial import INTERRUPTED
 from ..space import Candidate, FixedTrial, Space
@@ -265,14 +266,13 @@ def _score_test(model: Any, task: Task, candidate: Candidate, job: Job, phases: 
 
 
 def reason_of(error: BaseException) -> str:
-    """Return in one line why a training failed."""
-    text = " ".join(str(error).split())
-    name = type(error).__name__
+    """Return in one line why a training failed, and where in the user's own code."""
+    text, name = " ".join(str(error).split()), type(error).__name__
     if name == "OutOfMemoryError" or isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
         return f"out of memory: {text[:200]}" if text else "out of memory"
     if name in ("TrainingFailed", "TimeoutError"):
         return text
-    return f"{name}: {text}"[:300]
+    return f"{name}: {text}"[:300] + own_place(error)
 
 
 def _finite(value: float | None) -> float | None:

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..energy import Ledger, discover
-from ..formatting import digits, grid
+from ..energy.record import sum_known
+from ..formatting import digits, energies, grid
 from ..records.trial import Trial
 from ..study import Study
 from ..training.recipe import Recipe
@@ -64,6 +65,7 @@ class AfterTraining:
         u_joules_per_prediction: Its standard uncertainty; None when unknown.
         optimisation_joules: Energy of applying the tactic, first prediction included; None when unknown, 0 for ``none``.
         saving_joules: Energy saved per prediction against ``none``; None when unknown or within twice its uncertainty.
+        measuring_joules: What predicting with it has cost here, all rounds and scoring together; None when unknown.
         reason: Why the tactic does not fit the model, or None.
     """
 
@@ -74,6 +76,7 @@ class AfterTraining:
     optimisation_joules: float | None = None
     saving_joules: float | None = None
     reason: str | None = None
+    measuring_joules: float | None = None
 
     @property
     def break_even_predictions(self) -> int | None:
@@ -179,8 +182,14 @@ def compare_after_training(
         if one.model is None:
             rows.append(AfterTraining(one.name, reason=one.reason))
             continue
-        quality = evaluate(one.model, task, data, recipe=recipe, device=device)[task.metric]
-        row = AfterTraining(one.name, quality, *_per_prediction(windows), one.optimisation_joules)
+        scored = list[float]()
+
+        def score(model: Any = one.model, scored: list[float] = scored) -> int:
+            scored.append(evaluate(model, task, data, recipe=recipe, device=device)[task.metric])
+            return len(data)
+
+        took = [window.joules for window in (*windows, measure(score, repeat=False))]
+        row = AfterTraining(one.name, scored[0], *_per_prediction(windows), one.optimisation_joules, measuring_joules=sum_known(took))
         rows.append(_saving(row, rows[0]) if rows else row)
     return tuple(rows)
 
@@ -329,9 +338,18 @@ def to_text(rows: Sequence[AfterTraining], metric: str, quality: str) -> str:
         f"* on the front of {metric} against joules per prediction",
         f"Energies of predictions are {quality}; a saving is one that exceeds twice its uncertainty. It has paid for itself after so many "
         "predictions. To deploy: joulefront export RUN --to onnx --variant int8, or --to pt2 --variant bfloat16.",
+        *_own_cost(rows),
         *(f"{row.tactic}: {row.reason}" for row in rows if row.reason is not None and len(row.reason) > longest),
     ]
     return "\n".join([table, "", *(line for text in said for line in textwrap.wrap(text, COLUMNS))])
+
+
+def _own_cost(rows: Sequence[AfterTraining]) -> list[str]:
+    """Say what all of this has cost, and each tactic of it: applied, and measured in all rounds."""
+    costs = {row.tactic: sum_known([row.optimisation_joules, row.measuring_joules]) for row in rows if row.reason is None}
+    (total, *parts), unit = energies([sum_known(costs.values()), *costs.values()])
+    split = ", ".join(f"{name} {part}" for name, part in zip(costs, parts, strict=True))
+    return [] if total == "-" else [f"Finding this out has cost {total} {unit}: {split}."]
 
 
 def _wide(table: str) -> bool:

@@ -124,7 +124,7 @@ class Model:
             raise Unusable(f"{file} does not exist; give an existing file")
         try:
             if self.takes == "table":
-                return self.columns(read_table(file, [one["name"] for one in self.used]))
+                return self.columns(read_table(file, [one["name"] for one in self.used]), source=f"{file}: ")
             if self.takes in ("array", "inputs"):
                 return {self.inputs[0]: self._array(file)}
             data = file.read_bytes()
@@ -218,19 +218,22 @@ class Model:
         """Columns of a table that the model reads."""
         return [column for column in self.how["columns"] if column["type"] != "dropped"]
 
-    def columns(self, frame: Any) -> dict[str, np.ndarray]:
+    def columns(self, frame: Any, source: str = "") -> dict[str, np.ndarray]:
         """Return the inputs of the graph for rows of a table: float64 with NaN for missing, or texts with "" for missing.
 
-        Dates are seconds since 1970 (UTC), truth values 0 and 1.
+        Dates are seconds since 1970 (UTC), truth values 0 and 1. Warnings, which begin with the ``source``, count what training had not.
         """
         reading = _reading()
         frame = frame.set_axis(frame.columns.astype(str).str.strip(), axis=1)
         absent = [column["name"] for column in self.used if column["name"] not in frame.columns]
         if absent:
-            raise Unusable(f"the table must have the column {absent[0]!r} ({len(absent)} missing), got {', '.join(frame.columns[:20])}")
+            lost = f"{len(absent)} missing: {', '.join(map(repr, absent[:20]))}"
+            raise Unusable(f"the table must have the column {absent[0]!r} ({lost}), got {', '.join(frame.columns[:20])}")
         feed: dict[str, np.ndarray] = {}
         for column in self.used:
             name, values = column["name"], frame[column["name"]]
+            for said in reading.surprises(column, values) if column["type"] != "text" else ():
+                warnings.warn(source + said, stacklevel=2)
             if column["type"] == "text":
                 feed[name] = _text_features(column, values)
             elif column["type"] == "numeric":
@@ -238,11 +241,9 @@ class Model:
                 strange = [text for text, one in zip(reading.texts(values), found, strict=True) if text is not None and np.isnan(one)]
                 if strange and len(strange) == np.isnan(found).sum() == len(found):
                     raise Unusable(f"the column {name!r} must hold {reading.from_json(column).kind}s as in training, got {strange[0]!r}")
-                _warn(strange, name, "missing")
-                feed[name] = np.where(np.isfinite(found), found, np.nan)[:, None]
+                feed[name] = np.where(np.abs(found) < reading.LARGEST, found, np.nan)[:, None]
             else:
                 texts = reading.texts(values)
-                _warn([text for text in texts if text is not None and not _known(text, column)], name, "none of those of training")
                 feed[name] = np.array([text or "" for text in texts], dtype=object)[:, None]
                 if "words" in column:
                     feed[f"{name} words"] = _reading("table_encodings").word_features(column["words"], list(texts)).astype(np.float32)
@@ -254,12 +255,17 @@ class Model:
 
     def _array(self, file: Path) -> np.ndarray:
         values, shape = np.load(file, allow_pickle=False), self._shape
-        values = values[None] if values.shape == shape else values
-        if values.shape[1:] != shape:
+        values = values[None] if _long(values.shape) == _long(shape) and values.shape[1:] != shape else values
+        if _long(values.shape[1:]) != _long(shape):  # a channel alone may be left out
             raise Unusable(f"the array must have the shape (n, {', '.join(map(str, shape))}), got {values.shape}")
+        values = values.reshape(len(values), *shape)
         if values.dtype.kind == "f" and not np.isfinite(values).all():  # trees answer all the same
             warnings.warn(f"{file} has missing or infinite values, as training had none: do not rely on its answers", stacklevel=2)
         return np.asarray(values, dtype=np.float32 if "float)" in self.session.get_inputs()[0].type else np.float64)
+
+
+def _long(shape: Sequence[int]) -> tuple[int, ...]:
+    return tuple(length for length in shape if length != 1)
 
 
 def read_table(file: Path, names: Sequence[str]) -> Any:
@@ -300,17 +306,6 @@ def _no_model(folder: Path) -> str:
 def first_line(error: BaseException) -> str:
     """Return what an error says, in one line."""
     return (re.sub(r"\s*<[^<>]* at 0x\w+>", "", " ".join(str(error).split())) or type(error).__name__)[:200]
-
-
-def _warn(strange: Sequence[Any], name: str, what: str) -> None:
-    if strange:
-        values = f"1 value of {name!r} was" if len(strange) == 1 else f"{len(strange)} values of {name!r} were"
-        warnings.warn(f"{values} not seen in training, e.g. {strange[0]!r}: counted as {what}", stacklevel=2)
-
-
-def _known(text: str, column: Mapping[str, Any]) -> bool:
-    levels = column["levels"]
-    return not levels or text in levels or column["other"] or any(level.lstrip("0") == text for level in levels)
 
 
 def _reading(name: str = "columns") -> Any:

@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 
 from ..training.audio import FLOOR, Spectrogram, fourier_waves, mel_bands
-from ..training.columns import MISSING, Reading, parse
+from ..training.columns import LARGEST, MISSING, Reading, parse
 from ..training.estimator import is_outlier_detector
 from ..training.table_encodings import STEPS as CIRCLE
 from ..training.table_encodings import circle
-from ..training.table_features import LARGEST
 from .model import TrainedModel, plain_estimator
 
 #: Steps of Pillow's fixed-point weights for images of 8 bits. Source: Pillow, src/libImaging/Resample.c, PRECISION_BITS.

@@ -225,4 +225,4 @@ def require(base: type, package: str) -> None:
         ImportError: With the command that installs it.
     """
     if base is object:
-        raise ImportError(f"EnergyCallback needs {package}, which is not installed; pip install {package}")
+        raise ImportError(f"{package} must be installed for this EnergyCallback, got none; do pip install {package}")

@@ -313,5 +313,5 @@ def loggers_of(names: str) -> list[TrialLogger]:
         try:
             found.append(make())
         except ImportError as error:
-            raise ImportError(f"--log {name} needs {package}, which cannot be loaded ({error}); pip install {package}") from error
+            raise ImportError(f"{package} must be installed for --log {name}, got {error}; do pip install {package}") from error
     return found

@@ -245,7 +245,7 @@ class ArtifactStore:
             try:
                 import boto3  # type: ignore[import-not-found]  # optional; AWS_ENDPOINT_URL names a server other than Amazon's
             except ImportError as error:
-                raise OSError(f"--artifacts {self.place} needs boto3: pip install boto3, or give a folder") from error
+                raise OSError(f"boto3 must be installed for --artifacts {self.place}; do pip install boto3, or give a folder") from error
             return Boto3ArtifactStore(urlsplit(self.place).netloc, client=boto3.client("s3"))
         if writing and not (folder := Path(self.place)).is_dir():
             folder.mkdir()  # not its parents

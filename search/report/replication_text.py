@@ -48,11 +48,13 @@ def table_of(comparison: ReplicateComparison, decimals: int = 4) -> tuple[list[s
     return head, rows
 
 
-def legend(comparison: ReplicateComparison) -> str:
-    """Explain the columns."""
+def legend(comparison: ReplicateComparison, shown: str | None = None) -> str:
+    """Explain the columns: all of them, or those whose titles the text of the table has."""
+    counted = "of n trainings" if shown is None or " n " in shown else "of trainings"
+    ratio = f"; {OVER_METER}: standard deviation of the energy over the random uncertainty of the meter"
     return (
-        "repeats: mean ± standard deviation of n trainings with fresh seeds; sd ÷ meter u: standard deviation of the energy over the "
-        f"random uncertainty of the meter; differs from next: whether energy and {comparison.objective} differ from those of the next row "
+        f"repeats: mean ± standard deviation {counted} with fresh seeds{ratio if shown is None or OVER_METER in shown else ''}; "
+        f"differs from next: whether energy and {comparison.objective} differ from those of the next row "
         "(95 % interval of the difference, Welch)."
     )
 
@@ -65,8 +67,9 @@ def sentences(comparison: ReplicateComparison, repeats: Repeats, decimals: int =
 def to_text(comparison: ReplicateComparison, repeats: Repeats, decimals: int = 4) -> str:
     """Render the table and the sentences for a terminal."""
     head, rows = table_of(comparison, decimals)
-    said = map(paragraphs, (legend(comparison), *sentences(comparison, repeats, decimals)))
-    return "\n".join([fitted([head, *rows], [True] * len(head), optional=(OVER_METER, "n")), "", *said])
+    table = fitted([head, *rows], [True] * len(head), optional=(OVER_METER, "n"))
+    said = map(paragraphs, (legend(comparison, table), *sentences(comparison, repeats, decimals)))
+    return "\n".join([table, "", *said])
 
 
 def to_json(comparison: ReplicateComparison, repeats: Repeats) -> dict[str, Any]:

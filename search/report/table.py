@@ -307,7 +307,7 @@ def footnote(front: Front) -> str:
         text += f" ≡ differs from the row above neither in energy nor in {front.objectives[0]}."
     if FOREIGN in signs:
         text += f" {FOREIGN} was trained while other programs used the machine: its energy is less sure."
-    text += _idle_gpu(front)
+    text += _idle_gpu(front) + epochs_note(front)
     if front.repeated is not None:
         text += " Repeats: mean ± standard deviation of trainings with fresh seeds; the front itself is what the search measured, once."
     apart = None if front.run is None else front.run.apart()
@@ -322,6 +322,27 @@ def _spread_text(front: Front) -> str:
         return f"Energies of the same model trained again spread by {100 * min(shares):.0f} to {100 * max(shares):.0f} % here (sd)."
     low, high = (100 * share for share in TYPICAL_SPREAD)
     return f"Energies of the same model trained again typically spread by {low:.0f} to {high:.0f} % (sd); joulefront repeat measures it."
+
+
+#: What an epoch of a family, or of an estimator of ``classical``, is where it is no pass over the data.
+EPOCHS_OF = {
+    **dict.fromkeys(("lightgbm", "xgboost", "catboost", "gradient_boosting"), "rounds of boosting"),
+    **dict.fromkeys(("random_forest", "extra_trees", "isolation_forest"), "trees"),
+    "linear": "solver steps",
+    **dict.fromkeys(("decision_tree", "k_neighbours", "local_outlier_factor", "one_class_svm"), "of the data, in the end all,"),
+}
+
+
+def epochs_note(front: Front) -> str:
+    """Say what an epoch is for the models of a front for which it is no pass over the data; empty where there are none."""
+    units: dict[str, list[str]] = {}
+    for trial in front:
+        family = str(trial.params.get("family") or "")
+        name = str(trial.params.get("estimator") or trial.params.get(f"{family}.estimator") or family)
+        if name in EPOCHS_OF and name not in units.setdefault(EPOCHS_OF[name], []):
+            units[EPOCHS_OF[name]].append(name)
+    said = [f"some {unit} for {' and '.join(names)}" for unit, names in units.items()]
+    return f" An epoch is no pass over the data, but {', '.join(said)}." if said else ""
 
 
 def _idle_gpu(front: Front) -> str:

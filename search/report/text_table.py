@@ -30,7 +30,7 @@ def to_text(front: Front, *, width: int | None = None) -> str:
         return empty_text(front)
     width = width or terminal_width()
     shared = shared_parts(front.members)
-    models = {trial.number: model_text(trial, shared.get(family_of(trial), ())) for trial in front}
+    models: Mapping[int, str] = {trial.number: model_text(trial, shared.get(family_of(trial), ())) for trial in front}
     marks = marks_of(front)
     plain = [column for column in columns_of(front) if column.title != "model"]
     least = LEAST_MODEL if any(models.values()) else 0
@@ -39,19 +39,22 @@ def to_text(front: Front, *, width: int | None = None) -> str:
         if _wide(front, beside) + 2 + least > width:
             beside = [column for column in beside if column.title != title]
     if _wide(front, beside) + 2 + least <= width:
-        columns = [*beside, Column("model", lambda trial: models[trial.number], right=False)]
+        models = _with_epochs(front, beside, models)
+        columns = [*beside, Column("model", lambda trial: models[trial.number], right=False)] if any(models.values()) else beside
         table = _grid(front, columns, width).splitlines()
     else:  # marks and model in a line of their own
         columns = [column for column in plain if column.title]
         for title in OPTIONAL:
             if _wide(front, columns) > width:
                 columns = [column for column in columns if column.title != title]
+        models = _with_epochs(front, columns, models)
         rows = _grid(front, columns, None).splitlines()
         table = rows[:2]
         for row, trial in zip(rows[2:], front, strict=True):
             below = ": ".join(text for text in (marks.get(trial.number, ""), models[trial.number]) if text)
             table += [row, *wrapped(below, width, "       ")]
-    above = [line for family, parts in shared.items() for line in wrapped(f"{family or 'all'}: {', '.join(parts.values())}", width)]
+    common = [f"{family or 'all'}: {', '.join(parts.values())} (the same in all its models)" for family, parts in shared.items()]
+    above = [line for text in common for line in wrapped(text, width)]
     return "\n".join([*above, *([""] if above else []), *table, "", *wrapped(footnote(front), width)])
 
 
@@ -99,6 +102,13 @@ def shared_parts(trials: Sequence[Trial]) -> dict[str, Mapping[str, str]]:
         if parts:
             found[family] = parts
     return found
+
+
+def _with_epochs(front: Front, columns: Sequence[Column], models: Mapping[int, str]) -> Mapping[int, str]:
+    """Texts of models, with the epochs where their column has given way: rows of one model are told apart by them."""
+    if any(column.title == "epochs" for column in columns):
+        return models
+    return {trial.number: ", ".join(filter(None, (models[trial.number], f"epochs={trial.epochs}"))) for trial in front}
 
 
 def _wide(front: Front, columns: Sequence[Column]) -> int:

@@ -335,7 +335,7 @@ def probe_study(
                 break
             study.space.sample(draw)
             if not waits(draw.params):  # what waits for others may never begin
-                tell(f"probing candidate {len(probes) + 1} of {count}")
+                tell(f"probing candidate {len(probes) + 1} of at most {count}")
                 where: Any = dict(device=session.device, threads=session.threads, seed=study.seed, features=cache)
                 probes.append(probe(draw.params, study.space, task, ledger, **where))
         tell("rehearsing decisions")

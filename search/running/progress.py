@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from ..certainty import decimals_of
 from ..energy import JOULES_PER_WH, SECONDS_PER_HOUR
-from ..formatting import energies, energy_text, for_stream, hanging
+from ..formatting import energies, energy_text, for_stream, hanging, stream_width
 from ..front import Front
 from ..integrations.run_log import RunLog, TrialLogger
 from ..records.examples import SHARES
@@ -147,7 +148,7 @@ class Console:
         """Show an event."""
         if self.silent and progress.event != "warning":
             return
-        live = bool(getattr(self.stream, "isatty", lambda: False)()) and not self.silent
+        live = is_live(self.stream) and not self.silent
         if progress.event == "detail":
             if self.verbose:
                 self._say(progress.message)
@@ -206,12 +207,18 @@ class Console:
             self._bar = None
 
 
+def is_live(stream: Any) -> bool:
+    """Whether a stream is a terminal on which a line can be written over; one that says it is dumb gets the lines of a log."""
+    return bool(getattr(stream, "isatty", lambda: False)()) and os.environ.get("TERM", "") not in ("dumb", "unknown")
+
+
 def progress_line(stream: TextIO) -> Callable[[str], None]:
     """Return what shows a text in place of the one before, on one line of a terminal; in a log every text has a line, and "" none."""
 
     def show(text: str) -> None:
-        if stream.isatty():
-            print(f"\r\x1b[K{text}", end="", file=stream, flush=True)
+        if is_live(stream):  # what does not fit would go on in a line that is never cleared
+            room = stream_width(stream) - 1
+            print(f"\r\x1b[K{text if len(text) <= room else text[: room - 1] + '…'}", end="", file=stream, flush=True)
         elif text:
             print(text, file=stream, flush=True)
 

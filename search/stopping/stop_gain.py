@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..carbon.intensity import Intensity, grams_co2e
 from ..energy import JOULES_PER_WH
+from ..formatting import energy_text
 from ..records.trial import ATTRIBUTE
 from ..samplers import FreezeThawSampler
 from ..samplers.factory import energy_axis
@@ -100,8 +101,8 @@ class StopGain:
     def describe(self, view: RemainingGain) -> str:
         """Describe what continuing would cost and gain; the sampler's expectation is usually too high, see ``recent_gain``."""
         unit, scale = ("Wh", JOULES_PER_WH) if self._in_joules else ("gCO2e", 1.0)
-        step = "" if view.next_step is None else f" (the next training alone {view.next_step / scale:.3g} {unit})"
-        return f"{view.energy / scale:.3g} {unit} more{step} would add {view.share:.2%} to the hypervolume at most"
+        step = "" if view.next_step is None else f" (the next training alone {energy_text(view.next_step / scale, unit)})"
+        return f"{energy_text(view.energy / scale, unit)} more{step} would add {view.share:.2%} to the hypervolume at most"
 
     @property
     def _in_joules(self) -> bool:

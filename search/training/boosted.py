@@ -145,7 +145,7 @@ class BoostedEstimator:
         threads: int | None = None,
     ) -> None:
         if not installed(library):
-            raise ImportError(f"{library} is not installed: pip install '{LIBRARIES[library]}'")
+            raise ImportError(f"{library} must be installed for this family, got none; do pip install '{LIBRARIES[library]}'")
         if kind == "multilabel":
             raise ValueError(f"{library} learns one target at a time, got a multilabel task; leave it out of the space")
         self.library, self.rounds, self.share, self.balanced, self.threads = library, rounds_per_epoch, share, balanced, threads or 1
@@ -258,7 +258,7 @@ def _dump(library: str, model: Any) -> bytes:
 
 def _load(library: str, data: bytes) -> Any:
     if not installed(library):
-        raise ImportError(f"this model needs {library}: pip install '{LIBRARIES[library]}'")
+        raise ImportError(f"{library} must be installed for this model, got none; do pip install '{LIBRARIES[library]}'")
     if library == "lightgbm":
         import lightgbm
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,6 +20,8 @@ MISSING = frozenset(
 #: Share of the different texts that must be dates, and of the rows that must be numbers, for a column to be of dates or numbers.
 MOST = 0.95
 MOST_ROWS = 0.7
+#: A number of this size or more is a marker, no value: its square would leave float64, and with it the mean and deviation of its column.
+LARGEST = 1e100
 _SPACES = r"(?<=\d)[ '’\u00a0\u202f](?=\d{3})"
 _UNITS = "€$£¥₹% \u00a0"
 #: Currencies before or behind a number. Source: ISO 4217 for the codes.
@@ -178,6 +180,32 @@ def numbers(values: pd.Series[Any], reading: Reading = Reading()) -> np.ndarray:
     if not is_text(values.dtype):
         return pd.to_numeric(values).to_numpy(dtype=np.float64, na_value=np.nan)
     return parse(texts(values), reading if reading.kind != "text" else Reading("number"))
+
+
+def surprises(column: Mapping[str, Any], values: pd.Series[Any]) -> list[str]:
+    """Say what training had not of the values of a column that it learnt: a sentence for each kind, with their number and an example."""
+    name, found, said = column["name"], texts(values), list[str]()
+    present = [text for text in found if text is not None]
+
+    def count(strange: Sequence[str], counted: str) -> None:
+        if strange:
+            were = f"1 value of {name!r} was" if len(strange) == 1 else f"{len(strange)} values of {name!r} were"
+            said.append(f"{were} not seen in training, e.g. {strange[0]!r}: {counted}")
+
+    if column["type"] == "numeric":
+        reading = from_json(column)
+        read = list(zip(found, numbers(values, reading), strict=True))
+        count([text for text, one in read if text is not None and np.isnan(one)], f"no {reading.kind}, counted as missing")
+        count([text for text, one in read if text is not None and abs(one) >= LARGEST], "not finite, counted as missing")
+    elif column["levels"]:
+        levels = {*column["levels"], *(level.lstrip("0") for level in column["levels"])}  # 1 is the code 01
+        counted = "counted as one of the rare values, of which training keeps no list" if column["other"] else "counted as none of those"
+        count([text for text in present if text not in levels], counted)
+    if len(present) < len(found) and not column.get("missing", True):
+        gaps = len(found) - len(present)
+        instead = "the median of training stands there" if column["type"] == "numeric" else "counted as none of those"
+        said.append(f"{gaps} missing value{'' if gaps == 1 else 's'} of {name!r}, of which training had none: {instead}")
+    return said
 
 
 def is_text(dtype: Any) -> bool:

@@ -83,7 +83,7 @@ def _load(path: Path) -> dict[str, Any]:
     try:
         import datasets
     except ImportError as error:
-        raise ImportError("Hugging Face datasets need the package datasets: pip install 'joulefront[datasets]'") from error
+        raise ImportError("datasets must be installed for Hugging Face data, got none; do pip install 'joulefront[datasets]'") from error
     if not path.is_dir():
         raise FileNotFoundError(f"no dataset at {path}; give a local folder, for example one that save_to_disk wrote")
     saved = (path / "dataset_dict.json").exists() or (path / "state.json").exists()

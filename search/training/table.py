@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .arrays import task_in_memory
-from .columns import MISSING, from_json, infer, is_text, numbers, parse, plain_frame, readings, texts
+from .columns import MISSING, infer, is_text, parse, plain_frame, readings, surprises, texts
 from .table_checks import copies, telling_alone, warn_of_columns, words_for_missing
 from .table_encodings import goals_of
-from .table_features import MAX_LEVELS, apply, feature_names, is_numeric, learn, listed, other_means, places
+from .table_features import MAX_LEVELS, apply, feature_names, is_numeric, learn, listed, other_means
 from .table_file import read
 from .table_splits import alike_neighbours, split_column, split_rows
 from .task import Kind, Task, encode, keep_rows, noting
@@ -193,17 +193,8 @@ def prepare(preprocessing: Mapping[str, Any], rows: pd.DataFrame | str | Path) -
     rows = plain_frame(rows)
     features = apply(columns, rows)
     for column in (column for column in columns if column["type"] not in ("dropped", "text")):
-        name, values = column["name"], texts(rows[column["name"]])
-        known = [True] * len(rows)
-        if column["type"] != "numeric" and column["levels"]:
-            known = [place is not None for place in places(column, values, missing=0, other=0 if column["other"] else None)]
-        elif column["type"] == "numeric" and is_text(rows[name].dtype):
-            known = (~np.isnan(numbers(rows[name], from_json(column)))).tolist()
-        strange = [value for value, one in zip(values, known, strict=True) if not one and value is not None]
-        if strange:
-            counts = "as missing" if column["type"] == "numeric" else "as none of those"
-            said = f"1 value of {name!r} was" if len(strange) == 1 else f"{len(strange)} values of {name!r} were"
-            warnings.warn(f"{said} not seen in training, e.g. {strange[0]!r}: counted {counts}", stacklevel=2)
+        for said in surprises(column, rows[column["name"]]):
+            warnings.warn(said, stacklevel=2)
     return features
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .columns import Reading, as_json, from_json, is_text, numbers, parse, readings, texts
+from .columns import LARGEST, Reading, as_json, from_json, is_text, numbers, parse, readings, texts
 from .table_encodings import (
     calendar_features,
     calendar_names,
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 #: A text column gets a feature for each of its most frequent values, at most this many; the others share one.
 MAX_LEVELS = 32
-#: A number of this size or more is a marker, no value: its square would leave float64, and with it the mean and deviation of its column.
-LARGEST = 1e100
 #: Names of columns whose numbers, when all differ, name the rows: ``id``, ``CustomerID``, ``row_nr``, and columns without a name.
 #: Hashes and UUIDs name them, too, whatever their column is called.
 _HASHES = re.compile(r"[0-9a-f]{12,}|[0-9A-F]{12,}|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")

@@ -204,7 +204,7 @@ def test_low_rank_updates_without_their_package_say_what_to_install(contract, fo
     import sys
 
     monkeypatch.setitem(sys.modules, "peft", None)
-    with pytest.raises(ImportError, match=r"finetune\.adapters lora needs the package peft; pip install"):
+    with pytest.raises(ImportError, match=r"peft must be installed for finetune\.adapters lora, got none; do pip install"):
         built(contract, found["test_vit"], "lora")
 
 

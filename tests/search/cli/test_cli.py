@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -14,6 +15,8 @@ from helpers.command_line import refused, write
 
 from joulefront.search.cli import exit_code, main, one_line
 from joulefront.search.cli.study_source import StudyError
+from joulefront.search.execution.job import reason_of
+from joulefront.search.integrations.run_log import loggers_of
 from joulefront.search.records.run_folder import RunFolder
 
 pytestmark = pytest.mark.slow
@@ -83,6 +86,43 @@ def test_an_unexpected_error_is_one_line_too(call: Callable[..., Any], monkeypat
 
     monkeypatch.setattr("joulefront.search.records.run_folder.RunFolder.open", fail)
     refused(call("front", "x"), "KeyError: 'gamma'", "--debug", code=1)
+
+
+def test_an_error_in_the_users_own_code_names_its_file_and_line(tmp_path: Path) -> None:
+    """As a failed trial, and as what ends a command; nothing of ours, of Python or of a package is the user's own."""
+    text = "import json\ndef draw(trial):\n    return {}['lost']\ndef read(text):\n    return json.loads(text)\n"
+    names: dict[str, Any] = {}
+    (tmp_path / "mine.py").write_text(text)
+    exec(compile(text, str(tmp_path / "mine.py"), "exec"), names)
+
+    def caught(work: Callable[[], object]) -> Exception:
+        try:
+            work()
+        except Exception as error:
+            return error
+        raise AssertionError("it did not fail")
+
+    lost = caught(lambda: names["draw"](None))
+    assert one_line(lost) == "KeyError: 'lost' (mine.py, line 3) (the same command with --debug shows the traceback)"
+    assert reason_of(lost) == "KeyError: 'lost' (mine.py, line 3)"
+    assert one_line(caught(lambda: names["read"]("{"))).endswith("(mine.py, line 5)")  # where the user called it
+    assert "line" not in reason_of(ValueError("nobody raised it"))
+
+
+def test_a_package_that_is_missing_is_wrong_usage_and_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(ImportError) as caught:
+        loggers_of("wandb")
+    assert re.fullmatch(r"wandb must be installed for --log wandb, got .*; do pip install wandb.*", one_line(caught.value))
+    assert exit_code(caught.value) == 2
+
+
+def test_the_help_of_every_verb_begins_with_a_whole_sentence_in_the_list(call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    for columns in ("60", "80", "160"):
+        monkeypatch.setenv("COLUMNS", columns)
+        listed = call("--help").out.partition("Commands:")[2].partition("Every verb")[0]
+        assert "..." not in listed
+        assert listed.count(".\n") + listed.count(". \n") >= 19
 
 
 def test_an_interrupt_outside_of_the_trainings_prints_how_to_continue(call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,6 +69,17 @@ def test_the_next_command_can_be_typed_as_it_stands(circle: Circle, tmp_path: Pa
     assert shlex.join(["joulefront", *circle.words]) in card
 
 
+@pytest.mark.parametrize("words", [["--trials", "5"], ["--trials", "2"], ["--budget", "1nWh"]])
+def test_a_study_that_has_done_what_is_asked_for_says_how_to_go_on_and_is_no_mistake(circle: Circle, words: list[str]) -> None:
+    sessions = RunFolder.open(circle.path).facts["sessions"]
+    out, err = say(*circle.words, *words)
+    assert "circle is finished in" in err
+    assert "a larger --trials or --budget continues it" in " ".join(err.split())
+    assert out.rstrip().splitlines()[-1] == circle.out.rstrip().splitlines()[-1]
+    assert len(RunFolder.open(circle.path).run().trials) == 5
+    assert RunFolder.open(circle.path).facts["sessions"] == sessions
+
+
 def test_the_command_line_is_recorded_for_every_session(circle: Circle) -> None:
     facts = RunFolder.open(circle.path).facts
     assert [session["command"] for session in facts["sessions"]] == [shlex.join(["joulefront", *circle.words])]

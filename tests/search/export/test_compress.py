@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -79,6 +80,15 @@ def test_a_saving_pays_back_after_as_many_predictions_as_the_optimisation_cost(t
     assert rows[1].break_even_predictions in (2000, 2001)  # 6 J / 0.003 J, rounded up
     assert rows[2].saving_joules == pytest.approx(-0.002)
     assert rows[2].break_even_predictions is None
+
+
+def test_what_the_measurement_cost_is_said_for_every_tactic(trained):
+    rows = compare_after_training(**trained, measure=Meter(0.010, 0.007, 0.012, optimisation=6.0), compile_model=False, rounds=2)
+    assert all(row.measuring_joules is not None and row.measuring_joules > 0 for row in rows)
+    said = " ".join(to_text(rows, "accuracy", "measured").split())
+    assert re.search(r"Finding this out has cost [\d.]+ m?Wh: none [\d.]+, dynamic quantisation [\d.]+, global prune 0\.5 [\d.]+\.", said)
+    unknown = compare_after_training(**trained, measure=Meter(None, None, None), compile_model=False, rounds=2)
+    assert "Finding this out" not in to_text(unknown, "accuracy", "absent")
 
 
 @pytest.mark.parametrize("meter", [Meter(None, None, None), Meter(1.0, 0.5, 0.5, u=None)])

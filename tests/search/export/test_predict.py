@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 from joulefront.search.export import export, predict
 from joulefront.search.export.model import rebuild
 from joulefront.search.training.arrays import arrays
+from joulefront.search.training.columns import surprises
 from joulefront.search.training.table import prepare, table
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -75,8 +77,61 @@ def test_one_value_is_one_and_two_are_two(exported, tmp_path, capfd):
     (tmp_path / "odd.csv").write_text("when,town,size\nnever,Rome,1\n2024-01-01,Rome,a\n,Rome,b\n,Rome,1\n", encoding="utf-8")
     assert predict.run(predict.Model(exported(0.2)[1]), [str(tmp_path / "odd.csv")]) == 0
     said = capfd.readouterr().err
-    assert "1 value of 'when' was not seen" in said
-    assert "2 values of 'size' were not seen" in said
+    assert f"warning: {tmp_path / 'odd.csv'}: 1 value of 'when' was not seen" in said
+    assert "2 values of 'size' were not seen in training, e.g. 'a': no number, counted as missing" in said
+
+
+def test_every_kind_of_value_that_training_had_not_is_counted_by_file_and_column(exported, tmp_path, capfd):
+    """Unparsable and infinite numbers, dates, rare and unknown categories, missing values where there were none, and columns."""
+    texts = "when,town,size\nnever,Rome,1e200\n2024-13-45,Bonn,inf\n,Ulm,\n"
+    for name in ("a.csv", "b.csv"):
+        (tmp_path / name).write_text(texts, encoding="utf-8")
+    (tmp_path / "c.csv").write_text("town\nRome\n", encoding="utf-8")
+    assert predict.run(predict.Model(exported(0.0)[1]), [str(tmp_path / name) for name in ("a.csv", "b.csv", "c.csv")]) == 2
+    said = capfd.readouterr().err
+    for name in ("a.csv", "b.csv"):
+        where = f"warning: {tmp_path / name}: "
+        assert f"{where}2 values of 'when' were not seen in training, e.g. 'never': no date, counted as missing" in said
+        assert f"{where}1 missing value of 'when', of which training had none: the median of training stands there" in said
+        assert f"{where}2 values of 'size' were not seen in training, e.g. '1e200': not finite, counted as missing" in said
+        assert f"{where}1 missing value of 'size', of which training had none" in said
+        assert f"{where}2 values of 'town' were not seen in training, e.g. 'Bonn': counted as none of those" in said
+    assert "must have the column 'when' (2 missing: 'when', 'size'), got town" in said
+    levels = {"name": "town", "type": "categorical", "levels": ["Rome"], "other": True, "missing": False}
+    rare = surprises(levels, pd.Series(["Rome", "Oslo", None, None]))
+    assert "1 value of 'town' was not seen in training, e.g. 'Oslo': counted as one of the rare values" in rare[0]
+    assert rare[1].startswith("2 missing values of 'town', of which training had none")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "given", "taken"),
+    [
+        ((1, 8, 8), (5, 8, 8), 5),
+        ((1, 8, 8), (8, 8), 1),
+        ((1, 8, 8), (1, 8, 8), 1),
+        ((1, 8, 8), (5, 8, 8, 1), 5),
+        ((1, 8, 8), (0, 8, 8), 0),
+        ((1, 8, 8), (5, 64), None),
+        ((3, 8, 8), (5, 8, 8, 3), None),
+        ((3, 8, 8), (5, 8, 8), None),
+        ((3, 8, 8), (3, 8, 8), 1),
+        ((4,), (4,), 1),
+        ((4,), (7, 4), 7),
+        ((1,), (7,), 7),
+        ((4,), (), None),
+    ],
+)
+def test_an_array_may_leave_out_its_only_channel_and_nothing_else(tmp_path, wanted, given, taken):
+    model = predict.Model.__new__(predict.Model)
+    model.session = SimpleNamespace(get_inputs=lambda: [SimpleNamespace(shape=["n", *wanted], type="tensor(float)")])
+    np.save(tmp_path / "a.npy", np.arange(np.prod(given)).reshape(given).astype("float32"))
+    if taken is None:
+        with pytest.raises(predict.Unusable, match=r"must have the shape \(n, "):
+            model._array(tmp_path / "a.npy")
+    else:
+        found = model._array(tmp_path / "a.npy")
+        assert found.shape == (taken, *wanted)
+        assert found.ravel().tolist() == list(range(found.size))
 
 
 def test_a_model_that_fails_is_not_laid_on_the_file_and_nothing_of_onnxruntime_leaks(exported, tmp_path, monkeypatch, capfd):

@@ -136,7 +136,7 @@ def test_a_tracker_that_is_unknown_or_not_installed_is_refused_before_anything_i
         raise ImportError("No module named 'wandb'")
 
     monkeypatch.setitem(LOGGERS, "wandb", (missing, "wandb"))  # type: ignore[misc]  # a mapping for all others
-    with pytest.raises(ImportError, match=r"--log wandb needs wandb, which cannot be loaded .*; pip install wandb"):
+    with pytest.raises(ImportError, match=r"wandb must be installed for --log wandb, got .*; do pip install wandb"):
         loggers_of("wandb")
 
 

@@ -55,3 +55,15 @@ def test_at_80_columns_it_is_still_a_table_and_has_the_digits_that_mean_anything
     assert max(map(len, [head, rule, *rows])) <= 80
     assert [row.split()[0] for row in rows[: len(Front.of(run))]] == [str(trial.number) for trial in Front.of(run)]
     assert len(rows[0].split()[1]) == len("0.12")
+
+
+@pytest.mark.parametrize("width", ["60", "80", "100", "160"])
+def test_the_legend_explains_the_columns_that_are_there(
+    fake_run: Run, repeated: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, width: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", width)
+    run = repeated(fake_run)
+    table, _, said = to_text(compare(run), run.repeats, 2).partition("\n\n")
+    titles = table.splitlines()[0]
+    assert ("sd ÷ meter u" in titles) == ("sd ÷ meter u:" in " ".join(said.split()))
+    assert (" n " in titles) == ("of n trainings" in " ".join(said.split()))

@@ -48,6 +48,22 @@ def test_no_line_is_wider_than_the_terminal_and_every_difference_is_shown(width:
     assert flat.startswith("convnet: pooling=stride, norm=group, activation=silu, learning_rate=0.00123")
 
 
+def test_models_that_differ_in_their_epochs_alone_are_told_apart_at_any_width_and_no_column_is_empty() -> None:
+    params = {"family": "lightgbm", "lightgbm.leaves": 31, "lightgbm.l2": 0.001}
+    found = Front(tuple(complete(n, 0.8 + 0.01 * n, 10.0 * 3**n, params=params, parameters=1000, epochs=3**n) for n in range(3)), *TWO)
+    found.__dict__["evidence"] = Evidence("accuracy", examples=240, guessing=0.6)
+    for width in range(30, 130, 10):
+        text = to_text(found, width=width)
+        assert all(re.search(rf"epochs={3**n}\b|^ *{n} +{3**n} ", text, re.MULTILINE) for n in range(3)), text
+        assert "(the same in all its models)" in " ".join(text.split())
+        assert "An epoch is no pass over the data, but some rounds of boosting for lightgbm." in " ".join(text.split())
+    bare = Front(tuple(complete(n, 0.8 + 0.01 * n, 10.0 * 3**n, params={"width": 8}, epochs=3**n) for n in range(3)), *TWO)
+    lines = to_text(bare, width=120).splitlines()
+    assert lines[0] == "all: width=8 (the same in all its models)"
+    assert not lines[2].endswith("model")
+    assert "An epoch is" not in to_text(bare, width=120)
+
+
 def test_with_repeats_and_carbon_it_still_fits(fake_run: Run, repeated: Callable[..., Run]) -> None:
     for width in (80, 160):
         assert max(map(len, to_text(Front.of(repeated(fake_run)), width=width).splitlines())) <= width

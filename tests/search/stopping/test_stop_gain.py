@@ -24,10 +24,10 @@ def foresight(*objectives: str) -> tuple[StopGain, SimpleNamespace]:
     ("objectives", "remaining", "unit"),
     [
         (("accuracy", "train_energy"), JOULES, "1 Wh"),
-        (("accuracy", "train_co2"), GRAMS, "3.6e+03 gCO2e"),
+        (("accuracy", "train_co2"), GRAMS, "3,600 gCO2e"),
         (("accuracy", "inference_energy", "train_energy"), JOULES, "1 Wh"),
         (("accuracy", "parameters", "train_energy"), JOULES, "1 Wh"),
-        (("accuracy", "parameters", "train_co2"), GRAMS, "3.6e+03 gCO2e"),
+        (("accuracy", "parameters", "train_co2"), GRAMS, "3,600 gCO2e"),
     ],
 )
 def test_what_remains_is_passed_in_the_unit_of_the_training_energy_wherever_it_stands(objectives, remaining, unit):
