@@ -158,6 +158,7 @@ class TrainingMachineOptions(MachineOptions):
     """The machine of a search, whose trainings may be parallel."""
 
     workers: Annotated[int, typer.Option(min=1, help="Number of parallel trainings.")] = 1
+    executor: Annotated[str, typer.Option(help="local, or ray: the trainings are actors of a Ray cluster.")] = "local"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -129,6 +129,7 @@ def run(
                 price_per_kwh=price_per_kwh,
                 device=machine.device,
                 workers=machine.workers,
+                executor=machine.executor,
                 protocol=_protocol(protocol),
                 stop_gain=stop_gain,
                 warm_start=own.warm_start or [],

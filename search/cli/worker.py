@@ -64,6 +64,7 @@ def worker(
                 cpu_watts=machine.cpu_watts,
                 device=machine.device,
                 workers=machine.workers,
+                executor=machine.executor,
                 listener=listener,
                 origin=facts.get("origin"),
                 whole_process=context.obj[1],

@@ -50,6 +50,7 @@ class Ledger:
     Attributes:
         t0_ns: When it started on that clock; ``t1_ns`` when it stopped, or None.
         after_checkpoint: Called after each checkpoint, by the thread that made it, or None.
+        follow: Counts a process (its id) that is no child of this one, and its children, as this one's work from now on.
 
     Raises:
         ValueError: If an interval is not positive.
@@ -75,8 +76,8 @@ class Ledger:
         self._warnings, self._section = Warnings(clock), Section()
         self._meters = MeterSet(found.sources, (*found.absent, *absent), clock, self._warnings)
         self._monitor = HostMonitor(self._meters.sources, warnings=self._warnings)
-        self._anchors = Anchors(clock)
-        self._registry = Registry(self, clock)
+        self._anchors, self._registry = Anchors(clock), Registry(self, clock)
+        self.follow = self._monitor.tree.follow
         self._records = RecordBuilder(self._meters, self._monitor, self._anchors, {}, self._warnings)
         self._sampler: Sampler | None = None
         self._spent_ns = 0  # in opening and closing windows

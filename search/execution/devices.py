@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 
@@ -20,13 +21,15 @@ from ..study import Study
 from ..threads import warn_of_spinning
 from ..training.task import Task
 from .job import Executor
-from .worker import gpu_components
+from .worker import DeviceError, gpu_components
 
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]  # not on Windows
 
+#: Where trainings can run.
+EXECUTORS = ("local", "ray")
 #: Pause between two attempts to get a device.
 RETRY_SECONDS = 0.05
 #: Where the locks of a machine's devices are, for all users: folder and files are open to everybody.
@@ -120,10 +123,6 @@ class Lease:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Give the device back."""
         self.release()
-
-
-class DeviceError(RuntimeError):
-    """Too few GPUs are free; the message says who holds them and what to do."""
 
 
 @dataclass(frozen=True)
@@ -242,9 +241,34 @@ def pick_device(device: str) -> str:
     return device
 
 
-def make_executors(study: Study, task: Task, devices: Sequence[str]) -> list[Executor]:
-    """One executor a device: this process itself for a single one, or processes of their own."""
+def check_executor(name: str) -> None:
+    """Refuse an executor that there is not, before anything is loaded.
+
+    Raises:
+        ValueError: If it is unknown, or its library is not installed.
+    """
+    if name not in EXECUTORS:
+        raise ValueError(f"--executor must be {' or '.join(EXECUTORS)}, got {name!r}")
+    if name == "ray" and find_spec("ray") is None:
+        raise ValueError("Ray must be installed for --executor ray; do pip install 'joulefront[ray]', or leave --executor out")
+
+
+def make_executors(
+    study: Study, task: Task, devices: Sequence[str], executor: str = "local", threads: int = 1, follow: Callable[[int], object] = bool
+) -> list[Executor]:
+    """One executor a device: this process itself for a single one, processes of their own, or actors of ``ray``.
+
+    Actors have so many ``threads``; what they take is counted by ``follow``, see `Ledger.follow`.
+
+    Raises:
+        DeviceError: If Ray has no room for them.
+    """
     from .job import InProcess
+
+    if executor == "ray":
+        from .ray_worker import ray_workers
+
+        return [*ray_workers(study, devices, threads, follow)]
 
     if len(devices) == 1:
         return [InProcess(study.space, task)]

@@ -38,6 +38,10 @@ SLOW_TO_LOAD = (
 )
 
 
+class DeviceError(RuntimeError):
+    """Too few devices are free, or one does not answer any more; the message says who holds them and what to do."""
+
+
 class WorkerProcess:
     """One worker process with its own copy of the task, which it loads itself.
 
@@ -57,7 +61,7 @@ class WorkerProcess:
     def _start(self) -> None:
         context = context_for(self._device)
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, self._pickled, self._device, dict(os.environ)), daemon=True)
+        self._process = context.Process(target=serve, args=(theirs, self._pickled, self._device, dict(os.environ)), daemon=True)
         with _interrupts_kept_from_children():
             self._process.start()
         theirs.close()
@@ -110,10 +114,7 @@ class WorkerProcess:
                             return Outcome(epochs, failed=reason, cpu_seconds=used.seconds)
                     kind, payload = self._pipe.recv()
                 except (EOFError, OSError):
-                    self._process.join(5.0)
-                    when = "" if self._ready else " while it started"
-                    died = f"the worker process died{when} (exit code {self._process.exitcode})"
-                    return Outcome(epochs, failed=died, excused=not self._ready, cpu_seconds=used.seconds)
+                    return replace(self._died(), epochs=epochs, cpu_seconds=used.seconds)
                 if kind in ("ready", "warm"):
                     self._ready = True
                 elif kind == "enter":
@@ -147,6 +148,12 @@ class WorkerProcess:
             self._process.join(5.0)
         self._kill()
         self._pipe.close()
+
+    def _died(self) -> Outcome:
+        """Return what is known of a death."""
+        self._process.join(5.0)
+        when = "" if self._ready else " while it started"
+        return Outcome(0, failed=f"the worker process died{when} (exit code {self._process.exitcode})", excused=not self._ready)
 
     def _kill(self) -> None:
         self._process.kill()
@@ -187,7 +194,7 @@ def context_for(device: str) -> SpawnContext | ForkServerContext:
     return context
 
 
-def _serve(pipe: Connection, pickled: bytes, device: str, environment: Mapping[str, str]) -> None:
+def serve(pipe: Connection, pickled: bytes, device: str, environment: Mapping[str, str]) -> None:
     """The child: load the task once, then train what comes; its environment is the parent's of now, not of the server's start."""
     os.environ.clear()
     os.environ.update(environment)

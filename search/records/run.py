@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,11 @@ from ..carbon.intensity import Intensity, grams_co2e
 from .bill import Bill
 from .replicates import Repeats
 from .trial import Trial
+
+
+def on_hardware(trials: Iterable[Trial], hardware_id: str) -> tuple[Trial, ...]:
+    """Return the trials that were measured on one kind of hardware, and those of which it is unknown: decisions there look at them."""
+    return tuple(trial for trial in trials if trial.hardware_id in (None, hardware_id))
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,7 @@ class Run:
             return self
         last = [session.get("hardware_id") for session in self.facts.get("sessions") or ()][-1:]
         own = hardware_id or next((one for one in last if one in counts), known[0])
-        kept = tuple(trial for trial in self.trials if trial.hardware_id in (None, own))
+        kept = on_hardware(self.trials, own)
         return replace(self, trials=kept, elsewhere={one: self._told(one, counts[one]) for one in known if one != own})
 
     def grams_co2e(self, joules: float | None) -> float | None:

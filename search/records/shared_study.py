@@ -17,6 +17,7 @@ import uuid
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -191,11 +192,13 @@ def check_place(place: str) -> str:
     """Return the place of a store as workers elsewhere understand it: a folder by its whole path, or ``s3://bucket/prefix``.
 
     Raises:
-        ValueError: If it is neither.
+        ValueError: If it is neither, or the library for it is not installed.
     """
     if place.startswith(S3):
         if not urlsplit(place).netloc:
             raise ValueError(f"--artifacts must name a bucket, got {place!r}; s3://bucket/prefix is one")
+        if find_spec("boto3") is None:
+            raise ValueError(f"boto3 must be installed for --artifacts {place}; do pip install 'joulefront[s3]', or give a folder")
         return place.rstrip("/")
     if "://" in place:
         raise ValueError(f"--artifacts must be a folder or s3://bucket/prefix, got {place!r}")
@@ -213,10 +216,15 @@ class ArtifactStore:
     place: str
     prefix: str
 
-    def put(self, file: Path) -> None:
-        """Store a file; an ``OSError`` where the place cannot be reached."""
-        with file.open("rb") as opened:
-            self._store(writing=True).write(self._name(file), opened)
+    def put(self, file: Path, name: str | None = None) -> None:
+        """Store a file, under its own name or another; an ``OSError`` where the place cannot be reached."""
+        try:
+            with file.open("rb") as opened:
+                self._store(writing=True).write(self._name(file if name is None else file.with_name(name)), opened)
+        except OSError:
+            raise
+        except Exception as error:  # those of a bucket are of many kinds
+            raise OSError(f"{self.place} cannot be written ({type(error).__name__}: {error})") from error
 
     def get(self, file: Path) -> bool:
         """Fetch the file of this name, unless it is here; return whether it is now."""
@@ -243,9 +251,11 @@ class ArtifactStore:
 
         if self.place.startswith(S3):
             try:
-                import boto3  # type: ignore[import-not-found]  # optional; AWS_ENDPOINT_URL names a server other than Amazon's
+                import boto3  # optional; AWS_ENDPOINT_URL names a server other than Amazon's
             except ImportError as error:
-                raise OSError(f"boto3 must be installed for --artifacts {self.place}; do pip install boto3, or give a folder") from error
+                raise OSError(
+                    f"boto3 must be installed for --artifacts {self.place}; do pip install 'joulefront[s3]', or give a folder"
+                ) from error
             return Boto3ArtifactStore(urlsplit(self.place).netloc, client=boto3.client("s3"))
         if writing and not (folder := Path(self.place)).is_dir():
             folder.mkdir()  # not its parents

@@ -28,6 +28,11 @@ from .carbon_log import CarbonLog
 if TYPE_CHECKING:
     import optuna
 
+#: Why a new study with a forecast has no workers elsewhere.
+ALONE = (
+    "--forecast must go without --storage, got both: grams by the hour are kept in one run folder, and workers elsewhere would not know "
+    "them; leave --storage out (--workers N trains in parallel), or give --zone or --intensity in place of --forecast"
+)
 #: A training is large above this share of a median complete one: with rungs in threes that is the step to the last rung.
 LARGE = 0.25
 

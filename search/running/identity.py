@@ -211,7 +211,7 @@ def study_folder(
 
     With a forecast grams follow it by the hour, and the intensity is its mean over what is ahead. A new folder with a storage joins the
     study of this name there, or makes it: for the workers to come it keeps its files in ``artifacts`` and says every ``beat_seconds`` that
-    it lives. A study with a forecast is this folder's alone.
+    it lives. What workers of one study would have to share of a forecast, grams by the hour, is kept in a folder alone.
 
     Raises:
         StoreError: If the folder holds another study, or cannot be used.
@@ -230,7 +230,7 @@ def study_folder(
             "carbon": [] if forecast else None,
             "sessions": [],
         }
-        if storage is not None and not forecast:
+        if storage is not None:
             place = check_place(artifacts or str(path / "shared"))
             facts |= {"shared": study.name, "worker": new_worker(), "artifacts": place, "beat_seconds": beat_seconds}
         store = RunFolder.create(path, facts, storage=storage)

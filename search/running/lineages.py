@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from ..records.trial import EXCUSED, KEY, Trial, from_optuna
+from ..records.trial import EXCUSED, KEY, WORKER, Trial, from_optuna
 from ..samplers.history import EPOCHS_REACHED, FINISHED, FROM_SCRATCH, RESUME_FROM
 from ..space import Candidate, FixedTrial, Space
+from ..stopping.limits import Limits
 
 if TYPE_CHECKING:
     import optuna
@@ -15,6 +17,27 @@ if TYPE_CHECKING:
 
 #: Fields of a recipe that decide, with the architecture, which kernels ``torch.compile`` makes.
 KERNELS = ("batch_size", "accumulation", "resolution", "precision", "channels_last", "threads", "tactics")
+
+
+@dataclass
+class Lost:
+    """Trainings from scratch that were lost with the worker they ran in, to be taken up again by later trials."""
+
+    _waiting: dict[str, Mapping[str, Any] | None] = field(default_factory=dict)
+
+    def note(self, key: str, params: Mapping[str, Any], limits: Limits) -> Limits:
+        """Let a candidate be trained again, beside the trials that the limits allow, but once: it may be the reason after all."""
+        new = key not in self._waiting
+        self._waiting.setdefault(key, dict(params))
+        return replace(limits, trials=limits.trials and limits.trials + new)
+
+    def next(self) -> Mapping[str, Any] | None:
+        """Return the parameters of a training that nobody has taken up again yet, or None."""
+        for key, params in self._waiting.items():
+            if params is not None:
+                self._waiting[key] = None
+                return params
+        return None
 
 
 def of_the_same_kernels(space: Space, candidate: Candidate, trials: Sequence[Trial]) -> list[Trial]:
@@ -64,7 +87,7 @@ def resumable(trials: Sequence[Trial], stored: Sequence[optuna.trial.FrozenTrial
 
     They are not complete trainings, none has continued them yet, and nothing has ended their candidate.
     """
-    over = {trial.user_attrs.get(KEY) for trial in stored if _ends_its_candidate(trial)}
+    over = {_candidate(trial) for trial in stored if _ends_its_candidate(trial)}
     parents = {trial.parent for trial in trials if trial.state == "complete"}
     return {
         trial.number
@@ -72,8 +95,13 @@ def resumable(trials: Sequence[Trial], stored: Sequence[optuna.trial.FrozenTrial
         if trial.state == "complete"
         and not trial.complete_training
         and trial.number not in parents
-        and stored[trial.number].user_attrs.get(KEY) not in over
+        and _candidate(stored[trial.number]) not in over
     }
+
+
+def _candidate(trial: optuna.trial.FrozenTrial) -> tuple[Any, Any]:
+    """Return what tells candidates apart: on other hardware the same parameters are another one's energies."""
+    return trial.user_attrs.get(KEY), trial.user_attrs.get(WORKER, {}).get("hardware_id")
 
 
 def _ends_its_candidate(trial: optuna.trial.FrozenTrial) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import sys
 import threading
 import time
 import zlib
@@ -24,7 +25,7 @@ from ..energy import JOULES_PER_WH
 from ..formatting import energy_text
 from ..records.database import fail_open_trials
 from ..records.run_folder import RunFolder, StoreError
-from ..records.shared_study import LOCK_SECONDS, SharedStudy, WorkerState
+from ..records.shared_study import LOCK_SECONDS, ArtifactStore, SharedStudy, WorkerState
 from ..records.trial import WORKER, Trial
 from ..stopping.limits import Limits, StopRules
 from ..stopping.stop_gain import NOT_WORTH_IT
@@ -325,6 +326,15 @@ class Membership:
         with self.recording():  # who takes this worker for dead does not write an older bill over this one
             self.shared.save_bill(self.state.id, self.account.sessions(closed=True))
             self.exchange(ended=True)
+
+
+def share_ledger(folder: RunFolder) -> None:
+    """Leave a worker's ledger where all of them keep their weights, for whoever audits the study without its machine."""
+    if (place := folder.facts.get("artifacts")) is not None and folder.ledger_file.exists():
+        try:
+            ArtifactStore(str(place), str(folder.facts["run_id"])).put(folder.ledger_file, f"ledger-{folder.facts['worker']}.jsonl")
+        except OSError as error:
+            print(f"the ledger of this worker stays in {folder.path} alone: {error}", file=sys.stderr)
 
 
 def running(shared: SharedStudy) -> list[FrozenTrial]:

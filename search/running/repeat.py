@@ -343,7 +343,7 @@ def repeat(
             task = study.load_task()
             refuse_other_data(session.folder, task)
             session.prepare(study, task)
-            again = RepeatLoop(study, session, trials, repeats, listener, pace_of(run.trials))
+            again = RepeatLoop(study, session, trials, repeats, listener, pace_of(run.trials, session.ledger.hardware_id))
             left = again.repeats.open_slots(again.plan)
             some = f" of {len(front)}, evenly spread over the front," if pick.strip() == "front" and len(members) < len(front) else ""
             joules = sum(trials[slot.trial].train_joules or 0.0 for slot in left)

@@ -22,12 +22,11 @@ from ..formatting import energy_text
 from ..front import Front
 from ..integrations.run_log import TrialLogger
 from ..records.bill import add_up
-from ..records.run_folder import RunFolder
+from ..records.run_folder import RunFolder, StoreError
 from ..records.trial import Trial
 from ..report.facts import over_default
 from ..report.front_view import FrontView
-from ..samplers.factory import make_sampler
-from ..samplers.freeze_thaw import FreezeThawSampler
+from ..samplers.factory import keep_apart, make_sampler
 from ..stopping.limits import StopRules, limits_of, pace_of, refuse_wrong_limits
 from ..stopping.stop_gain import StopGain
 from ..study import Budget, Study
@@ -35,10 +34,10 @@ from ..training.evaluate import targets_of
 from ..training.task import Task
 from .baselines import PLAIN, MeasurementProtocol, beginning
 from .carbon_log import keep_place
-from .carbon_session import CarbonSession, CarbonTime, grams_as_joules
+from .carbon_session import ALONE, CarbonSession, CarbonTime, grams_as_joules
 from .ensemble import add_ensemble
 from .identity import note_study, study_folder
-from .membership import Membership
+from .membership import Membership, share_ledger
 from .progress import Listener, Reporter, quiet
 from .session import SessionOptions, meters_text, open_session
 from .trial_runner import Recorder, TrialRunner, one_blas_thread
@@ -212,6 +211,7 @@ def run(
     artifacts: str | None = None,
     same_hardware: bool = False,
     loggers: Sequence[TrialLogger] = (),
+    executor: str = "local",
 ) -> FrontView:
     """Run a study until a limit is reached, and return the front of all measured trials.
 
@@ -225,8 +225,7 @@ def run(
         budget: What the search may spend in total, e.g. ``"5Wh"``.
         timeout_seconds: Wall time of this session.
         storage: Optuna storage URL; SQLite in the run folder by default. The study of this name there is made, or joined: its workers share
-            trials, budget and bill. The folder keeps the URL without its password: a run that goes on takes that from here,
-            ``JOULEFRONT_STORAGE`` (the same URL with its password) or ``PGPASSFILE``.
+            trials, budget and bill. A run that goes on takes its password from here, ``JOULEFRONT_STORAGE`` (that URL) or ``PGPASSFILE``.
         meter: ``auto`` or a list of sources, e.g. ``nvml,rapl``.
         cpu_watts: Watts of the whole CPU with all cores busy, when you know better than the CPU-time estimate's default.
         intensity: Carbon per kWh of the place, see ``joulefront.search.carbon.zones.intensity_for``; a continued run keeps its own.
@@ -248,13 +247,14 @@ def run(
         artifacts: Where workers keep weights for each other: a folder or ``s3://bucket/prefix``; by default in the folder that began.
         same_hardware: Whether joining is refused on hardware unlike that of the first worker.
         loggers: Trackers that get each trial and the front at the end, see ``loggers_of``; what they take is on the bill.
+        executor: ``local``, or ``ray`` for workers that are actors of the Ray cluster that runs here, or of one for this study.
 
     Raises:
         ValueError: If an argument breaks its rule.
         StoreError: If the folder cannot be used.
         DeviceError: If another run holds the GPU.
     """
-    options = SessionOptions(meter, cpu_watts, device, workers, protocol, save_seconds, whole_process, command, origin)
+    options = SessionOptions(meter, cpu_watts, device, workers, protocol, save_seconds, whole_process, command, origin, executor)
     refuse_wrong_limits(trials, timeout_seconds, stop_gain, warm_start)
     if carbon is not None:
         if intensity is not None:
@@ -264,10 +264,11 @@ def run(
     path = Path(out) if out is not None else Path("runs") / study.name
     wanted = Budget.parse(budget) if isinstance(budget, str) else budget
     prior = [RunFolder.open(folder).study(read_only=True).get_trials(deepcopy=False) for folder in warm_start]
-    by_hour = carbon is not None
+    if carbon is not None and storage is not None and not RunFolder.exists(path):
+        raise StoreError(ALONE)
     place = study_folder(
         *(path, study, storage, intensity, pue, price_per_kwh, origin),
-        forecast=by_hour,
+        forecast=carbon is not None,
         artifacts=artifacts,
         beat_seconds=save_seconds,
     )
@@ -278,6 +279,7 @@ def run(
         if member is not None:
             wanted, trials = member.limits(wanted, trials, study)
             spent = (spent or 0.0) + member.elsewhere_joules()
+            session.at_end(lambda: share_ledger(session.folder))  # when it has ended
         grams = None if intensity is None else intensity.grams_per_kwh
         chosen = wanted or (study.budget if trials is None else None)
         priced = spent if carbon is None else grams_as_joules(session.folder.facts["carbon"], chosen, grams, pue, otherwise=spent)
@@ -302,12 +304,10 @@ def run(
                 hourly = CarbonSession.begin(
                     carbon, study, limits, chosen, session.account, nominal=intensity, earlier=earlier, pue=pue, workers=workers
                 )
-            optuna_study = session.folder.study(sampler, alone=True)
-            if member is not None and isinstance(sampler, FreezeThawSampler):
-                sampler.comparable = member.alike
+            optuna_study = session.folder.study(sampler if member is None else keep_apart(sampler, member.alike), alone=True)
             gain = StopGain(study, optuna_study, stop_gain)
             rules = StopRules(study, optuna_study, limits, session.account, session.interrupted, gain, intensity, pue, hourly)
-            rules.epoch_seconds = pace_of(session.before.trials)
+            rules.epoch_seconds = pace_of(session.before.trials, session.ledger.hardware_id)
             reporter = Reporter(session, optuna_study, rules, listener, loggers)
             recorder = Recorder(
                 study, session.folder, optuna_study, session.account, len(task.train), validation_examples=len(task.validation)
@@ -363,7 +363,7 @@ def run(
             front = Front.of(session.folder.run(optuna_study), complete_only=study.complete_only)
             rules.account.save()
             parts = add_up(rules.account.sessions()).overhead_parts
-            used = course(front, rules.account.spent_joules(), parts)
+            used = course(front, None if member is not None and member.others else rules.account.spent_joules(), parts)
             reporter.tell("end", "; ".join([f"ended: {session.reason}", *used]))
             if not front.trials and limits.joules is not None and (started := rules.account.spent_joules() or 0.0) >= limits.joules:
                 reporter.tell("end", f"imports, data and warm-up alone took {energy_text(started / JOULES_PER_WH)}; give a larger --budget")

@@ -35,7 +35,7 @@ from ..energy import Ledger, Record, discover
 from ..energy.calibrations import WallCalibration, load_calibration
 from ..energy.discover import Discovery
 from ..energy.sources.cpu_time import CpuTime, Tree
-from ..execution.devices import Devices, make_executors, pick_device, take_devices, torch_threads
+from ..execution.devices import Devices, check_executor, make_executors, pick_device, take_devices, torch_threads
 from ..execution.job import Executor, Watch, within
 from ..execution.probe import WARM_UP_SECONDS, may_compile
 from ..records.bill import SessionBill, add_up, meters_of, read_sessions
@@ -63,7 +63,7 @@ class SessionOptions:
         meter: ``auto`` or a list of sources, e.g. ``nvml,rapl``.
         cpu_watts: Watts of the whole CPU with all cores busy, for the estimate from CPU time; None for what is known of this machine.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
-        workers: Trainings at the same time; each gets its share of the cores.
+        workers: Trainings at the same time; each gets its share of the cores; ``executor`` is ``local`` or ``ray``.
         protocol: Idle baselines, cool-down and anchor measurements.
         save_seconds: What was spent is written to the bill and to the ledger's file this often: a killed session loses no more.
         whole_process: Whether this process is there for this session alone, so that what it took before the meters is on the bill, too.
@@ -83,9 +83,11 @@ class SessionOptions:
     whole_process: bool = False
     command: str | None = None
     origin: Mapping[str, Any] | None = None
+    executor: str = "local"
 
     def __post_init__(self) -> None:
         """Check what can be checked without a machine."""
+        check_executor(self.executor)
         if self.workers < 1:
             raise ValueError(f"workers must be >= 1, got {self.workers}")
         if not self.save_seconds > 0:
@@ -124,10 +126,9 @@ class Session:
     def __init__(
         self, options: SessionOptions, devices: Devices, threads: int, folder: RunFolder | None, held: ExitStack, interrupts: Interrupts
     ) -> None:
-        self.options, self.devices, self.threads = options, devices, threads
+        self.options, self.devices, self.device, self.threads = options, devices, devices.names[0], threads
         self.interrupted, self.lock = interrupts.seen, threading.RLock()
         self.reason, self.end_facts, self.baseline_facts = BROKEN_OFF, dict[str, Any](), dict[str, Any]()
-        self.device = devices.names[0]
         self._held, self._keeps, self._noted, self._interrupts = held, folder is not None, False, interrupts
         self.at_end = held.callback  # for what comes after the bill and before the ledger's end
         self._training, self._earlier = ExitStack(), list[dict[str, Any]]()
@@ -202,7 +203,7 @@ class Session:
 
             self._held.enter_context(fresh_cache())  # the first of its kind is paid in full, as it is priced; workers inherit it
         self.inputs = price_of_inputs(task.embedded, self.ledger)
-        self.executors = make_executors(study, task, self.devices.names)
+        self.executors = make_executors(study, task, self.devices.names, self.options.executor, self.threads, self.ledger.follow)
         for executor in self.executors:
             self._training.callback(executor.close)
 

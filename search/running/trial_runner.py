@@ -15,11 +15,12 @@ from threadpoolctl import threadpool_limits
 from ..billing.account import FEATURES, Account, TrialMeter, price_of_features, trial_energy
 from ..carbon.clean_hours import text_of
 from ..certainty import standard_error, written
-from ..execution.devices import DeviceError
 from ..execution.job import Executor, Job, Outcome, Watch, reason_of, seed_of
+from ..execution.worker import DeviceError
 from ..formatting import energy_text
 from ..front import Front
 from ..records.database import keep
+from ..records.run import on_hardware
 from ..records.run_folder import RunFolder
 from ..records.trial import ATTRIBUTE, BASELINE, DEFAULT, EXCUSED, KEY, WORKER, Trial, TrialEnergy, from_optuna
 from ..samplers.frozen_features import scheduled
@@ -33,7 +34,7 @@ from ..training.checkpoint import check_weights
 from ..training.task import Task
 from .carbon_session import CarbonSession
 from .ensemble import scores_file
-from .lineages import duplicate_of, expected_joules, of_the_same_kernels, resumable
+from .lineages import Lost, duplicate_of, expected_joules, of_the_same_kernels, resumable
 from .membership import Membership
 from .progress import Reporter
 from .session import Session
@@ -83,6 +84,7 @@ class TrialRunner:
     first: Sequence[Mapping[str, Any]] = ()
     baseline: int | None = None
     member: Membership | None = None
+    lost: Lost = field(default_factory=Lost)
 
     def __call__(self, executor: Executor) -> None:
         """Ask for a trial; train it, unless a check rejects it or its candidate was trained before; tell what came of it."""
@@ -104,8 +106,7 @@ class TrialRunner:
                 rejection = member.claim(self.rules.limits, trials, asked.trial.number, asked.epochs, asked.parent, expected)
             if rejection is None and duplicate is not None:
                 self.recorder.repeated(asked.trial, duplicate)
-        if rejection is None and duplicate is not None:
-            return self.reporter.tell("trial", f"trial {asked.trial.number} repeats trial {duplicate.number}: nothing was trained")
+                return self.reporter.tell("trial", f"trial {asked.trial.number} repeats trial {duplicate.number}: nothing was trained")
         ended = None
         while rejection is None and ended is None and self._postponed(asked.epochs):
             ended = self.rules.end_of_training(None)
@@ -120,7 +121,7 @@ class TrialRunner:
     def _ask(self) -> Asked:
         if self.study.sampler != "grid" and (begun := len(self._optuna_trials())) < len(self.first):
             self.optuna_study.enqueue_trial(dict(self.first[begun]))
-        elif (later := scheduled(self.optuna_study, self.study, self.task, self.session.features)) is not None:
+        elif (later := self.lost.next() or scheduled(self.optuna_study, self.study, self.task, self.session.features)) is not None:
             self.optuna_study.enqueue_trial(dict(later))
         trial = self.optuna_study.ask()
         if self.member is not None:
@@ -213,6 +214,9 @@ class TrialRunner:
             raise
         if outcome.failed and outcome.failed == overdue.reason:
             outcome = replace(outcome, excused=overdue.excused)
+        if outcome.failed and outcome.excused and parent is None:
+            with self.session.lock:
+                self.rules.limits = self.lost.note(self.study.space.key(asked.candidate), asked.trial.params, self.rules.limits)
         self._record(asked, outcome, meter, stopped)
         if outcome.ends_study:
             raise RuntimeError(outcome.failed)
@@ -279,7 +283,7 @@ class TrialRunner:
         return self.optuna_study.get_trials(deepcopy=False)
 
     def _trials(self) -> tuple[Trial, ...]:
-        return self.session.folder.run(self.optuna_study, bill=False).comparable().trials
+        return on_hardware(self.session.folder.run(self.optuna_study, bill=False).trials, self.session.ledger.hardware_id)
 
 
 @dataclass

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution
+from optuna.samplers import RandomSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from ..hints import Hints
@@ -90,6 +91,70 @@ def make_sampler(
 def validation_share(task: Task | None) -> float:
     """Return how many validation examples there are for each training example; 0 where that is unknown."""
     return len(task.validation) / max(1, len(task.train)) if task is not None else 0.0
+
+
+def keep_apart(
+    sampler: optuna.samplers.BaseSampler, comparable: Callable[[Sequence[FrozenTrial]], Sequence[FrozenTrial]]
+) -> optuna.samplers.BaseSampler:
+    """Return a sampler that decides by comparable trials alone, those of one kind of hardware, where its study has others, too.
+
+    Random draws look at no trial. A grid covers its space once, whatever hardware trains which part of it.
+    """
+    if isinstance(sampler, FreezeThawSampler):
+        sampler.comparable = comparable
+    return sampler if isinstance(sampler, FreezeThawSampler | RandomSampler | GridSampler) else ComparableSampler(sampler, comparable)
+
+
+class ComparableSampler(optuna.samplers.BaseSampler):
+    """A sampler of Optuna that sees some trials of its study only."""
+
+    def __init__(self, sampler: optuna.samplers.BaseSampler, comparable: Callable[[Sequence[FrozenTrial]], Sequence[FrozenTrial]]) -> None:
+        self.sampler, self.comparable = sampler, comparable
+
+    def _seen(self, study: optuna.Study) -> Any:
+        return _ComparableStudy(study, self.comparable)
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """Return what is drawn jointly."""
+        return self.sampler.infer_relative_search_space(self._seen(study), trial)
+
+    def sample_relative(self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> dict[str, Any]:
+        """Draw jointly."""
+        return self.sampler.sample_relative(self._seen(study), trial, search_space)
+
+    def sample_independent(self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution) -> Any:
+        """Draw one parameter."""
+        return self.sampler.sample_independent(self._seen(study), trial, param_name, param_distribution)
+
+    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        """Prepare for a trial."""
+        self.sampler.before_trial(self._seen(study), trial)
+
+    def after_trial(self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
+        """Learn from a trial."""
+        self.sampler.after_trial(self._seen(study), trial, state, values)
+
+    def reseed_rng(self) -> None:
+        """Draw from another seed."""
+        self.sampler.reseed_rng()
+
+
+class _ComparableStudy:
+    def __init__(self, study: optuna.Study, comparable: Callable[[Sequence[FrozenTrial]], Sequence[FrozenTrial]]) -> None:
+        self._study, self._comparable = study, comparable
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._study, name)
+
+    def _get_trials(self, deepcopy: bool = True, states: Any = None, use_cache: bool = False) -> list[FrozenTrial]:
+        return list(self._comparable(self._study._get_trials(deepcopy, states, use_cache)))
+
+    def get_trials(self, deepcopy: bool = True, states: Any = None) -> list[FrozenTrial]:
+        return self._get_trials(deepcopy, states)
+
+    @property
+    def trials(self) -> list[FrozenTrial]:
+        return self._get_trials()
 
 
 class GridSampler(optuna.samplers.BruteForceSampler):

@@ -308,11 +308,11 @@ def slowest_epoch(known: float | None, seconds: float | None, epochs: int) -> fl
     return known if seconds is None or epochs < 1 else max(known or 0.0, seconds / epochs)
 
 
-def pace_of(trials: Iterable[Trial]) -> float | None:
-    """Return what an epoch has taken in the slowest of some trials; None when none of them is complete."""
+def pace_of(trials: Iterable[Trial], hardware_id: str) -> float | None:
+    """Return what an epoch has taken in the slowest of some trials on this hardware; None when none of them is complete."""
     found = None
     for trial in trials:
-        if trial.state == "complete":
+        if trial.state == "complete" and trial.hardware_id in (None, hardware_id):
             found = slowest_epoch(found, trial.energy.record.get("seconds"), len(trial.curve))
     return found
 

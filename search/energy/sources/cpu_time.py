@@ -74,6 +74,7 @@ class Tree:
         self._last = CpuUse(0.0, 0.0)
         self._own = self._ended = 0.0
         self._living: dict[int, _Process] = {}
+        self._followed: set[int] = set()
         self._started: dict[int, float] = {}
         self._owed = 0.0  # seconds of children that are gone and whose parents have not shown them yet
         self._threads = Threads(self._proc)
@@ -81,6 +82,11 @@ class Tree:
     def seconds(self) -> float:
         """Return user and system time so far; it never falls."""
         return self.read().seconds
+
+    def follow(self, pid: int) -> None:
+        """Count a process, with all that it has used and will use, and its children, as if this one had started it."""
+        with self._lock:
+            self._followed.add(pid)
 
     def read(self, *, exact: bool = True) -> CpuUse:
         """Return user and system time so far, and how late it may be; ``exact`` brings this process's own threads up to now."""
@@ -109,7 +115,7 @@ class Tree:
         # What was collected is read before the children that may hand it over: one that ends in between is then missing for a
         # moment, and never there twice.
         ended = _ended_seconds()
-        living = self._walk() if self._living or _has_children() else {}
+        living = self._walk() if self._living or self._followed or _has_children() else {}
         if exact:
             self._threads.update()
         own = max(time.process_time(), self._own)
@@ -136,13 +142,14 @@ class Tree:
     def _walk(self) -> dict[int, _Process]:
         """Return the living descendants, and those seen before whose parents are gone, with theirs."""
         found: dict[int, _Process] = {}
-        waiting = list(children(os.getpid(), self._proc).items())
+        waiting = [*((pid, 0) for pid in self._followed), *children(os.getpid(), self._proc).items()]
         orphans = list(self._living)
         while waiting or orphans:
             known = not waiting
             pid, thread = (orphans.pop(), 0) if known else waiting.pop()
             fields = None if pid in found else stat_fields(pid, self._proc)
             if fields is None or len(fields) < 20:
+                self._followed -= {pid} if fields is None and pid not in found else set()  # another process may get its number
                 continue
             before = self._living.get(pid)
             if before is not None and before.start != fields[19]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import signal
 import statistics
 import subprocess
 import sys
@@ -14,7 +15,17 @@ import time
 import pytest
 
 from joulefront.search.energy import Ledger, discover
-from joulefront.search.energy.sources.cpu_time import DEFAULT, TICK, CpuCoefficients, CpuTime, CpuUse, Machine, Tree, from_cpu_watts
+from joulefront.search.energy.sources.cpu_time import (
+    DEFAULT,
+    TICK,
+    CpuCoefficients,
+    CpuTime,
+    CpuUse,
+    Machine,
+    Tree,
+    from_cpu_watts,
+    process_seconds,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -282,3 +293,20 @@ def test_discover_refuses_what_it_does_not_know(tmp_path):
     found = discover("cpu_time", cpu_watts=100.0, powercap=tmp_path)
     assert [source.name for source in found.sources] == ["cpu_time"]
     assert [capability.component for capability in found.present] == ["cpu"]
+
+
+def test_a_process_that_is_followed_counts_with_its_children_as_if_it_had_been_started_here() -> None:
+    busy = f"{sys.executable} -S -c 'import time\nwhile time.process_time() < 0.3: pass'"
+    shell = f"({busy}; {busy}; exec sleep 60) >/dev/null 2>&1 & echo $!"
+    parent = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=True)
+    pid, tree, until = int(parent.stdout), Tree(), time.monotonic() + 60.0
+    before = tree.seconds()
+    try:
+        while (process_seconds(pid) or 0.0) < 0.6 and time.monotonic() < until:
+            time.sleep(0.05)
+        assert tree.seconds() - before < 0.5, "it is no child of this process"
+        tree.follow(pid)
+        assert tree.seconds() - before >= 0.6
+    finally:
+        os.kill(pid, signal.SIGKILL)
+    assert tree.seconds() - before >= 0.6, "what it has used stays counted"

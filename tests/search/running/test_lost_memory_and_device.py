@@ -9,7 +9,7 @@ import pytest
 
 from joulefront.search import Study, run
 from joulefront.search.cli.study_source import find_study
-from joulefront.search.execution.devices import DeviceError
+from joulefront.search.execution.worker import DeviceError
 from joulefront.search.records.run_folder import RunFolder
 from joulefront.search.running import session
 

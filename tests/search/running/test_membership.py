@@ -12,12 +12,16 @@ import optuna
 import pytest
 from helpers.workers import in_threads, sleeping, sleeping_study, work
 
+from joulefront.search.carbon.forecast import IntensityCurve
 from joulefront.search.records.database import fail_open_trials
 from joulefront.search.records.run import Run
 from joulefront.search.records.run_folder import RunFolder, StoreError
 from joulefront.search.records.shared_study import ArtifactStore, SharedStudy, WorkerState, check_place
 from joulefront.search.records.trial import ATTRIBUTE, EXCUSED, KEY, WORKER, Trial, TrialEnergy
+from joulefront.search.running.carbon_session import CarbonTime
 from joulefront.search.running.membership import GRACE_BEATS, Membership
+from joulefront.search.running.trial_runner import TrialRunner
+from joulefront.search.samplers.factory import keep_apart, make_sampler
 from joulefront.search.stopping.limits import Limits
 
 BEAT = 1.0
@@ -298,3 +302,55 @@ def test_three_workers_share_trials_budget_and_bill_and_a_fourth_of_other_hardwa
     assert all(file.exists() for file in by_folder)
     states, _ = SharedStudy(folder.study()).look()
     assert run.bill.total_joules == pytest.approx(sum(state.joules for state in states.values()), rel=0.02)
+
+
+@pytest.mark.parametrize("name", ["tpe", "nsga2", "gp", "freeze-thaw", "random", "grid"])
+def test_no_sampler_decides_by_what_other_hardware_has_measured(shared: SharedStudy, name: str) -> None:
+    here, there = SPACE["width"].low, SPACE["width"].high
+    storage = shared.study._storage
+    for number in range(40):  # on this hardware narrow models are good and cheap, on the other wide ones
+        trial = shared.study.ask(SPACE)
+        hardware = "h2" if number % 2 else "h1"
+        trial.set_user_attr(WORKER, {"id": hardware, "hardware_id": hardware})
+        trial.set_user_attr(KEY, str(number))
+        better = abs(trial.params["width"] - (there if number % 2 else here)) / 10
+        shared.study.tell(trial, [1.0 - better, 1.0 + better])
+    seen = list[set[str]]()
+
+    def comparable(trials: Any) -> Any:
+        kept = member(shared, "one").alike(trials)
+        seen.append({trial.user_attrs[WORKER]["hardware_id"] for trial in kept if trial.state.is_finished()})
+        return kept
+
+    sampler = make_sampler(name, rungs=(1, 9), seed=0, study=sleeping_study(name))
+    study = optuna.load_study(study_name="s", storage=storage, sampler=keep_apart(sampler, comparable))
+    trial = study.ask(SPACE)
+    study.tell(trial, [0.5, 1.0])
+    assert all(one == {"h1"} for one in seen)
+    assert (len(seen) > 0) == (name not in ("random", "grid"))
+
+
+def test_the_first_training_on_other_hardware_is_not_judged_by_what_the_others_took(tmp_path: Path) -> None:
+    url, study, log = f"sqlite:///{tmp_path}/s.db", sleeping_study(rungs=(1, 2, 4)), tmp_path / "log"
+    asked = list[tuple[int, int]]()
+    trials = TrialRunner._trials
+
+    def counted(self: TrialRunner) -> Any:
+        found = trials(self)
+        asked.append((sum(bool(trial.values) for trial in found), sum(trial.hardware_id is not None for trial in found)))
+        return found
+
+    with sleeping(0.0, log):
+        work(url, tmp_path / "a", study, trials=3)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(TrialRunner, "_trials", counted)
+            work(url, tmp_path / "b", study, trials=4, cpu_model="Another CPU")
+    assert asked[0] == (0, 0), "three trials elsewhere are none here"
+
+
+def test_a_study_with_a_forecast_is_not_shared_and_says_so_before_anything_is_made(tmp_path: Path) -> None:
+    carbon = CarbonTime(IntensityCurve((0.0, 12.0), (400.0, 100.0), shape="step"), None)
+    with pytest.raises(StoreError, match="--forecast must go without --storage, got both") as refused:
+        work(f"sqlite:///{tmp_path}/s.db", tmp_path / "r", sleeping_study(), trials=1, carbon=carbon)
+    assert "leave --storage out" in str(refused.value)
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,99 @@
+"""Workers that are actors of Ray: a search on two of them, what becomes of one that is killed, and what is on the bill."""
+
+import os
+import signal
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from joulefront.search import run
+from joulefront.search.cli.study_source import find_study
+from joulefront.search.execution import devices
+from joulefront.search.execution.devices import check_executor
+from joulefront.search.execution.ray_worker import Actor, RayWorker, refuse_other_gpus
+from joulefront.search.execution.worker import DeviceError
+from joulefront.search.records.run_folder import RunFolder
+from joulefront.search.running.progress import Progress
+from joulefront.search.running.session import SessionOptions
+
+
+def test_an_executor_that_is_not_there_is_refused_before_anything_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="--executor must be local or ray, got 'slurm'"):
+        SessionOptions(executor="slurm")
+    monkeypatch.setattr(devices, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"pip install 'joulefront\[ray\]', or leave --executor out"):
+        check_executor("ray")
+    check_executor("local")
+
+
+def test_gpus_that_ray_gave_must_be_those_that_the_session_holds() -> None:
+    refuse_other_gpus(["1", "0"], ["cuda:0", "cuda:1"], {})
+    refuse_other_gpus(["3"], ["cuda"], {"CUDA_VISIBLE_DEVICES": "3,5"})
+    with pytest.raises(DeviceError, match="holds the GPUs 0, and Ray gave its actors 1"):
+        refuse_other_gpus(["1"], ["cuda:0"], {})
+
+
+def test_an_actor_that_ends_before_it_comes_is_an_error_and_no_wait_for_ever(tmp_path: Path) -> None:
+    def get(ref: object, timeout: float) -> None:
+        raise RuntimeError("no such module")
+
+    gone = SimpleNamespace(wait=lambda refs, timeout: (refs, []), get=get)
+    listener = SimpleNamespace(accept=lambda: (_ for _ in ()).throw(TimeoutError))
+    with pytest.raises(ConnectionError, match="RuntimeError: no such module"):
+        Actor(gone, None, "serving", listener, tmp_path).connect()  # type: ignore[arg-type]  # what it asks of them
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A search of digits on two actors, of which one is killed in its first training."""
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'joulefront[ray]'")
+    path, workers, said = tmp_path_factory.mktemp("ray") / "run", list[RayWorker](), list[Progress]()
+    killed = list[int]()
+    original = RayWorker.train
+
+    def train(self: RayWorker, job: Any, *, should_continue: Any, **words: Any) -> Any:
+        def killing(entry: Any) -> bool:
+            if not killed:
+                killed.append(self.pid)
+                os.kill(self.pid, signal.SIGKILL)
+            return bool(should_continue(entry))
+
+        workers.append(self)
+        return original(self, job, should_continue=killing, **words)
+
+    study = find_study("digits", {})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RayWorker, "train", train)
+        patch.setenv("RAY_AUTH_MODE", "disabled")
+        options: dict[str, Any] = {"trials": 4, "meter": "cpu_time", "executor": "ray", "workers": 2}
+        front = run(study, out=path, listener=said.append, **options)
+    return SimpleNamespace(front=front, run=RunFolder.open(path).run(), killed=killed, workers=workers, said=said)
+
+
+@pytest.mark.slow
+def test_two_actors_search_digits_and_a_killed_one_loses_no_trial(searched: Any) -> None:
+    states = [trial.state for trial in searched.run.trials]
+    assert sorted(states) == ["complete"] * 4 + ["failed"], "the trial that was lost is another's beside the four"
+    (failed,) = [trial for trial in searched.run.trials if trial.state == "failed"]
+    assert "the actor died" in failed.reason
+    again = [trial for trial in searched.run.trials if dict(trial.params) == dict(failed.params) and trial.state == "complete"]
+    assert len(again) == 1, "its candidate was trained again, once"
+    assert len(searched.front) > 0
+
+
+@pytest.mark.slow
+def test_what_a_killed_actor_took_is_on_the_bill_as_failed_and_its_start_as_overhead(searched: Any) -> None:
+    bill, trials = searched.run.bill, searched.run.trials
+    failed = next(trial for trial in trials if trial.state == "failed")
+    assert failed.increment_joules is not None
+    assert failed.increment_joules > 0
+    parts = bill.by_state
+    assert parts["failed"] == pytest.approx(failed.increment_joules)
+    assert parts["overhead"] > parts["failed"], "Ray and its actors start on this session's bill"
+
+
+@pytest.mark.slow
+def test_progress_is_streamed_while_the_actors_train(searched: Any) -> None:
+    assert sum("after" in progress.message for progress in searched.said if progress.event == "trial") == 4
