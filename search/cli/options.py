@@ -72,7 +72,7 @@ class StudyOptions(TableOptions):
             autocompletion=complete_study,
         ),
     ]
-    data: Annotated[str | None, typer.Option(help="Data of the study: a folder, zip, CSV or Parquet file.")] = None
+    data: Annotated[str | None, typer.Option(help="Data of the study: a folder, zip, CSV, Parquet, JSON or Excel file.")] = None
     metric: Annotated[str | None, typer.Option(help="For tables: the quality to search for, e.g. balanced_accuracy, auc or r2.")] = None
     pretrained: Annotated[
         str | None,

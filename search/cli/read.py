@@ -47,7 +47,9 @@ def studies(
 
 @with_options
 def inspect(
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="A table (CSV or Parquet), or a folder or zip of images or recordings.")],
+    data: Annotated[
+        Path, typer.Argument(metavar="DATA", help="A table (CSV, Parquet, JSON, Excel), or a folder or zip of images or recordings.")
+    ],
     table: TableOptions,
     seed: Annotated[int, typer.Option(help="Seed of the splits.")] = 0,
     as_json: AsJson = False,

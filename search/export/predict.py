@@ -31,7 +31,7 @@ BATCH = 64
 READS = {
     "image": ("an image", "pillow"),
     "audio": ("a recording (WAV, FLAC, Ogg, MP3, AIFF)", "soundfile"),
-    "table": ("a table (.csv, .tsv, .txt, .parquet)", "pandas"),
+    "table": ("a table (.csv, .tsv, .txt, .parquet, .json, .xlsx)", "pandas"),
     "array": ("an array saved by numpy (.npy)", "numpy"),
     "inputs": ("an array of prepared inputs, float32, saved by numpy (.npy)", "numpy"),
 }

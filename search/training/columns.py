@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 MISSING = frozenset(
     {"", "?", "-", "--", "---", ".", "..", "na", "n/a", "n.a.", "#n/a", "#na", "<na>", "nan", "-nan", "null", "none", "#value!", "#div/0!"}
     | {"(null)", "nil", "n.d.", "missing", "#num!", "#ref!", "#name?", "#null!", "\\n"}
+    | {"#nv", "#wert!", "#bezug!", "#n/d", "#valeur!", "#valor!", "k.a.", "k. a.", "keine angabe"}
 )
 #: Share of the different texts that must be dates, and of the rows that must be numbers, for a column to be of dates or numbers.
 MOST = 0.95
@@ -31,8 +33,30 @@ _UNIT = r"\d[ \u00a0]?([A-Za-zµμ°Ω][A-Za-zµμ°Ω/²³]{0,11})$"
 _DAYS = ("%d.%m.%Y", "%m/%d/%Y", "%d/%m/%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y/%m/%d", "%Y.%m.%d", "%d.%m.%y", "%m/%d/%y", "%d/%m/%y")
 _NAMED_DAYS = ("%d %b %Y", "%d %B %Y", "%b %d, %Y", "%B %d, %Y", "%b %d %Y", "%d-%b-%Y", "%d-%b-%y", "%d. %B %Y")
 _HOURS = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S %p")
+#: Dates without separators, which would pass for numbers.
+COMPACT = "%Y%m%d"
 #: How dates are written, the first that fits counts; "ISO8601" is pandas' word for all of its forms.
 FORMATS = ("ISO8601", *(day + hour for day in (*_DAYS, *_NAMED_DAYS) for hour in _HOURS), "%H:%M", "%H:%M:%S")
+FORMATS = (*FORMATS, "%d %b %Y %H:%M:%S %z", "%d/%b/%Y:%H:%M:%S %z")
+#: Months without accents in English, German, French, Spanish, Italian, Portuguese and Dutch, by their place in the year.
+_MONTHS = (
+    "jan january januar janner janvier janv enero ene gennaio gen janeiro januari",
+    "feb february februar fevrier fevr febrero febbraio fevereiro fev februari",
+    "mar march marz maerz mrz mars marzo marco maart mrt",
+    "apr april avril avr abril abr aprile",
+    "may mai mayo maggio mag maio mei",
+    "jun june juni juin junio giugno giu junho",
+    "jul july juli juillet juil julio luglio lug julho",
+    "aug august aout agosto ago augustus",
+    "sep sept september septembre septiembre settembre set setembro",
+    "oct october oktober okt octobre octubre ottobre ott outubro out",
+    "nov november novembre noviembre novembro",
+    "dec december dezember dez decembre diciembre dic dicembre dezembro",
+)
+_ENGLISH = {name: names.split()[0].capitalize() for names in _MONTHS for name in names.split()}
+#: Words about a date that say nothing more: a weekday before it, "of" between its parts, "o'clock" behind it.
+_WEEKDAY = r"^[^\W\d_]+[.,]*\s+(?=\d{1,2}[. ]+[^\W\d_]|\d{1,4}[./-]\d)"
+_FILLING = r"\s*(?:Uhr|uur|h)$|(?<=\d)(?:st|nd|rd|th|er|º)?[.]?\s+(?:de |of )?(?=[^\W\d_]{3})|(?<=[^\W\d_])[.]?\s+(?:de|del|of)\s+(?=\d)"
 
 
 @dataclass(frozen=True)
@@ -106,6 +130,8 @@ def infer(values: np.ndarray, styles: tuple[str, ...] = (".,", ",.")) -> Reading
         return Reading("truth")
     if different.str.fullmatch(r"0\d+").any():  # codes: 01 is not 1
         return Reading()
+    if different.str.fullmatch(r"(?:19|20)\d{6}").all() and np.isfinite(parse(different, Reading("date", COMPACT))).all():
+        return Reading("date", COMPACT)
     parsed = {style: parse(different, Reading("number", style)) for style in styles}
     style = max(styles, key=lambda one: np.isfinite(parsed[one]).sum())
     if np.isnan(parsed[style]).mean() > 1 - MOST and (unit := _unit(different)):
@@ -119,11 +145,14 @@ def infer(values: np.ndarray, styles: tuple[str, ...] = (".,", ",.")) -> Reading
     if not strange.any() or (strange.sum() <= 2 and (~strange).sum() >= 10 * strange.sum() and share >= MOST_ROWS):
         return Reading("number", style, f"is numbers, among which {shown} counts as missing" if strange.any() else None)
     note = f"is text, for beside numbers it holds {shown}; correct or empty these cells to have numbers" if share > 0.5 else None
-    looks = different.str.match(r"\d{1,4}[-/.: ]\d|\d{1,2}[-. ]{1,2}[A-Za-z]|[A-Za-z]{3,9} \d")
+    if {".,", ",."} <= parsed.keys() and (np.isfinite(parsed[".,"]) | np.isfinite(parsed[",."])).all():
+        return Reading(note="is text, for its numbers have decimal points and decimal commas; write all alike to have numbers")
+    dates = in_english(different)
+    looks = dates.str.match(r"\d{1,4}[-/.: ]\d|\d{1,2}[-./ ]{1,2}[A-Za-z]|[A-Za-z]{3,9} \d")
     if looks.mean() < MOST:
         return Reading(note=note)
-    fits = [form for form in FORMATS if np.isfinite(parse(different[:100], Reading("date", form))).mean() >= MOST]
-    fits = [form for form in fits if np.isfinite(parse(different, Reading("date", form))).mean() >= MOST]
+    fits = [form for form in FORMATS if np.isfinite(_seconds(dates[:100], form)).mean() >= MOST]
+    fits = [form for form in fits if np.isfinite(_seconds(dates, form)).mean() >= MOST]
     if not fits:
         mixed = f"looks like dates, of which no one form fits {MOST:.0%}, e.g. {different[0]!r}; write all as 2024-12-31"
         return Reading(note=note or (mixed if different.str.count(r"[-/.: ]").median() >= 2 else None))
@@ -136,6 +165,28 @@ def _unit(different: Any) -> str:
     """Return the unit that nearly all texts have behind a number, e.g. ``kg``; empty where there is none."""
     found = different.str.extract(_UNIT)[0].value_counts()
     return str(found.index[0]) if len(found) and found.iloc[0] >= MOST * len(different) else ""
+
+
+def _seconds(column: Any, form: str) -> np.ndarray:
+    import pandas as pd
+
+    times = pd.to_datetime(column, format=form, errors="coerce", utc=True)
+    return np.array((times - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1), dtype=np.float64)
+
+
+def in_english(different: Any) -> Any:
+    """Return texts of dates with English months of three letters, without weekdays and filling words; others as they are."""
+    worded = different.str.contains(r"[^\W\d_]{2}", regex=True, na=False)
+    if not worded.any():
+        return different
+
+    def month(found: re.Match[str]) -> str:
+        plain = unicodedata.normalize("NFKD", found[1].casefold()).encode("ascii", "ignore").decode()
+        return _ENGLISH.get(plain, found[0])
+
+    plain = different[worded].str.replace(_WEEKDAY, "", regex=True)
+    plain = plain.str.replace(_FILLING, lambda found: " " if found[0][-1:].isspace() else "", regex=True)
+    return different.where(~worded, plain.str.replace(r"([^\W\d_]{3,})\.?", month, regex=True).reindex(different.index))
 
 
 def _plain_digits(text: str) -> str:
@@ -151,8 +202,10 @@ def parse(values: Any, reading: Reading) -> np.ndarray:
     if reading.kind == "truth":
         return np.asarray(column.str.lower().map({"true": 1.0, "false": 0.0, "1": 1.0, "0": 0.0}).to_numpy(np.float64))
     if reading.kind == "date":
-        times = pd.to_datetime(column, format=reading.how, errors="coerce", utc=True)
-        return ((times - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1)).to_numpy(dtype=np.float64, na_value=np.nan)
+        found = _seconds(column, reading.how)
+        if (rest := np.isnan(found)).any():
+            found[rest] = _seconds(in_english(column[rest]), reading.how)
+        return found
     decimal, thousands = reading.how[0], reading.how[1]
     numbers = np.full(len(column), np.nan)
     if decimal == ".":
@@ -175,6 +228,8 @@ def numbers(values: pd.Series[Any], reading: Reading = Reading()) -> np.ndarray:
     import pandas as pd
 
     if pd.api.types.is_datetime64_any_dtype(values) or (reading.kind == "date" and not is_text(values.dtype)):
+        if reading.how == COMPACT and values.dtype.kind in "iuf":
+            return parse(texts(values), reading)
         times = pd.to_datetime(values, utc=True)
         return ((times - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1)).to_numpy(dtype=np.float64, na_value=np.nan)
     if not is_text(values.dtype):

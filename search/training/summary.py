@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .evaluate import guessing, targets_of
-from .table_file import PARQUET, TEXT
+from .table_file import TEXT, TYPED
 from .task import Task
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def open_data(path: str | Path, target: str | None = None, **options: Any) -> Ta
 
     path = Path(path).expanduser()
     suffixes = {suffix.lower() for suffix in path.suffixes[-2:]}
-    if suffixes & (TEXT | PARQUET):
+    if suffixes & (TEXT | TYPED):
         if target is None:
             names = list(map(str, read(path).columns))
             shown = ", ".join(names[:40]) + (f", ... ({len(names)} in all)" if len(names) > 40 else "")
@@ -47,7 +47,7 @@ def open_data(path: str | Path, target: str | None = None, **options: Any) -> Ta
         return table(path, target, **{"folds": None, "text": find_text(), **options})
     if target is not None or options:
         given = "--target" if target is not None else f"--{next(iter(options))}"
-        raise ValueError(f"{given} is for tables, got {path}, which ends in none of {', '.join(sorted(TEXT | PARQUET))}; leave it out")
+        raise ValueError(f"{given} is for tables, got {path}, which ends in none of {', '.join(sorted(TEXT | TYPED))}; leave it out")
     endings = [Path(name).suffix.lower() for name in open_files(path).names()]
     sounds = sum(ending in audio.SUFFIXES for ending in endings)
     task = (audio.audio if sounds > sum(ending in SUFFIXES for ending in endings) else images.images)(path, skip_unreadable=True)

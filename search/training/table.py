@@ -56,7 +56,7 @@ def table(
     meant gets a warning with its remedy: columns that name the rows, that hold or tell the target, that are numbers but for some cells,
     rows in two splits that lie beside each other in time. ``task.seen`` holds what was found, see ``summary.py``.
 
-    - ``data``: A data frame, or a file ``.csv``, ``.tsv``, ``.txt`` (also compressed) or ``.parquet``; see ``table_file.read``.
+    - ``data``: A data frame, or a file ``.csv``, ``.tsv``, ``.txt`` (also compressed), ``.parquet``, ``.json`` or ``.xlsx``, see ``read``.
     - ``target``: Column to predict, or several columns of 0 and 1 (multilabel).
     - ``kind``: None infers it: text, truth values and at most 20 different whole numbers are classes.
     - ``validation_share``: Share of the rows for validation; a ``test_share`` of 0 is for none.
@@ -132,9 +132,13 @@ def _task(
     if len(twice := frame.columns[frame.columns.duplicated()]):
         raise ValueError(f"{source} has the column {twice[0]!r} twice; rename one" + ("" if twice[0] in wanted else ", or drop both"))
     values = {column: _target(frame[column], source, kind) for column in wanted}
-    labelled = np.logical_and.reduce([[value == value and value is not None for value in one] for one in values.values()])
+    labelled = np.logical_and.reduce(
+        [np.isfinite(one) if one.dtype.kind == "f" else [value == value and value is not None for value in one] for one in values.values()]
+    )
     if not labelled.all():
-        cells = {str(text) for column, one in values.items() for text in frame[column][[value is None or value != value for value in one]]}
+        cells = {
+            str(text) for column, one in values.items() for text in frame[column][~labelled] if len(values) == 1 or one.dtype.kind == "O"
+        }
         cells -= {"", "nan", "None", "<NA>"}
         shown = f" ({', '.join(sorted(cells)[:5])})" if cells else ""
         left_out = f"{int((~labelled).sum())} of {len(frame)} rows without {', '.join(wanted)}{shown}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .columns import LARGEST, Reading, as_json, from_json, is_text, numbers, parse, readings, texts
+from .columns import COMPACT, LARGEST, Reading, as_json, from_json, is_text, numbers, parse, readings, texts
 from .table_encodings import (
     calendar_features,
     calendar_names,
@@ -29,7 +29,10 @@ MAX_LEVELS = 32
 #: Names of columns whose numbers, when all differ, name the rows: ``id``, ``CustomerID``, ``row_nr``, and columns without a name.
 #: Hashes and UUIDs name them, too, whatever their column is called.
 _HASHES = re.compile(r"[0-9a-f]{12,}|[0-9A-F]{12,}|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-_ROW_NAMES = re.compile(r"(?i:unnamed(: \d+)?|index|idx|[ug]u?id|row|(row|line)?[ _-]?(nr|no|num|number)\.?|(.*[ _-])?id)|.*[a-z]I[Dd]")
+_ROW_NAMES = re.compile(
+    r"(?i:unnamed(: \d+)?|index|idx|[ug]u?id|row|(row|line)?[ _-]?(nr|no|num|number)\.?|(.*[ _-])?id|id[ _-].*|#|n[°º]|key|pk"
+    r"|.*[ ._-](nr|no|num|number|key|pk)\.?|.*nummer|num[eé]ro.*)|.*[a-z](I[Dd]|N[ro])"
+)
 Column = dict[str, Any]
 
 
@@ -236,7 +239,8 @@ def is_numeric(dtype: Any) -> bool:
 def _numbers(frame: pd.DataFrame, names: list[str], how: Mapping[str, Reading]) -> np.ndarray:
     """Return ``(n, columns)`` float64, NaN where missing, infinite or a marker (``LARGEST``)."""
     values = np.empty((len(frame), len(names)))
-    if all(isinstance(dtype, np.dtype) and dtype.kind in "biuf" for dtype in frame.dtypes.loc[names]):
+    compact = any(reading.how == COMPACT for reading in how.values())
+    if not compact and all(isinstance(dtype, np.dtype) and dtype.kind in "biuf" for dtype in frame.dtypes.loc[names]):
         values[:] = frame.loc[:, names].to_numpy(dtype=np.float64)  # all at once: ten thousand columns one by one take seconds
         names = []
     for k, name in enumerate(names):

@@ -1,21 +1,25 @@
-"""A table on disk as a data frame: Parquet with its types, text files of the usual encodings, separators and headings as texts."""
+"""A table on disk as a data frame: Parquet, Excel and JSON with their types, text files of the usual encodings and separators as texts."""
 
 from __future__ import annotations
 
 import codecs
 import csv
 import io
+import re
 import warnings
 import zipfile
 from collections import Counter
 from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 if TYPE_CHECKING:
     import pandas as pd
 
-PARQUET = frozenset({".parquet", ".pq"})
+#: Files whose values have types: Parquet; Excel, which needs openpyxl; JSON, an object a line or a list of them.
+PARQUET, EXCEL, JSON = frozenset({".parquet", ".pq"}), frozenset({".xlsx", ".xlsm"}), frozenset({".json", ".jsonl", ".ndjson"})
+TYPED = PARQUET | EXCEL | JSON
 TEXT = frozenset({".csv", ".tsv", ".txt"})
 #: Bytes at the start of a text file from which encoding, separator and header are told.
 SNIFFED = 2**18
@@ -23,6 +27,8 @@ SNIFFED = 2**18
 HEADING = 30
 #: A text that Excel is kept from making a number of: ``="01"``.
 _EXCEL = r'^="(.*)"$'
+#: Encodings of single letters by more than one byte, or by other letters than Windows-1252, that a name in the header may tell.
+_OTHERS = ("shift_jis", "gb18030", "euc_kr", "big5", "cp1251", "cp1250", "cp1253", "cp1254", "koi8-r", "mac_roman")
 _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 
 
@@ -44,6 +50,10 @@ def read(path: Path, names: Collection[str] = ()) -> pd.DataFrame:
     try:
         if suffixes & PARQUET:
             return pd.read_parquet(path)
+        if suffixes & EXCEL:
+            return pd.read_excel(path)
+        if suffixes & JSON:
+            return _read_json(path)
         if suffixes & TEXT:
             return _read_text(path, names)
     except (
@@ -58,7 +68,16 @@ def read(path: Path, names: Collection[str] = ()) -> pd.DataFrame:
         csv.Error,
     ) as error:
         raise ValueError(f"cannot read the table {path}: {' '.join(str(error).split())[:200]}") from error
-    raise ValueError(f"{path} must end in {', '.join(sorted(TEXT | PARQUET))}, got {''.join(path.suffixes) or 'no suffix'}")
+    raise ValueError(f"{path} must end in {', '.join(sorted(TEXT | TYPED))}, got {''.join(path.suffixes) or 'no suffix'}; save it as CSV")
+
+
+def _read_json(path: Path) -> pd.DataFrame:
+    """Read objects, one a line or in a list; what is nested in them stays an object."""
+    import pandas as pd
+
+    with pd.io.common.get_handle(path, "rb", is_text=False) as opened:
+        lines = opened.handle.read(SNIFFED).lstrip()[:1] != b"["
+    return pd.read_json(path, lines=lines, orient="records", dtype=False)
 
 
 def _read_text(path: Path, names: Collection[str]) -> pd.DataFrame:
@@ -68,8 +87,11 @@ def _read_text(path: Path, names: Collection[str]) -> pd.DataFrame:
     member = _member(path)
     with get_handle(member or path, "rb", compression=None if member else "infer", is_text=False) as opened:
         head = opened.handle.read(SNIFFED)
-    encoding = _encoding(head)
-    separator, above, width, short = _layout(head.decode(encoding, "replace"), names, cut=len(head) == SNIFFED)
+    encoding = _encoding(head, names)
+    text = head.decode(encoding, "replace")
+    quote = "'" if _single_quoted(text) else '"'
+    layout = _layout(text, names, quote, cut=len(head) == SNIFFED)
+    separator, above, width, short = layout.separator, layout.above, layout.width, layout.short
 
     def rows(encoding: str) -> pd.DataFrame:
         return pd.read_csv(
@@ -82,6 +104,7 @@ def _read_text(path: Path, names: Collection[str]) -> pd.DataFrame:
             dtype=str,
             keep_default_na=False,
             skipinitialspace=True,
+            quotechar=quote,
             encoding=encoding,
             encoding_errors="replace" if encoding == "cp1252" else "strict",
         )
@@ -111,7 +134,9 @@ def _read_text(path: Path, names: Collection[str]) -> pd.DataFrame:
             stacklevel=4,
         )
     surplus = (body.iloc[:, named:] != "").any(axis=1)
-    if surplus.any() and bool(surplus.all()) and width == named + 1 and body[0].is_unique:
+    if surplus.any() and layout.fields == width:
+        named = width  # the last column has no name, for the header ends in a separator
+    elif surplus.any() and bool(surplus.all()) and width == named + 1 and body[0].is_unique:
         header, named = ["", *header[:named]], width  # R writes the names of the rows without a name for their column
     elif surplus.any():
         line = int(surplus.to_numpy().argmax()) + above + 2
@@ -132,7 +157,7 @@ def _member(path: Path) -> IO[bytes] | None:
     return archive.open(names[0])
 
 
-def _encoding(head: bytes) -> str:
+def _encoding(head: bytes, names: Collection[str]) -> str:
     for mark, name in _MARKS:
         if head.startswith(mark):
             return name
@@ -141,21 +166,42 @@ def _encoding(head: bytes) -> str:
     try:
         codecs.getincrementaldecoder("utf-8")().decode(head)
     except UnicodeDecodeError:
-        return "cp1252"
+        first, strange = head.split(b"\n", 1)[0], [name for name in names if not name.isascii()]
+        told = [one for one in ("cp1252", *_OTHERS) if strange and all(name in first.decode(one, "ignore") for name in strange)]
+        return told[0] if told else "cp1252"
     return "utf-8"
 
 
-def _layout(text: str, names: Collection[str], *, cut: bool) -> tuple[str, int, int, list[int]]:
-    """Return the separator, the records above the header, the fields of the longest row, and the lines of rows shorter than the header.
+def _single_quoted(text: str) -> bool:
+    """Whether values are put into single quotes, of which some hold a separator, and none into double ones."""
+    lines = text.splitlines()[1:]
+    held = sum(re.search(r"(?:^|[,;\t|])\s*'[^']*[,;\t|][^']*'\s*(?:[,;\t|]|$)", line) is not None for line in lines)
+    return held > 0.5 * len(lines) and '"' not in text
 
-    The last row of a ``cut`` text is partial.
+
+@dataclass(frozen=True)
+class _Layout:
+    """How a text is divided.
+
+    ``above`` counts the records above the header, ``width`` and ``fields`` those of the longest row and of the header; ``short`` are the
+    lines of rows shorter than the header.
     """
+
+    separator: str = ","
+    above: int = 0
+    width: int = 1
+    fields: int = 1
+    short: tuple[int, ...] = ()
+
+
+def _layout(text: str, names: Collection[str], quote: str, *, cut: bool) -> _Layout:
+    """Return how a text is divided; the last row of a ``cut`` one is partial."""
     best: tuple[bool, float, int] = (False, 0.0, 0)
-    found: tuple[str, int, int, list[int]] = (",", 0, 1, [])
+    found = _Layout()
     for separator in ",;\t| ":
         if separator == " " and (best[0] or not names):
             break  # blanks separate only where nothing else does
-        read = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
+        read = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, quotechar=quote)
         rows = [[cell.strip() for cell in row] for row in read]
         rows = rows[:-1] if cut and len(rows) > 1 else rows
         filled = [sum(map(bool, row)) for row in rows]
@@ -170,8 +216,8 @@ def _layout(text: str, names: Collection[str], *, cut: bool) -> tuple[str, int, 
         score = (bool(names and holding), count / widths.total() if usual > 1 else 0.0, usual)
         if score > best:
             named = max((k + 1 for k, name in enumerate(rows[above]) if name), default=0)
-            short = [k + 1 for k, row in enumerate(rows) if k > above and any(row) and len(row) < named]
-            best, found = score, (separator, above, max(widths), short)
+            short = tuple(k + 1 for k, row in enumerate(rows) if k > above and any(row) and len(row) < named)
+            best, found = score, _Layout(separator, above, max(widths), len(rows[above]), short)
     return found
 
 

@@ -60,6 +60,8 @@ FILES = {
     "title lines": {"rows": PLAIN, "above": "Report of 2024\n\nby the office; all rights, reserved\n"},
     "a separator named for Excel": {"rows": SEMICOLON, "header": "a;y", "above": "sep=;\n"},
     "blanks": {"rows": [row.replace(",", "  ") for row in PLAIN], "header": "a y"},
+    "single quotes": {"rows": [f"'{value:,.2f}','{label(k)}'" for k, value in enumerate(NUMBERS)]},
+    "lines that say what the file is": {"rows": PLAIN, "above": "# a, as measured\n# y, by hand, in 2024\n#\n"},
     "windows line ends": {"rows": [f"{row}\r" for row in PLAIN], "header": "a,y\r"},
 }
 
@@ -100,6 +102,43 @@ def test_a_row_that_is_too_long_far_down_is_refused(tmp_path):
 
 def _parts(task):
     return task.train, task.validation, task.test
+
+
+@pytest.mark.parametrize("encoding", ["cp1251", "shift_jis", "gb18030", "mac_roman"])
+def test_a_name_in_other_letters_tells_the_encoding(tmp_path, encoding):
+    name = {"cp1251": "цена", "shift_jis": "価格", "gb18030": "价格", "mac_roman": "größe"}[encoding]
+    path = write(
+        tmp_path / "t.csv",
+        [f"{value},{name * 2 if k % 3 else name}" for k, value in enumerate(NUMBERS)],
+        header=f"a,{name}",
+        encoding=encoding,
+    )
+    assert table(path, name).classes == (name, name * 2)
+
+
+def test_a_last_column_without_a_name_is_no_shift(tmp_path):
+    path = write(tmp_path / "t.csv", [f"{row},{value}" for row, value in zip(PLAIN, NUMBERS, strict=True)], header="a,y,")
+    assert table(path, "y").classes == ("no", "yes")
+
+
+@pytest.mark.parametrize("ending", ["xlsx", "jsonl", "json"])
+def test_files_of_excel_and_json_keep_their_types(tmp_path, monkeypatch, ending):
+    frame = pd.DataFrame(
+        {"code": ["01", "02", "A4"] * 20, "size": NUMBERS, "flag": [True, False] * 30, "y": [label(k) for k in range(ROWS)]}
+    )
+    path = tmp_path / f"t.{ending}"
+    frame.to_json(path, orient="records", lines=ending != "json")
+    monkeypatch.setattr(pd, "read_excel", lambda given: frame if given == path else None)
+    task = table(path, "y")
+    assert task.preprocessing["features"] == ["code=01", "code=02", "code=A4", "size", "flag"]
+    np.testing.assert_array_equal(prepare(task.preprocessing, path), prepare(task.preprocessing, frame))
+
+
+def test_an_infinite_target_is_none_and_decimal_signs_that_are_mixed_are_said(tmp_path):
+    rows = [f"{value:.2f}".replace(".", "," if k % 2 else ".") + f";{'inf' if k == 7 else value}" for k, value in enumerate(NUMBERS)]
+    _, said = read(write(tmp_path / "t.csv", [f"{row};{k % 5}" for k, row in enumerate(rows)], header="a;y;b"))
+    assert "left out 1 of 60 rows without y (inf)" in said
+    assert "'a' is text, for its numbers have decimal points and decimal commas" in said
 
 
 def test_latin_1_is_read_with_a_word_and_quoted_separators_are_no_columns(tmp_path):
@@ -155,10 +194,21 @@ def test_numbers_among_many_texts_are_text_with_a_word(tmp_path):
         assert table(write(tmp_path / "t.csv", rows), "y").preprocessing["features"] == ["a~about"]
 
 
-@pytest.mark.parametrize(
-    "form",
-    ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%d %H:%M:%S", "%d.%m.%Y", "%m/%d/%Y", "%d/%m/%Y %H:%M", "%d %b %Y", "%B %d, %Y", "%Y/%m/%d"],
+FORMS = (
+    "%Y-%m-%d",
+    "%Y-%m-%dT%H:%M:%SZ",
+    "%Y-%m-%d %H:%M:%S",
+    "%d.%m.%Y",
+    "%m/%d/%Y",
+    "%d/%m/%Y %H:%M",
+    "%d %b %Y",
+    "%B %d, %Y",
+    "%Y/%m/%d",
 )
+FORMS = (*FORMS, "%Y%m%d", "%a, %d %b %Y", "%a, %d %b %Y %H:%M:%S +0000", "%d.%m.%Y %H:%M Uhr", "%d/%b/%Y:%H:%M:%S +0000")
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_dates_are_seconds_however_they_are_written(tmp_path, form):
     days = pd.date_range("2023-12-20", periods=ROWS, freq="25h")
     path = write(tmp_path / "t.csv", [f'"{day.strftime(form)}",{label(k)}' for k, day in enumerate(days)])
@@ -170,6 +220,27 @@ def test_dates_are_seconds_however_they_are_written(tmp_path, form):
     whole = np.array([pd.to_datetime(day.strftime(form), format=form).timestamp() for day in days])
     np.testing.assert_allclose(made * of(task, "a")["std"] + of(task, "a")["mean"], whole, rtol=1e-6)
     np.testing.assert_array_equal(made, prepare(task.preprocessing, path)[:, 0])
+
+
+@pytest.mark.parametrize(
+    ("form", "months"),
+    [
+        ("{day}. {month} {year}", "Januar Februar März April Mai Juni Juli August September Oktober November Dezember"),
+        ("Mo., {day}. {month} {year}", "Jan. Feb. Mrz. Apr. Mai Jun. Jul. Aug. Sep. Okt. Nov. Dez."),
+        ("{day} {month} {year}", "janvier février mars avril mai juin juillet août septembre octobre novembre décembre"),
+        ("{day} de {month} de {year}", "enero febrero marzo abril mayo junio julio agosto septiembre octubre noviembre diciembre"),
+        ("{day}th of {month} {year}", "January February March April May June July August September October November December"),
+        ("{day}-{month}-{year}", "gen feb mar apr mag giu lug ago set ott nov dic"),
+    ],
+)
+def test_months_are_read_in_other_languages(tmp_path, form, months):
+    days = pd.date_range("2023-01-05", periods=ROWS, freq="6D")
+    written = [form.format(day=day.day, month=months.split()[day.month - 1], year=day.year) for day in days]
+    path = write(tmp_path / "t.csv", [f'"{text}",{label(k)}' for k, text in enumerate(written)])
+    task, said = read(path)
+    found = prepare(task.preprocessing, path)[:, 0] * of(task, "a")["std"] + of(task, "a")["mean"]
+    np.testing.assert_allclose(found, (days - pd.Timestamp(0)).total_seconds(), rtol=1e-6)
+    assert said == ""
 
 
 def test_dates_that_were_stored_as_such_are_read_from_text_later(tmp_path):
@@ -218,7 +289,9 @@ def test_values_that_training_never_saw_are_counted():
         prepare(how, pd.DataFrame({"town": ["Ulm", "Ulm"], "size": ["1", "large"]}))
 
 
-@pytest.mark.parametrize("name", ["", "id", "ID", "PassengerId", "customer_id", "index", "row nr", "No."])
+@pytest.mark.parametrize(
+    "name", ["", "id", "ID", "PassengerId", "customer_id", "id_cliente", "index", "row nr", "No.", "lfd. Nr.", "Kundennummer", "numéro"]
+)
 def test_numbers_that_name_the_rows_are_no_feature_unless_they_are_kept(tmp_path, name):
     path = write(tmp_path / "t.csv", [f"{7 * k},{row}" for k, row in enumerate(PLAIN)], header=f"{name},a,y")
     task, said = read(path)
