@@ -1,13 +1,12 @@
 """The GPU power limit is put back whatever happens; NVML is a fake that remembers every call."""
 
 import atexit
+import json
 import os
 import signal
 import subprocess
 import sys
-import textwrap
 import threading
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -184,29 +183,43 @@ def test_nothing_is_left_at_exit_after_a_restore(monkeypatch):
     assert registered == []
 
 
-def run_child(tmp_path: Path, body: str) -> tuple[int, list[str]]:
-    """Run a process that sets 200 W and then ends as ``body`` says; return its exit code and the limits that were written."""
-    log = tmp_path / "limits"
-    code = FAKE + textwrap.dedent(f"""
-        import os, signal, sys
-        from joulefront.search.training.tactics.power_limit import set_power_limit
-        restore = set_power_limit("{UUID}", 200.0, FakeNvml(log={str(log)!r}))
-    """)
-    result = subprocess.run([sys.executable, "-c", code + textwrap.dedent(body)], capture_output=True, text=True, timeout=120, check=False)
-    return result.returncode, log.read_text().split()
+#: How a process may end after it has set the limit, and its exit code then.
+ENDINGS = {
+    "end": ("", 0),
+    "exit": ("sys.exit(3)", 3),
+    "exception": ("raise RuntimeError('training failed')", 1),
+    "sigterm": ("os.kill(os.getpid(), signal.SIGTERM)\nimport time\ntime.sleep(30)", -signal.SIGTERM),
+    "fork": ("pid = os.fork()\nif pid == 0:\n    sys.exit(0)\nos.waitpid(pid, 0)", 0),
+}
+#: A process that has loaded what it takes is forked for each of them.
+ENDS = (
+    FAKE
+    + """
+import json, os, signal, sys
+from joulefront.search.training.tactics.power_limit import set_power_limit
+codes = {}
+for name, body in json.loads(sys.argv[1]).items():
+    pid = os.fork()
+    if pid == 0:
+        restore = set_power_limit(sys.argv[3], 200.0, FakeNvml(log=os.path.join(sys.argv[2], name)))
+        exec(body)
+        sys.exit(0)
+    codes[name] = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+print(json.dumps(codes))
+"""
+)
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, list[str]]]:
+    """Exit codes of processes that set 200 W and then ended, and the limits that were written."""
+    folder = tmp_path_factory.mktemp("limits")
+    words = [sys.executable, "-c", ENDS, json.dumps({name: body for name, (body, _) in ENDINGS.items()}), str(folder), UUID]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=True)
+    return {name: (code, (folder / name).read_text().split()) for name, code in json.loads(done.stdout).items()}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("body", "code"),
-    [
-        ("", 0),
-        ("sys.exit(3)", 3),
-        ("raise RuntimeError('training failed')", 1),
-        ("os.kill(os.getpid(), signal.SIGTERM)\nimport time\ntime.sleep(30)", -signal.SIGTERM),
-        ("pid = os.fork()\nif pid == 0:\n    sys.exit(0)\nos.waitpid(pid, 0)", 0),
-    ],
-    ids=["end", "exit", "exception", "sigterm", "fork"],
-)
-def test_the_limit_is_put_back_exactly_once_however_the_process_ends(tmp_path, body, code):
-    assert run_child(tmp_path, body) == (code, ["200000", "300000"])
+@pytest.mark.parametrize("how", ENDINGS)
+def test_the_limit_is_put_back_exactly_once_however_the_process_ends(ended, how):
+    assert ended[how] == (ENDINGS[how][1], ["200000", "300000"])
