@@ -34,7 +34,7 @@ from ..training.checkpoint import check_weights
 from ..training.task import Task
 from .carbon_session import CarbonSession
 from .ensemble import scores_file
-from .lineages import Lost, duplicate_of, expected_joules, of_the_same_kernels, resumable
+from .lineages import Lost, duplicate_of, expected_joules, of_the_same_kernels, resumable, shorter
 from .membership import Membership
 from .progress import Reporter
 from .session import Session
@@ -119,9 +119,10 @@ class TrialRunner:
         return self.reporter.tell("trial", f"trial {asked.trial.number} refused: {reason}")
 
     def _ask(self) -> Asked:
-        if self.study.sampler != "grid" and (begun := len(self._optuna_trials())) < len(self.first):
-            self.optuna_study.enqueue_trial(dict(self.first[begun]))
-        elif (later := self.lost.next() or scheduled(self.optuna_study, self.study, self.task, self.session.features)) is not None:
+        known, cache = self._optuna_trials(), self.session.features
+        later = self.first[len(known)] if self.study.sampler != "grid" and len(known) < len(self.first) else None
+        later = later or self.lost.next() or shorter(self.study, len(self.first), known)
+        if later := later or scheduled(self.optuna_study, self.study, self.task, cache):
             self.optuna_study.enqueue_trial(dict(later))
         trial = self.optuna_study.ask()
         if self.member is not None:
@@ -139,8 +140,7 @@ class TrialRunner:
         """Return the trial whose checkpoint is continued; a recipe with a fixed horizon trains every length from scratch."""
         if self.study.sampler != "freeze-thaw" or not candidate.recipe.resumable:
             return None
-        number = resume_from(trial)
-        if number is None:
+        if (number := resume_from(trial)) is None:
             return None
         parent = from_optuna(self._optuna_trials()[number])
         if parent.state != "complete":
