@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from pathlib import Path
@@ -122,6 +124,16 @@ def arm(name: str, table_name: str, seed: int, seconds: float) -> dict[str, Any]
         metric = "r2" if regression else "accuracy"
         search.fit(X, y, task=kind, metric=metric, time_budget=seconds, n_jobs=1, verbose=0, seed=seed)
         return {"cpu_seconds": time.process_time() - start, "said": str(search.best_estimator), **scored(search.model.estimator)}
+    if name == "autogluon":
+        with tempfile.TemporaryDirectory() as folder:
+            arrays = Path(folder) / "arrays.npz"
+            np.savez(arrays, X=X, y=y, Xh=Xh, regression=regression)
+            words = [os.environ["AUTOGLUON"], str(Path(__file__).with_name("tables_autogluon.py")), str(arrays), str(seconds)]
+            told = json.loads(subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip().splitlines()[-1])
+            found = np.load(arrays.with_suffix(".scores.npy"))
+        found = found * deviation + mean if regression else found
+        told["joules_per_1000"] = told.pop("cpu_seconds_per_1000") * WATTS
+        return {**told, "quality": quality(task, found, wanted)}
     if name == "optuna":
         start = time.process_time()
         model = tuned(task, X, y, seconds, seed)
@@ -179,7 +191,6 @@ def tuned(task: Any, X: np.ndarray, y: np.ndarray, seconds: float, seed: int) ->
 
 def ours(task: Any, scored: Any, seconds: float, seed: int) -> dict[str, Any]:
     """Run the study of `joulefront run table` with a budget of so many CPU-seconds; score what it recommends."""
-    import tempfile
     from dataclasses import replace
     from importlib import import_module
     from unittest.mock import patch
