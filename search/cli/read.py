@@ -86,6 +86,7 @@ def front(
     if as_json and as_csv:
         raise ValueError("--csv and --json exclude each other; give one")
     from .. import lifetime
+    from ..formatting import hanging
     from ..report.front_view import FrontView
     from ..report.text_table import one_model
 
@@ -105,7 +106,7 @@ def front(
     elif as_csv:
         print(shown.to_csv(only), end="")
     else:
-        print(shown.to_text() if only is None else one_model(shown, only[0]))
+        print(hanging(shown.to_text(), indent=0) if only is None else one_model(shown, only[0]))
 
 
 def plot(
@@ -118,10 +119,11 @@ def plot(
 ) -> None:
     """Draw the front as HTML, PNG or SVG, by the ending of the file."""
     if of != "front":
+        from ..formatting import hanging
         from ..report.comparison_figures import save_comparison
 
         table, file = save_comparison(_read(run), of, out)
-        print(f"{table}\n\n{file}")
+        print(f"{hanging(table, indent=0)}\n\n{file}")
         return
     from ..report.front_view import FrontView
 

@@ -153,6 +153,7 @@ def _print_run(front: FrontView, folder: RunFolder, command: str, named: str) ->
     Raises:
         RuntimeError: If no trial was measured.
     """
+    from ..formatting import hanging
     from ..report.front_view import save_front
     from ..report.page import report_html
     from ..whole_file import full_disk
@@ -160,7 +161,7 @@ def _print_run(front: FrontView, folder: RunFolder, command: str, named: str) ->
     path = folder.path
     result = folder.run()
     if len(front) == 0:
-        print(front.to_text())
+        print(hanging(front.to_text(), indent=0))
         reasons = sorted({trial.reason for trial in result.trials if trial.reason})
         ended = str(result.facts["sessions"][-1].get("reason") or "") if result.facts.get("sessions") else ""
         if "timeout" in ended and not any(
@@ -276,6 +277,7 @@ def estimate(
     """
     from ..carbon.intensity import check_pue
     from ..carbon.zones import choose_intensity
+    from ..formatting import hanging
     from ..records.files import write_json
     from ..records.run_folder import RunFolder
     from ..running.estimate import estimate as estimate_cost
@@ -314,7 +316,7 @@ def estimate(
         probe_joules=joules,
         seed=found.seed,
     )
-    print(json.dumps(guess.to_json(), indent=1) if as_json else guess.to_text(), flush=True)
+    print(json.dumps(guess.to_json(), indent=1) if as_json else hanging(guess.to_text(), indent=9), flush=True)
     write_json(file, guess.to_json())
 
 

@@ -165,6 +165,14 @@ def _typed(function: Callable[..., Any], name: str, text: str) -> Any:
         raise StudyError(f"--set {name} must be {wanted}{several}, got {text!r}; for example --set {name}={example}") from None
 
 
+def _hint_for_data(path: Path) -> str:
+    """Say which study learns from data that were given in the place of a study; empty where there are none."""
+    if not path.exists():
+        return ""
+    words = f"table --data {shlex.quote(str(path))} --target COLUMN" if path.is_file() else f"images --data {shlex.quote(str(path))}"
+    return f"for these data joulefront run {words}; else "
+
+
 def _function(source: str) -> Callable[..., Any]:
     if source.endswith(".toml"):
         source = read_study_file(source).source
@@ -177,7 +185,7 @@ def _function(source: str) -> Callable[..., Any]:
         names = bundled_studies()
         if source not in names:
             near = get_close_matches(source, names, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
+            hint = f"did you mean {near[0]!r}? " if near else _hint_for_data(Path(source))
             raise StudyError(
                 f"unknown study {source!r}; {hint}give a bundled one ({', '.join(names)}), a file my_study.py or package.module:function"
             )
@@ -189,6 +197,8 @@ def _function(source: str) -> Callable[..., Any]:
 
 
 def _from_file(path: Path) -> Any:
+    if path.suffix != ".py" and (hint := _hint_for_data(path)):
+        raise StudyError(f"{str(path)!r} is no study; {hint}give a .py file or one of: {', '.join(bundled_studies())}")
     if not path.is_file():
         raise StudyError(f"study file {str(path)!r} does not exist; give an existing .py file or one of: {', '.join(bundled_studies())}")
     name = f"joulefront_user_study_{path.stem}"

@@ -110,7 +110,7 @@ def optimise(
     """
     trained = rebuild(trial, study=study, task=task, weights=weights)
     if not trained.is_torch:
-        raise ExportFailed(f"trial {trial.number} is a {trained.type_name}: quantising, compiling and pruning are for PyTorch models")
+        raise ExportFailed(f"trial {trial.number} is a {trained.type_name}: quantising, compiling and pruning are for networks; --pick one")
     with Ledger(discover(meter, used=())) as ledger:
         rows = compare_after_training(
             trained.model,

@@ -115,6 +115,8 @@ def _clock(seconds: float) -> str:
 LOG_SECONDS = 10.0
 #: Columns of a terminal that the bar itself keeps.
 LEAST_BAR = 12
+#: Columns behind the bar for what a terminal echoes of keys, as ^C: in the next line it would hide from the bar which line is its own.
+KEYS = 6
 
 
 @dataclass
@@ -188,16 +190,23 @@ class Console:
         """Keep the bar up to date; what does not fit beside it is left out, the least important first."""
         if self._bar is None:
             from rich.console import Console as Terminal
+            from rich.constrain import Constrain
             from rich.progress import BarColumn, TextColumn
-            from rich.progress import Progress as Bar
+            from rich.progress import Progress as FullWidth
             from rich.table import Column
 
+            terminal = Terminal(file=self.stream)
+
+            class Bar(FullWidth):
+                def get_renderable(self) -> Constrain:
+                    return Constrain(super().get_renderable(), max(1, terminal.width - KEYS))
+
             text = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis"))
-            self._bar = Bar(BarColumn(bar_width=None), text, console=Terminal(file=self.stream), expand=True, transient=True)
+            self._bar = Bar(BarColumn(bar_width=None), text, console=terminal, expand=True, transient=True)
             self._task = self._bar.add_task("", total=1.0)
             self._bar.start()
         parts = progress.line(self.verbose).split(" · ")
-        while len(parts) > 1 and len(" · ".join(parts)) > self._bar.console.width - LEAST_BAR:
+        while len(parts) > 1 and len(" · ".join(parts)) > self._bar.console.width - LEAST_BAR - KEYS:
             del parts[-1 if progress.seconds_left is None or len(parts) < 3 else -2]
         self._bar.update(self._task, completed=progress.share, description=" · ".join(parts), refresh=True)
 

@@ -242,10 +242,10 @@ def surprises(column: Mapping[str, Any], values: pd.Series[Any]) -> list[str]:
     name, found, said = column["name"], texts(values), list[str]()
     present = [text for text in found if text is not None]
 
-    def count(strange: Sequence[str], counted: str) -> None:
+    def count(strange: Sequence[str], counted: str, what: str = "not seen in training") -> None:
         if strange:
             were = f"1 value of {name!r} was" if len(strange) == 1 else f"{len(strange)} values of {name!r} were"
-            said.append(f"{were} not seen in training, e.g. {strange[0]!r}: {counted}")
+            said.append(f"{were} {what}, e.g. {strange[0]!r}: {counted}")
 
     if column["type"] == "numeric":
         reading = from_json(column)
@@ -254,8 +254,11 @@ def surprises(column: Mapping[str, Any], values: pd.Series[Any]) -> list[str]:
         count([text for text, one in read if text is not None and abs(one) >= LARGEST], "not finite, counted as missing")
     elif column["levels"]:
         levels = {*column["levels"], *(level.lstrip("0") for level in column["levels"])}  # 1 is the code 01
-        counted = "counted as one of the rare values, of which training keeps no list" if column["other"] else "counted as none of those"
-        count([text for text in present if text not in levels], counted)
+        strange = [text for text in present if text not in levels]
+        if column["other"]:  # of the rare ones no list is kept
+            count(strange, "counted as rare", f"not among the {len(column['levels'])} frequent ones of training")
+        else:
+            count(strange, "counted as none of those")
     if len(present) < len(found) and not column.get("missing", True):
         gaps = len(found) - len(present)
         instead = "the median of training stands there" if column["type"] == "numeric" else "counted as none of those"

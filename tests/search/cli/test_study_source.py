@@ -135,3 +135,19 @@ def test_paths_are_recorded_absolute_and_names_are_left_alone(tmp_path: Path, mo
         "overrides": {},
     }
     assert origin_of("digits", {"data": "http://nowhere/x.csv"}, {})["options"] == {"data": "http://nowhere/x.csv"}
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_data_in_the_place_of_a_study_get_the_command_that_learns_from_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("my photos").mkdir()
+    Path("homes.csv").touch()
+    before = "./" if inside else ""
+    with pytest.raises(StudyError, match=r"for these data joulefront run images --data '[^ ]*my photos'; else give"):
+        find_study(f"{before}my photos", {})
+    with pytest.raises(StudyError, match=r"for these data joulefront run table --data [^ ]*homes\.csv --target COLUMN; else give"):
+        find_study(f"{before}homes.csv", {})
+    with pytest.raises(StudyError, match="does not exist"):
+        find_study("./nowhere", {})

@@ -163,7 +163,7 @@ def test_a_real_model_is_optimised_and_metered(make):
 
 def test_an_estimator_is_refused_with_the_reason(make):
     ready = make("forest", "rows")
-    with pytest.raises(ExportFailed, match="are for PyTorch models"):
+    with pytest.raises(ExportFailed, match="are for networks; --pick one"):
         optimise(ready.trial, study=ready.study, task=ready.task, weights=ready.weights, meter="cpu_time")
 
 
