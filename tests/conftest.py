@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read when numpy is loaded: matrices of tests are small, and every core has its tests
+
 settings.register_profile("joulefront", deadline=None)
 settings.load_profile("joulefront")
 
