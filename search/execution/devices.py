@@ -21,7 +21,7 @@ from ..study import Study
 from ..threads import warn_of_spinning
 from ..training.task import Task
 from .job import Executor
-from .worker import DeviceError, gpu_components
+from .worker import DeviceError, WorkerProcess, gpu_components, mapped
 
 try:
     import fcntl
@@ -268,13 +268,12 @@ def make_executors(
     if executor == "ray":
         from .ray_worker import ray_workers
 
-        return [*ray_workers(study, devices, threads, follow)]
+        return [*ray_workers(mapped(study, task), devices, threads, follow)]
 
     if len(devices) == 1:
         return [InProcess(study.space, task)]
-    from .worker import WorkerProcess
-
-    return [WorkerProcess(study, device) for device in devices]
+    shared = mapped(study, task)
+    return [WorkerProcess(shared, device) for device in devices]
 
 
 def torch_threads(threads: int) -> None:

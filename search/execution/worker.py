@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import mmap
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, SpawnContext
-from typing import Any
+from typing import Any, cast
 
 import cloudpickle
 
 from ..energy.sources.cpu_time import Tree, process_seconds
+from ..space import FixedTrial
 from ..study import Study
 from ..training.recipe import synchronizer
 from ..training.results import Phases
+from ..training.task import Task
 from .job import POLL_SECONDS, UNWATCHED, Executor, Job, Outcome, Watch, train, within
-from .probe import warm_up, warm_up_seconds
+from .probe import one_of_each_kind, warm_up, warm_up_seconds
 
 #: Libraries that take seconds to load; the server of CPU workers loads those that this process has loaded.
 SLOW_TO_LOAD = (
@@ -36,30 +42,90 @@ SLOW_TO_LOAD = (
     "pandas",
     "optuna",
 )
+#: What PyTorch loads with the first optimiser of a process, a second or more.
+COMPILER = ("torch._dynamo",)
+#: Arrays in a mapped file begin at multiples of this many bytes, as those of libraries do.
+ALIGNED = 64
 
 
 class DeviceError(RuntimeError):
     """Too few devices are free, or one does not answer any more; the message says who holds them and what to do."""
 
 
+@dataclass(frozen=True)
+class MappedTask:
+    """A task in memory that all workers of a machine map, each as if it were its own: what one writes to it no other sees.
+
+    ``place`` is a file without a name, which goes with the process that holds it; ``buffers`` are begin and length of each array in it.
+    """
+
+    place: str
+    pickled: bytes
+    buffers: tuple[tuple[int, int], ...]
+
+    def __call__(self) -> Task:
+        """Return the task; its arrays take no memory of this process until it writes to them."""
+        with open(self.place, "rb") as file:
+            whole = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
+        return cast(Task, pickle.loads(self.pickled, buffers=[whole[begin : begin + length] for begin, length in self.buffers]))
+
+
+class _Arrays(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
+    def reducer_override(self, found: Any) -> Any:
+        import torch
+
+        if type(found) is torch.Tensor and found.device.type == "cpu" and found.layout == torch.strided and not found.requires_grad:
+            with contextlib.suppress(TypeError):  # numpy does not know every type
+                return torch.from_numpy, (found.numpy(),)
+        return super().reducer_override(found)
+
+
+def mapped(study: Study, task: Task) -> Study:
+    """Return the study with its loaded task where all workers of this machine find it; as it is where a task cannot be told to others."""
+    _send_by_value(study)
+    if not hasattr(os, "memfd_create"):
+        return study
+    buffers, told = list[pickle.PickleBuffer](), io.BytesIO()
+    try:
+        _Arrays(told, protocol=5, buffer_callback=buffers.append).dump(task)
+    except Exception:  # open files, locks, whatever a data set of the user holds: then each worker loads its own
+        return study
+    file, places = os.fdopen(os.memfd_create("joulefront-task"), "wb"), list[tuple[int, int]]()
+    for buffer in buffers:
+        file.seek(-(-file.tell() // ALIGNED) * ALIGNED)
+        begin = file.tell()
+        places.append((begin, file.write(buffer.raw())))
+    file.write(b"\0")  # an empty file cannot be mapped
+    file.flush()
+    found = MappedTask(f"/proc/{os.getpid()}/fd/{file.fileno()}", told.getvalue(), tuple(places))
+    weakref.finalize(found, file.close)
+    return replace(study, task=found)
+
+
+def _send_by_value(study: Study) -> None:
+    module = sys.modules.get(getattr(study.task, "__module__", "") or "")
+    if module is not None and module.__name__.startswith("joulefront_user_study"):
+        cloudpickle.register_pickle_by_value(module)  # the child cannot import a file by that name
+
+
 class WorkerProcess:
-    """One worker process with its own copy of the task, which it loads itself.
+    """One worker process with its own copy of the task, which it loads itself unless the study has it `mapped`.
 
     The child is never forked from this process: it would inherit locks and CUDA contexts in unknown states, see ``context_for``. Work
     queued on its PyTorch device is waited for at each edge of a phase.
     """
 
     def __init__(self, study: Study, device: str) -> None:
-        module = sys.modules.get(getattr(study.task, "__module__", "") or "")
-        if module is not None and module.__name__.startswith("joulefront_user_study"):
-            cloudpickle.register_pickle_by_value(module)  # the child cannot import a file by that name
+        _send_by_value(study)
+        self._study = study  # with it what it has mapped lives as long as this
+        self._trains = trains_with_torch(study)
         self._pickled = cloudpickle.dumps(study)
         self._devices = gpu_components(device)
         self._device = device
         self._start()
 
     def _start(self) -> None:
-        context = context_for(self._device)
+        context = context_for(self._device, COMPILER if self._trains else ())
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=serve, args=(theirs, self._pickled, self._device, dict(os.environ)), daemon=True)
         with _interrupts_kept_from_children():
@@ -181,16 +247,24 @@ class _Used:
         return 0.0 if self._began is None else self._last - self._began
 
 
-def context_for(device: str) -> SpawnContext | ForkServerContext:
+def trains_with_torch(study: Study) -> bool:
+    """Whether any kind of the study's models is trained by PyTorch, not by a library of its own."""
+    space = study.space
+    kinds = one_of_each_kind(space, study.seed)
+    return any(space.sample(FixedTrial(params)).architecture.get("estimator") is None for params in kinds)
+
+
+def context_for(device: str, more: Sequence[str] = ()) -> SpawnContext | ForkServerContext:
     """How a worker for this device is started: what it does before its first training is paid by the study.
 
-    A worker for the CPU is forked from a server, a process of one thread that loads what this process has loaded, once for all workers.
+    A worker for the CPU is forked from a server, a process of one thread that loads what this process has loaded, and ``more``, once for
+    all workers.
     A worker for a GPU is spawned and loads everything itself: CUDA does not survive a fork, and libraries may touch it as they load.
     """
     if device != "cpu" or not sys.platform.startswith("linux"):
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, *(library for library in SLOW_TO_LOAD if library in sys.modules)])
+    context.set_forkserver_preload([__name__, *(library for library in SLOW_TO_LOAD if library in sys.modules), *more])
     return context
 
 

@@ -1,5 +1,6 @@
 """Worker processes: what they tell the parent, and what their death is."""
 
+import gc
 import os
 import signal
 import subprocess
@@ -8,18 +9,22 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import pytest
+import torch
 
 from joulefront.search.cli.study_source import find_study
 from joulefront.search.energy import Ledger
 from joulefront.search.energy import Window as LedgerWindow
 from joulefront.search.energy.sources.cpu_time import CpuTime, process_seconds
 from joulefront.search.execution.job import InProcess, Job, Outcome, Watch
-from joulefront.search.execution.worker import WorkerProcess, _is_spoiled, context_for, gpu_components
+from joulefront.search.execution.worker import WorkerProcess, _is_spoiled, context_for, gpu_components, mapped
+from joulefront.search.running.identity import of_task
 
 pytestmark = pytest.mark.slow
 
@@ -342,11 +347,18 @@ def test_a_cpu_worker_holds_no_device(workers: list[WorkerProcess]) -> None:
 #: What a library does when it is used first: half a CPU-second, once in a process.
 FIRST_USE = """USED = []
 
+class Lazy(torch.nn.Linear):
+    def forward(self, x):
+        end = time.process_time() + 0.5
+        while self.training and not USED and time.process_time() < end:
+            pass
+        USED.extend([1] * self.training)
+        return super().forward(x)
+
 def make(architecture, task):
-    end = time.process_time() + 0.5
-    while not USED and time.process_time() < end:
-        pass
-    USED.append(1)
+    return torch.nn.Sequential(Lazy(2, 4), torch.nn.Linear(4, task.outputs))
+
+def unused(architecture, task):
 """
 
 
@@ -400,3 +412,35 @@ def test_workers_for_the_cpu_are_forked_from_one_server_and_have_the_environment
         assert (outcome.failed, outcome.epochs) == (None, 2)
     finally:
         second.close()
+
+
+def test_workers_map_the_data_of_the_parent_and_load_none_themselves(tmp_path: Path) -> None:
+    loads = list[int]()
+
+    def load() -> Any:
+        loads.append(os.getpid())
+        return find_study("digits", {}).load_task()
+
+    study = replace(find_study("digits", {}), task=load)
+    task = study.load_task()
+    shared = mapped(study, task)
+    one, two = shared.load_task(), shared.load_task()
+    assert loads == [os.getpid()]
+    for split in ("train", "validation", "test"):
+        for name in ("inputs", "targets"):
+            assert torch.equal(getattr(getattr(one, split), name), getattr(getattr(task, split), name))
+    one.train.inputs[:] = -1.0
+    assert torch.equal(two.train.inputs, task.train.inputs), "what one writes no other sees"
+    assert of_task(two) == of_task(task)
+    assert len(cloudpickle.dumps(shared)) < len(cloudpickle.dumps(replace(study, task=task))) / 3
+    place = Path(shared.task.place)
+    assert place.exists()
+    del shared, one, two
+    gc.collect()
+    assert not place.exists()
+
+
+def test_a_task_that_cannot_be_told_to_others_is_loaded_by_each_worker() -> None:
+    study = find_study("digits", {})
+    task = replace(study.load_task(), seen={"a lock": threading.Lock()})
+    assert mapped(study, task) is study
