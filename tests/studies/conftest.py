@@ -14,8 +14,10 @@ from PIL import Image
 
 from joulefront.search.cli import main
 from joulefront.search.records.run_folder import Run, RunFolder
+from joulefront.search.running import baselines
 
 RANDOM = np.random.default_rng(0)
+WARM_UP = baselines.warm_up
 
 
 @pytest.fixture(autouse=True)
@@ -25,6 +27,12 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def no_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A training of each kind before the first trial, fine-tuning among them, would cost more than the trials."""
+    monkeypatch.setattr(baselines, "warm_up", lambda *args, **words: None)
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -60,6 +68,8 @@ def smoked(smoke: Callable[..., Run], tmp_path_factory: pytest.TempPathFactory) 
         if name not in made:
             folder = tmp_path_factory.mktemp(name)
             with pytest.MonkeyPatch.context() as monkeypatch:
+                if name == "digits":
+                    monkeypatch.setattr(baselines, "warm_up", WARM_UP)
                 made[name] = smoke(name, folder / "run", *_options(name, folder / "data", monkeypatch))
         return made[name]
 

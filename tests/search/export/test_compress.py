@@ -218,6 +218,7 @@ def test_json_holds_every_row_with_its_break_even():
     assert [row["break_even_predictions"] for row in found["tactics"]] == [None, 2000]
 
 
+@pytest.mark.slow
 def test_what_runs_on_the_cpu_is_not_billed_for_gpus(make, fake_gpus):
     ready = make("mlp", "rows", width=32)
     fake_gpus(4)
