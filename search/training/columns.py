@@ -37,21 +37,23 @@ _HOURS = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S %p"
 COMPACT = "%Y%m%d"
 #: How dates are written, the first that fits counts; "ISO8601" is pandas' word for all of its forms.
 FORMATS = ("ISO8601", *(day + hour for day in (*_DAYS, *_NAMED_DAYS) for hour in _HOURS), "%H:%M", "%H:%M:%S")
-FORMATS = (*FORMATS, "%d %b %Y %H:%M:%S %z", "%d/%b/%Y:%H:%M:%S %z")
-#: Months without accents in English, German, French, Spanish, Italian, Portuguese and Dutch, by their place in the year.
+FORMATS = (*FORMATS, "%d %b %Y %H:%M:%S %z", "%d/%b/%Y:%H:%M:%S %z", "%b %Y", "%I:%M %p")
+#: Dates of East Asia.
+_CHARACTERS = r"^(\d{4}) ?[年년] ?(\d{1,2}) ?[月월] ?(\d{1,2}) ?[日일]"
+#: Months without accents in English, German, French, Spanish, Italian, Portuguese, Dutch, Swedish, Danish, Polish and Russian.
 _MONTHS = (
-    "jan january januar janner janvier janv enero ene gennaio gen janeiro januari",
-    "feb february februar fevrier fevr febrero febbraio fevereiro fev februari",
-    "mar march marz maerz mrz mars marzo marco maart mrt",
-    "apr april avril avr abril abr aprile",
-    "may mai mayo maggio mag maio mei",
-    "jun june juni juin junio giugno giu junho",
-    "jul july juli juillet juil julio luglio lug julho",
-    "aug august aout agosto ago augustus",
-    "sep sept september septembre septiembre settembre set setembro",
-    "oct october oktober okt octobre octubre ottobre ott outubro out",
-    "nov november novembre noviembre novembro",
-    "dec december dezember dez decembre diciembre dic dicembre dezembro",
+    "jan january januar janner janvier janv enero ene gennaio gen janeiro januari stycznia января",
+    "feb february februar fevrier fevr febrero febbraio fevereiro fev februari lutego февраля",
+    "mar march marz maerz mrz mars marzo marco maart mrt marca марта",
+    "apr april avril avr abril abr aprile kwietnia апреля",
+    "may mai mayo maggio mag maio mei maj maja мая",
+    "jun june juni juin junio giugno giu junho czerwca июня",
+    "jul july juli juillet juil julio luglio lug julho lipca июля",
+    "aug august aout agosto ago augustus augusti sierpnia августа",
+    "sep sept september septembre septiembre settembre set setembro wrzesnia сентября",
+    "oct october oktober okt octobre octubre ottobre ott outubro out pazdziernika октября",
+    "nov november novembre noviembre novembro listopada ноября",
+    "dec december dezember dez decembre diciembre dic dicembre dezembro grudnia декабря",
 )
 _ENGLISH = {name: names.split()[0].capitalize() for names in _MONTHS for name in names.split()}
 #: Words about a date that say nothing more: a weekday before it, "of" between its parts, "o'clock" behind it.
@@ -147,8 +149,12 @@ def infer(values: np.ndarray, styles: tuple[str, ...] = (".,", ",.")) -> Reading
     note = f"is text, for beside numbers it holds {shown}; correct or empty these cells to have numbers" if share > 0.5 else None
     if {".,", ",."} <= parsed.keys() and (np.isfinite(parsed[".,"]) | np.isfinite(parsed[",."])).all():
         return Reading(note="is text, for its numbers have decimal points and decimal commas; write all alike to have numbers")
+    signs = different.str.lstrip("<>≤≥~≈ ")
+    if note is None and (signs != different).any() and np.isfinite(parse(signs, Reading("number", style[:2]))).mean() >= MOST:
+        shown = different[(signs != different)].iloc[0]
+        return Reading(note=f"is text, for its numbers have signs as in {shown!r}; remove these to have numbers")
     dates = in_english(different)
-    looks = dates.str.match(r"\d{1,4}[-/.: ]\d|\d{1,2}[-./ ]{1,2}[A-Za-z]|[A-Za-z]{3,9} \d")
+    looks = dates.str.match(r"\d{1,4}[-/.: ]\d|\d{8}T\d{4}|\d{1,2}[-./ ]{1,2}[A-Za-z]|[A-Za-z]{3,9} \d")
     if looks.mean() < MOST:
         return Reading(note=note)
     fits = [form for form in FORMATS if np.isfinite(_seconds(dates[:100], form)).mean() >= MOST]
@@ -170,18 +176,26 @@ def _unit(different: Any) -> str:
 def _seconds(column: Any, form: str) -> np.ndarray:
     import pandas as pd
 
-    times = pd.to_datetime(column, format=form, errors="coerce", utc=True)
-    return np.array((times - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1), dtype=np.float64)
+    return _since_1970(pd.to_datetime(column, format=form, errors="coerce", utc=True))
+
+
+def _since_1970(times: Any) -> np.ndarray:
+    """Return times as seconds, NaN where there is none: missing, or a marker such as 9999-12-31, which nanoseconds do not reach."""
+    found = times.dt.tz_convert(None).dt.as_unit("s").to_numpy(dtype="datetime64[s]")
+    seconds = found.astype("int64").astype(np.float64) + (times.dt.microsecond.to_numpy(dtype=np.float64, na_value=np.nan) / 1e6)
+    seconds[np.isnat(found) | ~(np.abs(seconds) < 2**63 / 1e9)] = np.nan
+    return np.asarray(seconds)
 
 
 def in_english(different: Any) -> Any:
     """Return texts of dates with English months of three letters, without weekdays and filling words; others as they are."""
+    different = different.str.replace(_CHARACTERS, lambda found: f"{found[1]}-{int(found[2]):02}-{int(found[3]):02}", regex=True)
     worded = different.str.contains(r"[^\W\d_]{2}", regex=True, na=False)
     if not worded.any():
         return different
 
     def month(found: re.Match[str]) -> str:
-        plain = unicodedata.normalize("NFKD", found[1].casefold()).encode("ascii", "ignore").decode()
+        plain = "".join(one for one in unicodedata.normalize("NFKD", found[1].casefold()) if not unicodedata.combining(one))
         return _ENGLISH.get(plain, found[0])
 
     plain = different[worded].str.replace(_WEEKDAY, "", regex=True)
@@ -230,8 +244,7 @@ def numbers(values: pd.Series[Any], reading: Reading = Reading()) -> np.ndarray:
     if pd.api.types.is_datetime64_any_dtype(values) or (reading.kind == "date" and not is_text(values.dtype)):
         if reading.how == COMPACT and values.dtype.kind in "iuf":
             return parse(texts(values), reading)
-        times = pd.to_datetime(values, utc=True)
-        return ((times - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1)).to_numpy(dtype=np.float64, na_value=np.nan)
+        return _since_1970(pd.to_datetime(values, utc=True))
     if not is_text(values.dtype):
         return pd.to_numeric(values).to_numpy(dtype=np.float64, na_value=np.nan)
     return parse(texts(values), reading if reading.kind != "text" else Reading("number"))

