@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import ndtri, stdtr
 
 #: Before anything is measured the models are thought to be off like so many measurements with this mean square of their z-scores: on few
 #: measurements they are too sure of themselves. Bias counts as zero on so many.
 _TRUST, _FIRST_SQUARE, _UNBIASED = 6.0, 2.0, 10.0
 #: The latest measurements count; a single one counts at most like so many standard deviations.
 _WINDOW, _LARGEST = 40, 5.0
+#: What picks are off by has long tails, those of Student's t with about so many degrees of freedom.
+_FREEDOM = 4.0
 #: Beliefs are widened or narrowed at most so far.
 _RANGE = (0.7, 4.0)
 
@@ -20,7 +23,8 @@ _RANGE = (0.7, 4.0)
 class Belief:
     """What a measured quality is expected to be, its noise included: Gaussian with ``mean`` and ``sd`` after the output transform.
 
-    The transform of a quality ``v``, to be maximised, is ``-log((limit - v) / scale)``, or ``v`` itself without a ``limit``. ``sign`` is -1
+    The transform of a quality ``v``, to be maximised, is ``-log((limit - v) / scale)``, or ``v`` itself without a ``limit``. From ``best``
+    on, the best quality so far, it goes straight on: how near the limit is was a guess, which measurements may pass. ``sign`` is -1
     where the user's quality is minimised. ``sd`` is that of the models, which ``inflation`` multiplies;
     ``bias`` is how many of these standard deviations of the models a pick is below what they expect.
     """
@@ -32,16 +36,28 @@ class Belief:
     sign: float
     inflation: float = 1.0
     bias: float = 0.0
+    best: float | None = None
 
     def z_score(self, quality: float) -> float:
         """Return how many standard deviations a quality, in the user's unit, lies above its expectation."""
         return (self.raw_z_score(quality) - self.bias) / self.inflation
 
+    def normal_score(self, quality: float) -> float:
+        """Return the z-score that a normal distribution has where this belief, Student's t of the same variance, has the quality.
+
+        Source: Rosenblatt 1952, "Remarks on a multivariate transformation", for the probability integral transform.
+        """
+        off = self.z_score(quality)
+        beyond = stdtr(_FREEDOM, -abs(off) / np.sqrt(1 - 2 / _FREEDOM))
+        return float(np.copysign(ndtri(beyond), off))
+
     def raw_z_score(self, quality: float) -> float:
         """Return the z-score by what the models alone believe."""
         value = self.sign * quality
         if self.limit is not None:
-            value = -float(np.log(max(self.limit - value, 1e-6 * self.scale) / self.scale))
+            best = self.limit - 1e-6 * self.scale if self.best is None else self.best
+            left, beyond = self.limit - min(value, best), 0.0 if self.best is None else max(value - best, 0.0)
+            value = -float(np.log(left / self.scale)) + beyond / left
         return (value - self.mean) / self.sd
 
 

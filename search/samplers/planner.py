@@ -230,6 +230,7 @@ class Planner:
             float(state.table.transform.signs[0]),
             self.inflation[0 if fresh else 1],
             self.bias[0 if fresh else 1],
+            model.best,
         )
 
     def affordable(self, state: SearchState, encoder: Encoder, decision: Decision, remaining: float | None) -> Decision | None:

@@ -53,6 +53,7 @@ class Surrogate:
     sd: float = 1.0
     limit: float = 0.0
     scale: float = 1.0
+    best: float | None = None
     _headroom: int = field(default=int(np.argmin(np.abs(np.log(_HEADROOMS) - _HEADROOM_PRIOR))))
     _tuned_at: int = 0
     _trend_line: tuple[float, float] = (0.0, 0.0)
@@ -134,7 +135,7 @@ class Surrogate:
         if self.warp:
             best = float(values.max())
             spread = max(best - float(np.quantile(values, 0.25)), 1e-9 * max(1.0, abs(best)))
-            self.limit, self.scale = best + spread * _HEADROOMS[self._headroom], spread
+            self.limit, self.scale, self.best = best + spread * _HEADROOMS[self._headroom], spread, best
             y = -np.log((self.limit - values) / spread)
         self.mean, self.sd = float(y.mean()), max(float(y.std()), 1e-9)
         return np.asarray((y - self.mean) / self.sd)

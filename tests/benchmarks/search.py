@@ -146,6 +146,7 @@ def facts(rows: pd.DataFrame, strategies: list[str]) -> str:
                     "never" if np.isinf(spent) else f"{spent:.1f}",
                 ),
                 ("z-scores of fresh picks: rms, share beyond 2", _spread(z)),
+                ("standard deviations that they were off: rms", f"{(last.off_squares.sum() / z.z_count) ** 0.5:.2f}" if z.z_count else "–"),
                 ("CPU-seconds a decision", f"{last.seconds_per_decision.mean():.3f}" if len(last.seconds_per_decision.dropna()) else "–"),
                 (f"the last {bench.LATE} of them", f"{late.mean():.3f}" if len(late) else "–"),
                 ("measured points", f"{last.n_evals.median():.0f}" if len(last) else "–"),

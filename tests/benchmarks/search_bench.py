@@ -89,6 +89,7 @@ class Meter:
         self.spent, self.idle = 0.0, 0
         self.points: list[tuple[float, float, float, int]] = []
         self.z_scores: list[float] = []
+        self.deviations: list[float] = []
 
     @property
     def full(self) -> bool:
@@ -221,10 +222,15 @@ def run(job: tuple[str, str, int, float, int, str]) -> list[dict[str, Any]]:
             row[f"hv_{mode}"] = metric.hv(mode, part[:, 1], part[:, 2]) / metric.best[mode] if len(part) else 0.0
         row |= {"hv_random": metric.random, "n_evals": len(seen), "n_full": len(complete)}
         z = np.array(meter.z_scores)
-        row |= {"z_squares": float(np.sum(z**2)), "z_beyond": int(np.sum(np.abs(z) > 2)), "z_count": len(z)}
+        row |= {
+            "z_squares": float(np.sum(z**2)),
+            "z_beyond": int(np.sum(np.abs(z) > 2)),
+            "z_count": len(z),
+            "off_squares": float(np.sum(np.square(meter.deviations))),
+        }
         cost = seconds.mean() if len(seconds) else None, seconds[-LATE:].mean() if len(seconds) > 2 * LATE else None
         rows.append({**row, "seconds_per_decision": cost[0], "seconds_late": cost[1]})
-    rows[-1]["z_scores"] = [round(float(z), 2) for z in meter.z_scores]
+    rows[-1] |= {"z_scores": [round(float(z), 2) for z in meter.z_scores], "deviations": [round(float(z), 2) for z in meter.deviations]}
     return rows
 
 
@@ -247,7 +253,8 @@ def _search(strategy: str, problem: Any, meter: Meter, seed: int) -> list[float]
             accuracy, kwh = meter.train(params, rung)
             belief = getattr(getattr(sampler, "last_decision", None), "belief", None)
             if belief is not None and sampler.last_decision.parent is None:
-                meter.z_scores.append(belief.z_score(accuracy / 100))
+                meter.z_scores.append(belief.normal_score(accuracy / 100))
+                meter.deviations.append(belief.z_score(accuracy / 100))
             # The stock samplers get the logarithm, which is what they are measured by; ours takes it itself.
             begin = time.process_time()
             study.tell(trial, [accuracy / 100, kwh] if ours else [accuracy, np.log10(kwh)])

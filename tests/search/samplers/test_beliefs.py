@@ -28,6 +28,23 @@ def test_a_z_score_counts_standard_deviations_in_the_transformed_quality() -> No
     assert np.isfinite(warped.z_score(0.95)), "a quality above the limit is a surprise, not an error"
 
 
+def test_from_the_best_quality_on_surprises_count_in_its_unit_for_the_limit_was_a_guess() -> None:
+    belief = Belief(np.log(2.0), 0.5, 0.9, 0.2, 1.0, best=0.8)  # half the scale is left: the best is what is expected
+    assert belief.z_score(0.8) == pytest.approx(0.0)
+    assert belief.z_score(0.7) == pytest.approx(2.0 * np.log(0.5))
+    assert belief.z_score(0.9) == pytest.approx(2.0), "the whole distance to the limit is one unit"
+    assert belief.z_score(0.95) == pytest.approx(3.0)
+
+
+def test_normal_scores_of_students_t_are_standard_normal_and_its_outliers_are_none() -> None:
+    belief = Belief(0.0, 1.0, None, 1.0, 1.0)
+    drawn = np.random.default_rng(0).standard_t(4, size=2000) / np.sqrt(2.0)  # of variance 1
+    scores = np.array([belief.normal_score(float(value)) for value in drawn])
+    assert scores.std() == pytest.approx(1.0, abs=0.05)
+    assert np.mean(np.abs(scores) > 2) == pytest.approx(0.0455, abs=0.015)
+    assert -6.0 < belief.normal_score(-30.0) < belief.normal_score(-3.0) < 0.0 < belief.normal_score(3.0)
+
+
 def test_beliefs_are_widened_by_what_was_off_each_kind_by_its_own() -> None:
     assert inflation([], fresh=True) == pytest.approx(2**0.5), "models of few measurements are too sure of themselves"
     surprises = [(True, z) for z in (3.0, -3.0) * 20] + [(False, z) for z in (0.5, -0.5) * 20]
