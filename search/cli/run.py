@@ -56,6 +56,7 @@ def run(
     """Run or continue a study; print its front."""
     from ..carbon.intensity import check_pue
     from ..carbon.zones import choose_intensity
+    from ..energy import discover
     from ..formatting import for_stream
     from ..integrations.run_log import loggers_of
     from ..records.run_folder import RunFolder
@@ -106,6 +107,7 @@ def run(
 
     def is_finished(reason: object) -> None:
         refuse_other_study(RunFolder.open(path), found)
+        discover(machine.meter, cpu_watts=machine.cpu_watts).close()  # nothing is measured, and a wrong option is one all the same
         said = f"{found.name} is finished in {path}: {reason}; a larger --trials or --budget continues it"
         print(for_stream(said, sys.stderr), file=sys.stderr)
         _print_run(load(path), RunFolder.open(path), command, named)

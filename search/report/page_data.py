@@ -25,7 +25,7 @@ from .importance import importance
 from .pricing import hours, places
 from .sections import sections
 from .statement_forms import forms
-from .table import marks_of
+from .table import EPOCHS_OF, learner, marks_of
 from .view import View, choose_ticks, is_stretched, tick_candidates
 
 #: Metrics that are shown in percent.
@@ -155,6 +155,7 @@ def _member(front: Front, trial: Trial) -> dict[str, Any]:
         "g": trial.grams_co2e,
         "how": trial.energy_quality,
         "epochs": trial.epochs,
+        "epoch_is": EPOCHS_OF.get(learner(trial)),
         "seconds": trial.energy.train_seconds,
         "parameters": trial.parameters,
         "flops": trial.flops,

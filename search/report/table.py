@@ -326,22 +326,27 @@ def _spread_text(front: Front) -> str:
 
 #: What an epoch of a family, or of an estimator of ``classical``, is where it is no pass over the data.
 EPOCHS_OF = {
-    **dict.fromkeys(("lightgbm", "xgboost", "catboost", "gradient_boosting"), "rounds of boosting"),
-    **dict.fromkeys(("random_forest", "extra_trees", "isolation_forest"), "trees"),
-    "linear": "solver steps",
-    **dict.fromkeys(("decision_tree", "k_neighbours", "local_outlier_factor", "one_class_svm"), "of the data, in the end all,"),
+    **dict.fromkeys(("lightgbm", "xgboost", "catboost", "gradient_boosting"), "some rounds of boosting"),
+    **dict.fromkeys(("random_forest", "extra_trees", "isolation_forest"), "some trees"),
+    "linear": "some solver steps",
+    **dict.fromkeys(("decision_tree", "k_neighbours", "local_outlier_factor", "one_class_svm"), "a share of them that grows"),
 }
+
+
+def learner(trial: Trial) -> str:
+    """Name what learns: the estimator of a family that has several, else the family."""
+    family = str(trial.params.get("family") or "")
+    return str(trial.params.get("estimator") or trial.params.get(f"{family}.estimator") or family)
 
 
 def epochs_note(front: Front) -> str:
     """Say what an epoch is for the models of a front for which it is no pass over the data; empty where there are none."""
-    units: dict[str, list[str]] = {}
-    for trial in front:
-        family = str(trial.params.get("family") or "")
-        name = str(trial.params.get("estimator") or trial.params.get(f"{family}.estimator") or family)
-        if name in EPOCHS_OF and name not in units.setdefault(EPOCHS_OF[name], []):
-            units[EPOCHS_OF[name]].append(name)
-    said = [f"some {unit} for {' and '.join(names)}" for unit, names in units.items()]
+    names = dict.fromkeys(name for trial in front if (name := learner(trial)) in EPOCHS_OF)
+    said = [
+        f"{unit} for {' and '.join(mine)}"
+        for unit in dict.fromkeys(EPOCHS_OF.values())
+        if (mine := [n for n in names if EPOCHS_OF[n] == unit])
+    ]
     return f" An epoch is no pass over the data, but {', '.join(said)}." if said else ""
 
 

@@ -206,7 +206,7 @@ function details() {
   const own = Object.entries(m.params).filter(([k]) => !(k in run.fixed));
   box.push(h("h3", null, "What it is"), list([
     ["parameters", m.parameters === null ? null : count(m.parameters)], ["operations", m.flops === null ? null : `${prefixed(m.flops, "FLOP")} a prediction`],
-    ["epochs", count(m.epochs)], ["trained for", m.seconds === null ? null : clock(m.seconds)],
+    ["epochs", m.epoch_is ? `${count(m.epochs)}, each ${m.epoch_is}` : count(m.epochs)], ["trained for", m.seconds === null ? null : clock(m.seconds)],
     ["1,000 predictions", m.j1000 === null ? "not measured (objective inference_energy measures it)" : `${digits(m.j1000)} J`],
     ...Object.entries(m.values).filter(([k]) => k !== "inference_energy").map(([k, v]) => [k, digits(v)]),
     ...m.parts.map(([k, j, kind, by]) => [`energy of ${k}`, `${energy(j)}, ${kind}${by ? ` by ${by}` : ""}`]), ...own.map(([k, v]) => [k, value(v)])]));

@@ -78,6 +78,8 @@ def test_a_study_that_has_done_what_is_asked_for_says_how_to_go_on_and_is_no_mis
     assert out.rstrip().splitlines()[-1] == circle.out.rstrip().splitlines()[-1]
     assert len(RunFolder.open(circle.path).run().trials) == 5
     assert RunFolder.open(circle.path).facts["sessions"] == sessions
+    with pytest.raises(SystemExit):
+        say(*circle.words, *words, "--meter", "nonsense")
 
 
 def test_the_command_line_is_recorded_for_every_session(circle: Circle) -> None:

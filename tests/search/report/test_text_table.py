@@ -18,7 +18,7 @@ from joulefront.search.report.facts import over_default, tied
 from joulefront.search.report.front_view import FrontView
 from joulefront.search.report.leaderboard import leaderboard
 from joulefront.search.report.statement import statement
-from joulefront.search.report.table import marks_of
+from joulefront.search.report.table import epochs_note, marks_of
 from joulefront.search.report.text_table import to_text
 from joulefront.search.report.view import View
 
@@ -57,6 +57,9 @@ def test_models_that_differ_in_their_epochs_alone_are_told_apart_at_any_width_an
         assert all(re.search(rf"epochs={3**n}\b|^ *{n} +{3**n} ", text, re.MULTILINE) for n in range(3)), text
         assert "(the same in all its models)" in " ".join(text.split())
         assert "An epoch is no pass over the data, but some rounds of boosting for lightgbm." in " ".join(text.split())
+    trees = {"family": "classical", "classical.estimator": "random_forest"}
+    mixed = Front((complete(0, 0.8, 1.0, params=params), complete(1, 0.9, 9.0, params=trees)), *TWO)
+    assert epochs_note(mixed).endswith("but some rounds of boosting for lightgbm, some trees for random_forest.")
     bare = Front(tuple(complete(n, 0.8 + 0.01 * n, 10.0 * 3**n, params={"width": 8}, epochs=3**n) for n in range(3)), *TWO)
     lines = to_text(bare, width=120).splitlines()
     assert lines[0] == "all: width=8 (the same in all its models)"
