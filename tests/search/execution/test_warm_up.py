@@ -77,7 +77,7 @@ def test_no_library_is_loaded_inside_the_window_of_a_trial(tmp_path):
 @pytest.fixture(scope="module", params=[1, 2])
 def forests(request, tmp_path_factory):
     space = "Classical(estimators='random_forest', depths=(3, 5), leaves=1, features=0.5)"
-    return request.param, session(tmp_path_factory.mktemp("forests"), space, 8, request.param)[1]
+    return request.param, session(tmp_path_factory.mktemp("forests"), space, 6, request.param)[1]
 
 
 def test_the_first_training_of_a_process_costs_what_the_next_ones_cost(forests):
