@@ -92,7 +92,7 @@ def _read_excel(path: Path, names: Collection[str]) -> pd.DataFrame:
 def _read_json(path: Path) -> pd.DataFrame:
     """Read a list of objects, an object a line, or an object of columns; what is nested deeper stays an object."""
     import pandas as pd
-    from pandas.io.common import get_handle
+    from pandas.io.common import get_handle  # type: ignore[import-not-found]  # the stubs leave it out
 
     with get_handle(path, "rb", compression="infer", is_text=False) as opened:
         text = opened.handle.read().decode("utf-8-sig")
@@ -107,7 +107,7 @@ def _read_json(path: Path) -> pd.DataFrame:
 
 def _read_text(path: Path, names: Collection[str]) -> pd.DataFrame:
     import pandas as pd
-    from pandas.io.common import get_handle  # type: ignore[import-not-found]  # the stubs leave it out
+    from pandas.io.common import get_handle
 
     member = _member(path)
     with get_handle(member or path, "rb", compression=None if member else "infer", is_text=False) as opened:
