@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -75,6 +75,7 @@ class Membership:
     _looked: float | None = None
     _listened: float = 0.0
     _noted: float = 0.0
+    _stuck: bool = False
     _lock: threading.RLock = field(default_factory=threading.RLock)
     _ended: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
@@ -242,6 +243,21 @@ class Membership:
         """Whether another worker has closed an open trial of this one, which it took for dead."""
         return self.shared.is_closed(number)
 
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[bool]:
+        """Keep the others from deciding meanwhile; yield whether that is so.
+
+        A worker that was stopped in the middle of its decision keeps the lock. It is silent, too, and waited for until it counts as dead;
+        then the claims of trials keep the others apart, and nobody waits longer than a beat before the lock was free once more.
+        """
+        until, stuck = time.monotonic() + LOCK_SECONDS, self._stuck
+        while True:
+            with self.shared.exclusive(min(self.beat_seconds, max(0.0, until - time.monotonic()))) as held:
+                self._stuck = not held and (stuck or self._anyone_silent())
+                if held or self._stuck or time.monotonic() >= until:
+                    yield held
+                    return
+
     def recording(self) -> contextlib.AbstractContextManager[object]:
         """Keep others from closing a trial or a bill while it is written; they wait only where they may take this worker for dead."""
         silent = self.clock() - self._noted > GRACE_BEATS / 2 * self.beat_seconds
@@ -253,7 +269,7 @@ class Membership:
                 self.exchange()
                 assert self.account is not None
                 self.shared.save_bill(self.state.id, self.account.sessions())
-                self.bury_dead(wait_seconds=0.0)  # in the queue of those that decide it would be silent itself
+                self.bury_dead(at_once=True)  # in the queue of those that decide it would be silent itself
 
     def _dead(self, trial: FrozenTrial) -> str | None:
         """Return the id of the dead worker that an open trial belongs to ("" for one that died before it said who it is), or None."""
@@ -268,16 +284,18 @@ class Membership:
             return str(owner)
         return str(owner) if self._silent(owner) else None
 
-    def bury_dead(self, wait_seconds: float = LOCK_SECONDS) -> list[int]:
-        """Close the trials of dead workers, and their bills; return the numbers of the trials: none when others decide for so long."""
+    def bury_dead(self, *, at_once: bool = False) -> list[int]:
+        """Close the trials of dead workers, and their bills; return the numbers of the trials: none while others decide, if `at_once`."""
         if not self._anyone_dead():
             return []
-        with self.shared.exclusive(wait_seconds) as held:
-            return self._bury() if held else []
+        with self.shared.exclusive(0.0) if at_once else self.alone() as held:
+            return self._bury() if held or not at_once else []
+
+    def _anyone_silent(self) -> bool:
+        return any(self._silent(one.id) for one in tuple(self.others.values()) if not one.ended)
 
     def _anyone_dead(self) -> bool:
-        quiet = any(self._silent(one.id) for one in tuple(self.others.values()) if not one.ended)
-        return quiet or any(self._dead(trial) is not None for trial in running(self.shared))
+        return self._anyone_silent() or any(self._dead(trial) is not None for trial in running(self.shared))
 
     def _bury(self) -> list[int]:
         """Close what dead workers have left, under the lock of all workers."""

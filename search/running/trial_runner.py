@@ -91,7 +91,7 @@ class TrialRunner:
         member = self.member
         if self._postponed():
             return
-        alone = nullcontext() if member is None else member.shared.exclusive()
+        alone = nullcontext() if member is None else member.alone()
         with self.session.lock, alone, one_blas_thread(), self.session.account.spending("deciding"):
             if member is not None and (full := member.full(self.rules.limits, self._trials(), self._optuna_trials())) is not None:
                 self.rules.reason = self.rules.reason or full

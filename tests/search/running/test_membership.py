@@ -115,9 +115,32 @@ def test_a_beat_does_not_queue_for_the_lock_of_those_that_decide(shared: SharedS
     watcher = member(shared, "watcher")
     listen(watcher, GRACE_BEATS + 1)
     with shared.exclusive():
-        assert watcher.bury_dead(wait_seconds=0.0) == []
+        assert watcher.bury_dead(at_once=True) == []
         assert watcher.full(Limits(), [], []) is None, "who has the lock and decides buries"
     assert state_of(shared, theirs) == "FAIL"
+
+
+def test_a_worker_that_was_stopped_with_the_lock_is_waited_for_until_it_counts_as_dead(shared: SharedStudy) -> None:
+    stopped, watcher = member(shared, "stopped"), member(shared, "watcher")
+    watcher.beat_seconds = 0.05
+    theirs = begin(shared, "stopped")
+    with stopped.shared.exclusive():
+        for _ in range(100):
+            stopped.exchange()  # it is busy, and beats
+            watcher.clock.now += 0.05  # type: ignore[attr-defined]  # the clock of a test
+            watcher.exchange()
+        assert not watcher._anyone_silent()
+        for _ in range(GRACE_BEATS + 1):
+            watcher.clock.now += 0.05  # type: ignore[attr-defined]  # the clock of a test
+            watcher.exchange()
+        assert watcher.bury_dead() == [theirs], "nobody waits for its lock"
+        with watcher.alone() as held:
+            assert not held
+        watcher.exchange()
+        assert watcher.others["stopped"].ended
+    with watcher.alone() as held:
+        assert held
+    assert not watcher._stuck
 
 
 def test_a_worker_that_was_taken_for_dead_stores_nothing_of_its_trial_and_its_own_bill_counts(shared: SharedStudy) -> None:
@@ -129,7 +152,7 @@ def test_a_worker_that_was_taken_for_dead_stores_nothing_of_its_trial_and_its_ow
     listen(watcher, GRACE_BEATS + 1)
     slow.clock.now += GRACE_BEATS  # type: ignore[attr-defined]  # the clock of a test
     with slow.recording():
-        assert watcher.bury_dead(wait_seconds=0.0) == []
+        assert watcher.bury_dead(at_once=True) == []
     assert watcher.bury_dead() == [theirs]
     assert slow.given_up(theirs)
     slow.account.sessions = lambda closed=False: [{"by_state_joules": {"overhead": 4.0, "failed": 5.0}, "closed": closed}]  # type: ignore
