@@ -50,7 +50,7 @@ def test_images_that_are_found_at_the_second_attempt_are_those_of_the_export(
             pixels = random.integers(0, 120, (32, 32, 3))
             pixels[..., 2 - 2 * number] += 120
             Image.fromarray(pixels.astype("uint8")).save(tmp_path / "photos" / name / f"{index}.png")
-    words = ["run", "images", "--smoke", "--meter", "cpu_time", "--out", "r"]
+    words = ["run", "images", "--pretrained", "no", "--smoke", "--meter", "cpu_time", "--out", "r"]
     with pytest.raises(SystemExit) as end:
         main([*words, "--data", "fotos"])
     assert end.value.code == 2
