@@ -93,10 +93,6 @@ class Boosting(Space):
         """Return the library's own settings, for about as many rounds as it makes by itself."""
         return {**DEFAULTS[self.library], "rows": 1.0, "balanced": False, "epochs": self.default_epochs}
 
-    def starts(self) -> tuple[Mapping[str, Any], ...]:
-        """Return the ordinary choice alone."""
-        return (self.defaults(),)
-
     def build(self, candidate: Candidate, task: Task) -> BoostedEstimator:
         """Build the untrained estimator; its ``fit_epochs`` takes the seed. Multilabel tasks raise ValueError."""
         settings = dict(candidate.architecture)
