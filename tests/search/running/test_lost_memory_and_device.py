@@ -60,11 +60,24 @@ def synchronize():
 """
 
 
+LOADED_BY_EACH = """
+def task():
+    import dataclasses
+    import threading
+    from joulefront.search.execution import worker
+
+    worker.synchronizer = lambda device: synchronize
+    return dataclasses.replace(data(), seen={"a lock": threading.Lock()})
+
+
+def data():
+"""
+
+
 def test_a_worker_whose_device_is_lost_is_replaced_and_the_study_goes_on(rings_file: Callable[[str], Path], tmp_path: Path) -> None:
     file = spoiled(rings_file, tmp_path, LOST, "DEAD.append(1)")
-    # The task is loaded in each worker before that asks what waits for its device.
-    patched = "def task():\n    from joulefront.search.execution import worker\n\n    worker.synchronizer = lambda device: synchronize\n"
-    file.write_text(file.read_text().replace("def task():\n", patched, 1))
+    # A task that holds a lock is loaded in each worker, before that asks what waits for its device.
+    file.write_text(file.read_text().replace("def task():\n", LOADED_BY_EACH, 1))
     run(find_study(str(file), {}), out=tmp_path / "r", trials=4, workers=2, meter="cpu_time")
     one_failed_and_was_billed(tmp_path / "r", "CUDA error", ["complete", "complete", "complete", "failed"])
 
