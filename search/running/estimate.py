@@ -335,9 +335,11 @@ def probe_study(
                 break
             study.space.sample(draw)
             if not waits(draw.params):  # what waits for others may never begin
-                tell(f"probing candidate {len(probes) + 1} of at most {count}")
+                tell(f"probing candidate {len(probes) + 1} of {count}")
                 where: Any = dict(device=session.device, threads=session.threads, seed=study.seed, features=cache)
                 probes.append(probe(draw.params, study.space, task, ledger, **where))
+        if len(probes) < count:
+            tell(f"{len(probes)} candidates must do: more would cost over {FRUGAL:.0%} of what the study needs")
         tell("rehearsing decisions")
         decision = decision_joules(study, task, ledger, most_joules=left)
         overhead = None if start is None or decision is None else Overhead(before + start, decision, ledger.hardware_id)

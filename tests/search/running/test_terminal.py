@@ -159,7 +159,7 @@ def test_a_line_that_is_longer_than_the_terminal_is_replaced_as_well() -> None:
     def told() -> None:
         show = progress_line(sys.stderr)
         for number in range(4):
-            show(f"probing candidate {number} of at most 8, which has a long name")
+            show(f"probing candidate {number} of 8, which has a very long name")
         show("")
 
     assert screen(30, told).text() == []
