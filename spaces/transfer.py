@@ -13,10 +13,12 @@ from torch import nn
 
 from ..search.space import Candidate, FrozenPart, Suggest
 from ..search.training.backbone import Part, Transfer
+from ..search.training.recipe import Recipe
+from ..search.training.solved_heads import Logistic, Neighbours, Ridge
 from ..search.training.task import Task
 from .layers import image_shape
 from .pretrained import SMALL_SIDE, Prepare, same_area
-from .recipes import Family, Ints, Options, Range, RecipeRanges, suggest_categorical, suggest_int
+from .recipes import Family, Ints, Options, Range, RecipeRanges, suggest_categorical, suggest_float, suggest_int
 from .timm_zoo import prepare_for
 from .weights import REMEDY, Weights, network
 
@@ -29,6 +31,12 @@ LARGEST_SIDE, ENLARGED = 224, 5
 #: How a head learns that nobody has tuned, as measured best on few and on many images, and the side that it sees images at.
 ORDINARY_HEAD = {"learning_rate": 1e-3, "weight_decay": 1e-1, "batch_size": 64, "label_smoothing": 0.0, "epochs": 3}
 ORDINARY_SIDE = 96
+#: Heads that are solved, without a recipe; each has one setting, the penalty of its weights or the number of neighbours.
+SOLVED: Mapping[str, Range] = {
+    "ridge": Range(0.1, 10, log=True),
+    "logistic": Range(1e-3, 1, log=True),
+    "neighbours": Range(3, 50, log=True),
+}
 #: Images are halved twice where more pixels are tried.
 QUARTER = 2
 #: A network that learns from a part of the images gets so many a class at least.
@@ -112,7 +120,7 @@ class TransferFamily(Family):
         sides: Side in pixels of a square with the area of the images as the network gets them; the dearest of these settings.
         images_halved: How often the training images are halved: a part of them makes an early, cheap point of the front.
         features: Of ``FEATURE_SETS``; ``pooled`` costs what ``grid`` does, and has fewer numbers to learn from few images.
-        heads: ``linear``, or the width of a hidden layer such as ``256``.
+        heads: ``linear``, the width of a hidden layer such as ``256``, or what is solved at once: ``ridge``, ``logistic``, ``neighbours``.
     """
 
     weights: tuple[Weights, ...]
@@ -131,13 +139,21 @@ class TransferFamily(Family):
     def architecture(self, trial: Suggest) -> Mapping[str, Any]:
         """Draw a network, what it sees and gives, and a head."""
         chosen = suggest_categorical(trial, "model", tuple(one.identity for one in self.weights))
-        return {
+        drawn = {
             "weights": chosen,
             "side": suggest_int(trial, "side", self.sides),
             "images_halved": suggest_int(trial, "images_halved", self.images_halved),
             "features": suggest_categorical(trial, "features", self.features),
             "head": suggest_categorical(trial, "head", self.heads),
         }
+        if drawn["head"] in SOLVED:
+            drawn["setting"] = suggest_float(trial, f"{drawn['head']}.setting", SOLVED[drawn["head"]], log=True)
+        return drawn
+
+    def sample(self, trial: Suggest) -> Candidate:
+        """Draw a model and its training; a head that is solved has none."""
+        drawn = {"family": self.name, **self.architecture(trial)}
+        return Candidate(drawn, Recipe() if drawn["head"] in SOLVED else self.recipe.sample(trial))
 
     def defaults(self) -> Mapping[str, Any]:
         """Return the ordinary choice where weights are at hand: a linear head on frozen features of all images, for a few epochs."""
@@ -169,7 +185,7 @@ class TransferFamily(Family):
         parts = candidate.architecture
         weights, prepare = self.prepared(candidate, task)
         backbone = TimmBackbone(network(weights), prepare, weights.identity)
-        head = linear_or_hidden(parts["head"], features_of(weights, parts["features"]), task.outputs)
+        head = head_of(parts, features_of(weights, parts["features"]), task.outputs)
         return Transfer(backbone, parts["features"], head, images=images_of(parts["images_halved"], task))
 
     def prepared(self, candidate: Candidate, task: Task) -> tuple[Weights, Prepare]:
@@ -212,6 +228,17 @@ def features_of(weights: Weights, feature_set: str) -> int:
     side = found.pretrained_cfg["input_size"][-1] if found.pretrained_cfg.get("fixed_input_size") else SMALL_SIDE
     with torch.no_grad(), torch.device("cpu"):
         return embedded(found, torch.zeros(1, 3, side, side), feature_set).shape[1]
+
+
+def head_of(parts: Mapping[str, Any], features: int, outputs: int) -> nn.Module:
+    """Return the untrained head of an architecture: what is solved, or see `linear_or_hidden`."""
+    if parts["head"] == "ridge":
+        return Ridge(features, outputs, parts["setting"])
+    if parts["head"] == "logistic":
+        return Logistic(features, outputs, parts["setting"])
+    if parts["head"] == "neighbours":
+        return Neighbours(features, outputs, round(parts["setting"]))
+    return linear_or_hidden(parts["head"], features, outputs)
 
 
 def linear_or_hidden(widths: str, features: int, outputs: int) -> nn.Module:

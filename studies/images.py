@@ -14,7 +14,7 @@ from ..spaces.finetune import FineTuning
 from ..spaces.pretrained import weights_file
 from ..spaces.recipes import Range, RecipeRanges
 from ..spaces.timm_zoo import TimmZoo
-from ..spaces.transfer import HALVINGS, ORDINARY_HEAD, TransferFamily, halvings_for, sides_for
+from ..spaces.transfer import HALVINGS, ORDINARY_HEAD, SOLVED, TransferFamily, halvings_for, sides_for
 from ..spaces.union import Union
 from ..spaces.weights import Weights, find, network, sentence
 
@@ -39,8 +39,8 @@ FIRST = (
     (96, 0, 3, "1024"),
 )
 STARTED = 8
-#: What heads may be: ``linear``, or the width of a hidden layer.
-HEADS = ("linear", "256", "1024")
+#: What heads may be, see ``TransferFamily``.
+HEADS = "linear,256,1024"
 
 
 def study(
@@ -52,6 +52,7 @@ def study(
     resolution: int | None = None,
     pretrained: str = "auto",
     skip_unreadable: bool = False,
+    heads: str = HEADS,
 ) -> Study:
     """Which network sorts your images for the fewest joules?
 
@@ -65,6 +66,8 @@ def study(
         resolution: Side of the images in pixels, in place of the median of theirs: ``--set resolution=64``.
         pretrained: Where weights are that heads are put on: ``auto`` (what this machine has), ``hub``, a folder, a file, or ``no``.
         skip_unreadable: Leave out images that cannot be read, with a warning: ``--set skip_unreadable=true``.
+        heads: What heads on pretrained weights may be, separated by commas: ``linear``, the width of a hidden layer, or what is solved at
+            once: ``ridge``, ``logistic``, ``neighbours``: ``--set heads=linear,ridge``.
 
     Raises:
         ValueError: If there are weights and not one model that they belong to.
@@ -85,19 +88,24 @@ def study(
             network(one)  # loaded once, as part of the start; what does not fit is refused here
         return images(data, resolution=resolution, seed=seed, skip_unreadable=skip_unreadable)
 
-    scratch, heads = Union(convnet, zoo), replace(recipe, learning_rate=(3e-4, 1e-2), weight_decay=(1e-2, 3.0), augment="none")
-    heads = replace(heads, label_smoothing=(0.0, 0.2))
+    scratch, gentle = Union(convnet, zoo), replace(recipe, learning_rate=(3e-4, 1e-2), weight_decay=(1e-2, 3.0), augment="none")
+    gentle = replace(gentle, label_smoothing=(0.0, 0.2))
+    wanted = heads_of(heads)
     seen = look_at(data) if found else None
     sides, most = (
         sides_for(resolution or (seen and seen.side)),
         int(HALVINGS.high) if seen is None else halvings_for(seen.train, seen.classes),
     )
-    few, tuned = found[:1] if smoke else found, replace(heads, weight_decay=1e-2)
+    few, tuned = found[:1] if smoke else found, replace(gentle, weight_decay=1e-2)
     space = scratch
     if found:
         halved = Range(0, most) if most else 0
-        transfer = TransferFamily(few, sides, halved, heads=HEADS, recipe=heads)
-        space = Union(transfer, FineTuning(few, sides, halved, heads=HEADS, recipe=tuned), scratch)
+        transfer = TransferFamily(few, sides, halved, heads=wanted, recipe=gentle)
+        space = Union(
+            transfer,
+            FineTuning(few, sides, halved, heads=tuple(head for head in wanted if head not in SOLVED) or "linear", recipe=tuned),
+            scratch,
+        )
     return Study(
         name="images",
         task=task,
@@ -105,24 +113,51 @@ def study(
         budget=Budget.parse("5Wh"),
         seed=seed,
         description="Which network sorts these images for the fewest joules?",
-        first=beginning(int(sides.high), most, few) if found and not smoke else (),
+        first=beginning(int(sides.high), most, few, wanted) if found and not smoke else (),
         weights=tuple(one.facts() for one in found),
         notice=sentence(found) if pretrained != "no" else "",
     )
 
 
-def beginning(largest: int, halvings: int, weights: Sequence[Weights]) -> tuple[Mapping[str, Any], ...]:
-    """Return the parameters of the trials to begin with, for images up to a side in pixels that can be halved so often in number."""
+def heads_of(text: str) -> tuple[str, ...]:
+    """Return the heads that a text names.
+
+    Raises:
+        ValueError: If there is no such head.
+    """
+    found = tuple(dict.fromkeys(head.strip() for head in text.split(",") if head.strip()))
+    for head in found:
+        if head != "linear" and head not in SOLVED and not (head.isdigit() and int(head) > 0):
+            raise ValueError(
+                f"--set heads must be linear, the width of a hidden layer, {', '.join(SOLVED)}, got {head!r}; separate by commas"
+            )
+    if not found:
+        raise ValueError(f"--set heads must name at least one head, got {text!r}; {HEADS} is the default")
+    return found
+
+
+def beginning(largest: int, halvings: int, weights: Sequence[Weights], heads: Sequence[str]) -> tuple[Mapping[str, Any], ...]:
+    """Return the parameters of the trials to begin with, for images up to a side in pixels that can be halved so often in number.
+
+    What has another head than the study searches gets its first.
+    """
     wanted: dict[tuple[int, int, str], int] = {}
     for side, halved, epochs, head in FIRST:
         if side <= largest:
-            wanted.setdefault((side, min(halved, halvings), head), epochs)
+            wanted.setdefault((side, min(halved, halvings), head if head in heads else heads[0]), epochs)
     drawn: dict[str, Any] = {"model": weights[0].identity} if len(weights) > 1 else {}
-    drawn |= {"features": "grid", "learning_rate": ORDINARY_HEAD["learning_rate"], "weight_decay": ORDINARY_HEAD["weight_decay"]}
+    drawn |= {"features": "grid"}
     found = []
     for (side, halved, head), epochs in list(wanted.items())[:STARTED]:
-        own = {**drawn, "side": side, "head": head, "label_smoothing": 0.0 if head == "linear" else 0.1}
-        own |= {"images_halved": halved} if halvings else {}
-        shared = {"family": "transfer", "batch_size": ORDINARY_HEAD["batch_size"], "epochs": epochs}
+        own = {**drawn, "side": side, "head": head, **({"images_halved": halved} if halvings else {})}
+        shared: dict[str, Any] = {"family": "transfer", "epochs": epochs}
+        if head in SOLVED:
+            own |= {f"{head}.setting": (SOLVED[head].low * SOLVED[head].high) ** 0.5}
+        else:
+            own |= {
+                "label_smoothing": 0.0 if head == "linear" else 0.1,
+                **{name: ORDINARY_HEAD[name] for name in ("learning_rate", "weight_decay")},
+            }
+            shared |= {"batch_size": ORDINARY_HEAD["batch_size"]}
         found.append(shared | {f"transfer.{name}": value for name, value in own.items()})
     return tuple(found)

@@ -6,6 +6,7 @@ A training that continues from a checkpoint gives bit for bit what one uninterru
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -22,11 +23,15 @@ from .features import with_features
 from .loop import Loop
 from .optimizer import Average, Patience
 from .recipe import Recipe, require_precision
-from .results import EpochPoint, FeaturesUsed, Fitted, Phases, ShouldContinue, always, no_phases
+from .results import EpochPoint, FeaturesUsed, Fitted, Phases, ShouldContinue, TrainingFailed, always, no_phases
+from .solved_heads import SolvedHead
 from .splits_data import fold_tasks
 from .tactics.tactic import make_tactics
 from .task import Task
 from .tuning import HEAD_EPOCHS, HEAD_RECIPE, Tuned, first_images, head_task, is_whole, probe_of
+
+#: Features are handed to a head that is solved in blocks of so many.
+SOLVED_BATCH = 4096
 
 
 @dataclass(frozen=True)
@@ -142,9 +147,28 @@ def _fit_head(model: Transfer, task: Task, recipe: Recipe, how: _Training, featu
     found = with_features(model, task, cache=features, phases=how.phases, device=how.device)
     rate = recipe.head_learning_rate or recipe.learning_rate
     plain = replace(recipe, learning_rate=rate, head_learning_rate=None, resolution=None, augment="none", channels_last=False)
-    fitted = _fit(model.head, found.task, plain, how)
+    fitted = (_solve if isinstance(model.head, SolvedHead) else _fit)(model.head, found.task, plain, how)
     model.mean, model.deviation = found.mean.to(how.device), found.deviation.to(how.device)
     return replace(fitted, model=model.eval(), features=found.used)
+
+
+def _solve(head: torch.nn.Module, task: Task, recipe: Recipe, how: _Training) -> Fitted:
+    """Solve a head: its first epoch is all of the training."""
+    assert isinstance(head, SolvedHead)
+    if task.kind not in ("classification", "regression"):
+        raise ValueError(f"a solved head needs classes or one value, got a {task.kind} task; take linear")
+    with how.phases("setup", 0):
+        head.to(how.device).train()
+    with how.phases("epoch", 1):
+        loss = head.solve(task.train.batches(SOLVED_BATCH, device=how.device))
+    head.eval()
+    if not math.isfinite(loss):
+        raise TrainingFailed(f"the loss became {loss} as the head was solved")
+    known, scores = _validate(head, None, task, recipe, how.device, how.phases, 1)
+    point = EpochPoint(1, loss, known)
+    how.should_continue(point)
+    ended = None if how.epochs == 1 else "solved: more epochs change nothing"
+    return Fitted(head, 1, dict(known), (point,), None, ended, scores=scores)
 
 
 def _fit_tuned(model: Transfer, task: Task, recipe: Recipe, how: _Training, features: FeatureCache | None) -> Fitted:

