@@ -20,7 +20,7 @@ from ..search.training.task import Task
 from ..search.training.tuning import PREPARED, Tuned
 from .pretrained import Prepare
 from .recipes import Floats, Options, Range, RecipeRanges, suggest_categorical, suggest_float
-from .transfer import SOLVED, TimmBackbone, TransferFamily, embedded, features_of, images_of, linear_or_hidden
+from .transfer import TimmBackbone, TransferFamily, embedded, features_of, images_of, linear_or_hidden
 from .weights import Weights, network
 
 #: What of a convolutional network is trained: its last one or two stages, from maps that are kept, or all of it.
@@ -152,7 +152,8 @@ class FineTuning(TransferFamily):
         rate = FIRST_RATE / params.get("learning_rate", 1e-3)
         if isinstance(self.backbone_rate, Range):
             rate = min(max(rate, self.backbone_rate.low), self.backbone_rate.high)
-        params = {**params, "head": "linear"} if params.get("head") in SOLVED else params
+        heads = self.heads if isinstance(self.heads, tuple) else (self.heads,)
+        params = {**params, "head": params["head"] if params["head"] in heads else heads[0]}
         kept = {name: value for name, value in params.items() if name in ("model", "side", "images_halved", "head", *RECIPE_FIELDS)}
         return {**kept, "layers": layers, "adapters": adapter, "norms": "frozen", "backbone_rate": rate, "rate_decay": 1.0}
 

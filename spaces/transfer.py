@@ -34,7 +34,7 @@ ORDINARY_SIDE = 96
 #: Heads that are solved, without a recipe; each has one setting, the penalty of its weights or the number of neighbours.
 SOLVED: Mapping[str, Range] = {
     "ridge": Range(0.1, 10, log=True),
-    "logistic": Range(1e-3, 1, log=True),
+    "logistic": Range(1e-2, 1, log=True),
     "neighbours": Range(3, 50, log=True),
 }
 #: Images are halved twice where more pixels are tried.

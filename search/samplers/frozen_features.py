@@ -155,7 +155,7 @@ def further(
     known, _ = _prices(space, trials)
     new = max(0.0, wanted.share - max(kept, known.get(wanted.features, (0.0, 0.0, 0.0))[0]))
     joules = median(joules / work for _, joules, work in known.values()) * wanted.work * new if known else 0.0
-    epochs = top.user_attrs.get(EPOCHS_REACHED, study.rungs[0])
+    epochs = max(top.user_attrs.get(EPOCHS_REACHED, 1), study.rungs[0])
     return {**params, "epochs": epochs} if remaining is None or joules <= LARGEST_STEP * remaining else None
 
 

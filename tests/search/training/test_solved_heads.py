@@ -7,6 +7,7 @@ from helpers.backbone import Bands
 from sklearn.linear_model import LogisticRegression
 from sklearn.linear_model import Ridge as SklearnRidge
 
+from joulefront.search.training import solved_heads
 from joulefront.search.training.backbone import Transfer
 from joulefront.search.training.feature_cache import FeatureCache
 from joulefront.search.training.fit import fit
@@ -66,7 +67,8 @@ def _plain(ridge: Ridge, inputs: torch.Tensor, targets: torch.Tensor) -> torch.T
     return torch.from_numpy(slow.predict(inputs.double().numpy())).float()
 
 
-def test_logistic_regression_is_that_of_scikit_learn() -> None:
+def test_logistic_regression_is_that_of_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(solved_heads, "STEPS", 200)
     inputs, targets = drawn(90, 6)
     head = Logistic(6, 3, 0.05)
     loss = head.solve(batches(inputs, targets))
