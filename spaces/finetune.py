@@ -153,7 +153,8 @@ class FineTuning(TransferFamily):
         if isinstance(self.backbone_rate, Range):
             rate = min(max(rate, self.backbone_rate.low), self.backbone_rate.high)
         heads = self.heads if isinstance(self.heads, tuple) else (self.heads,)
-        params = {**params, "head": params["head"] if params["head"] in heads else heads[0]}
+        if params.get("head") not in (None, *heads):  # one that is solved
+            params = {**params, "head": heads[0]}
         kept = {name: value for name, value in params.items() if name in ("model", "side", "images_halved", "head", *RECIPE_FIELDS)}
         return {**kept, "layers": layers, "adapters": adapter, "norms": "frozen", "backbone_rate": rate, "rate_decay": 1.0}
 

@@ -9,6 +9,7 @@ members of a panel of workers, divided by worker. A part of the rows is kept bac
 
 from __future__ import annotations
 
+import argparse
 import csv
 import io
 import subprocess
@@ -75,11 +76,14 @@ def run(folder: Path, known: Any, new: Any, target: str, options: list[str], sep
 
 def main() -> None:
     """Do it for each table, with the interpreter of the environment that predicts."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("python", type=Path, help="Interpreter of an environment with neither joulefront nor torch.")
+    python = str(parser.parse_args().python.absolute())
     check = "import sys, importlib.util as u; sys.exit(u.find_spec('joulefront') is not None or u.find_spec('torch') is not None)"
-    subprocess.run([sys.argv[1], "-c", check], check=True)
+    subprocess.run([python, "-c", check], check=True)
     for made in (titanic, weather, unions):
         with tempfile.TemporaryDirectory() as folder:
-            print(run(Path(folder), *made(), str(Path(sys.argv[1]).absolute())), flush=True)
+            print(run(Path(folder), *made(), python), flush=True)
 
 
 if __name__ == "__main__":

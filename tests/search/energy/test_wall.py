@@ -48,6 +48,14 @@ class Other:
         pass
 
 
+@pytest.fixture(autouse=True)
+def no_thread_of_another_test():
+    """A thread that a plug of an earlier test kept waiting ends with its answer."""
+    for thread in threading.enumerate():
+        if thread.name == "joulefront-wall":
+            thread.join(30.0)
+
+
 @pytest.fixture
 def plug():
     """A plug on the loopback; `reply`, `status` and `delay` may be set."""
