@@ -29,18 +29,18 @@ FIRST = (
     (96, 5, 9, "linear"),
     (96, 2, 3, "linear"),
     (96, 0, 3, "linear"),
-    (96, 0, 3, "logistic"),
+    (96, 0, 3, "256"),
     (64, 5, 9, "linear"),
-    (96, 2, 3, "logistic"),
-    (64, 2, 3, "logistic"),
-    (128, 2, 3, "logistic"),
+    (96, 2, 3, "256"),
+    (64, 2, 3, "256"),
+    (128, 2, 3, "256"),
     (64, 0, 3, "linear"),
     (128, 0, 3, "linear"),
-    (96, 0, 3, "256"),
+    (96, 0, 3, "1024"),
 )
 STARTED = 8
 #: What heads may be, see ``TransferFamily``.
-HEADS = "linear,logistic,256,1024"
+HEADS = "linear,256,1024"
 
 
 def study(
