@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-#: Steps of L-BFGS at most: three times as many gained 0.002 for three times the energy (studies/results/backbones.md).
+#: Steps of L-BFGS at most: an optimum of the training loss is none of the validation loss.
 STEPS = 20
 #: L-BFGS ends where no derivative is above the one, or the loss moves less than the other.
 LEAST_DERIVATIVE, LEAST_CHANGE = 1e-4, 1e-6
