@@ -14,13 +14,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..search.space import Candidate, FrozenPart, Suggest
+from ..search.space import Candidate, FrozenPart, NearestTrial, Suggest
 from ..search.training.backbone import Transfer
 from ..search.training.task import Task
 from ..search.training.tuning import PREPARED, Tuned
 from .pretrained import Prepare
 from .recipes import Floats, Options, Range, RecipeRanges, suggest_categorical, suggest_float
-from .transfer import TimmBackbone, TransferFamily, embedded, features_of, images_of, linear_or_hidden
+from .transfer import ORDINARY_HEAD, SOLVED, TimmBackbone, TransferFamily, embedded, features_of, images_of, linear_or_hidden
 from .weights import Weights, network
 
 #: What of a convolutional network is trained: its last one or two stages, from maps that are kept, or all of it.
@@ -153,10 +153,15 @@ class FineTuning(TransferFamily):
         if isinstance(self.backbone_rate, Range):
             rate = min(max(rate, self.backbone_rate.low), self.backbone_rate.high)
         heads = self.heads if isinstance(self.heads, tuple) else (self.heads,)
-        if params.get("head") not in (None, *heads):  # one that is solved
+        solved = params.get("head") in SOLVED
+        if params.get("head") not in (None, *heads):
             params = {**params, "head": heads[0]}
         kept = {name: value for name, value in params.items() if name in ("model", "side", "images_halved", "head", *RECIPE_FIELDS)}
-        return {**kept, "layers": layers, "adapters": adapter, "norms": "frozen", "backbone_rate": rate, "rate_decay": 1.0}
+        wanted = {**kept, "layers": layers, "adapters": adapter, "norms": "frozen", "backbone_rate": rate, "rate_decay": 1.0}
+        if not solved:
+            return wanted
+        self.sample(trial := NearestTrial({**ORDINARY_HEAD, **wanted}))  # a head that is solved has no recipe to go on with
+        return trial.params
 
     def build(self, candidate: Candidate, task: Task) -> nn.Module:
         """Put an untrained head on the network, and make a part of it trainable.

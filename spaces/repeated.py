@@ -45,9 +45,21 @@ class Repeated(Wrapper):
         """Return the ordinary choices of its families, the first time."""
         return tuple(map(_first, super().starts()))
 
+    def going_on(self, params: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """Return what goes on from the candidate inside, the first time."""
+        return _first(super().going_on(_unnumbered(params)) or {}) or None
+
+    def further(self, params: Mapping[str, Any], larger: bool) -> Mapping[str, Any] | None:
+        """Return the next step of the candidate inside, the first time."""
+        return _first(super().further(_unnumbered(params), larger) or {}) or None
+
     def key(self, candidate: Candidate) -> str:
         """Return canonical text; repeats differ in it, and so in the seed that is made of it."""
         return json.dumps({"candidate": super().key(candidate), REPEAT: candidate.architecture[REPEAT]}, sort_keys=True)
+
+
+def _unnumbered(params: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {name: value for name, value in params.items() if name != REPEAT}
 
 
 def _first(wanted: Mapping[str, Any]) -> Mapping[str, Any]:

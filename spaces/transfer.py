@@ -185,8 +185,9 @@ class TransferFamily(Family):
         parts = candidate.architecture
         weights, prepare = self.prepared(candidate, task)
         backbone = TimmBackbone(network(weights), prepare, weights.identity)
-        head = head_of(parts, features_of(weights, parts["features"]), task.outputs)
-        return Transfer(backbone, parts["features"], head, images=images_of(parts["images_halved"], task))
+        images = images_of(parts["images_halved"], task)
+        head = head_of(parts, features_of(weights, parts["features"]), task.outputs, len(task.train) if images is None else images)
+        return Transfer(backbone, parts["features"], head, images=images)
 
     def prepared(self, candidate: Candidate, task: Task) -> tuple[Weights, Prepare]:
         """Return the weights of a candidate's network, and how that network gets the images; see `build` for the errors."""
@@ -230,14 +231,14 @@ def features_of(weights: Weights, feature_set: str) -> int:
         return embedded(found, torch.zeros(1, 3, side, side), feature_set).shape[1]
 
 
-def head_of(parts: Mapping[str, Any], features: int, outputs: int) -> nn.Module:
-    """Return the untrained head of an architecture: what is solved, or see `linear_or_hidden`."""
+def head_of(parts: Mapping[str, Any], features: int, outputs: int, images: int) -> nn.Module:
+    """Return the untrained head of an architecture for so many training images: what is solved, or see `linear_or_hidden`."""
     if parts["head"] == "ridge":
         return Ridge(features, outputs, parts["setting"])
     if parts["head"] == "logistic":
         return Logistic(features, outputs, parts["setting"])
     if parts["head"] == "neighbours":
-        return Neighbours(features, outputs, round(parts["setting"]))
+        return Neighbours(features, outputs, round(parts["setting"]), images)
     return linear_or_hidden(parts["head"], features, outputs)
 
 

@@ -31,6 +31,7 @@ from ..stopping.limits import Overdue, StopRules
 from ..stopping.projection import with_energies
 from ..study import Study, objective_values, rejection_of
 from ..training.checkpoint import check_weights
+from ..training.results import SOLVED
 from ..training.task import Task
 from .carbon_session import CarbonSession
 from .ensemble import scores_file
@@ -54,10 +55,7 @@ GIVEN_UP = "was given up for dead by another worker"
 
 @dataclass(frozen=True)
 class Asked:
-    """A trial that the sampler has proposed and the checks have let through.
-
-    Its epochs are counted from scratch, also when it continues the checkpoint of a ``parent``.
-    """
+    """A trial that the checks have let through; its epochs are counted from scratch, also when it continues that of a ``parent``."""
 
     trial: optuna.Trial
     candidate: Candidate
@@ -326,7 +324,7 @@ class Recorder:
             artifact_sha256=outcome.sha256,
             reason=outcome.failed or (outcome.stopped and (stopped or outcome.stopped)),
             artifact=None if outcome.failed else self.store.artifact(asked.number).name,
-            complete_training=epochs >= self.study.rungs[-1],
+            complete_training=epochs >= self.study.rungs[-1] or outcome.stopped == SOLVED,
             curve=with_energies(outcome.curve, meter.phases),
             extra={**outcome.extra, **self._circumstances(asked, outcome), **({BASELINE: DEFAULT} if BASELINE in asked.user_attrs else {})},
         )
@@ -335,7 +333,7 @@ class Recorder:
                 self.store.share_artifact(asked.number)
             except OSError as error:
                 print(f"the other workers cannot continue trial {asked.number}: {error}", file=sys.stderr)
-        if outcome.stopped and stopped is None:
+        if outcome.stopped and (stopped is None or outcome.stopped == SOLVED):
             asked.set_user_attr(FINISHED, True)
         message = self._tell(asked, trial, meter, excused=outcome.excused) + ("" if outcome.features is None else outcome.features.sentence)
         self.drop_weights()

@@ -22,6 +22,7 @@ from ..training.backbone import Transfer
 from ..training.feature_cache import FeatureCache
 from ..training.features import kept_features
 from ..training.task import Task
+from ..training.tuning import probe_of
 from .history import EPOCHS_REACHED
 
 #: Fine-tuning waits for so many heads, and until its first rung costs at most this share of what is left.
@@ -47,7 +48,12 @@ class StoredFeatures:
     def __call__(self, part: FrozenPart, candidate: Candidate) -> tuple[float, float | None]:
         """Return of how many training images (a share) the features are there, and the joules of those of all images, None if unknown."""
         if part.features not in self._found:
-            model = self._space.build(candidate, self._task)
+            try:
+                model = self._space.build(candidate, self._task)
+            except Exception:  # its own trial says why
+                model = None
+            if isinstance(model, Transfer):
+                model = probe_of(model) or model  # a fine-tuning shares what its head begins on
             kept = kept_features(model, self._task, self._cache) if isinstance(model, Transfer) else None
             self._found[part.features] = (0.0, None) if kept is None else (kept.share, kept.joules)
         return self._found[part.features]

@@ -209,7 +209,7 @@ def _ladder(settings: SearchSettings, history: History, unavailable: AbstractSet
     climbed |= {trial.key for trial in history.running if trial.epochs > first and trial.key in observations}
     reached = {key: history.trained_to(key, resume=settings.resume) for key in usable}
     complete = {key for key in usable if reached[key] >= last or key in history.finished}
-    if len(complete) >= settings.ladders:
+    if sum(reached[key] >= last or len(observations[key]) > 1 for key in complete) >= settings.ladders:  # not what is solved at once
         return None
     eligible = [key for key in usable if key in climbed and key not in complete and key not in unavailable]
     if len(climbed) < settings.ladders:

@@ -39,6 +39,7 @@ COMPACT = "%Y%m%d"
 FORMATS = ("ISO8601", *(day + hour for day in (*_DAYS, *_NAMED_DAYS) for hour in _HOURS), "%H:%M", "%H:%M:%S")
 FORMATS = (*FORMATS, "%d %b %Y %H:%M:%S %z", "%d/%b/%Y:%H:%M:%S %z", "%b %Y", "%I:%M %p")
 #: Dates of East Asia.
+_DATE = r"\d{1,4}[-/.: ]\d|\d{8}T\d{4}|\d{1,2}[-./ ]{1,2}[A-Za-z]|[A-Za-z]{3,9} \d"
 _CHARACTERS = r"^(\d{4}) ?[年년] ?(\d{1,2}) ?[月월] ?(\d{1,2}) ?[日일]"
 #: Months without accents in English, German, French, Spanish, Italian, Portuguese, Dutch, Swedish, Danish, Polish and Russian.
 _MONTHS = (
@@ -153,8 +154,10 @@ def infer(values: np.ndarray, styles: tuple[str, ...] = (".,", ",.")) -> Reading
     if note is None and (signs != different).any() and np.isfinite(parse(signs, Reading("number", style[:2]))).mean() >= MOST:
         shown = different[(signs != different)].iloc[0]
         return Reading(note=f"is text, for its numbers have signs as in {shown!r}; remove these to have numbers")
+    if in_english(different[:100]).str.match(_DATE).mean() < MOST / 2:
+        return Reading(note=note)
     dates = in_english(different)
-    looks = dates.str.match(r"\d{1,4}[-/.: ]\d|\d{8}T\d{4}|\d{1,2}[-./ ]{1,2}[A-Za-z]|[A-Za-z]{3,9} \d")
+    looks = dates.str.match(_DATE)
     if looks.mean() < MOST:
         return Reading(note=note)
     fits = [form for form in FORMATS if np.isfinite(_seconds(dates[:100], form)).mean() >= MOST]

@@ -10,6 +10,7 @@ import math
 from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from .features import with_features
 from .loop import Loop
 from .optimizer import Average, Patience
 from .recipe import Recipe, require_precision
-from .results import EpochPoint, FeaturesUsed, Fitted, Phases, ShouldContinue, TrainingFailed, always, no_phases
+from .results import SOLVED, EpochPoint, FeaturesUsed, Fitted, Phases, ShouldContinue, TrainingFailed, always, no_phases
 from .solved_heads import SolvedHead
 from .splits_data import fold_tasks
 from .tactics.tactic import make_tactics
@@ -159,16 +160,17 @@ def _solve(head: torch.nn.Module, task: Task, recipe: Recipe, how: _Training) ->
         raise ValueError(f"a solved head needs classes or one value, got a {task.kind} task; take linear")
     with how.phases("setup", 0):
         head.to(how.device).train()
+    if how.device.type == "cuda":
+        with how.phases("overhead", 0):  # kernels are loaded at their first use: no candidate pays for what later ones find
+            copy.deepcopy(head).solve(islice(task.train.batches(SOLVED_BATCH, device=how.device), 1))
     with how.phases("epoch", 1):
         loss = head.solve(task.train.batches(SOLVED_BATCH, device=how.device))
     head.eval()
     if not math.isfinite(loss):
         raise TrainingFailed(f"the loss became {loss} as the head was solved")
     known, scores = _validate(head, None, task, recipe, how.device, how.phases, 1)
-    point = EpochPoint(1, loss, known)
-    how.should_continue(point)
-    ended = None if how.epochs == 1 else "solved: more epochs change nothing"
-    return Fitted(head, 1, dict(known), (point,), None, ended, scores=scores)
+    how.should_continue(EpochPoint(1, loss))  # without a quality, by which a rule might end what has ended
+    return Fitted(head, 1, dict(known), (EpochPoint(1, loss, known),), None, SOLVED, scores=scores)
 
 
 def _fit_tuned(model: Transfer, task: Task, recipe: Recipe, how: _Training, features: FeatureCache | None) -> Fitted:

@@ -24,6 +24,8 @@ class EpochPoint:
     quality: Mapping[str, float] | None = None
 
 
+#: Why a training ends that is complete after its first epoch.
+SOLVED = "solved: more epochs change nothing"
 #: Returns the context of one phase of a training, e.g. a window of the ledger, from its kind and index: ``setup`` or ``compile`` (index 0),
 #: ``epoch``, ``eval`` or ``analysis`` (index: the epoch), or ``features`` (what a frozen backbone computes once for many trainings; index:
 #: ``PASS``, ``WAY`` or ``SAMPLE``). A job opens ``overhead`` (loading a checkpoint, storing weights) and ``inference`` as well.

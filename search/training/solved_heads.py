@@ -143,12 +143,12 @@ class Neighbours(SolvedHead):
     keys: torch.Tensor
     values: torch.Tensor
 
-    def __init__(self, features: int, outputs: int, neighbours: int) -> None:
-        """Ask so many of the nearest."""
+    def __init__(self, features: int, outputs: int, neighbours: int, images: int = 1) -> None:
+        """Ask so many of the nearest of so many training images, whose number the count of operations needs before they are known."""
         super().__init__()
         self.outputs, self.neighbours = outputs, neighbours
-        self.register_buffer("keys", torch.zeros(1, features))
-        self.register_buffer("values", torch.full((1, outputs), 1.0 / outputs))
+        self.register_buffer("keys", torch.zeros(images, features))
+        self.register_buffer("values", torch.full((images, outputs), 1.0 / outputs))
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Return logits ``(b, outputs)``: the logarithm of the share of the neighbours' weight that each class has."""
@@ -170,7 +170,7 @@ class Neighbours(SolvedHead):
             raise ValueError("the head of nearest neighbours needs classes, got values; take ridge")
         self.keys = nn.functional.normalize(inputs, dim=1)
         self.values = nn.functional.one_hot(targets, self.outputs).to(inputs.dtype)
-        return _loss(self(inputs), targets)
+        return _loss(self(inputs[:SCALED_BY]), targets[:SCALED_BY])  # all against all would take the memory of their square
 
     def _load_from_state_dict(self, state: Mapping[str, torch.Tensor], prefix: str, *rest: Any) -> None:
         for name in {"keys", "values"} & {key.removeprefix(prefix) for key in state}:  # as many as there were training images
@@ -179,8 +179,8 @@ class Neighbours(SolvedHead):
 
 
 def _joined(batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> tuple[torch.Tensor, torch.Tensor]:
-    inputs, targets = zip(*batches, strict=True)
-    return torch.cat(inputs).float(), torch.cat(targets)
+    inputs, targets = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    return inputs.float(), targets.float() if targets.is_floating_point() else targets.long()
 
 
 def _best_scale(scores: torch.Tensor, targets: torch.Tensor) -> float:

@@ -97,9 +97,9 @@ def _read_json(path: Path) -> pd.DataFrame:
     with get_handle(path, "rb", compression="infer", is_text=False) as opened:
         text = opened.handle.read().decode("utf-8-sig")
     try:
-        whole = json.loads(text)
+        whole = json.loads(text, parse_int=_whole)
     except json.JSONDecodeError:
-        whole = [json.loads(line) for line in text.splitlines() if line.strip()]
+        whole = [json.loads(line, parse_int=_whole) for line in text.split("\n") if line.strip()]
     if isinstance(whole, dict):
         whole = whole if all(isinstance(value, dict | list) for value in whole.values()) else [whole]
     return pd.DataFrame(whole).reset_index(drop=True)
@@ -159,7 +159,7 @@ def _read_text(path: Path, names: Collection[str]) -> pd.DataFrame:
             stacklevel=4,
         )
     surplus = (body.iloc[:, named:] != "").any(axis=1)
-    if surplus.any() and layout.fields == width:
+    if surplus.mean() > 0.5 and layout.fields == width:
         named = width  # the last column has no name, for the header ends in a separator
     elif surplus.any() and bool(surplus.all()) and width == named + 1 and body[0].is_unique:
         header, named = ["", *header[:named]], width  # R writes the names of the rows without a name for their column
@@ -245,6 +245,11 @@ def _layout(text: str, names: Collection[str], quote: str, *, cut: bool) -> _Lay
             short = tuple(k + 1 for k, row in enumerate(rows) if k > above and any(row) and len(row) < named)
             best, found = score, _Layout(separator, above, max(widths), len(rows[above]), short)
     return found
+
+
+def _whole(digits: str) -> int | str:
+    """Read a whole number, but for one that a float would round: such are names."""
+    return int(digits) if len(digits.lstrip("-")) < 16 else digits
 
 
 def _is_number(text: str) -> bool:

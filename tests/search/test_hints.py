@@ -90,7 +90,8 @@ def test_a_wrapper_passes_all_of_it_on() -> None:
     assert full.checked == 1
     repeated = answers(Repeated(full, times=2))
     assert repeated[5:7] == [{"width": 2, "repeat": 1}, ({"width": 2, "repeat": 1}, {"width": 3, "repeat": 1})]
-    assert [*repeated[:5], *repeated[7:]] == [*answers(full)[:5], *answers(full)[7:]]
+    assert [*repeated[:5], *repeated[7:10]] == [*answers(full)[:5], *answers(full)[7:10]]
+    assert repeated[10:] == [{"width": 4, "repeat": 1}, None, {"width": 4, "repeat": 1}]
 
 
 @pytest.mark.parametrize(("members", "staged"), [((Bare(), Mlp()), False), ((Bare(), Full()), True)])

@@ -153,3 +153,12 @@ def test_stored_features_are_not_withheld_as_far_as_they_are_there(task: Task, c
     dear = withheld(study, [finished("a", 0, 8.0)], None, stored=stored)
     assert [dear({"kind": "b", "halved": halved}) for halved in (0, 1, 2)] == [True, False, False]
     assert withheld(study, [finished("a", 0, 8.0)], None)({"kind": "b", "halved": 1})
+
+
+def test_a_model_that_cannot_be_built_has_nothing_stored_and_its_own_trial_says_why(task: Task, cache: FeatureCache) -> None:
+    class Broken(Built):
+        def build(self, candidate: Candidate, task: Task) -> Transfer:
+            raise ImportError("peft")
+
+    stored = StoredFeatures(Broken(), task, cache)  # type: ignore[arg-type]
+    assert stored(FrozenPart("b", 1.0), Candidate({"kind": "b", "halved": 0}, Recipe())) == (0.0, None)

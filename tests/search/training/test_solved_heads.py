@@ -108,7 +108,7 @@ def test_a_solved_head_is_trained_in_one_epoch_and_the_whole_network_says_the_sa
     assert fitted.quality["accuracy"] > 0.9
     assert fitted.quality["loss"] < 0.6, "its logits are probabilities that mean something"
     again = fit(Transfer(Bands(), "both", heads(spots.outputs)[kind]), spots, Recipe(threads=1), epochs=1, features=cache)
-    assert again.stopped is None
+    assert again.stopped == fitted.stopped
     assert again.quality == fitted.quality
     fresh = Transfer(Bands(), "both", heads(spots.outputs)[kind])
     fresh.load_own_state(fitted.model.own_state())
@@ -118,3 +118,20 @@ def test_a_solved_head_is_trained_in_one_epoch_and_the_whole_network_says_the_sa
     assert found == pytest.approx(fitted.quality["accuracy"], abs=1e-6)
     exported = torch.export.export(fitted.model, (inputs[:2],)).module()
     assert torch.allclose(exported(inputs[:2]), fitted.model(inputs[:2]), atol=1e-5)
+
+
+def test_neighbours_are_counted_as_many_as_there_will_be_and_their_loss_needs_no_square_of_them() -> None:
+    head = Neighbours(16, 3, 5, images=900)
+    assert head.keys.shape == (900, 16)
+    seen: list[int] = []
+    head.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
+    head.solve(batches(*drawn(900, 16)))
+    assert seen == [solved_heads.SCALED_BY]
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.uint8])
+def test_classes_and_values_of_any_width_are_taken(dtype: torch.dtype) -> None:
+    inputs, targets = drawn(30, 4)
+    for head in (Ridge(4, 3, 1.0), Logistic(4, 3, 0.1), Neighbours(4, 3, 2)):
+        assert np.isfinite(head.solve([(inputs.half(), targets.to(dtype))]))
+    assert np.isfinite(Ridge(4, 1, 1.0).solve([(inputs, inputs.sum(1).double())]))
