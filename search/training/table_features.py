@@ -31,7 +31,7 @@ MAX_LEVELS = 32
 _HASHES = re.compile(r"[0-9a-f]{12,}|[0-9A-F]{12,}|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _ROW_NAMES = re.compile(
     r"(?i:unnamed(: \d+)?|index|idx|[ug]u?id|row|(row|line)?[ _-]?(nr|no|num|number)\.?|(.*[ _-])?id|id[ _-].*|#|n[°º]|key|pk"
-    r"|.*[ ._-](nr|no|num|number|key|pk)\.?|.*nummer|num[eé]ro.*)|.*[a-z](I[Dd]|N[ro])"
+    r"|.*[ ._-](nr|no|num|number|key|pk)\.?|.*nummer|num[eé]ro)|.*[a-z](I[Dd]|N[ro])"
 )
 Column = dict[str, Any]
 

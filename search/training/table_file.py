@@ -141,6 +141,10 @@ def _read_text(path: Path, names: Collection[str]) -> pd.DataFrame:
         except UnicodeDecodeError:
             encoding = "cp1252"
             raw = rows(encoding)
+    if encoding in _OTHERS:
+        warnings.warn(
+            f"{path} is not UTF-8 and was read as {encoding}, as the name of its target tells; save it and new rows as UTF-8", stacklevel=4
+        )
     if encoding == "cp1252":
         warnings.warn(f"{path} is not UTF-8 and was read as Windows-1252 (Latin-1); save it as UTF-8 if letters are wrong", stacklevel=4)
     if above:
@@ -198,9 +202,9 @@ def _encoding(head: bytes, names: Collection[str]) -> str:
 
 
 def _single_quoted(text: str) -> bool:
-    """Whether values are put into single quotes, of which some hold a separator, and none into double ones."""
+    """Whether values are put into single quotes, and none into double ones; also where no value of this file holds a separator."""
     lines = text.splitlines()[1:]
-    held = sum(re.search(r"(?:^|[,;\t|])\s*'[^']*[,;\t|][^']*'\s*(?:[,;\t|]|$)", line) is not None for line in lines)
+    held = sum(re.search(r"(?:^|[,;\t|])\s*'[^']*'\s*(?:[,;\t|]|$)", line) is not None for line in lines)
     return held > 0.5 * len(lines) and '"' not in text
 
 

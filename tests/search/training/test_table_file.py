@@ -114,12 +114,35 @@ def test_a_name_in_other_letters_tells_the_encoding(tmp_path, encoding):
         header=f"a,{name}",
         encoding=encoding,
     )
-    assert table(path, name).classes == (name, name * 2)
+    with pytest.warns(UserWarning, match=f"was read as {encoding}, as the name of its target tells"):
+        assert table(path, name).classes == (name, name * 2)
 
 
 def test_a_last_column_without_a_name_is_no_shift(tmp_path):
     path = write(tmp_path / "t.csv", [f"{row},{value}" for row, value in zip(PLAIN, NUMBERS, strict=True)], header="a,y,")
     assert table(path, "y").classes == ("no", "yes")
+    path = write(tmp_path / "t.csv", [*PLAIN, "1,p, q"], header="a,y,")
+    with pytest.raises(ValueError, match="line 62 has more values than the header has names"):
+        table(path, "y")
+
+
+def test_new_rows_in_single_quotes_are_read_as_those_of_training_also_where_no_value_holds_a_separator(tmp_path):
+    cities = ["'New York, NY'", "'Boston'", "'Austin, TX'"]
+    task, _ = read(write(tmp_path / "t.csv", [f"{cities[k % 3]},{label(k)}" for k in range(ROWS)]))
+    new = write(tmp_path / "n.csv", ["'Boston'", "'Boston'"], header="a")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = prepare(task.preprocessing, new)
+    assert found[0, task.preprocessing["features"].index("a=Boston")] == 1.0
+
+
+def test_lines_of_json_may_hold_any_separator_of_lines_and_long_whole_numbers_stay_apart(tmp_path):
+    rows = [{"a": 2**60 + k if k % 9 else None, "b": "one\u2028two" if k % 2 else "three", "y": label(k)} for k in range(ROWS)]
+    path = tmp_path / "t.jsonl"
+    path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
+    task, _ = read(path)
+    assert "b=one\u2028two" in task.preprocessing["features"]
+    assert of(task, "a")["type"] != "numeric"
 
 
 @pytest.mark.parametrize("ending", ["xlsx", "jsonl", "json"])
