@@ -166,11 +166,17 @@ def _typed(function: Callable[..., Any], name: str, text: str) -> Any:
 
 
 def _hint_for_data(path: Path) -> str:
-    """Say which study learns from data that were given in the place of a study; empty where there are none."""
-    if not path.exists():
-        return ""
-    words = f"table --data {shlex.quote(str(path))} --target COLUMN" if path.is_file() else f"images --data {shlex.quote(str(path))}"
-    return f"for these data joulefront run {words}; else "
+    """Say what to do with a run folder, or data, given in the place of a study; empty where there are none, or no study reads them."""
+    from ..training.table_file import TEXT, TYPED
+
+    where = shlex.quote(str(path))
+    if RunFolder.exists(path):
+        return f"it is a run folder: joulefront run STUDY --out {where} continues it; else "
+    if path.is_file() and {suffix.lower() for suffix in path.suffixes[-2:]} & (TEXT | TYPED):
+        return f"for these data joulefront run table --data {where} --target COLUMN; else "
+    if path.is_dir() or (path.is_file() and path.suffix.lower() == ".zip"):
+        return f"for these data joulefront run images --data {where}; else "
+    return ""
 
 
 def _function(source: str) -> Callable[..., Any]:
@@ -185,7 +191,7 @@ def _function(source: str) -> Callable[..., Any]:
         names = bundled_studies()
         if source not in names:
             near = get_close_matches(source, names, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else _hint_for_data(Path(source))
+            hint = _hint_for_data(Path(source)) or (f"did you mean {near[0]!r}? " if near else "")
             raise StudyError(
                 f"unknown study {source!r}; {hint}give a bundled one ({', '.join(names)}), a file my_study.py or package.module:function"
             )

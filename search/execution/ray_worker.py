@@ -14,24 +14,30 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, cast
 
 from ..study import Study
-from .job import POLL_SECONDS, Outcome
+from ..training.results import Phases
+from .job import POLL_SECONDS, UNWATCHED, Job, Outcome, Watch
 from .worker import DeviceError, WorkerProcess, serve
 
 #: Longest wait for an actor: Ray starts a process, which loads the libraries.
 START_SECONDS = 180.0
 #: Ray itself is started so often: it gives up where its servers take longer than 30 s, as they do on a busy machine.
 ATTEMPTS = 3
+#: Longest wait for the address of a cluster: of one that is gone Ray itself gives up after minutes.
+ANSWER_SECONDS = 5.0
 #: Ray's store of objects, the smallest that it takes: nothing of a training goes through it.
 STORE_BYTES = 80 * 1024**2
 #: What a local instance of Ray is told unless the user has told it: not to report its use, and not to copy the working folder under uv.
@@ -46,6 +52,7 @@ class Cluster:
         node: Ray's name of this machine.
         local: Whether this process has started Ray itself.
         others: How many other nodes there are.
+        users: Whoever has joined, and each actor.
     """
 
     ray: Any
@@ -53,14 +60,14 @@ class Cluster:
     local: bool
     ours: bool
     others: int = 0
-    users: int = 0
+    users: int = 1
 
     @classmethod
     def join(cls, cpus: int, gpus: int) -> Cluster:
         """Connect to the cluster that runs here (``RAY_ADDRESS``, or one of ``ray start``), or start Ray on this machine.
 
         Raises:
-            DeviceError: If this node of the cluster has too few CPUs or GPUs.
+            DeviceError: If the cluster of ``RAY_ADDRESS`` does not answer, or its node here has too few CPUs or GPUs.
         """
         for name, value in QUIET.items():
             os.environ.setdefault(name, value)
@@ -69,11 +76,11 @@ class Cluster:
         ours, local = not ray.is_initialized(), False
         if ours:
             quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "namespace": "joulefront"}
-            try:
-                ray.init(address="auto", **quiet)
-            except ConnectionError:
-                local = True
-                _start_here(ray, num_cpus=cpus, num_gpus=gpus, include_dashboard=False, object_store_memory=STORE_BYTES, **quiet)
+            own = {"address": "local", "num_cpus": cpus, "num_gpus": gpus, "include_dashboard": False, "object_store_memory": STORE_BYTES}
+            with _sigterm_kept():
+                local = not _joined(ray, **quiet)
+                if local:
+                    _start_here(ray, **own, **quiet)
         node, nodes = str(ray.get_runtime_context().get_node_id()), [one for one in ray.nodes() if one["Alive"]]
         has = next(one["Resources"] for one in nodes if one["NodeID"] == node)
         found = cls(ray, node, local, ours, others=len(nodes) - 1)
@@ -90,6 +97,56 @@ class Cluster:
         self.users -= 1
         if self.users <= 0 and self.ours:
             self.ray.shutdown()
+
+
+@contextmanager
+def _sigterm_kept() -> Iterator[None]:
+    """Put back what SIGTERM does, as Ray makes it an exit at once: the session ends its epoch first."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if before is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
+
+
+def _joined(ray: Any, **options: Any) -> bool:
+    """Connect to the cluster that the user has named or started, never to another's that happens to run on this machine."""
+    asked = os.environ.get("RAY_ADDRESS")
+    known = asked or _last_started()
+    if known is None or known == "local":
+        return False
+    try:
+        if not _answers(known):
+            raise ConnectionError(f"nothing listens at {known}")
+        ray.init(address=known, **options)
+    except (OSError, RuntimeError, ValueError) as error:  # Ray raises any of them
+        if asked:
+            raise DeviceError(
+                f"--executor ray: RAY_ADDRESS must be a cluster that answers, got {asked!r}; unset it, or start that"
+            ) from error
+        ray.shutdown()
+        return False
+    return True
+
+
+def _last_started() -> str | None:
+    """Return the address that ``ray start`` has written down on this machine."""
+    with contextlib.suppress(ImportError, AttributeError, TypeError, OSError):  # a private name, which a version may not have
+        from ray._private.services import find_bootstrap_address
+
+        return cast("str | None", find_bootstrap_address(None))
+    return None
+
+
+def _answers(address: str) -> bool:
+    """Whether something listens at ``host:port``; of other addresses Ray must find out."""
+    host, _, port = address.rpartition(":")
+    if "/" in address or not host or not port.isdigit():
+        return True
+    with contextlib.suppress(OSError, OverflowError), socket.create_connection((host.strip("[]"), int(port)), ANSWER_SECONDS):
+        return True
+    return False
 
 
 def _start_here(ray: Any, **options: Any) -> None:
@@ -217,21 +274,27 @@ class _Worker:
         of_ray = {name: value for name, value in os.environ.items() if name.startswith("RAY_")}
         line = socket.socket(socket.AF_UNIX)
         line.connect(address)
-        pipe = Connection(line.detach())
-        pipe.send((os.getpid(), given))
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the session is gone, and nobody waits for this training
-            serve(pipe, pickled, device, {**environment, **of_ray})
+        # Closed before Ray hears of the end: who still waits for this training is told at once.
+        with contextlib.closing(Connection(line.detach())) as pipe:
+            pipe.send((os.getpid(), given))
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the session is gone, and nobody waits for this training
+                serve(pipe, pickled, device, {**environment, **of_ray})
 
 
 class RayWorker(WorkerProcess):
     """A worker in an actor of Ray; one that dies is followed by another, and its training may be tried again."""
 
+    actor: Actor
+    _busy = False
+
     def __init__(self, study: Study, device: str, threads: int, cluster: Cluster, follow: Callable[[int], object]) -> None:
         self._cluster, self._threads, self._follow = cluster, threads, follow
-        cluster.users += 1
         super().__init__(study, device)
+        cluster.users += 1
 
     def _start(self) -> None:
+        if hasattr(self, "actor"):
+            self.actor.kill()  # its folder and its socket, too
         self.actor = Actor.start(self._cluster, self._device, self._threads, self._pickled)
         self._pipe = self._process = cast(Any, self.actor)  # it has what is used of both
         self._ready = False
@@ -249,15 +312,24 @@ class RayWorker(WorkerProcess):
     def pid(self) -> int:
         """Process id of the actor; 0 where there is none."""
         with contextlib.suppress(OSError, EOFError):
-            if not self.actor.is_alive():
+            if not self._busy and not self.actor.is_alive():  # a training must hear that its actor has died, not talk to the next one
                 self.actor.close()
                 self._start()
             self.connect()
         return self.actor.pid
 
+    def train(self, job: Job, *, phases: Phases, should_continue: Callable[[Mapping[str, Any]], bool], watch: Watch = UNWATCHED) -> Outcome:
+        """Train a job in the actor, as in a worker process."""
+        self._busy = True
+        try:
+            return super().train(job, phases=phases, should_continue=should_continue, watch=watch)
+        finally:
+            self._busy = False
+
     def _died(self) -> Outcome:
         self.actor.join(5.0)
         why = self.actor.why()
+        self._kill()  # else the next training might be sent to an actor that is still dying
         out_of_memory = "OutOfMemory" in why
         return Outcome(0, failed=f"the actor died ({why})", excused=not out_of_memory)
 
@@ -275,8 +347,10 @@ def ray_workers(study: Study, devices: Sequence[str], threads: int, follow: Call
     """
     gpus = sum(device.startswith("cuda") for device in devices)
     cluster = Cluster.join(threads * len(devices), gpus)
-    workers = [RayWorker(study, device, threads, cluster, follow) for device in devices]
+    workers = list[RayWorker]()
     try:
+        for device in devices:
+            workers.append(RayWorker(study, device, threads, cluster, follow))
         for worker in workers:
             worker.connect()
         if gpus:
@@ -287,6 +361,8 @@ def ray_workers(study: Study, devices: Sequence[str], threads: int, follow: Call
         if isinstance(error, OSError | EOFError):
             raise DeviceError(f"--executor ray: {error}; see ray status, or leave --executor out") from error
         raise
+    finally:
+        cluster.close()  # from now on it is theirs
     return workers
 
 

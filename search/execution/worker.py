@@ -72,8 +72,11 @@ class MappedTask:
 
 class _Arrays(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
     def reducer_override(self, found: Any) -> Any:
+        import numpy as np
         import torch
 
+        if isinstance(found, np.memmap):  # it would be copied whole into the pickle, while each worker can map the file
+            raise pickle.PicklingError("a mapped file is not copied")
         if type(found) is torch.Tensor and found.device.type == "cpu" and found.layout == torch.strided and not found.requires_grad:
             with contextlib.suppress(TypeError):  # numpy does not know every type
                 return torch.from_numpy, (found.numpy(),)
@@ -90,13 +93,21 @@ def mapped(study: Study, task: Task) -> Study:
         _Arrays(told, protocol=5, buffer_callback=buffers.append).dump(task)
     except Exception:  # open files, locks, whatever a data set of the user holds: then each worker loads its own
         return study
-    file, places = os.fdopen(os.memfd_create("joulefront-task"), "wb"), list[tuple[int, int]]()
-    for buffer in buffers:
-        file.seek(-(-file.tell() // ALIGNED) * ALIGNED)
-        begin = file.tell()
-        places.append((begin, file.write(buffer.raw())))
-    file.write(b"\0")  # an empty file cannot be mapped
-    file.flush()
+    places = list[tuple[int, int]]()
+    with ExitStack() as given_up:
+        try:
+            file = os.fdopen(os.memfd_create("joulefront-task"), "wb")
+            given_up.enter_context(contextlib.suppress(OSError))  # closing writes what is left
+            given_up.callback(file.close)
+            for buffer in buffers:
+                file.seek(-(-file.tell() // ALIGNED) * ALIGNED)
+                begin = file.tell()
+                places.append((begin, file.write(buffer.raw())))
+            file.write(b"\0")  # an empty file cannot be mapped
+            file.flush()
+        except (OSError, MemoryError):  # no room for a second copy
+            return study
+        given_up.pop_all()
     found = MappedTask(f"/proc/{os.getpid()}/fd/{file.fileno()}", told.getvalue(), tuple(places))
     weakref.finalize(found, file.close)
     return replace(study, task=found)

@@ -331,15 +331,16 @@ def probe_study(
         known = [NearestTrial(study.first[k]) for k in spaced(len(study.first), count // 2)]  # a study knows what it begins with
         for draw in [*known, *(RandomTrial(1000 * study.seed + index) for index in range(10 * count))]:
             left = FRUGAL * roughly_needed(study, probes, before + (start or 0.0)) - (ledger.joules(probing_ns) or 0.0)
-            if len(probes) == count or (len(probes) >= LEAST_PROBES and left < 0 < len([one for one in probes if one.failed is None])):
+            if len(probes) == count:
+                break
+            if len(probes) >= LEAST_PROBES and left < 0 < len([one for one in probes if one.failed is None]):
+                tell(f"{len(probes)} candidates must do: more would cost over {FRUGAL:.0%} of what the study needs")
                 break
             study.space.sample(draw)
             if not waits(draw.params):  # what waits for others may never begin
                 tell(f"probing candidate {len(probes) + 1} of {count}")
                 where: Any = dict(device=session.device, threads=session.threads, seed=study.seed, features=cache)
                 probes.append(probe(draw.params, study.space, task, ledger, **where))
-        if len(probes) < count:
-            tell(f"{len(probes)} candidates must do: more would cost over {FRUGAL:.0%} of what the study needs")
         tell("rehearsing decisions")
         decision = decision_joules(study, task, ledger, most_joules=left)
         overhead = None if start is None or decision is None else Overhead(before + start, decision, ledger.hardware_id)

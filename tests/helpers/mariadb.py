@@ -38,19 +38,31 @@ def mariadb_server() -> Iterator[str]:
             if not socket.exists():
                 raise NotInstalledError("the MariaDB server does not start here")
             url = f"mysql+pymysql://root@localhost/joulefront?unix_socket={socket}"
-            _make_database(url)
+            _make_database(url, until)
             yield url
         finally:
             server.terminate()
-            server.wait(60.0)
+            try:
+                server.wait(60.0)
+            except subprocess.TimeoutExpired:
+                server.kill()
+                server.wait()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _make_database(url: str) -> None:
+def _make_database(url: str, until: float) -> None:
     from sqlalchemy import create_engine, make_url, text
+    from sqlalchemy.exc import OperationalError
 
     engine = create_engine(make_url(url).set(database="mysql"))
-    with engine.begin() as connection:
-        connection.execute(text("CREATE DATABASE joulefront"))
+    while True:
+        try:  # the socket is there before the server answers
+            with engine.begin() as connection:
+                connection.execute(text("CREATE DATABASE IF NOT EXISTS joulefront"))
+            break
+        except OperationalError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.1)
     engine.dispose()

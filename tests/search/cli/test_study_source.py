@@ -149,5 +149,16 @@ def test_data_in_the_place_of_a_study_get_the_command_that_learns_from_them(
         find_study(f"{before}my photos", {})
     with pytest.raises(StudyError, match=r"for these data joulefront run table --data [^ ]*homes\.csv --target COLUMN; else give"):
         find_study(f"{before}homes.csv", {})
+    Path("photos.zip").touch()
+    with pytest.raises(StudyError, match=r"for these data joulefront run images --data [^ ]*photos\.zip; else give"):
+        find_study(f"{before}photos.zip", {})
+    Path("notes.docx").touch()
+    with pytest.raises(StudyError) as caught:
+        find_study(f"{before}notes.docx", {})
+    assert "for these data" not in str(caught.value)
+    Path("digits-1").mkdir()
+    Path("digits-1/study.json").write_text('{"format": 1}')
+    with pytest.raises(StudyError, match=r"it is a run folder: joulefront run STUDY --out [^ ]*digits-1 continues it; else give"):
+        find_study(f"{before}digits-1", {})
     with pytest.raises(StudyError, match="does not exist"):
         find_study("./nowhere", {})

@@ -296,7 +296,7 @@ def test_discover_refuses_what_it_does_not_know(tmp_path):
 
 
 def test_a_process_that_is_followed_counts_with_its_children_as_if_it_had_been_started_here() -> None:
-    busy = f"{sys.executable} -S -c 'import time\nwhile time.process_time() < 0.3: pass'"
+    busy = f"{sys.executable} -S -c 'import time\nwhile time.process_time() < 0.35: pass'"
     shell = f"({busy}; {busy}; exec sleep 60) >/dev/null 2>&1 & echo $!"
     parent = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=True)
     pid, tree, until = int(parent.stdout), Tree(), time.monotonic() + 60.0

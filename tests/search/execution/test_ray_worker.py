@@ -2,6 +2,9 @@
 
 import os
 import signal
+import socket
+import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,9 +13,9 @@ import pytest
 
 from joulefront.search import run
 from joulefront.search.cli.study_source import find_study
-from joulefront.search.execution import devices
+from joulefront.search.execution import devices, ray_worker
 from joulefront.search.execution.devices import check_executor
-from joulefront.search.execution.ray_worker import Actor, RayWorker, refuse_other_gpus
+from joulefront.search.execution.ray_worker import Actor, Cluster, RayWorker, ray_workers, refuse_other_gpus
 from joulefront.search.execution.worker import DeviceError
 from joulefront.search.records.run_folder import RunFolder
 from joulefront.search.running.progress import Progress
@@ -45,19 +48,100 @@ def test_an_actor_that_ends_before_it_comes_is_an_error_and_no_wait_for_ever(tmp
         Actor(gone, None, "serving", listener, tmp_path).connect()  # type: ignore[arg-type]  # what it asks of them
 
 
+class FakeRay(SimpleNamespace):
+    """Ray with one node, which notes what is asked of it and takes SIGTERM for itself."""
+
+    def __init__(self, **more: Any) -> None:
+        node = {"Alive": True, "NodeID": "n", "Resources": {"CPU": 2.0}}
+        super().__init__(asked=list[str](), ended=0, is_initialized=lambda: False, nodes=lambda: [node], **more)
+        self.get_runtime_context = lambda: SimpleNamespace(get_node_id=lambda: "n")
+
+    def init(self, address: str, **options: object) -> None:
+        self.asked.append(address)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+    def shutdown(self) -> None:
+        self.ended += 1
+
+
+@pytest.fixture
+def ray(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
+    """A fake that is imported as Ray; nothing was started on this machine."""
+    found = FakeRay()
+    monkeypatch.setitem(sys.modules, "ray", found)
+    monkeypatch.setattr(ray_worker, "_last_started", lambda: None)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    return found
+
+
+def test_the_session_keeps_its_own_end_by_sigterm_when_ray_starts(ray: FakeRay) -> None:
+    def stop(number: int, frame: object) -> None: ...
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        assert Cluster.join(1, 0).local
+        assert signal.getsignal(signal.SIGTERM) is stop
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_only_a_cluster_that_was_named_or_started_by_the_user_is_joined(ray: FakeRay, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        monkeypatch.setattr(ray_worker, "_last_started", lambda: address)
+        assert not Cluster.join(1, 0).local
+    assert Cluster.join(1, 0).local, "it was stopped"
+    assert ray.asked == [address, "local"]
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(DeviceError, match=f"RAY_ADDRESS must be a cluster that answers, got '{address}'; unset it, or start that"):
+        Cluster.join(1, 0)
+    assert ray.asked == [address, "local"]
+
+
+def test_workers_that_cannot_be_made_leave_no_ray_behind(ray: FakeRay, monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(*given: object) -> None:
+        raise OSError("no room for a socket")
+
+    monkeypatch.setattr(Actor, "start", start)
+    with pytest.raises(DeviceError, match="no room for a socket"):
+        ray_workers(find_study("digits", {}), ["cpu"], 1, bool)
+    assert ray.ended == 1
+
+
+def test_an_actor_that_dies_is_killed_at_once_and_not_replaced_inside_a_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = list[str]()
+
+    class Dead(SimpleNamespace):
+        def __getattr__(self, name: str) -> Any:
+            return lambda *given: said.append(name)
+
+    monkeypatch.setattr(Actor, "start", lambda *given: Dead(pid=7, gpus=(), is_alive=lambda: False, why=lambda: "OutOfMemoryError"))
+    worker = RayWorker(find_study("digits", {}), "cpu", 1, Cluster(None, "n", False, False), bool)
+    monkeypatch.setattr(worker, "_busy", True)
+    assert worker.pid == 7
+    assert "kill" not in said
+    outcome = worker._died()
+    assert (outcome.failed, outcome.excused) == ("the actor died (OutOfMemoryError)", False)
+    assert said.count("kill") == 1
+    monkeypatch.setattr(worker, "_busy", False)
+    assert worker.pid == 7
+    assert said.count("kill") == 2, "what the old one has left goes with it"
+
+
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A search of digits on two actors, of which one is killed in its first training."""
     pytest.importorskip("ray", reason="Ray is not installed: pip install 'joulefront[ray]'")
     path, workers, said = tmp_path_factory.mktemp("ray") / "run", list[RayWorker](), list[Progress]()
-    killed = list[int]()
+    killed, one = list[int](), threading.Lock()
     original = RayWorker.train
 
     def train(self: RayWorker, job: Any, *, should_continue: Any, **words: Any) -> Any:
         def killing(entry: Any) -> bool:
-            if not killed:
-                killed.append(self.pid)
-                os.kill(self.pid, signal.SIGKILL)
+            with one:
+                if not killed:
+                    killed.append(self.pid)
+                    os.kill(killed[0], signal.SIGKILL)
             return bool(should_continue(entry))
 
         workers.append(self)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import cloudpickle
+import numpy as np
 import pytest
 import torch
 
@@ -443,4 +444,19 @@ def test_workers_map_the_data_of_the_parent_and_load_none_themselves(tmp_path: P
 def test_a_task_that_cannot_be_told_to_others_is_loaded_by_each_worker() -> None:
     study = find_study("digits", {})
     task = replace(study.load_task(), seen={"a lock": threading.Lock()})
+    assert mapped(study, task) is study
+
+
+def test_a_task_in_a_mapped_file_or_without_room_for_a_copy_is_loaded_by_each_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = find_study("digits", {})
+    task = study.load_task()
+    array = np.memmap(tmp_path / "a", mode="w+", shape=(4,))
+    assert mapped(study, replace(task, seen={"a file": array})) is study
+
+    def full(name: str) -> int:
+        return os.open("/dev/full", os.O_WRONLY)
+
+    monkeypatch.setattr(os, "memfd_create", full)
     assert mapped(study, task) is study
