@@ -204,8 +204,9 @@ def _ladder(settings: SearchSettings, history: History, unavailable: AbstractSet
     last, first = settings.rungs[-1], settings.rungs[0]
     observations = history.observations
     usable = [key for key, points in observations.items() if key not in history.failed and any(p.feasible for p in points.values())]
-    # What the study began with at a higher rung has only that one: it is no ladder, and may be far too expensive for one.
-    climbed = {key for key in usable if len(observations[key]) > 1}
+    # What the study began with at a higher rung has only that one, and what ended before the first rung went on to it: neither is a
+    # ladder, and may be far too expensive for one.
+    climbed = {key for key in usable if sum(epochs >= first for epochs in observations[key]) > 1}
     climbed |= {trial.key for trial in history.running if trial.epochs > first and trial.key in observations}
     reached = {key: history.trained_to(key, resume=settings.resume) for key in usable}
     complete = {key for key in usable if reached[key] >= last or key in history.finished}

@@ -11,6 +11,7 @@ import optuna
 import pytest
 
 from joulefront.search.samplers import FreezeThawSampler, resume_from
+from joulefront.search.samplers.history import EPOCHS_REACHED
 
 Objective = Callable[[optuna.Trial], tuple[float, float]]
 RUNGS = [1, 3, 9, 27]
@@ -80,6 +81,28 @@ def test_what_the_study_began_with_at_a_higher_rung_is_no_ladder(objective: Obje
     complete = [trial for trial in study.trials if trial.params["epochs"] == RUNGS[-1]]
     assert complete
     assert key_of(study.trials[0]) not in map(key_of, complete)
+
+
+def test_what_was_ended_before_the_first_rung_and_went_on_to_it_is_no_ladder(objective: Objective) -> None:
+    def dear(trial: optuna.Trial) -> tuple[float, float]:
+        quality, energy = objective(trial)
+        if trial.number < 2:
+            return quality - 0.3, 100 * energy
+        return quality, energy
+
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=FreezeThawSampler((3, 9, 27), ladders=1))
+    params = {"kind": "conv", "lr": 0.01, "width": 8}
+    for number, epochs in enumerate((1, 3)):  # ended at the first epoch by a limit on what it may cost, and then gone on with
+        study.enqueue_trial({**params, "epochs": 3})
+        trial = study.ask()
+        quality, energy = dear(trial)
+        trial.set_user_attr(EPOCHS_REACHED, epochs)
+        study.tell(trial, (quality, energy * epochs / 3))
+        assert trial.number == number
+    study.optimize(dear, 12)
+    longest = max(trial.params["epochs"] for trial in study.trials if key_of(trial) == key_of(study.trials[0]))
+    assert longest == 3
+    assert any(trial.params["epochs"] == 27 for trial in study.trials)
 
 
 def scratch_objective(objective: Objective, short: int = 0) -> Callable[[optuna.Trial], tuple[float, float]]:
