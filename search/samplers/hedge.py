@@ -216,10 +216,12 @@ def _ladder(settings: SearchSettings, history: History, unavailable: AbstractSet
     if len(climbed) < settings.ladders:
         sign = -1.0 if settings.minimized[0] else 1.0
         cheap = 1.0 if settings.minimized[1] else -1.0
-        starts = [key for key in usable if key not in climbed | complete | unavailable and first in observations[key]]
-        starts.sort(key=lambda key: -sign * observations[key][first].values[0])
+        # Also what begins at a higher rung: else those alone were left that were ended early because they cost too much.
+        shortest = {key: observations[key][min(observations[key])].values for key in usable}
+        starts = [key for key in usable if key not in climbed | complete | unavailable]
+        starts.sort(key=lambda key: -sign * shortest[key][0])
         if starts and (climbed or settings.ladders == 1):
-            starts = sorted(starts[: max(1, len(starts) // 2)], key=lambda key: cheap * observations[key][first].values[1])
+            starts = sorted(starts[: max(1, len(starts) // 2)], key=lambda key: cheap * shortest[key][1])
         eligible += starts[:1]
     if not eligible:
         return None

@@ -105,6 +105,21 @@ def test_what_was_ended_before_the_first_rung_and_went_on_to_it_is_no_ladder(obj
     assert any(trial.params["epochs"] == 27 for trial in study.trials)
 
 
+def test_what_was_ended_early_for_its_cost_is_no_ladder_where_all_others_began_at_a_higher_rung(objective: Objective) -> None:
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=FreezeThawSampler(RUNGS, ladders=1))
+    for number in range(9):
+        study.enqueue_trial({"kind": "conv", "lr": 0.01 + 0.001 * number, "width": 8, "epochs": 3})
+    for number in range(13):
+        trial = study.ask()
+        quality, energy = objective(trial)
+        if number == 8:  # the first of a family may take a share of the budget alone
+            trial.set_user_attr(EPOCHS_REACHED, 1)
+            quality, energy = quality - 0.2, 100 * energy
+        study.tell(trial, (quality, energy))
+    dear = key_of(study.trials[8])
+    assert [trial.number for trial in study.trials if key_of(trial) == dear] == [8]
+
+
 def scratch_objective(objective: Objective, short: int = 0) -> Callable[[optuna.Trial], tuple[float, float]]:
     """Many configurations can only be trained from scratch; ``short`` ends those trainings so many epochs early."""
 
