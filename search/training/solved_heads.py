@@ -35,16 +35,11 @@ class SolvedHead(nn.Module):
         raise NotImplementedError
 
 
-class Ridge(SolvedHead):
-    """Least squares with a penalty on the weights, onto 1 for the class and 0 for the others; values in a regression.
-
-    The scale that makes its scores logits is found on examples that were left out one by one, which has a closed form.
-
-    Source: Hastie, Tibshirani and Friedman, The Elements of Statistical Learning, 2009, sections 3.4.1, 4.2 and 7.10 (the hat matrix).
-    """
+class _Linear(SolvedHead):
+    """A linear layer that starts at zero, with a penalty on its squared weights."""
 
     def __init__(self, features: int, outputs: int, penalty: float) -> None:
-        """Take a penalty per example, in units of the variance of a standardised feature times their number."""
+        """Take the penalty, in the unit of the subclass."""
         super().__init__()
         self.outputs, self.penalty = outputs, penalty
         self.linear = nn.Linear(features, outputs)
@@ -59,6 +54,17 @@ class Ridge(SolvedHead):
     def extra_repr(self) -> str:
         """Say the penalty."""
         return f"penalty={self.penalty:g}"
+
+
+class Ridge(_Linear):
+    """Least squares onto 1 for the class and 0 for the others; values in a regression.
+
+    A squared weight costs ``penalty`` times the number of features, beside the sum of the squared errors.
+
+    The scale that makes its scores logits is found on examples that were left out one by one, which has a closed form.
+
+    Source: Hastie, Tibshirani and Friedman, The Elements of Statistical Learning, 2009, sections 3.4.1, 4.2 and 7.10 (the hat matrix).
+    """
 
     @torch.no_grad()
     def solve(self, batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> float:
@@ -94,25 +100,8 @@ class Ridge(SolvedHead):
         return _loss(scale * (inputs @ weights + mean), targets)
 
 
-class Logistic(SolvedHead):
-    """Multinomial logistic regression with a penalty on the squared weights, by L-BFGS from zero."""
-
-    def __init__(self, features: int, outputs: int, penalty: float) -> None:
-        """Take the penalty of a squared weight, beside the mean cross-entropy."""
-        super().__init__()
-        self.penalty = penalty
-        self.linear = nn.Linear(features, outputs)
-        nn.init.zeros_(self.linear.weight)
-        nn.init.zeros_(self.linear.bias)
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Return logits ``(b, outputs)``."""
-        found: torch.Tensor = self.linear(features)
-        return found
-
-    def extra_repr(self) -> str:
-        """Say the penalty."""
-        return f"penalty={self.penalty:g}"
+class Logistic(_Linear):
+    """Multinomial logistic regression by L-BFGS from zero; half a squared weight costs ``penalty``, beside the mean cross-entropy."""
 
     def solve(self, batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> float:
         """Minimise the loss of all examples at once."""
