@@ -218,6 +218,9 @@ def _fit(model: torch.nn.Module, task: Task, recipe: Recipe, how: _Training) -> 
         elif how.device.type == "cuda" and not tactics:
             with phases("overhead", 0):  # kernels are loaded and chosen at their first use: no candidate pays for what later ones find
                 loop.rehearse()
+        if how.device.type == "cuda":
+            with phases("compile", 0):
+                loop.capture()
         while loop.epoch < how.epochs and stopped is None:
             with phases("epoch", loop.epoch + 1):
                 loss = loop.train_epoch()

@@ -12,11 +12,12 @@ from typing import Any
 
 import torch
 
+from .captured import LEAST_STEPS, CapturedEpoch, NotCapturableError, Recorder, Steps, cuda_graph
 from .evaluate import training_loss
-from .optimizer import Average, Patience, learning_rate_factor, make_optimizer, trainable
+from .optimizer import Average, Patience, decay, learning_rate_factor, make_optimizer, portable_state, set_rate, trainable
 from .recipe import Recipe, autocast
 from .results import TrainingFailed
-from .splits_data import laid_out
+from .splits_data import MemoryData, laid_out
 from .tactics.tactic import Tactic, attached, total_penalty, training_resolution
 from .task import Task
 
@@ -66,6 +67,7 @@ class Loop:
         if start is not None:
             self._restore(start)
         self._forward: Any = model
+        self._captured: CapturedEpoch | None = None
         self._steps_per_epoch = math.ceil(len(task.train) / recipe.batch_size)
 
     def compile(self) -> None:
@@ -109,6 +111,8 @@ class Loop:
         self._model.train()
         for tactic in self._tactics:
             tactic.start_epoch(self.epoch, self._epochs)
+        if self._captured is not None:
+            return self._captured_epoch(self._captured, drawn)
         total, examples = torch.zeros((), device=self._device), 0
         options: dict[str, Any] = {"seed": drawn, "resolution": self._pixels(self.epoch), "augment": recipe.augment}
         for inputs, targets in self._task.train.batches(recipe.batch_size, device=self._device, **options):
@@ -121,6 +125,33 @@ class Loop:
         _require_finite(total, self.epoch)
         return float(total) / max(1, examples)
 
+    def capture(self, record: Recorder = cuda_graph) -> str | None:
+        """Take the steps of an epoch into a CUDA graph where that is possible and worth it; return why not, or None.
+
+        ``record`` stands for the graph where there is no CUDA.
+        """
+        data, recipe = self._task.train, self._recipe
+        steps = (self._epochs - self.epoch) * (len(data) // recipe.batch_size)
+        if not isinstance(data, MemoryData) or self._tactics or recipe.precision == "float16":
+            return "data that is read from files, tactics and float16's scaler decide on the CPU"
+        if steps < LEAST_STEPS:
+            return f"{steps} full batches are fewer than {LEAST_STEPS}"
+        try:
+            captured = CapturedEpoch(
+                data,
+                self._optimizer,
+                self.average,
+                batch_size=recipe.batch_size,
+                resolution=recipe.resolution,
+                augment=recipe.augment,
+                device=self._device,
+            )
+            captured.capture(self._model, self._backward, record)
+        except NotCapturableError as reason:
+            return str(reason)
+        self._captured = captured
+        return None
+
     def checkpoint(self) -> dict[str, Any]:
         """Return what another loop needs as its ``start`` to go on as this one would; copies."""
         return {
@@ -128,7 +159,7 @@ class Loop:
             "steps": self._step,
             "weights": {name: tensor.detach().clone() for name, tensor in self._model.state_dict().items()},
             "averaged": None if self.average is None else {name: tensor.clone() for name, tensor in self.average.values.items()},
-            "optimizer": self._optimizer.state_dict(),
+            "optimizer": portable_state(self._optimizer),
             "scaler": self._scaler.state_dict(),
             "patience": self.patience.state(),
         }
@@ -143,15 +174,10 @@ class Loop:
 
     def _train_step(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Take one step of the optimiser; return the sum of the examples' losses, a scalar tensor."""
-        steps, recipe = self._steps_per_epoch, self._recipe
-        factor = learning_rate_factor(recipe, self._step, steps_per_epoch=steps, total_steps=self._epochs * steps)
+        factor = self._factor(self._step)
         for group in self._optimizer.param_groups:
-            group["lr"] = group["peak"] * factor
-        total = torch.zeros((), device=self._device)
-        for part, wanted in self._parts(inputs, targets):
-            loss, penalised = self._loss(part, wanted)
-            torch.autograd.backward(self._scaler.scale(penalised * (len(part) / len(inputs))))
-            total += loss.detach() * len(part)
+            set_rate(group, group["peak"] * factor)
+        total = self._backward(inputs, targets)
         self._scaler.step(self._optimizer)
         self._scaler.update()
         self._optimizer.zero_grad(set_to_none=True)
@@ -159,6 +185,37 @@ class Loop:
         if self.average is not None:
             self.average.update(self._step)
         return total
+
+    def _backward(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Add up the gradients of a batch; return the sum of the examples' losses, a scalar tensor."""
+        total = torch.zeros((), device=self._device)
+        for part, wanted in self._parts(inputs, targets):
+            loss, penalised = self._loss(part, wanted)
+            torch.autograd.backward(self._scaler.scale(penalised * (len(part) / len(inputs))))
+            total += loss.detach() * len(part)
+        return total
+
+    def _captured_epoch(self, captured: CapturedEpoch, drawn: int) -> float:
+        """Train the full batches of an epoch by a graph, and the rest as ever; see `train_epoch`."""
+        size, count = self._recipe.batch_size, len(self._task.train) // self._recipe.batch_size
+        first, total = self._step, torch.zeros((), device=self._device)
+        steps = Steps([self._factor(first + k) for k in range(count)], [1.0 - decay(first + k + 1) for k in range(count)])
+        for total in captured.train(steps, drawn):
+            self._step += 1
+            if self._step % CHECK_EVERY == 0:
+                _require_finite(total, self.epoch)
+        examples = count * size
+        for inputs, targets in captured.rest():
+            if len(inputs) > 1:
+                total = total + self._train_step(inputs, targets)
+                examples += len(inputs)
+        _require_finite(total, self.epoch)
+        return float(total) / max(1, examples)
+
+    def _factor(self, step: int) -> float:
+        """Return the factor of the peak learning rate at a step, counted over the whole lineage."""
+        steps = self._steps_per_epoch
+        return learning_rate_factor(self._recipe, step, steps_per_epoch=steps, total_steps=self._epochs * steps)
 
     def _parts(self, inputs: torch.Tensor, targets: torch.Tensor) -> Any:
         return zip(inputs.chunk(self._recipe.accumulation), targets.chunk(self._recipe.accumulation), strict=True)

@@ -55,6 +55,24 @@ def make_optimizer(model: torch.nn.Module, parameters: Sequence[torch.nn.Paramet
     return torch.optim.AdamW(groups, lr=recipe.learning_rate, fused=fused)
 
 
+def set_rate(group: dict[str, Any], rate: float) -> None:
+    """Set the learning rate of a parameter group, in place where a CUDA graph reads it."""
+    if isinstance(group["lr"], torch.Tensor):
+        group["lr"].fill_(rate)
+    else:
+        group["lr"] = rate
+
+
+def portable_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Return the optimiser's state for a checkpoint, without what a CUDA graph has made of its groups."""
+    state = optimizer.state_dict()
+    for group in state["param_groups"]:
+        group["lr"] = group["peak"]
+        if "capturable" in group:
+            group["capturable"] = False
+    return state
+
+
 def learning_rate_factor(recipe: Recipe, step: int, *, steps_per_epoch: int, total_steps: int) -> float:
     """Return the factor of the peak learning rate, in ``[0, 1]``, at one optimiser step, counted over the whole lineage from 0.
 
@@ -112,6 +130,14 @@ class Average:
         share = 1.0 - decay(step)
         for averages, live in self._groups:
             torch._foreach_lerp_(averages, live, share)
+
+    @torch.no_grad()
+    def include(self, share: torch.Tensor) -> None:
+        """Include the weights with a share that lies on the device, a scalar."""
+        for averages, live in self._groups:
+            further = torch._foreach_sub(live, averages)
+            torch._foreach_mul_(further, share)
+            torch._foreach_add_(averages, further)
 
     @torch.no_grad()
     def load(self, values: Mapping[str, torch.Tensor]) -> None:

@@ -27,16 +27,29 @@ def augmented(images: torch.Tensor, augment: str, generator: torch.Generator) ->
     ``augment`` is ``none``, ``shift``, or ``flip_shift``; a shift mirrors the border inwards. The generator is one on the CPU, so that
     every device gets the same flips and shifts.
     """
-    if augment == "none" or images.ndim != 4:
-        return images
-    count, channels, height, width = images.shape
-    device = images.device
+    moves = draw_moves(images.shape, augment, generator)
+    return images if moves is None else moved(images, moves.to(images.device, non_blocking=True))
+
+
+def draw_moves(shape: Sequence[int], augment: str, generator: torch.Generator) -> torch.Tensor | None:
+    """Draw for images of a shape ``(b, c, h, w)`` by how many pixels each goes down and right, and whether it is flipped: ``(3, b)``.
+
+    None where nothing moves: rows, or without augmentation.
+    """
+    if augment == "none" or len(shape) != 4:
+        return None
+    count, _, height, width = shape
     top, left = max(1, round(height * SHIFT)) if height > 1 else 0, max(1, round(width * SHIFT)) if width > 1 else 0
-    down = torch.randint(-top, top + 1, (count, 1), generator=generator)
-    right = torch.randint(-left, left + 1, (count, 1), generator=generator)
-    flips = torch.rand(count, 1, generator=generator) < 0.5 if augment == "flip_shift" else torch.zeros(count, 1, dtype=torch.bool)
-    # Three numbers an image travel to the device, not an index of every pixel.
-    down, right, mirror = torch.stack((down, right, flips)).to(device, non_blocking=True)
+    down = torch.randint(-top, top + 1, (count,), generator=generator)
+    right = torch.randint(-left, left + 1, (count,), generator=generator)
+    flips = torch.rand(count, generator=generator) < 0.5 if augment == "flip_shift" else torch.zeros(count, dtype=torch.bool)
+    return torch.stack((down, right, flips))
+
+
+def moved(images: torch.Tensor, moves: torch.Tensor) -> torch.Tensor:
+    """Move images ``(b, c, h, w)`` as ``draw_moves`` has drawn for them; both on one device."""
+    count, channels, height, width = images.shape
+    device, (down, right, mirror) = images.device, moves[:, :, None]
     rows = _mirrored(torch.arange(height, device=device) + down, height)
     columns = _mirrored(torch.arange(width, device=device) + right, width)
     columns = torch.where(mirror.bool(), columns.flip(1), columns)
@@ -128,11 +141,27 @@ class MemoryData(Data):
                 part = slice(first, first + batch_size)
                 yield resized(normalised(self.inputs[part], self._mean, self._deviation), resolution), self.targets[part]
             return
+        order, moves = self.drawn(batch_size, seed=seed, augment=augment, device=device)
+        for first in range(0, len(self), batch_size):
+            part = slice(first, first + batch_size)
+            yield self.chosen(order[part], None if moves is None else moves[:, part], resolution)
+
+    def drawn(self, batch_size: int, *, seed: int, augment: str, device: torch.device | str) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Draw what is random in an epoch: the order ``(n,)`` and each image's moves ``(3, n)``, in that order; on ``device``."""
+        self._move(torch.device(device))
         generator = torch.Generator().manual_seed(seed)
-        order = torch.randperm(len(self), generator=generator).to(self.inputs.device)
-        for chosen in torch.split(order, batch_size):
-            images = augmented(self.inputs.index_select(0, chosen), augment, generator)
-            yield resized(normalised(images, self._mean, self._deviation), resolution), self.targets.index_select(0, chosen)
+        order = torch.randperm(len(self), generator=generator)
+        sizes = [min(batch_size, len(self) - first) for first in range(0, len(self), batch_size)]
+        # Batch by batch: the draws of an epoch do not depend on whether they were made at once.
+        moves = [draw_moves((size, *self.inputs.shape[1:]), augment, generator) for size in sizes]
+        known = [one for one in moves if one is not None]
+        return order.to(device), torch.cat(known, dim=1).to(device) if known else None
+
+    def chosen(self, indices: torch.Tensor, moves: torch.Tensor | None, resolution: int | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return inputs and targets of the examples at ``indices (b,)``, as a batch has them; nothing here waits for the device."""
+        images = self.inputs.index_select(0, indices)
+        images = images if moves is None else moved(images, moves)
+        return resized(normalised(images, self._mean, self._deviation), resolution), self.targets.index_select(0, indices)
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:
         """Return everything as arrays, see ``Data.arrays``."""

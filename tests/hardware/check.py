@@ -34,7 +34,9 @@ PARTS = {
     "power_limit": ("sharing_parts", 15),
     "leases": ("sharing_parts", 50),
     "training": ("training_parts", 170),
+    "graphs": ("graph_parts", 60),
     "loader": ("training_parts", 100),
+    "calibrate": ("training_parts", 80),
     "study": ("training_parts", 150),
 }
 #: Time for all parts that one call may take by default, so that it ends within 10 minutes: the parts that are left are ``not run``.

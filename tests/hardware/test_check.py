@@ -66,7 +66,7 @@ def test_all_parts_together_take_what_is_promised():
     seconds = [limit for _, limit in check.PARTS.values()]
     assert check.PARTS["facts"][1] + check.PARTS["tick"][1] <= 120
     # Limits, not expectations: a run in which several parts hang is cut by --minutes.
-    assert sum(seconds) <= 60 * check.MINUTES * 1.3
+    assert sum(seconds) <= 60 * check.MINUTES * 1.6
 
 
 def test_an_unknown_part_and_a_missing_folder_are_refused(capsys, monkeypatch, tmp_path):

@@ -70,7 +70,7 @@ class One:
 def training(context: Context) -> dict[str, Any]:
     """Three epochs of each precision and layout through the product's own way of a trial, each with its energy."""
     examples = 30_000 if context.gpu else max(2 * BATCH, round(1000 * context.scale))
-    task = arrays(*_pictures(examples), name="pictures")
+    task = arrays(*pictures(examples), name="pictures")
     rows = []
     with Ledger(discover("auto")) as ledger, TemporaryDirectory() as scratch:
         # As a run does: contexts and libraries are nobody's training.
@@ -153,6 +153,8 @@ def loader(context: Context) -> dict[str, Any]:
     workers = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 16)
     ours: list[float] = []
     usual: list[float] = []
+    both: list[float] = []
+    spent: dict[str, float] = {}
     with TemporaryDirectory() as scratch:
         folder = image_folder(Path(scratch), context.data, count)
         task = images(folder, validation_share=0.02, test_share=0)
@@ -169,8 +171,10 @@ def loader(context: Context) -> dict[str, Any]:
             begin = time.perf_counter()
             yield
             wait()
+            spent[kind] = time.perf_counter() - begin
             if kind == "epoch":
-                ours.append(len(task.train) / (time.perf_counter() - begin))
+                ours.append(len(task.train) / spent[kind])
+                both.append(len(task.train) / (spent[kind] + spent.get("compile", 0.0)))
 
         start = None
         recipe = Recipe(batch_size=BATCH, augment="flip_shift", learning_rate=1e-3)
@@ -189,9 +193,33 @@ def loader(context: Context) -> dict[str, Any]:
     figures = [
         at_least("images per second, ours / usual, best epochs", max(ours) / max(usual), 5 if context.gpu else 1),
         Figure("our loop", max(ours), "1/s"),
+        Figure("our loop, an epoch with the capture of its graph", max(both), "1/s"),
         Figure("ImageFolder and DataLoader", max(usual), "1/s", note=f"{workers} workers"),
     ]
     return as_result(figures, ours_per_second=ours, usual_per_second=usual, workers=workers, images=len(found))
+
+
+def calibrate(context: Context) -> dict[str, Any]:
+    """The command ``doctor --calibrate``: how late the counter is, by loads that it makes; the watts of a busy CPU where RAPL is there."""
+    command = [sys.executable, "-m", "joulefront.search.cli", "doctor", "--calibrate"]
+    with TemporaryDirectory() as scratch:
+        begin = time.monotonic()
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, env=os.environ | {"JOULEFRONT_CACHE": scratch, "XDG_CACHE_HOME": scratch}
+        )
+        seconds = time.monotonic() - begin
+    late = [line for line in done.stdout.splitlines() if "counter" in line]
+    figures = [
+        holds(
+            "joulefront doctor --calibrate ends well",
+            done.returncode == 0,
+            "exit code 0",
+            note=_last_line(done.stderr) if done.returncode else "",
+        ),
+        holds("it says how late the counter is", bool(late), "yes", note="; ".join(late)[:300]),
+        Figure("it takes", seconds, "s"),
+    ]
+    return as_result(figures, stdout=done.stdout[-3000:], stderr=done.stderr[-1500:])
 
 
 def study(context: Context) -> dict[str, Any]:
@@ -275,8 +303,8 @@ def image_folder(scratch: Path, data: Path | None, count: int) -> Path:
         return target
     from PIL import Image
 
-    pictures, labels = _pictures(count)
-    for number, (picture, label) in enumerate(zip(pictures, labels, strict=True)):
+    shown, labels = pictures(count)
+    for number, (picture, label) in enumerate(zip(shown, labels, strict=True)):
         path = target / "train" / f"class{label}" / f"{number}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         buffer = io.BytesIO()
@@ -285,7 +313,7 @@ def image_folder(scratch: Path, data: Path | None, count: int) -> Path:
     return target
 
 
-def _pictures(count: int) -> tuple[np.ndarray, np.ndarray]:
+def pictures(count: int) -> tuple[np.ndarray, np.ndarray]:
     """Make noise around a pattern for each class: shapes ``(n, 32, 32, 3)`` uint8 and ``(n,)``."""
     generator = np.random.default_rng(0)
     labels = np.arange(count) % CLASSES
