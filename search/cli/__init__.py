@@ -118,6 +118,8 @@ def _done(arguments: list[str] | None) -> int:
     except Exception as error:
         if len(words) < len(typed):
             raise
+        for note in getattr(error, "__notes__", ()):  # what failed after it, as all was being closed
+            print(for_stream(" ".join(f"note: {note}".split()), sys.stderr), file=sys.stderr)
         print(for_stream(f"error: {one_line(error)}", sys.stderr), file=sys.stderr)
         return exit_code(error)
     if code == INTERRUPT_CODE and words[:1] != ["measure"]:  # whose code is the command's, and which has said so

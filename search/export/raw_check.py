@@ -107,7 +107,7 @@ def _alike(name: str, examples: Iterator[np.ndarray]) -> Iterator[dict[str, np.n
 
 def _arrays(model: predict.Model, data: Data, trained: TrainedModel) -> Iterator[dict[str, np.ndarray]]:
     """Give arrays as a user has them: bytes as they are kept, numbers with their standardisation undone."""
-    inner = data._data if isinstance(data, Excerpt) else data
+    inner = data.whole if isinstance(data, Excerpt) else data
     shape, how = tuple(trained.task.input_shape), model.how
     if model.takes == "image":
         if not isinstance(inner, MemoryData):

@@ -31,7 +31,7 @@ from ..training.feature_cache import FeatureCache
 from ..training.files import spaced
 from ..training.task import Task
 from .identity import described
-from .session import SessionOptions, open_session
+from .session import SessionOptions, open_bench
 
 #: Draws of the bootstrap; the interval is the middle 90 % of them.
 DRAWS = 2000
@@ -316,15 +316,15 @@ def probe_study(
     Fewer than so many are probed where more would take more than ``FRUGAL`` of what the study needs. Return them, the overhead (None when
     energy is unknown), and the joules of all of this.
     """
-    with open_session(SessionOptions(meter, cpu_watts, device, whole_process=whole_process)) as session:
+    with open_bench(SessionOptions(meter, cpu_watts, device, whole_process=whole_process)) as bench:
         tell("loading the data and warming up")
-        with session.starting():
-            ledger, begin_ns = session.ledger, time.monotonic_ns()
+        with bench.metered() as (ledger, prelude):
+            begin_ns = time.monotonic_ns()
             task = study.load_task()
             study = study.fitted_to(task)
             watch = Watch(within(WARM_UP_SECONDS))
-            warm_up(study.space, task, device=session.device, threads=session.threads, seed=study.seed, watch=watch)
-        before = (session.prelude or {}).get("joules") or 0.0
+            warm_up(study.space, task, device=bench.device, threads=bench.threads, seed=study.seed, watch=watch)
+        before = (prelude or {}).get("joules") or 0.0
         start, probing_ns = ledger.joules(begin_ns), time.monotonic_ns()
         probes: list[Probe] = []
         waits, cache = Hints(study.space).waits, FeatureCache.of_user()
@@ -339,7 +339,7 @@ def probe_study(
             study.space.sample(draw)
             if not waits(draw.params):  # what waits for others may never begin
                 tell(f"probing candidate {len(probes) + 1} of {count}")
-                where: Any = dict(device=session.device, threads=session.threads, seed=study.seed, features=cache)
+                where: Any = dict(device=bench.device, threads=bench.threads, seed=study.seed, features=cache)
                 probes.append(probe(draw.params, study.space, task, ledger, **where))
         tell("rehearsing decisions")
         decision = decision_joules(study, task, ledger, most_joules=left)

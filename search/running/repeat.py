@@ -34,8 +34,9 @@ from ..stopping.limits import TimeLimit, pace_of, slowest_epoch
 from ..study import Study
 from ..threads import cores
 from .baselines import PLAIN, MeasurementProtocol
-from .identity import existing_folder, refuse_other_data
-from .session import Session, SessionOptions, meters_text, open_session, timestamp
+from .endings import Endings, noted_on
+from .identity import existing_folder, refuse_other_data, timestamp
+from .session import Session, SessionOptions, meters_text, open_session
 
 #: Members of a front that are repeated by default, at most.
 MOST = 10
@@ -214,9 +215,10 @@ class RepeatLoop:
 
         try:
             outcome = self._executor.train(job, phases=phases, should_continue=should_continue, watch=Watch(limit, abandon))
-        except BaseException:
-            self.session.account.close(number, meter, state="killed", cpu_seconds=None)
-            self.session.account.save()
+        except BaseException as error:
+            with noted_on(error):
+                self.session.account.close(number, meter, state="killed", cpu_seconds=None)
+                self.session.account.save()
             raise
         finally:
             weights.unlink(missing_ok=True)
@@ -327,22 +329,22 @@ def repeat(
     refuse_other_device(store, where)
     sources = meter or str(last.get("meter", "auto"))
     options = SessionOptions(sources, cpu_watts, where, protocol=protocol, whole_process=whole_process, command=command)
-    with open_session(options, existing_folder(path)) as session:
-        run = session.before
+    with open_session(options, existing_folder(path)) as opened:
+        run = opened.before
         front = Front.of(run)
         asked_for = finalists(front, pick, most)
         members = tuple(one for one in asked_for if not one.members)  # an ensemble was not trained itself
         if asked_for and not members:
             raise ValueError(f"an ensemble is not trained again, got {pick!r}; --pick trial=N of its members {list(asked_for[0].members)}")
-        refuse_other_models(session.folder, study, members)
+        refuse_other_models(opened.folder, study, members)
         trials = {trial.number: trial for trial in members}
         asked = Plan(timestamp(), tuple(trials), times, order, study.seed if seed is None else seed, run.repeats.rounds)
         repeats, continued = _with(run.repeats, asked)
-        with session.starting():
-            refuse_other_machine(session.folder, members, session.ledger)
+        with opened.starting() as start:
+            refuse_other_machine(opened.folder, members, start.ledger)
             task = study.load_task()
-            refuse_other_data(session.folder, task)
-            session.prepare(study, task)
+            refuse_other_data(opened.folder, task)
+            session = start.prepare(opened.folder, study, task)
             again = RepeatLoop(study, session, trials, repeats, listener, pace_of(run.trials, session.ledger.hardware_id))
             left = again.repeats.open_slots(again.plan)
             some = f" of {len(front)}, evenly spread over the front," if pick.strip() == "front" and len(members) < len(front) else ""
@@ -353,12 +355,11 @@ def repeat(
                 f"order {order}: {len(left)} trainings, about {energy_text(joules / JOULES_PER_WH)} and their validation; {meters}"
             )
             session.warm_up()
-        try:
+        with Endings() as after:
+            after.then(lambda _: again.keep(again.repeats.with_facts(again.plan, session.baseline_facts)))
             with session.measuring():
                 again.go(left)
             session.reason = "interrupted" if session.interrupted.is_set() else "finalists trained again"
-        finally:
-            again.keep(again.repeats.with_facts(again.plan, session.baseline_facts))
         finding = compare_replicates(again.repeats, run.trials, run.objectives[0], run.directions[0])
         if show is not None:
             session.show(lambda: show(finding))

@@ -1,32 +1,22 @@
-"""Run or continue a study: from the options of a user to a loop of trials inside of a session, and what that loop has brought at its end.
-
-What continuing would bring cannot be predicted: replayed on finished studies, the sampler's expectation was above what came every time,
-by factors from one to some hundreds, and what the same energy had brought before was off as far in both directions. So the end of a run
-reports what its last energy has brought (`recent_gain`), a fact in place of a promise.
-"""
+"""Run or continue a study: from the options of a user to a loop of trials inside of a session."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..billing.account import FEATURES, SAVE_SECONDS
+from ..billing.account import SAVE_SECONDS
 from ..carbon.intensity import Intensity
-from ..energy import JOULES_PER_WH
 from ..execution.job import Executor
-from ..formatting import energy_text
-from ..front import Front
 from ..integrations.run_log import TrialLogger
-from ..records.bill import add_up
 from ..records.run_folder import RunFolder, StoreError
-from ..records.trial import Trial
-from ..report.facts import over_default
 from ..report.front_view import FrontView
 from ..samplers.factory import keep_apart, make_sampler
+from ..samplers.frozen_features import StoredFeatures
 from ..stopping.limits import StopRules, limits_of, pace_of, refuse_wrong_limits
 from ..stopping.stop_gain import StopGain
 from ..study import Budget, Study
@@ -35,12 +25,15 @@ from ..training.task import Task
 from .baselines import PLAIN, MeasurementProtocol, beginning
 from .carbon_log import keep_place
 from .carbon_session import ALONE, CarbonSession, CarbonTime, grams_as_joules
+from .course import tell_end
+from .endings import Endings
 from .ensemble import add_ensemble
 from .identity import note_study, study_folder
 from .membership import Membership, share_ledger
 from .progress import Listener, Reporter, quiet
+from .recorder import Recorder
 from .session import SessionOptions, meters_text, open_session
-from .trial_runner import Recorder, TrialRunner, one_blas_thread
+from .trial_runner import TrialRunner, one_blas_thread
 
 
 @dataclass
@@ -97,69 +90,6 @@ class TrialLoop:
                 return False
             self._under_way += 1
             return True
-
-
-#: Share of the trials' energy whose gain is reported.
-SHARE = 0.25
-#: Of fewer trials than this nothing is reported.
-LEAST = 12
-
-
-def recent_gain(front: Front) -> str | None:
-    """Return how much the last quarter of the trials' energy raised the hypervolume; None while there are too few trials.
-
-    A clause: ``the last quarter of the trials' energy (1.2 mWh, 9 trials) raised the hypervolume from 0.580 to 0.589``.
-    """
-    done = sorted((trial for trial in front.trials if trial.state != "running"), key=lambda trial: trial.number)
-    joules = [trial.increment_joules or 0.0 for trial in done]
-    if len(done) < LEAST or not sum(joules) > 0:
-        return None
-    spent, first = 0.0, 0
-    while spent < (1.0 - SHARE) * sum(joules):
-        spent += joules[first]
-        first += 1
-    if first == len(done):  # the very last training took more than the quarter
-        first -= 1
-    before = replace(front, trials=tuple(done[:first])).hypervolume()
-    after = front.hypervolume()
-    count = len(done) - first
-    energy = energy_text(sum(joules[first:]) / JOULES_PER_WH)
-    what = f"the last quarter of the trials' energy ({energy}, {count} trial{'' if count == 1 else 's'})"
-    if after <= before:
-        return f"{what} did not raise the hypervolume of {after:.3f}"
-    return f"{what} raised the hypervolume from {before:.3f} to {after:.3f}"
-
-
-def course(front: Front, spent_joules: float | None, overhead: Mapping[str, float] | None = None) -> list[str]:
-    """Return which share of the energy trained models and what the rest was for, and when the quality last rose, as clauses.
-
-    ``overhead`` is in joules by what it was for; what of the rest is not in it is left out.
-    """
-    done = sorted((trial for trial in front.trials if trial.values), key=lambda trial: trial.number)
-    if not done:
-        return []
-    beside = ("evaluation_joules", "analysis_joules")
-    trained = sum((t.increment_joules or 0.0) - sum(getattr(t.energy, name) or 0.0 for name in beside) for t in front.trials)
-    said = []
-    if spent_joules:
-        validation = sum(trial.energy.evaluation_joules or 0.0 for trial in front.trials)
-        parts = [("validation", validation), *sorted((overhead or {}).items(), key=lambda part: -part[1])]
-        rest = ", ".join(f"{name} {joules / spent_joules:.0%}" for name, joules in parts if joules >= 0.005 * spent_joules)
-        said.append(f"{min(1.0, trained / spent_joules):.0%} of {energy_text(spent_joules / JOULES_PER_WH)} trained models")
-        said[-1] += f" ({rest})" if rest and overhead else ""
-    best = max(done, key=lambda trial: (front.gain(trial), -trial.number))
-    return [*said, f"{front.objectives[0]} last rose at trial {best.number} of {len(front.trials)}"]
-
-
-def features_text(trials: Sequence[Trial], paid_joules: float) -> str | None:
-    """Return what a session has paid for features of frozen networks; None where none of its trials has any."""
-    count = sum(trial.energy.features_joules is not None for trial in trials)
-    if not count:
-        return None
-    models = f"{count} trial{'' if count == 1 else 's'}"
-    if not paid_joules:
-        return f"features of frozen networks: all from the cache, nothing paid for {models}"
-    return f"features of frozen networks: {energy_text(paid_joules / JOULES_PER_WH)}, paid once for {models}"
 
 
 #: Classes of which the largest has so many times the examples of the smallest are skewed.
@@ -272,32 +202,32 @@ def run(
         artifacts=artifacts,
         beat_seconds=save_seconds,
     )
-    with open_session(options, place) as session:
-        session.folder, intensity, pue = keep_place(session.folder, intensity, pue, forecast=carbon is not None)
-        spent, finished = session.joules_before, session.trials_before
-        member = Membership.of(session.folder)
+    with open_session(options, place) as opened:
+        folder, intensity, pue = keep_place(opened.folder, intensity, pue, forecast=carbon is not None)
+        spent, finished = opened.joules_before, opened.trials_before
+        member = Membership.of(folder)
         if member is not None:
             wanted, trials = member.limits(wanted, trials, study)
             spent = (spent or 0.0) + member.elsewhere_joules()
-            session.at_end(lambda: share_ledger(session.folder))  # when it has ended
+            opened.at_end(lambda: share_ledger(folder))  # when it has ended
         grams = None if intensity is None else intensity.grams_per_kwh
         chosen = wanted or (study.budget if trials is None else None)
-        priced = spent if carbon is None else grams_as_joules(session.folder.facts["carbon"], chosen, grams, pue, otherwise=spent)
+        priced = spent if carbon is None else grams_as_joules(folder.facts["carbon"], chosen, grams, pue, otherwise=spent)
         limits, raised = limits_of(study, wanted, trials, timeout_seconds, priced, finished, grams, pue, price_per_kwh)
-        with session.starting():
+        with opened.starting() as start:
             if member is not None:
-                member.begin(session.account, session.ledger.hardware_id, same_hardware=same_hardware)
-                session.at_end(member.close)
+                member.begin(start.account, start.ledger.hardware_id, same_hardware=same_hardware)
+                opened.at_end(member.close)
             task = study.load_task()
             if member is not None:
-                session.folder = member.refreshed(session.folder)
-            asked, study = study.rungs, study.fitted_to(task, session.folder.facts["study"]["rungs"])
-            session.folder = note_study(session.folder, study, task)
-            session.prepare(study, task)
+                folder = member.refreshed(folder)
+            asked, study = study.rungs, study.fitted_to(task, folder.facts["study"]["rungs"])
+            folder = note_study(folder, study, task)
+            session = start.prepare(folder, study, task)
             # A continued study must not draw the same random numbers again, nor another worker those of this one.
             seed = (study.seed + 7919 * finished + (0 if member is None else member.draws)) % 2**32
-            kept = session.features
-            sampler = make_sampler(study.sampler, rungs=study.rungs, seed=seed, study=study, task=task, prior_trials=prior, cache=kept)
+            stored = StoredFeatures(study.space, task, session.features)
+            sampler = make_sampler(study.sampler, rungs=study.rungs, seed=seed, study=study, task=task, prior_trials=prior, stored=stored)
             hourly = None
             if carbon is not None and intensity is not None:
                 earlier = session.folder.facts["carbon"]
@@ -320,7 +250,7 @@ def run(
             if member is not None:
                 member.describe(session.folder.facts)
                 rules.stopped = lambda: member.stopped
-            runner = TrialRunner(study, task, session, optuna_study, rules, recorder, reporter, hourly, first, baseline, member)
+            runner = TrialRunner(study, task, session, optuna_study, rules, recorder, reporter, hourly, first, baseline, member, stored)
             loop = TrialLoop(session.executors, rules, runner, lambda: recorder.failures, session.lock)
             doing = "continuing " if finished else ""
             reporter.tell(
@@ -345,7 +275,8 @@ def run(
             session.warm_up(rules.timed_out)
         with session.account.spending("start", session.ledger.t0_ns):
             pass
-        try:
+        with Endings() as after:
+            after.then(lambda _: tell_end(session, study, optuna_study, rules, reporter, hourly, member, finished))
             with session.measuring():
                 reporter.begin()
                 loop.go()
@@ -353,32 +284,6 @@ def run(
                     add_ensemble(study, task, session, optuna_study, reporter)
                 if member is not None:
                     member.leave(rules, reporter.tell, session.interrupted)
-        finally:
-            session.reason = rules.reason or session.reason
-            session.end_facts |= session.baseline_facts
-            if noted := sorted(reporter.expectations.items()):
-                session.end_facts["expected"] = [{"share": share, **expected.to_json()} for share, expected in noted]
-            if hourly is not None:
-                session.end_facts |= hourly.facts()
-            front = Front.of(session.folder.run(optuna_study), complete_only=study.complete_only)
-            rules.account.save()
-            parts = add_up(rules.account.sessions()).overhead_parts
-            used = course(front, None if member is not None and member.others else rules.account.spent_joules(), parts)
-            reporter.tell("end", "; ".join([f"ended: {session.reason}", *used]))
-            if not front.trials and limits.joules is not None and (started := rules.account.spent_joules() or 0.0) >= limits.joules:
-                reporter.tell("end", f"imports, data and warm-up alone took {energy_text(started / JOULES_PER_WH)}; give a larger --budget")
-            own = [trial for trial in front.trials if trial.number >= finished]
-            if not session.inputs and (said := features_text(own, session.account.session.by_state.get(FEATURES, 0.0))) is not None:
-                reporter.tell("end", said)
-            if (gained := over_default(front)) is not None:
-                reporter.tell("end", gained)
-            if (recent := recent_gain(front)) is not None:
-                reporter.tell("detail", recent)
-            for trial in front if member is not None else ():
-                session.folder.fetch_artifact(trial.number)
-            session.folder.save_snapshot(optuna_study)
-            for log in reporter.logs:
-                log.end(session.folder.run(optuna_study), front)
         if show is not None:
             with session.account.spending("showing"):
                 session.show(lambda: show(load(path, storage=storage)))

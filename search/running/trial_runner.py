@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -12,32 +11,28 @@ from typing import TYPE_CHECKING, Any
 
 from threadpoolctl import threadpool_limits
 
-from ..billing.account import FEATURES, Account, TrialMeter, price_of_features, trial_energy
+from ..billing.account import FEATURES, TrialMeter, price_of_features, trial_energy
 from ..carbon.clean_hours import text_of
-from ..certainty import standard_error, written
 from ..execution.job import Executor, Job, Outcome, Watch, reason_of, seed_of
 from ..execution.worker import DeviceError
-from ..formatting import energy_text
-from ..front import Front
 from ..records.database import keep
 from ..records.run import on_hardware
-from ..records.run_folder import RunFolder
-from ..records.trial import ATTRIBUTE, BASELINE, DEFAULT, EXCUSED, KEY, WORKER, Trial, TrialEnergy, from_optuna
-from ..samplers.frozen_features import scheduled
-from ..samplers.history import EPOCHS_REACHED, FINISHED, FROM_SCRATCH, QUALITY_SD, resume_from
+from ..records.trial import BASELINE, DEFAULT, KEY, WORKER, Trial, from_optuna
+from ..samplers.frozen_features import StoredFeatures, scheduled
+from ..samplers.history import FROM_SCRATCH, resume_from
 from ..space import Candidate
 from ..stopping.dominated import DominanceStopper
 from ..stopping.limits import Overdue, StopRules
-from ..stopping.projection import with_energies
-from ..study import Study, objective_values, rejection_of
+from ..study import Study, rejection_of
 from ..training.checkpoint import check_weights
-from ..training.results import SOLVED
 from ..training.task import Task
 from .carbon_session import CarbonSession
+from .endings import noted_on
 from .ensemble import scores_file
-from .lineages import Lost, duplicate_of, expected_joules, of_the_same_kernels, resumable, shorter
+from .lineages import Lost, duplicate_of, expected_joules, of_the_same_kernels, shorter
 from .membership import Membership
 from .progress import Reporter
+from .recorder import Recorder
 from .session import Session
 
 if TYPE_CHECKING:
@@ -47,8 +42,6 @@ if TYPE_CHECKING:
 #: Products and factorisations take one thread within: for deciding, whose matrices are small, where a training comes next. The environment
 #: (``search/threads.py``) is too late for whoever has imported numpy before us. Not for two threads at a time: each restores what it found.
 one_blas_thread = partial(threadpool_limits, 1, user_api="blas")
-#: A database that is lost in a long session is made again from a copy that is not older than this and one trial.
-SNAPSHOT_SECONDS = 60.0
 #: Why a training ends whose trial is not this worker's any more.
 GIVEN_UP = "was given up for dead by another worker"
 
@@ -68,7 +61,8 @@ class TrialRunner:
     """Takes trials their whole way; the executors' threads share it.
 
     ``carbon`` prices joules by the hour and lets large trainings wait for clean hours; None without a forecast. ``first`` are parameters of
-    the trials to begin with, that of number ``baseline`` the default model; ``member`` is this worker's place in a shared study.
+    the trials to begin with, that of number ``baseline`` the default model; ``member`` is this worker's place in a shared study;
+    ``stored`` is what an earlier one left of features.
     """
 
     study: Study
@@ -82,6 +76,7 @@ class TrialRunner:
     first: Sequence[Mapping[str, Any]] = ()
     baseline: int | None = None
     member: Membership | None = None
+    stored: StoredFeatures | None = None
     lost: Lost = field(default_factory=Lost)
 
     def __call__(self, executor: Executor) -> None:
@@ -117,10 +112,10 @@ class TrialRunner:
         return self.reporter.tell("trial", f"trial {asked.trial.number} refused: {reason}")
 
     def _ask(self) -> Asked:
-        known, cache = self._optuna_trials(), self.session.features
+        known = self._optuna_trials()
         later = self.first[len(known)] if self.study.sampler != "grid" and len(known) < len(self.first) else None
         later = later or self.lost.next() or shorter(self.study, len(self.first), known)
-        if later := later or scheduled(self.optuna_study, self.study, self.task, cache):
+        if later := later or scheduled(self.optuna_study, self.study, self.task, self.stored):
             self.optuna_study.enqueue_trial(dict(later))
         trial = self.optuna_study.ask()
         if self.member is not None:
@@ -206,9 +201,10 @@ class TrialRunner:
 
         try:
             outcome = executor.train(job, phases=phases, should_continue=should_continue, watch=Watch(overdue, abandon))
-        except BaseException:
-            account.close(number, meter, state="killed", cpu_seconds=None)
-            account.save()
+        except BaseException as error:
+            with noted_on(error):
+                account.close(number, meter, state="killed", cpu_seconds=None)
+                account.save()
             raise
         if outcome.failed and outcome.failed == overdue.reason:
             outcome = replace(outcome, excused=overdue.excused)
@@ -282,117 +278,3 @@ class TrialRunner:
 
     def _trials(self) -> tuple[Trial, ...]:
         return on_hardware(self.session.folder.run(self.optuna_study, bill=False).trials, self.session.ledger.hardware_id)
-
-
-@dataclass
-class Recorder:
-    """Writes down every trial exactly once.
-
-    Attributes:
-        train_examples: Length of the training split, ``validation_examples`` that of the validation split; 0 where unknown.
-        failures: Trials in a row that measured nothing new: failed, rejected or duplicate ones.
-        snapshot_seconds: When the trials were last copied beside the database (monotonic clock).
-    """
-
-    study: Study
-    store: RunFolder
-    optuna_study: optuna.Study
-    account: Account
-    train_examples: int
-    failures: int = 0
-    validation_examples: int = 0
-    snapshot_seconds: float = field(default_factory=time.monotonic)
-
-    def trained(
-        self, asked: optuna.Trial, outcome: Outcome, energy: TrialEnergy, parent: Trial | None, stopped: str | None, meter: TrialMeter
-    ) -> str:
-        """Record a training, complete or failed, and drop the weights that no longer matter; return a sentence about it.
-
-        ``stopped`` says why it was ended before its epochs from outside; None when it ended itself.
-        """
-        epochs = max(outcome.epochs, parent.epochs if parent else 0)
-        trial = Trial(
-            number=asked.number,
-            state="failed" if outcome.failed else "complete",
-            params=dict(asked.params),
-            epochs=epochs,
-            quality=outcome.quality,
-            energy=energy,
-            parameters=outcome.parameters,
-            flops=outcome.flops,
-            parent=None if parent is None else parent.number,
-            artifact_sha256=outcome.sha256,
-            reason=outcome.failed or (outcome.stopped and (stopped or outcome.stopped)),
-            artifact=None if outcome.failed else self.store.artifact(asked.number).name,
-            complete_training=epochs >= self.study.rungs[-1] or outcome.stopped == SOLVED,
-            curve=with_energies(outcome.curve, meter.phases),
-            extra={**outcome.extra, **self._circumstances(asked, outcome), **({BASELINE: DEFAULT} if BASELINE in asked.user_attrs else {})},
-        )
-        if not outcome.failed:
-            try:
-                self.store.share_artifact(asked.number)
-            except OSError as error:
-                print(f"the other workers cannot continue trial {asked.number}: {error}", file=sys.stderr)
-        if outcome.stopped and (stopped is None or outcome.stopped == SOLVED):
-            asked.set_user_attr(FINISHED, True)
-        message = self._tell(asked, trial, meter, excused=outcome.excused) + ("" if outcome.features is None else outcome.features.sentence)
-        self.drop_weights()
-        return message
-
-    def rejected(self, asked: optuna.Trial, epochs: int, reason: str, *, excused: bool = False) -> None:
-        """Record a candidate that was rejected before training, at no cost; it is excused when only the session has ended."""
-        trial = Trial(asked.number, "failed", asked.params, epochs, reason=reason, energy=TrialEnergy(increment_joules=0.0))
-        self._fail(asked, trial, excused=excused)
-
-    def repeated(self, asked: optuna.Trial, original: Trial) -> None:
-        """Record a duplicate with the values of the trial that measured it: a joule is paid once."""
-        unpaid = replace(original.energy, record={}, increment_joules=0.0, evaluation_joules=0.0, analysis_joules=None)
-        copy = replace(
-            original, number=asked.number, energy=unpaid, artifact=None, artifact_sha256=None, extra={"copy_of": original.number}
-        )
-        asked.set_user_attr(ATTRIBUTE, copy.facts())
-        asked.set_user_attr(EPOCHS_REACHED, original.epochs)
-        self.optuna_study.tell(asked, list(original.values))
-        self.failures += 1
-
-    def _tell(self, asked: optuna.Trial, trial: Trial, meter: TrialMeter, *, excused: bool) -> str:
-        if trial.state == "failed":
-            return self._fail(asked, trial, excused=excused)
-        values, missing = objective_values(trial, self.study.objectives)
-        if values is None:
-            self.account.rebook(meter)
-            return self._fail(asked, replace(trial, state="failed", artifact=None, artifact_sha256=None, reason=missing))
-        asked.set_user_attr(EPOCHS_REACHED, trial.epochs)
-        asked.set_user_attr(ATTRIBUTE, trial.facts())
-        self.optuna_study.tell(asked, list(values))
-        self.failures = 0
-        cost = "energy unknown" if trial.train_wh is None else energy_text(trial.train_wh)
-        name, epochs = self.study.objectives[0], "1 epoch" if trial.epochs == 1 else f"{trial.epochs} epochs"
-        return f"trial {asked.number}: {name} {written(self.store.facts, name, values[0])} after {epochs}, {cost}"
-
-    def _fail(self, asked: optuna.Trial, trial: Trial, *, excused: bool = False) -> str:
-        import optuna
-
-        asked.set_user_attr(ATTRIBUTE, trial.facts())
-        if excused:
-            asked.set_user_attr(EXCUSED, "ended")
-        self.optuna_study.tell(asked, state=optuna.trial.TrialState.FAIL)
-        self.failures += 1
-        return f"trial {asked.number} failed: {trial.reason}"
-
-    def _circumstances(self, asked: optuna.Trial, outcome: Outcome) -> Mapping[str, Any]:
-        """What else a comparison of trials needs to know of each."""
-        examples = self.train_examples if outcome.features is None else outcome.features.images
-        spread = standard_error(self.study.objectives[0], outcome.quality, self.validation_examples, self.store.examples(asked.number))
-        return {"threads": outcome.threads, "train_examples": examples, "asked_epochs": asked.params.get("epochs"), QUALITY_SD: spread}
-
-    def drop_weights(self) -> None:
-        """Keep the weights that can still matter: those on the front, and the ends of lineages that can be continued."""
-        run = self.store.run(self.optuna_study, bill=False)
-        keep = {trial.number for trial in Front.of(run, complete_only=self.study.complete_only)}
-        if self.study.sampler == "freeze-thaw":
-            keep |= resumable(run.trials, self.optuna_study.get_trials(deepcopy=False))
-        self.store.keep_artifacts(keep | {trial.number for trial in run.trials if trial.state == "running"})
-        if self.store.facts.get("storage") is None and time.monotonic() - self.snapshot_seconds > SNAPSHOT_SECONDS:
-            self.store.save_snapshot(self.optuna_study)
-            self.snapshot_seconds = time.monotonic()

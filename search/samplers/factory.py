@@ -15,7 +15,6 @@ from optuna.trial import FrozenTrial, TrialState
 from ..hints import Hints
 from ..space import RandomTrial, Sizes, Space, canonical
 from ..study import ENERGY_OBJECTIVES, Study
-from ..training.feature_cache import FeatureCache
 from ..training.task import Task
 from .freeze_thaw import FreezeThawSampler
 from .frozen_features import StoredFeatures, features_paid, withheld
@@ -42,20 +41,19 @@ def make_sampler(
     study: Study,
     task: Task | None = None,
     prior_trials: Sequence[Sequence[optuna.trial.FrozenTrial]] = (),
-    cache: FeatureCache | None = None,
+    stored: StoredFeatures | None = None,
 ) -> optuna.samplers.BaseSampler:
     """Return a seeded sampler for a study.
 
     NSGA-II gets a population of 20: with Optuna's 50 a study of a usual size never finishes its first generation.
-    ``freeze-thaw`` alone takes trials of earlier studies, and knows what features they left in the ``cache``; the task is needed only
-    for those, and where the sizes of candidates are features.
+    ``freeze-thaw`` alone takes trials of earlier studies, and knows what features they left (``stored``); the task is needed only
+    where there are some, and where the sizes of candidates are features.
 
     Raises:
         ValueError: If the name is unknown, or there are prior trials for a sampler that cannot use them.
     """
     if prior_trials and name != "freeze-thaw":
         raise ValueError(f"--warm-start needs --sampler freeze-thaw, got {name!r}")
-    stored = None if cache is None or task is None else StoredFeatures(study.space, task, cache)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         if name == "freeze-thaw":

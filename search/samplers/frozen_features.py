@@ -111,11 +111,10 @@ def withheld(
     return dear
 
 
-def scheduled(search: OptunaStudy, study: Study, task: Task, cache: FeatureCache | None) -> Mapping[str, Any] | None:
+def scheduled(search: OptunaStudy, study: Study, task: Task, stored: StoredFeatures | None) -> Mapping[str, Any] | None:
     """Return the parameters of what no sampler begins by itself: more pixels, see `further`, or fine-tuning, see `following`; or None."""
     comparable, left = getattr(search.sampler, "comparable", tuple), getattr(search.sampler, "remaining", None)
     trials = comparable(search.get_trials(deepcopy=False))
-    stored = None if cache is None else StoredFeatures(study.space, task, cache)
     return further(study, trials, left, noise=noise_of(study, task), stored=stored) or following(study, trials, left)
 
 

@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -29,6 +29,8 @@ STORED = 1024
 UNCHANGED = np.zeros((), dtype=np.float32), np.ones((), dtype=np.float32)
 #: Images on which the price of features is measured that others have computed, perhaps on another machine.
 SAMPLED = 256
+#: So many ways of running networks are kept for the next trials.
+MOST_WAYS = 8
 
 
 @dataclass(frozen=True)
@@ -41,21 +43,23 @@ class FeatureTask:
     used: FeaturesUsed
 
 
-@dataclass(frozen=True)
-class _Frozen:
-    """A frozen network that a way of running it is found for; two with the same ``facts`` are the same."""
+class _Ways(dict[str, Way]):
+    """The best ways of frozen networks over a split. They hold networks on a device, so no copy of the split takes them along."""
 
-    facts: str
-    device: torch.device
-    converted: bool
-    embedding: Embedding = field(compare=False)
-    inputs: torch.Tensor = field(compare=False)
+    def __reduce__(self) -> tuple[type[_Ways], tuple[()]]:
+        return _Ways, ()
 
 
-@lru_cache(maxsize=8)
-def _way(frozen: _Frozen) -> Way:
-    """Find the best way once for a process: the trials after the first one have it already."""
-    return fastest(frozen.embedding, frozen.inputs, frozen.device, ways if frozen.converted else casts)
+def _ways_over(data: Data) -> _Ways:
+    """Return what is kept with a split: the trials after the first one have their way already, and it goes with the data of their run."""
+    while isinstance(data, Excerpt):
+        data = data.whole
+    found: _Ways | None = getattr(data, "_ways", None)
+    if found is None:
+        found = _Ways()
+        with contextlib.suppress(AttributeError):  # it has slots: they are found again for the next training
+            object.__setattr__(data, "_ways", found)
+    return found
 
 
 @dataclass(frozen=True)
@@ -75,9 +79,14 @@ class _Run:
         if images >= WORTH:
             inputs, _ = next(iter(split.data.batches(BATCH.get(device.type, COMPARED), device=device, seed=split.order)))
             inputs = filled(inputs, BATCH.get(device.type, 0))
-            shape, threads = tuple(inputs.shape[1:]), torch.get_num_threads()
-            facts = key_of({"parts": [backbone.identity, dict(backbone.preprocessing), feature_set, shape, threads]})
-            way = _way(_Frozen(facts, device, images >= WORTH_CONVERTING, embedding, inputs))
+            shape, threads, others = tuple(inputs.shape[1:]), torch.get_num_threads(), ways if images >= WORTH_CONVERTING else casts
+            facts = [backbone.identity, dict(backbone.preprocessing), feature_set, shape, threads, str(device), others.__name__]
+            known, key = _ways_over(split.data), key_of({"parts": facts})
+            if key not in known:
+                known[key] = fastest(embedding, inputs, device, others)
+            way = known[key]
+            for oldest in list(known)[:-MOST_WAYS]:
+                del known[oldest]
         return cls(backbone.identity, device, way)
 
 

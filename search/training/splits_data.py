@@ -309,7 +309,7 @@ class Excerpt(Data):
 
     For work whose result is not kept, such as probes and warm-ups. With a ``seed`` an epoch that is read without one is shuffled, so that
     most classes of a sorted file occur. ``device`` is where ``arrays`` reads them; a split in memory is then moved there once. What is
-    prepared at a cost that many examples are worth is prepared as for ``stands_for``, by default its size.
+    prepared at a cost that many examples are worth is prepared as for ``stands_for``, by default its size. ``whole`` is the split.
     """
 
     def __init__(
@@ -323,7 +323,7 @@ class Excerpt(Data):
         stands_for: int | None = None,
     ) -> None:
         self.stands_for = min(size, len(data)) if stands_for is None else stands_for
-        self._data, self._size, self._most, self._seed, self._device = data, min(size, len(data)), most, seed, device
+        self.whole, self._size, self._most, self._seed, self._device = data, min(size, len(data)), most, seed, device
         raw = getattr(data, "raw", None)
         self.raw = None if raw is None or seed is not None else raw.only(np.arange(self._size))
 
@@ -334,7 +334,7 @@ class Excerpt(Data):
     def batches(self, batch_size: int, *, seed: int | None = None, **options: Any) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield the first batches, see ``Data.batches``."""
         size = min(batch_size, self._size)
-        batches = self._data.batches(size, seed=self._seed if seed is None else seed, **options)
+        batches = self.whole.batches(size, seed=self._seed if seed is None else seed, **options)
         left, count = self._size, -(-self._size // size)
         for inputs, targets in islice(batches, count if self._most is None else min(count, self._most)):
             yield inputs[:left], targets[:left]

@@ -25,7 +25,7 @@ from joulefront.search.energy import Window as LedgerWindow
 from joulefront.search.energy.sources.cpu_time import CpuTime, process_seconds
 from joulefront.search.execution.job import InProcess, Job, Outcome, Watch
 from joulefront.search.execution.worker import WorkerProcess, _is_spoiled, context_for, gpu_components, mapped
-from joulefront.search.running.identity import of_task
+from joulefront.search.running.fingerprint import of_task
 
 pytestmark = pytest.mark.slow
 

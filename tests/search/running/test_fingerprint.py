@@ -11,7 +11,8 @@ import torch
 
 from joulefront.search import Study
 from joulefront.search.records.run_folder import RunFolder, StoreError
-from joulefront.search.running.identity import differences, of_space, of_task, refuse_other_data
+from joulefront.search.running.fingerprint import differences, of_space, of_task
+from joulefront.search.running.identity import refuse_other_data
 from joulefront.search.training.arrays import arrays
 from joulefront.search.training.splits_data import StreamData
 from joulefront.spaces.convnet import Convnet

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from joulefront.search import Candidate, Study
-from joulefront.search.running.trial_runner import duplicate_of
+from joulefront.search.running.lineages import duplicate_of
 from joulefront.search.study import rejection_of
 from joulefront.search.training.recipe import Recipe
 

@@ -4,7 +4,7 @@ import pytest
 from helpers.trials import make_trial
 
 from joulefront.search.front import Front
-from joulefront.search.running.run import LEAST, recent_gain
+from joulefront.search.running.course import LEAST, recent_gain
 
 
 def front_of(accuracies: list[float], joules: list[float] | None = None) -> Front:

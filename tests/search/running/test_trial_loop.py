@@ -19,8 +19,8 @@ from joulefront.search import Study, load, run
 from joulefront.search.execution.job import InProcess, seed_of
 from joulefront.search.records.run_folder import RunFolder
 from joulefront.search.records.trial import Trial
+from joulefront.search.running.recorder import Recorder
 from joulefront.search.running.run import TrialLoop
-from joulefront.search.running.trial_runner import Recorder
 from joulefront.search.samplers import FreezeThawSampler
 from joulefront.search.samplers.history import FROM_SCRATCH
 from joulefront.search.stopping.limits import BROKEN_OFF, Limits, StopRules

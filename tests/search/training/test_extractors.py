@@ -1,4 +1,9 @@
+import copy
+import gc
+import pickle
 import sys
+import weakref
+from dataclasses import replace
 from importlib.util import find_spec
 
 import numpy as np
@@ -77,8 +82,8 @@ def test_openvino_gives_the_same_features_for_every_size_of_a_batch_and_tells_no
 
 
 def test_what_the_chosen_way_computes_is_what_is_kept(spots, tmp_path, monkeypatch):
+    spots = replace(spots, train=copy.deepcopy(spots.train))
     monkeypatch.setattr(features, "WORTH", 100)
-    features._way.cache_clear()
     asked = []
 
     def always_half(embedding, inputs, device, others):
@@ -97,8 +102,23 @@ def test_what_the_chosen_way_computes_is_what_is_kept(spots, tmp_path, monkeypat
     fit(Transfer(Bands("few 1"), "both", torch.nn.Linear(16, 3), images=20), spots, Recipe(threads=1), epochs=1, features=cache)
     assert asked == [COMPARED] * 2, "later trials will take more images than 20"
     fit(Transfer(Bands("few 1"), "both", torch.nn.Linear(16, 3)), spots, Recipe(threads=1), epochs=1, features=cache)
-    assert asked == [COMPARED] * 2, "what was found stays for the process"
+    assert asked == [COMPARED] * 2, "what was found stays with the data"
     monkeypatch.setattr(features, "WORTH", 1000)
     fit(Transfer(Bands("few 2"), "both", torch.nn.Linear(16, 3)), spots, Recipe(threads=1), epochs=1, features=cache)
     assert asked == [COMPARED] * 2, "so small a set is not worth it"
-    features._way.cache_clear()
+
+
+def test_what_was_found_goes_with_the_data_of_its_run_and_not_with_a_copy(spots, tmp_path, monkeypatch):
+    spots = replace(spots, train=copy.deepcopy(spots.train))
+    monkeypatch.setattr(features, "WORTH", 100)
+    monkeypatch.setattr(features, "fastest", lambda embedding, inputs, device, others: Way("plain", plain(embedding, device)))
+    net = Transfer(Bands(), "both", torch.nn.Linear(16, 3))
+    network = weakref.ref(net.backbone)
+    fit(net, spots, Recipe(threads=1), epochs=1, features=FeatureCache(tmp_path))
+    del net
+    gc.collect()
+    assert network() is not None, "the next trial has its way already"
+    assert not pickle.loads(pickle.dumps(spots.train))._ways
+    del spots
+    gc.collect()
+    assert network() is None

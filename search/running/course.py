@@ -1,0 +1,132 @@
+"""What a search has brought at its end: what of the energy trained models, and what the last of it added.
+
+What continuing would bring cannot be predicted: replayed on finished studies, the sampler's expectation was above what came every time,
+by factors from one to some hundreds, and what the same energy had brought before was off as far in both directions. So the end of a run
+reports what its last energy has brought (`recent_gain`), a fact in place of a promise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ..billing.account import FEATURES
+from ..energy import JOULES_PER_WH
+from ..formatting import energy_text
+from ..front import Front
+from ..records.bill import add_up
+from ..records.trial import Trial
+from ..report.facts import over_default
+from ..stopping.limits import StopRules
+from ..study import Study
+from .carbon_session import CarbonSession
+from .membership import Membership
+from .progress import Reporter
+from .session import Session
+
+if TYPE_CHECKING:
+    import optuna
+
+#: Share of the trials' energy whose gain is reported.
+SHARE = 0.25
+#: Of fewer trials than this nothing is reported.
+LEAST = 12
+
+
+def recent_gain(front: Front) -> str | None:
+    """Return how much the last quarter of the trials' energy raised the hypervolume; None while there are too few trials.
+
+    A clause: ``the last quarter of the trials' energy (1.2 mWh, 9 trials) raised the hypervolume from 0.580 to 0.589``.
+    """
+    done = sorted((trial for trial in front.trials if trial.state != "running"), key=lambda trial: trial.number)
+    joules = [trial.increment_joules or 0.0 for trial in done]
+    if len(done) < LEAST or not sum(joules) > 0:
+        return None
+    spent, first = 0.0, 0
+    while spent < (1.0 - SHARE) * sum(joules):
+        spent += joules[first]
+        first += 1
+    if first == len(done):  # the very last training took more than the quarter
+        first -= 1
+    before = replace(front, trials=tuple(done[:first])).hypervolume()
+    after = front.hypervolume()
+    count = len(done) - first
+    energy = energy_text(sum(joules[first:]) / JOULES_PER_WH)
+    what = f"the last quarter of the trials' energy ({energy}, {count} trial{'' if count == 1 else 's'})"
+    if after <= before:
+        return f"{what} did not raise the hypervolume of {after:.3f}"
+    return f"{what} raised the hypervolume from {before:.3f} to {after:.3f}"
+
+
+def course(front: Front, spent_joules: float | None, overhead: Mapping[str, float] | None = None) -> list[str]:
+    """Return which share of the energy trained models and what the rest was for, and when the quality last rose, as clauses.
+
+    ``overhead`` is in joules by what it was for; what of the rest is not in it is left out.
+    """
+    done = sorted((trial for trial in front.trials if trial.values), key=lambda trial: trial.number)
+    if not done:
+        return []
+    beside = ("evaluation_joules", "analysis_joules")
+    trained = sum((t.increment_joules or 0.0) - sum(getattr(t.energy, name) or 0.0 for name in beside) for t in front.trials)
+    said = []
+    if spent_joules:
+        validation = sum(trial.energy.evaluation_joules or 0.0 for trial in front.trials)
+        parts = [("validation", validation), *sorted((overhead or {}).items(), key=lambda part: -part[1])]
+        rest = ", ".join(f"{name} {joules / spent_joules:.0%}" for name, joules in parts if joules >= 0.005 * spent_joules)
+        said.append(f"{min(1.0, trained / spent_joules):.0%} of {energy_text(spent_joules / JOULES_PER_WH)} trained models")
+        said[-1] += f" ({rest})" if rest and overhead else ""
+    best = max(done, key=lambda trial: (front.gain(trial), -trial.number))
+    return [*said, f"{front.objectives[0]} last rose at trial {best.number} of {len(front.trials)}"]
+
+
+def features_text(trials: Sequence[Trial], paid_joules: float) -> str | None:
+    """Return what a session has paid for features of frozen networks; None where none of its trials has any."""
+    count = sum(trial.energy.features_joules is not None for trial in trials)
+    if not count:
+        return None
+    models = f"{count} trial{'' if count == 1 else 's'}"
+    if not paid_joules:
+        return f"features of frozen networks: all from the cache, nothing paid for {models}"
+    return f"features of frozen networks: {energy_text(paid_joules / JOULES_PER_WH)}, paid once for {models}"
+
+
+def tell_end(
+    session: Session,
+    study: Study,
+    optuna_study: optuna.Study,
+    rules: StopRules,
+    reporter: Reporter,
+    hourly: CarbonSession | None,
+    member: Membership | None,
+    finished: int,
+) -> None:
+    """Say why a session of a search has ended and what it has brought, and leave what the folder keeps of it.
+
+    ``finished`` is the number of trials of earlier sessions.
+    """
+    session.reason = rules.reason or session.reason
+    session.end_facts |= session.baseline_facts
+    if noted := sorted(reporter.expectations.items()):
+        session.end_facts["expected"] = [{"share": share, **expected.to_json()} for share, expected in noted]
+    if hourly is not None:
+        session.end_facts |= hourly.facts()
+    front = Front.of(session.folder.run(optuna_study), complete_only=study.complete_only)
+    rules.account.save()
+    parts = add_up(rules.account.sessions()).overhead_parts
+    used = course(front, None if member is not None and member.others else rules.account.spent_joules(), parts)
+    reporter.tell("end", "; ".join([f"ended: {session.reason}", *used]))
+    if not front.trials and rules.limits.joules is not None and (started := rules.account.spent_joules() or 0.0) >= rules.limits.joules:
+        reporter.tell("end", f"imports, data and warm-up alone took {energy_text(started / JOULES_PER_WH)}; give a larger --budget")
+    own = [trial for trial in front.trials if trial.number >= finished]
+    if not session.inputs and (said := features_text(own, session.account.session.by_state.get(FEATURES, 0.0))) is not None:
+        reporter.tell("end", said)
+    if (gained := over_default(front)) is not None:
+        reporter.tell("end", gained)
+    if (recent := recent_gain(front)) is not None:
+        reporter.tell("detail", recent)
+    for trial in front if member is not None else ():
+        session.folder.fetch_artifact(trial.number)
+    session.folder.save_snapshot(optuna_study)
+    for log in reporter.logs:
+        log.end(session.folder.run(optuna_study), front)

@@ -1,0 +1,67 @@
+"""What is done at the end, also after an error: every step is taken, and the first error is the one that the user sees."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from types import TracebackType
+from typing import TypeVar
+
+from ..execution.job import reason_of
+
+T = TypeVar("T")
+
+
+@contextmanager
+def noted_on(error: BaseException) -> Iterator[None]:
+    """Make an error inside a note on an earlier one, which it would hide."""
+    try:
+        yield
+    except BaseException as later:
+        if later is not error:
+            error.add_note(f"then: {reason_of(later)}")
+
+
+class Endings:
+    """Steps that are taken at the end, the last one first, each of them whatever becomes of the others.
+
+    The error inside, or else the first one of a step, is raised; those that come later are notes on it.
+    """
+
+    def __init__(self) -> None:
+        self._steps: list[Callable[[BaseException | None], object]] = []
+
+    def then(self, step: Callable[[BaseException | None], object]) -> None:
+        """Take a step before those that were named so far; it is given the error so far, if any."""
+        self._steps.append(step)
+
+    def enter(self, context: AbstractContextManager[T]) -> T:
+        """Enter a context that is left at the end; none of them swallows an error."""
+        value = context.__enter__()
+
+        def leave(error: BaseException | None) -> None:
+            context.__exit__(None if error is None else type(error), error, None if error is None else error.__traceback__)
+
+        self.then(leave)
+        return value
+
+    def close(self, error: BaseException | None = None) -> None:
+        """Take the steps that are left; raises the first error of one, unless there is one already."""
+        first = error
+        while self._steps:
+            step = self._steps.pop()
+            try:
+                step(first)
+            except BaseException as later:
+                if first is None:
+                    first = later
+                elif later is not first:
+                    first.add_note(f"then: {reason_of(later)}")
+        if first is not None and error is None:
+            raise first
+
+    def __enter__(self) -> Endings:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close(error)

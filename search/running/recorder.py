@@ -1,0 +1,142 @@
+"""What came of a trial: the facts in the run folder, the values for Optuna, and weights as long as they can still matter."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from ..billing.account import Account, TrialMeter
+from ..certainty import standard_error, written
+from ..execution.job import Outcome
+from ..formatting import energy_text
+from ..front import Front
+from ..records.run_folder import RunFolder
+from ..records.trial import ATTRIBUTE, BASELINE, DEFAULT, EXCUSED, Trial, TrialEnergy
+from ..samplers.history import EPOCHS_REACHED, FINISHED, QUALITY_SD
+from ..stopping.projection import with_energies
+from ..study import Study, objective_values
+from ..training.results import SOLVED
+from .lineages import resumable
+
+if TYPE_CHECKING:
+    import optuna
+
+#: A database that is lost in a long session is made again from a copy that is not older than this and one trial.
+SNAPSHOT_SECONDS = 60.0
+
+
+@dataclass
+class Recorder:
+    """Writes down every trial exactly once.
+
+    Attributes:
+        train_examples: Length of the training split, ``validation_examples`` that of the validation split; 0 where unknown.
+        failures: Trials in a row that measured nothing new: failed, rejected or duplicate ones.
+        snapshot_seconds: When the trials were last copied beside the database (monotonic clock).
+    """
+
+    study: Study
+    store: RunFolder
+    optuna_study: optuna.Study
+    account: Account
+    train_examples: int
+    failures: int = 0
+    validation_examples: int = 0
+    snapshot_seconds: float = field(default_factory=time.monotonic)
+
+    def trained(
+        self, asked: optuna.Trial, outcome: Outcome, energy: TrialEnergy, parent: Trial | None, stopped: str | None, meter: TrialMeter
+    ) -> str:
+        """Record a training, complete or failed, and drop the weights that no longer matter; return a sentence about it.
+
+        ``stopped`` says why it was ended before its epochs from outside; None when it ended itself.
+        """
+        epochs = max(outcome.epochs, parent.epochs if parent else 0)
+        trial = Trial(
+            number=asked.number,
+            state="failed" if outcome.failed else "complete",
+            params=dict(asked.params),
+            epochs=epochs,
+            quality=outcome.quality,
+            energy=energy,
+            parameters=outcome.parameters,
+            flops=outcome.flops,
+            parent=None if parent is None else parent.number,
+            artifact_sha256=outcome.sha256,
+            reason=outcome.failed or (outcome.stopped and (stopped or outcome.stopped)),
+            artifact=None if outcome.failed else self.store.artifact(asked.number).name,
+            complete_training=epochs >= self.study.rungs[-1] or outcome.stopped == SOLVED,
+            curve=with_energies(outcome.curve, meter.phases),
+            extra={**outcome.extra, **self._circumstances(asked, outcome), **({BASELINE: DEFAULT} if BASELINE in asked.user_attrs else {})},
+        )
+        if not outcome.failed:
+            try:
+                self.store.share_artifact(asked.number)
+            except OSError as error:
+                print(f"the other workers cannot continue trial {asked.number}: {error}", file=sys.stderr)
+        if outcome.stopped and (stopped is None or outcome.stopped == SOLVED):
+            asked.set_user_attr(FINISHED, True)
+        message = self._tell(asked, trial, meter, excused=outcome.excused) + ("" if outcome.features is None else outcome.features.sentence)
+        self.drop_weights()
+        return message
+
+    def rejected(self, asked: optuna.Trial, epochs: int, reason: str, *, excused: bool = False) -> None:
+        """Record a candidate that was rejected before training, at no cost; it is excused when only the session has ended."""
+        trial = Trial(asked.number, "failed", asked.params, epochs, reason=reason, energy=TrialEnergy(increment_joules=0.0))
+        self._fail(asked, trial, excused=excused)
+
+    def repeated(self, asked: optuna.Trial, original: Trial) -> None:
+        """Record a duplicate with the values of the trial that measured it: a joule is paid once."""
+        unpaid = replace(original.energy, record={}, increment_joules=0.0, evaluation_joules=0.0, analysis_joules=None)
+        copy = replace(
+            original, number=asked.number, energy=unpaid, artifact=None, artifact_sha256=None, extra={"copy_of": original.number}
+        )
+        asked.set_user_attr(ATTRIBUTE, copy.facts())
+        asked.set_user_attr(EPOCHS_REACHED, original.epochs)
+        self.optuna_study.tell(asked, list(original.values))
+        self.failures += 1
+
+    def _tell(self, asked: optuna.Trial, trial: Trial, meter: TrialMeter, *, excused: bool) -> str:
+        if trial.state == "failed":
+            return self._fail(asked, trial, excused=excused)
+        values, missing = objective_values(trial, self.study.objectives)
+        if values is None:
+            self.account.rebook(meter)
+            return self._fail(asked, replace(trial, state="failed", artifact=None, artifact_sha256=None, reason=missing))
+        asked.set_user_attr(EPOCHS_REACHED, trial.epochs)
+        asked.set_user_attr(ATTRIBUTE, trial.facts())
+        self.optuna_study.tell(asked, list(values))
+        self.failures = 0
+        cost = "energy unknown" if trial.train_wh is None else energy_text(trial.train_wh)
+        name, epochs = self.study.objectives[0], "1 epoch" if trial.epochs == 1 else f"{trial.epochs} epochs"
+        return f"trial {asked.number}: {name} {written(self.store.facts, name, values[0])} after {epochs}, {cost}"
+
+    def _fail(self, asked: optuna.Trial, trial: Trial, *, excused: bool = False) -> str:
+        import optuna
+
+        asked.set_user_attr(ATTRIBUTE, trial.facts())
+        if excused:
+            asked.set_user_attr(EXCUSED, "ended")
+        self.optuna_study.tell(asked, state=optuna.trial.TrialState.FAIL)
+        self.failures += 1
+        return f"trial {asked.number} failed: {trial.reason}"
+
+    def _circumstances(self, asked: optuna.Trial, outcome: Outcome) -> Mapping[str, Any]:
+        """What else a comparison of trials needs to know of each."""
+        examples = self.train_examples if outcome.features is None else outcome.features.images
+        spread = standard_error(self.study.objectives[0], outcome.quality, self.validation_examples, self.store.examples(asked.number))
+        return {"threads": outcome.threads, "train_examples": examples, "asked_epochs": asked.params.get("epochs"), QUALITY_SD: spread}
+
+    def drop_weights(self) -> None:
+        """Keep the weights that can still matter: those on the front, and the ends of lineages that can be continued."""
+        run = self.store.run(self.optuna_study, bill=False)
+        keep = {trial.number for trial in Front.of(run, complete_only=self.study.complete_only)}
+        if self.study.sampler == "freeze-thaw":
+            keep |= resumable(run.trials, self.optuna_study.get_trials(deepcopy=False))
+        self.store.keep_artifacts(keep | {trial.number for trial in run.trials if trial.state == "running"})
+        if self.store.facts.get("storage") is None and time.monotonic() - self.snapshot_seconds > SNAPSHOT_SECONDS:
+            self.store.save_snapshot(self.optuna_study)
+            self.snapshot_seconds = time.monotonic()
