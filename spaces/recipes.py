@@ -125,6 +125,7 @@ class RecipeRanges:
     accumulation: Options[int] = 1
     channels_last: Options[bool] = False
     compile: Options[bool] = False
+    graph: Options[bool] = False
     threads: Options[int | None] = None
     head_learning_rate: Floats | None = None
     patience: Options[int | None] = None

@@ -183,7 +183,7 @@ def _aside(device: torch.device) -> Iterator[None]:
     if device.type != "cuda":
         yield
         return
-    present, stream = torch.cuda.current_stream(device), torch.cuda.Stream(device)
+    present, stream = torch.cuda.current_stream(device), torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     stream.wait_stream(present)
     with torch.cuda.stream(stream):
         yield
@@ -215,4 +215,4 @@ def _python_state(model: torch.nn.Module) -> Any:
     """Return what a step must not change on the CPU: the generators, and the plain attributes of all modules."""
     plain = [{name: one for name, one in vars(module).items() if isinstance(one, (bool, int, float, str))} for module in model.modules()]
     _, words, place, *_ = np.random.get_state(legacy=True)
-    return plain, random.getstate(), (words.tobytes(), place), torch.get_rng_state().numpy().tobytes()
+    return plain, random.getstate(), (np.asarray(words).tobytes(), place), torch.get_rng_state().numpy().tobytes()

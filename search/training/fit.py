@@ -218,8 +218,8 @@ def _fit(model: torch.nn.Module, task: Task, recipe: Recipe, how: _Training) -> 
         elif how.device.type == "cuda" and not tactics:
             with phases("overhead", 0):  # kernels are loaded and chosen at their first use: no candidate pays for what later ones find
                 loop.rehearse()
-        if how.device.type == "cuda":
-            with phases("compile", 0):
+        if recipe.graph and how.device.type == "cuda":
+            with phases("setup", 0):  # each training pays for its own
                 loop.capture()
         while loop.epoch < how.epochs and stopped is None:
             with phases("epoch", loop.epoch + 1):

@@ -32,7 +32,7 @@ class Loop:
         epoch: Epochs trained so far, those of the checkpoint included.
         average: The averaged weights, or None where the recipe has none.
         patience: Early stopping by the recipe.
-        extra: What the tactics report.
+        extra: What the tactics report; ``graph`` is 1 where the steps are taken into one, 0 where that was refused.
     """
 
     def __init__(
@@ -128,8 +128,13 @@ class Loop:
     def capture(self, record: Recorder = cuda_graph) -> str | None:
         """Take the steps of an epoch into a CUDA graph where that is possible and worth it; return why not, or None.
 
-        ``record`` stands for the graph where there is no CUDA.
+        Whether it is done is in ``extra``, too. ``record`` stands for the graph where there is no CUDA.
         """
+        reason = self._capture(record)
+        self.extra["graph"] = float(reason is None)
+        return reason
+
+    def _capture(self, record: Recorder) -> str | None:
         data, recipe = self._task.train, self._recipe
         steps = (self._epochs - self.epoch) * (len(data) // recipe.batch_size)
         if not isinstance(data, MemoryData) or self._tactics or recipe.precision == "float16":

@@ -37,6 +37,7 @@ class Recipe:
         precision: One of ``PRECISIONS``; half precisions run under autocast.
         accumulation: Number of micro-batches per optimiser step.
         channels_last: Keep images in the NHWC memory layout.
+        graph: On CUDA, take the steps into a CUDA graph where the GPU waits for its launches; see ``captured.py``. Nothing elsewhere.
         threads: ``torch.set_num_threads``, or None for what the run gives to each worker.
         patience: Stop after this many epochs without a better validation quality, or None.
         tactics: Searchable training tactics by name with their settings, e.g. ``{"sparse_backprop": {"keep": 0.2}}``.
@@ -56,6 +57,7 @@ class Recipe:
     accumulation: int = 1
     channels_last: bool = False
     compile: bool = False
+    graph: bool = False
     threads: int | None = None
     head_learning_rate: float | None = None
     patience: int | None = None

@@ -8,6 +8,7 @@ import torch
 
 from joulefront.search.training.arrays import arrays
 from joulefront.search.training.captured import CapturedEpoch, Steps
+from joulefront.search.training.fit import fit
 from joulefront.search.training.loop import Loop
 from joulefront.search.training.optimizer import portable_state
 from joulefront.search.training.recipe import Recipe
@@ -134,6 +135,7 @@ def test_what_cannot_be_recorded_trains_step_by_step_as_if_it_had_not_been_tried
     with ExitStack() as undo:
         loop = a_loop(pictures, undo)
         assert loop.capture(refuses) == "operation not permitted when stream is capturing"
+        assert loop.extra["graph"] == 0.0
         losses = [loop.train_epoch() for _ in range(EPOCHS)]
     assert losses == trained(pictures, captured=False)[0]
 
@@ -166,3 +168,9 @@ def test_a_captured_step_takes_nothing_from_the_caller_but_the_schedule(pictures
     assert len(seen) == len(expected)
     assert all(torch.equal(a, c) and torch.equal(b, d) for (a, b), (c, d) in zip(seen, expected, strict=True))
     assert portable_state(loop._optimizer)["param_groups"][0]["lr"] == loop._optimizer.param_groups[0]["peak"]
+
+
+def test_a_recipe_with_a_graph_trains_on_a_cpu_as_one_without(pictures):
+    ends = [fit(network(), pictures, replace(RECIPE, graph=graph), epochs=1, seed=2) for graph in (False, True)]
+    assert ends[0].quality == ends[1].quality
+    assert "graph" not in ends[1].extra
