@@ -9,17 +9,14 @@ from ..spaces.convnet import Convnet
 from ..spaces.mlp import Mlp
 from ..spaces.recipes import RecipeRanges
 from ..spaces.union import Union
+from ._parts import digit_levels
 
 
 def task(seed: int = 0) -> Task:
     """Load the digits: 60 % train, 20 % validation, 20 % test, stratified."""
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    images = (digits.images[:, None] / 16.0).astype("float32")  # (1797, 1, 8, 8), grey levels 0 to 16
-    return arrays(
-        images, digits.target, name="digits", classes=[str(n) for n in range(10)], validation_share=0.2, test_share=0.2, seed=seed
-    )
+    levels, labels = digit_levels()
+    images = (levels / 16.0).astype("float32")
+    return arrays(images, labels, name="digits", classes=[str(n) for n in range(10)], validation_share=0.2, test_share=0.2, seed=seed)
 
 
 def study(seed: int = 0) -> Study:

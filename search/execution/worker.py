@@ -23,13 +23,12 @@ from typing import Any, cast
 import cloudpickle
 
 from ..energy.sources.cpu_time import Tree, process_seconds
-from ..space import FixedTrial
 from ..study import Study
 from ..training.recipe import synchronizer
 from ..training.results import Phases
 from ..training.task import Task
 from .job import POLL_SECONDS, UNWATCHED, Executor, Job, Outcome, Watch, train, within
-from .probe import one_of_each_kind, warm_up, warm_up_seconds
+from .probe import may_compile, warm_up, warm_up_seconds
 
 #: Libraries that take seconds to load; the server of CPU workers loads those that this process has loaded.
 SLOW_TO_LOAD = (
@@ -42,7 +41,7 @@ SLOW_TO_LOAD = (
     "pandas",
     "optuna",
 )
-#: What PyTorch loads with the first optimiser of a process, a second or more.
+#: What PyTorch loads with the first network of a process that is compiled, a second or more.
 COMPILER = ("torch._dynamo",)
 #: Arrays in a mapped file begin at multiples of this many bytes, as those of libraries do.
 ALIGNED = 64
@@ -129,14 +128,14 @@ class WorkerProcess:
     def __init__(self, study: Study, device: str) -> None:
         _send_by_value(study)
         self._study = study  # with it what it has mapped lives as long as this
-        self._trains = trains_with_torch(study)
+        self._compiles = may_compile(study.space, study.seed)
         self._pickled = cloudpickle.dumps(study)
         self._devices = gpu_components(device)
         self._device = device
         self._start()
 
     def _start(self) -> None:
-        context = context_for(self._device, COMPILER if self._trains else ())
+        context = context_for(self._device, COMPILER if self._compiles else ())
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=serve, args=(theirs, self._pickled, self._device, dict(os.environ)), daemon=True)
         with _interrupts_kept_from_children():
@@ -256,13 +255,6 @@ class _Used:
     @property
     def seconds(self) -> float:
         return 0.0 if self._began is None else self._last - self._began
-
-
-def trains_with_torch(study: Study) -> bool:
-    """Whether any kind of the study's models is trained by PyTorch, not by a library of its own."""
-    space = study.space
-    kinds = one_of_each_kind(space, study.seed)
-    return any(space.sample(FixedTrial(params)).architecture.get("estimator") is None for params in kinds)
 
 
 def context_for(device: str, more: Sequence[str] = ()) -> SpawnContext | ForkServerContext:

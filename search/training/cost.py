@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from math import prod
+from types import MethodType
 from typing import Any
 
 import torch
@@ -16,6 +18,10 @@ from .task import Task
 #: Examples of the pass that counts activations; batch normalisation rejects a single one.
 _COUNTED = 2
 _BYTES_IN_HALF = 2
+#: Parameters times positions of an input, a bound of the multiplications of a forward pass: up to here it takes 30 ms at most.
+_SMALL = 2**27
+#: Their forward pass on a CPU is an operation of its own, of which PyTorch has no formula.
+_FUSED = (torch.nn.RNNBase, torch.nn.MultiheadAttention, torch.nn.TransformerEncoderLayer)
 
 
 @dataclass(frozen=True)
@@ -35,16 +41,19 @@ class Cost:
 def count(model: Any, task: Task, recipe: Recipe, *, memory: bool = False) -> Cost:
     """Count without computing: the forward pass runs on tensors that have shapes but no values. The memory takes a second pass.
 
-    A model whose forward pass depends on values cannot run like that; then one example of zeros goes through the real model.
+    A model whose forward pass depends on values cannot run like that; then one example of zeros goes through the real model. So does it
+    through a small one: the first tensors without values load ``torch._dynamo``, 1.4 CPU-seconds of each process.
     """
     if not isinstance(model, torch.nn.Module):
         return Cost(None, None)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     shape = task.shape_at(recipe.resolution)
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    fused = any(isinstance(module, _FUSED) for module in model.modules())
+    small = device.type == "cpu" and not fused and parameters * prod(shape[1:]) <= _SMALL
     with evaluating(model):
-        flops = _flops(model, torch.device("meta"), shape)
+        flops = None if small else _flops(model, torch.device("meta"), shape)
         if flops is None:
-            device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
             flops = _flops(model, device, shape)
     return Cost(parameters, flops, training_bytes(model, task, recipe) if memory else None)
 
@@ -109,10 +118,12 @@ def activation_bytes(model: torch.nn.Module, shape: tuple[int, ...], *, half: bo
 
 def _flops(model: torch.nn.Module, device: torch.device, shape: tuple[int, ...]) -> int | None:
     state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    state = {name: tensor.to(device) for name, tensor in state.items()}
+    state = {name: tensor.detach().to(device, copy=True) for name, tensor in state.items()}
     counter = FlopCounterMode(display=False)
     try:
-        with torch.no_grad(), counter:
+        with torch.random.fork_rng(devices=[]), torch.no_grad(), counter:
+            mode: Any = counter.mode  # its method is wrapped for what is compiled, and so loads torch._dynamo, too
+            mode.__torch_dispatch__ = MethodType(inspect.unwrap(type(mode).__torch_dispatch__), mode)
             torch.func.functional_call(model, state, (torch.zeros((1, *shape), device=device),))
     except Exception:  # a user's forward may raise anything; the training itself reports it with more context
         return None

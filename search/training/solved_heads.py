@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from .optimizer import Lbfgs
+
 #: Steps of L-BFGS at most: an optimum of the training loss is none of the validation loss.
 STEPS = 20
 #: L-BFGS ends where no derivative is above the one, or the loss moves less than the other.
@@ -106,7 +108,7 @@ class Logistic(_Linear):
     def solve(self, batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> float:
         """Minimise the loss of all examples at once."""
         inputs, targets = _joined(batches)
-        optimizer = torch.optim.LBFGS(
+        optimizer = Lbfgs(
             self.linear.parameters(),
             max_iter=STEPS,
             line_search_fn="strong_wolfe",
@@ -120,7 +122,7 @@ class Logistic(_Linear):
             loss.backward()  # type: ignore[no-untyped-call]  # PyTorch's own annotation
             return loss
 
-        optimizer.step(closure)  # type: ignore[no-untyped-call]
+        optimizer.step(closure)  # type: ignore[arg-type]  # L-BFGS takes the tensor
         optimizer.zero_grad()
         with torch.no_grad():
             return _loss(self.linear(inputs), targets)

@@ -3,11 +3,13 @@
     python tests/benchmarks/workers.py speed --storage postgresql --workers 1 2 4 8 --trials-each 50
     python tests/benchmarks/workers.py kills --storage postgresql --times 20
     python tests/benchmarks/workers.py stalls --storage postgresql --times 4
+    python tests/benchmarks/workers.py starts --times 5 [--study images --data FOLDER]
 
-Trainings sleep (tests/helpers/workers.py); everything else is real. Workers are processes that are forked with the libraries loaded, so
-that their start does not count. A kill study has the process that began it and four workers: that one and two of the four are killed at
-random moments (SIGKILL), and the other two end it. In a stall study the same three are stopped for longer than a worker may be silent
-(SIGSTOP), and go on: they were taken for dead and live.
+In the first three trainings sleep (tests/helpers/workers.py); everything else is real. Workers are processes that are forked with the
+libraries loaded, so that their start does not count. A kill study has the process that began it and four workers: that one and two of the
+four are killed at random moments (SIGKILL), and the other two end it. In a stall study the same three are stopped for longer than a worker
+may be silent (SIGSTOP), and go on: they were taken for dead and live. The last tells the CPU-seconds of ``joulefront run`` and of
+``joulefront worker``, each a process of its own, from their begin to their first training, where they are broken off.
 """
 
 import argparse
@@ -17,11 +19,15 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import signal
+import statistics
+import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import ExitStack
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -174,20 +180,69 @@ def kill(url: str, place: Path, seed: int, trials: int | None, joules: float | N
     return f"| {' | '.join(map(str, cells))} |", wrong
 
 
+#: The command line, which ends with its CPU-seconds where its first training would begin.
+BROKEN_OFF = """
+import os, time
+from joulefront.search.cli import main
+from joulefront.search.execution.job import InProcess
+
+train = InProcess.train
+
+def told(self, job, **words):
+    if job.number < 0:  # of a warm-up
+        return train(self, job, **words)
+    print("CPU-seconds", time.process_time(), flush=True)
+    os._exit(0)
+
+InProcess.train = told
+main()
+"""
+
+
+def cpu_seconds_to_first_training(*words: str) -> float:
+    """Return what a command takes until its first training, on one thread."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", BROKEN_OFF, *words], capture_output=True, text=True, env=environment, check=False)
+    if (found := re.search(r"^CPU-seconds (\S+)$", done.stdout, re.MULTILINE)) is None:
+        raise RuntimeError(f"joulefront {' '.join(words)} began no training: {done.stderr.strip() or done.stdout.strip()}")
+    return float(found[1])
+
+
+def starts(place: Path, study: str, data: str | None, times: int) -> Iterator[str]:
+    """Yield a row for each of the two commands, on an SQLite file; the first start of all is left out, as it may compile modules."""
+    common, given = ("--meter", "cpu_time", "--quiet"), ("--data", data) if data else ()
+    took: dict[str, list[float]] = {"run": [], "worker": []}
+    for n in range(times + 1):
+        storage = ("--storage", f"sqlite:///{place}/starts-{n}.db")
+        begun = cpu_seconds_to_first_training("run", study, *given, "--trials", "9", *storage, *common, "--out", f"{place}/run-{n}")
+        joined = cpu_seconds_to_first_training("worker", "--study", study, *storage, *common, "--out", f"{place}/worker-{n}")
+        took["run"] += [begun][: n and 1]
+        took["worker"] += [joined][: n and 1]
+    for what, seconds in took.items():
+        yield f"| `{what}`, {study} | {' '.join(f'{one:.2f}' for one in sorted(seconds))} | {statistics.median(seconds):.2f} |"
+
+
 def main() -> int:
     """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("speed", "kills", "stalls"))
+    parser.add_argument("what", choices=("speed", "kills", "stalls", "starts"))
     parser.add_argument("--storage", choices=("sqlite", "postgresql"), default="postgresql")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--trials-each", type=int, default=50)
     parser.add_argument("--epoch", type=float, default=0.25, help="Seconds that a trial sleeps.")
     parser.add_argument("--times", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--study", default="digits", help="Whose starts are measured.")
+    parser.add_argument("--data", help="Location of its data.")
     options = parser.parse_args()
     bad: list[str] = []
     with ExitStack() as held:
         place = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="joulefront-workers-")))
+        if options.what == "starts":
+            print("| start | CPU-seconds to the first training | median |\n|---|---|--:|", flush=True)
+            for row in starts(place, options.study, options.data, options.times):
+                print(row)
+            return 0
         load_libraries(place)
         url = f"sqlite:///{place}/s.db"
         if options.storage == "postgresql":

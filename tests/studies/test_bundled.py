@@ -7,8 +7,10 @@ import inspect
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torchvision
+from sklearn.datasets import load_digits
 
 from joulefront.search.cli import main
 from joulefront.search.cli.completion import bundled_studies
@@ -71,3 +73,11 @@ def test_every_study_takes_a_seed_and_passes_it_on(name: str) -> None:
     if name != "table":  # reads its file at once
         needed = {"data": "nowhere"} if name == "images" else {}
         assert find_study(name, {**needed, "seed": 7}).seed == 7
+
+
+def test_the_digits_are_those_of_scikit_learn() -> None:
+    levels, labels = _parts.digit_levels()
+    theirs = load_digits()
+    assert np.array_equal(levels[:, 0], theirs.images)
+    assert np.array_equal(labels, theirs.target)
+    assert labels.dtype == theirs.target.dtype

@@ -7,6 +7,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 
+from joulefront.search.training import cost
 from joulefront.search.training.cost import Cost, activation_bytes, count, training_bytes
 from joulefront.search.training.recipe import Recipe
 
@@ -40,6 +41,23 @@ def test_a_model_that_looks_at_its_numbers_is_counted_as_well(spots):
             return super().forward(x) if float(x.sum()) == 0 else super().forward(x * 2)
 
     assert count(Looks(64, 3), spots, Recipe()).flops == 2 * 64 * 3
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        nn.Sequential(nn.Conv2d(1, 4, 3, stride=2), nn.BatchNorm2d(4), nn.GELU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 3)),
+        nn.Sequential(nn.Flatten(2), nn.LSTM(64, 8, batch_first=True)),
+        nn.Sequential(nn.Flatten(2), nn.TransformerEncoderLayer(64, 2, batch_first=True)),
+    ],
+    ids=["convolutions", "a recurrent layer", "attention"],
+)
+def test_a_small_model_counts_as_it_does_on_tensors_without_values(model, spots, monkeypatch):
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    counted = count(model, spots, Recipe()).flops
+    monkeypatch.setattr(cost, "_SMALL", 0)
+    assert counted == count(model, spots, Recipe()).flops > 0
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
 
 def test_shared_weights_count_once_and_a_broken_model_has_no_flops(spots):
