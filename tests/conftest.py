@@ -7,7 +7,9 @@ import base64
 import functools
 import gc
 import os
+import shutil
 import signal
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +60,56 @@ def _migrations_are_read_once() -> None:
     any_database.url = "sqlite://"
     scripts = functools.cache(functools.partial(Versions._create_alembic_script, any_database))
     Versions._create_alembic_script = lambda self: scripts()  # type: ignore[method-assign]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _operators_are_listed_once() -> None:
+    """Each export to ONNX lists the two thousand operators of torch and their translations again, for most of its time."""
+    import torch
+
+    export = torch.onnx.export
+
+    def first(*arguments: Any, **options: Any) -> Any:
+        from torch._export import utils
+        from torch.onnx._internal.exporter._registration import ONNXRegistry as Registry
+
+        torch.onnx.export = export
+        Registry.from_torchlib = classmethod(functools.cache(Registry.from_torchlib.__func__))  # type: ignore[method-assign]
+        listed, known = functools.cache(lambda count, list_all: list_all()), torch._C._dispatch_get_registrations_for_dispatch_key
+        list_all = utils._materialize_cpp_cia_ops
+        utils._materialize_cpp_cia_ops = lambda: listed(len(known("CompositeImplicitAutograd")), list_all)
+        return export(*arguments, **options)
+
+    torch.onnx.export = first
+
+
+@pytest.fixture(scope="session")
+def _empty_database(_migrations_are_read_once: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database of Optuna with its tables and no study."""
+    from joulefront.search.records.database import open_storage
+
+    file = tmp_path_factory.mktemp("empty") / "study.db"
+    open_storage(file, None, "create").remove_session()
+    return file
+
+
+@pytest.fixture(autouse=True)
+def _tables_are_made_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, _empty_database: Path) -> None:
+    """The database of a new run folder is a copy of an empty one, and a power cut may cost its last trials; not in the tests of records."""
+    if "records" in request.path.parts:
+        return
+    from joulefront.search.records import database
+
+    connect = database.connect
+
+    def connected(file: Path, mode: database.Mode) -> sqlite3.Connection:
+        if mode == "create" and not file.exists():
+            shutil.copyfile(_empty_database, file)
+        connection = connect(file, mode)
+        connection.execute("PRAGMA synchronous = OFF")
+        return connection
+
+    monkeypatch.setattr(database, "connect", connected)
 
 
 @pytest.fixture(autouse=True)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from ..billing.account import FEATURES, TrialMeter, price_of_features, trial_energy
 from ..carbon.clean_hours import text_of
@@ -39,9 +40,22 @@ if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
 
-#: Products and factorisations take one thread within: for deciding, whose matrices are small, where a training comes next. The environment
-#: (``search/threads.py``) is too late for whoever has imported numpy before us. Not for two threads at a time: each restores what it found.
-one_blas_thread = partial(threadpool_limits, 1, user_api="blas")
+
+@lru_cache(maxsize=1)
+def _thread_pools(modules: int) -> ThreadpoolController:
+    """Look for the libraries of a process with so many modules: each decision would take ten milliseconds for it."""
+    return ThreadpoolController()
+
+
+def one_blas_thread() -> AbstractContextManager[Any]:
+    """Let products and factorisations take one thread inside: for deciding, whose matrices are small, where a training comes next.
+
+    The environment (``search/threads.py``) is too late for whoever has imported numpy before us. Not for two threads at a time: each
+    restores what it found.
+    """
+    return _thread_pools(len(sys.modules)).limit(limits=1, user_api="blas")
+
+
 #: Why a training ends whose trial is not this worker's any more.
 GIVEN_UP = "was given up for dead by another worker"
 
