@@ -1,23 +1,19 @@
 """Wrong usage gets one clear line with a remedy and exit code 2, failed work exit code 1; neither gets a traceback."""
 
 import errno
-import os
 import re
-import resource
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.command_line import refused, write
+from helpers.command_line import refused
 
 from joulefront.search.cli import exit_code, main, one_line
 from joulefront.search.cli.study_source import StudyError
 from joulefront.search.execution.job import reason_of
 from joulefront.search.integrations.run_log import loggers_of
-from joulefront.search.records.run_folder import RunFolder
 
 pytestmark = pytest.mark.slow
 
@@ -157,13 +153,6 @@ def test_without_a_word_the_help_is_shown(call: Callable[..., Any]) -> None:
     assert "--debug" in said.out
 
 
-def test_the_module_is_the_command() -> None:
-    words = [sys.executable, "-m", "joulefront.search.cli", "run", "digitz"]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert "did you mean 'digits'" in done.stderr
-
-
 def test_the_bundled_studies_are_listed_with_a_line_each(call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "300")  # where it is narrow, a line goes on below
     lines = {line.split()[0]: line for line in call("studies").out.splitlines()}
@@ -193,37 +182,3 @@ def test_an_error_without_a_path_keeps_its_message_and_is_failed_work() -> None:
 
 def test_an_error_never_prints_an_escape_sequence() -> None:
     assert one_line(ValueError("no column 'a\x1b[31m';\nit has: b\x00")) == "no column 'a\\x1b[31m'; it has: b\\x00"
-
-
-def command(*words: object, **more: Any) -> "subprocess.CompletedProcess[str]":
-    code = "from joulefront.search.cli import main; main()"
-    return subprocess.run(
-        [sys.executable, "-c", code, *map(str, words)], text=True, capture_output="stdout" not in more, check=False, **more
-    )
-
-
-def test_the_cpu_seconds_of_whole_commands_are_on_the_bill(tmp_path: Path) -> None:
-    """From the interpreter's start to the last picture; at 1 W per busy core a joule is a CPU-second."""
-    study, out, watts = write(tmp_path, "fine"), tmp_path / "r", ["--cpu-watts", os.cpu_count()]
-    begin = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = [command("run", study, "--trials", 3, "--meter", "cpu_time", "--device", "cpu", "--out", out, *watts)]
-    done.append(command("repeat", out, "--times", 1, "--max-members", 1, "--trust", *watts))
-    end = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert [one.returncode for one in done] == [0, 0], [one.stderr for one in done]
-    bill = RunFolder.open(out).run().bill
-    used = end.ru_utime + end.ru_stime - begin.ru_utime - begin.ru_stime
-    assert bill.total_joules == pytest.approx(used, rel=0.05)
-    assert bill.total_joules == pytest.approx(sum(bill.by_state.values()))
-    reasons = [session["reason"] for session in RunFolder.open(out).facts["sessions"]]
-    assert reasons == ["all 3 trials are done", "finalists trained again"]
-
-
-def test_the_process_of_a_command_ends_with_all_that_it_said_and_its_exit_code(tmp_path: Path) -> None:
-    said = command("studies")
-    assert (said.returncode, said.stderr) == (0, "")
-    assert "digits" in said.stdout
-    wrong = command("front", tmp_path / "nowhere")
-    assert wrong.returncode == 2
-    assert wrong.stderr.startswith("error: ")
-    with Path("/dev/full").open("w") as full:  # what could not be written is an error, too
-        assert command("studies", stdout=full).returncode not in (0, 2)

@@ -1,5 +1,6 @@
 """Two processes of the command line train one study, on machines that pretend to have different processors."""
 
+import json
 import os
 import subprocess
 import sys
@@ -20,6 +21,30 @@ host.describe = lambda *args, **words: describe(*args, **words) | {"cpu_model": 
 from joulefront.search.cli import main
 main(sys.argv[1:])
 """
+#: Load once what both need, and become them: each writes to files of its name, and its words come after its text.
+BOTH = """
+import json, os, sys
+import joulefront.search.running.run, joulefront.search.cli, sklearn, torch
+pids = []
+for name, text, words in json.loads(sys.argv[1]):
+    pids.append(os.fork())
+    if not pids[-1]:
+        for number, kind in ((1, "out"), (2, "err")):
+            os.dup2(os.open(f"{name}.{kind}", os.O_CREAT | os.O_WRONLY), number)
+        sys.argv[1:] = words
+        code = 0
+        try:
+            exec(text)
+        except SystemExit as end:
+            code = int(end.code or 0)
+        except BaseException:
+            import traceback
+            traceback.print_exc()
+            code = 1
+        sys.stdout.flush(), sys.stderr.flush()
+        os._exit(code)
+sys.exit(max(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids))
+"""
 #: The data is there when both machines want it: then both train.
 MEET = """
 def meet(load):
@@ -32,10 +57,9 @@ def meet(load):
         time.sleep(0.05)
     return load()
 """
-#: A worker that has loaded what it needs, and starts when there is something to join.
+#: A worker that starts when there is something to join.
 LATER = """
 import sqlite3, time
-import joulefront.search.running.run
 until, found = time.monotonic() + 120.0, []
 while not found and time.monotonic() < until:
     time.sleep(0.05)
@@ -54,14 +78,15 @@ def test_two_processes_on_unlike_machines_train_one_study_and_front_and_report_k
     file.write_text(file.read_text().replace("task=task,", "task=lambda: meet(task),") + MEET)
     url, environment = f"sqlite:///{tmp_path}/s.db", {**os.environ, "MEETING": str(tmp_path / "meeting")}
 
-    def start(before: str, *words: object) -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", before + MACHINE, *map(str, words), "--storage", url, "--meter", "cpu_time", "-q"]
-        return subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    def command(name: str, before: str, *words: object) -> tuple[str, str, list[str]]:
+        return name, before + MACHINE, [*map(str, words), "--out", name, "--storage", url, "--meter", "cpu_time", "-q"]
 
-    first = start("", "Slow", "run", file, "--trials", 8, "--out", "first")
-    second = start(LATER, "Fast", "worker", "--study", "circle", "--source", file, "--out", "second")
-    said = [process.communicate(timeout=200) for process in (first, second)]
-    assert [process.returncode for process in (first, second)] == [0, 0], said
+    first = command("first", "", "Slow", "run", file, "--trials", 8)
+    second = command("second", LATER, "Fast", "worker", "--study", "circle", "--source", file)
+    both = [sys.executable, "-c", BOTH, json.dumps([first, second])]
+    done = subprocess.run(both, cwd=tmp_path, env=environment, timeout=240, capture_output=True, text=True, check=False)
+    said = {name: [(tmp_path / f"{name}.{kind}").read_text() for kind in ("out", "err")] for name in ("first", "second")}
+    assert done.returncode == 0, (said, done.stderr)
 
     run = RunFolder.open(tmp_path / "first").run()
     assert [trial.number for trial in run.trials] == list(range(8))
@@ -72,7 +97,7 @@ def test_two_processes_on_unlike_machines_train_one_study_and_front_and_report_k
     assert run.bill.total_joules == pytest.approx(sum(state.joules for state in states.values()), rel=0.05)
     for name, model in (("first", "Fast"), ("second", "Slow")):
         others = sum(trial.hardware_id != machines[name] for trial in run.trials)
-        assert f"{others} trial{'' if others == 1 else 's'} on hardware" in " ".join(said[name == "second"][0].split())
-        assert f"({model})" in said[name == "second"][0]
+        assert f"{others} trial{'' if others == 1 else 's'} on hardware" in " ".join(said[name][0].split())
+        assert f"({model})" in said[name][0]
         say("report", tmp_path / name, "-o", tmp_path / f"{name}.html")
         assert f"({model})" in (tmp_path / f"{name}.html").read_text()

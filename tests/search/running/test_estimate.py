@@ -1,15 +1,11 @@
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers.trials import make_trial
 
 from joulefront.search.execution.probe import Probe, SharedFeatures
-from joulefront.search.records.run_folder import RunFolder
 from joulefront.search.running import estimate as module
 from joulefront.search.running.estimate import Overhead, estimate
 from joulefront.search.study import Study
@@ -97,17 +93,6 @@ def test_start_and_decisions_are_part_of_what_a_search_costs(monkeypatch: pytest
     nothing = estimate(STUDY, [probe(3.0, 2.0)] * 4, joules_limit=49.0, overhead=Overhead(50.0, 4.0))
     assert nothing.trials == 0
     assert "a start alone takes as much, give a larger budget" in nothing.to_text()
-
-
-def test_an_estimate_and_the_run_after_it_agree(rings_file: Callable[[str], Path], tmp_path: Path) -> None:
-    for verb in ("estimate", "run"):  # each in an interpreter of its own: imports are part of the price
-        words = [verb, str(rings_file("fine")), "--trials", "8", "--out", str(tmp_path / "r"), "--meter", "cpu_time"]
-        subprocess.run([sys.executable, "-c", "from joulefront.search.cli import main; main()", *words], check=True, capture_output=True)
-    result = RunFolder.open(tmp_path / "r").run()
-    guess, total = result.facts["estimate"], result.bill.total_joules
-    assert total is not None
-    # With half as much on either side: other work on the machine makes the same arithmetic dearer.
-    assert guess["low_joules"] / 1.5 <= total <= guess["high_joules"] * 1.5
 
 
 def test_the_interval_covers_what_such_studies_cost(monkeypatch: pytest.MonkeyPatch) -> None:
