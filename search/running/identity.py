@@ -133,12 +133,15 @@ def _join(store: RunFolder, study: Study) -> None:
         StoreError: If it is another study, or nobody has made it with this program.
     """
     shared, name = SharedStudy(store.study()), study.name
-    with shared.exclusive():
-        known = shared.description()
-        begun = bool(shared.study.get_trials(deepcopy=False))
-        if not begun and not (known and shared.look()[0]):  # a start that has failed before its first trial leaves nothing to join
-            return shared.describe({key: store.facts.get(key) for key in ("run_id", "study", "origin", "artifacts", "beat_seconds")})
-    if known is None:
+
+    def begun() -> bool:  # a start that has failed before its first trial leaves nothing to join
+        return bool(shared.study.get_trials(deepcopy=False)) or bool(shared.description() and shared.look()[0])
+
+    if not begun():  # else nothing is made, and nobody waited for: a worker that was stopped may have the lock
+        with shared.exclusive():
+            if not begun():
+                return shared.describe({key: store.facts.get(key) for key in ("run_id", "study", "origin", "artifacts", "beat_seconds")})
+    if (known := shared.description()) is None:
         raise StoreError(f"--storage has a study {name!r} of another program; give another --name (Python: the name of the study)")
     store = store.save_facts({**store.facts, **known, "joined": True})
     try:

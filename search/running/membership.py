@@ -108,7 +108,8 @@ class Membership:
             )
         self.account, self.state = account, replace(self.state, hardware_id=hardware_id)
         account.elsewhere = self.elsewhere_joules
-        with self.shared.exclusive():  # of those that begin at the same time one alone is the first
+        # Of those that begin at the same time one alone is the first; where there are others already, a stopped one may have the lock.
+        with contextlib.nullcontext() if self.others else self._in_turn():
             self.exchange()
         self.draws = 1 + zlib.crc32(self.state.id.encode()) % 2**31 if self.others else 0
         self._thread = threading.Thread(target=self._beat, name="joulefront-beat", daemon=True)
@@ -120,32 +121,36 @@ class Membership:
 
     def describe(self, facts: Mapping[str, Any]) -> None:
         """Share the facts of the study that are known here and were not known before; the first to know them decides."""
-        with self.shared.exclusive():
-            known = self.shared.description() or {}
-            own = {**facts, "hardware_id": self.state.hardware_id}
+        own = {**facts, "hardware_id": self.state.hardware_id}
+
+        def news(known: Mapping[str, Any]) -> dict[str, Any]:
             new = {key: own[key] for key in SHARED_FACTS if known.get(key) is None and own.get(key) is not None}
-            if not known.get("fingerprint"):
-                new |= {"study": facts["study"]}  # its rungs follow from the data
-            if new:
-                self.shared.describe({**known, **new})
+            return new if known.get("fingerprint") else {**new, "study": facts["study"]}  # its rungs follow from the data
+
+        if news(self.shared.description() or {}):  # else a worker that joins needs no lock, which a stopped one may have
+            with self._in_turn():
+                known = self.shared.description() or {}
+                self.shared.describe({**known, **news(known)})
 
     def limits(self, budget: Budget | None, trials: int | None, study: Study) -> tuple[Budget | None, int | None]:
         """Return the limits of the study: those given here, which hold for the workers to come, or else those that were given before.
 
         A study that was stopped goes on when it is given new ones.
         """
-        with self.shared.exclusive():
+        given = budget is not None or trials is not None
+        known = self.shared.description() or {}
+        with self._in_turn() if given or known.get("limits") is None else contextlib.nullcontext():
             known = self.shared.description() or {}
             before = known.get("limits")
-            if before is None or budget is not None or trials is not None:
-                if budget is None and trials is None:
+            if before is None or given:
+                if not given:
                     budget, trials = study.budget, study.trials
                 limits = {"budget": None if budget is None else budget.to_text(), "trials": trials}
                 if limits != before:
                     self.shared.describe({**known, "limits": limits})
                     self.shared.stop("")
                     self.stopped = None
-            elif before is not None:
+            else:
                 budget, trials = before["budget"] and Budget.parse(before["budget"]), before["trials"]
         return budget, trials
 
@@ -258,10 +263,14 @@ class Membership:
                     yield held
                     return
 
+    def _in_turn(self) -> contextlib.AbstractContextManager[object]:
+        """Keep the others from deciding meanwhile, unless one of them has the lock for so long that it counts as dead."""
+        return self.shared.exclusive(GRACE_BEATS * self.beat_seconds)
+
     def recording(self) -> contextlib.AbstractContextManager[object]:
         """Keep others from closing a trial or a bill while it is written; they wait only where they may take this worker for dead."""
         silent = self.clock() - self._noted > GRACE_BEATS / 2 * self.beat_seconds
-        return self.shared.exclusive() if silent else contextlib.nullcontext()
+        return self._in_turn() if silent else contextlib.nullcontext()
 
     def _beat(self) -> None:
         while not self._ended.wait(self.beat_seconds):

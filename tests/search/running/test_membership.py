@@ -19,6 +19,7 @@ from joulefront.search.records.run_folder import RunFolder, StoreError
 from joulefront.search.records.shared_study import ArtifactStore, SharedStudy, WorkerState, check_place
 from joulefront.search.records.trial import ATTRIBUTE, EXCUSED, KEY, WORKER, Trial, TrialEnergy
 from joulefront.search.running.carbon_session import CarbonTime
+from joulefront.search.running.identity import study_folder
 from joulefront.search.running.membership import GRACE_BEATS, Membership
 from joulefront.search.running.trial_runner import TrialRunner
 from joulefront.search.samplers.factory import keep_apart, make_sampler
@@ -141,6 +142,38 @@ def test_a_worker_that_was_stopped_with_the_lock_is_waited_for_until_it_counts_a
     with watcher.alone() as held:
         assert held
     assert not watcher._stuck
+
+
+def test_who_joins_waits_for_no_worker_that_was_stopped_with_the_lock(
+    shared: SharedStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, url = sleeping_study("random", name="s"), f"sqlite:///{tmp_path}/s.db"
+    with study_folder(tmp_path / "first", study, url, None, 1.0, None, None) as folder:
+        facts = {**folder.facts, "fingerprint": {"data": {}}, "limits": {"budget": None, "trials": 9}}
+        first = Membership.of(folder)
+    assert first is not None
+    account: Any = SimpleNamespace(own_joules=lambda: 0.0, open_joules=dict)  # what a membership asks of an account
+    first.begin(account, "h1")
+    first._ended.set()
+    first.describe(facts)
+    monkeypatch.setattr(SharedStudy, "exclusive", lambda self, wait_seconds=60.0: pytest.fail("it would wait"))
+    with study_folder(tmp_path / "joining", study, url, None, 1.0, None, None) as folder:
+        joining = Membership.of(folder)
+    assert joining is not None
+    assert joining.limits(None, None, study) == (None, 9)
+    joining.begin(account, "h1")
+    joining._ended.set()
+    joining.describe(facts)
+    assert joining.draws != 0
+
+
+def test_who_must_have_the_lock_to_join_waits_no_longer_than_until_its_holder_counts_as_dead(shared: SharedStudy) -> None:
+    joining = Membership(shared, WorkerState("joining", "here"), 0.05)
+    with shared.exclusive():
+        began = time.monotonic()
+        assert joining.limits(None, 5, sleeping_study("random", name="s")) == (None, 5)
+    assert time.monotonic() - began >= GRACE_BEATS * 0.05
+    assert (shared.description() or {})["limits"] == {"budget": None, "trials": 5}
 
 
 def test_a_worker_that_was_taken_for_dead_stores_nothing_of_its_trial_and_its_own_bill_counts(shared: SharedStudy) -> None:
