@@ -12,6 +12,8 @@ import contextlib
 import os
 import shutil
 import socket
+import sys
+import threading
 import time
 import uuid
 import zlib
@@ -218,9 +220,15 @@ class ArtifactStore:
 
     def put(self, file: Path, name: str | None = None) -> None:
         """Store a file, under its own name or another; an ``OSError`` where the place cannot be reached."""
+        stored = self._name(file if name is None else file.with_name(name))
         try:
+            store = self._store(writing=True)
+            if not self.place.startswith(S3):  # Optuna's store would leave half a file of a worker that is killed meanwhile
+                with whole_file(Path(self.place) / stored) as unfinished:
+                    shutil.copyfile(file, unfinished)
+                return
             with file.open("rb") as opened:
-                self._store(writing=True).write(self._name(file if name is None else file.with_name(name)), opened)
+                store.write(stored, opened)
         except OSError:
             raise
         except Exception as error:  # those of a bucket are of many kinds
@@ -260,3 +268,37 @@ class ArtifactStore:
         if writing and not (folder := Path(self.place)).is_dir():
             folder.mkdir()  # not its parents
         return FileSystemArtifactStore(self.place)
+
+
+class LedgerCopy:
+    """Keeps a copy of a worker's ledger where all of them keep their weights, for whoever audits the study without its machine.
+
+    A thread looks once a minute whether the file has grown, and at the end, see `close`: a store may take longer to answer than a worker
+    may be silent, so it is not the one that beats.
+    """
+
+    def __init__(self, file: Path, store: ArtifactStore, name: str, *, every_seconds: float = 60.0) -> None:
+        self._file, self._store, self._name, self._every_seconds = file, store, name, every_seconds
+        self._size, self._ended = 0, threading.Event()
+        self._thread = threading.Thread(target=self._go_on, name="joulefront-ledger-copy", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Copy what has come since; a store that does not take it is a line on stderr."""
+        self._ended.set()
+        self._thread.join()
+        try:
+            self._copy()
+        except OSError as error:
+            print(f"the ledger of this worker stays in {self._file.parent} alone: {error}", file=sys.stderr)
+
+    def _go_on(self) -> None:
+        while not self._ended.wait(self._every_seconds):
+            with contextlib.suppress(OSError):  # who trains says so with the first weights, and `close` at the end
+                self._copy()
+
+    def _copy(self) -> None:
+        size = self._file.stat().st_size if self._file.exists() else 0
+        if size != self._size:
+            self._store.put(self._file, self._name)
+            self._size = size

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import sys
 import threading
 import time
 import zlib
@@ -25,7 +24,7 @@ from ..energy import JOULES_PER_WH
 from ..formatting import energy_text
 from ..records.database import fail_open_trials
 from ..records.run_folder import RunFolder, StoreError
-from ..records.shared_study import LOCK_SECONDS, ArtifactStore, SharedStudy, WorkerState
+from ..records.shared_study import LOCK_SECONDS, ArtifactStore, LedgerCopy, SharedStudy, WorkerState
 from ..records.trial import WORKER, Trial
 from ..stopping.limits import Limits, StopRules
 from ..stopping.stop_gain import NOT_WORTH_IT
@@ -355,13 +354,10 @@ class Membership:
             self.exchange(ended=True)
 
 
-def share_ledger(folder: RunFolder) -> None:
-    """Leave a worker's ledger where all of them keep their weights, for whoever audits the study without its machine."""
-    if (place := folder.facts.get("artifacts")) is not None and folder.ledger_file.exists():
-        try:
-            ArtifactStore(str(place), str(folder.facts["run_id"])).put(folder.ledger_file, f"ledger-{folder.facts['worker']}.jsonl")
-        except OSError as error:
-            print(f"the ledger of this worker stays in {folder.path} alone: {error}", file=sys.stderr)
+def ledger_copy(folder: RunFolder) -> LedgerCopy:
+    """Begin to keep a copy of a worker's ledger beside the weights."""
+    store = ArtifactStore(str(folder.facts["artifacts"]), str(folder.facts["run_id"]))
+    return LedgerCopy(folder.ledger_file, store, f"ledger-{folder.facts['worker']}.jsonl")
 
 
 def running(shared: SharedStudy) -> list[FrozenTrial]:

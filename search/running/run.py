@@ -29,7 +29,7 @@ from .course import tell_end
 from .endings import Endings
 from .ensemble import add_ensemble
 from .identity import note_study, study_folder
-from .membership import Membership, share_ledger
+from .membership import Membership, ledger_copy
 from .progress import Listener, Reporter, quiet
 from .recorder import Recorder
 from .session import SessionOptions, meters_text, open_session
@@ -209,7 +209,7 @@ def run(
         if member is not None:
             wanted, trials = member.limits(wanted, trials, study)
             spent = (spent or 0.0) + member.elsewhere_joules()
-            opened.at_end(lambda: share_ledger(folder))  # when it has ended
+            opened.at_end(ledger_copy(folder).close)  # when it has ended
         grams = None if intensity is None else intensity.grams_per_kwh
         chosen = wanted or (study.budget if trials is None else None)
         priced = spent if carbon is None else grams_as_joules(folder.facts["carbon"], chosen, grams, pue, otherwise=spent)

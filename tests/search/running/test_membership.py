@@ -1,5 +1,8 @@
 """Workers of one study: who may train what, what all of them have spent, and what becomes of those that die."""
 
+import multiprocessing
+import os
+import signal
 import threading
 import time
 from collections import Counter
@@ -16,7 +19,7 @@ from joulefront.search.carbon.forecast import IntensityCurve
 from joulefront.search.records.database import fail_open_trials
 from joulefront.search.records.run import Run
 from joulefront.search.records.run_folder import RunFolder, StoreError
-from joulefront.search.records.shared_study import ArtifactStore, SharedStudy, WorkerState, check_place
+from joulefront.search.records.shared_study import ArtifactStore, LedgerCopy, SharedStudy, WorkerState, check_place
 from joulefront.search.records.trial import ATTRIBUTE, EXCUSED, KEY, WORKER, Trial, TrialEnergy
 from joulefront.search.running.carbon_session import CarbonTime
 from joulefront.search.running.identity import study_folder
@@ -126,7 +129,7 @@ def test_a_worker_that_was_stopped_with_the_lock_is_waited_for_until_it_counts_a
     watcher.beat_seconds = 0.05
     theirs = begin(shared, "stopped")
     with stopped.shared.exclusive():
-        for _ in range(100):
+        for _ in range(4 * GRACE_BEATS):
             stopped.exchange()  # it is busy, and beats
             watcher.clock.now += 0.05  # type: ignore[attr-defined]  # the clock of a test
             watcher.exchange()
@@ -273,6 +276,28 @@ def test_files_of_trials_travel_between_workers_and_the_folder_is_made_by_the_fi
     for wrong in ("s3://", "https://somewhere"):
         with pytest.raises(ValueError, match="--artifacts"):
             check_place(wrong)
+
+
+def test_the_ledger_of_a_worker_that_is_killed_lies_beside_the_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(LedgerCopy.__init__.__kwdefaults__ or {}, "every_seconds", 0.02)
+    store = tmp_path / "store"
+
+    def die() -> None:
+        with sleeping(0.05):
+            work(f"sqlite:///{tmp_path}/s.db", tmp_path / "r", sleeping_study(), trials=99, save_seconds=0.1, artifacts=str(store))
+
+    worker = multiprocessing.get_context("fork").Process(target=die)
+    worker.start()
+    while not any(store.glob("*-trial-00002.weights")):
+        assert worker.is_alive()
+        time.sleep(0.02)
+    time.sleep(0.1)
+    os.kill(worker.pid or 0, signal.SIGKILL)
+    worker.join()
+    (copied,) = store.glob("*-ledger-*.jsonl")
+    ledger = (tmp_path / "r" / "ledger.jsonl").read_bytes()
+    assert ledger.startswith(copied.read_bytes())
+    assert b'"name":"trial 0"' in copied.read_bytes()
 
 
 def test_a_run_of_two_kinds_of_hardware_is_shown_one_kind_at_a_time(tmp_path: Path) -> None:
