@@ -124,7 +124,7 @@ class Model:
             raise Unusable(f"{file} does not exist; give an existing file")
         try:
             if self.takes == "table":
-                return self.columns(read_table(file, [one["name"] for one in self.used]), source=f"{file}: ")
+                return self.columns(self.table(file), source=f"{file}: ")
             if self.takes in ("array", "inputs"):
                 return {self.inputs[0]: self._array(file)}
             data = file.read_bytes()
@@ -218,6 +218,10 @@ class Model:
         """Columns of a table that the model reads."""
         return [column for column in self.how["columns"] if column["type"] != "dropped"]
 
+    def table(self, file: Path) -> Any:
+        """Read a table as training did, by its encoding and separator where the file leaves them open; cells of text files stay text."""
+        return _reading("table_file").read(file, [one["name"] for one in self.used], self.how.get("file"))
+
     def columns(self, frame: Any, source: str = "") -> dict[str, np.ndarray]:
         """Return the inputs of the graph for rows of a table: float64 with NaN for missing, or texts with "" for missing.
 
@@ -230,6 +234,8 @@ class Model:
             lost = f"{len(absent)} missing: {', '.join(map(repr, absent[:20]))}"
             raise Unusable(f"the table must have the column {absent[0]!r} ({lost}), got {', '.join(frame.columns[:20])}")
         feed: dict[str, np.ndarray] = {}
+        if said := reading.other_signs(self.used, self.how.get("file"), frame):
+            warnings.warn(source + said, stacklevel=2)
         for column in self.used:
             name, values = column["name"], frame[column["name"]]
             for said in reading.surprises(column, values) if column["type"] != "text" else ():
@@ -266,11 +272,6 @@ class Model:
 
 def _long(shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(length for length in shape if length != 1)
-
-
-def read_table(file: Path, names: Sequence[str]) -> Any:
-    """Read a table as training did; every cell of a text file stays text."""
-    return _reading("table_file").read(file, names)
 
 
 def resampled(samples: np.ndarray, rate: int, wanted: int, most: int) -> np.ndarray:

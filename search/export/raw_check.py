@@ -80,7 +80,7 @@ def _feeds(model: predict.Model, data: Data, trained: TrainedModel) -> Iterator[
             raise ValueError("the rows of the table are unknown")
         frame = raw.source
         if not isinstance(frame, pd.DataFrame):
-            frame = predict.read_table(Path(frame), [column["name"] for column in model.used])
+            frame = model.table(Path(frame))
         for first in range(0, len(raw.rows), ROWS):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # what training had not: these rows are its own

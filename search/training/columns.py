@@ -282,6 +282,26 @@ def surprises(column: Mapping[str, Any], values: pd.Series[Any]) -> list[str]:
     return said
 
 
+def other_signs(columns: Sequence[Mapping[str, Any]], learnt: Mapping[str, Any] | None, frame: pd.DataFrame) -> str | None:
+    """Say that numbers of new rows are probably written with another decimal sign than those of training; None where they are not.
+
+    Both signs may fit, as in ``1.500``: then another separator of the file tells.
+    """
+    separator = (frame.attrs.get("file") or {}).get("separator")
+    for column in columns:
+        name, reading = column["name"], from_json(column) if column["type"] == "numeric" else Reading()
+        if reading.kind != "number" or reading.how[1:2] not in (".", ",") or not is_text(frame[name].dtype):
+            continue
+        found = np.array([text for text in texts(frame[name]) if text is not None and set(text) & {".", ","}], dtype=object)
+        own, other = (
+            np.isfinite(parse(found, Reading("number", how + reading.how[2:]))).sum() for how in (reading.how[:2], reading.how[1::-1])
+        )
+        divided = separator != (learnt or {}).get("separator") and None not in (separator, (learnt or {}).get("separator"))
+        if own < other or (divided and 0 < own == other and reading.how[0] == ","):
+            return f"numbers of {name!r}, e.g. {found[0]!r}, were read with the decimal sign {reading.how[0]!r} of training; write them so"
+    return None
+
+
 def is_text(dtype: Any) -> bool:
     """Whether the values of a column need a `Reading`: they are texts or objects, and no categories, which are what they are."""
     from pandas.api import types

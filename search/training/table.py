@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .arrays import task_in_memory
-from .columns import MISSING, infer, is_text, parse, plain_frame, readings, surprises, texts
+from .columns import MISSING, infer, is_text, other_signs, parse, plain_frame, readings, surprises, texts
 from .table_checks import copies, telling_alone, warn_of_columns, words_for_missing
 from .table_encodings import goals_of
 from .table_features import MAX_LEVELS, apply, feature_names, is_numeric, learn, listed, other_means
@@ -122,6 +122,7 @@ def _task(
         path = Path(data).expanduser()
         data, name, source = read(path, wanted), name or path.name.split(".")[0], source or str(path)
     source = source or "the table"
+    read_as = data.attrs.get("file")
     frame = plain_frame(data)
     for column in (*wanted, *drop, *keep, *categorical, *divides):
         if column not in frame.columns:
@@ -174,6 +175,7 @@ def _task(
         features[parts[0], place] = values_of_others
     preprocessing = {"kind": "table", "target": wanted if several else wanted[0], "columns": learnt}
     preprocessing["features"] = feature_names(learnt)
+    preprocessing |= {"file": read_as} if read_as else {}
     task = task_in_memory(name or "table", features, targets, parts, preprocessing, device=device)
     task = keep_rows(task, path or data, [np.flatnonzero(labelled)[part] for part in parts])
     reasons = {column: "asked for" for column in drop if column not in wanted}
@@ -193,12 +195,15 @@ def prepare(preprocessing: Mapping[str, Any], rows: pd.DataFrame | str | Path) -
     """
     columns = list(preprocessing["columns"])
     if isinstance(rows, str | Path):
-        rows = read(Path(rows).expanduser(), [column["name"] for column in columns if column["type"] != "dropped"])
+        names = [column["name"] for column in columns if column["type"] != "dropped"]
+        rows = read(Path(rows).expanduser(), names, preprocessing.get("file"))
     rows = plain_frame(rows)
     features = apply(columns, rows)
     for column in (column for column in columns if column["type"] not in ("dropped", "text")):
         for said in surprises(column, rows[column["name"]]):
             warnings.warn(said, stacklevel=2)
+    if (other := other_signs(columns, preprocessing.get("file"), rows)) is not None:
+        warnings.warn(other, stacklevel=2)
     return features
 
 

@@ -10,12 +10,13 @@ import re
 import warnings
 import zipfile
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
 #: Files whose values have types: Parquet; Excel, which needs openpyxl; JSON, an object a line or a list of them.
@@ -24,8 +25,15 @@ TYPED = PARQUET | EXCEL | JSON
 TEXT = frozenset({".csv", ".tsv", ".txt"})
 #: Bytes at the start of a text file from which encoding, separator and header are told.
 SNIFFED = 2**18
-#: The header is looked for in so many lines.
+#: The header is looked for in so many lines; a row of units is compared with so many rows.
 HEADING = 30
+SNIFFED_ROWS = 100
+#: The usual ones first; those from the blank on only where none of these gives the columns that are known.
+SEPARATORS = ",;\t| ~^:\x01\x1f"
+#: First words of a line below the rows that sums them up, or says where they are from.
+_FOOTERS = re.compile(r"(?i)(grand )?(sub)?totals?|sum(me)?|summa|gesamt|insgesamt|totale?s?|ges\.|average|mean|mittelwert|durchschnitt")
+#: What stands in a row of units below the header, for columns that have none.
+_UNITLESS = frozenset({"", "-", "--", "[-]", "(-)", "n/a", "none"})
 #: A text that Excel is kept from making a number of: ``="01"``.
 _EXCEL = r'^="(.*)"$'
 #: Encodings of single letters by more than one byte, or by other letters than Windows-1252, that a name in the header may tell.
@@ -33,11 +41,13 @@ _OTHERS = ("shift_jis", "gb18030", "euc_kr", "big5", "cp1251", "cp1250", "cp1253
 _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 
 
-def read(path: Path, names: Collection[str] = ()) -> pd.DataFrame:
+def read(path: Path, names: Collection[str] = (), learnt: Mapping[str, Any] | None = None) -> pd.DataFrame:
     """Read a table; of a text file every cell stays text, an empty one "".
 
     ``names`` are columns that the table must have: the header is the first line that holds them all, and they tell the separator (comma,
-    semicolon, tab, bar, blank). Lines above it get a warning; what a shorter row lacks is empty; a column without name is ``Unnamed: k``.
+    semicolon, tab, bar, blank, others). Lines above it get a warning, and so do a row of units below it and sums at the end, which are left
+    out; what a shorter row lacks is empty; a column without name is ``Unnamed: k``. ``attrs["file"]`` of the frame is how the file was read
+    (``encoding``, ``separator``, ``quote`` or ``sheet``): of another file that is ``learnt``, which decides where this one leaves it open.
 
     Raises:
         FileNotFoundError: If the file does not exist.
@@ -50,13 +60,13 @@ def read(path: Path, names: Collection[str] = ()) -> pd.DataFrame:
     suffixes = {suffix.lower() for suffix in path.suffixes[-2:]}
     try:
         if suffixes & PARQUET:
-            return pd.read_parquet(path)
+            return _flat(pd.read_parquet(path))
         if suffixes & EXCEL:
-            return _read_excel(path, names)
+            return _read_excel(path, names, learnt or {})
         if suffixes & JSON:
-            return _read_json(path)
+            return _flat(_read_json(path))
         if suffixes & TEXT:
-            return _read_text(path, names)
+            return _read_text(path, names, learnt or {})
     except (
         pd.errors.ParserError,
         pd.errors.ParserWarning,
@@ -72,25 +82,36 @@ def read(path: Path, names: Collection[str] = ()) -> pd.DataFrame:
     raise ValueError(f"{path} must end in {', '.join(sorted(TEXT | TYPED))}, got {''.join(path.suffixes) or 'no suffix'}; save it as CSV")
 
 
-def _read_excel(path: Path, names: Collection[str]) -> pd.DataFrame:
-    """Read the first sheet; its header is the first row that holds the ``names``, without any the first with the most cells."""
+def _read_excel(path: Path, names: Collection[str], learnt: Mapping[str, Any]) -> pd.DataFrame:
+    """Read the first sheet that holds the ``names`` in a row, which is its header; without any the row with the most cells of the first."""
     import pandas as pd
 
-    raw = pd.read_excel(path, header=None)
-    rows = [[("" if pd.isna(cell) else str(cell).strip()) for cell in row] for row in raw.head(HEADING).to_numpy(dtype=object)]
+    def cell(value: Any) -> str:
+        return "" if pd.isna(value) else str(int(value) if isinstance(value, float) and value.is_integer() else value).strip()
+
+    sheets = {name: raw for name, raw in pd.read_excel(path, header=None, sheet_name=None).items() if not raw.empty}
+    if not sheets:
+        raise ValueError("the sheet is empty" if names else "its sheets are empty")
+    heads = {name: [[cell(value) for value in row] for row in raw.head(HEADING).to_numpy(dtype=object)] for name, raw in sheets.items()}
+    holding = [name for name, rows in heads.items() if names and any({*names} <= {*row} for row in rows)]
+    sheet = [*(name for name in holding if name == learnt.get("sheet")), *holding, *sheets][0]
+    raw, rows = sheets[sheet], heads[sheet]
+    if len(sheets) > 1 and sheet != learnt.get("sheet"):
+        others = ", ".join(repr(name) for name in sheets if name != sheet)
+        warnings.warn(f"{path}: read the sheet {sheet!r}, not {others}; save another one as a file of its own to use it", stacklevel=4)
     filled = [sum(map(bool, row)) for row in rows]
-    if not any(filled):
-        raise ValueError("the sheet is empty")
     above = next((k for k, row in enumerate(rows) if names and {*names} <= {*row}), filled.index(max(filled)))
     if above:
         warnings.warn(f"{path}: left out {above} lines above the header", stacklevel=4)
-    frame = raw.iloc[above + 1 :].reset_index(drop=True).infer_objects()
+    frame = raw.iloc[above + 1 :].reset_index(drop=True)
+    frame = frame.iloc[_rows_of_data(path, frame.map(cell))].reset_index(drop=True).infer_objects()
+    frame.attrs["file"] = {"sheet": sheet}
     frame = frame.set_axis([name or f"Unnamed: {k}" for k, name in enumerate(rows[above])], axis=1)
     return frame.loc[:, [bool(name) or bool(frame.iloc[:, k].notna().any()) for k, name in enumerate(rows[above])]]
 
 
 def _read_json(path: Path) -> pd.DataFrame:
-    """Read a list of objects, an object a line, or an object of columns; what is nested deeper stays an object."""
+    """Read a list of objects, an object a line, or an object of columns, of such a list (``{"data": [...]}``) or of columns and rows."""
     import pandas as pd
     from pandas.io.common import get_handle  # type: ignore[import-not-found]  # the stubs leave it out
 
@@ -101,21 +122,67 @@ def _read_json(path: Path) -> pd.DataFrame:
     except json.JSONDecodeError:
         whole = [json.loads(line, parse_int=_whole) for line in text.split("\n") if line.strip()]
     if isinstance(whole, dict):
+        rows = [value for value in whole.values() if isinstance(value, list) and value and all(isinstance(one, dict) for one in value)]
+        if {"columns", "data"} <= whole.keys():
+            return pd.DataFrame(whole["data"], columns=whole["columns"])
+        if len(rows) == 1:
+            return pd.DataFrame(rows[0])
         whole = whole if all(isinstance(value, dict | list) for value in whole.values()) else [whole]
     return pd.DataFrame(whole).reset_index(drop=True)
 
 
-def _read_text(path: Path, names: Collection[str]) -> pd.DataFrame:
+def _flat(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a frame in which the fields of nested objects are columns: ``a.x`` is ``x`` of ``a``."""
+    import pandas as pd
+
+    for name in [name for name, dtype in frame.dtypes.items() if str(dtype) == "object" and frame.columns.is_unique]:
+        present = frame[name].dropna()
+        if len(present) and present.map(lambda value: isinstance(value, dict)).all():
+            inner = pd.json_normalize([value if isinstance(value, dict) else {} for value in frame[name]]).set_index(frame.index)
+            frame = pd.concat([frame.drop(columns=name), inner.add_prefix(f"{name}.")], axis=1)
+    return frame
+
+
+def _rows_of_data(path: Path, body: pd.DataFrame) -> slice:
+    """Return which rows of texts are data: a row of units at the start is none, nor are sums at the end."""
+    start, stop = int(len(body) > 4 and _is_units(body.head(SNIFFED_ROWS).to_numpy(dtype=object))), len(body)
+    if start:
+        shown = ", ".join(text for text in body.iloc[0] if text)[:60]
+        warnings.warn(f"{path}: left out the row below the header, taken for units ({shown})", stacklevel=5)
+    for k in range(len(body) - 1, max(start + 3, len(body) - 6), -1):
+        place, first = next(((place, text) for place, text in enumerate(body.iloc[k]) if text), (0, ""))
+        if first and (not _FOOTERS.fullmatch(first.rstrip(": ")) or (body.iloc[:k, place] == first).any()):
+            break
+        if first:
+            stop = k
+            warnings.warn(f"{path}: left out the row {first!r} at the end, taken for a sum of the others", stacklevel=5)
+    return slice(start, stop)
+
+
+def _is_units(cells: np.ndarray) -> bool:
+    """Whether a first row has no number where all others have, and nothing that comes again where they have texts."""
+    numeric = 0
+    for first, *others in cells.T.tolist():
+        present = [text for text in others if text]
+        if first.lower() in _UNITLESS:
+            continue
+        if _is_number(first) or first in present or len(first) > 12 or first.lower() in ("na", "nan", "null", "?"):
+            return False
+        numeric += bool(present) and all(map(_is_number, present))
+    return numeric > 0
+
+
+def _read_text(path: Path, names: Collection[str], learnt: Mapping[str, Any]) -> pd.DataFrame:
     import pandas as pd
     from pandas.io.common import get_handle
 
     member = _member(path)
     with get_handle(member or path, "rb", compression=None if member else "infer", is_text=False) as opened:
         head = opened.handle.read(SNIFFED)
-    encoding = _encoding(head, names)
+    encoding = _encoding(head, names, learnt.get("encoding"))
     text = head.decode(encoding, "replace")
-    quote = "'" if _single_quoted(text) else '"'
-    layout = _layout(text, names, quote, cut=len(head) == SNIFFED)
+    quote = "'" if _single_quoted(text) or (learnt.get("quote") == "'" and '"' not in text) else '"'
+    layout = _layout(text, names, quote, learnt.get("separator"), cut=len(head) == SNIFFED)
     separator, above, width, short = layout.separator, layout.above, layout.width, layout.short
 
     def rows(encoding: str) -> pd.DataFrame:
@@ -141,11 +208,12 @@ def _read_text(path: Path, names: Collection[str]) -> pd.DataFrame:
         except UnicodeDecodeError:
             encoding = "cp1252"
             raw = rows(encoding)
-    if encoding in _OTHERS:
+    if encoding in _OTHERS and encoding != learnt.get("encoding"):
         warnings.warn(
-            f"{path} is not UTF-8 and was read as {encoding}, as the name of its target tells; save it and new rows as UTF-8", stacklevel=4
+            f"{path} is not UTF-8 and was read as {encoding}, as a name of its header tells; if letters are wrong, save it as UTF-8",
+            stacklevel=4,
         )
-    if encoding == "cp1252":
+    if encoding == "cp1252" != learnt.get("encoding"):
         warnings.warn(f"{path} is not UTF-8 and was read as Windows-1252 (Latin-1); save it as UTF-8 if letters are wrong", stacklevel=4)
     if above:
         warnings.warn(f"{path}: left out {above} lines above the header", stacklevel=4)
@@ -155,6 +223,7 @@ def _read_text(path: Path, names: Collection[str]) -> pd.DataFrame:
         warnings.warn(f"{path}: left out {int(again.sum())} rows that are the header again", stacklevel=4)
         body = body[~again].reset_index(drop=True)
     body = body.replace(_EXCEL, r"\1", regex=True)
+    body = body.iloc[_rows_of_data(path, body)].reset_index(drop=True)
     named = max((k + 1 for k, name in enumerate(header) if name), default=0)
     if short:
         warnings.warn(
@@ -172,7 +241,9 @@ def _read_text(path: Path, names: Collection[str]) -> pd.DataFrame:
         raise ValueError(
             f"line {line} has more values than the header has names ({named}); name every column, quote values that hold a {separator!r}"
         )
-    return body.iloc[:, :named].set_axis([name or f"Unnamed: {k}" for k, name in enumerate(header[:named])], axis=1)
+    frame = body.iloc[:, :named].set_axis([name or f"Unnamed: {k}" for k, name in enumerate(header[:named])], axis=1)
+    frame.attrs["file"] = {"encoding": encoding, "separator": separator, "quote": quote}
+    return frame
 
 
 def _member(path: Path) -> IO[bytes] | None:
@@ -186,7 +257,7 @@ def _member(path: Path) -> IO[bytes] | None:
     return archive.open(names[0])
 
 
-def _encoding(head: bytes, names: Collection[str]) -> str:
+def _encoding(head: bytes, names: Collection[str], learnt: str | None) -> str:
     for mark, name in _MARKS:
         if head.startswith(mark):
             return name
@@ -195,9 +266,10 @@ def _encoding(head: bytes, names: Collection[str]) -> str:
     try:
         codecs.getincrementaldecoder("utf-8")().decode(head)
     except UnicodeDecodeError:
-        first, strange = head.split(b"\n", 1)[0], [name for name in names if not name.isascii()]
-        told = [one for one in ("cp1252", *_OTHERS) if strange and all(name in first.decode(one, "ignore") for name in strange)]
-        return told[0] if told else "cp1252"
+        known = [learnt] if learnt in ("cp1252", *_OTHERS) else []
+        first, strange = b"\n".join(head.split(b"\n", HEADING)[:HEADING]), [name for name in names if not name.isascii()]
+        told = [one for one in (*known, "cp1252", *_OTHERS) if strange and all(name in first.decode(one, "ignore") for name in strange)]
+        return [*told, *known, "cp1252"][0]
     return "utf-8"
 
 
@@ -223,14 +295,14 @@ class _Layout:
     short: tuple[int, ...] = ()
 
 
-def _layout(text: str, names: Collection[str], quote: str, *, cut: bool) -> _Layout:
-    """Return how a text is divided; the last row of a ``cut`` one is partial."""
+def _layout(text: str, names: Collection[str], quote: str, learnt: str | None, *, cut: bool) -> _Layout:
+    """Return how a text is divided, by the separator that was ``learnt`` where several fit; the last row of a ``cut`` one is partial."""
     csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # a text of a cell may be long
-    best: tuple[bool, float, int] = (False, 0.0, 0)
+    best: tuple[bool, bool, float, int] = (False, False, 0.0, 0)
     found = _Layout()
-    for separator in ",;\t| ":
+    for separator in SEPARATORS:
         if separator == " " and (best[0] or not names):
-            break  # blanks separate only where nothing else does
+            break  # blanks and the others separate only where nothing else does
         read = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, quotechar=quote)
         rows = [[cell.strip() for cell in row] for row in read]
         rows = rows[:-1] if cut and len(rows) > 1 else rows
@@ -243,7 +315,12 @@ def _layout(text: str, names: Collection[str], quote: str, *, cut: bool) -> _Lay
         above = (holding if names and holding else several or [filled.index(max(filled))])[0]
         widths = Counter(len(row) for row in rows[above:] if row)
         usual, count = max(widths.items(), key=lambda item: (item[1], item[0]))
-        score = (bool(names and holding), count / widths.total() if usual > 1 else 0.0, usual)
+        score = (
+            bool(names and holding),
+            bool(names and holding) and separator == learnt,
+            count / widths.total() if usual > 1 else 0.0,
+            usual,
+        )
         if score > best:
             named = max((k + 1 for k, name in enumerate(rows[above]) if name), default=0)
             short = tuple(k + 1 for k, row in enumerate(rows) if k > above and any(row) and len(row) < named)

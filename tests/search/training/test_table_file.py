@@ -114,7 +114,7 @@ def test_a_name_in_other_letters_tells_the_encoding(tmp_path, encoding):
         header=f"a,{name}",
         encoding=encoding,
     )
-    with pytest.warns(UserWarning, match=f"was read as {encoding}, as the name of its target tells"):
+    with pytest.warns(UserWarning, match=f"was read as {encoding}, as a name of its header tells"):
         assert table(path, name).classes == (name, name * 2)
 
 
@@ -153,9 +153,13 @@ def test_files_of_excel_and_json_keep_their_types(tmp_path, monkeypatch, ending)
     path = tmp_path / f"t.{ending}"
     frame.to_json(path, orient="records", lines=ending != "json")
     sheet = pd.DataFrame([["by the office", None, None, None], list(frame.columns), *frame.to_numpy(dtype=object).tolist()])
-    monkeypatch.setattr(pd, "read_excel", lambda given, header: sheet if given == path and header is None else None)
+    sheets = {"Info": pd.DataFrame([["read me", "first"]]), "Data": sheet}
+    monkeypatch.setattr(
+        pd, "read_excel", lambda given, header, sheet_name: sheets if (given, header, sheet_name) == (path, None, None) else None
+    )
     task, said = read(path)
     assert ("left out 1 lines above the header" in said) == (ending == "xlsx")
+    assert ("read the sheet 'Data', not 'Info'" in said) == (ending == "xlsx")
     assert task.preprocessing["features"] == ["code=01", "code=02", "code=A4", "size", "flag"]
     np.testing.assert_array_equal(prepare(task.preprocessing, path), prepare(task.preprocessing, frame))
 
@@ -470,3 +474,71 @@ def test_a_frame_with_names_of_several_levels_durations_and_periods_is_read():
     assert {"a b", "t", "p", "p@year"} <= set(task.preprocessing["features"])
     whole = np.concatenate([part.inputs for part in _parts(task)])
     np.testing.assert_allclose(np.sort(prepare(task.preprocessing, frame.drop(columns="y")), axis=0), np.sort(whole, axis=0), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("extra", "place", "words"),
+    [
+        ("[kg],[-]", 0, "taken for units ([kg], [-])"),
+        ("Total,99", ROWS, "left out the row 'Total' at the end"),
+        (",\nSumme:,", ROWS, "left out the row 'Summe:' at the end"),
+    ],
+)
+def test_a_row_of_units_and_a_sum_are_no_rows(tmp_path, extra, place, words):
+    rows = [*PLAIN[:place], extra, *PLAIN[place:]]
+    task, said = read(write(tmp_path / "t.csv", rows))
+    assert words in said
+    assert (sum(map(len, _parts(task))), task.classes, of(task, "a")["type"]) == (ROWS, ("no", "yes"), "numeric")
+
+
+@pytest.mark.parametrize("first", ["?,yes", "unknown,yes", "NA,no", "12,new"])
+def test_a_first_row_with_a_gap_is_a_row(tmp_path, first):
+    assert sum(map(len, _parts(read(write(tmp_path / "t.csv", [first, *PLAIN]))[0]))) == ROWS + 1
+
+
+@pytest.mark.parametrize("layout", ["records under a key", "columns and rows", "lines", "Parquet"])
+def test_objects_in_objects_become_columns(tmp_path, layout):
+    rows = [{"y": label(k), "at": {"size": value, "in": {"code": "ab"[k % 2]}}} for k, value in enumerate(NUMBERS)]
+    path = tmp_path / ("t.parquet" if layout == "Parquet" else "t.json")
+    if layout == "Parquet":
+        pd.DataFrame(rows).to_parquet(path)
+    elif layout == "columns and rows":
+        path.write_text(json.dumps({"columns": ["y", "at"], "data": [list(row.values()) for row in rows]}))
+    else:
+        path.write_text("\n".join(map(json.dumps, rows)) if layout == "lines" else json.dumps({"page": 1, "rows": rows}))
+    assert read(path)[0].preprocessing["features"] == ["at.size", "at.in.code=a", "at.in.code=b"]
+
+
+@pytest.mark.parametrize("separator", ["~", "^", ":", "\x01"])
+def test_a_rare_separator_is_told_by_the_columns_that_are_known(tmp_path, separator):
+    task, _ = read(write(tmp_path / "t.csv", [row.replace(",", separator) for row in PLAIN], header=f"a{separator}y"))
+    assert task.preprocessing["features"] == ["a"]
+
+
+def test_new_rows_are_read_as_the_training_file_was_where_they_leave_it_open(tmp_path):
+    rows = [f"{german(value)};{'цена' if k % 2 else 'вес'};{label(k)}" for k, value in enumerate(NUMBERS)]
+    task, _ = read(write(tmp_path / "t.csv", rows, header="a;b;цель", encoding="cp1251"), "цель")
+    assert task.preprocessing["file"] == {"encoding": "cp1251", "separator": ";", "quote": '"'}
+    new = write(tmp_path / "new.csv", ["1.500,25;цена", "7;вес"], header="a;b", encoding="cp1251")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = prepare(task.preprocessing, new)
+        other = prepare(task.preprocessing, write(tmp_path / "utf8.csv", ["1.500,25;цена", "7;вес"], header="a;b"))
+    np.testing.assert_array_equal(found, prepare(task.preprocessing, pd.DataFrame({"a": [1500.25, 7.0], "b": ["цена", "вес"]})))
+    np.testing.assert_array_equal(found, other)
+
+
+def test_a_column_alone_with_decimal_commas_is_divided_as_in_training(tmp_path):
+    task, _ = read(write(tmp_path / "t.csv", SEMICOLON, header="a;y"))
+    found = prepare(task.preprocessing, write(tmp_path / "new.csv", ["1500,25", "7,5"], header="a"))
+    np.testing.assert_array_equal(found, prepare(task.preprocessing, pd.DataFrame({"a": [1500.25, 7.5]})))
+
+
+@pytest.mark.parametrize(
+    ("trained", "header", "new"), [(SEMICOLON, "a;y", ["1.5,x", "2.25,x"]), (SEMICOLON, "a;y", ["1.500,x"]), (PLAIN, "a,y", ["1,5;x"])]
+)
+def test_another_decimal_sign_than_in_training_is_said(tmp_path, trained, header, new):
+    task, _ = read(write(tmp_path / "t.csv", [f"{row}" for row in trained], header=header))
+    path = write(tmp_path / "new.csv", [*new, "3" + new[0][-2:]], header=header.translate({44: 59, 59: 44}))
+    with pytest.warns(UserWarning, match=r"numbers of 'a', e.g. '1.5(00)?', were read with the decimal sign '.' of training"):
+        prepare(task.preprocessing, path)
