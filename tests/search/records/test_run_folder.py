@@ -1,52 +1,24 @@
 import json
 import os
-import pwd
-import re
 import shutil
 import socket
 import sqlite3
 import subprocess
 import sys
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import optuna
 import pytest
+from helpers.run_folders import STUDY, add, make
 from helpers.trials import make_trial
 
-from joulefront.search import Study, run
 from joulefront.search.records import database
 from joulefront.search.records.database import DatabaseError, Mode
 from joulefront.search.records.files import write_json
 from joulefront.search.records.run_folder import RunFolder, StoreError
 from joulefront.search.records.trial import ATTRIBUTE, EXCUSED
-
-STUDY = {
-    "name": "tiny",
-    "objectives": ["accuracy", "train_energy"],
-    "directions": ["maximize", "minimize"],
-    "rungs": [1, 3],
-}
-
-
-def make(path: Path, run_id: str = "tiny-1", storage: str | None = None) -> RunFolder:
-    return RunFolder.create(path, {"run_id": run_id, "study": STUDY, "sessions": []}, storage=storage)
-
-
-def add(store: RunFolder, accuracy: float, joules: float) -> None:
-    trial = make_trial(0, "complete", {"width": 3}, 2, (accuracy, joules), {"accuracy": accuracy}, joules, extra={"threads": 1})
-    store.study().add_trial(
-        optuna.trial.create_trial(
-            params={"width": 3, "epochs": 2},
-            distributions={name: optuna.distributions.IntDistribution(1, 9) for name in ("width", "epochs")},
-            values=list(trial.values),
-            user_attrs={ATTRIBUTE: trial.facts()},
-        )
-    )
 
 
 @pytest.mark.slow
@@ -247,6 +219,19 @@ def test_a_folder_may_have_any_name(tmp_path: Path, name: str) -> None:
     assert [file.name for file in tmp_path.iterdir()] == [name]
 
 
+def test_what_is_no_run_folder_is_never_advised_away(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.png").touch()
+    for name in ("file", "photos"):
+        with pytest.raises(StoreError, match="not a run folder") as caught:
+            RunFolder.open(tmp_path / name)
+        assert "Delete" not in str(caught.value)
+    with pytest.raises(StoreError, match="choose another --out") as caught:
+        make(tmp_path / "photos")
+    assert "Delete" not in str(caught.value)
+
+
 # -- what goes wrong while a study runs ------------------------------------------------------------------------------------------------
 
 
@@ -323,130 +308,3 @@ def test_a_file_that_finds_no_space_is_named_and_leaves_no_half_of_itself(tmp_pa
     assert done.stderr.splitlines()[-1].endswith(f"File too large: {str(tmp_path / 'a.json')!r}")
     assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
     assert json.loads((tmp_path / "a.json").read_text()) == {"x": 1}
-
-
-# -- PostgreSQL -----------------------------------------------------------------------------------------------------------------------
-
-
-def program(name: str) -> str | None:
-    """Find a program of PostgreSQL; Debian keeps them off the path."""
-    places = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), reverse=True)
-    return str(places[0]) if places else shutil.which(name)
-
-
-def owner() -> dict[str, Any]:
-    """Whose processes the server's are; it refuses to run as root."""
-    if os.geteuid() != 0:
-        return {}
-    try:
-        account = pwd.getpwnam("postgres")
-    except KeyError:
-        pytest.skip("PostgreSQL does not run as root, and there is no user postgres")
-    return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
-
-
-def control(folder: Path, action: str) -> subprocess.CompletedProcess[bytes]:
-    """Start or stop, as a power cut would, the server whose data are in a folder."""
-    options = ["-w", "-t", "60", "-o", f"-k {folder} -c listen_addresses='' -c fsync=off", "-l", str(folder / "log")]
-    command = [program("pg_ctl") or "", "-D", str(folder / "data"), *(options if action == "start" else ["-m", "immediate"]), action]
-    return subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder, check=False, **owner())
-
-
-@pytest.fixture(scope="session")
-def postgresql() -> Iterator[str]:
-    """URL of a server of our own, on a socket in a folder that goes with it."""
-    pytest.importorskip("psycopg", reason="PostgreSQL needs psycopg")
-    initdb = program("initdb")
-    if initdb is None or program("pg_ctl") is None:
-        pytest.skip("PostgreSQL is not installed (initdb, pg_ctl)")
-    whose = owner()
-    folder = Path(tempfile.mkdtemp(prefix="jf-pg-", dir="/tmp"))
-    try:
-        if whose:
-            os.chown(folder, whose["user"], whose["group"])
-        command = [initdb, "-D", str(folder / "data"), "-U", "me", "-A", "trust", "--no-sync"]
-        made = subprocess.run(command, capture_output=True, text=True, cwd=folder, **whose)
-        if made.returncode != 0:
-            pytest.skip(f"initdb failed: {made.stderr.strip()[-200:]}")
-        if control(folder, "start").returncode != 0:
-            pytest.skip("the PostgreSQL server does not start here")
-        try:
-            yield f"postgresql+psycopg://me@/postgres?host={folder}"
-        finally:
-            control(folder, "stop")
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-@pytest.mark.slow
-@pytest.mark.postgresql
-def test_two_runs_of_one_name_share_a_server_and_stay_apart(postgresql: str, tmp_path: Path) -> None:
-    first, second = make(tmp_path / "a", "tiny-a", postgresql), make(tmp_path / "b", "tiny-b", postgresql)
-    add(first, 0.9, 12.0)
-    add(second, 0.8, 5.0)
-    add(second, 0.7, 4.0)
-    assert [trial.values for trial in RunFolder.open(tmp_path / "a").run().trials] == [(0.9, 12.0)]
-    assert [trial.values for trial in RunFolder.open(tmp_path / "b").run().trials] == [(0.8, 5.0), (0.7, 4.0)]
-    assert not (tmp_path / "a" / "study.db").exists()
-
-
-@pytest.mark.slow
-@pytest.mark.postgresql
-def test_a_study_runs_and_continues_in_postgresql(postgresql: str, rings: Callable[..., Study], tmp_path: Path) -> None:
-    secret = postgresql.replace("me@", "me:se%2Fcret@") + "&sslpassword=se%2Fcret"
-    run(rings(), out=tmp_path / "r", trials=2, storage=secret, meter="cpu_time")
-    assert not [file for file in (tmp_path / "r").rglob("*") if file.is_file() and re.search(rb"se(%2F|/)cret", file.read_bytes())]
-    assert (tmp_path / "r" / "study.json").stat().st_mode & 0o777 == 0o600
-    run(rings(), out=tmp_path / "r", trials=3, meter="cpu_time")
-    found = RunFolder.open(tmp_path / "r").run()
-    assert [trial.state for trial in found.trials] == ["complete"] * 3
-    assert all((trial.train_joules or 0.0) > 0 and trial.energy.record for trial in found.trials)
-
-
-@pytest.mark.postgresql
-def test_a_server_that_went_away_is_reported(postgresql: str, tmp_path: Path) -> None:
-    store = make(tmp_path / "r", "tiny-gone", postgresql)
-    store.save_facts({**store.facts, "storage": "postgresql+psycopg://me:secret@/postgres?host=/nowhere"})
-    with pytest.raises(StoreError, match="see that it can be reached") as caught:
-        RunFolder.open(tmp_path / "r").run()
-    assert "secret" not in str(caught.value)
-
-
-def test_what_is_no_run_folder_is_never_advised_away(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    (tmp_path / "photos").mkdir()
-    (tmp_path / "photos" / "cat.png").touch()
-    for name in ("file", "photos"):
-        with pytest.raises(StoreError, match="not a run folder") as caught:
-            RunFolder.open(tmp_path / name)
-        assert "Delete" not in str(caught.value)
-    with pytest.raises(StoreError, match="choose another --out") as caught:
-        make(tmp_path / "photos")
-    assert "Delete" not in str(caught.value)
-
-
-@pytest.mark.slow
-@pytest.mark.postgresql
-def test_a_server_that_is_away_for_a_while_ends_nothing(
-    postgresql: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    server = Path(postgresql.partition("host=")[2])
-    study = make(tmp_path / "r", "tiny-away", postgresql).study()
-    begun = study.ask()
-    control(server, "stop")
-    back = threading.Timer(4.0, control, (server, "start"))
-    back.start()
-    begun.suggest_int("width", 1, 9)
-    study.tell(begun, [0.9, 12.0])
-    back.join()
-    assert [trial.values for trial in RunFolder.open(tmp_path / "r").run().trials] == [(0.9, 12.0)]
-    said = capsys.readouterr().err
-    assert re.search(r"postgresql\S*: the connection is lost \(.+\); trying again for 60 s\n.*connected again after \d+ s", said)
-    monkeypatch.setattr("joulefront.search.records.database.PATIENCE_SECONDS", 1.0)
-    control(server, "stop")
-    try:
-        with pytest.raises(DatabaseError, match="see that the server runs") as caught:
-            study.ask()
-    finally:
-        control(server, "start")
-    assert "invalid data" not in str(caught.value)
