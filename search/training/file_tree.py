@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import lzma
 import os
+import re
 import struct
 import warnings
 import zipfile
@@ -25,9 +26,15 @@ SPLITS = {
     "val": "validation",
     "valid": "validation",
     "validation": "validation",
+    "dev": "validation",
     "test": "test",
     "testing": "test",
+    "eval": "test",
+    "evaluation": "test",
+    "holdout": "test",
 }
+#: What some write behind the name of a split: ``val_set``.
+_BEHIND = re.compile(r"[ _-]*(set|split|data|images?|files)$")
 #: Folders that systems and editors leave behind, in lower case; hidden ones begin with a point.
 SYSTEM = frozenset(
     {"__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found", "__pycache__", "thumbs.db"}
@@ -111,8 +118,8 @@ class Zip:
         self._entries: dict[str, str] = {}
 
     def names(self) -> list[str]:
-        """Return every entry; some programs write backslashes, and names that begin with a slash."""
-        self._entries = {name.replace("\\", "/").lstrip("/"): name for name in self._archive().namelist()}
+        """Return every entry; some programs write backslashes, and names that begin with a slash, a drive or points."""
+        self._entries = {re.sub(r"^([A-Za-z]:)?(/|\.{1,2}/)*", "", name.replace("\\", "/")): name for name in self._archive().namelist()}
         return list(self._entries)
 
     def read(self, name: str) -> bytes:
@@ -165,9 +172,9 @@ class Found:
 def find_classes(files: Files, suffixes: frozenset[str] = SUFFIXES, *, noun: str = "images") -> Found:
     """Sort the files of some kind by split and class.
 
-    Sub-folders are classes. Folders ``train``, ``val`` (``valid``, ``validation``) and ``test`` are splits of such sub-folders; one alone
-    among other folders with files is a class. A single folder around everything is ignored, and so are hidden files, those of other kinds,
-    what systems leave behind, and files that links lead to a second time.
+    Sub-folders are classes. Folders ``train``, ``val`` (``valid``, ``validation``, ``dev``) and ``test`` (``eval``, ``holdout``) are splits
+    of such sub-folders; one alone among other folders with files is a class. Single folders around everything are ignored, and so are
+    hidden files, those of other kinds, what systems leave behind, and files that links lead to a second time.
 
     Raises:
         ValueError: If there are no files of this kind, no class folders, one class only, or a class without (training) files.
@@ -185,35 +192,46 @@ def find_classes(files: Files, suffixes: frozenset[str] = SUFFIXES, *, noun: str
         warnings.warn(f"{where}: left out {one}; convert or rename what is meant as {noun}", stacklevel=3)
     folders = {path.parts[:depth] for name, path in paths for depth in range(1, len(path.parts) + name.endswith("/"))}
     # A zip often holds one folder with everything in it; a folder that holds images itself is a class and stays.
-    wrapped = len({parts[0] for _, parts in images}) == 1 and any(len(parts) >= 3 for _, parts in images)
-    wrapper = images[0][1][0]
-    if wrapped and wrapper.lower() not in SPLITS:
+    while len({parts[0] for _, parts in images}) == 1 and any(len(parts) >= 3 for _, parts in images):
+        if split_of(wrapper := images[0][1][0]) is not None:
+            break
         images = [(name, parts[1:]) for name, parts in images]
         folders = {parts[1:] for parts in folders if parts[0] == wrapper and len(parts) > 1}
-    tops = {parts[0].lower() for parts in folders if len(parts) == 1}
-    named, others = tops & SPLITS.keys(), {parts[0] for _, parts in images if parts[0].lower() not in SPLITS}
-    below = [{parts[1].lower() for parts in folders if len(parts) > 1 and parts[0].lower() == top} for top in named]
+    named = {parts[0] for parts in folders if len(parts) == 1 and split_of(parts[0]) is not None}
+    others = {parts[0] for _, parts in images} - named
+    below = {top: {parts[1].lower() for parts in folders if len(parts) > 1 and parts[0] == top} for top in named | others}
     # bus/, car/, train/ are classes; train/ and test/ with the same classes below are splits whatever lies beside them.
-    split_layout = bool(named) and (not others or (len(named) > 1 and bool(set.intersection(*below))))
+    split_layout = bool(named) and (not others or (len(named) > 1 and bool(set.intersection(*(below[top] for top in named)))))
+    if not split_layout and named and len(below[min(named)]) > 1 and all(below[top] == below[min(named)] for top in others):
+        raise ValueError(
+            f"{where} has the same folders in {', '.join(sorted(named | others)[:5])}/; rename what is a split to train, val or test, or "
+            "remove what is none"
+        )
     if named and others:
         meant = f"{', '.join(sorted(others)[:5])} is left out" if split_layout else "which is taken for a class; rename it if it is a split"
         warnings.warn(f"{where} has {', '.join(sorted(named))}/ beside other folders: {meant}", stacklevel=3)
-    if split_layout and not any(SPLITS.get(top) == "train" for top in tops):
-        raise ValueError(f"{where} has {', '.join(sorted(tops & SPLITS.keys()))}/ but no train/; add it, or leave out the split folders")
+    if split_layout and not any(split_of(top) == "train" for top in named):
+        raise ValueError(f"{where} has {', '.join(sorted(named))}/ but no train/; add it, or leave out the split folders")
     depth = 1 if split_layout else 0
-    loose = [name for name, parts in images if len(parts) <= depth + 1 and (not split_layout or parts[0].lower() in SPLITS)]
+    loose = [name for name, parts in images if len(parts) <= depth + 1 and (not split_layout or parts[0] in named)]
     if loose:
         raise ValueError(f"{where} has {len(loose)} {noun} outside of a class folder, for example {loose[0]}; move each into its class")
-    known = [parts for parts in folders if len(parts) == depth + 1 and (not split_layout or parts[0].lower() in SPLITS)]
+    known = [parts for parts in folders if len(parts) == depth + 1 and (not split_layout or parts[0] in named)]
     classes = tuple(sorted({parts[depth] for parts in known}))
     if len(classes) < 2:
         raise ValueError(f"{where} has only one class folder, {classes[0]}/; a classification needs at least two")
     if strange := [name for name in classes if not name.isprintable()]:
         raise ValueError(f"{where}: the name of a class folder must be printable, got {strange[0]!r}; rename the folder")
+    if deeper := sorted(parts for _, parts in images if len(parts) > depth + 2 and (not split_layout or parts[0] in named)):
+        label, inner = deeper[0][depth : depth + 2]
+        remedy = "if the inner folders are the classes or splits, move them up"
+        warnings.warn(
+            f"{where}: {len(deeper)} {noun} in folders of a class, e.g. {label}/{inner}/, belong to {label!r}; {remedy}", stacklevel=3
+        )
     numbers = {name: k for k, name in enumerate(classes)}
     splits: dict[str, list[tuple[str, int]]] = {}
     for name, parts in sorted(images):
-        split = SPLITS.get(parts[0].lower()) if split_layout else "train"
+        split = split_of(parts[0]) if split_layout else "train"
         if split is not None:
             splits.setdefault(split, []).append((name, numbers[parts[depth]]))
     if isinstance(files, Folder):
@@ -223,6 +241,11 @@ def find_classes(files: Files, suffixes: frozenset[str] = SUFFIXES, *, noun: str
         part = " of the training split" if split_layout else ""
         raise ValueError(f"{where}: the class folder {empty[0]}/{part} has no {noun}; remove the folder or fill it ({len(empty)} empty)")
     return Found(classes, {split: tuple(entries) for split, entries in splits.items()})
+
+
+def split_of(folder: str) -> str | None:
+    """Return the split that a folder's name says, ``validation`` for ``Val_set``, None for another name."""
+    return SPLITS.get(_BEHIND.sub("", folder.strip().lower()))
 
 
 def _drop_second_links(files: Folder, splits: Mapping[str, list[tuple[str, int]]]) -> None:

@@ -33,6 +33,8 @@ _ROW_NAMES = re.compile(
     r"(?i:unnamed(: \d+)?|index|idx|[ug]u?id|row|(row|line)?[ _-]?(nr|no|num|number)\.?|(.*[ _-])?id|id[ _-].*|#|n[°º]|key|pk"
     r"|.*[ ._-](nr|no|num|number|key|pk)\.?|.*nummer|num[eé]ro)|.*[a-z](I[Dd]|N[ro])"
 )
+#: Names that an amount may have, too, as `population_num`: its numbers name the rows if they rise, lie close together or are of one length.
+_COUNTS = re.compile(r"(?i:.+[ ._-](nr|no|num|number)\.?)")
 Column = dict[str, Any]
 
 
@@ -77,7 +79,7 @@ def learn(
     for k, name in enumerate(numeric):
         marked = bool(missing[:, k].any())
         varies = filled[:, k].min() < filled[:, k].max()  # not by the deviation, which rounding leaves in a constant column
-        if name not in keep and _ROW_NAMES.fullmatch(name) and _name_rows(values[:, k]):
+        if name not in keep and _ROW_NAMES.fullmatch(name) and _name_rows(values[:, k], counted=_COUNTS.fullmatch(name) is not None):
             learnt[name] = {"name": name, "type": "dropped", "reason": "names the rows"}
             continue
         if not known[k] or not (varies or marked):
@@ -145,8 +147,10 @@ def feature_names(columns: list[Column]) -> list[str]:
     return names
 
 
-def _name_rows(values: np.ndarray) -> bool:
-    return len(values) >= 4 and bool((values == np.round(values)).all()) and len(np.unique(values)) == len(values)
+def _name_rows(values: np.ndarray, *, counted: bool) -> bool:
+    whole = len(values) >= 4 and bool((values == np.round(values)).all()) and len(np.unique(values)) == len(values)
+    rising = np.ptp(values) <= 3 * len(values) or bool((np.diff(values) > 0).all()) if whole else False
+    return whole and (not counted or rising or len({len(f"{value:.0f}") for value in values}) == 1)
 
 
 def other_means(columns: list[Column], frame: pd.DataFrame, goals: np.ndarray | None) -> dict[int, np.ndarray]:

@@ -235,3 +235,28 @@ def test_pictures_in_formats_that_are_not_read_are_counted(tmp_path):
     _, count, said = read(write(tmp_path, classes("cat", "dog") | more))
     assert count == 20
     assert "left out 3 files (.heic, .svg, no suffix), for example cat/a.HEIC; convert or rename what is meant as images" in said
+
+
+@pytest.mark.parametrize(("name", "split"), [("dev", "validation"), ("Val_set", "validation"), ("holdout", "test"), ("eval", "test")])
+def test_other_names_of_splits_are_known(tmp_path, name, split):
+    task, _, said = read(write(tmp_path, classes("train/a", "train/b", f"{name}/a", f"{name}/b")))
+    assert (task.classes, len(getattr(task, split)), said) == (("a", "b"), 20, "")
+
+
+def test_the_same_folders_under_an_unknown_name_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="has the same folders in train, train_val/; rename what is a split to train, val or test"):
+        images(write(tmp_path, classes("train/a", "train/b", "train_val/a", "train_val/b", count=3)))
+
+
+def test_folders_in_a_class_are_said(tmp_path):
+    task, _, said = read(write(tmp_path, classes("animals/cat", "animals/dog", "cars")))
+    assert task.classes == ("animals", "cars")
+    assert "20 images in folders of a class, e.g. animals/cat/, belong to 'animals'" in said
+
+
+@pytest.mark.parametrize("before", ["../x/", "./", "/data/", "C:\\data\\", "one/two/three/"])
+def test_what_stands_before_the_classes_of_a_zip_is_ignored(tmp_path, before):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name, data in classes("a", "b").items():
+            archive.writestr(before + name, data)
+    assert read(tmp_path / "a.zip")[0].classes == ("a", "b")

@@ -542,3 +542,10 @@ def test_another_decimal_sign_than_in_training_is_said(tmp_path, trained, header
     path = write(tmp_path / "new.csv", [*new, "3" + new[0][-2:]], header=header.translate({44: 59, 59: 44}))
     with pytest.warns(UserWarning, match=r"numbers of 'a', e.g. '1.5(00)?', were read with the decimal sign '.' of training"):
         prepare(task.preprocessing, path)
+
+
+@pytest.mark.parametrize(("name", "factor", "dropped"), [("population_num", 7919, False), ("customer no.", 1, True), ("id", 7919, True)])
+def test_an_amount_with_the_name_of_a_number_is_no_name_of_rows(tmp_path, name, factor, dropped):
+    rows = [f"{k * 7 % ROWS * factor + 1},{row}" for k, row in enumerate(PLAIN)]
+    task, said = read(write(tmp_path / "t.csv", rows, header=f"{name},a,y"))
+    assert (of(task, name)["type"] == "dropped") is dropped is (f"{name!r}, which names the rows" in said)
