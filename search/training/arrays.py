@@ -198,9 +198,10 @@ def task_in_memory(
     *,
     mean: Sequence[float] | None = None,
     deviation: Sequence[float] | None = None,
+    levels: Mapping[int, np.ndarray] | None = None,
     device: str | torch.device = "cpu",
 ) -> Task:
-    """Split inputs and targets, the values of a regression standardised by the training split; see ``MemoryData`` for the statistics."""
+    """Split inputs and targets, the values of a regression standardised by the training split; see ``MemoryData`` for the rest."""
     scale = target_scale(targets.values[parts[0]]) if targets.kind == "regression" else None
     if targets.kind in ("classification", "anomaly"):
         named = zip(("training", "validation", "test"), parts, strict=True)
@@ -212,6 +213,7 @@ def task_in_memory(
             torch.from_numpy(values[part]).to(device),
             mean=mean,
             deviation=deviation,
+            levels={place: codes[part] for place, codes in (levels or {}).items()},
         )
         for part in parts
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -15,7 +15,8 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from .recipe import Recipe
-from .task import Data, Kind, Task
+from .table_encodings import goals_of, means_of_others, means_of_rows
+from .task import Data, Kind, Targets, Task
 
 #: Share of the side by which an image is shifted at most in each direction: 4 of 32 pixels, the usual for CIFAR.
 SHIFT = 1 / 8
@@ -110,14 +111,17 @@ class MemoryData(Data):
         *,
         mean: Sequence[float] | None = None,
         deviation: Sequence[float] | None = None,
+        levels: Mapping[int, np.ndarray] | None = None,
     ) -> None:
         """Hold a split; lengths that differ raise ValueError.
 
         ``mean`` and ``deviation`` are those of each channel or feature, in [0, 1] for uint8; None when the inputs are already normalised.
+        ``levels`` are what features that are mean targets are means by, so that a fold can learn them anew: by the place of the first such
+        feature of a column the level of each example, ``(n,)`` int32, -1 where it is missing.
         """
         if len(inputs) != len(targets):
             raise ValueError(f"inputs and targets must have the same length, got {len(inputs)} and {len(targets)}")
-        self.inputs, self.targets = inputs, targets
+        self.inputs, self.targets, self.levels = inputs, targets, dict(levels or {})
         self._mean = None if mean is None else torch.tensor(mean, dtype=torch.float32)
         self._deviation = None if deviation is None else torch.tensor(deviation, dtype=torch.float32)
 
@@ -180,7 +184,8 @@ class MemoryData(Data):
     def only(self, indices: np.ndarray) -> MemoryData:
         """Return a split of the examples at ``indices (m,)``, normalised as this one."""
         chosen = torch.as_tensor(indices, device=self.inputs.device)
-        found = MemoryData(self.inputs[chosen], self.targets[chosen])
+        levels = {place: codes[indices] for place, codes in self.levels.items()}
+        found = MemoryData(self.inputs[chosen], self.targets[chosen], levels=levels)
         found._mean, found._deviation = self._mean, self._deviation
         found.raw = None if self.raw is None else self.raw.only(indices)
         return found
@@ -196,6 +201,9 @@ class MemoryData(Data):
 def training_and_validation(task: Task) -> MemoryData:
     """Return the training and the validation examples of a task as one split.
 
+    Their features stay: those that are mean targets are of the other training examples, and of the training split as in new examples.
+    No example's own target is in them, but those of validation examples tell of training ones, for which a fold learns them anew.
+
     Raises:
         ValueError: If they are not in memory.
     """
@@ -206,13 +214,16 @@ def training_and_validation(task: Task) -> MemoryData:
     both.raw = None  # the rows of a file are those of one split
     both.inputs = torch.cat([both.inputs, validation.inputs.to(both.inputs.device)])
     both.targets = torch.cat([both.targets, validation.targets.to(both.targets.device)])
+    none = np.full(len(validation), -1, dtype=np.int32)  # a split of the user's own: its levels are unknown
+    both.levels = {place: np.concatenate([codes, validation.levels.get(place, none)]) for place, codes in both.levels.items()}
     return both
 
 
 def fold_tasks(task: Task) -> list[Task]:
     """Return a task for each of ``task.folds`` parts of its training and validation examples: it validates, the others train.
 
-    The parts are the same for every model, and have all classes alike.
+    The parts are the same for every model, and have all classes alike. Features that are mean targets are learnt in each from the examples
+    that train alone, as those of the task are from its training split: else they would tell these of the targets that validate them.
 
     Raises:
         ValueError: If the data is not in memory.
@@ -224,7 +235,16 @@ def fold_tasks(task: Task) -> list[Task]:
     counted = task.kind in ("classification", "anomaly") and int(np.unique(labels, return_counts=True)[1].min()) >= task.folds
     deal = (StratifiedKFold if counted else KFold)(task.folds, shuffle=True, random_state=0)
     parts = deal.split(np.zeros(len(labels)), labels if counted else None)
-    return [replace(task, train=both.only(others), validation=both.only(part), test=None, folds=0) for others, part in parts]
+    return [_fold(task, both.only(others), both.only(part)) for others, part in parts]
+
+
+def _fold(task: Task, train: MemoryData, validation: MemoryData) -> Task:
+    for place, codes in train.levels.items():
+        goals = goals_of(Targets(task.kind, train.targets.cpu().numpy(), task.classes))
+        assert goals is not None  # the task has such features
+        for data, means in ((train, means_of_others(codes, goals)), (validation, means_of_rows(codes, goals, validation.levels[place]))):
+            data.inputs[:, place : place + goals.shape[1]] = torch.from_numpy(means).to(data.inputs)
+    return replace(task, train=train, validation=validation, test=None, folds=0)
 
 
 class StreamData(Data):

@@ -15,8 +15,8 @@ import numpy as np
 from .arrays import task_in_memory
 from .columns import MISSING, infer, is_text, other_signs, parse, plain_frame, readings, surprises, texts
 from .table_checks import copies, telling_alone, warn_of_columns, words_for_missing
-from .table_encodings import goals_of
-from .table_features import MAX_LEVELS, apply, feature_names, is_numeric, learn, listed, other_means
+from .table_encodings import goals_of, means_of_others
+from .table_features import MAX_LEVELS, apply, feature_names, is_numeric, learn, levels_with_means, listed
 from .table_file import read
 from .table_splits import alike_neighbours, split_column, split_rows
 from .task import Kind, Task, encode, keep_rows, noting
@@ -171,12 +171,14 @@ def _task(
     if features.shape[1] == 0:
         why = ", ".join(f"{column['name']} ({column['reason']})" for column in learnt[:5])
         raise ValueError(f"{source} has no column to predict {named.partition(' ')[2]} from: {why or 'there is no other column'}")
-    for place, values_of_others in other_means(learnt, rows, known).items():
-        features[parts[0], place] = values_of_others
+    levels = levels_with_means(learnt, inputs)
+    for place, codes in levels.items():
+        assert known is not None  # what the means are of
+        features[parts[0], place : place + known.shape[1]] = means_of_others(codes[parts[0]], known)
     preprocessing = {"kind": "table", "target": wanted if several else wanted[0], "columns": learnt}
     preprocessing["features"] = feature_names(learnt)
     preprocessing |= {"file": read_as} if read_as else {}
-    task = task_in_memory(name or "table", features, targets, parts, preprocessing, device=device)
+    task = task_in_memory(name or "table", features, targets, parts, preprocessing, levels=levels, device=device)
     task = keep_rows(task, path or data, [np.flatnonzero(labelled)[part] for part in parts])
     reasons = {column: "asked for" for column in drop if column not in wanted}
     reasons |= {column: "divides the rows" if column in divides else "the target again" for column in again}

@@ -95,15 +95,28 @@ def learn_means(found: np.ndarray, goals: np.ndarray) -> dict[str, Any]:
     Source: Micci-Barreca 2001, "A preprocessing scheme for high-cardinality categorical attributes in classification and prediction
     problems", SIGKDD Explorations 3.
     """
-    prior = goals.mean(axis=0)
-    present = np.array([text is not None for text in found])
-    levels, places = np.unique(found[present].astype(str), return_inverse=True)
-    counts = np.bincount(places, minlength=len(levels))
-    sums = np.stack([np.bincount(places, weights=goal, minlength=len(levels)) for goal in goals[present].T], axis=1)
+    levels, codes = level_codes(found)
+    kept, means, prior = _means(codes, goals)
+    return {"prior": prior, "means": {str(levels[k]): mean for k, mean in zip(kept, means, strict=True)}}
+
+
+def level_codes(found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the levels of texts ``(n,)`` in order, and which of them each text is, ``(n,)`` int32, -1 for None."""
+    present = np.array([text is not None for text in found], dtype=bool)
+    codes = np.full(len(found), -1, dtype=np.int32)
+    levels, codes[present] = np.unique(found[present].astype(str), return_inverse=True)
+    return levels, codes
+
+
+def _means(codes: np.ndarray, goals: np.ndarray) -> tuple[np.ndarray, list[list[float]], list[float]]:
+    """Return the codes that are kept, their means and that of all."""
+    prior, present = goals.mean(axis=0), codes >= 0
+    counts = np.bincount(codes[present])
+    sums = np.stack([np.bincount(codes[present], weights=goal) for goal in goals[present].T], axis=1)
     means = (sums + PRIOR_ROWS * prior) / (counts + PRIOR_ROWS)[:, None]
-    kept = np.sort(np.lexsort((levels, -counts))[:LEVELS])
+    kept = np.sort(np.argsort(-counts, kind="stable")[:LEVELS])  # of equally frequent ones the first by name
     kept = kept[counts[kept] > 1]
-    return {"prior": _short(prior), "means": {str(levels[k]): _short(means[k]) for k in kept}}
+    return kept, [_short(means[k]) for k in kept], _short(prior)
 
 
 def mean_features(learnt: Mapping[str, Any], found: np.ndarray) -> np.ndarray:
@@ -112,16 +125,25 @@ def mean_features(learnt: Mapping[str, Any], found: np.ndarray) -> np.ndarray:
     return np.array([means.get(text, prior) for text in found], dtype=np.float64).reshape(len(found), len(prior))
 
 
+def means_of_rows(codes: np.ndarray, goals: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Return what ``learn_means`` learns from rows of ``codes (n,)`` for others, ``wanted (m,)``: ``(m, k)``, as ``mean_features`` does."""
+    kept, means, prior = _means(codes, goals)
+    known = np.full((max(codes.max(), wanted.max()) + 2, len(prior)), prior)  # the last one, -1, is that of a missing text
+    if len(kept):
+        known[kept] = means
+    return np.asarray(known[wanted])
+
+
 def means_of_others(found: np.ndarray, goals: np.ndarray, seed: int = 0) -> np.ndarray:
     """Return the mean targets ``(n, k)`` of training rows, each learnt without the part of the rows that it lies in.
 
-    A row's own target would otherwise be part of its feature, which no new row's is.
+    A row's own target would otherwise be part of its feature, which no new row's is. ``found`` are texts ``(n,)`` or their codes.
     """
-    part = np.random.default_rng(seed).permutation(len(found)) % FOLDS
+    codes = level_codes(found)[1] if found.dtype.kind == "O" else found
+    part = np.random.default_rng(seed).permutation(len(codes)) % FOLDS
     made = np.empty(goals.shape)
-    for fold in range(FOLDS):
-        inside = part == fold
-        made[inside] = mean_features(learn_means(found[~inside], goals[~inside]), found[inside])
+    for inside in (part == fold for fold in np.unique(part)):
+        made[inside] = means_of_rows(codes[~inside], goals[~inside], codes[inside])
     return made
 
 

@@ -15,8 +15,8 @@ from .table_encodings import (
     learn_calendar,
     learn_means,
     learn_words,
+    level_codes,
     mean_features,
-    means_of_others,
     word_features,
 )
 from .text import StaticEmbedding, learn_text, text_features
@@ -153,15 +153,13 @@ def _name_rows(values: np.ndarray, *, counted: bool) -> bool:
     return whole and (not counted or rising or len({len(f"{value:.0f}") for value in values}) == 1)
 
 
-def other_means(columns: list[Column], frame: pd.DataFrame, goals: np.ndarray | None) -> dict[int, np.ndarray]:
-    """Return the features of training rows that are means of the target, by their place, as the other rows tell them."""
+def levels_with_means(columns: list[Column], frame: pd.DataFrame) -> dict[int, np.ndarray]:
+    """Return the level of each row as ``level_codes`` does, ``(n,)``, of columns with mean targets, by the place of their first mean."""
     found: dict[int, np.ndarray] = {}
     position = 0
     for column in columns:
-        if "target" in column and goals is not None:
-            made = means_of_others(texts(frame[str(column["name"])]), goals)
-            first = position + len(_levels(column))
-            found |= {first + k: made[:, k] for k in range(made.shape[1])}
+        if "target" in column:
+            found[position + len(_levels(column))] = level_codes(texts(frame[str(column["name"])]))[1]
         position += len(_suffixes(column))
     return found
 

@@ -1,15 +1,21 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
+from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
+from joulefront.search.execution.worker import mapped
 from joulefront.search.space import RandomTrial
+from joulefront.search.study import Study
 from joulefront.search.training.arrays import arrays
 from joulefront.search.training.fit import fit
 from joulefront.search.training.recipe import Recipe
-from joulefront.search.training.splits_data import Excerpt, fold_tasks
+from joulefront.search.training.splits_data import Excerpt, MemoryData, fold_tasks
 from joulefront.search.training.table import table
+from joulefront.search.training.table_encodings import learn_means, mean_features, means_of_others
 from joulefront.spaces.boosting import Boosting
 
 
@@ -81,3 +87,63 @@ def test_folds_need_the_data_in_memory():
     task = rings(2)
     with pytest.raises(ValueError, match="not in memory"):
         fold_tasks(replace(task, train=Excerpt(task.train, 50)))
+
+
+def coded(kind, seed, informative=False, n=400, levels=50):
+    """A table with one column of many codes, which say nothing of the target unless they are informative."""
+    random = np.random.default_rng(seed)
+    codes = random.integers(0, levels, n)
+    value = random.normal(size=n) + (2.5 * random.normal(size=levels)[codes] if informative else 0)
+    edges = {"two": [0], "three": [-0.5, 0.5]}
+    target = value if kind == "regression" else np.array(["p", "q", "r"])[np.digitize(value, edges[kind])]
+    frame = pd.DataFrame({"code": [f"lev{code}x" if code else None for code in codes], "y": target})
+    return table(frame, "y", folds=5, seed=seed)
+
+
+def fitted_to(task, seed=0):
+    make = DecisionTreeRegressor if task.kind == "regression" else DecisionTreeClassifier
+    return fit(make(min_samples_leaf=5, random_state=seed), task, Recipe(), epochs=1)
+
+
+def area(fitted, kind):
+    """The area under the curve of a class, or of values above the mean, on the average."""
+    scores, targets = fitted.scores
+    if kind == "regression":
+        return roc_auc_score(targets > targets.mean(), scores.reshape(-1))
+    return np.mean([roc_auc_score(targets == k, scores[:, k]) for k in range(scores.shape[1])])
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("kind", ["two", "three", "regression"])
+def test_folds_see_nothing_of_the_targets_that_validate_them(kind):
+    """Means of a code's targets must be learnt from a fold's training rows alone: else chance is predicted better than by chance."""
+    found = [area(fitted_to(coded(kind, seed), seed), kind) for seed in range(12)]
+    assert abs(np.mean(found) - 0.5) < 3 * np.std(found, ddof=1) / np.sqrt(len(found)), found
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize(("kind", "name", "least"), [("two", "auc", 0.85), ("three", "accuracy", 0.65), ("regression", "r2", 0.6)])
+def test_folds_know_what_codes_tell_of_targets(kind, name, least):
+    task = coded(kind, 1, informative=True)
+    found = fitted_to(task).quality[name]
+    assert found > least
+    assert found == pytest.approx(fitted_to(replace(task, folds=0)).quality[name], abs=0.15)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_fold_has_the_features_of_a_table_that_trains_on_its_rows_wherever_its_task_has_been():
+    task = coded("regression", 0, informative=True)
+    place = task.preprocessing["features"].index("code~target")
+    for there in (task, mapped(Study("there", Boosting(), lambda: task), task).task()):
+        for part in fold_tasks(there):
+            (trained, goals), (validated, _) = part.train.arrays(), part.validation.arrays()
+            codes = part.train.levels[place]
+            means = goals[:, None].astype(float) / goals.std()
+            texts = np.array([None if code < 0 else str(code) for code in codes], dtype=object)
+            learnt = learn_means(texts, means - means.mean())
+            other = np.array([None if code < 0 else str(code) for code in part.validation.levels[place]], dtype=object)
+            np.testing.assert_allclose(validated[:, place], mean_features(learnt, other)[:, 0], atol=1e-4)
+            np.testing.assert_allclose(trained[:, place], means_of_others(texts, means - means.mean())[:, 0], atol=1e-4)
+    assert np.array_equal(task.train.only(np.arange(9)).levels[place], task.train.levels[place][:9])
+    own = fold_tasks(replace(task, validation=MemoryData(task.validation.inputs, task.validation.targets)))
+    assert len(own) == 5  # rows of the user's own, whose codes are unknown, count as missing ones
