@@ -99,13 +99,15 @@ def optimise(
     from ..export.compress import optimise as measure_tactics
     from ..export.compress import to_json, to_text
     from ..threads import cores
+    from ..training.evaluate import metric_of
 
     _, trial, study, task, weights = _picked(run, pick, moved)
     torch_threads(cores())
+    metric = metric_of(task, study.objectives[0])
     rows, quality = measure_tactics(
         trial, study=study, task=task, weights=weights, meter=meter, prune=prune or [0.5], compile_model=compile_model, rounds=rounds
     )
-    print(to_json(rows, quality) if as_json else to_text(rows, task.metric, quality))
+    print(to_json(rows, quality, metric) if as_json else to_text(rows, metric, quality))
 
 
 def _picked(path: Path, pick: str, moved: MovedOptions, predictions: str | None = None) -> tuple[Run, Trial, Study, Task, Path]:

@@ -84,9 +84,10 @@ class Job:
         check_at: Epochs after which the model is validated on the way.
         checkpoint_below: A checkpoint to continue from is stored beside the weights when fewer epochs than this were reached.
         features: Where the features of frozen backbones are kept and found; None keeps them for this training alone.
-        metric: The quality whose results for each validation example are kept in the file ``examples``; None keeps none.
+        metric: The quality that patience looks at; its results for each validation example go to the file ``examples``, None keeps none.
         scores: File for the validation predictions of an estimator and their targets, from which an ensemble is chosen; None keeps none.
         score_test: Whether the model is scored on the test split, too: finalists that are trained again, never trials of a search.
+        patience: Whether the recipe's patience may end it early: a model that is trained again gets the epochs of the first one.
     """
 
     number: int
@@ -105,6 +106,7 @@ class Job:
     examples: Path | None = None
     scores: Path | None = None
     score_test: bool = False
+    patience: bool = True
 
 
 @dataclass(frozen=True)
@@ -169,6 +171,7 @@ def train(job: Job, space: Space, task: Task, *, phases: Phases, should_continue
     from ..training.fit import fit
 
     candidate = space.sample(FixedTrial(job.params))
+    candidate = candidate if job.patience else replace(candidate, recipe=replace(candidate.recipe, patience=None))
     threads = candidate.recipe.threads or job.threads
     torch.set_num_threads(threads)
     reached: list[dict[str, Any]] = []
@@ -180,7 +183,7 @@ def train(job: Job, space: Space, task: Task, *, phases: Phases, should_continue
         reached.append(entry_of(point))
         return should_continue(reached[-1])
 
-    def measured_nothing() -> Outcome:
+    def so_far() -> Outcome:
         last = int(reached[-1]["epoch"]) if reached else 0
         return Outcome(last, curve=tuple(reached), parameters=parameters, flops=flops, threads=threads, resumed=start is not None)
 
@@ -206,6 +209,7 @@ def train(job: Job, space: Space, task: Task, *, phases: Phases, should_continue
             should_continue=after_epoch,
             check_at=job.check_at,
             features=job.features,
+            metric=job.metric,
         )
         measured = float(np.clip(time.monotonic() - began, *CPU_INFERENCE_SECONDS)) if job.device == "cpu" else INFERENCE_SECONDS
         sha256 = save_weights(job.weights, fitted, with_checkpoint=candidate.recipe.resumable and fitted.epochs < job.checkpoint_below)
@@ -214,30 +218,26 @@ def train(job: Job, space: Space, task: Task, *, phases: Phases, should_continue
         asked = (fitted.model, task, candidate.recipe, job.device, measured, phases)
         predictions = predict_for(*asked) if job.measure_inference else 0
     except TrainingEnded as ended:
-        return replace(measured_nothing(), failed=str(ended) or "ended from outside")
+        return replace(so_far(), failed=str(ended) or "ended from outside")
     except KeyboardInterrupt:
-        return replace(measured_nothing(), failed=INTERRUPTED, excused=True)
+        return replace(so_far(), failed=INTERRUPTED, excused=True)
     except Exception as error:
         if (said := full_disk(error)) is not None:
-            return replace(measured_nothing(), failed=said, excused=True, ends_study=True)
-        return replace(measured_nothing(), failed=reason_of(error))
+            return replace(so_far(), failed=said, excused=True, ends_study=True)
+        return replace(so_far(), failed=reason_of(error))
     finally:
         if job.device.startswith("cuda"):
             with contextlib.suppress(RuntimeError):  # a context that an error has destroyed refuses this, too
                 torch.cuda.empty_cache()
     quality = {name: number for name, value in fitted.quality.items() if (number := _finite(value)) is not None}
-    return Outcome(
-        fitted.epochs,
-        quality,
-        tuple(map(entry_of, fitted.curve)),  # the last epoch is validated after `should_continue` was asked about it
-        fitted.stopped,
-        None,
-        predictions,
-        parameters,
-        flops,
-        dict(fitted.extra),
-        threads,
-        resumed=start is not None,
+    return replace(
+        so_far(),
+        epochs=fitted.epochs,
+        quality=quality,
+        curve=tuple(map(entry_of, fitted.curve)),  # the last epoch is validated after `should_continue` was asked about it
+        stopped=fitted.stopped,
+        predictions=predictions,
+        extra=dict(fitted.extra),
         sha256=sha256,
         features=fitted.features,
         test=test,

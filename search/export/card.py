@@ -22,6 +22,7 @@ LIBRARIES = {"onnx": "onnx", "pt2": "pytorch", "safetensors": "joulefront", "sko
 #: Names of stored qualities in a card; ``model-index`` has them as well.
 METRICS = {
     "accuracy": "Accuracy",
+    "error": "Error",
     "balanced_accuracy": "Balanced accuracy",
     "macro_f1": "Macro F1",
     "auc": "ROC AUC",
@@ -204,7 +205,7 @@ def _quality(trained: TrainedModel, check: Check, run: Run | None) -> str:
     stored += f", before it became this {trained.variant} variant" if trained.variant is not None else ""
     rows.append(f"| {searched} | {check.examples:,} | {name} | {check.quality_exported:.4f} |")
     for key, value in trained.trial.quality.items():
-        if (not own or key != check.metric) and key != "error" and math.isfinite(value):
+        if (key != "error" if key != check.metric else not own) and math.isfinite(value):
             optimised = " (what the search optimised)" if key == check.metric and not trained.refitted else ""
             rows.append(f"| {stored}{optimised} | {counted:,} | {METRICS.get(key, key)} | {value:.4f} |")
     if check.quality_test is not None:

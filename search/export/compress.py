@@ -25,6 +25,7 @@ from ..energy.record import sum_known
 from ..formatting import digits, energies, grid
 from ..records.trial import Trial
 from ..study import Study
+from ..training.evaluate import evaluate, metric_of, predict, sign_of
 from ..training.recipe import Recipe
 from ..training.task import Data, Task
 from .model import ExportFailed, first_line, rebuild
@@ -60,7 +61,7 @@ class AfterTraining:
 
     Attributes:
         tactic: Its name, e.g. ``none`` or ``global prune 0.5``.
-        quality: The task's metric on the data; None when the tactic does not fit the model.
+        quality: The metric of study or task on the data; None when it is undefined, or the tactic does not fit the model.
         joules_per_prediction: Measured energy of one prediction; None when unknown.
         u_joules_per_prediction: Its standard uncertainty; None when unknown.
         optimisation_joules: Energy of applying the tactic, first prediction included; None when unknown, 0 for ``none``.
@@ -122,6 +123,7 @@ def optimise(
             compile_model=compile_model,
             rounds=rounds,
             variants=variants,
+            metric=trained.metric,
         )
         quality = ledger.total().quality
     return rows, quality
@@ -139,6 +141,7 @@ def compare_after_training(
     rounds: int = 3,
     variants: Sequence[str] = (),
     device: str = "cpu",
+    metric: str = "",
 ) -> tuple[AfterTraining, ...]:
     """Apply each tactic to a copy of a trained PyTorch model and measure it; the first row is the unchanged model.
 
@@ -146,13 +149,11 @@ def compare_after_training(
     `measure` runs work in an energy window. ``prune`` has shares of the weights that global magnitude pruning sets to zero, each in (0, 1).
     ``torch.compile`` takes seconds to minutes. ``variants`` are of ``bfloat16``, ``onnx`` (ONNX Runtime) and ``onnx int8``, whose ranges
     the data shows. The rounds are windows of each tactic, taken in turns; at least 2, for their scatter is part
-    of the uncertainty.
+    of the uncertainty. ``metric`` is the quality that is scored, that of the task by default.
 
     Raises:
         ValueError: If a share is outside (0, 1), or there are too few rounds.
     """
-    from ..training.evaluate import evaluate
-
     if rounds < 2:
         raise ValueError(f"rounds must be >= 2, got {rounds}; one window has no scatter")
     for share in prune:
@@ -177,15 +178,15 @@ def compare_after_training(
         for one, windows in zip(applied, spent, strict=True):
             if one.model is not None:
                 windows.append(measure(partial(_predictions, one.model, task, data, recipe, device), repeat=True))
-    rows: list[AfterTraining] = []
+    rows, by = list[AfterTraining](), metric_of(task, metric)
     for one, windows in zip(applied, spent, strict=True):
         if one.model is None:
             rows.append(AfterTraining(one.name, reason=one.reason))
             continue
-        scored = list[float]()
+        scored = list[float | None]()
 
-        def score(model: Any = one.model, scored: list[float] = scored) -> int:
-            scored.append(evaluate(model, task, data, recipe=recipe, device=device)[task.metric])
+        def score(model: Any = one.model, scored: list[float | None] = scored) -> int:
+            scored.append(evaluate(model, task, data, recipe=recipe, device=device).get(by))
             return len(data)
 
         took = [window.joules for window in (*windows, measure(score, repeat=False))]
@@ -278,8 +279,6 @@ def _apply(name: str, apply: Callable[[Any], Any], model: Any, data: Data, recip
 
 
 def _predictions(model: Any, task: Task, data: Data, recipe: Recipe, device: str) -> int:
-    from ..training.evaluate import predict
-
     return len(predict(model, task, data, recipe=recipe, device=device))
 
 
@@ -307,16 +306,16 @@ def _saving(row: AfterTraining, plain: AfterTraining) -> AfterTraining:
     return replace(row, saving_joules=saving)
 
 
-def on_front(rows: Sequence[AfterTraining]) -> tuple[bool, ...]:
+def on_front(rows: Sequence[AfterTraining], metric: str = "") -> tuple[bool, ...]:
     """Return which rows are on the second front, quality against joules of a prediction: none is as good for less, or better for no more.
 
-    What two standard uncertainties could have made is no difference in energy.
+    What two standard uncertainties could have made is no difference in energy. Less of an error is better, if that is the ``metric``.
     """
 
     def beats(one: AfterTraining, two: AfterTraining) -> bool:
         less = (two.joules_per_prediction or 0.0) - (one.joules_per_prediction or 0.0)
         noise = 2.0 * math.hypot(one.u_joules_per_prediction or 0.0, two.u_joules_per_prediction or 0.0)
-        better = (one.quality or 0.0) - (two.quality or 0.0)
+        better = sign_of(metric) * ((one.quality or 0.0) - (two.quality or 0.0))
         return (better >= 0.0 and less > noise) or (better > 0.0 and less >= -noise)
 
     known = [row.quality is not None and row.joules_per_prediction is not None for row in rows]
@@ -359,7 +358,7 @@ def _wide(table: str) -> bool:
 def _table(rows: Sequence[AfterTraining], metric: str, longest: int, *, unseen: str = "none seen", spread: bool = True) -> str:
     """The rows as a grid: reasons of more than ``longest`` characters are left for below, ``spread`` has the uncertainty."""
     cells = [["", "tactic", metric, "J/1,000", "±2u", "saves", "cost J", "pays after"]]
-    for row, member in zip(rows, on_front(rows), strict=True):
+    for row, member in zip(rows, on_front(rows, metric), strict=True):
         if row.reason is not None:
             cells.append(["", row.tactic, "", "", "", "", "", row.reason if len(row.reason) <= longest else "see below"])
             continue
@@ -380,9 +379,9 @@ def _table(rows: Sequence[AfterTraining], metric: str, longest: int, *, unseen: 
     return grid([[row[place] for place in shown] for row in cells], right=[place in range(2, 7) for place in shown])
 
 
-def to_json(rows: Sequence[AfterTraining], quality: str) -> str:
+def to_json(rows: Sequence[AfterTraining], quality: str, metric: str = "") -> str:
     """Return the rows as JSON, with ``break_even_predictions``."""
-    members = on_front(rows)
+    members = on_front(rows, metric)
     found = [
         {**asdict(row), "break_even_predictions": row.break_even_predictions, "on_front": member}
         for row, member in zip(rows, members, strict=True)

@@ -39,6 +39,7 @@ class ExportFailed(RuntimeError):  # noqa: N818 - named like TrainingFailed
 class TrainedModel:
     """A trained model with its candidate, task and trial, the space that built it, the name of the study, and its ``variant`` if it is one.
 
+    ``metric`` is the quality by which it is judged, that of the study.
     ``refitted`` says how the trial's model was trained again with the validation split, after which only the test split is left to check
     it: that is then ``task.validation``. The model is a ``torch.nn.Module`` on the CPU in eval mode, or a fitted estimator.
     """
@@ -49,6 +50,7 @@ class TrainedModel:
     task: Task
     trial: Trial
     study: str
+    metric: str
     variant: str | None = None
     refitted: str | None = None
 
@@ -127,6 +129,7 @@ def rebuild(trial: Trial, *, study: Study, task: Task, weights: Path) -> Trained
         ExportFailed: If the weights are missing or belong to another model.
     """
     from ..training.checkpoint import DamagedError, load_weights
+    from ..training.evaluate import metric_of
 
     if trial.state != "complete":
         raise ValueError(f"trial {trial.number} must be complete to be exported, got {trial.state}; pick a trial of the front")
@@ -153,7 +156,7 @@ def rebuild(trial: Trial, *, study: Study, task: Task, weights: Path) -> Trained
         ) from error
     if is_torch(model):
         model = model.to("cpu").float().eval()
-    return TrainedModel(model, candidate, study.space, task, trial, study.name)
+    return TrainedModel(model, candidate, study.space, task, trial, study.name, metric_of(task, study.objectives[0]))
 
 
 def build(space: Space, candidate: Candidate, task: Task) -> Any:

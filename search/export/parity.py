@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..records.examples import SHARES
 from ..training.task import Data
 from .model import ExportFailed, Predictor, TrainedModel
 
@@ -17,6 +18,8 @@ TOLERANCE = 1e-4
 #: Largest difference between the quality now and the one that the trial stored: other batches, another device or half precision move a
 #: few examples that lie on the decision boundary; other weights or other data move far more.
 DRIFT = 0.01
+#: Qualities in which a class counts the same however rare it is.
+EVEN = ("balanced_accuracy", "macro_f1")
 BATCH = 64
 #: The same from raw data: a resize may round a pixel otherwise. Share of the examples whose decision may change, of 1 in any case, and the
 #: largest difference of a probability, or of a value in standard deviations.
@@ -63,7 +66,7 @@ class Check:
                 f"its outputs differ by up to {self.max_abs_difference:.3g} (at most {self.tolerance:.3g} is allowed), "
                 f"{self.decisions_changed} of {self.examples} decisions differ"
             )
-        slack = 0.0 if self.metric == "accuracy" else self.tolerance
+        slack = 0.0 if self.metric in SHARES else self.tolerance
         if not (abs(self.quality_model - self.quality_exported) <= slack or self.quality_model != self.quality_model):
             return f"its {self.split} {self.metric} is {self.quality_exported:.6g}, the model's {self.quality_model:.6g}"
         allowed, changed = (COARSE_TOLERANCE, COARSE_CHANGED) if self.coarse else (RAW_TOLERANCE, RAW_CHANGED)
@@ -86,7 +89,9 @@ def compare(trained: TrainedModel, exported: Predictor, from_raw: FromRaw | None
     Raises:
         ExportFailed: If the model itself is not finite or is not the one that the trial measured, or the file cannot take a batch.
     """
-    task, metric = trained.task, trained.task.metric
+    from ..training.evaluate import sign_of
+
+    task, metric = trained.task, trained.metric
     model = trained.predictor()
     reference, predicted, targets = [], [], []
     for inputs, wanted in batches(trained, task.validation):
@@ -103,12 +108,13 @@ def compare(trained: TrainedModel, exported: Predictor, from_raw: FromRaw | None
     difference = np.abs(ours - theirs).max()
     now = quality(trained, ours, wanted).get(metric, float("nan"))
     known = None if task.folds else trained.trial.quality.get(metric)  # the quality of folds is that of other models
-    if known is not None and trained.variant is not None and known - now > DRIFT:
+    allowed = _drift(wanted) if metric in EVEN else DRIFT
+    if known is not None and trained.variant is not None and sign_of(metric) * (known - now) > allowed:
         raise ExportFailed(
             f"the variant {trained.variant} of trial {trained.trial.number} has validation {metric} {now:.4f}, the model {known:.4f}: "
-            f"it loses more than {DRIFT}; leave out --variant"
+            f"it loses more than {allowed:.2g}; leave out --variant"
         )
-    if known is not None and trained.variant is None and abs(now - known) > DRIFT:
+    if known is not None and trained.variant is None and abs(now - known) > allowed:
         raise ExportFailed(
             f"the rebuilt model has validation {metric} {now:.4f}, but trial {trained.trial.number} was measured at {known:.4f}: "
             "the data or the space are not those of the run; give the run's own --data"
@@ -133,6 +139,12 @@ def compare(trained: TrainedModel, exported: Predictor, from_raw: FromRaw | None
     )
 
 
+def _drift(targets: np.ndarray) -> float:
+    """Return ``DRIFT``, or what two decisions move where classes count alike: with ten examples of the rarer of two classes, a tenth."""
+    counts = np.unique(targets, return_counts=True)[1] if targets.ndim == 1 else np.asarray(targets.sum(axis=0))
+    return max(DRIFT, 2.0 / (len(counts) * max(1.0, float(counts.min()))))
+
+
 def _from_raw(trained: TrainedModel, outputs: np.ndarray, targets: np.ndarray, answers: np.ndarray) -> dict[str, Any]:
     kind = trained.task.kind
     ours, theirs = scores(trained, outputs), _as_scores(trained, answers)
@@ -141,7 +153,7 @@ def _from_raw(trained: TrainedModel, outputs: np.ndarray, targets: np.ndarray, a
     return {
         "raw_max_abs_difference": float(difference) if np.isfinite(difference) else float("inf"),
         "raw_decisions_changed": int(changed.any(axis=1).sum()),
-        "raw_quality": _measured(trained, theirs, targets).get(trained.task.metric),
+        "raw_quality": _measured(trained, theirs, targets).get(trained.metric),
     }
 
 
@@ -222,8 +234,8 @@ def _predict(exported: Predictor, inputs: np.ndarray, shape: tuple[int, ...]) ->
 def _score(trained: TrainedModel, exported: Predictor, data: Data, from_raw: FromRaw | None) -> tuple[float | None, int]:
     if from_raw is not None:
         wanted = np.concatenate([targets for _, targets in batches(trained, data)])
-        return _measured(trained, _as_scores(trained, from_raw(data)), wanted).get(trained.task.metric), len(wanted)
+        return _measured(trained, _as_scores(trained, from_raw(data)), wanted).get(trained.metric), len(wanted)
     pairs = [(exported(inputs), targets) for inputs, targets in batches(trained, data)]
     outputs = np.concatenate([part for part, _ in pairs])
     found = quality(trained, outputs, np.concatenate([targets for _, targets in pairs]))
-    return found.get(trained.task.metric), len(outputs)
+    return found.get(trained.metric), len(outputs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from ..records.trial import Trial
 from ..space import FixedTrial
 from ..study import Study
 from ..training.checkpoint import save_weights
-from ..training.evaluate import evaluate
+from ..training.evaluate import evaluate, sign_of
 from ..training.fit import fit
 from ..training.splits_data import training_and_validation
 from ..training.task import Task
@@ -33,7 +34,7 @@ class Refit:
     """What a refit has cost and brought.
 
     ``examples`` are those that it was trained on, ``before`` and ``after`` the quality ``metric`` on the test split of ``tested`` examples,
-    and ``joules`` what it took, that validation included; None where nothing is measured or estimated here.
+    NaN where that is undefined, and ``joules`` what it took, that validation included; None where nothing is measured or estimated here.
     """
 
     examples: int
@@ -53,7 +54,8 @@ class Refit:
         verdict = ""
         if self.metric in SHARES:
             told = shares_differ(self.before, self.after, self.tested)
-            verdict = ", a tie" if not told else ", better" if self.after > self.before else ", worse: leave --refit out"
+            gain = sign_of(self.metric) * (self.after - self.before)
+            verdict = ", a tie" if not told else ", better" if gain > 0 else ", worse: leave --refit out"
         change = f"test {self.metric} {self.after:.4f}, {self.before:.4f} before, on {self.tested:,} examples"
         return f"refitted on {self.examples:,} examples for {paid}: {change}{verdict}"
 
@@ -88,11 +90,12 @@ def refit(
         return fit(model, whole, recipe, epochs=trial.horizon, seed=study.seed, should_continue=lambda point: point.epoch < end)
 
     old = rebuild(trial, study=study, task=task, weights=weights)
-    before = evaluate(old.model, task, task.test, recipe=recipe)[task.metric]
+    before = evaluate(old.model, task, task.test, recipe=recipe).get(old.metric, math.nan)
     fitted, record = measure(train, meter, name="refit")
     path = folder / "refit.weights"
     sha256 = save_weights(path, fitted, with_checkpoint=False)
-    done = Refit(len(whole.train), len(task.test), task.metric, before, fitted.quality[task.metric], record.joules)
+    after = fitted.quality.get(old.metric, math.nan)
+    done = Refit(len(whole.train), len(task.test), old.metric, before, after, record.joules)
     energy = trial_energy(record, [replace(record, kind="epoch")], parent=None, predictions=0, intensity=None)
     if run is not None and run.facts.get("carbon") is None:
         energy = replace(energy, grams_co2e=run.grams_co2e(record.joules))

@@ -160,7 +160,7 @@ def describe(trained: TrainedModel, exporter: Exporter, run: Run | None) -> dict
             "name": task.name,
             "kind": task.kind,
             "outputs": task.outputs,
-            "metric": task.metric,
+            "metric": trained.metric,
             "shape": list(task.input_shape),
             "scale": task.target_scale,
             "train": len(task.train),

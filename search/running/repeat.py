@@ -194,6 +194,8 @@ class RepeatLoop:
             checkpoint_below=0,
             features=self.session.features,
             score_test=True,
+            # Another seed ends its training elsewhere, and those that last as long would be the lucky ones.
+            patience=False,
         )
         number = len(self.repeats.trainings)
         meter = self.session.account.open(number, self._executor.devices, kind=REPEAT, pid=getattr(self._executor, "pid", None))

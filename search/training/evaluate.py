@@ -22,6 +22,8 @@ from .task import Data, Kind, Task
 
 #: AUC sorts the scores of every class; with more classes than this it would cost more than the evaluation itself and is absent.
 MAX_AUC_CLASSES = 100
+#: Qualities of which less is better.
+LESS_IS_BETTER = ("error", "loss", "rmse", "mae")
 
 
 def evaluate(model: Any, task: Task, data: Data, *, recipe: Recipe, device: str | torch.device = "cpu") -> dict[str, float]:
@@ -149,6 +151,16 @@ def qualities(kind: Kind, classes: int) -> tuple[str, ...]:
     if kind == "anomaly":
         return (*found, "auc", "f1")
     return (*found, "auc") if classes <= MAX_AUC_CLASSES else found
+
+
+def metric_of(task: Task, name: str = "") -> str:
+    """Return the quality that decides between models: the one that is named, or the task's own where its kind does not have that one."""
+    return name if name in qualities(task.kind, len(task.classes)) else task.metric
+
+
+def sign_of(metric: str) -> float:
+    """Return 1 for a quality of which more is better, and -1 for errors and losses."""
+    return -1.0 if metric in LESS_IS_BETTER else 1.0
 
 
 def quality(kind: Kind, scores: np.ndarray, targets: np.ndarray, *, scale: tuple[float, float] | None = None) -> dict[str, float]:

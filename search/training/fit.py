@@ -18,7 +18,7 @@ import torch
 
 from .backbone import Transfer
 from .estimator import as_estimator
-from .evaluate import quality, quality_and_scores
+from .evaluate import metric_of, quality, quality_and_scores, sign_of
 from .feature_cache import FeatureCache
 from .features import with_features
 from .loop import Loop
@@ -33,6 +33,8 @@ from .tuning import HEAD_EPOCHS, HEAD_RECIPE, Tuned, first_images, head_task, is
 
 #: Features are handed to a head that is solved in blocks of so many.
 SOLVED_BATCH = 4096
+#: Names in a checkpoint the quality that patience has looked at; the task's own in one without it, of an earlier version.
+METRIC = "metric"
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class _Training:
     phases: Phases = no_phases
     should_continue: ShouldContinue = always
     check_at: Collection[int] = ()
+    metric: str = ""
 
 
 def fit(
@@ -61,6 +64,7 @@ def fit(
     should_continue: ShouldContinue = always,
     check_at: Collection[int] = (),
     features: FeatureCache | None = None,
+    metric: str = "",
 ) -> Fitted:
     """Train a model to ``epochs`` epochs, those of ``start`` included, and validate it.
 
@@ -71,6 +75,7 @@ def fit(
     - ``should_continue``: Called after every epoch; False ends the training there and the model is measured as it is.
     - ``features``: Where the features of a `Transfer` model are kept and found; None keeps them in memory for this training alone.
     - ``check_at``: Epochs after which a network is validated on the way, so that ``should_continue`` gets its quality; estimators are not.
+    - ``metric``: The quality that patience looks at, see `metric_of`; that of the task by default.
 
     Returns:
         The model with the weights that were measured, its validation quality and what is needed to continue. With ``recipe.patience`` it is
@@ -88,10 +93,11 @@ def fit(
             f"recipe.schedule={recipe.schedule!r} has a fixed horizon and cannot continue from a checkpoint; train from scratch"
         )
     if task.folds and not isinstance(model, Transfer):
-        how = _Training(epochs, start, seed, torch.device(device), phases, should_continue, check_at)
+        how = _Training(epochs, start, seed, torch.device(device), phases, should_continue, check_at, metric)
         return _cross_validated(model, task, recipe, how)
     if not isinstance(model, torch.nn.Module):
-        return _fit_estimator(model, task, recipe, epochs=epochs, start=start, seed=seed, phases=phases, should_continue=should_continue)
+        how = _Training(epochs, start, seed, torch.device("cpu"), phases, should_continue, metric=metric)
+        return _fit_estimator(model, task, recipe, how)
     device = torch.device(device)
     require_precision(recipe.precision, device)
     threads = torch.get_num_threads()
@@ -100,7 +106,7 @@ def fit(
     try:
         # What the model draws (dropout ...) is seeded for each epoch below; the caller's generators are left as they were.
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            how = _Training(epochs, start, seed, device, phases, should_continue, check_at)
+            how = _Training(epochs, start, seed, device, phases, should_continue, check_at, metric)
             if isinstance(model, Transfer):
                 way = _fit_tuned if isinstance(model.head, Tuned) else _fit_head
                 return way(model, task, recipe, how, features)
@@ -126,6 +132,7 @@ def _cross_validated(model: Any, task: Task, recipe: Recipe, how: _Training) -> 
         phases=how.phases,
         should_continue=how.should_continue,
         check_at=how.check_at,
+        metric=how.metric,
         **options,
     )
     plain = replace(recipe, patience=None)  # all to the same epoch
@@ -206,12 +213,14 @@ def _fit_tuned(model: Transfer, task: Task, recipe: Recipe, how: _Training, feat
 
 def _fit(model: torch.nn.Module, task: Task, recipe: Recipe, how: _Training) -> Fitted:
     """Train a network: set it up, train and look after each epoch, validate it."""
-    phases, tactics = how.phases, make_tactics(recipe.tactics)
+    phases, tactics, by = how.phases, make_tactics(recipe.tactics), metric_of(task, how.metric)
     curve: list[EpochPoint] = []
     stopped, scores = None, None
     with ExitStack() as undo:
         with phases("setup", 0):
             loop = Loop(model, task, recipe, tactics, undo, epochs=how.epochs, start=how.start, seed=how.seed, device=how.device)
+            if how.start is not None and how.start.get(METRIC, task.metric) != by:
+                loop.patience = Patience(recipe.patience)  # the best so far is of another quality
         if recipe.compile:
             with phases("compile", 0):
                 loop.compile()
@@ -227,15 +236,15 @@ def _fit(model: torch.nn.Module, task: Task, recipe: Recipe, how: _Training) -> 
             quality = None
             if loop.patience.enabled or (loop.epoch in how.check_at and loop.epoch < how.epochs):
                 quality, scores = _validate(model, loop.average, task, recipe, how.device, phases, loop.epoch)
-                if loop.patience.enabled and loop.patience.exhausted(quality.get(task.metric, -quality["loss"])):
-                    stopped = f"patience: no better validation {task.metric} in {recipe.patience} epochs"
+                if loop.patience.enabled and loop.patience.exhausted(_gain(quality, by)):
+                    stopped = f"patience: no better validation {by} in {recipe.patience} epochs"
             curve.append(EpochPoint(loop.epoch, loss, quality))
             if not how.should_continue(curve[-1]) and loop.epoch < how.epochs:
                 stopped = stopped or f"stopped after epoch {loop.epoch} of {how.epochs}"
         if curve[-1].quality is None:
             quality, scores = _validate(model, loop.average, task, recipe, how.device, phases, loop.epoch)
             curve[-1] = replace(curve[-1], quality=quality)
-        checkpoint = loop.checkpoint() if recipe.resumable else None
+        checkpoint = {**loop.checkpoint(), METRIC: by} if recipe.resumable else None
         if loop.average is not None:
             loop.average.swap()
         model.eval()
@@ -246,47 +255,43 @@ def _fit(model: torch.nn.Module, task: Task, recipe: Recipe, how: _Training) -> 
     return Fitted(model, loop.epoch, dict(curve[-1].quality or {}), tuple(curve), checkpoint, stopped, loop.extra, scores=scores)
 
 
-def _fit_estimator(
-    model: Any,
-    task: Task,
-    recipe: Recipe,
-    *,
-    epochs: int,
-    start: Mapping[str, Any] | None,
-    seed: int,
-    phases: Phases,
-    should_continue: ShouldContinue,
-) -> Fitted:
+def _gain(found: Mapping[str, float], metric: str) -> float:
+    """Return a quality as a number of which more is better; where the data leave it undefined, that of the loss."""
+    return sign_of(metric) * found[metric] if metric in found else -found["loss"]
+
+
+def _fit_estimator(model: Any, task: Task, recipe: Recipe, how: _Training) -> Fitted:
     """Fit an estimator, see ``fit``; its training loss is unknown, so the points of the curve have NaN as their loss."""
-    estimator, cpu = as_estimator(model), torch.device("cpu")
-    patience, by = Patience(recipe.patience), "loss" if getattr(estimator, "stops_by_loss", False) else task.metric
-    done = 0
+    estimator, start, phases, done = as_estimator(model), how.start, how.phases, 0
+    patience, by_loss = Patience(recipe.patience), getattr(estimator, "stops_by_loss", False)
+    by, before = ("loss", "loss") if by_loss else (metric_of(task, how.metric), task.metric)
     with phases("setup", 0):
         inputs, targets = task.train.arrays()
         if start is not None:
             done = int(start["epochs"])
             estimator.sklearn = start["sklearn"]
-            patience.load(start["patience"])
+            if start.get(METRIC, before) == by:
+                patience.load(start["patience"])
     curve: list[EpochPoint] = []
     stopped, scores = None, None
-    for epoch in range(done + 1, epochs + 1):
+    for epoch in range(done + 1, how.epochs + 1):
         with phases("epoch", epoch):
-            estimator.fit_epochs(inputs, targets, epoch - 1, epoch, seed)
+            estimator.fit_epochs(inputs, targets, epoch - 1, epoch, how.seed)
         quality = None
         if patience.enabled:
-            quality, scores = _validate(estimator, None, task, recipe, cpu, phases, epoch)
-            if patience.exhausted(-quality["loss"] if by == "loss" else quality.get(by, -quality["loss"])):
+            quality, scores = _validate(estimator, None, task, recipe, how.device, phases, epoch)
+            if patience.exhausted(_gain(quality, by)):
                 stopped = f"patience: no better validation {by} in {recipe.patience} epochs"
         curve.append(EpochPoint(epoch, float("nan"), quality))
-        if not should_continue(curve[-1]) and epoch < epochs:
-            stopped = stopped or f"stopped after epoch {epoch} of {epochs}"
+        if not how.should_continue(curve[-1]) and epoch < how.epochs:
+            stopped = stopped or f"stopped after epoch {epoch} of {how.epochs}"
         if stopped is not None:
             break
     last = curve[-1]
     if last.quality is None:
-        quality, scores = _validate(estimator, None, task, recipe, cpu, phases, last.epoch)
+        quality, scores = _validate(estimator, None, task, recipe, how.device, phases, last.epoch)
         curve[-1] = last = EpochPoint(last.epoch, last.loss, quality)
-    checkpoint = {"epochs": last.epoch, "sklearn": estimator.sklearn, "patience": patience.state()}
+    checkpoint = {"epochs": last.epoch, "sklearn": estimator.sklearn, "patience": patience.state(), METRIC: by}
     return Fitted(estimator, last.epoch, dict(last.quality or {}), tuple(curve), checkpoint, stopped, scores=scores)
 
 

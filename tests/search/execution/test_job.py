@@ -127,6 +127,19 @@ def test_what_fails_is_an_outcome_and_leaves_no_weights(rings: Callable[..., Stu
     assert not job.weights.exists()
 
 
+@pytest.mark.parametrize("patience", [True, False])
+def test_a_training_gets_the_quality_of_the_study_and_patience_where_it_may_end(
+    rings: Callable[..., Study], job: Job, monkeypatch: pytest.MonkeyPatch, *, patience: bool
+) -> None:
+    study, asked = rings(), list[tuple[str, int | None]]()
+    impatient = replace(study, space=replace(study.space, recipe=replace(study.space.recipe, patience=7)))  # type: ignore
+    monkeypatch.setattr(
+        "joulefront.search.training.fit.fit", lambda model, task, recipe, **how: asked.append((how["metric"], recipe.patience)) or 1 / 0
+    )
+    go(impatient, replace(job, metric="error", patience=patience))
+    assert asked == [("error", 7 if patience else None)]
+
+
 def test_inference_has_a_phase_of_its_own_after_the_training(
     rings: Callable[..., Study], job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -239,3 +240,11 @@ def test_the_second_front_has_what_is_better_or_clearly_cheaper():
         AfterTraining("does not fit", reason="no compiler"),
     ]
     assert on_front(rows) == (True, True, True, False, False, False, False)
+    errors = [replace(row, quality=None if row.quality is None else 1.0 - row.quality) for row in rows]
+    assert on_front(errors, "error") == on_front(rows)
+    assert [one["on_front"] for one in json.loads(to_json(errors, "measured", "error"))["tactics"]] == list(on_front(rows))
+
+
+def test_tactics_are_scored_by_the_quality_of_the_study(make, trained):
+    rows = compare_after_training(**trained, measure=Meter(1.0, 1.0), compile_model=False, rounds=2, prune=(), metric="balanced_accuracy")
+    assert rows[0].quality == pytest.approx(make("mlp", "rows", width=32).trial.quality["balanced_accuracy"], abs=1e-6)

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from joulefront.search.export import FORMATS, ExportFailed, export
+from joulefront.search.export.parity import DRIFT, _drift
 
 pytestmark = pytest.mark.slow
 
@@ -267,3 +268,9 @@ def test_a_refused_write_is_reported_as_such(make, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.mkdtemp", refuse)
     with pytest.raises(ValueError, match=r"cannot be written \(Permission denied\); give another folder"):
         export(**make("convnet").arguments, to="safetensors", out=tmp_path / "model")
+
+
+def test_where_classes_count_alike_a_decision_in_a_rare_one_is_no_other_model():
+    assert _drift(np.repeat([0, 1], [190, 10])) == pytest.approx(0.1)
+    assert _drift(np.repeat([0, 1], [5000, 5000])) == DRIFT
+    assert _drift(np.repeat([[0.0, 1.0], [1.0, 0.0]], [95, 5], axis=0)) == pytest.approx(0.2)

@@ -1,5 +1,6 @@
 """The picked model is trained again on all but the test split, and its price and worth are said."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -63,6 +64,25 @@ def test_without_a_test_split_it_is_refused(make, tmp_path):
     ready = make("forest", "rows")
     with pytest.raises(ValueError, match="--refit needs a test split"):
         refit(ready.arguments["trial"], study=ready.study, task=replace(ready.task, test=None), weights=ready.weights, folder=tmp_path)
+
+
+def test_refit_and_card_look_at_the_quality_of_the_study(make, tmp_path):
+    ready = make("forest", "rows")
+    given = {"study": replace(ready.study, objectives=("balanced_accuracy", "train_energy")), "task": ready.task, "weights": ready.weights}
+    trial, task, weights, done = refit(ready.trial, **given, folder=tmp_path)
+    assert done.metric == "balanced_accuracy"
+    assert done.after == pytest.approx(trial.quality["balanced_accuracy"])
+    assert "test balanced_accuracy" in done.to_text()
+    exported = export(trial, **{**given, "task": task, "weights": weights}, to="skops", out=tmp_path / "model", refit=done)
+    assert exported.check.metric == "balanced_accuracy"
+    assert exported.check.quality_model == pytest.approx(done.after)
+    assert "balanced_accuracy" in exported.summary()
+    assert json.loads((tmp_path / "model" / "config.json").read_text())["task"]["metric"] == "balanced_accuracy"
+
+
+def test_less_of_an_error_is_better():
+    assert "better" in Refit(700, 200, "error", 0.06, 0.0, 3.6).to_text()
+    assert "worse" in Refit(700, 200, "error", 0.06, 0.3, 3.6).to_text()
 
 
 @pytest.mark.parametrize(("after", "said"), [(0.95, "tie"), (1.0, "better"), (0.7, "worse")])
