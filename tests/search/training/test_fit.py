@@ -234,10 +234,8 @@ def skewed(monkeypatch):
 
     def validated(*given):
         epoch = given[-1]
-        return {"accuracy": 0.9, "balanced_accuracy": 0.5 + epoch / 100, "error": 0.5 - epoch / 100, "loss": 1.0}, (
-            np.zeros(1),
-            np.zeros(1),
-        )
+        found = {"accuracy": 0.9, "balanced_accuracy": 0.5 + epoch / 100, "error": 0.5 - epoch / 100, "loss": 1.0}
+        return found, (np.zeros(1), np.zeros(1))
 
     monkeypatch.setattr("joulefront.search.training.fit._validate", validated)
 
