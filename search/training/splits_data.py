@@ -116,8 +116,7 @@ class MemoryData(Data):
         """Hold a split; lengths that differ raise ValueError.
 
         ``mean`` and ``deviation`` are those of each channel or feature, in [0, 1] for uint8; None when the inputs are already normalised.
-        ``levels`` are what features that are mean targets are means by, so that a fold can learn them anew: by the place of the first such
-        feature of a column the level of each example, ``(n,)`` int32, -1 where it is missing.
+        ``levels``, for folds to learn mean targets anew: the level of each example ``(n,)`` int32, -1 for none, by the first such feature.
         """
         if len(inputs) != len(targets):
             raise ValueError(f"inputs and targets must have the same length, got {len(inputs)} and {len(targets)}")
@@ -184,8 +183,9 @@ class MemoryData(Data):
     def only(self, indices: np.ndarray) -> MemoryData:
         """Return a split of the examples at ``indices (m,)``, normalised as this one."""
         chosen = torch.as_tensor(indices, device=self.inputs.device)
-        levels = {place: codes[indices] for place, codes in self.levels.items()}
-        found = MemoryData(self.inputs[chosen], self.targets[chosen], levels=levels)
+        found = MemoryData(
+            self.inputs[chosen], self.targets[chosen], levels={place: codes[indices] for place, codes in self.levels.items()}
+        )
         found._mean, found._deviation = self._mean, self._deviation
         found.raw = None if self.raw is None else self.raw.only(indices)
         return found
@@ -201,8 +201,7 @@ class MemoryData(Data):
 def training_and_validation(task: Task) -> MemoryData:
     """Return the training and the validation examples of a task as one split.
 
-    Their features stay: those that are mean targets are of the other training examples, and of the training split as in new examples.
-    No example's own target is in them, but those of validation examples tell of training ones, for which a fold learns them anew.
+    Mean targets among their features stay those of the training split, as an export has them; none has its own example's target in it.
 
     Raises:
         ValueError: If they are not in memory.

@@ -6,6 +6,7 @@ Each is learnt from training rows, kept as JSON in the column's dictionary, and 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -97,7 +98,7 @@ def learn_means(found: np.ndarray, goals: np.ndarray) -> dict[str, Any]:
     """
     levels, codes = level_codes(found)
     kept, means, prior = _means(codes, goals)
-    return {"prior": prior, "means": {str(levels[k]): mean for k, mean in zip(kept, means, strict=True)}}
+    return {"prior": prior, "means": dict(zip(map(str, levels[kept]), means.tolist(), strict=True))}
 
 
 def level_codes(found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -108,7 +109,7 @@ def level_codes(found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return levels, codes
 
 
-def _means(codes: np.ndarray, goals: np.ndarray) -> tuple[np.ndarray, list[list[float]], list[float]]:
+def _means(codes: np.ndarray, goals: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[float]]:
     """Return the codes that are kept, their means and that of all."""
     prior, present = goals.mean(axis=0), codes >= 0
     counts = np.bincount(codes[present])
@@ -116,7 +117,7 @@ def _means(codes: np.ndarray, goals: np.ndarray) -> tuple[np.ndarray, list[list[
     means = (sums + PRIOR_ROWS * prior) / (counts + PRIOR_ROWS)[:, None]
     kept = np.sort(np.argsort(-counts, kind="stable")[:LEVELS])  # of equally frequent ones the first by name
     kept = kept[counts[kept] > 1]
-    return kept, [_short(means[k]) for k in kept], _short(prior)
+    return kept, np.array([_short(means[k]) for k in kept]).reshape(len(kept), len(prior)), _short(prior)
 
 
 def mean_features(learnt: Mapping[str, Any], found: np.ndarray) -> np.ndarray:
@@ -129,8 +130,7 @@ def means_of_rows(codes: np.ndarray, goals: np.ndarray, wanted: np.ndarray) -> n
     """Return what ``learn_means`` learns from rows of ``codes (n,)`` for others, ``wanted (m,)``: ``(m, k)``, as ``mean_features`` does."""
     kept, means, prior = _means(codes, goals)
     known = np.full((max(codes.max(), wanted.max()) + 2, len(prior)), prior)  # the last one, -1, is that of a missing text
-    if len(kept):
-        known[kept] = means
+    known[kept] = means
     return np.asarray(known[wanted])
 
 
@@ -149,10 +149,7 @@ def means_of_others(found: np.ndarray, goals: np.ndarray, seed: int = 0) -> np.n
 
 def learn_words(found: Sequence[str | None]) -> list[str]:
     """Return the most frequent words of texts, in lower case, that some of the rows have and others have not."""
-    counts: dict[str, int] = {}
-    for text in found:
-        for word in words_of(text):
-            counts[word] = counts.get(word, 0) + 1
+    counts = Counter(word for text in found for word in words_of(text))
     fewest, most = max(ROWS, RARE * len(found)), COMMON * len(found)
     chosen = sorted((word for word, count in counts.items() if fewest <= count <= most), key=lambda word: (-counts[word], word))
     return sorted(chosen[:WORDS])
@@ -169,11 +166,7 @@ def words_of(text: str | None) -> set[str]:
 
 def word_features(words: Sequence[str], found: Sequence[str | None]) -> np.ndarray:
     """Return ``(n, words)``: 1 where a text has a word."""
-    made = np.zeros((len(found), len(words)))
-    for row, text in enumerate(found):
-        there = words_of(text)
-        made[row] = [word in there for word in words]
-    return made
+    return np.array([[word in there for word in words] for there in map(words_of, found)], dtype=np.float64).reshape(len(found), len(words))
 
 
 def _short(values: np.ndarray) -> list[float]:

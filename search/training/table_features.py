@@ -155,13 +155,11 @@ def _name_rows(values: np.ndarray, *, counted: bool) -> bool:
 
 def levels_with_means(columns: list[Column], frame: pd.DataFrame) -> dict[int, np.ndarray]:
     """Return the level of each row as ``level_codes`` does, ``(n,)``, of columns with mean targets, by the place of their first mean."""
-    found: dict[int, np.ndarray] = {}
-    position = 0
-    for column in columns:
-        if "target" in column:
-            found[position + len(_levels(column))] = level_codes(texts(frame[str(column["name"])]))[1]
-        position += len(_suffixes(column))
-    return found
+    return {
+        len(feature_names(columns[:k])) + len(_levels(column)): level_codes(texts(frame[str(column["name"])]))[1]
+        for k, column in enumerate(columns)
+        if "target" in column
+    }
 
 
 def _learn_levels(

@@ -89,7 +89,7 @@ def test_folds_need_the_data_in_memory():
         fold_tasks(replace(task, train=Excerpt(task.train, 50)))
 
 
-def coded(kind, seed, informative=False, n=400, levels=50):
+def coded(kind, seed, informative=False, n=500, levels=40):
     """A table with one column of many codes, which say nothing of the target unless they are informative."""
     random = np.random.default_rng(seed)
     codes = random.integers(0, levels, n)
