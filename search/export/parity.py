@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from ..records.examples import SHARES
+from ..training.evaluate import predictions, sign_of
+from ..training.evaluate import quality as measured
 from ..training.task import Data
 from .model import ExportFailed, Predictor, TrainedModel
 
@@ -89,8 +92,6 @@ def compare(trained: TrainedModel, exported: Predictor, from_raw: FromRaw | None
     Raises:
         ExportFailed: If the model itself is not finite or is not the one that the trial measured, or the file cannot take a batch.
     """
-    from ..training.evaluate import sign_of
-
     task, metric = trained.task, trained.metric
     model = trained.predictor()
     reference, predicted, targets = [], [], []
@@ -182,10 +183,6 @@ def scores(trained: TrainedModel, outputs: np.ndarray) -> np.ndarray:
     """Turn raw outputs into what the metrics take: probabilities, values or anomaly scores."""
     if not trained.is_torch:
         return outputs
-    import torch
-
-    from ..training.evaluate import predictions
-
     found: np.ndarray = predictions(trained.task.kind, torch.from_numpy(outputs)).numpy()
     return found
 
@@ -207,8 +204,6 @@ def quality(trained: TrainedModel, outputs: np.ndarray, targets: np.ndarray) -> 
 
 
 def _measured(trained: TrainedModel, found: np.ndarray, targets: np.ndarray) -> dict[str, float]:
-    from ..training.evaluate import quality as measured
-
     if not np.isfinite(found).all():
         return {}
     return measured(trained.task.kind, found, targets, scale=trained.task.target_scale)

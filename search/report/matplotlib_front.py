@@ -68,13 +68,7 @@ def _points(axes: Axes, view: View) -> None:
     axes.step(x[:-1], y[:-1], where="post", color=STRONG, linewidth=2.0, solid_joinstyle="round")
     known = [trial for trial in view.front if trial.train_u_joules]
     if known:
-        bars: dict[str, Any] = {
-            "ecolor": STRONG,
-            "elinewidth": 1.1,
-            "capsize": 2.5,
-            "alpha": 0.55,
-            "label": "±2 sd of a repeated training",
-        }
+        bars: dict[str, Any] = {"ecolor": STRONG, "elinewidth": 1.1, "capsize": 2.5, "alpha": 0.55, "label": "±2 sd of a repeated training"}
         spans = [view.spread(trial) for trial in known]
         both = [[left for left, _ in spans], [right for _, right in spans]]
         axes.errorbar([view.x(t) for t in known], [view.y(t) for t in known], xerr=both, fmt="none", **bars)

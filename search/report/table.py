@@ -173,11 +173,7 @@ def columns_of(front: Front) -> list[Column]:
     marks = marks_of(front)
     if len({trial.energy_quality for trial in members}) > 1:  # one kind throughout stands in the last line
         columns.append(Column("energy", lambda trial: trial.energy_quality, right=False))
-    return [
-        *columns,
-        Column("", lambda trial: marks.get(trial.number, ""), right=False),
-        Column("model", model_text, right=False),
-    ]
+    return [*columns, Column("", lambda trial: marks.get(trial.number, ""), right=False), Column("model", model_text, right=False)]
 
 
 def _interval(front: Front, trial: Trial) -> str:
@@ -222,12 +218,7 @@ def marks_of(front: Front) -> dict[int, str]:
     if not front.members:
         return {}
     marks: dict[int, list[str]] = {}
-    for name, trial in (
-        ("cheapest", front.cheapest()),
-        ("sensible", front.sensible()),
-        ("knee", front.knee()),
-        ("best", front.best()),
-    ):
+    for name, trial in (("cheapest", front.cheapest()), ("sensible", front.sensible()), ("knee", front.knee()), ("best", front.best())):
         marks.setdefault(trial.number, []).append(name)
     for first, second in pairwise(front.members):
         if sign := _tie(front, first, second):

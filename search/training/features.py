@@ -118,13 +118,7 @@ class _Split:
 
 
 def with_features(
-    model: Transfer,
-    task: Task,
-    *,
-    cache: FeatureCache | None,
-    phases: Phases,
-    device: torch.device,
-    standardised: bool = True,
+    model: Transfer, task: Task, *, cache: FeatureCache | None, phases: Phases, device: torch.device, standardised: bool = True
 ) -> FeatureTask:
     """Return a task whose inputs are the model's features of the training and validation images, from the cache where they are.
 

@@ -39,7 +39,7 @@ METRIC = "metric"
 
 @dataclass(frozen=True)
 class _Training:
-    """What the ways of `fit` hand on to the loop; its arguments of the same names."""
+    """What the ways of `fit` hand on to the loop; its arguments of the same names, and no others."""
 
     epochs: int
     start: Mapping[str, Any] | None
@@ -92,13 +92,12 @@ def fit(
         raise ValueError(
             f"recipe.schedule={recipe.schedule!r} has a fixed horizon and cannot continue from a checkpoint; train from scratch"
         )
+    device = torch.device(device)
+    how = _Training(epochs, start, seed, device, phases, should_continue, check_at, metric)
     if task.folds and not isinstance(model, Transfer):
-        how = _Training(epochs, start, seed, torch.device(device), phases, should_continue, check_at, metric)
         return _cross_validated(model, task, recipe, how)
     if not isinstance(model, torch.nn.Module):
-        how = _Training(epochs, start, seed, torch.device("cpu"), phases, should_continue, metric=metric)
         return _fit_estimator(model, task, recipe, how)
-    device = torch.device(device)
     require_precision(recipe.precision, device)
     threads = torch.get_num_threads()
     if recipe.threads is not None:
@@ -106,7 +105,6 @@ def fit(
     try:
         # What the model draws (dropout ...) is seeded for each epoch below; the caller's generators are left as they were.
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            how = _Training(epochs, start, seed, device, phases, should_continue, check_at, metric)
             if isinstance(model, Transfer):
                 way = _fit_tuned if isinstance(model.head, Tuned) else _fit_head
                 return way(model, task, recipe, how, features)
@@ -122,24 +120,12 @@ def _cross_validated(model: Any, task: Task, recipe: Recipe, how: _Training) -> 
     """
     others = [copy.deepcopy(model) for _ in range(task.folds)]
     alone = replace(task, folds=0)
-    options: dict[str, Any] = {"seed": how.seed, "device": how.device}
-    fitted = fit(
-        model,
-        alone,
-        recipe,
-        epochs=how.epochs,
-        start=how.start,
-        phases=how.phases,
-        should_continue=how.should_continue,
-        check_at=how.check_at,
-        metric=how.metric,
-        **options,
-    )
+    fitted = fit(model, alone, recipe, **vars(how))
     plain = replace(recipe, patience=None)  # all to the same epoch
     before = [None] * task.folds if how.start is None else how.start["folds"]
     with how.phases("eval", fitted.epochs):
         folds = [
-            fit(other, part, plain, epochs=fitted.epochs, start=start, **options)
+            fit(other, part, plain, epochs=fitted.epochs, start=start, seed=how.seed, device=how.device)
             for other, part, start in zip(others, fold_tasks(task), before, strict=True)
         ]
         found = [fold.scores for fold in folds if fold.scores is not None]
@@ -262,7 +248,7 @@ def _gain(found: Mapping[str, float], metric: str) -> float:
 
 def _fit_estimator(model: Any, task: Task, recipe: Recipe, how: _Training) -> Fitted:
     """Fit an estimator, see ``fit``; its training loss is unknown, so the points of the curve have NaN as their loss."""
-    estimator, start, phases, done = as_estimator(model), how.start, how.phases, 0
+    estimator, start, phases, done, cpu = as_estimator(model), how.start, how.phases, 0, torch.device("cpu")
     patience, by_loss = Patience(recipe.patience), getattr(estimator, "stops_by_loss", False)
     by, before = ("loss", "loss") if by_loss else (metric_of(task, how.metric), task.metric)
     with phases("setup", 0):
@@ -279,7 +265,7 @@ def _fit_estimator(model: Any, task: Task, recipe: Recipe, how: _Training) -> Fi
             estimator.fit_epochs(inputs, targets, epoch - 1, epoch, how.seed)
         quality = None
         if patience.enabled:
-            quality, scores = _validate(estimator, None, task, recipe, how.device, phases, epoch)
+            quality, scores = _validate(estimator, None, task, recipe, cpu, phases, epoch)
             if patience.exhausted(_gain(quality, by)):
                 stopped = f"patience: no better validation {by} in {recipe.patience} epochs"
         curve.append(EpochPoint(epoch, float("nan"), quality))
@@ -289,7 +275,7 @@ def _fit_estimator(model: Any, task: Task, recipe: Recipe, how: _Training) -> Fi
             break
     last = curve[-1]
     if last.quality is None:
-        quality, scores = _validate(estimator, None, task, recipe, how.device, phases, last.epoch)
+        quality, scores = _validate(estimator, None, task, recipe, cpu, phases, last.epoch)
         curve[-1] = last = EpochPoint(last.epoch, last.loss, quality)
     checkpoint = {"epochs": last.epoch, "sklearn": estimator.sklearn, "patience": patience.state(), METRIC: by}
     return Fitted(estimator, last.epoch, dict(last.quality or {}), tuple(curve), checkpoint, stopped, scores=scores)

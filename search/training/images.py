@@ -60,13 +60,7 @@ def _images(path: str | Path, resolution: int | None, options: FileOptions) -> T
         **tones,
     }
     task = task_of_files(
-        files,
-        found,
-        partial(decode, shape=shape, **tones),
-        shape=shape,
-        dtype=torch.uint8,
-        preprocessing=preprocessing,
-        **options,
+        files, found, partial(decode, shape=shape, **tones), shape=shape, dtype=torch.uint8, preprocessing=preprocessing, **options
     )
     if len(set(sizes)) > 1 and resolution is None:
         (low, lower), (high, higher) = min(sizes), max(sizes)

@@ -275,12 +275,7 @@ class SparseLinear(torch.autograd.Function):
 
 
 def _convolution_backward(
-    gradient: torch.Tensor,
-    x: torch.Tensor,
-    weight: torch.Tensor,
-    geometry: tuple[tuple[int, ...], ...],
-    need_x: bool,
-    need_weight: bool,
+    gradient: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, geometry: tuple[tuple[int, ...], ...], need_x: bool, need_weight: bool
 ) -> tuple[Any, Any, Any]:
     # one call for both gradients, and the operator that torch.utils.flop_counter has a formula for
     stride, padding, dilation = geometry
