@@ -35,7 +35,7 @@ _CENTS = ("ct", "c", "cent", "cents")
 JOULES_BY_UNIT = {prefix + unit: PREFIXES[prefix] * _BASES[unit][1] for unit in ("J", "Wh") for prefix in ("µ", "m", "", "k", "M")}
 #: The same of carbon -> grams.
 GRAMS_BY_UNIT = {prefix + "gCO2e": PREFIXES[prefix] for prefix in ("µ", "m", "", "k")} | {"tCO2e": 1e6}
-_NUMBER = r"[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]*)?|[0-9]+\.?[0-9]*(?:[eE][-+]?[0-9]+)?|\.[0-9]+(?:[eE][-+]?[0-9]+)?"
+_NUMBER = r"[1-9][0-9]{0,2}(?:,[0-9]{3})+(?:\.[0-9]*)?|[0-9]+\.?[0-9]*(?:[eE][-+]?[0-9]+)?|\.[0-9]+(?:[eE][-+]?[0-9]+)?"
 _AMOUNT = re.compile(rf"\s*([€$£₹]?)\s*({_NUMBER})\s*(.*?)\s*", re.DOTALL)
 
 
@@ -73,7 +73,7 @@ def read_amount(text: str, name: str, example: str, kinds: Sequence[str] = ("jou
         + (["EUR", "ct"] if "money" in kinds else [])
     )
     value = float(found[2].replace(",", "")) if found else float("nan")
-    if found is None or not 0 < value < inf:
+    if found is None or not 0 < value < inf or found[3].startswith(","):
         comma = "; write the decimals with a point" if re.search(r"\d,\d", text) else ""
         raise ValueError(f"{name} must be a positive number with a unit ({units}), got {text!r}{comma}; for example {example}")
     unit = found[1] or found[3]

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from math import log10
 
 #: Objectives that a meter reads, and those that are compared by their ratio, not by their difference.
-METERED = ("train_energy", "train_co2", "inference_energy")
-LOGARITHMIC = (*METERED, "parameters")
+METERED = ("train_energy", "inference_energy")
+LOGARITHMIC = (*METERED, "train_co2", "parameters")
 
 #: Half-width of a logarithmic axis: three decades on each side of the first measured trial.
 DECADES = 3.0

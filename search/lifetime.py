@@ -27,25 +27,27 @@ def read_predictions(text: str) -> int:
     (10000000, 1500)
     """
     found = re.fullmatch(r"\s*([\d.,_eE+]+)\s*([kKmMgGbB]?)\s*", text)
-    number = None if found is None else read_number(found[1].replace(",", "").replace("_", ""))
-    if found is None or number is None or not 0 <= number < math.inf:
-        raise ValueError(f"--predictions must be a number of predictions, got {text!r}; for example 10k, 10M or 2000")
-    return round(number * _SIZES[found[2].lower()])
+    number = None if found is None else read_number(found[1].replace("_", ""))
+    count = math.nan if found is None or number is None else number * _SIZES[found[2].lower()]
+    if not 0 <= count < math.inf:
+        comma = "; write the decimals with a point" if re.search(r"\d,\d", text) else ""
+        raise ValueError(f"--predictions must be a number of predictions, got {text!r}{comma}; for example 10k, 10M or 2000")
+    return round(count)
 
 
 def with_use(front: Front, predictions: int) -> Front:
     """Return the front in which the energy of a trial is that of its training and of so many predictions with it.
 
-    Trials whose predictions were not measured have no place on it.
+    Trials whose predictions were not measured, or read as 0 J, have no place on it.
 
     Raises:
         ValueError: If those of no trial were.
     """
     trials = tuple(_with_use(trial, predictions) for trial in front.trials)
     found = replace(front, trials=trials, objectives=(front.objectives[0], "train_energy"), directions=(front.directions[0], "minimize"))
-    if not any(trial.energy.inference_joules_per_1000 is not None and trial.values for trial in front.trials):
+    if not any(_per_1000(trial) is not None and trial.values for trial in front.trials):
         raise ValueError(
-            "--predictions needs the energy of predictions, which this run did not measure; "
+            "--predictions needs the energy of predictions, which this run did not measure (0 J is below the meter's resolution); "
             "run the study with --objectives accuracy,train_energy,inference_energy"
         )
     return found
@@ -88,17 +90,23 @@ def to_text(front: Front, predictions: int, rows: Sequence[Mapping[str, Any]] | 
     said = f"Energy of the training and of {predictions:,} predictions, as measured. sensible: trial {pick.number}, {used.choice.why}."
     if before is not None and before.number != pick.number:
         said += f" By training alone it is trial {before.number}."
-    missing = sum(1 for trial in front.members if trial.inference_joules_per_1000 is None)
+    missing = sum(1 for trial in front.members if _per_1000(trial) is None)
     if missing:
         said += f" {missing} of {len(front)} members have no measured predictions and are left out."
     return fitted(cells, [*[True] * 6, False]) + "\n\n" + paragraphs(said)
 
 
+def _per_1000(trial: Trial) -> float | None:
+    """Joules of 1,000 predictions; None when unknown or below the resolution of the meter: no prediction is free."""
+    joules = trial.energy.inference_joules_per_1000
+    return None if joules is None or joules <= 0 else joules
+
+
 def _with_use(trial: Trial, predictions: int) -> Trial:
-    energy, per_1000 = trial.energy, trial.energy.inference_joules_per_1000
+    energy, per_1000 = trial.energy, _per_1000(trial)
     if not trial.values:
         return trial
-    if energy.train_joules is None or per_1000 is None:
+    if energy.train_joules is None or energy.train_joules <= 0 or per_1000 is None:
         return replace(trial, energy=replace(energy, train_joules=None), values=(trial.values[0], math.nan))
     total = energy.train_joules + per_1000 * predictions / 1000
     parts = energy.train_u_joules, energy.inference_u_joules_per_1000
@@ -108,7 +116,7 @@ def _with_use(trial: Trial, predictions: int) -> Trial:
 
 def _row(front: Front, used: Front, trial: Trial, predictions: int) -> dict[str, Any]:
     own = original(front, trial)
-    per_1000 = own.energy.inference_joules_per_1000 or 0.0
+    per_1000 = _per_1000(own) or 0.0
     return {
         "trial": own.number,
         "metric": front.objectives[0],

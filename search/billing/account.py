@@ -274,13 +274,13 @@ def trial_energy(
         shared: What the study pays once and every model that needs it costs, whoever has paid for it: the features of its images.
         compiled: Trials that have the same kernels, if they were compiled: the first paid for them, others found them in a cache.
     """
-    shared = [replace(record, t0_utc=whole.t0_utc, t0_ns=whole.t0_ns, t1_ns=whole.t1_ns) for record in shared]  # as if it were done now
     epochs = [record for record in phases if record.kind == "epoch"]
     paid = [record for record in phases if record.kind == "compile"]
     if paid:
         known = (fitted(Record, one.energy.compiled, f"what trial {one.number} has compiled") for one in compiled if one.energy.compiled)
         paid = [max((*paid, *known), key=lambda record: record.known_joules)]
-    training = epochs if parent is not None else [*shared, *(record for record in phases if record.kind == "setup"), *paid, *epochs]
+    now = [r if r in phases else replace(r, t0_utc=whole.t0_utc, t0_ns=whole.t0_ns, t1_ns=whole.t1_ns) for r in (*shared, *paid)]
+    training = epochs if parent is not None else [*now, *(record for record in phases if record.kind == "setup"), *epochs]
     components = {} if parent is None else dict(parent.energy.components)
     for record in training:
         for part in record.components:

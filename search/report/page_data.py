@@ -253,7 +253,7 @@ def _rounded(value: float, significant: int) -> float:
 
 
 def _all_trials(run: Run) -> dict[str, Any]:
-    """Every trial by columns, texts by their place in a list: 10,000 of them stay small."""
+    """Every trial by columns, its number last, texts by their place in a list: 10,000 of them stay small."""
     texts: dict[str, int] = {}
 
     def place(text: str) -> int:
@@ -270,6 +270,7 @@ def _all_trials(run: Run) -> dict[str, Any]:
             place(trial.energy_quality),
             trial.parent,
             None if not trial.reason else place(trial.reason[:500]),
+            trial.number,
         ]
         for trial in run.trials
     ]

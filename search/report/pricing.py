@@ -99,6 +99,8 @@ class PriceTable:
             lines.append(f"The front is the same {len(self.front)} trials in every zone: in one place carbon is energy times a constant.")
         else:
             lines.append("The front differs in: " + ", ".join(str(r.intensity.zone) for r in self.rows if r.front != self.front) + ".")
+        if any(row.intensity.grams_per_kwh == 0 for row in self.rows):
+            lines.append("At 0 g/kWh every training emits the same, so that the front there is the best model alone.")
         table, *rest = [*lines, *([f"Note: {self.note}."] if self.note else [])]
         return "\n".join([table, *map(paragraphs, rest)])
 

@@ -179,6 +179,20 @@ def carbon_time_of(
     return found
 
 
+def check_grams(study: Study, intensity: Intensity | None) -> None:
+    """Refuse to minimise grams that are unknown, or 0 of every training.
+
+    Raises:
+        ValueError: If an objective is ``train_co2`` and the intensity of the place is None or 0.
+    """
+    if "train_co2" in study.objectives and (intensity is None or intensity.grams_per_kwh == 0):
+        got = "none" if intensity is None else "0 g/kWh, at which every training emits the same"
+        raise ValueError(
+            f"objective 'train_co2' needs a carbon intensity above 0, got {got}; "
+            "add --zone FR or --intensity 56 (g/kWh), or take train_energy in its place"
+        )
+
+
 def grams_as_joules(
     sessions: Sequence[Mapping[str, Any]], budget: Budget | None, grams_per_kwh: float | None, pue: float, *, otherwise: float | None
 ) -> float | None:

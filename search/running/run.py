@@ -24,7 +24,7 @@ from ..training.evaluate import targets_of
 from ..training.task import Task
 from .baselines import PLAIN, MeasurementProtocol, beginning
 from .carbon_log import keep_place
-from .carbon_session import ALONE, CarbonSession, CarbonTime, grams_as_joules
+from .carbon_session import ALONE, CarbonSession, CarbonTime, check_grams, grams_as_joules
 from .course import tell_end
 from .endings import Endings
 from .ensemble import add_ensemble
@@ -210,6 +210,8 @@ def run(
             wanted, trials = member.limits(wanted, trials, study)
             spent = (spent or 0.0) + member.elsewhere_joules()
             opened.at_end(ledger_copy(folder).close)  # when it has ended
+        if carbon is None:
+            check_grams(study, intensity)
         grams = None if intensity is None else intensity.grams_per_kwh
         chosen = wanted or (study.budget if trials is None else None)
         priced = spent if carbon is None else grams_as_joules(folder.facts["carbon"], chosen, grams, pue, otherwise=spent)

@@ -74,7 +74,7 @@ def joules_of(budget: Budget, *, grams_per_kwh: float | None, pue: float = 1.0, 
     if budget.grams_co2e is not None:
         if not grams_per_kwh:
             raise ValueError(
-                f"--budget {budget.to_text()} needs the carbon intensity of the place: add --zone FR or --intensity 56 (g/kWh)"
+                f"--budget {budget.to_text()} needs the carbon intensity of the place, above 0: add --zone FR or --intensity 56 (g/kWh)"
             )
         return budget.grams_co2e / (grams_per_kwh * pue) * JOULES_PER_KWH
     assert budget.money is not None

@@ -93,6 +93,8 @@ def test_any_prefix_is_read(text: str, value: float, kind: str) -> None:
         ("5wh", "do you mean Wh?"),
         ("5KWH", "do you mean kWh?"),
         ("0,05mWh", "write the decimals with a point"),
+        ("1,5Wh", "write the decimals with a point"),
+        ("0,500Wh", "write the decimals with a point"),
         ("20", "has no unit; write one of"),
         ("20", "for example --budget 20Wh"),
         ("-3Wh", "must be a positive number"),

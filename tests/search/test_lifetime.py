@@ -47,18 +47,30 @@ def test_what_was_not_measured_has_no_place_and_is_said(front):
         with_use(unmeasured, 1000)
 
 
+def test_predictions_or_a_training_that_read_as_0_j_are_unknown_and_not_free():
+    dear = complete(0, 0.80, 10.0, inference_joules_per_1000=5.0)
+    unread = (complete(1, 0.90, 20.0, inference_joules_per_1000=0.0), complete(2, 0.90, 0.0, inference_joules_per_1000=5.0))
+    front = Front((dear, *unread), *TWO)
+    assert [row["trial"] for row in to_rows(front, 10_000)] == [0]
+    assert "1 of 2 members have no measured predictions" in " ".join(to_text(front, 10_000).split())
+    with pytest.raises(ValueError, match="0 J is below the meter's resolution"):
+        with_use(Front(unread[:1], *TWO), 1000)
+
+
 def test_the_pick_is_the_trial_as_it_was_measured(front):
     used = with_use(front, 1_000_000)
     assert used.pick("best").train_joules == pytest.approx(1090.0)
     assert original(front, used.pick("best")) is front.trials[2]
 
 
-@pytest.mark.parametrize(("text", "count"), [("2000", 2000), ("10k", 10_000), ("10M", 10_000_000), ("1.5e6", 1_500_000), ("1,000", 1000)])
+@pytest.mark.parametrize(
+    ("text", "count"), [("2000", 2000), ("10k", 10_000), ("10M", 10_000_000), ("1.5e6", 1_500_000), ("1,000", 1000), ("1,500k", 1_500_000)]
+)
 def test_numbers_of_predictions_are_read_as_people_write_them(text, count):
     assert read_predictions(text) == count
 
 
-@pytest.mark.parametrize("text", ["", "many", "-5", "10Wh", "nan", "1e999"])
+@pytest.mark.parametrize("text", ["", "many", "-5", "10Wh", "nan", "1e999", "1e308G", "1,5M", "0,500M", "1,5000", "1.500.000"])
 def test_other_texts_are_refused_with_an_example(text):
     with pytest.raises(ValueError, match=r"--predictions must be a number of predictions, got .*for example 10k"):
         read_predictions(text)

@@ -39,10 +39,10 @@ const plural = (n, word) => `${count(n)} ${word}${n === 1 ? "" : "s"}`;
 
 // -- the model of the choice --------------------------------------------------------------------------------------------------------------
 
-const state = { uses: 0, quality: null, energy: Infinity, pick: null, rule: "sensible", place: 0, form: 0, shown: 0, filter: "" };
+const state = { uses: 0, quality: null, energy: Infinity, pick: null, rule: "sensible", place: null, form: 0, shown: 0, filter: "" };
 const better = (a, b) => (run.maximise ? a > b : a < b);
 const member = (n) => run.members.find((m) => m.n === n);
-const usable = () => run.members.length > 0 && run.members.every((m) => m.j1000 !== null);
+const usable = () => run.members.length > 0 && run.members.every((m) => m.j1000 > 0); // no prediction is free: 0 J is below the resolution of the meter
 const lifetime = (m) => m.j + (state.uses && m.j1000 !== null ? (state.uses * m.j1000) / 1000 : 0);
 const cheapest = (models) => d3.least(models, lifetime);
 const reaches = (m) => state.quality === null || !better(state.quality, m.q);
@@ -183,14 +183,20 @@ function copy(text, button) {
   done(document.execCommand("copy") ? "copied" : "select it"); area.remove(); button.focus();
 }
 const list = (entries) => h("dl", { class: "facts" }, entries.filter(([, v]) => v !== null).map(([k, v]) => [h("dt", null, k), h("dd", null, v)]));
-const grams = (joules) => { const place = run.places[state.place]; return run.place || state.place ? (joules === null ? null : (joules / 3.6e6) * place.grams_per_kwh * run.pue) : null; };
+/** The place that the page is priced for: that of the run until another one is chosen; null when unknown. */
+const here = () => (state.place === null ? null : run.places.find((p) => p.zone === state.place)) ?? (run.place ? run.places[0] : null);
+const forecast = (p) => Boolean(run.place && p === run.places[0] && run.place.source?.startsWith("forecast"));
+const called = (p) => [p.region ?? p.zone ?? (forecast(p) ? null : "given by the user"), forecast(p) ? "by the forecast" : null].filter(Boolean).join(", ");
+const grams = (joules, p = here()) => (p === null || joules === null ? null : (joules / 3.6e6) * p.grams_per_kwh * run.pue);
+/** Grams of a training: where it took place its own, which follow its hours under a forecast. */
+const emitted = (m, p = here()) => (run.place && p === run.places[0] && (forecast(p) || m.g !== null) ? m.g : grams(m.j, p));
 const money = (joules) => (run.money && joules !== null ? `${((joules / 3.6e6) * run.money[0] * run.pue).toPrecision(2)} ${run.money[1]}` : null);
 
 function details() {
   const m = state.pick, top = member(run.choice.best), ties = tiesOf(m), saved = 1 - lifetime(m) / lifetime(top), side = spread(m);
   const about = m.low === null ? "its interval is unknown: how many examples it was validated on was not kept" : `95 % interval ${quality(m.low)} to ${quality(m.high)}${m.right === null ? "" : `, ${count(m.right)} of ${validated()} right`}`;
   const how = measuredSpread(m) ? `±${gap}${percent(2 * side)} between ${m.again.n} trainings (2 sd)` : `±${gap}${percent(2 * side)}, as repeats typically spread (2 sd)`;
-  const cost = [grams(m.j) === null ? null : mass(grams(m.j)), money(m.j)].filter(Boolean).join(", ");
+  const cost = [emitted(m) === null ? null : mass(emitted(m)), money(m.j)].filter(Boolean).join(", ");
   const below = m === top ? "The best of all." : `${step(top.q - m.q)} ${better(top.q, m.q) ? "worse than" : "from"} the best (trial ${top.n}), ${saved >= 0 ? `${percent(saved)} less` : `${percent(-saved)} more`} energy${state.uses ? " over its life" : ""}.`;
   const box = [h("h2", { id: "h-pick" }, `Trial ${m.n}`, run.choice.marks[m.n] ? [" ", h("span", { class: "tag" }, run.choice.marks[m.n])] : null),
     h("div", { class: "big" },
@@ -253,12 +259,12 @@ function differs(m) {
   return shown.filter((k) => k in mine).map((k) => `${short(k)} ${value(mine[k])}`).join(", ") || (m.epochs !== state.pick.epochs ? "epochs alone" : "nothing that is a parameter");
 }
 function membersTable() {
-  const priced = run.members.some((m) => grams(m.j) !== null), measured = usable(), repeated = run.members.some(measuredSpread);
+  const priced = run.members.some((m) => emitted(m) !== null), measured = usable(), repeated = run.members.some(measuredSpread);
   const names = [["trial", "text"], [run.metric, null], ["95 % interval", "wide"], [run.unit.name, null], ...(repeated ? [["± (2 sd)", "wide"]] : []), ...(priced ? [["CO₂e", "broad"]] : []), ...(measured ? [["J per 1,000", "wide"]] : []), ["epochs", "wide known"], ["parameters", "wide known"], [`differs from trial ${state.pick.n} in`, "text"]];
   const row = (m) => h("tr", { class: `${m === state.pick ? "on" : ""} ${allowed(m) ? "" : "out"}`, onclick: (e) => { if (e.target.tagName !== "INPUT") choose(m); } },
     h("td", { class: "text first" }, h("label", null, h("input", { type: "radio", name: "pick", value: m.n, checked: m === state.pick, onchange: () => choose(m) }), ` ${m.n}`, allowed(m) ? null : [" ", h("span", { class: "tag" }, "outside")])),
     cell(quality(m.q)), cell(m.low === null ? "-" : `${quality(m.low).replace(`${gap}%`, "")} to ${quality(m.high)}`, "wide"), cell(digits(m.j / run.unit.joules)), repeated ? cell(measuredSpread(m) ? percent(2 * spread(m)) : "-", "wide") : null,
-    priced ? cell(mass(grams(m.j)).replace("CO₂e", ""), "broad") : null, measured ? cell(digits(m.j1000), "wide") : null, cell(count(m.epochs), "wide known"), cell(count(m.parameters), "wide known"),
+    priced ? cell(mass(emitted(m)).replace("CO₂e", ""), "broad") : null, measured ? cell(digits(m.j1000), "wide") : null, cell(count(m.epochs), "wide known"), cell(count(m.parameters), "wide known"),
     h("td", { class: "text long" }, differs(m), run.choice.marks[m.n] ? [" ", h("span", { class: "tag" }, run.choice.marks[m.n])] : null));
   $("members").replaceChildren(h("caption", null, `Cheapest training first.${repeated ? "" : ` Energies of one model trained again typically spread by ±${gap}${percent(2 * run.typical)} (2 sd).`}`), head(names), h("tbody", null, run.members.map(row)));
 }
@@ -267,10 +273,10 @@ function allTrials() {
   const data = run.all, names = Object.keys(data.params), of = (name, i) => { const c = data.params[name]; return c.values ? c.values[i] : c.of[c.at[i]]; };
   const words = (i) => names.map((name) => [name, of(name, i)]).filter(([, v]) => v !== null).map(([name, v]) => `${name.split(".").at(-1)} ${value(v)}`).join(", ");
   const text = (i) => [data.texts[data.rows[i][0]], data.rows[i][7] === null ? "" : data.texts[data.rows[i][7]], words(i)].join(" ").toLowerCase();
-  const wanted = d3.range(data.rows.length).filter((i) => !state.filter || text(i).includes(state.filter) || String(i) === state.filter), shown = wanted.slice(0, state.shown);
+  const wanted = d3.range(data.rows.length).filter((i) => !state.filter || text(i).includes(state.filter) || String(data.rows[i][8]) === state.filter), shown = wanted.slice(0, state.shown);
   const rows = shown.map((i) => {
-    const [kind, epochs, q, j, paid, how, parent, reason] = data.rows[i];
-    return h("tr", null, cell(String(i), "text"), cell(data.texts[kind], "text"), cell(count(epochs)), cell(quality(q)), cell(j === null ? "unknown" : digits(j / run.unit.joules)), cell(paid === null ? "unknown" : digits(paid / run.unit.joules), "wide"), cell(data.texts[how], "text wide"), cell(parent === null ? "" : String(parent), "wide"), cell([words(i), reason === null ? "" : data.texts[reason]].filter(Boolean).join("; "), "text long"));
+    const [kind, epochs, q, j, paid, how, parent, reason, number] = data.rows[i];
+    return h("tr", null, cell(String(number), "text"), cell(data.texts[kind], "text"), cell(count(epochs)), cell(quality(q)), cell(j === null ? "unknown" : digits(j / run.unit.joules)), cell(paid === null ? "unknown" : digits(paid / run.unit.joules), "wide"), cell(data.texts[how], "text wide"), cell(parent === null ? "" : String(parent), "wide"), cell([words(i), reason === null ? "" : data.texts[reason]].filter(Boolean).join("; "), "text long"));
   });
   const more = shown.length < wanted.length ? h("button", { type: "button", onclick: () => { state.shown += 500; allTrials(); } }, `${Math.min(500, wanted.length - shown.length)} more`) : null;
   $("all").replaceChildren(h("p", { class: "small muted", role: "status" }, `${count(shown.length)} of ${count(wanted.length)} shown. Train: this model from scratch; paid: what this trial added to the bill.`),
@@ -295,7 +301,7 @@ function payback(m) {
   if (run.members.length === 1) return "The front has one model: there is no cheaper one with which the search could pay for itself.";
   if (m === top && m === run.members[0]) return "The best model is the cheapest one, too: nothing cheaper pays for the search.";
   if (m === top) return "Choose a cheaper model to see when the search has paid for itself.";
-  const each = top.j - m.j, use = top.j1000 !== null && m.j1000 !== null ? (top.j1000 - m.j1000) / 1000 : 0;
+  const each = top.j - m.j, use = top.j1000 > 0 && m.j1000 > 0 ? (top.j1000 - m.j1000) / 1000 : 0;
   if (each <= 0) return `Trial ${m.n} costs no less to train than the best model (trial ${top.n}): choose a cheaper one to see when the search has paid for itself.`;
   return `Against training the best model (trial ${top.n}) each time, trial ${m.n} has paid for the search after ${plural(Math.ceil(total / each), "training")}${use > 0 ? `, or after ${many(Math.ceil(total / use))} predictions` : ""}.`;
 }
@@ -310,12 +316,11 @@ function byHour() {
 }
 function carbon() {
   const open = new Set([...document.querySelectorAll("#carbon details[open]")].map((d) => d.dataset.title));
-  const here = run.places[state.place], known = run.place || state.place > 0;
-  const chosen = h("select", { id: "place", onchange: (e) => { state.place = +e.target.value; draw(); $("place").focus(); } }, run.places.map((p, i) => h("option", { value: i, selected: i === state.place }, `${i === 0 && run.place ? "here: " : ""}${p.region ?? p.zone ?? "given by the user"} (${digits(p.grams_per_kwh)} g/kWh)`)), run.place ? null : h("option", { value: -1, selected: !known }, "unknown"));
-  if (!run.place) chosen.onchange = (e) => { state.place = Math.max(0, +e.target.value); state.known = +e.target.value >= 0; draw(); $("place").focus(); };
-  const rows = run.places.map((p) => [p.region ?? p.zone ?? "given by the user", digits(p.grams_per_kwh), run.bill.total === null ? "unknown" : mass((run.bill.total / 3.6e6) * p.grams_per_kwh * run.pue), state.pick ? mass((state.pick.j / 3.6e6) * p.grams_per_kwh * run.pue) : "-", p.year === null ? "" : String(p.year)]);
+  const at = here();
+  const chosen = h("select", { id: "place", onchange: (e) => { state.place = run.places[+e.target.value]?.zone ?? null; draw(); $("place").focus(); } }, run.places.map((p, i) => h("option", { value: i, selected: p === at }, `${i === 0 && run.place ? "here: " : ""}${called(p)} (${digits(p.grams_per_kwh)} g/kWh)`)), run.place ? null : h("option", { value: -1, selected: at === null }, "unknown"));
+  const rows = run.places.map((p) => [called(p), digits(p.grams_per_kwh), mass(grams(run.bill.total, p)), state.pick ? mass(emitted(state.pick, p)) : "-", p.year === null ? "" : String(p.year)]);
   $("carbon").replaceChildren(h("p", { class: "noprint" }, h("label", { for: "place" }, "Price this page for "), chosen),
-    h("p", { class: "small muted" }, known ? `${here.describe}. ` : "Where this was computed is not known, so its carbon is not stated. ", run.pue === 1 ? "The machine alone, without the building (PUE 1)." : `The building is in it: PUE ${run.pue}.`, " The joules stay: another place is another factor, not another training."),
+    h("p", { class: "small muted" }, at ? `${at.describe}. ` : "Where this was computed is not known, so its carbon is not stated. ", run.pue === 1 ? "The machine alone, without the building (PUE 1)." : `The building is in it: PUE ${run.pue}.`, " The joules stay: another place is another factor, not another training."),
     byHour() ?? "", h("details", { open: open.has("places"), "data-title": "places" }, h("summary", null, "The same in other places"), table({ head: ["place", "g/kWh", "whole search", state.pick ? `training trial ${state.pick.n}` : "", "year"], rows, right: [1, 2, 3, 4] })));
 }
 function mattered() {

@@ -207,6 +207,27 @@ def test_compiling_is_part_of_the_price_from_scratch_and_kernels_from_a_cache_co
     assert (eager.train_joules, eager.compiled) == (10.0, {})
 
 
+def test_kernels_of_an_earlier_session_are_priced_as_if_they_were_compiled_now_and_own_ones_by_their_time() -> None:
+    whole = replace(record("trial", 35.0), t0_ns=50, t1_ns=60)
+    phases = [replace(record(kind, 2.0), t0_ns=at, t1_ns=at + 1) for kind, at in (("compile", 51), ("epoch", 55))]
+    old = replace(record("compile", 8.0), t0_ns=1, t1_ns=2, hardware={}).to_json()
+    covered: list[int] = []
+
+    def since_now(one: Record) -> Intensity | None:
+        covered.append(one.t0_ns)
+        return Intensity(100.0) if one.t0_ns >= 50 else None
+
+    def price(*compiled: Trial) -> TrialEnergy:
+        return trial_energy(whole, phases, parent=None, predictions=0, intensity=since_now, compiled=compiled)
+
+    found = price(changed(PARENT, compiled=old))
+    assert found.grams_co2e == pytest.approx(10.0 / 3.6e6 * 100.0)
+    assert found.compiled == old
+    covered.clear()
+    assert price().grams_co2e is not None
+    assert covered == [51, 55]
+
+
 def test_a_lineage_pays_for_compiling_once() -> None:
     parent = changed(PARENT, compiled=replace(record("compile", 8.0), hardware={}).to_json())
     child = facts(record("trial", 20.0), record("setup", 2.0), record("compile", 8.0), record("epoch", 12.0), parent=parent)

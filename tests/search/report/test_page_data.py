@@ -87,12 +87,20 @@ def test_repeats_give_the_spread_of_the_energy(fake_run: Run, repeated: Callable
 def test_every_trial_is_in_the_columns_as_it_was(fake_run: Run) -> None:
     table = page_data(fake_run, ranking=False)["all"]
     for trial, row in zip(fake_run.trials, table["rows"], strict=True):
-        assert table["texts"][row[0]] == trial.state
+        assert (table["texts"][row[0]], row[8]) == (trial.state, trial.number)
         assert row[4] == (None if trial.increment_joules is None else pytest.approx(trial.increment_joules, rel=1e-3))
         for name, column in table["params"].items():
             shown = column["values"][trial.number] if "values" in column else column["of"][column["at"][trial.number]]
             value = trial.params.get(name)
             assert shown == (pytest.approx(value, rel=1e-3) if isinstance(value, float) else value)
+
+
+def test_trials_keep_their_numbers_where_those_of_other_hardware_are_left_out(fake_run: Run) -> None:
+    first = fake_run.trials[0].params
+    run = replace(fake_run, trials=tuple(changed(t, hardware_id="other") if t.params == first else t for t in fake_run.trials))
+    kept = [trial.number for trial in run.comparable().trials]
+    assert kept[0] > 0
+    assert [row[8] for row in page_data(run, ranking=False)["all"]["rows"]] == kept
 
 
 def test_true_and_1_are_different_parameters(fake_run: Run) -> None:

@@ -170,6 +170,54 @@ def test_ten_thousand_trials_are_one_canvas_and_their_table_comes_when_it_is_ask
         assert opened.complaints == []
 
 
+def test_the_table_of_all_trials_shows_and_filters_by_their_own_numbers(chrome: Any, fake_run: Run, tmp_path: Path) -> None:
+    first = fake_run.trials[0].params
+    run = replace(fake_run, trials=tuple(changed(t, hardware_id="other") if t.params == first else t for t in fake_run.trials))
+    last = run.comparable().trials[-1].number
+    with Opened(chrome, report_html(run, tmp_path / "r.html", ranking=False)) as opened:
+        opened.page.click("#rest > summary")
+        opened.page.wait_for_selector("#all tbody tr")
+        opened.page.fill("#filter", str(last))
+        shown = [text.split()[0] for text in opened.page.eval_on_selector_all("#all tbody tr", "rows => rows.map(row => row.innerText)")]
+        assert str(last) in shown
+        assert opened.complaints == []
+
+
+def test_any_place_can_be_chosen_where_that_of_the_run_is_unknown(chrome: Any, fake_run_maker: Callable[..., Run], tmp_path: Path) -> None:
+    with Opened(chrome, report_html(fake_run_maker(intensity=False), tmp_path / "r.html", ranking=False)) as opened:
+        assert "its carbon is not stated" in opened.text("#carbon")
+        assert "gCO₂e" not in opened.text("#bill")
+        for place in ("0", "1"):  # the first is the cleanest
+            opened.page.select_option("#place", place)
+            assert opened.page.eval_on_selector("#place", "one => one.value") == place
+            assert "its carbon is not stated" not in opened.text("#carbon")
+            assert "gCO₂e" in opened.text("#bill")
+        opened.page.select_option("#place", "-1")
+        assert "its carbon is not stated" in opened.text("#carbon")
+
+
+def test_under_a_forecast_a_model_keeps_the_grams_of_its_own_hours(chrome: Any, fake_run: Run, tmp_path: Path) -> None:
+    trials = tuple(changed(t, grams_co2e=t.train_joules and t.train_joules / 3.6e6 * 20) for t in fake_run.trials)
+    mean = {"grams_per_kwh": 100.0, "zone": None, "source": "forecast: given by the user, mean over the energy of this search"}
+    run = replace(fake_run, trials=trials, facts={**fake_run.facts, "intensity": mean})
+    joules = Front.of(run).sensible().train_joules or 0.0
+    with Opened(chrome, report_html(run, tmp_path / "r.html", ranking=False)) as opened:
+
+        def shown(grams_per_kwh: float) -> bool:
+            text = opened.page.evaluate(f"mass({joules / 3.6e6 * grams_per_kwh})")
+            members = text.removesuffix("CO₂e") in opened.page.text_content("#members tr.on")
+            assert members == (f"; {text};" in opened.text("#details .big"))
+            return members
+
+        assert shown(20)
+        assert opened.page.eval_on_selector("#place", "one => one.selectedOptions[0].textContent") == "here: by the forecast (100 g/kWh)"
+        opened.page.select_option("#place", "1")
+        assert shown(opened.page.evaluate("run.places[1].grams_per_kwh"))
+        assert not shown(20)
+        opened.page.select_option("#place", "0")
+        assert shown(20)
+
+
 READABLE = (Path(helpers.browser.__file__).parent / "readable.js").read_text()
 
 

@@ -43,6 +43,12 @@ def test_the_front_of_one_place_is_the_front_of_energy(fake_run: Run) -> None:
     assert front_at(Front.of(fake_run), TAIPEI).objectives == ("accuracy", "train_co2")
 
 
+def test_where_electricity_emits_nothing_the_front_is_the_best_model_and_not_empty(fake_run: Run) -> None:
+    table = price_table(fake_run, [OREGON, replace(OREGON, grams_per_kwh=0.0, zone="CF")])
+    assert table.rows[1].front == (Front.of(fake_run).best().number,)
+    assert "differs in: CF. At 0 g/kWh every training emits the same" in " ".join(table.to_text().split())
+
+
 def test_zones_come_from_the_offline_table_with_source_and_year(fake_run: Run) -> None:
     table = price_table(fake_run, ["FR", "TW"])
     assert [row["zone"] for row in table.to_rows()] == ["FR", "TW"]

@@ -52,6 +52,14 @@ def test_a_place_cannot_be_added_to_a_run_whose_first_grams_are_unknown(rings: M
         run(study, out=tmp_path / "r", trials=2, intensity=intensity_for("FR"))
 
 
+@pytest.mark.parametrize(("place", "got"), [(None, "none"), (given_intensity(0.0), "0 g/kWh, at which every training emits the same")])
+def test_grams_that_are_unknown_or_always_0_are_no_objective(rings: Maker, tmp_path: Path, place: Intensity | None, got: str) -> None:
+    study = rings(sampler="random", objectives=("accuracy", "train_co2"))
+    with pytest.raises(ValueError, match=f"'train_co2' needs a carbon intensity above 0, got {got}; add --zone FR"):
+        run(study, out=tmp_path / "r", trials=1, intensity=place, meter="cpu_time")
+    assert not (tmp_path / "r").exists()
+
+
 def test_a_table_or_a_live_reading_that_moved_on_leaves_a_run_its_own_number(rings: Maker, tmp_path: Path) -> None:
     study = rings(sampler="random")
     for grams, trials in ((50.0, 1), (80.0, 2)):
