@@ -249,9 +249,6 @@ class FidelityEstimator(Estimator):
             decision = np.asarray(self.sklearn.decision_function(X), dtype=np.float64)
             # Softsign keeps the order of far outliers, which a logistic function would round to equal scores.
             return 0.5 - 0.5 * decision / (1.0 + np.abs(decision))
-        if isinstance(getattr(self.sklearn, "classes_", None), list):  # several labels: one pair of probabilities each
-            rows = zip(self.sklearn.predict_proba(X), self.sklearn.classes_, strict=True)
-            return np.stack([_positive(probabilities, classes) for probabilities, classes in rows], axis=1)
         return plain_scores(self.sklearn, X)
 
     def share(self, epochs: int) -> float:
@@ -312,8 +309,3 @@ def make_sklearn(name: str, kind: str, settings: Mapping[str, Any], *, threads: 
     if name == "local_outlier_factor":
         options["novelty"] = True
     return kinds[name][1 if regression else 0](**options)
-
-
-def _positive(probabilities: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """Return the probability of a 1; a label that never or always occurred has one column."""
-    return probabilities[:, list(classes).index(1)] if 1 in classes else np.zeros(len(probabilities))

@@ -108,7 +108,8 @@ def compare(trained: TrainedModel, exported: Predictor, from_raw: FromRaw | None
         raise ExportFailed(f"trial {trained.trial.number} gives NaN or infinite outputs on the validation data; pick another trial")
     difference = np.abs(ours - theirs).max()
     now = quality(trained, ours, wanted).get(metric, float("nan"))
-    known = None if task.folds else trained.trial.quality.get(metric)  # the quality of folds is that of other models
+    # The quality of folds is that of other models, and that of an ensemble of other choices among its members.
+    known = None if task.folds or trained.trial.members else trained.trial.quality.get(metric)
     allowed = _drift(wanted) if metric in EVEN else DRIFT
     if known is not None and trained.variant is not None and sign_of(metric) * (known - now) > allowed:
         raise ExportFailed(

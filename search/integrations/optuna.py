@@ -94,7 +94,7 @@ def energy_trial(
                 record = window.close(state, settle=True)
                 for name, value in facts_of(record).items():
                     trial.set_user_attr(name, value)
-        energy.record = record
+        energy.record, energy._parent_joules = record, _parent_joules(trial)  # known since the parameters were suggested, maybe within
         joules = known_joules(record, found)
         trial.set_user_attr(FROM_SCRATCH, joules + energy._parent_joules)
 

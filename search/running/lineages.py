@@ -69,7 +69,7 @@ def claimed(trials: Sequence[FrozenTrial], asked: FrozenTrial, epochs: int, pare
     """
     alike = [trial for trial in trials if trial.user_attrs.get(KEY) == asked.user_attrs[KEY] and trial.number != asked.number]
     for trial in alike:
-        resumes = RESUME_FROM in trial.user_attrs or parent is not None
+        resumes = trial.user_attrs.get(RESUME_FROM) is not None or parent is not None
         if trial.state.name == "RUNNING" and (resumes or trial.params.get("epochs") == epochs):
             return f"trial {trial.number} trains the same candidate at another worker"
         if parent is not None and trial.state.name == "COMPLETE" and trial.user_attrs.get(RESUME_FROM) == parent:

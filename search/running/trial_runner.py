@@ -53,7 +53,8 @@ def one_blas_thread() -> AbstractContextManager[Any]:
     The environment (``search/threads.py``) is too late for whoever has imported numpy before us. Not for two threads at a time: each
     restores what it found.
     """
-    return _thread_pools(len(sys.modules)).limit(limits=1, user_api="blas")
+    limited: AbstractContextManager[Any] = _thread_pools(len(sys.modules)).limit(limits=1, user_api="blas")
+    return limited
 
 
 #: Why a training ends whose trial is not this worker's any more.

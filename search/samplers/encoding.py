@@ -219,7 +219,11 @@ def _numbers(distribution: FloatDistribution | IntDistribution, genes: Array) ->
 
 def _snap(distribution: BaseDistribution, genes: Array) -> Array:
     if isinstance(distribution, CategoricalDistribution):
-        return genes
+        if len(set(distribution.choices)) == len(distribution.choices):
+            return genes
+        # Of equal choices, as 0 and False are, Optuna stores the first.
+        first = np.array([distribution.to_internal_repr(choice) for choice in distribution.choices], dtype=float)
+        return np.where(np.isnan(genes), np.nan, first[np.nan_to_num(genes).astype(int)])
     assert isinstance(distribution, FloatDistribution | IntDistribution)
     if distribution.step is None:
         return np.clip(genes, 0.0, 1.0)

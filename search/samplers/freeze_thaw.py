@@ -6,6 +6,7 @@ Source: Swersky et al. 2014, "Freeze-thaw Bayesian optimization" (arXiv 1406.389
 from __future__ import annotations
 
 import threading
+import weakref
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -155,6 +156,7 @@ class FreezeThawSampler(BaseSampler):
         self._history = History(key, epochs_name, energy)
         self._lock = threading.RLock()
         self._study_id: int | None = None
+        self._storage: weakref.ref[Any] | None = None
         self._ahead: dict[int, Decision] = {}
         self._minimized: tuple[bool, ...] = ()
         self._encoder: Encoder | None = None
@@ -162,7 +164,7 @@ class FreezeThawSampler(BaseSampler):
         self._transfer: TransferModel | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_lock"}
+        return {name: value for name, value in self.__dict__.items() if name != "_lock"} | {"_storage": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -177,7 +179,9 @@ class FreezeThawSampler(BaseSampler):
             space = self._space()
         if not space and not self._history.observations:
             return {}
-        return {**space, self.epochs_name: self._history.epochs_distribution or IntDistribution(self.rungs[0], self.rungs[-1])}
+        # How the objective asks for the epochs is known once it has: until then they are the lowest rung, drawn on their own.
+        epochs = self._history.epochs_distribution
+        return space if epochs is None else {**space, self.epochs_name: epochs}
 
     def sample_relative(self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> dict[str, Any]:
         """Decide what to train, claim it for this worker, and return its parameters."""
@@ -189,10 +193,20 @@ class FreezeThawSampler(BaseSampler):
         if decision.parent is not None:
             study._storage.set_trial_user_attr(trial._trial_id, RESUME_FROM, decision.parent)
             trial.user_attrs[RESUME_FROM] = decision.parent  # the objective's own copy was made before this decision
-        return {**decision.params, self.epochs_name: decision.epochs}
+        return {name: value for name, value in {**decision.params, self.epochs_name: decision.epochs}.items() if name in search_space}
 
     def sample_independent(self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution) -> Any:
-        """Draw a parameter that no earlier trial has; epochs start at the lowest rung."""
+        """Draw a parameter that no earlier trial has; epochs start at the lowest rung.
+
+        Raises:
+            ValueError: A rung is outside of the range of the epochs.
+        """
+        if param_name == self.epochs_name:
+            require_rungs(self.rungs, param_distribution)
+        if trial.user_attrs.get(RESUME_FROM) is not None and param_name in (trial.system_attrs.get(CLAIM) or {"params": {}})["params"]:
+            # The space has just become narrower than what was decided on: another configuration, from scratch.
+            study._storage.set_trial_user_attr(trial._trial_id, RESUME_FROM, None)
+            trial.user_attrs[RESUME_FROM] = None
         if param_name == self.epochs_name and isinstance(param_distribution, IntDistribution | FloatDistribution):
             return type(param_distribution.low)(min(max(self.rungs[0], param_distribution.low), param_distribution.high))
         if isinstance(param_distribution, CategoricalDistribution) and param_name == self.epochs_name:
@@ -300,14 +314,17 @@ class FreezeThawSampler(BaseSampler):
             excluded.add(decision.key)
 
     def _update(self, study: Study, *, exclude: int | None) -> None:
-        if self._study_id != study._study_id:
+        if self._storage is None and self._study_id == study._study_id:
+            self._storage = weakref.ref(study._storage)  # a copy goes on with the study of its original
+        # The first study of every storage has the same id.
+        if self._storage is None or self._storage() is not study._storage or self._study_id != study._study_id:
             minimized = [direction.name == "MINIMIZE" for direction in study.directions]
             if not 1 <= self._energy < len(minimized):
                 raise ValueError(
                     "FreezeThawSampler needs two or more objectives, the quality first, and energy must be the index of another one; "
                     f"got {len(minimized)} objectives and energy={self._energy}"
                 )
-            self._study_id, self._planner, self._ahead = study._study_id, None, {}
+            self._study_id, self._storage, self._planner, self._ahead = study._study_id, weakref.ref(study._storage), None, {}
             self._history = History(self._key, self.epochs_name, self._energy)
             self._minimized = energy_second(minimized, self._energy)
             facts = (self.rungs, self._minimized, self._key, self.epochs_name, self._energy)
@@ -348,3 +365,11 @@ class FreezeThawSampler(BaseSampler):
 
     def _rng(self, trial: FrozenTrial, salt: int) -> np.random.Generator:
         return np.random.default_rng([self._seed, trial.number, salt])
+
+
+def require_rungs(rungs: Sequence[int], epochs: BaseDistribution) -> None:
+    """Raise ValueError unless the objective can suggest every rung as its number of epochs."""
+    listed = epochs.choices if isinstance(epochs, CategoricalDistribution) else None
+    for rung in rungs:
+        if rung not in listed if listed is not None else not epochs._contains(epochs.to_internal_repr(rung)):
+            raise ValueError(f"rungs must be numbers of epochs that the objective can suggest, got {rung} and {epochs}; change one of them")

@@ -103,7 +103,7 @@ def halving_decision(
 
     A rung promotes its best third by non-dominated rank; among equals, the best quality goes on.
     """
-    table, rungs = state.table, settings.rungs
+    table, rungs, ended = state.table, settings.rungs, history.ended()
     for lower, upper in reversed(list(pairwise(rungs))):
         rows = np.flatnonzero((table.epochs >= lower) & (table.epochs < upper) & table.feasible)
         here = np.union1d(rows, np.flatnonzero((table.epochs >= upper) & table.feasible))
@@ -115,7 +115,7 @@ def halving_decision(
         order = rows[np.lexsort((-table.values[rows, 0], nondominated_rank(table.values[rows])))]
         for row in order[:promoted]:
             key = table.keys[table.config[row]]
-            if key in taken or key in history.finished or table.trained_to[table.config[row]] >= upper:
+            if key in taken or key in ended or table.trained_to[table.config[row]] >= upper:
                 continue
             resumable = history.resumable(key, resume=settings.resume)
             parent = history.longest(key)
@@ -209,7 +209,8 @@ def _ladder(settings: SearchSettings, history: History, unavailable: AbstractSet
     climbed = {key for key in usable if sum(epochs >= first for epochs in observations[key]) > 1}
     climbed |= {trial.key for trial in history.running if trial.epochs > first and trial.key in observations}
     reached = {key: history.trained_to(key, resume=settings.resume) for key in usable}
-    complete = {key for key in usable if reached[key] >= last or key in history.finished}
+    ended = history.ended()
+    complete = {key for key in usable if reached[key] >= last or key in ended}
     if sum(reached[key] >= last or len(observations[key]) > 1 for key in complete) >= settings.ladders:  # not what is solved at once
         return None
     eligible = [key for key in usable if key in climbed and key not in complete and key not in unavailable]

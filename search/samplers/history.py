@@ -76,7 +76,7 @@ class History:
     are copies without weights. ``finished`` are trainings that ended by themselves, ``from_scratch`` those that cannot be resumed;
     ``kills`` counts by configuration and epochs. ``arms`` tells which arm of the sampler has proposed a trial, ``surprises`` whether it was
     a fresh configuration and how many standard deviations its quality was off, by the models alone. ``distributions`` are the latest of
-    each parameter, without the epochs.
+    each parameter, without the epochs; ``narrowed`` is whether one has changed on the way.
     """
 
     key: Key | None
@@ -94,6 +94,7 @@ class History:
     running: tuple[RunningTrial, ...] = ()
     distributions: dict[str, BaseDistribution] = field(default_factory=dict)
     epochs_distribution: BaseDistribution | None = None
+    narrowed: bool = False
     _read: set[int] = field(default_factory=set)
 
     def update(self, trials: Sequence[FrozenTrial], *, exclude: int | None = None) -> None:
@@ -140,6 +141,18 @@ class History:
         """Return the parameters of the configuration."""
         return {name: value for name, value in params.items() if name != self.epochs_name}
 
+    def ended(self) -> set[str]:
+        """Return the configurations that are not continued: finished ones, and those that the space does not hold any more."""
+        if not self.narrowed:
+            return self.finished
+        known = self.distributions
+        outside = {
+            key
+            for key, params in self.params.items()
+            if not all(known[name]._contains(known[name].to_internal_repr(value)) for name, value in params.items() if name in known)
+        }
+        return self.finished | outside
+
     def longest(self, key: str) -> Observation | None:
         """Return the longest measured training of a configuration."""
         points = self.observations.get(key)
@@ -162,6 +175,7 @@ class History:
             if name == self.epochs_name:
                 self.epochs_distribution = distribution
             else:
+                self.narrowed |= self.distributions.get(name, distribution) != distribution
                 self.distributions[name] = distribution
         if self.epochs_name not in trial.params:
             return  # it failed before it was known what it trains

@@ -106,7 +106,7 @@ class Planner:
         """
         table, settings = state.table, self.settings
         unavailable = {trial.key for trial in history.running} | history.failed
-        done = unavailable | history.finished
+        done = unavailable | history.ended()
         paused = np.array(
             [i for i, key in enumerate(table.keys) if table.trained_to[i] < settings.rungs[-1] and key not in done], dtype=np.int64
         )

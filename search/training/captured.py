@@ -13,7 +13,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,8 +60,11 @@ def cuda_graph(body: Callable[[], None]) -> Callable[[], None]:
     graph.capture_begin(capture_error_mode="thread_local")
     try:
         body()
-    finally:
-        graph.capture_end()
+    except BaseException:
+        with suppress(RuntimeError):  # the reason is the error before, not that the capture has failed
+            graph.capture_end()
+        raise
+    graph.capture_end()
     return graph.replay
 
 
@@ -109,6 +112,8 @@ class CapturedEpoch:
                 for _ in range(WARM_UP_STEPS):
                     self._at.zero_()
                     launching = _launching_share(step, self._device)
+                with _never_waiting(self._device):
+                    step()
                 if _python_state(model) != before:
                     raise NotCapturableError("the network draws at random on the CPU, or counts its steps in Python")
                 if launching < LEAST_LAUNCHING:
@@ -185,9 +190,25 @@ def _aside(device: torch.device) -> Iterator[None]:
         return
     present, stream = torch.cuda.current_stream(device), torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     stream.wait_stream(present)
-    with torch.cuda.stream(stream):
+    try:
+        with torch.cuda.stream(stream):
+            yield
+    finally:
+        present.wait_stream(stream)
+
+
+@contextmanager
+def _never_waiting(device: torch.device) -> Iterator[None]:
+    """Make an error of what waits for the device: a capture that fails at it may leave a generator unusable."""
+    if device.type != "cuda":
         yield
-    present.wait_stream(stream)
+        return
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
 
 
 @contextmanager
@@ -213,6 +234,22 @@ def _untouched(model: torch.nn.Module, optimizer: torch.optim.Optimizer, average
 
 def _python_state(model: torch.nn.Module) -> Any:
     """Return what a step must not change on the CPU: the generators, and the plain attributes of all modules."""
-    plain = [{name: one for name, one in vars(module).items() if isinstance(one, (bool, int, float, str))} for module in model.modules()]
-    _, words, place, *_ = np.random.get_state(legacy=True)
-    return plain, random.getstate(), (np.asarray(words).tobytes(), place), torch.get_rng_state().numpy().tobytes()
+    attributes = [_plain(vars(module)) for module in model.modules()]
+    return attributes, random.getstate(), str(np.random.get_state(legacy=False)["state"]), torch.get_rng_state().numpy().tobytes()
+
+
+def _plain(value: Any) -> Any:
+    """Return of an attribute what can be compared later: numbers, texts, collections of them, the states of generators."""
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple, set)):
+        return [_plain(one) for one in value]
+    if isinstance(value, np.random.Generator):
+        return str(value.bit_generator.state)
+    if isinstance(value, np.random.RandomState):
+        return str(value.get_state(legacy=False)["state"])
+    if isinstance(value, random.Random):
+        return value.getstate()
+    if isinstance(value, torch.Generator):
+        return value.get_state().cpu().numpy().tobytes()
+    return value if isinstance(value, (bool, int, float, str, np.generic)) else None

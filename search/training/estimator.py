@@ -41,8 +41,9 @@ class SingleEpoch:
         """Fit everything when nothing has been fitted yet."""
         if epochs_from > 0:
             return
-        if "random_state" in getattr(self.sklearn, "get_params", dict)():
-            self.sklearn.set_params(random_state=seed % 2**32)
+        names = [name for name in getattr(self.sklearn, "get_params", dict)() if name.rpartition("__")[2] == "random_state"]
+        if names:  # also those of the steps of a pipeline
+            self.sklearn.set_params(**dict.fromkeys(names, seed % 2**32))
         self.sklearn.fit(X, y)
 
     def predict_scores(self, X: np.ndarray) -> np.ndarray:
@@ -67,6 +68,9 @@ def plain_scores(sklearn: Any, X: np.ndarray) -> np.ndarray:
     if getattr(sklearn, "_estimator_type", None) == "outlier_detector" or is_outlier_detector(sklearn):
         # decision_function is negative for outliers; the logistic function puts the threshold at 0.5 and keeps the order.
         return np.asarray(1.0 / (1.0 + np.exp(np.clip(sklearn.decision_function(X), -50.0, 50.0))), dtype=np.float64)
+    if isinstance(getattr(sklearn, "classes_", None), list) and callable(getattr(sklearn, "predict_proba", None)):
+        pairs = zip(sklearn.predict_proba(X), sklearn.classes_, strict=True)  # several labels, a pair of probabilities each
+        return np.stack([_of_a_one(probabilities, classes) for probabilities, classes in pairs], axis=1)
     if callable(getattr(sklearn, "predict_proba", None)):
         return np.asarray(sklearn.predict_proba(X))
     if hasattr(sklearn, "classes_") and callable(getattr(sklearn, "decision_function", None)):
@@ -79,6 +83,11 @@ def plain_scores(sklearn: Any, X: np.ndarray) -> np.ndarray:
     if hasattr(sklearn, "classes_"):
         return np.asarray(np.asarray(sklearn.predict(X))[:, None] == np.asarray(sklearn.classes_)[None, :], dtype=np.float64)
     return np.asarray(sklearn.predict(X), dtype=np.float64)
+
+
+def _of_a_one(probabilities: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """Return the probability of a 1; a label that never or always occurred has one column."""
+    return probabilities[:, list(classes).index(1)] if 1 in classes else np.zeros(len(probabilities))
 
 
 def is_outlier_detector(sklearn: Any) -> bool:

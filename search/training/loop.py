@@ -223,7 +223,8 @@ class Loop:
         return learning_rate_factor(self._recipe, step, steps_per_epoch=steps, total_steps=self._epochs * steps)
 
     def _parts(self, inputs: torch.Tensor, targets: torch.Tensor) -> Any:
-        return zip(inputs.chunk(self._recipe.accumulation), targets.chunk(self._recipe.accumulation), strict=True)
+        parts = max(1, min(self._recipe.accumulation, len(inputs) // 2))  # a single example has no batch statistics
+        return zip(inputs.tensor_split(parts), targets.tensor_split(parts), strict=True)
 
     def _loss(self, inputs: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the mean loss, without and with what the tactics add to it."""

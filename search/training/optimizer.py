@@ -127,15 +127,19 @@ class Average:
             for name, tensor in model.state_dict(keep_vars=True).items()
             if (id(tensor) in moving if isinstance(tensor, torch.nn.Parameter) else tensor.is_floating_point())
         }
-        self.values = {name: tensor.clone() for name, tensor in self._live.items()}
+        # Weights that two layers share have two names and one average.
+        first: dict[tuple[int, tuple[int, ...]], str] = {}
+        owner = {name: first.setdefault((tensor.data_ptr(), tuple(tensor.shape)), name) for name, tensor in self._live.items()}
+        own = {name: tensor for name, tensor in self._live.items() if owner[name] == name or not tensor.numel()}
+        averages = {name: tensor.clone() for name, tensor in own.items()}
+        self.values = {name: averages[name if name in own else owner[name]] for name in self._live}
         # One multi-tensor call for each dtype: a call for each tensor costs more than the arithmetic.
-        dtypes = {tensor.dtype for tensor in self._live.values()}
         self._groups = [
             (
-                [self.values[name] for name, tensor in self._live.items() if tensor.dtype == dtype],
-                [tensor for tensor in self._live.values() if tensor.dtype == dtype],
+                [averages[name] for name, tensor in own.items() if tensor.dtype == dtype],
+                [tensor for tensor in own.values() if tensor.dtype == dtype],
             )
-            for dtype in sorted(dtypes, key=str)
+            for dtype in sorted({tensor.dtype for tensor in own.values()}, key=str)
         ]
 
     @torch.no_grad()

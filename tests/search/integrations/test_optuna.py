@@ -223,3 +223,20 @@ def test_the_script_runs_in_at_most_25_lines() -> None:
     assert done.returncode == 0, done.stderr
     assert " J estimated" in done.stdout or " J measured" in done.stdout
     assert "The study ends: the budget of 0.3mWh is spent" in done.stderr
+
+
+def test_the_energy_of_the_parent_counts_also_where_the_parameters_are_suggested_within_the_block() -> None:
+    study = two_objectives(FreezeThawSampler([1, 3, 9]))
+
+    def objective(trial: Any) -> tuple[float, float]:
+        with energy_trial(trial, "cpu_time") as energy:
+            x, epochs = trial.suggest_float("x", 0, 1), trial.suggest_int("epochs", 1, 9)
+            burn(0.01)
+        return 1 - (x - 0.3) ** 2 - 0.3 / epochs, energy.joules_from_scratch
+
+    study.optimize(objective, 14)
+    resumed = [trial for trial in study.trials if resume_from(trial) is not None]
+    assert resumed
+    for trial in resumed:
+        parent = study.trials[resume_from(trial) or 0]
+        assert trial.values[1] > parent.values[1]

@@ -290,3 +290,58 @@ def test_a_conditional_parameter_of_an_earlier_study_is_kept_until_it_is_wanted(
     here = search(3, prior_trials=[earlier.trials], startup=6)
     space = here.sampler.infer_relative_search_space(here, optuna.trial.create_trial(state=TrialState.RUNNING))
     assert {"kind", "lr", "width", "share"} <= space.keys()
+
+
+def test_a_sampler_of_two_studies_keeps_them_apart(objective):
+    sampler = FreezeThawSampler(RUNGS)
+    studies = [optuna.create_study(directions=["maximize", "minimize"], sampler=sampler) for _ in range(2)]
+    assert studies[0]._study_id == studies[1]._study_id
+    for study in studies:
+        study.optimize(objective, 14)
+    alone = optuna.create_study(directions=["maximize", "minimize"], sampler=FreezeThawSampler(RUNGS))
+    alone.optimize(objective, 14)
+    assert points_of(studies[1]) == points_of(alone)
+
+
+def test_what_a_narrowed_space_does_not_hold_any_more_is_not_continued():
+    def made(low):
+        def objective(trial):
+            x = trial.suggest_float("x", low, 1.0)
+            epochs = trial.suggest_int("epochs", RUNGS[0], RUNGS[-1])
+            return 1.0 - (x - 0.3) ** 2 - 0.3 / epochs, epochs * (1 + x)
+
+        return objective
+
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=FreezeThawSampler(RUNGS))
+    study.optimize(made(0.0), 14)
+    study.optimize(made(0.6), 12)
+    later = [trial for trial in study.trials[14:] if trial.user_attrs.get("resume_from") is not None]
+    assert later
+    assert all(trial.params["x"] == study.trials[trial.user_attrs["resume_from"]].params["x"] for trial in later)
+
+
+@pytest.mark.parametrize("ask", [lambda t: t.suggest_int("epochs", 1, 5), lambda t: t.suggest_categorical("epochs", [1, 3])])
+def test_rungs_that_the_objective_cannot_suggest_are_refused_before_anything_is_trained(ask):
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=FreezeThawSampler(RUNGS))
+    with pytest.raises(ValueError, match="rungs must be numbers of epochs that the objective can suggest, got 9"):
+        study.optimize(lambda trial: (trial.suggest_float("x", 0, 1), float(ask(trial))), 1)
+
+
+@pytest.mark.parametrize("ask", [lambda t: t.suggest_int("epochs", 1, 27, log=True), lambda t: t.suggest_categorical("epochs", RUNGS)])
+def test_with_a_given_space_the_epochs_may_be_asked_for_in_any_way(ask):
+    space = {"x": optuna.distributions.FloatDistribution(0, 1)}
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=FreezeThawSampler(RUNGS, search_space=space))
+    study.optimize(lambda trial: (trial.suggest_float("x", 0, 1), float(ask(trial))), 12)
+    assert max(trial.params["epochs"] for trial in study.trials) > 1
+
+
+def test_choices_that_are_equal_count_as_one():
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=FreezeThawSampler([1, 3]))
+
+    def objective(trial):
+        choice = trial.suggest_categorical("c", [None, True, False, 0, "a", 1])
+        return len(str(choice)) / 9, float(trial.suggest_int("epochs", 1, 3))
+
+    study.optimize(objective, 30)
+    assert len({str(trial.params) for trial in study.trials}) == 8
+    assert study.sampler.exhausted

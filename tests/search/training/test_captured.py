@@ -109,17 +109,25 @@ class Moody(torch.nn.Module):
 
     def __init__(self, what):
         super().__init__()
-        self.what, self.calls = what, 0
+        self.what, self.calls, self.own, self.state = what, 0, np.random.default_rng(0), {"step": 0}
 
     def forward(self, x):
-        {"python": random.random, "numpy": np.random.rand, "torch": lambda: torch.rand(1), "count": self.count}[self.what]()
+        self.state["step"] += self.what == "state"
+        {
+            "own": self.own.random,
+            "state": int,
+            "python": random.random,
+            "numpy": np.random.rand,
+            "torch": lambda: torch.rand(1),
+            "count": self.count,
+        }[self.what]()
         return x
 
     def count(self):
         self.calls += 1
 
 
-@pytest.mark.parametrize("what", ["python", "numpy", "torch", "count"])
+@pytest.mark.parametrize("what", ["python", "numpy", "torch", "count", "own", "state"])
 def test_a_network_that_takes_something_from_the_cpu_in_each_step_is_not_recorded(pictures, what):
     with ExitStack() as undo:
         loop = a_loop(pictures, undo, model=network(Moody(what)))
@@ -174,3 +182,10 @@ def test_a_recipe_with_a_graph_trains_on_a_cpu_as_one_without(pictures):
     ends = [fit(network(), pictures, replace(RECIPE, graph=graph), epochs=1, seed=2) for graph in (False, True)]
     assert ends[0].quality == ends[1].quality
     assert "graph" not in ends[1].extra
+
+
+def test_no_part_of_an_accumulated_batch_is_a_single_example(pictures):
+    recipe = replace(RECIPE, batch_size=32, accumulation=4)
+    task = replace(pictures, train=pictures.train.only(np.arange(32 * 3 + 5)))
+    rows = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 8), torch.nn.BatchNorm1d(8), torch.nn.Linear(8, 3))
+    assert np.isfinite(fit(rows, task, recipe, epochs=1).quality["loss"])

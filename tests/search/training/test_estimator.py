@@ -4,6 +4,8 @@ from sklearn.datasets import make_classification
 from sklearn.ensemble import IsolationForest, RandomForestClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression, RidgeClassifier
 from sklearn.neighbors import LocalOutlierFactor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, OneClassSVM
 
 from joulefront.search.training.estimator import Estimator, SingleEpoch, as_estimator, full_probabilities, plain_scores
@@ -88,3 +90,22 @@ def test_classes_that_training_never_saw_get_probability_zero(spots):
     full = full_probabilities(plain_scores(model, X), model, task)
     assert full.shape == (200, 3)
     assert (full[:, 1] == 0).all()
+
+
+def test_the_seed_reaches_the_steps_of_a_pipeline():
+    def scores(seed):
+        model = SingleEpoch(make_pipeline(StandardScaler(), RandomForestClassifier(5)))
+        model.fit_epochs(X, y, 0, 1, seed)
+        return model.predict_scores(X)
+
+    assert np.array_equal(scores(3), scores(3))
+    assert not np.array_equal(scores(3), scores(4))
+
+
+def test_a_forest_of_several_labels_gives_the_probability_of_each():
+    labels = np.stack([y == 1, y == 2, np.zeros(len(y))], axis=1).astype(int)
+    model = RandomForestClassifier(10, random_state=0).fit(X, labels)
+    scores = plain_scores(model, X)
+    assert scores.shape == (200, 3)
+    assert (scores[:, 2] == 0).all()
+    assert ((scores[:, :2] > 0.5) == labels[:, :2]).mean() > 0.95

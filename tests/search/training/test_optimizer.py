@@ -182,3 +182,22 @@ def test_one_cycle_equals_pytorchs():
     assert max(abs(a - b) for a, b in zip(found, expected, strict=True)) < 0.08
     assert found[0] == pytest.approx(expected[0])
     assert found[-1] == pytest.approx(expected[-1])
+
+
+def test_weights_that_two_layers_share_have_one_average():
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Linear(3, 3))
+    model[1].weight = model[0].weight
+    average = Average(model, trainable(model))
+    trained = model[0].weight.detach() + 1.0
+    with torch.no_grad():
+        model[0].weight.copy_(trained)
+    average.update(2)
+    mean = average.values["0.weight"].clone()
+    average.swap()
+    assert torch.equal(model[1].weight, mean)
+    average.swap()
+    assert torch.equal(model[0].weight, trained)
+    assert average.values.keys() == model.state_dict().keys()
+    average.load({name: torch.zeros_like(value) for name, value in average.values.items()})
+    assert not average.values["1.weight"].any()
