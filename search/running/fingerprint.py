@@ -64,8 +64,9 @@ def of_space(space: Space) -> dict[str, Any]:
 def of_task(task: Task) -> dict[str, Any]:
     """Return sizes, shapes, classes and check numbers of a task; the test split is counted and never read.
 
-    Where the data lies and what its file is called does not matter: data may move.
+    Where the data lies, what its file is called and how it is written does not matter: data may move.
     """
+    learnt = {name: value for name, value in task.preprocessing.items() if name != "file"}
     splits: dict[str, Data | None] = {"train": task.train, "validation": task.validation}
     return {
         "kind": task.kind,
@@ -73,7 +74,7 @@ def of_task(task: Task) -> dict[str, Any]:
         **({"folds": task.folds} if task.folds else {}),
         "input_shape": list(task.input_shape),
         "classes": list(task.classes),
-        "preprocessing": f"{zlib.crc32(json.dumps(_words(task.preprocessing), sort_keys=True, default=str).encode()):08x}",
+        "preprocessing": f"{zlib.crc32(json.dumps(_words(learnt), sort_keys=True, default=str).encode()):08x}",
         "contents": {name: _contents(data) for name, data in splits.items() if data is not None},
     }
 

@@ -191,9 +191,8 @@ def _bounds(distribution: BaseDistribution) -> tuple[float, float]:
     """Ends of the unit interval in the (possibly logarithmic) scale of the parameter; half a step wider where values are discrete."""
     assert isinstance(distribution, FloatDistribution | IntDistribution)
     low, high = float(distribution.low), float(distribution.high)
-    if distribution.step is not None:
-        half = distribution.step / 2
-        low, high = low - half, high + half
+    half = (distribution.step or 0.0) / 2
+    low, high = low - half, high + half
     return (float(np.log(low)), float(np.log(high))) if distribution.log else (low, high)
 
 
@@ -221,9 +220,8 @@ def _snap(distribution: BaseDistribution, genes: Array) -> Array:
     if isinstance(distribution, CategoricalDistribution):
         if len(set(distribution.choices)) == len(distribution.choices):
             return genes
-        # Of equal choices, as 0 and False are, Optuna stores the first.
-        first = np.array([distribution.to_internal_repr(choice) for choice in distribution.choices], dtype=float)
-        return np.where(np.isnan(genes), np.nan, first[np.nan_to_num(genes).astype(int)])
+        first = [distribution.to_internal_repr(choice) for choice in distribution.choices]  # of equal ones, as 0 and False are
+        return np.where(np.isnan(genes), np.nan, np.array(first)[np.nan_to_num(genes).astype(int)])
     assert isinstance(distribution, FloatDistribution | IntDistribution)
     if distribution.step is None:
         return np.clip(genes, 0.0, 1.0)

@@ -89,3 +89,9 @@ def test_an_own_space_shows_what_its_function_draws(rings: Callable[..., Study])
     wider = replace(space, draw=lambda trial: {"width": trial.suggest_int("width", 4, 64, log=True)})
     (said,) = [one for one in differences(of_space(space), of_space(wider)) if not one.startswith("fixed")]
     assert said == "width: 4 to 32, logarithmic, now 4 to 64, logarithmic"
+
+
+def test_how_a_file_is_written_is_no_difference() -> None:
+    old = task()
+    new = replace(old, preprocessing={**old.preprocessing, "file": {"encoding": "utf-16", "separator": ";"}})
+    assert differences(of_task(old), of_task(new)) == []
