@@ -190,9 +190,8 @@ def _width(distribution: BaseDistribution) -> int:
 def _bounds(distribution: BaseDistribution) -> tuple[float, float]:
     """Ends of the unit interval in the (possibly logarithmic) scale of the parameter; half a step wider where values are discrete."""
     assert isinstance(distribution, FloatDistribution | IntDistribution)
-    low, high = float(distribution.low), float(distribution.high)
     half = (distribution.step or 0.0) / 2
-    low, high = low - half, high + half
+    low, high = float(distribution.low) - half, float(distribution.high) + half
     return (float(np.log(low)), float(np.log(high))) if distribution.log else (low, high)
 
 
