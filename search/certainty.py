@@ -5,7 +5,7 @@ Intervals hold with 95 %. Models are compared on the same examples where their r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import ceil, floor, isfinite, log10, sqrt
 from pathlib import Path
@@ -20,11 +20,9 @@ from .records.trial import Trial
 
 #: 97.5 % quantile of the normal distribution, and the level of every test.
 Z, LEVEL = 1.959963984540054, 0.05
-#: Resamples of a bootstrap, and its seed: the same examples for every model.
-RESAMPLES, SEED = 400, 20_240
+#: Resamples of a bootstrap, of the standard deviation alone of every trial of a search, and the seed: the same examples for every model.
+RESAMPLES, FEW_RESAMPLES, SEED = 400, 30, 20_240
 Results = Callable[[Trial], Examples | None]
-#: Resamples of the standard deviation alone, of every trial of a search.
-FEW_RESAMPLES = 30
 
 
 def wilson(right: float, n: int) -> tuple[float, float]:
@@ -61,8 +59,7 @@ def shares_differ(one: float, two: float, n: int) -> bool:
     Source: Newcombe 1998, Statistics in Medicine 17, "Interval estimation for the difference between independent proportions", method 10.
     """
     low, high = sorted((one, two))
-    (low_from, low_to), (high_from, high_to) = wilson(low * n, n), wilson(high * n, n)
-    del low_from, high_to
+    low_to, high_from = wilson(low * n, n)[1], wilson(high * n, n)[0]
     return high - low - sqrt((high - high_from) ** 2 + (low_to - low) ** 2) > 0
 
 
@@ -272,13 +269,12 @@ class Evidence:
 
     def basis(self, trials: Sequence[Trial]) -> str:
         """Return how trials are compared: ``paired``, ``counts`` or ``unknown``."""
-        if len(trials) > 0 and all(self.of(trial) is not None for trial in trials):
-            return "paired"
-        return "counts" if self.metric in SHARES and self.examples else "unknown"
+        paired = len(trials) > 0 and all(self.of(trial) is not None for trial in trials)
+        return "paired" if paired else "counts" if self.metric in SHARES and self.examples else "unknown"
 
 
 def choose(members: Sequence[Trial], evidence: Evidence, floor_quality: float | None = None) -> Choice:
-    """Recommend one of some trials, given cheapest first: by their repeats where two of them or more have any, else by validation.
+    """Recommend one of some trials, given cheapest first: by repeats among those that have any, where two have, else by validation.
 
     Trials under the floor of the study do not count while others are left.
 
@@ -291,48 +287,52 @@ def choose(members: Sequence[Trial], evidence: Evidence, floor_quality: float | 
     useful = [one for one in members if floor_quality is None or one.values[0] * sign >= floor_quality * sign] or list(members)
     best = max(useful, key=lambda trial: trial.values[0] * sign)  # the first, cheapest one of equals
     standings = {trial.number: evidence.standing(trial, best) for trial in members}
-    ahead = [trial for trial in members if standings[trial.number].beats_guessing]
-    cheapest = (ahead or list(members))[0].number
-    repeated = _by_repeats(useful, evidence, standings)
+    cheapest = next((trial for trial in members if standings[trial.number].beats_guessing), members[0]).number
+    by_number = {trial.number: trial for trial in members}
+    repeated = _by_repeats(useful, evidence, standings, best)
     if repeated is not None:
-        ties, top, basis, standings = repeated
+        ties, top, basis, again = repeated
+        standings = {number: replace(old, ties_best=number in ties) for number, old in standings.items()}
     else:
         ties = tuple(trial.number for trial in useful if standings[trial.number].ties_best)
         top, basis = best.number, evidence.basis([trial for trial in useful if trial.number in ties])
-    good = [number for number in ties if standings[number].beats_guessing is not False] or list(ties)
-    pick = good[0]
-    by_number = {trial.number: trial for trial in members}
+    pick = next((number for number in ties if standings[number].beats_guessing is not False), ties[0])
+    if repeated is not None and pick not in again:
+        basis = evidence.basis([by_number[pick], by_number[top]])
     short = evidence.shortfall(by_number[pick], by_number[top]) if basis in ("paired", "counts") and pick != top else None
-    return Choice(pick, top, cheapest, ties, standings, evidence.guessing, basis, _why(pick, top, ties, basis, evidence, standings, short))
+    why = _why(pick, top, ties, basis, evidence, standings, short)
+    why += "" if top == best.number else f"; before the repeats the best was trial {best.number}"
+    return Choice(pick, top, cheapest, ties, standings, evidence.guessing, basis, why)
 
 
 def _by_repeats(
-    members: Sequence[Trial], evidence: Evidence, standings: Mapping[int, Standing]
-) -> tuple[tuple[int, ...], int, str, dict[int, Standing]] | None:
-    """Return ties, best, basis and standings by the repeats of the members; None unless two of them have two or more."""
-    if evidence.repeats is None:
-        return None
-    found = {trial.number: one for trial in members if (one := evidence.repeats.summary_of(trial.number)) is not None}
+    members: Sequence[Trial], evidence: Evidence, standings: Mapping[int, Standing], best: Trial
+) -> tuple[tuple[int, ...], int, str, Collection[int]] | None:
+    """Return ties, best, basis and who has repeats; None unless two have, or if the ``best`` of the search has none and beats these."""
+    again = () if evidence.repeats is None else evidence.repeats.members
+    found = {one.trial.number: one for trial in members for one in again if one.trial.number == trial.number}
     tested = bool(found) and all(one.test is not None for one in found.values())
     known = {number: one.test if tested else one.quality for number, one in found.items()}
     spreads: dict[int, Spread] = {number: one for number, one in known.items() if one is not None and one.sd is not None}
     if len(spreads) < 2:
         return None
-    sign = 1.0 if evidence.maximise else -1.0
-    top = max(spreads, key=lambda number: spreads[number].mean * sign)
+    top = max(spreads, key=lambda number: spreads[number].mean * (1.0 if evidence.maximise else -1.0))
+    if best.number not in spreads and not evidence.ties(found[top].trial, best):
+        return None
 
     def ties(number: int) -> bool:
+        if number not in spreads:
+            return standings[number].ties_best
         pair = found[number].trial, found[top].trial
         apart = number != top and told_apart(spreads[number], spreads[top], evidence.shortfall(*pair))
         return evidence.ties(*pair) if apart is None else not apart
 
-    def joules(number: int) -> float:
-        energy = found[number].energy
-        return energy.mean if energy is not None else found[number].trial.train_joules or 0.0
+    def joules(trial: Trial) -> float:
+        energy = found[trial.number].energy if trial.number in found else None
+        return energy.mean if energy is not None else trial.train_joules or 0.0
 
-    tied = tuple(sorted((number for number in spreads if ties(number)), key=joules))
-    new = {number: replace(old, ties_best=number in tied) for number, old in standings.items()}
-    return tied, top, "repeats on the test split" if tested else "repeats", new
+    tied = tuple(trial.number for trial in sorted(members, key=joules) if ties(trial.number))
+    return tied, top, "repeats on the test split" if tested else "repeats", spreads
 
 
 def _why(

@@ -184,8 +184,8 @@ class Front:
         return members[knee_index([self.joules(trial) for trial in members], [self.stretched(trial) for trial in members])]
 
     def best(self) -> Trial:
-        """The member with the best quality."""
-        return max(self._some(), key=lambda trial: (self.gain(trial), -self.joules(trial)))
+        """The member with the best quality; with repeats, by their means, see `choice`."""
+        return self._by_number[self.choice.best]
 
     def cheapest(self) -> Trial:
         """The cheapest member that is better than guessing; the cheapest of all where none is, or that is unknown."""
@@ -205,8 +205,10 @@ class Front:
         return choose(self._some(), self.evidence, self.quality_floor if self.directions[0] == "maximize" else None)
 
     def standing(self, trial: Trial) -> Standing:
-        """How surely the quality of a complete trial is known, of a member or of another one."""
-        return self.choice.standings.get(trial.number) or self.evidence.standing(trial, self.best())
+        """How surely the quality of a complete trial is known, of a member or of another one; the front may be empty."""
+        rivals = self.members or [one for one in self.trials if one.values and isfinite(one.values[0])] or [trial]
+        known = self.choice.standings.get(trial.number) if self.members else None
+        return known or self.evidence.standing(trial, max(rivals, key=self.gain))
 
     @cached_property
     def evidence(self) -> Evidence:
@@ -300,8 +302,7 @@ class Front:
         'accuracy 0.9000, 1 Wh, 9 epochs'
         """
         quality = f"{self.objectives[0]} {self.quality_text(trial.values[0])}, " if trial.values else ""
-        energy = energy_text(trial.train_wh)
-        return f"{quality}{energy}, {trial.epochs} epoch{'' if trial.epochs == 1 else 's'}"
+        return f"{quality}{energy_text(trial.train_wh)}, {trial.epochs} epoch{'' if trial.epochs == 1 else 's'}"
 
     def quality_text(self, value: float) -> str:
         """A quality with as many decimals as one validation example, or its standard error, can change."""
@@ -352,15 +353,14 @@ def pick(front: Front, rule: str) -> Trial:
 
 
 def _by_number(front: Front, rule: str, number: int) -> Trial:
-    complete = [trial for trial in front.trials if trial.state == "complete"]
-    for trial in complete:
-        if trial.number == number:
-            return trial
-    state = next((f"is {t.state}" + (f" ({t.reason})" if t.reason else "") for t in front.trials if t.number == number), "does not exist")
-    if not complete:
+    found, apart = front._by_number.get(number), None if front.run is None else front.run.apart()
+    if found is not None and found.state == "complete":
+        return found
+    absent = "does not exist" if apart is None else f"is not among those of this hardware ({apart.rstrip('.')})"
+    state = absent if found is None else f"is {found.state}" + (f" ({found.reason})" if found.reason else "")
+    if not (complete := [trial for trial in front.trials if trial.state == "complete"]):
         raise ValueError(f"--pick {rule!r}: trial {number} {state}, and no trial of this run is complete")
-    members = list(front) or complete
-    near = min(members, key=lambda trial: abs(trial.number - number))
+    near = min(list(front) or complete, key=lambda trial: abs(trial.number - number))
     raise ValueError(f"--pick {rule!r}: trial {number} {state}; on the front the nearest is trial={near.number} ({front.describe(near)})")
 
 

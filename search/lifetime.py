@@ -12,6 +12,7 @@ from typing import Any
 
 from .formatting import energies, fitted, paragraphs, read_number
 from .front import Front
+from .records.replicates import Repeats
 from .records.trial import Trial
 
 _SIZES = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9}
@@ -36,7 +37,7 @@ def read_predictions(text: str) -> int:
 
 
 def with_use(front: Front, predictions: int) -> Front:
-    """Return the front in which the energy of a trial is that of its training and of so many predictions with it.
+    """Return the front in which the energy of a trial, and of its repeats, is that of its training and of so many predictions with it.
 
     Trials whose predictions were not measured, or read as 0 J, have no place on it.
 
@@ -44,7 +45,10 @@ def with_use(front: Front, predictions: int) -> Front:
         ValueError: If those of no trial were.
     """
     trials = tuple(_with_use(trial, predictions) for trial in front.trials)
-    found = replace(front, trials=trials, objectives=(front.objectives[0], "train_energy"), directions=(front.directions[0], "minimize"))
+    use = {trial.number: (_per_1000(trial) or 0.0) * predictions / 1000 for trial in front.trials}
+    run = front.run and replace(front.run, repeats=_repeats_with_use(front.run.repeats, use))
+    names, directions = (front.objectives[0], "train_energy"), (front.directions[0], "minimize")
+    found = replace(front, trials=trials, objectives=names, directions=directions, run=run)
     if not any(_per_1000(trial) is not None and trial.values for trial in front.trials):
         raise ValueError(
             "--predictions needs the energy of predictions, which this run did not measure (0 J is below the meter's resolution); "
@@ -112,6 +116,12 @@ def _with_use(trial: Trial, predictions: int) -> Trial:
     parts = energy.train_u_joules, energy.inference_u_joules_per_1000
     known = None if None in parts else math.hypot(parts[0] or 0.0, (parts[1] or 0.0) * predictions / 1000)
     return replace(trial, energy=replace(energy, train_joules=total, train_u_joules=known), values=(trial.values[0], total))
+
+
+def _repeats_with_use(repeats: Repeats, use: Mapping[int, float]) -> Repeats:
+    known = [None if one.train_joules is None else one.train_joules + use.get(one.trial, 0.0) for one in repeats.trainings]
+    found = (replace(one, train_joules=joules) for one, joules in zip(repeats.trainings, known, strict=True))
+    return replace(repeats, trainings=tuple(found))
 
 
 def _row(front: Front, used: Front, trial: Trial, predictions: int) -> dict[str, Any]:

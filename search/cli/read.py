@@ -272,6 +272,6 @@ def trained(trial: Trial, trials: Sequence[Trial]) -> Trial:
     """Return the trial that has the weights: a duplicate has those of the trial that it repeats."""
     from ..records.trial import by_number
 
-    while (number := trial.extra.get("copy_of")) is not None:
-        trial = by_number(trials, number)
+    while (number := trial.extra.get("copy_of")) is not None and (found := by_number(trials, number)) is not None:
+        trial = found
     return trial

@@ -328,9 +328,10 @@ def _from_facts(facts: Mapping[str, Any]) -> Trial:
     return fitted(Trial, {**facts, "energy": energy}, where)
 
 
-def by_number(trials: Sequence[Trial], number: int) -> Trial:
-    """Return the trial with a number; where those of other hardware are left out, it is not its place among the others."""
-    return trials[bisect_left(trials, number, key=lambda trial: trial.number)]
+def by_number(trials: Sequence[Trial], number: int) -> Trial | None:
+    """Return the trial with a number, which is not its place where those of other hardware are left out; None if it is one of these."""
+    place = bisect_left(trials, number, key=lambda trial: trial.number)
+    return trials[place] if place < len(trials) and trials[place].number == number else None
 
 
 def check_order(trials: Sequence[Trial]) -> None:

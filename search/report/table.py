@@ -94,7 +94,7 @@ def _standing(front: Front, trial: Trial) -> dict[str, Any]:
         "right": one.right,
         "ties_best": one.ties_best,
         "beats_guessing": one.beats_guessing,
-        "sensible": trial.number == front.choice.pick,
+        "sensible": bool(front.members) and trial.number == front.choice.pick,
         "baseline": trial.is_default,
         "validation_folds": front.evidence.folds or None,
     }
@@ -117,11 +117,14 @@ def _repeated(front: Front, trial: Trial) -> dict[str, Any]:
 
 
 def to_csv(front: Front, trials: Iterable[Trial] | None = None) -> str:
-    """Return the rows as CSV with a header; ``params`` is one column of JSON, unknown is empty."""
+    """Return the rows as CSV with a header; ``params``, and ``members`` of an ensemble, are JSON, unknown is empty."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, keys_of(front), lineterminator="\n")
+    rows, keys = to_rows(front, trials), keys_of(front)
+    if any("members" in row for row in rows):
+        keys.insert(keys.index("params") + 1, "members")
+    writer = csv.DictWriter(text, keys, lineterminator="\n")
     writer.writeheader()
-    writer.writerows({**row, "params": json.dumps(row["params"], sort_keys=True)} for row in to_rows(front, trials))
+    writer.writerows({k: json.dumps(v, sort_keys=True) if k in ("params", "members") else v for k, v in row.items()} for row in rows)
     return text.getvalue()
 
 

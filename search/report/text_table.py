@@ -75,7 +75,7 @@ def one_model(front: Front, trial: Trial) -> str:
     ]
     grams = [] if trial.grams_co2e is None else [energy_text(trial.grams_co2e, "gCO2e")]
     lines.append("energy " + ", ".join([trial.energy_quality, *parts, *grams]))
-    if trial.number == front.choice.pick:
+    if front.members and trial.number == front.choice.pick:
         lines.append(f"sensible is {front.choice.why}")
     lines.append(model_text(trial))
     return "\n".join(paragraphs(line) for line in lines)

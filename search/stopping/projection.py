@@ -150,7 +150,9 @@ def epoch_energies(trial: Trial, trials: Sequence[Trial]) -> list[float] | None:
     """Return the energy of every epoch of a trial's lineage from the first on; None when one of them is unknown."""
     chain = [trial]
     while (number := chain[0].parent) is not None:
-        chain.insert(0, by_number(trials, number))
+        if (parent := by_number(trials, number)) is None:
+            return None
+        chain.insert(0, parent)
     points = {int(point["epoch"] or 0): point.get("joules") for member in chain for point in member.curve}
     energies = [points.get(epoch) for epoch in range(1, trial.epochs + 1)]
     return None if any(value is None for value in energies) else [float(value) for value in energies if value is not None]

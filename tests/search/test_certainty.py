@@ -256,6 +256,20 @@ def test_repeats_replace_the_recommendation_scored_on_the_test_split_where_they_
     assert found.standings[1].value == MEMBERS[1].values[0]  # the interval is that of the search
 
 
+@pytest.mark.parametrize("repeated", [(2, 3), (0, 2)])
+def test_repeating_some_members_leaves_the_others_what_validation_says_of_them(repeated: tuple[int, int]) -> None:
+    members = [complete(n, accuracy, 10.0 * 3**n) for n, accuracy in enumerate((0.70, 0.958, 0.959, 0.960))]
+    trainings = tuple(
+        Repeat(0, n, k, k, 0, 1, quality={"accuracy": members[n].values[0] + 0.003 * (k - 1)}, train_joules=members[n].train_joules)
+        for n in repeated
+        for k in range(3)
+    )
+    comparison = compare_replicates(Repeats((Plan("", repeated, 3, "given", 0),), trainings), members, "accuracy", "maximize")
+    found = choose(members, Evidence("accuracy", examples=500, repeats=comparison))
+    assert (found.pick, found.ties, found.basis) == (1, (1, 2, 3), "counts")
+    assert [found.standings[n].ties_best for n in range(4)] == [False, True, True, True]
+
+
 def test_two_repeats_that_spread_overrule_nothing_that_the_examples_show() -> None:
     scores = {0: (0.66, 0.84), 3: (0.96, 0.97)}
     trainings = tuple(

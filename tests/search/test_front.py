@@ -235,3 +235,11 @@ def test_importing_the_front_loads_nothing_heavy() -> None:
 def test_a_front_is_described_in_one_line() -> None:
     assert "2 of 2 trials" in repr(front_of((0.8, 36.0), (0.9, 3600.0)))
     assert "empty" in repr(front_of())
+
+
+def test_a_trial_of_other_hardware_is_said_to_be_there(tmp_path: Path) -> None:
+    trials = tuple(complete(n, 0.8 + 0.01 * n, 10.0 + n, hardware_id="other" if n == 0 else "own") for n in range(3))
+    facts = {"sessions": [{"hardware_id": "own"}]}
+    run = Run("r", tmp_path, *TWO, (1,), trials, Bill(1.0, {}, {}, {}, {}, {}, 0.0, 1.0), facts)
+    with pytest.raises(ValueError, match=r"trial 0 is not among those of this hardware .*--hardware other"):
+        Front.of(run).pick("trial=0")

@@ -7,6 +7,9 @@ from helpers.trials import TWO, complete
 
 from joulefront.search.front import Front
 from joulefront.search.lifetime import original, read_predictions, to_csv, to_rows, to_text, with_use
+from joulefront.search.records.bill import Bill
+from joulefront.search.records.replicates import Plan, Repeat, Repeats
+from joulefront.search.records.run_folder import Run
 
 
 @pytest.fixture
@@ -74,3 +77,21 @@ def test_numbers_of_predictions_are_read_as_people_write_them(text, count):
 def test_other_texts_are_refused_with_an_example(text):
     with pytest.raises(ValueError, match=r"--predictions must be a number of predictions, got .*for example 10k"):
         read_predictions(text)
+
+
+def test_repeats_rank_ties_by_the_energy_of_the_whole_life(tmp_path):
+    trials = (
+        complete(0, 0.952, 100.0, train_u_joules=1.0, inference_joules_per_1000=10.0),
+        complete(1, 0.950, 200.0, train_u_joules=1.0, inference_joules_per_1000=1.0),
+    )
+    again = tuple(
+        Repeat(0, one.number, k, k, k, 1, {"accuracy": 0.95 + 0.002 * (k - 2)}, one.train_joules + k, 1.0, 100.0)
+        for one in trials
+        for k in range(5)
+    )
+    run = Run("r", tmp_path, ("accuracy", "train_energy", "inference_energy"), ("maximize", "minimize", "minimize"), (1,), trials,
+              Bill(1.0, {}, {}, {}, {}, {}, 0.0, 1.0), {}, Repeats((Plan("", (0, 1), 5, "given", 0),), again))  # fmt: skip
+    used = with_use(Front(trials, *TWO, run=run), 1_000_000)
+    assert used.choice.ties == (1, 0)
+    assert used.repeated is not None
+    assert [round(one.energy.mean) for one in used.repeated.members] == [1202, 10102]

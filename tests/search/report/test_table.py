@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -12,8 +14,8 @@ from joulefront.search.front import Front
 from joulefront.search.records.replicates import Plan, Repeat, Repeats
 from joulefront.search.records.run_folder import Run
 from joulefront.search.records.trial import ComponentEnergy, Trial
-from joulefront.search.report.table import marks_of, to_rows
-from joulefront.search.report.text_table import to_text
+from joulefront.search.report.table import marks_of, to_csv, to_rows
+from joulefront.search.report.text_table import one_model, to_text
 
 
 def said(front: Front) -> str:
@@ -86,3 +88,30 @@ def test_the_idle_part_of_a_gpu_is_told_and_what_would_measure_it() -> None:
     assert "is not known: --idle 10 measures that." in said(Front((complete(0, 0.8, 100.0, components=unknown),), *TWO))
     known = {**unknown, "gpu:a": ComponentEnergy(80.0, "measured", "nvml", 60.0)}
     assert "75% of the GPU's part it draws without any work." in said(Front((complete(0, 0.8, 100.0, components=known),), *TWO))
+
+
+def test_the_members_of_an_ensemble_are_a_column_of_json() -> None:
+    trials = (complete(0, 0.8, 10.0), complete(1, 0.9, 20.0, params={"family": "ensemble"}, extra={"members": [0, 0]}))
+    rows = list(csv.DictReader(io.StringIO(to_csv(Front(trials, *TWO)))))
+    assert [row["members"] for row in rows] == ["", "[0, 0]"]
+    assert "members" not in to_csv(Front(trials[:1], *TWO))
+
+
+def test_a_complete_trial_is_shown_where_the_front_is_empty() -> None:
+    front = Front((complete(0, 0.8, 0.0), complete(1, 0.9, 0.0)), *TWO)
+    assert not len(front)
+    assert one_model(front, front.pick("trial=1")).startswith("trial 1 (not on the front): accuracy 0.9")
+    assert [row["sensible"] for row in to_rows(front, [front.pick("trial=0")])] == [False]
+
+
+def test_best_means_one_trial_once_repeats_decide_and_it_is_said(fake_run: Run) -> None:
+    run, means = replace(fake_run, trials=(complete(0, 0.95, 100.0), complete(1, 0.96, 1000.0))), (0.955, 0.94)
+    trainings = tuple(
+        Repeat(0, n, k, 2 * k + n, k, 1, {"accuracy": mean + 0.0005 * (k - 1)}, 100.0 + k, 1.0, 100.0)
+        for k in range(3)
+        for n, mean in enumerate(means)
+    )
+    front = Front.of(replace(run, repeats=Repeats((Plan("", (0, 1), 3, "given", 0),), trainings)))
+    assert front.best().number == front.pick("best").number == front.choice.best == 0
+    assert "best" in marks_of(front)[0]
+    assert "before the repeats the best was trial 1" in said(front)

@@ -89,3 +89,9 @@ def test_epochs_get_the_joules_of_their_windows_and_unknown_ones_stay_without():
     ]
     found = with_energies(({"epoch": 4, "loss": 1.0}, {"epoch": 5, "loss": 0.5}), phases)
     assert json.loads(json.dumps(found)) == [{"epoch": 4, "loss": 1.0, "joules": 2.0}, {"epoch": 5, "loss": 0.5}]
+
+
+def test_a_lineage_whose_parent_is_of_other_hardware_is_unknown():
+    child = trial(5, 2, [1.0], parent=0, first=2)
+    assert epoch_energies(child, [child]) is None
+    assert epoch_energies(child, [trial(4, 1, [1.0]), child]) is None
