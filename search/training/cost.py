@@ -50,7 +50,8 @@ def count(model: Any, task: Task, recipe: Recipe, *, memory: bool = False) -> Co
     shape = task.shape_at(recipe.resolution)
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     fused = any(isinstance(module, _FUSED) for module in model.modules())
-    small = device.type == "cpu" and not fused and parameters * prod(shape[1:]) <= _SMALL
+    real = all(tensor.device.type == "cpu" for tensor in [*model.parameters(), *model.buffers()])
+    small = real and not fused and parameters * prod(shape[1:]) <= _SMALL
     with evaluating(model):
         flops = None if small else _flops(model, torch.device("meta"), shape)
         if flops is None:

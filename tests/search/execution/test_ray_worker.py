@@ -5,6 +5,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -140,6 +141,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Any:
         def killing(entry: Any) -> bool:
             with one:
                 if not killed:
+                    time.sleep(0.5)  # until the meter has looked: what a dead process took since then cannot be read
                     killed.append(self.pid)
                     os.kill(killed[0], signal.SIGKILL)
             return bool(should_continue(entry))

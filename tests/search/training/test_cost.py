@@ -2,12 +2,14 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 from joulefront.search.training import cost
+from joulefront.search.training.arrays import arrays
 from joulefront.search.training.cost import Cost, activation_bytes, count, training_bytes
 from joulefront.search.training.recipe import Recipe
 
@@ -181,3 +183,9 @@ def test_memory_is_only_counted_on_request_and_unknown_where_it_cannot_be(spots)
     assert count(perceptron(spots), spots, PLAIN).memory_bytes is None
     assert count(perceptron(spots), spots, PLAIN, memory=True).memory_bytes == training_bytes(perceptron(spots), spots, PLAIN)
     assert count(Looks(64, 3), spots, PLAIN, memory=True).memory_bytes is None
+
+
+def test_a_model_of_which_a_part_has_no_values_is_counted_without():
+    model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Linear(3, 2, device="meta"))
+    task = arrays(np.zeros((20, 4), np.float32), np.arange(20) % 2)
+    assert count(model, task, Recipe()).flops == 2 * (4 * 3 + 3 * 2)
