@@ -31,7 +31,7 @@ WARM_UP_STEPS = 3
 LEAST_LAUNCHING = 0.5
 
 #: Records what a function does, and returns what does it again. `cuda_graph` is the real one.
-Recorder = Callable[[Callable[[], None]], Callable[[], None]]
+Capture = Callable[[Callable[[], None]], Callable[[], None]]
 #: What a loop computes of a batch: adds up gradients in the network's parameters, returns the sum of the examples' losses, a scalar tensor.
 Backward = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -54,7 +54,7 @@ class NotCapturableError(Exception):
 
 
 def cuda_graph(body: Callable[[], None]) -> Callable[[], None]:
-    """Record a function on the present CUDA stream, which must not be the default one; see ``Recorder``."""
+    """Record a function on the present CUDA stream, which must not be the default one; see ``Capture``."""
     graph = torch.cuda.CUDAGraph()
     # Other threads may allocate meanwhile. `torch.cuda.graph` would collect garbage before, which takes longer than the capture.
     graph.capture_begin(capture_error_mode="thread_local")
@@ -90,7 +90,7 @@ class CapturedEpoch:
         self._factors, self._shares = torch.ones(self._count, device=device), torch.ones(self._count, device=device)
         self._order, self._moves = data.drawn(batch_size, seed=0, augment=augment, device=device)
 
-    def capture(self, model: torch.nn.Module, backward: Backward, record: Recorder) -> None:
+    def capture(self, model: torch.nn.Module, backward: Backward, record: Capture) -> None:
         """Record a step. Weights, statistics, optimiser, average and generators are afterwards what they were.
 
         Raises:

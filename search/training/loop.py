@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from .captured import LEAST_STEPS, CapturedEpoch, NotCapturableError, Recorder, Steps, cuda_graph
+from .captured import LEAST_STEPS, Capture, CapturedEpoch, NotCapturableError, Steps, cuda_graph
 from .evaluate import training_loss
 from .optimizer import Average, Patience, decay, learning_rate_factor, make_optimizer, portable_state, set_rate, trainable
 from .recipe import Recipe, autocast
@@ -125,7 +125,7 @@ class Loop:
         _require_finite(total, self.epoch)
         return float(total) / max(1, examples)
 
-    def capture(self, record: Recorder = cuda_graph) -> str | None:
+    def capture(self, record: Capture = cuda_graph) -> str | None:
         """Take the steps of an epoch into a CUDA graph where that is possible and worth it; return why not, or None.
 
         Whether it is done is in ``extra``, too. ``record`` stands for the graph where there is no CUDA.
@@ -134,7 +134,7 @@ class Loop:
         self.extra["graph"] = float(reason is None)
         return reason
 
-    def _capture(self, record: Recorder) -> str | None:
+    def _capture(self, record: Capture) -> str | None:
         data, recipe = self._task.train, self._recipe
         steps = (self._epochs - self.epoch) * (len(data) // recipe.batch_size)
         if not isinstance(data, MemoryData) or self._tactics or recipe.precision == "float16":
