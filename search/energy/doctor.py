@@ -50,7 +50,7 @@ RAPL_REMEDY = (
 )
 REMEDIES = {
     "gpu": "install the NVIDIA driver of this GPU; nvidia-smi must list it (in a container: start it with --gpus all)",
-    "cpu": "give the power of one busy core with --cpu-watts, or name a wall meter and run joulefront doctor --calibrate",
+    "cpu": "give the watts of the CPU with all cores busy with --cpu-watts, or name a wall meter and run joulefront doctor --calibrate",
     "dram": "none on this machine: memory counters exist on Intel servers; a wall meter covers the memory",
     "wall": "plug the machine into a metering plug and name it: --meter auto,wall=http://ADDRESS/rpc/Switch.GetStatus?id=0",
     "carbon": "name the place of the machine with --zone, e.g. --zone FR, or the factor with --intensity 56 (gCO2e/kWh)",
@@ -196,8 +196,8 @@ def _percent(item: Finding) -> str:
 
 
 def _width() -> int:
-    """Width of the terminal, at most 110 characters, which is easier to read than more."""
-    return max(40, min(110, shutil.get_terminal_size((110, 24)).columns))
+    """Width of the terminal, 100 where there is none, at most 110: easier to read than more."""
+    return max(40, min(110, shutil.get_terminal_size((100, 24)).columns))
 
 
 def _wrap(line: str, indent: int) -> list[str]:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,9 @@ import numpy as np
 import pytest
 from helpers.command_line import Circle, refused, say
 
+from joulefront.search import formatting
+from joulefront.search.energy.doctor import diagnose_machine
+from joulefront.search.formatting import hanging
 from joulefront.search.records.run_folder import RunFolder
 from joulefront.search.training.feature_cache import FeatureCache
 
@@ -174,6 +178,14 @@ def test_no_line_is_wider_than_the_terminal(
     out = call(words[0], *runs, *words[1:]).out
     assert [line for line in out.splitlines() if len(line) > 80 and str(tmp_path) not in line] == []
     assert len(out.splitlines()) > 3
+
+
+@pytest.mark.parametrize("terminal", [None, 80, 105, 140])
+def test_the_doctor_breaks_no_line_twice(monkeypatch: pytest.MonkeyPatch, terminal: int | None) -> None:
+    monkeypatch.setattr(shutil, "get_terminal_size", lambda fallback=(80, 24): os.terminal_size((terminal or fallback[0], 24)))
+    monkeypatch.setattr(formatting, "get_terminal_size", shutil.get_terminal_size)
+    text = diagnose_machine("cpu_time").to_text()
+    assert hanging(text) == text
 
 
 @pytest.mark.parametrize("words", [["report", "x.html"], ["plot", "x.svg"], ["measure", "x.json"]])
