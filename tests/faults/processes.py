@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from helpers.forked import Forked
+
 CLI = (sys.executable, "-m", "joulefront.search.cli")
 
 
@@ -21,24 +23,21 @@ class Session:
         words: Its arguments.
         folder: Where it runs; its output goes to ``output.txt`` there.
         out: The run folder, whose ledger shows how far it is.
-        environment: What the process sees beside this process's own variables.
-        options: What else ``subprocess.Popen`` takes, e.g. ``user``.
+        environment: What a fresh interpreter sees beside this process's own variables; by default the process is forked from one that has
+            loaded everything.
     """
 
-    def __init__(self, words: Sequence[str], folder: Path, out: Path, environment: Mapping[str, str] | None = None, **options: Any) -> None:
+    def __init__(self, words: Sequence[str], folder: Path, out: Path, environment: Mapping[str, str] | None = None) -> None:
         self.out, self.output = out, folder / "output.txt"
         self._known = set(ledger_joules(out / "ledger.jsonl"))
         with self.output.open("a") as output:
-            self.process = subprocess.Popen(
-                [*CLI, *words],
-                cwd=folder,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                env={**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})},
-                **options,
-            )
+            where: dict[str, Any] = {"cwd": folder, "stdout": output, "stderr": subprocess.STDOUT, "start_new_session": True}
+            self.process: subprocess.Popen[bytes] | Forked
+            if environment is None:
+                self.process = Forked(*CLI[1:], *words, **where)
+            else:
+                variables = {**os.environ, "PYTHONUNBUFFERED": "1", **environment}
+                self.process = subprocess.Popen([*CLI, *words], stdin=subprocess.DEVNULL, env=variables, **where)
 
     @property
     def running(self) -> bool:
@@ -60,7 +59,9 @@ class Session:
         for pid in self.members():
             with contextlib.suppress(OSError):
                 parent = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1]
-                if all(b"forkserver" in Path(f"/proc/{one}/cmdline").read_bytes() for one in (pid, parent)):
+                if self.process.pid not in (pid, int(parent)) and all(
+                    b"forkserver" in Path(f"/proc/{one}/cmdline").read_bytes() for one in (pid, parent)
+                ):
                     found.append(pid)
         return found
 

@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from faults.checks import Watch
 from faults.processes import CLI, Session
 from faults.study_file import source
+from helpers import forked
 from helpers.postgresql import NotInstalledError, postgresql_server
 
 #: Trials of a study, and how many of them are trained before the fault.
@@ -197,7 +198,7 @@ CALLS = """
 import contextlib, io, json, sys
 from pathlib import Path
 from joulefront.search.cli import main
-for words in json.load(sys.stdin):
+for words in json.loads(sys.argv[1]):
     stderr, code = io.StringIO(), 0
     with contextlib.redirect_stderr(stderr), contextlib.redirect_stdout(io.StringIO()):
         try:
@@ -211,9 +212,7 @@ for words in json.load(sys.stdin):
 
 def in_one_process(calls: list[list[str]], folder: Path) -> list[tuple[list[str], int, str, list[str]]]:
     """Call the command line once for each list of words; the words, exit code, stderr and the files on the small disk after each."""
-    done = subprocess.run(
-        [sys.executable, "-c", CALLS], input=json.dumps(calls), cwd=folder, capture_output=True, text=True, timeout=SECONDS, check=False
-    )
+    done = forked.run("-c", CALLS, json.dumps(calls), cwd=folder, timeout=SECONDS)
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     if len(rows) < len(calls):
         raise AssertionError(f"the process ended in {' '.join(calls[len(rows)])}:\n{done.stderr[-500:]}")
@@ -239,7 +238,7 @@ from joulefront.search.execution.devices import Lease
 lease = Lease("gpu:GPU-1", Path(sys.argv[1]))
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
 print(lease.acquire(), flush=True)
-sys.stdin.read()
+time.sleep(600)
 """
 
 
@@ -257,13 +256,7 @@ def lease_of_another_user(folder: Path) -> list[str]:
         for first in ("other", "mine"):
             if first == "mine" and not mine.acquire():
                 wrong.append("a device whose holder was killed is not free")
-            theirs = subprocess.Popen(
-                [sys.executable, "-c", LEASE, str(leases)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
+            theirs = forked.Forked("-c", LEASE, leases, stderr=subprocess.STDOUT)
             assert theirs.stdout is not None
             said = theirs.stdout.readline().strip()
             if said != str(first == "other"):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from helpers.command_line import Circle
+from helpers.forked import Forked
 
 from joulefront.search.cli import main
 from joulefront.search.cli.streams import SPELLINGS, Forgiving, prepare
@@ -82,9 +83,8 @@ def test_a_reader_that_leaves_costs_nothing_but_what_it_did_not_read() -> None:
 
 @pytest.mark.slow
 def test_a_run_whose_reader_has_left_ends_well(circle: Circle, tmp_path: Path) -> None:
-    words = [sys.executable, "-m", "joulefront.search.cli", "run", circle.study, "--out", tmp_path / "r", "--trials", "2"]
-    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
-    process = subprocess.Popen([str(word) for word in words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment)
+    words = ["-m", "joulefront.search.cli", "run", circle.study, "--out", tmp_path / "r", "--trials", "2"]
+    process = Forked(*words, stderr=subprocess.STDOUT, env={**os.environ, "PYTHONIOENCODING": "ascii"})
     assert process.stdout
     process.stdout.readline()
     process.stdout.close()

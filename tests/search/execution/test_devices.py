@@ -2,12 +2,12 @@
 
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.forked import Forked
 
 from joulefront.search.energy import Ledger, discover
 from joulefront.search.execution.devices import DeviceError, take_devices
@@ -41,9 +41,8 @@ def other_run(tmp_path: Path) -> Iterator[Any]:
     """Start another process that takes GPUs and holds them until it is killed."""
     running = []
 
-    def start(device: str = "cuda", workers: int = 1) -> subprocess.Popen[str]:
-        arguments = [str(tmp_path), UUID, device, str(workers)]
-        process = subprocess.Popen([sys.executable, "-c", OTHER_RUN, *arguments], stdout=subprocess.PIPE, text=True)
+    def start(device: str = "cuda", workers: int = 1) -> Forked:
+        process = Forked("-c", OTHER_RUN, tmp_path, UUID, device, workers, stderr=subprocess.DEVNULL)
         running.append(process)
         assert process.stdout is not None
         process.names = process.stdout.readline().split()  # type: ignore[attr-defined]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 
 import pytest
+from helpers.forked import Forked
 
 from joulefront.search.execution.devices import Lease
 
@@ -60,7 +60,7 @@ def test_the_folder_and_the_files_are_open_to_every_user_of_the_machine(tmp_path
 
 @pytest.mark.slow
 def test_a_killed_process_gives_its_device_back(tmp_path):
-    holder = subprocess.Popen([sys.executable, "-c", HOLD, "gpu:0", str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    holder = Forked("-c", HOLD, "gpu:0", tmp_path, stderr=subprocess.DEVNULL)
     assert holder.stdout.readline() == "held\n"
     mine = Lease("gpu:0", tmp_path)
     assert not mine.acquire()

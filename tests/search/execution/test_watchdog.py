@@ -1,13 +1,12 @@
 """What ends a training that hangs: an exception in its thread, or the end of the process."""
 
 import contextlib
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
 
 import pytest
+from helpers import forked
 
 from joulefront.search.execution.job import UNWATCHED, Watch, watched, within
 
@@ -54,7 +53,7 @@ def test_what_nothing_can_interrupt_is_written_down_and_ends_the_process() -> No
         "watch = job.Watch(job.within(1), lambda reason: print('written down:', reason, flush=True))\n"
         "job.watched(hang, watch)\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    done = forked.run("-c", script, timeout=60)
     assert done.returncode == 1
     assert done.stdout == "written down: it did not end within 1 s\n"
     assert "the same command continues" in done.stderr

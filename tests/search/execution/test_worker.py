@@ -18,6 +18,7 @@ import cloudpickle
 import numpy as np
 import pytest
 import torch
+from helpers.forked import Forked
 
 from joulefront.search.cli.study_source import find_study
 from joulefront.search.energy import Ledger
@@ -327,7 +328,7 @@ def runs(pid: int) -> bool:
 def test_a_worker_whose_parent_was_killed_ends_in_the_middle_of_its_training(study_file: Path, tmp_path: Path) -> None:
     script = tmp_path / "search.py"
     script.write_text(KILLED)
-    parent = subprocess.Popen([sys.executable, str(script), str(study_file), str(tmp_path / "w")], stdout=subprocess.PIPE, text=True)
+    parent = Forked(script, study_file, tmp_path / "w", stderr=subprocess.DEVNULL)
     assert parent.stdout is not None
     worker = int(parent.stdout.readline())
     assert parent.stdout.readline() == "training\n"

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from helpers import forked
 from huggingface_hub import ModelCard
 
 from joulefront.search.export import FORMATS, Exported, export
@@ -128,9 +127,7 @@ def test_the_safetensors_snippet_runs_where_the_study_is_a_file(make, tmp_path):
     exported = export(ready.trial, study=study, task=task, weights=ready.weights, to="safetensors", out=tmp_path / "model", run=run)
     code = _snippet(exported.path)
     np.save(tmp_path / "one.npy", next(task.validation.batches(1))[0].numpy())
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "one.npy")], cwd=exported.path, capture_output=True, text=True, check=False
-    )
+    done = forked.run("-c", code, tmp_path / "one.npy", cwd=exported.path)
     assert done.returncode == 0, done.stderr
     assert re.fullmatch(r"\['\d'\]\n", done.stdout)
 

@@ -1,11 +1,10 @@
 """Memory that is refused and a device that does not answer any more cost one trial, which is billed; the study goes on."""
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from helpers import forked
 
 from joulefront.search import Study, run
 from joulefront.search.cli.study_source import find_study
@@ -45,7 +44,7 @@ def test_a_training_beyond_a_limit_on_memory_fails_and_the_next_one_trains(rings
         pytest.skip("the size of a process is read from /proc")
     file = spoiled(rings_file, tmp_path, "import resource", first)
     words = ["run", str(file), "--out", str(tmp_path / "r"), "--meter", "cpu_time", "--trials", "3"]
-    done = subprocess.run([sys.executable, "-m", "joulefront.search.cli", *words], capture_output=True, text=True, check=False)
+    done = forked.run("-m", "joulefront.search.cli", *words)
     assert done.returncode == 0, done.stderr
     one_failed_and_was_billed(tmp_path / "r", "out of memory", ["complete", "complete", "failed"])
 

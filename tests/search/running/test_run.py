@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.forked import Forked
 
 from joulefront.search import Budget, Study, load, repeat, run
 from joulefront.search.billing.account import Account
@@ -230,13 +231,12 @@ def test_energies_by_two_estimates_are_not_mixed_and_the_old_one_can_go_on(
     assert len(run(rings(trials=2), out=tmp_path / "r", cpu_watts=2.8 * cores).trials) == 2
 
 
-def start(file: Path, out: Path, *more: str) -> "subprocess.Popen[str]":
+def start(file: Path, out: Path, *more: str) -> Forked:
     return python("from joulefront.search.cli import main; main()", "run", str(file), "--out", str(out), *more)
 
 
-def python(code: str, *words: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-c", code, *words]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+def python(code: str, *words: str) -> Forked:
+    return Forked("-c", code, *words, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
 def wait_for_trial(out: Path, seconds: float = 60.0) -> None:

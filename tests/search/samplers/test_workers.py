@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import subprocess
 import sys
 import threading
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+from helpers.forked import Forked
 from optuna.distributions import CategoricalDistribution, IntDistribution
 
 from joulefront.search.samplers import FreezeThawSampler
@@ -39,7 +39,7 @@ study.optimize(objective, 18)
 def test_two_processes_on_sqlite_never_train_the_same_point(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'study.db'}"
     optuna.create_study(study_name="s", storage=url, directions=["maximize", "minimize"])
-    workers = [subprocess.Popen([sys.executable, "-c", WORKER, url], stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    workers = [Forked("-c", WORKER, url) for _ in range(2)]
     for worker in workers:
         _, errors = worker.communicate(timeout=240)
         assert worker.returncode == 0, errors
