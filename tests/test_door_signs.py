@@ -2,11 +2,11 @@
 
 import re
 import runpy
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from helpers import forked
 
 ROOT = Path(__file__).parent.parent
 TOPS = ("search", "spaces", "studies")
@@ -50,7 +50,7 @@ def test_the_examples_of_a_sign_run_in_their_order(sign: Path, tmp_path: Path, m
     file.write_text("\n".join(examples(sign)), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     if sign.parent == ROOT:  # in a process of its own, as a reader runs it
-        done = subprocess.run([sys.executable, file], capture_output=True, text=True, check=False)
+        done = forked.run(file)
         assert done.returncode == 0, done.stderr
     else:  # torch is loaded already
         runpy.run_path(str(file), run_name="__main__")

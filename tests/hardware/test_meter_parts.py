@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pynvml
 import pytest
+from helpers import forked
 
 from hardware import nvml_parts, sharing_parts
 from hardware.oracle import TRACES, TRACES_BYTES, Gpu, Recorder, add_trace, driver_curve
@@ -166,6 +168,7 @@ def test_a_driver_without_a_power_limit_is_not_an_error(faked):
 
 
 @pytest.mark.slow
-def test_a_lease_holds_between_two_processes(faked):
+def test_a_lease_holds_between_two_processes(faked, monkeypatch):
+    monkeypatch.setattr(sharing_parts, "subprocess", SimpleNamespace(run=lambda words, **_: forked.run(*words[1:], timeout=60)))
     figures = by_name(sharing_parts.leases(faked(kind="constant")))
     assert [figure.verdict for figure in figures.values()] == ["met"] * 3

@@ -3,6 +3,7 @@
 For what a process does and how it ends. How an interpreter starts, what it loads and what that costs takes ``subprocess``.
 """
 
+import atexit
 import os
 import runpy
 import signal
@@ -144,7 +145,10 @@ class _Program:
         sys.stderr = open(2, "w", encoding=encoding or "utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
         signal.signal(signal.SIGINT, signal.default_int_handler)
         forkserver._forkserver.__init__()  # type: ignore[attr-defined, misc]  # its own workers come from a server of its own
-        _interpret(self.words)
+        try:
+            _interpret(self.words)
+        finally:  # as an interpreter does at its end, and processes of multiprocessing do not
+            atexit._run_exitfuncs()
 
 
 def _interpret(words: list[str]) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import forked
 
 from joulefront.search.cli import main
 from joulefront.search.export.folder import check_push, upload
@@ -59,8 +60,11 @@ def test_the_room_exports_functions_whatever_was_imported_before():
     import subprocess
     import sys
 
+    subprocess.run([sys.executable, "-c", "import joulefront.search.export.predict, sys; assert 'torch' not in sys.modules"], check=True)
     code = (
-        "import joulefront.search.export.predict, sys; assert 'torch' not in sys.modules\n"
+        "import sys\nfor name in [one for one in sys.modules if one.startswith('joulefront.search.export')]: del sys.modules[name]\n"
+        "import joulefront.search.export.predict\n"
         "from joulefront.search.export import FORMATS, load_model, export; assert callable(export) and callable(load_model)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    done = forked.run("-c", code)
+    assert done.returncode == 0, done.stderr

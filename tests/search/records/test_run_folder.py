@@ -11,6 +11,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+from helpers import forked
 from helpers.run_folders import STUDY, add, make
 from helpers.trials import make_trial
 
@@ -162,7 +163,7 @@ def test_a_start_that_is_killed_while_its_tables_are_made_begins_again_with_the_
         "'create_study': (die, die), 'set_metric_names': (optuna.create_study, die)}[sys.argv[2]]\n"
         f"RunFolder.create(pathlib.Path(sys.argv[1]), {{'run_id': 'tiny-0', 'study': {STUDY!r}, 'sessions': []}})"
     )
-    subprocess.run([sys.executable, "-c", program, str(tmp_path / "r"), moment], check=False)
+    forked.run("-c", program, tmp_path / "r", moment)
     assert (tmp_path / "r" / "study.db").exists()
     assert not RunFolder.exists(tmp_path / "r")
     with pytest.raises(StoreError, match="broken off before its first trial; run the same command again"):

@@ -4,13 +4,12 @@ import atexit
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 from types import SimpleNamespace
 
 import pytest
 import torch
+from helpers import forked
 from torch import nn
 
 from joulefront.search.training.tactics.power_limit import PowerLimit, set_power_limit
@@ -214,8 +213,8 @@ print(json.dumps(codes))
 def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, list[str]]]:
     """Exit codes of processes that set 200 W and then ended, and the limits that were written."""
     folder = tmp_path_factory.mktemp("limits")
-    words = [sys.executable, "-c", ENDS, json.dumps({name: body for name, (body, _) in ENDINGS.items()}), str(folder), UUID]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=True)
+    done = forked.run("-c", ENDS, json.dumps({name: body for name, (body, _) in ENDINGS.items()}), folder, UUID, timeout=120)
+    assert done.returncode == 0, done.stderr
     return {name: (code, (folder / name).read_text().split()) for name, code in json.loads(done.stdout).items()}
 
 
