@@ -113,9 +113,12 @@ def test_holes_and_text_labels_in_a_csv_are_no_obstacle_to_any_family(tmp_path: 
 
 def test_ten_thousand_columns_are_learnt_by_every_family(tmp_path: Path) -> None:
     wide = pd.DataFrame(RANDOM.normal(size=(40, 10_000)).astype(np.float32)).add_prefix("f")
+    wide.iloc[::7, 3] = np.nan
     wide["y"] = np.where(wide["f0"] > 0, "up", "down")
     wide.to_parquet(tmp_path / "wide.parquet")
     task = find_study("table", {"data": str(tmp_path / "wide.parquet"), "target": "y"}).load_task()
+    assert task.input_shape == (10_001,), "one more says where a value is missing"
+    assert next(task.train.batches(8))[0].shape == (8, 10_001)
     for space, candidate in one_of_each_estimator(task):
         if candidate.architecture.get("estimator") != "gradient_boosting":  # bins every column: seconds, and nothing new
             trained(space, candidate, task)

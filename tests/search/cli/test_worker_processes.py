@@ -1,13 +1,11 @@
 """Two processes of the command line train one study, on machines that pretend to have different processors."""
 
-import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from helpers.command_line import say, write
+from helpers.forked import Forked
 
 from joulefront.search.records.run_folder import RunFolder
 from joulefront.search.records.shared_study import SharedStudy
@@ -20,30 +18,6 @@ describe, model = host.describe, sys.argv.pop(1)
 host.describe = lambda *args, **words: describe(*args, **words) | {"cpu_model": model}
 from joulefront.search.cli import main
 main(sys.argv[1:])
-"""
-#: Load once what both need, and become them: each writes to files of its name, and its words come after its text.
-BOTH = """
-import json, os, sys
-import joulefront.search.running.run, joulefront.search.cli, sklearn, torch
-pids = []
-for name, text, words in json.loads(sys.argv[1]):
-    pids.append(os.fork())
-    if not pids[-1]:
-        for number, kind in ((1, "out"), (2, "err")):
-            os.dup2(os.open(f"{name}.{kind}", os.O_CREAT | os.O_WRONLY), number)
-        sys.argv[1:] = words
-        code = 0
-        try:
-            exec(text)
-        except SystemExit as end:
-            code = int(end.code or 0)
-        except BaseException:
-            import traceback
-            traceback.print_exc()
-            code = 1
-        sys.stdout.flush(), sys.stderr.flush()
-        os._exit(code)
-sys.exit(max(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids))
 """
 #: The data is there when both machines want it: then both train.
 MEET = """
@@ -78,15 +52,14 @@ def test_two_processes_on_unlike_machines_train_one_study_and_front_and_report_k
     file.write_text(file.read_text().replace("task=task,", "task=lambda: meet(task),") + MEET)
     url, environment = f"sqlite:///{tmp_path}/s.db", {**os.environ, "MEETING": str(tmp_path / "meeting")}
 
-    def command(name: str, before: str, *words: object) -> tuple[str, str, list[str]]:
-        return name, before + MACHINE, [*map(str, words), "--out", name, "--storage", url, "--meter", "cpu_time", "-q"]
+    def start(name: str, code: str, *words: object) -> Forked:
+        words = (*words, "--out", name, "--storage", url, "--meter", "cpu_time", "-q")
+        return Forked("-c", code, *words, cwd=tmp_path, env=environment)
 
-    first = command("first", "", "Slow", "run", file, "--trials", 8)
-    second = command("second", LATER, "Fast", "worker", "--study", "circle", "--source", file)
-    both = [sys.executable, "-c", BOTH, json.dumps([first, second])]
-    done = subprocess.run(both, cwd=tmp_path, env=environment, timeout=240, capture_output=True, text=True, check=False)
-    said = {name: [(tmp_path / f"{name}.{kind}").read_text() for kind in ("out", "err")] for name in ("first", "second")}
-    assert done.returncode == 0, (said, done.stderr)
+    first = start("first", MACHINE, "Slow", "run", file, "--trials", 8)
+    second = start("second", LATER + MACHINE, "Fast", "worker", "--study", "circle", "--source", file)
+    said = {name: process.communicate(timeout=240) for name, process in (("first", first), ("second", second))}
+    assert (first.returncode, second.returncode) == (0, 0), said
 
     run = RunFolder.open(tmp_path / "first").run()
     assert [trial.number for trial in run.trials] == list(range(8))

@@ -13,6 +13,7 @@ import torch
 
 from joulefront.search.energy import Ledger
 from joulefront.search.energy.sources.cpu_time import CpuTime
+from joulefront.search.export import compress
 from joulefront.search.export.compress import (
     AfterTraining,
     Spent,
@@ -140,8 +141,14 @@ SAVES = AfterTraining("dynamic quantisation", 0.95, 0.006, 0.0001, 8.0, 0.004)
 PLAIN = AfterTraining("none", 0.95, 0.010, 0.0001, 0.0)
 
 
+@pytest.fixture
+def short_windows(monkeypatch):
+    """CPU-seconds are known to the nanosecond: what is measured needs no half a second."""
+    monkeypatch.setattr(compress, "WINDOW_SECONDS", 0.05)
+
+
 @pytest.mark.slow
-def test_a_real_model_is_optimised_and_metered(make):
+def test_a_real_model_is_optimised_and_metered(make, short_windows):
     ready = make("mlp", "rows", width=32)
     rows, quality = optimise(
         ready.trial,
@@ -220,7 +227,7 @@ def test_json_holds_every_row_with_its_break_even():
 
 
 @pytest.mark.slow
-def test_what_runs_on_the_cpu_is_not_billed_for_gpus(make, fake_gpus):
+def test_what_runs_on_the_cpu_is_not_billed_for_gpus(make, fake_gpus, short_windows):
     ready = make("mlp", "rows", width=32)
     fake_gpus(4)
     arguments = {"study": ready.study, "task": ready.task, "weights": ready.weights, "prune": (), "compile_model": False, "rounds": 2}

@@ -109,17 +109,6 @@ def test_several_targets_make_a_multilabel_task(tmp_path, frame):
 
 
 @pytest.mark.slow
-def test_ten_thousand_columns_are_fine(tmp_path):
-    random = np.random.default_rng(0)
-    wide = pd.DataFrame(random.normal(size=(60, 10_000)).astype(np.float32)).add_prefix("f")
-    wide.iloc[::7, 3] = np.nan
-    wide["y"] = np.where(wide["f0"] > 0, "a", "b")
-    wide.to_parquet(tmp_path / "wide.parquet")
-    task = table(tmp_path / "wide.parquet", "y")
-    assert task.input_shape == (10_001,)
-    assert next(task.train.batches(8))[0].shape == (8, 10_001)
-
-
 @pytest.mark.parametrize(
     ("text", "target", "error", "words"),
     [
