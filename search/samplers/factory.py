@@ -108,9 +108,10 @@ class ComparableSampler(optuna.samplers.BaseSampler):
 
     def __init__(self, sampler: optuna.samplers.BaseSampler, comparable: Callable[[Sequence[FrozenTrial]], Sequence[FrozenTrial]]) -> None:
         self.sampler, self.comparable = sampler, comparable
+        self._attrs: dict[str, Any] = {}
 
     def _seen(self, study: optuna.Study) -> Any:
-        return _ComparableStudy(study, self.comparable)
+        return _ComparableStudy(study, self.comparable, self._attrs)
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Return what is drawn jointly."""
@@ -138,8 +139,10 @@ class ComparableSampler(optuna.samplers.BaseSampler):
 
 
 class _ComparableStudy:
-    def __init__(self, study: optuna.Study, comparable: Callable[[Sequence[FrozenTrial]], Sequence[FrozenTrial]]) -> None:
-        self._study, self._comparable = study, comparable
+    def __init__(
+        self, study: optuna.Study, comparable: Callable[[Sequence[FrozenTrial]], Sequence[FrozenTrial]], attrs: dict[str, Any]
+    ) -> None:
+        self._study, self._comparable, self._storage = study, comparable, _OwnAttributes(study._storage, attrs)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._study, name)
@@ -153,6 +156,22 @@ class _ComparableStudy:
     @property
     def trials(self) -> list[FrozenTrial]:
         return self._get_trials()
+
+
+class _OwnAttributes:
+    """A storage with own attributes of the study: there Optuna keeps the parents of a generation, which are trials of one hardware here."""
+
+    def __init__(self, storage: Any, attrs: dict[str, Any]) -> None:
+        self._kept, self._attrs = storage, attrs
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._kept, name)
+
+    def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
+        return self._attrs
+
+    def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
+        self._attrs[key] = value
 
 
 class GridSampler(optuna.samplers.BruteForceSampler):

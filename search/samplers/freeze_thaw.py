@@ -172,6 +172,7 @@ class FreezeThawSampler(BaseSampler):
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Return every parameter seen so far, conditional ones included, and the epochs."""
+        self.exhausted = False  # found anew for each trial: the study may be another one, or its space wider
         if trial.system_attrs.get("fixed_params"):
             return {}  # enqueued by the user: parameters that are not fixed are drawn at random
         with self._lock:
@@ -217,6 +218,9 @@ class FreezeThawSampler(BaseSampler):
 
     def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
         """End ``Study.optimize`` when the space is exhausted; with ask and tell the caller reads ``exhausted``."""
+        earlier = (one for one in self._trials(study) if one.number < trial.number)
+        if self.exhausted and all(one.distributions != trial.distributions for one in earlier):
+            self.exhausted = False  # the objective has just asked for another space
         if self.exhausted:
             with suppress(RuntimeError):
                 study.stop()
@@ -301,17 +305,20 @@ class FreezeThawSampler(BaseSampler):
                 assert self._encoder is not None
                 decision = random_decision(self.rungs[0], self._history, self._encoder, self._rng(trial, 1))
                 known = self._history.observations.keys() | self._history.failed
-                self.exhausted = decision.key in known and not self._history.running
+                # Copies of what was measured may be under way in other threads: they lead to nothing new.
+                self.exhausted = decision.key in known and all(self._trained(one.key, one.epochs) for one in self._history.running)
                 return decision
             claim: Any = {"key": decision.key, "params": dict(decision.params), "epochs": decision.epochs, "arm": decision.arm}
             claim |= {} if decision.belief is None else {"belief": list(astuple(decision.belief))}
             study._storage.set_trial_system_attr(trial._trial_id, CLAIM, claim)
             self._update(study, exclude=trial.number)
             running = any(other.key == decision.key for other in self._history.running)
-            trained = decision.epochs in self._history.observations.get(decision.key, {}) or decision.key in self._history.failed
-            if decision.key in excluded or not (running or trained):
+            if decision.key in excluded or not (running or self._trained(decision.key, decision.epochs)):
                 return decision
             excluded.add(decision.key)
+
+    def _trained(self, key: str, epochs: int) -> bool:
+        return epochs in self._history.observations.get(key, {}) or key in self._history.failed
 
     def _update(self, study: Study, *, exclude: int | None) -> None:
         if self._storage is None and self._study_id == study._study_id:

@@ -411,6 +411,30 @@ def test_no_sampler_decides_by_what_other_hardware_has_measured(shared: SharedSt
     assert (len(seen) > 0) == (name not in ("random", "grid"))
 
 
+def test_each_hardware_has_its_own_parents_of_a_generation() -> None:
+    storage = optuna.storages.InMemoryStorage()
+    optuna.create_study(storage=storage, study_name="s", directions=["maximize", "minimize"])
+    for hardware in ("h1", "h2"):
+        nsga2, seen = optuna.samplers.NSGAIISampler(seed=1, population_size=4), list[int]()
+
+        def alike(trials: Any, hardware: str = hardware) -> Any:
+            return [trial for trial in trials if trial.user_attrs.get(WORKER, {}).get("hardware_id") in (None, hardware)]
+
+        study = optuna.load_study(study_name="s", storage=storage, sampler=keep_apart(nsga2, alike))
+        select = nsga2._child_generation_strategy
+
+        def counted(study: Any, space: Any, parents: Any, select: Any = select, seen: list[int] = seen) -> Any:
+            seen.append(len(parents))
+            return select(study, space, parents)
+
+        nsga2._child_generation_strategy = counted
+        for _ in range(10):
+            trial = study.ask(SPACE)
+            trial.set_user_attr(WORKER, {"id": hardware, "hardware_id": hardware})
+            study.tell(trial, [trial.params["width"], trial.number])
+        assert seen == [4] * 6, "four at random, then children of four parents"
+
+
 def test_the_first_training_on_other_hardware_is_not_judged_by_what_the_others_took(tmp_path: Path) -> None:
     url, study, log = f"sqlite:///{tmp_path}/s.db", sleeping_study(rungs=(1, 2, 4)), tmp_path / "log"
     asked = list[tuple[int, int]]()

@@ -66,6 +66,31 @@ def test_an_exhausted_space_ends_the_study() -> None:
     assert study.sampler.exhausted  # type: ignore[attr-defined]
 
 
+def test_an_exhausted_space_ends_neither_a_wider_one_nor_another_study() -> None:
+    sampler, directions = FreezeThawSampler([1, 3], startup=2), ["maximize", "minimize"]
+
+    def space(largest: int) -> Objective:
+        def objective(trial: optuna.Trial) -> tuple[float, float]:
+            n, epochs = trial.suggest_int("n", 1, largest), trial.suggest_int("epochs", 1, 3)
+            return 1 - 1 / (n + epochs), n * epochs
+
+        return objective
+
+    study = optuna.create_study(directions=directions, sampler=sampler)
+    study.optimize(space(2), 20, n_jobs=2)
+    found = len(study.trials)
+    assert found < 10, "a copy in the other thread is nothing to wait for"
+    study.optimize(space(1000), 8)
+    assert len(study.trials) == found + 8
+    assert not sampler.exhausted
+    other = optuna.create_study(directions=directions, sampler=sampler)
+    other.optimize(space(2), 20)
+    assert sampler.exhausted
+    other = optuna.create_study(directions=directions, sampler=sampler)
+    other.optimize(space(1000), 8)
+    assert len(other.trials) == 8
+
+
 def test_qualities_of_minus_a_million_do_not_blind_it(plain: optuna.Study) -> None:
     def diverging(trial: optuna.Trial) -> tuple[float, float]:
         quality, energy = bowl(trial)
