@@ -130,7 +130,7 @@ def test_a_head_for_grey_images_is_found_measured_and_exported_with_its_provenan
     for path in photographs.rglob("*.png"):
         Image.open(path).convert("L").save(path)
     made = study(str(photographs))
-    run(made, out=tmp_path / "run", trials=2, meter="cpu_time", device="cpu")
+    run(made, out=tmp_path / "run", trials=1, meter="cpu_time", device="cpu")
     folder = RunFolder.open(tmp_path / "run")
     trial = folder.run().trials[0]
     assert trial.state == "complete", trial.reason

@@ -386,7 +386,8 @@ def test_three_workers_share_trials_budget_and_bill_and_a_fourth_of_other_hardwa
 
 
 @pytest.mark.parametrize("name", ["tpe", "nsga2", "gp", "freeze-thaw", "random", "grid"])
-def test_no_sampler_decides_by_what_other_hardware_has_measured(shared: SharedStudy, name: str) -> None:
+def test_no_sampler_decides_by_what_other_hardware_has_measured(name: str) -> None:
+    shared = SharedStudy(optuna.create_study(study_name="s", directions=["maximize", "minimize"]))
     here, there = SPACE["width"].low, SPACE["width"].high
     storage = shared.study._storage
     for number in range(40):  # on this hardware narrow models are good and cheap, on the other wide ones
