@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from ..search.space import Candidate, FrozenPart, NearestTrial, Suggest
-from ..search.training.backbone import Transfer
+from ..search.training.backbone import Transfer, library
 from ..search.training.task import Task
 from ..search.training.tuning import PREPARED, Tuned
 from .pretrained import Prepare
@@ -193,7 +193,7 @@ class FineTuning(TransferFamily):
 @lru_cache(maxsize=16)
 def kind_of(model: str) -> tuple[str, bool]:
     """Return ``stages`` for a network of timm that can be cut between its stages, ``transformer`` or ``other``; has it batch norms?"""
-    import timm
+    timm = library("timm")
 
     with torch.device("meta"):
         found = timm.create_model(model, num_classes=0)

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from ..search.space import Candidate, Suggest
+from ..search.training.backbone import library
 from ..search.training.task import Task
 from .layers import image_shape
 from .pretrained import (
@@ -144,7 +145,7 @@ def prepare_for(network: Any, task: Task, shape: tuple[int, int, int], size: tup
 
 def _known_size(name: str, shape: tuple[int, int, int]) -> tuple[int, int]:
     """Return the size at which a network was pretrained, or twice that of smaller images: there is nothing more to see in them."""
-    import timm
+    timm = library("timm")
 
     config = timm.get_pretrained_cfg(name)
     known = SMALL_SIDE if config is None else min(config.input_size[1:])
@@ -157,7 +158,9 @@ def names_of(patterns: tuple[str, ...]) -> tuple[str, ...]:
     Raises:
         ValueError: If a pattern matches nothing; the message names similar models.
     """
-    import timm
+    if set(patterns) <= set(MODELS):  # timm has them: it is loaded when one of them is built
+        return tuple(dict.fromkeys(patterns))
+    timm = library("timm")
 
     # A name may carry the tag of its weights: resnet18.a1_in1k
     return expand(patterns, lambda name: [name] if timm.is_model(name) else timm.list_models(name), timm.list_models, "timm")
@@ -165,7 +168,7 @@ def names_of(patterns: tuple[str, ...]) -> tuple[str, ...]:
 
 def create(name: str, shape: tuple[int, int, int], outputs: int, *, weights: str = "none", drop_path: float = 0.0) -> Any:
     """Create a model of timm; see ``TimmZoo`` for the arguments and ``TimmZoo.build`` for the errors."""
-    import timm
+    timm = library("timm")
 
     options: dict[str, Any] = {"in_chans": shape[0], "num_classes": outputs}
     config = timm.get_pretrained_cfg(name)
@@ -189,7 +192,7 @@ def create(name: str, shape: tuple[int, int, int], outputs: int, *, weights: str
 
 def _create(name: str, shape: tuple[int, int, int], options: dict[str, Any]) -> Any:
     """Create a model, with our messages for unfit sizes and stochastic depth."""
-    import timm
+    timm = library("timm")
 
     try:
         return timm.create_model(name, **options)

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from ..search.space import Candidate, Suggest
+from ..search.training.backbone import library
 from ..search.training.tactics.tactic import evaluating
 from ..search.training.task import Task
 from .layers import image_shape
@@ -90,7 +91,7 @@ def names_of(patterns: tuple[str, ...]) -> tuple[str, ...]:
     Raises:
         ValueError: If a pattern matches nothing; the message names similar networks.
     """
-    from torchvision import models
+    models = library("torchvision").models
 
     def find(pattern: str | None = None) -> list[str]:
         return list(models.list_models(module=models, include=pattern))
@@ -107,7 +108,7 @@ def hidden_units(head: str) -> list[int]:
 
 
 def _create(name: str, shape: tuple[int, int, int], outputs: int) -> Any:
-    from torchvision import models
+    models = library("torchvision").models
 
     options: dict[str, Any] = {"num_classes": outputs}
     if name.startswith("vit_"):
@@ -247,7 +248,7 @@ def load_weights(model: nn.Module, name: str, weights: str) -> None:
 
 
 def _from_hub(name: str) -> Mapping[str, torch.Tensor]:
-    from torchvision import models
+    models = library("torchvision").models
 
     try:
         return dict(models.get_model(name, weights="DEFAULT").state_dict())

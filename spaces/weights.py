@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from ..search.training.backbone import library
 from .pretrained import SMALL_SIDE, first_few, first_line, folded, names_within
 
 #: Folder of weights that ``auto`` looks into first.
@@ -179,7 +180,7 @@ def network(weights: Weights, *, fold: bool = True) -> Any:
 @lru_cache(maxsize=4)
 def loaded(weights: Weights, fold: bool) -> Any:
     """Return a network of `network`, wherever it is by now."""
-    import timm
+    timm = library("timm")
 
     if not weights.path.is_file():
         raise ValueError(f"the pretrained weights of {weights.model} must be at {weights.path}, where they were found; restore them")
@@ -257,9 +258,9 @@ def hub(name: str) -> Weights:
     Raises:
         ConnectionError: If it does not answer, or has no such weights.
     """
-    import timm
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
 
+    timm = library("timm")
     if cached := _from_cache([name]):
         return cached[0]
     config = timm.get_pretrained_cfg(name)
@@ -355,7 +356,7 @@ def _files(folder: Path) -> list[Path]:
 
 def _model_of(path: Path, models: Sequence[str]) -> str:
     """Return the network that a file belongs to: the only one of ``models``, that of the ``config.json`` beside it, or of its name."""
-    import timm
+    timm = library("timm")
 
     if len(models) == 1:
         return models[0]
@@ -388,7 +389,7 @@ def _card(folder: Path) -> Mapping[str, Any]:
 @lru_cache(maxsize=8)
 def _shapes(model: str) -> dict[str, tuple[int, ...]]:
     """Return the shapes of a network's tensors by name, with its own head."""
-    import timm
+    timm = library("timm")
 
     with torch.device("meta"):
         return {name: tuple(value.shape) for name, value in timm.create_model(model).state_dict().items()}

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from ..energy import Ledger, Record
 from ..hints import Hints
 from ..records.trial import INTERRUPTED
-from ..space import FixedTrial, RandomTrial, Space
+from ..space import Candidate, FixedTrial, RandomTrial, Space
 from ..training.feature_cache import FeatureCache
 from ..training.recipe import Recipe, synchronizer
 from ..training.results import PASS, WAY, FeaturesUsed
@@ -171,44 +171,75 @@ def _shared(
     return SharedFeatures(name, share, None if each is None else each * count, once + (each or 0.0) * len(task.validation), kept)
 
 
+#: A family and an estimator, None where there is none.
+Kind = tuple[str | None, str | None]
+
 #: Examples that a warm-up learns from: enough for the neighbours that an estimator may ask for, and fewer large ones, by their numbers.
-EXAMPLES, NUMBERS, FEWEST = 128, 2**19, 16
+EXAMPLES, NUMBERS, FEWEST = 128, 2**17, 16
 #: A kind that so many random candidates in a row do not show is too rare to look for.
 ENOUGH_DRAWS = 200
 #: Probes and warm-ups take seconds; what takes longer than this hangs.
 WARM_UP_SECONDS = 600.0
 
 
-def warm_up(space: Space, task: Task, *, device: str, threads: int, seed: int, watch: Watch = UNWATCHED) -> None:
-    """Train one candidate of each kind on a few examples, continue from its file, and forget it.
+@dataclass
+class WarmUp:
+    """Pays what only the first training of its kind pays in a process: trains a candidate of it on a few examples, and forgets it.
 
     Libraries are imported where they are first used, devices and thread pools start with their first work: without this, the first trial
-    of a kind would be billed for them, and no later one. A candidate that cannot be trained is its trial's finding, not an error here.
+    of a kind would be billed for them, and no later one. A kind is warmed up when its first candidate is to be trained, so a process loads
+    what its trials need and nothing else. A candidate that cannot be trained is its trial's finding, not an error here.
 
-    A family that waits for another (fine-tuning for its heads) may never begin, and is left out.
+    A family that waits for another (fine-tuning for its heads) is left out: its warm-up would cost what its trials do.
     Nothing of the space is compiled: where it may be, a linear model is, which pays for loading and finding out about the compiler.
-    A recipe's own number of threads wins; the watch ends a warm-up that hangs.
-
-    Raises:
-        KeyboardInterrupt: If the user breaks it off.
     """
-    count = min(EXAMPLES, max(FEWEST, NUMBERS // math.prod(task.input_shape)))
-    few = [Excerpt(split, count, most=1, seed=0, device=device) for split in (task.train, task.validation)]
-    small, compiles = replace(task, train=few[0], validation=few[1], folds=0), may_compile(space, seed)
-    here, waits = InProcess(space, small), Hints(space).waits
-    with _eagerly() if compiles else nullcontext(), TemporaryDirectory(prefix="joulefront-") as folder:
-        weights = Path(folder) / "weights"
-        for params in one_of_each_kind(space, seed):
-            if waits(params):
-                continue
+
+    space: Space
+    task: Task
+    device: str
+    seed: int
+    _left: dict[Kind, Mapping[str, Any]] | None = None
+    _compiler: bool | None = None
+
+    def all(self, threads: int, watch: Watch = UNWATCHED) -> None:
+        """Warm up for every kind of the space, see `before`."""
+        for params in tuple(self._kinds().values()):
+            self.before(params, threads, watch)
+
+    def before(self, params: Mapping[str, Any], threads: int, watch: Watch = UNWATCHED) -> None:
+        """Warm up for a training with these parameters, unless that was done for its kind.
+
+        A recipe's own number of threads wins; the watch ends a warm-up that hangs.
+
+        Raises:
+            KeyboardInterrupt: If the user breaks it off.
+        """
+        own = self._kinds().pop(kind_of(self.space.sample(FixedTrial(params))), None)
+        if own is None:
+            return
+        count = min(EXAMPLES, max(FEWEST, NUMBERS // math.prod(self.task.input_shape)))
+        few = [Excerpt(split, count, most=1, seed=0, device=self.device) for split in (self.task.train, self.task.validation)]
+        small = replace(self.task, train=few[0], validation=few[1], folds=0)
+        here, first, self._compiler = InProcess(self.space, small), self._compiler is None, self._compiles()
+        with _eagerly() if self._compiler else nullcontext(), TemporaryDirectory(prefix="joulefront-") as folder:
+            weights = Path(folder) / "weights"
             for epochs, start in ((1, None), (2, weights)):
-                job = Job(-1, params, epochs, seed, device, threads, start, weights)
+                job = Job(-1, own, epochs, self.seed, self.device, threads, start, weights)
                 outcome = here.train(job, phases=lambda kind, index: nullcontext(), should_continue=lambda entry: True, watch=watch)
                 if outcome.failed == INTERRUPTED:
                     raise KeyboardInterrupt
-    with suppress(Exception):
-        if compiles:
-            watched(lambda: _compile_something(small, device, threads), watch)
+        with suppress(Exception):
+            if first and self._compiler:
+                watched(lambda: _compile_something(small, self.device, threads), watch)
+
+    def _compiles(self) -> bool:
+        return may_compile(self.space, self.seed) if self._compiler is None else self._compiler
+
+    def _kinds(self) -> dict[Kind, Mapping[str, Any]]:
+        if self._left is None:
+            waits = Hints(self.space).waits
+            self._left = {kind: params for kind, params in one_of_each_kind(self.space, self.seed).items() if not waits(params)}
+        return self._left
 
 
 def may_compile(space: Space, seed: int = 0) -> bool:
@@ -236,18 +267,18 @@ def warm_up_seconds(max_trial_seconds: float | None) -> float:
     return WARM_UP_SECONDS if max_trial_seconds is None else min(WARM_UP_SECONDS, 10 * max_trial_seconds)
 
 
-def one_of_each_kind(space: Space, seed: int) -> list[Mapping[str, Any]]:
-    """Return the parameters of a random candidate of each kind: each family, and within it each estimator.
+def kind_of(candidate: Candidate) -> Kind:
+    """Return what has libraries of its own to load: the family of a candidate, and within it the estimator."""
+    return candidate.architecture.get("family"), candidate.architecture.get("estimator")
 
-    The first kind is that of ``RandomTrial(seed)``.
-    """
-    found: dict[tuple[Any, ...], Mapping[str, Any]] = {}
+
+def one_of_each_kind(space: Space, seed: int) -> dict[Kind, Mapping[str, Any]]:
+    """Return the parameters of a random candidate of each kind, see `kind_of`; the first is that of ``RandomTrial(seed)``."""
+    found: dict[Kind, Mapping[str, Any]] = {}
     without = 0
     while without < ENOUGH_DRAWS:
-        draw = RandomTrial(seed)
-        architecture = space.sample(draw).architecture
-        kind = (architecture.get("family"), architecture.get("estimator"))
+        kind = kind_of(space.sample(draw := RandomTrial(seed)))
         without = without + 1 if kind in found else 0
         found.setdefault(kind, draw.params)
         seed += 1
-    return list(found.values())
+    return found

@@ -28,7 +28,7 @@ from ..training.recipe import synchronizer
 from ..training.results import Phases
 from ..training.task import Task
 from .job import POLL_SECONDS, UNWATCHED, Executor, Job, Outcome, Watch, train, within
-from .probe import may_compile, warm_up, warm_up_seconds
+from .probe import WarmUp, may_compile, warm_up_seconds
 
 #: Libraries that take seconds to load; the server of CPU workers loads those that this process has loaded.
 SLOW_TO_LOAD = (
@@ -153,29 +153,37 @@ class WorkerProcess:
         """Process id of the worker."""
         return int(self._process.pid or 0)
 
-    def begin_warm_up(self, threads: int) -> bool:
-        """Let the worker pay what only its first training pays, see ``warm_up``, once it has the task; return whether it lives."""
-        with contextlib.suppress(OSError):
-            self._pipe.send(("warm", threads))
-        return self.alive
+    def wait_until_ready(self, overdue: Callable[[], str | None]) -> None:
+        """Wait until it has the task; not for a worker that dies, or longer than until it is overdue: its first training then says why."""
+        self._hear("ready", overdue)
 
-    def wait_until_warm(self, overdue: Callable[[], str | None]) -> None:
-        """Wait for that; not for a worker that dies, or longer than until it is overdue: its first training then says why."""
+    def warm_up(self, job: Job, overdue: Callable[[], str | None]) -> None:
+        """Let the worker pay what only the first training of this kind pays, see `WarmUp`, and wait as for one that starts."""
+        self.revive()
+        with contextlib.suppress(OSError):
+            self._pipe.send(("warm", job))
+            self._hear("warm", overdue)
+
+    def _hear(self, wanted: str, overdue: Callable[[], str | None]) -> None:
         with contextlib.suppress(EOFError, OSError):
-            while overdue() is None:
+            while not (wanted == "ready" and self._ready) and overdue() is None:
                 if self._pipe.poll(POLL_SECONDS):
                     kind, _ = self._pipe.recv()
                     self._ready = True
-                    if kind == "warm":
+                    if kind == wanted:
                         return
+
+    def revive(self) -> None:
+        """Start the worker again where it has died."""
+        if not self._process.is_alive():  # it died with the job before: an out-of-memory kill ends one trial, not the study
+            self._pipe.close()
+            self._start()
 
     def train(self, job: Job, *, phases: Phases, should_continue: Callable[[Mapping[str, Any]], bool], watch: Watch = UNWATCHED) -> Outcome:
         """Train a job in the worker; a worker that dies, or is killed because its training is overdue, is a failed outcome."""
         epochs, used = 0, _Used()
         window: Any = None
-        if not self._process.is_alive():  # it died with the job before: an out-of-memory kill ends one trial, not the study
-            self._pipe.close()
-            self._start()
+        self.revive()
         try:
             self._pipe.send(("train", replace(job, device=self._device)))
         except OSError:
@@ -301,7 +309,7 @@ def serve(pipe: Connection, pickled: bytes, device: str, environment: Mapping[st
         pipe.send(("epoch", dict(entry)))
         return pipe.recv() is True  # the parent may end it instead, with a tuple
 
-    warm = False
+    warm = WarmUp(study.space, task, device, study.seed)
     while True:
         try:
             kind, job = pipe.recv()
@@ -309,11 +317,8 @@ def serve(pipe: Connection, pickled: bytes, device: str, environment: Mapping[st
             return
         if kind == "end":
             return
-        if not warm:  # before the first job also where nobody asked for it: this process follows one that has died
-            watch = Watch(within(warm_up_seconds(study.max_trial_seconds)))
-            threads = job if kind == "warm" else job.threads
-            warm_up(study.space, task, device=device, threads=threads, seed=study.seed, watch=watch)
-            warm = True
+        # Before a job of a new kind also where nobody asked for it: this process follows one that has died.
+        warm.before(job.params, job.threads, Watch(within(warm_up_seconds(study.max_trial_seconds))))
         if kind == "warm":
             pipe.send(("warm", None))
             continue

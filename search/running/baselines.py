@@ -16,8 +16,7 @@ from typing import Any
 from ..energy import Ledger
 from ..energy.host import idle_watts
 from ..energy.record import Record
-from ..execution.job import UNWATCHED, Watch, within
-from ..execution.probe import Probe, probe, warm_up, warm_up_seconds
+from ..execution.probe import Probe, probe
 from ..hints import Hints
 from ..space import FixedTrial, NearestTrial, RandomTrial
 from ..study import Study
@@ -201,11 +200,6 @@ class BaselineController:
     _measuring: bool = False
     _turn: threading.Condition = field(default_factory=threading.Condition)
 
-    def warm_up(self, watch: Watch = UNWATCHED) -> None:
-        """Pay what only the first training of its kind pays in a process, before the first trial, see ``warm_up``."""
-        limited = Watch(within(warm_up_seconds(self.study.max_trial_seconds), watch.overdue), watch.abandon)
-        warm_up(self.study.space, self.task, device=self.device, threads=self.threads, seed=self.study.seed, watch=limited)
-
     def begin(self) -> None:
         """Measure before the first trial."""
         self._start_celsius = self._celsius()
@@ -256,7 +250,7 @@ class BaselineController:
         facts: dict[str, Any] = {}
         if self.anchors:
             at, joules = zip(*self.anchors, strict=True)
-            facts["anchor"] = {"params": self._anchor(), "seconds": list(at), "joules": list(joules), "unit": "joules per epoch"}
+            facts["anchor"] = {"params": self.anchor(), "seconds": list(at), "joules": list(joules), "unit": "joules per epoch"}
         if self._idle:
             facts["idle_watts"] = {name: idle.watts for name, idle in idle_watts(self._idle).items()}
         return facts
@@ -275,10 +269,11 @@ class BaselineController:
     def _probe(self, seconds: float) -> Probe:
         study = self.study
         return probe(
-            self._anchor(), study.space, self.task, self.ledger, device=self.device, threads=self.threads, seed=study.seed, seconds=seconds
+            self.anchor(), study.space, self.task, self.ledger, device=self.device, threads=self.threads, seed=study.seed, seconds=seconds
         )
 
-    def _anchor(self) -> Mapping[str, Any]:
+    def anchor(self) -> Mapping[str, Any]:
+        """Return the parameters of the anchor."""
         draw = RandomTrial(self.study.seed)
         self.study.space.sample(draw)
         return draw.params

@@ -18,7 +18,7 @@ import numpy as np
 
 from ..energy import Ledger
 from ..execution.job import Watch, within
-from ..execution.probe import WARM_UP_SECONDS, Probe, SharedFeatures, probe, warm_up
+from ..execution.probe import WARM_UP_SECONDS, Probe, SharedFeatures, WarmUp, probe
 from ..formatting import energies
 from ..hints import Hints
 from ..records.run_folder import RunFolder
@@ -323,7 +323,7 @@ def probe_study(
             task = study.load_task()
             study = study.fitted_to(task)
             watch = Watch(within(WARM_UP_SECONDS))
-            warm_up(study.space, task, device=bench.device, threads=bench.threads, seed=study.seed, watch=watch)
+            WarmUp(study.space, task, bench.device, study.seed).all(bench.threads, watch)
         before = (prelude or {}).get("joules") or 0.0
         start, probing_ns = ledger.joules(begin_ns), time.monotonic_ns()
         probes: list[Probe] = []

@@ -273,10 +273,10 @@ class Reporter:
             complete_only=self.rules.study.complete_only,
             limits=self.rules.limits,
             spent_joules=self.rules.account.spent_joules(),
-            begun_joules=self._start_joules,
+            begun_joules=self._start_joules + self.session.warmed_joules,
             before=self.session.trials_before,
             seconds=seconds,
-            trial_seconds=seconds - self._start_seconds,
+            trial_seconds=seconds - self._start_seconds - self.session.warmed_seconds,
         )
         if progress.expected is not None:
             share = progress.trials / progress.expected.trials

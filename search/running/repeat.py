@@ -198,6 +198,7 @@ class RepeatLoop:
             patience=False,
         )
         number = len(self.repeats.trainings)
+        self.session.warm_up(self._executor, job)
         meter = self.session.account.open(number, self._executor.devices, kind=REPEAT, pid=getattr(self._executor, "pid", None))
         limit = TimeLimit(self.study.max_trial_seconds, trial.epochs, lambda: self.epoch_seconds)
 
@@ -356,7 +357,7 @@ def repeat(
                 f"{run.name}: {'going on with' if continued else 'training'} {len(members)} model(s){some} {times} time(s) again, "
                 f"order {order}: {len(left)} trainings, about {energy_text(joules / JOULES_PER_WH)} and their validation; {meters}"
             )
-            session.warm_up()
+            session.get_ready()
         with Endings() as after:
             after.then(lambda _: again.keep(again.repeats.with_facts(again.plan, session.baseline_facts)))
             with session.measuring():

@@ -274,7 +274,7 @@ def run(
                 reporter.tell("start", f"warm start from other hardware ({named}): its energies only say what costs more than what")
             if study.notice:
                 reporter.tell("start", study.notice)
-            session.warm_up(rules.timed_out)
+            session.get_ready(runner.first_training(), rules.timed_out)
         with session.account.spending("start", session.ledger.t0_ns):
             pass
         with Endings() as after:

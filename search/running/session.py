@@ -7,7 +7,7 @@ and ``repeat`` are bodies inside of it. Each step gives what the next one needs,
         with opened.starting() as start:  # meters, ledger and bill; what happens inside is metered as the start
             task = study.load_task()
             session = start.prepare(opened.folder, study, task)  # the folder knows the session from here on; baselines and executors
-            session.warm_up()
+            session.get_ready()
         with session.measuring():  # baselines before and after; Ctrl-C ends the work between two epochs from here on
             ...
         session.reason = "all of it is done"
@@ -22,12 +22,13 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..billing.account import SAVE_SECONDS, Account, price_of_inputs
 from ..billing.recovery import settle_killed
@@ -36,8 +37,8 @@ from ..energy.calibrations import WallCalibration, load_calibration
 from ..energy.discover import Discovery
 from ..energy.sources.cpu_time import CpuTime, Tree
 from ..execution.devices import check_executor, make_executors, pick_device, take_devices, torch_threads
-from ..execution.job import Executor, Watch, within
-from ..execution.probe import WARM_UP_SECONDS, may_compile
+from ..execution.job import Executor, Job, Watch, within
+from ..execution.probe import WARM_UP_SECONDS, WarmUp, may_compile, warm_up_seconds
 from ..records.bill import SessionBill, add_up, meters_of, read_sessions
 from ..records.files import write_json
 from ..records.run_folder import RunFolder
@@ -50,6 +51,9 @@ from ..training.task import Task
 from .baselines import PLAIN, BaselineController, MeasurementProtocol
 from .endings import Endings
 from .identity import note_end, note_session, refuse_other_estimate, timestamp
+
+if TYPE_CHECKING:
+    from ..execution.worker import WorkerProcess
 
 #: What a user's mistake raises, in the options, the data or the study, before the folder knows the session.
 REFUSALS = (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
@@ -213,6 +217,7 @@ class Session:
         baselines: Measures the baselines, which found ``baseline_facts``.
         equal_conditions: Entered around each training, which begins when the measurement protocol allows it.
         executors: Where trainings run, one at a time on each.
+        warmed_seconds: What warm-ups between trials have taken, and ``warmed_joules``; zero where there are several executors.
         features: Where the features of frozen backbones are kept, and ``inputs`` what those in the task's inputs cost.
         close: Ends the executors, so that their end is in the bill; notes the end, and closes the bill. The second call does nothing.
     """
@@ -242,17 +247,36 @@ class Session:
         self.executors = make_executors(study, task, bench.devices.names, options.executor, self.threads, self.ledger.follow)
         for executor in self.executors:
             opened.endings.then(partial(_closing, executor))
+        self._warm, self._warm_up_seconds = WarmUp(study.space, task, self.device, study.seed), warm_up_seconds(study.max_trial_seconds)
+        self.warmed_seconds = self.warmed_joules = 0.0
 
-    def warm_up(self, timed_out: Callable[[], str | None] = lambda: None) -> None:
-        """Pay what only the first training of its kind pays in a process, before the first trial; one that hangs is ended."""
+    def get_ready(self, first: Mapping[str, Any] | None = None, timed_out: Callable[[], str | None] = lambda: None) -> None:
+        """Wait for worker processes, and warm up here for the first training, if its parameters are known, and for the anchor."""
+        for worker in self._workers():
+            worker.wait_until_ready(within(WARM_UP_SECONDS, timed_out))
+        wanted = (None if self._workers() else first, self.baselines.anchor() if self._anchored else None)
+        for params in filter(None, wanted):
+            self._warm.before(params, self.threads, self._watch(timed_out))
+
+    def warm_up(self, executor: Executor, job: Job, timed_out: Callable[[], str | None] = lambda: None) -> None:
+        """Pay what only the first training of its kind pays in a process, see `WarmUp`, before the window of the training is opened."""
+        begin_ns = time.monotonic_ns()
+        with self.account.spending("warm-up"):
+            if executor in self._workers():
+                executor.warm_up(job, within(WARM_UP_SECONDS, timed_out))
+            else:
+                self._warm.before(job.params, job.threads, self._watch(timed_out))
+        if len(self.executors) == 1:  # else it is beside the trainings of others
+            self.warmed_seconds += (time.monotonic_ns() - begin_ns) / 1e9
+            self.warmed_joules += self.ledger.joules(begin_ns) or 0.0
+
+    def _workers(self) -> list[WorkerProcess]:
         from ..execution.worker import WorkerProcess  # here, for whoever reads a run and starts no worker
 
-        workers = [one for one in self.executors if isinstance(one, WorkerProcess) and one.begin_warm_up(self.threads)]
-        if not workers or self._anchored:  # with workers only an anchor is trained in this process
-            self.baselines.warm_up(Watch(timed_out, lambda reason: self.close()))
-        limit = within(WARM_UP_SECONDS, timed_out)
-        for worker in workers:
-            worker.wait_until_warm(limit)
+        return [one for one in self.executors if isinstance(one, WorkerProcess)]
+
+    def _watch(self, timed_out: Callable[[], str | None]) -> Watch:
+        return Watch(within(self._warm_up_seconds, timed_out), lambda reason: self.close())
 
     @contextmanager
     def measuring(self) -> Iterator[None]:

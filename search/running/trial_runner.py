@@ -21,7 +21,7 @@ from ..records.run import on_hardware
 from ..records.trial import BASELINE, DEFAULT, KEY, WORKER, Trial, from_optuna
 from ..samplers.frozen_features import StoredFeatures, scheduled
 from ..samplers.history import FROM_SCRATCH, resume_from
-from ..space import Candidate
+from ..space import Candidate, NearestTrial
 from ..stopping.dominated import DominanceStopper
 from ..stopping.limits import Overdue, StopRules
 from ..study import Study, rejection_of
@@ -120,16 +120,28 @@ class TrialRunner:
             ended = self.rules.end_of_training(None)
         if rejection is None and ended is None:
             with self.session.equal_conditions():
-                return self._train(executor, asked)
+                job = self._job(asked)
+                self.session.warm_up(executor, job, self.rules.timed_out)
+                if (ended := self.rules.end_of_training(None)) is None:
+                    return self._train(executor, asked, job)
         with self.session.lock:
             reason = rejection or f"{ended} before it began"
             self.recorder.rejected(asked.trial, asked.epochs, reason, excused=ended is not None)
         return self.reporter.tell("trial", f"trial {asked.trial.number} refused: {reason}")
 
+    def first_training(self) -> Mapping[str, Any] | None:
+        """Return parameters of the kind that the next training is of, where the study says what it begins with; else None."""
+        if (wanted := self._scheduled_first(self._optuna_trials())) is None:
+            return None
+        self.study.space.sample(draw := NearestTrial(wanted))
+        return draw.params
+
+    def _scheduled_first(self, known: Sequence[FrozenTrial]) -> Mapping[str, Any] | None:
+        return self.first[len(known)] if self.study.sampler != "grid" and len(known) < len(self.first) else None
+
     def _ask(self) -> Asked:
         known = self._optuna_trials()
-        later = self.first[len(known)] if self.study.sampler != "grid" and len(known) < len(self.first) else None
-        later = later or self.lost.next() or shorter(self.study, len(self.first), known)
+        later = self._scheduled_first(known) or self.lost.next() or shorter(self.study, len(self.first), known)
         if later := later or scheduled(self.optuna_study, self.study, self.task, self.stored):
             self.optuna_study.enqueue_trial(dict(later))
         trial = self.optuna_study.ask()
@@ -172,10 +184,9 @@ class TrialRunner:
             carbon.wait(until, self.session.interrupted, lambda: self.rules.end_of_training(None))
         return until is not None
 
-    def _train(self, executor: Executor, asked: Asked) -> None:
+    def _train(self, executor: Executor, asked: Asked, job: Job) -> None:
         number, account, parent = asked.trial.number, self.session.account, asked.parent
         keep(self.optuna_study)  # a session that is killed in the training leaves its trial
-        job = self._job(asked)
         stopped, began = list[tuple[str, str]](), time.monotonic()
         overdue = Overdue(self.rules, asked.epochs - (parent.epochs if parent else 0))
         try:

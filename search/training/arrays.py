@@ -138,11 +138,11 @@ def builtin(
         ValueError: If the name is not one of ``SETS``.
         FileNotFoundError: If the set is missing and cannot be downloaded.
     """
-    import torchvision
+    from .backbone import library
 
     if name not in SETS:
         raise ValueError(f"builtin set must be one of {', '.join(SETS)}, got {name!r}; give the folder of any other set to images()")
-    make = getattr(torchvision.datasets, SETS[name])
+    make = getattr(library("torchvision").datasets, SETS[name])
     inputs, targets, classes = _load(make, Path(root), train=True, name=name, download=download)
     test_inputs, test_targets, _ = _load(make, Path(root), train=False, name=name, download=download)
     return arrays(

@@ -6,12 +6,53 @@ whole model, a plain module from raw images to outputs, made of a backbone and a
 
 from __future__ import annotations
 
+import importlib
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any, Protocol
 
 import torch
 from torch import nn
+
+#: Of PyTorch's compiler torchvision asks as it is loaded for a function that it may call, timm for a mark on one that it may not compile.
+COMPILER = ("torch._dynamo", "torch._dynamo.utils")
+
+
+def library(name: str) -> Any:
+    """Import timm or torchvision without PyTorch's compiler, most of the CPU time of either: it is loaded where something is compiled.
+
+    Raises:
+        ImportError: If it is not installed.
+    """
+    if name in sys.modules or {"torchvision", COMPILER[0]} & sys.modules.keys():
+        return importlib.import_module(name)
+    given = {one: _Later(one) for one in COMPILER}
+    sys.modules.update(given)
+    try:
+        return importlib.import_module(name)
+    finally:
+        for later in given.values():
+            later.give_way()
+
+
+class _Later(ModuleType):
+    """Stands for a module of the compiler until more is asked of it than timm and torchvision do, or they are loaded."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "is_compile_supported":
+            return lambda *given: getattr(importlib.import_module(self.__name__), name)(*given)
+        if name == "disable":  # a function that is never compiled; what this gives finds the compiler when it is called
+            return lambda function, recursive=True, **reason: torch._disable_dynamo(function, recursive)
+        if name.startswith("__"):
+            raise AttributeError(name)
+        self.give_way()
+        return getattr(importlib.import_module(self.__name__), name)
+
+    def give_way(self) -> None:
+        if sys.modules.get(self.__name__) is self:
+            del sys.modules[self.__name__]
 
 
 class Backbone(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from dataclasses import dataclass
 from math import prod
 from types import MethodType
@@ -20,6 +21,8 @@ _COUNTED = 2
 _BYTES_IN_HALF = 2
 #: Parameters times positions of an input, a bound of the multiplications of a forward pass: up to here it takes 30 ms at most.
 _SMALL = 2**27
+#: Networks of so many parameters take less on a CPU for an image of 224 pixels than loading what tensors without values need.
+_CHEAPER = 2**25
 #: Their forward pass on a CPU is an operation of its own, of which PyTorch has no formula.
 _FUSED = (torch.nn.RNNBase, torch.nn.MultiheadAttention, torch.nn.TransformerEncoderLayer)
 
@@ -42,7 +45,8 @@ def count(model: Any, task: Task, recipe: Recipe, *, memory: bool = False) -> Co
     """Count without computing: the forward pass runs on tensors that have shapes but no values. The memory takes a second pass.
 
     A model whose forward pass depends on values cannot run like that; then one example of zeros goes through the real model. So does it
-    through a small one: the first tensors without values load ``torch._dynamo``, 1.4 CPU-seconds of each process.
+    through a small one: the first tensors without values load ``torch._dynamo``, 1.4 CPU-seconds of each process. Where that is not loaded
+    and there is no GPU, one that is not small does, too: an epoch of its training takes hundreds of times as long.
     """
     if not isinstance(model, torch.nn.Module):
         return Cost(None, None)
@@ -51,7 +55,8 @@ def count(model: Any, task: Task, recipe: Recipe, *, memory: bool = False) -> Co
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     fused = any(isinstance(module, _FUSED) for module in model.modules())
     real = all(tensor.device.type == "cpu" for tensor in [*model.parameters(), *model.buffers()])
-    small = real and not fused and parameters * prod(shape[1:]) <= _SMALL
+    bare = "torch._dynamo" not in sys.modules and not torch.cuda.is_available()
+    small = real and not fused and (parameters * prod(shape[1:]) <= _SMALL or (bare and parameters <= _CHEAPER))
     with evaluating(model):
         flops = None if small else _flops(model, torch.device("meta"), shape)
         if flops is None:

@@ -3,7 +3,7 @@
     python tests/benchmarks/workers.py speed --storage postgresql --workers 1 2 4 8 --trials-each 50
     python tests/benchmarks/workers.py kills --storage postgresql --times 20
     python tests/benchmarks/workers.py stalls --storage postgresql --times 4
-    python tests/benchmarks/workers.py starts --times 5 [--study images --data FOLDER]
+    python tests/benchmarks/workers.py starts --times 5 [--study images --data FOLDER] [--more "--pretrained no"]
 
 In the first three trainings sleep (tests/helpers/workers.py); everything else is real. Workers are processes that are forked with the
 libraries loaded, so that their start does not count. A kill study has the process that began it and four workers: that one and two of the
@@ -20,6 +20,7 @@ import multiprocessing
 import os
 import random
 import re
+import shlex
 import signal
 import statistics
 import subprocess
@@ -208,9 +209,9 @@ def cpu_seconds_to_first_training(*words: str) -> float:
     return float(found[1])
 
 
-def starts(place: Path, study: str, data: str | None, times: int) -> Iterator[str]:
+def starts(place: Path, study: str, data: str | None, more: str, times: int) -> Iterator[str]:
     """Yield a row for each of the two commands, on an SQLite file; the first start of all is left out, as it may compile modules."""
-    common, given = ("--meter", "cpu_time", "--quiet"), ("--data", data) if data else ()
+    common, given = ("--meter", "cpu_time", "--quiet"), (*(("--data", data) if data else ()), *shlex.split(more))
     took: dict[str, list[float]] = {"run": [], "worker": []}
     for n in range(times + 1):
         storage = ("--storage", f"sqlite:///{place}/starts-{n}.db")
@@ -219,7 +220,8 @@ def starts(place: Path, study: str, data: str | None, times: int) -> Iterator[st
         took["run"] += [begun][: n and 1]
         took["worker"] += [joined][: n and 1]
     for what, seconds in took.items():
-        yield f"| `{what}`, {study} | {' '.join(f'{one:.2f}' for one in sorted(seconds))} | {statistics.median(seconds):.2f} |"
+        each = " ".join(f"{one:.2f}" for one in sorted(seconds))
+        yield f"| `{what}`, {study} {more}".rstrip() + f" | {each} | {statistics.median(seconds):.2f} |"
 
 
 def main() -> int:
@@ -234,13 +236,14 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--study", default="digits", help="Whose starts are measured.")
     parser.add_argument("--data", help="Location of its data.")
+    parser.add_argument("--more", default="", help="Further options of `joulefront run`.")
     options = parser.parse_args()
     bad: list[str] = []
     with ExitStack() as held:
         place = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="joulefront-workers-")))
         if options.what == "starts":
             print("| start | CPU-seconds to the first training | median |\n|---|---|--:|", flush=True)
-            for row in starts(place, options.study, options.data, options.times):
+            for row in starts(place, options.study, options.data, options.more, options.times):
                 print(row)
             return 0
         load_libraries(place)

@@ -22,7 +22,7 @@ import torch
 
 from joulefront.search.energy import Ledger, Record, Window, discover
 from joulefront.search.execution.job import Job, train
-from joulefront.search.execution.probe import warm_up
+from joulefront.search.execution.probe import WarmUp
 from joulefront.search.records.bill import read_sessions
 from joulefront.search.records.run_folder import RunFolder
 from joulefront.search.space import Candidate
@@ -75,7 +75,7 @@ def training(context: Context) -> dict[str, Any]:
     rows = []
     with Ledger(discover("auto")) as ledger, TemporaryDirectory() as scratch:
         # As a run does: contexts and libraries are nobody's training.
-        warm_up(One(_recipe({}), _width(context)), task, device=context.device, threads=os.cpu_count() or 1, seed=0)
+        WarmUp(One(_recipe({}), _width(context)), task, context.device, 0).all(os.cpu_count() or 1)
         for name, changes in VARIANTS:
             if changes.get("precision", "float32") not in available_precisions(context.device):
                 rows.append({"variant": name, "failed": f"{context.device} does not compute in {changes['precision']}", "absent": True})

@@ -19,6 +19,7 @@ from joulefront.search.energy import host
 from joulefront.search.energy.discover import Discovery
 from joulefront.search.energy.sources.cpu_time import CpuCoefficients, CpuTime, CpuUse, Tree
 from joulefront.search.execution.job import Job, Outcome
+from joulefront.search.execution.probe import WarmUp
 from joulefront.search.report.front_view import FrontView
 from joulefront.search.running import session
 from joulefront.search.training.arrays import arrays
@@ -112,7 +113,7 @@ def sleeping(epoch_seconds: float = 0.01, log: Path | None = None) -> Iterator[N
     with (
         patch.object(session, "discover", found),
         patch("joulefront.search.running.session.make_executors", lambda *args: [Sleeper(epoch_seconds, log)]),
-        patch("joulefront.search.running.baselines.warm_up", lambda *args, **words: None),
+        patch.object(WarmUp, "before", lambda *args, **words: None),
         patch.object(host, "describe", pretended),
     ):
         yield

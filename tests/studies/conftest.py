@@ -13,11 +13,11 @@ import torchvision
 from PIL import Image
 
 from joulefront.search.cli import main
+from joulefront.search.execution.probe import WarmUp
 from joulefront.search.records.run_folder import Run, RunFolder
-from joulefront.search.running import baselines
 
 RANDOM = np.random.default_rng(0)
-WARM_UP = baselines.warm_up
+WARM_UP = WarmUp.before
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +32,7 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def no_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """A training of each kind before the first trial, fine-tuning among them, would cost more than the trials."""
-    monkeypatch.setattr(baselines, "warm_up", lambda *args, **words: None)
+    monkeypatch.setattr(WarmUp, "before", lambda *args, **words: None)
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -69,7 +69,7 @@ def smoked(smoke: Callable[..., Run], tmp_path_factory: pytest.TempPathFactory) 
             folder = tmp_path_factory.mktemp(name)
             with pytest.MonkeyPatch.context() as monkeypatch:
                 if name == "digits":
-                    monkeypatch.setattr(baselines, "warm_up", WARM_UP)
+                    monkeypatch.setattr(WarmUp, "before", WARM_UP)
                 made[name] = smoke(name, folder / "run", *_options(name, folder / "data", monkeypatch))
         return made[name]
 

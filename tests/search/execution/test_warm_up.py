@@ -1,14 +1,14 @@
 import json
 import subprocess
 import sys
-from collections import Counter
 
 import numpy as np
 import pytest
 import torch
 
 from joulefront.search.execution import probe
-from joulefront.search.execution.probe import EXAMPLES, may_compile, one_of_each_kind, warm_up
+from joulefront.search.execution.job import InProcess, Outcome
+from joulefront.search.execution.probe import EXAMPLES, WarmUp, may_compile, one_of_each_kind
 from joulefront.search.space import RandomTrial
 from joulefront.search.training.arrays import arrays
 from joulefront.search.training.splits_data import Excerpt
@@ -104,11 +104,11 @@ def points():
 def test_every_family_and_every_estimator_is_a_kind_and_the_first_is_that_of_the_seed():
     space = Union(Classical("anomaly"), Mlp(), Convnet())
     found = one_of_each_kind(space, 3)
-    kinds = Counter((params["family"], params.get("classical.estimator")) for params in found)
-    assert kinds == Counter([*(("classical", name) for name in (*SUPERVISED, *DETECTORS)), ("mlp", None), ("convnet", None)])
+    assert {*found} == {*(("classical", name) for name in (*SUPERVISED, *DETECTORS)), ("mlp", None), ("convnet", None)}
+    assert all((params["family"], params.get("classical.estimator")) == kind for kind, params in found.items())
     draw = RandomTrial(3)
     space.sample(draw)
-    assert found[0] == draw.params
+    assert next(iter(found.values())) == draw.params
 
 
 def test_a_few_examples_are_shuffled_and_read_no_more_than_one_batch(points):
@@ -151,8 +151,26 @@ def test_what_cannot_be_trained_does_not_end_the_warm_up(points):
             return candidate.key
 
     space = Broken()
-    warm_up(space, points, device="cpu", threads=1, seed=0)
+    WarmUp(space, points, "cpu", 0).all(1)
     assert space.built == 2  # from scratch, and once more from the file that is not there
+
+
+def test_a_kind_is_warmed_up_when_its_first_candidate_comes_and_once(points, monkeypatch):
+    trained = []
+
+    class Noted(InProcess):
+        def train(self, job, **words):
+            trained.append((job.params["family"], job.epochs))
+            return Outcome(job.epochs)
+
+    monkeypatch.setattr(probe, "InProcess", Noted)
+    space = Union(Mlp(), Convnet())
+    warm_up, kinds = WarmUp(space, points, "cpu", 0), one_of_each_kind(space, 5)
+    for kind in (("mlp", None), ("mlp", None), ("convnet", None)):
+        warm_up.before(kinds[kind], 1)
+    assert trained == [("mlp", 1), ("mlp", 2), ("convnet", 1), ("convnet", 2)]
+    warm_up.all(1)
+    assert len(trained) == 4
 
 
 def test_the_user_can_break_it_off(points):
@@ -173,7 +191,7 @@ def test_the_user_can_break_it_off(points):
             return candidate.key
 
     with pytest.raises(KeyboardInterrupt):
-        warm_up(Space(), points, device="cpu", threads=1, seed=0)
+        WarmUp(Space(), points, "cpu", 0).all(1)
 
 
 def test_where_candidates_may_be_compiled_the_compiler_is_warmed_and_none_of_them_is_compiled(points, monkeypatch):
@@ -183,6 +201,6 @@ def test_where_candidates_may_be_compiled_the_compiler_is_warmed_and_none_of_the
     for choices in (False, (False, True)):
         space = Mlp(recipe=RecipeRanges(threads=1, compile=choices))
         assert may_compile(space) == (choices is not False)
-        warm_up(space, points, device="cpu", threads=1, seed=0)
+        WarmUp(space, points, "cpu", 0).all(1)
     assert asked == [EXAMPLES]
     assert not torch._dynamo.utils.counters["stats"]

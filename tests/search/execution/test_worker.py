@@ -386,12 +386,12 @@ def test_a_worker_that_is_warm_trains_at_once(tmp_path: Path) -> None:
 
     warm, cold = (WorkerProcess(find_study(str(study_file), {}), "cpu") for _ in range(2))
     try:
-        warm.begin_warm_up(1)
-        warm.wait_until_warm(lambda: None)
+        warm.wait_until_ready(lambda: None)
+        warm.warm_up(job(tmp_path, 9), lambda: None)
         assert seconds_until_the_first_phase(warm) < 0.2 * seconds_until_the_first_phase(cold)
         warm._kill()
-        warm.begin_warm_up(1)  # nobody hears it, and nobody waits for it
-        warm.wait_until_warm(lambda: None)
+        warm.warm_up(job(tmp_path, 9), lambda: "it is late")  # it lives again, and nobody waits for it
+        assert warm.alive
         assert warm.train(job(tmp_path, 9), phases=ignored, should_continue=lambda entry: True).failed is None
     finally:
         warm.close()

@@ -16,9 +16,9 @@ from helpers.forked import Forked
 from joulefront.search import Budget, Study, load, repeat, run
 from joulefront.search.billing.account import Account
 from joulefront.search.energy.sources import cpu_coefficients
+from joulefront.search.execution.probe import WarmUp
 from joulefront.search.records.run_folder import RunFolder, StoreError
 from joulefront.search.records.trial import INTERRUPTED
-from joulefront.search.running.session import Session
 
 pytestmark = pytest.mark.slow
 
@@ -331,7 +331,7 @@ def test_the_same_architecture_has_one_price_whoever_compiles_it_first(
         return forward
 
     monkeypatch.setattr(torch, "compile", compile_)
-    monkeypatch.setattr(Session, "warm_up", lambda self, timed_out=None: None)  # it would compile the same
+    monkeypatch.setattr(WarmUp, "before", lambda *given: None)  # it would compile the same
     own = rings().space
     space = replace(own, draw=lambda trial: {"width": 8}, recipe=replace(own.recipe, compile=True))  # type: ignore[attr-defined,type-var]
     study = rings(space=space, rungs=(1,), trials=3)
