@@ -15,10 +15,10 @@ import torch
 from torch import nn
 
 from ..search.space import Candidate, FrozenPart, NearestTrial, Suggest
-from ..search.training.backbone import Transfer, library
+from ..search.training.backbone import Transfer
 from ..search.training.task import Task
 from ..search.training.tuning import PREPARED, Tuned
-from .pretrained import Prepare
+from .pretrained import Prepare, outline
 from .recipes import Floats, Options, Range, RecipeRanges, suggest_categorical, suggest_float
 from .transfer import ORDINARY_HEAD, SOLVED, TimmBackbone, TransferFamily, embedded, features_of, images_of, linear_or_hidden
 from .weights import Weights, network
@@ -193,10 +193,7 @@ class FineTuning(TransferFamily):
 @lru_cache(maxsize=16)
 def kind_of(model: str) -> tuple[str, bool]:
     """Return ``stages`` for a network of timm that can be cut between its stages, ``transformer`` or ``other``; has it batch norms?"""
-    timm = library("timm")
-
-    with torch.device("meta"):
-        found = timm.create_model(model, num_classes=0)
+    found = outline(model, num_classes=0)
     norms = any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in found.modules())
     if hasattr(found, "patch_embed") and hasattr(found, "blocks"):
         return "transformer", norms

@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from ..search.training.backbone import library
 from ..search.training.tactics.tactic import evaluating
 from ..search.training.task import Task
 
@@ -201,6 +202,15 @@ def check_forward(model: nn.Module, name: str, shape: tuple[int, int, int]) -> N
             model(torch.zeros(1, *shape))
     except (RuntimeError, AssertionError, ValueError) as error:
         raise too_small(name, shape, error) from error
+
+
+def outline(name: str, **options: Any) -> Any:
+    """Return a network of timm for its layers, names and shapes, at random weights that take no random number from anybody.
+
+    On the CPU: initial weights without values load PyTorch's compiler, which takes more CPU time than those of most networks.
+    """
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        return library("timm").create_model(name, **options)
 
 
 def too_small(name: str, shape: tuple[int, int, int], error: Exception) -> ValueError:

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from ..search.training.backbone import library
-from .pretrained import SMALL_SIDE, first_few, first_line, folded, names_within
+from .pretrained import SMALL_SIDE, first_few, first_line, folded, names_within, outline
 
 #: Folder of weights that ``auto`` looks into first.
 FOLDER_VARIABLE = "JOULEFRONT_WEIGHTS"
@@ -389,10 +389,7 @@ def _card(folder: Path) -> Mapping[str, Any]:
 @lru_cache(maxsize=8)
 def _shapes(model: str) -> dict[str, tuple[int, ...]]:
     """Return the shapes of a network's tensors by name, with its own head."""
-    timm = library("timm")
-
-    with torch.device("meta"):
-        return {name: tuple(value.shape) for name, value in timm.create_model(model).state_dict().items()}
+    return {name: tuple(value.shape) for name, value in outline(model).state_dict().items()}
 
 
 def _plain(model: str) -> str:

@@ -44,7 +44,7 @@ class _Later(ModuleType):
         if name == "is_compile_supported":
             return lambda *given: getattr(importlib.import_module(self.__name__), name)(*given)
         if name == "disable":  # a function that is never compiled; what this gives finds the compiler when it is called
-            return lambda function, recursive=True, **reason: torch._disable_dynamo(function, recursive)
+            return lambda function, recursive=True, **reason: torch._compile._disable_dynamo(function, recursive)
         if name.startswith("__"):
             raise AttributeError(name)
         self.give_way()

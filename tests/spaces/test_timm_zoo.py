@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -6,7 +8,7 @@ import torch
 from joulefront.search.space import FixedTrial
 from joulefront.spaces.mlp import Mlp
 from joulefront.spaces.recipes import FIXED
-from joulefront.spaces.timm_zoo import Prepared, TimmZoo, create, names_of, stages
+from joulefront.spaces.timm_zoo import MODELS, Prepared, TimmZoo, create, names_of, stages
 from joulefront.spaces.union import Union
 
 
@@ -211,3 +213,41 @@ def test_a_trial_that_an_earlier_version_started_from_weights_is_rebuilt_for_its
     assert torch.equal(again.eval()(x), trained.eval()(x))
     scratch = now.sample(FixedTrial({"family": "timm", "timm.weights": "none"}))
     assert scratch == now.sample(FixedTrial({"family": "timm"}))
+
+
+#: In a process of its own, because a library is loaded once: what a candidate is drawn, built and counted without.
+LOADED = """
+import sys
+import numpy as np
+from joulefront.search.space import RandomTrial
+from joulefront.search.training.arrays import arrays
+from joulefront.search.training.cost import count
+from joulefront.spaces.timm_zoo import TimmZoo
+
+space = TimmZoo(models=("test_resnet", "test_vit"))
+candidate = space.sample(RandomTrial(0))
+assert "timm" not in sys.modules, "names are known"
+pixels = np.zeros((20, 3, 64, 64), dtype="float32")
+task = arrays(pixels, np.arange(20) % 2, name="pictures")
+assert count(space.build(candidate, task), task, candidate.recipe).flops > 0
+assert not {"torch._dynamo", "sympy"} & sys.modules.keys(), "nothing is compiled"
+
+import timm
+from torchvision.ops import roi_align
+found = sys.modules["torchvision.ops.roi_align"].is_compile_supported("cpu")
+import torch._dynamo.utils
+assert found == torch._dynamo.utils.is_compile_supported("cpu")
+"""
+
+
+@pytest.mark.slow
+def test_timm_is_loaded_for_what_is_built_alone_and_the_compiler_for_what_is_compiled() -> None:
+    done = subprocess.run([sys.executable, "-c", LOADED], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_names_that_are_taken_without_looking_are_timms() -> None:
+    import timm
+
+    assert [name for name in MODELS if not timm.is_model(name)] == []
+    assert names_of(("resnet10t", "test_vit", "resnet10t")) == ("resnet10t", "test_vit")
