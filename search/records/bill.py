@@ -99,8 +99,9 @@ class SessionBill:
         closed: Whether the session ended by itself; a killed one is settled from the journal.
         by_component: Joules so far that are known, by component; what ``by_state`` and the open trainings add up to.
         unknown_seconds: Time of which a component's energy is not known, by component: it is in no sum.
-        parts: Of the overhead by what it was for, ``start`` (imports, data, warm-up), ``deciding``, ``storing`` and ``showing``, in joules;
-            shared out by the meters' curves between two edges. With several workers only ``start`` and ``showing`` can be told apart.
+        parts: Of the overhead by what it was for, ``start`` (imports, data, warm-up of the first kind of model), ``warm-up`` (of the other
+            kinds, before their first training), ``deciding``, ``storing`` and ``showing``, in joules; shared out by the meters' curves
+            between two edges. With several workers only ``start`` and ``showing`` can be told apart.
         before: What the session's process took before its ledger ran, ``{"cpu_seconds", "joules"}``: overhead of ``cpu``, unless the joules
             are None, unknown; None where the process does other work, too.
         refused: Why its start was refused: a command that could not begin is no work of the study, and nothing of it is billed.

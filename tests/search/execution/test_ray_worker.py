@@ -124,9 +124,11 @@ def test_an_actor_that_dies_is_killed_at_once_and_not_replaced_inside_a_training
     outcome = worker._died()
     assert (outcome.failed, outcome.excused) == ("the actor died (OutOfMemoryError)", False)
     assert said.count("kill") == 1
+    monkeypatch.setattr(worker.actor, "why", lambda: "ActorDiedError: killed")
+    assert worker._died().excused, "its training may be tried again"
     monkeypatch.setattr(worker, "_busy", False)
     assert worker.pid == 7
-    assert said.count("kill") == 2, "what the old one has left goes with it"
+    assert said.count("kill") == 3, "what the old one has left goes with it"
 
 
 @pytest.fixture(scope="module")
