@@ -30,6 +30,7 @@ from ..study import Study
 from ..threads import WAIT_POLICY
 from ..training.task import Task
 from .fingerprint import alike, differences, of_space, of_task
+from .membership import GRACE_BEATS
 
 #: Packages that results depend on.
 PACKAGES = ("joulefront", "torch", "torchvision", "timm", "scikit-learn", "optuna", "numpy", "codecarbon", "nvidia-ml-py")
@@ -138,7 +139,7 @@ def _join(store: RunFolder, study: Study) -> None:
         return bool(shared.study.get_trials(deepcopy=False)) or bool(shared.description() and shared.look()[0])
 
     if not begun():  # else nothing is made, and nobody waited for: a worker that was stopped may have the lock
-        with shared.exclusive():
+        with shared.exclusive(GRACE_BEATS * float(store.facts["beat_seconds"])):  # held for the next lines alone, not while data is loaded
             if not begun():
                 return shared.describe({key: store.facts.get(key) for key in ("run_id", "study", "origin", "artifacts", "beat_seconds")})
     if (known := shared.description()) is None:

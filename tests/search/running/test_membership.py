@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -460,3 +461,32 @@ def test_a_study_with_a_forecast_is_not_shared_and_says_so_before_anything_is_ma
         work(f"sqlite:///{tmp_path}/s.db", tmp_path / "r", sleeping_study(), trials=1, carbon=carbon)
     assert "leave --storage out" in str(refused.value)
     assert not list(tmp_path.iterdir())
+
+
+def test_who_makes_a_study_waits_for_one_that_was_stopped_as_it_made_it_until_that_counts_as_dead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited, exclusive = list[float](), SharedStudy.exclusive
+    monkeypatch.setattr(SharedStudy, "exclusive", lambda self, seconds=60.0: waited.append(seconds) or exclusive(self, seconds))
+    url, study = f"sqlite:///{tmp_path / 's.db'}", sleeping_study()
+    with study_folder(tmp_path / "r", study, url, None, 1.0, None, None, beat_seconds=0.5) as folder:
+        assert folder.facts["shared"] == study.name
+    assert waited == [GRACE_BEATS * 0.5]
+
+
+def test_two_that_make_a_study_at_the_same_time_load_its_data_at_the_same_time(tmp_path: Path) -> None:
+    """The lock is for making the study: were it held while the first loads the data, the second would not come to loading."""
+    both_load, loaded = threading.Barrier(2, timeout=120.0), list[int]()
+    plain = sleeping_study().task
+    assert callable(plain)
+
+    def load() -> Any:
+        loaded.append(both_load.wait())
+        return plain()
+
+    url = f"sqlite:///{tmp_path / 'shared.db'}"
+    with sleeping(0.0):
+        in_threads([partial(work, url, tmp_path / name, sleeping_study(task=load), trials=4) for name in ("one", "two")])
+    assert sorted(loaded) == [0, 1]
+    trials = RunFolder.open(tmp_path / "one", storage=url).run().trials
+    assert [trial.state for trial in trials] == ["complete"] * 4
