@@ -8,20 +8,19 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import ceil, floor, isfinite, log10, sqrt
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .energy.intervals import Spread
-from .records.examples import SHARES, Examples
+from .records.examples import SEED, SHARES, Examples
 from .records.replicate_summary import ReplicateComparison, told_apart
 from .records.trial import Trial
 
 #: 97.5 % quantile of the normal distribution, and the level of every test.
 Z, LEVEL = 1.959963984540054, 0.05
-#: Resamples of a bootstrap, of the standard deviation alone of every trial of a search, and the seed: the same examples for every model.
-RESAMPLES, FEW_RESAMPLES, SEED = 400, 30, 20_240
+#: Resamples of a bootstrap.
+RESAMPLES = 400
 Results = Callable[[Trial], Examples | None]
 
 
@@ -85,32 +84,6 @@ def _ends(one: np.ndarray, two: np.ndarray | None, shrink: float) -> tuple[float
         return None
     low, high = np.quantile(known, [LEVEL / 2, 1 - LEVEL / 2])
     return float(middle + (low - middle) * shrink), float(middle + (high - middle) * shrink)
-
-
-def standard_error(metric: str, quality: Mapping[str, float], n: int, file: Path | None = None) -> float | None:
-    """Return the standard deviation of a metric of a ``quality`` that was measured on ``n`` validation examples; None when it is unknown.
-
-    A share is binomial, with two examples more on either side: none right of a few is not known exactly. Other metrics are drawn again from
-    what the model gave for each example, which is kept in a ``file``.
-
-    Source: Agresti and Coull 1998, "Approximate is better than exact for interval estimation of binomial proportions".
-
-    >>> round(standard_error("accuracy", {"accuracy": 0.9}, 100), 3), standard_error("r2", {"r2": 0.9}, 100)
-    (0.031, None)
-    """
-    value = quality.get(metric)
-    if value is None or not n:
-        return None
-    if metric in SHARES:
-        share = (value * n + 2.0) / (n + 4.0)
-        return sqrt(max(share * (1.0 - share), 0.0) / (n + 4.0))
-    examples = None if file is None else Examples.load(file)
-    if examples is None:
-        return None
-    random, kept = np.random.default_rng(SEED), len(examples.given)
-    drawn = np.array([examples.value(random.integers(0, kept, kept)) for _ in range(FEW_RESAMPLES)])
-    known = drawn[np.isfinite(drawn)]
-    return float(known.std() * sqrt(kept / examples.count)) if len(known) > FEW_RESAMPLES // 2 else None
 
 
 @dataclass(frozen=True)

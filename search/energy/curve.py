@@ -88,11 +88,11 @@ class Curve:
         self.ripple.append(UNKNOWN if ripple is None else ripple)
         self.t.append(t)  # last: it counts the nodes
 
-    def refine(self, back: int = 32) -> None:
-        """Place the last nodes again, now that the refreshes around them are known better."""
+    def refine(self) -> None:
+        """Place the last 32 nodes again, now that the refreshes around them are known better."""
         if self.period is None:
             return
-        for i in range(max(0, len(self.t) - back), len(self.t)):
+        for i in range(max(0, len(self.t) - 32), len(self.t)):
             low, high = self.period.locate(self.t[i] - self.half[i], self.t[i] + self.half[i])
             t = (low + high) // 2
             if high - low < 2 * self.half[i] and (i == 0 or t > self.t[i - 1]) and (i + 1 == len(self.t) or t < self.t[i + 1]):

@@ -314,10 +314,10 @@ def _not_in_sizes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     return f", alike in size; {what} differ"
 
 
-def _refuse(store: RunFolder, what: str, found: list[str], remedy: str = REMEDY) -> None:
+def _refuse(store: RunFolder, what: str, found: list[str]) -> None:
     if found:
         shown = "; ".join(found[:3]) + (f"; and {len(found) - 3} more" if len(found) > 3 else "")
-        raise StoreError(f"{str(store.path)!r} holds {what} ({shown}); {remedy}")
+        raise StoreError(f"{str(store.path)!r} holds {what} ({shown}); {REMEDY}")
 
 
 def _epochs_of(sampler: str) -> str:

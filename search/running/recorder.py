@@ -9,10 +9,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from ..billing.account import Account, TrialMeter
-from ..certainty import standard_error, written
+from ..certainty import written
 from ..execution.job import Outcome
 from ..formatting import energy_text
 from ..front import Front
+from ..records.examples import standard_error
 from ..records.run_folder import RunFolder
 from ..records.trial import ATTRIBUTE, BASELINE, DEFAULT, EXCUSED, Trial, TrialEnergy
 from ..samplers.history import EPOCHS_REACHED, FINISHED, QUALITY_SD
