@@ -182,7 +182,7 @@ def decode_all(
         last = min(first + block, len(entries))
         for k in range(first, last):
             try:
-                example = decode_named(files, entries[k][0], decode, *([] if marks is None else [partial(marked, k)]))
+                example = decode_named(files, entries[k][0], decode if marks is None else partial(_marked, decode, marks, k))
                 if keep:
                     view[k] = example
             except ValueError as error:
@@ -190,10 +190,6 @@ def decode_all(
                     raise
                 readable[k], reasons[k] = False, error.__cause__
         return last - first
-
-    def marked(k: int, data: bytes) -> None:
-        assert marks is not None
-        marks[k] = hashlib.blake2b(data, digest_size=12).digest()
 
     done = 0
     pool = ThreadPoolExecutor(max(1, threads))
@@ -216,18 +212,20 @@ def decode_all(
     return decoded, readable
 
 
-def decode_named(files: Files, name: str, decode: Decode, look: Callable[[bytes], None] | None = None) -> np.ndarray:
-    """Decode one file, whose bytes ``look`` gets; one that cannot be read raises a ValueError that names it."""
+def decode_named(files: Files, name: str, decode: Decode) -> np.ndarray:
+    """Decode one file; one that cannot be read raises a ValueError that names it."""
     try:
-        data = files.read(name)
-        if look is not None:
-            look(data)
-        return np.ascontiguousarray(decode(data))
+        return np.ascontiguousarray(decode(files.read(name)))
     except UNREADABLE as error:
         raise ValueError(
             f"cannot read {files.path / name}: {_reason(error)[:120]}; remove it, or leave out what cannot be read with "
             "--set skip_unreadable=true (Python: skip_unreadable=True)"
         ) from error
+
+
+def _marked(decode: Decode, marks: dict[int, bytes], k: int, data: bytes) -> np.ndarray:
+    marks[k] = hashlib.blake2b(data, digest_size=12).digest()
+    return decode(data)
 
 
 def _warn_of_copies(files: Files, entries: Entries, splits: Sequence[str], marks: Mapping[int, bytes]) -> None:

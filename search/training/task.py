@@ -22,6 +22,8 @@ Kind = Literal["classification", "multilabel", "regression", "anomaly"]
 KINDS: tuple[Kind, ...] = ("classification", "multilabel", "regression", "anomaly")
 #: Whole numbers with at most this many distinct values are treated as classes.
 MAX_NUMERIC_CLASSES = 20
+#: Each part of a cross-validation is a copy of the data, and a training.
+MOST_FOLDS = 20
 
 
 class Data(Protocol):
@@ -125,11 +127,11 @@ class Task:
             raise ValueError(f"task.kind must be one of {', '.join(KINDS)}, got {self.kind!r}")
         if self.kind == "classification" and len(self.classes) < 2:
             raise ValueError(f"a classification task needs at least 2 classes, got {len(self.classes)}: {list(self.classes)}")
-        if self.folds < 0 or self.folds == 1:
-            raise ValueError(f"task.folds must be 0, or at least 2 parts, got {self.folds}")
+        if self.folds < 0 or self.folds == 1 or self.folds > MOST_FOLDS:
+            raise ValueError(f"task.folds must be 0, or at least 2 and at most {MOST_FOLDS} parts, got {self.folds}")
         for name in ("train", "validation"):
             if len(getattr(self, name)) == 0:
-                raise ValueError(f"task.{name} must not be empty; give more data or a smaller share to the other splits")
+                raise ValueError(f"task.{name} must not be empty; give more data, or other shares to the splits")
 
     def shape_at(self, resolution: int | None) -> tuple[int, ...]:
         """Return the shape of one example as a model gets it: images at ``resolution`` pixels a side, where one is given."""
