@@ -130,9 +130,9 @@ def without_markers(frame: pd.DataFrame, markers: Collection[str]) -> pd.DataFra
         frame = frame.copy(deep=False)
     for place, name in enumerate(frame.columns if markers else ()):
         own = [marker.removeprefix(f"{name}=") for marker in markers if "=" not in marker or marker.startswith(f"{name}=")]
-        meant = [text in own for text in texts(frame.iloc[:, place], ())]
-        if any(meant):
-            frame.isetitem(place, frame.iloc[:, place].mask(meant))
+        meant = np.isin(texts(frame.iloc[:, place], ()), own)
+        if meant.any():
+            frame.isetitem(place, frame.iloc[:, place].mask(meant).array)
     return frame
 
 

@@ -236,13 +236,13 @@ def _warn_of_copies(files: Files, entries: Entries, splits: Sequence[str], marks
     groups = [group for group in alike.values() if len(group) > 1]
     torn = [group for group in groups if len({entries[k][1] for k in group}) > 1]
     leaked = [group for group in groups if len({splits[k] for k in group}) > 1]
-    said = ((torn, "have the same content in several classes", "keep each in one"),)
-    said += ((leaked, "have the same content in several splits, whose quality then looks too good", "remove the copies"),)
-    for found, what, remedy in said:
+    too_good = "several splits, whose quality then looks too good"
+    for found, where, remedy in ((torn, "several classes", "keep each in one"), (leaked, too_good, "remove the copies")):
         if found:
-            first = next(k for k in found[0] if (entries[k][1], splits[k]) != (entries[found[0][0]][1], splits[found[0][0]]))
-            shown = f"{entries[found[0][0]][0]} and {entries[first][0]}"
-            warnings.warn(f"{files.path}: {sum(map(len, found))} files {what}, e.g. {shown}; {remedy}", stacklevel=4)
+            one, *rest = found[0]
+            other = next(k for k in rest if (entries[k][1], splits[k]) != (entries[one][1], splits[one]))
+            said = f"{sum(map(len, found))} files have the same content in {where}, e.g. {entries[one][0]} and {entries[other][0]}"
+            warnings.warn(f"{files.path}: {said}; {remedy}", stacklevel=4)
 
 
 def _reason(error: BaseException | None) -> str:

@@ -19,7 +19,7 @@ from .table_encodings import goals_of, means_of_others
 from .table_features import MAX_LEVELS, apply, feature_names, is_numeric, learn, levels_with_means, listed
 from .table_file import read
 from .table_splits import alike_neighbours, split_column, split_rows
-from .task import Kind, Task, encode, keep_rows, noting
+from .task import Kind, Task, encode, keep_rows, noting, spelt_alike
 from .text import Embedded, StaticEmbedding
 
 if TYPE_CHECKING:
@@ -163,10 +163,10 @@ def _task(
     if kind is None and targets.kind == "regression" and count == 1:
         raise ValueError(f"{named} must have at least two values, got only {raw[0][0]:g}")
     if targets.kind == "classification" and count > MANY_CLASSES and 4 * count > len(frame):
-        said = f"{named} has {count} classes in {len(frame)} rows; predict another column, or group its values"
+        many = f"{named} has {count} classes in {len(frame)} rows; predict another column, or group its values"
         if count == len(frame):
-            raise ValueError(said)
-        warnings.warn(f"{source}: {said}", stacklevel=3)
+            raise ValueError(many)
+        warnings.warn(f"{source}: {many}", stacklevel=3)
     inputs = frame.drop(columns=wanted)
     how = readings(inputs, categorical)
     parts = split_rows(inputs, how, targets, split, **shares, seed=seed)
@@ -248,11 +248,9 @@ def _target(column: pd.Series[Any], source: str, kind: Kind | None) -> np.ndarra
         return np.asarray(column.to_numpy(dtype=column.dtype.type if isinstance(column.dtype, np.dtype) else np.float64, na_value=np.nan))
     found, empty = texts(column, {""}), column.isna().to_numpy()
     found[empty] = None
-    spelt: dict[str, set[str]] = {}
-    for text in {text for text in found if text is not None}:
-        plain_text = " ".join(text.casefold().split())
-        spelt.setdefault({"y": "yes", "n": "no", "t": "true", "f": "false"}.get(plain_text, plain_text), set()).add(text)
-    if twice := [sorted(ways) for ways in spelt.values() if len(ways) > 1]:
+    short = {"y": "yes", "n": "no", "t": "true", "f": "false"}
+    different = {text for text in found if text is not None}
+    if twice := spelt_alike(different, short):
         shown = " and ".join(map(repr, twice[0][:3]))
         differ = "capitals or blanks" if len({"".join(text.casefold().split()) for text in twice[0]}) == 1 else "spelling"
         warnings.warn(f"{source}: {shown} in {column.name} differ in {differ} only, and are two classes; spell them alike", stacklevel=3)

@@ -13,7 +13,7 @@ import numpy as np
 
 from .columns import MISSING, Reading, is_text, numbers, texts
 from .table_features import Column, apply
-from .task import Targets
+from .task import Targets, spelt_alike
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,20 +61,17 @@ def warn_of_columns(
         if frame is not None and column["type"] != "dropped" and _GROUPS.fullmatch(name) and 20 <= frame[name].nunique() <= len(frame) / 2:
             said = f"{name!r} may name what several rows belong to; --split {quote(f'group:{name}')} keeps these in one split"
             warnings.warn(f"{source}: {said}, --drop {quote(name)} leaves it out", stacklevel=3)
-        spelt: dict[str, list[str]] = {}
-        for level in column.get("levels", ()):
-            spelt.setdefault(" ".join(level.casefold().split()), []).append(level)
-        if twice := [levels for levels in spelt.values() if len(levels) > 1]:
-            shown = f"{' and '.join(map(repr, twice[0][:3]))} in {column['name']!r}"
+        for twice in spelt_alike(column.get("levels", ()))[:1]:
+            shown = f"{' and '.join(map(repr, twice[:3]))} in {name!r}"
             warnings.warn(f"{source}: {shown} differ in capitals or blanks only, and are two values; spell them alike", stacklevel=3)
-    said = [f"{name!r} {reading.note} (--drop {quote(name)} leaves it out)" for name, reading in how.items() if reading.note]
+    notes = [f"{name!r} {reading.note} (--drop {quote(name)} leaves it out)" for name, reading in how.items() if reading.note]
     for reason in ("names the rows", "never repeats"):
         if out := [column["name"] for column in columns if column.get("reason") == reason]:
             option = f"; --keep {quote(','.join(out))} uses it" if reason == "names the rows" else ""
-            said.append(f"left out {', '.join(map(repr, out[:10]))}, which {reason}{option}")
+            notes.append(f"left out {', '.join(map(repr, out[:10]))}, which {reason}{option}")
     if amounts is not None and (amounts == np.round(amounts)).all() and (levels := len(np.unique(amounts))) * 5 <= len(amounts):
-        said.append(f"the target is taken for amounts, {levels} different ones; --kind classification makes classes of them")
-    for one in said:
+        notes.append(f"the target is taken for amounts, {levels} different ones; --kind classification makes classes of them")
+    for one in notes:
         warnings.warn(f"{source}: {one}", stacklevel=3)
 
 

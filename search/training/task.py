@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import unicodedata
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
@@ -294,6 +296,15 @@ def warn_of_absent_classes(name: str, classes: Sequence[str], splits: Mapping[st
         ]:
             shown = ", ".join(absent[:10]) + (", ..." if len(absent) > 10 else "")
             warnings.warn(f"{name}: no {split} example of the class {shown}; give more examples, or leave the class out", stacklevel=4)
+
+
+def spelt_alike(names: Iterable[str], short: Mapping[str, str] = MappingProxyType({})) -> list[list[str]]:
+    """Return the names that differ in capitals, blanks or the way of an accent only, or as ``short`` forms, in lists of two or more."""
+    found: dict[str, list[str]] = {}
+    for name in sorted(names):
+        plain = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+        found.setdefault(short.get(plain, plain), []).append(name)
+    return [alike for alike in found.values() if len(alike) > 1]
 
 
 def _portion(count: int, share: float) -> int:
