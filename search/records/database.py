@@ -31,6 +31,10 @@ Mode = Literal["create", "write", "read"]
 PATIENCE_SECONDS, FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 60.0, 0.5, 8.0
 #: How long a database may take to get its tables from another worker.
 TABLES_SECONDS = 60.0
+#: What to do without a driver.
+DRIVERS = (
+    "pip install 'joulefront[postgresql]' for postgresql+psycopg://user@host/name, 'joulefront[mysql]' for mysql+pymysql://user@host/name"
+)
 #: SQLite waits this long for another process that writes.
 LOCK_SECONDS = 60.0
 
@@ -265,6 +269,8 @@ def _driver_error(error: BaseException) -> BaseException:
 def cause_of(error: BaseException) -> str:
     """Return in one line what the driver said, without the text of Optuna and SQLAlchemy around it."""
     cause = _driver_error(error)
+    if "DB access module" in str(cause):
+        return "the driver that it names is not installed; " + DRIVERS
     return " ".join(str(getattr(cause, "orig", None) or cause).split())[:300] or type(cause).__name__
 
 

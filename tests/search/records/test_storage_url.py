@@ -1,6 +1,7 @@
 """Which database a URL names, and that its password stands nowhere."""
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 
 from joulefront.search import Study, run
+from joulefront.search.records.database import cause_of, open_storage
 from joulefront.search.records.run_folder import RunFolder, StoreError
 from joulefront.search.records.storage_url import public_url, same_database, with_password, without_password, without_secrets
 
@@ -150,3 +152,10 @@ def test_repair_takes_the_password_out_although_it_has_nothing_else_to_do(old_fo
     assert "JOULEFRONT_STORAGE" in capsys.readouterr().err
     assert SECRET not in (old_folder / "study.json").read_text()
     assert (old_folder / "study.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_driver_that_is_not_installed_is_answered_with_what_installs_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "MySQLdb", None)
+    with pytest.raises(ImportError) as refused:
+        open_storage(tmp_path / "study.db", "mysql+mysqldb://me@host/db", "write")
+    assert "pip install 'joulefront[postgresql]'" in cause_of(refused.value)
