@@ -234,7 +234,6 @@ class Model:
         if absent:
             lost = f"{len(absent)} missing: {', '.join(map(repr, absent[:20]))}"
             raise Unusable(f"the table must have the column {absent[0]!r} ({lost}), got {', '.join(frame.columns[:20])}")
-        frame = reading.without_markers(frame, self.how.get("markers", ()))
         feed: dict[str, np.ndarray] = {}
         if said := reading.other_signs(self.used, self.how.get("file"), frame):
             warnings.warn(source + said, stacklevel=2)

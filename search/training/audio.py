@@ -176,7 +176,7 @@ def read_sound(data: bytes) -> tuple[np.ndarray, int]:
     except soundfile.LibsndfileError as error:
         if not data:
             raise ValueError("the recording is empty") from error
-        raise ValueError(f"a recording must be WAV, FLAC, Ogg, Opus, MP3, AIFF or AU ({error.error_string})") from error
+        raise ValueError(f"a recording must be a file of {', '.join(sorted(SUFFIXES))} ({error.error_string})") from error
     if len(samples) == 0:
         raise ValueError("the recording is empty")
     if not np.isfinite(samples).all():
@@ -226,5 +226,5 @@ def _warn_of_length(where: str, lengths: list[float], sounds: Mapping[str, float
         said = f"{cut} of {len(lengths)} recordings are longer than the {used:.3g} s of their middle that are used (the median)"
         warnings.warn(f"{where}: {said}; --set seconds=N takes another length", stacklevel=4)
     if lost := [name for name, reach in sounds.items() if used < reach < np.inf]:
-        said = f"{len(lost)} recordings are silent in the {used:.3g} s of their middle that are used, and not beside, e.g. {lost[0]}"
+        said = f"the middle {used:.3g} s of {len(lost)} recordings are silent, though the rest is not, e.g. {lost[0]}"
         warnings.warn(f"{where}: {said}; cut them to their sound, or take more by --set seconds=N", stacklevel=4)

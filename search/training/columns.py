@@ -124,18 +124,6 @@ def plain_frame(frame: pd.DataFrame) -> pd.DataFrame:
     return frame
 
 
-def without_markers(frame: pd.DataFrame, markers: Collection[str]) -> pd.DataFrame:
-    """Return a frame without the values that stand for missing ones: ``-999`` in any column, ``age=99`` in one."""
-    if markers:
-        frame = frame.copy(deep=False)
-    for place, name in enumerate(frame.columns if markers else ()):
-        own = [marker.removeprefix(f"{name}=") for marker in markers if "=" not in marker or marker.startswith(f"{name}=")]
-        meant = np.isin(texts(frame.iloc[:, place], ()), own)
-        if meant.any():
-            frame.isetitem(place, frame.iloc[:, place].mask(meant).array)
-    return frame
-
-
 def readings(frame: pd.DataFrame, plain: Collection[str] = ()) -> dict[str, Reading]:
     """Tell how the columns of text of a table are read; those in ``plain`` stay text. One column with decimal commas decides for all."""
     names = [name for name, dtype in frame.dtypes.items() if is_text(dtype) and name not in plain]

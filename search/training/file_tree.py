@@ -6,6 +6,7 @@ import lzma
 import os
 import re
 import struct
+import unicodedata
 import warnings
 import zipfile
 import zlib
@@ -16,8 +17,6 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from PIL import Image
-
-from .task import spelt_alike
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"})
 #: Pictures and recordings in formats that are not read.
@@ -188,8 +187,8 @@ def find_classes(files: Files, suffixes: frozenset[str] = SUFFIXES, *, noun: str
     paths = [(name, path) for name, path in paths if not any(part.startswith(".") or part.lower() in SYSTEM for part in path.parts)]
     images = [(name, path.parts) for name, path in paths if not name.endswith("/") and path.suffix.lower() in suffixes]
     if not images:
-        counted = Counter(path.suffix.lower() for name, path in paths if not name.endswith("/")).most_common(3)
-        got = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in counted) or "no files"
+        others = Counter(path.suffix.lower() for name, path in paths if not name.endswith("/")).most_common(3)
+        got = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in others) or "no files"
         raise ValueError(f"no {noun} in {where}; they must end in one of {', '.join(sorted(suffixes))}, got {got}")
     foreign = sorted(path for name, path in paths if not name.endswith("/") and path.suffix.lower() in (*FOREIGN - suffixes, ""))
     if foreign:
@@ -234,7 +233,10 @@ def find_classes(files: Files, suffixes: frozenset[str] = SUFFIXES, *, noun: str
         warnings.warn(
             f"{where}: {len(deeper)} {noun} in folders of a class, e.g. {label}/{inner}/, belong to {label!r}; {remedy}", stacklevel=3
         )
-    if twice := spelt_alike(classes):
+    alike: dict[str, list[str]] = {}
+    for name in classes:
+        alike.setdefault(" ".join(unicodedata.normalize("NFKC", name).casefold().split()), []).append(name)
+    if twice := [names for names in alike.values() if len(names) > 1]:
         shown = " and ".join(map(ascii, twice[0][:3]))
         warnings.warn(f"{where}: the classes {shown} differ in capitals, blanks or accents only; join them if they are one", stacklevel=3)
     numbers = {name: k for k, name in enumerate(classes)}

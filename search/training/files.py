@@ -182,7 +182,7 @@ def decode_all(
         last = min(first + block, len(entries))
         for k in range(first, last):
             try:
-                example = decode_named(files, entries[k][0], decode if marks is None else partial(_marked, decode, marks, k))
+                example = decode_named(files, entries[k][0], decode, *([] if marks is None else [partial(marked, k)]))
                 if keep:
                     view[k] = example
             except ValueError as error:
@@ -190,6 +190,10 @@ def decode_all(
                     raise
                 readable[k], reasons[k] = False, error.__cause__
         return last - first
+
+    def marked(k: int, data: bytes) -> None:
+        assert marks is not None
+        marks[k] = hashlib.blake2b(data, digest_size=12).digest()
 
     done = 0
     pool = ThreadPoolExecutor(max(1, threads))
@@ -212,20 +216,18 @@ def decode_all(
     return decoded, readable
 
 
-def decode_named(files: Files, name: str, decode: Decode) -> np.ndarray:
-    """Decode one file; one that cannot be read raises a ValueError that names it."""
+def decode_named(files: Files, name: str, decode: Decode, look: Callable[[bytes], None] | None = None) -> np.ndarray:
+    """Decode one file, whose bytes ``look`` gets; one that cannot be read raises a ValueError that names it."""
     try:
-        return np.ascontiguousarray(decode(files.read(name)))
+        data = files.read(name)
+        if look is not None:
+            look(data)
+        return np.ascontiguousarray(decode(data))
     except UNREADABLE as error:
         raise ValueError(
             f"cannot read {files.path / name}: {_reason(error)[:120]}; remove it, or leave out what cannot be read with "
             "--set skip_unreadable=true (Python: skip_unreadable=True)"
         ) from error
-
-
-def _marked(decode: Decode, marks: dict[int, bytes], k: int, data: bytes) -> np.ndarray:
-    marks[k] = hashlib.blake2b(data, digest_size=12).digest()
-    return decode(data)
 
 
 def _warn_of_copies(files: Files, entries: Entries, splits: Sequence[str], marks: Mapping[int, bytes]) -> None:
@@ -236,13 +238,13 @@ def _warn_of_copies(files: Files, entries: Entries, splits: Sequence[str], marks
     groups = [group for group in alike.values() if len(group) > 1]
     torn = [group for group in groups if len({entries[k][1] for k in group}) > 1]
     leaked = [group for group in groups if len({splits[k] for k in group}) > 1]
-    too_good = "several splits, whose quality then looks too good"
-    for found, where, remedy in ((torn, "several classes", "keep each in one"), (leaked, too_good, "remove the copies")):
+    said = ((torn, "have the same content in several classes", "keep each in one"),)
+    said += ((leaked, "have the same content in several splits, whose quality then looks too good", "remove the copies"),)
+    for found, what, remedy in said:
         if found:
-            one, *rest = found[0]
-            other = next(k for k in rest if (entries[k][1], splits[k]) != (entries[one][1], splits[one]))
-            said = f"{sum(map(len, found))} files have the same content in {where}, e.g. {entries[one][0]} and {entries[other][0]}"
-            warnings.warn(f"{files.path}: {said}; {remedy}", stacklevel=4)
+            first = next(k for k in found[0] if (entries[k][1], splits[k]) != (entries[found[0][0]][1], splits[found[0][0]]))
+            shown = f"{entries[found[0][0]][0]} and {entries[first][0]}"
+            warnings.warn(f"{files.path}: {sum(map(len, found))} files {what}, e.g. {shown}; {remedy}", stacklevel=4)
 
 
 def _reason(error: BaseException | None) -> str:

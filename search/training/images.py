@@ -39,8 +39,7 @@ def images(path: str | Path, *, resolution: int | None = None, **options: Unpack
     images, stratified and seeded. Images of one size keep it; else they are cropped to a square at the centre and resized to the
     median short side, at most 224. Transparent images are put on the grey, black or white that they differ from most; a set of grey images
     has one channel; images of more than 8 bits are scaled by the least usual white that all of them are below, once for the set, or from
-    their darkest to their brightest value where these lie close together or below zero. Of animations and of several pages the first is
-    used.
+    their darkest to their brightest value where these lie close together or below zero. Of animations and files of several pages the first is used.
     ``resolution`` is the side of the images in pixels; None as above. See ``FileOptions`` for the options.
 
     Raises:

@@ -116,8 +116,7 @@ def summary_text(found: Mapping[str, Any]) -> str:
         seconds = ", ".join(f"{name} {value:.3g} s" for name, value in sound["seconds"].items())
         lines += ["", f"recordings ({sound['examined']} looked at): {seconds}; samples per second {_most(sound['rates'])}"]
     lines += ["", *(f"warning: {text}" for text in found["warnings"])] if found.get("warnings") else []
-    # Names of files and columns may hold what would move the cursor, or has no encoding.
-    return "\n".join("".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in line) for line in lines)
+    return "\n".join(lines)
 
 
 def _counts(task: Task, targets: np.ndarray) -> dict[str, int]:

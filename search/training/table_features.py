@@ -36,8 +36,6 @@ _ROW_NAMES = re.compile(
 )
 #: Names that an amount may have, too, as `population_num`: its numbers name the rows if they rise, lie close together or are of one length.
 _COUNTS = re.compile(r"(?i:.+[ ._-](nr|no|num|number)\.?)")
-#: Names that nothing but a counter of rows has, also where it begins again.
-_COUNTERS = re.compile(r"(?i)unnamed(: \d+)?|index|idx|row|(row|line)[ _-]?(nr|no|num|number)\.?|#")
 Column = dict[str, Any]
 
 
@@ -82,8 +80,7 @@ def learn(
     for k, name in enumerate(numeric):
         marked = bool(missing[:, k].any())
         varies = filled[:, k].min() < filled[:, k].max()  # not by the deviation, which rounding leaves in a constant column
-        rows = _ROW_NAMES.fullmatch(name) and _name_rows(values[:, k], counted=_COUNTS.fullmatch(name) is not None)
-        if name not in keep and (rows or (_COUNTERS.fullmatch(name) and _count_rows(values[:, k]))):
+        if name not in keep and _ROW_NAMES.fullmatch(name) and _name_rows(values[:, k], counted=_COUNTS.fullmatch(name) is not None):
             learnt[name] = {"name": name, "type": "dropped", "reason": "names the rows"}
             continue
         if not known[k] or not (varies or marked):
@@ -152,18 +149,9 @@ def feature_names(columns: list[Column]) -> list[str]:
 
 
 def _name_rows(values: np.ndarray, *, counted: bool) -> bool:
-    count, values = len(values), values[np.isfinite(values)]
-    if len(values) < max(4, 0.9 * count):
-        return False
-    whole = bool((values == np.round(values)).all()) and len(np.unique(values)) == len(values)
+    whole = len(values) >= 4 and bool((values == np.round(values)).all()) and len(np.unique(values)) == len(values)
     rising = np.ptp(values) <= 3 * len(values) or bool((np.diff(values) > 0).all()) if whole else False
     return whole and (not counted or rising or len({len(f"{value:.0f}") for value in values}) == 1)
-
-
-def _count_rows(values: np.ndarray) -> bool:
-    """Whether numbers rise from row to row and begin again now and then, as those of tables that were joined."""
-    steps = np.diff(values)
-    return len(values) >= 20 and bool((steps != 0).all()) and 10 * int((steps < 0).sum()) <= len(values)
 
 
 def _are_hashes(levels: list[str]) -> bool:

@@ -35,6 +35,9 @@ _FOOTERS = re.compile(
     r"(?i)(grand )?(sub)?totals?|sum(me)?|summa|gesamt|insgesamt|totale?s?|ges\.|average|mean|mittelwert|durchschnitt"
     r"|(source|quelle|notes?|hinweis):.*|\(\d+ rows?( affected)?\)"
 )
+_SUMS = frozenset(
+    {name for one in ("total", "subtotal", "grand total", "insgesamt", "summe") for name in (one, one.capitalize(), one.title())}
+)
 #: How what is no table begins, and what to do.
 _NO_TABLES = {
     b"version https://git-lfs": "it is a pointer of Git LFS; git lfs pull fetches the file",
@@ -185,6 +188,10 @@ def _rows_of_data(path: Path, body: pd.DataFrame) -> slice:
         if first:
             stop = k
             warnings.warn(f"{path}: left out the row {first!r} at the end, taken for a sum or a note", stacklevel=5)
+    sums = body.iloc[start:stop, :3].isin(_SUMS).any(axis=1)
+    if 0 < sums.sum() < 0.5 * len(sums):
+        said = f"{int(sums.sum())} rows are called total or the like; remove those that sum up others"
+        warnings.warn(f"{path}: {said}", stacklevel=5)
     return slice(start, stop)
 
 
