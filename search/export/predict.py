@@ -192,8 +192,7 @@ class Model:
             image: Any = ImageOps.exif_transpose(opened) if opened.getexif() else opened
             if image.mode in ("I", "F") or image.mode.startswith("I;16"):
                 floats = image.mode == "F"
-                white, black = self.how.get("white") or (1.0 if floats else WHITE), self.how.get("black", 0.0)
-                values = np.nan_to_num(np.asarray(image).astype(np.float32) - np.float32(black)) * (255.0 / (white - black))
+                values = np.asarray(image).astype(np.float32) * (255.0 / (self.how.get("white") or (1.0 if floats else WHITE)))
                 image = Image.fromarray(np.clip(values + (0.5 if floats else 0.0), 0, 255).astype(np.uint8))
             if image.has_transparency_data:
                 clear, ground = image.convert("RGBA"), int(self.how.get("ground", GROUND))

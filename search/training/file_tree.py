@@ -6,11 +6,9 @@ import lzma
 import os
 import re
 import struct
-import unicodedata
 import warnings
 import zipfile
 import zlib
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -21,8 +19,7 @@ from PIL import Image
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"})
 #: Pictures and recordings in formats that are not read.
 FOREIGN = frozenset({".heic", ".heif", ".avif", ".jxl", ".jp2", ".svg", ".psd", ".raw", ".cr2", ".cr3", ".nef", ".arw", ".dng"})
-FOREIGN_SOUNDS = frozenset({".m4a", ".aac", ".wma", ".amr", ".mp4", ".mov", ".avi"})
-FOREIGN |= FOREIGN_SOUNDS
+FOREIGN |= {".m4a", ".aac", ".opus", ".wma", ".amr", ".mp4", ".mov", ".avi"}
 SPLITS = {
     "train": "train",
     "training": "train",
@@ -187,9 +184,7 @@ def find_classes(files: Files, suffixes: frozenset[str] = SUFFIXES, *, noun: str
     paths = [(name, path) for name, path in paths if not any(part.startswith(".") or part.lower() in SYSTEM for part in path.parts)]
     images = [(name, path.parts) for name, path in paths if not name.endswith("/") and path.suffix.lower() in suffixes]
     if not images:
-        others = Counter(path.suffix.lower() for name, path in paths if not name.endswith("/")).most_common(3)
-        got = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in others) or "no files"
-        raise ValueError(f"no {noun} in {where}; they must end in one of {', '.join(sorted(suffixes))}, got {got}")
+        raise ValueError(f"no {noun} in {where}; they must end in one of {', '.join(sorted(suffixes))}")
     foreign = sorted(path for name, path in paths if not name.endswith("/") and path.suffix.lower() in (*FOREIGN - suffixes, ""))
     if foreign:
         kinds = ", ".join(sorted({path.suffix.lower() or "no suffix" for path in foreign}))
@@ -233,12 +228,6 @@ def find_classes(files: Files, suffixes: frozenset[str] = SUFFIXES, *, noun: str
         warnings.warn(
             f"{where}: {len(deeper)} {noun} in folders of a class, e.g. {label}/{inner}/, belong to {label!r}; {remedy}", stacklevel=3
         )
-    alike: dict[str, list[str]] = {}
-    for name in classes:
-        alike.setdefault(" ".join(unicodedata.normalize("NFKC", name).casefold().split()), []).append(name)
-    if twice := [names for names in alike.values() if len(names) > 1]:
-        shown = " and ".join(map(ascii, twice[0][:3]))
-        warnings.warn(f"{where}: the classes {shown} differ in capitals, blanks or accents only; join them if they are one", stacklevel=3)
     numbers = {name: k for k, name in enumerate(classes)}
     splits: dict[str, list[tuple[str, int]]] = {}
     for name, parts in sorted(images):
@@ -250,10 +239,7 @@ def find_classes(files: Files, suffixes: frozenset[str] = SUFFIXES, *, noun: str
     trained = {label for _, label in splits.get("train", [])}
     if empty := [name for name in classes if numbers[name] not in trained]:
         part = " of the training split" if split_layout else ""
-        raise ValueError(
-            f"{where}: the class folder {empty[0]}/{part} has no {noun}; remove the folder or fill it ({len(empty)} empty)"
-            + (f"; is it {twice[0][0]}/?" if twice else "")
-        )
+        raise ValueError(f"{where}: the class folder {empty[0]}/{part} has no {noun}; remove the folder or fill it ({len(empty)} empty)")
     return Found(classes, {split: tuple(entries) for split, entries in splits.items()})
 
 

@@ -10,7 +10,6 @@ import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any, TypedDict
 
 import numpy as np
@@ -91,12 +90,9 @@ def task_of_files(
         kept_names = {name for (name, _), one in zip(everything, readable, strict=True) if one}
         splits = {split: [entry for entry in entries if entry[0] in kept_names] for split, entries in splits.items()}
         wanted = [splits["train"][k] for k in spaced(len(splits["train"]), STATISTICS_FROM)]
-    marks: dict[int, bytes] = {}
-    decoded, readable = decode_all(files, wanted, decode, marks=marks, **how)
+    decoded, readable = decode_all(files, wanted, decode, **how)
     parts: dict[str, Data] = {}
     if in_memory:
-        split_names = [split for split, entries in splits.items() for _ in entries]
-        _warn_of_copies(files, everything, split_names, marks)
         bounds = np.cumsum([0, *(len(entries) for entries in splits.values())])
         labels = torch.tensor([label for _, label in everything])
         kept = {split: np.flatnonzero(readable[a:b]) + a for split, a, b in zip(splits, bounds, bounds[1:], strict=False)}
@@ -165,14 +161,13 @@ def decode_all(
     skip_unreadable: bool = False,
     progress: Progress | None = None,
     keep: bool = True,
-    marks: dict[int, bytes] | None = None,
 ) -> tuple[torch.Tensor, np.ndarray]:
     """Decode files with several threads to ``(n, *shape)`` examples; also return which of them could be read, ``(n,)``.
 
-    Without ``keep`` the examples are not: only whether they could be read. ``marks`` gets a hash of each file's bytes.
+    Without ``keep`` the examples are not: only whether they could be read.
 
     Raises:
-        ValueError: If one cannot be read, unless they are to be skipped; if none can.
+        ValueError: If one cannot be read, unless they are to be skipped.
     """
     decoded = torch.zeros((len(entries) if keep else 0, *shape), dtype=dtype)
     view, readable, reasons = decoded.numpy(), np.ones(len(entries), dtype=bool), {}
@@ -182,7 +177,7 @@ def decode_all(
         last = min(first + block, len(entries))
         for k in range(first, last):
             try:
-                example = decode_named(files, entries[k][0], decode, *([] if marks is None else [partial(marked, k)]))
+                example = decode_named(files, entries[k][0], decode)
                 if keep:
                     view[k] = example
             except ValueError as error:
@@ -190,10 +185,6 @@ def decode_all(
                     raise
                 readable[k], reasons[k] = False, error.__cause__
         return last - first
-
-    def marked(k: int, data: bytes) -> None:
-        assert marks is not None
-        marks[k] = hashlib.blake2b(data, digest_size=12).digest()
 
     done = 0
     pool = ThreadPoolExecutor(max(1, threads))
@@ -205,46 +196,21 @@ def decode_all(
     finally:
         # After an error or Ctrl-C, thousands of files that nobody will use need not be decoded.
         pool.shutdown(cancel_futures=True)
-    if reasons and not readable.any():
-        first = min(reasons)
-        raise ValueError(
-            f"none of {len(entries)} files of {files.path} can be read, e.g. {entries[first][0]}: {_reason(reasons[first])[:120]}"
-        )
     if reasons:
         shown = [f"{entries[k][0]} ({_reason(reasons[k])[:60]})" for k in sorted(reasons)[:20]] + ["..."] * (len(reasons) > 20)
         warnings.warn(f"{files.path}: left out {len(reasons)} unreadable file{'s' * (len(reasons) > 1)}: {', '.join(shown)}", stacklevel=4)
     return decoded, readable
 
 
-def decode_named(files: Files, name: str, decode: Decode, look: Callable[[bytes], None] | None = None) -> np.ndarray:
-    """Decode one file, whose bytes ``look`` gets; one that cannot be read raises a ValueError that names it."""
+def decode_named(files: Files, name: str, decode: Decode) -> np.ndarray:
+    """Decode one file; one that cannot be read raises a ValueError that names it."""
     try:
-        data = files.read(name)
-        if look is not None:
-            look(data)
-        return np.ascontiguousarray(decode(data))
+        return np.ascontiguousarray(decode(files.read(name)))
     except UNREADABLE as error:
         raise ValueError(
             f"cannot read {files.path / name}: {_reason(error)[:120]}; remove it, or leave out what cannot be read with "
             "--set skip_unreadable=true (Python: skip_unreadable=True)"
         ) from error
-
-
-def _warn_of_copies(files: Files, entries: Entries, splits: Sequence[str], marks: Mapping[int, bytes]) -> None:
-    """Warn of files that are equal byte by byte and lie in two classes, or in the training split and another one."""
-    alike: dict[bytes, list[int]] = {}
-    for k in sorted(marks):
-        alike.setdefault(marks[k], []).append(k)
-    groups = [group for group in alike.values() if len(group) > 1]
-    torn = [group for group in groups if len({entries[k][1] for k in group}) > 1]
-    leaked = [group for group in groups if len({splits[k] for k in group}) > 1]
-    said = ((torn, "have the same content in several classes", "keep each in one"),)
-    said += ((leaked, "have the same content in several splits, whose quality then looks too good", "remove the copies"),)
-    for found, what, remedy in said:
-        if found:
-            first = next(k for k in found[0] if (entries[k][1], splits[k]) != (entries[found[0][0]][1], splits[found[0][0]]))
-            shown = f"{entries[found[0][0]][0]} and {entries[first][0]}"
-            warnings.warn(f"{files.path}: {sum(map(len, found))} files {what}, e.g. {shown}; {remedy}", stacklevel=4)
 
 
 def _reason(error: BaseException | None) -> str:

@@ -232,7 +232,7 @@ def _target(column: pd.Series[Any], source: str, kind: Kind | None) -> np.ndarra
         )
     plain = np.array([None if text is None or text.lower() in MISSING else text for text in found], dtype=object)
     reading = infer(plain)
-    if reading.kind in ("number", "duration"):
+    if reading.kind == "number":
         return parse(plain, reading)
     if reading.kind == "date":
         if kind == "regression":

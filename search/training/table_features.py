@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 MAX_LEVELS = 32
 #: Names of columns whose numbers, when all differ, name the rows: ``id``, ``CustomerID``, ``row_nr``, and columns without a name.
 #: Hashes and UUIDs name them, too, whatever their column is called.
-_HEX = re.compile(r"[0-9a-f]{6,}|[0-9A-F]{6,}")
 _HASHES = re.compile(r"[0-9a-f]{12,}|[0-9A-F]{12,}|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _ROW_NAMES = re.compile(
     r"(?i:unnamed(: \d+)?|index|idx|[ug]u?id|row|(row|line)?[ _-]?(nr|no|num|number)\.?|(.*[ _-])?id|id[ _-].*|#|n[°º]|key|pk"
@@ -154,14 +153,6 @@ def _name_rows(values: np.ndarray, *, counted: bool) -> bool:
     return whole and (not counted or rising or len({len(f"{value:.0f}") for value in values}) == 1)
 
 
-def _are_hashes(levels: list[str]) -> bool:
-    """Whether texts are hashes or UUIDs; shorter ones are if they are of one length and nearly all have digits."""
-    if all(map(_HASHES.fullmatch, levels)):
-        return True
-    digits = sum(any(map(str.isdigit, level)) for level in levels)
-    return len({*map(len, levels)}) == 1 and all(map(_HEX.fullmatch, levels)) and digits >= 0.9 * len(levels)
-
-
 def levels_with_means(columns: list[Column], frame: pd.DataFrame) -> dict[int, np.ndarray]:
     """Return the level of each row as ``level_codes`` does, ``(n,)``, of columns with mean targets, by the place of their first mean."""
     return {
@@ -178,7 +169,7 @@ def _learn_levels(
     present = found[[text is not None for text in found]]
     levels, counts = np.unique(present.astype(str), return_counts=True) if len(present) else (np.array([]), np.array([]))
     repeated = levels[counts > 1]
-    if not keep and len(levels) >= 4 and len(repeated) == 0 and _are_hashes(levels.tolist()):
+    if not keep and len(levels) >= 4 and len(repeated) == 0 and all(map(_HASHES.fullmatch, levels)):
         return {"name": name, "type": "dropped", "reason": "names the rows"}
     # The words are an input of the exported graph, by a name that another column may have.
     words = learn_words(list(found)) if len(levels) > max_levels and shared else []
