@@ -77,6 +77,6 @@ def _is_full(path: Path) -> bool:
     while not near.exists():
         near = near.parent
     try:
-        return shutil.disk_usage(near).free < _LEAST_BYTES
+        return shutil.disk_usage(near).free < _LEAST_BYTES < shutil.disk_usage(near).total  # /proc and the like have no size
     except OSError:
         return False

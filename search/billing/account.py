@@ -61,13 +61,8 @@ class TrialMeter:
     @contextmanager
     def phase(self, kind: str, index: int) -> Iterator[Window]:
         """Open an inner window; a worker process sets ``cpu_seconds`` of what it yields before it ends."""
-        inner = self.ledger.open(f"{kind} {index}", kind, self.window, self.synchronize, self.devices)
-        try:
+        with self.ledger.open(f"{kind} {index}", kind, self.window, self.synchronize, self.devices) as inner:
             yield inner
-        except BaseException:
-            inner.close("failed")
-            raise
-        inner.close()
         if kind != "overhead":
             self._ended.append(inner)
 
@@ -130,14 +125,16 @@ class Account:
         return TrialMeter(self.ledger, window, self.synchronize, devices)
 
     def close(self, number: int, meter: TrialMeter, *, state: str, cpu_seconds: float | None) -> Record:
-        """End a trial's window and book it: ``ok`` as complete, ``stopped`` and ``pruned`` as such, the rest as failed."""
-        record = meter.window.close(state, cpu_seconds=cpu_seconds)
-        with self._lock:  # open in the bill until the journal knows its end: a kill in between books it once
-            self._open.pop(meter.window.name, None)
-            if self._states[meter.window.id] != REPEATS:
-                self._states[meter.window.id] = BOOKED.get(state, "failed")
-                self._features[meter.window.id] = sum(one.known_joules for one in meter.phases if one.kind == FEATURES)
-        return self._at_wall(record)
+        """End a trial's window and book it by the state in which it ended, see ``BOOKED``; a device that is lost raises after that."""
+        try:
+            meter.window.close(state, cpu_seconds=cpu_seconds)
+        finally:
+            with self._lock:  # open in the bill until the journal knows its end: a kill in between books it once
+                self._open.pop(meter.window.name, None)
+                if self._states[meter.window.id] != REPEATS:
+                    self._states[meter.window.id] = BOOKED.get(meter.window.state, "failed")
+                    self._features[meter.window.id] = sum(one.known_joules for one in meter.phases if one.kind == FEATURES)
+        return self._at_wall(meter.window.record)
 
     def _at_wall(self, record: Record) -> Record:
         return record if self.wall is None else self.wall.beside(record)
@@ -211,6 +208,8 @@ class Account:
     def _write(self, closed: bool) -> None:
         if self.session.closed:
             return
+        if closed:
+            self._open.clear()  # nobody settles a closed session: a training that has not ended is booked as failed, or as a repeat
         whole = self.ledger.total()
         found = self.ledger.partition(t1_ns=whole.t1_ns)
         running = {window.id: name for name, window in self._open.items()}

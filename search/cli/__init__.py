@@ -13,14 +13,16 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
-import typer
-
-from ..formatting import for_stream, own_place
-from ..whole_file import full_disk
-from . import deploy, measure, read, run, streams, worker
-
 #: The exit code of a program that Ctrl-C ended: 128 + SIGINT.
 INTERRUPT_CODE = 130
+try:
+    import typer
+
+    from ..formatting import for_stream, own_place
+    from ..whole_file import full_disk
+    from . import deploy, measure, read, run, streams, worker
+except KeyboardInterrupt:  # nothing has begun yet
+    raise SystemExit(INTERRUPT_CODE) from None
 #: What is wrong with a path that the user gave.
 _PATHS = FileNotFoundError | FileExistsError | NotADirectoryError | IsADirectoryError | PermissionError
 
@@ -108,8 +110,8 @@ def _done(arguments: list[str] | None) -> int:
     typed = list(sys.argv[1:] if arguments is None else arguments)
     own = own_words(typed)
     words = [word for k, word in enumerate(typed) if word != "--debug" or k >= own]
-    streams.prepare(whole_process=arguments is None)
     try:
+        streams.prepare(whole_process=arguments is None)
         with streams.plain_warnings():
             called = with_implied_values(words) or ["--help"]
             code = app(called, prog_name="joulefront", standalone_mode=False, obj=(words, arguments is None))

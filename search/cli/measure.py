@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Annotated
 
 import typer
@@ -29,8 +30,10 @@ def measure(
     from ..carbon.intensity import check_pue
     from ..carbon.price import cost, parse_price
     from ..carbon.zones import choose_intensity
+    from ..formatting import for_stream
     from ..integrations.command import measure_command
     from ..records.files import write_json
+    from ..whole_file import full_disk
 
     # All is checked before the command starts: a typing mistake must not cost a training.
     check_pue(place.pue)
@@ -40,6 +43,12 @@ def measure(
         if out.is_dir():
             raise ValueError(f"-o must be a file, got the folder {str(out)!r}; give for example {str(out / 'energy.json')!r}")
         out.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            if out.is_file() or not out.exists():  # not /dev/stdout
+                TemporaryFile(dir=out.parent).close()
+        except OSError as error:
+            said = (error.strerror or str(error)).lower()
+            raise ValueError(f"-o must be a file that can be written, got {str(out)!r} ({said}); give another path") from error
     done = measure_command(command, meter, cpu_watts=cpu_watts, intensity=intensity, pue=place.pue)
     paid = cost(done.record.joules, price, place.pue)
     facts = {**done.to_json(), **({} if price is None else {"cost": paid, "currency": price.currency})}
@@ -49,6 +58,10 @@ def measure(
         money = "" if price is None or paid is None else f"\nprice: {paid:.3g} {price.currency}, at {price.per_kwh:g} {price.currency}/kWh"
         print(done.to_text() + money, file=sys.stderr)
     if out is not None:
-        write_json(out, facts)
+        try:
+            write_json(out, facts)
+        except OSError as error:  # the record is on the terminal, and the exit code stays the command's own
+            said = full_disk(error) or f"cannot write {str(out)!r}: {(error.strerror or str(error)).lower()}"
+            print(for_stream(f"error: {said}", sys.stderr), file=sys.stderr)
     if done.exit_code:
         raise typer.Exit(done.exit_code)

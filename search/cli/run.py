@@ -61,12 +61,13 @@ def run(
     from ..integrations.run_log import loggers_of
     from ..records.run_folder import RunFolder
     from ..running.carbon_session import carbon_time_of
+    from ..running.course import finished
     from ..running.identity import refuse_other_study
     from ..running.progress import Console
     from ..running.run import load
     from ..running.run import run as run_study
     from ..stopping.limits import seconds_of, share_of
-    from ..stopping.stop_gain import STOP_GAIN, finished
+    from ..stopping.stop_gain import STOP_GAIN
     from ..study import Budget, LimitReachedError
     from .study_source import adapt, command_line, find_study, origin_of
     from .study_toml import with_session
@@ -102,7 +103,6 @@ def run(
     words, whole_process = context.obj
     origin, command = origin_of(study.study, values, overrides), command_line(words)
     named = "" if study.study in bundled_studies() else f" --study {shlex.quote(study.study)}"
-    sessions = RunFolder.open(path).facts["sessions"] if RunFolder.exists(path) else []
     unlimited = limits.trials is None and budget is None and timeout_seconds is None and limits.stop_gain is None
 
     def is_finished(reason: object) -> None:
@@ -112,7 +112,7 @@ def run(
         print(for_stream(said, sys.stderr), file=sys.stderr)
         _print_run(load(path), RunFolder.open(path), command, named)
 
-    if unlimited and (reason := finished(sessions, no_stop=limits.no_stop)) is not None:
+    if unlimited and RunFolder.exists(path) and (reason := finished(RunFolder.open(path), found, no_stop=limits.no_stop)) is not None:
         return is_finished(reason)
     try:
         with Console(verbose=own.verbose, silent=own.quiet) as listener:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -126,8 +127,11 @@ class EpochMeter:
         """Close the window of an epoch and return its facts under names with units; None when none is open."""
         if self._epoch is None:
             return None
-        self.epochs.append(self._epoch.close(state, settle=True))
-        self._epoch = None
+        epoch, self._epoch = self._epoch, None
+        try:
+            epoch.close(state, settle=True)
+        finally:  # where the device does not answer any more, the window has ended all the same
+            self.epochs.append(epoch.record)
         facts = facts_of(self.epochs[-1])
         return {**facts, f"{PREFIX}total_joules": None if self._window is None else self._window.joules()}
 
@@ -148,12 +152,23 @@ class EpochMeter:
         return self.stopped is not None
 
     def end(self, state: str = "ok") -> Record | None:
-        """End the training; a second call changes nothing. Return its record, None when none was begun."""
-        if self._ledger is not None and self._window is not None:
-            self.end_epoch(state)
-            self.record = self._window.close("stopped" if self.stopped and state == "ok" else state, settle=True)
-            self._ledger.stop()
-            self._ledger = self._window = None
+        """End the training; a second call changes nothing. Return its record, None when none was begun.
+
+        A device that does not answer any more is an error where the training was ``ok`` before, and a warning beside its own error.
+        """
+        ledger, window = self._ledger, self._window
+        if ledger is not None and window is not None:
+            try:
+                with ExitStack() as steps:  # the last one first, each of them whatever becomes of the others
+                    steps.callback(ledger.stop)
+                    steps.callback(window.close, "stopped" if self.stopped and state == "ok" else state, settle=True)
+                    steps.callback(self.end_epoch, state)
+            except Exception as error:
+                if state == "ok":
+                    raise
+                _log.warning("the device did not answer at the end of a training: %r", error)
+            finally:
+                self.record, self._ledger, self._window = window.record, None, None
         return self.record
 
     @property

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from ..energy import JOULES_PER_WH, Discovery, Ledger, Record, discover
+from ..energy.record import add
 from ..formatting import energy_text, read_amount
 from .metering import PREFIX, EnergyUnknownError, facts_of, known_joules, refuse_unknown, synchronize
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 #: Attributes of a trial that was measured: what it took itself, and with the trainings whose checkpoints it continues.
 JOULES, FROM_SCRATCH = f"{PREFIX}joules", f"{PREFIX}joules_from_scratch"
+#: Attribute that keeps the record for further blocks of the same trial.
+RECORD = f"{PREFIX}record"
 #: Attribute of a study that a callback of this module has ended: why.
 STOPPED = "stopped_because"
 
@@ -25,15 +28,15 @@ class EnergyTrial:
     """A trial under the meter; what it took is known once its ``with`` block has ended.
 
     Attributes:
-        record: The energy by component, or None inside of the block.
+        record: The energy of this block by component, or None inside of it.
     """
 
     record: Record | None = None
-    _parent_joules: float = 0.0
+    _before_joules: float = 0.0
 
     @property
     def joules(self) -> float:
-        """Return the energy of this trial alone.
+        """Return the energy of this block; where a trial has several (folds), the objective adds them up.
 
         Raises:
             RuntimeError: If the block has not ended.
@@ -44,12 +47,12 @@ class EnergyTrial:
 
     @property
     def joules_from_scratch(self) -> float:
-        """Return the energy of the whole lineage: of this trial and of those whose checkpoints it resumes, see ``resume_from``."""
-        return self.joules + self._parent_joules
+        """Return the energy of the whole lineage: of this trial so far and of those whose checkpoints it resumes, see ``resume_from``."""
+        return self.joules + self._before_joules
 
     @property
     def wh(self) -> float:
-        """Return the energy of this trial in Wh."""
+        """Return the energy of this block in Wh."""
         return self.joules / JOULES_PER_WH
 
 
@@ -60,7 +63,8 @@ def energy_trial(
     """Measure the training of a trial, and store what it took in the trial's user attributes.
 
     With several jobs (``study.optimize(n_jobs=2)``) each trial has what its own thread used, its child processes included, and says
-    ``shared``. A training that fails or is pruned is measured, too.
+    ``shared``. A training that fails or is pruned is measured, too. Of several blocks in one trial, e.g. one a fold, the attributes have
+    the sum.
 
     Args:
         trial: The trial of the objective.
@@ -79,24 +83,46 @@ def energy_trial(
     with _stopping(trial):
         _refuse_single_objective(trial)
         found = discover(meter) if isinstance(meter, str) else meter
-        energy = EnergyTrial(_parent_joules=_parent_joules(trial))
+        _parent_joules(trial)
+        energy = EnergyTrial()
         refuse_unknown(found)
         with Ledger(found) as ledger:
             window = ledger.open(f"trial {number}", synchronize=synchronize, devices=devices)
-            state = "failed"
+            failed: BaseException | None = None
             try:
                 yield energy
-                state = "ok"
             except BaseException as error:
-                state = "pruned" if type(error).__name__ == "TrialPruned" else "failed" if isinstance(error, Exception) else "stopped"
-                raise
-            finally:
-                record = window.close(state, settle=True)
-                for name, value in facts_of(record).items():
-                    trial.set_user_attr(name, value)
-        energy.record, energy._parent_joules = record, _parent_joules(trial)  # known since the parameters were suggested, maybe within
-        joules = known_joules(record, found)
-        trial.set_user_attr(FROM_SCRATCH, joules + energy._parent_joules)
+                failed = error
+            try:
+                window.close(_state(failed), settle=True)
+            except Exception as later:  # a device that failed usually fails to synchronise, too; the window has ended
+                if failed is not None:
+                    failed.add_note(f"closing the energy window failed too: {later!r}")
+                failed = failed or later
+            energy.record = record = window.record
+            whole = _with_earlier(trial, record)
+            for name, value in {**facts_of(whole), RECORD: whole.to_json() | {"hardware": {}}}.items():
+                trial.set_user_attr(name, value)
+            if failed is not None:
+                raise failed
+        # Of a lineage it is known since the parameters were suggested, maybe within.
+        joules = known_joules(whole, found) + _parent_joules(trial)
+        energy._before_joules = joules - known_joules(record, found)
+        trial.set_user_attr(FROM_SCRATCH, joules)
+
+
+def _state(error: BaseException | None) -> str:
+    if error is None:
+        return "ok"
+    return "pruned" if type(error).__name__ == "TrialPruned" else "failed" if isinstance(error, Exception) else "stopped"
+
+
+def _with_earlier(trial: optuna.trial.BaseTrial, record: Record) -> Record:
+    """Add what earlier blocks of a trial took; not what another trial took whose attributes it has, because it tries that one again."""
+    earlier = trial.user_attrs.get(RECORD)
+    if earlier is None or earlier["name"] != record.name:
+        return record
+    return replace(add([Record.from_json(earlier), record]), state=record.state)
 
 
 class SingleObjectiveError(ValueError):

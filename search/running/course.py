@@ -8,6 +8,7 @@ reports what its last energy has brought (`recent_gain`), a fact in place of a p
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -16,9 +17,11 @@ from ..energy import JOULES_PER_WH
 from ..formatting import energy_text
 from ..front import Front
 from ..records.bill import add_up
+from ..records.run_folder import RunFolder
 from ..records.trial import Trial
 from ..report.facts import over_default
-from ..stopping.limits import StopRules
+from ..stopping.limits import Limits, StopRules, joules_of
+from ..stopping.stop_gain import NOT_WORTH_IT
 from ..study import Study
 from .carbon_session import CarbonSession
 from .membership import Membership
@@ -32,6 +35,26 @@ if TYPE_CHECKING:
 SHARE = 0.25
 #: Of fewer trials than this nothing is reported.
 LEAST = 12
+#: How the reasons begin after which the same limits leave nothing to do, those that count and others.
+_REACHED, _FINISHED = ("all ", "the budget of "), ("every combination ", NOT_WORTH_IT)
+
+
+def finished(folder: RunFolder, study: Study, *, no_stop: bool = False) -> str | None:
+    """Return why the last session of a run ended, if it has done all that the study's own limits ask for; None if work is left.
+
+    A session may have had smaller limits than the study's. With ``no_stop`` a study that has found the rest not worth it is not finished.
+    """
+    facts = folder.facts
+    reason = str(facts["sessions"][-1].get("reason") or "") if facts["sessions"] else ""
+    if not reason.startswith(_REACHED) or (study.budget is None and study.trials is None):
+        return reason if reason.startswith((*_REACHED, *_FINISHED)) and not (no_stop and reason.startswith(NOT_WORTH_IT)) else None
+    run, grams, price = folder.run(), dict(facts.get("intensity") or {}).get("grams_per_kwh"), facts.get("price_per_kwh")
+    priced, joules = None if price is None else (float(price[0]), str(price[1])), None
+    if study.budget is not None:
+        with suppress(ValueError):  # its money or grams cannot be told: the run itself says so
+            joules = joules_of(study.budget, grams_per_kwh=grams, pue=facts.get("pue") or 1.0, price_per_kwh=priced)
+    own = Limits(joules, study.trials)
+    return reason if own.reached(joules=run.bill.total_joules, trials=len(run.trials), seconds=0.0) else None
 
 
 def recent_gain(front: Front) -> str | None:

@@ -184,6 +184,7 @@ def estimate(
         raise ValueError("a study without --budget and --trials has no end to estimate; give one of them")
     random = np.random.default_rng(seed)
     energies, extras = np.array(per_epoch), np.array(startup)
+    least_known = min(energies[energies > 0], default=1.0)  # a measured zero is as cheap as the cheapest that was seen
     start, decision = (0.0, 0.0) if overhead is None else (overhead.start_joules, overhead.decision_joules)
     frugal = study.sampler == "freeze-thaw"
     longest, budget = (math.inf if limit is None else float(limit) for limit in (trial_limit, joules_limit))
@@ -194,16 +195,18 @@ def estimate(
     for draw in range(DRAWS):
         factor = random.uniform(*BESIDE)
         chosen = random.integers(len(energies), size=len(energies))  # which candidates were probed is luck, too
-        weights = energies[chosen] ** -(random.uniform(*THRIFT) if frugal else 0.0)
+        weights = np.maximum(energies[chosen], least_known) ** -(random.uniform(*THRIFT) if frugal else 0.0)
         pick = chosen[random.choice(len(chosen), size=size, p=weights / weights.sum())]
         computed = shared.paid(pick)
         trained = energies[pick] * _epochs(study, size, random)
         paid = trained + extras[pick] + factor * decision + computed
         goal = goals[draw] * float(np.median(energies[chosen])) * study.rungs[-1]
         rest = float(np.mean(extras[pick])) + factor * decision
-        needed.append(factor * start + goal + max(1.0, goal / float(trained.mean())) * rest + float(computed.sum()))
+        needed.append(factor * start + goal + max(1.0, goal / (float(trained.mean()) or 1.0)) * rest + float(computed.sum()))
         spent = factor * start + np.cumsum(paid)
         each = float(np.mean(paid - computed))  # of more trials than are drawn their mean is enough; they find their features
+        if not each > 0 and longest == math.inf:
+            raise ValueError("a training must take more than 0 J to say how many a budget buys, got 0 J of every probe; give --trials")
         whole = float(spent[-1]) + (longest - size) * each
         if whole <= budget:
             count, total = longest, whole

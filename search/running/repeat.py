@@ -20,7 +20,7 @@ from ..certainty import written
 from ..energy import JOULES_PER_WH, Ledger, Record
 from ..energy.journal import fitted
 from ..execution.devices import pick_device
-from ..execution.job import Executor, Job, Outcome, Watch
+from ..execution.job import Executor, Job, Outcome, Watch, reason_of
 from ..formatting import energy_text, for_stream
 from ..front import Front
 from ..records.bill import REPEAT, meters_of
@@ -237,7 +237,11 @@ class RepeatLoop:
             failed = f"{self.study.objectives[0]} is unknown"
         elif failed is None and outcome.epochs < trial.epochs:
             failed = f"another model than that of the search: {outcome.epochs} epochs of {trial.epochs} ({outcome.stopped})"
-        whole = self.session.account.close(number, meter, state="failed" if failed else "ok", cpu_seconds=outcome.cpu_seconds)
+        try:
+            whole = self.session.account.close(number, meter, state="failed" if failed else "ok", cpu_seconds=outcome.cpu_seconds)
+        except Exception as error:  # the device does not answer any more; the second call asks only the ledger
+            failed = failed or reason_of(error)
+            whole = self.session.account.close(number, meter, state="failed", cpu_seconds=outcome.cpu_seconds)
         if not failed:
             self.epoch_seconds = slowest_epoch(self.epoch_seconds, whole.seconds, len(outcome.curve))
         shared = (*price_of_features(outcome.features, meter.phases, self.session.features, whole), *self.session.inputs)

@@ -181,8 +181,12 @@ class TrialRunner:
             until = carbon.until(self.optuna_study, self.rules.limits, epochs)
         if until is not None:
             self.reporter.tell("wait", f"large trainings wait for cleaner electricity until {text_of(until)}")
-            carbon.wait(until, self.session.interrupted, lambda: self.rules.end_of_training(None))
+            carbon.wait(until, self.session.interrupted, self._ended_waiting)
         return until is not None
+
+    def _ended_waiting(self) -> str | None:
+        with self.session.lock:  # it prices what was spent and moves the limits, which several waiting threads share
+            return self.rules.end_of_training(None)
 
     def _train(self, executor: Executor, asked: Asked, job: Job) -> None:
         number, account, parent = asked.trial.number, self.session.account, asked.parent

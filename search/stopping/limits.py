@@ -79,8 +79,8 @@ def joules_of(budget: Budget, *, grams_per_kwh: float | None, pue: float = 1.0, 
         return budget.grams_co2e / (grams_per_kwh * pue) * JOULES_PER_KWH
     assert budget.money is not None
     amount, currency = budget.money
-    if price_per_kwh is None or price_per_kwh[1] != currency:
-        raise ValueError(f"--budget {budget.to_text()} needs a price per kWh in {currency}: add --price 0.25{currency}")
+    if price_per_kwh is None or price_per_kwh[1] != currency or not price_per_kwh[0] > 0:
+        raise ValueError(f"--budget {budget.to_text()} needs a price above 0 per kWh in {currency}: add --price 0.25{currency}")
     return amount / (price_per_kwh[0] * pue) * JOULES_PER_KWH
 
 

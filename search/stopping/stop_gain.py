@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import mean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..carbon.intensity import Intensity, grams_co2e
 from ..energy import JOULES_PER_WH
@@ -28,21 +27,6 @@ LEAST, GROWTH = 24, 0.1
 LATEST = 12
 #: How the reason begins.
 NOT_WORTH_IT = "continuing is not worth it"
-
-
-#: How the reasons begin after which the same limits leave nothing to do.
-_FINISHED = ("all ", "the budget of ", "every combination ", NOT_WORTH_IT)
-
-
-def finished(sessions: Sequence[Mapping[str, Any]], *, no_stop: bool = False) -> str | None:
-    """Return why the last of a study's ``sessions`` ended, if it has done all that the study's own limits ask for; None if work is left.
-
-    With ``no_stop`` a study that has found the rest not worth it is not finished.
-    """
-    reason = str(sessions[-1].get("reason") or "") if sessions else ""
-    if not reason.startswith(_FINISHED) or (no_stop and reason.startswith(NOT_WORTH_IT)):
-        return None
-    return reason
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import threading
@@ -272,10 +273,10 @@ def from_cpu_watts(cpu_watts: float, logical_cpus: int | None = None) -> CpuCoef
     """Return coefficients from the power of the whole CPU with all logical CPUs busy, e.g. its data sheet's.
 
     Raises:
-        ValueError: If ``cpu_watts`` is not positive.
+        ValueError: If ``cpu_watts`` is not positive and finite.
     """
-    if not cpu_watts > 0:
-        raise ValueError(f"cpu_watts must be > 0, got {cpu_watts!r}: give the watts of the CPU with all cores busy")
+    if not 0 < cpu_watts < math.inf:
+        raise ValueError(f"cpu_watts must be > 0 and finite, got {cpu_watts!r}: give the watts of the CPU with all cores busy")
     count = logical_cpus or os.cpu_count() or 1
     return CpuCoefficients(core_watts=cpu_watts / count, gain_u=0.3, origin=f"--cpu-watts {cpu_watts:g} over {count} logical CPUs")
 

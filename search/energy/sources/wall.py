@@ -141,18 +141,23 @@ class CsvTail:
         self.path = path
         self.skip_old = skip_old
         self.position = 0
+        self.inode: int | None = None
         self.header: list[str] | None = None
 
     def __call__(self) -> tuple[Sample, ...]:
         """Return the samples of the rows that are new, without those that cannot be read; nothing but such is a ``ValueError``."""
         with self.path.open("rb") as file:
-            if file.seek(0, 2) < self.position:  # rotated: a new file under the old name
+            size, inode = file.seek(0, 2), os.fstat(file.fileno()).st_ino
+            file.seek(max(0, self.position - 1))
+            # Rotated, a new file under the old name or another text in the old one: the last row that was read ended in a line end.
+            if size < self.position or inode != (self.inode or inode) or (self.position and file.read(1) != b"\n"):
                 self.position, self.header = 0, None
+            self.inode = inode
             file.seek(self.position)
             data = file.read()
         end = data.rfind(b"\n") + 1
         self.position += end
-        rows = list(csv.reader(data[:end].decode("utf-8-sig").splitlines()))
+        rows = list(csv.reader(data[:end].decode("utf-8-sig", errors="replace").splitlines()))
         if self.header is None and rows:
             header = [name.strip().casefold() for name in rows.pop(0)]
             if not {"watts", "power_w", *UNITS} & set(header):

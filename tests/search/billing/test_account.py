@@ -12,7 +12,7 @@ from joulefront.search.billing.account import Account
 from joulefront.search.energy import Capability, Component, Ledger, Reading, Record
 from joulefront.search.energy.calibrations import calibrate_wall
 from joulefront.search.energy.meters import MeterSet
-from joulefront.search.records.bill import SessionBill, read_bill
+from joulefront.search.records.bill import REPEAT, SessionBill, read_bill
 
 WATTS = {"gpu:a": 50.0, "gpu:b": 30.0}
 
@@ -201,6 +201,31 @@ def test_two_trials_on_two_devices_pay_for_their_own(account: Account) -> None:
     assert account.session.by_state["complete"] == pytest.approx(50.0 * one.seconds, rel=1e-2)
     assert account.session.by_state["failed"] == pytest.approx(30.0 * other.seconds, rel=1e-2)
     assert everything(account) == pytest.approx(total(account), rel=1e-9)
+
+
+@pytest.mark.parametrize("ends", ["its device is lost", "with the session"])
+def test_a_training_that_ends_so_is_booked_in_the_closed_bill(account: Account, ends: str) -> None:
+    lost = list[int]()
+
+    def synchronize() -> None:
+        if lost:
+            raise RuntimeError("device-side assert")
+
+    account.synchronize = synchronize
+    trial, again = account.open(0, ("gpu:a",)), account.open(0, ("gpu:b",), kind=REPEAT)
+    time.sleep(0.01)
+    loss = ValueError("loss is nan")
+    with pytest.raises(ValueError, match="loss is nan"), trial.phase("epoch", 0):
+        raise next(error for error in (loss, lost.append(1)) if error)
+    if ends == "its device is lost":
+        for meter in (again, trial):
+            with pytest.raises(RuntimeError, match="device-side assert"):
+                account.close(0, meter, state="ok", cpu_seconds=None)
+        assert (account.close(0, trial, state="failed", cpu_seconds=None).joules or 0.0) > 0.2
+    account.save(closed=True)
+    states = read_bill(account.file)
+    assert states.total_joules == pytest.approx(sum(states.by_state.values()), rel=1e-9)
+    assert min(states.by_state["failed"], states.by_state["repeats"]) > 0.2
 
 
 def test_phases_are_kept_but_overhead_and_broken_ones_are_not(account: Account) -> None:

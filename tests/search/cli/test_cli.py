@@ -2,6 +2,7 @@
 
 import errno
 import re
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -182,3 +183,12 @@ def test_an_error_without_a_path_keeps_its_message_and_is_failed_work() -> None:
 
 def test_an_error_never_prints_an_escape_sequence() -> None:
     assert one_line(ValueError("no column 'a\x1b[31m';\nit has: b\x00")) == "no column 'a\\x1b[31m'; it has: b\\x00"
+
+
+def test_ctrl_c_while_the_command_line_loads_is_no_traceback() -> None:
+    code = (
+        "import sys\nclass Stop:\n    def find_spec(name, path=None, target=None):\n        if name == 'typer':\n"
+        "            raise KeyboardInterrupt\nsys.meta_path.insert(0, Stop)\nimport joulefront.search.cli"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import random
 import signal
@@ -279,8 +280,9 @@ def test_coefficients_come_from_the_user_or_say_that_they_are_a_guess():
     assert "default of" in DEFAULT.origin
     assert from_cpu_watts(64.0, 16).core_watts == 4.0
     assert "--cpu-watts 64 over 16" in from_cpu_watts(64.0, 16).origin
-    with pytest.raises(ValueError, match="cpu_watts must be > 0"):
-        from_cpu_watts(0)
+    for watts in (0, math.inf, math.nan):
+        with pytest.raises(ValueError, match="cpu_watts must be > 0 and finite"):
+            from_cpu_watts(watts)
     with pytest.raises(ValueError, match="core_watts must be > 0"):
         CpuCoefficients(-1.0)
     with pytest.raises(ValueError, match="idle_watts must be >= 0"):

@@ -289,6 +289,9 @@ def test_a_row_that_cannot_be_read_takes_no_other_with_it(tmp_path):
     with path.open("a") as file:
         file.write("2\nmuch\n3\n")
     assert [sample.watts for sample in tail()] == [2.0, 3.0]
+    with path.open("ab") as file:
+        file.write(b"4,\xb0C\n5\n\xb0\n")
+    assert [sample.watts for sample in tail()] == [4.0, 5.0]
 
 
 def test_a_rotated_file_is_read_from_its_start(tmp_path):
@@ -298,6 +301,12 @@ def test_a_rotated_file_is_read_from_its_start(tmp_path):
     assert [sample.watts for sample in tail()] == [1, 2, 3]
     path.write_text("watts\n4\n")
     assert [sample.watts for sample in tail()] == [4]
+    path.write_text("watts,note\n" + "5.5,longer\n" * 3)
+    assert [sample.watts for sample in tail()] == [5.5] * 3, "the text before the last position is another one"
+    other = tmp_path / "new.csv"
+    other.write_text("note,watts\n" + "longer,6.5\n" * 4)
+    other.replace(path)
+    assert [sample.watts for sample in tail()] == [6.5] * 4
 
 
 def test_a_logger_whose_clock_runs_ahead_is_refused(tmp_path):

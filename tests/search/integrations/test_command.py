@@ -1,5 +1,6 @@
 """A command under the meter: its streams, signals and exit code are its own, and what it took is said as far as it is known."""
 
+import errno
 import json
 import os
 import signal
@@ -65,6 +66,24 @@ def test_json_goes_to_stdout_or_to_a_file_that_reads_back(tmp_path: Path, capfd:
 def test_options_after_the_command_are_its_own(words: list[str], capfd: pytest.CaptureFixture[str]) -> None:
     assert exit_code(*words) == 0
     assert capfd.readouterr().out == "".join(words[words.index("%s") + 1 :])
+
+
+def test_a_file_that_cannot_be_written_is_said_before_and_takes_no_exit_code_after(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if Path("/proc/self").exists():
+        assert exit_code("-o", "/proc/energy.json", "--", "touch", str(tmp_path / "ran")) == 2
+        assert "-o must be a file that can be written, got '/proc/energy.json' (" in capfd.readouterr().err
+        assert not (tmp_path / "ran").exists()
+
+    def full(path: Path, facts: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr("joulefront.search.records.files.write_json", full)
+    assert exit_code("-o", str(tmp_path / "a.json"), "--", "sh", "-c", "exit 7") == 7
+    err = capfd.readouterr().err
+    assert "exit code 7 after" in err
+    assert "a.json': the disk is full" in err.splitlines()[-1]
 
 
 def test_a_command_that_a_signal_ended_returns_128_and_its_number(capfd: pytest.CaptureFixture[str]) -> None:

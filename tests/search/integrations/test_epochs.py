@@ -2,6 +2,7 @@
 
 import os
 import runpy
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from joulefront.search.energy import Discovery
+from joulefront.search.integrations import epochs
 from joulefront.search.integrations.epochs import EpochMeter, Metered
 from joulefront.search.integrations.metering import EnergyUnknownError
 
@@ -42,6 +44,37 @@ def test_epochs_add_up_to_less_than_the_training_and_a_cap_ends_it() -> None:
     assert record.state == "stopped"
     assert (meter.stopped or "").startswith("the cap of 0.2J is reached (")
     assert meter.end() is record
+
+
+def test_a_device_that_is_lost_keeps_the_record_and_leaves_no_thread(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    lost = list[int]()
+
+    def synchronize() -> None:
+        if lost:
+            raise RuntimeError("device-side assert")
+
+    monkeypatch.setattr(epochs, "synchronize", synchronize)
+    before = threading.active_count()
+    for state in ("failed", "ok"):
+        lost.clear()
+        meter = EpochMeter(meter="cpu_time")
+        meter.begin()
+        meter.begin_epoch()
+        burn(0.03)
+        lost.append(1)
+        if state == "failed":  # the library raises the training's own error
+            meter.end(state)
+            assert "device-side assert" in caplog.text
+        else:
+            with pytest.raises(RuntimeError, match="device-side assert"):
+                meter.end(state)
+        assert meter.record is not None
+        assert (meter.record.joules or 0.0) > 0
+        assert meter.record.state == "failed"
+        assert len(meter.epochs) == 1
+        assert threading.active_count() == before
 
 
 def test_a_card_keeps_what_it_has_and_unknown_grams_are_absent(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Energy in an Optuna study of one's own: what a trial took, a budget, and an end when the rest is not worth it."""
 
+import math
 import sys
 import time
 import types
@@ -12,6 +13,7 @@ import pytest
 from helpers import forked
 
 from joulefront.search.energy import Discovery
+from joulefront.search.integrations import optuna as integration
 from joulefront.search.integrations.metering import EnergyUnknownError
 from joulefront.search.integrations.optuna import EnergyBudgetCallback, MarginalGainCallback, energy_trial
 from joulefront.search.samplers import FreezeThawSampler, resume_from
@@ -86,6 +88,61 @@ def test_what_fails_or_is_pruned_is_measured_too(error: Exception, state: str) -
     study.optimize(objective, n_trials=1, catch=(ValueError,))
     assert study.trials[0].user_attrs["energy_joules"] > 0
     assert study.trials[0].user_attrs["energy_state"] == state
+
+
+def test_a_trial_whose_device_is_lost_keeps_its_energy_and_its_own_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    study, lost, seen = two_objectives(), list[int](), list[BaseException]()
+
+    def synchronize() -> None:
+        if lost:
+            raise RuntimeError("device-side assert")
+
+    monkeypatch.setattr(integration, "synchronize", synchronize)
+
+    def objective(trial: optuna.Trial) -> tuple[float, float]:
+        lost.clear()
+        try:
+            with energy_trial(trial, "cpu_time"):
+                burn(0.02)
+                lost.append(1)
+                if trial.number == 0:
+                    raise ValueError("loss is nan")
+        except Exception as error:
+            seen.append(error)
+            raise
+        return 0.0, 0.0
+
+    study.optimize(objective, n_trials=2, catch=(Exception,))
+    assert [trial.state.name for trial in study.trials] == ["FAIL", "FAIL"]
+    own = [trial.user_attrs["energy_joules"] for trial in study.trials]
+    assert min(own) > 0
+    assert EnergyBudgetCallback("5Wh").spent(study) == pytest.approx(sum(own))
+    assert [str(error) for error in seen] == ["loss is nan", "device-side assert"]
+    assert "device-side assert" in seen[0].__notes__[0]
+
+
+def test_several_blocks_in_one_trial_add_up_and_a_trial_that_is_tried_again_has_its_own() -> None:
+    study, blocks = two_objectives(), list[Any]()
+
+    def objective(trial: optuna.Trial) -> tuple[float, float]:
+        blocks.clear()
+        for _ in range(3):
+            with energy_trial(trial, "cpu_time") as energy:
+                burn(0.02)
+            blocks.append(energy)
+        return 0.0, energy.joules_from_scratch
+
+    study.optimize(objective, n_trials=1)
+    first = study.trials[0].user_attrs
+    study.enqueue_trial({}, user_attrs={name: value for name, value in first.items() if name != RESUME_FROM})  # as optuna's retry does
+    study.optimize(objective, n_trials=1)
+    facts, records = study.trials[1].user_attrs, [energy.record for energy in blocks]
+    assert facts["energy_joules"] == pytest.approx(sum(energy.joules for energy in blocks))
+    assert facts["energy_joules"] == facts["energy_joules_from_scratch"] == study.trials[1].values[1]
+    assert facts["energy_seconds"] == pytest.approx(sum(record.seconds for record in records))
+    assert facts["energy_u_random_joules"] == pytest.approx(math.hypot(*(record.u_random_joules for record in records)))
+    assert facts["energy_state"] == "ok"
+    assert EnergyBudgetCallback("5Wh").spent(study) == pytest.approx(first["energy_joules"] + facts["energy_joules"])
 
 
 def test_a_study_of_one_objective_is_refused_before_the_first_training() -> None:

@@ -137,6 +137,14 @@ def test_what_cannot_be_estimated_says_why() -> None:
         estimate(STUDY, [probe(3.0)])
 
 
+def test_probes_that_took_no_energy_are_no_error_where_trials_are_counted() -> None:
+    frugal = replace(STUDY, sampler="freeze-thaw", complete_only=False)
+    assert estimate(frugal, [probe(0.0)] * 3, trial_limit=5).joules == 0.0
+    assert estimate(frugal, [probe(0.0), probe(3.0)], trial_limit=5).high_joules > 0.0
+    with pytest.raises(ValueError, match="more than 0 J to say how many a budget buys"):
+        estimate(frugal, [probe(0.0)] * 3, joules_limit=100.0)
+
+
 def test_more_trials_than_anybody_draws_are_counted_by_their_mean() -> None:
     few, many = (estimate(STUDY, [probe(3.0, 2.0)] * 4, trial_limit=count) for count in (4_000, 10**9))
     assert many.trials == 10**9

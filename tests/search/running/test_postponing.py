@@ -1,5 +1,7 @@
 """What waits and what does not."""
 
+import threading
+from types import SimpleNamespace
 from typing import Any
 
 import optuna
@@ -7,6 +9,7 @@ import pytest
 
 from joulefront.search.carbon.forecast import IntensityCurve
 from joulefront.search.running.carbon_session import LARGE, Postponer
+from joulefront.search.running.trial_runner import TrialRunner
 from joulefront.search.samplers import FreezeThawSampler
 from joulefront.search.samplers.marginal_gain import passes_cost_gate
 from joulefront.search.stopping.limits import Limits
@@ -33,6 +36,26 @@ def a_study(sampler: optuna.samplers.BaseSampler, trials: int = 0) -> optuna.Stu
 
     study.optimize(objective, trials)
     return study
+
+
+def test_who_waits_asks_the_rules_with_the_lock_of_the_session() -> None:
+    lock, asked = threading.RLock(), list[bool]()
+
+    def free() -> bool:
+        found = list[bool]()
+        other = threading.Thread(target=lambda: found.append(lock.acquire(blocking=False)))
+        other.start()
+        other.join()
+        return found[0]
+
+    rules = SimpleNamespace(update_remaining=lambda: None, limits=None, end_of_training=lambda joules: asked.append(free()))
+    carbon = SimpleNamespace(until=lambda *_: 12.0, wait=lambda until, interrupted, stop: stop())
+    session: Any = SimpleNamespace(lock=lock, interrupted=threading.Event())
+    said: Any = SimpleNamespace(tell=lambda *_: None)
+    nothing: Any = None
+    runner = TrialRunner(nothing, nothing, session, nothing, rules, nothing, said, carbon)  # type: ignore[arg-type]
+    assert runner._postponed()
+    assert asked == [False]
 
 
 def test_nothing_waits_before_it_is_known_how_long_trainings_take() -> None:

@@ -17,10 +17,12 @@ from joulefront.search import Front, Study, run
 from joulefront.search.billing.account import Account
 from joulefront.search.billing.recovery import settle_killed
 from joulefront.search.energy import Capability, Ledger, Reading
+from joulefront.search.execution import job
 from joulefront.search.records.bill import REPEAT, SessionBill, read_sessions
 from joulefront.search.records.replicates import read_repeats
 from joulefront.search.records.run_folder import RunFolder, StoreError
 from joulefront.search.records.trial import INTERRUPTED
+from joulefront.search.running import session
 from joulefront.search.running.baselines import MeasurementProtocol
 from joulefront.search.running.repeat import finalists, repeat
 from joulefront.search.stopping import limits
@@ -152,6 +154,31 @@ def test_a_repeat_that_fails_keeps_its_reason_and_its_energy_and_the_rest_goes_o
     assert finding.members[0].quality is not None
     assert finding.members[0].quality.n == 2
     sums_up(folder)
+
+
+def test_a_repeat_whose_device_is_lost_in_it_keeps_its_record_and_its_energy(
+    folder: Path, rings: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, lost, train = RunFolder.open(folder).run().bill, list[int](), job.train
+
+    def synchronize() -> None:
+        if lost:
+            raise RuntimeError("device-side assert")
+
+    def breaks(work: job.Job, *more: Any, **facts: Any) -> job.Outcome:
+        outcome = train(work, *more, **facts)
+        lost.extend([1] * (work.weights.name == "repeat.weights"))
+        return outcome
+
+    monkeypatch.setattr(session, "synchronizer", lambda device: synchronize)
+    monkeypatch.setattr(job, "train", breaks)
+    repeat(rings(), folder, times=1, pick="best", listener=silent)
+    (one,) = read_repeats(folder).trainings
+    assert "device-side assert" in str(one.failed)
+    bill = RunFolder.open(folder).run().bill
+    assert one.spent_joules == pytest.approx(bill.by_state["repeats"], rel=1e-3)
+    sums_up(folder)
+    assert "repeats" not in before.by_state
 
 
 @pytest.mark.parametrize(("most_seconds", "said_of_it"), [(1.0, "after 1 s;"), (None, "10 times what was expected")])

@@ -57,6 +57,8 @@ def test_a_budget_without_its_factor_names_the_option() -> None:
         joules_of(Budget(grams_co2e=1.0), grams_per_kwh=None)
     with pytest.raises(ValueError, match="--price"):
         joules_of(Budget(money=(1.0, "EUR")), grams_per_kwh=None, price_per_kwh=(0.3, "USD"))
+    with pytest.raises(ValueError, match="a price above 0 per kWh in EUR"):
+        joules_of(Budget(money=(1.0, "EUR")), grams_per_kwh=None, price_per_kwh=(0.0, "EUR"))
 
 
 def test_durations_need_a_unit() -> None:

@@ -7,7 +7,7 @@ import pytest
 from joulefront.search import Study
 from joulefront.search.carbon.intensity import Intensity
 from joulefront.search.samplers.marginal_gain import RemainingGain
-from joulefront.search.stopping.stop_gain import NOT_WORTH_IT, StopGain, finished
+from joulefront.search.stopping.stop_gain import StopGain
 from joulefront.spaces.mlp import Mlp
 
 FRANCE = Intensity(56.0, "FR", "table")
@@ -49,20 +49,6 @@ def test_grams_without_an_intensity_are_no_limit():
     view, sampler = foresight("accuracy", "train_co2")
     view.update_remaining(3600.0, None, 1.0)
     assert sampler.remaining is None
-
-
-def test_a_study_is_finished_when_its_own_limits_are_reached_or_the_rest_is_not_worth_it():
-    def ended(reason):
-        return [{"reason": "interrupted"}, {"reason": reason}]
-
-    for reason in ("all 40 trials are done", "the budget of 5 Wh is spent", "every combination has been tried"):
-        assert finished(ended(reason)) == finished(ended(reason), no_stop=True) == reason
-    stopped = f"{NOT_WORTH_IT}: 1 Wh more would add 0.1 %"
-    assert finished(ended(stopped)) == stopped
-    assert finished(ended(stopped), no_stop=True) is None
-    for reason in (None, "interrupted", "the timeout of 5 s has passed", "20 candidates in a row failed or were refused"):
-        assert finished(ended(reason)) is None
-    assert finished([]) is None
 
 
 def test_looking_ahead_is_rare_and_says_nothing_before_there_is_something_to_see():
