@@ -65,7 +65,7 @@ class Tree:
 
     What a child used moves to its parent when it is waited for, so the sum does not depend on how long children live. Some is never
     handed over: ``SIGCHLD`` is ignored, or the parent died first. It stays counted as far as it was seen, and work after
-    it counts as before. A worker that outlives its parent is followed further.
+    it counts as before. A worker that outlives its parent is followed further, unless the parent ended between two readings.
     """
 
     def __init__(self, proc: Path = PROC) -> None:
