@@ -245,10 +245,6 @@ class FidelityEstimator(Estimator):
 
         Anomaly scores lie in [0, 1], greater is more anomalous, and 0.5 is the threshold that ``contamination`` sets.
         """
-        if self.detector:
-            decision = np.asarray(self.sklearn.decision_function(X), dtype=np.float64)
-            # Softsign keeps the order of far outliers, which a logistic function would round to equal scores.
-            return 0.5 - 0.5 * decision / (1.0 + np.abs(decision))
         return plain_scores(self.sklearn, X)
 
     def share(self, epochs: int) -> float:

@@ -15,7 +15,7 @@ from ..records.trial import Trial
 from ..space import Candidate, FixedTrial, Space
 from ..study import Study
 from ..training.blend import Blend
-from ..training.estimator import SingleEpoch, as_estimator, full_probabilities
+from ..training.estimator import SingleEpoch, as_estimator, full_probabilities, is_outlier_detector
 from ..training.recipe import Recipe
 from ..training.task import Task
 
@@ -83,7 +83,7 @@ class TrainedModel:
             return "values"
         if self.is_torch:
             return "logits"
-        return "scores" if self.task.kind == "anomaly" else "probabilities"
+        return "scores" if is_outlier_detector(plain_estimator(self.model)) else "probabilities"
 
     @property
     def type_name(self) -> str:

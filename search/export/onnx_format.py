@@ -38,8 +38,8 @@ class Onnx(Exporter):
     def write(self, trained: TrainedModel, folder: Path) -> str:
         """Write ``model.onnx``, its first dimension free; what it takes, class names, kind of task and provenance in its metadata.
 
-        It takes raw data and gives probabilities or values, see ``raw_graph.py``; ``inputs``, prepared, and raw outputs where the
-        preprocessing of the task is the user's own, or the weights are too large for one file.
+        It takes raw data and gives probabilities or values, see ``raw_graph.py``; it takes ``inputs``, prepared, where the preprocessing
+        of the task is the user's own, or the weights are too large for one file; a network then gives its raw outputs.
         """
         with quiet() as captured:
             try:
@@ -62,12 +62,11 @@ class Onnx(Exporter):
         return estimator_predictor(trained.model, trained.task, SessionEstimator(plain_estimator(trained.model), run))
 
     def snippet(self, trained: TrainedModel, folder: Path) -> str:
-        """Predict with ONNX Runtime."""
-        index = "0" if trained.is_torch or trained.task.kind == "regression" else "-1"
+        """Predict with ONNX Runtime, where the file takes ``inputs``."""
         return (
             "import onnxruntime\n\n"
             f'session = onnxruntime.InferenceSession("{FILE}")\n'
-            f'{trained.output_name} = session.run(None, {{"inputs": inputs}})[{index}]\n'
+            f'{trained.output_name} = session.run(None, {{"inputs": inputs}})[0]\n'
         )
 
     def _write_torch(self, trained: TrainedModel, file: Path) -> None:
@@ -78,7 +77,7 @@ class Onnx(Exporter):
         program = torch_core(trained.model, trained.input_shape, trained.output_name)
         size = sum(tensor.nbytes for tensor in trained.model.state_dict().values())
         if size > MAX_INLINE_BYTES:
-            program.model.metadata_props.update(metadata(trained, "inputs", []))
+            program.model.metadata_props.update(metadata(trained, "inputs", [], bare=True))
             program.save(str(file), external_data=True)
             return
         self._write_whole(program.model_proto, trained, file)
@@ -99,11 +98,11 @@ class Onnx(Exporter):
         import onnx
 
         front = front_of(trained.task.preprocessing, trained.task.input_shape)
-        several = isinstance(getattr(plain_estimator(trained.model), "classes_", None), list)
         outputs = [output.name for output in core.graph.output]
-        raw = front is not None and not several
-        model = whole(core, trained, front) if front is not None and raw else core
-        onnx.helper.set_model_props(model, metadata(trained, front.kind if front is not None and raw else "inputs", outputs))
+        bare = front is None and trained.is_torch
+        model = core if bare else whole(core, trained, front)
+        takes = "inputs" if front is None else front.kind
+        onnx.helper.set_model_props(model, metadata(trained, takes, [] if bare else outputs, bare=bare))
         onnx.checker.check_model(model)
         file.write_bytes(model.SerializeToString())
 
@@ -136,8 +135,8 @@ def session(file: Path) -> Any:
     providers = ["CPUExecutionProvider"]
     opened = onnxruntime.InferenceSession(str(file), options, providers=providers)
     facts = opened.get_modelmeta().custom_metadata_map
-    if facts.get("takes", "inputs") != "inputs":
-        core = core_of(onnx.load(file), json.loads(facts["core_outputs"])).SerializeToString()
+    if names := json.loads(facts.get("core_outputs", "[]")):
+        core = core_of(onnx.load(file), names).SerializeToString()
         opened = onnxruntime.InferenceSession(core, options, providers=providers)
     return lambda inputs: opened.run(None, {"inputs": inputs.astype("float32", copy=False)})
 
@@ -169,10 +168,12 @@ class SessionEstimator:
         return outputs.reshape(-1) if outputs.ndim == 2 and outputs.shape[1] == 1 else outputs
 
 
-def metadata(trained: TrainedModel, takes: str, outputs: list[str]) -> dict[str, str]:
-    """Return what the file says of itself: what it ``takes`` (see ``Front.kind``), and all that ``predict.py`` needs."""
+def metadata(trained: TrainedModel, takes: str, outputs: list[str], *, bare: bool = False) -> dict[str, str]:
+    """Return what the file says of itself: what it ``takes`` (see ``Front.kind``), and all that ``predict.py`` needs.
+
+    ``outputs`` are those of the model inside; a ``bare`` model gives its raw outputs, others answers.
+    """
     task = trained.task
-    answers = "values" if task.kind == "regression" else "probabilities"
     target = task.preprocessing.get("target", "")
     return {
         "classes": json.dumps(list(task.classes), ensure_ascii=False),
@@ -181,7 +182,7 @@ def metadata(trained: TrainedModel, takes: str, outputs: list[str]) -> dict[str,
         "preprocessing": json.dumps(dict(task.preprocessing), ensure_ascii=False),
         "target": target if isinstance(target, str) else ", ".join(target),
         "target_scale": json.dumps(task.target_scale),
-        "output": trained.output_name if takes == "inputs" else answers,
+        "output": trained.output_name if bare else "answers",
         "core_outputs": json.dumps(outputs),
         "study": trained.study,
         "trial": str(trained.trial.number),

@@ -29,7 +29,7 @@ BATCH = 64
 RAW_CHANGED, RAW_TOLERANCE = 0.002, 0.02
 #: The same for variants, whose steps are coarse: a pixel that is rounded otherwise may move an activation by a whole step.
 COARSE_CHANGED, COARSE_TOLERANCE = 0.02, 0.2
-#: Answers of an exported file for a split, from its raw data: see ``raw_check.answers``.
+#: What the metrics take of an exported folder for a split, from its raw data: see ``raw_check.from_start``.
 FromRaw = Callable[[Data], np.ndarray]
 
 
@@ -149,7 +149,7 @@ def _drift(targets: np.ndarray) -> float:
 
 def _from_raw(trained: TrainedModel, outputs: np.ndarray, targets: np.ndarray, answers: np.ndarray) -> dict[str, Any]:
     kind = trained.task.kind
-    ours, theirs = scores(trained, outputs), _as_scores(trained, answers)
+    ours, theirs = scores(trained, outputs), answers
     changed = decisions(kind, ours if kind == "classification" else outputs, ours) != decisions(kind, theirs, theirs)
     difference = np.abs(ours.reshape(theirs.shape) - theirs).max() / (_scale(trained, outputs) if kind == "regression" else 1.0)
     return {
@@ -157,16 +157,6 @@ def _from_raw(trained: TrainedModel, outputs: np.ndarray, targets: np.ndarray, a
         "raw_decisions_changed": int(changed.any(axis=1).sum()),
         "raw_quality": _measured(trained, theirs, targets).get(trained.metric),
     }
-
-
-def _as_scores(trained: TrainedModel, answers: np.ndarray) -> np.ndarray:
-    """Turn what an exported folder answers into what the metrics take."""
-    if trained.task.kind == "anomaly":
-        return np.asarray(answers[:, 1])
-    if trained.task.target_scale is not None:
-        mean, deviation = trained.task.target_scale
-        return np.asarray((answers - mean) / deviation, dtype=np.float32)
-    return answers
 
 
 def batches(trained: TrainedModel, data: Data) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -182,10 +172,8 @@ def batches(trained: TrainedModel, data: Data) -> Iterator[tuple[np.ndarray, np.
 
 def scores(trained: TrainedModel, outputs: np.ndarray) -> np.ndarray:
     """Turn raw outputs into what the metrics take: probabilities, values or anomaly scores."""
-    if not trained.is_torch:
-        return outputs
-    found: np.ndarray = predictions(trained.task.kind, torch.from_numpy(outputs)).numpy()
-    return found
+    found = predictions(trained.task.kind, torch.from_numpy(outputs)).numpy() if trained.is_torch else outputs
+    return np.asarray(found[:, 1] if trained.task.kind == "anomaly" and found.ndim == 2 else found)
 
 
 def decisions(kind: str, outputs: np.ndarray, found: np.ndarray) -> np.ndarray:
@@ -230,7 +218,7 @@ def _predict(exported: Predictor, inputs: np.ndarray, shape: tuple[int, ...]) ->
 def _score(trained: TrainedModel, exported: Predictor, data: Data, from_raw: FromRaw | None) -> tuple[float | None, int]:
     if from_raw is not None:
         wanted = np.concatenate([targets for _, targets in batches(trained, data)])
-        return _measured(trained, _as_scores(trained, from_raw(data)), wanted).get(trained.metric), len(wanted)
+        return _measured(trained, from_raw(data), wanted).get(trained.metric), len(wanted)
     pairs = [(exported(inputs), targets) for inputs, targets in batches(trained, data)]
     outputs = np.concatenate([part for part, _ in pairs])
     found = quality(trained, outputs, np.concatenate([targets for _, targets in pairs]))

@@ -98,6 +98,11 @@ class Model:
             try:
                 rows = self.read(Path(file))
                 answers = self.answers(rows)
+                alone = self.takes in ("image", "audio") or (self.takes in ("array", "inputs") and len(answers) == 1)
+                named = [
+                    self.prediction(str(file), None if alone else k + 1, answer) if np.isfinite(answer).all() else None
+                    for k, answer in enumerate(answers)
+                ]
             except Unusable as error:
                 yield error
             except Exception as error:  # onnxruntime has errors of its own
@@ -105,12 +110,8 @@ class Model:
             else:
                 if len(answers) == 0:
                     warnings.warn(f"{file} has 0 rows; nothing was predicted of it", stacklevel=2)
-                alone = self.takes in ("image", "audio") or (self.takes in ("array", "inputs") and len(answers) == 1)
-                for k, answer in enumerate(answers):
-                    if np.isfinite(answer).all():
-                        yield self.prediction(str(file), None if alone else k + 1, answer)
-                    else:
-                        yield Unusable(f"{file}{'' if alone else f', row {k + 1}'}: the model gives no number; correct what is far off")
+                for k, one in enumerate(named):
+                    yield one or Unusable(f"{file}{'' if alone else f', row {k + 1}'}: the model gives no number; correct what is far off")
 
     def read(self, file: Path) -> dict[str, np.ndarray]:
         """Read a file as the inputs of the graph.
@@ -144,25 +145,19 @@ class Model:
     def answers(self, feed: Mapping[str, np.ndarray]) -> np.ndarray:
         """Return probabilities or scores ``(n, classes)``, or values ``(n,)``, of inputs of the graph."""
         count = len(next(iter(feed.values())))
-        place = -1 if self.takes == "inputs" and self.kind != "regression" else 0
-        parts = [
-            self.session.run(None, {name: values[k : k + BATCH] for name, values in feed.items()})[place] for k in range(0, count, BATCH)
-        ]
+        parts = [self.session.run(None, {name: values[k : k + BATCH] for name, values in feed.items()})[-1] for k in range(0, count, BATCH)]
         found = np.concatenate(parts) if parts else np.zeros((0, max(1, len(self.classes))))
-        return self._answered(found) if self.takes == "inputs" else found
+        return self._answered(found) if self.takes == "inputs" and self.output != "answers" else found
 
     def prepared(self, files: Sequence[str | Path]) -> np.ndarray:
         """Return what a model of another format takes, ``(n, ...)`` float32, of readable files; this one is of ``prepare.onnx``."""
         return np.concatenate([self.answers(self.read(Path(file))) for file in files])
 
     def _answered(self, raw: np.ndarray) -> np.ndarray:
-        """Turn raw outputs into answers."""
+        """Turn raw outputs of a network into answers."""
         if self.kind == "regression":
             mean, deviation = self.scale or (0.0, 1.0)
             return np.asarray(raw.reshape(-1).astype(np.float64) * deviation + mean)
-        if self.output == "scores":  # below zero: an anomaly
-            normal = 1.0 / (1.0 + np.exp(-np.clip(raw.reshape(-1, 1), -50.0, 50.0)))
-            return np.concatenate([normal, 1.0 - normal], axis=1)
         if self.output != "logits":
             return raw
         if self.kind == "multilabel":
@@ -228,7 +223,7 @@ class Model:
         Dates are seconds since 1970 (UTC), truth values 0 and 1. Warnings, which begin with the ``source``, count what training had not.
         """
         reading = _reading()
-        frame = frame.set_axis(frame.columns.astype(str).str.strip(), axis=1)
+        frame = reading.plain_frame(frame)
         absent = [column["name"] for column in self.used if column["name"] not in frame.columns]
         if absent:
             lost = f"{len(absent)} missing: {', '.join(map(repr, absent[:20]))}"

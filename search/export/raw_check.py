@@ -14,8 +14,9 @@ from ..training import columns, table_encodings, table_file
 from ..training.splits_data import Excerpt, MemoryData
 from ..training.task import Data
 from . import predict
-from .model import ExportFailed, TrainedModel, first_line
+from .model import ExportFailed, Predictor, TrainedModel, first_line
 from .onnx_format import metadata
+from .parity import FromRaw, batches, scores
 from .raw_graph import front_of, preparation
 
 SCRIPT = "predict.py"
@@ -42,16 +43,44 @@ def write_script(folder: Path, file: str, trained: TrainedModel) -> str:
     return takes
 
 
-def answers(model: predict.Model, data: Data, trained: TrainedModel) -> np.ndarray:
-    """Return what an exported model says of a split, in its order: ``(n, classes)`` or ``(n,)``, computed from the raw data.
+def from_start(folder: Path, exported: Predictor, trained: TrainedModel) -> FromRaw | None:
+    """Return what an exported folder says of a split, computed from its raw data: by ``model.onnx``, or by what ``prepare.onnx`` makes.
 
-    Raises:
-        ExportFailed: If it cannot take them.
+    None where there is neither, or beside another format where the raw data is not at hand. What it returns raises ``ExportFailed`` if the
+    folder cannot take the data.
     """
-    try:
-        return np.concatenate([model.answers(feed) for feed in _feeds(model, data, trained)])
-    except Exception as error:
-        raise ExportFailed(f"the exported folder cannot predict the validation data from the start: {first_line(error)}") from error
+    whole = (folder / predict.MODEL).is_file()
+    if not whole and not (folder / predict.PREPARATION).is_file():
+        return None
+    model = predict.Model(folder if whole else folder / predict.PREPARATION)
+    if not whole and not _at_hand(model.takes, trained.task.validation):
+        return None
+
+    def found(data: Data) -> np.ndarray:
+        try:
+            made = np.concatenate([model.answers(feed) for feed in _feeds(model, data, trained)])
+            return _as_scores(trained, made) if whole else scores(trained, exported(made))
+        except Exception as error:
+            raise ExportFailed(f"the exported folder cannot predict the validation data from the start: {first_line(error)}") from error
+
+    return found
+
+
+def _as_scores(trained: TrainedModel, answers: np.ndarray) -> np.ndarray:
+    """Turn what an exported folder answers into what the metrics take."""
+    if trained.task.kind == "anomaly":
+        return np.asarray(answers[:, 1])
+    if trained.task.target_scale is not None:
+        mean, deviation = trained.task.target_scale
+        return np.asarray((answers - mean) / deviation, dtype=np.float32)
+    return answers
+
+
+def _at_hand(takes: str, data: Data) -> bool:
+    raw, inner = getattr(data, "raw", None), data.whole if isinstance(data, Excerpt) else data
+    if takes == "table":
+        return raw is not None and raw.rows is not None
+    return takes == "array" or (raw is not None and bool(raw.names)) or (takes == "image" and isinstance(inner, MemoryData))
 
 
 def example(data: Data) -> str | None:
@@ -75,7 +104,9 @@ def origin(data: Data) -> str:
 
 def _feeds(model: predict.Model, data: Data, trained: TrainedModel) -> Iterator[dict[str, np.ndarray]]:
     raw = getattr(data, "raw", None)
-    if model.takes == "table":
+    if model.takes == "inputs":
+        yield from ({model.inputs[0]: inputs} for inputs, _ in batches(trained, data))
+    elif model.takes == "table":
         if raw is None or raw.rows is None:
             raise ValueError("the rows of the table are unknown")
         frame = raw.source

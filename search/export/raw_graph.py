@@ -54,11 +54,11 @@ def front_of(preprocessing: Mapping[str, Any], shape: Sequence[int]) -> Front | 
     return Front("array", [("raw", _DOUBLE, ["batch", *shape])])
 
 
-def whole(core: Any, trained: TrainedModel, front: Front) -> Any:
+def whole(core: Any, trained: TrainedModel, front: Front | None) -> Any:
     """Return the graph of a model, ``inputs`` -> raw outputs, with its front before and its answers behind.
 
-    The output is ``probabilities (batch, classes)``, of anomaly detectors ``scores (batch, 2)``, or ``values (batch,)`` in the unit of the
-    data.
+    Without a front it still takes ``inputs``. The output is ``probabilities (batch, classes)``, of anomaly detectors ``scores (batch, 2)``,
+    or ``values (batch,)`` in the unit of the data.
     """
     import onnx
 
@@ -70,8 +70,12 @@ def whole(core: Any, trained: TrainedModel, front: Front) -> Any:
     model.opset_import.extend(onnx.helper.make_opsetid(*one) for one in opsets.items())
     before, behind = Nodes("pre/"), Nodes("post/")
     task = trained.task
-    _prepared(before, trained, front, "model/inputs")
-    answer, width = _answers(behind, [output.name for output in model.graph.output], trained)
+    if front is None:
+        before.add("Identity", "inputs", names=["model/inputs"])
+        front = Front("inputs", [("inputs", _FLOAT, ["batch", *trained.input_shape])])
+    else:
+        _prepared(before, trained, front, "model/inputs")
+    answer, width = _answers(behind, model.graph.output, trained)
     name, kind = ("values", _DOUBLE) if task.kind == "regression" else ("probabilities" if width > 0 else "scores", _FLOAT)
     shape = ["batch", abs(width)] if width else ["batch"]
     while name in {one[0] for one in front.inputs}:  # a column may be called so
@@ -89,13 +93,15 @@ def whole(core: Any, trained: TrainedModel, front: Front) -> Any:
 
 
 def preparation(trained: TrainedModel, front: Front, facts: Mapping[str, str]) -> Any:
-    """Return the front alone as a graph: raw data -> ``inputs`` of the model, with ``facts`` as its metadata."""
+    """Return the front alone as a graph: raw data -> ``prepared`` inputs of the model, with ``facts`` as its metadata."""
     import onnx
 
-    nodes = Nodes("pre/")
-    _prepared(nodes, trained, front, "inputs")
+    nodes, name = Nodes("pre/"), "prepared"
+    while name in {one[0] for one in front.inputs}:  # a column may be called so
+        name = f"{name} inputs"
+    _prepared(nodes, trained, front, name)
     takes = [onnx.helper.make_tensor_value_info(*one) for one in front.inputs]
-    gives = onnx.helper.make_tensor_value_info("inputs", _FLOAT, ["batch", *trained.input_shape])
+    gives = onnx.helper.make_tensor_value_info(name, _FLOAT, ["batch", *trained.input_shape])
     graph = onnx.helper.make_graph(nodes.nodes, "preparation", takes, [gives], nodes.initializers)
     opsets = [onnx.helper.make_opsetid("", 18), onnx.helper.make_opsetid("ai.onnx.ml", 3)]
     model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=9)
@@ -347,9 +353,9 @@ def _text(nodes: Nodes, column: Mapping[str, Any]) -> str:
     return str(column["name"])
 
 
-def _answers(nodes: Nodes, outputs: Sequence[str], trained: TrainedModel) -> tuple[str, int]:
+def _answers(nodes: Nodes, given: Sequence[Any], trained: TrainedModel) -> tuple[str, int]:
     """Return what the raw outputs mean, and the number of probabilities of an example; below zero for scores, 0 for values."""
-    task = trained.task
+    task, outputs = trained.task, [output.name for output in given]
     if task.kind == "regression":
         values = nodes.add("Cast", nodes.add("Reshape", outputs[0], np.array([-1])), to=_DOUBLE)
         mean, deviation = task.target_scale or (0.0, 1.0)
@@ -358,11 +364,18 @@ def _answers(nodes: Nodes, outputs: Sequence[str], trained: TrainedModel) -> tup
         return nodes.add("Sigmoid", outputs[0]) if task.kind == "multilabel" else nodes.add("Softmax", outputs[0], axis=1), task.outputs
     estimator, last = plain_estimator(trained.model), outputs[-1]
     if is_outlier_detector(estimator):
-        normal = nodes.add("Sigmoid", nodes.add("Reshape", nodes.add("Cast", last, to=_FLOAT), np.array([-1, 1])))
-        return nodes.add("Concat", normal, _rest(nodes, normal), axis=1), -2
+        decision = nodes.add("Reshape", nodes.add("Cast", last, to=_FLOAT), np.array([-1, 1]))
+        normal = nodes.add("Add", nodes.add("Mul", nodes.add("Softsign", decision), np.float32(0.5)), np.float32(0.5))
+        return nodes.add("Concat", normal, _rest(nodes, normal), axis=1), -2  # as in ``plain_scores``
     known = getattr(estimator, "classes_", None)
-    if known is None or isinstance(known, list):
-        raise ValueError("an estimator of several outputs has no graph for raw data")
+    if known is None:
+        raise ValueError("an estimator without classes_ has no graph that names classes")
+    if isinstance(known, list):  # several labels: a pair of probabilities each, in one tensor or in a sequence of them
+        pick = "SequenceAt" if given[-1].type.WhichOneof("value") == "sequence_type" else "Gather"
+        columns = [[list(of).index(1)] if 1 in of else [0] for of in known]
+        ones = [nodes.add("Gather", nodes.add(pick, last, k), np.array(column), axis=1) for k, column in enumerate(columns)]
+        there = np.array([[1 in of for of in known]], np.float32)  # a label that never occurred has no probability
+        return nodes.add("Mul", nodes.add("Cast", nodes.add("Concat", *ones, axis=1), to=_FLOAT), there), task.outputs
     if callable(getattr(estimator, "predict_proba", None)):
         found = nodes.add("Cast", last, to=_FLOAT)
     elif callable(getattr(estimator, "decision_function", None)):

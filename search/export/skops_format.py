@@ -49,8 +49,16 @@ class Skops(Exporter):
 
     def snippet(self, trained: TrainedModel, folder: Path) -> str:
         """Predict with scikit-learn, naming the listed types that skops does not trust by itself."""
-        kind, trusted = trained.task.kind, trusted_in(folder / FILE)
-        method = {"regression": "predict", "anomaly": "decision_function"}.get(kind, "predict_proba")
-        if not hasattr(plain_estimator(trained.model), method):
-            method = "predict"
-        return f'import skops.io\n\nmodel = skops.io.load("{FILE}", trusted={trusted!r})\n{trained.output_name} = model.{method}(inputs)\n'
+        estimator, task, name = plain_estimator(trained.model), trained.task, trained.output_name
+        code = f'import skops.io\n\nmodel = skops.io.load("{FILE}", trusted={trusted_in(folder / FILE)!r})\n'
+        known = getattr(estimator, "classes_", None)
+        if name == "scores":
+            return f"{code}{name} = model.decision_function(inputs)\n"
+        if task.kind == "regression" or isinstance(known, list):  # of several labels: 0 and 1
+            return f"{code}{name} = model.predict(inputs)\n"
+        if not hasattr(estimator, "predict_proba"):
+            return f"{code}{name} = model.predict(inputs)[:, None] == np.arange({task.outputs})  # the class alone\n"
+        if known is None or len(known) == task.outputs:
+            return f"{code}{name} = model.predict_proba(inputs)\n"
+        spread = f"{name} = np.zeros((len(inputs), {task.outputs}))  # a class that the training data lacked has 0\n"
+        return f"{code}{spread}{name}[:, model.classes_] = model.predict_proba(inputs)\n"

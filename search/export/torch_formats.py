@@ -92,8 +92,9 @@ class Safetensors(Exporter):
         return SAFETENSORS_FILE
 
     def load(self, trained: TrainedModel, folder: Path) -> Predictor:
-        """Build the model again from ``config.json`` and load the file into it."""
-        return torch_predictor(_load(folder, trained.space, trained.task))
+        """Build the model again from what lies in the folder, as ``load_model`` does, and load the file into it."""
+        known = read_config(folder).get("builder") is not None
+        return torch_predictor(load_model(folder) if known else _load(folder, trained.space, recorded_task(folder) or trained.task))
 
     def snippet(self, trained: TrainedModel, folder: Path) -> str:
         """Build the model with its family, or for a family of the user's own with the study's space; plain PyTorch from there."""
@@ -202,7 +203,8 @@ def recorded_task(folder: Path) -> Task | None:
         return None
     how = json.loads((folder / "preprocessing.json").read_text(encoding="utf-8"))
     classes = tuple(json.loads((folder / "classes.json").read_text(encoding="utf-8")))
-    train, validation = (Absent(task[split], task["shape"], task["kind"]) for split in ("train", "validation"))
+    checked = task["validation"] if "validation" in task else task["test"]  # of a refit
+    train, validation = (Absent(length, task["shape"], task["kind"]) for length in (task["train"], checked))
     scale = None if task["scale"] is None else (task["scale"][0], task["scale"][1])
     return Task(task["name"], task["kind"], train, validation, None, tuple(task["shape"]), classes, how, scale)
 

@@ -93,10 +93,9 @@ def _read_outputs(trained: TrainedModel) -> str:
         border = 0 if trained.is_torch else 0.5
         named = f"[[classes[i] for i in row.nonzero()[0]] for row in {output} > {border}]"
         return f'classes = json.load(open("classes.json", encoding="utf-8"))\nprint({named})\n'
-    if task.kind == "anomaly" and trained.is_torch:
-        return f"print({output}[:, 1] > {output}[:, 0])  # True: an anomaly\n"
     if task.kind == "anomaly":
-        return f"print({output} < 0)  # True: an anomaly\n"
+        detector = output == "scores"  # of the others the second column is that of the anomaly
+        return f"print({f'{output} < 0' if detector else f'{output}[:, 1] > {output}[:, 0]'})  # True: an anomaly\n"
     if task.target_scale is not None:
         mean, deviation = task.target_scale
         return f"print({output}.reshape(-1) * {deviation!r} + {mean!r})  # in the unit of the data\n"

@@ -6,7 +6,6 @@ import math
 import textwrap
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from shlex import quote
@@ -23,7 +22,7 @@ from .folder import CONFIG, move_in, staging, write_readable_json
 from .model import Exporter, ExportFailed, Predictor, TrainedModel, first_line, plain_estimator, rebuild
 from .onnx_format import Onnx
 from .parity import Check, compare
-from .raw_check import SCRIPT, answers, example, origin, write_script
+from .raw_check import SCRIPT, example, from_start, origin, write_script
 from .refit import REFIT, Refit
 from .skops_format import Skops
 from .torch_formats import Pt2, Safetensors, builder_of
@@ -100,12 +99,14 @@ def export(
             write_readable_json(stage / REFIT, _finite(refit.to_json()))
         if variant is not None:
             trained = variant_of(trained, variant, exporter.name)
-        write_readable_json(stage / CONFIG, describe(trained, exporter, run))
+        for name, facts in ((CONFIG, describe(trained, exporter, run)), ("classes.json", list(task.classes))):
+            write_readable_json(stage / name, facts)
+        write_readable_json(stage / "preprocessing.json", _preprocessing(trained))
         file = exporter.write(trained, stage)
         exported = _read_back(exporter, trained, stage)
         takes = write_script(stage, file, trained)
         model = predict.Model(stage) if file == predict.MODEL else None
-        raw = None if model is None or takes == "inputs" else partial(answers, model, trained=trained)
+        raw = from_start(stage, exported, trained)
         check = compare(trained, exported, raw)
         if check.fault is not None:
             safest = "safetensors" if trained.is_torch else "skops"
@@ -114,8 +115,8 @@ def export(
                 f"the {exporter.name} file of trial {trial.number} ({trained.type_name}) is not the model: {check.fault}. "
                 f"Nothing was written; {remedy}"
             )
-        write_readable_json(stage / "preprocessing.json", _preprocessing(trained))
-        write_readable_json(stage / "classes.json", list(task.classes))
+        if takes == "inputs":  # which the file was checked with already
+            raw, check = None, replace(check, raw_max_abs_difference=None, raw_decisions_changed=None, raw_quality=None)
         snippet = None if model is not None else exporter.snippet(trained, stage)
         card = model_card(trained, check, to=exporter.name, file=file, snippet=snippet, takes=takes, run=run, seed=study.seed)
         (stage / "README.md").write_text(card, encoding="utf-8")

@@ -66,8 +66,10 @@ def as_estimator(model: Any) -> Estimator:
 def plain_scores(sklearn: Any, X: np.ndarray) -> np.ndarray:
     """Return the scores of a fitted scikit-learn object in the form of ``Estimator.predict_scores``."""
     if getattr(sklearn, "_estimator_type", None) == "outlier_detector" or is_outlier_detector(sklearn):
-        # decision_function is negative for outliers; the logistic function puts the threshold at 0.5 and keeps the order.
-        return np.asarray(1.0 / (1.0 + np.exp(np.clip(sklearn.decision_function(X), -50.0, 50.0))), dtype=np.float64)
+        # decision_function is negative for outliers. Softsign puts the threshold at 0.5 and keeps the order of far outliers, which a
+        # logistic function would round to equal scores.
+        decision = np.asarray(sklearn.decision_function(X), dtype=np.float64)
+        return 0.5 - 0.5 * decision / (1.0 + np.abs(decision))
     if isinstance(getattr(sklearn, "classes_", None), list) and callable(getattr(sklearn, "predict_proba", None)):
         pairs = zip(sklearn.predict_proba(X), sklearn.classes_, strict=True)  # several labels, a pair of probabilities each
         return np.stack([_of_a_one(probabilities, classes) for probabilities, classes in pairs], axis=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ from huggingface_hub import ModelCard
 
 from joulefront.search.export import FORMATS, Exported, export
 from joulefront.search.export.model import rebuild
+from joulefront.search.export.parity import scores
 from joulefront.search.training.checkpoint import load_weights
 from joulefront.search.training.evaluate import evaluate
+from joulefront.search.training.splits_data import MemoryData
 
 pytestmark = pytest.mark.slow
 
@@ -29,6 +32,8 @@ SKLEARN = [
     ("neighbours", "digits"),
     ("regressor", "diabetes"),
     ("detector", "anomalies"),
+    ("forest", "anomalies"),
+    ("forest", "labels"),
 ]
 CASES = [(*model, to) for model in TORCH for to in ("onnx", "pt2", "safetensors")]
 CASES += [(*model, to) for model in SKLEARN for to in ("onnx", "skops")]
@@ -53,11 +58,13 @@ def test_the_file_predicts_as_the_model_on_every_validation_example(case):
 def test_an_independent_reader_gets_the_quality_of_the_trial(case):
     """The file is read here by the libraries' own calls, not by the exporter's reader."""
     ready, exported, to = case
-    scores, targets = [], []
+    given, targets = [], []
     if to == "onnx":
         session = onnxruntime.InferenceSession(str(exported.path / "model.onnx"))
-        index = 0 if ready.is_torch or ready.task.kind == "regression" else -1
-        ask = lambda rows: session.run(None, {"inputs": rows})[index]  # noqa: E731
+        assert len(session.get_outputs()) == 1
+        mean, deviation = ready.task.target_scale or (0.0, 1.0)  # what was an estimator answers in the unit of the data
+        mean, deviation = (0.0, 1.0) if ready.is_torch else (mean, deviation)
+        ask = lambda rows: (session.run(None, {"inputs": rows})[0] - mean) / deviation  # noqa: E731
     elif to == "pt2":
         program = torch.export.load(exported.path / "model.pt2").module()
         ask = lambda rows: program(torch.from_numpy(rows)).detach().numpy()  # noqa: E731
@@ -72,12 +79,15 @@ def test_an_independent_reader_gets_the_quality_of_the_trial(case):
 
         file = exported.path / "model.skops"
         model = skops.io.load(file, trusted=skops.io.get_untrusted_types(file=file))
-        ask = getattr(model, {"regression": "predict", "anomaly": "decision_function"}.get(ready.task.kind, "predict_proba"))
+        classes = getattr(model, "classes_", None)
+        method = {"regression": "predict"}.get(ready.task.kind, "predict_proba" if classes is not None else "decision_function")
+        ask = getattr(model, "predict" if isinstance(classes, list) else method)
     for inputs, wanted in ready.task.validation.batches(97):
         rows = inputs.numpy() if ready.is_torch else inputs.reshape(len(inputs), -1).numpy()
-        scores.append(ask(rows))
+        given.append(ask(rows))
         targets.append(wanted.numpy())
-    assert _quality(ready.task.kind, np.concatenate(scores), np.concatenate(targets), ready.is_torch) == pytest.approx(
+    border = 0 if ready.is_torch else 0.5
+    assert _quality(ready.task.kind, np.concatenate(given), np.concatenate(targets), border) == pytest.approx(
         ready.trial.quality[ready.task.metric], abs=1e-6
     )
 
@@ -110,8 +120,26 @@ def test_the_snippet_of_the_card_predicts_what_the_model_does(case, run_card, tm
         wanted = trained.predictor()(inputs.numpy()).argmax(axis=1)
         found = re.findall(r"label='(\d)'" if to == "onnx" else r"'(\d)'", printed)
         assert found == [str(number) for number in wanted]
+    if ready.task.kind == "anomaly":
+        trained = rebuild(**ready.arguments)
+        wanted = scores(trained, trained.predictor()(inputs.numpy())) > 0.5
+        found = re.findall(r"label='(normal|anomaly)'" if to == "onnx" else "True|False", printed)
+        assert [one in ("True", "anomaly") for one in found] == wanted.tolist()
+        assert 0 < wanted.sum() < 20
     assert "Unusable" not in printed
     assert printed.strip()
+
+
+def test_the_card_names_classes_by_number_where_the_training_rows_lack_one(make, run_card, tmp_path):
+    task = make("forest", "rows").task
+    kept = np.flatnonzero(task.train.arrays()[1] != 0)
+    ready = make("forest", replace(task, train=MemoryData(task.train.inputs[kept], task.train.targets[kept])))
+    np.save(tmp_path / "inputs.npy", task.validation.arrays()[0][:40])
+    wanted = rebuild(**ready.arguments).predictor()(task.validation.arrays()[0][:40]).argmax(axis=1)
+    for to, printed in (("onnx", r"label='(\d)'"), ("skops", r"'(\d)'")):
+        exported = export(**ready.arguments, to=to, out=tmp_path / to)
+        found = re.findall(printed, run_card(exported.path, tmp_path / "inputs.npy")["printed"])
+        assert found == [str(number) for number in wanted]
 
 
 def test_the_safetensors_snippet_runs_where_the_study_is_a_file(make, tmp_path):
@@ -168,7 +196,7 @@ def test_nothing_reaches_the_terminal(make, tmp_path, capfd):
     assert said.out + said.err == ""
 
 
-def _quality(kind: str, outputs: np.ndarray, targets: np.ndarray, is_torch: bool) -> float:
+def _quality(kind: str, outputs: np.ndarray, targets: np.ndarray, border: float) -> float:
     from sklearn import metrics
 
     if kind == "classification":
@@ -176,8 +204,8 @@ def _quality(kind: str, outputs: np.ndarray, targets: np.ndarray, is_torch: bool
     if kind == "regression":
         return float(metrics.r2_score(targets, outputs.reshape(-1)))
     if kind == "multilabel":
-        return float(metrics.f1_score(targets, outputs > 0, average="macro"))
-    return float(metrics.roc_auc_score(targets, outputs[:, 1] - outputs[:, 0] if is_torch else -outputs.reshape(-1)))
+        return float(metrics.f1_score(targets, outputs > border, average="macro"))
+    return float(metrics.roc_auc_score(targets, outputs[:, 1] - outputs[:, 0] if outputs.ndim == 2 else -outputs))
 
 
 def _snippet(folder: Path) -> str:

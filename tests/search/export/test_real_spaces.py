@@ -81,10 +81,11 @@ def test_several_labels_go_to_skops(make, tmp_path, estimator):
 
 
 @pytest.mark.parametrize("estimator", ["isolation_forest", "local_outlier_factor", "one_class_svm"])
-def test_detectors_go_to_skops(make, tmp_path, estimator):
+def test_detectors_go_to_onnx_and_skops(make, tmp_path, estimator):
     space = Classical(kind="anomaly", estimators=(estimator,))
-    ready = make(estimator, "anomalies", space=space, params=stored(space, 1))
-    assert export(**ready.arguments, to="skops", out=tmp_path / "model").check.max_abs_difference == 0.0
+    ready = make(estimator, "anomalies", space=space, params={**space.defaults(), "estimator": estimator})
+    assert export(**ready.arguments, to="skops", out=tmp_path / "skops").check.max_abs_difference == 0.0
+    assert export(**ready.arguments, to="onnx", out=tmp_path / "onnx").check.max_abs_difference <= 1e-4
 
 
 def test_what_skl2onnx_gets_wrong_is_not_handed_out(make, tmp_path):

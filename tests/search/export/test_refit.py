@@ -6,11 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from joulefront.search.export import export
+from joulefront.search.export import export, load_model
 from joulefront.search.export.refit import Refit, refit
 from joulefront.search.records.bill import Bill
 from joulefront.search.records.run_folder import Run
 from joulefront.search.training.fit import fit
+from joulefront.spaces.mlp import Mlp
+from joulefront.spaces.recipes import FIXED
 
 
 def test_a_refit_learns_from_all_but_the_test_split_which_checks_it(make, tmp_path):
@@ -27,6 +29,12 @@ def test_a_refit_learns_from_all_but_the_test_split_which_checks_it(make, tmp_pa
     assert done.after == pytest.approx(trial.quality["accuracy"])
     assert trial.train_joules == done.joules
     assert trial.inference_joules_per_1000 is None
+    space = Mlp(recipe=FIXED)
+    network = make("mlp", "rows", space=space, params=dict(space.defaults()), epochs=1)
+    given = {name: network.arguments[name] for name in ("study", "task", "weights")}
+    trial, task, weights, done = refit(network.arguments["trial"], **given, folder=tmp_path)
+    export(trial, study=network.study, task=task, weights=weights, to="safetensors", out=tmp_path / "net", refit=done)
+    assert sum(len(one) for one in load_model(tmp_path / "net").parameters()) > 0
 
 
 def test_the_card_of_a_refit_has_its_own_energy_and_calls_the_test_rows_by_their_name(make, tmp_path):
