@@ -51,7 +51,7 @@ def inspect(
         Path, typer.Argument(metavar="DATA", help="A table (CSV, Parquet, JSON, Excel), or a folder or zip of images or recordings.")
     ],
     table: TableOptions,
-    seed: Annotated[int, typer.Option(help="Seed of the splits.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the splits.", min=0)] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Show what a study would make of data, before anything is trained.

@@ -327,9 +327,17 @@ def show(found: Sequence[Prediction], form: str) -> str:
         return json.dumps([_without_none(asdict(one)) for one in found], indent=1, ensure_ascii=False) + "\n"
     several = any(one.row is not None for one in found)
     valued = any(one.value is not None for one in found)
+    values = [one.value for one in found if one.value is not None]
+    largest, spread = (max(map(abs, values)), max(values) - min(values)) if values else (0.0, 0.0)
+    # Four digits of what differs between the rows: times in seconds have ten before it.
+    places = 6 if spread == 0 else min(17, max(6, 4 + int(np.ceil(np.log10(max(largest / spread, 1.0))))))
     header = ["file", *(["row"] if several else []), *(["value"] if valued else ["label", "probability"])]
     rows = [
-        [one.file, *([str(one.row)] if several else []), *([f"{one.value:.6g}"] if valued else [one.label or "", _share(one, form)])]
+        [
+            one.file,
+            *([str(one.row)] if several else []),
+            *([repr(one.value) if form == "csv" else f"{one.value:.{places}g}"] if valued else [one.label or "", _share(one, form)]),
+        ]
         for one in found
     ]
     if form == "csv":

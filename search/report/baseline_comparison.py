@@ -51,6 +51,7 @@ class BaselineComparison:
             quality lies within the baseline's; None where none does. They are ``compared`` numbers.
         u_log: Standard uncertainty of the logarithm of ``equal_quality``, from the spread of the repeats; None where nothing was repeated.
         columns: Means of ``COLUMNS`` at the largest number of epochs.
+        best: The group of the best quality, of an error the least.
     """
 
     family: str
@@ -61,6 +62,7 @@ class BaselineComparison:
     u_log: float | None
     compared: int
     columns: dict[str, float]
+    best: Group
 
     @property
     def verdict(self) -> str:
@@ -107,7 +109,8 @@ def compare_to_baseline(run: Run, baseline: str = BASELINE) -> tuple[BaselineCom
         columns = {name: fmean(trial.extra[name] for trial in last) for name in COLUMNS if all(name in trial.extra for trial in last)}
         mean = exp(fmean(logs)) if logs else None
         u_log = sqrt(sum(variances)) / len(logs) if variances else None
-        found.append(BaselineComparison(family, setting, tuple(own), exp(fmean(same)) if same else None, mean, u_log, len(logs), columns))
+        best, equal = max(own, key=lambda group: sign * group.quality), exp(fmean(same)) if same else None
+        found.append(BaselineComparison(family, setting, tuple(own), equal, mean, u_log, len(logs), columns, best))
     return tuple(sorted(found, key=lambda one: (one.family != baseline, one.family, one.setting)))
 
 
@@ -179,7 +182,7 @@ def cells_of(found: Sequence[BaselineComparison], quality: str = "accuracy", dec
     head += [COLUMNS[name] for name in used]
     rows = [head]
     for one in found:
-        best = max(one.groups, key=lambda group: group.quality)
+        best = one.best
         n = sum(len(group.trials) for group in one.groups)
         paid = "-" if best.evaluation_joules is None else f"+{energy_text(best.evaluation_joules / JOULES_PER_WH)}"
         same = "-" if one.equal_epochs is None else f"x {one.equal_epochs:.2f}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -126,6 +127,11 @@ def leaderboard(runs: Sequence[Run]) -> Leaderboard:
     if len(goals) > 1:
         each = "; ".join(f"{one.run.path}: {', '.join(one.run.objectives)}" for one in rows)
         notes.append(f"the runs have different objectives ({each}), so they are listed and not ranked.")
+    seen = [data for one in rows if (data := (one.run.facts.get("fingerprint") or {}).get("data"))]
+    shared = set.intersection(*map(set, seen)) if seen else set()  # earlier versions noted less
+    others = len({json.dumps({key: data[key] for key in shared}, sort_keys=True) for data in seen}) > 1
+    if others:
+        notes.append("the runs learnt from different data or splits: their qualities do not compare, so they are listed and not ranked.")
     machines = {name for one in rows for name in one.hardware}
     unknown = [str(one.run.path) for one in rows if len(one.front) and not one.hardware]
     if len(machines) > 1:
@@ -141,12 +147,12 @@ def leaderboard(runs: Sequence[Run]) -> Leaderboard:
             f"the energies were estimated by different coefficients ({', '.join(sorted(estimates))}): they are not put on one front or "
             "ranked. Give the later study the --cpu-watts of the earlier one to compare them."
         )
-    if len({one.run.name for one in rows}) > 1:
+    if len({one.run.name for one in rows}) > 1 and len(seen) < len(rows):
         notes.append("the studies have different names: their ranks mean something only if they learnt from the same data.")
     if len({one.quality for one in rows if one.quality}) > 1:
         each = "; ".join(f"{one.run.path}: {' and '.join(one.quality) or 'absent'}" for one in rows)
         notes.append(f"the energies are known in different ways ({each}).")
-    if len(goals) > 1 or len(machines) > 1 or len(estimates) > 1 or (unknown and machines):
+    if others or len(goals) > 1 or len(machines) > 1 or len(estimates) > 1 or (unknown and machines):
         return Leaderboard(tuple(rows), tuple(notes), ())
     return _ranked(rows, notes)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .columns import Reading, is_text, numbers, texts
+from .columns import Reading, infer, is_text, numbers, texts
 from .task import Targets, split_indices
 
 if TYPE_CHECKING:
@@ -68,7 +68,9 @@ def split_rows(
         return drawn
     values = frame[column]
     if kind == "time":
-        when = numbers(values, how.get(column, Reading())) if not is_text(values.dtype) or how[column].kind != "text" else None
+        # A column of ``categorical`` has no reading of its own.
+        reading = infer(texts(values)) if is_text(values.dtype) and column not in how else how.get(column, Reading())
+        when = numbers(values, reading) if not is_text(values.dtype) or reading.kind != "text" else None
         if when is None or len(np.unique(when[np.isfinite(when)])) < 3:
             raise ValueError(f"--split time:{column} needs at least 3 dates or numbers in that column, got {_few(values)}")
         order = np.argsort(np.where(np.isfinite(when), when, -np.inf), kind="stable")

@@ -127,6 +127,8 @@ class Task:
             raise ValueError(f"a classification task needs at least 2 classes, got {len(self.classes)}: {list(self.classes)}")
         if self.folds < 0 or self.folds == 1:
             raise ValueError(f"task.folds must be 0, or at least 2 parts, got {self.folds}")
+        if self.folds > (rows := len(self.train) + len(self.validation)):
+            raise ValueError(f"folds must be at most the {rows} training and validation rows, got {self.folds}; give fewer, or 0 for none")
         for name in ("train", "validation"):
             if len(getattr(self, name)) == 0:
                 raise ValueError(f"task.{name} must not be empty; give more data or a smaller share to the other splits")
@@ -192,6 +194,10 @@ def encode(values: np.ndarray, *, kind: Kind | None = None, classes: Sequence[st
     if kind == "regression":
         return Targets(kind, _numbers(values, name), ())
     if kind == "multilabel":
+        if values.dtype.kind not in "biuf":
+            raise ValueError(
+                f"{name} of a multilabel task must be 0 and 1, got texts: {_few(np.unique(values.astype(str)))}; write 0 and 1"
+            )
         if values.ndim != 2 or not np.isin(values.astype(np.float64), (0.0, 1.0)).all():
             raise ValueError(f"{name} of a multilabel task must be rows (n, labels) of 0 and 1, got shape {values.shape}")
         names = tuple(map(str, classes)) if classes is not None else tuple(f"label_{k}" for k in range(values.shape[1]))
@@ -202,8 +208,9 @@ def encode(values: np.ndarray, *, kind: Kind | None = None, classes: Sequence[st
     numbers = numbers.reshape(-1).astype(np.int64)
     if classes is not None and values.dtype.kind in "biu":
         # Numbers are already positions in the names: a class that happens not to occur keeps its place.
-        if len(levels) and (levels.min() < 0 or int(levels.max()) >= len(classes)):
-            raise ValueError(f"{name} has the class {int(levels.max())}, but only {len(classes)} class names were given")
+        if strange := [int(level) for level in levels if level < 0 or level >= len(classes)]:
+            said = f"{name} must be numbers of the {len(classes)} named classes, 0 to {len(classes) - 1}, got {strange[0]}"
+            raise ValueError(f"{said}; name all classes in their order, or leave out classes")
         levels, numbers = np.asarray(classes), values.astype(np.int64)
     if kind == "anomaly":
         if len(levels) != 2:

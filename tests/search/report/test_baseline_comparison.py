@@ -150,3 +150,10 @@ def test_what_cannot_be_compared_is_an_error_of_one_line(fake_run: Run, tmp_path
         save_comparison(fake_run, "sizes", tmp_path / "t.png")
     with pytest.raises(ValueError, match=r"ends in \.png or \.svg"):
         save_comparison(fake_run, "relations", tmp_path / "t.html")
+
+
+def test_the_best_of_an_error_is_the_least(fake_run):
+    run = make(fake_run, {"plain": (1.0, 0.0)}, repeats=1)
+    errors = tuple(replace(trial, values=(1 - trial.values[0], *trial.values[1:])) for trial in run.trials)
+    (found,) = compare_to_baseline(replace(run, trials=errors, directions=("minimize", *run.directions[1:])))
+    assert found.best.quality == min(group.quality for group in found.groups)

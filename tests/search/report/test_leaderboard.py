@@ -62,6 +62,14 @@ def test_energies_by_different_coefficients_are_never_put_on_one_front_and_a_not
     assert leaderboard([estimated(two[0], 2.8), estimated(two[1], 2.8)]).notes == ()
 
 
+def test_runs_on_different_data_are_listed_and_not_ranked(two: list[Run]) -> None:
+    seen = [{"fingerprint": {"data": {"examples": {"train": 70}, "digest": digest}}} for digest in "ab"]
+    found = leaderboard([replace(run, facts={**run.facts, **one}) for run, one in zip(two, seen, strict=True)])
+    assert found.front == ()
+    assert any("different data" in note for note in found.notes)
+    assert leaderboard([replace(run, facts={**run.facts, **seen[0]}) for run in two]).front
+
+
 def test_different_objectives_names_and_meters_are_noted(two: list[Run]) -> None:
     other = replace(two[1], name="digits", trials=tuple(changed(trial, energy_quality="estimated") for trial in two[1].trials))
     notes = " ".join(leaderboard([two[0], other]).notes)

@@ -95,3 +95,15 @@ def test_a_column_that_tells_the_target_almost_alone_is_named_with_its_remedies(
     assert "--drop 'paid back'" in said
     assert "tells the target" not in said_of(frame, keep="paid back")[1]
     assert "tells the target" not in said_of(frame.drop(columns="paid back"))[1]
+
+
+def test_a_column_of_codes_divides_by_time_and_too_many_folds_are_refused_at_the_start():
+    days = pd.date_range("2024-01-01", periods=40).strftime("%Y-%m-%d")
+    frame = pd.DataFrame({"day": days, "x": np.arange(40) % 7, "y": ["p", "q"] * 20})
+    assert table(frame, "y", split="time:day", categorical="day").test.raw.rows.min() == 34
+    with pytest.raises(ValueError, match="folds must be at most the 34 training and validation rows, got 500"):
+        table(frame, "y", folds=500)
+    with pytest.raises(ValueError, match="max_levels must be at least 0, got -5"):
+        table(frame, "y", max_levels=-5)
+    with pytest.raises(ValueError, match="must be 0 and 1, got texts: 'p', 'q'"):
+        table(frame, ["y"])

@@ -74,7 +74,7 @@ def test_given_names_keep_the_place_of_a_class_that_does_not_occur():
     made = encode(np.array([0, 2]), classes=["a", "b", "c"])
     assert made.classes == ("a", "b", "c")
     assert made.values.tolist() == [0, 2]
-    with pytest.raises(ValueError, match="class 3, but only 3"):
+    with pytest.raises(ValueError, match="0 to 2, got 3"):
         encode(np.array([0, 3]), classes=["a", "b", "c"])
 
 
@@ -103,3 +103,8 @@ def test_targets_that_do_not_fit_are_refused(values, kind, words):
 
 def test_a_constant_target_has_scale_one():
     assert target_scale(np.array([3.0, 3.0])) == (3.0, 1.0)
+
+
+def test_a_class_number_below_zero_is_named():
+    with pytest.raises(ValueError, match="0 to 1, got -1"):
+        encode(np.array([-1, 0, 1]), classes=["a", "b"])
