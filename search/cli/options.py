@@ -57,6 +57,7 @@ class TableOptions:
     drop: Annotated[str | None, typer.Option(help="For tables: columns to leave out, separated by commas.")] = None
     keep: Annotated[str | None, typer.Option(help="For tables: columns to use although they seem to name the rows or the target.")] = None
     categorical: Annotated[str | None, typer.Option(help="For tables: columns of numbers that are codes, not amounts.")] = None
+    missing: Annotated[str | None, typer.Option(help="For tables: values that mean missing, e.g. -999 or age=99.")] = None
     split: Annotated[str | None, typer.Option(help="For tables: random, time:COLUMN or group:COLUMN.")] = None
 
 

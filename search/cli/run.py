@@ -107,6 +107,10 @@ def run(
 
     def is_finished(reason: object) -> None:
         refuse_other_study(RunFolder.open(path), found)
+        before = (RunFolder.open(path).facts.get("origin") or {}).get("options", {})  # the data are not read again
+        for option in (one.name for one in fields(TableOptions)):
+            if before.get(option) != origin["options"].get(option):
+                raise ValueError(f"{str(path)!r} holds the study of --{option} {before.get(option, 'by default')}; give a new --out")
         discover(machine.meter, cpu_watts=machine.cpu_watts).close()  # nothing is measured, and a wrong option is one all the same
         said = f"{found.name} is finished in {path}: {reason}; a larger --trials or --budget continues it"
         print(for_stream(said, sys.stderr), file=sys.stderr)

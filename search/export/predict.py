@@ -187,7 +187,8 @@ class Model:
             image: Any = ImageOps.exif_transpose(opened) if opened.getexif() else opened
             if image.mode in ("I", "F") or image.mode.startswith("I;16"):
                 floats = image.mode == "F"
-                values = np.asarray(image).astype(np.float32) * (255.0 / (self.how.get("white") or (1.0 if floats else WHITE)))
+                white, black = self.how.get("white") or (1.0 if floats else WHITE), self.how.get("black", 0.0)
+                values = np.nan_to_num(np.asarray(image).astype(np.float32) - np.float32(black)) * (255.0 / (white - black))
                 image = Image.fromarray(np.clip(values + (0.5 if floats else 0.0), 0, 255).astype(np.uint8))
             if image.has_transparency_data:
                 clear, ground = image.convert("RGBA"), int(self.how.get("ground", GROUND))
@@ -228,6 +229,7 @@ class Model:
         if absent:
             lost = f"{len(absent)} missing: {', '.join(map(repr, absent[:20]))}"
             raise Unusable(f"the table must have the column {absent[0]!r} ({lost}), got {', '.join(frame.columns[:20])}")
+        frame = reading.without_markers(frame, self.how.get("markers", ()))
         feed: dict[str, np.ndarray] = {}
         if said := reading.other_signs(self.used, self.how.get("file"), frame):
             warnings.warn(source + said, stacklevel=2)

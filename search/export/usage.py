@@ -69,7 +69,7 @@ def _inputs(trained: TrainedModel, takes: str) -> str:
 def _meaning(column: dict[str, object]) -> str:
     if column["type"] == "numeric":
         reading = "date" if column.get("calendar") else str(column.get("reading"))
-        kind = {"date": "seconds since 1970", "truth": "0 or 1"}.get(reading, "number")
+        kind = {"date": "seconds since 1970", "duration": "seconds", "truth": "0 or 1"}.get(reading, "number")
         return f"float64, {kind}, NaN for missing"
     return "text, empty for missing" if column["type"] == "categorical" else "features of free text"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
@@ -19,9 +20,11 @@ from .file_tree import UNREADABLE, Files, Found, find_classes, open_files
 from .files import FileOptions, spaced, standardised, task_of_files
 from .task import Task, noting
 
-SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".mp3", ".aif", ".aiff"})
+SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".caf", ".w64"})
 #: Recordings whose headers are read to learn the usual length of a set.
 PROBED = 512
+#: A sample of this share of the loudest is heard; recordings this much longer than what is used of them are said.
+LOUD, LONG = 0.05, 1.5
 #: Samples per second that a recording may have: resampling takes time and memory in proportion.
 RATES = (1_000, 384_000)
 #: Added to the power before the logarithm, so that silence is finite: -100 dB of a full-scale tone.
@@ -85,7 +88,8 @@ def audio(
     with noting() as said:
         files = open_files(path)
         found = find_classes(files, SUFFIXES, noun="recordings")
-        lengths, rates = ([], Counter()) if seconds is not None else _lengths(files, [entry for entry, _ in found.splits["train"]])
+        lengths, rates, sounds = _lengths(files, [entry for entry, _ in found.splits["train"]])
+        _warn_of_length(str(files.path), lengths, sounds, seconds)
         if seconds is None:
             seconds = float(np.median(lengths)) if lengths else 1.0
         task = _recordings(files, found, Spectrogram(seconds, sample_rate, mels, window, hop), waveform, options)
@@ -172,7 +176,7 @@ def read_sound(data: bytes) -> tuple[np.ndarray, int]:
     except soundfile.LibsndfileError as error:
         if not data:
             raise ValueError("the recording is empty") from error
-        raise ValueError(f"a recording must be a file of {', '.join(sorted(SUFFIXES))} ({error.error_string})") from error
+        raise ValueError(f"a recording must be WAV, FLAC, Ogg, Opus, MP3, AIFF or AU ({error.error_string})") from error
     if len(samples) == 0:
         raise ValueError("the recording is empty")
     if not np.isfinite(samples).all():
@@ -194,13 +198,33 @@ def mel_bands(sample_rate: int, window: int, mels: int) -> np.ndarray:
     return np.maximum(0.0, np.minimum(rising, falling)).astype(np.float32)
 
 
-def _lengths(files: Files, names: list[str]) -> tuple[list[float], Counter[str]]:
-    """Return the seconds and the sample rates of evenly spaced recordings."""
+def _lengths(files: Files, names: list[str]) -> tuple[list[float], Counter[str], dict[str, float]]:
+    """Return the seconds and sample rates of evenly spaced recordings, and the seconds about the centre of each that reach its sound.
+
+    These are infinite for a silent one.
+    """
     lengths: list[float] = []
     rates: Counter[str] = Counter()
+    sounds: dict[str, float] = {}
     for k in spaced(len(names), PROBED):
         with suppress(*UNREADABLE):  # decoding reports it
             samples, rate = read_sound(files.read(names[k]))  # not by the header, which may name more samples than there are
             lengths.append(len(samples) / rate)
             rates[str(rate)] += 1
-    return lengths, rates
+            loud = np.flatnonzero(np.abs(samples) >= max(LOUD * np.abs(samples).max(), FLOOR**0.5))
+            sounds[names[k]] = float(2 * np.abs(loud - len(samples) / 2).min() / rate) if len(loud) else np.inf
+    return lengths, rates, sounds
+
+
+def _warn_of_length(where: str, lengths: list[float], sounds: Mapping[str, float], seconds: float | None) -> None:
+    """Warn of silent recordings, and of what the length of all of them leaves out."""
+    used = seconds or (float(np.median(lengths)) if lengths else 1.0)
+    if silent := [name for name, reach in sounds.items() if reach == np.inf]:
+        warnings.warn(f"{where}: {len(silent)} of {len(sounds)} recordings are silent, e.g. {silent[0]}; remove what is none", stacklevel=4)
+    cut = sum(length > LONG * used for length in lengths)
+    if seconds is None and cut:
+        said = f"{cut} of {len(lengths)} recordings are longer than the {used:.3g} s of their middle that are used (the median)"
+        warnings.warn(f"{where}: {said}; --set seconds=N takes another length", stacklevel=4)
+    if lost := [name for name, reach in sounds.items() if used < reach < np.inf]:
+        said = f"{len(lost)} recordings are silent in the {used:.3g} s of their middle that are used, and not beside, e.g. {lost[0]}"
+        warnings.warn(f"{where}: {said}; cut them to their sound, or take more by --set seconds=N", stacklevel=4)

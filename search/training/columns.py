@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -24,10 +25,21 @@ MOST = 0.95
 MOST_ROWS = 0.7
 #: A number of this size or more is a marker, no value: its square would leave float64, and with it the mean and deviation of its column.
 LARGEST = 1e100
+#: Texts with more different letters behind their numbers than this are codes, not amounts.
+UNITS = 6
 _SPACES = r"(?<=\d)[ '’\u00a0\u202f](?=\d{3})"
 _UNITS = "€$£¥₹% \u00a0"
 #: Currencies before or behind a number. Source: ISO 4217 for the codes.
 _CURRENCY = r"(?:EUR|USD|GBP|CHF|JPY|CNY|INR|AUD|CAD|NZD|SEK|NOK|DKK|PLN|CZK|HUF|BRL|MXN|ZAR|TRY|KRW|RUB|US\$|R\$|Rs\.?|kr\.?|€|\$|£|¥|₹)"
+#: How long something took: ``26:15:00``, ``2 days 03:00:00``, ``1h 30m``, ``PT1H30M``.
+_LASTED = r"(?:(\d+)(?: days?,?|d) *)?(\d+):([0-5]\d)(?::([0-5]\d(?:\.\d+)?))?"
+_SPELT = (
+    r"P?(?:(\d+) ?d(?:ays?)?)?[ ,T]*(?:(\d+) ?h(?:(?:ou)?rs?)?)?[ ,]*(?:(\d+) ?m(?:in(?:ute)?s?)?)?[ ,]*"
+    r"(?:(\d+(?:\.\d+)?) ?s(?:ec(?:ond)?s?)?)?"
+)
+#: Quarters and weeks: ``2024Q1``, ``2024-Q1``, ``Q1 2024``; ``2024-W05``.
+_QUARTER = r"^(?:(\d{4})[- /]?[Qq]([1-4])|[Qq]([1-4])[- /]?(\d{4}))$"
+_WEEK = r"^(\d{4})-?[Ww](\d{2})$"
 #: Letters of a unit behind a number.
 _UNIT = r"\d[ \u00a0]?([A-Za-zµμ°Ω][A-Za-zµμ°Ω/²³]{0,11})$"
 _DAYS = ("%d.%m.%Y", "%m/%d/%Y", "%d/%m/%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y/%m/%d", "%Y.%m.%d", "%d.%m.%y", "%m/%d/%y", "%d/%m/%y")
@@ -36,9 +48,11 @@ _HOURS = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S %p"
 #: Dates without separators, which would pass for numbers.
 COMPACT = "%Y%m%d"
 #: How dates are written, the first that fits counts; "ISO8601" is pandas' word for all of its forms.
-FORMATS = ("ISO8601", *(day + hour for day in (*_DAYS, *_NAMED_DAYS) for hour in _HOURS), "%H:%M", "%H:%M:%S")
+_OF_DAY = ("%H:%M", "%H:%M:%S")
+FORMATS = ("ISO8601", *(day + hour for day in (*_DAYS, *_NAMED_DAYS) for hour in _HOURS), *_OF_DAY)
 FORMATS = (*FORMATS, "%d %b %Y %H:%M:%S %z", "%d/%b/%Y:%H:%M:%S %z", "%b %Y", "%I:%M %p")
-#: Dates of East Asia.
+#: What may be a date, and what is meant as a day (no version, no address); those of East Asia.
+_DAY = r"(\d{4}[-/. ]\d\d?[-/. ]\d\d?|\d\d?[-/. ]\d\d?[-/. ](\d{4}|\d\d))(?![.\d])|.*[A-Za-z]{3}"
 _DATE = r"\d{1,4}[-/.: ]\d|\d{8}T\d{4}|\d{1,2}[-./ ]{1,2}[A-Za-z]|[A-Za-z]{3,9} \d"
 _CHARACTERS = r"^(\d{4}) ?[年년] ?(\d{1,2}) ?[月월] ?(\d{1,2}) ?[日일]"
 #: Months without accents in English, German, French, Spanish, Italian, Portuguese, Dutch, Swedish, Danish, Polish and Russian.
@@ -73,7 +87,7 @@ class Reading:
         note: What is probably not meant, in words, or None.
     """
 
-    kind: Literal["text", "number", "date", "truth"] = "text"
+    kind: Literal["text", "number", "date", "duration", "truth"] = "text"
     how: str = ".,"
     note: str | None = None
 
@@ -110,6 +124,18 @@ def plain_frame(frame: pd.DataFrame) -> pd.DataFrame:
     return frame
 
 
+def without_markers(frame: pd.DataFrame, markers: Collection[str]) -> pd.DataFrame:
+    """Return a frame without the values that stand for missing ones: ``-999`` in any column, ``age=99`` in one."""
+    if markers:
+        frame = frame.copy(deep=False)
+    for place, name in enumerate(frame.columns if markers else ()):
+        own = [marker.removeprefix(f"{name}=") for marker in markers if "=" not in marker or marker.startswith(f"{name}=")]
+        meant = np.isin(texts(frame.iloc[:, place], ()), own)
+        if meant.any():
+            frame.isetitem(place, frame.iloc[:, place].mask(meant).array)
+    return frame
+
+
 def readings(frame: pd.DataFrame, plain: Collection[str] = ()) -> dict[str, Reading]:
     """Tell how the columns of text of a table are read; those in ``plain`` stay text. One column with decimal commas decides for all."""
     names = [name for name, dtype in frame.dtypes.items() if is_text(dtype) and name not in plain]
@@ -143,10 +169,13 @@ def infer(values: np.ndarray, styles: tuple[str, ...] = (".,", ",.")) -> Reading
     strange = np.isnan(parsed[style])
     if different.str.fullmatch(r"\d{16,}").all() and len(np.unique(parsed[style])) < len(different):
         return Reading(note="is text, for its whole numbers are too long to tell apart as numbers")
+    vast = (np.abs(parsed[style]) >= LARGEST) & ~different.str.contains("inf", case=False)
+    if vast.mean() > 1 - MOST:
+        return Reading(note=f"is text, for as numbers its values would be beyond all measure, e.g. {different[vast].iloc[0]!r}")
     share = float(counts[~strange].sum() / counts.sum())
     shown = ", ".join(map(repr, different[strange][:3]))
     if not strange.any() or (strange.sum() <= 2 and (~strange).sum() >= 10 * strange.sum() and share >= MOST_ROWS):
-        return Reading("number", style, f"is numbers, among which {shown} counts as missing" if strange.any() else None)
+        return Reading("number", style, f"is numbers, among which {shown} counts as missing" if strange.any() else _mixed_signs(different))
     note = f"is text, for beside numbers it holds {shown}; correct or empty these cells to have numbers" if share > 0.5 else None
     if {".,", ",."} <= parsed.keys() and (np.isfinite(parsed[".,"]) | np.isfinite(parsed[",."])).all():
         return Reading(note="is text, for its numbers have decimal points and decimal commas; write all alike to have numbers")
@@ -154,6 +183,12 @@ def infer(values: np.ndarray, styles: tuple[str, ...] = (".,", ",.")) -> Reading
     if note is None and (signs != different).any() and np.isfinite(parse(signs, Reading("number", style[:2]))).mean() >= MOST:
         shown = different[(signs != different)].iloc[0]
         return Reading(note=f"is text, for its numbers have signs as in {shown!r}; remove these to have numbers")
+    if np.isfinite(_lasted(different)).mean() >= MOST and not any(np.isfinite(_seconds(different, form)).all() for form in _OF_DAY):
+        return Reading("duration")  # what all fits into a day is a time of day
+    units = different.str.extract(rf"^[+-]?[\d.,]*{_UNIT}")[0]
+    if note is None and units.notna().mean() >= MOST and units.nunique() <= UNITS:
+        shown = " and ".join(map(repr, units.value_counts().index[:2]))
+        return Reading(note=f"is text, for its numbers have several units, {shown}; write all in one to have numbers")
     if in_english(different[:100]).str.match(_DATE).mean() < MOST / 2:
         return Reading(note=note)
     dates = in_english(different)
@@ -164,7 +199,7 @@ def infer(values: np.ndarray, styles: tuple[str, ...] = (".,", ",.")) -> Reading
     fits = [form for form in fits if np.isfinite(_seconds(dates, form)).mean() >= MOST]
     if not fits:
         mixed = f"looks like dates, of which no one form fits {MOST:.0%}, e.g. {different[0]!r}; write all as 2024-12-31"
-        return Reading(note=note or (mixed if different.str.count(r"[-/.: ]").median() >= 2 else None))
+        return Reading(note=note or (mixed if dates.str.match(_DAY).mean() >= MOST / 2 else None))
     swapped = [form for form in fits[1:] if form.replace("%d", "x").replace("%m", "%d").replace("x", "%m") == fits[0]]
     first = "month/day" if fits[0].startswith("%m") else "day/month"
     return Reading("date", fits[0], f"is read as {first}, and could be the reverse; write dates as 2024-12-31" if swapped else None)
@@ -174,6 +209,25 @@ def _unit(different: Any) -> str:
     """Return the unit that nearly all texts have behind a number, e.g. ``kg``; empty where there is none."""
     found = different.str.extract(_UNIT)[0].value_counts()
     return str(found.index[0]) if len(found) and found.iloc[0] >= MOST * len(different) else ""
+
+
+def _mixed_signs(different: Any) -> str | None:
+    """Say that numbers have several currencies, or percent signs in part: the signs are left out."""
+    signs = different.str.extract(rf"({_CURRENCY}|%)")[0]
+    named = sorted({*signs.dropna()})
+    if len(named) < 2 and not (named == ["%"] and (signs.isna() & (different != "0")).any()):
+        return None
+    shown = " and ".join(map(repr, named[:2])) if len(named) > 1 else "'%' in some cells and none in others"
+    return f"is numbers with {shown}, which are read alike; write all in one unit"
+
+
+def _lasted(column: Any) -> np.ndarray:
+    """Return durations in seconds, NaN where a text is none."""
+    found = np.full(len(column), np.nan)
+    for form in (_LASTED, _SPELT):
+        parts = column.str.extract(f"(?i)^{form}$").astype(float)
+        found = np.where(parts.notna().any(axis=1), parts.fillna(0.0).to_numpy() @ [86_400.0, 3_600.0, 60.0, 1.0], found)
+    return found
 
 
 def _seconds(column: Any, form: str) -> np.ndarray:
@@ -193,6 +247,10 @@ def _since_1970(times: Any) -> np.ndarray:
 def in_english(different: Any) -> Any:
     """Return texts of dates with English months of three letters, without weekdays and filling words; others as they are."""
     different = different.str.replace(_CHARACTERS, lambda found: f"{found[1]}-{int(found[2]):02}-{int(found[3]):02}", regex=True)
+    different = different.str.replace(
+        _QUARTER, lambda found: f"{found[1] or found[4]}-{3 * int(found[2] or found[3]) - 2:02}-01", regex=True
+    )
+    different = different.str.replace(_WEEK, _monday, regex=True).str.replace(r"(?i)\b([ap])\.m\.?$", r"\1m", regex=True)
     worded = different.str.contains(r"[^\W\d_]{2}", regex=True, na=False)
     if not worded.any():
         return different
@@ -206,13 +264,20 @@ def in_english(different: Any) -> Any:
     return different.where(~worded, plain.str.replace(r"([^\W\d_]{3,})\.?", month, regex=True).reindex(different.index))
 
 
+def _monday(week: re.Match[str]) -> str:
+    try:
+        return date.fromisocalendar(int(week[1]), int(week[2]), 1).isoformat()
+    except ValueError:
+        return week[0]
+
+
 def _plain_digits(text: str) -> str:
     """Return a text with the digits 0 to 9 in place of those of other scripts."""
     return text if text.isascii() else "".join(str(unicodedata.decimal(one)) if one.isdecimal() else one for one in text)
 
 
 def parse(values: Any, reading: Reading) -> np.ndarray:
-    """Turn texts ``(n,)`` or None into float64, NaN where they are none: numbers, 0 and 1, or seconds since 1970 (UTC)."""
+    """Turn texts ``(n,)`` or None into float64, NaN where they are none: numbers, 0 and 1, seconds, or seconds since 1970 (UTC)."""
     import pandas as pd
 
     column = pd.Series(values, dtype=object).astype("str")
@@ -223,6 +288,8 @@ def parse(values: Any, reading: Reading) -> np.ndarray:
         if (rest := np.isnan(found)).any():
             found[rest] = _seconds(in_english(column[rest]), reading.how)
         return found
+    if reading.kind == "duration":
+        return _lasted(column)
     decimal, thousands = reading.how[0], reading.how[1]
     numbers = np.full(len(column), np.nan)
     if decimal == ".":

@@ -9,6 +9,7 @@ import struct
 import warnings
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -16,10 +17,13 @@ from typing import Protocol
 
 from PIL import Image
 
+from .task import spelt_alike
+
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"})
 #: Pictures and recordings in formats that are not read.
 FOREIGN = frozenset({".heic", ".heif", ".avif", ".jxl", ".jp2", ".svg", ".psd", ".raw", ".cr2", ".cr3", ".nef", ".arw", ".dng"})
-FOREIGN |= {".m4a", ".aac", ".opus", ".wma", ".amr", ".mp4", ".mov", ".avi"}
+FOREIGN_SOUNDS = frozenset({".m4a", ".aac", ".wma", ".amr", ".mp4", ".mov", ".avi"})
+FOREIGN |= FOREIGN_SOUNDS
 SPLITS = {
     "train": "train",
     "training": "train",
@@ -184,7 +188,9 @@ def find_classes(files: Files, suffixes: frozenset[str] = SUFFIXES, *, noun: str
     paths = [(name, path) for name, path in paths if not any(part.startswith(".") or part.lower() in SYSTEM for part in path.parts)]
     images = [(name, path.parts) for name, path in paths if not name.endswith("/") and path.suffix.lower() in suffixes]
     if not images:
-        raise ValueError(f"no {noun} in {where}; they must end in one of {', '.join(sorted(suffixes))}")
+        counted = Counter(path.suffix.lower() for name, path in paths if not name.endswith("/")).most_common(3)
+        got = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in counted) or "no files"
+        raise ValueError(f"no {noun} in {where}; they must end in one of {', '.join(sorted(suffixes))}, got {got}")
     foreign = sorted(path for name, path in paths if not name.endswith("/") and path.suffix.lower() in (*FOREIGN - suffixes, ""))
     if foreign:
         kinds = ", ".join(sorted({path.suffix.lower() or "no suffix" for path in foreign}))
@@ -228,6 +234,9 @@ def find_classes(files: Files, suffixes: frozenset[str] = SUFFIXES, *, noun: str
         warnings.warn(
             f"{where}: {len(deeper)} {noun} in folders of a class, e.g. {label}/{inner}/, belong to {label!r}; {remedy}", stacklevel=3
         )
+    if twice := spelt_alike(classes):
+        shown = " and ".join(map(ascii, twice[0][:3]))
+        warnings.warn(f"{where}: the classes {shown} differ in capitals, blanks or accents only; join them if they are one", stacklevel=3)
     numbers = {name: k for k, name in enumerate(classes)}
     splits: dict[str, list[tuple[str, int]]] = {}
     for name, parts in sorted(images):
@@ -239,7 +248,10 @@ def find_classes(files: Files, suffixes: frozenset[str] = SUFFIXES, *, noun: str
     trained = {label for _, label in splits.get("train", [])}
     if empty := [name for name in classes if numbers[name] not in trained]:
         part = " of the training split" if split_layout else ""
-        raise ValueError(f"{where}: the class folder {empty[0]}/{part} has no {noun}; remove the folder or fill it ({len(empty)} empty)")
+        raise ValueError(
+            f"{where}: the class folder {empty[0]}/{part} has no {noun}; remove the folder or fill it ({len(empty)} empty)"
+            + (f"; is it {twice[0][0]}/?" if twice else "")
+        )
     return Found(classes, {split: tuple(entries) for split, entries in splits.items()})
 
 

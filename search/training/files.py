@@ -10,6 +10,7 @@ import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypedDict
 
 import numpy as np
@@ -90,9 +91,12 @@ def task_of_files(
         kept_names = {name for (name, _), one in zip(everything, readable, strict=True) if one}
         splits = {split: [entry for entry in entries if entry[0] in kept_names] for split, entries in splits.items()}
         wanted = [splits["train"][k] for k in spaced(len(splits["train"]), STATISTICS_FROM)]
-    decoded, readable = decode_all(files, wanted, decode, **how)
+    marks: dict[int, bytes] = {}
+    decoded, readable = decode_all(files, wanted, decode, marks=marks, **how)
     parts: dict[str, Data] = {}
     if in_memory:
+        split_names = [split for split, entries in splits.items() for _ in entries]
+        _warn_of_copies(files, everything, split_names, marks)
         bounds = np.cumsum([0, *(len(entries) for entries in splits.values())])
         labels = torch.tensor([label for _, label in everything])
         kept = {split: np.flatnonzero(readable[a:b]) + a for split, a, b in zip(splits, bounds, bounds[1:], strict=False)}
@@ -161,13 +165,14 @@ def decode_all(
     skip_unreadable: bool = False,
     progress: Progress | None = None,
     keep: bool = True,
+    marks: dict[int, bytes] | None = None,
 ) -> tuple[torch.Tensor, np.ndarray]:
     """Decode files with several threads to ``(n, *shape)`` examples; also return which of them could be read, ``(n,)``.
 
-    Without ``keep`` the examples are not: only whether they could be read.
+    Without ``keep`` the examples are not: only whether they could be read. ``marks`` gets a hash of each file's bytes.
 
     Raises:
-        ValueError: If one cannot be read, unless they are to be skipped.
+        ValueError: If one cannot be read, unless they are to be skipped; if none can.
     """
     decoded = torch.zeros((len(entries) if keep else 0, *shape), dtype=dtype)
     view, readable, reasons = decoded.numpy(), np.ones(len(entries), dtype=bool), {}
@@ -177,7 +182,7 @@ def decode_all(
         last = min(first + block, len(entries))
         for k in range(first, last):
             try:
-                example = decode_named(files, entries[k][0], decode)
+                example = decode_named(files, entries[k][0], decode if marks is None else partial(_marked, decode, marks, k))
                 if keep:
                     view[k] = example
             except ValueError as error:
@@ -196,6 +201,11 @@ def decode_all(
     finally:
         # After an error or Ctrl-C, thousands of files that nobody will use need not be decoded.
         pool.shutdown(cancel_futures=True)
+    if reasons and not readable.any():
+        first = min(reasons)
+        raise ValueError(
+            f"none of {len(entries)} files of {files.path} can be read, e.g. {entries[first][0]}: {_reason(reasons[first])[:120]}"
+        )
     if reasons:
         shown = [f"{entries[k][0]} ({_reason(reasons[k])[:60]})" for k in sorted(reasons)[:20]] + ["..."] * (len(reasons) > 20)
         warnings.warn(f"{files.path}: left out {len(reasons)} unreadable file{'s' * (len(reasons) > 1)}: {', '.join(shown)}", stacklevel=4)
@@ -211,6 +221,28 @@ def decode_named(files: Files, name: str, decode: Decode) -> np.ndarray:
             f"cannot read {files.path / name}: {_reason(error)[:120]}; remove it, or leave out what cannot be read with "
             "--set skip_unreadable=true (Python: skip_unreadable=True)"
         ) from error
+
+
+def _marked(decode: Decode, marks: dict[int, bytes], k: int, data: bytes) -> np.ndarray:
+    marks[k] = hashlib.blake2b(data, digest_size=12).digest()
+    return decode(data)
+
+
+def _warn_of_copies(files: Files, entries: Entries, splits: Sequence[str], marks: Mapping[int, bytes]) -> None:
+    """Warn of files that are equal byte by byte and lie in two classes, or in the training split and another one."""
+    alike: dict[bytes, list[int]] = {}
+    for k in sorted(marks):
+        alike.setdefault(marks[k], []).append(k)
+    groups = [group for group in alike.values() if len(group) > 1]
+    torn = [group for group in groups if len({entries[k][1] for k in group}) > 1]
+    leaked = [group for group in groups if len({splits[k] for k in group}) > 1]
+    too_good = "several splits, whose quality then looks too good"
+    for found, where, remedy in ((torn, "several classes", "keep each in one"), (leaked, too_good, "remove the copies")):
+        if found:
+            one, *rest = found[0]
+            other = next(k for k in rest if (entries[k][1], splits[k]) != (entries[one][1], splits[one]))
+            said = f"{sum(map(len, found))} files have the same content in {where}, e.g. {entries[one][0]} and {entries[other][0]}"
+            warnings.warn(f"{files.path}: {said}; {remedy}", stacklevel=4)
 
 
 def _reason(error: BaseException | None) -> str:

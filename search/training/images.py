@@ -26,6 +26,8 @@ MAX_SIDE = 224
 GREY_MODES = frozenset({"1", "L", "I;16", "I;16L", "I;16B", "I;16N", "I", "F"})
 #: White of images of 16 bits and more, where a set does not say otherwise; that of floats is 1.
 WHITE = 65535.0
+#: Values of more than 8 bits that fill less than this part of black to white would become a few of 256 tones.
+NARROW = 8
 #: Grey on which transparent images are put, where a set does not say otherwise.
 GROUND = 255
 
@@ -36,7 +38,9 @@ def images(path: str | Path, *, resolution: int | None = None, **options: Unpack
     ``train/``, ``val/`` (``valid/``, ``validation/``) and ``test/`` are used where they exist; a missing split is drawn from the training
     images, stratified and seeded. Images of one size keep it; else they are cropped to a square at the centre and resized to the
     median short side, at most 224. Transparent images are put on the grey, black or white that they differ from most; a set of grey images
-    has one channel; images of more than 8 bits are scaled by the least usual white that all of them are below, once for the set.
+    has one channel; images of more than 8 bits are scaled by the least usual white that all of them are below, once for the set, or from
+    their darkest to their brightest value where these lie close together or below zero. Of animations and of several pages the first is
+    used.
     ``resolution`` is the side of the images in pixels; None as above. See ``FileOptions`` for the options.
 
     Raises:
@@ -51,7 +55,7 @@ def images(path: str | Path, *, resolution: int | None = None, **options: Unpack
 def _images(path: str | Path, resolution: int | None, options: FileOptions) -> Task:
     files = open_files(path)
     found = find_classes(files)
-    shape, tones, sizes, modes = _probe(files, found.splits["train"], resolution)
+    shape, tones, sizes, modes = _probe(files, found.splits["train"], resolution, tell=True)
     preprocessing = {
         "kind": "image",
         **dict(zip(("channels", "height", "width"), shape, strict=True)),
@@ -93,10 +97,10 @@ def look_at(path: str | Path) -> Look | None:
     return Look(side, round((1.0 - drawn) * len(found.splits["train"])), len(found.classes))
 
 
-def decode(data: bytes, shape: tuple[int, int, int], *, white: float | None = None, ground: int = GROUND) -> np.ndarray:
+def decode(data: bytes, shape: tuple[int, int, int], *, white: float | None = None, black: float = 0.0, ground: int = GROUND) -> np.ndarray:
     """Decode one image file to ``(c, h, w)`` uint8: rotated upright, its centre cropped to the aspect ratio, resized.
 
-    Values of more than 8 bits are scaled so that ``white`` becomes 255; transparency is put on the grey ``ground``.
+    Values of more than 8 bits are scaled so that ``white`` becomes 255 and ``black`` 0; transparency is put on the grey ``ground``.
     """
     channels, height, width = shape
     with Image.open(io.BytesIO(data)) as opened:
@@ -104,7 +108,7 @@ def decode(data: bytes, shape: tuple[int, int, int], *, white: float | None = No
         opened.draft(None, (2 * width, 2 * height))
         image: Image.Image = ImageOps.exif_transpose(opened) if opened.getexif() else opened
         if _is_deep(image):
-            image = _to_bytes(image, white)
+            image = _to_bytes(image, white, black)
         if image.has_transparency_data:
             clear = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", clear.size, (ground, ground, ground, 255)), clear)
@@ -125,7 +129,7 @@ def prepare(preprocessing: Mapping[str, Any], image: bytes | str | Path) -> np.n
     """Turn an image file into model input ``(1, c, h, w)`` float32 as a task's ``preprocessing`` describes."""
     data = image if isinstance(image, bytes) else Path(image).read_bytes()
     shape = (int(preprocessing["channels"]), int(preprocessing["height"]), int(preprocessing["width"]))
-    tones = {key: preprocessing[key] for key in ("white", "ground") if key in preprocessing}
+    tones = {key: preprocessing[key] for key in ("white", "black", "ground") if key in preprocessing}
     return standardised(preprocessing, decode(data, shape, **tones))
 
 
@@ -133,18 +137,19 @@ def _is_deep(image: Image.Image) -> bool:
     return image.mode in ("I", "F") or image.mode.startswith("I;16")
 
 
-def _to_bytes(image: Image.Image, white: float | None) -> Image.Image:
+def _to_bytes(image: Image.Image, white: float | None, black: float) -> Image.Image:
     """Scale an image of more than 8 bits to bytes: of integers the upper bits remain, floats are rounded."""
     floats = image.mode == "F"
-    values = np.asarray(image).astype(np.float32) * (255.0 / (white or (1.0 if floats else WHITE)))
+    values = np.asarray(image).astype(np.float32) - np.float32(black)
+    values = np.nan_to_num(values) * (255.0 / ((white or (1.0 if floats else WHITE)) - black))
     return Image.fromarray(np.clip(values + (0.5 if floats else 0.0), 0, 255).astype(np.uint8))
 
 
 def _probe(
-    files: Files, entries: Entries, resolution: int | None
+    files: Files, entries: Entries, resolution: int | None, *, tell: bool = False
 ) -> tuple[tuple[int, int, int], dict[str, Any], list[tuple[int, int]], Counter[str]]:
-    """Learn shape, tones (``white`` and ``ground``, where they matter), sizes ``(h, w)`` and modes of a set from evenly spaced images."""
-    sizes, grey, brightest, opaque, modes = [], True, [], [], Counter[str]()
+    """Learn shape, tones (``white``, ``black`` and ``ground``, where they matter), sizes ``(h, w)`` and modes of a set by some images."""
+    sizes, grey, brightest, darkest, opaque, several, modes = [], True, [], [], [], [], Counter[str]()
     for k in spaced(len(entries), PROBED):
         try:
             with Image.open(io.BytesIO(files.read(entries[k][0]))) as image:
@@ -152,16 +157,27 @@ def _probe(
                 sizes.append((image.size[0], image.size[1]) if turned else (image.size[1], image.size[0]))
                 grey = grey and image.mode in GREY_MODES
                 modes[image.mode] += 1
+                if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # what phones write beside a photograph is no page
+                    several.append(entries[k][0])
                 if _is_deep(image):
-                    brightest.append(float(np.nan_to_num(np.asarray(image)).max(initial=0)))
+                    values = np.asarray(image)
+                    values = values[np.isfinite(values)]
+                    brightest += [float(values.max())] if values.size else []
+                    darkest += [float(values.min())] if values.size else []
                 if image.has_transparency_data:
                     light, alpha = np.asarray(image.convert("RGBA").convert("LA"), dtype=np.float64).transpose(2, 0, 1)
                     opaque += [float((light * alpha).sum() / alpha.sum())] if alpha.sum() > 0 and alpha.min() < 255 else []
         except UNREADABLE:
             continue  # decoding reports it
     tones: dict[str, Any] = {}
+    if several and tell:
+        said = f"{len(several)} of {len(sizes)} images have several frames or pages, of which the first is used, e.g. {several[0]}"
+        warnings.warn(f"{files.path}: {said}", stacklevel=4)
     if brightest:
         tones["white"] = next((top for top in (1.0, 255.0, 1023.0, 4095.0, 16383.0, WHITE) if max(brightest) <= top), max(brightest))
+        spread = max(brightest) - min(darkest)
+        if min(darkest) < 0 or 0 < NARROW * spread < tones["white"]:
+            tones |= {"white": max(brightest), "black": min(darkest) - (spread == 0)}
     if opaque:
         tones["ground"] = max((255, 0, 128), key=lambda tone: np.quantile(np.abs(np.subtract(opaque, tone)), 0.05))
     channels = 1 if grey and sizes else 3

@@ -32,14 +32,14 @@ def open_data(path: str | Path, target: str | None = None, **options: Any) -> Ta
         ValueError: If it cannot be read, or a table comes without its target; the message names the columns.
     """
     from . import audio, images
-    from .file_tree import SUFFIXES, open_files
+    from .file_tree import FOREIGN_SOUNDS, SUFFIXES, open_files
     from .table import table
     from .table_file import read
     from .text import find_text
 
     path = Path(path).expanduser()
     suffixes = {suffix.lower() for suffix in path.suffixes[-2:]}
-    if suffixes & (TEXT | TYPED):
+    if suffixes & (TEXT | TYPED) or (path.is_file() and ".zip" not in suffixes):
         if target is None:
             names = list(map(str, read(path).columns))
             shown = ", ".join(names[:40]) + (f", ... ({len(names)} in all)" if len(names) > 40 else "")
@@ -49,8 +49,9 @@ def open_data(path: str | Path, target: str | None = None, **options: Any) -> Ta
         given = "--target" if target is not None else f"--{next(iter(options))}"
         raise ValueError(f"{given} is for tables, got {path}, which ends in none of {', '.join(sorted(TEXT | TYPED))}; leave it out")
     endings = [Path(name).suffix.lower() for name in open_files(path).names()]
-    sounds = sum(ending in audio.SUFFIXES for ending in endings)
-    task = (audio.audio if sounds > sum(ending in SUFFIXES for ending in endings) else images.images)(path, skip_unreadable=True)
+    pictures = sum(ending in SUFFIXES for ending in endings)
+    sounds = sum(ending in audio.SUFFIXES or (not pictures and ending in FOREIGN_SOUNDS) for ending in endings)
+    task = (audio.audio if sounds > pictures else images.images)(path, skip_unreadable=True)
     told = list(task.seen.get("warnings", ()))
     if any("unreadable file" in text for text in told):
         told.append("joulefront run ends at the first of them; --set skip_unreadable=true leaves them out there, too")
@@ -115,7 +116,8 @@ def summary_text(found: Mapping[str, Any]) -> str:
         seconds = ", ".join(f"{name} {value:.3g} s" for name, value in sound["seconds"].items())
         lines += ["", f"recordings ({sound['examined']} looked at): {seconds}; samples per second {_most(sound['rates'])}"]
     lines += ["", *(f"warning: {text}" for text in found["warnings"])] if found.get("warnings") else []
-    return "\n".join(lines)
+    # Names of files and columns may hold what would move the cursor, or has no encoding.
+    return "\n".join("".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in line) for line in lines)
 
 
 def _counts(task: Task, targets: np.ndarray) -> dict[str, int]:

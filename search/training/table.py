@@ -13,19 +13,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .arrays import task_in_memory
-from .columns import MISSING, infer, is_text, other_signs, parse, plain_frame, readings, surprises, texts
-from .table_checks import copies, telling_alone, warn_of_columns, words_for_missing
+from .columns import MISSING, infer, is_text, other_signs, parse, plain_frame, readings, surprises, texts, without_markers
+from .table_checks import copies, telling_alone, warn_of_columns, warn_of_markers, warn_of_rows, words_for_missing
 from .table_encodings import goals_of, means_of_others
 from .table_features import MAX_LEVELS, apply, feature_names, is_numeric, learn, levels_with_means, listed
 from .table_file import read
 from .table_splits import alike_neighbours, split_column, split_rows
-from .task import Kind, Task, encode, keep_rows, noting
+from .task import Kind, Task, encode, keep_rows, noting, spelt_alike
 from .text import Embedded, StaticEmbedding
 
 if TYPE_CHECKING:
     import pandas as pd
     import torch
 
+#: A target of more classes than this, with fewer than four rows each, gets a word.
+MANY_CLASSES = 10
 #: Below so many training and validation rows a model is validated in so many parts of them: 150 rows tell little.
 FOLDS = ((1_000, 5), (5_000, 3))
 
@@ -41,6 +43,7 @@ def table(
     drop: str | Collection[str] = (),
     keep: str | Collection[str] = (),
     categorical: str | Collection[str] = (),
+    missing: str | Collection[str] = (),
     max_levels: int = MAX_LEVELS,
     device: str | torch.device = "cpu",
     name: str | None = None,
@@ -63,6 +66,7 @@ def table(
     - ``drop``: Columns to leave out; ``keep``: columns that are used although their numbers seem to name the rows.
     - ``categorical``: Columns of numbers that are codes, not amounts; a text column has ``max_levels`` features at most. A text with
       commas names several columns here.
+    - ``missing``: Values that stand for missing ones, in training and prediction: ``-999`` in any column, ``age=99`` in one.
     - ``text``: Makes features of columns of free text, see ``find_text`` in ``text.py``; without it they are left out.
     - ``split``: ``random``, stratified by class; ``time:COLUMN``, where the last rows by that column validate and test; or
       ``group:COLUMN``, where all rows of one value lie in one split, and the column is no feature.
@@ -74,6 +78,8 @@ def table(
         FileNotFoundError: If the file does not exist.
         ValueError: If it cannot be read, lacks a column, or no feature is left.
     """
+    if max_levels < 1:
+        raise ValueError(f"max_levels must be at least 1, got {max_levels}; --set max_levels=32 is the default")
     with noting() as said:
         task = _task(
             data,
@@ -83,6 +89,7 @@ def table(
             shares={"validation_share": validation_share, "test_share": test_share},
             seed=seed,
             columns=(_names(drop), _names(keep), _names(categorical)),
+            markers=_names(missing),
             max_levels=max_levels,
             device=device,
             name=name,
@@ -107,6 +114,7 @@ def _task(
     shares: Mapping[str, float],
     seed: int,
     columns: tuple[list[str], list[str], list[str]],
+    markers: list[str],
     max_levels: int,
     device: str | torch.device,
     name: str | None,
@@ -126,7 +134,7 @@ def _task(
     source = source or "the table"
     read_as = data.attrs.get("file")
     frame = plain_frame(data)
-    for column in (*wanted, *drop, *keep, *categorical, *divides):
+    for column in (*wanted, *drop, *keep, *categorical, *divides, *(one.rpartition("=")[0] for one in markers if "=" in one)):
         if column not in frame.columns:
             raise ValueError(_no_column(source, column, [str(entry) for entry in frame.columns]))
     if clash := [column for column in divides if column in (*wanted, *drop)]:
@@ -134,6 +142,7 @@ def _task(
     frame = frame.drop(columns=[column for column in drop if column not in wanted])
     if len(twice := frame.columns[frame.columns.duplicated()]):
         raise ValueError(f"{source} has the column {twice[0]!r} twice; rename one" + ("" if twice[0] in wanted else ", or drop both"))
+    frame = without_markers(frame, markers)
     values = {column: _target(frame[column], source, kind) for column in wanted}
     labelled = np.logical_and.reduce(
         [np.isfinite(one) if one.dtype.kind == "f" else [value == value and value is not None for value in one] for one in values.values()]
@@ -152,6 +161,14 @@ def _task(
     raw = [one[labelled].astype(str) if one.dtype.kind == "O" else one[labelled] for one in values.values()]
     named = f"column {wanted if several else wanted[0]!r}"
     targets = encode(np.column_stack(raw) if several else raw[0], kind=kind, classes=wanted if several else None, name=named)
+    count = len(np.unique(raw[0])) if targets.kind in ("classification", "regression") and not several else len(frame)
+    if kind is None and targets.kind == "regression" and count == 1:
+        raise ValueError(f"{named} must have at least two values, got only {raw[0][0]:g}")
+    if targets.kind == "classification" and count > MANY_CLASSES and 4 * count > len(frame):
+        many = f"{named} has {count} classes in {len(frame)} rows; predict another column, or group its values"
+        if count == len(frame):
+            raise ValueError(many)
+        warnings.warn(f"{source}: {many}", stacklevel=3)
     inputs = frame.drop(columns=wanted)
     how = readings(inputs, categorical)
     parts = split_rows(inputs, how, targets, split, **shares, seed=seed)
@@ -163,8 +180,16 @@ def _task(
     inputs = inputs.drop(columns=again)
     goals = goals_of(targets)
     rows, known = inputs.iloc[parts[0]], None if goals is None else goals[parts[0]]
+    warn_of_rows(source, frame, parts)
+    warn_of_markers(source, frame if targets.kind == "regression" else inputs, {**readings(frame[wanted]), **how})
     learnt = learn(rows, max_levels=max_levels, categorical=categorical, keep=keep, how=how, text=text, goals=known)
-    warn_of_columns(source, learnt, how, targets.values if kind is None and targets.kind == "regression" else None)
+    warn_of_columns(
+        source,
+        learnt,
+        inputs if split == "random" else None,
+        how,
+        targets.values if kind is None and targets.kind == "regression" else None,
+    )
     for column, value in telling_alone([one for one in learnt if one["name"] not in keep], inputs, targets, parts):
         score = f"{'R²' if targets.kind == 'regression' else 'balanced accuracy'} {value:.3f}"
         remedy = f"if it is known too late, --drop {quote(column)}; --keep {quote(column)} silences this"
@@ -180,6 +205,7 @@ def _task(
     preprocessing = {"kind": "table", "target": wanted if several else wanted[0], "columns": learnt}
     preprocessing["features"] = feature_names(learnt)
     preprocessing |= {"file": read_as} if read_as else {}
+    preprocessing |= {"markers": markers} if markers else {}
     task = task_in_memory(name or "table", features, targets, parts, preprocessing, levels=levels, device=device)
     task = keep_rows(task, path or data, [np.flatnonzero(labelled)[part] for part in parts])
     reasons = {column: "asked for" for column in drop if column not in wanted}
@@ -201,7 +227,7 @@ def prepare(preprocessing: Mapping[str, Any], rows: pd.DataFrame | str | Path) -
     if isinstance(rows, str | Path):
         names = [column["name"] for column in columns if column["type"] != "dropped"]
         rows = read(Path(rows).expanduser(), names, preprocessing.get("file"))
-    rows = plain_frame(rows)
+    rows = without_markers(plain_frame(rows), preprocessing.get("markers", ()))
     features = apply(columns, rows)
     for column in (column for column in columns if column["type"] not in ("dropped", "text")):
         for said in surprises(column, rows[column["name"]]):
@@ -224,17 +250,15 @@ def _target(column: pd.Series[Any], source: str, kind: Kind | None) -> np.ndarra
         return np.asarray(column.to_numpy(dtype=column.dtype.type if isinstance(column.dtype, np.dtype) else np.float64, na_value=np.nan))
     found, empty = texts(column, {""}), column.isna().to_numpy()
     found[empty] = None
-    spelt: dict[str, set[str]] = {}
-    for text in {text for text in found if text is not None}:
-        spelt.setdefault(" ".join(text.casefold().split()), set()).add(text)
-    if twice := [sorted(ways) for ways in spelt.values() if len(ways) > 1]:
+    short = {"y": "yes", "n": "no", "t": "true", "f": "false"}
+    different = {text for text in found if text is not None}
+    if twice := spelt_alike(different, short):
         shown = " and ".join(map(repr, twice[0][:3]))
-        warnings.warn(
-            f"{source}: {shown} in {column.name} differ in capitals or blanks only, and are two classes; spell them alike", stacklevel=3
-        )
+        differ = "capitals or blanks" if len({"".join(text.casefold().split()) for text in twice[0]}) == 1 else "spelling"
+        warnings.warn(f"{source}: {shown} in {column.name} differ in {differ} only, and are two classes; spell them alike", stacklevel=3)
     plain = np.array([None if text is None or text.lower() in MISSING else text for text in found], dtype=object)
     reading = infer(plain)
-    if reading.kind == "number":
+    if reading.kind in ("number", "duration"):
         return parse(plain, reading)
     if reading.kind == "date":
         if kind == "regression":
@@ -252,7 +276,3 @@ def _no_column(source: str, column: str, names: list[str]) -> str:
     near = difflib.get_close_matches(column, names, n=1)
     hint = f"; did you mean {near[0]!r}? It" if near else "; it"
     return f"{source} has no column {column!r}{hint} has: {listed(names)}"
-
-
-#: The same for what is in memory already.
-table_of = table

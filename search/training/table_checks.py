@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from shlex import quote
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ import numpy as np
 
 from .columns import MISSING, Reading, is_text, numbers, texts
 from .table_features import Column, apply
-from .task import Targets
+from .task import Targets, spelt_alike
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 TELLING = 0.99
 #: So many columns are tried, each on at most so many training and validation rows.
 TRIED, ROWS = 200, 2_000
+#: Days on which systems begin to count; share of the validation rows that are said if they are copies of training rows.
+BEGINNINGS, COPIES = ("1900-01-01", "1970-01-01", "01.01.1900", "01.01.1970", "01/01/1900", "01/01/1970"), 0.05
+#: Names of columns whose values name a person or thing.
+_GROUPS = re.compile(r"(?i:.+[ _-]id)|.*[a-z]I[Dd]")
 
 
 def copies(frame: pd.DataFrame, how: Mapping[str, Reading], target: np.ndarray, name: str, source: str, keep: Collection[str]) -> list[str]:
@@ -47,17 +52,62 @@ def copies(frame: pd.DataFrame, how: Mapping[str, Reading], target: np.ndarray, 
     return found
 
 
-def warn_of_columns(source: str, columns: Sequence[Column], how: Mapping[str, Reading], amounts: np.ndarray | None) -> None:
-    """Say what was probably not meant, with the option that changes it."""
-    said = [f"{name!r} {reading.note} (--drop {quote(name)} leaves it out)" for name, reading in how.items() if reading.note]
+def warn_of_columns(
+    source: str, columns: Sequence[Column], frame: pd.DataFrame | None, how: Mapping[str, Reading], amounts: np.ndarray | None
+) -> None:
+    """Say what was probably not meant, with the option that changes it; of a ``frame`` what may group its rows, too."""
+    for column in columns:
+        name = column["name"]
+        if frame is not None and column["type"] != "dropped" and _GROUPS.fullmatch(name) and 20 <= frame[name].nunique() <= len(frame) / 2:
+            said = f"{name!r} may name what several rows belong to; --split {quote(f'group:{name}')} keeps these in one split"
+            warnings.warn(f"{source}: {said}, --drop {quote(name)} leaves it out", stacklevel=3)
+        for twice in spelt_alike(column.get("levels", ()))[:1]:
+            shown = f"{' and '.join(map(repr, twice[:3]))} in {name!r}"
+            warnings.warn(f"{source}: {shown} differ in capitals or blanks only, and are two values; spell them alike", stacklevel=3)
+    notes = [f"{name!r} {reading.note} (--drop {quote(name)} leaves it out)" for name, reading in how.items() if reading.note]
     for reason in ("names the rows", "never repeats"):
         if out := [column["name"] for column in columns if column.get("reason") == reason]:
             option = f"; --keep {quote(','.join(out))} uses it" if reason == "names the rows" else ""
-            said.append(f"left out {', '.join(map(repr, out[:10]))}, which {reason}{option}")
+            notes.append(f"left out {', '.join(map(repr, out[:10]))}, which {reason}{option}")
     if amounts is not None and (amounts == np.round(amounts)).all() and (levels := len(np.unique(amounts))) * 5 <= len(amounts):
-        said.append(f"the target is taken for amounts, {levels} different ones; --kind classification makes classes of them")
-    for one in said:
+        notes.append(f"the target is taken for amounts, {levels} different ones; --kind classification makes classes of them")
+    for one in notes:
         warnings.warn(f"{source}: {one}", stacklevel=3)
+
+
+def warn_of_markers(source: str, frame: pd.DataFrame, how: Mapping[str, Reading]) -> None:
+    """Warn of 9, 99, 999 ... that come again far from a column's other values, and of days on which counting began."""
+    for name in map(str, frame.columns[:TRIED]):
+        reading, dtype = how.get(name, Reading("number")), frame[name].dtype
+        if reading.kind == "text" or (dtype.kind not in "OUTif" and not is_text(dtype)):
+            continue
+        values = numbers(frame[name], reading)
+        for end in (np.nanmin, np.nanmax) if np.isfinite(values).sum() > 3 else ():
+            odd, others = values == end(values), values[np.isfinite(values) & (values != end(values))]
+            text = str(texts(frame[name])[odd.argmax()])
+            nines = not text.strip("-9.0") and "9" in text and "9" in text.lstrip("-").rstrip("0.")[:1]
+            if odd.sum() < 2 or len(others) < 2 or not (nines or (reading.kind == "date" and text.startswith(BEGINNINGS))):
+                continue
+            gap, low, high = np.abs(others - end(values)).min(), others.min(), others.max()
+            if gap > high - low or (text.startswith("-") and low >= 0):
+                where = "" if reading.kind == "date" else f" ({low:.6g} to {high:.6g})"
+                said = f"{name!r} is {text} in {int(odd.sum())} rows, far from its other values{where}"
+                warnings.warn(f"{source}: {said}; if that means missing, --missing {quote(f'{name}={text}')}", stacklevel=3)
+
+
+def warn_of_rows(source: str, frame: pd.DataFrame, parts: tuple[np.ndarray, ...]) -> None:
+    """Warn of validation rows that are training rows again, where a column tells most rows apart: they are not alike by chance."""
+    import pandas as pd
+
+    with suppress(TypeError):  # lists in cells
+        marks = pd.util.hash_pandas_object(frame, index=False).to_numpy()
+        again = int(np.isin(marks[parts[1]], marks[parts[0]]).sum())
+        if frame.shape[1] < 3 or again < max(3, COPIES * len(parts[1])):
+            return
+        once = frame[~pd.Series(marks).duplicated().to_numpy()]
+        if any(once[name].nunique() >= 0.5 * len(once) for name in once.columns):
+            said = f"{again} of {len(parts[1])} validation rows are training rows again, so that quality looks too good"
+            warnings.warn(f"{source}: {said}; remove the copies, or --split group:COLUMN keeps them together", stacklevel=3)
 
 
 def telling_alone(

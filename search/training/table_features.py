@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 MAX_LEVELS = 32
 #: Names of columns whose numbers, when all differ, name the rows: ``id``, ``CustomerID``, ``row_nr``, and columns without a name.
 #: Hashes and UUIDs name them, too, whatever their column is called.
+_HEX = re.compile(r"[0-9a-f]{6,}|[0-9A-F]{6,}")
 _HASHES = re.compile(r"[0-9a-f]{12,}|[0-9A-F]{12,}|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _ROW_NAMES = re.compile(
     r"(?i:unnamed(: \d+)?|index|idx|[ug]u?id|row|(row|line)?[ _-]?(nr|no|num|number)\.?|(.*[ _-])?id|id[ _-].*|#|n[°º]|key|pk"
@@ -35,6 +36,8 @@ _ROW_NAMES = re.compile(
 )
 #: Names that an amount may have, too, as `population_num`: its numbers name the rows if they rise, lie close together or are of one length.
 _COUNTS = re.compile(r"(?i:.+[ ._-](nr|no|num|number)\.?)")
+#: Names that nothing but a counter of rows has, also where it begins again.
+_COUNTERS = re.compile(r"(?i)unnamed(: \d+)?|index|idx|row|(row|line)[ _-]?(nr|no|num|number)\.?|#")
 Column = dict[str, Any]
 
 
@@ -79,7 +82,8 @@ def learn(
     for k, name in enumerate(numeric):
         marked = bool(missing[:, k].any())
         varies = filled[:, k].min() < filled[:, k].max()  # not by the deviation, which rounding leaves in a constant column
-        if name not in keep and _ROW_NAMES.fullmatch(name) and _name_rows(values[:, k], counted=_COUNTS.fullmatch(name) is not None):
+        rows = _ROW_NAMES.fullmatch(name) and _name_rows(values[:, k], counted=_COUNTS.fullmatch(name) is not None)
+        if name not in keep and (rows or (_COUNTERS.fullmatch(name) and _count_rows(values[:, k]))):
             learnt[name] = {"name": name, "type": "dropped", "reason": "names the rows"}
             continue
         if not known[k] or not (varies or marked):
@@ -148,9 +152,26 @@ def feature_names(columns: list[Column]) -> list[str]:
 
 
 def _name_rows(values: np.ndarray, *, counted: bool) -> bool:
-    whole = len(values) >= 4 and bool((values == np.round(values)).all()) and len(np.unique(values)) == len(values)
+    count, values = len(values), values[np.isfinite(values)]
+    if len(values) < max(4, 0.9 * count):
+        return False
+    whole = bool((values == np.round(values)).all()) and len(np.unique(values)) == len(values)
     rising = np.ptp(values) <= 3 * len(values) or bool((np.diff(values) > 0).all()) if whole else False
     return whole and (not counted or rising or len({len(f"{value:.0f}") for value in values}) == 1)
+
+
+def _count_rows(values: np.ndarray) -> bool:
+    """Whether numbers rise from row to row and begin again now and then, as those of tables that were joined."""
+    steps = np.diff(values)
+    return len(values) >= 20 and bool((steps != 0).all()) and 10 * int((steps < 0).sum()) <= len(values)
+
+
+def _are_hashes(levels: list[str]) -> bool:
+    """Whether texts are hashes or UUIDs; shorter ones are if they are of one length and nearly all have digits."""
+    if all(map(_HASHES.fullmatch, levels)):
+        return True
+    digits = sum(any(map(str.isdigit, level)) for level in levels)
+    return len({*map(len, levels)}) == 1 and all(map(_HEX.fullmatch, levels)) and digits >= 0.9 * len(levels)
 
 
 def levels_with_means(columns: list[Column], frame: pd.DataFrame) -> dict[int, np.ndarray]:
@@ -169,7 +190,7 @@ def _learn_levels(
     present = found[[text is not None for text in found]]
     levels, counts = np.unique(present.astype(str), return_counts=True) if len(present) else (np.array([]), np.array([]))
     repeated = levels[counts > 1]
-    if not keep and len(levels) >= 4 and len(repeated) == 0 and all(map(_HASHES.fullmatch, levels)):
+    if not keep and len(levels) >= 4 and len(repeated) == 0 and _are_hashes(levels.tolist()):
         return {"name": name, "type": "dropped", "reason": "names the rows"}
     # The words are an input of the exported graph, by a name that another column may have.
     words = learn_words(list(found)) if len(levels) > max_levels and shared else []

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 #: Files whose values have types: Parquet; Excel, which needs openpyxl; JSON, an object a line or a list of them.
 PARQUET, EXCEL, JSON = frozenset({".parquet", ".pq"}), frozenset({".xlsx", ".xlsm"}), frozenset({".json", ".jsonl", ".ndjson"})
 TYPED = PARQUET | EXCEL | JSON
-TEXT = frozenset({".csv", ".tsv", ".txt"})
+TEXT = frozenset({".csv", ".tsv", ".txt", ".tab", ".dat", ".data", ".psv"})
 #: Bytes at the start of a text file from which encoding, separator and header are told.
 SNIFFED = 2**18
 #: The header is looked for in so many lines; a row of units is compared with so many rows.
@@ -31,7 +31,17 @@ SNIFFED_ROWS = 100
 #: The usual ones first; those from the blank on only where none of these gives the columns that are known.
 SEPARATORS = ",;\t| ~^:\x01\x1f"
 #: First words of a line below the rows that sums them up, or says where they are from.
-_FOOTERS = re.compile(r"(?i)(grand )?(sub)?totals?|sum(me)?|summa|gesamt|insgesamt|totale?s?|ges\.|average|mean|mittelwert|durchschnitt")
+_FOOTERS = re.compile(
+    r"(?i)(grand )?(sub)?totals?|sum(me)?|summa|gesamt|insgesamt|totale?s?|ges\.|average|mean|mittelwert|durchschnitt"
+    r"|(source|quelle|notes?|hinweis):.*|\(\d+ rows?( affected)?\)"
+)
+#: How what is no table begins, and what to do.
+_NO_TABLES = {
+    b"version https://git-lfs": "it is a pointer of Git LFS; git lfs pull fetches the file",
+    **dict.fromkeys((b"<!doctype html", b"<html"), "it is a web page; download the file itself"),
+}
+#: A line that is drawn below the header, as in Markdown and by databases.
+_RULE = r":?[-=]{2,}:?|[-=+]{5,}"
 #: What stands in a row of units below the header, for columns that have none.
 _UNITLESS = frozenset({"", "-", "--", "[-]", "(-)", "n/a", "none"})
 #: A text that Excel is kept from making a number of: ``="01"``.
@@ -59,6 +69,8 @@ def read(path: Path, names: Collection[str] = (), learnt: Mapping[str, Any] | No
         raise FileNotFoundError(f"no table at {path}; give a CSV or Parquet file")
     suffixes = {suffix.lower() for suffix in path.suffixes[-2:]}
     try:
+        if suffixes & (TEXT | EXCEL):  # the name may be wrong
+            suffixes = {_kind_of(path)}
         if suffixes & PARQUET:
             return _flat(pd.read_parquet(path))
         if suffixes & EXCEL:
@@ -78,7 +90,10 @@ def read(path: Path, names: Collection[str] = (), learnt: Mapping[str, Any] | No
         ImportError,
         csv.Error,
     ) as error:
-        raise ValueError(f"cannot read the table {path}: {' '.join(str(error).split())[:200]}") from error
+        said = re.sub(
+            r".*EOF inside string.* row (\d+)", r"a quote that opens about line \1 is never closed; close or remove it", str(error)
+        )
+        raise ValueError(f"cannot read the table {path}: {' '.join(said.split())[:200]}") from error
     raise ValueError(f"{path} must end in {', '.join(sorted(TEXT | TYPED))}, got {''.join(path.suffixes) or 'no suffix'}; save it as CSV")
 
 
@@ -96,6 +111,7 @@ def _read_excel(path: Path, names: Collection[str], learnt: Mapping[str, Any]) -
     holding = [name for name, rows in heads.items() if names and any({*names} <= {*row} for row in rows)]
     sheet = [*(name for name in holding if name == learnt.get("sheet")), *holding, *sheets][0]
     raw, rows = sheets[sheet], heads[sheet]
+    _fill_merged(path, sheet, raw)
     if len(sheets) > 1 and sheet != learnt.get("sheet"):
         others = ", ".join(repr(name) for name in sheets if name != sheet)
         warnings.warn(f"{path}: read the sheet {sheet!r}, not {others}; save another one as a file of its own to use it", stacklevel=4)
@@ -108,6 +124,18 @@ def _read_excel(path: Path, names: Collection[str], learnt: Mapping[str, Any]) -
     frame.attrs["file"] = {"sheet": sheet}
     frame = frame.set_axis([name or f"Unnamed: {k}" for k, name in enumerate(rows[above])], axis=1)
     return frame.loc[:, [bool(name) or bool(frame.iloc[:, k].notna().any()) for k, name in enumerate(rows[above])]]
+
+
+def _fill_merged(path: Path, sheet: str, raw: pd.DataFrame) -> None:
+    """Give each cell of a column that is merged over rows the value of the first, as it is shown."""
+    with zipfile.ZipFile(path) as archive:
+        if not any(b"<mergeCell " in archive.read(name) for name in archive.namelist() if name.startswith("xl/worksheets/sheet")):
+            return
+    import openpyxl  # type: ignore[import-untyped]
+
+    for area in openpyxl.load_workbook(path)[sheet].merged_cells.ranges:
+        if area.max_row > area.min_row and area.min_row <= len(raw) and area.max_col <= raw.shape[1]:
+            raw.iloc[area.min_row - 1 : area.max_row, area.min_col - 1] = raw.iloc[area.min_row - 1, area.min_col - 1]
 
 
 def _read_json(path: Path) -> pd.DataFrame:
@@ -145,8 +173,9 @@ def _flat(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _rows_of_data(path: Path, body: pd.DataFrame) -> slice:
     """Return which rows of texts are data: a row of units at the start is none, nor are sums at the end."""
-    start, stop = int(len(body) > 4 and _is_units(body.head(SNIFFED_ROWS).to_numpy(dtype=object))), len(body)
-    if start:
+    start, stop = int(len(body) > 0 and _is_rule(body.iloc[0])), len(body)
+    if not start and len(body) > 4 and _is_units(body.head(SNIFFED_ROWS).to_numpy(dtype=object)):
+        start = 1
         shown = ", ".join(text for text in body.iloc[0] if text)[:60]
         warnings.warn(f"{path}: left out the row below the header, taken for units ({shown})", stacklevel=5)
     for k in range(len(body) - 1, max(start + 3, len(body) - 6), -1):
@@ -155,8 +184,12 @@ def _rows_of_data(path: Path, body: pd.DataFrame) -> slice:
             break
         if first:
             stop = k
-            warnings.warn(f"{path}: left out the row {first!r} at the end, taken for a sum of the others", stacklevel=5)
+            warnings.warn(f"{path}: left out the row {first!r} at the end, taken for a sum or a note", stacklevel=5)
     return slice(start, stop)
+
+
+def _is_rule(row: Collection[str]) -> bool:
+    return any(row) and all(re.fullmatch(_RULE, text.strip()) for text in row if text)
 
 
 def _is_units(cells: np.ndarray) -> bool:
@@ -177,12 +210,18 @@ def _read_text(path: Path, names: Collection[str], learnt: Mapping[str, Any]) ->
     from pandas.io.common import get_handle
 
     member = _member(path)
-    with get_handle(member or path, "rb", compression=None if member else "infer", is_text=False) as opened:
+    with path.open("rb") as file:
+        packed: Any = None if member else "gzip" if file.read(2) == b"\x1f\x8b" else "infer"
+    with get_handle(member or path, "rb", compression=packed, is_text=False) as opened:
         head = opened.handle.read(SNIFFED)
+    for mark, remedy in _NO_TABLES.items():
+        if head[:200].lstrip(b"\xef\xbb\xbf \r\n").lower().startswith(mark):
+            raise ValueError(remedy)
+    cut, head = len(head) == SNIFFED, re.sub(rb"\0{4,}$", b"", head)
     encoding = _encoding(head, names, learnt.get("encoding"))
-    text = head.decode(encoding, "replace")
+    text = head.decode(encoding, "replace").rstrip("\0\x1a")
     quote = "'" if _single_quoted(text) or (learnt.get("quote") == "'" and '"' not in text) else '"'
-    layout = _layout(text, names, quote, learnt.get("separator"), cut=len(head) == SNIFFED)
+    layout = _layout(text, names, quote, learnt.get("separator"), cut=cut)
     separator, above, width, short = layout.separator, layout.above, layout.width, layout.short
 
     def rows(encoding: str) -> pd.DataFrame:
@@ -197,6 +236,7 @@ def _read_text(path: Path, names: Collection[str], learnt: Mapping[str, Any]) ->
             keep_default_na=False,
             skipinitialspace=True,
             quotechar=quote,
+            compression=packed,
             encoding=encoding,
             encoding_errors="replace" if encoding == "cp1252" else "strict",
         )
@@ -208,16 +248,17 @@ def _read_text(path: Path, names: Collection[str], learnt: Mapping[str, Any]) ->
         except UnicodeDecodeError:
             encoding = "cp1252"
             raw = rows(encoding)
-    if encoding in _OTHERS and encoding != learnt.get("encoding"):
-        warnings.warn(
-            f"{path} is not UTF-8 and was read as {encoding}, as a name of its header tells; if letters are wrong, save it as UTF-8",
-            stacklevel=4,
-        )
-    if encoding == "cp1252" != learnt.get("encoding"):
-        warnings.warn(f"{path} is not UTF-8 and was read as Windows-1252 (Latin-1); save it as UTF-8 if letters are wrong", stacklevel=4)
+    if encoding in ("cp1252", *_OTHERS) and encoding != learnt.get("encoding"):
+        runs, letters = re.findall(r"[^\x00-\x7f\W]{3,}", text), re.findall(r"[^\x00-\x7f\W]", text)
+        odd = encoding == "cp1252" and 2 * sum(map(len, runs)) > len(letters)  # a Western word has letters of ASCII, too
+        why = "Windows-1252 (Latin-1)" if encoding == "cp1252" else f"{encoding}, as a name of its header tells"
+        remedy = f"it is probably another encoding, e.g. {runs[0]!r}: save it" if odd else "if letters are wrong, save it"
+        warnings.warn(f"{path} is not UTF-8 and was read as {why}; {remedy} as UTF-8", stacklevel=4)
     if above:
         warnings.warn(f"{path}: left out {above} lines above the header", stacklevel=4)
-    header, body = [str(name).strip() for name in raw.iloc[0]], raw.iloc[1:].reset_index(drop=True)
+    header, body = [str(name).replace("\0", "").strip() for name in raw.iloc[0]], raw.iloc[1:].reset_index(drop=True)
+    while len(body) and not "".join(body.iloc[-1]).strip("\0\x1a "):
+        body = body.iloc[:-1]  # what some systems write behind the last row
     again = (body == raw.iloc[0]).all(axis=1)
     if again.any() and sum(map(bool, header)) > 1:
         warnings.warn(f"{path}: left out {int(again.sum())} rows that are the header again", stacklevel=4)
@@ -231,6 +272,10 @@ def _read_text(path: Path, names: Collection[str], learnt: Mapping[str, Any]) ->
             "missing, and if a value was left out in their middle the others stand in wrong columns",
             stacklevel=4,
         )
+    own = [name for name in names if name in header and (body[header.index(name)] == name).any()]
+    if own and header != [str(k) for k in range(len(header))]:
+        said = f"the column {own[0]!r} has its name among its values; if the file has no header, write one above its first line"
+        warnings.warn(f"{path}: {said}", stacklevel=4)
     surplus = (body.iloc[:, named:] != "").any(axis=1)
     if surplus.mean() > 0.5 and layout.fields == width:
         named = width  # the last column has no name, for the header ends in a separator
@@ -239,11 +284,22 @@ def _read_text(path: Path, names: Collection[str], learnt: Mapping[str, Any]) ->
     elif surplus.any():
         line = int(surplus.to_numpy().argmax()) + above + 2
         raise ValueError(
-            f"line {line} has more values than the header has names ({named}); name every column, quote values that hold a {separator!r}"
+            f"line {line} has more values than the header has names ({named}); name every column, quote values that hold a {separator!r}, "
+            "and double a quote in them"
         )
     frame = body.iloc[:, :named].set_axis([name or f"Unnamed: {k}" for k, name in enumerate(header[:named])], axis=1)
     frame.attrs["file"] = {"encoding": encoding, "separator": separator, "quote": quote}
     return frame
+
+
+def _kind_of(path: Path) -> str:
+    """Return the suffix of what a file is by its first bytes, ``.csv`` for text."""
+    with path.open("rb") as file:
+        first = file.read(4)
+    if first == b"PAR1":
+        return ".parquet"
+    excel = first == b"\xd0\xcf\x11\xe0" or (first == b"PK\3\4" and "xl/workbook.xml" in zipfile.ZipFile(path).namelist())
+    return ".xlsx" if excel else ".csv"
 
 
 def _member(path: Path) -> IO[bytes] | None:
@@ -323,7 +379,7 @@ def _layout(text: str, names: Collection[str], quote: str, learnt: str | None, *
         )
         if score > best:
             named = max((k + 1 for k, name in enumerate(rows[above]) if name), default=0)
-            short = tuple(k + 1 for k, row in enumerate(rows) if k > above and any(row) and len(row) < named)
+            short = tuple(k + 1 for k, row in enumerate(rows) if k > above and any(row) and len(row) < named and not _is_rule(row))
             best, found = score, _Layout(separator, above, max(widths), len(rows[above]), short)
     return found
 

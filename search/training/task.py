@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import unicodedata
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
@@ -22,6 +24,8 @@ Kind = Literal["classification", "multilabel", "regression", "anomaly"]
 KINDS: tuple[Kind, ...] = ("classification", "multilabel", "regression", "anomaly")
 #: Whole numbers with at most this many distinct values are treated as classes.
 MAX_NUMERIC_CLASSES = 20
+#: Each part of a cross-validation is a copy of the data, and a training.
+MOST_FOLDS = 20
 
 
 class Data(Protocol):
@@ -125,13 +129,13 @@ class Task:
             raise ValueError(f"task.kind must be one of {', '.join(KINDS)}, got {self.kind!r}")
         if self.kind == "classification" and len(self.classes) < 2:
             raise ValueError(f"a classification task needs at least 2 classes, got {len(self.classes)}: {list(self.classes)}")
-        if self.folds < 0 or self.folds == 1:
-            raise ValueError(f"task.folds must be 0, or at least 2 parts, got {self.folds}")
+        if self.folds < 0 or self.folds == 1 or self.folds > MOST_FOLDS:
+            raise ValueError(f"task.folds must be 0, or at least 2 and at most {MOST_FOLDS} parts, got {self.folds}")
         if self.folds > (rows := len(self.train) + len(self.validation)):
             raise ValueError(f"folds must be at most the {rows} training and validation rows, got {self.folds}; give fewer, or 0 for none")
         for name in ("train", "validation"):
             if len(getattr(self, name)) == 0:
-                raise ValueError(f"task.{name} must not be empty; give more data or a smaller share to the other splits")
+                raise ValueError(f"task.{name} must not be empty; give more data, or other shares to the splits")
 
     def shape_at(self, resolution: int | None) -> tuple[int, ...]:
         """Return the shape of one example as a model gets it: images at ``resolution`` pixels a side, where one is given."""
@@ -299,6 +303,15 @@ def warn_of_absent_classes(name: str, classes: Sequence[str], splits: Mapping[st
         ]:
             shown = ", ".join(absent[:10]) + (", ..." if len(absent) > 10 else "")
             warnings.warn(f"{name}: no {split} example of the class {shown}; give more examples, or leave the class out", stacklevel=4)
+
+
+def spelt_alike(names: Iterable[str], short: Mapping[str, str] = MappingProxyType({})) -> list[list[str]]:
+    """Return the names that differ in capitals, blanks or the way of an accent only, or as ``short`` forms, in lists of two or more."""
+    found: dict[str, list[str]] = {}
+    for name in sorted(names):
+        plain = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+        found.setdefault(short.get(plain, plain), []).append(name)
+    return [alike for alike in found.values() if len(alike) > 1]
 
 
 def _portion(count: int, share: float) -> int:

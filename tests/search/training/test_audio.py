@@ -115,7 +115,7 @@ def test_streamed_recordings_are_the_same(recordings):
 
 def test_what_is_no_recording_is_named(recordings):
     (recordings / "low" / "bad.wav").write_bytes(b"RIFF nothing")
-    with pytest.raises(ValueError, match=r"cannot read .*low/bad\.wav: a recording must be a file of .aif, .aiff, .flac, .mp3, .ogg, .wav"):
+    with pytest.raises(ValueError, match=r"cannot read .*low/bad\.wav: a recording must be WAV, FLAC, Ogg, Opus, MP3, AIFF or AU"):
         audio(recordings, sample_rate=8000)
     with pytest.warns(UserWarning, match="left out 1 unreadable"):
         audio(recordings, sample_rate=8000, skip_unreadable=True)

@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.io import wavfile
 
+from joulefront.search.export.predict import Model
 from joulefront.search.training.audio import audio, read_sound
 from joulefront.search.training.images import decode, images, prepare
+from joulefront.search.training.summary import open_data
 
 RANDOM = np.random.default_rng(0)
 
@@ -187,7 +190,7 @@ def test_what_is_drawn_on_a_transparent_ground_is_seen(tmp_path, tone, ground, m
 
 
 def test_sizes_that_differ_are_said_and_an_own_resolution_is_taken_without_a_word(tmp_path):
-    files = {f"{name}/{k}.png": saved(np.zeros((8 + k, 20, 3), dtype=np.uint8)) for name in ("a", "b") for k in range(10)}
+    files = {f"{name}/{k}.png": saved(np.full((8 + k, 20, 3), ord(name), dtype=np.uint8)) for name in "ab" for k in range(10)}
     _, _, said = read(write(tmp_path, files))
     assert "the images differ in size (20 x 8 to 20 x 17)" in said
     assert "--set resolution=N" in said
@@ -260,3 +263,96 @@ def test_what_stands_before_the_classes_of_a_zip_is_ignored(tmp_path, before):
         for name, data in classes("a", "b").items():
             archive.writestr(before + name, data)
     assert read(tmp_path / "a.zip")[0].classes == ("a", "b")
+
+
+@pytest.mark.parametrize(("kind", "low", "high"), [("f4", -20, 20), ("i4", -2000, 2000), ("f4", 270, 300)])
+def test_values_below_zero_or_close_together_keep_their_differences_in_training_and_export(tmp_path, kind, low, high):
+    values = {"cold": low, "hot": high}
+    files = {
+        f"{name}/{k}.tif": saved((values[name] + np.arange(16).reshape(4, 4) / 10 + k).astype(kind), "TIFF")
+        for name in values
+        for k in range(10)
+    }
+    task, _, _ = read(write(tmp_path, files))
+    means = [
+        {int(image.float().mean()) // 32 for image, label in zip(task.train.inputs, task.train.targets, strict=True) if label == k}
+        for k in (0, 1)
+    ]
+    assert not means[0] & means[1]
+    served = object.__new__(Model)
+    served.how = task.preprocessing
+    for name in ("cold/3.tif", "hot/9.tif"):
+        tones = {key: task.preprocessing[key] for key in ("white", "black")}
+        np.testing.assert_array_equal(served.image(files[name])[..., 0], decode(files[name], (1, 4, 4), **tones)[0])
+
+
+@pytest.mark.parametrize("form", ["GIF", "PNG", "TIFF", "WEBP"])
+def test_several_frames_or_pages_are_said_once(tmp_path, form):
+    frames = [Image.fromarray(RANDOM.integers(0, 256, (6, 6, 3), dtype=np.uint8)) for _ in range(3)]
+
+    def moving(k):
+        file = io.BytesIO()
+        frames[k % 3].save(file, form, save_all=True, append_images=[frames[(k + 1) % 3]])
+        return file.getvalue() + bytes([k])
+
+    said = read(write(tmp_path, {f"{name}/{k}.{form.lower()}": moving(k + 10 * (name == "b")) for name in "ab" for k in range(10)}))[2]
+    assert said.endswith(f"20 of 20 images have several frames or pages, of which the first is used, e.g. a/0.{form.lower()}")
+
+
+def test_files_of_the_same_content_in_two_classes_or_splits_are_said(tmp_path):
+    root = write(tmp_path, classes("train/a", "train/b", "test/a", "test/b"))
+    assert read(root)[2] == ""
+    (root / "test/a/9.png").write_bytes((root / "train/a/3.png").read_bytes())
+    (root / "train/b/8.png").write_bytes((root / "train/a/4.png").read_bytes())
+    torn, leaked = read(root)[2].split(" | ")
+    assert "2 files have the same content in several classes, e.g. train/a/4.png and train/b/8.png" in torn
+    assert "2 files have the same content in several splits" in leaked
+    assert "train/a/3.png and test/a/9.png" in leaked
+
+
+@pytest.mark.parametrize("names", [("Cat", "cat"), ("cat", "cat "), ("caf\u00e9", "cafe\u0301")])
+def test_classes_that_differ_in_capitals_blanks_or_accents_only_are_said(tmp_path, names):
+    assert "differ in capitals, blanks or accents only" in read(write(tmp_path, classes(*names)))[2]
+    (tmp_path / "train").mkdir()
+    with pytest.raises(ValueError, match=f"is it {names[0]}/|is it {names[1]}/"):
+        images(write(tmp_path / "set", classes(f"train/{names[0]}", "train/x", f"test/{names[1]}", "test/x")))
+
+
+def test_a_set_of_which_nothing_can_be_read_is_refused_with_the_reason(tmp_path):
+    with pytest.raises(ValueError, match=r"none of 20 files of .* can be read, e\.g\. [ab]/\d\.png: cannot identify"):
+        images(write(tmp_path, {f"{name}/{k}.png": b"x" for name in "ab" for k in range(10)}), skip_unreadable=True)
+    write(tmp_path / "foreign", {f"{name}/{k}.m4a": b"x" for name in "ab" for k in range(3)})
+    with pytest.raises(ValueError, match=r"no recordings in .*, got 6 \.m4a"):
+        open_data(tmp_path / "foreign")
+
+
+def test_silent_recordings_and_sounds_beside_the_middle_are_said(tmp_path):
+    def sound(k, silence):
+        tone = 0.3 * np.sin(np.arange(800) * (0.2 + k / 100))
+        file = io.BytesIO()
+        wavfile.write(file, 8000, (np.concatenate([tone, np.zeros(silence)]) * 32767).astype("<i2"))
+        return file.getvalue()
+
+    files = {f"{name}/{k}.wav": sound(k + 20 * (name == "b"), 0) for name in "ab" for k in range(10)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        audio(write(tmp_path, files))
+    files |= {"a/3.wav": sound(99, 8000), "a/4.wav": sound(0, 0)[:44] + bytes(1600)}
+    with pytest.warns(UserWarning, match="silent") as caught:
+        task = audio(write(tmp_path, files), test_share=0, validation_share=0.1)
+    said = " | ".join(str(one.message) for one in caught)
+    assert "1 of 20 recordings are silent, e.g. a/4.wav" in said
+    assert "1 of 20 recordings are longer than the 0.1 s of their middle that are used (the median); --set seconds=N" in said
+    assert "1 recordings are silent in the 0.1 s of their middle that are used, and not beside, e.g. a/3.wav" in said
+    assert task.seen["warnings"]
+
+
+@pytest.mark.parametrize(("suffix", "form", "subtype"), [("au", "AU", "PCM_16"), ("opus", "OGG", "OPUS"), ("w64", "W64", "PCM_16")])
+def test_further_formats_of_sound_are_read(tmp_path, suffix, form, subtype):
+    soundfile = pytest.importorskip("soundfile")
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        for k in range(10):
+            noise = RANDOM.normal(size=4800) / 10
+            soundfile.write(tmp_path / name / f"{k}.{suffix}", noise, 48000, format=form, subtype=subtype)
+    assert open_data(tmp_path).preprocessing["kind"] == "audio"

@@ -82,3 +82,11 @@ def test_of_recordings_it_says_their_seconds(tmp_path):
     assert found["sound"]["rates"] == {"8000": found["sound"]["examined"]}
     assert found["sound"]["seconds"]["longest"] == pytest.approx(0.2)
     assert "samples per second 8000" in summary_text(found)
+
+
+def test_what_would_move_the_cursor_or_has_no_encoding_is_shown_as_its_code(tmp_path):
+    (tmp_path / "t.csv").write_text("a\x1b[31m,b,y\n" + "".join(f"{k},{k % 3},{'pq'[k % 2]}\n" for k in range(40)))
+    shown = summary_text(summarise(open_data(tmp_path / "t.csv", "y")) | {"warnings": ["left out \udcff.png"]})
+    assert "a\\x1b[31m" in shown
+    assert "left out \\udcff.png" in shown
+    assert "\x1b" not in shown

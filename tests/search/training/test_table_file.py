@@ -2,10 +2,12 @@
 
 import gzip
 import json
+import sys
 import warnings
 import zipfile
 from contextlib import suppress
 from shlex import quote
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -152,6 +154,8 @@ def test_files_of_excel_and_json_keep_their_types(tmp_path, monkeypatch, ending)
     )
     path = tmp_path / f"t.{ending}"
     frame.to_json(path, orient="records", lines=ending != "json")
+    if ending == "xlsx":  # what kind of file it is, its first bytes and its members tell
+        zipfile.ZipFile(path, "w").writestr("xl/workbook.xml", "")
     sheet = pd.DataFrame([["by the office", None, None, None], list(frame.columns), *frame.to_numpy(dtype=object).tolist()])
     sheets = {"Info": pd.DataFrame([["read me", "first"]]), "Data": sheet}
     monkeypatch.setattr(
@@ -549,3 +553,152 @@ def test_an_amount_with_the_name_of_a_number_is_no_name_of_rows(tmp_path, name, 
     rows = [f"{k * 7 % ROWS * factor + 1},{row}" for k, row in enumerate(PLAIN)]
     task, said = read(write(tmp_path / "t.csv", rows, header=f"{name},a,y"))
     assert (of(task, name)["type"] == "dropped") is dropped is (f"{name!r}, which names the rows" in said)
+
+
+TIMES = {
+    "quarters": ([f"{2019 + k % 6}Q{1 + k % 4}" for k in range(ROWS)], "date"),
+    "quarters before the year": ([f"Q{1 + k % 4} {2019 + k % 6}" for k in range(ROWS)], "date"),
+    "weeks": ([f"2024-W{1 + k % 52:02}" for k in range(ROWS)], "date"),
+    "hours with points": ([f"{1 + k % 12}:{k % 60:02} {'a.m.' if k % 2 else 'p.m.'}" for k in range(ROWS)], "date"),
+    "beyond a day": ([f"{k}:{7 * k % 60:02}:00" for k in range(ROWS)], "duration"),
+    "units of time": ([f"{k % 5}h {7 * k % 60}m" for k in range(ROWS)], "duration"),
+    "as in ISO 8601": ([f"PT{k % 5}H{7 * k % 60}M" for k in range(ROWS)], "duration"),
+    "with days": ([f"{k % 5} days {k % 24:02}:{7 * k % 60:02}:00" for k in range(ROWS)], "duration"),
+}
+
+
+@pytest.mark.parametrize(("cells", "kind"), TIMES.values(), ids=TIMES)
+def test_quarters_weeks_and_durations_are_times_in_training_and_in_prediction(tmp_path, cells, kind):
+    task, said = read(write(tmp_path / "t.csv", [f"{cell},{k % 7},{label(k)}" for k, cell in enumerate(cells)], header="t,a,y"))
+    assert (of(task, "t")["type"], of(task, "t")["reading"], said) == ("numeric", kind, "")
+    whole = np.concatenate([part.inputs for part in _parts(task)])
+    np.testing.assert_allclose(np.sort(prepare(task.preprocessing, tmp_path / "t.csv"), axis=0), np.sort(whole, axis=0), atol=1e-6)
+
+
+def test_durations_are_seconds(tmp_path):
+    cells = ["26:15:00", "1 day 02:15:00", "26h 15m", "P1DT2H15M", "1d 2h 15m"]
+    rows = [f"{cells[k % 5] if k % 2 else '1:00:00'},{label(k)}" for k in range(ROWS)]
+    mean = of(read(write(tmp_path / "t.csv", rows))[0], "a")["mean"]
+    assert mean == pytest.approx((94_500 + 3_600) / 2, rel=0.1)
+
+
+MIXED = {
+    "units": ([f"{k}{'kg' if k % 2 else 'g'}" for k in range(ROWS)], "its numbers have several units, 'g' and 'kg'"),
+    "currencies": ([f"{'$€'[k % 2]}{k}" for k in range(ROWS)], "is numbers with '$' and '€', which are read alike"),
+    "percent signs": ([f"{k}%" if k % 2 else f"{k / 100}" for k in range(ROWS)], "'%' in some cells and none in others"),
+    "capitals": ([("Red", "red", "blue")[k % 3] for k in range(ROWS)], "'Red' and 'red' in 't' differ in capitals or blanks only"),
+    "a marker below": ([-999 if k % 9 == 0 else k for k in range(ROWS)], "'t' is -999 in 7 rows"),
+    "a marker above": ([9999 if k % 9 == 0 else k for k in range(ROWS)], "if that means missing, --missing t=9999"),
+    "a first day": (["1900-01-01" if k % 9 == 0 else f"2024-01-{k % 28 + 1:02}" for k in range(ROWS)], "--missing t=1900-01-01"),
+    "values without measure": ([f"{1000 + 37 * k}e{100 + k}" for k in range(ROWS)], "would be beyond all measure"),
+}
+
+
+@pytest.mark.parametrize(("cells", "words"), MIXED.values(), ids=MIXED)
+def test_what_stands_beside_numbers_and_for_missing_ones_is_said(tmp_path, cells, words):
+    assert words in read(write(tmp_path / "t.csv", [f"{cell},{k % 7},{label(k)}" for k, cell in enumerate(cells)], header="t,a,y"))[1]
+
+
+@pytest.mark.parametrize("cells", [["1.0.0", "2.1.3", "1.4.2"], ["10.0.0.1", "10.0.3.7", "10.1.2.2"], ['"52.10, 13.40"', '"48.20, 9.10"']])
+def test_versions_addresses_and_places_are_called_no_dates(tmp_path, cells):
+    rows = [f"{cells[k % len(cells)]},{k % 7},{label(k)}" for k in range(ROWS)]
+    assert read(write(tmp_path / "t.csv", rows, header="t,a,y"))[1] == ""
+
+
+def test_markers_of_missing_values_are_missing_in_training_and_prediction(tmp_path):
+    rows = [f"{-999 if k % 9 == 0 else k},{99 if k % 5 == 0 else k % 4},{label(k)}" for k in range(ROWS)]
+    task, said = read(write(tmp_path / "t.csv", rows, header="a,b,y"), missing="-999,b=99")
+    assert (of(task, "a")["missing"], of(task, "b")["missing"], said) == (True, True, "")
+    new = prepare(task.preprocessing, write(tmp_path / "new.csv", ["-999,99", "99,1"], header="a,b"))
+    np.testing.assert_array_equal(new, prepare(task.preprocessing, pd.DataFrame({"a": [None, 99.0], "b": [None, 1.0]})))
+    assert new[0].tolist() != new[1].tolist()
+    with pytest.raises(ValueError, match="no column 'c'"):
+        table(tmp_path / "t.csv", "y", missing="c=5")
+
+
+@pytest.mark.parametrize("rule", ["---,---", "|---|:--:|", "-----+-----"])
+def test_a_line_below_the_header_is_no_row(tmp_path, rule):
+    rows = [rule, *(f"|{row.replace(',', '|')}|" if "|" in rule else row for row in PLAIN)]
+    task, said = read(write(tmp_path / "t.csv", rows, header="|a|y|" if "|" in rule else "a,y"))
+    assert (sum(map(len, _parts(task))), task.classes, said) == (ROWS, ("no", "yes"), "")
+
+
+@pytest.mark.parametrize("behind", [b"\0" * 50, b"\x1a", b"(60 rows affected)\n", b"Source: the office\n"])
+def test_what_stands_behind_the_last_row_is_no_row(tmp_path, behind):
+    path = write(tmp_path / "t.csv", PLAIN)
+    path.write_bytes(path.read_bytes() + behind)
+    task, _ = read(path)
+    assert sum(map(len, _parts(task))) == len(prepare(task.preprocessing, path)) == ROWS
+
+
+def test_a_file_is_read_as_what_it_is_whatever_its_name_says(tmp_path):
+    plain = prepare(read(write(tmp_path / "plain.dat", PLAIN))[0].preprocessing, tmp_path / "plain.dat")
+    text = (tmp_path / "plain.dat").read_bytes()
+    pd.read_csv(tmp_path / "plain.dat").to_parquet(tmp_path / "really.parquet")
+    for name, data in (("a.csv", (tmp_path / "really.parquet").read_bytes()), ("b.csv", gzip.compress(text)), ("c.xlsx", text)):
+        (tmp_path / name).write_bytes(data)
+        task, said = read(tmp_path / name)
+        np.testing.assert_allclose(prepare(task.preprocessing, tmp_path / name), plain, atol=1e-6)
+        assert said == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 3\n", "git lfs pull"),
+        (b"<!DOCTYPE html>\n<html>\n", "it is a web page"),
+        (b'a,y\n1,x\n"2,x\n3,x\n', "a quote that opens about line 2 is never closed"),
+    ],
+)
+def test_what_is_no_table_is_named(tmp_path, text, words):
+    (tmp_path / "t.csv").write_bytes(text)
+    with pytest.raises(ValueError, match=words):
+        table(tmp_path / "t.csv", "y")
+
+
+def test_a_file_without_a_header_and_another_encoding_are_said(tmp_path):
+    assert "the column 'no' has its name among its values" in read(write(tmp_path / "t.csv", PLAIN, header="1000.5,no"), "no")[1]
+    rows = [f"{'цена' if k % 2 else 'вес'},{label(k)}" for k in range(ROWS)]
+    assert "probably another encoding" in read(write(tmp_path / "c.csv", rows, encoding="cp1251"))[1]
+
+
+def test_short_hashes_ids_with_gaps_and_counters_that_begin_again_name_the_rows(tmp_path):
+    def row(k):
+        return f"{k * 2654435761 % 2**32:08x},{'' if k == 7 else 1000 + k},{k % 20},{k % 7},{label(k)}"
+
+    task, said = read(write(tmp_path / "t.csv", [row(k) for k in range(ROWS)], header="key,id,,a,y"))
+    assert [of(task, name).get("reason") for name in ("key", "id", "Unnamed: 2")] == ["names the rows"] * 3
+    assert "left out 'key', 'id', 'Unnamed: 2', which names the rows" in said
+
+
+def test_targets_that_cannot_be_learnt_are_refused_or_said(tmp_path):
+    path = write(tmp_path / "t.csv", [f"{k},name{k},name{k // 2},7.5,{'Y' if k % 2 else 'yes'}" for k in range(ROWS)], header="a,b,c,d,e")
+    with pytest.raises(ValueError, match="'b' has 60 classes in 60 rows; predict another column"):
+        table(path, "b")
+    with pytest.raises(ValueError, match="at least two values, got only 7"):
+        table(path, "d")
+    assert "'c' has 30 classes in 60 rows" in read(path, "c")[1]
+    assert "'Y' and 'yes' in e differ in spelling only" in read(path, "e")[1]
+    for wrong, words in (({"max_levels": 0}, "max_levels must be at least 1"), ({"folds": 50}, "at most 20 parts")):
+        with pytest.raises(ValueError, match=words):
+            table(path, "e", **wrong)
+
+
+def test_rows_that_come_again_and_columns_that_group_rows_are_said(tmp_path):
+    rows = [f"{k % 30},{k % 30 * 7919 % 997},{k % 7},{label(k % 30)}" for k in range(2 * ROWS)]
+    said = read(write(tmp_path / "t.csv", rows, header="patient_id,b,c,y"))[1]
+    assert "'patient_id' may name what several rows belong to; --split group:patient_id" in said
+    assert "validation rows are training rows again" in read(write(tmp_path / "d.csv", [*rows[:30] * 4], header="p,b,c,y"))[1]
+
+
+def test_cells_of_excel_that_are_merged_over_rows_have_one_value(tmp_path, monkeypatch):
+    path = tmp_path / "t.xlsx"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("xl/workbook.xml", "")
+        archive.writestr("xl/worksheets/sheet1.xml", '<mergeCell ref="A2:A21"/>')
+    body = [[f"r{k // 20}" if k % 20 == 0 else None, k % 7, label(k)] for k in range(ROWS)]
+    monkeypatch.setattr(pd, "read_excel", lambda *_, **__: {"S": pd.DataFrame([["region", "a", "y"], *body])})
+    areas = [SimpleNamespace(min_row=k, max_row=k + 19, min_col=1, max_col=1) for k in (2, 22, 42)]
+    book = {"S": SimpleNamespace(merged_cells=SimpleNamespace(ranges=areas))}
+    monkeypatch.setitem(sys.modules, "openpyxl", SimpleNamespace(load_workbook=lambda _: book))
+    assert of(read(path)[0], "region")["levels"] == ["r0", "r1", "r2"]
