@@ -224,12 +224,10 @@ class Model:
         Dates are seconds since 1970 (UTC), truth values 0 and 1. Warnings, which begin with the ``source``, count what training had not.
         """
         reading = _reading()
-        frame = reading.plain_frame(frame)
-        absent = [column["name"] for column in self.used if column["name"] not in frame.columns]
-        if absent:
+        frame = reading.without_markers(reading.plain_frame(frame), self.how.get("markers", ()))
+        if absent := [column["name"] for column in self.used if column["name"] not in frame.columns]:
             lost = f"{len(absent)} missing: {', '.join(map(repr, absent[:20]))}"
             raise Unusable(f"the table must have the column {absent[0]!r} ({lost}), got {', '.join(frame.columns[:20])}")
-        frame = reading.without_markers(frame, self.how.get("markers", ()))
         feed: dict[str, np.ndarray] = {}
         if said := reading.other_signs(self.used, self.how.get("file"), frame):
             warnings.warn(source + said, stacklevel=2)
