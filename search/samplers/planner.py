@@ -107,9 +107,8 @@ class Planner:
         table, settings = state.table, self.settings
         unavailable = {trial.key for trial in history.running} | history.failed
         done = unavailable | history.ended()
-        paused = np.array(
-            [i for i, key in enumerate(table.keys) if table.trained_to[i] < settings.rungs[-1] and key not in done], dtype=np.int64
-        )
+        open_ = ~self._closed(table).all(1)
+        paused = np.array([i for i, key in enumerate(table.keys) if open_[i] and key not in done], dtype=np.int64)
         paused = _closest_to_front(table, paused)
         divisor = 1 if encoder.features is None else _FEATURES_DIVISOR
         seen = history.observations.keys() | unavailable
@@ -203,7 +202,7 @@ class Planner:
         config, target = int(candidates.config[i]), int(np.argmax(candidates.rate[i]))
         resumable = bool(state.table.resumable[config]) if config >= 0 else self.settings.resume
         parent = history.longest(key) if config >= 0 and resumable else None
-        step = int(np.flatnonzero(rungs > state.table.trained_to[config])[0]) if config >= 0 else 0
+        step = int((rungs <= state.table.trained_to[config]).sum()) if config >= 0 else 0
         return Decision(
             params,
             key,
@@ -312,14 +311,14 @@ class Planner:
         paid = np.where((config >= 0) & resumable, energy, self._paid_by_others(encoder, genes))
         cost = np.maximum(predictions.energy - paid[:, None], _MIN_INCREMENT * predictions.energy)
         rate = gain / (cost + settings.cost_floor * state.median_cost) ** settings.per_joule
-        excluded = rungs[None, :] <= trained_to[:, None]
+        excluded = (config >= 0)[:, None] & self._closed(table)[config]
         if remaining is not None:
             excluded |= cost > remaining
         if self.withheld is not None:
             excluded |= np.array([k < 0 and self.withheld(encoder.encoding.params(row)) for k, row in zip(config, genes, strict=True)])[
                 :, None
             ]
-        step_cost = np.where(resumable[:, None], cost[np.arange(len(cost)), first][:, None], cost)
+        step_cost = np.where(resumable[:, None], cost[np.arange(len(cost)), np.minimum(first, len(rungs) - 1)][:, None], cost)
         if largest_step is not None:
             excluded |= step_cost > largest_step * state.median_cost
         rate = np.where(excluded, -np.inf, rate)
@@ -365,10 +364,24 @@ class Planner:
         return self.models.inflated(self.models.predict(encoder.columns(genes)), config < 0, self.inflation)
 
     def _first_rung(self, table: ObservationTable, config: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Return the next rung of each row, -1 in ``config`` being a fresh one, and whether it is reached by resuming a checkpoint."""
+        """Return the next rung of each row, -1 in ``config`` being a fresh one, and whether it is reached by resuming a checkpoint.
+
+        Beyond the last rung there is none, and the number of rungs is returned.
+        """
         trained_to = np.where(config >= 0, table.trained_to[config], 0.0)
         resumable = np.where(config >= 0, table.resumable[config], self.settings.resume)
-        return np.argmax(np.array(self.settings.rungs)[None, :] > trained_to[:, None], 1), resumable
+        return (np.array(self.settings.rungs) <= trained_to[:, None]).sum(1), resumable
+
+    def _closed(self, table: ObservationTable) -> NDArray[np.bool_]:
+        """Return the rungs at which another training of a measured configuration tells nothing new, ``(c, r)``.
+
+        A checkpoint has passed all that are shorter. Where each length is a training of its own, a shorter one is another model: cheaper,
+        and known rather well.
+        """
+        rungs, longest = np.array(self.settings.rungs), table.epochs[table.longest_row][:, None]
+        passed = table.resumable[:, None] | (rungs >= longest)
+        passed[table.config] |= table.epochs[:, None] == rungs
+        return np.asarray((rungs <= table.trained_to[:, None]) & passed)
 
 
 def _closest_to_front(table: ObservationTable, configs: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -217,3 +217,19 @@ def test_the_order_of_the_objectives_after_the_first_changes_nothing(objective: 
 def test_an_energy_that_is_not_another_objective_is_rejected(objective: Objective, energy: int) -> None:
     with pytest.raises(ValueError, match=f"got 2 objectives and energy={energy}"):
         searched(objective, 1, energy=energy)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("resume", [True, False])
+def test_rungs_that_were_skipped_are_open_where_each_length_is_a_training_of_its_own(objective: Objective, resume: bool) -> None:
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=FreezeThawSampler(RUNGS, resume=resume))
+    for lr, epochs in ((0.01, 9), (0.02, 27), (0.02, 3)):
+        study.enqueue_trial({"kind": "conv", "lr": lr, "width": 5, "epochs": epochs})
+    study.optimize(objective, 14)
+    survey = study.sampler.survey(study)  # type: ignore[attr-defined]
+    keys = [key_of(study.trials[0]), key_of(study.trials[1])]
+    open_ = {}
+    for config, rates in zip(survey.candidates.config, survey.candidates.rate, strict=True):
+        open_[survey.state.table.keys[config] if config >= 0 else None] = np.isfinite(rates).tolist()
+    found = [open_.get(key) for key in keys]
+    assert found == ([[False, False, False, True], None] if resume else [[True, True, False, True], [True, False, True, False]])
