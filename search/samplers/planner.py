@@ -107,8 +107,8 @@ class Planner:
         table, settings = state.table, self.settings
         unavailable = {trial.key for trial in history.running} | history.failed
         done = unavailable | history.ended()
-        open_ = ~self._closed(table).all(1)
-        paused = np.array([i for i, key in enumerate(table.keys) if open_[i] and key not in done], dtype=np.int64)
+        open_ = np.flatnonzero(~self._closed(table).all(1))
+        paused = np.array([i for i in open_ if table.keys[i] not in done], dtype=np.int64)
         paused = _closest_to_front(table, paused)
         divisor = 1 if encoder.features is None else _FEATURES_DIVISOR
         seen = history.observations.keys() | unavailable
