@@ -123,8 +123,6 @@ def _task(
     split: str,
 ) -> Task:
     """Do what ``table`` says; ``columns`` are those to drop, to keep and that are codes."""
-    if max_levels < 0:
-        raise ValueError(f"max_levels must be at least 0, got {max_levels}; --drop leaves out a column")
     drop, keep, categorical = columns
     divides = [column for column in split_column(split)[1:] if column is not None]
     path = None

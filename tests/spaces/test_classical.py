@@ -131,6 +131,8 @@ def test_a_detector_learns_from_normal_examples_and_ranks_anomalies_first(contra
 
 def test_scores_of_far_outliers_stay_different():
     class Detector:
+        _estimator_type = "outlier_detector"
+
         def decision_function(self, X):
             return -X[:, 0]
 

@@ -45,7 +45,7 @@ def test_two_groups_of_a_verb_cannot_share_a_name() -> None:
 def test_the_verbs_share_what_they_have_in_common() -> None:
     shared = {"--data", "--target", "--set", "--seed", "--sampler", "--objectives", "--trials", "--budget", "--pretrained", "--rungs"}
     shared |= {"--zone", "--intensity", "--pue", "--price", "--meter", "--cpu-watts", "--device", "--out"}
-    shared |= {"--kind", "--drop", "--keep", "--categorical", "--split", "--metric"}  # how a table is read
+    shared |= {"--kind", "--drop", "--keep", "--categorical", "--missing", "--split", "--metric"}  # how a table is read
     assert shared == options_of("run") & options_of("estimate")
     assert options_of("run") & options_of("repeat") >= {"--idle", "--cool-down", "--anchor", "--meter", "--cpu-watts", "--device", "--seed"}
     assert "--trial-timeout" in options_of("run") & options_of("repeat")

@@ -101,9 +101,11 @@ def test_a_column_of_codes_divides_by_time_and_too_many_folds_are_refused_at_the
     days = pd.date_range("2024-01-01", periods=40).strftime("%Y-%m-%d")
     frame = pd.DataFrame({"day": days, "x": np.arange(40) % 7, "y": ["p", "q"] * 20})
     assert table(frame, "y", split="time:day", categorical="day").test.raw.rows.min() == 34
-    with pytest.raises(ValueError, match="folds must be at most the 34 training and validation rows, got 500"):
+    with pytest.raises(ValueError, match="at least 2 and at most 20 parts, got 500"):
         table(frame, "y", folds=500)
-    with pytest.raises(ValueError, match="max_levels must be at least 0, got -5"):
+    with pytest.raises(ValueError, match="folds must be at most the 10 training and validation rows, got 20"):
+        table(frame.head(12), "y", folds=20)
+    with pytest.raises(ValueError, match="max_levels must be at least 1, got -5"):
         table(frame, "y", max_levels=-5)
     with pytest.raises(ValueError, match="must be 0 and 1, got texts: 'p', 'q'"):
         table(frame, ["y"])
