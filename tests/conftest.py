@@ -10,6 +10,8 @@ import os
 import shutil
 import signal
 import sqlite3
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +106,9 @@ def _tables_are_made_once(request: pytest.FixtureRequest, monkeypatch: pytest.Mo
 
     def connected(file: Path, mode: database.Mode) -> sqlite3.Connection:
         if mode == "create" and not file.exists():
-            shutil.copyfile(_empty_database, file)
+            with tempfile.NamedTemporaryFile(dir=file.parent, prefix=".new-") as whole, suppress(FileExistsError):
+                shutil.copyfile(_empty_database, whole.name)
+                os.link(whole.name, file)  # at once: another thread may be making it, too
         connection = connect(file, mode)
         connection.execute("PRAGMA synchronous = OFF")
         return connection
