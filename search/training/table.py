@@ -274,3 +274,7 @@ def _no_column(source: str, column: str, names: list[str]) -> str:
     near = difflib.get_close_matches(column, names, n=1)
     hint = f"; did you mean {near[0]!r}? It" if near else "; it"
     return f"{source} has no column {column!r}{hint} has: {listed(names)}"
+
+
+#: The same for what is in memory already.
+table_of = table

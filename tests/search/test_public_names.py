@@ -31,6 +31,7 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
 )
 def test_what_older_model_cards_import_is_still_there(old: str, name: str) -> None:
     """In a process of its own, where nothing else has been imported before."""
-    code = f"from {old} import {name} as old\nfrom joulefront.search import {name} as new\nassert old is new"
+    code = f"from {old} import {name} as old\nfrom joulefront.search import {name} as new\nassert old is new\n"
+    code += "from joulefront.search.training.table import table, table_of\nassert table_of is table"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
