@@ -1,37 +1,25 @@
-"""Which trial which joule belongs to: windows on the ledger, the bill that adds up to its total, and what a trial keeps of its windows."""
+"""Which trial which joule belongs to: windows on the ledger, and the bill that adds up to its total."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from math import hypot
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..carbon.intensity import Intensity, grams_co2e
-from ..energy import Component, Ledger, Record, Window
+from ..energy import Ledger, Record, Window
 from ..energy.calibrations import WallCalibration
-from ..energy.journal import fitted
-from ..energy.record import add, combined_quality, scaled, sum_known
-from ..records.bill import REPEAT, REPEATS, TRIAL, SessionBill
+from ..records.bill import FEATURES, REPEAT, REPEATS, TRIAL, SessionBill
 from ..records.files import write_json
-from ..records.trial import ComponentEnergy, Trial, TrialEnergy
-from ..training.feature_cache import FeatureCache, Price
-from ..training.results import PASS, SAMPLE, WAY, FeaturesUsed
 
 if TYPE_CHECKING:
-    from ..training.text import Embedded
+    pass
 
 #: A killed session loses at most what came after its last bill.
 SAVE_SECONDS = 5.0
-#: State under which the bill has what frozen backbones took: it is paid once by the study, not by the trial that happens to come first.
-FEATURES = "features"
-#: Relative standard uncertainty of an energy beside foreign work, which takes turns, caches and memory bandwidth: no meter shows it.
-#: Source: three networks trained beside four streaming neighbours took 1.10, 1.13 and 1.19 times as much (CPU estimate, ten runs each).
-FOREIGN_U = 0.15
 #: What a trial is booked as, by the state in which its window ended; a training that ended early is a measured point, too.
 BOOKED = {"ok": "complete", "stopped": "stopped", "pruned": "pruned"}
 
@@ -244,156 +232,3 @@ class Account:
 def _numbered(named: Mapping[str, float | None], kind: str) -> dict[int, float | None]:
     """Keep what belongs to one kind of training, by number."""
     return {int(name.removeprefix(f"{kind} ")): joules for name, joules in named.items() if name.startswith(f"{kind} ")}
-
-
-def trial_energy(
-    whole: Record,
-    phases: Sequence[Record],
-    *,
-    parent: Trial | None,
-    predictions: int,
-    intensity: Intensity | Callable[[Record], Intensity | None] | None,
-    pue: float = 1.0,
-    shared: Sequence[Record] = (),
-    compiled: Iterable[Trial] = (),
-) -> TrialEnergy:
-    """Return the energy of a trial.
-
-    What the model costs to train from scratch is what it shares with others, the start-up of the lineage's first trial, compiling
-    included, and every epoch of the lineage. Kernels that were compiled for an earlier trial cost what they cost then: who trains the
-    model from scratch pays it. Validation, analysis, storing and the start-up of continuations were paid by the search, not by the model.
-
-    Args:
-        whole: The trial's own window, from the executor taking the job to the weights being stored.
-        phases: Records of its inner windows: ``setup``, ``compile``, ``epoch``, ``eval``, ``analysis``, ``inference``.
-        parent: The trial that was continued, or None.
-        predictions: Number of predictions in the ``inference`` window.
-        intensity: Carbon per kWh: one number, or its mean over the time of a record; None when unknown.
-        pue: Power usage effectiveness of the site; enters the grams only.
-        shared: What the study pays once and every model that needs it costs, whoever has paid for it: the features of its images.
-        compiled: Trials that have the same kernels, if they were compiled: the first paid for them, others found them in a cache.
-    """
-    epochs = [record for record in phases if record.kind == "epoch"]
-    paid = [record for record in phases if record.kind == "compile"]
-    if paid:
-        known = (fitted(Record, one.energy.compiled, f"what trial {one.number} has compiled") for one in compiled if one.energy.compiled)
-        paid = [max((*paid, *known), key=lambda record: record.known_joules)]
-    now = [r if r in phases else replace(r, t0_utc=whole.t0_utc, t0_ns=whole.t0_ns, t1_ns=whole.t1_ns) for r in (*shared, *paid)]
-    training = epochs if parent is not None else [*now, *(record for record in phases if record.kind == "setup"), *epochs]
-    components = {} if parent is None else dict(parent.energy.components)
-    for record in training:
-        for part in record.components:
-            if part.counts:
-                components[part.name] = _plus(components.get(part.name), part)
-    earlier = [] if parent is None else [parent]
-    joules = sum_known([*(trial.train_joules for trial in earlier), *(record.joules for record in training)])
-    foreign = FOREIGN_U if whole.contended else 0.0
-    u_joules = _quadrature([record.u_random_joules for record in training], None if parent is None else parent.train_u_joules)
-    if u_joules is not None:  # one neighbour raises all windows of a trial alike
-        u_joules = hypot(u_joules, foreign * sum(record.known_joules for record in training))
-    seconds = sum(record.seconds for record in training) + (0.0 if parent is None else parent.energy.train_seconds or 0.0)
-    tests = [record for record in phases if record.kind == "inference"]
-    per_1000 = 1000.0 / predictions if predictions else 0.0
-    inference = tests[0].joules if tests and predictions else None
-    u_inference = tests[0].u_random_joules if tests and predictions else None
-    u_inference = None if u_inference is None else hypot(u_inference, foreign * (inference or 0.0))
-    return TrialEnergy(
-        train_joules=joules,
-        train_u_joules=u_joules,
-        features_joules=parent.energy.features_joules if parent is not None else sum_known(record.joules for record in shared),
-        increment_joules=whole.joules,
-        evaluation_joules=sum_known(record.joules for record in phases if record.kind == "eval"),
-        analysis_joules=sum_known(record.joules for record in phases if record.kind == "analysis"),
-        inference_joules_per_1000=None if inference is None else inference * per_1000,
-        inference_u_joules_per_1000=None if u_inference is None else u_inference * per_1000,
-        grams_co2e=_grams(joules, training, parent, intensity, pue),
-        components=components,
-        quality=combined_quality([*(record.quality for record in training), *(trial.energy_quality for trial in earlier)]),
-        train_seconds=seconds,
-        cpu_seconds=sum_known([*(trial.energy.cpu_seconds for trial in earlier), *(record.cpu_seconds for record in training)]),
-        gpu_utilisation=_gpu_utilisation(training, parent),
-        hardware_id=whole.hardware_id,
-        record=whole.to_json(),
-        compiled=dict(parent.energy.compiled) if parent is not None else replace(paid[0], hardware={}).to_json() if paid else {},
-        contended=bool(whole.contended) or any(trial.energy.contended for trial in earlier),
-    )
-
-
-def price_of_features(used: FeaturesUsed | None, phases: Sequence[Record], cache: FeatureCache | None, whole: Record) -> tuple[Record, ...]:
-    """Return what the features of a model's training images cost at its own cut, whoever has paid for them; nothing where it has none.
-
-    It is the price of an image times their number, and that of finding a faster way of running the network, see ``Price``. It is the one
-    that is known of most images here; what this training has computed is kept for later ones. Where nothing was measured it is unknown: a
-    record without components.
-    """
-    if used is None:
-        return ()
-    passed, found, sampled = (
-        [record for record in phases if record.kind == FEATURES and record.name.endswith(f" {index}")] for index in (PASS, WAY, SAMPLE)
-    )
-    once = add(found) if found else None
-    # What was passed is the whole entry, which may be more than the part that this model has.
-    measured = [("", used.computed - used.sampled, passed), (used.part, used.sampled, sampled)]
-    own = {part: Price(images, add(records), once, used.slower) for part, images, records in measured if images and records}
-    price = own.get(used.part)
-    if cache is not None and used.key is not None:
-        for part, one in own.items():
-            if one.record.joules is not None:
-                cache.keep_price(used.key, one, part)
-        price = cache.price(used.key, used.part) or price
-    return (replace(whole, kind=FEATURES, components=()),) if price is None else price.of(used.images)
-
-
-def price_of_inputs(embedded: Embedded | None, ledger: Ledger) -> tuple[Record, ...]:
-    """Return what features in a task's inputs take for its training rows, measured on some of them; nothing where there are none.
-
-    They were computed as the task was loaded, once for all models; each model that is made again needs them.
-    """
-    if embedded is None:
-        return ()
-    with ledger.window("features of the inputs", kind="overhead") as window:
-        embedded.compute()
-        record = window.close()
-    return (replace(scaled(record, embedded.times), kind=FEATURES),)
-
-
-def _gpu_utilisation(training: Sequence[Record], parent: Trial | None) -> float | None:
-    """Mean over the lineage of the GPU that worked most; unknown when any part of it is."""
-    seconds = [record.seconds for record in training]
-    shares = [max(record.utilisation.values(), default=None) for record in training]
-    if parent is not None:
-        seconds.append(parent.energy.train_seconds or 0.0)
-        shares.append(parent.energy.gpu_utilisation)
-    if sum(seconds) <= 0 or any(share is None for share in shares):
-        return None
-    return sum(share * part for share, part in zip(shares, seconds, strict=True) if share is not None) / sum(seconds)
-
-
-def _grams(
-    joules: float | None,
-    training: Sequence[Record],
-    parent: Trial | None,
-    intensity: Intensity | Callable[[Record], Intensity | None] | None,
-    pue: float,
-) -> float | None:
-    """Carbon of a training: of all its joules at one intensity, or of each of its windows at the intensity of its time."""
-    if intensity is None:
-        return None
-    if isinstance(intensity, Intensity):
-        return grams_co2e(joules, intensity, pue=pue)
-    parts = [grams_co2e(record.joules, intensity(record), pue=pue) for record in training]
-    return sum_known(parts if parent is None else [parent.grams_co2e, *parts])
-
-
-def _plus(before: ComponentEnergy | None, part: Component) -> ComponentEnergy:
-    """Add energy to a component; what was unknown once is unknown in the sum."""
-    idle = None if part.joules is None or part.net_joules is None else part.joules - part.net_joules
-    if before is None:
-        return ComponentEnergy(part.joules, part.quality, part.source, idle)
-    quality = combined_quality([before.quality, part.quality])
-    return ComponentEnergy(sum_known([before.joules, part.joules]), quality, part.source, sum_known([before.idle_joules, idle]))
-
-
-def _quadrature(values: Sequence[float | None], parent: float | None) -> float | None:
-    """Independent random uncertainties add in squares."""
-    return hypot(*known) if (known := [value for value in (*values, parent) if value is not None]) else None

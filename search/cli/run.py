@@ -67,7 +67,7 @@ def run(
     from ..running.run import load
     from ..running.run import run as run_study
     from ..stopping.limits import seconds_of, share_of
-    from ..stopping.stop_gain import STOP_GAIN
+    from ..stopping.rules import STOP_GAIN
     from ..study import Budget, LimitReachedError
     from .study_source import adapt, command_line, find_study, origin_of
     from .study_toml import with_session

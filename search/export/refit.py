@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..billing.account import trial_energy
+from ..billing.trial_energy import trial_energy
 from ..certainty import shares_differ
 from ..energy import JOULES_PER_WH
 from ..energy.measure import measure

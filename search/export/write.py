@@ -16,15 +16,14 @@ from ..records.trial import Trial
 from ..study import Study
 from ..training.task import Task
 from . import predict
-from .boosted_format import Native
 from .card import model_card
 from .folder import CONFIG, move_in, staging, write_readable_json
+from .library_formats import Native, Skops
 from .model import Exporter, ExportFailed, Predictor, TrainedModel, first_line, plain_estimator, rebuild
 from .onnx_format import Onnx
 from .parity import Check, compare
 from .raw_check import SCRIPT, example, from_start, origin, write_script
 from .refit import REFIT, Refit
-from .skops_format import Skops
 from .torch_formats import Pt2, Safetensors, builder_of
 from .variants import variant_of
 

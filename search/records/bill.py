@@ -17,6 +17,8 @@ from .files import BillFile, read_json
 TRIAL, REPEAT = "trial", "repeat"
 #: State under which trainings of finalists are billed, whatever their outcome.
 REPEATS = "repeats"
+#: State under which the bill has what frozen backbones took: it is paid once by the study, not by the trial that happens to come first.
+FEATURES = "features"
 
 
 @dataclass(frozen=True)

@@ -12,16 +12,15 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ..billing.account import FEATURES
 from ..energy import JOULES_PER_WH
 from ..formatting import energy_text
 from ..front import Front
-from ..records.bill import add_up
+from ..records.bill import FEATURES, add_up
 from ..records.run_folder import RunFolder
 from ..records.trial import Trial
 from ..report.facts import over_default
-from ..stopping.limits import Limits, StopRules, joules_of
-from ..stopping.stop_gain import NOT_WORTH_IT
+from ..stopping.limits import Limits, joules_of
+from ..stopping.rules import NOT_WORTH_IT, StopRules
 from ..study import Study
 from .carbon_session import CarbonSession
 from .membership import Membership

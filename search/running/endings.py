@@ -1,11 +1,15 @@
-"""What is done at the end, also after an error: every step is taken, and the first error is the one that the user sees."""
+"""How work ends: signals ask for it, and every step at the end is taken, also after an error, the first of which the user sees."""
 
 from __future__ import annotations
 
+import signal
+import sys
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ..execution.job import reason_of
 
@@ -65,3 +69,42 @@ class Endings:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close(error)
+
+
+@dataclass
+class Interrupts:
+    """What the user's signals (SIGINT, SIGTERM) do to a session.
+
+    Attributes:
+        seen: Set by the first signal; checked between epochs.
+        patient: Whether the first signal lets an epoch end; otherwise it raises, as every later one does.
+    """
+
+    seen: threading.Event = field(default_factory=threading.Event)
+    patient: bool = False
+
+
+@contextmanager
+def stop_on_interrupt() -> Iterator[Interrupts]:
+    """Handle SIGINT and SIGTERM; nothing is changed outside of the main thread.
+
+    Raises:
+        KeyboardInterrupt: At the second signal, or at the first one where nobody looks at the event.
+    """
+    interrupts = Interrupts()
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupts
+        return
+
+    def stop(signum: int, frame: Any) -> None:
+        again = interrupts.seen.is_set()
+        interrupts.seen.set()
+        if again or not interrupts.patient:
+            raise KeyboardInterrupt
+        how = "press Ctrl-C" if signum == signal.SIGINT else "send the signal"
+        print(f"\nstopping after this epoch; {how} again to stop at once", file=sys.stderr, flush=True)
+
+    with ExitStack() as restored:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            restored.callback(signal.signal, number, signal.signal(number, stop))
+        yield interrupts

@@ -26,8 +26,8 @@ from ..records.database import fail_open_trials
 from ..records.run_folder import RunFolder, StoreError
 from ..records.shared_study import LOCK_SECONDS, ArtifactStore, LedgerCopy, SharedStudy, WorkerState
 from ..records.trial import WORKER, Trial
-from ..stopping.limits import Limits, StopRules
-from ..stopping.stop_gain import NOT_WORTH_IT
+from ..stopping.limits import Limits
+from ..stopping.rules import NOT_WORTH_IT, StopRules
 from ..study import Budget, Study
 from .lineages import claimed
 

@@ -16,8 +16,9 @@ from ..front import Front
 from ..integrations.run_log import RunLog, TrialLogger
 from ..records.examples import SHARES
 from ..records.run_folder import Run
-from ..stopping.limits import Limits, StopRules
+from ..stopping.limits import Limits
 from ..stopping.projection import Expected, expected
+from ..stopping.rules import StopRules
 from .session import Session
 
 if TYPE_CHECKING:

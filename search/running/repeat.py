@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..billing.account import TrialMeter, price_of_features, trial_energy
+from ..billing.account import TrialMeter
+from ..billing.trial_energy import price_of_features, trial_energy
 from ..certainty import written
 from ..energy import JOULES_PER_WH, Ledger, Record
 from ..energy.journal import fitted
@@ -30,7 +31,8 @@ from ..records.replicates import REPEATS_FILE, Plan, Repeat, Repeats, Slot, slot
 from ..records.run_folder import RunFolder, StoreError
 from ..records.trial import INTERRUPTED, Trial
 from ..space import FixedTrial, Space
-from ..stopping.limits import TimeLimit, pace_of, slowest_epoch
+from ..stopping.overdue import TimeLimit
+from ..stopping.rules import pace_of, slowest_epoch
 from ..study import Study
 from ..threads import cores
 from .baselines import PLAIN, MeasurementProtocol

@@ -17,8 +17,8 @@ from ..records.run_folder import RunFolder, StoreError
 from ..report.front_view import FrontView
 from ..samplers.factory import keep_apart, make_sampler
 from ..samplers.frozen_features import StoredFeatures
-from ..stopping.limits import StopRules, limits_of, pace_of, refuse_wrong_limits
-from ..stopping.stop_gain import StopGain
+from ..stopping.limits import limits_of, refuse_wrong_limits
+from ..stopping.rules import StopGain, StopRules, pace_of
 from ..study import Budget, Study
 from ..training.evaluate import targets_of
 from ..training.task import Task

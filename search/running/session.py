@@ -19,19 +19,18 @@ the bill is closed, everything is given back in the reverse order; the first err
 
 from __future__ import annotations
 
-import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..billing.account import SAVE_SECONDS, Account, price_of_inputs
+from ..billing.account import SAVE_SECONDS, Account
 from ..billing.recovery import settle_killed
+from ..billing.trial_energy import price_of_inputs
 from ..energy import Ledger, discover
 from ..energy.calibrations import WallCalibration, load_calibration
 from ..energy.discover import Discovery
@@ -42,14 +41,14 @@ from ..execution.probe import WARM_UP_SECONDS, WarmUp, may_compile, warm_up_seco
 from ..records.bill import SessionBill, add_up, meters_of, read_sessions
 from ..records.files import write_json
 from ..records.run_folder import RunFolder
-from ..stopping.limits import BROKEN_OFF
+from ..stopping.rules import BROKEN_OFF
 from ..study import Study
 from ..threads import cores
 from ..training.feature_cache import FeatureCache
 from ..training.recipe import synchronizer
 from ..training.task import Task
 from .baselines import PLAIN, BaselineController, MeasurementProtocol
-from .endings import Endings
+from .endings import Endings, stop_on_interrupt
 from .identity import note_end, note_session, refuse_other_estimate, timestamp
 
 if TYPE_CHECKING:
@@ -331,45 +330,6 @@ def open_session(options: SessionOptions, folder: AbstractContextManager[RunFold
         opened = OpenedFolder(bench, bench.held.enter(folder))
         with opened.endings:
             yield opened
-
-
-@dataclass
-class Interrupts:
-    """What the user's signals (SIGINT, SIGTERM) do to a session.
-
-    Attributes:
-        seen: Set by the first signal; checked between epochs.
-        patient: Whether the first signal lets an epoch end; otherwise it raises, as every later one does.
-    """
-
-    seen: threading.Event = field(default_factory=threading.Event)
-    patient: bool = False
-
-
-@contextmanager
-def stop_on_interrupt() -> Iterator[Interrupts]:
-    """Handle SIGINT and SIGTERM; nothing is changed outside of the main thread.
-
-    Raises:
-        KeyboardInterrupt: At the second signal, or at the first one where nobody looks at the event.
-    """
-    interrupts = Interrupts()
-    if threading.current_thread() is not threading.main_thread():
-        yield interrupts
-        return
-
-    def stop(signum: int, frame: Any) -> None:
-        again = interrupts.seen.is_set()
-        interrupts.seen.set()
-        if again or not interrupts.patient:
-            raise KeyboardInterrupt
-        how = "press Ctrl-C" if signum == signal.SIGINT else "send the signal"
-        print(f"\nstopping after this epoch; {how} again to stop at once", file=sys.stderr, flush=True)
-
-    with ExitStack() as restored:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            restored.callback(signal.signal, number, signal.signal(number, stop))
-        yield interrupts
 
 
 def before_ledger(ledger: Ledger, found: Discovery) -> dict[str, float | None]:

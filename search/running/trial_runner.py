@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from threadpoolctl import ThreadpoolController
 
-from ..billing.account import FEATURES, TrialMeter, price_of_features, trial_energy
+from ..billing.account import TrialMeter
+from ..billing.trial_energy import price_of_features, trial_energy
 from ..carbon.clean_hours import text_of
 from ..execution.job import Executor, Job, Outcome, Watch, reason_of, seed_of
 from ..execution.worker import DeviceError
+from ..records.bill import FEATURES
 from ..records.database import keep
 from ..records.run import on_hardware
 from ..records.trial import BASELINE, DEFAULT, KEY, WORKER, Trial, from_optuna
@@ -23,7 +25,8 @@ from ..samplers.frozen_features import StoredFeatures, scheduled
 from ..samplers.history import FROM_SCRATCH, resume_from
 from ..space import Candidate, NearestTrial
 from ..stopping.dominated import DominanceStopper
-from ..stopping.limits import Overdue, StopRules
+from ..stopping.overdue import Overdue
+from ..stopping.rules import StopRules
 from ..study import Study, rejection_of
 from ..training.checkpoint import check_weights
 from ..training.task import Task

@@ -7,7 +7,8 @@ import pytest
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import create_trial
 
-from joulefront.search.billing.account import Account, price_of_features, price_of_inputs, trial_energy
+from joulefront.search.billing.account import Account
+from joulefront.search.billing.trial_energy import price_of_features, price_of_inputs, trial_energy
 from joulefront.search.carbon.intensity import Intensity
 from joulefront.search.energy import Capability, Component, Ledger, Reading, Record
 from joulefront.search.records.bill import SessionBill

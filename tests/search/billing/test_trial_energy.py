@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 from helpers.trials import changed, make_trial
 
-from joulefront.search.billing.account import trial_energy
+from joulefront.search.billing.trial_energy import trial_energy
 from joulefront.search.carbon.intensity import Intensity
 from joulefront.search.energy import Component, Record
 from joulefront.search.records.trial import ComponentEnergy, Trial, TrialEnergy

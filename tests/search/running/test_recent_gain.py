@@ -8,7 +8,7 @@ from helpers.trials import make_trial
 
 from joulefront.search.front import Front
 from joulefront.search.running.course import LEAST, finished, recent_gain
-from joulefront.search.stopping.stop_gain import NOT_WORTH_IT
+from joulefront.search.stopping.rules import NOT_WORTH_IT
 from joulefront.search.study import Budget
 
 

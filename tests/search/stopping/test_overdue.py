@@ -7,8 +7,11 @@ from typing import Any, cast
 import pytest
 
 from joulefront.search.records.trial import INTERRUPTED
-from joulefront.search.stopping import limits
-from joulefront.search.stopping.limits import Limits, Overdue, StopRules
+from joulefront.search.stopping import overdue
+from joulefront.search.stopping import rules as session_rules
+from joulefront.search.stopping.limits import Limits
+from joulefront.search.stopping.overdue import Overdue
+from joulefront.search.stopping.rules import StopRules
 
 
 class Clock:
@@ -24,7 +27,8 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr(limits, "time", made)
+    monkeypatch.setattr(overdue, "time", made)
+    monkeypatch.setattr(session_rules, "time", made)
     return made
 
 

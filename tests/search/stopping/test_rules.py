@@ -7,7 +7,7 @@ import pytest
 from joulefront.search import Study
 from joulefront.search.carbon.intensity import Intensity
 from joulefront.search.samplers.marginal_gain import RemainingGain
-from joulefront.search.stopping.stop_gain import StopGain
+from joulefront.search.stopping.rules import StopGain
 from joulefront.spaces.mlp import Mlp
 
 FRANCE = Intensity(56.0, "FR", "table")
