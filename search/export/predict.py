@@ -229,11 +229,12 @@ class Model:
             lost = f"{len(absent)} missing: {', '.join(map(repr, absent[:20]))}"
             raise Unusable(f"the table must have the column {absent[0]!r} ({lost}), got {', '.join(frame.columns[:20])}")
         feed: dict[str, np.ndarray] = {}
-        if said := reading.other_signs(self.used, self.how.get("file"), frame):
+        new = _reading("table_surprises")
+        if said := new.other_signs(self.used, self.how.get("file"), frame):
             warnings.warn(source + said, stacklevel=2)
         for column in self.used:
             name, values = column["name"], frame[column["name"]]
-            for said in reading.surprises(column, values) if column["type"] != "text" else ():
+            for said in new.surprises(column, values) if column["type"] != "text" else ():
                 warnings.warn(source + said, stacklevel=2)
             if column["type"] == "text":
                 feed[name] = _text_features(column, values)
@@ -245,7 +246,7 @@ class Model:
                 feed[name] = np.where(np.abs(found) < reading.LARGEST, found, np.nan)[:, None]
             else:
                 texts = reading.texts(values)
-                feed[name] = np.array([text or "" for text in texts], dtype=object)[:, None]
+                feed[name] = np.array([text or "" for text in new.as_levels(column, texts)], dtype=object)[:, None]
                 if "words" in column:
                     feed[f"{name} words"] = _reading("table_encodings").word_features(column["words"], list(texts)).astype(np.float32)
         return feed

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..training import columns, table_encodings, table_file
+from ..training import columns, table_encodings, table_file, table_rows, table_surprises
 from ..training.splits_data import Excerpt, MemoryData
 from ..training.task import Data
 from . import predict
@@ -37,7 +37,7 @@ def write_script(folder: Path, file: str, trained: TrainedModel) -> str:
     elif front is not None:
         (folder / predict.PREPARATION).write_bytes(preparation(trained, front, metadata(trained, takes, [])).SerializeToString())
     if file == predict.MODEL or front is not None:
-        for module in (predict, *((columns, table_file, table_encodings) if takes == "table" else ())):
+        for module in (predict, *((columns, table_encodings, table_file, table_rows, table_surprises) if takes == "table" else ())):
             source = Path(str(module.__file__))
             shutil.copyfile(source, folder / source.name)
     return takes

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from ..training.audio import FLOOR, Spectrogram, fourier_waves, mel_bands
-from ..training.columns import LARGEST, MISSING, Reading, parse
+from ..training.columns import LARGEST, MISSING
 from ..training.estimator import is_outlier_detector
 from ..training.table_encodings import STEPS as CIRCLE
 from ..training.table_encodings import circle
+from ..training.table_surprises import codes_as_numbers
 from .model import TrainedModel, plain_estimator
 
 #: Steps of Pillow's fixed-point weights for images of 8 bits. Source: Pillow, src/libImaging/Resample.c, PRECISION_BITS.
@@ -328,10 +329,8 @@ def _levels(nodes: Nodes, column: Mapping[str, Any]) -> str:
     count = len(column["levels"]) + bool(column["other"]) + bool(column["missing"])
     absent = count - 1 if column["missing"] else other
     places = {word: absent for text in sorted(MISSING) for word in (text, text.upper(), text.title())}
-    amounts = parse(np.array(column["levels"], dtype=object), Reading("number"))
-    # As in ``table.py``: a reader of CSV makes 1 of the code 01.
-    places |= {str(int(a)): k for k, a in enumerate(amounts) if np.isfinite(a) and (amounts == a).sum() == 1 and a.is_integer()}
-    places |= {level: k for k, level in enumerate(column["levels"])}
+    codes, own = codes_as_numbers(column), {level: k for k, level in enumerate(column["levels"])}
+    places |= {number: own[level] for number, level in codes.items() if level in own} | own
     numbers = nodes.add(
         "LabelEncoder",
         column["name"],
@@ -342,9 +341,10 @@ def _levels(nodes: Nodes, column: Mapping[str, Any]) -> str:
     )
     blocks = [nodes.add("Cast", nodes.add("Equal", numbers, np.arange(count)[None]), to=_FLOAT)] if count else []
     target = column.get("target", {"prior": (), "means": {}})
+    means = {number: target["means"][level] for number, level in codes.items() if level in target["means"]} | target["means"]
     for k, prior in enumerate(target["prior"]):
-        means: dict[str, Any] = {"keys_strings": list(target["means"]), "values_floats": [one[k] for one in target["means"].values()]}
-        blocks.append(nodes.add("LabelEncoder", column["name"], domain="ai.onnx.ml", **means, default_float=float(prior)))
+        by_text: dict[str, Any] = {"keys_strings": list(means), "values_floats": [one[k] for one in means.values()]}
+        blocks.append(nodes.add("LabelEncoder", column["name"], domain="ai.onnx.ml", **by_text, default_float=float(prior)))
     blocks += [f"{column['name']} words"] if "words" in column else []
     return str(nodes.add("Concat", *blocks, axis=1) if len(blocks) > 1 else blocks[0])
 

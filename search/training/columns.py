@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any, Literal
@@ -318,55 +318,6 @@ def numbers(values: pd.Series[Any], reading: Reading = Reading()) -> np.ndarray:
     if not is_text(values.dtype):
         return pd.to_numeric(values).to_numpy(dtype=np.float64, na_value=np.nan)
     return parse(texts(values), reading if reading.kind != "text" else Reading("number"))
-
-
-def surprises(column: Mapping[str, Any], values: pd.Series[Any]) -> list[str]:
-    """Say what training had not of the values of a column that it learnt: a sentence for each kind, with their number and an example."""
-    name, found, said = column["name"], texts(values), list[str]()
-    present = [text for text in found if text is not None]
-
-    def count(strange: Sequence[str], counted: str, what: str = "not seen in training") -> None:
-        if strange:
-            were = f"1 value of {name!r} was" if len(strange) == 1 else f"{len(strange)} values of {name!r} were"
-            said.append(f"{were} {what}, e.g. {strange[0]!r}: {counted}")
-
-    if column["type"] == "numeric":
-        reading = from_json(column)
-        read = list(zip(found, numbers(values, reading), strict=True))
-        count([text for text, one in read if text is not None and np.isnan(one)], f"no {reading.kind}, counted as missing")
-        count([text for text, one in read if text is not None and abs(one) >= LARGEST], "not finite, counted as missing")
-    elif column["levels"]:
-        levels = {*column["levels"], *(level.lstrip("0") for level in column["levels"])}  # 1 is the code 01
-        strange = [text for text in present if text not in levels]
-        if column["other"]:  # of the rare ones no list is kept
-            count(strange, "counted as rare", f"not among the {len(column['levels'])} frequent ones of training")
-        else:
-            count(strange, "counted as none of those")
-    if len(present) < len(found) and not column.get("missing", True):
-        gaps = len(found) - len(present)
-        instead = "the median of training stands there" if column["type"] == "numeric" else "counted as none of those"
-        said.append(f"{gaps} missing value{'' if gaps == 1 else 's'} of {name!r}, of which training had none: {instead}")
-    return said
-
-
-def other_signs(columns: Sequence[Mapping[str, Any]], learnt: Mapping[str, Any] | None, frame: pd.DataFrame) -> str | None:
-    """Say that numbers of new rows are probably written with another decimal sign than those of training; None where they are not.
-
-    Both signs may fit, as in ``1.500``: then another separator of the file tells.
-    """
-    separator = (frame.attrs.get("file") or {}).get("separator")
-    for column in columns:
-        name, reading = column["name"], from_json(column) if column["type"] == "numeric" else Reading()
-        if reading.kind != "number" or reading.how[1:2] not in (".", ",") or not is_text(frame[name].dtype):
-            continue
-        found = np.array([text for text in texts(frame[name]) if text is not None and set(text) & {".", ","}], dtype=object)
-        own, other = (
-            np.isfinite(parse(found, Reading("number", how + reading.how[2:]))).sum() for how in (reading.how[:2], reading.how[1::-1])
-        )
-        divided = separator != (learnt or {}).get("separator") and None not in (separator, (learnt or {}).get("separator"))
-        if own < other or (divided and 0 < own == other and reading.how[0] == ","):
-            return f"numbers of {name!r}, e.g. {found[0]!r}, were read with the decimal sign {reading.how[0]!r} of training; write them so"
-    return None
 
 
 def is_text(dtype: Any) -> bool:

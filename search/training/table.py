@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .arrays import task_in_memory
-from .columns import MISSING, infer, is_text, other_signs, parse, plain_frame, readings, surprises, texts, without_markers
+from .columns import MISSING, infer, is_text, parse, plain_frame, readings, texts, without_markers
 from .table_checks import copies, telling_alone, warn_of_columns, warn_of_markers, warn_of_rows, words_for_missing
 from .table_encodings import goals_of, means_of_others
 from .table_features import MAX_LEVELS, apply, feature_names, is_numeric, learn, levels_with_means, listed
 from .table_file import read
 from .table_splits import alike_neighbours, split_column, split_rows
+from .table_surprises import other_signs, surprises
 from .task import Kind, Task, encode, keep_rows, noting, spelt_alike
 from .text import Embedded, StaticEmbedding
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .columns import COMPACT, LARGEST, Reading, as_json, from_json, is_text, numbers, parse, readings, texts
+from .columns import COMPACT, LARGEST, Reading, as_json, from_json, is_text, numbers, readings, texts
 from .table_encodings import (
     calendar_features,
     calendar_names,
@@ -19,6 +19,7 @@ from .table_encodings import (
     mean_features,
     word_features,
 )
+from .table_surprises import as_levels
 from .text import StaticEmbedding, learn_text, text_features
 
 if TYPE_CHECKING:
@@ -138,7 +139,8 @@ def apply(columns: list[Column], frame: pd.DataFrame) -> np.ndarray:
         elif column["type"] == "text":
             features[:, position : position + len(_suffixes(column))] = text_features(column, frame[str(column["name"])])
         else:
-            _mark_levels(column, texts(frame[str(column["name"])]), features[:, position : position + len(_suffixes(column))])
+            found = as_levels(column, texts(frame[str(column["name"])]))
+            _mark_levels(column, found, features[:, position : position + len(_suffixes(column))])
         position += len(_suffixes(column))
     return features
 
@@ -177,7 +179,7 @@ def _are_hashes(levels: list[str]) -> bool:
 def levels_with_means(columns: list[Column], frame: pd.DataFrame) -> dict[int, np.ndarray]:
     """Return the level of each row as ``level_codes`` does, ``(n,)``, of columns with mean targets, by the place of their first mean."""
     return {
-        len(feature_names(columns[:k])) + len(_levels(column)): level_codes(texts(frame[str(column["name"])]))[1]
+        len(feature_names(columns[:k])) + len(_levels(column)): level_codes(as_levels(column, texts(frame[str(column["name"])])))[1]
         for k, column in enumerate(columns)
         if "target" in column
     }
@@ -218,20 +220,11 @@ def _mark_levels(column: Mapping[str, Any], values: np.ndarray, features: np.nda
         features[:, last : last + count] = mean_features(column["target"], values)
     if "words" in column:
         features[:, features.shape[1] - len(column["words"]) :] = word_features(column["words"], list(values))
-    where = places(column, values, missing=last - 1 if column["missing"] else other, other=other)
+    # One that did not occur in training is one of the others; where there were none, it has no feature.
+    places, missing = {level: k for k, level in enumerate(column["levels"])}, last - 1 if column["missing"] else other
+    where = [missing if text is None else places.get(text, other) for text in values]
     rows = np.array([row for row, place in enumerate(where) if place is not None], dtype=int)
     features[rows, [place for place in where if place is not None]] = 1.0
-
-
-def places(column: Mapping[str, Any], values: np.ndarray, *, missing: int | None, other: int | None) -> list[int | None]:
-    """Return which level each text is; one that did not occur in training is one of the others; where there were none, it is None."""
-    places = {level: k for k, level in enumerate(column["levels"])}
-    # A reader of CSV makes 1 of the code 01; where no two levels are the same number, it still is that level.
-    amounts = parse(np.array(column["levels"], dtype=object), Reading("number"))
-    for k, amount in enumerate(amounts):
-        if np.isfinite(amount) and (amounts == amount).sum() == 1 and amount.is_integer():
-            places.setdefault(str(int(amount)), k)
-    return [missing if text is None else places.get(text, other) for text in values]
 
 
 def _suffixes(column: Mapping[str, Any]) -> list[str]:

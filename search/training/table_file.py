@@ -15,6 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+try:
+    from .table_rows import is_number, is_rule, rows_of_data
+except ImportError:  # beside predict.py in an exported folder
+    from table_rows import is_number, is_rule, rows_of_data  # type: ignore[import-not-found,no-redef]
+
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
@@ -25,25 +30,15 @@ TYPED = PARQUET | EXCEL | JSON
 TEXT = frozenset({".csv", ".tsv", ".txt", ".tab", ".dat", ".data", ".psv"})
 #: Bytes at the start of a text file from which encoding, separator and header are told.
 SNIFFED = 2**18
-#: The header is looked for in so many lines; a row of units is compared with so many rows.
+#: The header is looked for in so many lines.
 HEADING = 30
-SNIFFED_ROWS = 100
 #: The usual ones first; those from the blank on only where none of these gives the columns that are known.
 SEPARATORS = ",;\t| ~^:\x01\x1f"
-#: First words of a line below the rows that sums them up, or says where they are from.
-_FOOTERS = re.compile(
-    r"(?i)(grand )?(sub)?totals?|sum(me)?|summa|gesamt|insgesamt|totale?s?|ges\.|average|mean|mittelwert|durchschnitt"
-    r"|(source|quelle|notes?|hinweis):.*|\(\d+ rows?( affected)?\)"
-)
 #: How what is no table begins, and what to do.
 _NO_TABLES = {
     b"version https://git-lfs": "it is a pointer of Git LFS; git lfs pull fetches the file",
     **dict.fromkeys((b"<!doctype html", b"<html"), "it is a web page; download the file itself"),
 }
-#: A line that is drawn below the header, as in Markdown and by databases.
-_RULE = r":?[-=]{2,}:?|[-=+]{5,}"
-#: What stands in a row of units below the header, for columns that have none.
-_UNITLESS = frozenset({"", "-", "--", "[-]", "(-)", "n/a", "none"})
 #: A text that Excel is kept from making a number of: ``="01"``.
 _EXCEL = r'^="(.*)"$'
 #: Encodings of single letters by more than one byte, or by other letters than Windows-1252, that a name in the header may tell.
@@ -120,8 +115,9 @@ def _read_excel(path: Path, names: Collection[str], learnt: Mapping[str, Any]) -
     if above:
         warnings.warn(f"{path}: left out {above} lines above the header", stacklevel=4)
     frame = raw.iloc[above + 1 :].reset_index(drop=True)
-    frame = frame.iloc[_rows_of_data(path, frame.map(cell))].reset_index(drop=True).infer_objects()
-    frame.attrs["file"] = {"sheet": sheet}
+    data, units = _said_rows(path, rows[above], frame.map(cell), learnt)
+    frame = frame.iloc[data].reset_index(drop=True).infer_objects()
+    frame.attrs["file"] = {"sheet": sheet, **units}
     frame = frame.set_axis([name or f"Unnamed: {k}" for k, name in enumerate(rows[above])], axis=1)
     return frame.loc[:, [bool(name) or bool(frame.iloc[:, k].notna().any()) for k, name in enumerate(rows[above])]]
 
@@ -169,40 +165,6 @@ def _flat(frame: pd.DataFrame) -> pd.DataFrame:
             inner = pd.json_normalize([value if isinstance(value, dict) else {} for value in frame[name]]).set_index(frame.index)
             frame = pd.concat([frame.drop(columns=name), inner.add_prefix(f"{name}.")], axis=1)
     return frame
-
-
-def _rows_of_data(path: Path, body: pd.DataFrame) -> slice:
-    """Return which rows of texts are data: a row of units at the start is none, nor are sums at the end."""
-    start, stop = int(len(body) > 0 and _is_rule(body.iloc[0])), len(body)
-    if not start and len(body) > 4 and _is_units(body.head(SNIFFED_ROWS).to_numpy(dtype=object)):
-        start = 1
-        shown = ", ".join(text for text in body.iloc[0] if text)[:60]
-        warnings.warn(f"{path}: left out the row below the header, taken for units ({shown})", stacklevel=5)
-    for k in range(len(body) - 1, max(start + 3, len(body) - 6), -1):
-        place, first = next(((place, text) for place, text in enumerate(body.iloc[k]) if text), (0, ""))
-        if first and (not _FOOTERS.fullmatch(first.rstrip(": ")) or (body.iloc[:k, place] == first).any()):
-            break
-        if first:
-            stop = k
-            warnings.warn(f"{path}: left out the row {first!r} at the end, taken for a sum or a note", stacklevel=5)
-    return slice(start, stop)
-
-
-def _is_rule(row: Collection[str]) -> bool:
-    return any(row) and all(re.fullmatch(_RULE, text.strip()) for text in row if text)
-
-
-def _is_units(cells: np.ndarray) -> bool:
-    """Whether a first row has no number where all others have, and nothing that comes again where they have texts."""
-    numeric = 0
-    for first, *others in cells.T.tolist():
-        present = [text for text in others if text]
-        if first.lower() in _UNITLESS:
-            continue
-        if _is_number(first) or first in present or len(first) > 12 or first.lower() in ("na", "nan", "null", "?"):
-            return False
-        numeric += bool(present) and all(map(_is_number, present))
-    return numeric > 0
 
 
 def _read_text(path: Path, names: Collection[str], learnt: Mapping[str, Any]) -> pd.DataFrame:
@@ -259,12 +221,9 @@ def _read_text(path: Path, names: Collection[str], learnt: Mapping[str, Any]) ->
     header, body = [str(name).replace("\0", "").strip() for name in raw.iloc[0]], raw.iloc[1:].reset_index(drop=True)
     while len(body) and not "".join(body.iloc[-1]).strip("\0\x1a "):
         body = body.iloc[:-1]  # what some systems write behind the last row
-    again = (body == raw.iloc[0]).all(axis=1)
-    if again.any() and sum(map(bool, header)) > 1:
-        warnings.warn(f"{path}: left out {int(again.sum())} rows that are the header again", stacklevel=4)
-        body = body[~again].reset_index(drop=True)
     body = body.replace(_EXCEL, r"\1", regex=True)
-    body = body.iloc[_rows_of_data(path, body)].reset_index(drop=True)
+    data, units = _said_rows(path, header, body, learnt)
+    body = body.iloc[data].reset_index(drop=True)
     named = max((k + 1 for k, name in enumerate(header) if name), default=0)
     if short:
         warnings.warn(
@@ -288,8 +247,16 @@ def _read_text(path: Path, names: Collection[str], learnt: Mapping[str, Any]) ->
             "and double a quote in them"
         )
     frame = body.iloc[:, :named].set_axis([name or f"Unnamed: {k}" for k, name in enumerate(header[:named])], axis=1)
-    frame.attrs["file"] = {"encoding": encoding, "separator": separator, "quote": quote}
+    frame.attrs["file"] = {"encoding": encoding, "separator": separator, "quote": quote, **units}
     return frame
+
+
+def _said_rows(path: Path, header: list[str], body: pd.DataFrame, learnt: Mapping[str, Any]) -> tuple[np.ndarray, dict[str, Any]]:
+    """Return which rows are data, with a warning for what others are left out, and the units to keep, if there are any."""
+    data, said, units = rows_of_data(header, body, learnt.get("units"))
+    for one in said:
+        warnings.warn(f"{path}: {one}", stacklevel=5)
+    return data, {"units": units} if units else {}
 
 
 def _kind_of(path: Path) -> str:
@@ -365,7 +332,7 @@ def _layout(text: str, names: Collection[str], quote: str, learnt: str | None, *
         filled = [sum(map(bool, row)) for row in rows]
         if not any(filled):
             raise ValueError("the file is empty")
-        holding = [k for k, row in enumerate(rows[:HEADING]) if {*names} <= {*row} and (k == 0 or not any(map(_is_number, row)))]
+        holding = [k for k, row in enumerate(rows[:HEADING]) if {*names} <= {*row} and (k == 0 or not any(map(is_number, row)))]
         # Without a known name: a title or an empty line has one field at most.
         several = [k for k, count in enumerate(filled[:HEADING]) if count > 1]
         above = (holding if names and holding else several or [filled.index(max(filled))])[0]
@@ -379,7 +346,7 @@ def _layout(text: str, names: Collection[str], quote: str, learnt: str | None, *
         )
         if score > best:
             named = max((k + 1 for k, name in enumerate(rows[above]) if name), default=0)
-            short = tuple(k + 1 for k, row in enumerate(rows) if k > above and any(row) and len(row) < named and not _is_rule(row))
+            short = tuple(k + 1 for k, row in enumerate(rows) if k > above and any(row) and len(row) < named and not is_rule(row))
             best, found = score, _Layout(separator, above, max(widths), len(rows[above]), short)
     return found
 
@@ -387,7 +354,3 @@ def _layout(text: str, names: Collection[str], quote: str, learnt: str | None, *
 def _whole(digits: str) -> int | str:
     """Read a whole number, but for one that a float would round: such are names."""
     return int(digits) if len(digits.lstrip("-")) < 16 else digits
-
-
-def _is_number(text: str) -> bool:
-    return text.replace(",", ".").replace(".", "").lstrip("+-").isdigit()

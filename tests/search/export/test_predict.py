@@ -15,8 +15,8 @@ import pytest
 from joulefront.search.export import export, predict
 from joulefront.search.export.model import rebuild
 from joulefront.search.training.arrays import arrays
-from joulefront.search.training.columns import surprises
 from joulefront.search.training.table import prepare, table
+from joulefront.search.training.table_surprises import surprises
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 EMPTY = "when,town,size\n2024-03-01,Rome,1\n,Rome,1\n2024-05-09,,\nnever,Paris,1\n2051-01-01,Rome,1\n"

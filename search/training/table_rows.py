@@ -1,0 +1,135 @@
+"""Which rows below the header of a table are data: units, the header again, comments, sums and notes are none."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: A row of units is compared with so many rows; so many rows at the end may be sums and notes.
+COMPARED, BEHIND = 100, 8
+#: A unit is a short text; words that describe the columns may be longer where every column has them.
+UNIT = 12
+#: What sums up the rows above it, or says where they are from.
+_FOOTERS = re.compile(
+    r"(?i)(grand )?(sub)?totals?|sum(me)?|summa|gesamt|insgesamt|totale?s?|ges\.|average|mean|mittelwert|durchschnitt"
+    r"|(source|quelle|notes?|hinweis):.*|\(\d+ rows?( affected)?\)"
+)
+#: A text that stands alone behind the rows and is a note: marked as one, with a colon, or of several words.
+_NOTE = re.compile(r"[*†‡§¹²³#].*|[^:]+: .*|\S+( \S+){3,}")
+#: A line that is drawn below the header, as in Markdown and by databases.
+_RULE = r":?[-=]{2,}:?|[-=+]{5,}"
+#: What stands in a row of units for columns that have none.
+_UNITLESS = frozenset({"", "-", "--", "[-]", "(-)", "n/a", "none"})
+#: A sum may be rounded by this share of what it sums up.
+ROUNDED = 1e-4
+
+
+def rows_of_data(
+    header: Sequence[str], body: pd.DataFrame, learnt: Mapping[str, str] | None = None
+) -> tuple[np.ndarray, list[str], dict[str, str]]:
+    """Tell which rows of texts below a header are data.
+
+    ``learnt`` are the units that stood below the header in training: a file of a row or two that begins with them has them, too.
+
+    Returns:
+        Positions of the rows that are data, what to say of the others, and the units by name of the column, empty without any.
+    """
+    cells = np.array(body.to_numpy(dtype=object), dtype=object)
+    keep, said, units = np.ones(len(cells), dtype=bool), list[str](), dict[str, str]()
+    names, several = [name.strip().casefold() for name in header], sum(map(bool, header)) > 1
+    first = [k for k, row in enumerate(cells) if several and row[0].strip().casefold() == names[0]]
+    again = [k for k in first if [text.strip().casefold() for text in cells[k]] == names]
+    if again:
+        keep[again] = False
+        said.append(f"left out {len(again)} rows that are the header again")
+    comments = [k for k, row in enumerate(cells) if several and row[0].startswith("#") and not any(row[1:])]
+    if comments and sum(row[0].startswith("#") for row in cells) == len(comments):
+        keep[comments] = False
+        said.append(f"left out {len(comments)} rows that are comments, e.g. {cells[comments[0]][0][:60]!r}")
+    rows = np.flatnonzero(keep)
+    if len(rows) and is_rule(cells[rows[0]]):
+        rows = rows[1:]
+    elif len(rows) and (_learnt_units(header, cells[rows[0]], learnt) or (len(rows) > 4 and _is_units(cells[rows[:COMPARED]]))):
+        units = {name: text for name, text in zip(header, cells[rows[0]], strict=True) if name and text}
+        said.append(f"left out the row below the header, taken for units ({', '.join(units.values())[:60]})")
+        rows = rows[1:]
+    stop = len(rows)
+    for last in range(len(rows) - 1, max(0, len(rows) - BEHIND), -1):
+        row, above = cells[rows[last]], cells[rows[:last]]
+        if any(row):
+            if not (_is_note(row, above) or (last > 3 and _is_sum(row, above))):
+                break
+            stop = last
+            said.append(f"left out the row {next(filter(None, row))!r} at the end, taken for a sum or a note")
+        elif stop < len(rows):
+            stop = last  # an empty line between rows and notes
+    return rows[:stop], said, units
+
+
+def is_rule(row: Collection[str]) -> bool:
+    """Whether a row is a line that is drawn with dashes."""
+    return any(row) and all(re.fullmatch(_RULE, text.strip()) for text in row if text)
+
+
+def is_number(text: str) -> bool:
+    """Whether a text is a plain number of either decimal sign."""
+    return text.replace(",", ".").replace(".", "").lstrip("+-").isdigit()
+
+
+def _learnt_units(header: Sequence[str], row: np.ndarray, learnt: Mapping[str, str] | None) -> bool:
+    common = [(learnt or {}).get(name) == text for name, text in zip(header, row, strict=True) if name in (learnt or {})]
+    return any(common) and all(common)
+
+
+def _is_units(cells: np.ndarray) -> bool:
+    """Whether a first row has no number where all others have, and nothing that comes again where they have texts."""
+    numeric, whole = 0, all(cells[0])
+    for first, *others in cells.T.tolist():
+        present = [text for text in others if text]
+        if first.lower() in _UNITLESS:
+            continue
+        if is_number(first) or first in present or (len(first) > UNIT and not whole) or first.lower() in ("na", "nan", "null", "?"):
+            return False
+        numeric += bool(present) and all(map(is_number, present))
+    return numeric > 0
+
+
+def _is_note(row: np.ndarray, above: np.ndarray) -> bool:
+    """Whether a row says something of the table: a text that the column has not, where the others are empty."""
+    place = int(np.flatnonzero(row != "")[0])
+    first = row[place]
+    if is_number(first) or (above[:, place] == first).any():
+        return False
+    alone = sum(map(bool, row)) == 1
+    if _FOOTERS.fullmatch(first.rstrip(": ")):
+        return len(above) > 3 or alone
+    others = [text for text in above[:COMPARED, place] if text]
+    words = _NOTE.fullmatch(first) is not None or (len(first) > UNIT and len(others) > 3 and all(map(is_number, others)))
+    return alone and len(row) > 2 and words
+
+
+def _is_sum(row: np.ndarray, above: np.ndarray) -> bool:
+    """Whether the numbers of a row are the sums of those above it: all of them, or one where a word says so."""
+    sums, others, word = 0, 0, False
+    for text, column in zip(row, above.T, strict=True):
+        if is_number(text):
+            values = np.array([_number(one) for one in column if one])
+            summed = bool(np.any(values) and abs(values.sum() - _number(text)) <= ROUNDED * np.abs(values).sum())
+            sums, others = sums + summed, others + (not summed)
+        elif text:
+            known = (column == text).any() or not _FOOTERS.fullmatch(text.rstrip(": "))
+            word, others = word or not known, others + known
+    return sums > 0 and (word or (others == 0 and (sums > 1 or not all(row))))
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text.replace(",", "."))
+    except ValueError:
+        return float("nan")

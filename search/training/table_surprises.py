@@ -1,0 +1,89 @@
+"""What new rows of a table have that training had not: codes in another spelling, values and gaps never seen, other decimal signs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+try:
+    from .columns import LARGEST, Reading, from_json, is_text, numbers, parse, texts
+except ImportError:  # beside predict.py in an exported folder
+    from columns import LARGEST, Reading, from_json, is_text, numbers, parse, texts  # type: ignore[import-not-found,no-redef]
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def codes_as_numbers(column: Mapping[str, Any]) -> dict[str, str]:
+    """Return, by the whole number that a reader of CSV makes of it, each level of a column that alone stands for that number.
+
+    >>> codes_as_numbers({"levels": ["01", "2", "02"], "target": {"means": {"A": [0.5], "007": [0.1]}}})
+    {'1': '01', '7': '007'}
+    """
+    known = list(dict.fromkeys([*column["levels"], *column.get("target", {}).get("means", ())]))
+    amounts = parse(np.array(known, dtype=object), Reading("number")) if known else np.empty(0)
+    whole = {level: str(int(amount)) for level, amount in zip(known, amounts, strict=True) if abs(amount) < 2**63 and amount.is_integer()}
+    counts = Counter(whole.values())
+    return {number: level for level, number in whole.items() if counts[number] == 1}
+
+
+def as_levels(column: Mapping[str, Any], found: np.ndarray) -> np.ndarray:
+    """Return texts ``(n,)`` or None as training had them: where a reader made 1 of the code 01, or a file writes 01 for the code 1."""
+    known, codes = {*column["levels"], *column.get("target", {}).get("means", ())}, codes_as_numbers(column)
+    meant = {text: codes.get(text, text) for text in {*found} - known - {None}}
+    padded = any(len(level) > 1 and level.startswith("0") for level in known)  # then 03 is not 3
+    for text in [text for text in meant if text.startswith("0") and not padded]:
+        number = text.lstrip("0") or "0"
+        meant[text] = number if codes.get(number) == number else text
+    return np.array([meant.get(text, text) for text in found], dtype=object)
+
+
+def surprises(column: Mapping[str, Any], values: pd.Series[Any]) -> list[str]:
+    """Say what training had not of the values of a column that it learnt: a sentence for each kind, with their number and an example."""
+    name, found, said = column["name"], texts(values), list[str]()
+    present = [text for text in found if text is not None]
+
+    def count(strange: Sequence[str], counted: str, what: str = "not seen in training") -> None:
+        if strange:
+            were = f"1 value of {name!r} was" if len(strange) == 1 else f"{len(strange)} values of {name!r} were"
+            said.append(f"{were} {what}, e.g. {strange[0]!r}: {counted}")
+
+    if column["type"] == "numeric":
+        reading = from_json(column)
+        read = list(zip(found, numbers(values, reading), strict=True))
+        count([text for text, one in read if text is not None and np.isnan(one)], f"no {reading.kind}, counted as missing")
+        count([text for text, one in read if text is not None and abs(one) >= LARGEST], "not finite, counted as missing")
+    elif column["levels"]:
+        strange = [text for text in as_levels(column, np.array(present, dtype=object)) if text not in column["levels"]]
+        if column["other"]:  # of the rare ones no list is kept
+            count(strange, "counted as rare", f"not among the {len(column['levels'])} frequent ones of training")
+        else:
+            count(strange, "counted as none of those")
+    if len(present) < len(found) and not column.get("missing", True):
+        gaps = len(found) - len(present)
+        instead = "the median of training stands there" if column["type"] == "numeric" else "counted as none of those"
+        said.append(f"{gaps} missing value{'' if gaps == 1 else 's'} of {name!r}, of which training had none: {instead}")
+    return said
+
+
+def other_signs(columns: Sequence[Mapping[str, Any]], learnt: Mapping[str, Any] | None, frame: pd.DataFrame) -> str | None:
+    """Say that numbers of new rows are probably written with another decimal sign than those of training; None where they are not.
+
+    Both signs may fit, as in ``1.500``: then another separator of the file tells.
+    """
+    separator = (frame.attrs.get("file") or {}).get("separator")
+    for column in columns:
+        name, reading = column["name"], from_json(column) if column["type"] == "numeric" else Reading()
+        if reading.kind != "number" or reading.how[1:2] not in (".", ",") or not is_text(frame[name].dtype):
+            continue
+        found = np.array([text for text in texts(frame[name]) if text is not None and set(text) & {".", ","}], dtype=object)
+        own, other = (
+            np.isfinite(parse(found, Reading("number", how + reading.how[2:]))).sum() for how in (reading.how[:2], reading.how[1::-1])
+        )
+        divided = separator != (learnt or {}).get("separator") and None not in (separator, (learnt or {}).get("separator"))
+        if own < other or (divided and 0 < own == other and reading.how[0] == ","):
+            return f"numbers of {name!r}, e.g. {found[0]!r}, were read with the decimal sign {reading.how[0]!r} of training; write them so"
+    return None
