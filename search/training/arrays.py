@@ -170,7 +170,10 @@ def task_of_arrays(
 
     ``parts`` are the indices of the training, validation and test split; an empty test split becomes None.
     """
-    mean, deviation = channel_statistics(inputs[parts[0]])
+    with np.errstate(over="ignore"):
+        mean, deviation = channel_statistics(inputs[parts[0]])
+    if not np.isfinite([mean, deviation]).all():
+        raise ValueError(f"inputs must be below 1e150 to be standardised, got {np.abs(inputs).max():.3g}; scale them")
     image = inputs.ndim == 4
     preprocessing: dict[str, Any] = {
         "kind": "image" if image else "features",
@@ -238,10 +241,16 @@ def channel_statistics(inputs: np.ndarray) -> tuple[list[float], list[float]]:
 
 
 def _inputs(inputs: Any) -> np.ndarray:
+    if np.ma.is_masked(inputs):
+        raise ValueError("inputs must be finite, got masked values; fill them, or use table(), which does")
     array = np.asarray(inputs)
     if array.ndim == 3:
         array = array[:, None]
-    elif array.ndim == 4 and array.shape[-1] in (1, 3, 4) and array.shape[1] not in (1, 3, 4):
+    elif (
+        array.ndim == 4
+        and array.shape[1] not in (1, 3, 4)
+        and (array.shape[3] in (1, 3, 4) or array.shape[1] == array.shape[2] > array.shape[3])
+    ):
         array = np.moveaxis(array, -1, 1)
     if array.ndim not in (2, 4) or array.dtype.kind not in "biuf":
         raise ValueError(

@@ -23,8 +23,11 @@ from .task import Task, noting
 SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".caf", ".w64"})
 #: Recordings whose headers are read to learn the usual length of a set.
 PROBED = 512
-#: A sample of this share of the loudest is heard; recordings this much longer than what is used of them are said.
-LOUD, LONG = 0.05, 1.5
+#: A sample of this share of the loudest is heard; recordings this much longer than what is used of them are said, and floats this far
+#: beyond [-1, 1].
+LOUD, LONG, BEYOND = 0.05, 1.5, 4.0
+#: Samples that are decoded at once.
+PART = 2**20
 #: Samples per second that a recording may have: resampling takes time and memory in proportion.
 RATES = (1_000, 384_000)
 #: Added to the power before the logarithm, so that silence is finite: -100 dB of a full-scale tone.
@@ -91,7 +94,7 @@ def audio(
         lengths, rates, sounds = _lengths(files, [entry for entry, _ in found.splits["train"]])
         _warn_of_length(str(files.path), lengths, sounds, seconds)
         if seconds is None:
-            seconds = float(np.median(lengths)) if lengths else 1.0
+            seconds = max(float(np.median(lengths)) if lengths else 1.0, window / sample_rate)
         task = _recordings(files, found, Spectrogram(seconds, sample_rate, mels, window, hop), waveform, options)
     facts = dict(zip(("shortest", "median", "longest"), np.quantile(lengths, (0, 0.5, 1)).tolist(), strict=True)) if lengths else {}
     seen = {"examined": len(lengths), "seconds": facts, "rates": dict(rates.most_common())}
@@ -172,7 +175,11 @@ def read_sound(data: bytes) -> tuple[np.ndarray, int]:
             rate = file.samplerate
             if not RATES[0] <= rate <= RATES[1]:
                 raise ValueError(f"a recording must have {RATES[0]:,} to {RATES[1]:,} samples per second, got {rate:,}")
-            samples = file.read(dtype="float32", always_2d=True).mean(axis=1, dtype=np.float32)
+            parts = [np.zeros(0, dtype=np.float32)]
+            # In parts: the header may name more samples than there are, and GSM does not tell how many.
+            while len(part := file.read(PART, dtype="float32", always_2d=True)):
+                parts.append(part.mean(axis=1, dtype=np.float32))
+            samples = np.concatenate(parts)
     except soundfile.LibsndfileError as error:
         if not data:
             raise ValueError("the recording is empty") from error
@@ -206,13 +213,20 @@ def _lengths(files: Files, names: list[str]) -> tuple[list[float], Counter[str],
     lengths: list[float] = []
     rates: Counter[str] = Counter()
     sounds: dict[str, float] = {}
+    peaks: dict[str, float] = {}
     for k in spaced(len(names), PROBED):
         with suppress(*UNREADABLE):  # decoding reports it
             samples, rate = read_sound(files.read(names[k]))  # not by the header, which may name more samples than there are
             lengths.append(len(samples) / rate)
             rates[str(rate)] += 1
-            loud = np.flatnonzero(np.abs(samples) >= max(LOUD * np.abs(samples).max(), FLOOR**0.5))
+            peaks[names[k]] = float(np.abs(samples).max())
+            samples = np.abs(samples - samples.mean())  # a constant is no sound
+            loud = np.flatnonzero(samples >= max(LOUD * samples.max(), FLOOR**0.5))
             sounds[names[k]] = float(2 * np.abs(loud - len(samples) / 2).min() / rate) if len(loud) else np.inf
+    high = [name for name, peak in peaks.items() if peak > BEYOND]
+    if high and len(high) < len(peaks):  # in all of them it is a scale, which standardising takes out
+        said = f"{len(high)} of {len(peaks)} recordings have samples beyond [-1, 1], e.g. {high[0]} up to {peaks[high[0]]:.3g}"
+        warnings.warn(f"{files.path}: {said}; divide those of 16 bits by 32768", stacklevel=4)
     return lengths, rates, sounds
 
 

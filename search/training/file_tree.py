@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import lzma
 import os
+import posixpath
 import re
+import stat
 import struct
 import warnings
 import zipfile
@@ -19,7 +21,9 @@ from PIL import Image
 
 from .task import spelt_alike
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"})
+SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".apng", ".bmp", ".dib", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"}
+)
 #: Pictures and recordings in formats that are not read.
 FOREIGN = frozenset({".heic", ".heif", ".avif", ".jxl", ".jp2", ".svg", ".psd", ".raw", ".cr2", ".cr3", ".nef", ".arw", ".dng"})
 FOREIGN_SOUNDS = frozenset({".m4a", ".aac", ".wma", ".amr", ".mp4", ".mov", ".avi"})
@@ -37,8 +41,8 @@ SPLITS = {
     "evaluation": "test",
     "holdout": "test",
 }
-#: What some write behind the name of a split: ``val_set``.
-_BEHIND = re.compile(r"[ _-]*(set|split|data|images?|files)$")
+#: What some write behind the name of a split: ``val_set``, ``train2017``.
+_BEHIND = re.compile(r"[ _-]*(set|split|data|images?|files|(19|20)\d\d)$")
 #: Folders that systems and editors leave behind, in lower case; hidden ones begin with a point.
 SYSTEM = frozenset(
     {"__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found", "__pycache__", "thumbs.db"}
@@ -60,6 +64,10 @@ UNREADABLE = (
     TypeError,  # Pillow, from a tag that has another type than it should
     Image.DecompressionBombError,
 )
+
+
+#: A member of a zip of more bytes, and so many times those that it has in the zip, is a bomb: no image or recording is packed like that.
+BOMB_BYTES, BOMB_TIMES = 256 * 2**20, 100
 
 
 class Files(Protocol):
@@ -103,8 +111,12 @@ class Folder:
         return found
 
     def read(self, name: str) -> bytes:
-        """Read one file."""
-        return (self.path / name).read_bytes()
+        """Read one file; anything else, such as a pipe or a device, which may never end, raises OSError."""
+        descriptor = os.open(self.path / name, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        with open(descriptor, "rb") as opened:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise OSError("it is no file but a folder, pipe or device")
+            return opened.read()
 
     def stamp(self, name: str) -> tuple[int, int]:
         """Return size and time of the last change."""
@@ -123,12 +135,15 @@ class Zip:
 
     def names(self) -> list[str]:
         """Return every entry; some programs write backslashes, and names that begin with a slash, a drive or points."""
-        self._entries = {re.sub(r"^([A-Za-z]:)?(/|\.{1,2}/)*", "", name.replace("\\", "/")): name for name in self._archive().namelist()}
+        self._entries = {_plain(name): name for name in self._archive().namelist()}
         return list(self._entries)
 
     def read(self, name: str) -> bytes:
-        """Read one entry."""
-        return self._archive().read(self._entries.get(name, name))
+        """Read one entry; one that would fill the memory raises ValueError."""
+        facts = self._archive().getinfo(self._entries.get(name, name))
+        if facts.file_size > max(BOMB_BYTES, BOMB_TIMES * facts.compress_size):
+            raise ValueError(f"it would be {facts.file_size:,} bytes, of {facts.compress_size:,} in the zip")
+        return self._archive().read(facts)
 
     def stamp(self, name: str) -> tuple[int, int]:
         """Return size and CRC-32."""
@@ -143,6 +158,12 @@ class Zip:
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_open": None}
+
+
+def _plain(name: str) -> str:
+    """Return the name of a zip's entry as a relative path, with the slash behind a folder."""
+    below = re.sub(r"^([A-Za-z]:)?(/|\.{1,2}/)*", "", name.replace("\\", "/"))
+    return re.sub(r"^(\.\./)+", "", posixpath.normpath(below)) + "/" * below.endswith("/") if below else below
 
 
 def open_files(path: str | Path) -> Files:
@@ -161,7 +182,9 @@ def open_files(path: str | Path) -> Files:
     try:
         archive.names()
     except UNREADABLE as error:
-        raise ValueError(f"{path} is neither a folder nor a zip ({error}); give one with a sub-folder for each class") from error
+        raise ValueError(
+            f"{path} is neither a folder nor a zip ({error}); give one with a sub-folder for each class, unpack other archives"
+        ) from error
     return archive
 
 
@@ -186,7 +209,7 @@ def find_classes(files: Files, suffixes: frozenset[str] = SUFFIXES, *, noun: str
     where = files.path
     paths = [(name, PurePosixPath(name)) for name in files.names()]
     paths = [(name, path) for name, path in paths if not any(part.startswith(".") or part.lower() in SYSTEM for part in path.parts)]
-    images = [(name, path.parts) for name, path in paths if not name.endswith("/") and path.suffix.lower() in suffixes]
+    images = [(name, path.parts) for name, path in paths if not name.endswith("/") and path.suffix.strip().lower() in suffixes]
     if not images:
         counted = Counter(path.suffix.lower() for name, path in paths if not name.endswith("/")).most_common(3)
         got = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in counted) or "no files"
@@ -221,7 +244,8 @@ def find_classes(files: Files, suffixes: frozenset[str] = SUFFIXES, *, noun: str
     depth = 1 if split_layout else 0
     loose = [name for name, parts in images if len(parts) <= depth + 1 and (not split_layout or parts[0] in named)]
     if loose:
-        raise ValueError(f"{where} has {len(loose)} {noun} outside of a class folder, for example {loose[0]}; move each into its class")
+        remedy = f"move each into its class, or what has none out of {where}; lists of labels are not read"
+        raise ValueError(f"{where} has {len(loose)} {noun} outside of a class folder, for example {loose[0]}; {remedy}")
     known = [parts for parts in folders if len(parts) == depth + 1 and (not split_layout or parts[0] in named)]
     classes = tuple(sorted({parts[depth] for parts in known}))
     if len(classes) < 2:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zipfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -39,12 +40,17 @@ def open_data(path: str | Path, target: str | None = None, **options: Any) -> Ta
 
     path = Path(path).expanduser()
     suffixes = {suffix.lower() for suffix in path.suffixes[-2:]}
-    if suffixes & (TEXT | TYPED) or (path.is_file() and ".zip" not in suffixes):
+    if not path.is_dir() and (suffixes & (TEXT | TYPED) or (path.is_file() and target is not None and ".zip" not in suffixes)):
         if target is None:
             names = list(map(str, read(path).columns))
             shown = ", ".join(names[:40]) + (f", ... ({len(names)} in all)" if len(names) > 40 else "")
             raise ValueError(f"{path} is a table: give the column to predict, --target NAME; its columns are {shown}")
         return table(path, target, **{"folds": None, "text": find_text(), **options})
+    if path.is_file() and not zipfile.is_zipfile(path) and target is None:
+        raise ValueError(
+            f"{path} must be a table ({', '.join(sorted(TEXT | TYPED))}), or a folder or zip of images or recordings with a sub-folder for "
+            "each class; give one, unpack other archives"
+        )
     if target is not None or options:
         given = "--target" if target is not None else f"--{next(iter(options))}"
         raise ValueError(f"{given} is for tables, got {path}, which ends in none of {', '.join(sorted(TEXT | TYPED))}; leave it out")

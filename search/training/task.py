@@ -191,7 +191,9 @@ def encode(values: np.ndarray, *, kind: Kind | None = None, classes: Sequence[st
     Raises:
         ValueError: If the values do not fit the kind.
     """
-    values = np.asarray(values)
+    values = _comparable(values, name)
+    if values.ndim == 2 and values.shape[1] == 1 and kind != "multilabel":
+        values = values[:, 0]
     kind = kind or infer_kind(values)
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
@@ -203,7 +205,10 @@ def encode(values: np.ndarray, *, kind: Kind | None = None, classes: Sequence[st
                 f"{name} of a multilabel task must be 0 and 1, got texts: {_few(np.unique(values.astype(str)))}; write 0 and 1"
             )
         if values.ndim != 2 or not np.isin(values.astype(np.float64), (0.0, 1.0)).all():
-            raise ValueError(f"{name} of a multilabel task must be rows (n, labels) of 0 and 1, got shape {values.shape}")
+            said = f"{name} of a multilabel task must be rows (n, labels) of 0 and 1, got shape {values.shape}"
+            raise ValueError(f"{said} with other values; give one column for values or classes")
+        if len(values) > 1 and values.shape[1] > 1 and (values.sum(axis=1) == 1).all():
+            warnings.warn(f"{name} have one label in each row; if they are classes, give {name}.argmax(1)", stacklevel=3)
         names = tuple(map(str, classes)) if classes is not None else tuple(f"label_{k}" for k in range(values.shape[1]))
         return Targets(kind, values.astype(np.float32), names)
     if values.ndim != 1:
@@ -224,6 +229,23 @@ def encode(values: np.ndarray, *, kind: Kind | None = None, classes: Sequence[st
     elif len(levels) < 2:
         raise ValueError(f"{name} must have at least two classes, got only {_few(levels)}")
     return Targets(kind, numbers, tuple(_text(level) for level in levels))
+
+
+def _comparable(values: Any, name: str) -> np.ndarray:
+    """Return values as an array of numbers, truth values or text in which nothing is missing."""
+    if np.ma.is_masked(values):
+        raise ValueError(f"{name} must not be missing, got masked values; leave out their examples")
+    found = np.asarray(values)
+    if found.dtype.kind == "S":
+        found = np.char.decode(found, "utf-8", "replace")
+    if found.dtype.kind not in "biufUO":
+        raise ValueError(f"{name} must be numbers, truth values or text, got {found.dtype}; convert them, for example with .astype(str)")
+    if found.dtype.kind == "O":
+        from pandas import isna
+
+        if missing := int(isna(found).sum()):
+            raise ValueError(f"{name} must not be missing, got {missing} missing values; leave out their examples")
+    return found
 
 
 def infer_kind(values: np.ndarray) -> Kind:
@@ -326,8 +348,10 @@ def _numbers(values: np.ndarray, name: str) -> np.ndarray:
         raise ValueError(f"{name} must be numbers for kind='regression', got text, for example {_few(values)}") from None
     if numbers.ndim == 2 and numbers.shape[1] == 1:
         numbers = numbers[:, 0]
-    if numbers.ndim != 1 or not np.isfinite(numbers).all():
-        raise ValueError(f"{name} of a regression must be one finite number for each example, got shape {values.shape}")
+    if numbers.ndim != 1:
+        raise ValueError(f"{name} of a regression must be one number for each example, got shape {values.shape}; give one column")
+    if lost := int((~np.isfinite(numbers)).sum()):
+        raise ValueError(f"{name} of a regression must be one finite number for each example, got {lost} that are not; leave these out")
     return numbers
 
 

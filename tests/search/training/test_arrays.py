@@ -168,3 +168,15 @@ def test_values_far_from_zero_or_tiny_keep_their_digits(offset, scale, kind):
     first = np.concatenate([part.arrays()[0][:, 0] for part in (task.train, task.validation, task.test)])
     assert len(np.unique(first)) == 60
     assert task.train.arrays()[0][:, 0].std() == pytest.approx(1.0, abs=1e-3)
+
+
+def test_square_images_may_have_any_number_of_channels_behind():
+    labels = np.arange(40) % 2
+    for channels in (2, 5):
+        assert arrays(np.random.default_rng(0).normal(size=(40, 8, 8, channels)), labels).input_shape == (channels, 8, 8)
+
+
+@pytest.mark.parametrize(("inputs", "words"), [(np.ma.masked_less(np.eye(40), 1), "masked"), (np.eye(40) * 1e200, "below 1e150")])
+def test_inputs_whose_values_would_be_lost_are_refused(inputs, words):
+    with pytest.raises(ValueError, match=words):
+        arrays(inputs, np.arange(40) % 2)

@@ -108,3 +108,27 @@ def test_a_constant_target_has_scale_one():
 def test_a_class_number_below_zero_is_named():
     with pytest.raises(ValueError, match="0 to 1, got -1"):
         encode(np.array([-1, 0, 1]), classes=["a", "b"])
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "words"),
+    [
+        (np.array(["a", "b", None, "a"], dtype=object), None, "got 1 missing values; leave out their examples"),
+        (np.array([1.0, 2.5, np.nan, np.inf]), "regression", "got 2 that are not; leave these out"),
+        (np.ma.masked_array([0, 1, 0], [False, True, False]), None, "masked"),
+        (np.array(["2020-01-01", "2020-01-02"], dtype="datetime64[D]"), None, r"got datetime64\[D\]; convert them"),
+        (np.array([1 + 1j, 2]), None, "got complex128"),
+        (np.array([[0.5, 2.0], [1.0, 3.0]]), None, "give one column for values or classes"),
+    ],
+)
+def test_targets_that_no_model_could_learn_are_refused_with_what_to_do(values, kind, words):
+    with pytest.raises(ValueError, match=words):
+        encode(values, kind=kind)
+
+
+def test_a_column_is_read_as_its_values_bytes_as_text_and_one_label_a_row_is_said():
+    assert encode(np.array([[0], [1], [0]])).kind == "classification"
+    assert encode(np.array([[0.5], [1.25]])).kind == "regression"
+    assert encode(np.array([b"no", b"yes"])).classes == ("no", "yes")
+    with pytest.warns(UserWarning, match=r"one label in each row; if they are classes, give target\.argmax\(1\)"):
+        assert encode(np.eye(3)).kind == "multilabel"
