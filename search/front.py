@@ -258,20 +258,20 @@ class Front:
         return normalised_hypervolume([trial.values for trial in self.members], self.box if box is None else box)
 
     def indistinguishable(self) -> tuple[tuple[Trial, Trial], ...]:
-        """Pairs of neighbours whose energies differ by less than twice the standard uncertainty of the difference.
+        """Pairs of neighbours whose energies the meter cannot tell apart, see `alike`."""
+        return tuple((one, two) for one, two in pairwise(self.members) if self.alike(one, two))
+
+    def alike(self, one: Trial, two: Trial) -> bool:
+        """Whether two energies differ by less than twice the standard uncertainty of the difference; no where that is unknown.
 
         Only the random part counts, in squares over what the two trials do not share: a gain error of the meter shifts all trials alike,
-        and the energy of a common ancestor is in both. A pair whose uncertainty is unknown is left out.
+        and the energy of a common ancestor is in both.
         """
-        pairs = []
-        for one, two in pairwise(self.members):
-            lineage = {trial.number for trial in self.lineage(two)}
-            shared = next((trial for trial in self.lineage(one) if trial.number in lineage), None)
-            parts = [_beyond(trial, shared) for trial in (one, two) if trial is not shared]
-            known = [u for u in parts if u is not None]
-            if known and self.joules(two) - self.joules(one) < 2.0 * hypot(*known):
-                pairs.append((one, two))
-        return tuple(pairs)
+        lineage = {trial.number for trial in self.lineage(two)}
+        shared = next((trial for trial in self.lineage(one) if trial.number in lineage), None)
+        parts = [_beyond(trial, shared) for trial in (one, two) if trial is not shared]
+        known = [u for u in parts if u is not None]
+        return bool(known) and abs(self.joules(two) - self.joules(one)) < 2.0 * hypot(*known)
 
     def lineage(self, trial: Trial) -> list[Trial]:
         """The trial, its parent, the parent of that and so on."""

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from .energy.record import sum_known
 from .formatting import energies, fitted, paragraphs, read_number
 from .front import Front
 from .records.replicates import Repeats
@@ -45,7 +46,7 @@ def with_use(front: Front, predictions: int) -> Front:
         ValueError: If those of no trial were.
     """
     trials = tuple(_with_use(trial, predictions) for trial in front.trials)
-    use = {trial.number: (_per_1000(trial) or 0.0) * predictions / 1000 for trial in front.trials}
+    use = {trial.number: per_1000 * predictions / 1000 for trial in front.trials if (per_1000 := _per_1000(trial)) is not None}
     run = front.run and replace(front.run, repeats=_repeats_with_use(front.run.repeats, use))
     names, directions = (front.objectives[0], "train_energy"), (front.directions[0], "minimize")
     found = replace(front, trials=trials, objectives=names, directions=directions, run=run)
@@ -85,7 +86,8 @@ def to_text(front: Front, predictions: int, rows: Sequence[Mapping[str, Any]] | 
         raise ValueError("the front is empty: no trial has all energies known; run more trials")
     name, keys = front.objectives[0], ("train_joules", "inference_joules", "total_joules")
     numbers, unit = energies([row[key] for row in rows for key in keys])
-    spread = ["-" if row["u_total_joules"] is None else f"±{200 * row['u_total_joules'] / row['total_joules']:.2g} %" for row in rows]
+    known = [(row["u_total_joules"], row["total_joules"]) for row in rows]
+    spread = ["-" if u_joules is None or joules is None else f"±{200 * u_joules / joules:.2g} %" for u_joules, joules in known]
     cells = [["trial", name, f"train {unit}", f"use {unit}", f"sum {unit}", "2 u", ""]]
     for k, row in enumerate(rows):
         shown = [str(row["trial"]), front.quality_text(row["value"]), *numbers[3 * k : 3 * k + 3], spread[k]]
@@ -119,21 +121,21 @@ def _with_use(trial: Trial, predictions: int) -> Trial:
 
 
 def _repeats_with_use(repeats: Repeats, use: Mapping[int, float]) -> Repeats:
-    known = [None if one.train_joules is None else one.train_joules + use.get(one.trial, 0.0) for one in repeats.trainings]
+    known = [sum_known((one.train_joules, use.get(one.trial))) for one in repeats.trainings]
     found = (replace(one, train_joules=joules) for one, joules in zip(repeats.trainings, known, strict=True))
     return replace(repeats, trainings=tuple(found))
 
 
 def _row(front: Front, used: Front, trial: Trial, predictions: int) -> dict[str, Any]:
     own = original(front, trial)
-    per_1000 = _per_1000(own) or 0.0
+    per_1000 = _per_1000(own)
     return {
         "trial": own.number,
         "metric": front.objectives[0],
         "value": own.values[0],
         "predictions": predictions,
         "train_joules": own.train_joules,
-        "inference_joules": per_1000 * predictions / 1000,
+        "inference_joules": None if per_1000 is None else per_1000 * predictions / 1000,
         "total_joules": trial.train_joules,
         "u_total_joules": trial.energy.train_u_joules,
         "sensible": own.number == used.choice.pick,

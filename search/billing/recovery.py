@@ -90,7 +90,7 @@ def settle_killed(sessions: list[dict[str, Any]], ledger_file: Path) -> dict[int
     for session in sessions:
         if not session.get("closed", True):
             traces = journal.get(_name(session), _Traces())
-            ended = {record.name.removeprefix(f"{TRIAL} "): record.known_joules for record in traces.ended}
+            ended = {record.name.removeprefix(f"{TRIAL} "): record.joules for record in traces.ended}
             own = {int(number): joules for number, joules in ended.items() if number.isdecimal()}
             found |= _settle(session, traces) | own  # a record of its own knows more than the checkpoint before it
     return found

@@ -12,14 +12,19 @@ from datetime import UTC, datetime
 from functools import cached_property
 from itertools import accumulate, pairwise
 from pathlib import Path
+from statistics import median
 from typing import Literal, Protocol
 
 from ..energy import SECONDS_PER_HOUR
-from .intensity import Intensity
+from .intensity import GRAMS_PER_POUND, Intensity
 
 _HOUR_NAMES = ("hour", "time", "timestamp", "datetime", "datetime (utc)")
 #: Which column is taken where a file has several, by its scope.
 _SCOPES = ("lifecycle", "unknown", "direct")
+#: Units of mass and energy in a column's name -> grams, kWh.
+_GRAMS = {"mg": 1e-3, "g": 1.0, "kg": 1e3, "t": 1e6, "lb": GRAMS_PER_POUND, "lbs": GRAMS_PER_POUND}
+_KWH = {"kwh": 1.0, "mwh": 1e3}
+_UNIT = re.compile(rf"(?<![a-z])({'|'.join(_GRAMS)})\s*(?:co[2₂]\w*?)?\s*(?:/|per)?\s*({'|'.join(_KWH)})")
 
 
 @dataclass(frozen=True)
@@ -161,8 +166,9 @@ def read_curve(path: Path, *, shape: Literal["linear", "step"] = "linear", zone:
     """Read a curve from a CSV file: a column of times and one of gCO2e/kWh.
 
     Times are hours of the day in UTC (``0`` to ``23.75``; the curve then repeats daily) or ISO 8601 instants (UTC when no zone is
-    written). The value column is the one whose name has ``g`` per ``kWh`` or ``intensity`` in it; Electricity Maps' downloads fit. Of
-    their two columns the life-cycle one is taken, and a name that says its scope gives the curve's.
+    written). The value column is the one whose name has a mass per energy (``g_per_kwh``, ``kgCO2/kWh``, ``lbs_per_mwh``) or else
+    ``intensity``, then in g/kWh, in it; Electricity Maps' downloads fit. Of their two columns the life-cycle one is taken, and a name
+    that says its scope, or that it is marginal, gives the curve's. Hours that are missing between others are named in the source.
 
     Raises:
         ValueError: A column is missing or a row is not a number; the message names the file and the line.
@@ -171,21 +177,28 @@ def read_curve(path: Path, *, shape: Literal["linear", "step"] = "linear", zone:
         reader = csv.DictReader(file)
         names = reader.fieldnames or []
         time_name = next((name for name in names if name.strip().casefold() in _HOUR_NAMES), None)
-        value_name = min(filter(_is_intensity, names), key=lambda name: _SCOPES.index(_scope(name)), default=None)
+        known = [name for name in names if _grams_per_kwh(name) is not None]
+        value_name = min(known, key=lambda name: _SCOPES.index(_scope(name)), default=None)
         if time_name is None or value_name is None:
             raise ValueError(f"{path}: the header must name a time ('hour' or 'datetime') and 'g_per_kwh', got {names}")
         rows = [(_number(path, reader.line_num, row[time_name]), _number(path, reader.line_num, row[value_name])) for row in reader]
     if not rows:
         raise ValueError(f"{path}: a curve needs at least one row, the file has only a header")
     daily = not any(instant for (_, instant), _ in rows)
-    hours, grams = zip(*((time, value) for (time, _), (value, _) in rows), strict=True)
-    year = None if daily else moment_of(hours[0]).year
-    return IntensityCurve(hours, grams, 24.0 if daily else None, shape, zone, f"file {path.name}", year, scope=_scope(value_name))
+    unit = _grams_per_kwh(value_name) or 1.0
+    hours, grams = zip(*((time, value * unit) for (time, _), (value, _) in rows), strict=True)
+    year, kind = None if daily else moment_of(hours[0]).year, "marginal" if "marginal" in value_name.casefold() else "average"
+    steps = [after - before for before, after in pairwise(hours)]
+    missing = 0.0 if daily else math.fsum(step - median(steps) for step in steps if step > 1.5 * median(steps))
+    source = f"file {path.name}" + (f" ({missing:.3g} hours are missing in it, bridged)" if missing else "")
+    return IntensityCurve(hours, grams, 24.0 if daily else None, shape, zone, source, year, kind, _scope(value_name))
 
 
-def _is_intensity(name: str) -> bool:
-    text = name.casefold().replace(" ", "").replace("_", "")
-    return "intensity" in text or ("kwh" in text and "g" in text)
+def _grams_per_kwh(name: str) -> float | None:
+    """Return what one of a column's unit is in g/kWh, 1 of an intensity that names none; None of a column that is no intensity."""
+    text = name.casefold().replace("_", " ")
+    found = _UNIT.search(text)
+    return _GRAMS[found[1]] / _KWH[found[2]] if found else 1.0 if "intensity" in text else None
 
 
 def _scope(name: str) -> str:

@@ -9,6 +9,8 @@ from typing import Any
 
 from ..energy import JOULES_PER_KWH
 
+GRAMS_PER_POUND = 453.59237  # international pound
+
 
 @dataclass(frozen=True)
 class Intensity:

@@ -11,7 +11,7 @@ from .intensity import Intensity, check_pue, grams_co2e, kwh
 
 SYMBOLS = {"€": "EUR", "$": "USD", "£": "GBP", "₹": "INR"}
 _NUMBER = r"(?P<amount>\d+(?:\.\d*)?|\.\d+)"
-_UNIT = r"(?P<currency>[A-Za-z]{3}|[€$£₹])"
+_UNIT = r"(?P<currency>(?!.Wh)[A-Za-z]{3}|[€$£₹])"
 _PER = r"(?:\s*/\s*(?P<per>[kM]?Wh))?"
 _FORMS = tuple(re.compile(form, re.IGNORECASE) for form in (rf"{_NUMBER}\s*{_UNIT}{_PER}", rf"{_UNIT}\s*{_NUMBER}{_PER}"))
 

@@ -14,11 +14,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from .intensity import Intensity, given_intensity
+from .intensity import GRAMS_PER_POUND, Intensity, given_intensity
 
 # Source: Electricity Maps API v3, "carbon-intensity/latest".
 URL = "https://api.electricitymaps.com/v3/carbon-intensity/latest"
-GRAMS_PER_POUND = 453.59237  # international pound
 # Emission factors of fossil generation that CodeCarbon applies to the Canadian mixes, in gCO2/kWh.
 # Source: codecarbon/core/emissions.py, from the US EIA's figures in github.com/responsibleproblemsolving/energy-usage
 CANADA_GRAMS = {"coal": 995.725971, "petroleum": 816.6885263, "naturalGas": 743.8415916}

@@ -9,7 +9,7 @@ from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from itertools import pairwise
 
-from .counter import GAP_SECONDS, Event, UpdatePeriod, fall
+from .counter import GAP_SECONDS, MOST_WATTS, Event, UpdatePeriod, fall
 from .curve import REACH_SECONDS, Curve, Point
 from .host import Idle
 from .power import PowerIntegral
@@ -153,7 +153,7 @@ class MeterChannel:
             self._counter = CounterState(joules, now, now, now)
             return
         delta = joules - state.joules
-        if delta < 0:
+        if not 0 <= delta <= MOST_WATTS * (1 + (now - state.moved_ns) / NANO):
             delta = self._fell(state, joules, now)
         state.widest_ns = max(state.widest_ns, now - state.seen_ns)
         low = state.seen_ns
@@ -202,7 +202,7 @@ class MeterChannel:
         state.doubt = 0.0
 
     def _fell(self, state: CounterState, joules: float, now: int) -> float:
-        """Return the increment behind a counter that went down."""
+        """Return the increment behind a counter that went down, or jumped."""
         watts = self.curve.watts(len(self.curve) - 2) if len(self.curve) > 1 else None
         period = self.period.period_ns / NANO if self.period else 0.0
         source, reach = self.capability.source, self.capability.range_joules

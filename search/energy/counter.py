@@ -20,6 +20,8 @@ GAP_SECONDS = 2.0
 SUDDEN_WATTS = 1000.0
 #: Over a gap the mean power may be so many times the last one.
 RISE = 10.0
+#: No component draws so much over a second: a counter that gains more is another one.
+MOST_WATTS = 1e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Fall:
-    """The increment behind a counter that went down, with its squared standard uncertainty in J^2 and what a record shows of it."""
+    """The increment behind a counter that went down or jumped, its squared standard uncertainty in J^2 and what a record shows of it."""
 
     joules: float
     variance: float
@@ -55,22 +57,26 @@ class Fall:
 def fall(
     source: str, before: float, after: float, now_ns: int, seconds: float, watts: float | None, reach: float | None, tick_seconds: float
 ) -> Fall:
-    """Tell a wrap from a counter that started again, as after a suspend, a reload of the driver or a move of the virtual machine.
+    """Tell a wrap from a counter that started again, as after a suspend or a reload of the driver, and both from another counter.
 
-    A wrap is taken for granted only where the power that it implies is one. The reading ``before`` and the smaller one ``after`` are in
-    joules and so many seconds apart; ``watts`` is the power before, or None when it is not known yet; ``reach`` is the range of the counter
-    in joules, or None when it does not wrap; ``tick_seconds`` is the refresh period.
+    Wrap and restart are taken for granted only where the power that they imply is one. A virtual machine that was moved goes on with a
+    counter that has nothing to do with the one before: the last power is then all that is known. The reading ``before`` and the smaller
+    one ``after``, or one that is impossibly larger, are in joules and so many seconds apart; ``watts`` is the power before, or None when
+    it is not known yet; ``reach`` is the range of the counter in joules, or None when it does not wrap; ``tick_seconds`` is the refresh
+    period.
     """
     usual = watts or 0.0
     # Lost at a restart is what was drawn since the last refresh before, and what the restarted counter has not shown yet.
     restarted = (usual * (seconds + tick_seconds)) ** 2
-    if reach is None:
-        return Fall(after, restarted, (Event(now_ns, "reset", seconds, f"{source} counter started again at zero"),))
-    wrapped = after - before + reach
+    wrapped = None if reach is None else after - before + reach
     likely = SUDDEN_WATTS * (seconds if watts is None else min(seconds, GAP_SECONDS))
-    if wrapped > max(likely, RISE * usual * seconds):
-        text = f"{source} counter started again: for a wrap it would have counted {wrapped / seconds:.0f} W"
-        return Fall(after, restarted, (Event(now_ns, "reset", seconds, text),))
+    if reach is None or wrapped is None or wrapped > max(likely, RISE * usual * seconds) or after > before:
+        text = "at zero" if wrapped is None else f"for a wrap it would have counted {wrapped / seconds:.0f} W"
+        text, joules = f"{source} counter started again{' ' if wrapped is None else ': '}{text}", after
+        if after > before or after > max(SUDDEN_WATTS, RISE * usual) * (seconds + tick_seconds):
+            text = f"{source} counter went from {before:.0f} to {after:.0f} J within {seconds:.2g} s: another machine's; by its last power"
+            joules = usual * seconds
+        return Fall(joules, restarted, (Event(now_ns, "reset", seconds, text),))
     missed = max(round((usual * seconds - wrapped) / reach), 0)
     wraps = tuple(Event(now_ns, "wrap") for _ in range(1 + missed))
     if missed or usual * seconds > reach / 2:

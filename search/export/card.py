@@ -11,7 +11,6 @@ from typing import Any
 from ..certainty import examples_text, folds_in, splits_in
 from ..energy import JOULES_PER_WH
 from ..front import Front
-from ..records.bill import REPEATS
 from ..records.run_folder import Run
 from .model import TrainedModel
 from .parity import Check
@@ -260,7 +259,7 @@ def _energy(trained: TrainedModel, run: Run | None) -> str:
         spread = "" if trial.energy.inference_u_joules_per_1000 is None else f" ± {trial.energy.inference_u_joules_per_1000:.2g} J"
         lines.append(f"1,000 predictions of the trained model took {trial.inference_joules_per_1000:.4g} J{spread}.")
     if run is not None and run.bill.search_joules is not None:
-        again = run.bill.by_state.get(REPEATS, 0.0)
+        again = run.bill.again_joules
         lines.append(
             f"The whole search spent {run.bill.search_joules / JOULES_PER_WH:.4g} Wh on {len(run.trials)} trials, "
             f"failed ones and overhead included{f'; training finalists again took {again / JOULES_PER_WH:.4g} Wh more' if again else ''}."

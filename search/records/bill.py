@@ -57,6 +57,7 @@ class Bill:
         at_wall: The whole machine at the wall; None unless every session knows it.
         overhead_parts: What of the overhead is known by what it was for, see `SessionBill`; the rest of it is other.
         unknown_cpu_seconds: CPU-seconds of processes before their meters ran, of which no energy is known: they are in no sum.
+        again_joules: What sessions took that trained finalists again, their start included; ``again_seconds`` of ``seconds`` are theirs.
     """
 
     total_joules: float | None = None
@@ -71,11 +72,13 @@ class Bill:
     at_wall: AtWall | None = None
     unknown_cpu_seconds: float = 0.0
     overhead_parts: Mapping[str, float] = field(default_factory=dict)
+    again_joules: float = 0.0
+    again_seconds: float = 0.0
 
     @property
     def search_joules(self) -> float | None:
-        """What the search itself took, without finalists that were trained again; None when nothing is known."""
-        return None if self.total_joules is None else self.total_joules - self.by_state.get(REPEATS, 0.0)
+        """What the search itself took, without the sessions that trained finalists again; None when nothing is known."""
+        return None if self.total_joules is None else self.total_joules - self.again_joules
 
     def gaps(self) -> str | None:
         """Return one sentence on what is not in the sums, or None when everything is."""
@@ -179,7 +182,7 @@ def add_up(sessions: Iterable[Mapping[str, Any]]) -> Bill:
     kinds: dict[str, list[str]] = {}
     source: dict[str, str] = {}
     absent: dict[str, str] = {}
-    random_squares = systematic = seconds = unmetered = 0.0
+    random_squares = systematic = seconds = unmetered = again_joules = again_seconds = 0.0
     doubted = True
     walls: list[Component | None] = []
     for session in sessions:
@@ -196,6 +199,8 @@ def add_up(sessions: Iterable[Mapping[str, Any]]) -> Bill:
         lost = {name: value for name, value in session.get("unknown_seconds", {}).items() if value > 0}
         _add(joules, known)
         _add(unknown, lost)
+        if REPEATS in session["by_state_joules"]:
+            again_joules, again_seconds = again_joules + sum(known.values()), again_seconds + record.seconds
         if record.joules is not None:
             random_squares += (record.u_random_joules or 0.0) ** 2
             systematic += record.u_systematic_joules or 0.0  # the same gain error in every session: adds linearly
@@ -214,7 +219,8 @@ def add_up(sessions: Iterable[Mapping[str, Any]]) -> Bill:
     total = sum(joules.values()) if joules else None
     u_joules = (random_squares + systematic**2) ** 0.5 if joules and doubted else None
     quality = {name: combined_quality(found) for name, found in kinds.items()}
-    return Bill(total, by_state, joules, quality, source, absent, u_joules, seconds, unknown, _at_wall(walls), unmetered, parts)
+    wall, again = _at_wall(walls), (again_joules, again_seconds)
+    return Bill(total, by_state, joules, quality, source, absent, u_joules, seconds, unknown, wall, unmetered, parts, *again)
 
 
 def _at_wall(walls: Sequence[Component | None]) -> AtWall | None:

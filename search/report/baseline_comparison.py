@@ -11,6 +11,7 @@ from math import exp, log, sqrt
 from statistics import fmean, variance
 
 from ..energy import JOULES_PER_WH
+from ..energy.intervals import student_t
 from ..formatting import energy_text, grid
 from ..records.run_folder import Run
 from ..records.trial import Trial
@@ -49,7 +50,8 @@ class BaselineComparison:
         equal_epochs: Energy over the baseline's at the same number of epochs, geometric mean; None where nothing can be compared.
         equal_quality: Energy over what the baseline needs for the same quality, geometric mean over those numbers of epochs whose
             quality lies within the baseline's; None where none does. They are ``compared`` numbers.
-        u_log: Standard uncertainty of the logarithm of ``equal_quality``, from the spread of the repeats; None where nothing was repeated.
+        u_log: Standard uncertainty of the logarithm of ``equal_quality``, from the spread of the repeats, which is known with so many
+            degrees of ``freedom``; None where nothing was repeated.
         columns: Means of ``COLUMNS`` at the largest number of epochs.
         best: The group of the best quality, of an error the least.
     """
@@ -63,13 +65,19 @@ class BaselineComparison:
     compared: int
     columns: dict[str, float]
     best: Group
+    freedom: int = 0
+
+    @property
+    def factor(self) -> float | None:
+        """By which factor ``equal_quality`` may be off either way, with 95 %: few repeats know the spread badly. None without any."""
+        return None if self.u_log is None else exp(student_t(0.975, self.freedom) * self.u_log)
 
     @property
     def verdict(self) -> str:
-        """Whether it saves energy at equal quality, judged by two standard uncertainties."""
-        if self.equal_quality is None or self.u_log is None:
+        """Whether it saves energy at equal quality, judged by the 95 % interval."""
+        if self.equal_quality is None or self.factor is None:
             return "not comparable"
-        if abs(log(self.equal_quality)) <= 2 * self.u_log:
+        if 1 / self.factor <= self.equal_quality <= self.factor:
             return "no difference shown"
         return "saves" if self.equal_quality < 1 else "costs more"
 
@@ -90,6 +98,7 @@ def compare_to_baseline(run: Run, baseline: str = BASELINE) -> tuple[BaselineCom
     sign = 1.0 if run.directions[0] == "maximize" else -1.0
     quality_sd = _pooled_sd([[trial.values[0] for trial in group.trials] for group in groups])
     log_sd = _pooled_sd([[log(trial.train_joules or 1.0) for trial in group.trials] for group in groups])
+    freedom = sum(len(group.trials) - 1 for group in groups)
     by_setting: dict[tuple[str, str], list[Group]] = defaultdict(list)
     for group in groups:
         by_setting[group.family, group.setting].append(group)
@@ -110,7 +119,7 @@ def compare_to_baseline(run: Run, baseline: str = BASELINE) -> tuple[BaselineCom
         mean = exp(fmean(logs)) if logs else None
         u_log = sqrt(sum(variances)) / len(logs) if variances else None
         best, equal = max(own, key=lambda group: sign * group.quality), exp(fmean(same)) if same else None
-        found.append(BaselineComparison(family, setting, tuple(own), equal, mean, u_log, len(logs), columns, best))
+        found.append(BaselineComparison(family, setting, tuple(own), equal, mean, u_log, len(logs), columns, best, freedom))
     return tuple(sorted(found, key=lambda one: (one.family != baseline, one.family, one.setting)))
 
 
@@ -208,9 +217,9 @@ def _judged(one: BaselineComparison) -> tuple[str, str]:
         return "x 1", "the baseline"
     if one.equal_quality is None:
         return "-", one.verdict
-    if one.u_log is None:
+    if one.factor is None:
         return f"x {one.equal_quality:.2f} (no repeats)", one.verdict
-    low, high = (one.equal_quality * exp(sign * 2 * one.u_log) for sign in (-1, 1))
+    low, high = one.equal_quality / one.factor, one.equal_quality * one.factor
     return f"x {one.equal_quality:.2f} ({low:.2f} to {high:.2f})", one.verdict
 
 
@@ -221,7 +230,7 @@ def spread_text(found: Sequence[BaselineComparison]) -> str:
     known = "No setting was repeated, so how far chance alone moves these figures is unknown (joulefront.spaces.repeated)."
     if quality_sd is not None and log_sd is not None:
         known = (
-            f"In brackets two standard uncertainties; repeats of one setting have a standard deviation of {quality_sd:.4f} in quality and "
+            f"In brackets the 95 % interval; repeats of one setting have a standard deviation of {quality_sd:.4f} in quality and "
             f"{100 * log_sd:.1f} % in energy."
         )
     return (

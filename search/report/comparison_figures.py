@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import exp
 from pathlib import Path
 from statistics import stdev
 from typing import TYPE_CHECKING, Any
@@ -158,9 +157,9 @@ def _line(axis: Axes, groups: Sequence[Group], size: float, color: str, marker: 
 
 def _legend_text(one: BaselineComparison) -> str:
     name = one.setting or one.family
-    if one.equal_quality is None or one.u_log is None:
+    if one.equal_quality is None or one.factor is None:
         return name
-    low, high = (one.equal_quality * exp(sign * 2 * one.u_log) for sign in (-1, 1))
+    low, high = one.equal_quality / one.factor, one.equal_quality * one.factor
     return f"{name}\nx {one.equal_quality:.2f} ({low:.2f} to {high:.2f})"
 
 

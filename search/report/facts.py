@@ -145,7 +145,7 @@ def over_default(front: Front) -> str | None:
     what = f"cannot be told from it in {name}" if tied(front, pick, default) else f"is {'better' if change > 0 else 'worse'} in {name}"
     ratio = front.joules(pick) / default.train_joules
     energy = f"{1 - ratio:.0%} less" if ratio < 1 else f"{ratio - 1:.0%} more" if ratio < 2 else f"{ratio:.3g} times the"
-    energy = "the same" if abs(ratio - 1) < 0.005 else energy  # "0% less" is no news
+    energy = "the same" if abs(ratio - 1) < 0.005 or front.alike(pick, default) else energy  # "0% less" is no news, nor is a tie
     shown = front.quality_text(abs(change))
     return (
         f"Against the default model (trial {default.number}: {front.describe(default)}) trial {pick.number} {what} "

@@ -234,8 +234,9 @@ def _default(front: Front) -> dict[str, Any] | None:
     if trial is None or front.why_not(trial) is not None or not front.members:
         return None
     ties = [one.number for one in front if tied(front, one, trial)]
-    known = [one.number for one in front]
-    return {"n": trial.number, "q": trial.values[0], "j": trial.train_joules, "on_front": trial in front, "ties": ties, "compared": known}
+    known, alike = [one.number for one in front], [one.number for one in front if front.alike(one, trial)]
+    facts = {"n": trial.number, "q": trial.values[0], "j": trial.train_joules, "on_front": trial in front}
+    return {**facts, "ties": ties, "compared": known, "alike": alike}
 
 
 def _others(front: Front) -> list[list[float]]:

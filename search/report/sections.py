@@ -123,9 +123,9 @@ def projection_section(run: Run) -> Section | None:
 def _rows(guess: Mapping[str, Any], run: Run, when: str, unit: Unit) -> list[list[str]]:
     rows = []
     for name, key, actual, scale in (
-        (f"energy ({unit.name})", "joules", _searched(run), JOULES_PER_WH * unit.size),
+        (f"energy ({unit.name})", "joules", run.bill.search_joules, JOULES_PER_WH * unit.size),
         ("trials", "trials", float(sum(trial.state != "running" for trial in run.trials)), 1.0),
-        ("time (s)", "seconds", run.bill.seconds or None, 1.0),
+        ("time (s)", "seconds", run.bill.seconds - run.bill.again_seconds or None, 1.0),
     ):
         if guess.get(key) is None:
             continue
@@ -140,12 +140,6 @@ def _rows(guess: Mapping[str, Any], run: Run, when: str, unit: Unit) -> list[lis
             [f"{name}, {when}", digits(guess[key] / scale), span, "unknown" if actual is None else digits(actual / scale), ratio, inside]
         )
     return rows
-
-
-def _searched(run: Run) -> float | None:
-    """Joules of the search itself: the estimate does not include repeats of the finalists."""
-    total = run.bill.total_joules
-    return None if total is None else total - run.bill.by_state.get("repeats", 0.0)
 
 
 def repeats_section(run: Run) -> Section | None:

@@ -9,7 +9,7 @@ import math
 import shlex
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from ..carbon.forecast import Forecast, moment_of
@@ -50,9 +50,7 @@ class CarbonLog:
         if start_hour < first or stop_hour > last:
             return None
         mean = self.forecast.over(start_hour, stop_hour)
-        return (
-            mean if mean.source.startswith("forecast") else Intensity(mean.grams_per_kwh, mean.zone, f"forecast: {mean.source}", mean.year)
-        )
+        return mean if mean.source.startswith("forecast") else replace(mean, source=f"forecast: {mean.source}")
 
     def see(self, hour: float, session_joules: float | None) -> None:
         """Price what was spent since the last look by the mean intensity since then; call it often."""
@@ -110,7 +108,7 @@ class CarbonLog:
         factor = self.all_grams / kwh / self.pue
         here = self.over(self.hour, self.hour)
         source = f"forecast: {self.forecast.source}, mean over the energy of this search, hour by hour"
-        return Intensity(factor, None if here is None else here.zone, source)
+        return Intensity(factor, source=source) if here is None else replace(here, grams_per_kwh=factor, source=source)
 
     def to_json(self) -> dict[str, Any]:
         """Return the session as JSON: joules, grams, the trainings with and without waiting, the waits, and the hours of the trainings."""

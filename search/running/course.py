@@ -90,10 +90,11 @@ def course(front: Front, spent_joules: float | None, overhead: Mapping[str, floa
     if not done:
         return []
     beside = ("evaluation_joules", "analysis_joules")
-    trained = sum((t.increment_joules or 0.0) - sum(getattr(t.energy, name) or 0.0 for name in beside) for t in front.trials)
+    paid = [trial for trial in front.trials if trial.increment_joules is not None]
+    trained = sum((trial.increment_joules or 0.0) - sum(getattr(trial.energy, name) or 0.0 for name in beside) for trial in paid)
     said = []
     if spent_joules:
-        validation = sum(trial.energy.evaluation_joules or 0.0 for trial in front.trials)
+        validation = sum(trial.energy.evaluation_joules or 0.0 for trial in paid)
         parts = [("validation", validation), *sorted((overhead or {}).items(), key=lambda part: -part[1])]
         rest = ", ".join(f"{name} {joules / spent_joules:.0%}" for name, joules in parts if joules >= 0.005 * spent_joules)
         said.append(f"{min(1.0, trained / spent_joules):.0%} of {energy_text(spent_joules / JOULES_PER_WH)} trained models")

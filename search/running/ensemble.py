@@ -161,7 +161,10 @@ def _add(
 
 
 def _price(members: Sequence[Trial], trials: Sequence[Trial]) -> TrialEnergy:
-    """Return what the members' trainings take from scratch, a lineage once: its longer training has the shorter one in its price."""
+    """Return what the members' trainings take from scratch, a lineage once: its longer training has the shorter one in its price.
+
+    Features of the inputs are in the price of every member and computed once for all of them; what is counted beyond that is left out.
+    """
     parents = {trial.number: trial.parent for trial in trials}
     within: set[int] = set()
     for one in members:
@@ -176,16 +179,27 @@ def _price(members: Sequence[Trial], trials: Sequence[Trial]) -> TrialEnergy:
         for name, part in one.components.items():
             before = components.get(name)
             joules = sum_known([part.joules, *([before.joules] if before else [])])
-            components[name] = replace(part, joules=joules)
+            idle = sum_known([part.idle_joules, *([before.idle_joules] if before else [])])
+            kind = combined_quality([part.quality, *([before.quality] if before else [])])
+            components[name] = replace(part, joules=joules, quality=kind, idle_joules=idle)
+    features = [one.energy.features_joules for one in paid if one.energy.features_joules is not None]
+    total = sum_known(one.train_joules for one in paid)
+    once = 1.0 - (sum(features) - max(features, default=0.0)) / total if total else 1.0  # the share that is not counted twice
+
+    def share(value: float | None) -> float | None:
+        return None if value is None else value * once
+
     return TrialEnergy(
-        train_joules=sum_known(one.train_joules for one in paid),
+        train_joules=share(total),
         train_u_joules=None if None in spreads else hypot(*(float(one or 0.0) for one in spreads)),
         increment_joules=0.0,
-        grams_co2e=sum_known(one.grams_co2e for one in paid),
-        components=components,
+        grams_co2e=share(sum_known(one.grams_co2e for one in paid)),
+        components={
+            name: replace(part, joules=share(part.joules), idle_joules=share(part.idle_joules)) for name, part in components.items()
+        },
         quality=combined_quality(one.energy_quality for one in paid),
-        train_seconds=sum_known(one.energy.train_seconds for one in paid),
-        cpu_seconds=sum_known(one.energy.cpu_seconds for one in paid),
+        train_seconds=share(sum_known(one.energy.train_seconds for one in paid)),
+        cpu_seconds=share(sum_known(one.energy.cpu_seconds for one in paid)),
         hardware_id=paid[0].hardware_id,
         contended=any(one.energy.contended for one in paid),
     )

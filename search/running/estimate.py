@@ -171,7 +171,8 @@ def estimate(
     seconds_per_joule = [p.epoch_seconds / p.epoch_joules for p in good if p.epoch_joules]
     here = None if overhead is None else overhead.hardware_id  # energies of other hardware are no energies of this
     alike = [t for t in earlier if here is None or t.energy.hardware_id in (None, here)]
-    used = [t for t in alike if t.state == "complete" and t.train_joules and t.epochs]
+    # An ensemble was not trained, and a duplicate was trained once.
+    used = [t for t in alike if t.state == "complete" and t.train_joules and t.epochs and not t.members and "copy_of" not in t.extra]
     # Their features are kept on this machine: they cost no more.
     heads = [(t.train_joules or 0.0) - (t.energy.features_joules or 0.0) for t in used]
     per_epoch += [head / t.epochs for t, head in zip(used, heads, strict=True)]

@@ -21,7 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from .encoding import Encoder, Encoding, Features, learn_encoding
 from .hedge import HALVING, MODEL, earnings, halving_decision, initial_design, mutation_decision, random_decision
-from .history import CLAIM, RESUME_FROM, History, Key, energy_second
+from .history import CLAIM, RESUME_FROM, History, Key, Observation, energy_second
 from .planner import Planner
 from .proposals import UNIFORM, Decision, Proposal, ScoredCandidates, SearchSettings, SearchState
 from .surrogates import SurrogateModels
@@ -157,7 +157,7 @@ class FreezeThawSampler(BaseSampler):
         self._lock = threading.RLock()
         self._study_id: int | None = None
         self._storage: weakref.ref[Any] | None = None
-        self._ahead: dict[int, Decision] = {}
+        self._ahead: dict[int, tuple[Decision, Observation | None]] = {}
         self._minimized: tuple[bool, ...] = ()
         self._encoder: Encoder | None = None
         self._planner: Planner | None = None
@@ -248,16 +248,15 @@ class FreezeThawSampler(BaseSampler):
         candidates = planner.score(state, history, encoder, rng, self.remaining, self.largest_step)
         found = planner.batch(state, candidates, history, encoder, excluded, several)
         if not excluded:
-            self._ahead = {number + index: later for index, later in enumerate(found) if index}
+            self._ahead = {number + index: (later, history.longest(later.key)) for index, later in enumerate(found) if index}
         return found[0] if found else None
 
     def _decided_before(self, number: int, excluded: frozenset[str]) -> Decision | None:
         """Return what was decided for this trial together with an earlier one, if that still is possible."""
-        found = self._ahead.get(number)
+        found, longest = self._ahead.get(number, (None, None))
         if found is None or found.key in excluded | self._history.failed | {trial.key for trial in self._history.running}:
             return None
-        longest = self._history.longest(found.key)
-        if (None if longest is None else longest.number) != found.parent or self.largest_step is not None:
+        if self._history.longest(found.key) != longest or self.largest_step is not None:
             return None
         return found if self.remaining is None or found.step_cost is None or found.step_cost <= self.remaining else None
 

@@ -198,7 +198,8 @@ class History:
             self.arms[trial.number] = claim["arm"]
         if claim.get("belief") and int(claim["epochs"]) == epochs:
             z_score = Belief(*claim["belief"]).raw_z_score(float(trial.values[0]))
-            self.surprises.append((trial.user_attrs.get(RESUME_FROM) is None, z_score))
+            # A longer training that starts from scratch resumes nothing, and is no fresh configuration either.
+            self.surprises.append((trial.user_attrs.get(RESUME_FROM) is None and claim["key"] not in self.observations, z_score))
         self.observations.setdefault(key, {}).setdefault(epochs, point)
         self.requested_epochs[key] = max(self.requested_epochs.get(key, 0), requested, epochs)
         if trial.user_attrs.get(FINISHED):

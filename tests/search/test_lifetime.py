@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from helpers.trials import TWO, complete
 
@@ -95,3 +97,10 @@ def test_repeats_rank_ties_by_the_energy_of_the_whole_life(tmp_path):
     assert used.choice.ties == (1, 0)
     assert used.repeated is not None
     assert [round(one.energy.mean) for one in used.repeated.members] == [1202, 10102]
+
+
+def test_a_model_whose_predictions_were_not_measured_has_no_energy_of_use_and_no_sum(front):
+    (row,) = to_rows(front, 10_000, front.pick("trial=3"))
+    assert (row["train_joules"], row["inference_joules"], row["total_joules"]) == (95.0, None, None)
+    spread = replace(front, trials=tuple(replace(one, energy=replace(one.energy, train_u_joules=1.0)) for one in front.trials))
+    assert " - " in to_text(spread, 10_000, to_rows(spread, 10_000, original(front, spread.pick("trial=3")))).splitlines()[2]

@@ -210,7 +210,7 @@ def _choose(zones: list[Zone]) -> list[Zone]:
             component = "cpu:pkg" + label.removeprefix("package-").replace("-die-", "die")
         elif label == "dram":
             component = "dram:" + (parent.removeprefix("package-").replace("-die-", "die") or "0")
-        elif label == "psys" and not packages:
+        elif label == "psys" and not any(zone.label.startswith("package") for zone in zones):
             component = "platform"
         elif label == "psys":
             reason = "psys contains the packages"

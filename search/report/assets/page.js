@@ -219,7 +219,7 @@ function details() {
   $("details").replaceChildren(...box.filter(Boolean), ...curves(m));
 }
 function overDefault(m) {
-  const d = run.default, own = member(d.n), life = state.uses && own, ratio = life ? lifetime(m) / lifetime(own) : m.j / d.j, less = Math.abs(ratio - 1) < 0.005 ? "the same energy" : ratio < 1 ? `${percent(1 - ratio)} less energy` : ratio < 2 ? `${percent(ratio - 1)} more energy` : `${digits(ratio)} times the energy`;
+  const d = run.default, own = member(d.n), life = state.uses && own, ratio = life ? lifetime(m) / lifetime(own) : m.j / d.j, less = Math.abs(ratio - 1) < 0.005 || (!life && d.alike?.includes(m.n)) ? "the same energy" : ratio < 1 ? `${percent(1 - ratio)} less energy` : ratio < 2 ? `${percent(ratio - 1)} more energy` : `${digits(ratio)} times the energy`;
   const tied = d.ties.includes(m.n) ? "cannot be told from it" : `${step(m.q - d.q)} ${better(m.q, d.q) ? "better" : "worse"}${d.compared.includes(m.n) ? "" : " as measured"}`;
   return `Against the default model (trial ${d.n}, ${quality(d.q)} for ${energy(d.j)}): ${tied}, for ${less}${life ? " over its life" : state.uses ? " to train" : ""}.`;
 }

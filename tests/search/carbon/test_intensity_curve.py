@@ -133,3 +133,25 @@ def test_of_several_columns_the_life_cycle_one_is_taken_and_its_scope_is_named(t
     start = curve.hours[0]
     assert curve.over(start, start + 1).scope == scope
     assert (scope if scope != "unknown" else "scope not stated") in curve.over(start, start + 1).describe()
+
+
+@pytest.mark.parametrize(
+    ("column", "grams", "kind"),
+    [
+        ("g_per_kwh", 0.4, "average"), ("kgCO2_per_kWh", 400.0, "average"), ("CO2 intensity [kg/MWh]", 0.4, "average"),
+        ("intensity_lbs_per_mwh", 0.4 * 0.45359237, "average"), ("tCO2eq/MWh", 400.0, "average"), ("marginal_intensity", 0.4, "marginal"),
+    ],
+)  # fmt: skip
+def test_the_unit_and_the_kind_that_a_column_names_are_those_of_its_values(tmp_path, column, grams, kind):
+    file = tmp_path / "a.csv"
+    file.write_text(f"hour,generation_kwh,charging_kWh,{column}\n0,9,9,0.4\n12,9,9,0.4\n")
+    curve = read_curve(file)
+    assert curve.grams_per_kwh == pytest.approx((grams, grams))
+    assert curve.kind == kind
+
+
+def test_hours_that_are_missing_in_a_file_are_named(tmp_path):
+    file = tmp_path / "a.csv"
+    rows = "".join(f"2024-05-01T{hour:02d}:00,300\n" for hour in range(24) if not 5 <= hour < 11)
+    file.write_text(f"datetime,g_per_kwh\n{rows}")
+    assert read_curve(file).source == "file a.csv (6 hours are missing in it, bridged)"

@@ -21,7 +21,7 @@ def test_prices_are_read_as_people_write_them(text, expected):
     assert parse_price(text).currency == expected.currency
 
 
-@pytest.mark.parametrize("text", ["0.25", "EUR", "0,25EUR", "-1EUR", "0.25EURO", "nanEUR", "1EUR/h", ""])
+@pytest.mark.parametrize("text", ["0.25", "EUR", "0,25EUR", "-1EUR", "0.25EURO", "nanEUR", "1EUR/h", "0.25kWh", "80 MWh", ""])
 def test_what_is_no_price_is_refused(text):
     with pytest.raises(ValueError, match=r"0\.25EUR"):
         parse_price(text)

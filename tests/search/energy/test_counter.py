@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from joulefront.search.energy import Ledger
+from joulefront.search.energy import Capability, Ledger, Reading
 from joulefront.search.energy.background import due
+from joulefront.search.energy.channel import MeterChannel, component
 from joulefront.search.energy.counter import JITTER_NS, Event, UpdatePeriod, fall
 from joulefront.search.energy.curve import Curve
 from joulefront.search.energy.sources.rapl import Rapl
@@ -226,3 +227,23 @@ def test_an_interrupt_between_two_columns_of_a_curve_shifts_nothing():
     assert [len(column) for column in (curve.t, curve.half, curve.grown, curve.joules, curve.ripple)] == [3] * 5
     assert curve.half[2] == 0
     assert curve.at(2 * SECOND).joules == pytest.approx(20.0)
+
+
+@pytest.mark.parametrize("reach", [None, REACH])
+@given(st.floats(1e5, 2e5), st.floats(0.02, 0.4), st.floats(1, 900))
+def test_the_counter_of_another_machine_is_no_energy_of_this_one(reach, before, share, watts):
+    found = explain(before, share * before, 0.1, watts, reach)  # as after the move of a virtual machine: megawatts
+    if share * before > max(1000, 10 * watts) * 0.101:
+        assert found.joules == pytest.approx(0.1 * watts)
+    assert found.variance**0.5 >= 0.1 * watts
+    assert [event.kind for event in found.events] == ["reset"]
+
+
+def test_a_counter_that_jumps_to_another_machines_is_one_that_began_anew():
+    channel = MeterChannel(Capability("gpu:A", "nvml", True, tick_seconds=0.001), counts=True)
+    for step in range(200):  # 300 W, and two megajoules more from the hundredth reading on
+        channel.add(Reading("gpu:A", step * SECOND // 10, 1000, 1000 + 30.0 * step + (2e6 if step >= 100 else 0), 300.0))
+    found = component(channel, 5 * SECOND, 15 * SECOND)
+    assert found.joules == pytest.approx(3000, rel=1e-6)
+    assert found.u_random_joules >= 30, "what that refresh drew is a guess"
+    assert (found.resets, "another machine's" in found.reason) == (1, True)

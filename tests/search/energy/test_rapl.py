@@ -216,3 +216,10 @@ def test_no_tree_is_a_reason(tmp_path, clock):
     (found,) = Rapl(tmp_path / "nothing", clock=clock).probe()
     assert not found.available
     assert "no RAPL counters" in found.reason
+
+
+def test_psys_is_not_counted_beside_packages_that_are_reached_by_mmio_alone(powercap, clock):
+    powercap.zone("intel-rapl:0", "psys")
+    powercap.zone("intel-rapl-mmio:0", "package-0")
+    found = Rapl(powercap.root, clock=clock).probe()
+    assert [one.component for one in found if one.counts] == ["cpu:pkg0"]

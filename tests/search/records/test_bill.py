@@ -38,8 +38,12 @@ def test_a_session_survives_the_file(tmp_path: Path) -> None:
 
 def test_finalists_that_were_trained_again_are_no_part_of_the_search(tmp_path: Path) -> None:
     file = tmp_path / "bill.json"
-    file.write_text(json.dumps({"sessions": [session(total(part("cpu", 70.0)), complete=30.0, repeats=25.0, overhead=15.0)]}))
-    assert (read_bill(file).total_joules, read_bill(file).search_joules) == (70.0, 45.0)
+    search = session(total(part("cpu", 45.0)), complete=30.0, overhead=15.0)
+    again = session(total(part("cpu", 25.0)), repeats=20.0, overhead=3.0, idle=2.0)  # its start is no part of the search either
+    file.write_text(json.dumps({"sessions": [search, again]}))
+    bill = read_bill(file)
+    assert (bill.total_joules, bill.search_joules, bill.again_joules) == (70.0, 45.0, 25.0)
+    assert (bill.seconds, bill.again_seconds) == (20.0, 10.0)
     assert read_bill(tmp_path / "none.json").search_joules is None
 
 

@@ -17,6 +17,7 @@ from joulefront.search.records.trial import BASELINE, DEFAULT
 from joulefront.search.report.facts import over_default, tied
 from joulefront.search.report.front_view import FrontView
 from joulefront.search.report.leaderboard import leaderboard
+from joulefront.search.report.page_data import _default
 from joulefront.search.report.statement import statement
 from joulefront.search.report.table import epochs_note, marks_of
 from joulefront.search.report.text_table import to_text
@@ -98,6 +99,9 @@ def test_what_the_search_gained_over_the_default_model_is_said() -> None:
     assert "is better in accuracy (+0.150) for 4 times the energy" in (over_default(better) or "")
     same = Front((default, complete(1, 0.95, 998.0)), *TWO)
     assert (over_default(same) or "").endswith("for the same energy.")
+    noisy = (replace(default, energy=replace(default.energy, train_u_joules=50.0)), complete(1, 0.95, 930.0, train_u_joules=50.0))
+    assert (over_default(Front(noisy, *TWO)) or "").endswith("for the same energy."), "70 J are no more than the meter's doubt"
+    assert _default(Front(noisy, *TWO))["alike"] == [1]
     assert over_default(Front((complete(1, 0.95, 10.0),), *TWO)) is None
 
 

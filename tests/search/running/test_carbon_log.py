@@ -98,3 +98,12 @@ def test_earlier_sessions_count() -> None:
     assert place is not None
     assert place.grams_per_kwh == pytest.approx((50.0 + DAY.mean(0.0, 1.0)) / 2)
     assert CarbonLog(DAY, 1.0, 0.0, [{"joules": KWH, "grams": None}]).all_grams is None
+
+
+def test_grams_by_the_hour_keep_what_kind_of_intensity_the_forecast_is_of():
+    book = CarbonLog(IntensityCurve((0.0, 12.0), (400.0, 500.0), kind="marginal", scope="lifecycle", zone="FR", year=2026), 1.0, 0.0)
+    book.see(2.0, KWH)
+    for found in (book.over(0.0, 1.0), book.mean_intensity()):
+        assert found is not None
+        assert (found.kind, found.scope, found.zone, found.year) == ("marginal", "lifecycle", "FR", 2026)
+        assert found.source.startswith("forecast: ")

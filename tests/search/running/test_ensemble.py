@@ -8,13 +8,16 @@ from unittest.mock import patch
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.trials import complete
 
 from joulefront.search.export.model import ExportFailed
 from joulefront.search.export.refit import refit
 from joulefront.search.export.write import export
 from joulefront.search.records.run_folder import RunFolder
+from joulefront.search.records.trial import ComponentEnergy
 from joulefront.search.report.page import report_html
 from joulefront.search.report.table import model_text
+from joulefront.search.running.ensemble import _price
 from joulefront.search.running.repeat import repeat
 from joulefront.search.running.run import load, run
 from joulefront.studies.table import study as table_study
@@ -84,3 +87,16 @@ def test_a_continued_search_goes_on_beside_an_ensemble_and_one_within_noise_is_n
     assert len(trials) == 9
     assert sum(bool(trial.members) for trial in trials) == 1
     assert any(line.startswith("no ensemble: ") and "beyond noise" in line for line in said)
+
+
+def test_features_of_the_inputs_are_in_the_price_of_an_ensemble_once_and_its_idle_part_is_that_of_all_members():
+    members = [
+        complete(k, 0.9, joules, features_joules=10.0, grams_co2e=joules / 10, components={"cpu": ComponentEnergy(joules, how, "m", idle)})
+        for k, joules, how, idle in ((0, 12.0, "measured", 3.0), (1, 13.0, "estimated", 4.0))
+    ]
+    found = _price(members, members)
+    assert found.train_joules == pytest.approx(10.0 + 2.0 + 3.0)
+    assert found.grams_co2e == pytest.approx(1.5)
+    assert found.components["cpu"].joules == pytest.approx(15.0)
+    assert found.components["cpu"].idle_joules == pytest.approx(7.0 * 15 / 25)
+    assert found.components["cpu"].quality == "mixed"

@@ -7,7 +7,7 @@ import pytest
 from helpers.trials import make_trial
 
 from joulefront.search.front import Front
-from joulefront.search.running.course import LEAST, finished, recent_gain
+from joulefront.search.running.course import LEAST, course, finished, recent_gain
 from joulefront.search.stopping.rules import NOT_WORTH_IT
 from joulefront.search.study import Budget
 
@@ -76,3 +76,10 @@ def test_a_study_is_not_finished_where_a_session_alone_had_smaller_limits(reason
     for joules, said in ((9.0, None), (3.6e6, reason)):
         assert finished(ended(reason, joules=joules, price_per_kwh=[1.0, "EUR"]), money) == said
         assert finished(ended(reason, joules=joules, intensity={"grams_per_kwh": 1.0}), grams) == said
+
+
+def test_a_training_of_unknown_energy_takes_nothing_from_what_the_others_were_for():
+    known = make_trial(0, "complete", {}, 1, values=(0.8, 30.0), train_joules=30.0, increment_joules=30.0)
+    lost = make_trial(1, "failed", {}, 1, evaluation_joules=20.0)
+    front = Front((known, lost), ("accuracy", "train_energy"), ("maximize", "minimize"))
+    assert course(front, 40.0, {"start": 10.0})[0] == "75% of 11.1 mWh trained models (start 25%)"

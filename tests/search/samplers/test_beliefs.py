@@ -112,3 +112,31 @@ def test_what_noise_could_have_made_is_no_reason_to_go_on(objective: Objective) 
         shares.append(view.noise)
     assert shares[0] == 0.0
     assert 0.01 < shares[1] < 1.0
+
+
+@pytest.mark.slow
+def test_trainings_that_resume_nothing_are_told_from_fresh_ones_and_decided_on_together_like_others(
+    objective: Objective, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("joulefront.search.samplers.freeze_thaw._BATCH", 8)
+    sampler = FreezeThawSampler([1, 3, 9, 27], resume=False)
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
+    seen: set[str] = set()
+    fresh: list[bool] = []
+    ahead: list[bool] = []
+    for number in range(40):
+        awaited = sampler._ahead.get(number)
+        trial = study.ask()
+        study.tell(trial, objective(trial))
+        decision = sampler.last_decision
+        if decision is not None:
+            if decision.belief is not None:
+                fresh.append(decision.key not in seen)
+            seen.add(decision.key)
+            if awaited is not None:
+                ahead.append(decision is awaited[0])
+    sampler.survey(study)  # reads the last one
+    assert [one for one, _ in sampler._history.surprises] == fresh
+    assert not all(fresh), "none was trained longer: this shows nothing"
+    assert ahead
+    assert all(ahead), "what was decided on together is trained"
