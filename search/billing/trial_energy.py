@@ -66,7 +66,7 @@ def trial_energy(
     earlier = [] if parent is None else [parent]
     joules = sum_known([*(trial.train_joules for trial in earlier), *(record.joules for record in training)])
     foreign = FOREIGN_U if whole.contended else 0.0
-    u_joules = _quadrature([record.u_random_joules for record in training], None if parent is None else parent.train_u_joules)
+    u_joules = _quadrature([*(record.u_random_joules for record in training), *(trial.train_u_joules for trial in earlier)])
     if u_joules is not None:  # one neighbour raises all windows of a trial alike
         u_joules = hypot(u_joules, foreign * sum(record.known_joules for record in training))
     seconds = sum(record.seconds for record in training) + (0.0 if parent is None else parent.energy.train_seconds or 0.0)
@@ -172,6 +172,7 @@ def _plus(before: ComponentEnergy | None, part: Component) -> ComponentEnergy:
     return ComponentEnergy(sum_known([before.joules, part.joules]), quality, part.source, sum_known([before.idle_joules, idle]))
 
 
-def _quadrature(values: Sequence[float | None], parent: float | None) -> float | None:
-    """Independent random uncertainties add in squares."""
-    return hypot(*known) if (known := [value for value in (*values, parent) if value is not None]) else None
+def _quadrature(values: Sequence[float | None]) -> float | None:
+    """Independent random uncertainties add in squares; with one of them unknown, or none, the sum's is unknown."""
+    known = [value for value in values if value is not None]
+    return hypot(*known) if known and len(known) == len(values) else None

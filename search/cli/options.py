@@ -26,7 +26,7 @@ Zone: TypeAlias = Annotated[str | None, typer.Option(help="Grid zone of the elec
 Pue: TypeAlias = Annotated[float, typer.Option(help="Power usage effectiveness of the site; affects grams and money only.")]
 Price: TypeAlias = Annotated[str | None, typer.Option(help="Price per kWh, e.g. 0.25EUR.")]
 CpuWatts: TypeAlias = Annotated[
-    float | None, typer.Option(help="Power of the whole CPU with all cores busy, in watts, for the CPU-time estimate.")
+    float | None, typer.Option(help="Power of the CPU, of all sockets together, with all cores busy, in watts, for the CPU-time estimate.")
 ]
 Pick: TypeAlias = Annotated[
     str,

@@ -11,6 +11,7 @@ from typing import Any, cast
 from ..energy import Component, Record
 from ..energy.record import combined_quality
 from ..energy.sources.cpu_time import CpuTime, estimates_in
+from ..formatting import digits
 from .files import BillFile, read_json
 
 #: Kinds of the ledger's windows: a training of the search, and one of a finalist that is trained again.
@@ -82,9 +83,9 @@ class Bill:
 
     def gaps(self) -> str | None:
         """Return one sentence on what is not in the sums, or None when everything is."""
-        parts = [f"{name} for {seconds:.1f} s" for name, seconds in sorted(self.unknown_seconds.items())]
+        parts = [f"{name} for {digits(seconds)} s" for name, seconds in sorted(self.unknown_seconds.items())]
         if self.unknown_cpu_seconds:
-            parts.append(f"{self.unknown_cpu_seconds:.1f} CPU-seconds of the start, before it ran")
+            parts.append(f"{digits(self.unknown_cpu_seconds)} CPU-seconds of the start, before it ran")
         if not parts:
             return None
         return f"Not in these sums, because its meter gave nothing then: {', '.join(parts)}; the energy of the search is at least this."

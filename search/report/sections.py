@@ -283,7 +283,7 @@ def _carbon_sentence(session: Mapping[str, Any]) -> str:
     text += f" Against the same trainings without waiting ({energy_text(trained['grams_at_once'], 'gCO2e')}){share}"
     cost = "an unknown energy" if session["wait_joules"] is None else energy_text(session["wait_joules"] / JOULES_PER_WH)
     grams = "" if session["wait_grams"] is None else f" ({energy_text(session['wait_grams'], 'gCO2e')})"
-    return text + f"; while it waited {session['hours_waited']:.1f} h the machine took {cost}{grams} as far as it was metered."
+    return text + f"; while it waited {digits(session['hours_waited'])} h the machine took {cost}{grams} as far as it was metered."
 
 
 def reproduce_section(run: Run) -> Section | None:

@@ -38,7 +38,7 @@ def _sentences(run: Run) -> list[str]:
         spread = "" if bill.u_joules is None else f" ± {shown[1]} {unit} (two standard uncertainties)"
         lines = [
             f"The whole search used **{shown[0]} {unit}**{spread} at the machine in "
-            f"{bill.seconds / SECONDS_PER_HOUR:.2f} h. It made {trials}; failed ones, deciding and idling are included"
+            f"{digits(bill.seconds / SECONDS_PER_HOUR)} h. It made {trials}; failed ones, deciding and idling are included"
             f"{', and finalists that were trained again' if bill.by_state.get(REPEATS) else ''}."
         ]
         lines += [more for more in (bill.gaps(), wall_text(bill), run.comparable().apart()) if more]

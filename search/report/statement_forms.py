@@ -123,7 +123,7 @@ def latex(found: Mapping[str, Any]) -> str:
         where = f"{place.get('zone') or 'given by the user'}, {place.get('source')}"
         factor = f"{digits(float(place['grams_per_kwh']))} gCO2e/kWh ({where}) and a PUE of {found['pue']:g}"
         carbon = f"that is {energy_text(grams, 'gCO2e')} at {factor}"
-    used = f"{shown(found['kwh'])} {unit.name}{spread} in {found['hours']:.2f} h"
+    used = f"{shown(found['kwh'])} {unit.name}{spread} in {digits(found['hours'])} h"
     lines = [f"The whole search used {used} for {made}, deciding and idling included; {carbon}."]
     if models:
         one = models["sensible"]

@@ -69,7 +69,7 @@ class Estimate:
 
     Attributes:
         joules: Expected energy of the whole search, with the ends of its 90 % interval beside it, as for ``trials``.
-        seconds: Expected wall time with one worker.
+        seconds: Expected wall time with one worker; None when no pace is known.
         overhead_joules: What start and decisions are expected to cost of ``joules``; None when that is unknown, and then it is left out.
         full_training_joules: Median energy of one complete training of a random candidate.
         probes: Number of probed candidates that could be trained; ``failed_probes`` could not.
@@ -87,7 +87,7 @@ class Estimate:
     trials: float
     low_trials: float
     high_trials: float
-    seconds: float
+    seconds: float | None
     overhead_joules: float | None
     full_training_joules: float
     probes: int
@@ -115,7 +115,7 @@ class Estimate:
         named = (self.joules, self.low_joules, self.high_joules, self.overhead_joules, self.full_training_joules, self.probe_joules)
         needs = (self.needed_joules, self.low_needed_joules, self.high_needed_joules)
         (energy, low, high, overhead, full, probed, features, need, least, most), unit = energies((*named, self.features_joules, *needs))
-        needed = f"{need} {unit} and about {_duration(self.needed_seconds or 0.0)} (90 %: {least} to {most} {unit})"
+        needed = f"{need} {unit}{_duration(self.needed_seconds, ' and about ')} (90 %: {least} to {most} {unit})"
         probing = "" if self.probe_joules is None else f"; probing took {probed} {unit}, its start included"
         spread = "the budget: candidates fill it" if low == high else f"90 %: {low} to {high} {unit}"
         return "\n".join(
@@ -125,7 +125,7 @@ class Estimate:
                 *([f"         of which features, once for all: {features} {unit}"] if self.features_joules is not None else []),
                 f"trials   {self.trials:.0f} (90 %: {self.low_trials:.0f} to {self.high_trials:.0f})"
                 + ("" if self.trials else ": a start alone takes as much, give a larger budget"),
-                f"time     about {_duration(self.seconds)} with one worker",
+                f"time    {_duration(self.seconds, ' about ') or ' unknown'} with one worker",
                 *([f"needed   {needed} for 95 % of what a long search brings"] if self.needed_joules is not None else []),
                 f"one complete training of a random candidate: {full} {unit} (median)",
                 f"from {basis}{probing}",
@@ -133,13 +133,16 @@ class Estimate:
         )
 
 
-def _duration(seconds: float) -> str:
-    """A time in the unit in which it reads best.
+def _duration(seconds: float | None, before: str = "") -> str:
+    """A time in the unit in which it reads best, behind some words; nothing where it is unknown.
 
-    >>> _duration(44.0), _duration(600.0), _duration(15012.0)
-    ('44 s', '10.0 min', '4.2 h')
+    >>> _duration(44.0), _duration(0.4), _duration(600.0, "about "), _duration(15012.0), _duration(None, "about ")
+    ('44 s', '0.4 s', 'about 10.0 min', '4.2 h', '')
     """
-    return f"{seconds:.0f} s" if seconds < 60 else f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    if seconds is None:
+        return ""
+    small = f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.2g} s"
+    return before + (small if seconds < 60 else f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h")
 
 
 def estimate(
@@ -173,6 +176,8 @@ def estimate(
     alike = [t for t in earlier if here is None or t.energy.hardware_id in (None, here)]
     # An ensemble was not trained, and a duplicate was trained once.
     used = [t for t in alike if t.state == "complete" and t.train_joules and t.epochs and not t.members and "copy_of" not in t.extra]
+    if not seconds_per_joule:  # no probe tells the pace
+        seconds_per_joule = [t.energy.train_seconds / t.train_joules for t in used if t.energy.train_seconds and t.train_joules]
     # Their features are kept on this machine: they cost no more.
     heads = [(t.train_joules or 0.0) - (t.energy.features_joules or 0.0) for t in used]
     per_epoch += [head / t.epochs for t, head in zip(used, heads, strict=True)]
@@ -220,7 +225,7 @@ def estimate(
         beside.append(min(total, factor * (start + decision * count)))
         frozen.append(min(total, float(computed[: max(1, int(count))].sum())))
     joules = float(np.median(totals))
-    pace = float(np.median(seconds_per_joule)) if seconds_per_joule else 0.0
+    pace = float(np.median(seconds_per_joule)) if seconds_per_joule else None
     need, least, most = (float(value) if frugal else None for value in np.quantile(needed, (0.5, LOW, HIGH)))
     return Estimate(
         joules=joules,
@@ -229,7 +234,7 @@ def estimate(
         trials=float(np.median(counts)),
         low_trials=float(np.quantile(counts, LOW)),
         high_trials=float(np.quantile(counts, HIGH)),
-        seconds=joules * pace,
+        seconds=None if pace is None else joules * pace,
         overhead_joules=None if overhead is None else float(np.median(beside)),
         full_training_joules=float(np.median(energies)) * study.rungs[-1],
         probes=len(good),
@@ -241,7 +246,7 @@ def estimate(
         needed_joules=need,
         low_needed_joules=least,
         high_needed_joules=most,
-        needed_seconds=None if need is None else need * pace,
+        needed_seconds=None if need is None or pace is None else need * pace,
     )
 
 

@@ -169,6 +169,7 @@ def test_what_continues_a_training_beside_foreign_work_stays_marked_and_wide() -
     assert child.train_u_joules == pytest.approx((3.5**2 + 0.1**2) ** 0.5)
     unknown = facts(replace(record("trial", 20.0), contended=FOREIGN), record("epoch", 12.0, u=None))
     assert unknown.train_u_joules is None
+    assert facts(record("trial", 20.0), record("epoch", 12.0), parent=changed(PARENT, train_u_joules=None)).train_u_joules is None
 
 
 def test_predictions_beside_foreign_work_are_less_sure_too() -> None:

@@ -129,4 +129,4 @@ def test_what_no_meter_saw_before_the_ledger_is_told_and_not_invented() -> None:
     bill = add_up([started(total(part("cpu:pkg0", 20.0)), 2.0, None)] * 2)
     assert (bill.total_joules, bill.by_component) == (40.0, {"cpu:pkg0": 40.0})
     assert bill.unknown_cpu_seconds == 4.0
-    assert "4.0 CPU-seconds of the start, before it ran" in str(bill.gaps())
+    assert "4.00 CPU-seconds of the start, before it ran" in str(bill.gaps())

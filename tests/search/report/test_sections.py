@@ -57,7 +57,7 @@ def test_the_saving_stands_beside_what_waiting_cost(fake_run: Run) -> None:
     # 6 Wh at 400 and 6 Wh at 100 g/kWh are 3 g. Without waiting the second hour would have been 11 to 12 h, at 400: 4.8 g.
     assert "emitted 3 gCO2e" in text
     assert "Against the same trainings without waiting (4.8 gCO2e), -38 %" in text
-    assert "waited 4.0 h the machine took 1 Wh (0.175 gCO2e)" in text  # one hour at 400, three at 100
+    assert "waited 4.00 h the machine took 1 Wh (0.175 gCO2e)" in text  # one hour at 400, three at 100
     assert "1970-01-01 15:00" in text
     assert "forecast (day.csv)" in text
 

@@ -120,6 +120,9 @@ def test_earlier_trials_stand_in_for_probes() -> None:
     found = estimate(STUDY, [probe(None, failed="out of memory")], [trial, failed], trial_limit=5)
     assert found.joules == pytest.approx(5 * (8 * 3.0 + 2.0))
     assert (found.probes, found.failed_probes, found.earlier) == (0, 1, 1)
+    assert (found.seconds, "time     unknown" in found.to_text()) == (None, True)
+    timed = make_trial(0, "complete", {}, 4, (0.9, 12.0), train_joules=12.0, increment_joules=14.0, train_seconds=6.0)
+    assert estimate(STUDY, [], [timed], trial_limit=5).seconds == pytest.approx(0.5 * found.joules)
     # The sum of several trainings is none, and what a duplicate took was paid once.
     ensemble = make_trial(2, "complete", {}, 4, (0.9, 900.0), train_joules=900.0, increment_joules=0.0, extra={"members": [0, 0]})
     copy = make_trial(3, "complete", {}, 4, (0.9, 12.0), train_joules=12.0, increment_joules=0.0, extra={"copy_of": 0})
